@@ -1,0 +1,292 @@
+"""Korean questions about a drawn scene, with their answers.
+
+Every question has one clear answer: a thing is asked about only when the words pick out that thing
+alone.  Yes/no answers come from a coin, and the others are spread over what the scene offers, so
+that guessing the commonest answer does poorly.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kovqa_core.demo.scenes import COLOURS, SHAPES, Scene, Thing
+from kovqa_core.demo.wordings import WORDINGS
+
+KINDS: tuple[str, ...] = tuple(WORDINGS)
+YES, NO = "예", "아니요"
+COUNTS = ("한 개", "두 개", "세 개", "네 개", "다섯 개")
+SHORT_COLOURS = {"빨간색": "빨간", "파란색": "파란", "노란색": "노란", "검은색": "검은", "하얀색": "하얀"}
+SIDES = ("왼쪽", "오른쪽", "위쪽", "아래쪽")
+
+# particle pair -> (form after a final consonant, form after a vowel)
+PARTICLES = {
+    "은/는": ("은", "는"),
+    "이/가": ("이", "가"),
+    "을/를": ("을", "를"),
+    "와/과": ("과", "와"),
+    "으로/로": ("으로", "로"),
+    "이랑/랑": ("이랑", "랑"),
+    "이야/야": ("이야", "야"),
+    "이에요/예요": ("이에요", "예요"),
+}
+_RIEUL = 8  # index of ㄹ among the 28 final consonants, 0 being none
+# Finals of the digits as they are read aloud: 영 일 이 삼 사 오 육 칠 팔 구
+_DIGIT_FINALS = (21, _RIEUL, 0, 16, 0, 0, 1, _RIEUL, _RIEUL, 0)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about a picture: its kind (one of KINDS), the sentence and the right answer."""
+
+    kind: str
+    question: str
+    answer: str
+
+
+class Word(str):
+    """A noun that takes a particle as its format specification: f"{Word('별'):은/는}" is "별은"."""
+
+    def __format__(self, pair: str) -> str:
+        return particle(self, pair) if pair else str(self)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a wording is filled with, and the answer."""
+
+    slots: dict[str, str]
+    answer: str
+
+
+def particle(word: str, pair: str) -> str:
+    """`word` with whichever particle of `pair` ("은/는", "으로/로", ...) its last sound asks for.
+
+    A word that ends in anything but Hangul or a digit takes the form after a vowel.
+    Raises ValueError for an unknown pair.
+    """
+    if pair not in PARTICLES:
+        raise ValueError(f"unknown particle {pair!r}; known: {', '.join(PARTICLES)}")
+    after_consonant, after_vowel = PARTICLES[pair]
+    final = _final(word)
+    closed = final != 0 and not (pair == "으로/로" and final == _RIEUL)
+    return word + (after_consonant if closed else after_vowel)
+
+
+def _final(word: str) -> int:
+    """Index of the last syllable's final consonant, 0 for none."""
+    last = word[-1:]
+    if "가" <= last <= "힣":
+        return (ord(last) - ord("가")) % 28
+    return _DIGIT_FINALS[int(last)] if last in tuple("0123456789") else 0
+
+
+def ask(scene: Scene, rng: random.Random, heldout: bool) -> list[Question]:
+    """At most one question of every kind that the scene allows, in the order of KINDS.
+
+    `heldout` chooses the wordings kept for testing rather than those for training.
+    """
+    questions = []
+    for kind, build in _BUILDERS.items():
+        asked = build(scene, rng)
+        if asked is not None:
+            wordings = WORDINGS[kind].heldout if heldout else WORDINGS[kind].train
+            slots = {name: Word(value) for name, value in asked.slots.items()}
+            questions.append(Question(kind, rng.choice(wordings).format(**slots), asked.answer))
+    return questions
+
+
+def _by_shape(scene: Scene) -> list[Thing]:
+    """Things whose shape no other thing has."""
+    counts = Counter(thing.shape for thing in scene.things)
+    return [thing for thing in scene.things if counts[thing.shape] == 1]
+
+
+def _by_colour(scene: Scene) -> list[Thing]:
+    """Things whose colour no other thing has."""
+    counts = Counter(thing.colour for thing in scene.things)
+    return [thing for thing in scene.things if counts[thing.colour] == 1]
+
+
+def _colour_word(colour: str, rng: random.Random) -> str:
+    """A colour before a noun: "빨간색" or, where the language has it, "빨간"."""
+    return rng.choice((colour, SHORT_COLOURS.get(colour, colour)))
+
+
+def _name(thing: Thing, scene: Scene, rng: random.Random) -> str:
+    """Words that pick out `thing` alone; shape and colour together always do, as scenes are made."""
+    names = [f"{_colour_word(thing.colour, rng)} {thing.shape}"]
+    if thing in _by_shape(scene):
+        names.append(thing.shape)
+    if thing in _by_colour(scene):
+        names.append(f"{_colour_word(thing.colour, rng)} 도형")
+    return rng.choice(names)
+
+
+def _colour(scene: Scene, rng: random.Random) -> _Asked | None:
+    things = _by_shape(scene)
+    if not things:
+        return None
+    thing = rng.choice(things)
+    return _Asked({"a": thing.shape}, thing.colour)
+
+
+def _shape(scene: Scene, rng: random.Random) -> _Asked | None:
+    things = _by_colour(scene)
+    if not things:
+        return None
+    thing = rng.choice(things)
+    return _Asked({"a": f"{_colour_word(thing.colour, rng)} 도형", "c": thing.colour}, thing.shape)
+
+
+def _size(scene: Scene, rng: random.Random) -> _Asked | None:
+    thing = rng.choice(scene.things)
+    return _Asked({"a": _name(thing, scene, rng)}, "크다" if thing.large else "작다")
+
+
+def _place(scene: Scene, rng: random.Random) -> _Asked | None:
+    # The middle is four cells and a corner one: favour corners, so that all nine places come up alike.
+    weights = [1 / ((1 + (t.row in (1, 2))) * (1 + (t.column in (1, 2)))) for t in scene.things]
+    thing = rng.choices(scene.things, weights)[0]
+    return _Asked({"a": _name(thing, scene, rng)}, thing.region)
+
+
+def _total(scene: Scene, rng: random.Random) -> _Asked | None:
+    return _Asked({}, COUNTS[len(scene.things) - 1])
+
+
+def _count(scene: Scene, rng: random.Random) -> _Asked | None:
+    shapes = Counter(thing.shape for thing in scene.things)
+    colours = Counter(thing.colour for thing in scene.things)
+    groups = [*shapes.items()] + [(f"{_colour_word(c, rng)} 도형", n) for c, n in colours.items()]
+    most = max(number for _, number in groups)
+    if most == 1 and rng.random() < 0.7:  # most scenes repeat nothing: keep "한 개" from taking over
+        return None
+    wanted = most if rng.random() < 0.75 else 1
+    fitting = [group for group in groups if group[1] == wanted] or groups
+    name, number = rng.choice(fitting)
+    return _Asked({"a": name}, COUNTS[number - 1])
+
+
+def _exists(scene: Scene, rng: random.Random) -> _Asked | None:
+    looks = {(thing.shape, thing.colour) for thing in scene.things}
+    if rng.random() < 0.5:
+        shape, colour = rng.choice(sorted(looks))
+        answer = YES
+    else:
+        missing = [(s, c) for s in SHAPES for c in COLOURS if (s, c) not in looks]
+        shape, colour = rng.choice(missing)
+        answer = NO
+    shapes = {s for s, _ in looks}
+    colours = {c for _, c in looks}
+    names = [f"{_colour_word(colour, rng)} {shape}"]
+    if answer == YES or shape not in shapes:
+        names.append(shape)
+    if answer == YES or colour not in colours:
+        names.append(f"{_colour_word(colour, rng)} 도형")
+    return _Asked({"a": rng.choice(names)}, answer)
+
+
+def _check(scene: Scene, rng: random.Random) -> _Asked | None:
+    things = _by_shape(scene)
+    if not things:
+        return None
+    thing = rng.choice(things)
+    if rng.random() < 0.5:
+        return _Asked({"a": thing.shape, "c": thing.colour}, YES)
+    # Half the wrong colours are another thing's, so that the colour being somewhere is not enough.
+    elsewhere = sorted({t.colour for t in scene.things} - {thing.colour})
+    others = elsewhere if elsewhere and rng.random() < 0.5 else [c for c in COLOURS if c != thing.colour]
+    return _Asked({"a": thing.shape, "c": rng.choice(others)}, NO)
+
+
+def _relation(scene: Scene, rng: random.Random) -> _Asked | None:
+    options = [
+        (a, b, side) for a in scene.things for b in scene.things if a is not b for side in _sides(a, b)
+    ]
+    if not options:
+        return None
+    a, b, side = rng.choice(options)
+    answer = YES
+    if rng.random() < 0.5:
+        side, answer = _opposite(side), NO
+    return _Asked({"a": _name(a, scene, rng), "b": _name(b, scene, rng), "d": side}, answer)
+
+
+def _direction(scene: Scene, rng: random.Random) -> _Asked | None:
+    # In one row or column: beside it on a slant could be called two things.
+    options = [
+        (a, b)
+        for a in scene.things
+        for b in scene.things
+        if a is not b and (a.row == b.row or a.column == b.column)
+    ]
+    if not options:
+        return None
+    a, b = rng.choice(options)
+    return _Asked({"a": _name(a, scene, rng), "b": _name(b, scene, rng)}, _sides(a, b)[0])
+
+
+def _sides(a: Thing, b: Thing) -> list[str]:
+    """On which sides of `b` thing `a` lies: one for a row or column shared, else two."""
+    sides = []
+    if a.column != b.column:
+        sides.append("왼쪽" if a.column < b.column else "오른쪽")
+    if a.row != b.row:
+        sides.append("위쪽" if a.row < b.row else "아래쪽")
+    return sides
+
+
+def _opposite(side: str) -> str:
+    return SIDES[SIDES.index(side) ^ 1]
+
+
+def _bigger(scene: Scene, rng: random.Random) -> _Asked | None:
+    things = _by_shape(scene)
+    pairs = [(a, b) for a in things for b in things if a.large and not b.large]
+    if not pairs:
+        return None
+    large, small = rng.choice(pairs)
+    first, second = rng.sample((large, small), 2)
+    words = {"a": first.shape, "b": second.shape}
+    if rng.random() < 0.5:
+        forms = {"is": "큰가요", "adj": "큰", "plain": "커", "polite": "커요", "formal": "큽니까"}
+        return _Asked(words | forms, large.shape)
+    forms = {"is": "작은가요", "adj": "작은", "plain": "작아", "polite": "작아요", "formal": "작습니까"}
+    return _Asked(words | forms, small.shape)
+
+
+def _find(scene: Scene, rng: random.Random) -> _Asked | None:
+    places = Counter(thing.region for thing in scene.things)
+    things = [thing for thing in scene.things if places[thing.region] == 1 and not _crowded(thing, scene)]
+    if not things:
+        return None
+    thing = rng.choice(things)
+    return _Asked({"p": thing.region}, thing.shape)
+
+
+def _crowded(thing: Thing, scene: Scene) -> bool:
+    """Whether "왼쪽" (or another whole side) could also mean a thing in one of that side's corners."""
+    return any(
+        other is not thing and thing.region in SIDES and thing.region[:-1] in other.region.split()
+        or other is not thing and thing.region in SIDES and thing.region in other.region.split()
+        for other in scene.things
+    )
+
+
+_BUILDERS: dict[str, Callable[[Scene, random.Random], _Asked | None]] = {
+    "색깔": _colour,
+    "모양": _shape,
+    "크기": _size,
+    "위치": _place,
+    "개수": _total,
+    "세기": _count,
+    "존재": _exists,
+    "확인": _check,
+    "관계": _relation,
+    "방향": _direction,
+    "비교": _bigger,
+    "찾기": _find,
+}

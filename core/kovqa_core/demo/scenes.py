@@ -1,0 +1,231 @@
+"""Drawn scenes for the offline demonstration: what is in a picture, and how it is painted.
+
+A scene holds one to five things, each a shape of a colour and a size.  Lengths are in pixels of a
+256-pixel picture, the origin is the upper left corner, and "left" is the viewer's left.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+
+from PIL import Image, ImageDraw, ImageFilter
+
+Rgb = tuple[int, int, int]
+Points = tuple[tuple[float, float], ...]
+
+SIDE = 256
+CELL = 64
+SHAPES = ("원", "삼각형", "사각형", "별", "하트", "달")
+COLOURS: dict[str, Rgb] = {
+    "빨간색": (220, 48, 54),
+    "파란색": (44, 104, 216),
+    "초록색": (48, 156, 80),
+    "노란색": (250, 210, 52),
+    "보라색": (136, 76, 190),
+    "주황색": (244, 134, 38),
+    "검은색": (40, 42, 50),
+    "하얀색": (255, 255, 253),
+}
+REGIONS = (
+    ("왼쪽 위", "위쪽", "오른쪽 위"),
+    ("왼쪽", "가운데", "오른쪽"),
+    ("왼쪽 아래", "아래쪽", "오른쪽 아래"),
+)
+# Soft tints, none of them close to one of the eight colours.
+BACKGROUNDS: tuple[Rgb, ...] = (
+    (198, 216, 230),
+    (228, 212, 190),
+    (202, 222, 200),
+    (228, 205, 213),
+    (212, 206, 230),
+    (206, 210, 214),
+    (192, 220, 216),
+)
+SAMPLES = 4  # sub-pixels along each axis of one pixel
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One drawn object.
+
+    `x`, `y` is its centre, `radius` half its extent (pixels of a 256-pixel picture), `turn` its
+    rotation in degrees counter-clockwise, and `fill` the colour it is really painted in, a little
+    off the pure one that `colour` names.
+    """
+
+    shape: str
+    colour: str
+    large: bool
+    x: float
+    y: float
+    radius: float
+    turn: float
+    fill: Rgb
+
+    @property
+    def column(self) -> int:
+        """The 64-pixel column its centre lies in, 0 to 3 from the left."""
+        return int(self.x // CELL)
+
+    @property
+    def row(self) -> int:
+        """The 64-pixel row its centre lies in, 0 to 3 from the top."""
+        return int(self.y // CELL)
+
+    @property
+    def region(self) -> str:
+        """Which ninth of the picture it is in, in Korean: the two inner rows and columns are the middle."""
+        return REGIONS[(self.row + 1) // 2][(self.column + 1) // 2]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture to paint: its things, in painting order, and the tint behind them."""
+
+    things: tuple[Thing, ...]
+    background: Rgb
+
+
+def make_scene(rng: random.Random) -> Scene:
+    """A scene of one to five things that do not overlap, drawn from `rng` alone."""
+    looks = _looks(rng, rng.randint(1, 5))
+    cells = rng.sample(range(16), len(looks))
+    things = [_place(rng, shape, colour, cell) for (shape, colour), cell in zip(looks, cells, strict=True)]
+    tint = rng.choice(BACKGROUNDS)
+    shift = rng.randint(-6, 6)
+    return Scene(tuple(things), _shift(tint, shift))
+
+
+def _looks(rng: random.Random, count: int) -> list[tuple[str, str]]:
+    """(shape, colour) of `count` things.  Half the scenes repeat a shape or a colour, so that there is
+    something to count and a question must sometimes name both to be clear."""
+    shapes = rng.sample(SHAPES, count)
+    colours = rng.sample(tuple(COLOURS), count)
+    if count > 1 and rng.random() < 0.55:
+        repeated = rng.randint(2, count)
+        values = shapes if rng.random() < 0.5 else colours
+        values[:repeated] = [values[0]] * repeated
+    looks = list(zip(shapes, colours, strict=True))
+    rng.shuffle(looks)
+    return looks
+
+
+def _place(rng: random.Random, shape: str, colour: str, cell: int) -> Thing:
+    """Put a thing near the middle of a cell; small ones have more room to wander."""
+    large = rng.random() < 0.5
+    slack = 5.5 if large else 11.0
+    row, column = divmod(cell, 4)
+    red, green, blue = (_clamp(part + rng.randint(-7, 7)) for part in COLOURS[colour])
+    return Thing(
+        shape=shape,
+        colour=colour,
+        large=large,
+        x=round((column + 0.5) * CELL + rng.uniform(-slack, slack), 2),
+        y=round((row + 0.5) * CELL + rng.uniform(-slack, slack), 2),
+        radius=round(rng.uniform(25.5, 28.0) if large else rng.uniform(13.5, 15.5), 2),
+        turn=round(rng.uniform(-11.0, 11.0), 1),
+        fill=(red, green, blue),
+    )
+
+
+def paint(scene: Scene, side: int = SIDE) -> Image.Image:
+    """The scene as an RGB picture of `side` by `side` pixels.
+
+    Raises ValueError when `side` is not at least one pixel.
+    """
+    if side < 1:
+        raise ValueError(f"a picture needs at least one pixel a side, got {side}")
+    scale = side / SIDE
+    picture = _backdrop(scene.background, side).copy()
+    for thing in scene.things:
+        _paint_thing(picture, thing, scale)
+    return picture
+
+
+@lru_cache(maxsize=256)
+def _backdrop(tint: Rgb, side: int) -> Image.Image:
+    """A wash that is lighter at the top, with a faint hill line, so that pictures look less bare."""
+    column = Image.new("RGB", (1, 2))
+    column.putpixel((0, 0), _shift(tint, 10))
+    column.putpixel((0, 1), _shift(tint, -8))
+    return column.resize((side, side), Image.Resampling.BILINEAR)
+
+
+def _paint_thing(picture: Image.Image, thing: Thing, scale: float) -> None:
+    radius = thing.radius * scale
+    half = math.ceil(radius * 1.3) + 2
+    left, top = math.floor(thing.x * scale), math.floor(thing.y * scale)
+    centre = (half + thing.x * scale - left, half + thing.y * scale - top)
+    corner = (left - half, top - half)
+    mask = _mask(thing.shape, centre, radius, thing.turn, 2 * half)
+    drop = max(1, round(radius / 11))
+    shadow = mask.filter(ImageFilter.BoxBlur(max(1, radius / 12))).point(_SHADOW)
+    picture.paste((40, 44, 60), (corner[0] + drop // 2, corner[1] + drop), shadow)
+    picture.paste(_shift(thing.fill, -38), corner, mask)
+    inner = _mask(thing.shape, centre, radius * 0.9, thing.turn, 2 * half)
+    picture.paste(thing.fill, corner, inner)
+
+
+_SHADOW = [value * 70 // 255 for value in range(256)]
+
+
+def _mask(shape: str, centre: tuple[float, float], radius: float, turn: float, size: int) -> Image.Image:
+    """Coverage of a shape in a `size` by `size` window, 0 to 255, drawn large and averaged down."""
+    canvas = Image.new("L", (size * SAMPLES, size * SAMPLES), 0)
+    cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    outline = [
+        (
+            (centre[0] + radius * (px * cosine + py * sine)) * SAMPLES,
+            (centre[1] + radius * (py * cosine - px * sine)) * SAMPLES,
+        )
+        for px, py in _outline(shape)
+    ]
+    ImageDraw.Draw(canvas).polygon(outline, fill=255)
+    return canvas.reduce(SAMPLES)
+
+
+@lru_cache(maxsize=len(SHAPES))
+def _outline(shape: str) -> Points:
+    """Corner points of a shape about the origin, within about one unit, y downwards."""
+    if shape == "원":
+        return _arc(0.0, 0.0, 0.94, 0.0, 360.0)
+    if shape == "사각형":
+        return ((-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86))
+    if shape == "삼각형":
+        return ((0.0, -0.98), (1.0, 0.8), (-1.0, 0.8))
+    if shape == "별":
+        return tuple(
+            (r * math.sin(math.radians(36 * i)), 0.06 - r * math.cos(math.radians(36 * i)))
+            for i, r in enumerate((1.08, 0.46) * 5)
+        )
+    if shape == "하트":
+        return tuple(_heart(math.radians(6 * i)) for i in range(60))
+    if shape == "달":
+        # The horns are where the outer and the inner circle cross.
+        return _arc(-0.12, 0.0, 1.0, 48.0, 312.0) + _arc(0.42, 0.0, 0.757, 281.0, 79.0)
+    raise ValueError(f"no such shape: {shape}")
+
+
+def _arc(cx: float, cy: float, radius: float, start: float, stop: float) -> Points:
+    """Points on a circle from `start` to `stop` degrees, clockwise from the right on the screen."""
+    steps = 40
+    angles = (math.radians(start + (stop - start) * i / steps) for i in range(steps + 1))
+    return tuple((cx + radius * math.cos(a), cy + radius * math.sin(a)) for a in angles)
+
+
+def _heart(angle: float) -> tuple[float, float]:
+    x = 16 * math.sin(angle) ** 3
+    y = 13 * math.cos(angle) - 5 * math.cos(2 * angle) - 2 * math.cos(3 * angle) - math.cos(4 * angle)
+    return x / 16.5, -(y + 2.5) / 16.0
+
+
+def _shift(colour: Rgb, amount: int) -> Rgb:
+    red, green, blue = (_clamp(part + amount) for part in colour)
+    return red, green, blue
+
+
+def _clamp(value: int) -> int:
+    return max(0, min(255, value))

@@ -1,0 +1,3 @@
+"""The table of model families: name -> package. Imported only when one is chosen."""
+
+FAMILIES = {"beit3": "kovqa_core.models.beit3"}

@@ -1,0 +1,332 @@
+"""The BEiT-3 encoder: picture patches and question tokens in one transformer.
+
+Every layer has two sets of weights ("multiway"): one for picture tokens, one for text
+tokens. Attention is shared: the queries of both see the keys of both. Pre-norm, with a
+second LayerNorm inside attention and inside the feed-forward part ("sub-LN", Magneto,
+arXiv 2210.06423). Source of all facts: arXiv 2208.10442 and its published code.
+
+Shapes: B batch, D width, H heads, L layers, P patches, V = P + 1 picture tokens (class token
+first), T text tokens, N = V + T.
+
+What makes it fast, without changing a number: q, k and v are one product; patches are cut
+with a view, not a convolution; both streams stay separate tensors, so no slice is copied;
+text is as long as the longest question of the batch; and where only the class token is read,
+the last layer computes queries, output and feed-forward for it alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from kovqa_core.models.beit3.config import POSITION_OFFSET, TEXT_POSITIONS, Config, Size
+
+EPS = 1e-5  # of every LayerNorm
+Streams = list[Tensor]  # [picture [B, V, D], text [B, T, D]], or one of the two
+
+
+class Branch(nn.Module):
+    """One modality's weights of one layer."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        width, ffn = size.embed_dim, size.ffn_dim
+        self.norm_attn = nn.LayerNorm(width, EPS)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.inner_norm_attn = nn.LayerNorm(width, EPS)
+        self.out = nn.Linear(width, width)
+        self.norm_ffn = nn.LayerNorm(width, EPS)
+        self.fc1 = nn.Linear(width, ffn)
+        self.inner_norm_ffn = nn.LayerNorm(ffn, EPS)
+        self.fc2 = nn.Linear(ffn, width)
+
+    def after_attention(self, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
+        """Output projection and feed-forward part, each with its residual.
+
+        Args:
+            x: [B, n, D], the stream.
+            attended: [B, n, D], what attention gave its tokens.
+            keep: [2, B, 1, 1] factors of the two residual branches, or None.
+        """
+        branch = self.out(self.inner_norm_attn(attended))
+        x = x + (branch if keep is None else branch * keep[0])
+        branch = self.fc2(self.inner_norm_ffn(functional.gelu(self.fc1(self.norm_ffn(x)))))
+        return x + (branch if keep is None else branch * keep[1])
+
+
+class Layer(nn.Module):
+    """Attention over both streams, then each stream's own feed-forward part."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.heads = size.num_heads
+        self.vision = Branch(size)
+        self.text = Branch(size)
+
+    def branches(self, streams: Streams, first: str) -> list[Branch]:
+        """The weights that belong to the streams."""
+        return [self.vision, self.text][: len(streams)] if first == "vision" else [self.text]
+
+    def forward(
+        self, streams: Streams, mask: Tensor | None, keep: Tensor | None, first: str = "vision"
+    ) -> Streams:
+        """All tokens of all streams.
+
+        Args:
+            streams: what the layer below gave.
+            mask: [B, 1, 1 or N, N], True where a query may look; None: everywhere.
+            keep: [2, B, 1, 1] stochastic depth factors, or None.
+            first: modality of the first stream.
+        """
+        branches = self.branches(streams, first)
+        qkv = [b.qkv(b.norm_attn(x)) for b, x in zip(branches, streams, strict=True)]
+        q, k, v = self._split(torch.cat(qkv, 1) if len(qkv) > 1 else qkv[0], 3)
+        attended = self._attend(q, k, v, mask)
+        parts = attended.split([x.shape[1] for x in streams], 1)
+        return [
+            b.after_attention(x, part, keep) for b, x, part in zip(branches, streams, parts, strict=True)
+        ]
+
+    def class_token(self, streams: Streams, mask: Tensor | None, keep: Tensor | None) -> Tensor:
+        """The class token alone, [B, 1, D]: what `forward` would give at position 0."""
+        width = streams[0].shape[-1]
+        normed = [
+            b.norm_attn(x) for b, x in zip(self.branches(streams, "vision"), streams, strict=True)
+        ]
+        qkv = self.vision.qkv
+        query = functional.linear(normed[0][:, :1], qkv.weight[:width], qkv.bias[:width])
+        pairs = [
+            functional.linear(x, b.qkv.weight[width:], b.qkv.bias[width:])
+            for b, x in zip(self.branches(streams, "vision"), normed, strict=True)
+        ]
+        k, v = self._split(torch.cat(pairs, 1), 2)
+        attended = self._attend(self._split(query, 1)[0], k, v, mask)
+        return self.vision.after_attention(streams[0][:, :1], attended, keep)
+
+    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """[B, n, parts·D] -> parts × [B, H, n, D/H]."""
+        batch, length, _ = x.shape
+        return x.view(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Scaled dot-product attention -> [B, n, D]."""
+        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return attended.transpose(1, 2).flatten(2)
+
+
+class Encoder(nn.Module):
+    """Embeddings, layers and, for tasks that read every token, the final norm."""
+
+    def __init__(self, config: Config, final_norm: bool) -> None:
+        """
+        Args:
+            config: sizes; `vocab` must be set.
+            final_norm: LayerNorm after the last layer (captioning yes, VQA no).
+        """
+        super().__init__()
+        size, width = config.sizes, config.sizes.embed_dim
+        if config.vocab is None:
+            raise ValueError("config.vocab must be set before a network is made")
+        self.patch = config.patch
+        self.activation_checkpointing = False
+        self.text_embed = nn.Embedding(config.vocab, width)
+        self.mask_token_embed = nn.Parameter(torch.zeros(1, 1, width))
+        self.cls_token_embed = nn.Parameter(torch.zeros(1, 1, width))
+        self.patch_embed = nn.Linear(3 * config.patch**2, width)
+        self.vision_position_embed = nn.Parameter(
+            torch.empty(config.patches + 1 + POSITION_OFFSET, width)
+        )
+        self.text_position_embed = nn.Parameter(torch.empty(TEXT_POSITIONS, width))
+        self.layers = nn.ModuleList(Layer(size) for _ in range(size.num_layers))
+        self.norm = (
+            nn.ModuleDict({"vision": nn.LayerNorm(width, EPS), "text": nn.LayerNorm(width, EPS)})
+            if final_norm
+            else None
+        )
+
+    def embed_image(self, image: Tensor, masked: Tensor | None = None) -> Tensor:
+        """Picture -> [B, V, D].
+
+        Args:
+            image: [B, 3, S, S] RGB, normalised to -1…1.
+            masked: [B, P], True where the mask token replaces a patch.
+        """
+        batch, channels, side, _ = image.shape
+        grid = side // self.patch
+        patches = image.view(batch, channels, grid, self.patch, grid, self.patch)
+        x = self.patch_embed(patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, grid * grid, -1))
+        if masked is not None:
+            x = torch.where(masked.unsqueeze(-1), self.mask_token_embed.to(x.dtype), x)
+        cls = self.cls_token_embed.expand(batch, -1, -1)
+        positions = self.vision_position_embed[POSITION_OFFSET:]
+        return torch.cat([cls + positions[:1], x + positions[1:]], 1)
+
+    def embed_text(self, tokens: Tensor, padding: Tensor | None) -> Tensor:
+        """Token ids [B, T] -> [B, T, D]; padded positions (True in `padding`) become 0."""
+        x = self.text_embed(tokens)
+        x = x + self.text_position_embed[POSITION_OFFSET : POSITION_OFFSET + tokens.shape[1]]
+        return x if padding is None else x.masked_fill(padding.unsqueeze(-1), 0.0)
+
+    def embed(
+        self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None, masked: Tensor | None
+    ) -> tuple[Streams, Tensor | None, str]:
+        """Streams, attention mask [B, 1, 1, N] (True = visible) and the first stream's modality."""
+        streams: Streams = [] if image is None else [self.embed_image(image, masked)]
+        mask = None
+        if tokens is not None:
+            streams.append(self.embed_text(tokens, padding))
+            if padding is not None:
+                pictures = padding.new_zeros(len(padding), 0 if image is None else streams[0].shape[1])
+                mask = ~torch.cat([pictures, padding], 1)[:, None, None]
+        return streams, mask, "text" if image is None else "vision"
+
+    def forward(
+        self,
+        image: Tensor | None = None,
+        tokens: Tensor | None = None,
+        padding: Tensor | None = None,
+        masked: Tensor | None = None,
+        keep: Tensor | None = None,
+        watch: Callable[[Streams], object] | None = None,
+    ) -> Streams:
+        """Every token of picture and text, one of which may be None.
+
+        Args:
+            image: [B, 3, S, S], normalised.
+            tokens: [B, T] ids.
+            padding: [B, T], True = padding; None: no padding.
+            masked: [B, P], patches to hide.
+            keep: [L, 2, B, 1, 1] stochastic depth factors, or None.
+            watch: called with the streams before the first and after every layer.
+        """
+        streams, mask, first = self.embed(image, tokens, padding, masked)
+        watch = watch or (lambda _: None)
+        watch(streams)
+        for i, layer in enumerate(self.layers):
+            streams = self._run(layer, streams, mask, None if keep is None else keep[i], first)
+            watch(streams)
+        if self.norm is not None:
+            norms = [self.norm[name] for name in ("vision", "text")][first == "text" :]
+            streams = [norm(x) for norm, x in zip(norms, streams, strict=False)]
+        return streams
+
+    def class_token(
+        self, image: Tensor, tokens: Tensor, padding: Tensor | None, keep: Tensor | None
+    ) -> Tensor:
+        """The class token after the last layer, [B, D]: what VQA reads, and no more work than that."""
+        streams, mask, first = self.embed(image, tokens, padding, None)
+        *body, last = self.layers
+        for i, layer in enumerate(body):
+            streams = self._run(layer, streams, mask, None if keep is None else keep[i], first)
+        return last.class_token(streams, mask, None if keep is None else keep[-1]).squeeze(1)
+
+    def _run(
+        self, layer: nn.Module, streams: Streams, mask: Tensor | None, keep: Tensor | None, first: str
+    ) -> Streams:
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(layer, streams, mask, keep, first, use_reentrant=False)
+        return layer(streams, mask, keep, first)
+
+
+class VqaNet(nn.Module):
+    """Encoder, pooler and classifier over the answer list."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.sizes.embed_dim
+        if config.classes is None:
+            raise ValueError("config.classes must be set before a VQA network is made")
+        self.encoder = Encoder(config, final_norm=False)
+        self.pooler = nn.ModuleDict({"norm": nn.LayerNorm(width, EPS), "dense": nn.Linear(width, width)})
+        self.head = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.LayerNorm(2 * width, EPS), nn.GELU(),
+            nn.Linear(2 * width, config.classes),
+        )  # fmt: skip
+        self.drop_path = drop_path_rates(config.drop_path, config.sizes.num_layers)
+        for parameter in self.unread():
+            parameter.requires_grad_(False)
+
+    def unread(self) -> list[nn.Parameter]:
+        """Weights that no answer depends on: the mask token, and the text side after the last attention.
+
+        The original computes them, gives them gradients of exactly zero and lets weight decay
+        shrink them; here they rest.
+        """
+        last = self.encoder.layers[-1].text
+        dead = (last.inner_norm_attn, last.out, last.norm_ffn, last.fc1, last.inner_norm_ffn, last.fc2)
+        return [self.encoder.mask_token_embed, *(p for module in dead for p in module.parameters())]
+
+    def pooled(
+        self, image: Tensor, tokens: Tensor, padding: Tensor | None, noise: Tensor | None = None
+    ) -> Tensor:
+        """[B, D], tanh of the pooled class token."""
+        keep = None if noise is None or not any(self.drop_path) else self._keep(noise)
+        cls = self.encoder.class_token(image, tokens, padding, keep)
+        return torch.tanh(self.pooler["dense"](self.pooler["norm"](cls)))
+
+    def forward(
+        self, image: Tensor, tokens: Tensor, padding: Tensor | None, noise: Tensor | None = None
+    ) -> Tensor:
+        """Logits [B, C].
+
+        Args:
+            image: [B, 3, S, S], normalised.
+            tokens: [B, T] ids.
+            padding: [B, T], True = padding, or None.
+            noise: [B, L, 2] uniform draws in 0…1 that decide stochastic depth; None: keep all.
+        """
+        return self.head(self.pooled(image, tokens, padding, noise))
+
+    def _keep(self, noise: Tensor) -> Tensor:
+        """[B, L, 2] draws -> [L, 2, B, 1, 1] factors: 0, or 1 / probability of staying."""
+        rates = torch.tensor(self.drop_path, device=noise.device).view(1, -1, 1)
+        keep = (noise >= rates) / (1 - rates)
+        return keep.permute(1, 2, 0)[..., None, None]
+
+
+def drop_path_rates(rate: float, layers: int) -> list[float]:
+    """Stochastic depth per layer, from 0 to `rate` in equal steps."""
+    return [i * rate / max(1, layers - 1) for i in range(layers)]
+
+
+def initialise(net: nn.Module, generator: torch.Generator) -> None:
+    """Fresh weights for training from nothing.
+
+    | part | values |
+    |---|---|
+    | Linear weights | normal, std 0.02, cut at ±2 std; those on residual branches × sqrt(ln 2L) |
+    | Linear biases, class and mask tokens | 0 |
+    | LayerNorm | 1 and 0 |
+    | position tables, text table | normal, std 0.02 |
+
+    The original draws positions from N(0, 1) and loses the sub-LN gain by drawing every Linear
+    again afterwards; that is meant for weights that are loaded over it, not for learning from
+    nothing.
+    """
+    layers = [module for module in net.modules() if isinstance(module, Layer)]
+    gain = math.sqrt(math.log(2 * max(2, len(layers))))
+    on_branch = {
+        id(linear)
+        for layer in layers
+        for branch in (layer.vision, layer.text)
+        for linear in (branch.out, branch.fc1, branch.fc2)
+    }
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04, generator=generator)
+            if id(module) in on_branch:
+                module.weight.data.mul_(gain)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, Encoder):
+            for table in (module.text_embed.weight, module.vision_position_embed, module.text_position_embed):
+                nn.init.normal_(table, std=0.02, generator=generator)
+            nn.init.zeros_(module.cls_token_embed)
+            nn.init.zeros_(module.mask_token_embed)

@@ -1,0 +1,86 @@
+"""SentencePiece pieces -> ids in XLM-R layout, and back.
+
+| id | meaning |
+|---|---|
+| 0, 1, 2, 3 | `<s>`, `<pad>`, `</s>`, `<unk>` |
+| k >= 4 | piece k - 1 (pieces 0, 1, 2 are unk, bos, eos) |
+| pieces + 1 | `<mask>` |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from kovqa_core.errors import ModelError
+from kovqa_core.files import read_bytes
+
+BOS, PAD, EOS, UNK = 0, 1, 2, 3
+_SPECIAL = {"<s>": BOS, "<pad>": PAD, "</s>": EOS, "<unk>": UNK}
+_SPLIT = re.compile(r"(<s>|<pad>|</s>|<unk>|\s*<mask>)")  # the mask swallows blanks to its left
+
+
+class Tokenizer:
+    """A SentencePiece model read with BEiT-3's rules.
+
+    Args:
+        model: the bytes of a SentencePiece model.
+        name: what to call it in errors.
+
+    Raises:
+        ModelError: not a SentencePiece model, or one whose special pieces lie elsewhere.
+    """
+
+    def __init__(self, model: bytes, name: str = "tokenizer") -> None:
+        self.model = model
+        self.sha256 = hashlib.sha256(model).hexdigest()
+        try:
+            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except Exception:
+            raise ModelError(f"{name} is no SentencePiece model", "train one: kovqa tokenizer train") from None
+        specials = (self._pieces.unk_id(), self._pieces.bos_id(), self._pieces.eos_id())
+        if not model or specials != (0, 1, 2) or self._pieces.pad_id() >= 0:
+            raise ModelError(
+                f"{name}: pieces 0, 1, 2 must be unk, bos, eos and none may be pad, found {specials}",
+                "train the tokenizer with kovqa tokenizer train",
+            )
+        self.mask = self._pieces.get_piece_size() + 1
+
+    @property
+    def size(self) -> int:
+        """Number of ids, `<mask>` included."""
+        return self.mask + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without `<s>` and `</s>`."""
+        ids: list[int] = []
+        for part in _SPLIT.split(text):
+            if part in _SPECIAL:
+                ids.append(_SPECIAL[part])
+            elif part.endswith("<mask>"):
+                ids.append(self.mask)
+            elif part:
+                ids += [UNK if piece == 0 else piece + 1 for piece in self._pieces.encode(part)]
+        return ids
+
+    def frame(self, text: str, longest: int) -> list[int]:
+        """`<s>`, at most `longest` - 2 ids of the text, `</s>`."""
+        return [BOS, *self.encode(text)[: longest - 2], EOS]
+
+    def pieces(self, text: str) -> list[str]:
+        """The text as SentencePiece cuts it."""
+        return self._pieces.encode(text, out_type=str)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; special tokens are left out."""
+        known: Sequence[int] = [i - 1 for i in ids if i > UNK and i < self.mask]
+        return self._pieces.decode(list(known))
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a SentencePiece model file."""
+    return Tokenizer(read_bytes(path), str(path))

@@ -1,0 +1,187 @@
+"""Published and older BEiT-3 weight files -> our names. One named function per step.
+
+Files are torch archives, whatever their suffix (browsers save them as .zip), with the weights
+below `model` or `module`, often in fp16, sometimes beside an `argparse.Namespace`. Nothing
+else is ever unpickled from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kovqa_core.errors import ModelError
+from kovqa_core.models.beit3.config import POSITION_OFFSET
+
+_MODALITY = {"vision": "A", "text": "B"}
+_WHOLE = {
+    "text_embed.weight": "beit3.text_embed.weight",
+    "mask_token_embed": "beit3.vision_embed.mask_token",
+    "cls_token_embed": "beit3.vision_embed.cls_token",
+    "patch_embed.weight": "beit3.vision_embed.proj.weight",
+    "patch_embed.bias": "beit3.vision_embed.proj.bias",
+    "vision_position_embed": "beit3.encoder.embed_positions.A.weight",
+    "text_position_embed": "beit3.encoder.embed_positions.B.weight",
+}
+_IN_LAYER = {
+    "norm_attn": "self_attn_layer_norm.{}",
+    "inner_norm_attn": "self_attn.inner_attn_ln.{}",
+    "out": "self_attn.out_proj.{}",
+    "norm_ffn": "final_layer_norm.{}",
+    "fc1": "ffn.{}.fc1",
+    "inner_norm_ffn": "ffn.{}.ffn_layernorm",
+    "fc2": "ffn.{}.fc2",
+}
+_LAYER = re.compile(r"layers\.(\d+)\.(vision|text)\.(\w+)\.(weight|bias)")
+_NORM = re.compile(r"norm\.(vision|text)\.(weight|bias)")
+
+# Parts of pretrained files that fine-tuning has no use for.
+PRETRAINING_ONLY = ("mlm_head.", "mim_head.", "beit3.encoder.layer_norm.")
+
+
+def original_names(name: str) -> list[str]:
+    """The original's name of one of our parameters; three (q, k, v) where ours are one."""
+    if not name.startswith("encoder."):
+        return [name]
+    name = name.removeprefix("encoder.")
+    if name in _WHOLE:
+        return [_WHOLE[name]]
+    if match := _NORM.fullmatch(name):
+        return [f"beit3.encoder.layer_norm.{_MODALITY[match[1]]}.{match[2]}"]
+    match = _LAYER.fullmatch(name)
+    if match is None:
+        raise KeyError(name)
+    layer, modality, part, kind = match.groups()
+    letter = _MODALITY[modality]
+    parts = (
+        [f"self_attn.{x}_proj.{letter}" for x in "qkv"] if part == "qkv" else [_IN_LAYER[part].format(letter)]
+    )
+    return [f"beit3.encoder.layers.{layer}.{p}.{kind}" for p in parts]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a weights file."""
+
+    loaded: list[str] = field(default_factory=list)  # original names, as all lists here
+    resized: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        counts = f"{len(self.loaded)} tensors loaded, {len(self.resized)} resized"
+        fresh = sorted({name.split(".")[0] for name in self.fresh})
+        unused = sorted({name.rsplit(".", 1)[0] for name in self.unused})
+        return (
+            f"{counts}, newly initialised: {', '.join(fresh) or 'none'}; "
+            f"not used: {', '.join(unused) or 'none'}"
+        )
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict of a weights file, under the original's names, in fp32.
+
+    Raises:
+        ModelError: no such file, no torch archive, foreign objects inside, no state dict.
+    """
+    if path.is_dir() and ((path / "data.pkl").exists() or (path / "archive" / "data.pkl").exists()):
+        raise ModelError(f"{path} is an unpacked weights file", "use the .zip or .pth itself: do not unpack it")
+    if not path.is_file():
+        raise ModelError(f"no weights file {path}", "check the path")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        inside = f" ({name[1]})" if name else ""
+        raise ModelError(
+            f"{path} holds objects that are not tensors{inside}; loading them could run foreign code, so it "
+            "was refused",
+            "ask its author for a file of plain tensors, or safetensors",
+        ) from None
+    except (RuntimeError, OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        raise ModelError(f"{path} is no torch weights file ({str(error).splitlines()[0]})", "fetch it again") from None
+    for key in ("model", "module"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ModelError(f"{path} holds no state dict", "a BEiT-3 file has the weights below `model` or `module`")
+    return {str(name): tensor.float() for name, tensor in content.items()}
+
+
+def resize_positions(table: Tensor, grid: int) -> Tensor:
+    """Picture positions [2 + 1 + g², D] for another grid: bicubic, in fp32; the first rows stay.
+
+    Raises:
+        ModelError: the table is not of a square grid.
+    """
+    first = POSITION_OFFSET + 1
+    old = math.isqrt(len(table) - first)
+    if old * old != len(table) - first:
+        raise ModelError(f"position table of {len(table)} rows is not of a square grid")
+    if old == grid:
+        return table
+    square = table[first:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    square = functional.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False)
+    return torch.cat([table[:first].float(), square.permute(0, 2, 3, 1).reshape(grid * grid, -1)])
+
+
+def load_original(net: nn.Module, original: Mapping[str, Tensor], fresh: tuple[str, ...], name: str) -> LoadReport:
+    """Copy weights under the original's names into a network.
+
+    Args:
+        net: the network; a parameter not found keeps its value, if `fresh` allows that.
+        original: state dict under the original's names.
+        fresh: first parts of names ("head", "pooler") that are newly initialised, always.
+        name: what to call the weights in errors.
+
+    Raises:
+        ModelError: a parameter is missing or has another shape and `fresh` does not name it, or
+            the file has weights that neither the network nor pretraining knows.
+    """
+    report = LoadReport()
+    wrong: list[str] = []
+    used: set[str] = set()
+    for own, parameter in net.named_parameters():
+        names = original_names(own)
+        if names[0].split(".")[0] in fresh:
+            report.fresh.extend(names)
+            used.update(names)
+            continue
+        missing = [n for n in names if n not in original]
+        if missing:
+            wrong.extend(f"{n} is missing" for n in missing)
+            continue
+        used.update(names)
+        value = torch.cat([original[n] for n in names])
+        if own == "encoder.vision_position_embed" and value.shape != parameter.shape:
+            value = resize_positions(value, math.isqrt(len(parameter) - POSITION_OFFSET - 1))
+            report.resized.extend(names)
+        if own == "encoder.patch_embed.weight" and value[0].numel() == parameter[0].numel():
+            value = value.flatten(1)
+        if value.shape != parameter.shape:
+            wrong.append(f"{names[0]} is {list(value.shape)}, wanted {list(parameter.shape)}")
+            continue
+        with torch.no_grad():
+            parameter.copy_(value)
+        report.loaded.extend(names)
+    report.unused.extend(n for n in original if n not in used)
+    wrong.extend(f"{n} is unknown" for n in report.unused if not n.startswith(PRETRAINING_ONLY))
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ModelError(
+            f"{name} does not fit this model: {'; '.join(wrong[:3])}{more}",
+            "name parts to initialise anew in model.fresh, for instance --set 'model.fresh=[pooler, head]'",
+        )
+    return report

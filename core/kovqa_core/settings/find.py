@@ -1,0 +1,128 @@
+"""Names of profiles and recipes -> their files; a run's settings from files, variables and flags."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kovqa_core.errors import unknown
+from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.reading import Document, build, override, read
+from kovqa_core.settings.recipe import Recipe
+
+Kind = Literal["profiles", "recipes"]
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """The user's own kovqa folder: profiles, recipes, assets."""
+    return Path(os.environ.get("KOVQA_HOME") or Path.home() / ".kovqa").expanduser()
+
+
+def folders(kind: Kind) -> list[Path]:
+    """Where files of a kind are looked for: the user's folder, the package, the source checkout."""
+    return [home() / kind, _PACKAGE / kind, _PACKAGE.parent.parent / kind]
+
+
+def names(kind: Kind) -> dict[str, Path]:
+    """All known names of a kind, with their files; nothing is parsed."""
+    found: dict[str, Path] = {}
+    for folder in folders(kind):
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def locate(kind: Kind, name: str) -> Path:
+    """The file of a name; a path (with a slash or .yaml) is taken as it is.
+
+    Raises:
+        SettingsError: no such name (the nearest known ones are listed).
+    """
+    if name.endswith((".yaml", ".yml")) or "/" in name or os.sep in name:
+        return Path(name).expanduser()
+    known = names(kind)
+    if name not in known:
+        raise unknown(kind.removesuffix("s"), name, known, f"list them: kovqa {kind}")
+    return known[name]
+
+
+def load_profile(name: str) -> Profile:
+    """The profile of a name or path."""
+    return build(Profile, document("profiles", name))
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe of a name or path."""
+    return build(Recipe, document("recipes", name))
+
+
+def document(kind: Kind, name: str) -> Document:
+    """A settings file as it stands; its stem is its `name`."""
+    path = locate(kind, name)
+    found = read(path)
+    return Document({"name": path.stem, **found.values}, found.origin)
+
+
+# -------------------------------------------------------------------- files, variables, flags
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Both documents of a run, resolved, and where each value came from."""
+
+    recipe: Recipe
+    profile: Profile
+    origin: dict[str, str]
+
+
+def resolve(
+    recipe: str,
+    profile: str,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Asked:
+    """Settings of a run: files < KOVQA_* variables < --set < explicit flags.
+
+    Args:
+        recipe: name or path.
+        profile: name or path.
+        sets: `a.b=c` texts; keys under `profile.` change the profile, all others the recipe.
+        flags: explicit flags as key -> YAML text, like {"data.index": "data/aihub"}.
+        environ: variables; `KOVQA_OPTIM__LR=1e-5` means `optim.lr=1e-5`.
+    """
+    flags = flags or {}
+    texts = {"recipe": document("recipes", recipe), "profile": document("profiles", profile)}
+    layers = [
+        ("variable", variables(environ or {})),
+        ("--set", list(sets)),
+        ("flag", [f"{key}={value}" for key, value in flags.items()]),
+    ]
+    for origin, assignments in layers:
+        of_profile = [a.removeprefix("profile.") for a in assignments if a.startswith("profile.")]
+        of_recipe = [a for a in assignments if not a.startswith("profile.")]
+        texts["profile"] = override(texts["profile"], of_profile, origin)
+        texts["recipe"] = override(texts["recipe"], of_recipe, origin)
+    return Asked(
+        build(Recipe, texts["recipe"]),
+        build(Profile, texts["profile"]),
+        {
+            f"{kind}.{'.'.join(map(str, path))}": place
+            for kind, text in texts.items()
+            for path, place in text.origin.items()
+            if path
+        },
+    )
+
+
+def variables(environ: Mapping[str, str]) -> list[str]:
+    """`KOVQA_A__B=c` variables as `a.b=c` texts."""
+    return [
+        f"{name.removeprefix('KOVQA_').replace('__', '.').lower()}={value}"
+        for name, value in sorted(environ.items())
+        if name.startswith("KOVQA_") and "__" in name
+    ]

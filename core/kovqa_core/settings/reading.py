@@ -1,0 +1,213 @@
+"""YAML text -> settings object, strictly: every mistake is named with file, line and column.
+
+Reads the part of YAML 1.2 that people expect: `2e-5` is a number, `24:00:00`, `no` and `on`
+are text, a key may not appear twice. Settings are pydantic models, frozen, unknown keys
+forbidden.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kovqa_core.errors import SettingsError, unknown
+from kovqa_core.files import read_text
+
+Path_ = tuple[str | int, ...]  # ("optim", "lr"): the way to a value
+
+
+class Settings(BaseModel):
+    """Base of everything read from a settings file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Document:
+    """Values of a settings file, with the place each one came from."""
+
+    values: dict[str, Any]
+    origin: dict[Path_, str] = field(default_factory=dict)
+
+    def where(self, path: Path_) -> str:
+        """Where a value, or the nearest thing around it, was written."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.origin:
+                return self.origin[path[:length]]
+        return "settings"
+
+
+# ------------------------------------------------------------------------------ YAML to values
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loader with the YAML 1.2 core rules for plain scalars."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""])
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
+)
+_NUMBER = r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?$"
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), list("-+.0123456789"))
+
+
+def parse(text: str, name: str) -> Document:
+    """Read YAML text.
+
+    Args:
+        text: the YAML document, a mapping.
+        name: what to call it in errors (a path).
+
+    Raises:
+        SettingsError: not YAML, not a mapping, a double key, a key that is not text.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise SettingsError(f"{place}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    finally:
+        loader.dispose()
+    if not isinstance(node, yaml.MappingNode):
+        raise SettingsError(f"{name}: expected `key: value` lines")
+    origin: dict[Path_, str] = {(): name}
+    return Document(_value(node, (), name, origin), origin)
+
+
+def _value(node: yaml.Node, path: Path_, name: str, origin: dict[Path_, str]) -> Any:
+    origin[path] = _place(node, name) if path else name
+    if isinstance(node, yaml.MappingNode):
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
+                raise SettingsError(f"{_place(key_node, name)}: a key must be text, not {key!r}")
+            if key in values:
+                raise SettingsError(f"{_place(key_node, name)}: key '{key}' appears twice")
+            values[key] = _value(value_node, (*path, key), name, origin)
+            origin[(*path, key)] = _place(key_node, name)
+        return values
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(child, (*path, i), name, origin) for i, child in enumerate(node.value)]
+    return _scalar(node)
+
+
+def _scalar(node: yaml.Node) -> Any:
+    return yaml.constructor.SafeConstructor().construct_object(node) if ":float" not in node.tag else float(node.value)
+
+
+def _place(node: yaml.Node, name: str) -> str:
+    return f"{name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+
+
+def read(path: Path) -> Document:
+    """Read a YAML file; `SettingsError` when it is missing or wrong."""
+    if not path.is_file():
+        raise SettingsError(f"no such file: {path}")
+    return parse(read_text(path), str(path))
+
+
+# -------------------------------------------------------------------------------- overrides
+
+
+def override(document: Document, assignments: Iterable[str], origin: str) -> Document:
+    """A document with `a.b=value` texts applied, each value read as YAML.
+
+    Raises:
+        SettingsError: no `=`, or the value is not YAML.
+    """
+    values, places = _copy(document.values), dict(document.origin)
+    for assignment in assignments:
+        key, sign, text = assignment.partition("=")
+        if not sign or not key.strip():
+            raise SettingsError(f"{origin} {assignment}: expected key=value, like optim.lr=1e-5")
+        path = tuple(key.strip().split("."))
+        value = parse(f"value: {text}", f"{origin} {assignment}").values["value"]
+        inside = values
+        for step in path[:-1]:
+            inside = inside.setdefault(step, {})
+            if not isinstance(inside, dict):
+                raise SettingsError(f"{origin} {assignment}: '{step}' has no keys below it")
+        inside[path[-1]] = value
+        places[path] = f"{origin} {assignment}"
+    return Document(values, places)
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+# ------------------------------------------------------------------------- values to settings
+
+
+def build(kind: type[AnySettings], document: Document, at: Path_ = ()) -> AnySettings:
+    """Make a settings object of a document's values.
+
+    Args:
+        kind: the settings class.
+        at: path of these values inside the document (for places in errors).
+
+    Raises:
+        SettingsError: unknown key (with the nearest known one), wrong type, contradiction.
+    """
+    values: Any = document.values
+    for step in at:
+        values = values[step]
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise _explain(kind, document, at, error) from None
+
+
+def _explain(kind: type[Settings], document: Document, at: Path_, error: ValidationError) -> SettingsError:
+    first = error.errors(include_url=False)[0]
+    path = at + tuple(first["loc"])
+    dotted = ".".join(str(step) for step in path)
+    place = document.where(path)
+    if first["type"] == "extra_forbidden":
+        wrong = unknown("key", str(path[-1]), _keys_beside(kind, tuple(first["loc"])[:-1]))
+        return SettingsError(f"{place}: {wrong.message}")
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if first["type"] in ("missing", "value_error") else f" (given: {first['input']!r})"
+    return SettingsError(f"{place}: {dotted + ': ' if dotted else ''}{message}{given}")
+
+
+def _keys_beside(kind: type[Settings], path: Path_) -> list[str]:
+    """Names a settings class knows at a path below it."""
+    fields = kind.model_fields
+    for step in path:
+        inner = fields[str(step)].annotation if str(step) in fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        fields = inner.model_fields
+    return list(fields)
+
+
+def dump(settings: Settings | Mapping[str, Any]) -> str:
+    """Settings as YAML text that `parse` reads back."""
+    values = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else dict(settings)
+    return yaml.dump(values, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Dumper under the same scalar rules as the loader, so that text stays text."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+_Dumper.add_representer(
+    float, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:float", repr(value))
+)

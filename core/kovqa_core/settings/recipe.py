@@ -1,0 +1,77 @@
+"""Recipe: the experiment. Nothing in it depends on the machine it runs on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from kovqa_core.settings.reading import Settings
+
+
+class Data(Settings):
+    """What goes in."""
+
+    index: str | None = Field(None, description="folder written by `kovqa index`; --data wins")
+    images: str | None = Field(None, description="pictures' folder, when it is not where the index says")
+    augment: Literal["none", "crop", "randaug"] = "none"
+    flip: bool = Field(False, description="mirror pictures half of the time, except for left/right questions")
+
+
+class Optim(Settings):
+    """How it learns. Lengths are in epochs or in optimizer steps, one of the two."""
+
+    epochs: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1)
+    warmup_epochs: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    global_batch: int = Field(ge=1, description="examples of one optimizer step, on any machine")
+    lr: float = Field(gt=0)
+    min_lr: float = Field(1e-6, ge=0)
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate factor per layer below the head")
+    head_lr_scale: float = Field(1.0, gt=0, description="learning rate factor of the head")
+    clip: float | None = Field(None, gt=0, description="largest global gradient norm")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0: none are kept")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Optim:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("state either epochs or steps")
+        if self.warmup_epochs and self.warmup_steps:
+            raise ValueError("state either warmup_epochs or warmup_steps")
+        if self.layer_decay < 1 and self.head_lr_scale != 1:
+            raise ValueError("layer_decay already scales the head: keep head_lr_scale at 1")
+        return self
+
+
+class Evaluation(Settings):
+    """When the validation split is answered."""
+
+    every_epochs: int = Field(1, ge=1)
+    every_steps: int | None = Field(None, ge=1, description="instead of every_epochs")
+
+
+class Save(Settings):
+    """When checkpoints are written, besides every evaluation and the end."""
+
+    every_steps: int | None = Field(None, ge=1)
+    every_minutes: float = Field(10.0, gt=0)
+    keep: int = Field(2, ge=1, description="checkpoints kept, besides the best")
+
+
+class Recipe(Settings):
+    """One experiment, as its YAML file states it."""
+
+    name: str = Field(min_length=1)
+    family: str
+    task: Literal["vqa", "caption"] = "vqa"
+    model: dict[str, Any] = Field({}, description="read by the family's own Config")
+    data: Data = Data()
+    optim: Optim
+    eval: Evaluation = Evaluation()
+    save: Save = Save()
+    log_every: int = Field(10, ge=1, description="optimizer steps between lines of log.jsonl")
+    seed: int = 42

@@ -1,0 +1,86 @@
+"""Run: recipe and profile together, resolved. `run.yaml` is its text and the worker's whole contract."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+
+from pydantic import Field
+
+from kovqa_core.errors import SettingsError
+from kovqa_core.files import write_text
+from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.reading import Settings, build, dump, read
+from kovqa_core.settings.recipe import Recipe
+
+FILE = "run.yaml"
+
+
+class Run(Settings):
+    """Everything that was asked for, and what follows from it."""
+
+    folder: Path
+    recipe: Recipe
+    profile: Profile
+    micro_batch: int = Field(ge=1, description="examples of one forward pass in one process")
+    accumulate: int = Field(ge=1, description="forward passes of one process per optimizer step")
+    argv: list[str] = Field([], description="the command that was typed")
+    versions: dict[str, str] = {}
+
+
+def batch_plan(global_batch: int, holds: int, processes: int) -> tuple[int, int]:
+    """How one optimizer step is cut up: (micro-batch, accumulation).
+
+    The largest micro-batch a process can hold that makes processes × micro × accumulation
+    equal to the recipe's global batch exactly.
+
+    Raises:
+        SettingsError: the global batch is no multiple of the number of processes.
+    """
+    each, rest = divmod(global_batch, processes)
+    if rest or not each:
+        near = max(processes, global_batch - rest)
+        raise SettingsError(
+            f"a global batch of {global_batch} cannot be shared by {processes} processes equally",
+            f"use --set optim.global_batch={near}, or a profile with another number of processes",
+        )
+    micro = max(size for size in range(1, min(each, holds) + 1) if each % size == 0)
+    return micro, each // micro
+
+
+def make_run(recipe: Recipe, profile: Profile, folder: Path, argv: list[str]) -> Run:
+    """The run of a recipe on a profile, in a folder."""
+    micro, accumulate = batch_plan(recipe.optim.global_batch, profile.holds(recipe.name), profile.processes)
+    return Run(
+        folder=folder.resolve(),
+        recipe=recipe,
+        profile=profile,
+        micro_batch=micro,
+        accumulate=accumulate,
+        argv=argv,
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on, read without importing anything heavy."""
+    found = {"python": platform.python_version()}
+    for package in ("kovqa", "torch", "numpy", "pillow", "sentencepiece"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_run(run: Run) -> Path:
+    """Write `run.yaml` into the run's folder."""
+    path = run.folder / FILE
+    write_text(path, dump(run))
+    return path
+
+
+def read_run(path: Path) -> Run:
+    """Read a `run.yaml`."""
+    return build(Run, read(path))

@@ -1,0 +1,3 @@
+"""kovqa: the command line. Every file here parses words, calls one core function, shows the result."""
+
+__version__ = "0.1.0"
