@@ -8,7 +8,8 @@ import subprocess
 from dataclasses import dataclass
 
 from kovqa_core.errors import MachineError
-from kovqa_core.settings.find import load_profile, names
+from kovqa_core.paths import names
+from kovqa_core.settings.find import load_profile
 from kovqa_core.settings.profile import Profile
 
 

@@ -18,7 +18,7 @@ from kovqa_core.demo.wordings import WORDINGS
 KINDS: tuple[str, ...] = tuple(WORDINGS)
 YES, NO = "예", "아니요"
 COUNTS = ("한 개", "두 개", "세 개", "네 개", "다섯 개")
-SHORT_COLOURS = {"빨간색": "빨간", "파란색": "파란", "노란색": "노란", "검은색": "검은", "하얀색": "하얀"}
+SHORT_COLOURS = {"빨간색": "빨간", "파란색": "파란", "노란색": "노란", "검은색": "검은"}
 SIDES = ("왼쪽", "오른쪽", "위쪽", "아래쪽")
 
 # particle pair -> (form after a final consonant, form after a vowel)
@@ -147,9 +147,7 @@ def _size(scene: Scene, rng: random.Random) -> _Asked | None:
 
 
 def _place(scene: Scene, rng: random.Random) -> _Asked | None:
-    # The middle is four cells and a corner one: favour corners, so that all nine places come up alike.
-    weights = [1 / ((1 + (t.row in (1, 2))) * (1 + (t.column in (1, 2)))) for t in scene.things]
-    thing = rng.choices(scene.things, weights)[0]
+    thing = rng.choice(scene.things)
     return _Asked({"a": _name(thing, scene, rng)}, thing.region)
 
 
@@ -259,19 +257,20 @@ def _bigger(scene: Scene, rng: random.Random) -> _Asked | None:
 
 
 def _find(scene: Scene, rng: random.Random) -> _Asked | None:
-    places = Counter(thing.region for thing in scene.things)
-    things = [thing for thing in scene.things if places[thing.region] == 1 and not _crowded(thing, scene)]
+    things = [thing for thing in scene.things if not _ambiguous(thing, scene)]
     if not things:
         return None
     thing = rng.choice(things)
     return _Asked({"p": thing.region}, thing.shape)
 
 
-def _crowded(thing: Thing, scene: Scene) -> bool:
+def _ambiguous(thing: Thing, scene: Scene) -> bool:
     """Whether "왼쪽" (or another whole side) could also mean a thing in one of that side's corners."""
+    if thing.region not in SIDES:
+        return False
+    across = thing.region in ("왼쪽", "오른쪽")
     return any(
-        other is not thing and thing.region in SIDES and thing.region[:-1] in other.region.split()
-        or other is not thing and thing.region in SIDES and thing.region in other.region.split()
+        other is not thing and (other.column == thing.column if across else other.row == thing.row)
         for other in scene.things
     )
 

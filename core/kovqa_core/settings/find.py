@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from kovqa_core.errors import unknown
+from kovqa_core.paths import names
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.reading import Document, build, override, read
 from kovqa_core.settings.recipe import Recipe
 
 Kind = Literal["profiles", "recipes"]
-_PACKAGE = Path(__file__).resolve().parent.parent
-
-
-def home() -> Path:
-    """The user's own kovqa folder: profiles, recipes, assets."""
-    return Path(os.environ.get("KOVQA_HOME") or Path.home() / ".kovqa").expanduser()
-
-
-def folders(kind: Kind) -> list[Path]:
-    """Where files of a kind are looked for: the user's folder, the package, the source checkout."""
-    return [home() / kind, _PACKAGE / kind, _PACKAGE.parent.parent / kind]
-
-
-def names(kind: Kind) -> dict[str, Path]:
-    """All known names of a kind, with their files; nothing is parsed."""
-    found: dict[str, Path] = {}
-    for folder in folders(kind):
-        for path in sorted(folder.glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
 
 
 def locate(kind: Kind, name: str) -> Path:
@@ -42,7 +22,7 @@ def locate(kind: Kind, name: str) -> Path:
     Raises:
         SettingsError: no such name (the nearest known ones are listed).
     """
-    if name.endswith((".yaml", ".yml")) or "/" in name or os.sep in name:
+    if name.endswith((".yaml", ".yml")) or "/" in name:
         return Path(name).expanduser()
     known = names(kind)
     if name not in known:

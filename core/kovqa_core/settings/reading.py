@@ -107,7 +107,11 @@ def _value(node: yaml.Node, path: Path_, name: str, origin: dict[Path_, str]) ->
 
 
 def _scalar(node: yaml.Node) -> Any:
-    return yaml.constructor.SafeConstructor().construct_object(node) if ":float" not in node.tag else float(node.value)
+    return (
+        yaml.constructor.SafeConstructor().construct_object(node)
+        if ":float" not in node.tag
+        else float(node.value)
+    )
 
 
 def _place(node: yaml.Node, name: str) -> str:

@@ -26,7 +26,7 @@ class Run(Settings):
     micro_batch: int = Field(ge=1, description="examples of one forward pass in one process")
     accumulate: int = Field(ge=1, description="forward passes of one process per optimizer step")
     argv: list[str] = Field([], description="the command that was typed")
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field({}, description="of what results depend on")
 
 
 def batch_plan(global_batch: int, holds: int, processes: int) -> tuple[int, int]:

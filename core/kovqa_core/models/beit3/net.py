@@ -88,16 +88,12 @@ class Layer(nn.Module):
         q, k, v = self._split(torch.cat(qkv, 1) if len(qkv) > 1 else qkv[0], 3)
         attended = self._attend(q, k, v, mask)
         parts = attended.split([x.shape[1] for x in streams], 1)
-        return [
-            b.after_attention(x, part, keep) for b, x, part in zip(branches, streams, parts, strict=True)
-        ]
+        return [b.after_attention(x, part, keep) for b, x, part in zip(branches, streams, parts, strict=True)]
 
     def class_token(self, streams: Streams, mask: Tensor | None, keep: Tensor | None) -> Tensor:
         """The class token alone, [B, 1, D]: what `forward` would give at position 0."""
         width = streams[0].shape[-1]
-        normed = [
-            b.norm_attn(x) for b, x in zip(self.branches(streams, "vision"), streams, strict=True)
-        ]
+        normed = [b.norm_attn(x) for b, x in zip(self.branches(streams, "vision"), streams, strict=True)]
         qkv = self.vision.qkv
         query = functional.linear(normed[0][:, :1], qkv.weight[:width], qkv.bias[:width])
         pairs = [
@@ -138,9 +134,7 @@ class Encoder(nn.Module):
         self.mask_token_embed = nn.Parameter(torch.zeros(1, 1, width))
         self.cls_token_embed = nn.Parameter(torch.zeros(1, 1, width))
         self.patch_embed = nn.Linear(3 * config.patch**2, width)
-        self.vision_position_embed = nn.Parameter(
-            torch.empty(config.patches + 1 + POSITION_OFFSET, width)
-        )
+        self.vision_position_embed = nn.Parameter(torch.empty(config.patches + 1 + POSITION_OFFSET, width))
         self.text_position_embed = nn.Parameter(torch.empty(TEXT_POSITIONS, width))
         self.layers = nn.ModuleList(Layer(size) for _ in range(size.num_layers))
         self.norm = (

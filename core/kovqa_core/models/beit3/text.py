@@ -41,7 +41,9 @@ class Tokenizer:
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         except Exception:
-            raise ModelError(f"{name} is no SentencePiece model", "train one: kovqa tokenizer train") from None
+            raise ModelError(
+                f"{name} is no SentencePiece model", "train one: kovqa tokenizer train"
+            ) from None
         specials = (self._pieces.unk_id(), self._pieces.bos_id(), self._pieces.eos_id())
         if not model or specials != (0, 1, 2) or self._pieces.pad_id() >= 0:
             raise ModelError(

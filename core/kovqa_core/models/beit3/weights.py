@@ -95,7 +95,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ModelError: no such file, no torch archive, foreign objects inside, no state dict.
     """
     if path.is_dir() and ((path / "data.pkl").exists() or (path / "archive" / "data.pkl").exists()):
-        raise ModelError(f"{path} is an unpacked weights file", "use the .zip or .pth itself: do not unpack it")
+        raise ModelError(
+            f"{path} is an unpacked weights file", "use the .zip or .pth itself: do not unpack it"
+        )
     if not path.is_file():
         raise ModelError(f"no weights file {path}", "check the path")
     try:
@@ -110,13 +112,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "ask its author for a file of plain tensors, or safetensors",
         ) from None
     except (RuntimeError, OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        raise ModelError(f"{path} is no torch weights file ({str(error).splitlines()[0]})", "fetch it again") from None
+        raise ModelError(
+            f"{path} is no torch weights file ({str(error).splitlines()[0]})", "fetch it again"
+        ) from None
     for key in ("model", "module"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelError(f"{path} holds no state dict", "a BEiT-3 file has the weights below `model` or `module`")
+        raise ModelError(
+            f"{path} holds no state dict", "a BEiT-3 file has the weights below `model` or `module`"
+        )
     return {str(name): tensor.float() for name, tensor in content.items()}
 
 
@@ -137,7 +143,9 @@ def resize_positions(table: Tensor, grid: int) -> Tensor:
     return torch.cat([table[:first].float(), square.permute(0, 2, 3, 1).reshape(grid * grid, -1)])
 
 
-def load_original(net: nn.Module, original: Mapping[str, Tensor], fresh: tuple[str, ...], name: str) -> LoadReport:
+def load_original(
+    net: nn.Module, original: Mapping[str, Tensor], fresh: tuple[str, ...], name: str
+) -> LoadReport:
     """Copy weights under the original's names into a network.
 
     Args:

@@ -1,0 +1,57 @@
+"""What flows: an example of an index, an answer of a model, a prediction in a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kovqa_core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Example:
+    """One line of an index.
+
+    Attributes:
+        id: unique in its split.
+        image: path of the picture, relative to the index's pictures' folder.
+        question: the text, NFC.
+        answers: normalised answer -> score in 0…1; empty where nobody knows.
+        kind: group for scores by kind (AI-Hub: the category).
+    """
+
+    id: str
+    image: str
+    question: str
+    answers: Mapping[str, float] = field(default_factory=dict)
+    kind: str = ""
+
+    def line(self) -> str:
+        """The example as one JSON line, without the line end."""
+        return json.dumps(vars(self), ensure_ascii=False)
+
+
+def parse_example(line: str | bytes, where: str) -> Example:
+    """An index line as an example; `where` is its file and line for errors."""
+    try:
+        return Example(**json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{where}: not an index line ({error})", "write the index again: kovqa index"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says: a text and how sure it is, 0…1."""
+
+    text: str
+    score: float
+
+
+def prediction_line(id: str, answer: Answer, carried: Mapping[str, Any]) -> str:
+    """One line of a predictions file; unknown input columns are carried over."""
+    found = {"id": id, "answer": answer.text, "score": round(answer.score, 6)}
+    return json.dumps({**found, **{k: v for k, v in carried.items() if k not in found}}, ensure_ascii=False)

@@ -1,0 +1,138 @@
+"""Writes drawn scenes and their questions in the layout of AI-Hub data set 104.
+
+Everything follows from the seed: each picture has a random source of its own, so that the bytes do
+not depend on how many processes paint.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from kovqa_core.demo.questions import Question, ask
+from kovqa_core.demo.scenes import make_scene, paint
+from kovqa_core.files import write_json, write_text
+
+Progress = Callable[[int, int], None]
+
+LEVELS = {1: "하", 2: "하", 3: "중", 4: "상", 5: "상"}  # number of things -> level
+PARTS = (("train_labels", "train"), ("valid_labels", "validate"))
+BLOCK = 50  # pictures handed to a process at a time
+PARALLEL_FROM = 200  # below this starting processes costs more than it saves
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One picture to draw: its number over the whole data set, from 1."""
+
+    folder: Path
+    number: int
+    seed: int
+    heldout: bool
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What a painted picture is asked about."""
+
+    number: int
+    level: str
+    heldout: bool
+    questions: tuple[Question, ...]
+
+
+def write_dataset(
+    folder: Path, train: int, heldout: int, seed: int, progress: Progress | None = None
+) -> None:
+    """Draw `train` pictures for training and `heldout` for testing and write them below `folder`.
+
+    `folder` gets `images/`, `labels/` and `text.txt` (training sentences for a tokenizer, one a line).
+    Held-out pictures are asked about in wordings that no training question uses.  `progress` is
+    called with (pictures done, pictures in total).  Files of the same names are replaced.
+    Raises ValueError for negative numbers or none at all; OSError or DataError when writing fails.
+    """
+    if train < 0 or heldout < 0 or train + heldout == 0:
+        raise ValueError(f"cannot draw {train} training and {heldout} held-out pictures")
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    jobs = [_Job(folder, 1 + i, seed, i >= train) for i in range(train + heldout)]
+    drawn = []
+    for done, picture in enumerate(_draw_all(jobs), 1):
+        drawn.append(picture)
+        if progress is not None:
+            progress(done, len(jobs))
+    _write_labels(folder / "labels", drawn)
+    _write_sentences(folder / "text.txt", drawn)
+
+
+def _draw_all(jobs: Sequence[_Job]) -> Iterator[_Drawn]:
+    """Draw in order; over several processes when there is enough to do."""
+    workers = min(os.cpu_count() or 1, 8)
+    if workers == 1 or len(jobs) < PARALLEL_FROM:
+        yield from map(_draw, jobs)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(_draw, jobs, chunksize=BLOCK)
+
+
+def _draw(job: _Job) -> _Drawn:
+    """Paint one picture, store it, and ask about it."""
+    rng = random.Random(f"{job.seed}/{job.number}")
+    scene = make_scene(rng)
+    buffer = io.BytesIO()
+    paint(scene).save(buffer, "PNG")
+    # A demonstration picture is cheap to make again: no need to write it through a temporary file.
+    (job.folder / "images" / f"{_picture_id(job.number)}.png").write_bytes(buffer.getvalue())
+    questions = ask(scene, rng, job.heldout)
+    return _Drawn(job.number, LEVELS[len(scene.things)], job.heldout, tuple(questions))
+
+
+def _picture_id(number: int) -> str:
+    return f"장면_{number:05d}"
+
+
+def _write_labels(folder: Path, drawn: Sequence[_Drawn]) -> None:
+    """One folder of three files for every part, kind of question and level that occurs."""
+    groups: dict[tuple[bool, str, str], list[tuple[int, str, Question]]] = defaultdict(list)
+    question_id = 0
+    for picture in drawn:
+        for question in picture.questions:
+            question_id += 1
+            key = (picture.heldout, question.kind, picture.level)
+            groups[key].append((question_id, _picture_id(picture.number), question))
+    for (heldout, kind, level), entries in groups.items():
+        part, word = PARTS[heldout]
+        _write_group(folder / part / kind / f"{level}_{word}_{kind}", kind, entries)
+
+
+def _write_group(folder: Path, kind: str, entries: Sequence[tuple[int, str, Question]]) -> None:
+    annotations = [
+        {
+            "question_id": number,
+            "image_id": picture,
+            "multiple_choice_answer": question.answer,
+            "answer_confidence": "yes",
+        }
+        for number, picture, question in entries
+    ]
+    questions = [
+        {"question_id": number, "image_id": picture, "question": question.question}
+        for number, picture, question in entries
+    ]
+    pictures = dict.fromkeys(picture for _, picture, _ in entries)
+    images = [{"image_id": name, "image": f"{name}.png", "category": kind} for name in pictures]
+    write_json(folder / "annotation.json", {"annotations": annotations})
+    write_json(folder / "question.json", {"questions": questions})
+    write_json(folder / "images.json", {"images": images})
+
+
+def _write_sentences(path: Path, drawn: Sequence[_Drawn]) -> None:
+    """Training questions and answers, each sentence once, in the order they come up."""
+    asked = [question for picture in drawn if not picture.heldout for question in picture.questions]
+    sentences = dict.fromkeys(text for each in asked for text in (each.question, each.answer))
+    write_text(path, "".join(f"{sentence}\n" for sentence in sentences))

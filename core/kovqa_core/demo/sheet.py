@@ -1,0 +1,240 @@
+"""A contact sheet: pictures with the question, the model's answer and whether it is right.
+
+Text is set in the Hangul subset that comes with the package, so the sheet looks the same on a
+machine without any Korean font.  Lengths are in pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from kovqa_core.files import whole_file
+
+Rgb = tuple[int, int, int]
+
+PAPER: Rgb = (243, 244, 247)
+CARD: Rgb = (255, 255, 255)
+EDGE: Rgb = (226, 228, 234)
+INK: Rgb = (31, 35, 46)
+QUIET: Rgb = (124, 130, 145)
+TRACK: Rgb = (233, 235, 240)
+GREEN: Rgb = (31, 157, 97)
+RED: Rgb = (217, 63, 63)
+
+MARGIN = 36
+GAP = 20
+CARD_WIDTH = 300
+PICTURE = 300  # height of the picture area; the picture is fitted inside and never stretched
+PAD = 18
+LINE = 25  # distance of text lines
+MOST_LINES = 4  # of a question; a longer one ends in "…"
+HEADER = 92
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answered question.  `score` is the model's confidence in `answer`, from 0 to 1."""
+
+    image: Path
+    question: str
+    answer: str
+    expected: str
+    score: float
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer is the expected one."""
+        return self.answer == self.expected
+
+
+def contact_sheet(rows: Sequence[Row], path: Path, title: str, columns: int = 4) -> None:
+    """Write a PNG of all rows as cards, `columns` side by side.
+
+    A picture that cannot be read is shown as an empty frame.  Raises ValueError without rows or
+    columns and DataError when `path` cannot be written.
+    """
+    if not rows:
+        raise ValueError("a contact sheet needs at least one row")
+    if columns < 1:
+        raise ValueError(f"a contact sheet needs at least one column, got {columns}")
+    columns = min(columns, len(rows))
+    bands = [rows[start : start + columns] for start in range(0, len(rows), columns)]
+    heights = [max(_card_height(row) for row in band) for band in bands]
+    width = 2 * MARGIN + columns * CARD_WIDTH + (columns - 1) * GAP
+    title_lines = wrap(title, _font(26, bold=True), width - 2 * MARGIN, 2)
+    header = HEADER + (len(title_lines) - 1) * 34
+    sheet = Image.new("RGB", (width, header + sum(heights) + GAP * (len(bands) - 1) + MARGIN), PAPER)
+    _draw_header(sheet, title_lines, rows)
+    top = header
+    for band, height in zip(bands, heights, strict=True):
+        for place, row in enumerate(band):
+            sheet.paste(_card(row, height), (MARGIN + place * (CARD_WIDTH + GAP), top))
+        top += height + GAP
+    with whole_file(path) as stream:
+        sheet.save(stream, "PNG", optimize=True)
+
+
+def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
+    """Lines of at most `width` pixels, broken between words, or inside a word that is wider than a line.
+
+    Text beyond `most` lines is cut and the last line ends in "…".
+    """
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        joined = f"{line} {word}" if line else word
+        if font.getlength(joined) <= width:
+            line = joined
+            continue
+        if line:
+            lines.append(line)
+        *full, line = _split(word, font, width)
+        lines.extend(full)
+    lines.append(line)
+    if len(lines) <= most:
+        return lines
+    last = lines[most - 1]
+    while last and font.getlength(last + "…") > width:
+        last = last[:-1]
+    return [*lines[: most - 1], last.rstrip() + "…"]
+
+
+def _split(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """A word in pieces that each fit into `width`; one piece when the word does."""
+    pieces = [""]
+    for letter in word:
+        if pieces[-1] and font.getlength(pieces[-1] + letter) > width:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces
+
+
+@lru_cache(maxsize=16)
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    name = "KovqaSansKR-Bold.otf" if bold else "KovqaSansKR-Regular.otf"
+    data = (resources.files("kovqa_core.demo") / "font" / name).read_bytes()
+    return ImageFont.truetype(io.BytesIO(data), size)
+
+
+def _draw_header(sheet: Image.Image, lines: Sequence[str], rows: Sequence[Row]) -> None:
+    draw = ImageDraw.Draw(sheet)
+    top = 26
+    for line in lines:
+        draw.text((MARGIN, top), line, INK, _font(26, bold=True), anchor="la")
+        top += 34
+    right = sum(row.right for row in rows)
+    note = f"{len(rows)}문항 중 {right}개 정답 · {100 * right / len(rows):.0f}%"
+    draw.text((MARGIN, top), note, QUIET, _font(15), anchor="la")
+
+
+def _question_lines(row: Row) -> list[str]:
+    return wrap(row.question, _font(17), CARD_WIDTH - 2 * PAD, MOST_LINES)
+
+
+def _answer_lines(row: Row) -> list[str]:
+    return wrap(row.answer or "(없음)", _font(19, bold=True), CARD_WIDTH - 2 * PAD - 34, 2)
+
+
+def _expected_lines(row: Row) -> list[str]:
+    if row.right:
+        return []
+    return wrap(f"정답: {row.expected}", _font(15), CARD_WIDTH - 2 * PAD - 34, 2)
+
+
+def _card_height(row: Row) -> int:
+    lines = len(_question_lines(row)) * LINE + len(_answer_lines(row)) * 27 + len(_expected_lines(row)) * 22
+    return PICTURE + PAD + lines + 12 + 34 + 8
+
+
+def _card(row: Row, height: int) -> Image.Image:
+    """One card on the sheet's ground: picture above, text below, the confidence bar along the foot."""
+    card = Image.new("RGB", (CARD_WIDTH, height), PAPER)
+    mask = _rounded((CARD_WIDTH, height), 14)
+    card.paste(EDGE, (0, 0), mask)
+    inside = Image.new("RGB", (CARD_WIDTH - 2, height - 2), CARD)
+    inside.paste(_picture(row.image), (0, 0))
+    card.paste(inside, (1, 1), _rounded(inside.size, 13))
+    draw = ImageDraw.Draw(card)
+    top = PICTURE + PAD
+    for line in _question_lines(row):
+        draw.text((PAD, top), line, INK, _font(17), anchor="la")
+        top += LINE
+    top += 12
+    colour = GREEN if row.right else RED
+    card.paste(colour, (PAD, top + 1), _mark(row.right, 24))
+    for line in _answer_lines(row):
+        draw.text((PAD + 34, top), line, colour, _font(19, bold=True), anchor="la")
+        top += 27
+    for line in _expected_lines(row):
+        draw.text((PAD + 34, top), line, QUIET, _font(15), anchor="la")
+        top += 22
+    _draw_bar(card, row.score, colour, height - 28)
+    return card
+
+
+def _draw_bar(card: Image.Image, score: float, colour: Rgb, middle: int) -> None:
+    """The confidence as a bar and a percentage; anything outside 0 to 1 is clipped, NaN counts as 0."""
+    share = min(1.0, score) if score > 0 else 0.0
+    left, right, thick = PAD, CARD_WIDTH - PAD - 52, 8
+    box = (left, middle - thick // 2)
+    card.paste(TRACK, box, _rounded((right - left, thick), thick // 2))
+    filled = max(thick, round((right - left) * share))
+    if share > 0:
+        card.paste(colour, box, _rounded((filled, thick), thick // 2))
+    draw = ImageDraw.Draw(card)
+    draw.text((CARD_WIDTH - PAD, middle), f"{100 * share:.0f}%", QUIET, _font(14), anchor="rm")
+
+
+def _picture(path: Path) -> Image.Image:
+    """The picture, whole, on a quiet ground that fills the picture area."""
+    area = Image.new("RGB", (CARD_WIDTH - 2, PICTURE), (236, 238, 242))
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("RGBA")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        font = _font(15)
+        ImageDraw.Draw(area).text(
+            (area.width / 2, PICTURE / 2), "그림을 열 수 없음", QUIET, font, anchor="mm"
+        )
+        return area
+    scale = min(area.width / upright.width, area.height / upright.height)
+    size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
+    if abs(size[0] - area.width) <= 3 and abs(size[1] - area.height) <= 3:
+        size = area.size  # a square picture: do not leave a hair of ground at its edge
+    fitted = upright.resize(size, Image.Resampling.LANCZOS)
+    area.paste(fitted, ((area.width - size[0]) // 2, (area.height - size[1]) // 2), fitted)
+    return area
+
+
+@lru_cache(maxsize=64)
+def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
+    """Coverage of a rectangle with round corners, smooth at the edge."""
+    mask = Image.new("L", (size[0] * 4, size[1] * 4), 0)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, size[0] * 4 - 1, size[1] * 4 - 1), radius * 4, fill=255)
+    return mask.reduce(4)
+
+
+@lru_cache(maxsize=4)
+def _mark(right: bool, side: int) -> Image.Image:
+    """A disc with a tick, or a cross, cut out of it."""
+    unit = side * 4 / 24
+    mask = Image.new("L", (side * 4, side * 4), 0)
+    draw = ImageDraw.Draw(mask)
+    draw.ellipse((0, 0, side * 4 - 1, side * 4 - 1), fill=255)
+    strokes = [[(6.8, 12.4), (10.5, 16.0), (17.2, 8.4)]]
+    if not right:
+        strokes = [[(8, 8), (16, 16)], [(16, 8), (8, 16)]]
+    for stroke in strokes:
+        points = [(x * unit, y * unit) for x, y in stroke]
+        draw.line(points, fill=0, width=round(2.4 * unit), joint="curve")
+        for x, y in (points[0], points[-1]):
+            end = 1.2 * unit
+            draw.ellipse((x - end, y - end, x + end, y + end), fill=0)
+    return mask.reduce(4)

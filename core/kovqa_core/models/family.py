@@ -1,0 +1,123 @@
+"""What every model family offers: two objects and three functions. Nothing else of it is known.
+
+A family is a package with `family.py`, which has
+
+* `new(recipe, answers)              -> (model, processor, note)`: from nothing or from published weights,
+* `load(folder, data)                -> (model, processor)`: from a checkpoint,
+* `save(model, processor, folder)    -> None`: what `load` reads, nothing for resuming.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kovqa_core.data.example import Answer, Example
+from kovqa_core.errors import ModelError, unknown
+from kovqa_core.files import read_json, write_json
+from kovqa_core.models import FAMILIES
+from kovqa_core.settings.recipe import Data, Recipe
+
+FORMAT = 1  # of checkpoint folders
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples ready for a model: tensors whose names belong to the family, and the examples' ids."""
+
+    tensors: dict[str, Tensor | None]
+    ids: list[str]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        moved = {k: t if t is None else t.to(device, non_blocking=True) for k, t in self.tensors.items()}
+        return Batch(moved, self.ids)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; called by the data loader."""
+        return Batch({k: t if t is None else t.pin_memory() for k, t in self.tensors.items()}, self.ids)
+
+
+class Processor(Protocol):
+    """Examples -> batches."""
+
+    def encode(self, example: Example, images: Path, train: bool, rng: np.random.Generator) -> Any:
+        """One example; all its randomness comes from `rng`."""
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        """Many encoded examples."""
+
+
+class Model(Protocol):
+    """A `torch.nn.Module` that learns from batches and answers them."""
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """{"loss": mean over the batch's examples, …}."""
+
+    def answer(self, batch: Batch) -> list[Answer]:
+        """One answer an example, in order."""
+
+    def prepare(self, activation_checkpointing: bool) -> None:
+        """Settings of the machine that change no number."""
+
+    @property
+    def depth(self) -> int:
+        """Depth of the head; 0 is the stem."""
+
+    def depth_of(self, name: str) -> int:
+        """Depth of a parameter, for layer-wise learning rates."""
+
+    def is_head(self, name: str) -> bool:
+        """Does the head's learning rate factor apply?"""
+
+    def is_undecayed(self, name: str) -> bool:
+        """Is this matrix free of weight decay?"""
+
+
+def family(name: str) -> Any:
+    """The `family` module of a family."""
+    if name not in FAMILIES:
+        raise unknown("model family", name, FAMILIES)
+    return importlib.import_module(FAMILIES[name] + ".family")
+
+
+def new(recipe: Recipe, answers: list[str]) -> tuple[Any, Processor, str]:
+    """A model to be trained, its processor, and a note on where its weights came from."""
+    return family(recipe.family).new(recipe, answers)
+
+
+def save(model: Any, processor: Any, folder: Path, about: dict[str, Any]) -> None:
+    """Write a checkpoint folder; `about` must name family and task."""
+    family(about["family"]).save(model, processor, folder)
+    write_json(folder / "kovqa.json", {"format": FORMAT, **about})
+
+
+def load(folder: Path, task: str, data: Data | None = None) -> tuple[Any, Processor]:
+    """Read a checkpoint folder that can do a task; `data` says how training examples are augmented.
+
+    Raises:
+        ModelError: no checkpoint, of a later format, or for another task.
+    """
+    about = describe(folder)
+    if about["task"] != task:
+        raise ModelError(
+            f"{folder} was trained for {about['task']}, not for {task}", "name another with --model"
+        )
+    return family(about["family"]).load(folder, data or Data())
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What `kovqa.json` says of a checkpoint folder."""
+    if not (folder / "kovqa.json").is_file():
+        raise ModelError(f"no kovqa model in {folder}", "give a run folder or one of its step folders")
+    about = read_json(folder / "kovqa.json")
+    if about.get("format", 0) > FORMAT:
+        raise ModelError(f"{folder} was written by a later kovqa", "update kovqa")
+    return about

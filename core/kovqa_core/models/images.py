@@ -1,0 +1,183 @@
+"""Pictures: open, cut, augment. RGB, 8 bit, as [3, S, S] arrays; the randomness is an argument.
+
+Numbers follow the published fine-tuning code of BEiT-3 (spec beit3, section 5): bicubic, mean and
+standard deviation 0.5, random crops of half to all of the area, ten mild RandAugment operations.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter, ImageOps
+from torch import Tensor
+
+from kovqa_core.errors import DataError
+
+Rng = np.random.Generator
+GREY = (128, 128, 128)  # what comes in where an operation moves the picture away
+_TOO_LARGE = "reduce it, or leave it out of the index"
+
+
+def open_image(path: Path, side: int | None = None) -> Image.Image:
+    """A picture as RGB, upright.
+
+    Alpha is dropped, palettes expanded, 16 bit brought to 8, EXIF orientation applied.
+
+    Args:
+        path: any format Pillow reads.
+        side: the picture is needed no larger than about this many pixels a side: lets a JPEG be
+            decoded at a fraction of its size. None: decode exactly.
+
+    Raises:
+        DataError: missing, no picture, cut off, or so large that it may be an attack.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+            if side is not None:
+                image.draft("RGB", (side, side))
+            image.load()
+    except Image.DecompressionBombError:
+        raise DataError(f"picture {path} has too many pixels to be opened safely", _TOO_LARGE) from None
+    except FileNotFoundError:
+        raise DataError(f"picture {path} is missing", "restore it, or write the index again") from None
+    except Exception as error:  # Pillow's decoders raise many kinds
+        what = str(error).split(str(path))[0].strip(" '") or type(error).__name__
+        raise DataError(
+            f"picture {path} cannot be read ({what})", "fetch it again, or leave it out"
+        ) from None
+    return ImageOps.exif_transpose(_eight_bit(image)).convert("RGB")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Pillow cuts 16-bit grey at 255 when it converts; scale it instead."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image, np.float64)
+        full = 1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 65535.0
+        grey = Image.fromarray((values.clip(0, full) * (255 / full)).round().astype(np.uint8))
+        grey.info = image.info
+        return grey
+    return image
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """RGB picture -> uint8 [3, height, width]."""
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def normalised(image: Tensor) -> Tensor:
+    """uint8 pixels -> -1…1 in fp32; what is floating already passes."""
+    return image if image.is_floating_point() else (image.to(torch.float32) / 255 - 0.5) / 0.5
+
+
+def squeeze(image: Image.Image, side: int) -> Image.Image:
+    """Resize to side × side; proportions are not kept, as in the original."""
+    return image.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def random_crop(image: Image.Image, side: int, rng: Rng) -> Image.Image:
+    """Half to all of the area, proportions 3:4 to 4:3, resized to side × side."""
+    width, height = image.size
+    for _ in range(10):
+        area = width * height * rng.uniform(0.5, 1.0)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+            return image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
+    ratio = min(max(width / height, 3 / 4), 4 / 3)
+    w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+    left, top = (width - w) // 2, (height - h) // 2
+    return image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
+
+
+def mirror(image: Image.Image) -> Image.Image:
+    """Left to right."""
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+# ------------------------------------------------------------------------------- RandAugment
+
+
+def _brightness(image: Image.Image, factor: float) -> Image.Image:
+    return image.point([min(255, int(value * factor)) for value in range(256)] * 3)
+
+
+def sharpness(image: Image.Image, factor: float, wrap: bool = False) -> Image.Image:
+    """Away from a smoothed copy; the outermost pixels stay.
+
+    `wrap` is for comparison with the original only: there, values beyond 0…255 wrap around, which
+    sprinkles bright pictures with dark specks.
+    """
+    pixels = np.asarray(image, np.float32)
+    smooth = np.asarray(image.filter(ImageFilter.SMOOTH), np.float32)
+    sharp = smooth + factor * (pixels - smooth)
+    sharp = sharp.astype(np.int32).astype(np.uint8) if wrap else sharp.clip(0, 255).astype(np.uint8)
+    sharp[[0, -1]], sharp[:, [0, -1]] = pixels[[0, -1]], pixels[:, [0, -1]]
+    return Image.fromarray(sharp)
+
+
+def _affine(image: Image.Image, matrix: tuple[float, float, float, float, float, float]) -> Image.Image:
+    """Bilinear warp; `matrix` takes a pixel of the result to one of the picture (centres at integers)."""
+    pad = 2  # so that the rim fades into grey instead of being cut
+    a, b, c, d, e, f = matrix
+    framed = ImageOps.expand(image, pad, fill=GREY)
+    data = (a, b, c + pad + 0.5 - 0.5 * (a + b), d, e, f + pad + 0.5 - 0.5 * (d + e))
+    return framed.transform(
+        image.size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=GREY
+    )
+
+
+def _shear_x(image: Image.Image, amount: float) -> Image.Image:
+    return _affine(image, (1, -amount, 0, 0, 1, 0))
+
+
+def _shear_y(image: Image.Image, amount: float) -> Image.Image:
+    return _affine(image, (1, 0, 0, -amount, 1, 0))
+
+
+def _translate_x(image: Image.Image, pixels: float) -> Image.Image:
+    # Absolute pixels whatever the picture's size, and a positive one moves to the left: as recorded.
+    return _affine(image, (1, 0, pixels, 0, 1, 0))
+
+
+def _translate_y(image: Image.Image, pixels: float) -> Image.Image:
+    return _affine(image, (1, 0, 0, 0, 1, pixels))
+
+
+def _rotate(image: Image.Image, degrees: float) -> Image.Image:
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x, y = image.width / 2, image.height / 2
+    return _affine(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y))
+
+
+# Name -> (operation, its argument at magnitude 7 of 10, may the argument be negative).
+OPERATIONS: dict[str, tuple[Callable[[Image.Image, float], Image.Image], float, bool]] = {
+    "Identity": (lambda image, _: image, 0.0, False),
+    "AutoContrast": (lambda image, _: ImageOps.autocontrast(image), 0.0, False),
+    "Equalize": (lambda image, _: ImageOps.equalize(image), 0.0, False),
+    "Brightness": (_brightness, 0.7 * 1.8 + 0.1, False),
+    "Sharpness": (sharpness, 0.7 * 1.8 + 0.1, False),
+    "ShearX": (_shear_x, 0.7 * 0.3, True),
+    "ShearY": (_shear_y, 0.7 * 0.3, True),
+    "TranslateX": (_translate_x, 7.0, True),
+    "TranslateY": (_translate_y, 7.0, True),
+    "Rotate": (_rotate, 0.7 * 30, True),
+}
+
+
+def randaugment(image: Image.Image, rng: Rng) -> Image.Image:
+    """Two operations drawn with replacement, each applied half of the time."""
+    names = list(OPERATIONS)
+    for index in rng.integers(0, len(names), 2):
+        operation, argument, signed = OPERATIONS[names[index]]
+        applied, negative = rng.random(2) < 0.5
+        if applied:
+            image = operation(image, -argument if signed and negative else argument)
+    return image

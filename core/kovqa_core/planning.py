@@ -1,0 +1,148 @@
+"""`kovqa train` on paper: everything that can be checked before a process is started."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kovqa_core import machine
+from kovqa_core.assets import find_asset
+from kovqa_core.data.index import open_index
+from kovqa_core.errors import KovqaError, SettingsError, WorkerError, unknown
+from kovqa_core.files import make_folder
+from kovqa_core.launch import LaunchPlan, plan
+from kovqa_core.models import FAMILIES
+from kovqa_core.runs import RESULT, RUNS, pointed, result
+from kovqa_core.settings.find import Asked, resolve
+from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.run import FILE, Run, make_run, read_run, write_run
+
+
+@dataclass(frozen=True)
+class Training:
+    """A planned training."""
+
+    run: Run
+    launch: LaunchPlan
+    origin: Mapping[str, str]  # where each setting came from
+    missing: list[str]  # what a dry run let pass
+    resumed: str | None  # the step folder it goes on from
+    finished: dict[str, Any] | None  # the result, when there is nothing left to do
+
+
+def plan_training(
+    recipe: str,
+    profile: str | None,
+    sets: Sequence[str],
+    flags: Mapping[str, str],
+    folder: Path | None,
+    resume: bool,
+    dry_run: bool,
+) -> Training:
+    """Resolve, check and write `run.yaml`.
+
+    Args:
+        recipe: name or path.
+        profile: name or path; None: what this machine is.
+        sets: `a.b=c` texts.
+        flags: explicit flags, as recipe keys.
+        folder: run folder; None: a new one below runs/ (with `resume`: the newest unfinished).
+        resume: go on with what is in the folder.
+        dry_run: let pass what this machine lacks, and say so.
+
+    Raises:
+        KovqaError: whatever cannot work, before anything is started.
+    """
+    folder = _folder(folder, recipe, resume)
+    stored = folder / FILE
+    goes_on = resume and stored.is_file()
+    if not resume and (folder / "last").exists():
+        raise SettingsError(f"{folder} already holds a run", "add --resume to go on, or choose another -o")
+    asked = resolve(recipe, profile or machine.fitting_profile(machine.gpus()), sets, flags, os.environ)
+    if goes_on:
+        asked = _stored(read_run(stored), asked, bool(sets or flags or recipe != "kobeit3"), profile)
+    missing: list[str] = []
+    for check in (lambda: machine.check(asked.profile), lambda: _inputs(asked.recipe)):
+        try:
+            check()
+        except KovqaError as error:
+            if not dry_run or isinstance(error, SettingsError):
+                raise
+            missing.append(f"{error.message} → {error.hint}")
+    run = make_run(asked.recipe, asked.profile, make_folder(folder), ["kovqa", *sys.argv[1:]])
+    write_run(run)
+    last = pointed(folder, "last")
+    return Training(
+        run,
+        plan(run, sys.executable, machine.cores()),
+        asked.origin,
+        missing,
+        last.name if last else None,
+        result(folder),
+    )
+
+
+def _folder(folder: Path | None, recipe: str, resume: bool) -> Path:
+    if folder is not None:
+        return folder
+    if not resume:
+        return RUNS / f"{Path(recipe).stem}-{time.strftime('%m%d-%H%M%S')}"
+    unfinished = [p.parent for p in RUNS.glob(f"*/{FILE}") if not (p.parent / RESULT).exists()]
+    if not unfinished:
+        raise SettingsError(f"no unfinished run in {RUNS}/", "name one with -o")
+    return max(unfinished, key=lambda path: (path / FILE).stat().st_mtime)
+
+
+def _stored(before: Run, asked: Asked, explicit: bool, profile: str | None) -> Asked:
+    """A resumed run keeps its recipe; the machine may be another."""
+    if explicit and asked.recipe != before.recipe:
+        key = next(_differences(before.recipe.model_dump(), asked.recipe.model_dump()))
+        raise SettingsError(
+            f"{before.folder} was begun with another recipe: {key} differs",
+            "resume without changes, or use a new -o",
+        )
+    return Asked(before.recipe, asked.profile if profile else before.profile, {"": str(before.folder / FILE)})
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> Any:
+    for key in sorted({*a, *b}):
+        one, other = a.get(key), b.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other, f"{path}{key}.")
+        elif one != other:
+            yield f"{path}{key} ({one!r} then, {other!r} now)"
+
+
+def _inputs(recipe: Recipe) -> None:
+    """Settings of the family, index, pictures, tokenizer and weights, looked for now, not on a GPU."""
+    from kovqa_core.settings.reading import Document, build
+
+    if recipe.family not in FAMILIES:
+        raise unknown("model family", recipe.family, FAMILIES)
+    module = importlib.import_module(FAMILIES[recipe.family] + ".config")
+    config = build(
+        module.Config, Document({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",)
+    )
+    if recipe.data.index is None:
+        raise SettingsError("no index named", "give one: --data DIR (write it with kovqa index)")
+    index = open_index(Path(recipe.data.index), Path(recipe.data.images) if recipe.data.images else None)
+    index.answers()
+    if config.tokenizer is None:
+        raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
+    find_asset(config.tokenizer, "tokenizer")
+    if config.weights is not None:
+        find_asset(config.weights, "weights", module.PUBLISHED)
+
+
+def result_of(run: Run) -> dict[str, Any]:
+    """The result of a run that has just ended."""
+    found = result(run.folder)
+    if found is None:
+        raise WorkerError(f"the run in {run.folder} ended without a result", f"see {run.folder}/logs")
+    return found

@@ -1,0 +1,59 @@
+"""Run folders: finding the one that is meant, and what became of it. Reads small files only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kovqa_core.errors import ModelError
+from kovqa_core.files import read_json, read_text
+
+RESULT = "result.json"  # written when a run is finished
+ERROR = "error.json"  # written when a worker failed
+RUNS = Path("runs")
+
+
+def pointed(folder: Path, pointer: str) -> Path | None:
+    """The step folder that `last` or `best` names, if it is there."""
+    file = folder / pointer
+    if not file.is_file():
+        return None
+    step = folder / read_text(file).strip()
+    return step if step.is_dir() and step != folder else None
+
+
+def result(folder: Path) -> dict[str, Any] | None:
+    """What a finished run left; None while it is not finished."""
+    path = folder / RESULT
+    return read_json(path) if path.is_file() else None
+
+
+def find_model(model: Path | None, task: str) -> Path:
+    """The step folder that is meant.
+
+    Args:
+        model: a run folder (its best step), a step folder, or None: the newest finished run here
+            that can do the task.
+        task: "vqa" or "caption".
+
+    Raises:
+        ModelError: there is none.
+    """
+    if model is None:
+        return _newest(task)
+    if (model / "kovqa.json").is_file():
+        return model
+    step = pointed(model, "best") or pointed(model, "last")
+    if step is None:
+        raise ModelError(f"no kovqa model in {model}", "give a run folder or one of its step folders")
+    return step
+
+
+def _newest(task: str) -> Path:
+    found = [path for path in RUNS.glob(f"*/{RESULT}") if read_json(path).get("task") == task]
+    if not found:
+        raise ModelError(
+            f"no finished {task} run in {RUNS}/", "name a model with --model, or train one first"
+        )
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    return find_model(newest.parent, task)

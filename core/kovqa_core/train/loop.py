@@ -1,0 +1,267 @@
+"""The one loop. It knows no model by name, and nothing of the machine but what the run says."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from kovqa_core.data.index import Index, open_index
+from kovqa_core.errors import SettingsError, Stopped, WorkerError
+from kovqa_core.files import write_json
+from kovqa_core.models import family
+from kovqa_core.runs import RESULT, pointed
+from kovqa_core.settings.run import Run
+from kovqa_core.train import checkpoint, optim, ranks
+from kovqa_core.train.evaluate import answer_all, score_split
+from kovqa_core.train.loader import batches, micro_batches
+from kovqa_core.train.log import Log
+
+
+@dataclass
+class Training:
+    """Everything that moves while a run trains."""
+
+    run: Run
+    rank: ranks.Rank
+    device: torch.device
+    index: Index
+    model: Any
+    processor: family.Processor
+    optimizer: torch.optim.AdamW
+    averages: checkpoint.Averages | None
+    length: optim.Length
+    state: checkpoint.State
+    log: Log
+    stop: Callable[[], bool]
+    saved_at: float = 0.0
+
+    def autocast(self) -> torch.autocast:
+        """bf16 where the profile says so."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.profile.precision == "bf16")
+
+    @property
+    def eval_every(self) -> int:
+        """Optimizer steps between evaluations."""
+        setting = self.run.recipe.eval
+        return setting.every_steps or setting.every_epochs * self.length.per_epoch
+
+
+def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], bool]) -> None:
+    """Train a run to its end, from its last checkpoint if it has one.
+
+    Args:
+        run: what to do.
+        rank: place of this process.
+        device: where the model lives.
+        stop: True once this process was asked to stop.
+
+    Raises:
+        Stopped: asked to stop; a complete checkpoint was written.
+        WorkerError: loss or gradient is not finite; names step and examples.
+    """
+    t = prepare(run, rank, device, stop)
+    began, start = time.time(), t.state.step
+    net = t.model
+    if rank.world > 1:
+        ids = [device.index] if device.type == "cuda" else None
+        net = DistributedDataParallel(t.model, device_ids=ids, gradient_as_bucket_view=True)
+    rows = len(t.index.split("train"))
+    keys = micro_batches(run, rows, rank, t.state.step, t.length.total)
+    loader = batches(
+        keys, t.index.split("train"), t.index.images, t.processor, train=True, seed=run.recipe.seed,
+        workers=run.profile.loader_workers, pin=device.type == "cuda",
+    )  # fmt: skip
+    meter = Meter(t)
+    for step in range(t.state.step, t.length.total):
+        optim.set_rate(t.optimizer, optim.rate(step, run.recipe.optim, t.length))
+        losses, ids = accumulate(t, net, loader, step)
+        loss, stopping, due = agree(t, losses, ids, step)
+        norm = optim.clip([p for p in t.model.parameters() if p.grad is not None], run.recipe.optim.clip)
+        if not torch.isfinite(norm):
+            raise WorkerError(
+                f"the gradient is not finite at step {step + 1}", "lower optim.lr or set optim.clip"
+            )
+        t.optimizer.step()
+        t.optimizer.zero_grad(set_to_none=True)
+        if t.averages is not None:
+            checkpoint.average(t.model, t.averages, run.recipe.optim.ema)
+        t.state.step = step + 1
+        meter.step(loss, norm)
+        finish_step(t, stopping, due)
+    if rank.first:
+        write_result(t, time.time() - began, t.length.total - start)
+    t.log.close()
+
+
+def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], bool]) -> Training:
+    """Index, model, optimizer and log of a run, where its last checkpoint left them."""
+    recipe = run.recipe
+    images = Path(recipe.data.images) if recipe.data.images else None
+    index = open_index(Path(recipe.data.index or ""), images)
+    length = optim.length(recipe.optim, len(index.split("train")))
+    if not length.per_epoch:
+        rows = len(index.split("train"))
+        raise SettingsError(
+            f"{index.folder} has {rows} training rows, fewer than one batch of {recipe.optim.global_batch}",
+            f"use --set optim.global_batch={max(1, rows)} or less",
+        )
+    last = pointed(run.folder, "last")
+    if last:
+        model, processor = family.load(last, recipe.task, recipe.data)
+        note = f"resumed from {last.name}"
+    else:
+        model, processor, note = family.new(recipe, index.answers())
+    model.to(device).train().prepare(run.profile.activation_checkpointing)
+    if run.profile.compile:
+        model.compile(dynamic=True)
+    averages = {n: p.detach().clone() for n, p in model.named_parameters()} if recipe.optim.ema else None
+    optimizer = optim.make_optimizer(model, model, recipe.optim)
+    state = checkpoint.resume(last, model, optimizer, averages) if last else checkpoint.State()
+    log = Log(run.folder, state.step, rank.first)
+    log.tell({"kind": "start", "step": state.step, "total": length.total, "note": note})
+    return Training(
+        run, rank, device, index, model, processor, optimizer, averages, length, state, log, stop, time.monotonic()
+    )  # fmt: skip
+
+
+def accumulate(
+    t: Training, net: Any, loader: Iterator[family.Batch], step: int
+) -> tuple[list[Tensor], list[list[str]]]:
+    """Gradients of one optimizer step; the losses and ids of its micro-batches."""
+    losses, ids = [], []
+    for turn in range(t.run.accumulate):
+        batch = next(loader).to(t.device)
+        waits = t.rank.world > 1 and turn + 1 < t.run.accumulate
+        with net.no_sync() if waits else contextlib.nullcontext():
+            with t.autocast():
+                loss = net(batch, step)["loss"]
+            (loss / t.run.accumulate).backward()
+        losses.append(loss.detach())
+        ids.append(batch.ids)
+    return losses, ids
+
+
+def agree(t: Training, losses: list[Tensor], ids: list[list[str]], step: int) -> tuple[float, bool, bool]:
+    """What all processes must know alike: (mean loss, is somebody asked to stop, is a save due).
+
+    Raises:
+        WorkerError: a loss is not finite; names the examples of its batch.
+    """
+    due = t.rank.first and time.monotonic() - t.saved_at > 60 * t.run.recipe.save.every_minutes
+    mean = torch.stack(losses).double().mean() / t.rank.world
+    flags = torch.tensor([float(t.stop()), float(due)], dtype=torch.float64, device=t.device)
+    loss, stopping, saving = ranks.total(torch.cat([mean[None], flags])).tolist()
+    if loss - loss != 0:  # inf or nan
+        bad = [i for one, names in zip(losses, ids, strict=True) if not torch.isfinite(one) for i in names]
+        named = [i for share in ranks.gather(bad) for i in share]
+        shown = ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
+        raise WorkerError(
+            f"the loss is not finite at step {step + 1}; examples of that batch: {shown}",
+            "look at them, lower optim.lr, or set optim.clip",
+        )
+    return loss, stopping > 0, saving > 0
+
+
+def finish_step(t: Training, stopping: bool, due: bool) -> None:
+    """Evaluate and save where the recipe, the clock or a stop asks for it."""
+    step, total = t.state.step, t.length.total
+    every = t.run.recipe.save.every_steps
+    evaluating = step % t.eval_every == 0 or step == total
+    if evaluating:
+        evaluate(t)
+    if evaluating or due or stopping or (every and step % every == 0):
+        save(t)
+    if stopping and step < total:
+        raise Stopped(f"stopped at step {step} of {total}; the checkpoint is complete", "go on with --resume")
+
+
+def evaluate(t: Training) -> None:
+    """Score the validation split; remember the best."""
+    split = t.index.split("val")
+    if not len(split):
+        t.state.best_step = t.state.step
+        return
+    began = time.time()
+    with checkpoint.averaged(t.model, t.averages):
+        answers = list(
+            answer_all(
+                t.model, t.processor, split, t.index.images, t.rank, t.device, t.run.micro_batch,
+                t.run.profile.loader_workers, t.autocast,
+                lambda done, of: t.log.progress(doing="evaluation", done=done, of=of),
+            )
+        )  # fmt: skip
+        t.state.score = score_split(answers, split)
+    if t.state.best is None or t.state.score > t.state.best:
+        t.state.best, t.state.best_step = t.state.score, t.state.step
+    t.log.record(
+        "eval",
+        t.state.step,
+        score=t.state.score,
+        best=t.state.best,
+        rows=len(split),
+        seconds=time.time() - began,
+    )
+
+
+def save(t: Training) -> None:
+    """Write a checkpoint (first process)."""
+    t.saved_at = time.monotonic()
+    if t.rank.first:
+        recipe = t.run.recipe
+        about = {"family": recipe.family, "task": recipe.task, "recipe": recipe.name}
+        path = checkpoint.write(
+            t.run.folder, t.model, t.processor, t.optimizer, t.averages, t.state, about, recipe.save.keep
+        )
+        t.log.tell({"kind": "saved", "step": t.state.step, "path": str(path)})
+
+
+def write_result(t: Training, seconds: float, steps: int) -> None:
+    """Say that the run is finished, and how well."""
+    best = pointed(t.run.folder, "best")
+    result = {
+        "schema": 1, "task": t.run.recipe.task, "recipe": t.run.recipe.name, "steps": t.length.total,
+        "best": best.name if best else None, "best_score": t.state.best, "last_score": t.state.score,
+        "seconds": round(seconds, 1),
+        "examples_per_second": round(steps * t.run.recipe.optim.global_batch / max(seconds, 1e-9), 1),
+    }  # fmt: skip
+    write_json(t.run.folder / RESULT, result)
+    t.log.tell({"kind": "end", "step": t.length.total, **result})
+
+
+class Meter:
+    """Loss, norm and rate between lines of the log; the time left."""
+
+    def __init__(self, t: Training) -> None:
+        self.t, self.began, self.first = t, time.monotonic(), t.state.step
+        self.losses: list[float] = []
+        self.at = self.began
+
+    def step(self, loss: float, norm: Tensor) -> None:
+        """Count one optimizer step; log every `log_every`."""
+        t, now = self.t, time.monotonic()
+        self.losses.append(loss)
+        batch = t.run.recipe.optim.global_batch
+        done = t.state.step - self.first
+        left = (now - self.began) / done * (t.length.total - t.state.step)
+        t.log.progress(
+            step=t.state.step,
+            total=t.length.total,
+            loss=loss,
+            rate=done * batch / (now - self.began),
+            left=left,
+        )
+        if t.state.step % t.run.recipe.log_every == 0 or t.state.step == t.length.total:
+            t.log.record(
+                "train", t.state.step, loss=sum(self.losses) / len(self.losses), grad_norm=float(norm),
+                lr=t.optimizer.param_groups[0]["lr"] / t.optimizer.param_groups[0]["lr_scale"],
+                examples_per_second=len(self.losses) * batch / max(now - self.at, 1e-9),
+            )  # fmt: skip
+            self.losses, self.at = [], now

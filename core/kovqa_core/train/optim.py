@@ -1,0 +1,116 @@
+"""Parameter groups, learning rates, gradient norm. Source: spec beit3, section 6."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kovqa_core.settings.recipe import Optim
+
+
+class Ranked(Protocol):
+    """What the optimizer must know of a model."""
+
+    @property
+    def depth(self) -> int: ...
+
+    def depth_of(self, name: str) -> int: ...
+
+    def is_head(self, name: str) -> bool: ...
+
+    def is_undecayed(self, name: str) -> bool: ...
+
+
+@dataclass
+class Group:
+    """Parameters that share a weight decay and a learning rate factor."""
+
+    weight_decay: float
+    lr_scale: float
+    names: list[str] = field(default_factory=list)
+
+
+def groups(parameters: Iterable[tuple[str, int]], model: Ranked, optim: Optim) -> list[Group]:
+    """Group parameters, in order of first appearance.
+
+    Args:
+        parameters: (name, number of dimensions) of each.
+        model: tells the depth of a name, and whether it belongs to the head.
+        optim: weight decay, layer decay, head rate.
+
+    No decay for vectors, biases and what the model names. Layer decay d gives d^(depth - depth of
+    the name); without it the head's factor applies to the head.
+    """
+    found: dict[tuple[float, float], Group] = {}
+    for name, dimensions in parameters:
+        undecayed = dimensions <= 1 or name.endswith(".bias") or model.is_undecayed(name)
+        decay = 0.0 if undecayed else optim.weight_decay
+        if optim.layer_decay < 1:
+            scale = optim.layer_decay ** (model.depth - model.depth_of(name))
+        else:
+            scale = optim.head_lr_scale if model.is_head(name) else 1.0
+        # Keyed by "decayed or not", so that a weight decay of 0 keeps its groups apart.
+        key = (float(undecayed), scale)
+        found.setdefault(key, Group(decay, scale)).names.append(name)
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is, in optimizer steps."""
+
+    total: int
+    warmup: int
+    per_epoch: int
+
+
+def length(optim: Optim, rows: int) -> Length:
+    """Steps of a run over an index of so many rows; an incomplete last batch of an epoch is dropped."""
+    per_epoch = rows // optim.global_batch
+    total = optim.steps or (optim.epochs or 0) * per_epoch
+    warmup = optim.warmup_steps or int(optim.warmup_epochs * per_epoch)
+    return Length(total, warmup, per_epoch)
+
+
+def rate(step: int, optim: Optim, length: Length) -> float:
+    """Learning rate of optimizer step `step` (from 0): linear warm-up, then half a cosine.
+
+    Both ends of the warm-up count, as in the original: its first step has rate 0, its last the
+    full rate.
+    """
+    if step < length.warmup:
+        return optim.lr * step / (length.warmup - 1) if length.warmup > 1 else 0.0
+    share = (step - length.warmup) / max(1, length.total - length.warmup)
+    return optim.min_lr + 0.5 * (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * share))
+
+
+def make_optimizer(model: torch.nn.Module, ranked: Ranked, optim: Optim) -> torch.optim.AdamW:
+    """Fused AdamW over a model's trainable parameters; each group remembers its `lr_scale`."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    grouped = groups(((name, p.ndim) for name, p in named.items()), ranked, optim)
+    return torch.optim.AdamW(
+        [
+            {"params": [named[n] for n in g.names], "weight_decay": g.weight_decay, "lr_scale": g.lr_scale}
+            for g in grouped
+        ],
+        lr=0.0,
+        betas=optim.betas,
+        eps=optim.eps,
+        fused=True,
+    )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Set the rate of every group, times the group's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = value * group["lr_scale"]
+
+
+def clip(parameters: list[Tensor], largest: float | None) -> Tensor:
+    """Global gradient norm (before clipping), clipped to `largest` if given."""
+    return torch.nn.utils.clip_grad_norm_(parameters, largest if largest is not None else math.inf)

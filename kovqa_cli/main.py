@@ -1,0 +1,79 @@
+"""The app, its commands, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from kovqa_core.errors import KovqaError
+
+from kovqa_cli import __version__, demo, evaluate, index, predict, profiles, recipes, tokenizer, train
+
+app = typer.Typer(
+    name="kovqa",
+    help="Korean visual question answering: from raw data to a trained model, an answer and a submission.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.add_typer(tokenizer.app, name="tokenizer")
+app.command("index")(index.index)
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(profiles.app, name="profiles")
+app.add_typer(recipes.app, name="recipes")
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
+    ] = False,
+) -> None:
+    """Options before the command."""
+    if version:
+        typer.echo(f"kovqa {__version__}")
+        raise typer.Exit
+
+
+def run() -> None:
+    """Entry point: run the app; every user's mistake is one line and its exit code, never a traceback."""
+    _identity()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show Hangul must not stop anything
+            stream.reconfigure(errors="replace")
+    try:
+        app()
+    except KovqaError as error:
+        if os.environ.get("KOVQA_DEBUG"):
+            raise
+        _say(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `kovqa … | head` is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _say(error: KovqaError) -> None:
+    hint = f" → {error.hint}" if error.hint else ""
+    print(f"kovqa: {error.message}{hint}", file=sys.stderr)
+
+
+def _identity() -> None:
+    """The engine must lie beside this command line, not in the folder it was started from."""
+    import kovqa_core
+
+    engine = Path(kovqa_core.__file__ or "").resolve().parent
+    here = Path(__file__).resolve().parent.parent
+    if engine.parent not in (here, here / "core"):
+        sys.exit(
+            f"kovqa: the engine found in {engine} is not the one of {here}; unset PYTHONPATH and try again"
+        )

@@ -1,0 +1,79 @@
+"""Options several commands share, and their completion, which parses and imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def complete_profile(incomplete: str) -> list[str]:
+    """Profile names that begin like this."""
+    return _stems("profiles", incomplete)
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Recipe names that begin like this."""
+    return _stems("recipes", incomplete)
+
+
+def complete_source(incomplete: str) -> list[str]:
+    """Data sets that begin like this."""
+    from kovqa_core.data.sources import SOURCES
+
+    return [name for name in SOURCES if name.startswith(incomplete)]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Run folders here that begin like this."""
+    return sorted(
+        str(p.parent) for p in Path("runs").glob("*/run.yaml") if str(p.parent).startswith(incomplete)
+    )
+
+
+def _stems(kind: str, incomplete: str) -> list[str]:
+    from kovqa_core.paths import names
+
+    return [name for name in names(kind) if name.startswith(incomplete)]
+
+
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="Experiment: a name or a YAML file.",
+        autocompletion=complete_recipe,
+        envvar="KOVQA_RECIPE",
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        help="Machine: a name or a YAML file. [default: what this machine is]",
+        autocompletion=complete_profile,
+        envvar="KOVQA_PROFILE",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Change one setting: optim.lr=1e-5 (recipe), profile.precision=fp32.",
+        metavar="KEY=VALUE",
+    ),
+]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        help="Run folder or step folder. [default: the newest finished run here]",
+        autocompletion=complete_run,
+        envvar="KOVQA_MODEL",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the essential value.")]

@@ -1,0 +1,51 @@
+"""kovqa recipes: the experiments kovqa knows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kovqa_cli import options
+
+app = typer.Typer(help="Experiments: list them, show one.", invoke_without_command=True)
+
+
+@app.callback()
+def list_recipes(context: typer.Context, json: options.Json = False, quiet: options.Quiet = False) -> None:
+    """List all recipes."""
+    if context.invoked_subcommand:
+        return
+    from kovqa_core.files import read_text
+    from kovqa_core.paths import names
+    from kovqa_core.settings.find import load_recipe
+
+    from kovqa_cli import show
+
+    found = {name: (load_recipe(name), read_text(path)) for name, path in names("recipes").items()}
+    if json:
+        show.document({"recipes": [recipe.model_dump(mode="json") for recipe, _ in found.values()]})
+    elif quiet:
+        show.out("\n".join(found))
+    else:
+        show.table(
+            [("name", "left"), ("family", "left"), ("task", "left"), ("batch", "right"), ("what", "left")],
+            [
+                [name, r.family, r.task, str(r.optim.global_batch), text.splitlines()[0].lstrip("# ")]
+                for name, (r, text) in found.items()
+            ],
+        )
+
+
+@app.command("show")
+def show_recipe(
+    name: Annotated[str, typer.Argument(help="Recipe name.", autocompletion=options.complete_recipe)],
+) -> None:
+    """Print a recipe's YAML, ready to be saved under another name and changed."""
+    from kovqa_core.files import read_text
+    from kovqa_core.settings.find import load_recipe, locate
+
+    from kovqa_cli import show
+
+    load_recipe(name)
+    show.out(read_text(locate("recipes", name)).rstrip())

@@ -1,0 +1,271 @@
+"""Everything printed. Results go to stdout, all else to stderr; bars only where somebody watches."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kovqa_core.data.example import Answer
+    from kovqa_core.planning import Training
+    from kovqa_core.results.scores import Score
+    from kovqa_core.settings.run import Run
+    from rich.console import Console
+
+SCHEMA = 1
+
+
+def out(text: str) -> None:
+    """A result, on stdout."""
+    print(text)
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Something worth knowing, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def document(values: Mapping[str, Any]) -> None:
+    """One JSON document, on stdout."""
+    out(json.dumps({"schema": SCHEMA, **values}, ensure_ascii=False))
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console; NO_COLOR, FORCE_COLOR and COLUMNS are its own business."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def watched() -> bool:
+    """Does somebody look at stderr?"""
+    return sys.stderr.isatty() and os.environ.get("CI", "") in ("", "false")
+
+
+def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout.
+
+    Args:
+        columns: (heading, "left" or "right").
+        rows: cells.
+    """
+    from rich import box
+    from rich.table import Table
+
+    grid = Table(box=box.SIMPLE, pad_edge=False)
+    for heading, side in columns:
+        grid.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    console().print(grid)
+
+
+# -------------------------------------------------------------------------------- progress
+
+
+@contextlib.contextmanager
+def bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left, fed with (done, total); silent where nobody watches."""
+    if quiet or not watched():
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def counter(what: str, quiet: bool = False) -> Iterator[Callable[[int], None] | None]:
+    """A running count where the total is unknown."""
+    if quiet or not watched():
+        yield None
+        return
+    with console(stderr=True).status(what) as status:
+        began = time.monotonic()
+        yield lambda n: status.update(f"{n:,} {what} · {n / (time.monotonic() - began):,.0f}/s")
+
+
+@contextlib.contextmanager
+def training(quiet: bool = False) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Shows a run's events: a progress line with rate and time left, a line for what should stay."""
+    if quiet:
+        yield lambda event: None
+        return
+    if not watched():
+        yield _plain_event
+        return
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=None),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}  {task.fields[detail]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=1, detail="")
+
+        def on_event(event: Mapping[str, Any]) -> None:
+            if event["kind"] == "progress" and "left" in event:
+                detail = (
+                    f"loss {event['loss']:.4f}  {event['rate']:,.0f} examples/s  {span(event['left'])} left"
+                )
+                progress.update(
+                    task, description="training", completed=event["step"], total=event["total"], detail=detail
+                )
+            elif event["kind"] == "progress":
+                progress.update(
+                    task, description=event["doing"], completed=event["done"], total=event["of"], detail=""
+                )
+            elif event["kind"] != "train":
+                _plain_event(event)
+
+        yield on_event
+
+
+def _plain_event(event: Mapping[str, Any]) -> None:
+    kind, step = event["kind"], event.get("step", 0)
+    if kind == "start":
+        note(f"step {step} of {event['total']}: {event['note']}")
+    elif kind == "train":
+        note(
+            f"step {step}: loss {event['loss']:.4f}, rate {event['lr']:.2e}, "
+            f"{event['examples_per_second']:,.0f} examples/s"
+        )
+    elif kind == "eval":
+        note(
+            f"step {step}: score {event['score']:.2%} on {event['rows']:,} questions, best {event['best']:.2%}"
+        )
+
+
+def span(seconds: float) -> str:
+    """3h05m, 4m20s or 12s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+# --------------------------------------------------------------------------------- results
+
+
+def index_report(report: Mapping[str, Any], folder: Path, checked: bool, as_json: bool, quiet: bool) -> None:
+    """What an index holds and what was left out."""
+    if as_json:
+        document({"path": None if checked else str(folder), **report})
+        return
+    if not quiet:
+        rows, pictures = report["rows"], report["pictures"]
+        counts = ", ".join(
+            f"{split} {rows[split]:,} questions on {pictures[split]:,} pictures" for split in rows
+        )
+        note(f"{counts}; {report['answers']:,} answers (each seen at least {report['min_count']}×)")
+        for split, share in report["covered"].items():
+            if share is not None and share < 1:
+                note(f"{split}: {share:.1%} of the questions have an answer that training knows")
+        for split, shared in report["pictures_shared_with_train"].items():
+            if shared:
+                note(f"warning: {shared:,} pictures of {split} are in train too: its score will flatter")
+        for reason, count in report["left_out"].items():
+            note(f"left out, {reason}: {count:,} (first: {report['left_out_rows'][reason][0]})")
+    if not checked:
+        out(str(folder))
+
+
+def plan(planned: Training, quiet: bool) -> None:
+    """What is about to happen."""
+    for line in planned.missing:
+        note(f"warning: {line}")
+    if quiet:
+        return
+    run = planned.run
+    recipe, profile = run.recipe, run.profile
+    each = f"{profile.processes} × {run.micro_batch} × {run.accumulate}"
+    length = f"{recipe.optim.epochs} epochs" if recipe.optim.epochs else f"{recipe.optim.steps} steps"
+    note(f"recipe {recipe.name} ({recipe.family}, {recipe.task}) on profile {profile.name}, {length}")
+    note(
+        f"batch {recipe.optim.global_batch} = {each} (processes × micro-batch × accumulation), {profile.precision}"
+    )
+    note(f"run folder {run.folder}" + (f", going on from {planned.resumed}" if planned.resumed else ""))
+
+
+def command(planned: Training, as_json: bool) -> None:
+    """The launch command of a dry run."""
+    launch = planned.launch
+    if as_json:
+        document(
+            {
+                "command": launch.shell(),
+                "argv": launch.argv,
+                "env": launch.env,
+                "run": planned.run.model_dump(mode="json"),
+                "from": dict(planned.origin),
+                "missing": planned.missing,
+            }
+        )
+    else:
+        out(launch.shell())
+
+
+def finished(run: Run, result: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
+    """Where the model is, how good it is, what to type next."""
+    if as_json:
+        document({"path": str(run.folder), **{k: v for k, v in result.items() if k != "schema"}})
+        return
+    if not quiet:
+        score = result["best_score"]
+        scored = (
+            f"best score {score:.2%} ({result['best']})" if score is not None else f"model {result['best']}"
+        )
+        note(f"finished in {span(result['seconds'])}, {result['examples_per_second']:,} examples/s; {scored}")
+        note(f"next: kovqa predict --model {short(run.folder)} -i PICTURE --question '…'")
+    out(short(run.folder))
+
+
+def short(path: Path) -> str:
+    """A path as seen from here, where that is shorter."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def answer(found: Answer, model: Path, as_json: bool, quiet: bool) -> None:
+    """One answer."""
+    if as_json:
+        document({"answer": found.text, "score": round(found.score, 6), "model": str(model)})
+        return
+    if not quiet:
+        note(f"{short(model)}, confidence {found.score:.1%}")
+    out(found.text)
+
+
+def predictions(path: Path, rows: int, model: Path, as_json: bool, quiet: bool) -> None:
+    """A predictions file."""
+    if as_json:
+        document({"path": str(path), "rows": rows, "model": str(model)})
+        return
+    if not quiet:
+        note(f"{rows:,} answers by {short(model)}")
+    out(str(path))
+
+
+def scores(found: Sequence[Score], as_json: bool, quiet: bool) -> None:
+    """Scores by kind of question."""
+    if as_json:
+        rows = [{"kind": s.kind, "rows": s.rows, "score": s.score, "majority": s.majority} for s in found]
+        document({"score": found[-1].score, "kinds": rows[:-1], "all": rows[-1]})
+    elif quiet:
+        out(f"{found[-1].score:.4f}")
+    else:
+        table(
+            [("kind", "left"), ("questions", "right"), ("score", "right"), ("most frequent answer", "right")],
+            [[s.kind or "all", f"{s.rows:,}", f"{s.score:.1%}", f"{s.majority:.1%}"] for s in found],
+        )

@@ -1,0 +1,54 @@
+"""kovqa train: recipe × profile -> run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kovqa_cli import options
+
+
+def train(
+    recipe: options.Recipe = "kobeit3",
+    profile: options.Profile = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Index folder (kovqa index).", envvar="KOVQA_DATA")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="SentencePiece model.", envvar="KOVQA_TOKENIZER")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder. [default: runs/RECIPE-DATE]")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on from the last checkpoint of the run folder, if it has one."),
+    ] = False,
+    sets: options.Set = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", "-n", help="Check, prepare run.yaml, print the command; start nothing."),
+    ] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a model: plan it on paper, show the plan, start it, watch over it."""
+    from kovqa_core import launch, planning
+
+    from kovqa_cli import show
+
+    flags = {"data.index": data, "model.tokenizer": tokenizer}
+    typed = {key: value for key, value in flags.items() if value is not None}
+    plan = planning.plan_training(recipe, profile, sets or [], typed, output, resume, dry_run)
+    if plan.finished is not None:
+        show.finished(plan.run, plan.finished, json, quiet)
+        return
+    show.plan(plan, quiet or (json and not dry_run))
+    if dry_run:
+        show.command(plan, json)
+        return
+    with show.training(quiet or json) as on_event:
+        launch.start(plan.launch, on_event)
+    show.finished(plan.run, planning.result_of(plan.run), json, quiet)
