@@ -30,16 +30,20 @@ app.add_typer(profiles.app, name="profiles")
 app.add_typer(recipes.app, name="recipes")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"kovqa {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
+        bool,
+        typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version),
     ] = False,
 ) -> None:
     """Options before the command."""
-    if version:
-        typer.echo(f"kovqa {__version__}")
-        raise typer.Exit
 
 
 def run() -> None:
@@ -57,9 +61,6 @@ def run() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # `kovqa … | head` is no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 def _say(error: KovqaError) -> None:

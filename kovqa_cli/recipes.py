@@ -29,7 +29,7 @@ def list_recipes(context: typer.Context, json: options.Json = False, quiet: opti
         show.out("\n".join(found))
     else:
         show.table(
-            [("name", "left"), ("family", "left"), ("task", "left"), ("batch", "right"), ("what", "left")],
+            [("name", "left"), ("family", "left"), ("task", "left"), ("batch", "right"), ("what", "text")],
             [
                 [name, r.family, r.task, str(r.optim.global_batch), text.splitlines()[0].lstrip("# ")]
                 for name, (r, text) in found.items()

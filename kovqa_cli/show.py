@@ -21,10 +21,21 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
+@contextlib.contextmanager
+def reader() -> Iterator[None]:
+    """Whoever reads stdout may leave early: `kovqa … | head` is no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
 def out(text: str) -> None:
     """A result, on stdout."""
-    print(text)
-    sys.stdout.flush()
+    with reader():
+        print(text)
 
 
 def note(text: str) -> None:
@@ -41,7 +52,9 @@ def console(stderr: bool = False) -> Console:
     """A rich console; NO_COLOR, FORCE_COLOR and COLUMNS are its own business."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 160  # a file has no width
+    return Console(stderr=stderr, highlight=False, width=width)
 
 
 def watched() -> bool:
@@ -53,7 +66,7 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> 
     """A table on stdout.
 
     Args:
-        columns: (heading, "left" or "right").
+        columns: (heading, "left", "right" or "text"); only a text wraps.
         rows: cells.
     """
     from rich import box
@@ -61,10 +74,12 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> 
 
     grid = Table(box=box.SIMPLE, pad_edge=False)
     for heading, side in columns:
-        grid.add_column(heading, justify="right" if side == "right" else "left", no_wrap=True)
+        justify = "right" if side == "right" else "left"
+        grid.add_column(heading, justify=justify, no_wrap=side != "text", overflow="fold")
     for row in rows:
         grid.add_row(*row)
-    console().print(grid)
+    with reader():
+        console().print(grid)
 
 
 # -------------------------------------------------------------------------------- progress
@@ -227,6 +242,15 @@ def finished(run: Run, result: Mapping[str, Any], as_json: bool, quiet: bool) ->
         note(f"finished in {span(result['seconds'])}, {result['examples_per_second']:,} examples/s; {scored}")
         note(f"next: kovqa predict --model {short(run.folder)} -i PICTURE --question '…'")
     out(short(run.folder))
+
+
+def interrupted(run: Run) -> None:
+    """What a stopped run left, and how it goes on."""
+    from kovqa_core.runs import pointed
+
+    last = pointed(run.folder, "last")
+    kept = f"{last.name} is complete" if last else "there is no checkpoint yet"
+    note(f"stopped; {kept} → go on with: kovqa train --resume -o {short(run.folder)}")
 
 
 def short(path: Path) -> str:

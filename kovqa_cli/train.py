@@ -49,6 +49,10 @@ def train(
     if dry_run:
         show.command(plan, json)
         return
-    with show.training(quiet or json) as on_event:
-        launch.start(plan.launch, on_event)
+    try:
+        with show.training(quiet or json) as on_event:
+            launch.start(plan.launch, on_event)
+    except (KeyboardInterrupt, SystemExit):
+        show.interrupted(plan.run)
+        raise
     show.finished(plan.run, planning.result_of(plan.run), json, quiet)

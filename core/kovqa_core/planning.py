@@ -6,8 +6,9 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from kovqa_core.launch import LaunchPlan, plan
 from kovqa_core.models import FAMILIES
 from kovqa_core.runs import RESULT, RUNS, pointed, result
 from kovqa_core.settings.find import Asked, resolve
-from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.reading import Document, build
 from kovqa_core.settings.run import FILE, Run, make_run, read_run, write_run
 
 
@@ -68,7 +69,7 @@ def plan_training(
     if goes_on:
         asked = _stored(read_run(stored), asked, bool(sets or flags or recipe != "kobeit3"), profile)
     missing: list[str] = []
-    for check in (lambda: machine.check(asked.profile), lambda: _inputs(asked.recipe)):
+    for check in (partial(machine.check, asked.profile), *_inputs(asked)):
         try:
             check()
         except KovqaError as error:
@@ -119,25 +120,33 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> 
             yield f"{path}{key} ({one!r} then, {other!r} now)"
 
 
-def _inputs(recipe: Recipe) -> None:
-    """Settings of the family, index, pictures, tokenizer and weights, looked for now, not on a GPU."""
-    from kovqa_core.settings.reading import Document, build
+def _inputs(asked: Asked) -> list[Callable[[], object]]:
+    """Checks of index, pictures, tokenizer and weights: looked for now, on paper, not on a GPU.
 
+    Raises:
+        SettingsError: at once, where the settings themselves are wrong.
+    """
+    recipe = asked.recipe
     if recipe.family not in FAMILIES:
         raise unknown("model family", recipe.family, FAMILIES)
     module = importlib.import_module(FAMILIES[recipe.family] + ".config")
-    config = build(
-        module.Config, Document({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",)
-    )
+    places = {
+        tuple(key.split(".")[1:]): place for key, place in asked.origin.items() if key.startswith("recipe.")
+    }
+    document = Document({"model": recipe.model}, {(): f"recipe {recipe.name}", **places})
+    config = build(module.Config, document, ("model",))
     if recipe.data.index is None:
         raise SettingsError("no index named", "give one: --data DIR (write it with kovqa index)")
-    index = open_index(Path(recipe.data.index), Path(recipe.data.images) if recipe.data.images else None)
-    index.answers()
     if config.tokenizer is None:
         raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
-    find_asset(config.tokenizer, "tokenizer")
+    images = Path(recipe.data.images) if recipe.data.images else None
+    checks: list[Callable[[], object]] = [
+        lambda: open_index(Path(recipe.data.index or ""), images).answers(),
+        partial(find_asset, config.tokenizer, "tokenizer"),
+    ]
     if config.weights is not None:
-        find_asset(config.weights, "weights", module.PUBLISHED)
+        checks.append(partial(find_asset, config.weights, "weights", module.PUBLISHED))
+    return checks
 
 
 def result_of(run: Run) -> dict[str, Any]:

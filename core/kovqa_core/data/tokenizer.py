@@ -42,7 +42,9 @@ def train_tokenizer(texts: Sequence[Path], output: Path, vocab_size: int) -> dic
         )  # fmt: skip
     except RuntimeError as error:
         reason = str(error).splitlines()[0].rsplit("] ", 1)[-1]
-        raise DataError(f"no tokenizer of {vocab_size} pieces can be made of this text ({reason})") from None
+        raise DataError(
+            f"no tokenizer of {vocab_size} pieces can be made of this text ({reason})", "change --vocab-size"
+        ) from None
     card = {
         "schema": 1,
         "pieces": sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size(),

@@ -35,7 +35,7 @@ PICTURE = 300  # height of the picture area; the picture is fitted inside and ne
 PAD = 18
 LINE = 25  # distance of text lines
 MOST_LINES = 4  # of a question; a longer one ends in "…"
-HEADER = 92
+HEADER = 106
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _draw_header(sheet: Image.Image, lines: Sequence[str], rows: Sequence[Row]) 
         top += 34
     right = sum(row.right for row in rows)
     note = f"{len(rows)}문항 중 {right}개 정답 · {100 * right / len(rows):.0f}%"
-    draw.text((MARGIN, top), note, QUIET, _font(15), anchor="la")
+    draw.text((MARGIN, top + 6), note, QUIET, _font(15), anchor="la")
 
 
 def _question_lines(row: Row) -> list[str]:

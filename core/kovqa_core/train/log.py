@@ -57,7 +57,10 @@ class Log:
         if not self.writes:
             return
         if os.environ.get(WATCHED):
-            print(json.dumps(event, ensure_ascii=False), flush=True)
+            try:
+                print(json.dumps(event, ensure_ascii=False), flush=True)
+            except BrokenPipeError:
+                os._exit(143)  # `kovqa train` is gone: go with it, the last checkpoint is whole
         elif event["kind"] != "progress":
             values = "  ".join(
                 f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in event.items()

@@ -1,0 +1,44 @@
+# kovqa on a machine that has Python 3.11+ and make. Everything is installed into .venv here.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint soak bench clean
+
+help:
+	@echo "make demo   the whole journey on drawn Korean scenes (offline, CPU, some minutes)"
+	@echo "make test   lint, types and all fast tests"
+	@echo "make lint   lint, format and types only"
+	@echo "make soak   kill and resume, many times"
+	@echo "make bench  speed beside the original"
+
+# The stamp is made last: an interrupted installation is taken up again.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kovqa needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/kovqa demo --output demo
+
+test: $(VENV)/installed lint
+	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+soak: $(VENV)/installed
+	KOVQA_SOAK=1 $(BIN)/python -m pytest tests/faults -m soak
+
+# The original encoder's package pins libraries that no longer build: only its own code is fetched.
+bench: $(VENV)/installed
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps torchscale==0.2.0
+	$(BIN)/python bench/beit3_speed.py
+	$(BIN)/python bench/loader_speed.py
+
+clean:
+	rm -rf $(VENV) demo runs

@@ -1,0 +1,85 @@
+"""A small Korean data set, its index and tokenizer; and the command line, run as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# A model that learns nothing much, fast: 2 layers of width 32 on pictures of 32 pixels.
+SMALL = (
+    "model.size=custom", "model.custom=[32, 2, 2, 64]", "model.image=32", "model.max_text=24",
+    "optim.global_batch=8", "optim.warmup_steps=2", "log_every=1", "profile.threads=1",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Small:
+    """Paths of the small data set."""
+
+    root: Path
+    index: Path
+    tokenizer: Path
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """24 drawn scenes to learn from, 9 held out; index and tokenizer."""
+    from kovqa_core.data.build import build_index
+    from kovqa_core.data.tokenizer import train_tokenizer
+    from kovqa_core.demo.dataset import write_dataset
+
+    folder = tmp_path_factory.mktemp("자료 폴더")  # a blank and Hangul in every path
+    write_dataset(folder / "raw", 24, 9, 3)
+    build_index("aihub", folder / "raw", None, folder / "index")
+    train_tokenizer([folder / "raw" / "text.txt"], folder / "tokenizer.model", 500)
+    return Small(folder / "raw", folder / "index", folder / "tokenizer.model")
+
+
+Kovqa = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command(words: Sequence[object]) -> list[str]:
+    """A kovqa command as its own process."""
+    return [sys.executable, "-P", "-m", "kovqa_cli", *map(str, words)]
+
+
+def sets(*assignments: str) -> list[str]:
+    """--set options."""
+    return [word for assignment in assignments for word in ("--set", assignment)]
+
+
+def clean_env(**extra: str) -> dict[str, str]:
+    """The environment without anything of kovqa or torchrun in it."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("KOVQA_", "PYTEST_", "TORCHELASTIC"))}
+    return {**kept, "CI": "true", **extra}
+
+
+@pytest.fixture
+def kovqa(tmp_path: Path) -> Kovqa:
+    """Runs `kovqa …` in an empty folder and returns what came back."""
+
+    def run(*words: object, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(words), cwd=cwd, env=clean_env(**env), capture_output=True, text=True, timeout=300, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a few steps."""
+    folder = tmp_path_factory.mktemp("run") / "r"
+    words = ["train", "-r", "tiny", "-p", "cpu", "--data", small.index, "--tokenizer", small.tokenizer, "-o", folder]
+    options = sets(*SMALL, "optim.steps=6", "eval.every_steps=6")
+    done = subprocess.run(
+        command([*words, *options]), env=clean_env(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder

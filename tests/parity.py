@@ -1,0 +1,141 @@
+"""Recorded results of the original code, and our model with the recorded weights.
+
+The recordings lie in `tests/fixtures/parity`; `KOVQA_PARITY_DIR` names another folder of the same
+layout. All sizes, names and numbers come from the recording itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kovqa_core.models.beit3.config import Config, Size
+from kovqa_core.models.beit3.family import Model
+from kovqa_core.models.beit3.net import Encoder
+from kovqa_core.models.beit3.weights import load_original, original_names, read_weights
+from kovqa_core.models.family import Batch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+_SHIPPED = Path(__file__).parent / "fixtures" / "parity"
+torch.set_num_threads(1)  # as recorded; networks this small only wait for a second thread
+HEADS = ("pooler", "head")  # what a pretrained file lacks
+
+
+def path(name: str) -> Path:
+    """A file of the recording of BEiT-3; the test fails when it is not there."""
+    folder = Path(os.environ.get("KOVQA_PARITY_DIR") or _SHIPPED) / "beit3"
+    if not folder.is_dir():
+        pytest.fail(f"no recorded results in {folder}: check KOVQA_PARITY_DIR", pytrace=False)
+    if not (folder / name).exists():
+        pytest.fail(f"the recorded results in {folder} lack {name}", pytrace=False)
+    return folder / name
+
+
+def json_of(name: str) -> Any:
+    """A recorded JSON document."""
+    return json.loads(path(name).read_text(encoding="utf-8"))
+
+
+def tensors_of(name: str) -> dict[str, Tensor]:
+    """Recorded tensors; pictures, which are stored in fp16, in fp32."""
+    return {k: t.float() if t.is_floating_point() else t for k, t in load_file(path(name)).items()}
+
+
+@functools.cache
+def _weights(file: Path) -> dict[str, Tensor]:
+    return read_weights(file)
+
+
+def weights(name: str) -> dict[str, Tensor]:
+    """A recorded state dict, under the original's names, in fp32. Not to be changed."""
+    return _weights(path(name))
+
+
+def config(**changes: Any) -> Config:
+    """Our configuration of the recorded model."""
+    about = json_of("config.json")
+    size = Size(about["embed_dim"], about["num_heads"], about["num_layers"], about["ffn_dim"])
+    known = {
+        "size": "custom",
+        "custom": size,
+        "image": about["image_size"],
+        "patch": about["patch_size"],
+        "vocab": about["vocab_size"],
+        "classes": about["num_classes"],
+    }
+    return Config(**{**known, **changes})
+
+
+def vqa_model(answers: list[str] | None = None) -> Model:
+    """Our VQA model with the weights of `vqa.pth`."""
+    chosen = config()
+    assert chosen.classes is not None
+    model = Model(chosen, answers or [f"class {i}" for i in range(chosen.classes)])
+    report = load_original(model.net, weights("vqa.pth"), (), "vqa.pth")
+    assert not report.fresh
+    assert not report.unused
+    return model
+
+
+def caption_encoder() -> Encoder:
+    """Our encoder, final norm included, with the weights of `captioning.pth`."""
+    encoder = Encoder(config(), final_norm=True)
+    load_original(nn.ModuleDict({"encoder": encoder}), weights("captioning.pth"), (), "captioning.pth")
+    return encoder
+
+
+def vqa_batch(
+    image: Tensor, tokens: Tensor, padding: Tensor | None, labels: Tensor | None = None, name: str = "row"
+) -> Batch:
+    """A batch as our processor would make it; `padding` is 1 where there is no token."""
+    labels = torch.zeros(len(image), 0) if labels is None else labels
+    places = labels.nonzero()
+    return Batch(
+        {
+            "image": image,
+            "tokens": tokens,
+            "padding": None if padding is None else padding.bool(),
+            "noise": torch.zeros(len(image), 0, 2),
+            "label_places": places,
+            "label_scores": labels[places[:, 0], places[:, 1]],
+        },
+        [f"{name} {i}" for i in range(len(image))],
+    )
+
+
+def inputs_batch(labels: Tensor | None = None) -> Batch:
+    """The recorded inputs as a batch."""
+    inputs = tensors_of("inputs.safetensors")
+    return vqa_batch(inputs["image"], inputs["language_tokens"], inputs["padding_mask"], labels)
+
+
+def split(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """One of our parameters (or its gradient) as the original's: q, k and v apart."""
+    names = original_names(name)
+    return dict(zip(names, tensor.chunk(len(names)), strict=True))
+
+
+def originals(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Our named tensors under the original's names."""
+    return {original: part for name, tensor in named for original, part in split(name, tensor).items()}
+
+
+def close(actual: Tensor, expected: Tensor, atol: float, what: str) -> None:
+    """Fail, naming what differs and by how much, unless |actual - expected| <= atol everywhere."""
+    assert actual.numel() == expected.numel(), f"{what}: {list(actual.shape)}, not {list(expected.shape)}"
+    worst = (actual.detach().reshape(expected.shape) - expected).abs().max().item()
+    assert worst <= atol, f"{what}: differs by {worst:.2e}, allowed are {atol:.0e}"
+
+
+def close_norms(actual: Mapping[str, float], expected: Mapping[str, float], rel: float) -> None:
+    """Fail, naming the worst, unless every number agrees relatively."""
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert actual[name] == pytest.approx(value, rel=rel), name

@@ -1,0 +1,139 @@
+"""How settings of a run come together, and how one optimizer step is cut up."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from kovqa_core.errors import SettingsError
+from kovqa_core.paths import names
+from kovqa_core.settings.find import load_profile, load_recipe, resolve, variables
+from kovqa_core.settings.run import batch_plan, make_run, read_run, write_run
+
+_SHIPPED = Path(__file__).resolve().parents[2]
+RECIPES = sorted(path.stem for path in (_SHIPPED / "core" / "kovqa_core" / "recipes").glob("*.yaml"))
+PROFILES = sorted(path.stem for path in (_SHIPPED / "profiles").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty kovqa folder, so that nobody's own profiles or recipes take part."""
+    monkeypatch.setenv("KOVQA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+# ------------------------------------------------------------------------------- batch_plan
+
+
+@pytest.mark.parametrize(
+    ("global_batch", "holds", "processes", "plan"),
+    [
+        (512, 128, 4, (128, 1)),
+        (512, 128, 1, (128, 4)),
+        (512, 100, 1, (64, 8)),
+        (8, 512, 1, (8, 1)),
+        (12, 5, 1, (4, 3)),
+        (7, 3, 1, (1, 7)),
+        (4, 1, 4, (1, 1)),
+    ],
+)
+def test_batch_plan(global_batch: int, holds: int, processes: int, plan: tuple[int, int]) -> None:
+    assert batch_plan(global_batch, holds, processes) == plan
+
+
+def test_batch_plan_keeps_the_global_batch_and_uses_what_a_process_holds() -> None:
+    for each, holds, processes in itertools.product(range(1, 40), (1, 3, 8, 50), (1, 2, 3)):
+        micro, accumulate = batch_plan(each * processes, holds, processes)
+        assert micro * accumulate * processes == each * processes
+        assert micro <= holds
+        assert not [n for n in range(micro + 1, min(each, holds) + 1) if each % n == 0]
+
+
+@pytest.mark.parametrize(("global_batch", "near"), [(10, 8), (2, 4), (15, 12)])
+def test_batch_plan_refuses_what_processes_cannot_share(global_batch: int, near: int) -> None:
+    with pytest.raises(SettingsError) as caught:
+        batch_plan(global_batch, 8, 4)
+    assert f"{global_batch} cannot be shared by 4 processes" in caught.value.message
+    assert f"--set optim.global_batch={near}" in caught.value.hint
+    assert batch_plan(near, 8, 4)
+
+
+# ------------------------------------------------------------------- shipped recipes, profiles
+
+
+def test_recipes_and_profiles_are_shipped() -> None:
+    assert {"kobeit3", "tiny"} <= set(RECIPES)
+    assert {"cpu", "rtx3090x4", "a100x1", "h100x8"} <= set(PROFILES)
+    assert set(names("recipes")) == set(RECIPES)
+    assert set(names("profiles")) == set(PROFILES)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_means_the_same_on_every_profile(recipe: str, profile: str, tmp_path: Path) -> None:
+    asked = resolve(recipe, profile)
+    run = make_run(asked.recipe, asked.profile, tmp_path, [])
+    processes = asked.profile.processes
+    assert run.micro_batch * run.accumulate * processes == load_recipe(recipe).optim.global_batch
+    assert run.micro_batch <= asked.profile.holds(recipe)
+    assert asked.recipe == load_recipe(recipe)
+    assert asked.profile == load_profile(profile)
+
+
+# ------------------------------------------------------------------------------- precedence
+
+
+def test_file_then_variable_then_set_then_flag() -> None:
+    variable = {"KOVQA_OPTIM__LR": "1e-1", "KOVQA_SEED": "9", "HOME": "x"}
+    in_file = load_recipe("tiny").optim.lr
+    assert resolve("tiny", "cpu").recipe.optim.lr == in_file
+    assert resolve("tiny", "cpu", environ=variable).recipe.optim.lr == 0.1
+    assert resolve("tiny", "cpu", ["optim.lr=0.2"], environ=variable).recipe.optim.lr == 0.2
+    asked = resolve("tiny", "cpu", ["optim.lr=0.2"], {"optim.lr": "0.3"}, variable)
+    assert asked.recipe.optim.lr == 0.3
+    assert asked.origin["recipe.optim.lr"].startswith("flag")
+    assert asked.recipe.seed == load_recipe("tiny").seed
+
+
+def test_profile_keys_go_to_the_profile() -> None:
+    asked = resolve("tiny", "cpu", ["profile.threads=3"], environ={"KOVQA_PROFILE__PRECISION": "bf16"})
+    assert asked.profile.threads == 3
+    assert asked.profile.precision == "bf16"
+    assert asked.recipe == load_recipe("tiny")
+
+
+def test_variables_become_assignments() -> None:
+    environ = {"KOVQA_OPTIM__LR": "1e-5", "KOVQA_HOME": "/x", "OTHER__A": "1", "KOVQA_DATA__INDEX": "d"}
+    assert variables(environ) == ["data.index=d", "optim.lr=1e-5"]
+
+
+def test_the_users_own_file_wins_over_the_shipped_one(own_home: Path) -> None:
+    (own_home / "profiles").mkdir(parents=True)
+    (own_home / "profiles" / "cpu.yaml").write_text("threads: 7\nmicro_batch: {default: 2}\n")
+    assert load_profile("cpu").threads == 7
+    assert load_profile("cpu").name == "cpu"
+
+
+def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "box.yaml"
+    path.write_text("threads: 5\n")
+    assert load_profile(str(path)).name == "box"
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(SettingsError, match="unknown profile 'rtx3090'; did you mean rtx3090x1"):
+        load_profile("rtx3090")
+    with pytest.raises(SettingsError, match="unknown recipe 'kobeit'; did you mean kobeit3"):
+        load_recipe("kobeit")
+
+
+# ---------------------------------------------------------------------------------- run.yaml
+
+
+def test_a_run_comes_back_from_its_file(tmp_path: Path) -> None:
+    asked = resolve("kobeit3", "rtx3090x4", ["data.index=자료/색인"])
+    run = make_run(asked.recipe, asked.profile, tmp_path / "run", ["kovqa", "train", "--set", "a: b"])
+    assert read_run(write_run(run)) == run
+    assert run.folder.is_absolute()
+    assert {"python", "torch"} <= set(run.versions)

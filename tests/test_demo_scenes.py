@@ -1,0 +1,215 @@
+"""The drawn demonstration: particles, scenes, questions, the written data set and the contact sheet."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from kovqa_core.demo import dataset
+from kovqa_core.demo.dataset import write_dataset
+from kovqa_core.demo.questions import COUNTS, KINDS, Question, ask, particle
+from kovqa_core.demo.scenes import COLOURS, SHAPES, Scene, Thing, make_scene, paint
+from kovqa_core.demo.sheet import Row, _font, contact_sheet, wrap
+from kovqa_core.demo.wordings import WORDINGS
+from PIL import Image
+
+
+def _thing(shape: str, colour: str, x: float, y: float, large: bool = True) -> Thing:
+    return Thing(shape, colour, large, x, y, 34.0 if large else 18.0, 0.0, COLOURS[colour])
+
+
+def _asked(scene: Scene, kind: str, tries: int = 40, heldout: bool = False) -> list[Question]:
+    found = (ask(scene, random.Random(seed), heldout) for seed in range(tries))
+    return [question for questions in found for question in questions if question.kind == kind]
+
+
+STAR_LEFT = Scene(
+    (_thing("별", "빨간색", 40, 40), _thing("원", "파란색", 210, 45, large=False)), (245, 245, 245)
+)
+
+
+@pytest.mark.parametrize(
+    ("word", "pair", "expected"),
+    [
+        ("별", "은/는", "별은"),
+        ("하트", "은/는", "하트는"),
+        ("원", "이/가", "원이"),
+        ("하트", "을/를", "하트를"),
+        ("별", "와/과", "별과"),
+        ("하트", "와/과", "하트와"),
+        ("별", "으로/로", "별로"),
+        ("빨간색", "으로/로", "빨간색으로"),
+        ("하트", "으로/로", "하트로"),
+        ("빨간색", "이에요/예요", "빨간색이에요"),
+        ("하트", "이에요/예요", "하트예요"),
+        ("7", "으로/로", "7로"),
+        ("3", "이/가", "3이"),
+        ("A", "은/는", "A는"),
+    ],
+)
+def test_particle(word: str, pair: str, expected: str) -> None:
+    assert particle(word, pair) == expected
+
+
+def test_particle_refuses_an_unknown_pair() -> None:
+    with pytest.raises(ValueError, match="unknown particle"):
+        particle("별", "에서/서")
+
+
+def test_scenes_stay_inside_and_apart() -> None:
+    counts = set()
+    for seed in range(300):
+        scene = make_scene(random.Random(seed))
+        counts.add(len(scene.things))
+        cells = {(thing.row, thing.column) for thing in scene.things}
+        assert len(cells) == len(scene.things)
+        assert len({(thing.shape, thing.colour) for thing in scene.things}) == len(scene.things)
+        for thing in scene.things:
+            assert 0.7 * thing.radius < thing.x < 256 - 0.7 * thing.radius
+    assert counts == {1, 2, 3, 4, 5}
+
+
+def test_a_scene_and_its_picture_follow_from_the_seed() -> None:
+    first, second = (make_scene(random.Random("7")) for _ in range(2))
+    assert first == second
+    assert paint(first).tobytes() == paint(second).tobytes()
+
+
+def test_paint_puts_the_colour_where_the_thing_is() -> None:
+    picture = paint(STAR_LEFT)
+    assert picture.size == (256, 256) and picture.mode == "RGB"
+    assert picture.getpixel((40, 40)) == COLOURS["빨간색"]
+    assert picture.getpixel((210, 45)) == COLOURS["파란색"]
+    assert min(picture.getpixel((128, 200))) > 225  # type: ignore[type-var]
+    assert paint(STAR_LEFT, 96).size == (96, 96)
+    with pytest.raises(ValueError):
+        paint(STAR_LEFT, 0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_is_drawn(shape: str) -> None:
+    blank = paint(Scene((), (245, 245, 245)))
+    drawn = paint(Scene((_thing(shape, "검은색", 128, 128),), (245, 245, 245)))
+    assert drawn.getpixel((128, 128)) != blank.getpixel((128, 128))
+    assert drawn.getpixel((4, 4)) == blank.getpixel((4, 4))
+
+
+def test_answers_are_true() -> None:
+    assert {q.answer for q in _asked(STAR_LEFT, "개수")} == {COUNTS[1]}
+    assert {q.answer for q in _asked(STAR_LEFT, "방향")} == {"왼쪽", "오른쪽"}
+    for question in _asked(STAR_LEFT, "색깔"):
+        assert question.answer == ("빨간색" if "별" in question.question else "파란색")
+    for question in _asked(STAR_LEFT, "위치"):
+        about_star = "별" in question.question or "빨간" in question.question
+        assert question.answer == ("왼쪽 위" if about_star else "오른쪽 위")
+    for question in _asked(STAR_LEFT, "크기"):
+        about_star = "별" in question.question or "빨간" in question.question
+        assert question.answer == ("크다" if about_star else "작다")
+    for question in _asked(STAR_LEFT, "비교"):
+        bigger = "큰" in question.question or "커" in question.question or "큽" in question.question
+        assert question.answer == ("별" if bigger else "원")
+
+
+def test_a_name_fits_one_thing_only() -> None:
+    twins = Scene((_thing("별", "빨간색", 40, 40), _thing("별", "파란색", 210, 45)), (245, 245, 245))
+    assert not _asked(twins, "색깔")
+    assert all("별" in q.question or "도형" in q.question for q in _asked(twins, "위치"))
+    assert not any(q.question.startswith("별") for q in _asked(twins, "위치"))
+    assert COUNTS[1] in {q.answer for q in _asked(twins, "세기")}
+
+
+def test_heldout_wordings_are_never_trained_on() -> None:
+    assert len(KINDS) >= 8
+    for kind, wordings in WORDINGS.items():
+        assert len(set(wordings.train)) >= 6 and len(set(wordings.heldout)) >= 2, kind
+        assert not set(wordings.train) & set(wordings.heldout), kind
+    scenes = [make_scene(random.Random(seed)) for seed in range(200)]
+    sentences = [
+        {q.question for seed, scene in enumerate(scenes) for q in ask(scene, random.Random(seed), heldout)}
+        for heldout in (False, True)
+    ]
+    assert not sentences[0] & sentences[1]
+    assert not any("{" in sentence for sentence in sentences[0] | sentences[1])
+
+
+def test_every_kind_comes_up_and_no_answer_dominates() -> None:
+    answers: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for seed in range(600):
+        rng = random.Random(seed)
+        for question in ask(make_scene(rng), rng, heldout=False):
+            answers[question.kind].append(question.answer)
+    for kind, given in answers.items():
+        assert len(given) >= 60, kind
+        commonest = max(given.count(answer) for answer in set(given)) / len(given)
+        assert commonest < (0.62 if len(set(given)) == 2 else 0.5), (kind, commonest)
+
+
+def test_dataset_layout(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    write_dataset(tmp_path, 30, 8, seed=3, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (38, 38) and len(seen) == 38
+    assert len(list((tmp_path / "images").glob("장면_*.png"))) == 38
+    identifiers: list[int] = []
+    pictures: dict[str, set[str]] = {"train_labels": set(), "valid_labels": set()}
+    for file in sorted((tmp_path / "labels").rglob("question.json")):
+        part, kind, folder = file.relative_to(tmp_path / "labels").parts[:3]
+        assert folder.split("_") == [folder[0], "train" if part[0] == "t" else "validate", kind]
+        questions = json.loads(file.read_text("utf-8"))["questions"]
+        annotations = json.loads((file.parent / "annotation.json").read_text("utf-8"))["annotations"]
+        images = json.loads((file.parent / "images.json").read_text("utf-8"))["images"]
+        assert [q["question_id"] for q in questions] == [a["question_id"] for a in annotations]
+        assert {q["image_id"] for q in questions} == {i["image_id"] for i in images}
+        assert all((tmp_path / "images" / i["image"]).is_file() and i["category"] == kind for i in images)
+        identifiers += [q["question_id"] for q in questions]
+        pictures[part] |= {q["image_id"] for q in questions}
+    assert len(identifiers) == len(set(identifiers)) > 150
+    assert len(pictures["train_labels"]) == 30 and len(pictures["valid_labels"]) == 8
+    assert not pictures["train_labels"] & pictures["valid_labels"]
+    lines = (tmp_path / "text.txt").read_text("utf-8").splitlines()
+    assert len(lines) == len(set(lines)) > 100
+
+
+def test_dataset_is_the_same_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dataset(tmp_path / "serial", 12, 3, seed=5)
+    monkeypatch.setattr(dataset, "PARALLEL_FROM", 1)
+    monkeypatch.setattr(dataset.os, "cpu_count", lambda: 2)
+    write_dataset(tmp_path / "parallel", 12, 3, seed=5)
+    files = [
+        {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        for folder in (tmp_path / "serial", tmp_path / "parallel")
+    ]
+    assert files[0] == files[1]
+
+
+def test_dataset_needs_pictures(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_dataset(tmp_path, 0, 0, seed=1)
+
+
+def test_wrap_breaks_between_words_and_cuts() -> None:
+    font = _font(17)
+    lines = wrap("그림에 있는 빨간색 별은 어느 자리에 있나요?", font, 150, 4)
+    assert len(lines) > 1 and " ".join(lines) == "그림에 있는 빨간색 별은 어느 자리에 있나요?"
+    long = wrap("가" * 200, font, 150, 2)
+    assert len(long) == 2 and long[1].endswith("…")
+    assert all(font.getlength(line) <= 150 for line in lines + long)
+    assert wrap("", font, 150, 2) == [""]
+
+
+def test_contact_sheet(tmp_path: Path) -> None:
+    paint(STAR_LEFT, 64).save(tmp_path / "장면.png")
+    Image.new("L", (30, 200)).save(tmp_path / "tall.png")
+    rows = [
+        Row(tmp_path / "장면.png", "별은 무슨 색인가요?", "빨간색", "빨간색", 0.97),
+        Row(tmp_path / "tall.png", "무엇인가요? " * 60, "원", "별", float("nan")),
+        Row(tmp_path / "없음.png", "어디?", "", "왼쪽", 7.0),
+    ]
+    contact_sheet(rows, tmp_path / "sheet.png", "제목", columns=2)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 600 and sheet.height > 800
+    with pytest.raises(ValueError):
+        contact_sheet([], tmp_path / "none.png", "제목")
+    with pytest.raises(ValueError):
+        contact_sheet(rows, tmp_path / "none.png", "제목", columns=0)
