@@ -54,7 +54,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("", "a.json is empty"), (" \n", "a.json is empty"), ('{\n "a": 1,\n "b" 2}', "a.json:3: not valid JSON")],
+    [
+        ("", "a.json is empty"),
+        (" \n", "a.json is empty"),
+        ('{\n "a": 1,\n "b" 2}', "a.json:3: not valid JSON"),
+    ],
 )
 def test_json_that_is_none(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "a.json").write_text(text)
@@ -72,6 +76,12 @@ def test_json_comes_back(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------ whole files
 
 
+def write_half(path: Path, error: BaseException) -> None:
+    with whole_file(path) as stream:
+        stream.write(b"half")
+        raise error
+
+
 def test_whole_file_replaces(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "old")
     write_text(tmp_path / "a.txt", "new")
@@ -81,17 +91,15 @@ def test_whole_file_replaces(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_whole_file_leaves_nothing_behind_on_an_error(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), whole_file(tmp_path / "a.txt") as stream:
-        stream.write(b"half")
-        raise error
+    with pytest.raises(error):
+        write_half(tmp_path / "a.txt", error())
     assert everything(tmp_path) == []
 
 
 def test_whole_file_keeps_the_old_one_on_an_error(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(ValueError, match="stop"), whole_file(tmp_path / "a.txt") as stream:
-        stream.write(b"half")
-        raise ValueError("stop")
+    with pytest.raises(ValueError, match="stop"):
+        write_half(tmp_path / "a.txt", ValueError("stop"))
     assert (tmp_path / "a.txt").read_text() == "old"
     assert everything(tmp_path) == ["a.txt"]
 

@@ -96,7 +96,9 @@ def test_parity_beit3_vqa_validation() -> None:
     assert said == [row["answer"] for row in expected["predictions"]]
 
     examples = [
-        Example(str(row["question_id"]), "", "", {normalise(n): s for n, s in zip(names, soft, strict=True) if s})
+        Example(
+            str(row["question_id"]), "", "", {normalise(n): s for n, s in zip(names, soft, strict=True) if s}
+        )
         for row, soft in zip(expected["predictions"], labels[: len(said)].tolist(), strict=True)
     ]
     everything = by_kind(zip(examples, said, strict=True))[-1]

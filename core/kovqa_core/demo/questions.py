@@ -160,9 +160,9 @@ def _count(scene: Scene, rng: random.Random) -> _Asked | None:
     colours = Counter(thing.colour for thing in scene.things)
     groups = [*shapes.items()] + [(f"{_colour_word(c, rng)} 도형", n) for c, n in colours.items()]
     most = max(number for _, number in groups)
-    if most == 1 and rng.random() < 0.7:  # most scenes repeat nothing: keep "한 개" from taking over
+    if most == 1 and rng.random() < 0.85:  # most scenes repeat nothing: keep "한 개" from taking over
         return None
-    wanted = most if rng.random() < 0.75 else 1
+    wanted = most if rng.random() < 0.85 else 1
     fitting = [group for group in groups if group[1] == wanted] or groups
     name, number = rng.choice(fitting)
     return _Asked({"a": name}, COUNTS[number - 1])

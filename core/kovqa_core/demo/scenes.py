@@ -42,7 +42,7 @@ BACKGROUNDS: tuple[Rgb, ...] = (
     (248, 243, 245),
     (245, 243, 249),
 )
-COUNT_WEIGHTS = (1, 1, 1, 1, 1)  # how often one, two, ... things
+COUNT_WEIGHTS = (3, 3, 2, 1, 1)  # how often one, two, ... things: mostly few, which is quicker to learn
 SLACK = (5.0, 10.0)  # how far a large and a small thing may stray from the middle of its cell
 TURN = 9.0  # degrees
 SAMPLES = 4  # sub-pixels along each axis of one pixel
@@ -148,7 +148,7 @@ def paint(scene: Scene, side: int = SIDE) -> Image.Image:
 
 @lru_cache(maxsize=256)
 def _backdrop(tint: Rgb, side: int) -> Image.Image:
-    """A wash that is lighter at the top, with a faint hill line, so that pictures look less bare."""
+    """A wash that is lighter at the top, so that pictures look less bare."""
     column = Image.new("RGB", (1, 2))
     column.putpixel((0, 0), _shift(tint, 3))
     column.putpixel((0, 1), _shift(tint, -5))

@@ -1,0 +1,108 @@
+"""kovqa predict: one question, a table, taking up what was interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tests.conftest import Kovqa, Small, clean_env, command
+
+from kovqa_core.data.index import open_index
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_one_question(kovqa: Kovqa, small: Small, trained: Path) -> None:
+    picture = next((small.root / "images").glob("*.png"))
+    words = ["predict", "--model", trained, "-i", picture, "--question", "이것은 무엇인가요?"]
+    done = kovqa(*words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in open_index(small.index).answers()
+    told = json.loads(kovqa(*words, "--json").stdout)
+    assert told["answer"] == done.stdout.strip()
+    assert 0 <= told["score"] <= 1
+    assert kovqa(*words, "-q").stderr == ""
+
+
+def test_default_model_is_the_newest_finished_run(kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path) -> None:
+    picture = next((small.root / "images").glob("*.png"))
+    none = kovqa("predict", "-i", picture, "--question", "무엇?")
+    assert none.returncode == 3
+    assert "no finished vqa run" in none.stderr
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "r").symlink_to(trained)
+    done = kovqa("predict", "-i", picture, "--question", "무엇?")
+    assert done.returncode == 0, done.stderr
+    assert "runs/r/step-" in done.stderr or "step-" in done.stderr
+
+
+def test_index_and_csv_give_the_same_answers(kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path) -> None:
+    test = small.index / "test.jsonl"
+    assert kovqa("predict", "--model", trained, "--input", test, "-o", "a.jsonl").returncode == 0
+    index = open_index(small.index)
+    rows = [f'{e.id},{e.image},"{e.question}",남김' for e in index.split("test")]
+    table = "ID,img_path,question,메모\n" + "\n".join(rows) + "\n"
+    (tmp_path / "표.csv").write_bytes(table.encode("cp949"))
+    done = kovqa(
+        "predict", "--model", trained, "--input", "표.csv", "--images", index.images, "-o", "b.jsonl", "--batch", "3"
+    )
+    assert done.returncode == 0, done.stderr
+    one, other = lines(tmp_path / "a.jsonl"), lines(tmp_path / "b.jsonl")
+    assert [r["id"] for r in one] == [e.id for e in index.split("test")]
+    assert [(r["id"], r["answer"]) for r in one] == [(r["id"], r["answer"]) for r in other]
+    assert {r["메모"] for r in other} == {"남김"}
+    assert {r["kind"] for r in one} == {e.kind for e in index.split("test")}
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_killed_and_taken_up(small: Small, trained: Path, tmp_path: Path) -> None:
+    """kill -9 in the middle: what was answered stays, a torn line is done again, no id twice."""
+    index = open_index(small.index)
+    rows = [{"id": f"{e.id}-{n}", "image": e.image, "question": e.question} for n in range(60) for e in index.split("train")]
+    table = tmp_path / "many.jsonl"
+    table.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    words = ["predict", "--model", trained, "--input", table, "--images", index.images, "-o", tmp_path / "out.jsonl"]
+    part = tmp_path / "out.jsonl.part"
+    process = subprocess.Popen(command([*words, "--batch", "4"]), env=clean_env(), stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (part.exists() and part.read_bytes().count(b"\n") > 40):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = part.read_bytes().count(b"\n")
+    assert 40 < kept < len(rows)
+    with part.open("ab") as stream:
+        stream.write('{"id": "찢어'.encode()[:-1])
+    done = subprocess.run(command([*words, "--batch", "4"]), env=clean_env(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [r["id"] for r in lines(tmp_path / "out.jsonl")] == [row["id"] for row in rows]
+
+
+def test_part_of_another_model_is_not_mixed_in(kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl.part").write_text("")
+    (tmp_path / "out.jsonl.part.json").write_text("{}")
+    done = kovqa("predict", "--model", trained, "--input", small.index / "test.jsonl", "-o", "out.jsonl")
+    assert done.returncode == 2
+    assert "another model or table" in done.stderr
+
+
+def test_evaluate(kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path) -> None:
+    test = small.index / "test.jsonl"
+    examples = list(open_index(small.index).split("test"))
+    given = [{"id": e.id, "answer": max(e.answers) if n % 2 else "틀림"} for n, e in enumerate(examples)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(g) + "\n" for g in reversed(given)))
+    done = kovqa("evaluate", "p.jsonl", "--index", test, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["score"] == (len(examples) // 2) / len(examples)
+    assert sum(row["rows"] for row in told["kinds"]) == len(examples)
+    (tmp_path / "short.jsonl").write_text("".join(json.dumps(g) + "\n" for g in given[1:]))
+    done = kovqa("evaluate", "short.jsonl", "--index", test)
+    assert done.returncode == 3
+    assert examples[0].id in done.stderr

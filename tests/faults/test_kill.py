@@ -1,0 +1,130 @@
+"""kill -9 of the launcher, of one rank, of all: the resumed run ends with the same bits.
+
+A sample runs with the other tests; `make soak` kills ten times each.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from tests.conftest import SMALL, Small, clean_env, command, sets
+
+from kovqa_core.runs import RESULT, pointed
+
+STEPS = 40
+KILLS = 10 if os.environ.get("KOVQA_SOAK") else 1
+VICTIMS = ("launcher", "rank", "all")
+
+
+def arguments(small: Small, folder: Path) -> list[str]:
+    words = ["train", "-r", "tiny", "-p", "cpu", "--data", small.index, "--tokenizer", small.tokenizer, "-o", folder]
+    options = sets(
+        *SMALL, f"optim.steps={STEPS}", "eval.every_steps=10", "save.every_steps=3", "data.augment=crop",
+        "model.drop_path=0.2", "profile.processes_per_node=2",
+    )  # fmt: skip
+    return command([*words, "--resume", *options])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = subprocess.run(
+        arguments(small, folder), env=clean_env(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def family(mark: str) -> dict[str, list[int]]:
+    """Living processes that carry a mark in their environment, by what they are."""
+    found: dict[str, list[int]] = {"launcher": [], "torchrun": [], "rank": []}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() not in (process / "environ").read_bytes().split(b"\0"):
+                continue
+            line = (process / "cmdline").read_bytes().decode().split("\0")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if "torch.distributed.run" in line:
+            found["torchrun"].append(int(process.name))
+        elif any(word.endswith("worker.py") for word in line):
+            found["rank"].append(int(process.name))
+        elif line != [""]:
+            found["launcher"].append(int(process.name))
+    return found
+
+
+def kill(victim: str, mark: str, rng: random.Random) -> None:
+    found = family(mark)
+    pids = {
+        "launcher": found["launcher"],
+        "rank": rng.sample(found["rank"], 1) if found["rank"] else found["launcher"],
+        "all": [*found["launcher"], *found["torchrun"], *found["rank"]],
+    }[victim]
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.soak if os.environ.get("KOVQA_SOAK") else pytest.mark.parametrize("_sample", [0])
+def test_killed_and_resumed_is_bit_identical(
+    small: Small, tmp_path: Path, undisturbed: Path, victim: str, _sample: int = 0
+) -> None:
+    folder, rng = tmp_path / "run", random.Random(f"{victim}-{KILLS}")
+    kills = 0
+    while not (folder / RESULT).exists():
+        mark = f"KOVQA_TEST={uuid.uuid4().hex}"
+        name, value = mark.split("=")
+        process = subprocess.Popen(
+            arguments(small, folder), env=clean_env(**{name: value}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+        if kills < KILLS:
+            # From "has not begun" to "nearly finished": most moments fall where steps are made.
+            time.sleep(rng.uniform(0.2, 2.0) if rng.random() < 0.2 else 0)
+            wait_for_progress(folder, rng, process)
+            kill(victim, mark, rng)
+            kills += process.poll() is None or process.returncode != 0
+        output, _ = process.communicate(timeout=300)
+        if kills >= KILLS and process.returncode == 0:
+            break
+        if process.returncode == 0:
+            raise AssertionError("the run ended before it could be killed: make it longer")
+    assert kills == KILLS, output
+    assert all_files(folder) == all_files(undisturbed)
+    deadline = time.monotonic() + 15
+    while any(family(mark).values()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(family(mark).values()), "processes were left behind"
+
+
+def wait_for_progress(folder: Path, rng: random.Random, process: subprocess.Popen[str]) -> None:
+    """Wait until the run has made some steps more than it had, then a random moment."""
+    before = steps(folder)
+    more = rng.randrange(0, 4)
+    while process.poll() is None and steps(folder) < min(STEPS - 2, before + more):
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 0.3))
+
+
+def steps(folder: Path) -> int:
+    """Lines of the log."""
+    log = folder / "log.jsonl"
+    return log.read_bytes().count(b'"train"') if log.exists() else 0
+
+
+def all_files(folder: Path) -> dict[str, bytes]:
+    last = pointed(folder, "last")
+    assert last is not None
+    assert last.name == f"step-{STEPS:06d}"
+    return {str(p.relative_to(last)): p.read_bytes() for p in last.rglob("*") if p.is_file()}

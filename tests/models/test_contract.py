@@ -1,0 +1,76 @@
+"""Every family, for every task it claims, passes the same examination."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kovqa_core.data.index import open_index
+from kovqa_core.errors import ModelError
+from kovqa_core.models import FAMILIES, family
+from kovqa_core.settings.find import resolve
+from kovqa_core.settings.recipe import Recipe
+
+from tests.conftest import SMALL, Small
+
+CASES = {"beit3": ("tiny", SMALL)}
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def recipe(request: pytest.FixtureRequest, small: Small) -> Recipe:
+    name, sets = CASES[request.param]
+    flags = {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
+    return resolve(name, "cpu", sets, flags).recipe
+
+
+def test_contract(recipe: Recipe, small: Small, tmp_path: Path) -> None:
+    index = open_index(small.index)
+    model, processor, _ = family.new(recipe, index.answers())
+    examples = list(index.split("train"))[:5]
+    rngs = [np.random.default_rng([1, i]) for i in range(5)]
+    items = [processor.encode(e, index.images, True, r) for e, r in zip(examples, rngs, strict=True)]
+    batch = processor.collate(items)
+    assert batch.ids == [e.id for e in examples]
+
+    loss = model.train()(batch, 0)["loss"]
+    assert loss.ndim == 0
+    assert torch.isfinite(loss)
+    loss.backward()
+    lacking = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert lacking == []  # DDP waits for every gradient
+    assert {model.depth_of(n) for n, _ in model.named_parameters()} <= set(range(model.depth + 1))
+
+    model.eval()
+    with torch.inference_mode():
+        answers = model.answer(batch)
+        alone = [
+            model.answer(processor.collate([processor.encode(e, index.images, False, rngs[0])]))[0]
+            for e in examples
+        ]
+    for one, many in zip(alone, answers, strict=True):
+        assert one.text == many.text  # an answer does not depend on its batch
+        assert one.score == pytest.approx(many.score, abs=1e-5)
+        assert 0 <= one.score <= 1
+
+    about = {"family": recipe.family, "task": recipe.task}
+    (tmp_path / "saved").mkdir()
+    family.save(model, processor, tmp_path / "saved", about)
+    again, its_processor = family.load(tmp_path / "saved", recipe.task)
+    again.eval()
+    with torch.inference_mode():
+        repeated = again.answer(
+            its_processor.collate([its_processor.encode(e, index.images, False, rngs[0]) for e in examples])
+        )
+    assert repeated == answers
+    with pytest.raises(ModelError, match="was trained for"):
+        family.load(tmp_path / "saved", "caption" if recipe.task == "vqa" else "vqa")
+
+
+def test_same_seed_same_model(recipe: Recipe, small: Small) -> None:
+    answers = open_index(small.index).answers()
+    states = [family.new(recipe, answers)[0].state_dict() for _ in range(2)]
+    other = family.new(recipe.model_copy(update={"seed": 7}), answers)[0].state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], other[name]) for name in other)

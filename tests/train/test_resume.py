@@ -1,0 +1,130 @@
+"""Exact resume: stopped and taken up again, a run ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from kovqa_core.errors import ModelError, Stopped, WorkerError
+from kovqa_core.runs import pointed, result
+from kovqa_core.settings.find import resolve
+from kovqa_core.settings.run import Run, make_run
+from kovqa_core.train.log import read_log
+from kovqa_core.train.loop import train
+from kovqa_core.train.ranks import Rank
+
+from tests.conftest import SMALL, Small
+
+ALONE, CPU = Rank(0, 0, 1), torch.device("cpu")
+
+
+def make(small: Small, folder: Path, *sets: str) -> Run:
+    """A small run."""
+    flags = {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
+    options = [*SMALL, "optim.steps=8", "eval.every_steps=4", *sets]
+    asked = resolve("tiny", "cpu", options, flags)
+    folder.mkdir()
+    return make_run(asked.recipe, asked.profile, folder, [])
+
+
+def never() -> bool:
+    return False
+
+
+def after(calls: int) -> Callable[[], bool]:
+    """Asks for a stop at the so-manieth step."""
+    seen = [0]
+
+    def stop() -> bool:
+        seen[0] += 1
+        return seen[0] == calls
+
+    return stop
+
+
+def bits(run: Run) -> dict[str, bytes]:
+    """Every file of the last checkpoint that resuming or answering reads."""
+    folder = pointed(run.folder, "last")
+    assert folder is not None
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        (),
+        ("optim.ema=0.9", "optim.clip=1.0"),
+        ("data.augment=randaug", "data.flip=true", "model.drop_path=0.3"),
+        ("profile.loader_workers=1", "data.augment=crop"),
+    ],
+    ids=["plain", "averages", "augmented", "workers"],
+)
+def test_stop_and_resume_is_bit_identical(small: Small, tmp_path: Path, sets: tuple[str, ...]) -> None:
+    whole = make(small, tmp_path / "whole", *sets)
+    train(whole, ALONE, CPU, never)
+    parts = make(small, tmp_path / "parts", *sets)
+    with pytest.raises(Stopped, match="stopped at step 3 of 8"):
+        train(parts, ALONE, CPU, after(3))
+    with pytest.raises(Stopped, match="stopped at step 5 of 8"):
+        train(parts, ALONE, CPU, after(2))
+    train(parts, ALONE, CPU, never)
+    assert bits(whole) == bits(parts)
+    losses = [[r["loss"] for r in read_log(run.folder) if r["kind"] == "train"] for run in (whole, parts)]
+    assert losses[0] == losses[1]
+
+
+def test_augmentation_and_depth_change_the_result(small: Small, tmp_path: Path) -> None:
+    """... or the test above would compare nothing."""
+    results = []
+    for name, sets in (("a", ()), ("b", ("data.augment=crop",)), ("c", ("model.drop_path=0.3",))):
+        run = make(small, tmp_path / name, *sets)
+        train(run, ALONE, CPU, never)
+        results.append(bits(run)["model.safetensors"])
+    assert len(set(results)) == 3
+
+
+def test_log_has_every_step_once(small: Small, tmp_path: Path) -> None:
+    run = make(small, tmp_path / "run", "save.every_steps=2")
+    with pytest.raises(Stopped):
+        train(run, ALONE, CPU, after(5))
+    log = run.folder / "log.jsonl"
+    log.write_text(log.read_text() + json.dumps({"kind": "train", "step": 6, "loss": 1.0}) + '\n{"kind": "tr')
+    train(run, ALONE, CPU, never)
+    assert [r["step"] for r in read_log(run.folder) if r["kind"] == "train"] == list(range(1, 9))
+    assert [r["step"] for r in read_log(run.folder) if r["kind"] == "eval"] == [4, 8]
+
+
+def test_checkpoints_are_pruned_but_the_best_stays(small: Small, tmp_path: Path) -> None:
+    run = make(small, tmp_path / "run", "save.every_steps=1", "save.keep=2")
+    train(run, ALONE, CPU, never)
+    found = result(run.folder)
+    assert found is not None
+    kept = {p.name for p in run.folder.glob("step-*")}
+    assert kept == {"step-000007", "step-000008", found["best"]}
+
+
+def test_published_checkpoint_cannot_be_resumed(small: Small, tmp_path: Path) -> None:
+    import shutil
+
+    run = make(small, tmp_path / "run")
+    with pytest.raises(Stopped):
+        train(run, ALONE, CPU, after(3))
+    shutil.rmtree(run.folder / "step-000003" / "trainer")
+    with pytest.raises(ModelError, match="cannot be resumed"):
+        train(run, ALONE, CPU, never)
+
+
+def test_loss_that_is_not_finite_stops_and_names_the_batch(small: Small, tmp_path: Path) -> None:
+    run = make(small, tmp_path / "run", "optim.lr=1e30", "optim.min_lr=1e30", "save.every_steps=1")
+    with pytest.raises(WorkerError, match=r"not finite at step \d+") as caught:
+        train(run, ALONE, CPU, never)
+    if "loss" in caught.value.message:
+        ids = caught.value.message.split("batch: ")[1].split(", ")
+        assert len(ids) == 8
+        assert all(one.strip().isdigit() for one in ids)
+    last = pointed(run.folder, "last")
+    assert last is not None  # what was saved before is still there
+    assert (last / "model.safetensors").exists()
