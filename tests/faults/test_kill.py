@@ -19,7 +19,6 @@ from tests.conftest import SMALL, Small, clean_env, command, sets
 from kovqa_core.runs import RESULT, pointed
 
 STEPS = 40
-KILLS = 10 if os.environ.get("KOVQA_SOAK") else 1
 VICTIMS = ("launcher", "rank", "all")
 
 
@@ -76,11 +75,19 @@ def kill(victim: str, mark: str, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
-@pytest.mark.soak if os.environ.get("KOVQA_SOAK") else pytest.mark.parametrize("_sample", [0])
-def test_killed_and_resumed_is_bit_identical(
-    small: Small, tmp_path: Path, undisturbed: Path, victim: str, _sample: int = 0
-) -> None:
-    folder, rng = tmp_path / "run", random.Random(f"{victim}-{KILLS}")
+def test_killed_once(small: Small, tmp_path: Path, undisturbed: Path, victim: str) -> None:
+    kill_and_resume(small, tmp_path / "run", undisturbed, victim, 1)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_killed_ten_times(small: Small, tmp_path: Path, undisturbed: Path, victim: str) -> None:
+    kill_and_resume(small, tmp_path / "run", undisturbed, victim, 10)
+
+
+def kill_and_resume(small: Small, folder: Path, undisturbed: Path, victim: str, wanted: int) -> None:
+    """Start, kill, start again …; the end must be bit-identical and nothing may be left running."""
+    rng = random.Random(f"{victim}-{wanted}")
     kills = 0
     while not (folder / RESULT).exists():
         mark = f"KOVQA_TEST={uuid.uuid4().hex}"
@@ -89,18 +96,18 @@ def test_killed_and_resumed_is_bit_identical(
             arguments(small, folder), env=clean_env(**{name: value}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True,
         )  # fmt: skip
-        if kills < KILLS:
+        if kills < wanted:
             # From "has not begun" to "nearly finished": most moments fall where steps are made.
             time.sleep(rng.uniform(0.2, 2.0) if rng.random() < 0.2 else 0)
             wait_for_progress(folder, rng, process)
             kill(victim, mark, rng)
             kills += process.poll() is None or process.returncode != 0
         output, _ = process.communicate(timeout=300)
-        if kills >= KILLS and process.returncode == 0:
+        if kills >= wanted and process.returncode == 0:
             break
         if process.returncode == 0:
             raise AssertionError("the run ended before it could be killed: make it longer")
-    assert kills == KILLS, output
+    assert kills == wanted, output
     assert all_files(folder) == all_files(undisturbed)
     deadline = time.monotonic() + 15
     while any(family(mark).values()) and time.monotonic() < deadline:
