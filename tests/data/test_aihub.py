@@ -91,6 +91,20 @@ def test_pictures_in_folders_are_found_by_path_or_by_name(tmp_path: Path) -> Non
     assert [e.image for _, e in read(tmp_path)[0]] == ["교통/1.jpg", "음식/2.jpg"]
 
 
+def test_pictures_of_one_name_in_two_folders_are_told_apart_by_path(tmp_path: Path) -> None:
+    rows = [Row("q1", "p1", "예", file="음식/1.jpg"), Row("q2", "p2", "예", file="교통/1.jpg")]
+    write_labels(tmp_path, rows)
+    write_pictures(tmp_path, ["교통/1.jpg", "음식/1.jpg"])
+    assert [e.image for _, e in read(tmp_path)[0]] == ["음식/1.jpg", "교통/1.jpg"]
+
+
+def test_a_decomposed_picture_in_a_folder_is_found_by_its_name(tmp_path: Path) -> None:
+    write_labels(tmp_path, [Row("q1", "p1", "예", file="사진.jpg")])
+    images = write_pictures(tmp_path, [nfd("교통/사진.jpg")])
+    ((_, example),) = read(tmp_path)[0]
+    assert (images / example.image).is_file()
+
+
 def test_order_is_train_first_then_category_then_level(tmp_path: Path) -> None:
     for split, category, level in [
         ("valid", "가", "상"), ("train", "나", "상"), ("train", "가", "하"), ("train", "가", "중"),
