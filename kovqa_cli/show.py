@@ -74,8 +74,9 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> 
 
     grid = Table(box=box.SIMPLE, pad_edge=False)
     for heading, side in columns:
-        justify = "right" if side == "right" else "left"
-        grid.add_column(heading, justify=justify, no_wrap=side != "text", overflow="fold")
+        grid.add_column(
+            heading, justify="right" if side == "right" else "left", no_wrap=side != "text", overflow="fold"
+        )
     for row in rows:
         grid.add_row(*row)
     with reader():

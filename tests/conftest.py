@@ -66,7 +66,13 @@ def kovqa(tmp_path: Path) -> Kovqa:
 
     def run(*words: object, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command(words), cwd=cwd, env=clean_env(**env), capture_output=True, text=True, timeout=300, check=False
+            command(words),
+            cwd=cwd,
+            env=clean_env(**env),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
 
     return run
@@ -76,7 +82,19 @@ def kovqa(tmp_path: Path) -> Kovqa:
 def trained(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a few steps."""
     folder = tmp_path_factory.mktemp("run") / "r"
-    words = ["train", "-r", "tiny", "-p", "cpu", "--data", small.index, "--tokenizer", small.tokenizer, "-o", folder]
+    words = [
+        "train",
+        "-r",
+        "tiny",
+        "-p",
+        "cpu",
+        "--data",
+        small.index,
+        "--tokenizer",
+        small.tokenizer,
+        "-o",
+        folder,
+    ]
     options = sets(*SMALL, "optim.steps=6", "eval.every_steps=6")
     done = subprocess.run(
         command([*words, *options]), env=clean_env(), capture_output=True, text=True, timeout=300, check=False

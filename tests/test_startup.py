@@ -12,7 +12,18 @@ import pytest
 
 from tests.conftest import Kovqa, Small, clean_env
 
-HEAVY = {"torch", "transformers", "deepspeed", "timm", "sentencepiece", "PIL", "numpy", "yaml", "rich", "pydantic"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "deepspeed",
+    "timm",
+    "sentencepiece",
+    "PIL",
+    "numpy",
+    "yaml",
+    "rich",
+    "pydantic",
+}
 LIST = "import sys, json; sys.stderr.write(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
 
 
@@ -47,7 +58,9 @@ def test_completion_names_profiles() -> None:
 def test_help_takes_little_time() -> None:
     def cpu() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-P", "-m", "kovqa_cli", "--help"], env=clean_env(), capture_output=True)
+        subprocess.run(
+            [sys.executable, "-P", "-m", "kovqa_cli", "--help"], env=clean_env(), capture_output=True
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -60,7 +73,18 @@ def test_planning_works_where_torch_is_broken(kovqa: Kovqa, small: Small, tmp_pa
     env = {"PYTHONPATH": str(tmp_path / "broken")}
     assert kovqa("profiles", **env).returncode == 0
     assert kovqa("index", "aihub", "--root", small.root, **env).returncode == 0
-    words = ["train", "-r", "tiny", "-p", "a100x4", "--data", small.index, "--tokenizer", small.tokenizer, "-n"]
+    words = [
+        "train",
+        "-r",
+        "tiny",
+        "-p",
+        "a100x4",
+        "--data",
+        small.index,
+        "--tokenizer",
+        small.tokenizer,
+        "-n",
+    ]
     done = kovqa(*words, **env)
     assert done.returncode == 0, done.stderr
     assert "torch.distributed.run" in done.stdout

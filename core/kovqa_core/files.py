@@ -142,6 +142,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_folder(path: Path, fill: Callable[[Path], None], kept: str = "") -> None:
     """Write a folder that appears complete or not at all; `fill` puts the files into it."""
+    path = path.resolve()  # a link is followed, so that its target is replaced
     part = path.with_name(path.name + ".part")
     with disk_errors(path, kept):
         try:
@@ -151,9 +152,12 @@ def write_folder(path: Path, fill: Callable[[Path], None], kept: str = "") -> No
             for inside in sorted(part.rglob("*"), reverse=True):
                 sync(inside)
             sync(part)
+            old = path.with_name(path.name + ".old")
+            shutil.rmtree(old, ignore_errors=True)
             if path.exists():
-                shutil.rmtree(path)
+                path.rename(old)
             part.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise

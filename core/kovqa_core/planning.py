@@ -69,7 +69,8 @@ def plan_training(
     if goes_on:
         asked = _stored(read_run(stored), asked, bool(sets or flags or recipe != "kobeit3"), profile)
     missing: list[str] = []
-    for check in (partial(machine.check, asked.profile), *_inputs(asked)):
+    checks: list[Callable[[], object]] = [partial(machine.check, asked.profile), *_inputs(asked)]
+    for check in checks:
         try:
             check()
         except KovqaError as error:
@@ -130,10 +131,10 @@ def _inputs(asked: Asked) -> list[Callable[[], object]]:
     if recipe.family not in FAMILIES:
         raise unknown("model family", recipe.family, FAMILIES)
     module = importlib.import_module(FAMILIES[recipe.family] + ".config")
-    places = {
+    places: dict[tuple[str | int, ...], str] = {
         tuple(key.split(".")[1:]): place for key, place in asked.origin.items() if key.startswith("recipe.")
     }
-    document = Document({"model": recipe.model}, {(): f"recipe {recipe.name}", **places})
+    document = Document({"model": recipe.model}, {**places, (): f"recipe {recipe.name}"})
     config = build(module.Config, document, ("model",))
     if recipe.data.index is None:
         raise SettingsError("no index named", "give one: --data DIR (write it with kovqa index)")

@@ -9,9 +9,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.conftest import Kovqa, Small, clean_env, command
-
 from kovqa_core.data.index import open_index
+
+from tests.conftest import Kovqa, Small, clean_env, command
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -30,7 +30,9 @@ def test_one_question(kovqa: Kovqa, small: Small, trained: Path) -> None:
     assert kovqa(*words, "-q").stderr == ""
 
 
-def test_default_model_is_the_newest_finished_run(kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path) -> None:
+def test_default_model_is_the_newest_finished_run(
+    kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path
+) -> None:
     picture = next((small.root / "images").glob("*.png"))
     none = kovqa("predict", "-i", picture, "--question", "무엇?")
     assert none.returncode == 3
@@ -42,7 +44,9 @@ def test_default_model_is_the_newest_finished_run(kovqa: Kovqa, small: Small, tr
     assert "runs/r/step-" in done.stderr or "step-" in done.stderr
 
 
-def test_index_and_csv_give_the_same_answers(kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path) -> None:
+def test_index_and_csv_give_the_same_answers(
+    kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path
+) -> None:
     test = small.index / "test.jsonl"
     assert kovqa("predict", "--model", trained, "--input", test, "-o", "a.jsonl").returncode == 0
     index = open_index(small.index)
@@ -50,7 +54,17 @@ def test_index_and_csv_give_the_same_answers(kovqa: Kovqa, small: Small, trained
     table = "ID,img_path,question,메모\n" + "\n".join(rows) + "\n"
     (tmp_path / "표.csv").write_bytes(table.encode("cp949"))
     done = kovqa(
-        "predict", "--model", trained, "--input", "표.csv", "--images", index.images, "-o", "b.jsonl", "--batch", "3"
+        "predict",
+        "--model",
+        trained,
+        "--input",
+        "표.csv",
+        "--images",
+        index.images,
+        "-o",
+        "b.jsonl",
+        "--batch",
+        "3",
     )
     assert done.returncode == 0, done.stderr
     one, other = lines(tmp_path / "a.jsonl"), lines(tmp_path / "b.jsonl")
@@ -64,10 +78,24 @@ def test_index_and_csv_give_the_same_answers(kovqa: Kovqa, small: Small, trained
 def test_killed_and_taken_up(small: Small, trained: Path, tmp_path: Path) -> None:
     """kill -9 in the middle: what was answered stays, a torn line is done again, no id twice."""
     index = open_index(small.index)
-    rows = [{"id": f"{e.id}-{n}", "image": e.image, "question": e.question} for n in range(60) for e in index.split("train")]
+    rows = [
+        {"id": f"{e.id}-{n}", "image": e.image, "question": e.question}
+        for n in range(60)
+        for e in index.split("train")
+    ]
     table = tmp_path / "many.jsonl"
     table.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    words = ["predict", "--model", trained, "--input", table, "--images", index.images, "-o", tmp_path / "out.jsonl"]
+    words = [
+        "predict",
+        "--model",
+        trained,
+        "--input",
+        table,
+        "--images",
+        index.images,
+        "-o",
+        tmp_path / "out.jsonl",
+    ]
     part = tmp_path / "out.jsonl.part"
     process = subprocess.Popen(command([*words, "--batch", "4"]), env=clean_env(), stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
@@ -84,7 +112,9 @@ def test_killed_and_taken_up(small: Small, trained: Path, tmp_path: Path) -> Non
     assert [r["id"] for r in lines(tmp_path / "out.jsonl")] == [row["id"] for row in rows]
 
 
-def test_part_of_another_model_is_not_mixed_in(kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path) -> None:
+def test_part_of_another_model_is_not_mixed_in(
+    kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path
+) -> None:
     (tmp_path / "out.jsonl.part").write_text("")
     (tmp_path / "out.jsonl.part.json").write_text("{}")
     done = kovqa("predict", "--model", trained, "--input", small.index / "test.jsonl", "-o", "out.jsonl")

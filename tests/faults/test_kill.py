@@ -14,16 +14,28 @@ import uuid
 from pathlib import Path
 
 import pytest
-from tests.conftest import SMALL, Small, clean_env, command, sets
-
 from kovqa_core.runs import RESULT, pointed
+
+from tests.conftest import SMALL, Small, clean_env, command, sets
 
 STEPS = 40
 VICTIMS = ("launcher", "rank", "all")
 
 
 def arguments(small: Small, folder: Path) -> list[str]:
-    words = ["train", "-r", "tiny", "-p", "cpu", "--data", small.index, "--tokenizer", small.tokenizer, "-o", folder]
+    words = [
+        "train",
+        "-r",
+        "tiny",
+        "-p",
+        "cpu",
+        "--data",
+        small.index,
+        "--tokenizer",
+        small.tokenizer,
+        "-o",
+        folder,
+    ]
     options = sets(
         *SMALL, f"optim.steps={STEPS}", "eval.every_steps=10", "save.every_steps=3", "data.augment=crop",
         "model.drop_path=0.2", "profile.processes_per_node=2",

@@ -49,7 +49,9 @@ def test_dry_run_prints_it(kovqa: Kovqa, tmp_path: Path, name: str) -> None:
     done = kovqa("train", "--profile", name, "--dry-run", "-o", "runs/r")
     assert done.returncode == 0, done.stderr
     text = done.stdout.replace(str(WORKER), "WORKER").replace(shlex.quote(sys.executable), "/usr/bin/python3")
-    text = text.replace(shlex.quote(str((tmp_path / "runs/r/run.yaml").resolve())), shlex.quote(str(FOLDER / "run.yaml")))
+    text = text.replace(
+        shlex.quote(str((tmp_path / "runs/r/run.yaml").resolve())), shlex.quote(str(FOLDER / "run.yaml"))
+    )
     wanted = (RECORDED / f"{name}.txt").read_text(encoding="utf-8")
     threads = re.compile(r"OMP_NUM_THREADS=\d+")
     assert threads.sub("OMP", text) == threads.sub("OMP", wanted)
@@ -66,11 +68,18 @@ def test_pasted_command_starts_the_same_run(kovqa: Kovqa, small: Small, tmp_path
     prepared = kovqa(*words, *options, "-o", "붙여 넣기", "--dry-run", cwd=folder)
     assert prepared.returncode == 0, prepared.stderr
     pasted = subprocess.run(
-        ["bash", "-c", prepared.stdout], cwd=folder, env=clean_env(), capture_output=True, text=True, timeout=300
+        ["bash", "-c", prepared.stdout],
+        cwd=folder,
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert pasted.returncode == 0, pasted.stderr
     assert kovqa(*words, *options, "-o", "바로", cwd=folder).returncode == 0
-    weights = [(folder / name / "step-000003" / "model.safetensors").read_bytes() for name in ("붙여 넣기", "바로")]
+    weights = [
+        (folder / name / "step-000003" / "model.safetensors").read_bytes() for name in ("붙여 넣기", "바로")
+    ]
     assert weights[0] == weights[1]
 
 

@@ -71,6 +71,8 @@ def write_index(
         DataError: no row is left.
         SettingsError: `folder` holds something that is no index.
     """
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"{folder} is a file", "choose another folder with -o")
     if folder.exists() and any(folder.iterdir()) and not (folder / "index.json").exists():
         raise SettingsError(f"{folder} holds files that are no index", "choose another folder with -o")
     left_out, report = LeftOut(), {}
@@ -99,14 +101,17 @@ def _write(
     finally:
         for writer in writers.values():
             writer.close()
-    if not writers["train"].rows and not writers["test"].rows:
+    if not any(writer.rows for writer in writers.values()):
         first = next((f": {why}, {rows[0]}" for why, rows in left_out.shown.items()), "")
         raise DataError(f"no usable row found{first}", "check --root and --images")
     if min_count is None:
         min_count = default_min_count(writers["train"].rows)
     classes = vocabulary(answers, min_count)
     if min_count > 1:
+        had = writers["train"].rows
         _drop_unknown(writers["train"], set(classes), min_count, left_out)
+        if had and not writers["train"].rows:
+            raise DataError(f"no answer occurs {min_count} times", "use a smaller --min-count")
     if classes:
         write_answers(part / "answers.txt", classes)
     return {
@@ -193,7 +198,7 @@ class Split(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def __getitem__(self, number: Any) -> Example:
+    def __getitem__(self, number: int) -> Example:  # type: ignore[override]  # no slices of millions
         if not -len(self) <= number < len(self):
             raise IndexError(number)
         number %= len(self)
@@ -211,9 +216,15 @@ def _line_starts(path: Path, offsets: Path, size: int) -> np.ndarray:
     """Where each line begins: from the file beside it, or by looking when that is missing or older."""
     if size == 0:
         return np.zeros(0, np.uint64)
-    if offsets.is_file() and offsets.stat().st_mtime_ns >= path.stat().st_mtime_ns - 2_000_000_000:
-        return np.memmap(offsets, np.dtype("<u8"), "r")
     data = np.memmap(path, np.uint8, "r")
+    if offsets.is_file() and offsets.stat().st_mtime_ns >= path.stat().st_mtime_ns - 2_000_000_000:
+        length = offsets.stat().st_size
+        if length and length % 8 == 0:
+            known = np.memmap(offsets, np.dtype("<u8"), "r")
+            last = int(known[-1])
+            begins_a_line = last == 0 or (last < size and data[last - 1] == ord("\n"))
+            if known[0] == 0 and begins_a_line and ord("\n") not in data[last : size - 1]:
+                return known
     ends = np.flatnonzero(data == ord("\n")).astype(np.uint64) + np.uint64(1)
     starts = np.concatenate([np.zeros(1, np.uint64), ends])
     return starts[starts < size]

@@ -32,7 +32,7 @@ FORMAT = 1  # of checkpoint folders
 class Batch:
     """Examples ready for a model: tensors whose names belong to the family, and the examples' ids."""
 
-    tensors: dict[str, Tensor | None]
+    tensors: dict[str, Any]
     ids: list[str]
 
     def to(self, device: torch.device) -> Batch:

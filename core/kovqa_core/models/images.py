@@ -38,11 +38,12 @@ def open_image(path: Path, side: int | None = None) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # a line per picture would say nothing a user can act on
             image = Image.open(path)
             if side is not None:
                 image.draft("RGB", (side, side))
             image.load()
+            return ImageOps.exif_transpose(_eight_bit(image)).convert("RGB")
     except Image.DecompressionBombError:
         raise DataError(f"picture {path} has too many pixels to be opened safely", _TOO_LARGE) from None
     except FileNotFoundError:
@@ -52,7 +53,6 @@ def open_image(path: Path, side: int | None = None) -> Image.Image:
         raise DataError(
             f"picture {path} cannot be read ({what})", "fetch it again, or leave it out"
         ) from None
-    return ImageOps.exif_transpose(_eight_bit(image)).convert("RGB")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -52,7 +52,7 @@ def by_kind(pairs: Iterable[tuple[Example, str]]) -> list[Score]:
 def _score(kind: str, pairs: Sequence[tuple[Example, str]]) -> Score:
     weights: Counter[str] = Counter()
     for example, _ in pairs:
-        weights.update(example.answers)  # type: ignore[arg-type]  # sums of soft scores
+        weights.update(example.answers)  # sums of soft scores
     best = max(weights.values(), default=0) / len(pairs)
     return Score(kind, len(pairs), _mean(pairs), best)
 

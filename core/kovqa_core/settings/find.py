@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def resolve(
         recipe: name or path.
         profile: name or path.
         sets: `a.b=c` texts; keys under `profile.` change the profile, all others the recipe.
-        flags: explicit flags as key -> YAML text, like {"data.index": "data/aihub"}.
+        flags: explicit flags, as key -> text, like {"data.index": "data/aihub"}.
         environ: variables; `KOVQA_OPTIM__LR=1e-5` means `optim.lr=1e-5`.
     """
     flags = flags or {}
@@ -80,7 +81,7 @@ def resolve(
     layers = [
         ("variable", variables(environ or {})),
         ("--set", list(sets)),
-        ("flag", [f"{key}={value}" for key, value in flags.items()]),
+        ("flag", [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flags.items()]),
     ]
     for origin, assignments in layers:
         of_profile = [a.removeprefix("profile.") for a in assignments if a.startswith("profile.")]

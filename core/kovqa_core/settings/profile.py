@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ class Profile(Settings):
     threads: int = Field(0, ge=0, description="CPU threads of one process; 0: cores / processes")
     precision: Literal["bf16", "fp32"] = "bf16"
     strategy: Literal["ddp"] = "ddp"
-    micro_batch: dict[str, int] = Field(
+    micro_batch: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {"default": 8}, description="examples one process can hold, by recipe name; `default` for the rest"
     )
     activation_checkpointing: bool = Field(False, description="compute activations twice to save memory")

@@ -59,7 +59,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
 )
-_NUMBER = r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?$"
+_NUMBER = r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), list("-+.0123456789"))
 
 
@@ -73,19 +73,27 @@ def parse(text: str, name: str) -> Document:
     Raises:
         SettingsError: not YAML, not a mapping, a double key, a key that is not text.
     """
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)  # refuses control characters already here
         node = loader.get_single_node()
+    except RecursionError:
+        raise SettingsError(f"{name}: nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise SettingsError(f"{place}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SettingsError(f"{place}: not valid YAML ({problem})") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if not isinstance(node, yaml.MappingNode):
         raise SettingsError(f"{name}: expected `key: value` lines")
     origin: dict[Path_, str] = {(): name}
-    return Document(_value(node, (), name, origin), origin)
+    try:
+        return Document(_value(node, (), name, origin), origin)
+    except RecursionError:  # an anchor that contains itself
+        raise SettingsError(f"{name}: nested too deeply") from None
 
 
 def _value(node: yaml.Node, path: Path_, name: str, origin: dict[Path_, str]) -> Any:
@@ -103,7 +111,12 @@ def _value(node: yaml.Node, path: Path_, name: str, origin: dict[Path_, str]) ->
         return values
     if isinstance(node, yaml.SequenceNode):
         return [_value(child, (*path, i), name, origin) for i, child in enumerate(node.value)]
-    return _scalar(node)
+    try:
+        return _scalar(node)
+    except (yaml.YAMLError, ValueError):
+        raise SettingsError(
+            f"{_place(node, name)}: '{node.value}' is no {node.tag.rsplit(':', 1)[-1]}"
+        ) from None
 
 
 def _scalar(node: yaml.Node) -> Any:
@@ -147,6 +160,7 @@ def override(document: Document, assignments: Iterable[str], origin: str) -> Doc
             if not isinstance(inside, dict):
                 raise SettingsError(f"{origin} {assignment}: '{step}' has no keys below it")
         inside[path[-1]] = value
+        places = {known: place for known, place in places.items() if known[: len(path)] != path}
         places[path] = f"{origin} {assignment}"
     return Document(values, places)
 
@@ -178,7 +192,9 @@ def build(kind: type[AnySettings], document: Document, at: Path_ = ()) -> AnySet
 
 
 def _explain(kind: type[Settings], document: Document, at: Path_, error: ValidationError) -> SettingsError:
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    # A misspelt key also leaves the right one missing: the misspelling is what to tell.
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     path = at + tuple(first["loc"])
     dotted = ".".join(str(step) for step in path)
     place = document.where(path)

@@ -135,9 +135,9 @@ class averaged:  # reads as a statement
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for name, parameter in self.model.named_parameters() if self.averages else ():
-            ours = self.averages[name]
-            self.averages[name], parameter.data = parameter.data, ours
+        averages = self.averages or {}
+        for name, parameter in self.model.named_parameters() if averages else ():
+            averages[name], parameter.data = parameter.data, averages[name]
 
 
 @torch.no_grad()

@@ -71,8 +71,8 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
     began, start = time.time(), t.state.step
     net = t.model
     if rank.world > 1:
-        ids = [device.index] if device.type == "cuda" else None
-        net = DistributedDataParallel(t.model, device_ids=ids, gradient_as_bucket_view=True)
+        gpu = [device.index] if device.type == "cuda" else None
+        net = DistributedDataParallel(t.model, device_ids=gpu, gradient_as_bucket_view=True)
     rows = len(t.index.split("train"))
     keys = micro_batches(run, rows, rank, t.state.step, t.length.total)
     loader = batches(

@@ -97,9 +97,9 @@ def _rows(folder: Path, names: dict[str, str], left_out: LeftOut) -> Iterator[tu
     keys = ("question_id", "image_id", "multiple_choice_answer")
     for row in _table(folder, "annotation", keys, "annotations"):
         id, image_id = str(row["question_id"]), nfc(str(row["image_id"]))
-        file = nfc(str(files.get(str(row["image_id"]), "")))
-        question = nfc(str(questions.get(id, ""))).strip()
-        answers = soft_labels([str(row["multiple_choice_answer"])])
+        file = nfc(_text(files.get(str(row["image_id"]))))
+        question = nfc(_text(questions.get(id))).strip()
+        answers = soft_labels([_text(row["multiple_choice_answer"])])
         image = names.get(file) or names.get(file.rsplit("/", 1)[-1])
         if not question:
             left_out.add("question missing", f"id {id}: {folder / 'question.json'}")
@@ -109,6 +109,11 @@ def _rows(folder: Path, names: dict[str, str], left_out: LeftOut) -> Iterator[tu
             left_out.add("picture missing", f"id {id}: {file or image_id}")
         else:
             yield Example(id, image, question, answers, nfc(folder.parent.name)), image_id
+
+
+def _text(value: object) -> str:
+    """A value of a label file as text; null is none."""
+    return "" if value is None else str(value)
 
 
 def _table(folder: Path, stem: str, keys: tuple[str, ...], name: str = "") -> list[dict[str, Any]]:

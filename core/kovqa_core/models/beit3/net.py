@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -214,7 +215,7 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """The class token after the last layer, [B, D]: what VQA reads, and no more work than that."""
         streams, mask, first = self.embed(image, tokens, padding, None)
-        *body, last = self.layers
+        *body, last = cast("list[Layer]", list(self.layers))
         for i, layer in enumerate(body):
             streams = self._run(layer, streams, mask, None if keep is None else keep[i], first)
         return last.class_token(streams, mask, None if keep is None else keep[-1]).squeeze(1)
@@ -251,8 +252,15 @@ class VqaNet(nn.Module):
         The original computes them, gives them gradients of exactly zero and lets weight decay
         shrink them; here they rest.
         """
-        last = self.encoder.layers[-1].text
-        dead = (last.inner_norm_attn, last.out, last.norm_ffn, last.fc1, last.inner_norm_ffn, last.fc2)
+        last = cast(Layer, self.encoder.layers[-1]).text
+        dead: tuple[nn.Module, ...] = (
+            last.inner_norm_attn,
+            last.out,
+            last.norm_ffn,
+            last.fc1,
+            last.inner_norm_ffn,
+            last.fc2,
+        )
         return [self.encoder.mask_token_embed, *(p for module in dead for p in module.parameters())]
 
     def pooled(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
@@ -74,13 +74,21 @@ class Tokenizer:
         return [BOS, *self.encode(text)[: longest - 2], EOS]
 
     def pieces(self, text: str) -> list[str]:
-        """The text as SentencePiece cuts it."""
-        return self._pieces.encode(text, out_type=str)
+        """The text as SentencePiece cuts it, special tokens whole."""
+        found: list[str] = []
+        for part in _SPLIT.split(text):
+            if part in _SPECIAL or part.endswith("<mask>"):
+                found.append(part.strip())
+            elif part:
+                found += self._pieces.encode(part, out_type=str)
+        return found
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; special tokens are left out."""
-        known: Sequence[int] = [i - 1 for i in ids if i > UNK and i < self.mask]
-        return self._pieces.decode(list(known))
+        text = self._pieces.decode([i - 1 for i in ids if UNK < i < self.mask]).strip()
+        for mark in ".?!,":
+            text = text.replace(f" {mark}", mark)
+        return text
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
