@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -68,6 +69,10 @@ def read_json(path: Path) -> Any:
 # ---------------------------------------------------------------------------------- writing
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+
+
 @contextlib.contextmanager
 def disk_errors(path: Path, kept: str = "") -> Iterator[None]:
     """Turn what a disk refuses into one clear error: full (exit 4), not writable (exit 2).
@@ -81,15 +86,15 @@ def disk_errors(path: Path, kept: str = "") -> Iterator[None]:
     except KovqaError:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in _FULL:
             raise disk_full(path, kept) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in _UNWRITABLE:
             raise SettingsError(
                 f"cannot write {path}: {error.strerror}", "choose another folder with -o"
             ) from None
         raise
     except Exception as error:  # safetensors and torch wrap the system's error in their own
-        if "No space left" in str(error) or "os error 28" in str(error):
+        if re.search(r"os error (27|28|122)\b|No space left", str(error)):
             raise disk_full(path, kept) from None
         raise
 

@@ -1,0 +1,40 @@
+"""The command line is small and closed: a new flag is a decision, not an accident."""
+
+from __future__ import annotations
+
+import re
+
+from tests.conftest import Kovqa
+
+FLAGS = {
+    "demo": "--output -o --pictures --seed --set",
+    "index": "--root --output -o --images --min-count --check --json --quiet -q",
+    "train": (
+        "--recipe -r --profile -p --data --tokenizer --output -o --resume --set --dry-run -n --json --quiet -q"
+    ),
+    "predict": "--image -i --question --input --images --output -o --model --batch --json --quiet -q",
+    "evaluate": "--index --json --quiet -q",
+    "tokenizer train": "--output -o --vocab-size --json --quiet -q",
+    "profiles": "--json --quiet -q",
+    "profiles show": "",
+    "recipes": "--json --quiet -q",
+    "recipes show": "",
+}
+
+
+def test_flags_are_a_closed_list(kovqa: Kovqa) -> None:
+    for name, flags in FLAGS.items():
+        shown = kovqa(*name.split(), "--help", COLUMNS="400").stdout
+        options = shown.split("Options:")[1].split("Commands:")[0]
+        found = {
+            flag
+            for line in options.splitlines()
+            for flag in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", line.strip().split("  ")[0])
+        }
+        assert found - {"--help", "-h"} == set(flags.split()), name
+
+
+def test_commands_are_a_closed_list(kovqa: Kovqa) -> None:
+    shown = kovqa("--help").stdout.split("Commands:")[1]
+    found = {line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line[2] != " "}
+    assert found == {name.split()[0] for name in FLAGS}
