@@ -33,7 +33,7 @@ def commands(folder: Path, sets: Sequence[str] = ()) -> list[tuple[str, list[str
     options = [word for assignment in sets for word in ("--set", assignment)]
     return [
         ("A Korean tokenizer, from the training questions",
-         ["tokenizer", "train", str(raw / "text.txt"), "-o", str(tokenizer), "--vocab-size", "600"]),
+         ["tokenizer", "train", str(raw / "text.txt"), "-o", str(tokenizer), "--vocab-size", "500"]),
         ("An index of the raw data",
          ["index", "aihub", "--root", str(raw), "-o", str(index)]),
         ("A small BEiT-3, from scratch",

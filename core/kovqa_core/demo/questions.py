@@ -16,11 +16,11 @@ from kovqa_core.demo.scenes import COLOURS, SHAPES, Scene, Thing
 from kovqa_core.demo.wordings import WORDINGS
 
 # Kinds that a model of a few hundred thousand weights does not learn in minutes: left out by default.
-SLOW_KINDS = ("세기", "관계", "방향")
+SLOW_KINDS = ("세기", "방향")
 KINDS: tuple[str, ...] = tuple(kind for kind in WORDINGS if kind not in SLOW_KINDS)
 YES, NO = "예", "아니요"
 COUNTS = ("한 개", "두 개", "세 개", "네 개", "다섯 개")
-SHORT_COLOURS = {"빨간색": "빨간", "파란색": "파란", "노란색": "노란", "검은색": "검은"}
+SHORT_COLOURS = {"노란색": "노란", "하얀색": "하얀"}
 SIDES = ("왼쪽", "오른쪽", "위쪽", "아래쪽")
 
 # particle pair -> (form after a final consonant, form after a vowel)
@@ -182,11 +182,13 @@ def _exists(scene: Scene, rng: random.Random) -> _Asked | None:
         answer = NO
     shapes = {s for s, _ in looks}
     colours = {c for _, c in looks}
-    names = [f"{_colour_word(colour, rng)} {shape}"]
+    names = []
     if answer == YES or shape not in shapes:
         names.append(shape)
     if answer == YES or colour not in colours:
         names.append(f"{_colour_word(colour, rng)} 도형")
+    if not names or rng.random() < 0.25:
+        names = [f"{_colour_word(colour, rng)} {shape}"]
     return _Asked({"a": rng.choice(names)}, answer)
 
 
@@ -253,9 +255,9 @@ def _bigger(scene: Scene, rng: random.Random) -> _Asked | None:
     first, second = rng.sample((large, small), 2)
     words = {"a": first.shape, "b": second.shape}
     if rng.random() < 0.5:
-        forms = {"is": "큰가요", "adj": "큰", "plain": "커", "polite": "커요", "formal": "큽니까"}
+        forms = {"is": "큰가요", "plain": "커", "polite": "커요", "formal": "큽니까", "whether": "큰지"}
         return _Asked(words | forms, large.shape)
-    forms = {"is": "작은가요", "adj": "작은", "plain": "작아", "polite": "작아요", "formal": "작습니까"}
+    forms = {"is": "작은가요", "plain": "작아", "polite": "작아요", "formal": "작습니까", "whether": "작은지"}
     return _Asked(words | forms, small.shape)
 
 

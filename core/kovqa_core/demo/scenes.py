@@ -21,30 +21,30 @@ GRID = 3  # cells along each side; a cell is one of the nine places a thing can 
 CELL = SIDE / GRID
 SHAPES = ("원", "삼각형", "사각형", "별", "하트")
 COLOURS: dict[str, Rgb] = {
-    "빨간색": (226, 44, 52),
-    "파란색": (36, 100, 222),
-    "초록색": (36, 160, 76),
-    "노란색": (252, 206, 36),
-    "보라색": (146, 70, 196),
-    "검은색": (38, 40, 48),
+    "분홍색": (255, 128, 150),
+    "하늘색": (128, 186, 255),
+    "연두색": (142, 246, 118),
+    "노란색": (255, 240, 112),
+    "보라색": (196, 128, 255),
+    "하얀색": (255, 255, 252),
 }
 REGIONS = (
     ("왼쪽 위", "위쪽", "오른쪽 위"),
     ("왼쪽", "가운데", "오른쪽"),
     ("왼쪽 아래", "아래쪽", "오른쪽 아래"),
 )
-# Light and close together: a small model that sees a 16-pixel patch as one vector has to find the
-# thing in it first, and every variation of the ground makes that slower to learn.
+# Chalk on slate: half-way between black and white is 0 to the model, so an empty patch says nothing, and
+# everything drawn is brighter than the ground. On light grounds the same model needs far more steps.
 BACKGROUNDS: tuple[Rgb, ...] = (
-    (243, 245, 248),
-    (248, 245, 240),
-    (242, 247, 243),
-    (248, 243, 245),
-    (245, 243, 249),
+    (125, 127, 130),
+    (129, 127, 124),
+    (124, 128, 126),
+    (128, 125, 128),
+    (126, 126, 131),
 )
 COUNT_WEIGHTS = (3, 3, 2, 1, 1)  # how often one, two, ... things: mostly few, which is quicker to learn
-SLACK = (5.0, 10.0)  # how far a large and a small thing may stray from the middle of its cell
-TURN = 9.0  # degrees
+SLACK = (3.0, 6.0)  # how far a large and a small thing may stray from the middle of its cell
+TURN = 7.0  # degrees
 SAMPLES = 4  # sub-pixels along each axis of one pixel
 
 
@@ -126,7 +126,7 @@ def _place(rng: random.Random, shape: str, colour: str, cell: int) -> Thing:
         large=large,
         x=round((column + 0.5) * CELL + rng.uniform(-slack, slack), 2),
         y=round((row + 0.5) * CELL + rng.uniform(-slack, slack), 2),
-        radius=round(rng.uniform(33.0, 36.0) if large else rng.uniform(18.0, 20.5), 2),
+        radius=round(rng.uniform(36.0, 38.0) if large else rng.uniform(23.5, 25.5), 2),
         turn=round(rng.uniform(-TURN, TURN), 1),
         fill=(red, green, blue),
     )
@@ -165,12 +165,12 @@ def _paint_thing(picture: Image.Image, thing: Thing, scale: float) -> None:
     drop = max(1, round(radius / 11))
     shadow = mask.filter(ImageFilter.BoxBlur(max(1, radius / 12))).point(_SHADOW)
     picture.paste((40, 44, 60), (corner[0] + drop // 2, corner[1] + drop), shadow)
-    picture.paste(_shift(thing.fill, -38), corner, mask)
+    picture.paste(_shift(thing.fill, -24), corner, mask)
     inner = _mask(thing.shape, centre, radius * 0.9, thing.turn, 2 * half)
     picture.paste(thing.fill, corner, inner)
 
 
-_SHADOW = [value * 70 // 255 for value in range(256)]
+_SHADOW = [value * 36 // 255 for value in range(256)]
 
 
 def _mask(shape: str, centre: tuple[float, float], radius: float, turn: float, size: int) -> Image.Image:

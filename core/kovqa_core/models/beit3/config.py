@@ -29,7 +29,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "tiny": Size(192, 6, 5, 768),
+    "tiny": Size(96, 6, 3, 384),
     "base": Size(768, 12, 12, 3072),
     "large": Size(1024, 16, 24, 4096),
 }
