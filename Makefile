@@ -22,6 +22,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed
 	$(BIN)/kovqa demo --output demo
+	@echo "look at demo/contact_sheet.png"
 
 test: $(VENV)/installed lint
 	$(BIN)/python -m pytest -n auto --dist loadgroup

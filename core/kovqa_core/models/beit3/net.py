@@ -112,7 +112,12 @@ class Layer(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Scaled dot-product attention -> [B, n, D]."""
-        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if q.is_cuda or q.dtype == torch.float32:
+            attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:  # torch's fused kernel for CPUs is slow in half precision: plain products are faster
+            scores = q * q.shape[-1] ** -0.5 @ k.mT
+            scores = scores if mask is None else scores.masked_fill(~mask, -math.inf)
+            attended = scores.softmax(-1) @ v
         return attended.transpose(1, 2).flatten(2)
 
 
