@@ -16,7 +16,7 @@ from kovqa_core.demo.scenes import COLOURS, SHAPES, Scene, Thing
 from kovqa_core.demo.wordings import WORDINGS
 
 # Kinds that a model of a few hundred thousand weights does not learn in minutes: left out by default.
-SLOW_KINDS = ("세기", "방향")
+SLOW_KINDS = ("세기", "관계", "방향")
 KINDS: tuple[str, ...] = tuple(kind for kind in WORDINGS if kind not in SLOW_KINDS)
 YES, NO = "예", "아니요"
 COUNTS = ("한 개", "두 개", "세 개", "네 개", "다섯 개")
