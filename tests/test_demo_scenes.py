@@ -26,7 +26,7 @@ def _asked(scene: Scene, kind: str, tries: int = 40, heldout: bool = False) -> l
 
 
 STAR_LEFT = Scene(
-    (_thing("별", "빨간색", 40, 40), _thing("원", "파란색", 210, 45, large=False)), (245, 245, 245)
+    (_thing("별", "분홍색", 40, 40), _thing("원", "하늘색", 210, 45, large=False)), (245, 245, 245)
 )
 
 
@@ -40,9 +40,9 @@ STAR_LEFT = Scene(
         ("별", "와/과", "별과"),
         ("하트", "와/과", "하트와"),
         ("별", "으로/로", "별로"),
-        ("빨간색", "으로/로", "빨간색으로"),
+        ("분홍색", "으로/로", "분홍색으로"),
         ("하트", "으로/로", "하트로"),
-        ("빨간색", "이에요/예요", "빨간색이에요"),
+        ("분홍색", "이에요/예요", "분홍색이에요"),
         ("하트", "이에요/예요", "하트예요"),
         ("7", "으로/로", "7로"),
         ("3", "이/가", "3이"),
@@ -80,8 +80,8 @@ def test_a_scene_and_its_picture_follow_from_the_seed() -> None:
 def test_paint_puts_the_colour_where_the_thing_is() -> None:
     picture = paint(STAR_LEFT)
     assert picture.size == (256, 256) and picture.mode == "RGB"
-    assert picture.getpixel((40, 40)) == COLOURS["빨간색"]
-    assert picture.getpixel((210, 45)) == COLOURS["파란색"]
+    assert picture.getpixel((40, 40)) == COLOURS["분홍색"]
+    assert picture.getpixel((210, 45)) == COLOURS["하늘색"]
     assert min(picture.getpixel((128, 200))) > 225  # type: ignore[type-var]
     assert paint(STAR_LEFT, 96).size == (96, 96)
     with pytest.raises(ValueError):
@@ -91,7 +91,7 @@ def test_paint_puts_the_colour_where_the_thing_is() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_is_drawn(shape: str) -> None:
     blank = paint(Scene((), (245, 245, 245)))
-    drawn = paint(Scene((_thing(shape, "검은색", 128, 128),), (245, 245, 245)))
+    drawn = paint(Scene((_thing(shape, "하얀색", 128, 128),), (245, 245, 245)))
     assert drawn.getpixel((128, 128)) != blank.getpixel((128, 128))
     assert drawn.getpixel((4, 4)) == blank.getpixel((4, 4))
 
@@ -100,12 +100,12 @@ def test_answers_are_true() -> None:
     assert {q.answer for q in _asked(STAR_LEFT, "개수")} == {COUNTS[1]}
     assert {q.answer for q in _asked(STAR_LEFT, "방향")} == {"왼쪽", "오른쪽"}
     for question in _asked(STAR_LEFT, "색깔"):
-        assert question.answer == ("빨간색" if "별" in question.question else "파란색")
+        assert question.answer == ("분홍색" if "별" in question.question else "하늘색")
     for question in _asked(STAR_LEFT, "위치"):
-        about_star = "별" in question.question or "빨간" in question.question
+        about_star = "별" in question.question or "분홍색" in question.question
         assert question.answer == ("왼쪽 위" if about_star else "오른쪽 위")
     for question in _asked(STAR_LEFT, "크기"):
-        about_star = "별" in question.question or "빨간" in question.question
+        about_star = "별" in question.question or "분홍색" in question.question
         assert question.answer == ("크다" if about_star else "작다")
     for question in _asked(STAR_LEFT, "비교"):
         bigger = "큰" in question.question or "커" in question.question or "큽" in question.question
@@ -113,7 +113,7 @@ def test_answers_are_true() -> None:
 
 
 def test_a_name_fits_one_thing_only() -> None:
-    twins = Scene((_thing("별", "빨간색", 40, 40), _thing("별", "파란색", 210, 45)), (245, 245, 245))
+    twins = Scene((_thing("별", "분홍색", 40, 40), _thing("별", "하늘색", 210, 45)), (245, 245, 245))
     assert not _asked(twins, "색깔")
     assert all("별" in q.question or "도형" in q.question for q in _asked(twins, "위치"))
     assert not any(q.question.startswith("별") for q in _asked(twins, "위치"))
@@ -194,8 +194,8 @@ def test_dataset_needs_pictures(tmp_path: Path) -> None:
 
 def test_wrap_breaks_between_words_and_cuts() -> None:
     font = _font(17)
-    lines = wrap("그림에 있는 빨간색 별은 어느 자리에 있나요?", font, 150, 4)
-    assert len(lines) > 1 and " ".join(lines) == "그림에 있는 빨간색 별은 어느 자리에 있나요?"
+    lines = wrap("그림에 있는 분홍색 별은 어느 자리에 있나요?", font, 150, 4)
+    assert len(lines) > 1 and " ".join(lines) == "그림에 있는 분홍색 별은 어느 자리에 있나요?"
     long = wrap("가" * 200, font, 150, 2)
     assert len(long) == 2 and long[1].endswith("…")
     assert all(font.getlength(line) <= 150 for line in lines + long)
@@ -206,7 +206,7 @@ def test_contact_sheet(tmp_path: Path) -> None:
     paint(STAR_LEFT, 64).save(tmp_path / "장면.png")
     Image.new("L", (30, 200)).save(tmp_path / "tall.png")
     rows = [
-        Row(tmp_path / "장면.png", "별은 무슨 색인가요?", "빨간색", "빨간색", 0.97),
+        Row(tmp_path / "장면.png", "별은 무슨 색인가요?", "분홍색", "분홍색", 0.97),
         Row(tmp_path / "tall.png", "무엇인가요? " * 60, "원", "별", float("nan")),
         Row(tmp_path / "없음.png", "어디?", "", "왼쪽", 7.0),
     ]

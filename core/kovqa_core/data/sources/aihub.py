@@ -73,7 +73,7 @@ def _is_validation(folder: Path) -> bool:
 def _split(folder: Path, image_id: str) -> str:
     if not _is_validation(folder):
         return "train"
-    return "val" if hashlib.sha256(image_id.encode()).digest()[0] < 128 else "test"
+    return "val" if hashlib.sha256(f"val/{image_id}".encode()).digest()[0] < 128 else "test"
 
 
 def _picture_names(images: Path) -> dict[str, str]:
