@@ -130,7 +130,7 @@ def _draw_header(sheet: Image.Image, lines: Sequence[str], rows: Sequence[Row]) 
         draw.text((MARGIN, top), line, INK, _font(26, bold=True), anchor="la")
         top += 34
     right = sum(row.right for row in rows)
-    note = f"{len(rows)}문항 중 {right}개 정답 · {100 * right / len(rows):.0f}%"
+    note = f"아래 {len(rows)}문항: 맞은 답 {right}개, 틀린 답 {len(rows) - right}개"
     draw.text((MARGIN, top + 6), note, QUIET, _font(15), anchor="la")
 
 

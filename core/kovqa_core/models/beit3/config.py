@@ -47,7 +47,9 @@ class Config(Settings):
     classes: int | None = Field(None, ge=1, description="answers; default: as the index has")
     tokenizer: str | None = Field(None, description="SentencePiece model; --tokenizer wins")
     weights: str | None = Field(None, description="published or own weights to start from")
-    fresh: tuple[str, ...] = Field((), description="parts newly initialised although weights are given")
+    fresh: tuple[Literal["pooler", "head"], ...] = Field(
+        (), description="parts newly initialised although weights are given"
+    )
     custom: Size | None = Field(None, description="sizes, with `size: custom`")
 
     @model_validator(mode="after")

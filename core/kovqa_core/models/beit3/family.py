@@ -220,10 +220,16 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, Processor, str]:
             f"use --set model.vocab={tokenizer.size}",
         )
     config = config.model_copy(update={"vocab": vocab, "classes": len(answers)})
-    model = Model(config, answers)
-    initialise(model.net, torch.Generator().manual_seed(recipe.seed))
-    note = "weights: newly initialised"
-    if config.weights is not None:
+    with torch.device("meta"):
+        model = Model(config, answers)
+    model.to_empty(device="cpu")  # every value is written once: drawn, or loaded
+    generator = torch.Generator().manual_seed(recipe.seed)
+    if config.weights is None:
+        initialise(model.net, generator)
+        note = "weights: newly initialised"
+    else:
+        for part in config.fresh:
+            initialise(model.net.get_submodule(part), generator)
         path = find_asset(config.weights, "weights", PUBLISHED)
         note = f"{path.name}: {load_original(model.net, read_weights(path), config.fresh, str(path))}"
     return model, Processor(config, tokenizer, answers, recipe.data), note

@@ -31,6 +31,29 @@ EPS = 1e-5  # of every LayerNorm
 Streams = list[Tensor]  # [picture [B, V, D], text [B, T, D]], or one of the two
 
 
+def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`functional.linear`, [..., in] -> [..., out], by the fastest way there is.
+
+    In fp32 on a CPU many rows at once go through a 1×1 convolution: torch hands convolutions to
+    oneDNN, linear layers to MKL, and on AMD's processors the former is twice as fast.
+    """
+    rows = x.numel() // x.shape[-1]
+    if x.device.type != "cpu" or x.dtype != torch.float32 or rows < 64 or torch.is_autocast_enabled("cpu"):
+        return functional.linear(x, weight, bias)
+    picture = x.reshape(1, rows, 1, -1).permute(0, 3, 1, 2)
+    return (
+        functional.conv2d(picture, weight[..., None, None], bias).permute(0, 2, 3, 1).view(*x.shape[:-1], -1)
+    )
+
+
+class Linear(nn.Linear):
+    """A linear layer by way of `product`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return product(x, self.weight, self.bias)
+
+
 class Branch(nn.Module):
     """One modality's weights of one layer."""
 
@@ -38,13 +61,13 @@ class Branch(nn.Module):
         super().__init__()
         width, ffn = size.embed_dim, size.ffn_dim
         self.norm_attn = nn.LayerNorm(width, EPS)
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width)
         self.inner_norm_attn = nn.LayerNorm(width, EPS)
-        self.out = nn.Linear(width, width)
+        self.out = Linear(width, width)
         self.norm_ffn = nn.LayerNorm(width, EPS)
-        self.fc1 = nn.Linear(width, ffn)
+        self.fc1 = Linear(width, ffn)
         self.inner_norm_ffn = nn.LayerNorm(ffn, EPS)
-        self.fc2 = nn.Linear(ffn, width)
+        self.fc2 = Linear(ffn, width)
 
     def after_attention(self, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         """Output projection and feed-forward part, each with its residual.
@@ -96,9 +119,9 @@ class Layer(nn.Module):
         width = streams[0].shape[-1]
         normed = [b.norm_attn(x) for b, x in zip(self.branches(streams, "vision"), streams, strict=True)]
         qkv = self.vision.qkv
-        query = functional.linear(normed[0][:, :1], qkv.weight[:width], qkv.bias[:width])
+        query = product(normed[0][:, :1], qkv.weight[:width], qkv.bias[:width])
         pairs = [
-            functional.linear(x, b.qkv.weight[width:], b.qkv.bias[width:])
+            product(x, b.qkv.weight[width:], b.qkv.bias[width:])
             for b, x in zip(self.branches(streams, "vision"), normed, strict=True)
         ]
         k, v = self._split(torch.cat(pairs, 1), 2)
@@ -139,7 +162,7 @@ class Encoder(nn.Module):
         self.text_embed = nn.Embedding(config.vocab, width)
         self.mask_token_embed = nn.Parameter(torch.zeros(1, 1, width))
         self.cls_token_embed = nn.Parameter(torch.zeros(1, 1, width))
-        self.patch_embed = nn.Linear(3 * config.patch**2, width)
+        self.patch_embed = Linear(3 * config.patch**2, width)
         self.vision_position_embed = nn.Parameter(torch.empty(config.patches + 1 + POSITION_OFFSET, width))
         self.text_position_embed = nn.Parameter(torch.empty(TEXT_POSITIONS, width))
         self.layers = nn.ModuleList(Layer(size) for _ in range(size.num_layers))
@@ -242,10 +265,10 @@ class VqaNet(nn.Module):
         if config.classes is None:
             raise ValueError("config.classes must be set before a VQA network is made")
         self.encoder = Encoder(config, final_norm=False)
-        self.pooler = nn.ModuleDict({"norm": nn.LayerNorm(width, EPS), "dense": nn.Linear(width, width)})
+        self.pooler = nn.ModuleDict({"norm": nn.LayerNorm(width, EPS), "dense": Linear(width, width)})
         self.head = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.LayerNorm(2 * width, EPS), nn.GELU(),
-            nn.Linear(2 * width, config.classes),
+            Linear(width, 2 * width), nn.LayerNorm(2 * width, EPS), nn.GELU(),
+            Linear(2 * width, config.classes),
         )  # fmt: skip
         self.drop_path = drop_path_rates(config.drop_path, config.sizes.num_layers)
         for parameter in self.unread():
