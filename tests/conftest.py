@@ -54,6 +54,12 @@ def sets(*assignments: str) -> list[str]:
     return [word for assignment in assignments for word in ("--set", assignment)]
 
 
+def training(small: Small, *assignments: str) -> list[object]:
+    """`train …` of a small model on the small data set, with some settings changed."""
+    files = ["--data", small.index, "--tokenizer", small.tokenizer]
+    return ["train", "-r", "tiny", "-p", "cpu", *files, *sets(*SMALL, *assignments)]
+
+
 def clean_env(**extra: str) -> dict[str, str]:
     """The environment without anything of kovqa or torchrun in it."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("KOVQA_", "PYTEST_", "TORCHELASTIC"))}
@@ -82,22 +88,14 @@ def kovqa(tmp_path: Path) -> Kovqa:
 def trained(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a few steps."""
     folder = tmp_path_factory.mktemp("run") / "r"
-    words = [
-        "train",
-        "-r",
-        "tiny",
-        "-p",
-        "cpu",
-        "--data",
-        small.index,
-        "--tokenizer",
-        small.tokenizer,
-        "-o",
-        folder,
-    ]
-    options = sets(*SMALL, "optim.steps=6", "eval.every_steps=6")
+    words = training(small, "optim.steps=6", "eval.every_steps=6")
     done = subprocess.run(
-        command([*words, *options]), env=clean_env(), capture_output=True, text=True, timeout=300, check=False
+        command([*words, "-o", folder]),
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return folder

@@ -15,7 +15,7 @@ import pytest
 import torch
 from kovqa_core.runs import pointed
 
-from tests.conftest import SMALL, Kovqa, Small, clean_env, command, sets
+from tests.conftest import Kovqa, Small, clean_env, command, sets, training
 
 
 def one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -30,10 +30,7 @@ def one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> 
 
 
 def train(small: Small, *extra: object) -> list[object]:
-    return [
-        "train", "-r", "tiny", "-p", "cpu", "--data", small.index, "--tokenizer", small.tokenizer,
-        *sets(*SMALL, "optim.steps=4", "eval.every_steps=4"), *extra,
-    ]  # fmt: skip
+    return [*training(small, "optim.steps=4", "eval.every_steps=4"), *extra]
 
 
 @pytest.fixture

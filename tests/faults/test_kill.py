@@ -16,31 +16,18 @@ from pathlib import Path
 import pytest
 from kovqa_core.runs import RESULT, pointed
 
-from tests.conftest import SMALL, Small, clean_env, command, sets
+from tests.conftest import Small, clean_env, command, training
 
 STEPS = 40
 VICTIMS = ("launcher", "rank", "all")
 
 
 def arguments(small: Small, folder: Path) -> list[str]:
-    words = [
-        "train",
-        "-r",
-        "tiny",
-        "-p",
-        "cpu",
-        "--data",
-        small.index,
-        "--tokenizer",
-        small.tokenizer,
-        "-o",
-        folder,
-    ]
-    options = sets(
-        *SMALL, f"optim.steps={STEPS}", "eval.every_steps=10", "save.every_steps=3", "data.augment=crop",
+    words = training(
+        small, f"optim.steps={STEPS}", "eval.every_steps=10", "save.every_steps=3", "data.augment=crop",
         "model.drop_path=0.2", "profile.processes_per_node=2",
     )  # fmt: skip
-    return command([*words, "--resume", *options])
+    return command([*words, "--resume", "-o", folder])
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from kovqa_core.train.log import read_log
 from safetensors.numpy import load_file
 
-from tests.conftest import SMALL, Kovqa, Small, clean_env, command, sets
+from tests.conftest import Kovqa, Small, clean_env, command, training
 
 
 def odd(small: Small, folder: Path) -> Small:
@@ -26,24 +26,11 @@ def odd(small: Small, folder: Path) -> Small:
 
 
 def run(kovqa: Kovqa, small: Small, folder: Path, *extra: str) -> Path:
-    words = [
-        "train",
-        "-r",
-        "tiny",
-        "-p",
-        "cpu",
-        "--data",
-        small.index,
-        "--tokenizer",
-        small.tokenizer,
-        "-o",
-        folder,
-    ]
-    options = sets(
-        *SMALL, "optim.steps=5", "eval.every_steps=5", "data.augment=crop", "model.drop_path=0.2",
+    words = training(
+        small, "optim.steps=5", "eval.every_steps=5", "data.augment=crop", "model.drop_path=0.2",
         f"data.images={small.root / 'images'}", *extra,
     )  # fmt: skip
-    done = kovqa(*words, *options)
+    done = kovqa(*words, "-o", folder)
     assert done.returncode == 0, done.stderr
     return folder
 
