@@ -72,12 +72,12 @@ def main() -> None:
             question = QUESTIONS[number % len(QUESTIONS)]
             examples.append(Example(str(number), f"{number}.jpg", question, {"예": 1.0}))
         (folder / "text.txt").write_text("\n".join(QUESTIONS * 5), encoding="utf-8")
-        train_tokenizer([folder / "text.txt"], folder / "spm.model", 60)
+        train_tokenizer([folder / "text.txt"], folder / "spm.model", 320)
         size = (folder / "0.jpg").stat().st_size / 1024
         print(f"JPEG photos of {asked.side} x {asked.side * 3 // 4} pixels, {size:.0f} kB, to {asked.image}")
         for name, (train, data) in PATHS.items():
             tokenizer = load_tokenizer(folder / "spm.model")
-            processor = Processor(Config(image=asked.image, classes=1, vocab=99), tokenizer, ["예"], data)
+            processor = Processor(Config(image=asked.image, classes=1, vocab=999), tokenizer, ["예"], data)
             processor._room = 0  # no picture is kept decoded: a real set does not fit
             print(
                 f"{name:34} {rate(processor, examples, folder, train, asked.seconds):7.0f} a second and core"
