@@ -18,13 +18,13 @@ from kovqa_core.runs import RESULT, pointed
 
 from tests.conftest import Small, clean_env, command, training
 
-STEPS = 40
+STEPS = 160  # enough for ten kills on a fast machine
 VICTIMS = ("launcher", "rank", "all")
 
 
 def arguments(small: Small, folder: Path) -> list[str]:
     words = training(
-        small, f"optim.steps={STEPS}", "eval.every_steps=10", "save.every_steps=3", "data.augment=crop",
+        small, f"optim.steps={STEPS}", "eval.every_steps=40", "save.every_steps=5", "data.augment=crop",
         "model.drop_path=0.2", "profile.processes_per_node=2",
     )  # fmt: skip
     return command([*words, "--resume", "-o", folder])
