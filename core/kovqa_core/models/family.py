@@ -64,7 +64,7 @@ class Model(Protocol):
     def answer(self, batch: Batch) -> list[Answer]:
         """One answer an example, in order."""
 
-    def prepare(self, activation_checkpointing: bool) -> None:
+    def prepare(self, activation_checkpointing: bool, compile: bool) -> None:
         """Settings of the machine that change no number."""
 
     @property

@@ -119,9 +119,7 @@ def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[],
         note = f"resumed from {last.name}"
     else:
         model, processor, note = family.new(recipe, index.answers())
-    model.to(device).train().prepare(run.profile.activation_checkpointing)
-    if run.profile.compile:
-        model.compile(dynamic=True)
+    model.to(device).train().prepare(run.profile.activation_checkpointing, run.profile.compile)
     averages = {n: p.detach().clone() for n, p in model.named_parameters()} if recipe.optim.ema else None
     optimizer = optim.make_optimizer(model, model, recipe.optim)
     state = checkpoint.resume(last, model, optimizer, averages) if last else checkpoint.State()

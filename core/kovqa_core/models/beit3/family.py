@@ -143,9 +143,12 @@ class Model(nn.Module):
         scores = torch.sigmoid(best.values).tolist()
         return [Answer(self.answers[i], s) for i, s in zip(best.indices.tolist(), scores, strict=True)]
 
-    def prepare(self, activation_checkpointing: bool) -> None:
-        """Memory for time, without changing a number."""
+    def prepare(self, activation_checkpointing: bool, compile: bool) -> None:
+        """Memory for time, and torch.compile of each layer (one compilation serves them all)."""
         self.net.encoder.activation_checkpointing = activation_checkpointing
+        if compile:
+            for layer in self.net.encoder.layers:
+                layer.compile()
 
     @property
     def depth(self) -> int:
