@@ -245,8 +245,10 @@ def _cmdline(process: Path) -> list[str]:
 def test_ctrl_c_leaves_a_complete_checkpoint(kovqa: Kovqa, small: Small, tmp_path: Path) -> None:
     words = command(train(small, "-o", tmp_path / "run", "--set", "optim.steps=100000"))
     process = subprocess.Popen(
-        words, env=clean_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        words, env=clean_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell starts background jobs deaf to Ctrl-C, and tests may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     log = tmp_path / "run" / "log.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (log.exists() and log.read_bytes().count(b"\n") > 3):
