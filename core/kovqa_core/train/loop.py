@@ -73,10 +73,10 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
     if rank.world > 1:
         gpu = [device.index] if device.type == "cuda" else None
         net = DistributedDataParallel(t.model, device_ids=gpu, gradient_as_bucket_view=True)
-    rows = len(t.index.split("train"))
-    keys = micro_batches(run, rows, rank, t.state.step, t.length.total)
+    split = t.index.split("train")
+    keys = micro_batches(run, len(split), rank, t.state.step, t.length.total)
     loader = batches(
-        keys, t.index.split("train"), t.index.images, t.processor, train=True, seed=run.recipe.seed,
+        keys, split, t.index.images, t.processor, train=True, seed=run.recipe.seed,
         workers=run.profile.loader_workers, pin=device.type == "cuda",
     )  # fmt: skip
     meter = Meter(t)
@@ -106,9 +106,9 @@ def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[],
     recipe = run.recipe
     images = Path(recipe.data.images) if recipe.data.images else None
     index = open_index(Path(recipe.data.index or ""), images)
-    length = optim.length(recipe.optim, len(index.split("train")))
+    rows = len(index.split("train"))
+    length = optim.length(recipe.optim, rows)
     if not length.per_epoch:
-        rows = len(index.split("train"))
         raise SettingsError(
             f"{index.folder} has {rows} training rows, fewer than one batch of {recipe.optim.global_batch}",
             f"use --set optim.global_batch={max(1, rows)} or less",
