@@ -19,10 +19,10 @@ def demo(
     """Draw scenes, train a tokenizer and a small BEiT-3 on them, answer held-out questions."""
     from kovqa_core.demo import journey
 
-    from kovqa_cli import show
+    from kovqa_cli import progress, show
 
-    with show.bar("drawing") as progress:
-        journey.draw(output, pictures, seed, progress)
+    with progress.bar("drawing") as told:
+        journey.draw(output, pictures, seed, told)
     for title, words in journey.commands(output, sets or []):
         show.note(f"\n# {title}\n$ {journey.shell(words)}")
         journey.run(words)

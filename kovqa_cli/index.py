@@ -32,9 +32,9 @@ def index(
     """Turn a raw data set into an index that training reads."""
     from kovqa_core.data.build import build_index
 
-    from kovqa_cli import show
+    from kovqa_cli import progress, show
 
     folder = output or Path("data") / source
-    with show.counter("rows read", quiet or json) as progress:
-        report = build_index(source, root, images, None if check else folder, min_count, progress)
+    with progress.counter("rows read", quiet or json) as told:
+        report = build_index(source, root, images, None if check else folder, min_count, told)
     show.index_report(report, folder, check, json, quiet)

@@ -33,7 +33,7 @@ def predict(
     """Answer one question about one picture, or every row of a table."""
     from kovqa_core.errors import SettingsError
 
-    from kovqa_cli import show
+    from kovqa_cli import progress, show
 
     one, many = image is not None and question is not None, input is not None and output is not None
     if one == many:
@@ -49,6 +49,6 @@ def predict(
         show.answer(answer, used, json, quiet)
         return
     assert input is not None and output is not None
-    with show.bar("answering", quiet or json) as progress:
-        rows, used = work.answer_table(input, images, output, model, batch, progress)
+    with progress.bar("answering", quiet or json) as told:
+        rows, used = work.answer_table(input, images, output, model, batch, told)
     show.predictions(output, rows, used, json, quiet)

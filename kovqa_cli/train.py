@@ -37,7 +37,7 @@ def train(
     """Train a model: plan it on paper, show the plan, start it, watch over it."""
     from kovqa_core import launch, planning
 
-    from kovqa_cli import show
+    from kovqa_cli import progress, show
 
     flags = {"data.index": data, "model.tokenizer": tokenizer}
     typed = {key: value for key, value in flags.items() if value is not None}
@@ -50,7 +50,7 @@ def train(
         show.command(plan, json)
         return
     try:
-        with show.training(quiet or json) as on_event:
+        with progress.training(quiet or json) as on_event:
             launch.start(plan.launch, on_event)
     except (KeyboardInterrupt, SystemExit):
         show.interrupted(plan.run)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from kovqa_core.data.example import Example
-from kovqa_core.data.index import LeftOut, open_index, write_index
+from kovqa_core.data.index import LeftOut, Options, Piece, open_index, write_index
 from kovqa_core.data.sources import aihub
 from kovqa_core.errors import DataError
 
@@ -24,7 +24,11 @@ def nfd(text: str) -> str:
 def read(root: Path) -> tuple[list[tuple[str, Example]], LeftOut]:
     """All rows, and what was left out."""
     left_out = LeftOut()
-    return list(aihub.read(root, aihub.pictures(root), left_out)), left_out
+    return [row for piece in pieces(root) for row in piece.read(left_out)], left_out
+
+
+def pieces(root: Path) -> list[Piece]:
+    return aihub.pieces(root, aihub.pictures(root), Options())
 
 
 def pictures_of(root: Path, rows: list[Row]) -> Path:
@@ -236,7 +240,7 @@ def test_a_folder_that_is_neither_training_nor_validation_is_refused(tmp_path: P
 
 
 def index(root: Path, folder: Path, **options: Any) -> dict[str, Any]:
-    return write_index(aihub.read, "aihub", root, aihub.pictures(root), folder, **options)
+    return write_index(pieces(root), "aihub", root, aihub.pictures(root), folder, **options)
 
 
 def test_an_index_of_the_tree_finds_its_pictures(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from kovqa_core.data.example import Example
-from kovqa_core.data.index import LeftOut, Rows, Split, open_index, write_index
+from kovqa_core.data.index import LeftOut, Piece, Rows, Split, open_index, write_index
 from kovqa_core.errors import DataError, SettingsError
 
 
@@ -25,10 +25,10 @@ def write(root: Path, rows: Iterable[tuple[str, Example]], **options: Any) -> di
     """Write rows as the index `root/index` of pictures in `root/images`."""
     (root / "images").mkdir(exist_ok=True)
 
-    def source(_root: Path, _images: Path, _left_out: LeftOut) -> Rows:
+    def read(_left_out: LeftOut) -> Rows:
         yield from rows
 
-    return write_index(source, "made", root, root / "images", root / "index", **options)
+    return write_index([Piece(read)], "made", root, root / "images", root / "index", **options)
 
 
 def some(answers: str, split: str = "train", first: int = 0) -> list[tuple[str, Example]]:

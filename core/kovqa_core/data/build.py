@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.data.index import write_index
+from kovqa_core.data.index import Options, write_index
 from kovqa_core.data.sources import SOURCES
 from kovqa_core.errors import DataError, unknown
 
@@ -20,6 +20,7 @@ def build_index(
     folder: Path | None,
     min_count: int | None = None,
     progress: Callable[[int], None] | None = None,
+    options: Options | None = None,
 ) -> dict[str, Any]:
     """Write the index of a raw data set; the report that stands in its `index.json`.
 
@@ -30,6 +31,7 @@ def build_index(
         folder: index folder; None: only check, keep nothing.
         min_count: see `write_index`.
         progress: called with the rows read so far.
+        options: what else the user said about the data set.
     """
     if source not in SOURCES:
         raise unknown("data set", source, SOURCES)
@@ -39,9 +41,12 @@ def build_index(
     pictures = (images or module.pictures(root)).resolve()
     if not pictures.is_dir():
         raise DataError(f"no folder {pictures}", "check --images")
+    pieces = module.pieces(root.resolve(), pictures, options or Options())
+    if min_count is None:
+        min_count = getattr(module, "MIN_COUNT", None)
     if folder is not None:
-        return write_index(module.read, source, root.resolve(), pictures, folder, min_count, progress)
+        return write_index(pieces, source, root.resolve(), pictures, folder, min_count, progress)
     with tempfile.TemporaryDirectory() as scratch:
         return write_index(
-            module.read, source, root.resolve(), pictures, Path(scratch) / "index", min_count, progress
+            pieces, source, root.resolve(), pictures, Path(scratch) / "index", min_count, progress
         )

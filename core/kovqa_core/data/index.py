@@ -9,10 +9,11 @@ what was left out and why).
 from __future__ import annotations
 
 import hashlib
+import itertools
 import mmap
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,37 @@ class LeftOut:
 
 
 Rows = Iterator[tuple[str, Example]]  # (split, example)
-Source = Callable[[Path, Path, LeftOut], Rows]  # (root, pictures' folder, left out) -> rows
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a raw data set that can be read beside the others, in a process of its own.
+
+    Attributes:
+        read: gives the part's rows and notes those left out; must survive pickling, so it is a
+            function of a module or a `functools.partial` of one.
+        size: bytes to read, which tells whether several processes pay.
+    """
+
+    read: Callable[[LeftOut], Rows]
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may say about a raw data set beside where it lies.
+
+    Attributes:
+        columns: our name of a column -> the table's (`table`).
+        language: "ko" or "en", where the set holds both (`nia`).
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    language: str = "ko"
 
 
 def write_index(
-    source: Source,
+    pieces: Sequence[Piece],
     name: str,
     root: Path,
     images: Path,
@@ -59,7 +86,7 @@ def write_index(
     """Write the index of a raw data set; returns what stands in `index.json`.
 
     Args:
-        source: reads the data set (`data/sources`).
+        pieces: the data set's parts, in the order their rows shall have (`data/sources`).
         name: the source's name.
         root: folder of the raw data.
         images: folder the examples' picture paths start from.
@@ -78,7 +105,8 @@ def write_index(
     left_out, report = LeftOut(), {}
 
     def fill(part: Path) -> None:
-        report.update(_write(part, source(root, images, left_out), left_out, min_count, progress))
+        rows = itertools.chain.from_iterable(piece.read(left_out) for piece in pieces)
+        report.update(_write(part, rows, left_out, min_count, progress))
         report.update(source=name, root=str(root), images=os.path.relpath(images, folder.resolve()))
         write_json(part / "index.json", {"schema": SCHEMA, **report})
 

@@ -1,3 +1,8 @@
-"""The table of data sets: name -> module with `read(root, images, left_out)` and `pictures(root)`."""
+"""The table of data sets: name -> module.
+
+A module offers `pictures(root)`, where the pictures lie when nothing else is said, and
+`pieces(root, images, options)`, the parts its rows are read from (`data.index.Piece`); it may
+state `MIN_COUNT`, how often an answer must be seen to become a class.
+"""
 
 SOURCES = {"aihub": "kovqa_core.data.sources.aihub"}

@@ -17,12 +17,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.index import LeftOut, Rows
+from kovqa_core.data.index import LeftOut, Options, Piece, Rows
 from kovqa_core.errors import DataError
 from kovqa_core.files import nfc, read_json
 
@@ -34,24 +35,27 @@ def pictures(root: Path) -> Path:
     return root / "images" if (root / "images").is_dir() else root
 
 
-def read(root: Path, images: Path, left_out: LeftOut) -> Rows:
-    """All rows of a label tree, sorted by split, category and level.
+def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
+    """One piece a level folder, sorted by split, category and level.
 
     Raises:
-        DataError: no label files, a label file that is broken or lacks a key.
+        DataError: no label files; later: one that is broken or lacks a key.
     """
     folders = sorted((path.parent for path in root.rglob("annotation.json")), key=_order)
     if not folders:
         raise DataError(f"no annotation.json below {root}", "unpack AI-Hub's label archives there")
     names = _picture_names(images)
     seen: set[str] = set()
-    for folder in folders:
-        for example, image_id in _rows(folder, names, left_out):
-            if example.id in seen:
-                left_out.add("question id appears twice", f"id {example.id}: {folder}")
-                continue
-            seen.add(example.id)
-            yield _split(folder, image_id), example
+    return [Piece(partial(_read, folder, names, seen)) for folder in folders]
+
+
+def _read(folder: Path, names: dict[str, str], seen: set[str], left_out: LeftOut) -> Rows:
+    for example, image_id in _rows(folder, names, left_out):
+        if example.id in seen:
+            left_out.add("question id appears twice", f"id {example.id}: {folder}")
+            continue
+        seen.add(example.id)
+        yield _split(folder, image_id), example
 
 
 def _order(folder: Path) -> tuple[bool, str, int, str]:

@@ -1,0 +1,93 @@
+"""How far a command is: bars with rate and time left, on stderr, only where somebody watches."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from kovqa_cli.show import console, note, span
+
+
+def watched() -> bool:
+    """Does somebody look at stderr?"""
+    return sys.stderr.isatty() and os.environ.get("CI", "") in ("", "false")
+
+
+@contextlib.contextmanager
+def bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left, fed with (done, total); silent where nobody watches."""
+    if quiet or not watched():
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def counter(what: str, quiet: bool = False) -> Iterator[Callable[[int], None] | None]:
+    """A running count where the total is unknown."""
+    if quiet or not watched():
+        yield None
+        return
+    with console(stderr=True).status(what) as status:
+        began = time.monotonic()
+        yield lambda n: status.update(f"{n:,} {what} · {n / (time.monotonic() - began):,.0f}/s")
+
+
+@contextlib.contextmanager
+def training(quiet: bool = False) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Shows a run's events: a progress line with rate and time left, a line for what should stay."""
+    if quiet:
+        yield lambda event: None
+        return
+    if not watched():
+        yield _plain_event
+        return
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=None),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}  {task.fields[detail]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=1, detail="")
+
+        def on_event(event: Mapping[str, Any]) -> None:
+            if event["kind"] == "progress" and "left" in event:
+                detail = (
+                    f"loss {event['loss']:.4f}  {event['rate']:,.0f} examples/s  {span(event['left'])} left"
+                )
+                progress.update(
+                    task, description="training", completed=event["step"], total=event["total"], detail=detail
+                )
+            elif event["kind"] == "progress":
+                progress.update(
+                    task, description=event["doing"], completed=event["done"], total=event["of"], detail=""
+                )
+            elif event["kind"] != "train":
+                _plain_event(event)
+
+        yield on_event
+
+
+def _plain_event(event: Mapping[str, Any]) -> None:
+    kind, step = event["kind"], event.get("step", 0)
+    if kind == "start":
+        note(f"step {step} of {event['total']}: {event['note']}")
+    elif kind == "train":
+        note(
+            f"step {step}: loss {event['loss']:.4f}, rate {event['lr']:.2e}, "
+            f"{event['examples_per_second']:,.0f} examples/s"
+        )
+    elif kind == "eval":
+        note(
+            f"step {step}: score {event['score']:.2%} on {event['rows']:,} questions, best {event['best']:.2%}"
+        )
