@@ -30,12 +30,13 @@ LIGHT_NAMES = re.compile(r"kovqa_core\.models(\.FAMILIES|\.\w+\.config(\.\w+)?)?
 
 # Room (folder or file of kovqa_core) -> the rooms it may import, besides itself. In this order,
 # every room imports only rooms above it.
-GROUND = {"errors", "files", "paths"}
+GROUND = {"errors", "files", "paths", "processes"}
 SETTINGS = {*GROUND, "settings"}
 FLOORS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "paths": {"errors"},
+    "processes": {"errors"},
     "settings": GROUND,
     "data": GROUND,
     "results": {*GROUND, "data"},

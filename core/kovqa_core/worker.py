@@ -26,18 +26,6 @@ def check_identity() -> None:
         sys.exit(f"kovqa: the engine in {found} is not the one in {HERE}; unset PYTHONPATH and try again")
 
 
-def die_with_parent() -> None:
-    """End when torchrun is gone: a killed launcher must not leave a run training on its own."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(143)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main(run_file: Path) -> int:
     """Train the run of a `run.yaml`; the exit code."""
     from kovqa_core.errors import KovqaError
@@ -124,5 +112,7 @@ def _tell(path: Path, kind: str, message: str, detail: str, rank: int) -> None:
 
 if __name__ == "__main__":
     check_identity()
+    from kovqa_core.processes import die_with_parent
+
     die_with_parent()
     sys.exit(main(Path(sys.argv[1])))

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from kovqa_core.data.example import Example
-from kovqa_core.data.index import LeftOut, Piece, Rows, Split, open_index, write_index
+from kovqa_core.data.index import Split, open_index
+from kovqa_core.data.pieces import LeftOut, Piece, Rows
+from kovqa_core.data.writing import write_index
 from kovqa_core.errors import DataError, SettingsError
 
 
@@ -82,6 +84,27 @@ def test_rare_answers_are_no_classes_and_their_training_rows_are_dropped(tmp_pat
         "answers.txt", "index.json", "test.jsonl", "test.offsets", "train.jsonl", "train.offsets",
         "val.jsonl", "val.offsets",
     ]  # fmt: skip
+
+
+def test_of_an_id_that_appears_twice_in_a_split_the_first_row_is_kept(tmp_path: Path) -> None:
+    rows = [
+        ("train", example(1, "예")),
+        ("train", example(2)),
+        ("train", example(1, "아니요")),
+        ("val", example(1)),
+    ]
+    report = write(tmp_path, rows)
+    assert [(e.id, dict(e.answers)) for e in Split(tmp_path / "index" / "train.jsonl")] == [
+        ("id1", {"예": 1.0}), ("id2", {"예": 1.0}),
+    ]  # fmt: skip
+    assert report["rows"] == {"train": 2, "val": 1, "test": 0}
+    assert report["left_out_rows"] == {"question id appears twice": ["id id1: 무엇인가요?"]}
+
+
+def test_ids_of_equal_checksum_are_told_apart(tmp_path: Path) -> None:
+    """ "plumless" and "buckeroo" have the same CRC-32."""
+    twins = [Example(id, "사진.jpg", "무엇인가요?", {"예": 1.0}) for id in ("plumless", "buckeroo")]
+    assert write(tmp_path, [("train", e) for e in twins])["rows"]["train"] == 2
 
 
 def test_a_small_index_keeps_every_answer(tmp_path: Path) -> None:

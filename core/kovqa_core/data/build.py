@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.data.index import Options, write_index
+from kovqa_core.data.pieces import Options
 from kovqa_core.data.sources import SOURCES
+from kovqa_core.data.writing import write_index
 from kovqa_core.errors import DataError, unknown
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from kovqa_core.errors import DataError
 
+_quoted = json.encoder.encode_basestring  # json.dumps of a text, without its overhead
+
 
 @dataclass(frozen=True)
 class Example:
@@ -30,7 +32,11 @@ class Example:
 
     def line(self) -> str:
         """The example as one JSON line, without the line end."""
-        return json.dumps(vars(self), ensure_ascii=False)
+        answers = ", ".join(f"{_quoted(answer)}: {score!r}" for answer, score in self.answers.items())
+        return (
+            f'{{"id": {_quoted(self.id)}, "image": {_quoted(self.image)}, "question": '
+            f'{_quoted(self.question)}, "answers": {{{answers}}}, "kind": {_quoted(self.kind)}}}'
+        )
 
 
 def parse_example(line: str | bytes, where: str) -> Example:

@@ -14,8 +14,8 @@ Registered users in Korea fetch it from AI-Hub; it may not be passed on.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,11 @@ from typing import Any
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.index import LeftOut, Options, Piece, Rows
+from kovqa_core.data.pictures import find_picture
+from kovqa_core.data.pieces import LeftOut, Options, Piece, Rows
+from kovqa_core.data.records import records
 from kovqa_core.errors import DataError
-from kovqa_core.files import nfc, read_json
+from kovqa_core.files import nfc
 
 _LEVELS = "상중하"
 
@@ -44,18 +46,11 @@ def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
     folders = sorted((path.parent for path in root.rglob("annotation.json")), key=_order)
     if not folders:
         raise DataError(f"no annotation.json below {root}", "unpack AI-Hub's label archives there")
-    names = _picture_names(images)
-    seen: set[str] = set()
-    return [Piece(partial(_read, folder, names, seen)) for folder in folders]
+    return [Piece(partial(_read, folder, images), _size(folder)) for folder in folders]
 
 
-def _read(folder: Path, names: dict[str, str], seen: set[str], left_out: LeftOut) -> Rows:
-    for example, image_id in _rows(folder, names, left_out):
-        if example.id in seen:
-            left_out.add("question id appears twice", f"id {example.id}: {folder}")
-            continue
-        seen.add(example.id)
-        yield _split(folder, image_id), example
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.json"))
 
 
 def _order(folder: Path) -> tuple[bool, str, int, str]:
@@ -74,61 +69,63 @@ def _is_validation(folder: Path) -> bool:
     raise DataError(f"{folder}: neither 'train' nor 'valid' in its path", "keep AI-Hub's folder names")
 
 
-def _split(folder: Path, image_id: str) -> str:
-    if not _is_validation(folder):
+def _split(validation: bool, image_id: str) -> str:
+    if not validation:
         return "train"
     return "val" if hashlib.sha256(f"val/{image_id}".encode()).digest()[0] < 128 else "test"
 
 
-def _picture_names(images: Path) -> dict[str, str]:
-    """NFC path, and NFC bare name, of every file -> its path on this disk, relative to `images`."""
-    found: dict[str, str] = {}
-    for folder, _, files in sorted(os.walk(images)):
-        for file in sorted(files):
-            relative = Path(folder, file).relative_to(images).as_posix()
-            found.setdefault(nfc(file), relative)
-            found[nfc(relative)] = relative
+def _read(folder: Path, images: Path, left_out: LeftOut) -> Rows:
+    """The rows of one level folder, in the order of its annotations."""
+    kind, validation = nfc(folder.parent.name), _is_validation(folder)
+    pictures = _pictures(folder, images)
+    keys = ("question_id", "image_id", "multiple_choice_answer")
+    for row, question in _joined(
+        records(folder / "annotation.json", "annotations", keys),
+        records(folder / "question.json", "questions", ("question_id", "question")),
+    ):
+        id, image_id = str(row["question_id"]), str(row["image_id"])
+        image, file = pictures.get(image_id, (None, ""))
+        answer = _answer(_text(row["multiple_choice_answer"]))
+        if not question:
+            left_out.add("question missing", f"id {id}: {folder / 'question.json'}")
+        elif not answer:
+            left_out.add("answer empty", f"id {id}: {folder / 'annotation.json'}")
+        elif image is None:
+            left_out.add("picture missing", f"id {id}: {file or nfc(image_id)}")
+        else:
+            yield _split(validation, nfc(image_id)), Example(id, image, question, answer, kind)
+
+
+def _pictures(folder: Path, images: Path) -> dict[str, tuple[str | None, str]]:
+    """Image id -> the picture's path, if it is there, and the name the labels give it."""
+    found = {}
+    for row in records(folder / "images.json", "images", ("image_id", "image")):
+        name = nfc(_text(row["image"]))
+        found[str(row["image_id"])] = (find_picture(images, name), name)
     return found
 
 
-def _rows(folder: Path, names: dict[str, str], left_out: LeftOut) -> Iterator[tuple[Example, str]]:
-    """Examples of one level folder, with their image ids."""
-    files = {str(r["image_id"]): r["image"] for r in _table(folder, "images", ("image_id", "image"))}
-    questions = {
-        str(r["question_id"]): r["question"]
-        for r in _table(folder, "question", ("question_id", "question"), "questions")
-    }
-    keys = ("question_id", "image_id", "multiple_choice_answer")
-    for row in _table(folder, "annotation", keys, "annotations"):
-        id, image_id = str(row["question_id"]), nfc(str(row["image_id"]))
-        file = nfc(_text(files.get(str(row["image_id"]))))
-        question = nfc(_text(questions.get(id))).strip()
-        answers = soft_labels([_text(row["multiple_choice_answer"])])
-        image = names.get(file) or names.get(file.rsplit("/", 1)[-1])
-        if not question:
-            left_out.add("question missing", f"id {id}: {folder / 'question.json'}")
-        elif not answers:
-            left_out.add("answer empty", f"id {id}: {folder / 'annotation.json'}")
-        elif not file or image is None:
-            left_out.add("picture missing", f"id {id}: {file or image_id}")
-        else:
-            yield Example(id, image, question, answers, nfc(folder.parent.name)), image_id
+def _joined(
+    annotations: Iterator[dict[str, Any]], questions: Iterator[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Every annotation with its question, "" when it has none.
+
+    The two files mostly have one order, so that few questions wait for their annotation.
+    """
+    waiting: dict[str, str] = {}
+    for row in annotations:
+        id = str(row["question_id"])
+        while id not in waiting and (question := next(questions, None)) is not None:
+            waiting[str(question["question_id"])] = nfc(_text(question["question"])).strip()
+        yield row, waiting.pop(id, "")
+
+
+@functools.lru_cache(maxsize=1 << 16)  # few answers make up most rows
+def _answer(text: str) -> dict[str, float]:
+    return soft_labels([text])
 
 
 def _text(value: object) -> str:
     """A value of a label file as text; null is none."""
     return "" if value is None else str(value)
-
-
-def _table(folder: Path, stem: str, keys: tuple[str, ...], name: str = "") -> list[dict[str, Any]]:
-    """The list of records in one of the three files, every record checked for its keys."""
-    path = folder / f"{stem}.json"
-    content = read_json(path)
-    rows = content.get(name or stem) if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        raise DataError(f"{path}: no list '{name or stem}'", "fetch or unpack it again")
-    for number, row in enumerate(rows):
-        lacking = [key for key in keys if not isinstance(row, dict) or key not in row]
-        if lacking:
-            raise DataError(f"{path}: record {number + 1} lacks '{lacking[0]}'", "fetch or unpack it again")
-    return rows

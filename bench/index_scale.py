@@ -1,0 +1,216 @@
+"""How `kovqa index aihub` grows: trees of 250 k, 1 M and 7.5 M questions, the last of AI-Hub 104's size.
+
+    python bench/index_scale.py [--rows 250000 1000000 7500000] [--original 250000]
+
+Every tree is made in a scratch folder (7.5 million questions: 2 GB and 1.35 million empty
+pictures), indexed by the real command, and opened as training does. Memory is the sum over all
+processes of the command, sampled; the file cache is not counted.
+
+`--original N` also runs the original's way on N questions, on the same tree: everything read into
+memory, every question through transformers' slow tokenizer of that time (transformers 4.35.2 in
+this Python environment) or, where that is not installed, through sentencepiece itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PICTURES, CATEGORIES = 0.18, 20  # pictures a question; categories, three levels each
+NOUNS = [
+    "신호등", "자동차", "강아지", "고양이", "건물", "나무", "사람", "모자", "가방", "의자", "책상", "그릇",
+    "사과", "딸기", "우산", "자전거", "간판", "창문", "시계", "신발",
+]  # fmt: skip
+FORMS = [
+    "사진 속 {}의 색깔은 무엇인가요?", "{}은 몇 개 있나요?", "사진에 {}이 보이나요?",
+    "{} 옆에 있는 물건의 이름은 무엇인가요?", "사진 왼쪽에 있는 {}은 무엇으로 만들어졌나요?",
+]  # fmt: skip
+ANSWERS = [
+    "예", "아니요", "빨간색", "주황색", "노란색", "초록색", "파란색", "흰색", "검은색", "1", "2", "3", "4", "5",
+    "유리", "목재", "왼쪽", "오른쪽", "실내", "형광등",
+]  # fmt: skip
+
+
+def make_tree(root: Path, rows: int) -> None:
+    """A label tree in AI-Hub 104's layout, with empty pictures in one folder."""
+    (root / "images").mkdir(parents=True)
+    random.seed(104)
+    number, each = 0, rows // (CATEGORIES * 3)
+    for category in range(CATEGORIES):
+        for level in "상중하":
+            for split, part in (("train", each - each // 10), ("validate", each // 10)):
+                top = "train_labels" if split == "train" else "valid_labels"
+                name = f"분류{category:02}"
+                folder = root / "labels" / top / name / f"{level}_{split}_{name}"
+                folder.mkdir(parents=True)
+                _fill(root, folder, number, part)
+                number += part
+
+
+def _fill(root: Path, folder: Path, first: int, rows: int) -> None:
+    pictures = [f"{folder.name}_{n:07}.jpg" for n in range(max(1, int(rows * PICTURES)))]
+    for name in pictures:
+        (root / "images" / name).touch()
+    kind = folder.parent.name
+    _dump(folder / "images.json", "images", (
+        f'{{"image_id": "{name[:-4]}", "image": "{name}", "category": "{kind}"}}' for name in pictures
+    ))  # fmt: skip
+    ids = [f"{first + n:010}" for n in range(rows)]
+    shown = [pictures[n % len(pictures)][:-4] for n in range(rows)]
+    _dump(folder / "question.json", "questions", (
+        f'{{"question_id": "{id}", "image_id": "{image}", '
+        f'"question": "{random.choice(FORMS).format(random.choice(NOUNS))}"}}'
+        for id, image in zip(ids, shown, strict=True)
+    ))  # fmt: skip
+    _dump(folder / "annotation.json", "annotations", (
+        f'{{"question_id": "{id}", "image_id": "{image}", "multiple_choice_answer": '
+        f'"{_answer()}", "answer_confidence": "yes"}}'
+        for id, image in zip(ids, shown, strict=True)
+    ))  # fmt: skip
+
+
+def _answer() -> str:
+    """Mostly few answers, with a long tail as real ones have."""
+    if random.random() < 0.9:
+        return random.choice(ANSWERS)
+    return f"{random.choice(NOUNS)} {int(random.paretovariate(0.6)) % 20000}"
+
+
+def _dump(path: Path, name: str, records) -> None:  # type: ignore[no-untyped-def]
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(f'{{"{name}": [\n')
+        for number, record in enumerate(records):
+            stream.write(",\n" if number else "")
+            stream.write(record)
+        stream.write("\n]}\n")
+
+
+def measured(words: list[str]) -> tuple[float, int, str]:
+    """Seconds, most bytes in memory over all processes, stdout of a command."""
+    began = time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    most = 0
+    while process.poll() is None:
+        most = max(most, sum(map(_private, _family(process.pid))))
+        time.sleep(0.1)
+    if process.returncode:
+        sys.exit(f"{words} ended with {process.returncode}")
+    assert process.stdout
+    return time.perf_counter() - began, most, process.stdout.read()
+
+
+def _family(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(each for child in children for each in _family(int(child)))]
+
+
+def _private(pid: int) -> int:
+    """Bytes of a process: its own, and its share of what several have."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+OPEN = """
+import json, os, sys, time
+from pathlib import Path
+def rss(): return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+from kovqa_core.data.index import open_index
+began = time.perf_counter()
+index = open_index(Path(sys.argv[1]))
+train, answers = index.split("train"), index.answers()
+import random
+random.seed(1)
+rows = [train[random.randrange(len(train))] for _ in range(10)]
+opened = time.perf_counter() - began
+print(json.dumps({"seconds": opened, "rss": rss(), "rows": len(train), "answers": len(answers)}))
+"""
+
+ORIGINAL = """
+import json, sys
+from pathlib import Path
+root, model = Path(sys.argv[1]), sys.argv[2]
+try:
+    from transformers import XLMRobertaTokenizer
+    tokenizer = XLMRobertaTokenizer(model)
+    encode = lambda text: tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text))
+    name = "transformers' slow tokenizer"
+except ImportError:
+    import sentencepiece
+    encode = sentencepiece.SentencePieceProcessor(model_file=model).encode
+    name = "sentencepiece"
+rows, counts = [], {}
+for folder in sorted(root.glob("labels/*/*/*")):
+    read = lambda stem, key: json.loads((folder / f"{stem}.json").read_text("utf-8"))[key]
+    images = {r["image_id"]: r["image"] for r in read("images", "images")}
+    questions = {r["question_id"]: r["question"] for r in read("question", "questions")}
+    for r in read("annotation", "annotations"):
+        answer = r["multiple_choice_answer"]
+        counts[answer] = counts.get(answer, 0) + 1
+        rows.append((images[r["image_id"]], encode(questions[r["question_id"]]), answer, r["question_id"]))
+classes = {answer: n for n, answer in enumerate(a for a, c in counts.items() if c >= 5)}
+with open(root / "original.json", "w", encoding="utf-8") as stream:
+    for image, ids, answer, id in rows:
+        if answer in classes:
+            row = {"image_path": image, "text_segment": ids, "labels": [classes[answer]], "scores": [1.0], "qid": id}
+            stream.write(json.dumps(row) + "\\n")
+print(name)
+"""
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000, 7_500_000])
+    parser.add_argument("--original", type=int, default=250_000, help="questions for the original's way")
+    parser.add_argument("--tokenizer", type=Path, help="SentencePiece model for the original's way")
+    parser.add_argument("--scratch", type=Path, help="where the trees are made")
+    asked = parser.parse_args()
+    print("| questions | index s | questions/s | memory MB | open s | opened process MB |")
+    print("|---|---|---|---|---|---|")
+    for rows in asked.rows:
+        scratch = Path(tempfile.mkdtemp(dir=asked.scratch))
+        try:
+            make_tree(scratch / "tree", rows)
+            kovqa = [sys.executable, "-P", "-m", "kovqa_cli"]
+            words = [
+                "index",
+                "aihub",
+                "--root",
+                str(scratch / "tree"),
+                "-o",
+                str(scratch / "index"),
+                "--json",
+            ]
+            seconds, memory, out = measured([*kovqa, *words])
+            total = sum(json.loads(out)["rows"].values()) + sum(json.loads(out)["left_out"].values())
+            opened = json.loads(measured([sys.executable, "-c", OPEN, str(scratch / "index")])[2])
+            print(
+                f"| {total:,} | {seconds:.1f} | {total / seconds:,.0f} | {memory / 1e6:,.0f} "
+                f"| {opened['seconds']:.3f} | {opened['rss'] / 1e6:.0f} |", flush=True,
+            )  # fmt: skip
+            if rows == asked.original and asked.tokenizer:
+                words = [sys.executable, "-c", ORIGINAL, str(scratch / "tree"), str(asked.tokenizer)]
+                seconds, memory, out = measured(words)
+                print(
+                    f"| {total:,}, the original's way ({out.strip()}) | {seconds:.1f} "
+                    f"| {total / seconds:,.0f} | {memory / 1e6:,.0f} | | |", flush=True,
+                )  # fmt: skip
+        finally:
+            shutil.rmtree(scratch)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Processes side by side on one machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from kovqa_core.errors import MachineError
+
+Result = TypeVar("Result")
+_counter: Any = None  # in a process of the pool: the counter it shares with its parent
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def die_with_parent() -> None:
+    """End when the parent is gone: what a killed process started must not go on on its own."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(143)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def count(n: int) -> None:
+    """In a task of `side_by_side`: add to the count that its caller is told."""
+    with _counter.get_lock():
+        _counter.value += n
+
+
+def side_by_side(
+    task: Callable[..., Result], arguments: Iterable[tuple[Any, ...]], told: Callable[[int], None] | None
+) -> list[Result]:
+    """Call a module's function with each tuple of arguments, on all cores; results in that order.
+
+    Args:
+        task: may call `count`.
+        arguments: one tuple a call.
+        told: called now and then with what the tasks have counted.
+
+    Raises:
+        MachineError: a process was killed, most often for want of memory.
+        Exception: the first that a task raised; the others are stopped.
+    """
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of a progress bar
+    counter = spawn.Value("q", 0)
+    pool = ProcessPoolExecutor(cores(), spawn, _begin, (counter,))
+    try:
+        futures = [pool.submit(task, *each) for each in arguments]
+        for done in _waited(futures):
+            if told:
+                told(counter.value)
+            for future in done:
+                future.result()  # the first failure ends it all
+        return [future.result() for future in futures]
+    except BrokenProcessPool:
+        raise MachineError("a process was killed from outside", "is there enough memory?") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+
+def _begin(counter: Any) -> None:
+    global _counter
+    _counter = counter
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    die_with_parent()
+
+
+def _waited(futures: list[Future[Result]]) -> Iterator[set[Future[Result]]]:
+    left = set(futures)
+    while left:
+        done, left = wait(left, timeout=0.2, return_when=FIRST_EXCEPTION)
+        yield done
