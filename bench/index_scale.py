@@ -7,8 +7,8 @@ pictures), indexed by the real command, and opened as training does. Memory is t
 processes of the command, sampled; the file cache is not counted.
 
 `--original N` also runs the original's way on N questions, on the same tree: everything read into
-memory, every question through transformers' slow tokenizer of that time (transformers 4.35.2 in
-this Python environment) or, where that is not installed, through sentencepiece itself.
+memory, every question through the slow tokenizer of transformers 4.35.2 (of the environment that
+`--python` names) or, where that is not installed, through sentencepiece itself.
 """
 
 from __future__ import annotations
@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000, 7_500_000])
     parser.add_argument("--original", type=int, default=250_000, help="questions for the original's way")
     parser.add_argument("--tokenizer", type=Path, help="SentencePiece model for the original's way")
+    parser.add_argument("--python", default=sys.executable, help="one that has transformers 4.35.2")
     parser.add_argument("--scratch", type=Path, help="where the trees are made")
     asked = parser.parse_args()
     print("| questions | index s | questions/s | memory MB | open s | opened process MB |")
@@ -202,7 +203,7 @@ def main() -> None:
                 f"| {opened['seconds']:.3f} | {opened['rss'] / 1e6:.0f} |", flush=True,
             )  # fmt: skip
             if rows == asked.original and asked.tokenizer:
-                words = [sys.executable, "-c", ORIGINAL, str(scratch / "tree"), str(asked.tokenizer)]
+                words = [asked.python, "-c", ORIGINAL, str(scratch / "tree"), str(asked.tokenizer)]
                 seconds, memory, out = measured(words)
                 print(
                     f"| {total:,}, the original's way ({out.strip()}) | {seconds:.1f} "

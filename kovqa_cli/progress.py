@@ -32,14 +32,20 @@ def bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextlib.contextmanager
-def counter(what: str, quiet: bool = False) -> Iterator[Callable[[int], None] | None]:
-    """A running count where the total is unknown."""
+def counter(what: str, quiet: bool = False) -> Iterator[Callable[[int, float], None] | None]:
+    """A running count with its rate, fed with (count, share done); the time left where a share is known."""
     if quiet or not watched():
         yield None
         return
     with console(stderr=True).status(what) as status:
         began = time.monotonic()
-        yield lambda n: status.update(f"{n:,} {what} · {n / (time.monotonic() - began):,.0f}/s")
+
+        def told(n: int, share: float = 0.0) -> None:
+            took = time.monotonic() - began
+            left = f" · {span(took / share - took)} left" if share else ""
+            status.update(f"{n:,} {what} · {n / took:,.0f}/s{left}")
+
+        yield told
 
 
 @contextlib.contextmanager

@@ -43,14 +43,16 @@ def count(n: int) -> None:
 
 
 def side_by_side(
-    task: Callable[..., Result], arguments: Iterable[tuple[Any, ...]], told: Callable[[int], None] | None
+    task: Callable[..., Result],
+    arguments: Iterable[tuple[Any, ...]],
+    told: Callable[[int, float], None] | None = None,
 ) -> list[Result]:
     """Call a module's function with each tuple of arguments, on all cores; results in that order.
 
     Args:
         task: may call `count`.
         arguments: one tuple a call.
-        told: called now and then with what the tasks have counted.
+        told: called now and then with what the tasks have counted and the share of calls done.
 
     Raises:
         MachineError: a process was killed, most often for want of memory.
@@ -62,10 +64,10 @@ def side_by_side(
     try:
         futures = [pool.submit(task, *each) for each in arguments]
         for done in _waited(futures):
-            if told:
-                told(counter.value)
             for future in done:
                 future.result()  # the first failure ends it all
+            if told:
+                told(counter.value, sum(future.done() for future in futures) / len(futures))
         return [future.result() for future in futures]
     except BrokenProcessPool:
         raise MachineError("a process was killed from outside", "is there enough memory?") from None

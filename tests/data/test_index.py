@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kovqa_core.data import writing
 from kovqa_core.data.example import Example
 from kovqa_core.data.index import Split, open_index
-from kovqa_core.data.pieces import LeftOut, Piece, Rows
+from kovqa_core.data.pieces import LeftOut, Options, Piece, Rows
+from kovqa_core.data.sources import aihub
 from kovqa_core.data.writing import write_index
 from kovqa_core.errors import DataError, SettingsError
+
+from tests.data.layout import Row, write_labels, write_pictures
 
 
 def example(number: int, answer: str = "예", image: str | None = None) -> Example:
@@ -165,8 +169,45 @@ def test_a_file_where_the_index_should_go_is_explained(tmp_path: Path) -> None:
 
 def test_progress_is_told_every_thousand_rows(tmp_path: Path) -> None:
     told: list[int] = []
-    write(tmp_path, (("train", example(n)) for n in range(2500)), progress=told.append)
+    write(tmp_path, (("train", example(n)) for n in range(2500)), progress=lambda n, _: told.append(n))
     assert told == [1000, 2000]
+
+
+def test_processes_side_by_side_write_the_same_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten level folders of 500 questions, one id twice; the processes count what they read."""
+    for number in range(10):
+        rows = [
+            Row(f"{number}-{n % 499}", f"p{n % 7}", "예" if n % 3 else f"{number} {n}") for n in range(500)
+        ]
+        write_labels(tmp_path, rows, "train" if number < 7 else "valid", category=f"분류{number}")
+    write_pictures(tmp_path, [f"p{n}.jpg" for n in range(6)])
+    pieces = aihub.pieces(tmp_path, aihub.pictures(tmp_path), Options())
+    alone = write_index(pieces, "aihub", tmp_path, tmp_path / "images", tmp_path / "alone", 2)
+    monkeypatch.setattr(writing, "_PAYS", 0)
+    monkeypatch.setattr(writing, "cores", lambda: 2)
+    told: list[tuple[int, float]] = []
+    together = write_index(
+        pieces, "aihub", tmp_path, tmp_path / "images", tmp_path / "many", 2, lambda *n: told.append(n)
+    )
+    assert together == alone
+    assert alone["left_out"].keys() == {
+        "picture missing", "question id appears twice", "answer seen fewer than 2 times",
+    }  # fmt: skip
+    for path in (tmp_path / "alone").iterdir():
+        assert path.read_bytes() == (tmp_path / "many" / path.name).read_bytes()
+    assert told[-1][1] == 1
+
+
+def test_an_error_in_a_process_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "_PAYS", 0)
+    monkeypatch.setattr(writing, "cores", lambda: 2)
+    for category in "가나다":
+        folder = write_labels(tmp_path, [Row("1", "p", "예")], category=category)
+    (folder / "question.json").write_text('{"questions": [\n{]}')
+    pieces = aihub.pieces(tmp_path, tmp_path, Options())
+    with pytest.raises(DataError, match=r"다.question\.json:2: not valid JSON"):
+        write_index(pieces, "aihub", tmp_path, tmp_path, tmp_path / "index")
+    assert not (tmp_path / "index").exists() and not (tmp_path / "index.part").exists()
 
 
 # ---------------------------------------------------------------------------------- reading

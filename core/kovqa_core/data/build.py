@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kovqa_core.data.pieces import Options
 from kovqa_core.data.sources import SOURCES
-from kovqa_core.data.writing import write_index
+from kovqa_core.data.writing import Progress, write_index
 from kovqa_core.errors import DataError, unknown
 
 
@@ -20,7 +19,7 @@ def build_index(
     images: Path | None,
     folder: Path | None,
     min_count: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
     options: Options | None = None,
 ) -> dict[str, Any]:
     """Write the index of a raw data set; the report that stands in its `index.json`.
@@ -31,7 +30,7 @@ def build_index(
         images: folder of the pictures; None: where the data set keeps them.
         folder: index folder; None: only check, keep nothing.
         min_count: see `write_index`.
-        progress: called with the rows read so far.
+        progress: see `write_index`.
         options: what else the user said about the data set.
     """
     if source not in SOURCES:

@@ -24,7 +24,7 @@ from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import write_folder, write_json
 from kovqa_core.processes import cores, count, side_by_side
 
-Progress = Callable[[int], None]
+Progress = Callable[[int, float], None]  # (rows read so far, share of the data they are)
 Masks = list[tuple[Lines, np.ndarray]]  # the pieces of a split and the rows of each that are kept
 _PAYS = 16 << 20  # bytes of raw data from which several processes are worth their start
 _ROWS = 4096  # copied at once
@@ -48,7 +48,7 @@ def write_index(
         images: folder the examples' picture paths start from.
         folder: where the index appears, whole or not at all; an index there is replaced.
         min_count: how often a training answer must occur to become a class; None: by size.
-        progress: called with the number of rows read so far.
+        progress: called with the rows read so far and the share of the data they are.
 
     Raises:
         DataError: no row is left.
@@ -74,14 +74,17 @@ def _spools(pieces: Sequence[Piece], part: Path, progress: Progress | None) -> l
     if len(pieces) > 1 and cores() > 1 and sum(piece.size for piece in pieces) > _PAYS:
         return side_by_side(_spool_and_count, calls, progress)
     rows = 0
+    result: list[Spool] = []
 
     def told(more: int) -> None:
         nonlocal rows
         rows += more
         if progress:
-            progress(rows)
+            progress(rows, len(result) / len(pieces))
 
-    return [spool(piece, stem, told) for piece, stem in calls]
+    for piece, stem in calls:
+        result.append(spool(piece, stem, told))
+    return result
 
 
 def _spool_and_count(piece: Piece, stem: Path) -> Spool:
