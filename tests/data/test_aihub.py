@@ -232,9 +232,9 @@ def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_neither_training_nor_validation_is_refused(tmp_path: Path) -> None:
     folder = write_labels(tmp_path, ROWS)
     strange = Path("/") / "a" / "상_교통"
-    assert aihub._is_validation(folder) is False
+    assert aihub.is_validation(folder) is False
     with pytest.raises(DataError, match="neither 'train' nor 'valid'"):
-        aihub._is_validation(strange)
+        aihub.is_validation(strange)
 
 
 # --------------------------------------------------------------------------- the whole index

@@ -5,4 +5,7 @@ A module offers `pictures(root)`, where the pictures lie when nothing else is sa
 state `MIN_COUNT`, how often an answer must be seen to become a class.
 """
 
-SOURCES = {"aihub": "kovqa_core.data.sources.aihub"}
+SOURCES = {
+    "aihub": "kovqa_core.data.sources.aihub",
+    "aihub101": "kovqa_core.data.sources.aihub101",
+}

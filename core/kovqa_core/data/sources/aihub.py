@@ -45,7 +45,10 @@ def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
     """
     folders = sorted((path.parent for path in root.rglob("annotation.json")), key=_order)
     if not folders:
-        raise DataError(f"no annotation.json below {root}", "unpack AI-Hub's label archives there")
+        raise DataError(
+            f"no annotation.json below {root}",
+            "unpack AI-Hub's label archives there (set 101: kovqa index aihub101)",
+        )
     return [Piece(partial(_read, folder, images), _size(folder)) for folder in folders]
 
 
@@ -56,10 +59,10 @@ def _size(folder: Path) -> int:
 def _order(folder: Path) -> tuple[bool, str, int, str]:
     name = nfc(folder.name)
     level = _LEVELS.find(name[:1])
-    return _is_validation(folder), nfc(folder.parent.name), level if level >= 0 else len(_LEVELS), name
+    return is_validation(folder), nfc(folder.parent.name), level if level >= 0 else len(_LEVELS), name
 
 
-def _is_validation(folder: Path) -> bool:
+def is_validation(folder: Path) -> bool:
     """The nearest folder name that says train or valid decides."""
     for part in (folder.name, *(parent.name for parent in folder.parents)):
         if "valid" in part.lower():
@@ -69,7 +72,8 @@ def _is_validation(folder: Path) -> bool:
     raise DataError(f"{folder}: neither 'train' nor 'valid' in its path", "keep AI-Hub's folder names")
 
 
-def _split(validation: bool, image_id: str) -> str:
+def split_of(validation: bool, image_id: str) -> str:
+    """The split of a picture: the publisher's validation part is halved by a hash of its id."""
     if not validation:
         return "train"
     return "val" if hashlib.sha256(f"val/{image_id}".encode()).digest()[0] < 128 else "test"
@@ -77,7 +81,7 @@ def _split(validation: bool, image_id: str) -> str:
 
 def _read(folder: Path, images: Path, left_out: LeftOut) -> Rows:
     """The rows of one level folder, in the order of its annotations."""
-    kind, validation = nfc(folder.parent.name), _is_validation(folder)
+    kind, validation = nfc(folder.parent.name), is_validation(folder)
     pictures = _pictures(folder, images)
     keys = ("question_id", "image_id", "multiple_choice_answer")
     for row, question in _joined(
@@ -86,7 +90,7 @@ def _read(folder: Path, images: Path, left_out: LeftOut) -> Rows:
     ):
         id, image_id = str(row["question_id"]), str(row["image_id"])
         image, file = pictures.get(image_id, (None, ""))
-        answer = _answer(_text(row["multiple_choice_answer"]))
+        answer = answer_of(text_of(row["multiple_choice_answer"]))
         if not question:
             left_out.add("question missing", f"id {id}: {folder / 'question.json'}")
         elif not answer:
@@ -94,14 +98,14 @@ def _read(folder: Path, images: Path, left_out: LeftOut) -> Rows:
         elif image is None:
             left_out.add("picture missing", f"id {id}: {file or nfc(image_id)}")
         else:
-            yield _split(validation, nfc(image_id)), Example(id, image, question, answer, kind)
+            yield split_of(validation, nfc(image_id)), Example(id, image, question, answer, kind)
 
 
 def _pictures(folder: Path, images: Path) -> dict[str, tuple[str | None, str]]:
     """Image id -> the picture's path, if it is there, and the name the labels give it."""
     found = {}
     for row in records(folder / "images.json", "images", ("image_id", "image")):
-        name = nfc(_text(row["image"]))
+        name = nfc(text_of(row["image"]))
         found[str(row["image_id"])] = (find_picture(images, name), name)
     return found
 
@@ -117,15 +121,16 @@ def _joined(
     for row in annotations:
         id = str(row["question_id"])
         while id not in waiting and (question := next(questions, None)) is not None:
-            waiting[str(question["question_id"])] = nfc(_text(question["question"])).strip()
+            waiting[str(question["question_id"])] = nfc(text_of(question["question"])).strip()
         yield row, waiting.pop(id, "")
 
 
 @functools.lru_cache(maxsize=1 << 16)  # few answers make up most rows
-def _answer(text: str) -> dict[str, float]:
+def answer_of(text: str) -> dict[str, float]:
+    """The only annotator's answer as soft labels."""
     return soft_labels([text])
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     """A value of a label file as text; null is none."""
     return "" if value is None else str(value)
