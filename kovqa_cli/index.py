@@ -6,15 +6,27 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from kovqa_core.errors import SettingsError
 
 from kovqa_cli import options
 
+SOURCES = "aihub, aihub101, nia, dacon, vqav2, coco, kvqa, table (any CSV, TSV, JSON lines or JSON)"
+
 
 def index(
-    source: Annotated[str, typer.Argument(help="Data set: aihub.", autocompletion=options.complete_source)],
-    root: Annotated[Path, typer.Option("--root", help="Folder of the raw data.", envvar="KOVQA_ROOT")],
+    source: Annotated[
+        str | None,
+        typer.Argument(help=f"Data set: {SOURCES}.", autocompletion=options.complete_source),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", help="Folder of the raw data; table: the file.", envvar="KOVQA_ROOT"),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Index folder. [default: data/SOURCE]")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Index folder. [default: data/SOURCE, as upstream data/SOURCE-upstream]"
+        ),
     ] = None,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of the pictures.")] = None,
     min_count: Annotated[
@@ -22,19 +34,101 @@ def index(
         typer.Option(
             "--min-count",
             min=1,
-            help="Times a training answer must occur to become a class. [default: 5, or 1 below 10,000 rows]",
+            help="Times a training answer must occur to become a class. "
+            "[default: 5, or 1 below 10,000 rows; vqav2: 9, nia: 1]",
         ),
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            help="table: which column is our id, image, question, answer, split, kind or caption. Repeatable.",
+            metavar="OURS=THEIRS",
+        ),
+    ] = None,
+    language: Annotated[str, typer.Option("--language", help="nia: ko or en.")] = "ko",
     check: Annotated[bool, typer.Option("--check", help="Read only; write nothing.")] = False,
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "--show", min=1, help="Show so many examples of each split of the index -o.", metavar="N"
+        ),
+    ] = None,
+    as_upstream: Annotated[
+        bool,
+        typer.Option("--as-upstream", help="Write the original project's files: aihub, nia, vqav2, coco."),
+    ] = False,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="SentencePiece model, for --as-upstream.")
+    ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Turn a raw data set into an index that training reads."""
-    from kovqa_core.data.build import build_index
+    """Turn a raw data set into an index that training reads; or look at one: --show 3 -o INDEX."""
+    if number is not None:
+        _show(output or Path("data") / _named(source), number, images, json)
+    elif as_upstream:
+        folder = output or Path("data") / f"{_named(source)}-upstream"
+        _as_upstream(_named(source), _given(root), images, folder, tokenizer, json, quiet)
+    else:
+        from kovqa_core.data.build import build_index
+        from kovqa_core.data.pieces import Options
+
+        from kovqa_cli import progress, show
+
+        name, place = _named(source), _given(root)
+        said = Options(dict(map(_pair, column or ())), language)
+        folder = output or Path("data") / name
+        with progress.counter("rows read", quiet or json) as told:
+            report = build_index(name, place, images, None if check else folder, min_count, told, said)
+        show.index_report(report, folder, check, json, quiet)
+
+
+def _show(folder: Path, number: int, images: Path | None, json: bool) -> None:
+    from kovqa_core.data.look import look
+
+    from kovqa_cli import show
+
+    show.examples(look(folder, number, images), json)
+
+
+def _as_upstream(
+    source: str,
+    root: Path,
+    images: Path | None,
+    folder: Path,
+    tokenizer: Path | None,
+    json: bool,
+    quiet: bool,
+) -> None:
+    from kovqa_core.data.build import build_upstream
 
     from kovqa_cli import progress, show
 
-    folder = output or Path("data") / source
-    with progress.counter("rows read", quiet or json) as told:
-        report = build_index(source, root, images, None if check else folder, min_count, told)
-    show.index_report(report, folder, check, json, quiet)
+    encode = None
+    if tokenizer:
+        from kovqa_core.models.beit3.text import load_tokenizer
+
+        encode = load_tokenizer(tokenizer).encode
+    with progress.counter("texts encoded", quiet or json) as told:
+        sizes = build_upstream(source, root, images, folder, encode, told)
+    show.written(folder, sizes, json, quiet)
+
+
+def _named(source: str | None) -> str:
+    if source is None:
+        raise SettingsError("which data set?", f"kovqa index SOURCE --root DIR, SOURCE one of {SOURCES}")
+    return source
+
+
+def _given(root: Path | None) -> Path:
+    if root is None:
+        raise SettingsError("where is the raw data?", "say so: --root DIR")
+    return root
+
+
+def _pair(text: str) -> tuple[str, str]:
+    ours, mark, theirs = text.partition("=")
+    if not (ours and mark and theirs):
+        raise SettingsError(f"--column {text}: expected OURS=THEIRS", "for example --column question=질문")
+    return ours, theirs

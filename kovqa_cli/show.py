@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kovqa_core.data.example import Answer
+    from kovqa_core.data.example import Answer, Example
+    from kovqa_core.data.look import Seen
     from kovqa_core.planning import Training
     from kovqa_core.results.scores import Score
     from kovqa_core.settings.run import Run
@@ -94,10 +95,9 @@ def index_report(report: Mapping[str, Any], folder: Path, checked: bool, as_json
         return
     if not quiet:
         rows, pictures = report["rows"], report["pictures"]
-        counts = ", ".join(
-            f"{split} {rows[split]:,} questions on {pictures[split]:,} pictures" for split in rows
-        )
-        note(f"{counts}; {report['answers']:,} answers (each seen at least {report['min_count']}×)")
+        counts = ", ".join(f"{split} {rows[split]:,} rows on {pictures[split]:,} pictures" for split in rows)
+        classes = f"; {report['answers']:,} answers (each seen at least {report['min_count']}×)"
+        note(counts + (classes if report["answers"] else ""))
         for split, share in report["covered"].items():
             if share is not None and share < 1:
                 note(f"{split}: {share:.1%} of the questions have an answer that training knows")
@@ -108,6 +108,41 @@ def index_report(report: Mapping[str, Any], folder: Path, checked: bool, as_json
             note(f"left out, {reason}: {count:,} (first: {report['left_out_rows'][reason][0]})")
     if not checked:
         out(str(folder))
+
+
+def examples(seen: Sequence[Seen], as_json: bool) -> None:
+    """Examples of an index, with where their pictures lie."""
+    if as_json:
+        rows = [{"split": s.split, **vars(s.example), "image": str(s.picture)} for s in seen]
+        document({"examples": rows})
+        return
+    columns = [
+        ("split", "left"),
+        ("id", "text"),
+        ("picture", "text"),
+        ("question", "text"),
+        ("answers", "text"),
+    ]
+    table(
+        columns,
+        [[s.split, s.example.id, str(s.picture), s.example.question, _answers(s.example)] for s in seen],
+    )
+
+
+def _answers(example: Example) -> str:
+    scored = [answer if score == 1 else f"{answer} {score:g}" for answer, score in example.answers.items()]
+    return ", ".join([*scored, *example.captions])
+
+
+def written(folder: Path, sizes: Mapping[str, int], as_json: bool, quiet: bool) -> None:
+    """A folder of files, with their sizes in bytes."""
+    if as_json:
+        document({"path": str(folder), "bytes": sizes})
+        return
+    if not quiet:
+        for name, size in sizes.items():
+            note(f"{name}: {size:,} bytes")
+    out(str(folder))
 
 
 def plan(planned: Training, quiet: bool) -> None:

@@ -28,9 +28,9 @@ torch.set_num_threads(1)  # as recorded; networks this small only wait for a sec
 HEADS = ("pooler", "head")  # what a pretrained file lacks
 
 
-def path(name: str) -> Path:
-    """A file of the recording of BEiT-3; the test fails when it is not there."""
-    folder = Path(os.environ.get("KOVQA_PARITY_DIR") or _SHIPPED) / "beit3"
+def path(name: str, of: str = "beit3") -> Path:
+    """A file of the recording of BEiT-3 (or `of` another); the test fails when it is not there."""
+    folder = Path(os.environ.get("KOVQA_PARITY_DIR") or _SHIPPED) / of
     if not folder.is_dir():
         pytest.fail(f"no recorded results in {folder}: check KOVQA_PARITY_DIR", pytrace=False)
     if not (folder / name).exists():
@@ -38,9 +38,9 @@ def path(name: str) -> Path:
     return folder / name
 
 
-def json_of(name: str) -> Any:
+def json_of(name: str, of: str = "beit3") -> Any:
     """A recorded JSON document."""
-    return json.loads(path(name).read_text(encoding="utf-8"))
+    return json.loads(path(name, of).read_text(encoding="utf-8"))
 
 
 def tensors_of(name: str) -> dict[str, Tensor]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,10 +11,11 @@ from typing import Any
 
 import torch
 
+from kovqa_core.data import tables
 from kovqa_core.data.example import Answer, Example, prediction_line
 from kovqa_core.data.index import open_index
 from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.files import disk_errors, nfc, read_json, read_text, write_json
+from kovqa_core.files import disk_errors, nfc, read_json, write_json
 from kovqa_core.models import family
 from kovqa_core.runs import find_model
 from kovqa_core.train.evaluate import answer_all
@@ -120,25 +119,20 @@ class Row:
     carried: dict[str, Any]
 
 
-_NAMES = {
-    "id": ("id", "ID", "question_id", "qid"),
-    "image": ("image", "img_path", "image_path", "image_id"),
-    "question": ("question",),
-}
+_NAMES = {ours: tables.NAMES[ours] for ours in ("id", "image", "question")}
 
 
 def read_table(path: Path) -> list[Row]:
-    """Rows of an index split, a JSON-lines file or a CSV, with id, image and question.
+    """Rows of an index split, a JSON-lines file, a JSON list, a CSV or a TSV.
 
     Raises:
         DataError: names file, line and what is missing or double.
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder", "name one of its .jsonl files")
-    lines = _csv(path) if path.suffix.lower() == ".csv" else _jsonl(path)
     rows: list[Row] = []
     seen: dict[str, int] = {}
-    for number, record in lines:
+    for number, record in tables.read_table(path, as_text=False):
         names = {
             ours: next((n for n in known if record.get(n) not in (None, "")), None)
             for ours, known in _NAMES.items()
@@ -147,32 +141,12 @@ def read_table(path: Path) -> list[Row]:
         if lacking:
             raise DataError(f"{path}:{number}: no {' and no '.join(lacking)}", "columns: id, image, question")
         id, image, question = (str(record[str(names[ours])]) for ours in _NAMES)
-        if id in seen:
-            raise DataError(f"{path}:{number}: id {id} was already in line {seen[id]}", "make the ids unique")
-        seen[id] = number
+        tables.once(id, number, seen, path)
         carried = {k: v for k, v in record.items() if k not in (*names.values(), "answers")}
         rows.append(Row(Example(id, image, nfc(question)), carried))
     if not rows:
         raise DataError(f"{path} has no rows", "columns: id, image, question")
     return rows
-
-
-def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if line.strip():
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: not a JSON line ({error})") from None
-            if not isinstance(record, dict):
-                raise DataError(f"{path}:{number}: not a JSON object")
-            yield number, record
-
-
-def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    for record in reader:
-        yield reader.line_num, {str(k): v for k, v in record.items() if k is not None}
 
 
 def default_images(table: Path) -> Path:

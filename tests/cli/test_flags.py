@@ -8,7 +8,10 @@ from tests.conftest import Kovqa
 
 FLAGS = {
     "demo": "--output -o --pictures --seed --set",
-    "index": "--root --output -o --images --min-count --check --json --quiet -q",
+    "index": (
+        "--root --output -o --images --min-count --column --language --check --show --as-upstream --tokenizer "
+        "--json --quiet -q"
+    ),
     "train": (
         "--recipe -r --profile -p --data --tokenizer --output -o --resume --set --dry-run -n --json --quiet -q"
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.data import pictures as module
-from kovqa_core.data.pictures import find_picture
+from kovqa_core.data.pictures import find_picture, picture_at
 
 from tests.data.layout import write_pictures
 
@@ -47,3 +47,17 @@ def test_a_picture_is_found_as_this_disk_spells_it(images: Path, name: str, path
 
 def test_an_absolute_name_is_not_followed(images: Path) -> None:
     assert find_picture(images, str(images.parent / "밖.jpg")) is None
+
+
+@pytest.mark.parametrize("name", ["가/나", "가/나.jpg", "./가//나.jpg", "가\\나.jpg"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_picture_named_by_its_path_in_any_spelling(tmp_path: Path, name: str, form: str) -> None:
+    (tmp_path / "가").mkdir()
+    (tmp_path / "가" / unicodedata.normalize(form, "나.jpg")).touch()
+    (tmp_path / "가.jpg").touch()
+    found = picture_at(tmp_path, name)
+    assert found is not None
+    assert (tmp_path / found).is_file()
+    for other in ("", "나.jpg", "가", "가/다", "가\0"):
+        assert picture_at(tmp_path, other) in (None, "가.jpg")
+    assert picture_at(tmp_path, "나.jpg") is None, "nothing is searched"

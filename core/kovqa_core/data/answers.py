@@ -6,7 +6,7 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from kovqa_core.errors import DataError
@@ -107,9 +107,14 @@ def soft_score(annotators: int) -> float:
     return (0.0, 0.3, 0.6, 0.9)[annotators] if annotators < 4 else 1.0
 
 
-def soft_labels(given: Sequence[str]) -> dict[str, float]:
-    """Normalised answers of one question -> scores; a single annotator's answer counts fully."""
-    counts = Counter(filter(None, map(normalise, given)))
-    if sum(counts.values()) <= 1:
+def soft_labels(given: Iterable[str], normal: Callable[[str], str] = normalise) -> dict[str, float]:
+    """Answers of one question -> scores, the most given first; a single annotator's counts fully.
+
+    Args:
+        given: one text an annotator.
+        normal: the data set's normal form.
+    """
+    counts = Counter(filter(None, map(normal, given)))
+    if counts.total() <= 1:
         return dict.fromkeys(counts, 1.0)
-    return {answer: soft_score(n) for answer, n in counts.items()}
+    return {answer: soft_score(n) for answer, n in counts.most_common()}

@@ -1,16 +1,21 @@
-"""`kovqa index`: choose the data set's reader, write its index."""
+"""`kovqa index`: choose the data set's reader, write its index, or the original project's files."""
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from kovqa_core.data.pieces import Options
 from kovqa_core.data.sources import SOURCES
+from kovqa_core.data.upstream import UPSTREAM, Encode
 from kovqa_core.data.writing import Progress, write_index
-from kovqa_core.errors import DataError, unknown
+from kovqa_core.errors import DataError, SettingsError, unknown
+from kovqa_core.files import write_folder
 
 
 def build_index(
@@ -26,7 +31,7 @@ def build_index(
 
     Args:
         source: name of the data set.
-        root: folder of the raw data.
+        root: folder of the raw data (`table`: the file).
         images: folder of the pictures; None: where the data set keeps them.
         folder: index folder; None: only check, keep nothing.
         min_count: see `write_index`.
@@ -35,18 +40,82 @@ def build_index(
     """
     if source not in SOURCES:
         raise unknown("data set", source, SOURCES)
-    if not root.is_dir():
-        raise DataError(f"no folder {root}", "check --root")
     module = importlib.import_module(SOURCES[source])
-    pictures = (images or module.pictures(root)).resolve()
-    if not pictures.is_dir():
-        raise DataError(f"no folder {pictures}", "check --images")
-    pieces = module.pieces(root.resolve(), pictures, options or Options())
+    pictures = _pictures(module.pictures, root, images)
+    options = options or Options()
+    about = {**_heard(source, module, options), "divided": getattr(module, "DIVIDED", "as published")}
+    pieces = module.pieces(root.resolve(), pictures, options)
     if min_count is None:
         min_count = getattr(module, "MIN_COUNT", None)
     if folder is not None:
-        return write_index(pieces, source, root.resolve(), pictures, folder, min_count, progress)
+        return write_index(pieces, source, root.resolve(), pictures, folder, min_count, progress, about)
     with tempfile.TemporaryDirectory() as scratch:
-        return write_index(
-            pieces, source, root.resolve(), pictures, Path(scratch) / "index", min_count, progress
+        kept = Path(scratch) / "index"
+        return write_index(pieces, source, root.resolve(), pictures, kept, min_count, progress, about)
+
+
+def build_upstream(
+    source: str,
+    root: Path,
+    images: Path | None,
+    folder: Path,
+    encode: Encode | None = None,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Write the index files the original project would have written; bytes by file name.
+
+    Args:
+        source: name of a data set that an original project has files of.
+        root: folder of the raw data.
+        images: folder of the pictures; None: where the data set keeps them.
+        folder: where the files appear, all or none; must be empty or not exist.
+        encode: ids of a text, without `<s>` and `</s>`; not needed where the files hold texts.
+        progress: called with the number of texts encoded so far; the share is not known.
+
+    Raises:
+        SettingsError: no such data set, no tokenizer, a folder that holds something.
+        DataError: raw data that cannot be read.
+    """
+    if source not in UPSTREAM:
+        raise unknown("original of data set", source, UPSTREAM)
+    module = importlib.import_module(UPSTREAM[source])
+    if module.NEEDS_TOKENIZER and encode is None:
+        raise SettingsError(
+            f"the original files of {source} hold token ids", "name it: --tokenizer FILE.model"
         )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{folder} is not empty", "choose another folder with -o")
+    pictures = _pictures(importlib.import_module(SOURCES[source]).pictures, root, images)
+    told = _telling(encode, progress) if encode and progress else encode
+    write_folder(folder, lambda part: module.write(root.resolve(), pictures, part, told))
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+
+
+def _telling(encode: Encode, progress: Progress) -> Encode:
+    """`encode` that tells of every thousandth text."""
+    number = itertools.count(1)
+
+    def told(text: str) -> list[int]:
+        if (n := next(number)) % 1000 == 0:
+            progress(n, 0.0)
+        return encode(text)
+
+    return told
+
+
+def _heard(source: str, module: ModuleType, options: Options) -> dict[str, Any]:
+    """The options a data set listens to; an error for one it has no use for."""
+    listens = getattr(module, "OPTIONS", ())
+    for name, value in vars(options).items():
+        if name not in listens and value != getattr(Options(), name):
+            raise SettingsError(f"{source} has no use for {name} {value}", "kovqa index --help")
+    return {name: getattr(options, name) for name in listens}
+
+
+def _pictures(default: Callable[[Path], Path], root: Path, images: Path | None) -> Path:
+    if not root.exists():
+        raise DataError(f"no folder or file {root}", "check --root")
+    pictures = (images or default(root)).resolve()
+    if not pictures.is_dir():
+        raise DataError(f"no folder {pictures}", "check --images")
+    return pictures

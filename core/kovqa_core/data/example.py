@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ class Example:
         question: the text, NFC.
         answers: normalised answer -> score in 0…1; empty where nobody knows.
         kind: group for scores by kind (AI-Hub: the category).
+        captions: texts that describe the picture.
     """
 
     id: str
@@ -29,13 +30,15 @@ class Example:
     question: str
     answers: Mapping[str, float] = field(default_factory=dict)
     kind: str = ""
+    captions: Sequence[str] = field(default_factory=list)
 
     def line(self) -> str:
         """The example as one JSON line, without the line end."""
         answers = ", ".join(f"{_quoted(answer)}: {score!r}" for answer, score in self.answers.items())
+        captions = f', "captions": [{", ".join(map(_quoted, self.captions))}]' if self.captions else ""
         return (
             f'{{"id": {_quoted(self.id)}, "image": {_quoted(self.image)}, "question": '
-            f'{_quoted(self.question)}, "answers": {{{answers}}}, "kind": {_quoted(self.kind)}}}'
+            f'{_quoted(self.question)}, "answers": {{{answers}}}, "kind": {_quoted(self.kind)}{captions}}}'
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
+import unicodedata
 import zlib
 from array import array
 from bisect import bisect_left
@@ -27,6 +29,30 @@ def find_picture(images: Path, name: str) -> str | None:
     if inside and os.path.isfile(os.path.join(images, name)):  # noqa: PTH113, PTH118 - called millions of times
         return name
     return _listing(images).find(name)
+
+
+_SUFFIXES = ("", ".jpg", ".png", ".jpeg", ".JPG", ".PNG")
+
+
+@functools.lru_cache(maxsize=1 << 16)  # several questions about one picture follow each other
+def picture_at(images: Path, name: str) -> str | None:
+    """The path below `images` of a picture named by its path, suffix or Unicode form left open.
+
+    For folders that hold other things too: nothing is searched. None when there is none.
+    """
+    path = os.path.normpath(name.replace("\\", "/")) if name.strip() else ""
+    folder, file = os.path.split(path)
+    for suffix in _SUFFIXES if path else ():
+        for below, bare in itertools.product(_spellings(folder), _spellings(file)):
+            found = os.path.join(below, bare + suffix)  # noqa: PTH118
+            if os.path.isfile(os.path.join(images, found)):  # noqa: PTH113, PTH118
+                return found
+    return None
+
+
+def _spellings(name: str) -> dict[str, None]:
+    """A name as given and in both Unicode forms, each once: archives of a Mac unpack into either."""
+    return dict.fromkeys((name, nfc(name), unicodedata.normalize("NFD", name)))
 
 
 @functools.lru_cache(maxsize=1)

@@ -26,7 +26,7 @@ class LeftOut:
     def show(self, reason: str, row: str) -> None:
         """List one row without counting it."""
         if len(self.shown.setdefault(reason, [])) < self.SHOWN:
-            self.shown[reason].append(row)
+            self.shown[reason].append(row.encode("utf-8", "backslashreplace").decode())  # half a character
 
     def join(self, other: LeftOut) -> None:
         """Add another piece's rows."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from json.scanner import make_scanner
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kovqa_core.errors import DataError
 
@@ -16,6 +16,8 @@ _BLOCK = 1 << 22  # bytes read at once
 _LARGEST = 1 << 26  # characters one value may have; a broken file is not read to its end
 _BLANK = re.compile(r"[ \t\r\n]*")
 _scan = make_scanner(json.JSONDecoder())  # type: ignore[arg-type]  # typeshed takes it for itself
+TEXT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)  # numbers as written
+_scan_text = make_scanner(TEXT)  # type: ignore[arg-type]
 _AGAIN = "fetch or unpack it again"
 
 
@@ -53,6 +55,24 @@ def records(path: Path, name: str, keys: Sequence[str] = ()) -> Iterator[dict[st
         raise DataError(f"{path}: no list '{name}'", _AGAIN)
 
 
+def listed(path: Path, as_text: bool = False) -> Iterator[tuple[int, Any]]:
+    """Line number and value of every element of a JSON document that is a list.
+
+    Args:
+        path: UTF-8 (with or without a byte-order mark) or CP949.
+        as_text: numbers as the text they are written with: 1.0 stays "1.0".
+
+    Raises:
+        DataError: not a list, broken JSON (with its line).
+    """
+    text = _Text(path, _scan_text if as_text else _scan)
+    if text.next() != "[":
+        raise DataError(f"{path}:{text.line()}: not a JSON list", _AGAIN)
+    yield from ((text.began, value) for value in text.items())
+    if text.next(may_end=True):
+        raise text.broken("text after its end", text.at)
+
+
 def _check(row: Any, keys: Sequence[str], path: Path, number: int) -> None:
     for key in keys:
         if not isinstance(row, dict) or key not in row:
@@ -60,16 +80,14 @@ def _check(row: Any, keys: Sequence[str], path: Path, number: int) -> None:
 
 
 class _Text:
-    """The text of a file as a window that moves on; `at` is the place in it."""
+    """The text of a file as a window that moves on; `at` is the place in it, `began` a value's line."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.window, self.at = path, "", 0
-        self._lines = 1  # number of the window's first line
-        try:
-            self._blocks = _decoded(path)
-            self._more()
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from None
+    def __init__(self, path: Path, scan: Callable[[str, int], tuple[Any, int]] = _scan) -> None:
+        self.path, self.window, self.at, self._scan = path, "", 0, scan
+        self.began = 1
+        self._lines, self._counted = 1, 0  # the line number at a place up to which lines are counted
+        self._blocks = decoded(path)
+        self._more()
         if not self.next(may_end=True):
             raise DataError(f"{path} is empty", _AGAIN)
 
@@ -96,7 +114,7 @@ class _Text:
         self.next()
         while True:
             try:
-                found, end = _scan(self.window, self.at)
+                found, end = self._scan(self.window, self.at)
             except StopIteration as error:
                 broken = self.broken("expected a value", int(error.value))
             except json.JSONDecodeError as error:
@@ -117,6 +135,8 @@ class _Text:
             self.at += 1
             return
         while True:
+            self.next()
+            self.began = self.line()
             yield self.value()
             mark = self.next()
             if mark not in ",]":
@@ -128,21 +148,31 @@ class _Text:
     def _more(self) -> bool:
         """Drop what is taken, read one block on; False at the end."""
         block = next(self._blocks, "")
-        self._lines += self.window.count("\n", 0, self.at)
-        self.window, self.at = self.window[self.at :] + block, 0
+        self.line()
+        self.window, self.at, self._counted = self.window[self.at :] + block, 0, 0
         return bool(block)
+
+    def line(self) -> int:
+        """The line number of `at`."""
+        self._lines += self.window.count("\n", self._counted, self.at)
+        self._counted = self.at
+        return self._lines
 
     def broken(self, problem: str, place: int) -> DataError:
         """The error for what stands at a place of the window."""
-        line = self._lines + self.window.count("\n", 0, place)
+        line = self._lines + self.window.count("\n", self._counted, place)
         return DataError(f"{self.path}:{line}: not valid JSON ({problem})", _AGAIN)
 
 
-def _decoded(path: Path) -> Iterator[str]:
-    """The file's text, block by block; CP949 where it is no UTF-8 from its first other letter on."""
+def decoded(path: Path) -> Iterator[str]:
+    """The file's text, block by block; CP949 where it is no UTF-8 from its first other letter on.
+
+    Raises:
+        DataError: it cannot be read, or is in neither encoding (with the line).
+    """
     decoder: codecs.IncrementalDecoder = codecs.getincrementaldecoder("utf-8-sig")()
     ascii_so_far, lines = True, 1
-    with path.open("rb") as stream:
+    with _opened(path) as stream:
         while True:
             block = stream.read(_BLOCK)
             try:
@@ -164,3 +194,10 @@ def _decoded(path: Path) -> Iterator[str]:
                 yield text
             if not block:
                 return
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from None

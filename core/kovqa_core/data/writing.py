@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def write_index(
     folder: Path,
     min_count: int | None = None,
     progress: Progress | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the index of a raw data set; returns what stands in `index.json`.
 
@@ -49,6 +50,7 @@ def write_index(
         folder: where the index appears, whole or not at all; an index there is replaced.
         min_count: how often a training answer must occur to become a class; None: by size.
         progress: called with the rows read so far and the share of the data they are.
+        about: what else `index.json` shall tell of how the index was made.
 
     Raises:
         DataError: no row is left.
@@ -63,6 +65,7 @@ def write_index(
     def fill(part: Path) -> None:
         report.update(_put_together(_spools(pieces, part, progress), part, min_count))
         report.update(source=name, root=str(root), images=os.path.relpath(images, folder.resolve()))
+        report.update(about or {})
         write_json(part / "index.json", {"schema": SCHEMA, **report})
 
     write_folder(folder, fill)
@@ -151,11 +154,12 @@ def _without_twins(pieces: Sequence[Lines], left_out: LeftOut) -> Masks:
 
 
 def _answer_counts(pieces: Masks) -> Counter[str]:
+    """How many rows each answer is the first of: the one most annotators gave, as in VQAv2."""
     counts: Counter[str] = Counter()
     for lines, kept in pieces:
         times = np.bincount(lines.answers[kept], minlength=len(lines.table)).tolist()
         for answers, n in zip(lines.table, times, strict=True):
-            for answer in answers:
+            for answer in answers[:1]:
                 counts[answer] += n
     return +counts
 
@@ -179,6 +183,11 @@ def _fits(lines: Lines, classes: frozenset[str]) -> np.ndarray:
     return np.array([not classes.isdisjoint(answers) for answers in lines.table], bool)[lines.answers]
 
 
+def _answered(lines: Lines) -> np.ndarray:
+    """Has each row an answer? [rows]"""
+    return np.array([bool(answers) for answers in lines.table], bool)[lines.answers]
+
+
 # ------------------------------------------------------------------------------- what they are
 
 
@@ -193,9 +202,10 @@ def _pictures(pieces: Masks) -> np.ndarray:
 
 
 def _covered(pieces: Masks, classes: frozenset[str]) -> float | None:
-    """Share of rows of which some answer is a class; None without rows."""
+    """Share of the rows with answers of which some is a class; None without such rows."""
     hits = sum(int((kept & _fits(lines, classes)).sum()) for lines, kept in pieces)
-    return round(hits / rows, 4) if (rows := _rows(pieces)) else None
+    rows = sum(int((kept & _answered(lines)).sum()) for lines, kept in pieces)
+    return round(hits / rows, 4) if rows else None
 
 
 def _write(pieces: Masks, path: Path) -> bytes:

@@ -2,10 +2,11 @@
 
 A module offers `pictures(root)`, where the pictures lie when nothing else is said, and
 `pieces(root, images, options)`, the parts its rows are read from (`data.pieces.Piece`); it may
-state `MIN_COUNT`, how often an answer must be seen to become a class.
+state `MIN_COUNT`, how often an answer must be seen to become a class, `OPTIONS`, the options of
+`data.pieces.Options` it listens to, and `DIVIDED`, how it makes splits its publisher does not have.
 """
 
 SOURCES = {
-    "aihub": "kovqa_core.data.sources.aihub",
-    "aihub101": "kovqa_core.data.sources.aihub101",
+    name: f"kovqa_core.data.sources.{name}"
+    for name in ("aihub", "aihub101", "nia", "dacon", "vqav2", "coco", "kvqa", "table")
 }

@@ -29,6 +29,7 @@ from kovqa_core.data.records import records
 from kovqa_core.errors import DataError
 from kovqa_core.files import nfc
 
+DIVIDED = "the publisher's validation part by picture, SHA-256 of 'val/<image_id>': half val, half test"
 _LEVELS = "상중하"
 
 
@@ -43,13 +44,22 @@ def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
     Raises:
         DataError: no label files; later: one that is broken or lacks a key.
     """
+    return [Piece(partial(_read, folder, images), _size(folder)) for folder in label_folders(root)]
+
+
+def label_folders(root: Path) -> list[Path]:
+    """The level folders, training before validation, then by category, then 상, 중, 하.
+
+    Raises:
+        DataError: there are none.
+    """
     folders = sorted((path.parent for path in root.rglob("annotation.json")), key=_order)
     if not folders:
         raise DataError(
             f"no annotation.json below {root}",
             "unpack AI-Hub's label archives there (set 101: kovqa index aihub101)",
         )
-    return [Piece(partial(_read, folder, images), _size(folder)) for folder in folders]
+    return folders
 
 
 def _size(folder: Path) -> int:

@@ -18,11 +18,11 @@ from kovqa_core.data.example import Example
 from kovqa_core.data.pictures import find_picture
 from kovqa_core.data.pieces import LeftOut, Options, Piece, Rows
 from kovqa_core.data.records import records
-from kovqa_core.data.sources.aihub import answer_of, is_validation, pictures, split_of, text_of
+from kovqa_core.data.sources.aihub import DIVIDED, answer_of, is_validation, pictures, split_of, text_of
 from kovqa_core.errors import DataError
 from kovqa_core.files import nfc
 
-__all__ = ["pictures", "pieces"]
+__all__ = ["DIVIDED", "pictures", "pieces"]
 _PIECE = 32 << 20  # bytes of label files read in one go, for a set may have one file a picture
 
 

@@ -1,0 +1,96 @@
+"""The class order that pandas 1.5 and numpy 1.24 gave VQA_NIA: by count, ties as its quicksort leaves them.
+
+A checkpoint of the original names its classes by position only, and `value_counts` sorts unstably.
+So a list of answers is put into order here as those two libraries did, whatever is installed.
+Checked against recorded orders, and against numpy itself where it still sorts this way.
+(spec vqa_nia, section 7)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+_SMALL = 16  # so many values or fewer are sorted by insertion
+
+
+def pinned_order(counts: Mapping[str, int]) -> list[str]:
+    """Answers in the original's class order.
+
+    Args:
+        counts: answer -> how often, in the order the answers were first seen.
+    """
+    backwards = list(counts)[::-1]  # pandas turns values round before and after sorting them
+    places = quicksort([counts[answer] for answer in backwards])
+    return [backwards[place] for place in reversed(places)]
+
+
+def quicksort(values: Sequence[int]) -> list[int]:
+    """Places of the values in ascending order, equal ones as numpy's `argsort` without SIMD leaves them.
+
+    Median of three, the wider part of a partition laid aside; insertion below 17 values; heap sort
+    of a part laid aside after more than 2·log2(n) partitions.
+    """
+    places = list(range(len(values)))
+    aside = [(0, len(values) - 1, 2 * (len(values).bit_length() - 1))]
+    while aside:
+        low, high, depth = aside.pop()
+        if depth < 0:
+            places[low : high + 1] = _heapsort(values, places[low : high + 1])
+            continue
+        while high - low + 1 > _SMALL:
+            middle = _partition(values, places, low, high)
+            depth -= 1
+            if middle - low < high - middle:
+                aside.append((middle + 1, high, depth))
+                high = middle - 1
+            else:
+                aside.append((low, middle - 1, depth))
+                low = middle + 1
+        places[low : high + 1] = sorted(
+            places[low : high + 1], key=values.__getitem__
+        )  # stable, as insertion
+    return places
+
+
+def _partition(values: Sequence[int], places: list[int], low: int, high: int) -> int:
+    """Part a range at the median of its first, middle and last value; where that value ends up."""
+    middle = low + (high - low) // 2
+    for one, other in ((low, middle), (middle, high), (low, middle)):
+        if values[places[other]] < values[places[one]]:
+            places[one], places[other] = places[other], places[one]
+    pivot = values[places[middle]]
+    i, j = low, high - 1
+    places[middle], places[j] = places[j], places[middle]
+    while True:
+        i, j = i + 1, j - 1
+        while values[places[i]] < pivot:
+            i += 1
+        while pivot < values[places[j]]:
+            j -= 1
+        if i >= j:
+            break
+        places[i], places[j] = places[j], places[i]
+    places[i], places[high - 1] = places[high - 1], places[i]
+    return i
+
+
+def _heapsort(values: Sequence[int], places: list[int]) -> list[int]:
+    """The places sorted by value with a heap whose root is the largest."""
+    for root in reversed(range(len(places) // 2)):
+        _sift(values, places, root, len(places))
+    for end in reversed(range(1, len(places))):
+        places[0], places[end] = places[end], places[0]
+        _sift(values, places, 0, end)
+    return places
+
+
+def _sift(values: Sequence[int], places: list[int], root: int, end: int) -> None:
+    """Let the root's value sink to its place in the heap of the first `end` places."""
+    sinking = places[root]
+    while (child := 2 * root + 1) < end:
+        if child + 1 < end and values[places[child]] < values[places[child + 1]]:
+            child += 1
+        if not values[sinking] < values[places[child]]:
+            break
+        places[root], root = places[child], child
+    places[root] = sinking

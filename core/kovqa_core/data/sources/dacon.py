@@ -1,0 +1,54 @@
+"""Dacon competition 236118: `train.csv` and `test.csv` with `ID, image_id, question[, answer]`.
+
+Pictures lie in `image/train` and `image/test`; the page says png, the files are .jpg, so the suffix
+is looked for. Questions and answers are English. A tenth of the training pictures becomes `val`;
+`test` has no answers. (spec sources, section 2.1)
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from kovqa_core.data.answers import soft_labels
+from kovqa_core.data.example import Example
+from kovqa_core.data.pictures import picture_at
+from kovqa_core.data.pieces import LeftOut, Options, Piece, Rows
+from kovqa_core.data.splits import divide
+from kovqa_core.data.tables import once, read_table, text
+
+DIVIDED = "train.csv by picture, SHA-256 of 'dacon/<image_id>': 90 % train, 10 % val; test.csv is test"
+_SHARES = {"train": 0.9, "val": 0.1}
+
+
+def pictures(root: Path) -> Path:
+    """Where the pictures lie when nothing else is said."""
+    return root / "image"
+
+
+def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
+    """One piece a table; reading them raises DataError with file and line."""
+    files = [root / "train.csv", root / "test.csv"]
+    return [
+        Piece(partial(_read, file, images), file.stat().st_size if file.is_file() else 0) for file in files
+    ]
+
+
+def _read(file: Path, images: Path, left_out: LeftOut) -> Rows:
+    test = file.stem == "test"
+    columns = ("ID", "image_id", "question") if test else ("ID", "image_id", "question", "answer")
+    seen: dict[str, int] = {}
+    for line, row in read_table(file, {name: (name,) for name in columns}, "unpack open.zip again"):
+        id, name, question = (text(row[column]).strip() for column in columns[:3])
+        if id:
+            once(id, line, seen, file)
+        image = picture_at(images, f"{file.stem}/{name}")
+        answers = {} if test else soft_labels([text(row["answer"])])
+        if not id or not question:
+            left_out.add("id or question missing", f"{file}:{line}")
+        elif not answers and not test:
+            left_out.add("answer empty", f"{file}:{line}: id {id}")
+        elif not name or image is None:
+            left_out.add("picture missing", f"{file}:{line}: id {id}: {file.stem}/{name}")
+        else:
+            yield "test" if test else divide("dacon", name, _SHARES), Example(id, image, question, answers)

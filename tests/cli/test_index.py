@@ -1,0 +1,79 @@
+"""kovqa index: users' tables, a look at an index, the originals' files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests import parity
+from tests.conftest import Kovqa, Small
+
+
+def error(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """The one line a failed command ends with."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_a_table_with_its_columns_named(kovqa: Kovqa, tmp_path: Path) -> None:
+    (tmp_path / "표.csv").write_bytes("사진,질문,정답\na.jpg,뭐?,007\n".encode("cp949"))
+    (tmp_path / "a.jpg").touch()
+    words = ["index", "table", "--root", "표.csv", "--column", "image=사진", "--column", "question=질문"]
+    line = error(kovqa(*words, "-o", "색인"), 3)
+    assert (
+        "표.csv:1: no column 'answer'; it has 사진, 질문, 정답 → say which it is: --column answer=NAME"
+        in line
+    )
+    done = kovqa(*words, "--column", "answer=정답", "-o", "색인", "--json")
+    assert json.loads(done.stdout)["rows"]["train"] == 1, done.stderr
+    assert (tmp_path / "색인" / "answers.txt").read_text("utf-8") == "007\n"
+    checked = kovqa(*words, "--column", "answer=정답", "--check")
+    assert (checked.returncode, checked.stdout) == (0, "")
+    assert "OURS=THEIRS" in error(kovqa(*words, "--column", "정답"), 2)
+
+
+def test_a_look_at_an_index(kovqa: Kovqa, small: Small) -> None:
+    done = kovqa("index", "--show", "2", "-o", small.index, COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(kovqa("index", "--show", "2", "-o", small.index, "--json").stdout)
+    assert [row["split"] for row in told["examples"]] == ["train"] * 2 + ["val"] * 2 + ["test"] * 2
+    for row in told["examples"]:
+        assert Path(row["image"]).is_absolute()
+        assert Path(row["image"]).is_file()
+        assert row["id"] in done.stdout
+    assert kovqa("index", "--show", "2", "-o", small.index, COLUMNS="200").stdout == done.stdout
+
+
+def test_columns_of_a_look_stand_below_each_other(kovqa: Kovqa, small: Small) -> None:
+    """Hangul is two columns wide: the questions begin in one column whatever stands before them."""
+    from rich.cells import cell_len
+
+    lines = kovqa("index", "--show", "3", "-o", small.index, COLUMNS="300").stdout.splitlines()
+    told = json.loads(kovqa("index", "--show", "3", "-o", small.index, "--json").stdout)["examples"]
+    places = [cell_len(x.split(row["question"])[0]) for row in told for x in lines if row["id"] in x]
+    assert len(places) == len(told)
+    assert len(set(places)) == 1
+
+
+def test_the_original_files(kovqa: Kovqa, tmp_path: Path) -> None:
+    root, tokenizer = parity.path("coco_caption/input"), parity.path("tokenizer.model")
+    words = ["index", "coco", "--root", root, "--as-upstream"]
+    assert "--tokenizer" in error(kovqa(*words), 2)
+    done = kovqa(*words, "--tokenizer", tokenizer, "-q")
+    assert (done.stdout.strip(), done.stderr) == ("data/coco-upstream", "")
+    name = "coco_retrieval.val.jsonl"
+    written = (tmp_path / "data/coco-upstream" / name).read_bytes()
+    assert written == parity.path(f"coco_caption/expected/{name}").read_bytes()
+    assert "not empty" in error(kovqa(*words, "--tokenizer", tokenizer), 2)
+    shutil.rmtree(tmp_path / "data")
+    unknown = error(kovqa("index", "dacon", "--root", root, "--as-upstream"), 2)
+    assert "known: aihub, coco, nia, vqav2" in unknown
+
+
+def test_what_is_missing_is_asked_for(kovqa: Kovqa) -> None:
+    assert "aihub, aihub101, nia, dacon, vqav2, coco, kvqa, table" in error(kovqa("index"), 2)
+    assert "--root DIR" in error(kovqa("index", "nia"), 2)
