@@ -160,7 +160,7 @@ class Bench:
         torch.manual_seed(0)
         self.ours = VqaNet(self.config)
         initialise(self.ours, torch.Generator().manual_seed(0))
-        self.original = original_like(self.ours, self.config).to(device)
+        self.original = original_like(self.ours, OriginalVqa(self.config)).to(device)
         self.ours.to(device)
 
     def autocast(self, on: bool) -> Any:

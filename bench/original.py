@@ -1,4 +1,4 @@
-"""The original BEiT-3 VQA model, as the peer to compare with.
+"""The original BEiT-3 for VQA and captioning, as the peer to compare with.
 
 The encoder is torchscale's own (PyPI `torchscale==0.2.0`, what the published fine-tuning code
 pins); around it stand the pooler and the classifier of that code. `make bench` installs
@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from kovqa_core.models.beit3.config import Config
-from kovqa_core.models.beit3.net import EPS, VqaNet
+from kovqa_core.models.beit3.decode import Search
+from kovqa_core.models.beit3.net import EPS
+from kovqa_core.models.beit3.text import BOS, EOS, PAD
 from kovqa_core.models.beit3.weights import original_names
 from torch import Tensor, nn
 
+Original = TypeVar("Original", bound=nn.Module)
+State = dict[int, dict[str, Tensor]]  # layer -> keys and values so far, [R, H, N, D/H]
 _UNUSED = {"fairscale.nn": ("checkpoint_wrapper", "wrap"), "timm.models.layers": ("drop_path",)}
 
 
@@ -36,8 +40,8 @@ def _placeholders() -> None:
             setattr(sys.modules[path], name, _never)
 
 
-def _encoder(config: Config) -> nn.Module:
-    """torchscale's BEiT-3 with the settings of VQA fine-tuning."""
+def _encoder(config: Config, final_norm: bool = False) -> nn.Module:
+    """torchscale's BEiT-3 with the settings of fine-tuning."""
     _placeholders()
     try:
         from torchscale.architecture.config import EncoderConfig
@@ -53,7 +57,7 @@ def _encoder(config: Config) -> nn.Module:
             vocab_size=config.vocab,
             multiway=True,
             layernorm_embedding=False,
-            normalize_output=False,
+            normalize_output=final_norm,
             no_output_layer=True,
             drop_path_rate=0.0,
             encoder_embed_dim=size.embed_dim,
@@ -104,13 +108,96 @@ class OriginalVqa(nn.Module):
         return self.head(self.pooler(seen["encoder_out"]))
 
 
-def original_like(net: VqaNet, config: Config) -> OriginalVqa:
-    """The original model with the weights of one of ours.
+class OriginalCaption(nn.Module):
+    """Encoder and the head that names words, under the names of the published weight files."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        if config.vocab is None:
+            raise ValueError("config.vocab must be set")
+        self.beit3 = _encoder(config, final_norm=True)
+        self.mlm_head = nn.Linear(config.sizes.embed_dim, config.vocab)
+        self.layers = config.sizes.num_layers
+
+    def first(self, image: Tensor, tokens: Tensor, state: State) -> Tensor:
+        """Logits of the last token behind a picture, [R, W]; fills the state with all keys and values."""
+        patches, words = self.beit3.vision_embed.num_position_embeddings(), tokens.shape[1]
+        mask = torch.ones(patches + words, patches + words, dtype=torch.long)
+        mask[:, :patches] = 0
+        mask[patches:, patches:] = torch.ones(words, words).triu(1)
+        seen = self.beit3(textual_tokens=tokens, visual_tokens=image, attn_mask=mask, incremental_state=state)
+        return self.mlm_head(seen["encoder_out"][:, -1])
+
+    def then(self, tokens: Tensor, length: int, state: State) -> Tensor:
+        """Logits of the last of two tokens behind `length` - 2 words and the picture in the state, [R, W]."""
+        behind = state[0]["prev_key"].shape[2]
+        mask = torch.zeros(2, behind + 2, dtype=torch.long)
+        mask[0, -1] = 1
+        places = torch.arange(length, length + 2).expand(len(tokens), 2)
+        seen = self.beit3(textual_tokens=tokens, attn_mask=mask, incremental_state=state, positions=places)
+        return self.mlm_head(seen["encoder_out"][:, -1])
+
+
+@torch.no_grad()
+def original_beam_search(
+    net: OriginalCaption, image: Tensor, search: Search, mask_id: int
+) -> list[tuple[list[int], float]]:
+    """The published way of captioning (spec beit3, section 7): (ids, score) for each picture.
+
+    The picture is copied for every beam and encoded for each; keys and values of pictures and words
+    are gathered anew at every step; candidates are taken from the log-probabilities of all words.
+    """
+    (pictures, beams), wanted = (len(image), search.beams), 3 * search.beams
+    rows = pictures * beams
+    image = image.repeat_interleave(beams, 0)
+    buffer = torch.full((rows, search.longest), mask_id)
+    buffer[:, 0] = BOS
+    totals = torch.full((pictures, beams), -1e9)
+    totals[:, 0] = 0
+    state: State = {layer: {} for layer in range(net.layers)}
+    best: list[tuple[list[int], float] | None] = [None] * pictures
+    done = [False] * pictures
+    for length in range(2, search.longest):  # the original's last pass, which changes nothing, is left out
+        if all(done):
+            break
+        tokens = buffer[:, length - 2 : length]
+        logits = net.first(image, tokens, state) if length == 2 else net.then(tokens, length, state)
+        scores = logits.float().log_softmax(-1) + totals.view(-1, 1)
+        top = scores.view(pictures, -1).topk(wanted)
+        chosen: list[tuple[int, int, float]] = []
+        for n in range(pictures):
+            held = best[n]
+            floor = top.values[n].max().item() / (search.longest - 1) ** search.length_penalty
+            done[n] = done[n] or (held is not None and floor <= held[1])
+            grown: list[tuple[int, int, float]] = []
+            for total, place in zip(top.values[n], top.indices[n], strict=True):
+                if done[n] or len(grown) == beams:
+                    break
+                beam, word = divmod(place.item(), scores.shape[-1])
+                row = n * beams + int(beam)
+                if word == EOS or length + 1 == search.longest:
+                    score = total.item() / length**search.length_penalty
+                    if best[n] is None or score > best[n][1]:  # type: ignore[index]
+                        best[n] = (buffer[row, 1 : length - 1].tolist(), score)
+                else:
+                    grown.append((row, int(word), total.item()))
+            chosen += grown or [(n * beams, PAD, 0.0)] * beams
+        order = torch.tensor([row for row, _, _ in chosen])
+        buffer = buffer[order]
+        buffer[:, length - 1] = torch.tensor([word for _, word, _ in chosen])
+        totals = torch.tensor([total for _, _, total in chosen]).view(pictures, beams)
+        for kept in state.values():
+            for name in ("prev_key", "prev_value"):
+                kept[name] = kept[name][:, :, :-1].index_select(0, order)
+    return [one for one in best if one is not None]
+
+
+def original_like(net: nn.Module, original: Original) -> Original:
+    """The original model, given the weights of one of ours.
 
     Raises:
         RuntimeError: a weight of one has no counterpart in the other.
     """
-    original = OriginalVqa(config)
     shapes = {name: value.shape for name, value in original.named_parameters()}
     state: dict[str, Tensor] = {}
     for own, parameter in net.named_parameters():

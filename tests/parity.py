@@ -15,13 +15,15 @@ from typing import Any
 
 import pytest
 import torch
+from kovqa_core.models.beit3.caption_net import CaptionNet
 from kovqa_core.models.beit3.config import Config, Size
 from kovqa_core.models.beit3.family import Model
-from kovqa_core.models.beit3.net import Encoder
+from kovqa_core.models.beit3.net import Encoder, VqaNet
+from kovqa_core.models.beit3.vqa import Vqa
 from kovqa_core.models.beit3.weights import load_original, original_names, read_weights
 from kovqa_core.models.family import Batch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 _SHIPPED = Path(__file__).parent / "fixtures" / "parity"
 torch.set_num_threads(1)  # as recorded; networks this small only wait for a second thread
@@ -77,18 +79,25 @@ def vqa_model(answers: list[str] | None = None) -> Model:
     """Our VQA model with the weights of `vqa.pth`."""
     chosen = config()
     assert chosen.classes is not None
-    model = Model(chosen, answers or [f"class {i}" for i in range(chosen.classes)])
+    model = Model(VqaNet(chosen), Vqa(answers or [f"class {i}" for i in range(chosen.classes)]))
     report = load_original(model.net, weights("vqa.pth"), (), "vqa.pth")
     assert not report.fresh
     assert not report.unused
     return model
 
 
+def caption_net() -> CaptionNet:
+    """Our captioner with the weights of `captioning.pth`."""
+    net = CaptionNet(config(classes=None))
+    report = load_original(net, weights("captioning.pth"), (), "captioning.pth")
+    assert not report.fresh
+    assert not report.unused
+    return net
+
+
 def caption_encoder() -> Encoder:
     """Our encoder, final norm included, with the weights of `captioning.pth`."""
-    encoder = Encoder(config(), final_norm=True)
-    load_original(nn.ModuleDict({"encoder": encoder}), weights("captioning.pth"), (), "captioning.pth")
-    return encoder
+    return caption_net().encoder
 
 
 def vqa_batch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kovqa_core.models.beit3.net import Encoder, Streams, VqaNet, drop_path_rates
+from kovqa_core.models.beit3.net import Encoder, Streams, VqaNet, drop_path_factors, drop_path_rates
 from torch import Tensor
 
 from tests import parity
@@ -160,9 +160,8 @@ def test_parity_beit3_drop_path_rates() -> None:
 def test_parity_beit3_drop_path_keeps_or_drops_each_sample(rate: float) -> None:
     """Rate r of a layer drops a share r of the samples and divides the others by 1 - r."""
     config = parity.config(drop_path=rate)
-    net = VqaNet(config)
     draws = torch.rand(4000, config.sizes.num_layers, 2, generator=torch.Generator().manual_seed(1))
-    keep = net._keep(draws)
+    keep = drop_path_factors(draws, drop_path_rates(rate, config.sizes.num_layers))
     assert keep.shape == (config.sizes.num_layers, 2, len(draws), 1, 1)
     for layer, value in enumerate(drop_path_rates(rate, config.sizes.num_layers)):
         kept = keep[layer][keep[layer] > 0]

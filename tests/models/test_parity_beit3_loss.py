@@ -6,7 +6,8 @@ import pytest
 import torch
 from kovqa_core.data.answers import normalise
 from kovqa_core.data.example import Example
-from kovqa_core.models.beit3.family import Model, vqa_loss
+from kovqa_core.models.beit3.family import Model
+from kovqa_core.models.beit3.vqa import vqa_loss
 from kovqa_core.results.scores import by_kind
 from kovqa_core.train.optim import clip
 from torch import Tensor

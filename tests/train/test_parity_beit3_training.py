@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from kovqa_core.models.beit3.family import Model
+from kovqa_core.models.beit3.vqa import logits
 from kovqa_core.settings.recipe import Optim
 from kovqa_core.train.optim import clip, make_optimizer, set_rate
 from torch import Tensor
@@ -103,8 +104,8 @@ def train(case: Case) -> Trained:
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
-        logits = model.eval().logits(parity.inputs_batch())
-    return Trained(case, model, losses, norms, logits)
+        after = logits(model.eval().net, parity.inputs_batch())
+    return Trained(case, model, losses, norms, after)
 
 
 @functools.cache
@@ -164,4 +165,4 @@ def test_parity_beit3_training_as_shipped_answers_the_same() -> None:
                 optimizer.step()
                 optimizer.zero_grad()
         with torch.no_grad():
-            parity.close(model.eval().logits(parity.inputs_batch()), wanted, 1e-4, trained.case["name"])
+            parity.close(logits(model.eval().net, parity.inputs_batch()), wanted, 1e-4, trained.case["name"])

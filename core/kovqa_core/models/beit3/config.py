@@ -35,6 +35,17 @@ SIZES = {
 }
 
 
+class Captioning(Settings):
+    """How captions are learned and sought; the defaults are the original's."""
+
+    mask: float = Field(0.6, gt=0, le=1, description="share of a caption's words to be named")
+    smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
+    drop_worst: float = Field(0.2, ge=0, lt=1, description="share of the worst losses left out")
+    drop_worst_after: int = Field(12000, ge=0, description="optimizer steps before that begins")
+    beams: int = Field(3, ge=1, description="captions followed at once; 1: greedy")
+    length_penalty: float = Field(0.6, ge=0, description="power of the length scores are divided by")
+
+
 class Config(Settings):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
@@ -47,6 +58,7 @@ class Config(Settings):
     classes: int | None = Field(None, ge=1, description="answers; default: as the index has")
     tokenizer: str | None = Field(None, description="SentencePiece model; --tokenizer wins")
     weights: str | None = Field(None, description="published or own weights to start from")
+    caption: Captioning = Captioning()
     fresh: tuple[Literal["pooler", "head"], ...] = Field(
         (), description="parts newly initialised although weights are given"
     )

@@ -111,8 +111,8 @@ class Layer(nn.Module):
         """
         branches = self.branches(streams, first)
         qkv = [b.qkv(b.norm_attn(x)) for b, x in zip(branches, streams, strict=True)]
-        q, k, v = self._split(torch.cat(qkv, 1) if len(qkv) > 1 else qkv[0], 3)
-        attended = self._attend(q, k, v, mask)
+        q, k, v = self.split_heads(torch.cat(qkv, 1) if len(qkv) > 1 else qkv[0], 3)
+        attended = self.attend(q, k, v, mask)
         parts = attended.split([x.shape[1] for x in streams], 1)
         return [b.after_attention(x, part, keep) for b, x, part in zip(branches, streams, parts, strict=True)]
 
@@ -126,16 +126,16 @@ class Layer(nn.Module):
             product(x, b.qkv.weight[width:], b.qkv.bias[width:])
             for b, x in zip(self.branches(streams, "vision"), normed, strict=True)
         ]
-        k, v = self._split(torch.cat(pairs, 1), 2)
-        attended = self._attend(self._split(query, 1)[0], k, v, mask)
+        k, v = self.split_heads(torch.cat(pairs, 1), 2)
+        attended = self.attend(self.split_heads(query, 1)[0], k, v, mask)
         return self.vision.after_attention(streams[0][:, :1], attended, keep)
 
-    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+    def split_heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """[B, n, parts·D] -> parts × [B, H, n, D/H]."""
         batch, length, _ = x.shape
         return x.view(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Scaled dot-product attention -> [B, n, D]."""
         if q.is_cuda or q.dtype == torch.float32:
             attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -297,7 +297,7 @@ class VqaNet(nn.Module):
         self, image: Tensor, tokens: Tensor, padding: Tensor | None, noise: Tensor | None = None
     ) -> Tensor:
         """[B, D], tanh of the pooled class token."""
-        keep = None if noise is None or not any(self.drop_path) else self._keep(noise)
+        keep = None if noise is None or not any(self.drop_path) else drop_path_factors(noise, self.drop_path)
         cls = self.encoder.class_token(image, tokens, padding, keep)
         return torch.tanh(self.pooler["dense"](self.pooler["norm"](cls)))
 
@@ -314,16 +314,17 @@ class VqaNet(nn.Module):
         """
         return self.head(self.pooled(image, tokens, padding, noise))
 
-    def _keep(self, noise: Tensor) -> Tensor:
-        """[B, L, 2] draws -> [L, 2, B, 1, 1] factors: 0, or 1 / probability of staying."""
-        rates = torch.tensor(self.drop_path, device=noise.device).view(1, -1, 1)
-        keep = (noise >= rates) / (1 - rates)
-        return keep.permute(1, 2, 0)[..., None, None]
-
 
 def drop_path_rates(rate: float, layers: int) -> list[float]:
     """Stochastic depth per layer, from 0 to `rate` in equal steps."""
     return [i * rate / max(1, layers - 1) for i in range(layers)]
+
+
+def drop_path_factors(noise: Tensor, rates: list[float]) -> Tensor:
+    """[B, L, 2] uniform draws -> [L, 2, B, 1, 1] factors: 0, or 1 / probability of staying."""
+    limits = torch.tensor(rates, device=noise.device).view(1, -1, 1)
+    keep = (noise >= limits) / (1 - limits)
+    return keep.permute(1, 2, 0)[..., None, None]
 
 
 # Standard deviations for training from nothing, found on small models: patches and their places begin

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import sentencepiece
+import torch
+from torch import Tensor
 
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes
@@ -89,6 +91,16 @@ class Tokenizer:
         for mark in ".?!,":
             text = text.replace(f" {mark}", mark)
         return text
+
+
+def padded(texts: Sequence[list[int]]) -> tuple[Tensor, Tensor | None]:
+    """Ids of many texts, [B, T], as long as the longest; where they are padding, None when nowhere."""
+    longest = max(map(len, texts))
+    tokens = torch.full((len(texts), longest), PAD)
+    for row, ids in enumerate(texts):
+        tokens[row, : len(ids)] = torch.tensor(ids)
+    padding = torch.arange(longest) >= torch.tensor([len(ids) for ids in texts])[:, None]
+    return tokens, padding if bool(padding.any()) else None
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -1,0 +1,107 @@
+"""Visual question answering over an answer list: examples -> batches -> losses and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kovqa_core.data.example import Answer, Example
+from kovqa_core.files import nfc
+from kovqa_core.models import images
+from kovqa_core.models.beit3.config import Config
+from kovqa_core.models.beit3.net import VqaNet
+from kovqa_core.models.beit3.pictures import Pictures
+from kovqa_core.models.beit3.text import Tokenizer, padded
+from kovqa_core.models.family import Batch
+from kovqa_core.settings.recipe import Data
+
+
+@dataclass(frozen=True)
+class Item:
+    """One encoded example."""
+
+    id: str
+    image: np.ndarray  # uint8 [3, S, S]
+    tokens: list[int]
+    labels: list[tuple[int, float]]  # (class, score)
+    noise: np.ndarray  # float32 [L, 2], decides stochastic depth
+
+
+class Processor:
+    """Pictures, questions and answers -> batches."""
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, answers: list[str], data: Data) -> None:
+        self.config, self.tokenizer, self.answers, self.data = config, tokenizer, answers, data
+        self._label = {answer: i for i, answer in enumerate(answers)}
+        self._pictures = Pictures(config.image, data)
+
+    def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> Item:
+        """One example; errors name its id."""
+        image = self._pictures.of(example, folder, train, rng)
+        labels = [(self._label[a], score) for a, score in example.answers.items() if a in self._label]
+        draws = (
+            rng.random((self.config.sizes.num_layers, 2), np.float32)
+            if train
+            else np.zeros((0, 2), np.float32)
+        )
+        tokens = self.tokenizer.frame(nfc(example.question), self.config.max_text)
+        return Item(example.id, image, tokens, labels, draws)
+
+    def collate(self, items: Sequence[Item]) -> Batch:
+        """Text is padded to the longest question here, not to the longest there could be."""
+        tokens, padding = padded([item.tokens for item in items])
+        places = [(row, label) for row, item in enumerate(items) for label, _ in item.labels]
+        return Batch(
+            {
+                "image": torch.from_numpy(np.stack([item.image for item in items])),
+                "tokens": tokens,
+                "padding": padding,
+                "noise": torch.from_numpy(np.stack([item.noise for item in items])),
+                "label_places": torch.tensor(places, dtype=torch.long).reshape(-1, 2),
+                "label_scores": torch.tensor([score for item in items for _, score in item.labels]),
+            },
+            [item.id for item in items],
+        )
+
+
+class Vqa:
+    """The task: a class of the answer list for every question.
+
+    Args:
+        answers: the classes.
+    """
+
+    def __init__(self, answers: list[str]) -> None:
+        self.answers = answers
+
+    def loss(self, net: VqaNet, batch: Batch, step: int) -> Tensor:
+        """Binary cross-entropy summed over classes, averaged over examples, in fp32."""
+        found = logits(net, batch)
+        labels = torch.zeros(found.shape, device=found.device)
+        places = batch.tensors["label_places"]
+        labels[places[:, 0], places[:, 1]] = batch.tensors["label_scores"]
+        return vqa_loss(found, labels)
+
+    def answer(self, net: VqaNet, batch: Batch) -> list[Answer]:
+        """The most likely class of each, with its probability."""
+        best = logits(net, batch).max(1)
+        scores = torch.sigmoid(best.values).tolist()
+        return [Answer(self.answers[i], s) for i, s in zip(best.indices.tolist(), scores, strict=True)]
+
+
+def logits(net: VqaNet, batch: Batch) -> Tensor:
+    """[B, C] in fp32."""
+    b = batch.tensors
+    noise = b["noise"] if net.training else None
+    return net(images.normalised(b["image"]), b["tokens"], b["padding"], noise).float()
+
+
+def vqa_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy against soft labels [B, C], summed over C, averaged over B."""
+    return functional.binary_cross_entropy_with_logits(logits, labels) * labels.shape[1]
