@@ -99,8 +99,11 @@ def resume(path: Path, model: Any, optimizer: torch.optim.Optimizer, averages: A
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 name = names[id(parameter)]
+                step = tensors.get(f"step.{name}", tensors.get("step"))  # one for all in older ones
+                if step is None:  # it has rested so far
+                    continue
                 optimizer.state[parameter] = {
-                    "step": tensors["step"].clone(),
+                    "step": step.clone(),
                     "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
                     "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
                 }
@@ -115,7 +118,7 @@ def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer)
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter)
         if state:
-            found["step"] = state["step"].detach().clone()
+            found[f"step.{name}"] = state["step"].detach().clone()
             found[f"exp_avg.{name}"] = state["exp_avg"]
             found[f"exp_avg_sq.{name}"] = state["exp_avg_sq"]
     return found
