@@ -58,5 +58,9 @@ def score_split(answers: Sequence[tuple[int, Answer]], split: Sequence[Example])
     everyone = sorted(
         (pair for share in ranks.gather(list(answers)) for pair in share), key=lambda pair: pair[0]
     )
-    scores = [split[number].answers.get(answer.text, 0.0) for number, answer in everyone]
+    scores = [_score(answer.text, split[number]) for number, answer in everyone]
     return sum(scores) / len(scores)
+
+
+def _score(text: str, example: Example) -> float:
+    return float(text in example.captions) if example.captions else example.answers.get(text, 0.0)

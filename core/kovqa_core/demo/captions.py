@@ -1,0 +1,27 @@
+"""Korean captions of a drawn scene: its things in reading order, in three wordings."""
+
+from __future__ import annotations
+
+from kovqa_core.demo.questions import SHORT_COLOURS, Word
+from kovqa_core.demo.scenes import Scene, Thing
+
+# {a} is the list of things; the verb's subject particle belongs to its last word.
+WORDINGS = ("{a:이/가} 있습니다.", "그림에 {a:이/가} 있습니다.", "{a:이/가} 보입니다.")
+
+
+def captions(scene: Scene) -> list[str]:
+    """All captions that are right: things named row by row from the top, each row from the left."""
+    things = sorted(scene.things, key=lambda thing: (thing.row, thing.column))
+    listed = Word(_listed([_name(thing) for thing in things]))
+    return [wording.format(a=listed) for wording in WORDINGS]
+
+
+def _name(thing: Thing) -> str:
+    return f"{SHORT_COLOURS.get(thing.colour, thing.colour)} {thing.shape}"
+
+
+def _listed(names: list[str]) -> str:
+    """ "가와 나", "가, 나, 다"."""
+    if len(names) == 2:
+        return f"{Word(names[0]):와/과} {names[1]}"
+    return ", ".join(names)
