@@ -1,4 +1,4 @@
-"""kovqa evaluate: scores of a predictions file."""
+"""kovqa evaluate: scores of a predictions file, and a page to look at them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,41 @@ from kovqa_cli import options
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="Predictions file (kovqa predict).")],
+    predictions: Annotated[Path, typer.Argument(help="Predictions file (kovqa predict, kovqa caption).")],
     index: Annotated[Path, typer.Option("--index", help="The index's .jsonl that was answered.")],
+    normalise: Annotated[
+        str,
+        typer.Option(
+            "--normalise", help="Answers are the same in this form: plain, korean, korean-particles, vqav2."
+        ),
+    ] = "plain",
+    tokens: Annotated[
+        str, typer.Option("--tokens", help="Captions are cut into: auto, english, korean, words.")
+    ] = "auto",
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write one HTML page with tables and examples.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="The pictures' folder. [default: as the index says]")
+    ] = None,
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, help="Right ones, and as many wrong ones, on the page.")
+    ] = 60,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Score predictions by kind of question, beside the answer that is most frequent."""
-    from kovqa_core.results.scores import score_file
+    """Score answers by kind of question, or captions, beside the answer that is most frequent."""
+    from kovqa_core.results.evaluation import evaluate_file
 
-    from kovqa_cli import show
+    from kovqa_cli import progress, show
 
-    show.scores(score_file(predictions, index), json, quiet)
+    with progress.bar("scoring", quiet) as told:
+        found = evaluate_file(predictions, index, normalise, tokens, told)
+    if report:
+        from kovqa_core.results.report import write_report
+
+        with progress.bar("pictures", quiet) as told:
+            write_report(found, report, images, examples, told)
+        if not quiet:
+            show.note(f"report: {show.short(report)}")
+    show.evaluation(found, json, quiet)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from kovqa_core.data.example import Answer, Example
     from kovqa_core.data.look import Seen
     from kovqa_core.planning import Training
-    from kovqa_core.results.scores import Score
+    from kovqa_core.results.caption_scores import CaptionScores
+    from kovqa_core.results.evaluation import Evaluation
+    from kovqa_core.results.scores import AnswerScores
     from kovqa_core.settings.run import Run
     from rich.console import Console
 
@@ -57,17 +60,18 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, width=width)
 
 
-def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> None:
+def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], caption: str = "") -> None:
     """A table on stdout.
 
     Args:
         columns: (heading, "left", "right" or "text"); only a text wraps.
         rows: cells.
+        caption: what stands below.
     """
     from rich import box
     from rich.table import Table
 
-    grid = Table(box=box.SIMPLE, pad_edge=False)
+    grid = Table(box=box.SIMPLE, pad_edge=False, caption=caption or None, caption_justify="left")
     for heading, side in columns:
         grid.add_column(
             heading, justify="right" if side == "right" else "left", no_wrap=side != "text", overflow="fold"
@@ -232,15 +236,60 @@ def predictions(path: Path, rows: int, model: Path, as_json: bool, quiet: bool) 
     out(str(path))
 
 
-def scores(found: Sequence[Score], as_json: bool, quiet: bool) -> None:
-    """Scores by kind of question."""
-    if as_json:
-        rows = [{"kind": s.kind, "rows": s.rows, "score": s.score, "majority": s.majority} for s in found]
-        document({"score": found[-1].score, "kinds": rows[:-1], "all": rows[-1]})
-    elif quiet:
-        out(f"{found[-1].score:.4f}")
+def evaluation(found: Evaluation, as_json: bool, quiet: bool) -> None:
+    """Scores of a predictions file."""
+    from kovqa_core.results.scores import AnswerScores
+
+    if isinstance(found.scores, AnswerScores):
+        _answer_scores(found.scores, as_json, quiet)
     else:
+        _caption_scores(found.scores, as_json, quiet)
+
+
+def _answer_scores(found: AnswerScores, as_json: bool, quiet: bool) -> None:
+    """Scores of answers by kind of question and type of answer."""
+    if as_json:
+        document(
+            {
+                "score": found.total.score,
+                "normalise": found.rule,
+                "kinds": [asdict(score) for score in found.kinds],
+                "types": [asdict(score) for score in found.types],
+                "all": asdict(found.total),
+                "unanswered": found.unanswered,
+            }
+        )
+    elif quiet:
+        out(f"{found.total.score:.4f}")
+    else:
+        if found.unanswered:
+            note(f"{found.unanswered:,} questions have no true answer in the index: they count as wrong")
+        named = [(score.kind or "no kind", score) for score in found.kinds]
+        named += [(f"answer {score.kind}", score) for score in found.types]
         table(
-            [("kind", "left"), ("questions", "right"), ("score", "right"), ("most frequent answer", "right")],
-            [[s.kind or "all", f"{s.rows:,}", f"{s.score:.1%}", f"{s.majority:.1%}"] for s in found],
+            [("kind", "left"), ("questions", "right"), ("score", "right"), ("95 % interval", "right"),
+             ("most frequent", "right")],
+            [[name, f"{s.rows:,}", f"{s.score:.1%}", f"{s.low:.1%} – {s.high:.1%}", f"{s.majority:.1%}"]
+             for name, s in [*named, ("all", found.total)]],
+            f"answers compared in the {found.rule} form; most frequent: always giving the kind's commonest answer",
+        )  # fmt: skip
+
+
+def _caption_scores(found: CaptionScores, as_json: bool, quiet: bool) -> None:
+    """Scores of captions, metric by metric."""
+    from kovqa_core.results.caption_scores import LEFT_OUT
+
+    metrics = found.metrics.values()
+    if as_json:
+        rows = [{"metric": m.name, "score": m.score, "low": m.low, "high": m.high} for m in metrics]
+        document({"score": found.metrics["CIDEr"].score, "tokens": found.tokens, "rows": found.rows,
+                  "metrics": rows, "left_out": LEFT_OUT})  # fmt: skip
+    elif quiet:
+        out(f"{found.metrics['CIDEr'].score:.4f}")
+    else:
+        note(LEFT_OUT)
+        table(
+            [("metric", "left"), ("score", "right"), ("95 % interval", "right")],
+            [[m.name, f"{m.score:.4f}", f"{m.low:.4f} – {m.high:.4f}"] for m in metrics],
+            f"tokens: {found.tokens}",
         )

@@ -13,7 +13,7 @@ import torch
 
 from kovqa_core.data import tables
 from kovqa_core.data.example import Answer, Example, prediction_line
-from kovqa_core.data.index import open_index
+from kovqa_core.data.index import default_images
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import disk_errors, nfc, read_json, write_json
 from kovqa_core.models import family
@@ -147,10 +147,3 @@ def read_table(path: Path) -> list[Row]:
     if not rows:
         raise DataError(f"{path} has no rows", "columns: id, image, question")
     return rows
-
-
-def default_images(table: Path) -> Path:
-    """Where a table's pictures lie: as its index says, else beside the table."""
-    if (table.parent / "index.json").is_file():
-        return open_index(table.parent).images
-    return table.parent

@@ -16,7 +16,7 @@ FLAGS = {
         "--recipe -r --profile -p --data --tokenizer --output -o --resume --set --dry-run -n --json --quiet -q"
     ),
     "predict": "--image -i --question --input --images --output -o --model --batch --json --quiet -q",
-    "evaluate": "--index --json --quiet -q",
+    "evaluate": "--index --normalise --tokens --report --images --examples --json --quiet -q",
     "tokenizer train": "--output -o --vocab-size --json --quiet -q",
     "profiles": "--json --quiet -q",
     "profiles show": "",

@@ -120,19 +120,3 @@ def test_part_of_another_model_is_not_mixed_in(
     done = kovqa("predict", "--model", trained, "--input", small.index / "test.jsonl", "-o", "out.jsonl")
     assert done.returncode == 2
     assert "another model or table" in done.stderr
-
-
-def test_evaluate(kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path) -> None:
-    test = small.index / "test.jsonl"
-    examples = list(open_index(small.index).split("test"))
-    given = [{"id": e.id, "answer": max(e.answers) if n % 2 else "틀림"} for n, e in enumerate(examples)]
-    (tmp_path / "p.jsonl").write_text("".join(json.dumps(g) + "\n" for g in reversed(given)))
-    done = kovqa("evaluate", "p.jsonl", "--index", test, "--json")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["score"] == (len(examples) // 2) / len(examples)
-    assert sum(row["rows"] for row in told["kinds"]) == len(examples)
-    (tmp_path / "short.jsonl").write_text("".join(json.dumps(g) + "\n" for g in given[1:]))
-    done = kovqa("evaluate", "short.jsonl", "--index", test)
-    assert done.returncode == 3
-    assert examples[0].id in done.stderr

@@ -8,7 +8,7 @@ from kovqa_core.data.answers import normalise
 from kovqa_core.data.example import Example
 from kovqa_core.models.beit3.family import Model
 from kovqa_core.models.beit3.vqa import vqa_loss
-from kovqa_core.results.scores import by_kind
+from kovqa_core.results.scores import score_answers
 from kovqa_core.train.optim import clip
 from torch import Tensor
 
@@ -102,7 +102,7 @@ def test_parity_beit3_vqa_validation() -> None:
         )
         for row, soft in zip(expected["predictions"], labels[: len(said)].tolist(), strict=True)
     ]
-    everything = by_kind(zip(examples, said, strict=True))[-1]
+    everything = score_answers(zip(examples, said, strict=True)).total
     assert everything.rows == len(said)
     metric = expected["stats"][expected["metric_key"]]
     assert 100 * everything.score == pytest.approx(metric, rel=0, abs=1e-3)

@@ -106,6 +106,13 @@ def open_index(folder: Path, images: Path | None = None) -> Index:
     if not pictures.is_dir():
         raise DataError(
             f"the pictures of {folder} should lie in {pictures}, which is not there",
-            "say where they are: --set data.images=DIR",
+            "say where they are: --images DIR, or for training --set data.images=DIR",
         )
     return Index(folder, pictures, about)
+
+
+def default_images(table: Path) -> Path:
+    """Where a table's pictures lie: as its index says, else beside the table."""
+    if (table.parent / "index.json").is_file():
+        return open_index(table.parent).images
+    return table.parent

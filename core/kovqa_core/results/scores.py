@@ -1,18 +1,33 @@
-"""Scores of predictions, by kind of question, beside the majority baseline. No torch."""
+"""Scores of answers, by kind of question and type of answer, beside the majority baseline. No torch.
+
+An answer's score is the soft score of its normal form. For questions that ten people answered the
+index holds min(0.3 n, 1) for an answer that n of them gave, and that is VQAv2's official rule: the
+mean of min(n / 3, 1) over the ten sets that leave one annotator out (spec sources, section 7).
+"""
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
 
-from kovqa_core.data.answers import normalise
+import numpy as np
+
+from kovqa_core.data.answers import normalise, normalise_vqav2
 from kovqa_core.data.example import Example
-from kovqa_core.data.index import Split
-from kovqa_core.errors import DataError
-from kovqa_core.files import read_text
+from kovqa_core.data.korean import answer_type, normalise_korean
+from kovqa_core.errors import unknown
+from kovqa_core.results.intervals import interval
+
+# Name of a normal form -> answers with the same result are the same answer.
+RULES: dict[str, Callable[[str], str]] = {
+    "plain": normalise,
+    "korean": normalise_korean,
+    "korean-particles": partial(normalise_korean, particles=True),
+    "vqav2": normalise_vqav2,
+}
 
 
 @dataclass(frozen=True)
@@ -20,71 +35,120 @@ class Score:
     """Scores of one kind of question; shares of 1.
 
     Attributes:
-        kind: the kind; "" for all together.
+        kind: the kind, or the type of answer; "" for all together.
         rows: questions of that kind.
         score: mean soft score of the answers given.
+        low, high: 95 % interval of the score.
+        method: how the interval was found, "wilson" or "bootstrap" (`intervals`).
         majority: what always giving the kind's most frequent answer would score.
     """
 
     kind: str
     rows: int
     score: float
+    low: float
+    high: float
+    method: str
     majority: float
 
 
-def soft_score(answer: str, truth: Mapping[str, float]) -> float:
-    """Score of one answer: the soft label of its normal form, 0 for an answer nobody gave."""
-    return truth.get(normalise(answer), 0.0)
+@dataclass(frozen=True)
+class AnswerScores:
+    """What `score_answers` found.
+
+    Attributes:
+        rule: the normal form answers were compared in.
+        kinds: by kind of question, in code point order; empty for an index without kinds.
+        types: by type of answer: "number", "other", "yes/no".
+        total: all together. Its majority baseline knows the kind.
+        each: score of every row, in the order given.
+        confusion: (best true answer, answer given) -> rows, in normal form.
+        unanswered: rows without a true answer; they score 0.
+    """
+
+    rule: str
+    kinds: list[Score]
+    types: list[Score]
+    total: Score
+    each: np.ndarray
+    confusion: Counter[tuple[str, str]]
+    unanswered: int
 
 
-def by_kind(pairs: Iterable[tuple[Example, str]]) -> list[Score]:
-    """Scores of (example, answer given), kind by kind in code point order, all together last."""
-    kinds: dict[str, list[tuple[Example, str]]] = defaultdict(list)
-    for example, answer in pairs:
-        kinds[example.kind].append((example, answer))
-    found = [_score(kind, kinds[kind]) for kind in sorted(kinds)]
-    everything = [pair for kind in sorted(kinds) for pair in kinds[kind]]
-    # The majority of all kinds together knows the kind: it is the baseline to beat.
-    majority = sum(s.majority * s.rows for s in found) / max(1, len(everything))
-    return [*found, Score("", len(everything), _mean(everything), majority)]
+def truth_under(answers: Mapping[str, float], form: Callable[[str], str]) -> dict[str, float]:
+    """True answers in a normal form; the scores of those that fall together add up to at most 1.
+
+    With scores of min(0.3 n, 1) the sum is exactly what the annotators together would have given.
+    """
+    merged: dict[str, float] = {}
+    for answer, score in answers.items():
+        key = form(answer)
+        merged[key] = min(1.0, round(merged.get(key, 0.0) + score, 9))
+    return merged
 
 
-def _score(kind: str, pairs: Sequence[tuple[Example, str]]) -> Score:
-    weights: Counter[str] = Counter()
-    for example, _ in pairs:
-        weights.update(example.answers)  # sums of soft scores
-    best = max(weights.values(), default=0) / len(pairs)
-    return Score(kind, len(pairs), _mean(pairs), best)
+def score_answers(pairs: Iterable[tuple[Example, str]], rule: str = "plain") -> AnswerScores:
+    """Scores of (example, answer given).
 
-
-def _mean(pairs: Sequence[tuple[Example, str]]) -> float:
-    return sum(soft_score(answer, example.answers) for example, answer in pairs) / max(1, len(pairs))
-
-
-def score_file(predictions: Path, index: Path) -> list[Score]:
-    """Scores of a predictions file against an index split; every id must be there once.
+    Args:
+        pairs: examples with the answer a model gave; at least one.
+        rule: a name of `RULES`.
 
     Raises:
-        DataError: a line that is no prediction; ids missing, foreign or double (the first ten named).
+        SettingsError: an unknown rule.
     """
-    given: dict[str, str] = {}
-    for number, line in enumerate(read_text(predictions).splitlines(), 1):
-        try:
-            row = json.loads(line)
-            id, answer = str(row["id"]), str(row["answer"])
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f"{predictions}:{number}: no prediction", "write it with kovqa predict") from None
-        if id in given:
-            raise DataError(
-                f"{predictions}:{number}: id {id} appears twice", "write it again with kovqa predict"
-            )
-        given[id] = answer
-    split = Split(index)
-    wanted = {example.id for example in split}
-    for what, ids in (("no prediction for", wanted - given.keys()), ("unknown", given.keys() - wanted)):
-        if ids:
-            shown = ", ".join(sorted(ids)[:10])
-            raise DataError(
-                f"{predictions}: {what} {len(ids)} ids of {index}: {shown}", "predict that split again"
-            )
-    return by_kind((example, given[example.id]) for example in split)
+    if rule not in RULES:
+        raise unknown("normal form", rule, RULES)
+    kinds: dict[str, _Tally] = defaultdict(_Tally)
+    types: dict[str, _Tally] = defaultdict(_Tally)
+    total = _Tally()
+    each: list[float] = []
+    confusion: Counter[tuple[str, str]] = Counter()
+    unanswered = 0
+    form, type_of = cache(RULES[rule]), cache(answer_type)  # the same few answers come again and again
+    for example, given in pairs:
+        truth, said = truth_under(example.answers, form), form(given)
+        score = truth.get(said, 0.0)
+        best = max(truth, key=lambda answer: truth[answer], default="")
+        unanswered += not truth
+        for tally in (kinds[example.kind], types[type_of(best)], total):
+            tally.add(example.image, truth, score)
+        confusion[best, said] += 1
+        each.append(score)
+    by_kind = [kinds[kind].score(kind) for kind in sorted(kinds)]
+    # The majority of all kinds together knows the kind: it is the baseline to beat.
+    majority = sum(s.majority * s.rows for s in by_kind) / len(each)
+    return AnswerScores(
+        rule,
+        by_kind if kinds.keys() != {""} else [],
+        [types[name].score(name) for name in sorted(types)],
+        total.score("", majority),
+        np.array(each),
+        confusion,
+        unanswered,
+    )
+
+
+@dataclass
+class _Tally:
+    """Sums over the rows of one kind."""
+
+    weights: Counter[str] = field(default_factory=Counter)  # sums of true answers' soft scores
+    pictures: dict[str, list[float]] = field(default_factory=dict)  # picture -> sum of scores, rows
+    binary: bool = True
+
+    def add(self, picture: str, truth: Mapping[str, float], score: float) -> None:
+        self.weights.update(truth)
+        sums = self.pictures.setdefault(picture, [0.0, 0])
+        sums[0] += score
+        sums[1] += 1
+        self.binary = self.binary and score in (0.0, 1.0)
+
+    def score(self, kind: str, majority: float | None = None) -> Score:
+        # Rounded, so that equal sums are seen to be equal; the score itself is not.
+        pictures = np.array([[round(total, 9), rows] for total, rows in self.pictures.values()])
+        right, rows = math.fsum(total for total, _ in self.pictures.values()), int(pictures[:, 1].sum())
+        if majority is None:
+            majority = max(self.weights.values(), default=0.0) / rows
+        low, high, method = interval(pictures, self.binary)
+        return Score(kind, rows, right / rows, low, high, method, majority)

@@ -1,0 +1,139 @@
+"""A Korean normal form for comparing answers: 한 개, 1개 and 하나 are one answer, 네 and 예 too.
+
+What comes out is a key to compare, not a text to show. The rules, in this order:
+
+1. `answers.normalise` (NFC, lower case, single blanks). Marks go, but for commas of a list (소, 개 is not
+   소개), % and what stands between digits (3.5, 10:30, 1/2; the comma of 1,000 goes).
+2. Particles, only when asked for: 은/는, 이/가, 을/를, 과/와 as the sound before demands and 의, where two
+   syllables stay; 에, 에서, 에게, 부터, 까지, 으로, 입니다, 이에요, 예요, 이요. No dictionary is asked, so
+   호랑이 becomes 호랑: on both sides of a comparison, but two answers may fall together.
+3. 네 is 예, 아니오 and 아뇨 are 아니요, where they are the whole answer.
+4. Numbers before a counter or unit become digits: native (한 개, 열두 마리, 스물네 살), Sino-Korean of
+   several syllables (이십 명, 삼십오 분). A single Sino-Korean syllable counts only before 층, 월 and 학년
+   (이 사람 is "this person"); 십, 백, 천, 만 also before a blank (천 장: a thousand sheets; 천장: a ceiling).
+5. A number that is the whole answer becomes digits: 하나, 열둘, 이십삼; not 이, 네 or 한, which are other
+   words as well.
+6. Counters that say no more than "so many" (개, 명, 마리, 장 …) go; units (시, 층, 살, 원 …) stay.
+7. Blanks beside Hangul go: 노란 색 is 노란색.
+"""
+
+from __future__ import annotations
+
+import re
+
+from kovqa_core.data.answers import normalise, normalise_vqav2
+
+_SAME = {"네": "예", "아니오": "아니요", "아뇨": "아니요"}
+
+_COUNTERS = "개|명|마리|대|장|권|그루|송이|자루|켤레|채|척|잔|병|그릇|사람|가지|벌|조각|쌍|줄|군데|다발|봉지|상자|접시"
+_NATIVE_UNITS = "시간|시|살|달|번째|번|칸|배"
+_SINO_UNITS = (
+    "층|학년|월|년|개월|주일|일|분|초|세|원|인분|미터|센티미터|킬로미터|킬로그램|그램|퍼센트|도|호|점|위"
+)
+_UNITS = f"{_COUNTERS}|{_NATIVE_UNITS}|{_SINO_UNITS}"
+_ONE_SYLLABLE = ("층", "학년", "월")
+# Tropics, fever, household, cold zone, washing, bow: words that only look like a number and a counter.
+_WORDS = {"열대", "열병", "세대", "한대", "세척", "세배"}
+_TENS = "열 스물 서른 마흔 쉰 예순 일흔 여든 아흔"
+
+
+def _up_to_99(ones: str) -> dict[str, int]:
+    one = {word: n for n, word in enumerate(ones.split(), 1)}
+    ten = {word: 10 * n for n, word in enumerate(_TENS.split(), 1)}
+    return {**one, **ten, **{a + b: ten[a] + one[b] for a in ten for b in one}}
+
+
+_ALONE = _up_to_99("하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉")
+_BEFORE = {**_up_to_99("한 두 세 네 다섯 여섯 일곱 여덟 아홉"), "스무": 20, "석": 3, "넉": 4}
+
+_ONES, _PLACES = "일이삼사오육칠팔구", {"천": 1000, "백": 100, "십": 10}
+_BELOW_10000 = "".join(f"(?:[{_ONES}]?{place})?" for place in _PLACES) + f"[{_ONES}]?"
+_SINO = f"(?:{_BELOW_10000}만)?{_BELOW_10000}"
+_NATIVE = "|".join(sorted(_BEFORE, key=len, reverse=True))
+_COUNTED = re.compile(
+    rf"(?<!\S)(\d+(?:\.\d+)?|{_NATIVE}|{_SINO})( ?)({_UNITS})(?=$|\s|(?:[은는이가을를의도에와과]|씩|으로|정도)(?:$|\s))"
+)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_MARKS = re.compile(r"(?<!\d)[./+:-]|[./+:-](?!\d)|[^\w\s%,./+:-]|_")
+_LISTED = re.compile(r"\s*,[\s,]*")
+_NUMBER = re.compile(rf"\d+(?:\.\d+)?(?:{_UNITS}|%)?")
+
+_ENDINGS = re.compile(
+    r"(?<=[가-힣])(?:입니다|이에요|예요|이요|에서|에게|에|부터|까지|으로)$|(?<=[가-힣]{2})(?:은|는|이|가|을|를|과|와|의)$"
+)
+_AFTER_CONSONANT, _AFTER_VOWEL = "은이을과", "는가를와"
+
+
+def normalise_korean(answer: str, particles: bool = False) -> str:
+    """The key under which Korean answers are the same; the rules stand at the top of this file.
+
+    Args:
+        answer: any text.
+        particles: take particles and polite endings off (rule 2).
+    """
+    text = _THOUSANDS.sub("", normalise(answer))
+    text = _LISTED.sub(",", _MARKS.sub(" ", text)).strip(" ,")
+    words = [_bare(word) for word in text.split()] if particles else text.split()
+    text = " ".join(words)
+    text = _SAME.get(text, text)
+    text = _whole_number(text) or _COUNTED.sub(_digits, text)
+    return re.sub(r"(?<=[가-힣]) | (?=[가-힣])", "", text) or normalise(answer)
+
+
+def answer_type(answer: str) -> str:
+    """ "yes/no", "number" (also with a counter or unit) or "other", as VQAv2 divides its questions."""
+    key = normalise_korean(answer)
+    if key in ("예", "아니요", "yes", "no"):
+        return "yes/no"
+    return "number" if _NUMBER.fullmatch(key) or normalise_vqav2(answer).isdigit() else "other"
+
+
+def _bare(word: str) -> str:
+    """A word without its particle; a particle that the sound before forbids is none."""
+    found = _ENDINGS.search(word)
+    if not found:
+        return word
+    stem, ending = word[: found.start()], found[0]
+    closed = (ord(stem[-1]) - ord("가")) % 28 > 0  # the syllable has a final consonant
+    fits = ending not in (_AFTER_VOWEL if closed else _AFTER_CONSONANT)
+    return stem if fits else word
+
+
+def _whole_number(text: str) -> str:
+    if text in _ALONE:
+        return str(_ALONE[text])
+    return str(_sino(text)) if "십" in text and re.fullmatch(_SINO, text) else ""
+
+
+def _digits(found: re.Match[str]) -> str:
+    number, blank, unit = found.groups()
+    native = number in _BEFORE
+    if number[:1].isdigit():
+        value = number
+    elif native and unit not in _SINO_UNITS.split("|") and (blank or number + unit not in _WORDS):
+        value = str(_BEFORE[number])
+    elif (
+        number
+        and not native
+        and (len(number) > 1 or unit in _ONE_SYLLABLE or (blank and number in "십백천만"))
+    ):
+        value = str(_sino(number))
+    else:
+        return found[0]
+    return value + ("" if unit in _COUNTERS.split("|") else unit)
+
+
+def _sino(text: str) -> int:
+    """이만삼천오백 -> 23500."""
+    *high, low = text.split("만")
+    return sum(10_000 * (_below_10000(part) or 1) for part in high) + _below_10000(low)
+
+
+def _below_10000(text: str) -> int:
+    total, one = 0, 0
+    for letter in text:
+        if letter in _PLACES:
+            total, one = total + (one or 1) * _PLACES[letter], 0
+        else:
+            one = _ONES.index(letter) + 1
+    return total + one

@@ -1,0 +1,63 @@
+"""Captions as tokens, before they are compared. Which rule was used stands beside every score.
+
+* "english": near to the Penn Treebank tokens of the usual caption toolkit, without its Java program:
+  lower case; n't, 's, 'm, 'd, 're, 've, 'll and the not of cannot are tokens of their own; hyphens,
+  apostrophes, points, slashes and colons inside a word stay, commas inside a number, and the point
+  of u.s., mr., etc.; $, %, &, # and + are tokens; other marks go, brackets too (the toolkit means to
+  drop them, but leaves -lrb- and -rrb- behind).
+* "korean": NFC, lower case; every Hangul syllable is a token, and every run of other letters or digits;
+  blanks and marks go. Words between blanks would be too sparse (고양이가, 고양이는 and 고양이를 have
+  nothing in common) and punish spacing that is free in Korean (서 있다, 서있다); morphemes need a
+  dictionary whose version would change the scores. So an n-gram is n syllables: scores are higher than
+  of words, and only comparable with scores of the same rule.
+* "words": NFC, split at blanks and nothing else: for text that was tokenised before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from kovqa_core.errors import unknown
+from kovqa_core.files import nfc
+
+_CLITIC = re.compile(r"(?<=[a-z])n't\b|(?<=\bcan)not\b|(?<=[a-z0-9])'(?:s|m|d|re|ve|ll)\b")
+_ENGLISH = re.compile(
+    r"n't|'(?:s|m|d|re|ve|ll)\b|(?:[a-z]\.){2,}(?![a-z])|\b(?:mr|mrs|ms|dr|st|jr|etc)\.|[^\W_]+(?:[-'./:,](?<!\D,)[^\W_]+)*|[$%&#+]"
+)
+_HANGUL = re.compile(r"[\uac00-\ud7a3]")
+_KOREAN = re.compile(r"[\uac00-\ud7a3]|[^\W_\uac00-\ud7a3]+")
+
+
+def english(text: str) -> list[str]:
+    """Tokens of an English caption."""
+    plain = nfc(text).lower().replace("\u2019", "'")
+    return _ENGLISH.findall(_CLITIC.sub(r" \g<0>", plain))
+
+
+def korean(text: str) -> list[str]:
+    """Tokens of a Korean caption."""
+    return _KOREAN.findall(nfc(text).lower())
+
+
+def words(text: str) -> list[str]:
+    """Tokens of a caption that was tokenised before."""
+    return nfc(text).split()
+
+
+TOKENS: dict[str, Callable[[str], list[str]]] = {"english": english, "korean": korean, "words": words}
+
+
+def choose(name: str, references: Iterable[str]) -> str:
+    """The rule for a set of captions: the one named, or for "auto" Korean where Hangul prevails.
+
+    Raises:
+        SettingsError: an unknown rule.
+    """
+    if name == "auto":
+        text = nfc("".join(references))
+        hangul = len(_HANGUL.findall(text))
+        return "korean" if 2 * hangul > sum(map(str.isalpha, text)) else "english"
+    if name not in TOKENS:
+        raise unknown("rule for tokens", name, ["auto", *TOKENS])
+    return name
