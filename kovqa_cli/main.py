@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 from kovqa_core.errors import KovqaError
 
-from kovqa_cli import __version__, demo, evaluate, index, predict, profiles, recipes, tokenizer, train
+from kovqa_cli import (
+    __version__,
+    caption,
+    demo,
+    evaluate,
+    index,
+    predict,
+    profiles,
+    recipes,
+    tokenizer,
+    train,
+)
 
 app = typer.Typer(
     name="kovqa",
@@ -25,6 +36,8 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.command("index")(index.index)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
+app.command("caption")(caption.caption)
+app.command("submit")(submit.submit)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(recipes.app, name="recipes")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from kovqa_cli.show import console, note, span
+from kovqa_cli.show import console, note, score, span
 
 
 def watched() -> bool:
@@ -95,5 +95,6 @@ def _plain_event(event: Mapping[str, Any]) -> None:
         )
     elif kind == "eval":
         note(
-            f"step {step}: score {event['score']:.2%} on {event['rows']:,} questions, best {event['best']:.2%}"
+            f"step {step}: {score(event['task'], event['score'])} on {event['rows']:,} rows, "
+            f"best {score(event['task'], event['best'])}"
         )

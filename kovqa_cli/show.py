@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kovqa_core.results.caption_scores import CaptionScores
     from kovqa_core.results.evaluation import Evaluation
     from kovqa_core.results.scores import AnswerScores
+    from kovqa_core.results.submit import Submission
     from kovqa_core.settings.run import Run
     from rich.console import Console
 
@@ -190,13 +191,19 @@ def finished(run: Run, result: Mapping[str, Any], as_json: bool, quiet: bool) ->
         document({"path": str(run.folder), **{k: v for k, v in result.items() if k != "schema"}})
         return
     if not quiet:
-        score = result["best_score"]
+        best = result["best_score"]
         scored = (
-            f"best score {score:.2%} ({result['best']})" if score is not None else f"model {result['best']}"
+            f"model {result['best']}" if best is None else f"{score(result['task'], best)} ({result['best']})"
         )
         note(f"finished in {span(result['seconds'])}, {result['examples_per_second']:,} examples/s; {scored}")
-        note(f"next: kovqa predict --model {short(run.folder)} -i PICTURE --question '…'")
+        words = "caption -i PICTURE" if result["task"] == "caption" else "predict -i PICTURE --question '…'"
+        note(f"next: kovqa {words} --model {short(run.folder)}")
     out(short(run.folder))
+
+
+def score(task: str, value: float) -> str:
+    """A training's score: questions count in percent, captions in CIDEr."""
+    return f"CIDEr {value:.3f}" if task == "caption" else f"score {value:.2%}"
 
 
 def interrupted(run: Run) -> None:
@@ -216,23 +223,25 @@ def short(path: Path) -> str:
         return str(path)
 
 
-def answer(found: Answer, model: Path, as_json: bool, quiet: bool) -> None:
-    """One answer."""
+def answer(found: Answer, model: Path, as_json: bool, quiet: bool, what: str = "answer") -> None:
+    """One answer, or one caption."""
     if as_json:
-        document({"answer": found.text, "score": round(found.score, 6), "model": str(model)})
+        document({what: found.text, "score": round(found.score, 6), "model": str(model)})
         return
     if not quiet:
         note(f"{short(model)}, confidence {found.score:.1%}")
     out(found.text)
 
 
-def predictions(path: Path, rows: int, model: Path, as_json: bool, quiet: bool) -> None:
+def predictions(
+    path: Path, rows: int, model: Path, as_json: bool, quiet: bool, what: str = "answers"
+) -> None:
     """A predictions file."""
     if as_json:
         document({"path": str(path), "rows": rows, "model": str(model)})
         return
     if not quiet:
-        note(f"{rows:,} answers by {short(model)}")
+        note(f"{rows:,} {what} by {short(model)}")
     out(str(path))
 
 
@@ -293,3 +302,14 @@ def _caption_scores(found: CaptionScores, as_json: bool, quiet: bool) -> None:
             [[m.name, f"{m.score:.4f}", f"{m.low:.4f} – {m.high:.4f}"] for m in metrics],
             f"tokens: {found.tokens}",
         )
+
+
+def submission(written: Submission, as_json: bool, quiet: bool) -> None:
+    """A file for a challenge, and what it says most often."""
+    if as_json:
+        document({"path": str(written.path), "rows": written.rows, "frequent": written.frequent})
+        return
+    if not quiet:
+        said = ", ".join(f"{text} ({n:,})" for text, n in written.frequent)
+        note(f"{written.rows:,} rows, every id once; most frequent: {said}")
+    out(str(written.path))

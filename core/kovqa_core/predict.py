@@ -1,4 +1,4 @@
-"""One question, or a whole table with ids, written as it goes and taken up where it stopped."""
+"""One question or caption, or a whole table with ids, written as it goes and taken up where it stopped."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from kovqa_core.runs import find_model
 from kovqa_core.train.evaluate import answer_all
 from kovqa_core.train.ranks import Rank
 
+_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _ALONE = Rank(0, 0, 1)
 Progress = Callable[[int, int], None]
 
@@ -31,36 +32,61 @@ def answer_one(image: Path, question: str, model: Path | None) -> tuple[Answer, 
     if not question.strip():
         raise SettingsError("the question is empty", "kovqa predict -i x.png --question '무엇인가요?'")
     rows = [Example("1", str(image.resolve()), nfc(question))]
-    (_, answer), *_ = _answers(folder, rows, Path("/"), 1, None)
+    (_, answer), *_ = _answers(folder, rows, Path("/"), 1, None, "vqa")
     return answer, folder
 
 
+def caption_one(image: Path, model: Path | None, beams: int | None = None) -> tuple[Answer, Path]:
+    """Caption one picture; the caption, and the step folder that gave it."""
+    folder = find_model(model, "caption")
+    rows = [Example("1", str(image.resolve()), "")]
+    (_, caption), *_ = _answers(folder, rows, Path("/"), 1, None, "caption", beams)
+    return caption, folder
+
+
 def answer_table(
-    table: Path, images: Path | None, output: Path, model: Path | None, batch: int, progress: Progress | None
+    table: Path,
+    images: Path | None,
+    output: Path,
+    model: Path | None,
+    batch: int,
+    progress: Progress | None,
+    task: str = "vqa",
+    beams: int | None = None,
 ) -> tuple[int, Path]:
-    """Answer every row of a table; (number of rows, step folder that answered).
+    """Answer or caption every row of a table; (number of rows, step folder that did).
 
     Rows are appended to `OUTPUT.part` as they are answered; run again, the rest is done. The file
     takes its name when the last row is there. Unknown columns are carried over.
+
+    Args:
+        table: an index split or any table; for captions also a folder of pictures.
+        images: where picture paths start; None: as the index says, else beside the table.
+        output: predictions file.
+        model: run or step folder; None: the newest finished run for the task.
+        batch: rows at once.
+        progress: called with (rows done, rows in total).
+        task: "vqa" or "caption".
+        beams: captions followed at once; None: as the model was made.
 
     Raises:
         DataError: a row without id, picture or question, an id twice; a picture that cannot be read.
         SettingsError: a part of another model's or table's answers lies there.
     """
-    folder = find_model(model, "vqa")
-    rows = read_table(table)
-    root = images or default_images(table)
+    folder = find_model(model, task)
+    rows = pictures_in(table) if table.is_dir() and task == "caption" else read_table(table, task)
+    root = images or (table if table.is_dir() else default_images(table))
     part = output.with_name(output.name + ".part")
     with disk_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        done = _take_up(part, folder, table)
+        done = _take_up(part, folder, table, rows, beams)
         left = [row for row in rows if row.example.id not in done]
         examples = [row.example for row in left]
         told = (lambda n, _: progress(len(done) + n, len(rows))) if progress else None
         with part.open("a", encoding="utf-8") as stream:
-            for number, answer in _answers(folder, examples, root, batch, told):
+            for number, answer in _answers(folder, examples, root, batch, told, task, beams):
                 row = left[number]
-                stream.write(prediction_line(row.example.id, answer, row.carried) + "\n")
+                stream.write(prediction_line(row.example.id, answer, row.carried, task) + "\n")
                 stream.flush()
         part.replace(output)
         _stamp(part).unlink(missing_ok=True)
@@ -68,11 +94,19 @@ def answer_table(
 
 
 def _answers(
-    folder: Path, rows: list[Example], images: Path, batch: int, progress: Progress | None
+    folder: Path,
+    rows: list[Example],
+    images: Path,
+    batch: int,
+    progress: Progress | None,
+    task: str,
+    beams: int | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     if not rows:
         return
-    model, processor = family.load(folder, "vqa")
+    model, processor = family.load(folder, task)
+    if beams is not None:
+        model.task.beams(beams)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     yield from answer_all(model, processor, rows, images, _ALONE, device, batch, progress=progress)
@@ -85,12 +119,15 @@ def _stamp(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _take_up(part: Path, folder: Path, table: Path) -> set[str]:
+def _take_up(part: Path, folder: Path, table: Path, rows: list[Row], beams: int | None) -> set[str]:
     """Ids already answered by this model for this table; a torn last line is cut off."""
     stamp = {
         "model": str(folder.resolve()),
         "kovqa.json": hashlib.sha256((folder / "kovqa.json").read_bytes()).hexdigest(),
-        "table": hashlib.sha256(table.read_bytes()).hexdigest(),
+        "table": hashlib.sha256(
+            "\n".join(row.example.line() for row in rows).encode() if table.is_dir() else table.read_bytes()
+        ).hexdigest(),
+        "beams": beams,
     }
     if part.exists() and _stamp(part).exists():
         if read_json(_stamp(part)) != stamp:
@@ -122,28 +159,48 @@ class Row:
 _NAMES = {ours: tables.NAMES[ours] for ours in ("id", "image", "question")}
 
 
-def read_table(path: Path) -> list[Row]:
+def read_table(path: Path, task: str = "vqa") -> list[Row]:
     """Rows of an index split, a JSON-lines file, a JSON list, a CSV or a TSV.
+
+    Args:
+        path: the table.
+        task: a "caption" needs no question.
 
     Raises:
         DataError: names file, line and what is missing or double.
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder", "name one of its .jsonl files")
+    needed = {ours: known for ours, known in _NAMES.items() if task == "vqa" or ours != "question"}
+    columns = f"columns: {', '.join(needed)}"
     rows: list[Row] = []
     seen: dict[str, int] = {}
     for number, record in tables.read_table(path, as_text=False):
         names = {
             ours: next((n for n in known if record.get(n) not in (None, "")), None)
-            for ours, known in _NAMES.items()
+            for ours, known in needed.items()
         }
         lacking = [ours for ours, found in names.items() if found is None]
         if lacking:
-            raise DataError(f"{path}:{number}: no {' and no '.join(lacking)}", "columns: id, image, question")
-        id, image, question = (str(record[str(names[ours])]) for ours in _NAMES)
-        tables.once(id, number, seen, path)
-        carried = {k: v for k, v in record.items() if k not in (*names.values(), "answers")}
-        rows.append(Row(Example(id, image, nfc(question)), carried))
+            raise DataError(f"{path}:{number}: no {' and no '.join(lacking)}", columns)
+        found = {ours: str(record[str(name)]) for ours, name in names.items()}
+        tables.once(found["id"], number, seen, path)
+        carried = {k: v for k, v in record.items() if k not in (*names.values(), "answers", "captions")}
+        question = nfc(found.get("question", ""))
+        rows.append(Row(Example(found["id"], found["image"], question), carried))
     if not rows:
-        raise DataError(f"{path} has no rows", "columns: id, image, question")
+        raise DataError(f"{path} has no rows", columns)
     return rows
+
+
+def pictures_in(folder: Path) -> list[Row]:
+    """Every picture below a folder, in sorted order; its path there is its id.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES and p.is_file())
+    if not found:
+        raise DataError(f"no picture in {folder}", f"pictures end in {', '.join(_PICTURES)}")
+    names = [path.relative_to(folder).as_posix() for path in found]
+    return [Row(Example(nfc(name), name, ""), {}) for name in names]

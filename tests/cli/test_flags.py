@@ -16,6 +16,8 @@ FLAGS = {
         "--recipe -r --profile -p --data --tokenizer --output -o --resume --set --dry-run -n --json --quiet -q"
     ),
     "predict": "--image -i --question --input --images --output -o --model --batch --json --quiet -q",
+    "caption": "--image -i --input --images --output -o --model --beams --batch --json --quiet -q",
+    "submit": "--predictions --sample --output -o --json --quiet -q",
     "evaluate": "--index --normalise --tokens --report --images --examples --json --quiet -q",
     "tokenizer train": "--output -o --vocab-size --json --quiet -q",
     "profiles": "--json --quiet -q",

@@ -60,7 +60,8 @@ class Answer:
     score: float
 
 
-def prediction_line(id: str, answer: Answer, carried: Mapping[str, Any]) -> str:
+def prediction_line(id: str, answer: Answer, carried: Mapping[str, Any], task: str = "vqa") -> str:
     """One line of a predictions file; unknown input columns are carried over."""
-    found = {"id": id, "answer": answer.text, "score": round(answer.score, 6)}
+    field = "caption" if task == "caption" else "answer"
+    found = {"id": id, field: answer.text, "score": round(answer.score, 6)}
     return json.dumps({**found, **{k: v for k, v in carried.items() if k not in found}}, ensure_ascii=False)

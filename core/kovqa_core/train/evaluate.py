@@ -1,8 +1,8 @@
 """Answer every example of a split, on all processes, and score the answers.
 
-Protocol: the evaluation transform, no example dropped or doubled, one score an example (the soft
-label of the answer given, 0 for any other), summed over examples and divided once. So the score
-depends neither on the number of processes nor on the batch size.
+Protocol: the evaluation transform, no example dropped or doubled; one score an example (the soft
+label of the answer given, 0 for any other), summed over examples and divided once, or the score of
+all captions together. So it depends neither on the number of processes nor on the batch size.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.models.family import Processor
+from kovqa_core.results.caption_scores import score_captions
 from kovqa_core.train import ranks
 from kovqa_core.train.loader import Key, batches
 
@@ -53,14 +54,17 @@ def answer_all(
         model.train(was_training)
 
 
-def score_split(answers: Sequence[tuple[int, Answer]], split: Sequence[Example]) -> float:
-    """Mean score in 0…1 over all processes' answers; the same number on every process."""
+def score_split(answers: Sequence[tuple[int, Answer]], split: Sequence[Example], task: str) -> float:
+    """The task's score over all processes' answers; the same number on every process.
+
+    Questions: mean soft score in 0…1. Captions: CIDEr-D in 0…10, which the original chooses by too.
+    """
     everyone = sorted(
         (pair for share in ranks.gather(list(answers)) for pair in share), key=lambda pair: pair[0]
     )
-    scores = [_score(answer.text, split[number]) for number, answer in everyone]
-    return sum(scores) / len(scores)
-
-
-def _score(text: str, example: Example) -> float:
-    return float(text in example.captions) if example.captions else example.answers.get(text, 0.0)
+    examples = [split[number] for number, _ in everyone]
+    texts = [answer.text for _, answer in everyone]
+    if task == "caption":
+        ids, references = [e.id for e in examples], [e.captions for e in examples]
+        return score_captions(ids, references, texts).metrics["CIDEr"].score
+    return sum(e.answers.get(text, 0.0) for e, text in zip(examples, texts, strict=True)) / len(texts)

@@ -199,12 +199,13 @@ def evaluate(t: Training) -> None:
                 lambda done, of: t.log.progress(doing="evaluation", done=done, of=of),
             )
         )  # fmt: skip
-        t.state.score = score_split(answers, split)
+        t.state.score = score_split(answers, split, t.run.recipe.task)
     if t.state.best is None or t.state.score > t.state.best:
         t.state.best, t.state.best_step = t.state.score, t.state.step
     t.log.record(
         "eval",
         t.state.step,
+        task=t.run.recipe.task,
         score=t.state.score,
         best=t.state.best,
         rows=len(split),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +113,10 @@ class Caption:
     def __init__(self, settings: Captioning, longest: int, tokenizer: Tokenizer) -> None:
         self.settings, self.tokenizer = settings, tokenizer
         self.search = Search(settings.beams, longest, settings.length_penalty)
+
+    def beams(self, number: int) -> None:
+        """Follow so many captions at once from now on."""
+        self.search = replace(self.search, beams=number)
 
     def loss(self, net: CaptionNet, batch: Batch, step: int) -> Tensor:
         """Smoothed cross-entropy of the hidden words, less the targets' own entropy; the worst may be dropped."""
