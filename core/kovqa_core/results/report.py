@@ -31,7 +31,7 @@ CONFUSED = 12  # true answers in the table of confusions
 _FORMS = {
     "plain": ("공백과 대소문자만 맞춘 답", "answers with blanks and case evened out"),
     "korean": ("한 개 = 1개처럼 한국어 표기를 맞춘 답", "answers with Korean spellings evened out (한 개 = 1개)"),
-    "korean-particles": ("한 개 = 1개처럼 한국어 표기를 맞추고 조사를 뗀 답", "answers with Korean spellings evened out, particles off"),
+    "korean-particles": ("한국어 표기를 맞추고 조사를 뗀 답", "answers with Korean spellings evened out, particles off"),
     "vqav2": ("VQAv2 공식 규칙으로 맞춘 답", "answers in VQAv2's official form"),
 }  # fmt: skip
 _TOKENS = {
