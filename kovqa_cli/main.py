@@ -19,6 +19,7 @@ from kovqa_cli import (
     predict,
     profiles,
     recipes,
+    submit,
     tokenizer,
     train,
 )
