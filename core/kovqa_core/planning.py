@@ -141,14 +141,13 @@ def _inputs(asked: Asked) -> list[Callable[[], object]]:
     if config.tokenizer is None:
         raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
     images = Path(recipe.data.images) if recipe.data.images else None
-    checks: list[Callable[[], object]] = [partial(_index, Path(recipe.data.index), images, recipe.task)]
-    return [*checks, *(partial(find_asset, *asset) for asset in config.assets())]
-
-
-def _index(folder: Path, images: Path | None, task: str) -> None:
-    index = open_index(folder, images)
-    if task == "vqa":
-        index.answers()
+    checks: list[Callable[[], object]] = [
+        lambda: open_index(Path(recipe.data.index or ""), images).answers(),
+        partial(find_asset, config.tokenizer, "tokenizer"),
+    ]
+    if config.weights is not None:
+        checks.append(partial(find_asset, config.weights, "weights", module.PUBLISHED))
+    return checks
 
 
 def result_of(run: Run) -> dict[str, Any]:

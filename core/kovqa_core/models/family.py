@@ -80,9 +80,6 @@ class Model(Protocol):
     def is_undecayed(self, name: str) -> bool:
         """Is this matrix free of weight decay?"""
 
-    def is_picture(self, name: str) -> bool:
-        """Does it serve pictures alone, and rest while the text side learns a new vocabulary?"""
-
 
 def family(name: str) -> Any:
     """The `family` module of a family."""

@@ -99,11 +99,8 @@ def resume(path: Path, model: Any, optimizer: torch.optim.Optimizer, averages: A
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 name = names[id(parameter)]
-                step = tensors.get(f"step.{name}", tensors.get("step"))  # one for all in older ones
-                if step is None:  # it has rested so far
-                    continue
                 optimizer.state[parameter] = {
-                    "step": step.clone(),
+                    "step": tensors["step"].clone(),
                     "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
                     "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
                 }
@@ -118,7 +115,7 @@ def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer)
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter)
         if state:
-            found[f"step.{name}"] = state["step"].detach().clone()
+            found["step"] = state["step"].detach().clone()
             found[f"exp_avg.{name}"] = state["exp_avg"]
             found[f"exp_avg_sq.{name}"] = state["exp_avg_sq"]
     return found

@@ -84,8 +84,6 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
         optim.set_rate(t.optimizer, optim.rate(step, run.recipe.optim, t.length))
         losses, ids = accumulate(t, net, loader, step)
         loss, stopping, due = agree(t, losses, ids, step)
-        if step < run.recipe.optim.text_first_steps:
-            optim.rest(t.model, t.model)
         norm = optim.clip([p for p in t.model.parameters() if p.grad is not None], run.recipe.optim.clip)
         if not torch.isfinite(norm):
             raise WorkerError(
@@ -120,8 +118,7 @@ def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[],
         model, processor = family.load(last, recipe.task, recipe.data)
         note = f"resumed from {last.name}"
     else:
-        answers = index.answers() if recipe.task == "vqa" else []
-        model, processor, note = family.new(recipe, answers)
+        model, processor, note = family.new(recipe, index.answers())
     model.to(device).train().prepare(run.profile.activation_checkpointing, run.profile.compile)
     averages = {n: p.detach().clone() for n, p in model.named_parameters()} if recipe.optim.ema else None
     optimizer = optim.make_optimizer(model, model, recipe.optim)

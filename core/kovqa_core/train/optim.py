@@ -25,8 +25,6 @@ class Ranked(Protocol):
 
     def is_undecayed(self, name: str) -> bool: ...
 
-    def is_picture(self, name: str) -> bool: ...
-
 
 @dataclass
 class Group:
@@ -111,13 +109,6 @@ def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Set the rate of every group, times the group's factor."""
     for group in optimizer.param_groups:
         group["lr"] = value * group["lr_scale"]
-
-
-def rest(model: torch.nn.Module, ranked: Ranked) -> None:
-    """Let the picture's side rest in this step: without a gradient AdamW does not touch it at all."""
-    for name, parameter in model.named_parameters():
-        if ranked.is_picture(name):
-            parameter.grad = None
 
 
 def clip(parameters: list[Tensor], largest: float | None) -> Tensor:

@@ -5,7 +5,6 @@ Source: the published fine-tuning code of BEiT-3 (arXiv 2208.10442) and its mode
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -18,7 +17,6 @@ TEXT_POSITIONS = 1024
 
 # Where the authors publish their files.
 PUBLISHED = "https://github.com/addf400/files/releases/download/beit3/"
-PUBLISHED_TOKENIZER = "beit3.spm"
 
 
 class Size(NamedTuple):
@@ -59,14 +57,7 @@ class Config(Settings):
     vocab: int | None = Field(None, ge=5, description="rows of the text table; default: as the tokenizer has")
     classes: int | None = Field(None, ge=1, description="answers; default: as the index has")
     tokenizer: str | None = Field(None, description="SentencePiece model; --tokenizer wins")
-    tokenizer_sha256: str | None = Field(None, description="of the tokenizer that belongs here; checked")
-    weights: str | None = Field(None, description="published weights or an own run to start from")
-    weights_tokenizer: str | None = Field(
-        None, description="tokenizer the weights know; default: the published one, or the own run's"
-    )
-    text_rows: Literal["carried", "kept"] = Field(
-        "carried", description="another tokenizer's rows: made of the old pieces' rows, or row k for id k"
-    )
+    weights: str | None = Field(None, description="published or own weights to start from")
     caption: Captioning = Captioning()
     fresh: tuple[Literal["pooler", "head"], ...] = Field(
         (), description="parts newly initialised although weights are given"
@@ -85,19 +76,6 @@ class Config(Settings):
     def sizes(self) -> Size:
         """Width, heads, layers and feed-forward width."""
         return self.custom if self.custom is not None else SIZES[self.size]
-
-    @property
-    def old_tokenizer(self) -> str | None:
-        """Name or path of the tokenizer the weights know; None: the new one, or an own run's."""
-        published = self.weights is not None and Path(self.weights).name.startswith("beit3_")
-        return self.weights_tokenizer or (PUBLISHED_TOKENIZER if published else None)
-
-    def assets(self) -> list[tuple[str, str, str]]:
-        """(name, what it is, where it is published) of every file a run needs."""
-        found = [(self.tokenizer, "tokenizer", ""), (self.weights, "weights", PUBLISHED)]
-        if self.weights and self.text_rows == "carried":
-            found.append((self.old_tokenizer, "tokenizer of the weights", PUBLISHED))
-        return [(name, what, published) for name, what, published in found if name]
 
     @property
     def patches(self) -> int:

@@ -21,9 +21,8 @@ from kovqa_core.models.beit3.caption_net import CaptionNet
 from kovqa_core.models.beit3.config import PUBLISHED, Config
 from kovqa_core.models.beit3.net import VqaNet, initialise
 from kovqa_core.models.beit3.text import Tokenizer, load_tokenizer
-from kovqa_core.models.beit3.vocabulary import carry_all
 from kovqa_core.models.beit3.vqa import Vqa
-from kovqa_core.models.beit3.weights import load_original, read_own, read_weights
+from kovqa_core.models.beit3.weights import load_original, read_weights
 from kovqa_core.models.family import Batch
 from kovqa_core.settings.reading import Document, build, parse
 from kovqa_core.settings.recipe import Data, Recipe
@@ -74,13 +73,6 @@ class Model(nn.Module):
         """Class token and picture positions; text positions decay, as in the original."""
         return is_undecayed(name)
 
-    def is_picture(self, name: str) -> bool:
-        """Patches, their places, and the picture's branch of every layer."""
-        return any(part in name for part in _PICTURE)
-
-
-_PICTURE = (".vision", "encoder.patch_embed", "encoder.cls_token_embed", "encoder.mask_token_embed")
-
 
 # Rules on names; they hold for our names and for the original's.
 
@@ -125,58 +117,26 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor | capt
     if config.tokenizer is None:
         raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
     tokenizer = load_tokenizer(find_asset(config.tokenizer, "tokenizer"))
-    _belongs(tokenizer, config, config.tokenizer)
-    original, rows, note = _start(config, tokenizer, recipe.seed)
-    vocab = config.vocab or rows
+    vocab = config.vocab or tokenizer.size
     if tokenizer.size > vocab:
         raise SettingsError(
-            f"tokenizer {config.tokenizer} has {tokenizer.size} ids, the text table only {vocab} rows",
+            f"tokenizer {config.tokenizer} has {tokenizer.size} ids, model.vocab only {vocab} rows",
             f"use --set model.vocab={tokenizer.size}",
         )
-    config = config.model_copy(
-        update={"vocab": vocab, "classes": len(answers) if recipe.task == "vqa" else None}
-    )
+    classes = len(answers) if recipe.task == "vqa" else None
+    config = config.model_copy(update={"vocab": vocab, "classes": classes})
     model, processor = _made(config, tokenizer, answers, recipe.data)
     model.to_empty(device="cpu")  # every value is written once: drawn, or loaded
     generator = torch.Generator().manual_seed(recipe.seed)
-    if original is None:
+    if config.weights is None:
         initialise(model.net, generator)
+        note = "weights: newly initialised"
     else:
         for part in config.fresh:
             initialise(model.net.get_submodule(part), generator)
-        report = load_original(model.net, original, config.fresh, str(config.weights))
-        note = f"{note}; {report}"
+        path = find_asset(config.weights, "weights", PUBLISHED)
+        note = f"{path.name}: {load_original(model.net, read_weights(path), config.fresh, str(path))}"
     return model, processor, note
-
-
-def _start(config: Config, tokenizer: Tokenizer, seed: int) -> tuple[dict[str, Tensor] | None, int, str]:
-    """The weights to start from, under the original's names; the rows of their text table; a note."""
-    if config.weights is None:
-        return None, tokenizer.size, "weights: newly initialised"
-    path = find_asset(config.weights, "weights", PUBLISHED)
-    if (path / "best").is_file():
-        path = path / read_text(path / "best").strip()
-    own = (path / "kovqa.json").is_file()
-    original = read_own(path) if own else read_weights(path)
-    if config.text_rows == "kept":
-        return original, len(original["beit3.text_embed.weight"]), f"{path.name}: text rows kept as they lie"
-    old = tokenizer
-    if config.old_tokenizer:
-        old = load_tokenizer(find_asset(config.old_tokenizer, "tokenizer of the weights", PUBLISHED))
-    elif own:
-        old = load_tokenizer(path / "tokenizer" / "spm.model")
-    rows = config.vocab or tokenizer.size
-    carried = carry_all(original, tokenizer, old, rows, seed)
-    return original, rows, f"{path.name}: {carried}"
-
-
-def _belongs(tokenizer: Tokenizer, config: Config, name: str) -> None:
-    """A model that meets another tokenizer than its own would answer nonsense without a word."""
-    if config.tokenizer_sha256 not in (None, tokenizer.sha256):
-        raise ModelError(
-            f"{name} is not the tokenizer that belongs to this model",
-            "put back the one that was saved with it",
-        )
 
 
 def _made(
@@ -192,12 +152,7 @@ def _made(
 
 def save(model: Model, processor: vqa.Processor | caption.Processor, folder: Path) -> None:
     """config.json, model.safetensors, tokenizer/spm.model and, for questions, answers.txt."""
-    config = processor.config.model_copy(
-        update={
-            "weights": None, "fresh": (), "tokenizer": None, "weights_tokenizer": None,
-            "tokenizer_sha256": processor.tokenizer.sha256,
-        }
-    )  # fmt: skip
+    config = processor.config.model_copy(update={"weights": None, "fresh": (), "tokenizer": None})
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
     save_file({n: t.contiguous() for n, t in model.net.state_dict().items()}, folder / "model.safetensors")
     if isinstance(processor, vqa.Processor):
@@ -215,7 +170,6 @@ def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor | caption.Proce
     config = build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
     answers = _answers_of(folder, config.classes) if config.classes else []
     tokenizer = load_tokenizer(folder / "tokenizer" / "spm.model")
-    _belongs(tokenizer, config, f"{folder}/tokenizer/spm.model")
     model, processor = _made(config, tokenizer, answers, data)
     try:
         model.net.load_state_dict(load_file(folder / "model.safetensors"), assign=True)

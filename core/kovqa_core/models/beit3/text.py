@@ -23,7 +23,6 @@ from kovqa_core.files import read_bytes
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 _SPECIAL = {"<s>": BOS, "<pad>": PAD, "</s>": EOS, "<unk>": UNK}
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SPLIT = re.compile(r"(<s>|<pad>|</s>|<unk>|\s*<mask>)")  # the mask swallows blanks to its left
 
 
@@ -71,14 +70,6 @@ class Tokenizer:
             elif part:
                 ids += [UNK if piece == 0 else piece + 1 for piece in self._pieces.encode(part)]
         return ids
-
-    def piece(self, id: int) -> str:
-        """The piece of an id above `<unk>` and below `<mask>`, "▁" for a blank."""
-        return self._pieces.id_to_piece(id - 1)
-
-    def is_byte(self, piece: str) -> bool:
-        """Does a piece stand for one byte of a letter that is no piece?"""
-        return _BYTE.fullmatch(piece) is not None
 
     def frame(self, text: str, longest: int) -> list[int]:
         """`<s>`, at most `longest` - 2 ids of the text, `</s>`."""

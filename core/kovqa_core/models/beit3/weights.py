@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -126,21 +124,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} holds no state dict", "a BEiT-3 file has the weights below `model` or `module`"
         )
     return {str(name): tensor.float() for name, tensor in content.items()}
-
-
-def read_own(folder: Path) -> dict[str, Tensor]:
-    """The weights of one of our step folders, under the original's names.
-
-    Raises:
-        ModelError: no weights there, or broken ones.
-    """
-    path = folder / "model.safetensors"
-    try:
-        own = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} cannot be loaded ({str(error).splitlines()[0]})") from None
-    named = ((original_names(name), tensor) for name, tensor in own.items())
-    return {name: part for names, t in named for name, part in zip(names, t.chunk(len(names)), strict=True)}
 
 
 def resize_positions(table: Tensor, grid: int) -> Tensor:
