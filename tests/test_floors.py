@@ -44,7 +44,7 @@ FLOORS: dict[str, set[str]] = {
     "assets": SETTINGS,
     "machine": SETTINGS,
     "launch": {*SETTINGS, "runs"},
-    "models": {*SETTINGS, "data", "assets"},
+    "models": {*SETTINGS, "data", "runs", "assets"},
     "demo": {*GROUND, "data"},
     "planning": {*SETTINGS, "data", "runs", "assets", "machine", "launch", "models"},
     "train": {*SETTINGS, "data", "results", "runs", "models"},

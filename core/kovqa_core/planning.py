@@ -142,12 +142,19 @@ def _inputs(asked: Asked) -> list[Callable[[], object]]:
         raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
     images = Path(recipe.data.images) if recipe.data.images else None
     checks: list[Callable[[], object]] = [
-        lambda: open_index(Path(recipe.data.index or ""), images).answers(),
+        partial(_open, Path(recipe.data.index), images, recipe.task),
         partial(find_asset, config.tokenizer, "tokenizer"),
     ]
     if config.weights is not None:
-        checks.append(partial(find_asset, config.weights, "weights", module.PUBLISHED))
+        checks.append(partial(module.find_weights, config.weights))
+        checks.append(partial(module.find_weights_tokenizer, config))
     return checks
+
+
+def _open(folder: Path, images: Path | None, task: str) -> None:
+    index = open_index(folder, images)
+    if task == "vqa":
+        index.answers()
 
 
 def result_of(run: Run) -> dict[str, Any]:

@@ -147,7 +147,8 @@ def test_published_captioning_file_as_vqa_weights(kovqa: Kovqa, small: Small) ->
     options = sets(
         "model.size=custom",
         "model.custom={}".format([config[k] for k in ("embed_dim", "num_heads", "num_layers", "ffn_dim")]),
-        f"model.image={config['image_size']}", f"model.vocab={max(600, config['vocab_size'])}", f"model.weights={file}",
+        f"model.image={config['image_size']}", f"model.weights={file}",
+        f"model.weights_tokenizer={path('tokenizer.model')}",
     )  # fmt: skip
     done = kovqa(*train(small, *options, "-o", "r"))
     one_line(done, 3, "captioning.pth does not fit", "model.fresh")
@@ -167,7 +168,8 @@ def test_pickle_with_foreign_code(kovqa: Kovqa, small: Small, tmp_path: Path) ->
     torch.save({"model": {"a": torch.zeros(2)}, "args": Hostile(tmp_path / "was-run")}, tmp_path / "evil.pth")
     (tmp_path / "bare.pth").write_bytes(pickle.dumps(Hostile(tmp_path / "was-run")))
     for name in ("evil.pth", "bare.pth"):
-        done = kovqa(*train(small, "--set", f"model.weights={tmp_path / name}", "-o", f"r-{name}"))
+        weights = sets(f"model.weights={tmp_path / name}", "model.text_rows=original")
+        done = kovqa(*train(small, *weights, "-o", f"r-{name}"))
         one_line(done, 3, name)
         assert not (tmp_path / "was-run").exists()
 

@@ -15,6 +15,7 @@ from kovqa_core.settings.run import Run, make_run
 from kovqa_core.train.log import read_log
 from kovqa_core.train.loop import train
 from kovqa_core.train.ranks import Rank
+from safetensors.torch import load_file
 
 from tests.conftest import SMALL, Small
 
@@ -128,3 +129,32 @@ def test_loss_that_is_not_finite_stops_and_names_the_batch(small: Small, tmp_pat
     last = pointed(run.folder, "last")
     assert last is not None  # what was saved before is still there
     assert (last / "model.safetensors").exists()
+
+
+def test_the_text_side_learns_first_and_alone(small: Small, tmp_path: Path) -> None:
+    """Bit for bit: the rest as it was, decay included; also when the phase is stopped and taken up."""
+    sets = (
+        "optim.text_first_steps=5",
+        "optim.weight_decay=0.5",
+        "optim.ema=0.5",
+        "save.every_steps=1",
+        "save.keep=9",
+    )
+    whole = make(small, tmp_path / "whole", *sets)
+    train(whole, ALONE, CPU, never)
+    first, fifth, sixth = (
+        load_file(whole.folder / f"step-{n:06d}/trainer/weights.safetensors") for n in (1, 5, 6)
+    )
+    learned = {name for name in first if not torch.equal(first[name], fifth[name])}
+    text = {name for name in first if "text" in name or not name.startswith("net.encoder.")}
+    assert learned <= text
+    assert all(".layers.1.text." in name for name in text - learned)  # nothing reads these: they never learn
+    assert {"net.encoder.text_embed.weight", "net.head.3.weight"} <= learned
+    assert "net.encoder.patch_embed.weight" not in learned
+    assert not torch.equal(fifth["net.encoder.patch_embed.weight"], sixth["net.encoder.patch_embed.weight"])
+    stopped = make(small, tmp_path / "parts", *sets)
+    for calls in (3, 3):  # inside the phase, and one step after it
+        with pytest.raises(Stopped):
+            train(stopped, ALONE, CPU, after(calls))
+    train(stopped, ALONE, CPU, never)
+    assert bits(whole) == bits(stopped)

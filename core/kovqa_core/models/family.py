@@ -80,6 +80,9 @@ class Model(Protocol):
     def is_undecayed(self, name: str) -> bool:
         """Is this matrix free of weight decay?"""
 
+    def is_text(self, name: str) -> bool:
+        """Does this learn in the phase that begins with the text side alone?"""
+
 
 def family(name: str) -> Any:
     """The `family` module of a family."""

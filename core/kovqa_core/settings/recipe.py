@@ -34,6 +34,7 @@ class Optim(Settings):
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate factor per layer below the head")
     head_lr_scale: float = Field(1.0, gt=0, description="learning rate factor of the head")
     clip: float | None = Field(None, gt=0, description="largest global gradient norm")
+    text_first_steps: int = Field(0, ge=0, description="first steps, in which only the text side learns")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0: none are kept")
 
     @model_validator(mode="after")

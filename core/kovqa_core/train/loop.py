@@ -81,7 +81,8 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
     )  # fmt: skip
     meter = Meter(t)
     for step in range(t.state.step, t.length.total):
-        optim.set_rate(t.optimizer, optim.rate(step, run.recipe.optim, t.length))
+        rate = optim.rate(step, run.recipe.optim, t.length)
+        optim.set_rate(t.optimizer, rate, step < run.recipe.optim.text_first_steps)
         losses, ids = accumulate(t, net, loader, step)
         loss, stopping, due = agree(t, losses, ids, step)
         norm = optim.clip([p for p in t.model.parameters() if p.grad is not None], run.recipe.optim.clip)
@@ -118,7 +119,7 @@ def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[],
         model, processor = family.load(last, recipe.task, recipe.data)
         note = f"resumed from {last.name}"
     else:
-        model, processor, note = family.new(recipe, index.answers())
+        model, processor, note = family.new(recipe, index.answers() if recipe.task == "vqa" else [])
     model.to(device).train().prepare(run.profile.activation_checkpointing, run.profile.compile)
     averages = {n: p.detach().clone() for n, p in model.named_parameters()} if recipe.optim.ema else None
     optimizer = optim.make_optimizer(model, model, recipe.optim)
@@ -260,7 +261,7 @@ class Meter:
         if t.state.step % t.run.recipe.log_every == 0 or t.state.step == t.length.total:
             t.log.record(
                 "train", t.state.step, loss=sum(self.losses) / len(self.losses), grad_norm=float(norm),
-                lr=t.optimizer.param_groups[0]["lr"] / t.optimizer.param_groups[0]["lr_scale"],
+                lr=optim.rate(t.state.step - 1, t.run.recipe.optim, t.length),
                 examples_per_second=len(self.losses) * batch / max(now - self.at, 1e-9),
             )  # fmt: skip
             self.losses, self.at = [], now

@@ -25,14 +25,17 @@ class Ranked(Protocol):
 
     def is_undecayed(self, name: str) -> bool: ...
 
+    def is_text(self, name: str) -> bool: ...
+
 
 @dataclass
 class Group:
-    """Parameters that share a weight decay and a learning rate factor."""
+    """Parameters that share a weight decay and a learning rate factor, and rest at first or not."""
 
     weight_decay: float
     lr_scale: float
     names: list[str] = field(default_factory=list)
+    rests: bool = False
 
 
 def groups(parameters: Iterable[tuple[str, int]], model: Ranked, optim: Optim) -> list[Group]:
@@ -44,9 +47,10 @@ def groups(parameters: Iterable[tuple[str, int]], model: Ranked, optim: Optim) -
         optim: weight decay, layer decay, head rate.
 
     No decay for vectors, biases and what the model names. Layer decay d gives d^(depth - depth of
-    the name); without it the head's factor applies to the head.
+    the name); without it the head's factor applies to the head. With `text_first_steps` all but the
+    text side rests at first.
     """
-    found: dict[tuple[float, float], Group] = {}
+    found: dict[tuple[bool, float, bool], Group] = {}
     for name, dimensions in parameters:
         undecayed = dimensions <= 1 or name.endswith(".bias") or model.is_undecayed(name)
         decay = 0.0 if undecayed else optim.weight_decay
@@ -55,8 +59,9 @@ def groups(parameters: Iterable[tuple[str, int]], model: Ranked, optim: Optim) -
         else:
             scale = optim.head_lr_scale if model.is_head(name) else 1.0
         # Keyed by "decayed or not", so that a weight decay of 0 keeps its groups apart.
-        key = (float(undecayed), scale)
-        found.setdefault(key, Group(decay, scale)).names.append(name)
+        rests = optim.text_first_steps > 0 and not model.is_text(name)
+        key = (undecayed, scale, rests)
+        found.setdefault(key, Group(decay, scale, rests=rests)).names.append(name)
     return list(found.values())
 
 
@@ -90,12 +95,17 @@ def rate(step: int, optim: Optim, length: Length) -> float:
 
 
 def make_optimizer(model: torch.nn.Module, ranked: Ranked, optim: Optim) -> torch.optim.AdamW:
-    """Fused AdamW over a model's trainable parameters; each group remembers its `lr_scale`."""
+    """Fused AdamW over a model's trainable parameters; each group remembers `lr_scale`, `rests`."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     grouped = groups(((name, p.ndim) for name, p in named.items()), ranked, optim)
     return torch.optim.AdamW(
         [
-            {"params": [named[n] for n in g.names], "weight_decay": g.weight_decay, "lr_scale": g.lr_scale}
+            {
+                "params": [named[n] for n in g.names],
+                "weight_decay": g.weight_decay,
+                "lr_scale": g.lr_scale,
+                "rests": g.rests,
+            }
             for g in grouped
         ],
         lr=0.0,
@@ -105,10 +115,14 @@ def make_optimizer(model: torch.nn.Module, ranked: Ranked, optim: Optim) -> torc
     )
 
 
-def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Set the rate of every group, times the group's factor."""
+def set_rate(optimizer: torch.optim.Optimizer, value: float, text_first: bool = False) -> None:
+    """Set the rate of every group, times the group's factor; 0 for those that rest in `text_first`.
+
+    AdamW at rate 0 changes no bit, its decay is a share of the rate, and its moments are ready when
+    the rest begins to learn.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = value * group["lr_scale"]
+        group["lr"] = 0.0 if text_first and group["rests"] else value * group["lr_scale"]
 
 
 def clip(parameters: list[Tensor], largest: float | None) -> Tensor:

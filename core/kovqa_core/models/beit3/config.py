@@ -5,10 +5,14 @@ Source: the published fine-tuning code of BEiT-3 (arXiv 2208.10442) and its mode
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from kovqa_core.assets import find_asset
+from kovqa_core.errors import SettingsError
+from kovqa_core.runs import find_model
 from kovqa_core.settings.reading import Settings
 
 # Rows of the two position tables start at 2; rows 0 and 1 exist in the files and are never read.
@@ -17,6 +21,7 @@ TEXT_POSITIONS = 1024
 
 # Where the authors publish their files.
 PUBLISHED = "https://github.com/addf400/files/releases/download/beit3/"
+PUBLISHED_TOKENIZER = "beit3.spm"
 
 
 class Size(NamedTuple):
@@ -57,7 +62,14 @@ class Config(Settings):
     vocab: int | None = Field(None, ge=5, description="rows of the text table; default: as the tokenizer has")
     classes: int | None = Field(None, ge=1, description="answers; default: as the index has")
     tokenizer: str | None = Field(None, description="SentencePiece model; --tokenizer wins")
-    weights: str | None = Field(None, description="published or own weights to start from")
+    tokenizer_sha256: str | None = Field(None, description="of the tokenizer; another one is refused")
+    weights: str | None = Field(None, description="published weights, or a run, to start from")
+    weights_tokenizer: str | None = Field(
+        None, description="tokenizer the weights were trained with; known of published weights and of runs"
+    )
+    text_rows: Literal["carried", "original"] = Field(
+        "carried", description="a piece takes its row along; or, as in KoBEiT3, id k keeps row k"
+    )
     caption: Captioning = Captioning()
     fresh: tuple[Literal["pooler", "head"], ...] = Field(
         (), description="parts newly initialised although weights are given"
@@ -81,3 +93,39 @@ class Config(Settings):
     def patches(self) -> int:
         """Patches of one picture."""
         return (self.image // self.patch) ** 2
+
+
+def find_weights(name: str) -> Path:
+    """The file of weights, or the step folder of a run.
+
+    Raises:
+        AssetError: it is nowhere.
+        ModelError: a folder that is neither a run nor a step.
+    """
+    path = find_asset(name, "weights", PUBLISHED)
+    if (path / "run.yaml").is_file() or (path / "kovqa.json").is_file():
+        return find_model(path, "vqa")
+    return path
+
+
+def find_weights_tokenizer(config: Config) -> Path | None:
+    """The tokenizer that the text rows of the weights belong to; None: nobody needs to know.
+
+    Raises:
+        AssetError: weights or tokenizer are not here.
+        SettingsError: it is neither stated nor known.
+    """
+    if config.weights is None or config.text_rows == "original":
+        return None
+    if config.weights_tokenizer is not None:
+        return find_asset(config.weights_tokenizer, "tokenizer of the weights")
+    path = find_weights(config.weights)
+    if (path / "kovqa.json").is_file():
+        return path / "tokenizer" / "spm.model"
+    if path.name.startswith("beit3_"):
+        return find_asset(PUBLISHED_TOKENIZER, "tokenizer of the published weights", PUBLISHED)
+    raise SettingsError(
+        f"which tokenizer were the weights {config.weights} trained with? Their text rows belong to it",
+        f"--set model.weights_tokenizer=FILE, or {PUBLISHED_TOKENIZER} if it was the published one; "
+        "--set model.text_rows=original takes rows by number",
+    )

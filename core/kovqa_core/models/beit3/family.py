@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kovqa_core.assets import find_asset
@@ -15,14 +15,14 @@ from kovqa_core.data.answers import read_answers, write_answers
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_text
-from kovqa_core.models.beit3 import caption, vqa
+from kovqa_core.models.beit3 import caption, vocabulary, vqa
 from kovqa_core.models.beit3.caption import Caption
 from kovqa_core.models.beit3.caption_net import CaptionNet
-from kovqa_core.models.beit3.config import PUBLISHED, Config
+from kovqa_core.models.beit3.config import Config, find_weights, find_weights_tokenizer
 from kovqa_core.models.beit3.net import VqaNet, initialise
 from kovqa_core.models.beit3.text import Tokenizer, load_tokenizer
 from kovqa_core.models.beit3.vqa import Vqa
-from kovqa_core.models.beit3.weights import load_original, read_weights
+from kovqa_core.models.beit3.weights import TEXT_TABLE, load_original, load_step, read_weights
 from kovqa_core.models.family import Batch
 from kovqa_core.settings.reading import Document, build, parse
 from kovqa_core.settings.recipe import Data, Recipe
@@ -73,6 +73,10 @@ class Model(nn.Module):
         """Class token and picture positions; text positions decay, as in the original."""
         return is_undecayed(name)
 
+    def is_text(self, name: str) -> bool:
+        """Text table and positions, the layers' text side, and what reads the encoder."""
+        return is_text(name)
+
 
 # Rules on names; they hold for our names and for the original's.
 
@@ -97,6 +101,12 @@ def is_undecayed(name: str) -> bool:
     return name.removeprefix("net.") in ours + originals
 
 
+def is_text(name: str) -> bool:
+    """Learns in the text-first phase? What reads the encoder does: nothing is learned through a fresh head."""
+    name = name.removeprefix("net.")
+    return not name.startswith("encoder.") or "text" in name
+
+
 # ------------------------------------------------------------------------- new, load, save
 
 
@@ -109,20 +119,16 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor | capt
     """A model for a recipe and an answer list.
 
     Raises:
-        SettingsError: no tokenizer named, or one that does not fit `model.vocab`.
+        SettingsError: no tokenizer named, or one that does not fit `model.vocab` or the weights.
         AssetError: weights or tokenizer are not here.
         ModelError: weights that do not fit.
     """
     config = read_config(recipe)
     if config.tokenizer is None:
         raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
-    tokenizer = load_tokenizer(find_asset(config.tokenizer, "tokenizer"))
-    vocab = config.vocab or tokenizer.size
-    if tokenizer.size > vocab:
-        raise SettingsError(
-            f"tokenizer {config.tokenizer} has {tokenizer.size} ids, model.vocab only {vocab} rows",
-            f"use --set model.vocab={tokenizer.size}",
-        )
+    tokenizer = _checked(load_tokenizer(find_asset(config.tokenizer, "tokenizer")), config, config.tokenizer)
+    original = {} if config.weights is None else read_weights(find_weights(config.weights))
+    vocab, plan = _text_rows(config, tokenizer, original.get(TEXT_TABLE))
     classes = len(answers) if recipe.task == "vqa" else None
     config = config.model_copy(update={"vocab": vocab, "classes": classes})
     model, processor = _made(config, tokenizer, answers, recipe.data)
@@ -134,9 +140,74 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor | capt
     else:
         for part in config.fresh:
             initialise(model.net.get_submodule(part), generator)
-        path = find_asset(config.weights, "weights", PUBLISHED)
-        note = f"{path.name}: {load_original(model.net, read_weights(path), config.fresh, str(path))}"
+        carry = None if plan is None else partial(vocabulary.carry, plan=plan, generator=generator)
+        report = load_original(model.net, original, config.fresh, config.weights, carry)
+        rows = "as it was" if plan is None else str(plan)
+        note = f"{Path(config.weights).name}: {report}; text table: {rows}"
     return model, processor, note
+
+
+def _text_rows(
+    config: Config, tokenizer: Tokenizer, table: Tensor | None
+) -> tuple[int, vocabulary.Plan | None]:
+    """Rows of the model's text table, and how the weights' rows are taken along; None: as they are.
+
+    Args:
+        table: the weights' text table, if there is one.
+
+    Raises:
+        SettingsError: a table too small for the tokenizer, or of another size than `model.vocab`.
+        ModelError: the tokenizer of the weights has more ids than their table has rows.
+    """
+    plan = None if table is None else _plan(config, tokenizer, table)
+    given = tokenizer.size if table is None or plan is not None else len(table)
+    vocab = config.vocab or given
+    if table is not None and vocab != given:
+        raise SettingsError(
+            f"model.vocab is {vocab}, the text table made of {config.weights} has {given} rows",
+            "leave model.vocab away: --set model.vocab=null",
+        )
+    if vocab < tokenizer.size:
+        raise SettingsError(
+            f"tokenizer {config.tokenizer} has {tokenizer.size} ids, the text table only {vocab} rows",
+            f"use --set model.vocab={tokenizer.size}"
+            if table is None
+            else "--set model.text_rows=carried makes rows for them",
+        )
+    return vocab, plan
+
+
+def _plan(config: Config, tokenizer: Tokenizer, table: Tensor) -> vocabulary.Plan | None:
+    """How rows go from the weights' tokenizer to ours; None where both have the same pieces."""
+    path = find_weights_tokenizer(config)
+    if path is None:
+        return None
+    old = load_tokenizer(path)
+    if (path.parent.parent / "config.json").is_file():
+        _checked(old, _read_step(path.parent.parent), str(path))
+    if old.size > len(table):
+        raise ModelError(
+            f"{path} has {old.size} ids, the text table of {config.weights} only {len(table)} rows: those "
+            "weights were trained with another tokenizer",
+            "name theirs: --set model.weights_tokenizer=FILE",
+        )
+    if old.vocabulary == tokenizer.vocabulary:
+        return None
+    return vocabulary.plan(old.vocabulary, tokenizer.vocabulary, old.encode)
+
+
+def _checked(tokenizer: Tokenizer, config: Config, name: str) -> Tokenizer:
+    """The tokenizer, if it is the one the configuration knows.
+
+    Raises:
+        ModelError: it is another: ids would mean other pieces, and nothing else would tell.
+    """
+    if config.tokenizer_sha256 not in (None, tokenizer.sha256):
+        raise ModelError(
+            f"{name} is not the tokenizer this model was trained with (its SHA-256 is another)",
+            "put back the file that was saved with it",
+        )
+    return tokenizer
 
 
 def _made(
@@ -152,7 +223,8 @@ def _made(
 
 def save(model: Model, processor: vqa.Processor | caption.Processor, folder: Path) -> None:
     """config.json, model.safetensors, tokenizer/spm.model and, for questions, answers.txt."""
-    config = processor.config.model_copy(update={"weights": None, "fresh": (), "tokenizer": None})
+    forgotten = {"weights": None, "weights_tokenizer": None, "fresh": (), "tokenizer": None}
+    config = processor.config.model_copy(update={**forgotten, "tokenizer_sha256": processor.tokenizer.sha256})
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
     save_file({n: t.contiguous() for n, t in model.net.state_dict().items()}, folder / "model.safetensors")
     if isinstance(processor, vqa.Processor):
@@ -165,19 +237,24 @@ def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor | caption.Proce
     """Read what `save` wrote.
 
     Raises:
-        ModelError: a file is missing, broken, or the answer list has another length.
+        ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
-    config = build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
+    config = _read_step(folder)
     answers = _answers_of(folder, config.classes) if config.classes else []
-    tokenizer = load_tokenizer(folder / "tokenizer" / "spm.model")
+    file = folder / "tokenizer" / "spm.model"
+    tokenizer = _checked(load_tokenizer(file), config, str(file))
     model, processor = _made(config, tokenizer, answers, data)
     try:
-        model.net.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
-    except (SafetensorError, RuntimeError, OSError) as error:
+        model.net.load_state_dict(load_step(folder), assign=True)
+    except RuntimeError as error:
         raise ModelError(
             f"{folder}/model.safetensors cannot be loaded ({str(error).splitlines()[0]})"
         ) from None
     return model, processor
+
+
+def _read_step(folder: Path) -> Config:
+    return build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
 
 
 def _answers_of(folder: Path, classes: int) -> list[str]:

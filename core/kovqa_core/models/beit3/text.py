@@ -59,6 +59,12 @@ class Tokenizer:
         """Number of ids, `<mask>` included."""
         return self.mask + 1
 
+    @property
+    def vocabulary(self) -> list[str]:
+        """The piece of every id."""
+        pieces = [self._pieces.id_to_piece(i) for i in range(UNK, self.mask - 1)]
+        return [*_SPECIAL, *pieces, "<mask>"]
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without `<s>` and `</s>`."""
         ids: list[int] = []

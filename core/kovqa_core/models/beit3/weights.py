@@ -12,11 +12,13 @@ import math
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,6 +46,10 @@ _IN_LAYER = {
 }
 _LAYER = re.compile(r"layers\.(\d+)\.(vision|text)\.(\w+)\.(weight|bias)")
 _NORM = re.compile(r"norm\.(vision|text)\.(weight|bias)")
+
+# What has a row for every id: [V, D], [V, D], [V].
+TEXT_TABLE = _WHOLE["text_embed.weight"]
+_ROW_PER_ID = (TEXT_TABLE, "mlm_head.weight", "mlm_head.bias")
 
 # Parts of pretrained files that fine-tuning has no use for.
 PRETRAINING_ONLY = ("mlm_head.", "mim_head.", "beit3.encoder.layer_norm.")
@@ -89,11 +95,13 @@ class LoadReport:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict of a weights file, under the original's names, in fp32.
+    """The state dict of a weights file or of a step folder, under the original's names, in fp32.
 
     Raises:
         ModelError: no such file, no torch archive, foreign objects inside, no state dict.
     """
+    if (path / "model.safetensors").is_file():
+        return {n: part for own, t in load_step(path).items() for n, part in _parted(own, t)}
     if path.is_dir() and ((path / "data.pkl").exists() or (path / "archive" / "data.pkl").exists()):
         raise ModelError(
             f"{path} is an unpacked weights file", "use the .zip or .pth itself: do not unpack it"
@@ -126,6 +134,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor.float() for name, tensor in content.items()}
 
 
+def load_step(folder: Path) -> dict[str, Tensor]:
+    """The state dict of a step folder, under our names.
+
+    Raises:
+        ModelError: it is missing or broken.
+    """
+    try:
+        return load_file(folder / "model.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{folder}/model.safetensors cannot be loaded ({str(error).splitlines()[0]})"
+        ) from None
+
+
+def _parted(own: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
+    names = original_names(own)
+    return zip(names, tensor.float().chunk(len(names)), strict=True)
+
+
 def resize_positions(table: Tensor, grid: int) -> Tensor:
     """Picture positions [2 + 1 + g², D] for another grid: bicubic, in fp32; the first rows stay.
 
@@ -144,7 +171,11 @@ def resize_positions(table: Tensor, grid: int) -> Tensor:
 
 
 def load_original(
-    net: nn.Module, original: Mapping[str, Tensor], fresh: tuple[str, ...], name: str
+    net: nn.Module,
+    original: Mapping[str, Tensor],
+    fresh: tuple[str, ...],
+    name: str,
+    carry: Callable[[Tensor], Tensor] | None = None,
 ) -> LoadReport:
     """Copy weights under the original's names into a network.
 
@@ -153,6 +184,7 @@ def load_original(
         original: state dict under the original's names.
         fresh: first parts of names ("head", "pooler") that are newly initialised, always.
         name: what to call the weights in errors.
+        carry: makes rows for another tokenizer of what has a row for every id.
 
     Raises:
         ModelError: a parameter is missing or has another shape and `fresh` does not name it, or
@@ -176,6 +208,8 @@ def load_original(
         if own == "encoder.vision_position_embed" and value.shape != parameter.shape:
             value = resize_positions(value, math.isqrt(len(parameter) - POSITION_OFFSET - 1))
             report.resized.extend(names)
+        if carry is not None and names[0] in _ROW_PER_ID:
+            value = carry(value)
         if own == "encoder.patch_embed.weight" and value[0].numel() == parameter[0].numel():
             value = value.flatten(1)
         if value.shape != parameter.shape:
