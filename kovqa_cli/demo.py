@@ -12,7 +12,7 @@ from kovqa_cli import options
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path("demo"),
-    pictures: Annotated[int, typer.Option("--pictures", min=50, help="Pictures to learn from.")] = 5000,
+    pictures: Annotated[int, typer.Option("--pictures", min=64, help="Pictures to learn from.")] = 5000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the drawings.")] = 7,
     sets: options.Set = None,
 ) -> None:

@@ -12,7 +12,7 @@ from tests.conftest import Kovqa
 
 def test_demo(kovqa: Kovqa, tmp_path: Path) -> None:
     steps = ["--set", "optim.steps=12", "--set", "eval.every_steps=12", "--set", "profile.threads=1"]
-    done = kovqa("demo", "-o", "데모", "--pictures", 60, *steps)
+    done = kovqa("demo", "-o", "데모", "--pictures", 64, *steps)
     assert done.returncode == 0, done.stderr
     typed = [line for line in done.stderr.splitlines() if line.startswith("$ kovqa ")]
     assert [line.split()[2] for line in typed] == [
@@ -22,12 +22,18 @@ def test_demo(kovqa: Kovqa, tmp_path: Path) -> None:
         "predict",
         "evaluate",
         "predict",
+        "tokenizer",
+        "index",
+        "train",
+        "caption",
+        "evaluate",
+        "caption",
     ]
     assert done.stdout.splitlines()[-1] == "데모/contact_sheet.png"
     with Image.open(tmp_path / "데모" / "contact_sheet.png") as sheet:
         assert sheet.width > 600
         assert sheet.height > 600
-    again = kovqa("demo", "-o", "데모", "--pictures", 60, *steps)  # a finished demo goes on where it stands
+    again = kovqa("demo", "-o", "데모", "--pictures", 64, *steps)  # a finished demo goes on where it stands
     assert again.returncode == 0, again.stderr
 
 

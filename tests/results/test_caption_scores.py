@@ -36,7 +36,7 @@ def test_a_perfect_caption_and_an_empty_one() -> None:
     perfect = score_captions(["1", "2"], references, ["흰 고양이가 앉아있다.", "검은 개가 달리고 있다"])
     assert perfect.tokens == "korean"
     assert {m.name: round(m.score, 6) for m in perfect.metrics.values()} == {
-        "CIDEr": 10, "BLEU-1": 1, "BLEU-2": 1, "BLEU-3": 1, "BLEU-4": 1, "ROUGE-L": 1,
+        "CIDEr": 10, "BLEU-1": 1, "BLEU-2": 1, "BLEU-3": 1, "BLEU-4": 1, "ROUGE-L": 1, "exact": 1,
     }  # fmt: skip
     empty = score_captions(["1", "2"], references, ["", " . "])
     assert {m.score for m in empty.metrics.values()} == {0.0}

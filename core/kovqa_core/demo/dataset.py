@@ -7,6 +7,7 @@ not depend on how many processes paint.
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 from collections import defaultdict
@@ -15,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.demo.captions import captions
 from kovqa_core.demo.questions import Question, ask
 from kovqa_core.demo.scenes import make_scene, paint
 from kovqa_core.files import write_json, write_text
@@ -45,6 +47,7 @@ class _Drawn:
     level: str
     heldout: bool
     questions: tuple[Question, ...]
+    captions: tuple[str, ...]
 
 
 def write_dataset(
@@ -52,7 +55,8 @@ def write_dataset(
 ) -> None:
     """Draw `train` pictures for training and `heldout` for testing and write them below `folder`.
 
-    `folder` gets `images/`, `labels/` and `text.txt` (training sentences for a tokenizer, one a line).
+    `folder` gets `images/`, `labels/`, `captions.jsonl` (every picture's captions) and, for tokenizers,
+    `text.txt` and `captions.txt` (training sentences, one a line).
     Held-out pictures are asked about in wordings that no training question uses.  `progress` is
     called with (pictures done, pictures in total).  Files of the same names are replaced.
     Raises ValueError for negative numbers or none at all; OSError or DataError when writing fails.
@@ -68,6 +72,7 @@ def write_dataset(
             progress(done, len(jobs))
     _write_labels(folder / "labels", drawn)
     _write_sentences(folder / "text.txt", drawn)
+    _write_captions(folder, drawn)
 
 
 def _draw_all(jobs: Sequence[_Job]) -> Iterator[_Drawn]:
@@ -89,7 +94,9 @@ def _draw(job: _Job) -> _Drawn:
     # A demonstration picture is cheap to make again: no need to write it through a temporary file.
     (job.folder / "images" / f"{_picture_id(job.number)}.png").write_bytes(buffer.getvalue())
     questions = ask(scene, rng, job.heldout)
-    return _Drawn(job.number, LEVELS[len(scene.things)], job.heldout, tuple(questions))
+    return _Drawn(
+        job.number, LEVELS[len(scene.things)], job.heldout, tuple(questions), tuple(captions(scene))
+    )
 
 
 def _picture_id(number: int) -> str:
@@ -142,3 +149,16 @@ def _write_sentences(path: Path, drawn: Sequence[_Drawn]) -> None:
     words = list(dict.fromkeys(word.strip(".,?") for text in sentences for word in text.split()))
     lists = [", ".join(words[start : start + 20]) + "," for start in range(0, len(words), 20)]
     write_text(path, "".join(f"{line}\n" for line in sentences + lists))
+
+
+def _write_captions(folder: Path, drawn: Sequence[_Drawn]) -> None:
+    rows, sentences = [], dict[str, None]()
+    for picture in drawn:
+        name = _picture_id(picture.number)
+        split = "test" if picture.heldout else "train"
+        rows.append({"id": name, "image": f"{name}.png", "captions": picture.captions, "split": split})
+        if not picture.heldout:
+            sentences.update(dict.fromkeys(picture.captions))
+    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+    write_text(folder / "captions.jsonl", "".join(f"{line}\n" for line in lines))
+    write_text(folder / "captions.txt", "".join(f"{sentence}\n" for sentence in sentences))

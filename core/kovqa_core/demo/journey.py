@@ -10,14 +10,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kovqa_core.data.index import Split, open_index
+from kovqa_core.data.index import open_index
 from kovqa_core.demo.dataset import write_dataset
 from kovqa_core.demo.sheet import Row, contact_sheet
 from kovqa_core.errors import KovqaError
 from kovqa_core.files import read_text
 
 HELD_OUT = 400  # pictures nobody learns from
-_SHOWN_RIGHT, _SHOWN_WRONG = 14, 6  # on the contact sheet
+# On the contact sheet: answers and captions, right and wrong.
+_RIGHT, _WRONG, _TOLD, _MISTOLD = 10, 4, 8, 2
 
 
 def draw(folder: Path, pictures: int, seed: int, progress: Callable[[int, int], None] | None = None) -> None:
@@ -30,6 +31,8 @@ def commands(folder: Path, sets: Sequence[str] = ()) -> list[tuple[str, list[str
     raw, index, tokenizer, run = (folder / name for name in ("raw", "index", "tokenizer.model", "run"))
     example = next(iter(sorted((raw / "images").glob("*.png"), reverse=True)), raw)
     test, predictions = index / "test.jsonl", folder / "predictions.jsonl"
+    talker, said = folder / "run-captions", folder / "captions.jsonl"
+    captions, words = folder / "index-captions", folder / "tokenizer-captions.model"
     options = [word for assignment in sets for word in ("--set", assignment)]
     return [
         ("A Korean tokenizer, from the training questions",
@@ -42,9 +45,23 @@ def commands(folder: Path, sets: Sequence[str] = ()) -> list[tuple[str, list[str
         ("Answers to questions it has never read, about pictures it has never seen",
          ["predict", "--model", str(run), "--input", str(test), "-o", str(predictions)]),
         ("How many are right, kind by kind, beside always giving the most frequent answer",
-         ["evaluate", str(predictions), "--index", str(test)]),
+         ["evaluate", str(predictions), "--index", str(test), "--report", str(folder / "report.html")]),
         ("One question about one picture",
          ["predict", "--model", str(run), "-i", str(example), "--question", "그림에 도형이 모두 몇 개 있나요?"]),
+        ("The same for captions: a tokenizer",
+         ["tokenizer", "train", str(raw / "captions.txt"), "-o", str(words), "--vocab-size", "300"]),
+        ("... an index",
+         ["index", "table", "--root", str(raw / "captions.jsonl"), "--images", str(raw / "images"),
+          "-o", str(captions)]),
+        ("... a small BEiT-3 that says what it sees",
+         ["train", "-r", "tiny-caption", "-p", "cpu", "--data", str(captions), "--tokenizer", str(words),
+          "-o", str(talker), "--resume", *options]),
+        ("... captions of pictures it has never seen",
+         ["caption", "--model", str(talker), "--input", str(captions / "test.jsonl"), "-o", str(said)]),
+        ("... and how good they are",
+         ["evaluate", str(said), "--index", str(captions / "test.jsonl")]),
+        ("One caption of one picture",
+         ["caption", "--model", str(talker), "-i", str(example)]),
     ]  # fmt: skip
 
 
@@ -71,22 +88,34 @@ def run(words: Sequence[str]) -> None:
 
 
 def sheet(folder: Path) -> Path:
-    """The contact sheet of held-out pictures: wrong answers first in doubt, right ones beside them."""
-    index = open_index(folder / "index")
-    given = [json.loads(line) for line in read_text(folder / "predictions.jsonl").splitlines()]
-    answers = {row["id"]: row for row in given}
-    rows = []
-    for example in Split(folder / "index" / "test.jsonl"):
-        row = answers[example.id]
-        expected = max(example.answers, key=lambda answer: example.answers[answer])
-        rows.append(
-            Row(index.images / example.image, example.question, row["answer"], expected, row["score"])
-        )
-    right = [row for row in rows if row.answer == row.expected]
-    wrong = [row for row in rows if row.answer != row.expected]
-    share = len(right) / max(1, len(rows))
-    step = max(1, len(right) // _SHOWN_RIGHT)
+    """The contact sheet of held-out pictures: right answers and captions, and the wrong ones."""
+    answers = _rows(folder, "index", "predictions.jsonl", "answer")
+    captions = _rows(folder, "index-captions", "captions.jsonl", "caption")
     path = folder / "contact_sheet.png"
-    title = f"kovqa demo · 처음 보는 그림과 질문 {len(rows):,}개 중 {share:.1%} 정답"
-    contact_sheet([*right[::step][:_SHOWN_RIGHT], *wrong[:_SHOWN_WRONG]], path, title)
+    shares = [sum(row.right for row in rows) / max(1, len(rows)) for rows in (answers, captions)]
+    title = (
+        f"kovqa demo · 처음 보는 그림과 질문 {len(answers):,}개 중 {shares[0]:.1%} 정답, "
+        f"그림 {len(captions):,}장 중 {shares[1]:.1%} 바르게 설명"
+    )
+    contact_sheet([*_chosen(answers, _RIGHT, _WRONG), *_chosen(captions, _TOLD, _MISTOLD)], path, title)
     return path
+
+
+def _rows(folder: Path, index: str, predictions: str, field: str) -> list[Row]:
+    """What was said about every held-out picture, and what should have been."""
+    opened = open_index(folder / index)
+    given = [json.loads(line) for line in read_text(folder / predictions).splitlines()]
+    said = {row["id"]: row for row in given}
+    rows = []
+    for example in opened.split("test"):
+        right = example.captions or sorted(example.answers, key=lambda a: -example.answers[a])
+        text = said[example.id][field]
+        expected = text if text in right else right[0]
+        question = example.question or "무엇이 있나요?"
+        rows.append(Row(opened.images / example.image, question, text, expected, said[example.id]["score"]))
+    return rows
+
+
+def _chosen(rows: Sequence[Row], right: int, wrong: int) -> list[Row]:
+    good, bad = [row for row in rows if row.right], [row for row in rows if not row.right]
+    return [*good[:: max(1, len(good) // right)][:right], *bad[:wrong]]

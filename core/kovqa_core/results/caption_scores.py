@@ -56,7 +56,8 @@ def score_captions(
         tokens: rule of `caption_tokens`: auto, english, korean or words.
 
     Returns:
-        The metrics CIDEr, BLEU-1 to BLEU-4, ROUGE-L; CIDEr goes to 10, the others to 1.
+        The metrics CIDEr, BLEU-1 to BLEU-4, ROUGE-L, and exact, the share of captions that are one of
+        the references, token by token; CIDEr goes to 10, the others to 1.
 
     Raises:
         DataError: a picture without references, or one that has no token; it names the id.
@@ -79,6 +80,8 @@ def score_captions(
         found.append(Metric(f"BLEU-{n + 1}", float(whole[n]), *percentiles(drawn[:, n]), each[:, n]))
     rouge = np.array([rouge_l(hypothesis, texts) for hypothesis, texts in zip(said, truths, strict=True)])
     found.append(_metric("ROUGE-L", rouge))
+    exact = [tokens in texts for tokens, texts in zip(said, truths, strict=True)]
+    found.append(_metric("exact", np.array(exact, float)))
     return CaptionScores(rule, len(said), {metric.name: metric for metric in found})
 
 
