@@ -25,6 +25,7 @@ class Small:
     root: Path
     index: Path
     tokenizer: Path
+    captions: Path  # index of captions
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +39,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     write_dataset(folder / "raw", 24, 9, 3)
     build_index("aihub", folder / "raw", None, folder / "index")
     train_tokenizer([folder / "raw" / "text.txt"], folder / "tokenizer.model", 500)
-    return Small(folder / "raw", folder / "index", folder / "tokenizer.model")
+    captions = folder / "captions"
+    build_index("table", folder / "raw" / "captions.jsonl", folder / "raw" / "images", captions)
+    return Small(folder / "raw", folder / "index", folder / "tokenizer.model", captions)
 
 
 Kovqa = Callable[..., subprocess.CompletedProcess[str]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kovqa_core.data.index import open_index
+from kovqa_core.data.index import Index, open_index
 from kovqa_core.errors import ModelError
 from kovqa_core.models import FAMILIES, family
 from kovqa_core.settings.find import resolve
@@ -15,19 +15,33 @@ from kovqa_core.settings.recipe import Recipe
 
 from tests.conftest import SMALL, Small
 
-CASES = {"beit3": ("tiny", SMALL)}
+CASES = {
+    ("beit3", "vqa"): ("tiny", SMALL),
+    ("beit3", "caption"): ("tiny-caption", SMALL),
+}
 
 
-@pytest.fixture(params=sorted(FAMILIES))
+def test_every_family_is_examined() -> None:
+    assert {family_ for family_, _ in CASES} == set(FAMILIES)
+
+
+@pytest.fixture(params=sorted(CASES), ids=":".join)
 def recipe(request: pytest.FixtureRequest, small: Small) -> Recipe:
     name, sets = CASES[request.param]
-    flags = {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
+    index = small.index if request.param[1] == "vqa" else small.captions
+    flags = {"data.index": str(index), "model.tokenizer": str(small.tokenizer)}
     return resolve(name, "cpu", sets, flags).recipe
 
 
-def test_contract(recipe: Recipe, small: Small, tmp_path: Path) -> None:
-    index = open_index(small.index)
-    model, processor, _ = family.new(recipe, index.answers())
+def opened(recipe: Recipe) -> tuple[Index, list[str]]:
+    """The recipe's index, and its answers where there are any."""
+    index = open_index(Path(str(recipe.data.index)))
+    return index, index.answers() if recipe.task == "vqa" else []
+
+
+def test_contract(recipe: Recipe, tmp_path: Path) -> None:
+    index, answers_ = opened(recipe)
+    model, processor, _ = family.new(recipe, answers_)
     examples = list(index.split("train"))[:5]
     rngs = [np.random.default_rng([1, i]) for i in range(5)]
     items = [processor.encode(e, index.images, True, r) for e, r in zip(examples, rngs, strict=True)]
@@ -68,8 +82,8 @@ def test_contract(recipe: Recipe, small: Small, tmp_path: Path) -> None:
         family.load(tmp_path / "saved", "caption" if recipe.task == "vqa" else "vqa")
 
 
-def test_same_seed_same_model(recipe: Recipe, small: Small) -> None:
-    answers = open_index(small.index).answers()
+def test_same_seed_same_model(recipe: Recipe) -> None:
+    _, answers = opened(recipe)
     states = [family.new(recipe, answers)[0].state_dict() for _ in range(2)]
     other = family.new(recipe.model_copy(update={"seed": 7}), answers)[0].state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
