@@ -11,7 +11,7 @@ help:
 	@echo "make test   lint, types and all fast tests"
 	@echo "make lint   lint, format and types only"
 	@echo "make soak   kill and resume, many times"
-	@echo "make bench  speed beside the original"
+	@echo "make bench  speed beside the originals"
 
 # The stamp is made last: an interrupted installation is taken up again.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -40,6 +40,8 @@ bench: $(VENV)/installed
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps torchscale==0.2.0
 	$(BIN)/python bench/beit3_speed.py
 	$(BIN)/python bench/loader_speed.py
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet wikiextractor==3.1.0 mwparserfromhell==0.7.2
+	$(BIN)/python bench/wiki_speed.py
 
 clean:
 	rm -rf $(VENV) demo runs

@@ -49,6 +49,31 @@ def counter(what: str, quiet: bool = False) -> Iterator[Callable[[int, float], N
 
 
 @contextlib.contextmanager
+def stages(quiet: bool = False) -> Iterator[Callable[[str, int, float], None] | None]:
+    """One counter after the other, fed with (what is counted, count, share done).
+
+    Where nothing can be counted (0), it shows the time so far.
+    """
+    if quiet or not watched():
+        yield None
+        return
+    with console(stderr=True).status("") as status:
+        now, began = "", time.monotonic()
+
+        def told(what: str, n: int, share: float) -> None:
+            nonlocal now, began
+            if what != now:
+                now, began = what, time.monotonic()
+            took = time.monotonic() - began
+            left = f" · {span(took / share - took)} left" if share else ""
+            status.update(
+                f"{n:,} {what} · {n / max(took, 1e-3):,.0f}/s{left}" if n else f"{what} · {span(took)}"
+            )
+
+        yield told
+
+
+@contextlib.contextmanager
 def training(quiet: bool = False) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Shows a run's events: a progress line with rate and time left, a line for what should stay."""
     if quiet:

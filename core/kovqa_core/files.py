@@ -30,13 +30,26 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: the file cannot be opened, or is in neither encoding.
     """
-    data = read_bytes(path)
+    return decode(read_bytes(path), str(path))
+
+
+def decode(data: bytes, name: str, line: int = 1) -> str:
+    """Text of bytes in UTF-8 (with or without a byte-order mark) or CP949.
+
+    Args:
+        data: whole lines.
+        name: what to call them in errors.
+        line: number of the first.
+
+    Raises:
+        DataError: in neither encoding.
+    """
     for encoding in ("utf-8-sig", "cp949"):
         try:
             return data.decode(encoding)
         except UnicodeDecodeError as error:
-            first = first_bad_line(data, error.start)
-    raise DataError(f"{path}:{first}: neither UTF-8 nor CP949 text", "save it as UTF-8 and try again")
+            first = first_bad_line(data, error.start) + line - 1
+    raise DataError(f"{name}:{first}: neither UTF-8 nor CP949 text", "save it as UTF-8 and try again")
 
 
 def first_bad_line(data: bytes, position: int) -> int:

@@ -26,7 +26,8 @@ def cores() -> int:
 
 def die_with_parent() -> None:
     """End when the parent is gone: what a killed process started must not go on on its own."""
-    parent = os.getppid()
+    spawned_by = multiprocessing.parent_process()  # known even where it is gone already
+    parent = (spawned_by.pid if spawned_by else None) or os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -13,13 +13,13 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import sentencepiece
-import torch
-from torch import Tensor
-
-from kovqa_core.errors import ModelError
+from kovqa_core.data import spm
 from kovqa_core.files import read_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 _SPECIAL = {"<s>": BOS, "<pad>": PAD, "</s>": EOS, "<unk>": UNK}
@@ -40,18 +40,7 @@ class Tokenizer:
     def __init__(self, model: bytes, name: str = "tokenizer") -> None:
         self.model = model
         self.sha256 = hashlib.sha256(model).hexdigest()
-        try:
-            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except Exception:
-            raise ModelError(
-                f"{name} is no SentencePiece model", "train one: kovqa tokenizer train"
-            ) from None
-        specials = (self._pieces.unk_id(), self._pieces.bos_id(), self._pieces.eos_id())
-        if not model or specials != (0, 1, 2) or self._pieces.pad_id() >= 0:
-            raise ModelError(
-                f"{name}: pieces 0, 1, 2 must be unk, bos, eos and none may be pad, found {specials}",
-                "train the tokenizer with kovqa tokenizer train",
-            )
+        self._pieces = spm.ruled(model, name)
         self.mask = self._pieces.get_piece_size() + 1
 
     @property
@@ -101,6 +90,8 @@ class Tokenizer:
 
 def padded(texts: Sequence[list[int]]) -> tuple[Tensor, Tensor | None]:
     """Ids of many texts, [B, T], as long as the longest; where they are padding, None when nowhere."""
+    import torch  # here: `kovqa tokenizer encode` has no need of it
+
     longest = max(map(len, texts))
     tokens = torch.full((len(texts), longest), PAD)
     for row, ids in enumerate(texts):
