@@ -206,7 +206,7 @@ def _labels(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _without_marks(text: str) -> str:
-    """Without the marks of letters and lines; entities decoded; NFC."""
+    """Without the marks of letters and lines; entities decoded."""
     if "://" in text:
         text = _ADDRESS.sub("", text)
     if "-{" in text:
@@ -222,20 +222,22 @@ def _without_marks(text: str) -> str:
         text = text.replace(mark, "")
     for hole, left in _HOLES:
         text = hole.sub(left, text)
-    return nfc(text)
+    return text
 
 
 def _finished(line: str) -> Iterator[str]:
-    """A line with single blanks, in pieces of at most `LONGEST` characters; nothing if it is no Korean."""
+    """A line with single blanks, in pieces of at most `LONGEST` characters, without those not Korean."""
     if "|" in line:  # what a picture that is never closed leaves
         line = _SINGLE.sub(" ", _OPTION.sub("", line))
     if not line.isprintable():  # of blanks, only the common one is printable
-        line = nfc(" ".join(_INVISIBLE.sub("", line).split()))
+        line = " ".join(_INVISIBLE.sub("", line).split())
     elif "  " in line:
         line = " ".join(line.split())
     line = line.strip()
-    if line and _is_korean(line):
-        yield from _cut(line) if len(line) > LONGEST else (line,)
+    for piece in _cut(line) if len(line) > LONGEST else (line,):
+        composed = nfc(piece)  # a piece each: Python's takes quadratic time for a run of accents
+        if composed and _is_korean(composed):
+            yield composed
 
 
 def _is_korean(line: str) -> bool:
