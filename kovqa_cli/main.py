@@ -14,6 +14,7 @@ from kovqa_cli import (
     __version__,
     caption,
     demo,
+    download,
     evaluate,
     index,
     predict,
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("index")(index.index)
+app.command("download")(download.download)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("caption")(caption.caption)

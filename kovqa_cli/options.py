@@ -25,6 +25,13 @@ def complete_source(incomplete: str) -> list[str]:
     return [name for name in SOURCES if name.startswith(incomplete)]
 
 
+def complete_asset(incomplete: str) -> list[str]:
+    """Assets that begin like this."""
+    from kovqa_core.assets import asset_names
+
+    return [name for name in asset_names() if name.startswith(incomplete)]
+
+
 def complete_run(incomplete: str) -> list[str]:
     """Run folders here that begin like this."""
     return sorted(

@@ -32,6 +32,43 @@ def bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextlib.contextmanager
+def transfer(quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """Bytes with rate and time left, fed with (done, total, note); unwatched, only the notes, as lines."""
+    said = ""
+
+    def say(done: int, total: int, text: str = "") -> None:
+        nonlocal said
+        if text and text != said and not quiet:
+            note(text)
+        said = text or said
+
+    if quiet or not watched():
+        yield say
+        return
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )  # fmt: skip
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task("asking", total=None)
+
+        def show(done: int, total: int, text: str = "") -> None:
+            nonlocal said
+            if text and text != said:  # another file, or another thing done with it: a rate of its own
+                progress.reset(task, description=text, total=total or None, completed=done)
+            said = text or said
+            progress.update(task, completed=done, total=total or None)
+
+        yield show
+
+
+@contextlib.contextmanager
 def counter(what: str, quiet: bool = False) -> Iterator[Callable[[int, float], None] | None]:
     """A running count with its rate, fed with (count, share done); the time left where a share is known."""
     if quiet or not watched():

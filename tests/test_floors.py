@@ -42,6 +42,7 @@ FLOORS: dict[str, set[str]] = {
     "results": {*GROUND, "data"},
     "runs": SETTINGS,
     "assets": SETTINGS,
+    "download": {*SETTINGS, "assets"},
     "machine": SETTINGS,
     "launch": {*SETTINGS, "runs"},
     "models": {*SETTINGS, "data", "runs", "assets"},

@@ -21,6 +21,7 @@ HEAVY = {
     "PIL",
     "numpy",
     "yaml",
+    "httpx",
     "rich",
     "pydantic",
 }

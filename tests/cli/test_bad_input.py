@@ -176,9 +176,7 @@ def test_pickle_with_foreign_code(kovqa: Kovqa, small: Small, tmp_path: Path) ->
 
 def test_missing_weights_and_tokenizer(kovqa: Kovqa, small: Small) -> None:
     done = kovqa(*train(small, "--set", "model.weights=beit3_base_patch16_224.pth"))
-    one_line(
-        done, 5, "beit3_base_patch16_224.pth not found", "releases/download/beit3/beit3_base_patch16_224.pth"
-    )
+    one_line(done, 5, "beit3_base_patch16_224.pth not found", "kovqa download beit3_base_patch16_224;")
     one_line(kovqa("train", "-r", "tiny", "--data", small.index), 2, "--tokenizer")
     one_line(kovqa("train", "-r", "tiny", "--data", "none", "--tokenizer", small.tokenizer), 3, "kovqa index")
 

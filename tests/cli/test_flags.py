@@ -12,6 +12,9 @@ FLAGS = {
         "--root --output -o --images --min-count --column --language --check --show --as-upstream --tokenizer "
         "--json --quiet -q"
     ),
+    "download": (
+        "--list --output -o --from --files --accept-licence --allow-hash-mismatch --keep-archive --json --quiet -q"
+    ),
     "train": (
         "--recipe -r --profile -p --data --tokenizer --output -o --resume --set --dry-run -n --json --quiet -q"
     ),

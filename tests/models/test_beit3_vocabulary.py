@@ -206,7 +206,7 @@ def test_published_weights_want_the_published_tokenizer(small: Small, tmp_path: 
     (tmp_path / "beit3_x.pth").write_bytes(parity.path("pretrain_fp16.pth").read_bytes())
     with pytest.raises(AssetError, match=r"published weights beit3\.spm not found") as caught:
         new(recipe(small, small.tokenizer, weights=tmp_path / "beit3_x.pth"), small)
-    assert "releases/download/beit3/beit3.spm" in caught.value.hint
+    assert "kovqa download beit3-tokenizer" in caught.value.hint
 
 
 def test_a_table_too_small_is_an_error(small: Small, korean: Path) -> None:

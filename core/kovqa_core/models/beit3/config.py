@@ -19,8 +19,7 @@ from kovqa_core.settings.reading import Settings
 POSITION_OFFSET = 2
 TEXT_POSITIONS = 1024
 
-# Where the authors publish their files.
-PUBLISHED = "https://github.com/addf400/files/releases/download/beit3/"
+# The tokenizer of the authors' own weights.
 PUBLISHED_TOKENIZER = "beit3.spm"
 
 
@@ -102,7 +101,7 @@ def find_weights(name: str) -> Path:
         AssetError: it is nowhere.
         ModelError: a folder that is neither a run nor a step.
     """
-    path = find_asset(name, "weights", PUBLISHED)
+    path = find_asset(name, "weights")
     if (path / "run.yaml").is_file() or (path / "kovqa.json").is_file():
         return find_model(path, "vqa")
     return path
@@ -123,7 +122,7 @@ def find_weights_tokenizer(config: Config) -> Path | None:
     if (path / "kovqa.json").is_file():
         return path / "tokenizer" / "spm.model"
     if path.name.startswith("beit3_"):
-        return find_asset(PUBLISHED_TOKENIZER, "tokenizer of the published weights", PUBLISHED)
+        return find_asset(PUBLISHED_TOKENIZER, "tokenizer of the published weights")
     raise SettingsError(
         f"which tokenizer were the weights {config.weights} trained with? Their text rows belong to it",
         f"--set model.weights_tokenizer=FILE, or {PUBLISHED_TOKENIZER} if it was the published one; "

@@ -1,0 +1,331 @@
+"""AI-Hub (aihub.or.kr): the file tree of a data set, and its files, one request each.
+
+The service answers most things with status 502, good ones too, so only the body is believed. There
+is no checksum, and Range is reported not to work: what can be checked is the tar itself, and a cut
+file begins again while finished ones are never asked for twice. Source: sources.md section 1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx
+
+from kovqa_core.download import tar
+from kovqa_core.download.assemble import receive
+from kovqa_core.download.checks import HEAD, is_kind, is_page, page_text
+from kovqa_core.download.members import Names, check_space
+from kovqa_core.download.part import Told, locked
+from kovqa_core.download.request import Interrupted, Remote, opened, patiently
+from kovqa_core.errors import AssetError, SettingsError, unknown
+from kovqa_core.files import make_folder, nfc, read_json, read_text, write_json
+from kovqa_core.paths import home
+
+_ANY_STATUS = range(100, 600)
+_LONGEST_TEXT = 16 << 20  # bytes of a file tree; the largest set has some thousand files
+_UNITS = {"B": 0, "KB": 1, "MB": 2, "GB": 3, "TB": 4}
+_BRANCH = re.compile(r"^[\s│|]*(?P<sign>[├└])─+\s?(?P<name>.*)$")
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?B)", re.IGNORECASE)
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a data set."""
+
+    number: int  # AI-Hub's file key
+    path: str  # folders and name, NFC
+    size: int  # bytes, rounded by AI-Hub to a whole unit: a hint
+
+
+# ------------------------------------------------------------------------------------ tree
+
+
+def tree(key: int) -> list[Entry]:
+    """The files of a data set; no API key is needed.
+
+    Raises:
+        AssetError: AI-Hub does not show them, or cannot be reached.
+    """
+    return patiently(lambda: _tree(key))
+
+
+def _tree(key: int) -> list[Entry]:
+    with opened(Remote(f"{_endpoint()}/info/{key}.do"), accept=_ANY_STATUS) as response:
+        body = _Body(response.iter_bytes()).read(_LONGEST_TEXT)
+        entries = parse_tree(body.decode("utf-8-sig", "replace"))
+        if not entries:
+            raise _refusal(key, response, body, "")
+    return entries
+
+
+def parse_tree(text: str) -> list[Entry]:
+    """The entries of AI-Hub's drawing of a file tree (sources.md 1.3)."""
+    entries: list[Entry] = []
+    folders: list[str] = []
+    notice = False
+    for line in text.splitlines():
+        rule = line.strip()
+        if rule.strip("=") in ("", "공지사항") and rule.startswith("==="):
+            notice = not notice and "공지사항" in rule
+        branch = _BRANCH.match(line)
+        if notice or not branch:
+            continue
+        depth = branch.start("sign") // 4  # columns: a name may begin with blanks, so they tell nothing
+        name = nfc(branch["name"].strip())
+        cells = [cell.strip() for cell in name.rsplit("|", 2)]
+        size = _SIZE.fullmatch(cells[1]) if len(cells) == 3 and cells[2].isdecimal() else None
+        if size:
+            path = "/".join([*folders[:depth], cells[0]])
+            number = float(size["number"]) * 1024 ** _UNITS[size["unit"].upper()]
+            entries.append(Entry(int(cells[2]), path, int(number)))
+        else:
+            folders = [*folders[:depth], name]
+    return entries
+
+
+# ----------------------------------------------------------------------------------- files
+
+
+def fetch(key: int, folder: Path, files: Sequence[int] | None = None, told: Told | None = None) -> list[Path]:
+    """Fetch files of a data set; those that are here are not asked for again.
+
+    Args:
+        key: the data set's number.
+        folder: where the files go, below the folders AI-Hub has them in.
+        files: file keys (`tree` lists them); all by default.
+        told: hears bytes done and bytes expected, by AI-Hub's rounded sizes.
+
+    Returns:
+        The files, sorted.
+
+    Raises:
+        SettingsError: no API key, or a file key the set does not have.
+        MachineError: the disk has no room.
+        AssetError: AI-Hub refuses (says why, and which page to visit), or the network fails.
+        DataError: what came is not safe to write.
+    """
+    secret = _api_key()
+    entries = patiently(lambda: _tree(key), told)
+    wanted = _wanted(key, entries, files)
+    record = _record(make_folder(folder), key)
+    with locked(record, told):
+        finished, renamed = _known(record, folder)
+        missing = [entry for entry in wanted if str(entry.number) not in finished]
+        total, begun = sum(entry.size for entry in missing), 0
+        check_space(folder, total)
+        for count, entry in enumerate(missing):
+            job = _Job(key, entry.number, folder, secret, begun, total, told)
+            try:
+                finished[str(entry.number)] = patiently(partial(_download, job, finished, renamed), told)
+            except Interrupted as error:
+                here = len(wanted) - len(missing) + count
+                raise AssetError(
+                    f"{error.message}; {here} of {len(wanted)} files are here", error.hint
+                ) from None
+            write_json(record, {"dataset": key, "finished": finished, "renamed": renamed})
+            begun += entry.size
+    return sorted(folder / path for entry in wanted for path in finished[str(entry.number)])
+
+
+_Finished = dict[str, dict[str, int]]  # file key -> path -> bytes
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One file key on its way."""
+
+    key: int
+    number: int
+    folder: Path
+    secret: str = field(repr=False)
+    begun: int  # bytes expected of those before it
+    total: int  # bytes expected in all
+    told: Told | None
+
+    def heard(self, done: int, total: int, note: str = "") -> None:
+        """Tell what came of this file as a part of all."""
+        if self.told:
+            self.told(self.begun + done, max(self.total, self.begun + done), note)
+
+
+def _wanted(key: int, entries: Sequence[Entry], files: Sequence[int] | None) -> list[Entry]:
+    known = {entry.number: entry for entry in entries}
+    for number in files or ():
+        if number not in known:
+            raise unknown(
+                "file key", str(number), map(str, known), f"of AI-Hub's data set {key}; see {_page(key)}"
+            )
+    return list(known.values()) if files is None else [known[number] for number in dict.fromkeys(files)]
+
+
+def _record(folder: Path, key: int) -> Path:
+    return folder / f".aihub-{key}.json"
+
+
+def _known(record: Path, folder: Path) -> tuple[_Finished, dict[str, str]]:
+    """What earlier runs have brought and is still here; and our name -> AI-Hub's, where they differ."""
+
+    def is_here(path: str, size: int) -> bool:
+        file = folder / path
+        return file.is_file() and file.stat().st_size == size
+
+    known = read_json(record) if record.exists() else {"finished": {}, "renamed": {}}
+    files: _Finished = known["finished"]
+    here = {key: paths for key, paths in files.items() if all(is_here(*item) for item in paths.items())}
+    return here, known["renamed"]
+
+
+def _download(job: _Job, finished: _Finished, renamed: dict[str, str]) -> dict[str, int]:
+    """One request for one file key: its tar, written as it comes."""
+    what = f"AI-Hub {job.key}, file {job.number}"
+    staging, record = job.folder / f".aihub-{job.key}.part", _record(job.folder, job.key)
+    names = Names(what)
+    names.place(staging.name)
+    names.place(record.name)
+    for number, paths in finished.items():
+        for path in paths if number != str(job.number) else ():
+            names.place(path)
+    address = f"{_endpoint()}/down/{_version()}/{job.key}.do?fileSn={job.number}"
+    try:
+        with opened(Remote(address, headers={"apikey": job.secret}), accept=_ANY_STATUS) as response:
+            stream = _Body(response.iter_bytes())
+            if not is_kind(stream.peek(HEAD), "tar"):
+                raise _refusal(job.key, response, stream.read(_LONGEST_TEXT), job.secret)
+            came = receive(stream, job.folder, staging, names, job.heard)
+            renamed.update(names.renamed)
+            return came
+    except tar.Cut as error:
+        raise Interrupted(error.message) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+class _Body:
+    """The bytes of an answer, read as a file is."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._buffer = bytearray()
+
+    def peek(self, size: int) -> bytes:
+        """The next bytes, fewer at the end; they stay to be read."""
+        while len(self._buffer) < size and (chunk := next(self._chunks, b"")):
+            self._buffer += chunk
+        return bytes(self._buffer[:size])
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, fewer at the end."""
+        data = self.peek(size)
+        del self._buffer[:size]
+        return data
+
+
+# ------------------------------------------------------------------------------------ refusals
+
+
+def classified(status: int, body: bytes) -> str:
+    """What an answer that is no data means (sources.md 1.2): the status says little, the text decides."""
+    by_status = {401: "bad_key", 403: "no_such_file", 404: "no_such_file"}.get(status, "")
+    if not body.strip():
+        return by_status or "empty"
+    if is_page(body):
+        return "html"
+    text = nfc(_text(body)).lower()
+    for kind, words in _WORDS.items():
+        if re.search(words, text):
+            return kind
+    return by_status or "unknown"
+
+
+_WORDS = {
+    "expired": "유효기간.*만료|만료.*유효기간|expired",
+    "old_version": "aihubshell|최신 ?버전|새로운 버전|newer version",
+    "not_approved": "신청.*승인|승인.*신청|approv",
+    "no_such_file": "존재하지|찾을 수 없|not found|no such",
+    "bad_key": "인증|권한|api|키|key",
+}
+
+_MEANING = {
+    "expired": ("the approval has run out", "apply again at {page}"),
+    "old_version": (
+        "AI-Hub wants a newer protocol than {version}",
+        "set KOVQA_AIHUB_VERSION to the version of the newest aihubshell, or update kovqa",
+    ),
+    "not_approved": ("you are not approved for this data set", "log in, apply and wait for the approval at {page}"),
+    "no_such_file": ("withdrawn, not open, or no such file", "look whether it is still offered at {page}"),
+    "bad_key": (
+        "the API key was refused", "see that AIHUB_APIKEY is the key AI-Hub mailed to you; ask for a new one at {page}"
+    ),
+    "html": ("a web page came instead of data", "AI-Hub may be under maintenance; look at {page} and run it again"),
+    "empty": ("an empty answer", "run the same command again later; see {page}"),
+    "unknown": ("an answer that is no data", "see {page}, and run the same command again"),
+}  # fmt: skip
+_MAY_PASS = {"html", "empty", "unknown"}
+
+
+def _refusal(key: int, response: httpx.Response, body: bytes, secret: str) -> AssetError:
+    kind = classified(response.status_code, body)
+    means, hint = (text.format(page=_page(key), version=_version()) for text in _MEANING[kind])
+    said = _masked(page_text(_text(body).encode()), secret)
+    message = f"AI-Hub {key}: {means} ({kind}, status {response.status_code})" + (f": {said}" if said else "")
+    may_pass = kind in _MAY_PASS and (kind == "empty" or response.status_code >= 500)
+    error = Interrupted(message) if may_pass else AssetError(message)
+    error.hint = hint
+    return error
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return body.decode("cp949", "replace")
+
+
+def _masked(text: str, secret: str) -> str:
+    """A text without anything that looks like a key, in case the service repeats ours."""
+    return _UUID.sub("***", text.replace(secret, "***") if secret else text)
+
+
+# ------------------------------------------------------------------------------------ settings
+
+
+def _endpoint() -> str:
+    return os.environ.get("KOVQA_AIHUB_ENDPOINT", "https://api.aihub.or.kr").rstrip("/")
+
+
+def _version() -> str:
+    return os.environ.get("KOVQA_AIHUB_VERSION", "0.6")
+
+
+def _page(key: int) -> str:
+    return f"https://aihub.or.kr/aihubdata/data/dwld.do?dataSetSn={key}"
+
+
+def _api_key() -> str:
+    """The user's key: from AIHUB_APIKEY, or from a file that nobody else can read.
+
+    Raises:
+        SettingsError: there is none, others can read it, or it cannot be a key. Never shows it.
+    """
+    secret, place = os.environ.get("AIHUB_APIKEY", "").strip(), "AIHUB_APIKEY"
+    path = home() / "aihub.key"
+    if not secret and path.is_file():
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise SettingsError(f"others can read {path}, which holds your AI-Hub key", f"chmod 600 {path}")
+        secret, place = read_text(path).strip(), str(path)
+    if not secret:
+        raise SettingsError(
+            "AI-Hub needs your API key",
+            f"ask for one at https://aihub.or.kr, then export AIHUB_APIKEY=…, or write it to {path} (chmod 600)",
+        )
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise SettingsError(f"{place} holds no AI-Hub key", "copy the key alone: letters, digits and dashes")
+    return secret

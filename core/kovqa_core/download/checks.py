@@ -1,0 +1,94 @@
+"""What bytes are: the kind of a file by its first bytes, checksums, and the text of an error page."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+HEAD = 512  # bytes that tell the kind of any file we know
+_BLOCK = 1 << 20
+
+# Kind -> (offset, bytes found there). A torch file is a zip.
+KINDS: dict[str, tuple[tuple[int, bytes], ...]] = {
+    "zip": ((0, b"PK\x03\x04"), (0, b"PK\x05\x06")),
+    "torch": ((0, b"PK\x03\x04"),),
+    "bzip2": ((0, b"BZh"),),
+    "gzip": ((0, b"\x1f\x8b"),),
+    "tar": ((257, b"ustar"),),
+    "json": ((0, b"{"), (0, b"[")),
+}
+
+
+def is_kind(head: bytes, kind: str) -> bool:
+    """Do a file's first `HEAD` bytes look like this kind? Every file is of the kind ""."""
+    if kind == "json":
+        head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return not kind or any(head[at : at + len(mark)] == mark for at, mark in KINDS[kind])
+
+
+def is_page(head: bytes) -> bool:
+    """Is this the beginning of an HTML or XML document instead of a file?"""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<error>"))
+
+
+def page_text(body: bytes, length: int = 200) -> str:
+    """What a page says, on one line: S3's code and message, a title with its first text, or plain text."""
+    text = body.decode("utf-8", errors="replace")
+    s3 = [found[1] for tag in ("Code", "Message") if (found := re.search(rf"<{tag}>(.*?)</{tag}>", text))]
+    if not s3:
+        text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<!--.*?-->", " ", text)
+        text = re.sub(r"(?i)</(title|p|h\d|div)>", ". ", text)
+        text = html.unescape(re.sub(r"<[^>]*>?", " ", text))
+    else:
+        text = ": ".join(s3)
+    # Printable only: a page must not steer the terminal it is quoted on.
+    text = "".join(c if c.isprintable() else " " for c in text)
+    text = re.sub(r"\s+", " ", re.sub(r"[\s.]*\.\s+\.", ".", text)).strip(" .")
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def checksums(
+    path: Path, algorithms: Iterable[str] = (), told: Callable[[int, int], object] | None = None
+) -> dict[str, str]:
+    """Checksums of a file in hexadecimal, sha256 always among them, in one reading.
+
+    Args:
+        algorithms: md5, sha1, sha256, or "git" (sha1 of a git blob: the hub's ETag of small files).
+        told: called with (bytes read, bytes in all).
+    """
+    total, done = path.stat().st_size, 0
+    hashes = {name: _hash(name, total) for name in sorted({"sha256", *algorithms})}
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            done += len(block)
+            for each in hashes.values():
+                each.update(block)
+            if told:
+                told(done, total)
+    return {name: each.hexdigest() for name, each in hashes.items()}
+
+
+def _hash(name: str, size: int) -> hashlib._Hash:
+    if name == "git":
+        return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    return hashlib.new(name, usedforsecurity=False)
+
+
+def differing(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
+    """The first checksum that is not as expected, as text; empty when all agree."""
+    for name, value in expected.items():
+        if found.get(name, "").lower() != value.lower():
+            return f"{name} is {found.get(name, 'unknown')}, published is {value.lower()}"
+    return ""
+
+
+def amount(size: float) -> str:
+    """A number of bytes for people: 13.5 GB."""
+    if size < 1000:
+        return f"{size:.0f} bytes"
+    power = min(4, (len(f"{size:.0f}") - 1) // 3)
+    return f"{size / 1000**power:.1f} {' kMGT'[power]}B"

@@ -1,0 +1,257 @@
+"""Google Drive: a file behind pages that ask, warn or refuse, mostly with status 200.
+
+A large file comes after a page that warns of viruses, whose form is sent here as a browser would
+send it; anything else that is a page is a refusal, and says which. The address the form leads to
+is good for minutes, so every attempt begins at the file's own address. No checksum is published:
+ours is kept in the receipt and compared the next time. Source: sources.md section 3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlencode, urljoin, urlsplit
+
+import httpx
+
+from kovqa_core.download import http
+from kovqa_core.download.checks import page_text
+from kovqa_core.download.members import Names
+from kovqa_core.download.part import Told, mismatch_of, part_of, read_receipt
+from kovqa_core.download.request import Interrupted, Remote, new_client, opened, patiently
+from kovqa_core.errors import AssetError, SettingsError
+
+_ID = re.compile(r"[\w-]{10,}", re.ASCII)
+_PAGES = 3  # between the address and the file: the warning, and once more when it was not believed
+_LONGEST_PAGE = 2 << 20  # bytes
+_REFUSALS = (401, 403, 404)
+# Google shows other pages to what does not look like a browser, and each in the language asked for.
+_BROWSER = {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (kovqa)",
+    "Accept-Language": "en",
+}
+_QUOTA = re.compile(r"quota|too many users|할당량|사용자가 너무 많", re.IGNORECASE)
+_LOGIN = re.compile(r"ServiceLogin|//accounts\.google\.com/")
+_PRIVATE = re.compile(r"need access|request access|sign in", re.IGNORECASE)
+_FOLDER = re.compile(r"/folders/|drive_folder|folderview", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file as Google Drive announces it."""
+
+    id: str
+    name: str
+    size: int | None  # bytes, when announced
+
+
+def file_id(link: str) -> str:
+    """The id in a share link (`/file/d/ID/view`, `open?id=ID`, `uc?id=ID`), or the id itself.
+
+    Raises:
+        SettingsError: there is none, or it is a folder's.
+    """
+    parts = urlsplit(link.strip())
+    if _FOLDER.search(parts.path):
+        raise SettingsError(f"{link} is a folder of Google Drive", "give the link of one file in it")
+    in_path = re.search(r"/d/([\w-]+)", parts.path, re.ASCII)
+    found = in_path[1] if in_path else parse_qs(parts.query).get("id", [link.strip()])[0]
+    if not _ID.fullmatch(found):
+        raise SettingsError(f"no Google Drive file in {link!r}", "give a file's share link, or its id")
+    return found
+
+
+def resolve(link: str, told: Told | None = None) -> Found:
+    """Name and size of a file, without fetching it.
+
+    Raises:
+        AssetError: Google Drive refuses it; says why.
+    """
+    id = file_id(link)
+
+    def once() -> Found:
+        with _asked(
+            Remote(_address(id)), headers=None, accept=(200,), id=id, name="the file", asset="NAME"
+        ) as answer:
+            size = answer.headers.get("content-length")
+            return Found(id, _name(answer) or id, int(size) if size else None)
+
+    return patiently(once, told)
+
+
+def fetch(
+    link: str,
+    target: Path,
+    told: Told | None = None,
+    asset: str = "NAME",
+    magic: str = "",
+    allow_mismatch: bool = False,
+) -> Path:
+    """Fetch a file; resume what an earlier attempt left.
+
+    Args:
+        link: share link or id.
+        target: the file to write, or a folder that exists (the name is then the one at Google Drive).
+        asset: what the user calls it, for the advice to fetch it with a browser.
+        magic: its kind, see `checks.KINDS`.
+        allow_mismatch: take it although it is not the file that was fetched before.
+
+    Raises:
+        SettingsError: the link holds no file.
+        AssetError: quota, private, deleted or changed; says which. What came so far is kept.
+    """
+    id = file_id(link)
+    if target.is_dir():
+        target /= resolve(link, told).name
+    receipt = read_receipt(target)
+    ours = {"sha256": receipt["checksums"]["sha256"]} if receipt else {}
+    ask = partial(_asked, id=id, name=target.name, asset=asset)
+    remote = Remote(_address(id), checksums=ours, magic=magic, ask=ask)
+    try:
+        return http.fetch(remote, target, told, allow_mismatch)
+    except AssetError as error:
+        if ours and mismatch_of(target).exists() and not part_of(target).exists():
+            message = f"Google Drive's {target.name} is not the file fetched on {receipt['fetched']}"
+            raise AssetError(f"{message} ({error.message})", error.hint) from None
+        raise
+
+
+def _address(id: str) -> str:
+    endpoint = os.environ.get("KOVQA_DRIVE_ENDPOINT", "https://drive.google.com").rstrip("/")
+    return f"{endpoint}/uc?export=download&id={id}"
+
+
+# ------------------------------------------------------------------------------- to the file
+
+
+@contextlib.contextmanager
+def _asked(
+    remote: Remote,
+    *,
+    headers: Mapping[str, str] | None,
+    accept: Container[int],
+    id: str,
+    name: str,
+    asset: str,
+) -> Iterator[httpx.Response]:
+    """From the file's address through the pages before it: the answer that is the file, unread."""
+    statuses = [status for status in range(100, 600) if status in accept or status in _REFUSALS]
+    place = replace(remote, ask=None)
+    with new_client() as client:
+        client.headers.update(_BROWSER)
+        for _ in range(_PAGES):
+            with opened(place, headers=headers, accept=statuses, client=client) as response:
+                if _is_file(response):
+                    yield response
+                    return
+                page = _read(response)
+            there = _next(page, str(response.url))
+            if there is None:
+                raise _refusal(response, page, id, name, asset)
+            place = replace(place, url=there)
+    raise Interrupted(f"Google Drive showed its virus warning for {name} again and again")
+
+
+def _is_file(response: httpx.Response) -> bool:
+    if (
+        response.status_code == 206
+        or response.status_code == 416
+        or "content-disposition" in response.headers
+    ):
+        return response.status_code not in _REFUSALS
+    kind = response.headers.get("content-type", "text/html").partition(";")[0]
+    return response.status_code == 200 and kind not in ("text/html", "application/json")
+
+
+def _name(response: httpx.Response) -> str:
+    """The name in Content-Disposition (`filename*` of RFC 5987 first), as a bare, safe name."""
+    header = response.headers.get("content-disposition", "")
+    coded = re.search(r"filename\*\s*=\s*UTF-8''([^;\s]+)", header, re.IGNORECASE)
+    plain = re.search(r'filename\s*=\s*"?([^";]+)', header, re.IGNORECASE)
+    name = unquote(coded[1]) if coded else plain[1] if plain else ""
+    return Names("Google Drive").place(name).replace("/", "_") if name else ""
+
+
+def _read(response: httpx.Response) -> str:
+    body = b""
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > _LONGEST_PAGE:
+            raise AssetError("Google Drive sent a very long page instead of the file", "try again later")
+    return body.decode("utf-8", "replace")
+
+
+@dataclass
+class _Page(HTMLParser):
+    """What matters of a page: the form that leads to the file, and links."""
+
+    action: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
+    links: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if tag == "form" and values.get("id") in ("download-form", "downloadForm"):
+            self.action = values.get("action", "")
+        elif tag == "input" and self.action and values.get("type") == "hidden":
+            self.inputs[values.get("name", "")] = values.get("value", "")
+        elif tag == "a":
+            self.links.append(values.get("href", ""))
+
+
+def _next(text: str, base: str) -> str | None:
+    """Where a page leads on to the file: its form, a legacy link with `confirm`, or JSON's `downloadUrl`."""
+    page = _Page()
+    page.feed(text)
+    if page.action:
+        action = urljoin(base, page.action)
+        return f"{action}{'&' if '?' in action else '?'}{urlencode(page.inputs)}" if page.inputs else action
+    for link in page.links:
+        if "confirm=" in link and "export=download" in link:
+            return urljoin(base, link)
+    if (found := re.search(r'"downloadUrl"\s*:\s*("(?:[^"\\]|\\.)*")', text)) is not None:
+        return urljoin(base, json.loads(found[1]))
+    return None
+
+
+# ------------------------------------------------------------------------------- refusals
+
+
+def _refusal(response: httpx.Response, page: str, id: str, name: str, asset: str) -> AssetError:
+    """What a page says that is not the file and does not lead to it."""
+    browser = f"https://drive.google.com/file/d/{id}/view"
+    by_hand = f"kovqa download {asset} --from {shlex.quote(name)}"
+    said = page_text(page.encode())
+    if _QUOTA.search(page):
+        return AssetError(
+            f"Google Drive's quota for {name} is used up: too many downloads by others, for up to 24 hours",
+            f"open {browser} in a browser where you are logged in, save {name}, then run: {by_hand}; "
+            "or run the same command again tomorrow: what is here is kept",
+        )
+    if response.status_code == 404:
+        return AssetError(
+            f"Google Drive has no file {id} ({name}): deleted, or a wrong id", f"look at {browser}"
+        )
+    sign_in = response.status_code in (401, 403) or _LOGIN.search(str(response.url))
+    if not sign_in and _FOLDER.search(f"{response.url} {page}"):
+        return AssetError(f"{id} is a folder of Google Drive", "give the link of one file in it")
+    if sign_in or _PRIVATE.search(said):
+        return AssetError(
+            f"Google Drive's file {id} ({name}) is private",
+            f"ask its owner for access, save it from {browser} while logged in, then run: {by_hand}",
+        )
+    return AssetError(
+        f"Google Drive sent a page instead of {name}: {said}",
+        f"open {browser} in a browser, then run: {by_hand}",
+    )

@@ -1,0 +1,121 @@
+"""Korean Wikipedia: the newest finished dump, by its date. Source: sources.md 4.1.
+
+`latest` may move while a download is resumed, so the date comes first: the one asked for, the one
+whose part is here, or the newest that is finished. Files are then fetched by their dated addresses,
+one after the other (Wikimedia allows two connections).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from kovqa_core.download.part import Told
+from kovqa_core.download.request import Refused, Remote, read
+from kovqa_core.download.table import Asset, endpoint
+from kovqa_core.errors import AssetError, SettingsError
+
+_DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}")
+_JOBS = {"articles": "articlesdump", "multistream": "articlesmultistreamdump"}
+_NAMES = {
+    "articles": ("kowiki-{}-pages-articles.xml.bz2",),
+    "multistream": (
+        "kowiki-{}-pages-articles-multistream.xml.bz2",
+        "kowiki-{}-pages-articles-multistream-index.txt.bz2",
+    ),
+}
+
+
+def remotes(asset: Asset, folder: Path, told: Told | None = None) -> dict[str, Remote]:
+    """The files of a dump: name -> where, how large, which checksum.
+
+    Args:
+        folder: where unfinished parts of an earlier attempt may lie.
+
+    Raises:
+        SettingsError: the pinned date is no date.
+        AssetError: no finished dump; or the pinned one is not there.
+    """
+    files = _content if asset.dump == "content" else _dump
+    if asset.pin:
+        if not _DATE.fullmatch(asset.pin):
+            raise SettingsError(f"{asset.pin} is no date of a dump", f"like {asset.name}@20260101")
+        found = files(asset.dump, asset.pin, told)
+        if not found:
+            raise AssetError(
+                f"the dump of {asset.pin} is not finished or no longer kept", "choose another date"
+            )
+        return found
+    for date in [*_begun(asset.dump, folder), *_dates(asset.dump, told)]:
+        if found := files(asset.dump, date, told):
+            return found
+    raise AssetError(f"{endpoint('kowiki')} has no finished dump of kowiki", "try again tomorrow")
+
+
+def _base(dump: str) -> str:
+    return f"{endpoint('kowiki')}/" + (
+        "other/mediawiki_content_current/kowiki" if dump == "content" else "kowiki"
+    )
+
+
+def _dates(dump: str, told: Told | None) -> list[str]:
+    """Dates of all dumps there, newest first."""
+    listing = read(Remote(f"{_base(dump)}/"), told).decode(errors="replace")
+    return sorted(set(re.findall(rf'href="({_DATE.pattern})/?"', listing)), reverse=True)
+
+
+def _begun(dump: str, folder: Path) -> list[str]:
+    """Dates of which a part lies here."""
+    patterns = [name.format("*") for name in _NAMES.get(dump, ("kowiki-*-p*.xml.bz2",))]
+    parts = [path.name for pattern in patterns for path in folder.glob(pattern + ".part")]
+    return sorted({found[0] for name in parts if (found := _DATE.search(name))}, reverse=True)
+
+
+def _dump(dump: str, date: str, told: Told | None) -> dict[str, Remote]:
+    """Files of a dump in the old layout; empty when it is not finished or not there."""
+    date = date.replace("-", "")
+    base = f"{_base(dump)}/{date}"
+    try:
+        job = json.loads(read(Remote(f"{base}/dumpstatus.json"), told))["jobs"][_JOBS[dump]]
+    except Refused:
+        return {}
+    except (ValueError, KeyError, TypeError):
+        raise AssetError(
+            f"{base}/dumpstatus.json is not what it was", "see the address in a browser"
+        ) from None
+    if job.get("status") != "done":
+        return {}
+    names = [name.format(date) for name in _NAMES[dump]]
+    known: dict[str, dict[str, Any]] = job.get("files", {})
+    sums = {} if all("sha1" in known.get(name, {}) for name in names) else _md5sums(base, date, told)
+    return {name: _remote(f"{base}/{name}", known.get(name, {}), sums.get(name)) for name in names}
+
+
+def _remote(url: str, known: dict[str, Any], md5: str | None) -> Remote:
+    sums = {name: str(known[name]) for name in known if name in ("sha1", "md5")}
+    sums = sums or ({"md5": md5} if md5 else {})
+    return Remote(url, known.get("size"), sums, "bzip2")
+
+
+def _md5sums(base: str, date: str, told: Told | None) -> dict[str, str]:
+    """Dated name -> md5, as published beside the files."""
+    return _sums(read(Remote(f"{base}/kowiki-{date}-md5sums.txt"), told))
+
+
+def _sums(text: bytes) -> dict[str, str]:
+    rows = (line.split(maxsplit=1) for line in text.decode().splitlines())
+    return {row[1].strip().lstrip("*./"): row[0] for row in rows if len(row) == 2}
+
+
+def _content(dump: str, date: str, told: Told | None) -> dict[str, Remote]:
+    """Files of a dump in the new layout; empty when it is not finished or not there."""
+    base = f"{_base(dump)}/{date}/xml/bzip2"
+    try:
+        read(Remote(f"{base}/_SUCCESS"), told)
+        sums = _sums(read(Remote(f"{base}/SHA256SUMS"), told))
+    except Refused:
+        return {}
+    names = sorted(name for name in sums if re.fullmatch(r"[\w.-]+\.bz2", name))
+    return {name: Remote(f"{base}/{name}", checksums={"sha256": sums[name]}, magic="bzip2") for name in names}

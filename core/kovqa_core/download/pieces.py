@@ -1,0 +1,157 @@
+"""One archive that lies in several files: `X.zip.part0 …`, and split zips `X.z01, X.z02, X.zip`.
+
+Source: sources.md 1.4; split zips as in the zip format's specification (APPNOTE 8).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zipfile
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from kovqa_core.errors import DataError
+
+PART = re.compile(r"(?P<name>.+)\.part(?P<number>\d+)", re.IGNORECASE)
+_LOCATOR = struct.Struct("<4sLQL")  # signature, disk of the zip64 end record, its place, number of disks
+_LONGEST_END = _LOCATOR.size + 22 + 65_535  # ... the end record and its comment
+_DISK = re.compile(r"(?P<stem>.+)\.z(?P<number>\d+)", re.IGNORECASE)
+
+
+def pieces(archive: Path) -> list[Path]:
+    """The files an archive consists of, in order; itself alone in most cases.
+
+    Args:
+        archive: the archive, any of its pieces, or the name its `.partN` pieces share.
+
+    Raises:
+        DataError: it is not there, or a piece is missing.
+    """
+    if (disk := _DISK.fullmatch(archive.name)) is not None:
+        archive = archive.with_name(disk["stem"] + ".zip")
+    if (part := PART.fullmatch(archive.name)) is not None:
+        archive = archive.with_name(part["name"])
+    parts = _siblings(archive, PART, archive.name)
+    if parts and not archive.exists():
+        sizes = [path.stat().st_size for path in parts.values()]
+        if not is_whole(list(parts), sizes):
+            raise _missing(archive, f"its .part pieces do not join (there are {_listed(parts)})")
+        return list(parts.values())
+    disks = _siblings(archive, _DISK, archive.stem) if archive.suffix.lower() == ".zip" else {}
+    if list(disks) != list(range(1, len(disks) + 1)):
+        raise _missing(archive, f"one of its pieces .z01, .z02 … is missing (there are {_listed(disks)})")
+    if not archive.is_file():
+        raise _missing(archive, "it is not there")
+    return [*disks.values(), archive]
+
+
+def is_whole(numbers: Sequence[int], sizes: Sequence[int]) -> bool:
+    """Do sorted piece numbers follow on each other: as byte offsets, or counted from 0 or 1?"""
+    offsets = [0, *accumulate(sizes)][:-1]
+    return list(numbers) in (offsets, list(range(len(sizes))), list(range(1, len(sizes) + 1)))
+
+
+def _siblings(archive: Path, pattern: re.Pattern[str], stem: str) -> dict[int, Path]:
+    """Number -> piece, in the order of the numbers (text order would put 10 before 2)."""
+    folder = archive.parent
+    found = [(pattern.fullmatch(path.name), path) for path in folder.iterdir()] if folder.is_dir() else []
+    return dict(sorted((int(m["number"]), path) for m, path in found if m and m[1] == stem))
+
+
+def _listed(numbers: dict[int, Path]) -> str:
+    return ", ".join(path.name for path in numbers.values())
+
+
+def _missing(archive: Path, why: str) -> DataError:
+    return DataError(f"cannot read {archive}: {why}", "check the path, or fetch what is missing")
+
+
+class Joined(io.RawIOBase):
+    """Several files read as one; only one of them is open at a time.
+
+    Args:
+        paths: the files, in order.
+        patch: where, and with what, the bytes read differ from the files.
+    """
+
+    def __init__(self, paths: Sequence[Path], patch: tuple[int, bytes] = (0, b"")) -> None:
+        self.paths = paths
+        self.patch = patch
+        self.starts = [0, *accumulate(path.stat().st_size for path in paths)]
+        self._position = 0
+        self._number = 0
+        self._file = paths[0].open("rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.starts[-1]}[whence]
+        if base + offset < 0:
+            raise ValueError("negative seek position")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        number = bisect_right(self.starts, self._position) - 1
+        if number >= len(self.paths):
+            return 0
+        if number != self._number:
+            self._file.close()
+            self._file = self.paths[number].open("rb")
+            self._number = number
+        self._file.seek(self._position - self.starts[number])
+        count = self._file.readinto(buffer)
+        begin, patch = self.patch
+        for at in range(max(begin, self._position), min(begin + len(patch), self._position + count)):
+            buffer[at - self._position] = patch[at - begin]
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def open_zip(paths: Sequence[Path]) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
+    """A zip, in one piece or several, and its members.
+
+    `zipfile` reads joined pieces but for two things: a record that says there are several "disks"
+    (changed on the way), and places of members, which count from the beginning of their disk.
+    """
+    zip = zipfile.ZipFile(io.BufferedReader(Joined(paths, _one_disk(paths)), 1 << 16))
+    if len(paths) == 1 or paths[0].suffix.lower() != ".z01":
+        return zip, zip.infolist()
+    with Joined(paths) as joined:
+        starts = joined.starts
+    first = starts[bisect_right(starts, zip.start_dir) - 1]  # where the disk with the directory begins
+    return zip, [_placed(info, starts[info.volume] - first) for info in zip.infolist()]
+
+
+def _one_disk(paths: Sequence[Path]) -> tuple[int, bytes]:
+    """The zip64 locator with its numbers of disks set to one, and where it lies; nothing if there is none."""
+    size = sum(path.stat().st_size for path in paths)
+    with Joined(paths) as joined:
+        joined.seek(max(0, size - _LONGEST_END))
+        tail = io.BufferedReader(joined).read()
+    locator = tail.rfind(b"PK\5\6") - _LOCATOR.size
+    if len(paths) == 1 or locator < 0 or tail[locator : locator + 4] != b"PK\6\7":
+        return 0, b""
+    signature, _, offset, _ = _LOCATOR.unpack_from(tail, locator)
+    return size - len(tail) + locator, _LOCATOR.pack(signature, 0, offset, 1)
+
+
+def _placed(info: zipfile.ZipInfo, moved: int) -> zipfile.ZipInfo:
+    """A member at its place in the joined file."""
+    placed = zipfile.ZipInfo(info.orig_filename, info.date_time)
+    for field in ("compress_type", "flag_bits", "CRC", "compress_size", "file_size", "external_attr"):
+        setattr(placed, field, getattr(info, field))
+    placed.header_offset = info.header_offset + moved
+    return placed

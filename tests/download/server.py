@@ -1,0 +1,202 @@
+"""A local file server that can misbehave as real ones do, and counts what it gave out.
+
+Sources build on it with routes of their own (`sources.py`): a route is a `File` or a function.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
+from urllib.parse import parse_qsl, urlsplit
+
+BLOCK = 1 << 14
+
+
+@dataclass
+class Answer:
+    """One answer with a body that is not resumable."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class File:
+    """A static file, and how the server treats it. What is `first` or `cut` happens once per entry."""
+
+    data: bytes
+    etag: str = '"one"'
+    ranges: Literal["honoured", "ignored", "wrong offset", "wrong total", "416", "without If-Range"] = (
+        "honoured"
+    )
+    first: list[Answer] = field(default_factory=list)  # answers before the file is given
+    cut: list[int] = field(default_factory=list)  # the connection is cut after so many bytes
+    chunked: bool = False
+    rate: float = 0  # bytes per second; 0: at once
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request, as it arrived."""
+
+    method: str
+    path: str  # without query
+    query: dict[str, str]
+    headers: dict[str, str]  # names in lower case
+    alone: int  # requests being answered at that moment, this one included
+
+
+Route = File | Answer | Callable[[Asked], File | Answer]
+
+
+class Server:
+    """Routes, what was asked, and how many bytes of bodies left for each path."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Route] = {}
+        self.asked: list[Asked] = []
+        self.served: Counter[str] = Counter()
+        self.open = 0
+        self.lock = threading.Lock()
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+    def count(self, path: str) -> int:
+        """Requests for a path."""
+        return sum(asked.path == path for asked in self.asked)
+
+    def starts(self, path: str) -> list[int]:
+        """Where each GET of a path began, by its Range header; 0 without one."""
+        spans = [
+            a.headers.get("range", "bytes=0-") for a in self.asked if a.path == path and a.method == "GET"
+        ]
+        return [int(span.removeprefix("bytes=").rstrip("-")) for span in spans]
+
+    def answer(self, asked: Asked) -> File | Answer:
+        """What a request gets; unknown paths get S3's error."""
+        missing = Answer(
+            404, b"<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>"
+        )
+        route = self.routes.get(asked.path, missing)
+        return route(asked) if callable(route) else route
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Server]:
+    """A server on a free port of 127.0.0.1."""
+    server = Server()
+    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+def contents(size: int, start: bytes = b"", seed: int = 0) -> bytes:
+    """Bytes that cannot be mistaken for other bytes; the same for the same size and seed."""
+    blocks = (hashlib.sha256(b"%d %d" % (seed, i)).digest() for i in range(size // 32 + 1))
+    return (start + b"".join(blocks))[:size]
+
+
+def sha256(data: bytes) -> str:
+    """A checksum in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            with server.lock:
+                server.open += 1
+                asked = self._asked()
+                server.asked.append(asked)
+            try:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    self._give(asked, server.answer(asked))
+            finally:
+                with server.lock:
+                    server.open -= 1
+
+        do_HEAD = do_POST = do_GET
+
+        def _asked(self) -> Asked:
+            parts = urlsplit(self.path)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            return Asked(self.command, parts.path, dict(parse_qsl(parts.query)), headers, server.open)
+
+        def _give(self, asked: Asked, found: File | Answer) -> None:
+            if isinstance(found, File) and found.first:
+                found = found.first.pop(0)
+            if isinstance(found, Answer):
+                self._head(found.status, {"Content-Length": str(len(found.body)), **found.headers})
+                self._body(asked, found.body)
+                return
+            start, status = self._range(asked, found)
+            size = len(found.data)
+            headers = {"ETag": found.etag, "Accept-Ranges": "bytes", **found.headers}
+            if status == 416:
+                headers["Content-Range"] = f"bytes */{size}"
+            if status == 206:
+                first = start + (found.ranges == "wrong offset")
+                total = size + (found.ranges == "wrong total")
+                headers["Content-Range"] = f"bytes {first}-{size - 1}/{total}"
+            if found.chunked:
+                headers["Transfer-Encoding"] = "chunked"
+            else:
+                headers["Content-Length"] = "0" if status == 416 else str(size - start)
+            self._head(status, headers)
+            if status != 416:
+                self._body(asked, found.data[start:], found)
+
+        def _range(self, asked: Asked, file: File) -> tuple[int, int]:
+            span = re.fullmatch(r"bytes=(\d+)-", asked.headers.get("range", ""))
+            condition = asked.headers.get("if-range", file.etag)
+            if not span or file.ranges == "ignored":
+                return 0, 200
+            if condition != file.etag and file.ranges != "without If-Range":
+                return 0, 200
+            if file.ranges == "416" or int(span[1]) >= len(file.data):
+                return 0, 416
+            return int(span[1]), 206
+
+        def _head(self, status: int, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def _body(self, asked: Asked, body: bytes, file: File | None = None) -> None:
+            if asked.method == "HEAD":
+                return
+            cut = file.cut.pop(0) if file and file.cut else None
+            for at in range(0, len(body[:cut]), BLOCK):
+                block = body[at : at + BLOCK] if cut is None else body[at : min(at + BLOCK, cut)]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block) if file and file.chunked else block)
+                with server.lock:
+                    server.served[asked.path] += len(block)
+                if file and file.rate:
+                    time.sleep(len(block) / file.rate)
+            if cut is not None:
+                self.close_connection = True
+            elif file and file.chunked:
+                self.wfile.write(b"0\r\n\r\n")
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    return Handler

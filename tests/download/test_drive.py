@@ -1,0 +1,211 @@
+"""Google Drive, played by a local server: the file comes, or the page in its place is understood."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from kovqa_core.download.drive import fetch, file_id, resolve
+from kovqa_core.download.part import part_of, read_receipt
+from kovqa_core.errors import AssetError, DataError, SettingsError
+
+from tests.download.drive_server import Drive
+from tests.download.server import Answer, File, Server, contents, sha256
+
+ID = "1E4JBTFGuGiGVjjcBDU9091Ahg480StjT"
+DATA = contents(300_000, b"PK\3\4")
+HALF = 131_072  # bytes, some blocks
+
+
+@pytest.fixture
+def drive(server: Server, monkeypatch: pytest.MonkeyPatch) -> Drive:
+    monkeypatch.setenv("KOVQA_DRIVE_ENDPOINT", server.url)
+    return Drive(server, File(DATA), ID)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "자산" / "image.zip"
+
+
+def given(drive: Drive) -> int:
+    """Bytes of the file that left, pages not counted."""
+    return drive.server.served["/download"] + drive.server.served["/uc"] + drive.server.served["/legacy"]
+
+
+def starts(drive: Drive) -> list[int]:
+    """Where the requests for the file itself began."""
+    return [start for path in ("/download", "/legacy") for start in drive.server.starts(path)]
+
+
+# ------------------------------------------------------------------------------------- links
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        ID, f"https://drive.google.com/file/d/{ID}/view?usp=sharing", f"https://drive.google.com/open?id={ID}",
+        f"https://drive.google.com/uc?export=download&id={ID}&confirm=t", f" https://drive.google.com/file/d/{ID} \n",
+        f"https://drive.google.com/file/u/1/d/{ID}/edit", f"https://drive.usercontent.google.com/download?id={ID}",
+    ],
+)  # fmt: skip
+def test_the_id_is_found_in_every_link(link: str) -> None:
+    assert file_id(link) == ID
+
+
+@pytest.mark.parametrize(
+    ("link", "says"),
+    [
+        (f"https://drive.google.com/drive/folders/{ID}", "is a folder"),
+        ("https://example.com/a.zip", "no Google Drive file"),
+        ("", "no Google Drive file"),
+        (f"https://drive.google.com/uc?id={ID}/../x", "no Google Drive file"),
+    ],
+)
+def test_other_links_are_refused(link: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        file_id(link)
+
+
+# ------------------------------------------------------------------------------------- to the file
+
+
+@pytest.mark.parametrize("warning", ["none", "form", "legacy link", "json"])
+def test_the_file_is_fetched_through_every_page(drive: Drive, target: Path, warning: str) -> None:
+    drive.warning = warning  # type: ignore[assignment]
+    assert fetch(f"https://drive.google.com/file/d/{ID}/view", target, magic="zip") == target
+    assert target.read_bytes() == DATA
+    assert read_receipt(target)["checksums"]["sha256"] == sha256(DATA)
+    asked = len(drive.server.asked)
+    assert fetch(ID, target) == target  # here already: nothing is asked
+    assert len(drive.server.asked) == asked
+    assert all("Mozilla/5.0" in request.headers["user-agent"] for request in drive.server.asked)
+
+
+def test_name_and_size_are_known_before(drive: Drive, target: Path) -> None:
+    found = resolve(ID)
+    assert (found.name, found.size) == ("이미지 1.zip", len(DATA))
+    target.parent.mkdir()
+    assert fetch(ID, target.parent) == target.with_name("이미지 1.zip")
+
+
+def test_a_hostile_name_stays_in_the_folder(drive: Drive, tmp_path: Path) -> None:
+    drive.file.headers["Content-Disposition"] = 'attachment; filename="a/b.zip"'
+    assert fetch(ID, tmp_path) == tmp_path / "a_b.zip"
+    drive.file.headers["Content-Disposition"] = 'attachment; filename="../../b.zip"'
+    with pytest.raises(DataError, match="leaves the folder"):
+        fetch(ID, tmp_path)
+
+
+def test_a_warning_that_comes_back_is_given_up(drive: Drive, target: Path) -> None:
+    drive.warning = "form without end"
+    with pytest.raises(AssetError, match=r"virus warning for image\.zip again and again") as caught:
+        fetch(ID, target)
+    assert caught.value.exit_code == 5
+
+
+# ------------------------------------------------------------------------------------- refusals
+
+
+def test_a_used_up_quota_says_what_to_do(drive: Drive, target: Path) -> None:
+    drive.quota_after = 0
+    for warning in ("none", "form"):
+        drive.warning = warning  # type: ignore[assignment]
+        with pytest.raises(AssetError, match=r"quota for image\.zip is used up.*24 hours") as caught:
+            fetch(ID, target, asset="nia-images")
+        assert caught.value.exit_code == 5
+        assert f"https://drive.google.com/file/d/{ID}/view" in caught.value.hint
+        assert "kovqa download nia-images --from image.zip" in caught.value.hint
+    assert not target.exists()
+    assert drive.server.count("/uc") == 2  # asking again at once would not help
+
+
+@pytest.mark.parametrize("warning", ["none", "form"])
+def test_a_quota_that_ends_in_the_middle_keeps_what_came(drive: Drive, target: Path, warning: str) -> None:
+    drive.warning, drive.quota_after, drive.file.cut = warning, HALF, [HALF]  # type: ignore[assignment]
+    with pytest.raises(AssetError, match="quota") as caught:
+        fetch(ID, target)
+    assert "what is here is kept" in caught.value.hint
+    assert part_of(target).read_bytes() == DATA[:HALF]
+    drive.quota_after = None
+    fetch(ID, target)
+    assert target.read_bytes() == DATA
+    assert starts(drive)[-1] == HALF
+    assert not part_of(target).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"private": "login"}, "is private"), ({"private": "403"}, "is private"),
+        ({"deleted": True}, "deleted, or a wrong id"), ({"folder": True}, "is a folder"),
+    ],
+)  # fmt: skip
+def test_other_pages_are_understood(drive: Drive, target: Path, change: dict[str, object], says: str) -> None:
+    Drive(**{**vars(replace(drive)), **change})  # type: ignore[arg-type]
+    with pytest.raises(AssetError, match=says) as caught:
+        fetch(ID, target)
+    assert ID in str(caught.value)
+    assert drive.server.count("/uc") == 1
+    assert not target.exists()
+
+
+# ------------------------------------------------------------------------------------- resuming
+
+
+@pytest.mark.parametrize("warning", ["none", "form", "legacy link", "json"])
+def test_a_cut_is_resumed_at_the_byte(drive: Drive, target: Path, warning: str) -> None:
+    drive.warning, drive.file.cut = warning, [HALF, 50_000]  # type: ignore[assignment]
+    fetch(ID, target)
+    assert target.read_bytes() == DATA
+    pages = sum(answer.path == "/download" for answer in drive.server.asked) * 2_000
+    assert given(drive) <= len(DATA) + pages
+
+
+@pytest.mark.parametrize(
+    ("ranges", "data"),
+    [
+        ("ignored", b"PK\3\4" + DATA[::-1]),
+        ("honoured", b"PK\3\4" + DATA[::-1]),
+        ("without If-Range", b"PK\3\4" + DATA[::-1]),
+        ("without If-Range", b"PK\3\4 short"),  # 416
+        ("wrong offset", b"PK\3\4" + DATA[::-1]),
+    ],
+)
+def test_a_file_that_changed_after_the_cut_begins_again(
+    drive: Drive, target: Path, ranges: str, data: bytes
+) -> None:
+    changed = File(data, '"two"', ranges, headers=drive.file.headers)  # type: ignore[arg-type]
+    drive.file.cut, give = [HALF], drive.give
+
+    def give_then_change() -> File | Answer:
+        answer, drive.file = give(), changed
+        return answer
+
+    drive.give = give_then_change  # type: ignore[method-assign]
+    fetch(ID, target)
+    assert target.read_bytes() == data
+
+
+def test_a_file_without_length_is_whole_or_not_there(drive: Drive, target: Path) -> None:
+    drive.file.chunked, drive.file.cut = True, [HALF]
+    fetch(ID, target)
+    assert target.read_bytes() == DATA
+    assert starts(drive) == [0, 0]  # what has no length is not resumed
+
+
+def test_a_file_that_changed_since_the_first_download_is_told(drive: Drive, target: Path) -> None:
+    fetch(ID, target)
+    target.unlink()
+    fetch(ID, target)
+    target.unlink()
+    drive.file.data = b"PK\3\4 another"
+    with pytest.raises(
+        AssetError, match=r"Google Drive's image\.zip is not the file fetched on 20"
+    ) as caught:
+        fetch(ID, target)
+    assert "--allow-hash-mismatch" in caught.value.hint
+    assert not target.exists()
+    fetch(ID, target, allow_mismatch=True)
+    assert target.read_bytes() == b"PK\3\4 another"
