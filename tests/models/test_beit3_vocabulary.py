@@ -16,6 +16,7 @@ from kovqa_core.models.beit3.text import Tokenizer, load_tokenizer
 from kovqa_core.models.beit3.vocabulary import Plan, carry, plan
 from kovqa_core.settings.find import resolve
 from kovqa_core.settings.recipe import Data, Recipe
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tests import parity
@@ -48,6 +49,12 @@ def test_an_extended_vocabulary_keeps_every_row() -> None:
     found = plan(OLD, [*OLD[:-1], "▁사과", "<mask>"], SPELLED.__getitem__)
     assert found.copied == {**{i: i for i in range(12)}, 13: 12}
     assert (found.averaged, found.drawn) == ({12: (8, 9)}, ())
+    table = torch.arange(26.0).reshape(13, 2)
+    assert carry(table, found, torch.Generator()).tolist() == [
+        *table[:12].tolist(),
+        [17.0, 18.0],
+        [24.0, 25.0],
+    ]
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 3)], ids=["bias", "table"])
@@ -220,6 +227,12 @@ def test_a_table_too_small_is_an_error(small: Small, korean: Path) -> None:
         new(recipe(small, korean, of_recorded(), "model.vocab=64010"), small)
 
 
+def test_a_folder_of_other_weights_is_refused(small: Small, tmp_path: Path) -> None:
+    save_file({"encoder.embeddings": torch.zeros(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"no BEiT-3 checkpoint: its weights have a 'embeddings'"):
+        new(recipe(small, small.tokenizer, weights=tmp_path), small)
+
+
 def test_a_swapped_tokenizer_is_noticed(small: Small, korean: Path, tmp_path: Path) -> None:
     """In a step folder that answers, and in one whose weights are taken along."""
     asked = recipe(small, korean, of_recorded())
@@ -228,6 +241,8 @@ def test_a_swapped_tokenizer_is_noticed(small: Small, korean: Path, tmp_path: Pa
     step.mkdir()
     family.save(model, processor, step, {"family": "beit3", "task": "vqa"})
     family.load(step, "vqa", Data())
+    with pytest.raises(ModelError, match="not the tokenizer this model was trained with"):
+        new(recipe(small, korean, of_recorded(), weights=step), small)
     (step / "tokenizer" / "spm.model").write_bytes(small.tokenizer.read_bytes())
     with pytest.raises(ModelError, match=r"spm\.model is not the tokenizer this model was trained with"):
         family.load(step, "vqa", Data())

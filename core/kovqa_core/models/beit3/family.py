@@ -180,11 +180,12 @@ def _text_rows(
 def _plan(config: Config, tokenizer: Tokenizer, table: Tensor) -> vocabulary.Plan | None:
     """How rows go from the weights' tokenizer to ours; None where both have the same pieces."""
     path = find_weights_tokenizer(config)
-    if path is None:
+    if path is None or config.weights is None:
         return None
     old = load_tokenizer(path)
-    if (path.parent.parent / "config.json").is_file():
-        _checked(old, _read_step(path.parent.parent), str(path))
+    step = find_weights(config.weights)
+    if (step / "config.json").is_file():
+        _checked(old, _read_step(step), str(path))
     if old.size > len(table):
         raise ModelError(
             f"{path} has {old.size} ids, the text table of {config.weights} only {len(table)} rows: those "

@@ -98,10 +98,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The state dict of a weights file or of a step folder, under the original's names, in fp32.
 
     Raises:
-        ModelError: no such file, no torch archive, foreign objects inside, no state dict.
+        ModelError: no such file, no torch archive, foreign objects inside, no state dict; a folder of
+            another family.
     """
     if (path / "model.safetensors").is_file():
-        return {n: part for own, t in load_step(path).items() for n, part in _parted(own, t)}
+        try:
+            return {n: part for own, t in load_step(path).items() for n, part in _parted(own, t)}
+        except KeyError as error:
+            raise ModelError(f"{path} is no BEiT-3 checkpoint: its weights have a {error}") from None
     if path.is_dir() and ((path / "data.pkl").exists() or (path / "archive" / "data.pkl").exists()):
         raise ModelError(
             f"{path} is an unpacked weights file", "use the .zip or .pth itself: do not unpack it"

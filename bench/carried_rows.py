@@ -1,0 +1,281 @@
+"""Korean after English: text rows carried over, against rows by number as in KoBEiT3, and random ones.
+
+    python bench/carried_rows.py [--quick] [--seeds 3] [--folder DIR]
+
+For every seed a small BEiT-3 first learns English questions about drawn scenes. Then it learns Korean
+ones about other scenes with a Korean tokenizer, everything else as it was; only the rows differ:
+
+    carried    a piece takes its own row, or the mean of the rows it is spelled with (our default)
+    original   id k keeps row k, whatever the piece (model.text_rows=original)
+    random     all rows drawn from the old table's mean and standard deviation
+
+Mixed Korean names shapes and colours in Latin script in half of the questions ("star는 무슨 색인가요?");
+pure Korean shares nothing with English but marks. Pooler and head are kept (both data sets have one
+answer list, so the very first loss tells what is understood) or fresh, as KoBEiT3 must have them.
+Everything runs through the one loop of `kovqa train` on one thread; every number printed is of a run
+just made, and follows from the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import random
+import shutil
+import statistics
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from kovqa_core.data.answers import write_answers
+from kovqa_core.data.build import build_index
+from kovqa_core.data.tokenizer import train_tokenizer
+from kovqa_core.demo.questions import NO, YES, Word
+from kovqa_core.demo.scenes import COLOURS, SHAPES, Scene, make_scene, paint
+from kovqa_core.models.beit3.weights import TEXT_TABLE, read_weights
+from kovqa_core.settings.find import resolve
+from kovqa_core.settings.run import make_run
+from kovqa_core.train.log import read_log
+from kovqa_core.train.loop import train
+from kovqa_core.train.ranks import Rank
+
+SHARE = 0.5  # of the mixed questions name things in Latin script
+FIRST = 20  # steps whose mean loss is "at first"
+ARMS = ("carried", "original", "random")
+LANGUAGES = ("mixed", "pure")
+HEADS = {"kept": "[]", "fresh": "[pooler, head]"}
+Setting = tuple[str, str, str]  # language, head, rows
+
+SHAPE = dict(zip(SHAPES, ("circle", "triangle", "square", "star", "heart"), strict=True))
+COLOUR = dict(zip(COLOURS, ("pink", "blue", "green", "yellow", "purple", "white"), strict=True))
+CLASSES = (*SHAPES, *COLOURS, YES, NO)
+# {a} is a shape, {c} a colour, {n} the word for any shape.
+ENGLISH = {
+    "colour": (
+        "What colour is the {a}?", "Which colour does the {a} have?", "Please tell me the colour of the {a}.",
+        "In what colour was the {a} painted?", "The {a} in this picture, what is its colour?",
+    ),
+    "shape": (
+        "What shape is {c}?", "Which {n} is painted {c}?", "What do we call the {c} {n}?",
+        "Please name the {c} {n} for me.", "Look at the {c} {n}: which is it?",
+    ),
+    "exists": (
+        "Is there a {c} {a}?", "Can you see any {c} {a} here?", "Does this picture show a {c} {a}?",
+        "Would you find a {c} {a} somewhere?",
+    ),
+}  # fmt: skip
+# Said before half of the English questions: they make its vocabulary as large as the Korean one, which by
+# number could not take its rows otherwise.
+OPENINGS = (
+    "In this drawing, ", "Looking closely at everything, ", "My dear friend, ", "Just answer briefly: ",
+    "Before we go on, ", "Without guessing, ", "I always wonder: ", "If nobody minds, ", "Once again, ",
+    "Think about it slowly. ", "They asked me yesterday: ", "Here comes another question. ",
+)  # fmt: skip
+KOREAN = {
+    "colour": ("{a:은/는} 무슨 색인가요?", "{a}의 색깔은 무엇인가요?", "{a:은/는} 어떤 색으로 칠해져 있나요?"),
+    "shape": ("{c} {n:은/는} 무슨 모양인가요?", "{c:으로/로} 칠해진 것은 무엇인가요?", "{c} {n}의 이름은 무엇인가요?"),
+    "exists": ("{c} {a:이/가} 있나요?", "그림에 {c} {a:이/가} 보이나요?", "{c} {a:을/를} 찾을 수 있나요?"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is learned: pictures, and optimizer steps of English and of Korean."""
+
+    pictures: int
+    heldout: int
+    english: int
+    korean: int
+    every: int  # steps between evaluations
+    target: float  # held-out accuracy to be reached
+
+
+FULL = Sizes(2500, 150, 800, 320, 20, 0.8)
+QUICK = Sizes(200, 50, 60, 40, 20, 0.3)
+# A narrow model is enough for two things, and learns them in a minute or two.
+NARROW = ("model.size=custom", "model.custom=[64, 4, 3, 192]")
+
+
+# ------------------------------------------------------------------------------------ questions
+
+
+def two_things(rng: random.Random) -> Scene:
+    """A scene of two things: a model that does not read which one is meant is right half of the time."""
+    while len((scene := make_scene(rng)).things) != 2:
+        pass
+    return scene
+
+
+def facts(scene: Scene, rng: random.Random) -> list[tuple[str, dict[str, str], str]]:
+    """(kind, words, answer) of every question a scene allows, in Korean words."""
+    shapes, colours = (Counter(getattr(t, of) for t in scene.things) for of in ("shape", "colour"))
+    found: list[tuple[str, dict[str, str], str]] = []
+    if single := [t for t in scene.things if shapes[t.shape] == 1]:
+        thing = rng.choice(single)
+        found.append(("colour", {"a": thing.shape}, thing.colour))
+    if single := [t for t in scene.things if colours[t.colour] == 1]:
+        thing = rng.choice(single)
+        found.append(("shape", {"c": thing.colour}, thing.shape))
+    there = sorted({(t.shape, t.colour) for t in scene.things})
+    missing = [(s, c) for s in SHAPES for c in COLOURS if (s, c) not in there]
+    answer = rng.choice((YES, NO))
+    shape, colour = rng.choice(there if answer == YES else missing)
+    return [*found, ("exists", {"a": shape, "c": colour}, answer)]
+
+
+def sentence(language: str, kind: str, words: dict[str, str], rng: random.Random) -> str:
+    """A question in English, in mixed or in pure Korean."""
+    latin = {name: {**SHAPE, **COLOUR}[word] for name, word in words.items()} | {"n": "shapes"}
+    if language == "english":
+        opening = rng.choice(OPENINGS) if rng.random() < 0.5 else ""
+        return opening + rng.choice(ENGLISH[kind]).format(**latin)
+    chosen = latin if language == "mixed" and rng.random() < SHARE else {**words, "n": "도형"}
+    return rng.choice(KOREAN[kind]).format(**{name: Word(word) for name, word in chosen.items()})
+
+
+def write_language(folder: Path, language: str, scenes: str, sizes: Sizes) -> None:
+    """Pictures, their questions as a table, its index, and a tokenizer of the training sentences."""
+    (folder / "images").mkdir(parents=True)
+    rows, sentences = [], []
+    for number in range(sizes.pictures + sizes.heldout):
+        rng = random.Random(f"{scenes}/{number}")
+        scene = two_things(rng)
+        paint(scene, 96).save(folder / "images" / f"{number}.png")
+        split = "train" if number < sizes.pictures else "val"
+        for kind, words, answer in facts(scene, rng):
+            question = sentence(language, kind, words, rng)
+            row = {"id": f"{number}-{kind}", "image": f"images/{number}.png", "split": split}
+            rows.append({**row, "question": question, "answer": answer})
+            sentences += [question] if split == "train" else []
+    (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build_index("table", folder / "table.jsonl", None, folder / "index", min_count=1)
+    write_answers(folder / "index" / "answers.txt", CLASSES)  # in one order, so that a head can be kept
+    words = dict.fromkeys(word.strip(".,?:") for text in sentences for word in text.split())
+    # In a list every word has a neighbour it also stands without: the trainer makes pieces of them.
+    lines = [*dict.fromkeys(sentences), ", ".join(words) + ","]
+    (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
+    train_tokenizer([folder / "text.txt"], folder / "spm.model", 520 if language == "english" else 370)
+
+
+# ----------------------------------------------------------------------------------------- runs
+
+
+def learn(data: Path, folder: Path, steps: int, sizes: Sizes, seed: int, *sets: str) -> Path:
+    """Train the tiny recipe on a language; the run folder."""
+    options = [
+        f"optim.steps={steps}", f"eval.every_steps={sizes.every}", f"log_every={FIRST}", f"seed={seed}",
+        *NARROW, "optim.warmup_steps=20", "save.keep=1", "profile.threads=1", *sets,
+    ]  # fmt: skip
+    flags = {"data.index": str(data / "index"), "model.tokenizer": str(data / "spm.model")}
+    asked = resolve("tiny", "cpu", options, flags)
+    folder.mkdir()
+    run = make_run(asked.recipe, asked.profile, folder, [])
+    with (folder / "stderr.txt").open("w", encoding="utf-8") as stream, contextlib.redirect_stderr(stream):
+        train(run, Rank(0, 0, 1), torch.device("cpu"), lambda: False)
+    return folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a Korean training began and went on."""
+
+    first: float  # mean loss of the first FIRST steps
+    hundred: float  # ... of the first 100
+    reached: int | None  # step of the first evaluation at or above the target
+    best: float
+
+
+def outcome(folder: Path, target: float) -> Outcome:
+    """What the log of a run says."""
+    records = read_log(folder)
+    losses = [row["loss"] for row in records if row["kind"] == "train"]
+    scores = [(row["step"], row["score"]) for row in records if row["kind"] == "eval"]
+    reached = next((step for step, score in scores if score >= target), None)
+    return Outcome(
+        losses[0], statistics.mean(losses[: 100 // FIRST]), reached, max(score for _, score in scores)
+    )
+
+
+def randomised(english: Path, output: Path, seed: int) -> None:
+    """The weights of a run, with a text table of which only mean and standard deviation are left."""
+    weights = read_weights(english)
+    deviation, mean = torch.std_mean(weights[TEXT_TABLE], 0)
+    noise = torch.randn(weights[TEXT_TABLE].shape, generator=torch.Generator().manual_seed(seed))
+    torch.save({"model": {**weights, TEXT_TABLE: mean + deviation * noise}}, output)
+
+
+def one_seed(folder: Path, seed: int, sizes: Sizes) -> dict[Setting, Outcome]:
+    """English, then every way into Korean."""
+    write_language(folder / "english", "english", f"english {seed}", sizes)
+    run = learn(folder / "english", folder / "run", sizes.english, sizes, seed, "optim.lr=2e-3")
+    step = run / (run / "best").read_text().strip()
+    randomised(step, folder / "random.pth", seed)
+    print(f"seed {seed}: English held-out accuracy {outcome(run, 0).best:.1%}", flush=True)
+    found = {}
+    for language in LANGUAGES:
+        write_language(folder / language, language, f"korean {seed}", sizes)
+    for language, head, arm in itertools.product(LANGUAGES, HEADS, ARMS):
+        weights = folder / "random.pth" if arm == "random" else step
+        rows = "carried" if arm == "carried" else "original"
+        sets = (f"model.weights={weights}", f"model.fresh={HEADS[head]}", f"model.text_rows={rows}")
+        trained = learn(
+            folder / language, folder / f"{language}-{head}-{arm}", sizes.korean, sizes, seed, *sets
+        )
+        found[language, head, arm] = outcome(trained, sizes.target)
+        table = (trained / "stderr.txt").read_text("utf-8").split("text table: ")[1].splitlines()[0]
+        print(f"  {language} Korean, head {head}, {arm} (text table: {table})", flush=True)
+    return found
+
+
+def show(results: list[dict[Setting, Outcome]], sizes: Sizes) -> None:
+    """The table: every seed, then the mean. A target never reached counts as the last step, marked >."""
+    names = (f"loss, first {FIRST}", "loss, first 100", f"steps to {sizes.target:.0%}", "best")
+    print(f"\n{'Korean':7}{'head':6}{'rows':9}" + "".join(f"{name:>27}" for name in names))
+    for setting in itertools.product(LANGUAGES, HEADS, ARMS):
+        runs = [result[setting] for result in results]
+        columns = [
+            seeds_and_mean([run.first for run in runs], ".2f"),
+            seeds_and_mean([run.hundred for run in runs], ".2f"),
+            seeds_and_mean(
+                [run.reached or sizes.korean for run in runs], ".0f", [not r.reached for r in runs]
+            ),
+            seeds_and_mean([run.best for run in runs], ".1%"),
+        ]
+        print("{:7}{:6}{:9}".format(*setting) + "".join(f"{column:>27}" for column in columns))
+
+
+def seeds_and_mean(values: Sequence[float], form: str, beyond: Sequence[bool] = ()) -> str:
+    """`1.20 1.40 | 1.30`; values that stand for "more than" are marked."""
+    marks = [">" if more else "" for more in beyond] or [""] * len(values)
+    each = " ".join(f"{mark}{value:{form}}" for mark, value in zip(marks, values, strict=True))
+    return f"{each} | {max(marks)}{statistics.mean(values):{form}}"
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--quick", action="store_true", help="a minute, to see that it works; the numbers mean nothing"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="keep everything here; must be new")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    sizes = QUICK if asked.quick else FULL
+    root = asked.folder or Path(tempfile.mkdtemp(prefix="carried-rows-"))
+    root.mkdir(exist_ok=asked.folder is None)
+    try:
+        seeds = range(1, 1 + (1 if asked.quick else asked.seeds))
+        show([one_seed(root / str(seed), seed, sizes) for seed in seeds], sizes)
+    finally:
+        if asked.folder is None:
+            shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main()
