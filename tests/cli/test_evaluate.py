@@ -71,7 +71,7 @@ def test_captions_are_scored(kovqa: Kovqa, small: Small, tmp_path: Path) -> None
     told = json.loads(kovqa(*words, "--json").stdout)
     assert told["tokens"] == "korean"
     assert [row["metric"] for row in told["metrics"]] == [
-        "CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L",
+        "CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "exact",
     ]  # fmt: skip
     assert told["score"] == told["metrics"][0]["score"]
     done = kovqa(*words, "--tokens", "words")
