@@ -12,6 +12,7 @@ from tests.conftest import Kovqa
 
 def test_demo(kovqa: Kovqa, tmp_path: Path) -> None:
     steps = ["--set", "optim.steps=12", "--set", "eval.every_steps=12", "--set", "profile.threads=1"]
+    steps += ["--set", "model.max_text=16"]  # an untrained captioner talks on and on
     done = kovqa("demo", "-o", "데모", "--pictures", 64, *steps)
     assert done.returncode == 0, done.stderr
     typed = [line for line in done.stderr.splitlines() if line.startswith("$ kovqa ")]

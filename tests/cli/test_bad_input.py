@@ -37,7 +37,9 @@ def train(small: Small, *extra: object) -> list[object]:
 def copy(small: Small, tmp_path: Path) -> Small:
     """A copy of the data set that a test may spoil."""
     shutil.copytree(small.root.parent, tmp_path / "자료")
-    return Small(tmp_path / "자료/raw", tmp_path / "자료/index", tmp_path / "자료/tokenizer.model")
+    return Small(
+        tmp_path / "자료/raw", tmp_path / "자료/index", tmp_path / "자료/tokenizer.model", small.captions
+    )
 
 
 def test_wrong_recipe_key(kovqa: Kovqa, small: Small, tmp_path: Path) -> None:
