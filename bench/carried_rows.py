@@ -90,13 +90,13 @@ class Sizes:
     pictures: int
     heldout: int
     english: int
-    korean: int
+    korean: dict[str, int]  # a fresh head needs longer
     every: int  # steps between evaluations
     target: float  # held-out accuracy to be reached
 
 
-FULL = Sizes(2500, 150, 800, 320, 20, 0.8)
-QUICK = Sizes(200, 50, 60, 40, 20, 0.3)
+FULL = Sizes(2500, 150, 800, {"kept": 320, "fresh": 800}, 20, 0.8)
+QUICK = Sizes(200, 50, 60, {"kept": 40, "fresh": 40}, 20, 0.3)
 # A narrow model is enough for two things, and learns them in a minute or two.
 NARROW = ("model.size=custom", "model.custom=[64, 4, 3, 192]")
 
@@ -223,9 +223,8 @@ def one_seed(folder: Path, seed: int, sizes: Sizes) -> dict[Setting, Outcome]:
         weights = folder / "random.pth" if arm == "random" else step
         rows = "carried" if arm == "carried" else "original"
         sets = (f"model.weights={weights}", f"model.fresh={HEADS[head]}", f"model.text_rows={rows}")
-        trained = learn(
-            folder / language, folder / f"{language}-{head}-{arm}", sizes.korean, sizes, seed, *sets
-        )
+        place = folder / f"{language}-{head}-{arm}"
+        trained = learn(folder / language, place, sizes.korean[head], sizes, seed, *sets)
         found[language, head, arm] = outcome(trained, sizes.target)
         table = (trained / "stderr.txt").read_text("utf-8").split("text table: ")[1].splitlines()[0]
         print(f"  {language} Korean, head {head}, {arm} (text table: {table})", flush=True)
@@ -238,12 +237,11 @@ def show(results: list[dict[Setting, Outcome]], sizes: Sizes) -> None:
     print(f"\n{'Korean':7}{'head':6}{'rows':9}" + "".join(f"{name:>27}" for name in names))
     for setting in itertools.product(LANGUAGES, HEADS, ARMS):
         runs = [result[setting] for result in results]
+        steps = sizes.korean[setting[1]]
         columns = [
             seeds_and_mean([run.first for run in runs], ".2f"),
             seeds_and_mean([run.hundred for run in runs], ".2f"),
-            seeds_and_mean(
-                [run.reached or sizes.korean for run in runs], ".0f", [not r.reached for r in runs]
-            ),
+            seeds_and_mean([run.reached or steps for run in runs], ".0f", [not r.reached for r in runs]),
             seeds_and_mean([run.best for run in runs], ".1%"),
         ]
         print("{:7}{:6}{:9}".format(*setting) + "".join(f"{column:>27}" for column in columns))
