@@ -21,7 +21,7 @@ from kovqa_core.models.beit3.caption_net import CaptionNet
 from kovqa_core.models.beit3.config import Config
 from kovqa_core.models.beit3.decode import Caption, Search, beam_search
 from kovqa_core.models.beit3.net import initialise
-from kovqa_core.models.beit3.text import EOS
+from kovqa_core.models.text import EOS
 from original import OriginalCaption, original_beam_search, original_like
 from torch import Tensor
 

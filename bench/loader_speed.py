@@ -19,8 +19,8 @@ import torch
 from kovqa_core.data.example import Example
 from kovqa_core.data.tokenizer import train_tokenizer
 from kovqa_core.models.beit3.config import Config
-from kovqa_core.models.beit3.text import load_tokenizer
 from kovqa_core.models.beit3.vqa import Processor
+from kovqa_core.models.text import load_tokenizer
 from kovqa_core.settings.recipe import Data
 from PIL import Image
 

@@ -17,8 +17,8 @@ import torch
 from kovqa_core.models.beit3.config import Config
 from kovqa_core.models.beit3.decode import Search
 from kovqa_core.models.beit3.net import EPS
-from kovqa_core.models.beit3.text import BOS, EOS, PAD
 from kovqa_core.models.beit3.weights import original_names
+from kovqa_core.models.text import BOS, EOS, PAD
 from torch import Tensor, nn
 
 Original = TypeVar("Original", bound=nn.Module)

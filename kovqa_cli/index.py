@@ -107,7 +107,7 @@ def _as_upstream(
 
     encode = None
     if tokenizer:
-        from kovqa_core.models.beit3.text import load_tokenizer
+        from kovqa_core.models.text import load_tokenizer
 
         encode = load_tokenizer(tokenizer).encode
     with progress.counter("texts encoded", quiet or json) as told:

@@ -56,7 +56,7 @@ def encode(
     json: options.Json = False,
 ) -> None:
     """The ids BEiT-3 reads, without <s> and </s>; one line for each text."""
-    from kovqa_core.models.beit3.text import load_tokenizer
+    from kovqa_core.models.text import load_tokenizer
 
     from kovqa_cli import show_tokenizer
 

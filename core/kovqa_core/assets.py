@@ -44,6 +44,6 @@ def find_asset(name: str, what: str) -> Path:
     for place in places:
         if place.exists():
             return place
-    asset = asset_of(Path(name).name)
+    asset = name if name in asset_names() else asset_of(Path(name).name)
     fetch = f"fetch it with: kovqa download {asset}; or put it" if asset else "put it"
     raise AssetError(f"{what} {name} not found", f"{fetch} into assets/ or {folder}, or give a path")

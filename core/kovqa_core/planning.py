@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core import machine
-from kovqa_core.assets import find_asset
 from kovqa_core.data.index import open_index
 from kovqa_core.errors import KovqaError, SettingsError, WorkerError, unknown
 from kovqa_core.files import make_folder
@@ -138,17 +137,8 @@ def _inputs(asked: Asked) -> list[Callable[[], object]]:
     config = build(module.Config, document, ("model",))
     if recipe.data.index is None:
         raise SettingsError("no index named", "give one: --data DIR (write it with kovqa index)")
-    if config.tokenizer is None:
-        raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
     images = Path(recipe.data.images) if recipe.data.images else None
-    checks: list[Callable[[], object]] = [
-        partial(_open, Path(recipe.data.index), images, recipe.task),
-        partial(find_asset, config.tokenizer, "tokenizer"),
-    ]
-    if config.weights is not None:
-        checks.append(partial(module.find_weights, config.weights))
-        checks.append(partial(module.find_weights_tokenizer, config))
-    return checks
+    return [partial(_open, Path(recipe.data.index), images, recipe.task), *module.inputs(config)]
 
 
 def _open(folder: Path, images: Path | None, task: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from kovqa_core.data.build import build_index, build_upstream
 from kovqa_core.data.index import open_index
 from kovqa_core.data.upstream import Encode, aihub
-from kovqa_core.models.beit3.text import load_tokenizer
+from kovqa_core.models.text import load_tokenizer
 
 from tests import parity
 

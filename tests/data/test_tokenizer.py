@@ -18,7 +18,7 @@ from kovqa_core.data.extending import extend_tokenizer
 from kovqa_core.data.inspecting import inspect
 from kovqa_core.data.tokenizer import train_tokenizer
 from kovqa_core.errors import DataError, ModelError
-from kovqa_core.models.beit3.text import load_tokenizer
+from kovqa_core.models.text import load_tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "tokenizer"
 THEIRS, REVIEWS = FIXTURES / "smp.model", FIXTURES / "reviews.txt"

@@ -9,8 +9,8 @@ import pytest
 import torch
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
-from kovqa_core.models.beit3.text import BOS, EOS, PAD, load_tokenizer
 from kovqa_core.models.beit3.vqa import Processor
+from kovqa_core.models.text import BOS, EOS, PAD, load_tokenizer
 from kovqa_core.settings.recipe import Data
 from PIL import Image
 

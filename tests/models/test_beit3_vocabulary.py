@@ -12,8 +12,8 @@ from kovqa_core.errors import AssetError, ModelError, SettingsError
 from kovqa_core.files import read_json, write_json
 from kovqa_core.models import family
 from kovqa_core.models.beit3.family import Model
-from kovqa_core.models.beit3.text import Tokenizer, load_tokenizer
 from kovqa_core.models.beit3.vocabulary import Plan, carry, plan
+from kovqa_core.models.text import Tokenizer, load_tokenizer
 from kovqa_core.settings.find import resolve
 from kovqa_core.settings.recipe import Data, Recipe
 from safetensors.torch import save_file

@@ -11,8 +11,8 @@ from kovqa_core.models.beit3.caption_net import CaptionNet
 from kovqa_core.models.beit3.config import Captioning
 from kovqa_core.models.beit3.decode import Search, beam_search
 from kovqa_core.models.beit3.family import Model
-from kovqa_core.models.beit3.text import BOS, EOS, PAD, Tokenizer
 from kovqa_core.models.family import Batch
+from kovqa_core.models.text import BOS, EOS, PAD, Tokenizer
 from kovqa_core.settings.recipe import Optim
 from kovqa_core.train.optim import clip, make_optimizer, set_rate
 from torch import Tensor

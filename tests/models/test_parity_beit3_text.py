@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
-from kovqa_core.models.beit3.text import BOS, EOS, PAD, UNK, Tokenizer, load_tokenizer
+from kovqa_core.models.text import BOS, EOS, PAD, UNK, Tokenizer, load_tokenizer
 
 from tests import parity
 

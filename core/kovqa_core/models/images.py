@@ -76,9 +76,11 @@ def normalised(image: Tensor) -> Tensor:
     return image if image.is_floating_point() else (image.to(torch.float32) / 255 - 0.5) / 0.5
 
 
-def squeeze(image: Image.Image, side: int) -> Image.Image:
-    """Resize to side × side; proportions are not kept, as in the original."""
-    return image.resize((side, side), Image.Resampling.BICUBIC)
+def squeeze(
+    image: Image.Image, side: int, resample: Image.Resampling = Image.Resampling.BICUBIC
+) -> Image.Image:
+    """Resize to side × side; proportions are not kept, as in the originals."""
+    return image.resize((side, side), resample)
 
 
 def random_crop(image: Image.Image, side: int, rng: Rng) -> Image.Image:

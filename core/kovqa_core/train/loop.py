@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -138,6 +139,7 @@ def accumulate(
     losses, ids = [], []
     for turn in range(t.run.accumulate):
         batch = next(loader).to(t.device)
+        torch.manual_seed(draw_seed(t.run.recipe.seed, step, batch.ids))
         waits = t.rank.world > 1 and turn + 1 < t.run.accumulate
         with net.no_sync() if waits else contextlib.nullcontext():
             with t.autocast():
@@ -146,6 +148,11 @@ def accumulate(
         losses.append(loss.detach())
         ids.append(batch.ids)
     return losses, ids
+
+
+def draw_seed(seed: int, step: int, ids: list[str]) -> int:
+    """Seed of what a model draws itself (dropout): of the step and its examples, not of the process."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {step} {ids}".encode()).digest()[:8], "little") >> 1
 
 
 def agree(t: Training, losses: list[Tensor], ids: list[list[str]], step: int) -> tuple[float, bool, bool]:

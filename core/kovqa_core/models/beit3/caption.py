@@ -21,9 +21,9 @@ from kovqa_core.models import images
 from kovqa_core.models.beit3.caption_net import CaptionNet
 from kovqa_core.models.beit3.config import Captioning, Config
 from kovqa_core.models.beit3.decode import Search, beam_search
-from kovqa_core.models.beit3.pictures import Pictures
-from kovqa_core.models.beit3.text import UNK, Tokenizer, padded
 from kovqa_core.models.family import Batch
+from kovqa_core.models.pictures import Pictures
+from kovqa_core.models.text import UNK, Tokenizer, padded
 from kovqa_core.settings.recipe import Data
 
 _MASKED, _KEPT = 0.8, 0.1  # of the words to be named: behind the mask, as they are; the rest at random

@@ -5,6 +5,8 @@ Source: the published fine-tuning code of BEiT-3 (arXiv 2208.10442) and its mode
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -92,6 +94,21 @@ class Config(Settings):
     def patches(self) -> int:
         """Patches of one picture."""
         return (self.image // self.patch) ** 2
+
+
+def inputs(config: Config) -> list[Callable[[], object]]:
+    """Checks, to be called, that tokenizer and weights are here.
+
+    Raises:
+        SettingsError: at once: no tokenizer is named.
+    """
+    if config.tokenizer is None:
+        raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
+    checks: list[Callable[[], object]] = [partial(find_asset, config.tokenizer, "tokenizer")]
+    if config.weights is not None:
+        checks.append(partial(find_weights, config.weights))
+        checks.append(partial(find_weights_tokenizer, config))
+    return checks
 
 
 def find_weights(name: str) -> Path:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kovqa_core.models.beit3.caption_net import CaptionNet
-from kovqa_core.models.beit3.text import BOS, EOS
+from kovqa_core.models.text import BOS, EOS
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from kovqa_core.models.beit3.caption import Caption
 from kovqa_core.models.beit3.caption_net import CaptionNet
 from kovqa_core.models.beit3.config import Config, find_weights, find_weights_tokenizer
 from kovqa_core.models.beit3.net import VqaNet, initialise
-from kovqa_core.models.beit3.text import Tokenizer, load_tokenizer
 from kovqa_core.models.beit3.vqa import Vqa
 from kovqa_core.models.beit3.weights import TEXT_TABLE, load_original, load_step, read_weights
 from kovqa_core.models.family import Batch
+from kovqa_core.models.text import Tokenizer, load_tokenizer
 from kovqa_core.settings.reading import Document, build, parse
 from kovqa_core.settings.recipe import Data, Recipe
 

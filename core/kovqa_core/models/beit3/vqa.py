@@ -16,9 +16,9 @@ from kovqa_core.files import nfc
 from kovqa_core.models import images
 from kovqa_core.models.beit3.config import Config
 from kovqa_core.models.beit3.net import VqaNet
-from kovqa_core.models.beit3.pictures import Pictures
-from kovqa_core.models.beit3.text import Tokenizer, padded
 from kovqa_core.models.family import Batch
+from kovqa_core.models.pictures import Pictures
+from kovqa_core.models.text import Tokenizer, padded
 from kovqa_core.settings.recipe import Data
 
 

@@ -27,18 +27,19 @@ _SPLIT = re.compile(r"(<s>|<pad>|</s>|<unk>|\s*<mask>)")  # the mask swallows bl
 
 
 class Tokenizer:
-    """A SentencePiece model read with BEiT-3's rules.
+    """A SentencePiece model read with XLM-R's rules.
 
     Args:
         model: the bytes of a SentencePiece model.
         name: what to call it in errors.
+        special: `<mask>` and its like in a text are special tokens, as in BEiT-3; else text is text.
 
     Raises:
         ModelError: not a SentencePiece model, or one whose special pieces lie elsewhere.
     """
 
-    def __init__(self, model: bytes, name: str = "tokenizer") -> None:
-        self.model = model
+    def __init__(self, model: bytes, name: str = "tokenizer", special: bool = True) -> None:
+        self.model, self.special = model, special
         self.sha256 = hashlib.sha256(model).hexdigest()
         self._pieces = spm.ruled(model, name)
         self.mask = self._pieces.get_piece_size() + 1
@@ -57,10 +58,10 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without `<s>` and `</s>`."""
         ids: list[int] = []
-        for part in _SPLIT.split(text):
-            if part in _SPECIAL:
+        for part in _SPLIT.split(text) if self.special else [text]:
+            if self.special and part in _SPECIAL:
                 ids.append(_SPECIAL[part])
-            elif part.endswith("<mask>"):
+            elif self.special and part.endswith("<mask>"):
                 ids.append(self.mask)
             elif part:
                 ids += [UNK if piece == 0 else piece + 1 for piece in self._pieces.encode(part)]
@@ -88,18 +89,18 @@ class Tokenizer:
         return text
 
 
-def padded(texts: Sequence[list[int]]) -> tuple[Tensor, Tensor | None]:
+def padded(texts: Sequence[list[int]], pad: int = PAD) -> tuple[Tensor, Tensor | None]:
     """Ids of many texts, [B, T], as long as the longest; where they are padding, None when nowhere."""
     import torch  # here: `kovqa tokenizer encode` has no need of it
 
     longest = max(map(len, texts))
-    tokens = torch.full((len(texts), longest), PAD)
+    tokens = torch.full((len(texts), longest), pad)
     for row, ids in enumerate(texts):
         tokens[row, : len(ids)] = torch.tensor(ids)
     padding = torch.arange(longest) >= torch.tensor([len(ids) for ids in texts])[:, None]
     return tokens, padding if bool(padding.any()) else None
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path, special: bool = True) -> Tokenizer:
     """Read a SentencePiece model file."""
-    return Tokenizer(read_bytes(path), str(path))
+    return Tokenizer(read_bytes(path), str(path), special)

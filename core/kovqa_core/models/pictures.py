@@ -1,10 +1,11 @@
-"""A picture on its way into BEiT-3: cropped and varied for training, squeezed for answering."""
+"""A picture on its way into a model: cropped and varied for training, squeezed for answering."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from PIL.Image import Resampling
 
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError, KovqaError
@@ -18,8 +19,8 @@ _SIDES = ("왼쪽", "오른쪽", "좌측", "우측", "left", "right")  # mirrori
 class Pictures:
     """Opens pictures for one side length and one way of varying them; keeps what stays the same."""
 
-    def __init__(self, side: int, data: Data) -> None:
-        self.side, self.data = side, data
+    def __init__(self, side: int, data: Data, resample: Resampling = Resampling.BICUBIC) -> None:
+        self.side, self.data, self.resample = side, data, resample
         self._decoded: dict[Path, np.ndarray] = {}
         self._room = _CACHED_BYTES
 
@@ -35,14 +36,17 @@ class Pictures:
     def _varied(self, path: Path, example: Example, rng: np.random.Generator) -> np.ndarray:
         augment, side = self.data.augment, self.side
         image = images.open_image(path, 2 * side)
-        image = images.squeeze(image, side) if augment == "none" else images.random_crop(image, side, rng)
+        if augment == "none":
+            image = images.squeeze(image, side, self.resample)
+        else:
+            image = images.random_crop(image, side, rng)
         if self.data.flip and rng.random() < 0.5 and not _names_a_side(example):
             image = images.mirror(image)
         return images.to_array(images.randaugment(image, rng) if augment == "randaug" else image)
 
     def _plain(self, path: Path) -> np.ndarray:
         if path not in self._decoded:
-            pixels = images.to_array(images.squeeze(images.open_image(path), self.side))
+            pixels = images.to_array(images.squeeze(images.open_image(path), self.side, self.resample))
             if self._room < pixels.nbytes:
                 return pixels
             self._room -= pixels.nbytes
