@@ -26,6 +26,13 @@ def train(
         bool,
         typer.Option("--resume", help="Go on from the last checkpoint of the run folder, if it has one."),
     ] = False,
+    random_init: Annotated[
+        bool,
+        typer.Option(
+            "--random-init",
+            help="Fusion: begin with random encoders instead of published ones; reads no weights, knows nothing yet.",
+        ),
+    ] = False,
     sets: options.Set = None,
     dry_run: Annotated[
         bool,
@@ -41,7 +48,8 @@ def train(
 
     flags = {"data.index": data, "model.tokenizer": tokenizer}
     typed = {key: value for key, value in flags.items() if value is not None}
-    plan = planning.plan_training(recipe, profile, sets or [], typed, output, resume, dry_run)
+    all_sets = [*(sets or []), *(["model.random_init=true"] if random_init else [])]
+    plan = planning.plan_training(recipe, profile, all_sets, typed, output, resume, dry_run)
     if plan.finished is not None:
         show.finished(plan.run, plan.finished, json, quiet)
         return

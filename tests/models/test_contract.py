@@ -13,22 +13,32 @@ from kovqa_core.models import FAMILIES, family
 from kovqa_core.settings.find import resolve
 from kovqa_core.settings.recipe import Recipe
 
-from tests.conftest import SMALL, Small
+from tests.conftest import FUSION, SMALL, Small
 
-CASES = {
-    ("beit3", "vqa"): ("tiny", SMALL),
-    ("beit3", "caption"): ("tiny-caption", SMALL),
-}
+VIT = "model.picture_config={architecture: vit_tiny_patch16_224, img_size: 32, embed_dim: 32, depth: 2, num_heads: 2}"
+
+# Name -> recipe, settings that make it small.
+CASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "beit3:vqa": ("tiny", SMALL),
+    "beit3:caption": ("tiny-caption", SMALL),
+    "fusion:product": ("nia", FUSION),
+    "fusion:product with weights": (
+        "nia", (*FUSION, "model.loss=focal", "model.smoothing=0.1", "model.class_weights=effective"),
+    ),
+    "fusion:transformer": ("nia-transformer", (*FUSION, "model.transformer_ffn=64")),
+    "fusion:grid": ("nia-grid", (*FUSION, "model.transformer_ffn=64")),
+    "fusion:vision transformer": ("korean-fusion", (*FUSION, VIT, "model.transformer_ffn=64")),
+}  # fmt: skip
 
 
 def test_every_family_is_examined() -> None:
-    assert {family_ for family_, _ in CASES} == set(FAMILIES)
+    assert {name.partition(":")[0] for name in CASES} == set(FAMILIES)
 
 
-@pytest.fixture(params=sorted(CASES), ids=":".join)
+@pytest.fixture(params=CASES)
 def recipe(request: pytest.FixtureRequest, small: Small) -> Recipe:
     name, sets = CASES[request.param]
-    index = small.index if request.param[1] == "vqa" else small.captions
+    index = small.captions if request.param.endswith("caption") else small.index
     flags = {"data.index": str(index), "model.tokenizer": str(small.tokenizer)}
     return resolve(name, "cpu", sets, flags).recipe
 
@@ -57,12 +67,10 @@ def test_contract(recipe: Recipe, tmp_path: Path) -> None:
     assert {model.depth_of(n) for n, _ in model.named_parameters()} <= set(range(model.depth + 1))
 
     model.eval()
+    plain = [processor.encode(e, index.images, False, rngs[0]) for e in examples]
     with torch.inference_mode():
-        answers = model.answer(batch)
-        alone = [
-            model.answer(processor.collate([processor.encode(e, index.images, False, rngs[0])]))[0]
-            for e in examples
-        ]
+        answers = model.answer(processor.collate(plain))
+        alone = [model.answer(processor.collate([item]))[0] for item in plain]
     for one, many in zip(alone, answers, strict=True):
         assert one.text == many.text  # an answer does not depend on its batch
         assert one.score == pytest.approx(many.score, abs=1e-5)

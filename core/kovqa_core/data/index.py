@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,37 @@ class Split(Sequence[Example]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_map": None}  # every loader process opens its own
+
+
+class Rows(Sequence[Example]):
+    """Some rows of a split, by number."""
+
+    def __init__(self, split: Split, numbers: np.ndarray) -> None:
+        self.split, self.numbers = split, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, number: int) -> Example:  # type: ignore[override]
+        return self.split[int(self.numbers[number])]
+
+
+def of_kinds(split: Split, kinds: Collection[str]) -> Sequence[Example]:
+    """The rows of some kinds; the whole split where none is named. Reads it once.
+
+    Raises:
+        DataError: no row is of such a kind.
+    """
+    if not kinds or not len(split):
+        return split
+    there = [example.kind for example in split]
+    numbers = np.flatnonzero(np.isin(there, list(kinds)))
+    if not len(numbers):
+        raise DataError(
+            f"{split.path} has no row of kind {', '.join(kinds)}",
+            f"its kinds: {', '.join(sorted(set(there))) or 'none'}",
+        )
+    return Rows(split, numbers)
 
 
 def _line_starts(path: Path, offsets: Path, size: int) -> np.ndarray:

@@ -1,3 +1,3 @@
 """The table of model families: name -> package. Imported only when one is chosen."""
 
-FAMILIES = {"beit3": "kovqa_core.models.beit3"}
+FAMILIES = {"beit3": "kovqa_core.models.beit3", "fusion": "kovqa_core.models.fusion"}

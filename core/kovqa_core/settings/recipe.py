@@ -14,6 +14,9 @@ class Data(Settings):
 
     index: str | None = Field(None, description="folder written by `kovqa index`; --data wins")
     images: str | None = Field(None, description="pictures' folder, when it is not where the index says")
+    kinds: tuple[str, ...] = Field(
+        (), description="kinds of questions to train on and to validate; all without"
+    )
     augment: Literal["none", "crop", "randaug"] = "none"
     flip: bool = Field(False, description="mirror pictures half of the time, except for left/right questions")
 
@@ -29,6 +32,7 @@ class Optim(Settings):
     lr: float = Field(gt=0)
     min_lr: float = Field(1e-6, ge=0)
     weight_decay: float = Field(0.05, ge=0)
+    decay_vectors: bool = Field(False, description="biases and norms decay too")
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate factor per layer below the head")
@@ -53,6 +57,7 @@ class Evaluation(Settings):
 
     every_epochs: int = Field(1, ge=1)
     every_steps: int | None = Field(None, ge=1, description="instead of every_epochs")
+    patience: int | None = Field(None, ge=1, description="evaluations without a better score that end a run")
 
 
 class Save(Settings):

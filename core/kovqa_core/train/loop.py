@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from kovqa_core.data.index import Index, open_index
+from kovqa_core.data.example import Example
+from kovqa_core.data.index import Index, of_kinds, open_index
 from kovqa_core.errors import SettingsError, Stopped, WorkerError
 from kovqa_core.files import write_json
 from kovqa_core.models import family
@@ -34,6 +35,8 @@ class Training:
     rank: ranks.Rank
     device: torch.device
     index: Index
+    rows: Sequence[Example]  # trained on
+    val: Sequence[Example]
     model: Any
     processor: family.Processor
     optimizer: torch.optim.AdamW
@@ -74,14 +77,15 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
     if rank.world > 1:
         gpu = [device.index] if device.type == "cuda" else None
         net = DistributedDataParallel(t.model, device_ids=gpu, gradient_as_bucket_view=True)
-    split = t.index.split("train")
-    keys = micro_batches(run, len(split), rank, t.state.step, t.length.total)
+    keys = micro_batches(run, len(t.rows), rank, t.state.step, t.length.total)
     loader = batches(
-        keys, split, t.index.images, t.processor, train=True, seed=run.recipe.seed,
+        keys, t.rows, t.index.images, t.processor, train=True, seed=run.recipe.seed,
         workers=run.profile.loader_workers, pin=device.type == "cuda",
     )  # fmt: skip
     meter = Meter(t)
     for step in range(t.state.step, t.length.total):
+        if stale(t):
+            break
         rate = optim.rate(step, run.recipe.optim, t.length)
         optim.set_rate(t.optimizer, rate, step < run.recipe.optim.text_first_steps)
         losses, ids = accumulate(t, net, loader, step)
@@ -99,7 +103,7 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
         meter.step(loss, norm)
         finish_step(t, stopping, due)
     if rank.first:
-        write_result(t, time.time() - began, t.length.total - start)
+        write_result(t, time.time() - began, t.state.step - start)
     t.log.close()
 
 
@@ -108,12 +112,12 @@ def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[],
     recipe = run.recipe
     images = Path(recipe.data.images) if recipe.data.images else None
     index = open_index(Path(recipe.data.index or ""), images)
-    rows = len(index.split("train"))
-    length = optim.length(recipe.optim, rows)
+    rows, val = (of_kinds(index.split(name), recipe.data.kinds) for name in ("train", "val"))
+    length = optim.length(recipe.optim, len(rows))
     if not length.per_epoch:
         raise SettingsError(
-            f"{index.folder} has {rows} training rows, fewer than one batch of {recipe.optim.global_batch}",
-            f"use --set optim.global_batch={max(1, rows)} or less",
+            f"{index.folder} has {len(rows)} training rows, fewer than one batch of {recipe.optim.global_batch}",
+            f"use --set optim.global_batch={max(1, len(rows))} or less",
         )
     last = pointed(run.folder, "last")
     if last:
@@ -128,7 +132,8 @@ def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[],
     log = Log(run.folder, state.step, rank.first)
     log.tell({"kind": "start", "step": state.step, "total": length.total, "note": note})
     return Training(
-        run, rank, device, index, model, processor, optimizer, averages, length, state, log, stop, time.monotonic()
+        run, rank, device, index, rows, val, model, processor, optimizer, averages, length, state, log, stop,
+        time.monotonic(),
     )  # fmt: skip
 
 
@@ -191,7 +196,7 @@ def finish_step(t: Training, stopping: bool, due: bool) -> None:
 
 def evaluate(t: Training) -> None:
     """Score the validation split; remember the best."""
-    split = t.index.split("val")
+    split = t.val
     if not len(split):
         t.state.best_step = t.state.step
         return
@@ -218,6 +223,15 @@ def evaluate(t: Training) -> None:
     )
 
 
+def stale(t: Training) -> bool:
+    """Did the recipe's number of evaluations go by without a better score? Known from the state alone."""
+    patience = t.run.recipe.eval.patience
+    if patience is None or t.state.best is None or t.state.best_step is None:
+        return False
+    evaluated = t.state.step - t.state.step % t.eval_every
+    return evaluated - t.state.best_step >= patience * t.eval_every
+
+
 def save(t: Training) -> None:
     """Write a checkpoint (first process)."""
     t.saved_at = time.monotonic()
@@ -234,13 +248,13 @@ def write_result(t: Training, seconds: float, steps: int) -> None:
     """Say that the run is finished, and how well."""
     best = pointed(t.run.folder, "best")
     result = {
-        "schema": 1, "task": t.run.recipe.task, "recipe": t.run.recipe.name, "steps": t.length.total,
+        "schema": 1, "task": t.run.recipe.task, "recipe": t.run.recipe.name, "steps": t.state.step,
         "best": best.name if best else None, "best_score": t.state.best, "last_score": t.state.score,
         "seconds": round(seconds, 1),
         "examples_per_second": round(steps * t.run.recipe.optim.global_batch / max(seconds, 1e-9), 1),
     }  # fmt: skip
     write_json(t.run.folder / RESULT, result)
-    t.log.tell({"kind": "end", "step": t.length.total, **result})
+    t.log.tell({"kind": "end", "step": t.state.step, **result})
 
 
 class Meter:

@@ -46,13 +46,14 @@ def groups(parameters: Iterable[tuple[str, int]], model: Ranked, optim: Optim) -
         model: tells the depth of a name, and whether it belongs to the head.
         optim: weight decay, layer decay, head rate.
 
-    No decay for vectors, biases and what the model names. Layer decay d gives d^(depth - depth of
+    No decay for vectors, biases and what the model names (but with `decay_vectors`). Layer decay d gives d^(depth - depth of
     the name); without it the head's factor applies to the head. With `text_first_steps` all but the
     text side rests at first.
     """
     found: dict[tuple[bool, float, bool], Group] = {}
     for name, dimensions in parameters:
-        undecayed = dimensions <= 1 or name.endswith(".bias") or model.is_undecayed(name)
+        vector = dimensions <= 1 or name.endswith(".bias") or model.is_undecayed(name)
+        undecayed = vector and not optim.decay_vectors
         decay = 0.0 if undecayed else optim.weight_decay
         if optim.layer_decay < 1:
             scale = optim.layer_decay ** (model.depth - model.depth_of(name))

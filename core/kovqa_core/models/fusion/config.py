@@ -1,0 +1,133 @@
+"""Encoders, fusion and loss of fusion models. Imports nothing heavy.
+
+Source: spec vqa_nia, sections 2 and 3; the defaults are the original's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from kovqa_core.assets import find_asset
+from kovqa_core.errors import AssetError, ModelError, SettingsError
+from kovqa_core.settings.reading import Settings
+
+SENTENCEPIECE = ("sentencepiece.bpe.model", "spm.model")  # by XLM-R's rule
+TOKENIZERS = (*SENTENCEPIECE, "tokenizer.json")  # in this order: the first that a folder has
+
+
+class Config(Settings):
+    """The `model:` part of a recipe, and `config.json` of a checkpoint."""
+
+    question: str = Field("xlm-roberta-base", description="question encoder: a Hugging Face folder or asset")
+    picture: str = Field("resnet50-ram", description="picture encoder: a timm folder or asset")
+    question_config: dict[str, Any] = Field({}, description="settings of the question encoder to change")
+    picture_config: dict[str, Any] = Field({}, description="arguments of timm.create_model to change")
+    random_init: bool = Field(False, description="encoders begin with random weights: no file is read")
+    tokenizer: str | None = Field(None, description="default: the question encoder's own; --tokenizer wins")
+    tokenizer_sha256: str | None = Field(None, description="of the tokenizer; another one is refused")
+    image: int = Field(224, ge=1, description="side of the square input picture, pixels")
+    mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="of the pixels, 0…1")
+    std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="of the pixels")
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
+    max_text: int = Field(50, ge=3, description="tokens of a question")
+    fusion: Literal["product", "grid"] = Field(
+        "product", description="product of both features; or question tokens and picture regions attend"
+    )
+    transformer: int = Field(0, ge=0, description="transformer layers behind the product, or over the grid")
+    transformer_heads: int = Field(8, ge=1)
+    transformer_ffn: int = Field(2048, ge=1)
+    transformer_dropout: float = Field(0.2, ge=0, lt=1)
+    scope: Literal["sample", "batch"] = Field(
+        "sample",
+        description="one sequence an example; `batch` is the original's arithmetic, for comparison only",
+    )
+    hidden: int = Field(1024, ge=1, description="width of the head")
+    picture_dropout: float = Field(0.25, ge=0, lt=1)
+    head_dropout: float = Field(0.2, ge=0, lt=1)
+    classes: int | None = Field(None, ge=1, description="answers; default: as the index has")
+    loss: Literal["ce", "focal", "focal_original"] = Field(
+        "ce", description="cross-entropy; focal by example; the original's focal of the batch mean"
+    )
+    gamma: float = Field(2.0, ge=0, description="of focal losses: 0 is cross-entropy")
+    smoothing: float = Field(
+        0.0, ge=0, lt=1, description="label smoothing; the original's focal loss has 0.1"
+    )
+    class_weights: Literal["none", "original", "inverse_sqrt", "effective"] = Field(
+        "none", description="of an answer's count n: 1 - n/N, n^-1/2, or (1-b)/(1-b^n) with b = 0.9999"
+    )
+    gradient_times_loss: bool = Field(
+        False, description="the original's habit: descends half the loss squared"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.fusion == "grid" and not self.transformer:
+            raise ValueError("fusion: grid needs transformer: 1 or more layers")
+        if self.fusion == "grid" and self.scope == "batch":
+            raise ValueError("scope: batch goes with fusion: product only")
+        return self
+
+
+def inputs(config: Config) -> list[Callable[[], object]]:
+    """Checks, to be called, that encoders and tokenizer are here.
+
+    Raises:
+        SettingsError: at once: random weights, and no tokenizer.
+    """
+    if config.random_init and config.tokenizer is None:
+        raise SettingsError(
+            "random encoders have no tokenizer of their own",
+            "give one: --tokenizer FILE (kovqa tokenizer train)",
+        )
+    checks: list[Callable[[], object]] = [partial(find_tokenizer, config)]
+    if not config.random_init:
+        checks = [partial(find_encoder, config.question, "question encoder"), *checks]
+        checks.append(partial(find_encoder, config.picture, "picture encoder"))
+    return checks
+
+
+def find_encoder(name: str, what: str) -> Path:
+    """The folder of an encoder, with `config.json` and weights.
+
+    Raises:
+        AssetError: it is nowhere, or no such folder.
+    """
+    try:
+        folder = find_asset(name, what)
+    except AssetError as error:
+        raise AssetError(error.message, f"{error.hint}; --random-init begins from nothing") from None
+    if not (folder / "config.json").is_file():
+        raise AssetError(
+            f"{what} {folder} has no config.json", "give the folder of a Hugging Face repository"
+        )
+    return folder
+
+
+def find_tokenizer(config: Config) -> Path:
+    """The tokenizer's file: the one named, or the question encoder's own.
+
+    Raises:
+        AssetError: the encoder or the tokenizer is nowhere.
+        ModelError: the encoder's folder has none.
+    """
+    if config.tokenizer is not None:
+        path = find_asset(config.tokenizer, "tokenizer")
+        return tokenizer_in(path) if path.is_dir() else path
+    return tokenizer_in(find_encoder(config.question, "question encoder"))
+
+
+def tokenizer_in(folder: Path) -> Path:
+    """The tokenizer's file of a folder.
+
+    Raises:
+        ModelError: there is none.
+    """
+    for name in TOKENIZERS:
+        if (folder / name).is_file():
+            return folder / name
+    raise ModelError(f"no tokenizer in {folder}: none of {', '.join(TOKENIZERS)}", "fetch the folder again")

@@ -1,0 +1,164 @@
+"""The two encoders: any XLM-R-like one of transformers, any of timm, from folders or from nothing.
+
+Shapes: B batch, T tokens, N regions of a picture, D width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kovqa_core.errors import ModelError, SettingsError
+from kovqa_core.files import read_json
+from kovqa_core.models.libraries import load_torchvision
+
+# XLM-RoBERTa base, where nothing says otherwise; the vocabulary is the tokenizer's.
+_XLMR_BASE = {
+    "model_type": "xlm-roberta", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 3072, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
+    "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
+}  # fmt: skip
+_HEADS = ("lm_head.", "classifier.", "cls.", "qa_outputs.")  # of pretraining, not of the encoder
+
+
+def question_config(changes: dict[str, Any], folder: Path | None, vocab: int) -> dict[str, Any]:
+    """The whole configuration of a question encoder.
+
+    Args:
+        changes: settings that differ.
+        folder: of published weights; None: as XLM-RoBERTa base.
+        vocab: rows of a new table; published ones keep theirs.
+    """
+    if folder is None:
+        return {**_XLMR_BASE, "vocab_size": vocab, **changes}
+    return {**read_json(folder / "config.json"), **changes}
+
+
+def question_encoder(config: dict[str, Any], pooled: bool) -> nn.Module:
+    """An encoder of questions, its values not yet meant.
+
+    Args:
+        config: its whole configuration.
+        pooled: with the layer that makes one vector of a question.
+
+    Raises:
+        SettingsError: of a kind transformers does not know, or one that only reads pictures.
+    """
+    load_torchvision()
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        settings = AutoConfig.for_model(**config)
+        net: nn.Module = AutoModel.from_config(settings, **({} if pooled else {"add_pooling_layer": False}))
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"no question encoder {config.get('model_type')!r}: {str(error).splitlines()[0]}",
+            "use one like XLM-RoBERTa (model_type xlm-roberta, roberta, bert)",
+        ) from None
+    return net
+
+
+def picture_config(changes: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """Arguments of `timm.create_model`, `architecture` among them."""
+    if folder is None:
+        return {"architecture": "resnet50", **changes}
+    about = read_json(folder / "config.json")
+    if "architecture" not in about:
+        raise ModelError(f"{folder}/config.json names no timm architecture", "give a timm folder")
+    return {"architecture": about["architecture"], **(about.get("model_args") or {}), **changes}
+
+
+def picture_encoder(config: dict[str, Any], width: int | None) -> nn.Module:
+    """An encoder of pictures, its values not yet meant.
+
+    Args:
+        config: `architecture` and other arguments of `timm.create_model`.
+        width: of one vector a picture; None: a grid of regions, as wide as the encoder is.
+
+    Raises:
+        SettingsError: an architecture timm does not know, or arguments it refuses.
+    """
+    load_torchvision()
+    import timm
+
+    arguments = {k: v for k, v in config.items() if k != "architecture"}
+    shape: dict[str, Any] = {"num_classes": 0, "global_pool": ""} if width is None else {"num_classes": width}
+    try:
+        net: nn.Module = timm.create_model(config["architecture"], pretrained=False, **shape, **arguments)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise SettingsError(
+            f"no picture encoder {config['architecture']!r}: {str(error).splitlines()[0]}",
+            "see the names of timm: python -c 'import timm; print(timm.list_models())'",
+        ) from None
+    return net
+
+
+def regions(features: Tensor, channels: int) -> Tensor:
+    """A grid of features as [B, N, C]: from a CNN's [B, C, h, w], or one with channels last."""
+    if features.ndim == 3:
+        return features
+    if features.shape[1] == channels:
+        return features.flatten(2).transpose(1, 2)
+    return features.flatten(1, 2)
+
+
+def load_published(net: nn.Module, folder: Path, prefix: str) -> list[str]:
+    """Copy published weights into an encoder; names of parameters that the file lacks.
+
+    Heads of pretraining, and a classifier of another width, stay away.
+
+    Args:
+        net: the encoder.
+        folder: with `model.safetensors` or `pytorch_model.bin`.
+        prefix: of the file's names, where it has one ("roberta.").
+
+    Raises:
+        ModelError: no weights, unreadable, or of other sizes.
+    """
+    found = _read(folder)
+    found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    own = net.state_dict()
+    head = _classifier(net)
+    wrong = [
+        f"{name} is {list(found[name].shape)}, wanted {list(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in found and found[name].shape != tensor.shape and not name.startswith(head)
+    ]
+    if wrong:
+        raise ModelError(f"{folder} does not fit: {'; '.join(wrong[:3])}", "change its *_config back")
+    fitting = {n: t for n, t in found.items() if n in own and own[n].shape == t.shape}
+    lacking = [n for n, _ in net.named_parameters() if n not in fitting]
+    strange = [n for n in lacking if not n.startswith((*head, "pooler."))]
+    if strange:
+        raise ModelError(f"{folder} lacks {', '.join(strange[:3])}", "is it the folder of another model?")
+    net.load_state_dict(fitting, strict=False)
+    return lacking
+
+
+def _classifier(net: nn.Module) -> tuple[str, ...]:
+    """First words of the names of a timm model's classifier."""
+    names = getattr(net, "default_cfg", {}).get("classifier", ())
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names or ()))
+
+
+def _read(folder: Path) -> dict[str, Tensor]:
+    safe, old = folder / "model.safetensors", folder / "pytorch_model.bin"
+    try:
+        if safe.is_file():
+            found = load_file(safe)
+        elif old.is_file():
+            found = torch.load(old, map_location="cpu", weights_only=True)
+        else:
+            raise ModelError(f"no model.safetensors in {folder}", "fetch the folder again")
+    except ModelError:
+        raise
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+        raise ModelError(
+            f"weights of {folder} cannot be read ({str(error).splitlines()[0]})", "fetch it again"
+        ) from None
+    return {n: t for n, t in found.items() if not n.startswith(_HEADS)}

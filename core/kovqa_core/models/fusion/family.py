@@ -1,0 +1,180 @@
+"""Two encoders fused into an answer classifier, behind the contract of `models/family.py`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kovqa_core.data.answers import read_answers, write_answers
+from kovqa_core.data.example import Answer
+from kovqa_core.data.index import of_kinds, open_index
+from kovqa_core.errors import ModelError, SettingsError
+from kovqa_core.files import read_text, write_text
+from kovqa_core.models.family import Batch
+from kovqa_core.models.fusion import vqa
+from kovqa_core.models.fusion.config import Config, find_encoder, find_tokenizer, tokenizer_in
+from kovqa_core.models.fusion.encoders import load_published, picture_config, question_config
+from kovqa_core.models.fusion.losses import class_weights
+from kovqa_core.models.fusion.net import FusionNet
+from kovqa_core.models.fusion.text import open_tokenizer, saved_name
+from kovqa_core.settings.reading import Document, build, parse
+from kovqa_core.settings.recipe import Data, Recipe
+
+_BARE = ("pos_embed", "cls_token", "reg_token", "kinds")  # tables and tokens that are not decayed
+
+
+class Model(nn.Module):
+    """A network with its answers."""
+
+    def __init__(self, net: FusionNet, answers: list[str]) -> None:
+        super().__init__()
+        self.net, self.answers = net, answers
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The loss of a batch."""
+        return {"loss": vqa.loss(self.net, batch)}
+
+    def answer(self, batch: Batch) -> list[Answer]:
+        """One answer an example."""
+        return vqa.answer(self.net, self.answers, batch)
+
+    def prepare(self, activation_checkpointing: bool, compile: bool) -> None:
+        """Memory for time in both encoders, and torch.compile of each."""
+        if activation_checkpointing:
+            self.net.question.gradient_checkpointing_enable()
+            self.net.picture.set_grad_checkpointing()
+        if compile:
+            self.net.question.compile()
+            self.net.picture.compile()
+
+    @property
+    def depth(self) -> int:
+        """One past the question encoder's last layer."""
+        return int(self.net.config.question_config["num_hidden_layers"]) + 1
+
+    def depth_of(self, name: str) -> int:
+        """Embeddings 0, the question's layer i at i + 1, the picture encoder below the head, the head last."""
+        name = name.removeprefix("net.")
+        if name.startswith("question.embeddings"):
+            return 0
+        _, found, rest = name.partition("question.encoder.layer.")
+        if found:
+            return int(rest.split(".")[0]) + 1
+        return self.depth - 1 if name.startswith("picture.") else self.depth
+
+    def is_head(self, name: str) -> bool:
+        """What both encoders' features go through."""
+        return not name.removeprefix("net.").startswith(("question.", "picture."))
+
+    def is_undecayed(self, name: str) -> bool:
+        """Position tables and tokens of a picture encoder."""
+        return name.endswith(_BARE)
+
+    def is_text(self, name: str) -> bool:
+        """The question encoder, and what reads it."""
+        return not name.removeprefix("net.").startswith("picture.")
+
+
+def read_config(recipe: Recipe) -> Config:
+    """The `model:` part of a recipe."""
+    return build(Config, Document({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",))
+
+
+def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor, str]:
+    """A model for a recipe and an answer list.
+
+    Raises:
+        SettingsError: another task, an encoder that does not exist, a tokenizer too large.
+        AssetError: an encoder or a tokenizer is not here; never a silent random start.
+        ModelError: weights that do not fit.
+    """
+    if recipe.task != "vqa":
+        raise SettingsError(f"the fusion family answers questions; it cannot {recipe.task}", "use task: vqa")
+    config = read_config(recipe)
+    question, picture = (
+        (None, None)
+        if config.random_init
+        else (
+            find_encoder(config.question, "question encoder"),
+            find_encoder(config.picture, "picture encoder"),
+        )
+    )
+    tokenizer = find_tokenizer(config)
+    text = open_tokenizer(tokenizer, config.tokenizer_sha256)
+    whole = {
+        "question_config": question_config(config.question_config, question, text.size),
+        "picture_config": picture_config(config.picture_config, picture),
+        "classes": len(answers),
+    }
+    config = config.model_copy(update=whole)
+    if text.size > config.question_config["vocab_size"]:
+        raise SettingsError(
+            f"tokenizer {tokenizer} has {text.size} ids, the question encoder only "
+            f"{config.question_config['vocab_size']} rows",
+            "use the encoder's own tokenizer: leave --tokenizer away",
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        net = FusionNet(config)
+    if config.class_weights != "none":
+        net.class_weight = class_weights(_counts(recipe, answers), config.class_weights)
+    note = "weights: newly initialised, both encoders too (random_init): they know no language and no picture"
+    if question and picture:
+        fresh = load_published(
+            net.question, question, f"{config.question_config['model_type'].replace('-', '_')}."
+        )
+        fresh += load_published(net.picture, picture, "")
+        shown = f", newly initialised: {', '.join(fresh)}" if fresh else ""
+        note = f"question encoder {question.name}, picture encoder {picture.name}{shown}, and the head"
+    return Model(net, answers), vqa.Processor(config, text, tokenizer, answers, recipe.data), note
+
+
+def _counts(recipe: Recipe, answers: list[str]) -> list[int]:
+    """Training rows of each class."""
+    images = Path(recipe.data.images) if recipe.data.images else None
+    split = open_index(Path(recipe.data.index or ""), images).split("train")
+    rows = of_kinds(split, recipe.data.kinds)
+    seen = Counter(answer for row in rows for answer in row.answers)
+    return [seen[answer] for answer in answers]
+
+
+def save(model: Model, processor: vqa.Processor, folder: Path) -> None:
+    """config.json, model.safetensors, answers.txt and the tokenizer."""
+    config = processor.config.model_copy(
+        update={"random_init": False, "tokenizer": None, "tokenizer_sha256": processor.text.sha256}
+    )
+    write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
+    save_file({n: t.contiguous() for n, t in model.net.state_dict().items()}, folder / "model.safetensors")
+    write_answers(folder / "answers.txt", processor.answers)
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / saved_name(processor.tokenizer)).write_bytes(processor.tokenizer.read_bytes())
+
+
+def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor]:
+    """Read what `save` wrote.
+
+    Raises:
+        ModelError: a file is missing, broken or swapped, or the answer list has another length.
+    """
+    config = build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
+    answers = read_answers(folder / "answers.txt")
+    if len(answers) != config.classes:
+        raise ModelError(
+            f"{folder}/answers.txt lists {len(answers)} answers, the model was trained on {config.classes}",
+            "put back the answers.txt that was saved with it",
+        )
+    tokenizer = tokenizer_in(folder / "tokenizer")
+    text = open_tokenizer(tokenizer, config.tokenizer_sha256)
+    model = Model(FusionNet(config), answers)
+    try:
+        model.net.load_state_dict(load_file(folder / "model.safetensors"))
+    except (RuntimeError, SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{folder}/model.safetensors cannot be loaded ({str(error).splitlines()[0]})"
+        ) from None
+    return model, vqa.Processor(config, text, tokenizer, answers, data)
