@@ -1,0 +1,36 @@
+"""Names of the original's parameters and ours. Source: spec vqa_nia, section 2.1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+_OURS = {
+    "bert": "question",
+    "i_model": "picture",
+    "encoder": "encoder",
+    "linear": "hidden",
+    "h_layer_norm": "norm",
+    "out_linear": "out",
+}
+# Stored and never used: a LayerNorm over the classes, and positions transformers counts itself.
+_DROPPED = ("layer_norm.weight", "layer_norm.bias", "bert.embeddings.position_ids")
+
+
+def our_name(original: str) -> str | None:
+    """Our name of one of the original's parameters or buffers; None: not used.
+
+    Raises:
+        KeyError: a name the original does not have.
+    """
+    if original in _DROPPED:
+        return None
+    first, _, rest = original.partition(".")
+    return f"{_OURS[first]}.{rest}"
+
+
+def ours(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of the original, without `module.`, under our names."""
+    named = ((our_name(name), tensor) for name, tensor in original.items())
+    return {name: tensor for name, tensor in named if name is not None}
