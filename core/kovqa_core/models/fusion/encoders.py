@@ -107,7 +107,7 @@ def regions(features: Tensor, channels: int) -> Tensor:
     return features.flatten(1, 2)
 
 
-def load_published(net: nn.Module, folder: Path, prefix: str) -> list[str]:
+def load_published(net: nn.Module, folder: Path) -> list[str]:
     """Copy published weights into an encoder; names of parameters that the file lacks.
 
     Heads of pretraining, and a classifier of another width, stay away.
@@ -115,12 +115,12 @@ def load_published(net: nn.Module, folder: Path, prefix: str) -> list[str]:
     Args:
         net: the encoder.
         folder: with `model.safetensors` or `pytorch_model.bin`.
-        prefix: of the file's names, where it has one ("roberta.").
 
     Raises:
         ModelError: no weights, unreadable, or of other sizes.
     """
     found = _read(folder)
+    prefix = f"{getattr(net, 'base_model_prefix', '')}."  # a file with heads has "roberta." before the encoder's names
     found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
     own = net.state_dict()
     head = _classifier(net)

@@ -125,10 +125,7 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor, str]:
         net.class_weight = class_weights(_counts(recipe, answers), config.class_weights)
     note = "weights: newly initialised, both encoders too (random_init): they know no language and no picture"
     if question and picture:
-        fresh = load_published(
-            net.question, question, f"{config.question_config['model_type'].replace('-', '_')}."
-        )
-        fresh += load_published(net.picture, picture, "")
+        fresh = [*load_published(net.question, question), *load_published(net.picture, picture)]
         shown = f", newly initialised: {', '.join(fresh)}" if fresh else ""
         note = f"question encoder {question.name}, picture encoder {picture.name}{shown}, and the head"
     return Model(net, answers), vqa.Processor(config, text, tokenizer, answers, recipe.data), note
