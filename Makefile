@@ -40,6 +40,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps torchscale==0.2.0
 	$(BIN)/python bench/beit3_speed.py
 	$(BIN)/python bench/caption_speed.py
+	$(BIN)/python bench/fusion_speed.py
 	$(BIN)/python bench/loader_speed.py
 	$(BIN)/python bench/index_scale.py
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet wikiextractor==3.1.0 mwparserfromhell==0.7.2
