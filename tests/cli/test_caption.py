@@ -96,6 +96,23 @@ def test_a_captioner_needs_its_tokenizer(kovqa: Kovqa, small: Small, talker: Pat
     assert "Traceback" not in done.stderr
 
 
+def test_a_caption_longer_than_the_table(kovqa: Kovqa, small: Small, tmp_path: Path) -> None:
+    """It is cut to `model.max_text` tokens, as in the original; no longer table than the model has is made."""
+    rows = open_index(small.captions).split("train")
+    table = tmp_path / "긴.jsonl"
+    long = {"captions": ["빨간 원 " * 2000]}
+    table.write_text("\n".join(json.dumps({"id": e.id, "image": e.image, **long}) for e in rows))
+    images = ["--images", small.root / "images"]
+    assert kovqa("index", "table", "--root", table, *images, "-o", tmp_path / "index").returncode == 0
+    files = ["--data", tmp_path / "index", "--tokenizer", small.tokenizer]
+    words = ["train", "-r", "tiny-caption", "-p", "cpu", *files, *sets(*SMALL, "optim.steps=1")]
+    assert kovqa(*words, "-o", tmp_path / "r").returncode == 0
+    done = kovqa(*words, "--set", "model.max_text=1023")
+    assert done.returncode == 2
+    assert "max_text" in done.stderr
+    assert "1022" in done.stderr
+
+
 def test_a_question_is_not_for_a_captioner(kovqa: Kovqa, small: Small, talker: Path) -> None:
     picture = next((small.root / "images").glob("*.png"))
     done = kovqa("predict", "--model", talker, "-i", picture, "--question", "무엇?")
