@@ -13,6 +13,7 @@ from kovqa_cli import options
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Predictions file (kovqa predict, kovqa caption).")],
     index: Annotated[Path, typer.Option("--index", help="The index's .jsonl that was answered.")],
+    kind: options.Kind = None,
     normalise: Annotated[
         str,
         typer.Option(
@@ -24,6 +25,10 @@ def evaluate(
     ] = "auto",
     report: Annotated[
         Path | None, typer.Option("--report", help="Write one HTML page with tables and examples.")
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option("--log", help="Write answers beside the true ones, a line each, with (O) or (X)."),
     ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="The pictures' folder. [default: as the index says]")
@@ -40,7 +45,7 @@ def evaluate(
     from kovqa_cli import progress, show
 
     with progress.bar("scoring", quiet) as told:
-        found = evaluate_file(predictions, index, normalise, tokens, told)
+        found = evaluate_file(predictions, index, normalise, tokens, told, kind or ())
     if report:
         from kovqa_core.results.report import write_report
 
@@ -48,4 +53,11 @@ def evaluate(
             write_report(found, report, images, examples, told)
         if not quiet:
             show.note(f"report: {show.short(report)}")
+    if log:
+        from kovqa_core.results.log import write_log
+
+        with progress.bar("log", quiet) as told:
+            write_log(found, log, told)
+        if not quiet:
+            show.note(f"log: {show.short(log)}")
     show.evaluation(found, json, quiet)

@@ -65,8 +65,8 @@ def options(
 def run() -> None:
     """Entry point: run the app; every user's mistake is one line and its exit code, never a traceback."""
     _identity()
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that cannot show Hangul must not stop anything
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that knows no Hangul must not stop anything
             stream.reconfigure(errors="replace")
     try:
         app()

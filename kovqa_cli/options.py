@@ -82,5 +82,11 @@ Model = Annotated[
         envvar="KOVQA_MODEL",
     ),
 ]
+Kind = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind", help="Only questions of this kind: the table's column kind. Repeatable; all: every one."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the essential value.")]

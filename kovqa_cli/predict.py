@@ -1,4 +1,4 @@
-"""kovqa predict: one question, or a whole table."""
+"""kovqa predict: one question, a whole table, or a conversation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Annotated
 import typer
 
 from kovqa_cli import options
+from kovqa_cli.chat import talk
 
 
 def predict(
     image: Annotated[Path | None, typer.Option("--image", "-i", help="Picture.")] = None,
     question: Annotated[str | None, typer.Option("--question", help="Question about the picture.")] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask for questions about a picture, one after the other.")
+    ] = False,
     input: Annotated[
         Path | None,
         typer.Option(
@@ -22,6 +26,7 @@ def predict(
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder the table's picture paths start from.")
     ] = None,
+    kind: options.Kind = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Predictions file (JSON lines), with --input.")
     ] = None,
@@ -30,17 +35,22 @@ def predict(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Answer one question about one picture, or every row of a table."""
+    """Answer one question about one picture, or every row of a table; or ask on: --chat."""
     from kovqa_core.errors import SettingsError
 
     from kovqa_cli import progress, show
 
     one, many = image is not None and question is not None, input is not None and output is not None
-    if one == many:
+    if [one, many, chat].count(True) != 1 or (chat and (question or input or output)):
         raise SettingsError(
-            "give --image and --question, or --input and --output",
+            "give --image and --question, or --input and --output, or --chat",
             "kovqa predict -i x.png --question '무엇인가요?'",
         )
+    if kind and not many:
+        raise SettingsError("--kind chooses rows of a table", "give --input and --output")
+    if chat:
+        talk(image, model, json, quiet)
+        return
     from kovqa_core import predict as work
 
     if one:
@@ -50,5 +60,5 @@ def predict(
         return
     assert input is not None and output is not None
     with progress.bar("answering", quiet or json) as told:
-        rows, used = work.answer_table(input, images, output, model, batch, told)
+        rows, used = work.answer_table(input, images, output, model, batch, told, kinds=kind or ())
     show.predictions(output, rows, used, json, quiet)

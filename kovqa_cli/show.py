@@ -233,6 +233,24 @@ def answer(found: Answer, model: Path, as_json: bool, quiet: bool, what: str = "
     out(found.text)
 
 
+def chat_answer(found: Answer, image: Path, question: str, model: Path, as_json: bool) -> None:
+    """One answer of a conversation: one line."""
+    from kovqa_core.results.log import one_line
+
+    if as_json:
+        document(
+            {
+                "answer": found.text,
+                "score": round(found.score, 6),
+                "image": str(image),
+                "question": question,
+                "model": str(model),
+            }
+        )
+    else:
+        out(one_line(found.text))
+
+
 def predictions(
     path: Path, rows: int, model: Path, as_json: bool, quiet: bool, what: str = "answers"
 ) -> None:
@@ -263,6 +281,7 @@ def _answer_scores(found: AnswerScores, as_json: bool, quiet: bool) -> None:
                 "score": found.total.score,
                 "normalise": found.rule,
                 "kinds": [asdict(score) for score in found.kinds],
+                "groups": [asdict(score) for score in found.groups],
                 "types": [asdict(score) for score in found.types],
                 "all": asdict(found.total),
                 "unanswered": found.unanswered,
@@ -274,6 +293,7 @@ def _answer_scores(found: AnswerScores, as_json: bool, quiet: bool) -> None:
         if found.unanswered:
             note(f"{found.unanswered:,} questions have no true answer in the index: they count as wrong")
         named = [(score.kind or "no kind", score) for score in found.kinds]
+        named += [(f"group {score.kind}", score) for score in found.groups]
         named += [(f"answer {score.kind}", score) for score in found.types]
         table(
             [("kind", "left"), ("questions", "right"), ("score", "right"), ("95 % interval", "right"),

@@ -4,43 +4,63 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from kovqa_core.data import tables
 from kovqa_core.data.example import Answer, Example, prediction_line
 from kovqa_core.data.index import default_images
+from kovqa_core.data.kinds import choose_kinds
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import disk_errors, nfc, read_json, write_json
 from kovqa_core.models import family
+from kovqa_core.models.images import open_image
 from kovqa_core.runs import find_model
 from kovqa_core.train.evaluate import answer_all
 from kovqa_core.train.ranks import Rank
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _ALONE = Rank(0, 0, 1)
+Ask = Callable[[Path, str], Answer]
 Progress = Callable[[int, int], None]
 
 
 def answer_one(image: Path, question: str, model: Path | None) -> tuple[Answer, Path]:
     """Answer one question; the answer, and the step folder that gave it."""
-    folder = find_model(model, "vqa")
     if not question.strip():
         raise SettingsError("the question is empty", "kovqa predict -i x.png --question '무엇인가요?'")
-    rows = [Example("1", str(image.resolve()), nfc(question))]
-    (_, answer), *_ = _answers(folder, rows, Path("/"), 1, None, "vqa")
-    return answer, folder
+    ask, folder = open_model(model)
+    return ask(image, question), folder
+
+
+def open_model(model: Path | None) -> tuple[Ask, Path]:
+    """A model, read once, that answers questions about pictures; and its step folder."""
+    folder = find_model(model, "vqa")
+    ready = _ready(folder, "vqa")
+
+    def ask(image: Path, question: str) -> Answer:
+        rows = [Example("1", str(image.resolve()), nfc(question))]
+        (_, answer), *_ = _answers(ready, rows, Path("/"), 1)
+        return answer
+
+    return ask, folder
+
+
+def checked(image: Path) -> Path:
+    """The picture, which can be opened; a `DataError` if not."""
+    open_image(image)
+    return image
 
 
 def caption_one(image: Path, model: Path | None, beams: int | None = None) -> tuple[Answer, Path]:
     """Caption one picture; the caption, and the step folder that gave it."""
     folder = find_model(model, "caption")
     rows = [Example("1", str(image.resolve()), "")]
-    (_, caption), *_ = _answers(folder, rows, Path("/"), 1, None, "caption", beams)
+    (_, caption), *_ = _answers(_ready(folder, "caption", beams), rows, Path("/"), 1)
     return caption, folder
 
 
@@ -53,6 +73,7 @@ def answer_table(
     progress: Progress | None,
     task: str = "vqa",
     beams: int | None = None,
+    kinds: Sequence[str] = (),
 ) -> tuple[int, Path]:
     """Answer or caption every row of a table; (number of rows, step folder that did).
 
@@ -68,23 +89,27 @@ def answer_table(
         progress: called with (rows done, rows in total).
         task: "vqa" or "caption".
         beams: captions followed at once; None: as the model was made.
+        kinds: only rows of these kinds; none or "all": every row.
 
     Raises:
         DataError: a row without id, picture or question, an id twice; a picture that cannot be read.
-        SettingsError: a part of another model's or table's answers lies there.
+        SettingsError: a part of other answers lies there; a kind the table does not have.
     """
     folder = find_model(model, task)
     rows = pictures_in(table) if table.is_dir() and task == "caption" else read_table(table, task)
+    chosen = choose_kinds(kinds, [row.kind for row in rows])
+    rows = [row for row in rows if row.kind in chosen]
     root = images or (table if table.is_dir() else default_images(table))
     part = output.with_name(output.name + ".part")
     with disk_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        done = _take_up(part, folder, table, rows, beams)
+        done = _take_up(part, folder, table, rows, beams, chosen)
         left = [row for row in rows if row.example.id not in done]
         examples = [row.example for row in left]
         told = (lambda n, _: progress(len(done) + n, len(rows))) if progress else None
+        answers = _answers(_ready(folder, task, beams), examples, root, batch, told) if left else ()
         with part.open("a", encoding="utf-8") as stream:
-            for number, answer in _answers(folder, examples, root, batch, told, task, beams):
+            for number, answer in answers:
                 row = left[number]
                 stream.write(prediction_line(row.example.id, answer, row.carried, task) + "\n")
                 stream.flush()
@@ -93,23 +118,28 @@ def answer_table(
     return len(rows), folder
 
 
-def _answers(
-    folder: Path,
-    rows: list[Example],
-    images: Path,
-    batch: int,
-    progress: Progress | None,
-    task: str,
-    beams: int | None = None,
-) -> Iterator[tuple[int, Answer]]:
-    if not rows:
-        return
+class _Ready(NamedTuple):
+    """A model in its place, and what feeds it."""
+
+    model: Any
+    processor: family.Processor
+    device: torch.device
+
+
+def _ready(folder: Path, task: str, beams: int | None = None) -> _Ready:
     model, processor = family.load(folder, task)
     if beams is not None:
         model.task.beams(beams)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    yield from answer_all(model, processor, rows, images, _ALONE, device, batch, progress=progress)
+    return _Ready(model, processor, device)
+
+
+def _answers(
+    ready: _Ready, rows: list[Example], images: Path, batch: int, progress: Progress | None = None
+) -> Iterator[tuple[int, Answer]]:
+    model, processor, device = ready
+    return answer_all(model, processor, rows, images, _ALONE, device, batch, progress=progress)
 
 
 # --------------------------------------------------------------------------- taking up work
@@ -119,8 +149,10 @@ def _stamp(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _take_up(part: Path, folder: Path, table: Path, rows: list[Row], beams: int | None) -> set[str]:
-    """Ids already answered by this model for this table; a torn last line is cut off."""
+def _take_up(
+    part: Path, folder: Path, table: Path, rows: list[Row], beams: int | None, kinds: Collection[str]
+) -> set[str]:
+    """Ids already answered by this model for these rows; a torn last line is cut off."""
     stamp = {
         "model": str(folder.resolve()),
         "kovqa.json": hashlib.sha256((folder / "kovqa.json").read_bytes()).hexdigest(),
@@ -128,11 +160,12 @@ def _take_up(part: Path, folder: Path, table: Path, rows: list[Row], beams: int 
             "\n".join(row.example.line() for row in rows).encode() if table.is_dir() else table.read_bytes()
         ).hexdigest(),
         "beams": beams,
+        "kinds": sorted(kinds),
     }
     if part.exists() and _stamp(part).exists():
         if read_json(_stamp(part)) != stamp:
             raise SettingsError(
-                f"{part} holds answers of another model or table",
+                f"{part} holds answers of another model or table, or for other kinds",
                 f"remove it, or choose another -o: rm '{part}'",
             )
         data = part.read_bytes()
@@ -150,9 +183,10 @@ def _take_up(part: Path, folder: Path, table: Path, rows: list[Row], beams: int 
 
 @dataclass(frozen=True)
 class Row:
-    """One row to answer, and its columns that are none of ours."""
+    """One row to answer, its kind of question, and its columns that are none of ours."""
 
     example: Example
+    kind: str
     carried: dict[str, Any]
 
 
@@ -187,7 +221,8 @@ def read_table(path: Path, task: str = "vqa") -> list[Row]:
         tables.once(found["id"], number, seen, path)
         carried = {k: v for k, v in record.items() if k not in (*names.values(), "answers", "captions")}
         question = nfc(found.get("question", ""))
-        rows.append(Row(Example(found["id"], found["image"], question), carried))
+        kind = next((str(record[name]) for name in tables.NAMES["kind"] if record.get(name)), "")
+        rows.append(Row(Example(found["id"], found["image"], question), nfc(kind), carried))
     if not rows:
         raise DataError(f"{path} has no rows", columns)
     return rows
@@ -203,4 +238,4 @@ def pictures_in(folder: Path) -> list[Row]:
     if not found:
         raise DataError(f"no picture in {folder}", f"pictures end in {', '.join(_PICTURES)}")
     names = [path.relative_to(folder).as_posix() for path in found]
-    return [Row(Example(nfc(name), name, ""), {}) for name in names]
+    return [Row(Example(nfc(name), name, ""), "", {}) for name in names]

@@ -18,10 +18,10 @@ FLAGS = {
     "train": (
         "--recipe -r --profile -p --data --tokenizer --output -o --resume --set --dry-run -n --json --quiet -q"
     ),
-    "predict": "--image -i --question --input --images --output -o --model --batch --json --quiet -q",
+    "predict": "--image -i --question --chat --input --images --kind --output -o --model --batch --json --quiet -q",
     "caption": "--image -i --input --images --output -o --model --beams --batch --json --quiet -q",
     "submit": "--predictions --sample --output -o --json --quiet -q",
-    "evaluate": "--index --normalise --tokens --report --images --examples --json --quiet -q",
+    "evaluate": "--index --kind --normalise --tokens --report --log --images --examples --json --quiet -q",
     "tokenizer train": "--output -o --vocab-size --coverage --sentences --json --quiet -q",
     "tokenizer encode": "--tokenizer --pieces --json",
     "tokenizer inspect": "--text --json --quiet -q",

@@ -44,6 +44,8 @@ def build_index(
     pictures = _pictures(module.pictures, root, images)
     options = options or Options()
     about = {**_heard(source, module, options), "divided": getattr(module, "DIVIDED", "as published")}
+    if hasattr(module, "GROUPS"):
+        about["groups"] = module.GROUPS
     pieces = module.pieces(root.resolve(), pictures, options)
     if min_count is None:
         min_count = getattr(module, "MIN_COUNT", None)

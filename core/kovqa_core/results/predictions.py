@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.data.index import Split
+from kovqa_core.data.example import Example
+from kovqa_core.data.index import Split, of_kinds
+from kovqa_core.data.kinds import choose_kinds
 from kovqa_core.data.tables import read_table
 from kovqa_core.errors import DataError
 
@@ -59,25 +62,43 @@ def read_predictions(path: Path) -> Predictions:
     return Predictions(task, texts, confidence)
 
 
-def match(given: Predictions, path: Path, index: Path) -> Split:
-    """The split that a predictions file answers; every id must be there once.
+def match(given: Predictions, path: Path, index: Path, kinds: Sequence[str] = ()) -> Sequence[Example]:
+    """The examples that a predictions file answers; every id of their kinds must be there once.
+
+    Args:
+        given: what was said; predictions for the split's other kinds do not count.
+        path: where it was said.
+        index: a split's `.jsonl`.
+        kinds: only questions of these kinds; none or "all": every one.
 
     Raises:
         DataError: ids missing or foreign (the first ten named); an index without what is to be compared.
+        SettingsError: a kind the split does not have.
     """
     split = Split(index)
-    wanted: dict[str, bool] = {}
-    for example in split:
-        wanted[example.id] = bool(example.captions if given.task == "caption" else example.answers)
-    missing = [id for id in wanted if id not in given.texts]
-    foreign = [id for id in given.texts if id not in wanted]
+    kind_of = {example.id: example.kind for example in split}
+    chosen = choose_kinds(kinds, kind_of.values())
+    missing = [id for id, kind in kind_of.items() if kind in chosen and id not in given.texts]
+    foreign = [id for id in given.texts if id not in kind_of]
     for what, ids in (("no prediction for", missing), ("not in the index:", foreign)):
         if ids:
-            raise DataError(f"{path}, {index}: {named(what, ids)}", "predict that split again")
-    if not any(wanted.values()):
+            alone = _whole_kinds(given, kind_of) if ids is missing else ""
+            hint = f"score alone what is there: {alone}" if alone else "predict that split again"
+            raise DataError(f"{path}, {index}: {named(what, ids)}", hint)
+    examples = of_kinds(split, () if chosen.issuperset(kind_of.values()) else chosen)
+    if not any(example.captions if given.task == "caption" else example.answers for example in examples):
         what = "captions" if given.task == "caption" else "answers"
         raise DataError(f"{index} has no {what} to compare with", "choose a split that has them: val.jsonl")
-    return split
+    return examples
+
+
+def _whole_kinds(given: Predictions, kind_of: Mapping[str, str]) -> str:
+    """The options that score what was said, if it is all questions of some kinds and no others; or ""."""
+    said = {kind for id, kind in kind_of.items() if id in given.texts}
+    whole = all(id in given.texts for id, kind in kind_of.items() if kind in said)
+    return (
+        " ".join(f"--kind {shlex.quote(kind)}" for kind in sorted(said)) if whole and "" not in said else ""
+    )
 
 
 def named(what: str, ids: Iterable[str]) -> str:

@@ -107,16 +107,15 @@ def _answers(scores: AnswerScores) -> dict[str, str]:
     ]
     most = sorted(scores.kinds, key=lambda score: -score.rows)[:KINDS]
     tables = [
-        _score_table(
-            both("질문 종류", "Kind of question"), sorted(most, key=lambda score: score.kind), total
-        ),
-        _score_table(both("답 종류", "Type of answer"), scores.types, total),
+        (both("질문 종류", "Kind of question"), sorted(most, key=lambda score: score.kind)),
+        (both("질문 묶음", "Group of kinds"), scores.groups),
+        (both("답 종류", "Type of answer"), scores.types),
     ]
     return {
         "heading": both("질문에 대한 답의 평가", "How good the answers are"),
         "tiles": "".join(tiles),
         "sections": f"<h2>{both('점수', 'Scores')}</h2>{_score_note(scores, len(scores.kinds) - len(most))}"
-        + "".join(tables[not most :])
+        + "".join(_score_table(name, part, total) for name, part in tables if part)
         + _confusion(scores.confusion),
     }
 

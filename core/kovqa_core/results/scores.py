@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 
@@ -59,6 +59,7 @@ class AnswerScores:
     Attributes:
         rule: the normal form answers were compared in.
         kinds: by kind of question, in code point order; empty for an index without kinds.
+        groups: by group of kinds, as the index defines them. Their majority baseline knows the kind.
         types: by type of answer: "number", "other", "yes/no".
         total: all together. Its majority baseline knows the kind.
         each: score of every row, in the order given.
@@ -68,6 +69,7 @@ class AnswerScores:
 
     rule: str
     kinds: list[Score]
+    groups: list[Score]
     types: list[Score]
     total: Score
     each: np.ndarray
@@ -87,12 +89,17 @@ def truth_under(answers: Mapping[str, float], form: Callable[[str], str]) -> dic
     return merged
 
 
-def score_answers(pairs: Iterable[tuple[Example, str]], rule: str = "plain") -> AnswerScores:
+def score_answers(
+    pairs: Iterable[tuple[Example, str]],
+    rule: str = "plain",
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> AnswerScores:
     """Scores of (example, answer given).
 
     Args:
         pairs: examples with the answer a model gave; at least one.
         rule: a name of `RULES`.
+        groups: group -> its kinds; a kind is in one group at most. A group without rows has no score.
 
     Raises:
         SettingsError: an unknown rule.
@@ -101,6 +108,8 @@ def score_answers(pairs: Iterable[tuple[Example, str]], rule: str = "plain") -> 
         raise unknown("normal form", rule, RULES)
     kinds: dict[str, _Tally] = defaultdict(_Tally)
     types: dict[str, _Tally] = defaultdict(_Tally)
+    grouped: dict[str, _Tally] = defaultdict(_Tally)
+    group_of = {kind: group for group, members in (groups or {}).items() for kind in members}
     total = _Tally()
     each: list[float] = []
     confusion: Counter[tuple[str, str]] = Counter()
@@ -113,16 +122,25 @@ def score_answers(pairs: Iterable[tuple[Example, str]], rule: str = "plain") -> 
         unanswered += not truth
         for tally in (kinds[example.kind], types[type_of(best)], total):
             tally.add(example.image, truth, score)
+        if example.kind in group_of:
+            grouped[group_of[example.kind]].add(example.image, truth, score)
         confusion[best, said] += 1
         each.append(score)
     by_kind = [kinds[kind].score(kind) for kind in sorted(kinds)]
-    # The majority of all kinds together knows the kind: it is the baseline to beat.
-    majority = sum(s.majority * s.rows for s in by_kind) / len(each)
+
+    def majority(of: Collection[Score]) -> float:
+        """Of several kinds together: it knows the kind, for that is the baseline to beat."""
+        return sum(s.majority * s.rows for s in of) / sum(s.rows for s in of)
+
     return AnswerScores(
         rule,
         by_kind if kinds.keys() != {""} else [],
+        [
+            tally.score(group, majority([s for s in by_kind if group_of.get(s.kind) == group]))
+            for group, tally in sorted(grouped.items())
+        ],
         [types[name].score(name) for name in sorted(types)],
-        total.score("", majority),
+        total.score("", majority(by_kind)),
         np.array(each),
         confusion,
         unanswered,

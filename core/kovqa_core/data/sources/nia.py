@@ -23,6 +23,7 @@ from kovqa_core.data.tables import text
 from kovqa_core.errors import DataError, unknown
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}  # the publisher's name -> ours
+GROUPS = {"A": ("triple", "abstract", "multiple"), "B": ("vqa",)}  # kinds scored together as well
 MIN_COUNT = 1  # every answer is a class, as in the original
 OPTIONS = ("language",)
 LANGUAGES = ("ko", "en")

@@ -1,0 +1,32 @@
+"""Kinds of questions: which of them are meant, and the groups a data set puts them into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kovqa_core.errors import unknown
+from kovqa_core.files import nfc, read_json
+
+ALL = "all"  # instead of a kind's name: every row
+
+
+def choose_kinds(asked: Sequence[str], there: Iterable[str]) -> frozenset[str]:
+    """The kinds asked for, of those that are there; every one if none or "all" was asked for.
+
+    Raises:
+        SettingsError: a kind that is not there; it names those that are.
+    """
+    known = frozenset(there)
+    if not asked or ALL in asked:
+        return known
+    for name in map(nfc, asked):
+        if not name or name not in known:
+            raise unknown("kind", name, known - {""}, f"or --kind {ALL}")
+    return frozenset(map(nfc, asked))
+
+
+def groups_beside(split: Path) -> dict[str, list[str]]:
+    """Group -> its kinds, as the `index.json` beside a split says; none for a table of one's own."""
+    about = split.parent / "index.json"
+    return read_json(about).get("groups", {}) if about.is_file() else {}

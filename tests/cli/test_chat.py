@@ -1,0 +1,155 @@
+"""kovqa predict --chat: from a pipe, at a terminal, with pictures that cannot be read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_bad_input import one_line
+from tests.conftest import Kovqa, Small, clean_env, command
+
+QUESTIONS = ("이것은 무엇인가요?", "빨간색 도형은 몇 개인가요?")
+
+
+def piped(text: bytes, *words: object) -> subprocess.CompletedProcess[str]:
+    """`kovqa predict --chat …` with these lines on stdin."""
+    done = subprocess.run(
+        command(["predict", "--chat", *words]), input=text, env=clean_env(), capture_output=True, timeout=300
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture(scope="module")
+def pictures(small: Small) -> list[Path]:
+    return sorted((small.root / "images").glob("*.png"))[:2]
+
+
+def test_lines_of_a_pipe_are_questions(kovqa: Kovqa, trained: Path, pictures: list[Path]) -> None:
+    """Each answer is the one the same question alone gets; a picture is changed on the way."""
+    first, second = pictures
+    lines = [QUESTIONS[0], "", f"-i {second}", QUESTIONS[0], QUESTIONS[1], "끝", "이것은 읽지 않는다"]
+    words = ["--model", trained, "-i", first]
+    done = piped("\n".join(lines).encode("cp949"), *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = [
+        json.loads(line) for line in piped("\n".join(lines).encode(), *words, "--json").stdout.splitlines()
+    ]
+    asked = [(first, QUESTIONS[0]), (second, QUESTIONS[0]), (second, QUESTIONS[1])]
+    assert [(row["image"], row["question"]) for row in told] == [(str(p), q) for p, q in asked]
+    assert [row["answer"] for row in told] == done.stdout.splitlines()
+    for row, (picture, question) in zip(told[:2], asked, strict=False):
+        alone = kovqa("predict", "--model", trained, "-i", picture, "--question", question, "--json")
+        assert {key: row[key] for key in ("schema", "answer", "score", "model")} == json.loads(alone.stdout)
+
+
+def test_pictures_that_cannot_be_read_do_not_end_it(
+    trained: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    """No question is answered about an earlier picture; in the end a pipe hears of the failures."""
+    broken = tmp_path / "깨진 그림.png"
+    broken.write_bytes(pictures[0].read_bytes()[:200])
+    lines = [
+        broken,
+        f"'{pictures[0]}'",
+        QUESTIONS[0],
+        "-i 없다.png",
+        QUESTIONS[0],
+        f"-i {pictures[1]}",
+        QUESTIONS[1],
+    ]
+    done = piped("\n".join(map(str, lines)).encode() + b"\n\xff\xff\n", "--model", trained)
+    assert done.returncode == 3, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    one, two, three, four, last = done.stderr.splitlines()
+    assert one.startswith(f"kovqa: picture {broken} cannot be read")
+    assert two == "kovqa: picture 없다.png is missing"
+    assert three == f"kovqa: picture {QUESTIONS[0]} is missing"
+    assert four.startswith("kovqa: stdin:8: neither UTF-8 nor CP949")
+    assert last.startswith("kovqa: 4 of the lines could not be used")
+
+
+def test_what_does_not_go_together(kovqa: Kovqa, trained: Path, tmp_path: Path) -> None:
+    one_line(
+        kovqa("predict", "--chat", "--model", trained, "-i", "없다.png"), 3, "picture 없다.png is missing"
+    )
+    one_line(kovqa("predict", "--chat", "--question", "무엇?"), 2, "or --chat")
+    one_line(kovqa("predict", "--chat", "--input", "a.jsonl", "-o", "b.jsonl"), 2, "or --chat")
+    one_line(kovqa("predict", "--chat", "--kind", "vqa"), 2, "--kind chooses rows of a table")
+
+
+class Terminal:
+    """A conversation at a terminal whose stdout goes into a file."""
+
+    def __init__(self, stdout: Path, *words: object) -> None:
+        self.screen, side = pty.openpty()
+        self.stdout, self.seen = stdout, ""
+        with stdout.open("wb") as stream:
+            self.process = subprocess.Popen(
+                command(["predict", "--chat", *words]), stdin=side, stdout=stream, stderr=side,
+                env=clean_env(CI="", TERM="xterm", LC_ALL="C.UTF-8"),
+            )  # fmt: skip
+        os.close(side)
+
+    def wait_for(self, text: str) -> None:
+        """Read the screen until this is there."""
+        deadline = time.monotonic() + 120
+        while text not in self.seen:
+            assert time.monotonic() < deadline, self.seen
+            if select.select([self.screen], [], [], 1)[0]:
+                try:
+                    self.seen += os.read(self.screen, 4096).decode(errors="replace")
+                except OSError:  # how Linux tells that the other side is closed
+                    break
+        before, found, self.seen = self.seen.partition(text)
+        assert found, before
+
+    def type(self, keys: str) -> None:
+        os.write(self.screen, keys.encode())
+
+
+@pytest.fixture
+def talk(trained: Path, tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path / "answers", "--model", trained, "--json")
+    yield terminal
+    terminal.process.kill()
+    terminal.process.wait()
+    os.close(terminal.screen)
+
+
+def test_a_terminal_is_prompted_and_edits_hangul(talk: Terminal, pictures: list[Path]) -> None:
+    """One backspace takes one syllable; stdout holds the answers and nothing else."""
+    talk.wait_for("Ctrl-D ends")
+    talk.wait_for("picture> ")
+    talk.type("없다.png\n")
+    talk.wait_for("picture 없다.png is missing")
+    talk.wait_for("picture> ")
+    talk.type(f"{pictures[0]}\n")
+    talk.wait_for("question> ")
+    talk.type("이것은 무엇인가요요\x7f?\n")
+    talk.wait_for("question> ")
+    talk.type("\x04")
+    assert talk.process.wait(60) == 0
+    (row,) = map(json.loads, talk.stdout.read_text("utf-8").splitlines())
+    assert (row["question"], row["image"]) == (QUESTIONS[0], str(pictures[0]))
+
+
+def test_ctrl_c_ends_with_130(talk: Terminal) -> None:
+    talk.wait_for("picture> ")
+    time.sleep(0.3)
+    for _ in range(6):  # Python overlooks one that comes right after the prompt, until the next key
+        talk.process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            talk.process.wait(10)
+            break
+    assert talk.process.wait(10) == 130
+    assert talk.stdout.read_bytes() == b""
