@@ -128,7 +128,7 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor, str]:
         fresh = [*load_published(net.question, question), *load_published(net.picture, picture)]
         shown = f", newly initialised: {', '.join(fresh)}" if fresh else ""
         note = f"question encoder {question.name}, picture encoder {picture.name}{shown}, and the head"
-    return Model(net, answers), vqa.Processor(config, text, tokenizer, answers, recipe.data), note
+    return Model(net, answers), vqa.Processor(config, text, answers, recipe.data), note
 
 
 def _counts(recipe: Recipe, answers: list[str]) -> list[int]:
@@ -149,7 +149,7 @@ def save(model: Model, processor: vqa.Processor, folder: Path) -> None:
     save_file({n: t.contiguous() for n, t in model.net.state_dict().items()}, folder / "model.safetensors")
     write_answers(folder / "answers.txt", processor.answers)
     (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / saved_name(processor.tokenizer)).write_bytes(processor.tokenizer.read_bytes())
+    (folder / "tokenizer" / saved_name(processor.text)).write_bytes(processor.text.model)
 
 
 def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor]:
@@ -165,8 +165,7 @@ def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor]:
             f"{folder}/answers.txt lists {len(answers)} answers, the model was trained on {config.classes}",
             "put back the answers.txt that was saved with it",
         )
-    tokenizer = tokenizer_in(folder / "tokenizer")
-    text = open_tokenizer(tokenizer, config.tokenizer_sha256)
+    text = open_tokenizer(tokenizer_in(folder / "tokenizer"), config.tokenizer_sha256)
     model = Model(FusionNet(config), answers)
     try:
         model.net.load_state_dict(load_file(folder / "model.safetensors"))
@@ -174,4 +173,4 @@ def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor]:
         raise ModelError(
             f"{folder}/model.safetensors cannot be loaded ({str(error).splitlines()[0]})"
         ) from None
-    return model, vqa.Processor(config, text, tokenizer, answers, data)
+    return model, vqa.Processor(config, text, answers, data)

@@ -16,8 +16,14 @@ from kovqa_core.models.text import load_tokenizer
 
 
 class Text(Protocol):
-    """What a question encoder needs of a tokenizer."""
+    """What a question encoder needs of a tokenizer.
 
+    Attributes:
+        model: its file's bytes; the file itself may be gone when they are saved.
+        sha256: of those.
+    """
+
+    model: bytes
     sha256: str
 
     @property
@@ -38,10 +44,10 @@ class Fast:
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer
 
-        data = read_bytes(path)
-        self.sha256 = hashlib.sha256(data).hexdigest()
+        self.model = read_bytes(path)
+        self.sha256 = hashlib.sha256(self.model).hexdigest()
         try:
-            self._tokenizer = Tokenizer.from_str(data.decode())
+            self._tokenizer = Tokenizer.from_str(self.model.decode())
         except Exception as error:  # the library raises nothing more special
             raise ModelError(f"{path} is no tokenizer.json ({error})", "fetch it again") from None
         self._tokenizer.encode_special_tokens = True
@@ -77,6 +83,6 @@ def open_tokenizer(path: Path, sha256: str | None) -> Text:
     return found
 
 
-def saved_name(path: Path) -> str:
+def saved_name(text: Text) -> str:
     """What a tokenizer's file is called in a checkpoint."""
-    return "tokenizer.json" if path.suffix == ".json" else SENTENCEPIECE[-1]
+    return "tokenizer.json" if isinstance(text, Fast) else SENTENCEPIECE[-1]

@@ -36,8 +36,8 @@ class Item:
 class Processor:
     """Pictures, questions and answers -> batches."""
 
-    def __init__(self, config: Config, text: Text, tokenizer: Path, answers: list[str], data: Data) -> None:
-        self.config, self.text, self.tokenizer, self.answers = config, text, tokenizer, answers
+    def __init__(self, config: Config, text: Text, answers: list[str], data: Data) -> None:
+        self.config, self.text, self.answers = config, text, answers
         self._label = {answer: i for i, answer in enumerate(answers)}
         self._pictures = Pictures(config.image, data, Resampling[config.resample.upper()])
 
