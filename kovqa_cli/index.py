@@ -56,7 +56,9 @@ def index(
     ] = None,
     as_upstream: Annotated[
         bool,
-        typer.Option("--as-upstream", help="Write the original project's files: aihub, nia, vqav2, coco."),
+        typer.Option(
+            "--as-upstream", help="Write the original project's files: aihub, nia, vqav2, coco, dacon."
+        ),
     ] = False,
     tokenizer: Annotated[
         Path | None, typer.Option("--tokenizer", help="SentencePiece model, for --as-upstream.")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kovqa_core.results.scores import AnswerScores
     from kovqa_core.results.submit import Submission
     from kovqa_core.settings.run import Run
+    from kovqa_core.upload import Attempt, Today
     from rich.console import Console
 
 SCHEMA = 1
@@ -327,9 +328,42 @@ def _caption_scores(found: CaptionScores, as_json: bool, quiet: bool) -> None:
 def submission(written: Submission, as_json: bool, quiet: bool) -> None:
     """A file for a challenge, and what it says most often."""
     if as_json:
-        document({"path": str(written.path), "rows": written.rows, "frequent": written.frequent})
+        document({**asdict(written), "path": str(written.path)})
         return
-    if not quiet:
-        said = ", ".join(f"{text} ({n:,})" for text, n in written.frequent)
-        note(f"{written.rows:,} rows, every id once; most frequent: {said}")
+    submission_said(written, quiet)
     out(str(written.path))
+
+
+def submission_said(written: Submission, quiet: bool) -> None:
+    """What a submission's texts are like."""
+    if quiet:
+        return
+    said = ", ".join(f"{text} ({n:,})" for text, n in written.frequent)
+    note(f"{written.rows:,} rows, every id once, none empty; {written.distinct:,} different texts")
+    note(f"most frequent: {said}; longest: {written.longest} ({len(written.longest):,} characters)")
+
+
+def quota(today: Today, quiet: bool) -> None:
+    """The day's quota, as far as it can be known."""
+    if quiet:
+        return
+    unknown = f", {today.unknown} unknown" if today.unknown else ""
+    resets = f"{today.resets:%Y-%m-%d %H:%M %Z}"
+    note(
+        f"sent from here since 00:00 KST: {today.accepted} accepted{unknown}; Dacon's daily quota resets at {resets}"
+    )
+
+
+def receipt(attempt: Attempt, today: Today, ledger: Path, as_json: bool, quiet: bool) -> None:
+    """A submission that Dacon has accepted."""
+    if as_json:
+        day = {**asdict(today), "resets": today.resets.isoformat()}
+        document({"path": attempt.file, "receipt": asdict(attempt), "today": day, "ledger": str(ledger)})
+        return
+    quota(today, quiet)
+    if quiet:
+        out(attempt.state)
+        return
+    note(f"written down in {short(ledger)}")
+    what = f"{attempt.file}, {attempt.size:,} bytes, SHA-256 {attempt.sha256}"
+    out(f"{attempt.state} {attempt.time} by Dacon {attempt.competition} for team {attempt.team}: {what}")

@@ -42,6 +42,14 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
     assert not loaded(*words) & (HEAVY - {"pydantic"})
 
 
+def test_a_submission_that_is_not_sent_loads_neither_torch_nor_httpx(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"id": "TEST_00000", "answer": "예"}\n', "utf-8")
+    (tmp_path / "s.csv").write_text("ID,answer\nTEST_00000,0\n")
+    words = ["--predictions", tmp_path / "p.jsonl", "--sample", tmp_path / "s.csv", "-o", tmp_path / "o.csv"]
+    assert not loaded("submit", "dacon", *map(str, words)) & {"torch", "httpx", "transformers", "PIL"}
+    assert (tmp_path / "o.csv").is_file()
+
+
 def test_completion_loads_nothing_heavy() -> None:
     env = {"_KOVQA_COMPLETE": "complete_bash", "COMP_WORDS": "kovqa train --profile a1", "COMP_CWORD": "3"}
     assert not loaded(**env) & (HEAVY - {"pydantic"})

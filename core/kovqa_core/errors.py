@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
+_NAMED = 10  # ids in a message
+
 
 class KovqaError(Exception):
     """A failure with one clear message.
@@ -86,3 +88,10 @@ def unknown(what: str, name: str, known: Iterable[str], hint: str = "") -> Setti
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     suggestion = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
     return SettingsError(f"unknown {what} '{name}'; {suggestion}", hint)
+
+
+def named(what: str, names: Iterable[str], kind: str = "id") -> str:
+    """ "no prediction for 12 ids: a, b, … (10 named)"."""
+    names = list(names)
+    shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+    return f"{what} {len(names)} {kind}{'s' if len(names) > 1 else ''}: {shown}"

@@ -70,8 +70,8 @@ def test_the_original_files(kovqa: Kovqa, tmp_path: Path) -> None:
     assert written == parity.path(f"coco_caption/expected/{name}").read_bytes()
     assert "not empty" in error(kovqa(*words, "--tokenizer", tokenizer), 2)
     shutil.rmtree(tmp_path / "data")
-    unknown = error(kovqa("index", "dacon", "--root", root, "--as-upstream"), 2)
-    assert "known: aihub, coco, nia, vqav2" in unknown
+    unknown = error(kovqa("index", "table", "--root", root, "--as-upstream"), 2)
+    assert "known: aihub, coco, dacon, nia, vqav2" in unknown
 
 
 def test_what_is_missing_is_asked_for(kovqa: Kovqa) -> None:

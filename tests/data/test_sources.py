@@ -16,6 +16,7 @@ from kovqa_core.data.pieces import Options
 from kovqa_core.data.sources import SOURCES
 from kovqa_core.errors import DataError, KovqaError, SettingsError
 
+from tests import parity
 from tests.data.layout import Row, write_labels
 
 
@@ -126,6 +127,55 @@ def test_dacon_ids_that_appear_twice(root: Path) -> None:
         stream.write("TRAIN_1,train_0,Who?,yes\n")
     with pytest.raises(DataError, match=r"train\.csv:6: id TRAIN_1 was already in line 3"):
         index(root, "dacon")
+
+
+def test_dacon_tests_keep_the_files_order(root: Path) -> None:
+    write_dacon(root, 4)
+    ids = [f"TEST_{n}" for n in (7, 3, 0, 12, 5)]
+    write(root / "test.csv", "\n".join(["ID,image_id,question", *(f"{id},test_0,Why?" for id in ids)]))
+    write(
+        root / "sample_submission.csv", "\ufeffID,answer\r\n" + "".join(f"{id},0\r\n" for id in sorted(ids))
+    )
+    found, _ = index(root, "dacon")
+    assert [example.id for example in found["test"]] == ids
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (["TEST_0"], "test.csv holds what sample_submission.csv does not ask for: 1 id: TEST_1"),
+        (["TEST_1", "TEST_0", "TEST_2"], "sample_submission.csv asks for what test.csv lacks: 1 id: TEST_2"),
+    ],
+)
+def test_dacon_sample_and_test_must_agree(root: Path, asked: list[str], says: str) -> None:
+    write_dacon(root, 4)
+    write(root / "sample_submission.csv", "\n".join(["ID,answer", *(f"{id},0" for id in asked)]))
+    with pytest.raises(DataError) as caught:
+        index(root, "dacon")
+    assert says in caught.value.message
+
+
+def test_dacon_pictures_may_lie_elsewhere(root: Path) -> None:
+    write_dacon(root, 4)
+    for name in ("images", "."):
+        for split in ("train", "test"):
+            place = next(folder for folder in (root / "image", root / "images") if folder.is_dir())
+            (root / name).mkdir(exist_ok=True)
+            (place / split).rename(root / name / split)
+        place.rmdir()
+        assert index(root, "dacon")[1]["rows"]["test"] == 1
+
+
+def test_dacon_files_as_the_scripts_write_them(tmp_path: Path) -> None:
+    root, images = parity.path("dacon", of="llava"), tmp_path / "그림"
+    images.mkdir()
+    build_upstream("dacon", root, images, tmp_path / "out")
+    for name in ("output.json", "test.jsonl"):
+        recorded = (root / "expected" / name).read_text()
+        here = json.dumps(str(images))[1:-1]
+        assert (tmp_path / "out" / name).read_text() == recorded.replace(
+            "/content/dacon-multimodal-vqa/image", here
+        )
 
 
 # ------------------------------------------------------------------------------------- vqav2

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,9 +23,9 @@ from kovqa_core.download.checks import HEAD, is_kind, is_page, page_text
 from kovqa_core.download.members import Names, check_space
 from kovqa_core.download.part import Told, locked
 from kovqa_core.download.request import Interrupted, Remote, opened, patiently
-from kovqa_core.errors import AssetError, SettingsError, unknown
-from kovqa_core.files import make_folder, nfc, read_json, read_text, write_json
-from kovqa_core.paths import home
+from kovqa_core.errors import AssetError, unknown
+from kovqa_core.files import make_folder, nfc, read_json, write_json
+from kovqa_core.keys import read_key
 
 _ANY_STATUS = range(100, 600)
 _LONGEST_TEXT = 16 << 20  # bytes of a file tree; the largest set has some thousand files
@@ -112,7 +111,7 @@ def fetch(key: int, folder: Path, files: Sequence[int] | None = None, told: Told
         AssetError: AI-Hub refuses (says why, and which page to visit), or the network fails.
         DataError: what came is not safe to write.
     """
-    secret = _api_key()
+    secret = read_key("AI-Hub", "AIHUB_APIKEY", "aihub.key", "https://aihub.or.kr")
     entries = patiently(lambda: _tree(key), told)
     wanted = _wanted(key, entries, files)
     record = _record(make_folder(folder), key)
@@ -307,25 +306,3 @@ def _version() -> str:
 
 def _page(key: int) -> str:
     return f"https://aihub.or.kr/aihubdata/data/dwld.do?dataSetSn={key}"
-
-
-def _api_key() -> str:
-    """The user's key: from AIHUB_APIKEY, or from a file that nobody else can read.
-
-    Raises:
-        SettingsError: there is none, others can read it, or it cannot be a key. Never shows it.
-    """
-    secret, place = os.environ.get("AIHUB_APIKEY", "").strip(), "AIHUB_APIKEY"
-    path = home() / "aihub.key"
-    if not secret and path.is_file():
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise SettingsError(f"others can read {path}, which holds your AI-Hub key", f"chmod 600 {path}")
-        secret, place = read_text(path).strip(), str(path)
-    if not secret:
-        raise SettingsError(
-            "AI-Hub needs your API key",
-            f"ask for one at https://aihub.or.kr, then export AIHUB_APIKEY=…, or write it to {path} (chmod 600)",
-        )
-    if not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise SettingsError(f"{place} holds no AI-Hub key", "copy the key alone: letters, digits and dashes")
-    return secret

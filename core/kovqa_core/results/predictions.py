@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kovqa_core.data.example import Example
 from kovqa_core.data.index import Split, of_kinds
 from kovqa_core.data.kinds import choose_kinds
 from kovqa_core.data.tables import read_table
-from kovqa_core.errors import DataError
+from kovqa_core.errors import DataError, named
 
-_NAMED = 10  # ids in a message
+_IDS = ("id", "question_id")  # ours, LLaVA's
+_TEXTS = {"caption": ("caption",), "vqa": ("answer", "text")}  # ours first
 
 
 @dataclass(frozen=True)
@@ -32,19 +34,20 @@ class Predictions:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read what `kovqa predict` or `kovqa caption` wrote.
+    """Read what `kovqa predict` or `kovqa caption` wrote, or the answers of LLaVA's own script.
 
     Raises:
-        DataError: no predictions, a line that is no prediction (named), an id twice.
+        DataError: no predictions, a line that is no prediction (named), an id that is empty or there twice.
     """
     texts: dict[str, str] = {}
     confidence: dict[str, float] = {}
     twice: list[str] = []
+    empty: list[str] = []
     task = ""
     for number, row in read_table(path, as_text=False):
         task = task or ("caption" if "caption" in row else "vqa")
         try:
-            id, said = str(row["id"]), str(row["caption" if task == "caption" else "answer"])
+            id, said = _first(row, _IDS), _first(row, _TEXTS[task])
             if row.get("score") is not None:
                 confidence[id] = float(row["score"])
         except (ValueError, KeyError, TypeError):
@@ -52,11 +55,15 @@ def read_predictions(path: Path) -> Predictions:
                 f"{path}:{number}: no prediction",
                 'a line is {"id": …, "answer": …} or {"id": …, "caption": …}, all of one kind',
             ) from None
+        if not id.strip():
+            empty.append(str(number))
         if id in texts:
             twice.append(id)
         texts[id] = said
     if not texts:
         raise DataError(f"{path} holds no predictions", "write it with kovqa predict or kovqa caption")
+    if empty:
+        raise DataError(f"{path}: {named('no id in', empty, 'line')}", "write it again with kovqa predict")
     if twice:
         raise DataError(f"{path}: {named('twice', twice)}", "write it again with kovqa predict")
     return Predictions(task, texts, confidence)
@@ -101,8 +108,7 @@ def _whole_kinds(given: Predictions, kind_of: Mapping[str, str]) -> str:
     )
 
 
-def named(what: str, ids: Iterable[str]) -> str:
-    """ "no prediction for 12 ids: a, b, … (10 named)"."""
-    ids = list(ids)
-    shown = ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
-    return f"{what} {len(ids)} id{'s' if len(ids) > 1 else ''}: {shown}"
+def _first(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The text under the first name a row has, null as none; a KeyError when it has no such name."""
+    found = row[next((name for name in names if name in row), names[0])]
+    return "" if found is None else str(found)

@@ -7,5 +7,5 @@ text, without `<s>` and `</s>`.
 
 from collections.abc import Callable
 
-UPSTREAM = {name: f"kovqa_core.data.upstream.{name}" for name in ("aihub", "vqav2", "coco", "nia")}
+UPSTREAM = {name: f"kovqa_core.data.upstream.{name}" for name in ("aihub", "vqav2", "coco", "nia", "dacon")}
 Encode = Callable[[str], list[int]]
