@@ -84,13 +84,15 @@ class FusionNet(nn.Module):
 
 
 def _transformer(config: Config, width: int) -> nn.TransformerEncoder:
-    """Post-norm layers as the original meant them."""
+    """Layers as the original meant them, post-norm; over the grid pre-norm, which learns from nothing too."""
+    pre = config.fusion == "grid"
 
     def layer() -> nn.TransformerEncoderLayer:
         heads, ffn, dropout = config.transformer_heads, config.transformer_ffn, config.transformer_dropout
-        return nn.TransformerEncoderLayer(width, heads, ffn, dropout, batch_first=True)
+        return nn.TransformerEncoderLayer(width, heads, ffn, dropout, batch_first=True, norm_first=pre)
 
-    encoder = nn.TransformerEncoder(layer(), 1, enable_nested_tensor=False)
+    norm = nn.LayerNorm(width) if pre else None
+    encoder = nn.TransformerEncoder(layer(), 1, norm, enable_nested_tensor=False)
     # Torch would copy one layer's values into all of them.
     encoder.layers = nn.ModuleList(layer() for _ in range(config.transformer))
     encoder.num_layers = config.transformer
