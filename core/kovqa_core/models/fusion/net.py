@@ -84,15 +84,13 @@ class FusionNet(nn.Module):
 
 
 def _transformer(config: Config, width: int) -> nn.TransformerEncoder:
-    """Layers as the original meant them, post-norm; over the grid pre-norm, which learns from nothing too."""
-    pre = config.fusion == "grid"
+    """Post-norm layers as the original meant them."""
 
     def layer() -> nn.TransformerEncoderLayer:
         heads, ffn, dropout = config.transformer_heads, config.transformer_ffn, config.transformer_dropout
-        return nn.TransformerEncoderLayer(width, heads, ffn, dropout, batch_first=True, norm_first=pre)
+        return nn.TransformerEncoderLayer(width, heads, ffn, dropout, batch_first=True)
 
-    norm = nn.LayerNorm(width) if pre else None
-    encoder = nn.TransformerEncoder(layer(), 1, norm, enable_nested_tensor=False)
+    encoder = nn.TransformerEncoder(layer(), 1, enable_nested_tensor=False)
     # Torch would copy one layer's values into all of them.
     encoder.layers = nn.ModuleList(layer() for _ in range(config.transformer))
     encoder.num_layers = config.transformer
