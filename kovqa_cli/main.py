@@ -16,6 +16,8 @@ from kovqa_cli import (
     demo,
     download,
     evaluate,
+    exporting,
+    importing,
     index,
     predict,
     profiles,
@@ -40,6 +42,8 @@ app.command("download")(download.download)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("caption")(caption.caption)
+app.command("import")(importing.import_)
+app.command("export")(exporting.export)
 app.command("submit")(submit.submit)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(profiles.app, name="profiles")

@@ -182,6 +182,16 @@ def write_folder(path: Path, fill: Callable[[Path], None], kept: str = "") -> No
         sync(path.parent)
 
 
+def require_empty(folder: Path) -> None:
+    """See that a folder about to be written holds nothing, or is not there yet.
+
+    Raises:
+        SettingsError: it does, or it is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{folder} is not empty", "choose another folder with -o")
+
+
 def make_folder(path: Path) -> Path:
     """Make a folder and see that something can be written into it."""
     with disk_errors(path):

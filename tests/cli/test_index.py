@@ -54,7 +54,7 @@ def test_columns_of_a_look_stand_below_each_other(kovqa: Kovqa, small: Small) ->
 
     lines = kovqa("index", "--show", "3", "-o", small.index, COLUMNS="300").stdout.splitlines()
     told = json.loads(kovqa("index", "--show", "3", "-o", small.index, "--json").stdout)["examples"]
-    places = [cell_len(x.split(row["question"])[0]) for row in told for x in lines if row["id"] in x]
+    places = [cell_len(x.split(row["question"])[0]) for row in told for x in lines if row["id"] in x.split()]
     assert len(places) == len(told)
     assert len(set(places)) == 1
 

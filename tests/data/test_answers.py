@@ -66,6 +66,14 @@ def test_a_list_of_classes_comes_back(tmp_path: Path) -> None:
     assert (tmp_path / "answers.txt").read_bytes() == "예\n아니요\n노란색, 검은색\n8\na b\n".encode()
 
 
+@pytest.mark.parametrize("odd", ["두\n줄", "두\r\n줄", "두\u2028줄", "\x85", "{", " 예", "\\n"])
+def test_a_list_of_classes_keeps_raw_answers(tmp_path: Path, odd: str) -> None:
+    """An imported list is in the original's own words, and some have line breaks."""
+    for answers in (["예", odd], [odd, "예"]):
+        write_answers(tmp_path / "answers.txt", answers)
+        assert read_answers(tmp_path / "answers.txt") == answers
+
+
 def test_a_list_of_classes_with_byte_order_mark_and_crlf(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + "예\r\n아니요\r\n".encode())
     assert read_answers(tmp_path / "a.txt") == ["예", "아니요"]

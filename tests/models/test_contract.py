@@ -12,6 +12,7 @@ from kovqa_core.errors import ModelError
 from kovqa_core.models import FAMILIES, family
 from kovqa_core.settings.find import resolve
 from kovqa_core.settings.recipe import Recipe
+from safetensors.torch import load_file
 
 from tests.conftest import FUSION, SMALL, Small
 
@@ -47,6 +48,13 @@ def opened(recipe: Recipe) -> tuple[Index, list[str]]:
     """The recipe's index, and its answers where there are any."""
     index = open_index(Path(str(recipe.data.index)))
     return index, index.answers() if recipe.task == "vqa" else []
+
+
+def numbers(folder: Path) -> int:
+    """How many numbers a folder's weights have."""
+    return sum(
+        tensor.numel() for file in folder.rglob("*.safetensors") for tensor in load_file(file).values()
+    )
 
 
 def test_contract(recipe: Recipe, tmp_path: Path) -> None:
@@ -86,6 +94,11 @@ def test_contract(recipe: Recipe, tmp_path: Path) -> None:
             its_processor.collate([its_processor.encode(e, index.images, False, rngs[0]) for e in examples])
         )
     assert repeated == answers
+
+    (tmp_path / "exported").mkdir()
+    assert "load_file(" in family.family(recipe.family).export(tmp_path / "saved", tmp_path / "exported")
+    kept, exported = (numbers(tmp_path / name) for name in ("saved", "exported"))
+    assert exported == kept  # nothing is lost on the way to other libraries
     with pytest.raises(ModelError, match="was trained for"):
         family.load(tmp_path / "saved", "caption" if recipe.task == "vqa" else "vqa")
 

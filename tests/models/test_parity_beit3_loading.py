@@ -8,7 +8,7 @@ import pytest
 import torch
 from kovqa_core.errors import ModelError
 from kovqa_core.models.beit3.net import VqaNet
-from kovqa_core.models.beit3.weights import LoadReport, load_original, read_weights
+from kovqa_core.models.beit3.weights import LoadReport, load_original, read_weights, to_original
 from torch import Tensor
 
 from tests import parity
@@ -68,6 +68,16 @@ def test_parity_beit3_loading_gives_fp32(file: str) -> None:
     state = parity.weights(file)
     assert "beit3.encoder.embed_positions.A.weight" in state
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+
+
+def test_parity_beit3_exporting_gives_the_original_file_back() -> None:
+    """Names, shapes and numbers are the original's."""
+    original = parity.weights("vqa.pth")
+    about = parity.config()
+    found = to_original(parity.vqa_model().net.state_dict(), about.patch)
+    assert found.keys() == original.keys()
+    for name, tensor in original.items():
+        assert torch.equal(found[name], tensor), name
 
 
 def test_parity_beit3_loading_takes_every_number() -> None:

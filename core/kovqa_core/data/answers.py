@@ -65,8 +65,19 @@ def default_min_count(rows: int) -> int:
 
 
 def write_answers(path: Path, answers: Sequence[str]) -> None:
-    """Write a list of classes, one a line: the line number (from 0) is the label."""
-    write_text(path, "".join(f"{answer}\n" for answer in answers))
+    """Write a list of classes, one a line: the line number (from 0) is the label.
+
+    Where a line could not hold one (raw answers of VQA_NIA have line breaks), as `answer2label.txt`.
+    """
+    plain = all(answer.splitlines() == [answer] and not answer.startswith("{") for answer in answers)
+    lines = answers if plain else [_labelled(answer, label) for label, answer in enumerate(answers)]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def _labelled(answer: str, label: int) -> str:
+    """A line of `answer2label.txt`; escaped where JSON alone would leave a line break in it."""
+    line = json.dumps({"answer": answer, "label": label}, ensure_ascii=False)
+    return line if line.splitlines() == [line] else json.dumps({"answer": answer, "label": label})
 
 
 def read_answers(path: Path) -> list[str]:

@@ -15,7 +15,7 @@ from kovqa_core.data.sources import SOURCES
 from kovqa_core.data.upstream import UPSTREAM, Encode
 from kovqa_core.data.writing import Progress, write_index
 from kovqa_core.errors import DataError, SettingsError, unknown
-from kovqa_core.files import write_folder
+from kovqa_core.files import require_empty, write_folder
 
 
 def build_index(
@@ -85,8 +85,7 @@ def build_upstream(
         raise SettingsError(
             f"the original files of {source} hold token ids", "name it: --tokenizer FILE.model"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingsError(f"{folder} is not empty", "choose another folder with -o")
+    require_empty(folder)
     pictures = _pictures(importlib.import_module(SOURCES[source]).pictures, root, images)
     told = _telling(encode, progress) if encode and progress else encode
     write_folder(folder, lambda part: module.write(root.resolve(), pictures, part, told))

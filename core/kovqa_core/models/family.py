@@ -1,10 +1,11 @@
-"""What every model family offers: two objects and three functions. Nothing else of it is known.
+"""What every model family offers: two objects and four functions. Nothing else of it is known.
 
 A family is a package with `family.py`, which has
 
 * `new(recipe, answers)              -> (model, processor, note)`: from nothing or from published weights,
 * `load(folder, data)                -> (model, processor)`: from a checkpoint,
-* `save(model, processor, folder)    -> None`: what `load` reads, nothing for resuming.
+* `save(model, processor, folder)    -> None`: what `load` reads, nothing for resuming,
+* `export(folder, output)            -> text`: a checkpoint as other libraries read it; Python that does.
 """
 
 from __future__ import annotations

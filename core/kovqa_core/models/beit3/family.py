@@ -21,7 +21,7 @@ from kovqa_core.models.beit3.caption_net import CaptionNet
 from kovqa_core.models.beit3.config import Config, find_weights, find_weights_tokenizer
 from kovqa_core.models.beit3.net import VqaNet, initialise
 from kovqa_core.models.beit3.vqa import Vqa
-from kovqa_core.models.beit3.weights import TEXT_TABLE, load_original, load_step, read_weights
+from kovqa_core.models.beit3.weights import TEXT_TABLE, load_original, load_step, read_weights, to_original
 from kovqa_core.models.family import Batch
 from kovqa_core.models.text import Tokenizer, load_tokenizer
 from kovqa_core.settings.reading import Document, build, parse
@@ -252,6 +252,29 @@ def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor | caption.Proce
             f"{folder}/model.safetensors cannot be loaded ({str(error).splitlines()[0]})"
         ) from None
     return model, processor
+
+
+_LOADING = """\
+import torch
+from safetensors.torch import load_file
+
+# What the original's --finetune reads (and `kovqa train --set model.weights={file}`).
+torch.save({{"model": load_file("model.safetensors")}}, "{file}")
+"""
+
+
+def export(folder: Path, output: Path) -> str:
+    """Write what `save` wrote under the original's names and shapes; Python that makes the original's file.
+
+    `model.safetensors`, `config.json`, `tokenizer.model` and, for questions, `answers.txt`.
+    """
+    model, processor = load(folder, Data())
+    save_file(to_original(model.net.state_dict(), processor.config.patch), output / "model.safetensors")
+    (output / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (output / "tokenizer.model").write_bytes(processor.tokenizer.model)
+    if isinstance(processor, vqa.Processor):
+        write_answers(output / "answers.txt", processor.answers)
+    return _LOADING.format(file="beit3.pth")
 
 
 def _read_step(folder: Path) -> Config:

@@ -152,6 +152,18 @@ def load_step(folder: Path) -> dict[str, Tensor]:
         ) from None
 
 
+def to_original(state: Mapping[str, Tensor], patch: int) -> dict[str, Tensor]:
+    """A state dict of ours under the original's names, in its shapes.
+
+    Args:
+        patch: side of a patch, pixels: the original keeps their projection as a convolution.
+    """
+    named = {name: part.contiguous() for own, tensor in state.items() for name, part in _parted(own, tensor)}
+    projection = named[_WHOLE["patch_embed.weight"]]
+    named[_WHOLE["patch_embed.weight"]] = projection.reshape(len(projection), 3, patch, patch)
+    return named
+
+
 def _parted(own: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
     names = original_names(own)
     return zip(names, tensor.float().chunk(len(names)), strict=True)

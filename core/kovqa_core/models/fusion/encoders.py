@@ -89,7 +89,7 @@ def picture_encoder(config: dict[str, Any], width: int | None) -> nn.Module:
     arguments = {k: v for k, v in config.items() if k != "architecture"}
     shape: dict[str, Any] = {"num_classes": 0, "global_pool": ""} if width is None else {"num_classes": width}
     try:
-        net: nn.Module = timm.create_model(config["architecture"], pretrained=False, **shape, **arguments)
+        net: nn.Module = timm.create_model(config["architecture"], pretrained=False, **{**arguments, **shape})
     except (RuntimeError, TypeError, AssertionError) as error:
         raise SettingsError(
             f"no picture encoder {config['architecture']!r}: {str(error).splitlines()[0]}",

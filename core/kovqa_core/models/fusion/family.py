@@ -16,7 +16,7 @@ from kovqa_core.data.index import of_kinds, open_index
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_text
 from kovqa_core.models.family import Batch
-from kovqa_core.models.fusion import vqa
+from kovqa_core.models.fusion import exporting, vqa
 from kovqa_core.models.fusion.config import Config, find_encoder, find_tokenizer, tokenizer_in
 from kovqa_core.models.fusion.encoders import load_published, picture_config, question_config
 from kovqa_core.models.fusion.losses import class_weights
@@ -150,6 +150,12 @@ def save(model: Model, processor: vqa.Processor, folder: Path) -> None:
     write_answers(folder / "answers.txt", processor.answers)
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer" / saved_name(processor.text)).write_bytes(processor.text.model)
+
+
+def export(folder: Path, output: Path) -> str:
+    """Write what `save` wrote for transformers and timm; Python that loads it."""
+    model, processor = load(folder, Data())
+    return exporting.write(model.net, processor, output)
 
 
 def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor]:

@@ -1,0 +1,30 @@
+"""kovqa export: a model -> a folder that other libraries read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kovqa_cli import options
+
+
+def export(
+    model: Annotated[
+        Path, typer.Argument(help="Run folder or step folder.", autocompletion=options.complete_run)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a model for other libraries: transformers and timm, or the original's names; with a card."""
+    from kovqa_core.models import exporting
+
+    from kovqa_cli import progress, show_models
+
+    with progress.stages(quiet or json) as told:
+        if told:
+            told("exporting", 0, 0.0)
+        step = exporting.export(model, output)
+    show_models.exported(output, step, json, quiet)

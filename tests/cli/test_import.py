@@ -1,0 +1,186 @@
+"""kovqa import: a checkpoint of VQA_NIA becomes a model that answers as it did."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+from kovqa_core.data.upstream.nia import COLUMNS
+from kovqa_core.models import family
+from kovqa_core.models.family import Batch
+from kovqa_core.models.fusion import vqa
+from kovqa_core.models.fusion.config import Config
+from kovqa_core.models.fusion.importing import answers_of, check, config_of
+from kovqa_core.models.fusion.net import FusionNet
+
+from tests import parity
+from tests.conftest import Kovqa, Small
+
+NIA = "vqa_nia"
+# What becomes 13 classes: by count, as few as these in the order seen; pandas takes NA for nothing.
+COUNTS = {"예": 1, "두\n줄": 1, " 사과": 5, "사과": 3, "NA": 9, **{f"답 {i}": 1 for i in range(9)}}
+CLASSES = [" 사과", "사과", "예", "두\n줄", *[f"답 {i}" for i in range(9)]]
+XLMR = {
+    "model_type": "xlm-roberta", "vocab_size": 250_002, "hidden_size": 768, "num_hidden_layers": 12,
+    "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 514, "type_vocab_size": 1,
+    "pad_token_id": 1,
+}  # fmt: skip
+SETS = ("--set", "model.question_config.num_attention_heads=4", "--set", "model.image=64")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with as many ids as the recorded question encoder has rows."""
+    folder = tmp_path_factory.mktemp("토크나이저")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["무엇이 보이나요?", "이것은 무슨 색인가요?", "사진에 몇 개 있나요?"]),
+        model_prefix=str(folder / "spm"), vocab_size=118, minloglevel=2,
+        user_defined_symbols=[f"[{i}]" for i in range(95)],
+    )  # fmt: skip
+    return folder / "spm.model"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The original's table of a data set with these answers; test rows count for nothing."""
+    path = tmp_path_factory.mktemp("자료") / "data_ko.csv"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(COLUMNS)
+        for number in range(max(COUNTS.values())):
+            for answer, count in COUNTS.items():
+                if number < count:
+                    split = "train" if number % 2 == 0 else "valid"
+                    rows.writerow(["./data/image/1.jpg", "무엇?", answer, "vqa", "", "", split])
+        rows.writerow(["./data/image/1.jpg", "무엇?", "시험에만", "vqa", "", "", "test"])
+    return path
+
+
+def words(table: Path, tokenizer: Path, file: str = "infer_model_57.15.pt") -> list[object]:
+    return ["import", parity.path(file, NIA), "--labels", table, "--tokenizer", tokenizer, *SETS]
+
+
+def test_an_imported_model_answers(kovqa: Kovqa, table: Path, tokenizer: Path, tmp_path: Path) -> None:
+    done = kovqa(*words(table, tokenizer), "-o", "모델")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "모델\n"
+    dropped = "bert.embeddings.position_ids, layer_norm.weight, layer_norm.bias"
+    assert all(name in done.stderr for name in ("149 tensors taken", *dropped.split(", "), "13 answers"))
+    assert "warning" not in done.stderr
+
+    model, processor = family.load(tmp_path / "모델", "vqa")
+    assert processor.answers == CLASSES
+    inputs = np.load(parity.path("inputs.npz", NIA))
+    tensors = {
+        "image": torch.from_numpy(inputs["image"]),
+        "tokens": torch.from_numpy(inputs["input_ids"]),
+        "padding": torch.from_numpy(inputs["attention_mask"] == 0),
+    }
+    with torch.inference_mode():
+        logits = vqa.logits(model.eval().net, Batch(tensors, []))
+    wanted = torch.from_numpy(np.load(parity.path("expected.npz", NIA))["logits_base"])
+    parity.close(logits, wanted, 1e-4, "logits")
+
+    picture = parity.path("transform/rgb.png", NIA)
+    said = kovqa("predict", "--model", "모델", "-i", picture, "--question", "무엇이 보이나요?", "--json")
+    assert said.returncode == 0, said.stderr
+    assert json.loads(said.stdout)["answer"] in CLASSES
+    again = kovqa(*words(table, tokenizer), "-o", "모델")
+    assert again.returncode == 2
+    assert "모델 is not empty" in again.stderr
+
+
+def test_a_state_dict_and_a_list_of_answers(
+    kovqa: Kovqa, tokenizer: Path, table: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "answers.txt").write_text("".join(f"{i}\n" for i in range(13)), encoding="utf-8")
+    done = kovqa(*words(tmp_path / "answers.txt", tokenizer, "state_dict.pt"), "-o", "m", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["classes"], told["taken"], told["arguments"]) == (13, 149, {})
+    about = json.loads((tmp_path / "m" / "kovqa.json").read_text(encoding="utf-8"))
+    assert (about["family"], about["task"]) == ("fusion", "vqa")
+    assert about["imported"]["checkpoint"] == "state_dict.pt"
+
+
+def test_layers_that_were_never_saved_are_spoken_of(
+    kovqa: Kovqa, table: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    """A model trained with --use_transformer_layer has the same tensors as any other."""
+    key = b"use_transformer_layer"
+    with (
+        zipfile.ZipFile(parity.path("infer_model_57.15.pt", NIA)) as old,
+        zipfile.ZipFile(tmp_path / "tf.pt", "w") as new,
+    ):
+        for info in old.infolist():
+            before, found, after = old.read(info).partition(key)
+            new.writestr(info.filename, before + found + after.replace(b"\x89", b"\x88", len(found) and 1))
+    given = words(table, tokenizer)
+    done = kovqa(given[0], tmp_path / "tf.pt", *given[2:], "-o", "m")
+    assert done.returncode == 0, done.stderr
+    assert "warning: trained with --use_transformer_layer" in done.stderr
+
+
+def test_classes_have_the_order_of_the_original() -> None:
+    """Where that is not the order by count and first appearance."""
+    recorded = parity.json_of("answers/answers.json", NIA)
+    wanted = [answer for answer, *_ in recorded["pinned_order"]]
+    assert wanted != [answer for answer, *_ in recorded["stable_order"]]
+    assert answers_of(parity.path("answers/data_ko.csv", NIA), len(wanted)) == wanted
+
+
+def test_what_does_not_fit_is_one_error(
+    kovqa: Kovqa, small: Small, table: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "answers.txt").write_text("예\n아니요\n", encoding="utf-8")
+    state = torch.load(parity.path("state_dict.pt", NIA), weights_only=True)
+    torch.save({n: t for n, t in state.items() if "i_model.bn1.bias" not in n}, tmp_path / "lacking.pt")
+    torch.save({**state, "extra.weight": torch.ones(2)}, tmp_path / "strange.pt")
+    torch.save({"head.weight": torch.ones(2)}, tmp_path / "foreign.pt")
+    good = words(table, tokenizer)
+
+    def changed(at: int, value: object) -> list[object]:
+        return [*good[:at], value, *good[at + 1 :]]
+
+    for case, code, said in (
+        (changed(3, tmp_path / "answers.txt"), 3, "gives 2 answers, the checkpoint has 13"),
+        (changed(5, small.tokenizer), 3, "502 ids, the checkpoint 120"),
+        (changed(1, tmp_path / "lacking.pt"), 3, "picture.bn1.bias is absent, wanted [64]"),
+        (changed(1, tmp_path / "strange.pt"), 3, "nobody knows its 'extra'"),
+        (changed(1, tmp_path / "foreign.pt"), 3, "is no model of VQA_NIA"),
+        (good[:6], 2, "--set model.question_config.num_attention_heads=N"),
+        ([*good, "--set", "optim.lr=1"], 2, "unknown setting 'optim'"),
+        ([*good, "--set", "model.transformer=3"], 3, "encoder.layers.0.linear1.bias is absent"),
+    ):
+        done = kovqa(*case, "-o", "m")
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "m").exists()
+
+
+def test_the_published_sizes_are_known_from_the_tensors() -> None:
+    """XLM-RoBERTa base and ResNet-50, without memory for them: 528 tensors with three never used."""
+    with torch.device("meta"):
+        net = FusionNet(Config(question_config=XLMR, picture_config={"architecture": "resnet50"}, classes=7))
+    first = {
+        "question": "bert",
+        "picture": "i_model",
+        "hidden": "linear",
+        "norm": "h_layer_norm",
+        "out": "out_linear",
+    }
+    parts = [(name.partition("."), tensor) for name, tensor in net.state_dict().items()]
+    tensors = {f"{first[one]}.{rest}": tensor for (one, _, rest), tensor in parts}
+    assert len(tensors) == 528 - 3
+    found = config_of(tensors, Path("x.pt"))
+    check(tensors, found, Path("x.pt"))
+    assert found.question_config.items() >= XLMR.items()
+    assert found.picture_config == {"architecture": "resnet50"}
+    assert (found.hidden, found.classes, found.image, found.max_text) == (1024, 7, 224, 50)
