@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# A shell's background job ignores Ctrl-C, and so would every process a test starts and then interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A model that learns nothing much, fast: 2 layers of width 32 on pictures of 32 pixels.
 SMALL = (
@@ -23,6 +27,12 @@ FUSION = (
     "model.question_config={hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64}",
     "model.picture_config={architecture: resnet50, layers: [1, 1, 1, 1], channels: [8, 12, 16, 24]}",
     "optim.global_batch=8", "optim.warmup_epochs=0", "log_every=1", "profile.threads=1",
+)  # fmt: skip
+
+# A few steps of a tiny vision language model.
+VLM = (
+    "optim.global_batch=4", "optim.steps=4", "optim.warmup_steps=1", "eval.every_steps=99", "log_every=1",
+    "model.max_pixels=1600", "model.max_new_tokens=4", "profile.threads=1", "profile.micro_batch={default: 2}",
 )  # fmt: skip
 
 
@@ -50,6 +60,23 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     captions = folder / "captions"
     build_index("table", folder / "raw" / "captions.jsonl", folder / "raw" / "images", captions)
     return Small(folder / "raw", folder / "index", folder / "tokenizer.model", captions)
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny vision language model of a kind, made once."""
+    from kovqa_core.data.index import open_index
+
+    from tests.models.tiny_vlm import write_tiny
+
+    folder = tmp_path_factory.mktemp("작은 모델")
+    texts = tuple(f"{e.question} {' '.join(e.answers)}" for e in open_index(small.index).split("train"))
+
+    def make(kind: str) -> Path:
+        path = folder / kind
+        return path if path.is_dir() else write_tiny(kind, path, texts)
+
+    return make
 
 
 Kovqa = Callable[..., subprocess.CompletedProcess[str]]

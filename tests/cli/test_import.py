@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import sentencepiece
 import torch
 from kovqa_core.data.upstream.nia import COLUMNS
+from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.models import family
 from kovqa_core.models.family import Batch
 from kovqa_core.models.fusion import vqa
 from kovqa_core.models.fusion.config import Config
-from kovqa_core.models.fusion.importing import answers_of, check, config_of
+from kovqa_core.models.fusion.importing import answers_of, check, config_of, import_original
 from kovqa_core.models.fusion.net import FusionNet
 
 from tests import parity
@@ -135,33 +138,34 @@ def test_classes_have_the_order_of_the_original() -> None:
     assert answers_of(parity.path("answers/data_ko.csv", NIA), len(wanted)) == wanted
 
 
-def test_what_does_not_fit_is_one_error(
-    kovqa: Kovqa, small: Small, table: Path, tokenizer: Path, tmp_path: Path
-) -> None:
+def test_what_does_not_fit_is_one_error(small: Small, table: Path, tokenizer: Path, tmp_path: Path) -> None:
     (tmp_path / "answers.txt").write_text("예\n아니요\n", encoding="utf-8")
     state = torch.load(parity.path("state_dict.pt", NIA), weights_only=True)
     torch.save({n: t for n, t in state.items() if "i_model.bn1.bias" not in n}, tmp_path / "lacking.pt")
     torch.save({**state, "extra.weight": torch.ones(2)}, tmp_path / "strange.pt")
     torch.save({"head.weight": torch.ones(2)}, tmp_path / "foreign.pt")
-    good = words(table, tokenizer)
-
-    def changed(at: int, value: object) -> list[object]:
-        return [*good[:at], value, *good[at + 1 :]]
-
-    for case, code, said in (
-        (changed(3, tmp_path / "answers.txt"), 3, "gives 2 answers, the checkpoint has 13"),
-        (changed(5, small.tokenizer), 3, "502 ids, the checkpoint 120"),
-        (changed(1, tmp_path / "lacking.pt"), 3, "picture.bn1.bias is absent, wanted [64]"),
-        (changed(1, tmp_path / "strange.pt"), 3, "nobody knows its 'extra'"),
-        (changed(1, tmp_path / "foreign.pt"), 3, "is no model of VQA_NIA"),
-        (good[:6], 2, "--set model.question_config.num_attention_heads=N"),
-        ([*good, "--set", "optim.lr=1"], 2, "unknown setting 'optim'"),
-        ([*good, "--set", "model.transformer=3"], 3, "encoder.layers.0.linear1.bias is absent"),
+    good: dict[str, Any] = {
+        "checkpoint": parity.path("infer_model_57.15.pt", NIA),
+        "labels": table,
+        "tokenizer": str(tokenizer),
+        "sets": SETS[1::2],
+    }
+    for changed, error, said in (
+        ({"labels": tmp_path / "answers.txt"}, ModelError, "gives 2 answers, the checkpoint has 13"),
+        ({"tokenizer": str(small.tokenizer)}, ModelError, "502 ids, the checkpoint 120"),
+        ({"checkpoint": tmp_path / "lacking.pt"}, ModelError, "picture.bn1.bias is absent, wanted [64]"),
+        ({"checkpoint": tmp_path / "strange.pt"}, ModelError, "nobody knows its 'extra'"),
+        ({"checkpoint": tmp_path / "foreign.pt"}, ModelError, "is no model of VQA_NIA"),
+        ({"sets": []}, SettingsError, "--set model.question_config.num_attention_heads=N"),
+        ({"sets": [*good["sets"], "optim.lr=1"]}, SettingsError, "unknown setting 'optim'"),
+        (
+            {"sets": [*good["sets"], "model.transformer=3"]},
+            ModelError,
+            "encoder.layers.0.linear1.bias is absent",
+        ),
     ):
-        done = kovqa(*case, "-o", "m")
-        assert done.returncode == code, done.stderr
-        assert said in done.stderr
-        assert "Traceback" not in done.stderr
+        with pytest.raises(error, match=re.escape(said)):
+            import_original(folder=tmp_path / "m", **{**good, **changed})  # type: ignore[arg-type]
         assert not (tmp_path / "m").exists()
 
 

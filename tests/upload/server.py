@@ -132,7 +132,8 @@ def _handler(service: Dacon) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Location", f"{service.url}/submission")
             self.send_header("Content-Length", str(len(said)))
             self.end_headers()
-            self.wfile.write(said)
+            with contextlib.suppress(ConnectionError):  # the client may be gone: it was killed
+                self.wfile.write(said)
 
         def log_message(self, *_: object) -> None:
             """Says nothing."""
