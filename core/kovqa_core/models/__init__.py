@@ -1,3 +1,7 @@
 """The table of model families: name -> package. Imported only when one is chosen."""
 
-FAMILIES = {"beit3": "kovqa_core.models.beit3", "fusion": "kovqa_core.models.fusion"}
+FAMILIES = {
+    "beit3": "kovqa_core.models.beit3",
+    "fusion": "kovqa_core.models.fusion",
+    "vlm": "kovqa_core.models.vlm",
+}

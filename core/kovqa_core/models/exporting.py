@@ -73,6 +73,7 @@ def card(step: Path, about: dict[str, Any], loading: str) -> str:
         loading: Python that loads the exported files.
     """
     pipeline, english, korean = _TASKS[about["task"]]
+    listed = step / "answers.txt"  # a model that writes freely has none
     imported = about.get("imported", {})
     score = about.get("score")
     facts = {
@@ -81,7 +82,7 @@ def card(step: Path, about: dict[str, Any], loading: str) -> str:
         "검증 점수 · validation score": None if score is None else f"{score:.4f}",
         "원본 · imported from": imported.get("checkpoint"),
         "원본 SHA-256": imported.get("checkpoint_sha256"),
-        "정답 수 · answers": len(read_answers(step / "answers.txt")) if about["task"] == "vqa" else None,
+        "정답 수 · answers": len(read_answers(listed)) if listed.is_file() else None,
         "데이터 지문 · data fingerprint": _fingerprint(step),
     }
     rows = "\n".join(f"| {what} | `{value}` |" for what, value in facts.items() if value is not None)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,19 +31,27 @@ FORMAT = 1  # of checkpoint folders
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples ready for a model: tensors whose names belong to the family, and the examples' ids."""
+    """Examples ready for a model: tensors whose names belong to the family, and the examples' ids.
+
+    Attributes:
+        tensors: None where a family has nothing to say.
+        ids: of the examples in it.
+        left_out: of examples that cannot be learned from (too long for the model, no answer).
+    """
 
     tensors: dict[str, Any]
     ids: list[str]
+    left_out: list[str] = field(default_factory=list)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
         moved = {k: t if t is None else t.to(device, non_blocking=True) for k, t in self.tensors.items()}
-        return Batch(moved, self.ids)
+        return Batch(moved, self.ids, self.left_out)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by the data loader."""
-        return Batch({k: t if t is None else t.pin_memory() for k, t in self.tensors.items()}, self.ids)
+        pinned = {k: t if t is None else t.pin_memory() for k, t in self.tensors.items()}
+        return Batch(pinned, self.ids, self.left_out)
 
 
 class Processor(Protocol):

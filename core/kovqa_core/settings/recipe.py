@@ -28,6 +28,9 @@ class Optim(Settings):
     steps: int | None = Field(None, ge=1)
     warmup_epochs: float = Field(0.0, ge=0)
     warmup_steps: int = Field(0, ge=0)
+    warmup_reaches: bool = Field(
+        True, description="the last warm-up step has the full rate; false: the next one, as in transformers"
+    )
     global_batch: int = Field(ge=1, description="examples of one optimizer step, on any machine")
     lr: float = Field(gt=0)
     min_lr: float = Field(1e-6, ge=0)

@@ -66,7 +66,7 @@ def make_run(recipe: Recipe, profile: Profile, folder: Path, argv: list[str]) ->
 def versions() -> dict[str, str]:
     """Versions of what results depend on, read without importing anything heavy."""
     found = {"python": platform.python_version()}
-    for package in ("kovqa", "torch", "numpy", "pillow", "sentencepiece"):
+    for package in ("kovqa", "torch", "transformers", "peft", "timm", "numpy", "pillow", "sentencepiece"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kovqa_core.data.example import Example
 from kovqa_core.data.index import Index, of_kinds, open_index
-from kovqa_core.errors import SettingsError, Stopped, WorkerError
+from kovqa_core.errors import DataError, SettingsError, Stopped, WorkerError
 from kovqa_core.files import write_json
 from kovqa_core.models import family
 from kovqa_core.runs import RESULT, pointed
@@ -88,8 +88,8 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
             break
         rate = optim.rate(step, run.recipe.optim, t.length)
         optim.set_rate(t.optimizer, rate, step < run.recipe.optim.text_first_steps)
-        losses, ids = accumulate(t, net, loader, step)
-        loss, stopping, due = agree(t, losses, ids, step)
+        losses, ids, left_out = accumulate(t, net, loader, step)
+        loss, stopping, due, lost = agree(t, losses, ids, left_out, step)
         norm = optim.clip([p for p in t.model.parameters() if p.grad is not None], run.recipe.optim.clip)
         if not torch.isfinite(norm):
             raise WorkerError(
@@ -100,7 +100,7 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
         if t.averages is not None:
             checkpoint.average(t.model, t.averages, run.recipe.optim.ema)
         t.state.step = step + 1
-        meter.step(loss, norm)
+        meter.step(loss, norm, lost)
         finish_step(t, stopping, due)
     if rank.first:
         write_result(t, time.time() - began, t.state.step - start)
@@ -139,9 +139,9 @@ def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[],
 
 def accumulate(
     t: Training, net: Any, loader: Iterator[family.Batch], step: int
-) -> tuple[list[Tensor], list[list[str]]]:
-    """Gradients of one optimizer step; the losses and ids of its micro-batches."""
-    losses, ids = [], []
+) -> tuple[list[Tensor], list[list[str]], list[str]]:
+    """Gradients of one optimizer step; losses and ids of its micro-batches, ids of what was left out."""
+    losses, ids, left_out = [], [], []
     for turn in range(t.run.accumulate):
         batch = next(loader).to(t.device)
         torch.manual_seed(draw_seed(t.run.recipe.seed, step, batch.ids))
@@ -152,7 +152,8 @@ def accumulate(
             (loss / t.run.accumulate).backward()
         losses.append(loss.detach())
         ids.append(batch.ids)
-    return losses, ids
+        left_out += batch.left_out
+    return losses, ids, left_out
 
 
 def draw_seed(seed: int, step: int, ids: list[str]) -> int:
@@ -160,16 +161,19 @@ def draw_seed(seed: int, step: int, ids: list[str]) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {step} {ids}".encode()).digest()[:8], "little") >> 1
 
 
-def agree(t: Training, losses: list[Tensor], ids: list[list[str]], step: int) -> tuple[float, bool, bool]:
-    """What all processes must know alike: (mean loss, is somebody asked to stop, is a save due).
+def agree(
+    t: Training, losses: list[Tensor], ids: list[list[str]], left_out: list[str], step: int
+) -> tuple[float, bool, bool, int]:
+    """What all processes must know alike: (mean loss, is somebody asked to stop, is a save due, examples left out).
 
     Raises:
         WorkerError: a loss is not finite; names the examples of its batch.
+        DataError: no example of the step could be learned from.
     """
     due = t.rank.first and time.monotonic() - t.saved_at > 60 * t.run.recipe.save.every_minutes
     mean = torch.stack(losses).double().mean() / t.rank.world
-    flags = torch.tensor([float(t.stop()), float(due)], dtype=torch.float64, device=t.device)
-    loss, stopping, saving = ranks.total(torch.cat([mean[None], flags])).tolist()
+    flags = torch.tensor([float(t.stop()), float(due), len(left_out)], dtype=torch.float64, device=t.device)
+    loss, stopping, saving, lost = ranks.total(torch.cat([mean[None], flags])).tolist()
     if loss - loss != 0:  # inf or nan
         bad = [i for one, names in zip(losses, ids, strict=True) if not torch.isfinite(one) for i in names]
         named = [i for share in ranks.gather(bad) for i in share]
@@ -178,7 +182,13 @@ def agree(t: Training, losses: list[Tensor], ids: list[list[str]], step: int) ->
             f"the loss is not finite at step {step + 1}; examples of that batch: {shown}",
             "look at them, lower optim.lr, or set optim.clip",
         )
-    return loss, stopping > 0, saving > 0
+    if lost == t.run.recipe.optim.global_batch:
+        raise DataError(
+            f"no example of step {step + 1} can be learned from: without answer, or longer than model.max_text "
+            f"({', '.join(left_out[:8])}, …)",
+            "raise model.max_text, or lower model.max_pixels",
+        )
+    return loss, stopping > 0, saving > 0, int(lost)
 
 
 def finish_step(t: Training, stopping: bool, due: bool) -> None:
@@ -263,12 +273,14 @@ class Meter:
     def __init__(self, t: Training) -> None:
         self.t, self.began, self.first = t, time.monotonic(), t.state.step
         self.losses: list[float] = []
+        self.lost = 0
         self.at = self.began
 
-    def step(self, loss: float, norm: Tensor) -> None:
-        """Count one optimizer step; log every `log_every`."""
+    def step(self, loss: float, norm: Tensor, lost: int) -> None:
+        """Count one optimizer step, and the examples left out of it; log every `log_every`."""
         t, now = self.t, time.monotonic()
         self.losses.append(loss)
+        self.lost += lost
         batch = t.run.recipe.optim.global_batch
         done = t.state.step - self.first
         left = (now - self.began) / done * (t.length.total - t.state.step)
@@ -284,5 +296,6 @@ class Meter:
                 "train", t.state.step, loss=sum(self.losses) / len(self.losses), grad_norm=float(norm),
                 lr=optim.rate(t.state.step - 1, t.run.recipe.optim, t.length),
                 examples_per_second=len(self.losses) * batch / max(now - self.at, 1e-9),
+                **({"left_out": self.lost} if self.lost else {}),
             )  # fmt: skip
-            self.losses, self.at = [], now
+            self.losses, self.lost, self.at = [], 0, now

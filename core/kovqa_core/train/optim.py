@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kovqa_core.errors import SettingsError
 from kovqa_core.settings.recipe import Optim
 
 
@@ -87,17 +88,24 @@ def rate(step: int, optim: Optim, length: Length) -> float:
     """Learning rate of optimizer step `step` (from 0): linear warm-up, then half a cosine.
 
     Both ends of the warm-up count, as in the original: its first step has rate 0, its last the
-    full rate.
+    full rate; without `warmup_reaches` the first step after it does.
     """
     if step < length.warmup:
-        return optim.lr * step / (length.warmup - 1) if length.warmup > 1 else 0.0
+        last = length.warmup - 1 if optim.warmup_reaches else length.warmup
+        return optim.lr * step / last if last else 0.0
     share = (step - length.warmup) / max(1, length.total - length.warmup)
     return optim.min_lr + 0.5 * (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * share))
 
 
 def make_optimizer(model: torch.nn.Module, ranked: Ranked, optim: Optim) -> torch.optim.AdamW:
-    """Fused AdamW over a model's trainable parameters; each group remembers `lr_scale`, `rests`."""
+    """Fused AdamW over a model's trainable parameters; each group remembers `lr_scale`, `rests`.
+
+    Raises:
+        SettingsError: there are none.
+    """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not named:
+        raise SettingsError("nothing learns in this model", "say what does: --set model.train=lora")
     grouped = groups(((name, p.ndim) for name, p in named.items()), ranked, optim)
     return torch.optim.AdamW(
         [

@@ -1,0 +1,133 @@
+"""Which base model, what of it learns, how it is asked. Imports nothing heavy.
+
+Source: spec vlm_today, sections 3 and 5; spec llava, section 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from kovqa_core.assets import find_asset
+from kovqa_core.errors import AssetError, ModelError
+from kovqa_core.runs import find_model
+from kovqa_core.settings.reading import Settings
+
+How = Literal["none", "lora", "full"]
+
+# What people call a way of tuning -> vision, projector, language.
+TUNINGS: dict[str, tuple[str, str, str]] = {
+    "none": ("none", "none", "none"),
+    "projector": ("none", "full", "none"),
+    "lora": ("none", "none", "lora"),
+    "qlora": ("none", "none", "qlora"),
+    "full": ("full", "full", "full"),
+}
+
+INSTRUCTIONS = {
+    "ko": "한 단어나 짧은 구로 답하세요.",
+    "en": "Answer the question using a single word or phrase.",
+    "none": "",
+}
+
+
+class Tuning(Settings):
+    """What learns, part by part."""
+
+    vision: How = "none"
+    projector: How = "none"
+    language: Literal["none", "lora", "qlora", "full"] = "none"
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Part -> how it learns; a quantised model learns through LoRA."""
+        return {part: "lora" if how == "qlora" else how for part, how in self.model_dump().items()}
+
+
+class Lora(Settings):
+    """Size of the low-rank updates."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(
+        (), description="ends of module names, such as q_proj; empty: every linear layer of the part"
+    )
+
+
+class Config(Settings):
+    """The `model:` part of a recipe, and `config.json` of a checkpoint."""
+
+    base: str | None = Field(None, description="folder of a Hugging Face model, or its name in assets/")
+    fingerprint: str | None = Field(None, description="of the base; another one is refused")
+    weights: str | None = Field(None, description="run to start from: what it trained is taken over")
+    train: Tuning = Field(
+        Tuning(language="lora"), description=f"{', '.join(TUNINGS)}, or vision, projector and language apart"
+    )
+    tokens: tuple[str, ...] = Field((), description="tokens whose rows of the text table learn, too")
+    frozen: tuple[str, ...] = Field(
+        (), description="ends of module names that do not learn although their part does"
+    )
+    lora: Lora = Lora()
+    max_pixels: int = Field(1_003_520, ge=1, description="larger pictures are reduced to this many pixels")
+    max_text: int = Field(2048, ge=8, description="tokens of a training row, its picture's included")
+    max_new_tokens: int = Field(16, ge=1, description="tokens of an answer")
+    instruction: str = Field("auto", description="auto (as the question), ko, en, none, or any text")
+    loss: Literal["rows", "tokens"] = Field(
+        "rows", description="mean over rows; or, as in LLaVA, over the answer tokens of a micro-batch"
+    )
+    dtype: Literal["bf16", "fp32"] = Field("bf16", description="of what does not learn")
+    trust_remote_code: bool = Field(False, description="run Python code that the base model brings along")
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _short_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if value not in TUNINGS:
+                raise ValueError(f"known: {', '.join(TUNINGS)}, or vision, projector and language apart")
+            return dict(zip(("vision", "projector", "language"), TUNINGS[value], strict=True))
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.tokens and self.train.language == "full":
+            raise ValueError("tokens learn with the language model already: leave tokens away")
+        return self
+
+
+def inputs(config: Config) -> list[Callable[[], object]]:
+    """Checks, to be called, that base and weights are here.
+
+    Raises:
+        AssetError: at once: no base is named.
+    """
+    if config.base is None:
+        raise AssetError("no base model named", "give a folder or a name: --set model.base=NAME")
+    checks: list[Callable[[], object]] = [partial(find_base, config.base)]
+    if config.weights is not None:
+        checks.append(partial(find_model, Path(config.weights), "vqa"))
+    return checks
+
+
+def find_base(name: str) -> Path:
+    """The folder of a base model: a path, or where its last part lies in assets/.
+
+    Raises:
+        AssetError: it is nowhere; says where to put it.
+        ModelError: it is no model folder.
+    """
+    try:
+        path = find_asset(name, "base model")
+    except AssetError:
+        path = find_asset(Path(name).name, "base model")
+    if (path / "kovqa.json").is_file() or (path / "run.yaml").is_file():
+        path = find_model(path, "vqa") / "model"
+    if not (path / "config.json").is_file():
+        raise ModelError(
+            f"{path} is no model folder: it has no config.json", "unpack it there, or name another"
+        )
+    return path

@@ -1,0 +1,264 @@
+"""Any image-text-to-text model of transformers behind the contract of `models/family.py`.
+
+One path for all of them: the base's own processor and chat template, its own network, peft for what
+is small. A checkpoint holds what was trained and a pointer to the base; where the language model
+itself was trained, the whole model.
+
+    STEP/config.json       how it was made, name and fingerprint of the base
+    STEP/processor/        tokenizer, picture processor, chat template
+    STEP/adapter/          low-rank updates and token rows, in peft's form
+    STEP/trained.safetensors   other trained weights, under transformers' names
+    STEP/model/            instead of both: the whole model
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kovqa_core.data.example import Answer
+from kovqa_core.errors import ModelError, SettingsError
+from kovqa_core.files import read_text, write_text
+from kovqa_core.models.family import Batch
+from kovqa_core.models.vlm import answering, base, parts, prompt
+from kovqa_core.models.vlm.config import Config, find_base
+from kovqa_core.models.vlm.processor import IGNORED, Processor, prompts_of
+from kovqa_core.runs import find_model
+from kovqa_core.settings.reading import Document, build, parse
+from kovqa_core.settings.recipe import Data, Recipe
+
+PROCESSOR, WHOLE = "processor", "model"
+
+
+class Model(nn.Module):
+    """A network that reads pictures and writes texts.
+
+    Args:
+        net: a class of transformers, or peft's wrapping of one.
+        config: which loss, what is in 16 bits.
+        speaker: how it answers.
+    """
+
+    def __init__(self, net: Any, config: Config, speaker: answering.Speaker) -> None:
+        super().__init__()
+        self.net: Any = net
+        self.config, self.speaker = config, speaker
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The mean loss of a batch; rows left out count as rows without loss."""
+        touched = sum(p.sum() for p in self.net.parameters() if p.requires_grad) * 0.0
+        if not batch.ids:
+            return {"loss": torch.as_tensor(touched)}
+        inputs = {n: t for n, t in batch.tensors.items() if n not in ("labels", "prompt_lengths")}
+        labels = batch.tensors["labels"]
+        first = int((labels != IGNORED).any(0).int().argmax())  # before it, no token has a loss
+        with self._autocast():
+            logits = self.net(**inputs, use_cache=False, logits_to_keep=labels.shape[1] - first + 1).logits
+        rows = len(batch.ids) + len(batch.left_out)
+        # `touched` gives layers that this batch does not use a gradient of 0: all processes wait for all.
+        return {"loss": answer_loss(logits[:, :-1], labels[:, first:], rows, self.config.loss) + touched}
+
+    def answer(self, batch: Batch) -> list[Answer]:
+        """Greedy, within a short budget; a score is the mean probability of the answer's tokens."""
+        with self._autocast():
+            return answering.greedy(self.speaker, self.prompts(batch))
+
+    def prompts(self, batch: Batch) -> dict[str, Tensor]:
+        """What the functions of `answering` go on from."""
+        return prompts_of(batch.tensors, answering.padding_id(self.speaker.tokenizer, self.speaker.ends))
+
+    def _autocast(self) -> torch.autocast:
+        """What does not learn is in 16 bits, what learns in 32: each product is made in 16."""
+        device = next(self.net.parameters()).device.type
+        mixed = self.config.dtype == "bf16" or torch.is_autocast_enabled(device)
+        return torch.autocast(device, torch.bfloat16, enabled=mixed)
+
+    def prepare(self, activation_checkpointing: bool, compile: bool) -> None:
+        """Memory for time, and torch.compile of each layer of the language model."""
+        if activation_checkpointing:
+            self.net.gradient_checkpointing_enable({"use_reentrant": False})
+        if compile:
+            for layer in self.net.get_decoder().layers:
+                layer.compile(dynamic=True)
+
+    @property
+    def depth(self) -> int:
+        """No layer has a rate of its own."""
+        return 0
+
+    def depth_of(self, name: str) -> int:
+        """0 for all."""
+        return 0
+
+    def is_head(self, name: str) -> bool:
+        """The projector may have another learning rate."""
+        return parts.part_of(name) == "projector"
+
+    def is_undecayed(self, name: str) -> bool:
+        """None beyond vectors and biases."""
+        return False
+
+    def is_text(self, name: str) -> bool:
+        """The language model."""
+        return parts.part_of(name) == "language"
+
+
+def answer_loss(logits: Tensor, labels: Tensor, rows: int, mean: str) -> Tensor:
+    """Cross-entropy of the answers' tokens, in fp32.
+
+    Args:
+        logits: [B, T, V]; position t names the token at t.
+        labels: [B, T]; IGNORED where nothing is to be learned.
+        rows: rows the batch was made of.
+        mean: "rows": of each row's mean, so that long answers weigh no more than short ones and the
+            size of a micro-batch changes nothing; "tokens": over all tokens, as LLaVA v1.
+    """
+    losses = functional.cross_entropy(
+        logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+    )
+    counted = (labels != IGNORED).sum(1)
+    if mean == "tokens":
+        return losses.sum() / counted.sum()
+    return (losses.sum(1) / counted).sum() / rows
+
+
+# ------------------------------------------------------------------------- new, load, save
+
+
+def read_config(recipe: Recipe) -> Config:
+    """The `model:` part of a recipe."""
+    return build(Config, Document({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",))
+
+
+def new(recipe: Recipe, answers: list[str]) -> tuple[Model, Processor, str]:
+    """A base model, opened for training; it writes freely, so the list of answers is not used.
+
+    Raises:
+        SettingsError: a task or an average this family does not have.
+        AssetError: the base is not here.
+        ModelError: it cannot be used.
+    """
+    _refuse(recipe)
+    config = read_config(recipe)
+    if config.base is None:
+        raise SettingsError("no base model named", "give a folder or a name: --set model.base=NAME")
+    folder = find_base(config.base)
+    config = base.checked(folder, config)
+    model, processor = _made(folder, folder, config, recipe.seed)
+    note = f"base {folder.name}"
+    if config.weights is not None:
+        step = find_model(Path(config.weights), "vqa")
+        _same_base(step, config)
+        parts.load_trained(model.net, step)
+        note += f", goes on from {step}"
+    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    return model, processor, f"{note}; {learned:,} of {total:,} parameters learn"
+
+
+def _refuse(recipe: Recipe) -> None:
+    """What other families have, and this one would pass over in silence."""
+    data, learned = recipe.data, recipe.optim
+    lacking = {
+        f"task {recipe.task}": recipe.task != "vqa",
+        f"data.augment={data.augment}": data.augment != "none",
+        "data.flip": data.flip,
+        "optim.ema": learned.ema > 0,
+        "optim.layer_decay": learned.layer_decay < 1,
+    }
+    for what, asked in lacking.items():
+        if asked:
+            raise SettingsError(f"family vlm has no {what}", "leave it away, or use another family")
+
+
+def _same_base(step: Path, config: Config) -> None:
+    before = _read_step(step)
+    if (before.fingerprint, before.train) != (config.fingerprint, config.train):
+        raise ModelError(
+            f"{step} was trained on another base, or in another way",
+            "use the same model.base and model.train, or merge it first and take that as the base",
+        )
+
+
+def _made(weights: Path, texts: Path, config: Config, seed: int) -> tuple[Model, Processor]:
+    """Model and processor of folders that hold the weights, and tokenizer and template."""
+    hf = base.load_processor(texts, config)
+    net = base.load_net(weights, config)
+    ends = base.ends_of(net, hf)
+    net = parts.tune(net, config, hf, seed)
+    if any(parameter.requires_grad for parameter in net.parameters()):
+        own = prompt.end_of(hf, ends)  # what the template writes: a model may know others, too
+        ends.sort(key=lambda token: token != own)
+    silent = answering.never_said(hf.tokenizer, ends)
+    speaker = answering.Speaker(net, hf.tokenizer, ends, silent, config.max_new_tokens)
+    return Model(net, config, speaker), Processor(hf, config, ends)
+
+
+def save(model: Model, processor: Processor, folder: Path) -> None:
+    """What was trained, and where the rest is."""
+    config = model.config.model_copy(update={"weights": None})
+    write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
+    processor.hf.save_pretrained(folder / PROCESSOR)
+    if config.train.language == "full":
+        model.net.save_pretrained(folder / WHOLE)
+    else:
+        parts.save_trained(model.net, folder)
+
+
+def load(folder: Path, data: Data) -> tuple[Model, Processor]:
+    """Read what `save` wrote.
+
+    Raises:
+        AssetError: the base is not here.
+        ModelError: the base is another, or a file is missing or broken.
+    """
+    config = _read_step(folder)
+    if (folder / WHOLE).is_dir():
+        return _made(folder / WHOLE, folder / PROCESSOR, config, 0)
+    source = find_base(str(config.base))
+    base.checked(source, config)
+    model, processor = _made(source, folder / PROCESSOR, config, 0)
+    parts.load_trained(model.net, folder)
+    return model, processor
+
+
+def export(step: Path, folder: Path) -> str:
+    """A checkpoint as a plain Hugging Face folder: updates added to the weights, processor beside them.
+
+    Returns:
+        Python that loads and asks it.
+
+    Raises:
+        ModelError: see `load`; 4-bit weights cannot be merged without loss.
+    """
+    model, processor = load(step, Data())
+    if model.config.train.language == "qlora":
+        raise ModelError(
+            f"{step} has a base in 4 bits: merging would round it",
+            f"take the base and {step}/{parts.ADAPTER}",
+        )
+    parts.merged(model.net).save_pretrained(folder)
+    processor.hf.save_pretrained(folder)
+    return _LOADING
+
+
+_LOADING = """\
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained(".", local_files_only=True)
+processor = AutoProcessor.from_pretrained(".", local_files_only=True)
+content = [{"type": "image", "path": "picture.jpg"}, {"type": "text", "text": "무슨 색인가요?"}]
+inputs = processor.apply_chat_template(
+    [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+)
+said = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+print(processor.decode(said[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+"""
+
+
+def _read_step(folder: Path) -> Config:
+    return build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
