@@ -247,11 +247,13 @@ def export(step: Path, folder: Path) -> str:
 
 
 _LOADING = """\
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 model = AutoModelForImageTextToText.from_pretrained(".", local_files_only=True)
 processor = AutoProcessor.from_pretrained(".", local_files_only=True)
-content = [{"type": "image", "path": "picture.jpg"}, {"type": "text", "text": "무슨 색인가요?"}]
+picture = Image.open("picture.jpg").convert("RGB")
+content = [{"type": "image", "image": picture}, {"type": "text", "text": "무슨 색인가요?"}]
 inputs = processor.apply_chat_template(
     [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
 )
