@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kovqa_core.data.answers import read_answers
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import ModelError, unknown
 from kovqa_core.files import read_json, write_json
@@ -133,3 +134,18 @@ def describe(folder: Path) -> dict[str, Any]:
     if about.get("format", 0) > FORMAT:
         raise ModelError(f"{folder} was written by a later kovqa", "update kovqa")
     return about
+
+
+def answers_of(folder: Path, classes: int | None) -> list[str]:
+    """The classes of a checkpoint folder.
+
+    Raises:
+        ModelError: not as many as the model was trained on.
+    """
+    answers = read_answers(folder / "answers.txt")
+    if len(answers) != classes:
+        raise ModelError(
+            f"{folder}/answers.txt lists {len(answers)} answers, the model was trained on {classes}",
+            "put back the answers.txt that was saved with it",
+        )
+    return answers

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kovqa_core.assets import find_asset
-from kovqa_core.data.answers import read_answers, write_answers
+from kovqa_core.data.answers import write_answers
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_text
@@ -22,7 +22,7 @@ from kovqa_core.models.beit3.config import Config, find_weights, find_weights_to
 from kovqa_core.models.beit3.net import VqaNet, initialise
 from kovqa_core.models.beit3.vqa import Vqa
 from kovqa_core.models.beit3.weights import TEXT_TABLE, load_original, load_step, read_weights, to_original
-from kovqa_core.models.family import Batch
+from kovqa_core.models.family import Batch, answers_of
 from kovqa_core.models.text import Tokenizer, load_tokenizer
 from kovqa_core.settings.reading import Document, build, parse
 from kovqa_core.settings.recipe import Data, Recipe
@@ -241,7 +241,7 @@ def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor | caption.Proce
         ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
     config = _read_step(folder)
-    answers = _answers_of(folder, config.classes) if config.classes else []
+    answers = answers_of(folder, config.classes) if config.classes else []
     file = folder / "tokenizer" / "spm.model"
     tokenizer = _checked(load_tokenizer(file), config, str(file))
     model, processor = _made(config, tokenizer, answers, data)
@@ -279,13 +279,3 @@ def export(folder: Path, output: Path) -> str:
 
 def _read_step(folder: Path) -> Config:
     return build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
-
-
-def _answers_of(folder: Path, classes: int) -> list[str]:
-    answers = read_answers(folder / "answers.txt")
-    if len(answers) != classes:
-        raise ModelError(
-            f"{folder}/answers.txt lists {len(answers)} answers, the model was trained on {classes}",
-            "put back the answers.txt that was saved with it",
-        )
-    return answers

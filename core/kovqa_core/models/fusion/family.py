@@ -10,12 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kovqa_core.data.answers import read_answers, write_answers
+from kovqa_core.data.answers import write_answers
 from kovqa_core.data.example import Answer
 from kovqa_core.data.index import of_kinds, open_index
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_text
-from kovqa_core.models.family import Batch
+from kovqa_core.models.family import Batch, answers_of
 from kovqa_core.models.fusion import exporting, vqa
 from kovqa_core.models.fusion.config import Config, find_encoder, find_tokenizer, tokenizer_in
 from kovqa_core.models.fusion.encoders import load_published, picture_config, question_config
@@ -165,12 +165,7 @@ def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor]:
         ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
     config = build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
-    answers = read_answers(folder / "answers.txt")
-    if len(answers) != config.classes:
-        raise ModelError(
-            f"{folder}/answers.txt lists {len(answers)} answers, the model was trained on {config.classes}",
-            "put back the answers.txt that was saved with it",
-        )
+    answers = answers_of(folder, config.classes)
     text = open_tokenizer(tokenizer_in(folder / "tokenizer"), config.tokenizer_sha256)
     model = Model(FusionNet(config), answers)
     try:
