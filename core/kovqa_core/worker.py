@@ -27,92 +27,38 @@ def check_identity() -> None:
 
 
 def main(run_file: Path) -> int:
-    """Train the run of a `run.yaml`; the exit code."""
-    from kovqa_core.errors import KovqaError
-    from kovqa_core.runs import ERROR
-    from kovqa_core.settings.run import read_run
-    from kovqa_core.train import ranks
+    """Train the run of a `run.yaml`; the exit code.
 
-    rank = ranks.from_env(os.environ)
+    0 means finished, or stopped with a complete checkpoint: only the first of srun's tasks says 75 then,
+    and nobody under torchrun, which would begin again. `error.json` tells everybody else.
+    """
     asked = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda *_: asked.set())
-    folder = run_file.parent
-    if not rank.first:
-        _to_file(folder / "logs" / f"rank-{rank.rank}.log")
+    folder, rank = run_file.parent, None
     try:
-        run = read_run(run_file)
-        lock = _lock(folder) if rank.first else None
-        from kovqa_core.train.loop import train
+        from kovqa_core.errors import KovqaError, Stopped
+        from kovqa_core.settings.run import read_run
+        from kovqa_core.train import ranks
 
-        device = ranks.join(rank, run.profile.device)
-        train(run, rank, device, asked.is_set)
-        ranks.leave()
-        del lock
-        return 0
+        run = read_run(run_file)
+        elastic = run.profile.launcher == "torchrun" or run.profile.slurm.tasks == "node"
+        rank = ranks.from_torchrun(os.environ) if elastic else ranks.from_slurm(os.environ)
+        _to_log(folder, rank)
+        return train(run, rank, asked)
+    except ImportError as error:
+        where = f"on {socket.gethostname()}, {sys.executable}"
+        _tell(folder, "MachineError", f"a worker cannot start: {error} ({where})", "install kovqa there", -1)
+        return 4
+    except Stopped as stopped:
+        _tell(folder, "Stopped", stopped.message, stopped.hint, number)
+        return 0 if elastic or not rank.first else stopped.exit_code
     except KovqaError as error:
-        _tell(folder / ERROR, type(error).__name__, error.message, error.hint, rank.rank)
+        _tell(folder, type(error).__name__, error.message, error.hint, rank.rank if rank else -1)
         return error.exit_code
     except BaseException as error:
         trace = traceback.format_exc()
         print(trace, file=sys.stderr)
         if not asked.is_set() and not _is_echo(error):
-            _tell(folder / ERROR, "", f"{type(error).__name__}: {error}", trace, rank.rank)
+            _tell(folder, "", f"{type(error).__name__}: {error}", trace, rank.rank if rank else -1)
         return 1
-
-
-def _is_echo(error: BaseException) -> bool:
-    """Is this only another process's end, noticed here?"""
-    text = str(error)
-    return any(mark in text for mark in ("Connection closed by peer", "Connection reset by peer", "gloo"))
-
-
-def _to_file(path: Path) -> None:
-    """Send this process's output to its own log."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-
-
-def _lock(folder: Path) -> object:
-    """Hold the run folder for this process; waits for an earlier run's processes to end.
-
-    Raises:
-        SettingsError: another run goes on in this folder.
-    """
-    import fcntl
-
-    from kovqa_core.errors import SettingsError
-
-    stream = (folder / ".lock").open("a")
-    for _ in range(60):
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return stream
-        except BlockingIOError:
-            time.sleep(0.5)
-    raise SettingsError(f"another run is training in {folder}", "wait for it, or choose another -o")
-
-
-def _tell(path: Path, kind: str, message: str, detail: str, rank: int) -> None:
-    """Leave an error for the launcher; only the first one stays."""
-    import json
-
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    text = json.dumps({"kind": kind, "message": message, "detail": detail, "rank": rank}, ensure_ascii=False)
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.link(part, path)
-    except OSError:
-        pass  # somebody was first, or the disk takes nothing: the line below is what remains
-    part.unlink(missing_ok=True)
-    print(f"kovqa: {message}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    check_identity()
-    from kovqa_core.processes import die_with_parent
-
-    die_with_parent()
-    sys.exit(main(Path(sys.argv[1])))
