@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from kovqa_core.errors import MachineError
 from kovqa_core.train import watchdog
@@ -144,11 +145,11 @@ def _device(rank: Rank, device: str) -> torch.device:
     return place
 
 
-def _meet(rank: Rank) -> dist.Store:
+def _meet(rank: Rank) -> Any:
     """The store all processes share; an error that says where, when they do not come."""
     url = f"tcp://{rank.host}:{rank.port}?rank={rank.rank}&world_size={rank.world}"
     try:
-        store: dist.Store = next(iter(dist.rendezvous(url, timeout=_MEETING)))[0]
+        store = next(iter(rendezvous(url, timeout=_MEETING)))[0]
         store.set(f"here/{rank.rank}", socket.gethostname())
         store.wait([f"here/{other}" for other in range(rank.world)], _MEETING)
     except (RuntimeError, ValueError, OSError) as error:
@@ -165,7 +166,7 @@ def _not_met(rank: Rank, error: Exception) -> MachineError:
     )
 
 
-def _link(rank: Rank, store: dist.Store) -> list[watchdog.Peer]:
+def _link(rank: Rank, store: Any) -> list[watchdog.Peer]:
     """A line between the first process and each other one, for the watchdog."""
     try:
         if rank.first:

@@ -42,11 +42,14 @@ class Stamp(NamedTuple):
     step: int = 0
     phase: int = 0  # of PHASES
     waiting: bool = False  # for other processes
-    count: int = 0  # of stamps so far: changes whenever something happened
+    stamps: int = 0  # so far: changes whenever something happened
 
     def __str__(self) -> str:
         place = f"step {self.step}: " if self.step else ""
         return f"{place}{PHASES[self.phase]}{', waiting for the others' if self.waiting else ''}"
+
+
+_NOTHING = Stamp()
 
 
 @dataclass
@@ -56,7 +59,7 @@ class Peer:
     rank: int
     host: str
     line: socket.socket | None = None  # None: this process itself
-    stamp: Stamp = Stamp()
+    stamp: Stamp = _NOTHING
     unchanged: float = 0.0  # seconds
     silent: float = 0.0  # seconds
     lost: str = ""  # what the system said when it gave the line up
@@ -79,11 +82,11 @@ class Watch:
 
     rank: int
     minutes: float
-    alarm: Callable[[str], None]
-    warn: Callable[[str], None]
+    alarm: Callable[[str], object]
+    warn: Callable[[str], object]
 
 
-_now = Stamp()
+_now = _NOTHING
 _leaving = threading.Event()
 
 
@@ -95,16 +98,16 @@ def doing(phase: str, step: int | None = None) -> None:
         step: the step it belongs to; None: the same as before.
     """
     global _now
-    _now = Stamp(_now.step if step is None else step, PHASES.index(phase), False, _now.count + 1)
+    _now = Stamp(_now.step if step is None else step, PHASES.index(phase), False, _now.stamps + 1)
 
 
 @contextlib.contextmanager
 def waiting() -> Iterator[None]:
     """Inside, this process waits for others."""
     global _now
-    _now = _now._replace(waiting=True, count=_now.count + 1)
+    _now = _now._replace(waiting=True, stamps=_now.stamps + 1)
     yield
-    _now = _now._replace(waiting=False, count=_now.count + 1)
+    _now = _now._replace(waiting=False, stamps=_now.stamps + 1)
 
 
 # ---------------------------------------------------------------------------------- lines
