@@ -30,7 +30,7 @@ error=$1; shift
 trap 'kill -TERM $torchrun' USR1 TERM
 wait $torchrun; code=$?
 while kill -0 $torchrun 2>/dev/null; do wait $torchrun; code=$?; done
-grep -qs '"kind": "Stopped"' "$error" && exit 75
+[ $code != 0 ] && grep -qs '"kind": "Stopped"' "$error" && exit 75
 exit $code"""
 
 # SLURM warns before the time limit (USR1) and when it takes the nodes away (TERM): the workers are told,
