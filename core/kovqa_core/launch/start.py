@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from kovqa_core.launch.plan import PATIENCE, WORKER, LaunchPlan
 from kovqa_core.runs import ERROR
 
 _ALONE = 30.0  # seconds after which a node that still waits for others says so
+_QUEUED = 5.0  # and after which a job that SLURM lets wait is spoken of
 
 
 def start(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> None:
@@ -54,7 +56,7 @@ def start(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> 
         errors="replace",
         start_new_session=True,
     )
-    with log, _signals(process, launch.stop), _patience(launch, on_event):
+    with log, _signals(process, launch.stop), _patience(launch, logs / name, on_event):
         try:
             code = _listen(process, on_event)
         except BaseException:
@@ -92,22 +94,31 @@ def _signals(process: subprocess.Popen[str], stop: signal.Signals) -> Iterator[N
 
 
 @contextmanager
-def _patience(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
-    """Where nodes have to meet: say where, when nobody has come for a while."""
+def _patience(launch: LaunchPlan, log: Path, on_event: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
+    """When nothing has begun after a while, say what is waited for: other nodes, or SLURM's queue."""
+    began = log.stat().st_size
 
     def say() -> None:
-        if not _workers_here(launch.folder):
+        if launch.meeting and not _workers_here(launch.folder):
             text = f"waiting for the other nodes at {meeting(launch)}: type the same command there"
             on_event({"kind": "waiting", "note": text})
+        if words := _queued(log.read_bytes()[began:].decode("utf-8", "replace")):
+            on_event({"kind": "waiting", "note": f"SLURM: {words}"})
 
-    timer = threading.Timer(_ALONE, say)
+    timer = threading.Timer(_ALONE if launch.meeting else _QUEUED, say)
     timer.daemon = True
-    if launch.meeting:
-        timer.start()
+    timer.start()
     try:
         yield
     finally:
         timer.cancel()
+
+
+def _queued(text: str) -> str:
+    """What srun says while its job is not given anything."""
+    lines = re.findall(r"^srun: (.*)", text, re.MULTILINE)
+    waits = [line for line in lines if "not available now" in line or "queued" in line]
+    return "" if any("has been allocated" in line for line in lines) else "; ".join(waits)
 
 
 def _workers_here(folder: Path) -> bool:
