@@ -9,7 +9,7 @@ shift
 
 "$@" &
 torchrun=$!
-trap 'kill -TERM "$torchrun"' USR1 TERM # torchrun tells the workers, and starts none anew
+trap 'kill -TERM "$torchrun" 2>/dev/null' USR1 TERM # torchrun tells the workers, and starts none anew
 wait "$torchrun"; code=$?
 while kill -0 "$torchrun" 2>/dev/null; do wait "$torchrun"; code=$?; done # a trap ends `wait`
 

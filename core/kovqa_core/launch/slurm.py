@@ -24,7 +24,7 @@ NODE = Path(__file__).resolve().with_name("node.sh")
 # and leave with 75 and a complete checkpoint; or with an error of their own, or without a word, where they
 # had not begun. A trap ends `wait`, so it is called again. A job that was cancelled is not RUNNING any more:
 # it must not come back.
-_WAIT = r"""trap 'warned=1; kill -USR1 "$step"' USR1 TERM
+_WAIT = r"""trap 'warned=1; kill -USR1 "$step" 2>/dev/null' USR1 TERM
 wait "$step"; code=$?
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done"""
 _REQUEUE = r"""if [ "$code" = 75 ] || { [ -n "$warned" ] && [ "$code" != 0 ] && [ ! -e "$error" ]; }; then

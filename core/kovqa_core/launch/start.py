@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kovqa_core.errors import MachineError
 from kovqa_core.files import disk_errors
@@ -44,18 +44,7 @@ def start(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> 
         (launch.folder / ERROR).unlink(missing_ok=True)
         log = (logs / name).open("ab")
     began = log.tell()
-    # In a session of its own: Ctrl-C reaches this process alone, which then asks the workers to stop.
-    process = subprocess.Popen(
-        launch.argv,
-        env={**os.environ, **launch.env, "KOVQA_EVENTS": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
+    process = _process(launch, log)
     with log, _signals(process, launch.stop), _patience(launch, logs / name, on_event):
         try:
             code = _listen(process, on_event)
@@ -64,6 +53,25 @@ def start(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> 
             raise
     if code:
         raise failure(launch, logs / name, began)
+
+
+def _process(launch: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]:
+    """In a session of its own: Ctrl-C reaches this process alone, which then asks the workers to stop."""
+    try:
+        return subprocess.Popen(
+            launch.argv,
+            env={**os.environ, **launch.env, "KOVQA_EVENTS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        hint = "see `python` and `wrap` of the profile"
+        raise MachineError(f"{launch.argv[0]} cannot be started: {error.strerror}", hint) from None
 
 
 def _listen(process: subprocess.Popen[str], on_event: Callable[[Mapping[str, Any]], None]) -> int:
@@ -182,12 +190,12 @@ def ask(launch: LaunchPlan) -> str:
     done = subprocess.run(
         launch.argv, env={**os.environ, **launch.env}, capture_output=True, text=True, errors="replace"
     )
-    words = (done.stdout.strip() or done.stderr.strip()).removeprefix("sbatch: ").removeprefix("srun: ")
     if done.returncode:
-        raise MachineError(f"SLURM: {_words(done.stderr) or words}", "see `slurm` in the profile, and sinfo")
-    return words
+        raise MachineError(f"SLURM: {_words(done.stderr)}", "see `slurm` in the profile, and sinfo")
+    return done.stdout.strip() or _words(done.stderr)
 
 
 def _words(stderr: str) -> str:
-    lines = [line.partition("error: ")[2] or line for line in stderr.splitlines() if line.strip()]
-    return "; ".join(dict.fromkeys(lines))
+    """What SLURM says; not what a profile's own lines say."""
+    said = re.findall(r"^(?:sbatch|srun): (?:error: )?(.*)", stderr, re.MULTILINE)
+    return "; ".join(dict.fromkeys(said)) or stderr.strip()
