@@ -12,8 +12,12 @@ from kovqa_core.files import read_json
 from kovqa_core.launch.plan import LaunchPlan
 from kovqa_core.runs import ERROR
 
-_IMPORT = r"^(?:\[?\w*\d+\]?:\s*)?((?:ModuleNotFoundError|ImportError): .*|kovqa: the engine in .*)"
-_NO_MODULE = r"^(.*: No module named (?:torch\b|kovqa).*)"
+# What says that a worker's python never got as far as to tell its own error.
+_NOT_BEGUN = (
+    r"((?:ModuleNotFoundError|ImportError): [^)\n]*)",
+    r"^(kovqa: the engine in .*)",
+    r"^(?:slurmstepd: error: )?(.*(?:command not found|execve\(\): .*))$",
+)
 _SLURM = r"^(?:srun|sbatch): (?:error|fatal): (.*)"
 _TORCHRUN_KILLED = r"Root Cause.*?rank\s*:\s*(?P<rank>\d+).*?exitcode\s*:\s*-(?P<number>\d+)"
 _SRUN_KILLED = (
@@ -36,10 +40,10 @@ def failure(launch: LaunchPlan, log: Path, began: int = 0) -> KovqaError:
         stream.seek(began)
         text = stream.read().decode("utf-8", "replace")
     return (
-        _import(text)
+        _killed(text, again)
+        or _not_begun(text)
         or _meeting(launch, text)
         or _queue(text)
-        or _killed(text, again)
         or _last(text, log, again)
     )
 
@@ -51,14 +55,14 @@ def _told(path: Path, again: str) -> KovqaError:
     return WorkerError(f"rank {error['rank']} failed: {error['message']}", f"details: {path}; {again}")
 
 
-def _import(text: str) -> KovqaError | None:
-    found = re.search(_IMPORT, text, re.MULTILINE) or re.search(_NO_MODULE, text, re.MULTILINE)
-    if found is None:
-        return None
-    return WorkerError(
-        f"a worker could not start: {found[1]}",
-        "its python needs kovqa and all it imports: see `python`, `prologue` and `wrap` of the profile",
-    )
+def _not_begun(text: str) -> KovqaError | None:
+    for pattern in _NOT_BEGUN:
+        if found := re.search(pattern, text, re.MULTILINE):
+            return WorkerError(
+                f"a worker could not start: {found[1]}",
+                "its python needs kovqa and all it imports: see `python`, `prologue` and `wrap` of the profile",
+            )
+    return None
 
 
 def _meeting(launch: LaunchPlan, text: str) -> KovqaError | None:

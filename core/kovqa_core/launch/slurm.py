@@ -18,29 +18,17 @@ from kovqa_core.settings.run import Run
 # srun's names of what torchrun calls a NUMA binding.
 _BINDING = {"node": "ldoms", "socket": "sockets", "cores": "cores"}
 
-# One task per node: all meet at the job's first host, at a port from the job's and the step's number.
-# USR1 reaches every process of a step; torchrun would die of it, so it is asked to stop instead, and
-# its 1 becomes the 75 that its workers left with.
-_PER_NODE = r"""trap '' USR1
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-export PET_RDZV_ENDPOINT=$head:$((10000 + (SLURM_JOB_ID * 16 + SLURM_STEP_ID) % 20000))
-export PET_RDZV_ID=$SLURM_JOB_ID.$SLURM_STEP_ID
-error=$1; shift
-"$@" & torchrun=$!
-trap 'kill -TERM $torchrun' USR1 TERM
-wait $torchrun; code=$?
-while kill -0 $torchrun 2>/dev/null; do wait $torchrun; code=$?; done
-[ $code != 0 ] && grep -qs '"kind": "Stopped"' "$error" && exit 75
-exit $code"""
+NODE = Path(__file__).resolve().with_name("node.sh")
 
 # SLURM warns before the time limit (USR1) and when it takes the nodes away (TERM): the workers are told,
-# and leave with 75 and a complete checkpoint. A trap ends `wait`, so it is called again. A job that was
-# cancelled is no longer RUNNING, and must not come back.
-_WAIT = r"""trap 'kill -USR1 "$step"' USR1 TERM
+# and leave with 75 and a complete checkpoint; or with an error of their own, or without a word, where they
+# had not begun. A trap ends `wait`, so it is called again. A job that was cancelled is not RUNNING any more:
+# it must not come back.
+_WAIT = r"""trap 'warned=1; kill -USR1 "$step" 2>/dev/null' USR1 TERM
 wait "$step"; code=$?
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done"""
-_REQUEUE = r"""if [ "$code" = 75 ] && [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ]; then
-  scontrol requeue "$SLURM_JOB_ID"
+_REQUEUE = r"""if [ "$code" = 75 ] || { [ -n "$warned" ] && [ "$code" != 0 ] && [ ! -e "$error" ]; }; then
+  if [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 fi"""
 
 
@@ -90,7 +78,7 @@ def step(profile: Profile) -> list[str]:
 
 def per_node(torchrun: list[str], folder: Path) -> list[str]:
     """A torchrun on each node of a job, that meets the others at the job's first host."""
-    return ["bash", "-c", _PER_NODE, "kovqa", str(folder / ERROR), *torchrun]
+    return ["bash", str(NODE), str(folder / ERROR), *torchrun]
 
 
 def script(run: Run, env: Mapping[str, str], command: list[str], folder: Path) -> str:
@@ -121,6 +109,9 @@ def script(run: Run, env: Mapping[str, str], command: list[str], folder: Path) -
         *prologue,
         *(f"export {key}={shlex.quote(value)}" for key, value in env.items()),
         "",
+        f"error={shlex.quote(str(run.folder / ERROR))}",
+        'rm -f "$error"  # of an earlier start',
+        "warned=",
         f"{shlex.join(command)} &",
         "step=$!",
         _WAIT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kovqa_core.errors import MachineError
 from kovqa_core.files import disk_errors
@@ -20,6 +21,7 @@ from kovqa_core.launch.plan import PATIENCE, WORKER, LaunchPlan
 from kovqa_core.runs import ERROR
 
 _ALONE = 30.0  # seconds after which a node that still waits for others says so
+_QUEUED = 5.0  # and after which a job that SLURM lets wait is spoken of
 
 
 def start(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> None:
@@ -42,19 +44,8 @@ def start(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> 
         (launch.folder / ERROR).unlink(missing_ok=True)
         log = (logs / name).open("ab")
     began = log.tell()
-    # In a session of its own: Ctrl-C reaches this process alone, which then asks the workers to stop.
-    process = subprocess.Popen(
-        launch.argv,
-        env={**os.environ, **launch.env, "KOVQA_EVENTS": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
-    with log, _signals(process, launch.stop), _patience(launch, on_event):
+    process = _process(launch, log)
+    with log, _signals(process, launch.stop), _patience(launch, logs / name, on_event):
         try:
             code = _listen(process, on_event)
         except BaseException:
@@ -62,6 +53,25 @@ def start(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> 
             raise
     if code or (launch.folder / ERROR).is_file():  # workers that were asked to stop end with 0
         raise failure(launch, logs / name, began)
+
+
+def _process(launch: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]:
+    """In a session of its own: Ctrl-C reaches this process alone, which then asks the workers to stop."""
+    try:
+        return subprocess.Popen(
+            launch.argv,
+            env={**os.environ, **launch.env, "KOVQA_EVENTS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        hint = "see `python` and `wrap` of the profile"
+        raise MachineError(f"{launch.argv[0]} cannot be started: {error.strerror}", hint) from None
 
 
 def _listen(process: subprocess.Popen[str], on_event: Callable[[Mapping[str, Any]], None]) -> int:
@@ -92,22 +102,31 @@ def _signals(process: subprocess.Popen[str], stop: signal.Signals) -> Iterator[N
 
 
 @contextmanager
-def _patience(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
-    """Where nodes have to meet: say where, when nobody has come for a while."""
+def _patience(launch: LaunchPlan, log: Path, on_event: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
+    """When nothing has begun after a while, say what is waited for: other nodes, or SLURM's queue."""
+    began = log.stat().st_size
 
     def say() -> None:
-        if not _workers_here(launch.folder):
+        if launch.meeting and not _workers_here(launch.folder):
             text = f"waiting for the other nodes at {meeting(launch)}: type the same command there"
             on_event({"kind": "waiting", "note": text})
+        if words := _queued(log.read_bytes()[began:].decode("utf-8", "replace")):
+            on_event({"kind": "waiting", "note": f"SLURM: {words}"})
 
-    timer = threading.Timer(_ALONE, say)
+    timer = threading.Timer(_ALONE if launch.meeting else _QUEUED, say)
     timer.daemon = True
-    if launch.meeting:
-        timer.start()
+    timer.start()
     try:
         yield
     finally:
         timer.cancel()
+
+
+def _queued(text: str) -> str:
+    """What srun says while its job is not given anything."""
+    lines = re.findall(r"^srun: (.*)", text, re.MULTILINE)
+    waits = [line for line in lines if "not available now" in line or "queued" in line]
+    return "" if any("has been allocated" in line for line in lines) else "; ".join(waits)
 
 
 def _workers_here(folder: Path) -> bool:
@@ -171,12 +190,12 @@ def ask(launch: LaunchPlan) -> str:
     done = subprocess.run(
         launch.argv, env={**os.environ, **launch.env}, capture_output=True, text=True, errors="replace"
     )
-    words = (done.stdout.strip() or done.stderr.strip()).removeprefix("sbatch: ").removeprefix("srun: ")
     if done.returncode:
-        raise MachineError(f"SLURM: {_words(done.stderr) or words}", "see `slurm` in the profile, and sinfo")
-    return words
+        raise MachineError(f"SLURM: {_words(done.stderr)}", "see `slurm` in the profile, and sinfo")
+    return done.stdout.strip() or _words(done.stderr)
 
 
 def _words(stderr: str) -> str:
-    lines = [line.partition("error: ")[2] or line for line in stderr.splitlines() if line.strip()]
-    return "; ".join(dict.fromkeys(lines))
+    """What SLURM says; not what a profile's own lines say."""
+    said = re.findall(r"^(?:sbatch|srun): (?:error: )?(.*)", stderr, re.MULTILINE)
+    return "; ".join(dict.fromkeys(said)) or stderr.strip()

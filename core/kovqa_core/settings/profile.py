@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from kovqa_core.settings.reading import Settings
 
@@ -15,6 +15,8 @@ _TIME = r"^(\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}|UNLIMITED)?$"
 
 class Slurm(Settings):
     """What SLURM is asked for (launchers srun and sbatch). Empty: the cluster's own default."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # an account may be a number, a time minutes
 
     partition: str = Field("", description="--partition")
     account: str = Field("", description="--account")
