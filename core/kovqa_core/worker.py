@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kovqa_core.train.ranks import Rank
 
 HERE = Path(__file__).resolve().parent
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # all ask for a checkpoint and an end
 
 
 def check_identity() -> None:
@@ -42,7 +43,7 @@ def main(run_file: Path) -> int:
     tells whoever asked.
     """
     asked = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: asked.set())
     from kovqa_core.errors import KovqaError, Stopped
     from kovqa_core.settings.run import read_run
@@ -165,4 +166,7 @@ if __name__ == "__main__":
     from kovqa_core.processes import die_with_parent
 
     die_with_parent()
-    sys.exit(main(Path(sys.argv[1])))
+    code = main(Path(sys.argv[1]))
+    for number in SIGNALS:  # a late one would kill what has ended well: Python takes its handlers away first
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -101,5 +102,42 @@ def test_a_worker_is_killed(undisturbed: Path, typed: Typed, host: str) -> None:
     typed.hosts.run(
         ["bash", "-c", f"kill -{signal.SIGKILL.value} $(pgrep -f worker.py | tail -n 1)"], on=host
     )
+    typed.finished()
+    same_end(typed.folder, undisturbed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("host", ["h1", "h2"])
+def test_a_cable_is_cut_and_plugged_in_again(undisturbed: Path, typed: Typed, host: str) -> None:
+    until(lambda: step(typed.folder) >= 12, "step 12")
+    typed.hosts.cut(host)
+    time.sleep(5)  # connections outlive this
+    typed.hosts.heal(host)
+    typed.finished()
+    same_end(typed.folder, undisturbed)
+
+
+@pytest.mark.soak
+def test_a_cable_stays_cut(undisturbed: Path, typed: Typed) -> None:
+    until(lambda: step(typed.folder) >= 12, "step 12")
+    typed.hosts.cut("h2")
+    codes = {typed.ended(host) for host in ("h1", "h2")}
+    typed.hosts.heal("h2")
+    assert codes <= {4, 6}, typed.said()
+    assert "kovqa train --resume" in typed.said()
+    typed.on("h1")  # the one command that goes on
+    typed.on("h2")
+    typed.finished()
+    same_end(typed.folder, undisturbed)
+
+
+@pytest.mark.soak
+def test_the_first_host_dies_and_is_booted_again(undisturbed: Path, typed: Typed) -> None:
+    until(lambda: step(typed.folder) >= 12, "step 12")
+    typed.hosts.kill("h1")  # where all meet: torchrun on h2 gives up
+    typed.hosts.start("h1")
+    assert typed.ended("h2") in (4, 6), typed.said()
+    typed.on("h1")
+    typed.on("h2")
     typed.finished()
     same_end(typed.folder, undisturbed)
