@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -84,7 +85,10 @@ def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
     held = lock.hold(run.folder, os.environ) if rank.first else None
     if rank.first:
         (run.folder / ERROR).unlink(missing_ok=True)  # of an earlier attempt
-    hint = f"each rank's stack is in {run.folder / 'logs'}; they met at {rank.meeting}"
+    hint = (
+        f"each rank's stack is in {run.folder / 'logs'}; they met at {rank.meeting}; "
+        f"go on from the last checkpoint: kovqa train --resume -o {shlex.quote(str(run.folder))}"
+    )
     watch = watchdog.Watch(
         rank.rank,
         run.profile.hang_minutes,
