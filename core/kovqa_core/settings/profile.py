@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kovqa_core.settings.reading import Settings
 
@@ -20,14 +21,24 @@ class Profile(Settings):
     processes_per_node: int = Field(1, ge=1, description="training processes: one per GPU")
     loader_workers: int = Field(0, ge=0, description="processes per training process that prepare batches")
     threads: int = Field(0, ge=0, description="CPU threads of one process; 0: cores / processes")
-    precision: Literal["bf16", "fp32"] = "bf16"
-    strategy: Literal["ddp"] = "ddp"
+    precision: Literal["bf16", "fp16", "fp32"] = Field(
+        "bf16", description="of the model's arithmetic; weights are fp32; fp16 scales the loss, for a T4"
+    )
+    strategy: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = Field(
+        "ddp", description="what processes share out: ddp nothing, zero3 and fsdp2 all of it"
+    )
+    deepspeed: str = Field("", description="file of DeepSpeed's own settings, for the zero strategies")
     micro_batch: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {"default": 8}, description="examples one process can hold, by recipe name; `default` for the rest"
     )
     activation_checkpointing: bool = Field(False, description="compute activations twice to save memory")
     compile: bool = Field(False, description="torch.compile the model")
     env: dict[str, str] = Field({}, description="environment variables of the workers")
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _where_it_is(cls, path: str) -> str:
+        return str(Path(path).expanduser().resolve()) if path else ""
 
     @property
     def device(self) -> Literal["cuda", "cpu"]:

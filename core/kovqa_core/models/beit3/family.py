@@ -56,6 +56,11 @@ class Model(nn.Module):
             for layer in self.net.encoder.layers:
                 layer.compile()
 
+    def units(self) -> list[nn.Module]:
+        """The layers; not the last one of a classifier, of which only the class token's part is called."""
+        layers = list(self.net.encoder.layers)
+        return layers[:-1] if isinstance(self.net, VqaNet) else layers
+
     @property
     def depth(self) -> int:
         """One past the last layer."""
