@@ -59,6 +59,18 @@ class Zero(Stepper):
                 optimizer=self.optimizer,
                 config=config(self.run, self.stage),
             )
+        self._begin_moments()
+
+    def _begin_moments(self) -> None:
+        """Moments of 0, as AdamW itself begins; but before its first step, for then DeepSpeed links
+        only the first group's to the parameters they belong to."""
+        zero = self.net.optimizer
+        flats = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
+        for flat in flats:
+            moments = {key: torch.zeros_like(flat, requires_grad=False) for key in MOMENTS}
+            self.optimizer.state[flat] = {"step": torch.zeros((), device=flat.device), **moments}
+        if self.stage < 3:
+            zero._lazy_init_hp_params_optimizer_state()
 
     def backward(self, batch: Batch, step: int, last: bool) -> Tensor:
         """As everywhere."""
@@ -113,10 +125,7 @@ class Zero(Stepper):
         """As everywhere."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        states = [state for state in self.optimizer.state.values() if state]
-        if not states:
-            return {}
-        found = {"step": states[0]["step"].detach().cpu().clone()}
+        found = {"step": next(iter(self.optimizer.state.values()))["step"].cpu().clone()}
         for name, parameter in self.model.named_parameters():
             for key in MOMENTS if parameter.requires_grad else ():
                 whole = safe_get_full_optimizer_state(parameter, key)
@@ -130,20 +139,12 @@ class Zero(Stepper):
             return
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-        zero = self.net.optimizer
-        for flat in (
-            zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
-        ):
-            moments = {key: torch.zeros_like(flat) for key in MOMENTS}
-            self.optimizer.state[flat] = {"step": tensors["step"].clone().to(self.device), **moments}
-        if self.stage < 3:
-            zero._lazy_init_hp_params_optimizer_state()
+        for state in self.optimizer.state.values():
+            state["step"].copy_(tensors["step"])
+        put = safe_set_local_optimizer_state if self.stage == 3 else safe_set_full_optimizer_state
         for name, parameter in self.model.named_parameters():
             for key in MOMENTS if parameter.requires_grad else ():
-                own = self.cut(name, tensors[f"{key}.{name}"])
-                (safe_set_local_optimizer_state if self.stage == 3 else safe_set_full_optimizer_state)(
-                    parameter, own, key
-                )
+                put(parameter, self.cut(name, tensors[f"{key}.{name}"]), key)
 
 
 def config(run: Run, stage: int) -> dict[str, Any]:
