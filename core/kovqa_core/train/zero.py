@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -167,6 +168,8 @@ def _quiet() -> Any:
     with contextlib.redirect_stdout(sys.stderr):  # its logger takes the stdout it finds
         import deepspeed
     deepspeed.utils.logger.setLevel(logging.WARNING)
+    # It calls, at every layer, what newer versions of torch name otherwise.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     # Its shared-memory reduction for CPUs would be compiled at first use: gloo does without a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
