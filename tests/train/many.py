@@ -1,4 +1,4 @@
-"""Trains several runs one after the other in the same processes: torchrun … many.py JOBS.json
+"""Trains several runs one after the other in the same processes: many.py JOBS.json RANK WORLD
 
 One start of the processes, which costs more than the steps, serves all of them.
 """
@@ -6,13 +6,16 @@ One start of the processes, which costs more than the steps, serves all of them.
 from __future__ import annotations
 
 import json
-import os
+import subprocess
 import sys
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
+from tests.conftest import clean_env
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,21 @@ class Job:
     stop: int | None = None
 
 
-def write_jobs(path: Path, jobs: list[Job]) -> None:
+def launch(world: int, jobs: list[Job], folder: Path) -> None:
+    """Do the jobs on so many processes, which start together."""
+    path = folder / f"jobs-{uuid.uuid4().hex}.json"
     path.write_text(json.dumps([asdict(job) for job in jobs]), encoding="utf-8")
+    logs = [folder / f"{path.stem}-{rank}.log" for rank in range(world)]
+    started = []
+    for rank, log in enumerate(logs):
+        words = [sys.executable, "-P", __file__, str(path), str(rank), str(world)]
+        env = clean_env(OMP_NUM_THREADS="1", LOCAL_RANK=str(rank))
+        with log.open("wb") as stream:
+            started.append(subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=stream, text=True))
+    said = [process.communicate(timeout=600)[0] for process in started]
+    told = "\n".join(log.read_text("utf-8", errors="replace")[-3000:] for log in logs)
+    assert [process.returncode for process in started] == [0] * world, told
+    assert said == [""] * world  # DeepSpeed's words would mix with our events
 
 
 def do(job: Job, rank: int, world: int) -> None:
@@ -63,9 +79,9 @@ def last_step(folder: Path) -> int:
 
 def main() -> None:
     torch.set_num_threads(1)
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group("gloo")
-    for values in json.loads(Path(sys.argv[1]).read_text("utf-8")):
+    jobs, rank, world = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    dist.init_process_group("gloo", init_method=f"file://{jobs}.meeting", rank=rank, world_size=world)
+    for values in json.loads(jobs.read_text("utf-8")):
         do(Job(**values), rank, world)
         dist.barrier()
     dist.destroy_process_group()

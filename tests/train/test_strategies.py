@@ -6,17 +6,15 @@ accumulated micro-batches) on all five.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from kovqa_core.train.log import read_log
 from safetensors.numpy import load_file
 
-from tests.conftest import SMALL, Small, clean_env
+from tests.conftest import SMALL, Small
 from tests.train import many
-from tests.train.many import Job, write_jobs
+from tests.train.many import Job, launch
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 STEPS = 6
@@ -30,20 +28,6 @@ WHOLE = (
 
 def flags_of(small: Small) -> dict[str, str]:
     return {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
-
-
-def launch(world: int, jobs: list[Job], folder: Path) -> None:
-    """Real processes, started by torchrun."""
-    write_jobs(folder / "jobs.json", jobs)
-    done = subprocess.run(
-        [
-            sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}",
-            str(Path(many.__file__)), str(folder / "jobs.json"),
-        ],
-        env=clean_env(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout == ""  # DeepSpeed's words would mix with our events
 
 
 def curve(folder: Path, key: str = "loss") -> list[float]:
@@ -85,7 +69,7 @@ def pair(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     jobs += [Job(wanders, "zero2", *rest, stop=1), Job(wanders, "fsdp2", *rest, stop=2)]
     launch(2, jobs, folder)
     many.do(Job(wanders, "ddp", *rest, stop=4), 0, 1)
-    launch(2, [Job(wanders, "zero3", *rest, stop=5), Job(wanders, "zero1", *rest)], folder)
+    launch(2, [Job(wanders, "zero3", *rest)], folder)
     return folder
 
 
@@ -95,7 +79,7 @@ def test_every_strategy_goes_the_same_way(alone: Path, pair: Path, strategy: str
 
 
 def test_a_run_begun_on_one_strategy_goes_on_on_another(alone: Path, pair: Path) -> None:
-    """zero2 on two processes, fsdp2 on two, ddp on one, zero3 on two, zero1 on two."""
+    """zero2 on two processes, fsdp2 on two, ddp on one, zero3 on two."""
     same(pair / "wanders", alone)
 
 

@@ -57,9 +57,9 @@ class Model(nn.Module):
                 layer.compile()
 
     def units(self) -> list[nn.Module]:
-        """The layers; not the last one of a classifier, of which only the class token's part is called."""
-        layers = list(self.net.encoder.layers)
-        return layers[:-1] if isinstance(self.net, VqaNet) else layers
+        """A classifier's layers but the last, of which only the class token's part is called. None of a
+        captioner's: it takes picture and words through a layer one after the other."""
+        return list(self.net.encoder.layers)[:-1] if isinstance(self.net, VqaNet) else []
 
     @property
     def depth(self) -> int:
