@@ -35,6 +35,7 @@ from kovqa_core.train.ranks import Rank
 
 Pieces = dict[str, Tensor]  # parameter name -> this process's piece of it; may be all of it
 MOMENTS = ("exp_avg", "exp_avg_sq")  # as AdamW names them
+FIRST_SCALE = 2.0**16  # of a loss in fp16
 _GROWTH = 2000  # finite steps after which the scale is doubled, as torch.amp.GradScaler does
 
 
@@ -83,7 +84,7 @@ class Stepper:
     def __init__(self, model: Any, run: Run, rank: Rank, device: torch.device) -> None:
         self.model, self.run, self.rank, self.device = model, run, rank, device
         fp16 = run.profile.precision == "fp16"
-        self.scale = Scale(True, 2.0**16) if fp16 else Scale()
+        self.scale = Scale(True, FIRST_SCALE) if fp16 else Scale()
         self._usable: Batch | None = None
         self.wrap()
 
