@@ -19,6 +19,7 @@ from kovqa_core.files import make_folder, write_text
 from kovqa_core.launch.plan import SCRIPT, LaunchPlan, plan
 from kovqa_core.models import FAMILIES
 from kovqa_core.runs import RESULT, RUNS, pointed, result
+from kovqa_core.settings import strategy
 from kovqa_core.settings.find import Asked, resolve
 from kovqa_core.settings.reading import Document, build
 from kovqa_core.settings.run import FILE, Run, make_run, read_run, write_run
@@ -68,7 +69,11 @@ def plan_training(
     if goes_on:
         asked = _stored(read_run(stored), asked, bool(sets or flags or recipe != "kobeit3"), profile)
     missing: list[str] = []
-    checks: list[Callable[[], object]] = [partial(machine.check, asked.profile), *_inputs(asked)]
+    checks: list[Callable[[], object]] = [
+        partial(machine.check, asked.profile),
+        partial(strategy.check, asked.profile),
+        *_inputs(asked),
+    ]
     for check in checks:
         try:
             check()

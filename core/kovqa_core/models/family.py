@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.data.example import Answer, Example
@@ -76,6 +76,9 @@ class Model(Protocol):
 
     def prepare(self, activation_checkpointing: bool, compile: bool) -> None:
         """Settings of the machine that change no number."""
+
+    def units(self) -> list[nn.Module]:
+        """Parts that may be cut up among processes one at a time: called as a whole, inner ones first."""
 
     @property
     def depth(self) -> int:

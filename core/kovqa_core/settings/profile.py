@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from kovqa_core.settings.reading import Settings
 
@@ -69,8 +70,13 @@ class Profile(Settings):
     slurm: Slurm = Slurm()
     loader_workers: int = Field(0, ge=0, description="processes per training process that prepare batches")
     threads: int = Field(0, ge=0, description="CPU threads of one process; 0: cores / processes")
-    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
-    strategy: Literal["ddp"] = "ddp"
+    precision: Literal["bf16", "fp16", "fp32"] = Field(
+        "bf16", description="of the model's arithmetic; weights are fp32; fp16 scales the loss, for a T4"
+    )
+    strategy: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = Field(
+        "ddp", description="what processes share out: ddp nothing, zero3 and fsdp2 all of it"
+    )
+    deepspeed: str = Field("", description="file of DeepSpeed's own settings, for the zero strategies")
     micro_batch: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {"default": 8}, description="examples one process can hold, by recipe name; `default` for the rest"
     )
@@ -81,6 +87,11 @@ class Profile(Settings):
         "than a step may take, its compilation included",
     )  # fmt: skip
     env: dict[str, str] = Field({}, description="environment variables of the workers")
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _where_it_is(cls, path: str) -> str:
+        return str(Path(path).expanduser().resolve()) if path else ""
 
     @property
     def device(self) -> Literal["cuda", "mps", "cpu"]:

@@ -11,11 +11,13 @@ Randomness is a function of seed, epoch and example, so there is no generator's 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,8 +25,7 @@ from kovqa_core.errors import ModelError
 from kovqa_core.files import read_json, write_folder, write_json, write_text
 from kovqa_core.models import family
 from kovqa_core.runs import pointed
-
-Averages = dict[str, Tensor]  # parameter name -> averaged value (EMA)
+from kovqa_core.train.stepper import Pieces, Scale, Stepper
 
 
 @dataclass
@@ -35,37 +36,49 @@ class State:
     score: float | None = None  # of the latest evaluation
     best: float | None = None
     best_step: int | None = None
+    scale: dict[str, Any] | None = None  # of the loss, in fp16
 
 
 def write(
     folder: Path,
-    model: Any,
+    stepper: Stepper,
     processor: family.Processor,
-    optimizer: torch.optim.Optimizer,
-    averages: Averages | None,
+    averages: Pieces | None,
     state: State,
     about: dict[str, Any],
     keep: int,
 ) -> Path:
     """Write a step folder, point to it, remove the oldest ones.
 
+    All processes come here, for what is cut up is put together; the first one writes.
+
     Raises:
         MachineError: the disk is full; earlier checkpoints are untouched.
     """
     path = folder / f"step-{state.step:06d}"
-    last = pointed(folder, "last")
-    kept = f"the checkpoint {last.name} is still whole" if last else "there is no earlier checkpoint"
+    state.scale = asdict(stepper.scale) if stepper.scale.dynamic else None
 
     def fill(part: Path) -> None:
         trainer = part / "trainer"
-        trainer.mkdir()
+        if stepper.rank.first:
+            trainer.mkdir()
+            write_json(trainer / "state.json", asdict(state))
         if averages is not None:
-            save_file(dict(model.state_dict()), trainer / "weights.safetensors")
-        with averaged(model, averages):
-            family.save(model, processor, part, {**about, "step": state.step, "score": state.score})
-        save_file(_optimizer_tensors(model, optimizer), trainer / "optimizer.safetensors")
-        write_json(trainer / "state.json", asdict(state))
+            with stepper.plain(None, everywhere=False) as model:
+                if model is not None:
+                    save_file(dict(model.state_dict()), trainer / "weights.safetensors")
+        with stepper.plain(averages, everywhere=False) as model:
+            if model is not None:
+                family.save(model, processor, part, {**about, "step": state.step, "score": state.score})
+        moments = stepper.moments()
+        if stepper.rank.first:
+            save_file(moments, trainer / "optimizer.safetensors")
 
+    if not stepper.rank.first:
+        fill(path)
+        return path
+    last = pointed(folder, "last")
+    kept = f"the checkpoint {last.name} is still whole" if last else "there is no earlier checkpoint"
     write_folder(path, fill, kept)
     write_text(folder / "last", path.name + "\n")
     if state.best_step == state.step or pointed(folder, "best") is None:
@@ -80,8 +93,23 @@ def to_remove(names: list[str], keep: int, best: Path | None) -> list[str]:
     return [name for name in names[:-keep] if best is None or name != best.name]
 
 
-def resume(path: Path, model: Any, optimizer: torch.optim.Optimizer, averages: Averages | None) -> State:
-    """Bring optimizer, averages and place back; the model itself was loaded from the folder.
+@dataclass(frozen=True)
+class Before:
+    """What a step folder holds beside the model: whole tensors, whatever number of processes wrote them."""
+
+    path: Path | None = None
+    state: State = field(default_factory=State)
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+    averages: Mapping[str, Tensor] | None = None
+
+
+def resume(path: Path, model: Any, averaged: bool) -> Before:
+    """Read what resuming needs; the model itself was loaded from the folder.
+
+    Args:
+        path: the step folder.
+        model: whole, as the folder has it; where averages are kept it gets the weights that learn.
+        averaged: does this run keep averages?
 
     Raises:
         ModelError: the folder was published without what resuming needs, or that is broken.
@@ -90,57 +118,40 @@ def resume(path: Path, model: Any, optimizer: torch.optim.Optimizer, averages: A
     if not (trainer / "state.json").is_file():
         raise ModelError(f"{path} has no trainer folder: it cannot be resumed", "start a new run from it")
     try:
-        if averages is not None:
-            for name, parameter in model.named_parameters():
-                averages[name].copy_(parameter.detach())
+        averages = None
+        if averaged:
+            averages = {name: p.detach().clone() for name, p in model.named_parameters()}
             model.load_state_dict(load_file(trainer / "weights.safetensors"))
-        tensors = load_file(trainer / "optimizer.safetensors")
-        names = {id(p): name for name, p in model.named_parameters()}
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                name = names[id(parameter)]
-                optimizer.state[parameter] = {
-                    "step": tensors["step"].clone(),
-                    "exp_avg": tensors[f"exp_avg.{name}"].to(parameter.device),
-                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(parameter.device),
-                }
-        return State(**read_json(trainer / "state.json"))
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}/trainer cannot be read ({error})", "remove that step folder") from None
+        moments = load_file(trainer / "optimizer.safetensors")
+        return Before(path, State(**read_json(trainer / "state.json")), moments, averages)
+    except (OSError, RuntimeError, TypeError, SafetensorError) as error:
+        raise _broken(path, error) from None
 
 
-def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Moments by parameter name, so that they fit any number of processes and any grouping."""
-    found: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        state = optimizer.state.get(parameter)
-        if state:
-            found["step"] = state["step"].detach().clone()
-            found[f"exp_avg.{name}"] = state["exp_avg"]
-            found[f"exp_avg_sq.{name}"] = state["exp_avg_sq"]
-    return found
+def take_over(stepper: Stepper, before: Before) -> Pieces | None:
+    """Bring moments and loss scale back; the averages, if the run keeps any.
+
+    Raises:
+        ModelError: they are not this model's.
+    """
+    try:
+        stepper.load_moments(before.moments)
+        if before.state.scale and stepper.scale.dynamic:
+            stepper.scale = Scale(**before.state.scale)
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise _broken(before.path, error) from None
+    if not stepper.run.recipe.optim.ema:
+        return None
+    if before.averages is None:
+        return {name: piece.clone() for name, piece in stepper.pieces().items()}
+    return {name: stepper.cut(name, whole) for name, whole in before.averages.items()}
 
 
-class averaged:  # reads as a statement
-    """Inside, the model has its averaged weights (if there are any)."""
-
-    def __init__(self, model: torch.nn.Module, averages: Averages | None) -> None:
-        self.model, self.averages = model, averages
-
-    def __enter__(self) -> None:
-        self._swap()
-
-    def __exit__(self, *_: object) -> None:
-        self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        averages = self.averages or {}
-        for name, parameter in self.model.named_parameters() if averages else ():
-            averages[name], parameter.data = parameter.data, averages[name]
+def _broken(path: Path | None, error: Exception) -> ModelError:
+    return ModelError(f"{path}/trainer cannot be read ({error})", "remove that step folder")
 
 
 @torch.no_grad()
-def average(model: torch.nn.Module, averages: Averages, decay: float) -> None:
+def average(averages: Pieces, pieces: Pieces, decay: float) -> None:
     """One step of the moving average."""
-    torch._foreach_lerp_(list(averages.values()), [p.data for p in model.parameters()], 1 - decay)
+    torch._foreach_lerp_(list(averages.values()), list(pieces.values()), 1 - decay)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from kovqa_core.data.example import Example
 from kovqa_core.data.index import Index, of_kinds, open_index
@@ -25,6 +23,7 @@ from kovqa_core.train import checkpoint, optim, ranks, watchdog
 from kovqa_core.train.evaluate import answer_all, score_split
 from kovqa_core.train.loader import batches, micro_batches
 from kovqa_core.train.log import Log
+from kovqa_core.train.stepper import Pieces, Stepper, autocast, make
 
 
 @dataclass
@@ -37,19 +36,14 @@ class Training:
     index: Index
     rows: Sequence[Example]  # trained on
     val: Sequence[Example]
-    model: Any
     processor: family.Processor
-    optimizer: torch.optim.AdamW
-    averages: checkpoint.Averages | None
+    stepper: Stepper
+    averages: Pieces | None  # of the weights (EMA)
     length: optim.Length
     state: checkpoint.State
     log: Log
     stop: Callable[[], bool]
     saved_at: float = 0.0
-
-    def autocast(self) -> torch.autocast:
-        """bf16 where the profile says so."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.profile.precision == "bf16")
 
     @property
     def eval_every(self) -> int:
@@ -73,10 +67,6 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
     """
     t = prepare(run, rank, device, stop)
     began, start = time.time(), t.state.step
-    net = t.model
-    if rank.world > 1:
-        gpu = [device.index] if device.type == "cuda" else None
-        net = DistributedDataParallel(t.model, device_ids=gpu, gradient_as_bucket_view=True)
     keys = micro_batches(run, len(t.rows), rank, t.state.step, t.length.total)
     loader = batches(
         keys, t.rows, t.index.images, t.processor, train=True, seed=run.recipe.seed,
@@ -87,18 +77,18 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
         if stale(t):
             break
         rate = optim.rate(step, run.recipe.optim, t.length)
-        optim.set_rate(t.optimizer, rate, step < run.recipe.optim.text_first_steps)
-        losses, ids, left_out = accumulate(t, net, loader, step)
+        optim.set_rate(t.stepper.optimizer, rate, step < run.recipe.optim.text_first_steps)
+        losses, ids, left_out = accumulate(t, loader, step)
         loss, stopping, due, lost = agree(t, losses, ids, left_out, step)
-        norm = optim.clip([p for p in t.model.parameters() if p.grad is not None], run.recipe.optim.clip)
-        if not torch.isfinite(norm):
+        norm = t.stepper.step()
+        finite = math.isfinite(norm)
+        if not finite and t.stepper.scale.value <= 1:
             raise WorkerError(
                 f"the gradient is not finite at step {step + 1}", "lower optim.lr or set optim.clip"
             )
-        t.optimizer.step()
-        t.optimizer.zero_grad(set_to_none=True)
-        if t.averages is not None:
-            checkpoint.average(t.model, t.averages, run.recipe.optim.ema)
+        t.stepper.scale.follow(finite)
+        if t.averages is not None and finite:
+            checkpoint.average(t.averages, t.stepper.pieces(), run.recipe.optim.ema)
         t.state.step = step + 1
         meter.step(loss, norm, lost)
         finish_step(t, stopping, due)
@@ -126,20 +116,20 @@ def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[],
         note = f"resumed from {last.name}"
     else:
         model, processor, note = family.new(recipe, index.answers() if recipe.task == "vqa" else [])
-    model.to(device).train().prepare(run.profile.activation_checkpointing, run.profile.compile)
-    averages = {n: p.detach().clone() for n, p in model.named_parameters()} if recipe.optim.ema else None
-    optimizer = optim.make_optimizer(model, model, recipe.optim)
-    state = checkpoint.resume(last, model, optimizer, averages) if last else checkpoint.State()
+    model.train().prepare(run.profile.activation_checkpointing, run.profile.compile)
+    before = checkpoint.resume(last, model, recipe.optim.ema > 0) if last else checkpoint.Before()
+    stepper = make(model, run, rank, device)
+    averages, state = checkpoint.take_over(stepper, before), before.state
     log = Log(run.folder, state.step, rank.first)
     log.tell({"kind": "start", "step": state.step, "total": length.total, "note": note})
     return Training(
-        run, rank, device, index, rows, val, model, processor, optimizer, averages, length, state, log, stop,
+        run, rank, device, index, rows, val, processor, stepper, averages, length, state, log, stop,
         time.monotonic(),
     )  # fmt: skip
 
 
 def accumulate(
-    t: Training, net: Any, loader: Iterator[family.Batch], step: int
+    t: Training, loader: Iterator[family.Batch], step: int
 ) -> tuple[list[Tensor], list[list[str]], list[str]]:
     """Gradients of one optimizer step; losses and ids of its micro-batches, ids of what was left out."""
     losses, ids, left_out = [], [], []
@@ -148,12 +138,7 @@ def accumulate(
         batch = next(loader).to(t.device)
         watchdog.doing("computing")
         torch.manual_seed(draw_seed(t.run.recipe.seed, step, batch.ids))
-        waits = t.rank.world > 1 and turn + 1 < t.run.accumulate
-        with net.no_sync() if waits else contextlib.nullcontext():
-            with t.autocast():
-                loss = net(batch, step)["loss"]
-            (loss / t.run.accumulate).backward()
-        losses.append(loss.detach())
+        losses.append(t.stepper.backward(batch, step, last=turn + 1 == t.run.accumulate))
         ids.append(batch.ids)
         left_out += batch.left_out
     return losses, ids, left_out
@@ -214,11 +199,11 @@ def evaluate(t: Training) -> None:
         t.state.best_step = t.state.step
         return
     began = time.time()
-    with checkpoint.averaged(t.model, t.averages):
+    with t.stepper.plain(t.averages, everywhere=True) as model:
         answers = list(
             answer_all(
-                t.model, t.processor, split, t.index.images, t.rank, t.device, t.run.micro_batch,
-                t.run.profile.loader_workers, t.autocast,
+                model, t.processor, split, t.index.images, t.rank, t.device, t.run.micro_batch,
+                t.run.profile.loader_workers, lambda: autocast(t.run.profile, t.device),
                 lambda done, of: t.log.progress(doing="evaluation", done=done, of=of),
             )
         )  # fmt: skip
@@ -246,16 +231,15 @@ def stale(t: Training) -> bool:
 
 
 def save(t: Training) -> None:
-    """Write a checkpoint (first process)."""
+    """Write a checkpoint."""
     t.saved_at = time.monotonic()
     watchdog.doing("saving")
-    if t.rank.first:
-        recipe = t.run.recipe
-        about = {"family": recipe.family, "task": recipe.task, "recipe": recipe.name}
-        path = checkpoint.write(
-            t.run.folder, t.model, t.processor, t.optimizer, t.averages, t.state, about, recipe.save.keep
-        )
-        t.log.tell({"kind": "saved", "step": t.state.step, "path": str(path)})
+    recipe = t.run.recipe
+    about = {"family": recipe.family, "task": recipe.task, "recipe": recipe.name}
+    path = checkpoint.write(
+        t.run.folder, t.stepper, t.processor, t.averages, t.state, about, recipe.save.keep
+    )
+    t.log.tell({"kind": "saved", "step": t.state.step, "path": str(path)})
 
 
 def write_result(t: Training, seconds: float, steps: int) -> None:
@@ -280,7 +264,7 @@ class Meter:
         self.lost = 0
         self.at = self.began
 
-    def step(self, loss: float, norm: Tensor, lost: int) -> None:
+    def step(self, loss: float, norm: float, lost: int) -> None:
         """Count one optimizer step, and the examples left out of it; log every `log_every`."""
         t, now = self.t, time.monotonic()
         self.losses.append(loss)
@@ -297,9 +281,11 @@ class Meter:
         )
         if t.state.step % t.run.recipe.log_every == 0 or t.state.step == t.length.total:
             t.log.record(
-                "train", t.state.step, loss=sum(self.losses) / len(self.losses), grad_norm=float(norm),
+                "train", t.state.step, loss=sum(self.losses) / len(self.losses),
+                grad_norm=norm if math.isfinite(norm) else None,  # None: left out, and the loss scale halved
                 lr=optim.rate(t.state.step - 1, t.run.recipe.optim, t.length),
                 examples_per_second=len(self.losses) * batch / max(now - self.at, 1e-9),
                 **({"left_out": self.lost} if self.lost else {}),
+                **({"loss_scale": t.stepper.scale.value} if t.stepper.scale.dynamic else {}),
             )  # fmt: skip
             self.losses, self.lost, self.at = [], 0, now

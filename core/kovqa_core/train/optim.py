@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -136,4 +136,5 @@ def set_rate(optimizer: torch.optim.Optimizer, value: float, text_first: bool = 
 
 def clip(parameters: list[Tensor], largest: float | None) -> Tensor:
     """Global gradient norm (before clipping), clipped to `largest` if given."""
-    return torch.nn.utils.clip_grad_norm_(parameters, largest if largest is not None else math.inf)
+    norm: Any = torch.nn.utils.clip_grad_norm_(parameters, largest if largest is not None else math.inf)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of gradients that are cut up

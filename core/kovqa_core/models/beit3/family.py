@@ -56,6 +56,11 @@ class Model(nn.Module):
             for layer in self.net.encoder.layers:
                 layer.compile()
 
+    def units(self) -> list[nn.Module]:
+        """A classifier's layers but the last, of which only the class token's part is called. None of a
+        captioner's: it takes picture and words through a layer one after the other."""
+        return list(self.net.encoder.layers)[:-1] if isinstance(self.net, VqaNet) else []
+
     @property
     def depth(self) -> int:
         """One past the last layer."""

@@ -52,6 +52,10 @@ class Model(nn.Module):
             self.net.question.compile()
             self.net.picture.compile()
 
+    def units(self) -> list[nn.Module]:
+        """The question encoder's layers, and the picture encoder."""
+        return [*self.net.question.encoder.layer, self.net.picture]
+
     @property
     def depth(self) -> int:
         """One past the question encoder's last layer."""

@@ -50,7 +50,7 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The mean loss of a batch; rows left out count as rows without loss."""
-        touched = sum(p.sum() for p in self.net.parameters() if p.requires_grad) * 0.0
+        touched = sum(_own(p).sum() for p in self.net.parameters() if p.requires_grad and p.numel()) * 0.0
         if not batch.ids:
             return {"loss": torch.as_tensor(touched)}
         inputs = {n: t for n, t in batch.tensors.items() if n not in ("labels", "prompt_lengths")}
@@ -74,8 +74,9 @@ class Model(nn.Module):
     def _autocast(self) -> torch.autocast:
         """What does not learn is in 16 bits, what learns in 32: each product is made in 16."""
         device = next(self.net.parameters()).device.type
-        mixed = self.config.dtype == "bf16" or torch.is_autocast_enabled(device)
-        return torch.autocast(device, torch.bfloat16, enabled=mixed)
+        if torch.is_autocast_enabled(device):
+            return torch.autocast(device, torch.get_autocast_dtype(device))
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.dtype == "bf16")
 
     def prepare(self, activation_checkpointing: bool, compile: bool) -> None:
         """Memory for time, and torch.compile of each layer of the language model."""
@@ -84,6 +85,11 @@ class Model(nn.Module):
         if compile:
             for layer in self.net.get_decoder().layers:
                 layer.compile(dynamic=True)
+
+    def units(self) -> list[nn.Module]:
+        """Whatever stands in a list: layers of the language model and of the picture encoder."""
+        lists = [module for module in self.net.modules() if isinstance(module, nn.ModuleList)]
+        return [unit for modules in reversed(lists) for unit in modules]
 
     @property
     def depth(self) -> int:
@@ -105,6 +111,11 @@ class Model(nn.Module):
     def is_text(self, name: str) -> bool:
         """The language model."""
         return parts.part_of(name) == "language"
+
+
+def _own(parameter: Any) -> Tensor:
+    """What this process holds of a parameter that may be cut up."""
+    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
 
 
 def answer_loss(logits: Tensor, labels: Tensor, rows: int, mean: str) -> Tensor:

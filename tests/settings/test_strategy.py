@@ -1,0 +1,84 @@
+"""A strategy's settings, checked before anything is started."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from kovqa_core.errors import MachineError, SettingsError
+from kovqa_core.settings.find import resolve
+from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.run import make_run
+from kovqa_core.settings.strategy import check
+
+
+def profile(*sets: str) -> Profile:
+    return resolve("tiny", "cpu", [f"profile.{one}" for one in sets]).profile
+
+
+def written(path: Path, values: object) -> str:
+    path.write_text(values if isinstance(values, str) else json.dumps(values), encoding="utf-8")
+    return f"deepspeed={path}"
+
+
+def test_deepspeed_that_is_not_installed_is_said_with_the_way_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for strategy in ("ddp", "fsdp2"):
+        check(profile(f"strategy={strategy}"))
+    with pytest.raises(MachineError, match="zero2 needs DeepSpeed") as caught:
+        check(profile("strategy=zero2"))
+    assert "pip install 'kovqa[deepspeed]'" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("train_batch_size", {"train_batch_size": 8}),
+        ("optimizer", {"optimizer": {"type": "AdamW"}}),
+        ("bf16", {"bf16": {"enabled": True}}),
+        ("zero_optimization.stage is 3", {"zero_optimization": {"stage": 3}}),
+        ("zero_optimization.offload_optimizer", {"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}),
+        ("not valid JSON", "{"),
+        ("expected DeepSpeed's settings", [1]),
+    ],
+)  # fmt: skip
+def test_a_key_that_is_not_deepspeeds_to_set_is_named(tmp_path: Path, key: str, values: object) -> None:
+    with pytest.raises(SettingsError, match=key):
+        check(profile("strategy=zero2", written(tmp_path / "ds.json", values)))
+
+
+def test_deepspeeds_own_file_comes_below_ours(tmp_path: Path) -> None:
+    pytest.importorskip("deepspeed")
+    from kovqa_core.train.zero import config
+
+    own = {
+        "train_batch_size": "auto", "bf16": {"enabled": "auto"}, "prescale_gradients": True,
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": 1000, "overlap_comm": False},
+    }  # fmt: skip
+    sets = [
+        "profile.strategy=zero2", f"profile.{written(tmp_path / 'ds.json', own)}",
+        "profile.micro_batch={default: 4}", "optim.global_batch=16", "optim.clip=0.5",
+    ]  # fmt: skip
+    asked = resolve("tiny", "cpu", sets)
+    found = config(make_run(asked.recipe, asked.profile, tmp_path, []), 2)
+    assert found["zero_optimization"] == {
+        "stage": 2, "reduce_bucket_size": 1000, "allgather_bucket_size": 50_000_000, "overlap_comm": False,
+    }  # fmt: skip
+    assert found["prescale_gradients"] is True
+    assert (found["train_micro_batch_size_per_gpu"], found["gradient_accumulation_steps"]) == (4, 4)
+    assert found["gradient_clipping"] == 0.5
+    assert "bf16" not in found
+    assert "train_batch_size" not in found
+
+
+def test_settings_that_contradict_each_other_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no such file"):
+        check(profile("strategy=zero2", "deepspeed=nowhere.json"))
+    with pytest.raises(SettingsError, match="the strategy is ddp"):
+        check(profile(written(tmp_path / "ds.json", {})))
+    with pytest.raises(SettingsError, match="compile"):
+        check(profile("strategy=zero3", "compile=true"))

@@ -1,0 +1,139 @@
+"""One experiment on every strategy: the same losses, and a run begun on one goes on on another.
+
+`pytest -m soak -s tests/train/test_strategies.py` prints the whole table: 1×8, 2×4, 4×2 (processes ×
+accumulated micro-batches) on all five.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kovqa_core.train.log import read_log
+from safetensors.numpy import load_file
+
+from tests.conftest import FUSION, SMALL, VLM, Small
+from tests.train import many
+from tests.train.many import Job, launch
+
+STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
+STEPS = 4
+
+# Everything that could mean another thing where weights or moments are cut up.
+WHOLE = (
+    *SMALL, "profile.micro_batch={default: 2}", f"optim.steps={STEPS}", "eval.every_steps=2",
+    "optim.clip=0.5", "optim.ema=0.5", "optim.layer_decay=0.8", "optim.text_first_steps=1", "model.drop_path=0.2",
+)  # fmt: skip
+
+
+def flags_of(small: Small) -> dict[str, str]:
+    return {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
+
+
+def curve(folder: Path, key: str = "loss") -> list[float]:
+    rows = [row for row in read_log(folder) if row["kind"] == "train"]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return [row[key] for row in rows]
+
+
+def same(folder: Path, other: Path) -> None:
+    """Two runs went the same way."""
+    assert len(curve(folder)) == STEPS
+    assert curve(folder) == pytest.approx(curve(other), rel=1e-5)
+    assert curve(folder, "grad_norm") == pytest.approx(curve(other, "grad_norm"), rel=1e-5)
+    scores = [[row["score"] for row in read_log(f) if row["kind"] == "eval"] for f in (folder, other)]
+    assert scores[0] == scores[1]
+    for file in ("model", "trainer/weights", "trainer/optimizer"):
+        one, two = (load_file(f / f"step-{STEPS:06d}" / f"{file}.safetensors") for f in (folder, other))
+        assert one.keys() == two.keys()
+        for name in one:
+            assert one[name].shape == two[name].shape
+            assert one[name] == pytest.approx(two[name], rel=1e-3, abs=2e-6), name
+
+
+@pytest.fixture(scope="module")
+def alone(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process, no strategy to speak of: what all must equal."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    many.do(Job(str(folder), "ddp", "tiny", flags_of(small), list(WHOLE)), 0, 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes: each strategy from beginning to end, and one run that wanders."""
+    folder = tmp_path_factory.mktemp("pair")
+    rest = ("tiny", flags_of(small), list(WHOLE))
+    jobs = [Job(str(folder / name), name, *rest) for name in STRATEGIES]
+    wanders = str(folder / "wanders")
+    jobs += [Job(wanders, "zero2", *rest, stop=1), Job(wanders, "fsdp2", *rest, stop=2)]
+    launch(2, jobs, folder)
+    many.do(Job(wanders, "ddp", *rest, stop=3), 0, 1)
+    launch(2, [Job(wanders, "zero3", *rest)], folder)
+    return folder
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_goes_the_same_way(alone: Path, pair: Path, strategy: str) -> None:
+    same(pair / strategy, alone)
+
+
+def test_a_run_begun_on_one_strategy_goes_on_on_another(alone: Path, pair: Path) -> None:
+    """zero2 on two processes, fsdp2 on two, ddp on one, zero3 on two."""
+    same(pair / "wanders", alone)
+
+
+def test_the_comparison_would_see_a_difference(small: Small, alone: Path, tmp_path: Path) -> None:
+    sets = [*WHOLE, "optim.clip=0.499"]
+    many.do(Job(str(tmp_path / "run"), "ddp", "tiny", flags_of(small), sets), 0, 1)
+    with pytest.raises(AssertionError):
+        same(tmp_path / "run", alone)
+
+
+@pytest.mark.soak
+def test_one_curve_on_every_machine(small: Small, tmp_path: Path) -> None:
+    """1×8, 2×4, 4×2 (processes × accumulated micro-batches of 2) on all strategies: one curve, one table."""
+    sets = [*WHOLE, "optim.global_batch=16", "optim.steps=12", "optim.epochs=null", "eval.every_steps=6"]
+    for world in (1, 2, 4):
+        folders = {name: str(tmp_path / f"{world}-{name}") for name in STRATEGIES}
+        jobs = [Job(folder, name, "tiny", flags_of(small), sets) for name, folder in folders.items()]
+        launch(world, jobs, tmp_path)
+    first = curve(tmp_path / "1-ddp")
+    print(f"\n{'':12}" + "".join(f"{f'step {n}':>11}" for n in (1, 4, 8, 12)) + "   farthest from 1×8 ddp")
+    for world in (1, 2, 4):
+        for name in STRATEGIES:
+            found = curve(tmp_path / f"{world}-{name}")
+            apart = max(abs(a / b - 1) for a, b in zip(found, first, strict=True))
+            shown = "".join(f"{found[n - 1]:11.7f}" for n in (1, 4, 8, 12))
+            print(f"{world}×{8 // world} {name:8}{shown}   {apart:.1e}")
+            assert apart < 1e-5, (world, name)
+
+
+FAMILIES = {
+    "beit3 vqa": ("tiny", SMALL),
+    "beit3 caption": ("tiny-caption", SMALL),
+    "fusion": ("nia", FUSION),
+    "fusion grid": ("nia-grid", (*FUSION, "model.transformer_ffn=64")),
+    "vlm lora": ("tiny-vlm", VLM),
+    "vlm full": ("tiny-vlm", (*VLM, "model.train=full")),
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_on_every_strategy(
+    small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    """... and taken up once by the same strategy."""
+    recipe, sets = FAMILIES[name]
+    flags = flags_of(small)
+    if name.endswith("caption"):
+        flags["data.index"] = str(small.captions)
+    if recipe == "tiny-vlm":
+        flags = {"data.index": str(small.index), "model.base": str(tiny_vlm("qwen3_vl"))}
+    rest = (recipe, flags, [*sets, "optim.steps=4", "optim.epochs=null", "eval.every_steps=4",
+        "profile.micro_batch={default: 2}"])  # fmt: skip
+    launch(2, [Job(str(tmp_path / s), s, *rest, stop=n) for s in STRATEGIES for n in (2, None)], tmp_path)
+    for strategy in STRATEGIES[1:]:
+        assert curve(tmp_path / strategy) == pytest.approx(curve(tmp_path / "ddp"), rel=1e-5)
