@@ -33,6 +33,7 @@ FLAGS = {
     "profiles show": "",
     "recipes": "--json --quiet -q",
     "recipes show": "",
+    "recipes new": "--from --set --force --json --quiet -q",
 }
 
 

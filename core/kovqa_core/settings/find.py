@@ -17,13 +17,18 @@ from kovqa_core.settings.recipe import Recipe
 Kind = Literal["profiles", "recipes"]
 
 
+def is_path(name: str) -> bool:
+    """Is this a path (with a slash or .yaml) and no name?"""
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
 def locate(kind: Kind, name: str) -> Path:
     """The file of a name; a path (with a slash or .yaml) is taken as it is.
 
     Raises:
         SettingsError: no such name (the nearest known ones are listed).
     """
-    if name.endswith((".yaml", ".yml")) or "/" in name:
+    if is_path(name):
         return Path(name).expanduser()
     known = names(kind)
     if name not in known:
