@@ -22,6 +22,7 @@ from kovqa_cli import (
     predict,
     profiles,
     recipes,
+    runs,
     submit,
     tokenizer,
     train,
@@ -48,6 +49,7 @@ app.command("submit")(submit.submit)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(runs.app, name="runs")
 
 
 def _version(asked: bool) -> None:

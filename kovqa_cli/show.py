@@ -155,6 +155,8 @@ def plan(planned: Training, quiet: bool) -> None:
     """What is about to happen."""
     for line in planned.missing:
         note(f"warning: {line}")
+    for found in planned.differs:
+        note(f"warning: not as it was then: {found.section} {found.key} ({found.a} then, {found.b} now)")
     if quiet:
         return
     run = planned.run
@@ -180,6 +182,7 @@ def command(planned: Training, as_json: bool) -> None:
                 "run": planned.run.model_dump(mode="json"),
                 "from": dict(planned.origin),
                 "missing": planned.missing,
+                "differs": [asdict(found) for found in planned.differs],
             }
         )
     else:

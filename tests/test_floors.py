@@ -46,13 +46,14 @@ FLOORS: dict[str, set[str]] = {
     "download": {*SETTINGS, "assets", "keys"},
     "upload": {*GROUND, "keys", "download"},
     "machine": SETTINGS,
+    "history": {*SETTINGS, "runs", "machine"},
     "launch": {*SETTINGS, "runs"},
     "models": {*SETTINGS, "data", "runs", "assets"},
     "demo": {*GROUND, "data"},
-    "planning": {*SETTINGS, "data", "runs", "assets", "machine", "launch", "models"},
+    "planning": {*SETTINGS, "data", "runs", "history", "assets", "machine", "launch", "models"},
     "train": {*SETTINGS, "data", "results", "runs", "models"},
     "predict": {*SETTINGS, "data", "results", "runs", "models", "train"},
-    "worker": {*SETTINGS, "runs", "models", "train"},
+    "worker": {*SETTINGS, "runs", "history", "models", "train"},
 }
 
 

@@ -6,6 +6,7 @@ take the engine's place. The first process that fails leaves `error.json` for th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ def check_identity() -> None:
 def main(run_file: Path) -> int:
     """Train the run of a `run.yaml`; the exit code."""
     from kovqa_core.errors import KovqaError
+    from kovqa_core.history.manifest import launched
     from kovqa_core.runs import ERROR
     from kovqa_core.settings.run import read_run
     from kovqa_core.train import ranks
@@ -43,11 +45,12 @@ def main(run_file: Path) -> int:
     try:
         run = read_run(run_file)
         lock = _lock(folder) if rank.first else None
-        from kovqa_core.train.loop import train
+        with launched(run) if rank.first else contextlib.nullcontext():
+            from kovqa_core.train.loop import train
 
-        device = ranks.join(rank, run.profile.device)
-        train(run, rank, device, asked.is_set)
-        ranks.leave()
+            device = ranks.join(rank, run.profile.device)
+            train(run, rank, device, asked.is_set)
+            ranks.leave()
         del lock
         return 0
     except KovqaError as error:
@@ -84,8 +87,9 @@ def _lock(folder: Path) -> object:
     import fcntl
 
     from kovqa_core.errors import SettingsError
+    from kovqa_core.runs import LOCK
 
-    stream = (folder / ".lock").open("a")
+    stream = (folder / LOCK).open("a")
     for _ in range(60):
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

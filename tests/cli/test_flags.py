@@ -34,6 +34,11 @@ FLAGS = {
     "recipes": "--json --quiet -q",
     "recipes show": "",
     "recipes new": "--from --set --force --json --quiet -q",
+    "runs": "--root --json --quiet -q",
+    "runs list": "--root --json --quiet -q",
+    "runs show": "--json --quiet -q",
+    "runs diff": "--json --quiet -q",
+    "runs rerun": "--output -o --force --dry-run -n --json --quiet -q",
 }
 
 
