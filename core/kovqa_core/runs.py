@@ -11,7 +11,6 @@ from kovqa_core.files import read_json, read_text
 RESULT = "result.json"  # written when a run is finished
 ERROR = "error.json"  # written when a worker failed
 LOG = "log.jsonl"  # one line per logged step and per evaluation
-LOCK = ".lock"  # held while somebody trains
 RUNS = Path("runs")
 
 
@@ -25,11 +24,11 @@ def pointed(folder: Path, pointer: str) -> Path | None:
 
 
 def is_running(folder: Path) -> bool:
-    """Does a process hold the folder?"""
+    """Does a worker hold the folder's lock?"""
     import fcntl  # not on Windows, where nothing trains
 
     try:
-        with (folder / LOCK).open() as stream:
+        with (folder / ".lock").open() as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -87,9 +87,8 @@ def _lock(folder: Path) -> object:
     import fcntl
 
     from kovqa_core.errors import SettingsError
-    from kovqa_core.runs import LOCK
 
-    stream = (folder / LOCK).open("a")
+    stream = (folder / ".lock").open("a")
     for _ in range(60):
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

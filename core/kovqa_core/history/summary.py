@@ -17,6 +17,8 @@ from kovqa_core.history import manifest
 from kovqa_core.paths import names
 from kovqa_core.runs import ERROR, LOG, RUNS, is_running, pointed, result
 from kovqa_core.settings.find import Kind, load_profile, load_recipe
+from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.run import FILE, Run, read_run
 
 State = Literal["finished", "running", "stopped", "failed", "planned", "broken"]
@@ -212,9 +214,9 @@ def changes(run: Run) -> list[Change] | None:
 
     None: there is no such recipe or profile here to compare with.
     """
-    kinds: tuple[Kind, Kind] = ("recipes", "profiles")
+    sides: tuple[tuple[Kind, Recipe | Profile], ...] = (("recipes", run.recipe), ("profiles", run.profile))
     found = []
-    for kind, settings in zip(kinds, (run.recipe, run.profile), strict=True):
+    for kind, settings in sides:
         if settings.name not in names(kind):
             return None
         try:
