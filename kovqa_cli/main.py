@@ -14,6 +14,7 @@ from kovqa_cli import (
     __version__,
     caption,
     demo,
+    doctor,
     download,
     evaluate,
     exporting,
@@ -50,6 +51,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
+app.command("doctor")(doctor.doctor)
 
 
 def _version(asked: bool) -> None:

@@ -48,6 +48,7 @@ FLOORS: dict[str, set[str]] = {
     "machine": SETTINGS,
     "history": {*SETTINGS, "runs", "machine"},
     "launch": {*SETTINGS, "runs"},
+    "doctor": {*SETTINGS, "machine", "history", "download"},
     "models": {*SETTINGS, "data", "runs", "assets"},
     "demo": {*GROUND, "data"},
     "planning": {*SETTINGS, "data", "runs", "history", "assets", "machine", "launch", "models"},

@@ -34,6 +34,7 @@ FLAGS = {
     "recipes": "--json --quiet -q",
     "recipes show": "",
     "recipes new": "--from --set --force --json --quiet -q",
+    "doctor": "--json --quiet -q",
     "runs": "--root --json --quiet -q",
     "runs list": "--root --json --quiet -q",
     "runs show": "--json --quiet -q",
