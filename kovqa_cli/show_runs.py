@@ -77,14 +77,13 @@ def _changes(found: Story) -> None:
 
 
 def _scores(found: Story) -> None:
-    rows = [row for row in found.scores if "score" in row]
-    if rows:
+    if found.scores:
         task = found.summary.task
-        shown = _spread(rows)
+        shown = _spread(found.scores)
         table(
             [("step", "right"), ("score", "right"), ("best so far", "right")],
-            [[f"{r['step']:,}", _score(task, r["score"]), _score(task, r.get("best"))] for r in shown],
-            _left_out(rows, shown),
+            [[f"{r['step']:,}", _score(task, r["score"]), _score(task, r["best"])] for r in shown],
+            _left_out(found.scores, shown),
         )
 
 
@@ -159,7 +158,7 @@ def next_commands(about: Summary) -> list[str]:
 def _spread(rows: Sequence[Row]) -> list[Row]:
     """So many rows as a screen holds, evenly spread, the last one among them."""
     every = -(-len(rows) // MOST_ROWS)
-    return list(rows[::-1][::every][::-1]) if rows else []
+    return list(rows[::-1][::every][::-1])
 
 
 def _left_out(rows: Sequence[object], shown: Sequence[object]) -> str:

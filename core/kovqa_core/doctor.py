@@ -60,7 +60,7 @@ PACKAGES = (
     Package("peft", "peft", "LoRA of the family vlm"),
     Package("deepspeed", "deepspeed", "the strategies zero1, zero2, zero3", needed=False),
 )
-_TORCH_FACTS = """
+TORCH_FACTS = """
 import json, torch
 cuda = torch.cuda.is_available()
 print(json.dumps({
@@ -77,7 +77,7 @@ def examine(told: Callable[[int, int], None] = lambda done, total: None) -> list
     Args:
         told: called with (imports tried, imports in all).
     """
-    scripts = [_TORCH_FACTS, *map(_importing, PACKAGES)]
+    scripts = [TORCH_FACTS, *map(_importing, PACKAGES)]
     tried: list[Tried] = []
     with ThreadPoolExecutor(min(4, machine.cores())) as pool:
         for outcome in pool.map(attempt, scripts):
@@ -265,7 +265,7 @@ def _disks() -> Iterator[Finding]:
 
 def _surroundings() -> Iterator[Finding]:
     yield terminal(getattr(sys.stdout, "encoding", None) or "ascii")
-    yield _keys()
+    yield keys()
     yield _assets()
 
 
@@ -280,7 +280,7 @@ def terminal(encoding: str) -> Finding:
     return Finding("terminal", "ok", encoding)
 
 
-def _keys() -> Finding:
+def keys() -> Finding:
     """Which keys there are: names alone, never what they say."""
     from kovqa_core.download.hub import token
 

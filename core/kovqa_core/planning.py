@@ -95,14 +95,14 @@ def plan_rerun(before: Path, folder: Path | None, force: bool, dry_run: bool) ->
 
     differs = changed_since(before)
     data = next((found for found in differs if found.section == "data"), None)
-    checks = [] if force or data is None or data.a is None else [partial(_refuse, old, data)]
+    checks = [] if force or data is None or data.a is None else [partial(_refuse, before, old, data)]
     planned = _planned(Asked(old.recipe, old.profile, old.origin), folder, run_in, dry_run, checks)
     return replace(planned, differs=differs)
 
 
-def _refuse(run: Run, data: Difference) -> None:
+def _refuse(before: Path, run: Run, data: Difference) -> None:
     raise DataError(
-        f"{run.recipe.data.index} holds other data than {run.folder.name} learned from "
+        f"{run.recipe.data.index} holds other data than {before.name} learned from "
         f"(fingerprint {data.a[:12]} then, {str(data.b)[:12]} now)",
         "write the index again from the same data, or add --force to train on what is there now",
     )

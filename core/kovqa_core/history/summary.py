@@ -114,11 +114,20 @@ def summary(folder: Path) -> Summary:
         finished = result(folder)
         rows = records(folder)
         state, error = _state(folder, finished)
-    except (KovqaError, OSError) as error_:
-        message = error_.message if isinstance(error_, KovqaError) else str(error_)
-        return Summary(folder, "broken", _begun(folder), error=message)
-    scores = [row["best"] for row in rows if row.get("kind") == "eval" and "best" in row]
-    at = finished["steps"] if finished else _latest(rows) if state == "running" else manifest.step(folder)
+        at = finished["steps"] if finished else _latest(rows) if state == "running" else manifest.step(folder)
+        best = finished["best_score"] if finished else None
+    except KovqaError as failure:
+        return Summary(folder, "broken", _begun(folder), error=failure.message)
+    except (
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as failure:  # valid JSON, other contents
+        said = f"cannot be read ({type(failure).__name__}: {failure})"
+        return Summary(folder, "broken", _begun(folder), error=said)
+    scores = [row["best"] for row in evaluations(folder)]
     return Summary(
         folder,
         state,
@@ -130,7 +139,7 @@ def summary(folder: Path) -> Summary:
         run.recipe.data.index or "",
         at,
         at if finished else total(run, manifest.launches(folder)),
-        finished["best_score"] if finished else scores[-1] if scores else None,
+        scores[-1] if scores and best is None else best,
         error,
     )
 
@@ -206,7 +215,11 @@ def story(folder: Path) -> Story:
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
     """Evaluations of a run's log, oldest first."""
-    return [row for row in records(folder) if row.get("kind") == "eval"]
+    return [
+        row
+        for row in records(folder)
+        if row.get("kind") == "eval" and row.keys() >= {"step", "score", "best"}
+    ]
 
 
 def changes(run: Run) -> list[Change] | None:

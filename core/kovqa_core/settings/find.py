@@ -91,7 +91,7 @@ def resolve(
     for origin, assignments in layers:
         of_profile = [a.removeprefix("profile.") for a in assignments if a.startswith("profile.")]
         of_recipe = [a for a in assignments if not a.startswith("profile.")]
-        texts["profile"] = override(texts["profile"], of_profile, origin)
+        texts["profile"] = override(texts["profile"], of_profile, origin, "profile.")
         texts["recipe"] = override(texts["recipe"], of_recipe, origin)
     return Asked(
         build(Recipe, texts["recipe"]),
