@@ -58,6 +58,9 @@ def run(found: Story, as_json: bool, quiet: bool) -> None:
             f"recipe {about.recipe} ({about.family}, {about.task}) on profile {about.profile}, data {about.data or '-'}"
         )
         out(f"steps {_steps(about)}, best score {_score(about.task, about.best) or '-'}")
+    if found.launches and (data := found.launches[-1].get("data") or {}).get("fingerprint"):
+        rows = ", ".join(f"{split} {count:,} rows" for split, count in (data.get("rows") or {}).items())
+        out(f"data {data['fingerprint'][:12]}: {rows}")
     _changes(found)
     _scores(found)
     _checkpoints(found)
@@ -83,8 +86,8 @@ def _scores(found: Story) -> None:
         table(
             [("step", "right"), ("score", "right"), ("best so far", "right")],
             [[f"{r['step']:,}", _score(task, r["score"]), _score(task, r["best"])] for r in shown],
-            _left_out(found.scores, shown),
         )
+        _left_out(found.scores, shown)
 
 
 def _checkpoints(found: Story) -> None:
@@ -118,9 +121,10 @@ def comparison(a: Path, b: Path, found: Comparison, as_json: bool, quiet: bool) 
     if quiet:
         out("\n".join(f"{each.section}.{each.key}" for each in found.differences))
         return
+    names = (a.name, b.name) if a.name != b.name else (short(a), short(b))
     if found.differences:
         table(
-            [("", "left"), ("what differs", "left"), (a.name, "text"), (b.name, "text")],
+            [("", "left"), ("what differs", "left"), (names[0], "text"), (names[1], "text")],
             [[each.section, each.key, _value(each.a), _value(each.b)] for each in found.differences],
         )
     else:
@@ -128,10 +132,10 @@ def comparison(a: Path, b: Path, found: Comparison, as_json: bool, quiet: bool) 
     if found.scores:
         shown = _spread(found.scores)
         table(
-            [("step", "right"), (a.name, "right"), (b.name, "right")],
+            [("step", "right"), (names[0], "right"), (names[1], "right")],
             [[f"{step:,}", _number(one), _number(other)] for step, one, other in shown],
-            _left_out(found.scores, shown),
         )
+        _left_out(found.scores, shown)
 
 
 def next_commands(about: Summary) -> list[str]:
@@ -161,8 +165,9 @@ def _spread(rows: Sequence[Row]) -> list[Row]:
     return list(rows[::-1][::every][::-1])
 
 
-def _left_out(rows: Sequence[object], shown: Sequence[object]) -> str:
-    return f"{len(shown)} of {len(rows)} evaluations; all: --json" if len(shown) < len(rows) else ""
+def _left_out(rows: Sequence[object], shown: Sequence[object]) -> None:
+    if len(shown) < len(rows):
+        note(f"{len(shown)} of {len(rows)} evaluations; all of them: --json")
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -228,7 +233,8 @@ def _machine(launch: dict[str, Any]) -> str:
     machine = launch.get("machine") or {}
     gpus = machine.get("gpus") or []
     what = f"{len(gpus)} × {gpus[0]}" if gpus else f"{machine.get('cores', '?')} cores"
-    return f"{machine.get('host', '?')}, {what}, profile {launch.get('profile', '?')}"
+    torch = (launch.get("versions") or {}).get("torch", "?")
+    return f"{machine.get('host', '?')}, {what}, profile {launch.get('profile', '?')}, torch {torch}"
 
 
 def _engine(launch: dict[str, Any]) -> str:

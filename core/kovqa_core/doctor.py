@@ -92,7 +92,7 @@ def examine(told: Callable[[int, int], None] = lambda done, total: None) -> list
             package_finding(package, outcome, installed, tried[0].error)
             for package, outcome in zip(PACKAGES, tried[1:], strict=True)
         ),
-        *_hardware(),
+        *hardware(),
         *_disks(),
         *_surroundings(),
     ]
@@ -196,7 +196,8 @@ def torch_finding(tried: Tried, version: str) -> Finding:
 # -------------------------------------------------------------------------------- hardware
 
 
-def _hardware() -> Iterator[Finding]:
+def hardware() -> Iterator[Finding]:
+    """GPUs and the profile that fits them, cores, memory, SLURM."""
     found = machine.gpus()
     profile = machine.fitting_profile(found)
     if found:

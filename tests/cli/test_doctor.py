@@ -70,25 +70,36 @@ def test_a_working_torch_is_ok() -> None:
     assert found.what.startswith("2.x, sees")
 
 
-GPU = doctor.machine.Gpu("NVIDIA A100-SXM4-80GB", 80)
+NVIDIA_SMI = """#!/bin/sh
+case "$1" in
+  *driver_version*) echo 470.1; echo 470.1 ;;
+  *) echo "NVIDIA A100-SXM4-80GB, 81920"; echo "NVIDIA A100-SXM4-80GB, 81920" ;;
+esac
+"""
 
 
 @pytest.mark.parametrize(
-    ("facts", "state", "said"),
+    ("built_for", "gpus", "state", "said"),
     [
-        ({"built_for": None, "gpus": 0, "mps": False}, "warning", "built for CPUs alone, but this machine has 2 ×"),
-        ({"built_for": "12.8", "gpus": 0, "mps": False}, "warning", "sees 0 of 2 GPUs; the driver is 470.1"),
-        ({"built_for": "12.8", "gpus": 2, "mps": False}, "ok", "sees 2 GPUs"),
+        (None, 0, "warning", "built for CPUs alone, but this machine has 2 × NVIDIA A100"),
+        ("12.8", 0, "warning", "built for CUDA 12.8, sees 0 of 2 GPUs; the driver is 470.1"),
+        ("12.8", 2, "ok", "sees 2 GPUs"),
     ],
-)  # fmt: skip
+)
 def test_wheel_against_driver(
-    monkeypatch: pytest.MonkeyPatch, facts: dict[str, object], state: str, said: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, built_for: str | None, gpus: int, state: str, said: str
 ) -> None:
-    monkeypatch.setattr(doctor.machine, "gpus", lambda: [GPU, GPU])
-    monkeypatch.setattr(doctor.machine, "driver", lambda: "470.1")
+    (tmp_path / "nvidia-smi").write_text(NVIDIA_SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    facts = {"built_for": built_for, "gpus": gpus, "mps": False}
     found = doctor.torch_finding(doctor.Tried(json.dumps(facts), ""), "2.9")
     assert found.state == state
     assert said in found.what
+    about = {each.name: each.what for each in doctor.hardware()}
+    assert about["GPUs"] == "2 × NVIDIA A100-SXM4-80GB 80 GB, driver 470.1"
+    assert about["profile"].startswith("a100x")
 
 
 def test_an_import_that_hangs_or_crashes_is_only_a_finding() -> None:
