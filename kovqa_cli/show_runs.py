@@ -130,7 +130,9 @@ def comparison(a: Path, b: Path, found: Comparison, as_json: bool, quiet: bool) 
     else:
         out("no setting, version or data differs")
     if found.scores:
-        shown = _spread(found.scores)
+        shared = [row for row in found.scores if None not in row] or found.scores
+        shown = _spread(shared)
+        shown += [row for row in found.scores[-1:] if row not in shown]
         table(
             [("step", "right"), (names[0], "right"), (names[1], "right")],
             [[f"{step:,}", _number(one), _number(other)] for step, one, other in shown],

@@ -14,8 +14,10 @@ from kovqa_core.files import nfc, read_text, write_text
 from kovqa_core.paths import home, names
 from kovqa_core.settings.find import Kind, is_path, locate
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.reading import Document, build, flow, override, parse
+from kovqa_core.settings.reading import Document, build, flow, override, parse, read
 from kovqa_core.settings.recipe import Recipe
+
+KINDS: dict[Kind, type[Profile] | type[Recipe]] = {"profiles": Profile, "recipes": Recipe}
 
 
 def new_settings(
@@ -39,17 +41,30 @@ def new_settings(
     Raises:
         SettingsError: the name is taken, or what would be written is no valid profile or recipe.
     """
-    path = _place(kind, nfc(name), force)
-    old = locate(kind, source)
-    text = read_text(old)
-    asked = override(parse(text, str(old)), sets, "--set")
-    named = [f"name={flow(path.stem)}"] if "name" in asked.values else []
-    document = Document({**asked.values, "name": path.stem}, asked.origin)
-    build(Profile if kind == "profiles" else Recipe, document)
+    old, stem = locate(kind, source), Path(name).stem if is_path(name) else name
+    asked = override(read(old), sets, "--set")
+    document = Document({**asked.values, "name": stem}, asked.origin)
+    build(KINDS[kind], document)
     if check:
         check(document)
-    changes = f" with {', '.join(sets)}" if sets else ""
-    write_text(path, f"# {source}{changes}\n{with_changes(text, str(old), [*sets, *named])}")
+    named = [f"name={flow(stem)}"] if "name" in asked.values else []
+    head = " ".join(
+        f"{source}{' with ' if sets else ''}{', '.join(sets)}".split()
+    )  # one line, whatever was typed
+    changed = with_changes(read_text(old), str(old), [*sets, *named])
+    return keep_settings(kind, name, f"# {head}\n{changed}", force)
+
+
+def keep_settings(kind: Kind, name: str, text: str, force: bool = False) -> Path:
+    """Keep the text of a profile or recipe as a file of the user's own.
+
+    Raises:
+        SettingsError: the name is taken (and not `force`), or the text is no valid profile or recipe.
+    """
+    path = _place(kind, nfc(name), force)
+    found = parse(text, str(path))
+    build(KINDS[kind], Document({"name": path.stem, **found.values}, found.origin))
+    write_text(path, text)
     return path
 
 
