@@ -14,6 +14,7 @@ from kovqa_cli import (
     __version__,
     caption,
     demo,
+    doctor,
     download,
     evaluate,
     exporting,
@@ -22,6 +23,7 @@ from kovqa_cli import (
     predict,
     profiles,
     recipes,
+    runs,
     submit,
     tokenizer,
     train,
@@ -48,6 +50,8 @@ app.command("submit")(submit.submit)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(runs.app, name="runs")
+app.command("doctor")(doctor.doctor)
 
 
 def _version(asked: bool) -> None:

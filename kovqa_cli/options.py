@@ -39,6 +39,12 @@ def complete_run(incomplete: str) -> list[str]:
     )
 
 
+def complete_run_name(incomplete: str) -> list[str]:
+    """Names of runs here that begin like this, or run folders where a path is typed."""
+    named = sorted(path.parent.name for path in Path("runs").glob("*/run.yaml"))
+    return [name for name in named if name.startswith(incomplete)] or complete_run(incomplete)
+
+
 def _stems(kind: str, incomplete: str) -> list[str]:
     from kovqa_core.paths import names
 
@@ -90,3 +96,7 @@ Kind = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the essential value.")]
+Run = Annotated[
+    str, typer.Argument(help="Run: its name below runs/, or a path.", autocompletion=complete_run_name)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]

@@ -155,6 +155,8 @@ def plan(planned: Training, quiet: bool) -> None:
     """What is about to happen."""
     for line in planned.missing:
         note(f"warning: {line}")
+    for found in planned.differs:
+        note(f"warning: not as it was then: {found.section} {found.key} ({found.a} then, {found.b} now)")
     if quiet:
         return
     run = planned.run
@@ -181,6 +183,7 @@ def command(planned: Training, as_json: bool) -> None:
                 "from": dict(planned.origin),
                 "missing": planned.missing,
                 "script": launch.script,
+                "differs": [asdict(found) for found in planned.differs],
             }
         )
     else:
@@ -198,6 +201,19 @@ def submitted(run: Run, job: str, as_json: bool, quiet: bool) -> None:
         )
         note(f"stop it: scancel {job}; go on later: the same command with --resume -o {short(run.folder)}")
     out(job)
+
+
+def new_settings(kind: str, path: Path, as_json: bool, quiet: bool) -> None:
+    """A profile or recipe that was written, and how to use it."""
+    from kovqa_core.paths import names
+
+    name = path.stem if names(f"{kind}s").get(path.stem) == path else str(path)
+    if as_json:
+        document({"path": str(path), "name": name})
+        return
+    if not quiet:
+        note(f"next: kovqa train --{kind} {name} --dry-run")
+    out(str(path))
 
 
 def finished(run: Run, result: Mapping[str, Any], as_json: bool, quiet: bool) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kovqa_cli import options
+
+if TYPE_CHECKING:
+    from kovqa_core.planning import Training
 
 
 def train(
@@ -49,15 +52,22 @@ def train(
 ) -> None:
     """Train a model: plan it on paper, show the plan, start it (or queue it with SLURM), watch over it."""
     from kovqa_core import planning
-    from kovqa_core.launch.plan import question
-    from kovqa_core.launch.start import ask, start, submit
-
-    from kovqa_cli import progress, show
 
     flags = {"data.index": data, "model.tokenizer": tokenizer}
     typed = {key: value for key, value in flags.items() if value is not None}
     all_sets = [*(sets or []), *(["model.random_init=true"] if random_init else [])]
     plan = planning.plan_training(recipe, profile, all_sets, typed, output, resume, dry_run and not check)
+    carry_out(plan, dry_run, json, quiet, check)
+
+
+def carry_out(plan: Training, dry_run: bool, json: bool, quiet: bool, check: bool = False) -> None:
+    """Show a planned training; start it (or queue it) and watch over it, unless only the plan was wanted."""
+    from kovqa_core import planning
+    from kovqa_core.launch.plan import question
+    from kovqa_core.launch.start import ask, start, submit
+
+    from kovqa_cli import progress, show
+
     if plan.finished is not None:
         show.finished(plan.run, plan.finished, json, quiet)
         return

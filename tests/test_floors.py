@@ -47,13 +47,15 @@ FLOORS: dict[str, set[str]] = {
     "upload": {*GROUND, "keys", "download"},
     "machine": SETTINGS,
     "detect": {*SETTINGS, "machine"},
+    "history": {*SETTINGS, "runs", "machine"},
     "launch": {*SETTINGS, "runs"},
+    "doctor": {*SETTINGS, "machine", "history", "download"},
     "models": {*SETTINGS, "data", "runs", "assets"},
     "demo": {*GROUND, "data"},
-    "planning": {*SETTINGS, "data", "runs", "assets", "machine", "launch", "models"},
+    "planning": {*SETTINGS, "data", "runs", "history", "assets", "machine", "launch", "models"},
     "train": {*SETTINGS, "data", "results", "runs", "models"},
     "predict": {*SETTINGS, "data", "results", "runs", "models", "train"},
-    "worker": {*SETTINGS, "runs", "models", "train"},
+    "worker": {*SETTINGS, "runs", "history", "models", "train"},
 }
 
 

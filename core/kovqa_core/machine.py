@@ -46,6 +46,17 @@ def gpus() -> list[Gpu]:
     return found[: len(chosen)]
 
 
+def driver() -> str | None:
+    """Version of the NVIDIA driver, if there is one."""
+    tool = shutil.which("nvidia-smi")
+    query = [tool or "", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return lines[0] if lines else None
+
+
 def cores() -> int:
     """CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

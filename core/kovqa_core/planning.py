@@ -7,15 +7,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kovqa_core import machine
 from kovqa_core.data.index import open_index
-from kovqa_core.errors import KovqaError, SettingsError, WorkerError, unknown
+from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError, unknown
 from kovqa_core.files import make_folder, write_text
+from kovqa_core.history.compare import Difference, changed_since
 from kovqa_core.launch.plan import SCRIPT, LaunchPlan, plan
 from kovqa_core.models import FAMILIES
 from kovqa_core.runs import RESULT, RUNS, pointed, result
@@ -35,6 +36,7 @@ class Training:
     missing: list[str]  # what a dry run let pass
     resumed: str | None  # the step folder it goes on from
     finished: dict[str, Any] | None  # the result, when there is nothing left to do
+    differs: Sequence[Difference] = ()  # a rerun: what is not as it was then
 
 
 def plan_training(
@@ -68,20 +70,68 @@ def plan_training(
     asked = resolve(recipe, profile or machine.fitting_profile(machine.gpus()), sets, flags, os.environ)
     if goes_on:
         asked = _stored(read_run(stored), asked, bool(sets or flags or recipe != "kobeit3"), profile)
+    return _planned(asked, folder, partial(make_run, asked.recipe, asked.profile), dry_run)
+
+
+def plan_rerun(before: Path, folder: Path | None, force: bool, dry_run: bool) -> Training:
+    """A run like one that was: the same settings and the same cut into micro-batches, in a new folder.
+
+    Args:
+        before: folder of the run.
+        folder: of the new one; None: a new one below runs/.
+        force: go on where the data is not the one of then.
+        dry_run: let pass what this machine lacks, and say so.
+
+    Raises:
+        DataError: the index was written anew from other data.
+        KovqaError: whatever cannot work, before anything is started.
+    """
+    old = read_run(before / FILE)
+    folder = _folder(folder, old.recipe.name, False)
+    if (folder / FILE).exists():
+        raise SettingsError(f"{folder} already holds a run", "choose another folder with -o")
+
+    def run_in(folder: Path, argv: list[str], origin: Mapping[str, str]) -> Run:
+        return old.model_copy(update={"folder": folder.resolve(), "argv": argv})
+
+    differs = changed_since(before)
+    data = next((found for found in differs if found.section == "data"), None)
+    checks = [] if force or data is None or data.a is None else [partial(_refuse, before, old, data)]
+    planned = _planned(Asked(old.recipe, old.profile, old.origin), folder, run_in, dry_run, checks)
+    return replace(planned, differs=differs)
+
+
+def _refuse(before: Path, run: Run, data: Difference) -> None:
+    raise DataError(
+        f"{run.recipe.data.index} holds other data than {before.name} learned from "
+        f"(fingerprint {data.a[:12]} then, {str(data.b)[:12]} now)",
+        "write the index again from the same data, or add --force to train on what is there now",
+    )
+
+
+def _planned(
+    asked: Asked,
+    folder: Path,
+    run_in: Callable[..., Run],
+    dry_run: bool,
+    checks: Sequence[Callable[[], object]] = (),
+) -> Training:
+    """Check what was asked, write `run.yaml`."""
     missing: list[str] = []
-    checks: list[Callable[[], object]] = [
+    every: list[Callable[[], object]] = [
         partial(machine.check, asked.profile),
         partial(strategy.check, asked.profile),
         *_inputs(asked),
+        *checks,
     ]
-    for check in checks:
+    for check in every:
         try:
             check()
         except KovqaError as error:
             if not dry_run or isinstance(error, SettingsError):
                 raise
             missing.append(f"{error.message} → {error.hint}")
-    run = make_run(asked.recipe, asked.profile, make_folder(folder), ["kovqa", *sys.argv[1:]])
+    run = run_in(make_folder(folder), ["kovqa", *sys.argv[1:]], asked.origin)
     launch = plan(run, sys.executable, machine.cores())
     write_run(run)
     if launch.script is not None:
@@ -116,7 +166,11 @@ def _stored(before: Run, asked: Asked, explicit: bool, profile: str | None) -> A
             f"{before.folder} was begun with another recipe: {key} differs",
             "resume without changes, or use a new -o",
         )
-    return Asked(before.recipe, asked.profile if profile else before.profile, {"": str(before.folder / FILE)})
+    kept = {
+        key: place for key, place in before.origin.items() if not (profile and key.startswith("profile."))
+    }
+    new = {key: place for key, place in asked.origin.items() if profile and key.startswith("profile.")}
+    return Asked(before.recipe, asked.profile if profile else before.profile, {**kept, **new})
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> Any:
@@ -135,18 +189,30 @@ def _inputs(asked: Asked) -> list[Callable[[], object]]:
         SettingsError: at once, where the settings themselves are wrong.
     """
     recipe = asked.recipe
-    if recipe.family not in FAMILIES:
-        raise unknown("model family", recipe.family, FAMILIES)
-    module = importlib.import_module(FAMILIES[recipe.family] + ".config")
     places: dict[tuple[str | int, ...], str] = {
         tuple(key.split(".")[1:]): place for key, place in asked.origin.items() if key.startswith("recipe.")
     }
-    document = Document({"model": recipe.model}, {**places, (): f"recipe {recipe.name}"})
-    config = build(module.Config, document, ("model",))
+    document = Document(recipe.model_dump(mode="json"), {**places, (): f"recipe {recipe.name}"})
+    module, config = model_config(document)
     if recipe.data.index is None:
         raise SettingsError("no index named", "give one: --data DIR (write it with kovqa index)")
     images = Path(recipe.data.images) if recipe.data.images else None
     return [partial(_open, Path(recipe.data.index), images, recipe.task), *module.inputs(config)]
+
+
+def model_config(document: Document) -> tuple[Any, Any]:
+    """The config module of a recipe's family, and what it makes of the recipe's model part.
+
+    Raises:
+        SettingsError: unknown family, or one of its keys is wrong.
+    """
+    family = document.values["family"]
+    if family not in FAMILIES:
+        raise unknown("model family", family, FAMILIES)
+    module = importlib.import_module(FAMILIES[family] + ".config")
+    return module, build(
+        module.Config, Document({"model": {}, **document.values}, document.origin), ("model",)
+    )
 
 
 def _open(folder: Path, images: Path | None, task: str) -> None:

@@ -10,6 +10,7 @@ from kovqa_core.files import read_json, read_text
 
 RESULT = "result.json"  # written when a run is finished
 ERROR = "error.json"  # written when a worker failed
+LOG = "log.jsonl"  # one line per logged step and per evaluation
 RUNS = Path("runs")
 
 
@@ -20,6 +21,20 @@ def pointed(folder: Path, pointer: str) -> Path | None:
         return None
     step = folder / read_text(file).strip()
     return step if step.is_dir() and step != folder else None
+
+
+def is_running(folder: Path) -> bool:
+    """Does a worker hold the folder's lock?"""
+    import fcntl  # not on Windows, where nothing trains
+
+    try:
+        with (folder / ".lock").open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # never locked, or a disk that knows no locks
+    return False
 
 
 def result(folder: Path) -> dict[str, Any] | None:

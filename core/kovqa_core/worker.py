@@ -6,6 +6,7 @@ can take the engine's place. The first process that fails leaves `error.json` fo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -38,6 +39,7 @@ def check_identity() -> None:
 
 def main(run_file: Path) -> int:
     """Train the run of a `run.yaml`; the exit code.
+
 
     0 means finished, or stopped with a complete checkpoint: of srun's tasks the first says 75 then, the
     others would have srun kill it; torchrun would take it for a failure, and begin again. `error.json`
@@ -77,6 +79,7 @@ def main(run_file: Path) -> int:
 def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
     """Join the others, train, and leave together; a finished run is left as it is."""
     from kovqa_core.errors import Stopped
+    from kovqa_core.history.manifest import launched
     from kovqa_core.runs import ERROR, result
     from kovqa_core.train import lock, ranks, watchdog
 
@@ -96,15 +99,16 @@ def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
         warn=_warn,
     )
     try:
-        from kovqa_core.train.loop import train
+        with launched(run) if rank.first else contextlib.nullcontext():
+            from kovqa_core.train.loop import train
 
-        device = ranks.join(rank, run.profile.device, watch)
-        try:
-            train(run, rank, device, stop)
-        except Stopped:
+            device = ranks.join(rank, run.profile.device, watch)
+            try:
+                train(run, rank, device, stop)
+            except Stopped:
+                ranks.leave()
+                raise
             ranks.leave()
-            raise
-        ranks.leave()
     finally:
         watchdog.stop()
         del held

@@ -36,6 +36,13 @@ FLAGS = {
     "profiles schema": "",
     "recipes": "--json --quiet -q",
     "recipes show": "",
+    "recipes new": "--from --set --force --json --quiet -q",
+    "doctor": "--json --quiet -q",
+    "runs": "--root --json --quiet -q",
+    "runs list": "--root --json --quiet -q",
+    "runs show": "--json --quiet -q",
+    "runs diff": "--json --quiet -q",
+    "runs rerun": "--output -o --force --dry-run -n --json --quiet -q",
 }
 
 

@@ -133,7 +133,15 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 def test_a_run_comes_back_from_its_file(tmp_path: Path) -> None:
     asked = resolve("kobeit3", "rtx3090x4", ["data.index=자료/색인"])
-    run = make_run(asked.recipe, asked.profile, tmp_path / "run", ["kovqa", "train", "--set", "a: b"])
+    words = ["kovqa", "train", "--set", "a: b"]
+    run = make_run(asked.recipe, asked.profile, tmp_path / "run", words, asked.origin)
     assert read_run(write_run(run)) == run
     assert run.folder.is_absolute()
-    assert {"python", "torch"} <= set(run.versions)
+    assert run.origin["recipe.data.index"] == "--set data.index=자료/색인"
+
+
+def test_a_run_file_of_before_the_manifest_is_still_read(tmp_path: Path) -> None:
+    asked = resolve("tiny", "cpu")
+    path = write_run(make_run(asked.recipe, asked.profile, tmp_path / "run", []))
+    path.write_text(path.read_text("utf-8") + "versions:\n  python: 3.11.7\n", "utf-8")
+    assert read_run(path).recipe == asked.recipe

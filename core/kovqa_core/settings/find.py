@@ -18,13 +18,18 @@ from kovqa_core.settings.recipe import Recipe
 Kind = Literal["profiles", "recipes"]
 
 
+def is_path(name: str) -> bool:
+    """Is this a path (with a slash or .yaml) and no name?"""
+    return name.endswith((".yaml", ".yml")) or "/" in name
+
+
 def locate(kind: Kind, name: str) -> Path:
     """The file of a name; a path (with a slash or .yaml) is taken as it is.
 
     Raises:
         SettingsError: no such name (the nearest known ones are listed).
     """
-    if _is_path(name):
+    if is_path(name):
         return Path(name).expanduser()
     known = names(kind)
     if name not in known:
@@ -121,7 +126,7 @@ def resolve(
     for origin, assignments in layers:
         of_profile = [a.removeprefix("profile.") for a in assignments if a.startswith("profile.")]
         of_recipe = [a for a in assignments if not a.startswith("profile.")]
-        texts["profile"] = override(texts["profile"], of_profile, origin)
+        texts["profile"] = override(texts["profile"], of_profile, origin, "profile.")
         texts["recipe"] = override(texts["recipe"], of_recipe, origin)
     return Asked(
         build(Recipe, texts["recipe"]),

@@ -141,27 +141,34 @@ def read(path: Path) -> Document:
 # -------------------------------------------------------------------------------- overrides
 
 
-def override(document: Document, assignments: Iterable[str], origin: str) -> Document:
+def override(document: Document, assignments: Iterable[str], origin: str, part: str = "") -> Document:
     """A document with `a.b=value` texts applied, each value read as YAML.
+
+    Args:
+        document: what they change.
+        assignments: the texts.
+        origin: where they come from ("--set"), for errors and `where`.
+        part: what stood before the keys when they were typed ("profile.").
 
     Raises:
         SettingsError: no `=`, or the value is not YAML.
     """
     values, places = _copy(document.values), dict(document.origin)
     for assignment in assignments:
+        typed = f"{origin} {part}{assignment}"
         key, sign, text = assignment.partition("=")
         if not sign or not key.strip():
-            raise SettingsError(f"{origin} {assignment}: expected key=value, like optim.lr=1e-5")
+            raise SettingsError(f"{typed}: expected key=value, like optim.lr=1e-5")
         path = tuple(key.strip().split("."))
-        value = parse(f"value: {text}", f"{origin} {assignment}").values["value"]
+        value = parse(f"value: {text}", typed).values["value"]
         inside = values
         for step in path[:-1]:
             inside = inside.setdefault(step, {})
             if not isinstance(inside, dict):
-                raise SettingsError(f"{origin} {assignment}: '{step}' has no keys below it")
+                raise SettingsError(f"{typed}: '{step}' has no keys below it")
         inside[path[-1]] = value
         places = {known: place for known, place in places.items() if known[: len(path)] != path}
-        places[path] = f"{origin} {assignment}"
+        places[path] = typed
     return Document(values, places)
 
 
@@ -221,6 +228,14 @@ def dump(settings: Settings | Mapping[str, Any]) -> str:
     """Settings as YAML text that `parse` reads back."""
     values = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else dict(settings)
     return yaml.dump(values, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100)
+
+
+def flow(value: Any) -> str:
+    """A value as YAML on one line, good inside braces too."""
+    text = yaml.dump(
+        [value], Dumper=_Dumper, allow_unicode=True, sort_keys=False, default_flow_style=True, width=1 << 30
+    )
+    return text.strip()[1:-1]
 
 
 class _Dumper(yaml.SafeDumper):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field
@@ -26,7 +25,7 @@ class Run(Settings):
     micro_batch: int = Field(ge=1, description="examples of one forward pass in one process")
     accumulate: int = Field(ge=1, description="forward passes of one process per optimizer step")
     argv: list[str] = Field([], description="the command that was typed")
-    versions: dict[str, str] = Field({}, description="of what results depend on")
+    origin: dict[str, str] = Field({}, description="where each setting came from")
 
 
 def batch_plan(global_batch: int, holds: int, processes: int) -> tuple[int, int]:
@@ -49,7 +48,9 @@ def batch_plan(global_batch: int, holds: int, processes: int) -> tuple[int, int]
     return micro, each // micro
 
 
-def make_run(recipe: Recipe, profile: Profile, folder: Path, argv: list[str]) -> Run:
+def make_run(
+    recipe: Recipe, profile: Profile, folder: Path, argv: list[str], origin: Mapping[str, str] | None = None
+) -> Run:
     """The run of a recipe on a profile, in a folder."""
     micro, accumulate = batch_plan(recipe.optim.global_batch, profile.holds(recipe.name), profile.processes)
     return Run(
@@ -59,19 +60,8 @@ def make_run(recipe: Recipe, profile: Profile, folder: Path, argv: list[str]) ->
         micro_batch=micro,
         accumulate=accumulate,
         argv=argv,
-        versions=versions(),
+        origin=dict(origin or {}),
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what results depend on, read without importing anything heavy."""
-    found = {"python": platform.python_version()}
-    for package in ("kovqa", "torch", "transformers", "peft", "timm", "numpy", "pillow", "sentencepiece"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def write_run(run: Run) -> Path:
@@ -83,4 +73,6 @@ def write_run(run: Run) -> Path:
 
 def read_run(path: Path) -> Run:
     """Read a `run.yaml`."""
-    return build(Run, read(path))
+    document = read(path)
+    document.values.pop("versions", None)  # stood there before each launch stated its own
+    return build(Run, document)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.files import disk_errors, write_text
+from kovqa_core.runs import LOG
 
-FILE = "log.jsonl"
 WATCHED = "KOVQA_EVENTS"  # set by `kovqa train`: events go to stdout as JSON lines
 
 
@@ -26,7 +26,7 @@ class Log:
     """
 
     def __init__(self, folder: Path, step: int, writes: bool) -> None:
-        self.path, self.writes = folder / FILE, writes
+        self.path, self.writes = folder / LOG, writes
         self._spoke = 0.0
         if writes:
             _cut(self.path, step)
@@ -89,7 +89,7 @@ def _cut(path: Path, step: int) -> None:
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """All records of a run's log."""
-    path = folder / FILE
+    path = folder / LOG
     return (
         [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     )

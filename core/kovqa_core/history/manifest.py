@@ -1,0 +1,169 @@
+"""`manifest.json`: every launch of a run, as the process that did it saw the world.
+
+`run.yaml` says what was asked; this says what happened: when, on which machine, with which versions,
+which code, which data, and how it ended. A resumed run has one entry more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kovqa_core import machine
+from kovqa_core.errors import KovqaError, Stopped
+from kovqa_core.files import read_json, write_json
+from kovqa_core.runs import pointed
+from kovqa_core.settings.run import Run
+
+FILE = "manifest.json"
+PACKAGES = (
+    "kovqa", "torch", "transformers", "peft", "timm", "torchvision", "deepspeed", "safetensors", "numpy",
+    "pillow", "sentencepiece",
+)  # fmt: skip
+_TIME = "%Y-%m-%dT%H:%M:%S%z"
+_ENGINE = Path(__file__).resolve().parent.parent
+
+
+def launches(folder: Path) -> list[dict[str, Any]]:
+    """All launches of a run, oldest first; none where nothing was written or it cannot be read."""
+    try:
+        found = read_json(folder / FILE)["launches"] if (folder / FILE).is_file() else []
+    except (KovqaError, KeyError, TypeError):
+        return []
+    return [launch for launch in found if isinstance(launch, dict)] if isinstance(found, list) else []
+
+
+@contextlib.contextmanager
+def launched(run: Run) -> Iterator[None]:
+    """Around a training, in the process that holds the run folder: write down how it begins and ends.
+
+    A launch without an end was killed.
+
+    Raises:
+        KovqaError: what the training raises; or the folder cannot be written.
+    """
+    before = launches(run.folder)
+    entry: dict[str, Any] = {
+        "began": _now(),
+        "from_step": step(run.folder),
+        "argv": run.argv,
+        "folder": str(Path.cwd()),
+        "profile": run.profile.name,
+        "processes": run.profile.processes,
+        "micro_batch": run.micro_batch,
+        "accumulate": run.accumulate,
+        "data": data(run.recipe.data.index),
+        "versions": versions(),
+        "git": {"engine": engine_git(), "folder": git(Path.cwd())},
+        "machine": here(),
+    }
+    _write(run.folder, [*before, entry])
+    try:
+        yield
+    except BaseException as error:
+        entry |= {"ended": _now(), "step": step(run.folder), **_outcome(error)}
+        with contextlib.suppress(KovqaError, OSError):  # the failure itself is what to tell
+            _write(run.folder, [*before, entry])
+        raise
+    entry |= {"ended": _now(), "step": step(run.folder), "outcome": "finished"}
+    _write(run.folder, [*before, entry])
+
+
+def _outcome(error: BaseException) -> dict[str, str]:
+    if isinstance(error, Stopped):
+        return {"outcome": "stopped"}
+    message = error.message if isinstance(error, KovqaError) else f"{type(error).__name__}: {error}"
+    return {"outcome": "failed", "error": message}
+
+
+def _write(folder: Path, entries: list[dict[str, Any]]) -> None:
+    write_json(folder / FILE, {"schema": 1, "launches": entries})
+
+
+def _now() -> str:
+    return time.strftime(_TIME)
+
+
+def seconds(written: str) -> float:
+    """Seconds since 1970 of a time as it stands in a manifest; 0 for what is none."""
+    try:
+        return datetime.strptime(written, _TIME).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def step(folder: Path) -> int:
+    """Optimizer steps of the last checkpoint; 0 without one."""
+    last = pointed(folder, "last")
+    number = last.name.removeprefix("step-") if last else ""
+    return int(number) if number.isdecimal() else 0
+
+
+# ------------------------------------------------------------------------------- the facts
+
+
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Versions of what results depend on, read without importing anything heavy."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def data(index: str | None) -> dict[str, Any]:
+    """Folder, fingerprint and numbers of rows of an index; what is not there is None."""
+    about = Path(index or "") / "index.json"
+    try:
+        known = read_json(about) if index and about.is_file() else {}
+    except KovqaError:
+        known = {}
+    return {"index": index, "fingerprint": known.get("fingerprint"), "rows": known.get("rows")}
+
+
+def here() -> dict[str, Any]:
+    """This machine, as far as it can be known without torch."""
+    return {
+        "host": platform.node(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": machine.cores(),
+        "gpus": [gpu.name for gpu in machine.gpus()],
+        "driver": machine.driver(),
+    }
+
+
+def git(folder: Path) -> dict[str, Any] | None:
+    """Commit of the checkout around a folder, and whether files it knows were changed since.
+
+    None without git, outside a checkout, or where git refuses or takes too long.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+
+
+def engine_git() -> dict[str, Any] | None:
+    """Of the engine's own checkout; an installed engine inside somebody's checkout is not part of it."""
+    return git(_ENGINE) if _git(_ENGINE, "ls-files", "errors.py") else None
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    command = ["git", "-C", str(folder), *words]
+    environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, env=environ, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
