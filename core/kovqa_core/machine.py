@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from kovqa_core.errors import MachineError
 from kovqa_core.paths import names
@@ -80,3 +81,18 @@ def check(profile: Profile) -> None:
             f"profile {profile.name} wants {profile.processes_per_node} GPUs, this machine shows {len(found)}",
             f"use --profile {fitting_profile(found)}, or see the plan with --dry-run",
         )
+
+
+def free_memory() -> int | None:
+    """Bytes new processes here may take, as Linux says it; None: it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    try:  # a container's own limit
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return min(free, limit)

@@ -16,6 +16,7 @@ from kovqa_core import machine
 from kovqa_core.data.index import open_index
 from kovqa_core.errors import KovqaError, SettingsError, WorkerError, unknown
 from kovqa_core.files import make_folder
+from kovqa_core.fit import AUTO, Fit, fit
 from kovqa_core.launch import LaunchPlan, plan
 from kovqa_core.models import FAMILIES
 from kovqa_core.runs import RESULT, RUNS, pointed, result
@@ -34,6 +35,7 @@ class Training:
     missing: list[str]  # what a dry run let pass
     resumed: str | None  # the step folder it goes on from
     finished: dict[str, Any] | None  # the result, when there is nothing left to do
+    fit: Fit  # memory it needs, and what there is
 
 
 def plan_training(
@@ -44,6 +46,7 @@ def plan_training(
     folder: Path | None,
     resume: bool,
     dry_run: bool,
+    micro_batch: str | None = None,
 ) -> Training:
     """Resolve, check and write `run.yaml`.
 
@@ -55,6 +58,7 @@ def plan_training(
         folder: run folder; None: a new one below runs/ (with `resume`: the newest unfinished).
         resume: go on with what is in the folder.
         dry_run: let pass what this machine lacks, and say so.
+        micro_batch: a number, "auto", or None: what the profile says.
 
     Raises:
         KovqaError: whatever cannot work, before anything is started.
@@ -76,7 +80,10 @@ def plan_training(
             if not dry_run or isinstance(error, SettingsError):
                 raise
             missing.append(f"{error.message} → {error.hint}")
-    run = make_run(asked.recipe, asked.profile, make_folder(folder), ["kovqa", *sys.argv[1:]])
+    profiled, memory = fit(asked.recipe, asked.profile, micro_batch)
+    run = make_run(
+        asked.recipe, profiled, make_folder(folder), ["kovqa", *sys.argv[1:]], probe=micro_batch == AUTO
+    )
     write_run(run)
     last = pointed(folder, "last")
     return Training(
@@ -86,6 +93,7 @@ def plan_training(
         missing,
         last.name if last else None,
         result(folder),
+        memory,
     )
 
 

@@ -16,8 +16,8 @@ FLAGS = {
         "--list --output -o --from --files --accept-licence --allow-hash-mismatch --keep-archive --json --quiet -q"
     ),
     "train": (
-        "--recipe -r --profile -p --data --tokenizer --output -o --resume --random-init --set --dry-run -n --json "
-        "--quiet -q"
+        "--recipe -r --profile -p --data --tokenizer --output -o --resume --random-init --micro-batch --set --dry-run -n "
+        "--json --quiet -q"
     ),
     "predict": "--image -i --question --chat --input --images --kind --output -o --model --batch --json --quiet -q",
     "caption": "--image -i --input --images --output -o --model --beams --batch --json --quiet -q",

@@ -25,6 +25,7 @@ class Run(Settings):
     profile: Profile
     micro_batch: int = Field(ge=1, description="examples of one forward pass in one process")
     accumulate: int = Field(ge=1, description="forward passes of one process per optimizer step")
+    probe: bool = Field(False, description="try a step first, with half the micro-batch until it fits")
     argv: list[str] = Field([], description="the command that was typed")
     versions: dict[str, str] = Field({}, description="of what results depend on")
 
@@ -49,7 +50,7 @@ def batch_plan(global_batch: int, holds: int, processes: int) -> tuple[int, int]
     return micro, each // micro
 
 
-def make_run(recipe: Recipe, profile: Profile, folder: Path, argv: list[str]) -> Run:
+def make_run(recipe: Recipe, profile: Profile, folder: Path, argv: list[str], probe: bool = False) -> Run:
     """The run of a recipe on a profile, in a folder."""
     micro, accumulate = batch_plan(recipe.optim.global_batch, profile.holds(recipe.name), profile.processes)
     return Run(
@@ -58,6 +59,7 @@ def make_run(recipe: Recipe, profile: Profile, folder: Path, argv: list[str]) ->
         profile=profile,
         micro_batch=micro,
         accumulate=accumulate,
+        probe=probe,
         argv=argv,
         versions=versions(),
     )

@@ -27,6 +27,7 @@ _XLMR_BASE = {
     "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
 }  # fmt: skip
 
+
 class Config(Settings):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 

@@ -60,7 +60,9 @@ def sizes(config: Config, task: str, classes: int | None, by: Width) -> Sizes:
     seen = _picture(config, _picture_config(config), by)
     wide, answers = int(about["hidden_size"]), config.classes or classes or TYPICAL_CLASSES
     tokens = config.max_text + seen.regions if config.fusion == "grid" else 1
-    layer = _block(wide, config.transformer_ffn, config.transformer_heads, tokens, config.transformer_dropout, by)
+    layer = _block(
+        wide, config.transformer_ffn, config.transformer_heads, tokens, config.transformer_dropout, by
+    )
     joined = _times(config.transformer, layer)
     head = wide * config.hidden + config.hidden * answers + seen.channels * wide
     products = asked.products + seen.products + joined.products + head
@@ -108,7 +110,8 @@ def _vocab(config: Config) -> int:
 
 
 def _times(count: int, one: Part) -> Part:
-    return Part(*(count * value for value in one[:4]), one.layer)
+    parameters, products, kept, checkpointed = (count * value for value in one[:4])
+    return Part(parameters, products, kept, checkpointed, one.layer)
 
 
 def _question(config: Config, about: dict[str, Any], by: Width) -> Part:
@@ -147,12 +150,12 @@ def _picture(config: Config, about: dict[str, Any], by: Width) -> Part:
         if depth in _RESNETS:
             layers = about.get("layers", _RESNETS[depth])
             return _resnet(config.image, layers, about.get("channels", [64, 128, 256, 512]), depth >= 50, by)
-    if found := re.match(r"vit_([a-z0-9]+)_patch(\d+)", name):
-        if found[1] in _VITS:
-            wide, layers, multiple = _VITS[found[1]]
-            wide, layers = int(about.get("embed_dim", wide)), int(about.get("depth", layers))
-            ffn, patch = int(about.get("mlp_ratio", multiple) * wide), int(about.get("patch_size", found[2]))
-            return _vit(wide, layers, ffn, (config.image // patch) ** 2, 3 * patch**2, by)
+    vit = re.match(r"vit_([a-z0-9]+)_patch(\d+)", name)
+    if vit and vit[1] in _VITS:
+        wide, layers, multiple = _VITS[vit[1]]
+        wide, layers = int(about.get("embed_dim", wide)), int(about.get("depth", layers))
+        ffn, patch = int(about.get("mlp_ratio", multiple) * wide), int(about.get("patch_size") or vit[2])
+        return _vit(wide, layers, ffn, (config.image // patch) ** 2, 3 * patch**2, by)
     raise SettingsError(f"the picture encoder {name} is not known well enough to count its memory")
 
 

@@ -18,6 +18,7 @@ from kovqa_core.models.vlm.sizes import part_of
 
 ADAPTER, TRAINED = "adapter", "trained.safetensors"
 
+
 def tune(net: Any, config: Config, processor: Any, seed: int) -> Any:
     """The network with what learns set free, in fp32, and low-rank updates in place.
 

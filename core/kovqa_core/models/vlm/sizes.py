@@ -107,7 +107,12 @@ def _language_layer(text: dict[str, Any], config: Config, stream: int, by: Width
 
     What a product reads is kept only where its weight learns, or an update of it.
     """
-    wide, ffn, heads, p = text["hidden_size"], text["intermediate_size"], text["num_attention_heads"], by.product
+    wide, ffn, heads, p = (
+        text["hidden_size"],
+        text["intermediate_size"],
+        text["num_attention_heads"],
+        by.product,
+    )
     head = text.get("head_dim") or wide // heads
     attention = heads * head  # keys and values are repeated for every head
     how = config.train.language
