@@ -23,8 +23,7 @@ import torch
 from beit3_speed import LENGTHS, ratios
 from kovqa_core.models.family import Batch
 from kovqa_core.models.fusion import vqa
-from kovqa_core.models.fusion.config import Config
-from kovqa_core.models.fusion.encoders import picture_config, question_config
+from kovqa_core.models.fusion.config import Config, picture_config, question_config
 from kovqa_core.models.fusion.net import FusionNet
 from torch import Tensor, nn
 from torch.nn import functional

@@ -152,6 +152,8 @@ def _plain_event(event: Mapping[str, Any]) -> None:
         note(f"step {step} of {event['total']}: {event['note']}")
     elif kind in ("waiting", "warning"):
         note(event["note"])
+    elif kind == "fit":
+        note(f"micro-batch {event['micro_batch']} × {event['accumulate']} fits into memory")
     elif kind == "train":
         note(
             f"step {step}: loss {event['loss']:.4f}, rate {event['lr']:.2e}, "

@@ -157,6 +157,8 @@ def plan(planned: Training, quiet: bool) -> None:
         note(f"warning: {line}")
     for found in planned.differs:
         note(f"warning: not as it was then: {found.section} {found.key} ({found.a} then, {found.b} now)")
+    if planned.fit.warning:
+        note(f"warning: {planned.fit.warning}")
     if quiet:
         return
     run = planned.run
@@ -167,7 +169,34 @@ def plan(planned: Training, quiet: bool) -> None:
     note(
         f"batch {recipe.optim.global_batch} = {each} (processes × micro-batch × accumulation), {profile.precision}"
     )
+    note(_memory(planned))
     note(f"run folder {run.folder}" + (f", going on from {planned.resumed}" if planned.resumed else ""))
+
+
+def _memory(planned: Training) -> str:
+    """What each device needs, part by part."""
+    from kovqa_core.memory import GB
+
+    needs = planned.fit.needs
+    if needs is None:
+        return f"memory: no estimate ({planned.fit.unknown})"
+    each = "process" if planned.run.profile.device == "cpu" else "GPU"
+    parts = ", ".join(f"{name} {value / GB:.2f}" for name, value in needs.parts.items() if value)
+    return f"memory: about {needs.peak / GB:.1f} GB per {each} at micro-batch {needs.micro_batch} ({parts})"
+
+
+def _memory_document(planned: Training) -> dict[str, Any] | None:
+    needs = planned.fit.needs
+    if needs is None:
+        return None
+    best, there = planned.fit.best, planned.fit.memory
+    return {
+        "micro_batch": needs.micro_batch,
+        "bytes": round(needs.peak),
+        "parts": {name: round(value) for name, value in needs.parts.items()},
+        "device_bytes": None if there is None else round(there),
+        "largest_micro_batch": None if best is None else best.micro_batch,
+    }
 
 
 def command(planned: Training, as_json: bool) -> None:
@@ -184,6 +213,7 @@ def command(planned: Training, as_json: bool) -> None:
                 "missing": planned.missing,
                 "script": launch.script,
                 "differs": [asdict(found) for found in planned.differs],
+                "memory": _memory_document(planned),
             }
         )
     else:

@@ -36,6 +36,14 @@ def train(
             help="Fusion: begin with random encoders instead of published ones; reads no weights, knows nothing yet.",
         ),
     ] = False,
+    micro_batch: Annotated[
+        str | None,
+        typer.Option(
+            "--micro-batch",
+            metavar="N|auto",
+            help="Examples one process holds at once; auto: as many as fit. The global batch stays as it is.",
+        ),
+    ] = None,
     sets: options.Set = None,
     dry_run: Annotated[
         bool,
@@ -56,7 +64,9 @@ def train(
     flags = {"data.index": data, "model.tokenizer": tokenizer}
     typed = {key: value for key, value in flags.items() if value is not None}
     all_sets = [*(sets or []), *(["model.random_init=true"] if random_init else [])]
-    plan = planning.plan_training(recipe, profile, all_sets, typed, output, resume, dry_run and not check)
+    plan = planning.plan_training(
+        recipe, profile, all_sets, typed, output, resume, dry_run and not check, micro_batch
+    )
     carry_out(plan, dry_run, json, quiet, check)
 
 

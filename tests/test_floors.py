@@ -25,8 +25,8 @@ MOST_LINES = 400
 # Tensors' libraries; everything not in TENSOR_ROOMS can be used without them being installed.
 HEAVY = {"torch", "safetensors", "transformers", "timm", "deepspeed", "tensorboardX"}
 TENSOR_ROOMS = {"models", "train", "predict", "worker"}
-LIGHT_FILES = ("models/__init__.py", "models/*/__init__.py", "models/*/config.py")
-LIGHT_NAMES = re.compile(r"kovqa_core\.models(\.FAMILIES|\.\w+\.config(\.\w+)?)?$")
+LIGHT_FILES = ("models/__init__.py", "models/*/__init__.py", "models/*/config.py", "models/*/sizes.py")
+LIGHT_NAMES = re.compile(r"kovqa_core\.models(\.FAMILIES|\.\w+\.(config|sizes)(\.\w+)?)?$")
 
 # Room (folder or file of kovqa_core) -> the rooms it may import, besides itself. In this order,
 # every room imports only rooms above it.
@@ -50,10 +50,12 @@ FLOORS: dict[str, set[str]] = {
     "history": {*SETTINGS, "runs", "machine"},
     "launch": {*SETTINGS, "runs"},
     "doctor": {*SETTINGS, "machine", "history", "download"},
-    "models": {*SETTINGS, "data", "runs", "assets"},
+    "memory": SETTINGS,
+    "models": {*SETTINGS, "data", "runs", "assets", "memory"},
+    "fit": {*SETTINGS, "data", "machine", "models", "memory"},
     "demo": {*GROUND, "data"},
-    "planning": {*SETTINGS, "data", "runs", "history", "assets", "machine", "launch", "models"},
-    "train": {*SETTINGS, "data", "results", "runs", "models"},
+    "planning": {*SETTINGS, "data", "runs", "history", "assets", "machine", "launch", "models", "fit"},
+    "train": {*SETTINGS, "data", "results", "runs", "models", "fit"},
     "predict": {*SETTINGS, "data", "results", "runs", "models", "train"},
     "worker": {*SETTINGS, "runs", "history", "models", "train"},
 }

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from kovqa_core.errors import MachineError
 from kovqa_core.paths import names
@@ -139,3 +140,18 @@ def _check_network(profile: Profile) -> None:
             f"no network interface {profile.interface} here; there are {', '.join(known)}",
             "name the one between the nodes: --set profile.interface=…",
         )
+
+
+def free_memory() -> int | None:
+    """Bytes new processes here may take, as Linux says it; None: it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    try:  # a container's own limit
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return min(free, limit)

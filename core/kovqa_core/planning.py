@@ -16,12 +16,14 @@ from kovqa_core import machine
 from kovqa_core.data.index import open_index
 from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError, unknown
 from kovqa_core.files import make_folder, write_text
+from kovqa_core.fit import AUTO, Fit, fit
 from kovqa_core.history.compare import Difference, changed_since
 from kovqa_core.launch.plan import SCRIPT, LaunchPlan, plan
 from kovqa_core.models import FAMILIES
 from kovqa_core.runs import RESULT, RUNS, pointed, result
 from kovqa_core.settings import strategy
 from kovqa_core.settings.find import Asked, resolve
+from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.reading import Document, build
 from kovqa_core.settings.run import FILE, Run, make_run, read_run, write_run
 
@@ -36,6 +38,7 @@ class Training:
     missing: list[str]  # what a dry run let pass
     resumed: str | None  # the step folder it goes on from
     finished: dict[str, Any] | None  # the result, when there is nothing left to do
+    fit: Fit  # memory it needs, and what there is
     differs: Sequence[Difference] = ()  # a rerun: what is not as it was then
 
 
@@ -47,6 +50,7 @@ def plan_training(
     folder: Path | None,
     resume: bool,
     dry_run: bool,
+    micro_batch: str | None = None,
 ) -> Training:
     """Resolve, check and write `run.yaml`.
 
@@ -58,6 +62,7 @@ def plan_training(
         folder: run folder; None: a new one below runs/ (with `resume`: the newest unfinished).
         resume: go on with what is in the folder.
         dry_run: let pass what this machine lacks, and say so.
+        micro_batch: a number, "auto", or None: what the profile says.
 
     Raises:
         KovqaError: whatever cannot work, before anything is started.
@@ -70,7 +75,8 @@ def plan_training(
     asked = resolve(recipe, profile or machine.fitting_profile(machine.gpus()), sets, flags, os.environ)
     if goes_on:
         asked = _stored(read_run(stored), asked, bool(sets or flags or recipe != "kobeit3"), profile)
-    return _planned(asked, folder, partial(make_run, asked.recipe, asked.profile), dry_run)
+    run_in = partial(make_run, asked.recipe, probe=micro_batch == AUTO)
+    return _planned(asked, folder, run_in, dry_run, micro_batch=micro_batch)
 
 
 def plan_rerun(before: Path, folder: Path | None, force: bool, dry_run: bool) -> Training:
@@ -91,7 +97,7 @@ def plan_rerun(before: Path, folder: Path | None, force: bool, dry_run: bool) ->
     if (folder / FILE).exists():
         raise SettingsError(f"{folder} already holds a run", "choose another folder with -o")
 
-    def run_in(folder: Path, argv: list[str], origin: Mapping[str, str]) -> Run:
+    def run_in(profile: Profile, folder: Path, argv: list[str], origin: Mapping[str, str]) -> Run:
         return old.model_copy(update={"folder": folder.resolve(), "argv": argv})
 
     differs = changed_since(before)
@@ -115,6 +121,7 @@ def _planned(
     run_in: Callable[..., Run],
     dry_run: bool,
     checks: Sequence[Callable[[], object]] = (),
+    micro_batch: str | None = None,
 ) -> Training:
     """Check what was asked, write `run.yaml`."""
     missing: list[str] = []
@@ -131,7 +138,8 @@ def _planned(
             if not dry_run or isinstance(error, SettingsError):
                 raise
             missing.append(f"{error.message} → {error.hint}")
-    run = run_in(make_folder(folder), ["kovqa", *sys.argv[1:]], asked.origin)
+    profile, memory = fit(asked.recipe, asked.profile, micro_batch)
+    run = run_in(profile, make_folder(folder), ["kovqa", *sys.argv[1:]], asked.origin)
     launch = plan(run, sys.executable, machine.cores())
     write_run(run)
     if launch.script is not None:
@@ -144,6 +152,7 @@ def _planned(
         missing,
         last.name if last else None,
         result(folder),
+        memory,
     )
 
 

@@ -16,7 +16,8 @@ FLAGS = {
         "--list --output -o --from --files --accept-licence --allow-hash-mismatch --keep-archive --json --quiet -q"
     ),
     "train": (
-        "--recipe -r --profile -p --data --tokenizer --output -o --resume --random-init --set --dry-run -n --check "
+        "--recipe -r --profile -p --data --tokenizer --output -o --resume --random-init --micro-batch --set --dry-run -n "
+        "--check "
         "--json --quiet -q"
     ),
     "predict": "--image -i --question --chat --input --images --kind --output -o --model --batch --json --quiet -q",

@@ -19,6 +19,10 @@ TEXT = {
     "hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
     "num_key_value_heads": HEADS, "max_position_embeddings": 512,
 }  # fmt: skip
+BROAD = {
+    "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 16,
+    "num_key_value_heads": 16, "head_dim": 16,
+}  # fmt: skip
 SIGHT = {
     "hidden_size": WIDTH,
     "intermediate_size": 64,
@@ -317,9 +321,19 @@ KINDS = {
 }  # fmt: skip
 
 
-def write_tiny(kind: str, folder: Path, texts: tuple[str, ...]) -> Path:
-    """A model folder as the Hub has them: configuration, weights, tokenizer, processor, template."""
+def write_tiny(kind: str, folder: Path, texts: tuple[str, ...], broad: bool = False) -> Path:
+    """A model folder as the Hub has them: configuration, weights, tokenizer, processor, template.
+
+    With `broad` its language model is large enough to tell memory by.
+    """
     config, processor = KINDS[kind](texts)
+    if broad:
+        for name, value in BROAD.items():
+            setattr(config.text_config, name, value)
+        if hasattr(config.text_config, "layer_types"):
+            config.text_config.layer_types = ["full_attention"] * BROAD["num_hidden_layers"]
+        if hasattr(config.vision_config, "out_hidden_size"):
+            config.vision_config.out_hidden_size = BROAD["hidden_size"]
     torch.manual_seed(0)
     model = hf.AutoModelForImageTextToText.from_config(config)
     with torch.no_grad():

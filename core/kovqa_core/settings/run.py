@@ -24,6 +24,7 @@ class Run(Settings):
     profile: Profile
     micro_batch: int = Field(ge=1, description="examples of one forward pass in one process")
     accumulate: int = Field(ge=1, description="forward passes of one process per optimizer step")
+    probe: bool = Field(False, description="try a step first, with half the micro-batch until it fits")
     argv: list[str] = Field([], description="the command that was typed")
     origin: dict[str, str] = Field({}, description="where each setting came from")
 
@@ -49,7 +50,12 @@ def batch_plan(global_batch: int, holds: int, processes: int) -> tuple[int, int]
 
 
 def make_run(
-    recipe: Recipe, profile: Profile, folder: Path, argv: list[str], origin: Mapping[str, str] | None = None
+    recipe: Recipe,
+    profile: Profile,
+    folder: Path,
+    argv: list[str],
+    origin: Mapping[str, str] | None = None,
+    probe: bool = False,
 ) -> Run:
     """The run of a recipe on a profile, in a folder."""
     micro, accumulate = batch_plan(recipe.optim.global_batch, profile.holds(recipe.name), profile.processes)
@@ -59,6 +65,7 @@ def make_run(
         profile=profile,
         micro_batch=micro,
         accumulate=accumulate,
+        probe=probe,
         argv=argv,
         origin=dict(origin or {}),
     )

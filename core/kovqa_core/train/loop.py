@@ -19,7 +19,7 @@ from kovqa_core.files import write_json
 from kovqa_core.models import family
 from kovqa_core.runs import RESULT, pointed
 from kovqa_core.settings.run import Run
-from kovqa_core.train import checkpoint, optim, ranks, watchdog
+from kovqa_core.train import checkpoint, optim, probe, ranks, watchdog
 from kovqa_core.train.evaluate import answer_all, score_split
 from kovqa_core.train.loader import batches, micro_batches
 from kovqa_core.train.log import Log
@@ -66,6 +66,8 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
         WorkerError: loss or gradient is not finite; names step and examples.
     """
     t = prepare(run, rank, device, stop)
+    if run.probe:
+        t.run = t.stepper.run = run = probe.fitted(t)
     began, start = time.time(), t.state.step
     keys = micro_batches(run, len(t.rows), rank, t.state.step, t.length.total)
     loader = batches(

@@ -14,10 +14,18 @@ from pydantic import Field, model_validator
 
 from kovqa_core.assets import find_asset
 from kovqa_core.errors import AssetError, ModelError, SettingsError
+from kovqa_core.files import read_json
 from kovqa_core.settings.reading import Settings
 
 SENTENCEPIECE = ("sentencepiece.bpe.model", "spm.model")  # by XLM-R's rule
 TOKENIZERS = (*SENTENCEPIECE, "tokenizer.json")  # in this order: the first that a folder has
+
+# XLM-RoBERTa base, where nothing says otherwise; the vocabulary is the tokenizer's.
+_XLMR_BASE = {
+    "model_type": "xlm-roberta", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 3072, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
+    "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
+}  # fmt: skip
 
 
 class Config(Settings):
@@ -131,3 +139,26 @@ def tokenizer_in(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise ModelError(f"no tokenizer in {folder}: none of {', '.join(TOKENIZERS)}", "fetch the folder again")
+
+
+def question_config(changes: dict[str, Any], folder: Path | None, vocab: int) -> dict[str, Any]:
+    """The whole configuration of a question encoder.
+
+    Args:
+        changes: settings that differ.
+        folder: of published weights; None: as XLM-RoBERTa base.
+        vocab: rows of a new table; published ones keep theirs.
+    """
+    if folder is None:
+        return {**_XLMR_BASE, "vocab_size": vocab, **changes}
+    return {**read_json(folder / "config.json"), **changes}
+
+
+def picture_config(changes: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """Arguments of `timm.create_model`, `architecture` among them."""
+    if folder is None:
+        return {"architecture": "resnet50", **changes}
+    about = read_json(folder / "config.json")
+    if "architecture" not in about:
+        raise ModelError(f"{folder}/config.json names no timm architecture", "give a timm folder")
+    return {"architecture": about["architecture"], **(about.get("model_args") or {}), **changes}

@@ -17,8 +17,15 @@ from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_text
 from kovqa_core.models.family import Batch, answers_of
 from kovqa_core.models.fusion import exporting, vqa
-from kovqa_core.models.fusion.config import Config, find_encoder, find_tokenizer, tokenizer_in
-from kovqa_core.models.fusion.encoders import load_published, picture_config, question_config
+from kovqa_core.models.fusion.config import (
+    Config,
+    find_encoder,
+    find_tokenizer,
+    picture_config,
+    question_config,
+    tokenizer_in,
+)
+from kovqa_core.models.fusion.encoders import load_published
 from kovqa_core.models.fusion.losses import class_weights
 from kovqa_core.models.fusion.net import FusionNet
 from kovqa_core.models.fusion.text import open_tokenizer, saved_name

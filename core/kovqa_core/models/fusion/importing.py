@@ -18,8 +18,7 @@ from kovqa_core.errors import ModelError, SettingsError, unknown
 from kovqa_core.files import require_empty, write_folder
 from kovqa_core.models import family
 from kovqa_core.models.fusion import vqa
-from kovqa_core.models.fusion.config import Config, find_tokenizer
-from kovqa_core.models.fusion.encoders import picture_config, question_config
+from kovqa_core.models.fusion.config import Config, find_tokenizer, picture_config, question_config
 from kovqa_core.models.fusion.family import Model
 from kovqa_core.models.fusion.naming import our_name, ours
 from kovqa_core.models.fusion.net import FusionNet

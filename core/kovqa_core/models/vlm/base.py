@@ -14,7 +14,7 @@ from kovqa_core.errors import MachineError, ModelError
 from kovqa_core.files import read_json
 from kovqa_core.models.vlm.config import Config
 from kovqa_core.models.vlm.hub import transformers
-from kovqa_core.models.vlm.parts import part_of
+from kovqa_core.models.vlm.sizes import part_of
 
 _ENDS = 1 << 20  # bytes read at both ends of a weight file
 _PIECES = ("*.safetensors", "pytorch_model*.bin")

@@ -27,6 +27,7 @@ from kovqa_core.models.family import Batch
 from kovqa_core.models.vlm import answering, base, parts, prompt
 from kovqa_core.models.vlm.config import Config, find_base
 from kovqa_core.models.vlm.processor import IGNORED, Processor, prompts_of
+from kovqa_core.models.vlm.sizes import part_of
 from kovqa_core.runs import find_model
 from kovqa_core.settings.reading import Document, build, parse
 from kovqa_core.settings.recipe import Data, Recipe
@@ -102,7 +103,7 @@ class Model(nn.Module):
 
     def is_head(self, name: str) -> bool:
         """The projector may have another learning rate."""
-        return parts.part_of(name) == "projector"
+        return part_of(name) == "projector"
 
     def is_undecayed(self, name: str) -> bool:
         """None beyond vectors and biases."""
@@ -110,7 +111,7 @@ class Model(nn.Module):
 
     def is_text(self, name: str) -> bool:
         """The language model."""
-        return parts.part_of(name) == "language"
+        return part_of(name) == "language"
 
 
 def _own(parameter: Any) -> Tensor:

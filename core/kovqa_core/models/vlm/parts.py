@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,9 @@ from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_json, write_json
 from kovqa_core.models.vlm.config import Config
 from kovqa_core.models.vlm.hub import peft
+from kovqa_core.models.vlm.sizes import part_of
 
 ADAPTER, TRAINED = "adapter", "trained.safetensors"
-
-# Names transformers gives to what lies between picture and text, and to the text model; all else sees.
-_PROJECTOR = re.compile(r"\b\w*(projector|merger|connector)\w*\b")
-_LANGUAGE = re.compile(r"\b(language_model|text_model|lm_head|embed_tokens)\b")
-
-
-def part_of(name: str) -> str:
-    """The part a parameter or module belongs to, by its name: vision, projector or language."""
-    if _PROJECTOR.search(name):
-        return "projector"
-    return "language" if _LANGUAGE.search(name) else "vision"
 
 
 def tune(net: Any, config: Config, processor: Any, seed: int) -> Any:

@@ -1,0 +1,66 @@
+"""True peak of tensor memory of one training step: every allocation of torch's, counted by its profiler."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from kovqa_core.settings.run import Run
+from kovqa_core.train import checkpoint, loop, optim
+from kovqa_core.train.loader import batches, micro_batches
+from kovqa_core.train.ranks import Rank
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+
+def peak_of(run: Run) -> float:
+    """Bytes at the fullest moment of a run's second optimizer step: the first one makes the states."""
+    rank, device = Rank(0, 0, 1), torch.device("cpu")
+    t = loop.prepare(run, rank, device, lambda: False)
+    keys = micro_batches(run, len(t.rows), rank, 0, t.length.total)
+    loader = batches(keys, t.rows, t.index.images, t.processor, train=True)
+    import itertools
+
+    first = next(loader)
+    print({k: tuple(v.shape) for k, v in first.tensors.items() if v is not None})
+    loader = itertools.chain([first], loader)
+    _step(t, loader, 0)
+    gc.collect()
+    standing = _bytes(_standing(t))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        _step(t, loader, 1)
+    t.log.close()
+    kineto = seen.profiler.kineto_results if seen.profiler else None
+    assert kineto is not None
+    events = [event for event in kineto.events() if event.name() == "[memory]"]
+    total = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        total += event.nbytes()  # what is freed is negative
+        most = max(most, total)
+    return standing + most
+
+
+def _step(t: loop.Training, loader: Iterator[Any], step: int) -> None:
+    """As `loop.train` does it."""
+    loop.accumulate(t, t.model, loader, step)
+    optim.clip([p for p in t.model.parameters() if p.grad is not None], t.run.recipe.optim.clip)
+    t.optimizer.step()
+    t.optimizer.zero_grad(set_to_none=True)
+    if t.averages is not None:
+        checkpoint.average(t.model, t.averages, t.run.recipe.optim.ema)
+
+
+def _standing(t: loop.Training) -> Iterator[Tensor]:
+    """What is there between two steps."""
+    yield from t.model.parameters()
+    yield from t.model.buffers()
+    yield from (t.averages or {}).values()
+    for state in t.optimizer.state.values():
+        yield from (value for value in state.values() if isinstance(value, Tensor))
+
+
+def _bytes(tensors: Iterator[Tensor]) -> int:
+    stores = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(stores.values())

@@ -1,0 +1,102 @@
+"""What the plan says a step needs, beside what a real step takes: every family, within 15 %."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from kovqa_core.data.index import open_index
+from kovqa_core.planning import Training, plan_training
+
+from tests.conftest import Small
+from tests.models.tiny_vlm import write_tiny
+from tests.train.measured import peak_of
+
+BEIT3 = (
+    "model.size=custom",
+    "model.custom=[192, 6, 6, 768]",
+    "model.image=112",
+    "model.patch=16",
+    "model.max_text=12",
+)
+CAPTION = (*BEIT3[:4], "model.max_text=16")
+XLMR = "{hidden_size: 128, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 512}"
+FUSION = ("model.random_init=true", f"model.question_config={XLMR}", "model.image=112", "model.max_text=12")
+RESNET = "model.picture_config={architecture: resnet50, layers: [1, 2, 2, 1], channels: [32, 48, 64, 96]}"
+VIT = "model.picture_config={architecture: vit_tiny_patch16_224, img_size: 112, embed_dim: 192, depth: 4, num_heads: 4}"
+GRID = (
+    VIT,
+    "model.fusion=grid",
+    "model.transformer=2",
+    "model.transformer_ffn=512",
+    "model.transformer_heads=4",
+)
+BF16, AGAIN = "profile.precision=bf16", "profile.activation_checkpointing=true"
+
+CASES: dict[str, tuple[str, Sequence[str]]] = {
+    "beit3 vqa": ("tiny", BEIT3),
+    "beit3 vqa, bf16, averages": ("tiny", (*BEIT3, BF16, "optim.ema=0.99")),
+    "beit3 vqa, checkpointing": ("tiny", (*BEIT3, AGAIN)),
+    "beit3 caption": ("tiny-caption", CAPTION),
+    "beit3 caption, bf16, checkpointing": ("tiny-caption", (*CAPTION, BF16, AGAIN)),
+    "fusion product": ("tiny-fusion", (*FUSION, RESNET, "model.fusion=product", "model.transformer=0")),
+    "fusion grid, bf16": ("tiny-fusion", (*FUSION, *GRID, BF16)),
+    "fusion grid, checkpointing": ("tiny-fusion", (*FUSION, *GRID, AGAIN)),
+    "llava projector": ("llava", ("model.train=projector",)),
+    "llava projector, checkpointing": ("llava", ("model.train=projector", AGAIN)),
+    "llava lora, bf16": ("llava", ("model.train=lora", "model.dtype=bf16")),
+    "llava lora, checkpointing": ("llava", ("model.train=lora", AGAIN)),
+    "llava full": ("llava", ("model.train=full",)),
+    "qwen2_5_vl lora": ("qwen2_5_vl", ("model.train=lora",)),
+    "qwen2_5_vl projector, bf16": ("qwen2_5_vl", ("model.train=projector", "model.dtype=bf16")),
+}
+
+
+@pytest.fixture(scope="module")
+def planned(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Training]:
+    """A run of a case, planned."""
+    folder = tmp_path_factory.mktemp("memory")
+
+    def plan(name: str, micro_batch: int, *more: str) -> Training:
+        recipe, sets = CASES[name]
+        if recipe in ("llava", "qwen2_5_vl"):
+            base = folder / recipe
+            base.is_dir() or write_tiny(recipe, base, _texts(small), broad=True)
+            sets = (*sets, f"model.base={base}", "model.max_pixels=2304", "model.max_text=96")
+        data = str(small.captions if "caption" in recipe else small.index)
+        flags = {"data.index": data} | (
+            {} if "base" in str(sets) else {"model.tokenizer": str(small.tokenizer)}
+        )
+        run = folder / f"{name} {micro_batch} {len(more)}"
+        recipe = recipe if recipe.startswith("tiny") else "tiny-vlm"
+        return plan_training(
+            recipe, "cpu", ["optim.global_batch=8", *sets, *more], flags, run, False, True, str(micro_batch)
+        )
+
+    return plan
+
+
+def _texts(small: Small) -> tuple[str, ...]:
+    return tuple(f"{e.question} {' '.join(e.answers)}" for e in open_index(small.index).split("train"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_plan_tells_what_a_step_takes(planned: Callable[..., Training], name: str) -> None:
+    torch.set_num_threads(1)
+    found = {}
+    for micro_batch in (8, 4):  # one pass, and two with gradients kept between them
+        plan = planned(name, micro_batch)
+        assert plan.fit.needs is not None, plan.fit.unknown
+        assert plan.run.micro_batch == micro_batch
+        found[micro_batch] = (plan.fit.needs.peak, peak_of(plan.run))
+        print(
+            name,
+            micro_batch,
+            found[micro_batch][0] / 1e6,
+            found[micro_batch][1] / 1e6,
+            "ratio %.3f" % (found[micro_batch][0] / found[micro_batch][1]),
+        )
+        print({k: v / 1e6 for k, v in plan.fit.needs.parts.items()})
+    for said, measured in found.values():
+        assert said == pytest.approx(measured, rel=0.15)
