@@ -34,6 +34,13 @@ INSTRUCTIONS = {
     "none": "",
 }
 
+# Instead of them, where a question lists its answers behind letters.
+LETTER_INSTRUCTIONS = {
+    "ko": "선택지의 글자로만 답하세요.",
+    "en": "Answer with the option's letter from the given choices directly.",
+    "none": "",
+}
+
 
 class Tuning(Settings):
     """What learns, part by part."""

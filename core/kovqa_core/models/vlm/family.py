@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kovqa_core.data.decoding import GREEDY, Decoding
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_text
@@ -47,6 +48,8 @@ class Model(nn.Module):
         super().__init__()
         self.net: Any = net
         self.config, self.speaker = config, speaker
+        self.decoding = GREEDY
+        self.trie: answering.Trie | None = None
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The mean loss of a batch; rows left out count as rows without loss."""
@@ -63,9 +66,16 @@ class Model(nn.Module):
         return {"loss": answer_loss(logits[:, :-1], labels[:, first:], rows, self.config.loss) + touched}
 
     def answer(self, batch: Batch) -> list[Answer]:
-        """Greedy, within a short budget; a score is the mean probability of the answer's tokens."""
+        """As `decoding` says; greedy: within a short budget, a score is the mean probability of the tokens."""
+        inputs, how = self.prompts(batch), self.decoding
         with self._autocast():
-            return answering.greedy(self.speaker, self.prompts(batch))
+            if self.trie is not None:
+                return answering.choose(self.speaker, inputs, self.trie)
+            if how.choices:
+                return answering.choose_by_letter(self.speaker, inputs, batch.choices)
+            if how.temperature:
+                return answering.sampled(self.speaker, inputs, batch.ids, how.seed, how.temperature)
+            return answering.greedy(self.speaker, inputs)
 
     def prompts(self, batch: Batch) -> dict[str, Tensor]:
         """What the functions of `answering` go on from."""
@@ -196,6 +206,12 @@ def _made(weights: Path, texts: Path, config: Config, seed: int) -> tuple[Model,
     silent = answering.never_said(hf.tokenizer, ends)
     speaker = answering.Speaker(net, hf.tokenizer, ends, silent, config.max_new_tokens)
     return Model(net, config, speaker), Processor(hf, config, ends)
+
+
+def decode(model: Model, decoding: Decoding) -> None:
+    """From now on the model answers in this way."""
+    model.decoding = decoding
+    model.trie = answering.trie(model.speaker, decoding.answers) if decoding.answers else None
 
 
 def save(model: Model, processor: Processor, folder: Path) -> None:
