@@ -162,9 +162,10 @@ def _stamp(part: Path) -> Path:
 
 def _take_up(part: Path, folder: Path, table: Path, rows: list[Row], settings: Mapping[str, Any]) -> set[str]:
     """Ids already answered by this model for these rows in this way; a torn last line is cut off."""
+    about = next(path for name in ("kovqa.json", "config.json") if (path := folder / name).is_file())
     stamp = {
         "model": str(folder.resolve()),
-        "kovqa.json": hashlib.sha256((folder / "kovqa.json").read_bytes()).hexdigest(),
+        about.name: hashlib.sha256(about.read_bytes()).hexdigest(),
         "table": hashlib.sha256(
             "\n".join(row.example.line() for row in rows).encode() if table.is_dir() else table.read_bytes()
         ).hexdigest(),

@@ -9,7 +9,8 @@ A family is a package with `family.py`, which has
 
 and, if it can do more than others,
 
-* `decode(model, decoding)           -> None`: from now on the model answers in this way.
+* `decode(model, decoding)           -> None`: from now on the model answers in this way,
+* `export_upstream(folder, output)   -> text`: `export`, but as the original's own training saves it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from kovqa_core.data.decoding import GREEDY, Decoding
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import ModelError, SettingsError, unknown
 from kovqa_core.files import read_json, write_json
-from kovqa_core.models import FAMILIES
+from kovqa_core.models import FAMILIES, PLAIN
+from kovqa_core.runs import is_plain
 from kovqa_core.settings.recipe import Data, Recipe
 
 FORMAT = 1  # of checkpoint folders
@@ -152,8 +154,10 @@ def load(
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What `kovqa.json` says of a checkpoint folder."""
+    """What `kovqa.json` says of a checkpoint folder; a Hugging Face folder needs none."""
     if not (folder / "kovqa.json").is_file():
+        if is_plain(folder):
+            return {"format": FORMAT, "family": PLAIN, "task": "vqa"}
         raise ModelError(f"no kovqa model in {folder}", "give a run folder or one of its step folders")
     about = read_json(folder / "kovqa.json")
     if about.get("format", 0) > FORMAT:

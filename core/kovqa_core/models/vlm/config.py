@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kovqa_core.assets import find_asset
 from kovqa_core.errors import AssetError, ModelError
-from kovqa_core.runs import find_model
+from kovqa_core.runs import find_model, is_plain
 from kovqa_core.settings.reading import Settings
 
 How = Literal["none", "lora", "full"]
@@ -132,7 +132,8 @@ def find_base(name: str) -> Path:
     except AssetError:
         path = find_asset(Path(name).name, "base model")
     if (path / "kovqa.json").is_file() or (path / "run.yaml").is_file():
-        path = find_model(path, "vqa") / "model"
+        step = find_model(path, "vqa")
+        path = step if is_plain(step) else step / "model"
     if not (path / "config.json").is_file():
         raise ModelError(
             f"{path} is no model folder: it has no config.json", "unpack it there, or name another"

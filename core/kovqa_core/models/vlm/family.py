@@ -24,11 +24,11 @@ from kovqa_core.data.decoding import GREEDY, Decoding
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_text
-from kovqa_core.models.family import Batch
-from kovqa_core.models.vlm import answering, base, parts, prompt
-from kovqa_core.models.vlm.config import Config, find_base
+from kovqa_core.models.family import Batch, describe
+from kovqa_core.models.vlm import answering, base, exporting, parts, prompt
+from kovqa_core.models.vlm.config import Config, Tuning, find_base
 from kovqa_core.models.vlm.processor import IGNORED, Processor, prompts_of
-from kovqa_core.runs import find_model
+from kovqa_core.runs import find_model, is_plain
 from kovqa_core.settings.reading import Document, build, parse
 from kovqa_core.settings.recipe import Data, Recipe
 
@@ -226,13 +226,15 @@ def save(model: Model, processor: Processor, folder: Path) -> None:
 
 
 def load(folder: Path, data: Data) -> tuple[Model, Processor]:
-    """Read what `save` wrote.
+    """Read what `save` wrote, or a Hugging Face folder as it is.
 
     Raises:
         AssetError: the base is not here.
         ModelError: the base is another, or a file is missing or broken.
     """
     config = _read_step(folder)
+    if is_plain(folder):
+        return _made(folder, folder, base.checked(folder, config), 0)
     if (folder / WHOLE).is_dir():
         return _made(folder / WHOLE, folder / PROCESSOR, config, 0)
     source = find_base(str(config.base))
@@ -278,5 +280,25 @@ print(processor.decode(said[0, inputs["input_ids"].shape[1]:], skip_special_toke
 """
 
 
+def export_upstream(step: Path, folder: Path) -> str:
+    """A checkpoint of LLaVA's shape as `mm_projector.bin` and `config.json`.
+
+    Raises:
+        ModelError: see `load`; another shape; more was trained than these files hold.
+    """
+    model, processor = load(step, Data())
+    how = model.config.train
+    if (how.vision, how.language) != ("none", "none"):
+        raise ModelError(
+            f"{step} trained more than mm_projector.bin holds: vision {how.vision}, language {how.language}",
+            "leave --as-upstream away: the whole model is written",
+        )
+    source = find_base(str(model.config.base))
+    tower = describe(source).get("imported", {}).get("vision_tower")
+    return exporting.write(parts.merged(model.net), processor.hf, tower, folder)
+
+
 def _read_step(folder: Path) -> Config:
+    if is_plain(folder):
+        return Config(base=str(folder), train=Tuning(), **describe(folder).get("model", {}))
     return build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
