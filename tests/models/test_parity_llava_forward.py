@@ -167,7 +167,7 @@ def test_what_is_no_folder_of_llavas_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="neither projector, adapter nor weights"):
         llava.detect(tmp_path)
     trained = parity.path("train_im_start_end/llava-tiny", "llava")
-    with pytest.raises(ModelError, match="does not hold the language model"):
+    with pytest.raises(ModelError, match="does not hold its language model"):
         llava.convert(trained, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 

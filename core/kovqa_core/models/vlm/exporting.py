@@ -23,6 +23,12 @@ import torch
 
 weights = torch.load("mm_projector.bin", weights_only=True)
 """
+# What the configuration of a Llama of 2023 says.
+_LLAMA = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
+    "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings",
+)  # fmt: skip
 
 
 def write(net: Any, processor: Any, tower: str | None, folder: Path) -> str:
@@ -46,7 +52,7 @@ def write(net: Any, processor: Any, tower: str | None, folder: Path) -> str:
         )
     known = processor.tokenizer.get_vocab()
     settings = {
-        **about.text_config.to_dict(),
+        **{name: getattr(about.text_config, name) for name in _LLAMA},
         "model_type": "llava",
         "architectures": ["LlavaLlamaForCausalLM"],
         "mm_vision_tower": tower or _published(about.vision_config),

@@ -27,6 +27,7 @@ from kovqa_core.files import read_text, write_text
 from kovqa_core.models.family import Batch, describe
 from kovqa_core.models.vlm import answering, base, exporting, parts, prompt
 from kovqa_core.models.vlm.config import Config, Tuning, find_base
+from kovqa_core.models.vlm.hub import save_net
 from kovqa_core.models.vlm.processor import IGNORED, Processor, prompts_of
 from kovqa_core.runs import find_model, is_plain
 from kovqa_core.settings.reading import Document, build, parse
@@ -220,7 +221,7 @@ def save(model: Model, processor: Processor, folder: Path) -> None:
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
     processor.hf.save_pretrained(folder / PROCESSOR)
     if config.train.language == "full":
-        model.net.save_pretrained(folder / WHOLE)
+        save_net(model.net, folder / WHOLE)
     else:
         parts.save_trained(model.net, folder)
 
@@ -232,7 +233,10 @@ def load(folder: Path, data: Data) -> tuple[Model, Processor]:
         AssetError: the base is not here.
         ModelError: the base is another, or a file is missing or broken.
     """
-    config = _read_step(folder)
+    return _opened(folder, _read_step(folder))
+
+
+def _opened(folder: Path, config: Config) -> tuple[Model, Processor]:
     if is_plain(folder):
         return _made(folder, folder, base.checked(folder, config), 0)
     if (folder / WHOLE).is_dir():
@@ -259,7 +263,7 @@ def export(step: Path, folder: Path) -> str:
             f"{step} has a base in 4 bits: merging would round it",
             f"take the base and {step}/{parts.ADAPTER}",
         )
-    parts.merged(model.net).save_pretrained(folder)
+    save_net(parts.merged(model.net), folder)
     processor.hf.save_pretrained(folder)
     return _LOADING
 
@@ -286,15 +290,15 @@ def export_upstream(step: Path, folder: Path) -> str:
     Raises:
         ModelError: see `load`; another shape; more was trained than these files hold.
     """
-    model, processor = load(step, Data())
-    how = model.config.train
+    config = _read_step(step)
+    how = config.train
     if (how.vision, how.language) != ("none", "none"):
         raise ModelError(
             f"{step} trained more than mm_projector.bin holds: vision {how.vision}, language {how.language}",
             "leave --as-upstream away: the whole model is written",
         )
-    source = find_base(str(model.config.base))
-    tower = describe(source).get("imported", {}).get("vision_tower")
+    model, processor = _opened(step, config.model_copy(update={"dtype": "fp32"}))  # as the file will be
+    tower = describe(find_base(str(config.base))).get("imported", {}).get("vision_tower")
     return exporting.write(parts.merged(model.net), processor.hf, tower, folder)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_json, write_folder, write_json
 from kovqa_core.models.family import FORMAT
-from kovqa_core.models.vlm.hub import transformers
+from kovqa_core.models.vlm.hub import save_net, transformers
 
 Kind = Literal["projector", "merged", "lora", "language", "hub"]
 State = dict[str, Tensor]
@@ -137,7 +137,7 @@ def convert(
     processor = _processor(source, sight, tokenizer, config, SYSTEMS[system])
 
     def fill(part: Path) -> None:
-        net.save_pretrained(part)
+        save_net(net, part)
         processor.save_pretrained(part)
         tower = source.config.get("mm_vision_tower") or sight.name
         imported = {"checkpoint": path.name, "kind": source.kind, "vision_tower": tower}
