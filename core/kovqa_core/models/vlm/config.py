@@ -42,6 +42,11 @@ LETTER_INSTRUCTIONS = {
 }
 
 
+# Settings that a Hugging Face folder of ours keeps beside it, in `kovqa.json`: how it is asked. No more:
+# such a folder may come from anybody, and must not say that its code is to be run.
+ASKED = ("instruction", "max_new_tokens", "max_pixels", "dtype")
+
+
 class Tuning(Settings):
     """What learns, part by part."""
 
