@@ -114,7 +114,7 @@ def answer_table(
     with disk_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         settings = {"beams": beams, "kinds": sorted(chosen), "decoding": decoding.stamp()}
-        done = _take_up(part, folder, table, rows, settings, batch)
+        done = _take_up(part, folder, table, rows, settings)
         left = [row for row in rows if row.example.id not in done]
         examples = [row.example for row in left]
         told = (lambda n, _: progress(len(done) + n, len(rows))) if progress else None
@@ -160,14 +160,8 @@ def _stamp(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _take_up(
-    part: Path, folder: Path, table: Path, rows: list[Row], settings: Mapping[str, Any], batch: int
-) -> set[str]:
-    """Ids already answered by this model for these rows in this way; a torn last line is cut off.
-
-    So is a batch of which only a part is there: in 16 bits an answer may depend on its neighbours, and
-    the batches to come shall be those of a prediction that was never disturbed.
-    """
+def _take_up(part: Path, folder: Path, table: Path, rows: list[Row], settings: Mapping[str, Any]) -> set[str]:
+    """Ids already answered by this model for these rows in this way; a torn last line is cut off."""
     about = next(path for name in ("kovqa.json", "config.json") if (path := folder / name).is_file())
     stamp = {
         "model": str(folder.resolve()),
@@ -184,11 +178,10 @@ def _take_up(
                 f"remove it, or choose another -o: rm '{part}'",
             )
         data = part.read_bytes()
-        lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)
-        kept = lines[: len(lines) - len(lines) % batch]
-        if len(whole := b"".join(kept)) < len(data):
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
             part.write_bytes(whole)
-        return {json.loads(line)["id"] for line in kept}
+        return {json.loads(line)["id"] for line in whole.decode().splitlines()}
     part.unlink(missing_ok=True)
     write_json(_stamp(part), stamp)
     return set()
