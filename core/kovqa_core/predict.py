@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from kovqa_core.data import tables
+from kovqa_core.data.decoding import GREEDY, Decoding, choices_of
 from kovqa_core.data.example import Answer, Example, prediction_line
 from kovqa_core.data.index import default_images
 from kovqa_core.data.kinds import choose_kinds
@@ -29,18 +30,20 @@ Ask = Callable[[Path, str], Answer]
 Progress = Callable[[int, int], None]
 
 
-def answer_one(image: Path, question: str, model: Path | None) -> tuple[Answer, Path]:
+def answer_one(
+    image: Path, question: str, model: Path | None, decoding: Decoding = GREEDY
+) -> tuple[Answer, Path]:
     """Answer one question; the answer, and the step folder that gave it."""
     if not question.strip():
         raise SettingsError("the question is empty", "kovqa predict -i x.png --question '무엇인가요?'")
-    ask, folder = open_model(model)
+    ask, folder = open_model(model, decoding)
     return ask(image, question), folder
 
 
-def open_model(model: Path | None) -> tuple[Ask, Path]:
+def open_model(model: Path | None, decoding: Decoding = GREEDY) -> tuple[Ask, Path]:
     """A model, read once, that answers questions about pictures; and its step folder."""
     folder = find_model(model, "vqa")
-    ready = _ready(folder, "vqa")
+    ready = _ready(folder, "vqa", decoding=decoding)
 
     def ask(image: Path, question: str) -> Answer:
         rows = [Example("1", str(image.resolve()), nfc(question))]
@@ -74,6 +77,7 @@ def answer_table(
     task: str = "vqa",
     beams: int | None = None,
     kinds: Sequence[str] = (),
+    decoding: Decoding = GREEDY,
 ) -> tuple[int, Path]:
     """Answer or caption every row of a table; (number of rows, step folder that did).
 
@@ -90,24 +94,31 @@ def answer_table(
         task: "vqa" or "caption".
         beams: captions followed at once; None: as the model was made.
         kinds: only rows of these kinds; none or "all": every row.
+        decoding: how a model that writes freely is to answer.
 
     Raises:
         DataError: a row without id, picture or question, an id twice; a picture that cannot be read.
-        SettingsError: a part of other answers lies there; a kind the table does not have.
+        SettingsError: a part of other answers lies there; a kind the table does not have; a way to
+            answer the model does not have.
     """
     folder = find_model(model, task)
-    rows = pictures_in(table) if table.is_dir() and task == "caption" else read_table(table, task)
+    rows = (
+        pictures_in(table)
+        if table.is_dir() and task == "caption"
+        else read_table(table, task, decoding.choices)
+    )
     chosen = choose_kinds(kinds, [row.kind for row in rows])
     rows = [row for row in rows if row.kind in chosen]
     root = images or (table if table.is_dir() else default_images(table))
     part = output.with_name(output.name + ".part")
     with disk_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        done = _take_up(part, folder, table, rows, beams, chosen)
+        settings = {"beams": beams, "kinds": sorted(chosen), "decoding": decoding.stamp()}
+        done = _take_up(part, folder, table, rows, settings)
         left = [row for row in rows if row.example.id not in done]
         examples = [row.example for row in left]
         told = (lambda n, _: progress(len(done) + n, len(rows))) if progress else None
-        answers = _answers(_ready(folder, task, beams), examples, root, batch, told) if left else ()
+        answers = _answers(_ready(folder, task, beams, decoding), examples, root, batch, told) if left else ()
         with part.open("a", encoding="utf-8") as stream:
             for number, answer in answers:
                 row = left[number]
@@ -126,8 +137,8 @@ class _Ready(NamedTuple):
     device: torch.device
 
 
-def _ready(folder: Path, task: str, beams: int | None = None) -> _Ready:
-    model, processor = family.load(folder, task)
+def _ready(folder: Path, task: str, beams: int | None = None, decoding: Decoding = GREEDY) -> _Ready:
+    model, processor = family.load(folder, task, decoding=decoding)
     if beams is not None:
         model.task.beams(beams)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -149,23 +160,21 @@ def _stamp(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _take_up(
-    part: Path, folder: Path, table: Path, rows: list[Row], beams: int | None, kinds: Collection[str]
-) -> set[str]:
-    """Ids already answered by this model for these rows; a torn last line is cut off."""
+def _take_up(part: Path, folder: Path, table: Path, rows: list[Row], settings: Mapping[str, Any]) -> set[str]:
+    """Ids already answered by this model for these rows in this way; a torn last line is cut off."""
+    about = next(path for name in ("kovqa.json", "config.json") if (path := folder / name).is_file())
     stamp = {
         "model": str(folder.resolve()),
-        "kovqa.json": hashlib.sha256((folder / "kovqa.json").read_bytes()).hexdigest(),
+        about.name: hashlib.sha256(about.read_bytes()).hexdigest(),
         "table": hashlib.sha256(
             "\n".join(row.example.line() for row in rows).encode() if table.is_dir() else table.read_bytes()
         ).hexdigest(),
-        "beams": beams,
-        "kinds": sorted(kinds),
+        **settings,
     }
     if part.exists() and _stamp(part).exists():
         if read_json(_stamp(part)) != stamp:
             raise SettingsError(
-                f"{part} holds answers of another model or table, or for other kinds",
+                f"{part} holds answers of another model or table, for other kinds, or found in another way",
                 f"remove it, or choose another -o: rm '{part}'",
             )
         data = part.read_bytes()
@@ -193,12 +202,13 @@ class Row:
 _NAMES = {ours: tables.NAMES[ours] for ours in ("id", "image", "question")}
 
 
-def read_table(path: Path, task: str = "vqa") -> list[Row]:
+def read_table(path: Path, task: str = "vqa", choices: bool = False) -> list[Row]:
     """Rows of an index split, a JSON-lines file, a JSON list, a CSV or a TSV.
 
     Args:
         path: the table.
         task: a "caption" needs no question.
+        choices: does every row list the answers it offers?
 
     Raises:
         DataError: names file, line and what is missing or double.
@@ -219,10 +229,12 @@ def read_table(path: Path, task: str = "vqa") -> list[Row]:
             raise DataError(f"{path}:{number}: no {' and no '.join(lacking)}", columns)
         found = {ours: str(record[str(name)]) for ours, name in names.items()}
         tables.once(found["id"], number, seen, path)
+        offered = choices_of(record, f"{path}:{number}, id {found['id']}") if choices else ()
         carried = {k: v for k, v in record.items() if k not in (*names.values(), "answers", "captions")}
         question = nfc(found.get("question", ""))
         kind = next((str(record[name]) for name in tables.NAMES["kind"] if record.get(name)), "")
-        rows.append(Row(Example(found["id"], found["image"], question), nfc(kind), carried))
+        example = Example(found["id"], found["image"], question, choices=offered)
+        rows.append(Row(example, nfc(kind), carried))
     if not rows:
         raise DataError(f"{path} has no rows", columns)
     return rows

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kovqa_core.assets import find_asset
 from kovqa_core.errors import AssetError, ModelError
-from kovqa_core.runs import find_model
+from kovqa_core.runs import find_model, is_plain
 from kovqa_core.settings.reading import Settings
 
 How = Literal["none", "lora", "full"]
@@ -33,6 +33,18 @@ INSTRUCTIONS = {
     "en": "Answer the question using a single word or phrase.",
     "none": "",
 }
+
+# Instead of them, where a question lists its answers behind letters.
+LETTER_INSTRUCTIONS = {
+    "ko": "선택지의 글자로만 답하세요.",
+    "en": "Answer with the option's letter from the given choices directly.",
+    "none": "",
+}
+
+
+# Settings that a Hugging Face folder of ours keeps beside it, in `kovqa.json`: how it is asked. No more:
+# such a folder may come from anybody, and must not say that its code is to be run.
+ASKED = ("instruction", "max_new_tokens", "max_pixels", "dtype")
 
 
 class Tuning(Settings):
@@ -125,7 +137,8 @@ def find_base(name: str) -> Path:
     except AssetError:
         path = find_asset(Path(name).name, "base model")
     if (path / "kovqa.json").is_file() or (path / "run.yaml").is_file():
-        path = find_model(path, "vqa") / "model"
+        step = find_model(path, "vqa")
+        path = step if is_plain(step) else step / "model"
     if not (path / "config.json").is_file():
         raise ModelError(
             f"{path} is no model folder: it has no config.json", "unpack it there, or name another"

@@ -7,14 +7,15 @@ section 5.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
+from kovqa_core.data.decoding import LETTERS
 from kovqa_core.errors import ModelError
-from kovqa_core.models.vlm.config import INSTRUCTIONS
+from kovqa_core.models.vlm.config import INSTRUCTIONS, LETTER_INSTRUCTIONS
 
 Turn = dict[str, Any]
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
@@ -33,18 +34,20 @@ class Target:
     counted: int
 
 
-def asked(question: str, instruction: str, image: Image.Image) -> list[Turn]:
-    """One picture and one question, with the instruction in a line of its own.
+def asked(question: str, instruction: str, image: Image.Image, choices: Sequence[str] = ()) -> list[Turn]:
+    """One picture and one question, with choices and instruction in lines of their own.
 
     Args:
         question: the text.
         instruction: "auto" (in the question's language), a name of INSTRUCTIONS, or any text.
         image: RGB.
+        choices: answers, to be listed behind letters; none: any.
     """
     if instruction == "auto":
         instruction = "ko" if _HANGUL.search(question) else "en"
-    told = INSTRUCTIONS.get(instruction, instruction)
-    text = f"{question}\n{told}" if told else question
+    told = (LETTER_INSTRUCTIONS if choices else INSTRUCTIONS).get(instruction, instruction)
+    listed = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    text = "\n".join([question, *listed, *([told] if told else [])])
     return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
 
 
