@@ -9,7 +9,7 @@ from tests.conftest import Kovqa
 FLAGS = {
     "demo": "--output -o --pictures --seed --set",
     "index": (
-        "--root --output -o --images --min-count --column --language --check --show --as-upstream --tokenizer "
+        "--root --output -o --images --min-count --answers --column --language --check --show --as-upstream --tokenizer "
         "--json --quiet -q"
     ),
     "download": (
