@@ -141,6 +141,26 @@ def test_from_the_folder_to_a_submission_that_was_accepted(
     assert (tmp_path / "shuffled.csv").read_bytes() == written
 
 
+@pytest.mark.parametrize(
+    ("recipe", "lacking"),
+    [
+        ("dacon-beit3", ["4 GPUs", "tokenizer beit3.spm", "weights beit3_large_indomain_patch16_224.pth"]),
+        ("dacon-llava", ["4 GPUs", "no base model named"]),
+        ("dacon-vlm-lora", ["4 GPUs", "no base model named"]),
+    ],
+)
+def test_what_is_not_here_is_named_once_by_a_dry_run(
+    recipe: str, lacking: list[str], contest: Path, tmp_path: Path, kovqa: Kovqa
+) -> None:
+    words = ["train", "-r", recipe, "-p", "a100x4", "--data", contest / "index", "-o", "run", "-n"]
+    done = kovqa(*words, KOVQA_HOME=str(tmp_path / "home"), CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == len(lacking)
+    for line, what in zip(warnings, lacking, strict=True):
+        assert what in line
+
+
 @pytest.mark.parametrize("fault", ["missing", "double", "foreign", "empty"])
 def test_a_fault_ends_with_three_and_names_the_first_ten(
     fault: str, contest: Path, tmp_path: Path, kovqa: Kovqa
@@ -165,6 +185,22 @@ def test_a_fault_ends_with_three_and_names_the_first_ten(
     assert wrong[10] not in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "s.csv").exists()
+    assert ("--fill TEXT" in done.stderr) == (fault == "missing")
+
+
+def test_what_was_not_predicted_is_filled_when_asked(contest: Path, tmp_path: Path, kovqa: Kovqa) -> None:
+    """A picture that is gone leaves its questions unanswered; all else is still an error."""
+    sample = contest / "open" / "sample_submission.csv"
+    (tmp_path / "p.jsonl").write_text('{"id": "TEST_00001", "answer": "둘"}\n', "utf-8")
+    words = ["submit", "dacon", "--predictions", "p.jsonl", "--sample", sample, "-o", "s.csv", "--fill"]
+    done = kovqa(*words, "예")
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(tmp_path / "s.csv")[1:]
+    assert rows == [[row[0], "둘" if row[0] == "TEST_00001" else "예"] for row in read_csv(sample)[1:]]
+    assert f"{len(rows) - 1} of them had no prediction and were filled" in done.stderr
+    (tmp_path / "p.jsonl").write_text('{"id": "TEST_00001", "answer": ""}\n', "utf-8")
+    assert kovqa(*words, "예").returncode == 3
+    assert kovqa(*words, " ").returncode == 3
 
 
 def test_a_list_of_answers_is_taken_as_it_is(contest: Path, tmp_path: Path, kovqa: Kovqa) -> None:

@@ -23,7 +23,7 @@ FLAGS = {
     "caption": "--image -i --input --images --output -o --model --beams --batch --json --quiet -q",
     "export": "--output -o --json --quiet -q",
     "import": "--labels --tokenizer --output -o --set --json --quiet -q",
-    "submit": "--predictions --sample --output -o --upload --team --memo --force --json --quiet -q",
+    "submit": "--predictions --sample --output -o --fill --upload --team --memo --force --json --quiet -q",
     "evaluate": "--index --kind --normalise --tokens --report --log --images --examples --json --quiet -q",
     "tokenizer train": "--output -o --vocab-size --coverage --sentences --json --quiet -q",
     "tokenizer encode": "--tokenizer --pieces --json",
