@@ -75,7 +75,7 @@ def plan_training(
         except KovqaError as error:
             if not dry_run or isinstance(error, SettingsError):
                 raise
-            missing.append(f"{error.message} → {error.hint}")  # two checks may lack one file
+            missing.append(f"{error.message} → {error.hint}")
     run = make_run(asked.recipe, asked.profile, make_folder(folder), ["kovqa", *sys.argv[1:]])
     write_run(run)
     last = pointed(folder, "last")
@@ -83,7 +83,7 @@ def plan_training(
         run,
         plan(run, sys.executable, machine.cores()),
         asked.origin,
-        list(dict.fromkeys(missing)),
+        list(dict.fromkeys(missing)),  # two checks may lack one file
         last.name if last else None,
         result(folder),
     )

@@ -177,7 +177,7 @@ def _classes(counts: Counter[str], min_count: int, wanted: Wanted | None) -> lis
         DataError: no training row would be left.
     """
     if isinstance(wanted, Sequence):
-        if counts and counts.keys().isdisjoint(wanted):
+        if counts.keys().isdisjoint(wanted):
             raise DataError("no training answer is in the list of classes", "check --answers")
         return list(wanted)
     classes = vocabulary(counts, min_count)[:wanted]

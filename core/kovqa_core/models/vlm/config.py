@@ -126,7 +126,7 @@ def find_base(name: str | None) -> Path:
     if name is None:
         raise AssetError(
             "no base model named",
-            "give a folder or a name: --set model.base=NAME; recipe tiny-vlm-scratch needs none",
+            "give a folder or a name: --set model.base=NAME (a try without one: recipe tiny-vlm-scratch)",
         )
     try:
         path = find_asset(name, "base model")
