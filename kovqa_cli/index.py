@@ -38,6 +38,15 @@ def index(
             "[default: 5, or 1 below 10,000 rows; vqav2: 9, nia: 1]",
         ),
     ] = None,
+    answers: Annotated[
+        str | None,
+        typer.Option(
+            "--answers",
+            help="How many answers become classes, the most frequent; or a file of them, answers.txt or "
+            "answer2label.txt. [default: all that --min-count lets through]",
+            metavar="N|FILE",
+        ),
+    ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,7 +91,8 @@ def index(
         said = Options(dict(map(_pair, column or ())), language)
         folder = output or Path("data") / name
         with progress.counter("rows read", quiet or json) as told:
-            report = build_index(name, place, images, None if check else folder, min_count, told, said)
+            kept = None if check else folder
+            report = build_index(name, place, images, kept, min_count, told, said, _classes(answers))
         show.index_report(report, folder, check, json, quiet)
 
 
@@ -127,6 +137,19 @@ def _given(root: Path | None) -> Path:
     if root is None:
         raise SettingsError("where is the raw data?", "say so: --root DIR")
     return root
+
+
+def _classes(text: str | None) -> int | list[str] | None:
+    """How many classes, or which."""
+    if text is None:
+        return None
+    if not text.isdecimal():
+        from kovqa_core.data.answers import read_answers
+
+        return read_answers(Path(text))
+    if int(text) == 0:
+        raise SettingsError("--answers 0: no class at all", "say how many, or name a file of them")
+    return int(text)
 
 
 def _pair(text: str) -> tuple[str, str]:

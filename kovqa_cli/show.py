@@ -410,6 +410,8 @@ def submission_said(written: Submission, quiet: bool) -> None:
         return
     said = ", ".join(f"{text} ({n:,})" for text, n in written.frequent)
     note(f"{written.rows:,} rows, every id once, none empty; {written.distinct:,} different texts")
+    if written.filled:
+        note(f"warning: {written.filled:,} of them had no prediction and were filled")
     note(f"most frequent: {said}; longest: {written.longest} ({len(written.longest):,} characters)")
 
 

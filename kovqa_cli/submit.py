@@ -32,6 +32,9 @@ def submit(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    fill: Annotated[
+        str, typer.Option("--fill", help="What to answer where a prediction is missing.", metavar="TEXT")
+    ] = "",
     upload: Annotated[
         bool, typer.Option("--upload", help="dacon: send it, once. The token is read from DACON_API_TOKEN.")
     ] = False,
@@ -51,7 +54,7 @@ def submit(
 
     if upload and challenge != "dacon":
         raise SettingsError(f"{challenge} takes no uploads from here", "hand the file in on its page")
-    written = work.submit(challenge, predictions, sample, output)
+    written = work.submit(challenge, predictions, sample, output, fill)
     if upload:
         show.submission_said(written, json or quiet)
         _send(output, team, memo, force, json, quiet)

@@ -149,7 +149,7 @@ def _planned(
         run,
         launch,
         asked.origin,
-        missing,
+        list(dict.fromkeys(missing)),  # two checks may lack one file
         last.name if last else None,
         result(folder),
         memory,

@@ -9,7 +9,7 @@ from tests.conftest import Kovqa
 FLAGS = {
     "demo": "--output -o --pictures --seed --set",
     "index": (
-        "--root --output -o --images --min-count --column --language --check --show --as-upstream --tokenizer "
+        "--root --output -o --images --min-count --answers --column --language --check --show --as-upstream --tokenizer "
         "--json --quiet -q"
     ),
     "download": (
@@ -27,7 +27,7 @@ FLAGS = {
     "caption": "--image -i --input --images --output -o --model --beams --batch --json --quiet -q",
     "export": "--output -o --as-upstream --json --quiet -q",
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
-    "submit": "--predictions --sample --output -o --upload --team --memo --force --json --quiet -q",
+    "submit": "--predictions --sample --output -o --fill --upload --team --memo --force --json --quiet -q",
     "evaluate": "--index --kind --normalise --tokens --report --log --images --examples --json --quiet -q",
     "tokenizer train": "--output -o --vocab-size --coverage --sentences --json --quiet -q",
     "tokenizer encode": "--tokenizer --pieces --json",

@@ -32,6 +32,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "vlm:lora": ("tiny-vlm", VLM),
     "vlm:projector and vision": ("tiny-vlm", (*VLM, "model.train={projector: full, vision: lora}")),
     "vlm:full": ("tiny-vlm", (*VLM, "model.train=full")),
+    "vlm:from nothing": ("tiny-vlm-scratch", VLM),
 }  # fmt: skip
 
 
@@ -43,9 +44,11 @@ def test_every_family_is_examined() -> None:
 def recipe(request: pytest.FixtureRequest, small: Small) -> Recipe:
     name, sets = CASES[request.param]
     index = small.captions if request.param.endswith("caption") else small.index
-    flags = {"data.index": str(index), "model.tokenizer": str(small.tokenizer)}
-    if name == "tiny-vlm":
-        flags = {"data.index": str(index), "model.base": str(request.getfixturevalue("tiny_vlm")("qwen3_vl"))}
+    flags = {"data.index": str(index)}
+    if not name.startswith("tiny-vlm"):
+        flags["model.tokenizer"] = str(small.tokenizer)
+    elif name == "tiny-vlm":
+        flags["model.base"] = str(request.getfixturevalue("tiny_vlm")("qwen3_vl"))
     return resolve(name, "cpu", sets, flags).recipe
 
 
@@ -115,5 +118,6 @@ def test_same_seed_same_model(recipe: Recipe) -> None:
     states = [family.new(recipe, answers)[0].state_dict() for _ in range(2)]
     other = family.new(recipe.model_copy(update={"seed": 7}), answers)[0].state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    draws = recipe.model.get("train") != "full"  # a base that learns as it is draws nothing
-    assert draws == any(not torch.equal(states[0][name], other[name]) for name in other)
+    # A base that learns as it is draws nothing.
+    draws = recipe.model.get("train") != "full" or recipe.model.get("random_init")
+    assert bool(draws) == any(not torch.equal(states[0][name], other[name]) for name in other)

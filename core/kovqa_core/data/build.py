@@ -13,7 +13,7 @@ from typing import Any
 from kovqa_core.data.pieces import Options
 from kovqa_core.data.sources import SOURCES
 from kovqa_core.data.upstream import UPSTREAM, Encode
-from kovqa_core.data.writing import Progress, write_index
+from kovqa_core.data.writing import Progress, Wanted, write_index
 from kovqa_core.errors import DataError, SettingsError, unknown
 from kovqa_core.files import require_empty, write_folder
 
@@ -26,6 +26,7 @@ def build_index(
     min_count: int | None = None,
     progress: Progress | None = None,
     options: Options | None = None,
+    wanted: Wanted | None = None,
 ) -> dict[str, Any]:
     """Write the index of a raw data set; the report that stands in its `index.json`.
 
@@ -37,6 +38,7 @@ def build_index(
         min_count: see `write_index`.
         progress: see `write_index`.
         options: what else the user said about the data set.
+        wanted: see `write_index`.
     """
     if source not in SOURCES:
         raise unknown("data set", source, SOURCES)
@@ -49,11 +51,11 @@ def build_index(
     pieces = module.pieces(root.resolve(), pictures, options)
     if min_count is None:
         min_count = getattr(module, "MIN_COUNT", None)
-    if folder is not None:
-        return write_index(pieces, source, root.resolve(), pictures, folder, min_count, progress, about)
     with tempfile.TemporaryDirectory() as scratch:
-        kept = Path(scratch) / "index"
-        return write_index(pieces, source, root.resolve(), pictures, kept, min_count, progress, about)
+        place = folder or Path(scratch) / "index"
+        return write_index(
+            pieces, source, root.resolve(), pictures, place, min_count, progress, about, wanted
+        )
 
 
 def build_upstream(

@@ -25,6 +25,7 @@ from kovqa_core.files import write_folder, write_json
 from kovqa_core.processes import cores, count, side_by_side
 
 Progress = Callable[[int, float], None]  # (rows read so far, share of the data they are)
+Wanted = int | Sequence[str]  # so many classes, the most frequent; or the classes themselves
 Masks = list[tuple[Lines, np.ndarray]]  # the pieces of a split and the rows of each that are kept
 _PAYS = 16 << 20  # bytes of raw data from which several processes are worth their start
 _ROWS = 4096  # copied at once
@@ -39,6 +40,7 @@ def write_index(
     min_count: int | None = None,
     progress: Progress | None = None,
     about: Mapping[str, Any] | None = None,
+    wanted: Wanted | None = None,
 ) -> dict[str, Any]:
     """Write the index of a raw data set; returns what stands in `index.json`.
 
@@ -48,9 +50,12 @@ def write_index(
         root: folder of the raw data.
         images: folder the examples' picture paths start from.
         folder: where the index appears, whole or not at all; an index there is replaced.
-        min_count: how often a training answer must occur to become a class; None: by size.
+        min_count: how often a training answer must occur to become a class; None: by size, or once
+            where `wanted` says how many.
         progress: called with the rows read so far and the share of the data they are.
         about: what else `index.json` shall tell of how the index was made.
+        wanted: how many classes there shall be, the most frequent; or which, in this order. None: all
+            that occur often enough.
 
     Raises:
         DataError: no row is left.
@@ -63,7 +68,7 @@ def write_index(
     report: dict[str, Any] = {}
 
     def fill(part: Path) -> None:
-        report.update(_put_together(_spools(pieces, part, progress), part, min_count))
+        report.update(_put_together(_spools(pieces, part, progress), part, min_count, wanted))
         report.update(source=name, root=str(root), images=os.path.relpath(images, folder.resolve()))
         report.update(about or {})
         write_json(part / "index.json", {"schema": SCHEMA, **report})
@@ -94,7 +99,9 @@ def _spool_and_count(piece: Piece, stem: Path) -> Spool:
     return spool(piece, stem, count)
 
 
-def _put_together(spools: Sequence[Spool], part: Path, min_count: int | None) -> dict[str, Any]:
+def _put_together(
+    spools: Sequence[Spool], part: Path, min_count: int | None, wanted: Wanted | None
+) -> dict[str, Any]:
     left_out = LeftOut()
     for each in spools:
         left_out.join(each.left_out)
@@ -108,19 +115,18 @@ def _put_together(spools: Sequence[Spool], part: Path, min_count: int | None) ->
         raise DataError(f"no usable row found{first}", "check --root and --images")
     counts = _answer_counts(splits["train"])
     if min_count is None:
-        min_count = default_min_count(_rows(splits["train"]))
-    classes = vocabulary(counts, min_count)
-    if counts and not classes:
-        raise DataError(f"no answer occurs {min_count} times", "use a smaller --min-count")
+        min_count = 1 if wanted else default_min_count(_rows(splits["train"]))
+    classes = _classes(counts, min_count, wanted)
     if classes:
         write_answers(part / "answers.txt", classes)
-        splits["train"] = _fitting(splits["train"], frozenset(classes), min_count, left_out)
+        reason = "answer is no class" if wanted else f"answer seen fewer than {min_count} times"
+        splits["train"] = _fitting(splits["train"], frozenset(classes), reason, left_out)
     digests = [_write(pieces, part / f"{split}.jsonl") for split, pieces in splits.items()]
     return {
         "rows": {split: _rows(pieces) for split, pieces in splits.items()},
         "pictures": {split: len(_pictures(pieces)) for split, pieces in splits.items()},
         "answers": len(classes),
-        "min_count": min_count,
+        "min_count": min((counts[answer] for answer in classes), default=0) if wanted else min_count,
         "covered": {split: _covered(splits[split], frozenset(classes)) for split in ("val", "test")},
         "pictures_shared_with_train": {
             split: len(np.intersect1d(_pictures(splits[split]), _pictures(splits["train"])))
@@ -164,9 +170,25 @@ def _answer_counts(pieces: Masks) -> Counter[str]:
     return +counts
 
 
-def _fitting(pieces: Masks, classes: frozenset[str], min_count: int, left_out: LeftOut) -> Masks:
+def _classes(counts: Counter[str], min_count: int, wanted: Wanted | None) -> list[str]:
+    """The answers that become classes, in the order of their labels.
+
+    Raises:
+        DataError: no training row would be left.
+    """
+    if isinstance(wanted, Sequence):
+        if counts.keys().isdisjoint(wanted):
+            raise DataError("no training answer is in the list of classes", "check --answers")
+        return list(wanted)
+    classes = vocabulary(counts, min_count)[:wanted]
+    if counts and not classes:
+        raise DataError(f"no answer occurs {min_count} times", "use a smaller --min-count")
+    return classes
+
+
+def _fitting(pieces: Masks, classes: frozenset[str], reason: str, left_out: LeftOut) -> Masks:
     """Training rows of which some answer is a class."""
-    masks, reason = [], f"answer seen fewer than {min_count} times"
+    masks = []
     for lines, kept in pieces:
         fits = _fits(lines, classes)
         dropped = kept & ~fits

@@ -58,16 +58,19 @@ CHALLENGES = {
 
 @dataclass(frozen=True)
 class Submission:
-    """A written file: its rows, how many different texts, the most frequent with how often, the longest."""
+    """A written file: its rows, how many of them had no prediction and were filled, how many different
+    texts, the most frequent with how often, the longest.
+    """
 
     path: Path
     rows: int
+    filled: int
     distinct: int
     frequent: list[tuple[str, int]]
     longest: str
 
 
-def submit(challenge: str, predictions: Path, sample: Path, output: Path) -> Submission:
+def submit(challenge: str, predictions: Path, sample: Path, output: Path, fill: str = "") -> Submission:
     """Write a submission file.
 
     Args:
@@ -75,6 +78,7 @@ def submit(challenge: str, predictions: Path, sample: Path, output: Path) -> Sub
         predictions: what `kovqa predict` or `kovqa caption` wrote.
         sample: the challenge's own file with the ids, or an index split (`.jsonl`).
         output: the file to write, whole or not at all.
+        fill: what is said where a prediction is missing; empty: that is an error.
 
     Raises:
         SettingsError: an unknown challenge; an output that is one of the inputs.
@@ -90,11 +94,13 @@ def submit(challenge: str, predictions: Path, sample: Path, output: Path) -> Sub
     if given.task != about.task:
         raise DataError(f"{predictions} holds {given.task} predictions, {challenge} wants {about.task}")
     wanted = _records(sample, about.records) if about.records else _template(sample, about)
-    _check(wanted, given.texts, about, predictions, sample)
-    texts = [given.texts[id] if about.records else given.texts[id].strip() for id in wanted]
+    said = {**dict.fromkeys(wanted, fill), **given.texts} if fill else given.texts
+    _check(wanted, said, about, predictions, sample)
+    texts = [said[id] if about.records else said[id].strip() for id in wanted]
     write_text(output, _json(wanted, texts, about) if about.records else _csv(wanted, texts, about, sample))
     counts = Counter(texts)
-    return Submission(output, len(texts), len(counts), counts.most_common(5), max(texts, key=len))
+    filled = sum(id not in given.texts for id in wanted)
+    return Submission(output, len(texts), filled, len(counts), counts.most_common(5), max(texts, key=len))
 
 
 def _check(
@@ -111,7 +117,9 @@ def _check(
     }
     for what, ids in problems.items():
         if ids:
-            raise DataError(f"{predictions}: {named(what, ids)}", f"predict all rows of {sample} again")
+            hint = f"predict all rows of {sample} again"
+            hint += ", or say what to answer there: --fill TEXT" if what.startswith("no prediction") else ""
+            raise DataError(f"{predictions}: {named(what, ids)}", hint)
 
 
 # ---------------------------------------------------------------------------- the sample's ids

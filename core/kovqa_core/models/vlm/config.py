@@ -76,6 +76,9 @@ class Config(Settings):
 
     base: str | None = Field(None, description="folder of a Hugging Face model, or its name in assets/")
     fingerprint: str | None = Field(None, description="of the base; another one is refused")
+    random_init: bool = Field(
+        False, description="no base: a small model with random weights, its tokenizer from the index"
+    )
     weights: str | None = Field(None, description="run to start from: what it trained is taken over")
     train: Tuning = Field(
         Tuning(language="lora"), description=f"{', '.join(TUNINGS)}, or vision, projector and language apart"
@@ -108,30 +111,35 @@ class Config(Settings):
     def _consistent(self) -> Config:
         if self.tokens and self.train.language == "full":
             raise ValueError("tokens learn with the language model already: leave tokens away")
+        if self.random_init and (self.base or self.weights or set(self.train.parts.values()) != {"full"}):
+            raise ValueError(
+                "random_init: neither base nor weights, and train: full (see recipe tiny-vlm-scratch)"
+            )
         return self
 
 
 def inputs(config: Config) -> list[Callable[[], object]]:
-    """Checks, to be called, that base and weights are here.
-
-    Raises:
-        AssetError: at once: no base is named.
-    """
-    if config.base is None:
-        raise AssetError("no base model named", "give a folder or a name: --set model.base=NAME")
+    """Checks, to be called, that base and weights are here."""
+    if config.random_init:
+        return []
     checks: list[Callable[[], object]] = [partial(find_base, config.base)]
     if config.weights is not None:
         checks.append(partial(find_model, Path(config.weights), "vqa"))
     return checks
 
 
-def find_base(name: str) -> Path:
+def find_base(name: str | None) -> Path:
     """The folder of a base model: a path, or where its last part lies in assets/.
 
     Raises:
-        AssetError: it is nowhere; says where to put it.
+        AssetError: none is named, or it is nowhere; says where to put it.
         ModelError: it is no model folder.
     """
+    if name is None:
+        raise AssetError(
+            "no base model named",
+            "give a folder or a name: --set model.base=NAME (a try without one: recipe tiny-vlm-scratch)",
+        )
     try:
         path = find_asset(name, "base model")
     except AssetError:

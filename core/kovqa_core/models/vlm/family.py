@@ -13,6 +13,7 @@ itself was trained, the whole model.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_json, write_text
 from kovqa_core.models.family import FORMAT, Batch, describe
-from kovqa_core.models.vlm import answering, base, exporting, parts, prompt
+from kovqa_core.models.vlm import answering, base, exporting, parts, prompt, tiny
 from kovqa_core.models.vlm.config import ASKED, Config, find_base
 from kovqa_core.models.vlm.hub import save_net
 from kovqa_core.models.vlm.processor import IGNORED, Processor, prompts_of
@@ -162,13 +163,13 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, Processor, str]:
 
     Raises:
         SettingsError: a task or an average this family does not have.
-        AssetError: the base is not here.
+        AssetError: no base is named, or it is not here.
         ModelError: it cannot be used.
     """
     _refuse(recipe)
     config = read_config(recipe)
-    if config.base is None:
-        raise SettingsError("no base model named", "give a folder or a name: --set model.base=NAME")
+    if config.random_init:
+        return _random(config, recipe)
     folder = find_base(config.base)
     config = base.checked(folder, config)
     model, processor = _made(folder, folder, config, recipe.seed)
@@ -181,6 +182,14 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, Processor, str]:
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     return model, processor, f"{note}; {learned:,} of {total:,} parameters learn"
+
+
+def _random(config: Config, recipe: Recipe) -> tuple[Model, Processor, str]:
+    """A small model of nothing but the index; its checkpoints hold the whole of it."""
+    with tempfile.TemporaryDirectory() as name:
+        tiny.write_base(Path(name), tiny.texts_of(recipe.data), recipe.seed)
+        model, processor = _made(Path(name), Path(name), config, recipe.seed)
+    return model, processor, f"newly initialised; {sum(p.numel() for p in model.parameters()):,} parameters"
 
 
 def _refuse(recipe: Recipe) -> None:
