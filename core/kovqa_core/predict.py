@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from kovqa_core.data import tables
 from kovqa_core.data.example import Answer, Example, prediction_line
 from kovqa_core.data.index import default_images
 from kovqa_core.data.kinds import choose_kinds
-from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.files import disk_errors, nfc, read_json, write_json
+from kovqa_core.data.opening import open_image
+from kovqa_core.data.rows import Row, pictures_in, read_table
+from kovqa_core.errors import SettingsError
+from kovqa_core.files import disk_errors, nfc
 from kovqa_core.models import family
-from kovqa_core.models.images import open_image
+from kovqa_core.results.part import part_of, stamp_of, take_up
 from kovqa_core.runs import find_model
 from kovqa_core.train.evaluate import answer_all
 from kovqa_core.train.ranks import Rank
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _ALONE = Rank(0, 0, 1)
 Ask = Callable[[Path, str], Answer]
 Progress = Callable[[int, int], None]
@@ -100,7 +98,7 @@ def answer_table(
     chosen = choose_kinds(kinds, [row.kind for row in rows])
     rows = [row for row in rows if row.kind in chosen]
     root = images or (table if table.is_dir() else default_images(table))
-    part = output.with_name(output.name + ".part")
+    part = part_of(output)
     with disk_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         done = _take_up(part, folder, table, rows, beams, chosen)
@@ -114,7 +112,7 @@ def answer_table(
                 stream.write(prediction_line(row.example.id, answer, row.carried, task) + "\n")
                 stream.flush()
         part.replace(output)
-        _stamp(part).unlink(missing_ok=True)
+        stamp_of(part).unlink(missing_ok=True)
     return len(rows), folder
 
 
@@ -145,14 +143,10 @@ def _answers(
 # --------------------------------------------------------------------------- taking up work
 
 
-def _stamp(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
-
-
 def _take_up(
     part: Path, folder: Path, table: Path, rows: list[Row], beams: int | None, kinds: Collection[str]
 ) -> set[str]:
-    """Ids already answered by this model for these rows; a torn last line is cut off."""
+    """Ids already answered by this model for these rows."""
     stamp = {
         "model": str(folder.resolve()),
         "kovqa.json": hashlib.sha256((folder / "kovqa.json").read_bytes()).hexdigest(),
@@ -162,80 +156,4 @@ def _take_up(
         "beams": beams,
         "kinds": sorted(kinds),
     }
-    if part.exists() and _stamp(part).exists():
-        if read_json(_stamp(part)) != stamp:
-            raise SettingsError(
-                f"{part} holds answers of another model or table, or for other kinds",
-                f"remove it, or choose another -o: rm '{part}'",
-            )
-        data = part.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            part.write_bytes(whole)
-        return {json.loads(line)["id"] for line in whole.decode().splitlines()}
-    part.unlink(missing_ok=True)
-    write_json(_stamp(part), stamp)
-    return set()
-
-
-# ---------------------------------------------------------------------------------- tables
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row to answer, its kind of question, and its columns that are none of ours."""
-
-    example: Example
-    kind: str
-    carried: dict[str, Any]
-
-
-_NAMES = {ours: tables.NAMES[ours] for ours in ("id", "image", "question")}
-
-
-def read_table(path: Path, task: str = "vqa") -> list[Row]:
-    """Rows of an index split, a JSON-lines file, a JSON list, a CSV or a TSV.
-
-    Args:
-        path: the table.
-        task: a "caption" needs no question.
-
-    Raises:
-        DataError: names file, line and what is missing or double.
-    """
-    if path.is_dir():
-        raise DataError(f"{path} is a folder", "name one of its .jsonl files")
-    needed = {ours: known for ours, known in _NAMES.items() if task == "vqa" or ours != "question"}
-    columns = f"columns: {', '.join(needed)}"
-    rows: list[Row] = []
-    seen: dict[str, int] = {}
-    for number, record in tables.read_table(path, as_text=False):
-        names = {
-            ours: next((n for n in known if record.get(n) not in (None, "")), None)
-            for ours, known in needed.items()
-        }
-        lacking = [ours for ours, found in names.items() if found is None]
-        if lacking:
-            raise DataError(f"{path}:{number}: no {' and no '.join(lacking)}", columns)
-        found = {ours: str(record[str(name)]) for ours, name in names.items()}
-        tables.once(found["id"], number, seen, path)
-        carried = {k: v for k, v in record.items() if k not in (*names.values(), "answers", "captions")}
-        question = nfc(found.get("question", ""))
-        kind = next((str(record[name]) for name in tables.NAMES["kind"] if record.get(name)), "")
-        rows.append(Row(Example(found["id"], found["image"], question), nfc(kind), carried))
-    if not rows:
-        raise DataError(f"{path} has no rows", columns)
-    return rows
-
-
-def pictures_in(folder: Path) -> list[Row]:
-    """Every picture below a folder, in sorted order; its path there is its id.
-
-    Raises:
-        DataError: there is none.
-    """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES and p.is_file())
-    if not found:
-        raise DataError(f"no picture in {folder}", f"pictures end in {', '.join(_PICTURES)}")
-    names = [path.relative_to(folder).as_posix() for path in found]
-    return [Row(Example(nfc(name), name, ""), "", {}) for name in names]
+    return take_up(part, stamp)

@@ -5,6 +5,7 @@ Source: spec vlm_today, sections 3 and 5; spec llava, section 9.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,20 @@ INSTRUCTIONS = {
     "en": "Answer the question using a single word or phrase.",
     "none": "",
 }
+_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
+
+
+def worded(question: str, instruction: str) -> str:
+    """A question with its instruction in a line of its own.
+
+    Args:
+        question: the text.
+        instruction: "auto" (in the question's language), a name of INSTRUCTIONS, or any text.
+    """
+    if instruction == "auto":
+        instruction = "ko" if _HANGUL.search(question) else "en"
+    told = INSTRUCTIONS.get(instruction, instruction)
+    return f"{question}\n{told}" if told else question
 
 
 class Tuning(Settings):

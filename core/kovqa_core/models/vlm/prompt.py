@@ -6,7 +6,6 @@ section 5.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,9 @@ from typing import Any
 from PIL import Image
 
 from kovqa_core.errors import ModelError
-from kovqa_core.models.vlm.config import INSTRUCTIONS
+from kovqa_core.models.vlm.config import worded
 
 Turn = dict[str, Any]
-_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
 
 @dataclass(frozen=True)
@@ -34,18 +32,9 @@ class Target:
 
 
 def asked(question: str, instruction: str, image: Image.Image) -> list[Turn]:
-    """One picture and one question, with the instruction in a line of its own.
-
-    Args:
-        question: the text.
-        instruction: "auto" (in the question's language), a name of INSTRUCTIONS, or any text.
-        image: RGB.
-    """
-    if instruction == "auto":
-        instruction = "ko" if _HANGUL.search(question) else "en"
-    told = INSTRUCTIONS.get(instruction, instruction)
-    text = f"{question}\n{told}" if told else question
-    return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
+    """One picture (RGB) and one question; the instruction as in `config.worded`."""
+    text = {"type": "text", "text": worded(question, instruction)}
+    return [{"role": "user", "content": [{"type": "image", "image": image}, text]}]
 
 
 def answered(turns: list[Turn], answer: str) -> list[Turn]:
