@@ -32,6 +32,17 @@ def predict(
     ] = None,
     model: options.Model = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Questions answered at once.")] = 32,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            metavar="URL",
+            help="Ask a vLLM or SGLang server (…/v1); --model is a name there. Key: KOVQA_SERVER_KEY.",
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, max=100, help="Requests on their way to a server at once.")
+    ] = 16,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -48,6 +59,11 @@ def predict(
         )
     if kind and not many:
         raise SettingsError("--kind chooses rows of a table", "give --input and --output")
+    if server:
+        if chat:
+            raise SettingsError("--chat asks a model of ours", "leave --server out")
+        _ask_server(server, image, question, input, images, kind, output, model, concurrency, json, quiet)
+        return
     if chat:
         talk(image, model, json, quiet)
         return
@@ -61,4 +77,35 @@ def predict(
     assert input is not None and output is not None
     with progress.bar("answering", quiet or json) as told:
         rows, used = work.answer_table(input, images, output, model, batch, told, kinds=kind or ())
+    show.predictions(output, rows, used, json, quiet)
+
+
+def _ask_server(
+    server: str,
+    image: Path | None,
+    question: str | None,
+    input: Path | None,
+    images: Path | None,
+    kind: list[str] | None,
+    output: Path | None,
+    model: Path | None,
+    concurrency: int,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """The same, answered by a server: nothing of a model is loaded here."""
+    from kovqa_core import serving_client as work
+
+    from kovqa_cli import progress, show
+
+    name, note = str(model) if model else None, None if quiet else show.note
+    if image is not None and question is not None:
+        answer, used = work.answer_one(server, name, image, question, note)
+        show.answer(answer, used, json, quiet)
+        return
+    assert input is not None and output is not None
+    with progress.bar("answering", quiet or json) as told:
+        rows, used = work.answer_table(
+            server, name, input, images, output, concurrency, told, note, kind or ()
+        )
     show.predictions(output, rows, used, json, quiet)

@@ -48,6 +48,7 @@ FLOORS: dict[str, set[str]] = {
     "machine": SETTINGS,
     "launch": {*SETTINGS, "runs"},
     "models": {*SETTINGS, "data", "runs", "assets"},
+    "serving_client": {*SETTINGS, "data", "results", "download", "keys", "models"},
     "demo": {*GROUND, "data"},
     "planning": {*SETTINGS, "data", "runs", "assets", "machine", "launch", "models"},
     "train": {*SETTINGS, "data", "results", "runs", "models"},

@@ -19,7 +19,10 @@ FLAGS = {
         "--recipe -r --profile -p --data --tokenizer --output -o --resume --random-init --set --dry-run -n --json "
         "--quiet -q"
     ),
-    "predict": "--image -i --question --chat --input --images --kind --output -o --model --batch --json --quiet -q",
+    "predict": (
+        "--image -i --question --chat --input --images --kind --output -o --model --batch --server --concurrency "
+        "--json --quiet -q"
+    ),
     "caption": "--image -i --input --images --output -o --model --beams --batch --json --quiet -q",
     "export": "--output -o --json --quiet -q",
     "import": "--labels --tokenizer --output -o --set --json --quiet -q",
