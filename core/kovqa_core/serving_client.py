@@ -32,7 +32,7 @@ from kovqa_core.data.kinds import choose_kinds
 from kovqa_core.data.opening import open_image
 from kovqa_core.data.rows import Row, read_table
 from kovqa_core.download.checks import page_text
-from kovqa_core.download.request import BUSY, Interrupted, Remote, new_client, opened, patiently, shown
+from kovqa_core.download.request import BUSY, Remote, new_client, opened, patiently, shown
 from kovqa_core.errors import AssetError, DataError, KovqaError, SettingsError
 from kovqa_core.files import disk_errors, nfc, read_bytes
 from kovqa_core.keys import find_key
@@ -179,14 +179,13 @@ def _seldom(note: Note) -> Note:
 
 
 def _answer(server: Server, model: str, example: Example, folder: Path, note: Note | None) -> Answer:
-    """One question asked, patiently; errors name its id."""
+    """One question asked, patiently; errors name its id, unless they are about all of them."""
     try:
         return _understood(_call(server, "/chat/completions", _request(model, example, folder), note), server)
-    except KovqaError as error:
+    except (DataError, AssetError) as error:
+        kind = DataError if isinstance(error, DataError) else AssetError
         where = f"id {example.id}: " if example.id else ""
-        if isinstance(error, Interrupted):
-            raise AssetError(where + error.message, error.hint) from None
-        raise type(error)(where + error.message, error.hint) from None
+        raise kind(where + error.message, error.hint) from None
 
 
 def _request(model: str, example: Example, folder: Path) -> dict[str, Any]:
