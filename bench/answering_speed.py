@@ -10,10 +10,11 @@ on the left, 16 tokens at most, with the answer's probability. Random weights ne
 its length is drawn for every row (2 to 8 tokens, its end included) and imposed on both. The same rows
 must get the same answers; then both take turns, and every ratio is taken inside one repeat.
 
-`prompts alone` is what reading pictures and questions costs before the first word: no batch makes that
-cheaper where arithmetic is the limit, as on a CPU; what a batch saves is the words after it, each of
-which reads all weights once for one row or for eight. The last lines compare how fast rows are prepared
-(JPEG photos of 640 x 480 pixels, through the loader) with how fast the model takes them.
+`model` is the same with all rows prepared before, and `prompts` what of it pictures and questions cost
+before the first word: no batch makes that cheaper where arithmetic is the limit, as on a CPU. What a batch
+saves is the words after it, each of which reads all weights, for one row or for eight. The last line
+compares how fast rows are prepared (JPEG photos of 640 x 480 pixels, through the loader) with how fast the
+model takes them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from beit3_speed import ratios
 from kovqa_core.data.answers import normalise
 from kovqa_core.data.example import Example
 from kovqa_core.data.opening import open_image
+from kovqa_core.models.family import Batch
 from kovqa_core.models.vlm import answering, prompt
 from kovqa_core.models.vlm.config import Config
 from kovqa_core.models.vlm.family import Model
@@ -72,6 +74,7 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # text, picture
     ),
 }  # fmt: skip
 ORIGINALS_BUDGET, ALONE = 1024, Rank(0, 0, 1)
+ORIGINAL, OURS = "original, one by one", "ours"
 
 
 def make_model(size: str, dtype: torch.dtype, device: torch.device) -> tuple[Model, Processor]:
@@ -156,11 +159,18 @@ def one_by_one(model: Model, processor: Processor, rows: list[Example], images: 
 
 
 def in_batches(
-    model: Model, processor: Processor, rows: list[Example], images: Path, batch: int
+    model: Model, processor: Processor, rows: list[Example], images: Path, batch: int, workers: int
 ) -> list[str]:
-    """Ours."""
+    """Ours, as kovqa predict does it."""
     device = next(model.net.parameters()).device
-    return [answer.text for _, answer in answer_all(model, processor, rows, images, ALONE, device, batch)]
+    answers = answer_all(model, processor, rows, images, ALONE, device, batch, workers)
+    return [answer.text for _, answer in answers]
+
+
+@torch.inference_mode()
+def model_alone(model: Model, ready: list[Batch]) -> list[str]:
+    """Ours, of batches that are prepared."""
+    return [answer.text for batch in ready for answer in model.answer(batch)]
 
 
 def prepared(processor: Processor, rows: list[Example], images: Path, batch: int, seconds: float) -> float:
@@ -201,15 +211,23 @@ def main() -> None:
         folder = Path(scratch)
         rows = write_rows(folder, asked.rows)
 
-        def ours(batch: int) -> Callable[[], list[str]]:
-            return lambda: in_batches(model, processor, rows, folder, batch)
+        def ours(workers: int) -> Callable[[], list[str]]:
+            return lambda: in_batches(model, processor, rows, folder, asked.batch, workers)
 
+        def alone(batch: int) -> Callable[[], list[str]]:
+            keys = [[(0, n) for n in range(i, min(i + batch, len(rows)))] for i in range(0, len(rows), batch)]
+            ready = [b.to(device) for b in batches(iter(keys), rows, folder, processor, train=False)]
+            return lambda: model_alone(model, ready)
+
+        single, batched, empty = alone(1), alone(asked.batch), [1] * len(rows)
         ways = {
-            "original, one by one": (lambda: one_by_one(model, processor, rows, folder), lengths),
-            "ours, one by one": (ours(1), lengths),
-            f"ours, batch {asked.batch}": (ours(asked.batch), lengths),
-            "prompts alone, one by one": (ours(1), [1] * len(rows)),
-            f"prompts alone, batch {asked.batch}": (ours(asked.batch), [1] * len(rows)),
+            ORIGINAL: (lambda: one_by_one(model, processor, rows, folder), lengths),
+            OURS: (ours(0), lengths),
+            "ours, with a loader process": (ours(1), lengths),
+            "model, one by one": (single, lengths),
+            "model": (batched, lengths),
+            "prompts, one by one": (single, empty),
+            "prompts": (batched, empty),
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
         said: dict[str, list[str]] = {}
@@ -220,26 +238,26 @@ def main() -> None:
                 began = time.perf_counter()
                 said[name] = way()
                 times[name].append(time.perf_counter() - began)
-        original, batched = said["original, one by one"], said[f"ours, batch {asked.batch}"]
-        same = sum(a == b for a, b in zip(original, batched, strict=True))
-        assert all(original), "an answer without text compares nothing"
+        same = sum(a == b for a, b in zip(said[ORIGINAL], said[OURS], strict=True))
+        assert all(said[ORIGINAL]), "an answer without text compares nothing"
         assert same == len(rows) or asked.dtype == "bf16", f"only {same} of {len(rows)} answers are the same"
         rate = prepared(processor, rows, folder, asked.batch, asked.seconds)
     parameters = sum(p.numel() for p in model.net.parameters()) / 1e6
     print(
         f"{asked.size}, {parameters:,.1f} M parameters, {asked.dtype} on {device}, {torch.get_num_threads()} threads; "
-        f"{len(rows)} rows, answers of {statistics.mean(lengths):.1f} tokens; {same} of {len(rows)} the same"
+        f"{len(rows)} rows in batches of {asked.batch}, answers of {statistics.mean(lengths):.1f} tokens, "
+        f"{same} of {len(rows)} the same"
     )
     for name, found in times.items():
-        low, middle, high = ratios(times["original, one by one"], found)
+        low, middle, high = ratios(times[ORIGINAL], found)
         seconds = statistics.median(found)
         print(
             f"{name:28} {len(rows) / seconds:8.2f} rows/s {seconds:8.2f} s   {middle:.2f}× ({low:.2f}-{high:.2f})"
         )
-    eaten = len(rows) / statistics.median(times[f"ours, batch {asked.batch}"])
+    eaten = len(rows) / statistics.median(times["model"])
     print(
-        f"prepared: {rate:.1f} rows/s by one loader process; answered: {eaten:.1f} rows/s "
-        f"→ {math.ceil(eaten / rate)} loader process(es) keep up"
+        f"prepared {rate:.1f} rows/s by a loader process, taken {eaten:.1f} rows/s by the model: "
+        f"{math.ceil(eaten / rate)} loader process(es) keep up"
     )
 
 
