@@ -7,14 +7,18 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kovqa_core.errors import DataError
+
+if TYPE_CHECKING:
+    from kovqa_core.data.decoding import Decoding
 
 ENDS = ("0", "끝")
 HOW = "-i PICTURE shows another picture; 0, 끝 or Ctrl-D ends"
 
 
-def talk(image: Path | None, model: Path | None, as_json: bool, quiet: bool) -> None:
+def talk(image: Path | None, model: Path | None, decoding: Decoding, as_json: bool, quiet: bool) -> None:
     """Ask for a picture unless there is one, then answer every line; what cannot be read is said.
 
     Raises:
@@ -25,7 +29,7 @@ def talk(image: Path | None, model: Path | None, as_json: bool, quiet: bool) -> 
     from kovqa_cli import progress, show
 
     picture = work.checked(image) if image else None
-    ask, used = work.open_model(model)
+    ask, used = work.open_model(model, decoding)
     typed = sys.stdin.isatty() and progress.watched()
     if typed and not quiet:
         show.note(f"{show.short(used)}; {HOW}")

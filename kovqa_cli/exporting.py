@@ -15,6 +15,12 @@ def export(
         Path, typer.Argument(help="Run folder or step folder.", autocompletion=options.complete_run)
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    as_upstream: Annotated[
+        bool,
+        typer.Option(
+            "--as-upstream", help="Of a LLaVA: mm_projector.bin and config.json, as its scripts read."
+        ),
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -26,5 +32,5 @@ def export(
     with progress.stages(quiet or json) as told:
         if told:
             told("exporting", 0, 0.0)
-        step = exporting.export(model, output)
+        step = exporting.export(model, output, as_upstream)
     show_models.exported(output, step, json, quiet)

@@ -32,6 +32,30 @@ def predict(
     ] = None,
     model: options.Model = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Questions answered at once.")] = 32,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--answers",
+            help="Answer from a list only, by likelihood: one a line, or an index. Vision language models.",
+        ),
+    ] = None,
+    choices: Annotated[
+        bool,
+        typer.Option(
+            "--choices", help="Answer with one of the row's column choices, by its letter's likelihood."
+        ),
+    ] = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", min=0.0, help="Draw answers: 0.7 is usual. [default: the likeliest]"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of --temperature: same seed, same answers.")
+    ] = None,
+    vote: Annotated[
+        list[Path] | None,
+        typer.Option("--vote", help="Predictions file; of several, the answer most give becomes --output."),
+    ] = None,
     server: Annotated[
         str | None,
         typer.Option(
@@ -46,37 +70,52 @@ def predict(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Answer one question about one picture, or every row of a table; or ask on: --chat."""
+    """Answer one question about one picture, or every row of a table; or ask on: --chat; or --vote."""
+    from kovqa_core.data.decoding import GREEDY, read_decoding
     from kovqa_core.errors import SettingsError
+    from kovqa_core.results.votes import vote_files
 
     from kovqa_cli import progress, show
 
+    decoding = read_decoding(answers, choices, temperature, seed)
+    if vote:
+        others = (image, question, chat, input, images, kind, decoding != GREEDY)
+        if output is None or any(others):
+            raise SettingsError(
+                "--vote takes predictions files and --output", "kovqa predict --vote A --vote B -o C"
+            )
+        show.voted(output, vote, vote_files(vote, output), json, quiet)
+        return
     one, many = image is not None and question is not None, input is not None and output is not None
     if [one, many, chat].count(True) != 1 or (chat and (question or input or output)):
         raise SettingsError(
-            "give --image and --question, or --input and --output, or --chat",
+            "give --image and --question, or --input and --output, or --chat, or --vote and --output",
             "kovqa predict -i x.png --question '무엇인가요?'",
         )
-    if kind and not many:
-        raise SettingsError("--kind chooses rows of a table", "give --input and --output")
+    if (kind or choices) and not many:
+        what = "--kind chooses rows" if kind else "--choices is a column"
+        raise SettingsError(f"{what} of a table", "give --input and --output")
     if server:
-        if chat:
-            raise SettingsError("--chat asks a model of ours", "leave --server out")
+        if chat or decoding != GREEDY:
+            what = "--chat" if chat else "--answers, --choices or --temperature"
+            raise SettingsError(f"--server does not go with {what}", "leave one out")
         _ask_server(server, image, question, input, images, kind, output, model, concurrency, json, quiet)
         return
     if chat:
-        talk(image, model, json, quiet)
+        talk(image, model, decoding, json, quiet)
         return
     from kovqa_core import predict as work
 
     if one:
         assert image is not None and question is not None
-        answer, used = work.answer_one(image, question, model)
+        answer, used = work.answer_one(image, question, model, decoding)
         show.answer(answer, used, json, quiet)
         return
     assert input is not None and output is not None
     with progress.bar("answering", quiet or json) as told:
-        rows, used = work.answer_table(input, images, output, model, batch, told, kinds=kind or ())
+        rows, used = work.answer_table(
+            input, images, output, model, batch, told, kinds=kind or (), decoding=decoding
+        )
     show.predictions(output, rows, used, json, quiet)
 
 

@@ -268,6 +268,16 @@ def predictions(
     out(str(path))
 
 
+def voted(path: Path, ballots: Sequence[Path], rows: int, as_json: bool, quiet: bool) -> None:
+    """A predictions file that others voted for."""
+    if as_json:
+        document({"path": str(path), "rows": rows, "votes": [str(ballot) for ballot in ballots]})
+        return
+    if not quiet:
+        note(f"{rows:,} answers by vote of {len(ballots)} files")
+    out(str(path))
+
+
 def evaluation(found: Evaluation, as_json: bool, quiet: bool) -> None:
     """Scores of a predictions file."""
     from kovqa_core.results.scores import AnswerScores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from kovqa_cli.show import document, note, out, short
 
 if TYPE_CHECKING:
     from kovqa_core.models.fusion.importing import Imported
+    from kovqa_core.models.vlm import importing as llava
 
 
 def imported(folder: Path, found: Imported, as_json: bool, quiet: bool) -> None:
@@ -36,6 +38,29 @@ def imported(folder: Path, found: Imported, as_json: bool, quiet: bool) -> None:
                 "call and never saved: answers are given without them, and are worse than its log says"
             )
         note(f"next: kovqa predict -i PICTURE --question '…' --model {short(folder)}")
+    out(short(folder))
+
+
+_KINDS = {
+    "projector": "a projector, put between its base and its picture encoder",
+    "lora": "a LoRA adapter, added to its base",
+    "merged": "a whole LLaVA",
+    "language": "a plain language model, given a new projector that knows nothing yet",
+}
+
+
+def converted(folder: Path, found: llava.Imported, as_json: bool, quiet: bool) -> None:
+    """What a folder of LLaVA's was, and what to type next."""
+    if as_json:
+        document({"path": str(folder), "kind": found.kind, "settings": found.settings})
+        return
+    if not quiet:
+        note(f"{_KINDS[found.kind]}; now a plain Hugging Face folder")
+        if found.kind != "language":
+            note(f"next: kovqa predict -i PICTURE --question '…' --model {short(folder)}")
+        settings = (f"model.base={short(folder)}", *found.settings)
+        words = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
+        note(f"train it further: kovqa train -r llava-v1 --data DIR {words}")
     out(short(folder))
 
 

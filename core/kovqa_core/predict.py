@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from kovqa_core.data.decoding import GREEDY, Decoding
 from kovqa_core.data.example import Answer, Example, prediction_line
 from kovqa_core.data.index import default_images
 from kovqa_core.data.kinds import choose_kinds
@@ -27,18 +28,20 @@ Ask = Callable[[Path, str], Answer]
 Progress = Callable[[int, int], None]
 
 
-def answer_one(image: Path, question: str, model: Path | None) -> tuple[Answer, Path]:
+def answer_one(
+    image: Path, question: str, model: Path | None, decoding: Decoding = GREEDY
+) -> tuple[Answer, Path]:
     """Answer one question; the answer, and the step folder that gave it."""
     if not question.strip():
         raise SettingsError("the question is empty", "kovqa predict -i x.png --question '무엇인가요?'")
-    ask, folder = open_model(model)
+    ask, folder = open_model(model, decoding)
     return ask(image, question), folder
 
 
-def open_model(model: Path | None) -> tuple[Ask, Path]:
+def open_model(model: Path | None, decoding: Decoding = GREEDY) -> tuple[Ask, Path]:
     """A model, read once, that answers questions about pictures; and its step folder."""
     folder = find_model(model, "vqa")
-    ready = _ready(folder, "vqa")
+    ready = _ready(folder, "vqa", decoding=decoding)
 
     def ask(image: Path, question: str) -> Answer:
         rows = [Example("1", str(image.resolve()), nfc(question))]
@@ -72,6 +75,7 @@ def answer_table(
     task: str = "vqa",
     beams: int | None = None,
     kinds: Sequence[str] = (),
+    decoding: Decoding = GREEDY,
 ) -> tuple[int, Path]:
     """Answer or caption every row of a table; (number of rows, step folder that did).
 
@@ -88,24 +92,31 @@ def answer_table(
         task: "vqa" or "caption".
         beams: captions followed at once; None: as the model was made.
         kinds: only rows of these kinds; none or "all": every row.
+        decoding: how a model that writes freely is to answer.
 
     Raises:
         DataError: a row without id, picture or question, an id twice; a picture that cannot be read.
-        SettingsError: a part of other answers lies there; a kind the table does not have.
+        SettingsError: a part of other answers lies there; a kind the table does not have; a way to
+            answer the model does not have.
     """
     folder = find_model(model, task)
-    rows = pictures_in(table) if table.is_dir() and task == "caption" else read_table(table, task)
+    rows = (
+        pictures_in(table)
+        if table.is_dir() and task == "caption"
+        else read_table(table, task, decoding.choices)
+    )
     chosen = choose_kinds(kinds, [row.kind for row in rows])
     rows = [row for row in rows if row.kind in chosen]
     root = images or (table if table.is_dir() else default_images(table))
     part = part_of(output)
     with disk_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        done = _take_up(part, folder, table, rows, beams, chosen)
+        settings = {"beams": beams, "kinds": sorted(chosen), "decoding": decoding.stamp()}
+        done = _take_up(part, folder, table, rows, settings)
         left = [row for row in rows if row.example.id not in done]
         examples = [row.example for row in left]
         told = (lambda n, _: progress(len(done) + n, len(rows))) if progress else None
-        answers = _answers(_ready(folder, task, beams), examples, root, batch, told) if left else ()
+        answers = _answers(_ready(folder, task, beams, decoding), examples, root, batch, told) if left else ()
         with part.open("a", encoding="utf-8") as stream:
             for number, answer in answers:
                 row = left[number]
@@ -124,8 +135,8 @@ class _Ready(NamedTuple):
     device: torch.device
 
 
-def _ready(folder: Path, task: str, beams: int | None = None) -> _Ready:
-    model, processor = family.load(folder, task)
+def _ready(folder: Path, task: str, beams: int | None = None, decoding: Decoding = GREEDY) -> _Ready:
+    model, processor = family.load(folder, task, decoding=decoding)
     if beams is not None:
         model.task.beams(beams)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -143,17 +154,15 @@ def _answers(
 # --------------------------------------------------------------------------- taking up work
 
 
-def _take_up(
-    part: Path, folder: Path, table: Path, rows: list[Row], beams: int | None, kinds: Collection[str]
-) -> set[str]:
-    """Ids already answered by this model for these rows."""
+def _take_up(part: Path, folder: Path, table: Path, rows: list[Row], settings: Mapping[str, Any]) -> set[str]:
+    """Ids already answered by this model for these rows in this way."""
+    about = next(path for name in ("kovqa.json", "config.json") if (path := folder / name).is_file())
     stamp = {
         "model": str(folder.resolve()),
-        "kovqa.json": hashlib.sha256((folder / "kovqa.json").read_bytes()).hexdigest(),
+        about.name: hashlib.sha256(about.read_bytes()).hexdigest(),
         "table": hashlib.sha256(
             "\n".join(row.example.line() for row in rows).encode() if table.is_dir() else table.read_bytes()
         ).hexdigest(),
-        "beams": beams,
-        "kinds": sorted(kinds),
+        **settings,
     }
     return take_up(part, stamp)

@@ -28,12 +28,18 @@ def result(folder: Path) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
+def is_plain(folder: Path) -> bool:
+    """Is it a Hugging Face folder, whose configuration names its kind? Ours do not."""
+    file = folder / "config.json"
+    return file.is_file() and "model_type" in read_json(file)
+
+
 def find_model(model: Path | None, task: str) -> Path:
     """The step folder that is meant.
 
     Args:
-        model: a run folder (its best step), a step folder, or None: the newest finished run here
-            that can do the task.
+        model: a run folder (its best step), a step folder, a Hugging Face folder, or None: the newest
+            finished run here that can do the task.
         task: "vqa" or "caption".
 
     Raises:
@@ -41,7 +47,7 @@ def find_model(model: Path | None, task: str) -> Path:
     """
     if model is None:
         return _newest(task)
-    if (model / "kovqa.json").is_file():
+    if (model / "kovqa.json").is_file() or is_plain(model):
         return model
     step = pointed(model, "best") or pointed(model, "last")
     if step is None:

@@ -20,12 +20,12 @@ FLAGS = {
         "--quiet -q"
     ),
     "predict": (
-        "--image -i --question --chat --input --images --kind --output -o --model --batch --server --concurrency "
-        "--json --quiet -q"
+        "--image -i --question --chat --input --images --kind --output -o --model --batch --answers --choices "
+        "--temperature --seed --vote --server --concurrency --json --quiet -q"
     ),
     "caption": "--image -i --input --images --output -o --model --beams --batch --json --quiet -q",
-    "export": "--output -o --json --quiet -q",
-    "import": "--labels --tokenizer --output -o --set --json --quiet -q",
+    "export": "--output -o --as-upstream --json --quiet -q",
+    "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
     "submit": "--predictions --sample --output -o --upload --team --memo --force --json --quiet -q",
     "evaluate": "--index --kind --normalise --tokens --report --log --images --examples --json --quiet -q",
     "tokenizer train": "--output -o --vocab-size --coverage --sentences --json --quiet -q",

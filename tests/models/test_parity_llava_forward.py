@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from kovqa_core.errors import ModelError
-from kovqa_core.models.vlm import answering, llava
+from kovqa_core.models.vlm import answering, exporting, llava
 from kovqa_core.models.vlm.family import answer_loss
 from PIL import Image
 from safetensors.torch import load_file
@@ -167,7 +167,7 @@ def test_what_is_no_folder_of_llavas_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="neither projector, adapter nor weights"):
         llava.detect(tmp_path)
     trained = parity.path("train_im_start_end/llava-tiny", "llava")
-    with pytest.raises(ModelError, match="does not hold the language model"):
+    with pytest.raises(ModelError, match="does not hold its language model"):
         llava.convert(trained, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
@@ -187,7 +187,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
 
 def test_the_projector_is_exported_as_the_original_wrote_it(tmp_path: Path) -> None:
     found = converted("train_im_start_end/llava-tiny", tmp_path)
-    llava.export_projector(found.net, tmp_path / "mm_projector.bin")
+    exporting.write(found.net, found.processor, "openai/clip-tiny-patch14", tmp_path)
     theirs = torch.load(
         parity.path("train_im_start_end/llava-tiny/mm_projector.bin", "llava"), weights_only=True
     )

@@ -73,26 +73,38 @@ def test_greedy_scores_are_the_mean_probability_of_the_tokens(model: tuple[famil
         assert not set(said[row, :length].tolist()) & set(speaker.silent)
 
 
-def test_draws_are_a_function_of_the_seed(model: tuple[family.Model, Batch]) -> None:
+def test_draws_are_a_function_of_seed_and_id(model: tuple[family.Model, Batch]) -> None:
     net, batch = model
     inputs = net.prompts(batch)  # type: ignore[attr-defined]
 
-    def drawn(seed: int) -> list[Answer]:
+    def drawn(seed: int, ids: list[str]) -> list[Answer]:
         with torch.inference_mode():
-            return answering.sampled(net.speaker, inputs, seed, temperature=2.0)  # type: ignore[attr-defined]
+            return answering.sampled(net.speaker, inputs, ids, seed, temperature=2.0)  # type: ignore[attr-defined]
 
     before = torch.random.get_rng_state()
-    first = drawn(1)
+    first = drawn(1, batch.ids)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert drawn(1) == first
-    assert any(drawn(seed) != first for seed in range(2, 6))
+    assert drawn(1, batch.ids) == first
+    assert drawn(1, ["다른", batch.ids[1], "것"])[1] == first[1]
+    assert any(drawn(seed, batch.ids) != first for seed in range(2, 6))
+
+
+def test_draws_have_the_frequencies_of_the_model() -> None:
+    """4,000 questions, five tokens, one of them never said."""
+    logits = torch.tensor([1.0, 0.0, -1.0, 2.0, -torch.inf])
+    draw = answering._Drawn([f"q{n}" for n in range(4000)], 7, 0.5)
+    for _ in range(2):  # every step draws anew
+        found = draw(torch.empty(0), logits.expand(4000, 5)).argmax(1).bincount(minlength=5) / 4000
+        assert found.tolist() == pytest.approx((logits / 0.5).softmax(0).tolist(), abs=0.025)
+        assert found[4] == 0
 
 
 def test_the_likeliest_of_a_list_is_found_with_its_probability(model: tuple[family.Model, Batch]) -> None:
     net, batch = model
     inputs = net.prompts(batch)  # type: ignore[attr-defined]
     with torch.inference_mode():
-        chosen = answering.choose(net.speaker, inputs, LIST, beams=len(LIST))  # type: ignore[attr-defined]
+        listed = answering.trie(net.speaker, LIST)  # type: ignore[attr-defined]
+        chosen = answering.choose(net.speaker, inputs, listed, beams=len(LIST))  # type: ignore[attr-defined]
     for row, answer in enumerate(chosen):
         all_of_them = {text: likelihood(net, inputs, row, text) for text in LIST}
         assert answer.text == max(all_of_them, key=lambda text: all_of_them[text])
@@ -102,33 +114,47 @@ def test_the_likeliest_of_a_list_is_found_with_its_probability(model: tuple[fami
 def test_a_list_of_one_is_answered_with_it(model: tuple[family.Model, Batch]) -> None:
     net, batch = model
     with torch.inference_mode():
-        chosen = answering.choose(net.speaker, net.prompts(batch), ["세 개"])  # type: ignore[attr-defined]
+        listed = answering.trie(net.speaker, ["세 개"])  # type: ignore[attr-defined]
+        chosen = answering.choose(net.speaker, net.prompts(batch), listed)  # type: ignore[attr-defined]
     assert {answer.text for answer in chosen} == {"세 개"}
 
 
-def test_letters_share_their_probability(model: tuple[family.Model, Batch]) -> None:
+def test_letters_share_their_probability(
+    model: tuple[family.Model, Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among as many as a question has choices."""
     net, batch = model
     inputs = net.prompts(batch)  # type: ignore[attr-defined]
     speaker = net.speaker  # type: ignore[attr-defined]
+    choices = [["가", "나", "다", "라"], ["빨강", "파랑"], ["하나", "둘", "셋"]]
     with torch.inference_mode():
-        chosen = answering.choose_letter(speaker, inputs, ["A", "B", "C", "D"])
+        chosen = answering.choose_by_letter(speaker, inputs, choices)
         found = speaker.net.generate(
             **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
         )
     first = [speaker.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in "ABCD"]
-    shares = found.logits[0].float()[:, first].softmax(-1)
-    assert [answer.text for answer in chosen] == ["ABCD"[i] for i in shares.argmax(1).tolist()]
-    assert [a.score for a in chosen] == pytest.approx(shares.amax(1).tolist(), abs=1e-5)
+    for answer, offered, logits in zip(chosen, choices, found.logits[0].float(), strict=True):
+        shares = logits[first[: len(offered)]].softmax(-1)
+        assert answer.text == offered[int(shares.argmax())]
+        assert answer.score == pytest.approx(float(shares.max()), abs=1e-5)
+    monkeypatch.setattr(answering, "LETTERS", "AA")
     with pytest.raises(SettingsError, match="alike"):
-        answering.choose_letter(speaker, inputs, ["A", "A"])
+        answering.choose_by_letter(speaker, inputs, [["예", "아니요"]] * 3)
 
 
-def test_a_trie_says_what_may_follow() -> None:
-    follow = answering.allowed_next([[1, 2, 9], [1, 3, 9], [4, 9]])
-    assert follow([]) == [1, 4]
-    assert follow([1]) == [2, 3]
-    assert follow([1, 3]) == [9]
-    assert follow([1, 3, 9]) == follow([7]) == []
+def test_a_trie_says_what_may_follow(model: tuple[family.Model, Batch]) -> None:
+    """Every answer is a way through it, and there is no other; one written alike is no second."""
+    speaker = model[0].speaker  # type: ignore[attr-defined]
+    listed = answering.trie(speaker, [*LIST, LIST[0]])
+    assert sorted(listed.text_of.values()) == sorted(LIST)
+    ways, found = [()], []
+    while ways:
+        way = ways.pop()
+        grown = [(*way, token) for token in listed.following.get(way, [])]
+        ways += grown
+        found += [] if grown else [way]
+    assert sorted(found) == sorted(listed.text_of)
+    assert all(way[-1] == speaker.ends[0] for way in found)
 
 
 def test_votes_go_to_the_most_and_then_to_the_surest() -> None:

@@ -24,6 +24,7 @@ class Example:
         answers: normalised answer -> score in 0…1; empty where nobody knows.
         kind: group for scores by kind (AI-Hub: the category).
         captions: texts that describe the picture.
+        choices: the only answers there are, if the question brings them; no column of an index.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Example:
     answers: Mapping[str, float] = field(default_factory=dict)
     kind: str = ""
     captions: Sequence[str] = field(default_factory=list)
+    choices: Sequence[str] = ()
 
     def line(self) -> str:
         """The example as one JSON line, without the line end."""

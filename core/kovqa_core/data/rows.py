@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.data import tables
+from kovqa_core.data.decoding import choices_of
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
 from kovqa_core.files import nfc
@@ -26,12 +27,13 @@ class Row:
 _NAMES = {ours: tables.NAMES[ours] for ours in ("id", "image", "question")}
 
 
-def read_table(path: Path, task: str = "vqa") -> list[Row]:
+def read_table(path: Path, task: str = "vqa", choices: bool = False) -> list[Row]:
     """Rows of an index split, a JSON-lines file, a JSON list, a CSV or a TSV.
 
     Args:
         path: the table.
         task: a "caption" needs no question.
+        choices: does every row list the answers it offers?
 
     Raises:
         DataError: names file, line and what is missing or double.
@@ -52,10 +54,12 @@ def read_table(path: Path, task: str = "vqa") -> list[Row]:
             raise DataError(f"{path}:{number}: no {' and no '.join(lacking)}", columns)
         found = {ours: str(record[str(name)]) for ours, name in names.items()}
         tables.once(found["id"], number, seen, path)
+        offered = choices_of(record, f"{path}:{number}, id {found['id']}") if choices else ()
         carried = {k: v for k, v in record.items() if k not in (*names.values(), "answers", "captions")}
         question = nfc(found.get("question", ""))
         kind = next((str(record[name]) for name in tables.NAMES["kind"] if record.get(name)), "")
-        rows.append(Row(Example(found["id"], found["image"], question), nfc(kind), carried))
+        example = Example(found["id"], found["image"], question, choices=offered)
+        rows.append(Row(example, nfc(kind), carried))
     if not rows:
         raise DataError(f"{path} has no rows", columns)
     return rows

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.data.answers import read_answers
+from kovqa_core.errors import SettingsError
 from kovqa_core.files import read_json, require_empty, write_folder, write_text
 from kovqa_core.models import family
 from kovqa_core.runs import find_model
@@ -41,23 +42,30 @@ The terms of the training data and of the pretrained weights hold for this model
 """
 
 
-def export(model: Path, folder: Path) -> Path:
+def export(model: Path, folder: Path, as_upstream: bool = False) -> Path:
     """Write a model for other libraries, whole or not at all; the step folder it was made of.
 
     Args:
         model: run folder (its best step) or step folder.
         folder: what to write; must be empty or not exist.
+        as_upstream: as the original's own training saves it.
 
     Raises:
-        SettingsError: a folder that holds something.
-        ModelError: no model, or a broken one.
+        SettingsError: a folder that holds something; the family has no such form.
+        ModelError: no model, a broken one, or one whose original saves something else.
     """
     require_empty(folder)
     step = find_model(model, "")
     about = family.describe(step)
+    chosen = family.family(about["family"])
+    if as_upstream and not hasattr(chosen, "export_upstream"):
+        raise SettingsError(
+            f"{step} is of family {about['family']}, which is exported in one form only",
+            "leave --as-upstream away",
+        )
 
     def fill(part: Path) -> None:
-        loading = family.family(about["family"]).export(step, part)
+        loading = (chosen.export_upstream if as_upstream else chosen.export)(step, part)
         write_text(part / "README.md", card(step, about, loading))
 
     write_folder(folder, fill)

@@ -5,14 +5,19 @@ A family is a package with `family.py`, which has
 * `new(recipe, answers)              -> (model, processor, note)`: from nothing or from published weights,
 * `load(folder, data)                -> (model, processor)`: from a checkpoint,
 * `save(model, processor, folder)    -> None`: what `load` reads, nothing for resuming,
-* `export(folder, output)            -> text`: a checkpoint as other libraries read it; Python that does.
+* `export(folder, output)            -> text`: a checkpoint as other libraries read it; Python that does;
+
+and, if it can do more than others,
+
+* `decode(model, decoding)           -> None`: from now on the model answers in this way,
+* `export_upstream(folder, output)   -> text`: `export`, but as the original's own training saves it.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,10 +26,12 @@ import torch
 from torch import Tensor
 
 from kovqa_core.data.answers import read_answers
+from kovqa_core.data.decoding import GREEDY, Decoding
 from kovqa_core.data.example import Answer, Example
-from kovqa_core.errors import ModelError, unknown
+from kovqa_core.errors import ModelError, SettingsError, unknown
 from kovqa_core.files import read_json, write_json
-from kovqa_core.models import FAMILIES
+from kovqa_core.models import FAMILIES, PLAIN
+from kovqa_core.runs import is_plain
 from kovqa_core.settings.recipe import Data, Recipe
 
 FORMAT = 1  # of checkpoint folders
@@ -38,21 +45,23 @@ class Batch:
         tensors: None where a family has nothing to say.
         ids: of the examples in it.
         left_out: of examples that cannot be learned from (too long for the model, no answer).
+        choices: of every example the answers it offers, where a model chooses among them.
     """
 
     tensors: dict[str, Any]
     ids: list[str]
     left_out: list[str] = field(default_factory=list)
+    choices: list[Sequence[str]] = field(default_factory=list)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
         moved = {k: t if t is None else t.to(device, non_blocking=True) for k, t in self.tensors.items()}
-        return Batch(moved, self.ids, self.left_out)
+        return replace(self, tensors=moved)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by the data loader."""
         pinned = {k: t if t is None else t.pin_memory() for k, t in self.tensors.items()}
-        return Batch(pinned, self.ids, self.left_out)
+        return replace(self, tensors=pinned)
 
 
 class Processor(Protocol):
@@ -112,23 +121,43 @@ def save(model: Any, processor: Any, folder: Path, about: dict[str, Any]) -> Non
     write_json(folder / "kovqa.json", {"format": FORMAT, **about})
 
 
-def load(folder: Path, task: str, data: Data | None = None) -> tuple[Any, Processor]:
-    """Read a checkpoint folder that can do a task; `data` says how training examples are augmented.
+def load(
+    folder: Path, task: str, data: Data | None = None, decoding: Decoding = GREEDY
+) -> tuple[Any, Processor]:
+    """Read a checkpoint folder that can do a task.
+
+    Args:
+        folder: where it lies.
+        task: "vqa" or "caption".
+        data: how training examples are augmented.
+        decoding: how it is to answer.
 
     Raises:
         ModelError: no checkpoint, of a later format, or for another task.
+        SettingsError: it can only answer in its own way.
     """
     about = describe(folder)
     if about["task"] != task:
         raise ModelError(
             f"{folder} was trained for {about['task']}, not for {task}", "name another with --model"
         )
-    return family(about["family"]).load(folder, data or Data())
+    chosen = family(about["family"])
+    if decoding != GREEDY and not hasattr(chosen, "decode"):
+        raise SettingsError(
+            f"{folder} is of family {about['family']}, which answers in one way only",
+            "leave --answers, --choices and --temperature away, or name a vision language model with --model",
+        )
+    model, processor = chosen.load(folder, data or Data())
+    if decoding != GREEDY:
+        chosen.decode(model, decoding)
+    return model, processor
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What `kovqa.json` says of a checkpoint folder."""
+    """What `kovqa.json` says of a checkpoint folder; a Hugging Face folder needs none."""
     if not (folder / "kovqa.json").is_file():
+        if is_plain(folder):
+            return {"format": FORMAT, "family": PLAIN, "task": "vqa"}
         raise ModelError(f"no kovqa model in {folder}", "give a run folder or one of its step folders")
     about = read_json(folder / "kovqa.json")
     if about.get("format", 0) > FORMAT:

@@ -34,7 +34,7 @@ def take_up(part: Path, stamp: Mapping[str, Any]) -> set[str]:
     if part.exists() and stamp_of(part).exists():
         if read_json(stamp_of(part)) != stamp:
             raise SettingsError(
-                f"{part} holds answers of another model or table, or for other kinds",
+                f"{part} holds answers of another model or table, for other kinds, or found in another way",
                 f"remove it, or choose another -o: rm '{part}'",
             )
         data = part.read_bytes()

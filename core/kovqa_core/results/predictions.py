@@ -16,6 +16,7 @@ from kovqa_core.errors import DataError, named
 
 _IDS = ("id", "question_id")  # ours, LLaVA's
 _TEXTS = {"caption": ("caption",), "vqa": ("answer", "text")}  # ours first
+NAMES = frozenset((*_IDS, *_TEXTS["vqa"], "score"))  # columns of answers; all others are carried along
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ All take the prompts of a batch, padded on the left, and give one Answer an exam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kovqa_core.data.answers import normalise
+from kovqa_core.data.decoding import LETTERS
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import SettingsError
 from kovqa_core.models.vlm.hub import transformers
@@ -52,28 +54,53 @@ def greedy(speaker: Speaker, inputs: Inputs) -> list[Answer]:
     """The likeliest token each time; the score is the mean probability of the answer's tokens, its end's
     included.
     """
-    return _spoken(speaker, inputs, do_sample=False)
+    return _spoken(speaker, inputs)
 
 
 def sampled(
-    speaker: Speaker, inputs: Inputs, seed: int, temperature: float = 0.7, top_p: float = 1.0
+    speaker: Speaker, inputs: Inputs, ids: Sequence[str], seed: int, temperature: float
 ) -> list[Answer]:
-    """Tokens drawn by their probability; the same seed and batch draw the same answers.
+    """Tokens drawn by their probability: the same seed and id draw the same, whatever else is in the batch.
 
     Args:
-        seed: of the draws; randomness elsewhere is left as it was.
+        speaker: the model.
+        inputs: prompts.
+        ids: of the questions.
+        seed: of all draws; randomness elsewhere is left as it was.
         temperature: below 1 sharper, above 1 flatter.
-        top_p: draw among the likeliest tokens that together have this probability.
     """
-    devices = [inputs["input_ids"].device] if inputs["input_ids"].is_cuda else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        return _spoken(speaker, inputs, do_sample=True, temperature=temperature, top_p=top_p, top_k=0)
+    return _spoken(speaker, inputs, _Drawn(ids, seed, temperature))
 
 
-def _spoken(speaker: Speaker, inputs: Inputs, **how: Any) -> list[Answer]:
+class _Drawn:
+    """Noise on the scores that makes the highest of them a draw (Gumbel's); each row has its own, made
+    on the CPU: a GPU would make another.
+    """
+
+    def __init__(self, ids: Sequence[str], seed: int, temperature: float) -> None:
+        self._temperature = temperature
+        self._noises = [torch.Generator().manual_seed(_number(f"{seed} {id}")) for id in ids]
+
+    def __call__(self, _: Tensor, scores: Tensor) -> Tensor:
+        waits = torch.stack(
+            [
+                torch.empty(scores.shape[1], dtype=torch.float64).exponential_(generator=g)
+                for g in self._noises
+            ]
+        )
+        return scores.double() / self._temperature - waits.log().to(scores.device)
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _spoken(speaker: Speaker, inputs: Inputs, *changed: Any) -> list[Answer]:
+    """The token of the highest score each time, after `changed`; what is noted are scores before it."""
     heard = _Heard()
-    ids = generate(speaker, inputs, max_new_tokens=speaker.budget, logits_processor=[heard], **how)
+    ids = generate(
+        speaker, inputs, max_new_tokens=speaker.budget, do_sample=False, logits_processor=[heard, *changed]
+    )
     said = ids[:, inputs["input_ids"].shape[1] :]
     return [
         Answer(*_text_and_score(speaker, row, p))
@@ -101,12 +128,8 @@ class _Heard:
         return scores
 
     def _of(self, tokens: Tensor) -> Tensor:
-        return self.latest().gather(1, tokens[:, None])[:, 0]
-
-    def latest(self) -> Tensor:
-        """Probabilities of all tokens at the last step."""
         assert self._before is not None
-        return self._before
+        return self._before.gather(1, tokens[:, None])[:, 0]
 
     def probabilities(self, said: Tensor) -> list[list[float]]:
         """Of every token said, row by row."""
@@ -138,20 +161,32 @@ def padding_id(tokenizer: Any, ends: Sequence[int]) -> int:
 # ------------------------------------------------------------------------------ closed lists
 
 
-def allowed_next(answers: Sequence[Sequence[int]]) -> Callable[[Sequence[int]], list[int]]:
-    """A trie of token sequences: which tokens may follow a beginning.
+@dataclass(frozen=True)
+class Trie:
+    """Answers as sequences of tokens, each with its end.
 
-    Returns:
-        beginning -> tokens that go on with it; empty where nothing does.
+    Attributes:
+        text_of: tokens -> answer.
+        following: beginning -> tokens that go on with it.
     """
+
+    text_of: Mapping[tuple[int, ...], str]
+    following: Mapping[tuple[int, ...], Sequence[int]]
+
+
+def trie(speaker: Speaker, answers: Sequence[str]) -> Trie:
+    """A list of answers as the model writes them; of two that it writes alike, the first."""
+    text_of: dict[tuple[int, ...], str] = {}
     following: dict[tuple[int, ...], dict[int, None]] = {}
     for answer in answers:
-        for length, token in enumerate(answer):
-            following.setdefault(tuple(answer[:length]), {})[token] = None
-    return lambda beginning: list(following.get(tuple(beginning), {}))
+        said = (*speaker.tokenizer.encode(answer, add_special_tokens=False), speaker.ends[0])
+        text_of.setdefault(said, answer)
+        for length, token in enumerate(said):
+            following.setdefault(said[:length], {})[token] = None
+    return Trie(text_of, {beginning: list(tokens) for beginning, tokens in following.items()})
 
 
-def choose(speaker: Speaker, inputs: Inputs, answers: Sequence[str], beams: int = 8) -> list[Answer]:
+def choose(speaker: Speaker, inputs: Inputs, listed: Trie, beams: int = 8) -> list[Answer]:
     """The likeliest answer of a list, sought along a trie of its tokens.
 
     With at least as many beams as answers the likeliest is certainly found. The score is the
@@ -160,35 +195,56 @@ def choose(speaker: Speaker, inputs: Inputs, answers: Sequence[str], beams: int 
     Args:
         speaker: the model.
         inputs: prompts.
-        answers: the list; not empty.
+        listed: the list; not empty.
         beams: beginnings followed at once.
     """
-    end = speaker.ends[0]
-    said = [[*speaker.tokenizer.encode(answer, add_special_tokens=False), end] for answer in answers]
-    text_of = {tuple(ids): answer for ids, answer in zip(said, answers, strict=True)}
-    follow, start = allowed_next(said), inputs["input_ids"].shape[1]
-    beams = min(beams, len(text_of))
+    end, start = speaker.ends[0], inputs["input_ids"].shape[1]
     found = generate(
-        speaker, inputs, max_new_tokens=max(map(len, said)), do_sample=False, num_beams=max(beams, 2),
+        speaker, inputs, max_new_tokens=max(map(len, listed.text_of)), do_sample=False,
+        num_beams=max(min(beams, len(listed.text_of)), 2),
         length_penalty=0.0, early_stopping=False, output_scores=True, return_dict_in_generate=True,
-        prefix_allowed_tokens_fn=lambda _, ids: follow(ids[start:].tolist()) or [end],
+        prefix_allowed_tokens_fn=lambda _, ids: listed.following.get(tuple(ids[start:].tolist()), [end]),
     )  # fmt: skip
     rows = [tuple(row[: row.index(end) + 1]) for row in found.sequences[:, start:].tolist()]
     likely = found.sequences_scores.exp().tolist()
-    return [Answer(text_of[row], p) for row, p in zip(rows, likely, strict=True)]
+    return [Answer(listed.text_of[row], p) for row, p in zip(rows, likely, strict=True)]
 
 
-def choose_letter(speaker: Speaker, inputs: Inputs, letters: Sequence[str]) -> list[Answer]:
-    """The likeliest of some letters as an answer's first token; scores are shares among the letters.
+def choose_by_letter(speaker: Speaker, inputs: Inputs, choices: Sequence[Sequence[str]]) -> list[Answer]:
+    """Of every prompt's choices the one whose letter is the likeliest first token of an answer.
+
+    Args:
+        speaker: the model.
+        inputs: prompts that list the choices behind `LETTERS`.
+        choices: one list a prompt.
+
+    Returns:
+        texts of choices; a score is the letter's share among those of its prompt.
 
     Raises:
         SettingsError: two letters begin with the same token.
     """
+    letters = LETTERS[: max(map(len, choices))]
     first = [speaker.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in letters]
     if len(set(first)) < len(first):
-        raise SettingsError(f"the tokenizer begins two of {', '.join(letters)} alike", "use other letters")
-    heard = _Heard()
-    generate(speaker, inputs, max_new_tokens=1, do_sample=False, logits_processor=[heard])
-    among = heard.latest()[:, first]
-    best = (among / among.sum(1, keepdim=True)).max(1)
-    return [Answer(letters[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+        raise SettingsError(
+            f"the tokenizer begins two of {', '.join(letters)} alike", "leave --choices away: --answers FILE"
+        )
+    scores = _first_scores(speaker, inputs)[:, first]
+    counts = torch.tensor([len(row) for row in choices], device=scores.device)
+    absent = torch.arange(len(first), device=scores.device) >= counts[:, None]
+    best = scores.masked_fill(absent, -torch.inf).softmax(1).max(1)
+    chosen = zip(choices, best.indices.tolist(), best.values.tolist(), strict=True)
+    return [Answer(row[i], share) for row, i, share in chosen]
+
+
+def _first_scores(speaker: Speaker, inputs: Inputs) -> Tensor:
+    """Logits of every token as the first of an answer, [B, V]."""
+    noted: list[Tensor] = []
+
+    def note(_: Tensor, scores: Tensor) -> Tensor:
+        noted.append(scores.float())
+        return scores
+
+    generate(speaker, inputs, max_new_tokens=1, do_sample=False, logits_processor=[note])
+    return noted[0]

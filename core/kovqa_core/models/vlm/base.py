@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from kovqa_core.errors import MachineError, ModelError
 from kovqa_core.files import read_json
+from kovqa_core.models.vlm import llava
 from kovqa_core.models.vlm.config import Config
 from kovqa_core.models.vlm.hub import transformers
 from kovqa_core.models.vlm.parts import part_of
@@ -47,7 +49,7 @@ def checked(folder: Path, config: Config) -> Config:
     if "mm_vision_tower" in read_json(folder / "config.json"):
         raise ModelError(
             f"{folder} is in the layout of the original LLaVA, which transformers would read as a random model",
-            "convert it first (models/vlm/llava.py)",
+            f"convert it first: {import_command(folder)}",
         )
     found = fingerprint(folder)
     if config.fingerprint not in (None, found):
@@ -56,6 +58,14 @@ def checked(folder: Path, config: Config) -> Config:
             "put back the base that was used, at the same path or into assets/",
         )
     return config.model_copy(update={"fingerprint": found})
+
+
+def import_command(folder: Path) -> str:
+    """What to type to make a plain folder of one of LLaVA's."""
+    words = ["kovqa", "import", str(folder)]
+    if llava.detect(folder).kind in ("projector", "lora"):
+        words += ["--base", "VICUNA"]
+    return shlex.join([*words, "--vision", "CLIP", "-o", f"{folder.name}-plain"])
 
 
 def load_net(folder: Path, config: Config) -> Any:

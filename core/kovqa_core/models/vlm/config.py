@@ -6,7 +6,7 @@ Source: spec vlm_today, sections 3 and 5; spec llava, section 9.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +14,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from kovqa_core.assets import find_asset
+from kovqa_core.data.decoding import LETTERS
 from kovqa_core.errors import AssetError, ModelError
-from kovqa_core.runs import find_model
+from kovqa_core.runs import find_model, is_plain
 from kovqa_core.settings.reading import Settings
 
 How = Literal["none", "lora", "full"]
@@ -34,20 +35,27 @@ INSTRUCTIONS = {
     "en": "Answer the question using a single word or phrase.",
     "none": "",
 }
+LETTER_INSTRUCTIONS = {
+    "ko": "선택지의 글자로만 답하세요.",
+    "en": "Answer with the option's letter from the given choices directly.",
+    "none": "",
+}
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
 
-def worded(question: str, instruction: str) -> str:
-    """A question with its instruction in a line of its own.
+def worded(question: str, instruction: str, choices: Sequence[str] = ()) -> str:
+    """A question with choices and instruction in lines of their own.
 
     Args:
         question: the text.
         instruction: "auto" (in the question's language), a name of INSTRUCTIONS, or any text.
+        choices: answers, to be listed behind letters; none: any.
     """
     if instruction == "auto":
         instruction = "ko" if _HANGUL.search(question) else "en"
-    told = INSTRUCTIONS.get(instruction, instruction)
-    return f"{question}\n{told}" if told else question
+    told = (LETTER_INSTRUCTIONS if choices else INSTRUCTIONS).get(instruction, instruction)
+    listed = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    return "\n".join([question, *listed, *([told] if told else [])])
 
 
 class Tuning(Settings):
@@ -140,7 +148,8 @@ def find_base(name: str) -> Path:
     except AssetError:
         path = find_asset(Path(name).name, "base model")
     if (path / "kovqa.json").is_file() or (path / "run.yaml").is_file():
-        path = find_model(path, "vqa") / "model"
+        step = find_model(path, "vqa")
+        path = step if is_plain(step) else step / "model"
     if not (path / "config.json").is_file():
         raise ModelError(
             f"{path} is no model folder: it has no config.json", "unpack it there, or name another"

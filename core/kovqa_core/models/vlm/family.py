@@ -20,14 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kovqa_core.data.decoding import GREEDY, Decoding
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_text
-from kovqa_core.models.family import Batch
-from kovqa_core.models.vlm import answering, base, parts, prompt
-from kovqa_core.models.vlm.config import Config, find_base
+from kovqa_core.models.family import Batch, describe
+from kovqa_core.models.vlm import answering, base, exporting, parts, prompt
+from kovqa_core.models.vlm.config import Config, Tuning, find_base
+from kovqa_core.models.vlm.hub import save_net
 from kovqa_core.models.vlm.processor import IGNORED, Processor, prompts_of
-from kovqa_core.runs import find_model
+from kovqa_core.runs import find_model, is_plain
 from kovqa_core.settings.reading import Document, build, parse
 from kovqa_core.settings.recipe import Data, Recipe
 
@@ -47,6 +49,8 @@ class Model(nn.Module):
         super().__init__()
         self.net: Any = net
         self.config, self.speaker = config, speaker
+        self.decoding = GREEDY
+        self.trie: answering.Trie | None = None
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The mean loss of a batch; rows left out count as rows without loss."""
@@ -63,9 +67,16 @@ class Model(nn.Module):
         return {"loss": answer_loss(logits[:, :-1], labels[:, first:], rows, self.config.loss) + touched}
 
     def answer(self, batch: Batch) -> list[Answer]:
-        """Greedy, within a short budget; a score is the mean probability of the answer's tokens."""
+        """As `decoding` says; greedy: within a short budget, a score is the mean probability of the tokens."""
+        inputs, how = self.prompts(batch), self.decoding
         with self._autocast():
-            return answering.greedy(self.speaker, self.prompts(batch))
+            if self.trie is not None:
+                return answering.choose(self.speaker, inputs, self.trie)
+            if how.choices:
+                return answering.choose_by_letter(self.speaker, inputs, batch.choices)
+            if how.temperature:
+                return answering.sampled(self.speaker, inputs, batch.ids, how.seed, how.temperature)
+            return answering.greedy(self.speaker, inputs)
 
     def prompts(self, batch: Batch) -> dict[str, Tensor]:
         """What the functions of `answering` go on from."""
@@ -198,25 +209,36 @@ def _made(weights: Path, texts: Path, config: Config, seed: int) -> tuple[Model,
     return Model(net, config, speaker), Processor(hf, config, ends)
 
 
+def decode(model: Model, decoding: Decoding) -> None:
+    """From now on the model answers in this way."""
+    model.decoding = decoding
+    model.trie = answering.trie(model.speaker, decoding.answers) if decoding.answers else None
+
+
 def save(model: Model, processor: Processor, folder: Path) -> None:
     """What was trained, and where the rest is."""
     config = model.config.model_copy(update={"weights": None})
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
     processor.hf.save_pretrained(folder / PROCESSOR)
     if config.train.language == "full":
-        model.net.save_pretrained(folder / WHOLE)
+        save_net(model.net, folder / WHOLE)
     else:
         parts.save_trained(model.net, folder)
 
 
 def load(folder: Path, data: Data) -> tuple[Model, Processor]:
-    """Read what `save` wrote.
+    """Read what `save` wrote, or a Hugging Face folder as it is.
 
     Raises:
         AssetError: the base is not here.
         ModelError: the base is another, or a file is missing or broken.
     """
-    config = _read_step(folder)
+    return _opened(folder, _read_step(folder))
+
+
+def _opened(folder: Path, config: Config) -> tuple[Model, Processor]:
+    if is_plain(folder):
+        return _made(folder, folder, base.checked(folder, config), 0)
     if (folder / WHOLE).is_dir():
         return _made(folder / WHOLE, folder / PROCESSOR, config, 0)
     source = find_base(str(config.base))
@@ -241,7 +263,7 @@ def export(step: Path, folder: Path) -> str:
             f"{step} has a base in 4 bits: merging would round it",
             f"take the base and {step}/{parts.ADAPTER}",
         )
-    parts.merged(model.net).save_pretrained(folder)
+    save_net(parts.merged(model.net), folder)
     processor.hf.save_pretrained(folder)
     return _LOADING
 
@@ -262,5 +284,25 @@ print(processor.decode(said[0, inputs["input_ids"].shape[1]:], skip_special_toke
 """
 
 
+def export_upstream(step: Path, folder: Path) -> str:
+    """A checkpoint of LLaVA's shape as `mm_projector.bin` and `config.json`.
+
+    Raises:
+        ModelError: see `load`; another shape; more was trained than these files hold.
+    """
+    config = _read_step(step)
+    how = config.train
+    if (how.vision, how.language) != ("none", "none"):
+        raise ModelError(
+            f"{step} trained more than mm_projector.bin holds: vision {how.vision}, language {how.language}",
+            "leave --as-upstream away: the whole model is written",
+        )
+    model, processor = _opened(step, config.model_copy(update={"dtype": "fp32"}))  # as the file will be
+    tower = describe(find_base(str(config.base))).get("imported", {}).get("vision_tower")
+    return exporting.write(parts.merged(model.net), processor.hf, tower, folder)
+
+
 def _read_step(folder: Path) -> Config:
+    if is_plain(folder):
+        return Config(base=str(folder), train=Tuning(), **describe(folder).get("model", {}))
     return build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))

@@ -7,7 +7,7 @@ to read the result. Source: spec llava, sections 3, 4, 8, 13.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from kovqa_core.errors import ModelError
-from kovqa_core.files import read_json, write_folder
-from kovqa_core.models.vlm.hub import transformers
+from kovqa_core.files import read_json, write_folder, write_json
+from kovqa_core.models.family import FORMAT
+from kovqa_core.models.vlm.hub import save_net, transformers
 
 Kind = Literal["projector", "merged", "lora", "language", "hub"]
 State = dict[str, Tensor]
@@ -95,6 +96,7 @@ def convert(
     vision: Path | None = None,
     system: str = "v1",
     seed: int = 0,
+    answering: Mapping[str, Any] | None = None,
 ) -> Kind:
     """Write a folder that transformers, peft and inference servers read as it is.
 
@@ -105,15 +107,22 @@ def convert(
         vision: the CLIP model; for all kinds but hub.
         system: "v1" as trained, or "llava_v1", the text the original answered with.
         seed: of a new projector and of the row of `<im_patch>`; for language.
+        answering: settings it is asked with, see `Config`; kept in its `kovqa.json`.
 
     Raises:
         ModelError: it cannot be read, or a folder it needs is not given.
     """
     source = detect(path)
     if source.kind == "hub":
-        raise ModelError(f"{path} is in Hugging Face's layout already", "use it as it is: --set model.base=…")
-    texts = path if source.kind in ("merged", "language") else _needed(language, "the language model", path)
-    sight = _needed(vision, f"the picture encoder {source.config.get('mm_vision_tower', 'CLIP')}", path)
+        raise ModelError(
+            f"{path} is in Hugging Face's layout already", "use it as it is: --model, or --set model.base="
+        )
+    texts = (
+        path
+        if source.kind in ("merged", "language")
+        else _needed(language, "its language model (--base)", path)
+    )
+    sight = _needed(vision, "its picture encoder (--vision)", path)
     tokenizer = _tokenizer(texts, source.marks)
     config = _config(source, texts, sight, tokenizer)
     state = _state(source, texts, sight, len(tokenizer), config, seed)
@@ -128,8 +137,12 @@ def convert(
     processor = _processor(source, sight, tokenizer, config, SYSTEMS[system])
 
     def fill(part: Path) -> None:
-        net.save_pretrained(part)
+        save_net(net, part)
         processor.save_pretrained(part)
+        tower = source.config.get("mm_vision_tower") or sight.name
+        imported = {"checkpoint": path.name, "kind": source.kind, "vision_tower": tower}
+        about = {"format": FORMAT, "family": "vlm", "task": "vqa"}
+        write_json(part / "kovqa.json", {**about, "model": dict(answering or {}), "imported": imported})
 
     write_folder(output, fill)
     return source.kind
@@ -372,25 +385,3 @@ def _add_lora(state: State, folder: Path) -> None:
         state[place] = (state[place].float() + scale * up.float() @ down.float()).to(state[place].dtype)
     trained = unpickled(folder / "non_lora_trainables.bin")
     state |= _renamed_all({name.removeprefix("base_model.model."): t for name, t in trained.items()})
-
-
-def export_projector(net: Any, output: Path) -> None:
-    """A trained v1 network's projector and text table as the original's `mm_projector.bin`.
-
-    Raises:
-        ModelError: the projector is not the single layer of v1.
-    """
-    from kovqa_core.files import whole_file
-
-    projector, width = net.model.multi_modal_projector, net.config.text_config.hidden_size
-    if net.config.projector_hidden_act != "linear" or not torch.equal(
-        projector.linear_2.weight.float(), torch.eye(width)
-    ):
-        raise ModelError("only the single-layer projector of LLaVA v1 has this form", "")
-    tensors = {
-        "model.mm_projector.weight": projector.linear_1.weight,
-        "model.mm_projector.bias": projector.linear_1.bias,
-        "model.embed_tokens.weight": net.get_input_embeddings().weight,
-    }
-    with whole_file(output) as stream:
-        torch.save({name: tensor.detach().float().clone() for name, tensor in tensors.items()}, stream)

@@ -32,6 +32,7 @@ class Item:
     id: str
     turns: list[Turn]  # empty: nothing to learn from
     target: Target | None  # None: to be answered
+    choices: Sequence[str] = ()
 
 
 class Processor:
@@ -50,9 +51,9 @@ class Processor:
         """One example, to be learned with the best of its answers; errors name its id."""
         try:
             image = reduced(open_image(folder / example.image), self.config.max_pixels)
-            turns = prompt.asked(nfc(example.question), self.config.instruction, image)
+            turns = prompt.asked(nfc(example.question), self.config.instruction, image, example.choices)
             if not train:
-                return Item(example.id, turns, None)
+                return Item(example.id, turns, None, example.choices)
             answer = nfc(max(example.answers, key=lambda text: example.answers[text], default=""))
             if not answer:
                 return Item(example.id, [], None)
@@ -75,7 +76,8 @@ class Processor:
         if rows:
             tensors |= _places(tensors, [row.target for row in rows])
         ids = [row.id for row in rows]
-        return Batch(tensors, ids, [item.id for item in items if item.id not in ids])
+        left_out = [item.id for item in items if item.id not in ids]
+        return Batch(tensors, ids, left_out, [row.choices for row in rows])
 
     def _tensors(self, rows: Sequence[Item]) -> dict[str, Tensor]:
         """What the base model's processor makes of chats: only it knows the shape of its pictures."""

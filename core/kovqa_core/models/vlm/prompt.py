@@ -6,7 +6,7 @@ section 5.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,9 @@ class Target:
     counted: int
 
 
-def asked(question: str, instruction: str, image: Image.Image) -> list[Turn]:
-    """One picture (RGB) and one question; the instruction as in `config.worded`."""
-    text = {"type": "text", "text": worded(question, instruction)}
+def asked(question: str, instruction: str, image: Image.Image, choices: Sequence[str] = ()) -> list[Turn]:
+    """One picture (RGB) and one question; instruction and choices as in `config.worded`."""
+    text = {"type": "text", "text": worded(question, instruction, choices)}
     return [{"role": "user", "content": [{"type": "image", "image": image}, text]}]
 
 

@@ -1,0 +1,183 @@
+"""Ways to answer of kovqa predict: from a list, by letter, drawn; and the vote of several files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kovqa_core import predict
+from kovqa_core.data.decoding import Decoding, choices_of, read_decoding
+from kovqa_core.data.index import open_index
+from kovqa_core.errors import DataError, SettingsError
+from kovqa_core.models import family
+
+from tests.conftest import Kovqa, Small
+from tests.models.test_vlm import asked
+
+LIST = ["빨간색", "빨간 원", "파란색", "두 개", "세 개", "빨간"]
+Lines = list[dict[str, object]]
+
+
+@pytest.fixture(scope="module")
+def model(small: Small, tiny_vlm: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A step folder of a vision language model as it is."""
+    made, processor, _ = family.new(asked(small, tiny_vlm("qwen3_vl"), "model.train=none"), [])
+    folder = tmp_path_factory.mktemp("그대로")
+    family.save(made, processor, folder, {"family": "vlm", "task": "vqa"})
+    return folder
+
+
+def lines(path: Path) -> Lines:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write(path: Path, rows: Lines) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_answers_come_from_the_list(kovqa: Kovqa, small: Small, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "목록.txt").write_bytes("\r\n".join([*LIST, "", LIST[0], ""]).encode("cp949"))
+    words = ["predict", "--model", model, "--input", small.index / "val.jsonl"]
+    done = kovqa(*words, "--answers", "목록.txt", "-o", "p.jsonl")
+    assert done.returncode == 0, done.stderr
+    found = lines(tmp_path / "p.jsonl")
+    assert len(found) == len(open_index(small.index).split("val"))
+    assert {row["answer"] for row in found} <= set(LIST)
+    picture = next((small.root / "images").glob("*.png"))
+    words = ["predict", "--model", model, "-i", picture, "--question", "무슨 색인가요?", "-q"]
+    listed = kovqa(*words, "--answers", small.index)
+    assert listed.stdout.strip() in open_index(small.index).answers(), listed.stderr
+
+
+def test_choices_are_answered_with_one_of_the_row(
+    kovqa: Kovqa, small: Small, model: Path, tmp_path: Path
+) -> None:
+    index = open_index(small.index)
+    offered = [["빨강", "파랑"], "셋|넷 | 다섯", '["예", "아니요"]']
+    rows: Lines = [
+        {"id": f"{n}", "image": example.image, "question": example.question, "choices": choices}
+        for n, (example, choices) in enumerate(zip(index.split("val"), offered, strict=False))
+    ]
+    write(tmp_path / "t.jsonl", rows)
+    words = ["predict", "--model", model, "--images", index.images, "--choices", "-o", "p.jsonl", "--input"]
+    done = kovqa(*words, "t.jsonl", "--json")
+    assert done.returncode == 0, done.stderr
+    for row, texts in zip(
+        lines(tmp_path / "p.jsonl"), (["빨강", "파랑"], ["셋", "넷", "다섯"], ["예", "아니요"]), strict=True
+    ):
+        assert row["answer"] in texts
+        assert 1 / len(texts) <= float(str(row["score"])) <= 1
+    write(tmp_path / "t.jsonl", [*rows, {**rows[0], "id": "넷째", "choices": "하나"}])
+    with pytest.raises(DataError, match=r"t\.jsonl:4, id 넷째: 1 choices: 하나"):
+        predict.read_table(tmp_path / "t.jsonl", choices=True)
+
+
+def test_drawn_answers_do_not_know_batch_or_interruption(small: Small, model: Path, tmp_path: Path) -> None:
+    drawn, table = Decoding(temperature=1.5, seed=3), small.index / "val.jsonl"
+
+    def answered(name: str, batch: int, how: Decoding = drawn, stop: int = 99) -> Lines:
+        def watch(done: int, _: int) -> None:
+            if done >= stop:
+                raise KeyboardInterrupt
+
+        predict.answer_table(table, None, tmp_path / name, model, batch, watch, decoding=how)
+        return lines(tmp_path / name)
+
+    whole = answered("whole.jsonl", 9)
+    with pytest.raises(KeyboardInterrupt):
+        answered("parted.jsonl", 2, stop=4)
+    assert len(lines(tmp_path / "parted.jsonl.part")) == 4
+    for other in (Decoding(temperature=1.5, seed=4), Decoding(temperature=1.4, seed=3), Decoding()):
+        with pytest.raises(SettingsError, match="found in another way"):
+            answered("parted.jsonl", 2, other)
+    parted = answered("parted.jsonl", 3)
+    assert [(row["id"], row["answer"]) for row in parted] == [(row["id"], row["answer"]) for row in whole]
+    other = answered("other.jsonl", 9, Decoding(temperature=1.5, seed=4))
+    assert [row["answer"] for row in other] != [row["answer"] for row in whole]
+
+
+def test_a_classifier_answers_in_its_own_way(
+    kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path
+) -> None:
+    picture = next((small.root / "images").glob("*.png"))
+    words = ["predict", "--model", trained, "-i", picture, "--question", "무엇?"]
+    done = kovqa(*words, "--temperature", "0.7", "--seed", "1")
+    assert done.returncode == 2
+    assert "family beit3, which answers in one way only" in done.stderr
+    assert kovqa(*words, "--temperature", "0").returncode == 0
+
+
+def test_contradictions_are_settings_errors(kovqa: Kovqa, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("예\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match="--answers and --temperature are two ways"):
+        read_decoding(tmp_path / "a.txt", False, 0.7, None)
+    with pytest.raises(SettingsError, match="--seed is the seed of drawn answers"):
+        read_decoding(None, False, None, 3)
+    (tmp_path / "a.txt").write_text("\n \n", encoding="utf-8")
+    with pytest.raises(DataError, match="lists no answers"):
+        read_decoding(tmp_path / "a.txt", False, None, None)
+    for cell, said in (
+        (None, "no choices"),
+        (["예", "예"], "2 choices: 예, 예"),
+        ("|", "2 choices"),
+        (["x"] * 27, "27"),
+    ):
+        with pytest.raises(DataError, match=said):
+            choices_of({"choices": cell}, "t.csv:2")
+    done = kovqa("predict", "-i", "x.png", "--question", "무엇?", "--choices")
+    assert done.returncode == 2
+    assert "--choices is a column of a table" in done.stderr
+
+
+# ------------------------------------------------------------------------------------ votes
+
+
+def test_a_vote_is_a_predictions_file(kovqa: Kovqa, small: Small, tmp_path: Path) -> None:
+    """Joined by id, whatever the order; evaluated like any other; torch is never loaded."""
+    ids = [example.id for example in open_index(small.index).split("val")]
+    said = (["예", "둘", "빨강"], ["예", "셋", "파랑"], ["아니요", "셋", "빨강"])
+    for name, texts in zip("abc", said, strict=True):
+        rows: Lines = [
+            {"id": id, "answer": texts[n % 3], "score": 0.5, "메모": name} for n, id in enumerate(ids)
+        ]
+        write(tmp_path / f"{name}.jsonl", rows[::-1] if name == "b" else rows)
+    words = ["predict", "--vote", "a.jsonl", "--vote", "b.jsonl", "--vote", "c.jsonl", "-o", "v.jsonl"]
+    (tmp_path / "torch.py").write_text("raise RuntimeError('loaded')")
+    done = kovqa(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == len(ids)
+    found = lines(tmp_path / "v.jsonl")
+    assert [row["id"] for row in found] == ids
+    assert [row["answer"] for row in found[:3]] == ["예", "셋", "빨강"]
+    assert {row["score"] for row in found} == {round(1 / 3, 6)}
+    assert {row["메모"] for row in found} == {"a"}
+    scored = kovqa("evaluate", "v.jsonl", "--index", small.index / "val.jsonl", "-q")
+    assert scored.returncode == 0, scored.stderr
+
+
+def test_votes_over_other_questions_are_named(kovqa: Kovqa, tmp_path: Path) -> None:
+    good = write(tmp_path / "a.jsonl", [{"id": "1", "answer": "예"}, {"id": "2", "answer": "둘"}])
+    for rows, said in (
+        ([{"id": "1", "answer": "예"}], "b.jsonl: no prediction for 1 id: 2"),
+        ([{"id": n, "answer": "예"} for n in "123"], "b.jsonl: not in a.jsonl: 1 id: 3"),
+        ([{"id": n, "answer": "예"} for n in "121"], "b.jsonl: twice 1 id: 1"),
+        ([{"id": n, "caption": "예"} for n in "12"], "b.jsonl holds captions"),
+    ):
+        write(tmp_path / "b.jsonl", list(rows))
+        done = kovqa("predict", "--vote", good.name, "--vote", "b.jsonl", "-o", "v.jsonl")
+        assert done.returncode == 3
+        assert said in done.stderr
+        assert not (tmp_path / "v.jsonl").exists()
+    for words, said in (
+        (["--vote", "a.jsonl", "-o", "v.jsonl"], "alone is no vote"),
+        (["--vote", "a.jsonl", "--vote", "a.jsonl"], "--vote takes predictions files and --output"),
+    ):
+        failed = kovqa("predict", *words)
+        assert failed.returncode == 2
+        assert said in failed.stderr
+    write(tmp_path / "b.jsonl", [{"id": "2", "answer": "셋"}, {"id": "1", "answer": "예", "score": 0.9}])
+    assert kovqa("predict", "--vote", "a.jsonl", "--vote", "b.jsonl", "-o", "v.jsonl").returncode == 0
+    assert [(row["answer"], row["score"]) for row in lines(tmp_path / "v.jsonl")] == [("예", 1), ("둘", 0.5)]
