@@ -150,6 +150,8 @@ def _plain_event(event: Mapping[str, Any]) -> None:
     kind, step = event["kind"], event.get("step", 0)
     if kind == "start":
         note(f"step {step} of {event['total']}: {event['note']}")
+    elif kind in ("waiting", "warning"):
+        note(event["note"])
     elif kind == "train":
         note(
             f"step {step}: loss {event['loss']:.4f}, rate {event['lr']:.2e}, "

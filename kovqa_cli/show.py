@@ -181,10 +181,24 @@ def command(planned: Training, as_json: bool) -> None:
                 "run": planned.run.model_dump(mode="json"),
                 "from": dict(planned.origin),
                 "missing": planned.missing,
+                "script": launch.script,
             }
         )
     else:
         out(launch.shell())
+
+
+def submitted(run: Run, job: str, as_json: bool, quiet: bool) -> None:
+    """A job in SLURM's queue: its number, and where to look."""
+    if as_json:
+        document({"job": job, "path": str(run.folder)})
+        return
+    if not quiet:
+        note(
+            f"job {job} is in SLURM's queue: squeue -j {job}; it writes {short(run.folder)}/logs/slurm-{job}.out"
+        )
+        note(f"stop it: scancel {job}; go on later: the same command with --resume -o {short(run.folder)}")
+    out(job)
 
 
 def finished(run: Run, result: Mapping[str, Any], as_json: bool, quiet: bool) -> None:

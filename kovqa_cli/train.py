@@ -38,28 +38,41 @@ def train(
         bool,
         typer.Option("--dry-run", "-n", help="Check, prepare run.yaml, print the command; start nothing."),
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="As --dry-run, but let nothing pass; SLURM is asked if it takes the job."
+        ),
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a model: plan it on paper, show the plan, start it, watch over it."""
-    from kovqa_core import launch, planning
+    """Train a model: plan it on paper, show the plan, start it (or queue it with SLURM), watch over it."""
+    from kovqa_core import planning
+    from kovqa_core.launch.plan import question
+    from kovqa_core.launch.start import ask, start, submit
 
     from kovqa_cli import progress, show
 
     flags = {"data.index": data, "model.tokenizer": tokenizer}
     typed = {key: value for key, value in flags.items() if value is not None}
     all_sets = [*(sets or []), *(["model.random_init=true"] if random_init else [])]
-    plan = planning.plan_training(recipe, profile, all_sets, typed, output, resume, dry_run)
+    plan = planning.plan_training(recipe, profile, all_sets, typed, output, resume, dry_run and not check)
     if plan.finished is not None:
         show.finished(plan.run, plan.finished, json, quiet)
         return
-    show.plan(plan, quiet or (json and not dry_run))
-    if dry_run:
+    show.plan(plan, quiet or (json and not dry_run and not check))
+    if check and (asked := question(plan.launch)):
+        show.note(ask(asked))
+    if dry_run or check:
         show.command(plan, json)
+        return
+    if plan.launch.script is not None:
+        show.submitted(plan.run, submit(plan.launch), json, quiet)
         return
     try:
         with progress.training(quiet or json) as on_event:
-            launch.start(plan.launch, on_event)
+            start(plan.launch, on_event)
     except (KeyboardInterrupt, SystemExit):
         show.interrupted(plan.run)
         raise

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.tools.mini_hosts import MiniHosts, possible
+from tests.tools.mini_slurm import MiniSlurm
 
 # A shell's background job ignores Ctrl-C, and so would every process a test starts and then interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -137,3 +142,44 @@ def trained(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def left_out(say: str) -> None:
+    """What a test needs is not here: on CI it fails, elsewhere it is left out with a word."""
+    if os.environ.get("CI", "") not in ("", "false"):
+        pytest.fail(say, pytrace=False)
+    pytest.skip(say)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[MiniSlurm]:
+    """A real SLURM of two nodes, `n1` and `n2`, with four pretended GPUs each; partitions `main` and `urgent`.
+
+    Nodes are network namespaces for root, else two daemons on loopback (`cluster.mode`), which is enough
+    to ask SLURM something, not to train across them.
+    """
+    programs = ("slurmctld", "slurmd", "srun", "munged", "ip", "nsenter")
+    if missing := [
+        name for name in programs if not shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
+    ]:
+        left_out(
+            f"no {', '.join(missing)} here: "
+            "apt-get install slurmctld slurmd slurm-client munge iproute2 util-linux"
+        )
+    # A short path, because sockets lie below it.
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder,
+        MiniSlurm(folder, gpus=4) as slurm,
+    ):
+        yield slurm
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniHosts]:
+    """Two hosts, `h1` and `h2`, with addresses, names and processes of their own; files are shared."""
+    if not shutil.which("ip", path=os.environ["PATH"] + ":/usr/sbin") or not possible():
+        left_out(
+            "hosts need root, util-linux and iproute2: run these tests as root, in a container that may unshare"
+        )
+    with MiniHosts(tmp_path_factory.mktemp("hosts"), ("h1", "h2")) as net:
+        yield net

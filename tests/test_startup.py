@@ -61,7 +61,7 @@ def test_completion_names_profiles() -> None:
         [sys.executable, "-P", "-c", "import sys; sys.argv=['kovqa']; from kovqa_cli.main import run; run()"],
         env=clean_env(**env), capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert done.stdout.split() == ["a100x1", "a100x4"]
+    assert {"a100x1", "a100x4", "a100x8"} <= set(done.stdout.split())
 
 
 def test_help_takes_little_time() -> None:

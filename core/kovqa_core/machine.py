@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import socket
 import subprocess
 from dataclasses import dataclass
 
@@ -12,17 +14,21 @@ from kovqa_core.paths import names
 from kovqa_core.settings.find import load_profile
 from kovqa_core.settings.profile import Profile
 
+APPLE = "Apple"
+
 
 @dataclass(frozen=True)
 class Gpu:
-    """One visible NVIDIA GPU."""
+    """One GPU that can be seen: NVIDIA's, or Apple's."""
 
     name: str
     memory_gb: int
 
 
 def gpus() -> list[Gpu]:
-    """The NVIDIA GPUs a process started here would see (CUDA_VISIBLE_DEVICES respected)."""
+    """The GPUs a process started here would see (CUDA_VISIBLE_DEVICES respected)."""
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return [Gpu(APPLE, memory_gb())]  # shares the computer's memory
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
@@ -45,8 +51,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_gb() -> int:
+    """Memory of this machine, in GiB."""
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+
+
 def fitting_profile(found: list[Gpu]) -> str:
-    """Name of the shipped profile nearest to a machine with these GPUs.
+    """Name of the profile nearest to a machine with these GPUs: of those for one machine alone.
 
     The same GPU and count if there is one, else the largest profile that asks for no more
     GPUs and no more memory; `cpu` without a GPU.
@@ -54,29 +65,66 @@ def fitting_profile(found: list[Gpu]) -> str:
     if not found:
         return "cpu"
     count, memory = len(found), min(gpu.memory_gb for gpu in found)
-    profiles = [(name, load_profile(name)) for name in names("profiles")]
-    for name, profile in profiles:
-        if profile.gpu and profile.gpu in found[0].name and profile.processes_per_node == count:
-            return name
+    loaded = [load_profile(name) for name in names("profiles")]
     fitting = [
-        (profile.processes_per_node, profile.gpu_memory_gb, name)
-        for name, profile in profiles
-        if profile.gpu and profile.processes_per_node <= count and profile.gpu_memory_gb <= memory + 1
-    ]
-    return max(fitting)[2] if fitting else "cpu"
+        p for p in loaded
+        if p.launcher == "torchrun" and p.nodes == 1 and p.gpu
+        and (p.device == "mps") == (found[0].name == APPLE)
+        and p.processes_per_node <= count and p.gpu_memory_gb <= memory + 1
+    ]  # fmt: skip
+
+    def nearness(profile: Profile) -> tuple[bool, int, int]:
+        same = profile.gpu in found[0].name and profile.processes_per_node == count
+        return same, profile.processes_per_node, profile.gpu_memory_gb
+
+    return max(fitting, key=nearness).name if fitting else "cpu"
 
 
 def check(profile: Profile) -> None:
     """See that this machine has what a profile names.
 
     Raises:
-        MachineError: too few GPUs; names the profile that fits and the dry run.
+        MachineError: no SLURM, too few GPUs (names the profile that fits and the dry run), a
+            rendezvous whose host or interface is not known here.
     """
+    if profile.launcher != "torchrun":
+        _check_slurm(profile)
+        return
+    if profile.nodes > 1:
+        _check_network(profile)
     if profile.device == "cpu":
         return
     found = gpus()
-    if len(found) < profile.processes_per_node:
+    right = [gpu for gpu in found if (gpu.name == APPLE) == (profile.device == "mps")]
+    if len(right) < profile.processes_per_node:
+        what = "an Apple GPU" if profile.device == "mps" else f"{profile.processes_per_node} GPUs"
         raise MachineError(
-            f"profile {profile.name} wants {profile.processes_per_node} GPUs, this machine shows {len(found)}",
+            f"profile {profile.name} wants {what}, this machine shows {len(right)}",
             f"use --profile {fitting_profile(found)}, or see the plan with --dry-run",
+        )
+
+
+def _check_slurm(profile: Profile) -> None:
+    missing = [tool for tool in (profile.launcher, "scontrol") if shutil.which(tool) is None]
+    if missing:
+        raise MachineError(
+            f"profile {profile.name} starts with {profile.launcher}, and there is no {missing[0]} here",
+            f"log in where SLURM is, or use --profile {fitting_profile(gpus())}",
+        )
+
+
+def _check_network(profile: Profile) -> None:
+    host, _, port = profile.rendezvous.rpartition(":")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except OSError as error:
+        raise MachineError(
+            f"rendezvous {profile.rendezvous}: host {host} is not known here ({error.strerror})",
+            "name the first node as all nodes know it: --set profile.rendezvous=HOST:PORT",
+        ) from None
+    known = [name for _, name in socket.if_nameindex()]
+    if profile.interface and profile.interface not in known:
+        raise MachineError(
+            f"no network interface {profile.interface} here; there are {', '.join(known)}",
+            "name the one between the nodes: --set profile.interface=…",
         )

@@ -15,8 +15,8 @@ from typing import Any
 from kovqa_core import machine
 from kovqa_core.data.index import open_index
 from kovqa_core.errors import KovqaError, SettingsError, WorkerError, unknown
-from kovqa_core.files import make_folder
-from kovqa_core.launch import LaunchPlan, plan
+from kovqa_core.files import make_folder, write_text
+from kovqa_core.launch.plan import SCRIPT, LaunchPlan, plan
 from kovqa_core.models import FAMILIES
 from kovqa_core.runs import RESULT, RUNS, pointed, result
 from kovqa_core.settings.find import Asked, resolve
@@ -77,11 +77,14 @@ def plan_training(
                 raise
             missing.append(f"{error.message} → {error.hint}")
     run = make_run(asked.recipe, asked.profile, make_folder(folder), ["kovqa", *sys.argv[1:]])
+    launch = plan(run, sys.executable, machine.cores())
     write_run(run)
+    if launch.script is not None:
+        write_text(run.folder / SCRIPT, launch.script)
     last = pointed(folder, "last")
     return Training(
         run,
-        plan(run, sys.executable, machine.cores()),
+        launch,
         asked.origin,
         missing,
         last.name if last else None,

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from kovqa_core.launch import WORKER, plan
+from kovqa_core.launch.plan import WORKER, plan
 from kovqa_core.paths import names
 from kovqa_core.settings.find import load_profile, load_recipe
 from kovqa_core.settings.run import make_run

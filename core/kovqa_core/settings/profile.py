@@ -1,37 +1,92 @@
-"""Profile: the machine. About hardware only; an experiment means the same on every profile."""
+"""Profile: the machine. About hardware and how it is reached only; an experiment means the same on each."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from kovqa_core.settings.reading import Settings
+
+# What sbatch's --time reads: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, …
+_TIME = r"^(\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}|UNLIMITED)?$"
+
+
+class Slurm(Settings):
+    """What SLURM is asked for (launchers srun and sbatch). Empty: the cluster's own default."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # an account may be a number, a time minutes
+
+    partition: str = Field("", description="--partition")
+    account: str = Field("", description="--account")
+    qos: str = Field("", description="--qos")
+    time: str = Field("", pattern=_TIME, description="--time, as text: 24:00:00 or 2-00:00:00")
+    gpus: Literal["gpus-per-node", "gres", "none"] = Field(
+        "gpus-per-node", description="how GPUs are asked for; older clusters know gres only, some neither"
+    )
+    gpu_type: str = Field("", description="the cluster's name of this GPU, where it has several kinds: a100")
+    cpus_per_task: int = Field(
+        0, ge=0, description="--cpus-per-task; 0: each process's loader workers and one more"
+    )
+    memory: str = Field("", description="--mem of one node, like 200G")
+    tasks: Literal["gpu", "node"] = Field(
+        "gpu", description="one srun task per GPU, or one per node that starts torchrun there"
+    )
+    warn_seconds: int = Field(
+        300, ge=0, description="warning before the time limit: enough to write a checkpoint"
+    )
+    requeue: bool = Field(True, description="sbatch: queue again, and go on, after the time limit")
+    options: list[str] = Field([], description="further options, as they are: --exclusive")
 
 
 class Profile(Settings):
     """One kind of machine, as its YAML file states it."""
 
     name: str = Field(min_length=1)
-    gpu: str = Field("", description="part of the GPU's name, as nvidia-smi prints it; empty: no GPU")
+    gpu: str = Field("", description="part of the GPU's name, as nvidia-smi prints it; Apple; empty: no GPU")
     gpu_memory_gb: int = Field(0, ge=0, description="memory of one GPU")
-    launcher: Literal["torchrun"] = "torchrun"
-    nodes: Literal[1] = 1
+    launcher: Literal["torchrun", "srun", "sbatch"] = Field(
+        "torchrun", description="torchrun: this machine (or typed on each node); srun: SLURM, waited for; "
+        "sbatch: handed to SLURM's queue",
+    )  # fmt: skip
+    nodes: int = Field(1, ge=1, description="machines side by side")
     processes_per_node: int = Field(1, ge=1, description="training processes: one per GPU")
+    rendezvous: str = Field(
+        "", description="torchrun over several nodes: HOST:PORT of the first, reached by all"
+    )
+    rendezvous_minutes: float = Field(10.0, gt=0, description="how long nodes wait for each other")
+    interface: str = Field("", description="network interface between nodes, like ib0 (NCCL and gloo)")
+    max_restarts: int = Field(
+        0, ge=0, description="torchrun: failed workers begin again from the last checkpoint"
+    )
+    prologue: list[str] = Field([], description="shell lines before the workers: module load, conda activate")
+    wrap: list[str] = Field([], description="command put before the workers' python: a container, numactl")
+    python: str = Field("", description="the workers' python; empty: the one that runs kovqa")
+    binding: Literal["none", "node", "socket", "cores"] = Field(
+        "none", description="CPUs a process keeps to: its NUMA node's, its socket's, cores of its own"
+    )
+    slurm: Slurm = Slurm()
     loader_workers: int = Field(0, ge=0, description="processes per training process that prepare batches")
     threads: int = Field(0, ge=0, description="CPU threads of one process; 0: cores / processes")
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     strategy: Literal["ddp"] = "ddp"
     micro_batch: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {"default": 8}, description="examples one process can hold, by recipe name; `default` for the rest"
     )
     activation_checkpointing: bool = Field(False, description="compute activations twice to save memory")
     compile: bool = Field(False, description="torch.compile the model")
+    hang_minutes: float = Field(
+        15.0, gt=0, description="a process without progress for so long is named, and the run ends; longer "
+        "than a step may take, its compilation included",
+    )  # fmt: skip
     env: dict[str, str] = Field({}, description="environment variables of the workers")
 
     @property
-    def device(self) -> Literal["cuda", "cpu"]:
+    def device(self) -> Literal["cuda", "mps", "cpu"]:
         """What the model runs on."""
+        if self.gpu == "Apple":
+            return "mps"
         return "cuda" if self.gpu else "cpu"
 
     @property
@@ -42,3 +97,11 @@ class Profile(Settings):
     def holds(self, recipe: str) -> int:
         """Examples one process can hold at once for a recipe."""
         return self.micro_batch.get(recipe, self.micro_batch.get("default", 8))
+
+    @model_validator(mode="after")
+    def _nodes_meet(self) -> Profile:
+        if self.launcher == "torchrun" and self.nodes > 1 and not self.rendezvous:
+            raise ValueError("torchrun over several nodes needs rendezvous: HOST:PORT of the first node")
+        if self.rendezvous and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:/]+):\d{1,5}", self.rendezvous):
+            raise ValueError(f"rendezvous is HOST:PORT, like node1:29500 (given: {self.rendezvous!r})")
+        return self

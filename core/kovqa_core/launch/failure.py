@@ -1,0 +1,115 @@
+"""Why a launch ended badly: the first failing worker's own error, or what its launcher saw."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+from pathlib import Path
+
+from kovqa_core.errors import KINDS, KovqaError, MachineError, WorkerError
+from kovqa_core.files import read_json
+from kovqa_core.launch.plan import LaunchPlan
+from kovqa_core.runs import ERROR
+
+# What says that a worker's python never got as far as to tell its own error.
+_NOT_BEGUN = (
+    r"((?:ModuleNotFoundError|ImportError): [^)\n]*)",
+    r"^(kovqa: the engine in .*)",
+    r"^(?:slurmstepd: error: )?(.*(?:command not found|execve\(\): .*))$",
+)
+_SLURM = r"^(?:srun|sbatch): (?:error|fatal): (.*)"
+_TORCHRUN_KILLED = r"Root Cause.*?rank\s*:\s*(?P<rank>\d+).*?exitcode\s*:\s*-(?P<number>\d+)"
+_SRUN_KILLED = (
+    r"^srun: error: \S+ tasks? (?P<rank>[\d,-]+): (?P<words>Killed|Out Of Memory|Segmentation fault|Aborted)"
+)
+
+
+def failure(launch: LaunchPlan, log: Path, began: int = 0) -> KovqaError:
+    """The error a failed launch ends with.
+
+    Args:
+        launch: what was started.
+        log: what the launcher said.
+        began: where in the log this launch began, in bytes.
+    """
+    again = f"go on from the last checkpoint: kovqa train --resume -o {shlex.quote(str(launch.folder))}"
+    if (launch.folder / ERROR).is_file():
+        return _told(launch.folder / ERROR, again)
+    with log.open("rb") as stream:
+        stream.seek(began)
+        text = stream.read().decode("utf-8", "replace")
+    return (
+        _killed(text, again)
+        or _not_begun(text)
+        or _meeting(launch, text)
+        or _queue(text)
+        or _last(text, log, again)
+    )
+
+
+def _told(path: Path, again: str) -> KovqaError:
+    error = read_json(path)
+    if error["kind"] in KINDS:
+        return KINDS[error["kind"]](error["message"], error["detail"])
+    return WorkerError(f"rank {error['rank']} failed: {error['message']}", f"details: {path}; {again}")
+
+
+def _not_begun(text: str) -> KovqaError | None:
+    for pattern in _NOT_BEGUN:
+        if found := re.search(pattern, text, re.MULTILINE):
+            return WorkerError(
+                f"a worker could not start: {found[1]}",
+                "its python needs kovqa and all it imports: see `python`, `prologue` and `wrap` of the profile",
+            )
+    return None
+
+
+def _meeting(launch: LaunchPlan, text: str) -> KovqaError | None:
+    if not launch.meeting or "Rendezvous" not in text:
+        return None
+    if "RendezvousTimeoutError" in text:
+        what = f"not all nodes came to {meeting(launch)}"
+    elif "RendezvousConnectionError" in text:
+        what = f"nobody answers at {meeting(launch)}"
+    else:
+        return None
+    return MachineError(
+        what,
+        "type the same command on every node, the first being the one that `rendezvous` of the profile names",
+    )
+
+
+def meeting(launch: LaunchPlan) -> str:
+    """Where nodes meet, in words: address, port, interface."""
+    host, _, port = launch.meeting.rpartition(":")
+    interface = launch.env.get("GLOO_SOCKET_IFNAME") or "of the default route"
+    return f"{host}, port {port}, interface {interface}"
+
+
+def _queue(text: str) -> KovqaError | None:
+    """What SLURM said when it gave no allocation."""
+    lines = re.findall(_SLURM, text, re.MULTILINE)
+    refused = [line for line in lines if re.search("allocate|allocation|submission|submit|Unable to", line)]
+    if not refused:
+        return None
+    return MachineError(f"SLURM: {'; '.join(dict.fromkeys(lines))}", "see `slurm` in the profile, and sinfo")
+
+
+def _killed(text: str, again: str) -> KovqaError | None:
+    found = re.search(_TORCHRUN_KILLED, text, re.DOTALL) or re.search(_SRUN_KILLED, text, re.MULTILINE)
+    if found is None:
+        return None
+    how = found.groupdict()
+    name = how.get("words") or signal.Signals(int(how["number"])).name
+    memory = (
+        "the machine may have run out of memory; " if name in ("SIGKILL", "Killed", "Out Of Memory") else ""
+    )
+    return WorkerError(f"rank {how['rank']} was killed ({name})", memory + again)
+
+
+def _last(text: str, log: Path, again: str) -> KovqaError:
+    """The last line that says something."""
+    lines = (line.strip() for line in reversed(text.splitlines()))
+    last = next((line for line in lines if re.search(r"\w{2}", line)), "no message")
+    return WorkerError(f"the workers ended without a word ({last[:200]})", f"see {log}; {again}")

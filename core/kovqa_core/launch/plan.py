@@ -1,0 +1,103 @@
+"""Run -> launch plan: pure. What is started, where and with what, as plain data."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kovqa_core.launch import slurm, torchrun
+from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.run import FILE, Run
+
+WORKER = Path(__file__).resolve().parents[1] / "worker.py"
+SCRIPT = "job.sh"
+PATIENCE = 120  # seconds torchrun and we give workers that were asked to stop to write their checkpoint
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """A command as plain data."""
+
+    argv: list[str]
+    env: dict[str, str]
+    folder: Path
+    script: str | None = None  # sbatch: the text of RUN/job.sh
+    stop: signal.Signals = signal.SIGTERM  # what asks the workers behind this command to stop
+    meeting: str = ""  # where the nodes of a torchrun over several meet
+
+    def shell(self) -> str:
+        """The command, to be pasted into a shell."""
+        variables = [f"{key}={shlex.quote(value)}" for key, value in self.env.items()]
+        return " ".join([*variables, *map(shlex.quote, self.argv)])
+
+
+def plan(run: Run, python: str, cores: int, folder: Path | None = None) -> LaunchPlan:
+    """The launch of a run, by the launcher that its profile names.
+
+    Args:
+        run: what to start.
+        python: the interpreter that runs kovqa, and the workers where the profile names no other.
+        cores: CPU cores of this machine, shared by its processes (SLURM gives a task its own).
+        folder: where a batch job starts; None: here.
+    """
+    profile = run.profile
+    env = environment(profile, cores)
+    worker = [str(WORKER), str(run.folder / FILE)]
+    interpreter = [*profile.wrap, profile.python or python, "-P"]
+    if profile.launcher == "torchrun":
+        argv = [*interpreter, *torchrun.options(profile, run.folder), *worker]
+        meeting = profile.rendezvous if profile.nodes > 1 else ""
+        return LaunchPlan(_after(profile.prologue, argv), env, run.folder, meeting=meeting)
+    if profile.slurm.tasks == "node":
+        argv = slurm.per_node([*interpreter, *torchrun.options(profile, run.folder), *worker], run.folder)
+    else:
+        argv = [*interpreter, "-u", *worker]
+    if profile.launcher == "srun":
+        argv = [
+            "srun",
+            *slurm.resources(profile),
+            *slurm.warning(profile, "USR1"),
+            *slurm.step(profile),
+            *argv,
+        ]
+        argv = _after(profile.prologue, argv)
+        return LaunchPlan(argv, env, run.folder, stop=signal.SIGUSR1)
+    step = ["srun", *slurm.step(profile), *argv]
+    script = slurm.script(run, env, step, folder or Path.cwd())
+    return LaunchPlan(["sbatch", "--parsable", str(run.folder / SCRIPT)], {}, run.folder, script)
+
+
+def question(launch: LaunchPlan) -> LaunchPlan | None:
+    """The plan that only asks SLURM whether it would take the job; None where there is no queue to ask."""
+    for tool in ("sbatch", "srun"):
+        if tool in launch.argv:
+            place = launch.argv.index(tool) + 1
+            return replace(launch, argv=[*launch.argv[:place], "--test-only", *launch.argv[place:]])
+    return None
+
+
+def environment(profile: Profile, cores: int) -> dict[str, str]:
+    """Variables of the workers; the profile's own win."""
+    if profile.launcher == "torchrun":
+        each = cores // profile.processes_per_node
+    else:
+        each = slurm.cpus_per_task(profile) // slurm.processes_per_task(profile)
+    networks = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME") if profile.interface else ()
+    elastic = profile.launcher == "torchrun" or profile.slurm.tasks == "node"
+    return {
+        "PYTHONSAFEPATH": "1",  # reaches the workers; -P alone would not
+        "OMP_NUM_THREADS": str(profile.threads or max(1, each)),
+        "TOKENIZERS_PARALLELISM": "false",
+        **({"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(PATIENCE)} if elastic else {}),
+        **dict.fromkeys(networks, profile.interface),
+        **profile.env,
+    }
+
+
+def _after(prologue: list[str], argv: list[str]) -> list[str]:
+    """A command after a profile's shell lines; the first of them that fails ends it."""
+    if not prologue:
+        return argv
+    return ["bash", "-c", "\n".join(["set -e", *prologue, 'exec "$@"']), "kovqa", *argv]
