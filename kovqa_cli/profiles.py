@@ -8,7 +8,7 @@ import typer
 
 from kovqa_cli import options
 
-app = typer.Typer(help="Machines: list them, show one.", invoke_without_command=True)
+app = typer.Typer(help="Machines: list them, show one, write one.", invoke_without_command=True)
 
 
 @app.callback()
@@ -30,9 +30,11 @@ def list_profiles(context: typer.Context, json: options.Json = False, quiet: opt
         show.out("\n".join(p.name for p in profiles))
     else:
         show.table(
-            [("name", "left"), ("GPU", "left"), ("processes", "right"), ("precision", "left"), ("", "left")],
+            [("name", "left"), ("GPU", "left"), ("nodes × processes", "right"), ("launcher", "left"),
+             ("precision", "left"), ("", "left")],
             [
-                [p.name, f"{p.gpu} {p.gpu_memory_gb} GB" if p.gpu else "-", str(p.processes), p.precision,
+                [p.name, f"{p.gpu} {p.gpu_memory_gb} GB" if p.gpu else "-",
+                 f"{p.nodes} × {p.processes_per_node}", p.launcher, p.precision,
                  "this machine" if p.name == here else ""]
                 for p in profiles
             ],
@@ -51,3 +53,55 @@ def show_profile(
 
     load_profile(name)
     show.out(read_text(locate("profiles", name)).rstrip())
+
+
+@app.command("new")
+def new_profile(
+    name: Annotated[str, typer.Argument(help="Name in your own folder (~/.kovqa/profiles), or a YAML file.")],
+    source: Annotated[
+        str,
+        typer.Option("--from", help="Profile to begin with.", autocompletion=options.complete_profile),
+    ],
+    sets: options.Set = None,
+) -> None:
+    """Write a profile of your own: another one with some keys changed."""
+    from kovqa_core.settings.find import derived_profile, write_profile
+
+    from kovqa_cli import show
+
+    changed = [text.removeprefix("profile.") for text in sets or []]
+    show.out(str(write_profile(name, derived_profile(name, source, changed))))
+
+
+@app.command("detect")
+def detect_profile(
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="Write it: a name in your own folder, or a YAML file."),
+    ] = None,
+) -> None:
+    """Print a profile of this machine: its GPUs, cores and memory, and SLURM's partitions."""
+    from pathlib import Path
+
+    from kovqa_core.detect import detected
+    from kovqa_core.settings.find import write_profile
+
+    from kovqa_cli import show
+
+    text = detected(Path(output).stem if output else "here")
+    show.out(str(write_profile(output, text)) if output else text.rstrip())
+
+
+@app.command("schema")
+def show_schema() -> None:
+    """Print the JSON schema of a profile, for editors: # yaml-language-server: $schema=FILE."""
+    import json
+
+    from kovqa_core.settings.profile import Profile
+
+    from kovqa_cli import show
+
+    # A file's name is the profile's.
+    schema = Profile.model_json_schema()
+    schema["required"] = [key for key in schema["required"] if key != "name"]
+    show.out(json.dumps(schema, ensure_ascii=False, indent=1))

@@ -46,6 +46,7 @@ FLOORS: dict[str, set[str]] = {
     "download": {*SETTINGS, "assets", "keys"},
     "upload": {*GROUND, "keys", "download"},
     "machine": SETTINGS,
+    "detect": {*SETTINGS, "machine"},
     "launch": {*SETTINGS, "runs"},
     "models": {*SETTINGS, "data", "runs", "assets"},
     "serving_client": {*SETTINGS, "data", "results", "download", "keys", "models"},

@@ -74,7 +74,7 @@ def main(run_file: Path) -> int:
 
 def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
     """Join the others, train, and leave together; a finished run is left as it is."""
-    from kovqa_core.errors import Stopped, WorkerError
+    from kovqa_core.errors import Stopped
     from kovqa_core.runs import ERROR, result
     from kovqa_core.train import lock, ranks, watchdog
 
@@ -87,7 +87,7 @@ def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
     watch = watchdog.Watch(
         rank.rank,
         run.profile.hang_minutes,
-        alarm=lambda wrong: _tell(run.folder, WorkerError(wrong, hint), rank),
+        alarm=lambda wrong: _tell(run.folder, type(wrong)(wrong.message, hint), rank),
         warn=_warn,
     )
     try:

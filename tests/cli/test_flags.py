@@ -16,8 +16,8 @@ FLAGS = {
         "--list --output -o --from --files --accept-licence --allow-hash-mismatch --keep-archive --json --quiet -q"
     ),
     "train": (
-        "--recipe -r --profile -p --data --tokenizer --output -o --resume --random-init --set --dry-run -n --json "
-        "--quiet -q"
+        "--recipe -r --profile -p --data --tokenizer --output -o --resume --random-init --set --dry-run -n --check "
+        "--json --quiet -q"
     ),
     "predict": (
         "--image -i --question --chat --input --images --kind --output -o --model --batch --answers --choices "
@@ -34,6 +34,9 @@ FLAGS = {
     "tokenizer extend": "--with --output -o --pieces --json --quiet -q",
     "profiles": "--json --quiet -q",
     "profiles show": "",
+    "profiles new": "--from --set",
+    "profiles detect": "--output -o",
+    "profiles schema": "",
     "recipes": "--json --quiet -q",
     "recipes show": "",
 }

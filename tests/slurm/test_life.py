@@ -51,7 +51,11 @@ def finished(nodes: MiniSlurm, job: str, folder: Path) -> None:
     """Wait for the run's own end; what it said if it comes to another."""
 
     def ended() -> bool:
-        return nodes.out("squeue", "-h", "-t", "all", "-j", job, "-o", "%T") in ("COMPLETED", "FAILED", "CANCELLED")
+        return nodes.out("squeue", "-h", "-t", "all", "-j", job, "-o", "%T") in (
+            "COMPLETED",
+            "FAILED",
+            "CANCELLED",
+        )
 
     until(ended, "the job's end", 240)
     said = "\n".join(f"{p}:\n{p.read_text()[-2000:]}" for p in (folder / "logs").iterdir())

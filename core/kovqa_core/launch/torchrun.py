@@ -35,7 +35,7 @@ def _meeting(profile: Profile, folder: Path) -> list[str]:
         return ["--standalone"]  # takes a free port: two runs on one machine never meet
     seconds = max(1, round(profile.rendezvous_minutes * 60))
     # read_timeout: a first node that cannot be reached is said within a minute.
-    patience = f"join_timeout={seconds},read_timeout={min(seconds, 40)}"
+    patience = f"join_timeout={seconds},read_timeout={min(seconds, 30)}"
     words = [f"--nnodes={profile.nodes}", "--rdzv-backend=c10d", f"--rdzv-conf={patience}"]
     if profile.launcher == "torchrun":
         name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kovqa_core.data import spm
+from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes
 
 if TYPE_CHECKING:
@@ -99,6 +100,19 @@ def padded(texts: Sequence[list[int]], pad: int = PAD) -> tuple[Tensor, Tensor |
         tokens[row, : len(ids)] = torch.tensor(ids)
     padding = torch.arange(longest) >= torch.tensor([len(ids) for ids in texts])[:, None]
     return tokens, padding if bool(padding.any()) else None
+
+
+def require_same(sha256: str, known: str | None, name: str) -> None:
+    """See that a tokenizer is the one a model was trained with; None: it knows of none.
+
+    Raises:
+        ModelError: it is another: ids would mean other pieces, and nothing else would tell.
+    """
+    if known not in (None, sha256):
+        raise ModelError(
+            f"{name} is not the tokenizer this model was trained with (its SHA-256 is another)",
+            "put back the file that was saved with it",
+        )
 
 
 def load_tokenizer(path: Path, special: bool = True) -> Tokenizer:

@@ -27,9 +27,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from kovqa_core.errors import LostError, WorkerError
+
 _ROUND = 1.0  # seconds between two words
 _LOST = 60  # seconds the system tries to reach a host that does not answer
-_ENDED = 30.0  # seconds a launcher has to act on a process that ended
+_GRACE = 30.0  # seconds a launcher has to act on a process that ended
+_ENDED = "it ended"
 _MEETING = 60.0  # seconds joining may take
 _LONG = 10  # so many times longer may take what has no steps to be seen: reading a model, writing it
 
@@ -82,7 +85,7 @@ class Watch:
 
     rank: int
     minutes: float
-    alarm: Callable[[str], object]
+    alarm: Callable[[WorkerError], object]
     warn: Callable[[str], object]
 
 
@@ -178,13 +181,13 @@ def _watch(watch: Watch, peers: list[Peer]) -> None:
         _hear(peers)
         _say(peers, json.dumps(_now))
         _count([me, *peers])
-        wrong = silence(peers, limit) or (hang([me, *peers], limit) if me.rank == 0 else None)
+        wrong = loss(peers) or silence(peers, limit) or (hang([me, *peers], limit) if me.rank == 0 else None)
         if _leaving.is_set():
             return faulthandler.cancel_dump_traceback_later()
         if wrong:
             watch.alarm(wrong)
-            _say(peers, json.dumps(wrong))
-            _end(wrong)
+            _say(peers, json.dumps(wrong.message))
+            _end(wrong.message)
 
 
 def _count(peers: Sequence[Peer]) -> None:
@@ -213,11 +216,11 @@ def _read(peer: Peer) -> None:
     assert peer.line is not None
     try:
         data = peer.line.recv(65536)
-        peer.lost = "" if data else "it ended"
+        peer.lost = "" if data else _ENDED
     except BlockingIOError:
         return
     except ConnectionResetError:
-        peer.lost = "it ended"
+        peer.lost = _ENDED
     except OSError as error:
         peer.lost = error.strerror or str(error)
     if peer.lost:
@@ -243,38 +246,35 @@ def _say(peers: Sequence[Peer], message: str) -> None:
                 pass  # the next read says what is wrong
 
 
-def silence(peers: Sequence[Peer], limit: float) -> str | None:
-    """Who is lost, or stands still.
-
-    Args:
-        peers: other processes.
-        limit: seconds one may be silent, though its host answers.
-    """
+def loss(peers: Sequence[Peer]) -> LostError | None:
+    """Which other process, or its host, is gone."""
     for peer in peers:
-        last = f"(last: {peer.stamp})"
-        if peer.lost == "it ended" and peer.silent >= _ENDED:
-            return f"{peer} is lost: its process ended {last}"
-        if peer.lost and peer.lost != "it ended":
-            return f"{peer} is lost: its host does not answer, {peer.lost} {last}"
-        if peer.silent >= max(limit, 3 * _ROUND) and not peer.lost:
-            return f"{peer} hangs: its process stands still since {_minutes(limit)} {last}"
+        if peer.lost == _ENDED and peer.silent >= _GRACE:
+            return LostError(f"{peer} is lost: its process ended (last: {peer.stamp})")
+        if peer.lost and peer.lost != _ENDED:
+            return LostError(f"{peer} is lost: its host does not answer, {peer.lost} (last: {peer.stamp})")
     return None
 
 
-def hang(peers: Sequence[Peer], limit: float) -> str | None:
-    """Who is behind all others and makes no progress.
+def silence(peers: Sequence[Peer], limit: float) -> WorkerError | None:
+    """Which other process stands still, though its host answers: silent for `limit` seconds."""
+    for peer in peers:
+        if not peer.lost and peer.silent >= max(limit, 3 * _ROUND):
+            return WorkerError(
+                f"{peer} hangs: nothing heard for {_minutes(peer.silent)} (last: {peer.stamp})"
+            )
+    return None
 
-    Args:
-        peers: all processes.
-        limit: seconds one may be without progress.
-    """
+
+def hang(peers: Sequence[Peer], limit: float) -> WorkerError | None:
+    """Which of all processes is behind the others and makes no progress for `limit` seconds."""
     busy = [peer for peer in peers if not peer.stamp.waiting]
     behind = min((peer.stamp[:2] for peer in busy), default=None)
     slowest = [peer for peer in busy if peer.stamp[:2] == behind] or peers
     if any(peer.unchanged < patience(peer.stamp, limit) for peer in slowest):
         return None
-    names, since = ", ".join(map(str, slowest)), f"no progress since {_minutes(slowest[0].unchanged)}"
-    return f"{names} hang{'s' if len(slowest) == 1 else ''}: {since} ({slowest[0].stamp})"
+    names, since = ", ".join(map(str, slowest)), f"no progress for {_minutes(slowest[0].unchanged)}"
+    return WorkerError(f"{names} hang{'s' if len(slowest) == 1 else ''}: {since} ({slowest[0].stamp})")
 
 
 def _minutes(seconds: float) -> str:

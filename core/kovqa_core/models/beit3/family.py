@@ -23,7 +23,7 @@ from kovqa_core.models.beit3.net import VqaNet, initialise
 from kovqa_core.models.beit3.vqa import Vqa
 from kovqa_core.models.beit3.weights import TEXT_TABLE, load_original, load_step, read_weights, to_original
 from kovqa_core.models.family import Batch, answers_of
-from kovqa_core.models.text import Tokenizer, load_tokenizer
+from kovqa_core.models.text import Tokenizer, load_tokenizer, require_same
 from kovqa_core.settings.reading import Document, build, parse
 from kovqa_core.settings.recipe import Data, Recipe
 
@@ -198,16 +198,8 @@ def _plan(config: Config, tokenizer: Tokenizer, table: Tensor) -> vocabulary.Pla
 
 
 def _checked(tokenizer: Tokenizer, config: Config, name: str) -> Tokenizer:
-    """The tokenizer, if it is the one the configuration knows.
-
-    Raises:
-        ModelError: it is another: ids would mean other pieces, and nothing else would tell.
-    """
-    if config.tokenizer_sha256 not in (None, tokenizer.sha256):
-        raise ModelError(
-            f"{name} is not the tokenizer this model was trained with (its SHA-256 is another)",
-            "put back the file that was saved with it",
-        )
+    """The tokenizer, if it is the one the configuration knows; see `require_same`."""
+    require_same(tokenizer.sha256, config.tokenizer_sha256, name)
     return tokenizer
 
 

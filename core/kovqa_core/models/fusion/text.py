@@ -12,7 +12,7 @@ from typing import Protocol
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes
 from kovqa_core.models.fusion.config import SENTENCEPIECE
-from kovqa_core.models.text import load_tokenizer
+from kovqa_core.models.text import load_tokenizer, require_same
 
 
 class Text(Protocol):
@@ -75,11 +75,7 @@ def open_tokenizer(path: Path, sha256: str | None) -> Text:
         ModelError: unreadable, or another than the model was trained with.
     """
     found: Text = Fast(path) if path.suffix == ".json" else load_tokenizer(path, special=False)
-    if sha256 not in (None, found.sha256):
-        raise ModelError(
-            f"{path} is not the tokenizer this model was trained with (its SHA-256 is another)",
-            "put back the file that was saved with it",
-        )
+    require_same(found.sha256, sha256, str(path))
     return found
 
 

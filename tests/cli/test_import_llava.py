@@ -1,0 +1,170 @@
+"""kovqa import and export of LLaVA's own folders: asked at once, trained further, given back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kovqa_core import predict
+from kovqa_core.errors import AssetError, KovqaError, ModelError, SettingsError
+from kovqa_core.models import exporting, family
+from kovqa_core.models.vlm.hub import transformers
+from kovqa_core.models.vlm.importing import import_llava
+from kovqa_core.runs import find_model
+from safetensors.torch import load_file
+
+from kovqa_cli.importing import import_
+from tests import parity
+from tests.conftest import Kovqa, sets
+from tests.models.test_parity_llava_training import index_of
+
+TRAINED = parity.path("train_im_start_end/llava-tiny", "llava")
+NEWER = parity.path("llava15/llava-v1.5-tiny", "llava")
+MERGED = parity.path("merged/llava-tiny-merged", "llava")
+VICUNA = parity.path("base/vicuna-tiny", "llava")
+CLIP = parity.path("base/openai/clip-tiny-patch14", "llava")
+PICTURE = parity.path("images/im_00.png", "llava")
+TABLE = "model.embed_tokens.weight"
+
+
+def unpickled(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "mm_projector.bin", weights_only=True)
+
+
+def test_a_projector_is_imported_trained_further_and_given_back(kovqa: Kovqa, tmp_path: Path) -> None:
+    """It goes on where it was, changes only what the recipe trains, and keeps the old rule of blanks."""
+    (tmp_path / "home" / "assets").mkdir(parents=True)
+    (tmp_path / "home" / "assets" / CLIP.name).symlink_to(CLIP)  # found by the name the folder gives
+    home = {"KOVQA_HOME": str(tmp_path / "home")}
+    done = kovqa("import", TRAINED, "--base", VICUNA, "-o", "바탕", **home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "바탕\n"
+    assert "kovqa train -r llava-v1 --data DIR --set 'model.base=바탕'\n" in done.stderr
+
+    settings = ["model.base=바탕", "model.dtype=fp32", "optim.epochs=null", "optim.steps=2"]
+    machine = [
+        "optim.warmup_epochs=0",
+        "profile.threads=1",
+        "profile.micro_batch={default: 2}",
+        "optim.global_batch=4",
+    ]
+    words = ["train", "-r", "llava-v1", "-p", "cpu", "--data", index_of(tmp_path), "-o", "run"]
+    done = kovqa(*words, *sets(*settings, *machine))
+    assert done.returncode == 0, done.stderr
+    done = kovqa("export", "run", "--as-upstream", "-o", "llava-again", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["files"] == ["README.md", "config.json", "mm_projector.bin"]
+
+    before, after = unpickled(TRAINED), unpickled(tmp_path / "llava-again")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert 0 < (after[name] - tensor).abs().max() < 2.5 * 2e-3, name  # two steps of Adam, not a new draw
+    changed = (after[TABLE] != before[TABLE]).any(1).nonzero().flatten().tolist()
+    assert changed == [1001, 1002]
+
+    import_llava(tmp_path / "llava-again", tmp_path / "third", str(VICUNA), str(CLIP))
+    found = load_file(tmp_path / "third" / "model.safetensors")
+    assert torch.equal(found["multi_modal_projector.linear_1.weight"], after["model.mm_projector.weight"])
+
+    step = find_model(tmp_path / "run", "vqa")
+    for folder in (tmp_path / "바탕", step / "processor", tmp_path / "third"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        ids = tokenizer("USER: <im_start><im_patch><im_end>\nWhat is")["input_ids"]
+        marks = ["<im_start>", "<im_patch>", "<im_end>"]  # the blank before them and the line's end: gone
+        assert tokenizer.convert_ids_to_tokens(ids) == ["<s>", "▁USER", ":", *marks, "▁What", "▁is"]
+
+
+def test_an_imported_folder_is_a_model(tmp_path: Path) -> None:
+    """As it is: for kovqa predict, with the settings given; and plain, for others."""
+    found = import_llava(
+        MERGED, tmp_path / "m", None, str(CLIP), ["model.max_new_tokens=3", "model.system=llava_v1"]
+    )
+    assert (found.kind, found.settings) == ("merged", [])
+    _, folder = predict.answer_one(PICTURE, "What is it?", tmp_path / "m")
+    model, processor = family.load(folder, "vqa")
+    assert model.speaker.budget == 3
+    assert processor.config.instruction == "none"
+    assert "a curious human" in processor.hf.chat_template
+    (tmp_path / "m" / "kovqa.json").unlink()
+    model, _ = family.load(find_model(tmp_path / "m", "vqa"), "vqa")
+    assert model.speaker.budget == 16
+    predict.answer_table(
+        rows(tmp_path / "t.jsonl"), PICTURE.parent, tmp_path / "p.jsonl", tmp_path / "m", 2, None
+    )
+    assert (tmp_path / "p.jsonl").is_file()
+
+
+def rows(path: Path) -> Path:
+    path.write_text(json.dumps({"id": "1", "image": PICTURE.name, "question": "What?"}) + "\n")
+    return path
+
+
+def test_the_two_layers_of_one_point_five_come_and_go(tmp_path: Path) -> None:
+    found = import_llava(NEWER, tmp_path / "m", None, str(CLIP))
+    assert found.settings == ["model.tokens=[]", "model.frozen=[]"]
+    exporting.export(tmp_path / "m", tmp_path / "again", as_upstream=True)
+    theirs = torch.load(NEWER / "pytorch_model.bin", weights_only=True)
+    ours = unpickled(tmp_path / "again")
+    assert ours.keys() == {name for name in theirs if "mm_projector" in name}
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    about = json.loads((tmp_path / "again" / "config.json").read_text(encoding="utf-8"))
+    asked = json.loads((NEWER / "config.json").read_text(encoding="utf-8"))
+    kept = [name for name in asked if name.startswith(("mm_", "image_", "num_"))]
+    assert {name: about[name] for name in kept} == {name: asked[name] for name in kept}
+
+
+def test_a_model_of_another_shape_has_no_projector_of_llavas(
+    kovqa: Kovqa, trained: Path, tiny_vlm: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"only a LLaVA of CLIP and Llama .* this is qwen3_vl"):
+        exporting.export(tiny_vlm("qwen3_vl"), tmp_path / "x", as_upstream=True)
+    assert not (tmp_path / "x").exists()
+    done = kovqa("export", trained, "--as-upstream", "-o", "x")
+    assert done.returncode == 2
+    assert "family beit3, which is exported in one form only" in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_cannot_be_imported_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KOVQA_HOME", str(tmp_path / "home"))
+    (tmp_path / "empty").mkdir()
+    import_llava(MERGED, tmp_path / "plain", None, str(CLIP))
+    refused: list[tuple[Path, str | None, str | None, list[str], type[KovqaError], str]] = [
+        (TRAINED, None, str(CLIP), [], SettingsError, "does not hold its language model"),
+        (MERGED, str(VICUNA), str(CLIP), [], SettingsError, "holds its language model itself"),
+        (TRAINED, str(VICUNA), None, [], AssetError, "picture encoder clip-tiny-patch14 not found"),
+        (TRAINED, "vicuna", str(CLIP), [], AssetError, "language model vicuna not found"),
+        (VICUNA, None, None, [], SettingsError, "does not name a picture encoder"),
+        (MERGED, None, str(CLIP), ["model.sistem=v1"], SettingsError, "did you mean system"),
+        (tmp_path / "empty", None, None, [], ModelError, "is no folder of LLaVA's"),
+        (tmp_path / "plain", None, None, [], ModelError, "in Hugging Face's layout already"),
+    ]
+    for folder, base, vision, chosen, error, said in refused:
+        with pytest.raises(error, match=said):
+            import_llava(folder, tmp_path / "x", base, vision, chosen)
+        assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_of_llavas_is_no_model_but_says_how_to_become_one(tmp_path: Path) -> None:
+    shutil.copytree(TRAINED, tmp_path / "내 llava")
+    with pytest.raises(ModelError, match="layout of the original LLaVA") as refused:
+        family.load(find_model(tmp_path / "내 llava", "vqa"), "vqa")
+    words = f"kovqa import '{tmp_path}/내 llava' --base VICUNA --vision CLIP -o '내 llava-plain'"
+    assert refused.value.hint == f"convert it first: {words}"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((TRAINED, Path("x"), Path("data_ko.csv")), "it needs no --labels"),
+        ((Path("model.pt"), Path("x")), "needs --labels and --tokenizer"),
+        ((Path("model.pt"), Path("x"), None, None, "vicuna"), "--base and --vision are LLaVA's"),
+    ],
+)
+def test_options_of_the_other_original_are_refused(given: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        import_(*given, quiet=True)
