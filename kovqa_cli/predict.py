@@ -31,6 +31,15 @@ def predict(
         Path | None, typer.Option("--output", "-o", help="Predictions file (JSON lines), with --input.")
     ] = None,
     model: options.Model = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="Machine whose processes share the table: a name or a YAML file. [default: one process]",
+            autocompletion=options.complete_profile,
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Questions answered at once.")] = 32,
     answers: Annotated[
         Path | None,
@@ -95,6 +104,8 @@ def predict(
     if (kind or choices) and not many:
         what = "--kind chooses rows" if kind else "--choices is a column"
         raise SettingsError(f"{what} of a table", "give --input and --output")
+    if profile and (server or not many):
+        raise SettingsError("--profile shares a table among processes", "give --input and --output")
     if server:
         if chat or decoding != GREEDY:
             what = "--chat" if chat else "--answers, --choices or --temperature"
@@ -113,9 +124,16 @@ def predict(
         return
     assert input is not None and output is not None
     with progress.bar("answering", quiet or json) as told:
-        rows, used = work.answer_table(
-            input, images, output, model, batch, told, kinds=kind or (), decoding=decoding
-        )
+        if profile:
+            from kovqa_core.shares import answer_by_profile
+
+            rows, used = answer_by_profile(
+                profile, input, images, output, model, batch, told, kind or (), decoding
+            )
+        else:
+            rows, used = work.answer_table(
+                input, images, output, model, batch, told, kinds=kind or (), decoding=decoding
+            )
     show.predictions(output, rows, used, json, quiet)
 
 

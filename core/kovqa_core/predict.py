@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from kovqa_core.data.rows import Row, pictures_in, read_table
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import disk_errors, nfc
 from kovqa_core.models import family
-from kovqa_core.results.part import part_of, stamp_of, take_up
+from kovqa_core.results.part import finish, part_of, take_up
 from kovqa_core.runs import find_model
 from kovqa_core.train.evaluate import answer_all
 from kovqa_core.train.ranks import Rank
@@ -41,11 +41,11 @@ def answer_one(
 def open_model(model: Path | None, decoding: Decoding = GREEDY) -> tuple[Ask, Path]:
     """A model, read once, that answers questions about pictures; and its step folder."""
     folder = find_model(model, "vqa")
-    ready = _ready(folder, "vqa", decoding=decoding)
+    model_ready = ready(folder, "vqa", decoding=decoding)
 
     def ask(image: Path, question: str) -> Answer:
         rows = [Example("1", str(image.resolve()), nfc(question))]
-        (_, answer), *_ = _answers(ready, rows, Path("/"), 1)
+        (_, answer), *_ = _answers(model_ready, rows, Path("/"), 1)
         return answer
 
     return ask, folder
@@ -61,7 +61,7 @@ def caption_one(image: Path, model: Path | None, beams: int | None = None) -> tu
     """Caption one picture; the caption, and the step folder that gave it."""
     folder = find_model(model, "caption")
     rows = [Example("1", str(image.resolve()), "")]
-    (_, caption), *_ = _answers(_ready(folder, "caption", beams), rows, Path("/"), 1)
+    (_, caption), *_ = _answers(ready(folder, "caption", beams), rows, Path("/"), 1)
     return caption, folder
 
 
@@ -99,32 +99,36 @@ def answer_table(
         SettingsError: a part of other answers lies there; a kind the table does not have; a way to
             answer the model does not have.
     """
-    folder = find_model(model, task)
-    rows = (
-        pictures_in(table)
-        if table.is_dir() and task == "caption"
-        else read_table(table, task, decoding.choices)
-    )
-    chosen = choose_kinds(kinds, [row.kind for row in rows])
-    rows = [row for row in rows if row.kind in chosen]
-    root = images or (table if table.is_dir() else default_images(table))
-    part = part_of(output)
+    folder, part = find_model(model, task), part_of(output)
+    rows, root = rows_of(table, task, kinds, decoding), pictures_of(table, images)
     with disk_errors(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        settings = {"beams": beams, "kinds": sorted(chosen), "decoding": decoding.stamp()}
-        done = _take_up(part, folder, table, rows, settings)
+        done = begin(part, folder, table, rows, beams, decoding)
         left = [row for row in rows if row.example.id not in done]
         examples = [row.example for row in left]
         told = (lambda n, _: progress(len(done) + n, len(rows))) if progress else None
-        answers = _answers(_ready(folder, task, beams, decoding), examples, root, batch, told) if left else ()
+        answers = _answers(ready(folder, task, beams, decoding), examples, root, batch, told) if left else ()
         with part.open("a", encoding="utf-8") as stream:
             for number, answer in answers:
                 row = left[number]
                 stream.write(prediction_line(row.example.id, answer, row.carried, task) + "\n")
                 stream.flush()
-        part.replace(output)
-        stamp_of(part).unlink(missing_ok=True)
+        finish(part, output, (row.example.id for row in rows))
     return len(rows), folder
+
+
+def rows_of(table: Path, task: str, kinds: Sequence[str], decoding: Decoding) -> list[Row]:
+    """The rows of a table, or of a folder of pictures, that are of these kinds. Raises as `answer_table`."""
+    if table.is_dir() and task == "caption":
+        rows = pictures_in(table)
+    else:
+        rows = read_table(table, task, decoding.choices)
+    chosen = choose_kinds(kinds, [row.kind for row in rows])
+    return [row for row in rows if row.kind in chosen]
+
+
+def pictures_of(table: Path, images: Path | None) -> Path:
+    """Where picture paths start."""
+    return images or (table if table.is_dir() else default_images(table))
 
 
 class _Ready(NamedTuple):
@@ -135,27 +139,37 @@ class _Ready(NamedTuple):
     device: torch.device
 
 
-def _ready(folder: Path, task: str, beams: int | None = None, decoding: Decoding = GREEDY) -> _Ready:
+def ready(
+    folder: Path,
+    task: str,
+    beams: int | None = None,
+    decoding: Decoding = GREEDY,
+    device: torch.device | None = None,
+) -> _Ready:
+    """A step folder's model on a device (None: this machine's GPU if it has one), and its processor."""
     model, processor = family.load(folder, task, decoding=decoding)
     if beams is not None:
         model.task.beams(beams)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     return _Ready(model, processor, device)
 
 
 def _answers(
-    ready: _Ready, rows: list[Example], images: Path, batch: int, progress: Progress | None = None
+    model_ready: _Ready, rows: list[Example], images: Path, batch: int, progress: Progress | None = None
 ) -> Iterator[tuple[int, Answer]]:
-    model, processor, device = ready
+    model, processor, device = model_ready
     return answer_all(model, processor, rows, images, _ALONE, device, batch, progress=progress)
 
 
 # --------------------------------------------------------------------------- taking up work
 
 
-def _take_up(part: Path, folder: Path, table: Path, rows: list[Row], settings: Mapping[str, Any]) -> set[str]:
+def begin(
+    part: Path, folder: Path, table: Path, rows: list[Row], beams: int | None, decoding: Decoding
+) -> set[str]:
     """Ids already answered by this model for these rows in this way."""
+    part.parent.mkdir(parents=True, exist_ok=True)
     about = next(path for name in ("kovqa.json", "config.json") if (path := folder / name).is_file())
     stamp = {
         "model": str(folder.resolve()),
@@ -163,6 +177,8 @@ def _take_up(part: Path, folder: Path, table: Path, rows: list[Row], settings: M
         "table": hashlib.sha256(
             "\n".join(row.example.line() for row in rows).encode() if table.is_dir() else table.read_bytes()
         ).hexdigest(),
-        **settings,
+        "beams": beams,
+        "kinds": sorted({row.kind for row in rows}),
+        "decoding": decoding.stamp(),
     }
     return take_up(part, stamp)
