@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kovqa_cli import options
 from kovqa_cli.chat import talk
+
+if TYPE_CHECKING:
+    from kovqa_core.data.decoding import Decoding
 
 
 def predict(
@@ -115,6 +118,10 @@ def predict(
     if chat:
         talk(image, model, decoding, json, quiet)
         return
+    if profile:
+        assert input is not None and output is not None
+        _share(profile, input, images, kind, output, model, batch, decoding, json, quiet)
+        return
     from kovqa_core import predict as work
 
     if one:
@@ -124,16 +131,33 @@ def predict(
         return
     assert input is not None and output is not None
     with progress.bar("answering", quiet or json) as told:
-        if profile:
-            from kovqa_core.shares import answer_by_profile
+        rows, used = work.answer_table(
+            input, images, output, model, batch, told, kinds=kind or (), decoding=decoding
+        )
+    show.predictions(output, rows, used, json, quiet)
 
-            rows, used = answer_by_profile(
-                profile, input, images, output, model, batch, told, kind or (), decoding
-            )
-        else:
-            rows, used = work.answer_table(
-                input, images, output, model, batch, told, kinds=kind or (), decoding=decoding
-            )
+
+def _share(
+    profile: str,
+    input: Path,
+    images: Path | None,
+    kind: list[str] | None,
+    output: Path,
+    model: Path | None,
+    batch: int,
+    decoding: Decoding,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """A table, answered by a profile's processes: this one only starts them."""
+    from kovqa_core.shares import answer_by_profile
+
+    from kovqa_cli import progress, show
+
+    with progress.bar("answering", quiet or json) as told:
+        rows, used = answer_by_profile(
+            profile, input, images, output, model, batch, told, kind or (), decoding
+        )
     show.predictions(output, rows, used, json, quiet)
 
 

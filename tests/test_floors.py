@@ -24,7 +24,7 @@ MOST_LINES = 400
 
 # Tensors' libraries; everything not in TENSOR_ROOMS can be used without them being installed.
 HEAVY = {"torch", "safetensors", "transformers", "timm", "deepspeed", "tensorboardX"}
-TENSOR_ROOMS = {"models", "train", "predict", "shares", "worker"}
+TENSOR_ROOMS = {"models", "train", "predict", "worker"}
 LIGHT_FILES = ("models/__init__.py", "models/*/__init__.py", "models/*/config.py")
 LIGHT_NAMES = re.compile(r"kovqa_core\.models(\.FAMILIES|\.\w+\.config(\.\w+)?)?$")
 
@@ -52,10 +52,10 @@ FLOORS: dict[str, set[str]] = {
     "serving_client": {*SETTINGS, "data", "results", "download", "keys", "models"},
     "demo": {*GROUND, "data"},
     "planning": {*SETTINGS, "data", "runs", "assets", "machine", "launch", "models"},
+    "shares": {*SETTINGS, "data", "results", "runs", "machine", "launch"},
     "train": {*SETTINGS, "data", "results", "runs", "models"},
-    "predict": {*SETTINGS, "data", "results", "runs", "models", "train"},
-    "shares": {*SETTINGS, "data", "results", "runs", "machine", "launch", "models", "train", "predict"},
-    "worker": {"results", "shares", *SETTINGS, "runs", "models", "train"},
+    "predict": {*SETTINGS, "data", "results", "runs", "models", "shares", "train"},
+    "worker": {*SETTINGS, "results", "runs", "models", "shares", "train", "predict"},
 }
 
 

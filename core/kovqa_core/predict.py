@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,16 +12,16 @@ import torch
 
 from kovqa_core.data.decoding import GREEDY, Decoding
 from kovqa_core.data.example import Answer, Example, prediction_line
-from kovqa_core.data.index import default_images
-from kovqa_core.data.kinds import choose_kinds
 from kovqa_core.data.opening import open_image
-from kovqa_core.data.rows import Row, pictures_in, read_table
+from kovqa_core.data.rows import pictures_of, rows_of
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import disk_errors, nfc
 from kovqa_core.models import family
-from kovqa_core.results.part import finish, part_of, take_up
+from kovqa_core.results.part import answered, begin, finish, part_of, share_of
 from kovqa_core.runs import find_model
+from kovqa_core.shares import Job
 from kovqa_core.train.evaluate import answer_all
+from kovqa_core.train.log import WATCHED
 from kovqa_core.train.ranks import Rank
 
 _ALONE = Rank(0, 0, 1)
@@ -116,21 +117,6 @@ def answer_table(
     return len(rows), folder
 
 
-def rows_of(table: Path, task: str, kinds: Sequence[str], decoding: Decoding) -> list[Row]:
-    """The rows of a table, or of a folder of pictures, that are of these kinds. Raises as `answer_table`."""
-    if table.is_dir() and task == "caption":
-        rows = pictures_in(table)
-    else:
-        rows = read_table(table, task, decoding.choices)
-    chosen = choose_kinds(kinds, [row.kind for row in rows])
-    return [row for row in rows if row.kind in chosen]
-
-
-def pictures_of(table: Path, images: Path | None) -> Path:
-    """Where picture paths start."""
-    return images or (table if table.is_dir() else default_images(table))
-
-
 class _Ready(NamedTuple):
     """A model in its place, and what feeds it."""
 
@@ -162,23 +148,41 @@ def _answers(
     return answer_all(model, processor, rows, images, _ALONE, device, batch, progress=progress)
 
 
-# --------------------------------------------------------------------------- taking up work
+# ------------------------------------------------------------------------- one process of several
 
 
-def begin(
-    part: Path, folder: Path, table: Path, rows: list[Row], beams: int | None, decoding: Decoding
-) -> set[str]:
-    """Ids already answered by this model for these rows in this way."""
-    part.parent.mkdir(parents=True, exist_ok=True)
-    about = next(path for name in ("kovqa.json", "config.json") if (path := folder / name).is_file())
-    stamp = {
-        "model": str(folder.resolve()),
-        about.name: hashlib.sha256(about.read_bytes()).hexdigest(),
-        "table": hashlib.sha256(
-            "\n".join(row.example.line() for row in rows).encode() if table.is_dir() else table.read_bytes()
-        ).hexdigest(),
-        "beams": beams,
-        "kinds": sorted({row.kind for row in rows}),
-        "decoding": decoding.stamp(),
-    }
-    return take_up(part, stamp)
+def answer_share(job: Job, rank: Rank, device: torch.device, stop: Callable[[], bool]) -> None:
+    """Answer every world-th of the rows that are left, into a file of this process alone.
+
+    Args:
+        job: what is answered.
+        rank: place of this process.
+        device: its own.
+        stop: asked after every row.
+    """
+    rows, before = rows_of(job.table, "vqa", job.kinds, job.decoding), answered(job.part)
+    left = [row for row in rows if row.example.id not in before]
+    share = share_of(job.part, rank.rank)
+    own = answered(share)  # torchrun began this process again
+    mine = [row for row in left[rank.rank :: rank.world] if row.example.id not in own]
+    if not mine:
+        return
+
+    def told(done: int, of: int) -> None:
+        """All are about as far as this one."""
+        if rank.first and os.environ.get(WATCHED):
+            event = {"kind": "progress", "done": len(rows) - len(left) * (of - done) // of, "of": len(rows)}
+            print(json.dumps(event), flush=True)
+
+    model, processor, _ = ready(job.model, "vqa", None, job.decoding, device)
+    answers = answer_all(
+        model, processor, [row.example for row in mine], job.images, _ALONE, device, job.batch,
+        job.profile.loader_workers, progress=told,
+    )  # fmt: skip
+    with disk_errors(share), share.open("a", encoding="utf-8") as stream:
+        for number, answer in answers:
+            row = mine[number]
+            stream.write(prediction_line(row.example.id, answer, row.carried) + "\n")
+            stream.flush()
+            if stop():
+                return

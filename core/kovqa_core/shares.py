@@ -9,33 +9,25 @@ Processes do not talk to each other: whatever number of them goes on with what i
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kovqa_core import machine
 from kovqa_core.data.decoding import GREEDY, Decoding
-from kovqa_core.data.example import prediction_line
+from kovqa_core.data.rows import pictures_of, rows_of
 from kovqa_core.errors import SettingsError, Stopped
 from kovqa_core.files import disk_errors, read_json, write_json
 from kovqa_core.launch.plan import plan
 from kovqa_core.launch.start import start
-from kovqa_core.predict import Progress, begin, pictures_of, ready, rows_of
-from kovqa_core.results.part import JOB, answered, finish, gather, part_of, share_of, shares_of
+from kovqa_core.results.part import JOB, begin, finish, gather, part_of, shares_of
 from kovqa_core.runs import find_model
 from kovqa_core.settings.find import load_profile
 from kovqa_core.settings.profile import Profile
-from kovqa_core.train.evaluate import answer_all
-from kovqa_core.train.log import WATCHED
-from kovqa_core.train.ranks import Rank
 
-_ALONE = Rank(0, 0, 1)
+_AGAIN = "run the same command again: what is answered is kept"
 
 
 @dataclass(frozen=True)
@@ -69,9 +61,6 @@ def read_job(path: Path) -> Job:
     )
 
 
-# ---------------------------------------------------------------------------------- the command
-
-
 def answer_by_profile(
     profile: str,
     table: Path,
@@ -79,7 +68,7 @@ def answer_by_profile(
     output: Path,
     model: Path | None,
     batch: int,
-    progress: Progress,
+    progress: Callable[[int, int], None],
     kinds: Sequence[str] = (),
     decoding: Decoding = GREEDY,
 ) -> tuple[int, Path]:
@@ -121,52 +110,9 @@ def answer_by_profile(
     return len(ids), folder
 
 
-_AGAIN = "run the same command again: what is answered is kept"
-
-
-def _events(progress: Progress) -> Callable[[Mapping[str, Any]], None]:
+def _events(progress: Callable[[int, int], None]) -> Callable[[Mapping[str, Any]], None]:
     def told(event: Mapping[str, Any]) -> None:
         if event["kind"] == "progress":
             progress(event["done"], event["of"])
 
     return told
-
-
-# ----------------------------------------------------------------------------------- a process
-
-
-def answer_share(job: Job, rank: Rank, device: torch.device, stop: Callable[[], bool]) -> None:
-    """Answer every world-th of the rows that are left, into a file of this process alone.
-
-    Args:
-        job: what is answered.
-        rank: place of this process.
-        device: its own.
-        stop: asked after every row.
-    """
-    rows, before = rows_of(job.table, "vqa", job.kinds, job.decoding), answered(job.part)
-    left = [row for row in rows if row.example.id not in before]
-    share = share_of(job.part, rank.rank)
-    own = answered(share)  # torchrun began this process again
-    mine = [row for row in left[rank.rank :: rank.world] if row.example.id not in own]
-    if not mine:
-        return
-
-    def told(done: int, of: int) -> None:
-        """All are about as far as this one."""
-        if rank.first and os.environ.get(WATCHED):
-            event = {"kind": "progress", "done": len(rows) - len(left) * (of - done) // of, "of": len(rows)}
-            print(json.dumps(event), flush=True)
-
-    model, processor, _ = ready(job.model, "vqa", None, job.decoding, device)
-    answers = answer_all(
-        model, processor, [row.example for row in mine], job.images, _ALONE, device, job.batch,
-        job.profile.loader_workers, progress=told,
-    )  # fmt: skip
-    with disk_errors(share), share.open("a", encoding="utf-8") as stream:
-        for number, answer in answers:
-            row = mine[number]
-            stream.write(prediction_line(row.example.id, answer, row.carried) + "\n")
-            stream.flush()
-            if stop():
-                return

@@ -89,7 +89,7 @@ def _work(file: Path) -> tuple[Work, Callable[[Rank, Callable[[], bool]], None]]
 
 def _answer(job: Job, rank: Rank, stop: Callable[[], bool]) -> None:
     """Answer this process's share of a table."""
-    from kovqa_core.shares import answer_share
+    from kovqa_core.predict import answer_share
     from kovqa_core.train import lock, ranks
 
     held = lock.hold(job.folder, os.environ) if rank.first else None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kovqa_core.data import tables
-from kovqa_core.data.decoding import choices_of
+from kovqa_core.data.decoding import Decoding, choices_of
 from kovqa_core.data.example import Example
+from kovqa_core.data.index import default_images
+from kovqa_core.data.kinds import choose_kinds
 from kovqa_core.errors import DataError
 from kovqa_core.files import nfc
 
@@ -76,3 +79,23 @@ def pictures_in(folder: Path) -> list[Row]:
         raise DataError(f"no picture in {folder}", f"pictures end in {', '.join(_PICTURES)}")
     names = [path.relative_to(folder).as_posix() for path in found]
     return [Row(Example(nfc(name), name, ""), "", {}) for name in names]
+
+
+def rows_of(table: Path, task: str, kinds: Sequence[str], decoding: Decoding) -> list[Row]:
+    """The rows of a table, or of a folder of pictures, that are of these kinds.
+
+    Raises:
+        DataError: a row that cannot be asked; see `read_table`.
+        SettingsError: a kind the table does not have.
+    """
+    if table.is_dir() and task == "caption":
+        rows = pictures_in(table)
+    else:
+        rows = read_table(table, task, decoding.choices)
+    chosen = choose_kinds(kinds, [row.kind for row in rows])
+    return [row for row in rows if row.kind in chosen]
+
+
+def pictures_of(table: Path, images: Path | None) -> Path:
+    """Where picture paths start."""
+    return images or (table if table.is_dir() else default_images(table))

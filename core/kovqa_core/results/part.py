@@ -5,12 +5,15 @@ Where several processes answer, each has lines of its own in the folder `OUTPUT.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kovqa_core.data.decoding import Decoding
+from kovqa_core.data.rows import Row
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import read_json, whole_file, write_json
 
@@ -36,6 +39,25 @@ def shares_of(part: Path) -> Path:
 def share_of(part: Path, rank: int) -> Path:
     """One process's lines."""
     return shares_of(part) / _SHARES.replace("*", str(rank))
+
+
+def begin(
+    part: Path, folder: Path, table: Path, rows: list[Row], beams: int | None, decoding: Decoding
+) -> set[str]:
+    """Ids already answered by this model for these rows in this way."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    about = next(path for name in ("kovqa.json", "config.json") if (path := folder / name).is_file())
+    stamp = {
+        "model": str(folder.resolve()),
+        about.name: hashlib.sha256(about.read_bytes()).hexdigest(),
+        "table": hashlib.sha256(
+            "\n".join(row.example.line() for row in rows).encode() if table.is_dir() else table.read_bytes()
+        ).hexdigest(),
+        "beams": beams,
+        "kinds": sorted({row.kind for row in rows}),
+        "decoding": decoding.stamp(),
+    }
+    return take_up(part, stamp)
 
 
 def take_up(part: Path, stamp: Mapping[str, Any]) -> set[str]:
