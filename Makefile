@@ -41,6 +41,8 @@ bench: $(VENV)/installed
 	$(BIN)/python bench/beit3_speed.py
 	$(BIN)/python bench/caption_speed.py
 	$(BIN)/python bench/fusion_speed.py
+	$(BIN)/python bench/answering_speed.py --size tiny
+	$(BIN)/python bench/answering_speed.py --size 0.5b
 	$(BIN)/python bench/loader_speed.py
 	$(BIN)/python bench/index_scale.py
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet wikiextractor==3.1.0 mwparserfromhell==0.7.2

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kovqa_cli import options
 from kovqa_cli.chat import talk
+
+if TYPE_CHECKING:
+    from kovqa_core.data.decoding import Decoding
 
 
 def predict(
@@ -31,6 +34,15 @@ def predict(
         Path | None, typer.Option("--output", "-o", help="Predictions file (JSON lines), with --input.")
     ] = None,
     model: options.Model = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="Machine whose processes share the table: a name or a YAML file. [default: one process]",
+            autocompletion=options.complete_profile,
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Questions answered at once.")] = 32,
     answers: Annotated[
         Path | None,
@@ -56,6 +68,17 @@ def predict(
         list[Path] | None,
         typer.Option("--vote", help="Predictions file; of several, the answer most give becomes --output."),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            metavar="URL",
+            help="Ask a vLLM or SGLang server (…/v1); --model is a name there. Key: KOVQA_SERVER_KEY.",
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, max=100, help="Requests on their way to a server at once.")
+    ] = 16,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -84,8 +107,20 @@ def predict(
     if (kind or choices) and not many:
         what = "--kind chooses rows" if kind else "--choices is a column"
         raise SettingsError(f"{what} of a table", "give --input and --output")
+    if profile and (server or not many):
+        raise SettingsError("--profile shares a table among processes", "give --input and --output")
+    if server:
+        if chat or decoding != GREEDY:
+            what = "--chat" if chat else "--answers, --choices or --temperature"
+            raise SettingsError(f"--server does not go with {what}", "leave one out")
+        _ask_server(server, image, question, input, images, kind, output, model, concurrency, json, quiet)
+        return
     if chat:
         talk(image, model, decoding, json, quiet)
+        return
+    if profile:
+        assert input is not None and output is not None
+        _share(profile, input, images, kind, output, model, batch, decoding, json, quiet)
         return
     from kovqa_core import predict as work
 
@@ -98,5 +133,60 @@ def predict(
     with progress.bar("answering", quiet or json) as told:
         rows, used = work.answer_table(
             input, images, output, model, batch, told, kinds=kind or (), decoding=decoding
+        )
+    show.predictions(output, rows, used, json, quiet)
+
+
+def _share(
+    profile: str,
+    input: Path,
+    images: Path | None,
+    kind: list[str] | None,
+    output: Path,
+    model: Path | None,
+    batch: int,
+    decoding: Decoding,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """A table, answered by a profile's processes: this one only starts them."""
+    from kovqa_core.shares import answer_by_profile
+
+    from kovqa_cli import progress, show
+
+    with progress.bar("answering", quiet or json) as told:
+        rows, used = answer_by_profile(
+            profile, input, images, output, model, batch, told, kind or (), decoding
+        )
+    show.predictions(output, rows, used, json, quiet)
+
+
+def _ask_server(
+    server: str,
+    image: Path | None,
+    question: str | None,
+    input: Path | None,
+    images: Path | None,
+    kind: list[str] | None,
+    output: Path | None,
+    model: Path | None,
+    concurrency: int,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """The same, answered by a server: nothing of a model is loaded here."""
+    from kovqa_core import serving_client as work
+
+    from kovqa_cli import progress, show
+
+    name, note = str(model) if model else None, None if quiet else show.note
+    if image is not None and question is not None:
+        answer, used = work.answer_one(server, name, image, question, note)
+        show.answer(answer, used, json, quiet)
+        return
+    assert input is not None and output is not None
+    with progress.bar("answering", quiet or json) as told:
+        rows, used = work.answer_table(
+            server, name, input, images, output, concurrency, told, note, kind or ()
         )
     show.predictions(output, rows, used, json, quiet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -276,21 +277,24 @@ def interrupted(run: Run) -> None:
     note(f"stopped; {kept} → go on with: kovqa train --resume -o {short(run.folder)}")
 
 
-def short(path: Path) -> str:
-    """A path as seen from here, where that is shorter."""
+def short(path: Path | str) -> str:
+    """A path as seen from here, where that is shorter; a name as it is."""
+    if isinstance(path, str):
+        return path
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
 
 
-def answer(found: Answer, model: Path, as_json: bool, quiet: bool, what: str = "answer") -> None:
+def answer(found: Answer, model: Path | str, as_json: bool, quiet: bool, what: str = "answer") -> None:
     """One answer, or one caption."""
+    told = not math.isnan(found.score)
     if as_json:
-        document({what: found.text, "score": round(found.score, 6), "model": str(model)})
+        document({what: found.text, "score": round(found.score, 6) if told else None, "model": str(model)})
         return
     if not quiet:
-        note(f"{short(model)}, confidence {found.score:.1%}")
+        note(f"{short(model)}, confidence {found.score:.1%}" if told else short(model))
     out(found.text)
 
 
@@ -313,7 +317,7 @@ def chat_answer(found: Answer, image: Path, question: str, model: Path, as_json:
 
 
 def predictions(
-    path: Path, rows: int, model: Path, as_json: bool, quiet: bool, what: str = "answers"
+    path: Path, rows: int, model: Path | str, as_json: bool, quiet: bool, what: str = "answers"
 ) -> None:
     """A predictions file."""
     if as_json:

@@ -53,11 +53,13 @@ FLOORS: dict[str, set[str]] = {
     "memory": SETTINGS,
     "models": {*SETTINGS, "data", "runs", "assets", "memory"},
     "fit": {*SETTINGS, "data", "machine", "models", "memory"},
+    "serving_client": {*SETTINGS, "data", "results", "download", "keys", "models"},
     "demo": {*GROUND, "data"},
     "planning": {*SETTINGS, "data", "runs", "history", "assets", "machine", "launch", "models", "fit"},
+    "shares": {*SETTINGS, "data", "results", "runs", "machine", "launch"},
     "train": {*SETTINGS, "data", "results", "runs", "models", "fit"},
-    "predict": {*SETTINGS, "data", "results", "runs", "models", "train"},
-    "worker": {*SETTINGS, "runs", "history", "models", "train"},
+    "predict": {*SETTINGS, "data", "results", "runs", "models", "shares", "train"},
+    "worker": {*SETTINGS, "results", "runs", "history", "models", "shares", "train", "predict"},
 }
 
 

@@ -22,6 +22,17 @@ def read_key(service: str, variable: str, file: str, ask: str) -> str:
     Raises:
         SettingsError: there is none, others can read it, or it cannot be a key. Never shows it.
     """
+    secret = find_key(service, variable, file)
+    if not secret:
+        raise SettingsError(
+            f"{service} needs your API key",
+            f"ask for one at {ask}, then export {variable}=…, or write it to {home() / file} (chmod 600)",
+        )
+    return secret
+
+
+def find_key(service: str, variable: str, file: str) -> str:
+    """The same where a key may be there or not: "" if it is not."""
     secret, place = os.environ.get(variable, "").strip(), variable
     path = home() / file
     if not secret and path.is_file():
@@ -30,11 +41,6 @@ def read_key(service: str, variable: str, file: str, ask: str) -> str:
                 f"others can read {path}, which holds your {service} key", f"chmod 600 {path}"
             )
         secret, place = read_text(path).strip(), str(path)
-    if not secret:
-        raise SettingsError(
-            f"{service} needs your API key",
-            f"ask for one at {ask}, then export {variable}=…, or write it to {path} (chmod 600)",
-        )
     if not secret.isascii() or not secret.isprintable() or " " in secret:
         raise SettingsError(
             f"{place} holds no {service} key", "copy the key alone: letters, digits and dashes"

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from kovqa_core.data import tables
-from kovqa_core.data.decoding import GREEDY, Decoding, choices_of
+from kovqa_core.data.decoding import GREEDY, Decoding
 from kovqa_core.data.example import Answer, Example, prediction_line
-from kovqa_core.data.index import default_images
-from kovqa_core.data.kinds import choose_kinds
-from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.files import disk_errors, nfc, read_json, write_json
+from kovqa_core.data.opening import open_image
+from kovqa_core.data.rows import pictures_of, rows_of
+from kovqa_core.errors import SettingsError
+from kovqa_core.files import disk_errors, nfc
 from kovqa_core.models import family
-from kovqa_core.models.images import open_image
+from kovqa_core.results.part import answered, begin, finish, part_of, share_of
 from kovqa_core.runs import find_model
+from kovqa_core.shares import Job
 from kovqa_core.train.evaluate import answer_all
+from kovqa_core.train.log import WATCHED
 from kovqa_core.train.ranks import Rank
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _ALONE = Rank(0, 0, 1)
 Ask = Callable[[Path, str], Answer]
 Progress = Callable[[int, int], None]
@@ -43,11 +42,11 @@ def answer_one(
 def open_model(model: Path | None, decoding: Decoding = GREEDY) -> tuple[Ask, Path]:
     """A model, read once, that answers questions about pictures; and its step folder."""
     folder = find_model(model, "vqa")
-    ready = _ready(folder, "vqa", decoding=decoding)
+    model_ready = ready(folder, "vqa", decoding=decoding)
 
     def ask(image: Path, question: str) -> Answer:
         rows = [Example("1", str(image.resolve()), nfc(question))]
-        (_, answer), *_ = _answers(ready, rows, Path("/"), 1)
+        (_, answer), *_ = _answers(model_ready, rows, Path("/"), 1)
         return answer
 
     return ask, folder
@@ -63,7 +62,7 @@ def caption_one(image: Path, model: Path | None, beams: int | None = None) -> tu
     """Caption one picture; the caption, and the step folder that gave it."""
     folder = find_model(model, "caption")
     rows = [Example("1", str(image.resolve()), "")]
-    (_, caption), *_ = _answers(_ready(folder, "caption", beams), rows, Path("/"), 1)
+    (_, caption), *_ = _answers(ready(folder, "caption", beams), rows, Path("/"), 1)
     return caption, folder
 
 
@@ -101,31 +100,20 @@ def answer_table(
         SettingsError: a part of other answers lies there; a kind the table does not have; a way to
             answer the model does not have.
     """
-    folder = find_model(model, task)
-    rows = (
-        pictures_in(table)
-        if table.is_dir() and task == "caption"
-        else read_table(table, task, decoding.choices)
-    )
-    chosen = choose_kinds(kinds, [row.kind for row in rows])
-    rows = [row for row in rows if row.kind in chosen]
-    root = images or (table if table.is_dir() else default_images(table))
-    part = output.with_name(output.name + ".part")
+    folder, part = find_model(model, task), part_of(output)
+    rows, root = rows_of(table, task, kinds, decoding), pictures_of(table, images)
     with disk_errors(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        settings = {"beams": beams, "kinds": sorted(chosen), "decoding": decoding.stamp()}
-        done = _take_up(part, folder, table, rows, settings)
+        done = begin(part, folder, table, rows, beams, decoding)
         left = [row for row in rows if row.example.id not in done]
         examples = [row.example for row in left]
         told = (lambda n, _: progress(len(done) + n, len(rows))) if progress else None
-        answers = _answers(_ready(folder, task, beams, decoding), examples, root, batch, told) if left else ()
+        answers = _answers(ready(folder, task, beams, decoding), examples, root, batch, told) if left else ()
         with part.open("a", encoding="utf-8") as stream:
             for number, answer in answers:
                 row = left[number]
                 stream.write(prediction_line(row.example.id, answer, row.carried, task) + "\n")
                 stream.flush()
-        part.replace(output)
-        _stamp(part).unlink(missing_ok=True)
+        finish(part, output, (row.example.id for row in rows))
     return len(rows), folder
 
 
@@ -137,117 +125,64 @@ class _Ready(NamedTuple):
     device: torch.device
 
 
-def _ready(folder: Path, task: str, beams: int | None = None, decoding: Decoding = GREEDY) -> _Ready:
+def ready(
+    folder: Path,
+    task: str,
+    beams: int | None = None,
+    decoding: Decoding = GREEDY,
+    device: torch.device | None = None,
+) -> _Ready:
+    """A step folder's model on a device (None: this machine's GPU if it has one), and its processor."""
     model, processor = family.load(folder, task, decoding=decoding)
     if beams is not None:
         model.task.beams(beams)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     return _Ready(model, processor, device)
 
 
 def _answers(
-    ready: _Ready, rows: list[Example], images: Path, batch: int, progress: Progress | None = None
+    model_ready: _Ready, rows: list[Example], images: Path, batch: int, progress: Progress | None = None
 ) -> Iterator[tuple[int, Answer]]:
-    model, processor, device = ready
+    model, processor, device = model_ready
     return answer_all(model, processor, rows, images, _ALONE, device, batch, progress=progress)
 
 
-# --------------------------------------------------------------------------- taking up work
+# ------------------------------------------------------------------------- one process of several
 
 
-def _stamp(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
-
-
-def _take_up(part: Path, folder: Path, table: Path, rows: list[Row], settings: Mapping[str, Any]) -> set[str]:
-    """Ids already answered by this model for these rows in this way; a torn last line is cut off."""
-    about = next(path for name in ("kovqa.json", "config.json") if (path := folder / name).is_file())
-    stamp = {
-        "model": str(folder.resolve()),
-        about.name: hashlib.sha256(about.read_bytes()).hexdigest(),
-        "table": hashlib.sha256(
-            "\n".join(row.example.line() for row in rows).encode() if table.is_dir() else table.read_bytes()
-        ).hexdigest(),
-        **settings,
-    }
-    if part.exists() and _stamp(part).exists():
-        if read_json(_stamp(part)) != stamp:
-            raise SettingsError(
-                f"{part} holds answers of another model or table, for other kinds, or found in another way",
-                f"remove it, or choose another -o: rm '{part}'",
-            )
-        data = part.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            part.write_bytes(whole)
-        return {json.loads(line)["id"] for line in whole.decode().splitlines()}
-    part.unlink(missing_ok=True)
-    write_json(_stamp(part), stamp)
-    return set()
-
-
-# ---------------------------------------------------------------------------------- tables
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row to answer, its kind of question, and its columns that are none of ours."""
-
-    example: Example
-    kind: str
-    carried: dict[str, Any]
-
-
-_NAMES = {ours: tables.NAMES[ours] for ours in ("id", "image", "question")}
-
-
-def read_table(path: Path, task: str = "vqa", choices: bool = False) -> list[Row]:
-    """Rows of an index split, a JSON-lines file, a JSON list, a CSV or a TSV.
+def answer_share(job: Job, rank: Rank, device: torch.device, stop: Callable[[], bool]) -> None:
+    """Answer every world-th of the rows that are left, into a file of this process alone.
 
     Args:
-        path: the table.
-        task: a "caption" needs no question.
-        choices: does every row list the answers it offers?
-
-    Raises:
-        DataError: names file, line and what is missing or double.
+        job: what is answered.
+        rank: place of this process.
+        device: its own.
+        stop: asked after every row.
     """
-    if path.is_dir():
-        raise DataError(f"{path} is a folder", "name one of its .jsonl files")
-    needed = {ours: known for ours, known in _NAMES.items() if task == "vqa" or ours != "question"}
-    columns = f"columns: {', '.join(needed)}"
-    rows: list[Row] = []
-    seen: dict[str, int] = {}
-    for number, record in tables.read_table(path, as_text=False):
-        names = {
-            ours: next((n for n in known if record.get(n) not in (None, "")), None)
-            for ours, known in needed.items()
-        }
-        lacking = [ours for ours, found in names.items() if found is None]
-        if lacking:
-            raise DataError(f"{path}:{number}: no {' and no '.join(lacking)}", columns)
-        found = {ours: str(record[str(name)]) for ours, name in names.items()}
-        tables.once(found["id"], number, seen, path)
-        offered = choices_of(record, f"{path}:{number}, id {found['id']}") if choices else ()
-        carried = {k: v for k, v in record.items() if k not in (*names.values(), "answers", "captions")}
-        question = nfc(found.get("question", ""))
-        kind = next((str(record[name]) for name in tables.NAMES["kind"] if record.get(name)), "")
-        example = Example(found["id"], found["image"], question, choices=offered)
-        rows.append(Row(example, nfc(kind), carried))
-    if not rows:
-        raise DataError(f"{path} has no rows", columns)
-    return rows
+    rows, before = rows_of(job.table, "vqa", job.kinds, job.decoding), answered(job.part)
+    left = [row for row in rows if row.example.id not in before]
+    share = share_of(job.part, rank.rank)
+    own = answered(share)  # torchrun began this process again
+    mine = [row for row in left[rank.rank :: rank.world] if row.example.id not in own]
+    if not mine:
+        return
 
+    def told(done: int, of: int) -> None:
+        """All are about as far as this one."""
+        if rank.first and os.environ.get(WATCHED):
+            event = {"kind": "progress", "done": len(rows) - len(left) * (of - done) // of, "of": len(rows)}
+            print(json.dumps(event), flush=True)
 
-def pictures_in(folder: Path) -> list[Row]:
-    """Every picture below a folder, in sorted order; its path there is its id.
-
-    Raises:
-        DataError: there is none.
-    """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES and p.is_file())
-    if not found:
-        raise DataError(f"no picture in {folder}", f"pictures end in {', '.join(_PICTURES)}")
-    names = [path.relative_to(folder).as_posix() for path in found]
-    return [Row(Example(nfc(name), name, ""), "", {}) for name in names]
+    model, processor, _ = ready(job.model, "vqa", None, job.decoding, device)
+    answers = answer_all(
+        model, processor, [row.example for row in mine], job.images, _ALONE, device, job.batch,
+        job.profile.loader_workers, progress=told,
+    )  # fmt: skip
+    with disk_errors(share), share.open("a", encoding="utf-8") as stream:
+        for number, answer in answers:
+            row = mine[number]
+            stream.write(prediction_line(row.example.id, answer, row.carried) + "\n")
+            stream.flush()
+            if stop():
+                return

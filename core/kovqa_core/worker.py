@@ -1,4 +1,4 @@
-"""The door through which training processes enter: `python worker.py RUN/run.yaml`.
+"""The door through which processes enter: `python worker.py RUN/run.yaml` (or OUTPUT.parts/job.json).
 
 Started by torchrun or srun, by its path, with PYTHONSAFEPATH=1, so that nothing in the user's folder
 can take the engine's place. The first process that fails leaves `error.json` for the launcher.
@@ -16,12 +16,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kovqa_core.errors import KovqaError
-    from kovqa_core.settings.run import Run
+    from kovqa_core.settings.run import Run, Work
+    from kovqa_core.shares import Job
     from kovqa_core.train.ranks import Rank
 
 HERE = Path(__file__).resolve().parent
@@ -38,7 +40,7 @@ def check_identity() -> None:
 
 
 def main(run_file: Path) -> int:
-    """Train the run of a `run.yaml`; the exit code.
+    """Train the run of a `run.yaml`, or answer a share of a `job.json`; the exit code.
 
 
     0 means finished, or stopped with a complete checkpoint: of srun's tasks the first says 75 then, the
@@ -49,18 +51,17 @@ def main(run_file: Path) -> int:
     for number in SIGNALS:
         signal.signal(number, lambda *_: asked.set())
     from kovqa_core.errors import KovqaError, Stopped
-    from kovqa_core.settings.run import read_run
 
     folder, rank = run_file.parent, None
     try:
-        run = read_run(run_file)
+        run, do = _work(run_file)
         from kovqa_core.train import ranks
 
         elastic = run.profile.launcher == "torchrun" or run.profile.slurm.tasks == "node"
         rank = ranks.from_torchrun(os.environ) if elastic else ranks.from_slurm(os.environ)
         _to_log(folder, rank)
         try:
-            _train(run, rank, asked.is_set)
+            do(rank, asked.is_set)
         except Stopped as stopped:
             _tell(folder, stopped, rank)
             return stopped.exit_code if rank.first and not elastic else 0
@@ -74,6 +75,30 @@ def main(run_file: Path) -> int:
         if not asked.is_set() and not _is_echo(error):
             _tell(folder, error, rank)
         return 1
+
+
+def _work(file: Path) -> tuple[Work, Callable[[Rank, Callable[[], bool]], None]]:
+    """What is to be done, and what does it."""
+    from kovqa_core.results.part import JOB
+    from kovqa_core.settings.run import read_run
+
+    if file.name == JOB:
+        from kovqa_core.shares import read_job
+
+        job = read_job(file)
+        return job, partial(_answer, job)
+    run = read_run(file)
+    return run, partial(_train, run)
+
+
+def _answer(job: Job, rank: Rank, stop: Callable[[], bool]) -> None:
+    """Answer this process's share of a table."""
+    from kovqa_core.predict import answer_share
+    from kovqa_core.train import lock, ranks
+
+    held = lock.hold(job.folder, os.environ) if rank.first else None
+    answer_share(job, rank, ranks.own_device(rank, job.profile.device), stop)
+    del held
 
 
 def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:

@@ -21,8 +21,8 @@ FLAGS = {
         "--json --quiet -q"
     ),
     "predict": (
-        "--image -i --question --chat --input --images --kind --output -o --model --batch --answers --choices "
-        "--temperature --seed --vote --json --quiet -q"
+        "--image -i --question --chat --input --images --kind --output -o --model --profile -p --batch --answers "
+        "--choices --temperature --seed --vote --server --concurrency --json --quiet -q"
     ),
     "caption": "--image -i --input --images --output -o --model --beams --batch --json --quiet -q",
     "export": "--output -o --as-upstream --json --quiet -q",

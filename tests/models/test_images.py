@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kovqa_core.data.opening import open_image
 from kovqa_core.errors import DataError
 from kovqa_core.models import images
 from PIL import Image
@@ -26,7 +27,7 @@ def picture() -> Image.Image:
 def opened(image: Image.Image, path: Path, **options: object) -> np.ndarray:
     """Saved and opened again, [height, width, 3]."""
     image.save(path, **options)
-    found = images.open_image(path)
+    found = open_image(path)
     assert found.mode == "RGB"
     return np.asarray(found)
 
@@ -70,7 +71,7 @@ def test_alpha_is_dropped(picture: Image.Image, tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", [None, 4])
 def test_cmyk_jpeg(tmp_path: Path, side: int | None) -> None:
     Image.new("CMYK", (64, 48), (0, 255, 255, 0)).save(tmp_path / "a.jpg")  # red
-    found = images.open_image(tmp_path / "a.jpg", side)
+    found = open_image(tmp_path / "a.jpg", side)
     assert found.mode == "RGB"
     red, green, blue = np.asarray(found).reshape(-1, 3).mean(0)
     assert red > 200
@@ -113,8 +114,8 @@ def test_one_pixel(tmp_path: Path) -> None:
 
 def test_a_jpeg_may_be_decoded_smaller(picture: Image.Image, tmp_path: Path) -> None:
     picture.resize((1200, 800)).save(tmp_path / "a.jpg")
-    assert images.open_image(tmp_path / "a.jpg").size == (1200, 800)
-    small = images.open_image(tmp_path / "a.jpg", 100)
+    assert open_image(tmp_path / "a.jpg").size == (1200, 800)
+    small = open_image(tmp_path / "a.jpg", 100)
     assert small.width < 1200
     assert min(small.size) >= 100
 
@@ -150,7 +151,7 @@ def test_a_file_that_is_no_picture_is_named(
     path = tmp_path / "사진.jpg"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        images.open_image(path, side)
+        open_image(path, side)
     assert str(path) in caught.value.message
     assert says in caught.value.message
     assert caught.value.hint
@@ -163,13 +164,13 @@ def test_a_picture_that_is_cut_off_is_named(tmp_path: Path, suffix: str) -> None
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DataError) as caught:
-        images.open_image(path)
+        open_image(path)
     assert caught.value.message.startswith(f"picture {path} cannot be read")
 
 
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"picture .*nothing\.jpg is missing"):
-        images.open_image(tmp_path / "nothing.jpg")
+        open_image(tmp_path / "nothing.jpg")
 
 
 # --------------------------------------------------------------------------------- to tensors

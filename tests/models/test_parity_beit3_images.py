@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from kovqa_core.data.opening import open_image
 from kovqa_core.models import images
 from PIL import Image
 
@@ -31,7 +32,7 @@ def picture(name: str) -> Path:
 def augmented() -> Image.Image:
     """The picture the operations were recorded on: the one that Identity left as it was."""
     wanted = operations()["Identity"].numpy()
-    opened = [images.open_image(path) for path in sorted(parity.path("images").iterdir())]
+    opened = [open_image(path) for path in sorted(parity.path("images").iterdir())]
     same = [image for image in opened if np.array_equal(np.asarray(image), wanted)]
     assert same, "no recorded picture is what Identity gave"
     return same[0]
@@ -42,7 +43,7 @@ def test_parity_beit3_preprocess() -> None:
     assert expected
     for key, wanted in expected.items():
         name, side = key.rsplit(".", 1)
-        pixels = images.to_array(images.squeeze(images.open_image(picture(name)), int(side)))
+        pixels = images.to_array(images.squeeze(open_image(picture(name)), int(side)))
         ours = images.normalised(torch.from_numpy(pixels))
         assert ours.shape == wanted.shape
         parity.close(ours, wanted, 1e-6, key)

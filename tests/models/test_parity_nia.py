@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kovqa_core.data.opening import open_image
 from kovqa_core.models import images
 from kovqa_core.models.family import Batch
 from kovqa_core.models.fusion import losses, vqa
@@ -214,7 +215,7 @@ def test_tokenizer() -> None:
 def test_picture(name: str) -> None:
     want = arrays("transform/expected.npz")
     side = int(want["size"])
-    picture = images.open_image(parity.path(f"transform/{name}", NIA))
+    picture = open_image(parity.path(f"transform/{name}", NIA))
     pixels = images.to_array(images.squeeze(picture, side, Resampling.BILINEAR))
     off = np.abs(pixels.transpose(1, 2, 0).astype(int) - want[f"{name}/resized_uint8"]).max()
     assert off <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +57,7 @@ def parse_example(line: str | bytes, where: str) -> Example:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says: a text and how sure it is, 0…1."""
+    """What a model says: a text and how sure it is, 0…1; nan if it does not say that."""
 
     text: str
     score: float
@@ -65,5 +66,6 @@ class Answer:
 def prediction_line(id: str, answer: Answer, carried: Mapping[str, Any], task: str = "vqa") -> str:
     """One line of a predictions file; unknown input columns are carried over."""
     field = "caption" if task == "caption" else "answer"
-    found = {"id": id, field: answer.text, "score": round(answer.score, 6)}
+    score = None if math.isnan(answer.score) else round(answer.score, 6)
+    found = {"id": id, field: answer.text, "score": score}
     return json.dumps({**found, **{k: v for k, v in carried.items() if k not in found}}, ensure_ascii=False)

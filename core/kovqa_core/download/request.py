@@ -30,7 +30,7 @@ TRIES = 5  # in a row without a new byte
 LONGEST_WAIT = 600.0  # seconds a server may ask us to wait
 REDIRECTS = 10
 HARMLESS = {"user-agent", "accept"}  # headers another host may see
-_BUSY = {408, 425, 429}
+BUSY = frozenset((408, 425, 429))  # statuses that time may mend
 
 T = TypeVar("T")
 
@@ -108,6 +108,7 @@ def opened(
     headers: Mapping[str, str] | None = None,
     accept: Container[int] = (200,),
     stay: bool = False,
+    body: bytes | None = None,
     client: httpx.Client | None = None,
 ) -> Iterator[httpx.Response]:
     """One request, its answer still unread; what goes wrong inside the block is classified too.
@@ -116,6 +117,7 @@ def opened(
         headers: more of them, harmless for any host (Range, If-Range).
         accept: statuses that are answers; all others are errors.
         stay: do not follow redirects but answer with them (hub metadata).
+        body: what is sent, with POST.
         client: one with cookies, say; it stays open.
 
     Raises:
@@ -126,16 +128,20 @@ def opened(
     with contextlib.ExitStack() as stack:
         client = client or stack.enter_context(new_client())
         stack.enter_context(_network_errors(remote))
-        response = _follow(client, remote, method, headers or {}, stay)
+        response = _follow(client, remote, method, headers or {}, stay, body)
         stack.callback(response.close)
         if response.status_code not in accept and not (stay and response.is_redirect):
             raise _refusal(remote, response)
         yield response
 
 
-def new_client() -> httpx.Client:
-    """A client with our name and time limits; proxies and certificates as the environment says."""
-    seconds = _seconds("KOVQA_TIMEOUT_SECONDS", 60)
+def new_client(seconds: float = 60) -> httpx.Client:
+    """A client with our name and time limits; proxies and certificates as the environment says.
+
+    Args:
+        seconds: of silence that end a request, unless KOVQA_TIMEOUT_SECONDS says otherwise.
+    """
+    seconds = _seconds("KOVQA_TIMEOUT_SECONDS", seconds)
     headers = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
     timeout = httpx.Timeout(seconds, connect=min(seconds, 20))
     try:
@@ -159,11 +165,16 @@ def _trusted() -> ssl.SSLContext:
 
 
 def _follow(
-    client: httpx.Client, remote: Remote, method: str, headers: Mapping[str, str], stay: bool
+    client: httpx.Client,
+    remote: Remote,
+    method: str,
+    headers: Mapping[str, str],
+    stay: bool,
+    body: bytes | None,
 ) -> httpx.Response:
     url, own = remote.url, dict(remote.headers)
     for _ in range(REDIRECTS):
-        request = client.build_request(method, url, headers={**own, **headers})
+        request = client.build_request(method, url, headers={**own, **headers}, content=body)
         response = client.send(request, stream=True)
         target = response.headers.get("location") if response.is_redirect else None
         if stay or not target:
@@ -206,7 +217,7 @@ def _refusal(remote: Remote, response: httpx.Response) -> AssetError:
     text = f"{shown(remote.url)}: {status} {response.reason_phrase}" + (f" ({said})" if said else "")
     # Signed addresses live for minutes: the original address gives a fresh one.
     expired = status == 403 and response.request.url != httpx.URL(remote.url)
-    if status in _BUSY or status >= 500 or expired:
+    if status in BUSY or status >= 500 or expired:
         return Interrupted(text, _asked_to_wait(response))
     return Refused(text, "", response)
 

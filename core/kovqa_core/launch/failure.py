@@ -33,7 +33,10 @@ def failure(launch: LaunchPlan, log: Path, began: int = 0) -> KovqaError:
         log: what the launcher said.
         began: where in the log this launch began, in bytes.
     """
-    again = f"go on from the last checkpoint: kovqa train --resume -o {shlex.quote(str(launch.folder))}"
+    again = (
+        launch.again
+        or f"go on from the last checkpoint: kovqa train --resume -o {shlex.quote(str(launch.folder))}"
+    )
     if (launch.folder / ERROR).is_file():
         return _told(launch.folder / ERROR, again)
     with log.open("rb") as stream:

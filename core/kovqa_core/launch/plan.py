@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kovqa_core.launch import slurm, torchrun
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.run import FILE, Run
+from kovqa_core.settings.run import FILE, Work
 
 WORKER = Path(__file__).resolve().parents[1] / "worker.py"
 SCRIPT = "job.sh"
@@ -26,6 +26,7 @@ class LaunchPlan:
     script: str | None = None  # sbatch: the text of RUN/job.sh
     stop: signal.Signals = signal.SIGTERM  # what asks the workers behind this command to stop
     meeting: str = ""  # where the nodes of a torchrun over several meet
+    again: str = ""  # how to go on after a failure; empty: with the last checkpoint
 
     def shell(self) -> str:
         """The command, to be pasted into a shell."""
@@ -33,7 +34,7 @@ class LaunchPlan:
         return " ".join([*variables, *map(shlex.quote, self.argv)])
 
 
-def plan(run: Run, python: str, cores: int, folder: Path | None = None) -> LaunchPlan:
+def plan(run: Work, python: str, cores: int, folder: Path | None = None, file: str = FILE) -> LaunchPlan:
     """The launch of a run, by the launcher that its profile names.
 
     Args:
@@ -41,10 +42,11 @@ def plan(run: Run, python: str, cores: int, folder: Path | None = None) -> Launc
         python: the interpreter that runs kovqa, and the workers where the profile names no other.
         cores: CPU cores of this machine, shared by its processes (SLURM gives a task its own).
         folder: where a batch job starts; None: here.
+        file: what the workers read, in the run's folder.
     """
     profile = run.profile
     env = environment(profile, cores)
-    worker = [str(WORKER), str(run.folder / FILE)]
+    worker = [str(WORKER), str(run.folder / file)]
     interpreter = [*profile.wrap, profile.python or python, "-P"]
     if profile.launcher == "torchrun":
         argv = [*interpreter, *torchrun.options(profile, run.folder), *worker]

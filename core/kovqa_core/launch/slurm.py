@@ -13,7 +13,7 @@ from pathlib import Path
 from kovqa_core.errors import SettingsError
 from kovqa_core.runs import ERROR
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.run import Run
+from kovqa_core.settings.run import Work
 
 # srun's names of what torchrun calls a NUMA binding.
 _BINDING = {"node": "ldoms", "socket": "sockets", "cores": "cores"}
@@ -87,7 +87,7 @@ def per_node(torchrun: list[str], folder: Path) -> list[str]:
     return ["bash", str(NODE), str(folder / ERROR), *torchrun]
 
 
-def script(run: Run, env: Mapping[str, str], command: list[str], folder: Path) -> str:
+def script(run: Work, env: Mapping[str, str], command: list[str], folder: Path) -> str:
     """The batch script of a run.
 
     Args:

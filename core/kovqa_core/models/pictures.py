@@ -8,6 +8,7 @@ import numpy as np
 from PIL.Image import Resampling
 
 from kovqa_core.data.example import Example
+from kovqa_core.data.opening import open_image
 from kovqa_core.errors import DataError, KovqaError
 from kovqa_core.models import images
 from kovqa_core.settings.recipe import Data
@@ -35,7 +36,7 @@ class Pictures:
 
     def _varied(self, path: Path, example: Example, rng: np.random.Generator) -> np.ndarray:
         augment, side = self.data.augment, self.side
-        image = images.open_image(path, 2 * side)
+        image = open_image(path, 2 * side)
         if augment == "none":
             image = images.squeeze(image, side, self.resample)
         else:
@@ -46,7 +47,7 @@ class Pictures:
 
     def _plain(self, path: Path) -> np.ndarray:
         if path not in self._decoded:
-            pixels = images.to_array(images.squeeze(images.open_image(path), self.side, self.resample))
+            pixels = images.to_array(images.squeeze(open_image(path), self.side, self.resample))
             if self._room < pixels.nbytes:
                 return pixels
             self._room -= pixels.nbytes

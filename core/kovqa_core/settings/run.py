@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import Field
 
@@ -14,6 +15,18 @@ from kovqa_core.settings.reading import Settings, build, dump, read
 from kovqa_core.settings.recipe import Recipe
 
 FILE = "run.yaml"
+
+
+class Work(Protocol):
+    """What the processes of a profile do; a file in its folder says it."""
+
+    @property
+    def profile(self) -> Profile:
+        """The machine."""
+
+    @property
+    def folder(self) -> Path:
+        """Of that file, of logs and of errors."""
 
 
 class Run(Settings):

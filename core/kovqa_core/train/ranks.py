@@ -106,7 +106,7 @@ def join(rank: Rank, device: str, watch: watchdog.Watch) -> torch.device:
     Raises:
         MachineError: the GPU this rank should take is not there, or the others do not come.
     """
-    place = _device(rank, device)
+    place = own_device(rank, device)
     if rank.world == 1:
         watchdog.start(watch, [])
         return place
@@ -131,7 +131,12 @@ def join(rank: Rank, device: str, watch: watchdog.Watch) -> torch.device:
     return place
 
 
-def _device(rank: Rank, device: str) -> torch.device:
+def own_device(rank: Rank, device: str) -> torch.device:
+    """This process's device.
+
+    Raises:
+        MachineError: the GPU this rank should take is not there.
+    """
     if device != "cuda":
         return torch.device(device)
     if rank.local_rank >= torch.cuda.device_count():

@@ -5,7 +5,8 @@ Source: spec vlm_today, sections 3 and 5; spec llava, section 9.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from kovqa_core.assets import find_asset
+from kovqa_core.data.decoding import LETTERS
 from kovqa_core.errors import AssetError, ModelError
 from kovqa_core.runs import find_model, is_plain
 from kovqa_core.settings.reading import Settings
@@ -33,13 +35,27 @@ INSTRUCTIONS = {
     "en": "Answer the question using a single word or phrase.",
     "none": "",
 }
-
-# Instead of them, where a question lists its answers behind letters.
 LETTER_INSTRUCTIONS = {
     "ko": "선택지의 글자로만 답하세요.",
     "en": "Answer with the option's letter from the given choices directly.",
     "none": "",
 }
+_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
+
+
+def worded(question: str, instruction: str, choices: Sequence[str] = ()) -> str:
+    """A question with choices and instruction in lines of their own.
+
+    Args:
+        question: the text.
+        instruction: "auto" (in the question's language), a name of INSTRUCTIONS, or any text.
+        choices: answers, to be listed behind letters; none: any.
+    """
+    if instruction == "auto":
+        instruction = "ko" if _HANGUL.search(question) else "en"
+    told = (LETTER_INSTRUCTIONS if choices else INSTRUCTIONS).get(instruction, instruction)
+    listed = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    return "\n".join([question, *listed, *([told] if told else [])])
 
 
 # Settings that a Hugging Face folder of ours keeps beside it, in `kovqa.json`: how it is asked. No more:

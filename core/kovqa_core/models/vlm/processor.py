@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from kovqa_core.data.example import Example
+from kovqa_core.data.opening import open_image
 from kovqa_core.errors import KovqaError, ModelError
 from kovqa_core.files import nfc
-from kovqa_core.models import images
 from kovqa_core.models.family import Batch
 from kovqa_core.models.vlm import prompt
 from kovqa_core.models.vlm.config import Config
@@ -50,7 +50,7 @@ class Processor:
     def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> Item:
         """One example, to be learned with the best of its answers; errors name its id."""
         try:
-            image = reduced(images.open_image(folder / example.image), self.config.max_pixels)
+            image = reduced(open_image(folder / example.image), self.config.max_pixels)
             turns = prompt.asked(nfc(example.question), self.config.instruction, image, example.choices)
             if not train:
                 return Item(example.id, turns, None, example.choices)

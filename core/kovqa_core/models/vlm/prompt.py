@@ -6,19 +6,16 @@ section 5.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from kovqa_core.data.decoding import LETTERS
 from kovqa_core.errors import ModelError
-from kovqa_core.models.vlm.config import INSTRUCTIONS, LETTER_INSTRUCTIONS
+from kovqa_core.models.vlm.config import worded
 
 Turn = dict[str, Any]
-_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
 
 @dataclass(frozen=True)
@@ -35,20 +32,9 @@ class Target:
 
 
 def asked(question: str, instruction: str, image: Image.Image, choices: Sequence[str] = ()) -> list[Turn]:
-    """One picture and one question, with choices and instruction in lines of their own.
-
-    Args:
-        question: the text.
-        instruction: "auto" (in the question's language), a name of INSTRUCTIONS, or any text.
-        image: RGB.
-        choices: answers, to be listed behind letters; none: any.
-    """
-    if instruction == "auto":
-        instruction = "ko" if _HANGUL.search(question) else "en"
-    told = (LETTER_INSTRUCTIONS if choices else INSTRUCTIONS).get(instruction, instruction)
-    listed = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
-    text = "\n".join([question, *listed, *([told] if told else [])])
-    return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
+    """One picture (RGB) and one question; instruction and choices as in `config.worded`."""
+    text = {"type": "text", "text": worded(question, instruction, choices)}
+    return [{"role": "user", "content": [{"type": "image", "image": image}, text]}]
 
 
 def answered(turns: list[Turn], answer: str) -> list[Turn]:
