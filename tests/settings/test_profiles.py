@@ -10,7 +10,8 @@ from kovqa_core import detect
 from kovqa_core.detect import detected
 from kovqa_core.errors import SettingsError
 from kovqa_core.machine import APPLE, Gpu, check, fitting_profile
-from kovqa_core.settings.find import derived_profile, load_profile, write_profile
+from kovqa_core.settings.find import load_profile
+from kovqa_core.settings.new import new_settings
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.reading import Document, build, parse
 
@@ -73,17 +74,22 @@ def test_new_profile(kovqa: Kovqa, own_home: Path) -> None:
         update={"name": "우리-서버", "processes_per_node": 2, "slurm": found.slurm}
     )
     assert (found.slurm.partition, found.slurm.time) == ("gpu", "2-00:00:00")
+    assert "# account: mylab" in (own_home / "profiles" / "우리-서버.yaml").read_text(
+        "utf-8"
+    )  # comments stay
     assert kovqa(*words, **env).returncode == 2  # never written over
     assert "우리-서버" in kovqa("profiles", "-q", **env).stdout.split()
 
 
-def test_a_wrong_profile_is_not_written(own_home: Path, tmp_path: Path) -> None:
-    for wrong, word in (("gpuz=A100", "gpuz"), ("slurm.time=yesterday", "slurm.time"), ("nodes=0", "nodes")):
+def test_a_wrong_profile_is_not_written(own_home: Path) -> None:
+    for wrong, word in (
+        ("gpuz=A100", "gpuz"),
+        ("slurm.time=yesterday", "slurm.time"),
+        ("nodes=2", "HOST:PORT"),
+    ):
         with pytest.raises(SettingsError, match=word):
-            write_profile("mine", derived_profile("mine", "cpu", [wrong]))
+            new_settings("profiles", "mine", "cpu", [wrong])
     assert not own_home.exists()
-    path = write_profile(str(tmp_path / "여기" / "내.yaml"), derived_profile("내", "cpu", []))
-    assert load_profile(str(path)).name == "내"
 
 
 @pytest.mark.parametrize("time", ["90", "24:00:00", "30:00", "2-0", "2-12:30", "1-00:00:00", "UNLIMITED"])
