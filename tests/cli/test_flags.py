@@ -36,6 +36,7 @@ FLAGS = {
     "profiles schema": "",
     "recipes": "--json --quiet -q",
     "recipes show": "",
+    "recipes new": "--from --set --force --json --quiet -q",
 }
 
 
