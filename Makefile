@@ -10,7 +10,7 @@ help:
 	@echo "make demo   the whole journey on drawn Korean scenes (offline, CPU, some minutes)"
 	@echo "make test   lint, types and all fast tests"
 	@echo "make lint   lint, format and types only"
-	@echo "make soak   kill and resume, many times"
+	@echo "make soak   kill and resume, many times; nodes, hosts and cables too"
 	@echo "make bench  speed beside the originals"
 
 # The stamp is made last: an interrupted installation is taken up again.
@@ -33,7 +33,7 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 soak: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults -m soak
+	$(BIN)/python -m pytest tests/faults tests/train tests/slurm tests/hosts -m soak
 
 # The original encoder's package pins libraries that no longer build: only its own code is fetched.
 bench: $(VENV)/installed

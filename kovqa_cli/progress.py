@@ -150,7 +150,7 @@ def _plain_event(event: Mapping[str, Any]) -> None:
     kind, step = event["kind"], event.get("step", 0)
     if kind == "start":
         note(f"step {step} of {event['total']}: {event['note']}")
-    elif kind == "waiting":
+    elif kind in ("waiting", "warning"):
         note(event["note"])
     elif kind == "train":
         note(

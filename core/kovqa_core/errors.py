@@ -68,6 +68,10 @@ class WorkerError(KovqaError):
     exit_code = 6
 
 
+class LostError(WorkerError):
+    """A worker process or its host vanished: no fault of the run, which can go on from its checkpoint."""
+
+
 class Stopped(KovqaError):
     """Stopped on request, with a complete checkpoint; run again to go on."""
 
@@ -76,7 +80,16 @@ class Stopped(KovqaError):
 
 KINDS: dict[str, type[KovqaError]] = {
     kind.__name__: kind
-    for kind in (SettingsError, DataError, ModelError, MachineError, AssetError, WorkerError, Stopped)
+    for kind in (
+        SettingsError,
+        DataError,
+        ModelError,
+        MachineError,
+        AssetError,
+        WorkerError,
+        LostError,
+        Stopped,
+    )
 }
 
 

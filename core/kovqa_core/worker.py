@@ -1,20 +1,30 @@
 """The door through which training processes enter: `python worker.py RUN/run.yaml`.
 
-Started by torchrun, by its path, with PYTHONSAFEPATH=1, so that nothing in the user's folder can
-take the engine's place. The first process that fails leaves `error.json` for the launcher.
+Started by torchrun or srun, by its path, with PYTHONSAFEPATH=1, so that nothing in the user's folder
+can take the engine's place. The first process that fails leaves `error.json` for the launcher.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
+import socket
 import sys
 import threading
-import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kovqa_core.errors import KovqaError
+    from kovqa_core.settings.run import Run
+    from kovqa_core.train.ranks import Rank
 
 HERE = Path(__file__).resolve().parent
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # all ask for a checkpoint and an end
 
 
 def check_identity() -> None:
@@ -27,38 +37,86 @@ def check_identity() -> None:
 
 
 def main(run_file: Path) -> int:
-    """Train the run of a `run.yaml`; the exit code."""
-    from kovqa_core.errors import KovqaError
-    from kovqa_core.runs import ERROR
-    from kovqa_core.settings.run import read_run
-    from kovqa_core.train import ranks
+    """Train the run of a `run.yaml`; the exit code.
 
-    rank = ranks.from_env(os.environ)
+    0 means finished, or stopped with a complete checkpoint: of srun's tasks the first says 75 then, the
+    others would have srun kill it; torchrun would take it for a failure, and begin again. `error.json`
+    tells whoever asked.
+    """
     asked = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: asked.set())
-    folder = run_file.parent
-    if not rank.first:
-        _to_file(folder / "logs" / f"rank-{rank.rank}.log")
+    from kovqa_core.errors import KovqaError, Stopped
+    from kovqa_core.settings.run import read_run
+
+    folder, rank = run_file.parent, None
     try:
         run = read_run(run_file)
-        lock = _lock(folder) if rank.first else None
+        from kovqa_core.train import ranks
+
+        elastic = run.profile.launcher == "torchrun" or run.profile.slurm.tasks == "node"
+        rank = ranks.from_torchrun(os.environ) if elastic else ranks.from_slurm(os.environ)
+        _to_log(folder, rank)
+        try:
+            _train(run, rank, asked.is_set)
+        except Stopped as stopped:
+            _tell(folder, stopped, rank)
+            return stopped.exit_code if rank.first and not elastic else 0
+        return 0
+    except ImportError as error:
+        return _tell(folder, _cannot_start(error), rank)
+    except KovqaError as error:
+        return _tell(folder, error, rank)
+    except BaseException as error:
+        print(traceback.format_exc(), file=sys.stderr)
+        if not asked.is_set() and not _is_echo(error):
+            _tell(folder, error, rank)
+        return 1
+
+
+def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
+    """Join the others, train, and leave together; a finished run is left as it is."""
+    from kovqa_core.errors import Stopped
+    from kovqa_core.runs import ERROR, result
+    from kovqa_core.train import lock, ranks, watchdog
+
+    if result(run.folder) is not None:
+        return  # a queue, or torchrun after a kill, began again what was done
+    held = lock.hold(run.folder, os.environ) if rank.first else None
+    if rank.first:
+        (run.folder / ERROR).unlink(missing_ok=True)  # of an earlier attempt
+    hint = (
+        f"each rank's stack is in {run.folder / 'logs'}; they met at {rank.meeting}; "
+        f"go on from the last checkpoint: kovqa train --resume -o {shlex.quote(str(run.folder))}"
+    )
+    watch = watchdog.Watch(
+        rank.rank,
+        run.profile.hang_minutes,
+        alarm=lambda wrong: _tell(run.folder, type(wrong)(wrong.message, hint), rank),
+        warn=_warn,
+    )
+    try:
         from kovqa_core.train.loop import train
 
-        device = ranks.join(rank, run.profile.device)
-        train(run, rank, device, asked.is_set)
+        device = ranks.join(rank, run.profile.device, watch)
+        try:
+            train(run, rank, device, stop)
+        except Stopped:
+            ranks.leave()
+            raise
         ranks.leave()
-        del lock
-        return 0
-    except KovqaError as error:
-        _tell(folder / ERROR, type(error).__name__, error.message, error.hint, rank.rank)
-        return error.exit_code
-    except BaseException as error:
-        trace = traceback.format_exc()
-        print(trace, file=sys.stderr)
-        if not asked.is_set() and not _is_echo(error):
-            _tell(folder / ERROR, "", f"{type(error).__name__}: {error}", trace, rank.rank)
-        return 1
+    finally:
+        watchdog.stop()
+        del held
+
+
+def _cannot_start(error: ImportError) -> KovqaError:
+    from kovqa_core.errors import WorkerError
+
+    return WorkerError(
+        f"a worker could not start: {error} (on {socket.gethostname()}, {sys.executable})",
+        "its python needs kovqa and all it imports: see `python`, `prologue` and `wrap` of the profile",
+    )
 
 
 def _is_echo(error: BaseException) -> bool:
@@ -67,47 +125,44 @@ def _is_echo(error: BaseException) -> bool:
     return any(mark in text for mark in ("Connection closed by peer", "Connection reset by peer", "gloo"))
 
 
-def _to_file(path: Path) -> None:
-    """Send this process's output to its own log."""
+def _to_log(folder: Path, rank: Rank) -> None:
+    """Send this process's output to its own log; the first one's events go to who listens."""
+    from kovqa_core.train.log import WATCHED
+
+    path = folder / "logs" / f"rank-{rank.rank}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(handle, 1)
     os.dup2(handle, 2)
+    if not (rank.first and os.environ.get(WATCHED)):
+        os.dup2(handle, 1)
 
 
-def _lock(folder: Path) -> object:
-    """Hold the run folder for this process; waits for an earlier run's processes to end.
+def _warn(message: str) -> None:
+    from kovqa_core.train.log import WATCHED
 
-    Raises:
-        SettingsError: another run goes on in this folder.
-    """
-    import fcntl
-
-    from kovqa_core.errors import SettingsError
-
-    stream = (folder / ".lock").open("a")
-    for _ in range(60):
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return stream
-        except BlockingIOError:
-            time.sleep(0.5)
-    raise SettingsError(f"another run is training in {folder}", "wait for it, or choose another -o")
+    print(f"kovqa: {message}", file=sys.stderr, flush=True)
+    if os.environ.get(WATCHED):
+        print(json.dumps({"kind": "warning", "note": message}, ensure_ascii=False), flush=True)
 
 
-def _tell(path: Path, kind: str, message: str, detail: str, rank: int) -> None:
-    """Leave an error for the launcher; only the first one stays."""
-    import json
+def _tell(folder: Path, error: BaseException, rank: Rank | None) -> int:
+    """Leave an error for the launcher; only the first one stays. Its exit code."""
+    from kovqa_core.errors import KINDS, KovqaError
+    from kovqa_core.runs import ERROR
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    text = json.dumps({"kind": kind, "message": message, "detail": detail, "rank": rank}, ensure_ascii=False)
+    told = {"kind": "", "message": f"{type(error).__name__}: {error}", "detail": traceback.format_exc()}
+    if isinstance(error, KovqaError) and type(error).__name__ in KINDS:
+        told = {"kind": type(error).__name__, "message": error.message, "detail": error.hint}
+    part = folder / f".{ERROR}.{socket.gethostname()}.{os.getpid()}.part"
+    text = json.dumps({**told, "rank": rank.rank if rank else -1}, ensure_ascii=False)
     try:
         part.write_text(text, encoding="utf-8")
-        os.link(part, path)
+        os.link(part, folder / ERROR)
     except OSError:
         pass  # somebody was first, or the disk takes nothing: the line below is what remains
     part.unlink(missing_ok=True)
-    print(f"kovqa: {message}", file=sys.stderr, flush=True)
+    print(f"kovqa: {told['message']}", file=sys.stderr, flush=True)
+    return error.exit_code if isinstance(error, KovqaError) else 1
 
 
 if __name__ == "__main__":
@@ -115,4 +170,7 @@ if __name__ == "__main__":
     from kovqa_core.processes import die_with_parent
 
     die_with_parent()
-    sys.exit(main(Path(sys.argv[1])))
+    code = main(Path(sys.argv[1]))
+    for number in SIGNALS:  # a late one would kill what has ended well: Python takes its handlers away first
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)

@@ -13,6 +13,7 @@ trap 'kill -TERM "$torchrun" 2>/dev/null' USR1 TERM # torchrun tells the workers
 wait "$torchrun"; code=$?
 while kill -0 "$torchrun" 2>/dev/null; do wait "$torchrun"; code=$?; done # a trap ends `wait`
 
-# torchrun ends with 1 whatever its workers left with: 75 is a stop on purpose, with a complete checkpoint.
-if [ "$code" != 0 ] && grep -qs '"kind": "Stopped"' "$error"; then exit 75; fi
+# Workers that stopped on purpose, with a complete checkpoint, leave with 0, lest torchrun begins again. The
+# first node alone says 75: srun would kill the others for it.
+if grep -qs '"kind": "Stopped"' "$error"; then [ "$SLURM_NODEID" = 0 ] && exit 75 || exit 0; fi
 exit "$code"

@@ -22,12 +22,18 @@ NODE = Path(__file__).resolve().with_name("node.sh")
 
 # SLURM warns before the time limit (USR1) and when it takes the nodes away (TERM): the workers are told,
 # and leave with 75 and a complete checkpoint; or with an error of their own, or without a word, where they
-# had not begun. A trap ends `wait`, so it is called again. A job that was cancelled is not RUNNING any more:
-# it must not come back.
+# had not begun. A trap ends `wait`, so it is called again. Processes that were lost with a node, or killed,
+# come back too, if they got further than a checkpoint: what dies at the same place again and again ends.
+# A job that was cancelled is not RUNNING any more: it must not come back.
 _WAIT = r"""trap 'warned=1; kill -USR1 "$step" 2>/dev/null' USR1 TERM
 wait "$step"; code=$?
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done"""
-_REQUEUE = r"""if [ "$code" = 75 ] || { [ -n "$warned" ] && [ "$code" != 0 ] && [ ! -e "$error" ]; }; then
+_REQUEUE = r"""if grep -qs '"kind": "Stopped"' "$error"; then
+  code=75
+elif [ "$code" != 0 ] && { [ ! -e "$error" ] || grep -qs '"kind": "LostError"' "$error"; }; then
+  [ -z "$warned" ] && [ "$(cat "$last" 2>/dev/null)" = "$before" ] || code=75
+fi
+if [ "$code" = 75 ]; then
   if [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 fi"""
 
@@ -111,6 +117,8 @@ def script(run: Run, env: Mapping[str, str], command: list[str], folder: Path) -
         "",
         f"error={shlex.quote(str(run.folder / ERROR))}",
         'rm -f "$error"  # of an earlier start',
+        f"last={shlex.quote(str(run.folder / 'last'))}",
+        'before=$(cat "$last" 2>/dev/null)',
         "warned=",
         f"{shlex.join(command)} &",
         "step=$!",

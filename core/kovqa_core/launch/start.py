@@ -51,7 +51,7 @@ def start(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> 
         except BaseException:
             _stop(process, launch.stop)
             raise
-    if code:
+    if code or (launch.folder / ERROR).is_file():  # workers that were asked to stop end with 0
         raise failure(launch, logs / name, began)
 
 

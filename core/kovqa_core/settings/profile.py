@@ -76,6 +76,10 @@ class Profile(Settings):
     )
     activation_checkpointing: bool = Field(False, description="compute activations twice to save memory")
     compile: bool = Field(False, description="torch.compile the model")
+    hang_minutes: float = Field(
+        15.0, gt=0, description="a process without progress for so long is named, and the run ends; longer "
+        "than a step may take, its compilation included",
+    )  # fmt: skip
     env: dict[str, str] = Field({}, description="environment variables of the workers")
 
     @property

@@ -16,7 +16,7 @@ import torch
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.models.family import Processor
 from kovqa_core.results.caption_scores import score_captions
-from kovqa_core.train import ranks
+from kovqa_core.train import ranks, watchdog
 from kovqa_core.train.loader import Key, batches
 
 
@@ -43,6 +43,7 @@ def answer_all(
     done = 0
     try:
         for numbers, ready in zip(keys, loader, strict=True):
+            watchdog.doing("evaluating")
             with torch.inference_mode(), autocast() if autocast else torch.no_grad():
                 answers = model.answer(ready.to(device))
             for (_, number), answer in zip(numbers, answers, strict=True):

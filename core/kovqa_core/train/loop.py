@@ -21,7 +21,7 @@ from kovqa_core.files import write_json
 from kovqa_core.models import family
 from kovqa_core.runs import RESULT, pointed
 from kovqa_core.settings.run import Run
-from kovqa_core.train import checkpoint, optim, ranks
+from kovqa_core.train import checkpoint, optim, ranks, watchdog
 from kovqa_core.train.evaluate import answer_all, score_split
 from kovqa_core.train.loader import batches, micro_batches
 from kovqa_core.train.log import Log
@@ -109,6 +109,7 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
 
 def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], bool]) -> Training:
     """Index, model, optimizer and log of a run, where its last checkpoint left them."""
+    watchdog.doing("preparing")
     recipe = run.recipe
     images = Path(recipe.data.images) if recipe.data.images else None
     index = open_index(Path(recipe.data.index or ""), images)
@@ -143,7 +144,9 @@ def accumulate(
     """Gradients of one optimizer step; losses and ids of its micro-batches, ids of what was left out."""
     losses, ids, left_out = [], [], []
     for turn in range(t.run.accumulate):
+        watchdog.doing("reading a batch", step + 1)
         batch = next(loader).to(t.device)
+        watchdog.doing("computing")
         torch.manual_seed(draw_seed(t.run.recipe.seed, step, batch.ids))
         waits = t.rank.world > 1 and turn + 1 < t.run.accumulate
         with net.no_sync() if waits else contextlib.nullcontext():
@@ -245,6 +248,7 @@ def stale(t: Training) -> bool:
 def save(t: Training) -> None:
     """Write a checkpoint (first process)."""
     t.saved_at = time.monotonic()
+    watchdog.doing("saving")
     if t.rank.first:
         recipe = t.run.recipe
         about = {"family": recipe.family, "task": recipe.task, "recipe": recipe.name}

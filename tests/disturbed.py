@@ -1,0 +1,62 @@
+"""What is asked of a run that was disturbed: the same end as an undisturbed one, nothing twice in its log."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kovqa_core.runs import pointed
+from kovqa_core.train.log import read_log
+
+from tests.conftest import Small, training
+
+STEPS = 60
+RUN = (
+    f"optim.steps={STEPS}", "eval.every_steps=20", "save.every_steps=5", "data.augment=crop",
+    "model.drop_path=0.2",
+)  # fmt: skip
+
+
+def words(small: Small, profile: Path, folder: Path, *assignments: str) -> list[object]:
+    """`train …` of a run worth disturbing, on a profile."""
+    asked = training(small, *RUN, *assignments)
+    asked[asked.index("-p") + 1] = profile
+    return [*asked, "--resume", "-o", folder]
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """Every file of the last checkpoint, which is the last step's."""
+    last = pointed(folder, "last")
+    assert last is not None
+    assert last.name == f"step-{STEPS:06d}"
+    return {str(p.relative_to(last)): p.read_bytes() for p in last.rglob("*") if p.is_file()}
+
+
+def same_end(folder: Path, undisturbed: Path) -> None:
+    """The same bits, and a log in which every step and every evaluation stands once, with the same loss."""
+    assert weights(folder) == weights(undisturbed)
+    assert _told(folder) == _told(undisturbed)
+
+
+def _told(folder: Path) -> list[tuple[str, int, float]]:
+    return [(row["kind"], row["step"], row.get("loss", row.get("score"))) for row in read_log(folder)]
+
+
+def step(folder: Path) -> int:
+    """The last step in the log, 0 before the first."""
+    try:
+        lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        return int(json.loads(lines[-1])["step"]) if lines else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def until(true: Callable[[], Any], what: str, seconds: float = 120) -> None:
+    """Wait until something is true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)

@@ -1,0 +1,144 @@
+"""A run on a real SLURM of two nodes ends by itself, whatever happens to it, as if nothing had happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kovqa_core.runs import RESULT
+from kovqa_core.train.log import read_log
+
+from tests.conftest import Small, clean_env, command, left_out
+from tests.disturbed import STEPS, same_end, step, until, words
+from tests.tools.mini_slurm import MiniSlurm
+
+pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, one undisturbed run
+
+PROFILE = """
+launcher: sbatch
+nodes: 2
+processes_per_node: 1
+precision: fp32
+hang_minutes: 1
+slurm: {partition: main, time: "10:00", cpus_per_task: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("두 노드") / "two-nodes.yaml"
+    path.write_text(PROFILE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def nodes(cluster: MiniSlurm) -> MiniSlurm:
+    if cluster.net is None:
+        left_out("nodes that can be killed need root and namespaces: run these tests as root")
+    return cluster
+
+
+def submit(nodes: MiniSlurm, small: Small, profile: Path, folder: Path, *assignments: str) -> str:
+    """`kovqa train -p …`: the job's number."""
+    done = nodes.run(
+        command([*words(small, profile, folder, *assignments), "-q"]),
+        env=clean_env(SLURM_CONF=nodes.conf), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def state(nodes: MiniSlurm, job: str) -> str:
+    return nodes.out("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
+
+
+def finished(nodes: MiniSlurm, job: str, folder: Path) -> None:
+    """Wait for the run's own end; what it said if it comes to another."""
+
+    def ended() -> bool:
+        return nodes.out("squeue", "-h", "-t", "all", "-j", job, "-o", "%T") in (
+            "COMPLETED",
+            "FAILED",
+            "CANCELLED",
+        )
+
+    until(ended, "the job's end", 240)
+    said = "\n".join(f"{p}:\n{p.read_text()[-2000:]}" for p in (folder / "logs").iterdir())
+    assert (folder / RESULT).exists(), said
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    nodes: MiniSlurm, small: Small, profile: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    finished(nodes, submit(nodes, small, profile, folder), folder)
+    return folder
+
+
+def test_a_run_trains_across_two_nodes(undisturbed: Path) -> None:
+    assert step(undisturbed) == STEPS
+    assert (undisturbed / "logs" / "rank-1.log").exists()
+
+
+def test_a_job_queued_again_and_then_a_node_that_dies(
+    nodes: MiniSlurm, small: Small, profile: Path, tmp_path: Path, undisturbed: Path
+) -> None:
+    folder = tmp_path / "run"
+    job = submit(nodes, small, profile, folder)
+    until(lambda: step(folder) >= 8, "step 8")
+    nodes.out("scontrol", "requeue", job)
+    until(lambda: step(folder) >= 25, "step 25")
+    nodes.kill_node("n2")
+    nodes.start_node("n2")
+    finished(nodes, job, folder)
+    same_end(folder, undisturbed)
+
+
+def disturb(nodes: MiniSlurm, job: str, how: str) -> None:
+    """What happens to jobs."""
+    if how == "signal":  # what the time limit sends beforehand, to the batch script
+        nodes.out("scancel", "--signal=USR1", "--batch", job)
+    elif how == "preempted":
+        nodes.out(
+            "sbatch", "-p", "urgent", "-N2", "--ntasks-per-node=4", "-o", "/dev/null", "--wrap", "sleep 2"
+        )
+    elif how == "first node":  # where the batch script runs
+        nodes.kill_node("n1")
+        nodes.start_node("n1")
+    elif how == "node away":  # long enough for SLURM to give it up
+        nodes.kill_node("n2")
+        until(lambda: state(nodes, job) != "RUNNING", "SLURM misses n2")
+        nodes.start_node("n2")
+    elif how == "rank killed":
+        nodes.run(["bash", "-c", "kill -KILL $(pgrep -f worker.py | tail -n 1)"], on="n2", check=True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("how", ["signal", "preempted", "first node", "node away", "rank killed"])
+def test_a_job_disturbed_twice(
+    nodes: MiniSlurm, small: Small, profile: Path, tmp_path: Path, undisturbed: Path, how: str
+) -> None:
+    folder = tmp_path / "run"
+    job = submit(nodes, small, profile, folder)
+    for at in (8, 33):
+        until(lambda at=at: step(folder) >= at, f"step {at}")
+        disturb(nodes, job, how)
+    finished(nodes, job, folder)
+    same_end(folder, undisturbed)
+    assert "Restarts=2" in nodes.out("scontrol", "show", "job", job)
+
+
+@pytest.mark.soak
+def test_the_time_limit(nodes: MiniSlurm, small: Small, profile: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    asked = (
+        "optim.steps=600",
+        'profile.slurm.time="1"',
+        "profile.slurm.warn_seconds=45",
+        "save.every_steps=1000",
+    )
+    job = submit(nodes, small, profile, folder, *asked)
+    finished(nodes, job, folder)
+    assert [row["step"] for row in read_log(folder) if row["kind"] == "train"] == list(range(1, 601))
+    assert "Restarts=0" not in nodes.out("scontrol", "show", "job", job)
