@@ -121,9 +121,9 @@ def test_a_cable_is_cut_and_plugged_in_again(undisturbed: Path, typed: Typed, ho
 def test_a_cable_stays_cut(undisturbed: Path, typed: Typed) -> None:
     until(lambda: step(typed.folder) >= 12, "step 12")
     typed.hosts.cut("h2")
-    codes = {typed.ended(host) for host in ("h1", "h2")}
-    typed.hosts.heal("h2")
-    assert codes <= {4, 6}, typed.said()
+    assert typed.ended("h1") in (4, 6), typed.said()
+    typed.hosts.heal("h2")  # its torchrun waits for an answer of h1's until then
+    assert typed.ended("h2") in (4, 6), typed.said()
     assert "kovqa train --resume" in typed.said()
     typed.on("h1")  # the one command that goes on
     typed.on("h2")

@@ -48,6 +48,10 @@ def submit(nodes: MiniSlurm, small: Small, profile: Path, folder: Path, *assignm
     return done.stdout.strip()
 
 
+def state(nodes: MiniSlurm, job: str) -> str:
+    return nodes.out("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
+
+
 def finished(nodes: MiniSlurm, job: str, folder: Path) -> None:
     """Wait for the run's own end; what it said if it comes to another."""
 
@@ -104,7 +108,7 @@ def disturb(nodes: MiniSlurm, job: str, how: str) -> None:
         nodes.start_node("n1")
     elif how == "node away":  # long enough for SLURM to give it up
         nodes.kill_node("n2")
-        until(lambda: "down" in nodes.out("sinfo", "-h", "-n", "n2", "-o", "%T"), "n2 is down")
+        until(lambda: state(nodes, job) != "RUNNING", "SLURM misses n2")
         nodes.start_node("n2")
     elif how == "rank killed":
         nodes.run(["bash", "-c", "kill -KILL $(pgrep -f worker.py | tail -n 1)"], on="n2", check=True)
@@ -132,7 +136,7 @@ def test_the_time_limit(nodes: MiniSlurm, small: Small, profile: Path, tmp_path:
         "optim.steps=600",
         'profile.slurm.time="1"',
         "profile.slurm.warn_seconds=45",
-        "save.every_steps=0",
+        "save.every_steps=1000",
     )
     job = submit(nodes, small, profile, folder, *asked)
     finished(nodes, job, folder)
