@@ -82,6 +82,9 @@ def test_all_about_one_run(kovqa: Kovqa, here: Path) -> None:
 
 
 def test_an_unknown_run_names_the_nearest(kovqa: Kovqa, here: Path) -> None:
+    assert (
+        kovqa("runs", "show", "첫실헌", cwd=here / "runs" / "첫실험").returncode == 2
+    )  # not this folder itself
     done = kovqa("runs", "show", "첫실헌")
     assert done.returncode == 2
     assert "did you mean 첫실험" in done.stderr

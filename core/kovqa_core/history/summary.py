@@ -21,6 +21,13 @@ from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.run import FILE, Run, read_run
 
+ODD = (
+    OSError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+)  # what valid JSON of other contents leads to
 State = Literal["finished", "running", "stopped", "failed", "planned", "broken"]
 
 
@@ -92,7 +99,7 @@ def find_run(name: str, root: Path = RUNS) -> Path:
         SettingsError: there is none; the nearest names are listed.
     """
     path = Path(name)
-    for folder in (path, path.parent, root / name):
+    for folder in (path, *([path.parent] if path.exists() else []), root / name):
         if _is_run(folder):
             return folder
     known = [folder.name for folder in root.iterdir() if _is_run(folder)] if root.is_dir() else []
@@ -118,13 +125,7 @@ def summary(folder: Path) -> Summary:
         best = finished["best_score"] if finished else None
     except KovqaError as failure:
         return Summary(folder, "broken", _begun(folder), error=failure.message)
-    except (
-        OSError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ) as failure:  # valid JSON, other contents
+    except ODD as failure:
         said = f"cannot be read ({type(failure).__name__}: {failure})"
         return Summary(folder, "broken", _begun(folder), error=said)
     scores = [row["best"] for row in evaluations(folder)]
@@ -177,7 +178,7 @@ def total(run: Run, launches: list[dict[str, Any]]) -> int | None:
     rows = (launches[-1].get("data") or {}).get("rows") if launches else None
     if not rows or run.recipe.data.kinds or not optim.epochs:
         return None
-    return optim.epochs * (rows["train"] // optim.global_batch)
+    return optim.epochs * (rows.get("train", 0) // optim.global_batch)
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
