@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+from traceback import clear_frames
 from typing import TYPE_CHECKING
 
 import torch
@@ -78,6 +79,7 @@ def _refused(t: Training, run: Run) -> str:
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
+        clear_frames(error.__traceback__)  # they hold the step's tensors
         return str(error).splitlines()[0][:200] if str(error) else "MemoryError"
     finally:
         t.stepper.model.zero_grad(set_to_none=True)

@@ -89,11 +89,14 @@ def _sizes(config: Config, text: dict[str, Any], sight: Sight, held: Weights, by
     joins = sight.tokens * wide * 4.0 * by.product * (config.train.projector != "none")
     scores = (3 * 4 + by.product) * vocab  # kept, and two gradients, in 32 bits; a first one in 16
     mixed = by.product == 2
+    table = (
+        2.0 * resting * vocab * wide * bool(config.tokens)
+    )  # peft's copy with the learned rows, its gradient
     return Sizes(
         weights=4.0 * held.learned + resting * plain + _NF4 * held.quantised,
         parameters=held.total + held.updates,
         learned=held.learned,
-        casts=2.0 * (held.learned + (plain if resting == 4 else 0)) * mixed,
+        casts=2.0 * (held.learned + (plain if resting == 4 else 0)) * mixed + table,
         kept=layers * layer + sight.layers * looking + joins,
         checkpointed=(layers * tokens * wide * stream + looking + joins),
         layer=max(layer, looking),
