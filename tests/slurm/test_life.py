@@ -111,7 +111,7 @@ def disturb(nodes: MiniSlurm, job: str, how: str) -> None:
         until(lambda: state(nodes, job) != "RUNNING", "SLURM misses n2")
         nodes.start_node("n2")
     elif how == "rank killed":
-        nodes.run(["bash", "-c", "kill -KILL $(pgrep -f worker.py | tail -n 1)"], on="n2", check=True)
+        nodes.run(["bash", "-c", "kill -KILL $(pgrep -f '[w]orker.py' | tail -n 1)"], on="n2", check=True)
 
 
 @pytest.mark.soak
