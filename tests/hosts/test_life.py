@@ -100,7 +100,7 @@ def test_a_host_dies_and_is_booted_again(undisturbed: Path, typed: Typed) -> Non
 def test_a_worker_is_killed(undisturbed: Path, typed: Typed, host: str) -> None:
     until(lambda: step(typed.folder) >= 12, "step 12")
     typed.hosts.run(
-        ["bash", "-c", f"kill -{signal.SIGKILL.value} $(pgrep -f worker.py | tail -n 1)"], on=host
+        ["bash", "-c", f"kill -{signal.SIGKILL.value} $(pgrep -f '[w]orker.py' | tail -n 1)"], on=host
     )
     typed.finished()
     same_end(typed.folder, undisturbed)
