@@ -33,7 +33,7 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 soak: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults -m soak
+	$(BIN)/python -m pytest tests/faults tests/train -m soak
 
 # The original encoder's package pins libraries that no longer build: only its own code is fetched.
 bench: $(VENV)/installed
