@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kovqa_core.train.loop import Training
 
 _LOOKED_AT = 4096  # examples among which the longest are sought
-# What torch says on a GPU and on a CPU, and what oneDNN does.
+# What torch says on a GPU and on a CPU, and what oneDNN does, which may not recover: on a CPU the count decides.
 _NO_MEMORY = (
     "out of memory",
     "can't allocate memory",
