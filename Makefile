@@ -10,7 +10,7 @@ help:
 	@echo "make demo   the whole journey on drawn Korean scenes (offline, CPU, some minutes)"
 	@echo "make test   lint, types and all fast tests"
 	@echo "make lint   lint, format and types only"
-	@echo "make soak   kill and resume, many times"
+	@echo "make soak   kill and resume, many times; nodes, hosts and cables too"
 	@echo "make bench  speed beside the originals"
 
 # The stamp is made last: an interrupted installation is taken up again.
@@ -33,7 +33,7 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 soak: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults -m soak
+	$(BIN)/python -m pytest tests/faults tests/train tests/slurm tests/hosts -m soak
 
 # The original encoder's package pins libraries that no longer build: only its own code is fetched.
 bench: $(VENV)/installed
@@ -45,6 +45,7 @@ bench: $(VENV)/installed
 	$(BIN)/python bench/answering_speed.py --size 0.5b
 	$(BIN)/python bench/loader_speed.py
 	$(BIN)/python bench/index_scale.py
+	$(BIN)/python bench/launch_cost.py
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet wikiextractor==3.1.0 mwparserfromhell==0.7.2
 	$(BIN)/python bench/wiki_speed.py
 

@@ -90,3 +90,4 @@ Kind = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the essential value.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]

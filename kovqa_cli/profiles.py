@@ -57,39 +57,47 @@ def show_profile(
 
 @app.command("new")
 def new_profile(
-    name: Annotated[str, typer.Argument(help="Name in your own folder (~/.kovqa/profiles), or a YAML file.")],
+    name: Annotated[str, typer.Argument(help="Name of yours, or a YAML file to write.")],
     source: Annotated[
         str,
-        typer.Option("--from", help="Profile to begin with.", autocompletion=options.complete_profile),
+        typer.Option("--from", help="Profile it begins as.", autocompletion=options.complete_profile),
     ],
     sets: options.Set = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Write a profile of your own: another one with some keys changed."""
-    from kovqa_core.settings.find import derived_profile, write_profile
+    """Write a profile of your own: a copy with its comments, and the changes of --set."""
+    from kovqa_core.settings.new import new_settings
 
     from kovqa_cli import show
 
     changed = [text.removeprefix("profile.") for text in sets or []]
-    show.out(str(write_profile(name, derived_profile(name, source, changed))))
+    show.new_settings("profile", new_settings("profiles", name, source, changed, force), json, quiet)
 
 
 @app.command("detect")
 def detect_profile(
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="Write it: a name in your own folder, or a YAML file."),
+        typer.Option("--output", "-o", help="Write it: a name of yours, or a YAML file."),
     ] = None,
+    force: options.Force = False,
 ) -> None:
     """Print a profile of this machine: its GPUs, cores and memory, and SLURM's partitions."""
     from pathlib import Path
 
     from kovqa_core.detect import detected
-    from kovqa_core.settings.find import write_profile
+    from kovqa_core.settings.find import is_path
+    from kovqa_core.settings.new import keep_settings
 
     from kovqa_cli import show
 
-    text = detected(Path(output).stem if output else "here")
-    show.out(str(write_profile(output, text)) if output else text.rstrip())
+    if output is None:
+        show.out(detected("here.yaml").rstrip())
+        return
+    name = Path(output).stem if is_path(output) else output
+    show.new_settings("profile", keep_settings("profiles", output, detected(name), force), False, False)
 
 
 @app.command("schema")

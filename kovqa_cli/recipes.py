@@ -8,7 +8,7 @@ import typer
 
 from kovqa_cli import options
 
-app = typer.Typer(help="Experiments: list them, show one.", invoke_without_command=True)
+app = typer.Typer(help="Experiments: list them, show one, make one of your own.", invoke_without_command=True)
 
 
 @app.callback()
@@ -41,7 +41,7 @@ def list_recipes(context: typer.Context, json: options.Json = False, quiet: opti
 def show_recipe(
     name: Annotated[str, typer.Argument(help="Recipe name.", autocompletion=options.complete_recipe)],
 ) -> None:
-    """Print a recipe's YAML, ready to be saved under another name and changed."""
+    """Print a recipe's YAML."""
     from kovqa_core.files import read_text
     from kovqa_core.settings.find import load_recipe, locate
 
@@ -49,3 +49,25 @@ def show_recipe(
 
     load_recipe(name)
     show.out(read_text(locate("recipes", name)).rstrip())
+
+
+@app.command("new")
+def new_recipe(
+    name: Annotated[str, typer.Argument(help="Name of yours, or a YAML file to write.")],
+    source: Annotated[
+        str,
+        typer.Option("--from", help="Recipe it begins as.", autocompletion=options.complete_recipe),
+    ],
+    sets: options.Set = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a recipe of your own: a copy with its comments, and the changes of --set."""
+    from kovqa_core.planning import model_config
+    from kovqa_core.settings.new import new_settings
+
+    from kovqa_cli import show
+
+    path = new_settings("recipes", name, source, sets or [], force, model_config)
+    show.new_settings("recipe", path, json, quiet)

@@ -201,6 +201,19 @@ def submitted(run: Run, job: str, as_json: bool, quiet: bool) -> None:
     out(job)
 
 
+def new_settings(kind: str, path: Path, as_json: bool, quiet: bool) -> None:
+    """A profile or recipe that was written, and how to use it."""
+    from kovqa_core.paths import names
+
+    name = path.stem if names(f"{kind}s").get(path.stem) == path else str(path)
+    if as_json:
+        document({"path": str(path), "name": name})
+        return
+    if not quiet:
+        note(f"next: kovqa train --{kind} {name} --dry-run")
+    out(str(path))
+
+
 def finished(run: Run, result: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
     """Where the model is, how good it is, what to type next."""
     if as_json:

@@ -99,6 +99,15 @@ def test_planning_works_where_torch_is_broken(kovqa: Kovqa, small: Small, tmp_pa
     assert "torch.distributed.run" in done.stdout
 
 
+def test_the_launcher_process_loads_no_torch(small: Small, tmp_path: Path) -> None:
+    words = ["train", "-r", "tiny", "-p", "cpu", "--data", small.index, "--tokenizer", small.tokenizer]
+    words += ["--set", "profile.wrap=[echo]", "-o", tmp_path / "r"]  # echo in place of the workers
+    found = loaded(*map(str, words))
+    assert (tmp_path / "r" / "logs" / "launcher.log").is_file()  # it was planned and started
+    assert "kovqa_core" in found
+    assert not found & {"torch", "transformers", "deepspeed", "timm", "sentencepiece", "PIL", "httpx", "rich"}
+
+
 def test_closed_pipe_is_no_error(tmp_path: Path) -> None:
     script = f"{sys.executable} -P -m kovqa_cli recipes show kobeit3 | head -n 1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], env=clean_env(), capture_output=True, text=True)

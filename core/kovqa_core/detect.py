@@ -11,7 +11,6 @@ from typing import Any
 
 from kovqa_core.machine import Gpu, cores, fitting_profile, gpus, memory_gb
 from kovqa_core.settings.find import load_profile
-from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.reading import dump
 
 _MOST_LOADERS = 12  # more only fight for memory bandwidth
@@ -69,7 +68,6 @@ def detected(name: str) -> str:
         shown = f"{len(found)} × {found[0].name} ({found[0].memory_gb} GB)" if found else "no GPU"
         head = f"{platform.node()}: {shown}, {cores()} cores, {memory_gb()} GB memory."
         values = _of_machine(found, len(found) or 1, cores())
-    Profile(name=name, **values)  # must be one
     return f"# {head}\n# kovqa train --profile {name}\n{dump(values)}"
 
 

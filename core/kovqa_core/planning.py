@@ -130,18 +130,30 @@ def _inputs(asked: Asked) -> list[Callable[[], object]]:
         SettingsError: at once, where the settings themselves are wrong.
     """
     recipe = asked.recipe
-    if recipe.family not in FAMILIES:
-        raise unknown("model family", recipe.family, FAMILIES)
-    module = importlib.import_module(FAMILIES[recipe.family] + ".config")
     places: dict[tuple[str | int, ...], str] = {
         tuple(key.split(".")[1:]): place for key, place in asked.origin.items() if key.startswith("recipe.")
     }
-    document = Document({"model": recipe.model}, {**places, (): f"recipe {recipe.name}"})
-    config = build(module.Config, document, ("model",))
+    document = Document(recipe.model_dump(mode="json"), {**places, (): f"recipe {recipe.name}"})
+    module, config = model_config(document)
     if recipe.data.index is None:
         raise SettingsError("no index named", "give one: --data DIR (write it with kovqa index)")
     images = Path(recipe.data.images) if recipe.data.images else None
     return [partial(_open, Path(recipe.data.index), images, recipe.task), *module.inputs(config)]
+
+
+def model_config(document: Document) -> tuple[Any, Any]:
+    """The config module of a recipe's family, and what it makes of the recipe's model part.
+
+    Raises:
+        SettingsError: unknown family, or one of its keys is wrong.
+    """
+    family = document.values["family"]
+    if family not in FAMILIES:
+        raise unknown("model family", family, FAMILIES)
+    module = importlib.import_module(FAMILIES[family] + ".config")
+    return module, build(
+        module.Config, Document({"model": {}, **document.values}, document.origin), ("model",)
+    )
 
 
 def _open(folder: Path, images: Path | None, task: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from kovqa_core.train.ranks import Rank
 
 HERE = Path(__file__).resolve().parent
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # all ask for a checkpoint and an end
 
 
 def check_identity() -> None:
@@ -44,7 +46,7 @@ def main(run_file: Path) -> int:
     tells whoever asked.
     """
     asked = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: asked.set())
     from kovqa_core.errors import KovqaError, Stopped
 
@@ -108,7 +110,10 @@ def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
     held = lock.hold(run.folder, os.environ) if rank.first else None
     if rank.first:
         (run.folder / ERROR).unlink(missing_ok=True)  # of an earlier attempt
-    hint = f"each rank's stack is in {run.folder / 'logs'}; they met at {rank.meeting}"
+    hint = (
+        f"each rank's stack is in {run.folder / 'logs'}; they met at {rank.meeting}; "
+        f"go on from the last checkpoint: kovqa train --resume -o {shlex.quote(str(run.folder))}"
+    )
     watch = watchdog.Watch(
         rank.rank,
         run.profile.hang_minutes,
@@ -190,4 +195,7 @@ if __name__ == "__main__":
     from kovqa_core.processes import die_with_parent
 
     die_with_parent()
-    sys.exit(main(Path(sys.argv[1])))
+    code = main(Path(sys.argv[1]))
+    for number in SIGNALS:  # a late one would kill what has ended well: Python takes its handlers away first
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)

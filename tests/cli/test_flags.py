@@ -34,11 +34,12 @@ FLAGS = {
     "tokenizer extend": "--with --output -o --pieces --json --quiet -q",
     "profiles": "--json --quiet -q",
     "profiles show": "",
-    "profiles new": "--from --set",
-    "profiles detect": "--output -o",
+    "profiles new": "--from --set --force --json --quiet -q",
+    "profiles detect": "--output -o --force",
     "profiles schema": "",
     "recipes": "--json --quiet -q",
     "recipes show": "",
+    "recipes new": "--from --set --force --json --quiet -q",
 }
 
 

@@ -1,4 +1,4 @@
-"""Each profile's launch command is exactly the recorded text, and means the same experiment."""
+"""Each profile's launch is exactly the recorded text, and means the same experiment when it is read back."""
 
 from __future__ import annotations
 
@@ -11,37 +11,92 @@ import sys
 from pathlib import Path
 
 import pytest
-from kovqa_core.launch.plan import WORKER, plan
-from kovqa_core.paths import names
+from kovqa_core.launch import slurm
+from kovqa_core.launch.plan import WORKER, LaunchPlan, plan
 from kovqa_core.settings.find import load_profile, load_recipe
 from kovqa_core.settings.run import make_run
 
 from tests.conftest import SMALL, Kovqa, Small, clean_env, sets
 
 RECORDED = Path(__file__).parent.parent / "fixtures" / "launch"
-FOLDER = Path("/실험 폴더/runs/첫 실행")
+FOLDER = Path("/실험 폴더/runs/첫 '실행' #1")
+PROFILES = sorted(path.stem for path in (Path(__file__).parents[2] / "profiles").glob("*.yaml"))
+
+
+def planned(name: str) -> LaunchPlan:
+    run = make_run(load_recipe("kobeit3"), load_profile(name), FOLDER, [])
+    return plan(run, "/usr/bin/python3", cores=48, folder=Path("/내 폴더"))
 
 
 def recorded(name: str) -> str:
-    """The command of a profile, with this machine's paths replaced by names."""
-    run = make_run(load_recipe("kobeit3"), load_profile(name), FOLDER, [])
-    return plan(run, "/usr/bin/python3", cores=48).shell().replace(str(WORKER), "WORKER") + "\n"
+    """The command of a profile, and its script, with this machine's paths replaced by names."""
+    launch = planned(name)
+    text = f"{launch.shell()}\n" + (f"\n{launch.script}" if launch.script else "")
+    return text.replace(str(WORKER), "WORKER").replace(str(slurm.NODE), "NODE")
 
 
-@pytest.mark.parametrize("name", sorted(names("profiles")))
-def test_command_is_the_recorded_one(name: str) -> None:
-    file = RECORDED / f"{name}.txt"
-    assert recorded(name) == file.read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", PROFILES)
+def test_launch_is_the_recorded_one(name: str) -> None:
+    assert recorded(name) == (RECORDED / f"{name}.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", sorted(names("profiles")))
+@pytest.mark.parametrize("name", PROFILES)
 def test_command_parses_back(name: str) -> None:
-    run = make_run(load_recipe("kobeit3"), load_profile(name), FOLDER, [])
-    planned = plan(run, "/usr/bin/python3", cores=48)
-    words = shlex.split(planned.shell())
-    variables = dict(word.split("=", 1) for word in words[: len(planned.env)])
-    assert variables == planned.env
-    assert words[len(planned.env) :] == planned.argv
+    launch = planned(name)
+    words = shlex.split(launch.shell())
+    variables = dict(word.split("=", 1) for word in words[: len(launch.env)])
+    assert variables == launch.env
+    assert words[len(launch.env) :] == launch.argv
+
+
+SCRIPTS = [name for name in PROFILES if load_profile(name).launcher == "sbatch"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_says_the_same_in_bash(name: str, tmp_path: Path) -> None:
+    """bash reads the script; what it would start is what srun starts by itself."""
+    script = tmp_path / "job.sh"
+    script.write_text(planned(name).script or "", encoding="utf-8")
+    heard = r"""srun() { printf '%s\0' "$@"; env -0; }; SLURM_JOB_ID=1; . "$1" """
+    done = subprocess.run(
+        ["bash", "-c", heard, "kovqa", script],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"]},
+    )
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split("\0")
+    profile = load_profile(name)
+    srun = plan(
+        make_run(load_recipe("kobeit3"), profile.model_copy(update={"launcher": "srun"}), FOLDER, []),
+        "/usr/bin/python3",
+        cores=1,
+    )
+    begun = srun.argv.index("--nodes=" + str(profile.nodes))
+    wanted = srun.argv[begun:]
+    assert words[: len(wanted)] == wanted
+    assert {f"{key}={value}" for key, value in srun.env.items()} <= set(words[len(wanted) :])
+
+
+def test_prologue_wrap_python_and_binding() -> None:
+    changed = {
+        "prologue": ["module load cuda", 'echo "$HOME 안녕"'],
+        "wrap": ["apptainer", "exec", "내 이미지.sif"],
+        "python": "python3",
+        "binding": "node",
+        "interface": "ib0",
+        "env": {"NCCL_DEBUG": "INFO WARN"},
+    }
+    for name, bound in (("a100x4", "--numa-binding=node"), ("slurm-rtx3090x4", "--cpu-bind=ldoms")):
+        profile = load_profile(name).model_copy(update=changed)
+        launch = plan(make_run(load_recipe("kobeit3"), profile, FOLDER, []), "/usr/bin/python3", cores=48)
+        lines = ["set -e", *changed["prologue"], 'exec "$@"']
+        assert launch.argv[:4] == ["bash", "-c", "\n".join(lines), "kovqa"]
+        at = launch.argv.index("apptainer")
+        assert launch.argv[at : at + 5] == [*changed["wrap"], "python3", "-P"]
+        assert bound in launch.argv
+        assert launch.env["NCCL_SOCKET_IFNAME"] == launch.env["GLOO_SOCKET_IFNAME"] == "ib0"
+        assert shlex.split(launch.shell())[len(launch.env) :] == launch.argv
 
 
 @pytest.mark.parametrize("name", ["a100x4", "rtx3090x4"])
@@ -85,6 +140,6 @@ def test_pasted_command_starts_the_same_run(kovqa: Kovqa, small: Small, tmp_path
 
 if __name__ == "__main__":  # python -m tests.launch.test_recorded: record anew
     RECORDED.mkdir(parents=True, exist_ok=True)
-    for profile in names("profiles"):
+    for profile in PROFILES:
         (RECORDED / f"{profile}.txt").write_text(recorded(profile), encoding="utf-8")
-    print(f"recorded {len(names('profiles'))} commands in {os.path.relpath(RECORDED)}")
+    print(f"recorded {len(PROFILES)} launches in {os.path.relpath(RECORDED)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.runs import RESULT
+from kovqa_core.train.log import read_log
 
 from tests.conftest import Small, clean_env, command, left_out
 from tests.disturbed import STEPS, same_end, step, until, words
@@ -45,6 +46,10 @@ def submit(nodes: MiniSlurm, small: Small, profile: Path, folder: Path, *assignm
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def state(nodes: MiniSlurm, job: str) -> str:
+    return nodes.out("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
 
 
 def finished(nodes: MiniSlurm, job: str, folder: Path) -> None:
@@ -88,3 +93,52 @@ def test_a_job_queued_again_and_then_a_node_that_dies(
     nodes.start_node("n2")
     finished(nodes, job, folder)
     same_end(folder, undisturbed)
+
+
+def disturb(nodes: MiniSlurm, job: str, how: str) -> None:
+    """What happens to jobs."""
+    if how == "signal":  # what the time limit sends beforehand, to the batch script
+        nodes.out("scancel", "--signal=USR1", "--batch", job)
+    elif how == "preempted":
+        nodes.out(
+            "sbatch", "-p", "urgent", "-N2", "--ntasks-per-node=4", "-o", "/dev/null", "--wrap", "sleep 2"
+        )
+    elif how == "first node":  # where the batch script runs
+        nodes.kill_node("n1")
+        nodes.start_node("n1")
+    elif how == "node away":  # long enough for SLURM to give it up
+        nodes.kill_node("n2")
+        until(lambda: state(nodes, job) != "RUNNING", "SLURM misses n2")
+        nodes.start_node("n2")
+    elif how == "rank killed":
+        nodes.run(["bash", "-c", "kill -KILL $(pgrep -f worker.py | tail -n 1)"], on="n2", check=True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("how", ["signal", "preempted", "first node", "node away", "rank killed"])
+def test_a_job_disturbed_twice(
+    nodes: MiniSlurm, small: Small, profile: Path, tmp_path: Path, undisturbed: Path, how: str
+) -> None:
+    folder = tmp_path / "run"
+    job = submit(nodes, small, profile, folder)
+    for at in (8, 33):
+        until(lambda at=at: step(folder) >= at, f"step {at}")
+        disturb(nodes, job, how)
+    finished(nodes, job, folder)
+    same_end(folder, undisturbed)
+    assert "Restarts=2" in nodes.out("scontrol", "show", "job", job)
+
+
+@pytest.mark.soak
+def test_the_time_limit(nodes: MiniSlurm, small: Small, profile: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    asked = (
+        "optim.steps=600",
+        'profile.slurm.time="1"',
+        "profile.slurm.warn_seconds=45",
+        "save.every_steps=1000",
+    )
+    job = submit(nodes, small, profile, folder, *asked)
+    finished(nodes, job, folder)
+    assert [row["step"] for row in read_log(folder) if row["kind"] == "train"] == list(range(1, 601))
+    assert "Restarts=0" not in nodes.out("scontrol", "show", "job", job)

@@ -93,6 +93,8 @@ def environment(profile: Profile, cores: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(profile.threads or max(1, each)),
         "TOKENIZERS_PARALLELISM": "false",
         **({"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(PATIENCE)} if elastic else {}),
+        # Else a host that was booted again waits in vain for the address where the others met without it.
+        **({"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if elastic and profile.nodes > 1 else {}),
         **dict.fromkeys(networks, profile.interface),
         **profile.env,
     }

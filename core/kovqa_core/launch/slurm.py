@@ -28,7 +28,9 @@ NODE = Path(__file__).resolve().with_name("node.sh")
 _WAIT = r"""trap 'warned=1; kill -USR1 "$step" 2>/dev/null' USR1 TERM
 wait "$step"; code=$?
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done"""
-_REQUEUE = r"""if [ "$code" != 0 ] && { [ ! -e "$error" ] || grep -qs '"kind": "LostError"' "$error"; }; then
+_REQUEUE = r"""if grep -qs '"kind": "Stopped"' "$error"; then
+  code=75
+elif [ "$code" != 0 ] && { [ ! -e "$error" ] || grep -qs '"kind": "LostError"' "$error"; }; then
   [ -z "$warned" ] && [ "$(cat "$last" 2>/dev/null)" = "$before" ] || code=75
 fi
 if [ "$code" = 75 ]; then

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kovqa_core.errors import SettingsError, unknown
-from kovqa_core.files import make_folder, write_text
-from kovqa_core.paths import home, names
+from kovqa_core.errors import unknown
+from kovqa_core.paths import names
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.reading import Document, build, dump, override, parse, read
+from kovqa_core.settings.reading import Document, build, override, read
 from kovqa_core.settings.recipe import Recipe
 
 Kind = Literal["profiles", "recipes"]
+
+
+def is_path(name: str) -> bool:
+    """Is this a path (with a slash or .yaml) and no name?"""
+    return name.endswith((".yaml", ".yml")) or "/" in name
 
 
 def locate(kind: Kind, name: str) -> Path:
@@ -24,7 +28,7 @@ def locate(kind: Kind, name: str) -> Path:
     Raises:
         SettingsError: no such name (the nearest known ones are listed).
     """
-    if _is_path(name):
+    if is_path(name):
         return Path(name).expanduser()
     known = names(kind)
     if name not in known:
@@ -47,40 +51,6 @@ def document(kind: Kind, name: str) -> Document:
     path = locate(kind, name)
     found = read(path)
     return Document({"name": path.stem, **found.values}, found.origin)
-
-
-def _is_path(name: str) -> bool:
-    return name.endswith((".yaml", ".yml")) or "/" in name
-
-
-def derived_profile(name: str, source: str, sets: Sequence[str]) -> str:
-    """The text of a profile that is another one with some keys changed.
-
-    Args:
-        name: the new one's, for its heading.
-        source: name or path of the one it begins with.
-        sets: `a.b=c` texts.
-    """
-    values = override(read(locate("profiles", source)), sets, "--set").values
-    values.pop("name", None)
-    stem = Path(name).stem if _is_path(name) else name
-    return f"# From {source}.\n# kovqa train --profile {stem}\n{dump(values)}"
-
-
-def write_profile(name: str, text: str) -> Path:
-    """Keep a profile: a name in the user's own folder, a path where it says.
-
-    Raises:
-        SettingsError: there is one already, or the text is none.
-    """
-    path = locate("profiles", name) if _is_path(name) else home() / "profiles" / f"{name}.yaml"
-    found = parse(text, str(path))
-    build(Profile, Document({"name": path.stem, **found.values}, found.origin))
-    if path.exists():
-        raise SettingsError(f"{path} is there already", "choose another name, or remove it")
-    make_folder(path.parent)
-    write_text(path, text)
-    return path
 
 
 # -------------------------------------------------------------------- files, variables, flags

@@ -223,6 +223,14 @@ def dump(settings: Settings | Mapping[str, Any]) -> str:
     return yaml.dump(values, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100)
 
 
+def flow(value: Any) -> str:
+    """A value as YAML on one line, good inside braces too."""
+    text = yaml.dump(
+        [value], Dumper=_Dumper, allow_unicode=True, sort_keys=False, default_flow_style=True, width=1 << 30
+    )
+    return text.strip()[1:-1]
+
+
 class _Dumper(yaml.SafeDumper):
     """Dumper under the same scalar rules as the loader, so that text stays text."""
 

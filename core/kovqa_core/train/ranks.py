@@ -175,7 +175,7 @@ def _link(rank: Rank, store: Any) -> list[watchdog.Peer]:
     """A line between the first process and each other one, for the watchdog."""
     try:
         if rank.first:
-            with socket.create_server((rank.host, 0), backlog=rank.world) as server:
+            with watchdog.listen(rank.world) as server:
                 secret = os.urandom(16).hex()
                 store.set("watchdog", json.dumps([server.getsockname()[1], secret]))
                 return watchdog.accept(server, rank.world - 1, secret, _MEETING.total_seconds())

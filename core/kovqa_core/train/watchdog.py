@@ -116,6 +116,13 @@ def waiting() -> Iterator[None]:
 # ---------------------------------------------------------------------------------- lines
 
 
+def listen(callers: int) -> socket.socket:
+    """A free port on all addresses: many a host resolves its own name to a loopback address."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=callers)
+    return socket.create_server(("", 0), backlog=callers)
+
+
 def accept(server: socket.socket, number: int, secret: str, patience: float) -> list[Peer]:
     """The lines of so many processes that call.
 

@@ -1,0 +1,160 @@
+"""Real processes: signals passed on, failures said at once, nodes that wait for each other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kovqa_core.errors import KovqaError, MachineError, WorkerError
+from kovqa_core.launch import start as starting
+from kovqa_core.launch.plan import LaunchPlan
+from kovqa_core.launch.start import start
+
+from tests.conftest import Kovqa, Small, clean_env, command, training
+from tests.tools.mini_hosts import MiniHosts
+
+
+def shell(text: str, folder: Path, **more: Any) -> LaunchPlan:
+    """A plan that runs some shell lines in place of workers."""
+    return LaunchPlan(["bash", "-c", text], {"GLOO_SOCKET_IFNAME": "eth7"}, folder, **more)
+
+
+def failed(text: str, folder: Path) -> KovqaError:
+    with pytest.raises(KovqaError) as caught:
+        start(shell(text, folder), lambda event: None)
+    return caught.value
+
+
+def test_events_come_through_and_other_lines_do_not(tmp_path: Path) -> None:
+    seen: list[Mapping[str, Any]] = []
+    start(
+        shell("""echo loading; echo '{"kind": "train", "note": "한글"}'; echo '{no event}'""", tmp_path),
+        seen.append,
+    )
+    assert seen == [{"kind": "train", "note": "한글"}]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("ModuleNotFoundError: No module named 'pydantic'", "a worker could not start: ModuleNotFoundError"),
+        ("bash: line 2: module: command not found", "a worker could not start: bash: line 2: module"),
+        (
+            "slurmstepd: error: execve(): enroot: No such file or directory",
+            "could not start: execve(): enroot",
+        ),
+        ("srun: error: n2: task 3: Killed", "rank 3 was killed (Killed)"),
+        ("srun: error: n2: tasks 0-1: Segmentation fault", "rank 0-1 was killed (Segmentation fault)"),
+        ("something odd\n=====", "the workers ended without a word (something odd)"),
+    ],
+)
+def test_what_was_said_last_is_understood(tmp_path: Path, said: str, message: str) -> None:
+    error = failed("printf '%s\\n' \"$0\" >&2; exit 1".replace("$0", said), tmp_path)
+    assert isinstance(error, WorkerError)
+    assert message in error.message
+
+
+def test_the_first_failing_rank_keeps_its_meaning(tmp_path: Path) -> None:
+    told = '{"kind": "DataError", "message": "picture 3 is torn", "detail": "copy it again", "rank": 2}'
+    error = failed(f"echo '{told}' > '{tmp_path}/error.json'; echo Killed >&2; exit 1", tmp_path)
+    assert (type(error).__name__, error.exit_code) == ("DataError", 3)
+    assert error.message == "picture 3 is torn"
+
+
+def test_a_python_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="/no/python cannot be started"):
+        start(LaunchPlan(["/no/python"], {}, tmp_path), lambda event: None)
+
+
+def test_a_node_that_waits_alone_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "_ALONE", 0.2)
+    seen: list[Mapping[str, Any]] = []
+    start(shell("sleep 1", tmp_path, meeting="node1:29500"), seen.append)
+    assert [event["kind"] for event in seen] == ["waiting"]
+    assert "node1, port 29500, interface eth7" in seen[0]["note"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_launcher_ends_in_a_checkpoint(
+    small: Small, tmp_path: Path, number: int, code: int
+) -> None:
+    words = [*training(small, "optim.steps=100000", "eval.every_steps=100000"), "-o", tmp_path / "r"]
+    running = subprocess.Popen(command(words), env=clean_env(), stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    next(line for line in running.stderr if line.startswith("step 3:"))
+    running.send_signal(number)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == code
+    assert "complete" in said
+    assert "--resume" in said
+    last = (tmp_path / "r" / "last").read_text()
+    assert (tmp_path / "r" / last.strip() / "trainer").is_dir()
+
+
+def test_four_gpus_wanted_and_one_seen(small: Small, tmp_path: Path) -> None:
+    smi = tmp_path / "nvidia-smi"  # as a machine with one 3090 has it
+    smi.write_text("#!/bin/sh\necho NVIDIA GeForce RTX 3090, 24576\n")
+    smi.chmod(0o755)
+    env = clean_env(PATH=f"{tmp_path}:{os.environ['PATH']}")
+    words = command([*training(small), "-p", "a100x4", "-o", tmp_path / "r"])
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 4
+    assert (
+        "wants 4 GPUs, this machine shows 1 → use --profile rtx3090x1, or see the plan with --dry-run"
+        in done.stderr
+    )
+
+
+# ----------------------------------------------------------------------------- several nodes
+
+
+@pytest.fixture
+def two_nodes(tmp_path: Path) -> Path:
+    """A profile of two nodes that wait three seconds for each other."""
+    file = tmp_path / "두 대.yaml"
+    file.write_text(
+        "nodes: 2\nprecision: fp32\nrendezvous: h1:29533\nrendezvous_minutes: 0.05\ninterface: eth0\n",
+        "utf-8",
+    )
+    return file
+
+
+@pytest.mark.parametrize(("host", "words"), [("h1", "not all nodes came to"), ("h2", "nobody answers at")])
+def test_a_rendezvous_that_nobody_joins(
+    hosts: MiniHosts, small: Small, tmp_path: Path, two_nodes: Path, host: str, words: str
+) -> None:
+    typed = command([*training(small), "-p", two_nodes, "--resume", "-o", tmp_path / host])
+    began = time.monotonic()
+    done = hosts.run(typed, on=host, env=clean_env(), capture_output=True, text=True, timeout=120)
+    assert time.monotonic() - began < 60
+    assert done.returncode == 4, done.stderr
+    assert f"{words} h1, port 29533, interface eth0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("profile.rendezvous=no-such-host.invalid:29500", "host no-such-host.invalid is not known here"),
+        ("profile.interface=ib7", "no network interface ib7 here; there are lo"),
+    ],
+)
+def test_a_network_that_is_not_there(
+    kovqa: Kovqa, small: Small, two_nodes: Path, assignment: str, words: str
+) -> None:
+    changed = training(small, "profile.rendezvous=localhost:29500", assignment)
+    done = kovqa(*changed, "-p", two_nodes, "-o", "r")
+    assert done.returncode == 4
+    assert words in done.stderr
+
+
+def test_several_nodes_need_an_address(kovqa: Kovqa, small: Small) -> None:
+    for assignment in ("profile.nodes=2", "profile.rendezvous=here"):
+        done = kovqa(*training(small, assignment), "-n")
+        assert done.returncode == 2
+        assert "HOST:PORT" in done.stderr

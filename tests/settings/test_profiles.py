@@ -1,0 +1,139 @@
+"""Profiles: those shipped, those of one's own, and the one of this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from kovqa_core import detect
+from kovqa_core.detect import detected
+from kovqa_core.errors import SettingsError
+from kovqa_core.machine import APPLE, Gpu, check, fitting_profile
+from kovqa_core.settings.find import load_profile
+from kovqa_core.settings.new import new_settings
+from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.reading import Document, build, parse
+
+from tests.conftest import Kovqa
+
+PROFILES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "profiles").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KOVQA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_the_machines_people_have_are_there() -> None:
+    assert set(PROFILES) >= {
+        "cpu", "mps", "rtx3090x1", "rtx3090x4", "rtx4090x1", "rtx4090x4", "a100x1", "a100x4", "a100x8", "h100x8",
+        "h200x1", "colab-t4", "colab-a100", "a100x4x2", "slurm-a100x4", "slurm-rtx3090x4", "slurm-a100x4x2",
+    }  # fmt: skip
+    assert load_profile("colab-t4").precision == "fp16"
+    assert load_profile("mps").device == "mps"
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "count", "profile"),
+    [
+        ("NVIDIA GeForce RTX 3090", 24, 1, "rtx3090x1"),
+        ("NVIDIA GeForce RTX 3090", 24, 4, "rtx3090x4"),
+        ("NVIDIA GeForce RTX 4090", 24, 4, "rtx4090x4"),
+        ("NVIDIA A100-SXM4-80GB", 80, 8, "a100x8"),
+        ("NVIDIA A100-SXM4-40GB", 40, 1, "colab-a100"),
+        ("NVIDIA H200", 140, 1, "h200x1"),
+        ("NVIDIA H100 80GB HBM3", 80, 8, "h100x8"),
+        ("Tesla T4", 15, 1, "colab-t4"),
+        ("Tesla K80", 11, 1, "cpu"),
+        (APPLE, 32, 1, "mps"),
+    ],
+)
+def test_fitting_profile(name: str, memory: int, count: int, profile: str) -> None:
+    assert fitting_profile([Gpu(name, memory)] * count) == profile
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_machine_nobody_foresaw_gets_a_profile_it_can_hold(count: int) -> None:
+    found = load_profile(fitting_profile([Gpu("NVIDIA RTX 6000 Ada", 48)] * count))
+    assert (found.launcher, found.nodes) == ("torchrun", 1)
+    assert found.processes_per_node <= count
+    assert 0 < found.gpu_memory_gb <= 49
+
+
+def test_new_profile(kovqa: Kovqa, own_home: Path) -> None:
+    env = {"KOVQA_HOME": str(own_home)}
+    words = ["profiles", "new", "우리-서버", "--from", "slurm-a100x4", "--set", "slurm.partition=gpu",
+             "--set", "profile.processes_per_node=2", "--set", "slurm.time=2-00:00:00"]  # fmt: skip
+    done = kovqa(*words, **env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(own_home / "profiles" / "우리-서버.yaml")
+    found = load_profile("우리-서버")
+    assert found == load_profile("slurm-a100x4").model_copy(
+        update={"name": "우리-서버", "processes_per_node": 2, "slurm": found.slurm}
+    )
+    assert (found.slurm.partition, found.slurm.time) == ("gpu", "2-00:00:00")
+    assert "# account: mylab" in (own_home / "profiles" / "우리-서버.yaml").read_text(
+        "utf-8"
+    )  # comments stay
+    assert kovqa(*words, **env).returncode == 2  # never written over
+    assert "우리-서버" in kovqa("profiles", "-q", **env).stdout.split()
+
+
+def test_a_wrong_profile_is_not_written(own_home: Path) -> None:
+    for wrong, word in (
+        ("gpuz=A100", "gpuz"),
+        ("slurm.time=yesterday", "slurm.time"),
+        ("nodes=2", "HOST:PORT"),
+    ):
+        with pytest.raises(SettingsError, match=word):
+            new_settings("profiles", "mine", "cpu", [wrong])
+    assert not own_home.exists()
+
+
+@pytest.mark.parametrize("time", ["90", "24:00:00", "30:00", "2-0", "2-12:30", "1-00:00:00", "UNLIMITED"])
+def test_time_limits_stay_text(time: str) -> None:
+    assert build(Profile, parse(f"name: x\nslurm:\n  time: {time}", "x")).slurm.time == time
+
+
+def test_detect_on_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "gpus", lambda: [Gpu("NVIDIA GeForce RTX 4090", 24)] * 2)
+    monkeypatch.setattr(detect, "cores", lambda: 32)
+    monkeypatch.setattr(detect, "partitions", lambda: [])
+    text = detected("둘")
+    found = build(Profile, Document({"name": "둘", **parse(text, "둘").values}))
+    assert "2 × NVIDIA GeForce RTX 4090 (24 GB), 32 cores" in text
+    assert (found.processes_per_node, found.loader_workers, found.precision) == (2, 12, "bf16")
+    assert found.micro_batch == load_profile("rtx4090x1").micro_batch
+
+
+@pytest.mark.parametrize(
+    ("line", "gpus", "kind", "cpus"),
+    [
+        ("gpu*|gpu:a100:8(S:0-1)|128|2-00:00:00|12", 8, "a100", 128),
+        ("cpu|(null)|64+|infinite|3", 0, "", 64),
+        ("debug|gpu:4,shard:16|32|1:00:00|1", 4, "", 32),
+    ],
+)
+def test_partitions_are_read(line: str, gpus: int, kind: str, cpus: int) -> None:
+    found = detect._partition(line.split("|"))
+    assert (found.gpus, found.gpu_type, found.cpus) == (gpus, kind, cpus)
+    assert found.default == line.startswith("gpu*")
+
+
+def test_detect_prefers_the_partition_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["cpu*|(null)|64|infinite|3", "gpu|gpu:a100:8(S:0-1)|128|2-00:00:00|12"]
+    monkeypatch.setattr(detect, "gpus", lambda: [])
+    monkeypatch.setattr(detect, "partitions", lambda: [detect._partition(line.split("|")) for line in lines])
+    found = build(Profile, Document({"name": "x", **parse(detected("x"), "x").values}))
+    assert (found.launcher, found.processes_per_node, found.gpu) == ("sbatch", 8, "A100")
+    assert (found.slurm.partition, found.slurm.gpu_type, found.slurm.time) == ("gpu", "a100", "2-00:00:00")
+    check(load_profile("cpu"))
+
+
+def test_schema_knows_every_key(kovqa: Kovqa) -> None:
+    schema = json.loads(kovqa("profiles", "schema").stdout)
+    assert set(schema["properties"]) == set(Profile.model_fields)
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == []
