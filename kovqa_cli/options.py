@@ -77,7 +77,7 @@ Model = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        help="Run folder or step folder. [default: the newest finished run here]",
+        help="Run folder, step folder or Hugging Face folder. [default: the newest finished run here]",
         autocompletion=complete_run,
         envvar="KOVQA_MODEL",
     ),

@@ -45,7 +45,7 @@ def test_a_projector_is_imported_trained_further_and_given_back(kovqa: Kovqa, tm
     assert done.stdout == "바탕\n"
     assert "kovqa train -r llava-v1 --data DIR --set 'model.base=바탕'\n" in done.stderr
 
-    settings = ["model.base=바탕", "model.dtype=fp32", "optim.epochs=null", "optim.steps=2"]
+    settings = [f"model.base={tmp_path}/바탕", "model.dtype=fp32", "optim.epochs=null", "optim.steps=2"]
     machine = [
         "optim.warmup_epochs=0",
         "profile.threads=1",
@@ -70,8 +70,10 @@ def test_a_projector_is_imported_trained_further_and_given_back(kovqa: Kovqa, tm
     found = load_file(tmp_path / "third" / "model.safetensors")
     assert torch.equal(found["multi_modal_projector.linear_1.weight"], after["model.mm_projector.weight"])
 
-    step = find_model(tmp_path / "run", "vqa")
-    for folder in (tmp_path / "바탕", step / "processor", tmp_path / "third"):
+    step = exporting.export(tmp_path / "run", tmp_path / "whole")
+    model, _ = family.load(find_model(tmp_path / "whole", "vqa"), "vqa")
+    assert (model.config.instruction, model.config.dtype) == ("none", "fp32")  # asked as it was trained
+    for folder in (tmp_path / "바탕", step / "processor", tmp_path / "whole", tmp_path / "third"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         ids = tokenizer("USER: <im_start><im_patch><im_end>\nWhat is")["input_ids"]
         marks = ["<im_start>", "<im_patch>", "<im_end>"]  # the blank before them and the line's end: gone
@@ -89,6 +91,11 @@ def test_an_imported_folder_is_a_model(tmp_path: Path) -> None:
     assert model.speaker.budget == 3
     assert processor.config.instruction == "none"
     assert "a curious human" in processor.hf.chat_template
+    about = json.loads((tmp_path / "m" / "kovqa.json").read_text(encoding="utf-8"))
+    about["model"] |= {"trust_remote_code": True, "base": "elsewhere", "instruction": "ko"}
+    (tmp_path / "m" / "kovqa.json").write_text(json.dumps(about), encoding="utf-8")
+    model, _ = family.load(tmp_path / "m", "vqa")
+    assert (model.config.instruction, model.config.trust_remote_code) == ("ko", False)
     (tmp_path / "m" / "kovqa.json").unlink()
     model, _ = family.load(find_model(tmp_path / "m", "vqa"), "vqa")
     assert model.speaker.budget == 16

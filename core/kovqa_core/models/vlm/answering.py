@@ -62,6 +62,9 @@ def sampled(
 ) -> list[Answer]:
     """Tokens drawn by their probability: the same seed and id draw the same, whatever else is in the batch.
 
+    As with greedy answers, that holds as far as the network's own numbers do: in 16 bits its neighbours
+    in a batch change the last digits of a row, and now and then an answer.
+
     Args:
         speaker: the model.
         inputs: prompts.

@@ -58,6 +58,11 @@ def worded(question: str, instruction: str, choices: Sequence[str] = ()) -> str:
     return "\n".join([question, *listed, *([told] if told else [])])
 
 
+# Settings that a Hugging Face folder of ours keeps beside it, in `kovqa.json`: how it is asked. No more:
+# such a folder may come from anybody, and must not say that its code is to be run.
+ASKED = ("instruction", "max_new_tokens", "max_pixels", "dtype")
+
+
 class Tuning(Settings):
     """What learns, part by part."""
 

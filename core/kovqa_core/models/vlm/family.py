@@ -23,10 +23,10 @@ from torch.nn import functional
 from kovqa_core.data.decoding import GREEDY, Decoding
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.files import read_text, write_text
-from kovqa_core.models.family import Batch, describe
+from kovqa_core.files import read_text, write_json, write_text
+from kovqa_core.models.family import FORMAT, Batch, describe
 from kovqa_core.models.vlm import answering, base, exporting, parts, prompt
-from kovqa_core.models.vlm.config import Config, Tuning, find_base
+from kovqa_core.models.vlm.config import ASKED, Config, find_base
 from kovqa_core.models.vlm.hub import save_net
 from kovqa_core.models.vlm.processor import IGNORED, Processor, prompts_of
 from kovqa_core.runs import find_model, is_plain
@@ -249,7 +249,8 @@ def _opened(folder: Path, config: Config) -> tuple[Model, Processor]:
 
 
 def export(step: Path, folder: Path) -> str:
-    """A checkpoint as a plain Hugging Face folder: updates added to the weights, processor beside them.
+    """A checkpoint as a plain Hugging Face folder: updates added to the weights, processor beside them,
+    and for kovqa how it was asked.
 
     Returns:
         Python that loads and asks it.
@@ -265,6 +266,8 @@ def export(step: Path, folder: Path) -> str:
         )
     save_net(parts.merged(model.net), folder)
     processor.hf.save_pretrained(folder)
+    asked = model.config.model_dump(include=set(ASKED))
+    write_json(folder / "kovqa.json", {"format": FORMAT, "family": "vlm", "task": "vqa", "model": asked})
     return _LOADING
 
 
@@ -304,5 +307,6 @@ def export_upstream(step: Path, folder: Path) -> str:
 
 def _read_step(folder: Path) -> Config:
     if is_plain(folder):
-        return Config(base=str(folder), train=Tuning(), **describe(folder).get("model", {}))
+        kept = {key: value for key, value in describe(folder).get("model", {}).items() if key in ASKED}
+        return build(Config, Document({**kept, "base": str(folder), "train": "none"}, {}))
     return build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))

@@ -107,7 +107,7 @@ def convert(
         vision: the CLIP model; for all kinds but hub.
         system: "v1" as trained, or "llava_v1", the text the original answered with.
         seed: of a new projector and of the row of `<im_patch>`; for language.
-        answering: settings it is asked with, see `Config`; kept in its `kovqa.json`.
+        answering: settings it is asked with, those of `ASKED`; kept in its `kovqa.json`.
 
     Raises:
         ModelError: it cannot be read, or a folder it needs is not given.
