@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import time
@@ -31,7 +32,7 @@ def small_on(small: Small, profile: object, *assignments: str) -> list[object]:
 def profile(tmp_path: Path) -> Path:
     """Two tasks on a node, without GPUs; the last key is `slurm`."""
     file = tmp_path / "내 기계.yaml"
-    text = "launcher: sbatch\nprocesses_per_node: 2\nprecision: fp32\nslurm: {gpus: none, time: 5, cpus_per_task: 1}\n"
+    text = "launcher: sbatch\nprocesses_per_node: 2\nprecision: fp32\nslurm: {gpus: none, time: 10, cpus_per_task: 1}\n"
     file.write_text(text, "utf-8")
     return file
 
@@ -120,6 +121,18 @@ def test_a_worker_that_cannot_start_says_why(
     last = done.stderr.splitlines()[-1]
     assert "a worker could not start" in last
     assert words in last
+
+
+def test_the_first_failing_task_keeps_its_meaning(
+    cluster: MiniSlurm, small: Small, tmp_path: Path, profile: Path
+) -> None:
+    shutil.copytree(small.root / "images", tmp_path / "그림")
+    missing = min((tmp_path / "그림").iterdir())
+    missing.unlink()
+    words = small_on(small, profile, "profile.launcher=srun", f"data.images={tmp_path / '그림'}")
+    done = on_cluster(cluster, tmp_path, *words, "-o", "r")
+    assert done.returncode == 3, done.stderr  # a matter of the data, through srun and back
+    assert missing.name in done.stderr.splitlines()[-1]
 
 
 def test_no_slurm_here(small: Small, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from kovqa_core.errors import SettingsError
 from kovqa_core.machine import APPLE, Gpu, check, fitting_profile
 from kovqa_core.settings.find import load_profile
 from kovqa_core.settings.new import new_settings
-from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.profile import Profile, _seconds
 from kovqa_core.settings.reading import Document, build, parse
 
 from tests.conftest import Kovqa
@@ -92,9 +92,22 @@ def test_a_wrong_profile_is_not_written(own_home: Path) -> None:
     assert not own_home.exists()
 
 
-@pytest.mark.parametrize("time", ["90", "24:00:00", "30:00", "2-0", "2-12:30", "1-00:00:00", "UNLIMITED"])
-def test_time_limits_stay_text(time: str) -> None:
-    assert build(Profile, parse(f"name: x\nslurm:\n  time: {time}", "x")).slurm.time == time
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("90", 5400), ("24:00:00", 86400), ("30:00", 1800), ("2-0", 172800), ("2-12:30", 217800),
+        ("1-00:00:00", 86400), ("UNLIMITED", None), ("", None),
+    ],
+)  # fmt: skip
+def test_time_limits_stay_text(time: str, seconds: int | None) -> None:
+    text = f"name: x\nslurm:\n  time: {time}" if time else "name: x"
+    assert build(Profile, parse(text, "x")).slurm.time == time
+    assert _seconds(time) == seconds
+
+
+def test_a_warning_has_to_come_after_the_start() -> None:
+    with pytest.raises(SettingsError, match="300 s before a time limit of 300 s leaves no time to train"):
+        build(Profile, parse("name: x\nslurm: {time: 5}", "x"))
 
 
 def test_detect_on_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

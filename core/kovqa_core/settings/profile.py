@@ -39,6 +39,29 @@ class Slurm(Settings):
     requeue: bool = Field(True, description="sbatch: queue again, and go on, after the time limit")
     options: list[str] = Field([], description="further options, as they are: --exclusive")
 
+    @model_validator(mode="after")
+    def _warned_in_time(self) -> Slurm:
+        limit = _seconds(self.time)
+        if limit is not None and limit <= self.warn_seconds:
+            raise ValueError(
+                f"a warning {self.warn_seconds} s before a time limit of {limit} s leaves no time to train: "
+                "raise time, or lower warn_seconds"
+            )
+        return self
+
+
+def _seconds(time: str) -> int | None:
+    """A time limit of SLURM's, in seconds: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; None without one."""
+    if time in ("", "UNLIMITED"):
+        return None
+    days, dash, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, minutes, seconds = [*parts, 0, 0][:3]
+    else:
+        hours, minutes, seconds = {1: [0, *parts, 0], 2: [0, *parts], 3: parts}[len(parts)]
+    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
+
 
 class Profile(Settings):
     """One kind of machine, as its YAML file states it."""
