@@ -76,24 +76,24 @@ def carry_out(plan: Training, dry_run: bool, json: bool, quiet: bool, check: boo
     from kovqa_core.launch.plan import question
     from kovqa_core.launch.start import ask, start, submit
 
-    from kovqa_cli import progress, show
+    from kovqa_cli import progress, show, show_training
 
     if plan.finished is not None:
-        show.finished(plan.run, plan.finished, json, quiet)
+        show_training.finished(plan.run, plan.finished, json, quiet)
         return
-    show.plan(plan, quiet or (json and not dry_run and not check))
+    show_training.plan(plan, quiet or (json and not dry_run and not check))
     if check and (asked := question(plan.launch)):
         show.note(ask(asked))
     if dry_run or check:
-        show.command(plan, json)
+        show_training.command(plan, json)
         return
     if plan.launch.script is not None:
-        show.submitted(plan.run, submit(plan.launch), json, quiet)
+        show_training.submitted(plan.run, submit(plan.launch), json, quiet)
         return
     try:
         with progress.training(quiet or json) as on_event:
             start(plan.launch, on_event)
     except (KeyboardInterrupt, SystemExit):
-        show.interrupted(plan.run)
+        show_training.interrupted(plan.run)
         raise
-    show.finished(plan.run, planning.result_of(plan.run), json, quiet)
+    show_training.finished(plan.run, planning.result_of(plan.run), json, quiet)
