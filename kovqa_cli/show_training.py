@@ -43,7 +43,9 @@ def _memory(planned: Training) -> str:
     if needs is None:
         return f"memory: no estimate ({planned.fit.unknown})"
     each = "process" if planned.run.profile.device == "cpu" else "GPU"
-    parts = ", ".join(f"{name} {value / GB:.2f}" for name, value in needs.parts.items() if value)
+    parts = ", ".join(
+        f"{name} {value / GB:.2f}" for name, value in needs.parts.items() if value / GB >= 0.005
+    )
     return f"memory: about {needs.peak / GB:.1f} GB per {each} at micro-batch {needs.micro_batch} ({parts})"
 
 

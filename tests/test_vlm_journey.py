@@ -19,6 +19,8 @@ from kovqa_core.train.log import read_log
 from tests.conftest import VLM, Kovqa, Small, clean_env, command, sets
 from tests.faults.test_kill import family, steps
 
+pytestmark = pytest.mark.xdist_group("vlm")  # one undisturbed run
+
 STEPS = 16
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import shlex
 import signal
@@ -41,7 +42,6 @@ def check_identity() -> None:
 
 def main(run_file: Path) -> int:
     """Train the run of a `run.yaml`, or answer a share of a `job.json`; the exit code.
-
 
     0 means finished, or stopped with a complete checkpoint: of srun's tasks the first says 75 then, the
     others would have srun kill it; torchrun would take it for a failure, and begin again. `error.json`
@@ -194,6 +194,15 @@ def _tell(folder: Path, error: BaseException, rank: Rank | None) -> int:
     return error.exit_code if isinstance(error, KovqaError) else 1
 
 
+def _leave(code: int) -> None:
+    """End at once: threads of torch's collectives that let go of something while Python is taken down abort."""
+    for child in multiprocessing.active_children():
+        child.terminate()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     check_identity()
     from kovqa_core.processes import die_with_parent
@@ -202,4 +211,4 @@ if __name__ == "__main__":
     code = main(Path(sys.argv[1]))
     for number in SIGNALS:  # a late one would kill what has ended well: Python takes its handlers away first
         signal.signal(number, signal.SIG_IGN)
-    sys.exit(code)
+    _leave(code)

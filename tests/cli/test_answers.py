@@ -10,6 +10,7 @@ import pytest
 from kovqa_core import predict
 from kovqa_core.data.decoding import Decoding, choices_of, read_decoding
 from kovqa_core.data.index import open_index
+from kovqa_core.data.rows import read_table
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.models import family
 
@@ -72,7 +73,7 @@ def test_choices_are_answered_with_one_of_the_row(
         assert 1 / len(texts) <= float(str(row["score"])) <= 1
     write(tmp_path / "t.jsonl", [*rows, {**rows[0], "id": "넷째", "choices": "하나"}])
     with pytest.raises(DataError, match=r"t\.jsonl:4, id 넷째: 1 choices: 하나"):
-        predict.read_table(tmp_path / "t.jsonl", choices=True)
+        read_table(tmp_path / "t.jsonl", choices=True)
 
 
 def test_drawn_answers_do_not_know_batch_or_interruption(small: Small, model: Path, tmp_path: Path) -> None:

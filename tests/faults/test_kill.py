@@ -18,6 +18,8 @@ from kovqa_core.runs import RESULT, pointed
 
 from tests.conftest import Small, clean_env, command, training
 
+pytestmark = pytest.mark.xdist_group("kills")  # one undisturbed run
+
 STEPS = 160  # enough for ten kills on a fast machine
 VICTIMS = ("launcher", "rank", "all")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from kovqa_core.settings.run import Run
-from kovqa_core.train import checkpoint, loop, optim
+from kovqa_core.train import checkpoint, loop
 from kovqa_core.train.loader import batches, micro_batches
 from kovqa_core.train.ranks import Rank
 from torch import Tensor
@@ -21,11 +21,6 @@ def peak_of(run: Run) -> float:
     t = loop.prepare(run, rank, device, lambda: False)
     keys = micro_batches(run, len(t.rows), rank, 0, t.length.total)
     loader = batches(keys, t.rows, t.index.images, t.processor, train=True)
-    import itertools
-
-    first = next(loader)
-    print({k: tuple(v.shape) for k, v in first.tensors.items() if v is not None})
-    loader = itertools.chain([first], loader)
     _step(t, loader, 0)
     gc.collect()
     standing = _bytes(_standing(t))
@@ -44,20 +39,18 @@ def peak_of(run: Run) -> float:
 
 def _step(t: loop.Training, loader: Iterator[Any], step: int) -> None:
     """As `loop.train` does it."""
-    loop.accumulate(t, t.model, loader, step)
-    optim.clip([p for p in t.model.parameters() if p.grad is not None], t.run.recipe.optim.clip)
-    t.optimizer.step()
-    t.optimizer.zero_grad(set_to_none=True)
+    loop.accumulate(t, loader, step)
+    t.stepper.step()
     if t.averages is not None:
-        checkpoint.average(t.model, t.averages, t.run.recipe.optim.ema)
+        checkpoint.average(t.averages, t.stepper.pieces(), t.run.recipe.optim.ema)
 
 
 def _standing(t: loop.Training) -> Iterator[Tensor]:
     """What is there between two steps."""
-    yield from t.model.parameters()
-    yield from t.model.buffers()
+    yield from t.stepper.model.parameters()
+    yield from t.stepper.model.buffers()
     yield from (t.averages or {}).values()
-    for state in t.optimizer.state.values():
+    for state in t.stepper.optimizer.state.values():
         yield from (value for value in state.values() if isinstance(value, Tensor))
 
 

@@ -55,6 +55,10 @@ CASES: dict[str, tuple[str, Sequence[str]]] = {
 }
 
 
+# Measured whenever the tests run; the others in `make soak`.
+FEW = ("beit3 vqa, bf16, averages", "fusion grid, checkpointing", "llava projector", "qwen2_5_vl lora")
+
+
 @pytest.fixture(scope="module")
 def planned(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Training]:
     """A run of a case at a micro-batch, planned."""
@@ -82,7 +86,9 @@ def _texts(small: Small) -> tuple[str, ...]:
     return tuple(f"{e.question} {' '.join(e.answers)}" for e in open_index(small.index).split("train"))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.soak) for name in CASES]
+)
 def test_the_plan_tells_what_a_step_takes(planned: Callable[[str, int], Training], name: str) -> None:
     for micro_batch in (8, 4):  # one pass, and two with gradients kept between them
         plan = planned(name, micro_batch)

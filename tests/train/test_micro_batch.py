@@ -29,14 +29,14 @@ from kovqa_core.train import loop, probe, ranks
 
 torch.backends.mkldnn.enabled = False
 t = loop.prepare(read_run(Path(sys.argv[1])), ranks.Rank(0, 0, 1), torch.device("cpu"), lambda: False)
-before = {name: value.clone() for name, value in t.model.state_dict().items()}
+before = {name: value.clone() for name, value in t.stepper.model.state_dict().items()}
 data = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
 most = int(data.split()[1]) * 1024 + 600_000_000
 resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 probe.fitted(t)
-assert all(torch.equal(before[name], value) for name, value in t.model.state_dict().items())
-assert all(p.grad is None for p in t.model.parameters())
-assert not t.optimizer.state
+assert all(torch.equal(before[name], value) for name, value in t.stepper.model.state_dict().items())
+assert all(p.grad is None for p in t.stepper.model.parameters())
+assert not t.stepper.optimizer.state
 """
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kovqa_core.train.log import read_log
 from safetensors.numpy import load_file
@@ -16,6 +17,8 @@ from safetensors.numpy import load_file
 from tests.conftest import FUSION, SMALL, VLM, Small
 from tests.train import many
 from tests.train.many import Job, launch
+
+pytestmark = pytest.mark.xdist_group("strategies")  # one run of each
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 STEPS = 4
@@ -49,7 +52,7 @@ def same(folder: Path, other: Path) -> None:
         assert one.keys() == two.keys()
         for name in one:
             assert one[name].shape == two[name].shape
-            assert one[name] == pytest.approx(two[name], rel=1e-3, abs=2e-6), name
+            np.testing.assert_allclose(one[name], two[name], rtol=1e-3, atol=2e-6, err_msg=name)
 
 
 @pytest.fixture(scope="module")

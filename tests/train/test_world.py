@@ -14,6 +14,8 @@ from safetensors.numpy import load_file
 
 from tests.conftest import Kovqa, Small, clean_env, command, training
 
+pytestmark = pytest.mark.xdist_group("world")  # one pair of runs
+
 
 def odd(small: Small, folder: Path) -> Small:
     """The small data set with an odd number of validation questions."""
