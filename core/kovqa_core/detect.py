@@ -9,7 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from kovqa_core.machine import Gpu, cores, fitting_profile, gpus, memory_gb
+from kovqa_core.machine import Gpu, fitting_profile, gpus, memory_gb
+from kovqa_core.processes import cores
 from kovqa_core.settings.find import load_profile
 from kovqa_core.settings.reading import dump
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from kovqa_core import machine
 from kovqa_core.history.manifest import versions
 from kovqa_core.paths import home
+from kovqa_core.processes import cores
 
 SECONDS = 120.0  # for one import: a first one from a network disk takes its time
 LEAST_DISK_GB = 10  # a few checkpoints of a large model
@@ -79,7 +80,7 @@ def examine(told: Callable[[int, int], None] = lambda done, total: None) -> list
     """
     scripts = [TORCH_FACTS, *map(_importing, PACKAGES)]
     tried: list[Tried] = []
-    with ThreadPoolExecutor(min(4, machine.cores())) as pool:
+    with ThreadPoolExecutor(min(4, cores())) as pool:
         for outcome in pool.map(attempt, scripts):
             tried.append(outcome)
             told(len(tried), len(scripts))
@@ -213,7 +214,7 @@ def hardware() -> Iterator[Finding]:
     else:
         yield Finding("GPUs", "none", "none visible: models run on the CPU")
     yield Finding("profile", "ok", f"{profile} fits: kovqa train -p {profile}")
-    yield Finding("cores", "ok", str(machine.cores()))
+    yield Finding("cores", "ok", str(cores()))
     yield _memory()
     yield _shared_memory()
     tools = [tool for tool in ("srun", "sbatch") if shutil.which(tool)]

@@ -20,6 +20,7 @@ from kovqa_core.fit import AUTO, Fit, fit
 from kovqa_core.history.compare import Difference, changed_since
 from kovqa_core.launch.plan import SCRIPT, LaunchPlan, plan
 from kovqa_core.models import FAMILIES
+from kovqa_core.processes import cores
 from kovqa_core.runs import RESULT, RUNS, pointed, result
 from kovqa_core.settings import strategy
 from kovqa_core.settings.find import Asked, resolve
@@ -140,7 +141,7 @@ def _planned(
             missing.append(f"{error.message} → {error.hint}")
     profile, memory = fit(asked.recipe, asked.profile, micro_batch)
     run = run_in(profile, make_folder(folder), ["kovqa", *sys.argv[1:]], asked.origin)
-    launch = plan(run, sys.executable, machine.cores())
+    launch = plan(run, sys.executable, cores())
     write_run(run)
     if launch.script is not None:
         write_text(run.folder / SCRIPT, launch.script)

@@ -17,6 +17,7 @@ from kovqa_core.data.rows import pictures_of, rows_of
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import disk_errors, nfc
 from kovqa_core.models import family
+from kovqa_core.processes import cores
 from kovqa_core.results.part import answered, begin, finish, part_of, share_of
 from kovqa_core.runs import find_model
 from kovqa_core.shares import Job
@@ -25,6 +26,7 @@ from kovqa_core.train.log import WATCHED
 from kovqa_core.train.ranks import Rank
 
 _ALONE = Rank(0, 0, 1)
+_FEEDERS = 12  # as many as the profiles of large GPUs have
 Ask = Callable[[Path, str], Answer]
 Progress = Callable[[int, int], None]
 
@@ -145,7 +147,9 @@ def _answers(
     model_ready: _Ready, rows: list[Example], images: Path, batch: int, progress: Progress | None = None
 ) -> Iterator[tuple[int, Answer]]:
     model, processor, device = model_ready
-    return answer_all(model, processor, rows, images, _ALONE, device, batch, progress=progress)
+    # A GPU is fed by processes of their own; on a CPU the model itself needs the cores.
+    workers = min(cores() - 1, _FEEDERS) if device.type == "cuda" and len(rows) > batch else 0
+    return answer_all(model, processor, rows, images, _ALONE, device, batch, workers, progress=progress)
 
 
 # ------------------------------------------------------------------------- one process of several

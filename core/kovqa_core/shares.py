@@ -22,6 +22,7 @@ from kovqa_core.errors import SettingsError, Stopped
 from kovqa_core.files import disk_errors, read_json, write_json
 from kovqa_core.launch.plan import plan
 from kovqa_core.launch.start import start
+from kovqa_core.processes import cores
 from kovqa_core.results.part import JOB, begin, finish, gather, part_of, shares_of
 from kovqa_core.runs import find_model
 from kovqa_core.settings.find import load_profile
@@ -101,7 +102,7 @@ def answer_by_profile(
                 batch, list(kinds), decoding,
             )  # fmt: skip
             write_job(job)
-            launch = plan(job, sys.executable, machine.cores(), file=JOB)
+            launch = plan(job, sys.executable, cores(), file=JOB)
             start(replace(launch, again=_AGAIN), _events(progress))
             done = gather(part)
         if len(done) < len(ids):

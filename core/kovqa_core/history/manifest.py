@@ -20,6 +20,7 @@ from typing import Any
 from kovqa_core import machine
 from kovqa_core.errors import KovqaError, Stopped
 from kovqa_core.files import read_json, write_json
+from kovqa_core.processes import cores
 from kovqa_core.runs import pointed
 from kovqa_core.settings.run import Run
 
@@ -136,7 +137,7 @@ def here() -> dict[str, Any]:
     return {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cores": machine.cores(),
+        "cores": cores(),
         "gpus": [gpu.name for gpu in machine.gpus()],
         "driver": machine.driver(),
     }
