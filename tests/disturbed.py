@@ -13,9 +13,9 @@ from kovqa_core.train.log import read_log
 
 from tests.conftest import Small, training
 
-STEPS = 60
+STEPS = 160  # some seconds: long enough to be disturbed twice
 RUN = (
-    f"optim.steps={STEPS}", "eval.every_steps=20", "save.every_steps=5", "data.augment=crop",
+    f"optim.steps={STEPS}", "eval.every_steps=40", "save.every_steps=5", "data.augment=crop",
     "model.drop_path=0.2",
 )  # fmt: skip
 

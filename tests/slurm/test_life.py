@@ -121,7 +121,7 @@ def test_a_job_disturbed_twice(
 ) -> None:
     folder = tmp_path / "run"
     job = submit(nodes, small, profile, folder)
-    for at in (8, 33):
+    for at in (8, 80):
         until(lambda at=at: step(folder) >= at, f"step {at}")
         disturb(nodes, job, how)
     finished(nodes, job, folder)
@@ -129,16 +129,19 @@ def test_a_job_disturbed_twice(
     assert "Restarts=2" in nodes.out("scontrol", "show", "job", job)
 
 
+LONG = 2000  # steps: more than a minute, SLURM's shortest limit
+
+
 @pytest.mark.soak
 def test_the_time_limit(nodes: MiniSlurm, small: Small, profile: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     asked = (
-        "optim.steps=300",
+        f"optim.steps={LONG}",
         'profile.slurm.time="1"',
         "profile.slurm.warn_seconds=45",
         "save.every_steps=1000",
     )
     job = submit(nodes, small, profile, folder, *asked)
     finished(nodes, job, folder)
-    assert [row["step"] for row in read_log(folder) if row["kind"] == "train"] == list(range(1, 301))
+    assert [row["step"] for row in read_log(folder) if row["kind"] == "train"] == list(range(1, LONG + 1))
     assert "Restarts=0" not in nodes.out("scontrol", "show", "job", job)
