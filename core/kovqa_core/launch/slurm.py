@@ -23,7 +23,8 @@ NODE = Path(__file__).resolve().with_name("node.sh")
 # SLURM warns before the time limit (USR1) and when it takes the nodes away (TERM): the workers are told,
 # and leave with 75 and a complete checkpoint; or with an error of their own, or without a word, where they
 # had not begun. A trap ends `wait`, so it is called again. Processes that were lost with a node, or killed,
-# come back too, if they got further than a checkpoint: what dies at the same place again and again ends.
+# come back too, if they got further than a checkpoint, or else three times: a node that was just booted may
+# refuse a launch, but what dies at the same place again and again ends.
 # A job that was cancelled is not RUNNING any more: it must not come back.
 _WAIT = r"""trap 'warned=1; kill -USR1 "$step" 2>/dev/null' USR1 TERM
 wait "$step"; code=$?
@@ -31,7 +32,14 @@ while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done"""
 _REQUEUE = r"""if grep -qs '"kind": "Stopped"' "$error"; then
   code=75
 elif [ "$code" != 0 ] && { [ ! -e "$error" ] || grep -qs '"kind": "LostError"' "$error"; }; then
-  [ -z "$warned" ] && [ "$(cat "$last" 2>/dev/null)" = "$before" ] || code=75
+  now=$(cat "$last" 2>/dev/null)
+  if [ -n "$warned" ] || [ "$now" != "$before" ]; then
+    code=75
+    rm -f "$tries"
+  elif [ -n "$now" ] && [ "$(cat "$tries" 2>/dev/null | wc -l)" -lt 3 ]; then
+    code=75
+    echo "$SLURM_JOB_ID: nothing gained" >> "$tries"
+  fi
 fi
 if [ "$code" = 75 ]; then
   if [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ]; then scontrol requeue "$SLURM_JOB_ID"; fi
@@ -119,6 +127,7 @@ def script(run: Work, env: Mapping[str, str], command: list[str], folder: Path) 
         'rm -f "$error"  # of an earlier start',
         f"last={shlex.quote(str(run.folder / 'last'))}",
         'before=$(cat "$last" 2>/dev/null)',
+        f"tries={shlex.quote(str(run.folder / 'logs' / 'tries'))}",
         "warned=",
         f"{shlex.join(command)} &",
         "step=$!",
