@@ -105,7 +105,7 @@ def test_the_launcher_process_loads_no_torch(small: Small, tmp_path: Path) -> No
     found = loaded(*map(str, words))
     assert (tmp_path / "r" / "logs" / "launcher.log").is_file()  # it was planned and started
     assert "kovqa_core" in found
-    assert not found & {"torch", "transformers", "deepspeed", "timm", "PIL", "httpx", "rich"}
+    assert not found & {"torch", "transformers", "deepspeed", "timm", "numpy", "PIL", "httpx", "rich"}
 
 
 def test_closed_pipe_is_no_error(tmp_path: Path) -> None:
