@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kovqa_core import machine
 from kovqa_core.data.index import open_index
 from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError, unknown
 from kovqa_core.files import make_folder, write_text
 from kovqa_core.fit import AUTO, Fit, fit
-from kovqa_core.history.compare import Difference, changed_since
 from kovqa_core.launch.plan import SCRIPT, LaunchPlan, plan
 from kovqa_core.models import FAMILIES
 from kovqa_core.processes import cores
@@ -27,6 +26,9 @@ from kovqa_core.settings.find import Asked, resolve
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.reading import Document, build
 from kovqa_core.settings.run import FILE, Run, make_run, read_run, write_run
+
+if TYPE_CHECKING:
+    from kovqa_core.history.compare import Difference
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def plan_rerun(before: Path, folder: Path | None, force: bool, dry_run: bool) ->
         DataError: the index was written anew from other data.
         KovqaError: whatever cannot work, before anything is started.
     """
+    from kovqa_core.history.compare import changed_since
+
     old = read_run(before / FILE)
     folder = _folder(folder, old.recipe.name, False)
     if (folder / FILE).exists():

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kovqa_core.errors import MachineError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Result = TypeVar("Result")
 _counter: Any = None  # in a process of the pool: the counter it shares with its parent
@@ -26,6 +26,8 @@ def cores() -> int:
 
 def die_with_parent() -> None:
     """End when the parent is gone: what a killed process started must not go on on its own."""
+    import multiprocessing
+
     spawned_by = multiprocessing.parent_process()  # known even where it is gone already
     parent = (spawned_by.pid if spawned_by else None) or os.getppid()
 
@@ -59,6 +61,10 @@ def side_by_side(
         MachineError: a process was killed, most often for want of memory.
         Exception: the first that a task raised; the others are stopped.
     """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of a progress bar
     counter = spawn.Value("q", 0)
     pool = ProcessPoolExecutor(cores(), spawn, _begin, (counter,))
@@ -86,6 +92,8 @@ def _begin(counter: Any) -> None:
 
 
 def _waited(futures: list[Future[Result]]) -> Iterator[set[Future[Result]]]:
+    from concurrent.futures import FIRST_EXCEPTION, wait
+
     left = set(futures)
     while left:
         done, left = wait(left, timeout=0.2, return_when=FIRST_EXCEPTION)
