@@ -26,11 +26,10 @@ import httpx
 from PIL import Image
 
 from kovqa_core.data.answers import normalise
+from kovqa_core.data.decoding import GREEDY
 from kovqa_core.data.example import Answer, Example, prediction_line
-from kovqa_core.data.index import default_images
-from kovqa_core.data.kinds import choose_kinds
 from kovqa_core.data.opening import open_image
-from kovqa_core.data.rows import Row, read_table
+from kovqa_core.data.rows import Row, pictures_of, rows_of
 from kovqa_core.download.checks import page_text
 from kovqa_core.download.request import BUSY, Remote, new_client, opened, patiently, shown
 from kovqa_core.errors import AssetError, DataError, KovqaError, SettingsError
@@ -104,17 +103,15 @@ def answer_table(
         DataError: a row or picture that cannot be used, or that the server refuses; it names the id.
         AssetError: the server cannot be reached or fails again and again: what is answered is kept.
     """
-    rows = read_table(table)
-    chosen = choose_kinds(kinds, [row.kind for row in rows])
-    rows = [row for row in rows if row.kind in chosen]
-    folder, part = images or default_images(table), part_of(output)
+    rows = rows_of(table, "vqa", kinds, GREEDY)
+    folder, part = pictures_of(table, images), part_of(output)
     with _reached(url) as server, disk_errors(output):
         name = model or _the_one_served(server)
         output.parent.mkdir(parents=True, exist_ok=True)
         stamp = {
             "served": name,
             "table": hashlib.sha256(table.read_bytes()).hexdigest(),
-            "kinds": sorted(chosen),
+            "kinds": sorted({row.kind for row in rows}),
             "instruction": ASKED.instruction,
             "max_tokens": ASKED.max_new_tokens,
         }
@@ -140,12 +137,16 @@ def _answers(
     for row in rows:
         todo.put(row)
 
+    def told(text: str) -> None:
+        if note and not over.is_set():  # what is under way when it ends is of no interest
+            note(text)
+
     def work() -> None:
         with contextlib.suppress(queue.Empty):
             while not over.is_set():
                 row = todo.get_nowait()
                 try:
-                    came.put((row, _answer(server, model, row.example, folder, note)))
+                    came.put((row, _answer(server, model, row.example, folder, told)))
                 except BaseException as error:
                     came.put((row, error))
 
