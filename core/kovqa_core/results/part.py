@@ -100,7 +100,7 @@ def answered(part: Path) -> set[str]:
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         part.write_bytes(whole)
-    return {json.loads(line)["id"] for line in whole.decode().splitlines()}
+    return {json.loads(line)["id"] for line in whole.split(b"\n") if line}  # U+2028 ends no line
 
 
 def finish(part: Path, output: Path, ids: Iterable[str]) -> None:
