@@ -128,7 +128,7 @@ def summary(folder: Path) -> Summary:
     except ODD as failure:
         said = f"cannot be read ({type(failure).__name__}: {failure})"
         return Summary(folder, "broken", _begun(folder), error=said)
-    scores = [row["best"] for row in evaluations(folder)]
+    scores = [row["best"] for row in _evaluated(rows)]
     return Summary(
         folder,
         state,
@@ -216,11 +216,11 @@ def story(folder: Path) -> Story:
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
     """Evaluations of a run's log, oldest first."""
-    return [
-        row
-        for row in records(folder)
-        if row.get("kind") == "eval" and row.keys() >= {"step", "score", "best"}
-    ]
+    return _evaluated(records(folder))
+
+
+def _evaluated(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row.get("kind") == "eval" and row.keys() >= {"step", "score", "best"}]
 
 
 def changes(run: Run) -> list[Change] | None:

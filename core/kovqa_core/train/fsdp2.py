@@ -51,17 +51,13 @@ class Fsdp2(Stepper):
     def plain(self, averages: Pieces | None, everywhere: bool) -> Iterator[Any]:
         """The twin, with all rows of all weights."""
         share_buffers(self.model)
-        weights = {}
+        with holding(self.twin, self.model, self._wholes(averages), everywhere, self.rank.first) as model:
+            yield model
+
+    def _wholes(self, averages: Pieces | None) -> Iterator[tuple[str, Tensor]]:
         for name, p in self.model.named_parameters():
             piece: Any = p.detach() if averages is None else self._joined(p, averages[name])
-            whole = piece.full_tensor()
-            if everywhere or self.rank.first:
-                weights[name] = whole if everywhere else whole.cpu()
-        if not weights:
-            yield None
-            return
-        with holding(self.twin, self.model, weights) as model:
-            yield model
+            yield name, piece.full_tensor()
 
     def _joined(self, like: Any, piece: Tensor) -> DTensor:
         return DTensor.from_local(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -36,11 +36,28 @@ def twin_of(model: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def holding(twin: nn.Module, model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn.Module]:
-    """The twin with whole weights, by the names of the model's parameters, and the model's buffers."""
-    first = {id(p): name for name, p in model.named_parameters()}
+def holding(
+    twin: nn.Module, model: nn.Module, wholes: Iterable[tuple[str, Tensor]], everywhere: bool, first: bool
+) -> Iterator[nn.Module | None]:
+    """The twin with whole weights and the model's buffers; None where it is not wanted.
+
+    Args:
+        twin: of the model.
+        model: what is cut up.
+        wholes: names of parameters and whole weights; putting one together takes all processes.
+        everywhere: on every process's device; or on the first process alone, on its CPU.
+        first: is this the first process?
+    """
+    weights: dict[str, Tensor] = {}
+    for name, tensor in wholes:
+        if everywhere or first:
+            weights[name] = tensor if everywhere else tensor.cpu()
+    if not weights:
+        yield None
+        return
+    named = {id(p): name for name, p in model.named_parameters()}
     every = dict(model.named_parameters(remove_duplicate=False))  # a weight two modules share has two names
-    whole = {name: weights[first[id(p)]] for name, p in every.items()}
+    whole = {name: weights[named[id(p)]] for name, p in every.items()}
     empty = {name: _empty(tensor) for name, tensor in whole.items()}
     for name, buffer in model.named_buffers():
         module, _, own = name.rpartition(".")

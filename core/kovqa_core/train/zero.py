@@ -111,15 +111,9 @@ class Zero(Stepper):
                 yield model
             return
         share_buffers(self.model)
-        weights = {}
-        for name, piece in (averages or self.pieces()).items():
-            whole = _joined(piece, self.model.get_parameter(name))
-            if everywhere or self.rank.first:
-                weights[name] = whole if everywhere else whole.cpu()
-        if not weights:
-            yield None
-            return
-        with holding(self.twin, self.model, weights) as model:
+        pieces = (averages or self.pieces()).items()
+        wholes = ((name, _joined(piece, self.model.get_parameter(name))) for name, piece in pieces)
+        with holding(self.twin, self.model, wholes, everywhere, self.rank.first) as model:
             yield model
 
     def moments(self) -> dict[str, Tensor]:
