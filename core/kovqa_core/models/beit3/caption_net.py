@@ -200,4 +200,5 @@ def _attend_twice(q: Tensor, seen_k: Tensor, seen_v: Tensor, keys: Tensor, value
     said = (to_words.softmax(-1) @ values).transpose(1, 2)
     sums = to_picture.logsumexp(-1).transpose(1, 2).reshape(rows, length, heads)
     share = torch.sigmoid(sums - to_words.logsumexp(-1).transpose(1, 2)).unsqueeze(-1)
-    return torch.lerp(said, seen, share).flatten(2)
+    # CUDA's autocast computes logsumexp in fp32, and lerp takes operands of one dtype only.
+    return torch.lerp(said, seen, share.to(said.dtype)).flatten(2)

@@ -1,0 +1,79 @@
+"""Every family learns and answers under CUDA's autocast, whose dtypes a CPU's does not have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kovqa_core.models import family
+from kovqa_core.models.text import BOS
+from kovqa_core.settings.recipe import Recipe
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tests import parity
+from tests.cuda_autocast import RAISED, cuda_autocast
+from tests.models.test_contract import opened, recipe
+
+__all__ = ["recipe"]  # the fixture: every family with every task
+
+HALF = [torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("name", sorted(RAISED))
+def test_the_rules_are_those_of_torch(name: str) -> None:
+    """Held against torch's own CUDA autocast, on tensors without memory."""
+    needs_dimension = ("logsumexp", "softmax", "log_softmax", "cumprod", "cumsum", "prod", "sum")
+    more = (2,) if name == "pow" else (-1,) if name in needs_dimension else ()
+    operation = getattr(torch.nn.functional if name == "softplus" else torch, name)
+    with cuda_autocast(torch.bfloat16):
+        emulated = operation(torch.full((2, 3), 0.5, dtype=torch.bfloat16), *more).dtype
+    was = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    with FakeTensorMode():
+        tensor = torch.empty(2, 3, dtype=torch.bfloat16, device="cuda")
+        try:
+            torch.set_autocast_enabled("cuda", True)
+            torch.set_autocast_dtype("cuda", torch.bfloat16)
+            real = operation(tensor, *more).dtype
+        finally:
+            torch.set_autocast_enabled("cuda", was[0])
+            torch.set_autocast_dtype("cuda", was[1])
+    assert emulated == real == torch.float32
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_every_family_learns_and_answers(recipe: Recipe, dtype: torch.dtype) -> None:
+    index, answers = opened(recipe)
+    model, processor, _ = family.new(recipe, answers)
+    examples = list(index.split("train"))[:3]
+    rng = np.random.default_rng(1)
+    learn = processor.collate([processor.encode(e, Path(index.images), True, rng) for e in examples])
+    ask = processor.collate([processor.encode(e, Path(index.images), False, rng) for e in examples])
+    with cuda_autocast(dtype):
+        loss = model.train()(learn, 0)["loss"]
+    assert torch.isfinite(loss)
+    loss.backward()
+    model.eval()
+    with torch.inference_mode(), cuda_autocast(dtype):
+        found = model.answer(ask)
+    assert len(found) == 3
+    assert all(0 <= answer.score <= 1 for answer in found)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1.5e-2), (torch.float16, 2e-3)], ids=str)
+@torch.no_grad()
+def test_a_captions_words_in_16_bits_are_nearly_those_in_32(dtype: torch.dtype, tolerance: float) -> None:
+    """Word by word with the words before kept; the tolerance is of the largest logit."""
+    net = parity.caption_net().eval()
+    image = parity.tensors_of("caption_inputs.safetensors")["image"]
+    words = parity.tensors_of("incremental_tokens.safetensors")["tokens"]
+    fed = torch.cat([torch.full_like(words[:, :1], BOS), words], 1)
+    expected = parity.tensors_of("expected_caption.safetensors")["incremental.logits"]
+    mask = parity.json_of("config.json")["mask_id"]
+    with cuda_autocast(dtype):
+        picture = net.picture(image)
+        past = net.past(len(words), words.shape[1] + 2, picture[0][0])
+        found = [net.next_words(fed[:, step], mask, picture, past) for step in range(expected.shape[1])]
+    difference = (torch.stack(found, 1).float() - expected).abs().max()
+    assert difference <= tolerance * expected.abs().max()
