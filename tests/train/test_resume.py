@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import ModelError, Stopped, WorkerError
 from kovqa_core.runs import pointed, result
 from kovqa_core.settings.find import resolve
 from kovqa_core.settings.run import Run, make_run
+from kovqa_core.train import checkpoint, loop
 from kovqa_core.train.log import read_log
 from kovqa_core.train.loop import train
 from kovqa_core.train.ranks import Rank
@@ -75,6 +78,103 @@ def test_stop_and_resume_is_bit_identical(small: Small, tmp_path: Path, sets: tu
     assert bits(whole) == bits(parts)
     losses = [[r["loss"] for r in read_log(run.folder) if r["kind"] == "train"] for run in (whole, parts)]
     assert losses[0] == losses[1]
+
+
+class Killed(BaseException):
+    """Where a process ended."""
+
+
+def end_at(monkeypatch: pytest.MonkeyPatch, place: object, name: str, call: int) -> None:
+    """The so-manieth call of a function ends the run before it does anything."""
+    original, calls = getattr(place, name), [0]
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call:
+            raise Killed
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(place, name, killed)
+
+
+def everything(run: Run) -> dict[str, object]:
+    """All that a run leaves, but for what a clock says."""
+    files: dict[str, object] = {
+        str(p.relative_to(run.folder)): p.read_bytes()
+        for p in run.folder.rglob("*")
+        if p.is_file()
+        and (p.relative_to(run.folder).parts[0].startswith("step-") or p.name in ("best", "last"))
+    }
+    clock = ("seconds", "examples_per_second")
+    rows = [{k: v for k, v in row.items() if k not in clock} for row in read_log(run.folder)]
+    ended = {k: v for k, v in (result(run.folder) or {}).items() if k not in clock}
+    return {**files, "log": rows, "result": ended}
+
+
+def doubt(answers: Sequence[tuple[int, Answer]], split: Sequence[Example], task: str) -> float:
+    """A score that rises from one evaluation of this run to the next; so few steps change no answer."""
+    return 1 - sum(answer.score for _, answer in answers) / len(split)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "score_split", doubt)
+        yield left_by_a_whole_run(small, tmp_path_factory)
+
+
+def left_by_a_whole_run(small: Small, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    run = make(small, tmp_path_factory.mktemp("undisturbed") / "run", *EVALUATED)
+    train(run, ALONE, CPU, never)
+    left = everything(run)
+    assert [step for step in (4, 8) if f"step-{step:06d}/kovqa.json" in left] == [8]  # 8 is better, 4 gone
+    return left
+
+
+EVALUATED = ("optim.ema=0.5", "save.keep=1", "optim.lr=0.01", "optim.min_lr=0.01")
+MOMENTS = {
+    "an evaluation raises": (loop, "answer_all", 1),
+    "scored, not yet in the log": (loop, "score_split", 1),
+    "in the log, not in the checkpoint": (checkpoint, "record_evaluation", 1),
+    "score written, best not": (checkpoint, "_point_to_best", 2),
+    "best written, state not": (checkpoint, "_write_state", 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("moment", "step"), [("an evaluation raises", 4), *((moment, 8) for moment in MOMENTS)]
+)
+def test_an_evaluation_that_ends_the_run_loses_nothing(
+    small: Small, tmp_path: Path, undisturbed: dict[str, object], moment: str, step: int
+) -> None:
+    """The checkpoint is whole, and goes on with the evaluation that it lacks."""
+    run = make(small, tmp_path / "run", *EVALUATED)
+    place, name, call = MOMENTS[moment]
+    with pytest.MonkeyPatch.context() as patch:
+        end_at(patch, place, name, call if step == 4 else call + (1 if call == 1 else 2))
+        with pytest.raises(Killed):
+            train(run, ALONE, CPU, never)
+    last = pointed(run.folder, "last")
+    assert last is not None
+    assert last.name == f"step-{step:06d}"
+    assert json.loads((last / "trainer/state.json").read_text())["evaluation_due"]
+    assert result(run.folder) is None
+    train(run, ALONE, CPU, never)
+    assert everything(run) == undisturbed
+
+
+def test_a_finished_evaluation_is_not_done_again(small: Small, tmp_path: Path) -> None:
+    """... nor anything else of a checkpoint written before evaluations could be due."""
+    run = make(small, tmp_path / "run", *EVALUATED)
+    with pytest.raises(Stopped):
+        train(run, ALONE, CPU, after(4))
+    state = json.loads((run.folder / "step-000004/trainer/state.json").read_text())
+    assert state.keys() == {"step", "score", "best", "best_step", "scale"}
+    assert state["score"] == json.loads((run.folder / "step-000004/kovqa.json").read_text())["score"]
+    with pytest.MonkeyPatch.context() as patch:
+        end_at(patch, loop, "answer_all", 1)
+        with pytest.raises(Stopped):
+            train(run, ALONE, CPU, after(1))
 
 
 def test_augmentation_and_depth_change_the_result(small: Small, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class State:
     best: float | None = None
     best_step: int | None = None
     scale: dict[str, Any] | None = None  # of the loss, in fp16
+    evaluation_due: bool = False  # this step is to be evaluated; in the file only as long as it is true
 
 
 def write(
@@ -62,7 +63,7 @@ def write(
         trainer = part / "trainer"
         if stepper.rank.first:
             trainer.mkdir()
-            write_json(trainer / "state.json", asdict(state))
+            _write_state(trainer, state)
         if averages is not None:
             with stepper.plain(None, everywhere=False) as model:
                 if model is not None:
@@ -81,11 +82,40 @@ def write(
     kept = f"the checkpoint {last.name} is still whole" if last else "there is no earlier checkpoint"
     write_folder(path, fill, kept)
     write_text(folder / "last", path.name + "\n")
+    _point_to_best(folder, path, state, keep)
+    return path
+
+
+def record_evaluation(folder: Path, state: State, keep: int) -> None:
+    """Put a step's score into its folder, which was written before it was evaluated; the first process does.
+
+    Args:
+        folder: of the run.
+        state: with the score; it is no longer due.
+        keep: so many step folders, and the best, stay.
+
+    Raises:
+        MachineError: the disk is full; the checkpoint is whole, and its evaluation still due.
+    """
+    path = folder / f"step-{state.step:06d}"
+    write_json(path / "kovqa.json", {**read_json(path / "kovqa.json"), "score": state.score})
+    _point_to_best(folder, path, state, keep)
+    _write_state(path / "trainer", state)  # last: killed before it, the step is evaluated once more
+
+
+def _write_state(trainer: Path, state: State) -> None:
+    values = asdict(state)
+    if not state.evaluation_due:
+        del values["evaluation_due"]
+    write_json(trainer / "state.json", values)
+
+
+def _point_to_best(folder: Path, path: Path, state: State, keep: int) -> None:
+    """Let `best` name a step folder if it is the best, or the first; remove what is neither new nor best."""
     if state.best_step == state.step or pointed(folder, "best") is None:
         write_text(folder / "best", path.name + "\n")
     for old in to_remove(sorted(p.name for p in folder.glob("step-??????")), keep, pointed(folder, "best")):
         shutil.rmtree(folder / old, ignore_errors=True)
-    return path
 
 
 def to_remove(names: list[str], keep: int, best: Path | None) -> list[str]:

@@ -23,13 +23,14 @@ class Log:
         step: the step training goes on from: what an interrupted run logged beyond it is removed,
             because it will be done again.
         writes: is this the first process?
+        without_evaluation: that step's evaluation will be done again, too.
     """
 
-    def __init__(self, folder: Path, step: int, writes: bool) -> None:
+    def __init__(self, folder: Path, step: int, writes: bool, without_evaluation: bool = False) -> None:
         self.path, self.writes = folder / LOG, writes
         self._spoke = 0.0
         if writes:
-            _cut(self.path, step)
+            _cut(self.path, step, without_evaluation)
             from tensorboardX import SummaryWriter
 
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
@@ -73,14 +74,16 @@ class Log:
             self._board.close()
 
 
-def _cut(path: Path, step: int) -> None:
-    """Keep the whole lines up to a step."""
+def _cut(path: Path, step: int, without_evaluation: bool) -> None:
+    """Keep the whole lines up to a step, its evaluation's if it counts."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            row = json.loads(line)
+            again = without_evaluation and row.get("kind") == "eval" and row["step"] == step
+            if row["step"] <= step and not again:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             break  # torn by a kill

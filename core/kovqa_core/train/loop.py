@@ -68,6 +68,8 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
     t = prepare(run, rank, device, stop)
     if run.probe:
         t.run = t.stepper.run = run = probe.fitted(t)
+    if t.state.evaluation_due:  # the run ended between a save and its evaluation
+        evaluate(t)
     began, start = time.time(), t.state.step
     keys = micro_batches(run, len(t.rows), rank, t.state.step, t.length.total)
     loader = batches(
@@ -122,7 +124,7 @@ def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[],
     before = checkpoint.resume(last, model, recipe.optim.ema > 0) if last else checkpoint.Before()
     stepper = make(model, run, rank, device)
     averages, state = checkpoint.take_over(stepper, before), before.state
-    log = Log(run.folder, state.step, rank.first)
+    log = Log(run.folder, state.step, rank.first, without_evaluation=state.evaluation_due)
     log.tell({"kind": "start", "step": state.step, "total": length.total, "note": note})
     return Training(
         run, rank, device, index, rows, val, processor, stepper, averages, length, state, log, stop,
@@ -182,24 +184,35 @@ def agree(
 
 
 def finish_step(t: Training, stopping: bool, due: bool) -> None:
-    """Evaluate and save where the recipe, the clock or a stop asks for it."""
+    """Save and evaluate where the recipe, the clock or a stop asks for it.
+
+    Saved first: whatever happens to an evaluation, nothing learned is lost.
+    """
     step, total = t.state.step, t.length.total
     every = t.run.recipe.save.every_steps
-    evaluating = step % t.eval_every == 0 or step == total
-    if evaluating:
-        evaluate(t)
-    if evaluating or due or stopping or (every and step % every == 0):
+    t.state.evaluation_due = step % t.eval_every == 0 or step == total
+    if t.state.evaluation_due or due or stopping or (every and step % every == 0):
         save(t)
+    if t.state.evaluation_due:
+        evaluate(t)
     if stopping and step < total:
         raise Stopped(f"stopped at step {step} of {total}; the checkpoint is complete", "go on with --resume")
 
 
 def evaluate(t: Training) -> None:
-    """Score the validation split; remember the best."""
-    split = t.val
-    if not len(split):
+    """Score the validation split; remember score and best, in the step's checkpoint too."""
+    if len(t.val):
+        score_validation(t)
+    else:
         t.state.best_step = t.state.step
-        return
+    t.state.evaluation_due = False
+    if t.rank.first:
+        checkpoint.record_evaluation(t.run.folder, t.state, t.run.recipe.save.keep)
+
+
+def score_validation(t: Training) -> None:
+    """Answer the validation split on all processes; its score into state and log."""
+    split = t.val
     began = time.time()
     with t.stepper.plain(t.averages, everywhere=True) as model:
         answers = list(
