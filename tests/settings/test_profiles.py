@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import kovqa_core
 import pytest
 from kovqa_core import detect
 from kovqa_core.detect import detected
 from kovqa_core.errors import SettingsError
+from kovqa_core.fit import fit
 from kovqa_core.machine import APPLE, Gpu, check, fitting_profile
-from kovqa_core.settings.find import load_profile
+from kovqa_core.settings.find import load_profile, load_recipe
 from kovqa_core.settings.new import new_settings
 from kovqa_core.settings.profile import Profile, _seconds
 from kovqa_core.settings.reading import Document, build, parse
@@ -60,6 +62,24 @@ def test_a_machine_nobody_foresaw_gets_a_profile_it_can_hold(count: int) -> None
     assert (found.launcher, found.nodes) == ("torchrun", 1)
     assert found.processes_per_node <= count
     assert 0 < found.gpu_memory_gb <= 49
+
+
+RECIPES = sorted(path.stem for path in (Path(kovqa_core.__file__).parent / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", [name for name in PROFILES if name != "cpu"])
+def test_every_recipe_fits_on_every_card(name: str) -> None:
+    """By the count that `kovqa train -n` shows. A CPU's memory is that of the machine, whichever it is."""
+    profile, counted = load_profile(name), []
+    assert profile.gpu_memory_gb
+    for recipe in map(load_recipe, RECIPES):
+        planned = fit(recipe, profile)[1]
+        if planned.needs is None:  # its size is that of a base model, which is fetched and not here
+            assert recipe.family == "vlm", planned.unknown
+            continue
+        assert planned.warning == "", recipe.name
+        counted.append(recipe.name)
+    assert {"kobeit3", "vqav2-large", "coco-caption-large", "nia"} <= set(counted)
 
 
 def test_new_profile(kovqa: Kovqa, own_home: Path) -> None:
