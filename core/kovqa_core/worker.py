@@ -110,6 +110,7 @@ def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
 
     if result(run.folder) is not None:
         return  # a queue, or torchrun after a kill, began again what was done
+    ranks.require_world(rank, run.profile)
     held = lock.hold(run.folder, os.environ) if rank.first else None
     if rank.first:
         (run.folder / ERROR).unlink(missing_ok=True)  # of an earlier attempt
