@@ -18,7 +18,14 @@ ENDS = ("0", "끝")
 HOW = "-i PICTURE shows another picture; 0, 끝 or Ctrl-D ends"
 
 
-def talk(image: Path | None, model: Path | None, decoding: Decoding, as_json: bool, quiet: bool) -> None:
+def talk(
+    image: Path | None,
+    model: Path | None,
+    decoding: Decoding,
+    trust_remote_code: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Ask for a picture unless there is one, then answer every line; what cannot be read is said.
 
     Raises:
@@ -29,7 +36,7 @@ def talk(image: Path | None, model: Path | None, decoding: Decoding, as_json: bo
     from kovqa_cli import progress, show
 
     picture = work.checked(image) if image else None
-    ask, used = work.open_model(model, decoding)
+    ask, used = work.open_model(model, decoding, trust_remote_code)
     typed = sys.stdin.isatty() and progress.watched()
     if typed and not quiet:
         show.note(f"{show.short(used)}; {HOW}")

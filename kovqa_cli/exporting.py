@@ -21,6 +21,7 @@ def export(
             "--as-upstream", help="Of a LLaVA: mm_projector.bin and config.json, as its scripts read."
         ),
     ] = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -32,5 +33,5 @@ def export(
     with progress.stages(quiet or json) as told:
         if told:
             told("exporting", 0, 0.0)
-        step = exporting.export(model, output, as_upstream)
+        step = exporting.export(model, output, as_upstream, trust_remote_code)
     show_models.exported(output, step, json, quiet)

@@ -71,6 +71,13 @@ Profile = Annotated[
         envvar="KOVQA_PROFILE",
     ),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that lies in the folder of a vision language model. Read it first.",
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

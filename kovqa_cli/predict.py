@@ -79,6 +79,7 @@ def predict(
     concurrency: Annotated[
         int, typer.Option("--concurrency", min=1, max=100, help="Requests on their way to a server at once.")
     ] = 16,
+    trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -91,7 +92,7 @@ def predict(
 
     decoding = read_decoding(answers, choices, temperature, seed)
     if vote:
-        others = (image, question, chat, input, images, kind, decoding != GREEDY)
+        others = (image, question, chat, input, images, kind, decoding != GREEDY, trust_remote_code)
         if output is None or any(others):
             raise SettingsError(
                 "--vote takes predictions files and --output", "kovqa predict --vote A --vote B -o C"
@@ -110,30 +111,32 @@ def predict(
     if profile and (server or not many):
         raise SettingsError("--profile shares a table among processes", "give --input and --output")
     if server:
-        if chat or decoding != GREEDY:
-            what = "--chat" if chat else "--answers, --choices or --temperature"
+        if chat or decoding != GREEDY or trust_remote_code:
+            what = "--answers, --choices or --temperature"
+            what = "--chat" if chat else "--trust-remote-code" if trust_remote_code else what
             raise SettingsError(f"--server does not go with {what}", "leave one out")
         _ask_server(server, image, question, input, images, kind, output, model, concurrency, json, quiet)
         return
     if chat:
-        talk(image, model, decoding, json, quiet)
+        talk(image, model, decoding, trust_remote_code, json, quiet)
         return
     if profile:
         assert input is not None and output is not None
-        _share(profile, input, images, kind, output, model, batch, decoding, json, quiet)
+        _share(profile, input, images, kind, output, model, batch, decoding, trust_remote_code, json, quiet)
         return
     from kovqa_core import predict as work
 
     if one:
         assert image is not None and question is not None
-        answer, used = work.answer_one(image, question, model, decoding)
+        answer, used = work.answer_one(image, question, model, decoding, trust_remote_code)
         show.answer(answer, used, json, quiet)
         return
     assert input is not None and output is not None
     with progress.bar("answering", quiet or json) as told:
         rows, used = work.answer_table(
-            input, images, output, model, batch, told, kinds=kind or (), decoding=decoding
-        )
+            input, images, output, model, batch, told,
+            kinds=kind or (), decoding=decoding, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
     show.predictions(output, rows, used, json, quiet)
 
 
@@ -146,6 +149,7 @@ def _share(
     model: Path | None,
     batch: int,
     decoding: Decoding,
+    trust_remote_code: bool,
     json: bool,
     quiet: bool,
 ) -> None:
@@ -156,7 +160,7 @@ def _share(
 
     with progress.bar("answering", quiet or json) as told:
         rows, used = answer_by_profile(
-            profile, input, images, output, model, batch, told, kind or (), decoding
+            profile, input, images, output, model, batch, told, kind or (), decoding, trust_remote_code
         )
     show.predictions(output, rows, used, json, quiet)
 

@@ -30,12 +30,13 @@ LIGHT_NAMES = re.compile(r"kovqa_core\.models(\.FAMILIES|\.\w+\.(config|sizes)(\
 
 # Room (folder or file of kovqa_core) -> the rooms it may import, besides itself. In this order,
 # every room imports only rooms above it.
-GROUND = {"errors", "files", "paths", "processes"}
+GROUND = {"errors", "files", "paths", "processes", "output_lock"}
 SETTINGS = {*GROUND, "settings"}
 FLOORS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "paths": {"errors"},
+    "output_lock": {"errors", "files"},
     "processes": {"errors"},
     "keys": {"errors", "files", "paths"},
     "settings": GROUND,

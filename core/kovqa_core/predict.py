@@ -32,19 +32,25 @@ Progress = Callable[[int, int], None]
 
 
 def answer_one(
-    image: Path, question: str, model: Path | None, decoding: Decoding = GREEDY
+    image: Path,
+    question: str,
+    model: Path | None,
+    decoding: Decoding = GREEDY,
+    trust_remote_code: bool = False,
 ) -> tuple[Answer, Path]:
     """Answer one question; the answer, and the step folder that gave it."""
     if not question.strip():
         raise SettingsError("the question is empty", "kovqa predict -i x.png --question '무엇인가요?'")
-    ask, folder = open_model(model, decoding)
+    ask, folder = open_model(model, decoding, trust_remote_code)
     return ask(image, question), folder
 
 
-def open_model(model: Path | None, decoding: Decoding = GREEDY) -> tuple[Ask, Path]:
+def open_model(
+    model: Path | None, decoding: Decoding = GREEDY, trust_remote_code: bool = False
+) -> tuple[Ask, Path]:
     """A model, read once, that answers questions about pictures; and its step folder."""
     folder = find_model(model, "vqa")
-    model_ready = ready(folder, "vqa", decoding=decoding)
+    model_ready = ready(folder, "vqa", decoding=decoding, trust_remote_code=trust_remote_code)
 
     def ask(image: Path, question: str) -> Answer:
         rows = [Example("1", str(image.resolve()), nfc(question))]
@@ -79,6 +85,7 @@ def answer_table(
     beams: int | None = None,
     kinds: Sequence[str] = (),
     decoding: Decoding = GREEDY,
+    trust_remote_code: bool = False,
 ) -> tuple[int, Path]:
     """Answer or caption every row of a table; (number of rows, step folder that did).
 
@@ -96,6 +103,7 @@ def answer_table(
         beams: captions followed at once; None: as the model was made.
         kinds: only rows of these kinds; none or "all": every row.
         decoding: how a model that writes freely is to answer.
+        trust_remote_code: see `models.family.load`.
 
     Raises:
         DataError: a row without id, picture or question, an id twice; a picture that cannot be read.
@@ -109,7 +117,10 @@ def answer_table(
         left = [row for row in rows if row.example.id not in done]
         examples = [row.example for row in left]
         told = (lambda n, _: progress(len(done) + n, len(rows))) if progress else None
-        answers = _answers(ready(folder, task, beams, decoding), examples, root, batch, told) if left else ()
+        answers: Iterator[tuple[int, Answer]] = iter(())
+        if left:
+            model_ready = ready(folder, task, beams, decoding, trust_remote_code=trust_remote_code)
+            answers = _answers(model_ready, examples, root, batch, told)
         with part.open("a", encoding="utf-8") as stream:
             for number, answer in answers:
                 row = left[number]
@@ -133,9 +144,10 @@ def ready(
     beams: int | None = None,
     decoding: Decoding = GREEDY,
     device: torch.device | None = None,
+    trust_remote_code: bool = False,
 ) -> _Ready:
     """A step folder's model on a device (None: this machine's GPU if it has one), and its processor."""
-    model, processor = family.load(folder, task, decoding=decoding)
+    model, processor = family.load(folder, task, decoding=decoding, trust_remote_code=trust_remote_code)
     if beams is not None:
         model.task.beams(beams)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -178,7 +190,7 @@ def answer_share(job: Job, rank: Rank, device: torch.device, stop: Callable[[], 
             event = {"kind": "progress", "done": len(rows) - len(left) * (of - done) // of, "of": len(rows)}
             print(json.dumps(event), flush=True)
 
-    model, processor, _ = ready(job.model, "vqa", None, job.decoding, device)
+    model, processor, _ = ready(job.model, "vqa", None, job.decoding, device, job.trust_remote_code)
     answers = answer_all(
         model, processor, [row.example for row in mine], job.images, _ALONE, device, job.batch,
         job.profile.loader_workers, progress=told,

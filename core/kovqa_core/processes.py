@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -34,6 +35,49 @@ def die_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
+        os._exit(143)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)  # all ask to save, and to end
+
+
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Processes started meanwhile begin with `STOP_SIGNALS` blocked: none reaches them too early."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def outlive_signals() -> None:
+    """In a process of `multiprocessing`: end with the parent, or when the parent says so, and not before.
+
+    A launcher or a terminal signals the whole group. The parent then has something to finish, and needs
+    this process for it.
+    """
+    import multiprocessing
+
+    for number in STOP_SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    parent, above = multiprocessing.parent_process(), os.getppid()
+    if not hasattr(signal, "sigtimedwait"):  # macOS: SIGTERM ends it, whoever sent it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        die_with_parent()
+        return
+    # SIGTERM stays blocked in every thread, and one waits for it, because only so the sender is known.
+    # It must not be ignored: by SIGTERM the parent ends what does not end by itself.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def watch() -> None:
+        while os.getppid() == above and (parent is None or parent.is_alive()):
+            told = signal.sigtimedwait({signal.SIGTERM}, 0.5)
+            if told and parent and told.si_pid == parent.pid:
+                os._exit(0)
         os._exit(143)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -44,6 +44,7 @@ class Job:
     batch: int
     kinds: Sequence[str]
     decoding: Decoding
+    trust_remote_code: bool = False
 
 
 def write_job(job: Job) -> None:
@@ -58,7 +59,12 @@ def read_job(path: Path) -> Job:
     paths = {name: Path(told[name]) for name in ("folder", "part", "model", "table", "images")}
     decoding = Decoding(**{**told["decoding"], "answers": tuple(told["decoding"]["answers"])})
     return Job(
-        Profile(**told["profile"]), **paths, batch=told["batch"], kinds=told["kinds"], decoding=decoding
+        Profile(**told["profile"]),
+        **paths,
+        batch=told["batch"],
+        kinds=told["kinds"],
+        decoding=decoding,
+        trust_remote_code=told["trust_remote_code"],
     )
 
 
@@ -72,6 +78,7 @@ def answer_by_profile(
     progress: Callable[[int, int], None],
     kinds: Sequence[str] = (),
     decoding: Decoding = GREEDY,
+    trust_remote_code: bool = False,
 ) -> tuple[int, Path]:
     """As `predict.answer_table`, by the processes of a profile.
 
@@ -99,7 +106,7 @@ def answer_by_profile(
         if len(done) < len(ids):
             job = Job(
                 chosen, shares_of(part), part, folder, table.resolve(), pictures_of(table, images).resolve(),
-                batch, list(kinds), decoding,
+                batch, list(kinds), decoding, trust_remote_code,
             )  # fmt: skip
             write_job(job)
             launch = plan(job, sys.executable, cores(), file=JOB)

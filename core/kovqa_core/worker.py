@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from kovqa_core.train.ranks import Rank
 
 HERE = Path(__file__).resolve().parent
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # all ask for a checkpoint and an end
+# All ask for a checkpoint and an end; torchrun passes on the one it got.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 def check_identity() -> None:
@@ -49,7 +50,8 @@ def main(run_file: Path) -> int:
     """
     asked = threading.Event()
     for number in SIGNALS:
-        signal.signal(number, lambda *_: asked.set())
+        if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:  # nohup ignores it
+            signal.signal(number, lambda *_: asked.set())
     from kovqa_core.errors import KovqaError, Stopped
 
     folder, rank = run_file.parent, None
@@ -110,6 +112,7 @@ def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
 
     if result(run.folder) is not None:
         return  # a queue, or torchrun after a kill, began again what was done
+    ranks.require_world(rank, run.profile)
     held = lock.hold(run.folder, os.environ) if rank.first else None
     if rank.first:
         (run.folder / ERROR).unlink(missing_ok=True)  # of an earlier attempt

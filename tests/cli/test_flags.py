@@ -22,10 +22,10 @@ FLAGS = {
     ),
     "predict": (
         "--image -i --question --chat --input --images --kind --output -o --model --profile -p --batch --answers "
-        "--choices --temperature --seed --vote --server --concurrency --json --quiet -q"
+        "--choices --temperature --seed --vote --server --concurrency --trust-remote-code --json --quiet -q"
     ),
     "caption": "--image -i --input --images --output -o --model --beams --batch --json --quiet -q",
-    "export": "--output -o --as-upstream --json --quiet -q",
+    "export": "--output -o --as-upstream --trust-remote-code --json --quiet -q",
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
     "submit": "--predictions --sample --output -o --fill --upload --team --memo --force --json --quiet -q",
     "evaluate": "--index --kind --normalise --tokens --report --log --images --examples --json --quiet -q",

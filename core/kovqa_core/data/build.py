@@ -16,6 +16,7 @@ from kovqa_core.data.upstream import UPSTREAM, Encode
 from kovqa_core.data.writing import Progress, Wanted, write_index
 from kovqa_core.errors import DataError, SettingsError, unknown
 from kovqa_core.files import require_empty, write_folder
+from kovqa_core.output_lock import output_lock
 
 
 def build_index(
@@ -39,6 +40,10 @@ def build_index(
         progress: see `write_index`.
         options: what else the user said about the data set.
         wanted: see `write_index`.
+
+    Raises:
+        SettingsError: no such data set, an option it has no use for, another process writes `folder`.
+        DataError: raw data that cannot be read, or holds no usable row.
     """
     if source not in SOURCES:
         raise unknown("data set", source, SOURCES)
@@ -53,9 +58,10 @@ def build_index(
         min_count = getattr(module, "MIN_COUNT", None)
     with tempfile.TemporaryDirectory() as scratch:
         place = folder or Path(scratch) / "index"
-        return write_index(
-            pieces, source, root.resolve(), pictures, place, min_count, progress, about, wanted
-        )
+        with output_lock(place):
+            return write_index(
+                pieces, source, root.resolve(), pictures, place, min_count, progress, about, wanted
+            )
 
 
 def build_upstream(
@@ -77,7 +83,8 @@ def build_upstream(
         progress: called with the number of texts encoded so far; the share is not known.
 
     Raises:
-        SettingsError: no such data set, no tokenizer, a folder that holds something.
+        SettingsError: no such data set, no tokenizer, a folder that holds something or that another
+            process writes.
         DataError: raw data that cannot be read.
     """
     if source not in UPSTREAM:
@@ -87,11 +94,12 @@ def build_upstream(
         raise SettingsError(
             f"the original files of {source} hold token ids", "name it: --tokenizer FILE.model"
         )
-    require_empty(folder)
     pictures = _pictures(importlib.import_module(SOURCES[source]).pictures, root, images)
     told = _telling(encode, progress) if encode and progress else encode
-    write_folder(folder, lambda part: module.write(root.resolve(), pictures, part, told))
-    return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    with output_lock(folder):
+        require_empty(folder)
+        write_folder(folder, lambda part: module.write(root.resolve(), pictures, part, told))
+        return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
 
 
 def _telling(encode: Encode, progress: Progress) -> Encode:

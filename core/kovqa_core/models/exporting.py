@@ -42,13 +42,14 @@ The terms of the training data and of the pretrained weights hold for this model
 """
 
 
-def export(model: Path, folder: Path, as_upstream: bool = False) -> Path:
+def export(model: Path, folder: Path, as_upstream: bool = False, trust_remote_code: bool = False) -> Path:
     """Write a model for other libraries, whole or not at all; the step folder it was made of.
 
     Args:
         model: run folder (its best step) or step folder.
         folder: what to write; must be empty or not exist.
         as_upstream: as the original's own training saves it.
+        trust_remote_code: see `models.family.load`.
 
     Raises:
         SettingsError: a folder that holds something; the family has no such form.
@@ -64,8 +65,10 @@ def export(model: Path, folder: Path, as_upstream: bool = False) -> Path:
             "leave --as-upstream away",
         )
 
+    trust = family.trust_option(about["family"], trust_remote_code)
+
     def fill(part: Path) -> None:
-        loading = (chosen.export_upstream if as_upstream else chosen.export)(step, part)
+        loading = (chosen.export_upstream if as_upstream else chosen.export)(step, part, **trust)
         write_text(part / "README.md", card(step, about, loading))
 
     write_folder(folder, fill)

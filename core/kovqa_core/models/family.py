@@ -10,7 +10,8 @@ A family is a package with `family.py`, which has
 and, if it can do more than others,
 
 * `decode(model, decoding)           -> None`: from now on the model answers in this way,
-* `export_upstream(folder, output)   -> text`: `export`, but as the original's own training saves it.
+* `export_upstream(folder, output)   -> text`: `export`, but as the original's own training saves it,
+* `REMOTE_CODE = True`: its models may bring Python code; `load` and both exports take `trust_remote_code`.
 """
 
 from __future__ import annotations
@@ -125,7 +126,11 @@ def save(model: Any, processor: Any, folder: Path, about: dict[str, Any]) -> Non
 
 
 def load(
-    folder: Path, task: str, data: Data | None = None, decoding: Decoding = GREEDY
+    folder: Path,
+    task: str,
+    data: Data | None = None,
+    decoding: Decoding = GREEDY,
+    trust_remote_code: bool = False,
 ) -> tuple[Any, Processor]:
     """Read a checkpoint folder that can do a task.
 
@@ -134,10 +139,11 @@ def load(
         task: "vqa" or "caption".
         data: how training examples are augmented.
         decoding: how it is to answer.
+        trust_remote_code: did the user, in this very command, allow code of a model folder to run?
 
     Raises:
         ModelError: no checkpoint, of a later format, or for another task.
-        SettingsError: it can only answer in its own way.
+        SettingsError: it can only answer in its own way; it has no code of its own.
     """
     about = describe(folder)
     if about["task"] != task:
@@ -150,10 +156,22 @@ def load(
             f"{folder} is of family {about['family']}, which answers in one way only",
             "leave --answers, --choices and --temperature away, or name a vision language model with --model",
         )
-    model, processor = chosen.load(folder, data or Data())
+    trust = trust_option(about["family"], trust_remote_code)
+    model, processor = chosen.load(folder, data or Data(), **trust)
     if decoding != GREEDY:
         chosen.decode(model, decoding)
     return model, processor
+
+
+def trust_option(name: str, trust_remote_code: bool) -> dict[str, bool]:
+    """The argument that tells a family what the user allowed; none where nothing is.
+
+    Raises:
+        SettingsError: models of this family bring no code.
+    """
+    if trust_remote_code and not hasattr(family(name), "REMOTE_CODE"):
+        raise SettingsError(f"models of family {name} bring no code along", "leave out --trust-remote-code")
+    return {"trust_remote_code": True} if trust_remote_code else {}
 
 
 def describe(folder: Path) -> dict[str, Any]:

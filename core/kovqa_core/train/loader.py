@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from kovqa_core.data.example import Example
 from kovqa_core.errors import KovqaError
 from kovqa_core.models.family import Batch, Processor
+from kovqa_core.processes import outlive_signals, signals_blocked
 from kovqa_core.settings.run import Run
 from kovqa_core.train.ranks import Rank
 
@@ -77,6 +78,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Batches of the given keys, in their order, prepared ahead by `workers` processes.
 
+    Those end with this process alone: signals that ask for a stop are its business.
+
     Raises:
         DataError: an example cannot be used; names its id.
     """
@@ -89,11 +92,19 @@ def batches(
         collate_fn=_as_it_is,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_begin_worker,
     )
-    for batch in loader:
+    with signals_blocked():
+        ready = iter(loader)  # starts the workers
+    for batch in ready:
         if isinstance(batch, KovqaError):
             raise batch
         yield batch
+
+
+def _begin_worker(number: int) -> None:
+    """Torch's own workers die of a signal to the group, and take the process down that wants to save."""
+    outlive_signals()
 
 
 def _as_it_is(batch: Any) -> Any:

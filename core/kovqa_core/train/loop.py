@@ -116,7 +116,8 @@ def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[],
         )
     last = pointed(run.folder, "last")
     if last:
-        model, processor = family.load(last, recipe.task, recipe.data)
+        trust = bool(recipe.model.get("trust_remote_code"))  # said by the user, not by the step folder
+        model, processor = family.load(last, recipe.task, recipe.data, trust_remote_code=trust)
         note = f"resumed from {last.name}"
     else:
         model, processor, note = family.new(recipe, index.answers() if recipe.task == "vqa" else [])

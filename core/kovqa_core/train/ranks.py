@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from kovqa_core.errors import MachineError
+from kovqa_core.settings.profile import Profile
 from kovqa_core.train import watchdog
 
 _MEETING = timedelta(seconds=50)  # somebody who waits longer for the others is told where
@@ -66,7 +67,8 @@ def from_slurm(environ: Mapping[str, str]) -> Rank:
     Raises:
         MachineError: `scontrol` does not tell the first node.
     """
-    world = int(environ.get("SLURM_NTASKS", "1"))
+    # The step's own number: a task inherits that of its job, where somebody set it again.
+    world = int(environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_NTASKS", "1"))
     nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
     alone = world == 1 or environ.get("SLURM_STEP_NUM_NODES") == "1"
     job, step = int(environ.get("SLURM_JOB_ID", "0")), int(environ.get("SLURM_STEP_ID", "0"))
@@ -76,6 +78,28 @@ def from_slurm(environ: Mapping[str, str]) -> Rank:
         world,
         "127.0.0.1" if alone else first_node(nodes),
         10000 + (job * 16 + step) % 20000,  # below the ports a system gives away itself
+    )
+
+
+def require_world(rank: Rank, profile: Profile) -> None:
+    """See that as many processes came as the batch was cut for: fewer would leave a part of each out.
+
+    Raises:
+        MachineError: another number came; says how to get the right one.
+    """
+    if rank.world == profile.processes:
+        return
+    came = "1 process came" if rank.world == 1 else f"{rank.world} processes came"
+    hint = "use a profile with as many processes, or --set profile.processes_per_node=N"
+    if profile.launcher != "torchrun" and profile.slurm.tasks == "gpu":  # tasks are the processes
+        hint = (
+            "start kovqa outside of salloc, or with as many tasks as the profile has processes: "
+            f"salloc --nodes={profile.nodes} --ntasks={profile.processes} (unset SLURM_NTASKS, if you set it)"
+        )
+    raise MachineError(
+        f"{came}, the profile wants {profile.processes} ({profile.nodes} × {profile.processes_per_node}: "
+        "nodes × processes_per_node)",
+        hint,
     )
 
 

@@ -34,7 +34,8 @@ def question_encoder(config: dict[str, Any], pooled: bool) -> nn.Module:
 
     try:
         settings = AutoConfig.for_model(**config)
-        net: nn.Module = AutoModel.from_config(settings, **({} if pooled else {"add_pooling_layer": False}))
+        options = {} if pooled else {"add_pooling_layer": False}
+        net: nn.Module = AutoModel.from_config(settings, trust_remote_code=False, **options)
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(
             f"no question encoder {config.get('model_type')!r}: {str(error).splitlines()[0]}",

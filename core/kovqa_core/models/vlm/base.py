@@ -19,6 +19,9 @@ from kovqa_core.models.vlm.hub import transformers
 from kovqa_core.models.vlm.sizes import part_of
 
 _ENDS = 1 << 20  # bytes read at both ends of a weight file
+CODE_HINT = (
+    "code of its own runs only with --trust-remote-code, in a training --set model.trust_remote_code=true"
+)
 _PIECES = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -86,8 +89,7 @@ def load_net(folder: Path, config: Config) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"{folder} cannot be opened ({str(error).strip().splitlines()[0]})",
-            "it must be an image-text-to-text model of transformers; code of its own runs only with "
-            "--set model.trust_remote_code=true",
+            f"it must be an image-text-to-text model of transformers; {CODE_HINT}",
         ) from None
     lacking = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if lacking:
@@ -113,7 +115,7 @@ def load_processor(folder: Path, config: Config) -> Any:
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         raise ModelError(
             f"the processor in {folder} cannot be opened ({str(error).strip().splitlines()[0]})",
-            "fetch the whole folder again",
+            f"fetch the whole folder again; {CODE_HINT}",
         ) from None
     return processor
 

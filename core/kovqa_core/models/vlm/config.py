@@ -112,7 +112,9 @@ class Config(Settings):
         "rows", description="mean over rows; or, as in LLaVA, over the answer tokens of a micro-batch"
     )
     dtype: Literal["bf16", "fp32"] = Field("bf16", description="of what does not learn")
-    trust_remote_code: bool = Field(False, description="run Python code that the base model brings along")
+    trust_remote_code: bool = Field(
+        False, description="run Python code that the base model brings along; never kept"
+    )
 
     @field_validator("train", mode="before")
     @classmethod

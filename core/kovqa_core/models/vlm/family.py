@@ -36,6 +36,7 @@ from kovqa_core.settings.reading import Document, build, parse
 from kovqa_core.settings.recipe import Data, Recipe
 
 PROCESSOR, WHOLE = "processor", "model"
+REMOTE_CODE = True  # see models/family.py
 
 
 class Model(nn.Module):
@@ -208,7 +209,7 @@ def _refuse(recipe: Recipe) -> None:
 
 
 def _same_base(step: Path, config: Config) -> None:
-    before = _read_step(step)
+    before = _read_step(step, trust_remote_code=True)  # its wish does not matter: it is not opened
     if (before.fingerprint, before.train) != (config.fingerprint, config.train):
         raise ModelError(
             f"{step} was trained on another base, or in another way",
@@ -237,8 +238,8 @@ def decode(model: Model, decoding: Decoding) -> None:
 
 
 def save(model: Model, processor: Processor, folder: Path) -> None:
-    """What was trained, and where the rest is."""
-    config = model.config.model_copy(update={"weights": None})
+    """What was trained, and where the rest is; but not that code may run: each command says so anew."""
+    config = model.config.model_copy(update={"weights": None, "trust_remote_code": False})
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
     processor.hf.save_pretrained(folder / PROCESSOR)
     if config.train.language == "full":
@@ -247,14 +248,19 @@ def save(model: Model, processor: Processor, folder: Path) -> None:
         parts.save_trained(model.net, folder)
 
 
-def load(folder: Path, data: Data) -> tuple[Model, Processor]:
+def load(folder: Path, data: Data, trust_remote_code: bool = False) -> tuple[Model, Processor]:
     """Read what `save` wrote, or a Hugging Face folder as it is.
+
+    Args:
+        folder: where it lies.
+        data: not used.
+        trust_remote_code: did the user allow Python code that lies in a model folder to run?
 
     Raises:
         AssetError: the base is not here.
-        ModelError: the base is another, or a file is missing or broken.
+        ModelError: the base is another, or a file is missing or broken; code would have to run.
     """
-    return _opened(folder, _read_step(folder))
+    return _opened(folder, _read_step(folder, trust_remote_code))
 
 
 def _opened(folder: Path, config: Config) -> tuple[Model, Processor]:
@@ -269,7 +275,7 @@ def _opened(folder: Path, config: Config) -> tuple[Model, Processor]:
     return model, processor
 
 
-def export(step: Path, folder: Path) -> str:
+def export(step: Path, folder: Path, trust_remote_code: bool = False) -> str:
     """A checkpoint as a plain Hugging Face folder: updates added to the weights, processor beside them,
     and for kovqa how it was asked.
 
@@ -279,7 +285,7 @@ def export(step: Path, folder: Path) -> str:
     Raises:
         ModelError: see `load`; 4-bit weights cannot be merged without loss.
     """
-    model, processor = load(step, Data())
+    model, processor = load(step, Data(), trust_remote_code)
     if model.config.train.language == "qlora":
         raise ModelError(
             f"{step} has a base in 4 bits: merging would round it",
@@ -308,13 +314,13 @@ print(processor.decode(said[0, inputs["input_ids"].shape[1]:], skip_special_toke
 """
 
 
-def export_upstream(step: Path, folder: Path) -> str:
+def export_upstream(step: Path, folder: Path, trust_remote_code: bool = False) -> str:
     """A checkpoint of LLaVA's shape as `mm_projector.bin` and `config.json`.
 
     Raises:
         ModelError: see `load`; another shape; more was trained than these files hold.
     """
-    config = _read_step(step)
+    config = _read_step(step, trust_remote_code)
     how = config.train
     if (how.vision, how.language) != ("none", "none"):
         raise ModelError(
@@ -326,8 +332,21 @@ def export_upstream(step: Path, folder: Path) -> str:
     return exporting.write(parts.merged(model.net), processor.hf, tower, folder)
 
 
-def _read_step(folder: Path) -> Config:
+def _read_step(folder: Path, trust_remote_code: bool) -> Config:
+    """The configuration of a checkpoint or a plain folder, which may come from anybody.
+
+    Raises:
+        ModelError: it says that code is to be run, and the user did not.
+    """
     if is_plain(folder):
         kept = {key: value for key, value in describe(folder).get("model", {}).items() if key in ASKED}
-        return build(Config, Document({**kept, "base": str(folder), "train": "none"}, {}))
-    return build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
+        config = build(Config, Document({**kept, "base": str(folder), "train": "none"}, {}))
+    else:
+        config = build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
+    if config.trust_remote_code and not trust_remote_code:
+        raise ModelError(
+            f"{folder / 'config.json'} wants Python code of its base model to run (trust_remote_code), "
+            "which no folder may decide",
+            "if you have read that code and trust it: --trust-remote-code",
+        )
+    return config.model_copy(update={"trust_remote_code": trust_remote_code})

@@ -1,0 +1,81 @@
+"""One process at a time writes an output, also where several hosts share the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from kovqa_core.errors import SettingsError
+from kovqa_core.files import disk_errors
+
+WAIT_SECONDS = 20.0  # a short job is waited for, a long one is named
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextlib.contextmanager
+def output_lock(output: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+    """Hold an output file or folder, which need not exist yet, while it is written.
+
+    The system's own lock (flock) on `.NAME.lock` beside the output is taken: it ends with its process,
+    however that ends, so a lock file that a killed process left behind blocks nobody.
+
+    Args:
+        output: what is written; a link stands for what it points to.
+        wait_seconds: how long another process may still hold it.
+
+    Raises:
+        SettingsError: another process holds it for longer; says which.
+    """
+    path = lock_file_of(output.resolve())
+    lock = FileLock(path, fallback_to_soft=False)
+    with disk_errors(output):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _acquire(lock, output, path, wait_seconds):
+            path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            # While it is held: a moment later the file could be another's. Who waits at the one that is
+            # gone notices it, and makes a new one (filelock compares them).
+            path.unlink(missing_ok=True)
+            lock.release()
+
+
+def _acquire(lock: FileLock, output: Path, path: Path, wait_seconds: float) -> bool:
+    """Take the lock; False where the file system has no locks."""
+    try:
+        lock.acquire(timeout=wait_seconds)
+    except Timeout:
+        raise _held_by_another(output, path) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        print(f"kovqa: {output} cannot be locked here: see that one process writes it", file=sys.stderr)
+        return False
+    return True
+
+
+def lock_file_of(output: Path) -> Path:
+    """The lock's file: beside the output, because a folder is replaced as a whole."""
+    return output.with_name(f".{output.name}.lock")
+
+
+def _held_by_another(output: Path, path: Path) -> SettingsError:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        who = f"process {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        who = "another process"  # it has begun, or ended, at this moment
+    return SettingsError(
+        f"{who} is writing {shlex.quote(str(output))}", "wait until it has ended, or choose another -o"
+    )

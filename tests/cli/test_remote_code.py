@@ -1,0 +1,159 @@
+"""A model folder never decides that its code runs: a setting of this very command does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kovqa_core.errors import ModelError
+from kovqa_core.models.exporting import export
+from kovqa_core.models.vlm.config import Config
+from kovqa_core.models.vlm.hub import transformers
+from kovqa_core.settings.reading import Document, build, parse
+from safetensors.torch import save_file
+
+from tests.conftest import VLM, Kovqa, Small, clean_env, command, sets
+
+pytestmark = pytest.mark.xdist_group("remote-code")  # one run
+
+# Harmless, and it says that it ran.
+CODE = """
+import os
+from pathlib import Path
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+Path(os.environ["KOVQA_TEST_MARKER"]).touch()
+class OwnConfig(LlavaConfig):
+    model_type = "own"
+class OwnModel(LlavaForConditionalGeneration):
+    config_class = OwnConfig
+"""
+ALLOWED = "model.trust_remote_code=true"
+
+
+class Place:
+    """Where everything of this file lies: a base with code of its own, a run on it, the marker."""
+
+    def __init__(self, folder: Path, small: Small) -> None:
+        self.base, self.run, self.marker = folder / "base", folder / "run", folder / "ran"
+        self.small, self.env = small, {"HF_HOME": str(folder / "hf"), "KOVQA_TEST_MARKER": str(self.marker)}
+
+    def kovqa(self, *words: object) -> subprocess.CompletedProcess[str]:
+        """A command; whether code ran is seen from the marker."""
+        self.marker.unlink(missing_ok=True)
+        return subprocess.run(
+            command(words), env=clean_env(**self.env), cwd=self.base.parent, capture_output=True, text=True, timeout=300,
+            check=False,
+        )  # fmt: skip
+
+    def train(self, folder: Path, *assignments: str) -> subprocess.CompletedProcess[str]:
+        settings = (*VLM, "save.every_steps=2", f"model.base={self.base}", *assignments)
+        words = ["train", "-r", "tiny-vlm", "-p", "cpu", "--data", self.small.index, "-o", folder, "-q"]
+        return self.kovqa(*words, *sets(*settings))
+
+    def refused(self, done: subprocess.CompletedProcess[str]) -> str:
+        """The one line, after which nothing ran."""
+        assert not self.marker.exists()
+        assert done.returncode == 3, done.stderr
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        return line
+
+
+@pytest.fixture(scope="module")
+def place(small: Small, tiny_vlm: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place(tmp_path_factory.mktemp("code"), small)
+    shutil.copytree(tiny_vlm("llava"), place.base)
+    net = transformers.AutoModelForImageTextToText.from_pretrained(place.base)
+    tensors = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    save_file(tensors, place.base / "model.safetensors", {"format": "pt"})  # names that need no conversion
+    (place.base / "own.py").write_text(CODE)
+    about = json.loads((place.base / "config.json").read_text())
+    about |= {
+        "model_type": "own", "architectures": ["OwnModel"],
+        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForImageTextToText": "own.OwnModel"},
+    }  # fmt: skip
+    (place.base / "config.json").write_text(json.dumps(about))
+    done = place.train(place.run, ALLOWED)
+    assert done.returncode == 0, done.stderr
+    assert place.marker.exists()
+    return place
+
+
+def with_wish(place: Place, folder: Path) -> Path:
+    """The step folder as it was stored until now, or as somebody else wrote it."""
+    shutil.copytree(place.run / "step-000004", folder)
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert about["trust_remote_code"] is False  # the run's own permission is not stored
+    (folder / "config.json").write_text(json.dumps({**about, "trust_remote_code": True}))
+    return folder
+
+
+def test_a_stored_wish_is_named_and_not_followed(place: Place, tmp_path: Path) -> None:
+    folder = with_wish(place, tmp_path / "step")
+    words = [
+        "predict",
+        "--model",
+        folder,
+        "--input",
+        place.small.index / "val.jsonl",
+        "-o",
+        tmp_path / "o.jsonl",
+    ]
+    for profile in ([], ["-p", "cpu"]):
+        line = place.refused(place.kovqa(*words, *profile))
+        assert (
+            f"{folder / 'config.json'} wants Python code of its base model to run (trust_remote_code)" in line
+        )
+        assert "--trust-remote-code" in line
+    with pytest.raises(ModelError, match="wants Python code of its base model to run"):
+        export(folder, tmp_path / "x")
+    done = place.kovqa(*words, "-p", "cpu", "--trust-remote-code")
+    assert done.returncode == 0, done.stderr
+    assert place.marker.exists()
+
+
+def test_without_a_wish_nothing_runs_either(place: Place, tmp_path: Path) -> None:
+    for model in (place.run, place.base):
+        words = ["--input", place.small.index / "val.jsonl", "-o", tmp_path / f"{model.name}.jsonl"]
+        assert "--trust-remote-code" in place.refused(place.kovqa("predict", "--model", model, *words))
+    assert "--set model.trust_remote_code=true" in place.refused(place.train(tmp_path / "run"))
+
+
+def test_a_resumed_run_has_its_own_recipes_permission(place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(place.run, folder)
+    (folder / "result.json").unlink()
+    (folder / "last").write_text("step-000002\n")
+    text = (folder / "run.yaml").read_text(encoding="utf-8")
+    (folder / "run.yaml").write_text(text.replace(str(place.run), str(folder)), encoding="utf-8")
+    done = place.kovqa("train", "--resume", "-o", folder, "-q")
+    assert done.returncode == 0, done.stderr
+    assert place.marker.exists()
+    for name in ("config.json", "adapter/adapter_model.safetensors"):
+        assert (folder / "step-000004" / name).read_bytes() == (place.run / "step-000004" / name).read_bytes()
+
+
+def test_a_wish_of_the_weights_to_start_from_does_not_matter(place: Place, tmp_path: Path) -> None:
+    """Their base is named by the recipe, which alone says whether its code runs."""
+    folder = with_wish(place, tmp_path / "step")
+    line = place.refused(place.train(tmp_path / "a", f"model.weights={folder}"))
+    assert str(place.base) in line
+    done = place.train(tmp_path / "b", f"model.weights={folder}", ALLOWED)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_family_without_code_takes_no_permission(kovqa: Kovqa, small: Small, trained: Path) -> None:
+    table = small.index / "val.jsonl"
+    done = kovqa("predict", "--model", trained, "--input", table, "-o", "o", "--trust-remote-code")
+    assert (done.returncode, "beit3 bring no code" in done.stderr) == (2, True)
+
+
+def test_a_config_of_today_loads() -> None:
+    text = Config(base="x").model_dump_json()
+    assert '"trust_remote_code":false' in text
+    assert build(Config, parse(text, "config.json")) == Config(base="x")
+    assert build(Config, Document({"base": "x"}, {})).trust_remote_code is False
