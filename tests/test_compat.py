@@ -101,8 +101,7 @@ def test_a_stopped_run_goes_on_to_the_recorded_end(kovqa: Kovqa, files: Path, fa
     assert {str(path.relative_to(last)) for path in last.rglob("*") if path.is_file()} >= set(
         finished["sha256"]
     )
-    # The step right after shows that weights, moments and the order of examples came back.
-    assert found[stop] == pytest.approx(losses[stop], rel=1e-5)
+    assert found == pytest.approx(losses, rel=1e-6)  # kernels without AVX are 4.5e-7 away at most
     if not same_arithmetic():
         return
     assert found == losses
