@@ -46,6 +46,7 @@ bench: $(VENV)/installed
 	$(BIN)/python bench/loader_speed.py
 	$(BIN)/python bench/index_scale.py
 	$(BIN)/python bench/launch_cost.py
+	$(BIN)/python bench/startup_speed.py
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet wikiextractor==3.1.0 mwparserfromhell==0.7.2
 	$(BIN)/python bench/wiki_speed.py
 
