@@ -223,7 +223,7 @@ def test_a_table_too_small_is_an_error(small: Small, korean: Path) -> None:
     with pytest.raises(SettingsError, match="the text table only 217 rows") as caught:
         new(recipe(small, korean, "model.text_rows=original"), small)
     assert "model.text_rows=carried" in caught.value.hint
-    with pytest.raises(SettingsError, match="vocab is 64010, the text table made of"):
+    with pytest.raises(SettingsError, match="vocab_size is 64010, the text table made of"):
         new(recipe(small, korean, of_recorded(), "model.vocab_size=64010"), small)
 
 
