@@ -70,11 +70,11 @@ def make_batch(config: Config, size: int, seed: int, device: str) -> Batch:
     """A batch whose questions are as long as real ones."""
     lengths = random.Random(seed).choices(list(LENGTHS), list(LENGTHS.values()), k=size)
     random_ = torch.Generator().manual_seed(seed)
-    image = torch.rand(size, 3, config.image, config.image, generator=random_) * 2 - 1
-    tokens = torch.randint(4, config.vocab or VOCAB, (size, TEXT), generator=random_)
+    image = torch.rand(size, 3, config.image_size, config.image_size, generator=random_) * 2 - 1
+    tokens = torch.randint(4, config.vocab_size or VOCAB, (size, TEXT), generator=random_)
     padding = torch.arange(TEXT) >= torch.tensor(lengths)[:, None]
     tokens = tokens.masked_fill(padding, 1)
-    labels = torch.zeros(size, config.classes or CLASSES)
+    labels = torch.zeros(size, config.num_classes or CLASSES)
     labels[torch.arange(size), torch.randint(0, labels.shape[1], (size,), generator=random_)] = 1.0
     tensors = (x.to(device) for x in (image, tokens, padding, labels))
     return Batch(*tensors, longest=max(lengths))
@@ -153,7 +153,7 @@ class Bench:
 
     def __init__(self, size: str, image: int, batch: int, device: str) -> None:
         self.config = Config.model_validate(
-            {"size": size, "image": image, "max_text": TEXT, "vocab": VOCAB, "classes": CLASSES}
+            {"size": size, "image_size": image, "max_text": TEXT, "vocab_size": VOCAB, "num_classes": CLASSES}
         )
         self.device = device
         self.batches = [make_batch(self.config, batch, seed, device) for seed in range(BATCHES)]

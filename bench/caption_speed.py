@@ -65,7 +65,7 @@ class Said:
 
 def nets(size: str, image: int) -> tuple[CaptionNet, OriginalCaption]:
     """Two captioners of one mind."""
-    config = Config.model_validate({"size": size, "image": image, "vocab": VOCAB})
+    config = Config.model_validate({"size": size, "image_size": image, "vocab_size": VOCAB})
     ours = CaptionNet(config).eval()
     initialise(ours, torch.Generator().manual_seed(0))
     with torch.no_grad():

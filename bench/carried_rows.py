@@ -222,7 +222,7 @@ def one_seed(folder: Path, seed: int, sizes: Sizes) -> dict[Setting, Outcome]:
     for language, head, arm in itertools.product(LANGUAGES, HEADS, ARMS):
         weights = folder / "random.pth" if arm == "random" else step
         rows = "carried" if arm == "carried" else "original"
-        sets = (f"model.weights={weights}", f"model.fresh={HEADS[head]}", f"model.text_rows={rows}")
+        sets = (f"model.weights={weights}", f"model.reinit={HEADS[head]}", f"model.text_rows={rows}")
         place = folder / f"{language}-{head}-{arm}"
         trained = learn(folder / language, place, sizes.korean[head], sizes, seed, *sets)
         found[language, head, arm] = outcome(trained, sizes.target)

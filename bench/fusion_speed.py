@@ -103,7 +103,7 @@ def main() -> None:
     config = Config(
         question_config=question_config({}, None, VOCAB),
         picture_config=picture_config({}, None),
-        classes=CLASSES,
+        num_classes=CLASSES,
     )
     ours = FusionNet(config)
     original = OriginalWay(copy.deepcopy(ours))

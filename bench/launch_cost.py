@@ -26,7 +26,7 @@ from kovqa_core.demo.dataset import write_dataset
 KOVQA = [sys.executable, "-P", "-m", "kovqa_cli"]
 AIM = 0.5  # seconds
 SMALL = (
-    "model.size=custom", "model.custom=[32, 2, 2, 64]", "model.image=32", "model.max_text=24",
+    "model.size=custom", "model.custom=[32, 2, 2, 64]", "model.image_size=32", "model.max_text=24",
     "optim.global_batch=8", "optim.warmup_steps=0", "optim.steps=1", "log_every=1", "profile.threads=1",
 )  # fmt: skip
 

@@ -77,7 +77,9 @@ def main() -> None:
         print(f"JPEG photos of {asked.side} x {asked.side * 3 // 4} pixels, {size:.0f} kB, to {asked.image}")
         for name, (train, data) in PATHS.items():
             tokenizer = load_tokenizer(folder / "spm.model")
-            processor = Processor(Config(image=asked.image, classes=1, vocab=999), tokenizer, ["예"], data)
+            processor = Processor(
+                Config(image_size=asked.image, num_classes=1, vocab_size=999), tokenizer, ["예"], data
+            )
             processor._room = 0  # no picture is kept decoded: a real set does not fit
             print(
                 f"{name:34} {rate(processor, examples, folder, train, asked.seconds):7.0f} a second and core"

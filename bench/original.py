@@ -52,9 +52,9 @@ def _encoder(config: Config, final_norm: bool = False) -> nn.Module:
     size = config.sizes
     return BEiT3(
         EncoderConfig(
-            img_size=config.image,
-            patch_size=config.patch,
-            vocab_size=config.vocab,
+            img_size=config.image_size,
+            patch_size=config.patch_size,
+            vocab_size=config.vocab_size,
             multiway=True,
             layernorm_embedding=False,
             normalize_output=final_norm,
@@ -88,9 +88,9 @@ class OriginalVqa(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        width, classes = config.sizes.embed_dim, config.classes
+        width, classes = config.sizes.embed_dim, config.num_classes
         if classes is None:
-            raise ValueError("config.classes must be set")
+            raise ValueError("config.num_classes must be set")
         self.beit3 = _encoder(config)
         self.pooler = Pooler(width)
         self.head = nn.Sequential(
@@ -113,10 +113,10 @@ class OriginalCaption(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        if config.vocab is None:
-            raise ValueError("config.vocab must be set")
+        if config.vocab_size is None:
+            raise ValueError("config.vocab_size must be set")
         self.beit3 = _encoder(config, final_norm=True)
-        self.mlm_head = nn.Linear(config.sizes.embed_dim, config.vocab)
+        self.mlm_head = nn.Linear(config.sizes.embed_dim, config.vocab_size)
         self.layers = config.sizes.num_layers
 
     def first(self, image: Tensor, tokens: Tensor, state: State) -> Tensor:

@@ -22,13 +22,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A model that learns nothing much, fast: 2 layers of width 32 on pictures of 32 pixels.
 SMALL = (
-    "model.size=custom", "model.custom=[32, 2, 2, 64]", "model.image=32", "model.max_text=24",
+    "model.size=custom", "model.custom=[32, 2, 2, 64]", "model.image_size=32", "model.max_text=24",
     "optim.global_batch=8", "optim.warmup_steps=2", "log_every=1", "profile.threads=1",
 )  # fmt: skip
 
 # Both encoders of a fusion model as small, from nothing.
 FUSION = (
-    "model.random_init=true", "model.image=32", "model.max_text=24", "model.hidden=48",
+    "model.random_init=true", "model.image_size=32", "model.max_text=24", "model.hidden_size=48",
     "model.question_config={hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64}",
     "model.picture_config={architecture: resnet50, layers: [1, 1, 1, 1], channels: [8, 12, 16, 24]}",
     "optim.global_batch=8", "optim.warmup_epochs=0", "log_every=1", "profile.threads=1",

@@ -67,10 +67,10 @@ def config(**changes: Any) -> Config:
     known = {
         "size": "custom",
         "custom": size,
-        "image": about["image_size"],
-        "patch": about["patch_size"],
-        "vocab": about["vocab_size"],
-        "classes": about["num_classes"],
+        "image_size": about["image_size"],
+        "patch_size": about["patch_size"],
+        "vocab_size": about["vocab_size"],
+        "num_classes": about["num_classes"],
     }
     return Config(**{**known, **changes})
 
@@ -78,8 +78,8 @@ def config(**changes: Any) -> Config:
 def vqa_model(answers: list[str] | None = None) -> Model:
     """Our VQA model with the weights of `vqa.pth`."""
     chosen = config()
-    assert chosen.classes is not None
-    model = Model(VqaNet(chosen), Vqa(answers or [f"class {i}" for i in range(chosen.classes)]))
+    assert chosen.num_classes is not None
+    model = Model(VqaNet(chosen), Vqa(answers or [f"class {i}" for i in range(chosen.num_classes)]))
     report = load_original(model.net, weights("vqa.pth"), (), "vqa.pth")
     assert not report.fresh
     assert not report.unused
@@ -88,7 +88,7 @@ def vqa_model(answers: list[str] | None = None) -> Model:
 
 def caption_net() -> CaptionNet:
     """Our captioner with the weights of `captioning.pth`."""
-    net = CaptionNet(config(classes=None))
+    net = CaptionNet(config(num_classes=None))
     report = load_original(net, weights("captioning.pth"), (), "captioning.pth")
     assert not report.fresh
     assert not report.unused

@@ -105,7 +105,7 @@ def test_from_the_folder_to_a_submission_that_was_accepted(
     recipe: str, contest: Path, small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path, kovqa: Kovqa
 ) -> None:
     settings = {
-        "dacon-beit3": ["--tokenizer", small.tokenizer, *sets(*SMALL, "model.weights=null", "model.fresh=[]")],
+        "dacon-beit3": ["--tokenizer", small.tokenizer, *sets(*SMALL, "model.weights=null", "model.reinit=[]")],
         "dacon-vlm-lora": sets(*VLM, f"model.base={tiny_vlm('qwen2_5_vl')}", "model.dtype=fp32"),
     }[recipe]  # fmt: skip
     words = ["train", "-r", recipe, "-p", "cpu", "--data", contest / "index", *settings, *sets(*FEW_STEPS)]

@@ -39,7 +39,7 @@ def words(small: Small, tmp_path_factory: pytest.TempPathFactory) -> list[object
     assert done.returncode == 0, done.stderr
     question, picture = question_folder(folder / "xlm", small.tokenizer), picture_folder(folder / "resnet")
     settings = (
-        f"model.question='{question}'", f"model.picture='{picture}'", "model.image=32", "model.hidden=48",
+        f"model.question='{question}'", f"model.picture='{picture}'", "model.image_size=32", "model.hidden_size=48",
         "optim.epochs=null", f"optim.steps={STEPS}", "optim.global_batch=4", "save.every_steps=2",
         "eval.every_steps=12", "log_every=1", "profile.threads=1", "profile.processes_per_node=2",
     )  # fmt: skip

@@ -69,7 +69,7 @@ def fit(recipe: Recipe, profile: Profile, micro_batch: str | None = None) -> tup
             raise SettingsError(f"--micro-batch auto cannot tell: {error.message}", "give a number") from None
         return profile, Fit(None, None, None, error.message)
     each = recipe.optim.global_batch // profile.processes or 1
-    needs = _needs(counted, profile, each, recipe.optim.ema > 0)
+    needs = _needs(counted, profile, each, recipe.optim.ema_decay > 0)
     best = largest(each, memory, needs) if memory else None
     if micro_batch == AUTO:
         if memory is None:

@@ -130,10 +130,10 @@ def _check_network(profile: Profile) -> None:
             "name the first node as all nodes know it: --set profile.rendezvous=HOST:PORT",
         ) from None
     known = [name for _, name in socket.if_nameindex()]
-    if profile.interface and profile.interface not in known:
+    if profile.network_interface and profile.network_interface not in known:
         raise MachineError(
-            f"no network interface {profile.interface} here; there are {', '.join(known)}",
-            "name the one between the nodes: --set profile.interface=…",
+            f"no network interface {profile.network_interface} here; there are {', '.join(known)}",
+            "name the one between the nodes: --set profile.network_interface=…",
         )
 
 

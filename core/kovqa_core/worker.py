@@ -122,7 +122,7 @@ def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
     )
     watch = watchdog.Watch(
         rank.rank,
-        run.profile.hang_minutes,
+        run.profile.watchdog_minutes,
         alarm=lambda wrong: _tell(run.folder, type(wrong)(wrong.message, hint), rank),
         warn=_warn,
     )

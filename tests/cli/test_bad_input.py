@@ -149,11 +149,11 @@ def test_published_captioning_file_as_vqa_weights(kovqa: Kovqa, small: Small) ->
     options = sets(
         "model.size=custom",
         "model.custom={}".format([config[k] for k in ("embed_dim", "num_heads", "num_layers", "ffn_dim")]),
-        f"model.image={config['image_size']}", f"model.weights={file}",
+        f"model.image_size={config['image_size']}", f"model.weights={file}",
         f"model.weights_tokenizer={path('tokenizer.model')}",
     )  # fmt: skip
     done = kovqa(*train(small, *options, "-o", "r"))
-    one_line(done, 3, "captioning.pth does not fit", "model.fresh")
+    one_line(done, 3, "captioning.pth does not fit", "model.reinit")
 
 
 class Hostile:

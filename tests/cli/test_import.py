@@ -34,7 +34,7 @@ XLMR = {
     "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 514, "type_vocab_size": 1,
     "pad_token_id": 1,
 }  # fmt: skip
-SETS = ("--set", "model.question_config.num_attention_heads=4", "--set", "model.image=64")
+SETS = ("--set", "model.question_config.num_attention_heads=4", "--set", "model.image_size=64")
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,9 @@ def test_what_does_not_fit_is_one_error(small: Small, table: Path, tokenizer: Pa
 def test_the_published_sizes_are_known_from_the_tensors() -> None:
     """XLM-RoBERTa base and ResNet-50, without memory for them: 528 tensors with three never used."""
     with torch.device("meta"):
-        net = FusionNet(Config(question_config=XLMR, picture_config={"architecture": "resnet50"}, classes=7))
+        net = FusionNet(
+            Config(question_config=XLMR, picture_config={"architecture": "resnet50"}, num_classes=7)
+        )
     first = {
         "question": "bert",
         "picture": "i_model",
@@ -187,4 +189,4 @@ def test_the_published_sizes_are_known_from_the_tensors() -> None:
     check(tensors, found, Path("x.pt"))
     assert found.question_config.items() >= XLMR.items()
     assert found.picture_config == {"architecture": "resnet50"}
-    assert (found.hidden, found.classes, found.image, found.max_text) == (1024, 7, 224, 50)
+    assert (found.hidden_size, found.num_classes, found.image_size, found.max_text) == (1024, 7, 224, 50)

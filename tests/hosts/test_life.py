@@ -24,7 +24,7 @@ precision: fp32
 rendezvous: h1:29400
 rendezvous_minutes: 1
 max_restarts: 3
-hang_minutes: 0.25
+watchdog_minutes: 0.25
 """
 
 

@@ -80,20 +80,20 @@ def test_script_says_the_same_in_bash(name: str, tmp_path: Path) -> None:
 
 def test_prologue_wrap_python_and_binding() -> None:
     changed = {
-        "prologue": ["module load cuda", 'echo "$HOME 안녕"'],
-        "wrap": ["apptainer", "exec", "내 이미지.sif"],
+        "setup": ["module load cuda", 'echo "$HOME 안녕"'],
+        "command_prefix": ["apptainer", "exec", "내 이미지.sif"],
         "python": "python3",
         "binding": "node",
-        "interface": "ib0",
+        "network_interface": "ib0",
         "env": {"NCCL_DEBUG": "INFO WARN"},
     }
     for name, bound in (("a100x4", "--numa-binding=node"), ("slurm-rtx3090x4", "--cpu-bind=ldoms")):
         profile = load_profile(name).model_copy(update=changed)
         launch = plan(make_run(load_recipe("kobeit3"), profile, FOLDER, []), "/usr/bin/python3", cores=48)
-        lines = ["set -e", *changed["prologue"], 'exec "$@"']
+        lines = ["set -e", *changed["setup"], 'exec "$@"']
         assert launch.argv[:4] == ["bash", "-c", "\n".join(lines), "kovqa"]
         at = launch.argv.index("apptainer")
-        assert launch.argv[at : at + 5] == [*changed["wrap"], "python3", "-P"]
+        assert launch.argv[at : at + 5] == [*changed["command_prefix"], "python3", "-P"]
         assert bound in launch.argv
         assert launch.env["NCCL_SOCKET_IFNAME"] == launch.env["GLOO_SOCKET_IFNAME"] == "ib0"
         assert shlex.split(launch.shell())[len(launch.env) :] == launch.argv

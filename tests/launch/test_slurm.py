@@ -103,8 +103,8 @@ def test_what_srun_waits_for_is_said_and_ctrl_c_takes_the_job_back(
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("profile.prologue=[module load cuda]", "module: command not found"),
-        ("profile.wrap=[no-such-container, exec]", "no-such-container"),
+        ("profile.setup=[module load cuda]", "module: command not found"),
+        ("profile.command_prefix=[no-such-container, exec]", "no-such-container"),
         ("profile.env={PYTHONPATH: BROKEN}", "ImportError: nothing is here"),
     ],
 )

@@ -141,7 +141,7 @@ def test_a_rendezvous_that_nobody_joins(
     ("assignment", "words"),
     [
         ("profile.rendezvous=no-such-host.invalid:29500", "host no-such-host.invalid is not known here"),
-        ("profile.interface=ib7", "no network interface ib7 here; there are lo"),
+        ("profile.network_interface=ib7", "no network interface ib7 here; there are lo"),
     ],
 )
 def test_a_network_that_is_not_there(

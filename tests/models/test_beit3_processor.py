@@ -41,7 +41,7 @@ def ask(question: str = "색이 무엇인가요?", **answers: float) -> Example:
 
 
 def test_an_encoded_example(folder: Path) -> None:
-    side = parity.config().image
+    side = parity.config().image_size
     item = processor().encode(ask(예=0.6, 모름=1.0, 왼쪽=0.3), folder, train=False, rng=generator())
     assert item.id == "q1"
     assert (item.image.shape, item.image.dtype) == ((3, side, side), np.uint8)
@@ -86,7 +86,7 @@ def test_validation_pictures_are_never_augmented(folder: Path) -> None:
 def mirrored(made: Processor, example: Example, folder: Path) -> int:
     """Of 40 encodings, how many are brighter on the left."""
     items = [made.encode(example, folder, True, generator(seed)).image for seed in range(40)]
-    half = parity.config().image // 2
+    half = parity.config().image_size // 2
     return sum(bool(i[:, :, :half].mean() > i[:, :, half:].mean()) for i in items)
 
 

@@ -106,8 +106,8 @@ def recipe(small: Small, tokenizer: Path, *changes: str, weights: object = None)
     about = parity.json_of("config.json")
     size = [about[key] for key in ("embed_dim", "num_heads", "num_layers", "ffn_dim")]
     options = [
-        "model.size=custom", f"model.custom={size}", f"model.image={about['image_size']}", "model.patch=16",
-        "model.fresh=[pooler, head]",
+        "model.size=custom", f"model.custom={size}", f"model.image_size={about['image_size']}", "model.patch_size=16",
+        "model.reinit=[pooler, head]",
     ]  # fmt: skip
     flags = {"data.index": str(small.index), "model.tokenizer": str(tokenizer)}
     flags["model.weights"] = str(weights or parity.path("pretrain_fp16.pth"))
@@ -164,7 +164,7 @@ def test_rows_by_number_are_the_originals_way(small: Small, korean: Path, tmp_pa
 
 def test_a_captioners_word_head_goes_along(small: Small, korean: Path) -> None:
     asked = recipe(
-        small, korean, of_recorded(), "task=caption", "model.fresh=[]", weights=parity.path("captioning.pth")
+        small, korean, of_recorded(), "task=caption", "model.reinit=[]", weights=parity.path("captioning.pth")
     )
     model, _, _ = family.new(asked, [])
     old, fresh = load_tokenizer(parity.path("tokenizer.model")), load_tokenizer(korean)
@@ -181,7 +181,7 @@ def test_a_captioners_word_head_goes_along(small: Small, korean: Path) -> None:
 
 
 def test_a_run_knows_its_own_tokenizer(small: Small, korean: Path, trained: Path) -> None:
-    changes = ("model.custom=[32, 2, 2, 64]", "model.image=32", "model.patch=32")
+    changes = ("model.custom=[32, 2, 2, 64]", "model.image_size=32", "model.patch_size=32")
     model, note = new(recipe(small, korean, *changes, weights=trained), small)
     own, fresh = load_tokenizer(small.tokenizer), load_tokenizer(korean)
     assert str(plan(own.vocabulary, fresh.vocabulary, own.encode)) in note
@@ -223,8 +223,8 @@ def test_a_table_too_small_is_an_error(small: Small, korean: Path) -> None:
     with pytest.raises(SettingsError, match="the text table only 217 rows") as caught:
         new(recipe(small, korean, "model.text_rows=original"), small)
     assert "model.text_rows=carried" in caught.value.hint
-    with pytest.raises(SettingsError, match="vocab is 64010, the text table made of"):
-        new(recipe(small, korean, of_recorded(), "model.vocab=64010"), small)
+    with pytest.raises(SettingsError, match="vocab_size is 64010, the text table made of"):
+        new(recipe(small, korean, of_recorded(), "model.vocab_size=64010"), small)
 
 
 def test_a_folder_of_other_weights_is_refused(small: Small, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tests.conftest import FUSION, Kovqa, Small
 from tests.encoders import picture_folder, question_folder
 from tests.test_startup import loaded
 
-SIZES = ("model.image=32", "model.max_text=24", "model.hidden=48", "optim.global_batch=8")
+SIZES = ("model.image_size=32", "model.max_text=24", "model.hidden_size=48", "optim.global_batch=8")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ def sides() -> list[str]:
 
 
 def load(side: str) -> tuple[VqaNet, LoadReport]:
-    net = VqaNet(parity.config(image=int(side))).eval()
+    net = VqaNet(parity.config(image_size=int(side))).eval()
     return net, load_original(net, parity.weights("pretrain_fp16.pth"), parity.HEADS, "pretrain_fp16.pth")
 
 
@@ -74,7 +74,7 @@ def test_parity_beit3_exporting_gives_the_original_file_back() -> None:
     """Names, shapes and numbers are the original's."""
     original = parity.weights("vqa.pth")
     about = parity.config()
-    found = to_original(parity.vqa_model().net.state_dict(), about.patch)
+    found = to_original(parity.vqa_model().net.state_dict(), about.patch_size)
     assert found.keys() == original.keys()
     for name, tensor in original.items():
         assert torch.equal(found[name], tensor), name
@@ -94,12 +94,12 @@ def test_parity_beit3_loading_refuses_a_file_without_heads() -> None:
     net = VqaNet(parity.config())
     with pytest.raises(ModelError, match=r"pooler\.norm\.weight is missing") as caught:
         load_original(net, parity.weights("pretrain_fp16.pth"), (), "pretrain_fp16.pth")
-    assert "model.fresh" in caught.value.hint
+    assert "model.reinit" in caught.value.hint
 
 
 def test_parity_beit3_loading_refuses_another_number_of_classes() -> None:
-    classes = parity.config().classes
+    classes = parity.config().num_classes
     assert classes is not None
-    net = VqaNet(parity.config(classes=classes + 1))
+    net = VqaNet(parity.config(num_classes=classes + 1))
     with pytest.raises(ModelError, match=r"head\.3\.weight is"):
         load_original(net, read_weights(parity.path("vqa.pth")), (), "vqa.pth")

@@ -48,7 +48,7 @@ def config(**changes: Any) -> Config:
         "picture_config": {"architecture": about["image"]["timm_name"],
                            "layers": about["image"]["kwargs"]["layers"],
                            "channels": about["image"]["kwargs"]["channels"]},
-        "hidden": about["dim_h"], "classes": about["n_answers"], "image": about["image_size_hw"][0],
+        "hidden_size": about["dim_h"], "num_classes": about["n_answers"], "image_size": about["image_size_hw"][0],
         "picture_dropout": 0.0, "head_dropout": 0.0, "transformer_dropout": 0.0,
     }  # fmt: skip
     return Config(**{**known, **changes})
@@ -171,7 +171,7 @@ def test_training_step(tag: str) -> None:
         assert not (isinstance(module, nn.Dropout) and module.p)
     model = Model(net, [])
     settings = Optim(
-        steps=1, global_batch=4, lr=about["lr"], weight_decay=about["weight_decay"], decay_vectors=True,
+        steps=1, global_batch=4, lr=about["lr"], weight_decay=about["weight_decay"], decay_bias_and_norm=True,
         betas=tuple(about["betas"]), eps=about["eps"],
     )  # fmt: skip
     optimizer = make_optimizer(model, model, settings)
@@ -219,7 +219,7 @@ def test_picture(name: str) -> None:
     pixels = images.to_array(images.squeeze(picture, side, Resampling.BILINEAR))
     off = np.abs(pixels.transpose(1, 2, 0).astype(int) - want[f"{name}/resized_uint8"]).max()
     assert off <= 1
-    ours_ = vqa.normalised(torch.from_numpy(pixels), Config(image=side))
+    ours_ = vqa.normalised(torch.from_numpy(pixels), Config(image_size=side))
     parity.close(ours_[:, ::16, ::16], torch.from_numpy(want[f"{name}/tensor_every_16"]), 1e-5, name)
     spread = torch.stack([ours_.double().mean(), ours_.double().std()])
     parity.close(spread, torch.from_numpy(want[f"{name}/mean_std"]), 1e-4, f"{name} mean and deviation")

@@ -338,7 +338,7 @@ def test_a_base_that_cannot_be_used_is_named(
     [
         ("data.flip=true", "no data.flip"),
         ("data.augment=crop", "no data.augment=crop"),
-        ("optim.ema=0.9", "no optim.ema"),
+        ("optim.ema_decay=0.9", "no optim.ema_decay"),
         ("optim.layer_decay=0.9", "no optim.layer_decay"),
         ("model.train=loraa", "known: none, projector"),
         ("model.lora.targets=[query]", "no linear layer of language ends in query"),

@@ -22,7 +22,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 CHANGES = [
     ["optim.lr=1e-5", "data.index=데이터/a, b", "optim.betas=[0.9, 0.99]", "save.keep=3"],
-    ["model.caption.mask=0.5", "model.new.deep.key=[1, {a: b}]", "optim.clip=null", "seed="],
+    ["model.caption.mask=0.5", "model.new.deep.key=[1, {a: b}]", "optim.max_grad_norm=null", "seed="],
     ["model={size: tiny}", "data.kinds=[1, 2]", "data={}", "data.flip=true"],
 ]
 
@@ -88,7 +88,7 @@ def test_nothing_is_replaced_or_hidden_unasked(home: Path, tmp_path: Path) -> No
     ("assignment", "said"),
     [
         ("optim.layer_deacy=0.9", "layer_decay"),
-        ("model.imagee=224", "image"),
+        ("model.imagee=224", "image_size"),
         ("optim.lr=fast", "optim.lr"),
         ("family=bert", "unknown model family"),
         ("optim.lr", "expected key=value"),

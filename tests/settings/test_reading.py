@@ -183,10 +183,10 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_override_replaces_and_adds() -> None:
     before = parse(RECIPE, "x.yaml")
-    after = override(before, ["optim.lr=1e-3", "model.fresh=[pooler, head]", "data.flip=true"], "--set")
+    after = override(before, ["optim.lr=1e-3", "model.reinit=[pooler, head]", "data.flip=true"], "--set")
     recipe = build(Recipe, after)
     assert recipe.optim.lr == 1e-3
-    assert recipe.model == {"fresh": ["pooler", "head"]}
+    assert recipe.model == {"reinit": ["pooler", "head"]}
     assert recipe.data.flip is True
     assert before.values["optim"]["lr"] == 2e-5
     assert "model" not in before.values
@@ -253,7 +253,9 @@ def test_numbers_stay_numbers_through_dump_and_parse(number: float) -> None:
 
 
 def test_a_recipe_comes_back_from_its_text() -> None:
-    recipe = build(Recipe, parse(RECIPE + "model: {image: 64, weights: 한글.pth}\ndata: {flip: true}\n", "x"))
+    recipe = build(
+        Recipe, parse(RECIPE + "model: {image_size: 64, weights: 한글.pth}\ndata: {flip: true}\n", "x")
+    )
     assert build(Recipe, parse(dump(recipe), "again")) == recipe
 
 

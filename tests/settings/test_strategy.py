@@ -61,7 +61,7 @@ def test_deepspeeds_own_file_comes_below_ours(tmp_path: Path) -> None:
     }  # fmt: skip
     sets = [
         "profile.strategy=zero2", f"profile.{written(tmp_path / 'ds.json', own)}",
-        "profile.micro_batch={default: 4}", "optim.global_batch=16", "optim.clip=0.5",
+        "profile.micro_batch={default: 4}", "optim.global_batch=16", "optim.max_grad_norm=0.5",
     ]  # fmt: skip
     asked = resolve("tiny", "cpu", sets)
     found = config(make_run(asked.recipe, asked.profile, tmp_path, []), 2)

@@ -19,7 +19,7 @@ launcher: sbatch
 nodes: 2
 processes_per_node: 1
 precision: fp32
-hang_minutes: 1
+watchdog_minutes: 1
 slurm: {partition: main, time: "10:00", cpus_per_task: 1}
 """
 
@@ -138,7 +138,7 @@ def test_the_time_limit(nodes: MiniSlurm, small: Small, profile: Path, tmp_path:
     asked = (
         f"optim.steps={LONG}",
         'profile.slurm.time="1"',
-        "profile.slurm.warn_seconds=45",
+        "profile.slurm.signal_seconds=45",
         "save.every_steps=1000",
     )
     job = submit(nodes, small, profile, folder, *asked)

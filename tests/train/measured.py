@@ -42,7 +42,7 @@ def _step(t: loop.Training, loader: Iterator[Any], step: int) -> None:
     loop.accumulate(t, loader, step)
     t.stepper.step()
     if t.averages is not None:
-        checkpoint.average(t.averages, t.stepper.pieces(), t.run.recipe.optim.ema)
+        checkpoint.average(t.averages, t.stepper.pieces(), t.run.recipe.optim.ema_decay)
 
 
 def _standing(t: loop.Training) -> Iterator[Tensor]:

@@ -42,8 +42,8 @@ def test_steps_left_out_count_as_steps_and_resume_exactly(
         "profile.precision=fp16",
         "optim.steps=12",
         "eval.every_steps=12",
-        "optim.ema=0.5",
-        "optim.clip=1",
+        "optim.ema_decay=0.5",
+        "optim.max_grad_norm=1",
     )
     whole = make(small, tmp_path / "whole", *sets)
     train(whole, ALONE, CPU, never)

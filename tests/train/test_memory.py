@@ -15,13 +15,18 @@ from tests.train.measured import peak_of
 BEIT3 = (
     "model.size=custom",
     "model.custom=[192, 6, 6, 768]",
-    "model.image=176",
-    "model.patch=16",
+    "model.image_size=176",
+    "model.patch_size=16",
     "model.max_text=12",
 )
 CAPTION = (*BEIT3[:4], "model.max_text=16")
 XLMR = "{hidden_size: 128, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 512}"
-FUSION = ("model.random_init=true", f"model.question_config={XLMR}", "model.image=112", "model.max_text=12")
+FUSION = (
+    "model.random_init=true",
+    f"model.question_config={XLMR}",
+    "model.image_size=112",
+    "model.max_text=12",
+)
 RESNET = "model.picture_config={architecture: resnet50, layers: [1, 2, 2, 1], channels: [32, 48, 64, 96]}"
 VIT = "model.picture_config={architecture: vit_tiny_patch16_224, img_size: 112, embed_dim: 192, depth: 4, num_heads: 4}"
 GRID = (
@@ -38,7 +43,7 @@ LONGEST = {"llava": 93, "qwen2_5_vl": 86}
 
 CASES: dict[str, tuple[str, Sequence[str]]] = {
     "beit3 vqa": ("tiny", BEIT3),
-    "beit3 vqa, bf16, averages": ("tiny", (*BEIT3, BF16, "optim.ema=0.99")),
+    "beit3 vqa, bf16, averages": ("tiny", (*BEIT3, BF16, "optim.ema_decay=0.99")),
     "beit3 vqa, checkpointing": ("tiny", (*BEIT3, AGAIN)),
     "beit3 caption": ("tiny-caption", CAPTION),
     "beit3 caption, bf16, checkpointing": ("tiny-caption", (*CAPTION, BF16, AGAIN)),

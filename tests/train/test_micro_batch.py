@@ -15,7 +15,7 @@ from tests.conftest import Kovqa, Small, clean_env, sets, training
 
 # 44 MB of activations an example beside 6 MB of weights: the difference between two micro-batches is plain to see.
 WIDE = (
-    "model.custom=[128, 4, 8, 512]", "model.image=192", "model.patch=8", "optim.global_batch=16", "optim.steps=1",
+    "model.custom=[128, 4, 8, 512]", "model.image_size=192", "model.patch_size=8", "optim.global_batch=16", "optim.steps=1",
 )  # fmt: skip
 
 # A worker's process until its run begins, with 600 MB of data more and no more. Without oneDNN, which does not
@@ -83,8 +83,10 @@ def test_neither_number_nor_auto(small: Small, kovqa: Kovqa, number: str) -> Non
 
 
 def test_the_plan_warns_of_memory_and_names_what_fits(small: Small, kovqa: Kovqa) -> None:
-    gpu = sets("profile.gpu=RTX 3090", "profile.gpu_memory_gb=24", "optim.global_batch=24", "model.image=480")
-    sizes = sets("model.size=large", "model.custom=null", "model.patch=16")
+    gpu = sets(
+        "profile.gpu=RTX 3090", "profile.gpu_memory_gb=24", "optim.global_batch=24", "model.image_size=480"
+    )
+    sizes = sets("model.size=large", "model.custom=null", "model.patch_size=16")
     done = kovqa(*training(small), *gpu, *sizes, "--micro-batch", "24", "-n", "--json", "-o", "r")
     assert done.returncode == 0, done.stderr
     memory = json.loads(done.stdout)["memory"]

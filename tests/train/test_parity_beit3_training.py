@@ -48,7 +48,7 @@ def optim_of(case: Case) -> Optim:
         eps=case["eps"],
         layer_decay=case["layer_decay"],
         head_lr_scale=head or 1.0,
-        clip=case["clip_grad"],
+        max_grad_norm=case["clip_grad"],
     )
 
 
@@ -100,7 +100,7 @@ def train(case: Case) -> Trained:
             continue
         for parameter in shrinking:
             parameter.grad = torch.zeros_like(parameter)
-        norms.append(clip(trained, optim.clip).item())
+        norms.append(clip(trained, optim.max_grad_norm).item())
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
@@ -161,7 +161,7 @@ def test_parity_beit3_training_as_shipped_answers_the_same() -> None:
             set_rate(optimizer, trained.case["lr_per_update"][number // together])
             (model(batch, 0)["loss"] / together).backward()
             if number % together == together - 1:
-                clip([p for p in model.parameters() if p.requires_grad], optim.clip)
+                clip([p for p in model.parameters() if p.requires_grad], optim.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
         with torch.no_grad():

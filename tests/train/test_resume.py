@@ -60,7 +60,7 @@ def bits(run: Run) -> dict[str, bytes]:
     "sets",
     [
         (),
-        ("optim.ema=0.9", "optim.clip=1.0"),
+        ("optim.ema_decay=0.9", "optim.max_grad_norm=1.0"),
         ("data.augment=randaug", "data.flip=true", "model.drop_path=0.3"),
         ("profile.loader_workers=1", "data.augment=crop"),
     ],
@@ -234,9 +234,9 @@ def test_loss_that_is_not_finite_stops_and_names_the_batch(small: Small, tmp_pat
 def test_the_text_side_learns_first_and_alone(small: Small, tmp_path: Path) -> None:
     """Bit for bit: the rest as it was, decay included; also when the phase is stopped and taken up."""
     sets = (
-        "optim.text_first_steps=5",
+        "optim.freeze_vision_steps=5",
         "optim.weight_decay=0.5",
-        "optim.ema=0.5",
+        "optim.ema_decay=0.5",
         "save.every_steps=1",
         "save.keep=9",
     )

@@ -26,7 +26,8 @@ STEPS = 4
 # Everything that could mean another thing where weights or moments are cut up.
 WHOLE = (
     *SMALL, "profile.micro_batch={default: 2}", f"optim.steps={STEPS}", "eval.every_steps=2",
-    "optim.clip=0.5", "optim.ema=0.5", "optim.layer_decay=0.8", "optim.text_first_steps=1", "model.drop_path=0.2",
+    "optim.max_grad_norm=0.5", "optim.ema_decay=0.5", "optim.layer_decay=0.8", "optim.freeze_vision_steps=1",
+    "model.drop_path=0.2",
 )  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def test_a_run_begun_on_one_strategy_goes_on_on_another(alone: Path, pair: Path)
 
 
 def test_the_comparison_would_see_a_difference(small: Small, alone: Path, tmp_path: Path) -> None:
-    sets = [*WHOLE, "optim.clip=0.499"]
+    sets = [*WHOLE, "optim.max_grad_norm=0.499"]
     many.do(Job(str(tmp_path / "run"), "ddp", "tiny", flags_of(small), sets), 0, 1)
     with pytest.raises(AssertionError):
         same(tmp_path / "run", alone)

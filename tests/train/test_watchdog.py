@@ -63,7 +63,7 @@ def test_a_rank_that_reads_for_ever_is_named_and_ends_the_run(small: Small, tmp_
         small,
         "optim.steps=90",
         f"data.images={pictures}",
-        "profile.hang_minutes=0.1",
+        "profile.watchdog_minutes=0.1",
         "profile.processes_per_node=2",
     )
     done = subprocess.run(
@@ -84,7 +84,7 @@ def test_a_rank_that_reads_for_ever_is_named_and_ends_the_run(small: Small, tmp_
 @pytest.mark.soak
 def test_a_machine_that_sleeps_raises_no_alarm(small: Small, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    words = training(small, "optim.steps=300", "profile.hang_minutes=0.1", "profile.processes_per_node=2")
+    words = training(small, "optim.steps=300", "profile.watchdog_minutes=0.1", "profile.processes_per_node=2")
     process = subprocess.Popen(
         command([*words, "-o", folder]), env=clean_env(), stderr=subprocess.PIPE, text=True
     )

@@ -30,7 +30,7 @@ def odd(small: Small, folder: Path) -> Small:
 def run(kovqa: Kovqa, small: Small, folder: Path, *extra: str) -> Path:
     words = training(
         small, "optim.steps=5", "eval.every_steps=5", "data.augment=crop", "model.drop_path=0.2",
-        "optim.text_first_steps=2",
+        "optim.freeze_vision_steps=2",
         f"data.images={small.root / 'images'}", *extra,
     )  # fmt: skip
     done = kovqa(*words, "-o", folder)

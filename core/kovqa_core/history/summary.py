@@ -16,9 +16,10 @@ from kovqa_core.files import read_json
 from kovqa_core.history import manifest
 from kovqa_core.paths import names
 from kovqa_core.runs import ERROR, LOG, RUNS, is_running, pointed, result
-from kovqa_core.settings.find import Kind, load_profile, load_recipe
+from kovqa_core.settings.find import load_profile, load_recipe
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.renamed_keys import Kind
 from kovqa_core.settings.run import FILE, Run, read_run
 
 ODD = (

@@ -63,7 +63,7 @@ def _not_begun(text: str) -> KovqaError | None:
         if found := re.search(pattern, text, re.MULTILINE):
             return WorkerError(
                 f"a worker could not start: {found[1]}",
-                "its python needs kovqa and all it imports: see `python`, `prologue` and `wrap` of the profile",
+                "its python needs kovqa and all it imports: see `python`, `setup` and `command_prefix` of the profile",
             )
     return None
 

@@ -47,11 +47,11 @@ def plan(run: Work, python: str, cores: int, folder: Path | None = None, file: s
     profile = run.profile
     env = environment(profile, cores)
     worker = [str(WORKER), str(run.folder / file)]
-    interpreter = [*profile.wrap, profile.python or python, "-P"]
+    interpreter = [*profile.command_prefix, profile.python or python, "-P"]
     if profile.launcher == "torchrun":
         argv = [*interpreter, *torchrun.options(profile, run.folder), *worker]
         meeting = profile.rendezvous if profile.nodes > 1 else ""
-        return LaunchPlan(_after(profile.prologue, argv), env, run.folder, meeting=meeting)
+        return LaunchPlan(_after(profile.setup, argv), env, run.folder, meeting=meeting)
     if profile.slurm.tasks == "node":
         argv = slurm.per_node([*interpreter, *torchrun.options(profile, run.folder), *worker], run.folder)
     else:
@@ -64,7 +64,7 @@ def plan(run: Work, python: str, cores: int, folder: Path | None = None, file: s
             *slurm.step(profile),
             *argv,
         ]
-        argv = _after(profile.prologue, argv)
+        argv = _after(profile.setup, argv)
         return LaunchPlan(argv, env, run.folder, stop=signal.SIGUSR1)
     step = ["srun", *slurm.step(profile), *argv]
     script = slurm.script(run, env, step, folder or Path.cwd())
@@ -86,7 +86,7 @@ def environment(profile: Profile, cores: int) -> dict[str, str]:
         each = cores // profile.processes_per_node
     else:
         each = slurm.cpus_per_task(profile) // slurm.processes_per_task(profile)
-    networks = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME") if profile.interface else ()
+    networks = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME") if profile.network_interface else ()
     elastic = profile.launcher == "torchrun" or profile.slurm.tasks == "node"
     return {
         "PYTHONSAFEPATH": "1",  # reaches the workers; -P alone would not
@@ -95,13 +95,13 @@ def environment(profile: Profile, cores: int) -> dict[str, str]:
         **({"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(PATIENCE)} if elastic else {}),
         # Else a host that was booted again waits in vain for the address where the others met without it.
         **({"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if elastic and profile.nodes > 1 else {}),
-        **dict.fromkeys(networks, profile.interface),
+        **dict.fromkeys(networks, profile.network_interface),
         **profile.env,
     }
 
 
-def _after(prologue: list[str], argv: list[str]) -> list[str]:
+def _after(setup: list[str], argv: list[str]) -> list[str]:
     """A command after a profile's shell lines; the first of them that fails ends it."""
-    if not prologue:
+    if not setup:
         return argv
-    return ["bash", "-c", "\n".join(["set -e", *prologue, 'exec "$@"']), "kovqa", *argv]
+    return ["bash", "-c", "\n".join(["set -e", *setup, 'exec "$@"']), "kovqa", *argv]

@@ -80,7 +80,7 @@ def layout(profile: Profile) -> list[str]:
 
 def warning(profile: Profile, who: str) -> list[str]:
     """The signal before the time limit."""
-    seconds = profile.slurm.warn_seconds
+    seconds = profile.slurm.signal_seconds
     return [f"--signal={who}@{seconds}"] if seconds else []
 
 
@@ -115,12 +115,12 @@ def script(run: Work, env: Mapping[str, str], command: list[str], folder: Path) 
         *resources(profile), *layout(profile), *warning(profile, "B:USR1"),
         "--requeue" if requeue else "--no-requeue",
     ]  # fmt: skip
-    prologue = ["set -e", *profile.prologue, "set +e"] if profile.prologue else []
+    setup = ["set -e", *profile.setup, "set +e"] if profile.setup else []
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {_directive(option)}" for option in options),
         "",
-        *prologue,
+        *setup,
         *(f"export {key}={shlex.quote(value)}" for key, value in env.items()),
         "",
         f"error={shlex.quote(str(run.folder / ERROR))}",

@@ -70,7 +70,7 @@ def _process(launch: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]:
             start_new_session=True,
         )
     except OSError as error:
-        hint = "see `python` and `wrap` of the profile"
+        hint = "see `python` and `command_prefix` of the profile"
         raise MachineError(f"{launch.argv[0]} cannot be started: {error.strerror}", hint) from None
 
 

@@ -6,15 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from kovqa_core.errors import unknown
 from kovqa_core.paths import names
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.reading import Document, build, override, read
+from kovqa_core.settings.reading import Document, build, read
 from kovqa_core.settings.recipe import Recipe
-
-Kind = Literal["profiles", "recipes"]
+from kovqa_core.settings.renamed_keys import Kind, override_settings, rename_keys
 
 
 def is_path(name: str) -> bool:
@@ -47,10 +45,10 @@ def load_recipe(name: str) -> Recipe:
 
 
 def document(kind: Kind, name: str) -> Document:
-    """A settings file as it stands; its stem is its `name`."""
+    """A settings file, its keys by the names of today; its stem is its `name`."""
     path = locate(kind, name)
     found = read(path)
-    return Document({"name": path.stem, **found.values}, found.origin)
+    return rename_keys(kind, Document({"name": path.stem, **found.values}, found.origin))
 
 
 # -------------------------------------------------------------------- files, variables, flags
@@ -91,8 +89,8 @@ def resolve(
     for origin, assignments in layers:
         of_profile = [a.removeprefix("profile.") for a in assignments if a.startswith("profile.")]
         of_recipe = [a for a in assignments if not a.startswith("profile.")]
-        texts["profile"] = override(texts["profile"], of_profile, origin, "profile.")
-        texts["recipe"] = override(texts["recipe"], of_recipe, origin)
+        texts["profile"] = override_settings("profiles", texts["profile"], of_profile, origin, "profile.")
+        texts["recipe"] = override_settings("recipes", texts["recipe"], of_recipe, origin)
     return Asked(
         build(Recipe, texts["recipe"]),
         build(Profile, texts["profile"]),

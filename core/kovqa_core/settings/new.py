@@ -12,10 +12,21 @@ import yaml
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import nfc, read_text, write_text
 from kovqa_core.paths import home, names
-from kovqa_core.settings.find import Kind, is_path, locate
+from kovqa_core.settings.find import is_path, locate
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.reading import Document, build, flow, override, parse, read
+from kovqa_core.settings.reading import (
+    Document,
+    RenamedKeys,
+    build,
+    flow,
+    override,
+    parse,
+    read,
+    renamed_path,
+    with_new_names,
+)
 from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.renamed_keys import Kind, override_settings, rename_keys, settings_keys
 
 KINDS: dict[Kind, type[Profile] | type[Recipe]] = {"profiles": Profile, "recipes": Recipe}
 
@@ -42,7 +53,7 @@ def new_settings(
         SettingsError: the name is taken, or what would be written is no valid profile or recipe.
     """
     old, stem = locate(kind, source), Path(name).stem if is_path(name) else name
-    asked = override(read(old), sets, "--set")
+    asked = override_settings(kind, rename_keys(kind, read(old)), sets, "--set")
     document = Document({**asked.values, "name": stem}, asked.origin)
     build(KINDS[kind], document)
     if check:
@@ -51,7 +62,8 @@ def new_settings(
     head = " ".join(
         f"{source}{' with ' if sets else ''}{', '.join(sets)}".split()
     )  # one line, whatever was typed
-    changed = with_changes(read_text(old), str(old), [*sets, *named])
+    keys = settings_keys(kind, document)
+    changed = with_changes(read_text(old), str(old), [*sets, *named], keys)
     return keep_settings(kind, name, f"# {head}\n{changed}", force)
 
 
@@ -86,23 +98,41 @@ def _place(kind: Kind, name: str, force: bool) -> Path:
 # ------------------------------------------------------------------------------ text, in place
 
 
-def with_changes(text: str, name: str, sets: Sequence[str]) -> str:
+def with_changes(text: str, name: str, sets: Sequence[str], renamed: RenamedKeys | None = None) -> str:
     """YAML text with `a.b=c` applied where the values stand; comments and order stay.
 
     Args:
         text: a mapping.
         name: what to call it in errors.
         sets: `a.b=c` texts.
+        renamed: keys that stand there, or are typed, under an old name; they get the new one.
 
     Raises:
         SettingsError: not YAML, or a value that cannot be changed alone (one with an anchor).
     """
-    wanted = override(parse(text, name), sets, "--set").values
+    renamed = renamed or {}
+    wanted = override(with_new_names(parse(text, name), renamed), sets, "--set", renamed=renamed).values
+    text = _with_new_keys(text, renamed)
     for assignment in sets:
         key, _, typed = assignment.partition("=")
-        text = _put(text, key.strip().split("."), _as_typed(typed.strip()))
+        path = renamed_path(tuple(key.strip().split(".")), renamed)
+        text = _put(text, [str(step) for step in path], _as_typed(typed.strip()))
+    text = _with_new_keys(text, renamed)  # those inside of values that were typed
     if parse(text, name).values != wanted:
         raise SettingsError(f"{name}: cannot apply {', '.join(sets)} in place", "write the new file by hand")
+    return text
+
+
+def _with_new_keys(text: str, renamed: RenamedKeys) -> str:
+    """YAML text whose keys have the names of today, where they stand."""
+    for old, name in renamed.items():
+        node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+        key = None
+        for step in old:
+            entries = node.value if isinstance(node, yaml.MappingNode) else []
+            key, node = next(((key, child) for key, child in entries if key.value == step), (None, None))
+        if key is not None:
+            text = text[: key.start_mark.index] + name + text[key.end_mark.index :]
     return text
 
 

@@ -34,7 +34,7 @@ class Slurm(Settings):
     tasks: Literal["gpu", "node"] = Field(
         "gpu", description="one srun task per GPU, or one per node that starts torchrun there"
     )
-    warn_seconds: int = Field(
+    signal_seconds: int = Field(
         300, ge=0, description="warning before the time limit: enough to write a checkpoint"
     )
     requeue: bool = Field(True, description="sbatch: queue again, and go on, after the time limit")
@@ -43,10 +43,10 @@ class Slurm(Settings):
     @model_validator(mode="after")
     def _warned_in_time(self) -> Slurm:
         limit = _seconds(self.time)
-        if limit is not None and limit <= self.warn_seconds:
+        if limit is not None and limit <= self.signal_seconds:
             raise ValueError(
-                f"a warning {self.warn_seconds} s before a time limit of {limit} s leaves no time to train: "
-                "raise time, or lower warn_seconds"
+                f"a warning {self.signal_seconds} s before a time limit of {limit} s leaves no time to train: "
+                "raise time, or lower signal_seconds"
             )
         return self
 
@@ -80,12 +80,16 @@ class Profile(Settings):
         "", description="torchrun over several nodes: HOST:PORT of the first, reached by all"
     )
     rendezvous_minutes: float = Field(10.0, gt=0, description="how long nodes wait for each other")
-    interface: str = Field("", description="network interface between nodes, like ib0 (NCCL and gloo)")
+    network_interface: str = Field(
+        "", description="network interface between nodes, like ib0 (NCCL and gloo)"
+    )
     max_restarts: int = Field(
         0, ge=0, description="torchrun: failed workers begin again from the last checkpoint"
     )
-    prologue: list[str] = Field([], description="shell lines before the workers: module load, conda activate")
-    wrap: list[str] = Field([], description="command put before the workers' python: a container, numactl")
+    setup: list[str] = Field([], description="shell lines before the workers: module load, conda activate")
+    command_prefix: list[str] = Field(
+        [], description="command put before the workers' python: a container, numactl"
+    )
     python: str = Field("", description="the workers' python; empty: the one that runs kovqa")
     binding: Literal["none", "node", "socket", "cores"] = Field(
         "none", description="CPUs a process keeps to: its NUMA node's, its socket's, cores of its own"
@@ -105,7 +109,7 @@ class Profile(Settings):
     )
     activation_checkpointing: bool = Field(False, description="compute activations twice to save memory")
     compile: bool = Field(False, description="torch.compile the model")
-    hang_minutes: float = Field(
+    watchdog_minutes: float = Field(
         15.0, gt=0, description="a process without progress for so long is named, and the run ends; longer "
         "than a step may take, its compilation included",
     )  # fmt: skip

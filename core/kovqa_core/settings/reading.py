@@ -8,6 +8,7 @@ forbidden.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from kovqa_core.errors import SettingsError, unknown
 from kovqa_core.files import read_text
 
 Path_ = tuple[str | int, ...]  # ("optim", "lr"): the way to a value
+RenamedKeys = Mapping[Path_, str]  # the way to a key by its old name -> the name it has today
 
 
 class Settings(BaseModel):
@@ -141,7 +143,13 @@ def read(path: Path) -> Document:
 # -------------------------------------------------------------------------------- overrides
 
 
-def override(document: Document, assignments: Iterable[str], origin: str, part: str = "") -> Document:
+def override(
+    document: Document,
+    assignments: Iterable[str],
+    origin: str,
+    part: str = "",
+    renamed: RenamedKeys | None = None,
+) -> Document:
     """A document with `a.b=value` texts applied, each value read as YAML.
 
     Args:
@@ -149,18 +157,22 @@ def override(document: Document, assignments: Iterable[str], origin: str, part: 
         assignments: the texts.
         origin: where they come from ("--set"), for errors and `where`.
         part: what stood before the keys when they were typed ("profile.").
+        renamed: keys that may be typed under an old name; the document itself has the new ones.
 
     Raises:
-        SettingsError: no `=`, or the value is not YAML.
+        SettingsError: no `=`, the value is not YAML, or a key under its old and its new name.
     """
     values, places = _copy(document.values), dict(document.origin)
+    renamed, typed_as = renamed or {}, dict[Path_, tuple[Path_, str]]()
     for assignment in assignments:
         typed = f"{origin} {part}{assignment}"
-        key, sign, text = assignment.partition("=")
-        if not sign or not key.strip():
-            raise SettingsError(f"{typed}: expected key=value, like optim.lr=1e-5")
-        path = tuple(key.strip().split("."))
-        value = parse(f"value: {text}", typed).values["value"]
+        typed_path, value = _read_assignment(assignment, typed)
+        path = tuple(map(str, renamed_path(typed_path, renamed)))
+        before, place = typed_as.setdefault(path, (typed_path, typed))
+        if before != typed_path:
+            raise _named_twice(typed, place, part, path)
+        alone = Document(_nested(typed_path, value), {typed_path: typed})
+        value = _at(with_new_names(alone, renamed, part).values, path)
         inside = values
         for step in path[:-1]:
             inside = inside.setdefault(step, {})
@@ -172,8 +184,101 @@ def override(document: Document, assignments: Iterable[str], origin: str, part: 
     return Document(values, places)
 
 
+def _read_assignment(assignment: str, typed: str) -> tuple[tuple[str, ...], Any]:
+    """Path and value of an `a.b=value` text."""
+    key, sign, text = assignment.partition("=")
+    if not sign or not key.strip():
+        raise SettingsError(f"{typed}: expected key=value, like optim.lr=1e-5")
+    return tuple(key.strip().split(".")), parse(f"value: {text}", typed).values["value"]
+
+
+def _nested(path: Path_, value: Any) -> dict[str, Any]:
+    """{"a": {"b": value}} for the path ("a", "b")."""
+    for key in reversed(path):
+        value = {key: value}
+    return value
+
+
+def _at(values: Any, path: Path_) -> Any:
+    """What stands at a path; None where there is no such path."""
+    for key in path:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
+
+
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+# ----------------------------------------------------------------------- keys by their old names
+
+
+def with_new_names(document: Document, renamed: RenamedKeys, part: str = "", warn: bool = True) -> Document:
+    """A document in which every key has the name of today.
+
+    Each layer (file, variables, --set) is put through this before it meets the next, so that a new name
+    typed over an old one in a file changes that value, and does not stand beside it.
+
+    Args:
+        document: as it was written.
+        renamed: the old names.
+        part: what stands before its keys in messages ("profile.").
+        warn: say so on stderr, once for each place; not of files that kovqa wrote itself, for nobody
+            can do anything about them.
+
+    Raises:
+        SettingsError: a key under its old and its new name.
+    """
+    for old, name in renamed.items():
+        new, beside = (*old[:-1], name), _at(document.values, old[:-1])
+        if not isinstance(beside, Mapping) or old[-1] not in beside:
+            continue
+        place = document.where(old)
+        if name in beside:
+            raise _named_twice(place, document.where(new), part, new)
+        if warn:
+            _warn_renamed(place, part + _dotted(old), part + _dotted(new))
+        values = _with_new_name(document.values, old, name)
+        document = Document(values, {renamed_path(p, {old: name}): at for p, at in document.origin.items()})
+    return document
+
+
+def renamed_path(path: Path_, renamed: RenamedKeys) -> Path_:
+    """The way to a value by the names of today."""
+    for old, name in renamed.items():
+        if path[: len(old)] == old:
+            return (*old[:-1], name, *path[len(old) :])
+    return path
+
+
+def _with_new_name(values: Mapping[str, Any], old: Path_, name: str) -> dict[str, Any]:
+    first, rest = old[0], old[1:]
+    if not rest:
+        return {name if key == first else key: value for key, value in values.items()}
+    return {
+        key: _with_new_name(value, rest, name) if key == first else value for key, value in values.items()
+    }
+
+
+def _named_twice(place: str, other: str, part: str, new: Path_) -> SettingsError:
+    return SettingsError(
+        f"{place}: key '{part}{_dotted(new)}' is given twice, by its old and by its new name ({other})",
+        "keep one of the two, best by its new name",
+    )
+
+
+_warned: set[str] = set()  # once in a process, however often a file is read
+
+
+def _warn_renamed(place: str, old: str, new: str) -> None:
+    line = f"kovqa: {place}: key '{old}' is now called '{new}'; the old name still works"
+    if line not in _warned:
+        _warned.add(line)
+        print(line, file=sys.stderr)
+
+
+def _dotted(path: Path_) -> str:
+    return ".".join(map(str, path))
 
 
 # ------------------------------------------------------------------------- values to settings

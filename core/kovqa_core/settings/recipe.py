@@ -35,14 +35,14 @@ class Optim(Settings):
     lr: float = Field(gt=0)
     min_lr: float = Field(1e-6, ge=0)
     weight_decay: float = Field(0.05, ge=0)
-    decay_vectors: bool = Field(False, description="biases and norms decay too")
+    decay_bias_and_norm: bool = Field(False, description="biases and norms decay too")
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate factor per layer below the head")
     head_lr_scale: float = Field(1.0, gt=0, description="learning rate factor of the head")
-    clip: float | None = Field(None, gt=0, description="largest global gradient norm")
-    text_first_steps: int = Field(0, ge=0, description="first steps, in which only the text side learns")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0: none are kept")
+    max_grad_norm: float | None = Field(None, gt=0, description="largest global gradient norm")
+    freeze_vision_steps: int = Field(0, ge=0, description="first steps, in which only the text side learns")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0: none are kept")
 
     @model_validator(mode="after")
     def _one_length(self) -> Optim:

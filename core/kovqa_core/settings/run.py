@@ -11,8 +11,9 @@ from pydantic import Field
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import write_text
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.reading import Settings, build, dump, read
+from kovqa_core.settings.reading import Document, Settings, build, dump, read, renamed_path, with_new_names
 from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.renamed_keys import run_keys
 
 FILE = "run.yaml"
 
@@ -92,7 +93,20 @@ def write_run(run: Run) -> Path:
 
 
 def read_run(path: Path) -> Run:
-    """Read a `run.yaml`."""
+    """Read a `run.yaml`, those with old names of keys too."""
     document = read(path)
     document.values.pop("versions", None)  # stood there before each launch stated its own
-    return build(Run, document)
+    return build(Run, _with_new_names(document))
+
+
+def _with_new_names(document: Document) -> Document:
+    recipe, origin = document.values.get("recipe"), document.values.get("origin")
+    renamed = run_keys(recipe.get("family") if isinstance(recipe, dict) else None)
+    document = with_new_names(document, renamed, warn=False)
+    if not isinstance(origin, dict):
+        return document
+    places = {
+        ".".join(map(str, renamed_path(tuple(key.split(".")), renamed))): place
+        for key, place in origin.items()
+    }
+    return Document({**document.values, "origin": places}, document.origin)

@@ -16,7 +16,7 @@ _OURS = {
     "train_batch_size": "optim.global_batch",
     "train_micro_batch_size_per_gpu": "profile.micro_batch",
     "gradient_accumulation_steps": "optim.global_batch and profile.micro_batch",
-    "gradient_clipping": "optim.clip",
+    "gradient_clipping": "optim.max_grad_norm",
     "optimizer": "the recipe's optim",
     "scheduler": "the recipe's optim",
     "fp16": "profile.precision",

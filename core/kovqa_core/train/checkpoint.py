@@ -170,7 +170,7 @@ def take_over(stepper: Stepper, before: Before) -> Pieces | None:
             stepper.scale = Scale(**before.state.scale)
     except (RuntimeError, KeyError, TypeError) as error:
         raise _broken(before.path, error) from None
-    if not stepper.run.recipe.optim.ema:
+    if not stepper.run.recipe.optim.ema_decay:
         return None
     if before.averages is None:
         return {name: piece.clone() for name, piece in stepper.pieces().items()}

@@ -81,18 +81,18 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
         if stale(t):
             break
         rate = optim.rate(step, run.recipe.optim, t.length)
-        optim.set_rate(t.stepper.optimizer, rate, step < run.recipe.optim.text_first_steps)
+        optim.set_rate(t.stepper.optimizer, rate, step < run.recipe.optim.freeze_vision_steps)
         losses, ids, left_out = accumulate(t, loader, step)
         loss, stopping, due, lost = agree(t, losses, ids, left_out, step)
         norm = t.stepper.step()
         finite = math.isfinite(norm)
         if not finite and t.stepper.scale.value <= 1:
             raise WorkerError(
-                f"the gradient is not finite at step {step + 1}", "lower optim.lr or set optim.clip"
+                f"the gradient is not finite at step {step + 1}", "lower optim.lr or set optim.max_grad_norm"
             )
         t.stepper.scale.follow(finite)
         if t.averages is not None and finite:
-            checkpoint.average(t.averages, t.stepper.pieces(), run.recipe.optim.ema)
+            checkpoint.average(t.averages, t.stepper.pieces(), run.recipe.optim.ema_decay)
         t.state.step = step + 1
         meter.step(loss, norm, lost)
         finish_step(t, stopping, due)
@@ -122,7 +122,7 @@ def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[],
     else:
         model, processor, note = family.new(recipe, index.answers() if recipe.task == "vqa" else [])
     model.train().prepare(run.profile.activation_checkpointing, run.profile.compile)
-    before = checkpoint.resume(last, model, recipe.optim.ema > 0) if last else checkpoint.Before()
+    before = checkpoint.resume(last, model, recipe.optim.ema_decay > 0) if last else checkpoint.Before()
     stepper = make(model, run, rank, device)
     averages, state = checkpoint.take_over(stepper, before), before.state
     log = Log(run.folder, state.step, rank.first, without_evaluation=state.evaluation_due)
@@ -173,7 +173,7 @@ def agree(
         shown = ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
         raise WorkerError(
             f"the loss is not finite at step {step + 1}; examples of that batch: {shown}",
-            "look at them, lower optim.lr, or set optim.clip",
+            "look at them, lower optim.lr, or set optim.max_grad_norm",
         )
     if lost == t.run.recipe.optim.global_batch:
         raise DataError(

@@ -47,21 +47,21 @@ def groups(parameters: Iterable[tuple[str, int]], model: Ranked, optim: Optim) -
         model: tells the depth of a name, and whether it belongs to the head.
         optim: weight decay, layer decay, head rate.
 
-    No decay for vectors, biases and what the model names (but with `decay_vectors`). Layer decay d gives d^(depth - depth of
-    the name); without it the head's factor applies to the head. With `text_first_steps` all but the
-    text side rests at first.
+    No decay for vectors, biases and what the model names (but with `decay_bias_and_norm`). Layer decay d
+    gives d^(depth - depth of the name); without it the head's factor applies to the head. With
+    `freeze_vision_steps` all but the text side rests at first.
     """
     found: dict[tuple[bool, float, bool], Group] = {}
     for name, dimensions in parameters:
         vector = dimensions <= 1 or name.endswith(".bias") or model.is_undecayed(name)
-        undecayed = vector and not optim.decay_vectors
+        undecayed = vector and not optim.decay_bias_and_norm
         decay = 0.0 if undecayed else optim.weight_decay
         if optim.layer_decay < 1:
             scale = optim.layer_decay ** (model.depth - model.depth_of(name))
         else:
             scale = optim.head_lr_scale if model.is_head(name) else 1.0
         # Keyed by "decayed or not", so that a weight decay of 0 keeps its groups apart.
-        rests = optim.text_first_steps > 0 and not model.is_text(name)
+        rests = optim.freeze_vision_steps > 0 and not model.is_text(name)
         key = (undecayed, scale, rests)
         found.setdefault(key, Group(decay, scale, rests=rests)).names.append(name)
     return list(found.values())

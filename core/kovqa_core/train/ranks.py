@@ -191,7 +191,7 @@ def _not_met(rank: Rank, error: Exception) -> MachineError:
     return MachineError(
         f"rank {rank.rank} of {rank.world} on {socket.gethostname()} did not meet the others at {rank.meeting} "
         f"({said})",
-        "is that address reached from every node? set `interface` in the profile, and see a firewall",
+        "is that address reached from every node? set `network_interface` in the profile, and see a firewall",
     )
 
 

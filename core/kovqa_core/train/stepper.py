@@ -138,7 +138,7 @@ class Stepper:
         learned = [p for p in self.model.parameters() if p.grad is not None]
         if self.scale.value != 1:
             torch._foreach_mul_([p.grad for p in learned], 1 / self.scale.value)
-        norm = float(optim.clip(learned, self.run.recipe.optim.clip))
+        norm = float(optim.clip(learned, self.run.recipe.optim.max_grad_norm))
         if math.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

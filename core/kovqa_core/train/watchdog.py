@@ -3,7 +3,7 @@
 Every process stamps what it does (`doing`) and has a thread that tells the first process its stamp once
 a second, over a line of its own; the first process tells every other its own. Each judges who it hears:
 
-* a rank that is behind all others and whose stamp has not changed for `profile.hang_minutes`: it hangs;
+* a rank that is behind all others and whose stamp has not changed for `profile.watchdog_minutes`: it hangs;
 * a rank not heard of for so long, though its host answers: its process stands still;
 * a line the system gives up (the host is down, or its network is cut): known within a minute;
 * a line that was closed: the process ended. Whoever started it acts on that, and is given some time.

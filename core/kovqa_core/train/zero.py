@@ -149,7 +149,7 @@ def config(run: Run, stage: int) -> dict[str, Any]:
     return own | {
         "train_micro_batch_size_per_gpu": run.micro_batch,
         "gradient_accumulation_steps": run.accumulate,
-        "gradient_clipping": run.recipe.optim.clip or 0.0,
+        "gradient_clipping": run.recipe.optim.max_grad_norm or 0.0,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {**buckets, **own.get("zero_optimization", {}), "stage": stage},

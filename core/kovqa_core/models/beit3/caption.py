@@ -53,7 +53,7 @@ class Processor:
 
     def __init__(self, config: Config, tokenizer: Tokenizer, data: Data) -> None:
         self.config, self.tokenizer, self.data = config, tokenizer, data
-        self._pictures = Pictures(config.image, data)
+        self._pictures = Pictures(config.image_size, data)
 
     def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> Item:
         """One example; of several captions one is drawn. Errors name its id."""
@@ -112,7 +112,7 @@ class Caption:
 
     def __init__(self, settings: Captioning, longest: int, tokenizer: Tokenizer) -> None:
         self.settings, self.tokenizer = settings, tokenizer
-        self.search = Search(settings.beams, longest, settings.length_penalty)
+        self.search = Search(settings.num_beams, longest, settings.length_penalty)
 
     def beams(self, number: int) -> None:
         """Follow so many captions at once from now on."""

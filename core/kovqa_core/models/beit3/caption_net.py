@@ -31,10 +31,10 @@ class CaptionNet(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        if config.vocab is None:
-            raise ValueError("config.vocab must be set before a network is made")
+        if config.vocab_size is None:
+            raise ValueError("config.vocab_size must be set before a network is made")
         self.encoder = Encoder(config, final_norm=True)
-        self.mlm_head = Linear(config.sizes.embed_dim, config.vocab)
+        self.mlm_head = Linear(config.sizes.embed_dim, config.vocab_size)
         self.drop_path = drop_path_rates(config.drop_path, config.sizes.num_layers)
         for parameter in self.unread():
             parameter.requires_grad_(False)

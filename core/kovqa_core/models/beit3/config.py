@@ -48,7 +48,7 @@ class Captioning(Settings):
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
     drop_worst: float = Field(0.2, ge=0, lt=1, description="share of the worst losses left out")
     drop_worst_after: int = Field(12000, ge=0, description="optimizer steps before that begins")
-    beams: int = Field(3, ge=1, description="captions followed at once; 1: greedy")
+    num_beams: int = Field(3, ge=1, description="captions followed at once; 1: greedy")
     length_penalty: float = Field(0.6, ge=0, description="power of the length scores are divided by")
 
 
@@ -56,12 +56,14 @@ class Config(Settings):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
     size: Literal["tiny", "base", "large", "custom"] = "base"
-    image: int = Field(224, ge=1, description="side of the square input picture, pixels")
-    patch: int = Field(16, ge=1, description="side of a patch, pixels")
+    image_size: int = Field(224, ge=1, description="side of the square input picture, pixels")
+    patch_size: int = Field(16, ge=1, description="side of a patch, pixels")
     max_text: int = Field(64, ge=3, le=TEXT_POSITIONS - POSITION_OFFSET, description="tokens of a question")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last layer")
-    vocab: int | None = Field(None, ge=5, description="rows of the text table; default: as the tokenizer has")
-    classes: int | None = Field(None, ge=1, description="answers; default: as the index has")
+    vocab_size: int | None = Field(
+        None, ge=5, description="rows of the text table; default: as the tokenizer has"
+    )
+    num_classes: int | None = Field(None, ge=1, description="answers; default: as the index has")
     tokenizer: str | None = Field(None, description="SentencePiece model; --tokenizer wins")
     tokenizer_sha256: str | None = Field(None, description="of the tokenizer; another one is refused")
     weights: str | None = Field(None, description="published weights, or a run, to start from")
@@ -72,15 +74,15 @@ class Config(Settings):
         "carried", description="a piece takes its row along; or, as in KoBEiT3, id k keeps row k"
     )
     caption: Captioning = Captioning()
-    fresh: tuple[Literal["pooler", "head"], ...] = Field(
+    reinit: tuple[Literal["pooler", "head"], ...] = Field(
         (), description="parts newly initialised although weights are given"
     )
     custom: Size | None = Field(None, description="sizes, with `size: custom`")
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if self.image % self.patch:
-            raise ValueError(f"image {self.image} is no multiple of patch {self.patch}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
         if (self.size == "custom") != (self.custom is not None):
             raise ValueError("size: custom and custom: [width, heads, layers, ffn] go together")
         return self
@@ -93,7 +95,7 @@ class Config(Settings):
     @property
     def patches(self) -> int:
         """Patches of one picture."""
-        return (self.image // self.patch) ** 2
+        return (self.image_size // self.patch_size) ** 2
 
 
 def inputs(config: Config) -> list[Callable[[], object]]:

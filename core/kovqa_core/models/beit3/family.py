@@ -24,8 +24,9 @@ from kovqa_core.models.beit3.vqa import Vqa
 from kovqa_core.models.beit3.weights import TEXT_TABLE, load_original, load_step, read_weights, to_original
 from kovqa_core.models.family import Batch, answers_of
 from kovqa_core.models.text import Tokenizer, load_tokenizer, require_same
-from kovqa_core.settings.reading import Document, build, parse
+from kovqa_core.settings.reading import Document, build, parse, with_new_names
 from kovqa_core.settings.recipe import Data, Recipe
+from kovqa_core.settings.renamed_keys import MODEL
 
 
 class Model(nn.Module):
@@ -124,7 +125,7 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor | capt
     """A model for a recipe and an answer list.
 
     Raises:
-        SettingsError: no tokenizer named, or one that does not fit `model.vocab` or the weights.
+        SettingsError: no tokenizer named, or one that does not fit `model.vocab_size` or the weights.
         AssetError: weights or tokenizer are not here.
         ModelError: weights that do not fit.
     """
@@ -135,7 +136,7 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor | capt
     original = {} if config.weights is None else read_weights(find_weights(config.weights))
     vocab, plan = _text_rows(config, tokenizer, original.get(TEXT_TABLE))
     classes = len(answers) if recipe.task == "vqa" else None
-    config = config.model_copy(update={"vocab": vocab, "classes": classes})
+    config = config.model_copy(update={"vocab_size": vocab, "num_classes": classes})
     model, processor = _made(config, tokenizer, answers, recipe.data)
     model.to_empty(device="cpu")  # every value is written once: drawn, or loaded
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -143,10 +144,10 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor | capt
         initialise(model.net, generator)
         note = "weights: newly initialised"
     else:
-        for part in config.fresh:
+        for part in config.reinit:
             initialise(model.net.get_submodule(part), generator)
         carry = None if plan is None else partial(vocabulary.carry, plan=plan, generator=generator)
-        report = load_original(model.net, original, config.fresh, config.weights, carry)
+        report = load_original(model.net, original, config.reinit, config.weights, carry)
         rows = "as it was" if plan is None else str(plan)
         note = f"{Path(config.weights).name}: {report}; text table: {rows}"
     return model, processor, note
@@ -161,21 +162,21 @@ def _text_rows(
         table: the weights' text table, if there is one.
 
     Raises:
-        SettingsError: a table too small for the tokenizer, or of another size than `model.vocab`.
+        SettingsError: a table too small for the tokenizer, or of another size than `model.vocab_size`.
         ModelError: the tokenizer of the weights has more ids than their table has rows.
     """
     plan = None if table is None else _plan(config, tokenizer, table)
     given = tokenizer.size if table is None or plan is not None else len(table)
-    vocab = config.vocab or given
+    vocab = config.vocab_size or given
     if table is not None and vocab != given:
         raise SettingsError(
-            f"model.vocab is {vocab}, the text table made of {config.weights} has {given} rows",
-            "leave model.vocab away: --set model.vocab=null",
+            f"model.vocab_size is {vocab}, the text table made of {config.weights} has {given} rows",
+            "leave model.vocab_size away: --set model.vocab_size=null",
         )
     if vocab < tokenizer.size:
         raise SettingsError(
             f"tokenizer {config.tokenizer} has {tokenizer.size} ids, the text table only {vocab} rows",
-            f"use --set model.vocab={tokenizer.size}"
+            f"use --set model.vocab_size={tokenizer.size}"
             if table is None
             else "--set model.text_rows=carried makes rows for them",
         )
@@ -213,7 +214,7 @@ def _made(
 ) -> tuple[Model, vqa.Processor | caption.Processor]:
     """Model, without values, and processor; without classes they caption."""
     with torch.device("meta"):
-        if config.classes is None:
+        if config.num_classes is None:
             task = Caption(config.caption, config.max_text, tokenizer)
             return Model(CaptionNet(config), task), caption.Processor(config, tokenizer, data)
         return Model(VqaNet(config), Vqa(answers)), vqa.Processor(config, tokenizer, answers, data)
@@ -221,7 +222,7 @@ def _made(
 
 def save(model: Model, processor: vqa.Processor | caption.Processor, folder: Path) -> None:
     """config.json, model.safetensors, tokenizer/spm.model and, for questions, answers.txt."""
-    forgotten = {"weights": None, "weights_tokenizer": None, "fresh": (), "tokenizer": None}
+    forgotten = {"weights": None, "weights_tokenizer": None, "reinit": (), "tokenizer": None}
     config = processor.config.model_copy(update={**forgotten, "tokenizer_sha256": processor.tokenizer.sha256})
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
     save_file({n: t.contiguous() for n, t in model.net.state_dict().items()}, folder / "model.safetensors")
@@ -238,7 +239,7 @@ def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor | caption.Proce
         ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
     config = _read_step(folder)
-    answers = answers_of(folder, config.classes) if config.classes else []
+    answers = answers_of(folder, config.num_classes) if config.num_classes else []
     file = folder / "tokenizer" / "spm.model"
     tokenizer = _checked(load_tokenizer(file), config, str(file))
     model, processor = _made(config, tokenizer, answers, data)
@@ -266,8 +267,8 @@ def export(folder: Path, output: Path) -> str:
     `model.safetensors`, `config.json`, `tokenizer.model` and, for questions, `answers.txt`.
     """
     model, processor = load(folder, Data())
-    save_file(to_original(model.net.state_dict(), processor.config.patch), output / "model.safetensors")
-    (output / "config.json").write_bytes((folder / "config.json").read_bytes())
+    save_file(to_original(model.net.state_dict(), processor.config.patch_size), output / "model.safetensors")
+    write_text(output / "config.json", processor.config.model_dump_json(indent=1) + "\n")
     (output / "tokenizer.model").write_bytes(processor.tokenizer.model)
     if isinstance(processor, vqa.Processor):
         write_answers(output / "answers.txt", processor.answers)
@@ -275,4 +276,5 @@ def export(folder: Path, output: Path) -> str:
 
 
 def _read_step(folder: Path) -> Config:
-    return build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
+    document = parse(read_text(folder / "config.json"), str(folder / "config.json"))
+    return build(Config, with_new_names(document, MODEL["beit3"], warn=False))

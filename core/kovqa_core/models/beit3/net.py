@@ -152,19 +152,19 @@ class Encoder(nn.Module):
     def __init__(self, config: Config, final_norm: bool) -> None:
         """
         Args:
-            config: sizes; `vocab` must be set.
+            config: sizes; `vocab_size` must be set.
             final_norm: LayerNorm after the last layer (captioning yes, VQA no).
         """
         super().__init__()
         size, width = config.sizes, config.sizes.embed_dim
-        if config.vocab is None:
-            raise ValueError("config.vocab must be set before a network is made")
-        self.patch = config.patch
+        if config.vocab_size is None:
+            raise ValueError("config.vocab_size must be set before a network is made")
+        self.patch = config.patch_size
         self.activation_checkpointing = False
-        self.text_embed = nn.Embedding(config.vocab, width)
+        self.text_embed = nn.Embedding(config.vocab_size, width)
         self.mask_token_embed = nn.Parameter(torch.zeros(1, 1, width))
         self.cls_token_embed = nn.Parameter(torch.zeros(1, 1, width))
-        self.patch_embed = Linear(3 * config.patch**2, width)
+        self.patch_embed = Linear(3 * config.patch_size**2, width)
         self.vision_position_embed = nn.Parameter(torch.empty(config.patches + 1 + POSITION_OFFSET, width))
         self.text_position_embed = nn.Parameter(torch.empty(TEXT_POSITIONS, width))
         self.layers = nn.ModuleList(Layer(size) for _ in range(size.num_layers))
@@ -264,13 +264,13 @@ class VqaNet(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         width = config.sizes.embed_dim
-        if config.classes is None:
-            raise ValueError("config.classes must be set before a VQA network is made")
+        if config.num_classes is None:
+            raise ValueError("config.num_classes must be set before a VQA network is made")
         self.encoder = Encoder(config, final_norm=False)
         self.pooler = nn.ModuleDict({"norm": nn.LayerNorm(width, EPS), "dense": Linear(width, width)})
         self.head = nn.Sequential(
             Linear(width, 2 * width), nn.LayerNorm(2 * width, EPS), nn.GELU(),
-            Linear(2 * width, config.classes),
+            Linear(2 * width, config.num_classes),
         )  # fmt: skip
         self.drop_path = drop_path_rates(config.drop_path, config.sizes.num_layers)
         for parameter in self.unread():

@@ -24,7 +24,7 @@ def sizes(config: Config, task: str, classes: int | None, by: Width) -> Sizes:
         classes: of the index; None: not known.
         by: bytes of numbers.
     """
-    vocab, answers = _vocab(config), config.classes or classes or TYPICAL_CLASSES
+    vocab, answers = _vocab(config), config.num_classes or classes or TYPICAL_CLASSES
     total, resting, products = _parameters(config, task, vocab, answers)
     size, text, picture = config.sizes, config.max_text, config.patches + 1
     wide, scores = size.embed_dim, by.product * size.num_heads if _plain(by) else 0
@@ -41,7 +41,7 @@ def sizes(config: Config, task: str, classes: int | None, by: Width) -> Sizes:
         kept = size.num_layers * layer - picture * (token - ends + scores * picture)
         between += 2 * by.product * picture * wide  # the picture's keys and values
         logits = 20 * vocab * ceil(config.caption.mask * text)
-    stem = 3 * config.image**2 * (4 + by.product)  # pixels, and cut into patches
+    stem = 3 * config.image_size**2 * (4 + by.product)  # pixels, and cut into patches
     return Sizes(
         weights=4.0 * total,
         parameters=total,
@@ -78,7 +78,7 @@ def _parameters(config: Config, task: str, vocab: int, answers: int) -> tuple[in
     wide, _, layers, ffn = config.sizes
     in_branch = 4 * wide**2 + 2 * wide * ffn
     after_attention = wide**2 + 2 * wide * ffn + 6 * wide + 3 * ffn
-    patch = 3 * config.patch**2 * wide
+    patch = 3 * config.patch_size**2 * wide
     places = config.patches + 1 + POSITION_OFFSET + TEXT_POSITIONS
     head = 3 * wide**2 + 2 * wide * answers if task == "vqa" else wide * vocab
     ends = 9 * wide + answers if task == "vqa" else 4 * wide + vocab
@@ -90,8 +90,8 @@ def _parameters(config: Config, task: str, vocab: int, answers: int) -> tuple[in
 
 def _vocab(config: Config) -> int:
     """Rows of the text table: as stated, as the tokenizer asks for, or as published."""
-    if config.vocab is not None or config.tokenizer is None:
-        return config.vocab or PUBLISHED_VOCAB
+    if config.vocab_size is not None or config.tokenizer is None:
+        return config.vocab_size or PUBLISHED_VOCAB
     try:
         path = find_asset(config.tokenizer, "tokenizer")
         return spm.processor(read_bytes(path), str(path)).get_piece_size() + 2

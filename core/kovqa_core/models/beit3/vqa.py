@@ -39,7 +39,7 @@ class Processor:
     def __init__(self, config: Config, tokenizer: Tokenizer, answers: list[str], data: Data) -> None:
         self.config, self.tokenizer, self.answers, self.data = config, tokenizer, answers, data
         self._label = {answer: i for i, answer in enumerate(answers)}
-        self._pictures = Pictures(config.image, data)
+        self._pictures = Pictures(config.image_size, data)
 
     def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> Item:
         """One example; errors name its id."""

@@ -189,21 +189,21 @@ def resize_positions(table: Tensor, grid: int) -> Tensor:
 def load_original(
     net: nn.Module,
     original: Mapping[str, Tensor],
-    fresh: tuple[str, ...],
+    reinit: tuple[str, ...],
     name: str,
     carry: Callable[[Tensor], Tensor] | None = None,
 ) -> LoadReport:
     """Copy weights under the original's names into a network.
 
     Args:
-        net: the network; a parameter not found keeps its value, if `fresh` allows that.
+        net: the network; a parameter not found keeps its value, if `reinit` allows that.
         original: state dict under the original's names.
-        fresh: first parts of names ("head", "pooler") that are newly initialised, always.
+        reinit: first parts of names ("head", "pooler") that are newly initialised, always.
         name: what to call the weights in errors.
         carry: makes rows for another tokenizer of what has a row for every id.
 
     Raises:
-        ModelError: a parameter is missing or has another shape and `fresh` does not name it, or
+        ModelError: a parameter is missing or has another shape and `reinit` does not name it, or
             the file has weights that neither the network nor pretraining knows.
     """
     report = LoadReport()
@@ -211,7 +211,7 @@ def load_original(
     used: set[str] = set()
     for own, parameter in net.named_parameters():
         names = original_names(own)
-        if names[0].split(".")[0] in fresh:
+        if names[0].split(".")[0] in reinit:
             report.fresh.extend(names)
             used.update(names)
             continue
@@ -240,6 +240,6 @@ def load_original(
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ModelError(
             f"{name} does not fit this model: {'; '.join(wrong[:3])}{more}",
-            "name parts to initialise anew in model.fresh, for instance --set 'model.fresh=[pooler, head]'",
+            "name parts to initialise anew in model.reinit, for instance --set 'model.reinit=[pooler, head]'",
         )
     return report

@@ -38,7 +38,7 @@ class Config(Settings):
     random_init: bool = Field(False, description="encoders begin with random weights: no file is read")
     tokenizer: str | None = Field(None, description="default: the question encoder's own; --tokenizer wins")
     tokenizer_sha256: str | None = Field(None, description="of the tokenizer; another one is refused")
-    image: int = Field(224, ge=1, description="side of the square input picture, pixels")
+    image_size: int = Field(224, ge=1, description="side of the square input picture, pixels")
     mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="of the pixels, 0…1")
     std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="of the pixels")
     resample: Literal["bilinear", "bicubic"] = "bilinear"
@@ -54,10 +54,10 @@ class Config(Settings):
         "sample",
         description="one sequence an example; `batch` is the original's arithmetic, for comparison only",
     )
-    hidden: int = Field(1024, ge=1, description="width of the head")
+    hidden_size: int = Field(1024, ge=1, description="width of the head")
     picture_dropout: float = Field(0.25, ge=0, lt=1)
     head_dropout: float = Field(0.2, ge=0, lt=1)
-    classes: int | None = Field(None, ge=1, description="answers; default: as the index has")
+    num_classes: int | None = Field(None, ge=1, description="answers; default: as the index has")
     loss: Literal["ce", "focal", "focal_original"] = Field(
         "ce", description="cross-entropy; focal by example; the original's focal of the batch mean"
     )

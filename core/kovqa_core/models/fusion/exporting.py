@@ -90,7 +90,7 @@ def write(net: FusionNet, processor: Processor, folder: Path) -> str:
     if config.fusion == "grid" or config.transformer:
         return f"{loading}# The rest is `grid` or `product` of kovqa_core/models/fusion/net.py.\n"
     return loading + _ANSWERING.format(
-        side=config.image, mean=config.mean, std=config.std, longest=config.max_text
+        side=config.image_size, mean=config.mean, std=config.std, longest=config.max_text
     )
 
 
@@ -101,7 +101,7 @@ def _whole(net: nn.Module) -> dict[str, Tensor]:
 def _preprocessing(config: Config) -> dict[str, Any]:
     """As timm calls it: squashed to a square, none of it cut off."""
     return {
-        "input_size": [3, config.image, config.image],
+        "input_size": [3, config.image_size, config.image_size],
         "mean": config.mean,
         "std": config.std,
         "interpolation": config.resample,

@@ -29,8 +29,9 @@ from kovqa_core.models.fusion.encoders import load_published
 from kovqa_core.models.fusion.losses import class_weights
 from kovqa_core.models.fusion.net import FusionNet
 from kovqa_core.models.fusion.text import open_tokenizer, saved_name
-from kovqa_core.settings.reading import Document, build, parse
+from kovqa_core.settings.reading import Document, build, parse, with_new_names
 from kovqa_core.settings.recipe import Data, Recipe
+from kovqa_core.settings.renamed_keys import MODEL
 
 _BARE = ("pos_embed", "cls_token", "reg_token", "kinds")  # tables and tokens that are not decayed
 
@@ -120,7 +121,7 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor, str]:
     whole = {
         "question_config": question_config(config.question_config, question, text.size),
         "picture_config": picture_config(config.picture_config, picture),
-        "classes": len(answers),
+        "num_classes": len(answers),
     }
     config = config.model_copy(update=whole)
     if text.size > config.question_config["vocab_size"]:
@@ -175,8 +176,9 @@ def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor]:
     Raises:
         ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
-    config = build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
-    answers = answers_of(folder, config.classes)
+    document = parse(read_text(folder / "config.json"), str(folder / "config.json"))
+    config = build(Config, with_new_names(document, MODEL["fusion"], warn=False))
+    answers = answers_of(folder, config.num_classes)
     text = open_tokenizer(tokenizer_in(folder / "tokenizer"), config.tokenizer_sha256)
     model = Model(FusionNet(config), answers)
     try:

@@ -26,6 +26,7 @@ from kovqa_core.models.fusion.original import read_original
 from kovqa_core.models.fusion.text import Text, open_tokenizer
 from kovqa_core.settings.reading import Document, build, override
 from kovqa_core.settings.recipe import Data
+from kovqa_core.settings.renamed_keys import recipe_keys
 
 _HEAD_WIDTH = 64  # of attention, in every published XLM-RoBERTa
 _RESNET50 = {"layers": [3, 4, 6, 3], "channels": [64, 128, 256, 512]}
@@ -138,7 +139,7 @@ def config_of(tensors: Mapping[str, Tensor], checkpoint: Path, sets: Sequence[st
         SettingsError: an unknown setting, or one that must be given.
         ModelError: a tensor that tells a size is not there.
     """
-    document = override(Document({"model": {}}, {}), sets, "--set")
+    document = override(Document({"model": {}}, {}), sets, "--set", renamed=recipe_keys("fusion"))
     if strange := document.values.keys() - {"model"}:
         raise unknown("setting", min(strange), ["model"], "a checkpoint only has settings of its model")
     config = build(Config, document, ("model",))
@@ -158,8 +159,8 @@ def config_of(tensors: Mapping[str, Tensor], checkpoint: Path, sets: Sequence[st
     sizes = {
         "question_config": question_config(question, None, question["vocab_size"]),
         "picture_config": picture_config(picture, None),
-        "hidden": hidden,
-        "classes": classes,
+        "hidden_size": hidden,
+        "num_classes": classes,
     }
     return config.model_copy(update=sizes)
 

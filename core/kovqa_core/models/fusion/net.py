@@ -18,12 +18,12 @@ class FusionNet(nn.Module):
     """The network.
 
     Args:
-        config: its settings; `classes`, `question_config` and `picture_config` must be whole.
+        config: its settings; `num_classes`, `question_config` and `picture_config` must be whole.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        assert config.classes is not None
+        assert config.num_classes is not None
         self.config = config
         grid = config.fusion == "grid"
         self.question: Any = question_encoder(config.question_config, pooled=not grid)
@@ -36,11 +36,11 @@ class FusionNet(nn.Module):
             channels = cast(int, self.picture.num_features)
             self.regions = nn.Linear(channels, width)
             self.kinds = nn.Parameter(torch.zeros(2, width))
-        self.hidden = nn.Linear(width, config.hidden)
-        self.norm = nn.LayerNorm(config.hidden)
+        self.hidden = nn.Linear(width, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size)
         self.drop = nn.Dropout(config.head_dropout)
-        self.out = nn.Linear(config.hidden, config.classes)
-        weight = None if config.class_weights == "none" else torch.ones(config.classes)
+        self.out = nn.Linear(config.hidden_size, config.num_classes)
+        weight = None if config.class_weights == "none" else torch.ones(config.num_classes)
         self.class_weight: Tensor | None
         self.register_buffer("class_weight", weight)
 

@@ -55,16 +55,16 @@ def sizes(config: Config, task: str, classes: int | None, by: Width) -> Sizes:
     Raises:
         SettingsError: a picture encoder of another kind.
     """
-    about = config.question_config if config.classes else _question_config(config)
+    about = config.question_config if config.num_classes else _question_config(config)
     asked = _question(config, about, by)
     seen = _picture(config, _picture_config(config), by)
-    wide, answers = int(about["hidden_size"]), config.classes or classes or TYPICAL_CLASSES
+    wide, answers = int(about["hidden_size"]), config.num_classes or classes or TYPICAL_CLASSES
     tokens = config.max_text + seen.regions if config.fusion == "grid" else 1
     layer = _block(
         wide, config.transformer_ffn, config.transformer_heads, tokens, config.transformer_dropout, by
     )
     joined = _times(config.transformer, layer)
-    head = wide * config.hidden + config.hidden * answers + seen.channels * wide
+    head = wide * config.hidden_size + config.hidden_size * answers + seen.channels * wide
     products = asked.products + seen.products + joined.products + head
     total = int(asked.parameters + seen.parameters + joined.parameters + head)
     joins = 12 * tokens * wide + seen.regions * seen.channels * by.product
@@ -149,13 +149,15 @@ def _picture(config: Config, about: dict[str, Any], by: Width) -> Part:
         depth = int(found[1])
         if depth in _RESNETS:
             layers = about.get("layers", _RESNETS[depth])
-            return _resnet(config.image, layers, about.get("channels", [64, 128, 256, 512]), depth >= 50, by)
+            return _resnet(
+                config.image_size, layers, about.get("channels", [64, 128, 256, 512]), depth >= 50, by
+            )
     vit = re.match(r"vit_([a-z0-9]+)_patch(\d+)", name)
     if vit and vit[1] in _VITS:
         wide, layers, multiple = _VITS[vit[1]]
         wide, layers = int(about.get("embed_dim", wide)), int(about.get("depth", layers))
         ffn, patch = int(about.get("mlp_ratio", multiple) * wide), int(about.get("patch_size") or vit[2])
-        return _vit(wide, layers, ffn, (config.image // patch) ** 2, 3 * patch**2, by)
+        return _vit(wide, layers, ffn, (config.image_size // patch) ** 2, 3 * patch**2, by)
     raise SettingsError(f"the picture encoder {name} is not known well enough to count its memory")
 
 

@@ -39,7 +39,7 @@ class Processor:
     def __init__(self, config: Config, text: Text, answers: list[str], data: Data) -> None:
         self.config, self.text, self.answers = config, text, answers
         self._label = {answer: i for i, answer in enumerate(answers)}
-        self._pictures = Pictures(config.image, data, Resampling[config.resample.upper()])
+        self._pictures = Pictures(config.image_size, data, Resampling[config.resample.upper()])
 
     def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> Item:
         """One example; errors name its id."""

@@ -200,7 +200,7 @@ def _refuse(recipe: Recipe) -> None:
         f"task {recipe.task}": recipe.task != "vqa",
         f"data.augment={data.augment}": data.augment != "none",
         "data.flip": data.flip,
-        "optim.ema": learned.ema > 0,
+        "optim.ema_decay": learned.ema_decay > 0,
         "optim.layer_decay": learned.layer_decay < 1,
     }
     for what, asked in lacking.items():

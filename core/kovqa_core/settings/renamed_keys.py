@@ -1,0 +1,74 @@
+"""Keys of recipes and profiles that were once called otherwise; the old names go on being read.
+
+To rename a key: rename the field, and add a line here. Files, --set, KOVQA_* variables, run.yaml and
+config.json of today and of then are read by these tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from kovqa_core.settings.reading import Document, RenamedKeys, override, with_new_names
+
+Kind = Literal["profiles", "recipes"]
+
+PROFILE: RenamedKeys = {
+    ("prologue",): "setup",
+    ("wrap",): "command_prefix",
+    ("interface",): "network_interface",
+    ("hang_minutes",): "watchdog_minutes",
+    ("slurm", "warn_seconds"): "signal_seconds",
+}
+RECIPE: RenamedKeys = {
+    ("optim", "clip"): "max_grad_norm",
+    ("optim", "ema"): "ema_decay",
+    ("optim", "decay_vectors"): "decay_bias_and_norm",
+    ("optim", "text_first_steps"): "freeze_vision_steps",
+}
+# Family -> keys of its `model:` part, which only the family itself can read.
+MODEL: dict[str, RenamedKeys] = {
+    "beit3": {
+        ("image",): "image_size",
+        ("patch",): "patch_size",
+        ("vocab",): "vocab_size",
+        ("classes",): "num_classes",
+        ("fresh",): "reinit",
+        ("caption", "beams"): "num_beams",
+    },
+    "fusion": {("image",): "image_size", ("hidden",): "hidden_size", ("classes",): "num_classes"},
+}
+
+
+def recipe_keys(family: object) -> RenamedKeys:
+    """Old names in a recipe of a model family."""
+    return {**RECIPE, **_below("model", MODEL.get(str(family), {}))}
+
+
+def run_keys(family: object) -> RenamedKeys:
+    """Old names in a `run.yaml`."""
+    return {**_below("recipe", recipe_keys(family)), **_below("profile", PROFILE)}
+
+
+def _below(part: str, renamed: RenamedKeys) -> RenamedKeys:
+    return {(part, *old): name for old, name in renamed.items()}
+
+
+def settings_keys(kind: Kind, document: Document) -> RenamedKeys:
+    """Old names in a profile, or in a recipe of the family it names."""
+    return PROFILE if kind == "profiles" else recipe_keys(document.values.get("family"))
+
+
+def rename_keys(kind: Kind, document: Document) -> Document:
+    """A profile's or recipe's document by the names of today; see `with_new_names`."""
+    return with_new_names(document, settings_keys(kind, document))
+
+
+def override_settings(
+    kind: Kind, document: Document, assignments: Iterable[str], origin: str, part: str = ""
+) -> Document:
+    """`override` of a profile or recipe, whose keys may be typed under their old names."""
+    assignments = list(assignments)
+    # The family decides how keys of the model are called, and may be among what is typed.
+    changed = override(document, assignments, origin, part)
+    return override(document, assignments, origin, part, settings_keys(kind, changed))
