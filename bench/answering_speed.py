@@ -4,7 +4,7 @@
 
 The model is LLaVA v1's kind with random weights: a CLIP encoder whose 256 patches stand before the
 question, and a language model of Qwen2's kind; `0.5b` has the sizes of CLIP ViT-L/14 and of Qwen2-0.5B,
-`tiny` shows what is left when arithmetic costs nothing. The original's way (spec llava, section 11): one
+`tiny` shows what is left when arithmetic costs nothing. The original's way (docs/sources/llava.md, L25): one
 row at a time, transformers' `generate` with room for 1,024 tokens. Ours: `evaluate.answer_all`, padded
 on the left, 16 tokens at most, with the answer's probability. Random weights never end an answer, so
 its length is drawn for every row (2 to 8 tokens, its end included) and imposed on both. The same rows

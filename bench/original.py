@@ -142,7 +142,7 @@ class OriginalCaption(nn.Module):
 def original_beam_search(
     net: OriginalCaption, image: Tensor, search: Search, mask_id: int
 ) -> list[tuple[list[int], float]]:
-    """The published way of captioning (spec beit3, section 7): (ids, score) for each picture.
+    """The published way of captioning (docs/sources/beit3.md, B45 to B47): (ids, score) for each picture.
 
     The picture is copied for every beam and encoded for each; keys and values of pictures and words
     are gathered anew at every step; candidates are taken from the log-probabilities of all words.

@@ -2,7 +2,7 @@
 
 A submission costs a piece of the day's quota, and an answer that never comes leaves open whether it
 did. So a line stands in the ledger before anything is sent, saying `unknown` until Dacon has
-answered; nothing is ever sent again by itself. Protocol: sources.md, sections 2.2 and 2.3.
+answered; nothing is ever sent again by itself. Protocol: docs/sources/datasets.md, D17 to D19.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _beginning(response: httpx.Response) -> bytes:
 
 
 def _understood(status: int, body: bytes) -> tuple[str, str]:
-    """The state an answer means: only what the table of sources.md 2.2 knows is certain."""
+    """The state an answer means: only what the table of docs/sources/datasets.md, D18 knows is certain."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):

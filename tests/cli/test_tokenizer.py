@@ -72,7 +72,7 @@ def test_what_was_stopped_goes_on_to_the_same_model(
 
 
 def test_ids_are_those_beit3_reads(kovqa: Kovqa, tmp_path: Path) -> None:
-    ids = "256 78 2158 1286 2524 22 16 318 1729"  # recorded from the original, spec beit3 section 3
+    ids = "256 78 2158 1286 2524 22 16 318 1729"  # recorded from the original, docs/sources/beit3.md, B22
     words = ["tokenizer", "encode", "--tokenizer", THEIRS]
     assert kovqa(*words, QUESTION).stdout == f"{ids}\n"
     assert kovqa(*words, QUESTION, "--pieces").stdout == "▁강 아 지가 ▁몇 ▁마리 인 가 요 ?\n"

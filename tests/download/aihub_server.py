@@ -1,4 +1,4 @@
-"""A local AI-Hub that behaves as sources.md section 1 says of the real one, bad habits included."""
+"""A local AI-Hub that behaves as docs/sources/datasets.md, D6 to D10, says of the real one, bad habits included."""
 
 from __future__ import annotations
 

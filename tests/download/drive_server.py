@@ -1,4 +1,4 @@
-"""Google Drive's `/uc` and `/download` as sources.md 3.2 has them, on the server of `server.py`."""
+"""Google Drive's `/uc` and `/download` as docs/sources/datasets.md, D14 and D15, has them, on the server of `server.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dacon's submission service as sources.md 2.2 to 2.4 describes it: real HTTP, and it counts what it received."""
+"""Dacon's submission service (docs/sources/datasets.md, D17 to D19): real HTTP, and it counts what it received."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def _contractions() -> dict[str, str]:
 
 
 def normalise_vqav2(answer: str) -> str:
-    """The VQAv2 challenge's normal form, its oddities included (spec beit3, section 4.1)."""
+    """The VQAv2 challenge's normal form, its oddities included (docs/sources/beit3.md, B28)."""
     text = answer
     for mark in _PUNCTUATION:
         beside_blank = f"{mark} " in answer or f" {mark}" in answer

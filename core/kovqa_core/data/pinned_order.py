@@ -3,7 +3,7 @@
 A checkpoint of the original names its classes by position only, and `value_counts` sorts unstably.
 So a list of answers is put into order here as those two libraries did, whatever is installed.
 Checked against recorded orders, and against numpy itself where it still sorts this way.
-(spec vqa_nia, section 7)
+(docs/sources/vqa_nia.md, N21)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A SentencePiece model file: read, and seen to follow the id rule of XLM-R (spec beit3, section 3).
+"""A SentencePiece model file: read, and seen to follow the id rule of XLM-R (docs/sources/beit3.md, B16).
 
 That rule moves every piece up by one to make room for `<pad>` (`models/text.py`), which only works
 where pieces 0, 1, 2 are unk, bos, eos and none is pad: with the common pad 0, unk 1, bos 2, eos 3 an

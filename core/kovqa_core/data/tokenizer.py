@@ -32,7 +32,7 @@ def train_tokenizer(
     sentences: int = SENTENCES,
     told: Told | None = None,
 ) -> dict[str, Any]:
-    """Train a unigram model and write it with a card beside it; the card (spec sources, section 4.3).
+    """Train a unigram model and write it with a card beside it; the card (docs/sources/datasets.md, D23).
 
     Pieces 0, 1, 2 are unk, bos, eos and there is no pad, as the ids of XLM-R ask for; bytes stand
     in for characters that are no piece. A text too small for `vocab_size` gives fewer pieces.

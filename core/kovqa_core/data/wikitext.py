@@ -17,7 +17,7 @@ from kovqa_core.files import nfc
 # Share of a line's characters that must be Hangul syllables. A sentence keeps above a third even when
 # it is full of foreign names, years and blanks; lists of sources and foreign titles stay below a fifth.
 LEAST_HANGUL = 0.3
-# Characters. SentencePiece leaves out sentences above 9,999 bytes (spec section 4.3), without a word;
+# Characters. SentencePiece leaves out sentences above 9,999 bytes (docs/sources/datasets.md, D23), without a word;
 # a character has four bytes at most.
 LONGEST = 2_400
 
@@ -98,7 +98,7 @@ def plain_lines(markup: str) -> list[str]:
     Args:
         markup: wikitext as the editor shows it, XML's escapes already decoded.
 
-    Source: sources.md section 4.2.
+    Source: docs/sources/datasets.md, D22.
     """
     text = _without_holders(markup) if "<" in markup else markup
     text = _TEMPLATE.sub("", text)  # those without others inside: nearly all

@@ -2,7 +2,7 @@
 
 The service answers most things with status 502, good ones too, so only the body is believed. There
 is no checksum, and Range is reported not to work: what can be checked is the tar itself, and a cut
-file begins again while finished ones are never asked for twice. Source: sources.md section 1.
+file begins again while finished ones are never asked for twice. Source: docs/sources/datasets.md, D6 to D10.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _tree(key: int) -> list[Entry]:
 
 
 def parse_tree(text: str) -> list[Entry]:
-    """The entries of AI-Hub's drawing of a file tree (sources.md 1.3)."""
+    """The entries of AI-Hub's drawing of a file tree (docs/sources/datasets.md, D8)."""
     entries: list[Entry] = []
     folders: list[str] = []
     notice = False
@@ -231,7 +231,7 @@ class _Body:
 
 
 def classified(status: int, body: bytes) -> str:
-    """What an answer that is no data means (sources.md 1.2): the status says little, the text decides."""
+    """What an answer that is no data means (docs/sources/datasets.md, D6): the status says little, the text decides."""
     by_status = {401: "bad_key", 403: "no_such_file", 404: "no_such_file"}.get(status, "")
     if not body.strip():
         return by_status or "empty"

@@ -2,7 +2,7 @@
 
 One archive becomes one folder, which appears whole or not at all. Links, devices, names that leave
 the folder and bombs are refused; names become NFC, and those that Korean Windows wrote become
-readable. Contents are never changed. Source: sources.md, rule 5 and 1.4.
+readable. Contents are never changed. Source: docs/sources/datasets.md, D4, D9 and D11.
 """
 
 from __future__ import annotations

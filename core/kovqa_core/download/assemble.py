@@ -1,7 +1,7 @@
 """AI-Hub's tar, written as it comes: each piece goes straight to its place in the final file.
 
 The official shell keeps the tar, the pieces and the joined file, three times the size; here the
-bytes are on the disk once. Source: sources.md 1.4.
+bytes are on the disk once. Source: docs/sources/datasets.md, D9.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A large file comes after a page that warns of viruses, whose form is sent here as a browser would
 send it; anything else that is a page is a refusal, and says which. The address the form leads to
 is good for minutes, so every attempt begins at the file's own address. No checksum is published:
-ours is kept in the receipt and compared the next time. Source: sources.md section 3.
+ours is kept in the receipt and compared the next time. Source: docs/sources/datasets.md, D14 to D16.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One downloader: an address -> a file that is whole and checked, or a part that can be resumed.
 
-Follows spec/sources.md, rules 1 to 6: resumes only what is provably the same file, believes no
+Follows docs/sources/datasets.md, D1 to D5: resumes only what is provably the same file, believes no
 status 200 alone, and writes down no secret. Single requests and patience are `request.py`'s.
 """
 

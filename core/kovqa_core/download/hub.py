@@ -1,4 +1,4 @@
-"""Hugging Face hub: files of a repository at one commit. Source: sources.md 6.2.
+"""Hugging Face hub: files of a repository at one commit. Source: docs/sources/datasets.md, D29 and D30.
 
 Its own library cannot resume a file in another process, so our downloader fetches the files; this
 finds out which they are, how large, and their checksums (the hub's headers give sha256 for large

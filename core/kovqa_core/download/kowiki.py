@@ -1,4 +1,4 @@
-"""Korean Wikipedia: the newest finished dump, by its date. Source: sources.md 4.1.
+"""Korean Wikipedia: the newest finished dump, by its date. Source: docs/sources/datasets.md, D20.
 
 `latest` may move while a download is resumed, so the date comes first: the one asked for, the one
 whose part is here, or the newest that is finished. Files are then fetched by their dated addresses,

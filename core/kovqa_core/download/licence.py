@@ -1,4 +1,4 @@
-"""Terms of use: shown and accepted once per source, with the date. Source: sources.md, rule 7."""
+"""Terms of use: shown and accepted once per source, with the date. Source: docs/sources/datasets.md, D5."""
 
 from __future__ import annotations
 

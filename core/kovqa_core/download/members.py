@@ -1,6 +1,6 @@
 """What a member of an archive may be called and how much it may hold: one rule for zip, tar and AI-Hub's stream.
 
-Source: sources.md, rule 5 and 1.4.
+Source: docs/sources/datasets.md, D4.
 """
 
 from __future__ import annotations

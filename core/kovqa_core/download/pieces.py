@@ -1,6 +1,6 @@
 """One archive that lies in several files: `X.zip.part0 …`, and split zips `X.z01, X.z02, X.zip`.
 
-Source: sources.md 1.4; split zips as in the zip format's specification (APPNOTE 8).
+Source: docs/sources/datasets.md, D9 and D11; split zips as in the zip format's specification (APPNOTE 8).
 """
 
 from __future__ import annotations

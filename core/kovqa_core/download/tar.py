@@ -1,7 +1,7 @@
 """A tar read once, front to back, as it comes: from a file, from gzip, or from the network.
 
 Python's `tarfile` takes a stream that was cut between two members, and a header that is none, for
-the end. Here the end is the two blocks of zeros that every tar closes with (sources.md 1.4), and
+the end. Here the end is the two blocks of zeros that every tar closes with (docs/sources/datasets.md, D10), and
 anything else is an error. Headers are still read by `tarfile`.
 """
 

@@ -1,6 +1,6 @@
 """SLURM: what srun and sbatch are told, and the batch script that is kept in the run folder.
 
-Sources: the manual pages srun(1), sbatch(1), scontrol(1); launch.md, "SLURM".
+Sources: the manual pages srun(1), sbatch(1), scontrol(1); docs/sources/launching.md, R10 to R17.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """torchrun's options: one node by itself, or several that meet at an address (c10d rendezvous).
 
-Sources: `python -m torch.distributed.run --help`; launch.md, "torchrun".
+Sources: `python -m torch.distributed.run --help`; docs/sources/launching.md, R1 to R9.
 """
 
 from __future__ import annotations

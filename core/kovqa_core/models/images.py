@@ -1,6 +1,6 @@
 """Pictures: cut, augment. RGB, 8 bit, as [3, S, S] arrays; the randomness is an argument.
 
-Numbers follow the published fine-tuning code of BEiT-3 (spec beit3, section 5): bicubic, mean and
+Numbers follow the published fine-tuning code of BEiT-3 (docs/sources/beit3.md, B32 to B34): bicubic, mean and
 standard deviation 0.5, random crops of half to all of the area, ten mild RandAugment operations.
 """
 

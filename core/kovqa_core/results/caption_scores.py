@@ -1,7 +1,7 @@
 """Scores of captions: BLEU-1 to 4, ROUGE-L and CIDEr-D, to the last digit those of pycocoevalcap.
 
 METEOR and SPICE are not here: the official programs are Java, and what Python packages offer under
-METEOR's name is another version of it, some points away (spec beit3, section 7).
+METEOR's name is another version of it, some points away (docs/sources/beit3.md, B48).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 A line is a question: its number in the split from 1, its best true answer, the answer given, and
 whether that is right. The last line is the share of right ones. Other than the original's, a log is
 replaced, not appended to, and an answer stays on its line: a line end in it is shown as `\\n`.
-(spec vqa_nia, section 10)
+(docs/sources/vqa_nia.md, N26)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 An answer's score is the soft score of its normal form. For questions that ten people answered the
 index holds min(0.3 n, 1) for an answer that n of them gave, and that is VQAv2's official rule: the
-mean of min(n / 3, 1) over the ten sets that leave one annotator out (spec sources, section 7).
+mean of min(n / 3, 1) over the ten sets that leave one annotator out (docs/sources/datasets.md, D27).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@
 The wanted ids come from the challenge's own file (VQAv2: the questions; COCO: a file of `images`;
 Dacon: `sample_submission.csv`) or, for the JSON lists, from a split of an index. Dacon's file is what
 pandas would write: UTF-8, marked only if the sample is, line feeds, quotation marks where needed
-(spec llava, section 12; sources, 2.3).
+(docs/sources/llava.md, L5; docs/sources/datasets.md, D17 to D19).
 """
 
 from __future__ import annotations

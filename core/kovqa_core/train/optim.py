@@ -1,4 +1,4 @@
-"""Parameter groups, learning rates, gradient norm. Source: spec beit3, section 6."""
+"""Parameter groups, learning rates, gradient norm. Source: docs/sources/beit3.md, B38 to B40."""
 
 from __future__ import annotations
 

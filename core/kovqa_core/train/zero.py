@@ -1,7 +1,7 @@
 """zero1, zero2, zero3: moments, gradients, weights cut up by DeepSpeed (an optional library).
 
 Only its ZeRO optimizer is used, around our AdamW: learning rates, precision, what is logged and what
-is saved stay ours. Source: spec launch, "DeepSpeed on CPU with gloo".
+is saved stay ours. Source: docs/sources/launching.md, R21 to R25.
 """
 
 from __future__ import annotations

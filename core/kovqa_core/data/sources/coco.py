@@ -2,7 +2,7 @@
 
 `train` and `restval` become `train`, one row a sentence; `val` and `test` have one row a picture,
 with all its sentences. A row's id is the picture's COCO id, followed by the sentence's in `train`.
-(spec beit3, section 4.2; counts of the real file: spec sources, section 5)
+(docs/sources/beit3.md, B29; counts of the real file: docs/sources/datasets.md, D26)
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Pictures lie in `image/train` and `image/test`, some copies of the set have `images/` or neither; the
 page says png, the files are .jpg, so the suffix is looked for. Questions and answers are English. A
 tenth of the training pictures becomes `val`; `test` has no answers, and its ids must be those of
-`sample_submission.csv`, where that lies beside it. (spec sources, section 2.1; llava, section 1)
+`sample_submission.csv`, where that lies beside it. (docs/sources/llava.md, L2 and L3)
 """
 
 from __future__ import annotations

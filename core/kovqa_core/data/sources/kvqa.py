@@ -3,7 +3,7 @@
 Layout: `kvqa_annotations.json`, a list of `{image, question, answers[]{answer}, answerable,
 answer_type}`; pictures anywhere below `images/` (or the folder itself), as the archives unpack.
 The publisher divides nothing: 80 % train, 10 % val, 10 % test by picture, with a fixed hash.
-(spec sources, section 7)
+(docs/sources/datasets.md, D28)
 """
 
 from __future__ import annotations

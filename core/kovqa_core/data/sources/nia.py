@@ -4,7 +4,7 @@ Layout: `train.json`, `valid.json`, `test.json`, each with `annotations[]` of `I
 `questions`; pictures in `image/`. The first question (A) needs outside knowledge and says which by
 `ans_source`: `triple`, `abstract` or `multiple`; the second (B) asks about the picture: `vqa`.
 The texts of the knowledge base are not read: no model of ours is fed with them.
-(spec vqa_nia, section 6)
+(docs/sources/vqa_nia.md, N17 and N18)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Layout: `v2_OpenEnded_mscoco_<part>_questions.json` and `v2_mscoco_<part>_annotations.json` in the
 folder or in `vqa/` below it; pictures in `train2014/`, `val2014/`, `test2015/`. `test` and `test-dev`
-have no annotations; those two parts may be absent. (spec beit3, section 4.1)
+have no annotations; those two parts may be absent. (docs/sources/beit3.md, B24 to B26)
 
 Answers are in the challenge's normal form. Classes are counted over the answer most annotators
 gave, in training questions alone; the original counts validation too (`--as-upstream`).

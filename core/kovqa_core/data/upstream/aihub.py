@@ -1,4 +1,4 @@
-"""KoBEiT3's files of AI-Hub 104, its mistakes included (spec beit3, section 4.3, bugs 1 to 6).
+"""KoBEiT3's files of AI-Hub 104, its mistakes included (docs/sources/beit3.md, B30 and B31).
 
 Classes are counted over all splits. An answer's score is 0.2 the first time it is seen in a split,
 0.4 the second … 1.0 from the fifth on. The publisher's validation part is cut in three in the

@@ -1,4 +1,4 @@
-"""BEiT-3's files of COCO captions, NoCaps and retrieval (spec beit3, section 4.2)."""
+"""BEiT-3's files of COCO captions, NoCaps and retrieval (docs/sources/beit3.md, B29)."""
 
 from __future__ import annotations
 

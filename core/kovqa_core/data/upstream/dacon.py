@@ -1,4 +1,4 @@
-"""The Dacon LLaVA scripts' files: conversations to train on, questions to answer (spec llava, section 2).
+"""The Dacon LLaVA scripts' files: conversations to train on, questions to answer (docs/sources/llava.md, L4).
 
 Every row is written, whether its picture is there or not; paths are absolute.
 """

@@ -1,4 +1,4 @@
-"""VQA_NIA's table of AI-Hub 71357, its list of answers and its choice of rows (spec vqa_nia, 6 to 8).
+"""VQA_NIA's table of AI-Hub 71357, its list of answers and its choice of rows (docs/sources/vqa_nia.md, N19 to N23).
 
 One habit is left out: where both facts of a `multiple` question fill one column, the original puts an
 earlier row's value into the other; here it stays empty.

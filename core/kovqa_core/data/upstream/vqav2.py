@@ -1,4 +1,4 @@
-"""BEiT-3's files of VQAv2 (spec beit3, section 4.1).
+"""BEiT-3's files of VQAv2 (docs/sources/beit3.md, B24 to B27).
 
 Its habits: classes are counted over training and validation; scores go to raw answers that happen to
 be spelled like a class; rows follow the pictures that are there. The original shuffles pictures

@@ -1,6 +1,6 @@
 """Captioning: masked words are named from the picture and the words before them.
 
-Source: spec beit3, section 6 (captioning objective).
+Source: docs/sources/beit3.md, B42 and B43.
 """
 
 from __future__ import annotations

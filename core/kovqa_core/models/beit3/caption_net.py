@@ -2,7 +2,7 @@
 
 Picture tokens see picture tokens only; word j sees the picture and words up to j. So the picture
 is encoded without any word, its keys and values serve all beams and all steps, and of the last
-layer it needs nothing but them. Source: spec beit3, sections 1 (captioning mask) and 7.
+layer it needs nothing but them. Source: docs/sources/beit3.md, B9 and B45.
 
 Shapes: B pictures, R = B·K rows (K beams a picture), T words, V picture tokens, H heads, D width,
 W words of the vocabulary.

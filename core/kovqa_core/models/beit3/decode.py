@@ -1,6 +1,6 @@
 """Words from a picture, one by one: beam search as the original does it.
 
-Source: spec beit3, section 7 (caption decoding). What differs is the cost only: the picture is
+Source: docs/sources/beit3.md, B45 to B47. What differs is the cost only: the picture is
 encoded once, its beams share it, the words' keys and values are kept, and a picture whose caption
 is settled leaves the batch.
 """

@@ -2,7 +2,7 @@
 
 The original lets id k keep row k, so that under another tokenizer every Korean piece begins as some
 unrelated English one. Here a piece takes along what the old table knows of it: its own row, or the
-mean of the rows it is spelled with. Source: spec beit3, section 3 (KoBEiT3).
+mean of the rows it is spelled with. Source: docs/sources/beit3.md, B23.
 """
 
 from __future__ import annotations

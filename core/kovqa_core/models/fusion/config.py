@@ -1,6 +1,6 @@
 """Encoders, fusion and loss of fusion models. Imports nothing heavy.
 
-Source: spec vqa_nia, sections 2 and 3; the defaults are the original's.
+Source: docs/sources/vqa_nia.md, N2 to N10; the defaults are the original's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A checkpoint of the original -> a checkpoint folder of ours. Source: spec vqa_nia, sections 2, 5 and 7."""
+"""A checkpoint of the original -> a checkpoint folder of ours. Source: docs/sources/vqa_nia.md, N5, N14 and N15."""
 
 from __future__ import annotations
 

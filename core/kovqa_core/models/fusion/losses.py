@@ -1,4 +1,4 @@
-"""Losses over one right class an example, and weights of classes. Source: spec vqa_nia, section 3."""
+"""Losses over one right class an example, and weights of classes. Source: docs/sources/vqa_nia.md, N8 to N11."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of the original's parameters and ours. Source: spec vqa_nia, section 2.1."""
+"""Names of the original's parameters and ours. Source: docs/sources/vqa_nia.md, N5."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Question encoder × picture encoder → fusion → head. Source: spec vqa_nia, section 2.
+"""Question encoder × picture encoder → fusion → head. Source: docs/sources/vqa_nia.md, N2 to N7.
 
 Shapes: B batch, T tokens, N regions, D width of the question encoder, H of the head, C classes.
 """

@@ -3,7 +3,7 @@
 The original saved the whole model, not its weights: a pickle that names 33 classes of its own, of
 transformers 4.25 and of timm 0.4, and that an ordinary unpickler would obey. Here every name in it
 is a stub that does nothing, except for tensors, which are first only written down (`_Stored`), and
-made when all has been read and checked. Source: spec vqa_nia, section 5.
+made when all has been read and checked. Source: docs/sources/vqa_nia.md, N14.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tokenizers of question encoders: SentencePiece by XLM-R's rule, or a Hugging Face `tokenizer.json`.
 
-User text is text: a literal `</s>` in a question never becomes the special token (spec vqa_nia, 9).
+User text is text: a literal `</s>` in a question never becomes the special token (docs/sources/vqa_nia.md, N25).
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def load_processor(folder: Path, config: Config) -> Any:
     """Tokenizer, picture processor and chat template.
 
     Pictures are resized by Pillow: the other way gives other pixels, and a folder does not say which
-    one it was trained with (spec vlm_today, section 5.12).
+    one it was trained with (docs/sources/llava.md, L35).
     """
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
     try:

@@ -1,6 +1,6 @@
 """Which base model, what of it learns, how it is asked. Imports nothing heavy.
 
-Source: spec vlm_today, sections 3 and 5; spec llava, section 9.
+Source: docs/sources/llava.md, L19, L33 and L36.
 """
 
 from __future__ import annotations

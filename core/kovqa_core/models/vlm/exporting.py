@@ -1,6 +1,6 @@
 """A network of LLaVA's shape -> `mm_projector.bin` and `config.json` as LLaVA's own training writes them.
 
-Source: spec llava, sections 10 and 13.
+Source: docs/sources/llava.md, L17 and L22.
 """
 
 from __future__ import annotations

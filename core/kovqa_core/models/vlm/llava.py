@@ -1,7 +1,7 @@
 """LLaVA's own folders of 2023 -> plain Hugging Face folders. What a folder is, its content says.
 
 The linear projector of LLaVA v1 becomes `linear_1`, followed by an identity: nothing of ours is needed
-to read the result. Source: spec llava, sections 3, 4, 8, 13.
+to read the result. Source: docs/sources/llava.md, L7 to L11, L15 to L18 and L23.
 """
 
 from __future__ import annotations

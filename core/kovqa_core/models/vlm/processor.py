@@ -131,7 +131,7 @@ _PER_TOKEN = ("_ids", "_mask")  # ends of names of tensors with one number a tok
 def prompts_of(tensors: dict[str, Tensor], pad: int) -> dict[str, Tensor]:
     """The prompts alone, padded on the left: generation goes on at the right end.
 
-    Padding on the right would give wrong texts without a word (spec vlm_today, section 5.1).
+    Padding on the right would give wrong texts without a word (docs/sources/llava.md, L27).
     """
     lengths, shape = tensors["prompt_lengths"], tensors["input_ids"].shape
     longest = int(lengths.max())

@@ -1,7 +1,7 @@
 """A question as a chat, and which of its tokens are the answer.
 
-The model's own chat template writes the prompt; no template is known here. Pitfalls: spec vlm_today,
-section 5.
+The model's own chat template writes the prompt; no template is known here. Pitfalls:
+docs/sources/llava.md, L28 to L30.
 """
 
 from __future__ import annotations
