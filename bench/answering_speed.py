@@ -32,18 +32,17 @@ from typing import Any
 import numpy as np
 import torch
 from beit3_speed import ratios
+from kovqa_core.answer.inference import answer_all
 from kovqa_core.data.answers import normalise
 from kovqa_core.data.example import Example
-from kovqa_core.data.opening import open_image
-from kovqa_core.models.family import Batch
-from kovqa_core.models.vlm import answering, prompt
+from kovqa_core.data.image_io import open_image
+from kovqa_core.distributed.process_group import Rank
+from kovqa_core.models.batches import Batch, batches
+from kovqa_core.models.vlm import chat_template, generation
 from kovqa_core.models.vlm.config import Config
 from kovqa_core.models.vlm.family import Model
-from kovqa_core.models.vlm.hub import transformers as hf
+from kovqa_core.models.vlm.hf_libraries import transformers as hf
 from kovqa_core.models.vlm.processor import Processor
-from kovqa_core.train.evaluate import answer_all
-from kovqa_core.train.loader import batches
-from kovqa_core.train.ranks import Rank
 from loader_speed import photo
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -105,8 +104,8 @@ def make_model(size: str, dtype: torch.dtype, device: torch.device) -> tuple[Mod
     )  # fmt: skip
     settings = Config(dtype="bf16" if dtype == torch.bfloat16 else "fp32")
     ends = [tokenizer.eos_token_id]
-    silent = answering.never_said(tokenizer, ends)
-    speaker = answering.Speaker(net, tokenizer, ends, silent, settings.max_new_tokens)
+    silent = generation.never_said(tokenizer, ends)
+    speaker = generation.Speaker(net, tokenizer, ends, silent, settings.max_new_tokens)
     return Model(net, settings, speaker), Processor(processor, settings, ends)
 
 
@@ -145,7 +144,7 @@ def one_by_one(model: Model, processor: Processor, rows: list[Example], images: 
     """The original's way."""
     said, device = [], next(model.net.parameters()).device
     for row in rows:
-        turns = prompt.asked(row.question, "auto", open_image(images / row.image))
+        turns = chat_template.asked(row.question, "auto", open_image(images / row.image))
         inputs = processor.hf.apply_chat_template(
             turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         ).to(device, dtype=model.net.dtype)

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from floor import Floor
 from kovqa_core.models.beit3.config import Config
-from kovqa_core.models.beit3.net import VqaNet, initialise
+from kovqa_core.models.beit3.network import VqaNet, initialise
 from original import OriginalVqa, difference, original_like
 from torch import Tensor, nn
 from torch.nn import functional

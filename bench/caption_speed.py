@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from beit3_speed import quartiles, ratios
-from kovqa_core.models.beit3.caption_net import CaptionNet
+from kovqa_core.models.beit3.beam_search import Caption, Search, beam_search
+from kovqa_core.models.beit3.caption_network import CaptionNet
 from kovqa_core.models.beit3.config import Config
-from kovqa_core.models.beit3.decode import Caption, Search, beam_search
-from kovqa_core.models.beit3.net import initialise
-from kovqa_core.models.text import EOS
+from kovqa_core.models.beit3.network import initialise
+from kovqa_core.models.xlmr_tokenizer import EOS
 from original import OriginalCaption, original_beam_search, original_like
 from torch import Tensor
 

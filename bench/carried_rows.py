@@ -33,16 +33,16 @@ from pathlib import Path
 
 import torch
 from kovqa_core.data.answers import write_answers
-from kovqa_core.data.build import build_index
-from kovqa_core.data.tokenizer import train_tokenizer
 from kovqa_core.demo.questions import NO, YES, Word
 from kovqa_core.demo.scenes import COLOURS, SHAPES, Scene, make_scene, paint
-from kovqa_core.models.beit3.weights import TEXT_TABLE, read_weights
-from kovqa_core.settings.find import resolve
+from kovqa_core.distributed.process_group import Rank
+from kovqa_core.index.build import build_index
+from kovqa_core.models.beit3.pretrained_weights import TEXT_TABLE, read_weights
+from kovqa_core.settings.resolve import resolve
 from kovqa_core.settings.run import make_run
-from kovqa_core.train.log import read_log
+from kovqa_core.tokenizer.train import train_tokenizer
 from kovqa_core.train.loop import train
-from kovqa_core.train.ranks import Rank
+from kovqa_core.train.run_log import read_log
 
 SHARE = 0.5  # of the mixed questions name things in Latin script
 FIRST = 20  # steps whose mean loss is "at first"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from kovqa_core.models.beit3.net import VqaNet
+from kovqa_core.models.beit3.network import VqaNet
 from torch import Tensor
 
 

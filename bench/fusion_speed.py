@@ -21,10 +21,10 @@ from collections.abc import Callable
 
 import torch
 from beit3_speed import LENGTHS, ratios
-from kovqa_core.models.family import Batch
+from kovqa_core.models.batches import Batch
 from kovqa_core.models.fusion import vqa
 from kovqa_core.models.fusion.config import Config, picture_config, question_config
-from kovqa_core.models.fusion.net import FusionNet
+from kovqa_core.models.fusion.network import FusionNet
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -127,7 +127,7 @@ OPEN = """
 import json, os, sys, time
 from pathlib import Path
 def rss(): return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-from kovqa_core.data.index import open_index
+from kovqa_core.index.reader import open_index
 began = time.perf_counter()
 index = open_index(Path(sys.argv[1]))
 train, answers = index.split("train"), index.answers()

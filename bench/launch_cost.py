@@ -19,9 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from kovqa_core.data.build import build_index
-from kovqa_core.data.tokenizer import train_tokenizer
 from kovqa_core.demo.dataset import write_dataset
+from kovqa_core.index.build import build_index
+from kovqa_core.tokenizer.train import train_tokenizer
 
 KOVQA = [sys.executable, "-P", "-m", "kovqa_cli"]
 AIM = 0.5  # seconds

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from kovqa_core.data.example import Example
-from kovqa_core.data.tokenizer import train_tokenizer
 from kovqa_core.models.beit3.config import Config
 from kovqa_core.models.beit3.vqa import Processor
-from kovqa_core.models.text import load_tokenizer
+from kovqa_core.models.xlmr_tokenizer import load_tokenizer
 from kovqa_core.settings.recipe import Data
+from kovqa_core.tokenizer.train import train_tokenizer
 from PIL import Image
 
 BATCH = 8

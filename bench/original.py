@@ -14,11 +14,11 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
+from kovqa_core.models.beit3.beam_search import Search
 from kovqa_core.models.beit3.config import Config
-from kovqa_core.models.beit3.decode import Search
-from kovqa_core.models.beit3.net import EPS
-from kovqa_core.models.beit3.weights import original_names
-from kovqa_core.models.text import BOS, EOS, PAD
+from kovqa_core.models.beit3.network import EPS
+from kovqa_core.models.beit3.pretrained_weights import original_names
+from kovqa_core.models.xlmr_tokenizer import BOS, EOS, PAD
 from torch import Tensor, nn
 
 Original = TypeVar("Original", bound=nn.Module)

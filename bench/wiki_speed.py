@@ -106,13 +106,13 @@ WAYS = {
     "kovqa, file to lines": """
 import sys, time
 from pathlib import Path
-from kovqa_core.data import wiki
+from kovqa_core.tokenizer import wikipedia
 began = time.process_time()
-(part,) = wiki.parts(Path(sys.argv[1]), 1)
-characters = sum(map(len, wiki.lines(part)))
+(part,) = wikipedia.parts(Path(sys.argv[1]), 1)
+characters = sum(map(len, wikipedia.lines(part)))
 """,
     "kovqa, markup to lines": PAGES + """
-from kovqa_core.data.wikitext import plain_lines
+from kovqa_core.tokenizer.wikitext import plain_lines
 began = time.process_time()
 characters = sum(len(line) for page in pages for line in plain_lines(page))
 """,

@@ -10,15 +10,15 @@ from typing import Annotated
 import typer
 from kovqa_core.errors import KovqaError
 
-from kovqa_cli import (
-    __version__,
+from kovqa_cli import __version__
+from kovqa_cli.commands import (
     caption,
     demo,
     doctor,
     download,
     evaluate,
-    exporting,
-    importing,
+    export_model,
+    import_model,
     index,
     predict,
     profiles,
@@ -44,8 +44,8 @@ app.command("download")(download.download)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("caption")(caption.caption)
-app.command("import")(importing.import_)
-app.command("export")(exporting.export)
+app.command("import")(import_model.import_)
+app.command("export")(export_model.export)
 app.command("submit")(submit.submit)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(profiles.app, name="profiles")

@@ -20,14 +20,14 @@ def complete_recipe(incomplete: str) -> list[str]:
 
 def complete_source(incomplete: str) -> list[str]:
     """Data sets that begin like this."""
-    from kovqa_core.data.sources import SOURCES
+    from kovqa_core.index.sources import SOURCES
 
     return [name for name in SOURCES if name.startswith(incomplete)]
 
 
 def complete_asset(incomplete: str) -> list[str]:
     """Assets that begin like this."""
-    from kovqa_core.assets import asset_names
+    from kovqa_core.download.find_asset import asset_names
 
     return [name for name in asset_names() if name.startswith(incomplete)]
 

@@ -54,9 +54,9 @@ class Small:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """24 drawn scenes to learn from, 9 held out; index and tokenizer."""
-    from kovqa_core.data.build import build_index
-    from kovqa_core.data.tokenizer import train_tokenizer
     from kovqa_core.demo.dataset import write_dataset
+    from kovqa_core.index.build import build_index
+    from kovqa_core.tokenizer.train import train_tokenizer
 
     folder = tmp_path_factory.mktemp("자료 폴더")  # a blank and Hangul in every path
     write_dataset(folder / "raw", 24, 9, 3)
@@ -70,9 +70,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 @pytest.fixture(scope="session")
 def tiny_vlm(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a tiny vision language model of a kind, made once."""
-    from kovqa_core.data.index import open_index
+    from kovqa_core.index.reader import open_index
 
-    from tests.models.tiny_vlm import write_tiny
+    from tests.models.vlm.tiny_vlm import write_tiny
 
     folder = tmp_path_factory.mktemp("작은 모델")
     texts = tuple(f"{e.question} {' '.join(e.answers)}" for e in open_index(small.index).split("train"))

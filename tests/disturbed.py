@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.runs import pointed
-from kovqa_core.train.log import read_log
+from kovqa_core.runs.folder import pointed
+from kovqa_core.train.run_log import read_log
 
 from tests.conftest import Small, training
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from kovqa_core.files import write_json
-from kovqa_core.models.libraries import load_torchvision
+from kovqa_core.models.torchvision_compat import load_torchvision
 from safetensors.torch import save_file
 
 PICTURE = {"layers": [1, 1, 1, 1], "channels": [8, 12, 16, 24]}
@@ -16,7 +16,7 @@ PICTURE = {"layers": [1, 1, 1, 1], "channels": [8, 12, 16, 24]}
 def question_folder(folder: Path, tokenizer: Path) -> Path:
     """A Hugging Face folder of an XLM-RoBERTa, with the names of a masked language model."""
     load_torchvision()
-    from kovqa_core.models.text import load_tokenizer
+    from kovqa_core.models.xlmr_tokenizer import load_tokenizer
     from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
     torch.manual_seed(1)

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import torch
-from kovqa_core.models.beit3.caption_net import CaptionNet
+from kovqa_core.models.batches import Batch
+from kovqa_core.models.beit3.caption_network import CaptionNet
 from kovqa_core.models.beit3.config import Config, Size
 from kovqa_core.models.beit3.family import Model
-from kovqa_core.models.beit3.net import Encoder, VqaNet
+from kovqa_core.models.beit3.network import Encoder, VqaNet
+from kovqa_core.models.beit3.pretrained_weights import load_original, original_names, read_weights
 from kovqa_core.models.beit3.vqa import Vqa
-from kovqa_core.models.beit3.weights import load_original, original_names, read_weights
-from kovqa_core.models.family import Batch
 from safetensors.torch import load_file
 from torch import Tensor
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kovqa_core.answer.workers import Job
+    from kovqa_core.distributed.process_group import Rank
     from kovqa_core.errors import KovqaError
     from kovqa_core.settings.run import Run, Work
-    from kovqa_core.shares import Job
-    from kovqa_core.train.ranks import Rank
 
 HERE = Path(__file__).resolve().parent
 # All ask for a checkpoint and an end; torchrun passes on the one it got.
@@ -57,10 +57,10 @@ def main(run_file: Path) -> int:
     folder, rank = run_file.parent, None
     try:
         run, do = _work(run_file)
-        from kovqa_core.train import ranks
+        from kovqa_core.distributed import process_group
 
         elastic = run.profile.launcher == "torchrun" or run.profile.slurm.tasks == "node"
-        rank = ranks.from_torchrun(os.environ) if elastic else ranks.from_slurm(os.environ)
+        rank = process_group.from_torchrun(os.environ) if elastic else process_group.from_slurm(os.environ)
         _to_log(folder, rank)
         try:
             do(rank, asked.is_set)
@@ -81,11 +81,11 @@ def main(run_file: Path) -> int:
 
 def _work(file: Path) -> tuple[Work, Callable[[Rank, Callable[[], bool]], None]]:
     """What is to be done, and what does it."""
-    from kovqa_core.results.part import JOB
+    from kovqa_core.answer.partial_file import JOB
     from kovqa_core.settings.run import read_run
 
     if file.name == JOB:
-        from kovqa_core.shares import read_job
+        from kovqa_core.answer.workers import read_job
 
         job = read_job(file)
         return job, partial(_answer, job)
@@ -95,25 +95,25 @@ def _work(file: Path) -> tuple[Work, Callable[[Rank, Callable[[], bool]], None]]
 
 def _answer(job: Job, rank: Rank, stop: Callable[[], bool]) -> None:
     """Answer this process's share of a table."""
-    from kovqa_core.predict import answer_share
-    from kovqa_core.train import lock, ranks
+    from kovqa_core.answer.local import answer_share
+    from kovqa_core.distributed import process_group, run_lock
 
-    held = lock.hold(job.folder, os.environ) if rank.first else None
-    answer_share(job, rank, ranks.own_device(rank, job.profile.device), stop)
+    held = run_lock.hold(job.folder, os.environ) if rank.first else None
+    answer_share(job, rank, process_group.own_device(rank, job.profile.device), stop)
     del held
 
 
 def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
     """Join the others, train, and leave together; a finished run is left as it is."""
+    from kovqa_core.distributed import process_group, run_lock, watchdog
     from kovqa_core.errors import Stopped
-    from kovqa_core.history.manifest import launched
-    from kovqa_core.runs import ERROR, result
-    from kovqa_core.train import lock, ranks, watchdog
+    from kovqa_core.runs.folder import ERROR, result
+    from kovqa_core.runs.manifest import launched
 
     if result(run.folder) is not None:
         return  # a queue, or torchrun after a kill, began again what was done
-    ranks.require_world(rank, run.profile)
-    held = lock.hold(run.folder, os.environ) if rank.first else None
+    process_group.require_world(rank, run.profile)
+    held = run_lock.hold(run.folder, os.environ) if rank.first else None
     if rank.first:
         (run.folder / ERROR).unlink(missing_ok=True)  # of an earlier attempt
     hint = (
@@ -130,13 +130,13 @@ def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
         with launched(run) if rank.first else contextlib.nullcontext():
             from kovqa_core.train.loop import train
 
-            device = ranks.join(rank, run.profile.device, watch)
+            device = process_group.join(rank, run.profile.device, watch)
             try:
                 train(run, rank, device, stop)
             except Stopped:
-                ranks.leave()
+                process_group.leave()
                 raise
-            ranks.leave()
+            process_group.leave()
     finally:
         watchdog.stop()
         del held
@@ -159,7 +159,7 @@ def _is_echo(error: BaseException) -> bool:
 
 def _to_log(folder: Path, rank: Rank) -> None:
     """Send this process's output to its own log; the first one's events go to who listens."""
-    from kovqa_core.train.log import WATCHED
+    from kovqa_core.launch.events import WATCHED
 
     path = folder / "logs" / f"rank-{rank.rank}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def _to_log(folder: Path, rank: Rank) -> None:
 
 
 def _warn(message: str) -> None:
-    from kovqa_core.train.log import WATCHED
+    from kovqa_core.launch.events import WATCHED
 
     print(f"kovqa: {message}", file=sys.stderr, flush=True)
     if os.environ.get(WATCHED):
@@ -180,7 +180,7 @@ def _warn(message: str) -> None:
 def _tell(folder: Path, error: BaseException, rank: Rank | None) -> int:
     """Leave an error for the launcher; only the first one stays. Its exit code."""
     from kovqa_core.errors import KINDS, KovqaError
-    from kovqa_core.runs import ERROR
+    from kovqa_core.runs.folder import ERROR
 
     told = {"kind": "", "message": f"{type(error).__name__}: {error}", "detail": traceback.format_exc()}
     if isinstance(error, KovqaError) and type(error).__name__ in KINDS:
@@ -208,7 +208,7 @@ def _leave(code: int) -> None:
 
 if __name__ == "__main__":
     check_identity()
-    from kovqa_core.processes import die_with_parent
+    from kovqa_core.process_pool import die_with_parent
 
     die_with_parent()
     code = main(Path(sys.argv[1]))

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kovqa_core import predict
+from kovqa_core.answer import local
+from kovqa_core.answer.question_rows import read_table
 from kovqa_core.data.decoding import Decoding, choices_of, read_decoding
-from kovqa_core.data.index import open_index
-from kovqa_core.data.rows import read_table
 from kovqa_core.errors import DataError, SettingsError
+from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
 
 from tests.conftest import Kovqa, Small
-from tests.models.test_vlm import asked
+from tests.models.vlm.test_vlm import asked
 
 LIST = ["빨간색", "빨간 원", "파란색", "두 개", "세 개", "빨간"]
 Lines = list[dict[str, object]]
@@ -84,7 +84,7 @@ def test_drawn_answers_do_not_know_batch_or_interruption(small: Small, model: Pa
             if done >= stop:
                 raise KeyboardInterrupt
 
-        predict.answer_table(table, None, tmp_path / name, model, batch, watch, decoding=how)
+        local.answer_table(table, None, tmp_path / name, model, batch, watch, decoding=how)
         return lines(tmp_path / name)
 
     whole = answered("whole.jsonl", 9)

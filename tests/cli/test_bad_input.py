@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kovqa_core.runs import pointed
+from kovqa_core.runs.folder import pointed
 
 from tests.conftest import Kovqa, Small, clean_env, command, sets, training
 

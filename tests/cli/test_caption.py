@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from kovqa_core.data.index import open_index
+from kovqa_core.index.reader import open_index
 from PIL import Image
 
 from tests.conftest import SMALL, Kovqa, Small, clean_env, command, sets

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from kovqa_core import doctor
+from kovqa_core.machine import doctor
 
 from tests.conftest import Kovqa, Small
 from tests.test_startup import loaded

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kovqa_core.data.index import open_index
+from kovqa_core.index.reader import open_index
 
 from tests.cli.test_bad_input import one_line
 from tests.conftest import Kovqa, Small
-from tests.results.pages import captioned
+from tests.evaluate.pages import captioned
 
 Rows = list[dict[str, object]]
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from kovqa_core.models import family
-from kovqa_core.models.beit3.weights import read_weights
-from kovqa_core.models.family import Batch
+from kovqa_core.models.batches import Batch
+from kovqa_core.models.beit3.pretrained_weights import read_weights
 from kovqa_core.models.fusion import vqa
-from kovqa_core.models.libraries import load_torchvision
-from kovqa_core.runs import find_model
-from kovqa_core.settings.find import resolve
+from kovqa_core.models.torchvision_compat import load_torchvision
+from kovqa_core.runs.folder import find_model
+from kovqa_core.settings.resolve import resolve
 
 from tests.conftest import FUSION, Kovqa, Small
 

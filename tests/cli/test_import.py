@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from kovqa_core.data.upstream.nia import COLUMNS
 from kovqa_core.errors import ModelError, SettingsError
+from kovqa_core.index.upstream.nia import COLUMNS
 from kovqa_core.models import family
-from kovqa_core.models.family import Batch
+from kovqa_core.models.batches import Batch
 from kovqa_core.models.fusion import vqa
 from kovqa_core.models.fusion.config import Config
-from kovqa_core.models.fusion.importing import answers_of, check, config_of, import_original
-from kovqa_core.models.fusion.net import FusionNet
+from kovqa_core.models.fusion.import_original import answers_of, check, config_of, import_original
+from kovqa_core.models.fusion.network import FusionNet
 
 from tests import parity
 from tests.conftest import Kovqa, Small

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from kovqa_core import predict
+from kovqa_core.answer import local
 from kovqa_core.errors import AssetError, KovqaError, ModelError, SettingsError
-from kovqa_core.models import exporting, family
-from kovqa_core.models.vlm.hub import transformers
-from kovqa_core.models.vlm.importing import import_llava
-from kovqa_core.runs import find_model
+from kovqa_core.models import export, family
+from kovqa_core.models.vlm.hf_libraries import transformers
+from kovqa_core.models.vlm.import_llava import import_llava
+from kovqa_core.runs.folder import find_model
 from safetensors.torch import load_file
 
-from kovqa_cli.importing import import_
+from kovqa_cli.commands.import_model import import_
 from tests import parity
 from tests.conftest import Kovqa, sets
-from tests.models.test_parity_llava_training import index_of
+from tests.models.vlm.test_parity_training import index_of
 
 TRAINED = parity.path("train_im_start_end/llava-tiny", "llava")
 NEWER = parity.path("llava15/llava-v1.5-tiny", "llava")
@@ -70,7 +70,7 @@ def test_a_projector_is_imported_trained_further_and_given_back(kovqa: Kovqa, tm
     found = load_file(tmp_path / "third" / "model.safetensors")
     assert torch.equal(found["multi_modal_projector.linear_1.weight"], after["model.mm_projector.weight"])
 
-    step = exporting.export(tmp_path / "run", tmp_path / "whole")
+    step = export.export(tmp_path / "run", tmp_path / "whole")
     model, _ = family.load(find_model(tmp_path / "whole", "vqa"), "vqa")
     assert (model.config.instruction, model.config.dtype) == ("none", "fp32")  # asked as it was trained
     for folder in (tmp_path / "바탕", step / "processor", tmp_path / "whole", tmp_path / "third"):
@@ -86,7 +86,7 @@ def test_an_imported_folder_is_a_model(tmp_path: Path) -> None:
         MERGED, tmp_path / "m", None, str(CLIP), ["model.max_new_tokens=3", "model.system=llava_v1"]
     )
     assert (found.kind, found.settings) == ("merged", [])
-    _, folder = predict.answer_one(PICTURE, "What is it?", tmp_path / "m")
+    _, folder = local.answer_one(PICTURE, "What is it?", tmp_path / "m")
     model, processor = family.load(folder, "vqa")
     assert model.speaker.budget == 3
     assert processor.config.instruction == "none"
@@ -99,7 +99,7 @@ def test_an_imported_folder_is_a_model(tmp_path: Path) -> None:
     (tmp_path / "m" / "kovqa.json").unlink()
     model, _ = family.load(find_model(tmp_path / "m", "vqa"), "vqa")
     assert model.speaker.budget == 16
-    predict.answer_table(
+    local.answer_table(
         rows(tmp_path / "t.jsonl"), PICTURE.parent, tmp_path / "p.jsonl", tmp_path / "m", 2, None
     )
     assert (tmp_path / "p.jsonl").is_file()
@@ -113,7 +113,7 @@ def rows(path: Path) -> Path:
 def test_the_two_layers_of_one_point_five_come_and_go(tmp_path: Path) -> None:
     found = import_llava(NEWER, tmp_path / "m", None, str(CLIP))
     assert found.settings == ["model.tokens=[]", "model.frozen=[]"]
-    exporting.export(tmp_path / "m", tmp_path / "again", as_upstream=True)
+    export.export(tmp_path / "m", tmp_path / "again", as_upstream=True)
     theirs = torch.load(NEWER / "pytorch_model.bin", weights_only=True)
     ours = unpickled(tmp_path / "again")
     assert ours.keys() == {name for name in theirs if "mm_projector" in name}
@@ -128,7 +128,7 @@ def test_a_model_of_another_shape_has_no_projector_of_llavas(
     kovqa: Kovqa, trained: Path, tiny_vlm: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=r"only a LLaVA of CLIP and Llama .* this is qwen3_vl"):
-        exporting.export(tiny_vlm("qwen3_vl"), tmp_path / "x", as_upstream=True)
+        export.export(tiny_vlm("qwen3_vl"), tmp_path / "x", as_upstream=True)
     assert not (tmp_path / "x").exists()
     done = kovqa("export", trained, "--as-upstream", "-o", "x")
     assert done.returncode == 2

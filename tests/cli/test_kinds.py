@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kovqa_core.data.build import build_index
-from kovqa_core.data.index import Split
+from kovqa_core.index.build import build_index
+from kovqa_core.index.reader import Split
 
 from tests.cli.test_bad_input import one_line
 from tests.cli.test_predict import lines
 from tests.conftest import Kovqa, Small
-from tests.results.pages import captioned
+from tests.evaluate.pages import captioned
 
 SOURCES = ("triple", "abstract", "multiple", "triple")  # of the A questions, picture by picture
 ANSWERS = ("아돌프 삭스", "예", "Eiffel 탑", "아주아주 긴 사람의 이름과 성")

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from kovqa_core.data.index import open_index
+from kovqa_core.index.reader import open_index
 
 from tests.conftest import Kovqa, Small, clean_env, command
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.errors import ModelError
-from kovqa_core.models.exporting import export
+from kovqa_core.models.export import export
 from kovqa_core.models.vlm.config import Config
-from kovqa_core.models.vlm.hub import transformers
-from kovqa_core.settings.reading import Document, build, parse
+from kovqa_core.models.vlm.hf_libraries import transformers
+from kovqa_core.settings.strict_yaml import Document, build, parse
 from safetensors.torch import save_file
 
 from tests.conftest import VLM, Kovqa, Small, clean_env, command, sets

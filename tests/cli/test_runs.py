@@ -12,9 +12,9 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from kovqa_core.history.manifest import launches
-from kovqa_core.history.summary import summary
-from kovqa_core.runs import pointed, result
+from kovqa_core.runs.folder import pointed, result
+from kovqa_core.runs.manifest import launches
+from kovqa_core.runs.summary import summary
 
 from tests.conftest import Kovqa, Small, clean_env, command, training
 

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from kovqa_core.data.index import open_index
+from kovqa_core.index.reader import open_index
 
 from tests.cli.test_predict import lines
 from tests.conftest import Kovqa, Small, clean_env, command

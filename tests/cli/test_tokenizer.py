@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
-from kovqa_core.data.tokenizer import card_path, train_tokenizer
+from kovqa_core.tokenizer.train import card_path, train_tokenizer
 
 from tests.cli.test_index import error
 from tests.conftest import Kovqa, Small, clean_env, command
@@ -110,16 +110,18 @@ def test_a_model_is_extended(kovqa: Kovqa, small: Small, tmp_path: Path) -> None
 def test_what_does_not_fit_the_published_table_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kovqa_core.data import spm
+    from kovqa_core.tokenizer import sentencepiece_model
 
-    from kovqa_cli import show_tokenizer
+    from kovqa_cli.output import tokenizer
 
     said: list[str] = []
-    monkeypatch.setattr(show_tokenizer, "note", said.append)
-    card = {"pieces": spm.MOST_PIECES + 1, "settings": {"vocab_size": 64_009}, "lines": 9}
-    show_tokenizer.trained(tmp_path, card, as_json=False, quiet=False)
+    monkeypatch.setattr(tokenizer, "note", said.append)
+    card = {"pieces": sentencepiece_model.MOST_PIECES + 1, "settings": {"vocab_size": 64_009}, "lines": 9}
+    tokenizer.trained(tmp_path, card, as_json=False, quiet=False)
     assert "64,009 pieces do not fit BEiT-3's published text table" in said[0]
-    show_tokenizer.trained(tmp_path, {**card, "pieces": spm.MOST_PIECES}, as_json=False, quiet=False)
+    tokenizer.trained(
+        tmp_path, {**card, "pieces": sentencepiece_model.MOST_PIECES}, as_json=False, quiet=False
+    )
     assert len(said) == 3  # the two lines about the pieces, one warning
 
 

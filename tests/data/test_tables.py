@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kovqa_core.data import records, tables
+from kovqa_core.data import json_stream, tables
 from kovqa_core.data.tables import once, read_table, text
 from kovqa_core.errors import DataError
 
@@ -83,7 +83,7 @@ def test_a_cell_of_any_sensible_length(tmp_path: Path) -> None:
 def test_a_table_is_read_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks smaller than a line, and a letter cut in two between them, change nothing."""
     expected = rows(tmp_path, CSV)
-    monkeypatch.setattr(records, "_BLOCK", 5)
+    monkeypatch.setattr(json_stream, "_BLOCK", 5)
     assert rows(tmp_path, CSV) == expected
     listed = rows(tmp_path, json.dumps([row for _, row in expected], ensure_ascii=False, indent=1), "표.json")
     assert [row for _, row in listed] == [row for _, row in expected]
@@ -127,7 +127,7 @@ def test_a_broken_table_is_named_with_its_line(
 
 def test_a_cell_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "_LONGEST", 1000)
-    monkeypatch.setattr(records, "_BLOCK", 100)
+    monkeypatch.setattr(json_stream, "_BLOCK", 100)
     with pytest.raises(DataError, match=r"표\.csv:3: not CSV .*field limit"):
         rows(tmp_path, 'id,answer\n1,예\n2,"' + "가\n" * 1001 + '"\n')
     with pytest.raises(DataError, match=r"표\.jsonl:1: a line of more than 1,000 characters"):

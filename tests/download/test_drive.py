@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.download.drive import fetch, file_id, resolve
-from kovqa_core.download.part import part_of, read_receipt
+from kovqa_core.download.part_file import part_of, read_receipt
 from kovqa_core.errors import AssetError, DataError, SettingsError
 
 from tests.download.drive_server import Drive

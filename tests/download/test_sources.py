@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kovqa_core.assets import find_asset
-from kovqa_core.download.bring import Wishes, adopt, download, folder_of, state
+from kovqa_core.download.fetch import Wishes, adopt, download, folder_of, state
+from kovqa_core.download.find_asset import find_asset
 from kovqa_core.download.hub import pick
-from kovqa_core.download.part import read_receipt
-from kovqa_core.download.request import Refused, Remote, read
+from kovqa_core.download.part_file import read_receipt
 from kovqa_core.download.table import find
 from kovqa_core.errors import AssetError, DataError, SettingsError
+from kovqa_core.net.request import Refused, Remote, read
 
 from tests.download.aihub_server import KEY, AIHub, serving, tar_of
 from tests.download.drive_server import Drive

@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from kovqa_core.runs import RESULT, pointed
+from kovqa_core.runs.folder import RESULT, pointed
 
 from tests.conftest import Small, clean_env, command, training
 

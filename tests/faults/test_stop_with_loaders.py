@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kovqa_core.data.index import open_index
-from kovqa_core.runs import pointed
+from kovqa_core.index.reader import open_index
+from kovqa_core.runs.folder import pointed
 
 from tests.cli.test_predict import lines
 from tests.cli.test_shares import many
@@ -29,7 +29,7 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
 RANK = f"""
 import signal, time
 from pathlib import Path
-from kovqa_core.train.loader import batches
+from kovqa_core.models.batches import batches
 
 class Slow:
     def encode(self, example, images, train, rng):

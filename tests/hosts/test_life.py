@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from kovqa_core.runs import RESULT
+from kovqa_core.runs.folder import RESULT
 
 from tests.conftest import Small, clean_env, command
 from tests.disturbed import STEPS, same_end, step, until, words

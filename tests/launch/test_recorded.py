@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from kovqa_core.launch import slurm
+from kovqa_core.launch.launchers import slurm
 from kovqa_core.launch.plan import WORKER, LaunchPlan, plan
-from kovqa_core.settings.find import load_profile, load_recipe
+from kovqa_core.settings.resolve import load_profile, load_recipe
 from kovqa_core.settings.run import make_run
 
 from tests.conftest import SMALL, Kovqa, Small, clean_env, sets

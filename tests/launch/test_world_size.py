@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+from kovqa_core.distributed.process_group import Rank, from_slurm, from_torchrun, require_world
 from kovqa_core.errors import MachineError
 from kovqa_core.settings.profile import Profile
-from kovqa_core.train.ranks import Rank, from_slurm, from_torchrun, require_world
 
 from tests.cli.test_predict import lines
 from tests.conftest import Kovqa, Small, training

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kovqa_core.data.index import Index, open_index
 from kovqa_core.errors import ModelError
+from kovqa_core.index.reader import Index, open_index
 from kovqa_core.models import FAMILIES, family
-from kovqa_core.settings.find import resolve
 from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.resolve import resolve
 from safetensors.torch import load_file
 
 from tests.conftest import FUSION, SMALL, VLM, Small

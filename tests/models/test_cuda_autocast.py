@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from kovqa_core.models import family
-from kovqa_core.models.text import BOS
+from kovqa_core.models.xlmr_tokenizer import BOS
 from kovqa_core.settings.recipe import Recipe
 from torch._subclasses.fake_tensor import FakeTensorMode
 

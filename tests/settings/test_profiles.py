@@ -7,15 +7,15 @@ from pathlib import Path
 
 import kovqa_core
 import pytest
-from kovqa_core import detect
-from kovqa_core.detect import detected
 from kovqa_core.errors import SettingsError
-from kovqa_core.fit import fit
-from kovqa_core.machine import APPLE, Gpu, check, fitting_profile
-from kovqa_core.settings.find import load_profile, load_recipe
-from kovqa_core.settings.new import new_settings
+from kovqa_core.machine import detect_profile
+from kovqa_core.machine.detect_profile import detected
+from kovqa_core.machine.hardware import APPLE, Gpu, check, fitting_profile
+from kovqa_core.plan.micro_batch import fit
+from kovqa_core.settings.new_files import new_settings
 from kovqa_core.settings.profile import Profile, _seconds
-from kovqa_core.settings.reading import Document, build, parse
+from kovqa_core.settings.resolve import load_profile, load_recipe
+from kovqa_core.settings.strict_yaml import Document, build, parse
 
 from tests.conftest import Kovqa
 
@@ -131,9 +131,9 @@ def test_a_warning_has_to_come_after_the_start() -> None:
 
 
 def test_detect_on_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect, "gpus", lambda: [Gpu("NVIDIA GeForce RTX 4090", 24)] * 2)
-    monkeypatch.setattr(detect, "cores", lambda: 32)
-    monkeypatch.setattr(detect, "partitions", lambda: [])
+    monkeypatch.setattr(detect_profile, "gpus", lambda: [Gpu("NVIDIA GeForce RTX 4090", 24)] * 2)
+    monkeypatch.setattr(detect_profile, "cores", lambda: 32)
+    monkeypatch.setattr(detect_profile, "partitions", lambda: [])
     text = detected("둘")
     found = build(Profile, Document({"name": "둘", **parse(text, "둘").values}))
     assert "2 × NVIDIA GeForce RTX 4090 (24 GB), 32 cores" in text
@@ -150,15 +150,17 @@ def test_detect_on_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_partitions_are_read(line: str, gpus: int, kind: str, cpus: int) -> None:
-    found = detect._partition(line.split("|"))
+    found = detect_profile._partition(line.split("|"))
     assert (found.gpus, found.gpu_type, found.cpus) == (gpus, kind, cpus)
     assert found.default == line.startswith("gpu*")
 
 
 def test_detect_prefers_the_partition_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["cpu*|(null)|64|infinite|3", "gpu|gpu:a100:8(S:0-1)|128|2-00:00:00|12"]
-    monkeypatch.setattr(detect, "gpus", lambda: [])
-    monkeypatch.setattr(detect, "partitions", lambda: [detect._partition(line.split("|")) for line in lines])
+    monkeypatch.setattr(detect_profile, "gpus", lambda: [])
+    monkeypatch.setattr(
+        detect_profile, "partitions", lambda: [detect_profile._partition(line.split("|")) for line in lines]
+    )
     found = build(Profile, Document({"name": "x", **parse(detected("x"), "x").values}))
     assert (found.launcher, found.processes_per_node, found.gpu) == ("sbatch", 8, "A100")
     assert (found.slurm.partition, found.slurm.gpu_type, found.slurm.time) == ("gpu", "a100", "2-00:00:00")

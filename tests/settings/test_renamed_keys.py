@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import yaml
-from kovqa_core.data.index import open_index
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.history.compare import compare
+from kovqa_core.index.reader import open_index
 from kovqa_core.models.beit3 import family as beit3
 from kovqa_core.models.fusion import family as fusion
-from kovqa_core.models.fusion.importing import config_of
+from kovqa_core.models.fusion.import_original import config_of
 from kovqa_core.paths import names
-from kovqa_core.planning import model_config, plan_training
-from kovqa_core.settings import reading
-from kovqa_core.settings.find import Asked, document, load_profile, load_recipe, resolve
-from kovqa_core.settings.new import new_settings
+from kovqa_core.plan.training import model_config, plan_training
+from kovqa_core.runs.compare import compare
+from kovqa_core.settings import strict_yaml
+from kovqa_core.settings.new_files import new_settings
 from kovqa_core.settings.recipe import Data
+from kovqa_core.settings.resolve import Asked, document, load_profile, load_recipe, resolve
 from kovqa_core.settings.run import FILE, Run, make_run, read_run, write_run
 
 from tests.conftest import FUSION, SMALL, Kovqa, Small, sets
@@ -52,7 +52,7 @@ renamed_keys = pytest.mark.parametrize(("old", "new", "value", "recipe"), KEYS)
 @pytest.fixture(autouse=True)
 def fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has been said yet; and nobody's own profiles or recipes take part."""
-    monkeypatch.setattr(reading, "_warned", set())
+    monkeypatch.setattr(strict_yaml, "_warned", set())
     monkeypatch.setenv("KOVQA_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 
@@ -73,7 +73,7 @@ def of(asked: Asked | Run, key: str) -> Any:
     if key.startswith("profile."):
         return at(asked.profile.model_dump(mode="json"), steps(key))
     values = asked.recipe.model_dump(mode="json")
-    _, config = model_config(reading.Document(values))
+    _, config = model_config(strict_yaml.Document(values))
     return at({**values, "model": config.model_dump(mode="json")}, steps(key))
 
 
@@ -97,7 +97,7 @@ def write_old(folder: Path, old: str, new: str, value: Any, recipe: str) -> Path
     drop(values, steps(new))
     put(values, steps(old), value)
     path = folder / "mine.yaml"
-    path.write_text(reading.dump(values), "utf-8")
+    path.write_text(strict_yaml.dump(values), "utf-8")
     return path
 
 
@@ -187,7 +187,7 @@ def test_both_names_in_one_file_are_a_mistake(
     path = write_old(tmp_path, old, new, value, recipe)
     values = yaml.safe_load(path.read_text("utf-8"))
     put(values, steps(new), value)
-    path.write_text(reading.dump(values), "utf-8")
+    path.write_text(strict_yaml.dump(values), "utf-8")
     with pytest.raises(SettingsError) as caught:
         resolved(path, old)
     name = ".".join(steps(new))
@@ -218,7 +218,7 @@ def test_only_new_names_are_suggested(old: str, new: str, value: Any, recipe: st
 
 def test_what_is_shipped_has_new_names_only(capsys: pytest.CaptureFixture[str]) -> None:
     for recipe in names("recipes"):
-        model_config(reading.Document(load_recipe(recipe).model_dump(mode="json")))
+        model_config(strict_yaml.Document(load_recipe(recipe).model_dump(mode="json")))
     for profile in names("profiles"):
         load_profile(profile)
     assert capsys.readouterr().err == ""
@@ -248,7 +248,7 @@ def write_as_then(file: Path) -> str:
                 put(values, f"{before}{old}".split("."), value)
             if (place := values["origin"].pop(f"{before}{new}", None)) is not None:
                 values["origin"][f"{before}{old}"] = place
-    file.write_text(reading.dump(values), "utf-8")
+    file.write_text(strict_yaml.dump(values), "utf-8")
     return file.read_text("utf-8")
 
 

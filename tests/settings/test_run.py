@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kovqa_core.errors import SettingsError
 from kovqa_core.paths import names
-from kovqa_core.settings.find import load_profile, load_recipe, resolve, variables
+from kovqa_core.settings.resolve import load_profile, load_recipe, resolve, variables
 from kovqa_core.settings.run import batch_plan, make_run, read_run, write_run
 
 _SHIPPED = Path(__file__).resolve().parents[2]

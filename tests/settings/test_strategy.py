@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.errors import MachineError, SettingsError
-from kovqa_core.settings.find import resolve
 from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.resolve import resolve
 from kovqa_core.settings.run import make_run
 from kovqa_core.settings.strategy import check
 
@@ -53,7 +53,7 @@ def test_a_key_that_is_not_deepspeeds_to_set_is_named(tmp_path: Path, key: str, 
 
 def test_deepspeeds_own_file_comes_below_ours(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
-    from kovqa_core.train.zero import config
+    from kovqa_core.train.strategies.zero import config
 
     own = {
         "train_batch_size": "auto", "bf16": {"enabled": "auto"}, "prescale_gradients": True,

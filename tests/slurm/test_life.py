@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kovqa_core.runs import RESULT
-from kovqa_core.train.log import read_log
+from kovqa_core.runs.folder import RESULT
+from kovqa_core.train.run_log import read_log
 
 from tests.conftest import Small, clean_env, command, left_out
 from tests.disturbed import STEPS, same_end, step, until, words

@@ -49,11 +49,11 @@ def launch(world: int, jobs: list[Job], folder: Path) -> None:
 
 def do(job: Job, rank: int, world: int) -> None:
     """Train on this process's share; the run is taken up where it was left."""
+    from kovqa_core.distributed.process_group import Rank
     from kovqa_core.errors import Stopped
-    from kovqa_core.settings.find import resolve
+    from kovqa_core.settings.resolve import resolve
     from kovqa_core.settings.run import make_run
     from kovqa_core.train.loop import train
-    from kovqa_core.train.ranks import Rank
 
     sets = [*job.sets, f"profile.strategy={job.strategy}", f"profile.processes_per_node={world}"]
     asked = resolve(job.recipe, "cpu", sets, job.flags)

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from kovqa_core.distributed.process_group import Rank
+from kovqa_core.models.batches import batches
 from kovqa_core.settings.run import Run
 from kovqa_core.train import checkpoint, loop
-from kovqa_core.train.loader import batches, micro_batches
-from kovqa_core.train.ranks import Rank
+from kovqa_core.train.loader import micro_batches
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 

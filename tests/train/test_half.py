@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from kovqa_core.errors import Stopped, WorkerError
-from kovqa_core.train import stepper
-from kovqa_core.train.log import read_log
 from kovqa_core.train.loop import train
-from kovqa_core.train.stepper import Scale
+from kovqa_core.train.run_log import read_log
+from kovqa_core.train.strategies import ddp
+from kovqa_core.train.strategies.ddp import Scale
 
 from tests.conftest import Small
 from tests.train.test_resume import ALONE, CPU, after, bits, make, never
@@ -37,7 +37,7 @@ def test_steps_left_out_count_as_steps_and_resume_exactly(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scale begins so high that the first gradients are infinite."""
-    monkeypatch.setattr(stepper, "FIRST_SCALE", 2.0**21)
+    monkeypatch.setattr(ddp, "FIRST_SCALE", 2.0**21)
     sets = (
         "profile.precision=fp16",
         "optim.steps=12",
@@ -77,7 +77,7 @@ def test_half_precision_goes_nearly_the_same_way(small: Small, tmp_path: Path) -
 def test_a_gradient_that_is_never_finite_ends_the_run(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stepper, "FIRST_SCALE", 4.0)
+    monkeypatch.setattr(ddp, "FIRST_SCALE", 4.0)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(torch.nan))
     run = make(small, tmp_path / "run", "profile.precision=fp16")
     with pytest.raises(WorkerError, match="the gradient is not finite at step 3"):

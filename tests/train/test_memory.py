@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
-from kovqa_core.data.index import open_index
-from kovqa_core.planning import Training, plan_training
+from kovqa_core.index.reader import open_index
+from kovqa_core.plan.training import Training, plan_training
 
 from tests.conftest import Small
-from tests.models.tiny_vlm import write_tiny
+from tests.models.vlm.tiny_vlm import write_tiny
 from tests.train.measured import peak_of
 
 BEIT3 = (

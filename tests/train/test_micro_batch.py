@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.settings.run import read_run
-from kovqa_core.train.log import read_log
+from kovqa_core.train.run_log import read_log
 
 from tests.conftest import Kovqa, Small, clean_env, sets, training
 

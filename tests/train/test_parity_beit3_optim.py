@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from kovqa_core.models.beit3 import family
-from kovqa_core.models.beit3.weights import original_names
+from kovqa_core.models.beit3.pretrained_weights import original_names
 from kovqa_core.settings.recipe import Optim
 from kovqa_core.train.optim import Group, Ranked, groups, length, make_optimizer, rate
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 from kovqa_core.data.example import Answer, Example
+from kovqa_core.distributed.process_group import Rank
 from kovqa_core.errors import ModelError, Stopped, WorkerError
-from kovqa_core.runs import pointed, result
-from kovqa_core.settings.find import resolve
+from kovqa_core.runs.folder import pointed, result
+from kovqa_core.settings.resolve import resolve
 from kovqa_core.settings.run import Run, make_run
 from kovqa_core.train import checkpoint, loop
-from kovqa_core.train.log import read_log
 from kovqa_core.train.loop import train
-from kovqa_core.train.ranks import Rank
+from kovqa_core.train.run_log import read_log
 from safetensors.torch import load_file
 
 from tests.conftest import SMALL, Small

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from kovqa_core.errors import DataError
-from kovqa_core.models.family import Batch
-from kovqa_core.train.stepper import Stepper
+from kovqa_core.models.batches import Batch
+from kovqa_core.train.strategies.ddp import Stepper
 from torch import Tensor, nn
 
 from tests.conftest import Small

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kovqa_core.train.log import read_log
+from kovqa_core.train.run_log import read_log
 from safetensors.numpy import load_file
 
 from tests.conftest import FUSION, SMALL, VLM, Small

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.data.records import TEXT, decoded, listed
+from kovqa_core.data.json_stream import TEXT, decoded, listed
 from kovqa_core.errors import DataError
 from kovqa_core.files import nfc
 

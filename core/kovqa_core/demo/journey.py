@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kovqa_core.data.index import open_index
 from kovqa_core.demo.dataset import write_dataset
 from kovqa_core.demo.sheet import Row, contact_sheet
 from kovqa_core.errors import KovqaError
 from kovqa_core.files import read_text
+from kovqa_core.index.reader import open_index
 
 HELD_OUT = 400  # pictures nobody learns from
 # On the contact sheet: answers and captions, right and wrong.

@@ -18,14 +18,15 @@ from pathlib import Path
 import httpx
 
 from kovqa_core.download import tar
-from kovqa_core.download.assemble import receive
-from kovqa_core.download.checks import HEAD, is_kind, is_page, page_text
+from kovqa_core.download.aihub_assemble import receive
+from kovqa_core.download.checks import HEAD, is_kind, is_page
 from kovqa_core.download.members import Names, check_space
-from kovqa_core.download.part import Told, locked
-from kovqa_core.download.request import Interrupted, Remote, opened, patiently
+from kovqa_core.download.part_file import locked
 from kovqa_core.errors import AssetError, unknown
 from kovqa_core.files import make_folder, nfc, read_json, write_json
-from kovqa_core.keys import read_key
+from kovqa_core.net.api_keys import read_key
+from kovqa_core.net.pages import page_text
+from kovqa_core.net.request import Interrupted, Remote, Told, opened, patiently
 
 _ANY_STATUS = range(100, 600)
 _LONGEST_TEXT = 16 << 20  # bytes of a file tree; the largest set has some thousand files

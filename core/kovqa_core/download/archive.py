@@ -21,10 +21,11 @@ from typing import Any
 
 from kovqa_core.download import tar
 from kovqa_core.download.members import Names, check_size, check_space, decoded
-from kovqa_core.download.part import Told, locked
-from kovqa_core.download.pieces import PART, Joined, open_zip, pieces
+from kovqa_core.download.part_file import locked
+from kovqa_core.download.split_archive import PART, Joined, open_zip, pieces
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import disk_errors, nfc, read_json, write_folder, write_json
+from kovqa_core.net.request import Told
 
 RECEIPT = ".unpacked.json"  # in the folder: from what it was unpacked, and how much
 _UTF8 = 0x800  # flag of a zip's member: the name is UTF-8

@@ -1,10 +1,8 @@
-"""What bytes are: the kind of a file by its first bytes, checksums, and the text of an error page."""
+"""What bytes are: the kind of a file by its first bytes, and its checksums."""
 
 from __future__ import annotations
 
 import hashlib
-import html
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -33,22 +31,6 @@ def is_page(head: bytes) -> bool:
     """Is this the beginning of an HTML or XML document instead of a file?"""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<error>"))
-
-
-def page_text(body: bytes, length: int = 200) -> str:
-    """What a page says, on one line: S3's code and message, a title with its first text, or plain text."""
-    text = body.decode("utf-8", errors="replace")
-    s3 = [found[1] for tag in ("Code", "Message") if (found := re.search(rf"<{tag}>(.*?)</{tag}>", text))]
-    if not s3:
-        text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<!--.*?-->", " ", text)
-        text = re.sub(r"(?i)</(title|p|h\d|div)>", ". ", text)
-        text = html.unescape(re.sub(r"<[^>]*>?", " ", text))
-    else:
-        text = ": ".join(s3)
-    # Printable only: a page must not steer the terminal it is quoted on.
-    text = "".join(c if c.isprintable() else " " for c in text)
-    text = re.sub(r"\s+", " ", re.sub(r"[\s.]*\.\s+\.", ".", text)).strip(" .")
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def checksums(

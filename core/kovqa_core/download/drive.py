@@ -22,12 +22,12 @@ from urllib.parse import parse_qs, unquote, urlencode, urljoin, urlsplit
 
 import httpx
 
-from kovqa_core.download import http
-from kovqa_core.download.checks import page_text
+from kovqa_core.download import resumable
 from kovqa_core.download.members import Names
-from kovqa_core.download.part import Told, mismatch_of, part_of, read_receipt
-from kovqa_core.download.request import Interrupted, Remote, new_client, opened, patiently
+from kovqa_core.download.part_file import mismatch_of, part_of, read_receipt
 from kovqa_core.errors import AssetError, SettingsError
+from kovqa_core.net.pages import page_text
+from kovqa_core.net.request import Interrupted, Remote, Told, new_client, opened, patiently
 
 _ID = re.compile(r"[\w-]{10,}", re.ASCII)
 _PAGES = 3  # between the address and the file: the warning, and once more when it was not believed
@@ -116,7 +116,7 @@ def fetch(
     ask = partial(_asked, id=id, name=target.name, asset=asset)
     remote = Remote(_address(id), checksums=ours, magic=magic, ask=ask)
     try:
-        return http.fetch(remote, target, told, allow_mismatch)
+        return resumable.fetch(remote, target, told, allow_mismatch)
     except AssetError as error:
         if ours and mismatch_of(target).exists() and not part_of(target).exists():
             message = f"Google Drive's {target.name} is not the file fetched on {receipt['fetched']}"

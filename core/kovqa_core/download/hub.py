@@ -18,10 +18,9 @@ from urllib.parse import quote, urljoin
 
 import httpx
 
-from kovqa_core.download.part import Told
-from kovqa_core.download.request import Interrupted, Refused, Remote, new_client, opened, patiently, read
 from kovqa_core.download.table import Asset, endpoint
 from kovqa_core.errors import AssetError
+from kovqa_core.net.request import Interrupted, Refused, Remote, Told, new_client, opened, patiently, read
 
 _LIGHT = (
     "*.json", "*.txt", "*.md", "*.jinja", "*.model", "*.spm", "LICENSE*",

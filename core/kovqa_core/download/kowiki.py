@@ -12,10 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.download.part import Told
-from kovqa_core.download.request import Refused, Remote, read
 from kovqa_core.download.table import Asset, endpoint
 from kovqa_core.errors import AssetError, SettingsError
+from kovqa_core.net.request import Refused, Remote, Told, read
 
 _DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 _JOBS = {"articles": "articlesdump", "multistream": "articlesmultistreamdump"}

@@ -14,10 +14,10 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from kovqa_core.assets import TABLE, asset_of
-from kovqa_core.download.request import Remote
+from kovqa_core.download.find_asset import TABLE, asset_of
 from kovqa_core.errors import SettingsError, unknown
-from kovqa_core.settings.reading import Document, Settings, build, read
+from kovqa_core.net.request import Remote
+from kovqa_core.settings.strict_yaml import Document, Settings, build, read
 
 ENDPOINTS = {
     "coco": "http://images.cocodataset.org",  # its https certificate is another name's

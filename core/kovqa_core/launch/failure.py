@@ -10,7 +10,7 @@ from pathlib import Path
 from kovqa_core.errors import KINDS, KovqaError, MachineError, WorkerError
 from kovqa_core.files import read_json
 from kovqa_core.launch.plan import LaunchPlan
-from kovqa_core.runs import ERROR
+from kovqa_core.runs.folder import ERROR
 
 # What says that a worker's python never got as far as to tell its own error.
 _NOT_BEGUN = (

@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kovqa_core.launch import slurm, torchrun
+from kovqa_core.launch.launchers import slurm, torchrun
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.run import FILE, Work
 

@@ -16,9 +16,10 @@ from typing import IO, Any
 
 from kovqa_core.errors import MachineError
 from kovqa_core.files import disk_errors
+from kovqa_core.launch.events import WATCHED
 from kovqa_core.launch.failure import failure, meeting
 from kovqa_core.launch.plan import PATIENCE, WORKER, LaunchPlan
-from kovqa_core.runs import ERROR
+from kovqa_core.runs.folder import ERROR
 
 _ALONE = 30.0  # seconds after which a node that still waits for others says so
 _QUEUED = 5.0  # and after which a job that SLURM lets wait is spoken of
@@ -60,7 +61,7 @@ def _process(launch: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(
             launch.argv,
-            env={**os.environ, **launch.env, "KOVQA_EVENTS": "1"},
+            env={**os.environ, **launch.env, WATCHED: "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

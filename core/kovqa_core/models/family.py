@@ -17,62 +17,22 @@ and, if it can do more than others,
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.data.decoding import GREEDY, Decoding
-from kovqa_core.data.example import Answer, Example
+from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError, unknown
 from kovqa_core.files import read_json, write_json
 from kovqa_core.models import FAMILIES, PLAIN
-from kovqa_core.runs import is_plain
+from kovqa_core.models.batches import Batch, Processor
+from kovqa_core.runs.folder import is_plain
 from kovqa_core.settings.recipe import Data, Recipe
 
 FORMAT = 1  # of checkpoint folders
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Examples ready for a model: tensors whose names belong to the family, and the examples' ids.
-
-    Attributes:
-        tensors: None where a family has nothing to say.
-        ids: of the examples in it.
-        left_out: of examples that cannot be learned from (too long for the model, no answer).
-        choices: of every example the answers it offers, where a model chooses among them.
-    """
-
-    tensors: dict[str, Any]
-    ids: list[str]
-    left_out: list[str] = field(default_factory=list)
-    choices: list[Sequence[str]] = field(default_factory=list)
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
-        moved = {k: t if t is None else t.to(device, non_blocking=True) for k, t in self.tensors.items()}
-        return replace(self, tensors=moved)
-
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; called by the data loader."""
-        pinned = {k: t if t is None else t.pin_memory() for k, t in self.tensors.items()}
-        return replace(self, tensors=pinned)
-
-
-class Processor(Protocol):
-    """Examples -> batches."""
-
-    def encode(self, example: Example, images: Path, train: bool, rng: np.random.Generator) -> Any:
-        """One example; all its randomness comes from `rng`."""
-
-    def collate(self, items: Sequence[Any]) -> Batch:
-        """Many encoded examples."""
 
 
 class Model(Protocol):

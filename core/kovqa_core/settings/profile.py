@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from kovqa_core.settings.reading import Settings
+from kovqa_core.settings.strict_yaml import Settings
 
 # What sbatch's --time reads: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, …
 _TIME = r"^(\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}|UNLIMITED)?$"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from kovqa_core.settings.reading import Settings
+from kovqa_core.settings.strict_yaml import Settings
 
 
 class Data(Settings):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from kovqa_core.settings.reading import Document, RenamedKeys, override, with_new_names
+from kovqa_core.settings.strict_yaml import Document, RenamedKeys, override, with_new_names
 
 Kind = Literal["profiles", "recipes"]
 

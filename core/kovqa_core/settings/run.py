@@ -11,9 +11,17 @@ from pydantic import Field
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import write_text
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.reading import Document, Settings, build, dump, read, renamed_path, with_new_names
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import run_keys
+from kovqa_core.settings.strict_yaml import (
+    Document,
+    Settings,
+    build,
+    dump,
+    read,
+    renamed_path,
+    with_new_names,
+)
 
 FILE = "run.yaml"
 

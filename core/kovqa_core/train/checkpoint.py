@@ -24,8 +24,9 @@ from torch import Tensor
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_json, write_folder, write_json, write_text
 from kovqa_core.models import family
-from kovqa_core.runs import pointed
-from kovqa_core.train.stepper import Pieces, Scale, Stepper
+from kovqa_core.models.batches import Processor
+from kovqa_core.runs.folder import pointed
+from kovqa_core.train.strategies.ddp import Pieces, Scale, Stepper
 
 
 @dataclass
@@ -43,7 +44,7 @@ class State:
 def write(
     folder: Path,
     stepper: Stepper,
-    processor: family.Processor,
+    processor: Processor,
     averages: Pieces | None,
     state: State,
     about: dict[str, Any],

@@ -12,18 +12,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kovqa_core.answer.inference import answer_all
 from kovqa_core.data.example import Example
-from kovqa_core.data.index import Index, of_kinds, open_index
+from kovqa_core.distributed import process_group, watchdog
 from kovqa_core.errors import DataError, SettingsError, Stopped, WorkerError
 from kovqa_core.files import write_json
+from kovqa_core.index.reader import Index, of_kinds, open_index
 from kovqa_core.models import family
-from kovqa_core.runs import RESULT, pointed
+from kovqa_core.models.batches import Batch, Processor, batches
+from kovqa_core.runs.folder import RESULT, pointed
 from kovqa_core.settings.run import Run
-from kovqa_core.train import checkpoint, optim, probe, ranks, watchdog
-from kovqa_core.train.evaluate import answer_all, score_split
-from kovqa_core.train.loader import batches, micro_batches
-from kovqa_core.train.log import Log
-from kovqa_core.train.stepper import Pieces, Stepper, autocast, make
+from kovqa_core.train import checkpoint, memory_probe, optim
+from kovqa_core.train.loader import micro_batches
+from kovqa_core.train.run_log import Log
+from kovqa_core.train.strategies.ddp import Pieces, Stepper, autocast, make
+from kovqa_core.train.validation import score_split
 
 
 @dataclass
@@ -31,12 +34,12 @@ class Training:
     """Everything that moves while a run trains."""
 
     run: Run
-    rank: ranks.Rank
+    rank: process_group.Rank
     device: torch.device
     index: Index
     rows: Sequence[Example]  # trained on
     val: Sequence[Example]
-    processor: family.Processor
+    processor: Processor
     stepper: Stepper
     averages: Pieces | None  # of the weights (EMA)
     length: optim.Length
@@ -52,7 +55,7 @@ class Training:
         return setting.every_steps or setting.every_epochs * self.length.per_epoch
 
 
-def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], bool]) -> None:
+def train(run: Run, rank: process_group.Rank, device: torch.device, stop: Callable[[], bool]) -> None:
     """Train a run to its end, from its last checkpoint if it has one.
 
     Args:
@@ -67,7 +70,7 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
     """
     t = prepare(run, rank, device, stop)
     if run.probe:
-        t.run = t.stepper.run = run = probe.fitted(t)
+        t.run = t.stepper.run = run = memory_probe.fitted(t)
     if t.state.evaluation_due:  # the run ended between a save and its evaluation
         evaluate(t)
     began, start = time.time(), t.state.step
@@ -101,7 +104,7 @@ def train(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], b
     t.log.close()
 
 
-def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[], bool]) -> Training:
+def prepare(run: Run, rank: process_group.Rank, device: torch.device, stop: Callable[[], bool]) -> Training:
     """Index, model, optimizer and log of a run, where its last checkpoint left them."""
     watchdog.doing("preparing")
     recipe = run.recipe
@@ -134,7 +137,7 @@ def prepare(run: Run, rank: ranks.Rank, device: torch.device, stop: Callable[[],
 
 
 def accumulate(
-    t: Training, loader: Iterator[family.Batch], step: int
+    t: Training, loader: Iterator[Batch], step: int
 ) -> tuple[list[Tensor], list[list[str]], list[str]]:
     """Gradients of one optimizer step; losses and ids of its micro-batches, ids of what was left out."""
     losses, ids, left_out = [], [], []
@@ -166,10 +169,10 @@ def agree(
     due = t.rank.first and time.monotonic() - t.saved_at > 60 * t.run.recipe.save.every_minutes
     mean = torch.stack(losses).double().mean() / t.rank.world
     flags = torch.tensor([float(t.stop()), float(due), len(left_out)], dtype=torch.float64, device=t.device)
-    loss, stopping, saving, lost = ranks.total(torch.cat([mean[None], flags])).tolist()
+    loss, stopping, saving, lost = process_group.total(torch.cat([mean[None], flags])).tolist()
     if loss - loss != 0:  # inf or nan
         bad = [i for one, names in zip(losses, ids, strict=True) if not torch.isfinite(one) for i in names]
-        named = [i for share in ranks.gather(bad) for i in share]
+        named = [i for share in process_group.gather(bad) for i in share]
         shown = ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
         raise WorkerError(
             f"the loss is not finite at step {step + 1}; examples of that batch: {shown}",

@@ -17,13 +17,13 @@ from torch import Tensor
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import DataError
 from kovqa_core.files import nfc
-from kovqa_core.models import images
-from kovqa_core.models.beit3.caption_net import CaptionNet
+from kovqa_core.models import image_transforms
+from kovqa_core.models.batches import Batch
+from kovqa_core.models.beit3.beam_search import Search, beam_search
+from kovqa_core.models.beit3.caption_network import CaptionNet
 from kovqa_core.models.beit3.config import Captioning, Config
-from kovqa_core.models.beit3.decode import Search, beam_search
-from kovqa_core.models.family import Batch
-from kovqa_core.models.pictures import Pictures
-from kovqa_core.models.text import UNK, Tokenizer, padded
+from kovqa_core.models.image_pipeline import Pictures
+from kovqa_core.models.xlmr_tokenizer import UNK, Tokenizer, padded
 from kovqa_core.settings.recipe import Data
 
 _MASKED, _KEPT = 0.8, 0.1  # of the words to be named: behind the mask, as they are; the rest at random
@@ -128,7 +128,7 @@ class Caption:
 
     def answer(self, net: CaptionNet, batch: Batch) -> list[Answer]:
         """The best caption found for each picture, with the geometric mean of its words' probabilities."""
-        image = images.normalised(batch.tensors["image"])
+        image = image_transforms.normalised(batch.tensors["image"])
         found = beam_search(net, image, self.search, self.tokenizer.mask)
         return [
             Answer(self.tokenizer.decode(one.words), math.exp(one.total / (len(one.words) + 1)))
@@ -140,7 +140,7 @@ def word_logits(net: CaptionNet, batch: Batch) -> Tensor:
     """Logits of the words to be named, [N, W], in fp32: no other word's are computed."""
     b = batch.tensors
     noise = b["noise"] if net.training else None
-    hidden = net.hidden(images.normalised(b["image"]), b["tokens"], b["padding"], noise)
+    hidden = net.hidden(image_transforms.normalised(b["image"]), b["tokens"], b["padding"], noise)
     rows, places = b["places"].unbind(1)
     return net.mlm_head(hidden[rows, places]).float()
 

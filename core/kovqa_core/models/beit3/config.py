@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from kovqa_core.assets import find_asset
+from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import SettingsError
-from kovqa_core.runs import find_model
-from kovqa_core.settings.reading import Settings
+from kovqa_core.runs.folder import find_model
+from kovqa_core.settings.strict_yaml import Settings
 
 # Rows of the two position tables start at 2; rows 0 and 1 exist in the files and are never read.
 POSITION_OFFSET = 2

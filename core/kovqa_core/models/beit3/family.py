@@ -10,23 +10,30 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kovqa_core.assets import find_asset
 from kovqa_core.data.answers import write_answers
 from kovqa_core.data.example import Answer
+from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_text
-from kovqa_core.models.beit3 import caption, vocabulary, vqa
+from kovqa_core.models.batches import Batch
+from kovqa_core.models.beit3 import caption, vocab_transfer, vqa
 from kovqa_core.models.beit3.caption import Caption
-from kovqa_core.models.beit3.caption_net import CaptionNet
+from kovqa_core.models.beit3.caption_network import CaptionNet
 from kovqa_core.models.beit3.config import Config, find_weights, find_weights_tokenizer
-from kovqa_core.models.beit3.net import VqaNet, initialise
+from kovqa_core.models.beit3.network import VqaNet, initialise
+from kovqa_core.models.beit3.pretrained_weights import (
+    TEXT_TABLE,
+    load_original,
+    load_step,
+    read_weights,
+    to_original,
+)
 from kovqa_core.models.beit3.vqa import Vqa
-from kovqa_core.models.beit3.weights import TEXT_TABLE, load_original, load_step, read_weights, to_original
-from kovqa_core.models.family import Batch, answers_of
-from kovqa_core.models.text import Tokenizer, load_tokenizer, require_same
-from kovqa_core.settings.reading import Document, build, parse, with_new_names
+from kovqa_core.models.family import answers_of
+from kovqa_core.models.xlmr_tokenizer import Tokenizer, load_tokenizer, require_same
 from kovqa_core.settings.recipe import Data, Recipe
 from kovqa_core.settings.renamed_keys import MODEL
+from kovqa_core.settings.strict_yaml import Document, build, parse, with_new_names
 
 
 class Model(nn.Module):
@@ -146,7 +153,7 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor | capt
     else:
         for part in config.reinit:
             initialise(model.net.get_submodule(part), generator)
-        carry = None if plan is None else partial(vocabulary.carry, plan=plan, generator=generator)
+        carry = None if plan is None else partial(vocab_transfer.carry, plan=plan, generator=generator)
         report = load_original(model.net, original, config.reinit, config.weights, carry)
         rows = "as it was" if plan is None else str(plan)
         note = f"{Path(config.weights).name}: {report}; text table: {rows}"
@@ -155,7 +162,7 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor | capt
 
 def _text_rows(
     config: Config, tokenizer: Tokenizer, table: Tensor | None
-) -> tuple[int, vocabulary.Plan | None]:
+) -> tuple[int, vocab_transfer.Plan | None]:
     """Rows of the model's text table, and how the weights' rows are taken along; None: as they are.
 
     Args:
@@ -183,7 +190,7 @@ def _text_rows(
     return vocab, plan
 
 
-def _plan(config: Config, tokenizer: Tokenizer, table: Tensor) -> vocabulary.Plan | None:
+def _plan(config: Config, tokenizer: Tokenizer, table: Tensor) -> vocab_transfer.Plan | None:
     """How rows go from the weights' tokenizer to ours; None where both have the same pieces."""
     path = find_weights_tokenizer(config)
     if path is None or config.weights is None:
@@ -200,7 +207,7 @@ def _plan(config: Config, tokenizer: Tokenizer, table: Tensor) -> vocabulary.Pla
         )
     if old.vocabulary == tokenizer.vocabulary:
         return None
-    return vocabulary.plan(old.vocabulary, tokenizer.vocabulary, old.encode)
+    return vocab_transfer.plan(old.vocabulary, tokenizer.vocabulary, old.encode)
 
 
 def _checked(tokenizer: Tokenizer, config: Config, name: str) -> Tokenizer:

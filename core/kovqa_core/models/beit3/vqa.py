@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.files import nfc
-from kovqa_core.models import images
+from kovqa_core.models import image_transforms
+from kovqa_core.models.batches import Batch
 from kovqa_core.models.beit3.config import Config
-from kovqa_core.models.beit3.net import VqaNet
-from kovqa_core.models.family import Batch
-from kovqa_core.models.pictures import Pictures
-from kovqa_core.models.text import Tokenizer, padded
+from kovqa_core.models.beit3.network import VqaNet
+from kovqa_core.models.image_pipeline import Pictures
+from kovqa_core.models.xlmr_tokenizer import Tokenizer, padded
 from kovqa_core.settings.recipe import Data
 
 
@@ -99,7 +99,7 @@ def logits(net: VqaNet, batch: Batch) -> Tensor:
     """[B, C] in fp32."""
     b = batch.tensors
     noise = b["noise"] if net.training else None
-    return net(images.normalised(b["image"]), b["tokens"], b["padding"], noise).float()
+    return net(image_transforms.normalised(b["image"]), b["tokens"], b["padding"], noise).float()
 
 
 def vqa_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from kovqa_core.assets import find_asset
+from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, ModelError, SettingsError
 from kovqa_core.files import read_json
-from kovqa_core.settings.reading import Settings
+from kovqa_core.settings.strict_yaml import Settings
 
 SENTENCEPIECE = ("sentencepiece.bpe.model", "spm.model")  # by XLM-R's rule
 TOKENIZERS = (*SENTENCEPIECE, "tokenizer.json")  # in this order: the first that a folder has

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.models.libraries import load_torchvision
+from kovqa_core.models.torchvision_compat import load_torchvision
 
 _HEADS = ("lm_head.", "classifier.", "cls.", "qa_outputs.")  # of pretraining, not of the encoder
 

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from kovqa_core.data.answers import write_answers
 from kovqa_core.data.example import Answer
-from kovqa_core.data.index import of_kinds, open_index
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_text
-from kovqa_core.models.family import Batch, answers_of
-from kovqa_core.models.fusion import exporting, vqa
+from kovqa_core.index.reader import of_kinds, open_index
+from kovqa_core.models.batches import Batch
+from kovqa_core.models.family import answers_of
+from kovqa_core.models.fusion import export as fusion_export
+from kovqa_core.models.fusion import vqa
 from kovqa_core.models.fusion.config import (
     Config,
     find_encoder,
@@ -27,11 +29,11 @@ from kovqa_core.models.fusion.config import (
 )
 from kovqa_core.models.fusion.encoders import load_published
 from kovqa_core.models.fusion.losses import class_weights
-from kovqa_core.models.fusion.net import FusionNet
-from kovqa_core.models.fusion.text import open_tokenizer, saved_name
-from kovqa_core.settings.reading import Document, build, parse, with_new_names
+from kovqa_core.models.fusion.network import FusionNet
+from kovqa_core.models.fusion.tokenizer import open_tokenizer, saved_name
 from kovqa_core.settings.recipe import Data, Recipe
 from kovqa_core.settings.renamed_keys import MODEL
+from kovqa_core.settings.strict_yaml import Document, build, parse, with_new_names
 
 _BARE = ("pos_embed", "cls_token", "reg_token", "kinds")  # tables and tokens that are not decayed
 
@@ -167,7 +169,7 @@ def save(model: Model, processor: vqa.Processor, folder: Path) -> None:
 def export(folder: Path, output: Path) -> str:
     """Write what `save` wrote for transformers and timm; Python that loads it."""
     model, processor = load(folder, Data())
-    return exporting.write(model.net, processor, output)
+    return fusion_export.write(model.net, processor, output)
 
 
 def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor]:

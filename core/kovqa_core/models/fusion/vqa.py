@@ -13,13 +13,13 @@ from torch import Tensor
 
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.files import nfc
-from kovqa_core.models.family import Batch
+from kovqa_core.models.batches import Batch
 from kovqa_core.models.fusion import losses
 from kovqa_core.models.fusion.config import Config
-from kovqa_core.models.fusion.net import FusionNet
-from kovqa_core.models.fusion.text import Text
-from kovqa_core.models.pictures import Pictures
-from kovqa_core.models.text import padded
+from kovqa_core.models.fusion.network import FusionNet
+from kovqa_core.models.fusion.tokenizer import Text
+from kovqa_core.models.image_pipeline import Pictures
+from kovqa_core.models.xlmr_tokenizer import padded
 from kovqa_core.settings.recipe import Data
 
 

@@ -13,10 +13,10 @@ import torch
 
 from kovqa_core.errors import MachineError, ModelError
 from kovqa_core.files import read_json
-from kovqa_core.models.vlm import llava
+from kovqa_core.models.vlm import convert_llava
 from kovqa_core.models.vlm.config import Config
-from kovqa_core.models.vlm.hub import transformers
-from kovqa_core.models.vlm.sizes import part_of
+from kovqa_core.models.vlm.hf_libraries import transformers
+from kovqa_core.models.vlm.memory import part_of
 
 _ENDS = 1 << 20  # bytes read at both ends of a weight file
 CODE_HINT = (
@@ -66,7 +66,7 @@ def checked(folder: Path, config: Config) -> Config:
 def import_command(folder: Path) -> str:
     """What to type to make a plain folder of one of LLaVA's."""
     words = ["kovqa", "import", str(folder)]
-    if llava.detect(folder).kind in ("projector", "lora"):
+    if convert_llava.detect(folder).kind in ("projector", "lora"):
         words += ["--base", "VICUNA"]
     return shlex.join([*words, "--vision", "CLIP", "-o", f"{folder.name}-plain"])
 

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kovqa_core.assets import find_asset
 from kovqa_core.data.decoding import LETTERS
+from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, ModelError
-from kovqa_core.runs import find_model, is_plain
-from kovqa_core.settings.reading import Settings
+from kovqa_core.runs.folder import find_model, is_plain
+from kovqa_core.settings.strict_yaml import Settings
 
 How = Literal["none", "lora", "full"]
 

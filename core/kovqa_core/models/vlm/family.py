@@ -25,15 +25,16 @@ from kovqa_core.data.decoding import GREEDY, Decoding
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_json, write_text
-from kovqa_core.models.family import FORMAT, Batch, describe
-from kovqa_core.models.vlm import answering, base, exporting, parts, prompt, tiny
+from kovqa_core.models.batches import Batch
+from kovqa_core.models.family import FORMAT, describe
+from kovqa_core.models.vlm import base, chat_template, export_llava, from_scratch, generation, tuning
 from kovqa_core.models.vlm.config import ASKED, Config, find_base
-from kovqa_core.models.vlm.hub import save_net
+from kovqa_core.models.vlm.hf_libraries import save_net
+from kovqa_core.models.vlm.memory import part_of
 from kovqa_core.models.vlm.processor import IGNORED, Processor, prompts_of
-from kovqa_core.models.vlm.sizes import part_of
-from kovqa_core.runs import find_model, is_plain
-from kovqa_core.settings.reading import Document, build, parse
+from kovqa_core.runs.folder import find_model, is_plain
 from kovqa_core.settings.recipe import Data, Recipe
+from kovqa_core.settings.strict_yaml import Document, build, parse
 
 PROCESSOR, WHOLE = "processor", "model"
 REMOTE_CODE = True  # see models/family.py
@@ -48,12 +49,12 @@ class Model(nn.Module):
         speaker: how it answers.
     """
 
-    def __init__(self, net: Any, config: Config, speaker: answering.Speaker) -> None:
+    def __init__(self, net: Any, config: Config, speaker: generation.Speaker) -> None:
         super().__init__()
         self.net: Any = net
         self.config, self.speaker = config, speaker
         self.decoding = GREEDY
-        self.trie: answering.Trie | None = None
+        self.trie: generation.Trie | None = None
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The mean loss of a batch; rows left out count as rows without loss."""
@@ -74,16 +75,16 @@ class Model(nn.Module):
         inputs, how = self.prompts(batch), self.decoding
         with self._autocast():
             if self.trie is not None:
-                return answering.choose(self.speaker, inputs, self.trie)
+                return generation.choose(self.speaker, inputs, self.trie)
             if how.choices:
-                return answering.choose_by_letter(self.speaker, inputs, batch.choices)
+                return generation.choose_by_letter(self.speaker, inputs, batch.choices)
             if how.temperature:
-                return answering.sampled(self.speaker, inputs, batch.ids, how.seed, how.temperature)
-            return answering.greedy(self.speaker, inputs)
+                return generation.sampled(self.speaker, inputs, batch.ids, how.seed, how.temperature)
+            return generation.greedy(self.speaker, inputs)
 
     def prompts(self, batch: Batch) -> dict[str, Tensor]:
         """What the functions of `answering` go on from."""
-        return prompts_of(batch.tensors, answering.padding_id(self.speaker.tokenizer, self.speaker.ends))
+        return prompts_of(batch.tensors, generation.padding_id(self.speaker.tokenizer, self.speaker.ends))
 
     def _autocast(self) -> torch.autocast:
         """What does not learn is in 16 bits, what learns in 32: each product is made in 16."""
@@ -178,7 +179,7 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, Processor, str]:
     if config.weights is not None:
         step = find_model(Path(config.weights), "vqa")
         _same_base(step, config)
-        parts.load_trained(model.net, step)
+        tuning.load_trained(model.net, step)
         note += f", goes on from {step}"
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
@@ -188,7 +189,7 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, Processor, str]:
 def _random(config: Config, recipe: Recipe) -> tuple[Model, Processor, str]:
     """A small model of nothing but the index; its checkpoints hold the whole of it."""
     with tempfile.TemporaryDirectory() as name:
-        tiny.write_base(Path(name), tiny.texts_of(recipe.data), recipe.seed)
+        from_scratch.write_base(Path(name), from_scratch.texts_of(recipe.data), recipe.seed)
         model, processor = _made(Path(name), Path(name), config, recipe.seed)
     return model, processor, f"newly initialised; {sum(p.numel() for p in model.parameters()):,} parameters"
 
@@ -222,19 +223,19 @@ def _made(weights: Path, texts: Path, config: Config, seed: int) -> tuple[Model,
     hf = base.load_processor(texts, config)
     net = base.load_net(weights, config)
     ends = base.ends_of(net, hf)
-    net = parts.tune(net, config, hf, seed)
+    net = tuning.tune(net, config, hf, seed)
     if any(parameter.requires_grad for parameter in net.parameters()):
-        own = prompt.end_of(hf, ends)  # what the template writes: a model may know others, too
+        own = chat_template.end_of(hf, ends)  # what the template writes: a model may know others, too
         ends.sort(key=lambda token: token != own)
-    silent = answering.never_said(hf.tokenizer, ends)
-    speaker = answering.Speaker(net, hf.tokenizer, ends, silent, config.max_new_tokens)
+    silent = generation.never_said(hf.tokenizer, ends)
+    speaker = generation.Speaker(net, hf.tokenizer, ends, silent, config.max_new_tokens)
     return Model(net, config, speaker), Processor(hf, config, ends)
 
 
 def decode(model: Model, decoding: Decoding) -> None:
     """From now on the model answers in this way."""
     model.decoding = decoding
-    model.trie = answering.trie(model.speaker, decoding.answers) if decoding.answers else None
+    model.trie = generation.trie(model.speaker, decoding.answers) if decoding.answers else None
 
 
 def save(model: Model, processor: Processor, folder: Path) -> None:
@@ -245,7 +246,7 @@ def save(model: Model, processor: Processor, folder: Path) -> None:
     if config.train.language == "full":
         save_net(model.net, folder / WHOLE)
     else:
-        parts.save_trained(model.net, folder)
+        tuning.save_trained(model.net, folder)
 
 
 def load(folder: Path, data: Data, trust_remote_code: bool = False) -> tuple[Model, Processor]:
@@ -271,7 +272,7 @@ def _opened(folder: Path, config: Config) -> tuple[Model, Processor]:
     source = find_base(str(config.base))
     base.checked(source, config)
     model, processor = _made(source, folder / PROCESSOR, config, 0)
-    parts.load_trained(model.net, folder)
+    tuning.load_trained(model.net, folder)
     return model, processor
 
 
@@ -289,9 +290,9 @@ def export(step: Path, folder: Path, trust_remote_code: bool = False) -> str:
     if model.config.train.language == "qlora":
         raise ModelError(
             f"{step} has a base in 4 bits: merging would round it",
-            f"take the base and {step}/{parts.ADAPTER}",
+            f"take the base and {step}/{tuning.ADAPTER}",
         )
-    save_net(parts.merged(model.net), folder)
+    save_net(tuning.merged(model.net), folder)
     processor.hf.save_pretrained(folder)
     asked = model.config.model_dump(include=set(ASKED))
     write_json(folder / "kovqa.json", {"format": FORMAT, "family": "vlm", "task": "vqa", "model": asked})
@@ -329,7 +330,7 @@ def export_upstream(step: Path, folder: Path, trust_remote_code: bool = False) -
         )
     model, processor = _opened(step, config.model_copy(update={"dtype": "fp32"}))  # as the file will be
     tower = describe(find_base(str(config.base))).get("imported", {}).get("vision_tower")
-    return exporting.write(parts.merged(model.net), processor.hf, tower, folder)
+    return export_llava.write(tuning.merged(model.net), processor.hf, tower, folder)
 
 
 def _read_step(folder: Path, trust_remote_code: bool) -> Config:

@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from kovqa_core.data.example import Example
-from kovqa_core.data.opening import open_image
+from kovqa_core.data.image_io import open_image
 from kovqa_core.errors import KovqaError, ModelError
 from kovqa_core.files import nfc
-from kovqa_core.models.family import Batch
-from kovqa_core.models.vlm import prompt
+from kovqa_core.models.batches import Batch
+from kovqa_core.models.vlm import chat_template
+from kovqa_core.models.vlm.chat_template import Target, Turn
 from kovqa_core.models.vlm.config import Config
-from kovqa_core.models.vlm.prompt import Target, Turn
 
 IGNORED = -100  # a label that counts nothing
 
@@ -51,14 +51,16 @@ class Processor:
         """One example, to be learned with the best of its answers; errors name its id."""
         try:
             image = reduced(open_image(folder / example.image), self.config.max_pixels)
-            turns = prompt.asked(nfc(example.question), self.config.instruction, image, example.choices)
+            turns = chat_template.asked(
+                nfc(example.question), self.config.instruction, image, example.choices
+            )
             if not train:
                 return Item(example.id, turns, None, example.choices)
             answer = nfc(max(example.answers, key=lambda text: example.answers[text], default=""))
             if not answer:
                 return Item(example.id, [], None)
-            target = prompt.target(self.hf, turns, answer, self.ends)
-            return Item(example.id, prompt.answered(turns, answer), target)
+            target = chat_template.target(self.hf, turns, answer, self.ends)
+            return Item(example.id, chat_template.answered(turns, answer), target)
         except KovqaError as error:
             raise type(error)(f"id {example.id}: {error.message}", error.hint) from None
 
@@ -87,7 +89,7 @@ class Processor:
             [row.turns for row in rows],
             return_tensors="pt",
             processor_kwargs={"padding": True, "padding_side": "right"},
-            **prompt.rendering(self.hf, add_generation_prompt=rows[0].target is None),
+            **chat_template.rendering(self.hf, add_generation_prompt=rows[0].target is None),
         )
         return {name: value for name, value in made.items() if isinstance(value, Tensor)}
 

@@ -1,0 +1,126 @@
+"""A table answered by all processes of a profile: the job they read, and each one's share of the rows.
+
+    OUTPUT.part              what is answered
+    OUTPUT.parts/job.json    what is to be done, for the workers
+    OUTPUT.parts/rank-N.jsonl, logs/, error.json
+
+Processes do not talk to each other: whatever number of them goes on with what is left.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kovqa_core.answer.partial_file import JOB, begin, finish, gather, part_of, shares_of
+from kovqa_core.answer.question_rows import pictures_of, rows_of
+from kovqa_core.data.decoding import GREEDY, Decoding
+from kovqa_core.errors import SettingsError, Stopped
+from kovqa_core.files import disk_errors, read_json, write_json
+from kovqa_core.launch.plan import plan
+from kovqa_core.launch.start import start
+from kovqa_core.machine import hardware
+from kovqa_core.process_pool import cores
+from kovqa_core.runs.folder import find_model
+from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.resolve import load_profile
+
+_AGAIN = "run the same command again: what is answered is kept"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the processes of a profile answer."""
+
+    profile: Profile
+    folder: Path  # for job, lines, logs and errors
+    part: Path
+    model: Path
+    table: Path
+    images: Path
+    batch: int
+    kinds: Sequence[str]
+    decoding: Decoding
+    trust_remote_code: bool = False
+
+
+def write_job(job: Job) -> None:
+    """For the workers."""
+    told = {**asdict(job), "profile": job.profile.model_dump(mode="json")}
+    write_json(job.folder / JOB, {k: str(v) if isinstance(v, Path) else v for k, v in told.items()})
+
+
+def read_job(path: Path) -> Job:
+    """What `write_job` wrote."""
+    told = read_json(path)
+    paths = {name: Path(told[name]) for name in ("folder", "part", "model", "table", "images")}
+    decoding = Decoding(**{**told["decoding"], "answers": tuple(told["decoding"]["answers"])})
+    return Job(
+        Profile(**told["profile"]),
+        **paths,
+        batch=told["batch"],
+        kinds=told["kinds"],
+        decoding=decoding,
+        trust_remote_code=told["trust_remote_code"],
+    )
+
+
+def answer_by_profile(
+    profile: str,
+    table: Path,
+    images: Path | None,
+    output: Path,
+    model: Path | None,
+    batch: int,
+    progress: Callable[[int, int], None],
+    kinds: Sequence[str] = (),
+    decoding: Decoding = GREEDY,
+    trust_remote_code: bool = False,
+) -> tuple[int, Path]:
+    """As `predict.answer_table`, by the processes of a profile.
+
+    Args:
+        profile: name or path.
+
+    Raises:
+        SettingsError: the profile's processes are not of this machine, and nobody waits for them.
+        MachineError: this machine is not what the profile says.
+        Stopped: the processes were stopped: run again.
+        KovqaError: what the first failing process raised.
+    """
+    chosen = load_profile(profile)
+    if chosen.launcher == "sbatch" or (chosen.launcher == "torchrun" and chosen.nodes > 1):
+        raise SettingsError(
+            f"a table is answered while you wait, profile {chosen.name} is not for that",
+            "use one of this machine, or one with launcher: srun",
+        )
+    hardware.check(chosen)
+    folder, part = find_model(model, "vqa").resolve(), part_of(output).resolve()
+    rows = rows_of(table, "vqa", kinds, decoding)
+    ids = [row.example.id for row in rows]
+    with disk_errors(output):
+        done = begin(part, folder, table, rows, None, decoding)
+        if len(done) < len(ids):
+            job = Job(
+                chosen, shares_of(part), part, folder, table.resolve(), pictures_of(table, images).resolve(),
+                batch, list(kinds), decoding, trust_remote_code,
+            )  # fmt: skip
+            write_job(job)
+            launch = plan(job, sys.executable, cores(), file=JOB)
+            start(replace(launch, again=_AGAIN), _events(progress))
+            done = gather(part)
+        if len(done) < len(ids):
+            raise Stopped(f"stopped; {len(done):,} of {len(ids):,} rows are answered", _AGAIN)
+        finish(part, output, ids)
+    return len(ids), folder
+
+
+def _events(progress: Callable[[int, int], None]) -> Callable[[Mapping[str, Any]], None]:
+    def told(event: Mapping[str, Any]) -> None:
+        if event["kind"] == "progress":
+            progress(event["done"], event["of"])
+
+    return told

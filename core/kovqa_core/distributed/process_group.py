@@ -1,0 +1,250 @@
+"""Who am I among the processes; joining them, and saying something to all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from kovqa_core.distributed import watchdog
+from kovqa_core.errors import MachineError
+from kovqa_core.settings.profile import Profile
+
+_MEETING = timedelta(seconds=50)  # somebody who waits longer for the others is told where
+_PATIENCE = timedelta(days=1)  # never the first to give up: the watchdog knows who hangs, and says it
+_SKEW = 5.0  # seconds clocks may differ by without a word
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Place of one process among all, and where they meet."""
+
+    rank: int
+    local_rank: int
+    world: int
+    host: str = ""  # of the first process
+    port: int = 0
+
+    @property
+    def first(self) -> bool:
+        """The one that writes files."""
+        return self.rank == 0
+
+    @property
+    def meeting(self) -> str:
+        """Where the processes meet, in words."""
+        named = os.environ.get("NCCL_SOCKET_IFNAME") or os.environ.get("GLOO_SOCKET_IFNAME")
+        return f"{self.host}, port {self.port}, interface {named or 'of the default route'}"
+
+
+def from_torchrun(environ: Mapping[str, str]) -> Rank:
+    """Place of this process, as torchrun says it; alone when it says nothing."""
+    return Rank(
+        int(environ.get("RANK", "0")),
+        int(environ.get("LOCAL_RANK", "0")),
+        int(environ.get("WORLD_SIZE", "1")),
+        environ.get("MASTER_ADDR", ""),
+        int(environ.get("MASTER_PORT", "0")),
+    )
+
+
+def from_slurm(environ: Mapping[str, str]) -> Rank:
+    """Place of this process, one srun task of several; alone outside of srun.
+
+    All meet at the first of the step's nodes, at a port that no other step of this or another job takes
+    (as long as their numbers differ by less than 20,000 in sum).
+
+    Raises:
+        MachineError: `scontrol` does not tell the first node.
+    """
+    # The step's own number: a task inherits that of its job, where somebody set it again.
+    world = int(environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_NTASKS", "1"))
+    nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
+    alone = world == 1 or environ.get("SLURM_STEP_NUM_NODES") == "1"
+    job, step = int(environ.get("SLURM_JOB_ID", "0")), int(environ.get("SLURM_STEP_ID", "0"))
+    return Rank(
+        int(environ.get("SLURM_PROCID", "0")),
+        int(environ.get("SLURM_LOCALID", "0")),
+        world,
+        "127.0.0.1" if alone else first_node(nodes),
+        10000 + (job * 16 + step) % 20000,  # below the ports a system gives away itself
+    )
+
+
+def require_world(rank: Rank, profile: Profile) -> None:
+    """See that as many processes came as the batch was cut for: fewer would leave a part of each out.
+
+    Raises:
+        MachineError: another number came; says how to get the right one.
+    """
+    if rank.world == profile.processes:
+        return
+    came = "1 process came" if rank.world == 1 else f"{rank.world} processes came"
+    hint = "use a profile with as many processes, or --set profile.processes_per_node=N"
+    if profile.launcher != "torchrun" and profile.slurm.tasks == "gpu":  # tasks are the processes
+        hint = (
+            "start kovqa outside of salloc, or with as many tasks as the profile has processes: "
+            f"salloc --nodes={profile.nodes} --ntasks={profile.processes} (unset SLURM_NTASKS, if you set it)"
+        )
+    raise MachineError(
+        f"{came}, the profile wants {profile.processes} ({profile.nodes} × {profile.processes_per_node}: "
+        "nodes × processes_per_node)",
+        hint,
+    )
+
+
+def first_node(nodes: str) -> str:
+    """First host of a SLURM node list such as `gpu[07-09,12]`.
+
+    Raises:
+        MachineError: `scontrol` is not here, or does not know the list.
+    """
+    try:
+        done = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=30, check=False
+        )
+        said, names = done.stderr.strip(), done.stdout.split()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said, names = str(error), []
+    if not names:
+        raise MachineError(
+            f"scontrol does not tell the hosts of {nodes!r} ({said})",
+            "the workers need SLURM's client tools on every node; or set slurm.tasks: node",
+        )
+    return names[0]
+
+
+def join(rank: Rank, device: str, watch: watchdog.Watch) -> torch.device:
+    """Enter the group of processes (if there is more than one) and take this process's device.
+
+    Raises:
+        MachineError: the GPU this rank should take is not there, or the others do not come.
+    """
+    place = own_device(rank, device)
+    if rank.world == 1:
+        watchdog.start(watch, [])
+        return place
+    # What libraries look for, whoever started us.
+    os.environ.update(
+        RANK=str(rank.rank), LOCAL_RANK=str(rank.local_rank), WORLD_SIZE=str(rank.world),
+        MASTER_ADDR=rank.host, MASTER_PORT=str(rank.port),
+    )  # fmt: skip
+    store = _meet(rank)
+    watchdog.start(watch, _link(rank, store))
+    dist.init_process_group(
+        "nccl" if device == "cuda" else "gloo",
+        store=store,
+        rank=rank.rank,
+        world_size=rank.world,
+        timeout=_PATIENCE,
+    )
+    gather(None)  # now they know each other, and are here at the same time
+    warning = clocks(gather((socket.gethostname(), time.time())))
+    if warning and rank.first:
+        watch.warn(warning)
+    return place
+
+
+def own_device(rank: Rank, device: str) -> torch.device:
+    """This process's device.
+
+    Raises:
+        MachineError: the GPU this rank should take is not there.
+    """
+    if device != "cuda":
+        return torch.device(device)
+    if rank.local_rank >= torch.cuda.device_count():
+        raise MachineError(
+            f"rank {rank.rank} on {socket.gethostname()} wants GPU {rank.local_rank}, "
+            f"torch sees {torch.cuda.device_count()}",
+            "use a profile with fewer GPUs, or a torch built for this machine's driver",
+        )
+    place = torch.device("cuda", rank.local_rank)
+    torch.cuda.set_device(place)
+    return place
+
+
+def _meet(rank: Rank) -> Any:
+    """The store all processes share; an error that says where, when they do not come."""
+    url = f"tcp://{rank.host}:{rank.port}?rank={rank.rank}&world_size={rank.world}"
+    try:
+        store = next(iter(rendezvous(url, timeout=_MEETING)))[0]
+        store.set(f"here/{rank.rank}", socket.gethostname())
+        store.wait([f"here/{other}" for other in range(rank.world)], _MEETING)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise _not_met(rank, error) from None
+    return store
+
+
+def _not_met(rank: Rank, error: Exception) -> MachineError:
+    said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return MachineError(
+        f"rank {rank.rank} of {rank.world} on {socket.gethostname()} did not meet the others at {rank.meeting} "
+        f"({said})",
+        "is that address reached from every node? set `network_interface` in the profile, and see a firewall",
+    )
+
+
+def _link(rank: Rank, store: Any) -> list[watchdog.Peer]:
+    """A line between the first process and each other one, for the watchdog."""
+    try:
+        if rank.first:
+            with watchdog.listen(rank.world) as server:
+                secret = os.urandom(16).hex()
+                store.set("watchdog", json.dumps([server.getsockname()[1], secret]))
+                return watchdog.accept(server, rank.world - 1, secret, _MEETING.total_seconds())
+        port, secret = json.loads(store.get("watchdog"))
+        return [watchdog.call(rank.host, port, secret, rank.rank, _MEETING.total_seconds())]
+    except OSError as error:
+        raise _not_met(rank, error) from None
+
+
+def clocks(times: Sequence[tuple[str, float]]) -> str | None:
+    """What to say of (host, seconds) read at the same moment: None, or the two that differ most.
+
+    Training goes by the first process's clock alone; what people compare afterwards does not.
+    """
+    (late, low), (early, high) = (choose(times, key=lambda pair: pair[1]) for choose in (min, max))
+    if high - low <= _SKEW:
+        return None
+    return (
+        f"the clock of {early} is {high - low:.0f} s ahead of {late}'s: times in logs and of files will not fit "
+        "together (training itself goes by the first process's clock); set them with NTP"
+    )
+
+
+def leave() -> None:
+    """Leave the group, if there is one, together: a launcher may end whoever is left."""
+    if dist.is_initialized():
+        gather(None)
+        watchdog.stop()
+        dist.destroy_process_group()
+    watchdog.stop()
+
+
+def total(values: torch.Tensor) -> torch.Tensor:
+    """Sum of a tensor over all processes, in place."""
+    if dist.is_initialized():
+        with watchdog.waiting():
+            dist.all_reduce(values)
+    return values
+
+
+def gather(value: Any) -> list[Any]:
+    """Every process's value, in rank order, on every process."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    with watchdog.waiting():
+        dist.all_gather_object(values, value)
+    return values

@@ -1,0 +1,49 @@
+"""Files that come from elsewhere: weights and tokenizers, found by path or by name.
+
+The table of what `kovqa download` can fetch is only looked through here, not parsed, so that
+completion and every command can afford it; `download/table.py` reads it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from kovqa_core.errors import AssetError
+from kovqa_core.paths import home
+
+TABLE = Path(__file__).with_name("assets.yaml")
+
+
+def asset_names() -> list[str]:
+    """Names of all assets that can be fetched, in the order of the table."""
+    return re.findall(r"^([\w.-]+):", TABLE.read_text("utf-8"), re.MULTILINE)
+
+
+def asset_of(file: str) -> str:
+    """The name of the asset that holds a file; empty when none does."""
+    entries = re.split(r"^(?=[\w.-]+:)", TABLE.read_text("utf-8"), flags=re.MULTILINE)
+    word = re.compile(rf"(?:- name: |only: \[){re.escape(file)}(?=[\n,\]])")
+    return next((entry.partition(":")[0] for entry in entries if word.search(entry)), "")
+
+
+def find_asset(name: str, what: str) -> Path:
+    """The file of a path, or of a name where `kovqa download` puts it: `assets/` here or in the user's folder.
+
+    Args:
+        name: path or bare file name.
+        what: what it is, for the error.
+
+    Raises:
+        AssetError: it is nowhere; says how to get it.
+    """
+    folder = home() / "assets"
+    places = [Path(name).expanduser(), Path("assets") / name, folder / name]
+    if Path(name).name == name:
+        places += sorted(folder.glob(f"*/{name}"))
+    for place in places:
+        if place.exists():
+            return place
+    asset = name if name in asset_names() else asset_of(Path(name).name)
+    fetch = f"fetch it with: kovqa download {asset}; or put it" if asset else "put it"
+    raise AssetError(f"{what} {name} not found", f"{fetch} into assets/ or {folder}, or give a path")

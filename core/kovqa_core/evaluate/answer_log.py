@@ -1,0 +1,71 @@
+"""Answers as text, line by line beside the true ones, as VQA_NIA's `inference.py` logged them.
+
+    [    1] 아돌프 삭스          호른                 (X)
+
+A line is a question: its number in the split from 1, its best true answer, the answer given, and
+whether that is right. The last line is the share of right ones. Other than the original's, a log is
+replaced, not appended to, and an answer stays on its line: a line end in it is shown as `\\n`.
+(docs/sources/vqa_nia.md, N26)
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import cache
+from pathlib import Path
+
+from kovqa_core.errors import SettingsError
+from kovqa_core.evaluate.answer_scores import AnswerScores
+from kovqa_core.evaluate.evaluation import Evaluation, Progress
+from kovqa_core.evaluate.report_cards import is_right
+from kovqa_core.files import whole_file
+
+COLUMNS = 20  # of a terminal, for an answer; a longer one takes what it needs
+
+
+def write_log(found: Evaluation, path: Path, progress: Progress | None = None) -> None:
+    """Write the log, whole or not at all; right is an answer of at least half a point.
+
+    Args:
+        found: scores of answers.
+        path: the text file, UTF-8.
+        progress: called with (lines done, lines in total).
+
+    Raises:
+        SettingsError: captions, which are not right or wrong; the file cannot be written.
+        MachineError: the disk is full.
+    """
+    if not isinstance(found.scores, AnswerScores):
+        raise SettingsError(f"{found.predictions} holds captions, a log is of answers", "leave out --log")
+    right = is_right(found)
+    with whole_file(path) as stream:
+        for number, (example, hit) in enumerate(zip(found.split, right, strict=True), 1):
+            truth = max(example.answers, key=lambda answer: example.answers[answer], default="")
+            given = found.given.texts[example.id]
+            line = f"[{number:5}] {padded(truth)} {padded(given)} {'(O)' if hit else '(X)'}\n"
+            stream.write(line.encode())
+            if progress:
+                progress(number, len(right))
+        stream.write(f"accuracy: {int(right.sum())} / {len(right)} = {right.mean():.2%}\n".encode())
+
+
+def padded(text: str) -> str:
+    """A text on one line, filled with blanks up to COLUMNS of a terminal."""
+    shown = one_line(text)
+    return shown + " " * (COLUMNS - sum(map(_width, shown)))
+
+
+def one_line(text: str) -> str:
+    """A text with every line end and other control character as its escape: `\\n`."""
+    return "".join(map(_visible, text))
+
+
+@cache
+def _width(letter: str) -> int:
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+@cache
+def _visible(letter: str) -> str:
+    control = unicodedata.category(letter) in ("Cc", "Zl", "Zp")
+    return letter.encode("unicode_escape").decode() if control else letter

@@ -1,0 +1,115 @@
+"""A predictions file beside the index it answers."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kovqa_core.data.example import Example
+from kovqa_core.data.question_types import choose_kinds
+from kovqa_core.data.tables import read_table
+from kovqa_core.errors import DataError, named
+from kovqa_core.index.reader import Split, of_kinds
+
+_IDS = ("id", "question_id")  # ours, LLaVA's
+_TEXTS = {"caption": ("caption",), "vqa": ("answer", "text")}  # ours first
+NAMES = frozenset((*_IDS, *_TEXTS["vqa"], "score"))  # columns of answers; all others are carried along
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was said, by id.
+
+    Attributes:
+        task: "vqa" (lines have an "answer") or "caption" (they have a "caption").
+        texts: id -> answer or caption.
+        confidence: id -> how sure the model was, 0…1; ids whose line says nothing are missing.
+    """
+
+    task: str
+    texts: dict[str, str]
+    confidence: dict[str, float]
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read what `kovqa predict` or `kovqa caption` wrote, or the answers of LLaVA's own script.
+
+    Raises:
+        DataError: no predictions, a line that is no prediction (named), an id that is empty or there twice.
+    """
+    texts: dict[str, str] = {}
+    confidence: dict[str, float] = {}
+    twice: list[str] = []
+    empty: list[str] = []
+    task = ""
+    for number, row in read_table(path, as_text=False):
+        task = task or ("caption" if "caption" in row else "vqa")
+        try:
+            id, said = _first(row, _IDS), _first(row, _TEXTS[task])
+            if row.get("score") is not None:
+                confidence[id] = float(row["score"])
+        except (ValueError, KeyError, TypeError):
+            raise DataError(
+                f"{path}:{number}: no prediction",
+                'a line is {"id": …, "answer": …} or {"id": …, "caption": …}, all of one kind',
+            ) from None
+        if not id.strip():
+            empty.append(str(number))
+        if id in texts:
+            twice.append(id)
+        texts[id] = said
+    if not texts:
+        raise DataError(f"{path} holds no predictions", "write it with kovqa predict or kovqa caption")
+    if empty:
+        raise DataError(f"{path}: {named('no id in', empty, 'line')}", "write it again with kovqa predict")
+    if twice:
+        raise DataError(f"{path}: {named('twice', twice)}", "write it again with kovqa predict")
+    return Predictions(task, texts, confidence)
+
+
+def match(given: Predictions, path: Path, index: Path, kinds: Sequence[str] = ()) -> Sequence[Example]:
+    """The examples that a predictions file answers; every id of their kinds must be there once.
+
+    Args:
+        given: what was said; predictions for the split's other kinds do not count.
+        path: where it was said.
+        index: a split's `.jsonl`.
+        kinds: only questions of these kinds; none or "all": every one.
+
+    Raises:
+        DataError: ids missing or foreign (the first ten named); an index without what is to be compared.
+        SettingsError: a kind the split does not have.
+    """
+    split = Split(index)
+    kind_of = {example.id: example.kind for example in split}
+    chosen = choose_kinds(kinds, kind_of.values())
+    missing = [id for id, kind in kind_of.items() if kind in chosen and id not in given.texts]
+    foreign = [id for id in given.texts if id not in kind_of]
+    for what, ids in (("no prediction for", missing), ("not in the index:", foreign)):
+        if ids:
+            alone = _whole_kinds(given, kind_of) if ids is missing else ""
+            hint = f"score alone what is there: {alone}" if alone else "predict that split again"
+            raise DataError(f"{path}, {index}: {named(what, ids)}", hint)
+    examples = of_kinds(split, () if chosen.issuperset(kind_of.values()) else chosen)
+    if not any(example.captions if given.task == "caption" else example.answers for example in examples):
+        what = "captions" if given.task == "caption" else "answers"
+        raise DataError(f"{index} has no {what} to compare with", "choose a split that has them: val.jsonl")
+    return examples
+
+
+def _whole_kinds(given: Predictions, kind_of: Mapping[str, str]) -> str:
+    """The options that score what was said, if it is all questions of some kinds and no others; or ""."""
+    said = {kind for id, kind in kind_of.items() if id in given.texts}
+    whole = all(id in given.texts for id, kind in kind_of.items() if kind in said)
+    return (
+        " ".join(f"--kind {shlex.quote(kind)}" for kind in sorted(said)) if whole and "" not in said else ""
+    )
+
+
+def _first(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The text under the first name a row has, null as none; a KeyError when it has no such name."""
+    found = row[next((name for name in names if name in row), names[0])]
+    return "" if found is None else str(found)

@@ -1,0 +1,44 @@
+"""The Dacon LLaVA scripts' files: conversations to train on, questions to answer (docs/sources/llava.md, L4).
+
+Every row is written, whether its picture is there or not; paths are absolute.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kovqa_core.data.tables import read_table
+from kovqa_core.index.upstream import Encode
+from kovqa_core.index.upstream.rows import write_rows
+
+NEEDS_TOKENIZER = False
+
+
+def write(root: Path, images: Path, folder: Path, encode: Encode | None) -> None:
+    """Write `output.json` (training) and `test.jsonl`."""
+    training = [
+        {
+            "id": row["ID"],
+            "image": str(images / f"train/{row['image_id']}.jpg"),
+            "conversations": [
+                {"from": "human", "value": f"<image>\n{row['question']}"},
+                {"from": "gpt", "value": row["answer"]},
+            ],
+        }
+        for row in _rows(root / "train.csv", "ID", "image_id", "question", "answer")
+    ]
+    (folder / "output.json").write_text(json.dumps(training, indent=4), encoding="ascii")
+    tests = _rows(root / "test.csv", "ID", "image_id", "question")
+    write_rows(
+        folder / "test.jsonl",
+        (
+            {"id": row["ID"], "image": str(images / f"test/{row['image_id']}.jpg"), "text": row["question"]}
+            for row in tests
+        ),
+    )
+
+
+def _rows(file: Path, *columns: str) -> list[dict[str, Any]]:
+    return [row for _, row in read_table(file, {name: (name,) for name in columns}, "unpack open.zip again")]

@@ -1,0 +1,134 @@
+"""VQA_NIA's table of AI-Hub 71357, its list of answers and its choice of rows (docs/sources/vqa_nia.md, N19 to N23).
+
+One habit is left out: where both facts of a `multiple` question fill one column, the original puts an
+earlier row's value into the other; here it stays empty.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kovqa_core.data.tables import read_table
+from kovqa_core.errors import DataError, unknown
+from kovqa_core.files import read_json
+from kovqa_core.index.find_image import find_picture
+from kovqa_core.index.sources.nia import LANGUAGES, SPLITS, kind, questions
+from kovqa_core.index.upstream import Encode
+
+COLUMNS = ("img_path", "question", "answer", "kb_source", "triple", "abstract", "split")
+# What pandas 1.5 takes for a missing value; "None" became one in 2.0.
+_MISSING = frozenset(
+    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
+     "NA", "NULL", "NaN", "n/a", "nan", "null"]
+)  # fmt: skip
+Fact = Mapping[str, Any]
+
+NEEDS_TOKENIZER = False
+
+
+def write(root: Path, images: Path, folder: Path, encode: Encode | None) -> None:
+    """Write `data_ko.csv` and `data_en.csv`; questions about pictures that are not there vanish."""
+    facts = _facts(root / "knowledge_base.json")
+    for language in LANGUAGES:
+        with (folder / f"data_{language}.csv").open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(_rows(root, images, facts, language))
+
+
+def _facts(file: Path) -> dict[str, Fact]:
+    """Facts by id, without the id's first part."""
+    content = read_json(file)
+    try:
+        return {_key(fact["fact_id"]): fact for fact in content["knowledgebase"]["fact"]}
+    except (KeyError, TypeError):
+        raise DataError(f"{file}: no knowledgebase.fact[].fact_id", "fetch or unpack it again") from None
+
+
+def _key(id: str) -> str:
+    return id.split("/", 1)[-1]
+
+
+def _rows(root: Path, images: Path, facts: Mapping[str, Fact], language: str) -> Iterator[list[Any]]:
+    for split in SPLITS:
+        for name, part, question in questions(root / f"{split}.json"):
+            if find_picture(images, name) is not None:
+                source = kind(part, question)
+                named = [facts.get(id) or facts.get(_key(id)) for id in question.get("fact") or []]
+                asked, answer = question.get(f"question_{language}"), question.get(f"answer_{language}")
+                texts = _knowledge(source, named)
+                yield [f"./data/image/{name}", asked, answer, source, *texts, split]
+
+
+def _knowledge(source: str, facts: Sequence[Fact | None]) -> tuple[str, str]:
+    """`triple` and `abstract` of a row: texts of its facts, Korean in both languages."""
+    surfaces = [(fact or {}).get("surface_ko") for fact in facts]
+    labels = [(fact or {}).get("e2_label") or "" for fact in facts]
+    if source == "triple":
+        return ("=".join(surfaces) if all(surfaces) else ""), ""  # type: ignore[arg-type]
+    if source == "abstract":
+        return "", next(iter(labels), "")
+    if source == "multiple":
+        pairs = list(zip(surfaces[:2], labels[:2], strict=True))
+        triple = next((surface for surface, _ in reversed(pairs) if surface), "")
+        return triple, next((label for surface, label in reversed(pairs) if not surface), "")
+    return "", ""
+
+
+# ------------------------------------------------------------------- reading such a table
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    """The rows of a `data_ko.csv`, all cells as text.
+
+    Raises:
+        DataError: file and line of what is broken or lacks a column.
+    """
+    return [row for _, row in read_table(file, {name: (name,) for name in COLUMNS})]
+
+
+def counts(rows: Iterable[Mapping[str, str]]) -> Counter[str]:
+    """How often the original counts each answer, in the order they are first seen.
+
+    `pinned_order` of it is the list of classes of its checkpoints. Rows of training and validation
+    count; those without picture, question or answer do not, nor do answers pandas 1.5 takes for
+    missing, such as `NA` (`None` it does not).
+    """
+    needed = ("img_path", "question", "answer")
+    kept = (
+        row for row in rows if row["split"] != "test" and _MISSING.isdisjoint(row[name] for name in needed)
+    )
+    return Counter(row["answer"] for row in kept)
+
+
+def train_rows(rows: Sequence[Mapping[str, str]], part: str) -> dict[str, list[int]]:
+    """Numbers of the rows that `--train_data` A, B or all trains on and validates with.
+
+    Returns:
+        "train_rows", "valid_A_rows", "valid_B_rows". A trains on `triple` alone, and validates B
+        questions it never saw; B validates A questions of every kind.
+    """
+    if part not in ("A", "B", "all"):
+        raise unknown("part", part, ("A", "B", "all"))
+
+    def those(split: str, kinds: set[str]) -> list[int]:
+        return [i for i, row in enumerate(rows) if row["split"] == split and row["kb_source"] in kinds]
+
+    kinds = {"triple"} if part == "A" else {row["kb_source"] for row in rows} - {"vqa"}
+    a, b = those("train", kinds), those("train", {"vqa"})
+    trained = {"A": a, "B": b, "all": a + b}[part]
+    return {
+        "train_rows": trained,
+        "valid_A_rows": those("valid", kinds),
+        "valid_B_rows": those("valid", {"vqa"}),
+    }
+
+
+def infer_rows(rows: Sequence[Mapping[str, str]], source: str) -> list[int]:
+    """Numbers of the test rows that `--infer_data` all, abstract, triple or vqa answers."""
+    tests = [i for i, row in enumerate(rows) if row["split"] == "test"]
+    return tests if source == "all" else [i for i in tests if rows[i]["kb_source"] == source]

@@ -1,0 +1,121 @@
+"""Examples -> batches, prepared ahead by loader processes; for training and for answering alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from kovqa_core.data.example import Example
+from kovqa_core.errors import KovqaError
+from kovqa_core.process_pool import outlive_signals, signals_blocked
+
+Key = tuple[int, int]  # (epoch, number of the example)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples ready for a model: tensors whose names belong to the family, and the examples' ids.
+
+    Attributes:
+        tensors: None where a family has nothing to say.
+        ids: of the examples in it.
+        left_out: of examples that cannot be learned from (too long for the model, no answer).
+        choices: of every example the answers it offers, where a model chooses among them.
+    """
+
+    tensors: dict[str, Any]
+    ids: list[str]
+    left_out: list[str] = field(default_factory=list)
+    choices: list[Sequence[str]] = field(default_factory=list)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        moved = {k: t if t is None else t.to(device, non_blocking=True) for k, t in self.tensors.items()}
+        return replace(self, tensors=moved)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; called by the data loader."""
+        pinned = {k: t if t is None else t.pin_memory() for k, t in self.tensors.items()}
+        return replace(self, tensors=pinned)
+
+
+class Processor(Protocol):
+    """Examples -> batches."""
+
+    def encode(self, example: Example, images: Path, train: bool, rng: np.random.Generator) -> Any:
+        """One example; all its randomness comes from `rng`."""
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        """Many encoded examples."""
+
+
+class _Batches(Dataset[Batch | KovqaError]):
+    """Encodes whole micro-batches; an error travels as a value, for torch would wrap its message."""
+
+    def __init__(
+        self, split: Sequence[Example], images: Path, processor: Processor, train: bool, seed: int
+    ) -> None:
+        self.split, self.images, self.processor = split, images, processor
+        self.train, self.seed = train, seed
+
+    def __getitem__(self, keys: list[Key]) -> Batch | KovqaError:
+        try:
+            return self.processor.collate([self._encode(*key) for key in keys])
+        except KovqaError as error:
+            return error
+
+    def _encode(self, epoch: int, number: int) -> object:
+        rng = np.random.default_rng([self.seed, epoch, number])
+        return self.processor.encode(self.split[number], self.images, self.train, rng)
+
+
+def batches(
+    keys: Iterator[list[Key]],
+    split: Sequence[Example],
+    images: Path,
+    processor: Processor,
+    *,
+    train: bool,
+    seed: int = 0,
+    workers: int = 0,
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """Batches of the given keys, in their order, prepared ahead by `workers` processes.
+
+    Those end with this process alone: signals that ask for a stop are its business.
+
+    Raises:
+        DataError: an example cannot be used; names its id.
+    """
+    dataset = _Batches(split, images, processor, train, seed)
+    loader: DataLoader[Batch | KovqaError] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=keys,  # asked once: an iterator will do
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_begin_worker,
+    )
+    with signals_blocked():
+        ready = iter(loader)  # starts the workers
+    for batch in ready:
+        if isinstance(batch, KovqaError):
+            raise batch
+        yield batch
+
+
+def _begin_worker(number: int) -> None:
+    """Torch's own workers die of a signal to the group, and take the process down that wants to save."""
+    outlive_signals()
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

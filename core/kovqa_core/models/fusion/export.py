@@ -1,0 +1,142 @@
+"""A fusion model -> folders of transformers and of timm, and a file with the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kovqa_core.data.answers import write_answers
+from kovqa_core.files import read_text, write_json
+from kovqa_core.models.fusion.config import SENTENCEPIECE, Config
+from kovqa_core.models.fusion.network import FusionNet
+from kovqa_core.models.fusion.tokenizer import Fast
+from kovqa_core.models.fusion.vqa import Processor
+from kovqa_core.models.torchvision_compat import load_torchvision
+
+_LOADING = """\
+import timm
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+question = AutoModel.from_pretrained("question"{pooled}).eval()
+tokenizer = AutoTokenizer.from_pretrained("question")
+picture = timm.create_model("local-dir:picture", pretrained=True).eval()
+head = load_file("head.safetensors")
+{answers}
+"""
+_ANSWERS = 'answers = open("answers.txt", encoding="utf-8").read().splitlines()'
+_LABELLED = """\
+import json
+answers = [json.loads(line)["answer"] for line in open("answers.txt", encoding="utf-8")]"""
+# What `FusionNet` does without transformer layers.
+_ANSWERING = """
+import torch
+from torch.nn import functional as F
+
+
+@torch.inference_mode()
+def logits(texts, pixels):
+    \"\"\"Pixels [B, 3, {side}, {side}]: resized without keeping the aspect, normalised by {mean} and {std}.\"\"\"
+    # Here a literal </s> or <mask> in a text is the special token, as in the original; in kovqa it is text.
+    tokens = tokenizer(
+        texts, padding=True, truncation=True, max_length={longest}, return_tensors="pt"
+    )
+    asked = question(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
+    fused = asked * torch.tanh(picture(pixels))
+    hidden = F.linear(fused, head["hidden.weight"], head["hidden.bias"])
+    hidden = F.layer_norm(hidden, hidden.shape[1:], head["norm.weight"], head["norm.bias"])
+    return F.linear(torch.relu(hidden), head["out.weight"], head["out.bias"])
+"""
+_XLMR_NAMES = {
+    "bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>",
+    "unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>",
+}  # fmt: skip
+
+
+def write(net: FusionNet, processor: Processor, folder: Path) -> str:
+    """Write `question/`, `picture/`, `head.safetensors` and `answers.txt`; Python that loads them.
+
+    Args:
+        net: the network.
+        processor: its tokenizer and answers.
+        folder: where to write; must be there.
+    """
+    import timm
+
+    config = net.config
+    net.question.config.save_pretrained(folder / "question")
+    save_file(_whole(net.question), folder / "question" / "model.safetensors", {"format": "pt"})
+    _tokenizer(processor, folder / "question")
+    timm.models.save_for_hf(
+        net.picture,
+        str(folder / "picture"),
+        model_config={"pretrained_cfg": _preprocessing(config)},
+        model_args={k: v for k, v in config.picture_config.items() if k != "architecture"},
+        safe_serialization=True,
+    )
+    rest = {name: t for name, t in _whole(net).items() if not name.startswith(("question.", "picture."))}
+    save_file(rest, folder / "head.safetensors")
+    write_answers(folder / "answers.txt", processor.answers)
+    labelled = read_text(folder / "answers.txt").startswith("{")
+    loading = _LOADING.format(
+        pooled=", add_pooling_layer=False" if config.fusion == "grid" else "",
+        answers=_LABELLED if labelled else _ANSWERS,
+    )
+    if config.fusion == "grid" or config.transformer:
+        return f"{loading}# The rest is `grid` or `product` of kovqa_core/models/fusion/net.py.\n"
+    return loading + _ANSWERING.format(
+        side=config.image_size, mean=config.mean, std=config.std, longest=config.max_text
+    )
+
+
+def _whole(net: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
+
+
+def _preprocessing(config: Config) -> dict[str, Any]:
+    """As timm calls it: squashed to a square, none of it cut off."""
+    return {
+        "input_size": [3, config.image_size, config.image_size],
+        "mean": config.mean,
+        "std": config.std,
+        "interpolation": config.resample,
+        "crop_pct": 1.0,
+        "crop_mode": "squash",
+    }
+
+
+def _tokenizer(processor: Processor, folder: Path) -> None:
+    """The tokenizer's file, and what transformers reads: of a bare SentencePiece model it makes five words."""
+    text, file = processor.text, folder / "tokenizer.json"
+    if isinstance(text, Fast):
+        file.write_bytes(text.model)
+        special = {token["id"]: token["content"] for token in json.loads(text.model)["added_tokens"]}
+        names: dict[str, Any] = {
+            "pad_token": special.get(processor.config.question_config.get("pad_token_id"))
+        }
+    else:
+        (folder / SENTENCEPIECE[0]).write_bytes(text.model)
+        _converted(folder / SENTENCEPIECE[0]).save(str(file))
+        names = _XLMR_NAMES
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": processor.config.max_text}
+    write_json(folder / "tokenizer_config.json", {**about, **names})
+
+
+def _converted(file: Path) -> Any:
+    """A SentencePiece model in XLM-R layout as a `tokenizers.Tokenizer`; text is composed first, as by us."""
+    load_torchvision()
+    from tokenizers import normalizers
+    from transformers.convert_slow_tokenizer import XLMRobertaConverter
+
+    class Converter(XLMRobertaConverter):
+        handle_byte_fallback = True
+
+    slow = SimpleNamespace(vocab_file=str(file), convert_tokens_to_ids={"<s>": 0, "</s>": 2}.get)
+    made = Converter(slow).converted()
+    made.normalizer = normalizers.Sequence([normalizers.NFC(), made.normalizer])
+    return made

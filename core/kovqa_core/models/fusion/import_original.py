@@ -1,0 +1,202 @@
+"""A checkpoint of the original -> a checkpoint folder of ours. Source: docs/sources/vqa_nia.md, N5, N14 and N15."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kovqa_core.data.answers import read_answers
+from kovqa_core.errors import ModelError, SettingsError, unknown
+from kovqa_core.files import require_empty, write_folder
+from kovqa_core.index.upstream import nia
+from kovqa_core.index.upstream.pinned_order import pinned_order
+from kovqa_core.models import family
+from kovqa_core.models.fusion import vqa
+from kovqa_core.models.fusion.config import Config, find_tokenizer, picture_config, question_config
+from kovqa_core.models.fusion.family import Model
+from kovqa_core.models.fusion.network import FusionNet
+from kovqa_core.models.fusion.safe_unpickle import read_original
+from kovqa_core.models.fusion.state_dict_names import our_name, ours
+from kovqa_core.models.fusion.tokenizer import Text, open_tokenizer
+from kovqa_core.settings.recipe import Data
+from kovqa_core.settings.renamed_keys import recipe_keys
+from kovqa_core.settings.strict_yaml import Document, build, override
+
+_HEAD_WIDTH = 64  # of attention, in every published XLM-RoBERTa
+_RESNET50 = {"layers": [3, 4, 6, 3], "channels": [64, 128, 256, 512]}
+_ROWS = {
+    "vocab_size": "embeddings.word_embeddings",
+    "max_position_embeddings": "embeddings.position_embeddings",
+    "type_vocab_size": "embeddings.token_type_embeddings",
+    "intermediate_size": "encoder.layer.0.intermediate.dense",
+    "hidden_size": "pooler.dense",
+}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of a checkpoint.
+
+    Attributes:
+        taken, dropped: names of its tensors; what is dropped has no part in an answer.
+        classes: number of answers.
+        arguments: of the command that trained it, where it remembers them.
+    """
+
+    taken: list[str]
+    dropped: list[str]
+    classes: int
+    arguments: Mapping[str, Any]
+
+
+def import_original(
+    checkpoint: Path, labels: Path, tokenizer: str, folder: Path, sets: Sequence[str] = ()
+) -> Imported:
+    """Write a checkpoint of the original as a folder that every command takes for a model.
+
+    Args:
+        checkpoint: see `read_original`.
+        labels: the `data_ko.csv` it was trained with, or a list of its classes in order.
+        tokenizer: of its questions; a file, a folder, or an asset's name.
+        folder: what to write; must be empty or not exist.
+        sets: `model.a=b` texts: settings that neither the weights tell nor are the original's.
+
+    Raises:
+        SettingsError: a folder that holds something, an unknown setting.
+        AssetError: the tokenizer is nowhere.
+        ModelError: a checkpoint that cannot be read or is of another model, another number of
+            classes than the labels have, another tokenizer.
+        DataError: labels that cannot be read.
+    """
+    require_empty(folder)
+    found = read_original(checkpoint)
+    config = config_of(found.tensors, checkpoint, sets).model_copy(update={"tokenizer": tokenizer})
+    check(found.tensors, config, checkpoint)
+    answers = answers_of(labels, len(found.tensors["out_linear.bias"]))
+    text = _tokenizer(config)
+    model = Model(FusionNet(config), answers)
+    model.net.load_state_dict(ours(found.tensors))
+    processor = vqa.Processor(config, text, answers, Data())
+    imported = {
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": _sha256(checkpoint),
+        "labels": labels.name,
+        "labels_sha256": _sha256(labels),
+        "arguments": found.arguments,
+    }
+    about = {"family": "fusion", "task": "vqa", "imported": imported}
+    write_folder(folder, lambda part: family.save(model, processor, part, about))
+    taken = [name for name in found.tensors if our_name(name)]
+    dropped = [name for name in found.tensors if not our_name(name)]
+    return Imported(taken, dropped, len(answers), found.arguments)
+
+
+def answers_of(labels: Path, classes: int) -> list[str]:
+    """The classes in order.
+
+    Raises:
+        ModelError: they are not as many as the checkpoint's: every answer would be another word.
+    """
+    table = labels.suffix.lower() in (".csv", ".tsv")
+    answers = pinned_order(nia.counts(nia.read_csv(labels))) if table else read_answers(labels)
+    if len(answers) != classes:
+        raise ModelError(
+            f"{labels} gives {len(answers):,} answers, the checkpoint has {classes:,}",
+            "name the data_ko.csv or data_en.csv it was trained with, or a list of its answers in order",
+        )
+    return answers
+
+
+def _tokenizer(config: Config) -> Text:
+    place = find_tokenizer(config)
+    text, rows = open_tokenizer(place, None), config.question_config["vocab_size"]
+    if text.size != rows:
+        raise ModelError(
+            f"tokenizer {place} has {text.size:,} ids, the checkpoint {rows:,}: it was trained with another",
+            "the original's is that of xlm-roberta-base: kovqa download xlm-roberta-base",
+        )
+    return text
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# ------------------------------------------------------------------------------------ sizes
+
+
+def config_of(tensors: Mapping[str, Tensor], checkpoint: Path, sets: Sequence[str] = ()) -> Config:
+    """The original's settings, with the sizes that the tensors have.
+
+    Raises:
+        SettingsError: an unknown setting, or one that must be given.
+        ModelError: a tensor that tells a size is not there.
+    """
+    document = override(Document({"model": {}}, {}), sets, "--set", renamed=recipe_keys("fusion"))
+    if strange := document.values.keys() - {"model"}:
+        raise unknown("setting", min(strange), ["model"], "a checkpoint only has settings of its model")
+    config = build(Config, document, ("model",))
+    try:
+        question = {**_question_sizes(tensors), **config.question_config}
+        picture = {**_picture_sizes(tensors), **config.picture_config}
+        hidden, classes = len(tensors["linear.bias"]), len(tensors["out_linear.bias"])
+    except (KeyError, IndexError, TypeError) as error:
+        raise _foreign(checkpoint, f"no usable {error}") from None
+    if "num_attention_heads" not in question:
+        if question["hidden_size"] % _HEAD_WIDTH:
+            raise SettingsError(
+                f"{checkpoint} does not tell the number of its attention heads",
+                "--set model.question_config.num_attention_heads=N",
+            )
+        question["num_attention_heads"] = question["hidden_size"] // _HEAD_WIDTH
+    sizes = {
+        "question_config": question_config(question, None, question["vocab_size"]),
+        "picture_config": picture_config(picture, None),
+        "hidden_size": hidden,
+        "num_classes": classes,
+    }
+    return config.model_copy(update=sizes)
+
+
+def _question_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    layers = sum(name.endswith(".attention.self.query.weight") for name in tensors)
+    rows = {key: tensors[f"bert.{name}.weight"].shape[0] for key, name in _ROWS.items()}
+    return {**rows, "num_hidden_layers": layers}
+
+
+def _picture_sizes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """Blocks and channels of the four stages, where they are not ResNet-50's."""
+    stages = [f"i_model.layer{stage}." for stage in (1, 2, 3, 4)]
+    blocks = [sum(n.startswith(stage) and n.endswith(".conv1.weight") for n in tensors) for stage in stages]
+    channels = [tensors[f"{stage}0.conv1.weight"].shape[0] for stage in stages]
+    sizes = {"layers": blocks, "channels": channels}
+    return {} if sizes == _RESNET50 else sizes
+
+
+def check(tensors: Mapping[str, Tensor], config: Config, checkpoint: Path) -> None:
+    """See that every tensor has its place, before any memory is asked for.
+
+    Raises:
+        ModelError: one is missing, of another shape, or unknown.
+    """
+    with torch.device("meta"):
+        wanted = {name: list(tensor.shape) for name, tensor in FusionNet(config).state_dict().items()}
+    try:
+        found = {name: list(tensor.shape) for name, tensor in ours(tensors).items()}
+    except KeyError as error:
+        raise _foreign(checkpoint, f"nobody knows its {error}") from None
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            shapes = [shape or "absent" for shape in (found.get(name), wanted.get(name))]
+            raise _foreign(checkpoint, f"{name} is {shapes[0]}, wanted {shapes[1]}")
+
+
+def _foreign(checkpoint: Path, why: str) -> ModelError:
+    return ModelError(f"{checkpoint} is no model of VQA_NIA: {why}", "name another checkpoint")

@@ -1,0 +1,200 @@
+"""Memory of a fusion step, counted from the configurations of both encoders. Imports nothing heavy.
+
+Question encoders are counted as XLM-R-like ones, picture encoders as timm's ResNets and plain vision
+transformers; of any other there is no estimate.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from kovqa_core.errors import KovqaError, SettingsError
+from kovqa_core.files import read_bytes, read_json
+from kovqa_core.models.fusion.config import (
+    Config,
+    find_encoder,
+    find_tokenizer,
+    picture_config,
+    question_config,
+)
+from kovqa_core.models.memory import Sizes, Width
+from kovqa_core.tokenizer import sentencepiece_model
+
+TYPICAL_CLASSES = 3129  # where there is no index to ask
+PUBLISHED_VOCAB = 250002  # of XLM-RoBERTa, where there is no folder to ask
+_RESNETS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
+_VITS = {  # width, layers, feed-forward width as a multiple
+    "tiny": (192, 12, 4.0), "small": (384, 12, 4.0), "base": (768, 12, 4.0), "large": (1024, 24, 4.0),
+    "so400m": (1152, 27, 3.7362), "huge": (1280, 32, 4.0),
+}  # fmt: skip
+
+
+class Part(NamedTuple):
+    """What one part of the network holds: numbers, and bytes of one example, as in `Sizes`."""
+
+    parameters: float
+    products: float
+    kept: float
+    checkpointed: float
+    layer: float
+    regions: int = 1
+    channels: int = 0
+    even: bool = True  # every layer has as many weights and activations as the next
+
+
+def sizes(config: Config, task: str, classes: int | None, by: Width) -> Sizes:
+    """What one training step holds, with questions of `max_text` tokens.
+
+    Args:
+        config: of the model.
+        task: vqa.
+        classes: of the index; None: not known.
+        by: bytes of numbers.
+
+    Raises:
+        SettingsError: a picture encoder of another kind.
+    """
+    about = config.question_config if config.num_classes else _question_config(config)
+    asked = _question(config, about, by)
+    seen = _picture(config, _picture_config(config), by)
+    wide, answers = int(about["hidden_size"]), config.num_classes or classes or TYPICAL_CLASSES
+    tokens = config.max_text + seen.regions if config.fusion == "grid" else 1
+    layer = _block(
+        wide, config.transformer_ffn, config.transformer_heads, tokens, config.transformer_dropout, by
+    )
+    joined = _times(config.transformer, layer)
+    head = wide * config.hidden_size + config.hidden_size * answers + seen.channels * wide
+    products = asked.products + seen.products + joined.products + head
+    total = int(asked.parameters + seen.parameters + joined.parameters + head)
+    joins = 12 * tokens * wide + seen.regions * seen.channels * by.product
+    return Sizes(
+        weights=4.0 * total,
+        parameters=total,
+        learned=total,
+        casts=0.0 if by.product == 4 else 2.0 * products,
+        kept=asked.kept + seen.kept + joined.kept + joins,
+        checkpointed=asked.checkpointed + seen.checkpointed + joined.kept + joins,  # the joint ones stay
+        layer=max(asked.layer, seen.layer),
+        logits=20.0 * answers,
+        temporary=seen.layer / 4,
+        early=0 if seen.even else int(seen.parameters),
+    )
+
+
+def _question_config(config: Config) -> dict[str, Any]:
+    try:
+        folder = None if config.random_init else find_encoder(config.question, "question encoder")
+    except KovqaError:
+        return question_config(config.question_config, None, PUBLISHED_VOCAB)
+    return question_config(config.question_config, folder, _vocab(config))
+
+
+def _picture_config(config: Config) -> dict[str, Any]:
+    try:
+        folder = None if config.random_init else find_encoder(config.picture, "picture encoder")
+    except KovqaError:
+        folder = None
+    return picture_config(config.picture_config, folder)
+
+
+def _vocab(config: Config) -> int:
+    """Rows a new text table will have: as the tokenizer asks for."""
+    try:
+        path = find_tokenizer(config)
+        if path.suffix == ".json":
+            return len(read_json(path)["model"]["vocab"])
+        return sentencepiece_model.processor(read_bytes(path), str(path)).get_piece_size() + 2
+    except (KovqaError, KeyError, TypeError):
+        return PUBLISHED_VOCAB
+
+
+def _times(count: int, one: Part) -> Part:
+    parameters, products, kept, checkpointed = (count * value for value in one[:4])
+    return Part(parameters, products, kept, checkpointed, one.layer)
+
+
+def _question(config: Config, about: dict[str, Any], by: Width) -> Part:
+    """An encoder of transformers: tables, layers, and the one that makes a vector of them."""
+    wide, text = int(about["hidden_size"]), config.max_text
+    layers, dropout = int(about["num_hidden_layers"]), float(about.get("attention_probs_dropout_prob", 0.1))
+    ffn, heads = int(about["intermediate_size"]), int(about["num_attention_heads"])
+    all_layers = _times(layers, _block(wide, ffn, heads, text, dropout, by))
+    pooler = 0 if config.fusion == "grid" else wide**2
+    tables = (int(about["vocab_size"]) + int(about.get("max_position_embeddings", 512))) * wide
+    return all_layers._replace(
+        parameters=all_layers.parameters + tables + pooler, products=all_layers.products + pooler
+    )
+
+
+def _block(wide: int, ffn: int, heads: int, tokens: int, dropout: float, by: Width) -> Part:
+    """A post-norm layer: q, k and v of one input, attention, and what both norms and GELU or ReLU read.
+
+    With dropout in it, attention on a CPU is made of plain products, which keep scores and scaled copies.
+    """
+    p = by.product
+    inputs = 4 if p == 4 else 3 * p  # 16 bits: q, k and v each make their own copy
+    plain = by.cpu and dropout > 0
+    masks = 2 * by.dropout if dropout else 0
+    a_token = (inputs + 3 * p + p + 4 + p + 4 + masks + 2 * p * plain) * wide + 2 * p * ffn
+    scores = (2 * p + by.dropout) * heads * tokens**2 if plain else 0
+    kept = tokens * a_token + scores
+    products = 4 * wide**2 + 2 * wide * ffn
+    return Part(products + 9 * wide + ffn, products, kept, 4 * tokens * wide, kept)
+
+
+def _picture(config: Config, about: dict[str, Any], by: Width) -> Part:
+    name = str(about["architecture"])
+    if found := re.match(r"resnet(\d+)d?(\.|_|$)", name):
+        depth = int(found[1])
+        if depth in _RESNETS:
+            layers = about.get("layers", _RESNETS[depth])
+            return _resnet(
+                config.image_size, layers, about.get("channels", [64, 128, 256, 512]), depth >= 50, by
+            )
+    vit = re.match(r"vit_([a-z0-9]+)_patch(\d+)", name)
+    if vit and vit[1] in _VITS:
+        wide, layers, multiple = _VITS[vit[1]]
+        wide, layers = int(about.get("embed_dim", wide)), int(about.get("depth", layers))
+        ffn, patch = int(about.get("mlp_ratio", multiple) * wide), int(about.get("patch_size") or vit[2])
+        return _vit(wide, layers, ffn, (config.image_size // patch) ** 2, 3 * patch**2, by)
+    raise SettingsError(f"the picture encoder {name} is not known well enough to count its memory")
+
+
+def _vit(wide: int, layers: int, ffn: int, patches: int, pixels: int, by: Width) -> Part:
+    """A pre-norm vision transformer: stream and its norm twice, q, k, v, attention, both sides of GELU."""
+    p = by.product
+    kept = patches * ((8 + 2 * p + 3 * p + p) * wide + 2 * p * ffn)
+    products = 4 * wide**2 + 2 * wide * ffn
+    one = Part(products + 9 * wide + ffn, products, kept, 4.0 * patches * wide, kept)
+    stem = (pixels + patches) * wide
+    return _times(layers, one)._replace(
+        parameters=layers * one.parameters + stem, products=layers * products + pixels * wide,
+        regions=patches + 1, channels=wide,
+    )  # fmt: skip
+
+
+def _resnet(side: int, layers: list[int], channels: list[int], bottleneck: bool, by: Width) -> Part:
+    """A ResNet: every convolution keeps its result for the norm, and the norm's for the next one."""
+    grow = 4 if bottleneck else 1
+    area, into = (side // 2) ** 2, 64  # behind the stem
+    weights, kept, between, largest = 3.0 * 64 * 49, area * 64 * 2.0 * by.product, 0.0, 0.0
+    area = (side // 4) ** 2
+    between = kept = kept + area * 64 * (8 + by.product)  # the pool keeps places as 64-bit numbers
+    for stage, (count, wide) in enumerate(zip(layers, channels, strict=True)):
+        for block in range(count):
+            out, before = wide * grow, area
+            if stage and not block:
+                area //= 4
+            if bottleneck:
+                results = 2 * wide * before + 2 * wide * area + 2 * out * area
+                weights += into * wide + 9 * wide**2 + wide * out
+            else:
+                results = 4 * wide * area
+                weights += 9 * into * wide + 9 * wide**2
+            if not block and into != out:
+                results += out * area
+                weights += into * out
+            kept, largest = kept + results * by.product, max(largest, results * by.product)
+            between, into = between + out * area * by.product, out
+    return Part(weights * 1.003, weights, kept, between, largest, area, into, False)

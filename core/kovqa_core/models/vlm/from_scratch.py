@@ -1,0 +1,89 @@
+"""A small vision language model with random weights, made of an index's own text: no file is fetched.
+
+LLaVA's build, with a vision tower of CLIP's and a language model of Llama's kind, each two or three
+layers of width 96: what a CPU trains in minutes, to try the whole way of a large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from kovqa_core.index.reader import Split
+from kovqa_core.models.vlm.hf_libraries import transformers
+from kovqa_core.settings.recipe import Data
+
+IMAGE, PATCH = 96, 32  # pixels: nine pieces a picture
+_PIECES = 600  # of the tokenizer, the 256 bytes among them
+_ROWS = 10_000  # of an index, at most, to train the tokenizer on
+_PAD, _END, _PICTURE, _USER, _MODEL = "<pad>", "<end>", "<image>", "<user>", "<model>"
+# Layers so narrow need larger first weights than transformers' 0.02: with those, pictures stay unnoticed.
+_SIZE = {"hidden_size": 96, "num_attention_heads": 6, "intermediate_size": 384, "initializer_range": 0.1}
+_TEMPLATE = (
+    "{% for message in messages %}{{ '<user>' if message.role == 'user' else '<model>' }}"
+    "{% for part in message.content %}{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}"
+    "<end>{% endfor %}{% if add_generation_prompt %}<model>{% endif %}"
+)
+
+
+def texts_of(data: Data) -> Iterator[str]:
+    """Questions and answers of some training rows of an index, from all over it: like stands beside like."""
+    rows = Split(Path(str(data.index)) / "train.jsonl")
+    for number in range(0, len(rows), 1 + len(rows) // _ROWS):
+        yield from (rows[number].question, *rows[number].answers)
+
+
+def write_base(folder: Path, texts: Iterable[str], seed: int) -> None:
+    """Write a model folder as the Hub has them: configuration, weights, tokenizer, processor, template.
+
+    Args:
+        folder: where.
+        texts: what the tokenizer is trained on.
+        seed: of the weights.
+    """
+    processor = _processor(_tokenizer(texts))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = transformers.LlavaForConditionalGeneration(_config(processor.tokenizer))
+    net.generation_config = transformers.GenerationConfig(
+        eos_token_id=processor.tokenizer.eos_token_id, pad_token_id=processor.tokenizer.pad_token_id
+    )
+    net.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def _tokenizer(texts: Iterable[str]) -> Any:
+    """Pieces of bytes, so that it can write any text, and a token for each mark of the template."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=_PIECES, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([_PAD, _END, _PICTURE, _USER, _MODEL])
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=_END, pad_token=_PAD)
+
+
+def _processor(tokenizer: Any) -> Any:
+    square = {"height": IMAGE, "width": IMAGE}
+    pictures = transformers.CLIPImageProcessorPil(size=square, do_center_crop=False)
+    return transformers.LlavaProcessor(
+        pictures, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1, chat_template=_TEMPLATE,
+    )  # fmt: skip
+
+
+def _config(tokenizer: Any) -> Any:
+    return transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(
+            image_size=IMAGE, patch_size=PATCH, num_hidden_layers=2, **_SIZE
+        ),
+        text_config=transformers.LlamaConfig(vocab_size=len(tokenizer), num_hidden_layers=3, **_SIZE),
+        vision_feature_layer=-1,
+        image_token_index=tokenizer.convert_tokens_to_ids(_PICTURE),
+        image_seq_length=(IMAGE // PATCH) ** 2,
+    )

@@ -1,0 +1,294 @@
+"""One request: redirects, secrets, time limits, what a refusal means; and patience with the network.
+
+`opened` is one request for those who read a stream themselves, `patiently` repeats such a thing while
+the network is at fault, `read` brings a small document. Files are brought by `http.fetch`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import email.utils
+import functools
+import os
+import random
+import ssl
+import time
+from collections.abc import Callable, Container, Iterator, Mapping
+from typing import Protocol, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from kovqa_core.errors import AssetError, SettingsError
+from kovqa_core.net.pages import page_text
+
+AGENT = "kovqa (Korean visual question answering; command-line tool run by its user)"
+AGAIN = "run the same command again: what is here is kept"
+TRIES = 5  # in a row without a new byte
+LONGEST_WAIT = 600.0  # seconds a server may ask us to wait
+REDIRECTS = 10
+HARMLESS = {"user-agent", "accept"}  # headers another host may see
+BUSY = frozenset((408, 425, 429))  # statuses that time may mend
+
+T = TypeVar("T")
+
+
+class Told(Protocol):
+    """Called while bytes come: (bytes done, bytes in all or 0 when unknown, what is happening or "")."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+class Ask(Protocol):
+    """One request for a file, its answer still unread."""
+
+    def __call__(
+        self, remote: Remote, *, headers: Mapping[str, str] | None, accept: Container[int]
+    ) -> contextlib.AbstractContextManager[httpx.Response]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Remote:
+    """A file somewhere else, and all that is known about it.
+
+    Args:
+        url: its address; never one that holds a token.
+        size: bytes, when known.
+        checksums: md5, sha1, sha256 or git -> hexadecimal.
+        magic: a kind of `checks.KINDS` that the first bytes must show.
+        headers: sent to this address's host alone; never shown, never written down.
+        mirrors: other addresses of the same bytes, tried in order.
+        ask: how to ask for it, where more than `opened` is needed (Google Drive's pages).
+    """
+
+    url: str
+    size: int | None = None
+    checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    magic: str = ""
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    mirrors: tuple[str, ...] = ()
+    ask: Ask | None = None
+
+    def hide(self, text: str) -> str:
+        """A text without the words of secret headers, should a server repeat them."""
+        secrets = (w for k, v in self.headers.items() if k.lower() not in HARMLESS for w in v.split())
+        for word in secrets:
+            text = text.replace(word, "***") if len(word) >= 8 else text
+        return text
+
+
+class Interrupted(AssetError):
+    """The network or the server failed in a way that time may mend."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message, AGAIN)
+        self.wait = wait  # seconds the server asked for
+
+
+class Refused(AssetError):
+    """The server answered, and the answer is no."""
+
+    def __init__(self, message: str, hint: str, response: httpx.Response) -> None:
+        super().__init__(message, hint)
+        self.status = response.status_code
+        self.headers = response.headers
+
+
+def shown(url: str) -> str:
+    """An address for people: without query, user or password, where signatures and keys would be."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+# ------------------------------------------------------------------------------- one request
+
+
+@contextlib.contextmanager
+def opened(
+    remote: Remote,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    accept: Container[int] = (200,),
+    stay: bool = False,
+    body: bytes | None = None,
+    client: httpx.Client | None = None,
+) -> Iterator[httpx.Response]:
+    """One request, its answer still unread; what goes wrong inside the block is classified too.
+
+    Args:
+        headers: more of them, harmless for any host (Range, If-Range).
+        accept: statuses that are answers; all others are errors.
+        stay: do not follow redirects but answer with them (hub metadata).
+        body: what is sent, with POST.
+        client: one with cookies, say; it stays open.
+
+    Raises:
+        Interrupted: time may mend it (connection, timeout, 408, 425, 429, 5xx, an expired signature).
+        Refused: any other status.
+        AssetError: a redirect loop, a certificate of another name, no address.
+    """
+    with contextlib.ExitStack() as stack:
+        client = client or stack.enter_context(new_client())
+        stack.enter_context(_network_errors(remote))
+        response = _follow(client, remote, method, headers or {}, stay, body)
+        stack.callback(response.close)
+        if response.status_code not in accept and not (stay and response.is_redirect):
+            raise _refusal(remote, response)
+        yield response
+
+
+def new_client(seconds: float = 60) -> httpx.Client:
+    """A client with our name and time limits; proxies and certificates as the environment says.
+
+    Args:
+        seconds: of silence that end a request, unless KOVQA_TIMEOUT_SECONDS says otherwise.
+    """
+    seconds = _seconds("KOVQA_TIMEOUT_SECONDS", seconds)
+    headers = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+    timeout = httpx.Timeout(seconds, connect=min(seconds, 20))
+    try:
+        return httpx.Client(headers=headers, timeout=timeout, verify=_trusted())
+    except (ImportError, ValueError, httpx.InvalidURL):
+        hint = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; for a SOCKS proxy: pip install httpx[socks]"
+        raise SettingsError("the proxy that is set cannot be used", hint) from None
+
+
+def _seconds(name: str, usual: float) -> float:
+    """A setting in seconds."""
+    try:
+        return float(os.environ.get(name, usual))
+    except ValueError:
+        raise SettingsError(f"{name}={os.environ[name]} is no number of seconds") from None
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    return httpx.create_ssl_context()  # reading all certificates takes as long as a small file
+
+
+def _follow(
+    client: httpx.Client,
+    remote: Remote,
+    method: str,
+    headers: Mapping[str, str],
+    stay: bool,
+    body: bytes | None,
+) -> httpx.Response:
+    url, own = remote.url, dict(remote.headers)
+    for _ in range(REDIRECTS):
+        request = client.build_request(method, url, headers={**own, **headers}, content=body)
+        response = client.send(request, stream=True)
+        target = response.headers.get("location") if response.is_redirect else None
+        if stay or not target:
+            return response
+        there = urljoin(url, target)
+        if _origin(there) != _origin(url):
+            own = {name: value for name, value in own.items() if name.lower() in HARMLESS}
+        response.close()
+        url = there
+    raise AssetError(f"{shown(remote.url)}: redirected {REDIRECTS} times without arriving", AGAIN)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
+
+
+@contextlib.contextmanager
+def _network_errors(remote: Remote) -> Iterator[None]:
+    """Turn httpx's errors into ours."""
+    where = shown(remote.url)
+    try:
+        yield
+    except httpx.TimeoutException:
+        raise Interrupted(f"{where}: no answer in time") from None
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL, ValueError) as error:
+        raise AssetError(f"{where}: no address to fetch from ({remote.hide(str(error))})") from None
+    except httpx.RequestError as error:
+        text = remote.hide(str(error)) or type(error).__name__
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            hint = "behind a company's proxy, set SSL_CERT_FILE to its certificates"
+            raise AssetError(f"{where}: its certificate cannot be trusted", hint) from None
+        raise Interrupted(f"{where}: {text}") from None
+
+
+def _refusal(remote: Remote, response: httpx.Response) -> AssetError:
+    status = response.status_code
+    body = b"" if response.request.method == "HEAD" else _beginning(response)
+    said = remote.hide(page_text(body))
+    text = f"{shown(remote.url)}: {status} {response.reason_phrase}" + (f" ({said})" if said else "")
+    # Signed addresses live for minutes: the original address gives a fresh one.
+    expired = status == 403 and response.request.url != httpx.URL(remote.url)
+    if status in BUSY or status >= 500 or expired:
+        return Interrupted(text, _asked_to_wait(response))
+    return Refused(text, "", response)
+
+
+def _beginning(response: httpx.Response, length: int = 8192) -> bytes:
+    body = b""
+    with contextlib.suppress(httpx.HTTPError):  # the status says enough
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) >= length:
+                break
+    return body[:length]
+
+
+def _asked_to_wait(response: httpx.Response) -> float | None:
+    text = response.headers.get("retry-after", "").strip()
+    if text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def patiently(action: Callable[[], T], told: Told | None = None, done: Callable[[], int] = lambda: 0) -> T:
+    """The result of an action, tried again while the network is at fault.
+
+    Waits 1, 2, 4, 8 … seconds (scaled by KOVQA_RETRY_SECONDS, with jitter), or as long as the
+    server asks. Only tries in a row that bring nothing are counted.
+
+    Args:
+        done: how far the action is (bytes); progress starts the count afresh.
+
+    Raises:
+        Interrupted: `TRIES` times in a row, or the server asks for more than `LONGEST_WAIT`.
+    """
+    scale, failures = _seconds("KOVQA_RETRY_SECONDS", 1), 0
+    while True:
+        before = done()
+        try:
+            return action()
+        except Interrupted as error:
+            failures = 1 if done() > before else failures + 1
+            if failures >= TRIES or (error.wait or 0) > LONGEST_WAIT:
+                raise
+            wait = scale * min(2 ** (failures - 1), 60) * random.uniform(0.5, 1)
+            wait = wait if error.wait is None else error.wait
+            if told:
+                told(done(), 0, f"{error.message}; trying again in {wait:.0f} s")
+            time.sleep(wait)
+
+
+def read(remote: Remote, told: Told | None = None, most: int = 64 << 20) -> bytes:
+    """The bytes of a small document (a listing, a status).
+
+    Raises:
+        AssetError: it cannot be had, or is larger than `most` bytes.
+    """
+
+    def once() -> bytes:
+        with opened(remote) as response:
+            body = b""
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > most:
+                    raise AssetError(f"{shown(remote.url)}: larger than {most:,} bytes")
+            return body
+
+    return patiently(once, told)

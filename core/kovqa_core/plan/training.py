@@ -1,0 +1,243 @@
+"""`kovqa train` on paper: everything that can be checked before a process is started."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError, unknown
+from kovqa_core.files import make_folder, write_text
+from kovqa_core.index.reader import open_index
+from kovqa_core.launch.plan import SCRIPT, LaunchPlan, plan
+from kovqa_core.machine import hardware
+from kovqa_core.models import FAMILIES
+from kovqa_core.plan.micro_batch import AUTO, Fit, fit
+from kovqa_core.process_pool import cores
+from kovqa_core.runs.folder import RESULT, RUNS, pointed, result
+from kovqa_core.settings import strategy
+from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.resolve import Asked, resolve
+from kovqa_core.settings.run import FILE, Run, make_run, read_run, write_run
+from kovqa_core.settings.strict_yaml import Document, build
+
+if TYPE_CHECKING:
+    from kovqa_core.runs.compare import Difference
+
+
+@dataclass(frozen=True)
+class Training:
+    """A planned training."""
+
+    run: Run
+    launch: LaunchPlan
+    origin: Mapping[str, str]  # where each setting came from
+    missing: list[str]  # what a dry run let pass
+    resumed: str | None  # the step folder it goes on from
+    finished: dict[str, Any] | None  # the result, when there is nothing left to do
+    fit: Fit  # memory it needs, and what there is
+    differs: Sequence[Difference] = ()  # a rerun: what is not as it was then
+
+
+def plan_training(
+    recipe: str,
+    profile: str | None,
+    sets: Sequence[str],
+    flags: Mapping[str, str],
+    folder: Path | None,
+    resume: bool,
+    dry_run: bool,
+    micro_batch: str | None = None,
+) -> Training:
+    """Resolve, check and write `run.yaml`.
+
+    Args:
+        recipe: name or path.
+        profile: name or path; None: what this machine is.
+        sets: `a.b=c` texts.
+        flags: explicit flags, as recipe keys.
+        folder: run folder; None: a new one below runs/ (with `resume`: the newest unfinished).
+        resume: go on with what is in the folder.
+        dry_run: let pass what this machine lacks, and say so.
+        micro_batch: a number, "auto", or None: what the profile says.
+
+    Raises:
+        KovqaError: whatever cannot work, before anything is started.
+    """
+    folder = _folder(folder, recipe, resume)
+    stored = folder / FILE
+    goes_on = resume and stored.is_file()
+    if not resume and (folder / "last").exists():
+        raise SettingsError(f"{folder} already holds a run", "add --resume to go on, or choose another -o")
+    asked = resolve(recipe, profile or hardware.fitting_profile(hardware.gpus()), sets, flags, os.environ)
+    if goes_on:
+        asked = _stored(read_run(stored), asked, bool(sets or flags or recipe != "kobeit3"), profile)
+    run_in = partial(make_run, asked.recipe, probe=micro_batch == AUTO)
+    return _planned(asked, folder, run_in, dry_run, micro_batch=micro_batch)
+
+
+def plan_rerun(before: Path, folder: Path | None, force: bool, dry_run: bool) -> Training:
+    """A run like one that was: the same settings and the same cut into micro-batches, in a new folder.
+
+    Args:
+        before: folder of the run.
+        folder: of the new one; None: a new one below runs/.
+        force: go on where the data is not the one of then.
+        dry_run: let pass what this machine lacks, and say so.
+
+    Raises:
+        DataError: the index was written anew from other data.
+        KovqaError: whatever cannot work, before anything is started.
+    """
+    from kovqa_core.runs.compare import changed_since
+
+    old = read_run(before / FILE)
+    folder = _folder(folder, old.recipe.name, False)
+    if (folder / FILE).exists():
+        raise SettingsError(f"{folder} already holds a run", "choose another folder with -o")
+
+    def run_in(profile: Profile, folder: Path, argv: list[str], origin: Mapping[str, str]) -> Run:
+        return old.model_copy(update={"folder": folder.resolve(), "argv": argv})
+
+    differs = changed_since(before)
+    data = next((found for found in differs if found.section == "data"), None)
+    checks = [] if force or data is None or data.a is None else [partial(_refuse, before, old, data)]
+    planned = _planned(Asked(old.recipe, old.profile, old.origin), folder, run_in, dry_run, checks)
+    return replace(planned, differs=differs)
+
+
+def _refuse(before: Path, run: Run, data: Difference) -> None:
+    raise DataError(
+        f"{run.recipe.data.index} holds other data than {before.name} learned from "
+        f"(fingerprint {data.a[:12]} then, {str(data.b)[:12]} now)",
+        "write the index again from the same data, or add --force to train on what is there now",
+    )
+
+
+def _planned(
+    asked: Asked,
+    folder: Path,
+    run_in: Callable[..., Run],
+    dry_run: bool,
+    checks: Sequence[Callable[[], object]] = (),
+    micro_batch: str | None = None,
+) -> Training:
+    """Check what was asked, write `run.yaml`."""
+    missing: list[str] = []
+    every: list[Callable[[], object]] = [
+        partial(hardware.check, asked.profile),
+        partial(strategy.check, asked.profile),
+        *_inputs(asked),
+        *checks,
+    ]
+    for check in every:
+        try:
+            check()
+        except KovqaError as error:
+            if not dry_run or isinstance(error, SettingsError):
+                raise
+            missing.append(f"{error.message} → {error.hint}")
+    profile, memory = fit(asked.recipe, asked.profile, micro_batch)
+    run = run_in(profile, make_folder(folder), ["kovqa", *sys.argv[1:]], asked.origin)
+    launch = plan(run, sys.executable, cores())
+    write_run(run)
+    if launch.script is not None:
+        write_text(run.folder / SCRIPT, launch.script)
+    last = pointed(folder, "last")
+    return Training(
+        run,
+        launch,
+        asked.origin,
+        list(dict.fromkeys(missing)),  # two checks may lack one file
+        last.name if last else None,
+        result(folder),
+        memory,
+    )
+
+
+def _folder(folder: Path | None, recipe: str, resume: bool) -> Path:
+    if folder is not None:
+        return folder
+    if not resume:
+        return RUNS / f"{Path(recipe).stem}-{time.strftime('%m%d-%H%M%S')}"
+    unfinished = [p.parent for p in RUNS.glob(f"*/{FILE}") if not (p.parent / RESULT).exists()]
+    if not unfinished:
+        raise SettingsError(f"no unfinished run in {RUNS}/", "name one with -o")
+    return max(unfinished, key=lambda path: (path / FILE).stat().st_mtime)
+
+
+def _stored(before: Run, asked: Asked, explicit: bool, profile: str | None) -> Asked:
+    """A resumed run keeps its recipe; the machine may be another."""
+    if explicit and asked.recipe != before.recipe:
+        key = next(_differences(before.recipe.model_dump(), asked.recipe.model_dump()))
+        raise SettingsError(
+            f"{before.folder} was begun with another recipe: {key} differs",
+            "resume without changes, or use a new -o",
+        )
+    kept = {
+        key: place for key, place in before.origin.items() if not (profile and key.startswith("profile."))
+    }
+    new = {key: place for key, place in asked.origin.items() if profile and key.startswith("profile.")}
+    return Asked(before.recipe, asked.profile if profile else before.profile, {**kept, **new})
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> Any:
+    for key in sorted({*a, *b}):
+        one, other = a.get(key), b.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other, f"{path}{key}.")
+        elif one != other:
+            yield f"{path}{key} ({one!r} then, {other!r} now)"
+
+
+def _inputs(asked: Asked) -> list[Callable[[], object]]:
+    """Checks of index, pictures, tokenizer and weights: looked for now, on paper, not on a GPU.
+
+    Raises:
+        SettingsError: at once, where the settings themselves are wrong.
+    """
+    recipe = asked.recipe
+    places: dict[tuple[str | int, ...], str] = {
+        tuple(key.split(".")[1:]): place for key, place in asked.origin.items() if key.startswith("recipe.")
+    }
+    document = Document(recipe.model_dump(mode="json"), {**places, (): f"recipe {recipe.name}"})
+    module, config = model_config(document)
+    if recipe.data.index is None:
+        raise SettingsError("no index named", "give one: --data DIR (write it with kovqa index)")
+    images = Path(recipe.data.images) if recipe.data.images else None
+    return [partial(_open, Path(recipe.data.index), images, recipe.task), *module.inputs(config)]
+
+
+def model_config(document: Document) -> tuple[Any, Any]:
+    """The config module of a recipe's family, and what it makes of the recipe's model part.
+
+    Raises:
+        SettingsError: unknown family, or one of its keys is wrong.
+    """
+    family = document.values["family"]
+    if family not in FAMILIES:
+        raise unknown("model family", family, FAMILIES)
+    module = importlib.import_module(FAMILIES[family] + ".config")
+    return module, build(
+        module.Config, Document({"model": {}, **document.values}, document.origin), ("model",)
+    )
+
+
+def _open(folder: Path, images: Path | None, task: str) -> None:
+    index = open_index(folder, images)
+    if task == "vqa":
+        index.answers()
+
+
+def result_of(run: Run) -> dict[str, Any]:
+    """The result of a run that has just ended."""
+    found = result(run.folder)
+    if found is None:
+        raise WorkerError(f"the run in {run.folder} ended without a result", f"see {run.folder}/logs")
+    return found

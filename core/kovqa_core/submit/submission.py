@@ -1,0 +1,174 @@
+"""Predictions -> the file a challenge takes, joined by id and checked before anybody sends it.
+
+| | file | row |
+|---|---|---|
+| vqav2 | JSON list | `{"question_id": 262148000, "answer": "yes"}`, every question of the split once |
+| coco | JSON list | `{"image_id": 42, "caption": "…"}`, every picture of the split once |
+| dacon | CSV like its sample | `TEST_00000,no`, in the sample's order, blanks around the answer taken off |
+
+The wanted ids come from the challenge's own file (VQAv2: the questions; COCO: a file of `images`;
+Dacon: `sample_submission.csv`) or, for the JSON lists, from a split of an index. Dacon's file is what
+pandas would write: UTF-8, marked only if the sample is, line feeds, quotation marks where needed
+(docs/sources/llava.md, L5; docs/sources/datasets.md, D17 to D19).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kovqa_core.data.json_stream import records
+from kovqa_core.data.tables import once, read_table
+from kovqa_core.errors import DataError, SettingsError, named, unknown
+from kovqa_core.evaluate.predictions_file import read_predictions
+from kovqa_core.files import read_bytes, write_text
+from kovqa_core.index.reader import Split
+
+LARGEST = 104_857_601  # bytes Dacon's own client sends
+_BROKEN = re.compile("[\0\ud800-\udfff]")  # NUL, half a character
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """What a challenge wants.
+
+    Attributes:
+        task: of the predictions.
+        id, text: names of the two fields of a row.
+        records: list of the challenge's own JSON file that has the ids, and their name there; None:
+            its own file is a CSV of these two columns, and so is the submission.
+    """
+
+    task: str
+    id: str
+    text: str
+    records: tuple[str, str] | None
+
+
+CHALLENGES = {
+    "vqav2": Challenge("vqa", "question_id", "answer", ("questions", "question_id")),
+    "coco": Challenge("caption", "image_id", "caption", ("images", "id")),
+    "dacon": Challenge("vqa", "ID", "answer", None),
+}
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A written file: its rows, how many of them had no prediction and were filled, how many different
+    texts, the most frequent with how often, the longest.
+    """
+
+    path: Path
+    rows: int
+    filled: int
+    distinct: int
+    frequent: list[tuple[str, int]]
+    longest: str
+
+
+def submit(challenge: str, predictions: Path, sample: Path, output: Path, fill: str = "") -> Submission:
+    """Write a submission file.
+
+    Args:
+        challenge: a name of CHALLENGES.
+        predictions: what `kovqa predict` or `kovqa caption` wrote.
+        sample: the challenge's own file with the ids, or an index split (`.jsonl`).
+        output: the file to write, whole or not at all.
+        fill: what is said where a prediction is missing; empty: that is an error.
+
+    Raises:
+        SettingsError: an unknown challenge; an output that is one of the inputs.
+        DataError: predictions of another task; ids missing, foreign, empty, double or no numbers; an
+            empty or broken text; a sample of other columns; a file too large. The first ten ids are named.
+    """
+    if challenge not in CHALLENGES:
+        raise unknown("challenge", challenge, CHALLENGES)
+    about = CHALLENGES[challenge]
+    if output.resolve() in (predictions.resolve(), sample.resolve()):
+        raise SettingsError(f"{output} would be written over", "choose another file with -o")
+    given = read_predictions(predictions)
+    if given.task != about.task:
+        raise DataError(f"{predictions} holds {given.task} predictions, {challenge} wants {about.task}")
+    wanted = _records(sample, about.records) if about.records else _template(sample, about)
+    said = {**dict.fromkeys(wanted, fill), **given.texts} if fill else given.texts
+    _check(wanted, said, about, predictions, sample)
+    texts = [said[id] if about.records else said[id].strip() for id in wanted]
+    write_text(output, _json(wanted, texts, about) if about.records else _csv(wanted, texts, about, sample))
+    counts = Counter(texts)
+    filled = sum(id not in given.texts for id in wanted)
+    return Submission(output, len(texts), filled, len(counts), counts.most_common(5), max(texts, key=len))
+
+
+def _check(
+    wanted: Sequence[str], texts: Mapping[str, str], about: Challenge, predictions: Path, sample: Path
+) -> None:
+    """Every id once, with a text that says something."""
+    known = set(wanted)
+    problems = {
+        "no prediction for": [id for id in wanted if id not in texts],
+        f"not in {sample}:": [id for id in texts if id not in known],
+        "no number:": [id for id in wanted if about.records and not id.isdecimal()],
+        "an empty text for": [id for id in wanted if not texts.get(id, "-").strip()],
+        "a broken character in": [id for id in wanted if _BROKEN.search(texts.get(id, ""))],
+    }
+    for what, ids in problems.items():
+        if ids:
+            hint = f"predict all rows of {sample} again"
+            hint += ", or say what to answer there: --fill TEXT" if what.startswith("no prediction") else ""
+            raise DataError(f"{predictions}: {named(what, ids)}", hint)
+
+
+# ---------------------------------------------------------------------------- the sample's ids
+
+
+def _records(sample: Path, place: tuple[str, str]) -> list[str]:
+    """The ids of a JSON file or an index split, in its order, each once."""
+    if sample.suffix == ".jsonl":
+        ids = [example.id for example in Split(sample)]
+    else:
+        name, key = place
+        ids = [str(row[key]) for row in records(sample, name, (key,))]
+    if not ids:
+        raise DataError(f"{sample} asks for nothing", "choose the split to submit")
+    return list(dict.fromkeys(ids))
+
+
+def _template(sample: Path, about: Challenge) -> list[str]:
+    """The ids of a CSV like the submission, in its order."""
+    again, columns = "take the sample the challenge hands out", [about.id, about.text]
+    seen: dict[str, int] = {}
+    for line, row in read_table(sample, {name: (name,) for name in columns}, again):
+        if list(row) != columns:
+            raise DataError(f"{sample}: its columns are {', '.join(row)}, not {', '.join(columns)}", again)
+        if not row[about.id].strip():
+            raise DataError(f"{sample}:{line}: no id", again)
+        once(row[about.id], line, seen, sample)
+    if not seen:
+        raise DataError(f"{sample} asks for nothing", again)
+    return list(seen)
+
+
+# ------------------------------------------------------------------------------ the two formats
+
+
+def _json(ids: Iterable[str], texts: Iterable[str], about: Challenge) -> str:
+    rows = [{about.id: int(id), about.text: text} for id, text in zip(ids, texts, strict=True)]
+    return json.dumps(rows, ensure_ascii=False) + "\n"
+
+
+def _csv(ids: Iterable[str], texts: Iterable[str], about: Challenge, sample: Path) -> str:
+    rows = [(about.id, about.text), *zip(ids, texts, strict=True)]
+    mark = "\ufeff" if read_bytes(sample).startswith(b"\xef\xbb\xbf") else ""
+    content = mark + "".join(f"{_cell(id)},{_cell(text)}\n" for id, text in rows)
+    if (size := len(content.encode())) > LARGEST:
+        raise DataError(f"the submission has {size:,} bytes, Dacon takes {LARGEST:,}", "shorten the answers")
+    return content
+
+
+def _cell(text: str) -> str:
+    """A cell as pandas writes it; a lone carriage return is quoted too, which Python 3.11's csv forgets."""
+    return '"' + text.replace('"', '""') + '"' if re.search('[,"\r\n]', text) else text

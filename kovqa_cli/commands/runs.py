@@ -1,0 +1,82 @@
+"""kovqa runs: what was trained here, what came of it, how two differ, and the same once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kovqa_cli import options
+
+app = typer.Typer(
+    help="Trainings: list them, show one, compare two, do one again.", invoke_without_command=True
+)
+Root = Annotated[Path, typer.Option("--root", help="Folder of run folders.")]
+RUNS = Path("runs")
+
+
+@app.callback()
+def default(
+    context: typer.Context, root: Root = RUNS, json: options.Json = False, quiet: options.Quiet = False
+) -> None:
+    """List all runs, newest first."""
+    if not context.invoked_subcommand:
+        list_runs(root, json, quiet)
+
+
+@app.command("list")
+def list_runs(root: Root = RUNS, json: options.Json = False, quiet: options.Quiet = False) -> None:
+    """List all runs, newest first."""
+    from kovqa_core.runs.summary import all_runs
+
+    from kovqa_cli.output import runs
+
+    runs.runs(all_runs(root), root, json, quiet)
+
+
+@app.command("show")
+def show_run(run: options.Run, json: options.Json = False, quiet: options.Quiet = False) -> None:
+    """All about one run: settings, scores, checkpoints, launches, and what to type next."""
+    from kovqa_core.runs.summary import find_run, story
+
+    from kovqa_cli.output import runs
+
+    runs.run(story(find_run(run)), json, quiet)
+
+
+@app.command("diff")
+def diff(a: options.Run, b: options.Run, json: options.Json = False, quiet: options.Quiet = False) -> None:
+    """What differs between two runs, and their scores side by side."""
+    from kovqa_core.runs.compare import compare
+    from kovqa_core.runs.summary import find_run
+
+    from kovqa_cli.output import runs
+
+    one, other = find_run(a), find_run(b)
+    runs.comparison(one, other, compare(one, other), json, quiet)
+
+
+@app.command("rerun")
+def rerun(
+    run: options.Run,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder. [default: runs/RECIPE-DATE]")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where the index holds other data than then.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", "-n", help="Check, prepare run.yaml, print the command; start nothing."),
+    ] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train again with the settings of a run, in a new folder; what is not as it was then is named."""
+    from kovqa_core.plan import training
+    from kovqa_core.runs.summary import find_run
+
+    from kovqa_cli.commands.train import carry_out
+
+    carry_out(training.plan_rerun(find_run(run), output, force, dry_run), dry_run, json, quiet)

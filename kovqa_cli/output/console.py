@@ -1,0 +1,336 @@
+"""Everything printed. Results go to stdout, all else to stderr; bars only where somebody watches."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kovqa_core.data.example import Answer, Example
+    from kovqa_core.evaluate.answer_scores import AnswerScores
+    from kovqa_core.evaluate.caption_scores import CaptionScores
+    from kovqa_core.evaluate.evaluation import Evaluation
+    from kovqa_core.index.preview import Seen
+    from kovqa_core.submit.dacon_upload import Attempt, Today
+    from kovqa_core.submit.submission import Submission
+    from rich.console import Console
+
+SCHEMA = 1
+
+
+@contextlib.contextmanager
+def reader() -> Iterator[None]:
+    """Whoever reads stdout may leave early: `kovqa … | head` is no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def out(text: str) -> None:
+    """A result, on stdout."""
+    with reader():
+        print(text)
+
+
+def note(text: str) -> None:
+    """Something worth knowing, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def document(values: Mapping[str, Any]) -> None:
+    """One JSON document, on stdout."""
+    out(json.dumps({"schema": SCHEMA, **values}, ensure_ascii=False))
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console; NO_COLOR, FORCE_COLOR and COLUMNS are its own business."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 160  # a file has no width
+    return Console(stderr=stderr, highlight=False, width=width)
+
+
+def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], caption: str = "") -> None:
+    """A table on stdout.
+
+    Args:
+        columns: (heading, "left", "right" or "text"); only a text wraps.
+        rows: cells.
+        caption: what stands below.
+    """
+    from rich import box
+    from rich.table import Table
+
+    grid = Table(box=box.SIMPLE, pad_edge=False, caption=caption or None, caption_justify="left")
+    for heading, side in columns:
+        grid.add_column(
+            heading, justify="right" if side == "right" else "left", no_wrap=side != "text", overflow="fold"
+        )
+    for row in rows:
+        grid.add_row(*row)
+    with reader():
+        console().print(grid)
+
+
+def span(seconds: float) -> str:
+    """3h05m, 4m20s or 12s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+# --------------------------------------------------------------------------------- results
+
+
+def index_report(report: Mapping[str, Any], folder: Path, checked: bool, as_json: bool, quiet: bool) -> None:
+    """What an index holds and what was left out."""
+    if as_json:
+        document({"path": None if checked else str(folder), **report})
+        return
+    if not quiet:
+        rows, pictures = report["rows"], report["pictures"]
+        counts = ", ".join(f"{split} {rows[split]:,} rows on {pictures[split]:,} pictures" for split in rows)
+        classes = f"; {report['answers']:,} answers (each seen at least {report['min_count']}×)"
+        note(counts + (classes if report["answers"] else ""))
+        for split, share in report["covered"].items():
+            if share is not None and share < 1:
+                note(f"{split}: {share:.1%} of the questions have an answer that training knows")
+        for split, shared in report["pictures_shared_with_train"].items():
+            if shared:
+                note(f"warning: {shared:,} pictures of {split} are in train too: its score will flatter")
+        for reason, count in report["left_out"].items():
+            note(f"left out, {reason}: {count:,} (first: {report['left_out_rows'][reason][0]})")
+    if not checked:
+        out(str(folder))
+
+
+def examples(seen: Sequence[Seen], as_json: bool) -> None:
+    """Examples of an index, with where their pictures lie."""
+    if as_json:
+        rows = [{"split": s.split, **vars(s.example), "image": str(s.picture)} for s in seen]
+        document({"examples": rows})
+        return
+    columns = [
+        ("split", "left"),
+        ("id", "text"),
+        ("picture", "text"),
+        ("question", "text"),
+        ("answers", "text"),
+    ]
+    table(
+        columns,
+        [[s.split, s.example.id, str(s.picture), s.example.question, _answers(s.example)] for s in seen],
+    )
+
+
+def _answers(example: Example) -> str:
+    scored = [answer if score == 1 else f"{answer} {score:g}" for answer, score in example.answers.items()]
+    return ", ".join([*scored, *example.captions])
+
+
+def written(folder: Path, sizes: Mapping[str, int], as_json: bool, quiet: bool) -> None:
+    """A folder of files, with their sizes in bytes."""
+    if as_json:
+        document({"path": str(folder), "bytes": sizes})
+        return
+    if not quiet:
+        for name, size in sizes.items():
+            note(f"{name}: {size:,} bytes")
+    out(str(folder))
+
+
+def new_settings(kind: str, path: Path, as_json: bool, quiet: bool) -> None:
+    """A profile or recipe that was written, and how to use it."""
+    from kovqa_core.paths import names
+
+    name = path.stem if names(f"{kind}s").get(path.stem) == path else str(path)
+    if as_json:
+        document({"path": str(path), "name": name})
+        return
+    if not quiet:
+        note(f"next: kovqa train --{kind} {name} --dry-run")
+    out(str(path))
+
+
+def score(task: str, value: float) -> str:
+    """A training's score: questions count in percent, captions in CIDEr."""
+    return f"CIDEr {value:.3f}" if task == "caption" else f"score {value:.2%}"
+
+
+def short(path: Path | str) -> str:
+    """A path as seen from here, where that is shorter; a name as it is."""
+    if isinstance(path, str):
+        return path
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def answer(found: Answer, model: Path | str, as_json: bool, quiet: bool, what: str = "answer") -> None:
+    """One answer, or one caption."""
+    told = not math.isnan(found.score)
+    if as_json:
+        document({what: found.text, "score": round(found.score, 6) if told else None, "model": str(model)})
+        return
+    if not quiet:
+        note(f"{short(model)}, confidence {found.score:.1%}" if told else short(model))
+    out(found.text)
+
+
+def chat_answer(found: Answer, image: Path, question: str, model: Path, as_json: bool) -> None:
+    """One answer of a conversation: one line."""
+    from kovqa_core.evaluate.answer_log import one_line
+
+    if as_json:
+        document(
+            {
+                "answer": found.text,
+                "score": round(found.score, 6),
+                "image": str(image),
+                "question": question,
+                "model": str(model),
+            }
+        )
+    else:
+        out(one_line(found.text))
+
+
+def predictions(
+    path: Path, rows: int, model: Path | str, as_json: bool, quiet: bool, what: str = "answers"
+) -> None:
+    """A predictions file."""
+    if as_json:
+        document({"path": str(path), "rows": rows, "model": str(model)})
+        return
+    if not quiet:
+        note(f"{rows:,} {what} by {short(model)}")
+    out(str(path))
+
+
+def voted(path: Path, ballots: Sequence[Path], rows: int, as_json: bool, quiet: bool) -> None:
+    """A predictions file that others voted for."""
+    if as_json:
+        document({"path": str(path), "rows": rows, "votes": [str(ballot) for ballot in ballots]})
+        return
+    if not quiet:
+        note(f"{rows:,} answers by vote of {len(ballots)} files")
+    out(str(path))
+
+
+def evaluation(found: Evaluation, as_json: bool, quiet: bool) -> None:
+    """Scores of a predictions file."""
+    from kovqa_core.evaluate.answer_scores import AnswerScores
+
+    if isinstance(found.scores, AnswerScores):
+        _answer_scores(found.scores, as_json, quiet)
+    else:
+        _caption_scores(found.scores, as_json, quiet)
+
+
+def _answer_scores(found: AnswerScores, as_json: bool, quiet: bool) -> None:
+    """Scores of answers by kind of question and type of answer."""
+    if as_json:
+        document(
+            {
+                "score": found.total.score,
+                "normalise": found.rule,
+                "kinds": [asdict(score) for score in found.kinds],
+                "groups": [asdict(score) for score in found.groups],
+                "types": [asdict(score) for score in found.types],
+                "all": asdict(found.total),
+                "unanswered": found.unanswered,
+            }
+        )
+    elif quiet:
+        out(f"{found.total.score:.4f}")
+    else:
+        if found.unanswered:
+            note(f"{found.unanswered:,} questions have no true answer in the index: they count as wrong")
+        named = [(score.kind or "no kind", score) for score in found.kinds]
+        named += [(f"group {score.kind}", score) for score in found.groups]
+        named += [(f"answer {score.kind}", score) for score in found.types]
+        table(
+            [("kind", "left"), ("questions", "right"), ("score", "right"), ("95 % interval", "right"),
+             ("most frequent", "right")],
+            [[name, f"{s.rows:,}", f"{s.score:.1%}", f"{s.low:.1%} – {s.high:.1%}", f"{s.majority:.1%}"]
+             for name, s in [*named, ("all", found.total)]],
+            f"answers compared in the {found.rule} form; most frequent: always giving the kind's commonest answer",
+        )  # fmt: skip
+
+
+def _caption_scores(found: CaptionScores, as_json: bool, quiet: bool) -> None:
+    """Scores of captions, metric by metric."""
+    from kovqa_core.evaluate.caption_scores import LEFT_OUT
+
+    metrics = found.metrics.values()
+    if as_json:
+        rows = [{"metric": m.name, "score": m.score, "low": m.low, "high": m.high} for m in metrics]
+        document({"score": found.metrics["CIDEr"].score, "tokens": found.tokens, "rows": found.rows,
+                  "metrics": rows, "left_out": LEFT_OUT})  # fmt: skip
+    elif quiet:
+        out(f"{found.metrics['CIDEr'].score:.4f}")
+    else:
+        note(LEFT_OUT)
+        table(
+            [("metric", "left"), ("score", "right"), ("95 % interval", "right")],
+            [[m.name, f"{m.score:.4f}", f"{m.low:.4f} – {m.high:.4f}"] for m in metrics],
+            f"tokens: {found.tokens}",
+        )
+
+
+def submission(written: Submission, as_json: bool, quiet: bool) -> None:
+    """A file for a challenge, and what it says most often."""
+    if as_json:
+        document({**asdict(written), "path": str(written.path)})
+        return
+    submission_said(written, quiet)
+    out(str(written.path))
+
+
+def submission_said(written: Submission, quiet: bool) -> None:
+    """What a submission's texts are like."""
+    if quiet:
+        return
+    said = ", ".join(f"{text} ({n:,})" for text, n in written.frequent)
+    note(f"{written.rows:,} rows, every id once, none empty; {written.distinct:,} different texts")
+    if written.filled:
+        note(f"warning: {written.filled:,} of them had no prediction and were filled")
+    note(f"most frequent: {said}; longest: {written.longest} ({len(written.longest):,} characters)")
+
+
+def quota(today: Today, quiet: bool) -> None:
+    """The day's quota, as far as it can be known."""
+    if quiet:
+        return
+    unknown = f", {today.unknown} unknown" if today.unknown else ""
+    resets = f"{today.resets:%Y-%m-%d %H:%M %Z}"
+    note(
+        f"sent from here since 00:00 KST: {today.accepted} accepted{unknown}; Dacon's daily quota resets at {resets}"
+    )
+
+
+def receipt(attempt: Attempt, today: Today, ledger: Path, as_json: bool, quiet: bool) -> None:
+    """A submission that Dacon has accepted."""
+    if as_json:
+        day = {**asdict(today), "resets": today.resets.isoformat()}
+        document({"path": attempt.file, "receipt": asdict(attempt), "today": day, "ledger": str(ledger)})
+        return
+    quota(today, quiet)
+    if quiet:
+        out(attempt.state)
+        return
+    note(f"written down in {short(ledger)}")
+    what = f"{attempt.file}, {attempt.size:,} bytes, SHA-256 {attempt.sha256}"
+    out(f"{attempt.state} {attempt.time} by Dacon {attempt.competition} for team {attempt.team}: {what}")

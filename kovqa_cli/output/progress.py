@@ -1,0 +1,166 @@
+"""How far a command is: bars with rate and time left, on stderr, only where somebody watches."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from kovqa_cli.output.console import console, note, score, span
+
+
+def watched() -> bool:
+    """Does somebody look at stderr?"""
+    return sys.stderr.isatty() and os.environ.get("CI", "") in ("", "false")
+
+
+@contextlib.contextmanager
+def bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left, fed with (done, total); silent where nobody watches."""
+    if quiet or not watched():
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def transfer(quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """Bytes with rate and time left, fed with (done, total, note); unwatched, only the notes, as lines."""
+    said = ""
+
+    def say(done: int, total: int, text: str = "") -> None:
+        nonlocal said
+        if text and text != said and not quiet:
+            note(text)
+        said = text or said
+
+    if quiet or not watched():
+        yield say
+        return
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )  # fmt: skip
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task("asking", total=None)
+
+        def show(done: int, total: int, text: str = "") -> None:
+            nonlocal said
+            if text and text != said:  # another file, or another thing done with it: a rate of its own
+                progress.reset(task, description=text, total=total or None, completed=done)
+            said = text or said
+            progress.update(task, completed=done, total=total or None)
+
+        yield show
+
+
+@contextlib.contextmanager
+def counter(what: str, quiet: bool = False) -> Iterator[Callable[[int, float], None] | None]:
+    """A running count with its rate, fed with (count, share done); the time left where a share is known."""
+    if quiet or not watched():
+        yield None
+        return
+    with console(stderr=True).status(what) as status:
+        began = time.monotonic()
+
+        def told(n: int, share: float = 0.0) -> None:
+            took = time.monotonic() - began
+            left = f" · {span(took / share - took)} left" if share else ""
+            status.update(f"{n:,} {what} · {n / took:,.0f}/s{left}")
+
+        yield told
+
+
+@contextlib.contextmanager
+def stages(quiet: bool = False) -> Iterator[Callable[[str, int, float], None] | None]:
+    """One counter after the other, fed with (what is counted, count, share done).
+
+    Where nothing can be counted (0), it shows the time so far.
+    """
+    if quiet or not watched():
+        yield None
+        return
+    with console(stderr=True).status("") as status:
+        now, began = "", time.monotonic()
+
+        def told(what: str, n: int, share: float) -> None:
+            nonlocal now, began
+            if what != now:
+                now, began = what, time.monotonic()
+            took = time.monotonic() - began
+            left = f" · {span(took / share - took)} left" if share else ""
+            status.update(
+                f"{n:,} {what} · {n / max(took, 1e-3):,.0f}/s{left}" if n else f"{what} · {span(took)}"
+            )
+
+        yield told
+
+
+@contextlib.contextmanager
+def training(quiet: bool = False) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Shows a run's events: a progress line with rate and time left, a line for what should stay."""
+    if quiet:
+        yield lambda event: None
+        return
+    if not watched():
+        yield _plain_event
+        return
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=None),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}  {task.fields[detail]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=1, detail="")
+
+        def on_event(event: Mapping[str, Any]) -> None:
+            if event["kind"] == "progress" and "left" in event:
+                detail = (
+                    f"loss {event['loss']:.4f}  {event['rate']:,.0f} examples/s  {span(event['left'])} left"
+                )
+                progress.update(
+                    task, description="training", completed=event["step"], total=event["total"], detail=detail
+                )
+            elif event["kind"] == "progress":
+                progress.update(
+                    task, description=event["doing"], completed=event["done"], total=event["of"], detail=""
+                )
+            elif event["kind"] != "train":
+                _plain_event(event)
+
+        yield on_event
+
+
+def _plain_event(event: Mapping[str, Any]) -> None:
+    kind, step = event["kind"], event.get("step", 0)
+    if kind == "start":
+        note(f"step {step} of {event['total']}: {event['note']}")
+    elif kind in ("waiting", "warning"):
+        note(event["note"])
+    elif kind == "fit":
+        note(f"micro-batch {event['micro_batch']} × {event['accumulate']} fits into memory")
+    elif kind == "train":
+        note(
+            f"step {step}: loss {event['loss']:.4f}, rate {event['lr']:.2e}, "
+            f"{event['examples_per_second']:,.0f} examples/s"
+        )
+    elif kind == "eval":
+        note(
+            f"step {step}: {score(event['task'], event['score'])} on {event['rows']:,} rows, "
+            f"best {score(event['task'], event['best'])}"
+        )

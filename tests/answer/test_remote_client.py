@@ -1,0 +1,323 @@
+"""kovqa predict --server: every row asked once, patiently, and nothing that was answered is lost."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from kovqa_core.answer.remote_client import answer_one, answer_table, data_url
+from kovqa_core.errors import AssetError, DataError, SettingsError
+from kovqa_core.evaluate.predictions_file import read_predictions
+from PIL import Image
+
+from tests.answer.conftest import settings
+from tests.answer.server import KEY, MODEL, Vllm, answer_to, picture_of
+from tests.cli.test_predict import lines
+from tests.conftest import Kovqa, Small, clean_env, command
+
+
+def ask(vllm: Vllm, table: Path, output: Path, concurrency: int = 4) -> int:
+    return answer_table(vllm.url, None, table, None, output, concurrency, lambda done, total: None)[0]
+
+
+def as_it_should_be(output: Path) -> bool:
+    said = lines(output)
+    expected = [(f"Q{n}", answer_to(f"{n}번 그림은?"), n) for n in range(40)]
+    return [(row["id"], row["answer"], row["메모"]) for row in said] == expected
+
+
+def questions(*numbers: int) -> list[str]:
+    return [f"{n}번 그림은?" for n in numbers]
+
+
+# ------------------------------------------------------------------------------------ asking
+
+
+def test_one_question(kovqa: Kovqa, vllm: Vllm, small: Small) -> None:
+    picture = next((small.root / "images").glob("*.png"))
+    words = ["predict", "--server", vllm.url, "-i", picture, "--question", "무슨 색인가요?"]
+    done = kovqa(*words, **settings())
+    assert (done.returncode, done.stdout) == (0, answer_to("무슨 색인가요?") + "\n"), done.stderr
+    assert f"{MODEL}, confidence 70.0%" in done.stderr
+    [body] = vllm.bodies
+    assert picture_of(body) == ("image/png", picture.read_bytes())
+    assert body["messages"][0]["content"][1]["text"] == "무슨 색인가요?\n한 단어나 짧은 구로 답하세요."
+    assert (body["model"], body["temperature"], body["max_tokens"]) == (MODEL, 0, 16)
+    assert vllm.paths == ["/v1/models", "/v1/chat/completions"]
+    assert "authorization" not in vllm.headers[0]
+    vllm.told = False
+    told = json.loads(kovqa(*words, "--model", MODEL, "--json", **settings()).stdout)
+    assert told == {"schema": 1, "answer": answer_to("무슨 색인가요?"), "score": None, "model": MODEL}
+    assert vllm.paths[2:] == ["/v1/chat/completions"]  # a named model is not looked for
+
+
+def test_no_torch_is_loaded(vllm: Vllm, table: Path, tmp_path: Path) -> None:
+    words = ["predict", "--server", vllm.url, "--input", str(table), "-o", str(tmp_path / "o.jsonl")]
+    script = (
+        f"import sys; sys.argv = ['kovqa', *{words!r}]\n"
+        "from kovqa_cli.main import run\n"
+        "try: run()\n"
+        "finally: print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], env=clean_env(**settings()), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "transformers", "timm"} & set(done.stdout.split())
+    assert as_it_should_be(tmp_path / "o.jsonl")
+
+
+def test_answers_come_in_any_order_and_end_in_the_tables(vllm: Vllm, table: Path, tmp_path: Path) -> None:
+    vllm.seconds = lambda question: 0.05 if question == "0번 그림은?" else 0.01
+    assert ask(vllm, table, tmp_path / "o.jsonl", 4) == 40
+    assert vllm.most == 4
+    assert vllm.answered.index("0번 그림은?") > 2
+    assert as_it_should_be(tmp_path / "o.jsonl")
+    assert {row["score"] for row in lines(tmp_path / "o.jsonl")} == {0.7}
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_a_server_without_probabilities_gives_no_score(vllm: Vllm, table: Path, tmp_path: Path) -> None:
+    vllm.told = False
+    ask(vllm, table, tmp_path / "o.jsonl")
+    assert {row["score"] for row in lines(tmp_path / "o.jsonl")} == {None}
+    assert read_predictions(tmp_path / "o.jsonl").confidence == {}
+
+
+def test_the_wording_is_that_of_the_vlm_family(vllm: Vllm, small: Small) -> None:
+    from kovqa_core.models.vlm.chat_template import asked
+    from kovqa_core.models.vlm.config import Config
+
+    picture = next((small.root / "images").glob("*.png"))
+    for question in ("몇 마리인가요?", "How many?"):
+        answer_one(vllm.url, None, picture, question)
+        ours = asked(question, Config().instruction, Image.open(picture))
+        assert vllm.bodies[-1]["messages"][0]["content"][1] == ours[0]["content"][1]
+
+
+# ---------------------------------------------------------------------------------- pictures
+
+
+def save(path: Path, image: Image.Image, **how: object) -> Path:
+    image.save(path, **how)
+    return path
+
+
+def test_pictures_go_as_they_are_or_as_a_jpeg_of_what_ours_see(tmp_path: Path) -> None:
+    red, turned = Image.new("RGB", (40, 20), "red"), Image.Exif()
+    turned[0x0112] = 6
+    plain = [save(tmp_path / "a.jpg", red), save(tmp_path / "a.png", red.convert("L"))]
+    other = [
+        save(tmp_path / "turned.jpg", red, exif=turned),
+        save(tmp_path / "alpha.png", red.convert("RGBA")),
+        save(tmp_path / "palette.png", red.convert("P")),
+        save(tmp_path / "deep.png", Image.new("I;16", (40, 20), 60000)),
+        save(tmp_path / "a.bmp", red),
+        save(tmp_path / "a.webp", red),
+    ]
+    for path in [*plain, *other]:
+        kind, data = picture_of({"messages": [{"content": [{"image_url": {"url": data_url(path)}}]}]})
+        assert (data == path.read_bytes()) == (path in plain), path
+        with Image.open(io.BytesIO(data)) as sent:
+            assert (f"image/{str(sent.format).lower()}", sent.getexif().get(0x0112, 1)) == (kind, 1)
+            assert sent.size == ((20, 40) if path.stem == "turned" else (40, 20))
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:200])
+    with pytest.raises(DataError, match="cannot be read"):
+        data_url(tmp_path / "cut.jpg")
+
+
+# ----------------------------------------------------------------------------------- patience
+
+
+def test_what_time_mends_is_asked_again(
+    vllm: Vllm, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KOVQA_TIMEOUT_SECONDS", "0.5")
+    troubles = ["silent", "cut", "half", 500, 503, 429]
+    vllm.first = {question: [said] for question, said in zip(questions(*range(6)), troubles, strict=True)}
+    began = time.monotonic()
+    ask(vllm, table, tmp_path / "o.jsonl")
+    assert time.monotonic() - began >= 1  # as the 429 said
+    assert as_it_should_be(tmp_path / "o.jsonl")
+    again = {question for question, n in Counter(vllm.asked).items() if n > 1}
+    assert again == set(questions(*range(6)))
+
+
+def test_a_server_that_stays_away_can_be_taken_up(
+    kovqa: Kovqa, vllm: Vllm, table: Path, tmp_path: Path
+) -> None:
+    vllm.first = {question: [500] * 9 for question in questions(*range(20, 40))}
+    words = [
+        "predict",
+        "--server",
+        vllm.url,
+        "--input",
+        table,
+        "-o",
+        tmp_path / "o.jsonl",
+        "--concurrency",
+        2,
+    ]
+    done = kovqa(*words, **settings())
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "kovqa: id Q" in done.stderr
+    assert ": 500 Internal Server Error" in done.stderr
+    assert "run the same command again" in done.stderr
+    assert not (tmp_path / "o.jsonl").exists()
+    vllm.first, before = {}, len(vllm.answered)
+    done = kovqa(*words, **settings())
+    assert done.returncode == 0, done.stderr
+    assert as_it_should_be(tmp_path / "o.jsonl")
+    assert len(vllm.answered) - before <= 20 + 2
+
+
+def test_nobody_there(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match=r"http://127\.0\.0\.1:9/v1/models"):
+        answer_table("http://127.0.0.1:9/v1", None, table, None, tmp_path / "o", 2, lambda done, total: None)
+
+
+# ------------------------------------------------------------------------------------ refusals
+
+
+def test_a_model_that_is_not_served(kovqa: Kovqa, vllm: Vllm, table: Path, tmp_path: Path) -> None:
+    words = [
+        "predict",
+        "--server",
+        vllm.url,
+        "--model",
+        "다른/것",
+        "--input",
+        table,
+        "-o",
+        tmp_path / "o.jsonl",
+    ]
+    done = kovqa(*words, **settings())
+    assert (done.returncode, "id Q" in done.stderr) == (2, False)
+    assert "404 The model `다른/것` does not exist →" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    vllm.models = ["a", "b"]
+    with pytest.raises(SettingsError, match="serves 2 models: a, b"):
+        ask(vllm, table, tmp_path / "o.jsonl")
+
+
+def test_a_row_the_server_refuses_ends_it_and_is_named(vllm: Vllm, table: Path, tmp_path: Path) -> None:
+    vllm.refused = {"7번 그림은?": "maximum context length is 8 tokens"}
+    with pytest.raises(DataError, match=r"id Q7: .*: 400 maximum context length is 8 tokens"):
+        ask(vllm, table, tmp_path / "o.jsonl", 2)
+    assert len(vllm.asked) <= 8 + 2 + 1
+    vllm.refused = {}
+    ask(vllm, table, tmp_path / "o.jsonl", 2)
+    assert as_it_should_be(tmp_path / "o.jsonl")
+
+
+def test_a_picture_that_is_missing_is_named(vllm: Vllm, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"id": "가", "image": "없음.png", "question": "무엇?"}\n', "utf-8")
+    with pytest.raises(DataError, match=r"id 가: picture .*없음.png is missing"):
+        ask(vllm, tmp_path / "t.jsonl", tmp_path / "o.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [("127.0.0.1:8000", "no http address"), (f"http://me:{KEY}@127.0.0.1/v1", "keys do not belong")],
+)
+def test_addresses_that_are_none(table: Path, tmp_path: Path, url: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        answer_table(url, None, table, None, tmp_path / "o.jsonl", 2, lambda done, total: None)
+    assert KEY not in str(caught.value)
+
+
+def test_a_page_that_is_no_such_server(vllm: Vllm, table: Path, tmp_path: Path) -> None:
+    vllm.models = []
+    with pytest.raises(SettingsError, match="serves 0 models"):
+        ask(vllm, table, tmp_path / "o.jsonl")
+
+
+# ---------------------------------------------------------------------------------------- keys
+
+
+def test_the_key_reaches_the_server_and_nothing_else(
+    kovqa: Kovqa, vllm: Vllm, table: Path, tmp_path: Path
+) -> None:
+    vllm.key = KEY
+    words = ["predict", "--server", vllm.url, "--input", table, "-o", tmp_path / "o.jsonl"]
+    for env in ({}, {"KOVQA_SERVER_KEY": KEY + "x"}):
+        done = kovqa(*words, **settings(**env))
+        assert (done.returncode, "KOVQA_SERVER_KEY" in done.stderr) == (2, True)
+        assert KEY not in done.stderr + done.stdout
+    done = kovqa(*words, **settings(KOVQA_SERVER_KEY=KEY))
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "home").mkdir(exist_ok=True)
+    (tmp_path / "home" / "server.key").touch(0o600)
+    (tmp_path / "home" / "server.key").write_text(KEY)
+    done = kovqa(*words, **settings())
+    assert done.returncode == 0, done.stderr
+    written = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "server.key"]
+    assert not any(KEY.encode() in path.read_bytes() for path in written)
+
+
+def test_openais_key_is_not_sent_where_others_can_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kovqa_core.answer.remote_client import _reached
+
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    sent = {}
+    for url in ("http://gpu-1:8000/v1", "https://gpu-1/v1", "http://localhost:8000/v1/"):
+        with _reached(url) as server:
+            sent[url] = dict(server.headers)
+            assert KEY not in repr(server)
+    told = {"Authorization": f"Bearer {KEY}"}
+    assert list(sent.values()) == [{}, told, told]
+
+
+# ------------------------------------------------------------------------------------- stopped
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_and_taken_up(vllm: Vllm, table: Path, tmp_path: Path, how: signal.Signals) -> None:
+    """No row is asked twice but those that were on their way."""
+    vllm.seconds = lambda question: 0.05
+    output = tmp_path / "o.jsonl"
+    words = ["predict", "--server", vllm.url, "--input", table, "-o", output, "--concurrency", "3"]
+    process = subprocess.Popen(command(words), env=clean_env(**settings()), stderr=subprocess.PIPE)
+    part = Path(f"{output}.part")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (part.exists() and part.read_bytes().count(b"\n") > 12):
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == (130 if how == signal.SIGINT else -how), err
+    assert b"Traceback" not in err
+    kept = {json.loads(line)["id"] for line in part.read_text("utf-8").splitlines()}
+    assert 12 < len(kept) < 40
+    with part.open("ab") as stream:
+        stream.write('{"id": "찢어'.encode()[:-1])
+    time.sleep(0.2)  # what was on its way arrives
+    before = len(vllm.asked)
+    done = subprocess.run(command(words), env=clean_env(**settings()), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(vllm.asked) - before == 40 - len(kept)
+    assert sum(Counter(vllm.asked).values()) - 40 <= 3
+    assert as_it_should_be(output)
+
+
+def test_answers_of_another_model_are_not_mixed_in(vllm: Vllm, table: Path, tmp_path: Path) -> None:
+    vllm.refused = {"30번 그림은?": "no"}
+    with pytest.raises(DataError):
+        ask(vllm, table, tmp_path / "o.jsonl", 1)
+    vllm.models, vllm.refused = ["other"], {}
+    with pytest.raises(SettingsError, match="holds answers of another model"):
+        ask(vllm, table, tmp_path / "o.jsonl")
+    assert len(lines(tmp_path / "o.jsonl.part")) == 30
+
+
+def test_a_score_that_is_not_told_is_nan(vllm: Vllm, small: Small) -> None:
+    vllm.told = False
+    picture = next((small.root / "images").glob("*.png"))
+    assert math.isnan(answer_one(vllm.url, None, picture, "무엇?")[0].score)

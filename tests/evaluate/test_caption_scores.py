@@ -1,0 +1,102 @@
+"""Scores of captions: the toolkit's numbers, tokens, what cannot be scored."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+
+import pytest
+from kovqa_core.errors import DataError, SettingsError
+from kovqa_core.evaluate.caption_scores import common_subsequence, score_captions
+from kovqa_core.evaluate.caption_tokens import choose, english, korean
+
+from tests import parity
+
+NEAR = {"rel": 0, "abs": 1e-9}
+
+
+def test_parity_beit3_caption_metrics() -> None:
+    """BLEU, ROUGE-L and CIDEr of pycocoevalcap on text that was tokenised before."""
+    recorded = parity.json_of("expected_caption_metrics.json")
+    ids = list(recorded["references"])
+    references = [recorded["references"][id] for id in ids]
+    found = score_captions(ids, references, [recorded["hypotheses"][id] for id in ids], "words").metrics
+    for n, expected in enumerate(recorded["bleu1_4"], 1):
+        assert found[f"BLEU-{n}"].score == pytest.approx(expected, **NEAR)
+    assert found["CIDEr"].score == pytest.approx(recorded["cider"], **NEAR)
+    assert found["CIDEr"].each == pytest.approx(recorded["cider_each"], **NEAR)
+    assert found["ROUGE-L"].score == pytest.approx(recorded["rouge_l"], **NEAR)
+    assert found["ROUGE-L"].each == pytest.approx(recorded["rouge_l_each"], **NEAR)
+    for metric in found.values():
+        assert metric.low < metric.score < metric.high
+
+
+def test_a_perfect_caption_and_an_empty_one() -> None:
+    references = [["흰 고양이가 앉아 있다"], ["검은 개가 달리고 있다"]]
+    perfect = score_captions(["1", "2"], references, ["흰 고양이가 앉아있다.", "검은 개가 달리고 있다"])
+    assert perfect.tokens == "korean"
+    assert {m.name: round(m.score, 6) for m in perfect.metrics.values()} == {
+        "CIDEr": 10, "BLEU-1": 1, "BLEU-2": 1, "BLEU-3": 1, "BLEU-4": 1, "ROUGE-L": 1, "exact": 1,
+    }  # fmt: skip
+    empty = score_captions(["1", "2"], references, ["", " . "])
+    assert {m.score for m in empty.metrics.values()} == {0.0}
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["고양이", "  "], ["고양이", "!?"]])
+def test_an_empty_reference_is_named(texts: list[str]) -> None:
+    with pytest.raises(DataError, match="id 그림-7: a reference caption is empty"):
+        score_captions(["1", "그림-7"], [["개"], texts], ["개", "개"])
+
+
+def test_the_longest_common_subsequence() -> None:
+    def by_table(a: list[str], b: list[str]) -> int:
+        row = [0] * (len(b) + 1)
+        for x in a:
+            before = row[:]
+            for j, y in enumerate(b):
+                row[j + 1] = before[j] + 1 if x == y else max(row[j], before[j + 1])
+        return row[-1]
+
+    lot = random.Random(0)
+    for _ in range(300):
+        a, b = (lot.choices("abcde", k=lot.randint(0, 80)) for _ in "ab")
+        assert common_subsequence(a, b) == by_table(a, b)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("A man's dog isn't on the red-brick wall.", "a man 's dog is n't on the red-brick wall"),
+        ('Two people, one "STOP" sign - and 3 1/2 horses!', "two people one stop sign and 3 1/2 horses"),
+        (
+            "They’re in the U.S. at 10:30; it cost $1,000.50.",
+            "they 're in the u.s. at 10:30 it cost $ 1,000.50",
+        ),
+        ("We cannot see Mr. Smith's bus/truck", "we can not see mr. smith 's bus/truck"),
+        ("a café (closed)", "a café closed"),
+        ("...", ""),
+    ],
+)
+def test_english_tokens(text: str, tokens: str) -> None:
+    assert english(text) == tokens.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("흰 고양이가 앉아 있다.", "흰 고 양 이 가 앉 아 있 다"),
+        ("흰고양이가 앉아있다", "흰 고 양 이 가 앉 아 있 다"),
+        ("TV 앞의 2마리, 10:30", "tv 앞 의 2 마 리 10 30"),
+        (unicodedata.normalize("NFD", "한국"), "한 국"),
+    ],
+)
+def test_korean_tokens(text: str, tokens: str) -> None:
+    assert korean(text) == tokens.split()
+
+
+def test_the_language_is_seen() -> None:
+    assert choose("auto", ["TV 앞에 고양이가 있다"]) == "korean"
+    assert choose("auto", ["a cat", "김치 on a table"]) == "english"
+    assert choose("words", ["고양이"]) == "words"
+    with pytest.raises(SettingsError, match="rule for tokens"):
+        choose("morphemes", ["고양이"])

@@ -1,0 +1,106 @@
+"""The evaluation page as text: whole in itself, safe, bounded."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from kovqa_core.errors import DataError
+from kovqa_core.evaluate.evaluation import evaluate_file
+from kovqa_core.evaluate.report import write_report
+from kovqa_core.evaluate.report_cards import choose_cards, thumbnail
+from PIL import Image
+
+from tests.conftest import Small
+from tests.evaluate.pages import ATTRIBUTE, HOSTILE, captioned, predict
+
+
+class Tags(HTMLParser):
+    """All tags with their attributes, and the text between them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def page(small: Small, tmp_path: Path) -> str:
+    found = evaluate_file(predict(small, tmp_path / "p.jsonl"), small.index / "test.jsonl")
+    write_report(found, tmp_path / "r.html", None, 60)
+    return (tmp_path / "r.html").read_text("utf-8")
+
+
+def test_a_page_asks_no_other_host_and_runs_no_other_script(page: str) -> None:
+    found = Tags(page)
+    assert HOSTILE in found.text, "shown as it was said"
+    assert ATTRIBUTE in found.text
+    assert [tag for tag, _ in found.tags].count("script") == 1
+    addresses = [
+        v for _, attrs in found.tags for k, v in attrs.items() if k in ("src", "href", "srcset", "data")
+    ]
+    assert addresses
+    assert all((address or "").startswith("data:image/jpeg;base64,") for address in addresses)
+    assert not [attrs for _, attrs in found.tags if any(name.startswith("on") for name in attrs)]
+    own = page.replace(ATTRIBUTE.replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;"), "")
+    assert not re.search(r"https?:|url\(|@import|fetch\(|XMLHttpRequest", own)
+    policy = next(a["content"] for t, a in found.tags if t == "meta" and "http-equiv" in a)
+    assert policy and policy.startswith("default-src 'none'; img-src data:;")
+
+
+def test_the_number_of_examples_is_bounded_and_said(small: Small, tmp_path: Path) -> None:
+    found = evaluate_file(predict(small, tmp_path / "p.jsonl"), small.index / "test.jsonl")
+    write_report(found, tmp_path / "r.html", None, 2)
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert page.count('<article class="card right"') == page.count('<article class="card wrong"') == 2
+    right = int((found.scores.each >= 0.5).sum())
+    assert f"2 of {right} right answers" in page
+    assert [c.id for c in choose_cards(found, 2)] == [c.id for c in choose_cards(found, 2)]
+    write_report(found, tmp_path / "none.html", None, 0)
+    assert "<article" not in (tmp_path / "none.html").read_text("utf-8")
+
+
+def test_pictures_that_cannot_be_read_are_shown_as_such(small: Small, tmp_path: Path) -> None:
+    shutil.copytree(small.root / "images", tmp_path / "그림들")
+    broken, missing, *_ = sorted((tmp_path / "그림들").iterdir(), reverse=True)
+    broken.write_bytes(broken.read_bytes()[:200])
+    missing.unlink()
+    found = evaluate_file(predict(small, tmp_path / "p.jsonl"), small.index / "test.jsonl")
+    write_report(found, tmp_path / "r.html", tmp_path / "그림들", 1000)
+    lost = {broken.name, missing.name}
+    rows = sum(example.image in lost for example in found.split)
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert rows
+    assert page.count('<div class="lost">') == rows
+    assert page.count("<img ") == len(found.split) - rows
+    with pytest.raises(DataError, match="no folder of pictures"):
+        write_report(found, tmp_path / "x.html", tmp_path / "none", 1)
+    assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "I;16", "CMYK", "1"])
+def test_a_thumbnail_is_small_whatever_the_picture(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    Image.new(mode, (3000, 1000), 1 if mode in ("1", "P", "L", "I;16") else None).save(path)
+    assert thumbnail(path).startswith("data:image/jpeg;base64,")
+    assert len(thumbnail(path)) < 20_000
+
+
+def test_captions_have_a_page_too(small: Small, tmp_path: Path) -> None:
+    index, predictions = captioned(small, tmp_path)
+    found = evaluate_file(predictions, index)
+    write_report(found, tmp_path / "r.html", small.root / "images", 60)
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert page.count("<article") == page.count("<img ") == len(found.split)
+    assert "도형이 2개 있는 그림<br>도형 그림" in page
+    assert f"{found.scores.metrics['CIDEr'].score:.4f}" in page

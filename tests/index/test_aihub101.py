@@ -1,0 +1,67 @@
+"""AI-Hub set 101: files that hold pictures, questions and answers together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kovqa_core.data.example import Example
+from kovqa_core.errors import DataError
+from kovqa_core.index.shards import LeftOut, Options
+from kovqa_core.index.sources import aihub101
+
+from tests.index.layout import write_pictures, write_table
+
+
+def tree(root: Path, folder: str, *numbers: int) -> Path:
+    path = root / folder / "[라벨]개인생활환경" / f"{numbers[0]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(path, {
+        "images": [
+            {"image_id": f"p{n}", "image": f"p{n}.jpg", "category": "거실", "weather": "맑음"} for n in numbers
+        ],
+        "question": [
+            {"question_id": n, "image_id": f"p{n}", "question": "뭐가 있나요?", "answer": " 의자", "answer_type": "객체"}
+            for n in numbers
+        ],
+    })  # fmt: skip
+    return path
+
+
+def read(root: Path) -> tuple[list[tuple[str, Example]], LeftOut]:
+    left_out = LeftOut()
+    pieces = aihub101.pieces(root, aihub101.pictures(root), Options())
+    return [row for piece in pieces for row in piece.read(left_out)], left_out
+
+
+def test_training_and_validation_parts(tmp_path: Path) -> None:
+    tree(tmp_path, "Validation", *range(10, 30))
+    tree(tmp_path, "Training", 1, 2, 3)
+    write_pictures(tmp_path, [f"개인/p{n}.jpg" for n in range(1, 30)])
+    rows, left_out = read(tmp_path)
+    assert rows[0] == ("train", Example("1", "개인/p1.jpg", "뭐가 있나요?", {"의자": 1.0}, "거실"))
+    assert {split for split, _ in rows} == {"train", "val", "test"} and len(rows) == 23
+    assert not left_out.counts
+
+
+def test_rows_left_out_are_listed(tmp_path: Path) -> None:
+    path = tree(tmp_path, "Training", 1, 2)
+    write_pictures(tmp_path, ["p1.jpg"])
+    assert read(tmp_path)[1].shown == {"picture missing": ["id 2: p2.jpg"]}
+    path.write_text(path.read_text().replace("뭐가 있나요?", "").replace(" 의자", "의자", 1))
+    assert read(tmp_path)[1].counts == {"question missing": 2}
+
+
+def test_small_files_share_a_piece_and_large_ones_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(5):
+        tree(tmp_path, "Training", n)
+    assert len(aihub101.pieces(tmp_path, tmp_path, Options())) == 1
+    monkeypatch.setattr(aihub101, "_PIECE", 400)
+    assert len(aihub101.pieces(tmp_path, tmp_path, Options())) == 3
+
+
+def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no \.json file"):
+        read(tmp_path)

@@ -1,0 +1,174 @@
+"""Encoders of fusion models: found or asked for, read safely, never silently random."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kovqa_core.data.example import Example
+from kovqa_core.errors import AssetError, DataError, ModelError, SettingsError
+from kovqa_core.index.reader import open_index
+from kovqa_core.models import family
+from kovqa_core.models.fusion.config import Config
+from kovqa_core.models.fusion.losses import NO_CLASS
+from kovqa_core.models.fusion.tokenizer import open_tokenizer
+from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.resolve import resolve
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from tests import parity
+from tests.conftest import FUSION, Kovqa, Small
+from tests.encoders import picture_folder, question_folder
+from tests.test_startup import loaded
+
+SIZES = ("model.image_size=32", "model.max_text=24", "model.hidden_size=48", "optim.global_batch=8")
+
+
+@pytest.fixture(scope="module")
+def encoders(small: Small, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("인코더")
+    return question_folder(folder / "xlm", small.tokenizer), picture_folder(folder / "resnet")
+
+
+def recipe(small: Small, *sets: str, name: str = "nia") -> Recipe:
+    return resolve(name, "cpu", sets, {"data.index": str(small.index)}).recipe
+
+
+def with_encoders(small: Small, encoders: tuple[Path, Path], *sets: str) -> Recipe:
+    named = (f"model.question='{encoders[0]}'", f"model.picture='{encoders[1]}'")
+    return recipe(small, *SIZES, *named, *sets)
+
+
+def test_published_weights_are_used(small: Small, encoders: tuple[Path, Path]) -> None:
+    model, _, note = family.new(with_encoders(small, encoders), open_index(small.index).answers())
+    question = load_file(encoders[0] / "model.safetensors")
+    picture = load_file(encoders[1] / "model.safetensors")
+    own = model.net.state_dict()
+    name = "embeddings.word_embeddings.weight"
+    assert torch.equal(own[f"question.{name}"], question[f"roberta.{name}"])
+    assert torch.equal(own["picture.layer4.0.conv3.weight"], picture["layer4.0.conv3.weight"])
+    assert own["picture.fc.weight"].shape == (32, 96)  # the thousand classes stay away
+    assert "newly initialised: pooler.dense.weight, pooler.dense.bias, fc.weight, fc.bias" in note
+
+
+def test_the_grid_reads_the_same_folders(small: Small, encoders: tuple[Path, Path]) -> None:
+    sets = ("model.fusion=grid", "model.transformer=1", "model.transformer_ffn=64")
+    model, _, note = family.new(with_encoders(small, encoders, *sets), open_index(small.index).answers())
+    assert "newly initialised" not in note
+    assert not hasattr(model.net.picture, "pooler")
+
+
+def test_missing_encoders_are_named(kovqa: Kovqa, small: Small) -> None:
+    words = ["train", "-r", "nia", "-p", "cpu", "--data", small.index]
+    done = kovqa(*words)
+    assert done.returncode == 5
+    error = done.stderr.strip().splitlines()[-1]
+    for word in ("xlm-roberta-base", "kovqa download xlm-roberta-base", "assets", "--random-init"):
+        assert word in error
+    assert "--tokenizer" in kovqa(*words, "--random-init").stderr
+
+
+def test_random_encoders_say_so(small: Small) -> None:
+    _, _, note = family.new(
+        recipe(small, *FUSION, f"model.tokenizer='{small.tokenizer}'"), open_index(small.index).answers()
+    )
+    assert "newly initialised, both encoders too" in note
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        (("model.question_config={model_type: nonsense}",), "nonsense"),
+        (("model.picture_config={architecture: resnet51}",), "resnet51"),
+        (("model.picture_config={architecture: resnet50, depth: 3}",), "depth"),
+        (("task=caption",), "answers questions"),
+    ],
+)
+def test_settings_that_cannot_be(small: Small, sets: tuple[str, ...], words: str) -> None:
+    tried = recipe(small, *FUSION, f"model.tokenizer='{small.tokenizer}'", *sets)
+    with pytest.raises(SettingsError, match=words):
+        family.new(tried, ["예"])
+
+
+def test_settings_that_contradict() -> None:
+    with pytest.raises(ValidationError, match="transformer"):
+        Config(fusion="grid")
+    with pytest.raises(ValidationError, match="scope"):
+        Config(fusion="grid", transformer=1, scope="batch")
+
+
+def test_weights_that_do_not_fit(small: Small, encoders: tuple[Path, Path], tmp_path: Path) -> None:
+    question = question_folder(tmp_path / "q", small.tokenizer)
+    answers = open_index(small.index).answers()
+
+    def refused(words: str, kind: type[Exception] = ModelError) -> None:
+        with pytest.raises(kind, match=words):
+            family.new(with_encoders(small, (question, encoders[1])), answers)
+
+    tensors = load_file(question / "model.safetensors")
+    save_file({k: t for k, t in tensors.items() if "layer.1.output" not in k}, question / "model.safetensors")
+    refused("lacks encoder.layer.1.output")
+    (question / "model.safetensors").write_bytes(b"broken")
+    refused("cannot be read")
+    (question / "model.safetensors").unlink()
+    refused("no model.safetensors")
+    about = json.loads((question / "config.json").read_text())
+    (question / "config.json").write_text(json.dumps({**about, "vocab_size": 10}))
+    refused("only 10 rows", SettingsError)
+    (question / "sentencepiece.bpe.model").unlink()
+    refused("no tokenizer")
+    (question / "config.json").unlink()
+    refused("no config.json", AssetError)
+
+
+def test_a_swapped_tokenizer_is_refused(small: Small, tmp_path: Path) -> None:
+    model, processor, _ = family.new(
+        recipe(small, *FUSION, f"model.tokenizer='{small.tokenizer}'"), open_index(small.index).answers()
+    )
+    (tmp_path / "m").mkdir()
+    family.save(model, processor, tmp_path / "m", {"family": "fusion", "task": "vqa"})
+    other = parity.path("tokenizer/tiny.model", "vqa_nia").read_bytes()
+    (tmp_path / "m" / "tokenizer" / "spm.model").write_bytes(other)
+    with pytest.raises(ModelError, match="SHA-256"):
+        family.load(tmp_path / "m", "vqa")
+
+
+def test_a_fast_tokenizer_takes_text_as_text(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = ["[CLS]", "[SEP]", "[UNK]", "[", "]", "SEP", "고양이"]
+    made = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    made.add_special_tokens(["[CLS]", "[SEP]"])
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
+    made.save(str(tmp_path / "tokenizer.json"))
+    text = open_tokenizer(tmp_path / "tokenizer.json", None)
+    assert text.frame("고양이 [SEP] 고양이", 50) == [0, 6, 3, 5, 4, 6, 1]
+    assert text.frame("고양이 " * 60, 5) == [0, 6, 6, 6, 1]
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"no tokenizer\.json"):
+        open_tokenizer(tmp_path / "tokenizer.json", None)
+
+
+def test_an_answer_that_is_no_class_counts_for_nothing(small: Small) -> None:
+    index = open_index(small.index)
+    made = recipe(small, *FUSION, f"model.tokenizer='{small.tokenizer}'")
+    model, processor, _ = family.new(made, ["없는 답"])
+    example = index.split("train")[0]
+    item = processor.encode(example, index.images, False, np.random.default_rng(0))
+    assert item.target == NO_CLASS
+    loss = model.eval()(processor.collate([item]), 0)["loss"]
+    assert loss.item() == 0
+    loss.backward()
+    blind = Example(example.id, "없다.png", example.question)
+    with pytest.raises(DataError, match=example.id):
+        processor.encode(blind, index.images, False, np.random.default_rng(0))
+
+
+def test_a_dry_run_needs_no_heavy_library(small: Small, tmp_path: Path) -> None:
+    words = ["train", "-r", "nia", "-p", "cpu", "--data", str(small.index), "-n", "-o", str(tmp_path / "r")]
+    assert not {"torch", "transformers", "timm"} & loaded(*words)

@@ -1,0 +1,225 @@
+"""Fusion models with the original's weights give the original's numbers."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from kovqa_core.data.image_io import open_image
+from kovqa_core.models import image_transforms
+from kovqa_core.models.batches import Batch
+from kovqa_core.models.fusion import losses, vqa
+from kovqa_core.models.fusion.config import Config
+from kovqa_core.models.fusion.family import Model
+from kovqa_core.models.fusion.network import FusionNet
+from kovqa_core.models.fusion.state_dict_names import our_name, ours
+from kovqa_core.models.fusion.tokenizer import open_tokenizer
+from kovqa_core.settings.recipe import Optim
+from kovqa_core.train.optim import make_optimizer, set_rate
+from PIL.Image import Resampling
+from torch import Tensor, nn
+
+from tests import parity
+
+NIA = "vqa_nia"
+TOLERANCE = 1e-4
+
+
+@functools.cache
+def arrays(name: str) -> dict[str, Any]:
+    """A recorded .npz."""
+    with np.load(parity.path(name, NIA)) as found:
+        return {key: found[key] for key in found.files}
+
+
+def tensors(name: str) -> dict[str, Tensor]:
+    return {key: torch.from_numpy(value) for key, value in arrays(name).items() if value.ndim}
+
+
+def config(**changes: Any) -> Config:
+    """Our configuration of the recorded model, dropout off."""
+    about = parity.json_of("config.json", NIA)
+    known = {
+        "question_config": {**about["text"], "model_type": "xlm-roberta", "hidden_dropout_prob": 0.0,
+                            "attention_probs_dropout_prob": 0.0},
+        "picture_config": {"architecture": about["image"]["timm_name"],
+                           "layers": about["image"]["kwargs"]["layers"],
+                           "channels": about["image"]["kwargs"]["channels"]},
+        "hidden_size": about["dim_h"], "num_classes": about["n_answers"], "image_size": about["image_size_hw"][0],
+        "picture_dropout": 0.0, "head_dropout": 0.0, "transformer_dropout": 0.0,
+    }  # fmt: skip
+    return Config(**{**known, **changes})
+
+
+def recorded_net(**changes: Any) -> FusionNet:
+    """Our network with the recorded weights, every one of which is used or knowingly dropped."""
+    net = FusionNet(config(**changes))
+    state = torch.load(parity.path("state_dict.pt", NIA), weights_only=True)
+    named = ours({name.removeprefix("module."): tensor for name, tensor in state.items()})
+    if net.encoder is not None:
+        encoder = torch.load(parity.path("encoder.pt", NIA), weights_only=True)
+        named |= {f"encoder.{name}": tensor for name, tensor in encoder.items()}
+    net.load_state_dict(named)
+    return net
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels, ids and where there is padding."""
+    found = tensors("inputs.npz")
+    return found["image"], found["input_ids"], found["attention_mask"] == 0
+
+
+def test_forward() -> None:
+    net = recorded_net().eval()
+    image, tokens, padding = inputs()
+    want = tensors("expected.npz")
+    with torch.inference_mode():
+        attended = (~padding).long()
+        asked = net.question(input_ids=tokens, attention_mask=attended).pooler_output
+        seen = net.picture(image)
+        parity.close(asked, want["question"], TOLERANCE, "question")
+        parity.close(seen, want["image_raw"], TOLERANCE, "image_raw")
+        parity.close(torch.tanh(seen), want["image"], TOLERANCE, "image")
+        parity.close(net.product(image, tokens, attended), want["fused"], TOLERANCE, "fused")
+        parity.close(net(image, tokens, padding), want["logits_base"], TOLERANCE, "logits")
+
+
+@pytest.mark.parametrize(("scope", "name"), [("sample", "single"), ("batch", "batch")])
+def test_transformer(scope: str, name: str) -> None:
+    net = recorded_net(transformer=3, scope=scope).eval()
+    image, tokens, padding = inputs()
+    want = tensors("expected.npz")
+    with torch.inference_mode():
+        encoded = net.product(image, tokens, (~padding).long())
+        parity.close(encoded, want[f"encoded_{name}"], TOLERANCE, "encoded")
+        parity.close(net(image, tokens, padding), want[f"logits_encoder_{name}"], TOLERANCE, "logits")
+
+
+def test_padding_is_not_needed() -> None:
+    """The original pads all questions to one length; as long as the longest of the batch is enough."""
+    net = recorded_net().eval()
+    image, tokens, _ = inputs()
+    want = tensors("expected.npz")["logits_base"]
+    with torch.inference_mode():
+        for row, length in enumerate(parity.json_of("config.json", NIA)["question_lengths"]):
+            alone = net(image[row : row + 1], tokens[row : row + 1, :length], None)
+            parity.close(alone, want[row : row + 1], TOLERANCE, f"question {row}")
+
+
+def test_layers_begin_with_values_of_their_own() -> None:
+    first, second, third = FusionNet(config(transformer=3)).encoder.layers  # type: ignore[union-attr]
+    assert not torch.equal(first.linear1.weight, second.linear1.weight)
+    assert not torch.equal(second.linear1.weight, third.linear1.weight)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+def test_focal(gamma: float, weighted: bool) -> None:
+    found = tensors("focal.npz")
+    weight = found["class_weight"] if weighted else None
+    for kind, function in (("upstream", losses.focal_original), ("per_sample", losses.focal)):
+        logits = found["logits"].clone().requires_grad_()
+        value = function(logits, found["targets"], gamma, weight, 0.1)
+        value.backward()
+        where = f"{kind}/g{gamma}/{'weighted' if weighted else 'none'}"
+        assert value.item() == pytest.approx(float(arrays("focal.npz")[f"{where}/loss"]), abs=1e-5)
+        assert logits.grad is not None
+        parity.close(logits.grad, found[f"{where}/grad"], 1e-6, f"{where}/grad")
+
+
+def test_class_weights() -> None:
+    found = arrays("focal.npz")
+    ours_ = losses.class_weights(found["counts"].tolist(), "original")
+    parity.close(ours_, torch.from_numpy(found["class_weight"]).float(), 1e-6, "1 - n / N")
+    for kind in ("inverse_sqrt", "effective"):
+        weights = losses.class_weights([100, 10, 1, 0], kind)
+        assert weights.tolist() == sorted(weights.tolist())
+        assert weights.mean().item() == pytest.approx(1.0)
+
+
+def test_focal_without_focus_is_cross_entropy() -> None:
+    found = tensors("focal.npz")
+    logits, targets = found["logits"], found["targets"].clone()
+    targets[2] = losses.NO_CLASS
+    assert losses.focal(logits, targets, 0.0, None, 0.1).item() == pytest.approx(
+        losses.cross_entropy(logits, targets, None, 0.1).item(), rel=1e-6
+    )
+
+
+STEPS = {
+    "ce": {},
+    "ce_upstream": {"gradient_times_loss": True},
+    "focal_upstream": {
+        "loss": "focal_original", "gamma": 2.0, "smoothing": 0.1, "class_weights": "original",
+        "gradient_times_loss": True,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tag", STEPS)
+def test_training_step(tag: str) -> None:
+    """Loss, gradients, weights after one AdamW step, and BatchNorm's statistics."""
+    about, want = parity.json_of("config.json", NIA)["train_step"], arrays("train_step.npz")
+    net = recorded_net().train()
+    net.config = config(**STEPS[tag])
+    if net.config.class_weights != "none":
+        net.class_weight = torch.tensor(about["class_weight"])
+    for module in net.modules():
+        assert not (isinstance(module, nn.Dropout) and module.p)
+    model = Model(net, [])
+    settings = Optim(
+        steps=1, global_batch=4, lr=about["lr"], weight_decay=about["weight_decay"], decay_bias_and_norm=True,
+        betas=tuple(about["betas"]), eps=about["eps"],
+    )  # fmt: skip
+    optimizer = make_optimizer(model, model, settings)
+    set_rate(optimizer, about["lr"])
+    image, tokens, padding = inputs()
+    batch = Batch(
+        {"image": image, "tokens": tokens, "padding": padding, "targets": torch.tensor(about["targets"])}, []
+    )
+    loss = model(batch, 0)["loss"]
+    assert loss.item() == pytest.approx(float(want[f"{tag}/loss"]), abs=1e-4)
+    loss.backward()
+    own = dict(net.named_parameters())
+    gradients = {name: p.grad.clone() for name, p in own.items() if p.grad is not None}
+    optimizer.step()
+    state = net.state_dict()
+    compared = 0
+    for key, value in want.items():
+        which, _, original = key.removeprefix(f"{tag}/").partition("/")
+        if not key.startswith(f"{tag}/") or not original:
+            continue
+        name, recorded = our_name(original), torch.from_numpy(value)
+        assert name is not None
+        if which == "grad":
+            parity.close(gradients[name], recorded, 1e-4 * recorded.abs().max().item(), key)
+        else:
+            parity.close(state[name], recorded, TOLERANCE, key)
+        compared += 1
+    assert compared > 10
+
+
+def test_tokenizer() -> None:
+    recorded = parity.json_of("tokenizer/expected.json", NIA)
+    text = open_tokenizer(parity.path("tokenizer/tiny.model", NIA), None)
+    assert text.size == recorded["tokenizer_vocab_size"]
+    for example in recorded["examples"]:
+        real = sum(example["attention_mask"])
+        assert text.frame(example["text"], example["max_length"]) == example["input_ids"][:real]
+
+
+@pytest.mark.parametrize("name", ["rgb.png", "gray.png", "rgba.png", "tall.png"])
+def test_picture(name: str) -> None:
+    want = arrays("transform/expected.npz")
+    side = int(want["size"])
+    picture = open_image(parity.path(f"transform/{name}", NIA))
+    pixels = image_transforms.to_array(image_transforms.squeeze(picture, side, Resampling.BILINEAR))
+    off = np.abs(pixels.transpose(1, 2, 0).astype(int) - want[f"{name}/resized_uint8"]).max()
+    assert off <= 1
+    ours_ = vqa.normalised(torch.from_numpy(pixels), Config(image_size=side))
+    parity.close(ours_[:, ::16, ::16], torch.from_numpy(want[f"{name}/tensor_every_16"]), 1e-5, name)
+    spread = torch.stack([ours_.double().mean(), ours_.double().std()])
+    parity.close(spread, torch.from_numpy(want[f"{name}/mean_std"]), 1e-4, f"{name} mean and deviation")

@@ -1,0 +1,35 @@
+"""Recorded folders of LLaVA's, converted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kovqa_core.models.vlm import base, convert_llava
+from kovqa_core.models.vlm.config import Config
+
+from tests import parity
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted folder, opened."""
+
+    folder: Path
+    kind: str
+    net: Any
+    processor: Any
+
+
+def converted(name: str, output: Path) -> Converted:
+    """A recorded folder as a plain Hugging Face folder."""
+    folder = output / "plain"
+    kind = convert_llava.convert(
+        parity.path(name, "llava"),
+        folder,
+        language=parity.path("base/vicuna-tiny", "llava"),
+        vision=parity.path("base/openai/clip-tiny-patch14", "llava"),
+    )
+    config = Config(base=str(folder), dtype="fp32")
+    return Converted(folder, kind, base.load_net(folder, config).eval(), base.load_processor(folder, config))

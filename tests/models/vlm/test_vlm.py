@@ -1,0 +1,360 @@
+"""Nine kinds of vision language models through one path: learn, resume, merge, answer."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from kovqa_core.data.example import Example
+from kovqa_core.errors import AssetError, DataError, MachineError, ModelError, SettingsError, Stopped
+from kovqa_core.index.reader import open_index
+from kovqa_core.models import family
+from kovqa_core.models.vlm.family import export
+from kovqa_core.models.vlm.hf_libraries import peft, transformers
+from kovqa_core.models.vlm.tuning import part_of
+from kovqa_core.runs.folder import pointed
+from kovqa_core.settings.recipe import Data, Recipe
+from kovqa_core.settings.resolve import resolve
+from kovqa_core.settings.run import Run, make_run
+from kovqa_core.train.loop import train
+from kovqa_core.train.run_log import read_log
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import VLM, Small
+from tests.models.vlm.tiny_vlm import KINDS
+from tests.train.test_resume import ALONE, CPU, after, never
+
+
+def asked(small: Small, base: Path, *sets: str) -> Recipe:
+    """The recipe `tiny-vlm` on the small data set."""
+    flags = {"data.index": str(small.index), "model.base": str(base)}
+    return resolve("tiny-vlm", "cpu", [*VLM, *sets], flags).recipe
+
+
+def make(small: Small, base: Path, folder: Path, *sets: str) -> Run:
+    flags = {"data.index": str(small.index), "model.base": str(base)}
+    found = resolve("tiny-vlm", "cpu", [*VLM, *sets], flags)
+    folder.mkdir()
+    return make_run(found.recipe, found.profile, folder, [])
+
+
+def losses(run: Run) -> list[float]:
+    return [row["loss"] for row in read_log(run.folder) if row["kind"] == "train"]
+
+
+def last(run: Run) -> Path:
+    step = pointed(run.folder, "last")
+    assert step is not None
+    return step
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_every_kind_learns_resumes_merges_and_answers(
+    kind: str, small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
+) -> None:
+    whole = make(small, tiny_vlm(kind), tmp_path / "whole")
+    train(whole, ALONE, CPU, never)
+    parted = make(small, tiny_vlm(kind), tmp_path / "parted")
+    with pytest.raises(Stopped):
+        train(parted, ALONE, CPU, after(2))
+    train(parted, ALONE, CPU, never)
+    assert losses(whole) == losses(parted)
+    assert len(losses(whole)) == 4
+    saved = [load_file(last(run) / "adapter" / "adapter_model.safetensors") for run in (whole, parted)]
+    assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
+    assert not any(path.stat().st_size > 200_000 for path in last(whole).rglob("*.safetensors"))
+
+    model, processor = family.load(last(whole), "vqa", Data())
+    examples, pictures = shaped(small, tmp_path / "pictures")
+    items = [processor.encode(e, pictures, False, np.random.default_rng(0)) for e in examples]
+    batch = processor.collate(items)
+    model.eval()
+    with torch.inference_mode():
+        together = model.answer(batch)
+        alone = [model.answer(processor.collate([item]))[0] for item in items]
+    assert [a.text for a in together] == [a.text for a in alone]
+    assert [a.score for a in together] == pytest.approx([a.score for a in alone], abs=1e-5)
+    assert len({a.score for a in together}) > 1
+
+    export(last(whole), tmp_path / "merged")
+    plain = opened(tmp_path / "merged")
+    inputs = model.prompts(batch)
+    with torch.inference_mode():
+        ours, theirs = model.net(**inputs).logits, plain(**inputs).logits
+        unlearned = opened(tiny_vlm(kind))(**inputs).logits
+    assert (ours - theirs).abs().max() < 1e-4
+    assert (ours - unlearned).abs().max() > 1e-3  # ... or nothing was learned
+
+
+def shaped(small: Small, folder: Path) -> tuple[list[Example], Path]:
+    """Questions with pictures of all shapes: they make different numbers of tokens."""
+    index = open_index(small.index)
+    folder.mkdir()
+    examples = list(index.split("val"))[:4]
+    found = []
+    for example, size in zip(examples, ((64, 32), (33, 33), (40, 60), (96, 24)), strict=True):
+        image = Image.open(index.images / example.image).convert("RGB").resize(size)
+        image.save(folder / f"{example.id}.png")
+        found.append(replace(example, image=f"{example.id}.png"))
+    return found, folder
+
+
+def opened(folder: Path) -> Any:
+    return transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+
+
+# ------------------------------------------------------------------------------ what learns
+
+
+def learned(run: Run, base: Path) -> set[str]:
+    """Parts whose weights differ from the base's, after merging."""
+    export(last(run), run.folder / "merged")
+    before, after = opened(base).state_dict(), opened(run.folder / "merged").state_dict()
+    return {part_of(name) for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize(
+    ("how", "parts"),
+    [
+        ("projector", {"projector"}),
+        ("{vision: lora, projector: full, language: none}", {"vision", "projector"}),
+        ("{projector: lora, language: lora}", {"projector", "language"}),
+        ("full", {"vision", "projector", "language"}),
+    ],
+)
+def test_the_parts_named_learn_and_no_other(
+    how: str, parts: set[str], small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run = make(small, tiny_vlm("qwen3_vl"), tmp_path / "run", f"model.train={how}")
+    train(run, ALONE, CPU, never)
+    assert learned(run, tiny_vlm("qwen3_vl")) == parts
+
+
+def test_a_base_is_answered_with_as_it_is_but_not_trained_without_learning(
+    small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run = make(small, tiny_vlm("llava"), tmp_path / "run", "model.train=none")
+    model, processor, note = family.new(run.recipe, [])
+    assert "; 0 of" in note
+    (tmp_path / "step").mkdir()
+    family.save(model, processor, tmp_path / "step", {"family": "vlm", "task": "vqa"})
+    assert not list((tmp_path / "step").rglob("*.safetensors"))
+    family.load(tmp_path / "step", "vqa")
+    with pytest.raises(SettingsError, match="nothing learns"):
+        train(run, ALONE, CPU, never)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_vl", "gemma3"])
+@pytest.mark.parametrize("how", ["lora", "projector"])
+def test_rows_of_tokens_learn_beside_other_parts(
+    how: str, kind: str, small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """gemma3 names tokens with the table it reads them from."""
+    base = tiny_vlm(kind)
+    run = make(small, base, tmp_path / "run", f"model.train={how}", "model.tokens=[색, <video>]")
+    with pytest.raises(SettingsError, match="no token"):
+        train(run, ALONE, CPU, never)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    number = tokenizer.encode("하세요", add_special_tokens=False)[0]
+    token = tokenizer.convert_ids_to_tokens(number)
+    run = make(
+        small, base, tmp_path / "known", f"model.train={how}", f"model.tokens=['{token}']", "optim.lr=5e-2"
+    )
+    train(run, ALONE, CPU, never)
+    export(last(run), tmp_path / "merged")
+    plain = opened(tmp_path / "merged")
+    before, after = opened(base).get_input_embeddings().weight, plain.get_input_embeddings().weight
+    assert (before != after).any(1).nonzero().flatten().tolist() == [number]
+    model, processor = family.load(last(run), "vqa")
+    index = open_index(small.index)
+    example = next(iter(index.split("val")))
+    item = processor.encode(example, index.images, False, np.random.default_rng(0))
+    inputs = model.prompts(processor.collate([item]))
+    with torch.inference_mode():
+        assert (model.eval().net(**inputs).logits - plain(**inputs).logits).abs().max() < 1e-4
+
+
+def test_the_loss_is_the_same_however_a_batch_is_cut(
+    small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
+) -> None:
+    runs = [
+        make(small, tiny_vlm("qwen3_vl"), tmp_path / str(n), f"profile.micro_batch={{default: {n}}}")
+        for n in (1, 2, 4)
+    ]
+    runs.append(make(small, tiny_vlm("qwen3_vl"), tmp_path / "workers", "profile.loader_workers=1"))
+    for run in runs:
+        train(run, ALONE, CPU, never)
+    for run in runs[1:]:
+        assert losses(run) == pytest.approx(losses(runs[0]), rel=1e-4)
+
+
+def test_checkpointed_activations_and_sixteen_bits_learn(
+    small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
+) -> None:
+    plain = make(small, tiny_vlm("qwen3_vl"), tmp_path / "plain")
+    again = make(small, tiny_vlm("qwen3_vl"), tmp_path / "again", "profile.activation_checkpointing=true")
+    short = make(
+        small, tiny_vlm("qwen3_vl"), tmp_path / "short", "profile.precision=bf16", "model.dtype=bf16"
+    )
+    for run in (plain, again, short):
+        train(run, ALONE, CPU, never)
+    assert losses(again) == pytest.approx(losses(plain), rel=1e-6)
+    assert losses(short) == pytest.approx(losses(plain), rel=0.05)
+    assert losses(short) != losses(plain)
+    saved = load_file(last(short) / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+
+
+def test_a_run_goes_on_from_another(small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path) -> None:
+    """Warm start: the weights of a finished run, everything else anew."""
+    base = tiny_vlm("llava")
+    first = make(small, base, tmp_path / "first", "optim.steps=4")
+    train(first, ALONE, CPU, never)
+    model, _, note = family.new(asked(small, base, f"model.weights={first.folder}"), [])
+    taken = load_file(last(first) / "adapter" / "adapter_model.safetensors")
+    ours = peft.get_peft_model_state_dict(model.net)
+    assert all(torch.equal(taken[name], ours[name]) for name in taken)
+    assert str(last(first)) in note
+    with pytest.raises(ModelError, match="in another way"):
+        family.new(asked(small, base, f"model.weights={first.folder}", "model.train=full"), [])
+
+
+# ----------------------------------------------------------------------- rows that are left out
+
+
+def test_rows_that_are_too_long_are_left_out_and_counted(
+    small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Nothing is cut; the run stops and goes on as ever."""
+    base = tiny_vlm("qwen3_vl")
+    _, processor, _ = family.new(asked(small, base), [])
+    index = open_index(small.index)
+    rng = np.random.default_rng(0)
+    items = [processor.encode(e, index.images, True, rng) for e in index.split("train")]
+    lengths = sorted(int(processor.collate([item]).tensors["attention_mask"].sum()) for item in items)
+    middle = lengths[len(lengths) // 2]
+    sets = (f"model.max_text={middle}", "save.every_steps=1", "optim.steps=6")
+    whole = make(small, base, tmp_path / "whole", *sets)
+    train(whole, ALONE, CPU, never)
+    parted = make(small, base, tmp_path / "parted", *sets)
+    with pytest.raises(Stopped):
+        train(parted, ALONE, CPU, after(2))
+    train(parted, ALONE, CPU, never)
+    assert losses(whole) == losses(parted)
+    counted = [[row.get("left_out", 0) for row in records(run)] for run in (whole, parted)]
+    assert counted[0] == counted[1]
+    assert 0 < sum(counted[0]) < 6 * 4
+
+
+def records(run: Run) -> list[dict[str, Any]]:
+    return [row for row in read_log(run.folder) if row["kind"] == "train"]
+
+
+def test_a_row_left_out_changes_nothing_for_the_others(small: Small, tiny_vlm: Callable[[str], Path]) -> None:
+    model, processor, _ = family.new(asked(small, tiny_vlm("internvl")), [])
+    index = open_index(small.index)
+    examples = list(index.split("train"))[:3]
+    silent = replace(examples[1], answers={})
+    rng = np.random.default_rng(0)
+    items = [processor.encode(e, index.images, True, rng) for e in (examples[0], silent, examples[2])]
+    batch = processor.collate(items)
+    assert batch.left_out == [silent.id]
+    assert batch.ids == [examples[0].id, examples[2].id]
+    without = processor.collate([items[0], items[2]])
+    with torch.no_grad():
+        assert model(batch, 0)["loss"] == pytest.approx(float(model(without, 0)["loss"]) * 2 / 3)
+    empty = model(processor.collate([items[1]]), 0)["loss"]
+    empty.backward()
+    assert empty == 0
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)
+
+
+def test_a_step_without_a_single_usable_row_ends_the_run(
+    small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run = make(small, tiny_vlm("llava"), tmp_path / "run", "model.max_text=20")
+    with pytest.raises(DataError, match=r"no example of step 1 .* longer than model\.max_text") as caught:
+        train(run, ALONE, CPU, never)
+    assert "max_pixels" in caught.value.hint
+    assert not list(run.folder.glob("step-*"))
+
+
+# ------------------------------------------------------------------------------ bad input
+
+
+def test_a_base_that_is_missing_or_another_is_named(
+    small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KOVQA_HOME", str(tmp_path / "home"))
+    with pytest.raises(AssetError, match="base model qwen-nowhere not found") as missing:
+        family.new(asked(small, Path("qwen-nowhere")), [])
+    assert str(tmp_path / "home" / "assets") in missing.value.hint
+    base = tmp_path / "base"
+    shutil.copytree(tiny_vlm("llava"), base)
+    run = make(small, base, tmp_path / "run")
+    train(run, ALONE, CPU, never)
+    base.rename(tmp_path / "home-less")
+    with pytest.raises(AssetError, match="base not found"):
+        family.load(last(run), "vqa")
+    (tmp_path / "home" / "assets").mkdir(parents=True)
+    shutil.copytree(tmp_path / "home-less", tmp_path / "home" / "assets" / "base")
+    family.load(last(run), "vqa")  # found by its name
+    weights = tmp_path / "home" / "assets" / "base" / "model.safetensors"
+    bits = bytearray(weights.read_bytes())
+    bits[-1] ^= 1
+    weights.write_bytes(bits)
+    with pytest.raises(ModelError, match="is not the base this model was trained on"):
+        family.load(last(run), "vqa")
+
+
+def test_a_base_that_cannot_be_used_is_named(
+    small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_vlm("llava"), base)
+    weights = load_file(base / "model.safetensors")
+    save_file(dict(list(weights.items())[3:]), base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="lacks 3 weights"):
+        family.new(asked(small, base), [])
+    (base / "config.json").write_text('{"model_type": "llava", "mm_vision_tower": "clip"}')
+    with pytest.raises(ModelError, match="layout of the original LLaVA"):
+        family.new(asked(small, base), [])
+    (base / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ModelError, match="cannot be opened") as unknown:
+        family.new(asked(small, base), [])
+    assert "trust_remote_code" in unknown.value.hint
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.flip=true", "no data.flip"),
+        ("data.augment=crop", "no data.augment=crop"),
+        ("optim.ema_decay=0.9", "no optim.ema_decay"),
+        ("optim.layer_decay=0.9", "no optim.layer_decay"),
+        ("model.train=loraa", "known: none, projector"),
+        ("model.lora.targets=[query]", "no linear layer of language ends in query"),
+        ("model.basis=x", "did you mean"),
+    ],
+)
+def test_what_the_family_does_not_have_is_refused(
+    setting: str, message: str, small: Small, tiny_vlm: Callable[[str], Path]
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        family.new(asked(small, tiny_vlm("llava"), setting), [])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is here")
+def test_four_bits_without_their_library_are_a_matter_of_the_machine(
+    small: Small, tiny_vlm: Callable[[str], Path]
+) -> None:
+    with pytest.raises(MachineError, match="needs bitsandbytes"):
+        family.new(asked(small, tiny_vlm("llava"), "model.train=qlora"), [])

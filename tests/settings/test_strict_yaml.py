@@ -1,0 +1,264 @@
+"""YAML text -> settings: values as people mean them, mistakes with their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kovqa_core.errors import SettingsError
+from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.strict_yaml import build, dump, override, parse, read
+
+RECIPE = """\
+name: mine
+family: beit3
+optim:
+  steps: 10
+  global_batch: 8
+  lr: 2e-5
+"""
+
+
+def value(text: str) -> Any:
+    return parse(f"key: {text}", "x.yaml").values["key"]
+
+
+def refused(text: str, kind: type[Recipe] | type[Profile] = Recipe) -> str:
+    """The message a settings text is refused with."""
+    with pytest.raises(SettingsError) as caught:
+        build(kind, parse(text, "x.yaml"))
+    return caught.value.message
+
+
+# ---------------------------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2e-5", 2e-5),
+        ("1E+3", 1000.0),
+        ("-.5", -0.5),
+        ("1.", 1.0),
+        ("7", 7),
+        ("-7", -7),
+        ("true", True),
+        ("false", False),
+        ("null", None),
+        ("~", None),
+        ("", None),
+    ],
+)
+def test_numbers_and_constants(text: str, expected: Any) -> None:
+    assert value(text) == expected
+    assert type(value(text)) is type(expected)
+
+
+@pytest.mark.parametrize(
+    "text", ["24:00:00", "no", "on", "yes", "off", "Y", "0x10", "1_000", "2024-01-01", "예", "1e", "e5", "."]
+)
+def test_what_looks_like_text_is_text(text: str) -> None:
+    assert value(text) == text
+
+
+def test_a_quoted_number_is_text() -> None:
+    assert value("'2e-5'") == "2e-5"
+
+
+def test_lists_and_mappings() -> None:
+    assert parse("a: [1, two, 3.0]\nb:\n  c: {d: no}", "x").values == {
+        "a": [1, "two", 3.0],
+        "b": {"c": {"d": "no"}},
+    }
+
+
+def test_a_key_may_be_on() -> None:
+    assert parse("on: 1", "x").values == {"on": 1}
+
+
+# --------------------------------------------------------------------- mistakes, with place
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3", "x.yaml:3:1: key 'a' appears twice"),
+        ("a: {b: 1, b: 2}", "x.yaml:1:11: key 'b' appears twice"),
+        ("a: 1\n2: b", "x.yaml:2:1: a key must be text"),
+        ("a: [1\n", "x.yaml:2:1: not valid YAML"),
+        ("a: 1\n\tb: 2", "x.yaml:2:1: not valid YAML"),
+        ("a: 1\n---\nb: 2", "x.yaml:2:1: not valid YAML"),
+        ("- 1", "x.yaml: expected `key: value` lines"),
+        ("", "x.yaml: expected `key: value` lines"),
+    ],
+)
+def test_text_that_is_no_settings_file(text: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(text, "x.yaml")
+    assert caught.value.message.startswith(message)
+
+
+@pytest.mark.parametrize("text", ["a: \x07", "a: !foo bar", "a: !!int abc", "a: !!float x", "a: &x [*x]"])
+def test_yaml_that_settings_have_no_use_for_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^x\.yaml"):
+        parse(text, "x.yaml")
+
+
+def test_an_unknown_key_names_the_nearest() -> None:
+    message = refused(RECIPE + "sed: 7\n")
+    assert message.startswith("x.yaml:7:1: unknown key 'sed'; did you mean seed")
+
+
+def test_an_unknown_key_further_in_names_the_nearest() -> None:
+    message = refused(RECIPE + "  layer_deacy: 0.9\n")
+    assert message.startswith("x.yaml:7:3: unknown key 'layer_deacy'; did you mean layer_decay")
+
+
+def test_a_misspelt_required_key_is_called_unknown_not_missing() -> None:
+    message = refused(RECIPE.replace("global_batch", "globl_batch"))
+    assert message.startswith("x.yaml:5:3: unknown key 'globl_batch'; did you mean global_batch")
+
+
+def test_a_key_nothing_like_it_lists_what_there_is() -> None:
+    message = refused(RECIPE + "zzzz: 1\n")
+    assert "known: " in message
+    assert "optim" in message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place", "names"),
+    [
+        ("  lr: fast\n", "x.yaml:6:3: ", "optim.lr"),
+        ("  lr: [1]\n", "x.yaml:6:3: ", "optim.lr"),
+        ("  lr: -1\n", "x.yaml:6:3: ", "optim.lr"),
+        ("  lr: 1e-3\n  betas: [a, 1]\n", "x.yaml:7:11: ", "optim.betas.0"),
+    ],
+)
+def test_a_wrong_type_is_named_with_line_and_column(wrong: str, place: str, names: str) -> None:
+    message = refused(RECIPE.replace("  lr: 2e-5\n", wrong))
+    assert message.startswith(place + names)
+
+
+def test_the_value_given_is_shown() -> None:
+    assert "'fast'" in refused(RECIPE.replace("2e-5", "fast"))
+
+
+def test_a_missing_key_is_named_where_it_belongs() -> None:
+    assert refused(RECIPE.replace("  lr: 2e-5\n", "")).startswith("x.yaml:3:1: optim.lr: Field required")
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("  epochs: 2\n", "either epochs or steps"),
+        ("  warmup_steps: 1\n  warmup_epochs: 1\n", "either warmup_epochs or warmup_steps"),
+        ("  layer_decay: 0.9\n  head_lr_scale: 20\n", "keep head_lr_scale at 1"),
+    ],
+)
+def test_a_contradiction_is_explained(more: str, says: str) -> None:
+    message = refused(RECIPE + more)
+    assert message.startswith("x.yaml:3:1: optim: ")
+    assert says in message
+
+
+def test_a_profile_that_holds_nothing_is_refused() -> None:
+    assert "micro_batch" in refused("name: x\nmicro_batch: {default: 8, mine: 0}\n", Profile)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no such file: .*nothing\.yaml"):
+        read(tmp_path / "nothing.yaml")
+
+
+def test_settings_cannot_be_changed() -> None:
+    recipe = build(Recipe, parse(RECIPE, "x.yaml"))
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 1  # type: ignore[misc]
+
+
+# -------------------------------------------------------------------------------- overrides
+
+
+def test_override_replaces_and_adds() -> None:
+    before = parse(RECIPE, "x.yaml")
+    after = override(before, ["optim.lr=1e-3", "model.reinit=[pooler, head]", "data.flip=true"], "--set")
+    recipe = build(Recipe, after)
+    assert recipe.optim.lr == 1e-3
+    assert recipe.model == {"reinit": ["pooler", "head"]}
+    assert recipe.data.flip is True
+    assert before.values["optim"]["lr"] == 2e-5
+    assert "model" not in before.values
+
+
+def test_the_last_override_wins() -> None:
+    after = override(parse(RECIPE, "x"), ["seed=1", "seed=2"], "--set")
+    assert build(Recipe, after).seed == 2
+
+
+def test_an_override_may_contain_an_equals_sign() -> None:
+    after = override(parse(RECIPE, "x"), ["data.index=a=b"], "--set")
+    assert build(Recipe, after).data.index == "a=b"
+
+
+def test_a_wrong_override_is_named_as_it_was_typed() -> None:
+    after = override(parse(RECIPE, "x.yaml"), ["optim.lr=fast"], "--set")
+    with pytest.raises(SettingsError) as caught:
+        build(Recipe, after)
+    assert caught.value.message.startswith("--set optim.lr=fast: optim.lr: ")
+
+
+def test_a_wrong_value_inside_an_override_is_not_blamed_on_the_file() -> None:
+    document = parse("name: x\nmicro_batch: {default: 8}\n", "x.yaml")
+    after = override(document, ["micro_batch={default: many}"], "--set")
+    with pytest.raises(SettingsError, match=r"^--set micro_batch=\{default: many\}"):
+        build(Profile, after)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("optim.lr", "expected key=value"),
+        ("=1", "expected key=value"),
+        ("name.x=1", "'name' has no keys below it"),
+        ("seed=[1", "not valid YAML"),
+    ],
+)
+def test_an_assignment_that_is_none(assignment: str, says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        override(parse(RECIPE, "x.yaml"), [assignment], "--set")
+    assert caught.value.message.startswith("--set")
+    assert says in caught.value.message
+
+
+# ------------------------------------------------------------------------------- round trip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no", "on", "2e-5", "24:00:00", "null", "", "~", "true", "012", "1", ".5", "a: b", "#x", "한글 예",
+     " lead", "trail ", "two\nlines", "\ttab", "- a", "!x", "&a", "*a", "%", "'", '"', "{", "[", "=", "<<"],
+)  # fmt: skip
+def test_text_stays_text_through_dump_and_parse(text: str) -> None:
+    values = {"key": text, "list": [text], "inner": {text or "empty": 1}}
+    assert parse(dump(values), "x").values == values
+
+
+@pytest.mark.parametrize("number", [2e-5, 1e-8, 1.0, 1e16, 1e22, 0.1, 123456789.125, 0, 7, -3, 10**20])
+def test_numbers_stay_numbers_through_dump_and_parse(number: float) -> None:
+    found = parse(dump({"key": number}), "x").values["key"]
+    assert found == number
+    assert type(found) is type(number)
+
+
+def test_a_recipe_comes_back_from_its_text() -> None:
+    recipe = build(
+        Recipe, parse(RECIPE + "model: {image_size: 64, weights: 한글.pth}\ndata: {flip: true}\n", "x")
+    )
+    assert build(Recipe, parse(dump(recipe), "again")) == recipe
+
+
+def test_a_profile_comes_back_from_its_text() -> None:
+    profile = build(Profile, parse("name: x\nenv: {NCCL_DEBUG: 'on', A: '1'}\nmicro_batch: {'2024': 3}", "x"))
+    assert build(Profile, parse(dump(profile), "again")) == profile
