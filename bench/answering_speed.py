@@ -32,17 +32,17 @@ from typing import Any
 import numpy as np
 import torch
 from beit3_speed import ratios
-from kovqa_core.answer.inference import answer_all
-from kovqa_core.data.answers import normalise
+from kovqa_core.answer.inference import answer_examples
+from kovqa_core.data.answers import normalise_answer
 from kovqa_core.data.example import Example
 from kovqa_core.data.image_io import open_image
-from kovqa_core.distributed.process_group import Rank
-from kovqa_core.models.batches import Batch, batches
+from kovqa_core.distributed.process_group import RankInfo
+from kovqa_core.models.batches import ModelBatch, iterate_batches
 from kovqa_core.models.vlm import chat_template, generation
-from kovqa_core.models.vlm.config import Config
-from kovqa_core.models.vlm.family import Model
+from kovqa_core.models.vlm.config import ModelConfig
+from kovqa_core.models.vlm.family import VlmModel
 from kovqa_core.models.vlm.hf_libraries import transformers as hf
-from kovqa_core.models.vlm.processor import Processor
+from kovqa_core.models.vlm.processor import VlmProcessor
 from loader_speed import photo
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -72,11 +72,11 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # text, picture
          **PICTURE},
     ),
 }  # fmt: skip
-ORIGINALS_BUDGET, ALONE = 1024, Rank(0, 0, 1)
+ORIGINALS_BUDGET, ALONE = 1024, RankInfo(0, 0, 1)
 ORIGINAL, OURS = "original, one by one", "ours"
 
 
-def make_model(size: str, dtype: torch.dtype, device: torch.device) -> tuple[Model, Processor]:
+def make_model(size: str, dtype: torch.dtype, device: torch.device) -> tuple[VlmModel, VlmProcessor]:
     """A model with random weights and what feeds it."""
     pieces = Tokenizer(models.BPE())
     pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -102,17 +102,17 @@ def make_model(size: str, dtype: torch.dtype, device: torch.device) -> tuple[Mod
         tokenizer, patch_size=PICTURE["patch_size"], vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=VICUNA,
     )  # fmt: skip
-    settings = Config(dtype="bf16" if dtype == torch.bfloat16 else "fp32")
+    settings = ModelConfig(dtype="bf16" if dtype == torch.bfloat16 else "fp32")
     ends = [tokenizer.eos_token_id]
-    silent = generation.never_said(tokenizer, ends)
-    speaker = generation.Speaker(net, tokenizer, ends, silent, settings.max_new_tokens)
-    return Model(net, settings, speaker), Processor(processor, settings, ends)
+    silent = generation.find_suppress_tokens(tokenizer, ends)
+    speaker = generation.TextGenerator(net, tokenizer, ends, silent, settings.max_new_tokens)
+    return VlmModel(net, settings, speaker), VlmProcessor(processor, settings, ends)
 
 
 class Ends:
     """Ends every answer where it was drawn to end, and lets nothing be said that is no text."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: VlmModel) -> None:
         tokenizer = model.speaker.tokenizer
         self.end, self.lengths, self.rows, self.said = tokenizer.eos_token_id, [0], iter(()), 0
         forbidden = torch.ones(model.net.config.text_config.vocab_size, dtype=torch.bool)
@@ -140,11 +140,11 @@ class Ends:
 
 
 @torch.inference_mode()
-def one_by_one(model: Model, processor: Processor, rows: list[Example], images: Path) -> list[str]:
+def one_by_one(model: VlmModel, processor: VlmProcessor, rows: list[Example], images: Path) -> list[str]:
     """The original's way."""
     said, device = [], next(model.net.parameters()).device
     for row in rows:
-        turns = chat_template.asked(row.question, "auto", open_image(images / row.image))
+        turns = chat_template.user_message(row.question, "auto", open_image(images / row.image))
         inputs = processor.hf.apply_chat_template(
             turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         ).to(device, dtype=model.net.dtype)
@@ -153,30 +153,30 @@ def one_by_one(model: Model, processor: Processor, rows: list[Example], images: 
             eos_token_id=model.speaker.ends, pad_token_id=model.speaker.tokenizer.pad_token_id,
         )  # fmt: skip
         new = ids[0, inputs["input_ids"].shape[1] :]
-        said.append(normalise(model.speaker.tokenizer.decode(new, skip_special_tokens=True)))
+        said.append(normalise_answer(model.speaker.tokenizer.decode(new, skip_special_tokens=True)))
     return said
 
 
 def in_batches(
-    model: Model, processor: Processor, rows: list[Example], images: Path, batch: int, workers: int
+    model: VlmModel, processor: VlmProcessor, rows: list[Example], images: Path, batch: int, workers: int
 ) -> list[str]:
     """Ours, as kovqa predict does it."""
     device = next(model.net.parameters()).device
-    answers = answer_all(model, processor, rows, images, ALONE, device, batch, workers)
+    answers = answer_examples(model, processor, rows, images, ALONE, device, batch, workers)
     return [answer.text for _, answer in answers]
 
 
 @torch.inference_mode()
-def model_alone(model: Model, ready: list[Batch]) -> list[str]:
+def model_alone(model: VlmModel, ready: list[ModelBatch]) -> list[str]:
     """Ours, of batches that are prepared."""
     return [answer.text for batch in ready for answer in model.answer(batch)]
 
 
-def prepared(processor: Processor, rows: list[Example], images: Path, batch: int, seconds: float) -> float:
+def prepared(processor: VlmProcessor, rows: list[Example], images: Path, batch: int, seconds: float) -> float:
     """Rows a second that one loader process makes ready to be answered."""
     keys = [[(0, (n + i) % len(rows)) for i in range(batch)] for n in range(0, 1000 * batch, batch)]
     done, began = 0, time.perf_counter()
-    for ready in batches(iter(keys), rows, images, processor, train=False):
+    for ready in iterate_batches(iter(keys), rows, images, processor, train=False):
         done += len(ready.ids)
         if time.perf_counter() - began > seconds:
             break
@@ -215,7 +215,7 @@ def main() -> None:
 
         def alone(batch: int) -> Callable[[], list[str]]:
             keys = [[(0, n) for n in range(i, min(i + batch, len(rows)))] for i in range(0, len(rows), batch)]
-            ready = [b.to(device) for b in batches(iter(keys), rows, folder, processor, train=False)]
+            ready = [b.to(device) for b in iterate_batches(iter(keys), rows, folder, processor, train=False)]
             return lambda: model_alone(model, ready)
 
         single, batched, empty = alone(1), alone(asked.batch), [1] * len(rows)

@@ -29,8 +29,8 @@ from typing import Any
 
 import torch
 from floor import Floor
-from kovqa_core.models.beit3.config import Config
-from kovqa_core.models.beit3.network import VqaNet, initialise
+from kovqa_core.models.beit3.config import ModelConfig
+from kovqa_core.models.beit3.network import Beit3VqaNet, init_weights
 from original import OriginalVqa, difference, original_like
 from torch import Tensor, nn
 from torch.nn import functional
@@ -66,7 +66,7 @@ class Batch:
         return self.image, self.tokens[:, : self.longest], self.padding[:, : self.longest]
 
 
-def make_batch(config: Config, size: int, seed: int, device: str) -> Batch:
+def make_batch(config: ModelConfig, size: int, seed: int, device: str) -> Batch:
     """A batch whose questions are as long as real ones."""
     lengths = random.Random(seed).choices(list(LENGTHS), list(LENGTHS.values()), k=size)
     random_ = torch.Generator().manual_seed(seed)
@@ -152,14 +152,14 @@ class Bench:
     """Both models, their batches and the steps that are timed."""
 
     def __init__(self, size: str, image: int, batch: int, device: str) -> None:
-        self.config = Config.model_validate(
+        self.config = ModelConfig.model_validate(
             {"size": size, "image_size": image, "max_text": TEXT, "vocab_size": VOCAB, "num_classes": CLASSES}
         )
         self.device = device
         self.batches = [make_batch(self.config, batch, seed, device) for seed in range(BATCHES)]
         torch.manual_seed(0)
-        self.ours = VqaNet(self.config)
-        initialise(self.ours, torch.Generator().manual_seed(0))
+        self.ours = Beit3VqaNet(self.config)
+        init_weights(self.ours, torch.Generator().manual_seed(0))
         self.original = original_like(self.ours, OriginalVqa(self.config)).to(device)
         self.ours.to(device)
 
@@ -209,7 +209,7 @@ class Bench:
         half, float_ = torch.bfloat16, torch.float32
         their_half = OriginalVqa(self.config).to(self.device, half).eval()
         their_half.load_state_dict(self.original.state_dict())
-        our_half = VqaNet(self.config).to(self.device, half).eval()
+        our_half = Beit3VqaNet(self.config).to(self.device, half).eval()
         our_half.load_state_dict(self.ours.state_dict())
         steps = {
             "original fp32": self.answer(self.original, "original", float_),

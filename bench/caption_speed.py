@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from beit3_speed import quartiles, ratios
-from kovqa_core.models.beit3.beam_search import Caption, Search, beam_search
+from kovqa_core.models.beit3.beam_search import BeamHypothesis, BeamSearchSettings, run_beam_search
 from kovqa_core.models.beit3.caption_network import CaptionNet
-from kovqa_core.models.beit3.config import Config
-from kovqa_core.models.beit3.network import initialise
-from kovqa_core.models.xlmr_tokenizer import EOS
+from kovqa_core.models.beit3.config import ModelConfig
+from kovqa_core.models.beit3.network import init_weights
+from kovqa_core.models.xlmr_tokenizer import EOS_ID
 from original import OriginalCaption, original_beam_search, original_like
 from torch import Tensor
 
@@ -65,11 +65,11 @@ class Said:
 
 def nets(size: str, image: int) -> tuple[CaptionNet, OriginalCaption]:
     """Two captioners of one mind."""
-    config = Config.model_validate({"size": size, "image_size": image, "vocab_size": VOCAB})
+    config = ModelConfig.model_validate({"size": size, "image_size": image, "vocab_size": VOCAB})
     ours = CaptionNet(config).eval()
-    initialise(ours, torch.Generator().manual_seed(0))
+    init_weights(ours, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        ours.mlm_head.bias[EOS] = -1e4
+        ours.mlm_head.bias[EOS_ID] = -1e4
         ours.mlm_head.bias[MASK + 1 :] = -1e4  # the original would name ids that mean nothing
     return ours, original_like(ours, OriginalCaption(config)).eval()
 
@@ -101,16 +101,16 @@ def main() -> None:
         torch.rand(asked.batch, 3, asked.image, asked.image, generator=torch.Generator().manual_seed(1)) * 2
         - 1
     )
-    search = Search(asked.beams, asked.words + 3)
-    check(ours, plain, original, images, Search(asked.beams, 8))
+    search = BeamSearchSettings(asked.beams, asked.words + 3)
+    check(ours, plain, original, images, BeamSearchSettings(asked.beams, 8))
     print(f"{asked.size}, {asked.image} pixels, {asked.batch} pictures, {asked.beams} beams, {asked.words} words,",
           f"{torch.get_num_threads()} threads; seconds a batch, ratio (quartiles)")  # fmt: skip
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         pictures = images.to(dtype)
         steps = {
-            "ours": lambda p=pictures: beam_search(ours, p, search, MASK),
+            "ours": lambda p=pictures: run_beam_search(ours, p, search, MASK),
             "original": lambda p=pictures: original_beam_search(original, p, search, MASK),
-            "no cache": lambda p=pictures: beam_search(plain, p, search, MASK),
+            "no cache": lambda p=pictures: run_beam_search(plain, p, search, MASK),
         }
         if asked.no_plain:
             del steps["no cache"]
@@ -120,17 +120,19 @@ def main() -> None:
         costs(name, ours, pictures, asked.beams, asked.words)
 
 
-def check(ours: CaptionNet, plain: Any, original: OriginalCaption, images: Tensor, search: Search) -> None:
+def check(
+    ours: CaptionNet, plain: Any, original: OriginalCaption, images: Tensor, search: BeamSearchSettings
+) -> None:
     """All three must say the same."""
-    found = [one.words for one in beam_search(ours, images, search, MASK)]
-    assert found == [one.words for one in beam_search(plain, images, search, MASK)], "no cache differs"
+    found = [one.words for one in run_beam_search(ours, images, search, MASK)]
+    assert found == [one.words for one in run_beam_search(plain, images, search, MASK)], "no cache differs"
     assert found == [words for words, _ in original_beam_search(original, images, search, MASK)], (
         "original differs"
     )
     print(f"all say the same {len(found[0])} words about {len(found)} pictures")
 
 
-def turns(steps: dict[str, Callable[[], list[Caption]]], repeats: int) -> dict[str, list[float]]:
+def turns(steps: dict[str, Callable[[], list[BeamHypothesis]]], repeats: int) -> dict[str, list[float]]:
     """Seconds of every step in every turn; the first turn warms up, the order rotates."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
@@ -157,7 +159,10 @@ def costs(name: str, net: CaptionNet, images: Tensor, beams: int, words: int) ->
 
     def took(beams: int, words: int) -> float:
         return quartiles(
-            [timed(lambda: beam_search(net, images, Search(beams, words + 3), MASK)) for _ in range(3)]
+            [
+                timed(lambda: run_beam_search(net, images, BeamSearchSettings(beams, words + 3), MASK))
+                for _ in range(3)
+            ]
         )[1]
 
     picture = quartiles([timed(lambda: net.picture(images)) for _ in range(3)])[1]

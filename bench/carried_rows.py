@@ -33,15 +33,15 @@ from pathlib import Path
 
 import torch
 from kovqa_core.data.answers import write_answers
-from kovqa_core.demo.questions import NO, YES, Word
-from kovqa_core.demo.scenes import COLOURS, SHAPES, Scene, make_scene, paint
-from kovqa_core.distributed.process_group import Rank
+from kovqa_core.demo.questions import NO_ANSWER, YES_ANSWER, KoreanNoun
+from kovqa_core.demo.scenes import SHAPE_COLOURS, SHAPE_NAMES, Scene, make_scene, paint_scene
+from kovqa_core.distributed.process_group import RankInfo
 from kovqa_core.index.build import build_index
-from kovqa_core.models.beit3.pretrained_weights import TEXT_TABLE, read_weights
-from kovqa_core.settings.resolve import resolve
+from kovqa_core.models.beit3.pretrained_weights import TEXT_TABLE_NAME, read_pretrained_weights
+from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import make_run
 from kovqa_core.tokenizer.train import train_tokenizer
-from kovqa_core.train.loop import train
+from kovqa_core.train.loop import run_training
 from kovqa_core.train.run_log import read_log
 
 SHARE = 0.5  # of the mixed questions name things in Latin script
@@ -51,9 +51,9 @@ LANGUAGES = ("mixed", "pure")
 HEADS = {"kept": "[]", "fresh": "[pooler, head]"}
 Setting = tuple[str, str, str]  # language, head, rows
 
-SHAPE = dict(zip(SHAPES, ("circle", "triangle", "square", "star", "heart"), strict=True))
-COLOUR = dict(zip(COLOURS, ("pink", "blue", "green", "yellow", "purple", "white"), strict=True))
-CLASSES = (*SHAPES, *COLOURS, YES, NO)
+SHAPE = dict(zip(SHAPE_NAMES, ("circle", "triangle", "square", "star", "heart"), strict=True))
+COLOUR = dict(zip(SHAPE_COLOURS, ("pink", "blue", "green", "yellow", "purple", "white"), strict=True))
+CLASSES = (*SHAPE_NAMES, *SHAPE_COLOURS, YES_ANSWER, NO_ANSWER)
 # {a} is a shape, {c} a colour, {n} the word for any shape.
 ENGLISH = {
     "colour": (
@@ -122,9 +122,9 @@ def facts(scene: Scene, rng: random.Random) -> list[tuple[str, dict[str, str], s
         thing = rng.choice(single)
         found.append(("shape", {"c": thing.colour}, thing.shape))
     there = sorted({(t.shape, t.colour) for t in scene.things})
-    missing = [(s, c) for s in SHAPES for c in COLOURS if (s, c) not in there]
-    answer = rng.choice((YES, NO))
-    shape, colour = rng.choice(there if answer == YES else missing)
+    missing = [(s, c) for s in SHAPE_NAMES for c in SHAPE_COLOURS if (s, c) not in there]
+    answer = rng.choice((YES_ANSWER, NO_ANSWER))
+    shape, colour = rng.choice(there if answer == YES_ANSWER else missing)
     return [*found, ("exists", {"a": shape, "c": colour}, answer)]
 
 
@@ -135,7 +135,7 @@ def sentence(language: str, kind: str, words: dict[str, str], rng: random.Random
         opening = rng.choice(OPENINGS) if rng.random() < 0.5 else ""
         return opening + rng.choice(ENGLISH[kind]).format(**latin)
     chosen = latin if language == "mixed" and rng.random() < SHARE else {**words, "n": "도형"}
-    return rng.choice(KOREAN[kind]).format(**{name: Word(word) for name, word in chosen.items()})
+    return rng.choice(KOREAN[kind]).format(**{name: KoreanNoun(word) for name, word in chosen.items()})
 
 
 def write_language(folder: Path, language: str, scenes: str, sizes: Sizes) -> None:
@@ -145,7 +145,7 @@ def write_language(folder: Path, language: str, scenes: str, sizes: Sizes) -> No
     for number in range(sizes.pictures + sizes.heldout):
         rng = random.Random(f"{scenes}/{number}")
         scene = two_things(rng)
-        paint(scene, 96).save(folder / "images" / f"{number}.png")
+        paint_scene(scene, 96).save(folder / "images" / f"{number}.png")
         split = "train" if number < sizes.pictures else "val"
         for kind, words, answer in facts(scene, rng):
             question = sentence(language, kind, words, rng)
@@ -172,11 +172,11 @@ def learn(data: Path, folder: Path, steps: int, sizes: Sizes, seed: int, *sets: 
         *NARROW, "optim.warmup_steps=20", "save.keep=1", "profile.threads=1", *sets,
     ]  # fmt: skip
     flags = {"data.index": str(data / "index"), "model.tokenizer": str(data / "spm.model")}
-    asked = resolve("tiny", "cpu", options, flags)
+    asked = resolve_settings("tiny", "cpu", options, flags)
     folder.mkdir()
     run = make_run(asked.recipe, asked.profile, folder, [])
     with (folder / "stderr.txt").open("w", encoding="utf-8") as stream, contextlib.redirect_stderr(stream):
-        train(run, Rank(0, 0, 1), torch.device("cpu"), lambda: False)
+        run_training(run, RankInfo(0, 0, 1), torch.device("cpu"), lambda: False)
     return folder
 
 
@@ -203,10 +203,10 @@ def outcome(folder: Path, target: float) -> Outcome:
 
 def randomised(english: Path, output: Path, seed: int) -> None:
     """The weights of a run, with a text table of which only mean and standard deviation are left."""
-    weights = read_weights(english)
-    deviation, mean = torch.std_mean(weights[TEXT_TABLE], 0)
-    noise = torch.randn(weights[TEXT_TABLE].shape, generator=torch.Generator().manual_seed(seed))
-    torch.save({"model": {**weights, TEXT_TABLE: mean + deviation * noise}}, output)
+    weights = read_pretrained_weights(english)
+    deviation, mean = torch.std_mean(weights[TEXT_TABLE_NAME], 0)
+    noise = torch.randn(weights[TEXT_TABLE_NAME].shape, generator=torch.Generator().manual_seed(seed))
+    torch.save({"model": {**weights, TEXT_TABLE_NAME: mean + deviation * noise}}, output)
 
 
 def one_seed(folder: Path, seed: int, sizes: Sizes) -> dict[Setting, Outcome]:

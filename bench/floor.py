@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from kovqa_core.models.beit3.network import VqaNet
+from kovqa_core.models.beit3.network import Beit3VqaNet
 from torch import Tensor
 
 
@@ -32,7 +32,7 @@ class Floor:
     are one buffer per shape; results are written into one buffer per shape.
     """
 
-    def __init__(self, net: VqaNet, image: Tensor, text: int, dtype: torch.dtype) -> None:
+    def __init__(self, net: Beit3VqaNet, image: Tensor, text: int, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.device = image.device
         self.buffers: dict[tuple[int, ...], Tensor] = {}
@@ -53,7 +53,7 @@ class Floor:
         weight = linear.weight.detach()[part].to(self.dtype)
         return Product(self._buffer(rows, weight.shape[1]), weight.t(), left_grad)
 
-    def _products(self, net: VqaNet, batch: int, text: int) -> Iterator[Product]:
+    def _products(self, net: Beit3VqaNet, batch: int, text: int) -> Iterator[Product]:
         encoder = net.encoder
         patches = len(encoder.vision_position_embed) - 3
         width, heads = encoder.patch_embed.out_features, encoder.layers[0].heads

@@ -21,9 +21,9 @@ from collections.abc import Callable
 
 import torch
 from beit3_speed import LENGTHS, ratios
-from kovqa_core.models.batches import Batch
+from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.fusion import vqa
-from kovqa_core.models.fusion.config import Config, picture_config, question_config
+from kovqa_core.models.fusion.config import ModelConfig, image_encoder_config, question_encoder_config
 from kovqa_core.models.fusion.network import FusionNet
 from torch import Tensor, nn
 from torch.nn import functional
@@ -84,9 +84,9 @@ def our_step(net: FusionNet, optimizer: torch.optim.Optimizer, bf16: bool) -> Ca
     def step(image: Tensor, tokens: Tensor, answers: list[str]) -> None:
         kept, padding = cut(tokens)
         targets = torch.tensor([label[answer] for answer in answers])
-        batch = Batch({"image": image, "tokens": kept, "padding": padding, "targets": targets}, answers)
+        batch = ModelBatch({"image": image, "tokens": kept, "padding": padding, "targets": targets}, answers)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = vqa.loss(net, batch)
+            loss = vqa.fusion_loss(net, batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -100,9 +100,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=6)
     asked = parser.parse_args()
     torch.manual_seed(0)
-    config = Config(
-        question_config=question_config({}, None, VOCAB),
-        picture_config=picture_config({}, None),
+    config = ModelConfig(
+        question_config=question_encoder_config({}, None, VOCAB),
+        picture_config=image_encoder_config({}, None),
         num_classes=CLASSES,
     )
     ours = FusionNet(config)

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kovqa_core.demo.dataset import write_dataset
+from kovqa_core.demo.dataset import write_demo_dataset
 from kovqa_core.index.build import build_index
 from kovqa_core.tokenizer.train import train_tokenizer
 
@@ -33,7 +33,7 @@ SMALL = (
 
 def prepared(folder: Path) -> list[str]:
     """`kovqa train …` of a small model on drawn scenes."""
-    write_dataset(folder / "raw", 24, 9, 3)
+    write_demo_dataset(folder / "raw", 24, 9, 3)
     build_index("aihub", folder / "raw", None, folder / "index")
     train_tokenizer([folder / "raw" / "text.txt"], folder / "tokenizer.model", 500)
     files = ["--data", str(folder / "index"), "--tokenizer", str(folder / "tokenizer.model")]

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from kovqa_core.data.example import Example
-from kovqa_core.models.beit3.config import Config
-from kovqa_core.models.beit3.vqa import Processor
-from kovqa_core.models.xlmr_tokenizer import load_tokenizer
-from kovqa_core.settings.recipe import Data
+from kovqa_core.models.beit3.config import ModelConfig
+from kovqa_core.models.beit3.vqa import Beit3VqaProcessor
+from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer
+from kovqa_core.settings.recipe import DataSettings
 from kovqa_core.tokenizer.train import train_tokenizer
 from PIL import Image
 
@@ -31,9 +31,9 @@ QUESTIONS = (
     "벽의 색깔은 무엇인가요?",
 )
 PATHS = {
-    "evaluation": (False, Data()),
-    "training, crop": (True, Data(augment="crop", flip=True)),
-    "training, crop and RandAugment": (True, Data(augment="randaug", flip=True)),
+    "evaluation": (False, DataSettings()),
+    "training, crop": (True, DataSettings(augment="crop", flip=True)),
+    "training, crop and RandAugment": (True, DataSettings(augment="randaug", flip=True)),
 }
 
 
@@ -44,7 +44,9 @@ def photo(side: int, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray((smooth + rng.integers(-12, 13, smooth.shape)).clip(0, 255).astype(np.uint8))
 
 
-def rate(processor: Processor, examples: list[Example], folder: Path, train: bool, seconds: float) -> float:
+def rate(
+    processor: Beit3VqaProcessor, examples: list[Example], folder: Path, train: bool, seconds: float
+) -> float:
     """Examples a second, whole batches."""
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -76,9 +78,9 @@ def main() -> None:
         size = (folder / "0.jpg").stat().st_size / 1024
         print(f"JPEG photos of {asked.side} x {asked.side * 3 // 4} pixels, {size:.0f} kB, to {asked.image}")
         for name, (train, data) in PATHS.items():
-            tokenizer = load_tokenizer(folder / "spm.model")
-            processor = Processor(
-                Config(image_size=asked.image, num_classes=1, vocab_size=999), tokenizer, ["예"], data
+            tokenizer = load_xlmr_tokenizer(folder / "spm.model")
+            processor = Beit3VqaProcessor(
+                ModelConfig(image_size=asked.image, num_classes=1, vocab_size=999), tokenizer, ["예"], data
             )
             processor._room = 0  # no picture is kept decoded: a real set does not fit
             print(

@@ -14,11 +14,11 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
-from kovqa_core.models.beit3.beam_search import Search
-from kovqa_core.models.beit3.config import Config
-from kovqa_core.models.beit3.network import EPS
+from kovqa_core.models.beit3.beam_search import BeamSearchSettings
+from kovqa_core.models.beit3.config import ModelConfig
+from kovqa_core.models.beit3.network import LAYER_NORM_EPS
 from kovqa_core.models.beit3.pretrained_weights import original_names
-from kovqa_core.models.xlmr_tokenizer import BOS, EOS, PAD
+from kovqa_core.models.xlmr_tokenizer import BOS_ID, EOS_ID, PAD_ID
 from torch import Tensor, nn
 
 Original = TypeVar("Original", bound=nn.Module)
@@ -40,7 +40,7 @@ def _placeholders() -> None:
             setattr(sys.modules[path], name, _never)
 
 
-def _encoder(config: Config, final_norm: bool = False) -> nn.Module:
+def _encoder(config: ModelConfig, final_norm: bool = False) -> nn.Module:
     """torchscale's BEiT-3 with the settings of fine-tuning."""
     _placeholders()
     try:
@@ -64,7 +64,7 @@ def _encoder(config: Config, final_norm: bool = False) -> nn.Module:
             encoder_attention_heads=size.num_heads,
             encoder_ffn_embed_dim=size.ffn_dim,
             encoder_layers=size.num_layers,
-            layernorm_eps=EPS,
+            layernorm_eps=LAYER_NORM_EPS,
         )
     )
 
@@ -74,7 +74,7 @@ class Pooler(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, EPS)
+        self.norm = nn.LayerNorm(width, LAYER_NORM_EPS)
         self.dense = nn.Linear(width, width)
         self.activation = nn.Tanh()
 
@@ -86,7 +86,7 @@ class Pooler(nn.Module):
 class OriginalVqa(nn.Module):
     """Encoder, pooler and classifier, under the names of the published weight files."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, classes = config.sizes.embed_dim, config.num_classes
         if classes is None:
@@ -95,7 +95,7 @@ class OriginalVqa(nn.Module):
         self.pooler = Pooler(width)
         self.head = nn.Sequential(
             nn.Linear(width, 2 * width),
-            nn.LayerNorm(2 * width, EPS),
+            nn.LayerNorm(2 * width, LAYER_NORM_EPS),
             nn.GELU(),
             nn.Linear(2 * width, classes),
         )
@@ -111,7 +111,7 @@ class OriginalVqa(nn.Module):
 class OriginalCaption(nn.Module):
     """Encoder and the head that names words, under the names of the published weight files."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         if config.vocab_size is None:
             raise ValueError("config.vocab_size must be set")
@@ -140,7 +140,7 @@ class OriginalCaption(nn.Module):
 
 @torch.no_grad()
 def original_beam_search(
-    net: OriginalCaption, image: Tensor, search: Search, mask_id: int
+    net: OriginalCaption, image: Tensor, search: BeamSearchSettings, mask_id: int
 ) -> list[tuple[list[int], float]]:
     """The published way of captioning (docs/sources/beit3.md, B45 to B47): (ids, score) for each picture.
 
@@ -151,7 +151,7 @@ def original_beam_search(
     rows = pictures * beams
     image = image.repeat_interleave(beams, 0)
     buffer = torch.full((rows, search.longest), mask_id)
-    buffer[:, 0] = BOS
+    buffer[:, 0] = BOS_ID
     totals = torch.full((pictures, beams), -1e9)
     totals[:, 0] = 0
     state: State = {layer: {} for layer in range(net.layers)}
@@ -175,13 +175,13 @@ def original_beam_search(
                     break
                 beam, word = divmod(place.item(), scores.shape[-1])
                 row = n * beams + int(beam)
-                if word == EOS or length + 1 == search.longest:
+                if word == EOS_ID or length + 1 == search.longest:
                     score = total.item() / length**search.length_penalty
                     if best[n] is None or score > best[n][1]:  # type: ignore[index]
                         best[n] = (buffer[row, 1 : length - 1].tolist(), score)
                 else:
                     grown.append((row, int(word), total.item()))
-            chosen += grown or [(n * beams, PAD, 0.0)] * beams
+            chosen += grown or [(n * beams, PAD_ID, 0.0)] * beams
         order = torch.tensor([row for row, _, _ in chosen])
         buffer = buffer[order]
         buffer[:, length - 1] = torch.tensor([word for _, word, _ in chosen])

@@ -38,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.demo)
-app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(tokenizer.tokenizer_app, name="tokenizer")
 app.command("index")(index.index)
 app.command("download")(download.download)
 app.command("train")(train.train)
@@ -48,23 +48,25 @@ app.command("import")(import_model.import_)
 app.command("export")(export_model.export)
 app.command("submit")(submit.submit)
 app.command("evaluate")(evaluate.evaluate)
-app.add_typer(profiles.app, name="profiles")
-app.add_typer(recipes.app, name="recipes")
-app.add_typer(runs.app, name="runs")
+app.add_typer(profiles.profiles_app, name="profiles")
+app.add_typer(recipes.recipes_app, name="recipes")
+app.add_typer(runs.runs_app, name="runs")
 app.command("doctor")(doctor.doctor)
 
 
-def _version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"kovqa {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def options(
+def global_options(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version),
+        typer.Option(
+            "--version", help="Print the version and leave.", is_eager=True, callback=_print_version
+        ),
     ] = False,
 ) -> None:
     """Options before the command."""
@@ -72,7 +74,7 @@ def options(
 
 def run() -> None:
     """Entry point: run the app; every user's mistake is one line and its exit code, never a traceback."""
-    _identity()
+    _check_engine()
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that knows no Hangul must not stop anything
             stream.reconfigure(errors="replace")
@@ -81,18 +83,18 @@ def run() -> None:
     except KovqaError as error:
         if os.environ.get("KOVQA_DEBUG"):
             raise
-        _say(error)
+        _print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _say(error: KovqaError) -> None:
+def _print_error(error: KovqaError) -> None:
     hint = f" → {error.hint}" if error.hint else ""
     print(f"kovqa: {error.message}{hint}", file=sys.stderr)
 
 
-def _identity() -> None:
+def _check_engine() -> None:
     """The engine must lie beside this command line, not in the folder it was started from."""
     import kovqa_core
 

@@ -10,19 +10,19 @@ import typer
 
 def complete_profile(incomplete: str) -> list[str]:
     """Profile names that begin like this."""
-    return _stems("profiles", incomplete)
+    return _settings_names("profiles", incomplete)
 
 
 def complete_recipe(incomplete: str) -> list[str]:
     """Recipe names that begin like this."""
-    return _stems("recipes", incomplete)
+    return _settings_names("recipes", incomplete)
 
 
 def complete_source(incomplete: str) -> list[str]:
     """Data sets that begin like this."""
-    from kovqa_core.index.sources import SOURCES
+    from kovqa_core.index.sources import SOURCE_MODULES
 
-    return [name for name in SOURCES if name.startswith(incomplete)]
+    return [name for name in SOURCE_MODULES if name.startswith(incomplete)]
 
 
 def complete_asset(incomplete: str) -> list[str]:
@@ -45,13 +45,13 @@ def complete_run_name(incomplete: str) -> list[str]:
     return [name for name in named if name.startswith(incomplete)] or complete_run(incomplete)
 
 
-def _stems(kind: str, incomplete: str) -> list[str]:
-    from kovqa_core.paths import names
+def _settings_names(kind: str, incomplete: str) -> list[str]:
+    from kovqa_core.paths import settings_files
 
-    return [name for name in names(kind) if name.startswith(incomplete)]
+    return [name for name in settings_files(kind) if name.startswith(incomplete)]
 
 
-Recipe = Annotated[
+RecipeOption = Annotated[
     str,
     typer.Option(
         "--recipe",
@@ -61,7 +61,7 @@ Recipe = Annotated[
         envvar="KOVQA_RECIPE",
     ),
 ]
-Profile = Annotated[
+ProfileOption = Annotated[
     str | None,
     typer.Option(
         "--profile",
@@ -78,7 +78,7 @@ TrustRemoteCode = Annotated[
         help="Run Python code that lies in the folder of a vision language model. Read it first.",
     ),
 ]
-Set = Annotated[
+SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
@@ -86,7 +86,7 @@ Set = Annotated[
         metavar="KEY=VALUE",
     ),
 ]
-Model = Annotated[
+ModelOption = Annotated[
     Path | None,
     typer.Option(
         "--model",
@@ -95,15 +95,15 @@ Model = Annotated[
         envvar="KOVQA_MODEL",
     ),
 ]
-Kind = Annotated[
+KindOption = Annotated[
     list[str] | None,
     typer.Option(
         "--kind", help="Only questions of this kind: the table's column kind. Repeatable; all: every one."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the essential value.")]
-Run = Annotated[
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only the essential value.")]
+RunArgument = Annotated[
     str, typer.Argument(help="Run: its name below runs/, or a path.", autocompletion=complete_run_name)
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]

@@ -54,12 +54,12 @@ class Small:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """24 drawn scenes to learn from, 9 held out; index and tokenizer."""
-    from kovqa_core.demo.dataset import write_dataset
+    from kovqa_core.demo.dataset import write_demo_dataset
     from kovqa_core.index.build import build_index
     from kovqa_core.tokenizer.train import train_tokenizer
 
     folder = tmp_path_factory.mktemp("자료 폴더")  # a blank and Hangul in every path
-    write_dataset(folder / "raw", 24, 9, 3)
+    write_demo_dataset(folder / "raw", 24, 9, 3)
     build_index("aihub", folder / "raw", None, folder / "index")
     train_tokenizer([folder / "raw" / "text.txt"], folder / "tokenizer.model", 500)
     captions = folder / "captions"

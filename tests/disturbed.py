@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.runs.folder import pointed
+from kovqa_core.runs.folder import follow_pointer
 from kovqa_core.train.run_log import read_log
 
 from tests.conftest import Small, training
@@ -29,7 +29,7 @@ def words(small: Small, profile: Path, folder: Path, *assignments: str) -> list[
 
 def weights(folder: Path) -> dict[str, bytes]:
     """Every file of the last checkpoint, which is the last step's."""
-    last = pointed(folder, "last")
+    last = follow_pointer(folder, "last")
     assert last is not None
     assert last.name == f"step-{STEPS:06d}"
     return {str(p.relative_to(last)): p.read_bytes() for p in last.rglob("*") if p.is_file()}

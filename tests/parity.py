@@ -15,13 +15,17 @@ from typing import Any
 
 import pytest
 import torch
-from kovqa_core.models.batches import Batch
+from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.beit3.caption_network import CaptionNet
-from kovqa_core.models.beit3.config import Config, Size
-from kovqa_core.models.beit3.family import Model
-from kovqa_core.models.beit3.network import Encoder, VqaNet
-from kovqa_core.models.beit3.pretrained_weights import load_original, original_names, read_weights
-from kovqa_core.models.beit3.vqa import Vqa
+from kovqa_core.models.beit3.config import ModelConfig, ModelDimensions
+from kovqa_core.models.beit3.family import Beit3Model
+from kovqa_core.models.beit3.network import Beit3VqaNet, MultiwayEncoder
+from kovqa_core.models.beit3.pretrained_weights import (
+    load_pretrained_weights,
+    original_names,
+    read_pretrained_weights,
+)
+from kovqa_core.models.beit3.vqa import VqaTask
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -52,7 +56,7 @@ def tensors_of(name: str) -> dict[str, Tensor]:
 
 @functools.cache
 def _weights(file: Path) -> dict[str, Tensor]:
-    return read_weights(file)
+    return read_pretrained_weights(file)
 
 
 def weights(name: str) -> dict[str, Tensor]:
@@ -60,10 +64,10 @@ def weights(name: str) -> dict[str, Tensor]:
     return _weights(path(name))
 
 
-def config(**changes: Any) -> Config:
+def config(**changes: Any) -> ModelConfig:
     """Our configuration of the recorded model."""
     about = json_of("config.json")
-    size = Size(about["embed_dim"], about["num_heads"], about["num_layers"], about["ffn_dim"])
+    size = ModelDimensions(about["embed_dim"], about["num_heads"], about["num_layers"], about["ffn_dim"])
     known = {
         "size": "custom",
         "custom": size,
@@ -72,15 +76,17 @@ def config(**changes: Any) -> Config:
         "vocab_size": about["vocab_size"],
         "num_classes": about["num_classes"],
     }
-    return Config(**{**known, **changes})
+    return ModelConfig(**{**known, **changes})
 
 
-def vqa_model(answers: list[str] | None = None) -> Model:
+def vqa_model(answers: list[str] | None = None) -> Beit3Model:
     """Our VQA model with the weights of `vqa.pth`."""
     chosen = config()
     assert chosen.num_classes is not None
-    model = Model(VqaNet(chosen), Vqa(answers or [f"class {i}" for i in range(chosen.num_classes)]))
-    report = load_original(model.net, weights("vqa.pth"), (), "vqa.pth")
+    model = Beit3Model(
+        Beit3VqaNet(chosen), VqaTask(answers or [f"class {i}" for i in range(chosen.num_classes)])
+    )
+    report = load_pretrained_weights(model.net, weights("vqa.pth"), (), "vqa.pth")
     assert not report.fresh
     assert not report.unused
     return model
@@ -89,24 +95,24 @@ def vqa_model(answers: list[str] | None = None) -> Model:
 def caption_net() -> CaptionNet:
     """Our captioner with the weights of `captioning.pth`."""
     net = CaptionNet(config(num_classes=None))
-    report = load_original(net, weights("captioning.pth"), (), "captioning.pth")
+    report = load_pretrained_weights(net, weights("captioning.pth"), (), "captioning.pth")
     assert not report.fresh
     assert not report.unused
     return net
 
 
-def caption_encoder() -> Encoder:
+def caption_encoder() -> MultiwayEncoder:
     """Our encoder, final norm included, with the weights of `captioning.pth`."""
     return caption_net().encoder
 
 
 def vqa_batch(
     image: Tensor, tokens: Tensor, padding: Tensor | None, labels: Tensor | None = None, name: str = "row"
-) -> Batch:
+) -> ModelBatch:
     """A batch as our processor would make it; `padding` is 1 where there is no token."""
     labels = torch.zeros(len(image), 0) if labels is None else labels
     places = labels.nonzero()
-    return Batch(
+    return ModelBatch(
         {
             "image": image,
             "tokens": tokens,
@@ -119,7 +125,7 @@ def vqa_batch(
     )
 
 
-def inputs_batch(labels: Tensor | None = None) -> Batch:
+def inputs_batch(labels: Tensor | None = None) -> ModelBatch:
     """The recorded inputs as a batch."""
     inputs = tensors_of("inputs.safetensors")
     return vqa_batch(inputs["image"], inputs["language_tokens"], inputs["padding_mask"], labels)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import (
+    atomic_file,
     make_folder,
-    nfc,
     read_json,
     read_text,
-    whole_file,
+    to_nfc,
     write_folder,
     write_json,
     write_text,
@@ -30,7 +30,7 @@ def everything(folder: Path) -> list[str]:
 
 
 def test_nfc_composes() -> None:
-    assert nfc(unicodedata.normalize("NFD", "한글")) == "한글"
+    assert to_nfc(unicodedata.normalize("NFD", "한글")) == "한글"
 
 
 @pytest.mark.parametrize("data", ["예".encode(), b"\xef\xbb\xbf" + "예".encode(), "예".encode("cp949")])
@@ -75,7 +75,7 @@ def test_json_comes_back(tmp_path: Path) -> None:
 
 
 def write_half(path: Path, error: BaseException) -> None:
-    with whole_file(path) as stream:
+    with atomic_file(path) as stream:
         stream.write(b"half")
         raise error
 

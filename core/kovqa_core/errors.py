@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
-_NAMED = 10  # ids in a message
+_MAX_NAMED_IDS = 10  # ids in a message
 
 
 class KovqaError(Exception):
@@ -78,7 +78,7 @@ class Stopped(KovqaError):
     exit_code = 75
 
 
-KINDS: dict[str, type[KovqaError]] = {
+ERROR_CLASSES: dict[str, type[KovqaError]] = {
     kind.__name__: kind
     for kind in (
         SettingsError,
@@ -93,7 +93,7 @@ KINDS: dict[str, type[KovqaError]] = {
 }
 
 
-def unknown(what: str, name: str, known: Iterable[str], hint: str = "") -> SettingsError:
+def unknown_name_error(what: str, name: str, known: Iterable[str], hint: str = "") -> SettingsError:
     """The error for a name nobody knows: it lists the nearest known ones, or all of them."""
     import difflib
 
@@ -103,8 +103,8 @@ def unknown(what: str, name: str, known: Iterable[str], hint: str = "") -> Setti
     return SettingsError(f"unknown {what} '{name}'; {suggestion}", hint)
 
 
-def named(what: str, names: Iterable[str], kind: str = "id") -> str:
+def summarise_names(what: str, names: Iterable[str], kind: str = "id") -> str:
     """ "no prediction for 12 ids: a, b, … (10 named)"."""
     names = list(names)
-    shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+    shown = ", ".join(names[:_MAX_NAMED_IDS]) + (", …" if len(names) > _MAX_NAMED_IDS else "")
     return f"{what} {len(names)} {kind}{'s' if len(names) > 1 else ''}: {shown}"

@@ -16,7 +16,7 @@ from typing import IO, Any
 from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
 
 
-def nfc(text: str) -> str:
+def to_nfc(text: str) -> str:
     """Text in composed form: macOS archives spell 한 as three letters, everybody else as one."""
     return unicodedata.normalize("NFC", text)
 
@@ -30,10 +30,10 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: the file cannot be opened, or is in neither encoding.
     """
-    return decode(read_bytes(path), str(path))
+    return decode_text(read_bytes(path), str(path))
 
 
-def decode(data: bytes, name: str, line: int = 1) -> str:
+def decode_text(data: bytes, name: str, line: int = 1) -> str:
     """Text of bytes in UTF-8 (with or without a byte-order mark) or CP949.
 
     Args:
@@ -82,8 +82,8 @@ def read_json(path: Path) -> Any:
 # ---------------------------------------------------------------------------------- writing
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNWRITABLE_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 
 
 @contextlib.contextmanager
@@ -99,25 +99,25 @@ def disk_errors(path: Path, kept: str = "") -> Iterator[None]:
     except KovqaError:
         raise
     except OSError as error:
-        if error.errno in _FULL:
-            raise disk_full(path, kept) from None
-        if error.errno in _UNWRITABLE:
+        if error.errno in _DISK_FULL_ERRNOS:
+            raise disk_full_error(path, kept) from None
+        if error.errno in _UNWRITABLE_ERRNOS:
             raise SettingsError(
                 f"cannot write {path}: {error.strerror}", "choose another folder with -o"
             ) from None
         raise
     except Exception as error:  # safetensors and torch wrap the system's error in their own
         if re.search(r"os error (27|28|122)\b|No space left", str(error)):
-            raise disk_full(path, kept) from None
+            raise disk_full_error(path, kept) from None
         raise
 
 
-def disk_full(path: Path, kept: str = "") -> MachineError:
+def disk_full_error(path: Path, kept: str = "") -> MachineError:
     """The error for a full disk."""
     return MachineError(f"disk full while writing {path}" + (f"; {kept}" if kept else ""), "free some space")
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Hand a file or folder to the disk, so that it outlives a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -127,7 +127,7 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Write a file that appears complete or not at all.
 
     The bytes go to a neighbour first, are handed to the disk, then take the name.
@@ -144,12 +144,12 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        sync(path.parent)
+        fsync_path(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all."""
-    with whole_file(path) as stream:
+    with atomic_file(path) as stream:
         stream.write(text.encode())
 
 
@@ -168,8 +168,8 @@ def write_folder(path: Path, fill: Callable[[Path], None], kept: str = "") -> No
             part.mkdir(parents=True)
             fill(part)
             for inside in sorted(part.rglob("*"), reverse=True):
-                sync(inside)
-            sync(part)
+                fsync_path(inside)
+            fsync_path(part)
             old = path.with_name(path.name + ".old")
             shutil.rmtree(old, ignore_errors=True)
             if path.exists():
@@ -179,7 +179,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], kept: str = "") -> No
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-        sync(path.parent)
+        fsync_path(path.parent)
 
 
 def require_empty(folder: Path) -> None:

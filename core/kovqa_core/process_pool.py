@@ -15,11 +15,11 @@ from kovqa_core.errors import MachineError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-Result = TypeVar("Result")
-_counter: Any = None  # in a process of the pool: the counter it shares with its parent
+TaskResult = TypeVar("TaskResult")
+_shared_counter: Any = None  # in a process of the pool: the counter it shares with its parent
 
 
-def cores() -> int:
+def usable_cpu_count() -> int:
     """How many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -83,17 +83,17 @@ def outlive_signals() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def count(n: int) -> None:
+def add_to_count(n: int) -> None:
     """In a task of `side_by_side`: add to the count that its caller is told."""
-    with _counter.get_lock():
-        _counter.value += n
+    with _shared_counter.get_lock():
+        _shared_counter.value += n
 
 
-def side_by_side(
-    task: Callable[..., Result],
+def parallel_map(
+    task: Callable[..., TaskResult],
     arguments: Iterable[tuple[Any, ...]],
     told: Callable[[int, float], None] | None = None,
-) -> list[Result]:
+) -> list[TaskResult]:
     """Call a module's function with each tuple of arguments, on all cores; results in that order.
 
     Args:
@@ -111,10 +111,10 @@ def side_by_side(
 
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of a progress bar
     counter = spawn.Value("q", 0)
-    pool = ProcessPoolExecutor(cores(), spawn, _begin, (counter,))
+    pool = ProcessPoolExecutor(usable_cpu_count(), spawn, _init_pool_process, (counter,))
     try:
         futures = [pool.submit(task, *each) for each in arguments]
-        for done in _waited(futures):
+        for done in _iter_completed(futures):
             for future in done:
                 future.result()  # the first failure ends it all
             if told:
@@ -128,14 +128,14 @@ def side_by_side(
             process.terminate()
 
 
-def _begin(counter: Any) -> None:
-    global _counter
-    _counter = counter
+def _init_pool_process(counter: Any) -> None:
+    global _shared_counter
+    _shared_counter = counter
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     die_with_parent()
 
 
-def _waited(futures: list[Future[Result]]) -> Iterator[set[Future[Result]]]:
+def _iter_completed(futures: list[Future[TaskResult]]) -> Iterator[set[Future[TaskResult]]]:
     from concurrent.futures import FIRST_EXCEPTION, wait
 
     left = set(futures)

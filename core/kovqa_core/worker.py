@@ -22,23 +22,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kovqa_core.answer.workers import Job
-    from kovqa_core.distributed.process_group import Rank
+    from kovqa_core.answer.workers import TableJob
+    from kovqa_core.distributed.process_group import RankInfo
     from kovqa_core.errors import KovqaError
-    from kovqa_core.settings.run import Run, Work
+    from kovqa_core.settings.run import Run, WorkerJob
 
-HERE = Path(__file__).resolve().parent
+ENGINE_FOLDER = Path(__file__).resolve().parent
 # All ask for a checkpoint and an end; torchrun passes on the one it got.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
-def check_identity() -> None:
+def check_engine_path() -> None:
     """Refuse to run with an engine other than the one this file belongs to."""
     import kovqa_core
 
     found = Path(kovqa_core.__file__ or "").resolve().parent
-    if found != HERE:
-        sys.exit(f"kovqa: the engine in {found} is not the one in {HERE}; unset PYTHONPATH and try again")
+    if found != ENGINE_FOLDER:
+        sys.exit(
+            f"kovqa: the engine in {found} is not the one in {ENGINE_FOLDER}; unset PYTHONPATH and try again"
+        )
 
 
 def main(run_file: Path) -> int:
@@ -49,100 +51,104 @@ def main(run_file: Path) -> int:
     tells whoever asked.
     """
     asked = threading.Event()
-    for number in SIGNALS:
+    for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:  # nohup ignores it
             signal.signal(number, lambda *_: asked.set())
     from kovqa_core.errors import KovqaError, Stopped
 
     folder, rank = run_file.parent, None
     try:
-        run, do = _work(run_file)
+        run, do = _load_job(run_file)
         from kovqa_core.distributed import process_group
 
         elastic = run.profile.launcher == "torchrun" or run.profile.slurm.tasks == "node"
-        rank = process_group.from_torchrun(os.environ) if elastic else process_group.from_slurm(os.environ)
-        _to_log(folder, rank)
+        rank = (
+            process_group.rank_from_torchrun(os.environ)
+            if elastic
+            else process_group.rank_from_slurm(os.environ)
+        )
+        _redirect_output(folder, rank)
         try:
             do(rank, asked.is_set)
         except Stopped as stopped:
-            _tell(folder, stopped, rank)
+            _write_error(folder, stopped, rank)
             return stopped.exit_code if rank.first and not elastic else 0
         return 0
     except ImportError as error:
-        return _tell(folder, _cannot_start(error), rank)
+        return _write_error(folder, _import_failure(error), rank)
     except KovqaError as error:
-        return _tell(folder, error, rank)
+        return _write_error(folder, error, rank)
     except BaseException as error:
         print(traceback.format_exc(), file=sys.stderr)
-        if not asked.is_set() and not _is_echo(error):
-            _tell(folder, error, rank)
+        if not asked.is_set() and not _is_peer_disconnect(error):
+            _write_error(folder, error, rank)
         return 1
 
 
-def _work(file: Path) -> tuple[Work, Callable[[Rank, Callable[[], bool]], None]]:
+def _load_job(file: Path) -> tuple[WorkerJob, Callable[[RankInfo, Callable[[], bool]], None]]:
     """What is to be done, and what does it."""
-    from kovqa_core.answer.partial_file import JOB
+    from kovqa_core.answer.partial_file import JOB_FILE
     from kovqa_core.settings.run import read_run
 
-    if file.name == JOB:
-        from kovqa_core.answer.workers import read_job
+    if file.name == JOB_FILE:
+        from kovqa_core.answer.workers import read_table_job
 
-        job = read_job(file)
-        return job, partial(_answer, job)
+        job = read_table_job(file)
+        return job, partial(_run_answer_job, job)
     run = read_run(file)
-    return run, partial(_train, run)
+    return run, partial(_run_train_job, run)
 
 
-def _answer(job: Job, rank: Rank, stop: Callable[[], bool]) -> None:
+def _run_answer_job(job: TableJob, rank: RankInfo, stop: Callable[[], bool]) -> None:
     """Answer this process's share of a table."""
-    from kovqa_core.answer.local import answer_share
+    from kovqa_core.answer.local import answer_rank_rows
     from kovqa_core.distributed import process_group, run_lock
 
-    held = run_lock.hold(job.folder, os.environ) if rank.first else None
-    answer_share(job, rank, process_group.own_device(rank, job.profile.device), stop)
+    held = run_lock.acquire_run_lock(job.folder, os.environ) if rank.first else None
+    answer_rank_rows(job, rank, process_group.local_device(rank, job.profile.device), stop)
     del held
 
 
-def _train(run: Run, rank: Rank, stop: Callable[[], bool]) -> None:
+def _run_train_job(run: Run, rank: RankInfo, stop: Callable[[], bool]) -> None:
     """Join the others, train, and leave together; a finished run is left as it is."""
     from kovqa_core.distributed import process_group, run_lock, watchdog
     from kovqa_core.errors import Stopped
-    from kovqa_core.runs.folder import ERROR, result
-    from kovqa_core.runs.manifest import launched
+    from kovqa_core.runs.folder import ERROR_FILE, read_result
+    from kovqa_core.runs.manifest import record_launch
 
-    if result(run.folder) is not None:
+    if read_result(run.folder) is not None:
         return  # a queue, or torchrun after a kill, began again what was done
     process_group.require_world(rank, run.profile)
-    held = run_lock.hold(run.folder, os.environ) if rank.first else None
+    held = run_lock.acquire_run_lock(run.folder, os.environ) if rank.first else None
     if rank.first:
-        (run.folder / ERROR).unlink(missing_ok=True)  # of an earlier attempt
+        (run.folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
     hint = (
         f"each rank's stack is in {run.folder / 'logs'}; they met at {rank.meeting}; "
         f"go on from the last checkpoint: kovqa train --resume -o {shlex.quote(str(run.folder))}"
     )
-    watch = watchdog.Watch(
+    watch = watchdog.WatchdogConfig(
         rank.rank,
         run.profile.watchdog_minutes,
-        alarm=lambda wrong: _tell(run.folder, type(wrong)(wrong.message, hint), rank),
-        warn=_warn,
+        alarm=lambda wrong: _write_error(run.folder, type(wrong)(wrong.message, hint), rank),
+        warn=_print_warning,
     )
     try:
-        with launched(run) if rank.first else contextlib.nullcontext():
-            from kovqa_core.train.loop import train
+        with record_launch(run) if rank.first else contextlib.nullcontext():
+            from kovqa_core.train.loop import run_training
 
-            device = process_group.join(rank, run.profile.device, watch)
+            device = process_group.init_process_group(rank, run.profile.device, watch)
             try:
-                train(run, rank, device, stop)
+                run_training(run, rank, device, stop)
             except Stopped:
-                process_group.leave()
+                process_group.destroy_process_group()
                 raise
-            process_group.leave()
+            process_group.destroy_process_group()
     finally:
-        watchdog.stop()
+        watchdog.stop_watchdog()
         del held
 
 
-def _cannot_start(error: ImportError) -> KovqaError:
+def _import_failure(error: ImportError) -> KovqaError:
     from kovqa_core.errors import WorkerError
 
     return WorkerError(
@@ -151,45 +157,45 @@ def _cannot_start(error: ImportError) -> KovqaError:
     )
 
 
-def _is_echo(error: BaseException) -> bool:
+def _is_peer_disconnect(error: BaseException) -> bool:
     """Is this only another process's end, noticed here?"""
     text = str(error)
     return any(mark in text for mark in ("Connection closed by peer", "Connection reset by peer", "gloo"))
 
 
-def _to_log(folder: Path, rank: Rank) -> None:
+def _redirect_output(folder: Path, rank: RankInfo) -> None:
     """Send this process's output to its own log; the first one's events go to who listens."""
-    from kovqa_core.launch.events import WATCHED
+    from kovqa_core.launch.events import EVENTS_VARIABLE
 
     path = folder / "logs" / f"rank-{rank.rank}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 2)
-    if not (rank.first and os.environ.get(WATCHED)):
+    if not (rank.first and os.environ.get(EVENTS_VARIABLE)):
         os.dup2(handle, 1)
 
 
-def _warn(message: str) -> None:
-    from kovqa_core.launch.events import WATCHED
+def _print_warning(message: str) -> None:
+    from kovqa_core.launch.events import EVENTS_VARIABLE
 
     print(f"kovqa: {message}", file=sys.stderr, flush=True)
-    if os.environ.get(WATCHED):
+    if os.environ.get(EVENTS_VARIABLE):
         print(json.dumps({"kind": "warning", "note": message}, ensure_ascii=False), flush=True)
 
 
-def _tell(folder: Path, error: BaseException, rank: Rank | None) -> int:
+def _write_error(folder: Path, error: BaseException, rank: RankInfo | None) -> int:
     """Leave an error for the launcher; only the first one stays. Its exit code."""
-    from kovqa_core.errors import KINDS, KovqaError
-    from kovqa_core.runs.folder import ERROR
+    from kovqa_core.errors import ERROR_CLASSES, KovqaError
+    from kovqa_core.runs.folder import ERROR_FILE
 
     told = {"kind": "", "message": f"{type(error).__name__}: {error}", "detail": traceback.format_exc()}
-    if isinstance(error, KovqaError) and type(error).__name__ in KINDS:
+    if isinstance(error, KovqaError) and type(error).__name__ in ERROR_CLASSES:
         told = {"kind": type(error).__name__, "message": error.message, "detail": error.hint}
-    part = folder / f".{ERROR}.{socket.gethostname()}.{os.getpid()}.part"
+    part = folder / f".{ERROR_FILE}.{socket.gethostname()}.{os.getpid()}.part"
     text = json.dumps({**told, "rank": rank.rank if rank else -1}, ensure_ascii=False)
     try:
         part.write_text(text, encoding="utf-8")
-        os.link(part, folder / ERROR)
+        os.link(part, folder / ERROR_FILE)
     except OSError:
         pass  # somebody was first, or the disk takes nothing: the line below is what remains
     part.unlink(missing_ok=True)
@@ -197,7 +203,7 @@ def _tell(folder: Path, error: BaseException, rank: Rank | None) -> int:
     return error.exit_code if isinstance(error, KovqaError) else 1
 
 
-def _leave(code: int) -> None:
+def _exit_now(code: int) -> None:
     """End at once: threads of torch's collectives that let go of something while Python is taken down abort."""
     for child in multiprocessing.active_children():
         child.terminate()
@@ -207,11 +213,13 @@ def _leave(code: int) -> None:
 
 
 if __name__ == "__main__":
-    check_identity()
+    check_engine_path()
     from kovqa_core.process_pool import die_with_parent
 
     die_with_parent()
-    code = main(Path(sys.argv[1]))
-    for number in SIGNALS:  # a late one would kill what has ended well: Python takes its handlers away first
+    exit_status = main(Path(sys.argv[1]))
+    for (
+        number
+    ) in STOP_SIGNALS:  # a late one would kill what has ended well: Python takes its handlers away first
         signal.signal(number, signal.SIG_IGN)
-    _leave(code)
+    _exit_now(exit_status)

@@ -25,14 +25,14 @@ def caption(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Captions file (JSON lines), with --input.")
     ] = None,
-    model: options.Model = None,
+    model: options.ModelOption = None,
     beams: Annotated[
         int | None,
         typer.Option("--beams", min=1, help="Captions followed at once; 1: greedy. [default: the model's]"),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures at once.")] = 16,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Say in a sentence what one picture shows, or every picture of a folder, a table or an index."""
     from kovqa_core.errors import SettingsError
@@ -44,10 +44,10 @@ def caption(
     from kovqa_core.answer import local as work
 
     if image is not None:
-        found, used = work.caption_one(image, model, beams)
-        console.answer(found, used, json, quiet, "caption")
+        found, used = work.caption_image(image, model, beams)
+        console.print_answer(found, used, json, quiet, "caption")
         return
     assert input is not None and output is not None
-    with progress.bar("captioning", quiet or json) as told:
+    with progress.progress_bar("captioning", quiet or json) as told:
         rows, used = work.answer_table(input, images, output, model, batch, told, "caption", beams)
-    console.predictions(output, rows, used, json, quiet, "captions")
+    console.print_predictions(output, rows, used, json, quiet, "captions")

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from kovqa_core.errors import DataError
 
 if TYPE_CHECKING:
-    from kovqa_core.data.decoding import Decoding
+    from kovqa_core.data.decoding import DecodingOptions
 
-ENDS = ("0", "끝")
-HOW = "-i PICTURE shows another picture; 0, 끝 or Ctrl-D ends"
+END_WORDS = ("0", "끝")
+CHAT_HELP = "-i PICTURE shows another picture; 0, 끝 or Ctrl-D ends"
 
 
-def talk(
+def run_chat(
     image: Path | None,
     model: Path | None,
-    decoding: Decoding,
+    decoding: DecodingOptions,
     trust_remote_code: bool,
     as_json: bool,
     quiet: bool,
@@ -35,41 +35,45 @@ def talk(
 
     from kovqa_cli.output import console, progress
 
-    picture = work.checked(image) if image else None
-    ask, used = work.open_model(model, decoding, trust_remote_code)
-    typed = sys.stdin.isatty() and progress.watched()
+    picture = work.check_image(image) if image else None
+    ask, used = work.open_question_model(model, decoding, trust_remote_code)
+    typed = sys.stdin.isatty() and progress.is_interactive()
     if typed and not quiet:
-        console.note(f"{console.short(used)}; {HOW}")
+        console.print_note(f"{console.short_path(used)}; {CHAT_HELP}")
     number = failed = 0
     while True:
         number += 1
         try:
-            line = _typed(f"{'question' if picture else 'picture'}> ") if typed else _piped(number)
-            if line is None or line in ENDS:
+            line = (
+                _read_typed_line(f"{'question' if picture else 'picture'}> ")
+                if typed
+                else _read_piped_line(number)
+            )
+            if line is None or line in END_WORDS:
                 break
             if line == "-i" or line.startswith("-i "):
                 picture, line = None, line[2:].strip()
             if not line:
                 continue
             if picture is None:
-                picture = work.checked(_path(line))
+                picture = work.check_image(_parse_path(line))
             else:
-                console.chat_answer(ask(picture, line), picture, line, used, as_json)
+                console.print_chat_answer(ask(picture, line), picture, line, used, as_json)
         except DataError as error:
             failed += 1
-            console.note(f"kovqa: {error.message}")
+            console.print_note(f"kovqa: {error.message}")
     if typed and line is None:
-        console.note("")  # the shell's prompt begins a line
+        console.print_note("")  # the shell's prompt begins a line
     if failed and not typed:
         raise DataError(f"{failed} of the lines could not be used", "they are named above")
 
 
-def _path(text: str) -> Path:
+def _parse_path(text: str) -> Path:
     """A path as typed, or as a file manager drops it: in quotation marks."""
     return Path(os.path.expanduser(text.strip("'\"")))  # noqa: PTH111  # an unknown ~user is no error
 
 
-def _typed(prompt: str) -> str | None:
+def _read_typed_line(prompt: str) -> str | None:
     """A line typed after a prompt; None at the end. Hangul is edited letter by letter where readline is."""
     with _prompts_on_stderr():
         with contextlib.suppress(ImportError):
@@ -94,9 +98,9 @@ def _prompts_on_stderr() -> Iterator[None]:
         os.close(stdout)
 
 
-def _piped(number: int) -> str | None:
+def _read_piped_line(number: int) -> str | None:
     """A line of a pipe or file, UTF-8 or CP949; None at the end."""
-    from kovqa_core.files import decode
+    from kovqa_core.files import decode_text
 
     line = sys.stdin.buffer.readline()
-    return decode(line, "stdin", number).strip() if line else None
+    return decode_text(line, "stdin", number).strip() if line else None

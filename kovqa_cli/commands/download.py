@@ -11,7 +11,7 @@ from kovqa_core.errors import SettingsError
 from kovqa_cli import options
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _parse_file_numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in text.split(",") if number.strip())
     except ValueError:
@@ -51,8 +51,8 @@ def download(
             "--keep-archive", help="Do not remove archives after unpacking them (AI-Hub's always stay)."
         ),
     ] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Fetch data sets, weights and tokenizers: resumed, checked, unpacked. Ctrl-C loses nothing."""
     from kovqa_core.download import fetch, licence, table
@@ -61,28 +61,32 @@ def download(
     from kovqa_cli.output import download as output_download
 
     if listed:
-        chosen = [table.find(name) for name in assets or []]
-        output_download.assets(chosen or list(table.assets().values()), output, bool(chosen), json, quiet)
+        chosen = [table.find_asset_entry(name) for name in assets or []]
+        output_download.print_assets(
+            chosen or list(table.load_assets().values()), output, bool(chosen), json, quiet
+        )
         return
     if not assets:
         raise SettingsError("no asset named", "list them: kovqa download --list")
-    chosen = [table.find(name) for name in assets]
+    chosen = [table.find_asset_entry(name) for name in assets]
     if given and len(chosen) > 1:
         raise SettingsError("--from is for one asset", f"kovqa download {assets[0]} --from {given}")
-    wishes = fetch.Wishes(output, _numbers(files), allow_hash_mismatch, keep_archive)
+    wishes = fetch.FetchOptions(output, _parse_file_numbers(files), allow_hash_mismatch, keep_archive)
     for asset in chosen:
-        licence.accept(asset.source_of(), accept_licence, output_download.agree)
+        licence.require_licence(asset.source_of(), accept_licence, output_download.confirm_terms)
     brought: list[tuple[str, list[Path]]] = []
     try:
-        with progress.transfer(quiet or json) as told:
+        with progress.transfer_bar(quiet or json) as told:
             for asset in chosen:
                 paths = (
-                    fetch.adopt(asset, given, wishes, told) if given else fetch.download(asset, wishes, told)
+                    fetch.adopt_local_file(asset, given, wishes, told)
+                    if given
+                    else fetch.fetch_asset(asset, wishes, told)
                 )
                 brought.append((asset.name, paths))
     except KeyboardInterrupt:
-        console.note("stopped; what came so far is kept → run the same command again")
+        console.print_note("stopped; what came so far is kept → run the same command again")
         raise
     finally:
         if brought:
-            output_download.brought(brought, json)
+            output_download.print_fetched_assets(brought, json)

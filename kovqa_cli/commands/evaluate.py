@@ -13,7 +13,7 @@ from kovqa_cli import options
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Predictions file (kovqa predict, kovqa caption).")],
     index: Annotated[Path, typer.Option("--index", help="The index's .jsonl that was answered.")],
-    kind: options.Kind = None,
+    kind: options.KindOption = None,
     normalise: Annotated[
         str,
         typer.Option(
@@ -36,28 +36,28 @@ def evaluate(
     examples: Annotated[
         int, typer.Option("--examples", min=0, help="Right ones, and as many wrong ones, on the page.")
     ] = 60,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Score answers by kind of question, or captions, beside the answer that is most frequent."""
     from kovqa_core.evaluate.evaluation import evaluate_file
 
     from kovqa_cli.output import console, progress
 
-    with progress.bar("scoring", quiet) as told:
+    with progress.progress_bar("scoring", quiet) as told:
         found = evaluate_file(predictions, index, normalise, tokens, told, kind or ())
     if report:
         from kovqa_core.evaluate.report import write_report
 
-        with progress.bar("pictures", quiet) as told:
+        with progress.progress_bar("pictures", quiet) as told:
             write_report(found, report, images, examples, told)
         if not quiet:
-            console.note(f"report: {console.short(report)}")
+            console.print_note(f"report: {console.short_path(report)}")
     if log:
-        from kovqa_core.evaluate.answer_log import write_log
+        from kovqa_core.evaluate.answer_log import write_answer_log
 
-        with progress.bar("log", quiet) as told:
-            write_log(found, log, told)
+        with progress.progress_bar("log", quiet) as told:
+            write_answer_log(found, log, told)
         if not quiet:
-            console.note(f"log: {console.short(log)}")
-    console.evaluation(found, json, quiet)
+            console.print_note(f"log: {console.short_path(log)}")
+    console.print_evaluation(found, json, quiet)

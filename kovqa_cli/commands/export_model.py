@@ -22,16 +22,16 @@ def export(
         ),
     ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Write a model for other libraries: transformers and timm, or the original's names; with a card."""
     from kovqa_core.models import export as models_export
 
     from kovqa_cli.output import models, progress
 
-    with progress.stages(quiet or json) as told:
+    with progress.stage_status(quiet or json) as told:
         if told:
             told("exporting", 0, 0.0)
-        step = models_export.export(model, output, as_upstream, trust_remote_code)
-    models.exported(output, step, json, quiet)
+        step = models_export.export_checkpoint(model, output, as_upstream, trust_remote_code)
+    models.print_exported_model(output, step, json, quiet)

@@ -45,8 +45,8 @@ def import_(
         list[str] | None,
         typer.Option("--set", help="A setting that the weights do not tell.", metavar="model.KEY=VALUE"),
     ] = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Make a model of a checkpoint of VQA_NIA or a folder of LLaVA; nothing in the files is run."""
     from kovqa_cli.output import models, progress
@@ -58,20 +58,20 @@ def import_(
         )
     if not is_llava and (base or vision):
         raise SettingsError(f"{checkpoint} is no folder: --base and --vision are LLaVA's", "leave them away")
-    with progress.stages(quiet or json) as told:
+    with progress.stage_status(quiet or json) as told:
         if told:
             told("importing", 0, 0.0)
         if is_llava:
-            from kovqa_core.models.vlm.import_llava import import_llava
+            from kovqa_core.models.vlm.import_llava import import_llava_folder
 
-            converted = import_llava(checkpoint, output, base, vision, sets or ())
+            converted = import_llava_folder(checkpoint, output, base, vision, sets or ())
         elif labels is None or tokenizer is None:
             raise SettingsError("a checkpoint of VQA_NIA needs --labels and --tokenizer", "give both")
         else:
-            from kovqa_core.models.fusion.import_original import import_original
+            from kovqa_core.models.fusion.import_original import import_original_checkpoint
 
-            found = import_original(checkpoint, labels, tokenizer, output, sets or ())
+            found = import_original_checkpoint(checkpoint, labels, tokenizer, output, sets or ())
     if is_llava:
-        models.converted(output, converted, json, quiet)
+        models.print_converted_llava(output, converted, json, quiet)
     else:
-        models.imported(output, found, json, quiet)
+        models.print_imported_model(output, found, json, quiet)

@@ -10,13 +10,13 @@ from kovqa_core.errors import SettingsError
 
 from kovqa_cli import options
 
-SOURCES = "aihub, aihub101, nia, dacon, vqav2, coco, kvqa, table (any CSV, TSV, JSON lines or JSON)"
+SOURCE_NAMES = "aihub, aihub101, nia, dacon, vqav2, coco, kvqa, table (any CSV, TSV, JSON lines or JSON)"
 
 
 def index(
     source: Annotated[
         str | None,
-        typer.Argument(help=f"Data set: {SOURCES}.", autocompletion=options.complete_source),
+        typer.Argument(help=f"Data set: {SOURCE_NAMES}.", autocompletion=options.complete_source),
     ] = None,
     root: Annotated[
         Path | None,
@@ -72,39 +72,41 @@ def index(
     tokenizer: Annotated[
         Path | None, typer.Option("--tokenizer", help="SentencePiece model, for --as-upstream.")
     ] = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Turn a raw data set into an index that training reads; or look at one: --show 3 -o INDEX."""
     if number is not None:
-        _show(output or Path("data") / _named(source), number, images, json)
+        _show_examples(output or Path("data") / _require_source(source), number, images, json)
     elif as_upstream:
-        folder = output or Path("data") / f"{_named(source)}-upstream"
-        _as_upstream(_named(source), _given(root), images, folder, tokenizer, json, quiet)
+        folder = output or Path("data") / f"{_require_source(source)}-upstream"
+        _write_upstream(_require_source(source), _require_root(root), images, folder, tokenizer, json, quiet)
     else:
         from kovqa_core.index.build import build_index
-        from kovqa_core.index.shards import Options
+        from kovqa_core.index.shards import SourceOptions
 
         from kovqa_cli.output import console, progress
 
-        name, place = _named(source), _given(root)
-        said = Options(dict(map(_pair, column or ())), language)
+        name, place = _require_source(source), _require_root(root)
+        said = SourceOptions(dict(map(_parse_column_pair, column or ())), language)
         folder = output or Path("data") / name
-        with progress.counter("rows read", quiet or json) as told:
+        with progress.count_status("rows read", quiet or json) as told:
             kept = None if check else folder
-            report = build_index(name, place, images, kept, min_count, told, said, _classes(answers))
-        console.index_report(report, folder, check, json, quiet)
+            report = build_index(
+                name, place, images, kept, min_count, told, said, _parse_answer_classes(answers)
+            )
+        console.print_index_report(report, folder, check, json, quiet)
 
 
-def _show(folder: Path, number: int, images: Path | None, json: bool) -> None:
-    from kovqa_core.index.preview import look
+def _show_examples(folder: Path, number: int, images: Path | None, json: bool) -> None:
+    from kovqa_core.index.preview import preview_index
 
     from kovqa_cli.output import console
 
-    console.examples(look(folder, number, images), json)
+    console.print_examples(preview_index(folder, number, images), json)
 
 
-def _as_upstream(
+def _write_upstream(
     source: str,
     root: Path,
     images: Path | None,
@@ -113,33 +115,33 @@ def _as_upstream(
     json: bool,
     quiet: bool,
 ) -> None:
-    from kovqa_core.index.build import build_upstream
+    from kovqa_core.index.build import build_upstream_files
 
     from kovqa_cli.output import console, progress
 
     encode = None
     if tokenizer:
-        from kovqa_core.models.xlmr_tokenizer import load_tokenizer
+        from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer
 
-        encode = load_tokenizer(tokenizer).encode
-    with progress.counter("texts encoded", quiet or json) as told:
-        sizes = build_upstream(source, root, images, folder, encode, told)
-    console.written(folder, sizes, json, quiet)
+        encode = load_xlmr_tokenizer(tokenizer).encode
+    with progress.count_status("texts encoded", quiet or json) as told:
+        sizes = build_upstream_files(source, root, images, folder, encode, told)
+    console.print_written_folder(folder, sizes, json, quiet)
 
 
-def _named(source: str | None) -> str:
+def _require_source(source: str | None) -> str:
     if source is None:
-        raise SettingsError("which data set?", f"kovqa index SOURCE --root DIR, SOURCE one of {SOURCES}")
+        raise SettingsError("which data set?", f"kovqa index SOURCE --root DIR, SOURCE one of {SOURCE_NAMES}")
     return source
 
 
-def _given(root: Path | None) -> Path:
+def _require_root(root: Path | None) -> Path:
     if root is None:
         raise SettingsError("where is the raw data?", "say so: --root DIR")
     return root
 
 
-def _classes(text: str | None) -> int | list[str] | None:
+def _parse_answer_classes(text: str | None) -> int | list[str] | None:
     """How many classes, or which."""
     if text is None:
         return None
@@ -152,7 +154,7 @@ def _classes(text: str | None) -> int | list[str] | None:
     return int(text)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _parse_column_pair(text: str) -> tuple[str, str]:
     ours, mark, theirs = text.partition("=")
     if not (ours and mark and theirs):
         raise SettingsError(f"--column {text}: expected OURS=THEIRS", "for example --column question=질문")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kovqa_cli import options
-from kovqa_cli.commands.chat import talk
+from kovqa_cli.commands.chat import run_chat
 
 if TYPE_CHECKING:
-    from kovqa_core.data.decoding import Decoding
+    from kovqa_core.data.decoding import DecodingOptions
 
 
 def predict(
@@ -29,11 +29,11 @@ def predict(
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder the table's picture paths start from.")
     ] = None,
-    kind: options.Kind = None,
+    kind: options.KindOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Predictions file (JSON lines), with --input.")
     ] = None,
-    model: options.Model = None,
+    model: options.ModelOption = None,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -80,24 +80,24 @@ def predict(
         int, typer.Option("--concurrency", min=1, max=100, help="Requests on their way to a server at once.")
     ] = 16,
     trust_remote_code: options.TrustRemoteCode = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Answer one question about one picture, or every row of a table; or ask on: --chat; or --vote."""
-    from kovqa_core.data.decoding import GREEDY, read_decoding
+    from kovqa_core.data.decoding import GREEDY_DECODING, decoding_from_options
     from kovqa_core.errors import SettingsError
-    from kovqa_core.evaluate.ensemble import vote_files
+    from kovqa_core.evaluate.ensemble import vote_on_files
 
     from kovqa_cli.output import console, progress
 
-    decoding = read_decoding(answers, choices, temperature, seed)
+    decoding = decoding_from_options(answers, choices, temperature, seed)
     if vote:
-        others = (image, question, chat, input, images, kind, decoding != GREEDY, trust_remote_code)
+        others = (image, question, chat, input, images, kind, decoding != GREEDY_DECODING, trust_remote_code)
         if output is None or any(others):
             raise SettingsError(
                 "--vote takes predictions files and --output", "kovqa predict --vote A --vote B -o C"
             )
-        console.voted(output, vote, vote_files(vote, output), json, quiet)
+        console.print_ensemble(output, vote, vote_on_files(vote, output), json, quiet)
         return
     one, many = image is not None and question is not None, input is not None and output is not None
     if [one, many, chat].count(True) != 1 or (chat and (question or input or output)):
@@ -111,36 +111,40 @@ def predict(
     if profile and (server or not many):
         raise SettingsError("--profile shares a table among processes", "give --input and --output")
     if server:
-        if chat or decoding != GREEDY or trust_remote_code:
+        if chat or decoding != GREEDY_DECODING or trust_remote_code:
             what = "--answers, --choices or --temperature"
             what = "--chat" if chat else "--trust-remote-code" if trust_remote_code else what
             raise SettingsError(f"--server does not go with {what}", "leave one out")
-        _ask_server(server, image, question, input, images, kind, output, model, concurrency, json, quiet)
+        _answer_by_server(
+            server, image, question, input, images, kind, output, model, concurrency, json, quiet
+        )
         return
     if chat:
-        talk(image, model, decoding, trust_remote_code, json, quiet)
+        run_chat(image, model, decoding, trust_remote_code, json, quiet)
         return
     if profile:
         assert input is not None and output is not None
-        _share(profile, input, images, kind, output, model, batch, decoding, trust_remote_code, json, quiet)
+        _answer_by_workers(
+            profile, input, images, kind, output, model, batch, decoding, trust_remote_code, json, quiet
+        )
         return
     from kovqa_core.answer import local as work
 
     if one:
         assert image is not None and question is not None
-        answer, used = work.answer_one(image, question, model, decoding, trust_remote_code)
-        console.answer(answer, used, json, quiet)
+        answer, used = work.answer_question(image, question, model, decoding, trust_remote_code)
+        console.print_answer(answer, used, json, quiet)
         return
     assert input is not None and output is not None
-    with progress.bar("answering", quiet or json) as told:
+    with progress.progress_bar("answering", quiet or json) as told:
         rows, used = work.answer_table(
             input, images, output, model, batch, told,
             kinds=kind or (), decoding=decoding, trust_remote_code=trust_remote_code,
         )  # fmt: skip
-    console.predictions(output, rows, used, json, quiet)
+    console.print_predictions(output, rows, used, json, quiet)
 
 
-def _share(
+def _answer_by_workers(
     profile: str,
     input: Path,
     images: Path | None,
@@ -148,24 +152,24 @@ def _share(
     output: Path,
     model: Path | None,
     batch: int,
-    decoding: Decoding,
+    decoding: DecodingOptions,
     trust_remote_code: bool,
     json: bool,
     quiet: bool,
 ) -> None:
     """A table, answered by a profile's processes: this one only starts them."""
-    from kovqa_core.answer.workers import answer_by_profile
+    from kovqa_core.answer.workers import answer_table_with_workers
 
     from kovqa_cli.output import console, progress
 
-    with progress.bar("answering", quiet or json) as told:
-        rows, used = answer_by_profile(
+    with progress.progress_bar("answering", quiet or json) as told:
+        rows, used = answer_table_with_workers(
             profile, input, images, output, model, batch, told, kind or (), decoding, trust_remote_code
         )
-    console.predictions(output, rows, used, json, quiet)
+    console.print_predictions(output, rows, used, json, quiet)
 
 
-def _ask_server(
+def _answer_by_server(
     server: str,
     image: Path | None,
     question: str | None,
@@ -183,14 +187,14 @@ def _ask_server(
 
     from kovqa_cli.output import console, progress
 
-    name, note = str(model) if model else None, None if quiet else console.note
+    name, note = str(model) if model else None, None if quiet else console.print_note
     if image is not None and question is not None:
-        answer, used = work.answer_one(server, name, image, question, note)
-        console.answer(answer, used, json, quiet)
+        answer, used = work.ask_server(server, name, image, question, note)
+        console.print_answer(answer, used, json, quiet)
         return
     assert input is not None and output is not None
-    with progress.bar("answering", quiet or json) as told:
-        rows, used = work.answer_table(
+    with progress.progress_bar("answering", quiet or json) as told:
+        rows, used = work.answer_table_with_server(
             server, name, input, images, output, concurrency, told, note, kind or ()
         )
-    console.predictions(output, rows, used, json, quiet)
+    console.print_predictions(output, rows, used, json, quiet)

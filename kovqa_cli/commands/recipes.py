@@ -8,27 +8,31 @@ import typer
 
 from kovqa_cli import options
 
-app = typer.Typer(help="Experiments: list them, show one, make one of your own.", invoke_without_command=True)
+recipes_app = typer.Typer(
+    help="Experiments: list them, show one, make one of your own.", invoke_without_command=True
+)
 
 
-@app.callback()
-def list_recipes(context: typer.Context, json: options.Json = False, quiet: options.Quiet = False) -> None:
+@recipes_app.callback()
+def list_recipes(
+    context: typer.Context, json: options.JsonOption = False, quiet: options.QuietOption = False
+) -> None:
     """List all recipes."""
     if context.invoked_subcommand:
         return
     from kovqa_core.files import read_text
-    from kovqa_core.paths import names
+    from kovqa_core.paths import settings_files
     from kovqa_core.settings.resolve import load_recipe
 
     from kovqa_cli.output import console
 
-    found = {name: (load_recipe(name), read_text(path)) for name, path in names("recipes").items()}
+    found = {name: (load_recipe(name), read_text(path)) for name, path in settings_files("recipes").items()}
     if json:
-        console.document({"recipes": [recipe.model_dump(mode="json") for recipe, _ in found.values()]})
+        console.print_json({"recipes": [recipe.model_dump(mode="json") for recipe, _ in found.values()]})
     elif quiet:
-        console.out("\n".join(found))
+        console.print_result("\n".join(found))
     else:
-        console.table(
+        console.print_table(
             [("name", "left"), ("family", "left"), ("task", "left"), ("batch", "right"), ("what", "text")],
             [
                 [name, r.family, r.task, str(r.optim.global_batch), text.splitlines()[0].lstrip("# ")]
@@ -37,37 +41,37 @@ def list_recipes(context: typer.Context, json: options.Json = False, quiet: opti
         )
 
 
-@app.command("show")
+@recipes_app.command("show")
 def show_recipe(
     name: Annotated[str, typer.Argument(help="Recipe name.", autocompletion=options.complete_recipe)],
 ) -> None:
     """Print a recipe's YAML."""
     from kovqa_core.files import read_text
-    from kovqa_core.settings.resolve import load_recipe, locate
+    from kovqa_core.settings.resolve import find_settings, load_recipe
 
     from kovqa_cli.output import console
 
     load_recipe(name)
-    console.out(read_text(locate("recipes", name)).rstrip())
+    console.print_result(read_text(find_settings("recipes", name)).rstrip())
 
 
-@app.command("new")
+@recipes_app.command("new")
 def new_recipe(
     name: Annotated[str, typer.Argument(help="Name of yours, or a YAML file to write.")],
     source: Annotated[
         str,
         typer.Option("--from", help="Recipe it begins as.", autocompletion=options.complete_recipe),
     ],
-    sets: options.Set = None,
-    force: options.Force = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    sets: options.SetOption = None,
+    force: options.ForceOption = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Write a recipe of your own: a copy with its comments, and the changes of --set."""
-    from kovqa_core.plan.training import model_config
+    from kovqa_core.plan.training import load_model_config
     from kovqa_core.settings.new_files import new_settings
 
     from kovqa_cli.output import console
 
-    path = new_settings("recipes", name, source, sets or [], force, model_config)
-    console.new_settings("recipe", path, json, quiet)
+    path = new_settings("recipes", name, source, sets or [], force, load_model_config)
+    console.print_new_settings("recipe", path, json, quiet)

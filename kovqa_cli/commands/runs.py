@@ -9,57 +9,69 @@ import typer
 
 from kovqa_cli import options
 
-app = typer.Typer(
+runs_app = typer.Typer(
     help="Trainings: list them, show one, compare two, do one again.", invoke_without_command=True
 )
-Root = Annotated[Path, typer.Option("--root", help="Folder of run folders.")]
-RUNS = Path("runs")
+RootOption = Annotated[Path, typer.Option("--root", help="Folder of run folders.")]
+DEFAULT_ROOT = Path("runs")
 
 
-@app.callback()
-def default(
-    context: typer.Context, root: Root = RUNS, json: options.Json = False, quiet: options.Quiet = False
+@runs_app.callback()
+def list_by_default(
+    context: typer.Context,
+    root: RootOption = DEFAULT_ROOT,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """List all runs, newest first."""
     if not context.invoked_subcommand:
         list_runs(root, json, quiet)
 
 
-@app.command("list")
-def list_runs(root: Root = RUNS, json: options.Json = False, quiet: options.Quiet = False) -> None:
+@runs_app.command("list")
+def list_runs(
+    root: RootOption = DEFAULT_ROOT, json: options.JsonOption = False, quiet: options.QuietOption = False
+) -> None:
     """List all runs, newest first."""
     from kovqa_core.runs.summary import all_runs
 
     from kovqa_cli.output import runs
 
-    runs.runs(all_runs(root), root, json, quiet)
+    runs.print_runs(all_runs(root), root, json, quiet)
 
 
-@app.command("show")
-def show_run(run: options.Run, json: options.Json = False, quiet: options.Quiet = False) -> None:
+@runs_app.command("show")
+def show_run(
+    run: options.RunArgument, json: options.JsonOption = False, quiet: options.QuietOption = False
+) -> None:
     """All about one run: settings, scores, checkpoints, launches, and what to type next."""
-    from kovqa_core.runs.summary import find_run, story
+    from kovqa_core.runs.summary import find_run, read_run_details
 
     from kovqa_cli.output import runs
 
-    runs.run(story(find_run(run)), json, quiet)
+    runs.print_run_details(read_run_details(find_run(run)), json, quiet)
 
 
-@app.command("diff")
-def diff(a: options.Run, b: options.Run, json: options.Json = False, quiet: options.Quiet = False) -> None:
+@runs_app.command("diff")
+def diff_runs(
+    a: options.RunArgument,
+    b: options.RunArgument,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
     """What differs between two runs, and their scores side by side."""
-    from kovqa_core.runs.compare import compare
+    from kovqa_core.runs.compare import compare_runs
     from kovqa_core.runs.summary import find_run
 
     from kovqa_cli.output import runs
 
     one, other = find_run(a), find_run(b)
-    runs.comparison(one, other, compare(one, other), json, quiet)
+    runs.print_comparison(one, other, compare_runs(one, other), json, quiet)
 
 
-@app.command("rerun")
-def rerun(
-    run: options.Run,
+@runs_app.command("rerun")
+def rerun_training(
+    run: options.RunArgument,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder. [default: runs/RECIPE-DATE]")
     ] = None,
@@ -70,8 +82,8 @@ def rerun(
         bool,
         typer.Option("--dry-run", "-n", help="Check, prepare run.yaml, print the command; start nothing."),
     ] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Train again with the settings of a run, in a new folder; what is not as it was then is named."""
     from kovqa_core.plan import training

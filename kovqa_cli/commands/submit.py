@@ -44,8 +44,8 @@ def submit(
     ] = "",
     memo: Annotated[str, typer.Option("--memo", help="A note for your list of submissions.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Send a file that was sent before.")] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Write and check a submission file; nothing is sent anywhere without --upload."""
     from kovqa_core.submit import submission as work
@@ -54,26 +54,28 @@ def submit(
 
     if upload and challenge != "dacon":
         raise SettingsError(f"{challenge} takes no uploads from here", "hand the file in on its page")
-    written = work.submit(challenge, predictions, sample, output, fill)
+    written = work.write_submission(challenge, predictions, sample, output, fill)
     if upload:
-        console.submission_said(written, json or quiet)
-        _send(output, team, memo, force, json, quiet)
+        console.print_submission_notes(written, json or quiet)
+        _upload_submission(output, team, memo, force, json, quiet)
     else:
-        console.submission(written, json, quiet)
+        console.print_submission(written, json, quiet)
 
 
-def _send(file: Path, team: str, memo: str, force: bool, json: bool, quiet: bool) -> None:
+def _upload_submission(file: Path, team: str, memo: str, force: bool, json: bool, quiet: bool) -> None:
     from kovqa_core.submit import dacon_upload
 
     from kovqa_cli.output import console, progress
 
-    console.quota(dacon_upload.today(), json or quiet)
+    console.print_quota(dacon_upload.quota_today(), json or quiet)
     try:
-        with progress.stages(json or quiet) as told:
+        with progress.stage_status(json or quiet) as told:
             if told:
                 told("waiting for Dacon's answer", 0, 0)
-            attempt = dacon_upload.upload(file, team, memo, force)
+            attempt = dacon_upload.upload_to_dacon(file, team, memo, force)
     except KeyboardInterrupt:
-        console.note(f"stopped: if Dacon has it is unknown → look at your submissions on {dacon_upload.PAGE}")
+        console.print_note(
+            f"stopped: if Dacon has it is unknown → look at your submissions on {dacon_upload.COMPETITION_PAGE}"
+        )
         raise
-    console.receipt(attempt, dacon_upload.today(), dacon_upload.ledger_file(), json, quiet)
+    console.print_receipt(attempt, dacon_upload.quota_today(), dacon_upload.ledger_file(), json, quiet)

@@ -10,12 +10,12 @@ import typer
 from kovqa_cli import options
 
 if TYPE_CHECKING:
-    from kovqa_core.plan.training import Training
+    from kovqa_core.plan.training import PlannedTraining
 
 
 def train(
-    recipe: options.Recipe = "kobeit3",
-    profile: options.Profile = None,
+    recipe: options.RecipeOption = "kobeit3",
+    profile: options.ProfileOption = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Index folder (kovqa index).", envvar="KOVQA_DATA")
     ] = None,
@@ -44,7 +44,7 @@ def train(
             help="Examples one process holds at once; auto: as many as fit. The global batch stays as it is.",
         ),
     ] = None,
-    sets: options.Set = None,
+    sets: options.SetOption = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", "-n", help="Check, prepare run.yaml, print the command; start nothing."),
@@ -55,8 +55,8 @@ def train(
             "--check", help="As --dry-run, but let nothing pass; SLURM is asked if it takes the job."
         ),
     ] = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Train a model: plan it on paper, show the plan, start it (or queue it with SLURM), watch over it."""
     from kovqa_core.plan import training as plan_training
@@ -70,31 +70,31 @@ def train(
     carry_out(plan, dry_run, json, quiet, check)
 
 
-def carry_out(plan: Training, dry_run: bool, json: bool, quiet: bool, check: bool = False) -> None:
+def carry_out(plan: PlannedTraining, dry_run: bool, json: bool, quiet: bool, check: bool = False) -> None:
     """Show a planned training; start it (or queue it) and watch over it, unless only the plan was wanted."""
-    from kovqa_core.launch.plan import question
-    from kovqa_core.launch.start import ask, start, submit
+    from kovqa_core.launch.plan import test_only_plan
+    from kovqa_core.launch.start import run_slurm_command, start_processes, submit_job
     from kovqa_core.plan import training as plan_training
 
     from kovqa_cli.output import console, progress
     from kovqa_cli.output import training as output_training
 
     if plan.finished is not None:
-        output_training.finished(plan.run, plan.finished, json, quiet)
+        output_training.print_finished_run(plan.run, plan.finished, json, quiet)
         return
-    output_training.plan(plan, quiet or (json and not dry_run and not check))
-    if check and (asked := question(plan.launch)):
-        console.note(ask(asked))
+    output_training.print_plan(plan, quiet or (json and not dry_run and not check))
+    if check and (asked := test_only_plan(plan.launch)):
+        console.print_note(run_slurm_command(asked))
     if dry_run or check:
-        output_training.command(plan, json)
+        output_training.print_launch_command(plan, json)
         return
     if plan.launch.script is not None:
-        output_training.submitted(plan.run, submit(plan.launch), json, quiet)
+        output_training.print_submitted_job(plan.run, submit_job(plan.launch), json, quiet)
         return
     try:
-        with progress.training(quiet or json) as on_event:
-            start(plan.launch, on_event)
+        with progress.training_progress(quiet or json) as on_event:
+            start_processes(plan.launch, on_event)
     except (KeyboardInterrupt, SystemExit):
-        output_training.interrupted(plan.run)
+        output_training.print_interrupted_run(plan.run)
         raise
-    output_training.finished(plan.run, plan_training.result_of(plan.run), json, quiet)
+    output_training.print_finished_run(plan.run, plan_training.finished_result(plan.run), json, quiet)

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from kovqa_core.data.example import Answer, Example
     from kovqa_core.evaluate.answer_scores import AnswerScores
     from kovqa_core.evaluate.caption_scores import CaptionScores
-    from kovqa_core.evaluate.evaluation import Evaluation
-    from kovqa_core.index.preview import Seen
-    from kovqa_core.submit.dacon_upload import Attempt, Today
-    from kovqa_core.submit.submission import Submission
+    from kovqa_core.evaluate.evaluation import EvaluationResult
+    from kovqa_core.index.preview import PreviewExample
+    from kovqa_core.submit.dacon_upload import DailyQuota, UploadAttempt
+    from kovqa_core.submit.submission import WrittenSubmission
     from rich.console import Console
 
-SCHEMA = 1
+OUTPUT_SCHEMA = 1
 
 
 @contextlib.contextmanager
-def reader() -> Iterator[None]:
+def exit_on_broken_pipe() -> Iterator[None]:
     """Whoever reads stdout may leave early: `kovqa … | head` is no error."""
     try:
         yield
@@ -36,23 +36,23 @@ def reader() -> Iterator[None]:
         sys.exit(0)
 
 
-def out(text: str) -> None:
+def print_result(text: str) -> None:
     """A result, on stdout."""
-    with reader():
+    with exit_on_broken_pipe():
         print(text)
 
 
-def note(text: str) -> None:
+def print_note(text: str) -> None:
     """Something worth knowing, on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
-def document(values: Mapping[str, Any]) -> None:
+def print_json(values: Mapping[str, Any]) -> None:
     """One JSON document, on stdout."""
-    out(json.dumps({"schema": SCHEMA, **values}, ensure_ascii=False))
+    print_result(json.dumps({"schema": OUTPUT_SCHEMA, **values}, ensure_ascii=False))
 
 
-def console(stderr: bool = False) -> Console:
+def make_console(stderr: bool = False) -> Console:
     """A rich console; NO_COLOR, FORCE_COLOR and COLUMNS are its own business."""
     from rich.console import Console
 
@@ -61,7 +61,7 @@ def console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, width=width)
 
 
-def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], caption: str = "") -> None:
+def print_table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], caption: str = "") -> None:
     """A table on stdout.
 
     Args:
@@ -79,11 +79,11 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], cap
         )
     for row in rows:
         grid.add_row(*row)
-    with reader():
-        console().print(grid)
+    with exit_on_broken_pipe():
+        make_console().print(grid)
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """3h05m, 4m20s or 12s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -93,33 +93,37 @@ def span(seconds: float) -> str:
 # --------------------------------------------------------------------------------- results
 
 
-def index_report(report: Mapping[str, Any], folder: Path, checked: bool, as_json: bool, quiet: bool) -> None:
+def print_index_report(
+    report: Mapping[str, Any], folder: Path, checked: bool, as_json: bool, quiet: bool
+) -> None:
     """What an index holds and what was left out."""
     if as_json:
-        document({"path": None if checked else str(folder), **report})
+        print_json({"path": None if checked else str(folder), **report})
         return
     if not quiet:
         rows, pictures = report["rows"], report["pictures"]
         counts = ", ".join(f"{split} {rows[split]:,} rows on {pictures[split]:,} pictures" for split in rows)
         classes = f"; {report['answers']:,} answers (each seen at least {report['min_count']}×)"
-        note(counts + (classes if report["answers"] else ""))
+        print_note(counts + (classes if report["answers"] else ""))
         for split, share in report["covered"].items():
             if share is not None and share < 1:
-                note(f"{split}: {share:.1%} of the questions have an answer that training knows")
+                print_note(f"{split}: {share:.1%} of the questions have an answer that training knows")
         for split, shared in report["pictures_shared_with_train"].items():
             if shared:
-                note(f"warning: {shared:,} pictures of {split} are in train too: its score will flatter")
+                print_note(
+                    f"warning: {shared:,} pictures of {split} are in train too: its score will flatter"
+                )
         for reason, count in report["left_out"].items():
-            note(f"left out, {reason}: {count:,} (first: {report['left_out_rows'][reason][0]})")
+            print_note(f"left out, {reason}: {count:,} (first: {report['left_out_rows'][reason][0]})")
     if not checked:
-        out(str(folder))
+        print_result(str(folder))
 
 
-def examples(seen: Sequence[Seen], as_json: bool) -> None:
+def print_examples(seen: Sequence[PreviewExample], as_json: bool) -> None:
     """Examples of an index, with where their pictures lie."""
     if as_json:
         rows = [{"split": s.split, **vars(s.example), "image": str(s.picture)} for s in seen]
-        document({"examples": rows})
+        print_json({"examples": rows})
         return
     columns = [
         ("split", "left"),
@@ -128,47 +132,50 @@ def examples(seen: Sequence[Seen], as_json: bool) -> None:
         ("question", "text"),
         ("answers", "text"),
     ]
-    table(
+    print_table(
         columns,
-        [[s.split, s.example.id, str(s.picture), s.example.question, _answers(s.example)] for s in seen],
+        [
+            [s.split, s.example.id, str(s.picture), s.example.question, _format_answers(s.example)]
+            for s in seen
+        ],
     )
 
 
-def _answers(example: Example) -> str:
+def _format_answers(example: Example) -> str:
     scored = [answer if score == 1 else f"{answer} {score:g}" for answer, score in example.answers.items()]
     return ", ".join([*scored, *example.captions])
 
 
-def written(folder: Path, sizes: Mapping[str, int], as_json: bool, quiet: bool) -> None:
+def print_written_folder(folder: Path, sizes: Mapping[str, int], as_json: bool, quiet: bool) -> None:
     """A folder of files, with their sizes in bytes."""
     if as_json:
-        document({"path": str(folder), "bytes": sizes})
+        print_json({"path": str(folder), "bytes": sizes})
         return
     if not quiet:
         for name, size in sizes.items():
-            note(f"{name}: {size:,} bytes")
-    out(str(folder))
+            print_note(f"{name}: {size:,} bytes")
+    print_result(str(folder))
 
 
-def new_settings(kind: str, path: Path, as_json: bool, quiet: bool) -> None:
+def print_new_settings(kind: str, path: Path, as_json: bool, quiet: bool) -> None:
     """A profile or recipe that was written, and how to use it."""
-    from kovqa_core.paths import names
+    from kovqa_core.paths import settings_files
 
-    name = path.stem if names(f"{kind}s").get(path.stem) == path else str(path)
+    name = path.stem if settings_files(f"{kind}s").get(path.stem) == path else str(path)
     if as_json:
-        document({"path": str(path), "name": name})
+        print_json({"path": str(path), "name": name})
         return
     if not quiet:
-        note(f"next: kovqa train --{kind} {name} --dry-run")
-    out(str(path))
+        print_note(f"next: kovqa train --{kind} {name} --dry-run")
+    print_result(str(path))
 
 
-def score(task: str, value: float) -> str:
+def format_score(task: str, value: float) -> str:
     """A training's score: questions count in percent, captions in CIDEr."""
     return f"CIDEr {value:.3f}" if task == "caption" else f"score {value:.2%}"
 
 
-def short(path: Path | str) -> str:
+def short_path(path: Path | str) -> str:
     """A path as seen from here, where that is shorter; a name as it is."""
     if isinstance(path, str):
         return path
@@ -178,23 +185,23 @@ def short(path: Path | str) -> str:
         return str(path)
 
 
-def answer(found: Answer, model: Path | str, as_json: bool, quiet: bool, what: str = "answer") -> None:
+def print_answer(found: Answer, model: Path | str, as_json: bool, quiet: bool, what: str = "answer") -> None:
     """One answer, or one caption."""
     told = not math.isnan(found.score)
     if as_json:
-        document({what: found.text, "score": round(found.score, 6) if told else None, "model": str(model)})
+        print_json({what: found.text, "score": round(found.score, 6) if told else None, "model": str(model)})
         return
     if not quiet:
-        note(f"{short(model)}, confidence {found.score:.1%}" if told else short(model))
-    out(found.text)
+        print_note(f"{short_path(model)}, confidence {found.score:.1%}" if told else short_path(model))
+    print_result(found.text)
 
 
-def chat_answer(found: Answer, image: Path, question: str, model: Path, as_json: bool) -> None:
+def print_chat_answer(found: Answer, image: Path, question: str, model: Path, as_json: bool) -> None:
     """One answer of a conversation: one line."""
-    from kovqa_core.evaluate.answer_log import one_line
+    from kovqa_core.evaluate.answer_log import escape_one_line
 
     if as_json:
-        document(
+        print_json(
             {
                 "answer": found.text,
                 "score": round(found.score, 6),
@@ -204,45 +211,45 @@ def chat_answer(found: Answer, image: Path, question: str, model: Path, as_json:
             }
         )
     else:
-        out(one_line(found.text))
+        print_result(escape_one_line(found.text))
 
 
-def predictions(
+def print_predictions(
     path: Path, rows: int, model: Path | str, as_json: bool, quiet: bool, what: str = "answers"
 ) -> None:
     """A predictions file."""
     if as_json:
-        document({"path": str(path), "rows": rows, "model": str(model)})
+        print_json({"path": str(path), "rows": rows, "model": str(model)})
         return
     if not quiet:
-        note(f"{rows:,} {what} by {short(model)}")
-    out(str(path))
+        print_note(f"{rows:,} {what} by {short_path(model)}")
+    print_result(str(path))
 
 
-def voted(path: Path, ballots: Sequence[Path], rows: int, as_json: bool, quiet: bool) -> None:
+def print_ensemble(path: Path, ballots: Sequence[Path], rows: int, as_json: bool, quiet: bool) -> None:
     """A predictions file that others voted for."""
     if as_json:
-        document({"path": str(path), "rows": rows, "votes": [str(ballot) for ballot in ballots]})
+        print_json({"path": str(path), "rows": rows, "votes": [str(ballot) for ballot in ballots]})
         return
     if not quiet:
-        note(f"{rows:,} answers by vote of {len(ballots)} files")
-    out(str(path))
+        print_note(f"{rows:,} answers by vote of {len(ballots)} files")
+    print_result(str(path))
 
 
-def evaluation(found: Evaluation, as_json: bool, quiet: bool) -> None:
+def print_evaluation(found: EvaluationResult, as_json: bool, quiet: bool) -> None:
     """Scores of a predictions file."""
     from kovqa_core.evaluate.answer_scores import AnswerScores
 
     if isinstance(found.scores, AnswerScores):
-        _answer_scores(found.scores, as_json, quiet)
+        _print_answer_scores(found.scores, as_json, quiet)
     else:
-        _caption_scores(found.scores, as_json, quiet)
+        _print_caption_scores(found.scores, as_json, quiet)
 
 
-def _answer_scores(found: AnswerScores, as_json: bool, quiet: bool) -> None:
+def _print_answer_scores(found: AnswerScores, as_json: bool, quiet: bool) -> None:
     """Scores of answers by kind of question and type of answer."""
     if as_json:
-        document(
+        print_json(
             {
                 "score": found.total.score,
                 "normalise": found.rule,
@@ -254,14 +261,16 @@ def _answer_scores(found: AnswerScores, as_json: bool, quiet: bool) -> None:
             }
         )
     elif quiet:
-        out(f"{found.total.score:.4f}")
+        print_result(f"{found.total.score:.4f}")
     else:
         if found.unanswered:
-            note(f"{found.unanswered:,} questions have no true answer in the index: they count as wrong")
+            print_note(
+                f"{found.unanswered:,} questions have no true answer in the index: they count as wrong"
+            )
         named = [(score.kind or "no kind", score) for score in found.kinds]
         named += [(f"group {score.kind}", score) for score in found.groups]
         named += [(f"answer {score.kind}", score) for score in found.types]
-        table(
+        print_table(
             [("kind", "left"), ("questions", "right"), ("score", "right"), ("95 % interval", "right"),
              ("most frequent", "right")],
             [[name, f"{s.rows:,}", f"{s.score:.1%}", f"{s.low:.1%} – {s.high:.1%}", f"{s.majority:.1%}"]
@@ -270,67 +279,71 @@ def _answer_scores(found: AnswerScores, as_json: bool, quiet: bool) -> None:
         )  # fmt: skip
 
 
-def _caption_scores(found: CaptionScores, as_json: bool, quiet: bool) -> None:
+def _print_caption_scores(found: CaptionScores, as_json: bool, quiet: bool) -> None:
     """Scores of captions, metric by metric."""
-    from kovqa_core.evaluate.caption_scores import LEFT_OUT
+    from kovqa_core.evaluate.caption_scores import METRICS_LEFT_OUT
 
     metrics = found.metrics.values()
     if as_json:
         rows = [{"metric": m.name, "score": m.score, "low": m.low, "high": m.high} for m in metrics]
-        document({"score": found.metrics["CIDEr"].score, "tokens": found.tokens, "rows": found.rows,
-                  "metrics": rows, "left_out": LEFT_OUT})  # fmt: skip
+        print_json({"score": found.metrics["CIDEr"].score, "tokens": found.tokens, "rows": found.rows,
+                  "metrics": rows, "left_out": METRICS_LEFT_OUT})  # fmt: skip
     elif quiet:
-        out(f"{found.metrics['CIDEr'].score:.4f}")
+        print_result(f"{found.metrics['CIDEr'].score:.4f}")
     else:
-        note(LEFT_OUT)
-        table(
+        print_note(METRICS_LEFT_OUT)
+        print_table(
             [("metric", "left"), ("score", "right"), ("95 % interval", "right")],
             [[m.name, f"{m.score:.4f}", f"{m.low:.4f} – {m.high:.4f}"] for m in metrics],
             f"tokens: {found.tokens}",
         )
 
 
-def submission(written: Submission, as_json: bool, quiet: bool) -> None:
+def print_submission(written: WrittenSubmission, as_json: bool, quiet: bool) -> None:
     """A file for a challenge, and what it says most often."""
     if as_json:
-        document({**asdict(written), "path": str(written.path)})
+        print_json({**asdict(written), "path": str(written.path)})
         return
-    submission_said(written, quiet)
-    out(str(written.path))
+    print_submission_notes(written, quiet)
+    print_result(str(written.path))
 
 
-def submission_said(written: Submission, quiet: bool) -> None:
+def print_submission_notes(written: WrittenSubmission, quiet: bool) -> None:
     """What a submission's texts are like."""
     if quiet:
         return
     said = ", ".join(f"{text} ({n:,})" for text, n in written.frequent)
-    note(f"{written.rows:,} rows, every id once, none empty; {written.distinct:,} different texts")
+    print_note(f"{written.rows:,} rows, every id once, none empty; {written.distinct:,} different texts")
     if written.filled:
-        note(f"warning: {written.filled:,} of them had no prediction and were filled")
-    note(f"most frequent: {said}; longest: {written.longest} ({len(written.longest):,} characters)")
+        print_note(f"warning: {written.filled:,} of them had no prediction and were filled")
+    print_note(f"most frequent: {said}; longest: {written.longest} ({len(written.longest):,} characters)")
 
 
-def quota(today: Today, quiet: bool) -> None:
+def print_quota(today: DailyQuota, quiet: bool) -> None:
     """The day's quota, as far as it can be known."""
     if quiet:
         return
     unknown = f", {today.unknown} unknown" if today.unknown else ""
     resets = f"{today.resets:%Y-%m-%d %H:%M %Z}"
-    note(
+    print_note(
         f"sent from here since 00:00 KST: {today.accepted} accepted{unknown}; Dacon's daily quota resets at {resets}"
     )
 
 
-def receipt(attempt: Attempt, today: Today, ledger: Path, as_json: bool, quiet: bool) -> None:
+def print_receipt(
+    attempt: UploadAttempt, today: DailyQuota, ledger: Path, as_json: bool, quiet: bool
+) -> None:
     """A submission that Dacon has accepted."""
     if as_json:
         day = {**asdict(today), "resets": today.resets.isoformat()}
-        document({"path": attempt.file, "receipt": asdict(attempt), "today": day, "ledger": str(ledger)})
+        print_json({"path": attempt.file, "receipt": asdict(attempt), "today": day, "ledger": str(ledger)})
         return
-    quota(today, quiet)
+    print_quota(today, quiet)
     if quiet:
-        out(attempt.state)
+        print_result(attempt.state)
         return
-    note(f"written down in {short(ledger)}")
+    print_note(f"written down in {short_path(ledger)}")
     what = f"{attempt.file}, {attempt.size:,} bytes, SHA-256 {attempt.sha256}"
-    out(f"{attempt.state} {attempt.time} by Dacon {attempt.competition} for team {attempt.team}: {what}")
+    print_result(
+        f"{attempt.state} {attempt.time} by Dacon {attempt.competition} for team {attempt.team}: {what}"
+    )

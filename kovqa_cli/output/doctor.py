@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from kovqa_cli.output.console import document, out, table
+from kovqa_cli.output.console import print_json, print_result, print_table
 
 if TYPE_CHECKING:
-    from kovqa_core.machine.doctor import Finding
+    from kovqa_core.machine.doctor import DoctorFinding
 
 
-def findings(found: Sequence[Finding], as_json: bool, quiet: bool) -> None:
+def print_findings(found: Sequence[DoctorFinding], as_json: bool, quiet: bool) -> None:
     """A table of what was looked at; the worst of it alone."""
     worst = next((s for s in ("missing", "warning") if any(each.state == s for each in found)), "ok")
     if as_json:
-        document({"state": worst, "findings": [asdict(each) for each in found]})
+        print_json({"state": worst, "findings": [asdict(each) for each in found]})
     elif quiet:
-        out(worst)
+        print_result(worst)
     else:
-        table(
+        print_table(
             [("", "left"), ("state", "left"), ("what", "text"), ("what to do", "text")],
             [[each.name, each.state.replace("none", "-"), each.what, each.do] for each in found],
         )

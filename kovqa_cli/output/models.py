@@ -6,18 +6,18 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kovqa_cli.output.console import document, note, out, short
+from kovqa_cli.output.console import print_json, print_note, print_result, short_path
 
 if TYPE_CHECKING:
-    from kovqa_core.models.fusion.import_original import Imported
+    from kovqa_core.models.fusion.import_original import ImportedFusion
     from kovqa_core.models.vlm import import_llava as llava
 
 
-def imported(folder: Path, found: Imported, as_json: bool, quiet: bool) -> None:
+def print_imported_model(folder: Path, found: ImportedFusion, as_json: bool, quiet: bool) -> None:
     """What was taken of a checkpoint, what was not, and what to type next."""
     transformer = bool(found.arguments.get("use_transformer_layer"))
     if as_json:
-        document(
+        print_json(
             {
                 "path": str(folder),
                 "classes": found.classes,
@@ -28,20 +28,20 @@ def imported(folder: Path, found: Imported, as_json: bool, quiet: bool) -> None:
         )
         return
     if not quiet:
-        note(
+        print_note(
             f"{len(found.taken)} tensors taken, dropped (no part in an answer): {', '.join(found.dropped) or 'none'}"
         )
-        note(f"{found.classes:,} answers")
+        print_note(f"{found.classes:,} answers")
         if transformer:
-            note(
+            print_note(
                 "warning: trained with --use_transformer_layer, whose layers the original drew anew at every "
                 "call and never saved: answers are given without them, and are worse than its log says"
             )
-        note(f"next: kovqa predict -i PICTURE --question '…' --model {short(folder)}")
-    out(short(folder))
+        print_note(f"next: kovqa predict -i PICTURE --question '…' --model {short_path(folder)}")
+    print_result(short_path(folder))
 
 
-_KINDS = {
+_LLAVA_KINDS = {
     "projector": "a projector, put between its base and its picture encoder",
     "lora": "a LoRA adapter, added to its base",
     "merged": "a whole LLaVA",
@@ -49,27 +49,27 @@ _KINDS = {
 }
 
 
-def converted(folder: Path, found: llava.Imported, as_json: bool, quiet: bool) -> None:
+def print_converted_llava(folder: Path, found: llava.ImportedLlava, as_json: bool, quiet: bool) -> None:
     """What a folder of LLaVA's was, and what to type next."""
     if as_json:
-        document({"path": str(folder), "kind": found.kind, "settings": found.settings})
+        print_json({"path": str(folder), "kind": found.kind, "settings": found.settings})
         return
     if not quiet:
-        note(f"{_KINDS[found.kind]}; now a plain Hugging Face folder")
+        print_note(f"{_LLAVA_KINDS[found.kind]}; now a plain Hugging Face folder")
         if found.kind != "language":
-            note(f"next: kovqa predict -i PICTURE --question '…' --model {short(folder)}")
-        settings = (f"model.base={short(folder)}", *found.settings)
+            print_note(f"next: kovqa predict -i PICTURE --question '…' --model {short_path(folder)}")
+        settings = (f"model.base={short_path(folder)}", *found.settings)
         words = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
-        note(f"train it further: kovqa train -r llava-v1 --data DIR {words}")
-    out(short(folder))
+        print_note(f"train it further: kovqa train -r llava-v1 --data DIR {words}")
+    print_result(short_path(folder))
 
 
-def exported(folder: Path, step: Path, as_json: bool, quiet: bool) -> None:
+def print_exported_model(folder: Path, step: Path, as_json: bool, quiet: bool) -> None:
     """What was written, and where it says how to load it."""
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     if as_json:
-        document({"path": str(folder), "model": str(step), "files": files})
+        print_json({"path": str(folder), "model": str(step), "files": files})
         return
     if not quiet:
-        note(f"{short(step)} as {', '.join(files)}; README.md says how to load it")
-    out(short(folder))
+        print_note(f"{short_path(step)} as {', '.join(files)}; README.md says how to load it")
+    print_result(short_path(folder))

@@ -9,40 +9,40 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from kovqa_cli.output.console import console, note, score, span
+from kovqa_cli.output.console import format_duration, format_score, make_console, print_note
 
 
-def watched() -> bool:
+def is_interactive() -> bool:
     """Does somebody look at stderr?"""
     return sys.stderr.isatty() and os.environ.get("CI", "") in ("", "false")
 
 
 @contextlib.contextmanager
-def bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate and time left, fed with (done, total); silent where nobody watches."""
-    if quiet or not watched():
+    if quiet or not is_interactive():
         yield lambda done, total: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=make_console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @contextlib.contextmanager
-def transfer(quiet: bool = False) -> Iterator[Callable[..., None]]:
+def transfer_bar(quiet: bool = False) -> Iterator[Callable[..., None]]:
     """Bytes with rate and time left, fed with (done, total, note); unwatched, only the notes, as lines."""
     said = ""
 
     def say(done: int, total: int, text: str = "") -> None:
         nonlocal said
         if text and text != said and not quiet:
-            note(text)
+            print_note(text)
         said = text or said
 
-    if quiet or not watched():
+    if quiet or not is_interactive():
         yield say
         return
     from rich.progress import (
@@ -55,7 +55,9 @@ def transfer(quiet: bool = False) -> Iterator[Callable[..., None]]:
     )  # fmt: skip
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as progress:
+    with Progress(
+        *columns, TimeRemainingColumn(), console=make_console(stderr=True), transient=True
+    ) as progress:
         task = progress.add_task("asking", total=None)
 
         def show(done: int, total: int, text: str = "") -> None:
@@ -69,32 +71,32 @@ def transfer(quiet: bool = False) -> Iterator[Callable[..., None]]:
 
 
 @contextlib.contextmanager
-def counter(what: str, quiet: bool = False) -> Iterator[Callable[[int, float], None] | None]:
+def count_status(what: str, quiet: bool = False) -> Iterator[Callable[[int, float], None] | None]:
     """A running count with its rate, fed with (count, share done); the time left where a share is known."""
-    if quiet or not watched():
+    if quiet or not is_interactive():
         yield None
         return
-    with console(stderr=True).status(what) as status:
+    with make_console(stderr=True).status(what) as status:
         began = time.monotonic()
 
         def told(n: int, share: float = 0.0) -> None:
             took = time.monotonic() - began
-            left = f" · {span(took / share - took)} left" if share else ""
+            left = f" · {format_duration(took / share - took)} left" if share else ""
             status.update(f"{n:,} {what} · {n / took:,.0f}/s{left}")
 
         yield told
 
 
 @contextlib.contextmanager
-def stages(quiet: bool = False) -> Iterator[Callable[[str, int, float], None] | None]:
+def stage_status(quiet: bool = False) -> Iterator[Callable[[str, int, float], None] | None]:
     """One counter after the other, fed with (what is counted, count, share done).
 
     Where nothing can be counted (0), it shows the time so far.
     """
-    if quiet or not watched():
+    if quiet or not is_interactive():
         yield None
         return
-    with console(stderr=True).status("") as status:
+    with make_console(stderr=True).status("") as status:
         now, began = "", time.monotonic()
 
         def told(what: str, n: int, share: float) -> None:
@@ -102,22 +104,24 @@ def stages(quiet: bool = False) -> Iterator[Callable[[str, int, float], None] | 
             if what != now:
                 now, began = what, time.monotonic()
             took = time.monotonic() - began
-            left = f" · {span(took / share - took)} left" if share else ""
+            left = f" · {format_duration(took / share - took)} left" if share else ""
             status.update(
-                f"{n:,} {what} · {n / max(took, 1e-3):,.0f}/s{left}" if n else f"{what} · {span(took)}"
+                f"{n:,} {what} · {n / max(took, 1e-3):,.0f}/s{left}"
+                if n
+                else f"{what} · {format_duration(took)}"
             )
 
         yield told
 
 
 @contextlib.contextmanager
-def training(quiet: bool = False) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def training_progress(quiet: bool = False) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Shows a run's events: a progress line with rate and time left, a line for what should stay."""
     if quiet:
         yield lambda event: None
         return
-    if not watched():
-        yield _plain_event
+    if not is_interactive():
+        yield _print_event
         return
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -125,14 +129,12 @@ def training(quiet: bool = False) -> Iterator[Callable[[Mapping[str, Any]], None
         TextColumn("{task.description}"), BarColumn(bar_width=None),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}  {task.fields[detail]}"),
     )  # fmt: skip
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=make_console(stderr=True), transient=True) as progress:
         task = progress.add_task("starting", total=1, detail="")
 
         def on_event(event: Mapping[str, Any]) -> None:
             if event["kind"] == "progress" and "left" in event:
-                detail = (
-                    f"loss {event['loss']:.4f}  {event['rate']:,.0f} examples/s  {span(event['left'])} left"
-                )
+                detail = f"loss {event['loss']:.4f}  {event['rate']:,.0f} examples/s  {format_duration(event['left'])} left"
                 progress.update(
                     task, description="training", completed=event["step"], total=event["total"], detail=detail
                 )
@@ -141,26 +143,26 @@ def training(quiet: bool = False) -> Iterator[Callable[[Mapping[str, Any]], None
                     task, description=event["doing"], completed=event["done"], total=event["of"], detail=""
                 )
             elif event["kind"] != "train":
-                _plain_event(event)
+                _print_event(event)
 
         yield on_event
 
 
-def _plain_event(event: Mapping[str, Any]) -> None:
+def _print_event(event: Mapping[str, Any]) -> None:
     kind, step = event["kind"], event.get("step", 0)
     if kind == "start":
-        note(f"step {step} of {event['total']}: {event['note']}")
+        print_note(f"step {step} of {event['total']}: {event['note']}")
     elif kind in ("waiting", "warning"):
-        note(event["note"])
+        print_note(event["note"])
     elif kind == "fit":
-        note(f"micro-batch {event['micro_batch']} × {event['accumulate']} fits into memory")
+        print_note(f"micro-batch {event['micro_batch']} × {event['accumulate']} fits into memory")
     elif kind == "train":
-        note(
+        print_note(
             f"step {step}: loss {event['loss']:.4f}, rate {event['lr']:.2e}, "
             f"{event['examples_per_second']:,.0f} examples/s"
         )
     elif kind == "eval":
-        note(
-            f"step {step}: {score(event['task'], event['score'])} on {event['rows']:,} rows, "
-            f"best {score(event['task'], event['best'])}"
+        print_note(
+            f"step {step}: {format_score(event['task'], event['score'])} on {event['rows']:,} rows, "
+            f"best {format_score(event['task'], event['best'])}"
         )

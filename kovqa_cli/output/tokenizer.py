@@ -6,48 +6,52 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kovqa_cli.output.console import document, note, out, table
+from kovqa_cli.output.console import print_json, print_note, print_result, print_table
 
 
-def trained(path: Path, card: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
+def print_trained_tokenizer(path: Path, card: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
     """A tokenizer just trained or extended."""
-    from kovqa_core.tokenizer.sentencepiece_model import MOST_PIECES
+    from kovqa_core.tokenizer.sentencepiece_model import MAX_VOCAB_SIZE
 
-    if not quiet and card["pieces"] > MOST_PIECES:
-        note(
-            f"warning: {card['pieces']:,} pieces do not fit BEiT-3's published text table, {MOST_PIECES:,} would"
+    if not quiet and card["pieces"] > MAX_VOCAB_SIZE:
+        print_note(
+            f"warning: {card['pieces']:,} pieces do not fit BEiT-3's published text table, {MAX_VOCAB_SIZE:,} would"
         )
     if as_json:
-        document({"path": str(path), **card})
+        print_json({"path": str(path), **card})
         return
     if not quiet and "added" in card:
-        note(f"{card['added']:,} Korean pieces added to {card['old']['pieces']:,}")
+        print_note(f"{card['added']:,} Korean pieces added to {card['old']['pieces']:,}")
     elif not quiet:
         wanted = card["settings"]["vocab_size"]
         fewer = f" (the text has no more for {wanted:,})" if card["pieces"] < wanted else ""
-        note(f"{card['pieces']:,} pieces{fewer} from {card['lines']:,} lines")
-    out(str(path))
+        print_note(f"{card['pieces']:,} pieces{fewer} from {card['lines']:,} lines")
+    print_result(str(path))
 
 
-def encoded(text: str, ids: Sequence[int], cut: Sequence[str], pieces: bool, as_json: bool) -> None:
+def print_encoded_text(
+    text: str, ids: Sequence[int], cut: Sequence[str], pieces: bool, as_json: bool
+) -> None:
     """A text's ids, or its pieces."""
     if as_json:
-        document({"text": text, "ids": ids, "pieces": cut})
+        print_json({"text": text, "ids": ids, "pieces": cut})
     else:
-        out(" ".join(cut if pieces else map(str, ids)))
+        print_result(" ".join(cut if pieces else map(str, ids)))
 
 
-def tokenizers(reports: Sequence[Mapping[str, Any]], as_json: bool, quiet: bool) -> None:
+def print_tokenizers(reports: Sequence[Mapping[str, Any]], as_json: bool, quiet: bool) -> None:
     """What models hold and how they fit a text, side by side."""
     if as_json:
-        document({"models": reports})
+        print_json({"models": reports})
     elif quiet:
         for report in reports:
-            out(f"{report['text']['pieces_per_word']:.4f}" if "text" in report else str(report["pieces"]))
+            print_result(
+                f"{report['text']['pieces_per_word']:.4f}" if "text" in report else str(report["pieces"])
+            )
     else:
         columns = [_model_column(report) for report in reports]
         names = [("", "left"), *((Path(report["path"]).name, "right") for report in reports)]
-        table(names, [[row, *(column[row] for column in columns)] for row in columns[0]])
+        print_table(names, [[row, *(column[row] for column in columns)] for row in columns[0]])
 
 
 def _model_column(report: Mapping[str, Any]) -> dict[str, str]:
@@ -56,7 +60,7 @@ def _model_column(report: Mapping[str, Any]) -> dict[str, str]:
     column |= {f"  {name}": f"{number:,}" for name, number in report["scripts"].items()}
     column["ids"] = "not XLM-R's" if report["broken_rule"] else "XLM-R's"
     column["sha256"] = report["sha256"][:16]
-    column["made of"] = _made_of(card)
+    column["made of"] = _describe_source(card)
     column["date"] = str(card.get("date", ""))[:10]
     if text := report.get("text"):
         column |= {
@@ -72,7 +76,7 @@ def _model_column(report: Mapping[str, Any]) -> dict[str, str]:
     return column
 
 
-def _made_of(card: Mapping[str, Any]) -> str:
+def _describe_source(card: Mapping[str, Any]) -> str:
     if "added" in card:
         return f"{card['old']['pieces']:,} + {card['added']:,} pieces"
     return f"{card['lines']:,} lines" if "lines" in card else card.get("other", "no card")

@@ -6,50 +6,61 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from kovqa_cli.output.console import document, note, out, score, short, span
+from kovqa_cli.output.console import (
+    format_duration,
+    format_score,
+    print_json,
+    print_note,
+    print_result,
+    short_path,
+)
 
 if TYPE_CHECKING:
-    from kovqa_core.plan.training import Training
+    from kovqa_core.plan.training import PlannedTraining
     from kovqa_core.settings.run import Run
 
 
-def plan(planned: Training, quiet: bool) -> None:
+def print_plan(planned: PlannedTraining, quiet: bool) -> None:
     """What is about to happen."""
     for line in planned.missing:
-        note(f"warning: {line}")
+        print_note(f"warning: {line}")
     for found in planned.differs:
-        note(f"warning: not as it was then: {found.section} {found.key} ({found.a} then, {found.b} now)")
+        print_note(
+            f"warning: not as it was then: {found.section} {found.key} ({found.a} then, {found.b} now)"
+        )
     if planned.fit.warning:
-        note(f"warning: {planned.fit.warning}")
+        print_note(f"warning: {planned.fit.warning}")
     if quiet:
         return
     run = planned.run
     recipe, profile = run.recipe, run.profile
     each = f"{profile.processes} × {run.micro_batch} × {run.accumulate}"
     length = f"{recipe.optim.epochs} epochs" if recipe.optim.epochs else f"{recipe.optim.steps} steps"
-    note(f"recipe {recipe.name} ({recipe.family}, {recipe.task}) on profile {profile.name}, {length}")
-    note(
+    print_note(f"recipe {recipe.name} ({recipe.family}, {recipe.task}) on profile {profile.name}, {length}")
+    print_note(
         f"batch {recipe.optim.global_batch} = {each} (processes × micro-batch × accumulation), {profile.precision}"
     )
-    note(_memory(planned))
-    note(f"run folder {run.folder}" + (f", going on from {planned.resumed}" if planned.resumed else ""))
+    print_note(_memory_line(planned))
+    print_note(f"run folder {run.folder}" + (f", going on from {planned.resumed}" if planned.resumed else ""))
 
 
-def _memory(planned: Training) -> str:
+def _memory_line(planned: PlannedTraining) -> str:
     """What each device needs, part by part."""
-    from kovqa_core.models.memory import GB
+    from kovqa_core.models.memory import BYTES_PER_GB
 
     needs = planned.fit.needs
     if needs is None:
         return f"memory: no estimate ({planned.fit.unknown})"
     each = "process" if planned.run.profile.device == "cpu" else "GPU"
     parts = ", ".join(
-        f"{name} {value / GB:.2f}" for name, value in needs.parts.items() if value / GB >= 0.005
+        f"{name} {value / BYTES_PER_GB:.2f}"
+        for name, value in needs.parts.items()
+        if value / BYTES_PER_GB >= 0.005
     )
-    return f"memory: about {needs.peak / GB:.1f} GB per {each} at micro-batch {needs.micro_batch} ({parts})"
+    return f"memory: about {needs.peak / BYTES_PER_GB:.1f} GB per {each} at micro-batch {needs.micro_batch} ({parts})"
 
 
-def _memory_document(planned: Training) -> dict[str, Any] | None:
+def _memory_values(planned: PlannedTraining) -> dict[str, Any] | None:
     needs = planned.fit.needs
     if needs is None:
         return None
@@ -63,11 +74,11 @@ def _memory_document(planned: Training) -> dict[str, Any] | None:
     }
 
 
-def command(planned: Training, as_json: bool) -> None:
+def print_launch_command(planned: PlannedTraining, as_json: bool) -> None:
     """The launch command of a dry run."""
     launch = planned.launch
     if as_json:
-        document(
+        print_json(
             {
                 "command": launch.shell(),
                 "argv": launch.argv,
@@ -77,46 +88,52 @@ def command(planned: Training, as_json: bool) -> None:
                 "missing": planned.missing,
                 "script": launch.script,
                 "differs": [asdict(found) for found in planned.differs],
-                "memory": _memory_document(planned),
+                "memory": _memory_values(planned),
             }
         )
     else:
-        out(launch.shell())
+        print_result(launch.shell())
 
 
-def submitted(run: Run, job: str, as_json: bool, quiet: bool) -> None:
+def print_submitted_job(run: Run, job: str, as_json: bool, quiet: bool) -> None:
     """A job in SLURM's queue: its number, and where to look."""
     if as_json:
-        document({"job": job, "path": str(run.folder)})
+        print_json({"job": job, "path": str(run.folder)})
         return
     if not quiet:
-        note(
-            f"job {job} is in SLURM's queue: squeue -j {job}; it writes {short(run.folder)}/logs/slurm-{job}.out"
+        print_note(
+            f"job {job} is in SLURM's queue: squeue -j {job}; it writes {short_path(run.folder)}/logs/slurm-{job}.out"
         )
-        note(f"stop it: scancel {job}; go on later: the same command with --resume -o {short(run.folder)}")
-    out(job)
+        print_note(
+            f"stop it: scancel {job}; go on later: the same command with --resume -o {short_path(run.folder)}"
+        )
+    print_result(job)
 
 
-def finished(run: Run, result: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
+def print_finished_run(run: Run, result: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
     """Where the model is, how good it is, what to type next."""
     if as_json:
-        document({"path": str(run.folder), **{k: v for k, v in result.items() if k != "schema"}})
+        print_json({"path": str(run.folder), **{k: v for k, v in result.items() if k != "schema"}})
         return
     if not quiet:
         best = result["best_score"]
         scored = (
-            f"model {result['best']}" if best is None else f"{score(result['task'], best)} ({result['best']})"
+            f"model {result['best']}"
+            if best is None
+            else f"{format_score(result['task'], best)} ({result['best']})"
         )
-        note(f"finished in {span(result['seconds'])}, {result['examples_per_second']:,} examples/s; {scored}")
+        print_note(
+            f"finished in {format_duration(result['seconds'])}, {result['examples_per_second']:,} examples/s; {scored}"
+        )
         words = "caption -i PICTURE" if result["task"] == "caption" else "predict -i PICTURE --question '…'"
-        note(f"next: kovqa {words} --model {short(run.folder)}")
-    out(short(run.folder))
+        print_note(f"next: kovqa {words} --model {short_path(run.folder)}")
+    print_result(short_path(run.folder))
 
 
-def interrupted(run: Run) -> None:
+def print_interrupted_run(run: Run) -> None:
     """What a stopped run left, and how it goes on."""
-    from kovqa_core.runs.folder import pointed
+    from kovqa_core.runs.folder import follow_pointer
 
-    last = pointed(run.folder, "last")
+    last = follow_pointer(run.folder, "last")
     kept = f"{last.name} is complete" if last else "there is no checkpoint yet"
-    note(f"stopped; {kept} → go on with: kovqa train --resume -o {short(run.folder)}")
+    print_note(f"stopped; {kept} → go on with: kovqa train --resume -o {short_path(run.folder)}")

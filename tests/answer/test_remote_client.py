@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from kovqa_core.answer.remote_client import answer_one, answer_table, data_url
+from kovqa_core.answer.remote_client import answer_table_with_server, ask_server, image_data_url
 from kovqa_core.errors import AssetError, DataError, SettingsError
 from kovqa_core.evaluate.predictions_file import read_predictions
 from PIL import Image
@@ -25,7 +25,9 @@ from tests.conftest import Kovqa, Small, clean_env, command
 
 
 def ask(vllm: Vllm, table: Path, output: Path, concurrency: int = 4) -> int:
-    return answer_table(vllm.url, None, table, None, output, concurrency, lambda done, total: None)[0]
+    return answer_table_with_server(
+        vllm.url, None, table, None, output, concurrency, lambda done, total: None
+    )[0]
 
 
 def as_it_should_be(output: Path) -> bool:
@@ -93,13 +95,13 @@ def test_a_server_without_probabilities_gives_no_score(vllm: Vllm, table: Path, 
 
 
 def test_the_wording_is_that_of_the_vlm_family(vllm: Vllm, small: Small) -> None:
-    from kovqa_core.models.vlm.chat_template import asked
-    from kovqa_core.models.vlm.config import Config
+    from kovqa_core.models.vlm.chat_template import user_message
+    from kovqa_core.models.vlm.config import ModelConfig
 
     picture = next((small.root / "images").glob("*.png"))
     for question in ("몇 마리인가요?", "How many?"):
-        answer_one(vllm.url, None, picture, question)
-        ours = asked(question, Config().instruction, Image.open(picture))
+        ask_server(vllm.url, None, picture, question)
+        ours = user_message(question, ModelConfig().instruction, Image.open(picture))
         assert vllm.bodies[-1]["messages"][0]["content"][1] == ours[0]["content"][1]
 
 
@@ -124,14 +126,14 @@ def test_pictures_go_as_they_are_or_as_a_jpeg_of_what_ours_see(tmp_path: Path) -
         save(tmp_path / "a.webp", red),
     ]
     for path in [*plain, *other]:
-        kind, data = picture_of({"messages": [{"content": [{"image_url": {"url": data_url(path)}}]}]})
+        kind, data = picture_of({"messages": [{"content": [{"image_url": {"url": image_data_url(path)}}]}]})
         assert (data == path.read_bytes()) == (path in plain), path
         with Image.open(io.BytesIO(data)) as sent:
             assert (f"image/{str(sent.format).lower()}", sent.getexif().get(0x0112, 1)) == (kind, 1)
             assert sent.size == ((20, 40) if path.stem == "turned" else (40, 20))
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:200])
     with pytest.raises(DataError, match="cannot be read"):
-        data_url(tmp_path / "cut.jpg")
+        image_data_url(tmp_path / "cut.jpg")
 
 
 # ----------------------------------------------------------------------------------- patience
@@ -181,7 +183,9 @@ def test_a_server_that_stays_away_can_be_taken_up(
 
 def test_nobody_there(table: Path, tmp_path: Path) -> None:
     with pytest.raises(AssetError, match=r"http://127\.0\.0\.1:9/v1/models"):
-        answer_table("http://127.0.0.1:9/v1", None, table, None, tmp_path / "o", 2, lambda done, total: None)
+        answer_table_with_server(
+            "http://127.0.0.1:9/v1", None, table, None, tmp_path / "o", 2, lambda done, total: None
+        )
 
 
 # ------------------------------------------------------------------------------------ refusals
@@ -230,7 +234,7 @@ def test_a_picture_that_is_missing_is_named(vllm: Vllm, tmp_path: Path) -> None:
 )
 def test_addresses_that_are_none(table: Path, tmp_path: Path, url: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
-        answer_table(url, None, table, None, tmp_path / "o.jsonl", 2, lambda done, total: None)
+        answer_table_with_server(url, None, table, None, tmp_path / "o.jsonl", 2, lambda done, total: None)
     assert KEY not in str(caught.value)
 
 
@@ -264,12 +268,12 @@ def test_the_key_reaches_the_server_and_nothing_else(
 
 
 def test_openais_key_is_not_sent_where_others_can_listen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kovqa_core.answer.remote_client import _reached
+    from kovqa_core.answer.remote_client import _connect_server
 
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     sent = {}
     for url in ("http://gpu-1:8000/v1", "https://gpu-1/v1", "http://localhost:8000/v1/"):
-        with _reached(url) as server:
+        with _connect_server(url) as server:
             sent[url] = dict(server.headers)
             assert KEY not in repr(server)
     told = {"Authorization": f"Bearer {KEY}"}
@@ -320,4 +324,4 @@ def test_answers_of_another_model_are_not_mixed_in(vllm: Vllm, table: Path, tmp_
 def test_a_score_that_is_not_told_is_nan(vllm: Vllm, small: Small) -> None:
     vllm.told = False
     picture = next((small.root / "images").glob("*.png"))
-    assert math.isnan(answer_one(vllm.url, None, picture, "무엇?")[0].score)
+    assert math.isnan(ask_server(vllm.url, None, picture, "무엇?")[0].score)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.answer import local
-from kovqa_core.answer.question_rows import read_table
-from kovqa_core.data.decoding import Decoding, choices_of, read_decoding
+from kovqa_core.answer.question_rows import read_question_table
+from kovqa_core.data.decoding import DecodingOptions, decoding_from_options, parse_choices
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
@@ -24,9 +24,9 @@ Lines = list[dict[str, object]]
 @pytest.fixture(scope="module")
 def model(small: Small, tiny_vlm: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A step folder of a vision language model as it is."""
-    made, processor, _ = family.new(asked(small, tiny_vlm("qwen3_vl"), "model.train=none"), [])
+    made, processor, _ = family.create_model(asked(small, tiny_vlm("qwen3_vl"), "model.train=none"), [])
     folder = tmp_path_factory.mktemp("그대로")
-    family.save(made, processor, folder, {"family": "vlm", "task": "vqa"})
+    family.write_model_folder(made, processor, folder, {"family": "vlm", "task": "vqa"})
     return folder
 
 
@@ -73,13 +73,13 @@ def test_choices_are_answered_with_one_of_the_row(
         assert 1 / len(texts) <= float(str(row["score"])) <= 1
     write(tmp_path / "t.jsonl", [*rows, {**rows[0], "id": "넷째", "choices": "하나"}])
     with pytest.raises(DataError, match=r"t\.jsonl:4, id 넷째: 1 choices: 하나"):
-        read_table(tmp_path / "t.jsonl", choices=True)
+        read_question_table(tmp_path / "t.jsonl", choices=True)
 
 
 def test_drawn_answers_do_not_know_batch_or_interruption(small: Small, model: Path, tmp_path: Path) -> None:
-    drawn, table = Decoding(temperature=1.5, seed=3), small.index / "val.jsonl"
+    drawn, table = DecodingOptions(temperature=1.5, seed=3), small.index / "val.jsonl"
 
-    def answered(name: str, batch: int, how: Decoding = drawn, stop: int = 99) -> Lines:
+    def answered(name: str, batch: int, how: DecodingOptions = drawn, stop: int = 99) -> Lines:
         def watch(done: int, _: int) -> None:
             if done >= stop:
                 raise KeyboardInterrupt
@@ -91,12 +91,16 @@ def test_drawn_answers_do_not_know_batch_or_interruption(small: Small, model: Pa
     with pytest.raises(KeyboardInterrupt):
         answered("parted.jsonl", 2, stop=4)
     assert len(lines(tmp_path / "parted.jsonl.part")) == 4
-    for other in (Decoding(temperature=1.5, seed=4), Decoding(temperature=1.4, seed=3), Decoding()):
+    for other in (
+        DecodingOptions(temperature=1.5, seed=4),
+        DecodingOptions(temperature=1.4, seed=3),
+        DecodingOptions(),
+    ):
         with pytest.raises(SettingsError, match="found in another way"):
             answered("parted.jsonl", 2, other)
     parted = answered("parted.jsonl", 3)
     assert [(row["id"], row["answer"]) for row in parted] == [(row["id"], row["answer"]) for row in whole]
-    other = answered("other.jsonl", 9, Decoding(temperature=1.5, seed=4))
+    other = answered("other.jsonl", 9, DecodingOptions(temperature=1.5, seed=4))
     assert [row["answer"] for row in other] != [row["answer"] for row in whole]
 
 
@@ -114,12 +118,12 @@ def test_a_classifier_answers_in_its_own_way(
 def test_contradictions_are_settings_errors(kovqa: Kovqa, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("예\n", encoding="utf-8")
     with pytest.raises(SettingsError, match="--answers and --temperature are two ways"):
-        read_decoding(tmp_path / "a.txt", False, 0.7, None)
+        decoding_from_options(tmp_path / "a.txt", False, 0.7, None)
     with pytest.raises(SettingsError, match="--seed is the seed of drawn answers"):
-        read_decoding(None, False, None, 3)
+        decoding_from_options(None, False, None, 3)
     (tmp_path / "a.txt").write_text("\n \n", encoding="utf-8")
     with pytest.raises(DataError, match="lists no answers"):
-        read_decoding(tmp_path / "a.txt", False, None, None)
+        decoding_from_options(tmp_path / "a.txt", False, None, None)
     for cell, said in (
         (None, "no choices"),
         (["예", "예"], "2 choices: 예, 예"),
@@ -127,7 +131,7 @@ def test_contradictions_are_settings_errors(kovqa: Kovqa, tmp_path: Path) -> Non
         (["x"] * 27, "27"),
     ):
         with pytest.raises(DataError, match=said):
-            choices_of({"choices": cell}, "t.csv:2")
+            parse_choices({"choices": cell}, "t.csv:2")
     done = kovqa("predict", "-i", "x.png", "--question", "무엇?", "--choices")
     assert done.returncode == 2
     assert "--choices is a column of a table" in done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kovqa_core.runs.folder import pointed
+from kovqa_core.runs.folder import follow_pointer
 
 from tests.conftest import Kovqa, Small, clean_env, command, sets, training
 
@@ -117,7 +117,7 @@ def test_nfd_file_names(kovqa: Kovqa, copy: Small) -> None:
 
 
 def test_answer_list_that_does_not_match(kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path) -> None:
-    step = pointed(trained, "best")
+    step = follow_pointer(trained, "best")
     assert step is not None
     shutil.copytree(step, tmp_path / "step")
     answers = (tmp_path / "step/answers.txt").read_text(encoding="utf-8").splitlines()
@@ -130,7 +130,7 @@ def test_answer_list_that_does_not_match(kovqa: Kovqa, small: Small, trained: Pa
 def test_captioning_checkpoint_given_to_vqa(
     kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path
 ) -> None:
-    step = pointed(trained, "best")
+    step = follow_pointer(trained, "best")
     assert step is not None
     shutil.copytree(step, tmp_path / "step")
     about = json.loads((tmp_path / "step/kovqa.json").read_text())
@@ -225,7 +225,7 @@ def test_disk_full_during_a_checkpoint(small: Small, tmp_path: Path) -> None:
     assert process.returncode == 4, errors
     assert "disk full" in errors
     assert "is still whole" in errors
-    last = pointed(tmp_path / "run", "last")
+    last = follow_pointer(tmp_path / "run", "last")
     assert last is not None
     assert not list((tmp_path / "run").glob("*.part"))
     resumed = subprocess.run(
@@ -259,7 +259,7 @@ def test_ctrl_c_leaves_a_complete_checkpoint(kovqa: Kovqa, small: Small, tmp_pat
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    last = pointed(tmp_path / "run", "last")
+    last = follow_pointer(tmp_path / "run", "last")
     assert last is not None
     assert f"{last.name} is complete" in errors
     assert "kovqa train --resume -o" in errors

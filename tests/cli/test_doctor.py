@@ -65,7 +65,7 @@ def test_the_front_of_runs_and_doctor_is_light() -> None:
 
 
 def test_a_working_torch_is_ok() -> None:
-    found = doctor.torch_finding(doctor.attempt(doctor.TORCH_FACTS), "2.x")
+    found = doctor.torch_finding(doctor.try_import(doctor.TORCH_FACTS_SCRIPT), "2.x")
     assert found.state == "ok" if not doctor.machine.gpus() else "warning"
     assert found.what.startswith("2.x, sees")
 
@@ -94,20 +94,20 @@ def test_wheel_against_driver(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     facts = {"built_for": built_for, "gpus": gpus, "mps": False}
-    found = doctor.torch_finding(doctor.Tried(json.dumps(facts), ""), "2.9")
+    found = doctor.torch_finding(doctor.ImportAttempt(json.dumps(facts), ""), "2.9")
     assert found.state == state
     assert said in found.what
-    about = {each.name: each.what for each in doctor.hardware()}
+    about = {each.name: each.what for each in doctor.hardware_findings()}
     assert about["GPUs"] == "2 × NVIDIA A100-SXM4-80GB 80 GB, driver 470.1"
     assert about["profile"].startswith("a100x")
 
 
 def test_an_import_that_hangs_or_crashes_is_only_a_finding() -> None:
-    assert "not imported within 0.3 s" in doctor.attempt("import time; time.sleep(60)", 0.3).error
-    assert "signal 6" in doctor.attempt("import os; os.abort()").error
-    assert doctor.attempt("import nonesuch").error == "ModuleNotFoundError: No module named 'nonesuch'"
-    lost = doctor.Package("nonesuch", "nonesuch", "nothing", needed=False)
-    tried, known = doctor.attempt("import nonesuch"), {"nonesuch": "not installed"}
+    assert "not imported within 0.3 s" in doctor.try_import("import time; time.sleep(60)", 0.3).error
+    assert "signal 6" in doctor.try_import("import os; os.abort()").error
+    assert doctor.try_import("import nonesuch").error == "ModuleNotFoundError: No module named 'nonesuch'"
+    lost = doctor.CheckedPackage("nonesuch", "nonesuch", "nothing", needed=False)
+    tried, known = doctor.try_import("import nonesuch"), {"nonesuch": "not installed"}
     assert doctor.package_finding(lost, tried, known).state == "none"
 
 
@@ -115,7 +115,7 @@ def test_an_import_that_hangs_or_crashes_is_only_a_finding() -> None:
     ("encoding", "state"), [("utf-8", "ok"), ("cp949", "ok"), ("ascii", "warning"), ("?", "warning")]
 )
 def test_a_terminal_without_hangul(encoding: str, state: str) -> None:
-    assert doctor.terminal(encoding).state == state
+    assert doctor.terminal_finding(encoding).state == state
 
 
 def test_a_key_that_others_can_read_is_named_not_shown(
@@ -124,7 +124,7 @@ def test_a_key_that_others_can_read_is_named_not_shown(
     monkeypatch.setenv("KOVQA_HOME", str(tmp_path))
     (tmp_path / "aihub.key").write_text("hush")
     (tmp_path / "aihub.key").chmod(0o644)
-    found = doctor.keys()
+    found = doctor.api_key_finding()
     assert found.state == "warning"
     assert found.do == f"chmod 600 {tmp_path / 'aihub.key'}"
     assert "hush" not in found.what + found.do

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from kovqa_core.models import family
-from kovqa_core.models.batches import Batch
-from kovqa_core.models.beit3.pretrained_weights import read_weights
+from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.beit3.pretrained_weights import read_pretrained_weights
 from kovqa_core.models.fusion import vqa
 from kovqa_core.models.torchvision_compat import load_torchvision
-from kovqa_core.runs.folder import find_model
-from kovqa_core.settings.resolve import resolve
+from kovqa_core.runs.folder import find_model_folder
+from kovqa_core.settings.resolve import resolve_settings
 
 from tests.conftest import FUSION, Kovqa, Small
 
@@ -37,14 +37,14 @@ def run_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def fusion(small: Small, tmp_path: Path) -> Path:
     """A checkpoint of a small fusion model whose BatchNorm has seen something."""
     flags = {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
-    recipe = resolve("nia", "cpu", FUSION, flags).recipe
-    model, processor, _ = family.new(recipe, ["예", "아니요", "두\n줄"])
+    recipe = resolve_settings("nia", "cpu", FUSION, flags).recipe
+    model, processor, _ = family.create_model(recipe, ["예", "아니요", "두\n줄"])
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(generator=torch.Generator().manual_seed(1))
     (tmp_path / "단계").mkdir()
     about = {"family": "fusion", "task": "vqa", "recipe": recipe.name, "step": 7, "score": 0.5}
-    family.save(model, processor, tmp_path / "단계", about)
+    family.write_model_folder(model, processor, tmp_path / "단계", about)
     return tmp_path / "단계"
 
 
@@ -59,16 +59,16 @@ def test_transformers_and_timm_load_a_fusion_model(
     load_torchvision()  # beside a torch for CPUs the libraries do not load by themselves
     names = run_card(folder, monkeypatch)
 
-    model, processor = family.load(fusion, "vqa")
+    model, processor = family.read_model_folder(fusion, "vqa")
     texts = [*TEXTS, unicodedata.normalize("NFD", TEXTS[0])]
     pixels = torch.rand(len(texts), 3, 32, 32, generator=torch.Generator().manual_seed(2))
     ids = [processor.text.frame(unicodedata.normalize("NFC", text), 24) for text in texts]
     assert [list(names["tokenizer"](t, truncation=True, max_length=24).input_ids)
             for t in texts] == ids  # fmt: skip
-    tokens, padding = vqa.padded(ids)
+    tokens, padding = vqa.pad_token_ids(ids)
     with torch.inference_mode():
-        ours = vqa.logits(
-            model.eval().net, Batch({"image": pixels, "tokens": tokens, "padding": padding}, [])
+        ours = vqa.fusion_logits(
+            model.eval().net, ModelBatch({"image": pixels, "tokens": tokens, "padding": padding}, [])
         )
     assert (names["logits"](texts, pixels) - ours).abs().max() < 1e-5
     assert names["answers"] == ["예", "아니요", "두\n줄"]
@@ -83,9 +83,9 @@ def test_exported_encoders_begin_another_training(
     assert kovqa("export", fusion, "-o", "x").returncode == 0
     sets = [s for s in FUSION if "random_init" not in s and "_config" not in s]
     encoders = [f"model.question={tmp_path}/x/question", f"model.picture={tmp_path}/x/picture"]
-    recipe = resolve("nia", "cpu", [*sets, *encoders], {"data.index": str(small.index)}).recipe
-    begun, _, _ = family.new(recipe, ["예"])
-    ours, _ = family.load(fusion, "vqa")
+    recipe = resolve_settings("nia", "cpu", [*sets, *encoders], {"data.index": str(small.index)}).recipe
+    begun, _, _ = family.create_model(recipe, ["예"])
+    ours, _ = family.read_model_folder(fusion, "vqa")
     for one, other in ((begun.net.question, ours.net.question), (begun.net.picture, ours.net.picture)):
         for (name, value), wanted in zip(one.named_parameters(), other.parameters(), strict=True):
             assert torch.equal(value, wanted), name
@@ -98,8 +98,8 @@ def test_a_trained_run_becomes_the_file_of_the_original(
     assert done.returncode == 0, done.stderr
     assert done.stdout == "x\n"
     run_card(tmp_path / "x", monkeypatch)
-    step = find_model(trained, "vqa")
-    found, wanted = read_weights(tmp_path / "x" / "beit3.pth"), read_weights(step)
+    step = find_model_folder(trained, "vqa")
+    found, wanted = read_pretrained_weights(tmp_path / "x" / "beit3.pth"), read_pretrained_weights(step)
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         assert torch.equal(found[name].reshape(tensor.shape), tensor), name

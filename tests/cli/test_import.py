@@ -14,12 +14,17 @@ import pytest
 import sentencepiece
 import torch
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.index.upstream.nia import COLUMNS
+from kovqa_core.index.upstream.nia import NIA_CSV_COLUMNS
 from kovqa_core.models import family
-from kovqa_core.models.batches import Batch
+from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.fusion import vqa
-from kovqa_core.models.fusion.config import Config
-from kovqa_core.models.fusion.import_original import answers_of, check, config_of, import_original
+from kovqa_core.models.fusion.config import ModelConfig
+from kovqa_core.models.fusion.import_original import (
+    check_tensor_shapes,
+    config_from_tensors,
+    import_original_checkpoint,
+    read_label_classes,
+)
 from kovqa_core.models.fusion.network import FusionNet
 
 from tests import parity
@@ -55,7 +60,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("자료") / "data_ko.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
         rows = csv.writer(stream)
-        rows.writerow(COLUMNS)
+        rows.writerow(NIA_CSV_COLUMNS)
         for number in range(max(COUNTS.values())):
             for answer, count in COUNTS.items():
                 if number < count:
@@ -77,7 +82,7 @@ def test_an_imported_model_answers(kovqa: Kovqa, table: Path, tokenizer: Path, t
     assert all(name in done.stderr for name in ("149 tensors taken", *dropped.split(", "), "13 answers"))
     assert "warning" not in done.stderr
 
-    model, processor = family.load(tmp_path / "모델", "vqa")
+    model, processor = family.read_model_folder(tmp_path / "모델", "vqa")
     assert processor.answers == CLASSES
     inputs = np.load(parity.path("inputs.npz", NIA))
     tensors = {
@@ -86,7 +91,7 @@ def test_an_imported_model_answers(kovqa: Kovqa, table: Path, tokenizer: Path, t
         "padding": torch.from_numpy(inputs["attention_mask"] == 0),
     }
     with torch.inference_mode():
-        logits = vqa.logits(model.eval().net, Batch(tensors, []))
+        logits = vqa.fusion_logits(model.eval().net, ModelBatch(tensors, []))
     wanted = torch.from_numpy(np.load(parity.path("expected.npz", NIA))["logits_base"])
     parity.close(logits, wanted, 1e-4, "logits")
 
@@ -135,7 +140,7 @@ def test_classes_have_the_order_of_the_original() -> None:
     recorded = parity.json_of("answers/answers.json", NIA)
     wanted = [answer for answer, *_ in recorded["pinned_order"]]
     assert wanted != [answer for answer, *_ in recorded["stable_order"]]
-    assert answers_of(parity.path("answers/data_ko.csv", NIA), len(wanted)) == wanted
+    assert read_label_classes(parity.path("answers/data_ko.csv", NIA), len(wanted)) == wanted
 
 
 def test_what_does_not_fit_is_one_error(small: Small, table: Path, tokenizer: Path, tmp_path: Path) -> None:
@@ -165,7 +170,7 @@ def test_what_does_not_fit_is_one_error(small: Small, table: Path, tokenizer: Pa
         ),
     ):
         with pytest.raises(error, match=re.escape(said)):
-            import_original(folder=tmp_path / "m", **{**good, **changed})  # type: ignore[arg-type]
+            import_original_checkpoint(folder=tmp_path / "m", **{**good, **changed})  # type: ignore[arg-type]
         assert not (tmp_path / "m").exists()
 
 
@@ -173,7 +178,7 @@ def test_the_published_sizes_are_known_from_the_tensors() -> None:
     """XLM-RoBERTa base and ResNet-50, without memory for them: 528 tensors with three never used."""
     with torch.device("meta"):
         net = FusionNet(
-            Config(question_config=XLMR, picture_config={"architecture": "resnet50"}, num_classes=7)
+            ModelConfig(question_config=XLMR, picture_config={"architecture": "resnet50"}, num_classes=7)
         )
     first = {
         "question": "bert",
@@ -185,8 +190,8 @@ def test_the_published_sizes_are_known_from_the_tensors() -> None:
     parts = [(name.partition("."), tensor) for name, tensor in net.state_dict().items()]
     tensors = {f"{first[one]}.{rest}": tensor for (one, _, rest), tensor in parts}
     assert len(tensors) == 528 - 3
-    found = config_of(tensors, Path("x.pt"))
-    check(tensors, found, Path("x.pt"))
+    found = config_from_tensors(tensors, Path("x.pt"))
+    check_tensor_shapes(tensors, found, Path("x.pt"))
     assert found.question_config.items() >= XLMR.items()
     assert found.picture_config == {"architecture": "resnet50"}
     assert (found.hidden_size, found.num_classes, found.image_size, found.max_text) == (1024, 7, 224, 50)

@@ -13,8 +13,8 @@ from kovqa_core.answer import local
 from kovqa_core.errors import AssetError, KovqaError, ModelError, SettingsError
 from kovqa_core.models import export, family
 from kovqa_core.models.vlm.hf_libraries import transformers
-from kovqa_core.models.vlm.import_llava import import_llava
-from kovqa_core.runs.folder import find_model
+from kovqa_core.models.vlm.import_llava import import_llava_folder
+from kovqa_core.runs.folder import find_model_folder
 from safetensors.torch import load_file
 
 from kovqa_cli.commands.import_model import import_
@@ -66,12 +66,12 @@ def test_a_projector_is_imported_trained_further_and_given_back(kovqa: Kovqa, tm
     changed = (after[TABLE] != before[TABLE]).any(1).nonzero().flatten().tolist()
     assert changed == [1001, 1002]
 
-    import_llava(tmp_path / "llava-again", tmp_path / "third", str(VICUNA), str(CLIP))
+    import_llava_folder(tmp_path / "llava-again", tmp_path / "third", str(VICUNA), str(CLIP))
     found = load_file(tmp_path / "third" / "model.safetensors")
     assert torch.equal(found["multi_modal_projector.linear_1.weight"], after["model.mm_projector.weight"])
 
-    step = export.export(tmp_path / "run", tmp_path / "whole")
-    model, _ = family.load(find_model(tmp_path / "whole", "vqa"), "vqa")
+    step = export.export_checkpoint(tmp_path / "run", tmp_path / "whole")
+    model, _ = family.read_model_folder(find_model_folder(tmp_path / "whole", "vqa"), "vqa")
     assert (model.config.instruction, model.config.dtype) == ("none", "fp32")  # asked as it was trained
     for folder in (tmp_path / "바탕", step / "processor", tmp_path / "whole", tmp_path / "third"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -82,22 +82,22 @@ def test_a_projector_is_imported_trained_further_and_given_back(kovqa: Kovqa, tm
 
 def test_an_imported_folder_is_a_model(tmp_path: Path) -> None:
     """As it is: for kovqa predict, with the settings given; and plain, for others."""
-    found = import_llava(
+    found = import_llava_folder(
         MERGED, tmp_path / "m", None, str(CLIP), ["model.max_new_tokens=3", "model.system=llava_v1"]
     )
     assert (found.kind, found.settings) == ("merged", [])
-    _, folder = local.answer_one(PICTURE, "What is it?", tmp_path / "m")
-    model, processor = family.load(folder, "vqa")
+    _, folder = local.answer_question(PICTURE, "What is it?", tmp_path / "m")
+    model, processor = family.read_model_folder(folder, "vqa")
     assert model.speaker.budget == 3
     assert processor.config.instruction == "none"
     assert "a curious human" in processor.hf.chat_template
     about = json.loads((tmp_path / "m" / "kovqa.json").read_text(encoding="utf-8"))
     about["model"] |= {"trust_remote_code": True, "base": "elsewhere", "instruction": "ko"}
     (tmp_path / "m" / "kovqa.json").write_text(json.dumps(about), encoding="utf-8")
-    model, _ = family.load(tmp_path / "m", "vqa")
+    model, _ = family.read_model_folder(tmp_path / "m", "vqa")
     assert (model.config.instruction, model.config.trust_remote_code) == ("ko", False)
     (tmp_path / "m" / "kovqa.json").unlink()
-    model, _ = family.load(find_model(tmp_path / "m", "vqa"), "vqa")
+    model, _ = family.read_model_folder(find_model_folder(tmp_path / "m", "vqa"), "vqa")
     assert model.speaker.budget == 16
     local.answer_table(
         rows(tmp_path / "t.jsonl"), PICTURE.parent, tmp_path / "p.jsonl", tmp_path / "m", 2, None
@@ -111,9 +111,9 @@ def rows(path: Path) -> Path:
 
 
 def test_the_two_layers_of_one_point_five_come_and_go(tmp_path: Path) -> None:
-    found = import_llava(NEWER, tmp_path / "m", None, str(CLIP))
+    found = import_llava_folder(NEWER, tmp_path / "m", None, str(CLIP))
     assert found.settings == ["model.tokens=[]", "model.frozen=[]"]
-    export.export(tmp_path / "m", tmp_path / "again", as_upstream=True)
+    export.export_checkpoint(tmp_path / "m", tmp_path / "again", as_upstream=True)
     theirs = torch.load(NEWER / "pytorch_model.bin", weights_only=True)
     ours = unpickled(tmp_path / "again")
     assert ours.keys() == {name for name in theirs if "mm_projector" in name}
@@ -128,7 +128,7 @@ def test_a_model_of_another_shape_has_no_projector_of_llavas(
     kovqa: Kovqa, trained: Path, tiny_vlm: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=r"only a LLaVA of CLIP and Llama .* this is qwen3_vl"):
-        export.export(tiny_vlm("qwen3_vl"), tmp_path / "x", as_upstream=True)
+        export.export_checkpoint(tiny_vlm("qwen3_vl"), tmp_path / "x", as_upstream=True)
     assert not (tmp_path / "x").exists()
     done = kovqa("export", trained, "--as-upstream", "-o", "x")
     assert done.returncode == 2
@@ -139,7 +139,7 @@ def test_a_model_of_another_shape_has_no_projector_of_llavas(
 def test_what_cannot_be_imported_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KOVQA_HOME", str(tmp_path / "home"))
     (tmp_path / "empty").mkdir()
-    import_llava(MERGED, tmp_path / "plain", None, str(CLIP))
+    import_llava_folder(MERGED, tmp_path / "plain", None, str(CLIP))
     refused: list[tuple[Path, str | None, str | None, list[str], type[KovqaError], str]] = [
         (TRAINED, None, str(CLIP), [], SettingsError, "does not hold its language model"),
         (MERGED, str(VICUNA), str(CLIP), [], SettingsError, "holds its language model itself"),
@@ -152,14 +152,14 @@ def test_what_cannot_be_imported_is_one_error(tmp_path: Path, monkeypatch: pytes
     ]
     for folder, base, vision, chosen, error, said in refused:
         with pytest.raises(error, match=said):
-            import_llava(folder, tmp_path / "x", base, vision, chosen)
+            import_llava_folder(folder, tmp_path / "x", base, vision, chosen)
         assert not (tmp_path / "x").exists()
 
 
 def test_a_folder_of_llavas_is_no_model_but_says_how_to_become_one(tmp_path: Path) -> None:
     shutil.copytree(TRAINED, tmp_path / "내 llava")
     with pytest.raises(ModelError, match="layout of the original LLaVA") as refused:
-        family.load(find_model(tmp_path / "내 llava", "vqa"), "vqa")
+        family.read_model_folder(find_model_folder(tmp_path / "내 llava", "vqa"), "vqa")
     words = f"kovqa import '{tmp_path}/내 llava' --base VICUNA --vision CLIP -o '내 llava-plain'"
     assert refused.value.hint == f"convert it first: {words}"
 

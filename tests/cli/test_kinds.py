@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.index.build import build_index
-from kovqa_core.index.reader import Split
+from kovqa_core.index.reader import IndexSplit
 
 from tests.cli.test_bad_input import one_line
 from tests.cli.test_predict import lines
@@ -38,7 +38,7 @@ def split(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def say(path: Path, split: Path, *kinds: str) -> Path:
     """Predictions for the questions of some kinds, or all: every one says 호른, with a line end more for A."""
-    chosen = [example for example in Split(split) if not kinds or example.kind in kinds]
+    chosen = [example for example in IndexSplit(split) if not kinds or example.kind in kinds]
     rows = [{"id": e.id, "answer": "호른" if e.kind == "vqa" else "호\n른"} for e in chosen]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -49,7 +49,7 @@ def test_rows_of_some_kinds_are_answered(kovqa: Kovqa, trained: Path, split: Pat
     done = kovqa(*words, "--kind", "abstract", "--kind", "vqa", "--json")
     assert json.loads(done.stdout)["rows"] == 5
     said = lines(tmp_path / "out.jsonl")
-    assert [row["id"] for row in said] == [e.id for e in Split(split) if e.kind in ("abstract", "vqa")]
+    assert [row["id"] for row in said] == [e.id for e in IndexSplit(split) if e.kind in ("abstract", "vqa")]
     assert {row["kind"] for row in said} == {"abstract", "vqa"}
     assert json.loads(kovqa(*words, "--kind", "all", "--json").stdout)["rows"] == 8
     one_line(kovqa(*words, "--kind", "vqaa"), 2, "unknown kind 'vqaa'", "did you mean vqa")

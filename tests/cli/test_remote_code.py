@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.errors import ModelError
-from kovqa_core.models.export import export
-from kovqa_core.models.vlm.config import Config
+from kovqa_core.models.export import export_checkpoint
+from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import transformers
-from kovqa_core.settings.strict_yaml import Document, build, parse
+from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, parse_yaml
 from safetensors.torch import save_file
 
 from tests.conftest import VLM, Kovqa, Small, clean_env, command, sets
@@ -110,7 +110,7 @@ def test_a_stored_wish_is_named_and_not_followed(place: Place, tmp_path: Path) -
         )
         assert "--trust-remote-code" in line
     with pytest.raises(ModelError, match="wants Python code of its base model to run"):
-        export(folder, tmp_path / "x")
+        export_checkpoint(folder, tmp_path / "x")
     done = place.kovqa(*words, "-p", "cpu", "--trust-remote-code")
     assert done.returncode == 0, done.stderr
     assert place.marker.exists()
@@ -153,7 +153,7 @@ def test_a_family_without_code_takes_no_permission(kovqa: Kovqa, small: Small, t
 
 
 def test_a_config_of_today_loads() -> None:
-    text = Config(base="x").model_dump_json()
+    text = ModelConfig(base="x").model_dump_json()
     assert '"trust_remote_code":false' in text
-    assert build(Config, parse(text, "config.json")) == Config(base="x")
-    assert build(Config, Document({"base": "x"}, {})).trust_remote_code is False
+    assert build_settings(ModelConfig, parse_yaml(text, "config.json")) == ModelConfig(base="x")
+    assert build_settings(ModelConfig, SettingsDocument({"base": "x"}, {})).trust_remote_code is False

@@ -12,9 +12,9 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from kovqa_core.runs.folder import pointed, result
-from kovqa_core.runs.manifest import launches
-from kovqa_core.runs.summary import summary
+from kovqa_core.runs.folder import follow_pointer, read_result
+from kovqa_core.runs.manifest import read_launches
+from kovqa_core.runs.summary import summarise_run
 
 from tests.conftest import Kovqa, Small, clean_env, command, training
 
@@ -56,7 +56,7 @@ def test_runs_are_listed_in_a_straight_table(kovqa: Kovqa, here: Path) -> None:
     assert kovqa("runs", "list", "-q").stdout == "첫실험\n"
     about = state(kovqa, "첫실험")
     assert (about["state"], about["steps"], about["total"], about["task"]) == ("finished", 6, 6, "vqa")
-    assert about["best"] == (result(here / "runs" / "첫실험") or {})["best_score"]
+    assert about["best"] == (read_result(here / "runs" / "첫실험") or {})["best_score"]
     elsewhere = kovqa("runs", "--root", "nowhere")
     assert (elsewhere.returncode, elsewhere.stdout) == (0, "")
     assert "no runs in nowhere/" in elsewhere.stderr
@@ -154,7 +154,7 @@ def test_a_run_is_running_then_stopped_then_finished(kovqa: Kovqa, small: Small,
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
-    seen = summary(folder)
+    seen = summarise_run(folder)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
@@ -167,7 +167,7 @@ def test_a_run_is_running_then_stopped_then_finished(kovqa: Kovqa, small: Small,
     assert "next: kovqa train --resume -o runs/긴" in shown
     assert kovqa("train", "--resume", "-o", "runs/긴").returncode == 0
     assert state(kovqa, "긴")["state"] == "finished"
-    first, second = launches(folder)
+    first, second = read_launches(folder)
     assert (first["outcome"], second["outcome"]) == ("stopped", "finished")
     assert (first["from_step"], second["from_step"]) == (0, stopped["steps"])
     assert (first["step"], second["step"]) == (stopped["steps"], 300)
@@ -203,7 +203,7 @@ def test_what_differs_between_two_runs(kovqa: Kovqa, here: Path) -> None:
     same = kovqa("runs", "diff", "첫실험", "둘째")
     assert (same.returncode, "no setting, version or data differs" in same.stdout) == (0, True)
     edit(other / "run.yaml", "    lr: 0.001", "    lr: 0.002")
-    about = launches(other)[0]
+    about = read_launches(other)[0]
     edit(other / "manifest.json", about["data"]["fingerprint"], "f" * 64)
     edit(other / "manifest.json", f'"torch": "{about["versions"]["torch"]}"', '"torch": "9.9"')
     done = kovqa("runs", "diff", "첫실험", "둘째", "--json")
@@ -228,7 +228,7 @@ def test_a_rerun_gives_the_same_bits(kovqa: Kovqa, here: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr.replace("warning: not as it was then: git", "")
     after = here / "runs" / "다시"
-    steps = [pointed(folder, "last") for folder in (before, after)]
+    steps = [follow_pointer(folder, "last") for folder in (before, after)]
     assert steps[0] is not None
     assert steps[1] is not None
     files = sorted(str(path.relative_to(steps[0])) for path in steps[0].rglob("*") if path.is_file())
@@ -245,7 +245,7 @@ def test_a_rerun_gives_the_same_bits(kovqa: Kovqa, here: Path) -> None:
 
 def test_a_rerun_on_other_data_is_refused_and_other_versions_are_named(kovqa: Kovqa, here: Path) -> None:
     before = here / "runs" / "첫실험"
-    about = launches(before)[0]
+    about = read_launches(before)[0]
     edit(before / "manifest.json", f'"torch": "{about["versions"]["torch"]}"', '"torch": "1.0"')
     named = kovqa("runs", "rerun", "첫실험", "-n", "-o", "runs/판")
     assert named.returncode == 0

@@ -115,12 +115,12 @@ def test_what_does_not_fit_the_published_table_is_said(
     from kovqa_cli.output import tokenizer
 
     said: list[str] = []
-    monkeypatch.setattr(tokenizer, "note", said.append)
-    card = {"pieces": sentencepiece_model.MOST_PIECES + 1, "settings": {"vocab_size": 64_009}, "lines": 9}
-    tokenizer.trained(tmp_path, card, as_json=False, quiet=False)
+    monkeypatch.setattr(tokenizer, "print_note", said.append)
+    card = {"pieces": sentencepiece_model.MAX_VOCAB_SIZE + 1, "settings": {"vocab_size": 64_009}, "lines": 9}
+    tokenizer.print_trained_tokenizer(tmp_path, card, as_json=False, quiet=False)
     assert "64,009 pieces do not fit BEiT-3's published text table" in said[0]
-    tokenizer.trained(
-        tmp_path, {**card, "pieces": sentencepiece_model.MOST_PIECES}, as_json=False, quiet=False
+    tokenizer.print_trained_tokenizer(
+        tmp_path, {**card, "pieces": sentencepiece_model.MAX_VOCAB_SIZE}, as_json=False, quiet=False
     )
     assert len(said) == 3  # the two lines about the pieces, one warning
 

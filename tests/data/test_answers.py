@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.data.answers import (
+    choose_answer_classes,
     default_min_count,
-    normalise,
+    normalise_answer,
     normalise_vqav2,
     read_answers,
     soft_labels,
     soft_score,
-    vocabulary,
     write_answers,
 )
 from kovqa_core.errors import DataError
@@ -33,8 +33,8 @@ from kovqa_core.errors import DataError
     ],
 )
 def test_normalise(raw: str, expected: str) -> None:
-    assert normalise(raw) == expected
-    assert normalise(normalise(raw)) == expected
+    assert normalise_answer(raw) == expected
+    assert normalise_answer(normalise_answer(raw)) == expected
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_normalise_vqav2(raw: str, expected: str) -> None:
 
 def test_vocabulary_orders_by_count_then_code_point() -> None:
     counts = Counter({"나": 3, "가": 3, "다": 5, "라": 1})
-    assert vocabulary(counts, 1) == ["다", "가", "나", "라"]
-    assert vocabulary(counts, 3) == ["다", "가", "나"]
-    assert vocabulary(counts, 6) == []
+    assert choose_answer_classes(counts, 1) == ["다", "가", "나", "라"]
+    assert choose_answer_classes(counts, 3) == ["다", "가", "나"]
+    assert choose_answer_classes(counts, 6) == []
 
 
 def test_default_min_count_is_5_from_ten_thousand_rows_on() -> None:

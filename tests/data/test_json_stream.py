@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from kovqa_core.data import json_stream as module
-from kovqa_core.data.json_stream import records
+from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.errors import DataError
 
 
 @pytest.fixture(params=[1, 7, 1 << 22])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Bytes read at once: a record, a letter, a number may be cut anywhere."""
-    monkeypatch.setattr(module, "_BLOCK", request.param)
+    monkeypatch.setattr(module, "_READ_BLOCK_BYTES", request.param)
     return int(request.param)
 
 
@@ -25,7 +25,7 @@ def written(path: Path, content: str, encoding: str = "utf-8") -> Path:
 
 
 def read(path: Path, *keys: str) -> list[Any]:
-    return list(records(path, "rows", keys))
+    return list(iter_json_records(path, "rows", keys))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp949"])

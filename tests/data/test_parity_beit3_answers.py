@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from kovqa_core.data.answers import normalise_vqav2, read_answers, soft_score, vocabulary
+from kovqa_core.data.answers import choose_answer_classes, normalise_vqav2, read_answers, soft_score
 
 from tests import parity
 
@@ -37,7 +37,7 @@ def test_parity_beit3_vqav2_classes() -> None:
     """The same classes; the original's order (first come, first served) is read from its file."""
     rows = [row for split in annotations().values() for row in split]
     counts = Counter(normalise_vqav2(row["multiple_choice_answer"]) for row in rows)
-    assert sorted(vocabulary(counts, _OFTEN)) == sorted(classes())
+    assert sorted(choose_answer_classes(counts, _OFTEN)) == sorted(classes())
 
 
 def test_parity_beit3_vqav2_classes_are_read_in_order() -> None:

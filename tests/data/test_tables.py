@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from kovqa_core.data import json_stream, tables
-from kovqa_core.data.tables import once, read_table, text
+from kovqa_core.data.tables import cell_text, check_unique_id, read_table
 from kovqa_core.errors import DataError
 
 CSV = "id,image,question,answer\n1,가.jpg,무엇?,예\n2,나.jpg,뭐?,아니요\n"
@@ -37,7 +37,7 @@ def test_every_encoding_and_line_end(tmp_path: Path, encoding: str, line_end: st
 
 def test_decomposed_column_names_and_texts(tmp_path: Path) -> None:
     found = rows(tmp_path, unicodedata.normalize("NFD", "질문\n무엇인가요?\n"))
-    assert [text(row["질문"]) for _, row in found] == ["무엇인가요?"]
+    assert [cell_text(row["질문"]) for _, row in found] == ["무엇인가요?"]
 
 
 STRANGE = ["NA", "None", "null", "nan", "N/A", "1", "1.0", "007", "1e5", "True", " 예 ", "-"]
@@ -57,7 +57,13 @@ def test_json_keeps_numbers_as_they_are_written(tmp_path: Path, name: str) -> No
         '{"answer": null}',
     ]
     content = "[" + ",\n".join(lines) + "]" if name.endswith(".json") else "\n".join(lines)
-    assert [text(answer) for answer in answers(tmp_path, content, name)] == ["None", "1.0", "1e5", "NaN", ""]
+    assert [cell_text(answer) for answer in answers(tmp_path, content, name)] == [
+        "None",
+        "1.0",
+        "1e5",
+        "NaN",
+        "",
+    ]
     assert [line for line, _ in rows(tmp_path, content, name)] == [1, 2, 3, 4, 5]
 
 
@@ -83,7 +89,7 @@ def test_a_cell_of_any_sensible_length(tmp_path: Path) -> None:
 def test_a_table_is_read_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks smaller than a line, and a letter cut in two between them, change nothing."""
     expected = rows(tmp_path, CSV)
-    monkeypatch.setattr(json_stream, "_BLOCK", 5)
+    monkeypatch.setattr(json_stream, "_READ_BLOCK_BYTES", 5)
     assert rows(tmp_path, CSV) == expected
     listed = rows(tmp_path, json.dumps([row for _, row in expected], ensure_ascii=False, indent=1), "표.json")
     assert [row for _, row in listed] == [row for _, row in expected]
@@ -126,8 +132,8 @@ def test_a_broken_table_is_named_with_its_line(
 
 
 def test_a_cell_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_LONGEST", 1000)
-    monkeypatch.setattr(json_stream, "_BLOCK", 100)
+    monkeypatch.setattr(tables, "_MAX_CELL_CHARS", 1000)
+    monkeypatch.setattr(json_stream, "_READ_BLOCK_BYTES", 100)
     with pytest.raises(DataError, match=r"표\.csv:3: not CSV .*field limit"):
         rows(tmp_path, 'id,answer\n1,예\n2,"' + "가\n" * 1001 + '"\n')
     with pytest.raises(DataError, match=r"표\.jsonl:1: a line of more than 1,000 characters"):
@@ -153,6 +159,6 @@ def test_a_file_that_is_not_there_and_a_folder(tmp_path: Path) -> None:
 
 def test_an_id_twice_is_named_with_both_lines(tmp_path: Path) -> None:
     seen: dict[str, int] = {}
-    once("a", 2, seen, tmp_path)
+    check_unique_id("a", 2, seen, tmp_path)
     with pytest.raises(DataError, match=":7: id a was already in line 2"):
-        once("a", 7, seen, tmp_path)
+        check_unique_id("a", 7, seen, tmp_path)

@@ -39,9 +39,9 @@ def test_demo(kovqa: Kovqa, tmp_path: Path) -> None:
 
 
 def test_held_out_means_held_out(kovqa: Kovqa, tmp_path: Path) -> None:
-    from kovqa_core.demo.dataset import write_dataset
+    from kovqa_core.demo.dataset import write_demo_dataset
 
-    write_dataset(tmp_path / "raw", 80, 40, 5)
+    write_demo_dataset(tmp_path / "raw", 80, 40, 5)
 
     def part(name: str, file: str, key: str) -> set[str]:
         folder = tmp_path / "raw" / "labels" / name

@@ -8,20 +8,27 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.demo import dataset
-from kovqa_core.demo.dataset import write_dataset
-from kovqa_core.demo.questions import COUNTS, KINDS, SLOW_KINDS, Question, ask, particle
-from kovqa_core.demo.scenes import COLOURS, SHAPES, Scene, Thing, make_scene, paint
-from kovqa_core.demo.sheet import Row, _font, contact_sheet, wrap
-from kovqa_core.demo.wordings import WORDINGS
+from kovqa_core.demo.dataset import write_demo_dataset
+from kovqa_core.demo.questions import (
+    COUNT_ANSWERS,
+    DEMO_QUESTION_TYPES,
+    SLOW_QUESTION_TYPES,
+    DemoQuestion,
+    ask_questions,
+    attach_particle,
+)
+from kovqa_core.demo.scenes import SHAPE_COLOURS, SHAPE_NAMES, Scene, SceneObject, make_scene, paint_scene
+from kovqa_core.demo.sheet import SheetRow, _load_font, draw_contact_sheet, wrap_text
+from kovqa_core.demo.wordings import QUESTION_WORDINGS
 from PIL import Image
 
 
-def _thing(shape: str, colour: str, x: float, y: float, large: bool = True) -> Thing:
-    return Thing(shape, colour, large, x, y, 34.0 if large else 18.0, 0.0, COLOURS[colour])
+def _thing(shape: str, colour: str, x: float, y: float, large: bool = True) -> SceneObject:
+    return SceneObject(shape, colour, large, x, y, 34.0 if large else 18.0, 0.0, SHAPE_COLOURS[colour])
 
 
-def _asked(scene: Scene, kind: str, tries: int = 40, heldout: bool = False) -> list[Question]:
-    found = (ask(scene, random.Random(seed), heldout, (kind,)) for seed in range(tries))
+def _asked(scene: Scene, kind: str, tries: int = 40, heldout: bool = False) -> list[DemoQuestion]:
+    found = (ask_questions(scene, random.Random(seed), heldout, (kind,)) for seed in range(tries))
     return [question for questions in found for question in questions if question.kind == kind]
 
 
@@ -50,12 +57,12 @@ STAR_LEFT = Scene(
     ],
 )
 def test_particle(word: str, pair: str, expected: str) -> None:
-    assert particle(word, pair) == expected
+    assert attach_particle(word, pair) == expected
 
 
 def test_particle_refuses_an_unknown_pair() -> None:
     with pytest.raises(ValueError, match="unknown particle"):
-        particle("별", "에서/서")
+        attach_particle("별", "에서/서")
 
 
 def test_scenes_stay_inside_and_apart() -> None:
@@ -74,30 +81,30 @@ def test_scenes_stay_inside_and_apart() -> None:
 def test_a_scene_and_its_picture_follow_from_the_seed() -> None:
     first, second = (make_scene(random.Random("7")) for _ in range(2))
     assert first == second
-    assert paint(first).tobytes() == paint(second).tobytes()
+    assert paint_scene(first).tobytes() == paint_scene(second).tobytes()
 
 
 def test_paint_puts_the_colour_where_the_thing_is() -> None:
-    picture = paint(STAR_LEFT)
+    picture = paint_scene(STAR_LEFT)
     assert picture.size == (256, 256) and picture.mode == "RGB"
-    assert picture.getpixel((40, 40)) == COLOURS["분홍색"]
-    assert picture.getpixel((210, 45)) == COLOURS["하늘색"]
+    assert picture.getpixel((40, 40)) == SHAPE_COLOURS["분홍색"]
+    assert picture.getpixel((210, 45)) == SHAPE_COLOURS["하늘색"]
     assert min(picture.getpixel((128, 200))) > 225  # type: ignore[type-var]
-    assert paint(STAR_LEFT, 96).size == (96, 96)
+    assert paint_scene(STAR_LEFT, 96).size == (96, 96)
     with pytest.raises(ValueError):
-        paint(STAR_LEFT, 0)
+        paint_scene(STAR_LEFT, 0)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", SHAPE_NAMES)
 def test_every_shape_is_drawn(shape: str) -> None:
-    blank = paint(Scene((), (245, 245, 245)))
-    drawn = paint(Scene((_thing(shape, "하얀색", 128, 128),), (245, 245, 245)))
+    blank = paint_scene(Scene((), (245, 245, 245)))
+    drawn = paint_scene(Scene((_thing(shape, "하얀색", 128, 128),), (245, 245, 245)))
     assert drawn.getpixel((128, 128)) != blank.getpixel((128, 128))
     assert drawn.getpixel((4, 4)) == blank.getpixel((4, 4))
 
 
 def test_answers_are_true() -> None:
-    assert {q.answer for q in _asked(STAR_LEFT, "개수")} == {COUNTS[1]}
+    assert {q.answer for q in _asked(STAR_LEFT, "개수")} == {COUNT_ANSWERS[1]}
     assert {q.answer for q in _asked(STAR_LEFT, "방향")} == {"왼쪽", "오른쪽"}
     for question in _asked(STAR_LEFT, "색깔"):
         assert question.answer == ("분홍색" if "별" in question.question else "하늘색")
@@ -117,12 +124,12 @@ def test_a_name_fits_one_thing_only() -> None:
     assert not _asked(twins, "색깔")
     assert all("별" in q.question or "도형" in q.question for q in _asked(twins, "위치"))
     assert not any(q.question.startswith("별") for q in _asked(twins, "위치"))
-    assert COUNTS[1] in {q.answer for q in _asked(twins, "세기")}
+    assert COUNT_ANSWERS[1] in {q.answer for q in _asked(twins, "세기")}
 
 
 def test_heldout_wordings_are_never_trained_on() -> None:
-    assert len(KINDS) >= 8
-    for kind, wordings in WORDINGS.items():
+    assert len(DEMO_QUESTION_TYPES) >= 8
+    for kind, wordings in QUESTION_WORDINGS.items():
         assert len(set(wordings.train)) >= 6 and len(set(wordings.heldout)) >= 2, kind
         assert not set(wordings.train) & set(wordings.heldout), kind
     scenes = [make_scene(random.Random(seed)) for seed in range(200)]
@@ -130,7 +137,7 @@ def test_heldout_wordings_are_never_trained_on() -> None:
         {
             q.question
             for seed, scene in enumerate(scenes)
-            for q in ask(scene, random.Random(seed), heldout, tuple(WORDINGS))
+            for q in ask_questions(scene, random.Random(seed), heldout, tuple(QUESTION_WORDINGS))
         }
         for heldout in (False, True)
     ]
@@ -139,10 +146,10 @@ def test_heldout_wordings_are_never_trained_on() -> None:
 
 
 def test_every_kind_comes_up_and_no_answer_dominates() -> None:
-    answers: dict[str, list[str]] = {kind: [] for kind in WORDINGS}
+    answers: dict[str, list[str]] = {kind: [] for kind in QUESTION_WORDINGS}
     for seed in range(600):
         rng = random.Random(seed)
-        for question in ask(make_scene(rng), rng, False, KINDS + SLOW_KINDS):
+        for question in ask_questions(make_scene(rng), rng, False, DEMO_QUESTION_TYPES + SLOW_QUESTION_TYPES):
             answers[question.kind].append(question.answer)
     for kind, given in answers.items():
         assert len(given) >= 60, kind
@@ -152,7 +159,7 @@ def test_every_kind_comes_up_and_no_answer_dominates() -> None:
 
 def test_dataset_layout(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    write_dataset(tmp_path, 30, 8, seed=3, progress=lambda done, total: seen.append((done, total)))
+    write_demo_dataset(tmp_path, 30, 8, seed=3, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (38, 38) and len(seen) == 38
     assert len(list((tmp_path / "images").glob("장면_*.png"))) == 38
     identifiers: list[int] = []
@@ -176,10 +183,10 @@ def test_dataset_layout(tmp_path: Path) -> None:
 
 
 def test_dataset_is_the_same_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_dataset(tmp_path / "serial", 12, 3, seed=5)
+    write_demo_dataset(tmp_path / "serial", 12, 3, seed=5)
     monkeypatch.setattr(dataset, "PARALLEL_FROM", 1)
     monkeypatch.setattr(dataset.os, "cpu_count", lambda: 2)
-    write_dataset(tmp_path / "parallel", 12, 3, seed=5)
+    write_demo_dataset(tmp_path / "parallel", 12, 3, seed=5)
     files = [
         {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
         for folder in (tmp_path / "serial", tmp_path / "parallel")
@@ -189,31 +196,31 @@ def test_dataset_is_the_same_in_parallel(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_dataset_needs_pictures(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
-        write_dataset(tmp_path, 0, 0, seed=1)
+        write_demo_dataset(tmp_path, 0, 0, seed=1)
 
 
 def test_wrap_breaks_between_words_and_cuts() -> None:
-    font = _font(17)
-    lines = wrap("그림에 있는 분홍색 별은 어느 자리에 있나요?", font, 150, 4)
+    font = _load_font(17)
+    lines = wrap_text("그림에 있는 분홍색 별은 어느 자리에 있나요?", font, 150, 4)
     assert len(lines) > 1 and " ".join(lines) == "그림에 있는 분홍색 별은 어느 자리에 있나요?"
-    long = wrap("가" * 200, font, 150, 2)
+    long = wrap_text("가" * 200, font, 150, 2)
     assert len(long) == 2 and long[1].endswith("…")
     assert all(font.getlength(line) <= 150 for line in lines + long)
-    assert wrap("", font, 150, 2) == [""]
+    assert wrap_text("", font, 150, 2) == [""]
 
 
 def test_contact_sheet(tmp_path: Path) -> None:
-    paint(STAR_LEFT, 64).save(tmp_path / "장면.png")
+    paint_scene(STAR_LEFT, 64).save(tmp_path / "장면.png")
     Image.new("L", (30, 200)).save(tmp_path / "tall.png")
     rows = [
-        Row(tmp_path / "장면.png", "별은 무슨 색인가요?", "분홍색", "분홍색", 0.97),
-        Row(tmp_path / "tall.png", "무엇인가요? " * 60, "원", "별", float("nan")),
-        Row(tmp_path / "없음.png", "어디?", "", "왼쪽", 7.0),
+        SheetRow(tmp_path / "장면.png", "별은 무슨 색인가요?", "분홍색", "분홍색", 0.97),
+        SheetRow(tmp_path / "tall.png", "무엇인가요? " * 60, "원", "별", float("nan")),
+        SheetRow(tmp_path / "없음.png", "어디?", "", "왼쪽", 7.0),
     ]
-    contact_sheet(rows, tmp_path / "sheet.png", "제목", columns=2)
+    draw_contact_sheet(rows, tmp_path / "sheet.png", "제목", columns=2)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 600 and sheet.height > 800
     with pytest.raises(ValueError):
-        contact_sheet([], tmp_path / "none.png", "제목")
+        draw_contact_sheet([], tmp_path / "none.png", "제목")
     with pytest.raises(ValueError):
-        contact_sheet(rows, tmp_path / "none.png", "제목", columns=0)
+        draw_contact_sheet(rows, tmp_path / "none.png", "제목", columns=0)

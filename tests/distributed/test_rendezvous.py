@@ -12,8 +12,13 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.distributed import process_group, run_lock
-from kovqa_core.distributed.process_group import Rank, clocks, from_slurm, from_torchrun
-from kovqa_core.distributed.watchdog import Watch
+from kovqa_core.distributed.process_group import (
+    RankInfo,
+    clock_skew_warning,
+    rank_from_slurm,
+    rank_from_torchrun,
+)
+from kovqa_core.distributed.watchdog import WatchdogConfig
 from kovqa_core.errors import MachineError, SettingsError
 
 from tests.tools.mini_slurm import MiniSlurm
@@ -31,38 +36,40 @@ time.sleep(60)
 
 def test_torchrun_says_who_we_are() -> None:
     said = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "h1", "MASTER_PORT": "29500"}
-    assert from_torchrun({**said, "SLURM_PROCID": "9", "SLURM_NTASKS": "9"}) == Rank(3, 1, 4, "h1", 29500)
-    assert from_torchrun({}) == Rank(0, 0, 1)
+    assert rank_from_torchrun({**said, "SLURM_PROCID": "9", "SLURM_NTASKS": "9"}) == RankInfo(
+        3, 1, 4, "h1", 29500
+    )
+    assert rank_from_torchrun({}) == RankInfo(0, 0, 1)
 
 
 def test_slurm_says_who_we_are(cluster: MiniSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", cluster.conf)
     said = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "21", "SLURM_STEP_ID": "2",
             "SLURM_JOB_NODELIST": "n[1-2]"}  # fmt: skip
-    assert from_slurm({**said, "RANK": "9", "WORLD_SIZE": "9"}) == Rank(3, 1, 4, "n1", 10338)
-    assert from_slurm({**said, "SLURM_STEP_NUM_NODES": "1"}).host == "127.0.0.1"
+    assert rank_from_slurm({**said, "RANK": "9", "WORLD_SIZE": "9"}) == RankInfo(3, 1, 4, "n1", 10338)
+    assert rank_from_slurm({**said, "SLURM_STEP_NUM_NODES": "1"}).host == "127.0.0.1"
 
 
 def test_a_node_without_slurms_tools_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MachineError, match=r"scontrol does not tell the hosts of 'n\[1-2\]'"):
-        process_group.first_node("n[1-2]")
+        process_group.first_slurm_host("n[1-2]")
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_nobody_comes(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_group, "_MEETING", timedelta(seconds=1))
+    monkeypatch.setattr(process_group, "_RENDEZVOUS_TIMEOUT", timedelta(seconds=1))
     monkeypatch.setattr(os, "environ", {**os.environ, "GLOO_SOCKET_IFNAME": "lo"})
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    watch = Watch(rank, 1, alarm=print, warn=print)
+    watch = WatchdogConfig(rank, 1, alarm=print, warn=print)
     with pytest.raises(MachineError, match=f"rank {rank} of 2 .* at 127.0.0.1, port {port}, interface lo"):
-        process_group.join(Rank(rank, 0, 2, "127.0.0.1", port), "cpu", watch)
+        process_group.init_process_group(RankInfo(rank, 0, 2, "127.0.0.1", port), "cpu", watch)
 
 
 def test_clocks_that_differ_are_named() -> None:
-    assert clocks([("h1", 100.0), ("h2", 103.0)]) is None
-    assert str(clocks([("h1", 100.0), ("h2", 160.0), ("h3", 130.0)])).startswith(
+    assert clock_skew_warning([("h1", 100.0), ("h2", 103.0)]) is None
+    assert str(clock_skew_warning([("h1", 100.0), ("h2", 160.0), ("h3", 130.0)])).startswith(
         "the clock of h2 is 60 s ahead of h1's"
     )
 
@@ -77,19 +84,19 @@ def held(path: Path, **holder: object) -> subprocess.Popen[str]:
 
 
 def test_two_runs_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_lock, "_WAIT", 0.6)
-    with held(tmp_path / run_lock.FILE, host=socket.gethostname(), pid=7, job="") as other:
+    monkeypatch.setattr(run_lock, "_LOCAL_WAIT_SECONDS", 0.6)
+    with held(tmp_path / run_lock.LOCK_FILE, host=socket.gethostname(), pid=7, job="") as other:
         with pytest.raises(SettingsError, match=r"another run is training in .* \(process 7 on"):
-            run_lock.hold(tmp_path, {})
+            run_lock.acquire_run_lock(tmp_path, {})
         other.kill()
         other.wait()
-        assert run_lock.hold(tmp_path, {})  # the system takes a dead process's lock away
+        assert run_lock.acquire_run_lock(tmp_path, {})  # the system takes a dead process's lock away
 
 
 def test_a_job_queued_again_takes_over_from_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_lock, "_WAIT", 0.6)
-    with held(tmp_path / run_lock.FILE, host="dead-node", pid=7, job="21") as dead:
-        with run_lock.hold(tmp_path, {"SLURM_JOB_ID": "21"}) as stream:
+    monkeypatch.setattr(run_lock, "_LOCAL_WAIT_SECONDS", 0.6)
+    with held(tmp_path / run_lock.LOCK_FILE, host="dead-node", pid=7, job="21") as dead:
+        with run_lock.acquire_run_lock(tmp_path, {"SLURM_JOB_ID": "21"}) as stream:
             stream.seek(0)
             assert json.load(stream)["job"] == "21"
         dead.kill()

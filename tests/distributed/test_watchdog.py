@@ -11,20 +11,29 @@ import time
 from pathlib import Path
 
 import pytest
-from kovqa_core.distributed.watchdog import PHASES, Peer, Stamp, hang, loss, silence
+from kovqa_core.distributed.watchdog import (
+    PHASE_NAMES,
+    Heartbeat,
+    WatchedPeer,
+    find_hung_ranks,
+    find_lost_peer,
+    find_silent_peer,
+)
 from kovqa_core.errors import LostError
 from kovqa_core.index.reader import open_index
-from kovqa_core.runs.folder import RESULT
+from kovqa_core.runs.folder import RESULT_FILE
 
 from tests.conftest import Small, clean_env, command, training
 
 
-def peer(rank: int, step: int, phase: str, unchanged: float, waiting: bool = False) -> Peer:
-    return Peer(rank, f"n{rank}", stamp=Stamp(step, PHASES.index(phase), waiting), unchanged=unchanged)
+def peer(rank: int, step: int, phase: str, unchanged: float, waiting: bool = False) -> WatchedPeer:
+    return WatchedPeer(
+        rank, f"n{rank}", stamp=Heartbeat(step, PHASE_NAMES.index(phase), waiting), unchanged=unchanged
+    )
 
 
 def test_the_one_behind_is_named_and_not_those_who_wait() -> None:
-    found = hang(
+    found = find_hung_ranks(
         [peer(0, 7, "computing", 99), peer(1, 7, "reading a batch", 99), peer(2, 7, "evaluating", 99, True)],
         60,
     )
@@ -34,23 +43,23 @@ def test_the_one_behind_is_named_and_not_those_who_wait() -> None:
 
 def test_saving_may_take_longer_than_a_step() -> None:
     others = [peer(1, 8, "computing", 500), peer(2, 8, "reading a batch", 1)]
-    assert hang([peer(0, 7, "saving", 500), *others], 60) is None
-    assert hang([peer(0, 7, "saving", 601), *others], 60) is not None
+    assert find_hung_ranks([peer(0, 7, "saving", 500), *others], 60) is None
+    assert find_hung_ranks([peer(0, 7, "saving", 601), *others], 60) is not None
 
 
 def test_all_who_wait_for_each_other_are_named() -> None:
-    found = hang([peer(0, 7, "computing", 61, True), peer(1, 7, "computing", 61, True)], 60)
+    found = find_hung_ranks([peer(0, 7, "computing", 61, True), peer(1, 7, "computing", 61, True)], 60)
     assert found is not None
     assert found.message.startswith("rank 0 on n0, rank 1 on n1 hang: no progress")
 
 
 def test_a_process_that_is_silent_hangs_and_one_that_ended_is_lost() -> None:
-    one = Peer(1, "n1", silent=61)
-    assert loss([one]) is None
-    assert "rank 1 on n1 hangs: nothing heard for 1 minutes" in str(silence([one], 60))
+    one = WatchedPeer(1, "n1", silent=61)
+    assert find_lost_peer([one]) is None
+    assert "rank 1 on n1 hangs: nothing heard for 1 minutes" in str(find_silent_peer([one], 60))
     one.lost, one.silent = "Connection timed out", 0
-    assert isinstance(loss([one]), LostError)
-    assert silence([one], 60) is None
+    assert isinstance(find_lost_peer([one]), LostError)
+    assert find_silent_peer([one], 60) is None
 
 
 def test_a_rank_that_reads_for_ever_is_named_and_ends_the_run(small: Small, tmp_path: Path) -> None:
@@ -99,7 +108,7 @@ def test_a_machine_that_sleeps_raises_no_alarm(small: Small, tmp_path: Path) -> 
         time.sleep(seconds)
     _, said = process.communicate(timeout=200)
     assert process.returncode == 0, said
-    assert (folder / RESULT).exists()
+    assert (folder / RESULT_FILE).exists()
 
 
 def _line(path: Path) -> bytes:

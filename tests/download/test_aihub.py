@@ -15,8 +15,14 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.download import members
-from kovqa_core.download.aihub import Entry, classified, fetch, parse_tree, tree
-from kovqa_core.download.archive import RECEIPT, unpack
+from kovqa_core.download.aihub import (
+    AihubFile,
+    classify_aihub_answer,
+    fetch_aihub_files,
+    list_aihub_files,
+    parse_file_tree,
+)
+from kovqa_core.download.archive import UNPACK_RECEIPT, unpack_archive
 from kovqa_core.errors import AssetError, DataError, MachineError, SettingsError
 
 from tests.conftest import clean_env
@@ -87,11 +93,11 @@ def test_the_tree_is_read_by_the_column_of_the_branch() -> None:
 └─ d.zip | 3 MB | 4
 """
     )
-    assert parse_tree(text) == [
-        Entry(507715, "01.데이터 (2023)/1.Training | 학습/이름 [원천] a | b.zip", 47 << 30),
-        Entry(2, "01.데이터 (2023)/1.Training | 학습/한글.zip", 999),
-        Entry(3, "01.데이터 (2023)/앞에 빈칸/c.z01", 1 << 40),
-        Entry(4, "d.zip", 3 << 20),
+    assert parse_file_tree(text) == [
+        AihubFile(507715, "01.데이터 (2023)/1.Training | 학습/이름 [원천] a | b.zip", 47 << 30),
+        AihubFile(2, "01.데이터 (2023)/1.Training | 학습/한글.zip", 999),
+        AihubFile(3, "01.데이터 (2023)/앞에 빈칸/c.z01", 1 << 40),
+        AihubFile(4, "d.zip", 3 << 20),
     ]
 
 
@@ -101,14 +107,14 @@ def test_the_tree_needs_no_key_and_no_good_status(
 ) -> None:
     monkeypatch.delenv("AIHUB_APIKEY")
     hub.status = status
-    assert [entry.number for entry in tree(104)] == [101, 103, 102]
+    assert [entry.number for entry in list_aihub_files(104)] == [101, 103, 102]
 
 
 def test_a_set_that_is_not_open_says_so(hub: AIHub) -> None:
     hub.status = 403
     for hub.tree in ("", "접근할 수 없습니다."):
         with pytest.raises(AssetError, match=r"AI-Hub 999: withdrawn, not open") as caught:
-            tree(999)
+            list_aihub_files(999)
         assert "dataSetSn=999" in caught.value.hint
         assert caught.value.exit_code == 5
     assert len(hub.paths) == 2  # asking again would not help
@@ -125,35 +131,37 @@ def test_files_are_fetched_whole_and_once(
 ) -> None:
     hub.status, hub.no_content_length, hub.ranges = status, chunked, ranges
     told: list[tuple[int, int]] = []
-    files = fetch(104, tmp_path / "받은 것", None, lambda done, total, note="": told.append((done, total)))
+    files = fetch_aihub_files(
+        104, tmp_path / "받은 것", None, lambda done, total, note="": told.append((done, total))
+    )
     assert sent(tmp_path / "받은 것") == WHOLE
     assert {file.name for file in files} == set(WHOLE)
     assert all(done <= total for done, total in told)
-    assert fetch(104, tmp_path / "받은 것") == files
+    assert fetch_aihub_files(104, tmp_path / "받은 것") == files
     assert hub.downloads == {101: 1, 102: 1, 103: 1}
     assert [path.name for path in (tmp_path / "받은 것").iterdir() if path.name.startswith(".")] == [
         ".aihub-104.json"
     ]
-    unpack(next(file for file in files if file.name.startswith("[라벨]")), tmp_path / "라벨")
+    unpack_archive(next(file for file in files if file.name.startswith("[라벨]")), tmp_path / "라벨")
     assert set(contents(tmp_path / "라벨")) == {"상_train_동물/annotation.json"}
-    assert (tmp_path / "라벨" / RECEIPT).exists()
+    assert (tmp_path / "라벨" / UNPACK_RECEIPT).exists()
 
 
 def test_single_files_are_fetched_and_lost_ones_again(hub: AIHub, tmp_path: Path) -> None:
-    (file,) = fetch(104, tmp_path / "a", [103])
+    (file,) = fetch_aihub_files(104, tmp_path / "a", [103])
     assert set(hub.downloads) == {103}
-    fetch(104, tmp_path / "a", [101, 103])
+    fetch_aihub_files(104, tmp_path / "a", [101, 103])
     file.unlink()
-    fetch(104, tmp_path / "a", [103, 103])
+    fetch_aihub_files(104, tmp_path / "a", [103, 103])
     assert hub.downloads == {101: 1, 103: 2}
     with pytest.raises(SettingsError, match="unknown file key '777'"):
-        fetch(104, tmp_path / "a", [777])
+        fetch_aihub_files(104, tmp_path / "a", [777])
 
 
 def test_names_become_nfc_and_the_original_is_kept(hub: AIHub, tmp_path: Path) -> None:
     nfd = unicodedata.normalize("NFD", f"{FOLDER}/한글.zip")
     hub.tars[101] = tar_of([(f"{nfd}.part0", b"1"), (f"{nfd}.part1", b"2")])
-    (file,) = fetch(104, tmp_path / "a", [101])
+    (file,) = fetch_aihub_files(104, tmp_path / "a", [101])
     assert file == tmp_path / "a" / FOLDER / "한글.zip"
     record = json.loads((tmp_path / "a" / ".aihub-104.json").read_text("utf-8"))
     assert record["renamed"] == {f"{FOLDER}/한글.zip": nfd}
@@ -181,7 +189,7 @@ def test_pieces_in_every_order_and_numbering(
     hub: AIHub, tmp_path: Path, pieces: list[tuple[str, bytes]]
 ) -> None:
     hub.tars[102] = tar_of(pieces)
-    (file,) = fetch(104, tmp_path / "a", [102])
+    (file,) = fetch_aihub_files(104, tmp_path / "a", [102])
     assert file.read_bytes() == SOURCE
     assert file.relative_to(tmp_path / "a").as_posix() == f"{FOLDER}/[원천]동물.zip"
 
@@ -191,15 +199,15 @@ def test_a_key_may_lie_in_a_file_that_nobody_else_reads(
 ) -> None:
     monkeypatch.delenv("AIHUB_APIKEY")
     with pytest.raises(SettingsError, match=r"AI-Hub needs your API key\n.*export AIHUB_APIKEY=…"):
-        fetch(104, tmp_path / "a", [103])
+        fetch_aihub_files(104, tmp_path / "a", [103])
     (tmp_path / "home").mkdir()
     path = tmp_path / "home" / "aihub.key"
     path.write_text(KEY + "\n")
     path.chmod(0o644)
     with pytest.raises(SettingsError, match="others can read"):
-        fetch(104, tmp_path / "a", [103])
+        fetch_aihub_files(104, tmp_path / "a", [103])
     path.chmod(0o600)
-    fetch(104, tmp_path / "a", [103])
+    fetch_aihub_files(104, tmp_path / "a", [103])
     assert hub.keys_seen == [KEY]
 
 
@@ -211,7 +219,7 @@ def test_a_key_may_lie_in_a_file_that_nobody_else_reads(
 def test_every_refusal_is_one_clear_error(hub: AIHub, tmp_path: Path, kind: str, status: int) -> None:
     hub.body, hub.body_status = {**TEXTS, "html": HTML, "empty": ""}[kind], status
     with pytest.raises(AssetError, match=rf"\({kind}, status {status}\)") as caught:
-        fetch(104, tmp_path / "a")
+        fetch_aihub_files(104, tmp_path / "a")
     assert "dataSetSn=104" in str(caught.value) or "KOVQA_AIHUB_VERSION" in caught.value.hint
     assert KEY not in str(caught.value)
     assert caught.value.exit_code == 5
@@ -220,33 +228,33 @@ def test_every_refusal_is_one_clear_error(hub: AIHub, tmp_path: Path, kind: str,
 
 @pytest.mark.parametrize("kind", TEXTS)
 def test_refusals_in_cp949_are_understood(kind: str) -> None:
-    assert classified(502, TEXTS[kind].encode("cp949")) == kind
+    assert classify_aihub_answer(502, TEXTS[kind].encode("cp949")) == kind
 
 
 def test_the_service_itself_refuses(hub: AIHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.approved = False
     with pytest.raises(AssetError, match="not approved"):
-        fetch(104, tmp_path / "a")
+        fetch_aihub_files(104, tmp_path / "a")
     hub.approved, hub.expired = True, True
     with pytest.raises(AssetError, match="run out"):
-        fetch(104, tmp_path / "a")
+        fetch_aihub_files(104, tmp_path / "a")
     monkeypatch.setenv("KOVQA_AIHUB_VERSION", "0.5")
     with pytest.raises(AssetError, match=r"newer protocol than 0\.5"):
-        fetch(104, tmp_path / "a")
+        fetch_aihub_files(104, tmp_path / "a")
     monkeypatch.setenv("KOVQA_AIHUB_VERSION", "0.6")
     monkeypatch.setenv("AIHUB_APIKEY", "wrong-key")
     with pytest.raises(AssetError, match="API key was refused"):
-        fetch(104, tmp_path / "a")
+        fetch_aihub_files(104, tmp_path / "a")
     assert len(hub.keys_seen) == 4  # none of these was tried twice
     monkeypatch.setenv("AIHUB_APIKEY", "열쇠")
     with pytest.raises(SettingsError, match="holds no AI-Hub key") as caught:
-        fetch(104, tmp_path / "a")
+        fetch_aihub_files(104, tmp_path / "a")
     assert "열쇠" not in str(caught.value)
 
 
 def test_an_empty_answer_is_asked_for_again(hub: AIHub, tmp_path: Path) -> None:
     hub.empty_body = 2
-    fetch(104, tmp_path / "a")
+    fetch_aihub_files(104, tmp_path / "a")
     assert sent(tmp_path / "a") == WHOLE
 
 
@@ -259,7 +267,7 @@ def test_both_closing_blocks_must_come(hub: AIHub, tmp_path: Path, left: int) ->
     end += -end % 512 + left
     hub.tars[101] = hub.tars[101][:end]  # and the server says that this is all
     with pytest.raises(AssetError, match="cut short"):
-        fetch(104, tmp_path / "a", [101])
+        fetch_aihub_files(104, tmp_path / "a", [101])
 
 
 @pytest.mark.parametrize("silent", [True, False])
@@ -268,18 +276,18 @@ def test_a_cut_tar_begins_again_and_at_last_can_be_resumed(hub: AIHub, tmp_path:
     hub.no_content_length, hub.truncate_key = silent, 102
     hub.truncate_after = hub.tars[102].index(SOURCE[-1000:]) + 1024
     hub.truncate_times = 2
-    fetch(104, tmp_path / "a")
+    fetch_aihub_files(104, tmp_path / "a")
     assert sent(tmp_path / "a") == WHOLE
     assert hub.downloads == {101: 1, 102: 3, 103: 1}
     hub.truncate_times = 1000
     with pytest.raises(AssetError, match="2 of 3 files are here") as caught:
-        fetch(104, tmp_path / "b")
+        fetch_aihub_files(104, tmp_path / "b")
     assert caught.value.exit_code == 5
     assert "same command again" in caught.value.hint
     assert set(sent(tmp_path / "b")) == {"[라벨]동물 | 상.zip", "README.txt"}
     assert not list((tmp_path / "b").glob("*.part"))
     before, hub.truncate_times = hub.downloads.copy(), 0
-    fetch(104, tmp_path / "b")
+    fetch_aihub_files(104, tmp_path / "b")
     assert sent(tmp_path / "b") == WHOLE
     assert hub.downloads - before == {102: 1}
 
@@ -290,7 +298,7 @@ def test_a_cut_tar_begins_again_and_at_last_can_be_resumed(hub: AIHub, tmp_path:
 def test_a_missing_piece_is_an_error(hub: AIHub, tmp_path: Path, pieces: list[tuple[str, bytes]]) -> None:
     hub.tars[102] = tar_of(pieces)
     with pytest.raises(AssetError, match="do not join"):
-        fetch(104, tmp_path / "a", [102])
+        fetch_aihub_files(104, tmp_path / "a", [102])
     assert sent(tmp_path / "a") == {}
 
 
@@ -298,7 +306,7 @@ def test_a_missing_piece_is_an_error(hub: AIHub, tmp_path: Path, pieces: list[tu
 def test_a_piece_that_comes_twice_must_be_the_same(hub: AIHub, tmp_path: Path, twin: bytes) -> None:
     hub.tars[102] = tar_of([*offsets(SOURCE), (offsets(SOURCE)[0][0], twin)])
     with pytest.raises(DataError, match="came twice, and differs"):
-        fetch(104, tmp_path / "a", [102])
+        fetch_aihub_files(104, tmp_path / "a", [102])
     assert sent(tmp_path / "a") == {}
 
 
@@ -317,23 +325,23 @@ def test_hostile_names_are_refused(hub: AIHub, tmp_path: Path, name: str) -> Non
     hub.tars[102] = tar_of([("good.zip", b"good"), (name, b"evil")])
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(DataError, match=r"member .* has"):
-        fetch(104, tmp_path / "a", [102])
+        fetch_aihub_files(104, tmp_path / "a", [102])
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "a", *before]
 
 
 def test_links_and_names_of_other_files_are_refused(hub: AIHub, tmp_path: Path) -> None:
     hub.tars[101] = tar_info("link", b"2", "/etc").tobuf() + bytes(1024)
     with pytest.raises(DataError, match="a symbolic link"):
-        fetch(104, tmp_path / "a", [101])
+        fetch_aihub_files(104, tmp_path / "a", [101])
     hub.tars[101] = tar_of([(f"{FOLDER}/[원천]동물.ZIP", b"other")])
     with pytest.raises(DataError, match="only in case"):
-        fetch(104, tmp_path / "a", [102, 101])
+        fetch_aihub_files(104, tmp_path / "a", [102, 101])
 
 
 def test_a_small_disk_is_told_before(hub: AIHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 200_000}))
     with pytest.raises(MachineError, match=r"needs 263\.2 kB, its disk has 200\.0 kB"):
-        fetch(104, tmp_path / "a")
+        fetch_aihub_files(104, tmp_path / "a")
     assert not hub.downloads
 
 
@@ -391,7 +399,7 @@ def test_the_key_goes_to_no_other_host(hub: AIHub, tmp_path: Path) -> None:
     with serving(AIHub("", hub.tars)) as other:
         hub.ranges, hub.moved_to = "302", other.endpoint
         with pytest.raises(AssetError, match="API key was refused"):
-            fetch(104, tmp_path / "a", [101])
+            fetch_aihub_files(104, tmp_path / "a", [101])
         assert (hub.keys_seen, other.keys_seen) == ([KEY], [None])
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from kovqa_core.download import archive as archives
 from kovqa_core.download import members
-from kovqa_core.download.archive import RECEIPT, unpack
+from kovqa_core.download.archive import UNPACK_RECEIPT, unpack_archive
 from kovqa_core.errors import DataError, MachineError, SettingsError
 
 from tests.conftest import clean_env
@@ -63,7 +63,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != RECEIPT
+        if path.is_file() and path.name != UNPACK_RECEIPT
     }
 
 
@@ -83,37 +83,37 @@ PACKED: dict[str, Callable[[], bytes]] = {
 def test_every_kind_is_unpacked_and_only_once(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, PACKED[name]())
     told: list[tuple[int, int]] = []
-    files = unpack(path, tmp_path / "새 폴더", lambda done, total: told.append((done, total)))
+    files = unpack_archive(path, tmp_path / "새 폴더", lambda done, total: told.append((done, total)))
     assert contents(tmp_path / "새 폴더") == FILES  # the byte-order mark is still there
     assert [file.relative_to(tmp_path / "새 폴더").as_posix() for file in files] == sorted(FILES)
     assert told[-1][0] == told[-1][1] > 0
     before = (tmp_path / "새 폴더").stat().st_ino
-    assert unpack(path, tmp_path / "새 폴더", lambda done, total: pytest.fail("done twice")) == files
+    assert unpack_archive(path, tmp_path / "새 폴더", lambda done, total: pytest.fail("done twice")) == files
     assert (tmp_path / "새 폴더").stat().st_ino == before
 
 
 def test_the_name_of_the_file_is_not_believed(tmp_path: Path) -> None:
-    unpack(write(tmp_path / "a.zip", PACKED["a.tar.gz"]()), tmp_path / "out")
+    unpack_archive(write(tmp_path / "a.zip", PACKED["a.tar.gz"]()), tmp_path / "out")
     assert contents(tmp_path / "out") == FILES
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_long_names_in_a_tar(tmp_path: Path, kind: int) -> None:
     files = {"긴 이름의 폴더/" * 12 + "그림.jpg": b"1", "b.txt": b"2"}
-    unpack(write(tmp_path / "a.tar", tar_bytes(files, kind=kind)), tmp_path / "out")
+    unpack_archive(write(tmp_path / "a.tar", tar_bytes(files, kind=kind)), tmp_path / "out")
     assert contents(tmp_path / "out") == files
 
 
 def test_names_of_korean_windows_and_of_macos_are_readable(tmp_path: Path) -> None:
     data = cp949_zip({"상_train_동물/질문.json": b"1"}, [(NFD, b"2"), ("windows\\path.txt", b"3")])
-    unpack(write(tmp_path / "a.zip", data), tmp_path / "out")
+    unpack_archive(write(tmp_path / "a.zip", data), tmp_path / "out")
     nfc = unicodedata.normalize("NFC", NFD)
     assert contents(tmp_path / "out") == {
         "상_train_동물/질문.json": b"1",
         nfc: b"2",
         "windows/path.txt": b"3",
     }
-    receipt = json.loads((tmp_path / "out" / RECEIPT).read_text("utf-8"))
+    receipt = json.loads((tmp_path / "out" / UNPACK_RECEIPT).read_text("utf-8"))
     assert receipt["renamed"] == {nfc: NFD, "windows/path.txt": "windows\\path.txt"}
 
 
@@ -127,14 +127,14 @@ def cp949_zip(old: dict[str, bytes], new: Sequence[tuple[str, bytes]] = ()) -> b
 
 
 def test_a_name_in_no_korean_encoding_is_taken_as_the_zip_format_says() -> None:
-    assert members.decoded(b"caf\x82") == "café"
+    assert members.decode_member_name(b"caf\x82") == "café"
 
 
 def test_cp949_names_in_a_tar(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", encoding="cp949", format=tarfile.GNU_FORMAT) as tar:
         tar.addfile(tarfile.TarInfo("동물/질문.json"))
-    unpack(write(tmp_path / "a.tar", buffer.getvalue()), tmp_path / "out")
+    unpack_archive(write(tmp_path / "a.tar", buffer.getvalue()), tmp_path / "out")
     assert contents(tmp_path / "out") == {"동물/질문.json": b""}
 
 
@@ -147,11 +147,11 @@ def test_pieces_are_joined_by_number(tmp_path: Path, counted: bool) -> None:
     for number, offset in enumerate(range(0, len(data), size)):
         write(tmp_path / f"a.zip.part{number if counted else offset}", data[offset : offset + size])
     assert len(list(tmp_path.iterdir())) > 10  # so that text order and number order differ
-    unpack(tmp_path / "a.zip", tmp_path / "out")
+    unpack_archive(tmp_path / "a.zip", tmp_path / "out")
     assert contents(tmp_path / "out") == FILES
     (tmp_path / f"a.zip.part{2 if counted else 2 * size}").unlink()
     with pytest.raises(DataError, match="pieces do not join"):
-        unpack(tmp_path / "a.zip.part0", tmp_path / "out2")
+        unpack_archive(tmp_path / "a.zip.part0", tmp_path / "out2")
 
 
 def split_zip(files: dict[str, bytes], size: int, zip64: bool) -> list[bytes]:
@@ -187,12 +187,12 @@ def test_split_zips(tmp_path: Path, zip64: bool) -> None:
     for number, data in enumerate(disks, 1):
         write(tmp_path / f"a.z{number:02d}", data)
     write(tmp_path / "a.zip", last)
-    unpack(tmp_path / "a.zip", tmp_path / "out")
+    unpack_archive(tmp_path / "a.zip", tmp_path / "out")
     assert contents(tmp_path / "out") == files
-    assert len(unpack(tmp_path / "a.z01", tmp_path / "out")) == 9
+    assert len(unpack_archive(tmp_path / "a.z01", tmp_path / "out")) == 9
     (tmp_path / "a.z02").unlink()
     with pytest.raises(DataError, match=r"one of its pieces .* is missing \(there are a.z01, a.z03"):
-        unpack(tmp_path / "a.zip", tmp_path / "out2")
+        unpack_archive(tmp_path / "a.zip", tmp_path / "out2")
 
 
 # ---------------------------------------------------------------------------------- what is refused
@@ -224,7 +224,7 @@ NAMES = [
     (["한.jpg", unicodedata.normalize("NFD", "한.jpg")], "same name as an earlier file"),
     (["a", "a/b"], "same name as an earlier file"),
     (["a/b", "a"], "same name as a folder"),
-    ([RECEIPT], "same name as an earlier file"),
+    ([UNPACK_RECEIPT], "same name as an earlier file"),
     (["./."], "no name"),
 ]
 
@@ -252,7 +252,7 @@ def test_a_zip_with_anything_but_files_is_refused(tmp_path: Path, mode: int) -> 
 
 
 def test_bombs_are_refused(tmp_path: Path) -> None:
-    zeros = bytes(members.SMALL + 1)
+    zeros = bytes(members.RATIO_FREE_BYTES + 1)
     refused(
         tmp_path, write(tmp_path / "a.zip", zip_bytes([("0", zeros)])), "member '0' unpacks to .* zip bomb"
     )
@@ -263,12 +263,12 @@ def test_bombs_are_refused(tmp_path: Path) -> None:
     after = gzip.compress(tar_bytes({"a": b"1"}) + zeros)  # hidden behind the end
     refused(tmp_path, write(tmp_path / "c.tar.gz", after), "zip bomb")
     info = tar_info("huge")
-    info.size = members.MOST_BYTES + 1
+    info.size = members.MAX_UNPACKED_BYTES + 1
     refused(tmp_path, write(tmp_path / "d.tar", info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)), "zip bomb")
 
 
 def test_a_bomb_of_overlapping_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(members, "SMALL", 1 << 20)
+    monkeypatch.setattr(members, "RATIO_FREE_BYTES", 1 << 20)
     data = bytearray(zip_bytes([(f"{n:03d}", os.urandom(2000) + bytes(200_000)) for n in range(300)]))
     begin = struct.unpack_from("<L", data, data.rindex(b"PK\5\6") + 16)[0]
     last = data.rindex(b"PK\3\4", 0, begin)
@@ -283,7 +283,7 @@ def test_a_bomb_of_overlapping_members_is_refused(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar"])
 def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(members, "MOST_MEMBERS", 2)
+    monkeypatch.setattr(members, "MAX_MEMBERS", 2)
     refused(tmp_path, write(tmp_path / name, PACKED[name]()), "more than 2 members")
 
 
@@ -310,7 +310,7 @@ def test_a_cut_or_damaged_archive_is_an_error_at_every_byte(tmp_path: Path, name
         damaged[at] ^= 0x55
         write(tmp_path / name, bytes(damaged))
         try:  # a plain tar has no checksum of contents; nothing but our errors may come of it
-            unpack(tmp_path / name, tmp_path / f"out{at}")
+            unpack_archive(tmp_path / name, tmp_path / f"out{at}")
         except DataError:
             assert not (tmp_path / f"out{at}").exists()
 
@@ -340,7 +340,7 @@ def test_a_full_disk_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name in PACKED:
         path = write(tmp_path / name, PACKED[name]())
         with pytest.raises(MachineError, match=r"needs .* kB, its disk has 1\.0 kB: .* are missing"):
-            unpack(path, tmp_path / "out")
+            unpack_archive(path, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
 
@@ -348,7 +348,7 @@ def refused(folder: Path, path: Path, says: str) -> None:
     """One clear error, and nothing left of the archive: not in the folder, not beside it."""
     before = sorted(folder.rglob("*"))
     with pytest.raises(DataError, match=says) as caught:
-        unpack(path, folder / "out")
+        unpack_archive(path, folder / "out")
     assert caught.value.hint
     assert sorted(folder.rglob("*")) == before
 
@@ -360,17 +360,17 @@ def test_a_folder_with_something_else_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     write(tmp_path / "out" / "mine.txt", b"mine")
     with pytest.raises(SettingsError, match=r"was not unpacked from a\.zip"):
-        unpack(write(tmp_path / "a.zip", PACKED["a.zip"]()), tmp_path / "out")
+        unpack_archive(write(tmp_path / "a.zip", PACKED["a.zip"]()), tmp_path / "out")
     assert contents(tmp_path / "out") == {"mine.txt": b"mine"}
 
 
 def test_a_newer_archive_replaces_what_the_older_left_but_not_what_was_changed(tmp_path: Path) -> None:
-    unpack(write(tmp_path / "a.zip", PACKED["a.zip"]()), tmp_path / "out")
-    unpack(write(tmp_path / "a.zip", zip_bytes([("new.txt", b"new")])), tmp_path / "out")
+    unpack_archive(write(tmp_path / "a.zip", PACKED["a.zip"]()), tmp_path / "out")
+    unpack_archive(write(tmp_path / "a.zip", zip_bytes([("new.txt", b"new")])), tmp_path / "out")
     assert contents(tmp_path / "out") == {"new.txt": b"new"}
     write(tmp_path / "out" / "mine.txt", b"mine")
     with pytest.raises(SettingsError, match="was changed"):
-        unpack(tmp_path / "a.zip", tmp_path / "out")
+        unpack_archive(tmp_path / "a.zip", tmp_path / "out")
     assert (tmp_path / "out" / "mine.txt").exists()
 
 
@@ -389,5 +389,5 @@ def test_killed_at_any_moment_the_next_run_finishes(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not out.exists() or len(contents(out)) == 1500
-    assert len(unpack(path, out)) == 1500
+    assert len(unpack_archive(path, out)) == 1500
     assert sorted(item.name for item in tmp_path.iterdir()) == ["a.zip", "out"]

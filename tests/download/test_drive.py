@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kovqa_core.download.drive import fetch, file_id, resolve
-from kovqa_core.download.part_file import part_of, read_receipt
+from kovqa_core.download.drive import drive_file_id, fetch_drive_file, resolve_drive_file
+from kovqa_core.download.part_file import part_file_path, read_receipt
 from kovqa_core.errors import AssetError, DataError, SettingsError
 
 from tests.download.drive_server import Drive
@@ -51,7 +51,7 @@ def starts(drive: Drive) -> list[int]:
     ],
 )  # fmt: skip
 def test_the_id_is_found_in_every_link(link: str) -> None:
-    assert file_id(link) == ID
+    assert drive_file_id(link) == ID
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_id_is_found_in_every_link(link: str) -> None:
 )
 def test_other_links_are_refused(link: str, says: str) -> None:
     with pytest.raises(SettingsError, match=says):
-        file_id(link)
+        drive_file_id(link)
 
 
 # ------------------------------------------------------------------------------------- to the file
@@ -74,34 +74,34 @@ def test_other_links_are_refused(link: str, says: str) -> None:
 @pytest.mark.parametrize("warning", ["none", "form", "legacy link", "json"])
 def test_the_file_is_fetched_through_every_page(drive: Drive, target: Path, warning: str) -> None:
     drive.warning = warning  # type: ignore[assignment]
-    assert fetch(f"https://drive.google.com/file/d/{ID}/view", target, magic="zip") == target
+    assert fetch_drive_file(f"https://drive.google.com/file/d/{ID}/view", target, magic="zip") == target
     assert target.read_bytes() == DATA
     assert read_receipt(target)["checksums"]["sha256"] == sha256(DATA)
     asked = len(drive.server.asked)
-    assert fetch(ID, target) == target  # here already: nothing is asked
+    assert fetch_drive_file(ID, target) == target  # here already: nothing is asked
     assert len(drive.server.asked) == asked
     assert all("Mozilla/5.0" in request.headers["user-agent"] for request in drive.server.asked)
 
 
 def test_name_and_size_are_known_before(drive: Drive, target: Path) -> None:
-    found = resolve(ID)
+    found = resolve_drive_file(ID)
     assert (found.name, found.size) == ("이미지 1.zip", len(DATA))
     target.parent.mkdir()
-    assert fetch(ID, target.parent) == target.with_name("이미지 1.zip")
+    assert fetch_drive_file(ID, target.parent) == target.with_name("이미지 1.zip")
 
 
 def test_a_hostile_name_stays_in_the_folder(drive: Drive, tmp_path: Path) -> None:
     drive.file.headers["Content-Disposition"] = 'attachment; filename="a/b.zip"'
-    assert fetch(ID, tmp_path) == tmp_path / "a_b.zip"
+    assert fetch_drive_file(ID, tmp_path) == tmp_path / "a_b.zip"
     drive.file.headers["Content-Disposition"] = 'attachment; filename="../../b.zip"'
     with pytest.raises(DataError, match="leaves the folder"):
-        fetch(ID, tmp_path)
+        fetch_drive_file(ID, tmp_path)
 
 
 def test_a_warning_that_comes_back_is_given_up(drive: Drive, target: Path) -> None:
     drive.warning = "form without end"
     with pytest.raises(AssetError, match=r"virus warning for image\.zip again and again") as caught:
-        fetch(ID, target)
+        fetch_drive_file(ID, target)
     assert caught.value.exit_code == 5
 
 
@@ -113,7 +113,7 @@ def test_a_used_up_quota_says_what_to_do(drive: Drive, target: Path) -> None:
     for warning in ("none", "form"):
         drive.warning = warning  # type: ignore[assignment]
         with pytest.raises(AssetError, match=r"quota for image\.zip is used up.*24 hours") as caught:
-            fetch(ID, target, asset="nia-images")
+            fetch_drive_file(ID, target, asset="nia-images")
         assert caught.value.exit_code == 5
         assert f"https://drive.google.com/file/d/{ID}/view" in caught.value.hint
         assert "kovqa download nia-images --from image.zip" in caught.value.hint
@@ -125,14 +125,14 @@ def test_a_used_up_quota_says_what_to_do(drive: Drive, target: Path) -> None:
 def test_a_quota_that_ends_in_the_middle_keeps_what_came(drive: Drive, target: Path, warning: str) -> None:
     drive.warning, drive.quota_after, drive.file.cut = warning, HALF, [HALF]  # type: ignore[assignment]
     with pytest.raises(AssetError, match="quota") as caught:
-        fetch(ID, target)
+        fetch_drive_file(ID, target)
     assert "what is here is kept" in caught.value.hint
-    assert part_of(target).read_bytes() == DATA[:HALF]
+    assert part_file_path(target).read_bytes() == DATA[:HALF]
     drive.quota_after = None
-    fetch(ID, target)
+    fetch_drive_file(ID, target)
     assert target.read_bytes() == DATA
     assert starts(drive)[-1] == HALF
-    assert not part_of(target).exists()
+    assert not part_file_path(target).exists()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_quota_that_ends_in_the_middle_keeps_what_came(drive: Drive, target: P
 def test_other_pages_are_understood(drive: Drive, target: Path, change: dict[str, object], says: str) -> None:
     Drive(**{**vars(replace(drive)), **change})  # type: ignore[arg-type]
     with pytest.raises(AssetError, match=says) as caught:
-        fetch(ID, target)
+        fetch_drive_file(ID, target)
     assert ID in str(caught.value)
     assert drive.server.count("/uc") == 1
     assert not target.exists()
@@ -157,7 +157,7 @@ def test_other_pages_are_understood(drive: Drive, target: Path, change: dict[str
 @pytest.mark.parametrize("warning", ["none", "form", "legacy link", "json"])
 def test_a_cut_is_resumed_at_the_byte(drive: Drive, target: Path, warning: str) -> None:
     drive.warning, drive.file.cut = warning, [HALF, 50_000]  # type: ignore[assignment]
-    fetch(ID, target)
+    fetch_drive_file(ID, target)
     assert target.read_bytes() == DATA
     pages = sum(answer.path == "/download" for answer in drive.server.asked) * 2_000
     assert given(drive) <= len(DATA) + pages
@@ -184,28 +184,28 @@ def test_a_file_that_changed_after_the_cut_begins_again(
         return answer
 
     drive.give = give_then_change  # type: ignore[method-assign]
-    fetch(ID, target)
+    fetch_drive_file(ID, target)
     assert target.read_bytes() == data
 
 
 def test_a_file_without_length_is_whole_or_not_there(drive: Drive, target: Path) -> None:
     drive.file.chunked, drive.file.cut = True, [HALF]
-    fetch(ID, target)
+    fetch_drive_file(ID, target)
     assert target.read_bytes() == DATA
     assert starts(drive) == [0, 0]  # what has no length is not resumed
 
 
 def test_a_file_that_changed_since_the_first_download_is_told(drive: Drive, target: Path) -> None:
-    fetch(ID, target)
+    fetch_drive_file(ID, target)
     target.unlink()
-    fetch(ID, target)
+    fetch_drive_file(ID, target)
     target.unlink()
     drive.file.data = b"PK\3\4 another"
     with pytest.raises(
         AssetError, match=r"Google Drive's image\.zip is not the file fetched on 20"
     ) as caught:
-        fetch(ID, target)
+        fetch_drive_file(ID, target)
     assert "--allow-hash-mismatch" in caught.value.hint
     assert not target.exists()
-    fetch(ID, target, allow_mismatch=True)
+    fetch_drive_file(ID, target, allow_mismatch=True)
     assert target.read_bytes() == b"PK\3\4 another"

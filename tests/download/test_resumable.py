@@ -10,10 +10,17 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.download import resumable
-from kovqa_core.download.part_file import mismatch_of, part_of, receipt_of
-from kovqa_core.download.resumable import fetch
+from kovqa_core.download.part_file import mismatch_path, part_file_path, receipt_path
+from kovqa_core.download.resumable import fetch_file
 from kovqa_core.errors import AssetError, MachineError
-from kovqa_core.net.request import Interrupted, Refused, Remote, opened, patiently, read
+from kovqa_core.net.request import (
+    Interrupted,
+    Refused,
+    RemoteFile,
+    read_document,
+    retry_request,
+    stream_request,
+)
 
 from tests.download.server import Answer, File, Server, contents, running, sha256
 
@@ -28,8 +35,8 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "받은 파일" / "file.bin"
 
 
-def remote(server: Server, **known: object) -> Remote:
-    return Remote(server.url + PATH, **known)  # type: ignore[arg-type]
+def remote(server: Server, **known: object) -> RemoteFile:
+    return RemoteFile(server.url + PATH, **known)  # type: ignore[arg-type]
 
 
 def left(target: Path) -> set[str]:
@@ -41,8 +48,8 @@ def interrupted(server: Server, target: Path, file: File, kept: int) -> None:
     server.routes[PATH] = file
     file.cut = [kept, 0, 0, 0, 0]
     with pytest.raises(Interrupted):
-        fetch(remote(server), target)
-    assert part_of(target).stat().st_size == kept
+        fetch_file(remote(server), target)
+    assert part_file_path(target).stat().st_size == kept
     server.asked.clear()
 
 
@@ -51,10 +58,10 @@ def interrupted(server: Server, target: Path, file: File, kept: int) -> None:
 
 def test_a_file_is_whole_and_has_a_receipt(server: Server, target: Path) -> None:
     server.routes[PATH] = File(DATA)
-    assert fetch(remote(server, size=SIZE, checksums={"sha256": sha256(DATA)}), target) == target
+    assert fetch_file(remote(server, size=SIZE, checksums={"sha256": sha256(DATA)}), target) == target
     assert target.read_bytes() == DATA
     assert left(target) == {"file.bin", ".file.bin.json"}
-    fetch(remote(server), target)
+    fetch_file(remote(server), target)
     assert server.count(PATH) == 1, "a finished file is not fetched again"
 
 
@@ -62,24 +69,24 @@ def test_a_file_without_receipt_is_compared_by_its_checksum(server: Server, targ
     server.routes[PATH] = File(DATA)
     target.parent.mkdir()
     target.write_bytes(DATA)
-    fetch(remote(server, checksums={"sha256": sha256(DATA)}), target)
+    fetch_file(remote(server, checksums={"sha256": sha256(DATA)}), target)
     assert server.asked == []
     target.write_bytes(OTHER)
-    fetch(remote(server, checksums={"sha256": sha256(DATA)}), target)
+    fetch_file(remote(server, checksums={"sha256": sha256(DATA)}), target)
     assert target.read_bytes() == DATA
 
 
 def test_a_file_damaged_after_its_receipt_is_fetched_again(server: Server, target: Path) -> None:
     server.routes[PATH] = File(DATA)
-    fetch(remote(server), target)
+    fetch_file(remote(server), target)
     target.write_bytes(DATA[:-1] + b"x")
-    fetch(remote(server), target)
+    fetch_file(remote(server), target)
     assert target.read_bytes() == DATA
 
 
 def test_a_cut_connection_is_resumed_where_it_ended(server: Server, target: Path) -> None:
     server.routes[PATH] = File(DATA, cut=[70_000, 1, 0, 50_000])
-    fetch(remote(server), target)
+    fetch_file(remote(server), target)
     assert target.read_bytes() == DATA
     assert server.starts(PATH) == [0, 70_000, 70_001, 70_001, 120_001]
     assert server.served[PATH] == SIZE
@@ -87,7 +94,7 @@ def test_a_cut_connection_is_resumed_where_it_ended(server: Server, target: Path
 
 def test_a_later_command_goes_on(server: Server, target: Path) -> None:
     interrupted(server, target, File(DATA), 70_000)
-    fetch(remote(server), target)
+    fetch_file(remote(server), target)
     assert target.read_bytes() == DATA
     assert server.starts(PATH) == [70_000]
     assert server.asked[0].headers["if-range"] == '"one"'
@@ -98,7 +105,7 @@ def test_a_range_answered_wrongly_begins_again(server: Server, target: Path, ran
     file = File(DATA)
     interrupted(server, target, file, 70_000)
     file.ranges = ranges  # type: ignore[assignment]
-    fetch(remote(server), target)
+    fetch_file(remote(server), target)
     assert target.read_bytes() == DATA
     assert server.starts(PATH) == ([70_000] if ranges == "ignored" else [70_000, 0])
 
@@ -107,14 +114,14 @@ def test_a_range_answered_wrongly_begins_again(server: Server, target: Path, ran
 def test_a_changed_file_begins_again(server: Server, target: Path, ranges: str) -> None:
     interrupted(server, target, File(DATA), 70_000)
     server.routes[PATH] = File(OTHER, etag='"two"', ranges=ranges)  # type: ignore[arg-type]
-    fetch(remote(server), target)
+    fetch_file(remote(server), target)
     assert target.read_bytes() == OTHER
 
 
 def test_a_part_that_is_complete_asks_nothing(server: Server, target: Path) -> None:
     interrupted(server, target, File(DATA), 70_000)
-    part_of(target).write_bytes(DATA)
-    fetch(remote(server), target)
+    part_file_path(target).write_bytes(DATA)
+    fetch_file(remote(server), target)
     assert server.asked == []
     assert target.read_bytes() == DATA
 
@@ -122,21 +129,21 @@ def test_a_part_that_is_complete_asks_nothing(server: Server, target: Path) -> N
 def test_a_part_without_its_notes_is_not_trusted(server: Server, target: Path) -> None:
     interrupted(server, target, File(DATA), 70_000)
     (target.parent / "file.bin.part.json").write_text("{")
-    fetch(remote(server), target)
+    fetch_file(remote(server), target)
     assert server.starts(PATH) == [0]
     assert target.read_bytes() == DATA
 
 
 def test_chunks_without_a_length(server: Server, target: Path) -> None:
     server.routes[PATH] = File(DATA, chunked=True, cut=[70_000])
-    fetch(remote(server), target)
+    fetch_file(remote(server), target)
     assert target.read_bytes() == DATA
     assert server.starts(PATH) == [0, 0], "without a known length nothing proves that a rest fits"
 
 
 def test_chunks_of_a_known_length_are_resumed(server: Server, target: Path) -> None:
     server.routes[PATH] = File(DATA, chunked=True, cut=[70_000])
-    fetch(remote(server, size=SIZE), target)
+    fetch_file(remote(server, size=SIZE), target)
     assert target.read_bytes() == DATA
     assert server.starts(PATH) == [0, 70_000]
 
@@ -144,7 +151,7 @@ def test_chunks_of_a_known_length_are_resumed(server: Server, target: Path) -> N
 def test_two_at_once_fetch_once(server: Server, target: Path) -> None:
     server.routes[PATH] = File(DATA, rate=400_000)
     spawn = multiprocessing.get_context("fork")
-    both = [spawn.Process(target=fetch, args=(remote(server), target)) for _ in range(2)]
+    both = [spawn.Process(target=fetch_file, args=(remote(server), target)) for _ in range(2)]
     for each in both:
         each.start()
     for each in both:
@@ -161,7 +168,7 @@ def test_two_at_once_fetch_once(server: Server, target: Path) -> None:
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_a_busy_server_is_asked_again(server: Server, target: Path, status: int) -> None:
     server.routes[PATH] = File(DATA, first=[Answer(status), Answer(status)])
-    fetch(remote(server), target)
+    fetch_file(remote(server), target)
     assert target.read_bytes() == DATA
     assert server.count(PATH) == 3
 
@@ -173,7 +180,7 @@ def test_the_server_says_how_long_to_wait(server: Server, target: Path, as_date:
     server.routes[PATH] = File(DATA, first=[Answer(429, headers={"Retry-After": wait})])
     told: list[str] = []
     began = time.monotonic()
-    fetch(remote(server), target, lambda done, total, note="": told.append(note))
+    fetch_file(remote(server), target, lambda done, total, note="": told.append(note))
     assert time.monotonic() - began > 0.95
     assert any("429" in note and "trying again" in note for note in told)
 
@@ -181,13 +188,13 @@ def test_the_server_says_how_long_to_wait(server: Server, target: Path, as_date:
 def test_a_server_that_wants_hours_is_not_waited_for(server: Server, target: Path) -> None:
     server.routes[PATH] = Answer(503, headers={"Retry-After": "7200"})
     with pytest.raises(Interrupted, match="503"):
-        fetch(remote(server), target)
+        fetch_file(remote(server), target)
 
 
 def test_patience_ends(server: Server, target: Path) -> None:
     server.routes[PATH] = Answer(503)
     with pytest.raises(Interrupted, match="503") as caught:
-        fetch(remote(server), target)
+        fetch_file(remote(server), target)
     assert server.count(PATH) == 5
     assert "run the same command again" in caught.value.hint
     assert left(target) == set(), "nothing came, nothing is left behind"
@@ -201,7 +208,7 @@ def test_a_server_that_falls_silent(server: Server, target: Path, monkeypatch: p
 
     server.routes[PATH] = slow_once
     monkeypatch.setenv("KOVQA_TIMEOUT_SECONDS", "0.3")
-    fetch(remote(server), target)
+    fetch_file(remote(server), target)
     assert target.read_bytes() == DATA
     assert server.count(PATH) == 2
 
@@ -210,32 +217,32 @@ def test_nobody_listens(target: Path) -> None:
     with running() as gone:
         pass
     with pytest.raises(Interrupted, match="onnect"):
-        fetch(remote(gone), target)
+        fetch_file(remote(gone), target)
 
 
 def test_no_other_host_can_be_reached(target: Path) -> None:
     """The guard of these tests: a test that forgot to set an endpoint fails."""
     with pytest.raises(Interrupted, match=r"example\.com.*refused"):
-        fetch(Remote("http://example.com/a"), target)
+        fetch_file(RemoteFile("http://example.com/a"), target)
 
 
 def test_a_redirect_loop_ends(server: Server, target: Path) -> None:
     server.routes[PATH] = Answer(302, headers={"Location": PATH})
     with pytest.raises(AssetError, match="redirected 10 times"):
-        fetch(remote(server), target)
+        fetch_file(remote(server), target)
 
 
 def test_a_redirect_never_leaves_the_web(server: Server, target: Path) -> None:
     server.routes[PATH] = Answer(302, headers={"Location": "file:///etc/passwd"})
     with pytest.raises(AssetError, match="no address"):
-        fetch(remote(server), target)
+        fetch_file(remote(server), target)
 
 
 def test_a_mirror_takes_over_in_the_middle(server: Server, target: Path) -> None:
     server.routes[PATH] = File(DATA, cut=[70_000, 0, 0, 0, 0])
     server.routes["/mirror"] = File(DATA, etag='"mirror"')
     sums = {"sha256": sha256(DATA)}
-    fetch(remote(server, checksums=sums, mirrors=(f"{server.url}/mirror",)), target)
+    fetch_file(remote(server, checksums=sums, mirrors=(f"{server.url}/mirror",)), target)
     assert target.read_bytes() == DATA
     assert server.starts("/mirror") == [70_000]
 
@@ -243,7 +250,7 @@ def test_a_mirror_takes_over_in_the_middle(server: Server, target: Path) -> None
 def test_without_a_checksum_a_mirror_begins_again(server: Server, target: Path) -> None:
     server.routes[PATH] = File(DATA, cut=[70_000, 0, 0, 0, 0])
     server.routes["/mirror"] = File(OTHER, etag='"mirror"')
-    fetch(remote(server, mirrors=(f"{server.url}/mirror",)), target)
+    fetch_file(remote(server, mirrors=(f"{server.url}/mirror",)), target)
     assert target.read_bytes() == OTHER
 
 
@@ -254,7 +261,7 @@ def test_s3_says_what_is_wrong(server: Server, target: Path) -> None:
     with pytest.raises(
         Refused, match=r"404 Not Found \(NoSuchKey: The specified key does not exist\)"
     ) as caught:
-        fetch(remote(server), target)
+        fetch_file(remote(server), target)
     assert caught.value.status == 404
     assert server.count(PATH) == 1
 
@@ -264,8 +271,8 @@ def test_a_page_with_status_200_is_no_file(server: Server, target: Path) -> None
     page = "<!DOCTYPE html><title>로그인</title><script>x()</script><p>먼저 로그인하세요\x1b[2J"
     server.routes[PATH] = Answer(200, page.encode(), {"Content-Type": "text/html"})
     with pytest.raises(AssetError, match=r"a page: 로그인\. 먼저 로그인하세요 \[2J"):
-        fetch(remote(server), target)
-    assert part_of(target).stat().st_size == 70_000, "what was here before is kept"
+        fetch_file(remote(server), target)
+    assert part_file_path(target).stat().st_size == 70_000, "what was here before is kept"
 
 
 @pytest.mark.parametrize(
@@ -274,15 +281,15 @@ def test_a_page_with_status_200_is_no_file(server: Server, target: Path) -> None
 def test_the_first_bytes_must_show_the_kind(server: Server, target: Path, kind: str, start: bytes) -> None:
     server.routes[PATH] = File(DATA)
     with pytest.raises(AssetError, match=f"no {kind} file"):
-        fetch(remote(server, magic=kind), target)
+        fetch_file(remote(server, magic=kind), target)
     server.routes[PATH] = File(contents(SIZE, start))
-    fetch(remote(server, magic=kind), target)
+    fetch_file(remote(server, magic=kind), target)
 
 
 def test_a_wrong_length_is_found_before_the_bytes_come(server: Server, target: Path) -> None:
     server.routes[PATH] = File(DATA)
     with pytest.raises(AssetError, match="200,000 bytes, published are 300,000"):
-        fetch(remote(server, size=300_000), target)
+        fetch_file(remote(server, size=300_000), target)
     assert server.served[PATH] < SIZE or left(target) == set()
 
 
@@ -290,12 +297,12 @@ def test_a_wrong_checksum_keeps_the_file_aside(server: Server, target: Path) -> 
     server.routes[PATH] = File(DATA)
     wrong = remote(server, checksums={"md5": "0" * 32})
     with pytest.raises(AssetError, match=r"md5 is .*published is 0000.*mismatch") as caught:
-        fetch(wrong, target)
+        fetch_file(wrong, target)
     assert "--allow-hash-mismatch" in caught.value.hint
-    assert mismatch_of(target).read_bytes() == DATA
+    assert mismatch_path(target).read_bytes() == DATA
     assert left(target) == {"file.bin.mismatch"}
     for _ in range(2):
-        fetch(wrong, target, allow_mismatch=True)
+        fetch_file(wrong, target, allow_mismatch=True)
     assert target.read_bytes() == DATA
     assert server.count(PATH) == 1, "the file kept aside is taken, not fetched again"
 
@@ -310,7 +317,7 @@ def test_a_disk_too_small_is_told_before(
     monkeypatch.setattr(resumable.shutil, "disk_usage", lambda _: usage(50_000))
     server.routes[PATH] = File(DATA)
     with pytest.raises(MachineError, match=r"150.0 kB missing for file.bin \(200.0 kB\)"):
-        fetch(remote(server), target)
+        fetch_file(remote(server), target)
     assert left(target) == set()
 
 
@@ -322,19 +329,19 @@ def test_a_secret_header_stays_with_its_host(server: Server, target: Path) -> No
         elsewhere.routes["/cdn"] = File(DATA, cut=[70_000])
         server.routes[PATH] = Answer(302, headers={"Location": f"{elsewhere.url}/cdn?sig=signature"})
         secret = remote(server, headers={"Authorization": f"Bearer {SECRET}", "User-Agent": "browser"})
-        fetch(secret, target)
+        fetch_file(secret, target)
         assert [asked.headers.get("authorization") for asked in elsewhere.asked] == [None, None]
         assert {asked.headers["user-agent"] for asked in elsewhere.asked} == {"browser"}
     assert {asked.headers["authorization"] for asked in server.asked} == {f"Bearer {SECRET}"}
     assert SECRET not in repr(secret)
-    receipt = receipt_of(target).read_text()
+    receipt = receipt_path(target).read_text()
     assert SECRET not in receipt and "signature" not in receipt
 
 
 def test_a_secret_the_server_repeats_is_not_shown(server: Server, target: Path) -> None:
     server.routes[PATH] = Answer(403, f"bad token {SECRET}".encode())
     with pytest.raises(Refused) as caught:
-        fetch(remote(server, headers={"Authorization": f"Bearer {SECRET}"}), target)
+        fetch_file(remote(server, headers={"Authorization": f"Bearer {SECRET}"}), target)
     assert "bad token ***" in str(caught.value)
 
 
@@ -345,23 +352,23 @@ def test_a_stream_is_read_with_the_same_errors(server: Server) -> None:
     server.routes[PATH] = File(DATA, cut=[70_000])
 
     def count() -> int:
-        with opened(remote(server)) as response:
+        with stream_request(remote(server)) as response:
             return sum(map(len, response.iter_raw()))
 
     with pytest.raises(Interrupted):
         count()
     server.routes[PATH] = File(DATA, cut=[70_000, 0, 5])
-    assert patiently(count) == SIZE
+    assert retry_request(count) == SIZE
 
 
 def test_a_status_that_lies_can_be_accepted(server: Server) -> None:
     server.routes[PATH] = Answer(502, b"the right text")
-    with opened(remote(server), accept=(200, 502)) as response:
+    with stream_request(remote(server), accept=(200, 502)) as response:
         assert response.read() == b"the right text"
 
 
 def test_a_document_has_a_limit(server: Server) -> None:
     server.routes[PATH] = File(DATA)
-    assert read(remote(server)) == DATA
+    assert read_document(remote(server)) == DATA
     with pytest.raises(AssetError, match="larger than 1,000 bytes"):
-        read(remote(server), most=1000)
+        read_document(remote(server), most=1000)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kovqa_core.download.fetch import Wishes, adopt, download, folder_of, state
+from kovqa_core.download.fetch import FetchOptions, adopt_local_file, asset_folder, asset_state, fetch_asset
 from kovqa_core.download.find_asset import find_asset
-from kovqa_core.download.hub import pick
+from kovqa_core.download.hub import select_hub_files
 from kovqa_core.download.part_file import read_receipt
-from kovqa_core.download.table import find
+from kovqa_core.download.table import find_asset_entry
 from kovqa_core.errors import AssetError, DataError, SettingsError
-from kovqa_core.net.request import Refused, Remote, read
+from kovqa_core.net.request import Refused, RemoteFile, read_document
 
 from tests.download.aihub_server import KEY, AIHub, serving, tar_of
 from tests.download.drive_server import Drive
@@ -26,7 +26,7 @@ RELEASE = "/addf400/files/releases/download/beit3/"
 
 
 def bring(name: str, **wishes: object) -> list[Path]:
-    return download(find(name), Wishes(**wishes))  # type: ignore[arg-type]
+    return fetch_asset(find_asset_entry(name), FetchOptions(**wishes))  # type: ignore[arg-type]
 
 
 # --------------------------------------------------------------------------------- COCO and VQA
@@ -70,7 +70,7 @@ def test_an_archive_is_unpacked_once_and_removed(server: Server) -> None:
         assert (folder / "dataset_coco.json").read_bytes() == b"{}"
     assert server.count(path) == 1
     assert not folder.with_name("caption_datasets.zip").exists()
-    assert state(find("karpathy")) == "here"
+    assert asset_state(find_asset_entry("karpathy")) == "here"
     bring("karpathy", keep_archive=True, output=folder.parent / "kept")
     assert (folder.parent / "kept" / "caption_datasets.zip").exists()
 
@@ -78,27 +78,27 @@ def test_an_archive_is_unpacked_once_and_removed(server: Server) -> None:
 def test_a_file_fetched_by_hand_is_checked_and_unpacked(server: Server, tmp_path: Path) -> None:
     given = tmp_path / "내려받은 파일.zip"
     given.write_bytes(zipped({"dataset_coco.json": b"{}"}))
-    [folder] = adopt(find("karpathy"), given, Wishes())
+    [folder] = adopt_local_file(find_asset_entry("karpathy"), given, FetchOptions())
     assert (folder / "dataset_coco.json").read_bytes() == b"{}"
-    assert given.exists() and state(find("karpathy")) == "here"
+    assert given.exists() and asset_state(find_asset_entry("karpathy")) == "here"
     assert bring("karpathy") == [folder]
     assert server.asked == []
     given.write_bytes(b"<!DOCTYPE html><title>login</title>")
     with pytest.raises(AssetError, match="not a zip file but a web page"):
-        adopt(find("karpathy"), given, Wishes())
+        adopt_local_file(find_asset_entry("karpathy"), given, FetchOptions())
     given.write_bytes(ZIP)
     with pytest.raises(AssetError, match="published are 13,510,573,713"):
-        adopt(find("coco-train2014"), given, Wishes())
+        adopt_local_file(find_asset_entry("coco-train2014"), given, FetchOptions())
     with pytest.raises(SettingsError, match="none of vqav2's files"):
-        adopt(find("vqav2"), given, Wishes())
+        adopt_local_file(find_asset_entry("vqav2"), given, FetchOptions())
     with pytest.raises(SettingsError, match="is a folder"):
-        adopt(find("karpathy"), tmp_path, Wishes())
+        adopt_local_file(find_asset_entry("karpathy"), tmp_path, FetchOptions())
 
 
 def test_a_file_by_hand_is_linked_not_moved(tmp_path: Path) -> None:
     given = tmp_path / "beit3_base_patch16_224.zip"  # as a browser saves it
     given.write_bytes(WEIGHTS)
-    [path] = adopt(find("beit3_base_patch16_224.pth"), given, Wishes())
+    [path] = adopt_local_file(find_asset_entry("beit3_base_patch16_224.pth"), given, FetchOptions())
     assert path.name == "beit3_base_patch16_224.pth" and path.samefile(given)
     assert find_asset("beit3_base_patch16_224.pth", "weights") == path
 
@@ -196,11 +196,11 @@ def test_wikimedia_serves_two_connections(kowiki: Kowiki, server: Server) -> Non
         if "429" in note:
             server.open -= 2  # they finish
 
-    download(find("kowiki@20260101"), Wishes(), told)
+    fetch_asset(find_asset_entry("kowiki@20260101"), FetchOptions(), told)
     assert any("429 Too Many Requests" in note for note in notes)
     assert max(asked.alone for asked in server.asked[1:]) == 1, "we ourselves use one connection"
     with pytest.raises(Refused, match="set a user-agent"):
-        read(Remote(f"{server.url}/kowiki/20260101/dumpstatus.json", headers={"User-Agent": ""}))
+        read_document(RemoteFile(f"{server.url}/kowiki/20260101/dumpstatus.json", headers={"User-Agent": ""}))
 
 
 def test_a_date_that_is_gone(kowiki: Kowiki) -> None:
@@ -291,7 +291,7 @@ def test_a_damaged_archive_of_the_hub_is_refused(server: Server, cdn: Server) ->
     hub.large("data/kvqa_images_1.tar.gz", good := tarred({"b.jpg": b"picture"}))
     with pytest.raises(DataError, match=r"kvqa_images_0\.tar\.gz"):
         bring("kvqa")
-    data = folder_of(find("kvqa")) / "data"
+    data = asset_folder(find_asset_entry("kvqa")) / "data"
     assert not (data / "kvqa_images_0").exists()
     hub.large("data/kvqa_images_0.tar.gz", tarred({"a.jpg": b"picture"}))
     bring("kvqa")
@@ -324,14 +324,18 @@ def test_a_name_that_leaves_the_folder_is_refused(server: Server, cdn: Server) -
 
 def test_safetensors_are_preferred() -> None:
     both = ["config.json", "model.safetensors", "pytorch_model.bin", "flax_model.msgpack", "onnx/model.onnx"]
-    assert pick(both) == ["config.json", "model.safetensors"]
+    assert select_hub_files(both) == ["config.json", "model.safetensors"]
     only_bin = [
         "pytorch_model-00001.bin",
         "pytorch_model.bin.index.json",
         "tokenizer.model",
         "training_args.bin",
     ]
-    assert pick(only_bin) == ["pytorch_model-00001.bin", "pytorch_model.bin.index.json", "tokenizer.model"]
+    assert select_hub_files(only_bin) == [
+        "pytorch_model-00001.bin",
+        "pytorch_model.bin.index.json",
+        "tokenizer.model",
+    ]
 
 
 # ---------------------------------------------------------------------- Google Drive and AI-Hub
@@ -357,4 +361,4 @@ def test_aihub_files_are_chosen_and_their_archives_unpacked(monkeypatch: pytest.
             [folder] = bring("aihub-104", files=(7,))
         assert [path.read_bytes() for path in folder.rglob("question.json")] == [b"[]"]
         assert hub.downloads[7] == 1
-    assert state(find("aihub-104")) == "here"
+    assert asset_state(find_asset_entry("aihub-104")) == "here"

@@ -7,11 +7,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from kovqa_core.data.answers import normalise, normalise_vqav2, soft_labels
+from kovqa_core.data.answers import normalise_answer, normalise_vqav2, soft_labels
 from kovqa_core.data.example import Example
 from kovqa_core.errors import SettingsError
-from kovqa_core.evaluate.answer_scores import RULES, score_answers
-from kovqa_core.evaluate.confidence_intervals import draw_sums, interval, wilson
+from kovqa_core.evaluate.answer_scores import COMPARISON_RULES, score_answers
+from kovqa_core.evaluate.confidence_intervals import bootstrap_sums, score_interval, wilson_interval
 from kovqa_core.evaluate.normalise_korean import normalise_korean
 
 
@@ -21,10 +21,10 @@ def official(said: str, annotators: list[str]) -> float:
     return sum(min(1.0, nine.count(said) / 3) for nine in sets) / len(sets)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", COMPARISON_RULES)
 def test_ten_annotators_are_scored_by_the_official_rule(rule: str) -> None:
     """Also where a coarser normal form joins answers that the index holds apart."""
-    forms = {"plain": normalise, "korean": normalise_korean, "vqav2": normalise_vqav2}
+    forms = {"plain": normalise_answer, "korean": normalise_korean, "vqav2": normalise_vqav2}
     form = forms.get(rule, lambda text: normalise_korean(text, particles=True))
     lot = random.Random(4)
     for _ in range(200):
@@ -77,15 +77,15 @@ def test_wilsons_interval() -> None:
     for right, rows, low, high in (
         (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718),
     ):  # fmt: skip
-        assert wilson(right, rows) == pytest.approx((low, high), abs=5e-5)
+        assert wilson_interval(right, rows) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_the_bootstrap_draws_whole_pictures() -> None:
     """Ten questions a picture that are right or wrong together know no more than one question."""
     lot = np.random.default_rng(1)
     right = (lot.random(400) < 0.7).astype(float)
-    one = interval(np.stack([right, np.ones(400)], 1), binary=True)
-    ten = interval(np.stack([10 * right, np.full(400, 10)], 1), binary=True)
+    one = score_interval(np.stack([right, np.ones(400)], 1), binary=True)
+    ten = score_interval(np.stack([10 * right, np.full(400, 10)], 1), binary=True)
     assert (one[2], ten[2]) == ("wilson", "bootstrap")
     assert ten[:2] == pytest.approx(one[:2], abs=0.01)
 
@@ -93,19 +93,19 @@ def test_the_bootstrap_draws_whole_pictures() -> None:
 def test_the_bootstrap_agrees_with_the_normal_approximation() -> None:
     scores = np.random.default_rng(2).choice([0, 0.3, 0.6, 0.9, 1], 2000)
     half = 1.96 * scores.std() / len(scores) ** 0.5
-    low, high, method = interval(np.stack([scores, np.ones(2000)], 1), binary=False)
+    low, high, method = score_interval(np.stack([scores, np.ones(2000)], 1), binary=False)
     assert method == "bootstrap"
     assert (low, high) == pytest.approx((scores.mean() - half, scores.mean() + half), abs=half / 10)
-    assert interval(np.stack([scores, np.ones(2000)], 1), binary=False) == (low, high, method)
+    assert score_interval(np.stack([scores, np.ones(2000)], 1), binary=False) == (low, high, method)
 
 
 def test_all_right_is_not_certainty() -> None:
-    low, high, method = interval(np.array([[4.0, 4.0]] * 20), binary=True)
-    assert (low, high, method) == (*wilson(20, 20), "wilson")
+    low, high, method = score_interval(np.array([[4.0, 4.0]] * 20), binary=True)
+    assert (low, high, method) == (*wilson_interval(20, 20), "wilson")
     assert 0.8 < low < 0.9 < high
 
 
 def test_a_draw_is_as_large_as_the_table() -> None:
-    sums = draw_sums(np.array([[1.0, 7.0]] * 30 + [[0.0, 7.0]] * 10))
+    sums = bootstrap_sums(np.array([[1.0, 7.0]] * 30 + [[0.0, 7.0]] * 10))
     assert (sums[:, 1] == 280).all()
     assert sums[:, 0].mean() == pytest.approx(30, abs=0.4)

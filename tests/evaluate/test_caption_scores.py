@@ -7,8 +7,8 @@ import unicodedata
 
 import pytest
 from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.evaluate.caption_scores import common_subsequence, score_captions
-from kovqa_core.evaluate.caption_tokens import choose, english, korean
+from kovqa_core.evaluate.caption_scores import lcs_length, score_captions
+from kovqa_core.evaluate.caption_tokens import choose_tokeniser, english_tokens, korean_tokens
 
 from tests import parity
 
@@ -60,7 +60,7 @@ def test_the_longest_common_subsequence() -> None:
     lot = random.Random(0)
     for _ in range(300):
         a, b = (lot.choices("abcde", k=lot.randint(0, 80)) for _ in "ab")
-        assert common_subsequence(a, b) == by_table(a, b)
+        assert lcs_length(a, b) == by_table(a, b)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_the_longest_common_subsequence() -> None:
     ],
 )
 def test_english_tokens(text: str, tokens: str) -> None:
-    assert english(text) == tokens.split()
+    assert english_tokens(text) == tokens.split()
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_english_tokens(text: str, tokens: str) -> None:
     ],
 )
 def test_korean_tokens(text: str, tokens: str) -> None:
-    assert korean(text) == tokens.split()
+    assert korean_tokens(text) == tokens.split()
 
 
 def test_the_language_is_seen() -> None:
-    assert choose("auto", ["TV 앞에 고양이가 있다"]) == "korean"
-    assert choose("auto", ["a cat", "김치 on a table"]) == "english"
-    assert choose("words", ["고양이"]) == "words"
+    assert choose_tokeniser("auto", ["TV 앞에 고양이가 있다"]) == "korean"
+    assert choose_tokeniser("auto", ["a cat", "김치 on a table"]) == "english"
+    assert choose_tokeniser("words", ["고양이"]) == "words"
     with pytest.raises(SettingsError, match="rule for tokens"):
-        choose("morphemes", ["고양이"])
+        choose_tokeniser("morphemes", ["고양이"])

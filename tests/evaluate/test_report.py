@@ -11,7 +11,7 @@ import pytest
 from kovqa_core.errors import DataError
 from kovqa_core.evaluate.evaluation import evaluate_file
 from kovqa_core.evaluate.report import write_report
-from kovqa_core.evaluate.report_cards import choose_cards, thumbnail
+from kovqa_core.evaluate.report_cards import choose_cards, thumbnail_uri
 from PIL import Image
 
 from tests.conftest import Small
@@ -92,8 +92,8 @@ def test_pictures_that_cannot_be_read_are_shown_as_such(small: Small, tmp_path: 
 def test_a_thumbnail_is_small_whatever_the_picture(mode: str, tmp_path: Path) -> None:
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     Image.new(mode, (3000, 1000), 1 if mode in ("1", "P", "L", "I;16") else None).save(path)
-    assert thumbnail(path).startswith("data:image/jpeg;base64,")
-    assert len(thumbnail(path)) < 20_000
+    assert thumbnail_uri(path).startswith("data:image/jpeg;base64,")
+    assert len(thumbnail_uri(path)) < 20_000
 
 
 def test_captions_have_a_page_too(small: Small, tmp_path: Path) -> None:

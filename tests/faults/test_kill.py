@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from kovqa_core.runs.folder import RESULT, pointed
+from kovqa_core.runs.folder import RESULT_FILE, follow_pointer
 
 from tests.conftest import Small, clean_env, command, training
 
@@ -90,7 +90,7 @@ def kill_and_resume(small: Small, folder: Path, undisturbed: Path, victim: str, 
     """Start, kill, start again …; the end must be bit-identical and nothing may be left running."""
     rng = random.Random(f"{victim}-{wanted}")
     kills = 0
-    while not (folder / RESULT).exists():
+    while not (folder / RESULT_FILE).exists():
         mark = f"KOVQA_TEST={uuid.uuid4().hex}"
         name, value = mark.split("=")
         process = subprocess.Popen(
@@ -132,7 +132,7 @@ def steps(folder: Path) -> int:
 
 
 def all_files(folder: Path) -> dict[str, bytes]:
-    last = pointed(folder, "last")
+    last = follow_pointer(folder, "last")
     assert last is not None
     assert last.name == f"step-{STEPS:06d}"
     return {str(p.relative_to(last)): p.read_bytes() for p in last.rglob("*") if p.is_file()}

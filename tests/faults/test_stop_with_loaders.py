@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.index.reader import open_index
-from kovqa_core.runs.folder import pointed
+from kovqa_core.runs.folder import follow_pointer
 
 from tests.cli.test_predict import lines
 from tests.cli.test_shares import many
@@ -140,7 +140,7 @@ def test_a_stopped_run_has_a_checkpoint_and_ends_alike(
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number, err
-    stopped = pointed(folder, "last")
+    stopped = follow_pointer(folder, "last")
     assert stopped is not None, (folder / "logs" / "rank-0.log").read_text()
     assert stopped.name < f"step-{STEPS:06d}", "it ended before it could be stopped"
     assert ended(mark)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from kovqa_core.runs.folder import RESULT
+from kovqa_core.runs.folder import RESULT_FILE
 
 from tests.conftest import Small, clean_env, command
 from tests.disturbed import STEPS, same_end, step, until, words
@@ -63,7 +63,7 @@ class Typed:
         """Both end well."""
         codes = {host: self.ended(host) for host in self.running}
         assert codes == {"h1": 0, "h2": 0}, self.said()
-        assert (self.folder / RESULT).exists()
+        assert (self.folder / RESULT_FILE).exists()
 
 
 @pytest.fixture

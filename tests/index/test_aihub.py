@@ -10,7 +10,7 @@ import pytest
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
 from kovqa_core.index.reader import open_index
-from kovqa_core.index.shards import LeftOut, Options, Piece
+from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions
 from kovqa_core.index.sources import aihub
 from kovqa_core.index.writer import write_index
 
@@ -23,14 +23,14 @@ def nfd(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
 
-def read(root: Path) -> tuple[list[tuple[str, Example]], LeftOut]:
+def read(root: Path) -> tuple[list[tuple[str, Example]], LeftOutRows]:
     """All rows, and what was left out."""
-    left_out = LeftOut()
+    left_out = LeftOutRows()
     return [row for piece in pieces(root) for row in piece.read(left_out)], left_out
 
 
-def pieces(root: Path) -> list[Piece]:
-    return aihub.pieces(root, aihub.pictures(root), Options())
+def pieces(root: Path) -> list[DatasetShard]:
+    return aihub.dataset_shards(root, aihub.find_image_folder(root), SourceOptions())
 
 
 def pictures_of(root: Path, rows: list[Row]) -> Path:
@@ -232,16 +232,16 @@ def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_neither_training_nor_validation_is_refused(tmp_path: Path) -> None:
     folder = write_labels(tmp_path, ROWS)
     strange = Path("/") / "a" / "상_교통"
-    assert aihub.is_validation(folder) is False
+    assert aihub.is_validation_folder(folder) is False
     with pytest.raises(DataError, match="neither 'train' nor 'valid'"):
-        aihub.is_validation(strange)
+        aihub.is_validation_folder(strange)
 
 
 # --------------------------------------------------------------------------- the whole index
 
 
 def index(root: Path, folder: Path, **options: Any) -> dict[str, Any]:
-    return write_index(pieces(root), "aihub", root, aihub.pictures(root), folder, **options)
+    return write_index(pieces(root), "aihub", root, aihub.find_image_folder(root), folder, **options)
 
 
 def test_an_index_of_the_tree_finds_its_pictures(tmp_path: Path) -> None:

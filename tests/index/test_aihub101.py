@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
-from kovqa_core.index.shards import LeftOut, Options
+from kovqa_core.index.shards import LeftOutRows, SourceOptions
 from kovqa_core.index.sources import aihub101
 
 from tests.index.layout import write_pictures, write_table
@@ -28,9 +28,9 @@ def tree(root: Path, folder: str, *numbers: int) -> Path:
     return path
 
 
-def read(root: Path) -> tuple[list[tuple[str, Example]], LeftOut]:
-    left_out = LeftOut()
-    pieces = aihub101.pieces(root, aihub101.pictures(root), Options())
+def read(root: Path) -> tuple[list[tuple[str, Example]], LeftOutRows]:
+    left_out = LeftOutRows()
+    pieces = aihub101.dataset_shards(root, aihub101.find_image_folder(root), SourceOptions())
     return [row for piece in pieces for row in piece.read(left_out)], left_out
 
 
@@ -57,9 +57,9 @@ def test_small_files_share_a_piece_and_large_ones_do_not(
 ) -> None:
     for n in range(5):
         tree(tmp_path, "Training", n)
-    assert len(aihub101.pieces(tmp_path, tmp_path, Options())) == 1
-    monkeypatch.setattr(aihub101, "_PIECE", 400)
-    assert len(aihub101.pieces(tmp_path, tmp_path, Options())) == 3
+    assert len(aihub101.dataset_shards(tmp_path, tmp_path, SourceOptions())) == 1
+    monkeypatch.setattr(aihub101, "_SHARD_BYTES", 400)
+    assert len(aihub101.dataset_shards(tmp_path, tmp_path, SourceOptions())) == 3
 
 
 def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.index import find_image as module
-from kovqa_core.index.find_image import find_picture, picture_at
+from kovqa_core.index.find_image import find_image, find_image_any_suffix
 
 from tests.index.layout import write_pictures
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    module._listing.cache_clear()
+    module._cached_listing.cache_clear()
     (tmp_path / "밖.jpg").touch()
     nfd = unicodedata.normalize("NFD", "나무.jpg")
     return write_pictures(
@@ -40,13 +40,13 @@ def images(tmp_path: Path) -> Path:
     ],
 )
 def test_a_picture_is_found_as_this_disk_spells_it(images: Path, name: str, path: str | None) -> None:
-    found = find_picture(images, name)
+    found = find_image(images, name)
     assert found is None or (images / found).is_file()
     assert (found and unicodedata.normalize("NFC", found)) == (path and unicodedata.normalize("NFC", path))
 
 
 def test_an_absolute_name_is_not_followed(images: Path) -> None:
-    assert find_picture(images, str(images.parent / "밖.jpg")) is None
+    assert find_image(images, str(images.parent / "밖.jpg")) is None
 
 
 @pytest.mark.parametrize("name", ["가/나", "가/나.jpg", "./가//나.jpg", "가\\나.jpg"])
@@ -55,9 +55,9 @@ def test_a_picture_named_by_its_path_in_any_spelling(tmp_path: Path, name: str, 
     (tmp_path / "가").mkdir()
     (tmp_path / "가" / unicodedata.normalize(form, "나.jpg")).touch()
     (tmp_path / "가.jpg").touch()
-    found = picture_at(tmp_path, name)
+    found = find_image_any_suffix(tmp_path, name)
     assert found is not None
     assert (tmp_path / found).is_file()
     for other in ("", "나.jpg", "가", "가/다", "가\0"):
-        assert picture_at(tmp_path, other) in (None, "가.jpg")
-    assert picture_at(tmp_path, "나.jpg") is None, "nothing is searched"
+        assert find_image_any_suffix(tmp_path, other) in (None, "가.jpg")
+    assert find_image_any_suffix(tmp_path, "나.jpg") is None, "nothing is searched"

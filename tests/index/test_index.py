@@ -13,8 +13,8 @@ import pytest
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.index import writer
-from kovqa_core.index.reader import Split, open_index
-from kovqa_core.index.shards import LeftOut, Options, Piece, Rows
+from kovqa_core.index.reader import IndexSplit, open_index
+from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
 from kovqa_core.index.sources import aihub
 from kovqa_core.index.writer import write_index
 
@@ -31,10 +31,10 @@ def write(root: Path, rows: Iterable[tuple[str, Example]], **options: Any) -> di
     """Write rows as the index `root/index` of pictures in `root/images`."""
     (root / "images").mkdir(exist_ok=True)
 
-    def read(_left_out: LeftOut) -> Rows:
+    def read(_left_out: LeftOutRows) -> SplitExamples:
         yield from rows
 
-    return write_index([Piece(read)], "made", root, root / "images", root / "index", **options)
+    return write_index([DatasetShard(read)], "made", root, root / "images", root / "index", **options)
 
 
 def some(answers: str, split: str = "train", first: int = 0) -> list[tuple[str, Example]]:
@@ -98,7 +98,7 @@ def test_of_an_id_that_appears_twice_in_a_split_the_first_row_is_kept(tmp_path: 
         ("val", example(1)),
     ]
     report = write(tmp_path, rows)
-    assert [(e.id, dict(e.answers)) for e in Split(tmp_path / "index" / "train.jsonl")] == [
+    assert [(e.id, dict(e.answers)) for e in IndexSplit(tmp_path / "index" / "train.jsonl")] == [
         ("id1", {"예": 1.0}), ("id2", {"예": 1.0}),
     ]  # fmt: skip
     assert report["rows"] == {"train": 2, "val": 1, "test": 0}
@@ -130,7 +130,7 @@ def test_no_row_left_by_min_count_is_an_error_and_leaves_nothing(tmp_path: Path)
 def test_an_error_of_the_source_keeps_the_index_that_was_there(tmp_path: Path) -> None:
     write(tmp_path, some("가"))
 
-    def broken() -> Rows:
+    def broken() -> SplitExamples:
         yield "train", example(1)
         raise DataError("x.json:3: not valid JSON")
 
@@ -181,10 +181,10 @@ def test_processes_side_by_side_write_the_same_index(tmp_path: Path, monkeypatch
         ]
         write_labels(tmp_path, rows, "train" if number < 7 else "valid", category=f"분류{number}")
     write_pictures(tmp_path, [f"p{n}.jpg" for n in range(6)])
-    pieces = aihub.pieces(tmp_path, aihub.pictures(tmp_path), Options())
+    pieces = aihub.dataset_shards(tmp_path, aihub.find_image_folder(tmp_path), SourceOptions())
     alone = write_index(pieces, "aihub", tmp_path, tmp_path / "images", tmp_path / "alone", 2)
-    monkeypatch.setattr(writer, "_PAYS", 0)
-    monkeypatch.setattr(writer, "cores", lambda: 2)
+    monkeypatch.setattr(writer, "_PARALLEL_MIN_BYTES", 0)
+    monkeypatch.setattr(writer, "usable_cpu_count", lambda: 2)
     told: list[tuple[int, float]] = []
     together = write_index(
         pieces, "aihub", tmp_path, tmp_path / "images", tmp_path / "many", 2, lambda *n: told.append(n)
@@ -199,12 +199,12 @@ def test_processes_side_by_side_write_the_same_index(tmp_path: Path, monkeypatch
 
 
 def test_an_error_in_a_process_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_PAYS", 0)
-    monkeypatch.setattr(writer, "cores", lambda: 2)
+    monkeypatch.setattr(writer, "_PARALLEL_MIN_BYTES", 0)
+    monkeypatch.setattr(writer, "usable_cpu_count", lambda: 2)
     for category in "가나다":
         folder = write_labels(tmp_path, [Row("1", "p", "예")], category=category)
     (folder / "question.json").write_text('{"questions": [\n{]}')
-    pieces = aihub.pieces(tmp_path, tmp_path, Options())
+    pieces = aihub.dataset_shards(tmp_path, tmp_path, SourceOptions())
     with pytest.raises(DataError, match=r"다.question\.json:2: not valid JSON"):
         write_index(pieces, "aihub", tmp_path, tmp_path, tmp_path / "index")
     assert not (tmp_path / "index").exists() and not (tmp_path / "index.part").exists()
@@ -221,11 +221,11 @@ def train(tmp_path: Path) -> Path:
 
 
 def ids(path: Path) -> list[str]:
-    return [e.id for e in Split(path)]
+    return [e.id for e in IndexSplit(path)]
 
 
 def test_lines_are_found_by_number(train: Path) -> None:
-    split = Split(train)
+    split = IndexSplit(train)
     assert len(split) == 5
     assert [split[n].id for n in (3, 0, -1)] == ["id1000", "id1", "id10000"]
     for outside in (5, -6):
@@ -234,7 +234,7 @@ def test_lines_are_found_by_number(train: Path) -> None:
 
 
 def test_a_split_goes_to_another_process(train: Path) -> None:
-    split = Split(train)
+    split = IndexSplit(train)
     assert split[0].id == "id1"
     assert [e.id for e in pickle.loads(pickle.dumps(split))] == ids(train)
 
@@ -258,7 +258,7 @@ def test_offsets_older_than_the_lines_are_not_believed(train: Path) -> None:
 def test_offsets_that_cannot_be_right_are_not_believed(train: Path, kept: int) -> None:
     offsets = train.with_suffix(".offsets")
     offsets.write_bytes(offsets.read_bytes()[:kept])
-    assert len(Split(train)) == 5
+    assert len(IndexSplit(train)) == 5
     assert len(ids(train)) == 5
 
 
@@ -290,7 +290,7 @@ def test_a_line_that_is_no_example_is_named(train: Path, line: str) -> None:
 
 def test_a_missing_split_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no index file .*train\.jsonl"):
-        Split(tmp_path / "train.jsonl")
+        IndexSplit(tmp_path / "train.jsonl")
 
 
 def test_a_folder_that_is_no_index_is_named(tmp_path: Path) -> None:

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kovqa_core.index.build import build_index, build_upstream
+from kovqa_core.index.build import build_index, build_upstream_files
 from kovqa_core.index.reader import open_index
-from kovqa_core.index.upstream import Encode, aihub
-from kovqa_core.models.xlmr_tokenizer import load_tokenizer
+from kovqa_core.index.upstream import EncodeText, aihub
+from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer
 
 from tests import parity
 
 
 @pytest.fixture(scope="module")
-def encode() -> Encode:
-    return load_tokenizer(parity.path("tokenizer.model")).encode
+def encode() -> EncodeText:
+    return load_xlmr_tokenizer(parity.path("tokenizer.model")).encode
 
 
 def rows(path: Path) -> list[str]:
@@ -30,24 +30,24 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_parity_beit3_aihub(tmp_path: Path, encode: Encode) -> None:
+def test_parity_beit3_aihub(tmp_path: Path, encode: EncodeText) -> None:
     """Scores that count up, classes of all splits, a list of missing pictures that hardly works."""
     categories = parity.json_of("aihub/notes.json")["category_order"]
     root = parity.path("aihub/input")
-    aihub.write(root, root, tmp_path, encode, categories)
+    aihub.write_upstream_files(root, root, tmp_path, encode, categories)
     assert files(tmp_path) == files(parity.path("aihub/expected_upstream"))
 
 
-def test_parity_beit3_coco(tmp_path: Path, encode: Encode) -> None:
+def test_parity_beit3_coco(tmp_path: Path, encode: EncodeText) -> None:
     root = parity.path("coco_caption/input")
-    build_upstream("coco", root, None, tmp_path / "up", encode)
+    build_upstream_files("coco", root, None, tmp_path / "up", encode)
     assert files(tmp_path / "up") == files(parity.path("coco_caption/expected"))
 
 
 @pytest.fixture(scope="module")
-def vqav2(tmp_path_factory: pytest.TempPathFactory, encode: Encode) -> Path:
+def vqav2(tmp_path_factory: pytest.TempPathFactory, encode: EncodeText) -> Path:
     folder = tmp_path_factory.mktemp("vqav2") / "up"
-    build_upstream("vqav2", parity.path("vqav2/input"), None, folder, encode)
+    build_upstream_files("vqav2", parity.path("vqav2/input"), None, folder, encode)
     return folder
 
 
@@ -93,7 +93,7 @@ def test_parity_beit3_vqav2_index_asks_the_same_questions(tmp_path: Path) -> Non
 
 def test_parity_beit3_vqav2_items(tmp_path: Path, vqav2: Path) -> None:
     """What the original's loader makes of a row: our questions, framed, and the labels beside them."""
-    tokenizer = load_tokenizer(parity.path("tokenizer.model"))
+    tokenizer = load_xlmr_tokenizer(parity.path("tokenizer.model"))
     build_index("vqav2", parity.path("vqav2/input"), None, tmp_path / "index")
     index = open_index(tmp_path / "index")
     for item in parity.json_of("vqav2/expected_items.json"):

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kovqa_core.data.answers import normalise
-from kovqa_core.index.build import build_index, build_upstream
+from kovqa_core.data.answers import normalise_answer
+from kovqa_core.index.build import build_index, build_upstream_files
 from kovqa_core.index.reader import open_index
-from kovqa_core.index.shards import Options
+from kovqa_core.index.shards import SourceOptions
 from kovqa_core.index.upstream import nia
 from kovqa_core.index.upstream.pinned_order import pinned_order
 
@@ -29,35 +29,37 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def table() -> list[dict[str, str]]:
-    return nia.read_csv(parity.path("answers/data_ko.csv", "vqa_nia"))
+    return nia.read_nia_csv(parity.path("answers/data_ko.csv", "vqa_nia"))
 
 
 def test_parity_nia_tables(root: Path, tmp_path: Path) -> None:
-    build_upstream("nia", root, None, tmp_path / "up")
-    for language in nia.LANGUAGES:
+    build_upstream_files("nia", root, None, tmp_path / "up")
+    for language in nia.NIA_LANGUAGES:
         expected = parity.path(f"aihub_json/expected_{language}.csv", "vqa_nia")
         assert (tmp_path / "up" / f"data_{language}.csv").read_bytes() == expected.read_bytes()
 
 
-@pytest.mark.parametrize("language", nia.LANGUAGES)
+@pytest.mark.parametrize("language", nia.NIA_LANGUAGES)
 def test_parity_nia_index(root: Path, tmp_path: Path, language: str) -> None:
     """Our index holds the rows of the original's table, and says which pictures are missing."""
-    report = build_index("nia", root, None, tmp_path / "i", options=Options(language=language))
-    expected = nia.read_csv(parity.path(f"aihub_json/expected_{language}.csv", "vqa_nia"))
+    report = build_index("nia", root, None, tmp_path / "i", options=SourceOptions(language=language))
+    expected = nia.read_nia_csv(parity.path(f"aihub_json/expected_{language}.csv", "vqa_nia"))
     index = open_index(tmp_path / "i")
     for theirs, ours in {"train": "train", "valid": "val", "test": "test"}.items():
         wanted = [row for row in expected if row["split"] == theirs]
         assert [(e.image, e.question, e.kind) for e in index.split(ours)] == [
             (Path(row["img_path"]).name, row["question"], row["kb_source"]) for row in wanted
         ]
-        assert [list(e.answers) for e in index.split(ours)] == [[normalise(row["answer"])] for row in wanted]
+        assert [list(e.answers) for e in index.split(ours)] == [
+            [normalise_answer(row["answer"])] for row in wanted
+        ]
     assert report["left_out"]["picture missing"] > 0
     assert report["language"] == language
 
 
 def test_parity_nia_order_of_classes(table: list[dict[str, str]]) -> None:
     recorded = parity.json_of("answers/answers.json", "vqa_nia")
-    counts = nia.counts(table)
+    counts = nia.count_nia_answers(table)
     ordered = [(answer, counts[answer]) for answer in pinned_order(counts)]
     assert ordered == [(answer, count) for answer, count, _ in recorded["pinned_order"]]
     assert counts.total() == recorded["total"]
@@ -66,10 +68,10 @@ def test_parity_nia_order_of_classes(table: list[dict[str, str]]) -> None:
 
 @pytest.mark.parametrize("part", ["A", "B", "all"])
 def test_parity_nia_training_rows(table: list[dict[str, str]], part: str) -> None:
-    assert nia.train_rows(table, part) == parity.json_of("answers/selection.json", "vqa_nia")[part]
+    assert nia.nia_train_rows(table, part) == parity.json_of("answers/selection.json", "vqa_nia")[part]
 
 
 def test_parity_nia_rows_to_answer(table: list[dict[str, str]]) -> None:
     recorded = parity.json_of("answers/selection.json", "vqa_nia")["infer"]
     assert recorded
-    assert {source: nia.infer_rows(table, source) for source in recorded} == recorded
+    assert {source: nia.nia_infer_rows(table, source) for source in recorded} == recorded

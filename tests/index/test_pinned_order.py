@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kovqa_core.index.upstream import pinned_order
-from kovqa_core.index.upstream.pinned_order import quicksort
+from kovqa_core.index.upstream.pinned_order import numpy_quicksort
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 16, 17, 18, 100, 3000])
@@ -14,7 +14,7 @@ def test_ties_come_as_from_numpy(size: int, different: int) -> None:
     random = np.random.default_rng([size, different])
     values = random.integers(0, different, size).astype(np.int16)  # 16 bits are sorted without SIMD
     for each in (values, np.sort(values), np.sort(values)[::-1]):
-        assert quicksort(each.tolist()) == np.argsort(each).tolist()
+        assert numpy_quicksort(each.tolist()) == np.argsort(each).tolist()
 
 
 def test_a_part_that_will_not_divide_is_heap_sorted_as_in_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,12 +40,12 @@ def test_a_part_that_will_not_divide_is_heap_sorted_as_in_numpy(monkeypatch: pyt
                 candidate = other.place
             return (len(values) if mine is None else mine) < (len(values) if theirs is None else theirs)
 
-    quicksort([Value(place) for place in range(len(values))])  # type: ignore[misc]
+    numpy_quicksort([Value(place) for place in range(len(values))])  # type: ignore[misc]
     bad = np.array([len(values) if value is None else value for value in values], np.int16)
     heaps: list[int] = []
-    heapsort = pinned_order._heapsort
-    monkeypatch.setattr(pinned_order, "_heapsort", lambda v, p: heaps.append(len(p)) or heapsort(v, p))
+    heapsort = pinned_order._heap_sort
+    monkeypatch.setattr(pinned_order, "_heap_sort", lambda v, p: heaps.append(len(p)) or heapsort(v, p))
     for each in (bad, np.minimum(bad, 1000)):  # half of them equal
         heaps.clear()
-        assert quicksort(each.tolist()) == np.argsort(each).tolist()
+        assert numpy_quicksort(each.tolist()) == np.argsort(each).tolist()
         assert heaps

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError, KovqaError, SettingsError
-from kovqa_core.index.build import build_index, build_upstream
+from kovqa_core.index.build import build_index, build_upstream_files
 from kovqa_core.index.reader import open_index
-from kovqa_core.index.shards import Options
-from kovqa_core.index.sources import SOURCES
+from kovqa_core.index.shards import SourceOptions
+from kovqa_core.index.sources import SOURCE_MODULES
 
 from tests import parity
 from tests.index.layout import Row, write_labels
@@ -23,7 +23,7 @@ from tests.index.layout import Row, write_labels
 def index(root: Path, source: str, **options: Any) -> tuple[dict[str, list[Example]], dict[str, Any]]:
     """Examples by split, and the report; the raw data set lies in `root` or is `root`."""
     folder = (root if root.is_dir() else root.parent).parent / "index"
-    report = build_index(source, root, None, folder, options=Options(**options))
+    report = build_index(source, root, None, folder, options=SourceOptions(**options))
     opened = open_index(folder)
     return {split: list(opened.split(split)) for split in report["rows"]}, report
 
@@ -169,7 +169,7 @@ def test_dacon_pictures_may_lie_elsewhere(root: Path) -> None:
 def test_dacon_files_as_the_scripts_write_them(tmp_path: Path) -> None:
     root, images = parity.path("dacon", of="llava"), tmp_path / "그림"
     images.mkdir()
-    build_upstream("dacon", root, images, tmp_path / "out")
+    build_upstream_files("dacon", root, images, tmp_path / "out")
     for name in ("output.json", "test.jsonl"):
         recorded = (root / "expected" / name).read_text()
         here = json.dumps(str(images))[1:-1]
@@ -277,7 +277,9 @@ def test_the_original_files_are_written_with_word_of_progress(root: Path) -> Non
     write(root / "dataset_coco.json", {"images": [coco_row(1, "train", *["A dog."] * 1000)]})
     told: list[int] = []
     folder = root.parent / "up"
-    sizes = build_upstream("coco", root, None, folder, lambda text: [7], lambda n, share: told.append(n))
+    sizes = build_upstream_files(
+        "coco", root, None, folder, lambda text: [7], lambda n, share: told.append(n)
+    )
     assert told == [1000, 2000], "each caption for captioning and for retrieval"
     assert sizes == {path.name: path.stat().st_size for path in folder.iterdir()}
 
@@ -419,15 +421,15 @@ def test_the_original_files_of_broken_labels_are_an_error_and_none_is_written(ro
         folder / "annotation.json", {"annotations": [{"question_id": "q1", "multiple_choice_answer": "예"}]}
     )
     with pytest.raises(DataError, match="question q2 has no answer or no picture"):
-        build_upstream("aihub", root, None, root.parent / "up", lambda text: [7])
+        build_upstream_files("aihub", root, None, root.parent / "up", lambda text: [7])
     write_nia(root, [])
     write(root / "knowledge_base.json", {"knowledgebase": {}})
     with pytest.raises(DataError, match=r"knowledge_base\.json: no knowledgebase\.fact"):
-        build_upstream("nia", root, None, root.parent / "up")
+        build_upstream_files("nia", root, None, root.parent / "up")
     assert not (root.parent / "up").exists()
 
 
-@pytest.mark.parametrize("source", list(SOURCES))
+@pytest.mark.parametrize("source", list(SOURCE_MODULES))
 def test_an_empty_folder_is_an_error_that_says_what_is_missing(root: Path, source: str) -> None:
     (root / "image").mkdir()
     with pytest.raises(DataError) as caught:

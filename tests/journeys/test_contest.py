@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.data.answers import read_answers
-from kovqa_core.demo.questions import ask
-from kovqa_core.demo.scenes import make_scene, paint
+from kovqa_core.demo.questions import ask_questions
+from kovqa_core.demo.scenes import make_scene, paint_scene
 from kovqa_core.index.reader import open_index
 
 from tests.conftest import SMALL, VLM, Kovqa, Small, clean_env, command, sets
@@ -34,8 +34,10 @@ def write_contest(root: Path) -> Path:
         rows = []
         for number in range(pictures):
             scene, name = make_scene(rng), f"{split}_{number:05d}"
-            paint(scene, 48).save(root / "image" / split / f"{name}.jpg")
-            rows += [[name, each.question, each.answer] for each in ask(scene, rng, split == "test")]
+            paint_scene(scene, 48).save(root / "image" / split / f"{name}.jpg")
+            rows += [
+                [name, each.question, each.answer] for each in ask_questions(scene, rng, split == "test")
+            ]
         rng.shuffle(rows)
         named = [[f"{split.upper()}_{number:05d}", *row] for number, row in enumerate(rows)]
         columns = ["ID", "image_id", "question", "answer"]

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from kovqa_core.demo.scenes import make_scene, paint
+from kovqa_core.demo.scenes import make_scene, paint_scene
 from kovqa_core.index.reader import open_index
-from kovqa_core.runs.folder import pointed
+from kovqa_core.runs.folder import follow_pointer
 
 from tests import parity
 from tests.conftest import Kovqa, Small, clean_env, command, sets
@@ -31,7 +31,9 @@ def words(small: Small, tmp_path_factory: pytest.TempPathFactory) -> list[object
     import random
 
     for number, name in enumerate(parity.json_of("aihub_json/images_present.json", "vqa_nia")):
-        paint(make_scene(random.Random(number)), 64).convert("RGB").save(folder / "raw" / "image" / name)
+        paint_scene(make_scene(random.Random(number)), 64).convert("RGB").save(
+            folder / "raw" / "image" / name
+        )
     done = subprocess.run(
         command(["index", "nia", "--root", folder / "raw", "-o", folder / "index"]),
         env=clean_env(), capture_output=True, text=True, timeout=300, check=False,
@@ -47,7 +49,7 @@ def words(small: Small, tmp_path_factory: pytest.TempPathFactory) -> list[object
 
 
 def weights(folder: Path) -> dict[str, bytes]:
-    last = pointed(folder, "last")
+    last = follow_pointer(folder, "last")
     assert last is not None
     assert last.name == f"step-{STEPS:06d}"
     return {str(p.relative_to(last)): p.read_bytes() for p in last.rglob("*") if p.is_file()}
@@ -63,7 +65,7 @@ def test_from_json_to_scores_by_kind(kovqa: Kovqa, words: list[object], tmp_path
         stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while pointed(folder, "last") is None and time.monotonic() < deadline:
+    while follow_pointer(folder, "last") is None and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kovqa_core.runs.folder import RESULT
+from kovqa_core.runs.folder import RESULT_FILE
 from kovqa_core.train.run_log import read_log
 
 from tests.conftest import VLM, Kovqa, Small, clean_env, command, sets
@@ -70,7 +70,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(
     for pid in (pid for pids in family(f"KOVQA_TEST={mark}").values() for pid in pids):
         os.kill(pid, signal.SIGKILL)
     process.wait(30)
-    assert not (folder / RESULT).exists(), "it ended before it could be killed"
+    assert not (folder / RESULT_FILE).exists(), "it ended before it could be killed"
     done = subprocess.run(started, env=clean_env(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "resumed from step-" in done.stderr + (folder / "log.jsonl").read_text() or steps(folder) == STEPS

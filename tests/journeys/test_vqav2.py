@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from kovqa_core.data.answers import normalise_vqav2
-from kovqa_core.demo.scenes import make_scene, paint
+from kovqa_core.demo.scenes import make_scene, paint_scene
 
 from tests.conftest import SMALL, Kovqa, Small, sets
 
@@ -29,7 +29,7 @@ def challenge(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(first, first + count):
             rng = random.Random(number)
             scene = make_scene(rng)
-            paint(scene, 64).save(root / part / f"COCO_{part}_{number:012}.jpg")
+            paint_scene(scene, 64).save(root / part / f"COCO_{part}_{number:012}.jpg")
             for turn, truth in enumerate((str(len(scene.things)), "Yes")):
                 id = number * 10 + turn
                 text = ("How many shapes are there?", "Is there a shape?")[turn]

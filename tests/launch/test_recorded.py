@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.launch.launchers import slurm
-from kovqa_core.launch.plan import WORKER, LaunchPlan, plan
+from kovqa_core.launch.plan import WORKER_FILE, LaunchPlan, plan_launch
 from kovqa_core.settings.resolve import load_profile, load_recipe
 from kovqa_core.settings.run import make_run
 
@@ -25,14 +25,14 @@ PROFILES = sorted(path.stem for path in (Path(__file__).parents[2] / "profiles")
 
 def planned(name: str) -> LaunchPlan:
     run = make_run(load_recipe("kobeit3"), load_profile(name), FOLDER, [])
-    return plan(run, "/usr/bin/python3", cores=48, folder=Path("/내 폴더"))
+    return plan_launch(run, "/usr/bin/python3", cores=48, folder=Path("/내 폴더"))
 
 
 def recorded(name: str) -> str:
     """The command of a profile, and its script, with this machine's paths replaced by names."""
     launch = planned(name)
     text = f"{launch.shell()}\n" + (f"\n{launch.script}" if launch.script else "")
-    return text.replace(str(WORKER), "WORKER").replace(str(slurm.NODE), "NODE")
+    return text.replace(str(WORKER_FILE), "WORKER").replace(str(slurm.NODE_SCRIPT), "NODE")
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -67,7 +67,7 @@ def test_script_says_the_same_in_bash(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     words = done.stdout.split("\0")
     profile = load_profile(name)
-    srun = plan(
+    srun = plan_launch(
         make_run(load_recipe("kobeit3"), profile.model_copy(update={"launcher": "srun"}), FOLDER, []),
         "/usr/bin/python3",
         cores=1,
@@ -89,7 +89,9 @@ def test_prologue_wrap_python_and_binding() -> None:
     }
     for name, bound in (("a100x4", "--numa-binding=node"), ("slurm-rtx3090x4", "--cpu-bind=ldoms")):
         profile = load_profile(name).model_copy(update=changed)
-        launch = plan(make_run(load_recipe("kobeit3"), profile, FOLDER, []), "/usr/bin/python3", cores=48)
+        launch = plan_launch(
+            make_run(load_recipe("kobeit3"), profile, FOLDER, []), "/usr/bin/python3", cores=48
+        )
         lines = ["set -e", *changed["setup"], 'exec "$@"']
         assert launch.argv[:4] == ["bash", "-c", "\n".join(lines), "kovqa"]
         at = launch.argv.index("apptainer")
@@ -103,7 +105,9 @@ def test_prologue_wrap_python_and_binding() -> None:
 def test_dry_run_prints_it(kovqa: Kovqa, tmp_path: Path, name: str) -> None:
     done = kovqa("train", "--profile", name, "--dry-run", "-o", "runs/r")
     assert done.returncode == 0, done.stderr
-    text = done.stdout.replace(str(WORKER), "WORKER").replace(shlex.quote(sys.executable), "/usr/bin/python3")
+    text = done.stdout.replace(str(WORKER_FILE), "WORKER").replace(
+        shlex.quote(sys.executable), "/usr/bin/python3"
+    )
     text = text.replace(
         shlex.quote(str((tmp_path / "runs/r/run.yaml").resolve())), shlex.quote(str(FOLDER / "run.yaml"))
     )

@@ -14,7 +14,7 @@ import pytest
 from kovqa_core.errors import KovqaError, MachineError, WorkerError
 from kovqa_core.launch import start as starting
 from kovqa_core.launch.plan import LaunchPlan
-from kovqa_core.launch.start import start
+from kovqa_core.launch.start import start_processes
 
 from tests.conftest import Kovqa, Small, clean_env, command, training
 from tests.tools.mini_hosts import MiniHosts
@@ -27,13 +27,13 @@ def shell(text: str, folder: Path, **more: Any) -> LaunchPlan:
 
 def failed(text: str, folder: Path) -> KovqaError:
     with pytest.raises(KovqaError) as caught:
-        start(shell(text, folder), lambda event: None)
+        start_processes(shell(text, folder), lambda event: None)
     return caught.value
 
 
 def test_events_come_through_and_other_lines_do_not(tmp_path: Path) -> None:
     seen: list[Mapping[str, Any]] = []
-    start(
+    start_processes(
         shell("""echo loading; echo '{"kind": "train", "note": "한글"}'; echo '{no event}'""", tmp_path),
         seen.append,
     )
@@ -69,13 +69,13 @@ def test_the_first_failing_rank_keeps_its_meaning(tmp_path: Path) -> None:
 
 def test_a_python_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="/no/python cannot be started"):
-        start(LaunchPlan(["/no/python"], {}, tmp_path), lambda event: None)
+        start_processes(LaunchPlan(["/no/python"], {}, tmp_path), lambda event: None)
 
 
 def test_a_node_that_waits_alone_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "_ALONE", 0.2)
+    monkeypatch.setattr(starting, "_RENDEZVOUS_NOTICE_SECONDS", 0.2)
     seen: list[Mapping[str, Any]] = []
-    start(shell("sleep 1", tmp_path, meeting="node1:29500"), seen.append)
+    start_processes(shell("sleep 1", tmp_path, meeting="node1:29500"), seen.append)
     assert [event["kind"] for event in seen] == ["waiting"]
     assert "node1, port 29500, interface eth7" in seen[0]["note"]
 

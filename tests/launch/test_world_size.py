@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from kovqa_core.distributed.process_group import Rank, from_slurm, from_torchrun, require_world
+from kovqa_core.distributed.process_group import RankInfo, rank_from_slurm, rank_from_torchrun, require_world
 from kovqa_core.errors import MachineError
 from kovqa_core.settings.profile import Profile
 
@@ -38,9 +38,9 @@ def test_another_number_of_processes_is_refused(came: int, wanted: int, launcher
     settings = {"nodes": 2, "processes_per_node": wanted // 2, "rendezvous": "h:1"}
     profile = Profile.model_validate({"name": "x", "launcher": launcher, **settings})
     with pytest.raises(MachineError, match=f"{came} process(es)? came, the profile wants {wanted} ") as error:
-        require_world(Rank(0, 0, came), profile)
+        require_world(RankInfo(0, 0, came), profile)
     assert (f"--ntasks={wanted}" in error.value.hint) == (launcher != "torchrun")
-    require_world(Rank(wanted - 1, 0, wanted), profile)
+    require_world(RankInfo(wanted - 1, 0, wanted), profile)
 
 
 def test_the_number_is_the_steps_own() -> None:
@@ -50,9 +50,9 @@ def test_the_number_is_the_steps_own() -> None:
         "SLURM_NTASKS": "1",
         "SLURM_STEP_NUM_TASKS": "2",
     }
-    assert from_slurm(said).world == 2
-    assert from_slurm({**said, "SLURM_STEP_NUM_TASKS": ""}).world == 1
-    assert from_torchrun({**said, "WORLD_SIZE": "4"}).world == 4
+    assert rank_from_slurm(said).world == 2
+    assert rank_from_slurm({**said, "SLURM_STEP_NUM_TASKS": ""}).world == 1
+    assert rank_from_torchrun({**said, "WORLD_SIZE": "4"}).world == 4
 
 
 @pytest.mark.usefixtures("with_srun")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from kovqa_core.errors import ModelError
-from kovqa_core.index.reader import Index, open_index
+from kovqa_core.index.reader import IndexFolder, open_index
 from kovqa_core.models import FAMILIES, family
 from kovqa_core.settings.recipe import Recipe
-from kovqa_core.settings.resolve import resolve
+from kovqa_core.settings.resolve import resolve_settings
 from safetensors.torch import load_file
 
 from tests.conftest import FUSION, SMALL, VLM, Small
@@ -49,10 +49,10 @@ def recipe(request: pytest.FixtureRequest, small: Small) -> Recipe:
         flags["model.tokenizer"] = str(small.tokenizer)
     elif name == "tiny-vlm":
         flags["model.base"] = str(request.getfixturevalue("tiny_vlm")("qwen3_vl"))
-    return resolve(name, "cpu", sets, flags).recipe
+    return resolve_settings(name, "cpu", sets, flags).recipe
 
 
-def opened(recipe: Recipe) -> tuple[Index, list[str]]:
+def opened(recipe: Recipe) -> tuple[IndexFolder, list[str]]:
     """The recipe's index, and its answers where there are any."""
     index = open_index(Path(str(recipe.data.index)))
     return index, index.answers() if recipe.task == "vqa" else []
@@ -67,7 +67,7 @@ def numbers(folder: Path) -> int:
 
 def test_contract(recipe: Recipe, tmp_path: Path) -> None:
     index, answers_ = opened(recipe)
-    model, processor, _ = family.new(recipe, answers_)
+    model, processor, _ = family.create_model(recipe, answers_)
     examples = list(index.split("train"))[:5]
     rngs = [np.random.default_rng([1, i]) for i in range(5)]
     items = [processor.encode(e, index.images, True, r) for e, r in zip(examples, rngs, strict=True)]
@@ -94,8 +94,8 @@ def test_contract(recipe: Recipe, tmp_path: Path) -> None:
 
     about = {"family": recipe.family, "task": recipe.task}
     (tmp_path / "saved").mkdir()
-    family.save(model, processor, tmp_path / "saved", about)
-    again, its_processor = family.load(tmp_path / "saved", recipe.task)
+    family.write_model_folder(model, processor, tmp_path / "saved", about)
+    again, its_processor = family.read_model_folder(tmp_path / "saved", recipe.task)
     again.eval()
     with torch.inference_mode():
         repeated = again.answer(
@@ -104,19 +104,19 @@ def test_contract(recipe: Recipe, tmp_path: Path) -> None:
     assert repeated == answers
 
     (tmp_path / "exported").mkdir()
-    loading = family.family(recipe.family).export(tmp_path / "saved", tmp_path / "exported")
+    loading = family.family_module(recipe.family).export(tmp_path / "saved", tmp_path / "exported")
     assert "load_file(" in loading or "from_pretrained(" in loading
     compile(loading, "card", "exec")
     whole = Path(recipe.model.get("base", tmp_path / "saved"))  # a checkpoint may hold updates of a base
     assert numbers(tmp_path / "exported") == numbers(whole)  # nothing is lost on the way to other libraries
     with pytest.raises(ModelError, match="was trained for"):
-        family.load(tmp_path / "saved", "caption" if recipe.task == "vqa" else "vqa")
+        family.read_model_folder(tmp_path / "saved", "caption" if recipe.task == "vqa" else "vqa")
 
 
 def test_same_seed_same_model(recipe: Recipe) -> None:
     _, answers = opened(recipe)
-    states = [family.new(recipe, answers)[0].state_dict() for _ in range(2)]
-    other = family.new(recipe.model_copy(update={"seed": 7}), answers)[0].state_dict()
+    states = [family.create_model(recipe, answers)[0].state_dict() for _ in range(2)]
+    other = family.create_model(recipe.model_copy(update={"seed": 7}), answers)[0].state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     # A base that learns as it is draws nothing.
     draws = recipe.model.get("train") != "full" or recipe.model.get("random_init")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from kovqa_core.models import family
-from kovqa_core.models.xlmr_tokenizer import BOS
+from kovqa_core.models.xlmr_tokenizer import BOS_ID
 from kovqa_core.settings.recipe import Recipe
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -45,7 +45,7 @@ def test_the_rules_are_those_of_torch(name: str) -> None:
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_every_family_learns_and_answers(recipe: Recipe, dtype: torch.dtype) -> None:
     index, answers = opened(recipe)
-    model, processor, _ = family.new(recipe, answers)
+    model, processor, _ = family.create_model(recipe, answers)
     examples = list(index.split("train"))[:3]
     rng = np.random.default_rng(1)
     learn = processor.collate([processor.encode(e, Path(index.images), True, rng) for e in examples])
@@ -68,7 +68,7 @@ def test_a_captions_words_in_16_bits_are_nearly_those_in_32(dtype: torch.dtype, 
     net = parity.caption_net().eval()
     image = parity.tensors_of("caption_inputs.safetensors")["image"]
     words = parity.tensors_of("incremental_tokens.safetensors")["tokens"]
-    fed = torch.cat([torch.full_like(words[:, :1], BOS), words], 1)
+    fed = torch.cat([torch.full_like(words[:, :1], BOS_ID), words], 1)
     expected = parity.tensors_of("expected_caption.safetensors")["incremental.logits"]
     mask = parity.json_of("config.json")["mask_id"]
     with cuda_autocast(dtype):

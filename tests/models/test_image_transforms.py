@@ -178,20 +178,20 @@ def test_a_missing_picture_is_named(tmp_path: Path) -> None:
 
 def test_normalised_is_from_minus_one_to_one() -> None:
     pixels = torch.tensor([0, 255], dtype=torch.uint8)
-    assert image_transforms.normalised(pixels).tolist() == [-1.0, 1.0]
+    assert image_transforms.normalise_pixels(pixels).tolist() == [-1.0, 1.0]
     already = torch.tensor([0.25])
-    assert image_transforms.normalised(already) is already
+    assert image_transforms.normalise_pixels(already) is already
 
 
 def test_to_array_puts_colours_first(picture: Image.Image) -> None:
-    found = image_transforms.to_array(picture)
+    found = image_transforms.image_to_array(picture)
     assert found.shape == (3, HIGH, WIDE)
     assert found.flags.c_contiguous
     assert np.array_equal(found.transpose(1, 2, 0), np.asarray(picture))
 
 
 def test_squeeze_does_not_keep_proportions(picture: Image.Image) -> None:
-    assert image_transforms.squeeze(picture, 5).size == (5, 5)
+    assert image_transforms.resize_square(picture, 5).size == (5, 5)
 
 
 # --------------------------------------------------------------------------------- randomness
@@ -203,8 +203,8 @@ def generator(seed: int) -> np.random.Generator:
 
 def drawn(picture: Image.Image, seed: int) -> bytes:
     rng = generator(seed)
-    return image_transforms.randaugment(
-        image_transforms.random_crop(picture.resize((48, 32)), 24, rng), rng
+    return image_transforms.rand_augment(
+        image_transforms.random_resized_crop(picture.resize((48, 32)), 24, rng), rng
     ).tobytes()
 
 
@@ -227,7 +227,7 @@ def test_randomness_comes_from_nowhere_else(picture: Image.Image) -> None:
 def test_a_random_crop_has_the_size_asked_for(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, (10, 200, 30))
     for seed in range(20):
-        cropped = image_transforms.random_crop(image, 16, generator(seed))
+        cropped = image_transforms.random_resized_crop(image, 16, generator(seed))
         assert cropped.size == (16, 16)
         assert np.asarray(cropped).reshape(-1, 3).tolist() == [[10, 200, 30]] * 256
 
@@ -238,7 +238,7 @@ def test_a_random_crop_shows_half_to_all_of_the_area() -> None:
     image = Image.fromarray(np.stack([x, y, 0 * x], -1).astype(np.uint8))
     shares = []
     for seed in range(60):
-        found = np.asarray(image_transforms.random_crop(image, 32, generator(seed)), np.float64)
+        found = np.asarray(image_transforms.random_resized_crop(image, 32, generator(seed)), np.float64)
         wide, high = (np.ptp(found[..., axis]) * 32 / 31 for axis in (0, 1))
         shares.append(wide * high / (200 * 150))
     assert 0.4 < min(shares) < 0.65
@@ -246,14 +246,16 @@ def test_a_random_crop_shows_half_to_all_of_the_area() -> None:
 
 
 def test_mirror(picture: Image.Image) -> None:
-    assert np.array_equal(np.asarray(image_transforms.mirror(picture)), np.asarray(picture)[:, ::-1])
+    assert np.array_equal(
+        np.asarray(image_transforms.flip_horizontally(picture)), np.asarray(picture)[:, ::-1]
+    )
 
 
-@pytest.mark.parametrize("name", list(image_transforms.OPERATIONS))
+@pytest.mark.parametrize("name", list(image_transforms.AUGMENT_OPERATIONS))
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (40, 30)])
 def test_every_operation_keeps_the_size(name: str, size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, (200, 100, 50))
-    operation, argument, _ = image_transforms.OPERATIONS[name]
+    operation, argument, _ = image_transforms.AUGMENT_OPERATIONS[name]
     for signed in (argument, -argument):
         result = operation(image, signed)
         assert (result.mode, result.size) == ("RGB", size)
@@ -266,11 +268,13 @@ def test_randaugment_draws_every_operation_half_of_the_time(monkeypatch: pytest.
     def noted(name: str, signed: bool) -> tuple[object, float, bool]:
         return lambda image, amount: calls.append(name + "+-"[amount < 0]) or image, 1.0, signed
 
-    table = {name: noted(name, signed) for name, (_, _, signed) in image_transforms.OPERATIONS.items()}
-    monkeypatch.setattr(image_transforms, "OPERATIONS", table)
+    table = {
+        name: noted(name, signed) for name, (_, _, signed) in image_transforms.AUGMENT_OPERATIONS.items()
+    }
+    monkeypatch.setattr(image_transforms, "AUGMENT_OPERATIONS", table)
     rng, image = generator(0), Image.new("RGB", (1, 1))
     for _ in range(4000):
-        image_transforms.randaugment(image, rng)
+        image_transforms.rand_augment(image, rng)
     for name, (_, _, signed) in table.items():
         plus, minus = calls.count(name + "+"), calls.count(name + "-")
         assert plus + minus == pytest.approx(400, abs=90), name

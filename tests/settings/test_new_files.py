@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.errors import SettingsError
-from kovqa_core.paths import names
-from kovqa_core.settings.new_files import new_settings, with_changes
+from kovqa_core.paths import settings_files
+from kovqa_core.settings.new_files import edit_yaml_text, new_settings
 from kovqa_core.settings.resolve import load_profile, load_recipe
-from kovqa_core.settings.strict_yaml import override, parse
+from kovqa_core.settings.strict_yaml import apply_overrides, parse_yaml
 
 from tests.conftest import Kovqa
 
@@ -28,11 +28,11 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("sets", CHANGES)
-@pytest.mark.parametrize("recipe", sorted(names("recipes")))
+@pytest.mark.parametrize("recipe", sorted(settings_files("recipes")))
 def test_a_changed_text_says_what_override_says(recipe: str, sets: list[str]) -> None:
-    text = names("recipes")[recipe].read_text("utf-8")
-    changed = with_changes(text, recipe, sets)
-    assert parse(changed, "").values == override(parse(text, ""), sets, "--set").values
+    text = settings_files("recipes")[recipe].read_text("utf-8")
+    changed = edit_yaml_text(text, recipe, sets)
+    assert parse_yaml(changed, "").values == apply_overrides(parse_yaml(text, ""), sets, "--set").values
     if sets is not CHANGES[2]:  # that one replaces whole parts, with what was written inside them
         comments = [line.partition("#")[2] for line in text.splitlines() if "#" in line]
         assert [line.partition("#")[2] for line in changed.splitlines() if "#" in line] == comments
@@ -40,7 +40,7 @@ def test_a_changed_text_says_what_override_says(recipe: str, sets: list[str]) ->
 
 def test_a_value_is_changed_where_it_stands() -> None:
     text = "# top\na:   # why a\n  b: 1   # why b\n  # tail\nc: {d: x, e: y}  # why c\nempty:  # nothing\n"
-    assert with_changes(text, "f", ["a.b=2", "a.k=3", "c.d=x, y", "c.n=on", "empty=5"]) == (
+    assert edit_yaml_text(text, "f", ["a.b=2", "a.k=3", "c.d=x, y", "c.n=on", "empty=5"]) == (
         "# top\na:   # why a\n  b: 2   # why b\n  k: 3\n  # tail\nc: {d: 'x, y', e: y, n: on}  # why c\n"
         "empty: 5  # nothing\n"
     )
@@ -48,7 +48,7 @@ def test_a_value_is_changed_where_it_stands() -> None:
 
 def test_a_value_that_others_point_to_is_left_alone() -> None:
     with pytest.raises(SettingsError, match="in place"):
-        with_changes("a: &x {k: 1}\nb: *x\n", "f", ["a.k=2"])
+        edit_yaml_text("a: &x {k: 1}\nb: *x\n", "f", ["a.k=2"])
 
 
 def test_a_new_recipe_is_found_by_its_name(kovqa: Kovqa, home: Path) -> None:

@@ -9,13 +9,13 @@ import kovqa_core
 import pytest
 from kovqa_core.errors import SettingsError
 from kovqa_core.machine import detect_profile
-from kovqa_core.machine.detect_profile import detected
-from kovqa_core.machine.hardware import APPLE, Gpu, check, fitting_profile
-from kovqa_core.plan.micro_batch import fit
+from kovqa_core.machine.detect_profile import detect_profile_text
+from kovqa_core.machine.hardware import APPLE_GPU, GpuInfo, check_machine, nearest_profile
+from kovqa_core.plan.micro_batch import choose_micro_batch
 from kovqa_core.settings.new_files import new_settings
-from kovqa_core.settings.profile import Profile, _seconds
+from kovqa_core.settings.profile import Profile, _slurm_time_seconds
 from kovqa_core.settings.resolve import load_profile, load_recipe
-from kovqa_core.settings.strict_yaml import Document, build, parse
+from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, parse_yaml
 
 from tests.conftest import Kovqa
 
@@ -49,16 +49,16 @@ def test_the_machines_people_have_are_there() -> None:
         ("NVIDIA H100 80GB HBM3", 80, 8, "h100x8"),
         ("Tesla T4", 15, 1, "colab-t4"),
         ("Tesla K80", 11, 1, "cpu"),
-        (APPLE, 32, 1, "mps"),
+        (APPLE_GPU, 32, 1, "mps"),
     ],
 )
 def test_fitting_profile(name: str, memory: int, count: int, profile: str) -> None:
-    assert fitting_profile([Gpu(name, memory)] * count) == profile
+    assert nearest_profile([GpuInfo(name, memory)] * count) == profile
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_machine_nobody_foresaw_gets_a_profile_it_can_hold(count: int) -> None:
-    found = load_profile(fitting_profile([Gpu("NVIDIA RTX 6000 Ada", 48)] * count))
+    found = load_profile(nearest_profile([GpuInfo("NVIDIA RTX 6000 Ada", 48)] * count))
     assert (found.launcher, found.nodes) == ("torchrun", 1)
     assert found.processes_per_node <= count
     assert 0 < found.gpu_memory_gb <= 49
@@ -73,7 +73,7 @@ def test_every_recipe_fits_on_every_card(name: str) -> None:
     profile, counted = load_profile(name), []
     assert profile.gpu_memory_gb
     for recipe in map(load_recipe, RECIPES):
-        planned = fit(recipe, profile)[1]
+        planned = choose_micro_batch(recipe, profile)[1]
         if planned.needs is None:  # its size is that of a base model, which is fetched and not here
             assert recipe.family == "vlm", planned.unknown
             continue
@@ -121,21 +121,21 @@ def test_a_wrong_profile_is_not_written(own_home: Path) -> None:
 )  # fmt: skip
 def test_time_limits_stay_text(time: str, seconds: int | None) -> None:
     text = f"name: x\nslurm:\n  time: {time}" if time else "name: x"
-    assert build(Profile, parse(text, "x")).slurm.time == time
-    assert _seconds(time) == seconds
+    assert build_settings(Profile, parse_yaml(text, "x")).slurm.time == time
+    assert _slurm_time_seconds(time) == seconds
 
 
 def test_a_warning_has_to_come_after_the_start() -> None:
     with pytest.raises(SettingsError, match="300 s before a time limit of 300 s leaves no time to train"):
-        build(Profile, parse("name: x\nslurm: {time: 5}", "x"))
+        build_settings(Profile, parse_yaml("name: x\nslurm: {time: 5}", "x"))
 
 
 def test_detect_on_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect_profile, "gpus", lambda: [Gpu("NVIDIA GeForce RTX 4090", 24)] * 2)
-    monkeypatch.setattr(detect_profile, "cores", lambda: 32)
-    monkeypatch.setattr(detect_profile, "partitions", lambda: [])
-    text = detected("둘")
-    found = build(Profile, Document({"name": "둘", **parse(text, "둘").values}))
+    monkeypatch.setattr(detect_profile, "visible_gpus", lambda: [GpuInfo("NVIDIA GeForce RTX 4090", 24)] * 2)
+    monkeypatch.setattr(detect_profile, "usable_cpu_count", lambda: 32)
+    monkeypatch.setattr(detect_profile, "slurm_partitions", lambda: [])
+    text = detect_profile_text("둘")
+    found = build_settings(Profile, SettingsDocument({"name": "둘", **parse_yaml(text, "둘").values}))
     assert "2 × NVIDIA GeForce RTX 4090 (24 GB), 32 cores" in text
     assert (found.processes_per_node, found.loader_workers, found.precision) == (2, 12, "bf16")
     assert found.micro_batch == load_profile("rtx4090x1").micro_batch
@@ -150,21 +150,25 @@ def test_detect_on_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_partitions_are_read(line: str, gpus: int, kind: str, cpus: int) -> None:
-    found = detect_profile._partition(line.split("|"))
+    found = detect_profile._parse_partition(line.split("|"))
     assert (found.gpus, found.gpu_type, found.cpus) == (gpus, kind, cpus)
     assert found.default == line.startswith("gpu*")
 
 
 def test_detect_prefers_the_partition_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["cpu*|(null)|64|infinite|3", "gpu|gpu:a100:8(S:0-1)|128|2-00:00:00|12"]
-    monkeypatch.setattr(detect_profile, "gpus", lambda: [])
+    monkeypatch.setattr(detect_profile, "visible_gpus", lambda: [])
     monkeypatch.setattr(
-        detect_profile, "partitions", lambda: [detect_profile._partition(line.split("|")) for line in lines]
+        detect_profile,
+        "slurm_partitions",
+        lambda: [detect_profile._parse_partition(line.split("|")) for line in lines],
     )
-    found = build(Profile, Document({"name": "x", **parse(detected("x"), "x").values}))
+    found = build_settings(
+        Profile, SettingsDocument({"name": "x", **parse_yaml(detect_profile_text("x"), "x").values})
+    )
     assert (found.launcher, found.processes_per_node, found.gpu) == ("sbatch", 8, "A100")
     assert (found.slurm.partition, found.slurm.gpu_type, found.slurm.time) == ("gpu", "a100", "2-00:00:00")
-    check(load_profile("cpu"))
+    check_machine(load_profile("cpu"))
 
 
 def test_schema_knows_every_key(kovqa: Kovqa) -> None:

@@ -13,15 +13,21 @@ from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.index.reader import open_index
 from kovqa_core.models.beit3 import family as beit3
 from kovqa_core.models.fusion import family as fusion
-from kovqa_core.models.fusion.import_original import config_of
-from kovqa_core.paths import names
-from kovqa_core.plan.training import model_config, plan_training
-from kovqa_core.runs.compare import compare
+from kovqa_core.models.fusion.import_original import config_from_tensors
+from kovqa_core.paths import settings_files
+from kovqa_core.plan.training import load_model_config, plan_training
+from kovqa_core.runs.compare import compare_runs
 from kovqa_core.settings import strict_yaml
 from kovqa_core.settings.new_files import new_settings
-from kovqa_core.settings.recipe import Data
-from kovqa_core.settings.resolve import Asked, document, load_profile, load_recipe, resolve
-from kovqa_core.settings.run import FILE, Run, make_run, read_run, write_run
+from kovqa_core.settings.recipe import DataSettings
+from kovqa_core.settings.resolve import (
+    ResolvedSettings,
+    load_document,
+    load_profile,
+    load_recipe,
+    resolve_settings,
+)
+from kovqa_core.settings.run import RUN_FILE, Run, make_run, read_run, write_run
 
 from tests.conftest import FUSION, SMALL, Kovqa, Small, sets
 
@@ -68,12 +74,12 @@ def at(values: Any, path: list[str]) -> Any:
     return values
 
 
-def of(asked: Asked | Run, key: str) -> Any:
+def of(asked: ResolvedSettings | Run, key: str) -> Any:
     """The value of a key; of the model's part as the family reads it."""
     if key.startswith("profile."):
         return at(asked.profile.model_dump(mode="json"), steps(key))
     values = asked.recipe.model_dump(mode="json")
-    _, config = model_config(strict_yaml.Document(values))
+    _, config = load_model_config(strict_yaml.SettingsDocument(values))
     return at({**values, "model": config.model_dump(mode="json")}, steps(key))
 
 
@@ -93,17 +99,17 @@ def drop(values: dict[str, Any], path: list[str]) -> Any:
 def write_old(folder: Path, old: str, new: str, value: Any, recipe: str) -> Path:
     """A shipped recipe or profile with one key by its old name, as a file of the user's own."""
     profile = old.startswith("profile.")
-    values = document("profiles" if profile else "recipes", "cpu" if profile else recipe).values
+    values = load_document("profiles" if profile else "recipes", "cpu" if profile else recipe).values
     drop(values, steps(new))
     put(values, steps(old), value)
     path = folder / "mine.yaml"
-    path.write_text(strict_yaml.dump(values), "utf-8")
+    path.write_text(strict_yaml.dump_yaml(values), "utf-8")
     return path
 
 
-def resolved(file: Path, old: str, *assignments: str) -> Asked:
+def resolved(file: Path, old: str, *assignments: str) -> ResolvedSettings:
     profile = old.startswith("profile.")
-    return resolve("tiny" if profile else str(file), str(file) if profile else "cpu", assignments)
+    return resolve_settings("tiny" if profile else str(file), str(file) if profile else "cpu", assignments)
 
 
 def told(old: str, new: str, place: str) -> str:
@@ -140,10 +146,10 @@ def test_the_old_name_typed(
     capsys: pytest.CaptureFixture[str], old: str, new: str, value: Any, recipe: str
 ) -> None:
     text = json.dumps(value)
-    typed = resolve(recipe, "cpu", [f"{old}={text}"])
+    typed = resolve_settings(recipe, "cpu", [f"{old}={text}"])
     assert of(typed, new) == value
     assert re.fullmatch(told(old, new, re.escape(f"--set {old}={text}")), capsys.readouterr().err)
-    today = resolve(recipe, "cpu", [f"{new}={text}"])
+    today = resolve_settings(recipe, "cpu", [f"{new}={text}"])
     assert (typed.recipe, typed.profile) == (today.recipe, today.profile)
     assert typed.origin.keys() == today.origin.keys()
 
@@ -154,26 +160,31 @@ def test_the_old_name_as_a_variable(
 ) -> None:
     text = json.dumps(value)
     variable = {f"KOVQA_{old.upper().replace('.', '__')}": text}
-    assert of(resolve(recipe, "cpu", environ=variable), new) == value
+    assert of(resolve_settings(recipe, "cpu", environ=variable), new) == value
     assert re.fullmatch(told(old, new, re.escape(f"variable {old}={text}")), capsys.readouterr().err)
     # --set wins over a variable, whatever either of them calls the key
-    assert of(resolve(recipe, "cpu", [f"{new}={text}"], environ=dict.fromkeys(variable, "x")), new) == value
+    assert (
+        of(resolve_settings(recipe, "cpu", [f"{new}={text}"], environ=dict.fromkeys(variable, "x")), new)
+        == value
+    )
 
 
 def test_old_names_inside_a_value_that_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    asked = resolve("tiny", "cpu", ["optim={global_batch: 8, steps: 1, lr: 1e-3, clip: 2, ema: 0.5}"])
+    asked = resolve_settings(
+        "tiny", "cpu", ["optim={global_batch: 8, steps: 1, lr: 1e-3, clip: 2, ema: 0.5}"]
+    )
     assert (asked.recipe.optim.max_grad_norm, asked.recipe.optim.ema_decay) == (2, 0.5)
     assert capsys.readouterr().err.count("\n") == 2
 
 
 def test_the_settings_of_an_imported_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelError, match="no usable"):  # the setting was read; there are no tensors
-        config_of({}, Path("x.pth"), ["model.image=64"])
+        config_from_tensors({}, Path("x.pth"), ["model.image=64"])
     assert "now called 'model.image_size'" in capsys.readouterr().err
 
 
 def test_a_family_that_is_typed_decides_the_names() -> None:
-    asked = resolve("tiny-vlm", "cpu", ["model={hidden: 48}", "family=fusion"])
+    asked = resolve_settings("tiny-vlm", "cpu", ["model={hidden: 48}", "family=fusion"])
     assert asked.recipe.model == {"hidden_size": 48}
 
 
@@ -187,7 +198,7 @@ def test_both_names_in_one_file_are_a_mistake(
     path = write_old(tmp_path, old, new, value, recipe)
     values = yaml.safe_load(path.read_text("utf-8"))
     put(values, steps(new), value)
-    path.write_text(strict_yaml.dump(values), "utf-8")
+    path.write_text(strict_yaml.dump_yaml(values), "utf-8")
     with pytest.raises(SettingsError) as caught:
         resolved(path, old)
     name = ".".join(steps(new))
@@ -200,7 +211,7 @@ def test_both_names_in_one_file_are_a_mistake(
 def test_both_names_typed_are_a_mistake(old: str, new: str, value: Any, recipe: str) -> None:
     for first, second in ((old, new), (new, old)):
         with pytest.raises(SettingsError) as caught:
-            resolve(recipe, "cpu", [f"{first}={json.dumps(value)}", f"{second}={json.dumps(value)}"])
+            resolve_settings(recipe, "cpu", [f"{first}={json.dumps(value)}", f"{second}={json.dumps(value)}"])
         assert f"--set {old}=" in caught.value.message
         assert f"--set {new}=" in caught.value.message
 
@@ -209,7 +220,7 @@ def test_both_names_typed_are_a_mistake(old: str, new: str, value: Any, recipe: 
 def test_only_new_names_are_suggested(old: str, new: str, value: Any, recipe: str) -> None:
     for misspelt in (f"{old}_", f"{new}_"):
         with pytest.raises(SettingsError) as caught:
-            of(resolve(recipe, "cpu", [f"{misspelt}={json.dumps(value)}"]), new)
+            of(resolve_settings(recipe, "cpu", [f"{misspelt}={json.dumps(value)}"]), new)
         assert f"unknown key '{steps(misspelt)[-1]}'" in caught.value.message
         names_ = re.findall(r"\w+", caught.value.message.split(";")[-1] + caught.value.hint)
         assert steps(old)[-1] not in names_
@@ -217,9 +228,9 @@ def test_only_new_names_are_suggested(old: str, new: str, value: Any, recipe: st
 
 
 def test_what_is_shipped_has_new_names_only(capsys: pytest.CaptureFixture[str]) -> None:
-    for recipe in names("recipes"):
-        model_config(strict_yaml.Document(load_recipe(recipe).model_dump(mode="json")))
-    for profile in names("profiles"):
+    for recipe in settings_files("recipes"):
+        load_model_config(strict_yaml.SettingsDocument(load_recipe(recipe).model_dump(mode="json")))
+    for profile in settings_files("profiles"):
         load_profile(profile)
     assert capsys.readouterr().err == ""
 
@@ -230,7 +241,7 @@ def test_what_is_shipped_has_new_names_only(capsys: pytest.CaptureFixture[str]) 
 def run_of(small: Small, folder: Path, recipe: str, *assignments: str) -> Run:
     """A run that was planned, and never started."""
     flags = {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
-    asked = resolve(recipe, "cpu", assignments, flags)
+    asked = resolve_settings(recipe, "cpu", assignments, flags)
     folder.mkdir()
     run = make_run(asked.recipe, asked.profile, folder, [], asked.origin)
     write_run(run)
@@ -248,7 +259,7 @@ def write_as_then(file: Path) -> str:
                 put(values, f"{before}{old}".split("."), value)
             if (place := values["origin"].pop(f"{before}{new}", None)) is not None:
                 values["origin"][f"{before}{old}"] = place
-    file.write_text(strict_yaml.dump(values), "utf-8")
+    file.write_text(strict_yaml.dump_yaml(values), "utf-8")
     return file.read_text("utf-8")
 
 
@@ -263,11 +274,11 @@ def test_a_stored_run_is_the_same_run(
     recipe: str,
 ) -> None:
     run = run_of(small, tmp_path / "a", recipe, f"{new}={json.dumps(value)}")
-    assert re.search(rf"^ *{steps(old)[-1]}:", write_as_then(tmp_path / "a" / FILE), re.MULTILINE)
-    assert read_run(tmp_path / "a" / FILE) == run
+    assert re.search(rf"^ *{steps(old)[-1]}:", write_as_then(tmp_path / "a" / RUN_FILE), re.MULTILINE)
+    assert read_run(tmp_path / "a" / RUN_FILE) == run
     assert capsys.readouterr().err == ""  # nobody can do anything about it
     run_of(small, tmp_path / "b", recipe, f"{new}={json.dumps(value)}")
-    assert compare(tmp_path / "a", tmp_path / "b").differences == []
+    assert compare_runs(tmp_path / "a", tmp_path / "b").differences == []
 
 
 # One family is enough; a vocabulary of another size would not go with the tokenizer.
@@ -277,13 +288,13 @@ def test_a_stored_run_is_the_same_run(
 def test_a_stored_run_goes_on(small: Small, tmp_path: Path, old: str, new: str, value: Any) -> None:
     flags = {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
     run = run_of(small, tmp_path / "a", "tiny", f"{new}={json.dumps(value)}")
-    write_as_then(tmp_path / "a" / FILE)
+    write_as_then(tmp_path / "a" / RUN_FILE)
     for name in (old, new):
         same = plan_training(
             "tiny", None, [f"{name}={json.dumps(value)}"], flags, run.folder, resume=True, dry_run=True
         ).run
         assert (same.recipe, same.profile) == (run.recipe, run.profile)
-    text = (tmp_path / "a" / FILE).read_text("utf-8")  # written anew, by the names of today
+    text = (tmp_path / "a" / RUN_FILE).read_text("utf-8")  # written anew, by the names of today
     assert not re.search(rf"^ *{steps(old)[-1]}:", text, re.MULTILINE)
     if not old.startswith("profile."):
         with pytest.raises(SettingsError, match=rf"{re.escape(new)} "):
@@ -295,7 +306,7 @@ def test_a_checkpoint_of_then(small: Small, tmp_path: Path, recipe: str) -> None
     module: Any = fusion if recipe == "nia" else beit3
     index = small.captions if recipe == "tiny-caption" else small.index
     flags = {"data.index": str(index), "model.tokenizer": str(small.tokenizer)}
-    settings = resolve(recipe, "cpu", FUSION if module is fusion else SMALL, flags).recipe
+    settings = resolve_settings(recipe, "cpu", FUSION if module is fusion else SMALL, flags).recipe
     answers = [] if recipe == "tiny-caption" else open_index(index).answers()
     model, processor, _ = module.new(settings, answers)
     module.save(model, processor, tmp_path)
@@ -308,7 +319,7 @@ def test_a_checkpoint_of_then(small: Small, tmp_path: Path, recipe: str) -> None
             changed.append(old)
     assert len(changed) == (3 if module is fusion else 6)
     file.write_text(json.dumps(values), "utf-8")
-    again, read = module.load(tmp_path, Data())
+    again, read = module.load(tmp_path, DataSettings())
     (tmp_path / "b").mkdir()
     module.save(again, read, tmp_path / "b")
     assert (tmp_path / "b" / "config.json").read_text("utf-8") == today

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.errors import SettingsError
-from kovqa_core.paths import names
-from kovqa_core.settings.resolve import load_profile, load_recipe, resolve, variables
-from kovqa_core.settings.run import batch_plan, make_run, read_run, write_run
+from kovqa_core.paths import settings_files
+from kovqa_core.settings.resolve import environment_overrides, load_profile, load_recipe, resolve_settings
+from kovqa_core.settings.run import make_run, read_run, split_global_batch, write_run
 
 _SHIPPED = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.stem for path in (_SHIPPED / "core" / "kovqa_core" / "recipes").glob("*.yaml"))
@@ -39,12 +39,12 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_batch_plan(global_batch: int, holds: int, processes: int, plan: tuple[int, int]) -> None:
-    assert batch_plan(global_batch, holds, processes) == plan
+    assert split_global_batch(global_batch, holds, processes) == plan
 
 
 def test_batch_plan_keeps_the_global_batch_and_uses_what_a_process_holds() -> None:
     for each, holds, processes in itertools.product(range(1, 40), (1, 3, 8, 50), (1, 2, 3)):
-        micro, accumulate = batch_plan(each * processes, holds, processes)
+        micro, accumulate = split_global_batch(each * processes, holds, processes)
         assert micro * accumulate * processes == each * processes
         assert micro <= holds
         assert not [n for n in range(micro + 1, min(each, holds) + 1) if each % n == 0]
@@ -53,10 +53,10 @@ def test_batch_plan_keeps_the_global_batch_and_uses_what_a_process_holds() -> No
 @pytest.mark.parametrize(("global_batch", "near"), [(10, 8), (2, 4), (15, 12)])
 def test_batch_plan_refuses_what_processes_cannot_share(global_batch: int, near: int) -> None:
     with pytest.raises(SettingsError) as caught:
-        batch_plan(global_batch, 8, 4)
+        split_global_batch(global_batch, 8, 4)
     assert f"{global_batch} cannot be shared by 4 processes" in caught.value.message
     assert f"--set optim.global_batch={near}" in caught.value.hint
-    assert batch_plan(near, 8, 4)
+    assert split_global_batch(near, 8, 4)
 
 
 # ------------------------------------------------------------------- shipped recipes, profiles
@@ -65,14 +65,14 @@ def test_batch_plan_refuses_what_processes_cannot_share(global_batch: int, near:
 def test_recipes_and_profiles_are_shipped() -> None:
     assert {"kobeit3", "tiny"} <= set(RECIPES)
     assert {"cpu", "rtx3090x4", "a100x1", "h100x8"} <= set(PROFILES)
-    assert set(names("recipes")) == set(RECIPES)
-    assert set(names("profiles")) == set(PROFILES)
+    assert set(settings_files("recipes")) == set(RECIPES)
+    assert set(settings_files("profiles")) == set(PROFILES)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_means_the_same_on_every_profile(recipe: str, profile: str, tmp_path: Path) -> None:
-    asked = resolve(recipe, profile)
+    asked = resolve_settings(recipe, profile)
     run = make_run(asked.recipe, asked.profile, tmp_path, [])
     processes = asked.profile.processes
     assert run.micro_batch * run.accumulate * processes == load_recipe(recipe).optim.global_batch
@@ -87,17 +87,19 @@ def test_every_recipe_means_the_same_on_every_profile(recipe: str, profile: str,
 def test_file_then_variable_then_set_then_flag() -> None:
     variable = {"KOVQA_OPTIM__LR": "1e-1", "KOVQA_SEED": "9", "HOME": "x"}
     in_file = load_recipe("tiny").optim.lr
-    assert resolve("tiny", "cpu").recipe.optim.lr == in_file
-    assert resolve("tiny", "cpu", environ=variable).recipe.optim.lr == 0.1
-    assert resolve("tiny", "cpu", ["optim.lr=0.2"], environ=variable).recipe.optim.lr == 0.2
-    asked = resolve("tiny", "cpu", ["optim.lr=0.2"], {"optim.lr": "0.3"}, variable)
+    assert resolve_settings("tiny", "cpu").recipe.optim.lr == in_file
+    assert resolve_settings("tiny", "cpu", environ=variable).recipe.optim.lr == 0.1
+    assert resolve_settings("tiny", "cpu", ["optim.lr=0.2"], environ=variable).recipe.optim.lr == 0.2
+    asked = resolve_settings("tiny", "cpu", ["optim.lr=0.2"], {"optim.lr": "0.3"}, variable)
     assert asked.recipe.optim.lr == 0.3
     assert asked.origin["recipe.optim.lr"].startswith("flag")
     assert asked.recipe.seed == load_recipe("tiny").seed
 
 
 def test_profile_keys_go_to_the_profile() -> None:
-    asked = resolve("tiny", "cpu", ["profile.threads=3"], environ={"KOVQA_PROFILE__PRECISION": "bf16"})
+    asked = resolve_settings(
+        "tiny", "cpu", ["profile.threads=3"], environ={"KOVQA_PROFILE__PRECISION": "bf16"}
+    )
     assert asked.profile.threads == 3
     assert asked.profile.precision == "bf16"
     assert asked.recipe == load_recipe("tiny")
@@ -105,7 +107,7 @@ def test_profile_keys_go_to_the_profile() -> None:
 
 def test_variables_become_assignments() -> None:
     environ = {"KOVQA_OPTIM__LR": "1e-5", "KOVQA_HOME": "/x", "OTHER__A": "1", "KOVQA_DATA__INDEX": "d"}
-    assert variables(environ) == ["data.index=d", "optim.lr=1e-5"]
+    assert environment_overrides(environ) == ["data.index=d", "optim.lr=1e-5"]
 
 
 def test_the_users_own_file_wins_over_the_shipped_one(own_home: Path) -> None:
@@ -132,7 +134,7 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_a_run_comes_back_from_its_file(tmp_path: Path) -> None:
-    asked = resolve("kobeit3", "rtx3090x4", ["data.index=자료/색인"])
+    asked = resolve_settings("kobeit3", "rtx3090x4", ["data.index=자료/색인"])
     words = ["kovqa", "train", "--set", "a: b"]
     run = make_run(asked.recipe, asked.profile, tmp_path / "run", words, asked.origin)
     assert read_run(write_run(run)) == run
@@ -141,7 +143,7 @@ def test_a_run_comes_back_from_its_file(tmp_path: Path) -> None:
 
 
 def test_a_run_file_of_before_the_manifest_is_still_read(tmp_path: Path) -> None:
-    asked = resolve("tiny", "cpu")
+    asked = resolve_settings("tiny", "cpu")
     path = write_run(make_run(asked.recipe, asked.profile, tmp_path / "run", []))
     path.write_text(path.read_text("utf-8") + "versions:\n  python: 3.11.7\n", "utf-8")
     assert read_run(path).recipe == asked.recipe

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from kovqa_core.errors import MachineError, SettingsError
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.resolve import resolve
+from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import make_run
-from kovqa_core.settings.strategy import check
+from kovqa_core.settings.strategy import check_strategy
 
 
 def profile(*sets: str) -> Profile:
-    return resolve("tiny", "cpu", [f"profile.{one}" for one in sets]).profile
+    return resolve_settings("tiny", "cpu", [f"profile.{one}" for one in sets]).profile
 
 
 def written(path: Path, values: object) -> str:
@@ -28,9 +28,9 @@ def test_deepspeed_that_is_not_installed_is_said_with_the_way_to_get_it(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for strategy in ("ddp", "fsdp2"):
-        check(profile(f"strategy={strategy}"))
+        check_strategy(profile(f"strategy={strategy}"))
     with pytest.raises(MachineError, match="zero2 needs DeepSpeed") as caught:
-        check(profile("strategy=zero2"))
+        check_strategy(profile("strategy=zero2"))
     assert "pip install 'kovqa[deepspeed]'" in caught.value.hint
 
 
@@ -48,12 +48,12 @@ def test_deepspeed_that_is_not_installed_is_said_with_the_way_to_get_it(
 )  # fmt: skip
 def test_a_key_that_is_not_deepspeeds_to_set_is_named(tmp_path: Path, key: str, values: object) -> None:
     with pytest.raises(SettingsError, match=key):
-        check(profile("strategy=zero2", written(tmp_path / "ds.json", values)))
+        check_strategy(profile("strategy=zero2", written(tmp_path / "ds.json", values)))
 
 
 def test_deepspeeds_own_file_comes_below_ours(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
-    from kovqa_core.train.strategies.zero import config
+    from kovqa_core.train.strategies.zero import deepspeed_config
 
     own = {
         "train_batch_size": "auto", "bf16": {"enabled": "auto"}, "prescale_gradients": True,
@@ -63,8 +63,8 @@ def test_deepspeeds_own_file_comes_below_ours(tmp_path: Path) -> None:
         "profile.strategy=zero2", f"profile.{written(tmp_path / 'ds.json', own)}",
         "profile.micro_batch={default: 4}", "optim.global_batch=16", "optim.max_grad_norm=0.5",
     ]  # fmt: skip
-    asked = resolve("tiny", "cpu", sets)
-    found = config(make_run(asked.recipe, asked.profile, tmp_path, []), 2)
+    asked = resolve_settings("tiny", "cpu", sets)
+    found = deepspeed_config(make_run(asked.recipe, asked.profile, tmp_path, []), 2)
     assert found["zero_optimization"] == {
         "stage": 2, "reduce_bucket_size": 1000, "allgather_bucket_size": 50_000_000, "overlap_comm": False,
     }  # fmt: skip
@@ -77,8 +77,8 @@ def test_deepspeeds_own_file_comes_below_ours(tmp_path: Path) -> None:
 
 def test_settings_that_contradict_each_other_are_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no such file"):
-        check(profile("strategy=zero2", "deepspeed=nowhere.json"))
+        check_strategy(profile("strategy=zero2", "deepspeed=nowhere.json"))
     with pytest.raises(SettingsError, match="the strategy is ddp"):
-        check(profile(written(tmp_path / "ds.json", {})))
+        check_strategy(profile(written(tmp_path / "ds.json", {})))
     with pytest.raises(SettingsError, match="compile"):
-        check(profile("strategy=zero3", "compile=true"))
+        check_strategy(profile("strategy=zero3", "compile=true"))

@@ -9,7 +9,7 @@ import pytest
 from kovqa_core.errors import SettingsError
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
-from kovqa_core.settings.strict_yaml import build, dump, override, parse, read
+from kovqa_core.settings.strict_yaml import apply_overrides, build_settings, dump_yaml, parse_yaml, read_yaml
 
 RECIPE = """\
 name: mine
@@ -22,13 +22,13 @@ optim:
 
 
 def value(text: str) -> Any:
-    return parse(f"key: {text}", "x.yaml").values["key"]
+    return parse_yaml(f"key: {text}", "x.yaml").values["key"]
 
 
 def refused(text: str, kind: type[Recipe] | type[Profile] = Recipe) -> str:
     """The message a settings text is refused with."""
     with pytest.raises(SettingsError) as caught:
-        build(kind, parse(text, "x.yaml"))
+        build_settings(kind, parse_yaml(text, "x.yaml"))
     return caught.value.message
 
 
@@ -68,14 +68,14 @@ def test_a_quoted_number_is_text() -> None:
 
 
 def test_lists_and_mappings() -> None:
-    assert parse("a: [1, two, 3.0]\nb:\n  c: {d: no}", "x").values == {
+    assert parse_yaml("a: [1, two, 3.0]\nb:\n  c: {d: no}", "x").values == {
         "a": [1, "two", 3.0],
         "b": {"c": {"d": "no"}},
     }
 
 
 def test_a_key_may_be_on() -> None:
-    assert parse("on: 1", "x").values == {"on": 1}
+    assert parse_yaml("on: 1", "x").values == {"on": 1}
 
 
 # --------------------------------------------------------------------- mistakes, with place
@@ -96,14 +96,14 @@ def test_a_key_may_be_on() -> None:
 )
 def test_text_that_is_no_settings_file(text: str, message: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        parse(text, "x.yaml")
+        parse_yaml(text, "x.yaml")
     assert caught.value.message.startswith(message)
 
 
 @pytest.mark.parametrize("text", ["a: \x07", "a: !foo bar", "a: !!int abc", "a: !!float x", "a: &x [*x]"])
 def test_yaml_that_settings_have_no_use_for_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^x\.yaml"):
-        parse(text, "x.yaml")
+        parse_yaml(text, "x.yaml")
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
@@ -169,11 +169,11 @@ def test_a_profile_that_holds_nothing_is_refused() -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"no such file: .*nothing\.yaml"):
-        read(tmp_path / "nothing.yaml")
+        read_yaml(tmp_path / "nothing.yaml")
 
 
 def test_settings_cannot_be_changed() -> None:
-    recipe = build(Recipe, parse(RECIPE, "x.yaml"))
+    recipe = build_settings(Recipe, parse_yaml(RECIPE, "x.yaml"))
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 1  # type: ignore[misc]
 
@@ -182,9 +182,11 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_override_replaces_and_adds() -> None:
-    before = parse(RECIPE, "x.yaml")
-    after = override(before, ["optim.lr=1e-3", "model.reinit=[pooler, head]", "data.flip=true"], "--set")
-    recipe = build(Recipe, after)
+    before = parse_yaml(RECIPE, "x.yaml")
+    after = apply_overrides(
+        before, ["optim.lr=1e-3", "model.reinit=[pooler, head]", "data.flip=true"], "--set"
+    )
+    recipe = build_settings(Recipe, after)
     assert recipe.optim.lr == 1e-3
     assert recipe.model == {"reinit": ["pooler", "head"]}
     assert recipe.data.flip is True
@@ -193,27 +195,27 @@ def test_override_replaces_and_adds() -> None:
 
 
 def test_the_last_override_wins() -> None:
-    after = override(parse(RECIPE, "x"), ["seed=1", "seed=2"], "--set")
-    assert build(Recipe, after).seed == 2
+    after = apply_overrides(parse_yaml(RECIPE, "x"), ["seed=1", "seed=2"], "--set")
+    assert build_settings(Recipe, after).seed == 2
 
 
 def test_an_override_may_contain_an_equals_sign() -> None:
-    after = override(parse(RECIPE, "x"), ["data.index=a=b"], "--set")
-    assert build(Recipe, after).data.index == "a=b"
+    after = apply_overrides(parse_yaml(RECIPE, "x"), ["data.index=a=b"], "--set")
+    assert build_settings(Recipe, after).data.index == "a=b"
 
 
 def test_a_wrong_override_is_named_as_it_was_typed() -> None:
-    after = override(parse(RECIPE, "x.yaml"), ["optim.lr=fast"], "--set")
+    after = apply_overrides(parse_yaml(RECIPE, "x.yaml"), ["optim.lr=fast"], "--set")
     with pytest.raises(SettingsError) as caught:
-        build(Recipe, after)
+        build_settings(Recipe, after)
     assert caught.value.message.startswith("--set optim.lr=fast: optim.lr: ")
 
 
 def test_a_wrong_value_inside_an_override_is_not_blamed_on_the_file() -> None:
-    document = parse("name: x\nmicro_batch: {default: 8}\n", "x.yaml")
-    after = override(document, ["micro_batch={default: many}"], "--set")
+    document = parse_yaml("name: x\nmicro_batch: {default: 8}\n", "x.yaml")
+    after = apply_overrides(document, ["micro_batch={default: many}"], "--set")
     with pytest.raises(SettingsError, match=r"^--set micro_batch=\{default: many\}"):
-        build(Profile, after)
+        build_settings(Profile, after)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_a_wrong_value_inside_an_override_is_not_blamed_on_the_file() -> None:
 )
 def test_an_assignment_that_is_none(assignment: str, says: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        override(parse(RECIPE, "x.yaml"), [assignment], "--set")
+        apply_overrides(parse_yaml(RECIPE, "x.yaml"), [assignment], "--set")
     assert caught.value.message.startswith("--set")
     assert says in caught.value.message
 
@@ -242,23 +244,25 @@ def test_an_assignment_that_is_none(assignment: str, says: str) -> None:
 )  # fmt: skip
 def test_text_stays_text_through_dump_and_parse(text: str) -> None:
     values = {"key": text, "list": [text], "inner": {text or "empty": 1}}
-    assert parse(dump(values), "x").values == values
+    assert parse_yaml(dump_yaml(values), "x").values == values
 
 
 @pytest.mark.parametrize("number", [2e-5, 1e-8, 1.0, 1e16, 1e22, 0.1, 123456789.125, 0, 7, -3, 10**20])
 def test_numbers_stay_numbers_through_dump_and_parse(number: float) -> None:
-    found = parse(dump({"key": number}), "x").values["key"]
+    found = parse_yaml(dump_yaml({"key": number}), "x").values["key"]
     assert found == number
     assert type(found) is type(number)
 
 
 def test_a_recipe_comes_back_from_its_text() -> None:
-    recipe = build(
-        Recipe, parse(RECIPE + "model: {image_size: 64, weights: 한글.pth}\ndata: {flip: true}\n", "x")
+    recipe = build_settings(
+        Recipe, parse_yaml(RECIPE + "model: {image_size: 64, weights: 한글.pth}\ndata: {flip: true}\n", "x")
     )
-    assert build(Recipe, parse(dump(recipe), "again")) == recipe
+    assert build_settings(Recipe, parse_yaml(dump_yaml(recipe), "again")) == recipe
 
 
 def test_a_profile_comes_back_from_its_text() -> None:
-    profile = build(Profile, parse("name: x\nenv: {NCCL_DEBUG: 'on', A: '1'}\nmicro_batch: {'2024': 3}", "x"))
-    assert build(Profile, parse(dump(profile), "again")) == profile
+    profile = build_settings(
+        Profile, parse_yaml("name: x\nenv: {NCCL_DEBUG: 'on', A: '1'}\nmicro_batch: {'2024': 3}", "x")
+    )
+    assert build_settings(Profile, parse_yaml(dump_yaml(profile), "again")) == profile

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kovqa_core.runs.folder import RESULT
+from kovqa_core.runs.folder import RESULT_FILE
 from kovqa_core.train.run_log import read_log
 
 from tests.conftest import Small, clean_env, command, left_out
@@ -64,7 +64,7 @@ def finished(nodes: MiniSlurm, job: str, folder: Path) -> None:
 
     until(ended, "the job's end", 600)
     said = "\n".join(f"{p}:\n{p.read_text()[-2000:]}" for p in (folder / "logs").iterdir())
-    assert (folder / RESULT).exists(), said
+    assert (folder / RESULT_FILE).exists(), said
 
 
 @pytest.fixture(scope="module")

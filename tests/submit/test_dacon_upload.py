@@ -18,7 +18,7 @@ import httpx
 import pytest
 from kovqa_core.errors import AssetError, DataError, SettingsError
 from kovqa_core.submit import dacon_upload as work
-from kovqa_core.submit.dacon_upload import ledger, ledger_file, today, upload
+from kovqa_core.submit.dacon_upload import ledger_file, quota_today, read_ledger, upload_to_dacon
 
 from tests.conftest import Kovqa, clean_env, command
 from tests.submit.server import KST, TEAM, TOKEN, Dacon
@@ -43,7 +43,7 @@ def inputs(tmp_path: Path) -> Path:
 
 
 def states() -> list[str]:
-    return [attempt.state for attempt in ledger()]
+    return [attempt.state for attempt in read_ledger()]
 
 
 def settings() -> dict[str, str]:
@@ -60,7 +60,7 @@ def written(folder: Path) -> bytes:
 
 
 def test_an_accepted_file(dacon: Dacon, file: Path) -> None:
-    attempt = upload(file, unicodedata.normalize("NFD", TEAM), "메모")
+    attempt = upload_to_dacon(file, unicodedata.normalize("NFD", TEAM), "메모")
     [received] = dacon.received
     assert received.content == file.read_bytes()
     assert received.file_name == "제출.csv"
@@ -68,9 +68,9 @@ def test_an_accepted_file(dacon: Dacon, file: Path) -> None:
         "cpt_id": "236118", "team_name": TEAM, "file_name": "제출.csv", "memo": "메모", "api_token": TOKEN,
         "api_version": "2.0",
     }  # fmt: skip
-    assert ledger() == [attempt]
+    assert read_ledger() == [attempt]
     assert (attempt.state, attempt.sha256) == ("accepted", hashlib.sha256(file.read_bytes()).hexdigest())
-    assert (today().accepted, today().unknown) == (1, 0)
+    assert (quota_today().accepted, quota_today().unknown) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def test_an_accepted_file(dacon: Dacon, file: Path) -> None:
 def test_what_is_not_in_the_table_is_unknown(dacon: Dacon, file: Path, mode: str | int) -> None:
     dacon.mode = mode
     with pytest.raises(AssetError, match="whether Dacon counted it is unknown") as caught:
-        upload(file, TEAM)
+        upload_to_dacon(file, TEAM)
     assert TOKEN not in str(caught.value)
     assert states() == ["unknown"]
     with pytest.raises(SettingsError, match="--force"):
-        upload(file, TEAM)
+        upload_to_dacon(file, TEAM)
     assert len(dacon.received) == 1
 
 
@@ -101,25 +101,25 @@ def test_what_is_not_in_the_table_is_unknown(dacon: Dacon, file: Path, mode: str
 def test_a_refused_format(dacon: Dacon, file: Path, code: int, says: str) -> None:
     dacon.mode = code
     with pytest.raises(DataError, match=rf"{says}.*\(code {code}\)"):
-        upload(file, TEAM)
+        upload_to_dacon(file, TEAM)
     assert states() == ["wrong"]
 
 
 def test_the_days_quota_and_the_next_day(dacon: Dacon, file: Path) -> None:
     dacon.per_day = 0
     with pytest.raises(AssetError, match="the day's submissions are used up") as caught:
-        upload(file, TEAM)
-    assert f"{today().resets:%Y-%m-%d %H:%M %Z}" in caught.value.hint
+        upload_to_dacon(file, TEAM)
+    assert f"{quota_today().resets:%Y-%m-%d %H:%M %Z}" in caught.value.hint
     dacon.per_day = 1
-    upload(file, TEAM)  # Dacon did not have it: no --force
+    upload_to_dacon(file, TEAM)  # Dacon did not have it: no --force
     with pytest.raises(AssetError, match="the day's submissions"):
-        upload(file, TEAM, force=True)
+        upload_to_dacon(file, TEAM, force=True)
     tomorrow = datetime.now(KST) + timedelta(days=1)
     dacon.now = lambda: tomorrow
-    upload(file, TEAM, force=True)
+    upload_to_dacon(file, TEAM, force=True)
     dacon.in_all = 2
     with pytest.raises(AssetError, match="all submissions are used up"):
-        upload(file, TEAM, force=True)
+        upload_to_dacon(file, TEAM, force=True)
     assert states() == ["quota", "accepted", "quota", "accepted", "quota"]
 
 
@@ -128,12 +128,12 @@ def test_a_service_that_is_not_there(file: Path, monkeypatch: pytest.MonkeyPatch
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("KOVQA_DACON_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(AssetError, match="nothing was sent"):
-            upload(file, TEAM)
+            upload_to_dacon(file, TEAM)
     monkeypatch.setenv("KOVQA_DACON_ENDPOINT", "dacon")
     with pytest.raises(AssetError, match="nothing was sent"):
-        upload(file, TEAM)
+        upload_to_dacon(file, TEAM)
     monkeypatch.setenv("KOVQA_DACON_ENDPOINT", dacon.url)
-    upload(file, TEAM)
+    upload_to_dacon(file, TEAM)
     assert states() == ["not sent", "not sent", "accepted"]
 
 
@@ -144,16 +144,16 @@ def test_a_hang_after_receipt(dacon: Dacon, file: Path, monkeypatch: pytest.Monk
     dacon.mode = "hang"
     monkeypatch.setenv("KOVQA_TIMEOUT_SECONDS", "0.3")
     with pytest.raises(AssetError, match="unknown: no answer in time"):
-        upload(file, TEAM)
+        upload_to_dacon(file, TEAM)
     copy = file.with_name("copy.csv")
     copy.write_bytes(file.read_bytes())
     with pytest.raises(SettingsError, match=r"was sent to Dacon at .*: unknown \(no answer in time\)"):
-        upload(copy, TEAM)
+        upload_to_dacon(copy, TEAM)
     assert len(dacon.received) == len(dacon.accepted) == 1
     assert states() == ["unknown"]
     dacon.mode = ""
-    upload(copy, TEAM, force=True)
-    assert (states(), today().accepted, today().unknown) == (["unknown", "accepted"], 1, 1)
+    upload_to_dacon(copy, TEAM, force=True)
+    assert (states(), quota_today().accepted, quota_today().unknown) == (["unknown", "accepted"], 1, 1)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
@@ -189,7 +189,7 @@ def test_killed_between_ledger_and_answer(
 def test_four_at_once_send_one(dacon: Dacon, file: Path) -> None:
     def attempt(_: int) -> str:
         try:
-            return upload(file, TEAM).state
+            return upload_to_dacon(file, TEAM).state
         except SettingsError:
             return "sent before"
 
@@ -204,26 +204,26 @@ def test_nothing_is_sent_when_it_cannot_be_written_down(
     ledger_file().parent.mkdir(parents=True)
     ledger_file().write_text('{"state": "accep')
     with pytest.raises(DataError, match=r"submissions\.jsonl is damaged"):
-        upload(file, TEAM)
+        upload_to_dacon(file, TEAM)
     ledger_file().unlink()
     ledger_file().mkdir()
     with pytest.raises(DataError, match="cannot read"):
-        upload(file, TEAM)
+        upload_to_dacon(file, TEAM)
     monkeypatch.setenv("KOVQA_HOME", str(file / "home"))
     with pytest.raises(SettingsError, match="cannot write"):
-        upload(file, TEAM)
+        upload_to_dacon(file, TEAM)
     assert not dacon.received
 
 
 def test_other_contents_and_other_days_are_counted_apart(dacon: Dacon, file: Path) -> None:
-    first = upload(file, TEAM)
+    first = upload_to_dacon(file, TEAM)
     file.write_bytes(file.read_bytes() + "TEST_00001,아니요\n".encode())
-    upload(file, TEAM)
+    upload_to_dacon(file, TEAM)
     yesterday = replace(first, time=(datetime.fromisoformat(first.time) - timedelta(days=1)).isoformat())
-    work._change(lambda attempts: [yesterday, *attempts[1:]])
-    assert today().accepted == 1
-    assert today().resets.astimezone(KST).strftime("%H:%M") == "00:00"
-    assert timedelta(0) < today().resets - datetime.now(KST) <= timedelta(days=1)
+    work._update_ledger(lambda attempts: [yesterday, *attempts[1:]])
+    assert quota_today().accepted == 1
+    assert quota_today().resets.astimezone(KST).strftime("%H:%M") == "00:00"
+    assert timedelta(0) < quota_today().resets - datetime.now(KST) <= timedelta(days=1)
 
 
 # ---------------------------------------------------------------------------------- the token
@@ -241,7 +241,7 @@ def test_the_token_is_nowhere(dacon: Dacon, inputs: Path, kovqa: Kovqa, mode: st
 
 def test_the_token_is_in_no_log(dacon: Dacon, file: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG"):
-        upload(file, TEAM)
+        upload_to_dacon(file, TEAM)
     assert "POST" in caplog.text
     assert TOKEN not in caplog.text
 
@@ -249,22 +249,22 @@ def test_the_token_is_in_no_log(dacon: Dacon, file: Path, caplog: pytest.LogCapt
 def test_a_token_in_a_file(dacon: Dacon, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DACON_API_TOKEN")
     with pytest.raises(SettingsError, match=r"Dacon needs your API key\n.*DACON_API_TOKEN"):
-        upload(file, TEAM)
+        upload_to_dacon(file, TEAM)
     key = ledger_file().with_name("dacon.key")
     key.parent.mkdir(parents=True, exist_ok=True)
     key.write_text(TOKEN + "\n")
     key.chmod(0o644)
     with pytest.raises(SettingsError, match="chmod 600"):
-        upload(file, TEAM)
+        upload_to_dacon(file, TEAM)
     key.chmod(0o600)
-    assert upload(file, TEAM).state == "accepted"
+    assert upload_to_dacon(file, TEAM).state == "accepted"
     assert [received.fields["api_token"] for received in dacon.received] == [TOKEN]
 
 
 def test_a_token_cut_by_a_long_page_is_hidden_too() -> None:
     page = ("x" * 180 + TOKEN).encode()
-    state, answer = work._understood(502, page)
-    assert (state, TOKEN[:8] in work._hidden(answer, TOKEN)) == ("unknown", False)
+    state, answer = work._classify_dacon_answer(502, page)
+    assert (state, TOKEN[:8] in work._hide_token(answer, TOKEN)) == ("unknown", False)
 
 
 # --------------------------------------------------------------------------------- the command
@@ -291,7 +291,7 @@ def test_without_upload_nothing_is_sent(dacon: Dacon, inputs: Path, kovqa: Kovqa
 
 def test_what_is_missing_is_asked_for(dacon: Dacon, inputs: Path, kovqa: Kovqa, file: Path) -> None:
     with pytest.raises(SettingsError, match="which team"):
-        upload(file, " ")
+        upload_to_dacon(file, " ")
     done = kovqa("submit", "vqav2", *WORDS[2:])
     assert (done.returncode, "no uploads" in done.stderr) == (2, True)
     assert not dacon.received
@@ -299,6 +299,6 @@ def test_what_is_missing_is_asked_for(dacon: Dacon, inputs: Path, kovqa: Kovqa, 
 
 def test_httpx_does_not_try_again_by_itself(dacon: Dacon) -> None:
     dacon.mode = "cut"
-    with work.new_client() as client, pytest.raises(httpx.RemoteProtocolError):
+    with work.new_http_client() as client, pytest.raises(httpx.RemoteProtocolError):
         client.post(dacon.url + "/submission", data={"a": "b"}, files={"file": ("x", b"y")})
     assert len(dacon.received) == 1

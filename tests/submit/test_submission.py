@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from kovqa_core.errors import DataError, KovqaError
 from kovqa_core.submit import submission as work
-from kovqa_core.submit.submission import Submission, submit
+from kovqa_core.submit.submission import WrittenSubmission, write_submission
 
 from tests import parity
 from tests.conftest import Kovqa
@@ -34,9 +34,9 @@ def write(
     return predictions, template, folder / "제출.csv"
 
 
-def made(folder: Path, *args: object, **options: object) -> tuple[Submission, bytes]:
+def made(folder: Path, *args: object, **options: object) -> tuple[WrittenSubmission, bytes]:
     paths = write(folder, *args, **options)  # type: ignore[arg-type]
-    return submit("dacon", *paths), paths[2].read_bytes()
+    return write_submission("dacon", *paths), paths[2].read_bytes()
 
 
 # ------------------------------------------------------------------------------------ the file
@@ -47,7 +47,7 @@ def test_the_recorded_submission(tmp_path: Path) -> None:
         parity.path("dacon/result.jsonl", of="llava"),
         parity.path("dacon/sample_submission.csv", of="llava"),
     )
-    submit("dacon", given, sample, tmp_path / "s.csv")
+    write_submission("dacon", given, sample, tmp_path / "s.csv")
     recorded = parity.path("dacon/expected/llava_submission.csv", of="llava").read_bytes()
     assert (tmp_path / "s.csv").read_bytes() == recorded
 
@@ -83,7 +83,7 @@ def test_only_a_marked_sample_marks_the_submission(tmp_path: Path, encoding: str
 def test_predictions_may_be_a_table(tmp_path: Path) -> None:
     _, sample, output = write(tmp_path, [], b"ID,answer\nT,0\n")
     (tmp_path / "p.csv").write_bytes('\ufeffid,answer\r\nT,"예, 물론"\r\n'.encode())
-    submit("dacon", tmp_path / "p.csv", sample, output)
+    write_submission("dacon", tmp_path / "p.csv", sample, output)
     assert output.read_bytes() == 'ID,answer\nT,"예, 물론"\n'.encode()
 
 
@@ -115,7 +115,7 @@ def test_what_dacon_would_refuse_is_not_written(
 ) -> None:
     predictions, template, output = write(tmp_path, rows, sample)
     with pytest.raises(DataError) as caught:
-        submit("dacon", predictions, template, output)
+        write_submission("dacon", predictions, template, output)
     assert says in caught.value.message
     assert not output.exists()
 
@@ -125,11 +125,11 @@ def test_broken_characters_are_refused(tmp_path: Path, escape: str) -> None:
     predictions, template, output = write(tmp_path, [], b"ID,answer\nT,0\n")
     predictions.write_text(f'{{"id": "T", "answer": "a{escape}"}}\n')
     with pytest.raises(DataError, match="a broken character in 1 id: T"):
-        submit("dacon", predictions, template, output)
+        write_submission("dacon", predictions, template, output)
 
 
 def test_a_file_dacon_would_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "LARGEST", 15)
+    monkeypatch.setattr(work, "DACON_MAX_BYTES", 15)
     assert made(tmp_path, [("T", "no")], b"ID,answer\nT,0\n")[1] == b"ID,answer\nT,no\n"
     with pytest.raises(DataError, match="has 16 bytes, Dacon takes 15"):
         made(tmp_path, [("T", "yes")], b"ID,answer\nT,0\n")
@@ -140,7 +140,7 @@ def test_inputs_are_not_written_over(tmp_path: Path) -> None:
     for output in (predictions, template):
         before = output.read_bytes()
         with pytest.raises(KovqaError, match="would be written over"):
-            submit("dacon", predictions, template, output)
+            write_submission("dacon", predictions, template, output)
         assert output.read_bytes() == before
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import sentencepiece
 from kovqa_core.errors import DataError, ModelError
-from kovqa_core.models.xlmr_tokenizer import load_tokenizer
+from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer
 from kovqa_core.tokenizer import corpus as corpora
 from kovqa_core.tokenizer import sentencepiece_model
-from kovqa_core.tokenizer.corpus import chosen, clean, lines, pieces
+from kovqa_core.tokenizer.corpus import chunk_lines, clean_corpus, corpus_chunks, sample_lines
 from kovqa_core.tokenizer.extend import extend_tokenizer
-from kovqa_core.tokenizer.inspect import inspect
+from kovqa_core.tokenizer.inspect import inspect_tokenizers
 from kovqa_core.tokenizer.train import train_tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "tokenizer"
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(path: Path) -> list[str]:
-    return [line for piece in pieces(path) for line in lines(piece)]
+    return [line for piece in corpus_chunks(path) for line in chunk_lines(piece)]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp949"])
@@ -52,8 +52,8 @@ def test_a_file_in_many_pieces_has_the_lines_of_one(
     (tmp_path / "글.txt").write_bytes("\r\n".join(text).encode(encoding))
     whole = read(tmp_path / "글.txt")
     assert whole == [line.strip() for line in text if line]
-    monkeypatch.setattr(corpora, "_PIECE", 500)
-    assert len(pieces(tmp_path / "글.txt")) > 10
+    monkeypatch.setattr(corpora, "_TEXT_CHUNK_BYTES", 500)
+    assert len(corpus_chunks(tmp_path / "글.txt")) > 10
     assert read(tmp_path / "글.txt") == whole
 
 
@@ -66,14 +66,14 @@ def test_long_lines_are_cut_at_blanks_and_nothing_is_lost(tmp_path: Path) -> Non
     words, one_word = " ".join(f"낱말{n}" for n in range(9000)), "가" * 9000
     (tmp_path / "글.txt").write_text(f"{words}\n{one_word}\n", "utf-8")
     cut = read(tmp_path / "글.txt")
-    assert max(len(line.encode()) for line in cut) <= corpora.LONGEST
+    assert max(len(line.encode()) for line in cut) <= corpora.MAX_LINE_BYTES
     assert " ".join(cut).startswith(words)
     assert "".join(cut).endswith(one_word)
     assert len(cut) < 15
 
 
 def test_a_broken_letter_is_named_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpora, "_PIECE", 64)
+    monkeypatch.setattr(corpora, "_TEXT_CHUNK_BYTES", 64)
     (tmp_path / "글.txt").write_bytes("한글\n".encode() * 50 + b"\xed\x95\n" + "한글\n".encode() * 50)
     with pytest.raises(DataError, match=r"글.txt:51: neither UTF-8 nor CP949"):
         read(tmp_path / "글.txt")
@@ -83,28 +83,28 @@ def test_finished_pieces_are_kept_and_those_of_other_text_are_not(tmp_path: Path
     texts = [tmp_path / f"{n}.txt" for n in range(3)]
     for text in texts:
         text.write_text(f"{text.stem}번 글\n둘째 줄\n", "utf-8")
-    first = clean(texts, tmp_path / "work")
+    first = clean_corpus(texts, tmp_path / "work")
     assert first.sha256 == hashlib.sha256(b"".join(text.read_bytes() for text in texts)).hexdigest()
     assert (first.lines, first.characters) == (6, 3 * (4 + 4))
     first.pieces[1].unlink()
     times = [first.pieces[n].stat().st_mtime_ns for n in (0, 2)]
-    assert clean(texts, tmp_path / "work") == first
+    assert clean_corpus(texts, tmp_path / "work") == first
     assert [first.pieces[n].stat().st_mtime_ns for n in (0, 2)] == times
     texts[0].write_text("다른 글\n", "utf-8")
-    other = clean(texts, tmp_path / "work")
-    assert next(chosen(other, 9)) == "다른 글"
+    other = clean_corpus(texts, tmp_path / "work")
+    assert next(sample_lines(other, 9)) == "다른 글"
     assert not first.pieces[0].exists()
 
 
 def test_lines_are_drawn_evenly_in_order_and_always_the_same(tmp_path: Path) -> None:
     text = tmp_path / "글.txt"
     text.write_text("".join(f"{n}\n" for n in range(5000)), "utf-8")
-    corpus = clean([text], tmp_path / "work")
-    drawn = [int(line) for line in chosen(corpus, 1000)]
+    corpus = clean_corpus([text], tmp_path / "work")
+    drawn = [int(line) for line in sample_lines(corpus, 1000)]
     assert len(drawn) == 1000
-    assert drawn == sorted(set(drawn)) == [int(line) for line in chosen(corpus, 1000)]
+    assert drawn == sorted(set(drawn)) == [int(line) for line in sample_lines(corpus, 1000)]
     assert 2300 < sum(drawn) / 1000 < 2700
-    assert len([*chosen(corpus, 5000)]) == len([*chosen(corpus, 9999)]) == 5000
+    assert len([*sample_lines(corpus, 5000)]) == len([*sample_lines(corpus, 9999)]) == 5000
 
 
 def test_a_dump_is_known_by_what_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,27 +119,27 @@ def test_a_dump_is_known_by_what_is_in_it(tmp_path: Path, monkeypatch: pytest.Mo
     dump, text = tmp_path / "kowiki-20231101.txt", tmp_path / "글.xml.bz2"
     dump.write_bytes(bz2.compress(xml.encode()))
     text.write_text("낱말\n", "utf-8")
-    corpus = clean([dump, text], tmp_path / "work")
+    corpus = clean_corpus([dump, text], tmp_path / "work")
     expected = [f"한국어는 반도의 말이고 이것은 {n}번 문서이다." for n in range(1, 41)]
-    assert [*chosen(corpus, 99)] == [*expected, "낱말"]
+    assert [*sample_lines(corpus, 99)] == [*expected, "낱말"]
     about, plain = corpus.sources
     assert (about["kind"], about["name"], about["date"]) == ("dump", "위키백과", "2023-11-01")
     assert "CC BY-SA" in about["licence"]
     assert (plain["kind"], plain["licence"]) == ("text", None)
     dump.write_text(xml, "utf-8")
-    monkeypatch.setattr(corpora, "_PIECE", 1000)
-    assert len(pieces(dump)) > 5
+    monkeypatch.setattr(corpora, "_TEXT_CHUNK_BYTES", 1000)
+    assert len(corpus_chunks(dump)) > 5
     assert read(dump) == expected
     dump.write_bytes(bz2.compress(xml.encode())[:-20])
     with pytest.raises(DataError, match="ends too early"):
-        clean([dump], tmp_path / "work")
+        clean_corpus([dump], tmp_path / "work")
 
 
 # ------------------------------------------------------------------------------------ training
 
 
 def test_fewer_pieces_than_kobeit3s_on_text_never_seen(folder: Path) -> None:
-    ours, theirs = inspect([folder / "ours.model", THEIRS], folder / "held_out.txt")
+    ours, theirs = inspect_tokenizers([folder / "ours.model", THEIRS], folder / "held_out.txt")
     assert ours["pieces"] == theirs["pieces"] == 10_000
     assert ours["text"]["pieces_per_character"] < 0.85 * theirs["text"]["pieces_per_character"]
     assert ours["text"]["unknown_rate"] == 0 < theirs["text"]["unknown_rate"]
@@ -187,7 +187,7 @@ def english(folder: Path) -> Path:
 
 def test_korean_needs_fewer_pieces_and_english_stays(folder: Path, english: Path) -> None:
     card = extend_tokenizer(english, folder / "train.txt", folder / "both.model", 3000)
-    old, new = load_tokenizer(english), load_tokenizer(folder / "both.model")
+    old, new = load_xlmr_tokenizer(english), load_xlmr_tokenizer(folder / "both.model")
     assert card["added"] == 3000
     assert (card["old"]["sha256"], card["sha256"]) == (old.sha256, new.sha256)
     for line in [*ENGLISH.read_text().splitlines(), "¡Olé! 漢字 ☃ 12,345\t2²", "<s> a <mask>"]:
@@ -195,7 +195,7 @@ def test_korean_needs_fewer_pieces_and_english_stays(folder: Path, english: Path
         assert [i for i in new.encode(line) if i != new.mask] == [
             i for i in old.encode(line) if i != old.mask
         ]
-    before, after = inspect([english, folder / "both.model"], folder / "held_out.txt")
+    before, after = inspect_tokenizers([english, folder / "both.model"], folder / "held_out.txt")
     assert after["text"]["pieces"] < before["text"]["pieces"] / 3
     assert after["scripts"]["Hangul"] == 3000
     assert {**after["scripts"], "Hangul": 0} == before["scripts"]
@@ -206,13 +206,16 @@ def test_pieces_come_from_a_model_too(folder: Path) -> None:
     """KoBEiT3's own model with our pieces: its Hangul is scored as ours, so that theirs and ours mix."""
     card = extend_tokenizer(THEIRS, folder / "ours.model", folder / "more.model", 4000)
     theirs = (folder / "more.model").read_bytes()
-    old, new = sentencepiece_model.proto(THEIRS.read_bytes()), sentencepiece_model.proto(theirs)
+    old, new = (
+        sentencepiece_model.parse_model_proto(THEIRS.read_bytes()),
+        sentencepiece_model.parse_model_proto(theirs),
+    )
     assert [piece.piece for piece in new.pieces][:10_000] == [piece.piece for piece in old.pieces]
     assert card["pieces"] == len(new.pieces) == 14_000
     assert new.normalizer_spec == old.normalizer_spec
     added = [piece.piece for piece in new.pieces[10_000:]]
     assert all(re.fullmatch("▁?[가-힣ᄀ-ᇿ]+", piece) for piece in added)
-    theirs, more = inspect([THEIRS, folder / "more.model"], folder / "held_out.txt")
+    theirs, more = inspect_tokenizers([THEIRS, folder / "more.model"], folder / "held_out.txt")
     assert more["text"]["pieces"] < 0.85 * theirs["text"]["pieces"]
     assert more["text"]["unknown_rate"] < theirs["text"]["unknown_rate"]
 
@@ -237,7 +240,7 @@ def test_a_model_of_another_kind_is_not_extended(folder: Path, tmp_path: Path) -
 
 def test_a_fit_is_counted_by_hand(tmp_path: Path) -> None:
     (tmp_path / "글.txt").write_text("강아지가 몇 마리인가요?\n\n漢☃\n", "utf-8")
-    (report,) = inspect([THEIRS], tmp_path / "글.txt")
+    (report,) = inspect_tokenizers([THEIRS], tmp_path / "글.txt")
     encoded = sentencepiece.SentencePieceProcessor(model_file=str(THEIRS)).encode(
         ["강아지가 몇 마리인가요?", "漢☃"]
     )

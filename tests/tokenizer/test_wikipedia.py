@@ -106,7 +106,7 @@ EVERY_WAY = pytest.mark.parametrize("packed", [plain, single, multistream, index
 
 
 def read(path: Path, wanted: int = 1) -> list[str]:
-    return [line for part in wikipedia.parts(path, wanted) for line in wikipedia.lines(part)]
+    return [line for part in wikipedia.dump_slices(path, wanted) for line in wikipedia.article_lines(part)]
 
 
 def by_parser(path: Path) -> list[str]:
@@ -130,7 +130,7 @@ def test_all_parts_together_are_what_a_parser_reads(tmp_path: Path, packed: Pack
 @pytest.mark.parametrize("packed", [plain, multistream, indexed])
 def test_parts_are_even_and_cover_the_file(tmp_path: Path, packed: Packed) -> None:
     path = packed(tmp_path, dump(PAGES))
-    found = wikipedia.parts(path, 4)
+    found = wikipedia.dump_slices(path, 4)
     size = path.stat().st_size
     assert len(found) == 4
     assert [part.start for part in found] == [0, *(part.end for part in found[:-1])] and found[-1].end == size
@@ -140,7 +140,7 @@ def test_parts_are_even_and_cover_the_file(tmp_path: Path, packed: Packed) -> No
 
 @pytest.mark.parametrize("packed", [single, anywhere])
 def test_a_bz2_without_streams_of_pages_is_one_part(tmp_path: Path, packed: Packed) -> None:
-    assert len(wikipedia.parts(packed(tmp_path, dump(PAGES)), 4)) == 1
+    assert len(wikipedia.dump_slices(packed(tmp_path, dump(PAGES)), 4)) == 1
 
 
 def peak(call: Callable[[], object]) -> int:
@@ -155,9 +155,9 @@ def peak(call: Callable[[], object]) -> int:
 
 def test_memory_does_not_grow_with_the_dump(tmp_path: Path) -> None:
     path = multistream(tmp_path, dump(PAGES * 30))
-    (part,) = wikipedia.parts(path, 1)
-    assert sum(len(block) for block in wikipedia._blocks(part)) > 5e6
-    assert peak(lambda: sum(1 for _ in wikipedia.lines(part))) < 2e6
+    (part,) = wikipedia.dump_slices(path, 1)
+    assert sum(len(block) for block in wikipedia._xml_blocks(part)) > 5e6
+    assert peak(lambda: sum(1 for _ in wikipedia.article_lines(part))) < 2e6
 
 
 # ------------------------------------------------------------------------------------- pages
@@ -213,14 +213,14 @@ def test_a_dump_is_known_by_its_content(tmp_path: Path) -> None:
     for name, data in others.items():
         (tmp_path / name).write_bytes(data)
     (tmp_path / "선언").write_bytes(b'\xef\xbb\xbf<?xml version="1.0"?>\n<mediawiki>')
-    assert all(map(wikipedia.is_dump, [*dumps, tmp_path / "선언"]))
-    assert not any(wikipedia.is_dump(tmp_path / name) for name in others)
+    assert all(map(wikipedia.is_mediawiki_dump, [*dumps, tmp_path / "선언"]))
+    assert not any(wikipedia.is_mediawiki_dump(tmp_path / name) for name in others)
 
 
 @EVERY_WAY
 def test_a_dump_says_what_it_is(tmp_path: Path, packed: Packed) -> None:
     path = packed(tmp_path, dump(PAGES))
-    assert wikipedia.about(path) == {
+    assert wikipedia.dump_metadata(path) == {
         "name": "위키백과 & 시험",
         "base": "https://ko.wikipedia.org/wiki/대문",
         "generator": "MediaWiki 1.42.0-wmf.3",
@@ -228,7 +228,7 @@ def test_a_dump_says_what_it_is(tmp_path: Path, packed: Packed) -> None:
         "date": "2023-11-01",
         "licence": "CC BY-SA 4.0, GFDL",
     }
-    assert wikipedia.about(path.rename(tmp_path / "kowiki-latest.xml"))["date"] is None
+    assert wikipedia.dump_metadata(path.rename(tmp_path / "kowiki-latest.xml"))["date"] is None
 
 
 # ------------------------------------------------------------------------------------ damage
@@ -267,13 +267,13 @@ def test_entities_of_a_dtd_are_refused(tmp_path: Path, packed: Packed, place: in
     pieces = dump(PAGES)
     pieces[place:place] = ['<!DOCTYPE mediawiki [<!ENTITY a "가"><!ENTITY b "&a;&a;">]>\n']
     path = packed(tmp_path, pieces)
-    assert wikipedia.is_dump(path)
+    assert wikipedia.is_mediawiki_dump(path)
     with pytest.raises(DataError, match=f"{path} holds a DTD"):
         read(path)
 
 
 def test_a_bz2_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wikipedia, "_LARGEST", 4 << 20)
+    monkeypatch.setattr(wikipedia, "_MAX_PAGE_BYTES", 4 << 20)
     path = single(tmp_path, dump([Page("a" * (48 << 20))]))  # 48 MiB in some hundred bytes
 
     def refused() -> None:
@@ -303,10 +303,10 @@ def test_a_broken_page_is_named(tmp_path: Path, old: str, new: str, problem: str
 def test_what_is_no_dump_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "글.xml"
     path.write_text("<html>글</html>", encoding="utf-8")
-    for call in (wikipedia.about, read):
+    for call in (wikipedia.dump_metadata, read):
         with pytest.raises(DataError, match="is no MediaWiki export"):
             call(path)
     with pytest.raises(DataError, match="cannot read"):
-        wikipedia.is_dump(tmp_path / "없음")
+        wikipedia.is_mediawiki_dump(tmp_path / "없음")
     with pytest.raises(DataError, match="cannot read"):
-        wikipedia.parts(tmp_path, 1)
+        wikipedia.dump_slices(tmp_path, 1)

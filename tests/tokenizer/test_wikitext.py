@@ -7,7 +7,7 @@ import time
 import unicodedata
 
 import pytest
-from kovqa_core.tokenizer.wikitext import LEAST_HANGUL, LONGEST, plain_lines
+from kovqa_core.tokenizer.wikitext import MAX_LINE_CHARS, MIN_HANGUL_SHARE, plain_lines
 
 # Markup -> the lines wanted of it.
 CONSTRUCTS = {
@@ -155,7 +155,7 @@ def test_a_megabyte_of_an_opening_mark_costs_no_text(mark: str) -> None:
 
 def test_lines_keep_the_share_of_hangul() -> None:
     enough = "가" * 30 + "a" * 70
-    assert LEAST_HANGUL == 0.3
+    assert MIN_HANGUL_SHARE == 0.3
     assert plain_lines(enough) == [enough]
     assert plain_lines(enough + "a") == []
 
@@ -163,7 +163,7 @@ def test_lines_keep_the_share_of_hangul() -> None:
 def test_long_paragraphs_are_cut_at_sentences() -> None:
     sentence = "이것은 조금 긴 문장이다. "
     found = plain_lines(sentence * 1000)
-    assert len(found) > 1 and max(map(len, found)) <= LONGEST
+    assert len(found) > 1 and max(map(len, found)) <= MAX_LINE_CHARS
     assert all(line.endswith("다.") for line in found)
     assert " ".join(found) == (sentence * 1000).strip()
 
@@ -172,4 +172,4 @@ def test_a_paragraph_without_sentences_is_cut_at_words_or_anywhere() -> None:
     words, letters = plain_lines("낱말 " * 2000), plain_lines("가" * 5000)
     assert " ".join(words) == ("낱말 " * 2000).strip()
     assert "".join(letters) == "가" * 5000
-    assert max(map(len, words + letters)) <= LONGEST
+    assert max(map(len, words + letters)) <= MAX_LINE_CHARS

@@ -49,14 +49,14 @@ def launch(world: int, jobs: list[Job], folder: Path) -> None:
 
 def do(job: Job, rank: int, world: int) -> None:
     """Train on this process's share; the run is taken up where it was left."""
-    from kovqa_core.distributed.process_group import Rank
+    from kovqa_core.distributed.process_group import RankInfo
     from kovqa_core.errors import Stopped
-    from kovqa_core.settings.resolve import resolve
+    from kovqa_core.settings.resolve import resolve_settings
     from kovqa_core.settings.run import make_run
-    from kovqa_core.train.loop import train
+    from kovqa_core.train.loop import run_training
 
     sets = [*job.sets, f"profile.strategy={job.strategy}", f"profile.processes_per_node={world}"]
-    asked = resolve(job.recipe, "cpu", sets, job.flags)
+    asked = resolve_settings(job.recipe, "cpu", sets, job.flags)
     folder = Path(job.folder)
     folder.mkdir(exist_ok=True)
     run = make_run(asked.recipe, asked.profile, folder, [])
@@ -67,7 +67,7 @@ def do(job: Job, rank: int, world: int) -> None:
         return seen[0] == job.stop
 
     try:
-        train(run, Rank(rank, rank, world), torch.device("cpu"), stop)
+        run_training(run, RankInfo(rank, rank, world), torch.device("cpu"), stop)
     except Stopped:
         assert seen[0] == job.stop
 

@@ -7,21 +7,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from kovqa_core.distributed.process_group import Rank
-from kovqa_core.models.batches import batches
+from kovqa_core.distributed.process_group import RankInfo
+from kovqa_core.models.batches import iterate_batches
 from kovqa_core.settings.run import Run
 from kovqa_core.train import checkpoint, loop
-from kovqa_core.train.loader import micro_batches
+from kovqa_core.train.loader import micro_batch_keys
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 
 def peak_of(run: Run) -> float:
     """Bytes at the fullest moment of a run's second optimizer step: the first one makes the states."""
-    rank, device = Rank(0, 0, 1), torch.device("cpu")
-    t = loop.prepare(run, rank, device, lambda: False)
-    keys = micro_batches(run, len(t.rows), rank, 0, t.length.total)
-    loader = batches(keys, t.rows, t.index.images, t.processor, train=True)
+    rank, device = RankInfo(0, 0, 1), torch.device("cpu")
+    t = loop.prepare_training(run, rank, device, lambda: False)
+    keys = micro_batch_keys(run, len(t.rows), rank, 0, t.length.total)
+    loader = iterate_batches(keys, t.rows, t.index.images, t.processor, train=True)
     _step(t, loader, 0)
     gc.collect()
     standing = _bytes(_standing(t))
@@ -38,15 +38,15 @@ def peak_of(run: Run) -> float:
     return standing + most
 
 
-def _step(t: loop.Training, loader: Iterator[Any], step: int) -> None:
+def _step(t: loop.TrainState, loader: Iterator[Any], step: int) -> None:
     """As `loop.train` does it."""
-    loop.accumulate(t, loader, step)
+    loop.accumulate_gradients(t, loader, step)
     t.stepper.step()
     if t.averages is not None:
-        checkpoint.average(t.averages, t.stepper.pieces(), t.run.recipe.optim.ema_decay)
+        checkpoint.update_ema(t.averages, t.stepper.pieces(), t.run.recipe.optim.ema_decay)
 
 
-def _standing(t: loop.Training) -> Iterator[Tensor]:
+def _standing(t: loop.TrainState) -> Iterator[Tensor]:
     """What is there between two steps."""
     yield from t.stepper.model.parameters()
     yield from t.stepper.model.buffers()

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from kovqa_core.errors import Stopped, WorkerError
-from kovqa_core.train.loop import train
+from kovqa_core.train.loop import run_training
 from kovqa_core.train.run_log import read_log
 from kovqa_core.train.strategies import ddp
-from kovqa_core.train.strategies.ddp import Scale
+from kovqa_core.train.strategies.ddp import LossScaler
 
 from tests.conftest import Small
 from tests.train.test_resume import ALONE, CPU, after, bits, make, never
@@ -19,7 +19,7 @@ from tests.train.test_resume import ALONE, CPU, after, bits, make, never
 
 def test_the_scale_follows_the_gradients() -> None:
     """The rule and numbers of torch.amp.GradScaler."""
-    ours, theirs = Scale(True, 2.0**16), torch.amp.GradScaler("cpu")
+    ours, theirs = LossScaler(True, 2.0**16), torch.amp.GradScaler("cpu")
     parameter = torch.nn.Parameter(torch.ones(()))
     optimizer = torch.optim.SGD([parameter], lr=0.0)
     for number in range(4100):
@@ -30,14 +30,14 @@ def test_the_scale_follows_the_gradients() -> None:
         optimizer.zero_grad()
         ours.follow(finite)
         assert ours.value == theirs.get_scale(), number
-    assert Scale(False).value == 1
+    assert LossScaler(False).value == 1
 
 
 def test_steps_left_out_count_as_steps_and_resume_exactly(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scale begins so high that the first gradients are infinite."""
-    monkeypatch.setattr(ddp, "FIRST_SCALE", 2.0**21)
+    monkeypatch.setattr(ddp, "INIT_LOSS_SCALE", 2.0**21)
     sets = (
         "profile.precision=fp16",
         "optim.steps=12",
@@ -46,7 +46,7 @@ def test_steps_left_out_count_as_steps_and_resume_exactly(
         "optim.max_grad_norm=1",
     )
     whole = make(small, tmp_path / "whole", *sets)
-    train(whole, ALONE, CPU, never)
+    run_training(whole, ALONE, CPU, never)
     rows = [row for row in read_log(whole.folder) if row["kind"] == "train"]
     left_out = [row["step"] for row in rows if row["grad_norm"] is None]
     assert [row["step"] for row in rows] == list(range(1, 13))
@@ -57,10 +57,10 @@ def test_steps_left_out_count_as_steps_and_resume_exactly(
     parts = make(small, tmp_path / "parts", *sets)
     for calls in (1, 4):  # before anything was learned, and right after
         with pytest.raises(Stopped):
-            train(parts, ALONE, CPU, after(calls))
+            run_training(parts, ALONE, CPU, after(calls))
     state = json.loads((parts.folder / "step-000005/trainer/state.json").read_text())
     assert state["scale"] == {"dynamic": True, "value": 2.0**17, "good": 1}
-    train(parts, ALONE, CPU, never)
+    run_training(parts, ALONE, CPU, never)
     assert bits(whole) == bits(parts)
 
 
@@ -68,7 +68,7 @@ def test_half_precision_goes_nearly_the_same_way(small: Small, tmp_path: Path) -
     curves = []
     for precision in ("fp32", "fp16"):
         run = make(small, tmp_path / precision, f"profile.precision={precision}")
-        train(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never)
         curves.append([row["loss"] for row in read_log(run.folder) if row["kind"] == "train"])
     assert curves[0] != curves[1]
     assert curves[0] == pytest.approx(curves[1], rel=0.02)
@@ -77,8 +77,8 @@ def test_half_precision_goes_nearly_the_same_way(small: Small, tmp_path: Path) -
 def test_a_gradient_that_is_never_finite_ends_the_run(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ddp, "FIRST_SCALE", 4.0)
+    monkeypatch.setattr(ddp, "INIT_LOSS_SCALE", 4.0)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(torch.nan))
     run = make(small, tmp_path / "run", "profile.precision=fp16")
     with pytest.raises(WorkerError, match="the gradient is not finite at step 3"):
-        train(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from kovqa_core.index.reader import open_index
-from kovqa_core.plan.training import Training, plan_training
+from kovqa_core.plan.training import PlannedTraining, plan_training
 
 from tests.conftest import Small
 from tests.models.vlm.tiny_vlm import write_tiny
@@ -65,11 +65,11 @@ FEW = ("beit3 vqa, bf16, averages", "fusion grid, checkpointing", "llava project
 
 
 @pytest.fixture(scope="module")
-def planned(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Training]:
+def planned(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], PlannedTraining]:
     """A run of a case at a micro-batch, planned."""
     folder = tmp_path_factory.mktemp("memory")
 
-    def plan(name: str, micro_batch: int) -> Training:
+    def plan(name: str, micro_batch: int) -> PlannedTraining:
         recipe, sets = CASES[name]
         flags = {"data.index": str(small.captions if "caption" in recipe else small.index)}
         if recipe in LONGEST:
@@ -94,7 +94,7 @@ def _texts(small: Small) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.soak) for name in CASES]
 )
-def test_the_plan_tells_what_a_step_takes(planned: Callable[[str, int], Training], name: str) -> None:
+def test_the_plan_tells_what_a_step_takes(planned: Callable[[str, int], PlannedTraining], name: str) -> None:
     for micro_batch in (8, 4):  # one pass, and two with gradients kept between them
         plan = planned(name, micro_batch)
         assert plan.fit.needs is not None, plan.fit.unknown

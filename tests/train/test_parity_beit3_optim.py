@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 from kovqa_core.models.beit3 import family
 from kovqa_core.models.beit3.pretrained_weights import original_names
-from kovqa_core.settings.recipe import Optim
-from kovqa_core.train.optim import Group, Ranked, groups, length, make_optimizer, rate
+from kovqa_core.settings.recipe import OptimSettings
+from kovqa_core.train.optim import (
+    LayeredModel,
+    ParamGroup,
+    count_training_steps,
+    learning_rate,
+    make_optimizer,
+    make_param_groups,
+)
 
 from tests import parity
 
@@ -24,13 +31,13 @@ class Named:
     depth: int
 
     def depth_of(self, name: str) -> int:
-        return family.depth_of(name, self.depth)
+        return family.beit3_layer_id(name, self.depth)
 
     def is_head(self, name: str) -> bool:
-        return family.is_head(name)
+        return family.is_beit3_head(name)
 
     def is_undecayed(self, name: str) -> bool:
-        return family.is_undecayed(name)
+        return family.beit3_no_weight_decay(name)
 
 
 def cases(model: str | None = None) -> list[Case]:
@@ -39,10 +46,10 @@ def cases(model: str | None = None) -> list[Case]:
     return found
 
 
-def optim_of(case: Case) -> Optim:
+def optim_of(case: Case) -> OptimSettings:
     """The original ignores the head's factor beside layer decay, ours refuses it; 0 means none."""
     head = case["task_head_lr_weight"] if case["layer_decay"] >= 1 else 0
-    return Optim(
+    return OptimSettings(
         steps=1,
         global_batch=1,
         lr=1e-3,
@@ -62,7 +69,7 @@ def dimensions(model: str) -> dict[str, int]:
     return backbone | own
 
 
-def compare(found: list[Group], case: Case, names_of: Any = lambda name: [name]) -> None:
+def compare(found: list[ParamGroup], case: Case, names_of: Any = lambda name: [name]) -> None:
     """Weight decay and rate factor of every parameter, under the original's names."""
     expected = case["params"]
     seen = 0
@@ -74,7 +81,7 @@ def compare(found: list[Group], case: Case, names_of: Any = lambda name: [name])
     assert seen
 
 
-def order(found: list[Group]) -> dict[str, int]:
+def order(found: list[ParamGroup]) -> dict[str, int]:
     return {name: number for number, group in enumerate(found) for name in group.names}
 
 
@@ -83,7 +90,7 @@ def test_parity_beit3_groups_of_recorded_names() -> None:
     for case in cases():
         ndim = dimensions(case["model"])
         depth = case["num_layers"] + 1
-        found = groups([(n, ndim[n]) for n in case["params"]], Named(depth), optim_of(case))
+        found = make_param_groups([(n, ndim[n]) for n in case["params"]], Named(depth), optim_of(case))
         compare(found, case)
         assert order(found) == {name: row["group"] for name, row in case["params"].items()}, case["model"]
 
@@ -93,7 +100,7 @@ def test_parity_beit3_groups_in_order_of_the_model(model: str) -> None:
     """Walking through the parameters as the original's model has them creates the same groups."""
     for case in cases(model):
         depth = case["num_layers"] + 1
-        found = groups(dimensions(model).items(), Named(depth), optim_of(case))
+        found = make_param_groups(dimensions(model).items(), Named(depth), optim_of(case))
         assert order(found) == {name: row["group"] for name, row in case["params"].items()}
 
 
@@ -102,7 +109,7 @@ def test_parity_beit3_groups_of_our_vqa_model() -> None:
     model = parity.vqa_model()
     named = [(name.removeprefix("net."), p) for name, p in model.named_parameters()]
     for case in cases("vqa"):
-        found = groups([(f"net.{n}", p.ndim) for n, p in named], model, optim_of(case))
+        found = make_param_groups([(f"net.{n}", p.ndim) for n, p in named], model, optim_of(case))
         compare(found, case, lambda name: original_names(name.removeprefix("net.")))
         assert set(parity.originals(named)) == case["params"].keys()
 
@@ -111,7 +118,9 @@ def test_parity_beit3_groups_of_our_caption_encoder() -> None:
     encoder = parity.caption_encoder()
     named = [(f"encoder.{name}", p.ndim) for name, p in encoder.named_parameters()]
     for case in cases("captioning"):
-        compare(groups(named, Named(len(encoder.layers) + 1), optim_of(case)), case, original_names)
+        compare(
+            make_param_groups(named, Named(len(encoder.layers) + 1), optim_of(case)), case, original_names
+        )
         ours = {original for name, _ in named for original in original_names(name)}
         assert ours == {name for name in case["params"] if name.startswith("beit3.")}
 
@@ -119,12 +128,12 @@ def test_parity_beit3_groups_of_our_caption_encoder() -> None:
 def test_parity_beit3_groups_reach_the_optimizer() -> None:
     """`make_optimizer` hands the same decay and factor of every trained parameter to AdamW."""
     model = parity.vqa_model()
-    ranked: Ranked = model
+    ranked: LayeredModel = model
     name_of = {id(p): name.removeprefix("net.") for name, p in model.named_parameters()}
     for case in cases("vqa"):
         optimizer = make_optimizer(model, ranked, optim_of(case))
         found = [
-            Group(g["weight_decay"], g["lr_scale"], [name_of[id(p)] for p in g["params"]])
+            ParamGroup(g["weight_decay"], g["lr_scale"], [name_of[id(p)] for p in g["params"]])
             for g in optimizer.param_groups
         ]
         compare(found, case, original_names)
@@ -136,7 +145,7 @@ def test_parity_beit3_rates() -> None:
     """Every value of the recorded schedules; our settings state warm-up in epochs or in steps."""
     for case in parity.json_of("expected_lr_schedules.json"):
         in_steps = case["warmup_steps"] > 0
-        optim = Optim(
+        optim = OptimSettings(
             epochs=case["epochs"],
             warmup_epochs=0 if in_steps else case["warmup_epochs"],
             warmup_steps=case["warmup_steps"] if in_steps else 0,
@@ -144,7 +153,7 @@ def test_parity_beit3_rates() -> None:
             lr=case["base_value"],
             min_lr=case["final_value"],
         )
-        planned = length(optim, case["niter_per_ep"])
+        planned = count_training_steps(optim, case["niter_per_ep"])
         assert planned.total == len(case["values"])
-        ours = [rate(step, optim, planned) for step in range(planned.total)]
+        ours = [learning_rate(step, optim, planned) for step in range(planned.total)]
         assert ours == pytest.approx(case["values"], rel=0, abs=1e-12)

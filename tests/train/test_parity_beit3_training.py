@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from kovqa_core.models.beit3.family import Model
-from kovqa_core.models.beit3.vqa import logits
-from kovqa_core.settings.recipe import Optim
-from kovqa_core.train.optim import clip, make_optimizer, set_rate
+from kovqa_core.models.beit3.family import Beit3Model
+from kovqa_core.models.beit3.vqa import beit3_vqa_logits
+from kovqa_core.settings.recipe import OptimSettings
+from kovqa_core.train.optim import clip_grad_norm, make_optimizer, set_learning_rate
 from torch import Tensor
 
 from tests import parity
@@ -24,7 +24,7 @@ class Trained:
     """What a recorded training gave with our code."""
 
     case: Case
-    model: Model
+    model: Beit3Model
     losses: list[float]
     norms: list[float | None]
     logits: Tensor
@@ -36,10 +36,10 @@ def recorded() -> list[Case]:
     return cases
 
 
-def optim_of(case: Case) -> Optim:
+def optim_of(case: Case) -> OptimSettings:
     """The original ignores the head's factor beside layer decay, ours refuses it; 0 means none."""
     head = case["task_head_lr_weight"] if case["layer_decay"] >= 1 else 0
-    return Optim(
+    return OptimSettings(
         steps=case["steps"],
         global_batch=1,
         lr=max(case["lr_per_update"]),
@@ -52,7 +52,7 @@ def optim_of(case: Case) -> Optim:
     )
 
 
-def rest_as_recorded(model: Model) -> list[torch.nn.Parameter]:
+def rest_as_recorded(model: Beit3Model) -> list[torch.nn.Parameter]:
     """Let weights that nothing reads decay, as they did in the original; returns them.
 
     The original gives them gradients of exactly zero, so that AdamW only shrinks them; ours leaves
@@ -91,7 +91,7 @@ def train(case: Case) -> Trained:
     for number, batch in zip(range(case["steps"]), batches(), strict=False):
         update, place = divmod(number, together)
         if place == 0:
-            set_rate(optimizer, case["lr_per_update"][update])
+            set_learning_rate(optimizer, case["lr_per_update"][update])
         loss = model(batch, update)["loss"]
         losses.append(loss.item())
         (loss / together).backward()
@@ -100,11 +100,11 @@ def train(case: Case) -> Trained:
             continue
         for parameter in shrinking:
             parameter.grad = torch.zeros_like(parameter)
-        norms.append(clip(trained, optim.max_grad_norm).item())
+        norms.append(clip_grad_norm(trained, optim.max_grad_norm).item())
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
-        after = logits(model.eval().net, parity.inputs_batch())
+        after = beit3_vqa_logits(model.eval().net, parity.inputs_batch())
     return Trained(case, model, losses, norms, after)
 
 
@@ -158,11 +158,13 @@ def test_parity_beit3_training_as_shipped_answers_the_same() -> None:
         assert not unread & held
         together = trained.case["update_freq"]
         for number, batch in zip(range(trained.case["steps"]), batches(), strict=False):
-            set_rate(optimizer, trained.case["lr_per_update"][number // together])
+            set_learning_rate(optimizer, trained.case["lr_per_update"][number // together])
             (model(batch, 0)["loss"] / together).backward()
             if number % together == together - 1:
-                clip([p for p in model.parameters() if p.requires_grad], optim.max_grad_norm)
+                clip_grad_norm([p for p in model.parameters() if p.requires_grad], optim.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
         with torch.no_grad():
-            parity.close(logits(model.eval().net, parity.inputs_batch()), wanted, 1e-4, trained.case["name"])
+            parity.close(
+                beit3_vqa_logits(model.eval().net, parity.inputs_batch()), wanted, 1e-4, trained.case["name"]
+            )

@@ -10,26 +10,26 @@ from typing import Any
 import pytest
 import torch
 from kovqa_core.data.example import Answer, Example
-from kovqa_core.distributed.process_group import Rank
+from kovqa_core.distributed.process_group import RankInfo
 from kovqa_core.errors import ModelError, Stopped, WorkerError
-from kovqa_core.runs.folder import pointed, result
-from kovqa_core.settings.resolve import resolve
+from kovqa_core.runs.folder import follow_pointer, read_result
+from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import Run, make_run
 from kovqa_core.train import checkpoint, loop
-from kovqa_core.train.loop import train
+from kovqa_core.train.loop import run_training
 from kovqa_core.train.run_log import read_log
 from safetensors.torch import load_file
 
 from tests.conftest import SMALL, Small
 
-ALONE, CPU = Rank(0, 0, 1), torch.device("cpu")
+ALONE, CPU = RankInfo(0, 0, 1), torch.device("cpu")
 
 
 def make(small: Small, folder: Path, *sets: str) -> Run:
     """A small run."""
     flags = {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
     options = [*SMALL, "optim.steps=8", "eval.every_steps=4", *sets]
-    asked = resolve("tiny", "cpu", options, flags)
+    asked = resolve_settings("tiny", "cpu", options, flags)
     folder.mkdir()
     return make_run(asked.recipe, asked.profile, folder, [])
 
@@ -51,7 +51,7 @@ def after(calls: int) -> Callable[[], bool]:
 
 def bits(run: Run) -> dict[str, bytes]:
     """Every file of the last checkpoint that resuming or answering reads."""
-    folder = pointed(run.folder, "last")
+    folder = follow_pointer(run.folder, "last")
     assert folder is not None
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -68,13 +68,13 @@ def bits(run: Run) -> dict[str, bytes]:
 )
 def test_stop_and_resume_is_bit_identical(small: Small, tmp_path: Path, sets: tuple[str, ...]) -> None:
     whole = make(small, tmp_path / "whole", *sets)
-    train(whole, ALONE, CPU, never)
+    run_training(whole, ALONE, CPU, never)
     parts = make(small, tmp_path / "parts", *sets)
     with pytest.raises(Stopped, match="stopped at step 3 of 8"):
-        train(parts, ALONE, CPU, after(3))
+        run_training(parts, ALONE, CPU, after(3))
     with pytest.raises(Stopped, match="stopped at step 5 of 8"):
-        train(parts, ALONE, CPU, after(2))
-    train(parts, ALONE, CPU, never)
+        run_training(parts, ALONE, CPU, after(2))
+    run_training(parts, ALONE, CPU, never)
     assert bits(whole) == bits(parts)
     losses = [[r["loss"] for r in read_log(run.folder) if r["kind"] == "train"] for run in (whole, parts)]
     assert losses[0] == losses[1]
@@ -107,7 +107,7 @@ def everything(run: Run) -> dict[str, object]:
     }
     clock = ("seconds", "examples_per_second")
     rows = [{k: v for k, v in row.items() if k not in clock} for row in read_log(run.folder)]
-    ended = {k: v for k, v in (result(run.folder) or {}).items() if k not in clock}
+    ended = {k: v for k, v in (read_result(run.folder) or {}).items() if k not in clock}
     return {**files, "log": rows, "result": ended}
 
 
@@ -125,7 +125,7 @@ def undisturbed(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def left_by_a_whole_run(small: Small, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     run = make(small, tmp_path_factory.mktemp("undisturbed") / "run", *EVALUATED)
-    train(run, ALONE, CPU, never)
+    run_training(run, ALONE, CPU, never)
     left = everything(run)
     assert [step for step in (4, 8) if f"step-{step:06d}/kovqa.json" in left] == [8]  # 8 is better, 4 gone
     return left
@@ -153,13 +153,13 @@ def test_an_evaluation_that_ends_the_run_loses_nothing(
     with pytest.MonkeyPatch.context() as patch:
         end_at(patch, place, name, call if step == 4 else call + (1 if call == 1 else 2))
         with pytest.raises(Killed):
-            train(run, ALONE, CPU, never)
-    last = pointed(run.folder, "last")
+            run_training(run, ALONE, CPU, never)
+    last = follow_pointer(run.folder, "last")
     assert last is not None
     assert last.name == f"step-{step:06d}"
     assert json.loads((last / "trainer/state.json").read_text())["evaluation_due"]
-    assert result(run.folder) is None
-    train(run, ALONE, CPU, never)
+    assert read_result(run.folder) is None
+    run_training(run, ALONE, CPU, never)
     assert everything(run) == undisturbed
 
 
@@ -167,14 +167,14 @@ def test_a_finished_evaluation_is_not_done_again(small: Small, tmp_path: Path) -
     """... nor anything else of a checkpoint written before evaluations could be due."""
     run = make(small, tmp_path / "run", *EVALUATED)
     with pytest.raises(Stopped):
-        train(run, ALONE, CPU, after(4))
+        run_training(run, ALONE, CPU, after(4))
     state = json.loads((run.folder / "step-000004/trainer/state.json").read_text())
     assert state.keys() == {"step", "score", "best", "best_step", "scale"}
     assert state["score"] == json.loads((run.folder / "step-000004/kovqa.json").read_text())["score"]
     with pytest.MonkeyPatch.context() as patch:
         end_at(patch, loop, "answer_all", 1)
         with pytest.raises(Stopped):
-            train(run, ALONE, CPU, after(1))
+            run_training(run, ALONE, CPU, after(1))
 
 
 def test_augmentation_and_depth_change_the_result(small: Small, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_augmentation_and_depth_change_the_result(small: Small, tmp_path: Path) 
     results = []
     for name, sets in (("a", ()), ("b", ("data.augment=crop",)), ("c", ("model.drop_path=0.3",))):
         run = make(small, tmp_path / name, *sets)
-        train(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never)
         results.append(bits(run)["model.safetensors"])
     assert len(set(results)) == 3
 
@@ -190,18 +190,18 @@ def test_augmentation_and_depth_change_the_result(small: Small, tmp_path: Path) 
 def test_log_has_every_step_once(small: Small, tmp_path: Path) -> None:
     run = make(small, tmp_path / "run", "save.every_steps=2")
     with pytest.raises(Stopped):
-        train(run, ALONE, CPU, after(5))
+        run_training(run, ALONE, CPU, after(5))
     log = run.folder / "log.jsonl"
     log.write_text(log.read_text() + json.dumps({"kind": "train", "step": 6, "loss": 1.0}) + '\n{"kind": "tr')
-    train(run, ALONE, CPU, never)
+    run_training(run, ALONE, CPU, never)
     assert [r["step"] for r in read_log(run.folder) if r["kind"] == "train"] == list(range(1, 9))
     assert [r["step"] for r in read_log(run.folder) if r["kind"] == "eval"] == [4, 8]
 
 
 def test_checkpoints_are_pruned_but_the_best_stays(small: Small, tmp_path: Path) -> None:
     run = make(small, tmp_path / "run", "save.every_steps=1", "save.keep=2")
-    train(run, ALONE, CPU, never)
-    found = result(run.folder)
+    run_training(run, ALONE, CPU, never)
+    found = read_result(run.folder)
     assert found is not None
     kept = {p.name for p in run.folder.glob("step-*")}
     assert kept == {"step-000007", "step-000008", found["best"]}
@@ -212,21 +212,21 @@ def test_published_checkpoint_cannot_be_resumed(small: Small, tmp_path: Path) ->
 
     run = make(small, tmp_path / "run")
     with pytest.raises(Stopped):
-        train(run, ALONE, CPU, after(3))
+        run_training(run, ALONE, CPU, after(3))
     shutil.rmtree(run.folder / "step-000003" / "trainer")
     with pytest.raises(ModelError, match="cannot be resumed"):
-        train(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never)
 
 
 def test_loss_that_is_not_finite_stops_and_names_the_batch(small: Small, tmp_path: Path) -> None:
     run = make(small, tmp_path / "run", "optim.lr=1e30", "optim.min_lr=1e30", "save.every_steps=1")
     with pytest.raises(WorkerError, match=r"not finite at step \d+") as caught:
-        train(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never)
     if "loss" in caught.value.message:
         ids = caught.value.message.split("batch: ")[1].split(", ")
         assert len(ids) == 8
         assert all(one.strip().isdigit() for one in ids)
-    last = pointed(run.folder, "last")
+    last = follow_pointer(run.folder, "last")
     assert last is not None  # what was saved before is still there
     assert (last / "model.safetensors").exists()
 
@@ -241,7 +241,7 @@ def test_the_text_side_learns_first_and_alone(small: Small, tmp_path: Path) -> N
         "save.keep=9",
     )
     whole = make(small, tmp_path / "whole", *sets)
-    train(whole, ALONE, CPU, never)
+    run_training(whole, ALONE, CPU, never)
     first, fifth, sixth = (
         load_file(whole.folder / f"step-{n:06d}/trainer/weights.safetensors") for n in (1, 5, 6)
     )
@@ -255,6 +255,6 @@ def test_the_text_side_learns_first_and_alone(small: Small, tmp_path: Path) -> N
     stopped = make(small, tmp_path / "parts", *sets)
     for calls in (3, 3):  # inside the phase, and one step after it
         with pytest.raises(Stopped):
-            train(stopped, ALONE, CPU, after(calls))
-    train(stopped, ALONE, CPU, never)
+            run_training(stopped, ALONE, CPU, after(calls))
+    run_training(stopped, ALONE, CPU, never)
     assert bits(whole) == bits(stopped)

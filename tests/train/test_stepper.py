@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from kovqa_core.errors import DataError
-from kovqa_core.models.batches import Batch
-from kovqa_core.train.strategies.ddp import Stepper
+from kovqa_core.models.batches import ModelBatch
+from kovqa_core.train.strategies.ddp import TrainStrategy
 from torch import Tensor, nn
 
 from tests.conftest import Small
@@ -23,12 +23,12 @@ class Line(nn.Module):
         self.weight = nn.Parameter(torch.ones(()))
         self.calls = 0
 
-    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         self.calls += 1
         return {"loss": self.weight * batch.tensors["x"].sum()}
 
 
-class Together(Stepper):
+class Together(TrainStrategy):
     """A stepper whose forward passes are a common matter, without other processes."""
 
     together = True
@@ -42,7 +42,7 @@ def test_a_batch_without_a_usable_example_goes_through_the_model_and_counts_noth
 ) -> None:
     model = Line()
     stepper = Together(model, make(small, tmp_path / "run"), ALONE, CPU)
-    empty, full = Batch({}, [], ["7"]), Batch({"x": torch.tensor([3.0])}, ["8"])
+    empty, full = ModelBatch({}, [], ["7"]), ModelBatch({"x": torch.tensor([3.0])}, ["8"])
     with pytest.raises(DataError, match="first batch can be learned from: 7"):
         stepper.backward(empty, 0, last=True)
     assert stepper.backward(full, 0, last=True) == 3

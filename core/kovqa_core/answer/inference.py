@@ -10,15 +10,15 @@ import torch
 
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.distributed import process_group, watchdog
-from kovqa_core.models.batches import Key, Processor, batches
+from kovqa_core.models.batches import ExampleKey, ExampleProcessor, iterate_batches
 
 
-def answer_all(
+def answer_examples(
     model: Any,
-    processor: Processor,
+    processor: ExampleProcessor,
     split: Sequence[Example],
     images: Path,
-    rank: process_group.Rank,
+    rank: process_group.RankInfo,
     device: torch.device,
     batch: int,
     workers: int = 0,
@@ -27,16 +27,16 @@ def answer_all(
 ) -> Iterator[tuple[int, Answer]]:
     """(number, answer) of this process's share of a split, as they come."""
     mine = range(rank.rank, len(split), rank.world)
-    keys: list[list[Key]] = [[(0, n) for n in mine[i : i + batch]] for i in range(0, len(mine), batch)]
+    keys: list[list[ExampleKey]] = [[(0, n) for n in mine[i : i + batch]] for i in range(0, len(mine), batch)]
     was_training = model.training
     model.eval()
-    loader = batches(
+    loader = iterate_batches(
         iter(keys), split, images, processor, train=False, workers=workers, pin=device.type == "cuda"
     )
     done = 0
     try:
         for numbers, ready in zip(keys, loader, strict=True):
-            watchdog.doing("evaluating")
+            watchdog.set_phase("evaluating")
             with torch.inference_mode(), autocast() if autocast else torch.no_grad():
                 answers = model.answer(ready.to(device))
             for (_, number), answer in zip(numbers, answers, strict=True):

@@ -10,68 +10,74 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kovqa_core.answer.inference import answer_all
-from kovqa_core.answer.partial_file import answered, begin, finish, part_of, share_of
-from kovqa_core.answer.question_rows import pictures_of, rows_of
-from kovqa_core.answer.workers import Job
-from kovqa_core.data.decoding import GREEDY, Decoding
+from kovqa_core.answer.inference import answer_examples
+from kovqa_core.answer.partial_file import (
+    begin_partial_file,
+    finish_partial_file,
+    partial_file_path,
+    rank_file_path,
+    read_answered_ids,
+)
+from kovqa_core.answer.question_rows import question_image_folder, select_question_rows
+from kovqa_core.answer.workers import TableJob
+from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer, Example, prediction_line
 from kovqa_core.data.image_io import open_image
-from kovqa_core.distributed.process_group import Rank
+from kovqa_core.distributed.process_group import RankInfo
 from kovqa_core.errors import SettingsError
-from kovqa_core.files import disk_errors, nfc
-from kovqa_core.launch.events import WATCHED
+from kovqa_core.files import disk_errors, to_nfc
+from kovqa_core.launch.events import EVENTS_VARIABLE
 from kovqa_core.models import family
-from kovqa_core.models.batches import Processor
-from kovqa_core.process_pool import cores
-from kovqa_core.runs.folder import find_model
+from kovqa_core.models.batches import ExampleProcessor
+from kovqa_core.process_pool import usable_cpu_count
+from kovqa_core.runs.folder import find_model_folder
 
-_ALONE = Rank(0, 0, 1)
-_FEEDERS = 12  # as many as the profiles of large GPUs have
-Ask = Callable[[Path, str], Answer]
-Progress = Callable[[int, int], None]
+_SINGLE_RANK = RankInfo(0, 0, 1)
+_ANSWER_LOADER_WORKERS = 12  # as many as the profiles of large GPUs have
+AskFunction = Callable[[Path, str], Answer]
+RowProgress = Callable[[int, int], None]
 
 
-def answer_one(
+def answer_question(
     image: Path,
     question: str,
     model: Path | None,
-    decoding: Decoding = GREEDY,
+    decoding: DecodingOptions = GREEDY_DECODING,
     trust_remote_code: bool = False,
 ) -> tuple[Answer, Path]:
     """Answer one question; the answer, and the step folder that gave it."""
     if not question.strip():
         raise SettingsError("the question is empty", "kovqa predict -i x.png --question '무엇인가요?'")
-    ask, folder = open_model(model, decoding, trust_remote_code)
+    ask, folder = open_question_model(model, decoding, trust_remote_code)
     return ask(image, question), folder
 
 
-def open_model(
-    model: Path | None, decoding: Decoding = GREEDY, trust_remote_code: bool = False
-) -> tuple[Ask, Path]:
+def open_question_model(
+    model: Path | None, decoding: DecodingOptions = GREEDY_DECODING, trust_remote_code: bool = False
+) -> tuple[AskFunction, Path]:
     """A model, read once, that answers questions about pictures; and its step folder."""
-    folder = find_model(model, "vqa")
-    model_ready = ready(folder, "vqa", decoding=decoding, trust_remote_code=trust_remote_code)
+    folder = find_model_folder(model, "vqa")
+    model_ready = load_on_device(folder, "vqa", decoding=decoding, trust_remote_code=trust_remote_code)
 
     def ask(image: Path, question: str) -> Answer:
-        rows = [Example("1", str(image.resolve()), nfc(question))]
-        (_, answer), *_ = _answers(model_ready, rows, Path("/"), 1)
+        rows = [Example("1", str(image.resolve()), to_nfc(question))]
+        (_, answer), *_ = _iterate_answers(model_ready, rows, Path("/"), 1)
         return answer
 
     return ask, folder
 
 
-def checked(image: Path) -> Path:
+def check_image(image: Path) -> Path:
     """The picture, which can be opened; a `DataError` if not."""
     open_image(image)
     return image
 
 
-def caption_one(image: Path, model: Path | None, beams: int | None = None) -> tuple[Answer, Path]:
+def caption_image(image: Path, model: Path | None, beams: int | None = None) -> tuple[Answer, Path]:
     """Caption one picture; the caption, and the step folder that gave it."""
-    folder = find_model(model, "caption")
+    folder = find_model_folder(model, "caption")
     rows = [Example("1", str(image.resolve()), "")]
-    (_, caption), *_ = _answers(ready(folder, "caption", beams), rows, Path("/"), 1)
+    (_, caption), *_ = _iterate_answers(load_on_device(folder, "caption", beams), rows, Path("/"), 1)
     return caption, folder
 
 
@@ -81,11 +87,11 @@ def answer_table(
     output: Path,
     model: Path | None,
     batch: int,
-    progress: Progress | None,
+    progress: RowProgress | None,
     task: str = "vqa",
     beams: int | None = None,
     kinds: Sequence[str] = (),
-    decoding: Decoding = GREEDY,
+    decoding: DecodingOptions = GREEDY_DECODING,
     trust_remote_code: bool = False,
 ) -> tuple[int, Path]:
     """Answer or caption every row of a table; (number of rows, step folder that did).
@@ -111,64 +117,76 @@ def answer_table(
         SettingsError: a part of other answers lies there; a kind the table does not have; a way to
             answer the model does not have.
     """
-    folder, part = find_model(model, task), part_of(output)
-    rows, root = rows_of(table, task, kinds, decoding), pictures_of(table, images)
+    folder, part = find_model_folder(model, task), partial_file_path(output)
+    rows, root = select_question_rows(table, task, kinds, decoding), question_image_folder(table, images)
     with disk_errors(output):
-        done = begin(part, folder, table, rows, beams, decoding)
+        done = begin_partial_file(part, folder, table, rows, beams, decoding)
         left = [row for row in rows if row.example.id not in done]
         examples = [row.example for row in left]
         told = (lambda n, _: progress(len(done) + n, len(rows))) if progress else None
         answers: Iterator[tuple[int, Answer]] = iter(())
         if left:
-            model_ready = ready(folder, task, beams, decoding, trust_remote_code=trust_remote_code)
-            answers = _answers(model_ready, examples, root, batch, told)
+            model_ready = load_on_device(folder, task, beams, decoding, trust_remote_code=trust_remote_code)
+            answers = _iterate_answers(model_ready, examples, root, batch, told)
         with part.open("a", encoding="utf-8") as stream:
             for number, answer in answers:
                 row = left[number]
                 stream.write(prediction_line(row.example.id, answer, row.carried, task) + "\n")
                 stream.flush()
-        finish(part, output, (row.example.id for row in rows))
+        finish_partial_file(part, output, (row.example.id for row in rows))
     return len(rows), folder
 
 
-class _Ready(NamedTuple):
+class _LoadedModel(NamedTuple):
     """A model in its place, and what feeds it."""
 
     model: Any
-    processor: Processor
+    processor: ExampleProcessor
     device: torch.device
 
 
-def ready(
+def load_on_device(
     folder: Path,
     task: str,
     beams: int | None = None,
-    decoding: Decoding = GREEDY,
+    decoding: DecodingOptions = GREEDY_DECODING,
     device: torch.device | None = None,
     trust_remote_code: bool = False,
-) -> _Ready:
+) -> _LoadedModel:
     """A step folder's model on a device (None: this machine's GPU if it has one), and its processor."""
-    model, processor = family.load(folder, task, decoding=decoding, trust_remote_code=trust_remote_code)
+    model, processor = family.read_model_folder(
+        folder, task, decoding=decoding, trust_remote_code=trust_remote_code
+    )
     if beams is not None:
         model.task.beams(beams)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    return _Ready(model, processor, device)
+    return _LoadedModel(model, processor, device)
 
 
-def _answers(
-    model_ready: _Ready, rows: list[Example], images: Path, batch: int, progress: Progress | None = None
+def _iterate_answers(
+    model_ready: _LoadedModel,
+    rows: list[Example],
+    images: Path,
+    batch: int,
+    progress: RowProgress | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     model, processor, device = model_ready
     # A GPU is fed by processes of their own; on a CPU the model itself needs the cores.
-    workers = min(cores() - 1, _FEEDERS) if device.type == "cuda" and len(rows) > batch else 0
-    return answer_all(model, processor, rows, images, _ALONE, device, batch, workers, progress=progress)
+    workers = (
+        min(usable_cpu_count() - 1, _ANSWER_LOADER_WORKERS)
+        if device.type == "cuda" and len(rows) > batch
+        else 0
+    )
+    return answer_examples(
+        model, processor, rows, images, _SINGLE_RANK, device, batch, workers, progress=progress
+    )
 
 
 # ------------------------------------------------------------------------- one process of several
 
 
-def answer_share(job: Job, rank: Rank, device: torch.device, stop: Callable[[], bool]) -> None:
+def answer_rank_rows(job: TableJob, rank: RankInfo, device: torch.device, stop: Callable[[], bool]) -> None:
     """Answer every world-th of the rows that are left, into a file of this process alone.
 
     Args:
@@ -177,23 +195,26 @@ def answer_share(job: Job, rank: Rank, device: torch.device, stop: Callable[[], 
         device: its own.
         stop: asked after every row.
     """
-    rows, before = rows_of(job.table, "vqa", job.kinds, job.decoding), answered(job.part)
+    rows, before = (
+        select_question_rows(job.table, "vqa", job.kinds, job.decoding),
+        read_answered_ids(job.part),
+    )
     left = [row for row in rows if row.example.id not in before]
-    share = share_of(job.part, rank.rank)
-    own = answered(share)  # torchrun began this process again
+    share = rank_file_path(job.part, rank.rank)
+    own = read_answered_ids(share)  # torchrun began this process again
     mine = [row for row in left[rank.rank :: rank.world] if row.example.id not in own]
     if not mine:
         return
 
     def told(done: int, of: int) -> None:
         """All are about as far as this one."""
-        if rank.first and os.environ.get(WATCHED):
+        if rank.first and os.environ.get(EVENTS_VARIABLE):
             event = {"kind": "progress", "done": len(rows) - len(left) * (of - done) // of, "of": len(rows)}
             print(json.dumps(event), flush=True)
 
-    model, processor, _ = ready(job.model, "vqa", None, job.decoding, device, job.trust_remote_code)
-    answers = answer_all(
-        model, processor, [row.example for row in mine], job.images, _ALONE, device, job.batch,
+    model, processor, _ = load_on_device(job.model, "vqa", None, job.decoding, device, job.trust_remote_code)
+    answers = answer_examples(
+        model, processor, [row.example for row in mine], job.images, _SINGLE_RANK, device, job.batch,
         job.profile.loader_workers, progress=told,
     )  # fmt: skip
     with disk_errors(share), share.open("a", encoding="utf-8") as stream:

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.data import tables
-from kovqa_core.data.decoding import Decoding, choices_of
+from kovqa_core.data.decoding import DecodingOptions, parse_choices
 from kovqa_core.data.example import Example
-from kovqa_core.data.question_types import choose_kinds
+from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.errors import DataError
-from kovqa_core.files import nfc
-from kovqa_core.index.reader import default_images
+from kovqa_core.files import to_nfc
+from kovqa_core.index.reader import table_image_folder
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_FOLDER_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
-class Row:
+class QuestionRow:
     """One row to answer, its kind of question, and its columns that are none of ours."""
 
     example: Example
@@ -27,10 +27,10 @@ class Row:
     carried: dict[str, Any]
 
 
-_NAMES = {ours: tables.NAMES[ours] for ours in ("id", "image", "question")}
+_QUESTION_COLUMNS = {ours: tables.COLUMN_ALIASES[ours] for ours in ("id", "image", "question")}
 
 
-def read_table(path: Path, task: str = "vqa", choices: bool = False) -> list[Row]:
+def read_question_table(path: Path, task: str = "vqa", choices: bool = False) -> list[QuestionRow]:
     """Rows of an index split, a JSON-lines file, a JSON list, a CSV or a TSV.
 
     Args:
@@ -43,9 +43,9 @@ def read_table(path: Path, task: str = "vqa", choices: bool = False) -> list[Row
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder", "name one of its .jsonl files")
-    needed = {ours: known for ours, known in _NAMES.items() if task == "vqa" or ours != "question"}
+    needed = {ours: known for ours, known in _QUESTION_COLUMNS.items() if task == "vqa" or ours != "question"}
     columns = f"columns: {', '.join(needed)}"
-    rows: list[Row] = []
+    rows: list[QuestionRow] = []
     seen: dict[str, int] = {}
     for number, record in tables.read_table(path, as_text=False):
         names = {
@@ -56,32 +56,34 @@ def read_table(path: Path, task: str = "vqa", choices: bool = False) -> list[Row
         if lacking:
             raise DataError(f"{path}:{number}: no {' and no '.join(lacking)}", columns)
         found = {ours: str(record[str(name)]) for ours, name in names.items()}
-        tables.once(found["id"], number, seen, path)
-        offered = choices_of(record, f"{path}:{number}, id {found['id']}") if choices else ()
+        tables.check_unique_id(found["id"], number, seen, path)
+        offered = parse_choices(record, f"{path}:{number}, id {found['id']}") if choices else ()
         carried = {k: v for k, v in record.items() if k not in (*names.values(), "answers", "captions")}
-        question = nfc(found.get("question", ""))
-        kind = next((str(record[name]) for name in tables.NAMES["kind"] if record.get(name)), "")
+        question = to_nfc(found.get("question", ""))
+        kind = next((str(record[name]) for name in tables.COLUMN_ALIASES["kind"] if record.get(name)), "")
         example = Example(found["id"], found["image"], question, choices=offered)
-        rows.append(Row(example, nfc(kind), carried))
+        rows.append(QuestionRow(example, to_nfc(kind), carried))
     if not rows:
         raise DataError(f"{path} has no rows", columns)
     return rows
 
 
-def pictures_in(folder: Path) -> list[Row]:
+def rows_from_images(folder: Path) -> list[QuestionRow]:
     """Every picture below a folder, in sorted order; its path there is its id.
 
     Raises:
         DataError: there is none.
     """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES and p.is_file())
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _FOLDER_IMAGE_SUFFIXES and p.is_file())
     if not found:
-        raise DataError(f"no picture in {folder}", f"pictures end in {', '.join(_PICTURES)}")
+        raise DataError(f"no picture in {folder}", f"pictures end in {', '.join(_FOLDER_IMAGE_SUFFIXES)}")
     names = [path.relative_to(folder).as_posix() for path in found]
-    return [Row(Example(nfc(name), name, ""), "", {}) for name in names]
+    return [QuestionRow(Example(to_nfc(name), name, ""), "", {}) for name in names]
 
 
-def rows_of(table: Path, task: str, kinds: Sequence[str], decoding: Decoding) -> list[Row]:
+def select_question_rows(
+    table: Path, task: str, kinds: Sequence[str], decoding: DecodingOptions
+) -> list[QuestionRow]:
     """The rows of a table, or of a folder of pictures, that are of these kinds.
 
     Raises:
@@ -89,13 +91,13 @@ def rows_of(table: Path, task: str, kinds: Sequence[str], decoding: Decoding) ->
         SettingsError: a kind the table does not have.
     """
     if table.is_dir() and task == "caption":
-        rows = pictures_in(table)
+        rows = rows_from_images(table)
     else:
-        rows = read_table(table, task, decoding.choices)
-    chosen = choose_kinds(kinds, [row.kind for row in rows])
+        rows = read_question_table(table, task, decoding.choices)
+    chosen = choose_question_types(kinds, [row.kind for row in rows])
     return [row for row in rows if row.kind in chosen]
 
 
-def pictures_of(table: Path, images: Path | None) -> Path:
+def question_image_folder(table: Path, images: Path | None) -> Path:
     """Where picture paths start."""
-    return images or (table if table.is_dir() else default_images(table))
+    return images or (table if table.is_dir() else table_image_folder(table))

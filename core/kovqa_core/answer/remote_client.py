@@ -25,31 +25,38 @@ from urllib.parse import urlsplit
 import httpx
 from PIL import Image
 
-from kovqa_core.answer.partial_file import finish, part_of, take_up
-from kovqa_core.answer.question_rows import Row, pictures_of, rows_of
-from kovqa_core.data.answers import normalise
-from kovqa_core.data.decoding import GREEDY
+from kovqa_core.answer.partial_file import finish_partial_file, partial_file_path, resume_partial_file
+from kovqa_core.answer.question_rows import QuestionRow, question_image_folder, select_question_rows
+from kovqa_core.data.answers import normalise_answer
+from kovqa_core.data.decoding import GREEDY_DECODING
 from kovqa_core.data.example import Answer, Example, prediction_line
 from kovqa_core.data.image_io import open_image
 from kovqa_core.errors import AssetError, DataError, KovqaError, SettingsError
-from kovqa_core.files import disk_errors, nfc, read_bytes
-from kovqa_core.models.vlm.config import Config, worded
-from kovqa_core.net.api_keys import find_key
+from kovqa_core.files import disk_errors, read_bytes, to_nfc
+from kovqa_core.models.vlm.config import ModelConfig, build_prompt
+from kovqa_core.net.api_keys import find_api_key
 from kovqa_core.net.pages import page_text
-from kovqa_core.net.request import BUSY, Remote, new_client, opened, patiently, shown
+from kovqa_core.net.request import (
+    RETRY_STATUSES,
+    RemoteFile,
+    new_http_client,
+    redact_url,
+    retry_request,
+    stream_request,
+)
 
-ASKED = Config()  # instruction and budget of an answer are those of a vlm of ours
-_SECONDS = 300.0  # a busy server may be silent for so long
-_UNDERSTOOD = frozenset(range(200, 500)) - BUSY  # statuses that are an answer, even if it is no
-_NOTE_SECONDS = 5.0  # between two notes on a server that is busy
-_ORIENTATION = 0x0112  # EXIF
-_LOCAL = ("localhost", "127.0.0.1", "::1")
+PROMPT_DEFAULTS = ModelConfig()  # instruction and budget of an answer are those of a vlm of ours
+_TIMEOUT_SECONDS = 300.0  # a busy server may be silent for so long
+_FINAL_STATUSES = frozenset(range(200, 500)) - RETRY_STATUSES  # statuses that are an answer, even if it is no
+_PROGRESS_SECONDS = 5.0  # between two notes on a server that is busy
+_EXIF_ORIENTATION = 0x0112  # EXIF
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
-Note = Callable[[str], None]
+ProgressNote = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Server:
+class ChatServer:
     """Where the requests go.
 
     Attributes:
@@ -63,18 +70,20 @@ class Server:
     client: httpx.Client
 
 
-def answer_one(
-    url: str, model: str | None, image: Path, question: str, note: Note | None = None
+def ask_server(
+    url: str, model: str | None, image: Path, question: str, note: ProgressNote | None = None
 ) -> tuple[Answer, str]:
     """Answer one question; the answer, and the name of the served model. Raises as `answer_table`."""
     if not question.strip():
         raise SettingsError("the question is empty", "kovqa predict -i x.png --question '무엇인가요?'")
-    with _reached(url) as server:
-        name = model or _the_one_served(server)
-        return _answer(server, name, Example("", str(image.resolve()), nfc(question)), Path("/"), note), name
+    with _connect_server(url) as server:
+        name = model or _only_served_model(server)
+        return _request_answer(
+            server, name, Example("", str(image.resolve()), to_nfc(question)), Path("/"), note
+        ), name
 
 
-def answer_table(
+def answer_table_with_server(
     url: str,
     model: str | None,
     table: Path,
@@ -82,7 +91,7 @@ def answer_table(
     output: Path,
     concurrency: int,
     progress: Callable[[int, int], None],
-    note: Note | None = None,
+    note: ProgressNote | None = None,
     kinds: Sequence[str] = (),
 ) -> tuple[int, str]:
     """Answer every row of a table; (number of rows, name of the served model).
@@ -103,36 +112,41 @@ def answer_table(
         DataError: a row or picture that cannot be used, or that the server refuses; it names the id.
         AssetError: the server cannot be reached or fails again and again: what is answered is kept.
     """
-    rows = rows_of(table, "vqa", kinds, GREEDY)
-    folder, part = pictures_of(table, images), part_of(output)
-    with _reached(url) as server, disk_errors(output):
-        name = model or _the_one_served(server)
+    rows = select_question_rows(table, "vqa", kinds, GREEDY_DECODING)
+    folder, part = question_image_folder(table, images), partial_file_path(output)
+    with _connect_server(url) as server, disk_errors(output):
+        name = model or _only_served_model(server)
         output.parent.mkdir(parents=True, exist_ok=True)
         stamp = {
             "served": name,
             "table": hashlib.sha256(table.read_bytes()).hexdigest(),
             "kinds": sorted({row.kind for row in rows}),
-            "instruction": ASKED.instruction,
-            "max_tokens": ASKED.max_new_tokens,
+            "instruction": PROMPT_DEFAULTS.instruction,
+            "max_tokens": PROMPT_DEFAULTS.max_new_tokens,
         }
-        done = len(ids := take_up(part, stamp))
+        done = len(ids := resume_partial_file(part, stamp))
         left = [row for row in rows if row.example.id not in ids]
-        told = _seldom(note) if note else None
+        told = _throttle_progress(note) if note else None
         with part.open("a", encoding="utf-8") as stream:
-            for row, answer in _answers(server, name, left, folder, concurrency, told):
+            for row, answer in _request_answers(server, name, left, folder, concurrency, told):
                 stream.write(prediction_line(row.example.id, answer, row.carried) + "\n")
                 stream.flush()
                 progress(done := done + 1, len(rows))
-        finish(part, output, (row.example.id for row in rows))
+        finish_partial_file(part, output, (row.example.id for row in rows))
     return len(rows), name
 
 
-def _answers(
-    server: Server, model: str, rows: Sequence[Row], folder: Path, concurrency: int, note: Note | None
-) -> Iterator[tuple[Row, Answer]]:
+def _request_answers(
+    server: ChatServer,
+    model: str,
+    rows: Sequence[QuestionRow],
+    folder: Path,
+    concurrency: int,
+    note: ProgressNote | None,
+) -> Iterator[tuple[QuestionRow, Answer]]:
     """Rows and their answers as they come. The first failure ends it without waiting for the others."""
-    todo: queue.SimpleQueue[Row] = queue.SimpleQueue()
-    came: queue.SimpleQueue[tuple[Row, Answer | BaseException]] = queue.SimpleQueue()
+    todo: queue.SimpleQueue[QuestionRow] = queue.SimpleQueue()
+    came: queue.SimpleQueue[tuple[QuestionRow, Answer | BaseException]] = queue.SimpleQueue()
     over = threading.Event()
     for row in rows:
         todo.put(row)
@@ -146,7 +160,7 @@ def _answers(
             while not over.is_set():
                 row = todo.get_nowait()
                 try:
-                    came.put((row, _answer(server, model, row.example, folder, told)))
+                    came.put((row, _request_answer(server, model, row.example, folder, told)))
                 except BaseException as error:
                     came.put((row, error))
 
@@ -162,14 +176,14 @@ def _answers(
         over.set()
 
 
-def _seldom(note: Note) -> Note:
+def _throttle_progress(note: ProgressNote) -> ProgressNote:
     """A note now and then: many requests wait for the same server."""
-    last, lock = -_NOTE_SECONDS, threading.Lock()
+    last, lock = -_PROGRESS_SECONDS, threading.Lock()
 
     def say(text: str) -> None:
         nonlocal last
         with lock:
-            if time.monotonic() - last >= _NOTE_SECONDS:
+            if time.monotonic() - last >= _PROGRESS_SECONDS:
                 last = time.monotonic()
                 note(text)
 
@@ -179,31 +193,35 @@ def _seldom(note: Note) -> Note:
 # ---------------------------------------------------------------------------------- one request
 
 
-def _answer(server: Server, model: str, example: Example, folder: Path, note: Note | None) -> Answer:
+def _request_answer(
+    server: ChatServer, model: str, example: Example, folder: Path, note: ProgressNote | None
+) -> Answer:
     """One question asked, patiently; errors name its id, unless they are about all of them."""
     try:
-        return _understood(_call(server, "/chat/completions", _request(model, example, folder), note), server)
+        return _parse_completion(
+            _request_json(server, "/chat/completions", _chat_request(model, example, folder), note), server
+        )
     except (DataError, AssetError) as error:
         kind = DataError if isinstance(error, DataError) else AssetError
         where = f"id {example.id}: " if example.id else ""
         raise kind(where + error.message, error.hint) from None
 
 
-def _request(model: str, example: Example, folder: Path) -> dict[str, Any]:
+def _chat_request(model: str, example: Example, folder: Path) -> dict[str, Any]:
     """A chat completion as vLLM and SGLang take it; a thinking model is asked not to."""
-    picture = {"type": "image_url", "image_url": {"url": data_url(folder / example.image)}}
-    question = {"type": "text", "text": worded(nfc(example.question), ASKED.instruction)}
+    picture = {"type": "image_url", "image_url": {"url": image_data_url(folder / example.image)}}
+    question = {"type": "text", "text": build_prompt(to_nfc(example.question), PROMPT_DEFAULTS.instruction)}
     return {
         "model": model,
         "messages": [{"role": "user", "content": [picture, question]}],
         "temperature": 0,
-        "max_tokens": ASKED.max_new_tokens,
+        "max_tokens": PROMPT_DEFAULTS.max_new_tokens,
         "logprobs": True,
         "chat_template_kwargs": {"enable_thinking": False},
     }
 
 
-def data_url(path: Path) -> str:
+def image_data_url(path: Path) -> str:
     """A picture as a `data:` URL: JPEG and PNG as they are, if every reader sees the same in them.
 
     What is turned (EXIF), transparent, of 16 bit or of another format is brought to upright RGB as for a
@@ -214,7 +232,7 @@ def data_url(path: Path) -> str:
     """
     pixels = open_image(path)  # also sees that it is whole
     with Image.open(path) as raw:
-        plain = raw.mode in ("RGB", "L") and raw.getexif().get(_ORIENTATION, 1) == 1
+        plain = raw.mode in ("RGB", "L") and raw.getexif().get(_EXIF_ORIENTATION, 1) == 1
         kind = raw.format if plain and "transparency" not in raw.info else None
     if kind in ("JPEG", "PNG"):
         data = read_bytes(path)
@@ -225,100 +243,102 @@ def data_url(path: Path) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}"
 
 
-def _understood(said: Any, server: Server) -> Answer:
+def _parse_completion(said: Any, server: ChatServer) -> Answer:
     """The answer in a chat completion; its score is the mean probability of its tokens, nan if not told."""
     try:
         choice = said["choices"][0]
         text, tokens = choice["message"]["content"], (choice.get("logprobs") or {}).get("content") or []
         likely = [math.exp(min(0.0, token["logprob"])) for token in tokens]
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise AssetError(f"{shown(server.url)} answers with no chat completion", _ADDRESS) from None
+        raise AssetError(f"{redact_url(server.url)} answers with no chat completion", _ADDRESS_HINT) from None
     if not isinstance(text, str):
         hint = "is it a thinking model? serve it with thinking switched off"
-        raise DataError(f"{shown(server.url)} gives no text ({choice.get('finish_reason')!r})", hint)
-    return Answer(normalise(text), sum(likely) / len(likely) if likely else math.nan)
+        raise DataError(f"{redact_url(server.url)} gives no text ({choice.get('finish_reason')!r})", hint)
+    return Answer(normalise_answer(text), sum(likely) / len(likely) if likely else math.nan)
 
 
 # ---------------------------------------------------------------------------------- the server
 
-_ADDRESS = "the address ends in /v1: --server http://HOST:8000/v1"
+_ADDRESS_HINT = "the address ends in /v1: --server http://HOST:8000/v1"
 
 
 @contextlib.contextmanager
-def _reached(url: str) -> Iterator[Server]:
+def _connect_server(url: str) -> Iterator[ChatServer]:
     """A server, its key read; nothing is asked yet."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError(f"--server {shown(url)} is no http address", _ADDRESS)
+        raise SettingsError(f"--server {redact_url(url)} is no http address", _ADDRESS_HINT)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise SettingsError(
-            f"--server {shown(url)}: keys do not belong into an address", "export KOVQA_SERVER_KEY=…"
+            f"--server {redact_url(url)}: keys do not belong into an address", "export KOVQA_SERVER_KEY=…"
         )
-    key = _key(parts.scheme == "https" or parts.hostname in _LOCAL)
-    with new_client(_SECONDS) as client:
-        yield Server(url.rstrip("/"), {"Authorization": f"Bearer {key}"} if key else {}, client)
+    key = _server_key(parts.scheme == "https" or parts.hostname in _LOCAL_HOSTS)
+    with new_http_client(_TIMEOUT_SECONDS) as client:
+        yield ChatServer(url.rstrip("/"), {"Authorization": f"Bearer {key}"} if key else {}, client)
 
 
-def _key(private: bool) -> str:
+def _server_key(private: bool) -> str:
     """The server's key, "" if there is none. OpenAI's is never sent where others can listen."""
-    own = find_key("server", "KOVQA_SERVER_KEY", "server.key")
-    return own or (find_key("OpenAI", "OPENAI_API_KEY", "openai.key") if private else "")
+    own = find_api_key("server", "KOVQA_SERVER_KEY", "server.key")
+    return own or (find_api_key("OpenAI", "OPENAI_API_KEY", "openai.key") if private else "")
 
 
-def _the_one_served(server: Server) -> str:
+def _only_served_model(server: ChatServer) -> str:
     """The name of the only model a server has.
 
     Raises:
         SettingsError: it has several: they are named.
     """
-    said = _call(server, "/models")
+    said = _request_json(server, "/models")
     try:
         names = [str(model["id"]) for model in said["data"]]
     except (KeyError, TypeError):
-        raise AssetError(f"{shown(server.url)}/models lists no models", _ADDRESS) from None
+        raise AssetError(f"{redact_url(server.url)}/models lists no models", _ADDRESS_HINT) from None
     if len(names) != 1:
         raise SettingsError(
-            f"{shown(server.url)} serves {len(names)} models: {page_text(', '.join(names).encode())}",
+            f"{redact_url(server.url)} serves {len(names)} models: {page_text(', '.join(names).encode())}",
             "choose one: --model NAME",
         )
     return names[0]
 
 
-def _call(server: Server, path: str, asked: Mapping[str, Any] | None = None, note: Note | None = None) -> Any:
+def _request_json(
+    server: ChatServer, path: str, asked: Mapping[str, Any] | None = None, note: ProgressNote | None = None
+) -> Any:
     """The JSON a server answers with, asked again while it is busy or out of reach."""
-    remote = Remote(server.url + path, headers=server.headers)
+    remote = RemoteFile(server.url + path, headers=server.headers)
     body = None if asked is None else json.dumps(asked).encode()
 
     def once() -> tuple[httpx.Response, bytes]:
-        with opened(
+        with stream_request(
             remote, method="POST" if body else "GET", headers={"Content-Type": "application/json"},
-            accept=_UNDERSTOOD, stay=True, body=body, client=server.client,
+            accept=_FINAL_STATUSES, stay=True, body=body, client=server.client,
         ) as response:  # fmt: skip
             return response, response.read()
 
-    response, said = patiently(once, (lambda done, total, text="": note(text)) if note else None)
+    response, said = retry_request(once, (lambda done, total, text="": note(text)) if note else None)
     if response.status_code != 200:
-        raise _refusal(remote, response, said)
+        raise _status_error(remote, response, said)
     try:
         return json.loads(said)
     except (ValueError, RecursionError):
-        raise AssetError(f"{shown(remote.url)} answers with no JSON", _ADDRESS) from None
+        raise AssetError(f"{redact_url(remote.url)} answers with no JSON", _ADDRESS_HINT) from None
 
 
-def _refusal(remote: Remote, response: httpx.Response, said: bytes) -> KovqaError:
+def _status_error(remote: RemoteFile, response: httpx.Response, said: bytes) -> KovqaError:
     """What a server's no means: it is not asked again."""
     status = response.status_code
-    text = remote.hide(f"{shown(remote.url)}: {status} {_message(said) or response.reason_phrase}")
+    text = remote.hide(f"{redact_url(remote.url)}: {status} {_error_message(said) or response.reason_phrase}")
     if status in (401, 403):
         return SettingsError(text, "export KOVQA_SERVER_KEY=… with a key this server takes")
     if status == 404:
-        return SettingsError(text, f"{_ADDRESS}; --model NAME is a name its /models lists")
+        return SettingsError(text, f"{_ADDRESS_HINT}; --model NAME is a name its /models lists")
     if response.is_redirect:
-        return SettingsError(f"{text} to {shown(response.headers.get('location', ''))}", _ADDRESS)
+        return SettingsError(f"{text} to {redact_url(response.headers.get('location', ''))}", _ADDRESS_HINT)
     return DataError(text, "leave the row out, or serve the model with other limits")
 
 
-def _message(said: bytes) -> str:
+def _error_message(said: bytes) -> str:
     """What an error of OpenAI's form says; of any other page, its text."""
     with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError):
         found = json.loads(said)

@@ -15,24 +15,31 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.answer.partial_file import JOB, begin, finish, gather, part_of, shares_of
-from kovqa_core.answer.question_rows import pictures_of, rows_of
-from kovqa_core.data.decoding import GREEDY, Decoding
+from kovqa_core.answer.partial_file import (
+    JOB_FILE,
+    begin_partial_file,
+    finish_partial_file,
+    merge_rank_files,
+    partial_file_path,
+    rank_files_folder,
+)
+from kovqa_core.answer.question_rows import question_image_folder, select_question_rows
+from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.errors import SettingsError, Stopped
 from kovqa_core.files import disk_errors, read_json, write_json
-from kovqa_core.launch.plan import plan
-from kovqa_core.launch.start import start
+from kovqa_core.launch.plan import plan_launch
+from kovqa_core.launch.start import start_processes
 from kovqa_core.machine import hardware
-from kovqa_core.process_pool import cores
-from kovqa_core.runs.folder import find_model
+from kovqa_core.process_pool import usable_cpu_count
+from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.resolve import load_profile
 
-_AGAIN = "run the same command again: what is answered is kept"
+_RERUN_HINT = "run the same command again: what is answered is kept"
 
 
 @dataclass(frozen=True)
-class Job:
+class TableJob:
     """What the processes of a profile answer."""
 
     profile: Profile
@@ -43,22 +50,22 @@ class Job:
     images: Path
     batch: int
     kinds: Sequence[str]
-    decoding: Decoding
+    decoding: DecodingOptions
     trust_remote_code: bool = False
 
 
-def write_job(job: Job) -> None:
+def write_table_job(job: TableJob) -> None:
     """For the workers."""
     told = {**asdict(job), "profile": job.profile.model_dump(mode="json")}
-    write_json(job.folder / JOB, {k: str(v) if isinstance(v, Path) else v for k, v in told.items()})
+    write_json(job.folder / JOB_FILE, {k: str(v) if isinstance(v, Path) else v for k, v in told.items()})
 
 
-def read_job(path: Path) -> Job:
+def read_table_job(path: Path) -> TableJob:
     """What `write_job` wrote."""
     told = read_json(path)
     paths = {name: Path(told[name]) for name in ("folder", "part", "model", "table", "images")}
-    decoding = Decoding(**{**told["decoding"], "answers": tuple(told["decoding"]["answers"])})
-    return Job(
+    decoding = DecodingOptions(**{**told["decoding"], "answers": tuple(told["decoding"]["answers"])})
+    return TableJob(
         Profile(**told["profile"]),
         **paths,
         batch=told["batch"],
@@ -68,7 +75,7 @@ def read_job(path: Path) -> Job:
     )
 
 
-def answer_by_profile(
+def answer_table_with_workers(
     profile: str,
     table: Path,
     images: Path | None,
@@ -77,7 +84,7 @@ def answer_by_profile(
     batch: int,
     progress: Callable[[int, int], None],
     kinds: Sequence[str] = (),
-    decoding: Decoding = GREEDY,
+    decoding: DecodingOptions = GREEDY_DECODING,
     trust_remote_code: bool = False,
 ) -> tuple[int, Path]:
     """As `predict.answer_table`, by the processes of a profile.
@@ -97,28 +104,28 @@ def answer_by_profile(
             f"a table is answered while you wait, profile {chosen.name} is not for that",
             "use one of this machine, or one with launcher: srun",
         )
-    hardware.check(chosen)
-    folder, part = find_model(model, "vqa").resolve(), part_of(output).resolve()
-    rows = rows_of(table, "vqa", kinds, decoding)
+    hardware.check_machine(chosen)
+    folder, part = find_model_folder(model, "vqa").resolve(), partial_file_path(output).resolve()
+    rows = select_question_rows(table, "vqa", kinds, decoding)
     ids = [row.example.id for row in rows]
     with disk_errors(output):
-        done = begin(part, folder, table, rows, None, decoding)
+        done = begin_partial_file(part, folder, table, rows, None, decoding)
         if len(done) < len(ids):
-            job = Job(
-                chosen, shares_of(part), part, folder, table.resolve(), pictures_of(table, images).resolve(),
+            job = TableJob(
+                chosen, rank_files_folder(part), part, folder, table.resolve(), question_image_folder(table, images).resolve(),
                 batch, list(kinds), decoding, trust_remote_code,
             )  # fmt: skip
-            write_job(job)
-            launch = plan(job, sys.executable, cores(), file=JOB)
-            start(replace(launch, again=_AGAIN), _events(progress))
-            done = gather(part)
+            write_table_job(job)
+            launch = plan_launch(job, sys.executable, usable_cpu_count(), file=JOB_FILE)
+            start_processes(replace(launch, again=_RERUN_HINT), _on_worker_event(progress))
+            done = merge_rank_files(part)
         if len(done) < len(ids):
-            raise Stopped(f"stopped; {len(done):,} of {len(ids):,} rows are answered", _AGAIN)
-        finish(part, output, ids)
+            raise Stopped(f"stopped; {len(done):,} of {len(ids):,} rows are answered", _RERUN_HINT)
+        finish_partial_file(part, output, ids)
     return len(ids), folder
 
 
-def _events(progress: Callable[[int, int], None]) -> Callable[[Mapping[str, Any]], None]:
+def _on_worker_event(progress: Callable[[int, int], None]) -> Callable[[Mapping[str, Any]], None]:
     def told(event: Mapping[str, Any]) -> None:
         if event["kind"] == "progress":
             progress(event["done"], event["of"])

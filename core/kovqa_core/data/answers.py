@@ -10,50 +10,50 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from kovqa_core.errors import DataError
-from kovqa_core.files import nfc, read_text, write_text
+from kovqa_core.files import read_text, to_nfc, write_text
 
 # ------------------------------------------------------------------------------ normal forms
 
 
-def normalise(answer: str) -> str:
+def normalise_answer(answer: str) -> str:
     """kovqa's normal form: NFC, no blanks around, single blanks inside, Latin in lower case.
 
     KoBEiT3 kept raw texts: 639 of its 15,324 classes have blanks around them, 1,547 groups
     differ in nothing but blanks or case.
     """
-    return " ".join(nfc(answer).split()).lower()
+    return " ".join(to_nfc(answer).split()).lower()
 
 
-_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-_NUMBERS = dict(
+_VQA_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_NUMBER_WORDS = dict(
     zip(["none", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
         ["0", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"], strict=True)
 )  # fmt: skip
-_PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)")  # the official pattern: its look-behind is malformed
+_PERIOD_PATTERN = re.compile(r"(?!<=\d)(\.)(?!\d)")  # the official pattern: its look-behind is malformed
 _DIGIT_COMMA = re.compile(r"\d,\d")
 
 
 @functools.cache
-def _contractions() -> dict[str, str]:
+def _load_contractions() -> dict[str, str]:
     return json.loads(read_text(Path(__file__).with_name("contractions.json")))
 
 
 def normalise_vqav2(answer: str) -> str:
     """The VQAv2 challenge's normal form, its oddities included (docs/sources/beit3.md, B28)."""
     text = answer
-    for mark in _PUNCTUATION:
+    for mark in _VQA_PUNCTUATION:
         beside_blank = f"{mark} " in answer or f" {mark}" in answer
         text = text.replace(mark, "" if beside_blank or _DIGIT_COMMA.search(answer) else " ")
-    text = _PERIOD.sub("", text, count=32)  # a flag in the place of the count: at most 32
-    words = (_NUMBERS.get(word, word) for word in text.lower().split())
-    kept = (_contractions().get(word, word) for word in words if word not in ("a", "an", "the"))
+    text = _PERIOD_PATTERN.sub("", text, count=32)  # a flag in the place of the count: at most 32
+    words = (_NUMBER_WORDS.get(word, word) for word in text.lower().split())
+    kept = (_load_contractions().get(word, word) for word in words if word not in ("a", "an", "the"))
     return " ".join(kept).replace(",", "")
 
 
 # ----------------------------------------------------------------------------- list of classes
 
 
-def vocabulary(counts: Counter[str], min_count: int) -> list[str]:
+def choose_answer_classes(counts: Counter[str], min_count: int) -> list[str]:
     """Answers seen often enough, most frequent first, ties in code point order."""
     kept = (answer for answer, n in counts.items() if n >= min_count)
     return sorted(kept, key=lambda answer: (-counts[answer], answer))
@@ -70,11 +70,11 @@ def write_answers(path: Path, answers: Sequence[str]) -> None:
     Where a line could not hold one (raw answers of VQA_NIA have line breaks), as `answer2label.txt`.
     """
     plain = all(answer.splitlines() == [answer] and not answer.startswith("{") for answer in answers)
-    lines = answers if plain else [_labelled(answer, label) for label, answer in enumerate(answers)]
+    lines = answers if plain else [_answer2label_line(answer, label) for label, answer in enumerate(answers)]
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def _labelled(answer: str, label: int) -> str:
+def _answer2label_line(answer: str, label: int) -> str:
     """A line of `answer2label.txt`; escaped where JSON alone would leave a line break in it."""
     line = json.dumps({"answer": answer, "label": label}, ensure_ascii=False)
     return line if line.splitlines() == [line] else json.dumps({"answer": answer, "label": label})
@@ -87,7 +87,7 @@ def read_answers(path: Path) -> list[str]:
         DataError: an empty list, a class twice, labels that are not 0, 1, 2, …
     """
     lines = read_text(path).splitlines()
-    answers = _original(lines, path) if lines and lines[0].startswith("{") else lines
+    answers = _parse_answer2label(lines, path) if lines and lines[0].startswith("{") else lines
     if not answers:
         raise DataError(f"{path} lists no answers", "write the index again: kovqa index")
     twice = next((answer for answer, n in Counter(answers).items() if n > 1), None)
@@ -96,7 +96,7 @@ def read_answers(path: Path) -> list[str]:
     return answers
 
 
-def _original(lines: Iterable[str], path: Path) -> list[str]:
+def _parse_answer2label(lines: Iterable[str], path: Path) -> list[str]:
     answers = []
     for number, line in enumerate(lines):
         try:
@@ -118,7 +118,7 @@ def soft_score(annotators: int) -> float:
     return (0.0, 0.3, 0.6, 0.9)[annotators] if annotators < 4 else 1.0
 
 
-def soft_labels(given: Iterable[str], normal: Callable[[str], str] = normalise) -> dict[str, float]:
+def soft_labels(given: Iterable[str], normal: Callable[[str], str] = normalise_answer) -> dict[str, float]:
     """Answers of one question -> scores, the most given first; a single annotator's counts fully.
 
     Args:

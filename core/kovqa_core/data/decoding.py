@@ -12,14 +12,14 @@ from typing import Any
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.files import nfc, read_text
+from kovqa_core.files import read_text, to_nfc
 
-LETTERS = string.ascii_uppercase
-COLUMNS = ("choices", "options")  # of a table: what a row's answer is one of
+CHOICE_LETTERS = string.ascii_uppercase
+CHOICE_COLUMNS = ("choices", "options")  # of a table: what a row's answer is one of
 
 
 @dataclass(frozen=True)
-class Decoding:
+class DecodingOptions:
     """How answers are found; at most one way differs from greedy.
 
     Attributes:
@@ -45,12 +45,12 @@ class Decoding:
         }
 
 
-GREEDY = Decoding()
+GREEDY_DECODING = DecodingOptions()
 
 
-def read_decoding(
+def decoding_from_options(
     answers: Path | None, choices: bool, temperature: float | None, seed: int | None
-) -> Decoding:
+) -> DecodingOptions:
     """What the options of a command ask for.
 
     Args:
@@ -67,11 +67,11 @@ def read_decoding(
         raise SettingsError(f"{' and '.join(ways)} are two ways to answer", "give one of them")
     if seed is not None and not temperature:
         raise SettingsError("--seed is the seed of drawn answers", "give --temperature, too: 0.7")
-    listed = () if answers is None else read_list(answers)
-    return Decoding(listed, choices, temperature or 0.0, seed or 0)
+    listed = () if answers is None else read_answer_list(answers)
+    return DecodingOptions(listed, choices, temperature or 0.0, seed or 0)
 
 
-def read_list(path: Path) -> tuple[str, ...]:
+def read_answer_list(path: Path) -> tuple[str, ...]:
     """The answers of a list: one a line, blank lines and repetitions aside; or an index's.
 
     Args:
@@ -83,33 +83,33 @@ def read_list(path: Path) -> tuple[str, ...]:
     file = path / "answers.txt" if path.is_dir() else path
     text = read_text(file)
     lines = read_answers(file) if text.startswith("{") else text.splitlines()
-    found = tuple(dict.fromkeys(answer for line in lines if (answer := nfc(line).strip())))
+    found = tuple(dict.fromkeys(answer for line in lines if (answer := to_nfc(line).strip())))
     if not found:
         raise DataError(f"{file} lists no answers", "write one a line")
     return found
 
 
-def choices_of(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
+def parse_choices(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """The answers a row of a table offers: a JSON list, or a text with | between them.
 
     Raises:
         DataError: none, one, one twice or more than there are letters; `where` names the row.
     """
-    value = next((record[name] for name in COLUMNS if record.get(name) not in (None, "")), None)
+    value = next((record[name] for name in CHOICE_COLUMNS if record.get(name) not in (None, "")), None)
     if isinstance(value, str):
-        value = _parsed(value)
+        value = _try_parse_json(value)
     if not isinstance(value, list):
         raise DataError(f"{where}: no choices", 'column choices: ["빨강", "파랑"] or 빨강|파랑')
-    found = tuple(nfc(str(choice)).strip() for choice in value)
-    if not 2 <= len(found) <= len(LETTERS) or len(set(found)) < len(found) or "" in found:
+    found = tuple(to_nfc(str(choice)).strip() for choice in value)
+    if not 2 <= len(found) <= len(CHOICE_LETTERS) or len(set(found)) < len(found) or "" in found:
         raise DataError(
             f"{where}: {len(found)} choices: {', '.join(found) or 'none'}",
-            f"two to {len(LETTERS)} different ones",
+            f"two to {len(CHOICE_LETTERS)} different ones",
         )
     return found
 
 
-def _parsed(text: str) -> Any:
+def _try_parse_json(text: str) -> Any:
     try:
         value = json.loads(text)
     except ValueError:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kovqa_core.errors import DataError
 
-_quoted = json.encoder.encode_basestring  # json.dumps of a text, without its overhead
+_quote_json = json.encoder.encode_basestring  # json.dumps of a text, without its overhead
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Example:
 
     def line(self) -> str:
         """The example as one JSON line, without the line end."""
-        answers = ", ".join(f"{_quoted(answer)}: {score!r}" for answer, score in self.answers.items())
-        captions = f', "captions": [{", ".join(map(_quoted, self.captions))}]' if self.captions else ""
+        answers = ", ".join(f"{_quote_json(answer)}: {score!r}" for answer, score in self.answers.items())
+        captions = f', "captions": [{", ".join(map(_quote_json, self.captions))}]' if self.captions else ""
         return (
-            f'{{"id": {_quoted(self.id)}, "image": {_quoted(self.image)}, "question": '
-            f'{_quoted(self.question)}, "answers": {{{answers}}}, "kind": {_quoted(self.kind)}{captions}}}'
+            f'{{"id": {_quote_json(self.id)}, "image": {_quote_json(self.image)}, "question": '
+            f'{_quote_json(self.question)}, "answers": {{{answers}}}, "kind": {_quote_json(self.kind)}{captions}}}'
         )
 
 

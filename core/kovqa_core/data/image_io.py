@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from kovqa_core.errors import DataError
 
-_TOO_LARGE = "reduce it, or leave it out of the index"
+_TOO_LARGE_HINT = "reduce it, or leave it out of the index"
 
 
 def open_image(path: Path, side: int | None = None) -> Image.Image:
@@ -33,9 +33,9 @@ def open_image(path: Path, side: int | None = None) -> Image.Image:
             if side is not None:
                 image.draft("RGB", (side, side))
             image.load()
-            return ImageOps.exif_transpose(_eight_bit(image)).convert("RGB")
+            return ImageOps.exif_transpose(_to_eight_bit(image)).convert("RGB")
     except Image.DecompressionBombError:
-        raise DataError(f"picture {path} has too many pixels to be opened safely", _TOO_LARGE) from None
+        raise DataError(f"picture {path} has too many pixels to be opened safely", _TOO_LARGE_HINT) from None
     except FileNotFoundError:
         raise DataError(f"picture {path} is missing", "restore it, or write the index again") from None
     except Exception as error:  # Pillow's decoders raise many kinds
@@ -45,7 +45,7 @@ def open_image(path: Path, side: int | None = None) -> Image.Image:
         ) from None
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _to_eight_bit(image: Image.Image) -> Image.Image:
     """Pillow cuts 16-bit grey at 255 when it converts; scale it instead."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.asarray(image, np.float64)

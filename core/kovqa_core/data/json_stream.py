@@ -12,16 +12,16 @@ from typing import IO, Any
 
 from kovqa_core.errors import DataError
 
-_BLOCK = 1 << 22  # bytes read at once
-_LARGEST = 1 << 26  # characters one value may have; a broken file is not read to its end
-_BLANK = re.compile(r"[ \t\r\n]*")
-_scan = make_scanner(json.JSONDecoder())  # type: ignore[arg-type]  # typeshed takes it for itself
-TEXT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)  # numbers as written
-_scan_text = make_scanner(TEXT)  # type: ignore[arg-type]
-_AGAIN = "fetch or unpack it again"
+_READ_BLOCK_BYTES = 1 << 22  # bytes read at once
+_MAX_VALUE_CHARS = 1 << 26  # characters one value may have; a broken file is not read to its end
+_JSON_WHITESPACE = re.compile(r"[ \t\r\n]*")
+_scan_value = make_scanner(json.JSONDecoder())  # type: ignore[arg-type]  # typeshed takes it for itself
+TEXT_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)  # numbers as written
+_scan_text = make_scanner(TEXT_DECODER)  # type: ignore[arg-type]
+_FETCH_OR_UNPACK_HINT = "fetch or unpack it again"
 
 
-def records(path: Path, name: str, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+def iter_json_records(path: Path, name: str, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """The records of the list `name` in a JSON object.
 
     Args:
@@ -32,7 +32,7 @@ def records(path: Path, name: str, keys: Sequence[str] = ()) -> Iterator[dict[st
     Raises:
         DataError: no such list, broken JSON (with its line), a record that lacks a key.
     """
-    text = _Text(path)
+    text = _JsonWindow(path)
     found = False
     if text.next() == "{":
         text.at += 1
@@ -46,16 +46,16 @@ def records(path: Path, name: str, keys: Sequence[str] = ()) -> Iterator[dict[st
             wanted, found = key == name and not found, found or key == name
             for number, row in enumerate(text.items(), 1):
                 if wanted:
-                    _check(row, keys, path, number)
+                    _check_record_keys(row, keys, path, number)
                     yield row
         text.at += 1
         if text.next(may_end=True):
             raise text.broken("text after its end", text.at)
     if not found:
-        raise DataError(f"{path}: no list '{name}'", _AGAIN)
+        raise DataError(f"{path}: no list '{name}'", _FETCH_OR_UNPACK_HINT)
 
 
-def listed(path: Path, as_text: bool = False) -> Iterator[tuple[int, Any]]:
+def iter_json_list(path: Path, as_text: bool = False) -> Iterator[tuple[int, Any]]:
     """Line number and value of every element of a JSON document that is a list.
 
     Args:
@@ -65,36 +65,36 @@ def listed(path: Path, as_text: bool = False) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: not a list, broken JSON (with its line).
     """
-    text = _Text(path, _scan_text if as_text else _scan)
+    text = _JsonWindow(path, _scan_text if as_text else _scan_value)
     if text.next() != "[":
-        raise DataError(f"{path}:{text.line()}: not a JSON list", _AGAIN)
+        raise DataError(f"{path}:{text.line()}: not a JSON list", _FETCH_OR_UNPACK_HINT)
     yield from ((text.began, value) for value in text.items())
     if text.next(may_end=True):
         raise text.broken("text after its end", text.at)
 
 
-def _check(row: Any, keys: Sequence[str], path: Path, number: int) -> None:
+def _check_record_keys(row: Any, keys: Sequence[str], path: Path, number: int) -> None:
     for key in keys:
         if not isinstance(row, dict) or key not in row:
-            raise DataError(f"{path}: record {number} lacks '{key}'", _AGAIN)
+            raise DataError(f"{path}: record {number} lacks '{key}'", _FETCH_OR_UNPACK_HINT)
 
 
-class _Text:
+class _JsonWindow:
     """The text of a file as a window that moves on; `at` is the place in it, `began` a value's line."""
 
-    def __init__(self, path: Path, scan: Callable[[str, int], tuple[Any, int]] = _scan) -> None:
+    def __init__(self, path: Path, scan: Callable[[str, int], tuple[Any, int]] = _scan_value) -> None:
         self.path, self.window, self.at, self._scan = path, "", 0, scan
         self.began = 1
         self._lines, self._counted = 1, 0  # the line number at a place up to which lines are counted
-        self._blocks = decoded(path)
+        self._blocks = decode_blocks(path)
         self._more()
         if not self.next(may_end=True):
-            raise DataError(f"{path} is empty", _AGAIN)
+            raise DataError(f"{path} is empty", _FETCH_OR_UNPACK_HINT)
 
     def next(self, may_end: bool = False) -> str:
         """The next character that is no blank, not taken."""
         while True:
-            blank = _BLANK.match(self.window, self.at)
+            blank = _JSON_WHITESPACE.match(self.window, self.at)
             self.at = blank.end() if blank else self.at
             if self.at < len(self.window):
                 return self.window[self.at]
@@ -125,7 +125,7 @@ class _Text:
                     self.at = end
                     return found
                 continue
-            if len(self.window) - self.at > _LARGEST or not self._more():
+            if len(self.window) - self.at > _MAX_VALUE_CHARS or not self._more():
                 raise broken
 
     def items(self) -> Iterator[Any]:
@@ -161,10 +161,10 @@ class _Text:
     def broken(self, problem: str, place: int) -> DataError:
         """The error for what stands at a place of the window."""
         line = self._lines + self.window.count("\n", self._counted, place)
-        return DataError(f"{self.path}:{line}: not valid JSON ({problem})", _AGAIN)
+        return DataError(f"{self.path}:{line}: not valid JSON ({problem})", _FETCH_OR_UNPACK_HINT)
 
 
-def decoded(path: Path) -> Iterator[str]:
+def decode_blocks(path: Path) -> Iterator[str]:
     """The file's text, block by block; CP949 where it is no UTF-8 from its first other letter on.
 
     Raises:
@@ -172,9 +172,9 @@ def decoded(path: Path) -> Iterator[str]:
     """
     decoder: codecs.IncrementalDecoder = codecs.getincrementaldecoder("utf-8-sig")()
     ascii_so_far, lines = True, 1
-    with _opened(path) as stream:
+    with _open_binary(path) as stream:
         while True:
-            block = stream.read(_BLOCK)
+            block = stream.read(_READ_BLOCK_BYTES)
             try:
                 text = decoder.decode(block, not block)
             except UnicodeDecodeError as error:
@@ -196,7 +196,7 @@ def decoded(path: Path) -> Iterator[str]:
                 return
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _open_binary(path: Path) -> IO[bytes]:
     try:
         return path.open("rb")
     except OSError as error:

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kovqa_core.errors import unknown
-from kovqa_core.files import nfc, read_json
+from kovqa_core.errors import unknown_name_error
+from kovqa_core.files import read_json, to_nfc
 
-ALL = "all"  # instead of a kind's name: every row
+ALL_TYPES = "all"  # instead of a kind's name: every row
 
 
-def choose_kinds(asked: Sequence[str], there: Iterable[str]) -> frozenset[str]:
+def choose_question_types(asked: Sequence[str], there: Iterable[str]) -> frozenset[str]:
     """The kinds asked for, of those that are there; every one if none or "all" was asked for.
 
     Raises:
         SettingsError: a kind that is not there; it names those that are.
     """
     known = frozenset(there)
-    if not asked or ALL in asked:
+    if not asked or ALL_TYPES in asked:
         return known
-    for name in map(nfc, asked):
+    for name in map(to_nfc, asked):
         if not name or name not in known:
-            raise unknown("kind", name, known - {""}, f"or --kind {ALL}")
-    return frozenset(map(nfc, asked))
+            raise unknown_name_error("kind", name, known - {""}, f"or --kind {ALL_TYPES}")
+    return frozenset(map(to_nfc, asked))
 
 
-def groups_beside(split: Path) -> dict[str, list[str]]:
+def read_type_groups(split: Path) -> dict[str, list[str]]:
     """Group -> its kinds, as the `index.json` beside a split says; none for a table of one's own."""
     about = split.parent / "index.json"
     return read_json(about).get("groups", {}) if about.is_file() else {}

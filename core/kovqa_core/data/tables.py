@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.data.json_stream import TEXT, decoded, listed
+from kovqa_core.data.json_stream import TEXT_DECODER, decode_blocks, iter_json_list
 from kovqa_core.errors import DataError
-from kovqa_core.files import nfc
+from kovqa_core.files import to_nfc
 
 # Our name of a column -> the names it is known by.
-NAMES: dict[str, tuple[str, ...]] = {
+COLUMN_ALIASES: dict[str, tuple[str, ...]] = {
     "id": ("id", "ID", "question_id", "qid"),
     "image": ("image", "img_path", "image_path", "image_id"),
     "question": ("question",),
@@ -27,15 +27,15 @@ NAMES: dict[str, tuple[str, ...]] = {
     "kind": ("kind", "answer_type"),
     "caption": ("caption", "captions"),
 }
-_LONGEST = 1 << 26  # characters of a line or a cell; a file with a quotation mark too many ends there
-_KINDS = "a table is a .csv, .tsv, .jsonl or .json file"
+_MAX_CELL_CHARS = 1 << 26  # characters of a line or a cell; a file with a quotation mark too many ends there
+_TABLE_FORMATS_HINT = "a table is a .csv, .tsv, .jsonl or .json file"
 
-Rows = Iterator[tuple[int, dict[str, Any]]]  # (line number, column -> value)
+TableRows = Iterator[tuple[int, dict[str, Any]]]  # (line number, column -> value)
 
 
 def read_table(
     path: Path, wanted: Mapping[str, Sequence[str]] | None = None, hint: str = "", as_text: bool = True
-) -> Rows:
+) -> TableRows:
     """Rows of a table with the line each begins in; UTF-8 (with or without a mark) or CP949.
 
     Args:
@@ -49,25 +49,25 @@ def read_table(
     """
     suffix, wanted = path.suffix.lower(), wanted or {}
     if path.is_dir():
-        raise DataError(f"{path} is a folder", _KINDS)
+        raise DataError(f"{path} is a folder", _TABLE_FORMATS_HINT)
     if suffix in (".csv", ".tsv"):
-        yield from _csv(path, "\t" if suffix == ".tsv" else ",", wanted, hint)
+        yield from _read_csv_rows(path, "\t" if suffix == ".tsv" else ",", wanted, hint)
         return
-    for line, row in listed(path, as_text) if suffix == ".json" else _jsonl(path, as_text):
+    for line, row in iter_json_list(path, as_text) if suffix == ".json" else _read_jsonl_rows(path, as_text):
         if not isinstance(row, dict):
-            raise DataError(f"{path}:{line}: not a JSON object", _KINDS)
-        _require(wanted, row, f"{path}:{line}", hint)
+            raise DataError(f"{path}:{line}: not a JSON object", _TABLE_FORMATS_HINT)
+        _require_columns(wanted, row, f"{path}:{line}", hint)
         yield line, row
 
 
-def text(value: object) -> str:
+def cell_text(value: object) -> str:
     """A cell as NFC text; JSON's null is none, its true and false keep their spelling."""
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else nfc(str(value))
+    return "" if value is None else to_nfc(str(value))
 
 
-def once(id: str, line: int, seen: dict[str, int], path: Path) -> None:
+def check_unique_id(id: str, line: int, seen: dict[str, int], path: Path) -> None:
     """Note an id; a `DataError` with both lines when it was there before."""
     if seen.setdefault(id, line) != line:
         raise DataError(f"{path}:{line}: id {id} was already in line {seen[id]}", "make the ids unique")
@@ -76,12 +76,12 @@ def once(id: str, line: int, seen: dict[str, int], path: Path) -> None:
 # ----------------------------------------------------------------------------------- columns
 
 
-def _require(wanted: Mapping[str, Sequence[str]], has: Iterable[str], where: str, hint: str) -> None:
+def _require_columns(wanted: Mapping[str, Sequence[str]], has: Iterable[str], where: str, hint: str) -> None:
     columns = list(has)
     free = set(columns).difference(*wanted.values())
     for ours, known in wanted.items():
         if not any(name in columns for name in known):
-            near = _near(known, free)
+            near = _closest_column(known, free)
             guess = f", did you mean '{near}'?" if near else ""
             raise DataError(
                 f"{where}: no column '{known[0]}'; it has {', '.join(columns) or 'none'}{guess}",
@@ -89,7 +89,7 @@ def _require(wanted: Mapping[str, Sequence[str]], has: Iterable[str], where: str
             )
 
 
-def _near(known: Sequence[str], free: Iterable[str]) -> str | None:
+def _closest_column(known: Sequence[str], free: Iterable[str]) -> str | None:
     lower = {column.lower(): column for column in sorted(free)}
     found = (difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5) for name in known)
     return next((lower[near[0]] for near in found if near), None)
@@ -98,29 +98,31 @@ def _near(known: Sequence[str], free: Iterable[str]) -> str | None:
 # ----------------------------------------------------------------------------------- formats
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _iter_table_lines(path: Path) -> Iterator[str]:
     """Lines with their ends. Only line feeds end one: JSON may hold other line separators."""
     rest, number = "", 1
-    for block in decoded(path):
+    for block in decode_blocks(path):
         *lines, rest = (rest + block).split("\n")
         for line in lines:
-            yield _whole(line, path, number) + "\n"
+            yield _check_no_nul(line, path, number) + "\n"
             number += 1
-        if len(rest) > _LONGEST:
-            raise DataError(f"{path}:{number}: a line of more than {_LONGEST:,} characters", _KINDS)
+        if len(rest) > _MAX_CELL_CHARS:
+            raise DataError(
+                f"{path}:{number}: a line of more than {_MAX_CELL_CHARS:,} characters", _TABLE_FORMATS_HINT
+            )
     if rest:
-        yield _whole(rest, path, number)
+        yield _check_no_nul(rest, path, number)
 
 
-def _whole(line: str, path: Path, number: int) -> str:
+def _check_no_nul(line: str, path: Path, number: int) -> str:
     if "\0" in line:
         raise DataError(f"{path}:{number}: holds a NUL, so it is damaged or no text", "save it as UTF-8")
     return line
 
 
-def _csv(path: Path, delimiter: str, wanted: Mapping[str, Sequence[str]], hint: str) -> Rows:
-    csv.field_size_limit(_LONGEST)
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+def _read_csv_rows(path: Path, delimiter: str, wanted: Mapping[str, Sequence[str]], hint: str) -> TableRows:
+    csv.field_size_limit(_MAX_CELL_CHARS)
+    reader = csv.reader(_iter_table_lines(path), delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
         line = reader.line_num + 1  # a row may have several lines: it is known by its first
@@ -134,34 +136,34 @@ def _csv(path: Path, delimiter: str, wanted: Mapping[str, Sequence[str]], hint: 
         if not cells:
             continue
         if not header:
-            header = _header(cells, f"{path}:{line}")
-            _require(wanted, header, f"{path}:{line}", hint)
+            header = _csv_header(cells, f"{path}:{line}")
+            _require_columns(wanted, header, f"{path}:{line}", hint)
         elif len(cells) == len(header):
             yield line, {name: cell for name, cell in zip(header, cells, strict=True) if name}
         else:
             counted = f"{len(cells)} cells where the header names {len(header)}"
             raise DataError(f"{path}:{line}: {counted}", 'a cell with a comma must stand in "…"')
     if not header:
-        raise DataError(f"{path} is empty", _KINDS)
+        raise DataError(f"{path} is empty", _TABLE_FORMATS_HINT)
 
 
-def _header(cells: Sequence[str], where: str) -> list[str]:
+def _csv_header(cells: Sequence[str], where: str) -> list[str]:
     """Names of the columns; one without a name (spreadsheets, pandas' index) is not read."""
-    header = [nfc(cell).strip() for cell in cells]
+    header = [to_nfc(cell).strip() for cell in cells]
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice:
         raise DataError(f"{where}: column '{twice}' appears twice", "rename one of them")
     return header
 
 
-def _jsonl(path: Path, as_text: bool) -> Iterator[tuple[int, Any]]:
-    decode = TEXT.decode if as_text else json.loads
+def _read_jsonl_rows(path: Path, as_text: bool) -> Iterator[tuple[int, Any]]:
+    decode = TEXT_DECODER.decode if as_text else json.loads
     number = 0
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(_iter_table_lines(path), 1):
         if line.strip():
             try:
                 yield number, decode(line)
             except ValueError as error:
-                raise DataError(f"{path}:{number}: not a JSON line ({error})", _KINDS) from None
+                raise DataError(f"{path}:{number}: not a JSON line ({error})", _TABLE_FORMATS_HINT) from None
     if not number:
-        raise DataError(f"{path} is empty", _KINDS)
+        raise DataError(f"{path} is empty", _TABLE_FORMATS_HINT)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from kovqa_core.demo.questions import SHORT_COLOURS, Word
-from kovqa_core.demo.scenes import Scene, Thing
+from kovqa_core.demo.questions import SHORT_COLOURS, KoreanNoun
+from kovqa_core.demo.scenes import Scene, SceneObject
 
 # {a} is the list of things; the verb's subject particle belongs to its last word.
-WORDINGS = ("{a:이/가} 있습니다.", "그림에 {a:이/가} 있습니다.", "{a:이/가} 보입니다.")
+CAPTION_WORDINGS = ("{a:이/가} 있습니다.", "그림에 {a:이/가} 있습니다.", "{a:이/가} 보입니다.")
 
 
-def captions(scene: Scene) -> list[str]:
+def scene_captions(scene: Scene) -> list[str]:
     """All captions that are right: things named row by row from the top, each row from the left."""
     things = sorted(scene.things, key=lambda thing: (thing.row, thing.column))
-    listed = Word(_listed([_name(thing) for thing in things]))
-    return [wording.format(a=listed) for wording in WORDINGS]
+    listed = KoreanNoun(_join_korean_list([_object_phrase(thing) for thing in things]))
+    return [wording.format(a=listed) for wording in CAPTION_WORDINGS]
 
 
-def _name(thing: Thing) -> str:
+def _object_phrase(thing: SceneObject) -> str:
     return f"{SHORT_COLOURS.get(thing.colour, thing.colour)} {thing.shape}"
 
 
-def _listed(names: list[str]) -> str:
+def _join_korean_list(names: list[str]) -> str:
     """ "가와 나", "가, 나, 다"."""
     if len(names) == 2:
-        return f"{Word(names[0]):와/과} {names[1]}"
+        return f"{KoreanNoun(names[0]):와/과} {names[1]}"
     return ", ".join(names)

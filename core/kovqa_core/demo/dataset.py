@@ -16,21 +16,21 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.demo.captions import captions
-from kovqa_core.demo.questions import Question, ask
-from kovqa_core.demo.scenes import make_scene, paint
+from kovqa_core.demo.captions import scene_captions
+from kovqa_core.demo.questions import DemoQuestion, ask_questions
+from kovqa_core.demo.scenes import make_scene, paint_scene
 from kovqa_core.files import write_json, write_text
 
-Progress = Callable[[int, int], None]
+DrawingProgress = Callable[[int, int], None]
 
-LEVELS = {1: "하", 2: "하", 3: "중", 4: "상", 5: "상"}  # number of things -> level
-PARTS = (("train_labels", "train"), ("valid_labels", "validate"))
-BLOCK = 50  # pictures handed to a process at a time
+LEVEL_BY_COUNT = {1: "하", 2: "하", 3: "중", 4: "상", 5: "상"}  # number of things -> level
+DATASET_PARTS = (("train_labels", "train"), ("valid_labels", "validate"))
+IMAGES_PER_TASK = 50  # pictures handed to a process at a time
 PARALLEL_FROM = 200  # below this starting processes costs more than it saves
 
 
 @dataclass(frozen=True)
-class _Job:
+class _DrawJob:
     """One picture to draw: its number over the whole data set, from 1."""
 
     folder: Path
@@ -40,18 +40,18 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _DrawnImage:
     """What a painted picture is asked about."""
 
     number: int
     level: str
     heldout: bool
-    questions: tuple[Question, ...]
+    questions: tuple[DemoQuestion, ...]
     captions: tuple[str, ...]
 
 
-def write_dataset(
-    folder: Path, train: int, heldout: int, seed: int, progress: Progress | None = None
+def write_demo_dataset(
+    folder: Path, train: int, heldout: int, seed: int, progress: DrawingProgress | None = None
 ) -> None:
     """Draw `train` pictures for training and `heldout` for testing and write them below `folder`.
 
@@ -64,9 +64,9 @@ def write_dataset(
     if train < 0 or heldout < 0 or train + heldout == 0:
         raise ValueError(f"cannot draw {train} training and {heldout} held-out pictures")
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    jobs = [_Job(folder, 1 + i, seed, i >= train) for i in range(train + heldout)]
+    jobs = [_DrawJob(folder, 1 + i, seed, i >= train) for i in range(train + heldout)]
     drawn = []
-    for done, picture in enumerate(_draw_all(jobs), 1):
+    for done, picture in enumerate(_draw_images(jobs), 1):
         drawn.append(picture)
         if progress is not None:
             progress(done, len(jobs))
@@ -75,49 +75,53 @@ def write_dataset(
     _write_captions(folder, drawn)
 
 
-def _draw_all(jobs: Sequence[_Job]) -> Iterator[_Drawn]:
+def _draw_images(jobs: Sequence[_DrawJob]) -> Iterator[_DrawnImage]:
     """Draw in order; over several processes when there is enough to do."""
     workers = min(os.cpu_count() or 1, 8)
     if workers == 1 or len(jobs) < PARALLEL_FROM:
-        yield from map(_draw, jobs)
+        yield from map(_draw_image, jobs)
         return
     with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(_draw, jobs, chunksize=BLOCK)
+        yield from pool.map(_draw_image, jobs, chunksize=IMAGES_PER_TASK)
 
 
-def _draw(job: _Job) -> _Drawn:
+def _draw_image(job: _DrawJob) -> _DrawnImage:
     """Paint one picture, store it, and ask about it."""
     rng = random.Random(f"{job.seed}/{job.number}")
     scene = make_scene(rng)
     buffer = io.BytesIO()
-    paint(scene).save(buffer, "PNG")
+    paint_scene(scene).save(buffer, "PNG")
     # A demonstration picture is cheap to make again: no need to write it through a temporary file.
-    (job.folder / "images" / f"{_picture_id(job.number)}.png").write_bytes(buffer.getvalue())
-    questions = ask(scene, rng, job.heldout)
-    return _Drawn(
-        job.number, LEVELS[len(scene.things)], job.heldout, tuple(questions), tuple(captions(scene))
+    (job.folder / "images" / f"{_scene_id(job.number)}.png").write_bytes(buffer.getvalue())
+    questions = ask_questions(scene, rng, job.heldout)
+    return _DrawnImage(
+        job.number,
+        LEVEL_BY_COUNT[len(scene.things)],
+        job.heldout,
+        tuple(questions),
+        tuple(scene_captions(scene)),
     )
 
 
-def _picture_id(number: int) -> str:
+def _scene_id(number: int) -> str:
     return f"장면_{number:05d}"
 
 
-def _write_labels(folder: Path, drawn: Sequence[_Drawn]) -> None:
+def _write_labels(folder: Path, drawn: Sequence[_DrawnImage]) -> None:
     """One folder of three files for every part, kind of question and level that occurs."""
-    groups: dict[tuple[bool, str, str], list[tuple[int, str, Question]]] = defaultdict(list)
+    groups: dict[tuple[bool, str, str], list[tuple[int, str, DemoQuestion]]] = defaultdict(list)
     question_id = 0
     for picture in drawn:
         for question in picture.questions:
             question_id += 1
             key = (picture.heldout, question.kind, picture.level)
-            groups[key].append((question_id, _picture_id(picture.number), question))
+            groups[key].append((question_id, _scene_id(picture.number), question))
     for (heldout, kind, level), entries in groups.items():
-        part, word = PARTS[heldout]
+        part, word = DATASET_PARTS[heldout]
         _write_group(folder / part / kind / f"{level}_{word}_{kind}", kind, entries)
 
 
-def _write_group(folder: Path, kind: str, entries: Sequence[tuple[int, str, Question]]) -> None:
+def _write_group(folder: Path, kind: str, entries: Sequence[tuple[int, str, DemoQuestion]]) -> None:
     annotations = [
         {
             "question_id": number,
@@ -138,7 +142,7 @@ def _write_group(folder: Path, kind: str, entries: Sequence[tuple[int, str, Ques
     write_json(folder / "images.json", {"images": images})
 
 
-def _write_sentences(path: Path, drawn: Sequence[_Drawn]) -> None:
+def _write_sentences(path: Path, drawn: Sequence[_DrawnImage]) -> None:
     """Training questions and answers, each sentence once, in the order they come up; then all words.
 
     SentencePiece's unigram trainer only considers pieces that occur in two different words.  Listed
@@ -151,10 +155,10 @@ def _write_sentences(path: Path, drawn: Sequence[_Drawn]) -> None:
     write_text(path, "".join(f"{line}\n" for line in sentences + lists))
 
 
-def _write_captions(folder: Path, drawn: Sequence[_Drawn]) -> None:
+def _write_captions(folder: Path, drawn: Sequence[_DrawnImage]) -> None:
     rows, sentences = [], dict[str, None]()
     for picture in drawn:
-        name = _picture_id(picture.number)
+        name = _scene_id(picture.number)
         split = "test" if picture.heldout else "train"
         rows.append({"id": name, "image": f"{name}.png", "captions": picture.captions, "split": split})
         if not picture.heldout:

@@ -10,23 +10,25 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kovqa_core.demo.dataset import write_dataset
-from kovqa_core.demo.sheet import Row, contact_sheet
+from kovqa_core.demo.dataset import write_demo_dataset
+from kovqa_core.demo.sheet import SheetRow, draw_contact_sheet
 from kovqa_core.errors import KovqaError
 from kovqa_core.files import read_text
 from kovqa_core.index.reader import open_index
 
-HELD_OUT = 400  # pictures nobody learns from
+HELD_OUT_IMAGES = 400  # pictures nobody learns from
 # On the contact sheet: answers and captions, right and wrong.
-_RIGHT, _WRONG, _TOLD, _MISTOLD = 10, 4, 8, 2
+_RIGHT_ANSWERS, _WRONG_ANSWERS, _RIGHT_CAPTIONS, _WRONG_CAPTIONS = 10, 4, 8, 2
 
 
-def draw(folder: Path, pictures: int, seed: int, progress: Callable[[int, int], None] | None = None) -> None:
+def draw_demo_data(
+    folder: Path, pictures: int, seed: int, progress: Callable[[int, int], None] | None = None
+) -> None:
     """Draw the scenes and write their questions, in AI-Hub 104 layout, into `folder`/raw."""
-    write_dataset(folder / "raw", pictures, HELD_OUT, seed, progress)
+    write_demo_dataset(folder / "raw", pictures, HELD_OUT_IMAGES, seed, progress)
 
 
-def commands(folder: Path, sets: Sequence[str] = ()) -> list[tuple[str, list[str]]]:
+def demo_commands(folder: Path, sets: Sequence[str] = ()) -> list[tuple[str, list[str]]]:
     """(what it does, the words of the command), in order."""
     raw, index, tokenizer, run = (folder / name for name in ("raw", "index", "tokenizer.model", "run"))
     example = next(iter(sorted((raw / "images").glob("*.png"), reverse=True)), raw)
@@ -65,12 +67,12 @@ def commands(folder: Path, sets: Sequence[str] = ()) -> list[tuple[str, list[str
     ]  # fmt: skip
 
 
-def shell(words: Sequence[str]) -> str:
+def shell_line(words: Sequence[str]) -> str:
     """A command as a user types it."""
     return "kovqa " + " ".join(map(shlex.quote, words))
 
 
-def run(words: Sequence[str]) -> None:
+def run_command(words: Sequence[str]) -> None:
     """Run one command as its own process, as a shell would.
 
     Raises:
@@ -82,26 +84,33 @@ def run(words: Sequence[str]) -> None:
         check=False,
     )
     if process.returncode:
-        error = KovqaError(f"the demo stopped at: {shell(words)}", "see the line above")
+        error = KovqaError(f"the demo stopped at: {shell_line(words)}", "see the line above")
         error.exit_code = process.returncode  # type: ignore[misc]  # pass the command's own meaning on
         raise error
 
 
-def sheet(folder: Path) -> Path:
+def write_contact_sheet(folder: Path) -> Path:
     """The contact sheet of held-out pictures: right answers and captions, and the wrong ones."""
-    answers = _rows(folder, "index", "predictions.jsonl", "answer")
-    captions = _rows(folder, "index-captions", "captions.jsonl", "caption")
+    answers = _read_sheet_rows(folder, "index", "predictions.jsonl", "answer")
+    captions = _read_sheet_rows(folder, "index-captions", "captions.jsonl", "caption")
     path = folder / "contact_sheet.png"
     shares = [sum(row.right for row in rows) / max(1, len(rows)) for rows in (answers, captions)]
     title = (
         f"kovqa demo · 처음 보는 그림과 질문 {len(answers):,}개 중 {shares[0]:.1%} 정답, "
         f"그림 {len(captions):,}장 중 {shares[1]:.1%} 바르게 설명"
     )
-    contact_sheet([*_chosen(answers, _RIGHT, _WRONG), *_chosen(captions, _TOLD, _MISTOLD)], path, title)
+    draw_contact_sheet(
+        [
+            *_choose_sheet_rows(answers, _RIGHT_ANSWERS, _WRONG_ANSWERS),
+            *_choose_sheet_rows(captions, _RIGHT_CAPTIONS, _WRONG_CAPTIONS),
+        ],
+        path,
+        title,
+    )
     return path
 
 
-def _rows(folder: Path, index: str, predictions: str, field: str) -> list[Row]:
+def _read_sheet_rows(folder: Path, index: str, predictions: str, field: str) -> list[SheetRow]:
     """What was said about every held-out picture, and what should have been."""
     opened = open_index(folder / index)
     given = [json.loads(line) for line in read_text(folder / predictions).splitlines()]
@@ -112,10 +121,12 @@ def _rows(folder: Path, index: str, predictions: str, field: str) -> list[Row]:
         text = said[example.id][field]
         expected = text if text in right else right[0]
         question = example.question or "무엇이 있나요?"
-        rows.append(Row(opened.images / example.image, question, text, expected, said[example.id]["score"]))
+        rows.append(
+            SheetRow(opened.images / example.image, question, text, expected, said[example.id]["score"])
+        )
     return rows
 
 
-def _chosen(rows: Sequence[Row], right: int, wrong: int) -> list[Row]:
+def _choose_sheet_rows(rows: Sequence[SheetRow], right: int, wrong: int) -> list[SheetRow]:
     good, bad = [row for row in rows if row.right], [row for row in rows if not row.right]
     return [*good[:: max(1, len(good) // right)][:right], *bad[:wrong]]

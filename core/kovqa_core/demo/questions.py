@@ -12,19 +12,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kovqa_core.demo.scenes import COLOURS, SHAPES, Scene, Thing
-from kovqa_core.demo.wordings import WORDINGS
+from kovqa_core.demo.scenes import SHAPE_COLOURS, SHAPE_NAMES, Scene, SceneObject
+from kovqa_core.demo.wordings import QUESTION_WORDINGS
 
 # Kinds that a model of a few hundred thousand weights does not learn in minutes: left out by default.
-SLOW_KINDS = ("세기", "관계", "방향")
-KINDS: tuple[str, ...] = tuple(kind for kind in WORDINGS if kind not in SLOW_KINDS)
-YES, NO = "예", "아니요"
-COUNTS = ("한 개", "두 개", "세 개", "네 개", "다섯 개")
+SLOW_QUESTION_TYPES = ("세기", "관계", "방향")
+DEMO_QUESTION_TYPES: tuple[str, ...] = tuple(
+    kind for kind in QUESTION_WORDINGS if kind not in SLOW_QUESTION_TYPES
+)
+YES_ANSWER, NO_ANSWER = "예", "아니요"
+COUNT_ANSWERS = ("한 개", "두 개", "세 개", "네 개", "다섯 개")
 SHORT_COLOURS = {"노란색": "노란", "하얀색": "하얀"}
-SIDES = ("왼쪽", "오른쪽", "위쪽", "아래쪽")
+SIDE_ANSWERS = ("왼쪽", "오른쪽", "위쪽", "아래쪽")
 
 # particle pair -> (form after a final consonant, form after a vowel)
-PARTICLES = {
+PARTICLE_PAIRS = {
     "은/는": ("은", "는"),
     "이/가": ("이", "가"),
     "을/를": ("을", "를"),
@@ -34,13 +36,13 @@ PARTICLES = {
     "이야/야": ("이야", "야"),
     "이에요/예요": ("이에요", "예요"),
 }
-_RIEUL = 8  # index of ㄹ among the 28 final consonants, 0 being none
+_RIEUL_FINAL = 8  # index of ㄹ among the 28 final consonants, 0 being none
 # Finals of the digits as they are read aloud: 영 일 이 삼 사 오 육 칠 팔 구
-_DIGIT_FINALS = (21, _RIEUL, 0, 16, 0, 0, 1, _RIEUL, _RIEUL, 0)
+_DIGIT_FINALS = (21, _RIEUL_FINAL, 0, 16, 0, 0, 1, _RIEUL_FINAL, _RIEUL_FINAL, 0)
 
 
 @dataclass(frozen=True)
-class Question:
+class DemoQuestion:
     """One question about a picture: its kind (one of KINDS), the sentence and the right answer."""
 
     kind: str
@@ -48,36 +50,36 @@ class Question:
     answer: str
 
 
-class Word(str):
+class KoreanNoun(str):
     """A noun that takes a particle as its format specification: f"{Word('별'):은/는}" is "별은"."""
 
     def __format__(self, pair: str) -> str:
-        return particle(self, pair) if pair else str(self)
+        return attach_particle(self, pair) if pair else str(self)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _FilledWording:
     """What a wording is filled with, and the answer."""
 
     slots: dict[str, str]
     answer: str
 
 
-def particle(word: str, pair: str) -> str:
+def attach_particle(word: str, pair: str) -> str:
     """`word` with whichever particle of `pair` ("은/는", "으로/로", ...) its last sound asks for.
 
     A word that ends in anything but Hangul or a digit takes the form after a vowel.
     Raises ValueError for an unknown pair.
     """
-    if pair not in PARTICLES:
-        raise ValueError(f"unknown particle {pair!r}; known: {', '.join(PARTICLES)}")
-    after_consonant, after_vowel = PARTICLES[pair]
-    final = _final(word)
-    closed = final != 0 and not (pair == "으로/로" and final == _RIEUL)
+    if pair not in PARTICLE_PAIRS:
+        raise ValueError(f"unknown particle {pair!r}; known: {', '.join(PARTICLE_PAIRS)}")
+    after_consonant, after_vowel = PARTICLE_PAIRS[pair]
+    final = _final_consonant(word)
+    closed = final != 0 and not (pair == "으로/로" and final == _RIEUL_FINAL)
     return word + (after_consonant if closed else after_vowel)
 
 
-def _final(word: str) -> int:
+def _final_consonant(word: str) -> int:
     """Index of the last syllable's final consonant, 0 for none."""
     last = word[-1:]
     if "가" <= last <= "힣":
@@ -85,7 +87,9 @@ def _final(word: str) -> int:
     return _DIGIT_FINALS[int(last)] if last in tuple("0123456789") else 0
 
 
-def ask(scene: Scene, rng: random.Random, heldout: bool, kinds: Sequence[str] = KINDS) -> list[Question]:
+def ask_questions(
+    scene: Scene, rng: random.Random, heldout: bool, kinds: Sequence[str] = DEMO_QUESTION_TYPES
+) -> list[DemoQuestion]:
     """At most one question of each of `kinds` that the scene allows, in that order.
 
     `heldout` chooses the wordings kept for testing rather than those for training.
@@ -93,21 +97,21 @@ def ask(scene: Scene, rng: random.Random, heldout: bool, kinds: Sequence[str] = 
     """
     questions = []
     for kind in kinds:
-        asked = _BUILDERS[kind](scene, rng)
+        asked = _QUESTION_BUILDERS[kind](scene, rng)
         if asked is not None:
-            wordings = WORDINGS[kind].heldout if heldout else WORDINGS[kind].train
-            slots = {name: Word(value) for name, value in asked.slots.items()}
-            questions.append(Question(kind, rng.choice(wordings).format(**slots), asked.answer))
+            wordings = QUESTION_WORDINGS[kind].heldout if heldout else QUESTION_WORDINGS[kind].train
+            slots = {name: KoreanNoun(value) for name, value in asked.slots.items()}
+            questions.append(DemoQuestion(kind, rng.choice(wordings).format(**slots), asked.answer))
     return questions
 
 
-def _by_shape(scene: Scene) -> list[Thing]:
+def _unique_by_shape(scene: Scene) -> list[SceneObject]:
     """Things whose shape no other thing has."""
     counts = Counter(thing.shape for thing in scene.things)
     return [thing for thing in scene.things if counts[thing.shape] == 1]
 
 
-def _by_colour(scene: Scene) -> list[Thing]:
+def _unique_by_colour(scene: Scene) -> list[SceneObject]:
     """Things whose colour no other thing has."""
     counts = Counter(thing.colour for thing in scene.things)
     return [thing for thing in scene.things if counts[thing.colour] == 1]
@@ -118,47 +122,47 @@ def _colour_word(colour: str, rng: random.Random) -> str:
     return rng.choice((colour, SHORT_COLOURS.get(colour, colour)))
 
 
-def _name(thing: Thing, scene: Scene, rng: random.Random) -> str:
+def _object_name(thing: SceneObject, scene: Scene, rng: random.Random) -> str:
     """Words that pick out `thing` alone; shape and colour together always do, as scenes are made."""
     names = [f"{_colour_word(thing.colour, rng)} {thing.shape}"]
-    if thing in _by_shape(scene):
+    if thing in _unique_by_shape(scene):
         names.append(thing.shape)
-    if thing in _by_colour(scene):
+    if thing in _unique_by_colour(scene):
         names.append(f"{_colour_word(thing.colour, rng)} 도형")
     return rng.choice(names)
 
 
-def _colour(scene: Scene, rng: random.Random) -> _Asked | None:
-    things = _by_shape(scene)
+def _ask_colour(scene: Scene, rng: random.Random) -> _FilledWording | None:
+    things = _unique_by_shape(scene)
     if not things:
         return None
     thing = rng.choice(things)
-    return _Asked({"a": thing.shape}, thing.colour)
+    return _FilledWording({"a": thing.shape}, thing.colour)
 
 
-def _shape(scene: Scene, rng: random.Random) -> _Asked | None:
-    things = _by_colour(scene)
+def _ask_shape(scene: Scene, rng: random.Random) -> _FilledWording | None:
+    things = _unique_by_colour(scene)
     if not things:
         return None
     thing = rng.choice(things)
-    return _Asked({"a": f"{_colour_word(thing.colour, rng)} 도형", "c": thing.colour}, thing.shape)
+    return _FilledWording({"a": f"{_colour_word(thing.colour, rng)} 도형", "c": thing.colour}, thing.shape)
 
 
-def _size(scene: Scene, rng: random.Random) -> _Asked | None:
+def _ask_size(scene: Scene, rng: random.Random) -> _FilledWording | None:
     thing = rng.choice(scene.things)
-    return _Asked({"a": _name(thing, scene, rng)}, "크다" if thing.large else "작다")
+    return _FilledWording({"a": _object_name(thing, scene, rng)}, "크다" if thing.large else "작다")
 
 
-def _place(scene: Scene, rng: random.Random) -> _Asked | None:
+def _ask_place(scene: Scene, rng: random.Random) -> _FilledWording | None:
     thing = rng.choice(scene.things)
-    return _Asked({"a": _name(thing, scene, rng)}, thing.region)
+    return _FilledWording({"a": _object_name(thing, scene, rng)}, thing.region)
 
 
-def _total(scene: Scene, rng: random.Random) -> _Asked | None:
-    return _Asked({}, COUNTS[len(scene.things) - 1])
+def _ask_total(scene: Scene, rng: random.Random) -> _FilledWording | None:
+    return _FilledWording({}, COUNT_ANSWERS[len(scene.things) - 1])
 
 
-def _count(scene: Scene, rng: random.Random) -> _Asked | None:
+def _ask_count(scene: Scene, rng: random.Random) -> _FilledWording | None:
     shapes = Counter(thing.shape for thing in scene.things)
     colours = Counter(thing.colour for thing in scene.things)
     groups = [*shapes.items()] + [(f"{_colour_word(c, rng)} 도형", n) for c, n in colours.items()]
@@ -168,57 +172,65 @@ def _count(scene: Scene, rng: random.Random) -> _Asked | None:
     wanted = most if rng.random() < 0.85 else 1
     fitting = [group for group in groups if group[1] == wanted] or groups
     name, number = rng.choice(fitting)
-    return _Asked({"a": name}, COUNTS[number - 1])
+    return _FilledWording({"a": name}, COUNT_ANSWERS[number - 1])
 
 
-def _exists(scene: Scene, rng: random.Random) -> _Asked | None:
+def _ask_exists(scene: Scene, rng: random.Random) -> _FilledWording | None:
     looks = {(thing.shape, thing.colour) for thing in scene.things}
     if rng.random() < 0.5:
         shape, colour = rng.choice(sorted(looks))
-        answer = YES
+        answer = YES_ANSWER
     else:
-        missing = [(s, c) for s in SHAPES for c in COLOURS if (s, c) not in looks]
+        missing = [(s, c) for s in SHAPE_NAMES for c in SHAPE_COLOURS if (s, c) not in looks]
         shape, colour = rng.choice(missing)
-        answer = NO
+        answer = NO_ANSWER
     shapes = {s for s, _ in looks}
     colours = {c for _, c in looks}
     names = []
-    if answer == YES or shape not in shapes:
+    if answer == YES_ANSWER or shape not in shapes:
         names.append(shape)
-    if answer == YES or colour not in colours:
+    if answer == YES_ANSWER or colour not in colours:
         names.append(f"{_colour_word(colour, rng)} 도형")
     if not names or rng.random() < 0.25:
         names = [f"{_colour_word(colour, rng)} {shape}"]
-    return _Asked({"a": rng.choice(names)}, answer)
+    return _FilledWording({"a": rng.choice(names)}, answer)
 
 
-def _check(scene: Scene, rng: random.Random) -> _Asked | None:
-    things = _by_shape(scene)
+def _ask_check(scene: Scene, rng: random.Random) -> _FilledWording | None:
+    things = _unique_by_shape(scene)
     if not things:
         return None
     thing = rng.choice(things)
     if rng.random() < 0.5:
-        return _Asked({"a": thing.shape, "c": thing.colour}, YES)
+        return _FilledWording({"a": thing.shape, "c": thing.colour}, YES_ANSWER)
     # Half the wrong colours are another thing's, so that the colour being somewhere is not enough.
     elsewhere = sorted({t.colour for t in scene.things} - {thing.colour})
-    others = elsewhere if elsewhere and rng.random() < 0.5 else [c for c in COLOURS if c != thing.colour]
-    return _Asked({"a": thing.shape, "c": rng.choice(others)}, NO)
+    others = (
+        elsewhere if elsewhere and rng.random() < 0.5 else [c for c in SHAPE_COLOURS if c != thing.colour]
+    )
+    return _FilledWording({"a": thing.shape, "c": rng.choice(others)}, NO_ANSWER)
 
 
-def _relation(scene: Scene, rng: random.Random) -> _Asked | None:
+def _ask_relation(scene: Scene, rng: random.Random) -> _FilledWording | None:
     options = [
-        (a, b, side) for a in scene.things for b in scene.things if a is not b for side in _sides(a, b)
+        (a, b, side)
+        for a in scene.things
+        for b in scene.things
+        if a is not b
+        for side in _relative_sides(a, b)
     ]
     if not options:
         return None
     a, b, side = rng.choice(options)
-    answer = YES
+    answer = YES_ANSWER
     if rng.random() < 0.5:
-        side, answer = _opposite(side), NO
-    return _Asked({"a": _name(a, scene, rng), "b": _name(b, scene, rng), "d": side}, answer)
+        side, answer = _opposite_side(side), NO_ANSWER
+    return _FilledWording(
+        {"a": _object_name(a, scene, rng), "b": _object_name(b, scene, rng), "d": side}, answer
+    )
 
 
-def _direction(scene: Scene, rng: random.Random) -> _Asked | None:
+def _ask_direction(scene: Scene, rng: random.Random) -> _FilledWording | None:
     # In one row or column: beside it on a slant could be called two things.
     options = [
         (a, b)
@@ -229,10 +241,12 @@ def _direction(scene: Scene, rng: random.Random) -> _Asked | None:
     if not options:
         return None
     a, b = rng.choice(options)
-    return _Asked({"a": _name(a, scene, rng), "b": _name(b, scene, rng)}, _sides(a, b)[0])
+    return _FilledWording(
+        {"a": _object_name(a, scene, rng), "b": _object_name(b, scene, rng)}, _relative_sides(a, b)[0]
+    )
 
 
-def _sides(a: Thing, b: Thing) -> list[str]:
+def _relative_sides(a: SceneObject, b: SceneObject) -> list[str]:
     """On which sides of `b` thing `a` lies: one for a row or column shared, else two."""
     sides = []
     if a.column != b.column:
@@ -242,12 +256,12 @@ def _sides(a: Thing, b: Thing) -> list[str]:
     return sides
 
 
-def _opposite(side: str) -> str:
-    return SIDES[SIDES.index(side) ^ 1]
+def _opposite_side(side: str) -> str:
+    return SIDE_ANSWERS[SIDE_ANSWERS.index(side) ^ 1]
 
 
-def _bigger(scene: Scene, rng: random.Random) -> _Asked | None:
-    things = _by_shape(scene)
+def _ask_bigger(scene: Scene, rng: random.Random) -> _FilledWording | None:
+    things = _unique_by_shape(scene)
     pairs = [(a, b) for a in things for b in things if a.large and not b.large]
     if not pairs:
         return None
@@ -256,22 +270,22 @@ def _bigger(scene: Scene, rng: random.Random) -> _Asked | None:
     words = {"a": first.shape, "b": second.shape}
     if rng.random() < 0.5:
         forms = {"is": "큰가요", "plain": "커", "polite": "커요", "formal": "큽니까", "whether": "큰지"}
-        return _Asked(words | forms, large.shape)
+        return _FilledWording(words | forms, large.shape)
     forms = {"is": "작은가요", "plain": "작아", "polite": "작아요", "formal": "작습니까", "whether": "작은지"}
-    return _Asked(words | forms, small.shape)
+    return _FilledWording(words | forms, small.shape)
 
 
-def _find(scene: Scene, rng: random.Random) -> _Asked | None:
-    things = [thing for thing in scene.things if not _ambiguous(thing, scene)]
+def _ask_find(scene: Scene, rng: random.Random) -> _FilledWording | None:
+    things = [thing for thing in scene.things if not _is_ambiguous(thing, scene)]
     if not things:
         return None
     thing = rng.choice(things)
-    return _Asked({"p": thing.region}, thing.shape)
+    return _FilledWording({"p": thing.region}, thing.shape)
 
 
-def _ambiguous(thing: Thing, scene: Scene) -> bool:
+def _is_ambiguous(thing: SceneObject, scene: Scene) -> bool:
     """Whether "왼쪽" (or another whole side) could also mean a thing in one of that side's corners."""
-    if thing.region not in SIDES:
+    if thing.region not in SIDE_ANSWERS:
         return False
     across = thing.region in ("왼쪽", "오른쪽")
     return any(
@@ -280,17 +294,17 @@ def _ambiguous(thing: Thing, scene: Scene) -> bool:
     )
 
 
-_BUILDERS: dict[str, Callable[[Scene, random.Random], _Asked | None]] = {
-    "색깔": _colour,
-    "모양": _shape,
-    "크기": _size,
-    "위치": _place,
-    "개수": _total,
-    "세기": _count,
-    "존재": _exists,
-    "확인": _check,
-    "관계": _relation,
-    "방향": _direction,
-    "비교": _bigger,
-    "찾기": _find,
+_QUESTION_BUILDERS: dict[str, Callable[[Scene, random.Random], _FilledWording | None]] = {
+    "색깔": _ask_colour,
+    "모양": _ask_shape,
+    "크기": _ask_size,
+    "위치": _ask_place,
+    "개수": _ask_total,
+    "세기": _ask_count,
+    "존재": _ask_exists,
+    "확인": _ask_check,
+    "관계": _ask_relation,
+    "방향": _ask_direction,
+    "비교": _ask_bigger,
+    "찾기": _ask_find,
 }

@@ -15,31 +15,31 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from kovqa_core.files import whole_file
+from kovqa_core.files import atomic_file
 
-Rgb = tuple[int, int, int]
+SheetColour = tuple[int, int, int]
 
-PAPER: Rgb = (243, 244, 247)
-CARD: Rgb = (255, 255, 255)
-EDGE: Rgb = (226, 228, 234)
-INK: Rgb = (31, 35, 46)
-QUIET: Rgb = (124, 130, 145)
-TRACK: Rgb = (233, 235, 240)
-GREEN: Rgb = (31, 157, 97)
-RED: Rgb = (217, 63, 63)
+PAPER_COLOUR: SheetColour = (243, 244, 247)
+CARD_COLOUR: SheetColour = (255, 255, 255)
+EDGE_COLOUR: SheetColour = (226, 228, 234)
+INK_COLOUR: SheetColour = (31, 35, 46)
+QUIET_COLOUR: SheetColour = (124, 130, 145)
+TRACK_COLOUR: SheetColour = (233, 235, 240)
+GREEN_COLOUR: SheetColour = (31, 157, 97)
+RED_COLOUR: SheetColour = (217, 63, 63)
 
-MARGIN = 36
-GAP = 20
+SHEET_MARGIN = 36
+CARD_GAP = 20
 CARD_WIDTH = 300
-PICTURE = 300  # height of the picture area; the picture is fitted inside and never stretched
-PAD = 18
-LINE = 25  # distance of text lines
-MOST_LINES = 4  # of a question; a longer one ends in "…"
-HEADER = 106
+IMAGE_HEIGHT = 300  # height of the picture area; the picture is fitted inside and never stretched
+CARD_PADDING = 18
+LINE_HEIGHT = 25  # distance of text lines
+MAX_QUESTION_LINES = 4  # of a question; a longer one ends in "…"
+HEADER_HEIGHT = 106
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One answered question.  `score` is the model's confidence in `answer`, from 0 to 1."""
 
     image: Path
@@ -54,7 +54,7 @@ class Row:
         return self.answer == self.expected
 
 
-def contact_sheet(rows: Sequence[Row], path: Path, title: str, columns: int = 4) -> None:
+def draw_contact_sheet(rows: Sequence[SheetRow], path: Path, title: str, columns: int = 4) -> None:
     """Write a PNG of all rows as cards, `columns` side by side.
 
     A picture that cannot be read is shown as an empty frame.  Raises ValueError without rows or
@@ -67,21 +67,23 @@ def contact_sheet(rows: Sequence[Row], path: Path, title: str, columns: int = 4)
     columns = min(columns, len(rows))
     bands = [rows[start : start + columns] for start in range(0, len(rows), columns)]
     heights = [max(_card_height(row) for row in band) for band in bands]
-    width = 2 * MARGIN + columns * CARD_WIDTH + (columns - 1) * GAP
-    title_lines = wrap(title, _font(26, bold=True), width - 2 * MARGIN, 2)
-    header = HEADER + (len(title_lines) - 1) * 34
-    sheet = Image.new("RGB", (width, header + sum(heights) + GAP * (len(bands) - 1) + MARGIN), PAPER)
+    width = 2 * SHEET_MARGIN + columns * CARD_WIDTH + (columns - 1) * CARD_GAP
+    title_lines = wrap_text(title, _load_font(26, bold=True), width - 2 * SHEET_MARGIN, 2)
+    header = HEADER_HEIGHT + (len(title_lines) - 1) * 34
+    sheet = Image.new(
+        "RGB", (width, header + sum(heights) + CARD_GAP * (len(bands) - 1) + SHEET_MARGIN), PAPER_COLOUR
+    )
     _draw_header(sheet, title_lines, rows)
     top = header
     for band, height in zip(bands, heights, strict=True):
         for place, row in enumerate(band):
-            sheet.paste(_card(row, height), (MARGIN + place * (CARD_WIDTH + GAP), top))
-        top += height + GAP
-    with whole_file(path) as stream:
+            sheet.paste(_draw_card(row, height), (SHEET_MARGIN + place * (CARD_WIDTH + CARD_GAP), top))
+        top += height + CARD_GAP
+    with atomic_file(path) as stream:
         sheet.save(stream, "PNG", optimize=True)
 
 
-def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
+def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
     """Lines of at most `width` pixels, broken between words, or inside a word that is wider than a line.
 
     Text beyond `most` lines is cut and the last line ends in "…".
@@ -95,7 +97,7 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list
             continue
         if line:
             lines.append(line)
-        *full, line = _split(word, font, width)
+        *full, line = _split_word(word, font, width)
         lines.extend(full)
     lines.append(line)
     if len(lines) <= most:
@@ -106,7 +108,7 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list
     return [*lines[: most - 1], last.rstrip() + "…"]
 
 
-def _split(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _split_word(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """A word in pieces that each fit into `width`; one piece when the word does."""
     pieces = [""]
     for letter in word:
@@ -117,91 +119,97 @@ def _split(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 @lru_cache(maxsize=16)
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def _load_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     name = "KovqaSansKR-Bold.otf" if bold else "KovqaSansKR-Regular.otf"
     data = (resources.files("kovqa_core.demo") / "font" / name).read_bytes()
     return ImageFont.truetype(io.BytesIO(data), size)
 
 
-def _draw_header(sheet: Image.Image, lines: Sequence[str], rows: Sequence[Row]) -> None:
+def _draw_header(sheet: Image.Image, lines: Sequence[str], rows: Sequence[SheetRow]) -> None:
     draw = ImageDraw.Draw(sheet)
     top = 26
     for line in lines:
-        draw.text((MARGIN, top), line, INK, _font(26, bold=True), anchor="la")
+        draw.text((SHEET_MARGIN, top), line, INK_COLOUR, _load_font(26, bold=True), anchor="la")
         top += 34
     right = sum(row.right for row in rows)
     note = f"아래 {len(rows)}문항: 맞은 답 {right}개, 틀린 답 {len(rows) - right}개"
-    draw.text((MARGIN, top + 6), note, QUIET, _font(15), anchor="la")
+    draw.text((SHEET_MARGIN, top + 6), note, QUIET_COLOUR, _load_font(15), anchor="la")
 
 
-def _question_lines(row: Row) -> list[str]:
-    return wrap(row.question, _font(17), CARD_WIDTH - 2 * PAD, MOST_LINES)
+def _question_lines(row: SheetRow) -> list[str]:
+    return wrap_text(row.question, _load_font(17), CARD_WIDTH - 2 * CARD_PADDING, MAX_QUESTION_LINES)
 
 
-def _answer_lines(row: Row) -> list[str]:
-    return wrap(row.answer or "(없음)", _font(19, bold=True), CARD_WIDTH - 2 * PAD - 34, 2)
+def _answer_lines(row: SheetRow) -> list[str]:
+    return wrap_text(row.answer or "(없음)", _load_font(19, bold=True), CARD_WIDTH - 2 * CARD_PADDING - 34, 2)
 
 
-def _expected_lines(row: Row) -> list[str]:
+def _expected_lines(row: SheetRow) -> list[str]:
     if row.right:
         return []
-    return wrap(f"정답: {row.expected}", _font(15), CARD_WIDTH - 2 * PAD - 34, 2)
+    return wrap_text(f"정답: {row.expected}", _load_font(15), CARD_WIDTH - 2 * CARD_PADDING - 34, 2)
 
 
-def _card_height(row: Row) -> int:
-    lines = len(_question_lines(row)) * LINE + len(_answer_lines(row)) * 27 + len(_expected_lines(row)) * 22
-    return PICTURE + PAD + lines + 12 + 34 + 8
+def _card_height(row: SheetRow) -> int:
+    lines = (
+        len(_question_lines(row)) * LINE_HEIGHT
+        + len(_answer_lines(row)) * 27
+        + len(_expected_lines(row)) * 22
+    )
+    return IMAGE_HEIGHT + CARD_PADDING + lines + 12 + 34 + 8
 
 
-def _card(row: Row, height: int) -> Image.Image:
+def _draw_card(row: SheetRow, height: int) -> Image.Image:
     """One card on the sheet's ground: picture above, text below, the confidence bar along the foot."""
-    card = Image.new("RGB", (CARD_WIDTH, height), PAPER)
-    mask = _rounded((CARD_WIDTH, height), 14)
-    card.paste(EDGE, (0, 0), mask)
-    inside = Image.new("RGB", (CARD_WIDTH - 2, height - 2), CARD)
-    inside.paste(_picture(row.image), (0, 0))
-    card.paste(inside, (1, 1), _rounded(inside.size, 13))
+    card = Image.new("RGB", (CARD_WIDTH, height), PAPER_COLOUR)
+    mask = _rounded_mask((CARD_WIDTH, height), 14)
+    card.paste(EDGE_COLOUR, (0, 0), mask)
+    inside = Image.new("RGB", (CARD_WIDTH - 2, height - 2), CARD_COLOUR)
+    inside.paste(_fit_image(row.image), (0, 0))
+    card.paste(inside, (1, 1), _rounded_mask(inside.size, 13))
     draw = ImageDraw.Draw(card)
-    top = PICTURE + PAD
+    top = IMAGE_HEIGHT + CARD_PADDING
     for line in _question_lines(row):
-        draw.text((PAD, top), line, INK, _font(17), anchor="la")
-        top += LINE
+        draw.text((CARD_PADDING, top), line, INK_COLOUR, _load_font(17), anchor="la")
+        top += LINE_HEIGHT
     top += 12
-    colour = GREEN if row.right else RED
-    card.paste(colour, (PAD, top + 1), _mark(row.right, 24))
+    colour = GREEN_COLOUR if row.right else RED_COLOUR
+    card.paste(colour, (CARD_PADDING, top + 1), _verdict_mark(row.right, 24))
     for line in _answer_lines(row):
-        draw.text((PAD + 34, top), line, colour, _font(19, bold=True), anchor="la")
+        draw.text((CARD_PADDING + 34, top), line, colour, _load_font(19, bold=True), anchor="la")
         top += 27
     for line in _expected_lines(row):
-        draw.text((PAD + 34, top), line, QUIET, _font(15), anchor="la")
+        draw.text((CARD_PADDING + 34, top), line, QUIET_COLOUR, _load_font(15), anchor="la")
         top += 22
     _draw_bar(card, row.score, colour, height - 28)
     return card
 
 
-def _draw_bar(card: Image.Image, score: float, colour: Rgb, middle: int) -> None:
+def _draw_bar(card: Image.Image, score: float, colour: SheetColour, middle: int) -> None:
     """The confidence as a bar and a percentage; anything outside 0 to 1 is clipped, NaN counts as 0."""
     share = min(1.0, score) if score > 0 else 0.0
-    left, right, thick = PAD, CARD_WIDTH - PAD - 52, 8
+    left, right, thick = CARD_PADDING, CARD_WIDTH - CARD_PADDING - 52, 8
     box = (left, middle - thick // 2)
-    card.paste(TRACK, box, _rounded((right - left, thick), thick // 2))
+    card.paste(TRACK_COLOUR, box, _rounded_mask((right - left, thick), thick // 2))
     filled = max(thick, round((right - left) * share))
     if share > 0:
-        card.paste(colour, box, _rounded((filled, thick), thick // 2))
+        card.paste(colour, box, _rounded_mask((filled, thick), thick // 2))
     draw = ImageDraw.Draw(card)
-    draw.text((CARD_WIDTH - PAD, middle), f"{100 * share:.0f}%", QUIET, _font(14), anchor="rm")
+    draw.text(
+        (CARD_WIDTH - CARD_PADDING, middle), f"{100 * share:.0f}%", QUIET_COLOUR, _load_font(14), anchor="rm"
+    )
 
 
-def _picture(path: Path) -> Image.Image:
+def _fit_image(path: Path) -> Image.Image:
     """The picture, whole, on a quiet ground that fills the picture area."""
-    area = Image.new("RGB", (CARD_WIDTH - 2, PICTURE), (236, 238, 242))
+    area = Image.new("RGB", (CARD_WIDTH - 2, IMAGE_HEIGHT), (236, 238, 242))
     try:
         with Image.open(path) as opened:
             upright = ImageOps.exif_transpose(opened).convert("RGBA")
     except (OSError, ValueError, Image.DecompressionBombError):
-        font = _font(15)
+        font = _load_font(15)
         ImageDraw.Draw(area).text(
-            (area.width / 2, PICTURE / 2), "그림을 열 수 없음", QUIET, font, anchor="mm"
+            (area.width / 2, IMAGE_HEIGHT / 2), "그림을 열 수 없음", QUIET_COLOUR, font, anchor="mm"
         )
         return area
     scale = min(area.width / upright.width, area.height / upright.height)
@@ -214,7 +222,7 @@ def _picture(path: Path) -> Image.Image:
 
 
 @lru_cache(maxsize=64)
-def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
+def _rounded_mask(size: tuple[int, int], radius: int) -> Image.Image:
     """Coverage of a rectangle with round corners, smooth at the edge."""
     mask = Image.new("L", (size[0] * 4, size[1] * 4), 0)
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, size[0] * 4 - 1, size[1] * 4 - 1), radius * 4, fill=255)
@@ -222,7 +230,7 @@ def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
 
 
 @lru_cache(maxsize=4)
-def _mark(right: bool, side: int) -> Image.Image:
+def _verdict_mark(right: bool, side: int) -> Image.Image:
     """A disc with a tick, or a cross, cut out of it."""
     unit = side * 4 / 24
     mask = Image.new("L", (side * 4, side * 4), 0)

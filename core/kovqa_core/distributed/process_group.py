@@ -20,13 +20,15 @@ from kovqa_core.distributed import watchdog
 from kovqa_core.errors import MachineError
 from kovqa_core.settings.profile import Profile
 
-_MEETING = timedelta(seconds=50)  # somebody who waits longer for the others is told where
-_PATIENCE = timedelta(days=1)  # never the first to give up: the watchdog knows who hangs, and says it
-_SKEW = 5.0  # seconds clocks may differ by without a word
+_RENDEZVOUS_TIMEOUT = timedelta(seconds=50)  # somebody who waits longer for the others is told where
+_COLLECTIVE_TIMEOUT = timedelta(
+    days=1
+)  # never the first to give up: the watchdog knows who hangs, and says it
+_MAX_CLOCK_SKEW = 5.0  # seconds clocks may differ by without a word
 
 
 @dataclass(frozen=True)
-class Rank:
+class RankInfo:
     """Place of one process among all, and where they meet."""
 
     rank: int
@@ -47,9 +49,9 @@ class Rank:
         return f"{self.host}, port {self.port}, interface {named or 'of the default route'}"
 
 
-def from_torchrun(environ: Mapping[str, str]) -> Rank:
+def rank_from_torchrun(environ: Mapping[str, str]) -> RankInfo:
     """Place of this process, as torchrun says it; alone when it says nothing."""
-    return Rank(
+    return RankInfo(
         int(environ.get("RANK", "0")),
         int(environ.get("LOCAL_RANK", "0")),
         int(environ.get("WORLD_SIZE", "1")),
@@ -58,7 +60,7 @@ def from_torchrun(environ: Mapping[str, str]) -> Rank:
     )
 
 
-def from_slurm(environ: Mapping[str, str]) -> Rank:
+def rank_from_slurm(environ: Mapping[str, str]) -> RankInfo:
     """Place of this process, one srun task of several; alone outside of srun.
 
     All meet at the first of the step's nodes, at a port that no other step of this or another job takes
@@ -72,16 +74,16 @@ def from_slurm(environ: Mapping[str, str]) -> Rank:
     nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
     alone = world == 1 or environ.get("SLURM_STEP_NUM_NODES") == "1"
     job, step = int(environ.get("SLURM_JOB_ID", "0")), int(environ.get("SLURM_STEP_ID", "0"))
-    return Rank(
+    return RankInfo(
         int(environ.get("SLURM_PROCID", "0")),
         int(environ.get("SLURM_LOCALID", "0")),
         world,
-        "127.0.0.1" if alone else first_node(nodes),
+        "127.0.0.1" if alone else first_slurm_host(nodes),
         10000 + (job * 16 + step) % 20000,  # below the ports a system gives away itself
     )
 
 
-def require_world(rank: Rank, profile: Profile) -> None:
+def require_world(rank: RankInfo, profile: Profile) -> None:
     """See that as many processes came as the batch was cut for: fewer would leave a part of each out.
 
     Raises:
@@ -103,7 +105,7 @@ def require_world(rank: Rank, profile: Profile) -> None:
     )
 
 
-def first_node(nodes: str) -> str:
+def first_slurm_host(nodes: str) -> str:
     """First host of a SLURM node list such as `gpu[07-09,12]`.
 
     Raises:
@@ -124,38 +126,38 @@ def first_node(nodes: str) -> str:
     return names[0]
 
 
-def join(rank: Rank, device: str, watch: watchdog.Watch) -> torch.device:
+def init_process_group(rank: RankInfo, device: str, watch: watchdog.WatchdogConfig) -> torch.device:
     """Enter the group of processes (if there is more than one) and take this process's device.
 
     Raises:
         MachineError: the GPU this rank should take is not there, or the others do not come.
     """
-    place = own_device(rank, device)
+    place = local_device(rank, device)
     if rank.world == 1:
-        watchdog.start(watch, [])
+        watchdog.start_watchdog(watch, [])
         return place
     # What libraries look for, whoever started us.
     os.environ.update(
         RANK=str(rank.rank), LOCAL_RANK=str(rank.local_rank), WORLD_SIZE=str(rank.world),
         MASTER_ADDR=rank.host, MASTER_PORT=str(rank.port),
     )  # fmt: skip
-    store = _meet(rank)
-    watchdog.start(watch, _link(rank, store))
+    store = _open_rendezvous_store(rank)
+    watchdog.start_watchdog(watch, _connect_watchdog(rank, store))
     dist.init_process_group(
         "nccl" if device == "cuda" else "gloo",
         store=store,
         rank=rank.rank,
         world_size=rank.world,
-        timeout=_PATIENCE,
+        timeout=_COLLECTIVE_TIMEOUT,
     )
-    gather(None)  # now they know each other, and are here at the same time
-    warning = clocks(gather((socket.gethostname(), time.time())))
+    all_gather_objects(None)  # now they know each other, and are here at the same time
+    warning = clock_skew_warning(all_gather_objects((socket.gethostname(), time.time())))
     if warning and rank.first:
         watch.warn(warning)
     return place
 
 
-def own_device(rank: Rank, device: str) -> torch.device:
+def local_device(rank: RankInfo, device: str) -> torch.device:
     """This process's device.
 
     Raises:
@@ -174,19 +176,19 @@ def own_device(rank: Rank, device: str) -> torch.device:
     return place
 
 
-def _meet(rank: Rank) -> Any:
+def _open_rendezvous_store(rank: RankInfo) -> Any:
     """The store all processes share; an error that says where, when they do not come."""
     url = f"tcp://{rank.host}:{rank.port}?rank={rank.rank}&world_size={rank.world}"
     try:
-        store = next(iter(rendezvous(url, timeout=_MEETING)))[0]
+        store = next(iter(rendezvous(url, timeout=_RENDEZVOUS_TIMEOUT)))[0]
         store.set(f"here/{rank.rank}", socket.gethostname())
-        store.wait([f"here/{other}" for other in range(rank.world)], _MEETING)
+        store.wait([f"here/{other}" for other in range(rank.world)], _RENDEZVOUS_TIMEOUT)
     except (RuntimeError, ValueError, OSError) as error:
-        raise _not_met(rank, error) from None
+        raise _rendezvous_error(rank, error) from None
     return store
 
 
-def _not_met(rank: Rank, error: Exception) -> MachineError:
+def _rendezvous_error(rank: RankInfo, error: Exception) -> MachineError:
     said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return MachineError(
         f"rank {rank.rank} of {rank.world} on {socket.gethostname()} did not meet the others at {rank.meeting} "
@@ -195,27 +197,31 @@ def _not_met(rank: Rank, error: Exception) -> MachineError:
     )
 
 
-def _link(rank: Rank, store: Any) -> list[watchdog.Peer]:
+def _connect_watchdog(rank: RankInfo, store: Any) -> list[watchdog.WatchedPeer]:
     """A line between the first process and each other one, for the watchdog."""
     try:
         if rank.first:
-            with watchdog.listen(rank.world) as server:
+            with watchdog.listen_for_peers(rank.world) as server:
                 secret = os.urandom(16).hex()
                 store.set("watchdog", json.dumps([server.getsockname()[1], secret]))
-                return watchdog.accept(server, rank.world - 1, secret, _MEETING.total_seconds())
+                return watchdog.accept_peers(
+                    server, rank.world - 1, secret, _RENDEZVOUS_TIMEOUT.total_seconds()
+                )
         port, secret = json.loads(store.get("watchdog"))
-        return [watchdog.call(rank.host, port, secret, rank.rank, _MEETING.total_seconds())]
+        return [
+            watchdog.connect_to_main(rank.host, port, secret, rank.rank, _RENDEZVOUS_TIMEOUT.total_seconds())
+        ]
     except OSError as error:
-        raise _not_met(rank, error) from None
+        raise _rendezvous_error(rank, error) from None
 
 
-def clocks(times: Sequence[tuple[str, float]]) -> str | None:
+def clock_skew_warning(times: Sequence[tuple[str, float]]) -> str | None:
     """What to say of (host, seconds) read at the same moment: None, or the two that differ most.
 
     Training goes by the first process's clock alone; what people compare afterwards does not.
     """
     (late, low), (early, high) = (choose(times, key=lambda pair: pair[1]) for choose in (min, max))
-    if high - low <= _SKEW:
+    if high - low <= _MAX_CLOCK_SKEW:
         return None
     return (
         f"the clock of {early} is {high - low:.0f} s ahead of {late}'s: times in logs and of files will not fit "
@@ -223,28 +229,28 @@ def clocks(times: Sequence[tuple[str, float]]) -> str | None:
     )
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     """Leave the group, if there is one, together: a launcher may end whoever is left."""
     if dist.is_initialized():
-        gather(None)
-        watchdog.stop()
+        all_gather_objects(None)
+        watchdog.stop_watchdog()
         dist.destroy_process_group()
-    watchdog.stop()
+    watchdog.stop_watchdog()
 
 
-def total(values: torch.Tensor) -> torch.Tensor:
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     """Sum of a tensor over all processes, in place."""
     if dist.is_initialized():
-        with watchdog.waiting():
+        with watchdog.waiting_for_peers():
             dist.all_reduce(values)
     return values
 
 
-def gather(value: Any) -> list[Any]:
+def all_gather_objects(value: Any) -> list[Any]:
     """Every process's value, in rank order, on every process."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    with watchdog.waiting():
+    with watchdog.waiting_for_peers():
         dist.all_gather_object(values, value)
     return values

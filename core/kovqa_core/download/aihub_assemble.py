@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kovqa_core.download import tar
-from kovqa_core.download.members import Names, check_size, check_space
-from kovqa_core.download.split_archive import PART, is_whole
+from kovqa_core.download.members import MemberNames, check_disk_space, check_unpacked_size
+from kovqa_core.download.split_archive import PART_VOLUME_NAME, is_complete_sequence
 from kovqa_core.errors import DataError
-from kovqa_core.files import disk_errors, sync
-from kovqa_core.net.request import Told
+from kovqa_core.files import disk_errors, fsync_path
+from kovqa_core.net.request import DownloadProgress
 
 # AI-Hub cuts at 1 GiB and numbers pieces by their byte offset; some old sets count 0, 1, 2. A number
 # from here on is an offset and its piece is written there; below, the end of the tar decides.
-_SURELY_OFFSET = 1 << 16
+_MIN_OFFSET_NUMBER = 1 << 16
 
 
 @dataclass
-class _Growing:
+class _GrowingFile:
     """A file whose pieces are coming."""
 
     path: str  # below the folder, at the end
@@ -34,12 +34,14 @@ class _Growing:
 
     def place(self, number: int) -> tuple[Path, int]:
         """Where a piece is written: the file and the offset in it."""
-        if number == 0 or number >= _SURELY_OFFSET:
+        if number == 0 or number >= _MIN_OFFSET_NUMBER:
             return self.file, number
         return self.file.with_name(f"{self.file.name}.{number}"), 0
 
 
-def receive(stream: tar.Stream, folder: Path, staging: Path, names: Names, told: Told) -> dict[str, int]:
+def receive_tar(
+    stream: tar.ByteStream, folder: Path, staging: Path, names: MemberNames, told: DownloadProgress
+) -> dict[str, int]:
     """Write a tar's files below a folder, where they appear when the tar was whole.
 
     Args:
@@ -60,41 +62,43 @@ def receive(stream: tar.Stream, folder: Path, staging: Path, names: Names, told:
     with disk_errors(folder):
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        growing = _write_members(stream, staging, names, told)
+        growing = _write_tar_members(stream, staging, names, told)
         for item in growing:
-            _join(item, names.archive)
+            _join_volumes(item, names.archive)
         for item in growing:
             target = folder / item.path
             target.parent.mkdir(parents=True, exist_ok=True)
             item.file.replace(target)
-            sync(target.parent)
+            fsync_path(target.parent)
         shutil.rmtree(staging, ignore_errors=True)
         return {item.path: sum(item.pieces.values()) for item in growing}
 
 
-def _write_members(stream: tar.Stream, staging: Path, names: Names, told: Told) -> list[_Growing]:
-    growing: dict[str, _Growing] = {}
+def _write_tar_members(
+    stream: tar.ByteStream, staging: Path, names: MemberNames, told: DownloadProgress
+) -> list[_GrowingFile]:
+    growing: dict[str, _GrowingFile] = {}
     done = 0
-    for member, contents in tar.members(stream, names.archive):
+    for member, contents in tar.iter_tar_members(stream, names.archive):
         if member.strange:
             raise names.refused(member.name, f"a kind that is not unpacked: it is {member.strange}")
         if member.folder:
             names.place(member.name, folder=True)
             continue
-        check_size(names.archive, member.size, member.size)
-        check_space(staging, member.size)
-        part = PART.fullmatch(member.name)
+        check_unpacked_size(names.archive, member.size, member.size)
+        check_disk_space(staging, member.size)
+        part = PART_VOLUME_NAME.fullmatch(member.name)
         name, number = (part["name"], int(part["number"])) if part else (member.name, 0)
         if name not in growing:
-            growing[name] = _Growing(names.place(name), staging / str(len(growing)))
-        for chunk in _write(growing[name], number, member, contents, names.archive):
+            growing[name] = _GrowingFile(names.place(name), staging / str(len(growing)))
+        for chunk in _write_volume(growing[name], number, member, contents, names.archive):
             done += chunk
             told(done, 0)
     return list(growing.values())
 
 
-def _write(
-    item: _Growing, number: int, member: tar.Member, contents: Iterator[bytes], archive: str
+def _write_volume(
+    item: _GrowingFile, number: int, member: tar.TarMember, contents: Iterator[bytes], archive: str
 ) -> Iterator[int]:
     """Write a piece, or compare it with the one that came before (the server has sent sets twice)."""
     path, offset = item.place(number)
@@ -116,11 +120,11 @@ def _write(
         )
 
 
-def _join(item: _Growing, archive: str) -> None:
+def _join_volumes(item: _GrowingFile, archive: str) -> None:
     """Put pieces that were set aside to their place, and see that none is missing."""
     numbers = sorted(item.pieces)
     sizes = [item.pieces[number] for number in numbers]
-    if not is_whole(numbers, sizes):
+    if not is_complete_sequence(numbers, sizes):
         raise tar.Cut(
             f"{archive}: the pieces of {item.path} do not join (there are {numbers})", "fetch it again"
         )
@@ -132,7 +136,7 @@ def _join(item: _Growing, archive: str) -> None:
             if aside != item.file:
                 file.seek(offset)
                 with aside.open("rb") as piece:
-                    shutil.copyfileobj(piece, file, tar.CHUNK)
+                    shutil.copyfileobj(piece, file, tar.READ_CHUNK_BYTES)
                 aside.unlink()
             offset += size
         file.flush()

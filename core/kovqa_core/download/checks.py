@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-HEAD = 512  # bytes that tell the kind of any file we know
-_BLOCK = 1 << 20
+HEAD_BYTES = 512  # bytes that tell the kind of any file we know
+_HASH_BLOCK_BYTES = 1 << 20
 
 # Kind -> (offset, bytes found there). A torch file is a zip.
-KINDS: dict[str, tuple[tuple[int, bytes], ...]] = {
+FILE_MAGIC: dict[str, tuple[tuple[int, bytes], ...]] = {
     "zip": ((0, b"PK\x03\x04"), (0, b"PK\x05\x06")),
     "torch": ((0, b"PK\x03\x04"),),
     "bzip2": ((0, b"BZh"),),
@@ -20,20 +20,20 @@ KINDS: dict[str, tuple[tuple[int, bytes], ...]] = {
 }
 
 
-def is_kind(head: bytes, kind: str) -> bool:
+def has_magic(head: bytes, kind: str) -> bool:
     """Do a file's first `HEAD` bytes look like this kind? Every file is of the kind ""."""
     if kind == "json":
         head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return not kind or any(head[at : at + len(mark)] == mark for at, mark in KINDS[kind])
+    return not kind or any(head[at : at + len(mark)] == mark for at, mark in FILE_MAGIC[kind])
 
 
-def is_page(head: bytes) -> bool:
+def is_web_page(head: bytes) -> bool:
     """Is this the beginning of an HTML or XML document instead of a file?"""
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<error>"))
 
 
-def checksums(
+def file_checksums(
     path: Path, algorithms: Iterable[str] = (), told: Callable[[int, int], object] | None = None
 ) -> dict[str, str]:
     """Checksums of a file in hexadecimal, sha256 always among them, in one reading.
@@ -43,9 +43,9 @@ def checksums(
         told: called with (bytes read, bytes in all).
     """
     total, done = path.stat().st_size, 0
-    hashes = {name: _hash(name, total) for name in sorted({"sha256", *algorithms})}
+    hashes = {name: _new_hash(name, total) for name in sorted({"sha256", *algorithms})}
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
+        while block := stream.read(_HASH_BLOCK_BYTES):
             done += len(block)
             for each in hashes.values():
                 each.update(block)
@@ -54,13 +54,13 @@ def checksums(
     return {name: each.hexdigest() for name, each in hashes.items()}
 
 
-def _hash(name: str, size: int) -> hashlib._Hash:
+def _new_hash(name: str, size: int) -> hashlib._Hash:
     if name == "git":
         return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     return hashlib.new(name, usedforsecurity=False)
 
 
-def differing(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
+def checksum_mismatch(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     """The first checksum that is not as expected, as text; empty when all agree."""
     for name, value in expected.items():
         if found.get(name, "").lower() != value.lower():
@@ -68,7 +68,7 @@ def differing(found: Mapping[str, str], expected: Mapping[str, str]) -> str:
     return ""
 
 
-def amount(size: float) -> str:
+def format_bytes(size: float) -> str:
     """A number of bytes for people: 13.5 GB."""
     if size < 1000:
         return f"{size:.0f} bytes"

@@ -23,29 +23,36 @@ from urllib.parse import parse_qs, unquote, urlencode, urljoin, urlsplit
 import httpx
 
 from kovqa_core.download import resumable
-from kovqa_core.download.members import Names
-from kovqa_core.download.part_file import mismatch_of, part_of, read_receipt
+from kovqa_core.download.members import MemberNames
+from kovqa_core.download.part_file import mismatch_path, part_file_path, read_receipt
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.net.pages import page_text
-from kovqa_core.net.request import Interrupted, Remote, Told, new_client, opened, patiently
+from kovqa_core.net.request import (
+    DownloadProgress,
+    Interrupted,
+    RemoteFile,
+    new_http_client,
+    retry_request,
+    stream_request,
+)
 
-_ID = re.compile(r"[\w-]{10,}", re.ASCII)
-_PAGES = 3  # between the address and the file: the warning, and once more when it was not believed
-_LONGEST_PAGE = 2 << 20  # bytes
-_REFUSALS = (401, 403, 404)
+_FILE_ID = re.compile(r"[\w-]{10,}", re.ASCII)
+_MAX_PAGES = 3  # between the address and the file: the warning, and once more when it was not believed
+_MAX_DRIVE_PAGE_BYTES = 2 << 20  # bytes
+_REFUSAL_STATUSES = (401, 403, 404)
 # Google shows other pages to what does not look like a browser, and each in the language asked for.
-_BROWSER = {
+_BROWSER_HEADERS = {
     "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (kovqa)",
     "Accept-Language": "en",
 }
-_QUOTA = re.compile(r"quota|too many users|할당량|사용자가 너무 많", re.IGNORECASE)
-_LOGIN = re.compile(r"ServiceLogin|//accounts\.google\.com/")
-_PRIVATE = re.compile(r"need access|request access|sign in", re.IGNORECASE)
-_FOLDER = re.compile(r"/folders/|drive_folder|folderview", re.IGNORECASE)
+_QUOTA_PATTERN = re.compile(r"quota|too many users|할당량|사용자가 너무 많", re.IGNORECASE)
+_LOGIN_PATTERN = re.compile(r"ServiceLogin|//accounts\.google\.com/")
+_PRIVATE_PATTERN = re.compile(r"need access|request access|sign in", re.IGNORECASE)
+_FOLDER_LINK = re.compile(r"/folders/|drive_folder|folderview", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Found:
+class DriveFile:
     """A file as Google Drive announces it."""
 
     id: str
@@ -53,44 +60,44 @@ class Found:
     size: int | None  # bytes, when announced
 
 
-def file_id(link: str) -> str:
+def drive_file_id(link: str) -> str:
     """The id in a share link (`/file/d/ID/view`, `open?id=ID`, `uc?id=ID`), or the id itself.
 
     Raises:
         SettingsError: there is none, or it is a folder's.
     """
     parts = urlsplit(link.strip())
-    if _FOLDER.search(parts.path):
+    if _FOLDER_LINK.search(parts.path):
         raise SettingsError(f"{link} is a folder of Google Drive", "give the link of one file in it")
     in_path = re.search(r"/d/([\w-]+)", parts.path, re.ASCII)
     found = in_path[1] if in_path else parse_qs(parts.query).get("id", [link.strip()])[0]
-    if not _ID.fullmatch(found):
+    if not _FILE_ID.fullmatch(found):
         raise SettingsError(f"no Google Drive file in {link!r}", "give a file's share link, or its id")
     return found
 
 
-def resolve(link: str, told: Told | None = None) -> Found:
+def resolve_drive_file(link: str, told: DownloadProgress | None = None) -> DriveFile:
     """Name and size of a file, without fetching it.
 
     Raises:
         AssetError: Google Drive refuses it; says why.
     """
-    id = file_id(link)
+    id = drive_file_id(link)
 
-    def once() -> Found:
-        with _asked(
-            Remote(_address(id)), headers=None, accept=(200,), id=id, name="the file", asset="NAME"
+    def once() -> DriveFile:
+        with _request_drive_file(
+            RemoteFile(_drive_url(id)), headers=None, accept=(200,), id=id, name="the file", asset="NAME"
         ) as answer:
             size = answer.headers.get("content-length")
-            return Found(id, _name(answer) or id, int(size) if size else None)
+            return DriveFile(id, _disposition_name(answer) or id, int(size) if size else None)
 
-    return patiently(once, told)
+    return retry_request(once, told)
 
 
-def fetch(
+def fetch_drive_file(
     link: str,
     target: Path,
-    told: Told | None = None,
+    told: DownloadProgress | None = None,
     asset: str = "NAME",
     magic: str = "",
     allow_mismatch: bool = False,
@@ -108,23 +115,23 @@ def fetch(
         SettingsError: the link holds no file.
         AssetError: quota, private, deleted or changed; says which. What came so far is kept.
     """
-    id = file_id(link)
+    id = drive_file_id(link)
     if target.is_dir():
-        target /= resolve(link, told).name
+        target /= resolve_drive_file(link, told).name
     receipt = read_receipt(target)
     ours = {"sha256": receipt["checksums"]["sha256"]} if receipt else {}
-    ask = partial(_asked, id=id, name=target.name, asset=asset)
-    remote = Remote(_address(id), checksums=ours, magic=magic, ask=ask)
+    ask = partial(_request_drive_file, id=id, name=target.name, asset=asset)
+    remote = RemoteFile(_drive_url(id), checksums=ours, magic=magic, ask=ask)
     try:
-        return resumable.fetch(remote, target, told, allow_mismatch)
+        return resumable.fetch_file(remote, target, told, allow_mismatch)
     except AssetError as error:
-        if ours and mismatch_of(target).exists() and not part_of(target).exists():
+        if ours and mismatch_path(target).exists() and not part_file_path(target).exists():
             message = f"Google Drive's {target.name} is not the file fetched on {receipt['fetched']}"
             raise AssetError(f"{message} ({error.message})", error.hint) from None
         raise
 
 
-def _address(id: str) -> str:
+def _drive_url(id: str) -> str:
     endpoint = os.environ.get("KOVQA_DRIVE_ENDPOINT", "https://drive.google.com").rstrip("/")
     return f"{endpoint}/uc?export=download&id={id}"
 
@@ -133,8 +140,8 @@ def _address(id: str) -> str:
 
 
 @contextlib.contextmanager
-def _asked(
-    remote: Remote,
+def _request_drive_file(
+    remote: RemoteFile,
     *,
     headers: Mapping[str, str] | None,
     accept: Container[int],
@@ -143,54 +150,54 @@ def _asked(
     asset: str,
 ) -> Iterator[httpx.Response]:
     """From the file's address through the pages before it: the answer that is the file, unread."""
-    statuses = [status for status in range(100, 600) if status in accept or status in _REFUSALS]
+    statuses = [status for status in range(100, 600) if status in accept or status in _REFUSAL_STATUSES]
     place = replace(remote, ask=None)
-    with new_client() as client:
-        client.headers.update(_BROWSER)
-        for _ in range(_PAGES):
-            with opened(place, headers=headers, accept=statuses, client=client) as response:
-                if _is_file(response):
+    with new_http_client() as client:
+        client.headers.update(_BROWSER_HEADERS)
+        for _ in range(_MAX_PAGES):
+            with stream_request(place, headers=headers, accept=statuses, client=client) as response:
+                if _is_file_answer(response):
                     yield response
                     return
-                page = _read(response)
-            there = _next(page, str(response.url))
+                page = _read_drive_page(response)
+            there = _next_page_url(page, str(response.url))
             if there is None:
-                raise _refusal(response, page, id, name, asset)
+                raise _drive_refusal(response, page, id, name, asset)
             place = replace(place, url=there)
     raise Interrupted(f"Google Drive showed its virus warning for {name} again and again")
 
 
-def _is_file(response: httpx.Response) -> bool:
+def _is_file_answer(response: httpx.Response) -> bool:
     if (
         response.status_code == 206
         or response.status_code == 416
         or "content-disposition" in response.headers
     ):
-        return response.status_code not in _REFUSALS
+        return response.status_code not in _REFUSAL_STATUSES
     kind = response.headers.get("content-type", "text/html").partition(";")[0]
     return response.status_code == 200 and kind not in ("text/html", "application/json")
 
 
-def _name(response: httpx.Response) -> str:
+def _disposition_name(response: httpx.Response) -> str:
     """The name in Content-Disposition (`filename*` of RFC 5987 first), as a bare, safe name."""
     header = response.headers.get("content-disposition", "")
     coded = re.search(r"filename\*\s*=\s*UTF-8''([^;\s]+)", header, re.IGNORECASE)
     plain = re.search(r'filename\s*=\s*"?([^";]+)', header, re.IGNORECASE)
     name = unquote(coded[1]) if coded else plain[1] if plain else ""
-    return Names("Google Drive").place(name).replace("/", "_") if name else ""
+    return MemberNames("Google Drive").place(name).replace("/", "_") if name else ""
 
 
-def _read(response: httpx.Response) -> str:
+def _read_drive_page(response: httpx.Response) -> str:
     body = b""
     for chunk in response.iter_bytes():
         body += chunk
-        if len(body) > _LONGEST_PAGE:
+        if len(body) > _MAX_DRIVE_PAGE_BYTES:
             raise AssetError("Google Drive sent a very long page instead of the file", "try again later")
     return body.decode("utf-8", "replace")
 
 
 @dataclass
-class _Page(HTMLParser):
+class _DrivePage(HTMLParser):
     """What matters of a page: the form that leads to the file, and links."""
 
     action: str = ""
@@ -210,9 +217,9 @@ class _Page(HTMLParser):
             self.links.append(values.get("href", ""))
 
 
-def _next(text: str, base: str) -> str | None:
+def _next_page_url(text: str, base: str) -> str | None:
     """Where a page leads on to the file: its form, a legacy link with `confirm`, or JSON's `downloadUrl`."""
-    page = _Page()
+    page = _DrivePage()
     page.feed(text)
     if page.action:
         action = urljoin(base, page.action)
@@ -228,12 +235,12 @@ def _next(text: str, base: str) -> str | None:
 # ------------------------------------------------------------------------------- refusals
 
 
-def _refusal(response: httpx.Response, page: str, id: str, name: str, asset: str) -> AssetError:
+def _drive_refusal(response: httpx.Response, page: str, id: str, name: str, asset: str) -> AssetError:
     """What a page says that is not the file and does not lead to it."""
     browser = f"https://drive.google.com/file/d/{id}/view"
     by_hand = f"kovqa download {asset} --from {shlex.quote(name)}"
     said = page_text(page.encode())
-    if _QUOTA.search(page):
+    if _QUOTA_PATTERN.search(page):
         return AssetError(
             f"Google Drive's quota for {name} is used up: too many downloads by others, for up to 24 hours",
             f"open {browser} in a browser where you are logged in, save {name}, then run: {by_hand}; "
@@ -243,10 +250,10 @@ def _refusal(response: httpx.Response, page: str, id: str, name: str, asset: str
         return AssetError(
             f"Google Drive has no file {id} ({name}): deleted, or a wrong id", f"look at {browser}"
         )
-    sign_in = response.status_code in (401, 403) or _LOGIN.search(str(response.url))
-    if not sign_in and _FOLDER.search(f"{response.url} {page}"):
+    sign_in = response.status_code in (401, 403) or _LOGIN_PATTERN.search(str(response.url))
+    if not sign_in and _FOLDER_LINK.search(f"{response.url} {page}"):
         return AssetError(f"{id} is a folder of Google Drive", "give the link of one file in it")
-    if sign_in or _PRIVATE.search(said):
+    if sign_in or _PRIVATE_PATTERN.search(said):
         return AssetError(
             f"Google Drive's file {id} ({name}) is private",
             f"ask its owner for access, save it from {browser} while logged in, then run: {by_hand}",

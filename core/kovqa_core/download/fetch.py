@@ -19,20 +19,27 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.download import resumable
-from kovqa_core.download.checks import HEAD, amount, checksums, differing, is_kind, is_page
-from kovqa_core.download.members import check_space
-from kovqa_core.download.part_file import part_of, read_receipt, write_receipt
-from kovqa_core.download.table import Asset, File
+from kovqa_core.download.checks import (
+    HEAD_BYTES,
+    checksum_mismatch,
+    file_checksums,
+    format_bytes,
+    has_magic,
+    is_web_page,
+)
+from kovqa_core.download.members import check_disk_space
+from kovqa_core.download.part_file import part_file_path, read_receipt, write_receipt
+from kovqa_core.download.table import Asset, AssetFile
 from kovqa_core.errors import AssetError, SettingsError
-from kovqa_core.files import disk_errors, make_folder, whole_file, write_json
-from kovqa_core.net.request import Refused, Remote, Told
-from kovqa_core.paths import home
+from kovqa_core.files import atomic_file, disk_errors, make_folder, write_json
+from kovqa_core.net.request import DownloadProgress, Refused, RemoteFile
+from kovqa_core.paths import kovqa_home
 
-_ARCHIVES = (".tar.gz", ".tar", ".zip")
+_ARCHIVE_SUFFIXES = (".tar.gz", ".tar", ".zip")
 
 
 @dataclass(frozen=True)
-class Wishes:
+class FetchOptions:
     """What the user wants besides the asset."""
 
     output: Path | None = None  # instead of the user's assets folder
@@ -41,12 +48,12 @@ class Wishes:
     keep_archive: bool = False
 
 
-def folder_of(asset: Asset, output: Path | None = None) -> Path:
+def asset_folder(asset: Asset, output: Path | None = None) -> Path:
     """Where an asset's files go."""
-    return output or home() / "assets" / asset.folder
+    return output or kovqa_home() / "assets" / asset.folder
 
 
-def download(asset: Asset, wishes: Wishes, told: Told | None = None) -> list[Path]:
+def fetch_asset(asset: Asset, wishes: FetchOptions, told: DownloadProgress | None = None) -> list[Path]:
     """Fetch an asset; what is here already is not fetched again.
 
     Returns:
@@ -58,142 +65,169 @@ def download(asset: Asset, wishes: Wishes, told: Told | None = None) -> list[Pat
     """
     if wishes.files and not asset.key:
         raise SettingsError(f"--files is for AI-Hub's sets, {asset.name} is none", "leave it out")
-    folder = make_folder(folder_of(asset, wishes.output))
-    with _by_hand_instead(asset):
-        return KINDS[asset.source_of().kind](asset, folder, wishes, told)
+    folder = make_folder(asset_folder(asset, wishes.output))
+    with _suggest_manual_download(asset):
+        return SOURCE_FETCHERS[asset.source_of().kind](asset, folder, wishes, told)
 
 
 # ---------------------------------------------------------------------------- kinds of sources
 
 
-def _http(asset: Asset, folder: Path, wishes: Wishes, told: Told | None) -> list[Path]:
-    return _bring({file.name: asset.remote(file) for file in asset.files}, asset, folder, wishes, told)
+def _fetch_http(
+    asset: Asset, folder: Path, wishes: FetchOptions, told: DownloadProgress | None
+) -> list[Path]:
+    return _fetch_remote_files(
+        {file.name: asset.remote(file) for file in asset.files}, asset, folder, wishes, told
+    )
 
 
-def _kowiki(asset: Asset, folder: Path, wishes: Wishes, told: Told | None) -> list[Path]:
+def _fetch_kowiki(
+    asset: Asset, folder: Path, wishes: FetchOptions, told: DownloadProgress | None
+) -> list[Path]:
     from kovqa_core.download import kowiki
 
-    here = _recorded(asset, folder)
+    here = _recorded_paths(asset, folder)
     if here and not asset.pin:
         return here  # a newer dump is another one: asked for by its date
-    found = kowiki.remotes(asset, folder, told)
-    return _record(asset, folder, _bring(found, asset, folder, wishes, told))
+    found = kowiki.kowiki_remotes(asset, folder, told)
+    return _write_asset_record(asset, folder, _fetch_remote_files(found, asset, folder, wishes, told))
 
 
-def _hub(asset: Asset, folder: Path, wishes: Wishes, told: Told | None) -> list[Path]:
+def _fetch_hub(asset: Asset, folder: Path, wishes: FetchOptions, told: DownloadProgress | None) -> list[Path]:
     from kovqa_core.download import hub
 
-    if hub.offline():
-        if not (here := _recorded(asset, folder)):
-            missing = asset.repo if not _record_of(asset, folder).exists() else "a file of " + asset.repo
+    if hub.is_hub_offline():
+        if not (here := _recorded_paths(asset, folder)):
+            missing = (
+                asset.repo if not _asset_record_path(asset, folder).exists() else "a file of " + asset.repo
+            )
             raise AssetError(f"{missing} is not in {folder}, and HF_HUB_OFFLINE is set", "unset it to fetch")
         return here
-    commit, found = hub.remotes(asset, told)
-    _bring(found, asset, folder, wishes, told)
-    return _record(asset, folder, [folder], commit, list(found))
+    commit, found = hub.hub_remotes(asset, told)
+    _fetch_remote_files(found, asset, folder, wishes, told)
+    return _write_asset_record(asset, folder, [folder], commit, list(found))
 
 
-def _drive(asset: Asset, folder: Path, wishes: Wishes, told: Told | None) -> list[Path]:
+def _fetch_drive(
+    asset: Asset, folder: Path, wishes: FetchOptions, told: DownloadProgress | None
+) -> list[Path]:
     from kovqa_core.download import drive
 
-    def get(file: File, target: Path) -> None:
+    def get(file: AssetFile, target: Path) -> None:
         link = file.at.removeprefix("drive:")
-        drive.fetch(link, target, told, asset.name, file.magic, wishes.allow_mismatch)
+        drive.fetch_drive_file(link, target, told, asset.name, file.magic, wishes.allow_mismatch)
 
-    return [_place(asset, folder / file.name, {}, wishes, told, partial(get, file)) for file in asset.files]
+    return [
+        _fetch_and_unpack(asset, folder / file.name, {}, wishes, told, partial(get, file))
+        for file in asset.files
+    ]
 
 
-def _aihub(asset: Asset, folder: Path, wishes: Wishes, told: Told | None) -> list[Path]:
+def _fetch_aihub(
+    asset: Asset, folder: Path, wishes: FetchOptions, told: DownloadProgress | None
+) -> list[Path]:
     from kovqa_core.download import aihub
 
-    for path in aihub.fetch(asset.key, folder, wishes.files or None, told):
-        if into := _unpacked(asset, path):
-            _unpack(path, into, True, told)  # without checksums, the archives are the proof of what is here
-    return _record(asset, folder, [folder])
+    for path in aihub.fetch_aihub_files(asset.key, folder, wishes.files or None, told):
+        if into := _unpacked_folder(asset, path):
+            _unpack_file(
+                path, into, True, told
+            )  # without checksums, the archives are the proof of what is here
+    return _write_asset_record(asset, folder, [folder])
 
 
-Kind = Callable[[Asset, Path, Wishes, Told | None], list[Path]]
-KINDS: dict[str, Kind] = {"http": _http, "kowiki": _kowiki, "hub": _hub, "drive": _drive, "aihub": _aihub}
+SourceFetcher = Callable[[Asset, Path, FetchOptions, DownloadProgress | None], list[Path]]
+SOURCE_FETCHERS: dict[str, SourceFetcher] = {
+    "http": _fetch_http,
+    "kowiki": _fetch_kowiki,
+    "hub": _fetch_hub,
+    "drive": _fetch_drive,
+    "aihub": _fetch_aihub,
+}
 
 
 # -------------------------------------------------------------------------- the same for all
 
 
-def _bring(
-    found: Mapping[str, Remote], asset: Asset, folder: Path, wishes: Wishes, told: Told | None
+def _fetch_remote_files(
+    found: Mapping[str, RemoteFile],
+    asset: Asset,
+    folder: Path,
+    wishes: FetchOptions,
+    told: DownloadProgress | None,
 ) -> list[Path]:
     """Fetch files one after the other; each is unpacked before the next one needs room."""
-    sizes = (_missing(remote, folder / name) for name, remote in found.items())
-    check_space(folder, sum(sizes) if not asset.unpack else 0)
+    sizes = (_missing_bytes(remote, folder / name) for name, remote in found.items())
+    check_disk_space(folder, sum(sizes) if not asset.unpack else 0)
 
-    def get(remote: Remote, target: Path) -> None:
-        resumable.fetch(remote, target, told, wishes.allow_mismatch)
+    def get(remote: RemoteFile, target: Path) -> None:
+        resumable.fetch_file(remote, target, told, wishes.allow_mismatch)
 
     return [
-        _place(asset, folder / name, remote.checksums, wishes, told, partial(get, remote))
+        _fetch_and_unpack(asset, folder / name, remote.checksums, wishes, told, partial(get, remote))
         for name, remote in found.items()
     ]
 
 
-def _missing(remote: Remote, target: Path) -> int:
-    here = next((path.stat().st_size for path in (target, part_of(target)) if path.exists()), 0)
+def _missing_bytes(remote: RemoteFile, target: Path) -> int:
+    here = next((path.stat().st_size for path in (target, part_file_path(target)) if path.exists()), 0)
     return max(0, (remote.size or 0) - here)
 
 
-def _place(
+def _fetch_and_unpack(
     asset: Asset,
     target: Path,
     sums: Mapping[str, str],
-    wishes: Wishes,
-    told: Told | None,
+    wishes: FetchOptions,
+    told: DownloadProgress | None,
     get: Callable[[Path], None],
 ) -> Path:
     """One file where it belongs: the file itself, or the folder it unpacks to."""
-    folder = _unpacked(asset, target)
+    folder = _unpacked_folder(asset, target)
     if folder is None:
         get(target)
         return target
     if not (_is_unpacked(target, folder, sums) and not target.exists()):
         get(target)
-        _unpack(target, folder, wishes.keep_archive, told)
+        _unpack_file(target, folder, wishes.keep_archive, told)
     return folder
 
 
-def _unpacked(asset: Asset, target: Path) -> Path | None:
-    suffix = next((s for s in _ARCHIVES if target.name.endswith(s)), None)
+def _unpacked_folder(asset: Asset, target: Path) -> Path | None:
+    suffix = next((s for s in _ARCHIVE_SUFFIXES if target.name.endswith(s)), None)
     return target.with_name(target.name.removesuffix(suffix)) if asset.unpack and suffix else None
 
 
 def _is_unpacked(target: Path, folder: Path, sums: Mapping[str, str]) -> bool:
     """Does the folder hold what the published archive holds? The archive itself may be gone."""
-    from kovqa_core.download.archive import RECEIPT
+    from kovqa_core.download.archive import UNPACK_RECEIPT
 
-    receipt, unpacked = read_receipt(target), _json(folder / RECEIPT).get("source", {})
+    receipt, unpacked = read_receipt(target), _read_json_or_empty(folder / UNPACK_RECEIPT).get("source", {})
     known = {name: value for name, value in sums.items() if name in receipt.get("checksums", {})}
-    if not receipt or (differing(receipt["checksums"], known) and not receipt["accepted_mismatch"]):
+    if not receipt or (checksum_mismatch(receipt["checksums"], known) and not receipt["accepted_mismatch"]):
         return False
     return (unpacked.get("bytes"), unpacked.get("modified")) == (receipt["size"], receipt["mtime_ns"])
 
 
-def _unpack(target: Path, folder: Path, keep: bool, told: Told | None) -> None:
-    from kovqa_core.download.archive import unpack
+def _unpack_file(target: Path, folder: Path, keep: bool, told: DownloadProgress | None) -> None:
+    from kovqa_core.download.archive import unpack_archive
 
     if told:
         told(0, 0, f"unpacking {target.name}")
-    unpack(target, folder, told)
+    unpack_archive(target, folder, told)
     if not keep:
         target.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _by_hand_instead(asset: Asset) -> Iterator[None]:
+def _suggest_manual_download(asset: Asset) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        raise AssetError(error.message, by_hand(asset)) from None
+        raise AssetError(error.message, manual_instructions(asset)) from None
 
 
-def by_hand(asset: Asset) -> str:
+def manual_instructions(asset: Asset) -> str:
     """How to get an asset without us."""
     source = asset.source_of()
     pages = [asset.address(file) for file in asset.files if source.kind == "http"] or [asset.page]
@@ -204,21 +238,21 @@ def by_hand(asset: Asset) -> str:
 # ---------------------------------------------------------------------------- what is here
 
 
-def _record_of(asset: Asset, folder: Path) -> Path:
+def _asset_record_path(asset: Asset, folder: Path) -> Path:
     return folder / f".{asset.name}.asset.json"
 
 
-def _record(
+def _write_asset_record(
     asset: Asset, folder: Path, paths: list[Path], revision: str = "", files: list[str] | None = None
 ) -> list[Path]:
     """Write down that an asset is here: which revision, and which paths it has."""
     names = [os.path.relpath(path, folder) for path in paths]
     entry = {"asset": asset.name, "revision": revision or asset.pin, "paths": names, "files": files or []}
-    write_json(_record_of(asset, folder), {**entry, "fetched": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
+    write_json(_asset_record_path(asset, folder), {**entry, "fetched": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
     return paths
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json_or_empty(path: Path) -> dict[str, Any]:
     """A document of ours; empty when it is not there or was damaged."""
     try:
         return dict(json.loads(path.read_text("utf-8")))
@@ -226,30 +260,32 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _recorded(asset: Asset, folder: Path) -> list[Path]:
+def _recorded_paths(asset: Asset, folder: Path) -> list[Path]:
     """Paths of an asset that was fetched and is still here; empty when anything is missing."""
-    noted = _json(_record_of(asset, folder))
+    noted = _read_json_or_empty(_asset_record_path(asset, folder))
     targets = [folder / name for name in noted.get("files", [])]
-    here = [_unpacked(asset, target) or target for target in targets]
+    here = [_unpacked_folder(asset, target) or target for target in targets]
     paths = [folder / name for name in noted.get("paths", [])]
     return paths if all(path.exists() for path in [*here, *paths]) else []
 
 
-def state(asset: Asset, output: Path | None = None) -> str:
+def asset_state(asset: Asset, output: Path | None = None) -> str:
     """ "here", how much of it is here, or ""."""
-    folder = folder_of(asset, output)
+    folder = asset_folder(asset, output)
     targets = [folder / file.name for file in asset.files]
     if targets:
-        whole = [t.is_file() or ((f := _unpacked(asset, t)) and _is_unpacked(t, f, {})) for t in targets]
-        parts = [part_of(target) for target in targets]
+        whole = [
+            t.is_file() or ((f := _unpacked_folder(asset, t)) and _is_unpacked(t, f, {})) for t in targets
+        ]
+        parts = [part_file_path(target) for target in targets]
     else:
-        whole = [bool(_recorded(asset, folder))]
+        whole = [bool(_recorded_paths(asset, folder))]
         parts = list(folder.rglob("*.part")) if asset.folder and folder.is_dir() else []
     if all(whole):
         return "here"
     begun = sum(part.stat().st_size for part in parts if part.is_file())
     return (
-        f"{amount(begun)} so far"
+        f"{format_bytes(begun)} so far"
         if begun
         else f"{sum(map(bool, whole))} of {len(whole)}"
         if any(whole)
@@ -260,7 +296,9 @@ def state(asset: Asset, output: Path | None = None) -> str:
 # ----------------------------------------------------------------------------- by hand
 
 
-def adopt(asset: Asset, given: Path, wishes: Wishes, told: Told | None = None) -> list[Path]:
+def adopt_local_file(
+    asset: Asset, given: Path, wishes: FetchOptions, told: DownloadProgress | None = None
+) -> list[Path]:
     """Take a file the user fetched by hand: check it, put it in its place, unpack it.
 
     Raises:
@@ -271,24 +309,24 @@ def adopt(asset: Asset, given: Path, wishes: Wishes, told: Told | None = None) -
         raise SettingsError(f"{given} is a folder", "give the file as it came, not unpacked")
     if not given.is_file():
         raise SettingsError(f"no such file: {given}", "check the path")
-    file = _which(asset, given)
-    remote = asset.remote(file) if asset.source_of().kind == "http" else Remote("", magic=file.magic)
-    folder = make_folder(folder_of(asset, wishes.output))
+    file = _match_asset_file(asset, given)
+    remote = asset.remote(file) if asset.source_of().kind == "http" else RemoteFile("", magic=file.magic)
+    folder = make_folder(asset_folder(asset, wishes.output))
     target = folder / file.name
-    sums, accepted = _checked(given, remote, wishes.allow_mismatch, told)
+    sums, accepted = _check_local_file(given, remote, wishes.allow_mismatch, told)
     with disk_errors(target):
-        _link(given, target)
+        _link_or_copy(given, target)
         write_receipt(target, target, f"by hand: {given.name}", sums, accepted)
-    if into := _unpacked(asset, target):
-        _unpack(target, into, wishes.keep_archive, told)
+    if into := _unpacked_folder(asset, target):
+        _unpack_file(target, into, wishes.keep_archive, told)
     paths = [into or target]
-    return paths if asset.files else _record(asset, folder, paths)
+    return paths if asset.files else _write_asset_record(asset, folder, paths)
 
 
-def _which(asset: Asset, given: Path) -> File:
+def _match_asset_file(asset: Asset, given: Path) -> AssetFile:
     """Which file of an asset this is: by name, or the only one there is."""
     if not asset.files:
-        return File(name=given.name, magic="bzip2" if asset.dump else "")
+        return AssetFile(name=given.name, magic="bzip2" if asset.dump else "")
     named = [file for file in asset.files if file.name == given.name]
     if not named and len(asset.files) > 1:
         names = ", ".join(file.name for file in asset.files)
@@ -296,18 +334,18 @@ def _which(asset: Asset, given: Path) -> File:
     return (named or asset.files)[0]
 
 
-def _checked(
-    given: Path, remote: Remote, allow_mismatch: bool, told: Told | None
+def _check_local_file(
+    given: Path, remote: RemoteFile, allow_mismatch: bool, told: DownloadProgress | None
 ) -> tuple[dict[str, str], bool]:
     """Checksums of a file, and whether it was taken although it is not the published one."""
     with given.open("rb") as stream:
-        head = stream.read(HEAD)
-    if not is_kind(head, remote.magic) or (not remote.magic and is_page(head)):
-        what = "a web page" if is_page(head) else "something else"
+        head = stream.read(HEAD_BYTES)
+    if not has_magic(head, remote.magic) or (not remote.magic and is_web_page(head)):
+        what = "a web page" if is_web_page(head) else "something else"
         raise AssetError(f"{given}: not a {remote.magic or 'data'} file but {what}", "fetch it again")
     note = f"checking {given.name}"
-    sums = checksums(given, remote.checksums, (lambda d, t: told(d, t, note)) if told else None)
-    wrong, size = differing(sums, remote.checksums), given.stat().st_size
+    sums = file_checksums(given, remote.checksums, (lambda d, t: told(d, t, note)) if told else None)
+    wrong, size = checksum_mismatch(sums, remote.checksums), given.stat().st_size
     if remote.size is not None and size != remote.size:
         wrong = f"{size:,} bytes, published are {remote.size:,}"
     if wrong and not allow_mismatch:
@@ -315,7 +353,7 @@ def _checked(
     return sums, bool(wrong)
 
 
-def _link(given: Path, target: Path) -> None:
+def _link_or_copy(given: Path, target: Path) -> None:
     """The same file under another name where the disk can do that, else a copy."""
     if target.exists() and target.samefile(given):
         return
@@ -324,5 +362,5 @@ def _link(given: Path, target: Path) -> None:
         os.link(given.resolve(), link)
         link.replace(target)
     except OSError:
-        with given.open("rb") as source, whole_file(target) as stream:
+        with given.open("rb") as source, atomic_file(target) as stream:
             shutil.copyfileobj(source, stream, 1 << 20)

@@ -10,19 +10,19 @@ import re
 from pathlib import Path
 
 from kovqa_core.errors import AssetError
-from kovqa_core.paths import home
+from kovqa_core.paths import kovqa_home
 
-TABLE = Path(__file__).with_name("assets.yaml")
+ASSET_TABLE = Path(__file__).with_name("assets.yaml")
 
 
 def asset_names() -> list[str]:
     """Names of all assets that can be fetched, in the order of the table."""
-    return re.findall(r"^([\w.-]+):", TABLE.read_text("utf-8"), re.MULTILINE)
+    return re.findall(r"^([\w.-]+):", ASSET_TABLE.read_text("utf-8"), re.MULTILINE)
 
 
-def asset_of(file: str) -> str:
+def asset_holding_file(file: str) -> str:
     """The name of the asset that holds a file; empty when none does."""
-    entries = re.split(r"^(?=[\w.-]+:)", TABLE.read_text("utf-8"), flags=re.MULTILINE)
+    entries = re.split(r"^(?=[\w.-]+:)", ASSET_TABLE.read_text("utf-8"), flags=re.MULTILINE)
     word = re.compile(rf"(?:- name: |only: \[){re.escape(file)}(?=[\n,\]])")
     return next((entry.partition(":")[0] for entry in entries if word.search(entry)), "")
 
@@ -37,13 +37,13 @@ def find_asset(name: str, what: str) -> Path:
     Raises:
         AssetError: it is nowhere; says how to get it.
     """
-    folder = home() / "assets"
+    folder = kovqa_home() / "assets"
     places = [Path(name).expanduser(), Path("assets") / name, folder / name]
     if Path(name).name == name:
         places += sorted(folder.glob(f"*/{name}"))
     for place in places:
         if place.exists():
             return place
-    asset = name if name in asset_names() else asset_of(Path(name).name)
+    asset = name if name in asset_names() else asset_holding_file(Path(name).name)
     fetch = f"fetch it with: kovqa download {asset}; or put it" if asset else "put it"
     raise AssetError(f"{what} {name} not found", f"{fetch} into assets/ or {folder}, or give a path")

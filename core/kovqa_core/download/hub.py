@@ -18,22 +18,31 @@ from urllib.parse import quote, urljoin
 
 import httpx
 
-from kovqa_core.download.table import Asset, endpoint
+from kovqa_core.download.table import Asset, endpoint_url
 from kovqa_core.errors import AssetError
-from kovqa_core.net.request import Interrupted, Refused, Remote, Told, new_client, opened, patiently, read
+from kovqa_core.net.request import (
+    DownloadProgress,
+    Interrupted,
+    Refused,
+    RemoteFile,
+    new_http_client,
+    read_document,
+    retry_request,
+    stream_request,
+)
 
-_LIGHT = (
+_LIGHT_PATTERNS = (
     "*.json", "*.txt", "*.md", "*.jinja", "*.model", "*.spm", "LICENSE*",
 )  # fmt: skip
-_MOVES = 4  # redirects within the hub, for renamed repositories
+_MAX_MOVES = 4  # redirects within the hub, for renamed repositories
 
 
-def offline() -> bool:
+def is_hub_offline() -> bool:
     """Did the user forbid asking the hub (HF_HUB_OFFLINE)?"""
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
-def token() -> str:
+def read_hub_token() -> str:
     """The user's token: HF_TOKEN, or the file the hub's own login writes; empty without one."""
     if found := os.environ.get("HF_TOKEN", "").strip():
         return found
@@ -44,7 +53,7 @@ def token() -> str:
         return ""
 
 
-def pick(names: Sequence[str], only: Sequence[str] = ()) -> list[str]:
+def select_hub_files(names: Sequence[str], only: Sequence[str] = ()) -> list[str]:
     """Which of a repository's files are wanted.
 
     Without patterns: the light files of its top folder, and the weights as safetensors, or as
@@ -55,34 +64,36 @@ def pick(names: Sequence[str], only: Sequence[str] = ()) -> list[str]:
     top = [name for name in names if "/" not in name]
     safe = [name for name in top if name.endswith(".safetensors")]
     weights = safe or [name for name in top if fnmatchcase(name, "pytorch_model*.bin")]
-    light = [name for name in top if any(fnmatchcase(name, pattern) for pattern in _LIGHT)]
+    light = [name for name in top if any(fnmatchcase(name, pattern) for pattern in _LIGHT_PATTERNS)]
     other = "pytorch_model" if safe else "model.safetensors"
     return sorted({*weights, *(name for name in light if not name.startswith(other))})
 
 
-def remotes(asset: Asset, told: Told | None = None) -> tuple[str, dict[str, Remote]]:
+def hub_remotes(asset: Asset, told: DownloadProgress | None = None) -> tuple[str, dict[str, RemoteFile]]:
     """The commit of a repository, and its wanted files: name -> where, how large, which checksum.
 
     Raises:
         AssetError: no such repository or revision, no access (says where to ask), nothing wanted in it.
     """
-    base, kind = endpoint("hub"), "datasets/" if asset.dataset else ""
-    own = {"Authorization": f"Bearer {token()}"} if token() else {}
+    base, kind = endpoint_url("hub"), "datasets/" if asset.dataset else ""
+    own = {"Authorization": f"Bearer {read_hub_token()}"} if read_hub_token() else {}
     url = f"{base}/api/{kind or 'models/'}{asset.repo}/revision/{quote(asset.pin or 'main', safe='')}"
-    with _explained(asset), new_client() as client:
-        commit, repo, names = _listing(Remote(url, headers=own), told)
-        wanted = pick(names, asset.only)
+    with _explain_hub_refusal(asset), new_http_client() as client:
+        commit, repo, names = _list_repository(RemoteFile(url, headers=own), told)
+        wanted = select_hub_files(names, asset.only)
         if not wanted:
             raise AssetError(
                 f"{asset.repo} at {commit} holds none of {', '.join(asset.only) or 'its weights'}"
             )
         root = f"{base}/{kind}{repo}/resolve/{commit}"
-        files = {name: Remote(f"{root}/{quote(_safe(name))}", headers=own) for name in wanted}
-        return commit, {name: patiently(partial(_known, r, client), told) for name, r in files.items()}
+        files = {name: RemoteFile(f"{root}/{quote(_check_safe_name(name))}", headers=own) for name in wanted}
+        return commit, {
+            name: retry_request(partial(_with_published_size, r, client), told) for name, r in files.items()
+        }
 
 
-def _listing(remote: Remote, told: Told | None) -> tuple[str, str, list[str]]:
-    found = read(remote, told)
+def _list_repository(remote: RemoteFile, told: DownloadProgress | None) -> tuple[str, str, list[str]]:
+    found = read_document(remote, told)
     try:
         info = json.loads(found)
         return info["sha"], info["id"], [file["rfilename"] for file in info["siblings"]]
@@ -90,37 +101,41 @@ def _listing(remote: Remote, told: Told | None) -> tuple[str, str, list[str]]:
         raise AssetError(f"{remote.url}: not the answer of a hub", "check HF_ENDPOINT") from None
 
 
-def _safe(name: str) -> str:
+def _check_safe_name(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
         raise AssetError(f"the hub lists a file named {name!r}, which leaves its folder")
     return name
 
 
-def _known(remote: Remote, client: httpx.Client) -> Remote:
+def _with_published_size(remote: RemoteFile, client: httpx.Client) -> RemoteFile:
     """A file with the size and checksum its headers tell."""
     url = remote.url
-    for _ in range(_MOVES):
-        asked = Remote(url, headers=remote.headers)
-        with opened(asked, method="HEAD", stay=True, client=client) as response:
+    for _ in range(_MAX_MOVES):
+        asked = RemoteFile(url, headers=remote.headers)
+        with stream_request(asked, method="HEAD", stay=True, client=client) as response:
             headers = response.headers
-            if response.is_redirect and "x-linked-etag" not in headers and _inside(url, headers["location"]):
+            if (
+                response.is_redirect
+                and "x-linked-etag" not in headers
+                and _is_same_host(url, headers["location"])
+            ):
                 url = urljoin(url, headers["location"])
                 continue
         etag = headers.get("x-linked-etag") or headers.get("etag", "")
         etag = etag.removeprefix("W/").strip('"')
         size = headers.get("x-linked-size") or ("" if response.is_redirect else headers.get("content-length"))
         sums = {64: {"sha256": etag}, 40: {"git": etag}}.get(len(etag), {})
-        return Remote(remote.url, int(size) if size else None, sums, headers=remote.headers)
+        return RemoteFile(remote.url, int(size) if size else None, sums, headers=remote.headers)
     raise Interrupted(f"{remote.url}: sent from place to place")
 
 
-def _inside(url: str, location: str) -> bool:
+def _is_same_host(url: str, location: str) -> bool:
     return httpx.URL(urljoin(url, location)).netloc == httpx.URL(url).netloc
 
 
 @contextlib.contextmanager
-def _explained(asset: Asset) -> Iterator[None]:
+def _explain_hub_refusal(asset: Asset) -> Iterator[None]:
     """Say what a refusal of the hub means and what to do."""
     page = asset.page
     try:

@@ -8,25 +8,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.download.table import Source
+from kovqa_core.download.table import AssetSource
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import write_json
-from kovqa_core.paths import home
+from kovqa_core.paths import kovqa_home
 
 
-def accepted_file() -> Path:
+def acceptances_file() -> Path:
     """Where acceptances are written down."""
-    return home() / "licences.json"
+    return kovqa_home() / "licences.json"
 
 
-def _accepted() -> dict[str, Any]:
+def _read_acceptances() -> dict[str, Any]:
     try:
-        return dict(json.loads(accepted_file().read_text("utf-8")))
+        return dict(json.loads(acceptances_file().read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 
 
-def accept(source: Source, said: bool, ask: Callable[[str], bool] | None = None) -> None:
+def require_licence(source: AssetSource, said: bool, ask: Callable[[str], bool] | None = None) -> None:
     """See that a source's terms are accepted, now or earlier; new terms are asked for again.
 
     Args:
@@ -36,7 +36,7 @@ def accept(source: Source, said: bool, ask: Callable[[str], bool] | None = None)
     Raises:
         SettingsError: they are not; shows the terms.
     """
-    before = _accepted()
+    before = _read_acceptances()
     if before.get(source.name, {}).get("licence") == source.licence:
         return
     terms = f"{source.title}: {source.licence} (for: {source.who}; {source.page})"
@@ -45,4 +45,4 @@ def accept(source: Source, said: bool, ask: Callable[[str], bool] | None = None)
             f"the terms of use are not accepted. {terms}", "read them, then add --accept-licence"
         )
     entry = {"licence": source.licence, "page": source.page, "accepted": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    write_json(accepted_file(), {**before, source.name: entry})
+    write_json(acceptances_file(), {**before, source.name: entry})

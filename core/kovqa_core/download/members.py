@@ -9,25 +9,25 @@ import re
 import shutil
 from pathlib import Path
 
-from kovqa_core.download.checks import amount
+from kovqa_core.download.checks import format_bytes
 from kovqa_core.errors import DataError, MachineError
-from kovqa_core.files import nfc
+from kovqa_core.files import to_nfc
 
-MOST_MEMBERS = (
+MAX_MEMBERS = (
     2_000_000  # the largest known set has 1.35 million pictures, and spreads them over many archives
 )
-MOST_BYTES = 4 << 40  # whole AI-Hub sets are below 4 TiB: a size above it is a lie or an attack
-MOST_TIMES = 250  # label JSON packs 10 to 40 times; a bomb 1,000 times and more
-SMALL = (
+MAX_UNPACKED_BYTES = 4 << 40  # whole AI-Hub sets are below 4 TiB: a size above it is a lie or an attack
+MAX_COMPRESSION_RATIO = 250  # label JSON packs 10 to 40 times; a bomb 1,000 times and more
+RATIO_FREE_BYTES = (
     16 << 20
 )  # bytes below which no ratio is looked at: a blank picture packs 1,000 times, and harms nobody
-LONGEST = 255  # bytes in one part of a path: what common disks store
+MAX_NAME_BYTES = 255  # bytes in one part of a path: what common disks store
 
-_DRIVE = re.compile(r"[A-Za-z]:")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DRIVE_LETTER = re.compile(r"[A-Za-z]:")
+_CONTROL_CHARS = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def decoded(raw: bytes) -> str:
+def decode_member_name(raw: bytes) -> str:
     """A name stored without saying how: UTF-8, else CP949 (Korean Windows), else the zip format's CP437."""
     for encoding in ("utf-8", "cp949"):
         try:
@@ -37,7 +37,7 @@ def decoded(raw: bytes) -> str:
     return raw.decode("cp437")
 
 
-class Names:
+class MemberNames:
     """The names of one archive so far: safe, NFC, and no two that some disk takes for one."""
 
     def __init__(self, archive: str) -> None:
@@ -55,20 +55,22 @@ class Names:
             DataError: the name leaves the folder, no disk can store it, or it collides with an earlier one.
         """
         self._seen += 1
-        if self._seen > MOST_MEMBERS:
+        if self._seen > MAX_MEMBERS:
             raise DataError(
-                f"{self.archive}: more than {MOST_MEMBERS:,} members", "unpack it by hand if you trust it"
+                f"{self.archive}: more than {MAX_MEMBERS:,} members", "unpack it by hand if you trust it"
             )
-        name = nfc(original.replace("\\", "/"))
-        if name.startswith("/") or _DRIVE.match(name):
+        name = to_nfc(original.replace("\\", "/"))
+        if name.startswith("/") or _DRIVE_LETTER.match(name):
             raise self.refused(original, "an absolute name")
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if ".." in parts:
             raise self.refused(original, "a name that leaves the folder")
-        if _CONTROL.search(name):
+        if _CONTROL_CHARS.search(name):
             raise self.refused(original, "control characters in its name")
-        if any(len(part.encode()) > LONGEST for part in parts):
-            raise self.refused(original, f"a name of more than {LONGEST} bytes, longer than disks store")
+        if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+            raise self.refused(
+                original, f"a name of more than {MAX_NAME_BYTES} bytes, longer than disks store"
+            )
         if not parts and not folder:
             raise self.refused(original, "no name")
         path = "/".join(parts)
@@ -89,7 +91,7 @@ class Names:
         for depth in range(1, len(parts) + 1):
             path = "/".join(parts[:depth])
             is_file = depth == len(parts) and not folder
-            earlier = self._spelt.setdefault(nfc(path.casefold()), path)
+            earlier = self._spelt.setdefault(to_nfc(path.casefold()), path)
             if earlier != path:
                 raise self.refused(original, f"a name that differs from {earlier!r} only in case")
             if path in self._files:
@@ -102,20 +104,20 @@ class Names:
                 self._folders.add(path)
 
 
-def check_size(archive: str, size: int, packed: int) -> None:
+def check_unpacked_size(archive: str, size: int, packed: int) -> None:
     """Refuse contents that are far larger than what they were packed into.
 
     Raises:
         DataError: more than `MOST_BYTES`, or more than `MOST_TIMES` its packed size.
     """
-    if size > MOST_BYTES or (size > SMALL and size > MOST_TIMES * packed):
+    if size > MAX_UNPACKED_BYTES or (size > RATIO_FREE_BYTES and size > MAX_COMPRESSION_RATIO * packed):
         raise DataError(
-            f"{archive} unpacks to {amount(size)} from {amount(packed)}: refused as a zip bomb",
+            f"{archive} unpacks to {format_bytes(size)} from {format_bytes(packed)}: refused as a zip bomb",
             "unpack it by hand if you trust it",
         )
 
 
-def check_space(folder: Path, size: int) -> None:
+def check_disk_space(folder: Path, size: int) -> None:
     """See that a folder's disk has room for `size` more bytes.
 
     Raises:
@@ -125,6 +127,6 @@ def check_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(there).free
     if size > free:
         raise MachineError(
-            f"{folder} needs {amount(size)}, its disk has {amount(free)}: {amount(size - free)} are missing",
+            f"{folder} needs {format_bytes(size)}, its disk has {format_bytes(free)}: {format_bytes(size - free)} are missing",
             "free some space, or choose a folder on another disk",
         )

@@ -16,15 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from kovqa_core.download.checks import checksums, differing
+from kovqa_core.download.checks import checksum_mismatch, file_checksums
 from kovqa_core.files import write_json
-from kovqa_core.net.request import Told
+from kovqa_core.net.request import DownloadProgress
 
-_LOOK_AGAIN = 0.2  # seconds between two looks at a lock held by another process
+_LOCK_POLL_SECONDS = 0.2  # seconds between two looks at a lock held by another process
 
 
 @dataclass(frozen=True)
-class Notes:
+class PartNotes:
     """Which file the bytes of a `.part` belong to; as the first answer said."""
 
     url: str
@@ -32,47 +32,47 @@ class Notes:
     total: int  # bytes of the whole file; 0 when the server did not say
 
 
-def part_of(target: Path) -> Path:
+def part_file_path(target: Path) -> Path:
     """Where the bytes of an unfinished file are kept."""
     return target.with_name(target.name + ".part")
 
 
-def _notes_of(target: Path) -> Path:
+def _part_notes_path(target: Path) -> Path:
     return target.with_name(target.name + ".part.json")
 
 
-def mismatch_of(target: Path) -> Path:
+def mismatch_path(target: Path) -> Path:
     """Where a file with a wrong checksum is kept aside."""
     return target.with_name(target.name + ".mismatch")
 
 
-def receipt_of(target: Path) -> Path:
+def receipt_path(target: Path) -> Path:
     """Where a finished file's receipt lies."""
     return target.with_name(f".{target.name}.json")
 
 
-def read_notes(target: Path) -> Notes | None:
+def read_part_notes(target: Path) -> PartNotes | None:
     """The notes of an unfinished file; None when there are none, or a crash damaged them."""
     try:
-        return Notes(**json.loads(_notes_of(target).read_bytes()))
+        return PartNotes(**json.loads(_part_notes_path(target).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def write_notes(target: Path, notes: Notes) -> None:
+def write_part_notes(target: Path, notes: PartNotes) -> None:
     """Write the notes of an unfinished file; always before its first byte."""
-    write_json(_notes_of(target), asdict(notes))
+    write_json(_part_notes_path(target), asdict(notes))
 
 
-def forget(target: Path, part: bool = True) -> None:
+def discard_part_file(target: Path, part: bool = True) -> None:
     """Remove what was kept of an unfinished file."""
-    _notes_of(target).unlink(missing_ok=True)
+    _part_notes_path(target).unlink(missing_ok=True)
     if part:
-        part_of(target).unlink(missing_ok=True)
+        part_file_path(target).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def locked(target: Path, told: Told | None = None) -> Iterator[IO[bytes]]:
+def locked_part_file(target: Path, told: DownloadProgress | None = None) -> Iterator[IO[bytes]]:
     """The `.part` of a target, open for reading and writing, for one process at a time.
 
     A second process waits. The lock dies with its process, so nothing is ever left locked.
@@ -82,7 +82,7 @@ def locked(target: Path, told: Told | None = None) -> Iterator[IO[bytes]]:
     target.parent.mkdir(parents=True, exist_ok=True)
     waited = False
     while True:
-        stream = os.fdopen(os.open(part_of(target), os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        stream = os.fdopen(os.open(part_file_path(target), os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -90,17 +90,17 @@ def locked(target: Path, told: Told | None = None) -> Iterator[IO[bytes]]:
             if told and not waited:
                 told(0, 0, f"another kovqa is fetching {target.name}: waiting for it")
             waited = True
-            time.sleep(_LOOK_AGAIN)
+            time.sleep(_LOCK_POLL_SECONDS)
             continue
-        if _same_file(stream, part_of(target)):
+        if _same_file(stream, part_file_path(target)):
             break
         stream.close()  # the other process finished it and gave it its name: look again
     with stream:
         try:
             yield stream
         finally:
-            if os.fstat(stream.fileno()).st_size == 0 and _same_file(stream, part_of(target)):
-                forget(target)  # nothing came: leave nothing behind
+            if os.fstat(stream.fileno()).st_size == 0 and _same_file(stream, part_file_path(target)):
+                discard_part_file(target)  # nothing came: leave nothing behind
 
 
 def _same_file(stream: IO[bytes], path: Path) -> bool:
@@ -116,7 +116,7 @@ def _same_file(stream: IO[bytes], path: Path) -> bool:
 def read_receipt(target: Path) -> dict[str, Any]:
     """A finished file's receipt: url, size in bytes, mtime_ns, checksums, fetched; empty without one."""
     try:
-        found = json.loads(receipt_of(target).read_bytes())
+        found = json.loads(receipt_path(target).read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("checksums"), dict) else {}
@@ -134,7 +134,7 @@ def write_receipt(target: Path, file: Path, url: str, sums: Mapping[str, str], a
     """
     state = file.stat()
     write_json(
-        receipt_of(target),
+        receipt_path(target),
         {
             "url": url,
             "size": state.st_size,
@@ -146,7 +146,9 @@ def write_receipt(target: Path, file: Path, url: str, sums: Mapping[str, str], a
     )
 
 
-def is_finished(target: Path, size: int | None, expected: Mapping[str, str], told: Told | None) -> bool:
+def is_file_finished(
+    target: Path, size: int | None, expected: Mapping[str, str], told: DownloadProgress | None
+) -> bool:
     """Is the file here the one that would be fetched?
 
     A file that did not change since its receipt is believed; any other is read and compared.
@@ -161,8 +163,8 @@ def is_finished(target: Path, size: int | None, expected: Mapping[str, str], tol
     if size is not None and state.st_size != size:
         return False
     if not (as_left and expected.keys() <= sums.keys()):
-        found = checksums(target, {*expected, *sums}, told)
-        if sums and differing(found, sums):
+        found = file_checksums(target, {*expected, *sums}, told)
+        if sums and checksum_mismatch(found, sums):
             return False
         sums = found
-    return bool(receipt or expected or size) and not differing(sums, expected)
+    return bool(receipt or expected or size) and not checksum_mismatch(sums, expected)

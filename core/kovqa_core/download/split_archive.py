@@ -16,13 +16,15 @@ from pathlib import Path
 
 from kovqa_core.errors import DataError
 
-PART = re.compile(r"(?P<name>.+)\.part(?P<number>\d+)", re.IGNORECASE)
-_LOCATOR = struct.Struct("<4sLQL")  # signature, disk of the zip64 end record, its place, number of disks
-_LONGEST_END = _LOCATOR.size + 22 + 65_535  # ... the end record and its comment
-_DISK = re.compile(r"(?P<stem>.+)\.z(?P<number>\d+)", re.IGNORECASE)
+PART_VOLUME_NAME = re.compile(r"(?P<name>.+)\.part(?P<number>\d+)", re.IGNORECASE)
+_ZIP64_LOCATOR = struct.Struct(
+    "<4sLQL"
+)  # signature, disk of the zip64 end record, its place, number of disks
+_MAX_END_BYTES = _ZIP64_LOCATOR.size + 22 + 65_535  # ... the end record and its comment
+_ZIP_VOLUME_NAME = re.compile(r"(?P<stem>.+)\.z(?P<number>\d+)", re.IGNORECASE)
 
 
-def pieces(archive: Path) -> list[Path]:
+def archive_volumes(archive: Path) -> list[Path]:
     """The files an archive consists of, in order; itself alone in most cases.
 
     Args:
@@ -31,46 +33,52 @@ def pieces(archive: Path) -> list[Path]:
     Raises:
         DataError: it is not there, or a piece is missing.
     """
-    if (disk := _DISK.fullmatch(archive.name)) is not None:
+    if (disk := _ZIP_VOLUME_NAME.fullmatch(archive.name)) is not None:
         archive = archive.with_name(disk["stem"] + ".zip")
-    if (part := PART.fullmatch(archive.name)) is not None:
+    if (part := PART_VOLUME_NAME.fullmatch(archive.name)) is not None:
         archive = archive.with_name(part["name"])
-    parts = _siblings(archive, PART, archive.name)
+    parts = _sibling_volumes(archive, PART_VOLUME_NAME, archive.name)
     if parts and not archive.exists():
         sizes = [path.stat().st_size for path in parts.values()]
-        if not is_whole(list(parts), sizes):
-            raise _missing(archive, f"its .part pieces do not join (there are {_listed(parts)})")
+        if not is_complete_sequence(list(parts), sizes):
+            raise _unreadable_error(
+                archive, f"its .part pieces do not join (there are {_volume_names(parts)})"
+            )
         return list(parts.values())
-    disks = _siblings(archive, _DISK, archive.stem) if archive.suffix.lower() == ".zip" else {}
+    disks = (
+        _sibling_volumes(archive, _ZIP_VOLUME_NAME, archive.stem) if archive.suffix.lower() == ".zip" else {}
+    )
     if list(disks) != list(range(1, len(disks) + 1)):
-        raise _missing(archive, f"one of its pieces .z01, .z02 … is missing (there are {_listed(disks)})")
+        raise _unreadable_error(
+            archive, f"one of its pieces .z01, .z02 … is missing (there are {_volume_names(disks)})"
+        )
     if not archive.is_file():
-        raise _missing(archive, "it is not there")
+        raise _unreadable_error(archive, "it is not there")
     return [*disks.values(), archive]
 
 
-def is_whole(numbers: Sequence[int], sizes: Sequence[int]) -> bool:
+def is_complete_sequence(numbers: Sequence[int], sizes: Sequence[int]) -> bool:
     """Do sorted piece numbers follow on each other: as byte offsets, or counted from 0 or 1?"""
     offsets = [0, *accumulate(sizes)][:-1]
     return list(numbers) in (offsets, list(range(len(sizes))), list(range(1, len(sizes) + 1)))
 
 
-def _siblings(archive: Path, pattern: re.Pattern[str], stem: str) -> dict[int, Path]:
+def _sibling_volumes(archive: Path, pattern: re.Pattern[str], stem: str) -> dict[int, Path]:
     """Number -> piece, in the order of the numbers (text order would put 10 before 2)."""
     folder = archive.parent
     found = [(pattern.fullmatch(path.name), path) for path in folder.iterdir()] if folder.is_dir() else []
     return dict(sorted((int(m["number"]), path) for m, path in found if m and m[1] == stem))
 
 
-def _listed(numbers: dict[int, Path]) -> str:
+def _volume_names(numbers: dict[int, Path]) -> str:
     return ", ".join(path.name for path in numbers.values())
 
 
-def _missing(archive: Path, why: str) -> DataError:
+def _unreadable_error(archive: Path, why: str) -> DataError:
     return DataError(f"cannot read {archive}: {why}", "check the path, or fetch what is missing")
 
 
-class Joined(io.RawIOBase):
+class JoinedVolumes(io.RawIOBase):
     """Several files read as one; only one of them is open at a time.
 
     Args:
@@ -126,29 +134,29 @@ def open_zip(paths: Sequence[Path]) -> tuple[zipfile.ZipFile, list[zipfile.ZipIn
     `zipfile` reads joined pieces but for two things: a record that says there are several "disks"
     (changed on the way), and places of members, which count from the beginning of their disk.
     """
-    zip = zipfile.ZipFile(io.BufferedReader(Joined(paths, _one_disk(paths)), 1 << 16))
+    zip = zipfile.ZipFile(io.BufferedReader(JoinedVolumes(paths, _single_disk_locator(paths)), 1 << 16))
     if len(paths) == 1 or paths[0].suffix.lower() != ".z01":
         return zip, zip.infolist()
-    with Joined(paths) as joined:
+    with JoinedVolumes(paths) as joined:
         starts = joined.starts
     first = starts[bisect_right(starts, zip.start_dir) - 1]  # where the disk with the directory begins
-    return zip, [_placed(info, starts[info.volume] - first) for info in zip.infolist()]
+    return zip, [_shift_member(info, starts[info.volume] - first) for info in zip.infolist()]
 
 
-def _one_disk(paths: Sequence[Path]) -> tuple[int, bytes]:
+def _single_disk_locator(paths: Sequence[Path]) -> tuple[int, bytes]:
     """The zip64 locator with its numbers of disks set to one, and where it lies; nothing if there is none."""
     size = sum(path.stat().st_size for path in paths)
-    with Joined(paths) as joined:
-        joined.seek(max(0, size - _LONGEST_END))
+    with JoinedVolumes(paths) as joined:
+        joined.seek(max(0, size - _MAX_END_BYTES))
         tail = io.BufferedReader(joined).read()
-    locator = tail.rfind(b"PK\5\6") - _LOCATOR.size
+    locator = tail.rfind(b"PK\5\6") - _ZIP64_LOCATOR.size
     if len(paths) == 1 or locator < 0 or tail[locator : locator + 4] != b"PK\6\7":
         return 0, b""
-    signature, _, offset, _ = _LOCATOR.unpack_from(tail, locator)
-    return size - len(tail) + locator, _LOCATOR.pack(signature, 0, offset, 1)
+    signature, _, offset, _ = _ZIP64_LOCATOR.unpack_from(tail, locator)
+    return size - len(tail) + locator, _ZIP64_LOCATOR.pack(signature, 0, offset, 1)
 
 
-def _placed(info: zipfile.ZipInfo, moved: int) -> zipfile.ZipInfo:
+def _shift_member(info: zipfile.ZipInfo, moved: int) -> zipfile.ZipInfo:
     """A member at its place in the joined file."""
     placed = zipfile.ZipInfo(info.orig_filename, info.date_time)
     for field in ("compress_type", "flag_bits", "CRC", "compress_size", "file_size", "external_attr"):

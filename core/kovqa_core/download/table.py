@@ -14,12 +14,12 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from kovqa_core.download.find_asset import TABLE, asset_of
-from kovqa_core.errors import SettingsError, unknown
-from kovqa_core.net.request import Remote
-from kovqa_core.settings.strict_yaml import Document, Settings, build, read
+from kovqa_core.download.find_asset import ASSET_TABLE, asset_holding_file
+from kovqa_core.errors import SettingsError, unknown_name_error
+from kovqa_core.net.request import RemoteFile
+from kovqa_core.settings.strict_yaml import SettingsDocument, StrictSettings, build_settings, read_yaml
 
-ENDPOINTS = {
+ENDPOINT_URLS = {
     "coco": "http://images.cocodataset.org",  # its https certificate is another name's
     "s3": "https://s3.amazonaws.com",
     "stanford": "https://cs.stanford.edu",
@@ -29,20 +29,20 @@ ENDPOINTS = {
 }
 
 
-def endpoint(name: str) -> str:
+def endpoint_url(name: str) -> str:
     """An endpoint's address: KOVQA_<NAME>_ENDPOINT, for the hub HF_ENDPOINT too, else the public one."""
     usual = os.environ.get("HF_ENDPOINT") if name == "hub" else None
-    found = os.environ.get(f"KOVQA_{name.upper()}_ENDPOINT") or usual or ENDPOINTS[name]
+    found = os.environ.get(f"KOVQA_{name.upper()}_ENDPOINT") or usual or ENDPOINT_URLS[name]
     return found.rstrip("/")
 
 
-def address(at: str) -> str:
+def expand_address(at: str) -> str:
     """ENDPOINT:PATH as an address."""
     name, _, path = at.partition(":")
-    return f"{endpoint(name)}/{path}"
+    return f"{endpoint_url(name)}/{path}"
 
 
-class Source(Settings):
+class AssetSource(StrictSettings):
     """Where assets come from, and its terms."""
 
     name: str
@@ -55,7 +55,7 @@ class Source(Settings):
     by_hand: str = ""
 
 
-class File(Settings):
+class AssetFile(StrictSettings):
     """One file whose address is known."""
 
     name: str
@@ -67,7 +67,7 @@ class File(Settings):
     magic: str = ""  # a kind of checks.KINDS
 
 
-class Asset(Settings):
+class Asset(StrictSettings):
     """Something to be fetched under one name."""
 
     name: str
@@ -77,7 +77,7 @@ class Asset(Settings):
     folder: str = ""  # below assets/
     unpack: bool = False
     about: int | None = None  # bytes, estimated
-    files: tuple[File, ...] = ()
+    files: tuple[AssetFile, ...] = ()
     repo: str = ""  # hub
     dataset: bool = False  # hub: a data set, not a model
     only: tuple[str, ...] = ()  # hub: names or patterns; by default the light files and the weights
@@ -97,9 +97,9 @@ class Asset(Settings):
         sizes = [file.size for file in self.files]
         return sum(size for size in sizes if size) if sizes and None not in sizes else None
 
-    def source_of(self) -> Source:
+    def source_of(self) -> AssetSource:
         """Whose it is."""
-        return sources()[self.source]
+        return load_sources()[self.source]
 
     @property
     def page(self) -> str:
@@ -107,58 +107,63 @@ class Asset(Settings):
         if self.key:
             return f"https://aihub.or.kr/aihubdata/data/view.do?dataSetSn={self.key}"
         kind = "datasets/" if self.dataset else ""
-        return f"{ENDPOINTS['hub']}/{kind}{self.repo}" if self.repo else self.source_of().page
+        return f"{ENDPOINT_URLS['hub']}/{kind}{self.repo}" if self.repo else self.source_of().page
 
-    def address(self, file: File) -> str:
+    def address(self, file: AssetFile) -> str:
         """Where one of its files is published."""
-        return address(file.at or self.source_of().base + file.name)
+        return expand_address(file.at or self.source_of().base + file.name)
 
-    def remote(self, file: File) -> Remote:
+    def remote(self, file: AssetFile) -> RemoteFile:
         """What is known about one of its files."""
         sums = {name: value for name, value in (("md5", file.md5), ("sha256", file.sha256)) if value}
-        mirrors = tuple(address(mirror) for mirror in file.mirrors)
-        return Remote(self.address(file), file.size, sums, file.magic, mirrors=mirrors)
+        mirrors = tuple(expand_address(mirror) for mirror in file.mirrors)
+        return RemoteFile(self.address(file), file.size, sums, file.magic, mirrors=mirrors)
 
 
 @functools.cache
-def sources() -> Mapping[str, Source]:
+def load_sources() -> Mapping[str, AssetSource]:
     """All sources."""
-    return {name: build(Source, entry) for name, entry in _entries(TABLE.with_name("sources.yaml")).items()}
+    return {
+        name: build_settings(AssetSource, entry)
+        for name, entry in _table_entries(ASSET_TABLE.with_name("sources.yaml")).items()
+    }
 
 
 @functools.cache
-def assets() -> Mapping[str, Asset]:
+def load_assets() -> Mapping[str, Asset]:
     """All assets.
 
     Raises:
         SettingsError: the table is wrong; with file and line.
     """
-    found = {name: build(Asset, entry) for name, entry in _entries(TABLE).items()}
+    found = {name: build_settings(Asset, entry) for name, entry in _table_entries(ASSET_TABLE).items()}
     for asset in found.values():
-        if asset.source not in sources():
-            raise unknown("source", asset.source, sources(), f"{TABLE}: {asset.name}")
+        if asset.source not in load_sources():
+            raise unknown_name_error("source", asset.source, load_sources(), f"{ASSET_TABLE}: {asset.name}")
     return found
 
 
-def _entries(path: Path) -> dict[str, Document]:
-    whole = read(path)
+def _table_entries(path: Path) -> dict[str, SettingsDocument]:
+    whole = read_yaml(path)
     places = {
         name: {p[1:]: place for p, place in whole.origin.items() if p[:1] == (name,)} for name in whole.values
     }
-    return {name: Document({"name": name, **entry}, places[name]) for name, entry in whole.values.items()}
+    return {
+        name: SettingsDocument({"name": name, **entry}, places[name]) for name, entry in whole.values.items()
+    }
 
 
-def find(word: str) -> Asset:
+def find_asset_entry(word: str) -> Asset:
     """The asset of a name, of NAME@PIN, or of a file it holds (then that file alone).
 
     Raises:
         SettingsError: nobody knows it; lists the nearest names.
     """
     name, _, pin = word.partition("@")
-    holder = name if name in assets() else asset_of(name)
+    holder = name if name in load_assets() else asset_holding_file(name)
     if not holder:
-        raise unknown("asset", name, assets(), "list them: kovqa download --list")
-    asset = assets()[holder]
+        raise unknown_name_error("asset", name, load_assets(), "list them: kovqa download --list")
+    asset = load_assets()[holder]
     if pin and not (asset.repo or asset.dump):
         raise SettingsError(f"{name} has no versions to choose from", f"kovqa download {name}")
     alone = tuple(file for file in asset.files if file.name == name)

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from kovqa_core.download.members import decoded
+from kovqa_core.download.members import decode_member_name
 from kovqa_core.errors import DataError
 
-BLOCK = tarfile.BLOCKSIZE
-CHUNK = 1 << 20
-_LONGEST_RECORD = 1 << 20  # bytes of a long name or a pax record: they are kept in memory
-_RECORDS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
-_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
-_STRANGE = {
+TAR_BLOCK = tarfile.BLOCKSIZE
+READ_CHUNK_BYTES = 1 << 20
+_MAX_RECORD_BYTES = 1 << 20  # bytes of a long name or a pax record: they are kept in memory
+_RECORD_TYPES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+_FILE_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_STRANGE_TAR_TYPES = {
     tarfile.LNKTYPE: "a hard link",
     tarfile.SYMTYPE: "a symbolic link",
     tarfile.CHRTYPE: "a device",
@@ -29,7 +29,7 @@ _STRANGE = {
 }
 
 
-class Stream(Protocol):
+class ByteStream(Protocol):
     """What is read from: fewer bytes than asked for mean the end."""
 
     def read(self, size: int, /) -> bytes: ...
@@ -40,7 +40,7 @@ class Cut(DataError):
 
 
 @dataclass(frozen=True)
-class Member:
+class TarMember:
     """A file or folder of a tar; `strange` says what it is when it is neither."""
 
     name: str
@@ -52,100 +52,100 @@ class Member:
 def is_tar(head: bytes) -> bool:
     """Do these first bytes begin a tar? 512 of them are needed."""
     try:
-        _header(head[:BLOCK])
+        _parse_header(head[:TAR_BLOCK])
     except tarfile.HeaderError:
         return False
     return True
 
 
-def chunks(stream: Stream) -> Iterator[bytes]:
+def stream_chunks(stream: ByteStream) -> Iterator[bytes]:
     """All that is left of a stream, piece by piece."""
-    while chunk := stream.read(CHUNK):
+    while chunk := stream.read(READ_CHUNK_BYTES):
         yield chunk
 
 
-def members(stream: Stream, archive: str) -> Iterator[tuple[Member, Iterator[bytes]]]:
+def iter_tar_members(stream: ByteStream, archive: str) -> Iterator[tuple[TarMember, Iterator[bytes]]]:
     """Each member with its bytes, which must be taken before the next member; what is left is skipped.
 
     Raises:
         Cut: the stream ends before the two closing blocks of zeros.
         DataError: a header is damaged.
     """
-    while (block := _exactly(stream, BLOCK, archive)) != bytes(BLOCK):
-        member = _member(block, stream, archive)
-        contents = _contents(stream, member.size, archive)
+    while (block := _read_exactly(stream, TAR_BLOCK, archive)) != bytes(TAR_BLOCK):
+        member = _parse_member(block, stream, archive)
+        contents = _member_contents(stream, member.size, archive)
         yield member, contents
         for _ in contents:
             pass
-    if _exactly(stream, BLOCK, archive) != bytes(BLOCK):
-        raise _damaged(archive, "a single block of zeros")
+    if _read_exactly(stream, TAR_BLOCK, archive) != bytes(TAR_BLOCK):
+        raise _damaged_error(archive, "a single block of zeros")
 
 
-def _member(block: bytes, stream: Stream, archive: str) -> Member:
+def _parse_member(block: bytes, stream: ByteStream, archive: str) -> TarMember:
     """The member a header begins; long names and pax records before it are applied."""
     name, size = None, None
     while True:
         try:
-            info = _header(block)
+            info = _parse_header(block)
         except tarfile.HeaderError as error:
-            raise _damaged(archive, f"a header is unreadable ({error})") from None
-        if info.size < 0 or (info.type in _RECORDS and info.size > _LONGEST_RECORD):
-            raise _damaged(archive, f"a header with a size of {info.size:,} bytes")
-        if info.type not in _RECORDS:
+            raise _damaged_error(archive, f"a header is unreadable ({error})") from None
+        if info.size < 0 or (info.type in _RECORD_TYPES and info.size > _MAX_RECORD_BYTES):
+            raise _damaged_error(archive, f"a header with a size of {info.size:,} bytes")
+        if info.type not in _RECORD_TYPES:
             break
-        record = b"".join(_contents(stream, info.size, archive))
+        record = b"".join(_member_contents(stream, info.size, archive))
         if info.type == tarfile.GNUTYPE_LONGNAME:
             name = record.rstrip(b"\0")
         elif info.type == tarfile.XHDTYPE:
-            values = _pax(record, archive)
+            values = _parse_pax(record, archive)
             name = values.get(b"path", name)
             size = int(values[b"size"]) if b"size" in values else size
-        block = _exactly(stream, BLOCK, archive)
+        block = _read_exactly(stream, TAR_BLOCK, archive)
     raw = name if name is not None else info.name.encode("utf-8", "surrogateescape")
-    is_file = info.type in _FILES
+    is_file = info.type in _FILE_TYPES
     folder = info.isdir() or (is_file and raw.endswith(b"/"))
-    strange = "" if is_file or folder else _STRANGE.get(info.type, "an unknown kind")
+    strange = "" if is_file or folder else _STRANGE_TAR_TYPES.get(info.type, "an unknown kind")
     if not is_file:  # a link may name a size, and has no bytes
-        return Member(decoded(raw), 0, folder, strange)
-    return Member(decoded(raw), info.size if size is None else size, folder)
+        return TarMember(decode_member_name(raw), 0, folder, strange)
+    return TarMember(decode_member_name(raw), info.size if size is None else size, folder)
 
 
-def _header(block: bytes) -> tarfile.TarInfo:
+def _parse_header(block: bytes) -> tarfile.TarInfo:
     return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
 
 
-def _pax(record: bytes, archive: str) -> dict[bytes, bytes]:
+def _parse_pax(record: bytes, archive: str) -> dict[bytes, bytes]:
     """The keys of a pax record: lines `LENGTH KEY=VALUE`, where LENGTH counts the whole line."""
     values: dict[bytes, bytes] = {}
     while record.strip(b"\0"):
         length = record[:8].partition(b" ")[0]
         if not length.isdigit() or not len(length) + 2 < int(length) <= len(record):
-            raise _damaged(archive, "a pax record is unreadable")
+            raise _damaged_error(archive, "a pax record is unreadable")
         key, _, value = record[len(length) + 1 : int(length) - 1].partition(b"=")
         values[key] = value
         record = record[int(length) :]
     size = values.get(b"size", b"0")
     if not size.isdigit() or len(size) > 20 or any(key.startswith(b"GNU.sparse") for key in values):
-        raise _damaged(archive, "a pax record of an unknown kind")
+        raise _damaged_error(archive, "a pax record of an unknown kind")
     return values
 
 
-def _contents(stream: Stream, size: int, archive: str) -> Iterator[bytes]:
+def _member_contents(stream: ByteStream, size: int, archive: str) -> Iterator[bytes]:
     """The bytes of a member, and the padding after it read away."""
     left = size
     while left:
-        chunk = _exactly(stream, min(left, CHUNK), archive)
+        chunk = _read_exactly(stream, min(left, READ_CHUNK_BYTES), archive)
         left -= len(chunk)
         yield chunk
-    _exactly(stream, -size % BLOCK, archive)
+    _read_exactly(stream, -size % TAR_BLOCK, archive)
 
 
-def _exactly(stream: Stream, size: int, archive: str) -> bytes:
+def _read_exactly(stream: ByteStream, size: int, archive: str) -> bytes:
     data = stream.read(size) if size else b""
     if len(data) < size:
         raise Cut(f"{archive} is cut short", "fetch it again")
     return data
 
 
-def _damaged(archive: str, why: str) -> DataError:
+def _damaged_error(archive: str, why: str) -> DataError:
     return DataError(f"{archive} is damaged: {why}", "fetch it again")

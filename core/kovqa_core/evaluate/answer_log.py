@@ -16,14 +16,14 @@ from pathlib import Path
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.evaluate.answer_scores import AnswerScores
-from kovqa_core.evaluate.evaluation import Evaluation, Progress
-from kovqa_core.evaluate.report_cards import is_right
-from kovqa_core.files import whole_file
+from kovqa_core.evaluate.evaluation import EvaluationProgress, EvaluationResult
+from kovqa_core.evaluate.report_cards import is_right_row
+from kovqa_core.files import atomic_file
 
-COLUMNS = 20  # of a terminal, for an answer; a longer one takes what it needs
+LOG_COLUMN_WIDTH = 20  # of a terminal, for an answer; a longer one takes what it needs
 
 
-def write_log(found: Evaluation, path: Path, progress: Progress | None = None) -> None:
+def write_answer_log(found: EvaluationResult, path: Path, progress: EvaluationProgress | None = None) -> None:
     """Write the log, whole or not at all; right is an answer of at least half a point.
 
     Args:
@@ -37,35 +37,35 @@ def write_log(found: Evaluation, path: Path, progress: Progress | None = None) -
     """
     if not isinstance(found.scores, AnswerScores):
         raise SettingsError(f"{found.predictions} holds captions, a log is of answers", "leave out --log")
-    right = is_right(found)
-    with whole_file(path) as stream:
+    right = is_right_row(found)
+    with atomic_file(path) as stream:
         for number, (example, hit) in enumerate(zip(found.split, right, strict=True), 1):
             truth = max(example.answers, key=lambda answer: example.answers[answer], default="")
             given = found.given.texts[example.id]
-            line = f"[{number:5}] {padded(truth)} {padded(given)} {'(O)' if hit else '(X)'}\n"
+            line = f"[{number:5}] {pad_to_width(truth)} {pad_to_width(given)} {'(O)' if hit else '(X)'}\n"
             stream.write(line.encode())
             if progress:
                 progress(number, len(right))
         stream.write(f"accuracy: {int(right.sum())} / {len(right)} = {right.mean():.2%}\n".encode())
 
 
-def padded(text: str) -> str:
+def pad_to_width(text: str) -> str:
     """A text on one line, filled with blanks up to COLUMNS of a terminal."""
-    shown = one_line(text)
-    return shown + " " * (COLUMNS - sum(map(_width, shown)))
+    shown = escape_one_line(text)
+    return shown + " " * (LOG_COLUMN_WIDTH - sum(map(_letter_width, shown)))
 
 
-def one_line(text: str) -> str:
+def escape_one_line(text: str) -> str:
     """A text with every line end and other control character as its escape: `\\n`."""
-    return "".join(map(_visible, text))
+    return "".join(map(_escape_control, text))
 
 
 @cache
-def _width(letter: str) -> int:
+def _letter_width(letter: str) -> int:
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
 
 
 @cache
-def _visible(letter: str) -> str:
+def _escape_control(letter: str) -> str:
     control = unicodedata.category(letter) in ("Cc", "Zl", "Zp")
     return letter.encode("unicode_escape").decode() if control else letter

@@ -15,15 +15,15 @@ from functools import cache, partial
 
 import numpy as np
 
-from kovqa_core.data.answers import normalise, normalise_vqav2
+from kovqa_core.data.answers import normalise_answer, normalise_vqav2
 from kovqa_core.data.example import Example
-from kovqa_core.errors import unknown
-from kovqa_core.evaluate.confidence_intervals import interval
+from kovqa_core.errors import unknown_name_error
+from kovqa_core.evaluate.confidence_intervals import score_interval
 from kovqa_core.evaluate.normalise_korean import answer_type, normalise_korean
 
 # Name of a normal form -> answers with the same result are the same answer.
-RULES: dict[str, Callable[[str], str]] = {
-    "plain": normalise,
+COMPARISON_RULES: dict[str, Callable[[str], str]] = {
+    "plain": normalise_answer,
     "korean": normalise_korean,
     "korean-particles": partial(normalise_korean, particles=True),
     "vqav2": normalise_vqav2,
@@ -31,7 +31,7 @@ RULES: dict[str, Callable[[str], str]] = {
 
 
 @dataclass(frozen=True)
-class Score:
+class TypeScore:
     """Scores of one kind of question; shares of 1.
 
     Attributes:
@@ -68,16 +68,16 @@ class AnswerScores:
     """
 
     rule: str
-    kinds: list[Score]
-    groups: list[Score]
-    types: list[Score]
-    total: Score
+    kinds: list[TypeScore]
+    groups: list[TypeScore]
+    types: list[TypeScore]
+    total: TypeScore
     each: np.ndarray
     confusion: Counter[tuple[str, str]]
     unanswered: int
 
 
-def truth_under(answers: Mapping[str, float], form: Callable[[str], str]) -> dict[str, float]:
+def merge_normal_forms(answers: Mapping[str, float], form: Callable[[str], str]) -> dict[str, float]:
     """True answers in a normal form; the scores of those that fall together add up to at most 1.
 
     With scores of min(0.3 n, 1) the sum is exactly what the annotators together would have given.
@@ -104,19 +104,22 @@ def score_answers(
     Raises:
         SettingsError: an unknown rule.
     """
-    if rule not in RULES:
-        raise unknown("normal form", rule, RULES)
-    kinds: dict[str, _Tally] = defaultdict(_Tally)
-    types: dict[str, _Tally] = defaultdict(_Tally)
-    grouped: dict[str, _Tally] = defaultdict(_Tally)
+    if rule not in COMPARISON_RULES:
+        raise unknown_name_error("normal form", rule, COMPARISON_RULES)
+    kinds: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
+    types: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
+    grouped: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
     group_of = {kind: group for group, members in (groups or {}).items() for kind in members}
-    total = _Tally()
+    total = _ScoreTally()
     each: list[float] = []
     confusion: Counter[tuple[str, str]] = Counter()
     unanswered = 0
-    form, type_of = cache(RULES[rule]), cache(answer_type)  # the same few answers come again and again
+    form, type_of = (
+        cache(COMPARISON_RULES[rule]),
+        cache(answer_type),
+    )  # the same few answers come again and again
     for example, given in pairs:
-        truth, said = truth_under(example.answers, form), form(given)
+        truth, said = merge_normal_forms(example.answers, form), form(given)
         score = truth.get(said, 0.0)
         best = max(truth, key=lambda answer: truth[answer], default="")
         unanswered += not truth
@@ -128,7 +131,7 @@ def score_answers(
         each.append(score)
     by_kind = [kinds[kind].score(kind) for kind in sorted(kinds)]
 
-    def majority(of: Collection[Score]) -> float:
+    def majority(of: Collection[TypeScore]) -> float:
         """Of several kinds together: it knows the kind, for that is the baseline to beat."""
         return sum(s.majority * s.rows for s in of) / sum(s.rows for s in of)
 
@@ -148,7 +151,7 @@ def score_answers(
 
 
 @dataclass
-class _Tally:
+class _ScoreTally:
     """Sums over the rows of one kind."""
 
     weights: Counter[str] = field(default_factory=Counter)  # sums of true answers' soft scores
@@ -162,11 +165,11 @@ class _Tally:
         sums[1] += 1
         self.binary = self.binary and score in (0.0, 1.0)
 
-    def score(self, kind: str, majority: float | None = None) -> Score:
+    def score(self, kind: str, majority: float | None = None) -> TypeScore:
         # Rounded, so that equal sums are seen to be equal; the score itself is not.
         pictures = np.array([[round(total, 9), rows] for total, rows in self.pictures.values()])
         right, rows = math.fsum(total for total, _ in self.pictures.values()), int(pictures[:, 1].sum())
         if majority is None:
             majority = max(self.weights.values(), default=0.0) / rows
-        low, high, method = interval(pictures, self.binary)
-        return Score(kind, rows, right / rows, low, high, method, majority)
+        low, high, method = score_interval(pictures, self.binary)
+        return TypeScore(kind, rows, right / rows, low, high, method, majority)

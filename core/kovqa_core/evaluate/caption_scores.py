@@ -14,18 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from kovqa_core.errors import DataError
-from kovqa_core.evaluate.caption_tokens import TOKENS, choose
-from kovqa_core.evaluate.confidence_intervals import draw_sums, percentiles
+from kovqa_core.evaluate.caption_tokens import CAPTION_TOKENISERS, choose_tokeniser
+from kovqa_core.evaluate.confidence_intervals import bootstrap_sums, percentile_interval
 
-ORDERS = 4  # n-grams of 1 to 4 tokens
-LEFT_OUT = "METEOR and SPICE are left out: only the official Java programs compute them"
+MAX_NGRAM_ORDER = 4  # n-grams of 1 to 4 tokens
+METRICS_LEFT_OUT = "METEOR and SPICE are left out: only the official Java programs compute them"
 
-Tokens = list[str]
-NGrams = Counter[tuple[str, ...]]
+TokenList = list[str]
+NgramCounts = Counter[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Metric:
+class CaptionMetric:
     """One metric: its value for the whole set, the 95 % interval (bootstrap over pictures), and each picture's."""
 
     name: str
@@ -41,7 +41,7 @@ class CaptionScores:
 
     tokens: str
     rows: int
-    metrics: dict[str, Metric]
+    metrics: dict[str, CaptionMetric]
 
 
 def score_captions(
@@ -63,8 +63,8 @@ def score_captions(
         DataError: a picture without references, or one that has no token; it names the id.
         SettingsError: an unknown rule for tokens.
     """
-    rule = choose(tokens, (text for texts in references for text in texts))
-    split = TOKENS[rule]
+    rule = choose_tokeniser(tokens, (text for texts in references for text in texts))
+    split = CAPTION_TOKENISERS[rule]
     truths = [[split(text) for text in texts] for texts in references]
     for id, texts in zip(ids, truths, strict=True):
         if not texts or not all(texts):
@@ -73,61 +73,65 @@ def score_captions(
     counts = np.array(
         [bleu_counts(hypothesis, texts) for hypothesis, texts in zip(said, truths, strict=True)]
     )
-    found = [_metric("CIDEr", cider(said, truths))]
-    draws = draw_sums(counts)
-    whole, drawn, each = bleu(counts.sum(axis=0)), bleu(draws), bleu(counts)
-    for n in range(ORDERS):
-        found.append(Metric(f"BLEU-{n + 1}", float(whole[n]), *percentiles(drawn[:, n]), each[:, n]))
+    found = [_mean_metric("CIDEr", cider_d_scores(said, truths))]
+    draws = bootstrap_sums(counts)
+    whole, drawn, each = bleu_scores(counts.sum(axis=0)), bleu_scores(draws), bleu_scores(counts)
+    for n in range(MAX_NGRAM_ORDER):
+        found.append(
+            CaptionMetric(f"BLEU-{n + 1}", float(whole[n]), *percentile_interval(drawn[:, n]), each[:, n])
+        )
     rouge = np.array([rouge_l(hypothesis, texts) for hypothesis, texts in zip(said, truths, strict=True)])
-    found.append(_metric("ROUGE-L", rouge))
+    found.append(_mean_metric("ROUGE-L", rouge))
     exact = [tokens in texts for tokens, texts in zip(said, truths, strict=True)]
-    found.append(_metric("exact", np.array(exact, float)))
+    found.append(_mean_metric("exact", np.array(exact, float)))
     return CaptionScores(rule, len(said), {metric.name: metric for metric in found})
 
 
-def _metric(name: str, each: np.ndarray) -> Metric:
+def _mean_metric(name: str, each: np.ndarray) -> CaptionMetric:
     """A metric that is the mean over pictures."""
-    means = draw_sums(each[:, None])[:, 0] / len(each)
-    return Metric(name, float(each.mean()), *percentiles(means), each)
+    means = bootstrap_sums(each[:, None])[:, 0] / len(each)
+    return CaptionMetric(name, float(each.mean()), *percentile_interval(means), each)
 
 
-def ngrams(tokens: Tokens) -> NGrams:
+def count_ngrams(tokens: TokenList) -> NgramCounts:
     """How often each n-gram of 1 to 4 tokens occurs."""
-    return Counter(tuple(tokens[i : i + n]) for n in range(1, ORDERS + 1) for i in range(len(tokens) - n + 1))
+    return Counter(
+        tuple(tokens[i : i + n]) for n in range(1, MAX_NGRAM_ORDER + 1) for i in range(len(tokens) - n + 1)
+    )
 
 
 # ------------------------------------------------------------------------------------ BLEU
 
 
-def bleu_counts(hypothesis: Tokens, references: Sequence[Tokens]) -> list[int]:
+def bleu_counts(hypothesis: TokenList, references: Sequence[TokenList]) -> list[int]:
     """What BLEU adds up over pictures: length, length of the closest reference, then for every n the
     n-grams that a reference has too (not more often than it has them), then for every n all n-grams."""
-    most: NGrams = Counter()
+    most: NgramCounts = Counter()
     for reference in references:
-        most |= ngrams(reference)
-    found = Counter(len(ngram) for ngram in (ngrams(hypothesis) & most).elements())
+        most |= count_ngrams(reference)
+    found = Counter(len(ngram) for ngram in (count_ngrams(hypothesis) & most).elements())
     length = len(hypothesis)
     closest = min((abs(len(reference) - length), len(reference)) for reference in references)[1]
-    every = range(1, ORDERS + 1)
+    every = range(1, MAX_NGRAM_ORDER + 1)
     return [length, closest, *(found[n] for n in every), *(max(0, length - n + 1) for n in every)]
 
 
-def bleu(counts: np.ndarray) -> np.ndarray:
+def bleu_scores(counts: np.ndarray) -> np.ndarray:
     """BLEU-1 to 4 (last axis) from sums of `bleu_counts` (last axis), with the toolkit's tiny numbers."""
     length, closest = counts[..., :1], counts[..., 1:2]
-    right, all_of_them = counts[..., 2 : 2 + ORDERS], counts[..., 2 + ORDERS :]
+    right, all_of_them = counts[..., 2 : 2 + MAX_NGRAM_ORDER], counts[..., 2 + MAX_NGRAM_ORDER :]
     precision = np.cumprod((right + 1e-15) / (all_of_them + 1e-9), axis=-1)
     ratio = (length + 1e-15) / (closest + 1e-9)
     brevity = np.where(ratio < 1, np.exp(1 - 1 / ratio), 1.0)
-    return precision ** (1 / np.arange(1, ORDERS + 1)) * brevity
+    return precision ** (1 / np.arange(1, MAX_NGRAM_ORDER + 1)) * brevity
 
 
 # ---------------------------------------------------------------------------------- ROUGE-L
 
 
-def rouge_l(hypothesis: Tokens, references: Sequence[Tokens]) -> float:
+def rouge_l(hypothesis: TokenList, references: Sequence[TokenList]) -> float:
     """F-measure (beta 1.2) of the best precision and the best recall of the longest common subsequence."""
-    common = [common_subsequence(hypothesis, reference) for reference in references]
+    common = [lcs_length(hypothesis, reference) for reference in references]
     if not any(common):
         return 0.0
     precision = max(common) / len(hypothesis)
@@ -136,7 +140,7 @@ def rouge_l(hypothesis: Tokens, references: Sequence[Tokens]) -> float:
     return (1 + weight) * precision * recall / (recall + weight * precision)
 
 
-def common_subsequence(a: Tokens, b: Tokens) -> int:
+def lcs_length(a: TokenList, b: TokenList) -> int:
     """Length of the longest common subsequence, a row of the usual table held in one integer's bits
     (Hyyrö 2004): a bit is 0 where the row grows."""
     places: dict[str, int] = defaultdict(int)
@@ -153,26 +157,26 @@ def common_subsequence(a: Tokens, b: Tokens) -> int:
 # ----------------------------------------------------------------------------------- CIDEr
 
 
-def cider(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
+def cider_d_scores(hypotheses: Sequence[TokenList], references: Sequence[Sequence[TokenList]]) -> np.ndarray:
     """CIDEr-D of every picture (Vedantam 2015), 0…10: cosine of n-gram weights, rare ones counting more.
 
     How rare an n-gram is, is learnt from the references of all pictures; the score of one picture
     alone is therefore 0.
     """
-    seen: NGrams = Counter()  # in how many pictures' references
-    counted = [[ngrams(reference) for reference in texts] for texts in references]
+    seen: NgramCounts = Counter()  # in how many pictures' references
+    counted = [[count_ngrams(reference) for reference in texts] for texts in references]
     for texts in counted:
         seen.update(set().union(*texts))
     pictures = math.log(len(references))
     rarity = defaultdict(lambda: pictures, {ngram: pictures - math.log(n) for ngram, n in seen.items()})
     return np.array([
-        _cider_of(_weights(ngrams(said), rarity), [_weights(text, rarity) for text in texts])
+        _cider_d_score(_tfidf_vector(count_ngrams(said), rarity), [_tfidf_vector(text, rarity) for text in texts])
         for said, texts in zip(hypotheses, counted, strict=True)
     ])  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Weights:
+class _TfidfVector:
     """tf-idf of a text's n-grams; by n: their Euclidean norm; the number of its bigrams."""
 
     of: dict[tuple[str, ...], float]
@@ -180,19 +184,19 @@ class _Weights:
     bigrams: int
 
 
-def _weights(counts: NGrams, rarity: dict[tuple[str, ...], float]) -> _Weights:
+def _tfidf_vector(counts: NgramCounts, rarity: dict[tuple[str, ...], float]) -> _TfidfVector:
     of = {ngram: n * rarity[ngram] for ngram, n in counts.items()}
-    squares = [0.0] * ORDERS
+    squares = [0.0] * MAX_NGRAM_ORDER
     for ngram, weight in of.items():
         squares[len(ngram) - 1] += weight * weight
     bigrams = sum(n for ngram, n in counts.items() if len(ngram) == 2)
-    return _Weights(of, [math.sqrt(square) for square in squares], bigrams)
+    return _TfidfVector(of, [math.sqrt(square) for square in squares], bigrams)
 
 
-def _cider_of(said: _Weights, references: Sequence[_Weights]) -> float:
+def _cider_d_score(said: _TfidfVector, references: Sequence[_TfidfVector]) -> float:
     total = 0.0
     for reference in references:
-        common = [0.0] * ORDERS
+        common = [0.0] * MAX_NGRAM_ORDER
         for ngram, weight in said.of.items():
             if other := reference.of.get(ngram, 0.0):
                 common[len(ngram) - 1] += min(weight, other) * other
@@ -200,4 +204,4 @@ def _cider_of(said: _Weights, references: Sequence[_Weights]) -> float:
         damped = math.exp(-((said.bigrams - reference.bigrams) ** 2) / 72)
         norms = [a * b for a, b in zip(said.norms, reference.norms, strict=True)]
         total += damped * sum(c / norm if norm else c for c, norm in zip(common, norms, strict=True))
-    return 10 * total / ORDERS / len(references)
+    return 10 * total / MAX_NGRAM_ORDER / len(references)

@@ -18,46 +18,50 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from kovqa_core.errors import unknown
-from kovqa_core.files import nfc
+from kovqa_core.errors import unknown_name_error
+from kovqa_core.files import to_nfc
 
-_CLITIC = re.compile(r"(?<=[a-z])n't\b|(?<=\bcan)not\b|(?<=[a-z0-9])'(?:s|m|d|re|ve|ll)\b")
-_ENGLISH = re.compile(
+_CLITIC_PATTERN = re.compile(r"(?<=[a-z])n't\b|(?<=\bcan)not\b|(?<=[a-z0-9])'(?:s|m|d|re|ve|ll)\b")
+_ENGLISH_PATTERN = re.compile(
     r"n't|'(?:s|m|d|re|ve|ll)\b|(?:[a-z]\.){2,}(?![a-z])|\b(?:mr|mrs|ms|dr|st|jr|etc)\.|[^\W_]+(?:[-'./:,](?<!\D,)[^\W_]+)*|[$%&#+]"
 )
-_HANGUL = re.compile(r"[\uac00-\ud7a3]")
-_KOREAN = re.compile(r"[\uac00-\ud7a3]|[^\W_\uac00-\ud7a3]+")
+_HANGUL_PATTERN = re.compile(r"[\uac00-\ud7a3]")
+_KOREAN_PATTERN = re.compile(r"[\uac00-\ud7a3]|[^\W_\uac00-\ud7a3]+")
 
 
-def english(text: str) -> list[str]:
+def english_tokens(text: str) -> list[str]:
     """Tokens of an English caption."""
-    plain = nfc(text).lower().replace("\u2019", "'")
-    return _ENGLISH.findall(_CLITIC.sub(r" \g<0>", plain))
+    plain = to_nfc(text).lower().replace("\u2019", "'")
+    return _ENGLISH_PATTERN.findall(_CLITIC_PATTERN.sub(r" \g<0>", plain))
 
 
-def korean(text: str) -> list[str]:
+def korean_tokens(text: str) -> list[str]:
     """Tokens of a Korean caption."""
-    return _KOREAN.findall(nfc(text).lower())
+    return _KOREAN_PATTERN.findall(to_nfc(text).lower())
 
 
-def words(text: str) -> list[str]:
+def whitespace_tokens(text: str) -> list[str]:
     """Tokens of a caption that was tokenised before."""
-    return nfc(text).split()
+    return to_nfc(text).split()
 
 
-TOKENS: dict[str, Callable[[str], list[str]]] = {"english": english, "korean": korean, "words": words}
+CAPTION_TOKENISERS: dict[str, Callable[[str], list[str]]] = {
+    "english": english_tokens,
+    "korean": korean_tokens,
+    "words": whitespace_tokens,
+}
 
 
-def choose(name: str, references: Iterable[str]) -> str:
+def choose_tokeniser(name: str, references: Iterable[str]) -> str:
     """The rule for a set of captions: the one named, or for "auto" Korean where Hangul prevails.
 
     Raises:
         SettingsError: an unknown rule.
     """
     if name == "auto":
-        text = nfc("".join(references))
-        hangul = len(_HANGUL.findall(text))
+        text = to_nfc("".join(references))
+        hangul = len(_HANGUL_PATTERN.findall(text))
         return "korean" if 2 * hangul > sum(map(str.isalpha, text)) else "english"
-    if name not in TOKENS:
-        raise unknown("rule for tokens", name, ["auto", *TOKENS])
+    if name not in CAPTION_TOKENISERS:
+        raise unknown_name_error("rule for tokens", name, ["auto", *CAPTION_TOKENISERS])
     return name

@@ -15,20 +15,20 @@ import math
 
 import numpy as np
 
-DRAWS, SEED = 1000, 0
-_Z = 1.959963984540054  # 97.5 % of a normal distribution lie below
-_AT_ONCE = 4_000_000  # numbers of a block of draws
+BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 1000, 0
+_NORMAL_QUANTILE = 1.959963984540054  # 97.5 % of a normal distribution lie below
+_BLOCK_NUMBERS = 4_000_000  # numbers of a block of draws
 
 
-def wilson(right: float, rows: int) -> tuple[float, float]:
+def wilson_interval(right: float, rows: int) -> tuple[float, float]:
     """Interval of a share of `rows` independent trials, `right` of them a success."""
-    share, square = right / rows, _Z * _Z / rows
+    share, square = right / rows, _NORMAL_QUANTILE * _NORMAL_QUANTILE / rows
     middle = share + square / 2
-    half = _Z * math.sqrt(share * (1 - share) / rows + square / rows / 4)
+    half = _NORMAL_QUANTILE * math.sqrt(share * (1 - share) / rows + square / rows / 4)
     return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
 
 
-def draw_sums(table: np.ndarray) -> np.ndarray:
+def bootstrap_sums(table: np.ndarray) -> np.ndarray:
     """Column sums of `DRAWS` samples of the rows, each as large as the table; seeded.
 
     Equal rows are counted instead of drawn one by one, which is the same sample, only faster.
@@ -40,20 +40,20 @@ def draw_sums(table: np.ndarray) -> np.ndarray:
         [DRAWS, columns].
     """
     distinct, counts = np.unique(table, axis=0, return_counts=True)
-    rng = np.random.default_rng(SEED)
-    block = max(1, _AT_ONCE // len(distinct))
-    sizes = [min(block, DRAWS - start) for start in range(0, DRAWS, block)]
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    block = max(1, _BLOCK_NUMBERS // len(distinct))
+    sizes = [min(block, BOOTSTRAP_DRAWS - start) for start in range(0, BOOTSTRAP_DRAWS, block)]
     shares = counts / counts.sum()
     return np.concatenate([rng.multinomial(len(table), shares, size=n) @ distinct for n in sizes])
 
 
-def percentiles(draws: np.ndarray) -> tuple[float, float]:
+def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
     """The middle 95 % of a statistic's draws."""
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
 
 
-def interval(pictures: np.ndarray, binary: bool) -> tuple[float, float, str]:
+def score_interval(pictures: np.ndarray, binary: bool) -> tuple[float, float, str]:
     """Interval of a mean score, and "wilson" or "bootstrap"; the rule stands at the top of this file.
 
     Args:
@@ -62,6 +62,6 @@ def interval(pictures: np.ndarray, binary: bool) -> tuple[float, float, str]:
     """
     right, rows = pictures.sum(axis=0)
     if binary and (rows == len(pictures) or right in (0, rows)):
-        return *wilson(right / rows * len(pictures), len(pictures)), "wilson"
-    sums = draw_sums(pictures)
-    return *percentiles(sums[:, 0] / sums[:, 1]), "bootstrap"
+        return *wilson_interval(right / rows * len(pictures), len(pictures)), "wilson"
+    sums = bootstrap_sums(pictures)
+    return *percentile_interval(sums[:, 0] / sums[:, 1]), "bootstrap"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from kovqa_core.data.example import Answer, prediction_line
 from kovqa_core.data.tables import read_table
-from kovqa_core.errors import DataError, SettingsError, named
-from kovqa_core.evaluate.predictions_file import NAMES, Predictions, read_predictions
-from kovqa_core.files import whole_file
+from kovqa_core.errors import DataError, SettingsError, summarise_names
+from kovqa_core.evaluate.predictions_file import PREDICTION_COLUMNS, Predictions, read_predictions
+from kovqa_core.files import atomic_file
 
 
-def vote(ballots: Sequence[Sequence[Answer]]) -> list[Answer]:
+def vote_answers(ballots: Sequence[Sequence[Answer]]) -> list[Answer]:
     """The answer most runs give to each question; among equals, the one they are surest of in sum, then
     the first run's.
 
@@ -22,10 +22,10 @@ def vote(ballots: Sequence[Sequence[Answer]]) -> list[Answer]:
     Returns:
         one answer a question; its score is the mean score over all runs, 0 for those that disagree.
     """
-    return [_winner(answers) for answers in zip(*ballots, strict=True)]
+    return [_winning_answer(answers) for answers in zip(*ballots, strict=True)]
 
 
-def _winner(answers: Sequence[Answer]) -> Answer:
+def _winning_answer(answers: Sequence[Answer]) -> Answer:
     sure: dict[str, list[float]] = {}
     for answer in answers:
         sure.setdefault(answer.text, []).append(answer.score)
@@ -33,7 +33,7 @@ def _winner(answers: Sequence[Answer]) -> Answer:
     return Answer(best, sum(sure[best]) / len(answers))
 
 
-def vote_files(paths: Sequence[Path], output: Path) -> int:
+def vote_on_files(paths: Sequence[Path], output: Path) -> int:
     """Write the predictions that several files vote for, joined by id; the number of rows.
 
     Order and further columns are those of the first file. Where a score is missing in one of them,
@@ -53,21 +53,23 @@ def vote_files(paths: Sequence[Path], output: Path) -> int:
     for path, predictions in zip(paths, given, strict=True):
         if predictions.task != "vqa":
             raise DataError(f"{path} holds captions", "a vote is between answers: no two captions are alike")
-        _same_questions(given[0], predictions, paths[0], path)
+        _check_same_questions(given[0], predictions, paths[0], path)
     ids = list(given[0].texts)
     scored = all(len(predictions.confidence) == len(ids) for predictions in given)
     ballots = [[Answer(p.texts[id], p.confidence[id] if scored else 1.0) for id in ids] for p in given]
-    with whole_file(output) as stream:
+    with atomic_file(output) as stream:
         rows = read_table(paths[0], as_text=False)
-        for id, answer, (_, row) in zip(ids, vote(ballots), rows, strict=True):
-            carried = {name: value for name, value in row.items() if name not in NAMES}
+        for id, answer, (_, row) in zip(ids, vote_answers(ballots), rows, strict=True):
+            carried = {name: value for name, value in row.items() if name not in PREDICTION_COLUMNS}
             stream.write(f"{prediction_line(id, answer, carried)}\n".encode())
     return len(ids)
 
 
-def _same_questions(first: Predictions, other: Predictions, path: Path, its_path: Path) -> None:
+def _check_same_questions(first: Predictions, other: Predictions, path: Path, its_path: Path) -> None:
     missing = [id for id in first.texts if id not in other.texts]
     foreign = [id for id in other.texts if id not in first.texts]
     for what, ids in (("no prediction for", missing), (f"not in {path}:", foreign)):
         if ids:
-            raise DataError(f"{its_path}: {named(what, ids)}", "vote with predictions of the same table")
+            raise DataError(
+                f"{its_path}: {summarise_names(what, ids)}", "vote with predictions of the same table"
+            )

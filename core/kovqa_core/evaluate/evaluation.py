@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.data.example import Example
-from kovqa_core.data.question_types import ALL, groups_beside
+from kovqa_core.data.question_types import ALL_TYPES, read_type_groups
 from kovqa_core.evaluate.answer_scores import AnswerScores, score_answers
 from kovqa_core.evaluate.caption_scores import CaptionScores, score_captions
-from kovqa_core.evaluate.predictions_file import Predictions, match, read_predictions
+from kovqa_core.evaluate.predictions_file import Predictions, match_predictions, read_predictions
 
-Progress = Callable[[int, int], None]
+EvaluationProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationResult:
     """Predictions, what they answer, and their scores."""
 
     predictions: Path
@@ -31,9 +31,9 @@ def evaluate_file(
     index: Path,
     rule: str = "plain",
     tokens: str = "auto",
-    progress: Progress | None = None,
+    progress: EvaluationProgress | None = None,
     kinds: Sequence[str] = (),
-) -> Evaluation:
+) -> EvaluationResult:
     """Score a predictions file against an index split; every id must be there once.
 
     Groups of kinds that the index defines have their own scores; one of which rows are left out has none.
@@ -51,24 +51,24 @@ def evaluate_file(
         SettingsError: an unknown rule or kind.
     """
     given = read_predictions(predictions)
-    split = match(given, predictions, index, kinds)
+    split = match_predictions(given, predictions, index, kinds)
 
     if given.task == "caption":
-        examples = list(_told(split, progress))
+        examples = list(_with_progress(split, progress))
         ids = [example.id for example in examples]
         references = [example.captions for example in examples]
         scores: AnswerScores | CaptionScores = score_captions(
             ids, references, [given.texts[id] for id in ids], tokens
         )
     else:
-        some = kinds and ALL not in kinds
-        groups = {n: of for n, of in groups_beside(index).items() if not some or set(of) <= set(kinds)}
-        pairs = ((example, given.texts[example.id]) for example in _told(split, progress))
+        some = kinds and ALL_TYPES not in kinds
+        groups = {n: of for n, of in read_type_groups(index).items() if not some or set(of) <= set(kinds)}
+        pairs = ((example, given.texts[example.id]) for example in _with_progress(split, progress))
         scores = score_answers(pairs, rule, groups)
-    return Evaluation(predictions, index, given, split, scores)
+    return EvaluationResult(predictions, index, given, split, scores)
 
 
-def _told(split: Sequence[Example], progress: Progress | None) -> Iterator[Example]:
+def _with_progress(split: Sequence[Example], progress: EvaluationProgress | None) -> Iterator[Example]:
     for number, example in enumerate(split, 1):
         if progress:
             progress(number, len(split))

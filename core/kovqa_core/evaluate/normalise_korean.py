@@ -21,44 +21,44 @@ from __future__ import annotations
 
 import re
 
-from kovqa_core.data.answers import normalise, normalise_vqav2
+from kovqa_core.data.answers import normalise_answer, normalise_vqav2
 
-_SAME = {"네": "예", "아니오": "아니요", "아뇨": "아니요"}
+_ANSWER_SYNONYMS = {"네": "예", "아니오": "아니요", "아뇨": "아니요"}
 
-_COUNTERS = "개|명|마리|대|장|권|그루|송이|자루|켤레|채|척|잔|병|그릇|사람|가지|벌|조각|쌍|줄|군데|다발|봉지|상자|접시"
+_COUNTER_NOUNS = "개|명|마리|대|장|권|그루|송이|자루|켤레|채|척|잔|병|그릇|사람|가지|벌|조각|쌍|줄|군데|다발|봉지|상자|접시"
 _NATIVE_UNITS = "시간|시|살|달|번째|번|칸|배"
 _SINO_UNITS = (
     "층|학년|월|년|개월|주일|일|분|초|세|원|인분|미터|센티미터|킬로미터|킬로그램|그램|퍼센트|도|호|점|위"
 )
-_UNITS = f"{_COUNTERS}|{_NATIVE_UNITS}|{_SINO_UNITS}"
+_ALL_UNITS = f"{_COUNTER_NOUNS}|{_NATIVE_UNITS}|{_SINO_UNITS}"
 _ONE_SYLLABLE = ("층", "학년", "월")
 # Tropics, fever, household, cold zone, washing, bow: words that only look like a number and a counter.
-_WORDS = {"열대", "열병", "세대", "한대", "세척", "세배"}
-_TENS = "열 스물 서른 마흔 쉰 예순 일흔 여든 아흔"
+_NON_NUMBER_WORDS = {"열대", "열병", "세대", "한대", "세척", "세배"}
+_NATIVE_TENS = "열 스물 서른 마흔 쉰 예순 일흔 여든 아흔"
 
 
 def _up_to_99(ones: str) -> dict[str, int]:
     one = {word: n for n, word in enumerate(ones.split(), 1)}
-    ten = {word: 10 * n for n, word in enumerate(_TENS.split(), 1)}
+    ten = {word: 10 * n for n, word in enumerate(_NATIVE_TENS.split(), 1)}
     return {**one, **ten, **{a + b: ten[a] + one[b] for a in ten for b in one}}
 
 
-_ALONE = _up_to_99("하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉")
-_BEFORE = {**_up_to_99("한 두 세 네 다섯 여섯 일곱 여덟 아홉"), "스무": 20, "석": 3, "넉": 4}
+_NATIVE_ALONE = _up_to_99("하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉")
+_NATIVE_BEFORE_UNIT = {**_up_to_99("한 두 세 네 다섯 여섯 일곱 여덟 아홉"), "스무": 20, "석": 3, "넉": 4}
 
-_ONES, _PLACES = "일이삼사오육칠팔구", {"천": 1000, "백": 100, "십": 10}
-_BELOW_10000 = "".join(f"(?:[{_ONES}]?{place})?" for place in _PLACES) + f"[{_ONES}]?"
-_SINO = f"(?:{_BELOW_10000}만)?{_BELOW_10000}"
-_NATIVE = "|".join(sorted(_BEFORE, key=len, reverse=True))
-_COUNTED = re.compile(
-    rf"(?<!\S)(\d+(?:\.\d+)?|{_NATIVE}|{_SINO})( ?)({_UNITS})(?=$|\s|(?:[은는이가을를의도에와과]|씩|으로|정도)(?:$|\s))"
+_SINO_ONES, _SINO_PLACES = "일이삼사오육칠팔구", {"천": 1000, "백": 100, "십": 10}
+_SINO_BELOW_10000 = "".join(f"(?:[{_SINO_ONES}]?{place})?" for place in _SINO_PLACES) + f"[{_SINO_ONES}]?"
+_SINO_PATTERN = f"(?:{_SINO_BELOW_10000}만)?{_SINO_BELOW_10000}"
+_NATIVE_PATTERN = "|".join(sorted(_NATIVE_BEFORE_UNIT, key=len, reverse=True))
+_COUNTED_PATTERN = re.compile(
+    rf"(?<!\S)(\d+(?:\.\d+)?|{_NATIVE_PATTERN}|{_SINO_PATTERN})( ?)({_ALL_UNITS})(?=$|\s|(?:[은는이가을를의도에와과]|씩|으로|정도)(?:$|\s))"
 )
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_MARKS = re.compile(r"(?<!\d)[./+:-]|[./+:-](?!\d)|[^\w\s%,./+:-]|_")
-_LISTED = re.compile(r"\s*,[\s,]*")
-_NUMBER = re.compile(rf"\d+(?:\.\d+)?(?:{_UNITS}|%)?")
+_THOUSANDS_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_PUNCTUATION_MARKS = re.compile(r"(?<!\d)[./+:-]|[./+:-](?!\d)|[^\w\s%,./+:-]|_")
+_LIST_COMMA = re.compile(r"\s*,[\s,]*")
+_NUMBER_PATTERN = re.compile(rf"\d+(?:\.\d+)?(?:{_ALL_UNITS}|%)?")
 
-_ENDINGS = re.compile(
+_POLITE_ENDINGS = re.compile(
     r"(?<=[가-힣])(?:입니다|이에요|예요|이요|에서|에게|에|부터|까지|으로)$|(?<=[가-힣]{2})(?:은|는|이|가|을|를|과|와|의)$"
 )
 _AFTER_CONSONANT, _AFTER_VOWEL = "은이을과", "는가를와"
@@ -71,13 +71,13 @@ def normalise_korean(answer: str, particles: bool = False) -> str:
         answer: any text.
         particles: take particles and polite endings off (rule 2).
     """
-    text = _THOUSANDS.sub("", normalise(answer))
-    text = _LISTED.sub(",", _MARKS.sub(" ", text)).strip(" ,")
-    words = [_bare(word) for word in text.split()] if particles else text.split()
+    text = _THOUSANDS_COMMA.sub("", normalise_answer(answer))
+    text = _LIST_COMMA.sub(",", _PUNCTUATION_MARKS.sub(" ", text)).strip(" ,")
+    words = [_strip_particle(word) for word in text.split()] if particles else text.split()
     text = " ".join(words)
-    text = _SAME.get(text, text)
-    text = _whole_number(text) or _COUNTED.sub(_digits, text)
-    return re.sub(r"(?<=[가-힣]) | (?=[가-힣])", "", text) or normalise(answer)
+    text = _ANSWER_SYNONYMS.get(text, text)
+    text = _whole_number(text) or _COUNTED_PATTERN.sub(_number_to_digits, text)
+    return re.sub(r"(?<=[가-힣]) | (?=[가-힣])", "", text) or normalise_answer(answer)
 
 
 def answer_type(answer: str) -> str:
@@ -85,12 +85,12 @@ def answer_type(answer: str) -> str:
     key = normalise_korean(answer)
     if key in ("예", "아니요", "yes", "no"):
         return "yes/no"
-    return "number" if _NUMBER.fullmatch(key) or normalise_vqav2(answer).isdigit() else "other"
+    return "number" if _NUMBER_PATTERN.fullmatch(key) or normalise_vqav2(answer).isdigit() else "other"
 
 
-def _bare(word: str) -> str:
+def _strip_particle(word: str) -> str:
     """A word without its particle; a particle that the sound before forbids is none."""
-    found = _ENDINGS.search(word)
+    found = _POLITE_ENDINGS.search(word)
     if not found:
         return word
     stem, ending = word[: found.start()], found[0]
@@ -100,40 +100,40 @@ def _bare(word: str) -> str:
 
 
 def _whole_number(text: str) -> str:
-    if text in _ALONE:
-        return str(_ALONE[text])
-    return str(_sino(text)) if "십" in text and re.fullmatch(_SINO, text) else ""
+    if text in _NATIVE_ALONE:
+        return str(_NATIVE_ALONE[text])
+    return str(_parse_sino_number(text)) if "십" in text and re.fullmatch(_SINO_PATTERN, text) else ""
 
 
-def _digits(found: re.Match[str]) -> str:
+def _number_to_digits(found: re.Match[str]) -> str:
     number, blank, unit = found.groups()
-    native = number in _BEFORE
+    native = number in _NATIVE_BEFORE_UNIT
     if number[:1].isdigit():
         value = number
-    elif native and unit not in _SINO_UNITS.split("|") and (blank or number + unit not in _WORDS):
-        value = str(_BEFORE[number])
+    elif native and unit not in _SINO_UNITS.split("|") and (blank or number + unit not in _NON_NUMBER_WORDS):
+        value = str(_NATIVE_BEFORE_UNIT[number])
     elif (
         number
         and not native
         and (len(number) > 1 or unit in _ONE_SYLLABLE or (blank and number in "십백천만"))
     ):
-        value = str(_sino(number))
+        value = str(_parse_sino_number(number))
     else:
         return found[0]
-    return value + ("" if unit in _COUNTERS.split("|") else unit)
+    return value + ("" if unit in _COUNTER_NOUNS.split("|") else unit)
 
 
-def _sino(text: str) -> int:
+def _parse_sino_number(text: str) -> int:
     """이만삼천오백 -> 23500."""
     *high, low = text.split("만")
-    return sum(10_000 * (_below_10000(part) or 1) for part in high) + _below_10000(low)
+    return sum(10_000 * (_parse_below_10000(part) or 1) for part in high) + _parse_below_10000(low)
 
 
-def _below_10000(text: str) -> int:
+def _parse_below_10000(text: str) -> int:
     total, one = 0, 0
     for letter in text:
-        if letter in _PLACES:
-            total, one = total + (one or 1) * _PLACES[letter], 0
+        if letter in _SINO_PLACES:
+            total, one = total + (one or 1) * _SINO_PLACES[letter], 0
         else:
-            one = _ONES.index(letter) + 1
+            one = _SINO_ONES.index(letter) + 1
     return total + one

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.data.example import Example
-from kovqa_core.data.question_types import choose_kinds
+from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.data.tables import read_table
-from kovqa_core.errors import DataError, named
-from kovqa_core.index.reader import Split, of_kinds
+from kovqa_core.errors import DataError, summarise_names
+from kovqa_core.index.reader import IndexSplit, filter_question_types
 
-_IDS = ("id", "question_id")  # ours, LLaVA's
-_TEXTS = {"caption": ("caption",), "vqa": ("answer", "text")}  # ours first
-NAMES = frozenset((*_IDS, *_TEXTS["vqa"], "score"))  # columns of answers; all others are carried along
+_ID_COLUMNS = ("id", "question_id")  # ours, LLaVA's
+_TEXT_COLUMNS = {"caption": ("caption",), "vqa": ("answer", "text")}  # ours first
+PREDICTION_COLUMNS = frozenset(
+    (*_ID_COLUMNS, *_TEXT_COLUMNS["vqa"], "score")
+)  # columns of answers; all others are carried along
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def read_predictions(path: Path) -> Predictions:
     for number, row in read_table(path, as_text=False):
         task = task or ("caption" if "caption" in row else "vqa")
         try:
-            id, said = _first(row, _IDS), _first(row, _TEXTS[task])
+            id, said = _first_column_text(row, _ID_COLUMNS), _first_column_text(row, _TEXT_COLUMNS[task])
             if row.get("score") is not None:
                 confidence[id] = float(row["score"])
         except (ValueError, KeyError, TypeError):
@@ -64,13 +66,17 @@ def read_predictions(path: Path) -> Predictions:
     if not texts:
         raise DataError(f"{path} holds no predictions", "write it with kovqa predict or kovqa caption")
     if empty:
-        raise DataError(f"{path}: {named('no id in', empty, 'line')}", "write it again with kovqa predict")
+        raise DataError(
+            f"{path}: {summarise_names('no id in', empty, 'line')}", "write it again with kovqa predict"
+        )
     if twice:
-        raise DataError(f"{path}: {named('twice', twice)}", "write it again with kovqa predict")
+        raise DataError(f"{path}: {summarise_names('twice', twice)}", "write it again with kovqa predict")
     return Predictions(task, texts, confidence)
 
 
-def match(given: Predictions, path: Path, index: Path, kinds: Sequence[str] = ()) -> Sequence[Example]:
+def match_predictions(
+    given: Predictions, path: Path, index: Path, kinds: Sequence[str] = ()
+) -> Sequence[Example]:
     """The examples that a predictions file answers; every id of their kinds must be there once.
 
     Args:
@@ -83,24 +89,24 @@ def match(given: Predictions, path: Path, index: Path, kinds: Sequence[str] = ()
         DataError: ids missing or foreign (the first ten named); an index without what is to be compared.
         SettingsError: a kind the split does not have.
     """
-    split = Split(index)
+    split = IndexSplit(index)
     kind_of = {example.id: example.kind for example in split}
-    chosen = choose_kinds(kinds, kind_of.values())
+    chosen = choose_question_types(kinds, kind_of.values())
     missing = [id for id, kind in kind_of.items() if kind in chosen and id not in given.texts]
     foreign = [id for id in given.texts if id not in kind_of]
     for what, ids in (("no prediction for", missing), ("not in the index:", foreign)):
         if ids:
-            alone = _whole_kinds(given, kind_of) if ids is missing else ""
+            alone = _complete_types_hint(given, kind_of) if ids is missing else ""
             hint = f"score alone what is there: {alone}" if alone else "predict that split again"
-            raise DataError(f"{path}, {index}: {named(what, ids)}", hint)
-    examples = of_kinds(split, () if chosen.issuperset(kind_of.values()) else chosen)
+            raise DataError(f"{path}, {index}: {summarise_names(what, ids)}", hint)
+    examples = filter_question_types(split, () if chosen.issuperset(kind_of.values()) else chosen)
     if not any(example.captions if given.task == "caption" else example.answers for example in examples):
         what = "captions" if given.task == "caption" else "answers"
         raise DataError(f"{index} has no {what} to compare with", "choose a split that has them: val.jsonl")
     return examples
 
 
-def _whole_kinds(given: Predictions, kind_of: Mapping[str, str]) -> str:
+def _complete_types_hint(given: Predictions, kind_of: Mapping[str, str]) -> str:
     """The options that score what was said, if it is all questions of some kinds and no others; or ""."""
     said = {kind for id, kind in kind_of.items() if id in given.texts}
     whole = all(id in given.texts for id, kind in kind_of.items() if kind in said)
@@ -109,7 +115,7 @@ def _whole_kinds(given: Predictions, kind_of: Mapping[str, str]) -> str:
     )
 
 
-def _first(row: Mapping[str, Any], names: Sequence[str]) -> str:
+def _first_column_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """The text under the first name a row has, null as none; a KeyError when it has no such name."""
     found = row[next((name for name in names if name in row), names[0])]
     return "" if found is None else str(found)

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kovqa_core.errors import DataError, SettingsError, unknown
+from kovqa_core.errors import DataError, SettingsError, unknown_name_error
 from kovqa_core.files import require_empty, write_folder
-from kovqa_core.index.shards import Options
-from kovqa_core.index.sources import SOURCES
-from kovqa_core.index.upstream import UPSTREAM, Encode
-from kovqa_core.index.writer import Progress, Wanted, write_index
+from kovqa_core.index.shards import SourceOptions
+from kovqa_core.index.sources import SOURCE_MODULES
+from kovqa_core.index.upstream import UPSTREAM_MODULES, EncodeText
+from kovqa_core.index.writer import ClassSelection, IndexProgress, write_index
 from kovqa_core.output_lock import output_lock
 
 
@@ -25,9 +25,9 @@ def build_index(
     images: Path | None,
     folder: Path | None,
     min_count: int | None = None,
-    progress: Progress | None = None,
-    options: Options | None = None,
-    wanted: Wanted | None = None,
+    progress: IndexProgress | None = None,
+    options: SourceOptions | None = None,
+    wanted: ClassSelection | None = None,
 ) -> dict[str, Any]:
     """Write the index of a raw data set; the report that stands in its `index.json`.
 
@@ -45,17 +45,20 @@ def build_index(
         SettingsError: no such data set, an option it has no use for, another process writes `folder`.
         DataError: raw data that cannot be read, or holds no usable row.
     """
-    if source not in SOURCES:
-        raise unknown("data set", source, SOURCES)
-    module = importlib.import_module(SOURCES[source])
-    pictures = _pictures(module.pictures, root, images)
-    options = options or Options()
-    about = {**_heard(source, module, options), "divided": getattr(module, "DIVIDED", "as published")}
-    if hasattr(module, "GROUPS"):
-        about["groups"] = module.GROUPS
-    pieces = module.pieces(root.resolve(), pictures, options)
+    if source not in SOURCE_MODULES:
+        raise unknown_name_error("data set", source, SOURCE_MODULES)
+    module = importlib.import_module(SOURCE_MODULES[source])
+    pictures = _resolve_image_folder(module.find_image_folder, root, images)
+    options = options or SourceOptions()
+    about = {
+        **_accepted_options(source, module, options),
+        "divided": getattr(module, "SPLIT_METHOD", "as published"),
+    }
+    if hasattr(module, "QUESTION_TYPE_GROUPS"):
+        about["groups"] = module.QUESTION_TYPE_GROUPS
+    pieces = module.dataset_shards(root.resolve(), pictures, options)
     if min_count is None:
-        min_count = getattr(module, "MIN_COUNT", None)
+        min_count = getattr(module, "MIN_ANSWER_COUNT", None)
     with tempfile.TemporaryDirectory() as scratch:
         place = folder or Path(scratch) / "index"
         with output_lock(place):
@@ -64,13 +67,13 @@ def build_index(
             )
 
 
-def build_upstream(
+def build_upstream_files(
     source: str,
     root: Path,
     images: Path | None,
     folder: Path,
-    encode: Encode | None = None,
-    progress: Progress | None = None,
+    encode: EncodeText | None = None,
+    progress: IndexProgress | None = None,
 ) -> dict[str, int]:
     """Write the index files the original project would have written; bytes by file name.
 
@@ -87,22 +90,24 @@ def build_upstream(
             process writes.
         DataError: raw data that cannot be read.
     """
-    if source not in UPSTREAM:
-        raise unknown("original of data set", source, UPSTREAM)
-    module = importlib.import_module(UPSTREAM[source])
+    if source not in UPSTREAM_MODULES:
+        raise unknown_name_error("original of data set", source, UPSTREAM_MODULES)
+    module = importlib.import_module(UPSTREAM_MODULES[source])
     if module.NEEDS_TOKENIZER and encode is None:
         raise SettingsError(
             f"the original files of {source} hold token ids", "name it: --tokenizer FILE.model"
         )
-    pictures = _pictures(importlib.import_module(SOURCES[source]).pictures, root, images)
-    told = _telling(encode, progress) if encode and progress else encode
+    pictures = _resolve_image_folder(
+        importlib.import_module(SOURCE_MODULES[source]).find_image_folder, root, images
+    )
+    told = _encode_with_progress(encode, progress) if encode and progress else encode
     with output_lock(folder):
         require_empty(folder)
-        write_folder(folder, lambda part: module.write(root.resolve(), pictures, part, told))
+        write_folder(folder, lambda part: module.write_upstream_files(root.resolve(), pictures, part, told))
         return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
 
 
-def _telling(encode: Encode, progress: Progress) -> Encode:
+def _encode_with_progress(encode: EncodeText, progress: IndexProgress) -> EncodeText:
     """`encode` that tells of every thousandth text."""
     number = itertools.count(1)
 
@@ -114,16 +119,16 @@ def _telling(encode: Encode, progress: Progress) -> Encode:
     return told
 
 
-def _heard(source: str, module: ModuleType, options: Options) -> dict[str, Any]:
+def _accepted_options(source: str, module: ModuleType, options: SourceOptions) -> dict[str, Any]:
     """The options a data set listens to; an error for one it has no use for."""
-    listens = getattr(module, "OPTIONS", ())
+    listens = getattr(module, "ACCEPTED_OPTIONS", ())
     for name, value in vars(options).items():
-        if name not in listens and value != getattr(Options(), name):
+        if name not in listens and value != getattr(SourceOptions(), name):
             raise SettingsError(f"{source} has no use for {name} {value}", "kovqa index --help")
     return {name: getattr(options, name) for name in listens}
 
 
-def _pictures(default: Callable[[Path], Path], root: Path, images: Path | None) -> Path:
+def _resolve_image_folder(default: Callable[[Path], Path], root: Path, images: Path | None) -> Path:
     if not root.exists():
         raise DataError(f"no folder or file {root}", "check --root")
     pictures = (images or default(root)).resolve()

@@ -10,7 +10,7 @@ from kovqa_core.data.example import Example
 from kovqa_core.index.reader import open_index
 
 
-class Seen(NamedTuple):
+class PreviewExample(NamedTuple):
     """An example, the split it belongs to and where its picture lies."""
 
     split: str
@@ -18,7 +18,7 @@ class Seen(NamedTuple):
     picture: Path
 
 
-def look(folder: Path, number: int, images: Path | None = None) -> list[Seen]:
+def preview_index(folder: Path, number: int, images: Path | None = None) -> list[PreviewExample]:
     """Some examples of every split of an index, the same ones every time.
 
     Args:
@@ -34,5 +34,5 @@ def look(folder: Path, number: int, images: Path | None = None) -> list[Seen]:
     for name in index.about["rows"]:
         split = index.split(name)
         places = sorted(random.Random(0).sample(range(len(split)), min(number, len(split))))
-        found += [Seen(name, split[place], index.images / split[place].image) for place in places]
+        found += [PreviewExample(name, split[place], index.images / split[place].image) for place in places]
     return found

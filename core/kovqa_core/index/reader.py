@@ -23,11 +23,11 @@ from kovqa_core.files import read_json
 if TYPE_CHECKING:
     import numpy as np  # 0.07 s that a plan, which only opens the index, does without
 
-SPLITS = ("train", "val", "test")
-SCHEMA = 1
+SPLIT_NAMES = ("train", "val", "test")
+INDEX_SCHEMA = 1
 
 
-class Split(Sequence[Example]):
+class IndexSplit(Sequence[Example]):
     """Examples of one `.jsonl` file; opening it reads nothing but the line numbers' places."""
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +35,7 @@ class Split(Sequence[Example]):
         if not path.is_file():
             raise DataError(f"no index file {path}", "write the index first: kovqa index SOURCE --root DIR")
         self._size = path.stat().st_size
-        self._offsets = _line_starts(path, path.with_suffix(".offsets"), self._size)
+        self._offsets = _line_offsets(path, path.with_suffix(".offsets"), self._size)
         self._map: mmap.mmap | None = None
 
     def __len__(self) -> int:
@@ -55,10 +55,10 @@ class Split(Sequence[Example]):
         return {**self.__dict__, "_map": None}  # every loader process opens its own
 
 
-class Rows(Sequence[Example]):
+class SplitSubset(Sequence[Example]):
     """Some rows of a split, by number."""
 
-    def __init__(self, split: Split, numbers: np.ndarray) -> None:
+    def __init__(self, split: IndexSplit, numbers: np.ndarray) -> None:
         self.split, self.numbers = split, numbers
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class Rows(Sequence[Example]):
         return self.split[int(self.numbers[number])]
 
 
-def of_kinds(split: Split, kinds: Collection[str]) -> Sequence[Example]:
+def filter_question_types(split: IndexSplit, kinds: Collection[str]) -> Sequence[Example]:
     """The rows of some kinds; the whole split where none is named. Reads it once.
 
     Raises:
@@ -85,10 +85,10 @@ def of_kinds(split: Split, kinds: Collection[str]) -> Sequence[Example]:
             f"{split.path} has no row of kind {', '.join(kinds)}",
             f"its kinds: {', '.join(sorted(set(there))) or 'none'}",
         )
-    return Rows(split, numbers)
+    return SplitSubset(split, numbers)
 
 
-def _line_starts(path: Path, offsets: Path, size: int) -> np.ndarray:
+def _line_offsets(path: Path, offsets: Path, size: int) -> np.ndarray:
     """Where each line begins: from the file beside it, or by looking when that is missing or older."""
     import numpy as np
 
@@ -109,23 +109,23 @@ def _line_starts(path: Path, offsets: Path, size: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Index:
+class IndexFolder:
     """An index folder."""
 
     folder: Path
     images: Path
     about: dict[str, Any]
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> IndexSplit:
         """The examples of "train", "val" or "test"."""
-        return Split(self.folder / f"{name}.jsonl")
+        return IndexSplit(self.folder / f"{name}.jsonl")
 
     def answers(self) -> list[str]:
         """The classes."""
         return read_answers(self.folder / "answers.txt")
 
 
-def open_index(folder: Path, images: Path | None = None) -> Index:
+def open_index(folder: Path, images: Path | None = None) -> IndexFolder:
     """Open an index folder.
 
     Args:
@@ -144,10 +144,10 @@ def open_index(folder: Path, images: Path | None = None) -> Index:
             f"the pictures of {folder} should lie in {pictures}, which is not there",
             "say where they are: --images DIR, or for training --set data.images=DIR",
         )
-    return Index(folder, pictures, about)
+    return IndexFolder(folder, pictures, about)
 
 
-def default_images(table: Path) -> Path:
+def table_image_folder(table: Path) -> Path:
     """Where a table's pictures lie: as its index says, else beside the table."""
     if (table.parent / "index.json").is_file():
         return open_index(table.parent).images

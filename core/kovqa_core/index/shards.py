@@ -11,7 +11,7 @@ from kovqa_core.data.example import Example
 
 
 @dataclass
-class LeftOut:
+class LeftOutRows:
     """Rows that did not make it into the index, by reason; the first of each are listed."""
 
     SHOWN: ClassVar[int] = 20
@@ -28,7 +28,7 @@ class LeftOut:
         if len(self.shown.setdefault(reason, [])) < self.SHOWN:
             self.shown[reason].append(row.encode("utf-8", "backslashreplace").decode())  # half a character
 
-    def join(self, other: LeftOut) -> None:
+    def join(self, other: LeftOutRows) -> None:
         """Add another piece's rows."""
         self.counts.update(other.counts)
         for reason, rows in other.shown.items():
@@ -36,11 +36,11 @@ class LeftOut:
                 self.show(reason, row)
 
 
-Rows = Iterator[tuple[str, Example]]  # (split, example)
+SplitExamples = Iterator[tuple[str, Example]]  # (split, example)
 
 
 @dataclass(frozen=True)
-class Piece:
+class DatasetShard:
     """A part of a raw data set that can be read beside the others, in a process of its own.
 
     Attributes:
@@ -49,12 +49,12 @@ class Piece:
         size: bytes to read, which tells whether several processes pay.
     """
 
-    read: Callable[[LeftOut], Rows]
+    read: Callable[[LeftOutRows], SplitExamples]
     size: int = 0
 
 
 @dataclass(frozen=True)
-class Options:
+class SourceOptions:
     """What a user may say about a raw data set beside where it lies.
 
     Attributes:

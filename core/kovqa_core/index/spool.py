@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from kovqa_core.data.example import Example, parse_example
-from kovqa_core.index.shards import LeftOut, Piece
+from kovqa_core.index.shards import DatasetShard, LeftOutRows
 
-_TOLD = 1000  # rows between two words about progress
+_PROGRESS_ROWS = 1000  # rows between two words about progress
 
 
 @dataclass
-class Lines:
+class SpooledRows:
     """The rows of one split in one piece.
 
     Attributes:
@@ -54,14 +54,14 @@ class Lines:
 
 
 @dataclass
-class Spool:
+class ShardSpool:
     """What became of one piece: its rows by split, and those left out."""
 
-    splits: dict[str, Lines] = field(default_factory=dict)
-    left_out: LeftOut = field(default_factory=LeftOut)
+    splits: dict[str, SpooledRows] = field(default_factory=dict)
+    left_out: LeftOutRows = field(default_factory=LeftOutRows)
 
 
-def spool(piece: Piece, stem: Path, told: Callable[[int], None] | None = None) -> Spool:
+def spool_shard(piece: DatasetShard, stem: Path, told: Callable[[int], None] | None = None) -> ShardSpool:
     """Read a piece into files that begin with `stem`.
 
     Args:
@@ -69,14 +69,14 @@ def spool(piece: Piece, stem: Path, told: Callable[[int], None] | None = None) -
         stem: path that the files' names begin with.
         told: called after every thousandth row, with 1000.
     """
-    result, writers = Spool(), dict[str, _Writer]()
+    result, writers = ShardSpool(), dict[str, _SplitWriter]()
     try:
         for number, (split, example) in enumerate(piece.read(result.left_out), 1):
             if split not in writers:
-                writers[split] = _Writer(stem.with_name(f"{stem.name}.{split}"))
+                writers[split] = _SplitWriter(stem.with_name(f"{stem.name}.{split}"))
             writers[split].add(example, result.left_out)
-            if told and number % _TOLD == 0:
-                told(_TOLD)
+            if told and number % _PROGRESS_ROWS == 0:
+                told(_PROGRESS_ROWS)
     finally:
         for writer in writers.values():
             writer.file.close()
@@ -84,7 +84,7 @@ def spool(piece: Piece, stem: Path, told: Callable[[int], None] | None = None) -
     return result
 
 
-class _Writer:
+class _SplitWriter:
     """Collects the rows of one split."""
 
     def __init__(self, path: Path) -> None:
@@ -94,7 +94,7 @@ class _Writer:
         self._pictures: dict[str, int] = {}
         self._picture = array("I")
 
-    def add(self, example: Example, left_out: LeftOut) -> None:
+    def add(self, example: Example, left_out: LeftOutRows) -> None:
         try:
             line = f"{example.line()}\n".encode()
         except UnicodeEncodeError:
@@ -106,9 +106,9 @@ class _Writer:
         self._answers.append(self._table.setdefault(tuple(example.answers), len(self._table)))
         self._picture.append(self._pictures.setdefault(example.image, len(self._pictures)))
 
-    def lines(self) -> Lines:
+    def lines(self) -> SpooledRows:
         hashes = [blake2b(name.encode(), digest_size=8).digest() for name in self._pictures]
-        return Lines(
+        return SpooledRows(
             self.path, np.array(self._lengths), np.array(self._ids), np.array(self._answers),
             list(self._table), np.array(self._picture), np.frombuffer(b"".join(hashes), np.uint64),
         )  # fmt: skip

@@ -16,31 +16,31 @@ from typing import Any
 
 import numpy as np
 
-from kovqa_core.data.answers import default_min_count, vocabulary, write_answers
+from kovqa_core.data.answers import choose_answer_classes, default_min_count, write_answers
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import write_folder, write_json
-from kovqa_core.index.reader import SCHEMA, SPLITS
-from kovqa_core.index.shards import LeftOut, Piece
-from kovqa_core.index.spool import Lines, Spool, spool
-from kovqa_core.process_pool import cores, count, side_by_side
+from kovqa_core.index.reader import INDEX_SCHEMA, SPLIT_NAMES
+from kovqa_core.index.shards import DatasetShard, LeftOutRows
+from kovqa_core.index.spool import ShardSpool, SpooledRows, spool_shard
+from kovqa_core.process_pool import add_to_count, parallel_map, usable_cpu_count
 
-Progress = Callable[[int, float], None]  # (rows read so far, share of the data they are)
-Wanted = int | Sequence[str]  # so many classes, the most frequent; or the classes themselves
-Masks = list[tuple[Lines, np.ndarray]]  # the pieces of a split and the rows of each that are kept
-_PAYS = 16 << 20  # bytes of raw data from which several processes are worth their start
-_ROWS = 4096  # copied at once
+IndexProgress = Callable[[int, float], None]  # (rows read so far, share of the data they are)
+ClassSelection = int | Sequence[str]  # so many classes, the most frequent; or the classes themselves
+RowMasks = list[tuple[SpooledRows, np.ndarray]]  # the pieces of a split and the rows of each that are kept
+_PARALLEL_MIN_BYTES = 16 << 20  # bytes of raw data from which several processes are worth their start
+_COPY_BLOCK_ROWS = 4096  # copied at once
 
 
 def write_index(
-    pieces: Sequence[Piece],
+    pieces: Sequence[DatasetShard],
     name: str,
     root: Path,
     images: Path,
     folder: Path,
     min_count: int | None = None,
-    progress: Progress | None = None,
+    progress: IndexProgress | None = None,
     about: Mapping[str, Any] | None = None,
-    wanted: Wanted | None = None,
+    wanted: ClassSelection | None = None,
 ) -> dict[str, Any]:
     """Write the index of a raw data set; returns what stands in `index.json`.
 
@@ -68,21 +68,27 @@ def write_index(
     report: dict[str, Any] = {}
 
     def fill(part: Path) -> None:
-        report.update(_put_together(_spools(pieces, part, progress), part, min_count, wanted))
+        report.update(_merge_spools(_spool_shards(pieces, part, progress), part, min_count, wanted))
         report.update(source=name, root=str(root), images=os.path.relpath(images, folder.resolve()))
         report.update(about or {})
-        write_json(part / "index.json", {"schema": SCHEMA, **report})
+        write_json(part / "index.json", {"schema": INDEX_SCHEMA, **report})
 
     write_folder(folder, fill)
     return report
 
 
-def _spools(pieces: Sequence[Piece], part: Path, progress: Progress | None) -> list[Spool]:
+def _spool_shards(
+    pieces: Sequence[DatasetShard], part: Path, progress: IndexProgress | None
+) -> list[ShardSpool]:
     calls = [(piece, part / f"piece-{number}") for number, piece in enumerate(pieces)]
-    if len(pieces) > 1 and cores() > 1 and sum(piece.size for piece in pieces) > _PAYS:
-        return side_by_side(_spool_and_count, calls, progress)
+    if (
+        len(pieces) > 1
+        and usable_cpu_count() > 1
+        and sum(piece.size for piece in pieces) > _PARALLEL_MIN_BYTES
+    ):
+        return parallel_map(_spool_and_count, calls, progress)
     rows = 0
-    result: list[Spool] = []
+    result: list[ShardSpool] = []
 
     def told(more: int) -> None:
         nonlocal rows
@@ -91,23 +97,23 @@ def _spools(pieces: Sequence[Piece], part: Path, progress: Progress | None) -> l
             progress(rows, len(result) / len(pieces))
 
     for piece, stem in calls:
-        result.append(spool(piece, stem, told))
+        result.append(spool_shard(piece, stem, told))
     return result
 
 
-def _spool_and_count(piece: Piece, stem: Path) -> Spool:
-    return spool(piece, stem, count)
+def _spool_and_count(piece: DatasetShard, stem: Path) -> ShardSpool:
+    return spool_shard(piece, stem, add_to_count)
 
 
-def _put_together(
-    spools: Sequence[Spool], part: Path, min_count: int | None, wanted: Wanted | None
+def _merge_spools(
+    spools: Sequence[ShardSpool], part: Path, min_count: int | None, wanted: ClassSelection | None
 ) -> dict[str, Any]:
-    left_out = LeftOut()
+    left_out = LeftOutRows()
     for each in spools:
         left_out.join(each.left_out)
-    names = dict.fromkeys((*SPLITS, *(split for each in spools for split in each.splits)))
+    names = dict.fromkeys((*SPLIT_NAMES, *(split for each in spools for split in each.splits)))
     splits = {
-        split: _without_twins([each.splits[split] for each in spools if split in each.splits], left_out)
+        split: _drop_duplicate_ids([each.splits[split] for each in spools if split in each.splits], left_out)
         for split in names
     }
     if not any(splits.values()):
@@ -115,21 +121,21 @@ def _put_together(
         raise DataError(f"no usable row found{first}", "check --root and --images")
     counts = _answer_counts(splits["train"])
     if min_count is None:
-        min_count = 1 if wanted else default_min_count(_rows(splits["train"]))
-    classes = _classes(counts, min_count, wanted)
+        min_count = 1 if wanted else default_min_count(_count_rows(splits["train"]))
+    classes = _select_classes(counts, min_count, wanted)
     if classes:
         write_answers(part / "answers.txt", classes)
         reason = "answer is no class" if wanted else f"answer seen fewer than {min_count} times"
-        splits["train"] = _fitting(splits["train"], frozenset(classes), reason, left_out)
-    digests = [_write(pieces, part / f"{split}.jsonl") for split, pieces in splits.items()]
+        splits["train"] = _drop_unlabelled_rows(splits["train"], frozenset(classes), reason, left_out)
+    digests = [_write_split(pieces, part / f"{split}.jsonl") for split, pieces in splits.items()]
     return {
-        "rows": {split: _rows(pieces) for split, pieces in splits.items()},
-        "pictures": {split: len(_pictures(pieces)) for split, pieces in splits.items()},
+        "rows": {split: _count_rows(pieces) for split, pieces in splits.items()},
+        "pictures": {split: len(_image_hashes(pieces)) for split, pieces in splits.items()},
         "answers": len(classes),
         "min_count": min((counts[answer] for answer in classes), default=0) if wanted else min_count,
-        "covered": {split: _covered(splits[split], frozenset(classes)) for split in ("val", "test")},
+        "covered": {split: _class_coverage(splits[split], frozenset(classes)) for split in ("val", "test")},
         "pictures_shared_with_train": {
-            split: len(np.intersect1d(_pictures(splits[split]), _pictures(splits["train"])))
+            split: len(np.intersect1d(_image_hashes(splits[split]), _image_hashes(splits["train"])))
             for split in ("val", "test")
         },
         "left_out": dict(left_out.counts),
@@ -141,7 +147,7 @@ def _put_together(
 # ------------------------------------------------------------------------- which rows are kept
 
 
-def _without_twins(pieces: Sequence[Lines], left_out: LeftOut) -> Masks:
+def _drop_duplicate_ids(pieces: Sequence[SpooledRows], left_out: LeftOutRows) -> RowMasks:
     """The first row of every id; only ids of equal checksum are compared letter by letter."""
     if not pieces:
         return []
@@ -159,7 +165,7 @@ def _without_twins(pieces: Sequence[Lines], left_out: LeftOut) -> Masks:
     return masks
 
 
-def _answer_counts(pieces: Masks) -> Counter[str]:
+def _answer_counts(pieces: RowMasks) -> Counter[str]:
     """How many rows each answer is the first of: the one most annotators gave, as in VQAv2."""
     counts: Counter[str] = Counter()
     for lines, kept in pieces:
@@ -170,7 +176,7 @@ def _answer_counts(pieces: Masks) -> Counter[str]:
     return +counts
 
 
-def _classes(counts: Counter[str], min_count: int, wanted: Wanted | None) -> list[str]:
+def _select_classes(counts: Counter[str], min_count: int, wanted: ClassSelection | None) -> list[str]:
     """The answers that become classes, in the order of their labels.
 
     Raises:
@@ -180,32 +186,34 @@ def _classes(counts: Counter[str], min_count: int, wanted: Wanted | None) -> lis
         if counts.keys().isdisjoint(wanted):
             raise DataError("no training answer is in the list of classes", "check --answers")
         return list(wanted)
-    classes = vocabulary(counts, min_count)[:wanted]
+    classes = choose_answer_classes(counts, min_count)[:wanted]
     if counts and not classes:
         raise DataError(f"no answer occurs {min_count} times", "use a smaller --min-count")
     return classes
 
 
-def _fitting(pieces: Masks, classes: frozenset[str], reason: str, left_out: LeftOut) -> Masks:
+def _drop_unlabelled_rows(
+    pieces: RowMasks, classes: frozenset[str], reason: str, left_out: LeftOutRows
+) -> RowMasks:
     """Training rows of which some answer is a class."""
     masks = []
     for lines, kept in pieces:
-        fits = _fits(lines, classes)
+        fits = _has_class_answer(lines, classes)
         dropped = kept & ~fits
         left_out.counts[reason] += int(dropped.sum())
-        for example in lines.rows(dropped & (np.cumsum(dropped) <= LeftOut.SHOWN)):
+        for example in lines.rows(dropped & (np.cumsum(dropped) <= LeftOutRows.SHOWN)):
             left_out.show(reason, f"id {example.id}: {next(iter(example.answers), '')}")
         masks.append((lines, kept & fits))
     left_out.counts = +left_out.counts
     return masks
 
 
-def _fits(lines: Lines, classes: frozenset[str]) -> np.ndarray:
+def _has_class_answer(lines: SpooledRows, classes: frozenset[str]) -> np.ndarray:
     """Does some answer of each row belong to the classes? [rows]"""
     return np.array([not classes.isdisjoint(answers) for answers in lines.table], bool)[lines.answers]
 
 
-def _answered(lines: Lines) -> np.ndarray:
+def _has_any_answer(lines: SpooledRows) -> np.ndarray:
     """Has each row an answer? [rows]"""
     return np.array([bool(answers) for answers in lines.table], bool)[lines.answers]
 
@@ -213,24 +221,24 @@ def _answered(lines: Lines) -> np.ndarray:
 # ------------------------------------------------------------------------------- what they are
 
 
-def _rows(pieces: Masks) -> int:
+def _count_rows(pieces: RowMasks) -> int:
     return sum(int(kept.sum()) for _, kept in pieces)
 
 
-def _pictures(pieces: Masks) -> np.ndarray:
+def _image_hashes(pieces: RowMasks) -> np.ndarray:
     """Hashes of the pictures of the kept rows, each once."""
     hashes = [lines.hashes[np.unique(lines.pictures[kept])] for lines, kept in pieces]
     return np.unique(np.concatenate(hashes)) if hashes else np.zeros(0, np.uint64)
 
 
-def _covered(pieces: Masks, classes: frozenset[str]) -> float | None:
+def _class_coverage(pieces: RowMasks, classes: frozenset[str]) -> float | None:
     """Share of the rows with answers of which some is a class; None without such rows."""
-    hits = sum(int((kept & _fits(lines, classes)).sum()) for lines, kept in pieces)
-    rows = sum(int((kept & _answered(lines)).sum()) for lines, kept in pieces)
+    hits = sum(int((kept & _has_class_answer(lines, classes)).sum()) for lines, kept in pieces)
+    rows = sum(int((kept & _has_any_answer(lines)).sum()) for lines, kept in pieces)
     return round(hits / rows, 4) if rows else None
 
 
-def _write(pieces: Masks, path: Path) -> bytes:
+def _write_split(pieces: RowMasks, path: Path) -> bytes:
     """Write the kept lines of a split and where each begins; the SHA-256 of the lines."""
     digest, start = hashlib.sha256(), 0
     with path.open("wb") as lines_file, path.with_suffix(".offsets").open("wb") as offsets:
@@ -245,11 +253,14 @@ def _write(pieces: Masks, path: Path) -> bytes:
     return digest.digest()
 
 
-def _kept_bytes(lines: Lines, kept: np.ndarray) -> Iterator[bytes]:
+def _kept_bytes(lines: SpooledRows, kept: np.ndarray) -> Iterator[bytes]:
     """The bytes of the kept rows, some thousand rows at a time."""
     with lines.path.open("rb") as stream:
-        for first in range(0, len(kept), _ROWS):
-            some, lengths = kept[first : first + _ROWS], lines.lengths[first : first + _ROWS]
+        for first in range(0, len(kept), _COPY_BLOCK_ROWS):
+            some, lengths = (
+                kept[first : first + _COPY_BLOCK_ROWS],
+                lines.lengths[first : first + _COPY_BLOCK_ROWS],
+            )
             block = stream.read(int(lengths.sum()))
             if some.all():
                 yield block

@@ -1,3 +1,3 @@
 """What the first worker tells whoever started it: JSON lines on stdout."""
 
-WATCHED = "KOVQA_EVENTS"  # set by `kovqa train`: events go to stdout as JSON lines
+EVENTS_VARIABLE = "KOVQA_EVENTS"  # set by `kovqa train`: events go to stdout as JSON lines

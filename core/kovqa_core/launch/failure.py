@@ -7,25 +7,25 @@ import shlex
 import signal
 from pathlib import Path
 
-from kovqa_core.errors import KINDS, KovqaError, MachineError, WorkerError
+from kovqa_core.errors import ERROR_CLASSES, KovqaError, MachineError, WorkerError
 from kovqa_core.files import read_json
 from kovqa_core.launch.plan import LaunchPlan
-from kovqa_core.runs.folder import ERROR
+from kovqa_core.runs.folder import ERROR_FILE
 
 # What says that a worker's python never got as far as to tell its own error.
-_NOT_BEGUN = (
+_START_ERROR_PATTERNS = (
     r"((?:ModuleNotFoundError|ImportError): [^)\n]*)",
     r"^(kovqa: the engine in .*)",
     r"^(?:slurmstepd: error: )?(.*(?:command not found|execve\(\): .*))$",
 )
-_SLURM = r"^(?:srun|sbatch): (?:error|fatal): (.*)"
+_SLURM_ERROR_PATTERN = r"^(?:srun|sbatch): (?:error|fatal): (.*)"
 _TORCHRUN_KILLED = r"Root Cause.*?rank\s*:\s*(?P<rank>\d+).*?exitcode\s*:\s*-(?P<number>\d+)"
 _SRUN_KILLED = (
     r"^srun: error: \S+ tasks? (?P<rank>[\d,-]+): (?P<words>Killed|Out Of Memory|Segmentation fault|Aborted)"
 )
 
 
-def failure(launch: LaunchPlan, log: Path, began: int = 0) -> KovqaError:
+def launch_failure(launch: LaunchPlan, log: Path, began: int = 0) -> KovqaError:
     """The error a failed launch ends with.
 
     Args:
@@ -37,29 +37,29 @@ def failure(launch: LaunchPlan, log: Path, began: int = 0) -> KovqaError:
         launch.again
         or f"go on from the last checkpoint: kovqa train --resume -o {shlex.quote(str(launch.folder))}"
     )
-    if (launch.folder / ERROR).is_file():
-        return _told(launch.folder / ERROR, again)
+    if (launch.folder / ERROR_FILE).is_file():
+        return _worker_error(launch.folder / ERROR_FILE, again)
     with log.open("rb") as stream:
         stream.seek(began)
         text = stream.read().decode("utf-8", "replace")
     return (
-        _killed(text, again)
-        or _not_begun(text)
-        or _meeting(launch, text)
-        or _queue(text)
-        or _last(text, log, again)
+        _killed_failure(text, again)
+        or _start_failure(text)
+        or _rendezvous_failure(launch, text)
+        or _allocation_failure(text)
+        or _unexplained_failure(text, log, again)
     )
 
 
-def _told(path: Path, again: str) -> KovqaError:
+def _worker_error(path: Path, again: str) -> KovqaError:
     error = read_json(path)
-    if error["kind"] in KINDS:
-        return KINDS[error["kind"]](error["message"], error["detail"])
+    if error["kind"] in ERROR_CLASSES:
+        return ERROR_CLASSES[error["kind"]](error["message"], error["detail"])
     return WorkerError(f"rank {error['rank']} failed: {error['message']}", f"details: {path}; {again}")
 
 
-def _not_begun(text: str) -> KovqaError | None:
-    for pattern in _NOT_BEGUN:
+def _start_failure(text: str) -> KovqaError | None:
+    for pattern in _START_ERROR_PATTERNS:
         if found := re.search(pattern, text, re.MULTILINE):
             return WorkerError(
                 f"a worker could not start: {found[1]}",
@@ -68,13 +68,13 @@ def _not_begun(text: str) -> KovqaError | None:
     return None
 
 
-def _meeting(launch: LaunchPlan, text: str) -> KovqaError | None:
+def _rendezvous_failure(launch: LaunchPlan, text: str) -> KovqaError | None:
     if not launch.meeting or "Rendezvous" not in text:
         return None
     if "RendezvousTimeoutError" in text:
-        what = f"not all nodes came to {meeting(launch)}"
+        what = f"not all nodes came to {describe_rendezvous(launch)}"
     elif "RendezvousConnectionError" in text:
-        what = f"nobody answers at {meeting(launch)}"
+        what = f"nobody answers at {describe_rendezvous(launch)}"
     else:
         return None
     return MachineError(
@@ -83,23 +83,23 @@ def _meeting(launch: LaunchPlan, text: str) -> KovqaError | None:
     )
 
 
-def meeting(launch: LaunchPlan) -> str:
+def describe_rendezvous(launch: LaunchPlan) -> str:
     """Where nodes meet, in words: address, port, interface."""
     host, _, port = launch.meeting.rpartition(":")
     interface = launch.env.get("GLOO_SOCKET_IFNAME") or "of the default route"
     return f"{host}, port {port}, interface {interface}"
 
 
-def _queue(text: str) -> KovqaError | None:
+def _allocation_failure(text: str) -> KovqaError | None:
     """What SLURM said when it gave no allocation."""
-    lines = re.findall(_SLURM, text, re.MULTILINE)
+    lines = re.findall(_SLURM_ERROR_PATTERN, text, re.MULTILINE)
     refused = [line for line in lines if re.search("allocate|allocation|submission|submit|Unable to", line)]
     if not refused:
         return None
     return MachineError(f"SLURM: {'; '.join(dict.fromkeys(lines))}", "see `slurm` in the profile, and sinfo")
 
 
-def _killed(text: str, again: str) -> KovqaError | None:
+def _killed_failure(text: str, again: str) -> KovqaError | None:
     found = re.search(_TORCHRUN_KILLED, text, re.DOTALL) or re.search(_SRUN_KILLED, text, re.MULTILINE)
     if found is None:
         return None
@@ -111,7 +111,7 @@ def _killed(text: str, again: str) -> KovqaError | None:
     return WorkerError(f"rank {how['rank']} was killed ({name})", memory + again)
 
 
-def _last(text: str, log: Path, again: str) -> KovqaError:
+def _unexplained_failure(text: str, log: Path, again: str) -> KovqaError:
     """The last line that says something."""
     lines = (line.strip() for line in reversed(text.splitlines()))
     last = next((line for line in lines if re.search(r"\w{2}", line)), "no message")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from kovqa_core.launch.launchers import slurm, torchrun
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.run import FILE, Work
+from kovqa_core.settings.run import RUN_FILE, WorkerJob
 
-WORKER = Path(__file__).resolve().parents[1] / "worker.py"
-SCRIPT = "job.sh"
-PATIENCE = 120  # seconds torchrun and we give workers that were asked to stop to write their checkpoint
+WORKER_FILE = Path(__file__).resolve().parents[1] / "worker.py"
+JOB_SCRIPT = "job.sh"
+STOP_TIMEOUT = 120  # seconds torchrun and we give workers that were asked to stop to write their checkpoint
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class LaunchPlan:
         return " ".join([*variables, *map(shlex.quote, self.argv)])
 
 
-def plan(run: Work, python: str, cores: int, folder: Path | None = None, file: str = FILE) -> LaunchPlan:
+def plan_launch(
+    run: WorkerJob, python: str, cores: int, folder: Path | None = None, file: str = RUN_FILE
+) -> LaunchPlan:
     """The launch of a run, by the launcher that its profile names.
 
     Args:
@@ -45,33 +47,35 @@ def plan(run: Work, python: str, cores: int, folder: Path | None = None, file: s
         file: what the workers read, in the run's folder.
     """
     profile = run.profile
-    env = environment(profile, cores)
-    worker = [str(WORKER), str(run.folder / file)]
+    env = worker_environment(profile, cores)
+    worker = [str(WORKER_FILE), str(run.folder / file)]
     interpreter = [*profile.command_prefix, profile.python or python, "-P"]
     if profile.launcher == "torchrun":
-        argv = [*interpreter, *torchrun.options(profile, run.folder), *worker]
+        argv = [*interpreter, *torchrun.torchrun_options(profile, run.folder), *worker]
         meeting = profile.rendezvous if profile.nodes > 1 else ""
-        return LaunchPlan(_after(profile.setup, argv), env, run.folder, meeting=meeting)
+        return LaunchPlan(_with_setup(profile.setup, argv), env, run.folder, meeting=meeting)
     if profile.slurm.tasks == "node":
-        argv = slurm.per_node([*interpreter, *torchrun.options(profile, run.folder), *worker], run.folder)
+        argv = slurm.torchrun_per_node(
+            [*interpreter, *torchrun.torchrun_options(profile, run.folder), *worker], run.folder
+        )
     else:
         argv = [*interpreter, "-u", *worker]
     if profile.launcher == "srun":
         argv = [
             "srun",
-            *slurm.resources(profile),
-            *slurm.warning(profile, "USR1"),
-            *slurm.step(profile),
+            *slurm.resource_options(profile),
+            *slurm.signal_options(profile, "USR1"),
+            *slurm.step_options(profile),
             *argv,
         ]
-        argv = _after(profile.setup, argv)
+        argv = _with_setup(profile.setup, argv)
         return LaunchPlan(argv, env, run.folder, stop=signal.SIGUSR1)
-    step = ["srun", *slurm.step(profile), *argv]
-    script = slurm.script(run, env, step, folder or Path.cwd())
-    return LaunchPlan(["sbatch", "--parsable", str(run.folder / SCRIPT)], {}, run.folder, script)
+    step = ["srun", *slurm.step_options(profile), *argv]
+    script = slurm.batch_script(run, env, step, folder or Path.cwd())
+    return LaunchPlan(["sbatch", "--parsable", str(run.folder / JOB_SCRIPT)], {}, run.folder, script)
 
 
-def question(launch: LaunchPlan) -> LaunchPlan | None:
+def test_only_plan(launch: LaunchPlan) -> LaunchPlan | None:
     """The plan that only asks SLURM whether it would take the job; None where there is no queue to ask."""
     for tool in ("sbatch", "srun"):
         if tool in launch.argv:
@@ -80,7 +84,7 @@ def question(launch: LaunchPlan) -> LaunchPlan | None:
     return None
 
 
-def environment(profile: Profile, cores: int) -> dict[str, str]:
+def worker_environment(profile: Profile, cores: int) -> dict[str, str]:
     """Variables of the workers; the profile's own win."""
     if profile.launcher == "torchrun":
         each = cores // profile.processes_per_node
@@ -92,7 +96,7 @@ def environment(profile: Profile, cores: int) -> dict[str, str]:
         "PYTHONSAFEPATH": "1",  # reaches the workers; -P alone would not
         "OMP_NUM_THREADS": str(profile.threads or max(1, each)),
         "TOKENIZERS_PARALLELISM": "false",
-        **({"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(PATIENCE)} if elastic else {}),
+        **({"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_TIMEOUT)} if elastic else {}),
         # Else a host that was booted again waits in vain for the address where the others met without it.
         **({"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if elastic and profile.nodes > 1 else {}),
         **dict.fromkeys(networks, profile.network_interface),
@@ -100,7 +104,7 @@ def environment(profile: Profile, cores: int) -> dict[str, str]:
     }
 
 
-def _after(setup: list[str], argv: list[str]) -> list[str]:
+def _with_setup(setup: list[str], argv: list[str]) -> list[str]:
     """A command after a profile's shell lines; the first of them that fails ends it."""
     if not setup:
         return argv

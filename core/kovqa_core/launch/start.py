@@ -16,16 +16,16 @@ from typing import IO, Any
 
 from kovqa_core.errors import MachineError
 from kovqa_core.files import disk_errors
-from kovqa_core.launch.events import WATCHED
-from kovqa_core.launch.failure import failure, meeting
-from kovqa_core.launch.plan import PATIENCE, WORKER, LaunchPlan
-from kovqa_core.runs.folder import ERROR
+from kovqa_core.launch.events import EVENTS_VARIABLE
+from kovqa_core.launch.failure import describe_rendezvous, launch_failure
+from kovqa_core.launch.plan import STOP_TIMEOUT, WORKER_FILE, LaunchPlan
+from kovqa_core.runs.folder import ERROR_FILE
 
-_ALONE = 30.0  # seconds after which a node that still waits for others says so
-_QUEUED = 5.0  # and after which a job that SLURM lets wait is spoken of
+_RENDEZVOUS_NOTICE_SECONDS = 30.0  # seconds after which a node that still waits for others says so
+_QUEUE_NOTICE_SECONDS = 5.0  # and after which a job that SLURM lets wait is spoken of
 
 
-def start(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> None:
+def start_processes(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> None:
     """Start the processes of a plan and wait for them.
 
     SIGTERM and SIGHUP end it after a checkpoint; SIGUSR1 (a queue's warning) asks the workers for it.
@@ -42,26 +42,26 @@ def start(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> 
     name = f"launcher-{socket.gethostname()}.log" if launch.meeting else "launcher.log"
     with disk_errors(logs):
         logs.mkdir(parents=True, exist_ok=True)
-        (launch.folder / ERROR).unlink(missing_ok=True)
+        (launch.folder / ERROR_FILE).unlink(missing_ok=True)
         log = (logs / name).open("ab")
     began = log.tell()
-    process = _process(launch, log)
-    with log, _signals(process, launch.stop), _patience(launch, logs / name, on_event):
+    process = _spawn_launcher(launch, log)
+    with log, _forward_signals(process, launch.stop), _report_waiting(launch, logs / name, on_event):
         try:
-            code = _listen(process, on_event)
+            code = _forward_events(process, on_event)
         except BaseException:
-            _stop(process, launch.stop)
+            _stop_workers(process, launch.stop)
             raise
-    if code or (launch.folder / ERROR).is_file():  # workers that were asked to stop end with 0
-        raise failure(launch, logs / name, began)
+    if code or (launch.folder / ERROR_FILE).is_file():  # workers that were asked to stop end with 0
+        raise launch_failure(launch, logs / name, began)
 
 
-def _process(launch: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]:
+def _spawn_launcher(launch: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]:
     """In a session of its own: Ctrl-C reaches this process alone, which then asks the workers to stop."""
     try:
         return subprocess.Popen(
             launch.argv,
-            env={**os.environ, **launch.env, WATCHED: "1"},
+            env={**os.environ, **launch.env, EVENTS_VARIABLE: "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -75,7 +75,7 @@ def _process(launch: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]:
         raise MachineError(f"{launch.argv[0]} cannot be started: {error.strerror}", hint) from None
 
 
-def _listen(process: subprocess.Popen[str], on_event: Callable[[Mapping[str, Any]], None]) -> int:
+def _forward_events(process: subprocess.Popen[str], on_event: Callable[[Mapping[str, Any]], None]) -> int:
     """Pass the events on until the processes have ended; their exit code."""
     assert process.stdout is not None
     for line in process.stdout:
@@ -85,7 +85,7 @@ def _listen(process: subprocess.Popen[str], on_event: Callable[[Mapping[str, Any
 
 
 @contextmanager
-def _signals(process: subprocess.Popen[str], stop: signal.Signals) -> Iterator[None]:
+def _forward_signals(process: subprocess.Popen[str], stop: signal.Signals) -> Iterator[None]:
     """While it lasts, signals to this process are meant for the workers."""
 
     def leave(number: int, _: object) -> None:
@@ -103,18 +103,22 @@ def _signals(process: subprocess.Popen[str], stop: signal.Signals) -> Iterator[N
 
 
 @contextmanager
-def _patience(launch: LaunchPlan, log: Path, on_event: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
+def _report_waiting(
+    launch: LaunchPlan, log: Path, on_event: Callable[[Mapping[str, Any]], None]
+) -> Iterator[None]:
     """When nothing has begun after a while, say what is waited for: other nodes, or SLURM's queue."""
     began = log.stat().st_size
 
     def say() -> None:
-        if launch.meeting and not _workers_here(launch.folder):
-            text = f"waiting for the other nodes at {meeting(launch)}: type the same command there"
+        if launch.meeting and not _has_local_worker(launch.folder):
+            text = (
+                f"waiting for the other nodes at {describe_rendezvous(launch)}: type the same command there"
+            )
             on_event({"kind": "waiting", "note": text})
-        if words := _queued(log.read_bytes()[began:].decode("utf-8", "replace")):
+        if words := _queue_messages(log.read_bytes()[began:].decode("utf-8", "replace")):
             on_event({"kind": "waiting", "note": f"SLURM: {words}"})
 
-    timer = threading.Timer(_ALONE if launch.meeting else _QUEUED, say)
+    timer = threading.Timer(_RENDEZVOUS_NOTICE_SECONDS if launch.meeting else _QUEUE_NOTICE_SECONDS, say)
     timer.daemon = True
     timer.start()
     try:
@@ -123,14 +127,14 @@ def _patience(launch: LaunchPlan, log: Path, on_event: Callable[[Mapping[str, An
         timer.cancel()
 
 
-def _queued(text: str) -> str:
+def _queue_messages(text: str) -> str:
     """What srun says while its job is not given anything."""
     lines = re.findall(r"^srun: (.*)", text, re.MULTILINE)
     waits = [line for line in lines if "not available now" in line or "queued" in line]
     return "" if any("has been allocated" in line for line in lines) else "; ".join(waits)
 
 
-def _workers_here(folder: Path) -> bool:
+def _has_local_worker(folder: Path) -> bool:
     """Does a worker of this run live on this machine?"""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -138,7 +142,7 @@ def _workers_here(folder: Path) -> bool:
         except OSError:
             continue  # gone meanwhile
         if (
-            str(WORKER) in words
+            str(WORKER_FILE) in words
             and "torch.distributed.run" not in words
             and any(word.startswith(str(folder)) for word in words)
         ):
@@ -146,18 +150,18 @@ def _workers_here(folder: Path) -> bool:
     return False
 
 
-def _stop(process: subprocess.Popen[str], stop: signal.Signals) -> None:
+def _stop_workers(process: subprocess.Popen[str], stop: signal.Signals) -> None:
     """Ask for a checkpoint, wait for it; a second Ctrl-C waits no longer."""
     process.send_signal(stop)
     try:
-        process.wait(PATIENCE + 10)
+        process.wait(STOP_TIMEOUT + 10)
     except subprocess.TimeoutExpired:
         pass
     finally:
-        _end(process)
+        _end_launcher(process)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end_launcher(process: subprocess.Popen[str]) -> None:
     """End what has not ended: srun takes its job along when it is terminated, not when it is killed."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
@@ -168,7 +172,7 @@ def _end(process: subprocess.Popen[str]) -> None:
                 pass
 
 
-def submit(launch: LaunchPlan) -> str:
+def submit_job(launch: LaunchPlan) -> str:
     """Hand a batch script to SLURM's queue.
 
     Returns:
@@ -179,10 +183,10 @@ def submit(launch: LaunchPlan) -> str:
     """
     with disk_errors(launch.folder):
         (launch.folder / "logs").mkdir(parents=True, exist_ok=True)  # SLURM writes there, and makes no folder
-    return ask(launch).splitlines()[-1].split(";")[0]  # number;cluster
+    return run_slurm_command(launch).splitlines()[-1].split(";")[0]  # number;cluster
 
 
-def ask(launch: LaunchPlan) -> str:
+def run_slurm_command(launch: LaunchPlan) -> str:
     """Run a short command of SLURM's; what it says, on stdout or else on stderr.
 
     Raises:
@@ -192,11 +196,11 @@ def ask(launch: LaunchPlan) -> str:
         launch.argv, env={**os.environ, **launch.env}, capture_output=True, text=True, errors="replace"
     )
     if done.returncode:
-        raise MachineError(f"SLURM: {_words(done.stderr)}", "see `slurm` in the profile, and sinfo")
-    return done.stdout.strip() or _words(done.stderr)
+        raise MachineError(f"SLURM: {_slurm_message(done.stderr)}", "see `slurm` in the profile, and sinfo")
+    return done.stdout.strip() or _slurm_message(done.stderr)
 
 
-def _words(stderr: str) -> str:
+def _slurm_message(stderr: str) -> str:
     """What SLURM says; not what a profile's own lines say."""
     said = re.findall(r"^(?:sbatch|srun): (?:error: )?(.*)", stderr, re.MULTILINE)
     return "; ".join(dict.fromkeys(said)) or stderr.strip()

@@ -11,25 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.errors import MachineError
-from kovqa_core.paths import names
+from kovqa_core.paths import settings_files
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.resolve import load_profile
 
-APPLE = "Apple"
+APPLE_GPU = "Apple"
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuInfo:
     """One GPU that can be seen: NVIDIA's, or Apple's."""
 
     name: str
     memory_gb: int
 
 
-def gpus() -> list[Gpu]:
+def visible_gpus() -> list[GpuInfo]:
     """The GPUs a process started here would see (CUDA_VISIBLE_DEVICES respected)."""
     if platform.system() == "Darwin" and platform.machine() == "arm64":
-        return [Gpu(APPLE, memory_gb())]  # shares the computer's memory
+        return [GpuInfo(APPLE_GPU, system_memory_gb())]  # shares the computer's memory
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
@@ -39,7 +39,7 @@ def gpus() -> list[Gpu]:
     except (OSError, subprocess.SubprocessError):
         return []
     rows = [line.rsplit(",", 1) for line in output.splitlines() if "," in line]
-    found = [Gpu(name.strip(), round(float(memory) / 1024)) for name, memory in rows]
+    found = [GpuInfo(name.strip(), round(float(memory) / 1024)) for name, memory in rows]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return found
@@ -47,7 +47,7 @@ def gpus() -> list[Gpu]:
     return found[: len(chosen)]
 
 
-def driver() -> str | None:
+def nvidia_driver_version() -> str | None:
     """Version of the NVIDIA driver, if there is one."""
     tool = shutil.which("nvidia-smi")
     query = [tool or "", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -58,12 +58,12 @@ def driver() -> str | None:
     return lines[0] if lines else None
 
 
-def memory_gb() -> int:
+def system_memory_gb() -> int:
     """Memory of this machine, in GiB."""
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
 
 
-def fitting_profile(found: list[Gpu]) -> str:
+def nearest_profile(found: list[GpuInfo]) -> str:
     """Name of the profile nearest to a machine with these GPUs: of those for one machine alone.
 
     The same GPU and count if there is one, else the largest profile that asks for no more
@@ -72,11 +72,11 @@ def fitting_profile(found: list[Gpu]) -> str:
     if not found:
         return "cpu"
     count, memory = len(found), min(gpu.memory_gb for gpu in found)
-    loaded = [load_profile(name) for name in names("profiles")]
+    loaded = [load_profile(name) for name in settings_files("profiles")]
     fitting = [
         p for p in loaded
         if p.launcher == "torchrun" and p.nodes == 1 and p.gpu
-        and (p.device == "mps") == (found[0].name == APPLE)
+        and (p.device == "mps") == (found[0].name == APPLE_GPU)
         and p.processes_per_node <= count and p.gpu_memory_gb <= memory + 1
     ]  # fmt: skip
 
@@ -87,7 +87,7 @@ def fitting_profile(found: list[Gpu]) -> str:
     return max(fitting, key=nearness).name if fitting else "cpu"
 
 
-def check(profile: Profile) -> None:
+def check_machine(profile: Profile) -> None:
     """See that this machine has what a profile names.
 
     Raises:
@@ -101,13 +101,13 @@ def check(profile: Profile) -> None:
         _check_network(profile)
     if profile.device == "cpu":
         return
-    found = gpus()
-    right = [gpu for gpu in found if (gpu.name == APPLE) == (profile.device == "mps")]
+    found = visible_gpus()
+    right = [gpu for gpu in found if (gpu.name == APPLE_GPU) == (profile.device == "mps")]
     if len(right) < profile.processes_per_node:
         what = "an Apple GPU" if profile.device == "mps" else f"{profile.processes_per_node} GPUs"
         raise MachineError(
             f"profile {profile.name} wants {what}, this machine shows {len(right)}",
-            f"use --profile {fitting_profile(found)}, or see the plan with --dry-run",
+            f"use --profile {nearest_profile(found)}, or see the plan with --dry-run",
         )
 
 
@@ -116,7 +116,7 @@ def _check_slurm(profile: Profile) -> None:
     if missing:
         raise MachineError(
             f"profile {profile.name} starts with {profile.launcher}, and there is no {missing[0]} here",
-            f"log in where SLURM is, or use --profile {fitting_profile(gpus())}",
+            f"log in where SLURM is, or use --profile {nearest_profile(visible_gpus())}",
         )
 
 
@@ -137,7 +137,7 @@ def _check_network(profile: Profile) -> None:
         )
 
 
-def free_memory() -> int | None:
+def available_memory() -> int | None:
     """Bytes new processes here may take, as Linux says it; None: it does not say."""
     try:
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()

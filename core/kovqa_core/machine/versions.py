@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.machine import hardware
-from kovqa_core.process_pool import cores
+from kovqa_core.process_pool import usable_cpu_count
 
-PACKAGES = (
+RECORDED_PACKAGES = (
     "kovqa", "torch", "transformers", "peft", "timm", "torchvision", "deepspeed", "safetensors", "numpy",
     "pillow", "sentencepiece",
 )  # fmt: skip
-_ENGINE = Path(__file__).resolve().parent.parent
+_ENGINE_FOLDER = Path(__file__).resolve().parent.parent
 
 
-def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+def package_versions(packages: Iterable[str] = RECORDED_PACKAGES) -> dict[str, str]:
     """Versions of what results depend on, read without importing anything heavy."""
     found = {"python": platform.python_version()}
     for package in packages:
@@ -31,35 +31,35 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     return found
 
 
-def here() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     """This machine, as far as it can be known without torch."""
     return {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cores": cores(),
-        "gpus": [gpu.name for gpu in hardware.gpus()],
-        "driver": hardware.driver(),
+        "cores": usable_cpu_count(),
+        "gpus": [gpu.name for gpu in hardware.visible_gpus()],
+        "driver": hardware.nvidia_driver_version(),
     }
 
 
-def git(folder: Path) -> dict[str, Any] | None:
+def git_state(folder: Path) -> dict[str, Any] | None:
     """Commit of the checkout around a folder, and whether files it knows were changed since.
 
     None without git, outside a checkout, or where git refuses or takes too long.
     """
-    commit = _git(folder, "rev-parse", "HEAD")
+    commit = _run_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    changed = _run_git(folder, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": None if changed is None else bool(changed)}
 
 
-def engine_git() -> dict[str, Any] | None:
+def engine_git_state() -> dict[str, Any] | None:
     """Of the engine's own checkout; an installed engine inside somebody's checkout is not part of it."""
-    return git(_ENGINE) if _git(_ENGINE, "ls-files", "errors.py") else None
+    return git_state(_ENGINE_FOLDER) if _run_git(_ENGINE_FOLDER, "ls-files", "errors.py") else None
 
 
-def _git(folder: Path, *words: str) -> str | None:
+def _run_git(folder: Path, *words: str) -> str | None:
     command = ["git", "-C", str(folder), *words]
     environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:

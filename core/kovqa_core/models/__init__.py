@@ -5,4 +5,4 @@ FAMILIES = {
     "fusion": "kovqa_core.models.fusion",
     "vlm": "kovqa_core.models.vlm",
 }
-PLAIN = "vlm"  # takes a Hugging Face folder as it is
+HF_FOLDER_FAMILY = "vlm"  # takes a Hugging Face folder as it is

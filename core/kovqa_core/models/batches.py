@@ -15,11 +15,11 @@ from kovqa_core.data.example import Example
 from kovqa_core.errors import KovqaError
 from kovqa_core.process_pool import outlive_signals, signals_blocked
 
-Key = tuple[int, int]  # (epoch, number of the example)
+ExampleKey = tuple[int, int]  # (epoch, number of the example)
 
 
 @dataclass(frozen=True)
-class Batch:
+class ModelBatch:
     """Examples ready for a model: tensors whose names belong to the family, and the examples' ids.
 
     Attributes:
@@ -34,37 +34,37 @@ class Batch:
     left_out: list[str] = field(default_factory=list)
     choices: list[Sequence[str]] = field(default_factory=list)
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> ModelBatch:
         """The same batch on a device."""
         moved = {k: t if t is None else t.to(device, non_blocking=True) for k, t in self.tensors.items()}
         return replace(self, tensors=moved)
 
-    def pin_memory(self) -> Batch:
+    def pin_memory(self) -> ModelBatch:
         """The same batch in page-locked memory; called by the data loader."""
         pinned = {k: t if t is None else t.pin_memory() for k, t in self.tensors.items()}
         return replace(self, tensors=pinned)
 
 
-class Processor(Protocol):
+class ExampleProcessor(Protocol):
     """Examples -> batches."""
 
     def encode(self, example: Example, images: Path, train: bool, rng: np.random.Generator) -> Any:
         """One example; all its randomness comes from `rng`."""
 
-    def collate(self, items: Sequence[Any]) -> Batch:
+    def collate(self, items: Sequence[Any]) -> ModelBatch:
         """Many encoded examples."""
 
 
-class _Batches(Dataset[Batch | KovqaError]):
+class _BatchDataset(Dataset[ModelBatch | KovqaError]):
     """Encodes whole micro-batches; an error travels as a value, for torch would wrap its message."""
 
     def __init__(
-        self, split: Sequence[Example], images: Path, processor: Processor, train: bool, seed: int
+        self, split: Sequence[Example], images: Path, processor: ExampleProcessor, train: bool, seed: int
     ) -> None:
         self.split, self.images, self.processor = split, images, processor
         self.train, self.seed = train, seed
 
-    def __getitem__(self, keys: list[Key]) -> Batch | KovqaError:
+    def __getitem__(self, keys: list[ExampleKey]) -> ModelBatch | KovqaError:
         try:
             return self.processor.collate([self._encode(*key) for key in keys])
         except KovqaError as error:
@@ -75,17 +75,17 @@ class _Batches(Dataset[Batch | KovqaError]):
         return self.processor.encode(self.split[number], self.images, self.train, rng)
 
 
-def batches(
-    keys: Iterator[list[Key]],
+def iterate_batches(
+    keys: Iterator[list[ExampleKey]],
     split: Sequence[Example],
     images: Path,
-    processor: Processor,
+    processor: ExampleProcessor,
     *,
     train: bool,
     seed: int = 0,
     workers: int = 0,
     pin: bool = False,
-) -> Iterator[Batch]:
+) -> Iterator[ModelBatch]:
     """Batches of the given keys, in their order, prepared ahead by `workers` processes.
 
     Those end with this process alone: signals that ask for a stop are its business.
@@ -93,13 +93,13 @@ def batches(
     Raises:
         DataError: an example cannot be used; names its id.
     """
-    dataset = _Batches(split, images, processor, train, seed)
-    loader: DataLoader[Batch | KovqaError] = DataLoader(
+    dataset = _BatchDataset(split, images, processor, train, seed)
+    loader: DataLoader[ModelBatch | KovqaError] = DataLoader(
         dataset,
         batch_size=None,
         sampler=keys,  # asked once: an iterator will do
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_identity_collate,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_begin_worker,
@@ -117,5 +117,5 @@ def _begin_worker(number: int) -> None:
     outlive_signals()
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity_collate(batch: Any) -> Any:
     return batch

@@ -9,12 +9,12 @@ from kovqa_core.data.answers import read_answers
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import read_json, require_empty, write_folder, write_text
 from kovqa_core.models import family
-from kovqa_core.runs.folder import find_model
+from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.settings import run
 
-_TASKS = {"vqa": ("visual-question-answering", "answers questions about pictures", "그림을 보고 질문에 답합니다"),
+_TASK_TEXTS = {"vqa": ("visual-question-answering", "answers questions about pictures", "그림을 보고 질문에 답합니다"),
           "caption": ("image-to-text", "describes pictures", "그림을 문장으로 설명합니다")}  # fmt: skip
-_CARD = """\
+_CARD_TEMPLATE = """\
 ---
 language: ko
 library_name: kovqa
@@ -42,7 +42,9 @@ The terms of the training data and of the pretrained weights hold for this model
 """
 
 
-def export(model: Path, folder: Path, as_upstream: bool = False, trust_remote_code: bool = False) -> Path:
+def export_checkpoint(
+    model: Path, folder: Path, as_upstream: bool = False, trust_remote_code: bool = False
+) -> Path:
     """Write a model for other libraries, whole or not at all; the step folder it was made of.
 
     Args:
@@ -56,9 +58,9 @@ def export(model: Path, folder: Path, as_upstream: bool = False, trust_remote_co
         ModelError: no model, a broken one, or one whose original saves something else.
     """
     require_empty(folder)
-    step = find_model(model, "")
-    about = family.describe(step)
-    chosen = family.family(about["family"])
+    step = find_model_folder(model, "")
+    about = family.describe_checkpoint(step)
+    chosen = family.family_module(about["family"])
     if as_upstream and not hasattr(chosen, "export_upstream"):
         raise SettingsError(
             f"{step} is of family {about['family']}, which is exported in one form only",
@@ -68,14 +70,14 @@ def export(model: Path, folder: Path, as_upstream: bool = False, trust_remote_co
     trust = family.trust_option(about["family"], trust_remote_code)
 
     def fill(part: Path) -> None:
-        loading = (chosen.export_upstream if as_upstream else chosen.export)(step, part, **trust)
-        write_text(part / "README.md", card(step, about, loading))
+        loading = (chosen.export_upstream if as_upstream else chosen.export_model)(step, part, **trust)
+        write_text(part / "README.md", model_card(step, about, loading))
 
     write_folder(folder, fill)
     return step
 
 
-def card(step: Path, about: dict[str, Any], loading: str) -> str:
+def model_card(step: Path, about: dict[str, Any], loading: str) -> str:
     """A model card in Korean and English.
 
     Args:
@@ -83,7 +85,7 @@ def card(step: Path, about: dict[str, Any], loading: str) -> str:
         about: its `kovqa.json`.
         loading: Python that loads the exported files.
     """
-    pipeline, english, korean = _TASKS[about["task"]]
+    pipeline, english, korean = _TASK_TEXTS[about["task"]]
     listed = step / "answers.txt"  # a model that writes freely has none
     imported = about.get("imported", {})
     score = about.get("score")
@@ -94,18 +96,18 @@ def card(step: Path, about: dict[str, Any], loading: str) -> str:
         "원본 · imported from": imported.get("checkpoint"),
         "원본 SHA-256": imported.get("checkpoint_sha256"),
         "정답 수 · answers": len(read_answers(listed)) if listed.is_file() else None,
-        "데이터 지문 · data fingerprint": _fingerprint(step),
+        "데이터 지문 · data fingerprint": _index_fingerprint(step),
     }
     rows = "\n".join(f"| {what} | `{value}` |" for what, value in facts.items() if value is not None)
-    return _CARD.format(
+    return _CARD_TEMPLATE.format(
         pipeline=pipeline, english=english, korean=korean, family=about["family"],
         name=about.get("recipe") or imported.get("checkpoint") or about["family"], rows=rows, loading=loading,
     )  # fmt: skip
 
 
-def _fingerprint(step: Path) -> str | None:
+def _index_fingerprint(step: Path) -> str | None:
     """Of the index the model was trained on, where that is still here."""
-    file = step.parent / run.FILE
+    file = step.parent / run.RUN_FILE
     index = run.read_run(file).recipe.data.index if file.is_file() else None
     about = Path(index) / "index.json" if index else None
     if about is None or not about.is_file():

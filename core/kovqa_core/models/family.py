@@ -23,25 +23,25 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from kovqa_core.data.answers import read_answers
-from kovqa_core.data.decoding import GREEDY, Decoding
+from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
-from kovqa_core.errors import ModelError, SettingsError, unknown
+from kovqa_core.errors import ModelError, SettingsError, unknown_name_error
 from kovqa_core.files import read_json, write_json
-from kovqa_core.models import FAMILIES, PLAIN
-from kovqa_core.models.batches import Batch, Processor
-from kovqa_core.runs.folder import is_plain
-from kovqa_core.settings.recipe import Data, Recipe
+from kovqa_core.models import FAMILIES, HF_FOLDER_FAMILY
+from kovqa_core.models.batches import ExampleProcessor, ModelBatch
+from kovqa_core.runs.folder import is_huggingface_folder
+from kovqa_core.settings.recipe import DataSettings, Recipe
 
-FORMAT = 1  # of checkpoint folders
+CHECKPOINT_FORMAT = 1  # of checkpoint folders
 
 
-class Model(Protocol):
+class FamilyModel(Protocol):
     """A `torch.nn.Module` that learns from batches and answers them."""
 
-    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """{"loss": mean over the batch's examples, …}."""
 
-    def answer(self, batch: Batch) -> list[Answer]:
+    def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer an example, in order."""
 
     def prepare(self, activation_checkpointing: bool, compile: bool) -> None:
@@ -67,31 +67,31 @@ class Model(Protocol):
         """Does this learn in the phase that begins with the text side alone?"""
 
 
-def family(name: str) -> Any:
+def family_module(name: str) -> Any:
     """The `family` module of a family."""
     if name not in FAMILIES:
-        raise unknown("model family", name, FAMILIES)
+        raise unknown_name_error("model family", name, FAMILIES)
     return importlib.import_module(FAMILIES[name] + ".family")
 
 
-def new(recipe: Recipe, answers: list[str]) -> tuple[Any, Processor, str]:
+def create_model(recipe: Recipe, answers: list[str]) -> tuple[Any, ExampleProcessor, str]:
     """A model to be trained, its processor, and a note on where its weights came from."""
-    return family(recipe.family).new(recipe, answers)
+    return family_module(recipe.family).new_model(recipe, answers)
 
 
-def save(model: Any, processor: Any, folder: Path, about: dict[str, Any]) -> None:
+def write_model_folder(model: Any, processor: Any, folder: Path, about: dict[str, Any]) -> None:
     """Write a checkpoint folder; `about` must name family and task."""
-    family(about["family"]).save(model, processor, folder)
-    write_json(folder / "kovqa.json", {"format": FORMAT, **about})
+    family_module(about["family"]).save_model(model, processor, folder)
+    write_json(folder / "kovqa.json", {"format": CHECKPOINT_FORMAT, **about})
 
 
-def load(
+def read_model_folder(
     folder: Path,
     task: str,
-    data: Data | None = None,
-    decoding: Decoding = GREEDY,
+    data: DataSettings | None = None,
+    decoding: DecodingOptions = GREEDY_DECODING,
     trust_remote_code: bool = False,
-) -> tuple[Any, Processor]:
+) -> tuple[Any, ExampleProcessor]:
     """Read a checkpoint folder that can do a task.
 
     Args:
@@ -105,21 +105,21 @@ def load(
         ModelError: no checkpoint, of a later format, or for another task.
         SettingsError: it can only answer in its own way; it has no code of its own.
     """
-    about = describe(folder)
+    about = describe_checkpoint(folder)
     if about["task"] != task:
         raise ModelError(
             f"{folder} was trained for {about['task']}, not for {task}", "name another with --model"
         )
-    chosen = family(about["family"])
-    if decoding != GREEDY and not hasattr(chosen, "decode"):
+    chosen = family_module(about["family"])
+    if decoding != GREEDY_DECODING and not hasattr(chosen, "set_decoding"):
         raise SettingsError(
             f"{folder} is of family {about['family']}, which answers in one way only",
             "leave --answers, --choices and --temperature away, or name a vision language model with --model",
         )
     trust = trust_option(about["family"], trust_remote_code)
-    model, processor = chosen.load(folder, data or Data(), **trust)
-    if decoding != GREEDY:
-        chosen.decode(model, decoding)
+    model, processor = chosen.load_model(folder, data or DataSettings(), **trust)
+    if decoding != GREEDY_DECODING:
+        chosen.set_decoding(model, decoding)
     return model, processor
 
 
@@ -129,24 +129,24 @@ def trust_option(name: str, trust_remote_code: bool) -> dict[str, bool]:
     Raises:
         SettingsError: models of this family bring no code.
     """
-    if trust_remote_code and not hasattr(family(name), "REMOTE_CODE"):
+    if trust_remote_code and not hasattr(family_module(name), "REMOTE_CODE"):
         raise SettingsError(f"models of family {name} bring no code along", "leave out --trust-remote-code")
     return {"trust_remote_code": True} if trust_remote_code else {}
 
 
-def describe(folder: Path) -> dict[str, Any]:
+def describe_checkpoint(folder: Path) -> dict[str, Any]:
     """What `kovqa.json` says of a checkpoint folder; a Hugging Face folder needs none."""
     if not (folder / "kovqa.json").is_file():
-        if is_plain(folder):
-            return {"format": FORMAT, "family": PLAIN, "task": "vqa"}
+        if is_huggingface_folder(folder):
+            return {"format": CHECKPOINT_FORMAT, "family": HF_FOLDER_FAMILY, "task": "vqa"}
         raise ModelError(f"no kovqa model in {folder}", "give a run folder or one of its step folders")
     about = read_json(folder / "kovqa.json")
-    if about.get("format", 0) > FORMAT:
+    if about.get("format", 0) > CHECKPOINT_FORMAT:
         raise ModelError(f"{folder} was written by a later kovqa", "update kovqa")
     return about
 
 
-def answers_of(folder: Path, classes: int | None) -> list[str]:
+def read_answer_classes(folder: Path, classes: int | None) -> list[str]:
     """The classes of a checkpoint folder.
 
     Raises:

@@ -11,19 +11,19 @@ from kovqa_core.data.example import Example
 from kovqa_core.data.image_io import open_image
 from kovqa_core.errors import DataError, KovqaError
 from kovqa_core.models import image_transforms
-from kovqa_core.settings.recipe import Data
+from kovqa_core.settings.recipe import DataSettings
 
-_CACHED_BYTES = 256 << 20  # decoded pictures a process may keep
-_SIDES = ("왼쪽", "오른쪽", "좌측", "우측", "left", "right")  # mirroring would make these words wrong
+_MAX_CACHE_BYTES = 256 << 20  # decoded pictures a process may keep
+_SIDE_WORDS = ("왼쪽", "오른쪽", "좌측", "우측", "left", "right")  # mirroring would make these words wrong
 
 
-class Pictures:
+class ImagePipeline:
     """Opens pictures for one side length and one way of varying them; keeps what stays the same."""
 
-    def __init__(self, side: int, data: Data, resample: Resampling = Resampling.BICUBIC) -> None:
+    def __init__(self, side: int, data: DataSettings, resample: Resampling = Resampling.BICUBIC) -> None:
         self.side, self.data, self.resample = side, data, resample
         self._decoded: dict[Path, np.ndarray] = {}
-        self._room = _CACHED_BYTES
+        self._room = _MAX_CACHE_BYTES
 
     def of(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> np.ndarray:
         """uint8 [3, S, S]; errors name the example's id."""
@@ -38,19 +38,19 @@ class Pictures:
         augment, side = self.data.augment, self.side
         image = open_image(path, 2 * side)
         if augment == "none":
-            image = image_transforms.squeeze(image, side, self.resample)
+            image = image_transforms.resize_square(image, side, self.resample)
         else:
-            image = image_transforms.random_crop(image, side, rng)
-        if self.data.flip and rng.random() < 0.5 and not _names_a_side(example):
-            image = image_transforms.mirror(image)
-        return image_transforms.to_array(
-            image_transforms.randaugment(image, rng) if augment == "randaug" else image
+            image = image_transforms.random_resized_crop(image, side, rng)
+        if self.data.flip and rng.random() < 0.5 and not _mentions_side(example):
+            image = image_transforms.flip_horizontally(image)
+        return image_transforms.image_to_array(
+            image_transforms.rand_augment(image, rng) if augment == "randaug" else image
         )
 
     def _plain(self, path: Path) -> np.ndarray:
         if path not in self._decoded:
-            pixels = image_transforms.to_array(
-                image_transforms.squeeze(open_image(path), self.side, self.resample)
+            pixels = image_transforms.image_to_array(
+                image_transforms.resize_square(open_image(path), self.side, self.resample)
             )
             if self._room < pixels.nbytes:
                 return pixels
@@ -59,6 +59,6 @@ class Pictures:
         return self._decoded[path]
 
 
-def _names_a_side(example: Example) -> bool:
+def _mentions_side(example: Example) -> bool:
     texts = (example.question, *example.answers, *example.captions)
-    return any(side in text for text in texts for side in _SIDES)
+    return any(side in text for text in texts for side in _SIDE_WORDS)

@@ -14,28 +14,28 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
-Rng = np.random.Generator
-GREY = (128, 128, 128)  # what comes in where an operation moves the picture away
+NumpyGenerator = np.random.Generator
+GREY_FILL = (128, 128, 128)  # what comes in where an operation moves the picture away
 
 
-def to_array(image: Image.Image) -> np.ndarray:
+def image_to_array(image: Image.Image) -> np.ndarray:
     """RGB picture -> uint8 [3, height, width]."""
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def normalised(image: Tensor) -> Tensor:
+def normalise_pixels(image: Tensor) -> Tensor:
     """uint8 pixels -> -1…1 in fp32; what is floating already passes."""
     return image if image.is_floating_point() else (image.to(torch.float32) / 255 - 0.5) / 0.5
 
 
-def squeeze(
+def resize_square(
     image: Image.Image, side: int, resample: Image.Resampling = Image.Resampling.BICUBIC
 ) -> Image.Image:
     """Resize to side × side; proportions are not kept, as in the originals."""
     return image.resize((side, side), resample)
 
 
-def random_crop(image: Image.Image, side: int, rng: Rng) -> Image.Image:
+def random_resized_crop(image: Image.Image, side: int, rng: NumpyGenerator) -> Image.Image:
     """Half to all of the area, proportions 3:4 to 4:3, resized to side × side."""
     width, height = image.size
     for _ in range(10):
@@ -51,7 +51,7 @@ def random_crop(image: Image.Image, side: int, rng: Rng) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
 
 
-def mirror(image: Image.Image) -> Image.Image:
+def flip_horizontally(image: Image.Image) -> Image.Image:
     """Left to right."""
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
@@ -59,11 +59,11 @@ def mirror(image: Image.Image) -> Image.Image:
 # ------------------------------------------------------------------------------- RandAugment
 
 
-def _brightness(image: Image.Image, factor: float) -> Image.Image:
+def _adjust_brightness(image: Image.Image, factor: float) -> Image.Image:
     return image.point([min(255, int(value * factor)) for value in range(256)] * 3)
 
 
-def sharpness(image: Image.Image, factor: float, wrap: bool = False) -> Image.Image:
+def adjust_sharpness(image: Image.Image, factor: float, wrap: bool = False) -> Image.Image:
     """Away from a smoothed copy; the outermost pixels stay.
 
     `wrap` is for comparison with the original only: there, values beyond 0…255 wrap around, which
@@ -77,60 +77,60 @@ def sharpness(image: Image.Image, factor: float, wrap: bool = False) -> Image.Im
     return Image.fromarray(sharp)
 
 
-def _affine(image: Image.Image, matrix: tuple[float, float, float, float, float, float]) -> Image.Image:
+def _affine_warp(image: Image.Image, matrix: tuple[float, float, float, float, float, float]) -> Image.Image:
     """Bilinear warp; `matrix` takes a pixel of the result to one of the picture (centres at integers)."""
     pad = 2  # so that the rim fades into grey instead of being cut
     a, b, c, d, e, f = matrix
-    framed = ImageOps.expand(image, pad, fill=GREY)
+    framed = ImageOps.expand(image, pad, fill=GREY_FILL)
     data = (a, b, c + pad + 0.5 - 0.5 * (a + b), d, e, f + pad + 0.5 - 0.5 * (d + e))
     return framed.transform(
-        image.size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=GREY
+        image.size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=GREY_FILL
     )
 
 
 def _shear_x(image: Image.Image, amount: float) -> Image.Image:
-    return _affine(image, (1, -amount, 0, 0, 1, 0))
+    return _affine_warp(image, (1, -amount, 0, 0, 1, 0))
 
 
 def _shear_y(image: Image.Image, amount: float) -> Image.Image:
-    return _affine(image, (1, 0, 0, -amount, 1, 0))
+    return _affine_warp(image, (1, 0, 0, -amount, 1, 0))
 
 
 def _translate_x(image: Image.Image, pixels: float) -> Image.Image:
     # Absolute pixels whatever the picture's size, and a positive one moves to the left: as recorded.
-    return _affine(image, (1, 0, pixels, 0, 1, 0))
+    return _affine_warp(image, (1, 0, pixels, 0, 1, 0))
 
 
 def _translate_y(image: Image.Image, pixels: float) -> Image.Image:
-    return _affine(image, (1, 0, 0, 0, 1, pixels))
+    return _affine_warp(image, (1, 0, 0, 0, 1, pixels))
 
 
-def _rotate(image: Image.Image, degrees: float) -> Image.Image:
+def _rotate_image(image: Image.Image, degrees: float) -> Image.Image:
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     x, y = image.width / 2, image.height / 2
-    return _affine(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y))
+    return _affine_warp(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y))
 
 
 # Name -> (operation, its argument at magnitude 7 of 10, may the argument be negative).
-OPERATIONS: dict[str, tuple[Callable[[Image.Image, float], Image.Image], float, bool]] = {
+AUGMENT_OPERATIONS: dict[str, tuple[Callable[[Image.Image, float], Image.Image], float, bool]] = {
     "Identity": (lambda image, _: image, 0.0, False),
     "AutoContrast": (lambda image, _: ImageOps.autocontrast(image), 0.0, False),
     "Equalize": (lambda image, _: ImageOps.equalize(image), 0.0, False),
-    "Brightness": (_brightness, 0.7 * 1.8 + 0.1, False),
-    "Sharpness": (sharpness, 0.7 * 1.8 + 0.1, False),
+    "Brightness": (_adjust_brightness, 0.7 * 1.8 + 0.1, False),
+    "Sharpness": (adjust_sharpness, 0.7 * 1.8 + 0.1, False),
     "ShearX": (_shear_x, 0.7 * 0.3, True),
     "ShearY": (_shear_y, 0.7 * 0.3, True),
     "TranslateX": (_translate_x, 7.0, True),
     "TranslateY": (_translate_y, 7.0, True),
-    "Rotate": (_rotate, 0.7 * 30, True),
+    "Rotate": (_rotate_image, 0.7 * 30, True),
 }
 
 
-def randaugment(image: Image.Image, rng: Rng) -> Image.Image:
+def rand_augment(image: Image.Image, rng: NumpyGenerator) -> Image.Image:
     """Two operations drawn with replacement, each applied half of the time."""
-    names = list(OPERATIONS)
+    names = list(AUGMENT_OPERATIONS)
     for index in rng.integers(0, len(names), 2):
-        operation, argument, signed = OPERATIONS[names[index]]
+        operation, argument, signed = AUGMENT_OPERATIONS[names[index]]
         applied, negative = rng.random(2) < 0.5
         if applied:
             image = operation(image, -argument if signed and negative else argument)

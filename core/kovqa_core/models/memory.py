@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 
 from kovqa_core.settings.profile import Profile
 
-GB = 2**30  # as nvidia-smi counts, and profiles
-ROOM = 0.9  # share of a device's memory that tensors may fill: the rest is what is not counted
-_MOMENTS = 8  # bytes AdamW keeps of a number that learns: two moments in 32 bits
+BYTES_PER_GB = 2**30  # as nvidia-smi counts, and profiles
+USABLE_FRACTION = 0.9  # share of a device's memory that tensors may fill: the rest is what is not counted
+_ADAMW_BYTES = 8  # bytes AdamW keeps of a number that learns: two moments in 32 bits
 
 
 @dataclass(frozen=True)
-class Width:
+class ElementSize:
     """Bytes of one number, where autocast works in 16 bits and where it does not.
 
     It makes products in 16 bits; sums, like the residual stream, stay in 32.
@@ -43,7 +43,7 @@ class Width:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class StepMemory:
     """What a model's training step holds, in bytes unless said otherwise; `one` means of one example.
 
     Attributes:
@@ -73,7 +73,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """Memory of one process at its fullest, in bytes.
 
     The parts do not lie there all at once: without accumulation gradients come while activations go.
@@ -95,9 +95,9 @@ class Estimate:
         return {name: value for name, value in asdict(self).items() if name not in ("micro_batch", "peak")}
 
 
-def estimate(
-    sizes: Sizes, profile: Profile, micro_batch: int, accumulate: int = 1, averaged: bool = False
-) -> Estimate:
+def estimate_memory(
+    sizes: StepMemory, profile: Profile, micro_batch: int, accumulate: int = 1, averaged: bool = False
+) -> MemoryEstimate:
     """Memory of one process of a run.
 
     Args:
@@ -119,7 +119,7 @@ def estimate(
     workspace = max(sizes.casts, one_layer + passing) if again else sizes.casts + passing
     weights = sizes.weights / shared_weights
     gradients = 4 * sizes.learned / shared_gradients
-    optimizer = _MOMENTS * sizes.learned / shared_states
+    optimizer = _ADAMW_BYTES * sizes.learned / shared_states
     averages = 4.0 * sizes.parameters * averaged
     states = weights + optimizer + averages
     forward = activations + logits + workspace
@@ -127,12 +127,14 @@ def estimate(
         peak = states + gradients + forward
     else:
         peak = states + max(forward + 4 * sizes.early, gradients + one_layer)
-    return Estimate(
+    return MemoryEstimate(
         micro_batch, peak, weights, gradients, optimizer, averages, activations, logits, workspace
     )
 
 
-def largest(each: int, memory: float, needs: Callable[[int], Estimate]) -> Estimate | None:
+def largest_fitting_estimate(
+    each: int, memory: float, needs: Callable[[int], MemoryEstimate]
+) -> MemoryEstimate | None:
     """The estimate at the largest micro-batch that fits.
 
     Args:
@@ -145,11 +147,11 @@ def largest(each: int, memory: float, needs: Callable[[int], Estimate]) -> Estim
     """
     for size in (size for size in range(each, 0, -1) if each % size == 0):
         found = needs(size)
-        if fits(found, memory):
+        if fits_in_memory(found, memory):
             return found
     return None
 
 
-def fits(found: Estimate, memory: float) -> bool:
+def fits_in_memory(found: MemoryEstimate, memory: float) -> bool:
     """Does it go into so many bytes, with room for what is not counted?"""
-    return found.peak <= ROOM * memory
+    return found.peak <= USABLE_FRACTION * memory

@@ -22,12 +22,12 @@ from kovqa_core.tokenizer import sentencepiece_model
 if TYPE_CHECKING:
     from torch import Tensor
 
-BOS, PAD, EOS, UNK = 0, 1, 2, 3
-_SPECIAL = {"<s>": BOS, "<pad>": PAD, "</s>": EOS, "<unk>": UNK}
-_SPLIT = re.compile(r"(<s>|<pad>|</s>|<unk>|\s*<mask>)")  # the mask swallows blanks to its left
+BOS_ID, PAD_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
+_SPECIAL_TOKENS = {"<s>": BOS_ID, "<pad>": PAD_ID, "</s>": EOS_ID, "<unk>": UNK_ID}
+_SPECIAL_PATTERN = re.compile(r"(<s>|<pad>|</s>|<unk>|\s*<mask>)")  # the mask swallows blanks to its left
 
 
-class Tokenizer:
+class XlmrTokenizer:
     """A SentencePiece model read with XLM-R's rules.
 
     Args:
@@ -42,7 +42,7 @@ class Tokenizer:
     def __init__(self, model: bytes, name: str = "tokenizer", special: bool = True) -> None:
         self.model, self.special = model, special
         self.sha256 = hashlib.sha256(model).hexdigest()
-        self._pieces = sentencepiece_model.ruled(model, name)
+        self._pieces = sentencepiece_model.load_xlmr_processor(model, name)
         self.mask = self._pieces.get_piece_size() + 1
 
     @property
@@ -53,30 +53,30 @@ class Tokenizer:
     @property
     def vocabulary(self) -> list[str]:
         """The piece of every id."""
-        pieces = [self._pieces.id_to_piece(i) for i in range(UNK, self.mask - 1)]
-        return [*_SPECIAL, *pieces, "<mask>"]
+        pieces = [self._pieces.id_to_piece(i) for i in range(UNK_ID, self.mask - 1)]
+        return [*_SPECIAL_TOKENS, *pieces, "<mask>"]
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without `<s>` and `</s>`."""
         ids: list[int] = []
-        for part in _SPLIT.split(text) if self.special else [text]:
-            if self.special and part in _SPECIAL:
-                ids.append(_SPECIAL[part])
+        for part in _SPECIAL_PATTERN.split(text) if self.special else [text]:
+            if self.special and part in _SPECIAL_TOKENS:
+                ids.append(_SPECIAL_TOKENS[part])
             elif self.special and part.endswith("<mask>"):
                 ids.append(self.mask)
             elif part:
-                ids += [UNK if piece == 0 else piece + 1 for piece in self._pieces.encode(part)]
+                ids += [UNK_ID if piece == 0 else piece + 1 for piece in self._pieces.encode(part)]
         return ids
 
     def frame(self, text: str, longest: int) -> list[int]:
         """`<s>`, at most `longest` - 2 ids of the text, `</s>`."""
-        return [BOS, *self.encode(text)[: longest - 2], EOS]
+        return [BOS_ID, *self.encode(text)[: longest - 2], EOS_ID]
 
     def pieces(self, text: str) -> list[str]:
         """The text as SentencePiece cuts it, special tokens whole."""
         found: list[str] = []
-        for part in _SPLIT.split(text):
-            if part in _SPECIAL or part.endswith("<mask>"):
+        for part in _SPECIAL_PATTERN.split(text):
+            if part in _SPECIAL_TOKENS or part.endswith("<mask>"):
                 found.append(part.strip())
             elif part:
                 found += self._pieces.encode(part, out_type=str)
@@ -84,13 +84,13 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; special tokens are left out."""
-        text = self._pieces.decode([i - 1 for i in ids if UNK < i < self.mask]).strip()
+        text = self._pieces.decode([i - 1 for i in ids if UNK_ID < i < self.mask]).strip()
         for mark in ".?!,":
             text = text.replace(f" {mark}", mark)
         return text
 
 
-def padded(texts: Sequence[list[int]], pad: int = PAD) -> tuple[Tensor, Tensor | None]:
+def pad_token_ids(texts: Sequence[list[int]], pad: int = PAD_ID) -> tuple[Tensor, Tensor | None]:
     """Ids of many texts, [B, T], as long as the longest; where they are padding, None when nowhere."""
     import torch  # here: `kovqa tokenizer encode` has no need of it
 
@@ -102,7 +102,7 @@ def padded(texts: Sequence[list[int]], pad: int = PAD) -> tuple[Tensor, Tensor |
     return tokens, padding if bool(padding.any()) else None
 
 
-def require_same(sha256: str, known: str | None, name: str) -> None:
+def require_same_tokenizer(sha256: str, known: str | None, name: str) -> None:
     """See that a tokenizer is the one a model was trained with; None: it knows of none.
 
     Raises:
@@ -115,6 +115,6 @@ def require_same(sha256: str, known: str | None, name: str) -> None:
         )
 
 
-def load_tokenizer(path: Path, special: bool = True) -> Tokenizer:
+def load_xlmr_tokenizer(path: Path, special: bool = True) -> XlmrTokenizer:
     """Read a SentencePiece model file."""
-    return Tokenizer(read_bytes(path), str(path), special)
+    return XlmrTokenizer(read_bytes(path), str(path), special)

@@ -7,10 +7,10 @@ import stat
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import read_text
-from kovqa_core.paths import home
+from kovqa_core.paths import kovqa_home
 
 
-def read_key(service: str, variable: str, file: str, ask: str) -> str:
+def read_api_key(service: str, variable: str, file: str, ask: str) -> str:
     """A key, which must never be shown, logged, or passed on as an argument.
 
     Args:
@@ -22,19 +22,19 @@ def read_key(service: str, variable: str, file: str, ask: str) -> str:
     Raises:
         SettingsError: there is none, others can read it, or it cannot be a key. Never shows it.
     """
-    secret = find_key(service, variable, file)
+    secret = find_api_key(service, variable, file)
     if not secret:
         raise SettingsError(
             f"{service} needs your API key",
-            f"ask for one at {ask}, then export {variable}=…, or write it to {home() / file} (chmod 600)",
+            f"ask for one at {ask}, then export {variable}=…, or write it to {kovqa_home() / file} (chmod 600)",
         )
     return secret
 
 
-def find_key(service: str, variable: str, file: str) -> str:
+def find_api_key(service: str, variable: str, file: str) -> str:
     """The same where a key may be there or not: "" if it is not."""
     secret, place = os.environ.get(variable, "").strip(), variable
-    path = home() / file
+    path = kovqa_home() / file
     if not secret and path.is_file():
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise SettingsError(

@@ -23,33 +23,33 @@ import httpx
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.net.pages import page_text
 
-AGENT = "kovqa (Korean visual question answering; command-line tool run by its user)"
-AGAIN = "run the same command again: what is here is kept"
-TRIES = 5  # in a row without a new byte
-LONGEST_WAIT = 600.0  # seconds a server may ask us to wait
-REDIRECTS = 10
-HARMLESS = {"user-agent", "accept"}  # headers another host may see
-BUSY = frozenset((408, 425, 429))  # statuses that time may mend
+USER_AGENT = "kovqa (Korean visual question answering; command-line tool run by its user)"
+RESUME_FETCH_HINT = "run the same command again: what is here is kept"
+MAX_TRIES = 5  # in a row without a new byte
+MAX_WAIT_SECONDS = 600.0  # seconds a server may ask us to wait
+MAX_REDIRECTS = 10
+HARMLESS_HEADERS = {"user-agent", "accept"}  # headers another host may see
+RETRY_STATUSES = frozenset((408, 425, 429))  # statuses that time may mend
 
-T = TypeVar("T")
+ActionResult = TypeVar("ActionResult")
 
 
-class Told(Protocol):
+class DownloadProgress(Protocol):
     """Called while bytes come: (bytes done, bytes in all or 0 when unknown, what is happening or "")."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
-class Ask(Protocol):
+class FileRequester(Protocol):
     """One request for a file, its answer still unread."""
 
     def __call__(
-        self, remote: Remote, *, headers: Mapping[str, str] | None, accept: Container[int]
+        self, remote: RemoteFile, *, headers: Mapping[str, str] | None, accept: Container[int]
     ) -> contextlib.AbstractContextManager[httpx.Response]: ...
 
 
 @dataclasses.dataclass(frozen=True)
-class Remote:
+class RemoteFile:
     """A file somewhere else, and all that is known about it.
 
     Args:
@@ -68,11 +68,11 @@ class Remote:
     magic: str = ""
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     mirrors: tuple[str, ...] = ()
-    ask: Ask | None = None
+    ask: FileRequester | None = None
 
     def hide(self, text: str) -> str:
         """A text without the words of secret headers, should a server repeat them."""
-        secrets = (w for k, v in self.headers.items() if k.lower() not in HARMLESS for w in v.split())
+        secrets = (w for k, v in self.headers.items() if k.lower() not in HARMLESS_HEADERS for w in v.split())
         for word in secrets:
             text = text.replace(word, "***") if len(word) >= 8 else text
         return text
@@ -82,7 +82,7 @@ class Interrupted(AssetError):
     """The network or the server failed in a way that time may mend."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message, AGAIN)
+        super().__init__(message, RESUME_FETCH_HINT)
         self.wait = wait  # seconds the server asked for
 
 
@@ -95,7 +95,7 @@ class Refused(AssetError):
         self.headers = response.headers
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """An address for people: without query, user or password, where signatures and keys would be."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
@@ -106,8 +106,8 @@ def shown(url: str) -> str:
 
 
 @contextlib.contextmanager
-def opened(
-    remote: Remote,
+def stream_request(
+    remote: RemoteFile,
     *,
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
@@ -131,32 +131,32 @@ def opened(
         AssetError: a redirect loop, a certificate of another name, no address.
     """
     with contextlib.ExitStack() as stack:
-        client = client or stack.enter_context(new_client())
+        client = client or stack.enter_context(new_http_client())
         stack.enter_context(_network_errors(remote))
-        response = _follow(client, remote, method, headers or {}, stay, body)
+        response = _follow_redirects(client, remote, method, headers or {}, stay, body)
         stack.callback(response.close)
         if response.status_code not in accept and not (stay and response.is_redirect):
-            raise _refusal(remote, response)
+            raise _refusal_error(remote, response)
         yield response
 
 
-def new_client(seconds: float = 60) -> httpx.Client:
+def new_http_client(seconds: float = 60) -> httpx.Client:
     """A client with our name and time limits; proxies and certificates as the environment says.
 
     Args:
         seconds: of silence that end a request, unless KOVQA_TIMEOUT_SECONDS says otherwise.
     """
-    seconds = _seconds("KOVQA_TIMEOUT_SECONDS", seconds)
-    headers = {"User-Agent": AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+    seconds = _seconds_setting("KOVQA_TIMEOUT_SECONDS", seconds)
+    headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
     timeout = httpx.Timeout(seconds, connect=min(seconds, 20))
     try:
-        return httpx.Client(headers=headers, timeout=timeout, verify=_trusted())
+        return httpx.Client(headers=headers, timeout=timeout, verify=_trusted_ssl_context())
     except (ImportError, ValueError, httpx.InvalidURL):
         hint = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; for a SOCKS proxy: pip install httpx[socks]"
         raise SettingsError("the proxy that is set cannot be used", hint) from None
 
 
-def _seconds(name: str, usual: float) -> float:
+def _seconds_setting(name: str, usual: float) -> float:
     """A setting in seconds."""
     try:
         return float(os.environ.get(name, usual))
@@ -165,42 +165,44 @@ def _seconds(name: str, usual: float) -> float:
 
 
 @functools.cache
-def _trusted() -> ssl.SSLContext:
+def _trusted_ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()  # reading all certificates takes as long as a small file
 
 
-def _follow(
+def _follow_redirects(
     client: httpx.Client,
-    remote: Remote,
+    remote: RemoteFile,
     method: str,
     headers: Mapping[str, str],
     stay: bool,
     body: bytes | None,
 ) -> httpx.Response:
     url, own = remote.url, dict(remote.headers)
-    for _ in range(REDIRECTS):
+    for _ in range(MAX_REDIRECTS):
         request = client.build_request(method, url, headers={**own, **headers}, content=body)
         response = client.send(request, stream=True)
         target = response.headers.get("location") if response.is_redirect else None
         if stay or not target:
             return response
         there = urljoin(url, target)
-        if _origin(there) != _origin(url):
-            own = {name: value for name, value in own.items() if name.lower() in HARMLESS}
+        if _url_origin(there) != _url_origin(url):
+            own = {name: value for name, value in own.items() if name.lower() in HARMLESS_HEADERS}
         response.close()
         url = there
-    raise AssetError(f"{shown(remote.url)}: redirected {REDIRECTS} times without arriving", AGAIN)
+    raise AssetError(
+        f"{redact_url(remote.url)}: redirected {MAX_REDIRECTS} times without arriving", RESUME_FETCH_HINT
+    )
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
+def _url_origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port
 
 
 @contextlib.contextmanager
-def _network_errors(remote: Remote) -> Iterator[None]:
+def _network_errors(remote: RemoteFile) -> Iterator[None]:
     """Turn httpx's errors into ours."""
-    where = shown(remote.url)
+    where = redact_url(remote.url)
     try:
         yield
     except httpx.TimeoutException:
@@ -215,19 +217,19 @@ def _network_errors(remote: Remote) -> Iterator[None]:
         raise Interrupted(f"{where}: {text}") from None
 
 
-def _refusal(remote: Remote, response: httpx.Response) -> AssetError:
+def _refusal_error(remote: RemoteFile, response: httpx.Response) -> AssetError:
     status = response.status_code
-    body = b"" if response.request.method == "HEAD" else _beginning(response)
+    body = b"" if response.request.method == "HEAD" else _read_beginning(response)
     said = remote.hide(page_text(body))
-    text = f"{shown(remote.url)}: {status} {response.reason_phrase}" + (f" ({said})" if said else "")
+    text = f"{redact_url(remote.url)}: {status} {response.reason_phrase}" + (f" ({said})" if said else "")
     # Signed addresses live for minutes: the original address gives a fresh one.
     expired = status == 403 and response.request.url != httpx.URL(remote.url)
-    if status in BUSY or status >= 500 or expired:
-        return Interrupted(text, _asked_to_wait(response))
+    if status in RETRY_STATUSES or status >= 500 or expired:
+        return Interrupted(text, _retry_after_seconds(response))
     return Refused(text, "", response)
 
 
-def _beginning(response: httpx.Response, length: int = 8192) -> bytes:
+def _read_beginning(response: httpx.Response, length: int = 8192) -> bytes:
     body = b""
     with contextlib.suppress(httpx.HTTPError):  # the status says enough
         for chunk in response.iter_bytes():
@@ -237,7 +239,7 @@ def _beginning(response: httpx.Response, length: int = 8192) -> bytes:
     return body[:length]
 
 
-def _asked_to_wait(response: httpx.Response) -> float | None:
+def _retry_after_seconds(response: httpx.Response) -> float | None:
     text = response.headers.get("retry-after", "").strip()
     if text.isdigit():
         return float(text)
@@ -247,7 +249,11 @@ def _asked_to_wait(response: httpx.Response) -> float | None:
         return None
 
 
-def patiently(action: Callable[[], T], told: Told | None = None, done: Callable[[], int] = lambda: 0) -> T:
+def retry_request(
+    action: Callable[[], ActionResult],
+    told: DownloadProgress | None = None,
+    done: Callable[[], int] = lambda: 0,
+) -> ActionResult:
     """The result of an action, tried again while the network is at fault.
 
     Waits 1, 2, 4, 8 … seconds (scaled by KOVQA_RETRY_SECONDS, with jitter), or as long as the
@@ -259,14 +265,14 @@ def patiently(action: Callable[[], T], told: Told | None = None, done: Callable[
     Raises:
         Interrupted: `TRIES` times in a row, or the server asks for more than `LONGEST_WAIT`.
     """
-    scale, failures = _seconds("KOVQA_RETRY_SECONDS", 1), 0
+    scale, failures = _seconds_setting("KOVQA_RETRY_SECONDS", 1), 0
     while True:
         before = done()
         try:
             return action()
         except Interrupted as error:
             failures = 1 if done() > before else failures + 1
-            if failures >= TRIES or (error.wait or 0) > LONGEST_WAIT:
+            if failures >= MAX_TRIES or (error.wait or 0) > MAX_WAIT_SECONDS:
                 raise
             wait = scale * min(2 ** (failures - 1), 60) * random.uniform(0.5, 1)
             wait = wait if error.wait is None else error.wait
@@ -275,7 +281,7 @@ def patiently(action: Callable[[], T], told: Told | None = None, done: Callable[
             time.sleep(wait)
 
 
-def read(remote: Remote, told: Told | None = None, most: int = 64 << 20) -> bytes:
+def read_document(remote: RemoteFile, told: DownloadProgress | None = None, most: int = 64 << 20) -> bytes:
     """The bytes of a small document (a listing, a status).
 
     Raises:
@@ -283,12 +289,12 @@ def read(remote: Remote, told: Told | None = None, most: int = 64 << 20) -> byte
     """
 
     def once() -> bytes:
-        with opened(remote) as response:
+        with stream_request(remote) as response:
             body = b""
             for chunk in response.iter_bytes():
                 body += chunk
                 if len(body) > most:
-                    raise AssetError(f"{shown(remote.url)}: larger than {most:,} bytes")
+                    raise AssetError(f"{redact_url(remote.url)}: larger than {most:,} bytes")
             return body
 
-    return patiently(once, told)
+    return retry_request(once, told)

@@ -12,17 +12,25 @@ from kovqa_core.data.answers import read_answers
 from kovqa_core.errors import KovqaError, SettingsError
 from kovqa_core.machine import hardware
 from kovqa_core.models import FAMILIES
-from kovqa_core.models.memory import GB, Estimate, Sizes, Width, estimate, fits, largest
+from kovqa_core.models.memory import (
+    BYTES_PER_GB,
+    ElementSize,
+    MemoryEstimate,
+    StepMemory,
+    estimate_memory,
+    fits_in_memory,
+    largest_fitting_estimate,
+)
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
-from kovqa_core.settings.run import batch_plan
-from kovqa_core.settings.strict_yaml import Document, build
+from kovqa_core.settings.run import split_global_batch
+from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
 
-AUTO = "auto"
+AUTO_MICRO_BATCH = "auto"
 
 
 @dataclass(frozen=True)
-class Fit:
+class MemoryPlan:
     """What a run needs of each device, and what there is.
 
     Attributes:
@@ -32,24 +40,26 @@ class Fit:
         unknown: why it cannot be counted; empty where it can.
     """
 
-    needs: Estimate | None
+    needs: MemoryEstimate | None
     memory: float | None
-    best: Estimate | None
+    best: MemoryEstimate | None
     unknown: str = ""
 
     @property
     def warning(self) -> str:
         """That memory will hardly do, and what would; empty where it does."""
-        if self.needs is None or self.memory is None or fits(self.needs, self.memory):
+        if self.needs is None or self.memory is None or fits_in_memory(self.needs, self.memory):
             return ""
-        short = f"micro-batch {self.needs.micro_batch} needs about {self.needs.peak / GB:.1f} GB"
-        there = f"{short}, the profile's device has {self.memory / GB:.1f} GB"
+        short = f"micro-batch {self.needs.micro_batch} needs about {self.needs.peak / BYTES_PER_GB:.1f} GB"
+        there = f"{short}, the profile's device has {self.memory / BYTES_PER_GB:.1f} GB"
         if self.best is None:
             return f"{there}; by this count not even one example fits"
-        return f"{there} → --micro-batch {self.best.micro_batch} needs about {self.best.peak / GB:.1f} GB"
+        return f"{there} → --micro-batch {self.best.micro_batch} needs about {self.best.peak / BYTES_PER_GB:.1f} GB"
 
 
-def fit(recipe: Recipe, profile: Profile, micro_batch: str | None = None) -> tuple[Profile, Fit]:
+def choose_micro_batch(
+    recipe: Recipe, profile: Profile, micro_batch: str | None = None
+) -> tuple[Profile, MemoryPlan]:
     """The profile with the micro-batch asked for, and the memory it needs.
 
     Args:
@@ -60,57 +70,61 @@ def fit(recipe: Recipe, profile: Profile, micro_batch: str | None = None) -> tup
     Raises:
         SettingsError: neither number nor auto; or nothing says how much fits.
     """
-    if micro_batch not in (None, AUTO):
-        profile = holding(profile, recipe.name, _number(str(micro_batch)))
+    if micro_batch not in (None, AUTO_MICRO_BATCH):
+        profile = with_micro_batch(profile, recipe.name, _parse_micro_batch(str(micro_batch)))
     try:
-        counted, memory = sizes(recipe, profile), device_memory(profile)
+        counted, memory = recipe_step_memory(recipe, profile), device_memory(profile)
     except KovqaError as error:
-        if micro_batch == AUTO:
+        if micro_batch == AUTO_MICRO_BATCH:
             raise SettingsError(f"--micro-batch auto cannot tell: {error.message}", "give a number") from None
-        return profile, Fit(None, None, None, error.message)
+        return profile, MemoryPlan(None, None, None, error.message)
     each = recipe.optim.global_batch // profile.processes or 1
-    needs = _needs(counted, profile, each, recipe.optim.ema_decay > 0)
-    best = largest(each, memory, needs) if memory else None
-    if micro_batch == AUTO:
+    needs = _estimate_by_micro_batch(counted, profile, each, recipe.optim.ema_decay > 0)
+    best = largest_fitting_estimate(each, memory, needs) if memory else None
+    if micro_batch == AUTO_MICRO_BATCH:
         if memory is None:
             raise SettingsError("--micro-batch auto does not know this machine's memory", "give a number")
-        profile = holding(profile, recipe.name, best.micro_batch if best else 1)
-    planned, _ = batch_plan(recipe.optim.global_batch, profile.holds(recipe.name), profile.processes)
-    return profile, Fit(needs(planned), memory, best)
+        profile = with_micro_batch(profile, recipe.name, best.micro_batch if best else 1)
+    planned, _ = split_global_batch(recipe.optim.global_batch, profile.holds(recipe.name), profile.processes)
+    return profile, MemoryPlan(needs(planned), memory, best)
 
 
-def holding(profile: Profile, recipe: str, number: int) -> Profile:
+def with_micro_batch(profile: Profile, recipe: str, number: int) -> Profile:
     """The profile, of whose processes each holds so many examples of a recipe."""
     return profile.model_copy(update={"micro_batch": {**profile.micro_batch, recipe: number}})
 
 
-def _number(text: str) -> int:
+def _parse_micro_batch(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise SettingsError(f"--micro-batch {text}: neither a number of examples nor auto", "like 8")
     return int(text)
 
 
-def _needs(counted: Sizes, profile: Profile, each: int, averaged: bool) -> Callable[[int], Estimate]:
-    return lambda size: estimate(counted, profile, size, each // size, averaged)
+def _estimate_by_micro_batch(
+    counted: StepMemory, profile: Profile, each: int, averaged: bool
+) -> Callable[[int], MemoryEstimate]:
+    return lambda size: estimate_memory(counted, profile, size, each // size, averaged)
 
 
-def sizes(recipe: Recipe, profile: Profile) -> Sizes:
+def recipe_step_memory(recipe: Recipe, profile: Profile) -> StepMemory:
     """What one training step of a recipe holds on a profile.
 
     Raises:
         KovqaError: it cannot be counted; says why.
     """
     module = FAMILIES[recipe.family]
-    settings: Any = importlib.import_module(f"{module}.config").Config
-    config = build(settings, Document({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",))
-    by = Width(4 if profile.precision == "fp32" else 2, profile.device == "cpu")
-    found: Sizes = importlib.import_module(f"{module}.memory").sizes(
-        config, recipe.task, _classes(recipe), by
+    settings: Any = importlib.import_module(f"{module}.config").ModelConfig
+    config = build_settings(
+        settings, SettingsDocument({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",)
+    )
+    by = ElementSize(4 if profile.precision == "fp32" else 2, profile.device == "cpu")
+    found: StepMemory = importlib.import_module(f"{module}.memory").step_memory(
+        config, recipe.task, _count_answer_classes(recipe), by
     )
     return found
 
 
-def _classes(recipe: Recipe) -> int | None:
+def _count_answer_classes(recipe: Recipe) -> int | None:
     """Answers of the index, if it is here."""
     try:
         return len(read_answers(Path(recipe.data.index or "") / "answers.txt"))
@@ -121,7 +135,7 @@ def _classes(recipe: Recipe) -> int | None:
 def device_memory(profile: Profile) -> float | None:
     """Bytes of one GPU, as the profile says or this machine; or of the memory that is free, shared by processes."""
     if profile.device == "cpu":
-        free = hardware.free_memory()
+        free = hardware.available_memory()
         return None if free is None else free / profile.processes_per_node
-    found = profile.gpu_memory_gb or min((gpu.memory_gb for gpu in hardware.gpus()), default=0)
-    return found * GB or None
+    found = profile.gpu_memory_gb or min((gpu.memory_gb for gpu in hardware.visible_gpus()), default=0)
+    return found * BYTES_PER_GB or None

@@ -12,27 +12,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError, unknown
+from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError, unknown_name_error
 from kovqa_core.files import make_folder, write_text
 from kovqa_core.index.reader import open_index
-from kovqa_core.launch.plan import SCRIPT, LaunchPlan, plan
+from kovqa_core.launch.plan import JOB_SCRIPT, LaunchPlan, plan_launch
 from kovqa_core.machine import hardware
 from kovqa_core.models import FAMILIES
-from kovqa_core.plan.micro_batch import AUTO, Fit, fit
-from kovqa_core.process_pool import cores
-from kovqa_core.runs.folder import RESULT, RUNS, pointed, result
+from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
+from kovqa_core.process_pool import usable_cpu_count
+from kovqa_core.runs.folder import RESULT_FILE, RUNS_FOLDER, follow_pointer, read_result
 from kovqa_core.settings import strategy
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.resolve import Asked, resolve
-from kovqa_core.settings.run import FILE, Run, make_run, read_run, write_run
-from kovqa_core.settings.strict_yaml import Document, build
+from kovqa_core.settings.resolve import ResolvedSettings, resolve_settings
+from kovqa_core.settings.run import RUN_FILE, Run, make_run, read_run, write_run
+from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
 
 if TYPE_CHECKING:
-    from kovqa_core.runs.compare import Difference
+    from kovqa_core.runs.compare import RunDifference
 
 
 @dataclass(frozen=True)
-class Training:
+class PlannedTraining:
     """A planned training."""
 
     run: Run
@@ -41,8 +41,8 @@ class Training:
     missing: list[str]  # what a dry run let pass
     resumed: str | None  # the step folder it goes on from
     finished: dict[str, Any] | None  # the result, when there is nothing left to do
-    fit: Fit  # memory it needs, and what there is
-    differs: Sequence[Difference] = ()  # a rerun: what is not as it was then
+    fit: MemoryPlan  # memory it needs, and what there is
+    differs: Sequence[RunDifference] = ()  # a rerun: what is not as it was then
 
 
 def plan_training(
@@ -54,7 +54,7 @@ def plan_training(
     resume: bool,
     dry_run: bool,
     micro_batch: str | None = None,
-) -> Training:
+) -> PlannedTraining:
     """Resolve, check and write `run.yaml`.
 
     Args:
@@ -70,19 +70,23 @@ def plan_training(
     Raises:
         KovqaError: whatever cannot work, before anything is started.
     """
-    folder = _folder(folder, recipe, resume)
-    stored = folder / FILE
+    folder = _choose_run_folder(folder, recipe, resume)
+    stored = folder / RUN_FILE
     goes_on = resume and stored.is_file()
     if not resume and (folder / "last").exists():
         raise SettingsError(f"{folder} already holds a run", "add --resume to go on, or choose another -o")
-    asked = resolve(recipe, profile or hardware.fitting_profile(hardware.gpus()), sets, flags, os.environ)
+    asked = resolve_settings(
+        recipe, profile or hardware.nearest_profile(hardware.visible_gpus()), sets, flags, os.environ
+    )
     if goes_on:
-        asked = _stored(read_run(stored), asked, bool(sets or flags or recipe != "kobeit3"), profile)
-    run_in = partial(make_run, asked.recipe, probe=micro_batch == AUTO)
-    return _planned(asked, folder, run_in, dry_run, micro_batch=micro_batch)
+        asked = _resumed_settings(
+            read_run(stored), asked, bool(sets or flags or recipe != "kobeit3"), profile
+        )
+    run_in = partial(make_run, asked.recipe, probe=micro_batch == AUTO_MICRO_BATCH)
+    return _check_and_plan(asked, folder, run_in, dry_run, micro_batch=micro_batch)
 
 
-def plan_rerun(before: Path, folder: Path | None, force: bool, dry_run: bool) -> Training:
+def plan_rerun(before: Path, folder: Path | None, force: bool, dry_run: bool) -> PlannedTraining:
     """A run like one that was: the same settings and the same cut into micro-batches, in a new folder.
 
     Args:
@@ -97,9 +101,9 @@ def plan_rerun(before: Path, folder: Path | None, force: bool, dry_run: bool) ->
     """
     from kovqa_core.runs.compare import changed_since
 
-    old = read_run(before / FILE)
-    folder = _folder(folder, old.recipe.name, False)
-    if (folder / FILE).exists():
+    old = read_run(before / RUN_FILE)
+    folder = _choose_run_folder(folder, old.recipe.name, False)
+    if (folder / RUN_FILE).exists():
         raise SettingsError(f"{folder} already holds a run", "choose another folder with -o")
 
     def run_in(profile: Profile, folder: Path, argv: list[str], origin: Mapping[str, str]) -> Run:
@@ -107,12 +111,16 @@ def plan_rerun(before: Path, folder: Path | None, force: bool, dry_run: bool) ->
 
     differs = changed_since(before)
     data = next((found for found in differs if found.section == "data"), None)
-    checks = [] if force or data is None or data.a is None else [partial(_refuse, before, old, data)]
-    planned = _planned(Asked(old.recipe, old.profile, old.origin), folder, run_in, dry_run, checks)
+    checks = (
+        [] if force or data is None or data.a is None else [partial(_refuse_changed_data, before, old, data)]
+    )
+    planned = _check_and_plan(
+        ResolvedSettings(old.recipe, old.profile, old.origin), folder, run_in, dry_run, checks
+    )
     return replace(planned, differs=differs)
 
 
-def _refuse(before: Path, run: Run, data: Difference) -> None:
+def _refuse_changed_data(before: Path, run: Run, data: RunDifference) -> None:
     raise DataError(
         f"{run.recipe.data.index} holds other data than {before.name} learned from "
         f"(fingerprint {data.a[:12]} then, {str(data.b)[:12]} now)",
@@ -120,20 +128,20 @@ def _refuse(before: Path, run: Run, data: Difference) -> None:
     )
 
 
-def _planned(
-    asked: Asked,
+def _check_and_plan(
+    asked: ResolvedSettings,
     folder: Path,
     run_in: Callable[..., Run],
     dry_run: bool,
     checks: Sequence[Callable[[], object]] = (),
     micro_batch: str | None = None,
-) -> Training:
+) -> PlannedTraining:
     """Check what was asked, write `run.yaml`."""
     missing: list[str] = []
     every: list[Callable[[], object]] = [
-        partial(hardware.check, asked.profile),
-        partial(strategy.check, asked.profile),
-        *_inputs(asked),
+        partial(hardware.check_machine, asked.profile),
+        partial(strategy.check_strategy, asked.profile),
+        *_input_checks(asked),
         *checks,
     ]
     for check in every:
@@ -143,39 +151,43 @@ def _planned(
             if not dry_run or isinstance(error, SettingsError):
                 raise
             missing.append(f"{error.message} → {error.hint}")
-    profile, memory = fit(asked.recipe, asked.profile, micro_batch)
+    profile, memory = choose_micro_batch(asked.recipe, asked.profile, micro_batch)
     run = run_in(profile, make_folder(folder), ["kovqa", *sys.argv[1:]], asked.origin)
-    launch = plan(run, sys.executable, cores())
+    launch = plan_launch(run, sys.executable, usable_cpu_count())
     write_run(run)
     if launch.script is not None:
-        write_text(run.folder / SCRIPT, launch.script)
-    last = pointed(folder, "last")
-    return Training(
+        write_text(run.folder / JOB_SCRIPT, launch.script)
+    last = follow_pointer(folder, "last")
+    return PlannedTraining(
         run,
         launch,
         asked.origin,
         list(dict.fromkeys(missing)),  # two checks may lack one file
         last.name if last else None,
-        result(folder),
+        read_result(folder),
         memory,
     )
 
 
-def _folder(folder: Path | None, recipe: str, resume: bool) -> Path:
+def _choose_run_folder(folder: Path | None, recipe: str, resume: bool) -> Path:
     if folder is not None:
         return folder
     if not resume:
-        return RUNS / f"{Path(recipe).stem}-{time.strftime('%m%d-%H%M%S')}"
-    unfinished = [p.parent for p in RUNS.glob(f"*/{FILE}") if not (p.parent / RESULT).exists()]
+        return RUNS_FOLDER / f"{Path(recipe).stem}-{time.strftime('%m%d-%H%M%S')}"
+    unfinished = [
+        p.parent for p in RUNS_FOLDER.glob(f"*/{RUN_FILE}") if not (p.parent / RESULT_FILE).exists()
+    ]
     if not unfinished:
-        raise SettingsError(f"no unfinished run in {RUNS}/", "name one with -o")
-    return max(unfinished, key=lambda path: (path / FILE).stat().st_mtime)
+        raise SettingsError(f"no unfinished run in {RUNS_FOLDER}/", "name one with -o")
+    return max(unfinished, key=lambda path: (path / RUN_FILE).stat().st_mtime)
 
 
-def _stored(before: Run, asked: Asked, explicit: bool, profile: str | None) -> Asked:
+def _resumed_settings(
+    before: Run, asked: ResolvedSettings, explicit: bool, profile: str | None
+) -> ResolvedSettings:
     """A resumed run keeps its recipe; the machine may be another."""
     if explicit and asked.recipe != before.recipe:
-        key = next(_differences(before.recipe.model_dump(), asked.recipe.model_dump()))
+        key = next(_changed_keys(before.recipe.model_dump(), asked.recipe.model_dump()))
         raise SettingsError(
             f"{before.folder} was begun with another recipe: {key} differs",
             "resume without changes, or use a new -o",
@@ -184,19 +196,19 @@ def _stored(before: Run, asked: Asked, explicit: bool, profile: str | None) -> A
         key: place for key, place in before.origin.items() if not (profile and key.startswith("profile."))
     }
     new = {key: place for key, place in asked.origin.items() if profile and key.startswith("profile.")}
-    return Asked(before.recipe, asked.profile if profile else before.profile, {**kept, **new})
+    return ResolvedSettings(before.recipe, asked.profile if profile else before.profile, {**kept, **new})
 
 
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> Any:
+def _changed_keys(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> Any:
     for key in sorted({*a, *b}):
         one, other = a.get(key), b.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
-            yield from _differences(one, other, f"{path}{key}.")
+            yield from _changed_keys(one, other, f"{path}{key}.")
         elif one != other:
             yield f"{path}{key} ({one!r} then, {other!r} now)"
 
 
-def _inputs(asked: Asked) -> list[Callable[[], object]]:
+def _input_checks(asked: ResolvedSettings) -> list[Callable[[], object]]:
     """Checks of index, pictures, tokenizer and weights: looked for now, on paper, not on a GPU.
 
     Raises:
@@ -206,15 +218,18 @@ def _inputs(asked: Asked) -> list[Callable[[], object]]:
     places: dict[tuple[str | int, ...], str] = {
         tuple(key.split(".")[1:]): place for key, place in asked.origin.items() if key.startswith("recipe.")
     }
-    document = Document(recipe.model_dump(mode="json"), {**places, (): f"recipe {recipe.name}"})
-    module, config = model_config(document)
+    document = SettingsDocument(recipe.model_dump(mode="json"), {**places, (): f"recipe {recipe.name}"})
+    module, config = load_model_config(document)
     if recipe.data.index is None:
         raise SettingsError("no index named", "give one: --data DIR (write it with kovqa index)")
     images = Path(recipe.data.images) if recipe.data.images else None
-    return [partial(_open, Path(recipe.data.index), images, recipe.task), *module.inputs(config)]
+    return [
+        partial(_check_index, Path(recipe.data.index), images, recipe.task),
+        *module.required_files(config),
+    ]
 
 
-def model_config(document: Document) -> tuple[Any, Any]:
+def load_model_config(document: SettingsDocument) -> tuple[Any, Any]:
     """The config module of a recipe's family, and what it makes of the recipe's model part.
 
     Raises:
@@ -222,22 +237,22 @@ def model_config(document: Document) -> tuple[Any, Any]:
     """
     family = document.values["family"]
     if family not in FAMILIES:
-        raise unknown("model family", family, FAMILIES)
+        raise unknown_name_error("model family", family, FAMILIES)
     module = importlib.import_module(FAMILIES[family] + ".config")
-    return module, build(
-        module.Config, Document({"model": {}, **document.values}, document.origin), ("model",)
+    return module, build_settings(
+        module.ModelConfig, SettingsDocument({"model": {}, **document.values}, document.origin), ("model",)
     )
 
 
-def _open(folder: Path, images: Path | None, task: str) -> None:
+def _check_index(folder: Path, images: Path | None, task: str) -> None:
     index = open_index(folder, images)
     if task == "vqa":
         index.answers()
 
 
-def result_of(run: Run) -> dict[str, Any]:
+def finished_result(run: Run) -> dict[str, Any]:
     """The result of a run that has just ended."""
-    found = result(run.folder)
+    found = read_result(run.folder)
     if found is None:
         raise WorkerError(f"the run in {run.folder} ended without a result", f"see {run.folder}/logs")
     return found

@@ -8,13 +8,13 @@ from typing import Any
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_json, read_text
 
-RESULT = "result.json"  # written when a run is finished
-ERROR = "error.json"  # written when a worker failed
-LOG = "log.jsonl"  # one line per logged step and per evaluation
-RUNS = Path("runs")
+RESULT_FILE = "result.json"  # written when a run is finished
+ERROR_FILE = "error.json"  # written when a worker failed
+LOG_FILE = "log.jsonl"  # one line per logged step and per evaluation
+RUNS_FOLDER = Path("runs")
 
 
-def pointed(folder: Path, pointer: str) -> Path | None:
+def follow_pointer(folder: Path, pointer: str) -> Path | None:
     """The step folder that `last` or `best` names, if it is there."""
     file = folder / pointer
     if not file.is_file():
@@ -23,7 +23,7 @@ def pointed(folder: Path, pointer: str) -> Path | None:
     return step if step.is_dir() and step != folder else None
 
 
-def is_running(folder: Path) -> bool:
+def is_run_active(folder: Path) -> bool:
     """Does a worker hold the folder's lock?"""
     import fcntl  # not on Windows, where nothing trains
 
@@ -37,19 +37,19 @@ def is_running(folder: Path) -> bool:
     return False
 
 
-def result(folder: Path) -> dict[str, Any] | None:
+def read_result(folder: Path) -> dict[str, Any] | None:
     """What a finished run left; None while it is not finished."""
-    path = folder / RESULT
+    path = folder / RESULT_FILE
     return read_json(path) if path.is_file() else None
 
 
-def is_plain(folder: Path) -> bool:
+def is_huggingface_folder(folder: Path) -> bool:
     """Is it a Hugging Face folder, whose configuration names its kind? Ours do not."""
     file = folder / "config.json"
     return file.is_file() and "model_type" in read_json(file)
 
 
-def find_model(model: Path | None, task: str) -> Path:
+def find_model_folder(model: Path | None, task: str) -> Path:
     """The step folder that is meant.
 
     Args:
@@ -61,20 +61,20 @@ def find_model(model: Path | None, task: str) -> Path:
         ModelError: there is none.
     """
     if model is None:
-        return _newest(task)
-    if (model / "kovqa.json").is_file() or is_plain(model):
+        return _newest_model(task)
+    if (model / "kovqa.json").is_file() or is_huggingface_folder(model):
         return model
-    step = pointed(model, "best") or pointed(model, "last")
+    step = follow_pointer(model, "best") or follow_pointer(model, "last")
     if step is None:
         raise ModelError(f"no kovqa model in {model}", "give a run folder or one of its step folders")
     return step
 
 
-def _newest(task: str) -> Path:
-    found = [path for path in RUNS.glob(f"*/{RESULT}") if read_json(path).get("task") == task]
+def _newest_model(task: str) -> Path:
+    found = [path for path in RUNS_FOLDER.glob(f"*/{RESULT_FILE}") if read_json(path).get("task") == task]
     if not found:
         raise ModelError(
-            f"no finished {task} run in {RUNS}/", "name a model with --model, or train one first"
+            f"no finished {task} run in {RUNS_FOLDER}/", "name a model with --model, or train one first"
         )
     newest = max(found, key=lambda path: path.stat().st_mtime)
-    return find_model(newest.parent, task)
+    return find_model_folder(newest.parent, task)

@@ -11,33 +11,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kovqa_core.errors import KovqaError, unknown
+from kovqa_core.errors import KovqaError, unknown_name_error
 from kovqa_core.files import read_json
-from kovqa_core.paths import names
+from kovqa_core.paths import settings_files
 from kovqa_core.runs import manifest
-from kovqa_core.runs.folder import ERROR, LOG, RUNS, is_running, pointed, result
+from kovqa_core.runs.folder import (
+    ERROR_FILE,
+    LOG_FILE,
+    RUNS_FOLDER,
+    follow_pointer,
+    is_run_active,
+    read_result,
+)
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import Kind
 from kovqa_core.settings.resolve import load_profile, load_recipe
-from kovqa_core.settings.run import FILE, Run, read_run
+from kovqa_core.settings.run import RUN_FILE, Run, read_run
 
-ODD = (
+UNREADABLE_ERRORS = (
     OSError,
     LookupError,
     TypeError,
     ValueError,
     AttributeError,
 )  # what valid JSON of other contents leads to
-State = Literal["finished", "running", "stopped", "failed", "planned", "broken"]
+RunState = Literal["finished", "running", "stopped", "failed", "planned", "broken"]
 
 
 @dataclass(frozen=True)
-class Summary:
+class RunSummary:
     """One run in one line."""
 
     folder: Path
-    state: State
+    state: RunState
     begun: float  # seconds since 1970, of its newest launch or, without one, of its settings
     recipe: str = ""
     family: str = ""
@@ -51,7 +58,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class CheckpointSummary:
     """One step folder."""
 
     name: str
@@ -62,7 +69,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Change:
+class SettingChange:
     """A setting of a run that is not its recipe's, or (`profile.…`) not its profile's."""
 
     key: str
@@ -72,14 +79,14 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Story:
+class RunDetails:
     """All about one run."""
 
-    summary: Summary
+    summary: RunSummary
     run: Run | None
-    changed: list[Change] | None  # from the recipe and profile of its names; None: they are not here
+    changed: list[SettingChange] | None  # from the recipe and profile of its names; None: they are not here
     scores: list[dict[str, Any]]  # evaluations, oldest first
-    checkpoints: list[Checkpoint]
+    checkpoints: list[CheckpointSummary]
     launches: list[dict[str, Any]]
     detail: str  # of the error
 
@@ -87,13 +94,13 @@ class Story:
 # --------------------------------------------------------------------------------- which
 
 
-def all_runs(root: Path = RUNS) -> list[Summary]:
+def all_runs(root: Path = RUNS_FOLDER) -> list[RunSummary]:
     """The runs right below a folder, newest first; half and broken ones too."""
-    folders = [path for path in root.iterdir() if _is_run(path)] if root.is_dir() else []
-    return sorted(map(summary, folders), key=lambda found: (-found.begun, found.folder.name))
+    folders = [path for path in root.iterdir() if _is_run_folder(path)] if root.is_dir() else []
+    return sorted(map(summarise_run, folders), key=lambda found: (-found.begun, found.folder.name))
 
 
-def find_run(name: str, root: Path = RUNS) -> Path:
+def find_run(name: str, root: Path = RUNS_FOLDER) -> Path:
     """The run folder of a path, of a path into it, or of a name below `root`.
 
     Raises:
@@ -101,77 +108,83 @@ def find_run(name: str, root: Path = RUNS) -> Path:
     """
     path = Path(name)
     for folder in (path, *([path.parent] if path.exists() else []), root / name):
-        if _is_run(folder):
+        if _is_run_folder(folder):
             return folder
-    known = [folder.name for folder in root.iterdir() if _is_run(folder)] if root.is_dir() else []
-    raise unknown("run", name, known, "list them: kovqa runs, or give the path of a run folder")
+    known = [folder.name for folder in root.iterdir() if _is_run_folder(folder)] if root.is_dir() else []
+    raise unknown_name_error("run", name, known, "list them: kovqa runs, or give the path of a run folder")
 
 
-def _is_run(folder: Path) -> bool:
-    marks = (FILE, manifest.FILE, LOG, ERROR, "last", "result.json")
+def _is_run_folder(folder: Path) -> bool:
+    marks = (RUN_FILE, manifest.MANIFEST_FILE, LOG_FILE, ERROR_FILE, "last", "result.json")
     return folder.is_dir() and any((folder / mark).is_file() for mark in marks)
 
 
 # --------------------------------------------------------------------------------- one line
 
 
-def summary(folder: Path) -> Summary:
+def summarise_run(folder: Path) -> RunSummary:
     """One run in one line; never fails."""
     try:
-        run = read_run(folder / FILE)
-        finished = result(folder)
-        rows = records(folder)
-        state, error = _state(folder, finished)
-        at = finished["steps"] if finished else _latest(rows) if state == "running" else manifest.step(folder)
+        run = read_run(folder / RUN_FILE)
+        finished = read_result(folder)
+        rows = read_log_records(folder)
+        state, error = _run_state(folder, finished)
+        at = (
+            finished["steps"]
+            if finished
+            else _latest_step(rows)
+            if state == "running"
+            else manifest.last_checkpoint_step(folder)
+        )
         best = finished["best_score"] if finished else None
     except KovqaError as failure:
-        return Summary(folder, "broken", _begun(folder), error=failure.message)
-    except ODD as failure:
+        return RunSummary(folder, "broken", _started_at(folder), error=failure.message)
+    except UNREADABLE_ERRORS as failure:
         said = f"cannot be read ({type(failure).__name__}: {failure})"
-        return Summary(folder, "broken", _begun(folder), error=said)
-    scores = [row["best"] for row in _evaluated(rows)]
-    return Summary(
+        return RunSummary(folder, "broken", _started_at(folder), error=said)
+    scores = [row["best"] for row in _evaluation_records(rows)]
+    return RunSummary(
         folder,
         state,
-        _begun(folder),
+        _started_at(folder),
         run.recipe.name,
         run.recipe.family,
         run.recipe.task,
         run.profile.name,
         run.recipe.data.index or "",
         at,
-        at if finished else total(run, manifest.launches(folder)),
+        at if finished else total_steps(run, manifest.read_launches(folder)),
         scores[-1] if scores and best is None else best,
         error,
     )
 
 
-def _state(folder: Path, finished: Mapping[str, Any] | None) -> tuple[State, str]:
-    if is_running(folder):
+def _run_state(folder: Path, finished: Mapping[str, Any] | None) -> tuple[RunState, str]:
+    if is_run_active(folder):
         return "running", ""
     if finished:
         return "finished", ""
-    error = read_json(folder / ERROR) if (folder / ERROR).is_file() else {}
+    error = read_json(folder / ERROR_FILE) if (folder / ERROR_FILE).is_file() else {}
     if error and error.get("kind") != "Stopped":
         return "failed", str(error.get("message", ""))
-    launches = manifest.launches(folder)
-    if not launches and not (folder / "last").is_file() and not (folder / LOG).is_file():
+    launches = manifest.read_launches(folder)
+    if not launches and not (folder / "last").is_file() and not (folder / LOG_FILE).is_file():
         return "planned", ""
     killed = launches and "ended" not in launches[-1] and not error
     return "stopped", "killed" if killed else ""
 
 
-def _begun(folder: Path) -> float:
-    launches = manifest.launches(folder)
+def _started_at(folder: Path) -> float:
+    launches = manifest.read_launches(folder)
     if launches:
-        return manifest.seconds(str(launches[-1].get("began", "")))
+        return manifest.parse_time(str(launches[-1].get("began", "")))
     try:
         return min(path.stat().st_mtime for path in folder.iterdir())
     except (OSError, ValueError):
         return 0.0
 
 
-def total(run: Run, launches: list[dict[str, Any]]) -> int | None:
+def total_steps(run: Run, launches: list[dict[str, Any]]) -> int | None:
     """Optimizer steps of a whole run, where settings and number of rows say so."""
     optim = run.recipe.optim
     if optim.steps:
@@ -182,9 +195,9 @@ def total(run: Run, launches: list[dict[str, Any]]) -> int | None:
     return optim.epochs * (rows.get("train", 0) // optim.global_batch)
 
 
-def records(folder: Path) -> list[dict[str, Any]]:
+def read_log_records(folder: Path) -> list[dict[str, Any]]:
     """Records of a run's log, up to where a kill has torn it."""
-    path, found = folder / LOG, []
+    path, found = folder / LOG_FILE, []
     for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else []:
         try:
             found.append(json.loads(line))
@@ -193,38 +206,38 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [row for row in found if isinstance(row, dict)]
 
 
-def _latest(rows: list[dict[str, Any]]) -> int:
+def _latest_step(rows: list[dict[str, Any]]) -> int:
     return max((row["step"] for row in rows if isinstance(row.get("step"), int)), default=0)
 
 
 # --------------------------------------------------------------------------------- all of it
 
 
-def story(folder: Path) -> Story:
+def read_run_details(folder: Path) -> RunDetails:
     """All about one run; never fails."""
-    found = summary(folder)
-    run = read_run(folder / FILE) if found.state != "broken" else None
-    return Story(
+    found = summarise_run(folder)
+    run = read_run(folder / RUN_FILE) if found.state != "broken" else None
+    return RunDetails(
         found,
         run,
-        changes(run) if run else None,
-        evaluations(folder),
-        checkpoints(folder),
-        manifest.launches(folder),
-        _detail(folder),
+        setting_changes(run) if run else None,
+        read_evaluations(folder),
+        list_checkpoints(folder),
+        manifest.read_launches(folder),
+        _error_detail(folder),
     )
 
 
-def evaluations(folder: Path) -> list[dict[str, Any]]:
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     """Evaluations of a run's log, oldest first."""
-    return _evaluated(records(folder))
+    return _evaluation_records(read_log_records(folder))
 
 
-def _evaluated(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _evaluation_records(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row.get("kind") == "eval" and row.keys() >= {"step", "score", "best"}]
 
 
-def changes(run: Run) -> list[Change] | None:
+def setting_changes(run: Run) -> list[SettingChange] | None:
     """Settings of a run that differ from the recipe and profile of its names, as they are today.
 
     None: there is no such recipe or profile here to compare with.
@@ -232,56 +245,66 @@ def changes(run: Run) -> list[Change] | None:
     sides: tuple[tuple[Kind, Recipe | Profile], ...] = (("recipes", run.recipe), ("profiles", run.profile))
     found = []
     for kind, settings in sides:
-        if settings.name not in names(kind):
+        if settings.name not in settings_files(kind):
             return None
         try:
-            usual = flat(
+            usual = flatten_settings(
                 (load_recipe if kind == "recipes" else load_profile)(settings.name).model_dump(mode="json")
             )
         except KovqaError:
             return None
-        own, before = flat(settings.model_dump(mode="json")), "" if kind == "recipes" else "profile."
+        own, before = (
+            flatten_settings(settings.model_dump(mode="json")),
+            "" if kind == "recipes" else "profile.",
+        )
         found += [
-            Change(before + key, usual.get(key), own.get(key), origin(run, f"{kind.removesuffix('s')}.{key}"))
+            SettingChange(
+                before + key,
+                usual.get(key),
+                own.get(key),
+                setting_origin(run, f"{kind.removesuffix('s')}.{key}"),
+            )
             for key in sorted({*usual, *own})
             if usual.get(key) != own.get(key)
         ]
     return found
 
 
-def origin(run: Run, key: str) -> str:
+def setting_origin(run: Run, key: str) -> str:
     """Where a setting of a run came from; empty: it is the default."""
     while key and key not in run.origin:
         key = key.rpartition(".")[0]
     return run.origin.get(key, "")
 
 
-def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def flatten_settings(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Nested settings as one level: {"optim.lr": 1e-3}."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         inner = isinstance(value, Mapping) and value
-        found |= flat(value, f"{before}{key}.") if inner else {f"{before}{key}": value}
+        found |= flatten_settings(value, f"{before}{key}.") if inner else {f"{before}{key}": value}
     return found
 
 
-def checkpoints(folder: Path) -> list[Checkpoint]:
+def list_checkpoints(folder: Path) -> list[CheckpointSummary]:
     """Step folders of a run, oldest first."""
-    last, best = pointed(folder, "last"), pointed(folder, "best")
+    last, best = follow_pointer(folder, "last"), follow_pointer(folder, "best")
     return [
-        Checkpoint(step.name, _size(step), step == last, step == best, (step / "trainer").is_dir())
+        CheckpointSummary(
+            step.name, _folder_size(step), step == last, step == best, (step / "trainer").is_dir()
+        )
         for step in sorted(folder.glob("step-*"))
         if step.is_dir() and step.suffix not in (".part", ".old")
     ]
 
 
-def _size(folder: Path) -> int:
+def _folder_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _detail(folder: Path) -> str:
+def _error_detail(folder: Path) -> str:
     try:
-        error = read_json(folder / ERROR) if (folder / ERROR).is_file() else {}
+        error = read_json(folder / ERROR_FILE) if (folder / ERROR_FILE).is_file() else {}
     except KovqaError:
         return ""
     if not isinstance(error, dict) or error.get("kind") == "Stopped":

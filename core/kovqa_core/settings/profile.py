@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from kovqa_core.settings.strict_yaml import Settings
+from kovqa_core.settings.strict_yaml import StrictSettings
 
 # What sbatch's --time reads: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, …
-_TIME = r"^(\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}|UNLIMITED)?$"
+_SLURM_TIME_PATTERN = r"^(\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}|UNLIMITED)?$"
 
 
-class Slurm(Settings):
+class SlurmSettings(StrictSettings):
     """What SLURM is asked for (launchers srun and sbatch). Empty: the cluster's own default."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # an account may be a number, a time minutes
@@ -22,7 +22,7 @@ class Slurm(Settings):
     partition: str = Field("", description="--partition")
     account: str = Field("", description="--account")
     qos: str = Field("", description="--qos")
-    time: str = Field("", pattern=_TIME, description="--time, as text: 24:00:00 or 2-00:00:00")
+    time: str = Field("", pattern=_SLURM_TIME_PATTERN, description="--time, as text: 24:00:00 or 2-00:00:00")
     gpus: Literal["gpus-per-node", "gres", "none"] = Field(
         "gpus-per-node", description="how GPUs are asked for; older clusters know gres only, some neither"
     )
@@ -41,8 +41,8 @@ class Slurm(Settings):
     options: list[str] = Field([], description="further options, as they are: --exclusive")
 
     @model_validator(mode="after")
-    def _warned_in_time(self) -> Slurm:
-        limit = _seconds(self.time)
+    def _warned_in_time(self) -> SlurmSettings:
+        limit = _slurm_time_seconds(self.time)
         if limit is not None and limit <= self.signal_seconds:
             raise ValueError(
                 f"a warning {self.signal_seconds} s before a time limit of {limit} s leaves no time to train: "
@@ -51,7 +51,7 @@ class Slurm(Settings):
         return self
 
 
-def _seconds(time: str) -> int | None:
+def _slurm_time_seconds(time: str) -> int | None:
     """A time limit of SLURM's, in seconds: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; None without one."""
     if time in ("", "UNLIMITED"):
         return None
@@ -64,7 +64,7 @@ def _seconds(time: str) -> int | None:
     return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
-class Profile(Settings):
+class Profile(StrictSettings):
     """One kind of machine, as its YAML file states it."""
 
     name: str = Field(min_length=1)
@@ -94,7 +94,7 @@ class Profile(Settings):
     binding: Literal["none", "node", "socket", "cores"] = Field(
         "none", description="CPUs a process keeps to: its NUMA node's, its socket's, cores of its own"
     )
-    slurm: Slurm = Slurm()
+    slurm: SlurmSettings = SlurmSettings()
     loader_workers: int = Field(0, ge=0, description="processes per training process that prepare batches")
     threads: int = Field(0, ge=0, description="CPU threads of one process; 0: cores / processes")
     precision: Literal["bf16", "fp16", "fp32"] = Field(

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from kovqa_core.settings.strict_yaml import Settings
+from kovqa_core.settings.strict_yaml import StrictSettings
 
 
-class Data(Settings):
+class DataSettings(StrictSettings):
     """What goes in."""
 
     index: str | None = Field(None, description="folder written by `kovqa index`; --data wins")
@@ -21,7 +21,7 @@ class Data(Settings):
     flip: bool = Field(False, description="mirror pictures half of the time, except for left/right questions")
 
 
-class Optim(Settings):
+class OptimSettings(StrictSettings):
     """How it learns. Lengths are in epochs or in optimizer steps, one of the two."""
 
     epochs: int | None = Field(None, ge=1)
@@ -45,7 +45,7 @@ class Optim(Settings):
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0: none are kept")
 
     @model_validator(mode="after")
-    def _one_length(self) -> Optim:
+    def _one_length(self) -> OptimSettings:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("state either epochs or steps")
         if self.warmup_epochs and self.warmup_steps:
@@ -55,7 +55,7 @@ class Optim(Settings):
         return self
 
 
-class Evaluation(Settings):
+class EvalSettings(StrictSettings):
     """When the validation split is answered."""
 
     every_epochs: int = Field(1, ge=1)
@@ -63,7 +63,7 @@ class Evaluation(Settings):
     patience: int | None = Field(None, ge=1, description="evaluations without a better score that end a run")
 
 
-class Save(Settings):
+class SaveSettings(StrictSettings):
     """When checkpoints are written, besides every evaluation and the end."""
 
     every_steps: int | None = Field(None, ge=1)
@@ -71,16 +71,16 @@ class Save(Settings):
     keep: int = Field(2, ge=1, description="checkpoints kept, besides the best")
 
 
-class Recipe(Settings):
+class Recipe(StrictSettings):
     """One experiment, as its YAML file states it."""
 
     name: str = Field(min_length=1)
     family: str
     task: Literal["vqa", "caption"] = "vqa"
     model: dict[str, Any] = Field({}, description="read by the family's own Config")
-    data: Data = Data()
-    optim: Optim
-    eval: Evaluation = Evaluation()
-    save: Save = Save()
+    data: DataSettings = DataSettings()
+    optim: OptimSettings
+    eval: EvalSettings = EvalSettings()
+    save: SaveSettings = SaveSettings()
     log_every: int = Field(10, ge=1, description="optimizer steps between lines of log.jsonl")
     seed: int = 42

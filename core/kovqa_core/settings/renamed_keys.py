@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from kovqa_core.settings.strict_yaml import Document, RenamedKeys, override, with_new_names
+from kovqa_core.settings.strict_yaml import RenamedKeys, SettingsDocument, apply_overrides, with_new_names
 
 Kind = Literal["profiles", "recipes"]
 
@@ -54,21 +54,21 @@ def _below(part: str, renamed: RenamedKeys) -> RenamedKeys:
     return {(part, *old): name for old, name in renamed.items()}
 
 
-def settings_keys(kind: Kind, document: Document) -> RenamedKeys:
+def settings_keys(kind: Kind, document: SettingsDocument) -> RenamedKeys:
     """Old names in a profile, or in a recipe of the family it names."""
     return PROFILE if kind == "profiles" else recipe_keys(document.values.get("family"))
 
 
-def rename_keys(kind: Kind, document: Document) -> Document:
+def rename_keys(kind: Kind, document: SettingsDocument) -> SettingsDocument:
     """A profile's or recipe's document by the names of today; see `with_new_names`."""
     return with_new_names(document, settings_keys(kind, document))
 
 
 def override_settings(
-    kind: Kind, document: Document, assignments: Iterable[str], origin: str, part: str = ""
-) -> Document:
+    kind: Kind, document: SettingsDocument, assignments: Iterable[str], origin: str, part: str = ""
+) -> SettingsDocument:
     """`override` of a profile or recipe, whose keys may be typed under their old names."""
     assignments = list(assignments)
     # The family decides how keys of the model are called, and may be among what is typed.
-    changed = override(document, assignments, origin, part)
-    return override(document, assignments, origin, part, settings_keys(kind, changed))
+    changed = apply_overrides(document, assignments, origin, part)
+    return apply_overrides(document, assignments, origin, part, settings_keys(kind, changed))

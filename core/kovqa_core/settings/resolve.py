@@ -7,55 +7,55 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.errors import unknown
-from kovqa_core.paths import names
+from kovqa_core.errors import unknown_name_error
+from kovqa_core.paths import settings_files
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import Kind, override_settings, rename_keys
-from kovqa_core.settings.strict_yaml import Document, build, read
+from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, read_yaml
 
 
-def is_path(name: str) -> bool:
+def is_settings_path(name: str) -> bool:
     """Is this a path (with a slash or .yaml) and no name?"""
     return name.endswith((".yaml", ".yml")) or "/" in name
 
 
-def locate(kind: Kind, name: str) -> Path:
+def find_settings(kind: Kind, name: str) -> Path:
     """The file of a name; a path (with a slash or .yaml) is taken as it is.
 
     Raises:
         SettingsError: no such name (the nearest known ones are listed).
     """
-    if is_path(name):
+    if is_settings_path(name):
         return Path(name).expanduser()
-    known = names(kind)
+    known = settings_files(kind)
     if name not in known:
-        raise unknown(kind.removesuffix("s"), name, known, f"list them: kovqa {kind}")
+        raise unknown_name_error(kind.removesuffix("s"), name, known, f"list them: kovqa {kind}")
     return known[name]
 
 
 def load_profile(name: str) -> Profile:
     """The profile of a name or path."""
-    return build(Profile, document("profiles", name))
+    return build_settings(Profile, load_document("profiles", name))
 
 
 def load_recipe(name: str) -> Recipe:
     """The recipe of a name or path."""
-    return build(Recipe, document("recipes", name))
+    return build_settings(Recipe, load_document("recipes", name))
 
 
-def document(kind: Kind, name: str) -> Document:
+def load_document(kind: Kind, name: str) -> SettingsDocument:
     """A settings file, its keys by the names of today; its stem is its `name`."""
-    path = locate(kind, name)
-    found = read(path)
-    return rename_keys(kind, Document({"name": path.stem, **found.values}, found.origin))
+    path = find_settings(kind, name)
+    found = read_yaml(path)
+    return rename_keys(kind, SettingsDocument({"name": path.stem, **found.values}, found.origin))
 
 
 # -------------------------------------------------------------------- files, variables, flags
 
 
 @dataclass(frozen=True)
-class Asked:
+class ResolvedSettings:
     """Both documents of a run, resolved, and where each value came from."""
 
     recipe: Recipe
@@ -63,13 +63,13 @@ class Asked:
     origin: dict[str, str]
 
 
-def resolve(
+def resolve_settings(
     recipe: str,
     profile: str,
     sets: Sequence[str] = (),
     flags: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
-) -> Asked:
+) -> ResolvedSettings:
     """Settings of a run: files < KOVQA_* variables < --set < explicit flags.
 
     Args:
@@ -80,9 +80,9 @@ def resolve(
         environ: variables; `KOVQA_OPTIM__LR=1e-5` means `optim.lr=1e-5`.
     """
     flags = flags or {}
-    texts = {"recipe": document("recipes", recipe), "profile": document("profiles", profile)}
+    texts = {"recipe": load_document("recipes", recipe), "profile": load_document("profiles", profile)}
     layers = [
-        ("variable", variables(environ or {})),
+        ("variable", environment_overrides(environ or {})),
         ("--set", list(sets)),
         ("flag", [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flags.items()]),
     ]
@@ -91,9 +91,9 @@ def resolve(
         of_recipe = [a for a in assignments if not a.startswith("profile.")]
         texts["profile"] = override_settings("profiles", texts["profile"], of_profile, origin, "profile.")
         texts["recipe"] = override_settings("recipes", texts["recipe"], of_recipe, origin)
-    return Asked(
-        build(Recipe, texts["recipe"]),
-        build(Profile, texts["profile"]),
+    return ResolvedSettings(
+        build_settings(Recipe, texts["recipe"]),
+        build_settings(Profile, texts["profile"]),
         {
             f"{kind}.{'.'.join(map(str, path))}": place
             for kind, text in texts.items()
@@ -103,7 +103,7 @@ def resolve(
     )
 
 
-def variables(environ: Mapping[str, str]) -> list[str]:
+def environment_overrides(environ: Mapping[str, str]) -> list[str]:
     """`KOVQA_A__B=c` variables as `a.b=c` texts."""
     return [
         f"{name.removeprefix('KOVQA_').replace('__', '.').lower()}={value}"

@@ -14,19 +14,19 @@ from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import run_keys
 from kovqa_core.settings.strict_yaml import (
-    Document,
-    Settings,
-    build,
-    dump,
-    read,
+    SettingsDocument,
+    StrictSettings,
+    build_settings,
+    dump_yaml,
+    read_yaml,
     renamed_path,
     with_new_names,
 )
 
-FILE = "run.yaml"
+RUN_FILE = "run.yaml"
 
 
-class Work(Protocol):
+class WorkerJob(Protocol):
     """What the processes of a profile do; a file in its folder says it."""
 
     @property
@@ -38,7 +38,7 @@ class Work(Protocol):
         """Of that file, of logs and of errors."""
 
 
-class Run(Settings):
+class Run(StrictSettings):
     """Everything that was asked for, and what follows from it."""
 
     folder: Path
@@ -51,7 +51,7 @@ class Run(Settings):
     origin: dict[str, str] = Field({}, description="where each setting came from")
 
 
-def batch_plan(global_batch: int, holds: int, processes: int) -> tuple[int, int]:
+def split_global_batch(global_batch: int, holds: int, processes: int) -> tuple[int, int]:
     """How one optimizer step is cut up: (micro-batch, accumulation).
 
     The largest micro-batch a process can hold that makes processes × micro × accumulation
@@ -80,7 +80,9 @@ def make_run(
     probe: bool = False,
 ) -> Run:
     """The run of a recipe on a profile, in a folder."""
-    micro, accumulate = batch_plan(recipe.optim.global_batch, profile.holds(recipe.name), profile.processes)
+    micro, accumulate = split_global_batch(
+        recipe.optim.global_batch, profile.holds(recipe.name), profile.processes
+    )
     return Run(
         folder=folder.resolve(),
         recipe=recipe,
@@ -95,19 +97,19 @@ def make_run(
 
 def write_run(run: Run) -> Path:
     """Write `run.yaml` into the run's folder."""
-    path = run.folder / FILE
-    write_text(path, dump(run))
+    path = run.folder / RUN_FILE
+    write_text(path, dump_yaml(run))
     return path
 
 
 def read_run(path: Path) -> Run:
     """Read a `run.yaml`, those with old names of keys too."""
-    document = read(path)
+    document = read_yaml(path)
     document.values.pop("versions", None)  # stood there before each launch stated its own
-    return build(Run, _with_new_names(document))
+    return build_settings(Run, _with_new_names(document))
 
 
-def _with_new_names(document: Document) -> Document:
+def _with_new_names(document: SettingsDocument) -> SettingsDocument:
     recipe, origin = document.values.get("recipe"), document.values.get("origin")
     renamed = run_keys(recipe.get("family") if isinstance(recipe, dict) else None)
     document = with_new_names(document, renamed, warn=False)
@@ -117,4 +119,4 @@ def _with_new_names(document: Document) -> Document:
         ".".join(map(str, renamed_path(tuple(key.split(".")), renamed))): place
         for key, place in origin.items()
     }
-    return Document({**document.values, "origin": places}, document.origin)
+    return SettingsDocument({**document.values, "origin": places}, document.origin)

@@ -12,7 +12,7 @@ from kovqa_core.files import read_text
 from kovqa_core.settings.profile import Profile
 
 # DeepSpeed's keys that would change the experiment, or say a second time what run.yaml says.
-_OURS = {
+_RESERVED_KEYS = {
     "train_batch_size": "optim.global_batch",
     "train_micro_batch_size_per_gpu": "profile.micro_batch",
     "gradient_accumulation_steps": "optim.global_batch and profile.micro_batch",
@@ -29,7 +29,7 @@ _OURS = {
 }  # fmt: skip
 
 
-def check(profile: Profile) -> None:
+def check_strategy(profile: Profile) -> None:
     """See that the strategy can work.
 
     Raises:
@@ -45,7 +45,7 @@ def check(profile: Profile) -> None:
     if profile.strategy == "zero3" and profile.compile:
         raise SettingsError("profile.compile does not go with zero3", "use fsdp2, or do without compile")
     if zero:
-        own_file(profile)
+        read_deepspeed_config(profile)
         if importlib.util.find_spec("deepspeed") is None:
             raise MachineError(
                 f"strategy {profile.strategy} needs DeepSpeed, which is not installed here",
@@ -53,7 +53,7 @@ def check(profile: Profile) -> None:
             )
 
 
-def own_file(profile: Profile) -> dict[str, Any]:
+def read_deepspeed_config(profile: Profile) -> dict[str, Any]:
     """DeepSpeed's own settings of a profile; "auto", as transformers' files have it, says nothing.
 
     Raises:
@@ -72,8 +72,8 @@ def own_file(profile: Profile) -> dict[str, Any]:
         raise SettingsError(
             f"{path}: expected DeepSpeed's settings, an object with an object zero_optimization"
         )
-    said = _without_auto(found)
-    for key, ours in _OURS.items():
+    said = _drop_auto_values(found)
+    for key, ours in _RESERVED_KEYS.items():
         if key in said:
             raise SettingsError(f"{path}: {key} is not DeepSpeed's to set here", f"remove it: {ours} says it")
     zero = said.get("zero_optimization", {})
@@ -92,9 +92,9 @@ def own_file(profile: Profile) -> dict[str, Any]:
     return said
 
 
-def _without_auto(values: dict[str, Any]) -> dict[str, Any]:
+def _drop_auto_values(values: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: _without_auto(value) if isinstance(value, dict) else value
+        key: _drop_auto_values(value) if isinstance(value, dict) else value
         for key, value in values.items()
         if value != "auto" and not (key in ("fp16", "bf16", "amp") and value == {"enabled": "auto"})
     }

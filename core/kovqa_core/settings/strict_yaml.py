@@ -17,30 +17,30 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from kovqa_core.errors import SettingsError, unknown
+from kovqa_core.errors import SettingsError, unknown_name_error
 from kovqa_core.files import read_text
 
-Path_ = tuple[str | int, ...]  # ("optim", "lr"): the way to a value
-RenamedKeys = Mapping[Path_, str]  # the way to a key by its old name -> the name it has today
+KeyPath = tuple[str | int, ...]  # ("optim", "lr"): the way to a value
+RenamedKeys = Mapping[KeyPath, str]  # the way to a key by its old name -> the name it has today
 
 
-class Settings(BaseModel):
+class StrictSettings(BaseModel):
     """Base of everything read from a settings file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
 
 
-AnySettings = TypeVar("AnySettings", bound=Settings)
+SettingsType = TypeVar("SettingsType", bound=StrictSettings)
 
 
 @dataclass(frozen=True)
-class Document:
+class SettingsDocument:
     """Values of a settings file, with the place each one came from."""
 
     values: dict[str, Any]
-    origin: dict[Path_, str] = field(default_factory=dict)
+    origin: dict[KeyPath, str] = field(default_factory=dict)
 
-    def where(self, path: Path_) -> str:
+    def where(self, path: KeyPath) -> str:
         """Where a value, or the nearest thing around it, was written."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.origin:
@@ -51,21 +51,23 @@ class Document:
 # ------------------------------------------------------------------------------ YAML to values
 
 
-class _Loader(yaml.SafeLoader):
+class _StrictLoader(yaml.SafeLoader):
     """Safe loader with the YAML 1.2 core rules for plain scalars."""
 
 
-_Loader.yaml_implicit_resolvers = {}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""])
-_Loader.add_implicit_resolver(
+_StrictLoader.yaml_implicit_resolvers = {}
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""])
+_StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
 )
-_NUMBER = r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), list("-+.0123456789"))
+_FLOAT_PATTERN = r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(_FLOAT_PATTERN), list("-+.0123456789")
+)
 
 
-def parse(text: str, name: str) -> Document:
+def parse_yaml(text: str, name: str) -> SettingsDocument:
     """Read YAML text.
 
     Args:
@@ -77,7 +79,7 @@ def parse(text: str, name: str) -> Document:
     """
     loader = None
     try:
-        loader = _Loader(text)  # refuses control characters already here
+        loader = _StrictLoader(text)  # refuses control characters already here
         node = loader.get_single_node()
     except RecursionError:
         raise SettingsError(f"{name}: nested too deeply") from None
@@ -91,37 +93,37 @@ def parse(text: str, name: str) -> Document:
             loader.dispose()
     if not isinstance(node, yaml.MappingNode):
         raise SettingsError(f"{name}: expected `key: value` lines")
-    origin: dict[Path_, str] = {(): name}
+    origin: dict[KeyPath, str] = {(): name}
     try:
-        return Document(_value(node, (), name, origin), origin)
+        return SettingsDocument(_node_value(node, (), name, origin), origin)
     except RecursionError:  # an anchor that contains itself
         raise SettingsError(f"{name}: nested too deeply") from None
 
 
-def _value(node: yaml.Node, path: Path_, name: str, origin: dict[Path_, str]) -> Any:
-    origin[path] = _place(node, name) if path else name
+def _node_value(node: yaml.Node, path: KeyPath, name: str, origin: dict[KeyPath, str]) -> Any:
+    origin[path] = _node_location(node, name) if path else name
     if isinstance(node, yaml.MappingNode):
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = key_node.value
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
-                raise SettingsError(f"{_place(key_node, name)}: a key must be text, not {key!r}")
+                raise SettingsError(f"{_node_location(key_node, name)}: a key must be text, not {key!r}")
             if key in values:
-                raise SettingsError(f"{_place(key_node, name)}: key '{key}' appears twice")
-            values[key] = _value(value_node, (*path, key), name, origin)
-            origin[(*path, key)] = _place(key_node, name)
+                raise SettingsError(f"{_node_location(key_node, name)}: key '{key}' appears twice")
+            values[key] = _node_value(value_node, (*path, key), name, origin)
+            origin[(*path, key)] = _node_location(key_node, name)
         return values
     if isinstance(node, yaml.SequenceNode):
-        return [_value(child, (*path, i), name, origin) for i, child in enumerate(node.value)]
+        return [_node_value(child, (*path, i), name, origin) for i, child in enumerate(node.value)]
     try:
-        return _scalar(node)
+        return _scalar_value(node)
     except (yaml.YAMLError, ValueError):
         raise SettingsError(
-            f"{_place(node, name)}: '{node.value}' is no {node.tag.rsplit(':', 1)[-1]}"
+            f"{_node_location(node, name)}: '{node.value}' is no {node.tag.rsplit(':', 1)[-1]}"
         ) from None
 
 
-def _scalar(node: yaml.Node) -> Any:
+def _scalar_value(node: yaml.Node) -> Any:
     return (
         yaml.constructor.SafeConstructor().construct_object(node)
         if ":float" not in node.tag
@@ -129,27 +131,27 @@ def _scalar(node: yaml.Node) -> Any:
     )
 
 
-def _place(node: yaml.Node, name: str) -> str:
+def _node_location(node: yaml.Node, name: str) -> str:
     return f"{name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
 
-def read(path: Path) -> Document:
+def read_yaml(path: Path) -> SettingsDocument:
     """Read a YAML file; `SettingsError` when it is missing or wrong."""
     if not path.is_file():
         raise SettingsError(f"no such file: {path}")
-    return parse(read_text(path), str(path))
+    return parse_yaml(read_text(path), str(path))
 
 
 # -------------------------------------------------------------------------------- overrides
 
 
-def override(
-    document: Document,
+def apply_overrides(
+    document: SettingsDocument,
     assignments: Iterable[str],
     origin: str,
     part: str = "",
     renamed: RenamedKeys | None = None,
-) -> Document:
+) -> SettingsDocument:
     """A document with `a.b=value` texts applied, each value read as YAML.
 
     Args:
@@ -162,8 +164,8 @@ def override(
     Raises:
         SettingsError: no `=`, the value is not YAML, or a key under its old and its new name.
     """
-    values, places = _copy(document.values), dict(document.origin)
-    renamed, typed_as = renamed or {}, dict[Path_, tuple[Path_, str]]()
+    values, places = _copy_nested(document.values), dict(document.origin)
+    renamed, typed_as = renamed or {}, dict[KeyPath, tuple[KeyPath, str]]()
     for assignment in assignments:
         typed = f"{origin} {part}{assignment}"
         typed_path, value = _read_assignment(assignment, typed)
@@ -171,7 +173,7 @@ def override(
         before, place = typed_as.setdefault(path, (typed_path, typed))
         if before != typed_path:
             raise _named_twice(typed, place, part, path)
-        alone = Document(_nested(typed_path, value), {typed_path: typed})
+        alone = SettingsDocument(_nested(typed_path, value), {typed_path: typed})
         value = _at(with_new_names(alone, renamed, part).values, path)
         inside = values
         for step in path[:-1]:
@@ -181,7 +183,7 @@ def override(
         inside[path[-1]] = value
         places = {known: place for known, place in places.items() if known[: len(path)] != path}
         places[path] = typed
-    return Document(values, places)
+    return SettingsDocument(values, places)
 
 
 def _read_assignment(assignment: str, typed: str) -> tuple[tuple[str, ...], Any]:
@@ -189,31 +191,35 @@ def _read_assignment(assignment: str, typed: str) -> tuple[tuple[str, ...], Any]
     key, sign, text = assignment.partition("=")
     if not sign or not key.strip():
         raise SettingsError(f"{typed}: expected key=value, like optim.lr=1e-5")
-    return tuple(key.strip().split(".")), parse(f"value: {text}", typed).values["value"]
+    return tuple(key.strip().split(".")), parse_yaml(f"value: {text}", typed).values["value"]
 
 
-def _nested(path: Path_, value: Any) -> dict[str, Any]:
+def _nested(path: KeyPath, value: Any) -> dict[str, Any]:
     """{"a": {"b": value}} for the path ("a", "b")."""
     for key in reversed(path):
         value = {key: value}
     return value
 
 
-def _at(values: Any, path: Path_) -> Any:
+def _at(values: Any, path: KeyPath) -> Any:
     """What stands at a path; None where there is no such path."""
     for key in path:
         values = values.get(key) if isinstance(values, Mapping) else None
     return values
 
 
-def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+def _copy_nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _copy_nested(value) if isinstance(value, Mapping) else value for key, value in values.items()
+    }
 
 
 # ----------------------------------------------------------------------- keys by their old names
 
 
-def with_new_names(document: Document, renamed: RenamedKeys, part: str = "", warn: bool = True) -> Document:
+def with_new_names(
+    document: SettingsDocument, renamed: RenamedKeys, part: str = "", warn: bool = True
+) -> SettingsDocument:
     """A document in which every key has the name of today.
 
     Each layer (file, variables, --set) is put through this before it meets the next, so that a new name
@@ -239,11 +245,13 @@ def with_new_names(document: Document, renamed: RenamedKeys, part: str = "", war
         if warn:
             _warn_renamed(place, part + _dotted(old), part + _dotted(new))
         values = _with_new_name(document.values, old, name)
-        document = Document(values, {renamed_path(p, {old: name}): at for p, at in document.origin.items()})
+        document = SettingsDocument(
+            values, {renamed_path(p, {old: name}): at for p, at in document.origin.items()}
+        )
     return document
 
 
-def renamed_path(path: Path_, renamed: RenamedKeys) -> Path_:
+def renamed_path(path: KeyPath, renamed: RenamedKeys) -> KeyPath:
     """The way to a value by the names of today."""
     for old, name in renamed.items():
         if path[: len(old)] == old:
@@ -251,7 +259,7 @@ def renamed_path(path: Path_, renamed: RenamedKeys) -> Path_:
     return path
 
 
-def _with_new_name(values: Mapping[str, Any], old: Path_, name: str) -> dict[str, Any]:
+def _with_new_name(values: Mapping[str, Any], old: KeyPath, name: str) -> dict[str, Any]:
     first, rest = old[0], old[1:]
     if not rest:
         return {name if key == first else key: value for key, value in values.items()}
@@ -260,7 +268,7 @@ def _with_new_name(values: Mapping[str, Any], old: Path_, name: str) -> dict[str
     }
 
 
-def _named_twice(place: str, other: str, part: str, new: Path_) -> SettingsError:
+def _named_twice(place: str, other: str, part: str, new: KeyPath) -> SettingsError:
     return SettingsError(
         f"{place}: key '{part}{_dotted(new)}' is given twice, by its old and by its new name ({other})",
         "keep one of the two, best by its new name",
@@ -277,14 +285,14 @@ def _warn_renamed(place: str, old: str, new: str) -> None:
         print(line, file=sys.stderr)
 
 
-def _dotted(path: Path_) -> str:
+def _dotted(path: KeyPath) -> str:
     return ".".join(map(str, path))
 
 
 # ------------------------------------------------------------------------- values to settings
 
 
-def build(kind: type[AnySettings], document: Document, at: Path_ = ()) -> AnySettings:
+def build_settings(kind: type[SettingsType], document: SettingsDocument, at: KeyPath = ()) -> SettingsType:
     """Make a settings object of a document's values.
 
     Args:
@@ -300,10 +308,12 @@ def build(kind: type[AnySettings], document: Document, at: Path_ = ()) -> AnySet
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise _explain(kind, document, at, error) from None
+        raise _validation_failure(kind, document, at, error) from None
 
 
-def _explain(kind: type[Settings], document: Document, at: Path_, error: ValidationError) -> SettingsError:
+def _validation_failure(
+    kind: type[StrictSettings], document: SettingsDocument, at: KeyPath, error: ValidationError
+) -> SettingsError:
     errors = error.errors(include_url=False)
     # A misspelt key also leaves the right one missing: the misspelling is what to tell.
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
@@ -311,14 +321,14 @@ def _explain(kind: type[Settings], document: Document, at: Path_, error: Validat
     dotted = ".".join(str(step) for step in path)
     place = document.where(path)
     if first["type"] == "extra_forbidden":
-        wrong = unknown("key", str(path[-1]), _keys_beside(kind, tuple(first["loc"])[:-1]))
+        wrong = unknown_name_error("key", str(path[-1]), _known_keys(kind, tuple(first["loc"])[:-1]))
         return SettingsError(f"{place}: {wrong.message}")
     message = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] in ("missing", "value_error") else f" (given: {first['input']!r})"
     return SettingsError(f"{place}: {dotted + ': ' if dotted else ''}{message}{given}")
 
 
-def _keys_beside(kind: type[Settings], path: Path_) -> list[str]:
+def _known_keys(kind: type[StrictSettings], path: KeyPath) -> list[str]:
     """Names a settings class knows at a path below it."""
     fields = kind.model_fields
     for step in path:
@@ -329,25 +339,30 @@ def _keys_beside(kind: type[Settings], path: Path_) -> list[str]:
     return list(fields)
 
 
-def dump(settings: Settings | Mapping[str, Any]) -> str:
+def dump_yaml(settings: StrictSettings | Mapping[str, Any]) -> str:
     """Settings as YAML text that `parse` reads back."""
     values = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else dict(settings)
-    return yaml.dump(values, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100)
+    return yaml.dump(values, Dumper=_StrictDumper, allow_unicode=True, sort_keys=False, width=100)
 
 
-def flow(value: Any) -> str:
+def inline_yaml(value: Any) -> str:
     """A value as YAML on one line, good inside braces too."""
     text = yaml.dump(
-        [value], Dumper=_Dumper, allow_unicode=True, sort_keys=False, default_flow_style=True, width=1 << 30
+        [value],
+        Dumper=_StrictDumper,
+        allow_unicode=True,
+        sort_keys=False,
+        default_flow_style=True,
+        width=1 << 30,
     )
     return text.strip()[1:-1]
 
 
-class _Dumper(yaml.SafeDumper):
+class _StrictDumper(yaml.SafeDumper):
     """Dumper under the same scalar rules as the loader, so that text stays text."""
 
 
-_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
-_Dumper.add_representer(
+_StrictDumper.yaml_implicit_resolvers = _StrictLoader.yaml_implicit_resolvers
+_StrictDumper.add_representer(
     float, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:float", repr(value))
 )

@@ -18,28 +18,28 @@ from pathlib import Path
 
 import httpx
 
-from kovqa_core.download.part_file import locked
+from kovqa_core.download.part_file import locked_part_file
 from kovqa_core.errors import AssetError, DataError, KovqaError, SettingsError
-from kovqa_core.files import disk_errors, nfc, read_bytes, read_text, write_text
-from kovqa_core.net.api_keys import read_key
+from kovqa_core.files import disk_errors, read_bytes, read_text, to_nfc, write_text
+from kovqa_core.net.api_keys import read_api_key
 from kovqa_core.net.pages import page_text
-from kovqa_core.net.request import new_client
-from kovqa_core.paths import home
+from kovqa_core.net.request import new_http_client
+from kovqa_core.paths import kovqa_home
 
-COMPETITION = "236118"
-PAGE = f"https://dacon.io/competitions/official/{COMPETITION}"
-_KST = timezone(timedelta(hours=9), "KST")
-_FREE = ("quota", "not sent")  # Dacon does not have the file, for certain
-_NO_CONNECTION = (
+DACON_COMPETITION = "236118"
+COMPETITION_PAGE = f"https://dacon.io/competitions/official/{DACON_COMPETITION}"
+_KOREA_TIME = timezone(timedelta(hours=9), "KST")
+_NOT_RECEIVED_STATES = ("quota", "not sent")  # Dacon does not have the file, for certain
+_NO_CONNECTION_ERRORS = (
     httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol, httpx.InvalidURL
 )  # fmt: skip
-_MOST = 1 << 16  # bytes of an answer that are read
+_MAX_ANSWER_BYTES = 1 << 16  # bytes of an answer that are read
 
-_QUOTA = {
+_QUOTA_MESSAGES = {
     "day_max_count": "the day's submissions are used up",
     "over_max_count": "all submissions are used up",
 }
-_WRONG = {
+_FORMAT_ERRORS = {
     1: "header", 2: "not readable as CSV", 3: "number of rows", 4: "values", 21: "type of data",
     901: "header", 902: "not readable as CSV", 903: "number of rows", 904: "values",
     9021: "text where numbers are wanted",
@@ -47,7 +47,7 @@ _WRONG = {
 
 
 @dataclass(frozen=True)
-class Attempt:
+class UploadAttempt:
     """A line of the ledger.
 
     Attributes:
@@ -71,7 +71,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Today:
+class DailyQuota:
     """The day's quota, as far as this computer knows: Dacon's interface tells no numbers.
 
     Attributes:
@@ -84,7 +84,7 @@ class Today:
     resets: datetime
 
 
-def upload(file: Path, team: str, memo: str = "", force: bool = False) -> Attempt:
+def upload_to_dacon(file: Path, team: str, memo: str = "", force: bool = False) -> UploadAttempt:
     """Send a submission to Dacon, once; the accepted attempt.
 
     The token is read from DACON_API_TOKEN or from `dacon.key` in the user's folder.
@@ -99,32 +99,32 @@ def upload(file: Path, team: str, memo: str = "", force: bool = False) -> Attemp
         DataError: Dacon refuses the file's format; the ledger is damaged.
         AssetError: Dacon cannot be reached, the quota is used up, or it is unknown what Dacon did.
     """
-    token = read_key("Dacon", "DACON_API_TOKEN", "dacon.key", PAGE)
+    token = read_api_key("Dacon", "DACON_API_TOKEN", "dacon.key", COMPETITION_PAGE)
     if not team.strip():
         raise SettingsError("which team?", "--team NAME or KOVQA_DACON_TEAM, exactly as on Dacon")
     content = read_bytes(file)
-    attempt = Attempt(
-        datetime.now(_KST).isoformat(),
-        COMPETITION,
-        _sound(team),
-        _sound(memo),
-        _sound(str(file.resolve())),
+    attempt = UploadAttempt(
+        datetime.now(_KOREA_TIME).isoformat(),
+        DACON_COMPETITION,
+        _printable_nfc(team),
+        _printable_nfc(memo),
+        _printable_nfc(str(file.resolve())),
         len(content),
         hashlib.sha256(content).hexdigest(),
     )
-    with new_client() as client:
-        _change(lambda attempts: [*attempts, _unsent(attempt, attempts, force)])
-        state, answer = _send(client, attempt, content, token)
+    with new_http_client() as client:
+        _update_ledger(lambda attempts: [*attempts, _require_unsent(attempt, attempts, force)])
+        state, answer = _post_submission(client, attempt, content, token)
     outcome = replace(attempt, state=state, answer=answer)
-    _change(lambda attempts: [outcome if one == attempt else one for one in attempts])
+    _update_ledger(lambda attempts: [outcome if one == attempt else one for one in attempts])
     if state != "accepted":
-        raise _failure(outcome)
+        raise _upload_error(outcome)
     return outcome
 
 
-def _sound(text: str) -> str:
+def _printable_nfc(text: str) -> str:
     """NFC; what is no letter in the terminal's or the disk's encoding is spelt out."""
-    return nfc(text).encode("utf-8", "backslashreplace").decode()
+    return to_nfc(text).encode("utf-8", "backslashreplace").decode()
 
 
 # ------------------------------------------------------------------------------------ ledger
@@ -132,10 +132,10 @@ def _sound(text: str) -> str:
 
 def ledger_file() -> Path:
     """Where all attempts are written down: in the user's folder, so that a copied file is known too."""
-    return home() / "submissions.jsonl"
+    return kovqa_home() / "submissions.jsonl"
 
 
-def ledger() -> list[Attempt]:
+def read_ledger() -> list[UploadAttempt]:
     """All attempts, oldest first.
 
     Raises:
@@ -144,44 +144,46 @@ def ledger() -> list[Attempt]:
     path = ledger_file()
     lines = read_text(path).split("\n") if path.exists() else []
     try:
-        return [Attempt(**json.loads(line)) for line in lines if line]
+        return [UploadAttempt(**json.loads(line)) for line in lines if line]
     except (ValueError, TypeError):
-        hint = f"compare it with your list on {PAGE} and mend it; without it a file could be sent twice"
+        hint = f"compare it with your list on {COMPETITION_PAGE} and mend it; without it a file could be sent twice"
         raise DataError(f"{path} is damaged", hint) from None
 
 
-def _change(change: Callable[[list[Attempt]], list[Attempt]]) -> None:
+def _update_ledger(change: Callable[[list[UploadAttempt]], list[UploadAttempt]]) -> None:
     """Write the ledger anew, one process at a time."""
-    with disk_errors(ledger_file()), locked(ledger_file()):
-        lines = [json.dumps(asdict(attempt), ensure_ascii=False) + "\n" for attempt in change(ledger())]
+    with disk_errors(ledger_file()), locked_part_file(ledger_file()):
+        lines = [json.dumps(asdict(attempt), ensure_ascii=False) + "\n" for attempt in change(read_ledger())]
         write_text(ledger_file(), "".join(lines))
 
 
-def _unsent(attempt: Attempt, attempts: list[Attempt], force: bool) -> Attempt:
+def _require_unsent(attempt: UploadAttempt, attempts: list[UploadAttempt], force: bool) -> UploadAttempt:
     """The attempt, unless its file may have reached Dacon before."""
     same = [a for a in attempts if (a.sha256, a.competition) == (attempt.sha256, attempt.competition)]
-    before = next((a for a in reversed(same) if a.state not in _FREE), None)
+    before = next((a for a in reversed(same) if a.state not in _NOT_RECEIVED_STATES), None)
     if before and not force:
         raise SettingsError(
-            f"{attempt.file} was sent to Dacon at {_minute(datetime.fromisoformat(before.time))}: "
+            f"{attempt.file} was sent to Dacon at {_local_minute(datetime.fromisoformat(before.time))}: "
             f"{before.state} ({before.answer})",
-            f"look at your submissions on {PAGE}; --force sends it again",
+            f"look at your submissions on {COMPETITION_PAGE}; --force sends it again",
         )
     return attempt
 
 
-def today() -> Today:
+def quota_today() -> DailyQuota:
     """What went out since 00:00 KST, when Dacon's day began, and when the next one begins."""
-    begin = datetime.now(_KST).replace(hour=0, minute=0, second=0, microsecond=0)
-    states = [a.state for a in ledger() if datetime.fromisoformat(a.time) >= begin]
+    begin = datetime.now(_KOREA_TIME).replace(hour=0, minute=0, second=0, microsecond=0)
+    states = [a.state for a in read_ledger() if datetime.fromisoformat(a.time) >= begin]
     resets = (begin + timedelta(days=1)).astimezone()
-    return Today(states.count("accepted"), states.count("unknown"), resets)
+    return DailyQuota(states.count("accepted"), states.count("unknown"), resets)
 
 
 # ---------------------------------------------------------------------------------- protocol
 
 
-def _send(client: httpx.Client, attempt: Attempt, content: bytes, token: str) -> tuple[str, str]:
+def _post_submission(
+    client: httpx.Client, attempt: UploadAttempt, content: bytes, token: str
+) -> tuple[str, str]:
     """One POST; the state it leaves, and what was said, without the token."""
     name = Path(attempt.file).name
     fields = {
@@ -191,26 +193,26 @@ def _send(client: httpx.Client, attempt: Attempt, content: bytes, token: str) ->
     address = os.environ.get("KOVQA_DACON_ENDPOINT", "https://openapi.dacon.io").rstrip("/") + "/submission"
     try:
         with client.stream("POST", address, data=fields, files={"file": (name, content)}) as response:
-            state, answer = _understood(response.status_code, _beginning(response))
-    except _NO_CONNECTION as error:
+            state, answer = _classify_dacon_answer(response.status_code, _read_answer_head(response))
+    except _NO_CONNECTION_ERRORS as error:
         state, answer = "not sent", str(error) or type(error).__name__
     except httpx.TimeoutException:
         state, answer = "unknown", "no answer in time"
     except httpx.RequestError as error:
         state, answer = "unknown", str(error) or type(error).__name__
-    return state, _hidden(answer, token)
+    return state, _hide_token(answer, token)
 
 
-def _beginning(response: httpx.Response) -> bytes:
+def _read_answer_head(response: httpx.Response) -> bytes:
     body = b""
     for chunk in response.iter_bytes():
         body += chunk
-        if len(body) > _MOST:
+        if len(body) > _MAX_ANSWER_BYTES:
             break
-    return body[:_MOST]
+    return body[:_MAX_ANSWER_BYTES]
 
 
-def _understood(status: int, body: bytes) -> tuple[str, str]:
+def _classify_dacon_answer(status: int, body: bytes) -> tuple[str, str]:
     """The state an answer means: only what the table of docs/sources/datasets.md, D18 knows is certain."""
     try:
         found = json.loads(body)
@@ -220,36 +222,36 @@ def _understood(status: int, body: bytes) -> tuple[str, str]:
     message, code = found.get("message"), found.get("data")
     if message == "ok":
         return "accepted", "ok"
-    if isinstance(message, str) and message in _QUOTA:
-        return "quota", _QUOTA[message]
-    if message == "wrong" and type(code) is int and code in _WRONG:
-        return "wrong", f"{_WRONG[code]} (code {code})"
-    return "unknown", f"status {status}, {page_text(body, _MOST) or 'nothing said'}"
+    if isinstance(message, str) and message in _QUOTA_MESSAGES:
+        return "quota", _QUOTA_MESSAGES[message]
+    if message == "wrong" and type(code) is int and code in _FORMAT_ERRORS:
+        return "wrong", f"{_FORMAT_ERRORS[code]} (code {code})"
+    return "unknown", f"status {status}, {page_text(body, _MAX_ANSWER_BYTES) or 'nothing said'}"
 
 
-def _hidden(answer: str, token: str) -> str:
+def _hide_token(answer: str, token: str) -> str:
     """An answer without the token, should the service repeat it; cut only then."""
     for spelling in (token, html.escape(token), json.dumps(token)[1:-1]):
         answer = answer.replace(spelling, "***")
     return answer if len(answer) <= 200 else answer[:199] + "…"
 
 
-def _failure(outcome: Attempt) -> KovqaError:
+def _upload_error(outcome: UploadAttempt) -> KovqaError:
     if outcome.state == "wrong":
         return DataError(
             f"Dacon refuses {outcome.file}: {outcome.answer}", "check --sample and --predictions"
         )
     if outcome.state == "quota":
-        hint = f"a new day begins for Dacon at {_minute(today().resets)}; the same command may be used again"
+        hint = f"a new day begins for Dacon at {_local_minute(quota_today().resets)}; the same command may be used again"
         return AssetError(f"Dacon did not take {outcome.file}: {outcome.answer}", hint)
     if outcome.state == "not sent":
         return AssetError(f"Dacon cannot be reached, nothing was sent: {outcome.answer}", "try again later")
     return AssetError(
         f"{outcome.file} was sent, whether Dacon counted it is unknown: {outcome.answer}",
-        f"look at your submissions on {PAGE}; --force sends it again",
+        f"look at your submissions on {COMPETITION_PAGE}; --force sends it again",
     )
 
 
-def _minute(time: datetime) -> str:
+def _local_minute(time: datetime) -> str:
     """A moment in local time."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M %Z")

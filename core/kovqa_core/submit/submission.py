@@ -21,19 +21,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.data.json_stream import records
-from kovqa_core.data.tables import once, read_table
-from kovqa_core.errors import DataError, SettingsError, named, unknown
+from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.data.tables import check_unique_id, read_table
+from kovqa_core.errors import DataError, SettingsError, summarise_names, unknown_name_error
 from kovqa_core.evaluate.predictions_file import read_predictions
 from kovqa_core.files import read_bytes, write_text
-from kovqa_core.index.reader import Split
+from kovqa_core.index.reader import IndexSplit
 
-LARGEST = 104_857_601  # bytes Dacon's own client sends
-_BROKEN = re.compile("[\0\ud800-\udfff]")  # NUL, half a character
+DACON_MAX_BYTES = 104_857_601  # bytes Dacon's own client sends
+_BROKEN_CHARACTER = re.compile("[\0\ud800-\udfff]")  # NUL, half a character
 
 
 @dataclass(frozen=True)
-class Challenge:
+class ChallengeFormat:
     """What a challenge wants.
 
     Attributes:
@@ -49,15 +49,15 @@ class Challenge:
     records: tuple[str, str] | None
 
 
-CHALLENGES = {
-    "vqav2": Challenge("vqa", "question_id", "answer", ("questions", "question_id")),
-    "coco": Challenge("caption", "image_id", "caption", ("images", "id")),
-    "dacon": Challenge("vqa", "ID", "answer", None),
+CHALLENGE_FORMATS = {
+    "vqav2": ChallengeFormat("vqa", "question_id", "answer", ("questions", "question_id")),
+    "coco": ChallengeFormat("caption", "image_id", "caption", ("images", "id")),
+    "dacon": ChallengeFormat("vqa", "ID", "answer", None),
 }
 
 
 @dataclass(frozen=True)
-class Submission:
+class WrittenSubmission:
     """A written file: its rows, how many of them had no prediction and were filled, how many different
     texts, the most frequent with how often, the longest.
     """
@@ -70,7 +70,9 @@ class Submission:
     longest: str
 
 
-def submit(challenge: str, predictions: Path, sample: Path, output: Path, fill: str = "") -> Submission:
+def write_submission(
+    challenge: str, predictions: Path, sample: Path, output: Path, fill: str = ""
+) -> WrittenSubmission:
     """Write a submission file.
 
     Args:
@@ -85,26 +87,33 @@ def submit(challenge: str, predictions: Path, sample: Path, output: Path, fill: 
         DataError: predictions of another task; ids missing, foreign, empty, double or no numbers; an
             empty or broken text; a sample of other columns; a file too large. The first ten ids are named.
     """
-    if challenge not in CHALLENGES:
-        raise unknown("challenge", challenge, CHALLENGES)
-    about = CHALLENGES[challenge]
+    if challenge not in CHALLENGE_FORMATS:
+        raise unknown_name_error("challenge", challenge, CHALLENGE_FORMATS)
+    about = CHALLENGE_FORMATS[challenge]
     if output.resolve() in (predictions.resolve(), sample.resolve()):
         raise SettingsError(f"{output} would be written over", "choose another file with -o")
     given = read_predictions(predictions)
     if given.task != about.task:
         raise DataError(f"{predictions} holds {given.task} predictions, {challenge} wants {about.task}")
-    wanted = _records(sample, about.records) if about.records else _template(sample, about)
+    wanted = _read_json_ids(sample, about.records) if about.records else _read_sample_ids(sample, about)
     said = {**dict.fromkeys(wanted, fill), **given.texts} if fill else given.texts
-    _check(wanted, said, about, predictions, sample)
+    _check_submission(wanted, said, about, predictions, sample)
     texts = [said[id] if about.records else said[id].strip() for id in wanted]
-    write_text(output, _json(wanted, texts, about) if about.records else _csv(wanted, texts, about, sample))
+    write_text(
+        output,
+        _submission_json(wanted, texts, about)
+        if about.records
+        else _submission_csv(wanted, texts, about, sample),
+    )
     counts = Counter(texts)
     filled = sum(id not in given.texts for id in wanted)
-    return Submission(output, len(texts), filled, len(counts), counts.most_common(5), max(texts, key=len))
+    return WrittenSubmission(
+        output, len(texts), filled, len(counts), counts.most_common(5), max(texts, key=len)
+    )
 
 
-def _check(
-    wanted: Sequence[str], texts: Mapping[str, str], about: Challenge, predictions: Path, sample: Path
+def _check_submission(
+    wanted: Sequence[str], texts: Mapping[str, str], about: ChallengeFormat, predictions: Path, sample: Path
 ) -> None:
     """Every id once, with a text that says something."""
     known = set(wanted)
@@ -113,31 +122,31 @@ def _check(
         f"not in {sample}:": [id for id in texts if id not in known],
         "no number:": [id for id in wanted if about.records and not id.isdecimal()],
         "an empty text for": [id for id in wanted if not texts.get(id, "-").strip()],
-        "a broken character in": [id for id in wanted if _BROKEN.search(texts.get(id, ""))],
+        "a broken character in": [id for id in wanted if _BROKEN_CHARACTER.search(texts.get(id, ""))],
     }
     for what, ids in problems.items():
         if ids:
             hint = f"predict all rows of {sample} again"
             hint += ", or say what to answer there: --fill TEXT" if what.startswith("no prediction") else ""
-            raise DataError(f"{predictions}: {named(what, ids)}", hint)
+            raise DataError(f"{predictions}: {summarise_names(what, ids)}", hint)
 
 
 # ---------------------------------------------------------------------------- the sample's ids
 
 
-def _records(sample: Path, place: tuple[str, str]) -> list[str]:
+def _read_json_ids(sample: Path, place: tuple[str, str]) -> list[str]:
     """The ids of a JSON file or an index split, in its order, each once."""
     if sample.suffix == ".jsonl":
-        ids = [example.id for example in Split(sample)]
+        ids = [example.id for example in IndexSplit(sample)]
     else:
         name, key = place
-        ids = [str(row[key]) for row in records(sample, name, (key,))]
+        ids = [str(row[key]) for row in iter_json_records(sample, name, (key,))]
     if not ids:
         raise DataError(f"{sample} asks for nothing", "choose the split to submit")
     return list(dict.fromkeys(ids))
 
 
-def _template(sample: Path, about: Challenge) -> list[str]:
+def _read_sample_ids(sample: Path, about: ChallengeFormat) -> list[str]:
     """The ids of a CSV like the submission, in its order."""
     again, columns = "take the sample the challenge hands out", [about.id, about.text]
     seen: dict[str, int] = {}
@@ -146,7 +155,7 @@ def _template(sample: Path, about: Challenge) -> list[str]:
             raise DataError(f"{sample}: its columns are {', '.join(row)}, not {', '.join(columns)}", again)
         if not row[about.id].strip():
             raise DataError(f"{sample}:{line}: no id", again)
-        once(row[about.id], line, seen, sample)
+        check_unique_id(row[about.id], line, seen, sample)
     if not seen:
         raise DataError(f"{sample} asks for nothing", again)
     return list(seen)
@@ -155,20 +164,22 @@ def _template(sample: Path, about: Challenge) -> list[str]:
 # ------------------------------------------------------------------------------ the two formats
 
 
-def _json(ids: Iterable[str], texts: Iterable[str], about: Challenge) -> str:
+def _submission_json(ids: Iterable[str], texts: Iterable[str], about: ChallengeFormat) -> str:
     rows = [{about.id: int(id), about.text: text} for id, text in zip(ids, texts, strict=True)]
     return json.dumps(rows, ensure_ascii=False) + "\n"
 
 
-def _csv(ids: Iterable[str], texts: Iterable[str], about: Challenge, sample: Path) -> str:
+def _submission_csv(ids: Iterable[str], texts: Iterable[str], about: ChallengeFormat, sample: Path) -> str:
     rows = [(about.id, about.text), *zip(ids, texts, strict=True)]
     mark = "\ufeff" if read_bytes(sample).startswith(b"\xef\xbb\xbf") else ""
-    content = mark + "".join(f"{_cell(id)},{_cell(text)}\n" for id, text in rows)
-    if (size := len(content.encode())) > LARGEST:
-        raise DataError(f"the submission has {size:,} bytes, Dacon takes {LARGEST:,}", "shorten the answers")
+    content = mark + "".join(f"{_csv_cell(id)},{_csv_cell(text)}\n" for id, text in rows)
+    if (size := len(content.encode())) > DACON_MAX_BYTES:
+        raise DataError(
+            f"the submission has {size:,} bytes, Dacon takes {DACON_MAX_BYTES:,}", "shorten the answers"
+        )
     return content
 
 
-def _cell(text: str) -> str:
+def _csv_cell(text: str) -> str:
     """A cell as pandas writes it; a lone carriage return is quoted too, which Python 3.11's csv forgets."""
     return '"' + text.replace('"', '""') + '"' if re.search('[,"\r\n]', text) else text

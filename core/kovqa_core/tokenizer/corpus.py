@@ -22,21 +22,23 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.files import disk_errors, make_folder, nfc, whole_file
-from kovqa_core.process_pool import count, side_by_side
+from kovqa_core.files import atomic_file, disk_errors, make_folder, to_nfc
+from kovqa_core.process_pool import add_to_count, parallel_map
 from kovqa_core.tokenizer import wikipedia
 
-Told = Callable[[str, int, float], None]  # (what is counted, how many so far, share done or 0)
-LONGEST = 9999  # bytes of a line; the trainer would drop a longer one
-_PIECE = 16 << 20  # bytes read at once, by one process
-_COUNTED = 1000  # lines between two words about progress
-_SEED = 20240521  # of the lines chosen
-_OTHER = re.compile(rb"[\x80-\xff][^\n]*")  # the rest of a line from its first letter beyond ASCII on
-_STAMP = re.compile(r"[0-9a-f]{16}")
+CorpusProgress = Callable[[str, int, float], None]  # (what is counted, how many so far, share done or 0)
+MAX_LINE_BYTES = 9999  # bytes of a line; the trainer would drop a longer one
+_TEXT_CHUNK_BYTES = 16 << 20  # bytes read at once, by one process
+_PROGRESS_LINES = 1000  # lines between two words about progress
+_SAMPLE_SEED = 20240521  # of the lines chosen
+_NON_ASCII_REST = re.compile(
+    rb"[\x80-\xff][^\n]*"
+)  # the rest of a line from its first letter beyond ASCII on
+_WORK_FOLDER_NAME = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
-class Stretch:
+class TextChunk:
     """Lines of a text file: its bytes from `start` to `end`."""
 
     path: Path
@@ -46,18 +48,18 @@ class Stretch:
 
     def lines(self) -> Iterator[str]:
         """The lines as they stand."""
-        data = _read(self.path, self.start, self.end)
+        data = _read_chunk(self.path, self.start, self.end)
         try:
             yield from data.decode(self.encoding).splitlines()
         except UnicodeDecodeError as error:
-            raise _no_text(self.path, self.start + error.start) from None
+            raise _encoding_error(self.path, self.start + error.start) from None
 
 
-Piece = Stretch | wikipedia.Part
+CorpusChunk = TextChunk | wikipedia.DumpSlice
 
 
 @dataclass(frozen=True)
-class Corpus:
+class CleanCorpus:
     """Cleaned lines on disk.
 
     Attributes:
@@ -79,7 +81,7 @@ class Corpus:
         return {"corpus_sha256": self.sha256, "lines": self.lines, "characters": self.characters}
 
 
-def clean(inputs: Sequence[Path], work: Path, told: Told | None = None) -> Corpus:
+def clean_corpus(inputs: Sequence[Path], work: Path, told: CorpusProgress | None = None) -> CleanCorpus:
     """Clean dumps and text files into a work folder, or go on where that was interrupted.
 
     Args:
@@ -91,36 +93,40 @@ def clean(inputs: Sequence[Path], work: Path, told: Told | None = None) -> Corpu
         DataError: an input that cannot be read, is empty, or is no text.
         SettingsError: `work` holds something else, or cannot be written.
     """
-    sources = [_source(path, told) for path in inputs]
-    folder = _work_folder(work, sources)
+    sources = [_source_record(path, told) for path in inputs]
+    folder = _prepare_work_folder(work, sources)
     calls = [
         (piece, folder / f"{number:06}.txt")
-        for number, piece in enumerate(itertools.chain.from_iterable(map(pieces, inputs)))
+        for number, piece in enumerate(itertools.chain.from_iterable(map(corpus_chunks, inputs)))
     ]
     left = [(piece, path) for piece, path in calls if not path.exists()]
-    side_by_side(_clean, left, told and (lambda n, share: told("lines cleaned", n, share)))
-    return _measured([path for _, path in calls], sources)
+    parallel_map(_clean_chunk, left, told and (lambda n, share: told("lines cleaned", n, share)))
+    return _measure_corpus([path for _, path in calls], sources)
 
 
-def pieces(path: Path) -> Sequence[Piece]:
+def corpus_chunks(path: Path) -> Sequence[CorpusChunk]:
     """A dump or text file in pieces that `lines` reads, in order; they survive pickling.
 
     Raises:
         DataError: it cannot be read, is empty, or is no text.
     """
-    size = _size(path)
-    return wikipedia.parts(path, -(-size // _PIECE)) if wikipedia.is_dump(path) else _stretches(path)
+    size = _source_bytes(path)
+    return (
+        wikipedia.dump_slices(path, -(-size // _TEXT_CHUNK_BYTES))
+        if wikipedia.is_mediawiki_dump(path)
+        else _split_text_file(path)
+    )
 
 
-def lines(piece: Piece) -> Iterator[str]:
+def chunk_lines(piece: CorpusChunk) -> Iterator[str]:
     """Cleaned lines of a piece: NFC, no blanks around, none empty, none longer than `LONGEST` bytes."""
-    for line in piece.lines() if isinstance(piece, Stretch) else wikipedia.lines(piece):
-        yield from _cut(nfc(line.strip()))
+    for line in piece.lines() if isinstance(piece, TextChunk) else wikipedia.article_lines(piece):
+        yield from _split_long_line(to_nfc(line.strip()))
 
 
-def chosen(corpus: Corpus, wanted: int) -> Iterator[str]:
+def sample_lines(corpus: CleanCorpus, wanted: int) -> Iterator[str]:
     """At most `wanted` lines, each as likely as any other, in order; always the same of the same corpus."""
-    chance, left = random.Random(_SEED), corpus.lines
+    chance, left = random.Random(_SAMPLE_SEED), corpus.lines
     for path in corpus.pieces:
         with path.open(encoding="utf-8", newline="\n") as stream:
             for line in stream:
@@ -133,22 +139,22 @@ def chosen(corpus: Corpus, wanted: int) -> Iterator[str]:
 # ------------------------------------------------------------------------------ the work folder
 
 
-def _source(path: Path, told: Told | None) -> dict[str, Any]:
-    size, digest = _size(path), hashlib.sha256()
+def _source_record(path: Path, told: CorpusProgress | None) -> dict[str, Any]:
+    size, digest = _source_bytes(path), hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(_PIECE):
+        while block := stream.read(_TEXT_CHUNK_BYTES):
             digest.update(block)
             if told:
                 told("bytes read", stream.tell(), stream.tell() / size)
     about = (
-        {"kind": "dump", **wikipedia.about(path)}
-        if wikipedia.is_dump(path)
+        {"kind": "dump", **wikipedia.dump_metadata(path)}
+        if wikipedia.is_mediawiki_dump(path)
         else {"kind": "text", "licence": None}
     )
     return {"path": str(path), "bytes": size, "sha256": digest.hexdigest(), **about}
 
 
-def _size(path: Path) -> int:
+def _source_bytes(path: Path) -> int:
     try:
         with path.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
@@ -159,12 +165,17 @@ def _size(path: Path) -> int:
     return size
 
 
-def _work_folder(work: Path, sources: Sequence[dict[str, Any]]) -> Path:
-    made_of = [importlib.metadata.version("kovqa"), LONGEST, _PIECE, *(s["sha256"] for s in sources)]
+def _prepare_work_folder(work: Path, sources: Sequence[dict[str, Any]]) -> Path:
+    made_of = [
+        importlib.metadata.version("kovqa"),
+        MAX_LINE_BYTES,
+        _TEXT_CHUNK_BYTES,
+        *(s["sha256"] for s in sources),
+    ]
     folder = work / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     with disk_errors(work):
         there = list(work.iterdir()) if work.exists() else []
-        if any(not _STAMP.fullmatch(path.name) for path in there):
+        if any(not _WORK_FOLDER_NAME.fullmatch(path.name) for path in there):
             raise SettingsError(
                 f"{work} holds files of somebody else", "move them away or choose another file with -o"
             )
@@ -174,47 +185,48 @@ def _work_folder(work: Path, sources: Sequence[dict[str, Any]]) -> Path:
     return make_folder(folder)
 
 
-def _clean(piece: Piece, path: Path) -> None:
+def _clean_chunk(piece: CorpusChunk, path: Path) -> None:
     number = 0
-    with whole_file(path) as stream:
-        for number, line in enumerate(lines(piece), 1):
+    with atomic_file(path) as stream:
+        for number, line in enumerate(chunk_lines(piece), 1):
             stream.write(f"{line}\n".encode())
-            if number % _COUNTED == 0:
-                count(_COUNTED)
-    count(number % _COUNTED)
+            if number % _PROGRESS_LINES == 0:
+                add_to_count(_PROGRESS_LINES)
+    add_to_count(number % _PROGRESS_LINES)
 
 
-def _measured(paths: Sequence[Path], sources: Sequence[dict[str, Any]]) -> Corpus:
+def _measure_corpus(paths: Sequence[Path], sources: Sequence[dict[str, Any]]) -> CleanCorpus:
     digest, n, characters = hashlib.sha256(), 0, 0
     for path in paths:
         with path.open(encoding="utf-8", newline="\n") as stream:
-            while block := stream.read(_PIECE):
+            while block := stream.read(_TEXT_CHUNK_BYTES):
                 digest.update(block.encode())
                 n += block.count("\n")
                 characters += len(block)
     characters -= n  # the line ends
-    return Corpus(tuple(paths), tuple(sources), n, characters, digest.hexdigest())
+    return CleanCorpus(tuple(paths), tuple(sources), n, characters, digest.hexdigest())
 
 
 # ------------------------------------------------------------------------------------ text files
 
 
-def _stretches(path: Path) -> list[Stretch]:
-    ends = list(_ends(path))
+def _split_text_file(path: Path) -> list[TextChunk]:
+    ends = list(_chunk_ends(path))
     places = list(itertools.pairwise([0, *ends]))
-    encoding = _encoding(path, places)
-    return [Stretch(path, start, end, encoding) for start, end in places]
+    encoding = _detect_encoding(path, places)
+    return [TextChunk(path, start, end, encoding) for start, end in places]
 
 
-def _ends(path: Path) -> Iterator[int]:
+def _chunk_ends(path: Path) -> Iterator[int]:
     """Where stretches end: after a line, or after a blank where a line is longer than a stretch."""
     size, end = path.stat().st_size, 0
-    while size - end > _PIECE:
-        data = _read(path, end, end + _PIECE)
+    while size - end > _TEXT_CHUNK_BYTES:
+        data = _read_chunk(path, end, end + _TEXT_CHUNK_BYTES)
         length = data.rfind(b"\n") + 1 or data.rfind(b" ") + 1
         if not length:
             raise DataError(
-                f"{path}: {_PIECE >> 20} MB without a blank or line end are no text", "check the file"
+                f"{path}: {_TEXT_CHUNK_BYTES >> 20} MB without a blank or line end are no text",
+                "check the file",
             )
         end += length
         yield end
@@ -222,10 +234,10 @@ def _ends(path: Path) -> Iterator[int]:
         yield size
 
 
-def _encoding(path: Path, places: Sequence[tuple[int, int]]) -> str:
+def _detect_encoding(path: Path, places: Sequence[tuple[int, int]]) -> str:
     """UTF-8, or CP949 where the first line that tells the two apart is no UTF-8."""
     for start, end in places:
-        if not (first := _OTHER.search(_read(path, start, end))):
+        if not (first := _NON_ASCII_REST.search(_read_chunk(path, start, end))):
             continue
         for encoding in ("utf-8-sig", "cp949"):
             try:
@@ -233,11 +245,11 @@ def _encoding(path: Path, places: Sequence[tuple[int, int]]) -> str:
                 return encoding
             except UnicodeDecodeError:
                 pass
-        raise _no_text(path, start + first.start())
+        raise _encoding_error(path, start + first.start())
     return "utf-8"
 
 
-def _read(path: Path, start: int, end: int) -> bytes:
+def _read_chunk(path: Path, start: int, end: int) -> bytes:
     with path.open("rb") as stream:
         stream.seek(start)
         data = stream.read(end - start)
@@ -246,25 +258,25 @@ def _read(path: Path, start: int, end: int) -> bytes:
     return data
 
 
-def _no_text(path: Path, place: int) -> DataError:
+def _encoding_error(path: Path, place: int) -> DataError:
     with path.open("rb") as stream:
-        line = 1 + sum(block.count(b"\n") for block in _blocks_to(stream, place))
+        line = 1 + sum(block.count(b"\n") for block in _blocks_until(stream, place))
     return DataError(f"{path}:{line}: neither UTF-8 nor CP949 text", "save it as UTF-8 and try again")
 
 
-def _blocks_to(stream: Any, place: int) -> Iterator[bytes]:
-    while place > 0 and (block := stream.read(min(place, _PIECE))):
+def _blocks_until(stream: Any, place: int) -> Iterator[bytes]:
+    while place > 0 and (block := stream.read(min(place, _TEXT_CHUNK_BYTES))):
         place -= len(block)
         yield block
 
 
-def _cut(line: str) -> Iterator[str]:
+def _split_long_line(line: str) -> Iterator[str]:
     """A line in parts of at most `LONGEST` bytes, cut at blanks; only a longer word is cut in itself."""
     data, start = line.encode(), 0
-    while len(data) - start > LONGEST:
-        end = data.rfind(b" ", start + 1, start + LONGEST + 1)
+    while len(data) - start > MAX_LINE_BYTES:
+        end = data.rfind(b" ", start + 1, start + MAX_LINE_BYTES + 1)
         if end < 0:
-            end = start + LONGEST
+            end = start + MAX_LINE_BYTES
             while data[end] & 0xC0 == 0x80:  # inside a letter
                 end -= 1
         yield data[start:end].decode().strip()

@@ -16,29 +16,33 @@ from typing import TYPE_CHECKING, Any
 from kovqa_core.errors import DataError, ModelError
 from kovqa_core.files import read_bytes
 from kovqa_core.tokenizer import sentencepiece_model
-from kovqa_core.tokenizer.corpus import Told, clean
-from kovqa_core.tokenizer.inspect import HANGUL
+from kovqa_core.tokenizer.corpus import CorpusProgress, clean_corpus
+from kovqa_core.tokenizer.inspect import HANGUL_RANGES
 from kovqa_core.tokenizer.train import (
-    COVERAGE,
-    SENTENCES,
-    free_place,
-    made,
-    train,
+    CHARACTER_COVERAGE,
+    MAX_SENTENCES,
+    check_output_free,
+    describe_model,
+    tokenizer_work_folder,
+    train_on_corpus,
     trainer_settings,
-    work_folder,
-    write_model,
+    write_sentencepiece_model,
 )
 
 if TYPE_CHECKING:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-PIECES = 10_000  # added where none says how many
-_KOREAN = re.compile(f"▁?[{HANGUL}]+")
-_LEAST = 8_000  # pieces a text is cut into at first, so that all its characters are among them
+DEFAULT_NEW_TOKENS = 10_000  # added where none says how many
+_KOREAN_TOKEN = re.compile(f"▁?[{HANGUL_RANGES}]+")
+_MIN_DONOR_TOKENS = 8_000  # pieces a text is cut into at first, so that all its characters are among them
 
 
 def extend_tokenizer(
-    old: Path, source: Path, output: Path, number: int = PIECES, told: Told | None = None
+    old: Path,
+    source: Path,
+    output: Path,
+    number: int = DEFAULT_NEW_TOKENS,
+    told: CorpusProgress | None = None,
 ) -> dict[str, Any]:
     """Write `old` with Korean pieces at its end, and a card; the card.
 
@@ -54,12 +58,12 @@ def extend_tokenizer(
         DataError: text that cannot be read; nothing to add.
         SettingsError: a place that cannot be written.
     """
-    free_place(output, (old, source))
+    check_output_free(output, (old, source))
     before = read_bytes(old)
-    sentencepiece_model.ruled(before, str(old))
-    model = _unigram(before, old)
-    given, about = _korean(source, output, number, told)
-    added = _extend(model, given, number)
+    sentencepiece_model.load_xlmr_processor(before, str(old))
+    model = _require_unigram(before, old)
+    given, about = _korean_donor_model(source, output, number, told)
+    added = _add_korean_tokens(model, given, number)
     if not added:
         raise DataError(
             f"{source} has no Korean piece that {old} lacks", "give Korean text or a Korean model"
@@ -70,40 +74,52 @@ def extend_tokenizer(
         "old": {"path": str(old), "sha256": hashlib.sha256(before).hexdigest(), "pieces": len(model.pieces) - added},
         "with": about,
         "added": added,
-        **made(after),
+        **describe_model(after),
     }  # fmt: skip
-    write_model(output, after, card)
-    shutil.rmtree(work_folder(output), ignore_errors=True)
+    write_sentencepiece_model(output, after, card)
+    shutil.rmtree(tokenizer_work_folder(output), ignore_errors=True)
     return card
 
 
-def _korean(source: Path, output: Path, number: int, told: Told | None) -> tuple[ModelProto, dict[str, Any]]:
+def _korean_donor_model(
+    source: Path, output: Path, number: int, told: CorpusProgress | None
+) -> tuple[ModelProto, dict[str, Any]]:
     """A model to take Korean pieces from, and what the card says of it."""
-    if sentencepiece_model.is_model(source):
+    if sentencepiece_model.is_sentencepiece_model(source):
         model = read_bytes(source)
-        return _unigram(model, source), {"path": str(source), "sha256": hashlib.sha256(model).hexdigest()}
-    corpus = clean([source], work_folder(output), told)
+        return _require_unigram(model, source), {
+            "path": str(source),
+            "sha256": hashlib.sha256(model).hexdigest(),
+        }
+    corpus = clean_corpus([source], tokenizer_work_folder(output), told)
     if not corpus.lines:
         raise DataError(f"no text in {source}", "give a text file, one sentence a line")
-    wanted = max(_LEAST, number + number // 4 + 300)  # some will be no Hangul
-    settings = {**trainer_settings(wanted, COVERAGE, min(SENTENCES, corpus.lines)), "byte_fallback": False}
-    model = train(corpus, SENTENCES, settings, told)
-    return sentencepiece_model.proto(model), {**corpus.sources[0], **corpus.card(), "settings": settings}
+    wanted = max(_MIN_DONOR_TOKENS, number + number // 4 + 300)  # some will be no Hangul
+    settings = {
+        **trainer_settings(wanted, CHARACTER_COVERAGE, min(MAX_SENTENCES, corpus.lines)),
+        "byte_fallback": False,
+    }
+    model = train_on_corpus(corpus, MAX_SENTENCES, settings, told)
+    return sentencepiece_model.parse_model_proto(model), {
+        **corpus.sources[0],
+        **corpus.card(),
+        "settings": settings,
+    }
 
 
-def _unigram(model: bytes, path: Path) -> ModelProto:
-    found = sentencepiece_model.proto(model)
+def _require_unigram(model: bytes, path: Path) -> ModelProto:
+    found = sentencepiece_model.parse_model_proto(model)
     if found.trainer_spec.model_type != found.trainer_spec.UNIGRAM:
         raise ModelError(f"{path} is no unigram model: its scores cannot be mixed", "use a unigram model")
     return found
 
 
-def _extend(model: ModelProto, given: ModelProto, number: int) -> int:
+def _add_korean_tokens(model: ModelProto, given: ModelProto, number: int) -> int:
     """Add Korean pieces, and score those both models have as the given one does; how many were added."""
     scores = {
         piece.piece: piece.score
         for piece in given.pieces
-        if piece.type == piece.NORMAL and _KOREAN.fullmatch(piece.piece)
+        if piece.type == piece.NORMAL and _KOREAN_TOKEN.fullmatch(piece.piece)
     }
     known = [piece.score for piece in model.pieces if piece.type == piece.NORMAL]
     lowest, highest = min(known), max(known)

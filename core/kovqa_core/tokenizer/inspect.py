@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 from kovqa_core.errors import DataError
 from kovqa_core.files import read_bytes, read_json
 from kovqa_core.tokenizer import sentencepiece_model
-from kovqa_core.tokenizer.corpus import Told, lines, pieces
+from kovqa_core.tokenizer.corpus import CorpusProgress, chunk_lines, corpus_chunks
 from kovqa_core.tokenizer.train import card_path
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
-SCRIPTS = ("Hangul", "Latin", "digits", "other", "bytes", "special")
-HANGUL = "가-힣ᄀ-ᇿㄱ-ㆎꥠ-ꥼힰ-ퟻ"
-_HANGUL, _LATIN = re.compile(f"[{HANGUL}]"), re.compile("[A-Za-zÀ-ɏ]")
-_BATCH = 1000  # lines encoded at once
+TOKEN_SCRIPTS = ("Hangul", "Latin", "digits", "other", "bytes", "special")
+HANGUL_RANGES = "가-힣ᄀ-ᇿㄱ-ㆎꥠ-ꥼힰ-ퟻ"
+_HANGUL_TOKEN, _LATIN_LETTER = re.compile(f"[{HANGUL_RANGES}]"), re.compile("[A-Za-zÀ-ɏ]")
+_ENCODE_BATCH_LINES = 1000  # lines encoded at once
 
 
 @dataclass
-class Fit:
+class TextCoverage:
     """What a text becomes in a model.
 
     Attributes:
@@ -62,8 +62,8 @@ class Fit:
         }
 
 
-def inspect(
-    models: Sequence[Path], text: Path | None = None, told: Told | None = None
+def inspect_tokenizers(
+    models: Sequence[Path], text: Path | None = None, told: CorpusProgress | None = None
 ) -> list[dict[str, Any]]:
     """What models hold and, with a text, how they fit it; one report for each.
 
@@ -80,26 +80,27 @@ def inspect(
     """
     read = [read_bytes(path) for path in models]
     processors = [
-        sentencepiece_model.processor(model, str(path)) for path, model in zip(models, read, strict=True)
+        sentencepiece_model.load_spm_processor(model, str(path))
+        for path, model in zip(models, read, strict=True)
     ]
-    reports = [_model(*each) for each in zip(models, read, processors, strict=True)]
+    reports = [_model_report(*each) for each in zip(models, read, processors, strict=True)]
     if text:
-        for report, fit in zip(reports, _fits(processors, text, told), strict=True):
+        for report, fit in zip(reports, _measure_coverage(processors, text, told), strict=True):
             report["text"] = {"path": str(text), **fit.report()}
     return reports
 
 
-def script(piece: str) -> str:
+def token_script(piece: str) -> str:
     """Hangul, Latin, digits or other: the first of these that a piece has a character of."""
-    if _HANGUL.search(piece):
+    if _HANGUL_TOKEN.search(piece):
         return "Hangul"
-    if _LATIN.search(piece):
+    if _LATIN_LETTER.search(piece):
         return "Latin"
     return "digits" if any(map(str.isdigit, piece)) else "other"
 
 
-def _model(path: Path, model: bytes, processor: SentencePieceProcessor) -> dict[str, Any]:
-    counts = Counter(_kind(processor, piece) for piece in range(processor.get_piece_size()))
+def _model_report(path: Path, model: bytes, processor: SentencePieceProcessor) -> dict[str, Any]:
+    counts = Counter(_token_category(processor, piece) for piece in range(processor.get_piece_size()))
     digest, card = hashlib.sha256(model).hexdigest(), card_path(path)
     about = read_json(card) if card.is_file() else None
     if about is not None and (not isinstance(about, dict) or about.get("sha256") != digest):
@@ -107,25 +108,27 @@ def _model(path: Path, model: bytes, processor: SentencePieceProcessor) -> dict[
     return {
         "path": str(path),
         "pieces": processor.get_piece_size(),
-        "scripts": {name: counts[name] for name in SCRIPTS},
+        "scripts": {name: counts[name] for name in TOKEN_SCRIPTS},
         "sha256": digest,
-        "broken_rule": sentencepiece_model.broken_rule(processor),
+        "broken_rule": sentencepiece_model.id_rule_violation(processor),
         "card": about,
     }
 
 
-def _kind(processor: SentencePieceProcessor, piece: int) -> str:
+def _token_category(processor: SentencePieceProcessor, piece: int) -> str:
     if processor.is_byte(piece):
         return "bytes"
     if processor.is_control(piece) or processor.is_unknown(piece):
         return "special"
-    return script(processor.id_to_piece(piece))
+    return token_script(processor.id_to_piece(piece))
 
 
-def _fits(processors: Sequence[SentencePieceProcessor], text: Path, told: Told | None) -> list[Fit]:
-    fits = [Fit() for _ in processors]
+def _measure_coverage(
+    processors: Sequence[SentencePieceProcessor], text: Path, told: CorpusProgress | None
+) -> list[TextCoverage]:
+    fits = [TextCoverage() for _ in processors]
     byte_ids = [{i for i in range(p.get_piece_size()) if p.is_byte(i)} for p in processors]
-    for batch in _batches(text, told):
+    for batch in _line_batches(text, told):
         characters = Counter(
             itertools.chain.from_iterable(itertools.chain.from_iterable(map(str.split, batch)))
         )
@@ -145,11 +148,11 @@ def _fits(processors: Sequence[SentencePieceProcessor], text: Path, told: Told |
     return fits
 
 
-def _batches(text: Path, told: Told | None) -> Iterator[list[str]]:
-    parts, n = pieces(text), 0
+def _line_batches(text: Path, told: CorpusProgress | None) -> Iterator[list[str]]:
+    parts, n = corpus_chunks(text), 0
     for number, piece in enumerate(parts):
-        rest = lines(piece)
-        while batch := list(itertools.islice(rest, _BATCH)):
+        rest = chunk_lines(piece)
+        while batch := list(itertools.islice(rest, _ENCODE_BATCH_LINES)):
             yield batch
             n += len(batch)
             if told:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-MOST_PIECES = 64_008  # that the 64,010 rows of BEiT-3's published text table have room for
+MAX_VOCAB_SIZE = 64_008  # that the 64,010 rows of BEiT-3's published text table have room for
 
 
-def processor(model: bytes, name: str) -> SentencePieceProcessor:
+def load_spm_processor(model: bytes, name: str) -> SentencePieceProcessor:
     """What encodes with a model, whatever its special pieces.
 
     Args:
@@ -39,7 +39,7 @@ def processor(model: bytes, name: str) -> SentencePieceProcessor:
     raise ModelError(f"{name} is no SentencePiece model", "train one: kovqa tokenizer train")
 
 
-def broken_rule(pieces: SentencePieceProcessor) -> str:
+def id_rule_violation(pieces: SentencePieceProcessor) -> str:
     """What the id rule of XLM-R misses in a model; empty where it holds."""
     unk, bos, eos, pad = pieces.unk_id(), pieces.bos_id(), pieces.eos_id(), pieces.pad_id()
     if (unk, bos, eos) == (0, 1, 2) and pad < 0:
@@ -47,26 +47,26 @@ def broken_rule(pieces: SentencePieceProcessor) -> str:
     return f"pieces 0, 1, 2 must be unk, bos, eos and none may be pad, found unk {unk}, bos {bos}, eos {eos}, pad {pad}"
 
 
-def ruled(model: bytes, name: str) -> SentencePieceProcessor:
+def load_xlmr_processor(model: bytes, name: str) -> SentencePieceProcessor:
     """What encodes with a model that follows the id rule.
 
     Raises:
         ModelError: not a SentencePiece model, or one whose special pieces lie elsewhere.
     """
-    pieces = processor(model, name)
-    if broken := broken_rule(pieces):
+    pieces = load_spm_processor(model, name)
+    if broken := id_rule_violation(pieces):
         raise ModelError(f"{name}: {broken}", "train the tokenizer with kovqa tokenizer train")
     return pieces
 
 
-def proto(model: bytes) -> ModelProto:
+def parse_model_proto(model: bytes) -> ModelProto:
     """The whole content of a model, to look at or to change."""
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
     return ModelProto.FromString(model)
 
 
-def is_model(path: Path) -> bool:
+def is_sentencepiece_model(path: Path) -> bool:
     """Is a file a SentencePiece model? One begins with the mark of its first piece; a dump is not read through.
 
     Raises:
@@ -79,7 +79,7 @@ def is_model(path: Path) -> bool:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from None
     try:
-        processor(path.read_bytes(), str(path))
+        load_spm_processor(path.read_bytes(), str(path))
     except ModelError:
         return False
     return True

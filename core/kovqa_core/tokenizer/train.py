@@ -13,24 +13,32 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.errors import DataError, MachineError, SettingsError
-from kovqa_core.files import make_folder, whole_file, write_json
-from kovqa_core.process_pool import side_by_side
+from kovqa_core.files import atomic_file, make_folder, write_json
+from kovqa_core.process_pool import parallel_map
 from kovqa_core.tokenizer import sentencepiece_model
-from kovqa_core.tokenizer.corpus import LONGEST, Corpus, Told, chosen, clean
+from kovqa_core.tokenizer.corpus import (
+    MAX_LINE_BYTES,
+    CleanCorpus,
+    CorpusProgress,
+    clean_corpus,
+    sample_lines,
+)
 
-COVERAGE = 0.9995  # of the characters; the rest is spelled in bytes
-SENTENCES = 5_000_000
-_MEMORY = 45  # bytes the trainer needs for each character it is given (measured, sentencepiece 0.2.3)
-_FEW = 100_000  # lines that one thread is enough for
+CHARACTER_COVERAGE = 0.9995  # of the characters; the rest is spelled in bytes
+MAX_SENTENCES = 5_000_000
+_BYTES_PER_CHARACTER = (
+    45  # bytes the trainer needs for each character it is given (measured, sentencepiece 0.2.3)
+)
+_SINGLE_THREAD_LINES = 100_000  # lines that one thread is enough for
 
 
 def train_tokenizer(
     inputs: Sequence[Path],
     output: Path,
     vocab_size: int,
-    coverage: float = COVERAGE,
-    sentences: int = SENTENCES,
-    told: Told | None = None,
+    coverage: float = CHARACTER_COVERAGE,
+    sentences: int = MAX_SENTENCES,
+    told: CorpusProgress | None = None,
 ) -> dict[str, Any]:
     """Train a unigram model and write it with a card beside it; the card (docs/sources/datasets.md, D23).
 
@@ -52,22 +60,22 @@ def train_tokenizer(
         SettingsError: too few pieces for the text; a place that cannot be written.
         MachineError: the trainer was killed, most often for want of memory.
     """
-    free_place(output, inputs)
-    corpus = clean(inputs, work_folder(output), told)
+    check_output_free(output, inputs)
+    corpus = clean_corpus(inputs, tokenizer_work_folder(output), told)
     if not corpus.lines:
         raise DataError(f"no text in {', '.join(map(str, inputs))}", "give text files, one sentence a line")
     settings = trainer_settings(vocab_size, coverage, min(sentences, corpus.lines))
-    model = train(corpus, sentences, settings, told)
+    model = train_on_corpus(corpus, sentences, settings, told)
     card = {
         "schema": 1,
         "sources": list(corpus.sources),
         **corpus.card(),
         "lines_given": min(sentences, corpus.lines),
         "settings": settings,
-        **made(model),
+        **describe_model(model),
     }
-    write_model(output, model, card)
-    shutil.rmtree(work_folder(output), ignore_errors=True)
+    write_sentencepiece_model(output, model, card)
+    shutil.rmtree(tokenizer_work_folder(output), ignore_errors=True)
     return card
 
 
@@ -76,12 +84,14 @@ def trainer_settings(vocab_size: int, coverage: float, lines: int) -> dict[str, 
     return {
         "model_type": "unigram", "vocab_size": vocab_size, "hard_vocab_limit": False,
         "character_coverage": coverage, "normalization_rule_name": "nmt_nfkc", "byte_fallback": True,
-        "unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1, "max_sentence_length": LONGEST,
-        "num_threads": 1 if lines <= _FEW else 16,
+        "unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1, "max_sentence_length": MAX_LINE_BYTES,
+        "num_threads": 1 if lines <= _SINGLE_THREAD_LINES else 16,
     }  # fmt: skip
 
 
-def train(corpus: Corpus, sentences: int, settings: dict[str, Any], told: Told | None = None) -> bytes:
+def train_on_corpus(
+    corpus: CleanCorpus, sentences: int, settings: dict[str, Any], told: CorpusProgress | None = None
+) -> bytes:
     """The model of a corpus; trained in a process of its own, which Ctrl-C can end at any time.
 
     Raises:
@@ -89,35 +99,35 @@ def train(corpus: Corpus, sentences: int, settings: dict[str, Any], told: Told |
         MachineError: the process was killed, most often for want of memory.
     """
     given = min(sentences, corpus.lines)
-    memory = f"about {corpus.characters * given / corpus.lines * _MEMORY / 1e9:.1f} GB of memory"
+    memory = f"about {corpus.characters * given / corpus.lines * _BYTES_PER_CHARACTER / 1e9:.1f} GB of memory"
 
     def tell(_: int, __: float) -> None:
         if told:
             told(f"training on {given:,} lines, {memory}", 0, 0.0)
 
     try:
-        (model,) = side_by_side(_trained, [(corpus, sentences, settings)], tell)
+        (model,) = parallel_map(_run_trainer, [(corpus, sentences, settings)], tell)
     except MachineError:
         hint = f"{memory} are needed; with fewer --sentences less"
         raise MachineError("the training was killed from outside", hint) from None
-    sentencepiece_model.ruled(model, "the model just trained")
+    sentencepiece_model.load_xlmr_processor(model, "the model just trained")
     return model
 
 
-def _trained(corpus: Corpus, sentences: int, settings: dict[str, Any]) -> bytes:
+def _run_trainer(corpus: CleanCorpus, sentences: int, settings: dict[str, Any]) -> bytes:
     import sentencepiece
 
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=chosen(corpus, sentences), model_writer=model, minloglevel=2, **settings
+            sentence_iterator=sample_lines(corpus, sentences), model_writer=model, minloglevel=2, **settings
         )
     except (RuntimeError, ValueError) as error:
-        raise _refused(settings["vocab_size"], str(error)) from None
+        raise _trainer_error(settings["vocab_size"], str(error)) from None
     return model.getvalue()
 
 
-def _refused(vocab_size: int, reason: str) -> Exception:
+def _trainer_error(vocab_size: int, reason: str) -> Exception:
     if least := re.search(r"required_chars\.? *\d+ vs (\d+)", reason):
         return SettingsError(
             f"{vocab_size} pieces are too few for this text",
@@ -129,17 +139,17 @@ def _refused(vocab_size: int, reason: str) -> Exception:
     )
 
 
-def made(model: bytes) -> dict[str, Any]:
+def describe_model(model: bytes) -> dict[str, Any]:
     """What a card says of every model: pieces, hash, versions and date."""
     return {
-        "pieces": sentencepiece_model.ruled(model, "the model").get_piece_size(),
+        "pieces": sentencepiece_model.load_xlmr_processor(model, "the model").get_piece_size(),
         "sha256": hashlib.sha256(model).hexdigest(),
         "versions": {name: importlib.metadata.version(name) for name in ("kovqa", "sentencepiece")},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def work_folder(model: Path) -> Path:
+def tokenizer_work_folder(model: Path) -> Path:
     """Where cleaned lines are kept until a model is there."""
     return model.with_name(model.name + ".work")
 
@@ -149,14 +159,14 @@ def card_path(model: Path) -> Path:
     return model.with_name(model.name + ".json")
 
 
-def write_model(output: Path, model: bytes, card: dict[str, Any]) -> None:
+def write_sentencepiece_model(output: Path, model: bytes, card: dict[str, Any]) -> None:
     """Write a model and its card, each whole."""
-    with whole_file(output) as stream:
+    with atomic_file(output) as stream:
         stream.write(model)
     write_json(card_path(output), card)
 
 
-def free_place(output: Path, inputs: Sequence[Path]) -> None:
+def check_output_free(output: Path, inputs: Sequence[Path]) -> None:
     """See that a model can be written, before hours of work.
 
     Raises:

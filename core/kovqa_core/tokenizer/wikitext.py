@@ -12,51 +12,53 @@ import html
 import re
 from collections.abc import Iterator
 
-from kovqa_core.files import nfc
+from kovqa_core.files import to_nfc
 
 # Share of a line's characters that must be Hangul syllables. A sentence keeps above a third even when
 # it is full of foreign names, years and blanks; lists of sources and foreign titles stay below a fifth.
-LEAST_HANGUL = 0.3
+MIN_HANGUL_SHARE = 0.3
 # Characters. SentencePiece leaves out sentences above 9,999 bytes (docs/sources/datasets.md, D23), without a word;
 # a character has four bytes at most.
-LONGEST = 2_400
+MAX_LINE_CHARS = 2_400
 
 # Elements that go with all they hold; `nowiki` is the one whose words stay.
-_HOLDERS = (
+_DROPPED_ELEMENTS = (
     "ref|references|nowiki|math|chem|ce|code|syntaxhighlight|source|pre|timeline|gallery|imagemap|score|hiero"
     "|graph|mapframe|maplink|templatedata|templatestyles|includeonly|inputbox|categorytree"
 )
-_HOLDER = re.compile(rf"<(?:!--|({_HOLDERS})\b[^<>]*>)", re.IGNORECASE)
+_DROPPED_ELEMENT_START = re.compile(rf"<(?:!--|({_DROPPED_ELEMENTS})\b[^<>]*>)", re.IGNORECASE)
 # The next mark of the same kind; the group is filled when it closes.
-_NEXT = {name: re.compile(rf"<(/)?{name}\b[^<>]*(?<!/)>", re.IGNORECASE) for name in _HOLDERS.split("|")}
-_NEXT["!--"] = re.compile(r"<!--|(-)->")
-_INLINE = re.compile(
+_ELEMENT_MARKS = {
+    name: re.compile(rf"<(/)?{name}\b[^<>]*(?<!/)>", re.IGNORECASE) for name in _DROPPED_ELEMENTS.split("|")
+}
+_ELEMENT_MARKS["!--"] = re.compile(r"<!--|(-)->")
+_INLINE_TAG = re.compile(
     r"</?(?:abbr|b|bdi|bdo|big|cite|del|dfn|em|font|i|ins|kbd|mark|nowiki|q|ref|rp|rt|ruby|s|samp|small|span"
     r"|strike|strong|sub|sup|time|tt|u|var|wbr)\b(?:[^<>]*>)?",
     re.IGNORECASE,
 )
-_BLOCK = re.compile(
+_BLOCK_TAG = re.compile(
     r"</?[a-z][^<>]*>|</?(?:blockquote|br|center|dd|div|dl|dt|h[1-6]|hr|li|ol|p|poem|table|td|th|tr|ul)\b",
     re.IGNORECASE,
 )
 
-_TEMPLATE = re.compile(r"\{\{[^{}]*+\}\}")
-_LINK = re.compile(r"\[\[(?:[^][{}<>|:\n]*+\|)?([^][{}<>|:\n]*+)\]\]")
-_BRACKET = re.compile(
+_FLAT_TEMPLATE = re.compile(r"\{\{[^{}]*+\}\}")
+_PLAIN_LINK = re.compile(r"\[\[(?:[^][{}<>|:\n]*+\|)?([^][{}<>|:\n]*+)\]\]")
+_BRACKET_MARK = re.compile(
     r"(\{\{+|\}\}+"
     r"|\n[ \t:]*+\{\||\n[ \t:]*+\|\}(?!\})"  # a table's marks begin their line
     r"|\[\[[^][{}|\n]*+\|?|\]\])"
 )
-_HIDDEN = re.compile(
+_HIDDEN_NAMESPACE = re.compile(
     r"\s*(?:(?i:파일|그림|이미지|미디어|분류|file|image|media|category)\s*:"
     r"|(?:simple|[a-z]{2,3}(?:-[a-z]+)*):)"  # other languages
 )
 
-_OUTSIDE = re.compile(r"\[(?:https?:|ftp:|mailto:|//)[^][\s]*+[ \t]*+([^][\n]*+)\]", re.IGNORECASE)
-_ADDRESS = re.compile(r"(?:https?|ftp)://[!-;=?-Z^-z~]*", re.IGNORECASE)
-_VARIANTS = re.compile(r"-\{(?:[^{}|\n]*+\|)?([^{}:;\n]*+)\}-|-\{[^{}\n]*+\}-")
-_WORD = re.compile(r"__(?:[A-Z]{3,}|[가-힣]{2,})__")
-_TERM = re.compile(r"\n;([^\n:]*+): ")
+_EXTERNAL_LINK = re.compile(r"\[(?:https?:|ftp:|mailto:|//)[^][\s]*+[ \t]*+([^][\n]*+)\]", re.IGNORECASE)
+_BARE_URL = re.compile(r"(?:https?|ftp)://[!-;=?-Z^-z~]*", re.IGNORECASE)
+_LANGUAGE_VARIANT = re.compile(r"-\{(?:[^{}|\n]*+\|)?([^{}:;\n]*+)\}-|-\{[^{}\n]*+\}-")
+_MAGIC_WORD = re.compile(r"__(?:[A-Z]{3,}|[가-힣]{2,})__")
+_DEFINITION_TERM = re.compile(r"\n;([^\n:]*+): ")
 _LINE_START = re.compile(
     r"\n[ \t]*+(?:"
     r"=[^\n]*=[ \t]*+(?=\n)"  # headings: the same few hundred words on every page
@@ -65,27 +67,27 @@ _LINE_START = re.compile(
 )
 # What a template left in brackets: () [] (, Seoul) (영어: , 1999). One by one: a pattern that begins
 # with one character is looked for five times as fast as one that begins with any of several.
-_HOLES = (
+_BRACKET_HOLES = (
     (re.compile(r"\([^\w()]*+\)"), ""),
     (re.compile(r"\[[ \t]*+\]"), ""),
     (re.compile(r"\([ ,;:·]++"), "("),
     (re.compile(r"[,;:·] *+(?=[,)])"), ""),
 )
-_RESIDUE = ("{", "}", "\N{REPLACEMENT CHARACTER}", "[[", "]]", "<!--", "-->", "'''", "''")
-_MARKS = re.compile(r"[][{}<>|=*#:;_]|''+")
-_SINGLE = re.compile(r"[][|]")
-_OPTION = re.compile(
+_MARKUP_RESIDUE = ("{", "}", "\N{REPLACEMENT CHARACTER}", "[[", "]]", "<!--", "-->", "'''", "''")
+_MARKUP_CHARS = re.compile(r"[][{}<>|=*#:;_]|''+")
+_SINGLE_MARK = re.compile(r"[][|]")
+_IMAGE_OPTION = re.compile(
     r"(?:섬네일|썸네일|thumb(?:nail)?|프레임|프레임없음|frame(?:less|d)?|오른쪽|왼쪽|가운데|없음|right|left|center|none"
     r"|위로|upright(?:=[\d.]+)?|테두리|border|(?:\d{1,4}x)?\d{1,4}(?:px|픽셀)|(?:alt|대체글|link|링크)=[^|=]*)\s*\|",
     re.IGNORECASE,
 )
-_INVISIBLE = re.compile(
+_INVISIBLE_CHARS = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff\ue000-\uf8ff\U000e0000-\U0010ffff]"
 )
 _SENTENCE_END = re.compile(r"[.!?。…][\"'”’)」』]*+ ")
 # High bytes of U+AC00..U+D7FF: the syllables.
-_SYLLABLES = bytes(range(0xAC, 0xD8))
+_SYLLABLE_HIGH_BYTES = bytes(range(0xAC, 0xD8))
 
 
 def plain_lines(markup: str) -> list[str]:
@@ -100,34 +102,34 @@ def plain_lines(markup: str) -> list[str]:
 
     Source: docs/sources/datasets.md, D22.
     """
-    text = _without_holders(markup) if "<" in markup else markup
-    text = _TEMPLATE.sub("", text)  # those without others inside: nearly all
+    text = _drop_elements(markup) if "<" in markup else markup
+    text = _FLAT_TEMPLATE.sub("", text)  # those without others inside: nearly all
     if "<" in text:
-        text = _BLOCK.sub("\n", _INLINE.sub("", text))
-    text = _labels(_OUTSIDE, _labels(_LINK, text))
-    text = _without_marks(_outside_brackets(f"\n{text}\n"))
-    return [line for raw in text.split("\n") if raw for line in _finished(raw)]
+        text = _BLOCK_TAG.sub("\n", _INLINE_TAG.sub("", text))
+    text = _replace_by_label(_EXTERNAL_LINK, _replace_by_label(_PLAIN_LINK, text))
+    text = _strip_marks(_outside_brackets(f"\n{text}\n"))
+    return [line for raw in text.split("\n") if raw for line in _finish_line(raw)]
 
 
 # ------------------------------------------------------------------------------- what goes
 
 
-def _without_holders(text: str) -> str:
+def _drop_elements(text: str) -> str:
     """Without comments and the elements that hold no running text.
 
     One that is opened again before it is closed, or never closed, loses its mark only.
     """
     kept, at = [], 0
-    while match := _HOLDER.search(text, at):
+    while match := _DROPPED_ELEMENT_START.search(text, at):
         kept.append(text[at : match.start()])
         at = match.end()
         if text[at - 2 : at] == "/>":
             continue
         name = (match[1] or "!--").lower()
-        end = _NEXT[name].search(text, at)
+        end = _ELEMENT_MARKS[name].search(text, at)
         if end and end[1]:
             if name == "nowiki":
-                kept.append(_MARKS.sub("", text[at : end.start()]))
+                kept.append(_MARKUP_CHARS.sub("", text[at : end.start()]))
             at = end.end()
     kept.append(text[at:])
     return "".join(kept)
@@ -139,13 +141,13 @@ def _outside_brackets(text: str) -> str:
     A closing mark takes everything back to its opening one, whatever was left open between;
     a mark without partner goes, and what it would have held stays.
     """
-    first, *rest = _BRACKET.split(text)
-    kept = _Kept([first])
+    first, *rest = _BRACKET_MARK.split(text)
+    kept = _KeptText([first])
     for mark, after in zip(rest[::2], rest[1::2], strict=True):
         if mark == "]]":
             kept.end_link()
         elif mark[0] == "[":
-            hidden = _HIDDEN.match(mark, 2)
+            hidden = _HIDDEN_NAMESPACE.match(mark, 2)
             kept.open("[[" if hidden else "[[:")
             if not hidden and mark[-1] != "|":
                 kept.pieces.append(mark[2:].lstrip(": "))
@@ -168,7 +170,7 @@ def _outside_brackets(text: str) -> str:
     return "".join(kept.pieces)
 
 
-class _Kept:
+class _KeptText:
     """The text kept so far, and the marks that are open in it: `[[:` is a link whose label stays."""
 
     def __init__(self, pieces: list[str]) -> None:
@@ -197,7 +199,7 @@ class _Kept:
             self.count[self.frames.pop()[0]] -= 1
 
 
-def _labels(pattern: re.Pattern[str], text: str) -> str:
+def _replace_by_label(pattern: re.Pattern[str], text: str) -> str:
     """Every match replaced by its one group; `sub` would call back for each."""
     return "".join(pattern.split(text))
 
@@ -205,51 +207,51 @@ def _labels(pattern: re.Pattern[str], text: str) -> str:
 # ----------------------------------------------------------------------------- what stays
 
 
-def _without_marks(text: str) -> str:
+def _strip_marks(text: str) -> str:
     """Without the marks of letters and lines; entities decoded."""
     if "://" in text:
-        text = _ADDRESS.sub("", text)
+        text = _BARE_URL.sub("", text)
     if "-{" in text:
-        text = _VARIANTS.sub(lambda match: match[1] or "", text)
+        text = _LANGUAGE_VARIANT.sub(lambda match: match[1] or "", text)
     if "__" in text:
-        text = _WORD.sub("", text)
+        text = _MAGIC_WORD.sub("", text)
     if "\n;" in text:
-        text = _TERM.sub(r"\n\1: ", text)
+        text = _DEFINITION_TERM.sub(r"\n\1: ", text)
     text = _LINE_START.sub("\n", text)
     if "&" in text:
         text = html.unescape(text)
-    for mark in _RESIDUE:
+    for mark in _MARKUP_RESIDUE:
         text = text.replace(mark, "")
-    for hole, left in _HOLES:
+    for hole, left in _BRACKET_HOLES:
         text = hole.sub(left, text)
     return text
 
 
-def _finished(line: str) -> Iterator[str]:
+def _finish_line(line: str) -> Iterator[str]:
     """A line with single blanks, in pieces of at most `LONGEST` characters, without those not Korean."""
     if "|" in line:  # what a picture that is never closed leaves
-        line = _SINGLE.sub(" ", _OPTION.sub("", line))
+        line = _SINGLE_MARK.sub(" ", _IMAGE_OPTION.sub("", line))
     if not line.isprintable():  # of blanks, only the common one is printable
-        line = " ".join(_INVISIBLE.sub("", line).split())
+        line = " ".join(_INVISIBLE_CHARS.sub("", line).split())
     elif "  " in line:
         line = " ".join(line.split())
     line = line.strip()
-    for piece in _cut(line) if len(line) > LONGEST else (line,):
-        composed = nfc(piece)  # a piece each: Python's takes quadratic time for a run of accents
+    for piece in _split_paragraph(line) if len(line) > MAX_LINE_CHARS else (line,):
+        composed = to_nfc(piece)  # a piece each: Python's takes quadratic time for a run of accents
         if composed and _is_korean(composed):
             yield composed
 
 
 def _is_korean(line: str) -> bool:
-    others = line.encode("utf-16-be")[::2].translate(None, _SYLLABLES)
-    return len(line) - len(others) >= LEAST_HANGUL * len(line)
+    others = line.encode("utf-16-be")[::2].translate(None, _SYLLABLE_HIGH_BYTES)
+    return len(line) - len(others) >= MIN_HANGUL_SHARE * len(line)
 
 
-def _cut(line: str) -> Iterator[str]:
+def _split_paragraph(line: str) -> Iterator[str]:
     """Pieces of at most `LONGEST` characters, ending with a sentence, a word, or anywhere."""
     at = 0
-    while len(line) - at > LONGEST:
-        end = at + LONGEST
+    while len(line) - at > MAX_LINE_CHARS:
+        end = at + MAX_LINE_CHARS
         ends = [match.end() for match in _SENTENCE_END.finditer(line, at, end)]
         cut = ends[-1] if ends else line.rfind(" ", at, end) + 1 or end
         yield line[at:cut].rstrip()

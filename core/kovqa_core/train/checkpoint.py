@@ -24,13 +24,13 @@ from torch import Tensor
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_json, write_folder, write_json, write_text
 from kovqa_core.models import family
-from kovqa_core.models.batches import Processor
-from kovqa_core.runs.folder import pointed
-from kovqa_core.train.strategies.ddp import Pieces, Scale, Stepper
+from kovqa_core.models.batches import ExampleProcessor
+from kovqa_core.runs.folder import follow_pointer
+from kovqa_core.train.strategies.ddp import LocalShards, LossScaler, TrainStrategy
 
 
 @dataclass
-class State:
+class TrainProgress:
     """Where a run is: after how many optimizer steps, and the best so far."""
 
     step: int = 0
@@ -41,12 +41,12 @@ class State:
     evaluation_due: bool = False  # this step is to be evaluated; in the file only as long as it is true
 
 
-def write(
+def write_checkpoint(
     folder: Path,
-    stepper: Stepper,
-    processor: Processor,
-    averages: Pieces | None,
-    state: State,
+    stepper: TrainStrategy,
+    processor: ExampleProcessor,
+    averages: LocalShards | None,
+    state: TrainProgress,
     about: dict[str, Any],
     keep: int,
 ) -> Path:
@@ -71,7 +71,9 @@ def write(
                     save_file(dict(model.state_dict()), trainer / "weights.safetensors")
         with stepper.plain(averages, everywhere=False) as model:
             if model is not None:
-                family.save(model, processor, part, {**about, "step": state.step, "score": state.score})
+                family.write_model_folder(
+                    model, processor, part, {**about, "step": state.step, "score": state.score}
+                )
         moments = stepper.moments()
         if stepper.rank.first:
             save_file(moments, trainer / "optimizer.safetensors")
@@ -79,7 +81,7 @@ def write(
     if not stepper.rank.first:
         fill(path)
         return path
-    last = pointed(folder, "last")
+    last = follow_pointer(folder, "last")
     kept = f"the checkpoint {last.name} is still whole" if last else "there is no earlier checkpoint"
     write_folder(path, fill, kept)
     write_text(folder / "last", path.name + "\n")
@@ -87,7 +89,7 @@ def write(
     return path
 
 
-def record_evaluation(folder: Path, state: State, keep: int) -> None:
+def record_evaluation(folder: Path, state: TrainProgress, keep: int) -> None:
     """Put a step's score into its folder, which was written before it was evaluated; the first process does.
 
     Args:
@@ -104,37 +106,39 @@ def record_evaluation(folder: Path, state: State, keep: int) -> None:
     _write_state(path / "trainer", state)  # last: killed before it, the step is evaluated once more
 
 
-def _write_state(trainer: Path, state: State) -> None:
+def _write_state(trainer: Path, state: TrainProgress) -> None:
     values = asdict(state)
     if not state.evaluation_due:
         del values["evaluation_due"]
     write_json(trainer / "state.json", values)
 
 
-def _point_to_best(folder: Path, path: Path, state: State, keep: int) -> None:
+def _point_to_best(folder: Path, path: Path, state: TrainProgress, keep: int) -> None:
     """Let `best` name a step folder if it is the best, or the first; remove what is neither new nor best."""
-    if state.best_step == state.step or pointed(folder, "best") is None:
+    if state.best_step == state.step or follow_pointer(folder, "best") is None:
         write_text(folder / "best", path.name + "\n")
-    for old in to_remove(sorted(p.name for p in folder.glob("step-??????")), keep, pointed(folder, "best")):
+    for old in checkpoints_to_remove(
+        sorted(p.name for p in folder.glob("step-??????")), keep, follow_pointer(folder, "best")
+    ):
         shutil.rmtree(folder / old, ignore_errors=True)
 
 
-def to_remove(names: list[str], keep: int, best: Path | None) -> list[str]:
+def checkpoints_to_remove(names: list[str], keep: int, best: Path | None) -> list[str]:
     """Which of the step folders (sorted) go: all but the newest `keep` and the best."""
     return [name for name in names[:-keep] if best is None or name != best.name]
 
 
 @dataclass(frozen=True)
-class Before:
+class ResumeState:
     """What a step folder holds beside the model: whole tensors, whatever number of processes wrote them."""
 
     path: Path | None = None
-    state: State = field(default_factory=State)
+    state: TrainProgress = field(default_factory=TrainProgress)
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     averages: Mapping[str, Tensor] | None = None
 
 
-def resume(path: Path, model: Any, averaged: bool) -> Before:
+def read_resume_state(path: Path, model: Any, averaged: bool) -> ResumeState:
     """Read what resuming needs; the model itself was loaded from the folder.
 
     Args:
@@ -154,12 +158,12 @@ def resume(path: Path, model: Any, averaged: bool) -> Before:
             averages = {name: p.detach().clone() for name, p in model.named_parameters()}
             model.load_state_dict(load_file(trainer / "weights.safetensors"))
         moments = load_file(trainer / "optimizer.safetensors")
-        return Before(path, State(**read_json(trainer / "state.json")), moments, averages)
+        return ResumeState(path, TrainProgress(**read_json(trainer / "state.json")), moments, averages)
     except (OSError, RuntimeError, TypeError, SafetensorError) as error:
-        raise _broken(path, error) from None
+        raise _broken_checkpoint(path, error) from None
 
 
-def take_over(stepper: Stepper, before: Before) -> Pieces | None:
+def restore_strategy(stepper: TrainStrategy, before: ResumeState) -> LocalShards | None:
     """Bring moments and loss scale back; the averages, if the run keeps any.
 
     Raises:
@@ -168,9 +172,9 @@ def take_over(stepper: Stepper, before: Before) -> Pieces | None:
     try:
         stepper.load_moments(before.moments)
         if before.state.scale and stepper.scale.dynamic:
-            stepper.scale = Scale(**before.state.scale)
+            stepper.scale = LossScaler(**before.state.scale)
     except (RuntimeError, KeyError, TypeError) as error:
-        raise _broken(before.path, error) from None
+        raise _broken_checkpoint(before.path, error) from None
     if not stepper.run.recipe.optim.ema_decay:
         return None
     if before.averages is None:
@@ -178,11 +182,11 @@ def take_over(stepper: Stepper, before: Before) -> Pieces | None:
     return {name: stepper.cut(name, whole) for name, whole in before.averages.items()}
 
 
-def _broken(path: Path | None, error: Exception) -> ModelError:
+def _broken_checkpoint(path: Path | None, error: Exception) -> ModelError:
     return ModelError(f"{path}/trainer cannot be read ({error})", "remove that step folder")
 
 
 @torch.no_grad()
-def average(averages: Pieces, pieces: Pieces, decay: float) -> None:
+def update_ema(averages: LocalShards, pieces: LocalShards, decay: float) -> None:
     """One step of the moving average."""
     torch._foreach_lerp_(list(averages.values()), list(pieces.values()), 1 - decay)

@@ -12,39 +12,39 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kovqa_core.answer.inference import answer_all
+from kovqa_core.answer.inference import answer_examples
 from kovqa_core.data.example import Example
 from kovqa_core.distributed import process_group, watchdog
 from kovqa_core.errors import DataError, SettingsError, Stopped, WorkerError
 from kovqa_core.files import write_json
-from kovqa_core.index.reader import Index, of_kinds, open_index
+from kovqa_core.index.reader import IndexFolder, filter_question_types, open_index
 from kovqa_core.models import family
-from kovqa_core.models.batches import Batch, Processor, batches
-from kovqa_core.runs.folder import RESULT, pointed
+from kovqa_core.models.batches import ExampleProcessor, ModelBatch, iterate_batches
+from kovqa_core.runs.folder import RESULT_FILE, follow_pointer
 from kovqa_core.settings.run import Run
 from kovqa_core.train import checkpoint, memory_probe, optim
-from kovqa_core.train.loader import micro_batches
-from kovqa_core.train.run_log import Log
-from kovqa_core.train.strategies.ddp import Pieces, Stepper, autocast, make
+from kovqa_core.train.loader import micro_batch_keys
+from kovqa_core.train.run_log import RunLog
+from kovqa_core.train.strategies.ddp import LocalShards, TrainStrategy, make_autocast, make_strategy
 from kovqa_core.train.validation import score_split
 
 
 @dataclass
-class Training:
+class TrainState:
     """Everything that moves while a run trains."""
 
     run: Run
-    rank: process_group.Rank
+    rank: process_group.RankInfo
     device: torch.device
-    index: Index
+    index: IndexFolder
     rows: Sequence[Example]  # trained on
     val: Sequence[Example]
-    processor: Processor
-    stepper: Stepper
-    averages: Pieces | None  # of the weights (EMA)
-    length: optim.Length
-    state: checkpoint.State
-    log: Log
+    processor: ExampleProcessor
+    stepper: TrainStrategy
+    averages: LocalShards | None  # of the weights (EMA)
+    length: optim.TrainingSteps
+    state: checkpoint.TrainProgress
+    log: RunLog
     stop: Callable[[], bool]
     saved_at: float = 0.0
 
@@ -55,7 +55,9 @@ class Training:
         return setting.every_steps or setting.every_epochs * self.length.per_epoch
 
 
-def train(run: Run, rank: process_group.Rank, device: torch.device, stop: Callable[[], bool]) -> None:
+def run_training(
+    run: Run, rank: process_group.RankInfo, device: torch.device, stop: Callable[[], bool]
+) -> None:
     """Train a run to its end, from its last checkpoint if it has one.
 
     Args:
@@ -68,25 +70,25 @@ def train(run: Run, rank: process_group.Rank, device: torch.device, stop: Callab
         Stopped: asked to stop; a complete checkpoint was written.
         WorkerError: loss or gradient is not finite; names step and examples.
     """
-    t = prepare(run, rank, device, stop)
+    t = prepare_training(run, rank, device, stop)
     if run.probe:
-        t.run = t.stepper.run = run = memory_probe.fitted(t)
+        t.run = t.stepper.run = run = memory_probe.probe_micro_batch(t)
     if t.state.evaluation_due:  # the run ended between a save and its evaluation
-        evaluate(t)
+        run_validation(t)
     began, start = time.time(), t.state.step
-    keys = micro_batches(run, len(t.rows), rank, t.state.step, t.length.total)
-    loader = batches(
+    keys = micro_batch_keys(run, len(t.rows), rank, t.state.step, t.length.total)
+    loader = iterate_batches(
         keys, t.rows, t.index.images, t.processor, train=True, seed=run.recipe.seed,
         workers=run.profile.loader_workers, pin=device.type == "cuda",
     )  # fmt: skip
-    meter = Meter(t)
+    meter = TrainMeter(t)
     for step in range(t.state.step, t.length.total):
-        if stale(t):
+        if should_stop_early(t):
             break
-        rate = optim.rate(step, run.recipe.optim, t.length)
-        optim.set_rate(t.stepper.optimizer, rate, step < run.recipe.optim.freeze_vision_steps)
-        losses, ids, left_out = accumulate(t, loader, step)
-        loss, stopping, due, lost = agree(t, losses, ids, left_out, step)
+        rate = optim.learning_rate(step, run.recipe.optim, t.length)
+        optim.set_learning_rate(t.stepper.optimizer, rate, step < run.recipe.optim.freeze_vision_steps)
+        losses, ids, left_out = accumulate_gradients(t, loader, step)
+        loss, stopping, due, lost = sync_step(t, losses, ids, left_out, step)
         norm = t.stepper.step()
         finite = math.isfinite(norm)
         if not finite and t.stepper.scale.value <= 1:
@@ -95,7 +97,7 @@ def train(run: Run, rank: process_group.Rank, device: torch.device, stop: Callab
             )
         t.stepper.scale.follow(finite)
         if t.averages is not None and finite:
-            checkpoint.average(t.averages, t.stepper.pieces(), run.recipe.optim.ema_decay)
+            checkpoint.update_ema(t.averages, t.stepper.pieces(), run.recipe.optim.ema_decay)
         t.state.step = step + 1
         meter.step(loss, norm, lost)
         finish_step(t, stopping, due)
@@ -104,61 +106,67 @@ def train(run: Run, rank: process_group.Rank, device: torch.device, stop: Callab
     t.log.close()
 
 
-def prepare(run: Run, rank: process_group.Rank, device: torch.device, stop: Callable[[], bool]) -> Training:
+def prepare_training(
+    run: Run, rank: process_group.RankInfo, device: torch.device, stop: Callable[[], bool]
+) -> TrainState:
     """Index, model, optimizer and log of a run, where its last checkpoint left them."""
-    watchdog.doing("preparing")
+    watchdog.set_phase("preparing")
     recipe = run.recipe
     images = Path(recipe.data.images) if recipe.data.images else None
     index = open_index(Path(recipe.data.index or ""), images)
-    rows, val = (of_kinds(index.split(name), recipe.data.kinds) for name in ("train", "val"))
-    length = optim.length(recipe.optim, len(rows))
+    rows, val = (filter_question_types(index.split(name), recipe.data.kinds) for name in ("train", "val"))
+    length = optim.count_training_steps(recipe.optim, len(rows))
     if not length.per_epoch:
         raise SettingsError(
             f"{index.folder} has {len(rows)} training rows, fewer than one batch of {recipe.optim.global_batch}",
             f"use --set optim.global_batch={max(1, len(rows))} or less",
         )
-    last = pointed(run.folder, "last")
+    last = follow_pointer(run.folder, "last")
     if last:
         trust = bool(recipe.model.get("trust_remote_code"))  # said by the user, not by the step folder
-        model, processor = family.load(last, recipe.task, recipe.data, trust_remote_code=trust)
+        model, processor = family.read_model_folder(last, recipe.task, recipe.data, trust_remote_code=trust)
         note = f"resumed from {last.name}"
     else:
-        model, processor, note = family.new(recipe, index.answers() if recipe.task == "vqa" else [])
+        model, processor, note = family.create_model(recipe, index.answers() if recipe.task == "vqa" else [])
     model.train().prepare(run.profile.activation_checkpointing, run.profile.compile)
-    before = checkpoint.resume(last, model, recipe.optim.ema_decay > 0) if last else checkpoint.Before()
-    stepper = make(model, run, rank, device)
-    averages, state = checkpoint.take_over(stepper, before), before.state
-    log = Log(run.folder, state.step, rank.first, without_evaluation=state.evaluation_due)
+    before = (
+        checkpoint.read_resume_state(last, model, recipe.optim.ema_decay > 0)
+        if last
+        else checkpoint.ResumeState()
+    )
+    stepper = make_strategy(model, run, rank, device)
+    averages, state = checkpoint.restore_strategy(stepper, before), before.state
+    log = RunLog(run.folder, state.step, rank.first, without_evaluation=state.evaluation_due)
     log.tell({"kind": "start", "step": state.step, "total": length.total, "note": note})
-    return Training(
+    return TrainState(
         run, rank, device, index, rows, val, processor, stepper, averages, length, state, log, stop,
         time.monotonic(),
     )  # fmt: skip
 
 
-def accumulate(
-    t: Training, loader: Iterator[Batch], step: int
+def accumulate_gradients(
+    t: TrainState, loader: Iterator[ModelBatch], step: int
 ) -> tuple[list[Tensor], list[list[str]], list[str]]:
     """Gradients of one optimizer step; losses and ids of its micro-batches, ids of what was left out."""
     losses, ids, left_out = [], [], []
     for turn in range(t.run.accumulate):
-        watchdog.doing("reading a batch", step + 1)
+        watchdog.set_phase("reading a batch", step + 1)
         batch = next(loader).to(t.device)
-        watchdog.doing("computing")
-        torch.manual_seed(draw_seed(t.run.recipe.seed, step, batch.ids))
+        watchdog.set_phase("computing")
+        torch.manual_seed(dropout_seed(t.run.recipe.seed, step, batch.ids))
         losses.append(t.stepper.backward(batch, step, last=turn + 1 == t.run.accumulate))
         ids.append(batch.ids)
         left_out += batch.left_out
     return losses, ids, left_out
 
 
-def draw_seed(seed: int, step: int, ids: list[str]) -> int:
+def dropout_seed(seed: int, step: int, ids: list[str]) -> int:
     """Seed of what a model draws itself (dropout): of the step and its examples, not of the process."""
     return int.from_bytes(hashlib.sha256(f"{seed} {step} {ids}".encode()).digest()[:8], "little") >> 1
 
 
-def agree(
-    t: Training, losses: list[Tensor], ids: list[list[str]], left_out: list[str], step: int
+def sync_step(
+    t: TrainState, losses: list[Tensor], ids: list[list[str]], left_out: list[str], step: int
 ) -> tuple[float, bool, bool, int]:
     """What all processes must know alike: (mean loss, is somebody asked to stop, is a save due, examples left out).
 
@@ -169,10 +177,10 @@ def agree(
     due = t.rank.first and time.monotonic() - t.saved_at > 60 * t.run.recipe.save.every_minutes
     mean = torch.stack(losses).double().mean() / t.rank.world
     flags = torch.tensor([float(t.stop()), float(due), len(left_out)], dtype=torch.float64, device=t.device)
-    loss, stopping, saving, lost = process_group.total(torch.cat([mean[None], flags])).tolist()
+    loss, stopping, saving, lost = process_group.all_reduce_sum(torch.cat([mean[None], flags])).tolist()
     if loss - loss != 0:  # inf or nan
         bad = [i for one, names in zip(losses, ids, strict=True) if not torch.isfinite(one) for i in names]
-        named = [i for share in process_group.gather(bad) for i in share]
+        named = [i for share in process_group.all_gather_objects(bad) for i in share]
         shown = ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
         raise WorkerError(
             f"the loss is not finite at step {step + 1}; examples of that batch: {shown}",
@@ -187,7 +195,7 @@ def agree(
     return loss, stopping > 0, saving > 0, int(lost)
 
 
-def finish_step(t: Training, stopping: bool, due: bool) -> None:
+def finish_step(t: TrainState, stopping: bool, due: bool) -> None:
     """Save and evaluate where the recipe, the clock or a stop asks for it.
 
     Saved first: whatever happens to an evaluation, nothing learned is lost.
@@ -196,14 +204,14 @@ def finish_step(t: Training, stopping: bool, due: bool) -> None:
     every = t.run.recipe.save.every_steps
     t.state.evaluation_due = step % t.eval_every == 0 or step == total
     if t.state.evaluation_due or due or stopping or (every and step % every == 0):
-        save(t)
+        save_checkpoint(t)
     if t.state.evaluation_due:
-        evaluate(t)
+        run_validation(t)
     if stopping and step < total:
         raise Stopped(f"stopped at step {step} of {total}; the checkpoint is complete", "go on with --resume")
 
 
-def evaluate(t: Training) -> None:
+def run_validation(t: TrainState) -> None:
     """Score the validation split; remember score and best, in the step's checkpoint too."""
     if len(t.val):
         score_validation(t)
@@ -214,15 +222,15 @@ def evaluate(t: Training) -> None:
         checkpoint.record_evaluation(t.run.folder, t.state, t.run.recipe.save.keep)
 
 
-def score_validation(t: Training) -> None:
+def score_validation(t: TrainState) -> None:
     """Answer the validation split on all processes; its score into state and log."""
     split = t.val
     began = time.time()
     with t.stepper.plain(t.averages, everywhere=True) as model:
         answers = list(
-            answer_all(
+            answer_examples(
                 model, t.processor, split, t.index.images, t.rank, t.device, t.run.micro_batch,
-                t.run.profile.loader_workers, lambda: autocast(t.run.profile, t.device),
+                t.run.profile.loader_workers, lambda: make_autocast(t.run.profile, t.device),
                 lambda done, of: t.log.progress(doing="evaluation", done=done, of=of),
             )
         )  # fmt: skip
@@ -240,7 +248,7 @@ def score_validation(t: Training) -> None:
     )
 
 
-def stale(t: Training) -> bool:
+def should_stop_early(t: TrainState) -> bool:
     """Did the recipe's number of evaluations go by without a better score? Known from the state alone."""
     patience = t.run.recipe.eval.patience
     if patience is None or t.state.best is None or t.state.best_step is None:
@@ -249,35 +257,35 @@ def stale(t: Training) -> bool:
     return evaluated - t.state.best_step >= patience * t.eval_every
 
 
-def save(t: Training) -> None:
+def save_checkpoint(t: TrainState) -> None:
     """Write a checkpoint."""
     t.saved_at = time.monotonic()
-    watchdog.doing("saving")
+    watchdog.set_phase("saving")
     recipe = t.run.recipe
     about = {"family": recipe.family, "task": recipe.task, "recipe": recipe.name}
-    path = checkpoint.write(
+    path = checkpoint.write_checkpoint(
         t.run.folder, t.stepper, t.processor, t.averages, t.state, about, recipe.save.keep
     )
     t.log.tell({"kind": "saved", "step": t.state.step, "path": str(path)})
 
 
-def write_result(t: Training, seconds: float, steps: int) -> None:
+def write_result(t: TrainState, seconds: float, steps: int) -> None:
     """Say that the run is finished, and how well."""
-    best = pointed(t.run.folder, "best")
+    best = follow_pointer(t.run.folder, "best")
     result = {
         "schema": 1, "task": t.run.recipe.task, "recipe": t.run.recipe.name, "steps": t.state.step,
         "best": best.name if best else None, "best_score": t.state.best, "last_score": t.state.score,
         "seconds": round(seconds, 1),
         "examples_per_second": round(steps * t.run.recipe.optim.global_batch / max(seconds, 1e-9), 1),
     }  # fmt: skip
-    write_json(t.run.folder / RESULT, result)
+    write_json(t.run.folder / RESULT_FILE, result)
     t.log.tell({"kind": "end", "step": t.state.step, **result})
 
 
-class Meter:
+class TrainMeter:
     """Loss, norm and rate between lines of the log; the time left."""
 
-    def __init__(self, t: Training) -> None:
+    def __init__(self, t: TrainState) -> None:
         self.t, self.began, self.first = t, time.monotonic(), t.state.step
         self.losses: list[float] = []
         self.lost = 0
@@ -302,7 +310,7 @@ class Meter:
             t.log.record(
                 "train", t.state.step, loss=sum(self.losses) / len(self.losses),
                 grad_norm=norm if math.isfinite(norm) else None,  # None: left out, and the loss scale halved
-                lr=optim.rate(t.state.step - 1, t.run.recipe.optim, t.length),
+                lr=optim.learning_rate(t.state.step - 1, t.run.recipe.optim, t.length),
                 examples_per_second=len(self.losses) * batch / max(now - self.at, 1e-9),
                 **({"left_out": self.lost} if self.lost else {}),
                 **({"loss_scale": t.stepper.scale.value} if t.stepper.scale.dynamic else {}),

@@ -16,17 +16,17 @@ import torch
 
 from kovqa_core.distributed import process_group
 from kovqa_core.errors import MachineError
-from kovqa_core.models.batches import Batch, batches
-from kovqa_core.plan.micro_batch import holding
-from kovqa_core.settings.run import Run, batch_plan, write_run
-from kovqa_core.train.strategies.ddp import autocast
+from kovqa_core.models.batches import ModelBatch, iterate_batches
+from kovqa_core.plan.micro_batch import with_micro_batch
+from kovqa_core.settings.run import Run, split_global_batch, write_run
+from kovqa_core.train.strategies.ddp import make_autocast
 
 if TYPE_CHECKING:
-    from kovqa_core.train.loop import Training
+    from kovqa_core.train.loop import TrainState
 
-_LOOKED_AT = 4096  # examples among which the longest are sought
+_PROBE_SAMPLE_SIZE = 4096  # examples among which the longest are sought
 # What torch says on a GPU and on a CPU, and what oneDNN does, which may not recover: on a CPU the count decides.
-_NO_MEMORY = (
+_OUT_OF_MEMORY_TEXTS = (
     "out of memory",
     "can't allocate memory",
     "could not create a primitive",
@@ -34,7 +34,7 @@ _NO_MEMORY = (
 )
 
 
-def fitted(t: Training) -> Run:
+def probe_micro_batch(t: TrainState) -> Run:
     """The run, with the largest micro-batch at which a step fits on every process; written to `run.yaml`.
 
     Strategies that share the model out are not tried: a step of one process alone does not exist there.
@@ -43,13 +43,15 @@ def fitted(t: Training) -> Run:
         MachineError: not even one example fits.
     """
     run, began = t.run, t.run.micro_batch
-    while run.profile.strategy == "ddp" and any(said := process_group.gather(_refused(t, run))):
+    while run.profile.strategy == "ddp" and any(
+        said := process_group.all_gather_objects(_out_of_memory_error(t, run))
+    ):
         if run.micro_batch == 1:
             raise MachineError(
                 f"not even one example fits into this machine's memory ({max(said)})",
                 "--set profile.activation_checkpointing=true, a smaller model, or a machine with more",
             )
-        run = _halved(run)
+        run = _halve_micro_batch(run)
     run = run.model_copy(update={"probe": False})
     if t.rank.first:
         write_run(run)
@@ -59,24 +61,24 @@ def fitted(t: Training) -> Run:
     return run
 
 
-def _halved(run: Run) -> Run:
-    profile = holding(run.profile, run.recipe.name, run.micro_batch // 2)
-    micro, accumulate = batch_plan(
+def _halve_micro_batch(run: Run) -> Run:
+    profile = with_micro_batch(run.profile, run.recipe.name, run.micro_batch // 2)
+    micro, accumulate = split_global_batch(
         run.recipe.optim.global_batch, profile.holds(run.recipe.name), profile.processes
     )
     return run.model_copy(update={"profile": profile, "micro_batch": micro, "accumulate": accumulate})
 
 
-def _refused(t: Training, run: Run) -> str:
+def _out_of_memory_error(t: TrainState, run: Run) -> str:
     """What a step of this process ended with for want of memory; empty where it went through."""
     kept = {
         name: buffer.clone() for name, buffer in t.stepper.model.named_buffers()
     }  # a batch norm's averages move
     try:
-        _step(t, run)
+        _run_probe_step(t, run)
         return ""
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _OUT_OF_MEMORY_TEXTS):
             raise
         clear_frames(error.__traceback__)  # they hold the step's tensors
         return str(error).splitlines()[0][:200] if str(error) else "MemoryError"
@@ -85,10 +87,10 @@ def _refused(t: Training, run: Run) -> str:
         with torch.no_grad():
             for name, buffer in t.stepper.model.named_buffers():
                 buffer.copy_(kept[name])
-        _give_back(t.device)
+        _release_memory(t.device)
 
 
-def _give_back(device: torch.device) -> None:
+def _release_memory(device: torch.device) -> None:
     """Hand memory that is free again to the system: the next try shall find it."""
     gc.collect()
     if device.type == "cuda":
@@ -97,34 +99,34 @@ def _give_back(device: torch.device) -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _step(t: Training, run: Run) -> None:
+def _run_probe_step(t: TrainState, run: Run) -> None:
     learned = [p for p in t.stepper.model.parameters() if p.requires_grad]
     # Room for both moments of AdamW, where it has none yet, and for DDP's buckets; touched, so that it is taken.
     more = 2 * (not t.stepper.optimizer.state) + (t.rank.world > 1)
     room = [torch.zeros(more, p.numel(), dtype=p.dtype, device=t.device) for p in learned]
-    batch = _longest(t, run.micro_batch).to(t.device)
+    batch = _longest_batch(t, run.micro_batch).to(t.device)
     for _ in range(min(run.accumulate, 2)):  # the second pass runs beside the first one's gradients
-        with autocast(run.profile, t.device):
+        with make_autocast(run.profile, t.device):
             loss = t.stepper.model(batch, t.state.step)["loss"]
         loss.backward()
     del room
 
 
-def _longest(t: Training, size: int) -> Batch:
+def _longest_batch(t: TrainState, size: int) -> ModelBatch:
     """A batch of the longest examples that can be learned from, among some thousands."""
-    every = max(1, len(t.rows) // max(_LOOKED_AT, size))
-    lengths = {number: _length(t, number) for number in range(0, len(t.rows), every)}
+    every = max(1, len(t.rows) // max(_PROBE_SAMPLE_SIZE, size))
+    lengths = {number: _text_length(t, number) for number in range(0, len(t.rows), every)}
     numbers = sorted(lengths, key=lambda number: -lengths[number])
     pieces = [numbers[i : i + size] for i in range(0, len(numbers) - size + 1, size)]
     keys = ([(0, number) for number in piece] for piece in pieces)
-    found = batches(keys, t.rows, t.index.images, t.processor, train=True, seed=t.run.recipe.seed)
+    found = iterate_batches(keys, t.rows, t.index.images, t.processor, train=True, seed=t.run.recipe.seed)
     best = next(found)
     while best.left_out and (other := next(found, None)):  # too long for the model: the next ones
         best = max(best, other, key=lambda batch: len(batch.ids))
     return best
 
 
-def _length(t: Training, number: int) -> int:
+def _text_length(t: TrainState, number: int) -> int:
     """Characters of an example's texts."""
     row = t.rows[number]
     return len(row.question) + max(map(len, (*row.answers, *row.captions)), default=0)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from kovqa_core.errors import SettingsError
-from kovqa_core.settings.recipe import Optim
+from kovqa_core.settings.recipe import OptimSettings
 
 
-class Ranked(Protocol):
+class LayeredModel(Protocol):
     """What the optimizer must know of a model."""
 
     @property
@@ -30,7 +30,7 @@ class Ranked(Protocol):
 
 
 @dataclass
-class Group:
+class ParamGroup:
     """Parameters that share a weight decay and a learning rate factor, and rest at first or not."""
 
     weight_decay: float
@@ -39,7 +39,9 @@ class Group:
     rests: bool = False
 
 
-def groups(parameters: Iterable[tuple[str, int]], model: Ranked, optim: Optim) -> list[Group]:
+def make_param_groups(
+    parameters: Iterable[tuple[str, int]], model: LayeredModel, optim: OptimSettings
+) -> list[ParamGroup]:
     """Group parameters, in order of first appearance.
 
     Args:
@@ -51,7 +53,7 @@ def groups(parameters: Iterable[tuple[str, int]], model: Ranked, optim: Optim) -
     gives d^(depth - depth of the name); without it the head's factor applies to the head. With
     `freeze_vision_steps` all but the text side rests at first.
     """
-    found: dict[tuple[bool, float, bool], Group] = {}
+    found: dict[tuple[bool, float, bool], ParamGroup] = {}
     for name, dimensions in parameters:
         vector = dimensions <= 1 or name.endswith(".bias") or model.is_undecayed(name)
         undecayed = vector and not optim.decay_bias_and_norm
@@ -63,12 +65,12 @@ def groups(parameters: Iterable[tuple[str, int]], model: Ranked, optim: Optim) -
         # Keyed by "decayed or not", so that a weight decay of 0 keeps its groups apart.
         rests = optim.freeze_vision_steps > 0 and not model.is_text(name)
         key = (undecayed, scale, rests)
-        found.setdefault(key, Group(decay, scale, rests=rests)).names.append(name)
+        found.setdefault(key, ParamGroup(decay, scale, rests=rests)).names.append(name)
     return list(found.values())
 
 
 @dataclass(frozen=True)
-class Length:
+class TrainingSteps:
     """How long a run is, in optimizer steps."""
 
     total: int
@@ -76,15 +78,15 @@ class Length:
     per_epoch: int
 
 
-def length(optim: Optim, rows: int) -> Length:
+def count_training_steps(optim: OptimSettings, rows: int) -> TrainingSteps:
     """Steps of a run over an index of so many rows; an incomplete last batch of an epoch is dropped."""
     per_epoch = rows // optim.global_batch
     total = optim.steps or (optim.epochs or 0) * per_epoch
     warmup = optim.warmup_steps or int(optim.warmup_epochs * per_epoch)
-    return Length(total, warmup, per_epoch)
+    return TrainingSteps(total, warmup, per_epoch)
 
 
-def rate(step: int, optim: Optim, length: Length) -> float:
+def learning_rate(step: int, optim: OptimSettings, length: TrainingSteps) -> float:
     """Learning rate of optimizer step `step` (from 0): linear warm-up, then half a cosine.
 
     Both ends of the warm-up count, as in the original: its first step has rate 0, its last the
@@ -97,7 +99,7 @@ def rate(step: int, optim: Optim, length: Length) -> float:
     return optim.min_lr + 0.5 * (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * share))
 
 
-def make_optimizer(model: torch.nn.Module, ranked: Ranked, optim: Optim) -> torch.optim.AdamW:
+def make_optimizer(model: torch.nn.Module, ranked: LayeredModel, optim: OptimSettings) -> torch.optim.AdamW:
     """Fused AdamW over a model's trainable parameters; each group remembers `lr_scale`, `rests`.
 
     Raises:
@@ -106,7 +108,7 @@ def make_optimizer(model: torch.nn.Module, ranked: Ranked, optim: Optim) -> torc
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not named:
         raise SettingsError("nothing learns in this model", "say what does: --set model.train=lora")
-    grouped = groups(((name, p.ndim) for name, p in named.items()), ranked, optim)
+    grouped = make_param_groups(((name, p.ndim) for name, p in named.items()), ranked, optim)
     return torch.optim.AdamW(
         [
             {
@@ -124,7 +126,7 @@ def make_optimizer(model: torch.nn.Module, ranked: Ranked, optim: Optim) -> torc
     )
 
 
-def set_rate(optimizer: torch.optim.Optimizer, value: float, text_first: bool = False) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float, text_first: bool = False) -> None:
     """Set the rate of every group, times the group's factor; 0 for those that rest in `text_first`.
 
     AdamW at rate 0 changes no bit, its decay is a share of the rate, and its moments are ready when
@@ -134,7 +136,7 @@ def set_rate(optimizer: torch.optim.Optimizer, value: float, text_first: bool = 
         group["lr"] = 0.0 if text_first and group["rests"] else value * group["lr_scale"]
 
 
-def clip(parameters: list[Tensor], largest: float | None) -> Tensor:
+def clip_grad_norm(parameters: list[Tensor], largest: float | None) -> Tensor:
     """Global gradient norm (before clipping), clipped to `largest` if given."""
     norm: Any = torch.nn.utils.clip_grad_norm_(parameters, largest if largest is not None else math.inf)
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of gradients that are cut up

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.files import disk_errors, write_text
-from kovqa_core.launch.events import WATCHED
-from kovqa_core.runs.folder import LOG
+from kovqa_core.launch.events import EVENTS_VARIABLE
+from kovqa_core.runs.folder import LOG_FILE
 
 
-class Log:
+class RunLog:
     """Records of one run; only the first process writes.
 
     Args:
@@ -26,10 +26,10 @@ class Log:
     """
 
     def __init__(self, folder: Path, step: int, writes: bool, without_evaluation: bool = False) -> None:
-        self.path, self.writes = folder / LOG, writes
+        self.path, self.writes = folder / LOG_FILE, writes
         self._spoke = 0.0
         if writes:
-            _cut(self.path, step, without_evaluation)
+            _truncate_log(self.path, step, without_evaluation)
             from tensorboardX import SummaryWriter
 
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
@@ -56,7 +56,7 @@ class Log:
         """Say an event: as JSON to `kovqa train`, as a line to a person."""
         if not self.writes:
             return
-        if os.environ.get(WATCHED):
+        if os.environ.get(EVENTS_VARIABLE):
             try:
                 print(json.dumps(event, ensure_ascii=False), flush=True)
             except BrokenPipeError:
@@ -73,7 +73,7 @@ class Log:
             self._board.close()
 
 
-def _cut(path: Path, step: int, without_evaluation: bool) -> None:
+def _truncate_log(path: Path, step: int, without_evaluation: bool) -> None:
     """Keep the whole lines up to a step, its evaluation's if it counts."""
     if not path.exists():
         return
@@ -91,7 +91,7 @@ def _cut(path: Path, step: int, without_evaluation: bool) -> None:
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """All records of a run's log."""
-    path = folder / LOG
+    path = folder / LOG_FILE
     return (
         [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     )

@@ -20,7 +20,8 @@ def score_split(answers: Sequence[tuple[int, Answer]], split: Sequence[Example],
     Questions: mean soft score in 0…1. Captions: CIDEr-D in 0…10, which the original chooses by too.
     """
     everyone = sorted(
-        (pair for share in process_group.gather(list(answers)) for pair in share), key=lambda pair: pair[0]
+        (pair for share in process_group.all_gather_objects(list(answers)) for pair in share),
+        key=lambda pair: pair[0],
     )
     examples = [split[number] for number, _ in everyone]
     texts = [answer.text for _, answer in everyone]

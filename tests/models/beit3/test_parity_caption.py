@@ -6,15 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from kovqa_core.models.batches import Batch
-from kovqa_core.models.beit3.beam_search import Search, beam_search
-from kovqa_core.models.beit3.caption import Caption, masked, word_logits, word_losses
+from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.beit3.beam_search import BeamSearchSettings, run_beam_search
+from kovqa_core.models.beit3.caption import (
+    CaptionTask,
+    count_masked_tokens,
+    masked_token_logits,
+    masked_token_losses,
+)
 from kovqa_core.models.beit3.caption_network import CaptionNet
-from kovqa_core.models.beit3.config import Captioning
-from kovqa_core.models.beit3.family import Model
-from kovqa_core.models.xlmr_tokenizer import BOS, EOS, PAD, Tokenizer
-from kovqa_core.settings.recipe import Optim
-from kovqa_core.train.optim import clip, make_optimizer, set_rate
+from kovqa_core.models.beit3.config import CaptionSettings
+from kovqa_core.models.beit3.family import Beit3Model
+from kovqa_core.models.xlmr_tokenizer import BOS_ID, EOS_ID, PAD_ID, XlmrTokenizer
+from kovqa_core.settings.recipe import OptimSettings
+from kovqa_core.train.optim import clip_grad_norm, make_optimizer, set_learning_rate
 from torch import Tensor
 
 from tests import parity
@@ -27,7 +32,7 @@ def inputs() -> dict[str, Tensor]:
     return {**found, "padding_mask": found["padding_mask"].bool()}
 
 
-def batch() -> Batch:
+def batch() -> ModelBatch:
     """The recorded inputs as our processor would give them."""
     given = inputs()
     places = given["language_masked_pos"].nonzero()
@@ -36,11 +41,13 @@ def batch() -> Batch:
         "image": given["image"], "tokens": given["masked_tokens"], "padding": given["padding_mask"],
         "noise": torch.zeros(len(words), 0, 2), "places": places, "words": words,
     }  # fmt: skip
-    return Batch(tensors, [])
+    return ModelBatch(tensors, [])
 
 
-def task(**changes: Any) -> Caption:
-    return Caption(Captioning(**changes), 32, Tokenizer(parity.path("tokenizer.model").read_bytes()))
+def task(**changes: Any) -> CaptionTask:
+    return CaptionTask(
+        CaptionSettings(**changes), 32, XlmrTokenizer(parity.path("tokenizer.model").read_bytes())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,9 @@ def net() -> CaptionNet:
 def test_parity_beit3_caption_logits_of_hidden_words(net: CaptionNet) -> None:
     expected = parity.tensors_of("expected_caption.safetensors")
     with torch.no_grad():
-        parity.close(word_logits(net, batch()), expected["logits_at_masked"], TOLERANCE, "hidden words")
+        parity.close(
+            masked_token_logits(net, batch()), expected["logits_at_masked"], TOLERANCE, "hidden words"
+        )
 
 
 @pytest.mark.parametrize(
@@ -73,7 +82,7 @@ def test_parity_beit3_caption_loss(kept: str, after: int) -> None:
     loss = task(drop_worst_after=after).loss(net, batch(), 1)
     loss.backward()
     parity.close(loss, expected[f"loss.{kept}"], 1e-4, kept)
-    norm = clip([p for p in net.parameters() if p.grad is not None], None)
+    norm = clip_grad_norm([p for p in net.parameters() if p.grad is not None], None)
     assert norm.item() == pytest.approx(expected[f"grad_norm.{kept}"].item(), rel=1e-4)
     if kept == "keep_all":
         return
@@ -86,7 +95,7 @@ def test_parity_beit3_caption_loss(kept: str, after: int) -> None:
 
 def test_parity_beit3_caption_accuracy(net: CaptionNet) -> None:
     with torch.no_grad():
-        hits = word_logits(net, batch()).argmax(-1) == batch().tensors["words"]
+        hits = masked_token_logits(net, batch()).argmax(-1) == batch().tensors["words"]
     expected = parity.tensors_of("expected_caption.safetensors")["acc.keep_all"]
     parity.close(hits.float().mean(), expected, 1e-6, "accuracy")
 
@@ -96,7 +105,7 @@ def test_parity_beit3_caption_mask_counts() -> None:
     assert cases
     for case in cases:
         for length, count in case["num_tokens_and_masked"]:
-            assert masked(length, case["mask_prob"]) == count, (length, case["mask_prob"])
+            assert count_masked_tokens(length, case["mask_prob"]) == count, (length, case["mask_prob"])
 
 
 def test_parity_beit3_caption_training() -> None:
@@ -107,18 +116,18 @@ def test_parity_beit3_caption_training() -> None:
         smoothing=case["label_smoothing"], drop_worst=case["drop_worst_ratio"],
         drop_worst_after=case["drop_worst_after"],
     )  # fmt: skip
-    model = Model(net, learner)
-    optim = Optim(
+    model = Beit3Model(net, learner)
+    optim = OptimSettings(
         steps=len(case["losses"]), global_batch=1, lr=max(case["lr_per_update"]),
         weight_decay=case["weight_decay"], betas=case["betas"], eps=case["eps"],
     )  # fmt: skip
     optimizer = make_optimizer(model, model, optim)
     for step, rate in zip(case["global_steps"], case["lr_per_update"], strict=True):
-        set_rate(optimizer, rate)
+        set_learning_rate(optimizer, rate)
         loss = model(batch(), step)["loss"]
         assert loss.item() == pytest.approx(case["losses"][step], rel=TOLERANCE)
         loss.backward()
-        norm = clip([p for p in net.parameters() if p.grad is not None], None)
+        norm = clip_grad_norm([p for p in net.parameters() if p.grad is not None], None)
         assert norm.item() == pytest.approx(case["grad_norms"][step], rel=TOLERANCE)
         optimizer.step()
         optimizer.zero_grad()
@@ -133,7 +142,7 @@ def test_parity_beit3_caption_word_by_word(net: CaptionNet) -> None:
     picture = net.picture(given["image"])
     past = net.past(len(words), words.shape[1] + 2, picture[0][0])
     steps = expected["incremental.logits"].shape[1]
-    fed = torch.cat([torch.full_like(words[:, :1], BOS), words], 1)
+    fed = torch.cat([torch.full_like(words[:, :1], BOS_ID), words], 1)
     for step in range(steps):
         found = net.next_words(fed[:, step], mask, picture, past)
         parity.close(found, expected["incremental.logits"][:, step], TOLERANCE, f"word {step}")
@@ -148,13 +157,18 @@ def test_parity_beit3_caption_word_by_word(net: CaptionNet) -> None:
 def test_parity_beit3_beam_search(net: CaptionNet, number: int) -> None:
     case, mask = parity.json_of("expected_beam_search.json")[number], parity.json_of("config.json")["mask_id"]
     images = parity.tensors_of("beam_images.safetensors")["image"]
-    search = Search(case["num_beams"], case["max_len"], case["length_penalty"])
-    found = beam_search(net, images, search, mask)
+    search = BeamSearchSettings(case["num_beams"], case["max_len"], case["length_penalty"])
+    found = run_beam_search(net, images, search, mask)
     for one, ids, score, caption in zip(
         found, case["decoded_ids"], case["scores"], case["captions"], strict=True
     ):
-        said = [BOS, *one.words, mask, EOS]  # the original leaves the mask where the last word would stand
-        assert said + [PAD] * (search.longest - len(said)) == ids
+        said = [
+            BOS_ID,
+            *one.words,
+            mask,
+            EOS_ID,
+        ]  # the original leaves the mask where the last word would stand
+        assert said + [PAD_ID] * (search.longest - len(said)) == ids
         assert one.score == pytest.approx(score, abs=1e-4)
         assert task().tokenizer.decode(one.words) == caption
 
@@ -163,12 +177,12 @@ def test_parity_beit3_beam_search(net: CaptionNet, number: int) -> None:
 def test_a_picture_alone_and_in_a_batch_get_one_caption(net: CaptionNet) -> None:
     images = parity.tensors_of("beam_images.safetensors")["image"]
     mask = parity.json_of("config.json")["mask_id"]
-    together = beam_search(net, images, Search(), mask)
-    alone = [beam_search(net, image[None], Search(), mask)[0] for image in images]
+    together = run_beam_search(net, images, BeamSearchSettings(), mask)
+    alone = [run_beam_search(net, image[None], BeamSearchSettings(), mask)[0] for image in images]
     assert [one.words for one in together] == [one.words for one in alone]
 
 
 def test_without_smoothing_the_loss_is_cross_entropy() -> None:
     logits, words = torch.randn(5, 7, generator=torch.Generator().manual_seed(1)), torch.arange(5)
     expected = torch.nn.functional.cross_entropy(logits, words, reduction="none")
-    parity.close(word_losses(logits, words, 0.0), expected, 1e-6, "cross-entropy")
+    parity.close(masked_token_losses(logits, words, 0.0), expected, 1e-6, "cross-entropy")

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kovqa_core.models.beit3.network import Encoder, Streams, VqaNet, drop_path_factors, drop_path_rates
+from kovqa_core.models.beit3.network import (
+    Beit3VqaNet,
+    MultiwayEncoder,
+    TokenStreams,
+    drop_path_factors,
+    drop_path_rates,
+)
 from torch import Tensor
 
 from tests import parity
@@ -23,7 +29,7 @@ def expected() -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def net() -> VqaNet:
+def net() -> Beit3VqaNet:
     return parity.vqa_model().net.eval()
 
 
@@ -35,14 +41,14 @@ def visible(inputs: dict[str, Tensor], pictures: bool) -> Tensor:
 
 
 def compare_states(
-    encoder: Encoder,
+    encoder: MultiwayEncoder,
     arguments: dict[str, Tensor],
     expected: dict[str, Tensor],
     prefix: str,
     shown: Tensor | None,
 ) -> None:
     """All hidden states and the output that were recorded below a prefix."""
-    states: list[Streams] = []
+    states: list[TokenStreams] = []
     with torch.no_grad():
         out = encoder(**arguments, watch=states.append)
     found = {f"{prefix}.hidden{i}": state for i, state in enumerate(states)} | {f"{prefix}.out": out}
@@ -58,7 +64,9 @@ def compare_states(
 
 
 @torch.no_grad()
-def test_parity_beit3_vqa_logits(net: VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def test_parity_beit3_vqa_logits(
+    net: Beit3VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
+) -> None:
     given = inputs["image"], inputs["language_tokens"], inputs["padding_mask"].bool()
     parity.close(net.pooled(*given), expected["vqa.pooled"], LOGITS, "pooled")
     parity.close(net(*given), expected["vqa.logits"], LOGITS, "logits")
@@ -66,7 +74,7 @@ def test_parity_beit3_vqa_logits(net: VqaNet, inputs: dict[str, Tensor], expecte
 
 @torch.no_grad()
 def test_parity_beit3_vqa_logits_without_mask(
-    net: VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
+    net: Beit3VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> None:
     wanted = expected["vqa.logits_nopad"]
     rows = len(wanted)
@@ -76,7 +84,7 @@ def test_parity_beit3_vqa_logits_without_mask(
 
 @torch.no_grad()
 def test_parity_beit3_vqa_logits_with_padding_trimmed(
-    net: VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
+    net: Beit3VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> None:
     """Our batches end with their longest question; the recorded ones are padded further."""
     lengths = (inputs["padding_mask"] == 0).sum(1)
@@ -91,7 +99,7 @@ def test_parity_beit3_vqa_logits_with_padding_trimmed(
 
 @torch.no_grad()
 def test_parity_beit3_vqa_logits_with_activation_checkpointing(
-    net: VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
+    net: Beit3VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> None:
     net.encoder.activation_checkpointing = True
     try:
@@ -103,7 +111,7 @@ def test_parity_beit3_vqa_logits_with_activation_checkpointing(
 
 
 def test_parity_beit3_states_of_picture_and_text(
-    net: VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
+    net: Beit3VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> None:
     given = {
         "image": inputs["image"],
@@ -114,20 +122,20 @@ def test_parity_beit3_states_of_picture_and_text(
 
 
 def test_parity_beit3_states_of_text(
-    net: VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
+    net: Beit3VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> None:
     given = {"tokens": inputs["language_tokens"], "padding": inputs["padding_mask"].bool()}
     compare_states(net.encoder, given, expected, "text", visible(inputs, pictures=False))
 
 
 def test_parity_beit3_states_of_picture(
-    net: VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
+    net: Beit3VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> None:
     compare_states(net.encoder, {"image": inputs["image"]}, expected, "image", None)
 
 
 def test_parity_beit3_states_with_hidden_patches(
-    net: VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
+    net: Beit3VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> None:
     given = {
         "image": inputs["image"],

@@ -43,8 +43,10 @@ def test_parity_beit3_preprocess() -> None:
     assert expected
     for key, wanted in expected.items():
         name, side = key.rsplit(".", 1)
-        pixels = image_transforms.to_array(image_transforms.squeeze(open_image(picture(name)), int(side)))
-        ours = image_transforms.normalised(torch.from_numpy(pixels))
+        pixels = image_transforms.image_to_array(
+            image_transforms.resize_square(open_image(picture(name)), int(side))
+        )
+        ours = image_transforms.normalise_pixels(torch.from_numpy(pixels))
         assert ours.shape == wanted.shape
         parity.close(ours, wanted, 1e-6, key)
 
@@ -52,7 +54,7 @@ def test_parity_beit3_preprocess() -> None:
 def test_parity_beit3_randaugment_knows_the_recorded_operations() -> None:
     """The same names, and a sign for the same of them."""
     recorded = {key.rstrip("+-"): key[-1] in "+-" for key in operations()}
-    assert recorded == {name: signed for name, (_, _, signed) in image_transforms.OPERATIONS.items()}
+    assert recorded == {name: signed for name, (_, _, signed) in image_transforms.AUGMENT_OPERATIONS.items()}
 
 
 def test_parity_beit3_randaugment_operations() -> None:
@@ -60,9 +62,9 @@ def test_parity_beit3_randaugment_operations() -> None:
     image = augmented()
     for key, wanted in operations().items():
         name = key.rstrip("+-")
-        operation, argument, _ = image_transforms.OPERATIONS[name]
+        operation, argument, _ = image_transforms.AUGMENT_OPERATIONS[name]
         if name == "Sharpness":  # recorded with values that wrap around at 255; ours are clipped
-            ours = image_transforms.sharpness(image, argument, wrap=True)
+            ours = image_transforms.adjust_sharpness(image, argument, wrap=True)
         else:
             ours = operation(image, -argument if key.endswith("-") else argument)
         away = np.abs(np.asarray(ours, np.int32) - wanted.numpy().astype(np.int32))
@@ -75,7 +77,7 @@ def test_parity_beit3_randaugment_operations() -> None:
 def test_parity_beit3_sharpness_differs_from_the_recorded_only_where_that_wraps() -> None:
     """Clipped instead of wrapped: every value is the same, or is 0 or 255."""
     image = augmented()
-    operation, argument, _ = image_transforms.OPERATIONS["Sharpness"]
+    operation, argument, _ = image_transforms.AUGMENT_OPERATIONS["Sharpness"]
     ours = np.asarray(operation(image, argument), np.int32)
-    wrapped = np.asarray(image_transforms.sharpness(image, argument, wrap=True), np.int32)
+    wrapped = np.asarray(image_transforms.adjust_sharpness(image, argument, wrap=True), np.int32)
     assert np.isin(ours[ours != wrapped], (0, 255)).all()

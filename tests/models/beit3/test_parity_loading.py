@@ -7,8 +7,13 @@ import ast
 import pytest
 import torch
 from kovqa_core.errors import ModelError
-from kovqa_core.models.beit3.network import VqaNet
-from kovqa_core.models.beit3.pretrained_weights import LoadReport, load_original, read_weights, to_original
+from kovqa_core.models.beit3.network import Beit3VqaNet
+from kovqa_core.models.beit3.pretrained_weights import (
+    LoadReport,
+    load_pretrained_weights,
+    read_pretrained_weights,
+    to_original_state,
+)
 from torch import Tensor
 
 from tests import parity
@@ -18,9 +23,11 @@ def sides() -> list[str]:
     return list(parity.json_of("expected_load_report.json"))
 
 
-def load(side: str) -> tuple[VqaNet, LoadReport]:
-    net = VqaNet(parity.config(image_size=int(side))).eval()
-    return net, load_original(net, parity.weights("pretrain_fp16.pth"), parity.HEADS, "pretrain_fp16.pth")
+def load(side: str) -> tuple[Beit3VqaNet, LoadReport]:
+    net = Beit3VqaNet(parity.config(image_size=int(side))).eval()
+    return net, load_pretrained_weights(
+        net, parity.weights("pretrain_fp16.pth"), parity.HEADS, "pretrain_fp16.pth"
+    )
 
 
 def recorded_unused(log: list[str]) -> list[str]:
@@ -74,7 +81,7 @@ def test_parity_beit3_exporting_gives_the_original_file_back() -> None:
     """Names, shapes and numbers are the original's."""
     original = parity.weights("vqa.pth")
     about = parity.config()
-    found = to_original(parity.vqa_model().net.state_dict(), about.patch_size)
+    found = to_original_state(parity.vqa_model().net.state_dict(), about.patch_size)
     assert found.keys() == original.keys()
     for name, tensor in original.items():
         assert torch.equal(found[name], tensor), name
@@ -91,15 +98,15 @@ def test_parity_beit3_loading_takes_every_number() -> None:
 
 def test_parity_beit3_loading_refuses_a_file_without_heads() -> None:
     """The original goes on with random heads; we stop unless told to."""
-    net = VqaNet(parity.config())
+    net = Beit3VqaNet(parity.config())
     with pytest.raises(ModelError, match=r"pooler\.norm\.weight is missing") as caught:
-        load_original(net, parity.weights("pretrain_fp16.pth"), (), "pretrain_fp16.pth")
+        load_pretrained_weights(net, parity.weights("pretrain_fp16.pth"), (), "pretrain_fp16.pth")
     assert "model.reinit" in caught.value.hint
 
 
 def test_parity_beit3_loading_refuses_another_number_of_classes() -> None:
     classes = parity.config().num_classes
     assert classes is not None
-    net = VqaNet(parity.config(num_classes=classes + 1))
+    net = Beit3VqaNet(parity.config(num_classes=classes + 1))
     with pytest.raises(ModelError, match=r"head\.3\.weight is"):
-        load_original(net, read_weights(parity.path("vqa.pth")), (), "vqa.pth")
+        load_pretrained_weights(net, read_pretrained_weights(parity.path("vqa.pth")), (), "vqa.pth")

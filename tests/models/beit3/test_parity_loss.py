@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kovqa_core.data.answers import normalise
+from kovqa_core.data.answers import normalise_answer
 from kovqa_core.data.example import Example
 from kovqa_core.evaluate.answer_scores import score_answers
-from kovqa_core.models.beit3.family import Model
+from kovqa_core.models.beit3.family import Beit3Model
 from kovqa_core.models.beit3.vqa import vqa_loss
-from kovqa_core.train.optim import clip
+from kovqa_core.train.optim import clip_grad_norm
 from torch import Tensor
 
 from tests import parity
 
-Learned = tuple[Model, Tensor, dict[str, Tensor]]
+Learned = tuple[Beit3Model, Tensor, dict[str, Tensor]]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def learned() -> Learned:
     return model, loss.detach(), expected
 
 
-def gradients(model: Model) -> dict[str, Tensor]:
+def gradients(model: Beit3Model) -> dict[str, Tensor]:
     """Gradients under the original's names, of all parameters that have one."""
     return parity.originals((n, p.grad) for n, p in model.net.named_parameters() if p.grad is not None)
 
@@ -50,7 +50,7 @@ def test_parity_beit3_vqa_gradients(learned: Learned) -> None:
 
 def test_parity_beit3_vqa_gradient_norm_of_all(learned: Learned) -> None:
     model, _, expected = learned
-    total = clip([p for p in model.parameters() if p.requires_grad], None)
+    total = clip_grad_norm([p for p in model.parameters() if p.requires_grad], None)
     assert total.item() == pytest.approx(expected["grad_norm"].item(), rel=1e-4)
 
 
@@ -98,7 +98,10 @@ def test_parity_beit3_vqa_validation() -> None:
 
     examples = [
         Example(
-            str(row["question_id"]), "", "", {normalise(n): s for n, s in zip(names, soft, strict=True) if s}
+            str(row["question_id"]),
+            "",
+            "",
+            {normalise_answer(n): s for n, s in zip(names, soft, strict=True) if s},
         )
         for row, soft in zip(expected["predictions"], labels[: len(said)].tolist(), strict=True)
     ]

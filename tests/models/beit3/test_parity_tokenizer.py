@@ -5,20 +5,27 @@ from __future__ import annotations
 import functools
 import re
 
-from kovqa_core.models.xlmr_tokenizer import BOS, EOS, PAD, UNK, Tokenizer, load_tokenizer
+from kovqa_core.models.xlmr_tokenizer import (
+    BOS_ID,
+    EOS_ID,
+    PAD_ID,
+    UNK_ID,
+    XlmrTokenizer,
+    load_xlmr_tokenizer,
+)
 
 from tests import parity
 
 
 @functools.cache
-def tokenizer() -> Tokenizer:
-    return load_tokenizer(parity.path("tokenizer.model"))
+def tokenizer() -> XlmrTokenizer:
+    return load_xlmr_tokenizer(parity.path("tokenizer.model"))
 
 
 def test_parity_beit3_tokenizer_special_ids() -> None:
     about = parity.json_of("expected_tokenizer.json")
-    assert (about["bos"], about["pad"], about["eos"], about["unk"]) == (BOS, PAD, EOS, UNK)
-    assert (about["cls"], about["sep"]) == (BOS, EOS)
+    assert (about["bos"], about["pad"], about["eos"], about["unk"]) == (BOS_ID, PAD_ID, EOS_ID, UNK_ID)
+    assert (about["cls"], about["sep"]) == (BOS_ID, EOS_ID)
     assert about["mask"] == tokenizer().mask
     assert about["vocab_size"] == tokenizer().size
 
@@ -43,7 +50,7 @@ def test_parity_beit3_tokenizer_framed_sequences() -> None:
             longest = int(match[1])
             ids = tokenizer().frame(case["text"], longest)
             assert len(ids) == wanted["num_tokens"], case["text"]
-            assert ids + [PAD] * (longest - len(ids)) == wanted["ids"], case["text"]
+            assert ids + [PAD_ID] * (longest - len(ids)) == wanted["ids"], case["text"]
             assert [0] * len(ids) + [1] * (longest - len(ids)) == wanted["padding_mask"], case["text"]
             framed += 1
     assert framed

@@ -9,9 +9,9 @@ import pytest
 import torch
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
-from kovqa_core.models.beit3.vqa import Processor
-from kovqa_core.models.xlmr_tokenizer import BOS, EOS, PAD, load_tokenizer
-from kovqa_core.settings.recipe import Data
+from kovqa_core.models.beit3.vqa import Beit3VqaProcessor
+from kovqa_core.models.xlmr_tokenizer import BOS_ID, EOS_ID, PAD_ID, load_xlmr_tokenizer
+from kovqa_core.settings.recipe import DataSettings
 from PIL import Image
 
 from tests import parity
@@ -19,9 +19,9 @@ from tests import parity
 ANSWERS = ["예", "아니요", "왼쪽"]
 
 
-def processor(data: Data | None = None) -> Processor:
-    tokenizer = load_tokenizer(parity.path("tokenizer.model"))
-    return Processor(parity.config(), tokenizer, ANSWERS, data or Data())
+def processor(data: DataSettings | None = None) -> Beit3VqaProcessor:
+    tokenizer = load_xlmr_tokenizer(parity.path("tokenizer.model"))
+    return Beit3VqaProcessor(parity.config(), tokenizer, ANSWERS, data or DataSettings())
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -45,12 +45,12 @@ def test_an_encoded_example(folder: Path) -> None:
     item = processor().encode(ask(예=0.6, 모름=1.0, 왼쪽=0.3), folder, train=False, rng=generator())
     assert item.id == "q1"
     assert (item.image.shape, item.image.dtype) == ((3, side, side), np.uint8)
-    assert (item.tokens[0], item.tokens[-1]) == (BOS, EOS)
+    assert (item.tokens[0], item.tokens[-1]) == (BOS_ID, EOS_ID)
     assert item.labels == [(0, 0.6), (2, 0.3)]
 
 
 def test_an_empty_question_is_framed() -> None:
-    assert processor().tokenizer.frame("", 64) == [BOS, EOS]
+    assert processor().tokenizer.frame("", 64) == [BOS_ID, EOS_ID]
 
 
 def test_decomposed_questions_give_the_same_tokens(folder: Path) -> None:
@@ -66,7 +66,7 @@ def test_decomposed_questions_give_the_same_tokens(folder: Path) -> None:
 
 @pytest.mark.parametrize("augment", ["none", "crop", "randaug"])
 def test_training_pictures_are_the_generators_alone(folder: Path, augment: str) -> None:
-    made = processor(Data(augment=augment, flip=True))
+    made = processor(DataSettings(augment=augment, flip=True))
     once, again = ([made.encode(ask(), folder, True, generator(s)) for s in range(8)] for _ in range(2))
     for a, b in zip(once, again, strict=True):
         assert np.array_equal(a.image, b.image)
@@ -76,14 +76,14 @@ def test_training_pictures_are_the_generators_alone(folder: Path, augment: str) 
 
 
 def test_validation_pictures_are_never_augmented(folder: Path) -> None:
-    made = processor(Data(augment="randaug", flip=True))
+    made = processor(DataSettings(augment="randaug", flip=True))
     plain = processor().encode(ask(), folder, False, generator()).image
     for seed in range(8):
         item = made.encode(ask(), folder, False, generator(seed))
         assert np.array_equal(item.image, plain)
 
 
-def mirrored(made: Processor, example: Example, folder: Path) -> int:
+def mirrored(made: Beit3VqaProcessor, example: Example, folder: Path) -> int:
     """Of 40 encodings, how many are brighter on the left."""
     items = [made.encode(example, folder, True, generator(seed)).image for seed in range(40)]
     half = parity.config().image_size // 2
@@ -91,7 +91,7 @@ def mirrored(made: Processor, example: Example, folder: Path) -> int:
 
 
 def test_half_of_the_pictures_are_mirrored(folder: Path) -> None:
-    assert 8 < mirrored(processor(Data(flip=True)), ask(), folder) < 32
+    assert 8 < mirrored(processor(DataSettings(flip=True)), ask(), folder) < 32
     assert mirrored(processor(), ask(), folder) == 0
 
 
@@ -100,7 +100,7 @@ def test_half_of_the_pictures_are_mirrored(folder: Path) -> None:
     [ask("왼쪽에 무엇이 있나요?"), ask("Is it on the right?"), ask("어디에 있나요?", 왼쪽=1.0)],
 )
 def test_questions_about_left_and_right_are_not_mirrored(folder: Path, example: Example) -> None:
-    assert mirrored(processor(Data(flip=True)), example, folder) == 0
+    assert mirrored(processor(DataSettings(flip=True)), example, folder) == 0
 
 
 def test_a_picture_that_cannot_be_read_is_named_with_the_id(folder: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_batch_is_as_long_as_its_longest_question(folder: Path) -> None:
     assert tokens is not None
     assert padding is not None
     assert tokens.shape == padding.shape == (2, len(items[1].tokens))
-    assert torch.equal(padding, tokens == PAD)
+    assert torch.equal(padding, tokens == PAD_ID)
     assert tokens[0, : len(items[0].tokens)].tolist() == items[0].tokens
 
 

@@ -10,11 +10,11 @@ from kovqa_core.errors import AssetError, ModelError, SettingsError
 from kovqa_core.files import read_json, write_json
 from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
-from kovqa_core.models.beit3.family import Model
-from kovqa_core.models.beit3.vocab_transfer import Plan, carry, plan
-from kovqa_core.models.xlmr_tokenizer import Tokenizer, load_tokenizer
-from kovqa_core.settings.recipe import Data, Recipe
-from kovqa_core.settings.resolve import resolve
+from kovqa_core.models.beit3.family import Beit3Model
+from kovqa_core.models.beit3.vocab_transfer import VocabTransfer, plan_vocab_transfer, transfer_vocab_rows
+from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, load_xlmr_tokenizer
+from kovqa_core.settings.recipe import DataSettings, Recipe
+from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.tokenizer.train import train_tokenizer
 from safetensors.torch import save_file
 from torch import Tensor
@@ -37,7 +37,7 @@ SPELLED |= {" 강red": [4, 10, 11, 6], " 강": [4, 10, 11], "\ue000뷁": [4, 3],
 
 def test_a_plan_on_paper() -> None:
     new = named("▁사과", "▁red", "▁", "사과", "과과사", "뷁", "▁강", "▁강red", "<0xEA>", "<0x80>")
-    found = plan(OLD, new, SPELLED.__getitem__)
+    found = plan_vocab_transfer(OLD, new, SPELLED.__getitem__)
     assert found.copied == {0: 0, 1: 1, 2: 2, 3: 3, 5: 5, 6: 4, 12: 10, 14: 12}  # <mask> is the last of each
     assert found.averaged == {4: (8, 9), 7: (7, 9), 8: (9, 9, 7), 11: (6,)}
     assert found.drawn == (9, 10, 13)  # unknown; bytes alone; a byte the old one lacks
@@ -46,11 +46,11 @@ def test_a_plan_on_paper() -> None:
 
 
 def test_an_extended_vocabulary_keeps_every_row() -> None:
-    found = plan(OLD, [*OLD[:-1], "▁사과", "<mask>"], SPELLED.__getitem__)
+    found = plan_vocab_transfer(OLD, [*OLD[:-1], "▁사과", "<mask>"], SPELLED.__getitem__)
     assert found.copied == {**{i: i for i in range(12)}, 13: 12}
     assert (found.averaged, found.drawn) == ({12: (8, 9)}, ())
     table = torch.arange(26.0).reshape(13, 2)
-    assert carry(table, found, torch.Generator()).tolist() == [
+    assert transfer_vocab_rows(table, found, torch.Generator()).tolist() == [
         *table[:12].tolist(),
         [17.0, 18.0],
         [24.0, 25.0],
@@ -60,8 +60,8 @@ def test_an_extended_vocabulary_keeps_every_row() -> None:
 @pytest.mark.parametrize("shape", [(6,), (6, 3)], ids=["bias", "table"])
 def test_rows_are_copied_averaged_and_drawn(shape: tuple[int, ...]) -> None:
     table = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 3 + 1
-    many = Plan(4, 5003, {0: 3, 2: 1}, {1: (0, 2), 4: (2, 2, 0)}, (3, *range(5, 5003)))
-    rows = carry(table, many, torch.Generator().manual_seed(5))
+    many = VocabTransfer(4, 5003, {0: 3, 2: 1}, {1: (0, 2), 4: (2, 2, 0)}, (3, *range(5, 5003)))
+    rows = transfer_vocab_rows(table, many, torch.Generator().manual_seed(5))
     assert torch.equal(rows[0], table[3])
     assert torch.equal(rows[2], table[1])
     torch.testing.assert_close(rows[1], (table[0] + table[2]) / 2)
@@ -69,19 +69,19 @@ def test_rows_are_copied_averaged_and_drawn(shape: tuple[int, ...]) -> None:
     drawn, known = rows[list(many.drawn)], table[:4]  # rows 4 and 5 belong to no piece
     torch.testing.assert_close(drawn.mean(0), known.mean(0), atol=0.2, rtol=0)
     torch.testing.assert_close(drawn.std(0), known.std(0), atol=0, rtol=0.05)
-    assert torch.equal(rows, carry(table, many, torch.Generator().manual_seed(5)))
-    assert not torch.equal(rows, carry(table, many, torch.Generator().manual_seed(6)))
+    assert torch.equal(rows, transfer_vocab_rows(table, many, torch.Generator().manual_seed(5)))
+    assert not torch.equal(rows, transfer_vocab_rows(table, many, torch.Generator().manual_seed(6)))
 
 
-def parts(old: Tokenizer, piece: str) -> list[str]:
+def parts(old: XlmrTokenizer, piece: str) -> list[str]:
     """The old pieces whose mean a piece takes."""
-    row = plan(old.vocabulary, named(piece), old.encode).averaged.get(4, ())
+    row = plan_vocab_transfer(old.vocabulary, named(piece), old.encode).averaged.get(4, ())
     return [old.vocabulary[part] for part in row]
 
 
 def test_pieces_are_spelled_as_they_stand_in_a_word() -> None:
     """By the recorded tokenizer: with the word's blank, or without it."""
-    old = load_tokenizer(parity.path("tokenizer.model"))
+    old = load_xlmr_tokenizer(parity.path("tokenizer.model"))
     assert parts(old, "▁빨간색은") == ["▁빨간색", "은"]
     assert parts(old, "빨간") == ["빨", "간"]
     assert parts(old, "나요?") == ["나요", "?"]
@@ -111,28 +111,28 @@ def recipe(small: Small, tokenizer: Path, *changes: str, weights: object = None)
     ]  # fmt: skip
     flags = {"data.index": str(small.index), "model.tokenizer": str(tokenizer)}
     flags["model.weights"] = str(weights or parity.path("pretrain_fp16.pth"))
-    return resolve("tiny", "cpu", [*options, *changes], flags).recipe
+    return resolve_settings("tiny", "cpu", [*options, *changes], flags).recipe
 
 
 def of_recorded() -> str:
     return f"model.weights_tokenizer={parity.path('tokenizer.model')}"
 
 
-def new(asked: Recipe, small: Small) -> tuple[Model, str]:
-    model, _, note = family.new(asked, open_index(small.index).answers())
+def new(asked: Recipe, small: Small) -> tuple[Beit3Model, str]:
+    model, _, note = family.create_model(asked, open_index(small.index).answers())
     return model, note
 
 
-def text_table(model: Model) -> Tensor:
+def text_table(model: Beit3Model) -> Tensor:
     return model.net.encoder.text_embed.weight.detach()
 
 
 def test_rows_are_carried_over(small: Small, korean: Path) -> None:
     model, note = new(recipe(small, korean, of_recorded()), small)
-    old, fresh = load_tokenizer(parity.path("tokenizer.model")), load_tokenizer(korean)
+    old, fresh = load_xlmr_tokenizer(parity.path("tokenizer.model")), load_xlmr_tokenizer(korean)
     before, after = parity.weights("pretrain_fp16.pth")[TABLE], text_table(model)
     assert len(after) == fresh.size
-    found = plan(old.vocabulary, fresh.vocabulary, old.encode)
+    found = plan_vocab_transfer(old.vocabulary, fresh.vocabulary, old.encode)
     assert note.endswith(f"; text table: {found}")
     assert min(len(found.copied), len(found.averaged), len(found.drawn)) > 5
     for piece in ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "▁", "?", "요"):
@@ -166,9 +166,9 @@ def test_a_captioners_word_head_goes_along(small: Small, korean: Path) -> None:
     asked = recipe(
         small, korean, of_recorded(), "task=caption", "model.reinit=[]", weights=parity.path("captioning.pth")
     )
-    model, _, _ = family.new(asked, [])
-    old, fresh = load_tokenizer(parity.path("tokenizer.model")), load_tokenizer(korean)
-    found = plan(old.vocabulary, fresh.vocabulary, old.encode)
+    model, _, _ = family.create_model(asked, [])
+    old, fresh = load_xlmr_tokenizer(parity.path("tokenizer.model")), load_xlmr_tokenizer(korean)
+    found = plan_vocab_transfer(old.vocabulary, fresh.vocabulary, old.encode)
     state = parity.weights("captioning.pth")
     for name, after in (
         ("mlm_head.weight", model.net.mlm_head.weight),
@@ -183,9 +183,9 @@ def test_a_captioners_word_head_goes_along(small: Small, korean: Path) -> None:
 def test_a_run_knows_its_own_tokenizer(small: Small, korean: Path, trained: Path) -> None:
     changes = ("model.custom=[32, 2, 2, 64]", "model.image_size=32", "model.patch_size=32")
     model, note = new(recipe(small, korean, *changes, weights=trained), small)
-    own, fresh = load_tokenizer(small.tokenizer), load_tokenizer(korean)
-    assert str(plan(own.vocabulary, fresh.vocabulary, own.encode)) in note
-    step, _ = family.load(trained / (trained / "best").read_text().strip(), "vqa")
+    own, fresh = load_xlmr_tokenizer(small.tokenizer), load_xlmr_tokenizer(korean)
+    assert str(plan_vocab_transfer(own.vocabulary, fresh.vocabulary, own.encode)) in note
+    step, _ = family.read_model_folder(trained / (trained / "best").read_text().strip(), "vqa")
     for piece in ("<s>", "<mask>", "▁", "?"):
         row, origin = fresh.vocabulary.index(piece), own.vocabulary.index(piece)
         assert torch.equal(text_table(model)[row], text_table(step)[origin]), piece
@@ -236,19 +236,19 @@ def test_a_folder_of_other_weights_is_refused(small: Small, tmp_path: Path) -> N
 def test_a_swapped_tokenizer_is_noticed(small: Small, korean: Path, tmp_path: Path) -> None:
     """In a step folder that answers, and in one whose weights are taken along."""
     asked = recipe(small, korean, of_recorded())
-    model, processor, _ = family.new(asked, open_index(small.index).answers())
+    model, processor, _ = family.create_model(asked, open_index(small.index).answers())
     step = tmp_path / "step"
     step.mkdir()
-    family.save(model, processor, step, {"family": "beit3", "task": "vqa"})
-    family.load(step, "vqa", Data())
+    family.write_model_folder(model, processor, step, {"family": "beit3", "task": "vqa"})
+    family.read_model_folder(step, "vqa", DataSettings())
     with pytest.raises(ModelError, match="not the tokenizer this model was trained with"):
         new(recipe(small, korean, of_recorded(), weights=step), small)
     (step / "tokenizer" / "spm.model").write_bytes(small.tokenizer.read_bytes())
     with pytest.raises(ModelError, match=r"spm\.model is not the tokenizer this model was trained with"):
-        family.load(step, "vqa", Data())
+        family.read_model_folder(step, "vqa", DataSettings())
     with pytest.raises(ModelError, match="not the tokenizer this model was trained with"):
         new(recipe(small, korean, weights=step), small)
     about = read_json(step / "config.json")
     assert about.pop("tokenizer_sha256") == processor.tokenizer.sha256
     write_json(step / "config.json", about)  # as folders were written before
-    family.load(step, "vqa", Data())
+    family.read_model_folder(step, "vqa", DataSettings())

@@ -12,11 +12,11 @@ from kovqa_core.data.example import Example
 from kovqa_core.errors import AssetError, DataError, ModelError, SettingsError
 from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
-from kovqa_core.models.fusion.config import Config
+from kovqa_core.models.fusion.config import ModelConfig
 from kovqa_core.models.fusion.losses import NO_CLASS
-from kovqa_core.models.fusion.tokenizer import open_tokenizer
+from kovqa_core.models.fusion.tokenizer import open_question_tokenizer
 from kovqa_core.settings.recipe import Recipe
-from kovqa_core.settings.resolve import resolve
+from kovqa_core.settings.resolve import resolve_settings
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
@@ -35,7 +35,7 @@ def encoders(small: Small, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 def recipe(small: Small, *sets: str, name: str = "nia") -> Recipe:
-    return resolve(name, "cpu", sets, {"data.index": str(small.index)}).recipe
+    return resolve_settings(name, "cpu", sets, {"data.index": str(small.index)}).recipe
 
 
 def with_encoders(small: Small, encoders: tuple[Path, Path], *sets: str) -> Recipe:
@@ -44,7 +44,7 @@ def with_encoders(small: Small, encoders: tuple[Path, Path], *sets: str) -> Reci
 
 
 def test_published_weights_are_used(small: Small, encoders: tuple[Path, Path]) -> None:
-    model, _, note = family.new(with_encoders(small, encoders), open_index(small.index).answers())
+    model, _, note = family.create_model(with_encoders(small, encoders), open_index(small.index).answers())
     question = load_file(encoders[0] / "model.safetensors")
     picture = load_file(encoders[1] / "model.safetensors")
     own = model.net.state_dict()
@@ -57,7 +57,9 @@ def test_published_weights_are_used(small: Small, encoders: tuple[Path, Path]) -
 
 def test_the_grid_reads_the_same_folders(small: Small, encoders: tuple[Path, Path]) -> None:
     sets = ("model.fusion=grid", "model.transformer=1", "model.transformer_ffn=64")
-    model, _, note = family.new(with_encoders(small, encoders, *sets), open_index(small.index).answers())
+    model, _, note = family.create_model(
+        with_encoders(small, encoders, *sets), open_index(small.index).answers()
+    )
     assert "newly initialised" not in note
     assert not hasattr(model.net.picture, "pooler")
 
@@ -73,7 +75,7 @@ def test_missing_encoders_are_named(kovqa: Kovqa, small: Small) -> None:
 
 
 def test_random_encoders_say_so(small: Small) -> None:
-    _, _, note = family.new(
+    _, _, note = family.create_model(
         recipe(small, *FUSION, f"model.tokenizer='{small.tokenizer}'"), open_index(small.index).answers()
     )
     assert "newly initialised, both encoders too" in note
@@ -91,14 +93,14 @@ def test_random_encoders_say_so(small: Small) -> None:
 def test_settings_that_cannot_be(small: Small, sets: tuple[str, ...], words: str) -> None:
     tried = recipe(small, *FUSION, f"model.tokenizer='{small.tokenizer}'", *sets)
     with pytest.raises(SettingsError, match=words):
-        family.new(tried, ["예"])
+        family.create_model(tried, ["예"])
 
 
 def test_settings_that_contradict() -> None:
     with pytest.raises(ValidationError, match="transformer"):
-        Config(fusion="grid")
+        ModelConfig(fusion="grid")
     with pytest.raises(ValidationError, match="scope"):
-        Config(fusion="grid", transformer=1, scope="batch")
+        ModelConfig(fusion="grid", transformer=1, scope="batch")
 
 
 def test_weights_that_do_not_fit(small: Small, encoders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_weights_that_do_not_fit(small: Small, encoders: tuple[Path, Path], tmp_
 
     def refused(words: str, kind: type[Exception] = ModelError) -> None:
         with pytest.raises(kind, match=words):
-            family.new(with_encoders(small, (question, encoders[1])), answers)
+            family.create_model(with_encoders(small, (question, encoders[1])), answers)
 
     tensors = load_file(question / "model.safetensors")
     save_file({k: t for k, t in tensors.items() if "layer.1.output" not in k}, question / "model.safetensors")
@@ -126,15 +128,15 @@ def test_weights_that_do_not_fit(small: Small, encoders: tuple[Path, Path], tmp_
 
 
 def test_a_swapped_tokenizer_is_refused(small: Small, tmp_path: Path) -> None:
-    model, processor, _ = family.new(
+    model, processor, _ = family.create_model(
         recipe(small, *FUSION, f"model.tokenizer='{small.tokenizer}'"), open_index(small.index).answers()
     )
     (tmp_path / "m").mkdir()
-    family.save(model, processor, tmp_path / "m", {"family": "fusion", "task": "vqa"})
+    family.write_model_folder(model, processor, tmp_path / "m", {"family": "fusion", "task": "vqa"})
     other = parity.path("tokenizer/tiny.model", "vqa_nia").read_bytes()
     (tmp_path / "m" / "tokenizer" / "spm.model").write_bytes(other)
     with pytest.raises(ModelError, match="SHA-256"):
-        family.load(tmp_path / "m", "vqa")
+        family.read_model_folder(tmp_path / "m", "vqa")
 
 
 def test_a_fast_tokenizer_takes_text_as_text(tmp_path: Path) -> None:
@@ -146,18 +148,18 @@ def test_a_fast_tokenizer_takes_text_as_text(tmp_path: Path) -> None:
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.post_processor = processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
     made.save(str(tmp_path / "tokenizer.json"))
-    text = open_tokenizer(tmp_path / "tokenizer.json", None)
+    text = open_question_tokenizer(tmp_path / "tokenizer.json", None)
     assert text.frame("고양이 [SEP] 고양이", 50) == [0, 6, 3, 5, 4, 6, 1]
     assert text.frame("고양이 " * 60, 5) == [0, 6, 6, 6, 1]
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match=r"no tokenizer\.json"):
-        open_tokenizer(tmp_path / "tokenizer.json", None)
+        open_question_tokenizer(tmp_path / "tokenizer.json", None)
 
 
 def test_an_answer_that_is_no_class_counts_for_nothing(small: Small) -> None:
     index = open_index(small.index)
     made = recipe(small, *FUSION, f"model.tokenizer='{small.tokenizer}'")
-    model, processor, _ = family.new(made, ["없는 답"])
+    model, processor, _ = family.create_model(made, ["없는 답"])
     example = index.split("train")[0]
     item = processor.encode(example, index.images, False, np.random.default_rng(0))
     assert item.target == NO_CLASS

@@ -10,15 +10,15 @@ import pytest
 import torch
 from kovqa_core.data.image_io import open_image
 from kovqa_core.models import image_transforms
-from kovqa_core.models.batches import Batch
+from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.fusion import losses, vqa
-from kovqa_core.models.fusion.config import Config
-from kovqa_core.models.fusion.family import Model
+from kovqa_core.models.fusion.config import ModelConfig
+from kovqa_core.models.fusion.family import FusionModel
 from kovqa_core.models.fusion.network import FusionNet
-from kovqa_core.models.fusion.state_dict_names import our_name, ours
-from kovqa_core.models.fusion.tokenizer import open_tokenizer
-from kovqa_core.settings.recipe import Optim
-from kovqa_core.train.optim import make_optimizer, set_rate
+from kovqa_core.models.fusion.state_dict_names import our_tensor_name, rename_state_dict
+from kovqa_core.models.fusion.tokenizer import open_question_tokenizer
+from kovqa_core.settings.recipe import OptimSettings
+from kovqa_core.train.optim import make_optimizer, set_learning_rate
 from PIL.Image import Resampling
 from torch import Tensor, nn
 
@@ -39,7 +39,7 @@ def tensors(name: str) -> dict[str, Tensor]:
     return {key: torch.from_numpy(value) for key, value in arrays(name).items() if value.ndim}
 
 
-def config(**changes: Any) -> Config:
+def config(**changes: Any) -> ModelConfig:
     """Our configuration of the recorded model, dropout off."""
     about = parity.json_of("config.json", NIA)
     known = {
@@ -51,14 +51,14 @@ def config(**changes: Any) -> Config:
         "hidden_size": about["dim_h"], "num_classes": about["n_answers"], "image_size": about["image_size_hw"][0],
         "picture_dropout": 0.0, "head_dropout": 0.0, "transformer_dropout": 0.0,
     }  # fmt: skip
-    return Config(**{**known, **changes})
+    return ModelConfig(**{**known, **changes})
 
 
 def recorded_net(**changes: Any) -> FusionNet:
     """Our network with the recorded weights, every one of which is used or knowingly dropped."""
     net = FusionNet(config(**changes))
     state = torch.load(parity.path("state_dict.pt", NIA), weights_only=True)
-    named = ours({name.removeprefix("module."): tensor for name, tensor in state.items()})
+    named = rename_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
     if net.encoder is not None:
         encoder = torch.load(parity.path("encoder.pt", NIA), weights_only=True)
         named |= {f"encoder.{name}": tensor for name, tensor in encoder.items()}
@@ -120,7 +120,7 @@ def test_layers_begin_with_values_of_their_own() -> None:
 def test_focal(gamma: float, weighted: bool) -> None:
     found = tensors("focal.npz")
     weight = found["class_weight"] if weighted else None
-    for kind, function in (("upstream", losses.focal_original), ("per_sample", losses.focal)):
+    for kind, function in (("upstream", losses.original_focal_loss), ("per_sample", losses.focal_loss)):
         logits = found["logits"].clone().requires_grad_()
         value = function(logits, found["targets"], gamma, weight, 0.1)
         value.backward()
@@ -132,10 +132,10 @@ def test_focal(gamma: float, weighted: bool) -> None:
 
 def test_class_weights() -> None:
     found = arrays("focal.npz")
-    ours_ = losses.class_weights(found["counts"].tolist(), "original")
+    ours_ = losses.compute_class_weights(found["counts"].tolist(), "original")
     parity.close(ours_, torch.from_numpy(found["class_weight"]).float(), 1e-6, "1 - n / N")
     for kind in ("inverse_sqrt", "effective"):
-        weights = losses.class_weights([100, 10, 1, 0], kind)
+        weights = losses.compute_class_weights([100, 10, 1, 0], kind)
         assert weights.tolist() == sorted(weights.tolist())
         assert weights.mean().item() == pytest.approx(1.0)
 
@@ -144,8 +144,8 @@ def test_focal_without_focus_is_cross_entropy() -> None:
     found = tensors("focal.npz")
     logits, targets = found["logits"], found["targets"].clone()
     targets[2] = losses.NO_CLASS
-    assert losses.focal(logits, targets, 0.0, None, 0.1).item() == pytest.approx(
-        losses.cross_entropy(logits, targets, None, 0.1).item(), rel=1e-6
+    assert losses.focal_loss(logits, targets, 0.0, None, 0.1).item() == pytest.approx(
+        losses.class_cross_entropy(logits, targets, None, 0.1).item(), rel=1e-6
     )
 
 
@@ -169,15 +169,15 @@ def test_training_step(tag: str) -> None:
         net.class_weight = torch.tensor(about["class_weight"])
     for module in net.modules():
         assert not (isinstance(module, nn.Dropout) and module.p)
-    model = Model(net, [])
-    settings = Optim(
+    model = FusionModel(net, [])
+    settings = OptimSettings(
         steps=1, global_batch=4, lr=about["lr"], weight_decay=about["weight_decay"], decay_bias_and_norm=True,
         betas=tuple(about["betas"]), eps=about["eps"],
     )  # fmt: skip
     optimizer = make_optimizer(model, model, settings)
-    set_rate(optimizer, about["lr"])
+    set_learning_rate(optimizer, about["lr"])
     image, tokens, padding = inputs()
-    batch = Batch(
+    batch = ModelBatch(
         {"image": image, "tokens": tokens, "padding": padding, "targets": torch.tensor(about["targets"])}, []
     )
     loss = model(batch, 0)["loss"]
@@ -192,7 +192,7 @@ def test_training_step(tag: str) -> None:
         which, _, original = key.removeprefix(f"{tag}/").partition("/")
         if not key.startswith(f"{tag}/") or not original:
             continue
-        name, recorded = our_name(original), torch.from_numpy(value)
+        name, recorded = our_tensor_name(original), torch.from_numpy(value)
         assert name is not None
         if which == "grad":
             parity.close(gradients[name], recorded, 1e-4 * recorded.abs().max().item(), key)
@@ -204,7 +204,7 @@ def test_training_step(tag: str) -> None:
 
 def test_tokenizer() -> None:
     recorded = parity.json_of("tokenizer/expected.json", NIA)
-    text = open_tokenizer(parity.path("tokenizer/tiny.model", NIA), None)
+    text = open_question_tokenizer(parity.path("tokenizer/tiny.model", NIA), None)
     assert text.size == recorded["tokenizer_vocab_size"]
     for example in recorded["examples"]:
         real = sum(example["attention_mask"])
@@ -216,10 +216,12 @@ def test_picture(name: str) -> None:
     want = arrays("transform/expected.npz")
     side = int(want["size"])
     picture = open_image(parity.path(f"transform/{name}", NIA))
-    pixels = image_transforms.to_array(image_transforms.squeeze(picture, side, Resampling.BILINEAR))
+    pixels = image_transforms.image_to_array(
+        image_transforms.resize_square(picture, side, Resampling.BILINEAR)
+    )
     off = np.abs(pixels.transpose(1, 2, 0).astype(int) - want[f"{name}/resized_uint8"]).max()
     assert off <= 1
-    ours_ = vqa.normalised(torch.from_numpy(pixels), Config(image_size=side))
+    ours_ = vqa.normalise_by_mean_std(torch.from_numpy(pixels), ModelConfig(image_size=side))
     parity.close(ours_[:, ::16, ::16], torch.from_numpy(want[f"{name}/tensor_every_16"]), 1e-5, name)
     spread = torch.stack([ours_.double().mean(), ours_.double().std()])
     parity.close(spread, torch.from_numpy(want[f"{name}/mean_std"]), 1e-4, f"{name} mean and deviation")

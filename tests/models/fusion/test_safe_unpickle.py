@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from kovqa_core.errors import ModelError
-from kovqa_core.models.fusion.safe_unpickle import read_original
+from kovqa_core.models.fusion.safe_unpickle import read_original_checkpoint
 from torch import Tensor, nn
 
 from tests import parity
@@ -38,7 +38,7 @@ def recorded() -> dict[str, Tensor]:
 @pytest.mark.parametrize("file", ["infer_model_57.15.pt", "state_dict.pt"])
 def test_parity_nia_checkpoint(file: str) -> None:
     """The pickled model and the state dict hold the same tensors, all of them, bit for bit."""
-    found = read_original(parity.path(file, NIA)).tensors
+    found = read_original_checkpoint(parity.path(file, NIA)).tensors
     assert same(found, recorded())
     assert {name: [list(t.shape), str(t.dtype)] for name, t in found.items()} == {
         name: [shape, f"torch.{dtype.removeprefix('torch.')}"]
@@ -56,7 +56,7 @@ def test_a_state_dict_in_any_layout(tmp_path: Path, wrapped: bool) -> None:
     }  # fmt: skip
     path = tmp_path / "x.pt"
     torch.save(OrderedDict((f"module.{n}" if wrapped else n, t) for n, t in state.items()), path)
-    assert same(read_original(path).tensors, state)
+    assert same(read_original_checkpoint(path).tensors, state)
 
 
 def test_a_model_without_data_parallel(tmp_path: Path) -> None:
@@ -65,15 +65,15 @@ def test_a_model_without_data_parallel(tmp_path: Path) -> None:
     model.register_buffer("passing", torch.ones(2), persistent=False)
     model.register_module("absent", None)
     torch.save(model, tmp_path / "x.pt")
-    assert same(read_original(tmp_path / "x.pt").tensors, model.state_dict())
+    assert same(read_original_checkpoint(tmp_path / "x.pt").tensors, model.state_dict())
 
 
 def test_what_the_command_line_was_is_known() -> None:
     """A whole model remembers its arguments; a state dict does not."""
-    found = read_original(parity.path("infer_model_57.15.pt", NIA)).arguments
+    found = read_original_checkpoint(parity.path("infer_model_57.15.pt", NIA)).arguments
     assert found["use_transformer_layer"] is False
     assert (found["lang"], found["batch_size"], found["lr"]) == ("ko", 256, 3e-5)
-    assert read_original(parity.path("state_dict.pt", NIA)).arguments == {}
+    assert read_original_checkpoint(parity.path("state_dict.pt", NIA)).arguments == {}
 
 
 # ------------------------------------------------------------------------------- hostile files
@@ -157,15 +157,15 @@ def test_nothing_a_file_says_is_done(kind: str, tmp_path: Path, monkeypatch: pyt
 
     if kind == "getattr":  # what `getattr` would have returned is called: a stub cannot be
         with pytest.raises(ModelError, match="refused: its contents cannot be read"):
-            read_original(path)
+            read_original_checkpoint(path)
     else:
-        assert same(read_original(path).tensors, model.state_dict())
+        assert same(read_original_checkpoint(path).tensors, model.state_dict())
         torch.save(hostile(kind, marker), path)
         with pytest.raises(ModelError, match="holds no model and no state dict"):
-            read_original(path)
+            read_original_checkpoint(path)
     torch.save({"weight": hostile(kind, marker)}, path)
     with pytest.raises(ModelError, match=r"weight is a .*, not a tensor|refused: its contents"):
-        read_original(path)
+        read_original_checkpoint(path)
     assert not marker.exists()
 
 
@@ -228,13 +228,18 @@ def archive(path: Path, content: object, packed: int = zipfile.ZIP_STORED) -> Pa
 )
 def test_a_tensor_shows_only_what_is_stored(tmp_path: Path, claim: Claim, why: str) -> None:
     good = archive(tmp_path / "good.pt", {"w": Claim((2, 2), (2, 1)), "v": Claim((3,), (1,), 1)})
-    assert [t.tolist() for t in read_original(good).tensors.values()] == [[[0, 1], [2, 3]], [1, 2, 3]]
+    assert [t.tolist() for t in read_original_checkpoint(good).tensors.values()] == [
+        [[0, 1], [2, 3]],
+        [1, 2, 3],
+    ]
     with pytest.raises(ModelError, match=why):
-        read_original(archive(tmp_path / "bad.pt", {"w": claim}))
+        read_original_checkpoint(archive(tmp_path / "bad.pt", {"w": claim}))
 
 
 def test_many_views_of_one_storage_take_its_memory_once(tmp_path: Path) -> None:
-    state = read_original(archive(tmp_path / "x.pt", {str(i): Claim((4,), (1,)) for i in range(100)})).tensors
+    state = read_original_checkpoint(
+        archive(tmp_path / "x.pt", {str(i): Claim((4,), (1,)) for i in range(100)})
+    ).tensors
     assert len({tensor.data_ptr() for tensor in state.values()}) == 1
 
 
@@ -266,7 +271,7 @@ def module(**state: object) -> bytes:
 )
 def test_a_pickle_without_a_model_is_one_error(tmp_path: Path, content: bytes, why: str) -> None:
     with pytest.raises(ModelError, match=why):
-        read_original(archive(tmp_path / "x.pt", content))
+        read_original_checkpoint(archive(tmp_path / "x.pt", content))
 
 
 def test_a_file_that_is_no_whole_checkpoint_is_one_error(tmp_path: Path) -> None:
@@ -295,4 +300,4 @@ def test_a_file_that_is_no_whole_checkpoint_is_one_error(tmp_path: Path) -> None
         "big.pt": "byte order",
     }.items():
         with pytest.raises(ModelError, match=f"(?s){why}"):
-            read_original(tmp_path / name)
+            read_original_checkpoint(tmp_path / name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.models.vlm import base, convert_llava
-from kovqa_core.models.vlm.config import Config
+from kovqa_core.models.vlm.config import ModelConfig
 
 from tests import parity
 
@@ -25,11 +25,13 @@ class Converted:
 def converted(name: str, output: Path) -> Converted:
     """A recorded folder as a plain Hugging Face folder."""
     folder = output / "plain"
-    kind = convert_llava.convert(
+    kind = convert_llava.convert_llava_folder(
         parity.path(name, "llava"),
         folder,
         language=parity.path("base/vicuna-tiny", "llava"),
         vision=parity.path("base/openai/clip-tiny-patch14", "llava"),
     )
-    config = Config(base=str(folder), dtype="fp32")
-    return Converted(folder, kind, base.load_net(folder, config).eval(), base.load_processor(folder, config))
+    config = ModelConfig(base=str(folder), dtype="fp32")
+    return Converted(
+        folder, kind, base.load_base_network(folder, config).eval(), base.load_hf_processor(folder, config)
+    )

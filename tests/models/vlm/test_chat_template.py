@@ -12,8 +12,8 @@ from kovqa_core.data.example import Example
 from kovqa_core.errors import ModelError
 from kovqa_core.index.reader import open_index
 from kovqa_core.models.vlm import base, chat_template
-from kovqa_core.models.vlm.config import Config
-from kovqa_core.models.vlm.processor import IGNORED, Processor, prompts_of, reduced
+from kovqa_core.models.vlm.config import ModelConfig
+from kovqa_core.models.vlm.processor import IGNORE_INDEX, VlmProcessor, left_pad_prompts, limit_pixels
 from PIL import Image
 
 from tests.conftest import Small
@@ -22,12 +22,12 @@ PICTURE = Image.new("RGB", (32, 32), "red")
 ENDS = {"llava": "</s>", "gemma3": "<end_of_turn>", "exaone4_5": "<|endofturn|>"}
 
 
-def processor_of(tiny_vlm: Callable[[str], Path], kind: str, **changes: object) -> Processor:
+def processor_of(tiny_vlm: Callable[[str], Path], kind: str, **changes: object) -> VlmProcessor:
     folder = tiny_vlm(kind)
-    config = Config(base=str(folder), **changes)  # type: ignore[arg-type]
-    hf = base.load_processor(folder, config)
+    config = ModelConfig(base=str(folder), **changes)  # type: ignore[arg-type]
+    hf = base.load_hf_processor(folder, config)
     end = ENDS.get(kind, "<|im_end|>")
-    return Processor(hf, config, [hf.tokenizer.convert_tokens_to_ids(end)])
+    return VlmProcessor(hf, config, [hf.tokenizer.convert_tokens_to_ids(end)])
 
 
 @pytest.fixture
@@ -58,10 +58,10 @@ def test_only_the_answer_and_its_end_are_learned(
     batch = processor.collate(items)
     decode = processor.hf.tokenizer.decode
     for labels, answer in zip(batch.tensors["labels"], ("빨간색", "두 개의 파란 원"), strict=True):
-        said = decode(labels[labels != IGNORED])
+        said = decode(labels[labels != IGNORE_INDEX])
         assert said.strip() == answer + ENDS.get(kind, "<|im_end|>")
     ids, labels = batch.tensors["input_ids"], batch.tensors["labels"]
-    assert torch.equal(ids[labels != IGNORED], labels[labels != IGNORED])
+    assert torch.equal(ids[labels != IGNORE_INDEX], labels[labels != IGNORE_INDEX])
 
 
 @pytest.mark.parametrize("kind", ["llava", "gemma3", "internvl"])
@@ -71,7 +71,7 @@ def test_prompts_are_the_same_from_rows_to_learn_and_rows_to_answer(
     processor = processor_of(tiny_vlm, kind)
     examples = [ask("무슨 색?", "빨강"), ask("원이 모두 몇 개인지 세어 보면 몇 개인가요?", "아주 긴 답 하나")]
     learned, asked = (
-        prompts_of(
+        left_pad_prompts(
             processor.collate([processor.encode(e, Path(), train, RNG) for e in examples]).tensors, pad=0
         )
         for train in (True, False)
@@ -109,7 +109,7 @@ def test_a_question_with_the_models_own_marks_is_plain_text(
     ],
 )
 def test_the_instruction_follows_the_question(instruction: str, question: str, told: str) -> None:
-    turn = chat_template.asked(question, instruction, PICTURE)[0]
+    turn = chat_template.user_message(question, instruction, PICTURE)[0]
     assert [part["type"] for part in turn["content"]] == ["image", "text"]
     assert turn["content"][1]["text"] == told
 
@@ -123,8 +123,8 @@ def test_a_template_that_writes_prompts_two_ways_is_refused(tiny_vlm: Callable[[
     processor.hf.chat_template = (
         thinking[0] + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    turns = chat_template.asked("무슨 색?", "none", PICTURE)
-    target = chat_template.target(
+    turns = chat_template.user_message("무슨 색?", "none", PICTURE)
+    target = chat_template.tokenize_answer(
         processor.hf, turns, "빨강", processor.ends
     )  # a prefix still: the thought is learned
     assert "<think>" in processor.hf.tokenizer.decode(target.ids)
@@ -132,16 +132,16 @@ def test_a_template_that_writes_prompts_two_ways_is_refused(tiny_vlm: Callable[[
         "{% if add_generation_prompt %}" + thinking[1]
     )
     with pytest.raises(ModelError, match="puts other tokens before an answer") as caught:
-        chat_template.target(processor.hf, turns, "빨강", processor.ends)
+        chat_template.tokenize_answer(processor.hf, turns, "빨강", processor.ends)
     assert "빨강" in caught.value.message
 
 
 def test_a_template_that_never_ends_an_answer_is_refused(tiny_vlm: Callable[[str], Path]) -> None:
     processor = processor_of(tiny_vlm, "llava")
     processor.hf.chat_template = processor.hf.chat_template.replace("</s>", "")
-    turns = chat_template.asked("무슨 색?", "none", PICTURE)
+    turns = chat_template.user_message("무슨 색?", "none", PICTURE)
     with pytest.raises(ModelError, match="would never learn to stop") as caught:
-        chat_template.target(processor.hf, turns, "빨강", processor.ends)
+        chat_template.tokenize_answer(processor.hf, turns, "빨강", processor.ends)
     assert "</s>" in caught.value.message
 
 
@@ -149,14 +149,16 @@ def test_a_model_without_a_chat_template_is_refused(tiny_vlm: Callable[[str], Pa
     processor = processor_of(tiny_vlm, "llava")
     processor.hf.chat_template = processor.hf.tokenizer.chat_template = None
     with pytest.raises(ModelError, match="no chat template"):
-        chat_template.target(processor.hf, chat_template.asked("?", "none", PICTURE), "빨강", processor.ends)
+        chat_template.tokenize_answer(
+            processor.hf, chat_template.user_message("?", "none", PICTURE), "빨강", processor.ends
+        )
 
 
 def test_large_pictures_are_reduced_in_their_proportions() -> None:
-    assert reduced(PICTURE, 32 * 32) is PICTURE
-    small = reduced(Image.new("RGB", (4000, 1000)), 1_000_000)
+    assert limit_pixels(PICTURE, 32 * 32) is PICTURE
+    small = limit_pixels(Image.new("RGB", (4000, 1000)), 1_000_000)
     assert small.size == (2000, 500)
-    assert reduced(Image.new("RGB", (5000, 1)), 100).size == (707, 1)
+    assert limit_pixels(Image.new("RGB", (5000, 1)), 100).size == (707, 1)
 
 
 def test_an_error_names_the_example(tiny_vlm: Callable[[str], Path], tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import pytest
 from kovqa_core.errors import SettingsError
 from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
-from kovqa_core.models.vlm.config import Config, inputs
-from kovqa_core.models.vlm.from_scratch import texts_of, write_base
-from kovqa_core.settings.recipe import Data
-from kovqa_core.settings.resolve import resolve
+from kovqa_core.models.vlm.config import ModelConfig, required_files
+from kovqa_core.models.vlm.from_scratch import iterate_index_texts, write_random_base
+from kovqa_core.settings.recipe import DataSettings
+from kovqa_core.settings.resolve import resolve_settings
 
 from tests.conftest import VLM, Small
 
@@ -21,15 +21,17 @@ from tests.conftest import VLM, Small
     "more", [["model.train=lora"], ["model.base=somewhere"], ["model.weights=somewhere"]]
 )
 def test_it_takes_no_base_and_learns_as_a_whole(small: Small, more: list[str]) -> None:
-    recipe = resolve("tiny-vlm-scratch", "cpu", [*VLM, *more], {"data.index": str(small.index)}).recipe
+    recipe = resolve_settings(
+        "tiny-vlm-scratch", "cpu", [*VLM, *more], {"data.index": str(small.index)}
+    ).recipe
     with pytest.raises(SettingsError, match="neither base nor weights, and train: full"):
-        family.new(recipe, [])
+        family.create_model(recipe, [])
 
 
 def test_nothing_has_to_be_here(small: Small) -> None:
-    recipe = resolve("tiny-vlm-scratch", "cpu", [], {"data.index": str(small.index)}).recipe
-    assert inputs(Config(**recipe.model)) == []
-    _, processor, note = family.new(recipe, [])
+    recipe = resolve_settings("tiny-vlm-scratch", "cpu", [], {"data.index": str(small.index)}).recipe
+    assert required_files(ModelConfig(**recipe.model)) == []
+    _, processor, note = family.create_model(recipe, [])
     assert note.startswith("newly initialised; ")
     texts = ["한글도 English도, 漢字와 😀도", "\t두 줄\n"]
     tokenizer = processor.hf.tokenizer  # type: ignore[attr-defined]
@@ -39,7 +41,7 @@ def test_nothing_has_to_be_here(small: Small) -> None:
 def test_the_same_index_gives_the_same_files(small: Small, tmp_path: Path) -> None:
     """Processes that train together each make their own."""
     for name in ("one", "other"):
-        write_base(tmp_path / name, texts_of(Data(index=str(small.index))), 1)
+        write_random_base(tmp_path / name, iterate_index_texts(DataSettings(index=str(small.index))), 1)
     files = [{p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("one", "other")]
     assert files[0] == files[1]
     assert "model.safetensors" in files[0]
@@ -48,7 +50,7 @@ def test_the_same_index_gives_the_same_files(small: Small, tmp_path: Path) -> No
 def test_texts_come_from_all_kinds_of_rows(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """An index has row after row of one kind."""
     rows = list(open_index(small.index).split("train"))
-    monkeypatch.setattr("kovqa_core.models.vlm.from_scratch._ROWS", 40)
-    texts = set(texts_of(Data(index=str(small.index))))
+    monkeypatch.setattr("kovqa_core.models.vlm.from_scratch._MAX_TOKENIZER_ROWS", 40)
+    texts = set(iterate_index_texts(DataSettings(index=str(small.index))))
     taken = Counter(row.kind for row in rows if row.question in texts)
     assert set(taken) == {row.kind for row in rows}

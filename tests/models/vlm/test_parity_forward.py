@@ -89,8 +89,8 @@ def test_logits_and_losses_are_the_originals(run: tuple[str, Converted], group: 
     parity.close(loss, FORWARD[f"{key}/loss"], 1e-4, "loss")
 
 
-def speaker(found: Converted, budget: int) -> generation.Speaker:
-    return generation.Speaker(found.net, found.processor.tokenizer, [2], [], budget)
+def speaker(found: Converted, budget: int) -> generation.TextGenerator:
+    return generation.TextGenerator(found.net, found.processor.tokenizer, [2], [], budget)
 
 
 def test_greedy_answers_are_the_originals_in_a_batch(run: tuple[str, Converted]) -> None:
@@ -105,7 +105,9 @@ def test_greedy_answers_are_the_originals_in_a_batch(run: tuple[str, Converted])
     inputs = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
     budget = max(len(case["new_ids"]) for case in chosen)
     with torch.inference_mode():
-        said = generation.generate(speaker(found, budget), inputs, max_new_tokens=budget, do_sample=False)
+        said = generation.generate_tokens(
+            speaker(found, budget), inputs, max_new_tokens=budget, do_sample=False
+        )
     for case, row in zip(chosen, said[:, longest:].tolist(), strict=True):
         assert row[: len(case["new_ids"])] == case["new_ids"], case["question"]
 
@@ -126,7 +128,7 @@ def test_llava_one_point_five_is_the_originals(tmp_path: Path) -> None:
         }
         with torch.inference_mode():
             logits = found.net(**inputs).logits[..., :1000]
-            said = generation.generate(
+            said = generation.generate_tokens(
                 speaker(found, 9), inputs, max_new_tokens=case["max_new_tokens"], do_sample=False
             )
         parity.close(logits, recorded[f"{number}/logits"], 1e-3, "logits")
@@ -146,12 +148,12 @@ def test_an_adapter_folder_is_added_to_its_base(tmp_path: Path) -> None:
     torch.save({name.format("A"): down, name.format("B"): up}, folder / "adapter_model.bin")
     beside = torch.load(trained / "mm_projector.bin", weights_only=True)
     torch.save({f"base_model.model.{n}": t for n, t in beside.items()}, folder / "non_lora_trainables.bin")
-    assert convert_llava.detect(folder).kind == "lora"
+    assert convert_llava.detect_llava_folder(folder).kind == "lora"
     language, vision = (
         parity.path("base/vicuna-tiny", "llava"),
         parity.path("base/openai/clip-tiny-patch14", "llava"),
     )
-    convert_llava.convert(folder, tmp_path / "plain", language, vision)
+    convert_llava.convert_llava_folder(folder, tmp_path / "plain", language, vision)
     found = load_file(tmp_path / "plain" / "model.safetensors")
     base = load_file(language / "model.safetensors")
     place = "layers.1.self_attn.q_proj.weight"
@@ -165,10 +167,10 @@ def test_an_adapter_folder_is_added_to_its_base(tmp_path: Path) -> None:
 def test_what_is_no_folder_of_llavas_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llava", "mm_vision_tower": "clip"}')
     with pytest.raises(ModelError, match="neither projector, adapter nor weights"):
-        convert_llava.detect(tmp_path)
+        convert_llava.detect_llava_folder(tmp_path)
     trained = parity.path("train_im_start_end/llava-tiny", "llava")
     with pytest.raises(ModelError, match="does not hold its language model"):
-        convert_llava.convert(trained, tmp_path / "x")
+        convert_llava.convert_llava_folder(trained, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
@@ -181,26 +183,26 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
 
     (tmp_path / "mm_projector.bin").write_bytes(pickle.dumps({"a": Evil()}))
     with pytest.raises(ModelError, match="cannot be read"):
-        convert_llava.unpickled(tmp_path / "mm_projector.bin")
+        convert_llava.load_torch_tensors(tmp_path / "mm_projector.bin")
     assert not (tmp_path / "ran").exists()
 
 
 def test_the_projector_is_exported_as_the_original_wrote_it(tmp_path: Path) -> None:
     found = converted("train_im_start_end/llava-tiny", tmp_path)
-    export_llava.write(found.net, found.processor, "openai/clip-tiny-patch14", tmp_path)
+    export_llava.write_llava_projector(found.net, found.processor, "openai/clip-tiny-patch14", tmp_path)
     theirs = torch.load(
         parity.path("train_im_start_end/llava-tiny/mm_projector.bin", "llava"), weights_only=True
     )
-    ours = convert_llava.unpickled(tmp_path / "mm_projector.bin")
+    ours = convert_llava.load_torch_tensors(tmp_path / "mm_projector.bin")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_hub_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     found = converted("train_plain_image/llava-tiny", tmp_path)
-    assert convert_llava.detect(found.folder).kind == "hub"
+    assert convert_llava.detect_llava_folder(found.folder).kind == "hub"
     with pytest.raises(ModelError, match="Hugging Face's layout already"):
-        convert_llava.convert(found.folder, tmp_path / "again")
+        convert_llava.convert_llava_folder(found.folder, tmp_path / "again")
 
 
 def test_a_training_can_begin_with_a_plain_vicuna(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return request.param, converted(f"train_{request.param}/llava-tiny", folder)
 
 
-def turns(conversation: list[dict[str, str]]) -> list[chat_template.Turn]:
+def turns(conversation: list[dict[str, str]]) -> list[chat_template.ChatTurn]:
     """LLaVA's conversation as a chat: the picture first in its turn, however often it is named."""
     if conversation[0]["from"] != "human":
         conversation = conversation[1:]
@@ -64,7 +64,7 @@ def unmarked(ids: list[int], placeholder: int) -> list[int]:
     return [-200 if token == placeholder else token for token in ids]
 
 
-def rendered(llava: Converted, chat: list[chat_template.Turn], **settings: Any) -> Any:
+def rendered(llava: Converted, chat: list[chat_template.ChatTurn], **settings: Any) -> Any:
     return llava.processor.tokenizer.apply_chat_template(
         chat, chat_template=llava.processor.chat_template, **settings
     )
@@ -87,13 +87,13 @@ def test_every_recorded_conversation_has_the_originals_prompt_and_ids(run: tuple
 
 def test_every_recorded_question_has_the_originals_ids(run: tuple[str, Converted]) -> None:
     name, llava = run
-    from kovqa_core.models.vlm.convert_llava import SYSTEMS
+    from kovqa_core.models.vlm.convert_llava import SYSTEM_PROMPTS
 
     for case in (case for of, case in QUESTIONS if of == name):
         if case["question"] != case["question"].strip():
             continue  # the original trims questions when it trains, not when it answers; kovqa trims both
         chat = turns([{"from": "human", "value": "<image>\n" + case["question"]}])
-        told = llava.processor.chat_template.replace(SYSTEMS["v1"], SYSTEMS[case["conv_mode"]])
+        told = llava.processor.chat_template.replace(SYSTEM_PROMPTS["v1"], SYSTEM_PROMPTS[case["conv_mode"]])
         ids = llava.processor.tokenizer.apply_chat_template(
             chat, chat_template=told, add_generation_prompt=True
         )
@@ -111,7 +111,9 @@ def test_labels_are_the_originals(run: tuple[str, Converted]) -> None:
         for number, turn in enumerate(chat):
             if turn["role"] != "assistant":
                 continue
-            target = chat_template.target(llava.processor, chat[:number], turn["content"][0]["text"], {2})
+            target = chat_template.tokenize_answer(
+                llava.processor, chat[:number], turn["content"][0]["text"], {2}
+            )
             start = len(rendered(llava, chat[: number + 1])["input_ids"]) - len(target.ids)
             labels[start : start + target.counted] = target.ids[: target.counted]
         longest = len(case["labels"]) if case["name"] in CUT else None
@@ -125,7 +127,7 @@ def test_what_the_original_throws_away_it_throws_away_without_need(run: tuple[st
         recorded = CASES[name, case]
         assert "mismatch" in recorded["warning"]
         chat = turns(recorded["conversations"])
-        target = chat_template.target(llava.processor, chat[:1], chat[1]["content"][0]["text"], {2})
+        target = chat_template.tokenize_answer(llava.processor, chat[:1], chat[1]["content"][0]["text"], {2})
         assert target.ids[target.counted - 1] == 2
         said = llava.processor.tokenizer.decode(target.ids[: target.counted - 1])
         assert re.sub(r"\s+", " ", said.strip()) == recorded["conversations"][1]["value"]

@@ -10,19 +10,22 @@ import numpy as np
 import pytest
 from kovqa_core.index.build import build_index
 from kovqa_core.models import family
-from kovqa_core.models.vlm.convert_llava import EMBEDDING, HEAD, convert
-from kovqa_core.runs.folder import pointed
-from kovqa_core.settings.resolve import resolve
+from kovqa_core.models.vlm.convert_llava import EMBEDDING_NAME, LM_HEAD_NAME, convert_llava_folder
+from kovqa_core.runs.folder import follow_pointer
+from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import make_run
 from kovqa_core.train import loader, loop
-from kovqa_core.train.optim import rate
+from kovqa_core.train.optim import learning_rate
 from kovqa_core.train.run_log import read_log
 from safetensors.torch import load_file, save_file
 
 from tests import parity
 from tests.train.test_resume import ALONE, CPU, never
 
-ON_DISK = {EMBEDDING: "language_model.model.embed_tokens.weight", HEAD: "language_model.lm_head.weight"}
+ON_DISK = {
+    EMBEDDING_NAME: "language_model.model.embed_tokens.weight",
+    LM_HEAD_NAME: "language_model.lm_head.weight",
+}
 
 
 def index_of(folder: Path) -> Path:
@@ -46,7 +49,7 @@ def index_of(folder: Path) -> Path:
 def start_of(run: str, folder: Path) -> Path:
     """The model the recorded run began with: its projector and rows were drawn, and recorded."""
     trained, drawn = f"train_{run}/llava-tiny", f"train_{run}/initial_trainables.safetensors"
-    convert(
+    convert_llava_folder(
         parity.path(trained, "llava"),
         folder,
         parity.path("base/vicuna-tiny", "llava"),
@@ -56,8 +59,8 @@ def start_of(run: str, folder: Path) -> Path:
     for kind in ("weight", "bias"):
         weights[f"multi_modal_projector.linear_1.{kind}"] = initial[f"model.mm_projector.{kind}"]
     if "lm_head.new_rows" in initial:
-        weights[ON_DISK[EMBEDDING]][1000:] = initial["model.embed_tokens.new_rows"]
-        weights[ON_DISK[HEAD]][1000:] = initial["lm_head.new_rows"]
+        weights[ON_DISK[EMBEDDING_NAME]][1000:] = initial["model.embed_tokens.new_rows"]
+        weights[ON_DISK[LM_HEAD_NAME]][1000:] = initial["lm_head.new_rows"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
@@ -74,15 +77,15 @@ def test_a_whole_training_is_the_originals(run: str, tmp_path: Path, monkeypatch
         "data.index": str(index_of(tmp_path)),
         "model.base": str(start_of(run, tmp_path / "base")),
     }
-    asked = resolve("llava-v1", "cpu", sets, flags)
+    asked = resolve_settings("llava-v1", "cpu", sets, flags)
     planned = make_run(asked.recipe, asked.profile, tmp_path / "run", [])
     planned.folder.mkdir()
 
     def recorded_order(rows: int, epoch: int, seed: int) -> Any:
         return np.array(trace["sample_order"][epoch * rows : (epoch + 1) * rows])
 
-    monkeypatch.setattr(loader, "order", recorded_order)
-    loop.train(planned, ALONE, CPU, never)
+    monkeypatch.setattr(loader, "epoch_order", recorded_order)
+    loop.run_training(planned, ALONE, CPU, never)
 
     log = [row for row in read_log(planned.folder) if row["kind"] == "train"]
     micro = np.array(trace["micro_batch_loss"]).reshape(-1, 2).mean(1)
@@ -91,13 +94,13 @@ def test_a_whole_training_is_the_originals(run: str, tmp_path: Path, monkeypatch
     rates = [row["learning_rate"] for row in trace["logged_steps"]]  # the original logs the next step's
     assert [row["lr"] for row in log][1:] == pytest.approx(rates[:-1], rel=1e-6)
 
-    step = pointed(planned.folder, "last")
+    step = follow_pointer(planned.folder, "last")
     assert step is not None
-    model, _ = family.load(step, "vqa")
+    model, _ = family.read_model_folder(step, "vqa")
     final = load_file(parity.path(f"train_{run}/final_trainables.safetensors", "llava"))
-    from kovqa_core.models.vlm.tuning import merged
+    from kovqa_core.models.vlm.tuning import merge_adapter
 
-    net = merged(model.net)
+    net = merge_adapter(model.net)
     projector = net.model.multi_modal_projector
     parity.close(projector.linear_1.weight, final["model.mm_projector.weight"], 1e-5, "projector")
     parity.close(projector.linear_1.bias, final["model.mm_projector.bias"], 1e-5, "its bias")
@@ -107,11 +110,11 @@ def test_a_whole_training_is_the_originals(run: str, tmp_path: Path, monkeypatch
 
 
 def test_the_warm_up_of_transformers_reaches_its_rate_one_step_later() -> None:
-    from kovqa_core.settings.recipe import Optim
-    from kovqa_core.train.optim import Length
+    from kovqa_core.settings.recipe import OptimSettings
+    from kovqa_core.train.optim import TrainingSteps
 
-    theirs = Optim(steps=10, global_batch=1, lr=1.0, min_lr=0.0, warmup_steps=4, warmup_reaches=False)
-    length = Length(10, 4, 10)
-    assert [rate(step, theirs, length) for step in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    theirs = OptimSettings(steps=10, global_batch=1, lr=1.0, min_lr=0.0, warmup_steps=4, warmup_reaches=False)
+    length = TrainingSteps(10, 4, 10)
+    assert [learning_rate(step, theirs, length) for step in range(5)] == [0.0, 0.25, 0.5, 0.75, 1.0]
     ours = theirs.model_copy(update={"warmup_reaches": True})
-    assert rate(3, ours, length) == rate(4, ours, length) == 1.0
+    assert learning_rate(3, ours, length) == learning_rate(4, ours, length) == 1.0

@@ -16,14 +16,14 @@ from kovqa_core.data.example import Example
 from kovqa_core.errors import AssetError, DataError, MachineError, ModelError, SettingsError, Stopped
 from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
-from kovqa_core.models.vlm.family import export
+from kovqa_core.models.vlm.family import export_model
 from kovqa_core.models.vlm.hf_libraries import peft, transformers
-from kovqa_core.models.vlm.tuning import part_of
-from kovqa_core.runs.folder import pointed
-from kovqa_core.settings.recipe import Data, Recipe
-from kovqa_core.settings.resolve import resolve
+from kovqa_core.models.vlm.tuning import component_of
+from kovqa_core.runs.folder import follow_pointer
+from kovqa_core.settings.recipe import DataSettings, Recipe
+from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import Run, make_run
-from kovqa_core.train.loop import train
+from kovqa_core.train.loop import run_training
 from kovqa_core.train.run_log import read_log
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -36,12 +36,12 @@ from tests.train.test_resume import ALONE, CPU, after, never
 def asked(small: Small, base: Path, *sets: str) -> Recipe:
     """The recipe `tiny-vlm` on the small data set."""
     flags = {"data.index": str(small.index), "model.base": str(base)}
-    return resolve("tiny-vlm", "cpu", [*VLM, *sets], flags).recipe
+    return resolve_settings("tiny-vlm", "cpu", [*VLM, *sets], flags).recipe
 
 
 def make(small: Small, base: Path, folder: Path, *sets: str) -> Run:
     flags = {"data.index": str(small.index), "model.base": str(base)}
-    found = resolve("tiny-vlm", "cpu", [*VLM, *sets], flags)
+    found = resolve_settings("tiny-vlm", "cpu", [*VLM, *sets], flags)
     folder.mkdir()
     return make_run(found.recipe, found.profile, folder, [])
 
@@ -51,7 +51,7 @@ def losses(run: Run) -> list[float]:
 
 
 def last(run: Run) -> Path:
-    step = pointed(run.folder, "last")
+    step = follow_pointer(run.folder, "last")
     assert step is not None
     return step
 
@@ -61,18 +61,18 @@ def test_a_model_of_every_kind_learns_resumes_merges_and_answers(
     kind: str, small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
     whole = make(small, tiny_vlm(kind), tmp_path / "whole")
-    train(whole, ALONE, CPU, never)
+    run_training(whole, ALONE, CPU, never)
     parted = make(small, tiny_vlm(kind), tmp_path / "parted")
     with pytest.raises(Stopped):
-        train(parted, ALONE, CPU, after(2))
-    train(parted, ALONE, CPU, never)
+        run_training(parted, ALONE, CPU, after(2))
+    run_training(parted, ALONE, CPU, never)
     assert losses(whole) == losses(parted)
     assert len(losses(whole)) == 4
     saved = [load_file(last(run) / "adapter" / "adapter_model.safetensors") for run in (whole, parted)]
     assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
     assert not any(path.stat().st_size > 200_000 for path in last(whole).rglob("*.safetensors"))
 
-    model, processor = family.load(last(whole), "vqa", Data())
+    model, processor = family.read_model_folder(last(whole), "vqa", DataSettings())
     examples, pictures = shaped(small, tmp_path / "pictures")
     items = [processor.encode(e, pictures, False, np.random.default_rng(0)) for e in examples]
     batch = processor.collate(items)
@@ -84,7 +84,7 @@ def test_a_model_of_every_kind_learns_resumes_merges_and_answers(
     assert [a.score for a in together] == pytest.approx([a.score for a in alone], abs=1e-5)
     assert len({a.score for a in together}) > 1
 
-    export(last(whole), tmp_path / "merged")
+    export_model(last(whole), tmp_path / "merged")
     plain = opened(tmp_path / "merged")
     inputs = model.prompts(batch)
     with torch.inference_mode():
@@ -116,9 +116,9 @@ def opened(folder: Path) -> Any:
 
 def learned(run: Run, base: Path) -> set[str]:
     """Parts whose weights differ from the base's, after merging."""
-    export(last(run), run.folder / "merged")
+    export_model(last(run), run.folder / "merged")
     before, after = opened(base).state_dict(), opened(run.folder / "merged").state_dict()
-    return {part_of(name) for name in before if not torch.equal(before[name], after[name])}
+    return {component_of(name) for name in before if not torch.equal(before[name], after[name])}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_the_parts_named_learn_and_no_other(
     how: str, parts: set[str], small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
     run = make(small, tiny_vlm("qwen3_vl"), tmp_path / "run", f"model.train={how}")
-    train(run, ALONE, CPU, never)
+    run_training(run, ALONE, CPU, never)
     assert learned(run, tiny_vlm("qwen3_vl")) == parts
 
 
@@ -142,14 +142,14 @@ def test_a_base_is_answered_with_as_it_is_but_not_trained_without_learning(
     small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
     run = make(small, tiny_vlm("llava"), tmp_path / "run", "model.train=none")
-    model, processor, note = family.new(run.recipe, [])
+    model, processor, note = family.create_model(run.recipe, [])
     assert "; 0 of" in note
     (tmp_path / "step").mkdir()
-    family.save(model, processor, tmp_path / "step", {"family": "vlm", "task": "vqa"})
+    family.write_model_folder(model, processor, tmp_path / "step", {"family": "vlm", "task": "vqa"})
     assert not list((tmp_path / "step").rglob("*.safetensors"))
-    family.load(tmp_path / "step", "vqa")
+    family.read_model_folder(tmp_path / "step", "vqa")
     with pytest.raises(SettingsError, match="nothing learns"):
-        train(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never)
 
 
 @pytest.mark.parametrize("kind", ["qwen3_vl", "gemma3"])
@@ -161,19 +161,19 @@ def test_rows_of_tokens_learn_beside_other_parts(
     base = tiny_vlm(kind)
     run = make(small, base, tmp_path / "run", f"model.train={how}", "model.tokens=[색, <video>]")
     with pytest.raises(SettingsError, match="no token"):
-        train(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never)
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     number = tokenizer.encode("하세요", add_special_tokens=False)[0]
     token = tokenizer.convert_ids_to_tokens(number)
     run = make(
         small, base, tmp_path / "known", f"model.train={how}", f"model.tokens=['{token}']", "optim.lr=5e-2"
     )
-    train(run, ALONE, CPU, never)
-    export(last(run), tmp_path / "merged")
+    run_training(run, ALONE, CPU, never)
+    export_model(last(run), tmp_path / "merged")
     plain = opened(tmp_path / "merged")
     before, after = opened(base).get_input_embeddings().weight, plain.get_input_embeddings().weight
     assert (before != after).any(1).nonzero().flatten().tolist() == [number]
-    model, processor = family.load(last(run), "vqa")
+    model, processor = family.read_model_folder(last(run), "vqa")
     index = open_index(small.index)
     example = next(iter(index.split("val")))
     item = processor.encode(example, index.images, False, np.random.default_rng(0))
@@ -191,7 +191,7 @@ def test_the_loss_is_the_same_however_a_batch_is_cut(
     ]
     runs.append(make(small, tiny_vlm("qwen3_vl"), tmp_path / "workers", "profile.loader_workers=1"))
     for run in runs:
-        train(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never)
     for run in runs[1:]:
         assert losses(run) == pytest.approx(losses(runs[0]), rel=1e-4)
 
@@ -205,7 +205,7 @@ def test_checkpointed_activations_and_sixteen_bits_learn(
         small, tiny_vlm("qwen3_vl"), tmp_path / "short", "profile.precision=bf16", "model.dtype=bf16"
     )
     for run in (plain, again, short):
-        train(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never)
     assert losses(again) == pytest.approx(losses(plain), rel=1e-6)
     assert losses(short) == pytest.approx(losses(plain), rel=0.05)
     assert losses(short) != losses(plain)
@@ -217,14 +217,14 @@ def test_a_run_goes_on_from_another(small: Small, tiny_vlm: Callable[[str], Path
     """Warm start: the weights of a finished run, everything else anew."""
     base = tiny_vlm("llava")
     first = make(small, base, tmp_path / "first", "optim.steps=4")
-    train(first, ALONE, CPU, never)
-    model, _, note = family.new(asked(small, base, f"model.weights={first.folder}"), [])
+    run_training(first, ALONE, CPU, never)
+    model, _, note = family.create_model(asked(small, base, f"model.weights={first.folder}"), [])
     taken = load_file(last(first) / "adapter" / "adapter_model.safetensors")
     ours = peft.get_peft_model_state_dict(model.net)
     assert all(torch.equal(taken[name], ours[name]) for name in taken)
     assert str(last(first)) in note
     with pytest.raises(ModelError, match="in another way"):
-        family.new(asked(small, base, f"model.weights={first.folder}", "model.train=full"), [])
+        family.create_model(asked(small, base, f"model.weights={first.folder}", "model.train=full"), [])
 
 
 # ----------------------------------------------------------------------- rows that are left out
@@ -235,7 +235,7 @@ def test_rows_that_are_too_long_are_left_out_and_counted(
 ) -> None:
     """Nothing is cut; the run stops and goes on as ever."""
     base = tiny_vlm("qwen3_vl")
-    _, processor, _ = family.new(asked(small, base), [])
+    _, processor, _ = family.create_model(asked(small, base), [])
     index = open_index(small.index)
     rng = np.random.default_rng(0)
     items = [processor.encode(e, index.images, True, rng) for e in index.split("train")]
@@ -243,11 +243,11 @@ def test_rows_that_are_too_long_are_left_out_and_counted(
     middle = lengths[len(lengths) // 2]
     sets = (f"model.max_text={middle}", "save.every_steps=1", "optim.steps=6")
     whole = make(small, base, tmp_path / "whole", *sets)
-    train(whole, ALONE, CPU, never)
+    run_training(whole, ALONE, CPU, never)
     parted = make(small, base, tmp_path / "parted", *sets)
     with pytest.raises(Stopped):
-        train(parted, ALONE, CPU, after(2))
-    train(parted, ALONE, CPU, never)
+        run_training(parted, ALONE, CPU, after(2))
+    run_training(parted, ALONE, CPU, never)
     assert losses(whole) == losses(parted)
     counted = [[row.get("left_out", 0) for row in records(run)] for run in (whole, parted)]
     assert counted[0] == counted[1]
@@ -259,7 +259,7 @@ def records(run: Run) -> list[dict[str, Any]]:
 
 
 def test_a_row_left_out_changes_nothing_for_the_others(small: Small, tiny_vlm: Callable[[str], Path]) -> None:
-    model, processor, _ = family.new(asked(small, tiny_vlm("internvl")), [])
+    model, processor, _ = family.create_model(asked(small, tiny_vlm("internvl")), [])
     index = open_index(small.index)
     examples = list(index.split("train"))[:3]
     silent = replace(examples[1], answers={})
@@ -282,7 +282,7 @@ def test_a_step_without_a_single_usable_row_ends_the_run(
 ) -> None:
     run = make(small, tiny_vlm("llava"), tmp_path / "run", "model.max_text=20")
     with pytest.raises(DataError, match=r"no example of step 1 .* longer than model\.max_text") as caught:
-        train(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never)
     assert "max_pixels" in caught.value.hint
     assert not list(run.folder.glob("step-*"))
 
@@ -295,24 +295,24 @@ def test_a_base_that_is_missing_or_another_is_named(
 ) -> None:
     monkeypatch.setenv("KOVQA_HOME", str(tmp_path / "home"))
     with pytest.raises(AssetError, match="base model qwen-nowhere not found") as missing:
-        family.new(asked(small, Path("qwen-nowhere")), [])
+        family.create_model(asked(small, Path("qwen-nowhere")), [])
     assert str(tmp_path / "home" / "assets") in missing.value.hint
     base = tmp_path / "base"
     shutil.copytree(tiny_vlm("llava"), base)
     run = make(small, base, tmp_path / "run")
-    train(run, ALONE, CPU, never)
+    run_training(run, ALONE, CPU, never)
     base.rename(tmp_path / "home-less")
     with pytest.raises(AssetError, match="base not found"):
-        family.load(last(run), "vqa")
+        family.read_model_folder(last(run), "vqa")
     (tmp_path / "home" / "assets").mkdir(parents=True)
     shutil.copytree(tmp_path / "home-less", tmp_path / "home" / "assets" / "base")
-    family.load(last(run), "vqa")  # found by its name
+    family.read_model_folder(last(run), "vqa")  # found by its name
     weights = tmp_path / "home" / "assets" / "base" / "model.safetensors"
     bits = bytearray(weights.read_bytes())
     bits[-1] ^= 1
     weights.write_bytes(bits)
     with pytest.raises(ModelError, match="is not the base this model was trained on"):
-        family.load(last(run), "vqa")
+        family.read_model_folder(last(run), "vqa")
 
 
 def test_a_base_that_cannot_be_used_is_named(
@@ -323,13 +323,13 @@ def test_a_base_that_cannot_be_used_is_named(
     weights = load_file(base / "model.safetensors")
     save_file(dict(list(weights.items())[3:]), base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="lacks 3 weights"):
-        family.new(asked(small, base), [])
+        family.create_model(asked(small, base), [])
     (base / "config.json").write_text('{"model_type": "llava", "mm_vision_tower": "clip"}')
     with pytest.raises(ModelError, match="layout of the original LLaVA"):
-        family.new(asked(small, base), [])
+        family.create_model(asked(small, base), [])
     (base / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ModelError, match="cannot be opened") as unknown:
-        family.new(asked(small, base), [])
+        family.create_model(asked(small, base), [])
     assert "trust_remote_code" in unknown.value.hint
 
 
@@ -349,7 +349,7 @@ def test_what_the_family_does_not_have_is_refused(
     setting: str, message: str, small: Small, tiny_vlm: Callable[[str], Path]
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        family.new(asked(small, tiny_vlm("llava"), setting), [])
+        family.create_model(asked(small, tiny_vlm("llava"), setting), [])
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is here")
@@ -357,4 +357,4 @@ def test_four_bits_without_their_library_are_a_matter_of_the_machine(
     small: Small, tiny_vlm: Callable[[str], Path]
 ) -> None:
     with pytest.raises(MachineError, match="needs bitsandbytes"):
-        family.new(asked(small, tiny_vlm("llava"), "model.train=qlora"), [])
+        family.create_model(asked(small, tiny_vlm("llava"), "model.train=qlora"), [])

@@ -6,7 +6,7 @@ state `MIN_COUNT`, how often an answer must be seen to become a class, `OPTIONS`
 `data.pieces.Options` it listens to, and `DIVIDED`, how it makes splits its publisher does not have.
 """
 
-SOURCES = {
+SOURCE_MODULES = {
     name: f"kovqa_core.index.sources.{name}"
     for name in ("aihub", "aihub101", "nia", "dacon", "vqav2", "coco", "kvqa", "table")
 }

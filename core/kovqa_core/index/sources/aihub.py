@@ -23,28 +23,31 @@ from typing import Any
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.json_stream import records
+from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.errors import DataError
-from kovqa_core.files import nfc
-from kovqa_core.index.find_image import find_picture
-from kovqa_core.index.shards import LeftOut, Options, Piece, Rows
+from kovqa_core.files import to_nfc
+from kovqa_core.index.find_image import find_image
+from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
 
-DIVIDED = "the publisher's validation part by picture, SHA-256 of 'val/<image_id>': half val, half test"
-_LEVELS = "상중하"
+SPLIT_METHOD = "the publisher's validation part by picture, SHA-256 of 'val/<image_id>': half val, half test"
+_LEVEL_ORDER = "상중하"
 
 
-def pictures(root: Path) -> Path:
+def find_image_folder(root: Path) -> Path:
     """Where the pictures lie when nothing else is said."""
     return root / "images" if (root / "images").is_dir() else root
 
 
-def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
+def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[DatasetShard]:
     """One piece a level folder, sorted by split, category and level.
 
     Raises:
         DataError: no label files; later: one that is broken or lacks a key.
     """
-    return [Piece(partial(_read, folder, images), _size(folder)) for folder in label_folders(root)]
+    return [
+        DatasetShard(partial(_read_level_folder, folder, images), _label_bytes(folder))
+        for folder in label_folders(root)
+    ]
 
 
 def label_folders(root: Path) -> list[Path]:
@@ -53,7 +56,7 @@ def label_folders(root: Path) -> list[Path]:
     Raises:
         DataError: there are none.
     """
-    folders = sorted((path.parent for path in root.rglob("annotation.json")), key=_order)
+    folders = sorted((path.parent for path in root.rglob("annotation.json")), key=_level_sort_key)
     if not folders:
         raise DataError(
             f"no annotation.json below {root}",
@@ -62,17 +65,22 @@ def label_folders(root: Path) -> list[Path]:
     return folders
 
 
-def _size(folder: Path) -> int:
+def _label_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.json"))
 
 
-def _order(folder: Path) -> tuple[bool, str, int, str]:
-    name = nfc(folder.name)
-    level = _LEVELS.find(name[:1])
-    return is_validation(folder), nfc(folder.parent.name), level if level >= 0 else len(_LEVELS), name
+def _level_sort_key(folder: Path) -> tuple[bool, str, int, str]:
+    name = to_nfc(folder.name)
+    level = _LEVEL_ORDER.find(name[:1])
+    return (
+        is_validation_folder(folder),
+        to_nfc(folder.parent.name),
+        level if level >= 0 else len(_LEVEL_ORDER),
+        name,
+    )
 
 
-def is_validation(folder: Path) -> bool:
+def is_validation_folder(folder: Path) -> bool:
     """The nearest folder name that says train or valid decides."""
     for part in (folder.name, *(parent.name for parent in folder.parents)):
         if "valid" in part.lower():
@@ -82,45 +90,45 @@ def is_validation(folder: Path) -> bool:
     raise DataError(f"{folder}: neither 'train' nor 'valid' in its path", "keep AI-Hub's folder names")
 
 
-def split_of(validation: bool, image_id: str) -> str:
+def aihub_split(validation: bool, image_id: str) -> str:
     """The split of a picture: the publisher's validation part is halved by a hash of its id."""
     if not validation:
         return "train"
     return "val" if hashlib.sha256(f"val/{image_id}".encode()).digest()[0] < 128 else "test"
 
 
-def _read(folder: Path, images: Path, left_out: LeftOut) -> Rows:
+def _read_level_folder(folder: Path, images: Path, left_out: LeftOutRows) -> SplitExamples:
     """The rows of one level folder, in the order of its annotations."""
-    kind, validation = nfc(folder.parent.name), is_validation(folder)
-    pictures = _pictures(folder, images)
+    kind, validation = to_nfc(folder.parent.name), is_validation_folder(folder)
+    pictures = _image_paths(folder, images)
     keys = ("question_id", "image_id", "multiple_choice_answer")
-    for row, question in _joined(
-        records(folder / "annotation.json", "annotations", keys),
-        records(folder / "question.json", "questions", ("question_id", "question")),
+    for row, question in _join_questions(
+        iter_json_records(folder / "annotation.json", "annotations", keys),
+        iter_json_records(folder / "question.json", "questions", ("question_id", "question")),
     ):
         id, image_id = str(row["question_id"]), str(row["image_id"])
         image, file = pictures.get(image_id, (None, ""))
-        answer = answer_of(text_of(row["multiple_choice_answer"]))
+        answer = single_answer_labels(label_text(row["multiple_choice_answer"]))
         if not question:
             left_out.add("question missing", f"id {id}: {folder / 'question.json'}")
         elif not answer:
             left_out.add("answer empty", f"id {id}: {folder / 'annotation.json'}")
         elif image is None:
-            left_out.add("picture missing", f"id {id}: {file or nfc(image_id)}")
+            left_out.add("picture missing", f"id {id}: {file or to_nfc(image_id)}")
         else:
-            yield split_of(validation, nfc(image_id)), Example(id, image, question, answer, kind)
+            yield aihub_split(validation, to_nfc(image_id)), Example(id, image, question, answer, kind)
 
 
-def _pictures(folder: Path, images: Path) -> dict[str, tuple[str | None, str]]:
+def _image_paths(folder: Path, images: Path) -> dict[str, tuple[str | None, str]]:
     """Image id -> the picture's path, if it is there, and the name the labels give it."""
     found = {}
-    for row in records(folder / "images.json", "images", ("image_id", "image")):
-        name = nfc(text_of(row["image"]))
-        found[str(row["image_id"])] = (find_picture(images, name), name)
+    for row in iter_json_records(folder / "images.json", "images", ("image_id", "image")):
+        name = to_nfc(label_text(row["image"]))
+        found[str(row["image_id"])] = (find_image(images, name), name)
     return found
 
 
-def _joined(
+def _join_questions(
     annotations: Iterator[dict[str, Any]], questions: Iterator[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """Every annotation with its question, "" when it has none.
@@ -131,16 +139,16 @@ def _joined(
     for row in annotations:
         id = str(row["question_id"])
         while id not in waiting and (question := next(questions, None)) is not None:
-            waiting[str(question["question_id"])] = nfc(text_of(question["question"])).strip()
+            waiting[str(question["question_id"])] = to_nfc(label_text(question["question"])).strip()
         yield row, waiting.pop(id, "")
 
 
 @functools.lru_cache(maxsize=1 << 16)  # few answers make up most rows
-def answer_of(text: str) -> dict[str, float]:
+def single_answer_labels(text: str) -> dict[str, float]:
     """The only annotator's answer as soft labels."""
     return soft_labels([text])
 
 
-def text_of(value: object) -> str:
+def label_text(value: object) -> str:
     """A value of a label file as text; null is none."""
     return "" if value is None else str(value)

@@ -15,53 +15,66 @@ from functools import partial
 from pathlib import Path
 
 from kovqa_core.data.example import Example
-from kovqa_core.data.json_stream import records
+from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.errors import DataError
-from kovqa_core.files import nfc
-from kovqa_core.index.find_image import find_picture
-from kovqa_core.index.shards import LeftOut, Options, Piece, Rows
-from kovqa_core.index.sources.aihub import DIVIDED, answer_of, is_validation, pictures, split_of, text_of
+from kovqa_core.files import to_nfc
+from kovqa_core.index.find_image import find_image
+from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
+from kovqa_core.index.sources.aihub import (
+    aihub_split,
+    is_validation_folder,
+    label_text,
+    single_answer_labels,
+)
 
-__all__ = ["DIVIDED", "pictures", "pieces"]
-_PIECE = 32 << 20  # bytes of label files read in one go, for a set may have one file a picture
+__all__ = ["SPLIT_METHOD", "dataset_shards", "find_image_folder"]
+_SHARD_BYTES = 32 << 20  # bytes of label files read in one go, for a set may have one file a picture
 
 
-def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
+def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[DatasetShard]:
     """Label files in sorted order, training first, several small ones in a piece.
 
     Raises:
         DataError: no JSON files; later: one that is broken or lacks a key.
     """
-    files = sorted(root.rglob("*.json"), key=lambda path: (is_validation(path.parent), nfc(str(path))))
+    files = sorted(
+        root.rglob("*.json"), key=lambda path: (is_validation_folder(path.parent), to_nfc(str(path)))
+    )
     if not files:
         raise DataError(f"no .json file below {root}", "unpack AI-Hub's label archives there")
-    return [Piece(partial(_read, group, images), size) for group, size in _groups(files)]
+    return [
+        DatasetShard(partial(_read_label_files, group, images), size)
+        for group, size in _group_label_files(files)
+    ]
 
 
-def _groups(files: Sequence[Path]) -> Iterator[tuple[list[Path], int]]:
+def _group_label_files(files: Sequence[Path]) -> Iterator[tuple[list[Path], int]]:
     group: list[Path] = []
     size = 0
     for path in files:
         group.append(path)
         size += path.stat().st_size
-        if size >= _PIECE:
+        if size >= _SHARD_BYTES:
             yield group, size
             group, size = [], 0
     if group:
         yield group, size
 
 
-def _read(files: Sequence[Path], images: Path, left_out: LeftOut) -> Rows:
+def _read_label_files(files: Sequence[Path], images: Path, left_out: LeftOutRows) -> SplitExamples:
     for path in files:
-        validation = is_validation(path.parent)
+        validation = is_validation_folder(path.parent)
         shown = {
-            str(row["image_id"]): (find_picture(images, nfc(text_of(row["image"]))), row)
-            for row in records(path, "images", ("image_id", "image"))
+            str(row["image_id"]): (find_image(images, to_nfc(label_text(row["image"]))), row)
+            for row in iter_json_records(path, "images", ("image_id", "image"))
         }
-        for row in records(path, "question", ("question_id", "image_id", "question", "answer")):
+        for row in iter_json_records(path, "question", ("question_id", "image_id", "question", "answer")):
             id, image_id = str(row["question_id"]), str(row["image_id"])
             image, about = shown.get(image_id, (None, {}))
-            question, answer = nfc(text_of(row["question"])).strip(), answer_of(text_of(row["answer"]))
+            question, answer = (
+                to_nfc(label_text(row["question"])).strip(),
+                single_answer_labels(label_text(row["answer"])),
+            )
             if not question:
                 left_out.add("question missing", f"id {id}: {path}")
             elif not answer:
@@ -69,5 +82,5 @@ def _read(files: Sequence[Path], images: Path, left_out: LeftOut) -> Rows:
             elif image is None:
                 left_out.add("picture missing", f"id {id}: {about.get('image', image_id)}")
             else:
-                kind = nfc(text_of(about.get("category")))
-                yield split_of(validation, nfc(image_id)), Example(id, image, question, answer, kind)
+                kind = to_nfc(label_text(about.get("category")))
+                yield aihub_split(validation, to_nfc(image_id)), Example(id, image, question, answer, kind)

@@ -11,45 +11,47 @@ from functools import partial
 from pathlib import Path
 
 from kovqa_core.data.example import Example
-from kovqa_core.data.json_stream import records
-from kovqa_core.data.tables import text
+from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
-from kovqa_core.index.find_image import find_picture
-from kovqa_core.index.shards import LeftOut, Options, Piece, Rows
+from kovqa_core.index.find_image import find_image
+from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
 
-MIN_COUNT = 1
-SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
-FILE = "dataset_coco.json"
-KEYS = ("filepath", "filename", "split", "cocoid", "sentences")
+MIN_ANSWER_COUNT = 1
+COCO_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
+KARPATHY_FILE = "dataset_coco.json"
+KARPATHY_KEYS = ("filepath", "filename", "split", "cocoid", "sentences")
 
 
-def pictures(root: Path) -> Path:
+def find_image_folder(root: Path) -> Path:
     """Where the pictures lie when nothing else is said."""
     return root
 
 
-def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
+def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[DatasetShard]:
     """The whole file.
 
     Raises:
         DataError: later: it is missing, broken, lacks a key or names an unknown split.
     """
-    file = root / FILE
-    return [Piece(partial(_read, file, images), file.stat().st_size if file.is_file() else 0)]
+    file = root / KARPATHY_FILE
+    return [
+        DatasetShard(partial(_read_karpathy_file, file, images), file.stat().st_size if file.is_file() else 0)
+    ]
 
 
-def _read(file: Path, images: Path, left_out: LeftOut) -> Rows:
-    for row in records(file, "images", KEYS):
-        id, name = text(row["cocoid"]), f"{row['filepath']}/{row['filename']}"
-        split = SPLITS.get(row["split"])
+def _read_karpathy_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExamples:
+    for row in iter_json_records(file, "images", KARPATHY_KEYS):
+        id, name = cell_text(row["cocoid"]), f"{row['filepath']}/{row['filename']}"
+        split = COCO_SPLITS.get(row["split"])
         if split is None:
             raise DataError(f"{file}: picture {id}: unknown split '{row['split']}'", "fetch it again")
         try:
-            captions = [text(sentence["raw"]).strip() for sentence in row["sentences"]]
+            captions = [cell_text(sentence["raw"]).strip() for sentence in row["sentences"]]
         except (KeyError, TypeError):
             raise DataError(f"{file}: picture {id} lacks sentences[].raw", "fetch it again") from None
         captions = list(filter(None, captions))
-        image = find_picture(images, name)
+        image = find_image(images, name)
         if image is None:
             left_out.add("picture missing", f"id {id}: {name}")
         elif not captions:

@@ -14,41 +14,42 @@ from pathlib import Path
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.tables import once, read_table, text
-from kovqa_core.errors import DataError, named
-from kovqa_core.index.find_image import picture_at
-from kovqa_core.index.hash_split import divide
-from kovqa_core.index.shards import LeftOut, Options, Piece, Rows
+from kovqa_core.data.tables import cell_text, check_unique_id, read_table
+from kovqa_core.errors import DataError, summarise_names
+from kovqa_core.index.find_image import find_image_any_suffix
+from kovqa_core.index.hash_split import assign_split
+from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
 
-DIVIDED = "train.csv by picture, SHA-256 of 'dacon/<image_id>': 90 % train, 10 % val; test.csv is test"
-_AGAIN = "unpack open.zip again"
-_SHARES = {"train": 0.9, "val": 0.1}
+SPLIT_METHOD = "train.csv by picture, SHA-256 of 'dacon/<image_id>': 90 % train, 10 % val; test.csv is test"
+_UNPACK_HINT = "unpack open.zip again"
+_DACON_FRACTIONS = {"train": 0.9, "val": 0.1}
 
 
-def pictures(root: Path) -> Path:
+def find_image_folder(root: Path) -> Path:
     """Where the pictures lie when nothing else is said."""
     folders = (root / "image", root / "images", root)
     return next((folder for folder in folders if (folder / "train").is_dir()), folders[0])
 
 
-def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
+def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[DatasetShard]:
     """One piece a table; reading them raises DataError with file and line."""
     files = [root / "train.csv", root / "test.csv"]
     return [
-        Piece(partial(_read, file, images), file.stat().st_size if file.is_file() else 0) for file in files
+        DatasetShard(partial(_read_dacon_csv, file, images), file.stat().st_size if file.is_file() else 0)
+        for file in files
     ]
 
 
-def _read(file: Path, images: Path, left_out: LeftOut) -> Rows:
+def _read_dacon_csv(file: Path, images: Path, left_out: LeftOutRows) -> SplitExamples:
     test = file.stem == "test"
     columns = ("ID", "image_id", "question") if test else ("ID", "image_id", "question", "answer")
     seen: dict[str, int] = {}
-    for line, row in read_table(file, {name: (name,) for name in columns}, _AGAIN):
-        id, name, question = (text(row[column]).strip() for column in columns[:3])
+    for line, row in read_table(file, {name: (name,) for name in columns}, _UNPACK_HINT):
+        id, name, question = (cell_text(row[column]).strip() for column in columns[:3])
         if id:
-            once(id, line, seen, file)
-        image = picture_at(images, f"{file.stem}/{name}")
-        answers = {} if test else soft_labels([text(row["answer"])])
+            check_unique_id(id, line, seen, file)
+        image = find_image_any_suffix(images, f"{file.stem}/{name}")
+        answers = {} if test else soft_labels([cell_text(row["answer"])])
         if not id or not question:
             left_out.add("id or question missing", f"{file}:{line}")
         elif not answers and not test:
@@ -56,19 +57,26 @@ def _read(file: Path, images: Path, left_out: LeftOut) -> Rows:
         elif not name or image is None:
             left_out.add("picture missing", f"{file}:{line}: id {id}: {file.stem}/{name}")
         else:
-            yield "test" if test else divide("dacon", name, _SHARES), Example(id, image, question, answers)
+            yield (
+                "test" if test else assign_split("dacon", name, _DACON_FRACTIONS),
+                Example(id, image, question, answers),
+            )
     sample = file.with_name("sample_submission.csv")
     if test and sample.is_file():
-        _compare(seen, file, sample)
+        _compare_with_sample(seen, file, sample)
 
 
-def _compare(tested: Iterable[str], file: Path, sample: Path) -> None:
+def _compare_with_sample(tested: Iterable[str], file: Path, sample: Path) -> None:
     """See that the sample asks for the ids of the test, or nothing predicted could be submitted."""
-    asked = dict.fromkeys(text(row["ID"]).strip() for _, row in read_table(sample, {"ID": ("ID",)}, _AGAIN))
+    asked = dict.fromkeys(
+        cell_text(row["ID"]).strip() for _, row in read_table(sample, {"ID": ("ID",)}, _UNPACK_HINT)
+    )
     tested = dict.fromkeys(tested)
     for what, ids in (
         (f"{sample} asks for what {file.name} lacks:", [id for id in asked if id not in tested]),
         (f"{file} holds what {sample.name} does not ask for:", [id for id in tested if id not in asked]),
     ):
         if ids:
-            raise DataError(named(what, ids), f"{_AGAIN}, or move {sample.name} away to index without it")
+            raise DataError(
+                summarise_names(what, ids), f"{_UNPACK_HINT}, or move {sample.name} away to index without it"
+            )

@@ -13,41 +13,43 @@ from pathlib import Path
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.json_stream import listed
-from kovqa_core.data.tables import text
+from kovqa_core.data.json_stream import iter_json_list
+from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
-from kovqa_core.index.find_image import find_picture
-from kovqa_core.index.hash_split import divide
-from kovqa_core.index.shards import LeftOut, Options, Piece, Rows
+from kovqa_core.index.find_image import find_image
+from kovqa_core.index.hash_split import assign_split
+from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
 
-DIVIDED = "by picture, SHA-256 of 'kvqa/<image>': 80 % train, 10 % val, 10 % test"
-_SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+SPLIT_METHOD = "by picture, SHA-256 of 'kvqa/<image>': 80 % train, 10 % val, 10 % test"
+_KVQA_FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
-def pictures(root: Path) -> Path:
+def find_image_folder(root: Path) -> Path:
     """Where the pictures lie when nothing else is said."""
     return root / "images" if (root / "images").is_dir() else root
 
 
-def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
+def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[DatasetShard]:
     """The whole file; reading it raises DataError when it is missing, broken or lacks a key."""
     file = root / "kvqa_annotations.json"
-    return [Piece(partial(_read, file, images), file.stat().st_size if file.is_file() else 0)]
+    return [
+        DatasetShard(partial(_read_kvqa_file, file, images), file.stat().st_size if file.is_file() else 0)
+    ]
 
 
-def _read(file: Path, images: Path, left_out: LeftOut) -> Rows:
-    for line, row in listed(file):
+def _read_kvqa_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExamples:
+    for line, row in iter_json_list(file):
         try:
-            name, question = text(row["image"]), text(row["question"]).strip()
-            answers = soft_labels(text(answer["answer"]) for answer in row["answers"])
+            name, question = cell_text(row["image"]), cell_text(row["question"]).strip()
+            answers = soft_labels(cell_text(answer["answer"]) for answer in row["answers"])
         except (KeyError, TypeError, AttributeError):
             raise DataError(f"{file}:{line}: lacks image, question or answers[].answer") from None
         kind = (
-            text(row.get("answer_type"))
-            if text(row.get("answerable")) not in ("0", "false")
+            cell_text(row.get("answer_type"))
+            if cell_text(row.get("answerable")) not in ("0", "false")
             else "unanswerable"
         )
-        image = find_picture(images, name)
+        image = find_image(images, name)
         if not question:
             left_out.add("question missing", f"{file}:{line}: {name}")
         elif not answers:
@@ -55,5 +57,5 @@ def _read(file: Path, images: Path, left_out: LeftOut) -> Rows:
         elif image is None:
             left_out.add("picture missing", f"{file}:{line}: {name}")
         else:
-            id = text(row.get("question_id")) or name
-            yield divide("kvqa", name, _SHARES), Example(id, image, question, answers, kind)
+            id = cell_text(row.get("question_id")) or name
+            yield assign_split("kvqa", name, _KVQA_FRACTIONS), Example(id, image, question, answers, kind)

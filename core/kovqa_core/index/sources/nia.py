@@ -16,47 +16,55 @@ from typing import Any
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.json_stream import records
-from kovqa_core.data.tables import text
-from kovqa_core.errors import DataError, unknown
-from kovqa_core.index.find_image import find_picture
-from kovqa_core.index.shards import LeftOut, Options, Piece, Rows
+from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.data.tables import cell_text
+from kovqa_core.errors import DataError, unknown_name_error
+from kovqa_core.index.find_image import find_image
+from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
 
-SPLITS = {"train": "train", "valid": "val", "test": "test"}  # the publisher's name -> ours
-GROUPS = {"A": ("triple", "abstract", "multiple"), "B": ("vqa",)}  # kinds scored together as well
-MIN_COUNT = 1  # every answer is a class, as in the original
-OPTIONS = ("language",)
-LANGUAGES = ("ko", "en")
+NIA_SPLITS = {"train": "train", "valid": "val", "test": "test"}  # the publisher's name -> ours
+QUESTION_TYPE_GROUPS = {
+    "A": ("triple", "abstract", "multiple"),
+    "B": ("vqa",),
+}  # kinds scored together as well
+MIN_ANSWER_COUNT = 1  # every answer is a class, as in the original
+ACCEPTED_OPTIONS = ("language",)
+NIA_LANGUAGES = ("ko", "en")
 
 
-def pictures(root: Path) -> Path:
+def find_image_folder(root: Path) -> Path:
     """Where the pictures lie when nothing else is said."""
     return root / "image"
 
 
-def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
+def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[DatasetShard]:
     """One piece a split.
 
     Raises:
         SettingsError: a language the set does not have.
         DataError: a split's file is missing; later: one that is broken or lacks a key.
     """
-    if options.language not in LANGUAGES:
-        raise unknown("language", options.language, LANGUAGES, "--language ko or --language en")
-    files = [root / f"{name}.json" for name in SPLITS]
+    if options.language not in NIA_LANGUAGES:
+        raise unknown_name_error(
+            "language", options.language, NIA_LANGUAGES, "--language ko or --language en"
+        )
+    files = [root / f"{name}.json" for name in NIA_SPLITS]
     for file in files:
         if not file.is_file():
             raise DataError(f"no {file}", "train.json, valid.json and test.json lie side by side")
-    return [Piece(partial(_read, file, images, options.language), file.stat().st_size) for file in files]
+    return [
+        DatasetShard(partial(_read_nia_split, file, images, options.language), file.stat().st_size)
+        for file in files
+    ]
 
 
-def _read(file: Path, images: Path, language: str, left_out: LeftOut) -> Rows:
+def _read_nia_split(file: Path, images: Path, language: str, left_out: LeftOutRows) -> SplitExamples:
     """Examples of one split, A then B for every picture."""
-    for name, part, question in questions(file):
-        id = text(question.get("question_id")) or f"{name}/{part}"
-        asked = text(question.get(f"question_{language}")).strip()
-        answers = soft_labels([text(question.get(f"answer_{language}"))])
-        image = find_picture(images, name)
+    for name, part, question in nia_questions(file):
+        id = cell_text(question.get("question_id")) or f"{name}/{part}"
+        asked = cell_text(question.get(f"question_{language}")).strip()
+        answers = soft_labels([cell_text(question.get(f"answer_{language}"))])
+        image = find_image(images, name)
         if not asked:
             left_out.add("question missing", f"id {id}: question_{language} in {file}")
         elif not answers:
@@ -64,23 +72,23 @@ def _read(file: Path, images: Path, language: str, left_out: LeftOut) -> Rows:
         elif image is None:
             left_out.add("picture missing", f"id {id}: {name}")
         else:
-            yield SPLITS[file.stem], Example(id, image, asked, answers, kind(part, question))
+            yield NIA_SPLITS[file.stem], Example(id, image, asked, answers, nia_question_type(part, question))
 
 
-def kind(part: str, question: dict[str, Any]) -> str:
+def nia_question_type(part: str, question: dict[str, Any]) -> str:
     """Where an answer comes from: `ans_source` of an A question, `vqa` for every B question."""
-    return "vqa" if part == "B" else text(question.get("ans_source"))
+    return "vqa" if part == "B" else cell_text(question.get("ans_source"))
 
 
-def questions(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def nia_questions(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Picture's name, "A" or "B", and the question's record, in the file's order.
 
     Raises:
         DataError: broken JSON, a record without picture or questions.
     """
-    for number, row in enumerate(records(file, "annotations", ("IMAGE_NAME", "questions")), 1):
+    for number, row in enumerate(iter_json_records(file, "annotations", ("IMAGE_NAME", "questions")), 1):
         asked = row["questions"]
         if not isinstance(asked, list) or not all(isinstance(question, dict) for question in asked):
             raise DataError(f"{file}: record {number}: 'questions' is no list of records")
         for part, question in zip("AB", asked, strict=False):
-            yield text(row["IMAGE_NAME"]), part, question
+            yield cell_text(row["IMAGE_NAME"]), part, question

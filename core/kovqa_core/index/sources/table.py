@@ -14,27 +14,27 @@ from typing import Any
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.tables import NAMES, once, read_table, text
-from kovqa_core.errors import DataError, unknown
-from kovqa_core.index.find_image import picture_at
-from kovqa_core.index.hash_split import divide
-from kovqa_core.index.shards import LeftOut, Options, Piece, Rows
+from kovqa_core.data.tables import COLUMN_ALIASES, cell_text, check_unique_id, read_table
+from kovqa_core.errors import DataError, unknown_name_error
+from kovqa_core.index.find_image import find_image_any_suffix
+from kovqa_core.index.hash_split import assign_split
+from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
 
-OPTIONS = ("columns",)
-DIVIDED = "without a column 'split': by picture, SHA-256 of 'table/<image>', 90 % train, 10 % val"
-_SHARES = {"train": 0.9, "val": 0.1}
-_SPLITS = {
+ACCEPTED_OPTIONS = ("columns",)
+SPLIT_METHOD = "without a column 'split': by picture, SHA-256 of 'table/<image>', 90 % train, 10 % val"
+_TABLE_FRACTIONS = {"train": 0.9, "val": 0.1}
+_SPLIT_ALIASES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test",
 }  # fmt: skip
 
 
-def pictures(root: Path) -> Path:
+def find_image_folder(root: Path) -> Path:
     """Where the pictures lie when nothing else is said."""
     return root.parent
 
 
-def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
+def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[DatasetShard]:
     """The whole table; reading it raises DataError with file and line.
 
     Raises:
@@ -44,25 +44,27 @@ def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
     if not root.is_file():
         raise DataError(f"{root} is no file", "--root names the table itself: --root questions.csv")
     for ours in options.columns:
-        if ours not in NAMES:
-            raise unknown("column", ours, NAMES, "--column question=질문")
-    return [Piece(partial(_read, root, images, dict(options.columns)), root.stat().st_size)]
+        if ours not in COLUMN_ALIASES:
+            raise unknown_name_error("column", ours, COLUMN_ALIASES, "--column question=질문")
+    return [DatasetShard(partial(_read_table_rows, root, images, dict(options.columns)), root.stat().st_size)]
 
 
-def _read(file: Path, images: Path, columns: dict[str, str], left_out: LeftOut) -> Rows:
-    known = {ours: (columns[ours],) if ours in columns else names for ours, names in NAMES.items()}
+def _read_table_rows(
+    file: Path, images: Path, columns: dict[str, str], left_out: LeftOutRows
+) -> SplitExamples:
+    known = {ours: (columns[ours],) if ours in columns else names for ours, names in COLUMN_ALIASES.items()}
     seen: dict[str, int] = {}
     for line, row in read_table(
-        file, _wanted(file, known, columns), "say which it is: --column {ours}={theirs}"
+        file, _wanted_columns(file, known, columns), "say which it is: --column {ours}={theirs}"
     ):
         where = f"{file}:{line}"
-        cells = {ours: _cell(row, names) for ours, names in known.items()}
-        id, name, question = (_one(cells[ours], ours, where) for ours in ("id", "image", "question"))
-        once(id or str(line), line, seen, file)
-        image = picture_at(images, name)
-        split = _split(_one(cells["split"], "split", where), name, where)
-        answers = soft_labels(_several(cells["answer"], "answer", where))
-        captions = [each.strip() for each in _several(cells["caption"], "caption", where) if each.strip()]
+        cells = {ours: _first_cell(row, names) for ours, names in known.items()}
+        id, name, question = (_one_text(cells[ours], ours, where) for ours in ("id", "image", "question"))
+        check_unique_id(id or str(line), line, seen, file)
+        image = find_image_any_suffix(images, name)
+        split = _row_split(_one_text(cells["split"], "split", where), name, where)
+        answers = soft_labels(_cell_texts(cells["answer"], "answer", where))
+        captions = [each.strip() for each in _cell_texts(cells["caption"], "caption", where) if each.strip()]
         if not question and not captions:
             left_out.add("question missing", where)
         elif not answers and not captions and split != "test":
@@ -70,11 +72,11 @@ def _read(file: Path, images: Path, columns: dict[str, str], left_out: LeftOut) 
         elif image is None:
             left_out.add("picture missing", f"{where}: {name}")
         else:
-            kind = _one(cells["kind"], "kind", where)
+            kind = _one_text(cells["kind"], "kind", where)
             yield split, Example(id or str(line), image, question, answers, kind, captions)
 
 
-def _wanted(
+def _wanted_columns(
     file: Path, known: dict[str, tuple[str, ...]], columns: dict[str, str]
 ) -> dict[str, tuple[str, ...]]:
     """Columns there must be. Records of JSON may lack what does not concern them; a CSV's header not."""
@@ -87,25 +89,27 @@ def _wanted(
     }
 
 
-def _cell(row: dict[str, Any], names: tuple[str, ...]) -> Any:
+def _first_cell(row: dict[str, Any], names: tuple[str, ...]) -> Any:
     return next((row[name] for name in names if name in row), None)
 
 
-def _several(value: Any, ours: str, where: str) -> list[str]:
+def _cell_texts(value: Any, ours: str, where: str) -> list[str]:
     return (
-        [_one(each, ours, where) for each in value] if isinstance(value, list) else [_one(value, ours, where)]
+        [_one_text(each, ours, where) for each in value]
+        if isinstance(value, list)
+        else [_one_text(value, ours, where)]
     )
 
 
-def _one(value: Any, ours: str, where: str) -> str:
+def _one_text(value: Any, ours: str, where: str) -> str:
     if isinstance(value, list | dict):
         raise DataError(f"{where}: {ours} is a {type(value).__name__}, not a text", "give one text a cell")
-    return text(value) if ours in ("answer", "caption", "image") else text(value).strip()
+    return cell_text(value) if ours in ("answer", "caption", "image") else cell_text(value).strip()
 
 
-def _split(value: str, name: str, where: str) -> str:
+def _row_split(value: str, name: str, where: str) -> str:
     if not value:
-        return divide("table", name, _SHARES)
-    if value.lower() not in _SPLITS:
-        raise DataError(f"{where}: unknown split '{value}'", f"known: {', '.join(_SPLITS)}")
-    return _SPLITS[value.lower()]
+        return assign_split("table", name, _TABLE_FRACTIONS)
+    if value.lower() not in _SPLIT_ALIASES:
+        raise DataError(f"{where}: unknown split '{value}'", f"known: {', '.join(_SPLIT_ALIASES)}")
+    return _SPLIT_ALIASES[value.lower()]

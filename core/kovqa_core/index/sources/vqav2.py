@@ -20,50 +20,52 @@ from typing import Any
 
 from kovqa_core.data.answers import normalise_vqav2, soft_score
 from kovqa_core.data.example import Example
-from kovqa_core.data.json_stream import records
-from kovqa_core.data.tables import text
+from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
-from kovqa_core.index.shards import LeftOut, Options, Piece, Rows
+from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
 
-MIN_COUNT = 9
-PARTS = {"train2014": "train", "val2014": "val", "test2015": "test", "test-dev2015": "test-dev"}
-normal = functools.lru_cache(maxsize=1 << 18)(normalise_vqav2)  # few texts make up most of 6.5 million
+MIN_ANSWER_COUNT = 9
+VQAV2_PARTS = {"train2014": "train", "val2014": "val", "test2015": "test", "test-dev2015": "test-dev"}
+cached_normal_form = functools.lru_cache(maxsize=1 << 18)(
+    normalise_vqav2
+)  # few texts make up most of 6.5 million
 
 
-def pictures(root: Path) -> Path:
+def find_image_folder(root: Path) -> Path:
     """Where the pictures lie when nothing else is said."""
     return root
 
 
-def pieces(root: Path, images: Path, options: Options) -> list[Piece]:
+def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[DatasetShard]:
     """One piece a part.
 
     Raises:
         DataError: no training or validation files; later: one that is broken or lacks a key.
     """
     found = []
-    for part, split in PARTS.items():
-        asked, answered = files(root, part)
+    for part, split in VQAV2_PARTS.items():
+        asked, answered = vqav2_files(root, part)
         if split in ("train", "val") or asked.is_file():
             size = sum(path.stat().st_size for path in (asked, answered) if path.is_file())
-            found.append(Piece(partial(_read, root, images, part), size))
+            found.append(DatasetShard(partial(_read_vqav2_rows, root, images, part), size))
     return found
 
 
-def files(root: Path, part: str) -> tuple[Path, Path]:
+def vqav2_files(root: Path, part: str) -> tuple[Path, Path]:
     """The file of questions and that of annotations (which a test part has not)."""
     folder = root / "vqa" if (root / "vqa").is_dir() else root
     asked = folder / f"v2_OpenEnded_mscoco_{part}_questions.json"
     return asked, folder / f"v2_mscoco_{part}_annotations.json"
 
 
-def picture(part: str, image_id: Any) -> str:
+def vqav2_image_path(part: str, image_id: Any) -> str:
     """A picture's path: train2014/COCO_train2014_000000000009.jpg; test-dev asks about test2015."""
     folder = part.replace("test-dev", "test")
     return f"{folder}/COCO_{folder}_{image_id:0>12}.jpg"
 
 
-def present(images: Path, part: str) -> set[str]:
+def present_images(images: Path, part: str) -> set[str]:
     """Paths of a part's pictures that are there; the folder is read once.
 
     Raises:
@@ -76,32 +78,32 @@ def present(images: Path, part: str) -> set[str]:
         raise DataError(f"cannot read {folder}: {error.strerror}", "check --images") from None
 
 
-def joined(root: Path, part: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def iter_annotated_questions(root: Path, part: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Every question with its annotation; with {} where it has none."""
-    asked, answered = files(root, part)
+    asked, answered = vqav2_files(root, part)
     annotations: Iterator[dict[str, Any]] = iter(())
     if not part.startswith("test"):
         keys = ("question_id", "multiple_choice_answer", "answers")
-        annotations = records(answered, "annotations", keys)
+        annotations = iter_json_records(answered, "annotations", keys)
     waiting: dict[Any, dict[str, Any]] = {}
-    for question in records(asked, "questions", ("question_id", "image_id", "question")):
+    for question in iter_json_records(asked, "questions", ("question_id", "image_id", "question")):
         id = question["question_id"]
         while id not in waiting and (row := next(annotations, None)) is not None:
             waiting[row["question_id"]] = row  # the official files have one order, so none waits long
         yield question, waiting.pop(id, {})
 
 
-def _read(root: Path, images: Path, part: str, left_out: LeftOut) -> Rows:
-    there = present(images, part)
+def _read_vqav2_rows(root: Path, images: Path, part: str, left_out: LeftOutRows) -> SplitExamples:
+    there = present_images(images, part)
     test = part.startswith("test")
-    for row, annotation in joined(root, part):
+    for row, annotation in iter_annotated_questions(root, part):
         id, image, question = (
-            text(row["question_id"]), picture(part, row["image_id"]), text(row["question"]).strip(),
+            cell_text(row["question_id"]), vqav2_image_path(part, row["image_id"]), cell_text(row["question"]).strip(),
         )  # fmt: skip
         try:
-            answers = _answers(annotation) if annotation else {}
+            answers = _soft_answers(annotation) if annotation else {}
         except (KeyError, TypeError):
-            raise DataError(f"{files(root, part)[1]}: question {id} lacks answers[].answer") from None
+            raise DataError(f"{vqav2_files(root, part)[1]}: question {id} lacks answers[].answer") from None
         if not question:
             left_out.add("question missing", f"id {id}")
         elif not answers and not test:
@@ -109,12 +111,15 @@ def _read(root: Path, images: Path, part: str, left_out: LeftOut) -> Rows:
         elif image not in there:
             left_out.add("picture missing", f"id {id}: {image}")
         else:
-            yield PARTS[part], Example(id, image, question, answers, text(annotation.get("answer_type")))
+            yield (
+                VQAV2_PARTS[part],
+                Example(id, image, question, answers, cell_text(annotation.get("answer_type"))),
+            )
 
 
-def _answers(annotation: dict[str, Any]) -> dict[str, float]:
+def _soft_answers(annotation: dict[str, Any]) -> dict[str, float]:
     """Normalised answers with their soft scores, the one most annotators gave first."""
-    most = normal(text(annotation["multiple_choice_answer"]))
-    given = Counter(normal(text(answer["answer"])) for answer in annotation["answers"])
+    most = cached_normal_form(cell_text(annotation["multiple_choice_answer"]))
+    given = Counter(cached_normal_form(cell_text(answer["answer"])) for answer in annotation["answers"])
     ordered = dict.fromkeys([most, *(answer for answer, _ in given.most_common())])
     return {answer: soft_score(given[answer]) for answer in ordered if answer and given[answer]}

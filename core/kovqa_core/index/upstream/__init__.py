@@ -7,5 +7,7 @@ text, without `<s>` and `</s>`.
 
 from collections.abc import Callable
 
-UPSTREAM = {name: f"kovqa_core.index.upstream.{name}" for name in ("aihub", "vqav2", "coco", "nia", "dacon")}
-Encode = Callable[[str], list[int]]
+UPSTREAM_MODULES = {
+    name: f"kovqa_core.index.upstream.{name}" for name in ("aihub", "vqav2", "coco", "nia", "dacon")
+}
+EncodeText = Callable[[str], list[int]]

@@ -15,18 +15,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kovqa_core.data.json_stream import records
+from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.errors import DataError
-from kovqa_core.files import nfc, read_text
-from kovqa_core.index.sources.aihub import is_validation, label_folders
-from kovqa_core.index.upstream import Encode
-from kovqa_core.index.upstream.rows import first_come, write_labels, write_rows
+from kovqa_core.files import read_text, to_nfc
+from kovqa_core.index.sources.aihub import is_validation_folder, label_folders
+from kovqa_core.index.upstream import EncodeText
+from kovqa_core.index.upstream.rows import label_by_first_seen, write_answer2label, write_json_rows
 
-_OFTEN = 5  # times an answer must be seen to become a class
-_MISSING = "missing_images.txt"
+_MIN_CLASS_COUNT = 5  # times an answer must be seen to become a class
+_MISSING_IMAGES_FILE = "missing_images.txt"
 
 
-class _Row(NamedTuple):
+class _LabelRow(NamedTuple):
     picture: str
     question: str
     answer: str
@@ -36,55 +36,63 @@ class _Row(NamedTuple):
 NEEDS_TOKENIZER = True
 
 
-def write(root: Path, images: Path, folder: Path, encode: Encode, categories: Sequence[str] = ()) -> None:
+def write_upstream_files(
+    root: Path, images: Path, folder: Path, encode: EncodeText, categories: Sequence[str] = ()
+) -> None:
     """Write `vqa.{train,val,test}.json` and `answer2label.txt`; `categories` in another order than theirs."""
-    splits = _splits(root, categories)
-    labels = first_come((row.answer for rows in splits.values() for row in rows), _OFTEN)
-    write_labels(folder, labels)
-    missing = set(io.StringIO(read_text(root / _MISSING))) if (root / _MISSING).is_file() else set()
+    splits = _read_splits(root, categories)
+    labels = label_by_first_seen((row.answer for rows in splits.values() for row in rows), _MIN_CLASS_COUNT)
+    write_answer2label(folder, labels)
+    missing = (
+        set(io.StringIO(read_text(root / _MISSING_IMAGES_FILE)))
+        if (root / _MISSING_IMAGES_FILE).is_file()
+        else set()
+    )
     for split, rows in splits.items():
         there = [row for row in rows if row.picture not in missing]
-        write_rows(folder / f"vqa.{split}.json", _lines(there, labels, encode, split == "test"))
+        write_json_rows(folder / f"vqa.{split}.json", _kobeit3_lines(there, labels, encode, split == "test"))
 
 
-def _splits(root: Path, categories: Sequence[str]) -> dict[str, list[_Row]]:
-    splits: dict[str, list[_Row]] = {"train": [], "val": [], "test": []}
+def _read_splits(root: Path, categories: Sequence[str]) -> dict[str, list[_LabelRow]]:
+    splits: dict[str, list[_LabelRow]] = {"train": [], "val": [], "test": []}
     order = {name: place for place, name in enumerate(categories)}
 
     def by_category(folder: Path) -> tuple[bool, int]:
-        return is_validation(folder), order.get(nfc(folder.parent.name), 0)
+        return is_validation_folder(folder), order.get(to_nfc(folder.parent.name), 0)
 
     for folder in sorted(label_folders(root), key=by_category):
-        rows = list(_read(folder))
+        rows = list(_read_label_rows(folder))
         n = len(rows)
-        first, second = (n // 3, 2 * n // 3) if is_validation(folder) else (n, n)
+        first, second = (n // 3, 2 * n // 3) if is_validation_folder(folder) else (n, n)
         for split, part in zip(splits, (rows[:first], rows[first:second], rows[second:]), strict=True):
             splits[split] += part
     return splits
 
 
-def _read(folder: Path) -> Iterator[_Row]:
+def _read_label_rows(folder: Path) -> Iterator[_LabelRow]:
     pictures = {
         row["image_id"]: row["image"]
-        for row in records(folder / "images.json", "images", ("image_id", "image"))
+        for row in iter_json_records(folder / "images.json", "images", ("image_id", "image"))
     }
     answers = {
         row["question_id"]: row["multiple_choice_answer"]
-        for row in records(
+        for row in iter_json_records(
             folder / "annotation.json", "annotations", ("question_id", "multiple_choice_answer")
         )
     }
-    for row in records(folder / "question.json", "questions", ("question_id", "image_id", "question")):
+    for row in iter_json_records(
+        folder / "question.json", "questions", ("question_id", "image_id", "question")
+    ):
         id, image_id = row["question_id"], row["image_id"]
         if id not in answers or image_id not in pictures:
             raise DataError(
                 f"{folder}: question {id} has no answer or no picture", "fetch or unpack it again"
             )
-        yield _Row(pictures[image_id], row["question"], answers[id], id)
+        yield _LabelRow(pictures[image_id], row["question"], answers[id], id)
 
 
-def _lines(
-    rows: Sequence[_Row], labels: dict[str, int], encode: Encode, test: bool
+def _kobeit3_lines(
+    rows: Sequence[_LabelRow], labels: dict[str, int], encode: EncodeText, test: bool
 ) -> Iterator[dict[str, Any]]:
     seen: Counter[str] = Counter()
     for row in rows:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.data.tables import read_table
-from kovqa_core.index.upstream import Encode
-from kovqa_core.index.upstream.rows import write_rows
+from kovqa_core.index.upstream import EncodeText
+from kovqa_core.index.upstream.rows import write_json_rows
 
 NEEDS_TOKENIZER = False
 
 
-def write(root: Path, images: Path, folder: Path, encode: Encode | None) -> None:
+def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeText | None) -> None:
     """Write `output.json` (training) and `test.jsonl`."""
     training = [
         {
@@ -27,11 +27,11 @@ def write(root: Path, images: Path, folder: Path, encode: Encode | None) -> None
                 {"from": "gpt", "value": row["answer"]},
             ],
         }
-        for row in _rows(root / "train.csv", "ID", "image_id", "question", "answer")
+        for row in _read_dacon_rows(root / "train.csv", "ID", "image_id", "question", "answer")
     ]
     (folder / "output.json").write_text(json.dumps(training, indent=4), encoding="ascii")
-    tests = _rows(root / "test.csv", "ID", "image_id", "question")
-    write_rows(
+    tests = _read_dacon_rows(root / "test.csv", "ID", "image_id", "question")
+    write_json_rows(
         folder / "test.jsonl",
         (
             {"id": row["ID"], "image": str(images / f"test/{row['image_id']}.jpg"), "text": row["question"]}
@@ -40,5 +40,5 @@ def write(root: Path, images: Path, folder: Path, encode: Encode | None) -> None
     )
 
 
-def _rows(file: Path, *columns: str) -> list[dict[str, Any]]:
+def _read_dacon_rows(file: Path, *columns: str) -> list[dict[str, Any]]:
     return [row for _, row in read_table(file, {name: (name,) for name in columns}, "unpack open.zip again")]

@@ -13,58 +13,60 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.data.tables import read_table
-from kovqa_core.errors import DataError, unknown
+from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.files import read_json
-from kovqa_core.index.find_image import find_picture
-from kovqa_core.index.sources.nia import LANGUAGES, SPLITS, kind, questions
-from kovqa_core.index.upstream import Encode
+from kovqa_core.index.find_image import find_image
+from kovqa_core.index.sources.nia import NIA_LANGUAGES, NIA_SPLITS, nia_question_type, nia_questions
+from kovqa_core.index.upstream import EncodeText
 
-COLUMNS = ("img_path", "question", "answer", "kb_source", "triple", "abstract", "split")
+NIA_CSV_COLUMNS = ("img_path", "question", "answer", "kb_source", "triple", "abstract", "split")
 # What pandas 1.5 takes for a missing value; "None" became one in 2.0.
-_MISSING = frozenset(
+_PANDAS_MISSING = frozenset(
     ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
      "NA", "NULL", "NaN", "n/a", "nan", "null"]
 )  # fmt: skip
-Fact = Mapping[str, Any]
+KnowledgeFact = Mapping[str, Any]
 
 NEEDS_TOKENIZER = False
 
 
-def write(root: Path, images: Path, folder: Path, encode: Encode | None) -> None:
+def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeText | None) -> None:
     """Write `data_ko.csv` and `data_en.csv`; questions about pictures that are not there vanish."""
-    facts = _facts(root / "knowledge_base.json")
-    for language in LANGUAGES:
+    facts = _read_facts(root / "knowledge_base.json")
+    for language in NIA_LANGUAGES:
         with (folder / f"data_{language}.csv").open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(_rows(root, images, facts, language))
+            writer.writerow(NIA_CSV_COLUMNS)
+            writer.writerows(_nia_csv_rows(root, images, facts, language))
 
 
-def _facts(file: Path) -> dict[str, Fact]:
+def _read_facts(file: Path) -> dict[str, KnowledgeFact]:
     """Facts by id, without the id's first part."""
     content = read_json(file)
     try:
-        return {_key(fact["fact_id"]): fact for fact in content["knowledgebase"]["fact"]}
+        return {_fact_key(fact["fact_id"]): fact for fact in content["knowledgebase"]["fact"]}
     except (KeyError, TypeError):
         raise DataError(f"{file}: no knowledgebase.fact[].fact_id", "fetch or unpack it again") from None
 
 
-def _key(id: str) -> str:
+def _fact_key(id: str) -> str:
     return id.split("/", 1)[-1]
 
 
-def _rows(root: Path, images: Path, facts: Mapping[str, Fact], language: str) -> Iterator[list[Any]]:
-    for split in SPLITS:
-        for name, part, question in questions(root / f"{split}.json"):
-            if find_picture(images, name) is not None:
-                source = kind(part, question)
-                named = [facts.get(id) or facts.get(_key(id)) for id in question.get("fact") or []]
+def _nia_csv_rows(
+    root: Path, images: Path, facts: Mapping[str, KnowledgeFact], language: str
+) -> Iterator[list[Any]]:
+    for split in NIA_SPLITS:
+        for name, part, question in nia_questions(root / f"{split}.json"):
+            if find_image(images, name) is not None:
+                source = nia_question_type(part, question)
+                named = [facts.get(id) or facts.get(_fact_key(id)) for id in question.get("fact") or []]
                 asked, answer = question.get(f"question_{language}"), question.get(f"answer_{language}")
-                texts = _knowledge(source, named)
+                texts = _knowledge_texts(source, named)
                 yield [f"./data/image/{name}", asked, answer, source, *texts, split]
 
 
-def _knowledge(source: str, facts: Sequence[Fact | None]) -> tuple[str, str]:
+def _knowledge_texts(source: str, facts: Sequence[KnowledgeFact | None]) -> tuple[str, str]:
     """`triple` and `abstract` of a row: texts of its facts, Korean in both languages."""
     surfaces = [(fact or {}).get("surface_ko") for fact in facts]
     labels = [(fact or {}).get("e2_label") or "" for fact in facts]
@@ -82,16 +84,16 @@ def _knowledge(source: str, facts: Sequence[Fact | None]) -> tuple[str, str]:
 # ------------------------------------------------------------------- reading such a table
 
 
-def read_csv(file: Path) -> list[dict[str, str]]:
+def read_nia_csv(file: Path) -> list[dict[str, str]]:
     """The rows of a `data_ko.csv`, all cells as text.
 
     Raises:
         DataError: file and line of what is broken or lacks a column.
     """
-    return [row for _, row in read_table(file, {name: (name,) for name in COLUMNS})]
+    return [row for _, row in read_table(file, {name: (name,) for name in NIA_CSV_COLUMNS})]
 
 
-def counts(rows: Iterable[Mapping[str, str]]) -> Counter[str]:
+def count_nia_answers(rows: Iterable[Mapping[str, str]]) -> Counter[str]:
     """How often the original counts each answer, in the order they are first seen.
 
     `pinned_order` of it is the list of classes of its checkpoints. Rows of training and validation
@@ -100,12 +102,14 @@ def counts(rows: Iterable[Mapping[str, str]]) -> Counter[str]:
     """
     needed = ("img_path", "question", "answer")
     kept = (
-        row for row in rows if row["split"] != "test" and _MISSING.isdisjoint(row[name] for name in needed)
+        row
+        for row in rows
+        if row["split"] != "test" and _PANDAS_MISSING.isdisjoint(row[name] for name in needed)
     )
     return Counter(row["answer"] for row in kept)
 
 
-def train_rows(rows: Sequence[Mapping[str, str]], part: str) -> dict[str, list[int]]:
+def nia_train_rows(rows: Sequence[Mapping[str, str]], part: str) -> dict[str, list[int]]:
     """Numbers of the rows that `--train_data` A, B or all trains on and validates with.
 
     Returns:
@@ -113,7 +117,7 @@ def train_rows(rows: Sequence[Mapping[str, str]], part: str) -> dict[str, list[i
         questions it never saw; B validates A questions of every kind.
     """
     if part not in ("A", "B", "all"):
-        raise unknown("part", part, ("A", "B", "all"))
+        raise unknown_name_error("part", part, ("A", "B", "all"))
 
     def those(split: str, kinds: set[str]) -> list[int]:
         return [i for i, row in enumerate(rows) if row["split"] == split and row["kb_source"] in kinds]
@@ -128,7 +132,7 @@ def train_rows(rows: Sequence[Mapping[str, str]], part: str) -> dict[str, list[i
     }
 
 
-def infer_rows(rows: Sequence[Mapping[str, str]], source: str) -> list[int]:
+def nia_infer_rows(rows: Sequence[Mapping[str, str]], source: str) -> list[int]:
     """Numbers of the test rows that `--infer_data` all, abstract, triple or vqa answers."""
     tests = [i for i, row in enumerate(rows) if row["split"] == "test"]
     return tests if source == "all" else [i for i in tests if rows[i]["kb_source"] == source]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-_SMALL = 16  # so many values or fewer are sorted by insertion
+_INSERTION_SORT_MAX = 16  # so many values or fewer are sorted by insertion
 
 
 def pinned_order(counts: Mapping[str, int]) -> list[str]:
@@ -20,11 +20,11 @@ def pinned_order(counts: Mapping[str, int]) -> list[str]:
         counts: answer -> how often, in the order the answers were first seen.
     """
     backwards = list(counts)[::-1]  # pandas turns values round before and after sorting them
-    places = quicksort([counts[answer] for answer in backwards])
+    places = numpy_quicksort([counts[answer] for answer in backwards])
     return [backwards[place] for place in reversed(places)]
 
 
-def quicksort(values: Sequence[int]) -> list[int]:
+def numpy_quicksort(values: Sequence[int]) -> list[int]:
     """Places of the values in ascending order, equal ones as numpy's `argsort` without SIMD leaves them.
 
     Median of three, the wider part of a partition laid aside; insertion below 17 values; heap sort
@@ -35,10 +35,10 @@ def quicksort(values: Sequence[int]) -> list[int]:
     while aside:
         low, high, depth = aside.pop()
         if depth < 0:
-            places[low : high + 1] = _heapsort(values, places[low : high + 1])
+            places[low : high + 1] = _heap_sort(values, places[low : high + 1])
             continue
-        while high - low + 1 > _SMALL:
-            middle = _partition(values, places, low, high)
+        while high - low + 1 > _INSERTION_SORT_MAX:
+            middle = _partition_range(values, places, low, high)
             depth -= 1
             if middle - low < high - middle:
                 aside.append((middle + 1, high, depth))
@@ -52,7 +52,7 @@ def quicksort(values: Sequence[int]) -> list[int]:
     return places
 
 
-def _partition(values: Sequence[int], places: list[int], low: int, high: int) -> int:
+def _partition_range(values: Sequence[int], places: list[int], low: int, high: int) -> int:
     """Part a range at the median of its first, middle and last value; where that value ends up."""
     middle = low + (high - low) // 2
     for one, other in ((low, middle), (middle, high), (low, middle)):
@@ -74,17 +74,17 @@ def _partition(values: Sequence[int], places: list[int], low: int, high: int) ->
     return i
 
 
-def _heapsort(values: Sequence[int], places: list[int]) -> list[int]:
+def _heap_sort(values: Sequence[int], places: list[int]) -> list[int]:
     """The places sorted by value with a heap whose root is the largest."""
     for root in reversed(range(len(places) // 2)):
-        _sift(values, places, root, len(places))
+        _sift_down(values, places, root, len(places))
     for end in reversed(range(1, len(places))):
         places[0], places[end] = places[end], places[0]
-        _sift(values, places, 0, end)
+        _sift_down(values, places, 0, end)
     return places
 
 
-def _sift(values: Sequence[int], places: list[int], root: int, end: int) -> None:
+def _sift_down(values: Sequence[int], places: list[int], root: int, end: int) -> None:
     """Let the root's value sink to its place in the heap of the first `end` places."""
     sinking = places[root]
     while (child := 2 * root + 1) < end:

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_json_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line."""
     with path.open("w", encoding="ascii") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def first_come(answers: Iterable[str], min_count: int) -> dict[str, int]:
+def label_by_first_seen(answers: Iterable[str], min_count: int) -> dict[str, int]:
     """Answers seen often enough -> label, in the order they were first seen in."""
     kept = (answer for answer, n in Counter(answers).items() if n >= min_count)
     return {answer: label for label, answer in enumerate(kept)}
 
 
-def write_labels(folder: Path, labels: Mapping[str, int]) -> None:
+def write_answer2label(folder: Path, labels: Mapping[str, int]) -> None:
     """Write `answer2label.txt`."""
     rows = ({"answer": answer, "label": label} for answer, label in labels.items())
-    write_rows(folder / "answer2label.txt", rows)
+    write_json_rows(folder / "answer2label.txt", rows)

@@ -13,49 +13,61 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.data.answers import soft_score
-from kovqa_core.data.json_stream import records
-from kovqa_core.index.hash_split import place
-from kovqa_core.index.sources.vqav2 import MIN_COUNT, PARTS, files, joined, normal, picture, present
-from kovqa_core.index.upstream import Encode
-from kovqa_core.index.upstream.rows import first_come, write_labels, write_rows
+from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.index.hash_split import hash_fraction
+from kovqa_core.index.sources.vqav2 import (
+    MIN_ANSWER_COUNT,
+    VQAV2_PARTS,
+    cached_normal_form,
+    iter_annotated_questions,
+    present_images,
+    vqav2_files,
+    vqav2_image_path,
+)
+from kovqa_core.index.upstream import EncodeText
+from kovqa_core.index.upstream.rows import label_by_first_seen, write_answer2label, write_json_rows
 
-_REST = 1000  # validation pictures that are never trained on
-Row = dict[str, Any]
+_REST_VAL_IMAGES = 1000  # validation pictures that are never trained on
+Vqav2Row = dict[str, Any]
 
 NEEDS_TOKENIZER = True
 
 
-def write(root: Path, images: Path, folder: Path, encode: Encode) -> None:
+def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeText) -> None:
     """Write `vqa.{train,val,test,test-dev,trainable_val,rest_val}.jsonl` and `answer2label.txt`."""
-    labels = first_come(_most_given(root), MIN_COUNT)
-    write_labels(folder, labels)
-    for part, split in PARTS.items():
-        if split in ("train", "val") or files(root, part)[0].is_file():
-            rows = _rows(root, images, part, labels, encode)
+    labels = label_by_first_seen(_most_given_answers(root), MIN_ANSWER_COUNT)
+    write_answer2label(folder, labels)
+    for part, split in VQAV2_PARTS.items():
+        if split in ("train", "val") or vqav2_files(root, part)[0].is_file():
+            rows = _vqav2_rows(root, images, part, labels, encode)
             if split != "val":
-                write_rows(folder / f"vqa.{split}.jsonl", rows)
+                write_json_rows(folder / f"vqa.{split}.jsonl", rows)
                 continue
             found = list(rows)
-            rest = _rest({row["image_path"] for row in found})
-            write_rows(folder / "vqa.val.jsonl", found)
-            write_rows(folder / "vqa.rest_val.jsonl", (r for r in found if r["image_path"] in rest))
-            write_rows(folder / "vqa.trainable_val.jsonl", (r for r in found if r["image_path"] not in rest))
+            rest = _choose_rest_val({row["image_path"] for row in found})
+            write_json_rows(folder / "vqa.val.jsonl", found)
+            write_json_rows(folder / "vqa.rest_val.jsonl", (r for r in found if r["image_path"] in rest))
+            write_json_rows(
+                folder / "vqa.trainable_val.jsonl", (r for r in found if r["image_path"] not in rest)
+            )
 
 
-def _most_given(root: Path) -> Iterator[str]:
+def _most_given_answers(root: Path) -> Iterator[str]:
     for part in ("train2014", "val2014"):
-        for row in records(files(root, part)[1], "annotations", ("multiple_choice_answer",)):
-            yield normal(row["multiple_choice_answer"])
+        for row in iter_json_records(vqav2_files(root, part)[1], "annotations", ("multiple_choice_answer",)):
+            yield cached_normal_form(row["multiple_choice_answer"])
 
 
-def _rest(pictures: set[str]) -> set[str]:
-    return set(sorted(pictures, key=lambda path: place("rest_val", path))[:_REST])
+def _choose_rest_val(pictures: set[str]) -> set[str]:
+    return set(sorted(pictures, key=lambda path: hash_fraction("rest_val", path))[:_REST_VAL_IMAGES])
 
 
-def _rows(root: Path, images: Path, part: str, labels: dict[str, int], encode: Encode) -> Iterator[Row]:
-    by_picture: dict[str, list[Row]] = {path: [] for path in sorted(present(images, part))}
-    for question, annotation in joined(root, part):
-        path = picture(part, question["image_id"])
+def _vqav2_rows(
+    root: Path, images: Path, part: str, labels: dict[str, int], encode: EncodeText
+) -> Iterator[Vqav2Row]:
+    by_picture: dict[str, list[Vqav2Row]] = {path: [] for path in sorted(present_images(images, part))}
+    for question, annotation in iter_annotated_questions(root, part):
+        path = vqav2_image_path(part, question["image_id"])
         given = Counter(answer["answer"] for answer in annotation.get("answers", ()))
         known = {labels[answer]: soft_score(n) for answer, n in given.items() if answer in labels}
         if path in by_picture and (known or part.startswith("test")):

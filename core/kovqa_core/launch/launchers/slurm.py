@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kovqa_core.errors import SettingsError
-from kovqa_core.runs.folder import ERROR
+from kovqa_core.runs.folder import ERROR_FILE
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.run import Work
+from kovqa_core.settings.run import WorkerJob
 
 # srun's names of what torchrun calls a NUMA binding.
-_BINDING = {"node": "ldoms", "socket": "sockets", "cores": "cores"}
+_CPU_BIND_VALUES = {"node": "ldoms", "socket": "sockets", "cores": "cores"}
 
-NODE = Path(__file__).resolve().with_name("node.sh")
+NODE_SCRIPT = Path(__file__).resolve().with_name("node.sh")
 
 # SLURM warns before the time limit (USR1) and when it takes the nodes away (TERM): the workers are told,
 # and leave with 75 and a complete checkpoint; or with an error of their own, or without a word, where they
@@ -26,10 +26,10 @@ NODE = Path(__file__).resolve().with_name("node.sh")
 # come back too, if they got further than a checkpoint, or else three times: a node that was just booted may
 # refuse a launch, but what dies at the same place again and again ends.
 # A job that was cancelled is not RUNNING any more: it must not come back.
-_WAIT = r"""trap 'warned=1; kill -USR1 "$step" 2>/dev/null' USR1 TERM
+_WAIT_SHELL = r"""trap 'warned=1; kill -USR1 "$step" 2>/dev/null' USR1 TERM
 wait "$step"; code=$?
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done"""
-_REQUEUE = r"""if grep -qs '"kind": "Stopped"' "$error"; then
+_REQUEUE_SHELL = r"""if grep -qs '"kind": "Stopped"' "$error"; then
   code=75
 elif [ "$code" != 0 ] && { [ ! -e "$error" ] || grep -qs '"kind": "LostError"' "$error"; }; then
   now=$(cat "$last" 2>/dev/null)
@@ -57,7 +57,7 @@ def cpus_per_task(profile: Profile) -> int:
     return profile.slurm.cpus_per_task or each * processes_per_task(profile)
 
 
-def resources(profile: Profile) -> list[str]:
+def resource_options(profile: Profile) -> list[str]:
     """What a job is given, as options of sbatch, or of an srun that makes its own allocation."""
     asked = profile.slurm
     named = {"partition": asked.partition, "account": asked.account, "qos": asked.qos, "time": asked.time,
@@ -65,7 +65,7 @@ def resources(profile: Profile) -> list[str]:
     return [*(f"--{name}={value}" for name, value in named.items() if value), *asked.options]
 
 
-def layout(profile: Profile) -> list[str]:
+def task_options(profile: Profile) -> list[str]:
     """Nodes, tasks, cores and GPUs: said to sbatch, and again to srun, which inherits not all of it."""
     asked = profile.slurm
     tasks = profile.processes_per_node // processes_per_task(profile)
@@ -78,24 +78,24 @@ def layout(profile: Profile) -> list[str]:
     return words
 
 
-def warning(profile: Profile, who: str) -> list[str]:
+def signal_options(profile: Profile, who: str) -> list[str]:
     """The signal before the time limit."""
     seconds = profile.slurm.signal_seconds
     return [f"--signal={who}@{seconds}"] if seconds else []
 
 
-def step(profile: Profile) -> list[str]:
+def step_options(profile: Profile) -> list[str]:
     """srun's options for the workers: the environment whole, and one failure ends them all."""
-    bind = [f"--cpu-bind={_BINDING[profile.binding]}"] if profile.binding != "none" else []
-    return [*layout(profile), *bind, "--kill-on-bad-exit=1", "--export=ALL"]
+    bind = [f"--cpu-bind={_CPU_BIND_VALUES[profile.binding]}"] if profile.binding != "none" else []
+    return [*task_options(profile), *bind, "--kill-on-bad-exit=1", "--export=ALL"]
 
 
-def per_node(torchrun: list[str], folder: Path) -> list[str]:
+def torchrun_per_node(torchrun: list[str], folder: Path) -> list[str]:
     """A torchrun on each node of a job, that meets the others at the job's first host."""
-    return ["bash", str(NODE), str(folder / ERROR), *torchrun]
+    return ["bash", str(NODE_SCRIPT), str(folder / ERROR_FILE), *torchrun]
 
 
-def script(run: Work, env: Mapping[str, str], command: list[str], folder: Path) -> str:
+def batch_script(run: WorkerJob, env: Mapping[str, str], command: list[str], folder: Path) -> str:
     """The batch script of a run.
 
     Args:
@@ -112,18 +112,18 @@ def script(run: Work, env: Mapping[str, str], command: list[str], folder: Path) 
     requeue = profile.slurm.requeue
     options = [
         f"--job-name=kovqa-{run.folder.name}", f"--chdir={folder}", f"--output={log}", "--open-mode=append",
-        *resources(profile), *layout(profile), *warning(profile, "B:USR1"),
+        *resource_options(profile), *task_options(profile), *signal_options(profile, "B:USR1"),
         "--requeue" if requeue else "--no-requeue",
     ]  # fmt: skip
     setup = ["set -e", *profile.setup, "set +e"] if profile.setup else []
     lines = [
         "#!/bin/bash",
-        *(f"#SBATCH {_directive(option)}" for option in options),
+        *(f"#SBATCH {_sbatch_directive(option)}" for option in options),
         "",
         *setup,
         *(f"export {key}={shlex.quote(value)}" for key, value in env.items()),
         "",
-        f"error={shlex.quote(str(run.folder / ERROR))}",
+        f"error={shlex.quote(str(run.folder / ERROR_FILE))}",
         'rm -f "$error"  # of an earlier start',
         f"last={shlex.quote(str(run.folder / 'last'))}",
         'before=$(cat "$last" 2>/dev/null)',
@@ -131,14 +131,14 @@ def script(run: Work, env: Mapping[str, str], command: list[str], folder: Path) 
         "warned=",
         f"{shlex.join(command)} &",
         "step=$!",
-        _WAIT,
-        *([_REQUEUE] if requeue else []),
+        _WAIT_SHELL,
+        *([_REQUEUE_SHELL] if requeue else []),
         'exit "$code"',
     ]
     return "\n".join(lines) + "\n"
 
 
-def _directive(option: str) -> str:
+def _sbatch_directive(option: str) -> str:
     """An option as a #SBATCH line takes it: not by the shell's rules, but in double quotes of its own."""
     if "\n" in option:
         raise SettingsError(f"SLURM cannot read an option with a line break: {option!r}")

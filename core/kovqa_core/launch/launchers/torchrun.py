@@ -11,26 +11,26 @@ from pathlib import Path
 from kovqa_core.settings.profile import Profile
 
 # torch's names; its binding follows the GPU that a process uses.
-_BINDING = {"node": "node", "socket": "socket", "cores": "exclusive"}
+_NUMA_BINDINGS = {"node": "node", "socket": "socket", "cores": "exclusive"}
 
 
-def options(profile: Profile, folder: Path) -> list[str]:
+def torchrun_options(profile: Profile, folder: Path) -> list[str]:
     """`-m torch.distributed.run …`, up to the worker.
 
     Args:
         profile: the machine.
         folder: the run folder; nodes that name the same one belong together.
     """
-    words = ["-m", "torch.distributed.run", *_meeting(profile, folder)]
+    words = ["-m", "torch.distributed.run", *_rendezvous_options(profile, folder)]
     words.append(f"--nproc-per-node={profile.processes_per_node}")
     if profile.max_restarts:
         words.append(f"--max-restarts={profile.max_restarts}")
     if profile.binding != "none":
-        words.append(f"--numa-binding={_BINDING[profile.binding]}")
+        words.append(f"--numa-binding={_NUMA_BINDINGS[profile.binding]}")
     return words
 
 
-def _meeting(profile: Profile, folder: Path) -> list[str]:
+def _rendezvous_options(profile: Profile, folder: Path) -> list[str]:
     if profile.nodes == 1 and profile.launcher == "torchrun":
         return ["--standalone"]  # takes a free port: two runs on one machine never meet
     seconds = max(1, round(profile.rendezvous_minutes * 60))

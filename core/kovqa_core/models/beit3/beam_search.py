@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from kovqa_core.models.beit3.caption_network import CaptionNet
-from kovqa_core.models.xlmr_tokenizer import BOS, EOS
+from kovqa_core.models.xlmr_tokenizer import BOS_ID, EOS_ID
 
 
 @dataclass(frozen=True)
-class Search:
+class BeamSearchSettings:
     """How captions are sought.
 
     Attributes:
@@ -32,7 +32,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Caption:
+class BeamHypothesis:
     """A finished caption.
 
     Attributes:
@@ -46,12 +46,14 @@ class Caption:
     score: float
 
 
-Beams = list[tuple[list[int], float]]  # (words, sum of their log-probabilities)
-Grown = list[tuple[int, list[int], float]]  # (number of the beam it grew from, words, sum)
-Option = tuple[float, int, int]  # (sum, beam, word)
+OpenBeams = list[tuple[list[int], float]]  # (words, sum of their log-probabilities)
+GrownBeams = list[tuple[int, list[int], float]]  # (number of the beam it grew from, words, sum)
+BeamCandidate = tuple[float, int, int]  # (sum, beam, word)
 
 
-def beam_search(net: CaptionNet, image: Tensor, search: Search, mask_id: int) -> list[Caption]:
+def run_beam_search(
+    net: CaptionNet, image: Tensor, search: BeamSearchSettings, mask_id: int
+) -> list[BeamHypothesis]:
     """The best caption found for each picture.
 
     Args:
@@ -61,19 +63,19 @@ def beam_search(net: CaptionNet, image: Tensor, search: Search, mask_id: int) ->
         mask_id: id of `<mask>`, the last id that means something: rows of the head behind it are
             never named.
     """
-    found: list[Caption | None] = [None] * len(image)
+    found: list[BeamHypothesis | None] = [None] * len(image)
     open_ = list(range(len(image)))  # pictures still sought for, in the order of the rows
-    beams: list[Beams] = [[([], 0.0)] for _ in open_]
+    beams: list[OpenBeams] = [[([], 0.0)] for _ in open_]
     picture = net.picture(image)
     past = net.past(len(image), search.longest, picture[0][0])
-    last = torch.full((len(image),), BOS, device=image.device)
+    last = torch.full((len(image),), BOS_ID, device=image.device)
     while open_:
         totals = torch.tensor([[total for _, total in each] for each in beams], device=image.device)
         logits = net.next_words(last, mask_id, picture, past).float()
-        candidates = _candidates(logits[:, : mask_id + 1], totals, 3 * search.beams)
+        candidates = _best_candidates(logits[:, : mask_id + 1], totals, 3 * search.beams)
         going, rows = [], []
         for n, (number, options) in enumerate(zip(open_, candidates, strict=True)):
-            found[number], grown = _step(beams[n], options, found[number], search)
+            found[number], grown = _extend_beams(beams[n], options, found[number], search)
             if grown:
                 going.append(n)
                 rows.append((n, grown))
@@ -90,7 +92,7 @@ def beam_search(net: CaptionNet, image: Tensor, search: Search, mask_id: int) ->
     return [caption for caption in found if caption is not None]
 
 
-def _candidates(logits: Tensor, totals: Tensor, wanted: int) -> list[list[Option]]:
+def _best_candidates(logits: Tensor, totals: Tensor, wanted: int) -> list[list[BeamCandidate]]:
     """The best next words of each picture, best first: of every beam's best, the best of all.
 
     Args:
@@ -110,21 +112,21 @@ def _candidates(logits: Tensor, totals: Tensor, wanted: int) -> list[list[Option
     ]
 
 
-def _step(
-    beams: Beams, options: list[Option], best: Caption | None, search: Search
-) -> tuple[Caption | None, Grown]:
+def _extend_beams(
+    beams: OpenBeams, options: list[BeamCandidate], best: BeamHypothesis | None, search: BeamSearchSettings
+) -> tuple[BeamHypothesis | None, GrownBeams]:
     """The best finished caption of a picture after one more word, and the beams that go on."""
     length = len(beams[0][0]) + 2  # `<s>`, the words so far, the word now sought
     if best is not None and options[0][0] / (search.longest - 1) ** search.length_penalty <= best.score:
         return best, []
     last = length + 1 == search.longest
-    grown: Grown = []
+    grown: GrownBeams = []
     for total, beam, word in options:
         words = beams[beam][0]
-        if word == EOS or last:
+        if word == EOS_ID or last:
             score = total / length**search.length_penalty
             if best is None or score > best.score:
-                best = Caption(words, total, score)
+                best = BeamHypothesis(words, total, score)
         else:
             grown.append((beam, [*words, word], total))
         if len(grown) == search.beams:

@@ -19,29 +19,29 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from kovqa_core.models.beit3.config import POSITION_OFFSET, Config
+from kovqa_core.models.beit3.config import POSITION_OFFSET, ModelConfig
 from kovqa_core.models.beit3.network import (
-    Encoder,
-    Layer,
-    Linear,
+    FastLinear,
+    MultiwayEncoder,
+    MultiwayLayer,
     drop_path_factors,
     drop_path_rates,
-    product,
+    fast_linear,
 )
 
-T = TypeVar("T")
-Picture = list[tuple[Tensor, Tensor]]  # (keys, values) of every layer, each [B, H, V, D/H]
+LayerOutput = TypeVar("LayerOutput")
+ImageKvCache = list[tuple[Tensor, Tensor]]  # (keys, values) of every layer, each [B, H, V, D/H]
 
 
 class CaptionNet(nn.Module):
     """Encoder and the head that names words."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         if config.vocab_size is None:
             raise ValueError("config.vocab_size must be set before a network is made")
-        self.encoder = Encoder(config, final_norm=True)
-        self.mlm_head = Linear(config.sizes.embed_dim, config.vocab_size)
+        self.encoder = MultiwayEncoder(config, final_norm=True)
+        self.mlm_head = FastLinear(config.sizes.embed_dim, config.vocab_size)
         self.drop_path = drop_path_rates(config.drop_path, config.sizes.num_layers)
         for parameter in self.unread():
             parameter.requires_grad_(False)
@@ -57,11 +57,11 @@ class CaptionNet(nn.Module):
         return [self.encoder.mask_token_embed, *(p for module in dead for p in module.parameters())]
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[MultiwayLayer]:
         """The encoder's layers."""
-        return cast("list[Layer]", list(self.encoder.layers))
+        return cast("list[MultiwayLayer]", list(self.encoder.layers))
 
-    def picture(self, image: Tensor, keep: Tensor | None = None) -> Picture:
+    def picture(self, image: Tensor, keep: Tensor | None = None) -> ImageKvCache:
         """Keys and values of a picture in every layer.
 
         Args:
@@ -70,12 +70,12 @@ class CaptionNet(nn.Module):
         """
         x = self.encoder.embed_image(image)
         *body, last = self.layers
-        seen: Picture = []
+        seen: ImageKvCache = []
         for i, layer in enumerate(body):
-            x, keys, values = self._run(_picture_layer, layer, x, None if keep is None else keep[i])
+            x, keys, values = self._run(_image_layer_forward, layer, x, None if keep is None else keep[i])
             seen.append((keys, values))
         width, branch = x.shape[-1], last.vision
-        pair = product(branch.norm_attn(x), branch.qkv.weight[width:], branch.qkv.bias[width:])
+        pair = fast_linear(branch.norm_attn(x), branch.qkv.weight[width:], branch.qkv.bias[width:])
         return [*seen, cast("tuple[Tensor, Tensor]", last.split_heads(pair, 2))]
 
     def hidden(
@@ -94,11 +94,11 @@ class CaptionNet(nn.Module):
         x = self.encoder.embed_text(tokens, padding)
         mask = caption_mask(picture[0][0].shape[2], tokens, padding)
         for i, layer in enumerate(self.layers):
-            x = self._run(_word_layer, layer, x, *picture[i], mask, None if keep is None else keep[i])
+            x = self._run(_text_layer_forward, layer, x, *picture[i], mask, None if keep is None else keep[i])
         assert self.encoder.norm is not None
         return self.encoder.norm["text"](x)
 
-    def next_words(self, words: Tensor, mask_id: int, picture: Picture, past: Past) -> Tensor:
+    def next_words(self, words: Tensor, mask_id: int, picture: ImageKvCache, past: TextKvCache) -> Tensor:
         """Logits of the word after the last one, [R, W]; the last word joins `past`.
 
         Two tokens go through the network: the last word, whose keys and values are kept, and the
@@ -114,39 +114,39 @@ class CaptionNet(nn.Module):
         place = POSITION_OFFSET + past.length
         x = self.encoder.text_embed(tokens) + self.encoder.text_position_embed[place : place + 2]
         for i, layer in enumerate(self.layers):
-            x = _next_word_layer(layer, x, picture[i], past, i)
+            x = _next_token_layer_forward(layer, x, picture[i], past, i)
         past.length += 1
         assert self.encoder.norm is not None
         return self.mlm_head(self.encoder.norm["text"](x[:, -1]))
 
-    def past(self, rows: int, longest: int, like: Tensor) -> Past:
+    def past(self, rows: int, longest: int, like: Tensor) -> TextKvCache:
         """Room for the keys and values of so many rows of words."""
         heads = self.layers[0].heads
         shape = (len(self.layers), rows, heads, longest, self.mlm_head.in_features // heads)
-        return Past(like.new_empty(shape), like.new_empty(shape), 0)
+        return TextKvCache(like.new_empty(shape), like.new_empty(shape), 0)
 
-    def _run(self, part: Callable[..., T], *given: object) -> T:
+    def _run(self, part: Callable[..., LayerOutput], *given: object) -> LayerOutput:
         if self.encoder.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(part, *given, use_reentrant=False)
         return part(*given)
 
 
 @dataclass
-class Past:
+class TextKvCache:
     """Keys and values of the words so far, [L, R, H, longest, D/H] of which `length` are filled."""
 
     keys: Tensor
     values: Tensor
     length: int
 
-    def of(self, rows: Tensor) -> Past:
+    def of(self, rows: Tensor) -> TextKvCache:
         """The past of other rows, [R']."""
         shape = (self.keys.shape[0], len(rows), *self.keys.shape[2:])
         keys, values = self.keys.new_empty(shape), self.values.new_empty(shape)
         filled = slice(0, self.length)
         keys[..., filled, :] = self.keys[..., filled, :][:, rows]
         values[..., filled, :] = self.values[..., filled, :][:, rows]
-        return Past(keys, values, self.length)
+        return TextKvCache(keys, values, self.length)
 
 
 def caption_mask(picture: int, tokens: Tensor, padding: Tensor | None) -> Tensor:
@@ -158,14 +158,16 @@ def caption_mask(picture: int, tokens: Tensor, padding: Tensor | None) -> Tensor
     return torch.cat([words.new_ones(*words.shape[:-1], picture), words], -1)
 
 
-def _picture_layer(layer: Layer, x: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _image_layer_forward(
+    layer: MultiwayLayer, x: Tensor, keep: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     branch = layer.vision
     q, k, v = layer.split_heads(branch.qkv(branch.norm_attn(x)), 3)
     return branch.after_attention(x, layer.attend(q, k, v, None), keep), k, v
 
 
-def _word_layer(
-    layer: Layer, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, keep: Tensor | None
+def _text_layer_forward(
+    layer: MultiwayLayer, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, keep: Tensor | None
 ) -> Tensor:
     branch = layer.text
     q, k, v = layer.split_heads(branch.qkv(branch.norm_attn(x)), 3)
@@ -173,7 +175,9 @@ def _word_layer(
     return branch.after_attention(x, attended, keep)
 
 
-def _next_word_layer(layer: Layer, x: Tensor, picture: tuple[Tensor, Tensor], past: Past, i: int) -> Tensor:
+def _next_token_layer_forward(
+    layer: MultiwayLayer, x: Tensor, picture: tuple[Tensor, Tensor], past: TextKvCache, i: int
+) -> Tensor:
     """[R, 2, D] -> [R, 2, D]; of the last layer nothing but the mask token's [R, 1, D] is needed."""
     branch, end = layer.text, past.length + 1
     q, k, v = layer.split_heads(branch.qkv(branch.norm_attn(x)), 3)
@@ -183,10 +187,10 @@ def _next_word_layer(layer: Layer, x: Tensor, picture: tuple[Tensor, Tensor], pa
     values = torch.cat([past.values[i, :, :, :end], v[:, :, 1:]], 2)
     if i == len(past.keys) - 1:
         q, x = q[:, :, 1:], x[:, 1:]
-    return branch.after_attention(x, _attend_twice(q, *picture, keys, values), None)
+    return branch.after_attention(x, _attend_image_and_text(q, *picture, keys, values), None)
 
 
-def _attend_twice(q: Tensor, seen_k: Tensor, seen_v: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _attend_image_and_text(q: Tensor, seen_k: Tensor, seen_v: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attention of each row to its picture, which its beams share, and to its own words, [R, T, D].
 
     One softmax over both is two, weighted by the sums of their exponentials: so no key is copied.

@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import SettingsError
-from kovqa_core.runs.folder import find_model
-from kovqa_core.settings.strict_yaml import Settings
+from kovqa_core.runs.folder import find_model_folder
+from kovqa_core.settings.strict_yaml import StrictSettings
 
 # Rows of the two position tables start at 2; rows 0 and 1 exist in the files and are never read.
 POSITION_OFFSET = 2
@@ -25,7 +25,7 @@ TEXT_POSITIONS = 1024
 PUBLISHED_TOKENIZER = "beit3.spm"
 
 
-class Size(NamedTuple):
+class ModelDimensions(NamedTuple):
     """Width, heads, layers and feed-forward width of a model."""
 
     embed_dim: int
@@ -34,14 +34,14 @@ class Size(NamedTuple):
     ffn_dim: int
 
 
-SIZES = {
-    "tiny": Size(96, 6, 3, 384),
-    "base": Size(768, 12, 12, 3072),
-    "large": Size(1024, 16, 24, 4096),
+NAMED_DIMENSIONS = {
+    "tiny": ModelDimensions(96, 6, 3, 384),
+    "base": ModelDimensions(768, 12, 12, 3072),
+    "large": ModelDimensions(1024, 16, 24, 4096),
 }
 
 
-class Captioning(Settings):
+class CaptionSettings(StrictSettings):
     """How captions are learned and sought; the defaults are the original's."""
 
     mask: float = Field(0.6, gt=0, le=1, description="share of a caption's words to be named")
@@ -52,7 +52,7 @@ class Captioning(Settings):
     length_penalty: float = Field(0.6, ge=0, description="power of the length scores are divided by")
 
 
-class Config(Settings):
+class ModelConfig(StrictSettings):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
     size: Literal["tiny", "base", "large", "custom"] = "base"
@@ -73,14 +73,14 @@ class Config(Settings):
     text_rows: Literal["carried", "original"] = Field(
         "carried", description="a piece takes its row along; or, as in KoBEiT3, id k keeps row k"
     )
-    caption: Captioning = Captioning()
+    caption: CaptionSettings = CaptionSettings()
     reinit: tuple[Literal["pooler", "head"], ...] = Field(
         (), description="parts newly initialised although weights are given"
     )
-    custom: Size | None = Field(None, description="sizes, with `size: custom`")
+    custom: ModelDimensions | None = Field(None, description="sizes, with `size: custom`")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Config:
+    def _consistent(self) -> ModelConfig:
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
         if (self.size == "custom") != (self.custom is not None):
@@ -88,9 +88,9 @@ class Config(Settings):
         return self
 
     @property
-    def sizes(self) -> Size:
+    def sizes(self) -> ModelDimensions:
         """Width, heads, layers and feed-forward width."""
-        return self.custom if self.custom is not None else SIZES[self.size]
+        return self.custom if self.custom is not None else NAMED_DIMENSIONS[self.size]
 
     @property
     def patches(self) -> int:
@@ -98,7 +98,7 @@ class Config(Settings):
         return (self.image_size // self.patch_size) ** 2
 
 
-def inputs(config: Config) -> list[Callable[[], object]]:
+def required_files(config: ModelConfig) -> list[Callable[[], object]]:
     """Checks, to be called, that tokenizer and weights are here.
 
     Raises:
@@ -122,11 +122,11 @@ def find_weights(name: str) -> Path:
     """
     path = find_asset(name, "weights")
     if (path / "run.yaml").is_file() or (path / "kovqa.json").is_file():
-        return find_model(path, "vqa")
+        return find_model_folder(path, "vqa")
     return path
 
 
-def find_weights_tokenizer(config: Config) -> Path | None:
+def find_weights_tokenizer(config: ModelConfig) -> Path | None:
     """The tokenizer that the text rows of the weights belong to; None: nobody needs to know.
 
     Raises:

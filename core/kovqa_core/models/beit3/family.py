@@ -15,28 +15,28 @@ from kovqa_core.data.example import Answer
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_text
-from kovqa_core.models.batches import Batch
+from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.beit3 import caption, vocab_transfer, vqa
-from kovqa_core.models.beit3.caption import Caption
+from kovqa_core.models.beit3.caption import CaptionTask
 from kovqa_core.models.beit3.caption_network import CaptionNet
-from kovqa_core.models.beit3.config import Config, find_weights, find_weights_tokenizer
-from kovqa_core.models.beit3.network import VqaNet, initialise
+from kovqa_core.models.beit3.config import ModelConfig, find_weights, find_weights_tokenizer
+from kovqa_core.models.beit3.network import Beit3VqaNet, init_weights
 from kovqa_core.models.beit3.pretrained_weights import (
-    TEXT_TABLE,
-    load_original,
-    load_step,
-    read_weights,
-    to_original,
+    TEXT_TABLE_NAME,
+    load_pretrained_weights,
+    load_step_weights,
+    read_pretrained_weights,
+    to_original_state,
 )
-from kovqa_core.models.beit3.vqa import Vqa
-from kovqa_core.models.family import answers_of
-from kovqa_core.models.xlmr_tokenizer import Tokenizer, load_tokenizer, require_same
-from kovqa_core.settings.recipe import Data, Recipe
+from kovqa_core.models.beit3.vqa import VqaTask
+from kovqa_core.models.family import read_answer_classes
+from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, load_xlmr_tokenizer, require_same_tokenizer
+from kovqa_core.settings.recipe import DataSettings, Recipe
 from kovqa_core.settings.renamed_keys import MODEL
-from kovqa_core.settings.strict_yaml import Document, build, parse, with_new_names
+from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, parse_yaml, with_new_names
 
 
-class Model(nn.Module):
+class Beit3Model(nn.Module):
     """A network with the task it learns.
 
     Args:
@@ -44,16 +44,16 @@ class Model(nn.Module):
         task: what a loss and an answer are.
     """
 
-    def __init__(self, net: VqaNet | CaptionNet, task: Vqa | Caption) -> None:
+    def __init__(self, net: Beit3VqaNet | CaptionNet, task: VqaTask | CaptionTask) -> None:
         super().__init__()
         self.net: Any = net
         self.task: Any = task
 
-    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch."""
         return {"loss": self.task.loss(self.net, batch, step)}
 
-    def answer(self, batch: Batch) -> list[Answer]:
+    def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer or caption an example."""
         return self.task.answer(self.net, batch)
 
@@ -67,7 +67,7 @@ class Model(nn.Module):
     def units(self) -> list[nn.Module]:
         """A classifier's layers but the last, of which only the class token's part is called. None of a
         captioner's: it takes picture and words through a layer one after the other."""
-        return list(self.net.encoder.layers)[:-1] if isinstance(self.net, VqaNet) else []
+        return list(self.net.encoder.layers)[:-1] if isinstance(self.net, Beit3VqaNet) else []
 
     @property
     def depth(self) -> int:
@@ -76,25 +76,25 @@ class Model(nn.Module):
 
     def depth_of(self, name: str) -> int:
         """Embeddings 0, layer i at i + 1, everything after the layers last."""
-        return depth_of(name, self.depth)
+        return beit3_layer_id(name, self.depth)
 
     def is_head(self, name: str) -> bool:
         """The classifier; neither the pooler nor the head that names words."""
-        return is_head(name)
+        return is_beit3_head(name)
 
     def is_undecayed(self, name: str) -> bool:
         """Class token and picture positions; text positions decay, as in the original."""
-        return is_undecayed(name)
+        return beit3_no_weight_decay(name)
 
     def is_text(self, name: str) -> bool:
         """Text table and positions, the layers' text side, and what reads the encoder."""
-        return is_text(name)
+        return is_beit3_text(name)
 
 
 # Rules on names; they hold for our names and for the original's.
 
 
-def depth_of(name: str, depth: int) -> int:
+def beit3_layer_id(name: str, depth: int) -> int:
     """Depth of a parameter in a model whose head lies at `depth`."""
     if "embed" in name:
         return 0
@@ -102,19 +102,19 @@ def depth_of(name: str, depth: int) -> int:
     return int(rest.split(".")[0]) + 1 if found else depth
 
 
-def is_head(name: str) -> bool:
+def is_beit3_head(name: str) -> bool:
     """Belongs to the classifier?"""
     return name.removeprefix("net.").startswith("head")
 
 
-def is_undecayed(name: str) -> bool:
+def beit3_no_weight_decay(name: str) -> bool:
     """Is free of weight decay though it is a matrix?"""
     ours = ("encoder.cls_token_embed", "encoder.vision_position_embed")
     originals = ("beit3.encoder.embed_positions.A.weight", "beit3.vision_embed.cls_token", "logit_scale")
     return name.removeprefix("net.") in ours + originals
 
 
-def is_text(name: str) -> bool:
+def is_beit3_text(name: str) -> bool:
     """Learns in the text-first phase? What reads the encoder does: nothing is learned through a fresh head."""
     name = name.removeprefix("net.")
     return not name.startswith("encoder.") or "text" in name
@@ -123,12 +123,16 @@ def is_text(name: str) -> bool:
 # ------------------------------------------------------------------------- new, load, save
 
 
-def read_config(recipe: Recipe) -> Config:
+def config_from_recipe(recipe: Recipe) -> ModelConfig:
     """The `model:` part of a recipe."""
-    return build(Config, Document({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",))
+    return build_settings(
+        ModelConfig, SettingsDocument({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",)
+    )
 
 
-def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor | caption.Processor, str]:
+def new_model(
+    recipe: Recipe, answers: list[str]
+) -> tuple[Beit3Model, vqa.Beit3VqaProcessor | caption.Beit3CaptionProcessor, str]:
     """A model for a recipe and an answer list.
 
     Raises:
@@ -136,33 +140,39 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor | capt
         AssetError: weights or tokenizer are not here.
         ModelError: weights that do not fit.
     """
-    config = read_config(recipe)
+    config = config_from_recipe(recipe)
     if config.tokenizer is None:
         raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
-    tokenizer = _checked(load_tokenizer(find_asset(config.tokenizer, "tokenizer")), config, config.tokenizer)
-    original = {} if config.weights is None else read_weights(find_weights(config.weights))
-    vocab, plan = _text_rows(config, tokenizer, original.get(TEXT_TABLE))
+    tokenizer = _require_known_tokenizer(
+        load_xlmr_tokenizer(find_asset(config.tokenizer, "tokenizer")), config, config.tokenizer
+    )
+    original = {} if config.weights is None else read_pretrained_weights(find_weights(config.weights))
+    vocab, plan = _plan_text_rows(config, tokenizer, original.get(TEXT_TABLE_NAME))
     classes = len(answers) if recipe.task == "vqa" else None
     config = config.model_copy(update={"vocab_size": vocab, "num_classes": classes})
-    model, processor = _made(config, tokenizer, answers, recipe.data)
+    model, processor = _build_beit3(config, tokenizer, answers, recipe.data)
     model.to_empty(device="cpu")  # every value is written once: drawn, or loaded
     generator = torch.Generator().manual_seed(recipe.seed)
     if config.weights is None:
-        initialise(model.net, generator)
+        init_weights(model.net, generator)
         note = "weights: newly initialised"
     else:
         for part in config.reinit:
-            initialise(model.net.get_submodule(part), generator)
-        carry = None if plan is None else partial(vocab_transfer.carry, plan=plan, generator=generator)
-        report = load_original(model.net, original, config.reinit, config.weights, carry)
+            init_weights(model.net.get_submodule(part), generator)
+        carry = (
+            None
+            if plan is None
+            else partial(vocab_transfer.transfer_vocab_rows, plan=plan, generator=generator)
+        )
+        report = load_pretrained_weights(model.net, original, config.reinit, config.weights, carry)
         rows = "as it was" if plan is None else str(plan)
         note = f"{Path(config.weights).name}: {report}; text table: {rows}"
     return model, processor, note
 
 
-def _text_rows(
-    config: Config, tokenizer: Tokenizer, table: Tensor | None
-) -> tuple[int, vocab_transfer.Plan | None]:
+def _plan_text_rows(
+    config: ModelConfig, tokenizer: XlmrTokenizer, table: Tensor | None
+) -> tuple[int, vocab_transfer.VocabTransfer | None]:
     """Rows of the model's text table, and how the weights' rows are taken along; None: as they are.
 
     Args:
@@ -172,7 +182,7 @@ def _text_rows(
         SettingsError: a table too small for the tokenizer, or of another size than `model.vocab_size`.
         ModelError: the tokenizer of the weights has more ids than their table has rows.
     """
-    plan = None if table is None else _plan(config, tokenizer, table)
+    plan = None if table is None else _plan_transfer(config, tokenizer, table)
     given = tokenizer.size if table is None or plan is not None else len(table)
     vocab = config.vocab_size or given
     if table is not None and vocab != given:
@@ -190,15 +200,17 @@ def _text_rows(
     return vocab, plan
 
 
-def _plan(config: Config, tokenizer: Tokenizer, table: Tensor) -> vocab_transfer.Plan | None:
+def _plan_transfer(
+    config: ModelConfig, tokenizer: XlmrTokenizer, table: Tensor
+) -> vocab_transfer.VocabTransfer | None:
     """How rows go from the weights' tokenizer to ours; None where both have the same pieces."""
     path = find_weights_tokenizer(config)
     if path is None or config.weights is None:
         return None
-    old = load_tokenizer(path)
+    old = load_xlmr_tokenizer(path)
     step = find_weights(config.weights)
     if (step / "config.json").is_file():
-        _checked(old, _read_step(step), str(path))
+        _require_known_tokenizer(old, _read_beit3_config(step), str(path))
     if old.size > len(table):
         raise ModelError(
             f"{path} has {old.size} ids, the text table of {config.weights} only {len(table)} rows: those "
@@ -207,51 +219,59 @@ def _plan(config: Config, tokenizer: Tokenizer, table: Tensor) -> vocab_transfer
         )
     if old.vocabulary == tokenizer.vocabulary:
         return None
-    return vocab_transfer.plan(old.vocabulary, tokenizer.vocabulary, old.encode)
+    return vocab_transfer.plan_vocab_transfer(old.vocabulary, tokenizer.vocabulary, old.encode)
 
 
-def _checked(tokenizer: Tokenizer, config: Config, name: str) -> Tokenizer:
+def _require_known_tokenizer(tokenizer: XlmrTokenizer, config: ModelConfig, name: str) -> XlmrTokenizer:
     """The tokenizer, if it is the one the configuration knows; see `require_same`."""
-    require_same(tokenizer.sha256, config.tokenizer_sha256, name)
+    require_same_tokenizer(tokenizer.sha256, config.tokenizer_sha256, name)
     return tokenizer
 
 
-def _made(
-    config: Config, tokenizer: Tokenizer, answers: list[str], data: Data
-) -> tuple[Model, vqa.Processor | caption.Processor]:
+def _build_beit3(
+    config: ModelConfig, tokenizer: XlmrTokenizer, answers: list[str], data: DataSettings
+) -> tuple[Beit3Model, vqa.Beit3VqaProcessor | caption.Beit3CaptionProcessor]:
     """Model, without values, and processor; without classes they caption."""
     with torch.device("meta"):
         if config.num_classes is None:
-            task = Caption(config.caption, config.max_text, tokenizer)
-            return Model(CaptionNet(config), task), caption.Processor(config, tokenizer, data)
-        return Model(VqaNet(config), Vqa(answers)), vqa.Processor(config, tokenizer, answers, data)
+            task = CaptionTask(config.caption, config.max_text, tokenizer)
+            return Beit3Model(CaptionNet(config), task), caption.Beit3CaptionProcessor(
+                config, tokenizer, data
+            )
+        return Beit3Model(Beit3VqaNet(config), VqaTask(answers)), vqa.Beit3VqaProcessor(
+            config, tokenizer, answers, data
+        )
 
 
-def save(model: Model, processor: vqa.Processor | caption.Processor, folder: Path) -> None:
+def save_model(
+    model: Beit3Model, processor: vqa.Beit3VqaProcessor | caption.Beit3CaptionProcessor, folder: Path
+) -> None:
     """config.json, model.safetensors, tokenizer/spm.model and, for questions, answers.txt."""
     forgotten = {"weights": None, "weights_tokenizer": None, "reinit": (), "tokenizer": None}
     config = processor.config.model_copy(update={**forgotten, "tokenizer_sha256": processor.tokenizer.sha256})
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
     save_file({n: t.contiguous() for n, t in model.net.state_dict().items()}, folder / "model.safetensors")
-    if isinstance(processor, vqa.Processor):
+    if isinstance(processor, vqa.Beit3VqaProcessor):
         write_answers(folder / "answers.txt", processor.answers)
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer" / "spm.model").write_bytes(processor.tokenizer.model)
 
 
-def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor | caption.Processor]:
+def load_model(
+    folder: Path, data: DataSettings
+) -> tuple[Beit3Model, vqa.Beit3VqaProcessor | caption.Beit3CaptionProcessor]:
     """Read what `save` wrote.
 
     Raises:
         ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
-    config = _read_step(folder)
-    answers = answers_of(folder, config.num_classes) if config.num_classes else []
+    config = _read_beit3_config(folder)
+    answers = read_answer_classes(folder, config.num_classes) if config.num_classes else []
     file = folder / "tokenizer" / "spm.model"
-    tokenizer = _checked(load_tokenizer(file), config, str(file))
-    model, processor = _made(config, tokenizer, answers, data)
+    tokenizer = _require_known_tokenizer(load_xlmr_tokenizer(file), config, str(file))
+    model, processor = _build_beit3(config, tokenizer, answers, data)
     try:
-        model.net.load_state_dict(load_step(folder), assign=True)
+        model.net.load_state_dict(load_step_weights(folder), assign=True)
     except RuntimeError as error:
         raise ModelError(
             f"{folder}/model.safetensors cannot be loaded ({str(error).splitlines()[0]})"
@@ -259,7 +279,7 @@ def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor | caption.Proce
     return model, processor
 
 
-_LOADING = """\
+_BEIT3_LOADING_CODE = """\
 import torch
 from safetensors.torch import load_file
 
@@ -268,20 +288,22 @@ torch.save({{"model": load_file("model.safetensors")}}, "{file}")
 """
 
 
-def export(folder: Path, output: Path) -> str:
+def export_model(folder: Path, output: Path) -> str:
     """Write what `save` wrote under the original's names and shapes; Python that makes the original's file.
 
     `model.safetensors`, `config.json`, `tokenizer.model` and, for questions, `answers.txt`.
     """
-    model, processor = load(folder, Data())
-    save_file(to_original(model.net.state_dict(), processor.config.patch_size), output / "model.safetensors")
+    model, processor = load_model(folder, DataSettings())
+    save_file(
+        to_original_state(model.net.state_dict(), processor.config.patch_size), output / "model.safetensors"
+    )
     write_text(output / "config.json", processor.config.model_dump_json(indent=1) + "\n")
     (output / "tokenizer.model").write_bytes(processor.tokenizer.model)
-    if isinstance(processor, vqa.Processor):
+    if isinstance(processor, vqa.Beit3VqaProcessor):
         write_answers(output / "answers.txt", processor.answers)
-    return _LOADING.format(file="beit3.pth")
+    return _BEIT3_LOADING_CODE.format(file="beit3.pth")
 
 
-def _read_step(folder: Path) -> Config:
-    document = parse(read_text(folder / "config.json"), str(folder / "config.json"))
-    return build(Config, with_new_names(document, MODEL["beit3"], warn=False))
+def _read_beit3_config(folder: Path) -> ModelConfig:
+    document = parse_yaml(read_text(folder / "config.json"), str(folder / "config.json"))
+    return build_settings(ModelConfig, with_new_names(document, MODEL["beit3"], warn=False))

@@ -7,15 +7,15 @@ from math import ceil
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import KovqaError
 from kovqa_core.files import read_bytes
-from kovqa_core.models.beit3.config import POSITION_OFFSET, TEXT_POSITIONS, Config
-from kovqa_core.models.memory import Sizes, Width
+from kovqa_core.models.beit3.config import POSITION_OFFSET, TEXT_POSITIONS, ModelConfig
+from kovqa_core.models.memory import ElementSize, StepMemory
 from kovqa_core.tokenizer import sentencepiece_model
 
-PUBLISHED_VOCAB = 64010  # where there is no tokenizer to ask
+BEIT3_VOCAB_SIZE = 64010  # where there is no tokenizer to ask
 TYPICAL_CLASSES = 3129  # where there is no index to ask: VQAv2's
 
 
-def sizes(config: Config, task: str, classes: int | None, by: Width) -> Sizes:
+def step_memory(config: ModelConfig, task: str, classes: int | None, by: ElementSize) -> StepMemory:
     """What one training step holds, with texts of `max_text` tokens.
 
     Args:
@@ -24,11 +24,11 @@ def sizes(config: Config, task: str, classes: int | None, by: Width) -> Sizes:
         classes: of the index; None: not known.
         by: bytes of numbers.
     """
-    vocab, answers = _vocab(config), config.num_classes or classes or TYPICAL_CLASSES
-    total, resting, products = _parameters(config, task, vocab, answers)
+    vocab, answers = _text_table_rows(config), config.num_classes or classes or TYPICAL_CLASSES
+    total, resting, products = _count_parameters(config, task, vocab, answers)
     size, text, picture = config.sizes, config.max_text, config.patches + 1
-    wide, scores = size.embed_dim, by.product * size.num_heads if _plain(by) else 0
-    token = _token(config, by)
+    wide, scores = size.embed_dim, by.product * size.num_heads if _keeps_attention_scores(by) else 0
+    token = _bytes_per_token(config, by)
     ends = (4 + 3 * by.product) * wide  # the last layer: stream, norm, keys and values of what is not read
     between = 4 * (picture + text) * wide  # the stream from layer to layer
     if task == "vqa":
@@ -42,7 +42,7 @@ def sizes(config: Config, task: str, classes: int | None, by: Width) -> Sizes:
         between += 2 * by.product * picture * wide  # the picture's keys and values
         logits = 20 * vocab * ceil(config.caption.mask * text)
     stem = 3 * config.image_size**2 * (4 + by.product)  # pixels, and cut into patches
-    return Sizes(
+    return StepMemory(
         weights=4.0 * total,
         parameters=total,
         learned=total - resting,
@@ -55,25 +55,25 @@ def sizes(config: Config, task: str, classes: int | None, by: Width) -> Sizes:
     )
 
 
-def _token(config: Config, by: Width) -> int:
+def _bytes_per_token(config: ModelConfig, by: ElementSize) -> int:
     """Kept of one token in one layer.
 
     In the width of the stream: what both norms read and give, q, k and v, what attention gave, and its
     inner norm; in the width of the feed-forward part: before and behind GELU, and the inner norm.
     """
     wide, ffn = config.sizes.embed_dim, config.sizes.ffn_dim
-    scaled = by.product if _plain(by) else 0  # queries
+    scaled = by.product if _keeps_attention_scores(by) else 0  # queries
     raised = by.norm if by.norm != by.product else 0  # attention's result, for its norm
     stream = 2 * 4 + 2 * by.product + 3 * by.product + scaled + by.product + raised + by.product
     return stream * wide + (2 * by.product + by.norm) * ffn
 
 
-def _plain(by: Width) -> bool:
+def _keeps_attention_scores(by: ElementSize) -> bool:
     """Does attention keep its scores? In `net.Layer.attend` a CPU in 16 bits takes plain products."""
     return by.cpu and by.product == 2
 
 
-def _parameters(config: Config, task: str, vocab: int, answers: int) -> tuple[int, int, int]:
+def _count_parameters(config: ModelConfig, task: str, vocab: int, answers: int) -> tuple[int, int, int]:
     """Numbers of all parameters, of those at rest (`net.unread`), and of those in products."""
     wide, _, layers, ffn = config.sizes
     in_branch = 4 * wide**2 + 2 * wide * ffn
@@ -88,12 +88,12 @@ def _parameters(config: Config, task: str, vocab: int, answers: int) -> tuple[in
     return products + vectors + (vocab + places) * wide, resting, products
 
 
-def _vocab(config: Config) -> int:
+def _text_table_rows(config: ModelConfig) -> int:
     """Rows of the text table: as stated, as the tokenizer asks for, or as published."""
     if config.vocab_size is not None or config.tokenizer is None:
-        return config.vocab_size or PUBLISHED_VOCAB
+        return config.vocab_size or BEIT3_VOCAB_SIZE
     try:
         path = find_asset(config.tokenizer, "tokenizer")
-        return sentencepiece_model.processor(read_bytes(path), str(path)).get_piece_size() + 2
+        return sentencepiece_model.load_spm_processor(read_bytes(path), str(path)).get_piece_size() + 2
     except KovqaError:
-        return PUBLISHED_VOCAB
+        return BEIT3_VOCAB_SIZE

@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from kovqa_core.models.beit3.config import POSITION_OFFSET, TEXT_POSITIONS, Config, Size
+from kovqa_core.models.beit3.config import POSITION_OFFSET, TEXT_POSITIONS, ModelConfig, ModelDimensions
 
-EPS = 1e-5  # of every LayerNorm
-Streams = list[Tensor]  # [picture [B, V, D], text [B, T, D]], or one of the two
+LAYER_NORM_EPS = 1e-5  # of every LayerNorm
+TokenStreams = list[Tensor]  # [picture [B, V, D], text [B, T, D]], or one of the two
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def fast_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`functional.linear`, [..., in] -> [..., out], by the fastest way there is.
 
     On a CPU many rows at once go through a 1×1 convolution: torch lets oneDNN choose the layout of a
@@ -48,28 +48,28 @@ def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     )
 
 
-class Linear(nn.Linear):
+class FastLinear(nn.Linear):
     """A linear layer by way of `product`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        return product(x, self.weight, self.bias)
+        return fast_linear(x, self.weight, self.bias)
 
 
-class Branch(nn.Module):
+class ModalityBranch(nn.Module):
     """One modality's weights of one layer."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: ModelDimensions) -> None:
         super().__init__()
         width, ffn = size.embed_dim, size.ffn_dim
-        self.norm_attn = nn.LayerNorm(width, EPS)
-        self.qkv = Linear(width, 3 * width)
-        self.inner_norm_attn = nn.LayerNorm(width, EPS)
-        self.out = Linear(width, width)
-        self.norm_ffn = nn.LayerNorm(width, EPS)
-        self.fc1 = Linear(width, ffn)
-        self.inner_norm_ffn = nn.LayerNorm(ffn, EPS)
-        self.fc2 = Linear(ffn, width)
+        self.norm_attn = nn.LayerNorm(width, LAYER_NORM_EPS)
+        self.qkv = FastLinear(width, 3 * width)
+        self.inner_norm_attn = nn.LayerNorm(width, LAYER_NORM_EPS)
+        self.out = FastLinear(width, width)
+        self.norm_ffn = nn.LayerNorm(width, LAYER_NORM_EPS)
+        self.fc1 = FastLinear(width, ffn)
+        self.inner_norm_ffn = nn.LayerNorm(ffn, LAYER_NORM_EPS)
+        self.fc2 = FastLinear(ffn, width)
 
     def after_attention(self, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
         """Output projection and feed-forward part, each with its residual.
@@ -85,22 +85,22 @@ class Branch(nn.Module):
         return x + (branch if keep is None else branch * keep[1])
 
 
-class Layer(nn.Module):
+class MultiwayLayer(nn.Module):
     """Attention over both streams, then each stream's own feed-forward part."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: ModelDimensions) -> None:
         super().__init__()
         self.heads = size.num_heads
-        self.vision = Branch(size)
-        self.text = Branch(size)
+        self.vision = ModalityBranch(size)
+        self.text = ModalityBranch(size)
 
-    def branches(self, streams: Streams, first: str) -> list[Branch]:
+    def branches(self, streams: TokenStreams, first: str) -> list[ModalityBranch]:
         """The weights that belong to the streams."""
         return [self.vision, self.text][: len(streams)] if first == "vision" else [self.text]
 
     def forward(
-        self, streams: Streams, mask: Tensor | None, keep: Tensor | None, first: str = "vision"
-    ) -> Streams:
+        self, streams: TokenStreams, mask: Tensor | None, keep: Tensor | None, first: str = "vision"
+    ) -> TokenStreams:
         """All tokens of all streams.
 
         Args:
@@ -116,14 +116,14 @@ class Layer(nn.Module):
         parts = attended.split([x.shape[1] for x in streams], 1)
         return [b.after_attention(x, part, keep) for b, x, part in zip(branches, streams, parts, strict=True)]
 
-    def class_token(self, streams: Streams, mask: Tensor | None, keep: Tensor | None) -> Tensor:
+    def class_token(self, streams: TokenStreams, mask: Tensor | None, keep: Tensor | None) -> Tensor:
         """The class token alone, [B, 1, D]: what `forward` would give at position 0."""
         width = streams[0].shape[-1]
         normed = [b.norm_attn(x) for b, x in zip(self.branches(streams, "vision"), streams, strict=True)]
         qkv = self.vision.qkv
-        query = product(normed[0][:, :1], qkv.weight[:width], qkv.bias[:width])
+        query = fast_linear(normed[0][:, :1], qkv.weight[:width], qkv.bias[:width])
         pairs = [
-            product(x, b.qkv.weight[width:], b.qkv.bias[width:])
+            fast_linear(x, b.qkv.weight[width:], b.qkv.bias[width:])
             for b, x in zip(self.branches(streams, "vision"), normed, strict=True)
         ]
         k, v = self.split_heads(torch.cat(pairs, 1), 2)
@@ -146,10 +146,10 @@ class Layer(nn.Module):
         return attended.transpose(1, 2).flatten(2)
 
 
-class Encoder(nn.Module):
+class MultiwayEncoder(nn.Module):
     """Embeddings, layers and, for tasks that read every token, the final norm."""
 
-    def __init__(self, config: Config, final_norm: bool) -> None:
+    def __init__(self, config: ModelConfig, final_norm: bool) -> None:
         """
         Args:
             config: sizes; `vocab_size` must be set.
@@ -164,12 +164,14 @@ class Encoder(nn.Module):
         self.text_embed = nn.Embedding(config.vocab_size, width)
         self.mask_token_embed = nn.Parameter(torch.zeros(1, 1, width))
         self.cls_token_embed = nn.Parameter(torch.zeros(1, 1, width))
-        self.patch_embed = Linear(3 * config.patch_size**2, width)
+        self.patch_embed = FastLinear(3 * config.patch_size**2, width)
         self.vision_position_embed = nn.Parameter(torch.empty(config.patches + 1 + POSITION_OFFSET, width))
         self.text_position_embed = nn.Parameter(torch.empty(TEXT_POSITIONS, width))
-        self.layers = nn.ModuleList(Layer(size) for _ in range(size.num_layers))
+        self.layers = nn.ModuleList(MultiwayLayer(size) for _ in range(size.num_layers))
         self.norm = (
-            nn.ModuleDict({"vision": nn.LayerNorm(width, EPS), "text": nn.LayerNorm(width, EPS)})
+            nn.ModuleDict(
+                {"vision": nn.LayerNorm(width, LAYER_NORM_EPS), "text": nn.LayerNorm(width, LAYER_NORM_EPS)}
+            )
             if final_norm
             else None
         )
@@ -199,9 +201,9 @@ class Encoder(nn.Module):
 
     def embed(
         self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None, masked: Tensor | None
-    ) -> tuple[Streams, Tensor | None, str]:
+    ) -> tuple[TokenStreams, Tensor | None, str]:
         """Streams, attention mask [B, 1, 1, N] (True = visible) and the first stream's modality."""
-        streams: Streams = [] if image is None else [self.embed_image(image, masked)]
+        streams: TokenStreams = [] if image is None else [self.embed_image(image, masked)]
         mask = None
         if tokens is not None:
             streams.append(self.embed_text(tokens, padding))
@@ -217,8 +219,8 @@ class Encoder(nn.Module):
         padding: Tensor | None = None,
         masked: Tensor | None = None,
         keep: Tensor | None = None,
-        watch: Callable[[Streams], object] | None = None,
-    ) -> Streams:
+        watch: Callable[[TokenStreams], object] | None = None,
+    ) -> TokenStreams:
         """Every token of picture and text, one of which may be None.
 
         Args:
@@ -245,32 +247,34 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """The class token after the last layer, [B, D]: what VQA reads, and no more work than that."""
         streams, mask, first = self.embed(image, tokens, padding, None)
-        *body, last = cast("list[Layer]", list(self.layers))
+        *body, last = cast("list[MultiwayLayer]", list(self.layers))
         for i, layer in enumerate(body):
             streams = self._run(layer, streams, mask, None if keep is None else keep[i], first)
         return last.class_token(streams, mask, None if keep is None else keep[-1]).squeeze(1)
 
     def _run(
-        self, layer: nn.Module, streams: Streams, mask: Tensor | None, keep: Tensor | None, first: str
-    ) -> Streams:
+        self, layer: nn.Module, streams: TokenStreams, mask: Tensor | None, keep: Tensor | None, first: str
+    ) -> TokenStreams:
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, streams, mask, keep, first, use_reentrant=False)
         return layer(streams, mask, keep, first)
 
 
-class VqaNet(nn.Module):
+class Beit3VqaNet(nn.Module):
     """Encoder, pooler and classifier over the answer list."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.sizes.embed_dim
         if config.num_classes is None:
             raise ValueError("config.num_classes must be set before a VQA network is made")
-        self.encoder = Encoder(config, final_norm=False)
-        self.pooler = nn.ModuleDict({"norm": nn.LayerNorm(width, EPS), "dense": Linear(width, width)})
+        self.encoder = MultiwayEncoder(config, final_norm=False)
+        self.pooler = nn.ModuleDict(
+            {"norm": nn.LayerNorm(width, LAYER_NORM_EPS), "dense": FastLinear(width, width)}
+        )
         self.head = nn.Sequential(
-            Linear(width, 2 * width), nn.LayerNorm(2 * width, EPS), nn.GELU(),
-            Linear(2 * width, config.num_classes),
+            FastLinear(width, 2 * width), nn.LayerNorm(2 * width, LAYER_NORM_EPS), nn.GELU(),
+            FastLinear(2 * width, config.num_classes),
         )  # fmt: skip
         self.drop_path = drop_path_rates(config.drop_path, config.sizes.num_layers)
         for parameter in self.unread():
@@ -282,7 +286,7 @@ class VqaNet(nn.Module):
         The original computes them, gives them gradients of exactly zero and lets weight decay
         shrink them; here they rest.
         """
-        last = cast(Layer, self.encoder.layers[-1]).text
+        last = cast(MultiwayLayer, self.encoder.layers[-1]).text
         dead: tuple[nn.Module, ...] = (
             last.inner_norm_attn,
             last.out,
@@ -329,10 +333,10 @@ def drop_path_factors(noise: Tensor, rates: list[float]) -> Tensor:
 
 # Standard deviations for training from nothing, found on small models: patches and their places begin
 # large against what the first layers add, or nothing is learned about the picture for thousands of steps.
-PATCH_STD, PLACE_STD, TEXT_STD = 0.4, 6.0, 0.05
+PATCH_STD, POSITION_STD, TEXT_STD = 0.4, 6.0, 0.05
 
 
-def initialise(net: nn.Module, generator: torch.Generator) -> None:
+def init_weights(net: nn.Module, generator: torch.Generator) -> None:
     """Fresh weights for training from nothing.
 
     | part | values |
@@ -354,13 +358,13 @@ def initialise(net: nn.Module, generator: torch.Generator) -> None:
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-    for encoder in (module for module in net.modules() if isinstance(module, Encoder)):
+    for encoder in (module for module in net.modules() if isinstance(module, MultiwayEncoder)):
         nn.init.normal_(encoder.patch_embed.weight, std=PATCH_STD, generator=generator)
-        nn.init.normal_(encoder.vision_position_embed, std=PLACE_STD, generator=generator)
+        nn.init.normal_(encoder.vision_position_embed, std=POSITION_STD, generator=generator)
         for table in (encoder.text_embed.weight, encoder.text_position_embed):
             nn.init.normal_(table, std=TEXT_STD, generator=generator)
         nn.init.zeros_(encoder.cls_token_embed)
         nn.init.zeros_(encoder.mask_token_embed)
-    if isinstance(net, VqaNet):
+    if isinstance(net, Beit3VqaNet):
         answer = cast(nn.Linear, net.head[-1])
         nn.init.constant_(answer.bias, -math.log(max(1, answer.out_features - 1)))

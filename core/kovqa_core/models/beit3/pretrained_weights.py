@@ -25,8 +25,8 @@ from torch.nn import functional
 from kovqa_core.errors import ModelError
 from kovqa_core.models.beit3.config import POSITION_OFFSET
 
-_MODALITY = {"vision": "A", "text": "B"}
-_WHOLE = {
+_MODALITY_LETTER = {"vision": "A", "text": "B"}
+_EMBEDDING_NAMES = {
     "text_embed.weight": "beit3.text_embed.weight",
     "mask_token_embed": "beit3.vision_embed.mask_token",
     "cls_token_embed": "beit3.vision_embed.cls_token",
@@ -35,7 +35,7 @@ _WHOLE = {
     "vision_position_embed": "beit3.encoder.embed_positions.A.weight",
     "text_position_embed": "beit3.encoder.embed_positions.B.weight",
 }
-_IN_LAYER = {
+_LAYER_NAMES = {
     "norm_attn": "self_attn_layer_norm.{}",
     "inner_norm_attn": "self_attn.inner_attn_ln.{}",
     "out": "self_attn.out_proj.{}",
@@ -44,12 +44,12 @@ _IN_LAYER = {
     "inner_norm_ffn": "ffn.{}.ffn_layernorm",
     "fc2": "ffn.{}.fc2",
 }
-_LAYER = re.compile(r"layers\.(\d+)\.(vision|text)\.(\w+)\.(weight|bias)")
-_NORM = re.compile(r"norm\.(vision|text)\.(weight|bias)")
+_LAYER_PATTERN = re.compile(r"layers\.(\d+)\.(vision|text)\.(\w+)\.(weight|bias)")
+_NORM_PATTERN = re.compile(r"norm\.(vision|text)\.(weight|bias)")
 
 # What has a row for every id: [V, D], [V, D], [V].
-TEXT_TABLE = _WHOLE["text_embed.weight"]
-_ROW_PER_ID = (TEXT_TABLE, "mlm_head.weight", "mlm_head.bias")
+TEXT_TABLE_NAME = _EMBEDDING_NAMES["text_embed.weight"]
+_VOCAB_TABLES = (TEXT_TABLE_NAME, "mlm_head.weight", "mlm_head.bias")
 
 # Parts of pretrained files that fine-tuning has no use for.
 PRETRAINING_ONLY = ("mlm_head.", "mim_head.", "beit3.encoder.layer_norm.")
@@ -60,17 +60,19 @@ def original_names(name: str) -> list[str]:
     if not name.startswith("encoder."):
         return [name]
     name = name.removeprefix("encoder.")
-    if name in _WHOLE:
-        return [_WHOLE[name]]
-    if match := _NORM.fullmatch(name):
-        return [f"beit3.encoder.layer_norm.{_MODALITY[match[1]]}.{match[2]}"]
-    match = _LAYER.fullmatch(name)
+    if name in _EMBEDDING_NAMES:
+        return [_EMBEDDING_NAMES[name]]
+    if match := _NORM_PATTERN.fullmatch(name):
+        return [f"beit3.encoder.layer_norm.{_MODALITY_LETTER[match[1]]}.{match[2]}"]
+    match = _LAYER_PATTERN.fullmatch(name)
     if match is None:
         raise KeyError(name)
     layer, modality, part, kind = match.groups()
-    letter = _MODALITY[modality]
+    letter = _MODALITY_LETTER[modality]
     parts = (
-        [f"self_attn.{x}_proj.{letter}" for x in "qkv"] if part == "qkv" else [_IN_LAYER[part].format(letter)]
+        [f"self_attn.{x}_proj.{letter}" for x in "qkv"]
+        if part == "qkv"
+        else [_LAYER_NAMES[part].format(letter)]
     )
     return [f"beit3.encoder.layers.{layer}.{p}.{kind}" for p in parts]
 
@@ -94,7 +96,7 @@ class LoadReport:
         )
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_pretrained_weights(path: Path) -> dict[str, Tensor]:
     """The state dict of a weights file or of a step folder, under the original's names, in fp32.
 
     Raises:
@@ -103,7 +105,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if (path / "model.safetensors").is_file():
         try:
-            return {n: part for own, t in load_step(path).items() for n, part in _parted(own, t)}
+            return {n: part for own, t in load_step_weights(path).items() for n, part in _split_qkv(own, t)}
         except KeyError as error:
             raise ModelError(f"{path} is no BEiT-3 checkpoint: its weights have a {error}") from None
     if path.is_dir() and ((path / "data.pkl").exists() or (path / "archive" / "data.pkl").exists()):
@@ -138,7 +140,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor.float() for name, tensor in content.items()}
 
 
-def load_step(folder: Path) -> dict[str, Tensor]:
+def load_step_weights(folder: Path) -> dict[str, Tensor]:
     """The state dict of a step folder, under our names.
 
     Raises:
@@ -152,24 +154,26 @@ def load_step(folder: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def to_original(state: Mapping[str, Tensor], patch: int) -> dict[str, Tensor]:
+def to_original_state(state: Mapping[str, Tensor], patch: int) -> dict[str, Tensor]:
     """A state dict of ours under the original's names, in its shapes.
 
     Args:
         patch: side of a patch, pixels: the original keeps their projection as a convolution.
     """
-    named = {name: part.contiguous() for own, tensor in state.items() for name, part in _parted(own, tensor)}
-    projection = named[_WHOLE["patch_embed.weight"]]
-    named[_WHOLE["patch_embed.weight"]] = projection.reshape(len(projection), 3, patch, patch)
+    named = {
+        name: part.contiguous() for own, tensor in state.items() for name, part in _split_qkv(own, tensor)
+    }
+    projection = named[_EMBEDDING_NAMES["patch_embed.weight"]]
+    named[_EMBEDDING_NAMES["patch_embed.weight"]] = projection.reshape(len(projection), 3, patch, patch)
     return named
 
 
-def _parted(own: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
+def _split_qkv(own: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
     names = original_names(own)
     return zip(names, tensor.float().chunk(len(names)), strict=True)
 
 
-def resize_positions(table: Tensor, grid: int) -> Tensor:
+def resize_position_embedding(table: Tensor, grid: int) -> Tensor:
     """Picture positions [2 + 1 + g², D] for another grid: bicubic, in fp32; the first rows stay.
 
     Raises:
@@ -186,7 +190,7 @@ def resize_positions(table: Tensor, grid: int) -> Tensor:
     return torch.cat([table[:first].float(), square.permute(0, 2, 3, 1).reshape(grid * grid, -1)])
 
 
-def load_original(
+def load_pretrained_weights(
     net: nn.Module,
     original: Mapping[str, Tensor],
     reinit: tuple[str, ...],
@@ -222,9 +226,9 @@ def load_original(
         used.update(names)
         value = torch.cat([original[n] for n in names])
         if own == "encoder.vision_position_embed" and value.shape != parameter.shape:
-            value = resize_positions(value, math.isqrt(len(parameter) - POSITION_OFFSET - 1))
+            value = resize_position_embedding(value, math.isqrt(len(parameter) - POSITION_OFFSET - 1))
             report.resized.extend(names)
-        if carry is not None and names[0] in _ROW_PER_ID:
+        if carry is not None and names[0] in _VOCAB_TABLES:
             value = carry(value)
         if own == "encoder.patch_embed.weight" and value[0].numel() == parameter[0].numel():
             value = value.flatten(1)

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_BLANK = "▁"  # how SentencePiece writes a blank, before every word
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+_WORD_BOUNDARY = "▁"  # how SentencePiece writes a blank, before every word
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 # No vocabulary has this character, and no piece reaches across it: what follows is spelled as inside a word.
-_NO_PIECE = "\ue000"
+_UNSEEN_CHARACTER = "\ue000"
 
 
 @dataclass(frozen=True)
-class Plan:
+class VocabTransfer:
     """Where each row of a new table comes from.
 
     Attributes:
@@ -41,7 +41,9 @@ class Plan:
         return f"{len(self.copied):,} pieces copied, {len(self.averaged):,} from parts, {len(self.drawn):,} drawn"
 
 
-def plan(old: Sequence[str], new: Sequence[str], encode: Callable[[str], Iterable[int]]) -> Plan:
+def plan_vocab_transfer(
+    old: Sequence[str], new: Sequence[str], encode: Callable[[str], Iterable[int]]
+) -> VocabTransfer:
     """How a new vocabulary takes the rows of an old one along.
 
     Special ids have the same names in both, so they are copied like any piece. Not counted as parts are
@@ -53,7 +55,7 @@ def plan(old: Sequence[str], new: Sequence[str], encode: Callable[[str], Iterabl
         encode: ids of a text by the old tokenizer.
     """
     rows = {piece: row for row, piece in enumerate(old)}
-    silent = {row for row, piece in enumerate(old) if piece == _BLANK or _BYTE.fullmatch(piece)}
+    silent = {row for row, piece in enumerate(old) if piece == _WORD_BOUNDARY or _BYTE_TOKEN.fullmatch(piece)}
     silent |= {*range(4), len(old) - 1}
     copied: dict[int, int] = {}
     averaged: dict[int, tuple[int, ...]] = {}
@@ -61,21 +63,25 @@ def plan(old: Sequence[str], new: Sequence[str], encode: Callable[[str], Iterabl
     for row, piece in enumerate(new):
         if piece in rows:
             copied[row] = rows[piece]
-        elif parts := tuple(part for part in encode(_surface(piece)) if part not in silent):
+        elif parts := tuple(part for part in encode(_token_text(piece)) if part not in silent):
             averaged[row] = parts
         else:
             drawn.append(row)
-    return Plan(len(old), len(new), copied, averaged, tuple(drawn))
+    return VocabTransfer(len(old), len(new), copied, averaged, tuple(drawn))
 
 
-def _surface(piece: str) -> str:
+def _token_text(piece: str) -> str:
     """The text a piece stands for; nothing for a byte."""
-    if _BYTE.fullmatch(piece):
+    if _BYTE_TOKEN.fullmatch(piece):
         return ""
-    return piece.replace(_BLANK, " ") if piece.startswith(_BLANK) else _NO_PIECE + piece.replace(_BLANK, " ")
+    return (
+        piece.replace(_WORD_BOUNDARY, " ")
+        if piece.startswith(_WORD_BOUNDARY)
+        else _UNSEEN_CHARACTER + piece.replace(_WORD_BOUNDARY, " ")
+    )
 
 
-def carry(table: Tensor, plan: Plan, generator: torch.Generator) -> Tensor:
+def transfer_vocab_rows(table: Tensor, plan: VocabTransfer, generator: torch.Generator) -> Tensor:
     """The new table, [new, ...], of an old one, [old or more, ...]: text rows, or rows of a word head.
 
     Drawn rows are normal, with the old table's mean and standard deviation in every dimension. Rows

@@ -12,18 +12,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from kovqa_core.data.example import Answer, Example
-from kovqa_core.files import nfc
+from kovqa_core.files import to_nfc
 from kovqa_core.models import image_transforms
-from kovqa_core.models.batches import Batch
-from kovqa_core.models.beit3.config import Config
-from kovqa_core.models.beit3.network import VqaNet
-from kovqa_core.models.image_pipeline import Pictures
-from kovqa_core.models.xlmr_tokenizer import Tokenizer, padded
-from kovqa_core.settings.recipe import Data
+from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.beit3.config import ModelConfig
+from kovqa_core.models.beit3.network import Beit3VqaNet
+from kovqa_core.models.image_pipeline import ImagePipeline
+from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, pad_token_ids
+from kovqa_core.settings.recipe import DataSettings
 
 
 @dataclass(frozen=True)
-class Item:
+class Beit3VqaItem:
     """One encoded example."""
 
     id: str
@@ -33,15 +33,17 @@ class Item:
     noise: np.ndarray  # float32 [L, 2], decides stochastic depth
 
 
-class Processor:
+class Beit3VqaProcessor:
     """Pictures, questions and answers -> batches."""
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, answers: list[str], data: Data) -> None:
+    def __init__(
+        self, config: ModelConfig, tokenizer: XlmrTokenizer, answers: list[str], data: DataSettings
+    ) -> None:
         self.config, self.tokenizer, self.answers, self.data = config, tokenizer, answers, data
         self._label = {answer: i for i, answer in enumerate(answers)}
-        self._pictures = Pictures(config.image_size, data)
+        self._pictures = ImagePipeline(config.image_size, data)
 
-    def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> Item:
+    def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> Beit3VqaItem:
         """One example; errors name its id."""
         image = self._pictures.of(example, folder, train, rng)
         labels = [(self._label[a], score) for a, score in example.answers.items() if a in self._label]
@@ -50,14 +52,14 @@ class Processor:
             if train
             else np.zeros((0, 2), np.float32)
         )
-        tokens = self.tokenizer.frame(nfc(example.question), self.config.max_text)
-        return Item(example.id, image, tokens, labels, draws)
+        tokens = self.tokenizer.frame(to_nfc(example.question), self.config.max_text)
+        return Beit3VqaItem(example.id, image, tokens, labels, draws)
 
-    def collate(self, items: Sequence[Item]) -> Batch:
+    def collate(self, items: Sequence[Beit3VqaItem]) -> ModelBatch:
         """Text is padded to the longest question here, not to the longest there could be."""
-        tokens, padding = padded([item.tokens for item in items])
+        tokens, padding = pad_token_ids([item.tokens for item in items])
         places = [(row, label) for row, item in enumerate(items) for label, _ in item.labels]
-        return Batch(
+        return ModelBatch(
             {
                 "image": torch.from_numpy(np.stack([item.image for item in items])),
                 "tokens": tokens,
@@ -70,7 +72,7 @@ class Processor:
         )
 
 
-class Vqa:
+class VqaTask:
     """The task: a class of the answer list for every question.
 
     Args:
@@ -80,26 +82,26 @@ class Vqa:
     def __init__(self, answers: list[str]) -> None:
         self.answers = answers
 
-    def loss(self, net: VqaNet, batch: Batch, step: int) -> Tensor:
+    def loss(self, net: Beit3VqaNet, batch: ModelBatch, step: int) -> Tensor:
         """Binary cross-entropy summed over classes, averaged over examples, in fp32."""
-        found = logits(net, batch)
+        found = beit3_vqa_logits(net, batch)
         labels = torch.zeros(found.shape, device=found.device)
         places = batch.tensors["label_places"]
         labels[places[:, 0], places[:, 1]] = batch.tensors["label_scores"]
         return vqa_loss(found, labels)
 
-    def answer(self, net: VqaNet, batch: Batch) -> list[Answer]:
+    def answer(self, net: Beit3VqaNet, batch: ModelBatch) -> list[Answer]:
         """The most likely class of each, with its probability."""
-        best = logits(net, batch).max(1)
+        best = beit3_vqa_logits(net, batch).max(1)
         scores = torch.sigmoid(best.values).tolist()
         return [Answer(self.answers[i], s) for i, s in zip(best.indices.tolist(), scores, strict=True)]
 
 
-def logits(net: VqaNet, batch: Batch) -> Tensor:
+def beit3_vqa_logits(net: Beit3VqaNet, batch: ModelBatch) -> Tensor:
     """[B, C] in fp32."""
     b = batch.tensors
     noise = b["noise"] if net.training else None
-    return net(image_transforms.normalised(b["image"]), b["tokens"], b["padding"], noise).float()
+    return net(image_transforms.normalise_pixels(b["image"]), b["tokens"], b["padding"], noise).float()
 
 
 def vqa_loss(logits: Tensor, labels: Tensor) -> Tensor:

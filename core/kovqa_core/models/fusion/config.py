@@ -15,10 +15,10 @@ from pydantic import Field, model_validator
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, ModelError, SettingsError
 from kovqa_core.files import read_json
-from kovqa_core.settings.strict_yaml import Settings
+from kovqa_core.settings.strict_yaml import StrictSettings
 
-SENTENCEPIECE = ("sentencepiece.bpe.model", "spm.model")  # by XLM-R's rule
-TOKENIZERS = (*SENTENCEPIECE, "tokenizer.json")  # in this order: the first that a folder has
+SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model")  # by XLM-R's rule
+TOKENIZER_FILES = (*SENTENCEPIECE_FILES, "tokenizer.json")  # in this order: the first that a folder has
 
 # XLM-RoBERTa base, where nothing says otherwise; the vocabulary is the tokenizer's.
 _XLMR_BASE = {
@@ -28,7 +28,7 @@ _XLMR_BASE = {
 }  # fmt: skip
 
 
-class Config(Settings):
+class ModelConfig(StrictSettings):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
     question: str = Field("xlm-roberta-base", description="question encoder: a Hugging Face folder or asset")
@@ -73,7 +73,7 @@ class Config(Settings):
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> Config:
+    def _consistent(self) -> ModelConfig:
         if self.fusion == "grid" and not self.transformer:
             raise ValueError("fusion: grid needs transformer: 1 or more layers")
         if self.fusion == "grid" and self.scope == "batch":
@@ -81,7 +81,7 @@ class Config(Settings):
         return self
 
 
-def inputs(config: Config) -> list[Callable[[], object]]:
+def required_files(config: ModelConfig) -> list[Callable[[], object]]:
     """Checks, to be called, that encoders and tokenizer are here.
 
     Raises:
@@ -92,14 +92,14 @@ def inputs(config: Config) -> list[Callable[[], object]]:
             "random encoders have no tokenizer of their own",
             "give one: --tokenizer FILE (kovqa tokenizer train)",
         )
-    checks: list[Callable[[], object]] = [partial(find_tokenizer, config)]
+    checks: list[Callable[[], object]] = [partial(find_tokenizer_file, config)]
     if not config.random_init:
-        checks = [partial(find_encoder, config.question, "question encoder"), *checks]
-        checks.append(partial(find_encoder, config.picture, "picture encoder"))
+        checks = [partial(find_encoder_folder, config.question, "question encoder"), *checks]
+        checks.append(partial(find_encoder_folder, config.picture, "picture encoder"))
     return checks
 
 
-def find_encoder(name: str, what: str) -> Path:
+def find_encoder_folder(name: str, what: str) -> Path:
     """The folder of an encoder, with `config.json` and weights.
 
     Raises:
@@ -116,7 +116,7 @@ def find_encoder(name: str, what: str) -> Path:
     return folder
 
 
-def find_tokenizer(config: Config) -> Path:
+def find_tokenizer_file(config: ModelConfig) -> Path:
     """The tokenizer's file: the one named, or the question encoder's own.
 
     Raises:
@@ -125,23 +125,25 @@ def find_tokenizer(config: Config) -> Path:
     """
     if config.tokenizer is not None:
         path = find_asset(config.tokenizer, "tokenizer")
-        return tokenizer_in(path) if path.is_dir() else path
-    return tokenizer_in(find_encoder(config.question, "question encoder"))
+        return tokenizer_file_in(path) if path.is_dir() else path
+    return tokenizer_file_in(find_encoder_folder(config.question, "question encoder"))
 
 
-def tokenizer_in(folder: Path) -> Path:
+def tokenizer_file_in(folder: Path) -> Path:
     """The tokenizer's file of a folder.
 
     Raises:
         ModelError: there is none.
     """
-    for name in TOKENIZERS:
+    for name in TOKENIZER_FILES:
         if (folder / name).is_file():
             return folder / name
-    raise ModelError(f"no tokenizer in {folder}: none of {', '.join(TOKENIZERS)}", "fetch the folder again")
+    raise ModelError(
+        f"no tokenizer in {folder}: none of {', '.join(TOKENIZER_FILES)}", "fetch the folder again"
+    )
 
 
-def question_config(changes: dict[str, Any], folder: Path | None, vocab: int) -> dict[str, Any]:
+def question_encoder_config(changes: dict[str, Any], folder: Path | None, vocab: int) -> dict[str, Any]:
     """The whole configuration of a question encoder.
 
     Args:
@@ -154,7 +156,7 @@ def question_config(changes: dict[str, Any], folder: Path | None, vocab: int) ->
     return {**read_json(folder / "config.json"), **changes}
 
 
-def picture_config(changes: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+def image_encoder_config(changes: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     """Arguments of `timm.create_model`, `architecture` among them."""
     if folder is None:
         return {"architecture": "resnet50", **changes}

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.models.torchvision_compat import load_torchvision
 
-_HEADS = ("lm_head.", "classifier.", "cls.", "qa_outputs.")  # of pretraining, not of the encoder
+_PRETRAINING_HEADS = ("lm_head.", "classifier.", "cls.", "qa_outputs.")  # of pretraining, not of the encoder
 
 
-def question_encoder(config: dict[str, Any], pooled: bool) -> nn.Module:
+def build_question_encoder(config: dict[str, Any], pooled: bool) -> nn.Module:
     """An encoder of questions, its values not yet meant.
 
     Args:
@@ -44,7 +44,7 @@ def question_encoder(config: dict[str, Any], pooled: bool) -> nn.Module:
     return net
 
 
-def picture_encoder(config: dict[str, Any], width: int | None) -> nn.Module:
+def build_image_encoder(config: dict[str, Any], width: int | None) -> nn.Module:
     """An encoder of pictures, its values not yet meant.
 
     Args:
@@ -69,7 +69,7 @@ def picture_encoder(config: dict[str, Any], width: int | None) -> nn.Module:
     return net
 
 
-def regions(features: Tensor, channels: int) -> Tensor:
+def flatten_regions(features: Tensor, channels: int) -> Tensor:
     """A grid of features as [B, N, C]: from a CNN's [B, C, h, w], or one with channels last."""
     if features.ndim == 3:
         return features
@@ -78,7 +78,7 @@ def regions(features: Tensor, channels: int) -> Tensor:
     return features.flatten(1, 2)
 
 
-def load_published(net: nn.Module, folder: Path) -> list[str]:
+def load_encoder_weights(net: nn.Module, folder: Path) -> list[str]:
     """Copy published weights into an encoder; names of parameters that the file lacks.
 
     Heads of pretraining, and a classifier of another width, stay away.
@@ -90,11 +90,11 @@ def load_published(net: nn.Module, folder: Path) -> list[str]:
     Raises:
         ModelError: no weights, unreadable, or of other sizes.
     """
-    found = _read(folder)
+    found = _read_encoder_weights(folder)
     prefix = f"{getattr(net, 'base_model_prefix', '')}."  # a file with heads has "roberta." before the encoder's names
     found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
     own = net.state_dict()
-    head = _classifier(net)
+    head = _classifier_prefixes(net)
     wrong = [
         f"{name} is {list(found[name].shape)}, wanted {list(tensor.shape)}"
         for name, tensor in own.items()
@@ -111,13 +111,13 @@ def load_published(net: nn.Module, folder: Path) -> list[str]:
     return lacking
 
 
-def _classifier(net: nn.Module) -> tuple[str, ...]:
+def _classifier_prefixes(net: nn.Module) -> tuple[str, ...]:
     """First words of the names of a timm model's classifier."""
     names = getattr(net, "default_cfg", {}).get("classifier", ())
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names or ()))
 
 
-def _read(folder: Path) -> dict[str, Tensor]:
+def _read_encoder_weights(folder: Path) -> dict[str, Tensor]:
     safe, old = folder / "model.safetensors", folder / "pytorch_model.bin"
     try:
         if safe.is_file():
@@ -132,4 +132,4 @@ def _read(folder: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"weights of {folder} cannot be read ({str(error).splitlines()[0]})", "fetch it again"
         ) from None
-    return {n: t for n, t in found.items() if not n.startswith(_HEADS)}
+    return {n: t for n, t in found.items() if not n.startswith(_PRETRAINING_HEADS)}

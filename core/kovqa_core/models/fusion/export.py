@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from kovqa_core.data.answers import write_answers
 from kovqa_core.files import read_text, write_json
-from kovqa_core.models.fusion.config import SENTENCEPIECE, Config
+from kovqa_core.models.fusion.config import SENTENCEPIECE_FILES, ModelConfig
 from kovqa_core.models.fusion.network import FusionNet
-from kovqa_core.models.fusion.tokenizer import Fast
-from kovqa_core.models.fusion.vqa import Processor
+from kovqa_core.models.fusion.tokenizer import FastTokenizer
+from kovqa_core.models.fusion.vqa import FusionProcessor
 from kovqa_core.models.torchvision_compat import load_torchvision
 
-_LOADING = """\
+_FUSION_LOADING_CODE = """\
 import timm
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
@@ -29,12 +29,12 @@ picture = timm.create_model("local-dir:picture", pretrained=True).eval()
 head = load_file("head.safetensors")
 {answers}
 """
-_ANSWERS = 'answers = open("answers.txt", encoding="utf-8").read().splitlines()'
-_LABELLED = """\
+_PLAIN_ANSWERS_CODE = 'answers = open("answers.txt", encoding="utf-8").read().splitlines()'
+_JSON_ANSWERS_CODE = """\
 import json
 answers = [json.loads(line)["answer"] for line in open("answers.txt", encoding="utf-8")]"""
 # What `FusionNet` does without transformer layers.
-_ANSWERING = """
+_FORWARD_CODE = """
 import torch
 from torch.nn import functional as F
 
@@ -52,13 +52,13 @@ def logits(texts, pixels):
     hidden = F.layer_norm(hidden, hidden.shape[1:], head["norm.weight"], head["norm.bias"])
     return F.linear(torch.relu(hidden), head["out.weight"], head["out.bias"])
 """
-_XLMR_NAMES = {
+_XLMR_SPECIAL_TOKENS = {
     "bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>",
     "unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>",
 }  # fmt: skip
 
 
-def write(net: FusionNet, processor: Processor, folder: Path) -> str:
+def write_fusion_export(net: FusionNet, processor: FusionProcessor, folder: Path) -> str:
     """Write `question/`, `picture/`, `head.safetensors` and `answers.txt`; Python that loads them.
 
     Args:
@@ -70,35 +70,39 @@ def write(net: FusionNet, processor: Processor, folder: Path) -> str:
 
     config = net.config
     net.question.config.save_pretrained(folder / "question")
-    save_file(_whole(net.question), folder / "question" / "model.safetensors", {"format": "pt"})
-    _tokenizer(processor, folder / "question")
+    save_file(_contiguous_state(net.question), folder / "question" / "model.safetensors", {"format": "pt"})
+    _write_tokenizer(processor, folder / "question")
     timm.models.save_for_hf(
         net.picture,
         str(folder / "picture"),
-        model_config={"pretrained_cfg": _preprocessing(config)},
+        model_config={"pretrained_cfg": _pretrained_cfg(config)},
         model_args={k: v for k, v in config.picture_config.items() if k != "architecture"},
         safe_serialization=True,
     )
-    rest = {name: t for name, t in _whole(net).items() if not name.startswith(("question.", "picture."))}
+    rest = {
+        name: t
+        for name, t in _contiguous_state(net).items()
+        if not name.startswith(("question.", "picture."))
+    }
     save_file(rest, folder / "head.safetensors")
     write_answers(folder / "answers.txt", processor.answers)
     labelled = read_text(folder / "answers.txt").startswith("{")
-    loading = _LOADING.format(
+    loading = _FUSION_LOADING_CODE.format(
         pooled=", add_pooling_layer=False" if config.fusion == "grid" else "",
-        answers=_LABELLED if labelled else _ANSWERS,
+        answers=_JSON_ANSWERS_CODE if labelled else _PLAIN_ANSWERS_CODE,
     )
     if config.fusion == "grid" or config.transformer:
         return f"{loading}# The rest is `grid` or `product` of kovqa_core/models/fusion/net.py.\n"
-    return loading + _ANSWERING.format(
+    return loading + _FORWARD_CODE.format(
         side=config.image_size, mean=config.mean, std=config.std, longest=config.max_text
     )
 
 
-def _whole(net: nn.Module) -> dict[str, Tensor]:
+def _contiguous_state(net: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
 
 
-def _preprocessing(config: Config) -> dict[str, Any]:
+def _pretrained_cfg(config: ModelConfig) -> dict[str, Any]:
     """As timm calls it: squashed to a square, none of it cut off."""
     return {
         "input_size": [3, config.image_size, config.image_size],
@@ -110,24 +114,24 @@ def _preprocessing(config: Config) -> dict[str, Any]:
     }
 
 
-def _tokenizer(processor: Processor, folder: Path) -> None:
+def _write_tokenizer(processor: FusionProcessor, folder: Path) -> None:
     """The tokenizer's file, and what transformers reads: of a bare SentencePiece model it makes five words."""
     text, file = processor.text, folder / "tokenizer.json"
-    if isinstance(text, Fast):
+    if isinstance(text, FastTokenizer):
         file.write_bytes(text.model)
         special = {token["id"]: token["content"] for token in json.loads(text.model)["added_tokens"]}
         names: dict[str, Any] = {
             "pad_token": special.get(processor.config.question_config.get("pad_token_id"))
         }
     else:
-        (folder / SENTENCEPIECE[0]).write_bytes(text.model)
-        _converted(folder / SENTENCEPIECE[0]).save(str(file))
-        names = _XLMR_NAMES
+        (folder / SENTENCEPIECE_FILES[0]).write_bytes(text.model)
+        _convert_sentencepiece(folder / SENTENCEPIECE_FILES[0]).save(str(file))
+        names = _XLMR_SPECIAL_TOKENS
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": processor.config.max_text}
     write_json(folder / "tokenizer_config.json", {**about, **names})
 
 
-def _converted(file: Path) -> Any:
+def _convert_sentencepiece(file: Path) -> Any:
     """A SentencePiece model in XLM-R layout as a `tokenizers.Tokenizer`; text is composed first, as by us."""
     load_torchvision()
     from tokenizers import normalizers

@@ -14,44 +14,49 @@ from kovqa_core.data.answers import write_answers
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_text
-from kovqa_core.index.reader import of_kinds, open_index
-from kovqa_core.models.batches import Batch
-from kovqa_core.models.family import answers_of
+from kovqa_core.index.reader import filter_question_types, open_index
+from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.family import read_answer_classes
 from kovqa_core.models.fusion import export as fusion_export
 from kovqa_core.models.fusion import vqa
 from kovqa_core.models.fusion.config import (
-    Config,
-    find_encoder,
-    find_tokenizer,
-    picture_config,
-    question_config,
-    tokenizer_in,
+    ModelConfig,
+    find_encoder_folder,
+    find_tokenizer_file,
+    image_encoder_config,
+    question_encoder_config,
+    tokenizer_file_in,
 )
-from kovqa_core.models.fusion.encoders import load_published
-from kovqa_core.models.fusion.losses import class_weights
+from kovqa_core.models.fusion.encoders import load_encoder_weights
+from kovqa_core.models.fusion.losses import compute_class_weights
 from kovqa_core.models.fusion.network import FusionNet
-from kovqa_core.models.fusion.tokenizer import open_tokenizer, saved_name
-from kovqa_core.settings.recipe import Data, Recipe
+from kovqa_core.models.fusion.tokenizer import open_question_tokenizer, saved_tokenizer_name
+from kovqa_core.settings.recipe import DataSettings, Recipe
 from kovqa_core.settings.renamed_keys import MODEL
-from kovqa_core.settings.strict_yaml import Document, build, parse, with_new_names
+from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, parse_yaml, with_new_names
 
-_BARE = ("pos_embed", "cls_token", "reg_token", "kinds")  # tables and tokens that are not decayed
+_NO_DECAY_SUFFIXES = (
+    "pos_embed",
+    "cls_token",
+    "reg_token",
+    "kinds",
+)  # tables and tokens that are not decayed
 
 
-class Model(nn.Module):
+class FusionModel(nn.Module):
     """A network with its answers."""
 
     def __init__(self, net: FusionNet, answers: list[str]) -> None:
         super().__init__()
         self.net, self.answers = net, answers
 
-    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch."""
-        return {"loss": vqa.loss(self.net, batch)}
+        return {"loss": vqa.fusion_loss(self.net, batch)}
 
-    def answer(self, batch: Batch) -> list[Answer]:
+    def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer an example."""
-        return vqa.answer(self.net, self.answers, batch)
+        return vqa.best_class_answers(self.net, self.answers, batch)
 
     def prepare(self, activation_checkpointing: bool, compile: bool) -> None:
         """Memory for time in both encoders, and torch.compile of each."""
@@ -87,19 +92,21 @@ class Model(nn.Module):
 
     def is_undecayed(self, name: str) -> bool:
         """Position tables and tokens of a picture encoder."""
-        return name.endswith(_BARE)
+        return name.endswith(_NO_DECAY_SUFFIXES)
 
     def is_text(self, name: str) -> bool:
         """The question encoder, and what reads it."""
         return not name.removeprefix("net.").startswith("picture.")
 
 
-def read_config(recipe: Recipe) -> Config:
+def config_from_recipe(recipe: Recipe) -> ModelConfig:
     """The `model:` part of a recipe."""
-    return build(Config, Document({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",))
+    return build_settings(
+        ModelConfig, SettingsDocument({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",)
+    )
 
 
-def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor, str]:
+def new_model(recipe: Recipe, answers: list[str]) -> tuple[FusionModel, vqa.FusionProcessor, str]:
     """A model for a recipe and an answer list.
 
     Raises:
@@ -109,20 +116,20 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor, str]:
     """
     if recipe.task != "vqa":
         raise SettingsError(f"the fusion family answers questions; it cannot {recipe.task}", "use task: vqa")
-    config = read_config(recipe)
+    config = config_from_recipe(recipe)
     question, picture = (
         (None, None)
         if config.random_init
         else (
-            find_encoder(config.question, "question encoder"),
-            find_encoder(config.picture, "picture encoder"),
+            find_encoder_folder(config.question, "question encoder"),
+            find_encoder_folder(config.picture, "picture encoder"),
         )
     )
-    tokenizer = find_tokenizer(config)
-    text = open_tokenizer(tokenizer, config.tokenizer_sha256)
+    tokenizer = find_tokenizer_file(config)
+    text = open_question_tokenizer(tokenizer, config.tokenizer_sha256)
     whole = {
-        "question_config": question_config(config.question_config, question, text.size),
-        "picture_config": picture_config(config.picture_config, picture),
+        "question_config": question_encoder_config(config.question_config, question, text.size),
+        "picture_config": image_encoder_config(config.picture_config, picture),
         "num_classes": len(answers),
     }
     config = config.model_copy(update=whole)
@@ -136,25 +143,25 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, vqa.Processor, str]:
         torch.manual_seed(recipe.seed)
         net = FusionNet(config)
     if config.class_weights != "none":
-        net.class_weight = class_weights(_counts(recipe, answers), config.class_weights)
+        net.class_weight = compute_class_weights(_count_answers(recipe, answers), config.class_weights)
     note = "weights: newly initialised, both encoders too (random_init): they know no language and no picture"
     if question and picture:
-        fresh = [*load_published(net.question, question), *load_published(net.picture, picture)]
+        fresh = [*load_encoder_weights(net.question, question), *load_encoder_weights(net.picture, picture)]
         shown = f", newly initialised: {', '.join(fresh)}" if fresh else ""
         note = f"question encoder {question.name}, picture encoder {picture.name}{shown}, and the head"
-    return Model(net, answers), vqa.Processor(config, text, answers, recipe.data), note
+    return FusionModel(net, answers), vqa.FusionProcessor(config, text, answers, recipe.data), note
 
 
-def _counts(recipe: Recipe, answers: list[str]) -> list[int]:
+def _count_answers(recipe: Recipe, answers: list[str]) -> list[int]:
     """Training rows of each class."""
     images = Path(recipe.data.images) if recipe.data.images else None
     split = open_index(Path(recipe.data.index or ""), images).split("train")
-    rows = of_kinds(split, recipe.data.kinds)
+    rows = filter_question_types(split, recipe.data.kinds)
     seen = Counter(answer for row in rows for answer in row.answers)
     return [seen[answer] for answer in answers]
 
 
-def save(model: Model, processor: vqa.Processor, folder: Path) -> None:
+def save_model(model: FusionModel, processor: vqa.FusionProcessor, folder: Path) -> None:
     """config.json, model.safetensors, answers.txt and the tokenizer."""
     config = processor.config.model_copy(
         update={"random_init": False, "tokenizer": None, "tokenizer_sha256": processor.text.sha256}
@@ -163,30 +170,30 @@ def save(model: Model, processor: vqa.Processor, folder: Path) -> None:
     save_file({n: t.contiguous() for n, t in model.net.state_dict().items()}, folder / "model.safetensors")
     write_answers(folder / "answers.txt", processor.answers)
     (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / saved_name(processor.text)).write_bytes(processor.text.model)
+    (folder / "tokenizer" / saved_tokenizer_name(processor.text)).write_bytes(processor.text.model)
 
 
-def export(folder: Path, output: Path) -> str:
+def export_model(folder: Path, output: Path) -> str:
     """Write what `save` wrote for transformers and timm; Python that loads it."""
-    model, processor = load(folder, Data())
-    return fusion_export.write(model.net, processor, output)
+    model, processor = load_model(folder, DataSettings())
+    return fusion_export.write_fusion_export(model.net, processor, output)
 
 
-def load(folder: Path, data: Data) -> tuple[Model, vqa.Processor]:
+def load_model(folder: Path, data: DataSettings) -> tuple[FusionModel, vqa.FusionProcessor]:
     """Read what `save` wrote.
 
     Raises:
         ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
-    document = parse(read_text(folder / "config.json"), str(folder / "config.json"))
-    config = build(Config, with_new_names(document, MODEL["fusion"], warn=False))
-    answers = answers_of(folder, config.num_classes)
-    text = open_tokenizer(tokenizer_in(folder / "tokenizer"), config.tokenizer_sha256)
-    model = Model(FusionNet(config), answers)
+    document = parse_yaml(read_text(folder / "config.json"), str(folder / "config.json"))
+    config = build_settings(ModelConfig, with_new_names(document, MODEL["fusion"], warn=False))
+    answers = read_answer_classes(folder, config.num_classes)
+    text = open_question_tokenizer(tokenizer_file_in(folder / "tokenizer"), config.tokenizer_sha256)
+    model = FusionModel(FusionNet(config), answers)
     try:
         model.net.load_state_dict(load_file(folder / "model.safetensors"))
     except (RuntimeError, SafetensorError, OSError) as error:
         raise ModelError(
             f"{folder}/model.safetensors cannot be loaded ({str(error).splitlines()[0]})"
         ) from None
-    return model, vqa.Processor(config, text, answers, data)
+    return model, vqa.FusionProcessor(config, text, answers, data)

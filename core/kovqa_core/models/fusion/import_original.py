@@ -12,25 +12,30 @@ import torch
 from torch import Tensor
 
 from kovqa_core.data.answers import read_answers
-from kovqa_core.errors import ModelError, SettingsError, unknown
+from kovqa_core.errors import ModelError, SettingsError, unknown_name_error
 from kovqa_core.files import require_empty, write_folder
 from kovqa_core.index.upstream import nia
 from kovqa_core.index.upstream.pinned_order import pinned_order
 from kovqa_core.models import family
 from kovqa_core.models.fusion import vqa
-from kovqa_core.models.fusion.config import Config, find_tokenizer, picture_config, question_config
-from kovqa_core.models.fusion.family import Model
+from kovqa_core.models.fusion.config import (
+    ModelConfig,
+    find_tokenizer_file,
+    image_encoder_config,
+    question_encoder_config,
+)
+from kovqa_core.models.fusion.family import FusionModel
 from kovqa_core.models.fusion.network import FusionNet
-from kovqa_core.models.fusion.safe_unpickle import read_original
-from kovqa_core.models.fusion.state_dict_names import our_name, ours
-from kovqa_core.models.fusion.tokenizer import Text, open_tokenizer
-from kovqa_core.settings.recipe import Data
+from kovqa_core.models.fusion.safe_unpickle import read_original_checkpoint
+from kovqa_core.models.fusion.state_dict_names import our_tensor_name, rename_state_dict
+from kovqa_core.models.fusion.tokenizer import QuestionTokenizer, open_question_tokenizer
+from kovqa_core.settings.recipe import DataSettings
 from kovqa_core.settings.renamed_keys import recipe_keys
-from kovqa_core.settings.strict_yaml import Document, build, override
+from kovqa_core.settings.strict_yaml import SettingsDocument, apply_overrides, build_settings
 
 _HEAD_WIDTH = 64  # of attention, in every published XLM-RoBERTa
-_RESNET50 = {"layers": [3, 4, 6, 3], "channels": [64, 128, 256, 512]}
-_ROWS = {
+_RESNET50_STAGES = {"layers": [3, 4, 6, 3], "channels": [64, 128, 256, 512]}
+_ROW_TENSORS = {
     "vocab_size": "embeddings.word_embeddings",
     "max_position_embeddings": "embeddings.position_embeddings",
     "type_vocab_size": "embeddings.token_type_embeddings",
@@ -40,7 +45,7 @@ _ROWS = {
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedFusion:
     """What became of a checkpoint.
 
     Attributes:
@@ -55,9 +60,9 @@ class Imported:
     arguments: Mapping[str, Any]
 
 
-def import_original(
+def import_original_checkpoint(
     checkpoint: Path, labels: Path, tokenizer: str, folder: Path, sets: Sequence[str] = ()
-) -> Imported:
+) -> ImportedFusion:
     """Write a checkpoint of the original as a folder that every command takes for a model.
 
     Args:
@@ -75,36 +80,36 @@ def import_original(
         DataError: labels that cannot be read.
     """
     require_empty(folder)
-    found = read_original(checkpoint)
-    config = config_of(found.tensors, checkpoint, sets).model_copy(update={"tokenizer": tokenizer})
-    check(found.tensors, config, checkpoint)
-    answers = answers_of(labels, len(found.tensors["out_linear.bias"]))
-    text = _tokenizer(config)
-    model = Model(FusionNet(config), answers)
-    model.net.load_state_dict(ours(found.tensors))
-    processor = vqa.Processor(config, text, answers, Data())
+    found = read_original_checkpoint(checkpoint)
+    config = config_from_tensors(found.tensors, checkpoint, sets).model_copy(update={"tokenizer": tokenizer})
+    check_tensor_shapes(found.tensors, config, checkpoint)
+    answers = read_label_classes(labels, len(found.tensors["out_linear.bias"]))
+    text = _open_matching_tokenizer(config)
+    model = FusionModel(FusionNet(config), answers)
+    model.net.load_state_dict(rename_state_dict(found.tensors))
+    processor = vqa.FusionProcessor(config, text, answers, DataSettings())
     imported = {
         "checkpoint": checkpoint.name,
-        "checkpoint_sha256": _sha256(checkpoint),
+        "checkpoint_sha256": _checkpoint_sha256(checkpoint),
         "labels": labels.name,
-        "labels_sha256": _sha256(labels),
+        "labels_sha256": _checkpoint_sha256(labels),
         "arguments": found.arguments,
     }
     about = {"family": "fusion", "task": "vqa", "imported": imported}
-    write_folder(folder, lambda part: family.save(model, processor, part, about))
-    taken = [name for name in found.tensors if our_name(name)]
-    dropped = [name for name in found.tensors if not our_name(name)]
-    return Imported(taken, dropped, len(answers), found.arguments)
+    write_folder(folder, lambda part: family.write_model_folder(model, processor, part, about))
+    taken = [name for name in found.tensors if our_tensor_name(name)]
+    dropped = [name for name in found.tensors if not our_tensor_name(name)]
+    return ImportedFusion(taken, dropped, len(answers), found.arguments)
 
 
-def answers_of(labels: Path, classes: int) -> list[str]:
+def read_label_classes(labels: Path, classes: int) -> list[str]:
     """The classes in order.
 
     Raises:
         ModelError: they are not as many as the checkpoint's: every answer would be another word.
     """
     table = labels.suffix.lower() in (".csv", ".tsv")
-    answers = pinned_order(nia.counts(nia.read_csv(labels))) if table else read_answers(labels)
+    answers = pinned_order(nia.count_nia_answers(nia.read_nia_csv(labels))) if table else read_answers(labels)
     if len(answers) != classes:
         raise ModelError(
             f"{labels} gives {len(answers):,} answers, the checkpoint has {classes:,}",
@@ -113,9 +118,9 @@ def answers_of(labels: Path, classes: int) -> list[str]:
     return answers
 
 
-def _tokenizer(config: Config) -> Text:
-    place = find_tokenizer(config)
-    text, rows = open_tokenizer(place, None), config.question_config["vocab_size"]
+def _open_matching_tokenizer(config: ModelConfig) -> QuestionTokenizer:
+    place = find_tokenizer_file(config)
+    text, rows = open_question_tokenizer(place, None), config.question_config["vocab_size"]
     if text.size != rows:
         raise ModelError(
             f"tokenizer {place} has {text.size:,} ids, the checkpoint {rows:,}: it was trained with another",
@@ -124,7 +129,7 @@ def _tokenizer(config: Config) -> Text:
     return text
 
 
-def _sha256(path: Path) -> str:
+def _checkpoint_sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -132,23 +137,29 @@ def _sha256(path: Path) -> str:
 # ------------------------------------------------------------------------------------ sizes
 
 
-def config_of(tensors: Mapping[str, Tensor], checkpoint: Path, sets: Sequence[str] = ()) -> Config:
+def config_from_tensors(
+    tensors: Mapping[str, Tensor], checkpoint: Path, sets: Sequence[str] = ()
+) -> ModelConfig:
     """The original's settings, with the sizes that the tensors have.
 
     Raises:
         SettingsError: an unknown setting, or one that must be given.
         ModelError: a tensor that tells a size is not there.
     """
-    document = override(Document({"model": {}}, {}), sets, "--set", renamed=recipe_keys("fusion"))
+    document = apply_overrides(
+        SettingsDocument({"model": {}}, {}), sets, "--set", renamed=recipe_keys("fusion")
+    )
     if strange := document.values.keys() - {"model"}:
-        raise unknown("setting", min(strange), ["model"], "a checkpoint only has settings of its model")
-    config = build(Config, document, ("model",))
+        raise unknown_name_error(
+            "setting", min(strange), ["model"], "a checkpoint only has settings of its model"
+        )
+    config = build_settings(ModelConfig, document, ("model",))
     try:
-        question = {**_question_sizes(tensors), **config.question_config}
-        picture = {**_picture_sizes(tensors), **config.picture_config}
+        question = {**_question_dimensions(tensors), **config.question_config}
+        picture = {**_image_dimensions(tensors), **config.picture_config}
         hidden, classes = len(tensors["linear.bias"]), len(tensors["out_linear.bias"])
     except (KeyError, IndexError, TypeError) as error:
-        raise _foreign(checkpoint, f"no usable {error}") from None
+        raise _foreign_checkpoint(checkpoint, f"no usable {error}") from None
     if "num_attention_heads" not in question:
         if question["hidden_size"] % _HEAD_WIDTH:
             raise SettingsError(
@@ -157,30 +168,30 @@ def config_of(tensors: Mapping[str, Tensor], checkpoint: Path, sets: Sequence[st
             )
         question["num_attention_heads"] = question["hidden_size"] // _HEAD_WIDTH
     sizes = {
-        "question_config": question_config(question, None, question["vocab_size"]),
-        "picture_config": picture_config(picture, None),
+        "question_config": question_encoder_config(question, None, question["vocab_size"]),
+        "picture_config": image_encoder_config(picture, None),
         "hidden_size": hidden,
         "num_classes": classes,
     }
     return config.model_copy(update=sizes)
 
 
-def _question_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+def _question_dimensions(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     layers = sum(name.endswith(".attention.self.query.weight") for name in tensors)
-    rows = {key: tensors[f"bert.{name}.weight"].shape[0] for key, name in _ROWS.items()}
+    rows = {key: tensors[f"bert.{name}.weight"].shape[0] for key, name in _ROW_TENSORS.items()}
     return {**rows, "num_hidden_layers": layers}
 
 
-def _picture_sizes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+def _image_dimensions(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
     """Blocks and channels of the four stages, where they are not ResNet-50's."""
     stages = [f"i_model.layer{stage}." for stage in (1, 2, 3, 4)]
     blocks = [sum(n.startswith(stage) and n.endswith(".conv1.weight") for n in tensors) for stage in stages]
     channels = [tensors[f"{stage}0.conv1.weight"].shape[0] for stage in stages]
     sizes = {"layers": blocks, "channels": channels}
-    return {} if sizes == _RESNET50 else sizes
+    return {} if sizes == _RESNET50_STAGES else sizes
 
 
-def check(tensors: Mapping[str, Tensor], config: Config, checkpoint: Path) -> None:
+def check_tensor_shapes(tensors: Mapping[str, Tensor], config: ModelConfig, checkpoint: Path) -> None:
     """See that every tensor has its place, before any memory is asked for.
 
     Raises:
@@ -189,14 +200,14 @@ def check(tensors: Mapping[str, Tensor], config: Config, checkpoint: Path) -> No
     with torch.device("meta"):
         wanted = {name: list(tensor.shape) for name, tensor in FusionNet(config).state_dict().items()}
     try:
-        found = {name: list(tensor.shape) for name, tensor in ours(tensors).items()}
+        found = {name: list(tensor.shape) for name, tensor in rename_state_dict(tensors).items()}
     except KeyError as error:
-        raise _foreign(checkpoint, f"nobody knows its {error}") from None
+        raise _foreign_checkpoint(checkpoint, f"nobody knows its {error}") from None
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             shapes = [shape or "absent" for shape in (found.get(name), wanted.get(name))]
-            raise _foreign(checkpoint, f"{name} is {shapes[0]}, wanted {shapes[1]}")
+            raise _foreign_checkpoint(checkpoint, f"{name} is {shapes[0]}, wanted {shapes[1]}")
 
 
-def _foreign(checkpoint: Path, why: str) -> ModelError:
+def _foreign_checkpoint(checkpoint: Path, why: str) -> ModelError:
     return ModelError(f"{checkpoint} is no model of VQA_NIA: {why}", "name another checkpoint")

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 NO_CLASS = -100  # an answer that is no class: counts for nothing
-_BETA = 0.9999  # of effective numbers (arXiv 1901.05555)
+_EFFECTIVE_BETA = 0.9999  # of effective numbers (arXiv 1901.05555)
 
 
-def cross_entropy(
+def class_cross_entropy(
     logits: Tensor, targets: Tensor, weight: Tensor | None = None, smoothing: float = 0.0
 ) -> Tensor:
     """Mean cross-entropy of logits [B, C] against classes [B]; weighted by the true class's weight.
@@ -26,7 +26,7 @@ def cross_entropy(
     return summed / len(targets)
 
 
-def focal(
+def focal_loss(
     logits: Tensor, targets: Tensor, gamma: float, weight: Tensor | None = None, smoothing: float = 0.0
 ) -> Tensor:
     """Σ w (1 - p)^γ ce / Σ w by example: p the true class's probability, ce smoothed and unweighted.
@@ -44,7 +44,7 @@ def focal(
     return (share * losses).sum() / share.sum().clamp(min=torch.finfo(share.dtype).tiny)
 
 
-def focal_original(
+def original_focal_loss(
     logits: Tensor, targets: Tensor, gamma: float, weight: Tensor | None = None, smoothing: float = 0.1
 ) -> Tensor:
     """The original's: of the batch mean, so that hard and easy examples count alike. To compare with."""
@@ -52,7 +52,7 @@ def focal_original(
     return (1 - torch.exp(-ce)) ** gamma * ce
 
 
-def class_weights(counts: Sequence[int], kind: str) -> Tensor:
+def compute_class_weights(counts: Sequence[int], kind: str) -> Tensor:
     """Weights [C] of classes seen so often in training.
 
     Args:
@@ -63,10 +63,10 @@ def class_weights(counts: Sequence[int], kind: str) -> Tensor:
     if kind == "original":
         return (1 - n / n.sum()).float()
     seen = n.clamp(min=1)
-    found = seen**-0.5 if kind == "inverse_sqrt" else (1 - _BETA) / (1 - _BETA**seen)
+    found = seen**-0.5 if kind == "inverse_sqrt" else (1 - _EFFECTIVE_BETA) / (1 - _EFFECTIVE_BETA**seen)
     return (found / found.mean()).float()
 
 
-def times_loss(loss: Tensor) -> Tensor:
+def scale_gradient_by_loss(loss: Tensor) -> Tensor:
     """The same value, its gradient multiplied by it: the original's `loss.backward(loss)`."""
     return loss.detach() + (loss - loss.detach()) * loss.detach()

@@ -12,25 +12,31 @@ from typing import Any, NamedTuple
 from kovqa_core.errors import KovqaError, SettingsError
 from kovqa_core.files import read_bytes, read_json
 from kovqa_core.models.fusion.config import (
-    Config,
-    find_encoder,
-    find_tokenizer,
-    picture_config,
-    question_config,
+    ModelConfig,
+    find_encoder_folder,
+    find_tokenizer_file,
+    image_encoder_config,
+    question_encoder_config,
 )
-from kovqa_core.models.memory import Sizes, Width
+from kovqa_core.models.memory import ElementSize, StepMemory
 from kovqa_core.tokenizer import sentencepiece_model
 
 TYPICAL_CLASSES = 3129  # where there is no index to ask
-PUBLISHED_VOCAB = 250002  # of XLM-RoBERTa, where there is no folder to ask
-_RESNETS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
-_VITS = {  # width, layers, feed-forward width as a multiple
+XLMR_VOCAB_SIZE = 250002  # of XLM-RoBERTa, where there is no folder to ask
+_RESNET_LAYERS = {
+    18: [2, 2, 2, 2],
+    34: [3, 4, 6, 3],
+    50: [3, 4, 6, 3],
+    101: [3, 4, 23, 3],
+    152: [3, 8, 36, 3],
+}
+_VIT_DIMENSIONS = {  # width, layers, feed-forward width as a multiple
     "tiny": (192, 12, 4.0), "small": (384, 12, 4.0), "base": (768, 12, 4.0), "large": (1024, 24, 4.0),
     "so400m": (1152, 27, 3.7362), "huge": (1280, 32, 4.0),
 }  # fmt: skip
 
 
-class Part(NamedTuple):
+class ComponentMemory(NamedTuple):
     """What one part of the network holds: numbers, and bytes of one example, as in `Sizes`."""
 
     parameters: float
@@ -43,7 +49,7 @@ class Part(NamedTuple):
     even: bool = True  # every layer has as many weights and activations as the next
 
 
-def sizes(config: Config, task: str, classes: int | None, by: Width) -> Sizes:
+def step_memory(config: ModelConfig, task: str, classes: int | None, by: ElementSize) -> StepMemory:
     """What one training step holds, with questions of `max_text` tokens.
 
     Args:
@@ -55,20 +61,20 @@ def sizes(config: Config, task: str, classes: int | None, by: Width) -> Sizes:
     Raises:
         SettingsError: a picture encoder of another kind.
     """
-    about = config.question_config if config.num_classes else _question_config(config)
-    asked = _question(config, about, by)
-    seen = _picture(config, _picture_config(config), by)
+    about = config.question_config if config.num_classes else _resolve_question_config(config)
+    asked = _question_encoder_memory(config, about, by)
+    seen = _image_encoder_memory(config, _resolve_image_config(config), by)
     wide, answers = int(about["hidden_size"]), config.num_classes or classes or TYPICAL_CLASSES
     tokens = config.max_text + seen.regions if config.fusion == "grid" else 1
-    layer = _block(
+    layer = _post_norm_layer_memory(
         wide, config.transformer_ffn, config.transformer_heads, tokens, config.transformer_dropout, by
     )
-    joined = _times(config.transformer, layer)
+    joined = _repeat_layers(config.transformer, layer)
     head = wide * config.hidden_size + config.hidden_size * answers + seen.channels * wide
     products = asked.products + seen.products + joined.products + head
     total = int(asked.parameters + seen.parameters + joined.parameters + head)
     joins = 12 * tokens * wide + seen.regions * seen.channels * by.product
-    return Sizes(
+    return StepMemory(
         weights=4.0 * total,
         parameters=total,
         learned=total,
@@ -82,44 +88,44 @@ def sizes(config: Config, task: str, classes: int | None, by: Width) -> Sizes:
     )
 
 
-def _question_config(config: Config) -> dict[str, Any]:
+def _resolve_question_config(config: ModelConfig) -> dict[str, Any]:
     try:
-        folder = None if config.random_init else find_encoder(config.question, "question encoder")
+        folder = None if config.random_init else find_encoder_folder(config.question, "question encoder")
     except KovqaError:
-        return question_config(config.question_config, None, PUBLISHED_VOCAB)
-    return question_config(config.question_config, folder, _vocab(config))
+        return question_encoder_config(config.question_config, None, XLMR_VOCAB_SIZE)
+    return question_encoder_config(config.question_config, folder, _tokenizer_vocab_size(config))
 
 
-def _picture_config(config: Config) -> dict[str, Any]:
+def _resolve_image_config(config: ModelConfig) -> dict[str, Any]:
     try:
-        folder = None if config.random_init else find_encoder(config.picture, "picture encoder")
+        folder = None if config.random_init else find_encoder_folder(config.picture, "picture encoder")
     except KovqaError:
         folder = None
-    return picture_config(config.picture_config, folder)
+    return image_encoder_config(config.picture_config, folder)
 
 
-def _vocab(config: Config) -> int:
+def _tokenizer_vocab_size(config: ModelConfig) -> int:
     """Rows a new text table will have: as the tokenizer asks for."""
     try:
-        path = find_tokenizer(config)
+        path = find_tokenizer_file(config)
         if path.suffix == ".json":
             return len(read_json(path)["model"]["vocab"])
-        return sentencepiece_model.processor(read_bytes(path), str(path)).get_piece_size() + 2
+        return sentencepiece_model.load_spm_processor(read_bytes(path), str(path)).get_piece_size() + 2
     except (KovqaError, KeyError, TypeError):
-        return PUBLISHED_VOCAB
+        return XLMR_VOCAB_SIZE
 
 
-def _times(count: int, one: Part) -> Part:
+def _repeat_layers(count: int, one: ComponentMemory) -> ComponentMemory:
     parameters, products, kept, checkpointed = (count * value for value in one[:4])
-    return Part(parameters, products, kept, checkpointed, one.layer)
+    return ComponentMemory(parameters, products, kept, checkpointed, one.layer)
 
 
-def _question(config: Config, about: dict[str, Any], by: Width) -> Part:
+def _question_encoder_memory(config: ModelConfig, about: dict[str, Any], by: ElementSize) -> ComponentMemory:
     """An encoder of transformers: tables, layers, and the one that makes a vector of them."""
     wide, text = int(about["hidden_size"]), config.max_text
     layers, dropout = int(about["num_hidden_layers"]), float(about.get("attention_probs_dropout_prob", 0.1))
     ffn, heads = int(about["intermediate_size"]), int(about["num_attention_heads"])
-    all_layers = _times(layers, _block(wide, ffn, heads, text, dropout, by))
+    all_layers = _repeat_layers(layers, _post_norm_layer_memory(wide, ffn, heads, text, dropout, by))
     pooler = 0 if config.fusion == "grid" else wide**2
     tables = (int(about["vocab_size"]) + int(about.get("max_position_embeddings", 512))) * wide
     return all_layers._replace(
@@ -127,7 +133,9 @@ def _question(config: Config, about: dict[str, Any], by: Width) -> Part:
     )
 
 
-def _block(wide: int, ffn: int, heads: int, tokens: int, dropout: float, by: Width) -> Part:
+def _post_norm_layer_memory(
+    wide: int, ffn: int, heads: int, tokens: int, dropout: float, by: ElementSize
+) -> ComponentMemory:
     """A post-norm layer: q, k and v of one input, attention, and what both norms and GELU or ReLU read.
 
     With dropout in it, attention on a CPU is made of plain products, which keep scores and scaled copies.
@@ -140,41 +148,45 @@ def _block(wide: int, ffn: int, heads: int, tokens: int, dropout: float, by: Wid
     scores = (2 * p + by.dropout) * heads * tokens**2 if plain else 0
     kept = tokens * a_token + scores
     products = 4 * wide**2 + 2 * wide * ffn
-    return Part(products + 9 * wide + ffn, products, kept, 4 * tokens * wide, kept)
+    return ComponentMemory(products + 9 * wide + ffn, products, kept, 4 * tokens * wide, kept)
 
 
-def _picture(config: Config, about: dict[str, Any], by: Width) -> Part:
+def _image_encoder_memory(config: ModelConfig, about: dict[str, Any], by: ElementSize) -> ComponentMemory:
     name = str(about["architecture"])
     if found := re.match(r"resnet(\d+)d?(\.|_|$)", name):
         depth = int(found[1])
-        if depth in _RESNETS:
-            layers = about.get("layers", _RESNETS[depth])
-            return _resnet(
+        if depth in _RESNET_LAYERS:
+            layers = about.get("layers", _RESNET_LAYERS[depth])
+            return _resnet_memory(
                 config.image_size, layers, about.get("channels", [64, 128, 256, 512]), depth >= 50, by
             )
     vit = re.match(r"vit_([a-z0-9]+)_patch(\d+)", name)
-    if vit and vit[1] in _VITS:
-        wide, layers, multiple = _VITS[vit[1]]
+    if vit and vit[1] in _VIT_DIMENSIONS:
+        wide, layers, multiple = _VIT_DIMENSIONS[vit[1]]
         wide, layers = int(about.get("embed_dim", wide)), int(about.get("depth", layers))
         ffn, patch = int(about.get("mlp_ratio", multiple) * wide), int(about.get("patch_size") or vit[2])
-        return _vit(wide, layers, ffn, (config.image_size // patch) ** 2, 3 * patch**2, by)
+        return _vit_memory(wide, layers, ffn, (config.image_size // patch) ** 2, 3 * patch**2, by)
     raise SettingsError(f"the picture encoder {name} is not known well enough to count its memory")
 
 
-def _vit(wide: int, layers: int, ffn: int, patches: int, pixels: int, by: Width) -> Part:
+def _vit_memory(
+    wide: int, layers: int, ffn: int, patches: int, pixels: int, by: ElementSize
+) -> ComponentMemory:
     """A pre-norm vision transformer: stream and its norm twice, q, k, v, attention, both sides of GELU."""
     p = by.product
     kept = patches * ((8 + 2 * p + 3 * p + p) * wide + 2 * p * ffn)
     products = 4 * wide**2 + 2 * wide * ffn
-    one = Part(products + 9 * wide + ffn, products, kept, 4.0 * patches * wide, kept)
+    one = ComponentMemory(products + 9 * wide + ffn, products, kept, 4.0 * patches * wide, kept)
     stem = (pixels + patches) * wide
-    return _times(layers, one)._replace(
+    return _repeat_layers(layers, one)._replace(
         parameters=layers * one.parameters + stem, products=layers * products + pixels * wide,
         regions=patches + 1, channels=wide,
     )  # fmt: skip
 
 
-def _resnet(side: int, layers: list[int], channels: list[int], bottleneck: bool, by: Width) -> Part:
+def _resnet_memory(
+    side: int, layers: list[int], channels: list[int], bottleneck: bool, by: ElementSize
+) -> ComponentMemory:
     """A ResNet: every convolution keeps its result for the norm, and the norm's for the next one."""
     grow = 4 if bottleneck else 1
     area, into = (side // 2) ** 2, 64  # behind the stem
@@ -197,4 +209,4 @@ def _resnet(side: int, layers: list[int], channels: list[int], bottleneck: bool,
                 weights += into * out
             kept, largest = kept + results * by.product, max(largest, results * by.product)
             between, into = between + out * area * by.product, out
-    return Part(weights * 1.003, weights, kept, between, largest, area, into, False)
+    return ComponentMemory(weights * 1.003, weights, kept, between, largest, area, into, False)

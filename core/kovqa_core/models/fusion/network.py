@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from kovqa_core.models.fusion.config import Config
-from kovqa_core.models.fusion.encoders import picture_encoder, question_encoder, regions
+from kovqa_core.models.fusion.config import ModelConfig
+from kovqa_core.models.fusion.encoders import build_image_encoder, build_question_encoder, flatten_regions
 
 
 class FusionNet(nn.Module):
@@ -21,16 +21,16 @@ class FusionNet(nn.Module):
         config: its settings; `num_classes`, `question_config` and `picture_config` must be whole.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.num_classes is not None
         self.config = config
         grid = config.fusion == "grid"
-        self.question: Any = question_encoder(config.question_config, pooled=not grid)
+        self.question: Any = build_question_encoder(config.question_config, pooled=not grid)
         width = int(config.question_config["hidden_size"])
-        self.picture: Any = picture_encoder(config.picture_config, None if grid else width)
+        self.picture: Any = build_image_encoder(config.picture_config, None if grid else width)
         self.picture_drop = nn.Dropout(config.picture_dropout)
-        self.encoder = _transformer(config, width) if config.transformer else None
+        self.encoder = _fusion_transformer(config, width) if config.transformer else None
         if grid:
             # Regions are brought to the width of the tokens and told apart from them.
             channels = cast(int, self.picture.num_features)
@@ -75,7 +75,7 @@ class FusionNet(nn.Module):
         """What the question's first token has gathered from tokens and regions [B, D]."""
         assert self.encoder is not None
         asked = self.question(input_ids=tokens, attention_mask=attended).last_hidden_state
-        seen = self.regions(regions(self.picture(image), self.picture.num_features))
+        seen = self.regions(flatten_regions(self.picture(image), self.picture.num_features))
         both = torch.cat([asked + self.kinds[0], self.picture_drop(seen) + self.kinds[1]], 1)
         if padding is None:
             return self.encoder(both)[:, 0]
@@ -83,7 +83,7 @@ class FusionNet(nn.Module):
         return self.encoder(both, src_key_padding_mask=hidden)[:, 0]
 
 
-def _transformer(config: Config, width: int) -> nn.TransformerEncoder:
+def _fusion_transformer(config: ModelConfig, width: int) -> nn.TransformerEncoder:
     """Post-norm layers as the original meant them."""
 
     def layer() -> nn.TransformerEncoderLayer:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-_OURS = {
+_OUR_MODULES = {
     "bert": "question",
     "i_model": "picture",
     "encoder": "encoder",
@@ -15,22 +15,22 @@ _OURS = {
     "out_linear": "out",
 }
 # Stored and never used: a LayerNorm over the classes, and positions transformers counts itself.
-_DROPPED = ("layer_norm.weight", "layer_norm.bias", "bert.embeddings.position_ids")
+_DROPPED_TENSORS = ("layer_norm.weight", "layer_norm.bias", "bert.embeddings.position_ids")
 
 
-def our_name(original: str) -> str | None:
+def our_tensor_name(original: str) -> str | None:
     """Our name of one of the original's parameters or buffers; None: not used.
 
     Raises:
         KeyError: a name the original does not have.
     """
-    if original in _DROPPED:
+    if original in _DROPPED_TENSORS:
         return None
     first, _, rest = original.partition(".")
-    return f"{_OURS[first]}.{rest}"
+    return f"{_OUR_MODULES[first]}.{rest}"
 
 
-def ours(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename_state_dict(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of the original, without `module.`, under our names."""
-    named = ((our_name(name), tensor) for name, tensor in original.items())
+    named = ((our_tensor_name(name), tensor) for name, tensor in original.items())
     return {name: tensor for name, tensor in named if name is not None}

@@ -11,11 +11,11 @@ from typing import Protocol
 
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes
-from kovqa_core.models.fusion.config import SENTENCEPIECE
-from kovqa_core.models.xlmr_tokenizer import load_tokenizer, require_same
+from kovqa_core.models.fusion.config import SENTENCEPIECE_FILES
+from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer, require_same_tokenizer
 
 
-class Text(Protocol):
+class QuestionTokenizer(Protocol):
     """What a question encoder needs of a tokenizer.
 
     Attributes:
@@ -34,7 +34,7 @@ class Text(Protocol):
         """Ids of a text with those that begin and end it, at most `longest`."""
 
 
-class Fast:
+class FastTokenizer:
     """A `tokenizer.json`, with the framing it states itself.
 
     Raises:
@@ -64,7 +64,7 @@ class Fast:
         return self._tokenizer.encode(text).ids
 
 
-def open_tokenizer(path: Path, sha256: str | None) -> Text:
+def open_question_tokenizer(path: Path, sha256: str | None) -> QuestionTokenizer:
     """Read a tokenizer's file.
 
     Args:
@@ -74,11 +74,13 @@ def open_tokenizer(path: Path, sha256: str | None) -> Text:
     Raises:
         ModelError: unreadable, or another than the model was trained with.
     """
-    found: Text = Fast(path) if path.suffix == ".json" else load_tokenizer(path, special=False)
-    require_same(found.sha256, sha256, str(path))
+    found: QuestionTokenizer = (
+        FastTokenizer(path) if path.suffix == ".json" else load_xlmr_tokenizer(path, special=False)
+    )
+    require_same_tokenizer(found.sha256, sha256, str(path))
     return found
 
 
-def saved_name(text: Text) -> str:
+def saved_tokenizer_name(text: QuestionTokenizer) -> str:
     """What a tokenizer's file is called in a checkpoint."""
-    return "tokenizer.json" if isinstance(text, Fast) else SENTENCEPIECE[-1]
+    return "tokenizer.json" if isinstance(text, FastTokenizer) else SENTENCEPIECE_FILES[-1]

@@ -13,13 +13,13 @@ from typing import Any
 from PIL import Image
 
 from kovqa_core.errors import ModelError
-from kovqa_core.models.vlm.config import worded
+from kovqa_core.models.vlm.config import build_prompt
 
-Turn = dict[str, Any]
+ChatTurn = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Target:
+class AnswerTokens:
     """What follows the prompt in a training row.
 
     Attributes:
@@ -31,24 +31,26 @@ class Target:
     counted: int
 
 
-def asked(question: str, instruction: str, image: Image.Image, choices: Sequence[str] = ()) -> list[Turn]:
+def user_message(
+    question: str, instruction: str, image: Image.Image, choices: Sequence[str] = ()
+) -> list[ChatTurn]:
     """One picture (RGB) and one question; instruction and choices as in `config.worded`."""
-    text = {"type": "text", "text": worded(question, instruction, choices)}
+    text = {"type": "text", "text": build_prompt(question, instruction, choices)}
     return [{"role": "user", "content": [{"type": "image", "image": image}, text]}]
 
 
-def answered(turns: list[Turn], answer: str) -> list[Turn]:
+def with_answer(turns: list[ChatTurn], answer: str) -> list[ChatTurn]:
     """The same chat with its answer."""
     return [*turns, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
 
-def rendering(processor: Any, **settings: Any) -> dict[str, Any]:
+def template_arguments(processor: Any, **settings: Any) -> dict[str, Any]:
     """Arguments of every `apply_chat_template`: no thoughts, and marks in a question are plain text."""
-    silent = {"enable_thinking": False} if "enable_thinking" in template_of(processor) else {}
+    silent = {"enable_thinking": False} if "enable_thinking" in find_chat_template(processor) else {}
     return {"tokenize": True, "return_dict": True, "sanitize_control_tokens": True, **silent, **settings}
 
 
-def template_of(processor: Any) -> str:
+def find_chat_template(processor: Any) -> str:
     """The chat template of a processor or of its tokenizer.
 
     Raises:
@@ -65,7 +67,9 @@ def template_of(processor: Any) -> str:
     return template
 
 
-def target(processor: Any, turns: list[Turn], answer: str, ends: Collection[int]) -> Target:
+def tokenize_answer(
+    processor: Any, turns: list[ChatTurn], answer: str, ends: Collection[int]
+) -> AnswerTokens:
     """The tokens that follow a prompt; the prompt's tokens must begin those of prompt and answer.
 
     Args:
@@ -78,14 +82,14 @@ def target(processor: Any, turns: list[Turn], answer: str, ends: Collection[int]
         ModelError: the template writes prompt and answer otherwise than prompt alone, or does not
             end the answer.
     """
-    prompt = _ids(processor, turns, add_generation_prompt=True)
-    whole = _ids(processor, answered(turns, answer))
+    prompt = _tokenize_chat(processor, turns, add_generation_prompt=True)
+    whole = _tokenize_chat(processor, with_answer(turns, answer))
     if whole[: len(prompt)] != prompt:
         place = next(i for i, (a, b) in enumerate(zip(prompt, [*whole, -1], strict=False)) if a != b)
         raise ModelError(
             "the chat template puts other tokens before an answer when it trains than when it answers: "
-            f"token {place} is {_shown(processor, prompt, place)} in the prompt and "
-            f"{_shown(processor, whole, place)} with the answer {answer!r}",
+            f"token {place} is {_show_tokens(processor, prompt, place)} in the prompt and "
+            f"{_show_tokens(processor, whole, place)} with the answer {answer!r}",
             "use the model's own chat template for training, or correct it",
         )
     rest = whole[len(prompt) :]
@@ -96,24 +100,24 @@ def target(processor: Any, turns: list[Turn], answer: str, ends: Collection[int]
             "the model would never learn to stop",
             "name the token that ends an answer in the model's generation_config.json (eos_token_id)",
         )
-    return Target(rest, last + 1)
+    return AnswerTokens(rest, last + 1)
 
 
-def end_of(processor: Any, ends: Collection[int]) -> int:
+def answer_eos_token_id(processor: Any, ends: Collection[int]) -> int:
     """The token the chat template ends an answer with.
 
     Raises:
         ModelError: see `target`.
     """
-    found = target(processor, asked("?", "none", Image.new("RGB", (1, 1))), "1", ends)
+    found = tokenize_answer(processor, user_message("?", "none", Image.new("RGB", (1, 1))), "1", ends)
     return found.ids[found.counted - 1]
 
 
-def _ids(processor: Any, turns: list[Turn], **settings: Any) -> list[int]:
+def _tokenize_chat(processor: Any, turns: list[ChatTurn], **settings: Any) -> list[int]:
     """Tokens of a chat with the picture as one mark: no picture is read for this."""
-    chosen = rendering(processor, chat_template=template_of(processor), **settings)
+    chosen = template_arguments(processor, chat_template=find_chat_template(processor), **settings)
     return list(processor.tokenizer.apply_chat_template(turns, **chosen)["input_ids"])
 
 
-def _shown(processor: Any, ids: list[int], place: int) -> str:
+def _show_tokens(processor: Any, ids: list[int], place: int) -> str:
     return repr(processor.tokenizer.decode(ids[place : place + 3])) if place < len(ids) else "missing"

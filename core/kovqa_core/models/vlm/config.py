@@ -13,16 +13,16 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kovqa_core.data.decoding import LETTERS
+from kovqa_core.data.decoding import CHOICE_LETTERS
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, ModelError
-from kovqa_core.runs.folder import find_model, is_plain
-from kovqa_core.settings.strict_yaml import Settings
+from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
+from kovqa_core.settings.strict_yaml import StrictSettings
 
-How = Literal["none", "lora", "full"]
+TuningMode = Literal["none", "lora", "full"]
 
 # What people call a way of tuning -> vision, projector, language.
-TUNINGS: dict[str, tuple[str, str, str]] = {
+TUNING_PRESETS: dict[str, tuple[str, str, str]] = {
     "none": ("none", "none", "none"),
     "projector": ("none", "full", "none"),
     "lora": ("none", "none", "lora"),
@@ -30,7 +30,7 @@ TUNINGS: dict[str, tuple[str, str, str]] = {
     "full": ("full", "full", "full"),
 }
 
-INSTRUCTIONS = {
+ANSWER_INSTRUCTIONS = {
     "ko": "한 단어나 짧은 구로 답하세요.",
     "en": "Answer the question using a single word or phrase.",
     "none": "",
@@ -40,10 +40,10 @@ LETTER_INSTRUCTIONS = {
     "en": "Answer with the option's letter from the given choices directly.",
     "none": "",
 }
-_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
+_HANGUL_LETTER = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
 
-def worded(question: str, instruction: str, choices: Sequence[str] = ()) -> str:
+def build_prompt(question: str, instruction: str, choices: Sequence[str] = ()) -> str:
     """A question with choices and instruction in lines of their own.
 
     Args:
@@ -52,22 +52,22 @@ def worded(question: str, instruction: str, choices: Sequence[str] = ()) -> str:
         choices: answers, to be listed behind letters; none: any.
     """
     if instruction == "auto":
-        instruction = "ko" if _HANGUL.search(question) else "en"
-    told = (LETTER_INSTRUCTIONS if choices else INSTRUCTIONS).get(instruction, instruction)
-    listed = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+        instruction = "ko" if _HANGUL_LETTER.search(question) else "en"
+    told = (LETTER_INSTRUCTIONS if choices else ANSWER_INSTRUCTIONS).get(instruction, instruction)
+    listed = [f"{letter}. {choice}" for letter, choice in zip(CHOICE_LETTERS, choices, strict=False)]
     return "\n".join([question, *listed, *([told] if told else [])])
 
 
 # Settings that a Hugging Face folder of ours keeps beside it, in `kovqa.json`: how it is asked. No more:
 # such a folder may come from anybody, and must not say that its code is to be run.
-ASKED = ("instruction", "max_new_tokens", "max_pixels", "dtype")
+PROMPT_SETTINGS = ("instruction", "max_new_tokens", "max_pixels", "dtype")
 
 
-class Tuning(Settings):
+class TuningSettings(StrictSettings):
     """What learns, part by part."""
 
-    vision: How = "none"
-    projector: How = "none"
+    vision: TuningMode = "none"
+    projector: TuningMode = "none"
     language: Literal["none", "lora", "qlora", "full"] = "none"
 
     @property
@@ -76,7 +76,7 @@ class Tuning(Settings):
         return {part: "lora" if how == "qlora" else how for part, how in self.model_dump().items()}
 
 
-class Lora(Settings):
+class LoraSettings(StrictSettings):
     """Size of the low-rank updates."""
 
     rank: int = Field(16, ge=1)
@@ -87,7 +87,7 @@ class Lora(Settings):
     )
 
 
-class Config(Settings):
+class ModelConfig(StrictSettings):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
     base: str | None = Field(None, description="folder of a Hugging Face model, or its name in assets/")
@@ -96,14 +96,15 @@ class Config(Settings):
         False, description="no base: a small model with random weights, its tokenizer from the index"
     )
     weights: str | None = Field(None, description="run to start from: what it trained is taken over")
-    train: Tuning = Field(
-        Tuning(language="lora"), description=f"{', '.join(TUNINGS)}, or vision, projector and language apart"
+    train: TuningSettings = Field(
+        TuningSettings(language="lora"),
+        description=f"{', '.join(TUNING_PRESETS)}, or vision, projector and language apart",
     )
     tokens: tuple[str, ...] = Field((), description="tokens whose rows of the text table learn, too")
     frozen: tuple[str, ...] = Field(
         (), description="ends of module names that do not learn although their part does"
     )
-    lora: Lora = Lora()
+    lora: LoraSettings = LoraSettings()
     max_pixels: int = Field(1_003_520, ge=1, description="larger pictures are reduced to this many pixels")
     max_text: int = Field(2048, ge=8, description="tokens of a training row, its picture's included")
     max_new_tokens: int = Field(16, ge=1, description="tokens of an answer")
@@ -120,13 +121,15 @@ class Config(Settings):
     @classmethod
     def _short_name(cls, value: Any) -> Any:
         if isinstance(value, str):
-            if value not in TUNINGS:
-                raise ValueError(f"known: {', '.join(TUNINGS)}, or vision, projector and language apart")
-            return dict(zip(("vision", "projector", "language"), TUNINGS[value], strict=True))
+            if value not in TUNING_PRESETS:
+                raise ValueError(
+                    f"known: {', '.join(TUNING_PRESETS)}, or vision, projector and language apart"
+                )
+            return dict(zip(("vision", "projector", "language"), TUNING_PRESETS[value], strict=True))
         return value
 
     @model_validator(mode="after")
-    def _consistent(self) -> Config:
+    def _consistent(self) -> ModelConfig:
         if self.tokens and self.train.language == "full":
             raise ValueError("tokens learn with the language model already: leave tokens away")
         if self.random_init and (self.base or self.weights or set(self.train.parts.values()) != {"full"}):
@@ -136,17 +139,17 @@ class Config(Settings):
         return self
 
 
-def inputs(config: Config) -> list[Callable[[], object]]:
+def required_files(config: ModelConfig) -> list[Callable[[], object]]:
     """Checks, to be called, that base and weights are here."""
     if config.random_init:
         return []
-    checks: list[Callable[[], object]] = [partial(find_base, config.base)]
+    checks: list[Callable[[], object]] = [partial(find_base_model, config.base)]
     if config.weights is not None:
-        checks.append(partial(find_model, Path(config.weights), "vqa"))
+        checks.append(partial(find_model_folder, Path(config.weights), "vqa"))
     return checks
 
 
-def find_base(name: str | None) -> Path:
+def find_base_model(name: str | None) -> Path:
     """The folder of a base model: a path, or where its last part lies in assets/.
 
     Raises:
@@ -163,8 +166,8 @@ def find_base(name: str | None) -> Path:
     except AssetError:
         path = find_asset(Path(name).name, "base model")
     if (path / "kovqa.json").is_file() or (path / "run.yaml").is_file():
-        step = find_model(path, "vqa")
-        path = step if is_plain(step) else step / "model"
+        step = find_model_folder(path, "vqa")
+        path = step if is_huggingface_folder(step) else step / "model"
     if not (path / "config.json").is_file():
         raise ModelError(
             f"{path} is no model folder: it has no config.json", "unpack it there, or name another"

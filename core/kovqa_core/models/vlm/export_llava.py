@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from kovqa_core.errors import ModelError
-from kovqa_core.files import whole_file, write_json
-from kovqa_core.models.vlm.convert_llava import END, PATCH, START
+from kovqa_core.files import atomic_file, write_json
+from kovqa_core.models.vlm.convert_llava import IMAGE_END_TOKEN, IMAGE_START_TOKEN, PATCH_TOKEN
 
-_LOADING = """\
+_PROJECTOR_LOADING_CODE = """\
 # LLaVA's own scripts read this folder, its base beside it, if its name contains "llava":
 #   python -m llava.eval.model_vqa --model-path FOLDER --model-base BASE …
 # Its projector, and its text table where tokens were added:
@@ -24,14 +24,14 @@ import torch
 weights = torch.load("mm_projector.bin", weights_only=True)
 """
 # What the configuration of a Llama of 2023 says.
-_LLAMA = (
+_LLAMA_SETTINGS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
     "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings",
 )  # fmt: skip
 
 
-def write(net: Any, processor: Any, tower: str | None, folder: Path) -> str:
+def write_llava_projector(net: Any, processor: Any, tower: str | None, folder: Path) -> str:
     """Write both files; Python that reads the weights.
 
     Args:
@@ -52,31 +52,34 @@ def write(net: Any, processor: Any, tower: str | None, folder: Path) -> str:
         )
     known = processor.tokenizer.get_vocab()
     settings = {
-        **{name: getattr(about.text_config, name) for name in _LLAMA},
+        **{name: getattr(about.text_config, name) for name in _LLAMA_SETTINGS},
         "model_type": "llava",
         "architectures": ["LlavaLlamaForCausalLM"],
-        "mm_vision_tower": tower or _published(about.vision_config),
+        "mm_vision_tower": tower or _clip_hub_name(about.vision_config),
         "mm_hidden_size": about.vision_config.hidden_size,
-        "mm_projector_type": "linear" if _is_single(net) else "mlp2x_gelu",
+        "mm_projector_type": "linear" if _is_single_layer(net) else "mlp2x_gelu",
         "mm_vision_select_layer": about.vision_feature_layer,
         "mm_vision_select_feature": "patch"
         if about.vision_feature_select_strategy == "default"
         else "cls_patch",
-        "mm_use_im_patch_token": PATCH in known,
-        "mm_use_im_start_end": START in known and END in known,
+        "mm_use_im_patch_token": PATCH_TOKEN in known,
+        "mm_use_im_start_end": IMAGE_START_TOKEN in known and IMAGE_END_TOKEN in known,
         "image_aspect_ratio": "pad" if getattr(processor.image_processor, "do_pad", False) else "square",
         "image_grid_pinpoints": None,
         "tune_mm_mlp_adapter": True,
         "use_mm_proj": True,
     }
     write_json(folder / "config.json", settings)
-    tensors = {name: t.detach().float().cpu().clone() for name, t in tensors_of(net, START in known).items()}
-    with whole_file(folder / "mm_projector.bin") as stream:
+    tensors = {
+        name: t.detach().float().cpu().clone()
+        for name, t in projector_tensors(net, IMAGE_START_TOKEN in known).items()
+    }
+    with atomic_file(folder / "mm_projector.bin") as stream:
         torch.save(tensors, stream)
-    return _LOADING
+    return _PROJECTOR_LOADING_CODE
 
 
-def tensors_of(net: Any, framed: bool) -> dict[str, Tensor]:
+def projector_tensors(net: Any, framed: bool) -> dict[str, Tensor]:
     """What the original saves: the projector, and the text table if tokens were added to it.
 
     Args:
@@ -85,7 +88,9 @@ def tensors_of(net: Any, framed: bool) -> dict[str, Tensor]:
     """
     projector = net.model.multi_modal_projector
     layers = (
-        {"": projector.linear_1} if _is_single(net) else {".0": projector.linear_1, ".2": projector.linear_2}
+        {"": projector.linear_1}
+        if _is_single_layer(net)
+        else {".0": projector.linear_1, ".2": projector.linear_2}
     )
     found = {
         f"model.mm_projector{place}.{name}": getattr(layer, name)
@@ -95,7 +100,7 @@ def tensors_of(net: Any, framed: bool) -> dict[str, Tensor]:
     return {**found, "model.embed_tokens.weight": net.get_input_embeddings().weight} if framed else found
 
 
-def _is_single(net: Any) -> bool:
+def _is_single_layer(net: Any) -> bool:
     """Is the projector the one layer of v1, with an identity after it?"""
     second = net.model.multi_modal_projector.linear_2
     if net.config.projector_hidden_act != "linear":
@@ -108,7 +113,7 @@ def _is_single(net: Any) -> bool:
     return True
 
 
-def _published(vision: Any) -> str:
+def _clip_hub_name(vision: Any) -> str:
     """The name of OpenAI's large CLIP of this size."""
     larger = "" if vision.image_size == 224 else f"-{vision.image_size}"
     return f"openai/clip-vit-large-patch{vision.patch_size}{larger}"

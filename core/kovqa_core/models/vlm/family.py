@@ -21,26 +21,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kovqa_core.data.decoding import GREEDY, Decoding
+from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_text, write_json, write_text
-from kovqa_core.models.batches import Batch
-from kovqa_core.models.family import FORMAT, describe
+from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.family import CHECKPOINT_FORMAT, describe_checkpoint
 from kovqa_core.models.vlm import base, chat_template, export_llava, from_scratch, generation, tuning
-from kovqa_core.models.vlm.config import ASKED, Config, find_base
-from kovqa_core.models.vlm.hf_libraries import save_net
-from kovqa_core.models.vlm.memory import part_of
-from kovqa_core.models.vlm.processor import IGNORED, Processor, prompts_of
-from kovqa_core.runs.folder import find_model, is_plain
-from kovqa_core.settings.recipe import Data, Recipe
-from kovqa_core.settings.strict_yaml import Document, build, parse
+from kovqa_core.models.vlm.config import PROMPT_SETTINGS, ModelConfig, find_base_model
+from kovqa_core.models.vlm.hf_libraries import save_hf_network
+from kovqa_core.models.vlm.memory import component_of
+from kovqa_core.models.vlm.processor import IGNORE_INDEX, VlmProcessor, left_pad_prompts
+from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
+from kovqa_core.settings.recipe import DataSettings, Recipe
+from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, parse_yaml
 
-PROCESSOR, WHOLE = "processor", "model"
+PROCESSOR_FOLDER, FULL_MODEL_FOLDER = "processor", "model"
 REMOTE_CODE = True  # see models/family.py
 
 
-class Model(nn.Module):
+class VlmModel(nn.Module):
     """A network that reads pictures and writes texts.
 
     Args:
@@ -49,42 +49,48 @@ class Model(nn.Module):
         speaker: how it answers.
     """
 
-    def __init__(self, net: Any, config: Config, speaker: generation.Speaker) -> None:
+    def __init__(self, net: Any, config: ModelConfig, speaker: generation.TextGenerator) -> None:
         super().__init__()
         self.net: Any = net
         self.config, self.speaker = config, speaker
-        self.decoding = GREEDY
-        self.trie: generation.Trie | None = None
+        self.decoding = GREEDY_DECODING
+        self.trie: generation.AnswerTrie | None = None
 
-    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The mean loss of a batch; rows left out count as rows without loss."""
-        touched = sum(_own(p).sum() for p in self.net.parameters() if p.requires_grad and p.numel()) * 0.0
+        touched = (
+            sum(_local_shard(p).sum() for p in self.net.parameters() if p.requires_grad and p.numel()) * 0.0
+        )
         if not batch.ids:
             return {"loss": torch.as_tensor(touched)}
         inputs = {n: t for n, t in batch.tensors.items() if n not in ("labels", "prompt_lengths")}
         labels = batch.tensors["labels"]
-        first = int((labels != IGNORED).any(0).int().argmax())  # before it, no token has a loss
+        first = int((labels != IGNORE_INDEX).any(0).int().argmax())  # before it, no token has a loss
         with self._autocast():
             logits = self.net(**inputs, use_cache=False, logits_to_keep=labels.shape[1] - first + 1).logits
         rows = len(batch.ids) + len(batch.left_out)
         # `touched` gives layers that this batch does not use a gradient of 0: all processes wait for all.
         return {"loss": answer_loss(logits[:, :-1], labels[:, first:], rows, self.config.loss) + touched}
 
-    def answer(self, batch: Batch) -> list[Answer]:
+    def answer(self, batch: ModelBatch) -> list[Answer]:
         """As `decoding` says; greedy: within a short budget, a score is the mean probability of the tokens."""
         inputs, how = self.prompts(batch), self.decoding
         with self._autocast():
             if self.trie is not None:
-                return generation.choose(self.speaker, inputs, self.trie)
+                return generation.choose_from_trie(self.speaker, inputs, self.trie)
             if how.choices:
                 return generation.choose_by_letter(self.speaker, inputs, batch.choices)
             if how.temperature:
-                return generation.sampled(self.speaker, inputs, batch.ids, how.seed, how.temperature)
-            return generation.greedy(self.speaker, inputs)
+                return generation.answer_by_sampling(
+                    self.speaker, inputs, batch.ids, how.seed, how.temperature
+                )
+            return generation.answer_greedily(self.speaker, inputs)
 
-    def prompts(self, batch: Batch) -> dict[str, Tensor]:
+    def prompts(self, batch: ModelBatch) -> dict[str, Tensor]:
         """What the functions of `answering` go on from."""
-        return prompts_of(batch.tensors, generation.padding_id(self.speaker.tokenizer, self.speaker.ends))
+        return left_pad_prompts(
+            batch.tensors, generation.find_pad_token_id(self.speaker.tokenizer, self.speaker.ends)
+        )
 
     def _autocast(self) -> torch.autocast:
         """What does not learn is in 16 bits, what learns in 32: each product is made in 16."""
@@ -117,7 +123,7 @@ class Model(nn.Module):
 
     def is_head(self, name: str) -> bool:
         """The projector may have another learning rate."""
-        return part_of(name) == "projector"
+        return component_of(name) == "projector"
 
     def is_undecayed(self, name: str) -> bool:
         """None beyond vectors and biases."""
@@ -125,10 +131,10 @@ class Model(nn.Module):
 
     def is_text(self, name: str) -> bool:
         """The language model."""
-        return part_of(name) == "language"
+        return component_of(name) == "language"
 
 
-def _own(parameter: Any) -> Tensor:
+def _local_shard(parameter: Any) -> Tensor:
     """What this process holds of a parameter that may be cut up."""
     return parameter.to_local() if hasattr(parameter, "to_local") else parameter
 
@@ -144,9 +150,9 @@ def answer_loss(logits: Tensor, labels: Tensor, rows: int, mean: str) -> Tensor:
             size of a micro-batch changes nothing; "tokens": over all tokens, as LLaVA v1.
     """
     losses = functional.cross_entropy(
-        logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+        logits.float().transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none"
     )
-    counted = (labels != IGNORED).sum(1)
+    counted = (labels != IGNORE_INDEX).sum(1)
     if mean == "tokens":
         return losses.sum() / counted.sum()
     return (losses.sum(1) / counted).sum() / rows
@@ -155,12 +161,14 @@ def answer_loss(logits: Tensor, labels: Tensor, rows: int, mean: str) -> Tensor:
 # ------------------------------------------------------------------------- new, load, save
 
 
-def read_config(recipe: Recipe) -> Config:
+def config_from_recipe(recipe: Recipe) -> ModelConfig:
     """The `model:` part of a recipe."""
-    return build(Config, Document({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",))
+    return build_settings(
+        ModelConfig, SettingsDocument({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",)
+    )
 
 
-def new(recipe: Recipe, answers: list[str]) -> tuple[Model, Processor, str]:
+def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcessor, str]:
     """A base model, opened for training; it writes freely, so the list of answers is not used.
 
     Raises:
@@ -168,33 +176,33 @@ def new(recipe: Recipe, answers: list[str]) -> tuple[Model, Processor, str]:
         AssetError: no base is named, or it is not here.
         ModelError: it cannot be used.
     """
-    _refuse(recipe)
-    config = read_config(recipe)
+    _refuse_unsupported(recipe)
+    config = config_from_recipe(recipe)
     if config.random_init:
-        return _random(config, recipe)
-    folder = find_base(config.base)
-    config = base.checked(folder, config)
-    model, processor = _made(folder, folder, config, recipe.seed)
+        return _new_random_model(config, recipe)
+    folder = find_base_model(config.base)
+    config = base.pin_base_fingerprint(folder, config)
+    model, processor = _build_vlm(folder, folder, config, recipe.seed)
     note = f"base {folder.name}"
     if config.weights is not None:
-        step = find_model(Path(config.weights), "vqa")
-        _same_base(step, config)
-        tuning.load_trained(model.net, step)
+        step = find_model_folder(Path(config.weights), "vqa")
+        _require_same_base(step, config)
+        tuning.load_trained_weights(model.net, step)
         note += f", goes on from {step}"
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     return model, processor, f"{note}; {learned:,} of {total:,} parameters learn"
 
 
-def _random(config: Config, recipe: Recipe) -> tuple[Model, Processor, str]:
+def _new_random_model(config: ModelConfig, recipe: Recipe) -> tuple[VlmModel, VlmProcessor, str]:
     """A small model of nothing but the index; its checkpoints hold the whole of it."""
     with tempfile.TemporaryDirectory() as name:
-        from_scratch.write_base(Path(name), from_scratch.texts_of(recipe.data), recipe.seed)
-        model, processor = _made(Path(name), Path(name), config, recipe.seed)
+        from_scratch.write_random_base(Path(name), from_scratch.iterate_index_texts(recipe.data), recipe.seed)
+        model, processor = _build_vlm(Path(name), Path(name), config, recipe.seed)
     return model, processor, f"newly initialised; {sum(p.numel() for p in model.parameters()):,} parameters"
 
 
-def _refuse(recipe: Recipe) -> None:
+def _refuse_unsupported(recipe: Recipe) -> None:
     """What other families have, and this one would pass over in silence."""
     data, learned = recipe.data, recipe.optim
     lacking = {
@@ -209,8 +217,8 @@ def _refuse(recipe: Recipe) -> None:
             raise SettingsError(f"family vlm has no {what}", "leave it away, or use another family")
 
 
-def _same_base(step: Path, config: Config) -> None:
-    before = _read_step(step, trust_remote_code=True)  # its wish does not matter: it is not opened
+def _require_same_base(step: Path, config: ModelConfig) -> None:
+    before = _read_vlm_config(step, trust_remote_code=True)  # its wish does not matter: it is not opened
     if (before.fingerprint, before.train) != (config.fingerprint, config.train):
         raise ModelError(
             f"{step} was trained on another base, or in another way",
@@ -218,38 +226,42 @@ def _same_base(step: Path, config: Config) -> None:
         )
 
 
-def _made(weights: Path, texts: Path, config: Config, seed: int) -> tuple[Model, Processor]:
+def _build_vlm(weights: Path, texts: Path, config: ModelConfig, seed: int) -> tuple[VlmModel, VlmProcessor]:
     """Model and processor of folders that hold the weights, and tokenizer and template."""
-    hf = base.load_processor(texts, config)
-    net = base.load_net(weights, config)
-    ends = base.ends_of(net, hf)
-    net = tuning.tune(net, config, hf, seed)
+    hf = base.load_hf_processor(texts, config)
+    net = base.load_base_network(weights, config)
+    ends = base.find_eos_token_ids(net, hf)
+    net = tuning.apply_tuning(net, config, hf, seed)
     if any(parameter.requires_grad for parameter in net.parameters()):
-        own = chat_template.end_of(hf, ends)  # what the template writes: a model may know others, too
+        own = chat_template.answer_eos_token_id(
+            hf, ends
+        )  # what the template writes: a model may know others, too
         ends.sort(key=lambda token: token != own)
-    silent = generation.never_said(hf.tokenizer, ends)
-    speaker = generation.Speaker(net, hf.tokenizer, ends, silent, config.max_new_tokens)
-    return Model(net, config, speaker), Processor(hf, config, ends)
+    silent = generation.find_suppress_tokens(hf.tokenizer, ends)
+    speaker = generation.TextGenerator(net, hf.tokenizer, ends, silent, config.max_new_tokens)
+    return VlmModel(net, config, speaker), VlmProcessor(hf, config, ends)
 
 
-def decode(model: Model, decoding: Decoding) -> None:
+def set_decoding(model: VlmModel, decoding: DecodingOptions) -> None:
     """From now on the model answers in this way."""
     model.decoding = decoding
-    model.trie = generation.trie(model.speaker, decoding.answers) if decoding.answers else None
+    model.trie = generation.build_answer_trie(model.speaker, decoding.answers) if decoding.answers else None
 
 
-def save(model: Model, processor: Processor, folder: Path) -> None:
+def save_model(model: VlmModel, processor: VlmProcessor, folder: Path) -> None:
     """What was trained, and where the rest is; but not that code may run: each command says so anew."""
     config = model.config.model_copy(update={"weights": None, "trust_remote_code": False})
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
-    processor.hf.save_pretrained(folder / PROCESSOR)
+    processor.hf.save_pretrained(folder / PROCESSOR_FOLDER)
     if config.train.language == "full":
-        save_net(model.net, folder / WHOLE)
+        save_hf_network(model.net, folder / FULL_MODEL_FOLDER)
     else:
-        tuning.save_trained(model.net, folder)
+        tuning.save_trained_weights(model.net, folder)
 
 
-def load(folder: Path, data: Data, trust_remote_code: bool = False) -> tuple[Model, Processor]:
+def load_model(
+    folder: Path, data: DataSettings, trust_remote_code: bool = False
+) -> tuple[VlmModel, VlmProcessor]:
     """Read what `save` wrote, or a Hugging Face folder as it is.
 
     Args:
@@ -261,22 +273,22 @@ def load(folder: Path, data: Data, trust_remote_code: bool = False) -> tuple[Mod
         AssetError: the base is not here.
         ModelError: the base is another, or a file is missing or broken; code would have to run.
     """
-    return _opened(folder, _read_step(folder, trust_remote_code))
+    return _load_with_config(folder, _read_vlm_config(folder, trust_remote_code))
 
 
-def _opened(folder: Path, config: Config) -> tuple[Model, Processor]:
-    if is_plain(folder):
-        return _made(folder, folder, base.checked(folder, config), 0)
-    if (folder / WHOLE).is_dir():
-        return _made(folder / WHOLE, folder / PROCESSOR, config, 0)
-    source = find_base(str(config.base))
-    base.checked(source, config)
-    model, processor = _made(source, folder / PROCESSOR, config, 0)
-    tuning.load_trained(model.net, folder)
+def _load_with_config(folder: Path, config: ModelConfig) -> tuple[VlmModel, VlmProcessor]:
+    if is_huggingface_folder(folder):
+        return _build_vlm(folder, folder, base.pin_base_fingerprint(folder, config), 0)
+    if (folder / FULL_MODEL_FOLDER).is_dir():
+        return _build_vlm(folder / FULL_MODEL_FOLDER, folder / PROCESSOR_FOLDER, config, 0)
+    source = find_base_model(str(config.base))
+    base.pin_base_fingerprint(source, config)
+    model, processor = _build_vlm(source, folder / PROCESSOR_FOLDER, config, 0)
+    tuning.load_trained_weights(model.net, folder)
     return model, processor
 
 
-def export(step: Path, folder: Path, trust_remote_code: bool = False) -> str:
+def export_model(step: Path, folder: Path, trust_remote_code: bool = False) -> str:
     """A checkpoint as a plain Hugging Face folder: updates added to the weights, processor beside them,
     and for kovqa how it was asked.
 
@@ -286,20 +298,22 @@ def export(step: Path, folder: Path, trust_remote_code: bool = False) -> str:
     Raises:
         ModelError: see `load`; 4-bit weights cannot be merged without loss.
     """
-    model, processor = load(step, Data(), trust_remote_code)
+    model, processor = load_model(step, DataSettings(), trust_remote_code)
     if model.config.train.language == "qlora":
         raise ModelError(
             f"{step} has a base in 4 bits: merging would round it",
-            f"take the base and {step}/{tuning.ADAPTER}",
+            f"take the base and {step}/{tuning.ADAPTER_FOLDER}",
         )
-    save_net(tuning.merged(model.net), folder)
+    save_hf_network(tuning.merge_adapter(model.net), folder)
     processor.hf.save_pretrained(folder)
-    asked = model.config.model_dump(include=set(ASKED))
-    write_json(folder / "kovqa.json", {"format": FORMAT, "family": "vlm", "task": "vqa", "model": asked})
-    return _LOADING
+    asked = model.config.model_dump(include=set(PROMPT_SETTINGS))
+    write_json(
+        folder / "kovqa.json", {"format": CHECKPOINT_FORMAT, "family": "vlm", "task": "vqa", "model": asked}
+    )
+    return _HF_LOADING_CODE
 
 
-_LOADING = """\
+_HF_LOADING_CODE = """\
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -321,29 +335,39 @@ def export_upstream(step: Path, folder: Path, trust_remote_code: bool = False) -
     Raises:
         ModelError: see `load`; another shape; more was trained than these files hold.
     """
-    config = _read_step(step, trust_remote_code)
+    config = _read_vlm_config(step, trust_remote_code)
     how = config.train
     if (how.vision, how.language) != ("none", "none"):
         raise ModelError(
             f"{step} trained more than mm_projector.bin holds: vision {how.vision}, language {how.language}",
             "leave --as-upstream away: the whole model is written",
         )
-    model, processor = _opened(step, config.model_copy(update={"dtype": "fp32"}))  # as the file will be
-    tower = describe(find_base(str(config.base))).get("imported", {}).get("vision_tower")
-    return export_llava.write(tuning.merged(model.net), processor.hf, tower, folder)
+    model, processor = _load_with_config(
+        step, config.model_copy(update={"dtype": "fp32"})
+    )  # as the file will be
+    tower = describe_checkpoint(find_base_model(str(config.base))).get("imported", {}).get("vision_tower")
+    return export_llava.write_llava_projector(tuning.merge_adapter(model.net), processor.hf, tower, folder)
 
 
-def _read_step(folder: Path, trust_remote_code: bool) -> Config:
+def _read_vlm_config(folder: Path, trust_remote_code: bool) -> ModelConfig:
     """The configuration of a checkpoint or a plain folder, which may come from anybody.
 
     Raises:
         ModelError: it says that code is to be run, and the user did not.
     """
-    if is_plain(folder):
-        kept = {key: value for key, value in describe(folder).get("model", {}).items() if key in ASKED}
-        config = build(Config, Document({**kept, "base": str(folder), "train": "none"}, {}))
+    if is_huggingface_folder(folder):
+        kept = {
+            key: value
+            for key, value in describe_checkpoint(folder).get("model", {}).items()
+            if key in PROMPT_SETTINGS
+        }
+        config = build_settings(
+            ModelConfig, SettingsDocument({**kept, "base": str(folder), "train": "none"}, {})
+        )
     else:
-        config = build(Config, parse(read_text(folder / "config.json"), str(folder / "config.json")))
+        config = build_settings(
+            ModelConfig, parse_yaml(read_text(folder / "config.json"), str(folder / "config.json"))
+        )
     if config.trust_remote_code and not trust_remote_code:
         raise ModelError(
             f"{folder / 'config.json'} wants Python code of its base model to run (trust_remote_code), "

@@ -13,31 +13,42 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from kovqa_core.index.reader import Split
+from kovqa_core.index.reader import IndexSplit
 from kovqa_core.models.vlm.hf_libraries import transformers
-from kovqa_core.settings.recipe import Data
+from kovqa_core.settings.recipe import DataSettings
 
-IMAGE, PATCH = 96, 32  # pixels: nine pieces a picture
-_PIECES = 600  # of the tokenizer, the 256 bytes among them
-_ROWS = 10_000  # of an index, at most, to train the tokenizer on
-_PAD, _END, _PICTURE, _USER, _MODEL = "<pad>", "<end>", "<image>", "<user>", "<model>"
+TINY_IMAGE_SIZE, TINY_PATCH_SIZE = 96, 32  # pixels: nine pieces a picture
+_TINY_VOCAB_SIZE = 600  # of the tokenizer, the 256 bytes among them
+_MAX_TOKENIZER_ROWS = 10_000  # of an index, at most, to train the tokenizer on
+_PAD_TOKEN, _END_TOKEN, _PICTURE_TOKEN, _USER_TOKEN, _MODEL_TOKEN = (
+    "<pad>",
+    "<end>",
+    "<image>",
+    "<user>",
+    "<model>",
+)
 # Layers so narrow need larger first weights than transformers' 0.02: with those, pictures stay unnoticed.
-_SIZE = {"hidden_size": 96, "num_attention_heads": 6, "intermediate_size": 384, "initializer_range": 0.1}
-_TEMPLATE = (
+_LAYER_DIMENSIONS = {
+    "hidden_size": 96,
+    "num_attention_heads": 6,
+    "intermediate_size": 384,
+    "initializer_range": 0.1,
+}
+_CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<user>' if message.role == 'user' else '<model>' }}"
     "{% for part in message.content %}{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}"
     "<end>{% endfor %}{% if add_generation_prompt %}<model>{% endif %}"
 )
 
 
-def texts_of(data: Data) -> Iterator[str]:
+def iterate_index_texts(data: DataSettings) -> Iterator[str]:
     """Questions and answers of some training rows of an index, from all over it: like stands beside like."""
-    rows = Split(Path(str(data.index)) / "train.jsonl")
-    for number in range(0, len(rows), 1 + len(rows) // _ROWS):
+    rows = IndexSplit(Path(str(data.index)) / "train.jsonl")
+    for number in range(0, len(rows), 1 + len(rows) // _MAX_TOKENIZER_ROWS):
         yield from (rows[number].question, *rows[number].answers)
 
 
-def write_base(folder: Path, texts: Iterable[str], seed: int) -> None:
+def write_random_base(folder: Path, texts: Iterable[str], seed: int) -> None:
     """Write a model folder as the Hub has them: configuration, weights, tokenizer, processor, template.
 
     Args:
@@ -45,10 +56,10 @@ def write_base(folder: Path, texts: Iterable[str], seed: int) -> None:
         texts: what the tokenizer is trained on.
         seed: of the weights.
     """
-    processor = _processor(_tokenizer(texts))
+    processor = _tiny_processor(_train_byte_tokenizer(texts))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = transformers.LlavaForConditionalGeneration(_config(processor.tokenizer))
+        net = transformers.LlavaForConditionalGeneration(_tiny_config(processor.tokenizer))
     net.generation_config = transformers.GenerationConfig(
         eos_token_id=processor.tokenizer.eos_token_id, pad_token_id=processor.tokenizer.pad_token_id
     )
@@ -56,34 +67,38 @@ def write_base(folder: Path, texts: Iterable[str], seed: int) -> None:
     processor.save_pretrained(folder)
 
 
-def _tokenizer(texts: Iterable[str]) -> Any:
+def _train_byte_tokenizer(texts: Iterable[str]) -> Any:
     """Pieces of bytes, so that it can write any text, and a token for each mark of the template."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=_PIECES, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=_TINY_VOCAB_SIZE, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_special_tokens([_PAD, _END, _PICTURE, _USER, _MODEL])
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=_END, pad_token=_PAD)
+    tokenizer.add_special_tokens([_PAD_TOKEN, _END_TOKEN, _PICTURE_TOKEN, _USER_TOKEN, _MODEL_TOKEN])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=_END_TOKEN, pad_token=_PAD_TOKEN
+    )
 
 
-def _processor(tokenizer: Any) -> Any:
-    square = {"height": IMAGE, "width": IMAGE}
+def _tiny_processor(tokenizer: Any) -> Any:
+    square = {"height": TINY_IMAGE_SIZE, "width": TINY_IMAGE_SIZE}
     pictures = transformers.CLIPImageProcessorPil(size=square, do_center_crop=False)
     return transformers.LlavaProcessor(
-        pictures, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=_TEMPLATE,
+        pictures, tokenizer, patch_size=TINY_PATCH_SIZE, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1, chat_template=_CHAT_TEMPLATE,
     )  # fmt: skip
 
 
-def _config(tokenizer: Any) -> Any:
+def _tiny_config(tokenizer: Any) -> Any:
     return transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(
-            image_size=IMAGE, patch_size=PATCH, num_hidden_layers=2, **_SIZE
+            image_size=TINY_IMAGE_SIZE, patch_size=TINY_PATCH_SIZE, num_hidden_layers=2, **_LAYER_DIMENSIONS
         ),
-        text_config=transformers.LlamaConfig(vocab_size=len(tokenizer), num_hidden_layers=3, **_SIZE),
+        text_config=transformers.LlamaConfig(
+            vocab_size=len(tokenizer), num_hidden_layers=3, **_LAYER_DIMENSIONS
+        ),
         vision_feature_layer=-1,
-        image_token_index=tokenizer.convert_tokens_to_ids(_PICTURE),
-        image_seq_length=(IMAGE // PATCH) ** 2,
+        image_token_index=tokenizer.convert_tokens_to_ids(_PICTURE_TOKEN),
+        image_seq_length=(TINY_IMAGE_SIZE // TINY_PATCH_SIZE) ** 2,
     )

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kovqa_core.data.answers import normalise
-from kovqa_core.data.decoding import LETTERS
+from kovqa_core.data.answers import normalise_answer
+from kovqa_core.data.decoding import CHOICE_LETTERS
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import SettingsError
 from kovqa_core.models.vlm.hf_libraries import transformers
 
-Inputs = dict[str, Tensor]
+PromptTensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Speaker:
+class TextGenerator:
     """A network that goes on with texts.
 
     Attributes:
@@ -41,24 +41,24 @@ class Speaker:
     budget: int
 
 
-def never_said(tokenizer: Any, ends: Collection[int]) -> list[int]:
+def find_suppress_tokens(tokenizer: Any, ends: Collection[int]) -> list[int]:
     """Special tokens that are no end."""
-    return sorted({*tokenizer.all_special_ids, *_marks(tokenizer)} - set(ends))
+    return sorted({*tokenizer.all_special_ids, *_special_token_ids(tokenizer)} - set(ends))
 
 
-def _marks(tokenizer: Any) -> set[int]:
+def _special_token_ids(tokenizer: Any) -> set[int]:
     return {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
-def greedy(speaker: Speaker, inputs: Inputs) -> list[Answer]:
+def answer_greedily(speaker: TextGenerator, inputs: PromptTensors) -> list[Answer]:
     """The likeliest token each time; the score is the mean probability of the answer's tokens, its end's
     included.
     """
-    return _spoken(speaker, inputs)
+    return _generate_answers(speaker, inputs)
 
 
-def sampled(
-    speaker: Speaker, inputs: Inputs, ids: Sequence[str], seed: int, temperature: float
+def answer_by_sampling(
+    speaker: TextGenerator, inputs: PromptTensors, ids: Sequence[str], seed: int, temperature: float
 ) -> list[Answer]:
     """Tokens drawn by their probability: the same seed and id draw the same, whatever else is in the batch.
 
@@ -72,17 +72,17 @@ def sampled(
         seed: of all draws; randomness elsewhere is left as it was.
         temperature: below 1 sharper, above 1 flatter.
     """
-    return _spoken(speaker, inputs, _Drawn(ids, seed, temperature))
+    return _generate_answers(speaker, inputs, _GumbelSampler(ids, seed, temperature))
 
 
-class _Drawn:
+class _GumbelSampler:
     """Noise on the scores that makes the highest of them a draw (Gumbel's); each row has its own, made
     on the CPU: a GPU would make another.
     """
 
     def __init__(self, ids: Sequence[str], seed: int, temperature: float) -> None:
         self._temperature = temperature
-        self._noises = [torch.Generator().manual_seed(_number(f"{seed} {id}")) for id in ids]
+        self._noises = [torch.Generator().manual_seed(_seed_from_text(f"{seed} {id}")) for id in ids]
 
     def __call__(self, _: Tensor, scores: Tensor) -> Tensor:
         waits = torch.stack(
@@ -94,30 +94,32 @@ class _Drawn:
         return scores.double() / self._temperature - waits.log().to(scores.device)
 
 
-def _number(text: str) -> int:
+def _seed_from_text(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _spoken(speaker: Speaker, inputs: Inputs, *changed: Any) -> list[Answer]:
+def _generate_answers(speaker: TextGenerator, inputs: PromptTensors, *changed: Any) -> list[Answer]:
     """The token of the highest score each time, after `changed`; what is noted are scores before it."""
-    heard = _Heard()
-    ids = generate(
+    heard = _ScoreRecorder()
+    ids = generate_tokens(
         speaker, inputs, max_new_tokens=speaker.budget, do_sample=False, logits_processor=[heard, *changed]
     )
     said = ids[:, inputs["input_ids"].shape[1] :]
     return [
-        Answer(*_text_and_score(speaker, row, p))
+        Answer(*_decode_with_score(speaker, row, p))
         for row, p in zip(said.tolist(), heard.probabilities(said), strict=True)
     ]
 
 
-def _text_and_score(speaker: Speaker, said: list[int], probabilities: list[float]) -> tuple[str, float]:
+def _decode_with_score(
+    speaker: TextGenerator, said: list[int], probabilities: list[float]
+) -> tuple[str, float]:
     length = next((i + 1 for i, token in enumerate(said) if token in speaker.ends), len(said))
     text = speaker.tokenizer.decode(said[:length], skip_special_tokens=True)
-    return normalise(text), sum(probabilities[:length]) / max(1, length)
+    return normalise_answer(text), sum(probabilities[:length]) / max(1, length)
 
 
-class _Heard:
+class _ScoreRecorder:
     """Notes how likely each chosen token was among those that may be said; keeps no logits."""
 
     def __init__(self) -> None:
@@ -140,23 +142,23 @@ class _Heard:
         return torch.stack(self._noted, 1).tolist()
 
 
-def generate(speaker: Speaker, inputs: Inputs, **how: Any) -> Any:
+def generate_tokens(speaker: TextGenerator, inputs: PromptTensors, **how: Any) -> Any:
     """Tokens of prompts and what follows; `how` is what transformers calls a generation."""
     chosen = transformers.GenerationConfig(
         eos_token_id=speaker.ends,
-        pad_token_id=padding_id(speaker.tokenizer, speaker.ends),
+        pad_token_id=find_pad_token_id(speaker.tokenizer, speaker.ends),
         suppress_tokens=speaker.silent or None,
-        **{name: value for name, value in how.items() if name not in _CALLED},
+        **{name: value for name, value in how.items() if name not in _CALLABLE_ARGUMENTS},
     )
     return speaker.net.generate(
-        **inputs, generation_config=chosen, **{n: v for n, v in how.items() if n in _CALLED}
+        **inputs, generation_config=chosen, **{n: v for n, v in how.items() if n in _CALLABLE_ARGUMENTS}
     )
 
 
-_CALLED = ("logits_processor", "prefix_allowed_tokens_fn")
+_CALLABLE_ARGUMENTS = ("logits_processor", "prefix_allowed_tokens_fn")
 
 
-def padding_id(tokenizer: Any, ends: Sequence[int]) -> int:
+def find_pad_token_id(tokenizer: Any, ends: Sequence[int]) -> int:
     """The token of places that do not count."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
 
@@ -165,7 +167,7 @@ def padding_id(tokenizer: Any, ends: Sequence[int]) -> int:
 
 
 @dataclass(frozen=True)
-class Trie:
+class AnswerTrie:
     """Answers as sequences of tokens, each with its end.
 
     Attributes:
@@ -177,7 +179,7 @@ class Trie:
     following: Mapping[tuple[int, ...], Sequence[int]]
 
 
-def trie(speaker: Speaker, answers: Sequence[str]) -> Trie:
+def build_answer_trie(speaker: TextGenerator, answers: Sequence[str]) -> AnswerTrie:
     """A list of answers as the model writes them; of two that it writes alike, the first."""
     text_of: dict[tuple[int, ...], str] = {}
     following: dict[tuple[int, ...], dict[int, None]] = {}
@@ -186,10 +188,12 @@ def trie(speaker: Speaker, answers: Sequence[str]) -> Trie:
         text_of.setdefault(said, answer)
         for length, token in enumerate(said):
             following.setdefault(said[:length], {})[token] = None
-    return Trie(text_of, {beginning: list(tokens) for beginning, tokens in following.items()})
+    return AnswerTrie(text_of, {beginning: list(tokens) for beginning, tokens in following.items()})
 
 
-def choose(speaker: Speaker, inputs: Inputs, listed: Trie, beams: int = 8) -> list[Answer]:
+def choose_from_trie(
+    speaker: TextGenerator, inputs: PromptTensors, listed: AnswerTrie, beams: int = 8
+) -> list[Answer]:
     """The likeliest answer of a list, sought along a trie of its tokens.
 
     With at least as many beams as answers the likeliest is certainly found. The score is the
@@ -202,7 +206,7 @@ def choose(speaker: Speaker, inputs: Inputs, listed: Trie, beams: int = 8) -> li
         beams: beginnings followed at once.
     """
     end, start = speaker.ends[0], inputs["input_ids"].shape[1]
-    found = generate(
+    found = generate_tokens(
         speaker, inputs, max_new_tokens=max(map(len, listed.text_of)), do_sample=False,
         num_beams=max(min(beams, len(listed.text_of)), 2),
         length_penalty=0.0, early_stopping=False, output_scores=True, return_dict_in_generate=True,
@@ -213,7 +217,9 @@ def choose(speaker: Speaker, inputs: Inputs, listed: Trie, beams: int = 8) -> li
     return [Answer(listed.text_of[row], p) for row, p in zip(rows, likely, strict=True)]
 
 
-def choose_by_letter(speaker: Speaker, inputs: Inputs, choices: Sequence[Sequence[str]]) -> list[Answer]:
+def choose_by_letter(
+    speaker: TextGenerator, inputs: PromptTensors, choices: Sequence[Sequence[str]]
+) -> list[Answer]:
     """Of every prompt's choices the one whose letter is the likeliest first token of an answer.
 
     Args:
@@ -227,13 +233,13 @@ def choose_by_letter(speaker: Speaker, inputs: Inputs, choices: Sequence[Sequenc
     Raises:
         SettingsError: two letters begin with the same token.
     """
-    letters = LETTERS[: max(map(len, choices))]
+    letters = CHOICE_LETTERS[: max(map(len, choices))]
     first = [speaker.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in letters]
     if len(set(first)) < len(first):
         raise SettingsError(
             f"the tokenizer begins two of {', '.join(letters)} alike", "leave --choices away: --answers FILE"
         )
-    scores = _first_scores(speaker, inputs)[:, first]
+    scores = _first_token_logits(speaker, inputs)[:, first]
     counts = torch.tensor([len(row) for row in choices], device=scores.device)
     absent = torch.arange(len(first), device=scores.device) >= counts[:, None]
     best = scores.masked_fill(absent, -torch.inf).softmax(1).max(1)
@@ -241,7 +247,7 @@ def choose_by_letter(speaker: Speaker, inputs: Inputs, choices: Sequence[Sequenc
     return [Answer(row[i], share) for row, i, share in chosen]
 
 
-def _first_scores(speaker: Speaker, inputs: Inputs) -> Tensor:
+def _first_token_logits(speaker: TextGenerator, inputs: PromptTensors) -> Tensor:
     """Logits of every token as the first of an answer, [B, V]."""
     noted: list[Tensor] = []
 
@@ -249,5 +255,5 @@ def _first_scores(speaker: Speaker, inputs: Inputs) -> Tensor:
         noted.append(scores.float())
         return scores
 
-    generate(speaker, inputs, max_new_tokens=1, do_sample=False, logits_processor=[note])
+    generate_tokens(speaker, inputs, max_new_tokens=1, do_sample=False, logits_processor=[note])
     return noted[0]

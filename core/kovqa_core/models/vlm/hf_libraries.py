@@ -25,7 +25,7 @@ transformers.utils.logging.disable_progress_bar()
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\.")
 
 
-def save_net(net: Any, folder: Path) -> None:
+def save_hf_network(net: Any, folder: Path) -> None:
     """Write a network; DeepSpeed, which this imports where it is installed, would speak on stdout."""
     with contextlib.redirect_stdout(sys.stderr):
         net.save_pretrained(folder)

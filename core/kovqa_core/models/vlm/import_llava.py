@@ -13,10 +13,10 @@ from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.files import require_empty
 from kovqa_core.models.vlm import convert_llava
-from kovqa_core.settings.strict_yaml import Document, Settings, build, override
+from kovqa_core.settings.strict_yaml import SettingsDocument, StrictSettings, apply_overrides, build_settings
 
 
-class Chosen(Settings):
+class LlavaImportSettings(StrictSettings):
     """What a folder of LLaVA's does not tell."""
 
     system: Literal["v1", "llava_v1"] = Field(
@@ -28,7 +28,7 @@ class Chosen(Settings):
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedLlava:
     """What became of a folder.
 
     Attributes:
@@ -36,13 +36,13 @@ class Imported:
         settings: what recipe llava-v1 needs to be told to train it further.
     """
 
-    kind: convert_llava.Kind
+    kind: convert_llava.LlavaFolderType
     settings: list[str]
 
 
-def import_llava(
+def import_llava_folder(
     path: Path, output: Path, base: str | None, vision: str | None, sets: Sequence[str] = ()
-) -> Imported:
+) -> ImportedLlava:
     """Write a folder of LLaVA's as one that transformers reads and every command takes for a model.
 
     Args:
@@ -58,20 +58,22 @@ def import_llava(
         ModelError: the folder cannot be read, or is in Hugging Face's layout already.
     """
     require_empty(output)
-    source = convert_llava.detect(path)
-    chosen = build(Chosen, override(Document({"model": {}}, {}), sets, "--set"), ("model",))
+    source = convert_llava.detect_llava_folder(path)
+    chosen = build_settings(
+        LlavaImportSettings, apply_overrides(SettingsDocument({"model": {}}, {}), sets, "--set"), ("model",)
+    )
     lacks_base = source.kind in ("projector", "lora")
     if lacks_base is (base is None) and source.kind != "hub":
         said = "does not hold its language model" if lacks_base else "holds its language model itself"
         raise SettingsError(f"{path} {said}", f"{'give' if lacks_base else 'leave away'} --base")
     language = find_asset(base, "language model") if base else None
-    eyes = None if source.kind == "hub" else find_vision(vision, source)
+    eyes = None if source.kind == "hub" else find_vision_tower(vision, source)
     answering = chosen.model_dump(include={"instruction", "max_new_tokens"})
-    convert_llava.convert(path, output, language, eyes, chosen.system, chosen.seed, answering)
-    return Imported(source.kind, [] if source.marks else ["model.tokens=[]", "model.frozen=[]"])
+    convert_llava.convert_llava_folder(path, output, language, eyes, chosen.system, chosen.seed, answering)
+    return ImportedLlava(source.kind, [] if source.marks else ["model.tokens=[]", "model.frozen=[]"])
 
 
-def find_vision(named: str | None, source: convert_llava.Folder) -> Path:
+def find_vision_tower(named: str | None, source: convert_llava.LlavaFolder) -> Path:
     """The folder of the picture encoder: the one given, else the one that the configuration names.
 
     Raises:

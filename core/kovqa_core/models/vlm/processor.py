@@ -16,26 +16,26 @@ from torch import Tensor
 from kovqa_core.data.example import Example
 from kovqa_core.data.image_io import open_image
 from kovqa_core.errors import KovqaError, ModelError
-from kovqa_core.files import nfc
-from kovqa_core.models.batches import Batch
+from kovqa_core.files import to_nfc
+from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.vlm import chat_template
-from kovqa_core.models.vlm.chat_template import Target, Turn
-from kovqa_core.models.vlm.config import Config
+from kovqa_core.models.vlm.chat_template import AnswerTokens, ChatTurn
+from kovqa_core.models.vlm.config import ModelConfig
 
-IGNORED = -100  # a label that counts nothing
+IGNORE_INDEX = -100  # a label that counts nothing
 
 
 @dataclass(frozen=True)
-class Item:
+class VlmItem:
     """One encoded example: a question, or a whole chat to learn from."""
 
     id: str
-    turns: list[Turn]  # empty: nothing to learn from
-    target: Target | None  # None: to be answered
+    turns: list[ChatTurn]  # empty: nothing to learn from
+    target: AnswerTokens | None  # None: to be answered
     choices: Sequence[str] = ()
 
 
-class Processor:
+class VlmProcessor:
     """Pictures, questions and answers -> batches.
 
     Args:
@@ -44,27 +44,27 @@ class Processor:
         ends: tokens that end generation.
     """
 
-    def __init__(self, hf: Any, config: Config, ends: Collection[int]) -> None:
+    def __init__(self, hf: Any, config: ModelConfig, ends: Collection[int]) -> None:
         self.hf, self.config, self.ends = hf, config, frozenset(ends)
 
-    def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> Item:
+    def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> VlmItem:
         """One example, to be learned with the best of its answers; errors name its id."""
         try:
-            image = reduced(open_image(folder / example.image), self.config.max_pixels)
-            turns = chat_template.asked(
-                nfc(example.question), self.config.instruction, image, example.choices
+            image = limit_pixels(open_image(folder / example.image), self.config.max_pixels)
+            turns = chat_template.user_message(
+                to_nfc(example.question), self.config.instruction, image, example.choices
             )
             if not train:
-                return Item(example.id, turns, None, example.choices)
-            answer = nfc(max(example.answers, key=lambda text: example.answers[text], default=""))
+                return VlmItem(example.id, turns, None, example.choices)
+            answer = to_nfc(max(example.answers, key=lambda text: example.answers[text], default=""))
             if not answer:
-                return Item(example.id, [], None)
-            target = chat_template.target(self.hf, turns, answer, self.ends)
-            return Item(example.id, chat_template.answered(turns, answer), target)
+                return VlmItem(example.id, [], None)
+            target = chat_template.tokenize_answer(self.hf, turns, answer, self.ends)
+            return VlmItem(example.id, chat_template.with_answer(turns, answer), target)
         except KovqaError as error:
             raise type(error)(f"id {example.id}: {error.message}", error.hint) from None
 
-    def collate(self, items: Sequence[Item]) -> Batch:
+    def collate(self, items: Sequence[VlmItem]) -> ModelBatch:
         """Padded on the right. Rows to learn that are too long, or have no answer, are left out whole:
         a row cut off in the middle of its picture would be an error, or, worse, none.
         """
@@ -76,12 +76,12 @@ class Processor:
             rows = [row for row, fit in zip(rows, fits, strict=True) if fit]
             tensors = self._tensors(rows)
         if rows:
-            tensors |= _places(tensors, [row.target for row in rows])
+            tensors |= _label_answers(tensors, [row.target for row in rows])
         ids = [row.id for row in rows]
         left_out = [item.id for item in items if item.id not in ids]
-        return Batch(tensors, ids, left_out, [row.choices for row in rows])
+        return ModelBatch(tensors, ids, left_out, [row.choices for row in rows])
 
-    def _tensors(self, rows: Sequence[Item]) -> dict[str, Tensor]:
+    def _tensors(self, rows: Sequence[VlmItem]) -> dict[str, Tensor]:
         """What the base model's processor makes of chats: only it knows the shape of its pictures."""
         if not rows:
             return {}
@@ -89,12 +89,12 @@ class Processor:
             [row.turns for row in rows],
             return_tensors="pt",
             processor_kwargs={"padding": True, "padding_side": "right"},
-            **chat_template.rendering(self.hf, add_generation_prompt=rows[0].target is None),
+            **chat_template.template_arguments(self.hf, add_generation_prompt=rows[0].target is None),
         )
         return {name: value for name, value in made.items() if isinstance(value, Tensor)}
 
 
-def _places(tensors: dict[str, Tensor], targets: Sequence[Target | None]) -> dict[str, Tensor]:
+def _label_answers(tensors: dict[str, Tensor], targets: Sequence[AnswerTokens | None]) -> dict[str, Tensor]:
     """Where each prompt ends, and the labels of what is to be learned.
 
     Raises:
@@ -102,7 +102,7 @@ def _places(tensors: dict[str, Tensor], targets: Sequence[Target | None]) -> dic
     """
     ids, lengths = tensors["input_ids"], tensors["attention_mask"].sum(1)
     prompts = lengths.clone()
-    labels = torch.full_like(ids, IGNORED)
+    labels = torch.full_like(ids, IGNORE_INDEX)
     for row, target in enumerate(targets):
         if target is None:
             continue
@@ -118,7 +118,7 @@ def _places(tensors: dict[str, Tensor], targets: Sequence[Target | None]) -> dic
     return {"prompt_lengths": prompts, "labels": labels}
 
 
-def reduced(image: Image.Image, max_pixels: int) -> Image.Image:
+def limit_pixels(image: Image.Image, max_pixels: int) -> Image.Image:
     """The picture with at most so many pixels, in its proportions."""
     scale = math.sqrt(max_pixels / (image.width * image.height))
     if scale >= 1:
@@ -127,10 +127,10 @@ def reduced(image: Image.Image, max_pixels: int) -> Image.Image:
     return image.resize(size, Image.Resampling.BICUBIC)
 
 
-_PER_TOKEN = ("_ids", "_mask")  # ends of names of tensors with one number a token
+_PER_TOKEN_SUFFIXES = ("_ids", "_mask")  # ends of names of tensors with one number a token
 
 
-def prompts_of(tensors: dict[str, Tensor], pad: int) -> dict[str, Tensor]:
+def left_pad_prompts(tensors: dict[str, Tensor], pad: int) -> dict[str, Tensor]:
     """The prompts alone, padded on the left: generation goes on at the right end.
 
     Padding on the right would give wrong texts without a word (docs/sources/llava.md, L27).
@@ -142,7 +142,7 @@ def prompts_of(tensors: dict[str, Tensor], pad: int) -> dict[str, Tensor]:
     for name, value in tensors.items():
         if name in ("labels", "prompt_lengths"):
             continue
-        if name.endswith(_PER_TOKEN) and value.shape == shape:
+        if name.endswith(_PER_TOKEN_SUFFIXES) and value.shape == shape:
             value = value.gather(1, places.clamp(min=0))
             value = value.masked_fill(places < 0, pad if name == "input_ids" else 0)
         found[name] = value

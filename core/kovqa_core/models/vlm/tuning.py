@@ -12,27 +12,27 @@ from torch import Tensor, nn
 
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_json, write_json
-from kovqa_core.models.vlm.config import Config
+from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import peft
-from kovqa_core.models.vlm.memory import part_of
+from kovqa_core.models.vlm.memory import component_of
 
-ADAPTER, TRAINED = "adapter", "trained.safetensors"
+ADAPTER_FOLDER, TRAINED_FILE = "adapter", "trained.safetensors"
 
 
-def tune(net: Any, config: Config, processor: Any, seed: int) -> Any:
+def apply_tuning(net: Any, config: ModelConfig, processor: Any, seed: int) -> Any:
     """The network with what learns set free, in fp32, and low-rank updates in place.
 
     Raises:
         SettingsError: a target of `lora.targets`, or a token of `tokens`, is nowhere.
     """
     net.requires_grad_(False)
-    adapter = _adapter(net, config, processor)
+    adapter = _adapter_config(net, config, processor)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tuned = net if adapter is None else peft.get_peft_model(net, adapter)
     for name, parameter in net.named_parameters():
         module = name.rpartition(".")[0].removesuffix(".base_layer")
-        learned = config.train.parts[part_of(name)] == "full" and not _is_adapter(name)
+        learned = config.train.parts[component_of(name)] == "full" and not _is_adapter_parameter(name)
         if (
             learned
             and not (config.frozen and module.endswith(config.frozen))
@@ -45,11 +45,11 @@ def tune(net: Any, config: Config, processor: Any, seed: int) -> Any:
     return tuned
 
 
-def _adapter(net: Any, config: Config, processor: Any) -> Any:
+def _adapter_config(net: Any, config: ModelConfig, processor: Any) -> Any:
     """Low-rank updates for the linear layers of parts, and for rows of the text table."""
     parts = {part for part, how in config.train.parts.items() if how == "lora"}
-    targets = _targets(net, parts, config.lora.targets)
-    rows = _rows(config.tokens, processor.tokenizer)
+    targets = _lora_target_modules(net, parts, config.lora.targets)
+    rows = _trainable_token_ids(config.tokens, processor.tokenizer)
     if targets:
         return peft.LoraConfig(
             r=config.lora.rank,
@@ -63,13 +63,13 @@ def _adapter(net: Any, config: Config, processor: Any) -> Any:
     return None
 
 
-def _targets(net: nn.Module, parts: set[str], ends: Sequence[str]) -> list[str]:
+def _lora_target_modules(net: nn.Module, parts: set[str], ends: Sequence[str]) -> list[str]:
     """Names of the linear layers of these parts; the head that names tokens stays as it is."""
     found = [
         name
         for name, module in net.named_modules()
         if isinstance(module, nn.Linear)
-        and part_of(name) in parts
+        and component_of(name) in parts
         and not name.endswith("lm_head")
         and (not ends or name.endswith(tuple(ends)))
     ]
@@ -81,7 +81,7 @@ def _targets(net: nn.Module, parts: set[str], ends: Sequence[str]) -> list[str]:
     return found
 
 
-def _rows(tokens: Sequence[str], tokenizer: Any) -> list[int]:
+def _trainable_token_ids(tokens: Sequence[str], tokenizer: Any) -> list[int]:
     known = tokenizer.get_vocab()
     unknown = [token for token in tokens if token not in known]
     if unknown:
@@ -91,54 +91,56 @@ def _rows(tokens: Sequence[str], tokenizer: Any) -> list[int]:
     return [known[token] for token in tokens]
 
 
-def _is_adapter(name: str) -> bool:
+def _is_adapter_parameter(name: str) -> bool:
     return "lora_" in name or "trainable_tokens_" in name
 
 
-def trained_names(net: nn.Module) -> dict[str, nn.Parameter]:
+def trained_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that learn as they are, under the base model's names."""
     return {
         name.removeprefix("base_model.model.").replace(".base_layer.", "."): parameter
         for name, parameter in net.named_parameters()
-        if parameter.requires_grad and not _is_adapter(name)
+        if parameter.requires_grad and not _is_adapter_parameter(name)
     }
 
 
-def is_adapted(net: Any) -> bool:
+def has_adapter(net: Any) -> bool:
     """Has low-rank updates or rows of its own?"""
     return isinstance(net, peft.PeftModel)
 
 
-def save_trained(net: Any, folder: Path) -> None:
+def save_trained_weights(net: Any, folder: Path) -> None:
     """adapter/ in peft's own form, and trained.safetensors: each where there is something in it."""
-    if is_adapted(net):
-        net.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
-        (folder / ADAPTER / "README.md").unlink(missing_ok=True)  # a form to be filled in
-        about = read_json(folder / ADAPTER / "adapter_config.json")
+    if has_adapter(net):
+        net.save_pretrained(folder / ADAPTER_FOLDER, save_embedding_layers=False)
+        (folder / ADAPTER_FOLDER / "README.md").unlink(missing_ok=True)  # a form to be filled in
+        about = read_json(folder / ADAPTER_FOLDER / "adapter_config.json")
         # peft keeps sets: their order is another in every process
         ordered = {k: sorted(v) if k == "target_modules" else v for k, v in about.items()}
-        write_json(folder / ADAPTER / "adapter_config.json", ordered)
-    learned = {name: p.detach().contiguous() for name, p in trained_names(net).items()}
+        write_json(folder / ADAPTER_FOLDER / "adapter_config.json", ordered)
+    learned = {name: p.detach().contiguous() for name, p in trained_parameters(net).items()}
     if learned:
-        save_file(learned, folder / TRAINED, metadata={"format": "pt"})
+        save_file(learned, folder / TRAINED_FILE, metadata={"format": "pt"})
 
 
 @torch.no_grad()
-def load_trained(net: Any, folder: Path) -> None:
+def load_trained_weights(net: Any, folder: Path) -> None:
     """Bring back what `save_trained` wrote.
 
     Raises:
         ModelError: a file is missing or broken, or belongs to another way of tuning.
     """
     try:
-        if is_adapted(net):
-            tensors = load_file(folder / ADAPTER / "adapter_model.safetensors")
-            _same_names(tensors, peft.get_peft_model_state_dict(net, save_embedding_layers=False), folder)
+        if has_adapter(net):
+            tensors = load_file(folder / ADAPTER_FOLDER / "adapter_model.safetensors")
+            _require_same_names(
+                tensors, peft.get_peft_model_state_dict(net, save_embedding_layers=False), folder
+            )
             peft.set_peft_model_state_dict(net, tensors)
-        learned = trained_names(net)
+        learned = trained_parameters(net)
         if learned:
-            tensors = load_file(folder / TRAINED)
-            _same_names(tensors, learned, folder)
+            tensors = load_file(folder / TRAINED_FILE)
+            _require_same_names(tensors, learned, folder)
             for name, parameter in learned.items():
                 parameter.copy_(tensors[name])
     except (OSError, RuntimeError, ValueError) as error:
@@ -147,7 +149,7 @@ def load_trained(net: Any, folder: Path) -> None:
         ) from None
 
 
-def _same_names(found: dict[str, Tensor], expected: dict[str, Any], folder: Path) -> None:
+def _require_same_names(found: dict[str, Tensor], expected: dict[str, Any], folder: Path) -> None:
     if found.keys() != expected.keys():
         name = min(found.keys() ^ expected.keys())
         raise ModelError(
@@ -156,6 +158,6 @@ def _same_names(found: dict[str, Tensor], expected: dict[str, Any], folder: Path
         )
 
 
-def merged(net: Any) -> Any:
+def merge_adapter(net: Any) -> Any:
     """The network with its low-rank updates added to the weights: a plain model again."""
-    return net.merge_and_unload() if is_adapted(net) else net
+    return net.merge_and_unload() if has_adapter(net) else net

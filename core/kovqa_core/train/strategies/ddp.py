@@ -26,21 +26,21 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from kovqa_core.distributed.process_group import Rank
+from kovqa_core.distributed.process_group import RankInfo
 from kovqa_core.errors import DataError
-from kovqa_core.models.batches import Batch
+from kovqa_core.models.batches import ModelBatch
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.run import Run
 from kovqa_core.train import optim
 
-Pieces = dict[str, Tensor]  # parameter name -> this process's piece of it; may be all of it
-MOMENTS = ("exp_avg", "exp_avg_sq")  # as AdamW names them
-FIRST_SCALE = 2.0**16  # of a loss in fp16
-_GROWTH = 2000  # finite steps after which the scale is doubled, as torch.amp.GradScaler does
+LocalShards = dict[str, Tensor]  # parameter name -> this process's piece of it; may be all of it
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")  # as AdamW names them
+INIT_LOSS_SCALE = 2.0**16  # of a loss in fp16
+_SCALE_GROWTH_INTERVAL = 2000  # finite steps after which the scale is doubled, as torch.amp.GradScaler does
 
 
 @dataclass
-class Scale:
+class LossScaler:
     """What a loss is multiplied with, so that its gradients are numbers in fp16; 1 and constant elsewhere.
 
     torch.amp.GradScaler's rule in steps instead of tensors: so one rule holds where gradients are cut.
@@ -57,17 +57,17 @@ class Scale:
         self.good = self.good + 1 if finite else 0
         if not finite:
             self.value /= 2
-        elif self.good == _GROWTH:
+        elif self.good == _SCALE_GROWTH_INTERVAL:
             self.value, self.good = self.value * 2, 0
 
 
-def autocast(profile: Profile, device: torch.device) -> torch.autocast:
+def make_autocast(profile: Profile, device: torch.device) -> torch.autocast:
     """16 bits where the profile says so."""
     dtype = torch.float16 if profile.precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=profile.precision != "fp32")
 
 
-class Stepper:
+class TrainStrategy:
     """All processes hold the whole model.
 
     Args:
@@ -81,11 +81,11 @@ class Stepper:
     net: Any  # what is called: the model, or something around it
     optimizer: torch.optim.AdamW  # whose groups' rates are set
 
-    def __init__(self, model: Any, run: Run, rank: Rank, device: torch.device) -> None:
+    def __init__(self, model: Any, run: Run, rank: RankInfo, device: torch.device) -> None:
         self.model, self.run, self.rank, self.device = model, run, rank, device
         fp16 = run.profile.precision == "fp16"
-        self.scale = Scale(True, FIRST_SCALE) if fp16 else Scale()
-        self._usable: Batch | None = None
+        self.scale = LossScaler(True, INIT_LOSS_SCALE) if fp16 else LossScaler()
+        self._usable: ModelBatch | None = None
         self.wrap()
 
     def wrap(self) -> None:
@@ -98,7 +98,7 @@ class Stepper:
 
     # ------------------------------------------------------------------------------- learning
 
-    def backward(self, batch: Batch, step: int, last: bool) -> Tensor:
+    def backward(self, batch: ModelBatch, step: int, last: bool) -> Tensor:
         """Add the gradients of one micro-batch; its loss.
 
         Args:
@@ -108,12 +108,12 @@ class Stepper:
         """
         batch, counts = self._counted(batch)
         with self._no_sync(last):
-            with autocast(self.run.profile, self.device):
+            with make_autocast(self.run.profile, self.device):
                 loss = self.net(batch, step)["loss"] * counts
             (loss / self.run.accumulate * self.scale.value).backward()
         return loss.detach()
 
-    def _counted(self, batch: Batch) -> tuple[Batch, float]:
+    def _counted(self, batch: ModelBatch) -> tuple[ModelBatch, float]:
         """The batch, and what its loss counts: where all must go through the model together, an earlier
         one that counts nothing stands in for a batch of which every example was left out."""
         if not self.together:
@@ -138,7 +138,7 @@ class Stepper:
         learned = [p for p in self.model.parameters() if p.grad is not None]
         if self.scale.value != 1:
             torch._foreach_mul_([p.grad for p in learned], 1 / self.scale.value)
-        norm = float(optim.clip(learned, self.run.recipe.optim.max_grad_norm))
+        norm = float(optim.clip_grad_norm(learned, self.run.recipe.optim.max_grad_norm))
         if math.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -146,7 +146,7 @@ class Stepper:
 
     # ------------------------------------------------------------------------ weights, by name
 
-    def pieces(self) -> Pieces:
+    def pieces(self) -> LocalShards:
         """This process's piece of every parameter: the very memory, not a copy."""
         return {name: p.data for name, p in self.model.named_parameters()}
 
@@ -155,20 +155,20 @@ class Stepper:
         return whole.to(self.device)
 
     @contextlib.contextmanager
-    def plain(self, averages: Pieces | None, everywhere: bool) -> Iterator[Any]:
+    def plain(self, averages: LocalShards | None, everywhere: bool) -> Iterator[Any]:
         """A model that holds whole weights, the averaged ones if given; all processes must come here.
 
         Args:
             averages: moving averages of the weights.
             everywhere: on every process's device; or for the first process alone, None for the others.
         """
-        share_buffers(self.model)
+        broadcast_buffers(self.model)
         self._swap(averages)
         yield self.model if everywhere or self.rank.first else None
         self._swap(averages)
 
     @torch.no_grad()
-    def _swap(self, averages: Pieces | None) -> None:
+    def _swap(self, averages: LocalShards | None) -> None:
         for name, parameter in self.model.named_parameters() if averages else ():
             assert averages is not None
             averages[name], parameter.data = parameter.data, averages[name]
@@ -186,7 +186,7 @@ class Stepper:
             state = self.optimizer.state.get(parameter)
             if state:
                 found["step"] = state["step"].detach().cpu().clone()
-                found |= {f"{key}.{name}": self.whole_moment(state[key]) for key in MOMENTS}
+                found |= {f"{key}.{name}": self.whole_moment(state[key]) for key in ADAM_MOMENTS}
         return found if self.rank.first else {}
 
     def whole_moment(self, moment: Tensor) -> Tensor:
@@ -203,7 +203,10 @@ class Stepper:
             if parameter.requires_grad and tensors:
                 self.optimizer.state[parameter] = {
                     "step": tensors["step"].clone().to(self.device),
-                    **{key: self.own_moment(name, parameter, tensors[f"{key}.{name}"]) for key in MOMENTS},
+                    **{
+                        key: self.own_moment(name, parameter, tensors[f"{key}.{name}"])
+                        for key in ADAM_MOMENTS
+                    },
                 }
 
     def own_moment(self, name: str, parameter: Tensor, whole: Tensor) -> Tensor:
@@ -211,25 +214,25 @@ class Stepper:
         return self.cut(name, whole)
 
 
-def make(model: Any, run: Run, rank: Rank, device: torch.device) -> Stepper:
+def make_strategy(model: Any, run: Run, rank: RankInfo, device: torch.device) -> TrainStrategy:
     """The stepper of a run's strategy."""
     strategy = run.profile.strategy
     if strategy == "ddp":
-        return Stepper(model, run, rank, device)
+        return TrainStrategy(model, run, rank, device)
     if not dist.is_initialized():  # alone: these strategies want a group all the same
         backend = "nccl" if device.type == "cuda" else "gloo"
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
     if strategy == "fsdp2":
-        from kovqa_core.train.strategies.fsdp2 import Fsdp2
+        from kovqa_core.train.strategies.fsdp2 import Fsdp2Strategy
 
-        return Fsdp2(model, run, rank, device)
-    from kovqa_core.train.strategies.zero import Zero
+        return Fsdp2Strategy(model, run, rank, device)
+    from kovqa_core.train.strategies.zero import ZeroStrategy
 
-    return Zero(model, run, rank, device)
+    return ZeroStrategy(model, run, rank, device)
 
 
-def share_buffers(model: torch.nn.Module) -> None:
+def broadcast_buffers(model: torch.nn.Module) -> None:
     """Give all processes the first one's buffers (running means): all must answer alike."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         for buffer in model.buffers():

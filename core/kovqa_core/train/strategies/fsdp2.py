@@ -17,25 +17,25 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from kovqa_core.train import optim
-from kovqa_core.train.strategies.ddp import Pieces, Stepper, share_buffers
-from kovqa_core.train.strategies.full_weights import holding, twin_of
+from kovqa_core.train.strategies.ddp import LocalShards, TrainStrategy, broadcast_buffers
+from kovqa_core.train.strategies.full_weights import make_full_parameter_copy, summon_full_params
 
 
-class Fsdp2(Stepper):
+class Fsdp2Strategy(TrainStrategy):
     """Every process holds a piece of each weight."""
 
     together = True
 
     def wrap(self) -> None:
         """Cut the model up, one layer at a time: no device ever holds all of it."""
-        self.twin = twin_of(self.model)
+        self.twin = make_full_parameter_copy(self.model)
         mesh = init_device_mesh(self.device.type, (dist.get_world_size(),))
         for unit in self.model.units():
             fully_shard(unit, mesh=mesh)
         self.net = fully_shard(self.model, mesh=mesh).to(self.device)
         self.optimizer = optim.make_optimizer(self.model, self.model, self.run.recipe.optim)
 
-    def pieces(self) -> Pieces:
+    def pieces(self) -> LocalShards:
         """Rows of each weight."""
         return {name: p.detach().to_local() for name, p in self.model.named_parameters()}
 
@@ -48,13 +48,15 @@ class Fsdp2(Stepper):
         return distribute_tensor(whole.to(self.device), like.device_mesh, like.placements, src_data_rank=None)
 
     @contextlib.contextmanager
-    def plain(self, averages: Pieces | None, everywhere: bool) -> Iterator[Any]:
+    def plain(self, averages: LocalShards | None, everywhere: bool) -> Iterator[Any]:
         """The twin, with all rows of all weights."""
-        share_buffers(self.model)
-        with holding(self.twin, self.model, self._wholes(averages), everywhere, self.rank.first) as model:
+        broadcast_buffers(self.model)
+        with summon_full_params(
+            self.twin, self.model, self._wholes(averages), everywhere, self.rank.first
+        ) as model:
             yield model
 
-    def _wholes(self, averages: Pieces | None) -> Iterator[tuple[str, Tensor]]:
+    def _wholes(self, averages: LocalShards | None) -> Iterator[tuple[str, Tensor]]:
         for name, p in self.model.named_parameters():
             piece: Any = p.detach() if averages is None else self._joined(p, averages[name])
             yield name, piece.full_tensor()

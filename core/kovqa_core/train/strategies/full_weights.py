@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kovqa_core.errors import SettingsError
 
 
-def twin_of(model: nn.Module) -> nn.Module:
+def make_full_parameter_copy(model: nn.Module) -> nn.Module:
     """The same model without weights of its own, made before the model's are cut.
 
     Raises:
@@ -31,12 +31,12 @@ def twin_of(model: nn.Module) -> nn.Module:
                 f"{name} is quantized: weights like this cannot be cut up among processes",
                 "use --set profile.strategy=ddp",
             )
-        memo[id(parameter)] = nn.Parameter(_empty(parameter), parameter.requires_grad)
+        memo[id(parameter)] = nn.Parameter(_empty_on_meta(parameter), parameter.requires_grad)
     return copy.deepcopy(model, memo | {id(buffer): buffer for buffer in model.buffers()})
 
 
 @contextlib.contextmanager
-def holding(
+def summon_full_params(
     twin: nn.Module, model: nn.Module, wholes: Iterable[tuple[str, Tensor]], everywhere: bool, first: bool
 ) -> Iterator[nn.Module | None]:
     """The twin with whole weights and the model's buffers; None where it is not wanted.
@@ -58,7 +58,7 @@ def holding(
     named = {id(p): name for name, p in model.named_parameters()}
     every = dict(model.named_parameters(remove_duplicate=False))  # a weight two modules share has two names
     whole = {name: weights[named[id(p)]] for name, p in every.items()}
-    empty = {name: _empty(tensor) for name, tensor in whole.items()}
+    empty = {name: _empty_on_meta(tensor) for name, tensor in whole.items()}
     for name, buffer in model.named_buffers():
         module, _, own = name.rpartition(".")
         twin.get_submodule(module)._buffers[own] = buffer
@@ -69,5 +69,5 @@ def holding(
         twin.load_state_dict(empty, strict=False, assign=True)
 
 
-def _empty(tensor: Tensor) -> Tensor:
+def _empty_on_meta(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="meta", requires_grad=False)

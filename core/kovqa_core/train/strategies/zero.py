@@ -18,30 +18,36 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kovqa_core.models.batches import Batch
+from kovqa_core.models.batches import ModelBatch
 from kovqa_core.settings.run import Run
-from kovqa_core.settings.strategy import own_file
+from kovqa_core.settings.strategy import read_deepspeed_config
 from kovqa_core.train import optim
-from kovqa_core.train.strategies.ddp import MOMENTS, Pieces, Stepper, autocast, share_buffers
-from kovqa_core.train.strategies.full_weights import holding, twin_of
+from kovqa_core.train.strategies.ddp import (
+    ADAM_MOMENTS,
+    LocalShards,
+    TrainStrategy,
+    broadcast_buffers,
+    make_autocast,
+)
+from kovqa_core.train.strategies.full_weights import make_full_parameter_copy, summon_full_params
 
-_BUCKET = 50_000_000  # numbers sent at once; DeepSpeed's own 5e8 are 2 GB of each device
+_BUCKET_SIZE = 50_000_000  # numbers sent at once; DeepSpeed's own 5e8 are 2 GB of each device
 
 
-class _Cast(nn.Module):
+class _AutocastModule(nn.Module):
     """The model in the precision of the profile: DeepSpeed forbids autocast around itself, not inside."""
 
     def __init__(self, model: nn.Module, run: Run, device: torch.device) -> None:
         super().__init__()
         self.model, self._run, self._device = model, run, device
 
-    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+    def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch."""
-        with autocast(self._run.profile, self._device):
+        with make_autocast(self._run.profile, self._device):
             return self.model(batch, step)
 
 
-class Zero(Stepper):
+class ZeroStrategy(TrainStrategy):
     """Every process holds a piece of what the stage names."""
 
     def wrap(self) -> None:
@@ -49,16 +55,16 @@ class Zero(Stepper):
         self.stage = int(self.run.profile.strategy[-1])
         self.together = self.stage == 3
         if self.together:
-            self.twin = twin_of(self.model)
+            self.twin = make_full_parameter_copy(self.model)
         else:
             self.model.to(self.device)
         self.optimizer = optim.make_optimizer(self.model, self.model, self.run.recipe.optim)
-        deepspeed = _quiet()
+        deepspeed = _import_deepspeed()
         with contextlib.redirect_stdout(sys.stderr):
             self.net, *_ = deepspeed.initialize(
-                model=_Cast(self.model, self.run, self.device),
+                model=_AutocastModule(self.model, self.run, self.device),
                 optimizer=self.optimizer,
-                config=config(self.run, self.stage),
+                config=deepspeed_config(self.run, self.stage),
             )
         self._begin_moments()
 
@@ -68,12 +74,12 @@ class Zero(Stepper):
         zero = self.net.optimizer
         flats = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
         for flat in flats:
-            moments = {key: torch.zeros_like(flat, requires_grad=False) for key in MOMENTS}
+            moments = {key: torch.zeros_like(flat, requires_grad=False) for key in ADAM_MOMENTS}
             self.optimizer.state[flat] = {"step": torch.zeros((), device=flat.device), **moments}
         if self.stage < 3:
             zero._lazy_init_hp_params_optimizer_state()
 
-    def backward(self, batch: Batch, step: int, last: bool) -> Tensor:
+    def backward(self, batch: ModelBatch, step: int, last: bool) -> Tensor:
         """As everywhere."""
         batch, counts = self._counted(batch)
         loss = self.net(batch, step)["loss"] * counts
@@ -88,7 +94,7 @@ class Zero(Stepper):
         self.net.step()
         return math.inf if self.net.optimizer.overflow else float(self.net.get_global_grad_norm())
 
-    def pieces(self) -> Pieces:
+    def pieces(self) -> LocalShards:
         """Stage 3: an equal share of each weight's numbers."""
         if self.stage < 3:
             return super().pieces()
@@ -104,16 +110,18 @@ class Zero(Stepper):
         return padded.narrow(0, size * self.rank.rank, size).to(self.device)
 
     @contextlib.contextmanager
-    def plain(self, averages: Pieces | None, everywhere: bool) -> Iterator[Any]:
+    def plain(self, averages: LocalShards | None, everywhere: bool) -> Iterator[Any]:
         """Stage 3: the twin, with all weights."""
         if self.stage < 3:
             with super().plain(averages, everywhere) as model:
                 yield model
             return
-        share_buffers(self.model)
+        broadcast_buffers(self.model)
         pieces = (averages or self.pieces()).items()
-        wholes = ((name, _joined(piece, self.model.get_parameter(name))) for name, piece in pieces)
-        with holding(self.twin, self.model, wholes, everywhere, self.rank.first) as model:
+        wholes = (
+            (name, _all_gather_parameter(piece, self.model.get_parameter(name))) for name, piece in pieces
+        )
+        with summon_full_params(self.twin, self.model, wholes, everywhere, self.rank.first) as model:
             yield model
 
     def moments(self) -> dict[str, Tensor]:
@@ -122,7 +130,7 @@ class Zero(Stepper):
 
         found = {"step": next(iter(self.optimizer.state.values()))["step"].cpu().clone()}
         for name, parameter in self.model.named_parameters():
-            for key in MOMENTS if parameter.requires_grad else ():
+            for key in ADAM_MOMENTS if parameter.requires_grad else ():
                 whole = safe_get_full_optimizer_state(parameter, key)
                 if self.rank.first:
                     found[f"{key}.{name}"] = whole.cpu()
@@ -138,14 +146,14 @@ class Zero(Stepper):
             state["step"].copy_(tensors["step"])
         put = safe_set_local_optimizer_state if self.stage == 3 else safe_set_full_optimizer_state
         for name, parameter in self.model.named_parameters():
-            for key in MOMENTS if parameter.requires_grad else ():
+            for key in ADAM_MOMENTS if parameter.requires_grad else ():
                 put(parameter, self.cut(name, tensors[f"{key}.{name}"]), key)
 
 
-def config(run: Run, stage: int) -> dict[str, Any]:
+def deepspeed_config(run: Run, stage: int) -> dict[str, Any]:
     """DeepSpeed's settings: the user's own file, and what follows from the run on top."""
-    own = own_file(run.profile)
-    buckets = {"reduce_bucket_size": _BUCKET, "allgather_bucket_size": _BUCKET}
+    own = read_deepspeed_config(run.profile)
+    buckets = {"reduce_bucket_size": _BUCKET_SIZE, "allgather_bucket_size": _BUCKET_SIZE}
     return own | {
         "train_micro_batch_size_per_gpu": run.micro_batch,
         "gradient_accumulation_steps": run.accumulate,
@@ -157,7 +165,7 @@ def config(run: Run, stage: int) -> dict[str, Any]:
     }
 
 
-def _quiet() -> Any:
+def _import_deepspeed() -> Any:
     """DeepSpeed, whose words go to stderr: stdout carries our events."""
     with contextlib.redirect_stdout(sys.stderr):  # its logger takes the stdout it finds
         import deepspeed
@@ -169,7 +177,7 @@ def _quiet() -> Any:
     return deepspeed
 
 
-def _joined(piece: Tensor, parameter: Any) -> Tensor:
+def _all_gather_parameter(piece: Tensor, parameter: Any) -> Tensor:
     """A weight of all processes' shares."""
     every = piece.new_empty(piece.numel() * dist.get_world_size())
     dist.all_gather_into_tensor(every, piece.contiguous())
