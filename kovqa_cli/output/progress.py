@@ -9,12 +9,73 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
+
 from kovqa_cli.output.console import format_duration, format_score, make_console, print_note
 
 
 def is_interactive() -> bool:
     """Does somebody look at stderr?"""
     return sys.stderr.isatty() and os.environ.get("CI", "") in ("", "false")
+
+
+@contextlib.contextmanager
+def show_progress(quiet: bool = False, *, announce: bool = False) -> Iterator[OnProgress]:
+    """Shows a command's progress while it lasts: a bar with count, rate and time left, one stage after the other.
+
+    Args:
+        quiet: show nothing at all.
+        announce: where nobody watches, print each new stage as a line (downloads: what is waited for).
+    """
+    stage, began = "", time.monotonic()
+
+    def print_stage(progress: Progress) -> None:
+        nonlocal stage
+        if announce and progress.stage != stage:
+            print_note(progress.stage)
+        stage = progress.stage
+
+    if quiet:
+        yield ignore_progress
+        return
+    if not is_interactive():
+        yield print_stage
+        return
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.fields[count]}"),
+        bars.TimeRemainingColumn(),
+    )  # fmt: skip
+    with bars.Progress(*columns, console=make_console(stderr=True), transient=True) as display:
+        task = display.add_task("", total=None, count="")
+
+        def update_bar(progress: Progress) -> None:
+            nonlocal stage, began
+            fraction = progress.fraction_done
+            if progress.stage != stage:  # a rate of its own
+                stage, began = progress.stage, time.monotonic()
+                display.reset(task, description=stage)
+            count = format_count(progress, time.monotonic() - began)
+            display.update(
+                task, completed=fraction or 0, total=1 if fraction is not None else None, count=count
+            )
+
+        yield update_bar
+
+
+def format_count(progress: Progress, seconds: float) -> str:
+    """What is done, of how many, and how fast: `1,200 of 5,000 rows · 240/s`; "" where nothing is counted."""
+    if not progress.done:
+        return ""
+    rate = progress.done / max(seconds, 1e-3)
+    if progress.unit == "bytes":
+        from kovqa_core.download.checks import format_bytes
+
+        total = f" of {format_bytes(progress.total)}" if progress.total else ""
+        return f"{format_bytes(progress.done)}{total} · {format_bytes(rate)}/s"
+    total = f" of {progress.total:,}" if progress.total else ""
+    return f"{progress.done:,}{total} {progress.unit} · {rate:,.0f}/s"
 
 
 @contextlib.contextmanager

@@ -21,7 +21,9 @@ from kovqa_core.files import to_nfc
 from kovqa_core.index.find_image import find_image
 from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
 from kovqa_core.index.sources.aihub import (
+    SPLIT_METHOD,
     aihub_split,
+    find_image_folder,
     is_validation_folder,
     label_text,
     single_answer_labels,

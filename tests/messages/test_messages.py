@@ -1,0 +1,62 @@
+"""Texts for people: each has a key, one English text, and exactly the fields that it names; and is English."""
+
+from __future__ import annotations
+
+import ast
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import kovqa_core
+from kovqa_core.messages import Message, message
+
+import kovqa_cli
+
+CORE, CLI = Path(kovqa_core.__file__).parent, Path(kovqa_cli.__file__).parent
+FILES = sorted([*CORE.rglob("*.py"), *CLI.rglob("*.py")])
+KEY = re.compile(r"[a-z0-9_]+(\.[a-z0-9-]+)+")
+
+
+def message_calls() -> Iterator[tuple[str, ast.Call]]:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "message":
+                yield f"{path.relative_to(path.parents[2])}:{node.lineno}", node
+
+
+CALLS = list(message_calls())
+
+
+def text_of(node: ast.expr) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def test_a_message_is_a_text_that_knows_its_key_and_fields() -> None:
+    text = message(
+        "index.rows-left-out", "{rows:,} rows of {file} are left out", rows=1200, file=Path("a.csv")
+    )
+    assert text == "1,200 rows of a.csv are left out"
+    assert isinstance(text, Message)
+    assert (text.key, text.fields) == ("index.rows-left-out", {"rows": 1200, "file": Path("a.csv")})
+
+
+def test_every_message_has_a_key_a_text_and_its_fields() -> None:
+    wrong = []
+    for place, call in CALLS:
+        key, english = (text_of(argument) for argument in call.args) if len(call.args) == 2 else (None, None)
+        if key is None or english is None or not KEY.fullmatch(key):
+            wrong.append(f"{place}: key and text are two literals, the key like index.image-missing")
+            continue
+        named = {field for _, field, _, _ in string.Formatter().parse(english) if field is not None}
+        given = {keyword.arg for keyword in call.keywords}
+        if named != given:
+            wrong.append(f"{place}: the text names {sorted(named)}, given are {sorted(map(str, given))}")
+    assert not wrong
+
+
+def test_one_key_one_text() -> None:
+    texts: dict[str, set[str]] = {}
+    for _, call in CALLS:
+        texts.setdefault(text_of(call.args[0]) or "", set()).add(text_of(call.args[1]) or "")
+    assert not {key: found for key, found in texts.items() if len(found) > 1}

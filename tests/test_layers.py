@@ -1,0 +1,99 @@
+"""Who may import whom. The layers stand in pyproject.toml, for `lint-imports`; what it cannot see is here."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import kovqa_core
+
+import kovqa_cli
+
+CORE, CLI = Path(kovqa_core.__file__).parent, Path(kovqa_cli.__file__).parent
+ROOT = CLI.parent
+MOST_LINES = 400
+
+# Tensors' libraries; every module outside of TENSOR_PACKAGES works without them being installed.
+HEAVY = {"torch", "safetensors", "transformers", "timm", "peft", "deepspeed", "tensorboardX"}
+TENSOR_PACKAGES = {"models", "train", "answer", "distributed", "tracking", "worker"}
+LIGHT_FILES = ("models/__init__.py", "models/*/__init__.py", "models/*/config.py", "models/*/memory.py")
+LIGHT_CORE = re.compile(r"kovqa_core\.(errors|messages|progress)\b")  # what the front may load at its top
+
+
+def python_files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def top_level_imports(path: Path) -> Iterator[str]:
+    """Names of what a file imports when it is itself imported."""
+
+    def visit(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        in_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if not in_function and not for_types:
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child)
+
+    yield from visit(ast.parse(path.read_text("utf-8")))
+
+
+def test_contracts_of_pyproject_are_kept() -> None:
+    """Layers, no cycles, families apart, the engine without the command line, paper without torch."""
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command as c; c()",
+        "--no-cache",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_paper_loads_without_torch() -> None:
+    """Every module that needs no tensors, imported in one process: the tensors' libraries stay unknown."""
+    modules = [
+        ".".join(path.relative_to(CORE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for path in python_files(CORE)
+        if path.relative_to(CORE).parts[0].removesuffix(".py") not in TENSOR_PACKAGES
+        or any(path.relative_to(CORE).match(pattern) for pattern in LIGHT_FILES)
+    ]
+    assert len(modules) > 100
+    script = (
+        "import importlib, sys\n"
+        f"sys.path[:0] = {[str(CORE.parent), str(CLI.parent)]!r}\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        f"print(*sorted({HEAVY!r} & sys.modules.keys()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_the_front_stays_light() -> None:
+    """At the top of a command's file: typer, the standard library, errors, messages, other commands."""
+    wrong = [
+        f"{path.name} imports {name}"
+        for path in python_files(CLI)
+        for name in top_level_imports(path)
+        if (top := name.split(".")[0]) not in sys.stdlib_module_names
+        and top not in ("typer", "kovqa_cli")
+        and not LIGHT_CORE.match(name)
+    ]
+    assert not wrong
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {
+        path: len(path.read_text("utf-8").splitlines()) for path in [*python_files(CORE), *python_files(CLI)]
+    }
+    assert not {str(path): length for path, length in lengths.items() if length > MOST_LINES}
