@@ -1,3 +1,203 @@
-"""What the first worker tells whoever started it: JSON lines on stdout."""
+"""What the first worker reports to the process that started it: JSON lines on stdout.
 
-EVENTS_VARIABLE = "KOVQA_EVENTS"  # set by `kovqa train`: events go to stdout as JSON lines
+Lines of `log.jsonl` are the same events (TrainStepEvent, EvaluationEvent, MemoryFitEvent), so one form
+serves the writer (`train/run_log.py`, `answer/local.py`), the launcher and the command line.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, ClassVar
+
+EVENTS_VARIABLE = "KOVQA_EVENTS"  # set by the launcher: events go to stdout as JSON lines
+
+
+@dataclass(frozen=True)
+class StartEvent:
+    """Training begins, at `step` of `total`; `note` says from which weights."""
+
+    kind: ClassVar[str] = "start"
+    step: int
+    total: int
+    note: str
+
+
+@dataclass(frozen=True)
+class TrainProgressEvent:
+    """Where training is; shown, not logged.
+
+    Attributes:
+        step, total: optimizer steps done and in all.
+        loss: of the latest step, mean over the global batch.
+        rate: examples per second since training began.
+        left: seconds that remain at this rate.
+    """
+
+    kind: ClassVar[str] = "progress"
+    step: int
+    total: int
+    loss: float
+    rate: float
+    left: float
+
+
+@dataclass(frozen=True)
+class AnswerProgressEvent:
+    """How many rows of a split or table are answered; shown, not logged."""
+
+    kind: ClassVar[str] = "progress"
+    done: int
+    of: int
+    doing: str = "answering"
+
+
+@dataclass(frozen=True)
+class TrainStepEvent:
+    """Means since the last such event, every `log_every` steps.
+
+    Attributes:
+        step: optimizer steps done.
+        loss: mean over steps.
+        grad_norm: global norm before clipping, of the latest step; None: not finite, the step was skipped.
+        lr: of the latest step.
+        examples_per_second: on all processes together.
+        left_out: examples that could not be learned from; None where there were none.
+        loss_scale: in fp16.
+    """
+
+    kind: ClassVar[str] = "train"
+    step: int
+    loss: float
+    grad_norm: float | None
+    lr: float
+    examples_per_second: float
+    left_out: int | None = None
+    loss_scale: float | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationEvent:
+    """The validation split was scored.
+
+    Attributes:
+        step: optimizer steps done.
+        task: "vqa" or "caption".
+        score: by the run's metric.
+        best: the best score so far, this one included.
+        rows: of the split.
+        seconds: that answering and scoring took.
+        metric: name in the table of metrics; None in logs of earlier versions: the task's default.
+    """
+
+    kind: ClassVar[str] = "eval"
+    step: int
+    task: str
+    score: float
+    best: float
+    rows: int
+    seconds: float
+    metric: str | None = None
+
+
+@dataclass(frozen=True)
+class SavedEvent:
+    """A checkpoint was written, to the step folder `path`."""
+
+    kind: ClassVar[str] = "saved"
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class WaitingEvent:
+    """The launcher waits: for other nodes, or for a queue."""
+
+    kind: ClassVar[str] = "waiting"
+    note: str
+
+
+@dataclass(frozen=True)
+class WarningEvent:
+    """Something a person should know; the work goes on."""
+
+    kind: ClassVar[str] = "warning"
+    note: str
+
+
+@dataclass(frozen=True)
+class MemoryFitEvent:
+    """The micro-batch at which a step fits into memory (`--micro-batch auto`).
+
+    Attributes:
+        step: optimizer steps done.
+        micro_batch: examples of one forward pass of one process.
+        accumulate: forward passes of one process per optimizer step.
+        tried_first: the micro-batch that was tried first.
+    """
+
+    kind: ClassVar[str] = "fit"
+    step: int
+    micro_batch: int
+    accumulate: int
+    tried_first: int
+
+
+@dataclass(frozen=True)
+class EndEvent:
+    """Training is finished; the rest stands in `result.json`."""
+
+    kind: ClassVar[str] = "end"
+    step: int
+    best_score: float | None
+    last_score: float | None
+    seconds: float
+
+
+LoggedEvent = TrainStepEvent | EvaluationEvent | MemoryFitEvent
+WorkerEvent = (
+    LoggedEvent
+    | StartEvent
+    | TrainProgressEvent
+    | AnswerProgressEvent
+    | SavedEvent
+    | WaitingEvent
+    | WarningEvent
+    | EndEvent
+)
+
+_EVENT_TYPES: tuple[type[WorkerEvent], ...] = WorkerEvent.__args__
+
+
+def event_fields(event: WorkerEvent) -> dict[str, Any]:
+    """An event as a JSON object: its kind, then its fields; optional ones only where they have a value."""
+    values = asdict(event)
+    for field in fields(event):
+        if field.default is None and values[field.name] is None:
+            del values[field.name]
+    return {"kind": event.kind, **values}
+
+
+def event_line(event: WorkerEvent) -> str:
+    """An event as one line of JSON, without the line's end."""
+    return json.dumps(event_fields(event), ensure_ascii=False)
+
+
+def parse_event(line: str) -> WorkerEvent | None:
+    """The event of a line; None for any other line (libraries print to stdout, too).
+
+    Keys that an event does not have are ignored: files of later versions may hold more.
+    """
+    if not line.startswith('{"'):
+        return None
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    for event_type in _EVENT_TYPES:
+        if values.get("kind") != event_type.kind:
+            continue
+        known = fields(event_type)
+        if all(field.name in values for field in known if field.default is MISSING):
+            return event_type(**{field.name: values[field.name] for field in known if field.name in values})
+    return None
