@@ -31,9 +31,9 @@ from kovqa_core.data.answers import normalise_answer
 from kovqa_core.data.decoding import GREEDY_DECODING
 from kovqa_core.data.example import Answer, Example, prediction_line
 from kovqa_core.data.image_io import open_image
+from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS, build_prompt
 from kovqa_core.errors import AssetError, DataError, KovqaError, SettingsError
 from kovqa_core.files import disk_errors, read_bytes, to_nfc
-from kovqa_core.models.vlm.config import ModelConfig, build_prompt
 from kovqa_core.net.api_keys import find_api_key
 from kovqa_core.net.pages import page_text
 from kovqa_core.net.request import (
@@ -45,7 +45,6 @@ from kovqa_core.net.request import (
     stream_request,
 )
 
-PROMPT_DEFAULTS = ModelConfig()  # instruction and budget of an answer are those of a vlm of ours
 _TIMEOUT_SECONDS = 300.0  # a busy server may be silent for so long
 _FINAL_STATUSES = frozenset(range(200, 500)) - RETRY_STATUSES  # statuses that are an answer, even if it is no
 _PROGRESS_SECONDS = 5.0  # between two notes on a server that is busy
@@ -121,8 +120,8 @@ def answer_table_with_server(
             "served": name,
             "table": hashlib.sha256(table.read_bytes()).hexdigest(),
             "kinds": sorted({row.kind for row in rows}),
-            "instruction": PROMPT_DEFAULTS.instruction,
-            "max_tokens": PROMPT_DEFAULTS.max_new_tokens,
+            "instruction": DEFAULT_INSTRUCTION,
+            "max_tokens": DEFAULT_MAX_NEW_TOKENS,
         }
         done = len(ids := resume_partial_file(part, stamp))
         left = [row for row in rows if row.example.id not in ids]
@@ -210,12 +209,12 @@ def _request_answer(
 def _chat_request(model: str, example: Example, folder: Path) -> dict[str, Any]:
     """A chat completion as vLLM and SGLang take it; a thinking model is asked not to."""
     picture = {"type": "image_url", "image_url": {"url": image_data_url(folder / example.image)}}
-    question = {"type": "text", "text": build_prompt(to_nfc(example.question), PROMPT_DEFAULTS.instruction)}
+    question = {"type": "text", "text": build_prompt(to_nfc(example.question), DEFAULT_INSTRUCTION)}
     return {
         "model": model,
         "messages": [{"role": "user", "content": [picture, question]}],
         "temperature": 0,
-        "max_tokens": PROMPT_DEFAULTS.max_new_tokens,
+        "max_tokens": DEFAULT_MAX_NEW_TOKENS,
         "logprobs": True,
         "chat_template_kwargs": {"enable_thinking": False},
     }

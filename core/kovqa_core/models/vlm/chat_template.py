@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
+from kovqa_core.data.question_prompts import build_prompt
 from kovqa_core.errors import ModelError
-from kovqa_core.models.vlm.config import build_prompt
 
 ChatTurn = dict[str, Any]
 

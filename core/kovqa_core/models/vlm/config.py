@@ -5,15 +5,14 @@ Source: docs/sources/llava.md, L19, L33 and L36.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kovqa_core.data.decoding import CHOICE_LETTERS
+from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, ModelError
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
@@ -29,34 +28,6 @@ TUNING_PRESETS: dict[str, tuple[str, str, str]] = {
     "qlora": ("none", "none", "qlora"),
     "full": ("full", "full", "full"),
 }
-
-ANSWER_INSTRUCTIONS = {
-    "ko": "한 단어나 짧은 구로 답하세요.",
-    "en": "Answer the question using a single word or phrase.",
-    "none": "",
-}
-LETTER_INSTRUCTIONS = {
-    "ko": "선택지의 글자로만 답하세요.",
-    "en": "Answer with the option's letter from the given choices directly.",
-    "none": "",
-}
-_HANGUL_LETTER = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
-
-
-def build_prompt(question: str, instruction: str, choices: Sequence[str] = ()) -> str:
-    """A question with choices and instruction in lines of their own.
-
-    Args:
-        question: the text.
-        instruction: "auto" (in the question's language), a name of INSTRUCTIONS, or any text.
-        choices: answers, to be listed behind letters; none: any.
-    """
-    if instruction == "auto":
-        instruction = "ko" if _HANGUL_LETTER.search(question) else "en"
-    told = (LETTER_INSTRUCTIONS if choices else ANSWER_INSTRUCTIONS).get(instruction, instruction)
-    listed = [f"{letter}. {choice}" for letter, choice in zip(CHOICE_LETTERS, choices, strict=False)]
-    return "\n".join([question, *listed, *([told] if told else [])])
-
 
 # Settings that a Hugging Face folder of ours keeps beside it, in `kovqa.json`: how it is asked. No more:
 # such a folder may come from anybody, and must not say that its code is to be run.
@@ -107,8 +78,10 @@ class ModelConfig(StrictSettings):
     lora: LoraSettings = LoraSettings()
     max_pixels: int = Field(1_003_520, ge=1, description="larger pictures are reduced to this many pixels")
     max_text: int = Field(2048, ge=8, description="tokens of a training row, its picture's included")
-    max_new_tokens: int = Field(16, ge=1, description="tokens of an answer")
-    instruction: str = Field("auto", description="auto (as the question), ko, en, none, or any text")
+    max_new_tokens: int = Field(DEFAULT_MAX_NEW_TOKENS, ge=1, description="tokens of an answer")
+    instruction: str = Field(
+        DEFAULT_INSTRUCTION, description="auto (as the question), ko, en, none, or any text"
+    )
     loss: Literal["rows", "tokens"] = Field(
         "rows", description="mean over rows; or, as in LLaVA, over the answer tokens of a micro-batch"
     )

@@ -1,0 +1,43 @@
+"""The text a chat model reads beside an image: question, choices and an instruction, each on its own line.
+
+The same for a model of ours and for one that a server answers with. The texts are part of what a model was
+trained on: a changed byte changes answers. Source: docs/sources/llava.md, L36.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from kovqa_core.data.decoding import CHOICE_LETTERS
+
+DEFAULT_INSTRUCTION = "auto"
+DEFAULT_MAX_NEW_TOKENS = 16  # tokens of an answer
+
+ANSWER_INSTRUCTIONS = {
+    "ko": "한 단어나 짧은 구로 답하세요.",
+    "en": "Answer the question using a single word or phrase.",
+    "none": "",
+}
+LETTER_INSTRUCTIONS = {
+    "ko": "선택지의 글자로만 답하세요.",
+    "en": "Answer with the option's letter from the given choices directly.",
+    "none": "",
+}
+_HANGUL_LETTER = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
+
+
+def build_prompt(question: str, instruction: str, choices: Sequence[str] = ()) -> str:
+    """A question, its choices and an instruction, each on its own line.
+
+    Args:
+        question: the text.
+        instruction: "auto" (in the question's language), a key of ANSWER_INSTRUCTIONS, or any text.
+        choices: answers to list behind letters; empty: any answer.
+    """
+    if instruction == "auto":
+        instruction = "ko" if _HANGUL_LETTER.search(question) else "en"
+    instruction_texts = LETTER_INSTRUCTIONS if choices else ANSWER_INSTRUCTIONS
+    instruction_text = instruction_texts.get(instruction, instruction)
+    choice_lines = [f"{letter}. {choice}" for letter, choice in zip(CHOICE_LETTERS, choices, strict=False)]
+    return "\n".join([question, *choice_lines, *([instruction_text] if instruction_text else [])])
