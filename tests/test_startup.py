@@ -21,7 +21,7 @@ HEAVY = {
     "PIL",
     "numpy",
     "yaml",
-    "httpx",
+    "httpx2",
     "rich",
     "pydantic",
 }
@@ -46,7 +46,7 @@ def test_a_submission_that_is_not_sent_loads_neither_torch_nor_httpx(tmp_path: P
     (tmp_path / "p.jsonl").write_text('{"id": "TEST_00000", "answer": "예"}\n', "utf-8")
     (tmp_path / "s.csv").write_text("ID,answer\nTEST_00000,0\n")
     words = ["--predictions", tmp_path / "p.jsonl", "--sample", tmp_path / "s.csv", "-o", tmp_path / "o.csv"]
-    assert not loaded("submit", "dacon", *map(str, words)) & {"torch", "httpx", "transformers", "PIL"}
+    assert not loaded("submit", "dacon", *map(str, words)) & {"torch", "httpx2", "transformers", "PIL"}
     assert (tmp_path / "o.csv").is_file()
 
 
@@ -105,7 +105,7 @@ def test_the_launcher_process_loads_no_torch(small: Small, tmp_path: Path) -> No
     found = loaded(*map(str, words))
     assert (tmp_path / "r" / "logs" / "launcher.log").is_file()  # it was planned and started
     assert "kovqa_core" in found
-    assert not found & {"torch", "transformers", "deepspeed", "timm", "numpy", "PIL", "httpx", "rich"}
+    assert not found & {"torch", "transformers", "deepspeed", "timm", "numpy", "PIL", "httpx2", "rich"}
 
 
 def test_closed_pipe_is_no_error(tmp_path: Path) -> None:

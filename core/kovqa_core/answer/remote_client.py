@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 from PIL import Image
 
 from kovqa_core.answer.partial_file import finish_partial_file, partial_file_path, resume_partial_file
@@ -66,7 +66,7 @@ class ChatServer:
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
-    client: httpx.Client
+    client: httpx2.Client
 
 
 def ask_server(
@@ -308,7 +308,7 @@ def _request_json(
     remote = RemoteFile(server.url + path, headers=server.headers)
     body = None if asked is None else json.dumps(asked).encode()
 
-    def once() -> tuple[httpx.Response, bytes]:
+    def once() -> tuple[httpx2.Response, bytes]:
         with stream_request(
             remote, method="POST" if body else "GET", headers={"Content-Type": "application/json"},
             accept=_FINAL_STATUSES, stay=True, body=body, client=server.client,
@@ -324,7 +324,7 @@ def _request_json(
         raise AssetError(f"{redact_url(remote.url)} answers with no JSON", _ADDRESS_HINT) from None
 
 
-def _status_error(remote: RemoteFile, response: httpx.Response, said: bytes) -> KovqaError:
+def _status_error(remote: RemoteFile, response: httpx2.Response, said: bytes) -> KovqaError:
     """What a server's no means: it is not asked again."""
     status = response.status_code
     text = remote.hide(f"{redact_url(remote.url)}: {status} {_error_message(said) or response.reason_phrase}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from kovqa_core.download import tar
 from kovqa_core.download.aihub_assemble import receive_tar
@@ -280,7 +280,7 @@ _REFUSAL_MEANINGS = {
 _TRANSIENT_REFUSALS = {"html", "empty", "unknown"}
 
 
-def _aihub_refusal(key: int, response: httpx.Response, body: bytes, secret: str) -> AssetError:
+def _aihub_refusal(key: int, response: httpx2.Response, body: bytes, secret: str) -> AssetError:
     kind = classify_aihub_answer(response.status_code, body)
     means, hint = (
         text.format(page=_dataset_page(key), version=_protocol_version()) for text in _REFUSAL_MEANINGS[kind]

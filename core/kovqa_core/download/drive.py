@@ -20,7 +20,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlencode, urljoin, urlsplit
 
-import httpx
+import httpx2
 
 from kovqa_core.download import resumable
 from kovqa_core.download.members import MemberNames
@@ -148,7 +148,7 @@ def _request_drive_file(
     id: str,
     name: str,
     asset: str,
-) -> Iterator[httpx.Response]:
+) -> Iterator[httpx2.Response]:
     """From the file's address through the pages before it: the answer that is the file, unread."""
     statuses = [status for status in range(100, 600) if status in accept or status in _REFUSAL_STATUSES]
     place = replace(remote, ask=None)
@@ -167,7 +167,7 @@ def _request_drive_file(
     raise Interrupted(f"Google Drive showed its virus warning for {name} again and again")
 
 
-def _is_file_answer(response: httpx.Response) -> bool:
+def _is_file_answer(response: httpx2.Response) -> bool:
     if (
         response.status_code == 206
         or response.status_code == 416
@@ -178,7 +178,7 @@ def _is_file_answer(response: httpx.Response) -> bool:
     return response.status_code == 200 and kind not in ("text/html", "application/json")
 
 
-def _disposition_name(response: httpx.Response) -> str:
+def _disposition_name(response: httpx2.Response) -> str:
     """The name in Content-Disposition (`filename*` of RFC 5987 first), as a bare, safe name."""
     header = response.headers.get("content-disposition", "")
     coded = re.search(r"filename\*\s*=\s*UTF-8''([^;\s]+)", header, re.IGNORECASE)
@@ -187,7 +187,7 @@ def _disposition_name(response: httpx.Response) -> str:
     return MemberNames("Google Drive").place(name).replace("/", "_") if name else ""
 
 
-def _read_drive_page(response: httpx.Response) -> str:
+def _read_drive_page(response: httpx2.Response) -> str:
     body = b""
     for chunk in response.iter_bytes():
         body += chunk
@@ -235,7 +235,7 @@ def _next_page_url(text: str, base: str) -> str | None:
 # ------------------------------------------------------------------------------- refusals
 
 
-def _drive_refusal(response: httpx.Response, page: str, id: str, name: str, asset: str) -> AssetError:
+def _drive_refusal(response: httpx2.Response, page: str, id: str, name: str, asset: str) -> AssetError:
     """What a page says that is not the file and does not lead to it."""
     browser = f"https://drive.google.com/file/d/{id}/view"
     by_hand = f"kovqa download {asset} --from {shlex.quote(name)}"

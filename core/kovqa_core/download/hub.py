@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urljoin
 
-import httpx
+import httpx2
 
 from kovqa_core.download.table import Asset, endpoint_url
 from kovqa_core.errors import AssetError
@@ -108,7 +108,7 @@ def _check_safe_name(name: str) -> str:
     return name
 
 
-def _with_published_size(remote: RemoteFile, client: httpx.Client) -> RemoteFile:
+def _with_published_size(remote: RemoteFile, client: httpx2.Client) -> RemoteFile:
     """A file with the size and checksum its headers tell."""
     url = remote.url
     for _ in range(_MAX_MOVES):
@@ -131,7 +131,7 @@ def _with_published_size(remote: RemoteFile, client: httpx.Client) -> RemoteFile
 
 
 def _is_same_host(url: str, location: str) -> bool:
-    return httpx.URL(urljoin(url, location)).netloc == httpx.URL(url).netloc
+    return httpx2.URL(urljoin(url, location)).netloc == httpx2.URL(url).netloc
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-import httpx
+import httpx2
 
 from kovqa_core.download import part_file as kept
 from kovqa_core.download.checks import (
@@ -130,7 +130,7 @@ def _transfer_once(
         _append_chunks(chunks, remote, target, part, told)
 
 
-def _is_continuation(response: httpx.Response, have: int, notes: PartNotes, remote: RemoteFile) -> bool:
+def _is_continuation(response: httpx2.Response, have: int, notes: PartNotes, remote: RemoteFile) -> bool:
     """Is this answer the rest of the very file whose beginning is here?"""
     span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("content-range", ""))
     if response.status_code != 206 or not span or (int(span[1]), int(span[2])) != (have, notes.total):
@@ -139,14 +139,14 @@ def _is_continuation(response: httpx.Response, have: int, notes: PartNotes, remo
     return notes.url != remote.url or not (validator and notes.validator) or validator == notes.validator
 
 
-def _resume_validator(response: httpx.Response) -> str:
+def _resume_validator(response: httpx2.Response) -> str:
     """What If-Range may hold: a strong ETag, else the date of the last change."""
     etag = response.headers.get("etag", "")
     return response.headers.get("last-modified", "") if not etag or etag.startswith("W/") else etag
 
 
 def _begin_transfer(
-    response: httpx.Response, remote: RemoteFile, target: Path, part: IO[bytes], allow_mismatch: bool
+    response: httpx2.Response, remote: RemoteFile, target: Path, part: IO[bytes], allow_mismatch: bool
 ) -> Iterator[bytes]:
     """Look at the beginning of a whole answer; only when it is the file, what was kept is given up."""
     where, chunks, head = redact_url(remote.url), response.iter_raw(), b""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Protocol, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-import httpx
+import httpx2
 
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.net.pages import page_text
@@ -45,7 +45,7 @@ class FileRequester(Protocol):
 
     def __call__(
         self, remote: RemoteFile, *, headers: Mapping[str, str] | None, accept: Container[int]
-    ) -> contextlib.AbstractContextManager[httpx.Response]: ...
+    ) -> contextlib.AbstractContextManager[httpx2.Response]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Interrupted(AssetError):
 class Refused(AssetError):
     """The server answered, and the answer is no."""
 
-    def __init__(self, message: str, hint: str, response: httpx.Response) -> None:
+    def __init__(self, message: str, hint: str, response: httpx2.Response) -> None:
         super().__init__(message, hint)
         self.status = response.status_code
         self.headers = response.headers
@@ -114,8 +114,8 @@ def stream_request(
     accept: Container[int] = (200,),
     stay: bool = False,
     body: bytes | None = None,
-    client: httpx.Client | None = None,
-) -> Iterator[httpx.Response]:
+    client: httpx2.Client | None = None,
+) -> Iterator[httpx2.Response]:
     """One request, its answer still unread; what goes wrong inside the block is classified too.
 
     Args:
@@ -140,7 +140,7 @@ def stream_request(
         yield response
 
 
-def new_http_client(seconds: float = 60) -> httpx.Client:
+def new_http_client(seconds: float = 60) -> httpx2.Client:
     """A client with our name and time limits; proxies and certificates as the environment says.
 
     Args:
@@ -148,11 +148,11 @@ def new_http_client(seconds: float = 60) -> httpx.Client:
     """
     seconds = _seconds_setting("KOVQA_TIMEOUT_SECONDS", seconds)
     headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
-    timeout = httpx.Timeout(seconds, connect=min(seconds, 20))
+    timeout = httpx2.Timeout(seconds, connect=min(seconds, 20))
     try:
-        return httpx.Client(headers=headers, timeout=timeout, verify=_trusted_ssl_context())
-    except (ImportError, ValueError, httpx.InvalidURL):
-        hint = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; for a SOCKS proxy: pip install httpx[socks]"
+        return httpx2.Client(headers=headers, timeout=timeout, verify=_trusted_ssl_context())
+    except (ImportError, ValueError, httpx2.InvalidURL):
+        hint = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; for a SOCKS proxy: pip install 'httpx2[socks]'"
         raise SettingsError("the proxy that is set cannot be used", hint) from None
 
 
@@ -166,17 +166,17 @@ def _seconds_setting(name: str, usual: float) -> float:
 
 @functools.cache
 def _trusted_ssl_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context()  # reading all certificates takes as long as a small file
+    return httpx2.create_ssl_context()  # reading all certificates takes as long as a small file
 
 
 def _follow_redirects(
-    client: httpx.Client,
+    client: httpx2.Client,
     remote: RemoteFile,
     method: str,
     headers: Mapping[str, str],
     stay: bool,
     body: bytes | None,
-) -> httpx.Response:
+) -> httpx2.Response:
     url, own = remote.url, dict(remote.headers)
     for _ in range(MAX_REDIRECTS):
         request = client.build_request(method, url, headers={**own, **headers}, content=body)
@@ -201,37 +201,37 @@ def _url_origin(url: str) -> tuple[str, str | None, int | None]:
 
 @contextlib.contextmanager
 def _network_errors(remote: RemoteFile) -> Iterator[None]:
-    """Turn httpx's errors into ours."""
+    """Turn httpx2's errors into ours."""
     where = redact_url(remote.url)
     try:
         yield
-    except httpx.TimeoutException:
+    except httpx2.TimeoutException:
         raise Interrupted(f"{where}: no answer in time") from None
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL, ValueError) as error:
+    except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, ValueError) as error:
         raise AssetError(f"{where}: no address to fetch from ({remote.hide(str(error))})") from None
-    except httpx.RequestError as error:
+    except httpx2.RequestError as error:
         text = remote.hide(str(error)) or type(error).__name__
         if "CERTIFICATE_VERIFY_FAILED" in text:
-            hint = "behind a company's proxy, set SSL_CERT_FILE to its certificates"
+            hint = "install the system's ca-certificates; behind a company's proxy, set SSL_CERT_FILE to its certificates"
             raise AssetError(f"{where}: its certificate cannot be trusted", hint) from None
         raise Interrupted(f"{where}: {text}") from None
 
 
-def _refusal_error(remote: RemoteFile, response: httpx.Response) -> AssetError:
+def _refusal_error(remote: RemoteFile, response: httpx2.Response) -> AssetError:
     status = response.status_code
     body = b"" if response.request.method == "HEAD" else _read_beginning(response)
     said = remote.hide(page_text(body))
     text = f"{redact_url(remote.url)}: {status} {response.reason_phrase}" + (f" ({said})" if said else "")
     # Signed addresses live for minutes: the original address gives a fresh one.
-    expired = status == 403 and response.request.url != httpx.URL(remote.url)
+    expired = status == 403 and response.request.url != httpx2.URL(remote.url)
     if status in RETRY_STATUSES or status >= 500 or expired:
         return Interrupted(text, _retry_after_seconds(response))
     return Refused(text, "", response)
 
 
-def _read_beginning(response: httpx.Response, length: int = 8192) -> bytes:
+def _read_beginning(response: httpx2.Response, length: int = 8192) -> bytes:
     body = b""
-    with contextlib.suppress(httpx.HTTPError):  # the status says enough
+    with contextlib.suppress(httpx2.HTTPError):  # the status says enough
         for chunk in response.iter_bytes():
             body += chunk
             if len(body) >= length:
@@ -239,7 +239,7 @@ def _read_beginning(response: httpx.Response, length: int = 8192) -> bytes:
     return body[:length]
 
 
-def _retry_after_seconds(response: httpx.Response) -> float | None:
+def _retry_after_seconds(response: httpx2.Response) -> float | None:
     text = response.headers.get("retry-after", "").strip()
     if text.isdigit():
         return float(text)

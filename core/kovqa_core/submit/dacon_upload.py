@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from kovqa_core.download.part_file import locked_part_file
 from kovqa_core.errors import AssetError, DataError, KovqaError, SettingsError
@@ -31,7 +31,7 @@ COMPETITION_PAGE = f"https://dacon.io/competitions/official/{DACON_COMPETITION}"
 _KOREA_TIME = timezone(timedelta(hours=9), "KST")
 _NOT_RECEIVED_STATES = ("quota", "not sent")  # Dacon does not have the file, for certain
 _NO_CONNECTION_ERRORS = (
-    httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol, httpx.InvalidURL
+    httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol, httpx2.InvalidURL
 )  # fmt: skip
 _MAX_ANSWER_BYTES = 1 << 16  # bytes of an answer that are read
 
@@ -182,7 +182,7 @@ def quota_today() -> DailyQuota:
 
 
 def _post_submission(
-    client: httpx.Client, attempt: UploadAttempt, content: bytes, token: str
+    client: httpx2.Client, attempt: UploadAttempt, content: bytes, token: str
 ) -> tuple[str, str]:
     """One POST; the state it leaves, and what was said, without the token."""
     name = Path(attempt.file).name
@@ -196,14 +196,14 @@ def _post_submission(
             state, answer = _classify_dacon_answer(response.status_code, _read_answer_head(response))
     except _NO_CONNECTION_ERRORS as error:
         state, answer = "not sent", str(error) or type(error).__name__
-    except httpx.TimeoutException:
+    except httpx2.TimeoutException:
         state, answer = "unknown", "no answer in time"
-    except httpx.RequestError as error:
+    except httpx2.RequestError as error:
         state, answer = "unknown", str(error) or type(error).__name__
     return state, _hide_token(answer, token)
 
 
-def _read_answer_head(response: httpx.Response) -> bytes:
+def _read_answer_head(response: httpx2.Response) -> bytes:
     body = b""
     for chunk in response.iter_bytes():
         body += chunk
