@@ -1,14 +1,16 @@
 """What can go wrong, and the exit code each kind of failure ends with.
 
 Every error a user can cause is one of these: a message (what and where) and a hint (what to
-do next). The command line prints both and leaves with `exit_code`; anything else is a bug
+do next). The command line prints both and exits with `exit_code`; anything else is a bug
 of ours and keeps its traceback.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
+
+from kovqa_core.messages import Message, message
 
 _MAX_NAMED_IDS = 10  # ids in a message
 
@@ -16,8 +18,11 @@ _MAX_NAMED_IDS = 10  # ids in a message
 class KovqaError(Exception):
     """A failure with one clear message.
 
+    It keeps message and hint, with their keys and fields, when a process of a pool or a launcher hands
+    it to another (an exception is pickled as its `args`, here the message, and its attributes).
+
     Args:
-        message: what went wrong and where (file and line, or id).
+        message: what went wrong and where (file and line, or id): a `Message`.
         hint: what to do next; may be empty.
     """
 
@@ -33,13 +38,13 @@ class KovqaError(Exception):
 
 
 class SettingsError(KovqaError):
-    """Something asked for makes no sense: a key, a name, a value, a combination."""
+    """A setting or an option makes no sense: a key, a name, a value, a combination."""
 
     exit_code = 2
 
 
 class DataError(KovqaError):
-    """Data given cannot be used: an index, a picture, a table."""
+    """Data cannot be used: an index, an image, a table."""
 
     exit_code = 3
 
@@ -79,8 +84,8 @@ class Stopped(KovqaError):
 
 
 ERROR_CLASSES: dict[str, type[KovqaError]] = {
-    kind.__name__: kind
-    for kind in (
+    error_class.__name__: error_class
+    for error_class in (
         SettingsError,
         DataError,
         ModelError,
@@ -93,18 +98,50 @@ ERROR_CLASSES: dict[str, type[KovqaError]] = {
 }
 
 
-def unknown_name_error(what: str, name: str, known: Iterable[str], hint: str = "") -> SettingsError:
-    """The error for a name nobody knows: it lists the nearest known ones, or all of them."""
+def unknown_name_error(
+    problem: Message, name: str, known_names: Iterable[str], hint: str = ""
+) -> SettingsError:
+    """The error for a name nobody knows: it lists the nearest known ones, or all of them.
+
+    Args:
+        problem: what is wrong, as a whole sentence ("unknown recipe 'kobiet3'").
+        name: the unknown name.
+        known_names: those that exist.
+        hint: what to do next.
+    """
     import difflib
 
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    suggestion = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
-    return SettingsError(f"unknown {what} '{name}'; {suggestion}", hint)
+    names = sorted(known_names)
+    *others, last = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or [""]
+    if others:
+        last = message("errors.name-or-name", "{names} or {last}", names=", ".join(others), last=last)
+    if last:
+        text = message("errors.did-you-mean", "{problem}; did you mean {names}?", problem=problem, names=last)
+    elif names:
+        text = message(
+            "errors.known-names", "{problem}; known: {names}", problem=problem, names=", ".join(names)
+        )
+    else:
+        text = message("errors.no-known-names", "{problem}; known: none", problem=problem)
+    return SettingsError(text, hint)
 
 
-def summarise_names(what: str, names: Iterable[str], kind: str = "id") -> str:
-    """ "no prediction for 12 ids: a, b, … (10 named)"."""
-    names = list(names)
-    shown = ", ".join(names[:_MAX_NAMED_IDS]) + (", …" if len(names) > _MAX_NAMED_IDS else "")
-    return f"{what} {len(names)} {kind}{'s' if len(names) > 1 else ''}: {shown}"
+def list_ids(ids: Sequence[str]) -> Message:
+    """ "12 ids: a, b, …": how many, and the first of them by name."""
+    if len(ids) == 1:
+        return message("errors.one-id", "1 id: {id}", id=ids[0])
+    return message("errors.several-ids", "{count} ids: {ids}", count=len(ids), ids=_first_names(ids))
+
+
+def list_lines(numbers: Sequence[str]) -> Message:
+    """ "12 lines: 3, 5, …": how many lines of a file, and the first of them by number."""
+    if len(numbers) == 1:
+        return message("errors.one-line", "1 line: {line}", line=numbers[0])
+    return message(
+        "errors.several-lines", "{count} lines: {lines}", count=len(numbers), lines=_first_names(numbers)
+    )
+
+
+def _first_names(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > _MAX_NAMED_IDS else ""
+    return ", ".join(names[:_MAX_NAMED_IDS]) + more

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kovqa_core.errors import unknown_name_error
 from kovqa_core.files import read_json, to_nfc
+from kovqa_core.messages import message
 
 ALL_TYPES = "all"  # instead of a kind's name: every row
 
@@ -22,7 +23,12 @@ def choose_question_types(asked: Sequence[str], there: Iterable[str]) -> frozens
         return known
     for name in map(to_nfc, asked):
         if not name or name not in known:
-            raise unknown_name_error("kind", name, known - {""}, f"or --kind {ALL_TYPES}")
+            raise unknown_name_error(
+                message("data.unknown-kind", "unknown kind '{name}'", name=name),
+                name,
+                known - {""},
+                message("data.unknown-kind.hint", "or --kind {every}", every=ALL_TYPES),
+            )
     return frozenset(map(to_nfc, asked))
 
 

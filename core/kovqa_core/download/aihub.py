@@ -24,6 +24,7 @@ from kovqa_core.download.members import MemberNames, check_disk_space
 from kovqa_core.download.part_file import locked_part_file
 from kovqa_core.errors import AssetError, unknown_name_error
 from kovqa_core.files import make_folder, read_json, to_nfc, write_json
+from kovqa_core.messages import message
 from kovqa_core.net.api_keys import read_api_key
 from kovqa_core.net.pages import page_text
 from kovqa_core.net.request import DownloadProgress, Interrupted, RemoteFile, retry_request, stream_request
@@ -165,7 +166,7 @@ def _select_files(key: int, entries: Sequence[AihubFile], files: Sequence[int] |
     for number in files or ():
         if number not in known:
             raise unknown_name_error(
-                "file key",
+                message("download.unknown-file-key", "unknown file key '{number}'", number=number),
                 str(number),
                 map(str, known),
                 f"of AI-Hub's data set {key}; see {_dataset_page(key)}",

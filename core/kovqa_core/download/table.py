@@ -16,6 +16,7 @@ from pydantic import model_validator
 
 from kovqa_core.download.find_asset import ASSET_TABLE, asset_holding_file
 from kovqa_core.errors import SettingsError, unknown_name_error
+from kovqa_core.messages import message
 from kovqa_core.net.request import RemoteFile
 from kovqa_core.settings.strict_yaml import SettingsDocument, StrictSettings, build_settings, read_yaml
 
@@ -139,7 +140,12 @@ def load_assets() -> Mapping[str, Asset]:
     found = {name: build_settings(Asset, entry) for name, entry in _table_entries(ASSET_TABLE).items()}
     for asset in found.values():
         if asset.source not in load_sources():
-            raise unknown_name_error("source", asset.source, load_sources(), f"{ASSET_TABLE}: {asset.name}")
+            raise unknown_name_error(
+                message("download.unknown-source", "unknown source '{source}'", source=asset.source),
+                asset.source,
+                load_sources(),
+                f"{ASSET_TABLE}: {asset.name}",
+            )
     return found
 
 
@@ -162,7 +168,12 @@ def find_asset_entry(word: str) -> Asset:
     name, _, pin = word.partition("@")
     holder = name if name in load_assets() else asset_holding_file(name)
     if not holder:
-        raise unknown_name_error("asset", name, load_assets(), "list them: kovqa download --list")
+        raise unknown_name_error(
+            message("download.unknown-asset", "unknown asset '{name}'", name=name),
+            name,
+            load_assets(),
+            message("download.unknown-asset.hint", "list them: kovqa download --list"),
+        )
     asset = load_assets()[holder]
     if pin and not (asset.repo or asset.dump):
         raise SettingsError(f"{name} has no versions to choose from", f"kovqa download {name}")

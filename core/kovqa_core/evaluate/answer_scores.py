@@ -20,6 +20,7 @@ from kovqa_core.data.example import Example
 from kovqa_core.errors import unknown_name_error
 from kovqa_core.evaluate.confidence_intervals import score_interval
 from kovqa_core.evaluate.normalise_korean import answer_type, normalise_korean
+from kovqa_core.messages import message
 
 # Name of a normal form -> answers with the same result are the same answer.
 COMPARISON_RULES: dict[str, Callable[[str], str]] = {
@@ -105,7 +106,11 @@ def score_answers(
         SettingsError: an unknown rule.
     """
     if rule not in COMPARISON_RULES:
-        raise unknown_name_error("normal form", rule, COMPARISON_RULES)
+        raise unknown_name_error(
+            message("evaluate.unknown-normal-form", "unknown normal form '{rule}'", rule=rule),
+            rule,
+            COMPARISON_RULES,
+        )
     kinds: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
     types: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
     grouped: dict[str, _ScoreTally] = defaultdict(_ScoreTally)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 
 from kovqa_core.errors import unknown_name_error
 from kovqa_core.files import to_nfc
+from kovqa_core.messages import message
 
 _CLITIC_PATTERN = re.compile(r"(?<=[a-z])n't\b|(?<=\bcan)not\b|(?<=[a-z0-9])'(?:s|m|d|re|ve|ll)\b")
 _ENGLISH_PATTERN = re.compile(
@@ -63,5 +64,9 @@ def choose_tokeniser(name: str, references: Iterable[str]) -> str:
         hangul = len(_HANGUL_PATTERN.findall(text))
         return "korean" if 2 * hangul > sum(map(str.isalpha, text)) else "english"
     if name not in CAPTION_TOKENISERS:
-        raise unknown_name_error("rule for tokens", name, ["auto", *CAPTION_TOKENISERS])
+        raise unknown_name_error(
+            message("evaluate.unknown-token-rule", "unknown rule for tokens '{name}'", name=name),
+            name,
+            ["auto", *CAPTION_TOKENISERS],
+        )
     return name

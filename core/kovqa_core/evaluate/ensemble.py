@@ -7,9 +7,10 @@ from pathlib import Path
 
 from kovqa_core.data.example import Answer, prediction_line
 from kovqa_core.data.tables import read_table
-from kovqa_core.errors import DataError, SettingsError, summarise_names
+from kovqa_core.errors import DataError, SettingsError, list_ids
 from kovqa_core.evaluate.predictions_file import PREDICTION_COLUMNS, Predictions, read_predictions
 from kovqa_core.files import atomic_file
+from kovqa_core.messages import message
 
 
 def vote_answers(ballots: Sequence[Sequence[Answer]]) -> list[Answer]:
@@ -68,8 +69,25 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> int:
 def _check_same_questions(first: Predictions, other: Predictions, path: Path, its_path: Path) -> None:
     missing = [id for id in first.texts if id not in other.texts]
     foreign = [id for id in other.texts if id not in first.texts]
-    for what, ids in (("no prediction for", missing), (f"not in {path}:", foreign)):
-        if ids:
-            raise DataError(
-                f"{its_path}: {summarise_names(what, ids)}", "vote with predictions of the same table"
-            )
+    hint = message("evaluate.other-questions.hint", "vote with predictions of the same table")
+    if missing:
+        raise DataError(
+            message(
+                "evaluate.vote-lacks-ids",
+                "{other}: no prediction for {ids}",
+                other=its_path,
+                ids=list_ids(missing),
+            ),
+            hint,
+        )
+    if foreign:
+        raise DataError(
+            message(
+                "evaluate.vote-foreign-ids",
+                "{other}: not in {first}: {ids}",
+                other=its_path,
+                first=path,
+                ids=list_ids(foreign),
+            ),
+            hint,
+        )

@@ -11,8 +11,9 @@ from typing import Any
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.data.tables import read_table
-from kovqa_core.errors import DataError, summarise_names
+from kovqa_core.errors import DataError, list_ids, list_lines
 from kovqa_core.index.reader import IndexSplit, filter_question_types
+from kovqa_core.messages import message
 
 _ID_COLUMNS = ("id", "question_id")  # ours, LLaVA's
 _TEXT_COLUMNS = {"caption": ("caption",), "vqa": ("answer", "text")}  # ours first
@@ -67,10 +68,14 @@ def read_predictions(path: Path) -> Predictions:
         raise DataError(f"{path} holds no predictions", "write it with kovqa predict or kovqa caption")
     if empty:
         raise DataError(
-            f"{path}: {summarise_names('no id in', empty, 'line')}", "write it again with kovqa predict"
+            message("evaluate.no-id", "{path}: no id in {lines}", path=path, lines=list_lines(empty)),
+            message("evaluate.bad-ids.hint", "write it again with kovqa predict"),
         )
     if twice:
-        raise DataError(f"{path}: {summarise_names('twice', twice)}", "write it again with kovqa predict")
+        raise DataError(
+            message("evaluate.id-twice", "{path}: twice {ids}", path=path, ids=list_ids(twice)),
+            message("evaluate.bad-ids.hint", "write it again with kovqa predict"),
+        )
     return Predictions(task, texts, confidence)
 
 
@@ -94,11 +99,36 @@ def match_predictions(
     chosen = choose_question_types(kinds, kind_of.values())
     missing = [id for id, kind in kind_of.items() if kind in chosen and id not in given.texts]
     foreign = [id for id in given.texts if id not in kind_of]
-    for what, ids in (("no prediction for", missing), ("not in the index:", foreign)):
-        if ids:
-            alone = _complete_types_hint(given, kind_of) if ids is missing else ""
-            hint = f"score alone what is there: {alone}" if alone else "predict that split again"
-            raise DataError(f"{path}, {index}: {summarise_names(what, ids)}", hint)
+    hint = message("evaluate.other-split.hint", "predict that split again")
+    if missing:
+        alone = _complete_types_hint(given, kind_of)
+        raise DataError(
+            message(
+                "evaluate.no-prediction",
+                "{path}, {index}: no prediction for {ids}",
+                path=path,
+                index=index,
+                ids=list_ids(missing),
+            ),
+            message(
+                "evaluate.no-prediction.hint",
+                "score only the kinds that are answered: {options}",
+                options=alone,
+            )
+            if alone
+            else hint,
+        )
+    if foreign:
+        raise DataError(
+            message(
+                "evaluate.foreign-ids",
+                "{path}, {index}: not in the index: {ids}",
+                path=path,
+                index=index,
+                ids=list_ids(foreign),
+            ),
+            hint,
+        )
     examples = filter_question_types(split, () if chosen.issuperset(kind_of.values()) else chosen)
     if not any(example.captions if given.task == "caption" else example.answers for example in examples):
         what = "captions" if given.task == "caption" else "answers"

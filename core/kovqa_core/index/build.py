@@ -16,6 +16,7 @@ from kovqa_core.index.shards import SourceOptions
 from kovqa_core.index.sources import SOURCE_MODULES
 from kovqa_core.index.upstream import UPSTREAM_MODULES, EncodeText
 from kovqa_core.index.writer import ClassSelection, IndexProgress, write_index
+from kovqa_core.messages import message
 from kovqa_core.output_lock import output_lock
 
 
@@ -46,7 +47,11 @@ def build_index(
         DataError: raw data that cannot be read, or holds no usable row.
     """
     if source not in SOURCE_MODULES:
-        raise unknown_name_error("data set", source, SOURCE_MODULES)
+        raise unknown_name_error(
+            message("index.unknown-source", "unknown data set '{source}'", source=source),
+            source,
+            SOURCE_MODULES,
+        )
     module = importlib.import_module(SOURCE_MODULES[source])
     pictures = _resolve_image_folder(module.find_image_folder, root, images)
     options = options or SourceOptions()
@@ -91,7 +96,13 @@ def build_upstream_files(
         DataError: raw data that cannot be read.
     """
     if source not in UPSTREAM_MODULES:
-        raise unknown_name_error("original of data set", source, UPSTREAM_MODULES)
+        raise unknown_name_error(
+            message(
+                "index.unknown-upstream", "no original files are known of data set '{source}'", source=source
+            ),
+            source,
+            UPSTREAM_MODULES,
+        )
     module = importlib.import_module(UPSTREAM_MODULES[source])
     if module.NEEDS_TOKENIZER and encode is None:
         raise SettingsError(

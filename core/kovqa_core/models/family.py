@@ -27,6 +27,7 @@ from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError, unknown_name_error
 from kovqa_core.files import read_json, write_json
+from kovqa_core.messages import message
 from kovqa_core.models import FAMILIES, HF_FOLDER_FAMILY
 from kovqa_core.models.batches import ExampleProcessor, ModelBatch
 from kovqa_core.runs.folder import is_huggingface_folder
@@ -70,7 +71,9 @@ class FamilyModel(Protocol):
 def family_module(name: str) -> Any:
     """The `family` module of a family."""
     if name not in FAMILIES:
-        raise unknown_name_error("model family", name, FAMILIES)
+        raise unknown_name_error(
+            message("models.unknown-family", "unknown model family '{family}'", family=name), name, FAMILIES
+        )
     return importlib.import_module(FAMILIES[name] + ".family")
 
 

@@ -17,6 +17,7 @@ from kovqa_core.files import make_folder, write_text
 from kovqa_core.index.reader import open_index
 from kovqa_core.launch.plan import JOB_SCRIPT, LaunchPlan, plan_launch
 from kovqa_core.machine import hardware
+from kovqa_core.messages import message
 from kovqa_core.models import FAMILIES
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
 from kovqa_core.process_pool import usable_cpu_count
@@ -237,7 +238,11 @@ def load_model_config(document: SettingsDocument) -> tuple[Any, Any]:
     """
     family = document.values["family"]
     if family not in FAMILIES:
-        raise unknown_name_error("model family", family, FAMILIES)
+        raise unknown_name_error(
+            message("models.unknown-family", "unknown model family '{family}'", family=family),
+            family,
+            FAMILIES,
+        )
     module = importlib.import_module(FAMILIES[family] + ".config")
     return module, build_settings(
         module.ModelConfig, SettingsDocument({"model": {}, **document.values}, document.origin), ("model",)

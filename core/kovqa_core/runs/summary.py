@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from kovqa_core.errors import KovqaError, unknown_name_error
 from kovqa_core.files import read_json
+from kovqa_core.messages import message
 from kovqa_core.paths import settings_files
 from kovqa_core.runs import manifest
 from kovqa_core.runs.folder import (
@@ -111,7 +112,12 @@ def find_run(name: str, root: Path = RUNS_FOLDER) -> Path:
         if _is_run_folder(folder):
             return folder
     known = [folder.name for folder in root.iterdir() if _is_run_folder(folder)] if root.is_dir() else []
-    raise unknown_name_error("run", name, known, "list them: kovqa runs, or give the path of a run folder")
+    raise unknown_name_error(
+        message("runs.unknown-run", "unknown run '{name}'", name=name),
+        name,
+        known,
+        message("runs.unknown-run.hint", "list them with kovqa runs, or give the path of a run folder"),
+    )
 
 
 def _is_run_folder(folder: Path) -> bool:

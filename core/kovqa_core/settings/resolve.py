@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.errors import unknown_name_error
+from kovqa_core.messages import message
 from kovqa_core.paths import settings_files
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
@@ -30,7 +31,13 @@ def find_settings(kind: Kind, name: str) -> Path:
         return Path(name).expanduser()
     known = settings_files(kind)
     if name not in known:
-        raise unknown_name_error(kind.removesuffix("s"), name, known, f"list them: kovqa {kind}")
+        problem = (
+            message("settings.unknown-recipe", "unknown recipe '{name}'", name=name)
+            if kind == "recipes"
+            else message("settings.unknown-profile", "unknown profile '{name}'", name=name)
+        )
+        hint = message("settings.unknown-name.hint", "list them: kovqa {command}", command=kind)
+        raise unknown_name_error(problem, name, known, hint)
     return known[name]
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kovqa_core.errors import SettingsError, unknown_name_error
 from kovqa_core.files import read_text
+from kovqa_core.messages import message
 
 KeyPath = tuple[str | int, ...]  # ("optim", "lr"): the way to a value
 RenamedKeys = Mapping[KeyPath, str]  # the way to a key by its old name -> the name it has today
@@ -321,11 +322,12 @@ def _validation_failure(
     dotted = ".".join(str(step) for step in path)
     place = document.where(path)
     if first["type"] == "extra_forbidden":
-        wrong = unknown_name_error("key", str(path[-1]), _known_keys(kind, tuple(first["loc"])[:-1]))
-        return SettingsError(f"{place}: {wrong.message}")
-    message = first["msg"].removeprefix("Value error, ")
+        key = str(path[-1])
+        problem = message("settings.unknown-key", "{place}: unknown key '{key}'", place=place, key=key)
+        return unknown_name_error(problem, key, _known_keys(kind, tuple(first["loc"])[:-1]))
+    what = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] in ("missing", "value_error") else f" (given: {first['input']!r})"
-    return SettingsError(f"{place}: {dotted + ': ' if dotted else ''}{message}{given}")
+    return SettingsError(f"{place}: {dotted + ': ' if dotted else ''}{what}{given}")
 
 
 def _known_keys(kind: type[StrictSettings], path: KeyPath) -> list[str]:

@@ -23,10 +23,11 @@ from pathlib import Path
 
 from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.data.tables import check_unique_id, read_table
-from kovqa_core.errors import DataError, SettingsError, summarise_names, unknown_name_error
+from kovqa_core.errors import DataError, SettingsError, list_ids, unknown_name_error
 from kovqa_core.evaluate.predictions_file import read_predictions
 from kovqa_core.files import read_bytes, write_text
 from kovqa_core.index.reader import IndexSplit
+from kovqa_core.messages import message
 
 DACON_MAX_BYTES = 104_857_601  # bytes Dacon's own client sends
 _BROKEN_CHARACTER = re.compile("[\0\ud800-\udfff]")  # NUL, half a character
@@ -88,7 +89,11 @@ def write_submission(
             empty or broken text; a sample of other columns; a file too large. The first ten ids are named.
     """
     if challenge not in CHALLENGE_FORMATS:
-        raise unknown_name_error("challenge", challenge, CHALLENGE_FORMATS)
+        raise unknown_name_error(
+            message("submit.unknown-challenge", "unknown challenge '{challenge}'", challenge=challenge),
+            challenge,
+            CHALLENGE_FORMATS,
+        )
     about = CHALLENGE_FORMATS[challenge]
     if output.resolve() in (predictions.resolve(), sample.resolve()):
         raise SettingsError(f"{output} would be written over", "choose another file with -o")
@@ -117,18 +122,62 @@ def _check_submission(
 ) -> None:
     """Every id once, with a text that says something."""
     known = set(wanted)
-    problems = {
-        "no prediction for": [id for id in wanted if id not in texts],
-        f"not in {sample}:": [id for id in texts if id not in known],
-        "no number:": [id for id in wanted if about.records and not id.isdecimal()],
-        "an empty text for": [id for id in wanted if not texts.get(id, "-").strip()],
-        "a broken character in": [id for id in wanted if _BROKEN_CHARACTER.search(texts.get(id, ""))],
-    }
-    for what, ids in problems.items():
-        if ids:
-            hint = f"predict all rows of {sample} again"
-            hint += ", or say what to answer there: --fill TEXT" if what.startswith("no prediction") else ""
-            raise DataError(f"{predictions}: {summarise_names(what, ids)}", hint)
+    hint = message("submit.bad-ids.hint", "predict all rows of {sample} again", sample=sample)
+    if ids := [id for id in wanted if id not in texts]:
+        raise DataError(
+            message(
+                "submit.no-prediction",
+                "{predictions}: no prediction for {ids}",
+                predictions=predictions,
+                ids=list_ids(ids),
+            ),
+            message(
+                "submit.no-prediction.hint",
+                "predict all rows of {sample} again, or name the answer they get: --fill TEXT",
+                sample=sample,
+            ),
+        )
+    if ids := [id for id in texts if id not in known]:
+        raise DataError(
+            message(
+                "submit.foreign-ids",
+                "{predictions}: not in {sample}: {ids}",
+                predictions=predictions,
+                sample=sample,
+                ids=list_ids(ids),
+            ),
+            hint,
+        )
+    if ids := [id for id in wanted if about.records and not id.isdecimal()]:
+        raise DataError(
+            message(
+                "submit.ids-not-numbers",
+                "{predictions}: not a number: {ids}",
+                predictions=predictions,
+                ids=list_ids(ids),
+            ),
+            hint,
+        )
+    if ids := [id for id in wanted if not texts.get(id, "-").strip()]:
+        raise DataError(
+            message(
+                "submit.empty-text",
+                "{predictions}: an empty text for {ids}",
+                predictions=predictions,
+                ids=list_ids(ids),
+            ),
+            hint,
+        )
+    if ids := [id for id in wanted if _BROKEN_CHARACTER.search(texts.get(id, ""))]:
+        raise DataError(
+            message(
+                "submit.broken-character",
+                "{predictions}: a broken character in {ids}",
+                predictions=predictions,
+                ids=list_ids(ids),
+            ),
+            hint,
+        )
 
 
 # ---------------------------------------------------------------------------- the sample's ids

@@ -15,10 +15,11 @@ from pathlib import Path
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
 from kovqa_core.data.tables import cell_text, check_unique_id, read_table
-from kovqa_core.errors import DataError, summarise_names
+from kovqa_core.errors import DataError, list_ids
 from kovqa_core.index.find_image import find_image_any_suffix
 from kovqa_core.index.hash_split import assign_split
 from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
+from kovqa_core.messages import message
 
 SPLIT_METHOD = "train.csv by picture, SHA-256 of 'dacon/<image_id>': 90 % train, 10 % val; test.csv is test"
 _UNPACK_HINT = "unpack open.zip again"
@@ -72,11 +73,31 @@ def _compare_with_sample(tested: Iterable[str], file: Path, sample: Path) -> Non
         cell_text(row["ID"]).strip() for _, row in read_table(sample, {"ID": ("ID",)}, _UNPACK_HINT)
     )
     tested = dict.fromkeys(tested)
-    for what, ids in (
-        (f"{sample} asks for what {file.name} lacks:", [id for id in asked if id not in tested]),
-        (f"{file} holds what {sample.name} does not ask for:", [id for id in tested if id not in asked]),
-    ):
-        if ids:
-            raise DataError(
-                summarise_names(what, ids), f"{_UNPACK_HINT}, or move {sample.name} away to index without it"
-            )
+    hint = message(
+        "index.sample-differs.hint",
+        "{unpack}, or move {sample} away to index without it",
+        unpack=_UNPACK_HINT,
+        sample=sample.name,
+    )
+    if ids := [id for id in asked if id not in tested]:
+        raise DataError(
+            message(
+                "index.sample-asks-more",
+                "{sample} asks for what {file} lacks: {ids}",
+                sample=sample,
+                file=file.name,
+                ids=list_ids(ids),
+            ),
+            hint,
+        )
+    if ids := [id for id in tested if id not in asked]:
+        raise DataError(
+            message(
+                "index.sample-asks-less",
+                "{file} holds what {sample} does not ask for: {ids}",
+                file=file,
+                sample=sample.name,
+                ids=list_ids(ids),
+            ),
+            hint,
+        )

@@ -21,6 +21,7 @@ from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.index.find_image import find_image
 from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
+from kovqa_core.messages import message
 
 NIA_SPLITS = {"train": "train", "valid": "val", "test": "test"}  # the publisher's name -> ours
 QUESTION_TYPE_GROUPS = {
@@ -46,7 +47,10 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
     """
     if options.language not in NIA_LANGUAGES:
         raise unknown_name_error(
-            "language", options.language, NIA_LANGUAGES, "--language ko or --language en"
+            message("index.unknown-language", "unknown language '{language}'", language=options.language),
+            options.language,
+            NIA_LANGUAGES,
+            "--language ko or --language en",
         )
     files = [root / f"{name}.json" for name in NIA_SPLITS]
     for file in files:

@@ -19,6 +19,7 @@ from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.index.find_image import find_image_any_suffix
 from kovqa_core.index.hash_split import assign_split
 from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
+from kovqa_core.messages import message
 
 ACCEPTED_OPTIONS = ("columns",)
 SPLIT_METHOD = "without a column 'split': by picture, SHA-256 of 'table/<image>', 90 % train, 10 % val"
@@ -45,7 +46,12 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
         raise DataError(f"{root} is no file", "--root names the table itself: --root questions.csv")
     for ours in options.columns:
         if ours not in COLUMN_ALIASES:
-            raise unknown_name_error("column", ours, COLUMN_ALIASES, "--column question=질문")
+            raise unknown_name_error(
+                message("index.unknown-column", "unknown column '{column}'", column=ours),
+                ours,
+                COLUMN_ALIASES,
+                "--column question=질문",
+            )
     return [DatasetShard(partial(_read_table_rows, root, images, dict(options.columns)), root.stat().st_size)]
 
 

@@ -18,6 +18,7 @@ from kovqa_core.files import read_json
 from kovqa_core.index.find_image import find_image
 from kovqa_core.index.sources.nia import NIA_LANGUAGES, NIA_SPLITS, nia_question_type, nia_questions
 from kovqa_core.index.upstream import EncodeText
+from kovqa_core.messages import message
 
 NIA_CSV_COLUMNS = ("img_path", "question", "answer", "kb_source", "triple", "abstract", "split")
 # What pandas 1.5 takes for a missing value; "None" became one in 2.0.
@@ -117,7 +118,11 @@ def nia_train_rows(rows: Sequence[Mapping[str, str]], part: str) -> dict[str, li
         questions it never saw; B validates A questions of every kind.
     """
     if part not in ("A", "B", "all"):
-        raise unknown_name_error("part", part, ("A", "B", "all"))
+        raise unknown_name_error(
+            message("index.unknown-training-part", "unknown part '{part}'", part=part),
+            part,
+            ("A", "B", "all"),
+        )
 
     def those(split: str, kinds: set[str]) -> list[int]:
         return [i for i, row in enumerate(rows) if row["split"] == split and row["kb_source"] in kinds]

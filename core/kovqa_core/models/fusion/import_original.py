@@ -16,6 +16,7 @@ from kovqa_core.errors import ModelError, SettingsError, unknown_name_error
 from kovqa_core.files import require_empty, write_folder
 from kovqa_core.index.upstream import nia
 from kovqa_core.index.upstream.pinned_order import pinned_order
+from kovqa_core.messages import message
 from kovqa_core.models import family
 from kovqa_core.models.fusion import vqa
 from kovqa_core.models.fusion.config import (
@@ -151,7 +152,10 @@ def config_from_tensors(
     )
     if strange := document.values.keys() - {"model"}:
         raise unknown_name_error(
-            "setting", min(strange), ["model"], "a checkpoint only has settings of its model"
+            message("models.unknown-setting", "unknown setting '{name}'", name=min(strange)),
+            min(strange),
+            ["model"],
+            message("models.unknown-setting.hint", "a checkpoint only has settings of its model"),
         )
     config = build_settings(ModelConfig, document, ("model",))
     try:
