@@ -68,7 +68,7 @@ def test_a_part_of_other_kinds_is_not_taken_up(
 
 def test_a_file_of_some_kinds_is_scored_alone(kovqa: Kovqa, split: Path, tmp_path: Path) -> None:
     words = ["evaluate", say(tmp_path / "p.jsonl", split, "triple", "vqa"), "--index", split]
-    hint = "score alone what is there: --kind triple --kind vqa"
+    hint = "score only the kinds that are answered: --kind triple --kind vqa"
     one_line(kovqa(*words), 3, "no prediction for 2 ids", hint)
     one_line(kovqa(*words, "--kind", "all"), 3, "no prediction for 2 ids", hint)
     one_line(kovqa(*words, "--kind", "abstract"), 3, "no prediction for 1 id:", hint)
