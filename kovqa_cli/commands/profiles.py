@@ -16,7 +16,7 @@ def list_profiles(
     context: typer.Context, json: options.JsonOption = False, quiet: options.QuietOption = False
 ) -> None:
     """List all profiles."""
-    if context.invoked_subcommand:
+    if options.pass_group_options(context):
         return
     from kovqa_core.machine.hardware import nearest_profile, visible_gpus
     from kovqa_core.paths import settings_files
@@ -46,15 +46,14 @@ def list_profiles(
 @profiles_app.command("show")
 def show_profile(
     name: Annotated[str, typer.Argument(help="Profile name.", autocompletion=options.complete_profile)],
+    json: options.JsonOption = False,
 ) -> None:
     """Print a profile's YAML, ready to be saved under another name and changed."""
-    from kovqa_core.files import read_text
     from kovqa_core.settings.resolve import find_settings, load_profile
 
-    from kovqa_cli.output import console
+    from kovqa_cli.output import settings
 
-    load_profile(name)
-    console.print_result(read_text(find_settings("profiles", name)).rstrip())
+    settings.print_settings("profile", load_profile(name), find_settings("profiles", name), as_json=json)
 
 
 @profiles_app.command("new")

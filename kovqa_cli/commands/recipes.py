@@ -18,7 +18,7 @@ def list_recipes(
     context: typer.Context, json: options.JsonOption = False, quiet: options.QuietOption = False
 ) -> None:
     """List all recipes."""
-    if context.invoked_subcommand:
+    if options.pass_group_options(context):
         return
     from kovqa_core.files import read_text
     from kovqa_core.paths import settings_files
@@ -44,15 +44,14 @@ def list_recipes(
 @recipes_app.command("show")
 def show_recipe(
     name: Annotated[str, typer.Argument(help="Recipe name.", autocompletion=options.complete_recipe)],
+    json: options.JsonOption = False,
 ) -> None:
     """Print a recipe's YAML."""
-    from kovqa_core.files import read_text
     from kovqa_core.settings.resolve import find_settings, load_recipe
 
-    from kovqa_cli.output import console
+    from kovqa_cli.output import settings
 
-    load_recipe(name)
-    console.print_result(read_text(find_settings("recipes", name)).rstrip())
+    settings.print_settings("recipe", load_recipe(name), find_settings("recipes", name), as_json=json)
 
 
 @recipes_app.command("new")

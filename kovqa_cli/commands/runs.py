@@ -24,7 +24,7 @@ def list_by_default(
     quiet: options.QuietOption = False,
 ) -> None:
     """List all runs, newest first."""
-    if not context.invoked_subcommand:
+    if not options.pass_group_options(context):
         list_runs(root, json, quiet)
 
 
