@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,25 @@ def print_note(text: str) -> None:
 def print_json(values: Mapping[str, Any]) -> None:
     """One JSON document, on stdout."""
     print_result(json.dumps({"schema": OUTPUT_SCHEMA, **values}, ensure_ascii=False))
+
+
+def print_outcome(
+    value: str, fields: Mapping[str, Any], notes: Iterable[str] = (), *, as_json: bool, quiet: bool
+) -> None:
+    """What a command came to: one JSON document; or notes on stderr and the essential value on stdout.
+
+    Args:
+        value: the answer, path or id that `-q` prints alone.
+        fields: of the JSON document, besides `schema`.
+        notes: lines worth knowing, left out by `-q`.
+    """
+    if as_json:
+        print_json(fields)
+        return
+    if not quiet:
+        for note in notes:
+            print_note(note)
+    print_result(value)
 
 
 def make_console(stderr: bool = False) -> Console:
