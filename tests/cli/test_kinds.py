@@ -38,8 +38,8 @@ def split(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def say(path: Path, split: Path, *kinds: str) -> Path:
     """Predictions for the questions of some kinds, or all: every one says 호른, with a line end more for A."""
-    chosen = [example for example in IndexSplit(split) if not kinds or example.kind in kinds]
-    rows = [{"id": e.id, "answer": "호른" if e.kind == "vqa" else "호\n른"} for e in chosen]
+    chosen = [example for example in IndexSplit(split) if not kinds or example.question_type in kinds]
+    rows = [{"id": e.id, "answer": "호른" if e.question_type == "vqa" else "호\n른"} for e in chosen]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
@@ -49,7 +49,9 @@ def test_rows_of_some_kinds_are_answered(kovqa: Kovqa, trained: Path, split: Pat
     done = kovqa(*words, "--kind", "abstract", "--kind", "vqa", "--json")
     assert json.loads(done.stdout)["rows"] == 5
     said = lines(tmp_path / "out.jsonl")
-    assert [row["id"] for row in said] == [e.id for e in IndexSplit(split) if e.kind in ("abstract", "vqa")]
+    assert [row["id"] for row in said] == [
+        e.id for e in IndexSplit(split) if e.question_type in ("abstract", "vqa")
+    ]
     assert {row["kind"] for row in said} == {"abstract", "vqa"}
     assert json.loads(kovqa(*words, "--kind", "all", "--json").stdout)["rows"] == 8
     one_line(kovqa(*words, "--kind", "vqaa"), 2, "unknown kind 'vqaa'", "did you mean vqa")

@@ -71,7 +71,7 @@ def test_index_and_csv_give_the_same_answers(
     assert [r["id"] for r in one] == [e.id for e in index.split("test")]
     assert [(r["id"], r["answer"]) for r in one] == [(r["id"], r["answer"]) for r in other]
     assert {r["메모"] for r in other} == {"남김"}
-    assert {r["kind"] for r in one} == {e.kind for e in index.split("test")}
+    assert {r["kind"] for r in one} == {e.question_type for e in index.split("test")}
     assert not list(tmp_path.glob("*.part*"))
 
 

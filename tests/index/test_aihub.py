@@ -87,7 +87,7 @@ def test_decomposed_names_in_labels_are_found(tmp_path: Path) -> None:
 def test_decomposed_folder_names(tmp_path: Path) -> None:
     write_labels(tmp_path, ROWS, category=nfd("음식"), level=nfd("중"))
     pictures_of(tmp_path, ROWS)
-    assert {example.kind for _, example in read(tmp_path)[0]} == {"음식"}
+    assert {example.question_type for _, example in read(tmp_path)[0]} == {"음식"}
 
 
 def test_pictures_in_folders_are_found_by_path_or_by_name(tmp_path: Path) -> None:

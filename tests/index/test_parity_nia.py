@@ -47,7 +47,7 @@ def test_parity_nia_index(root: Path, tmp_path: Path, language: str) -> None:
     index = open_index(tmp_path / "i")
     for theirs, ours in {"train": "train", "valid": "val", "test": "test"}.items():
         wanted = [row for row in expected if row["split"] == theirs]
-        assert [(e.image, e.question, e.kind) for e in index.split(ours)] == [
+        assert [(e.image, e.question, e.question_type) for e in index.split(ours)] == [
             (Path(row["img_path"]).name, row["question"], row["kb_source"]) for row in wanted
         ]
         assert [list(e.answers) for e in index.split(ours)] == [

@@ -210,7 +210,7 @@ def test_vqav2_scores_ten_annotators_on_normalised_answers(root: Path) -> None:
     found, report = index(root, "vqav2")
     picture = "train2014/COCO_train2014_000000000007.jpg"
     assert found["train"][0] == Example("0", picture, "What?", {"dog": 1.0, "2": 0.9}, "other")
-    assert found["val"][0].kind == "yes/no"
+    assert found["val"][0].question_type == "yes/no"
     assert [e.id for e in found["test"]] == [e.id for e in found["test-dev"]] == ["91"]
     assert found["test-dev"][0].image == "test2015/COCO_test2015_000000000009.jpg"
     assert open_index(root.parent / "index").answers() == ["dog"], "2 was never the most given answer"
@@ -301,7 +301,7 @@ def test_kvqa_has_ten_answers_and_is_divided_by_picture(root: Path) -> None:
     found, report = index(root, "kvqa")
     every = {e.id: e for split in found.values() for e in split}
     assert every["0.jpg"].answers == {"우유": 1.0, "물": 0.6, "컵": 0.3}
-    assert [every[id].kind for id in ("0.jpg", "1.jpg")] == ["other", "unanswerable"]
+    assert [every[id].question_type for id in ("0.jpg", "1.jpg")] == ["other", "unanswerable"]
     assert every["0.jpg"].image == "kvqa_images_0/0.jpg"
     assert [round(report["rows"][split] / 299, 1) for split in ("train", "val", "test")] == [0.8, 0.1, 0.1]
     assert report["left_out"] == {"picture missing": 1}

@@ -77,7 +77,7 @@ def test_from_json_to_scores_by_kind(kovqa: Kovqa, words: list[object], tmp_path
 
     index = Path(str(words[words.index("--data") + 1]))
     test = index / "test.jsonl"
-    kinds = {example.kind for example in open_index(index).split("test")}
+    kinds = {example.question_type for example in open_index(index).split("test")}
     for kind in sorted(kinds):
         output = tmp_path / f"{kind}.jsonl"
         done = kovqa("predict", "--model", folder, "--input", test, "-o", output, "--kind", kind)
@@ -103,7 +103,7 @@ def test_one_kind_is_trained_and_validated(kovqa: Kovqa, words: list[object], tm
     lines = [json.loads(line) for line in (tmp_path / "b" / "log.jsonl").read_text().splitlines()]
     index = open_index(Path(str(words[words.index("--data") + 1])))
     assert [line["rows"] for line in lines if line["kind"] == "eval"] == [
-        sum(example.kind == "vqa" for example in index.split("val"))
+        sum(example.question_type == "vqa" for example in index.split("val"))
     ]
     foreign = kovqa(*words, *sets_, "--set", "data.kinds=[nonsense]", "-o", tmp_path / "c")
     assert foreign.returncode != 0

@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from kovqa_core.errors import DataError
+from kovqa_core.messages import message
 
 _quote_json = json.encoder.encode_basestring  # json.dumps of a text, without its overhead
 
@@ -19,39 +19,54 @@ class Example:
 
     Attributes:
         id: unique in its split.
-        image: path of the picture, relative to the index's pictures' folder.
+        image: path of the image below the index's image folder.
         question: the text, NFC.
         answers: normalised answer -> score in 0…1; empty where nobody knows.
-        kind: group for scores by kind (AI-Hub: the category).
-        captions: texts that describe the picture.
-        choices: the only answers there are, if the question brings them; no column of an index.
+        question_type: group for scores by type (AI-Hub: the category); the column `kind` of a file.
+        captions: texts that describe the image.
+        choices: the only possible answers, if the question brings them; not a column of an index.
     """
 
     id: str
     image: str
     question: str
     answers: Mapping[str, float] = field(default_factory=dict)
-    kind: str = ""
+    question_type: str = ""
     captions: Sequence[str] = field(default_factory=list)
     choices: Sequence[str] = ()
 
     def line(self) -> str:
         """The example as one JSON line, without the line end."""
+        # By hand, because an index has millions: json.dumps of a dict takes three times as long.
         answers = ", ".join(f"{_quote_json(answer)}: {score!r}" for answer, score in self.answers.items())
         captions = f', "captions": [{", ".join(map(_quote_json, self.captions))}]' if self.captions else ""
         return (
-            f'{{"id": {_quote_json(self.id)}, "image": {_quote_json(self.image)}, "question": '
-            f'{_quote_json(self.question)}, "answers": {{{answers}}}, "kind": {_quote_json(self.kind)}{captions}}}'
+            f'{{"id": {_quote_json(self.id)}, "image": {_quote_json(self.image)}, '
+            f'"question": {_quote_json(self.question)}, "answers": {{{answers}}}, '
+            f'"kind": {_quote_json(self.question_type)}{captions}}}'
         )
 
 
-def parse_example(line: str | bytes, where: str) -> Example:
-    """An index line as an example; `where` is its file and line for errors."""
+def parse_example(line: str | bytes, place: str) -> Example:
+    """An index line as an example.
+
+    Args:
+        line: one JSON object.
+        place: its file and line, for errors.
+
+    Raises:
+        DataError: it is not JSON, or lacks a column, or has one that an index does not have.
+    """
     try:
-        return Example(**json.loads(line))
-    except (ValueError, TypeError) as error:
+        row = json.loads(line)
+        question_type = row.pop("kind", "")
+        return Example(**row, question_type=question_type)
+    except (ValueError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{where}: not an index line ({error})", "write the index again: kovqa index"
+            message(
+                "data.not-an-index-line", "{place}: not an index line ({problem})", place=place, problem=error
+            ),
+            message("data.not-an-index-line.hint", "write the index again: kovqa index"),
         ) from None
 
 
@@ -63,9 +78,17 @@ class Answer:
     score: float
 
 
-def prediction_line(id: str, answer: Answer, carried: Mapping[str, Any], task: str = "vqa") -> str:
-    """One line of a predictions file; unknown input columns are carried over."""
-    field = "caption" if task == "caption" else "answer"
+def prediction_line(id: str, answer: Answer, carried: Mapping[str, object], task: str = "vqa") -> str:
+    """One line of a predictions file.
+
+    Args:
+        id: of the question.
+        answer: what the model says.
+        carried: columns of the input that are carried over; ours win where the names are the same.
+        task: "vqa" or "caption".
+    """
+    column = "caption" if task == "caption" else "answer"
     score = None if math.isnan(answer.score) else round(answer.score, 6)
-    found = {"id": id, field: answer.text, "score": score}
-    return json.dumps({**found, **{k: v for k, v in carried.items() if k not in found}}, ensure_ascii=False)
+    prediction = {"id": id, column: answer.text, "score": score}
+    others = {name: value for name, value in carried.items() if name not in prediction}
+    return json.dumps({**prediction, **others}, ensure_ascii=False)

@@ -128,10 +128,10 @@ def score_answers(
         score = truth.get(said, 0.0)
         best = max(truth, key=lambda answer: truth[answer], default="")
         unanswered += not truth
-        for tally in (kinds[example.kind], types[type_of(best)], total):
+        for tally in (kinds[example.question_type], types[type_of(best)], total):
             tally.add(example.image, truth, score)
-        if example.kind in group_of:
-            grouped[group_of[example.kind]].add(example.image, truth, score)
+        if example.question_type in group_of:
+            grouped[group_of[example.question_type]].add(example.image, truth, score)
         confusion[best, said] += 1
         each.append(score)
     by_kind = [kinds[kind].score(kind) for kind in sorted(kinds)]

@@ -95,7 +95,7 @@ def match_predictions(
         SettingsError: a kind the split does not have.
     """
     split = IndexSplit(index)
-    kind_of = {example.id: example.kind for example in split}
+    kind_of = {example.id: example.question_type for example in split}
     chosen = choose_question_types(kinds, kind_of.values())
     missing = [id for id, kind in kind_of.items() if kind in chosen and id not in given.texts]
     foreign = [id for id in given.texts if id not in kind_of]

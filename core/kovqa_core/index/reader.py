@@ -78,7 +78,7 @@ def filter_question_types(split: IndexSplit, kinds: Collection[str]) -> Sequence
         return split
     import numpy as np
 
-    there = [example.kind for example in split]
+    there = [example.question_type for example in split]
     numbers = np.flatnonzero(np.isin(there, list(kinds)))
     if not len(numbers):
         raise DataError(

@@ -52,5 +52,5 @@ def test_texts_come_from_all_kinds_of_rows(small: Small, monkeypatch: pytest.Mon
     rows = list(open_index(small.index).split("train"))
     monkeypatch.setattr("kovqa_core.models.vlm.from_scratch._MAX_TOKENIZER_ROWS", 40)
     texts = set(iterate_index_texts(DataSettings(index=str(small.index))))
-    taken = Counter(row.kind for row in rows if row.question in texts)
-    assert set(taken) == {row.kind for row in rows}
+    taken = Counter(row.question_type for row in rows if row.question in texts)
+    assert set(taken) == {row.question_type for row in rows}
