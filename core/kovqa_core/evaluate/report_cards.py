@@ -76,8 +76,8 @@ def _make_card(found: EvaluationResult, row: int, right: bool) -> ReportCard:
         each, truths = found.scores.metrics["CIDEr"].each, list(example.captions)
     given, confidence = found.given.texts[example.id], found.given.confidence.get(example.id)
     return ReportCard(
-        example.id, example.image, example.question_type, example.question, given, truths[:_MAX_TRUE_TEXTS], float(each[row]),
-        right, confidence,
+        example.id, example.image, example.question_type, example.question, given, truths[:_MAX_TRUE_TEXTS],
+        float(each[row]), right, confidence,
     )  # fmt: skip
 
 
