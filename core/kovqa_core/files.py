@@ -1,4 +1,4 @@
-"""Files on disk: text in any encoding Korean data comes in, and writing that is whole or not at all."""
+"""Files on disk: text in the encodings Korean data comes in, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
+from kovqa_core.messages import message
 
 
 def to_nfc(text: str) -> str:
-    """Text in composed form: macOS archives spell 한 as three letters, everybody else as one."""
+    """Text in composed form: macOS archives spell 한 as three code points, all others as one."""
     return unicodedata.normalize("NFC", text)
 
 
@@ -48,12 +49,17 @@ def decode_text(data: bytes, name: str, line: int = 1) -> str:
         try:
             return data.decode(encoding)
         except UnicodeDecodeError as error:
-            first = first_bad_line(data, error.start) + line - 1
-    raise DataError(f"{name}:{first}: neither UTF-8 nor CP949 text", "save it as UTF-8 and try again")
+            bad_line = line_of_byte(data, error.start) + line - 1
+    raise DataError(
+        message(
+            "files.unknown-encoding", "{name}:{line}: neither UTF-8 nor CP949 text", name=name, line=bad_line
+        ),
+        message("files.unknown-encoding.hint", "save it as UTF-8 and try again"),
+    )
 
 
-def first_bad_line(data: bytes, position: int) -> int:
-    """Line number (from 1) of a byte position."""
+def line_of_byte(data: bytes, position: int) -> int:
+    """Number (from 1) of the line in which a byte stands."""
     return data.count(b"\n", 0, position) + 1
 
 
@@ -62,21 +68,28 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from None
+        raise DataError(
+            message("files.cannot-read", "cannot read {path}: {reason}", path=path, reason=error.strerror),
+            message("files.cannot-read.hint", "check the path"),
+        ) from None
 
 
 def read_json(path: Path) -> Any:
-    """A JSON document; a `DataError` with line and column when it is none."""
+    """A JSON document; a `DataError` with line and column where it is not JSON."""
     text = read_text(path)
+    hint = message("files.bad-json.hint", "download or unpack it again")
     if not text.strip():
-        raise DataError(f"{path} is empty", "fetch or unpack it again")
+        raise DataError(message("files.empty", "{path} is empty", path=path), hint)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path}:{error.lineno}: not valid JSON ({error.msg}, column {error.colno})",
-            "fetch or unpack it again",
-        ) from None
+            message(
+                "files.bad-json", "{path}:{line}: not valid JSON ({reason}, column {column})",
+                path=path, line=error.lineno, reason=error.msg, column=error.colno,
+            ),
+            hint,
+        ) from None  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------- writing
@@ -87,12 +100,16 @@ _UNWRITABLE_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, err
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path, kept: str = "") -> Iterator[None]:
+def disk_errors(path: Path, still_good: str = "") -> Iterator[None]:
     """Turn what a disk refuses into one clear error: full (exit 4), not writable (exit 2).
 
     Args:
         path: what was being written.
-        kept: what is still good, added to the message ("step-000100 is still whole").
+        still_good: what a full disk has not harmed, for the message ("step-000100 is still whole").
+
+    Raises:
+        MachineError: the disk is full, or its quota used up.
+        SettingsError: the path cannot be written.
     """
     try:
         yield
@@ -100,21 +117,29 @@ def disk_errors(path: Path, kept: str = "") -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in _DISK_FULL_ERRNOS:
-            raise disk_full_error(path, kept) from None
+            raise disk_full_error(path, still_good) from None
         if error.errno in _UNWRITABLE_ERRNOS:
             raise SettingsError(
-                f"cannot write {path}: {error.strerror}", "choose another folder with -o"
+                message(
+                    "files.cannot-write", "cannot write {path}: {reason}", path=path, reason=error.strerror
+                ),
+                message("files.other-folder.hint", "choose another folder with -o"),
             ) from None
         raise
-    except Exception as error:  # safetensors and torch wrap the system's error in their own
+    except Exception as error:
+        # safetensors (Rust) and torch (C++) turn the system's error into their own, and only the text is
+        # left of it: EFBIG is 27, ENOSPC 28, EDQUOT 122.
         if re.search(r"os error (27|28|122)\b|No space left", str(error)):
-            raise disk_full_error(path, kept) from None
+            raise disk_full_error(path, still_good) from None
         raise
 
 
-def disk_full_error(path: Path, kept: str = "") -> MachineError:
-    """The error for a full disk."""
-    return MachineError(f"disk full while writing {path}" + (f"; {kept}" if kept else ""), "free some space")
+def disk_full_error(path: Path, still_good: str = "") -> MachineError:
+    """The error for a full disk; `still_good` says what it has not harmed."""
+    text = message("files.disk-full", "disk full while writing {path}", path=path)
+    if still_good:
+        text = message("files.disk-full-but", "{problem}; {still_good}", problem=text, still_good=still_good)
+    return MachineError(text, message("files.disk-full.hint", "free some space"))
 
 
 def fsync_path(path: Path) -> None:
@@ -130,21 +155,23 @@ def fsync_path(path: Path) -> None:
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Write a file that appears complete or not at all.
 
-    The bytes go to a neighbour first, are handed to the disk, then take the name.
+    The bytes go to a file beside it, in the same folder because only a rename within one file system
+    is atomic; are handed to the disk, or a power cut could leave the new name with no bytes; and then
+    take the name. The process id keeps two writers apart.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        partial_file = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with part.open("wb") as stream:
+            with partial_file.open("wb") as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
+            partial_file.replace(path)
+        except BaseException:  # Ctrl-C too
+            partial_file.unlink(missing_ok=True)
             raise
-        fsync_path(path.parent)
+        fsync_path(path.parent)  # the rename is an entry of the folder
 
 
 def write_text(path: Path, text: str) -> None:
@@ -158,42 +185,63 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
-def write_folder(path: Path, fill: Callable[[Path], None], kept: str = "") -> None:
-    """Write a folder that appears complete or not at all; `fill` puts the files into it."""
+def write_folder(path: Path, fill: Callable[[Path], None], still_good: str = "") -> None:
+    """Write a folder that appears complete or not at all; one that is there is replaced.
+
+    Args:
+        path: the folder; where it is a link, what it points to.
+        fill: puts the files into the folder it is called with.
+        still_good: see `disk_errors`.
+
+    Raises:
+        MachineError: the disk is full.
+        SettingsError: the path cannot be written.
+        Exception: what `fill` raises; nothing has changed then.
+    """
     path = path.resolve()  # a link is followed, so that its target is replaced
-    part = path.with_name(path.name + ".part")
-    with disk_errors(path, kept):
+    partial_folder = path.with_name(path.name + ".part")
+    with disk_errors(path, still_good):
         try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            fill(part)
-            for inside in sorted(part.rglob("*"), reverse=True):
+            shutil.rmtree(partial_folder, ignore_errors=True)  # a killed process left it
+            partial_folder.mkdir(parents=True)
+            fill(partial_folder)
+            for inside in sorted(partial_folder.rglob("*"), reverse=True):
                 fsync_path(inside)
-            fsync_path(part)
+            fsync_path(partial_folder)
+            # A folder with files in it cannot be replaced by one rename. Between the two the name is
+            # missing; whoever is killed there has lost nothing, both are whole on the disk.
             old = path.with_name(path.name + ".old")
             shutil.rmtree(old, ignore_errors=True)
             if path.exists():
                 path.rename(old)
-            part.rename(path)
+            partial_folder.rename(path)
             shutil.rmtree(old, ignore_errors=True)
         except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(partial_folder, ignore_errors=True)
             raise
         fsync_path(path.parent)
 
 
 def require_empty(folder: Path) -> None:
-    """See that a folder about to be written holds nothing, or is not there yet.
+    """Check that a folder about to be written is empty, or does not exist yet.
 
     Raises:
-        SettingsError: it does, or it is a file.
+        SettingsError: it holds something, or is a file.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingsError(f"{folder} is not empty", "choose another folder with -o")
+        raise SettingsError(
+            message("files.not-empty", "{folder} is not empty", folder=folder),
+            message("files.other-folder.hint", "choose another folder with -o"),
+        )
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder and see that something can be written into it."""
+    """Make a folder and check that something can be written into it.
+
+    Raises:
+        SettingsError: it cannot be written.
+        MachineError: the disk is full.
+    """
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".{os.getpid()}.part"

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import disk_errors
+from kovqa_core.messages import message
 
 WAIT_SECONDS = 20.0  # a short job is waited for, a long one is named
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -26,14 +27,15 @@ def output_lock(output: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[No
     """Hold an output file or folder, which need not exist yet, while it is written.
 
     The system's own lock (flock) on `.NAME.lock` beside the output is taken: it ends with its process,
-    however that ends, so a lock file that a killed process left behind blocks nobody.
+    however that ends, so a lock file that a killed process left behind blocks nobody. Linux carries
+    flock over NFS as a byte-range lock, so hosts that share a disk exclude each other too (flock(2)).
 
     Args:
-        output: what is written; a link stands for what it points to.
+        output: what is written; of a link, what it points to.
         wait_seconds: how long another process may still hold it.
 
     Raises:
-        SettingsError: another process holds it for longer; says which.
+        SettingsError: another process holds it for longer (which one, on which host); it cannot be written.
     """
     path = lock_file_of(output.resolve())
     lock = FileLock(path, fallback_to_soft=False)
@@ -45,8 +47,8 @@ def output_lock(output: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[No
         yield
     finally:
         if lock.is_locked:
-            # While it is held: a moment later the file could be another's. Who waits at the one that is
-            # gone notices it, and makes a new one (filelock compares them).
+            # Removed while it is held: a moment later the file could be another process's. One that waits
+            # on the removed file notices (filelock compares inode and name) and makes a new one.
             path.unlink(missing_ok=True)
             lock.release()
 
@@ -56,11 +58,16 @@ def _acquire(lock: FileLock, output: Path, path: Path, wait_seconds: float) -> b
     try:
         lock.acquire(timeout=wait_seconds)
     except Timeout:
-        raise _held_by_another(output, path) from None
+        raise _locked_error(output, path) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        print(f"kovqa: {output} cannot be locked here: see that one process writes it", file=sys.stderr)
+        text = message(
+            "output_lock.no-locks",
+            "kovqa: warning: this file system has no locks: no second process may write {output} now",
+            output=output,
+        )
+        print(text, file=sys.stderr)
         return False
     return True
 
@@ -70,12 +77,19 @@ def lock_file_of(output: Path) -> Path:
     return output.with_name(f".{output.name}.lock")
 
 
-def _held_by_another(output: Path, path: Path) -> SettingsError:
+def _locked_error(output: Path, path: Path) -> SettingsError:
+    name = shlex.quote(str(output))
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
-        who = f"process {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        who = "another process"  # it has begun, or ended, at this moment
+        text = message(
+            "output_lock.held",
+            "process {pid} on {host} is writing {output}",
+            pid=holder["pid"],
+            host=holder["host"],
+            output=name,
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # it has begun, or ended, at this moment
+        text = message("output_lock.held-by-another", "another process is writing {output}", output=name)
     return SettingsError(
-        f"{who} is writing {shlex.quote(str(output))}", "wait until it has ended, or choose another -o"
+        text, message("output_lock.held.hint", "wait until it has ended, or choose another -o")
     )

@@ -1,4 +1,4 @@
-"""Where profiles, recipes and assets lie. Lists names; parses nothing, so completion can use it."""
+"""Where profiles, recipes and assets are. Lists names and parses nothing, so that completion can use it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def kovqa_home() -> Path:
 def settings_files(kind: str) -> dict[str, Path]:
     """Names of "profiles" or "recipes" with their files.
 
-    Looked for in the user's folder, in the package, then in the source checkout around it; never
-    in the folder a command was started from.
+    The user's folder comes first, then the installed package, then the source checkout around it. The
+    folder a command was started from is never searched: a profile names commands that are run.
     """
     folders = [kovqa_home() / kind, _PACKAGE_FOLDER / kind, _PACKAGE_FOLDER.parent.parent / kind]
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for folder in folders:
         for path in sorted(folder.glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
+            files.setdefault(path.stem, path)
+    return dict(sorted(files.items()))

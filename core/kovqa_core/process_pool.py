@@ -1,4 +1,4 @@
-"""Processes side by side on one machine."""
+"""Processes side by side on one machine: how they start, what ends them, and a map over all cores."""
 
 from __future__ import annotations
 
@@ -8,34 +8,50 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from kovqa_core.errors import MachineError
+from kovqa_core.messages import message
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from multiprocessing.sharedctypes import Synchronized
 
 TaskResult = TypeVar("TaskResult")
-_shared_counter: Any = None  # in a process of the pool: the counter it shares with its parent
+TaskArguments = TypeVarTuple("TaskArguments")
+
+_PARENT_POLL_SECONDS = 0.5
+_PROGRESS_SECONDS = 0.2
+
+# In a process of the pool: the counter it shares with its parent. A global, because a task is pickled by
+# name and shared memory can only be inherited, so the counter reaches the process when it starts.
+_shared_counter: Synchronized[int] | None = None
 
 
 def usable_cpu_count() -> int:
-    """How many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
+    """How many cores this process may use: those that SLURM, taskset or a container leave to it."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def die_with_parent() -> None:
-    """End when the parent is gone: what a killed process started must not go on on its own."""
+    """End when the parent is gone: what a killed process started must not go on by itself.
+
+    A thread looks at the parent's id, twice a second. Linux's PR_SET_PDEATHSIG would act at once, but it
+    fires when the thread that started us ends (prctl(2)), and macOS has none.
+    """
     import multiprocessing
 
-    spawned_by = multiprocessing.parent_process()  # known even where it is gone already
+    # Between the start and this line the parent can already have died, and getppid() then names whoever
+    # adopted us. multiprocessing was told its id by the parent itself.
+    spawned_by = multiprocessing.parent_process()
     parent = (spawned_by.pid if spawned_by else None) or os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(143)
+            time.sleep(_PARENT_POLL_SECONDS)
+        os._exit(143)  # not sys.exit: that would only end this thread
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -45,7 +61,11 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)  #
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Processes started meanwhile begin with `STOP_SIGNALS` blocked: none reaches them too early."""
+    """Processes started meanwhile begin with `STOP_SIGNALS` blocked: none reaches them too early.
+
+    A signal mask is inherited across fork and exec, a Python handler is not: a child that is signalled
+    before it has run `outlive_signals` would die of the default action.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -56,15 +76,15 @@ def signals_blocked() -> Iterator[None]:
 def outlive_signals() -> None:
     """In a process of `multiprocessing`: end with the parent, or when the parent says so, and not before.
 
-    A launcher or a terminal signals the whole group. The parent then has something to finish, and needs
-    this process for it.
+    A launcher or a terminal signals the whole process group. The parent then has a checkpoint to
+    finish, and needs this process for it.
     """
     import multiprocessing
 
     for number in STOP_SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
-    parent, above = multiprocessing.parent_process(), os.getppid()
+    parent, parent_id = multiprocessing.parent_process(), os.getppid()
     if not hasattr(signal, "sigtimedwait"):  # macOS: SIGTERM ends it, whoever sent it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         die_with_parent()
@@ -74,9 +94,11 @@ def outlive_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def watch() -> None:
-        while os.getppid() == above and (parent is None or parent.is_alive()):
-            told = signal.sigtimedwait({signal.SIGTERM}, 0.5)
-            if told and parent and told.si_pid == parent.pid:
+        # Two looks at the parent: getppid() notices that it died, is_alive() also where a fork server
+        # stands between the two, and is the parent that getppid() names.
+        while os.getppid() == parent_id and (parent is None or parent.is_alive()):
+            received = signal.sigtimedwait({signal.SIGTERM}, _PARENT_POLL_SECONDS)
+            if received and parent and received.si_pid == parent.pid:
                 os._exit(0)
         os._exit(143)
 
@@ -84,22 +106,29 @@ def outlive_signals() -> None:
 
 
 def add_to_count(n: int) -> None:
-    """In a task of `side_by_side`: add to the count that its caller is told."""
+    """In a task of `parallel_map`: add to the count that its caller reports."""
+    assert _shared_counter is not None, "not in a process of parallel_map"
     with _shared_counter.get_lock():
         _shared_counter.value += n
 
 
 def parallel_map(
-    task: Callable[..., TaskResult],
-    arguments: Iterable[tuple[Any, ...]],
-    told: Callable[[int, float], None] | None = None,
+    task: Callable[[*TaskArguments], TaskResult],
+    arguments: Iterable[tuple[*TaskArguments]],
+    *,
+    stage: str = "",
+    unit: str = "rows",
+    on_progress: OnProgress = ignore_progress,
 ) -> list[TaskResult]:
     """Call a module's function with each tuple of arguments, on all cores; results in that order.
 
     Args:
-        task: may call `count`.
+        task: a function at the top of a module (it is pickled by name); may call `add_to_count`.
         arguments: one tuple a call.
-        told: called now and then with what the tasks have counted and the share of calls done.
+        stage: what is being done, for `on_progress`.
+        unit: what the tasks count.
+        on_progress: called five times a second with what the tasks have counted; the fraction is that
+            of calls done.
 
     Raises:
         MachineError: a process was killed, most often for want of memory.
@@ -109,36 +138,46 @@ def parallel_map(
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    spawn = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of a progress bar
-    counter = spawn.Value("q", 0)
+    # A fork would copy locks that other threads (a progress bar, a tensor library) hold at that moment,
+    # and nobody would ever release them in the child. Spawned processes start clean.
+    spawn = multiprocessing.get_context("spawn")
+    counter: Synchronized[int] = spawn.Value("q", 0)
     pool = ProcessPoolExecutor(usable_cpu_count(), spawn, _init_pool_process, (counter,))
     try:
         futures = [pool.submit(task, *each) for each in arguments]
         for done in _iter_completed(futures):
             for future in done:
                 future.result()  # the first failure ends it all
-            if told:
-                told(counter.value, sum(future.done() for future in futures) / len(futures))
+            fraction = sum(future.done() for future in futures) / len(futures)
+            on_progress(Progress(stage, counter.value, unit=unit, fraction=fraction))
         return [future.result() for future in futures]
     except BrokenProcessPool:
-        raise MachineError("a process was killed from outside", "is there enough memory?") from None
+        raise MachineError(
+            message("process_pool.killed", "a process was killed from outside"),
+            message("process_pool.killed.hint", "is there enough memory?"),
+        ) from None
     finally:
+        # Cancelling only keeps calls from starting: those that run are ended here, or Ctrl-C and errors
+        # would wait for them. After a good end the processes are idle, and it does no harm.
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
 
 
-def _init_pool_process(counter: Any) -> None:
+def _init_pool_process(counter: Synchronized[int]) -> None:
     global _shared_counter
     _shared_counter = counter
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    # The terminal sends Ctrl-C to every process of the group; ours would print a traceback each. The
+    # parent alone answers it, and ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
 
 
 def _iter_completed(futures: list[Future[TaskResult]]) -> Iterator[set[Future[TaskResult]]]:
+    """Yields the futures completed since the last time, at least every `_PROGRESS_SECONDS`, until all are."""
     from concurrent.futures import FIRST_EXCEPTION, wait
 
-    left = set(futures)
-    while left:
-        done, left = wait(left, timeout=0.2, return_when=FIRST_EXCEPTION)
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, timeout=_PROGRESS_SECONDS, return_when=FIRST_EXCEPTION)
         yield done

@@ -86,7 +86,11 @@ def _spool_shards(
         and usable_cpu_count() > 1
         and sum(piece.size for piece in pieces) > _PARALLEL_MIN_BYTES
     ):
-        return parallel_map(_spool_and_count, calls, progress)
+        return parallel_map(
+            _spool_and_count,
+            calls,
+            on_progress=lambda now: progress(now.done, now.fraction or 0.0) if progress else None,
+        )
     rows = 0
     result: list[ShardSpool] = []
 

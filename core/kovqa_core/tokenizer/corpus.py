@@ -100,7 +100,11 @@ def clean_corpus(inputs: Sequence[Path], work: Path, told: CorpusProgress | None
         for number, piece in enumerate(itertools.chain.from_iterable(map(corpus_chunks, inputs)))
     ]
     left = [(piece, path) for piece, path in calls if not path.exists()]
-    parallel_map(_clean_chunk, left, told and (lambda n, share: told("lines cleaned", n, share)))
+    parallel_map(
+        _clean_chunk,
+        left,
+        on_progress=lambda now: told("lines cleaned", now.done, now.fraction or 0.0) if told else None,
+    )
     return _measure_corpus([path for _, path in calls], sources)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from kovqa_core.errors import DataError, MachineError, SettingsError
 from kovqa_core.files import atomic_file, make_folder, write_json
 from kovqa_core.process_pool import parallel_map
+from kovqa_core.progress import Progress
 from kovqa_core.tokenizer import sentencepiece_model
 from kovqa_core.tokenizer.corpus import (
     MAX_LINE_BYTES,
@@ -101,12 +102,12 @@ def train_on_corpus(
     given = min(sentences, corpus.lines)
     memory = f"about {corpus.characters * given / corpus.lines * _BYTES_PER_CHARACTER / 1e9:.1f} GB of memory"
 
-    def tell(_: int, __: float) -> None:
+    def tell(_: Progress) -> None:
         if told:
             told(f"training on {given:,} lines, {memory}", 0, 0.0)
 
     try:
-        (model,) = parallel_map(_run_trainer, [(corpus, sentences, settings)], tell)
+        (model,) = parallel_map(_run_trainer, [(corpus, sentences, settings)], on_progress=tell)
     except MachineError:
         hint = f"{memory} are needed; with fewer --sentences less"
         raise MachineError("the training was killed from outside", hint) from None
