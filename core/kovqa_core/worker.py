@@ -165,7 +165,7 @@ def _is_peer_disconnect(error: BaseException) -> bool:
 
 def _redirect_output(folder: Path, rank: RankInfo) -> None:
     """Send this process's output to its own log; the first one's events go to who listens."""
-    from kovqa_core.launch.events import EVENTS_VARIABLE
+    from kovqa_core.runs.events import EVENTS_VARIABLE
 
     path = folder / "logs" / f"rank-{rank.rank}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def _redirect_output(folder: Path, rank: RankInfo) -> None:
 
 
 def _print_warning(message: str) -> None:
-    from kovqa_core.launch.events import EVENTS_VARIABLE
+    from kovqa_core.runs.events import EVENTS_VARIABLE
 
     print(f"kovqa: {message}", file=sys.stderr, flush=True)
     if os.environ.get(EVENTS_VARIABLE):

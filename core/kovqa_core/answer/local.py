@@ -26,10 +26,10 @@ from kovqa_core.data.image_io import open_image
 from kovqa_core.distributed.process_group import RankInfo
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import disk_errors, to_nfc
-from kovqa_core.launch.events import EVENTS_VARIABLE
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.process_pool import usable_cpu_count
+from kovqa_core.runs.events import EVENTS_VARIABLE
 from kovqa_core.runs.folder import find_model_folder
 
 _SINGLE_RANK = RankInfo(0, 0, 1)

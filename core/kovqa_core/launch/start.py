@@ -16,9 +16,9 @@ from typing import IO, Any
 
 from kovqa_core.errors import MachineError
 from kovqa_core.files import disk_errors
-from kovqa_core.launch.events import EVENTS_VARIABLE
 from kovqa_core.launch.failure import describe_rendezvous, launch_failure
 from kovqa_core.launch.plan import STOP_TIMEOUT, WORKER_FILE, LaunchPlan
+from kovqa_core.runs.events import EVENTS_VARIABLE
 from kovqa_core.runs.folder import ERROR_FILE
 
 _RENDEZVOUS_NOTICE_SECONDS = 30.0  # seconds after which a node that still waits for others says so

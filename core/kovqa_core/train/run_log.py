@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.files import disk_errors, write_text
-from kovqa_core.launch.events import EVENTS_VARIABLE
+from kovqa_core.runs.events import EVENTS_VARIABLE
 from kovqa_core.runs.folder import LOG_FILE
 
 

@@ -1,7 +1,7 @@
-"""What the first worker reports to the process that started it: JSON lines on stdout.
+"""Events of a run: lines of its log, and what its first worker reports to the process that started it.
 
-Lines of `log.jsonl` are the same events (TrainStepEvent, EvaluationEvent, MemoryFitEvent), so one form
-serves the writer (`train/run_log.py`, `answer/local.py`), the launcher and the command line.
+Both are JSON lines. TrainStepEvent, EvaluationEvent and MemoryFitEvent are logged too (`log.jsonl`), so
+one form serves the writers (`train/run_log.py`, `answer/local.py`), the launcher and `kovqa runs`.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from kovqa_core.launch import events
-from kovqa_core.launch.events import WorkerEvent, event_fields, event_line, parse_event
+from kovqa_core.runs import events
+from kovqa_core.runs.events import WorkerEvent, event_fields, event_line, parse_event
 
 EVENTS: list[WorkerEvent] = [
     events.StartEvent(0, 20, "새 모델"),
