@@ -52,7 +52,9 @@ def rate(
     while time.perf_counter() - began < seconds:
         chosen = [examples[(done + i) % len(examples)] for i in range(BATCH)]
         rngs = [np.random.default_rng([done, i]) for i in range(BATCH)]
-        processor.collate([processor.encode(e, folder, train, r) for e, r in zip(chosen, rngs, strict=True)])
+        processor.collate(
+            [processor.encode(e, folder, train=train, rng=r) for e, r in zip(chosen, rngs, strict=True)]
+        )
         done += BATCH
     return done / (time.perf_counter() - began)
 

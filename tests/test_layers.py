@@ -20,7 +20,10 @@ MOST_LINES = 400
 # Tensors' libraries; every module outside of TENSOR_PACKAGES works without them being installed.
 HEAVY = {"torch", "safetensors", "transformers", "timm", "peft", "deepspeed", "tensorboardX"}
 TENSOR_PACKAGES = {"models", "train", "answer", "distributed", "tracking", "worker"}
-LIGHT_FILES = ("models/__init__.py", "models/*/__init__.py", "models/*/config.py", "models/*/memory.py")
+LIGHT_FILES = (
+    "models/__init__.py", "models/config.py", "models/memory.py", "models/checkpoint_info.py",
+    "models/*/__init__.py", "models/*/config.py", "models/*/memory.py",
+)  # fmt: skip
 LIGHT_CORE = re.compile(r"kovqa_core\.(errors|messages|progress)\b")  # what the front may load at its top
 
 

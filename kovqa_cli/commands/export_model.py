@@ -26,12 +26,14 @@ def export(
     quiet: options.QuietOption = False,
 ) -> None:
     """Write a model for other libraries: transformers and timm, or the original's names; with a card."""
-    from kovqa_core.models import export as models_export
+    from kovqa_core.models.export import export_checkpoint
+    from kovqa_core.models.family import LoadOptions
 
     from kovqa_cli.output import models, progress
 
     with progress.stage_status(quiet or json) as told:
         if told:
             told("exporting", 0, 0.0)
-        step = models_export.export_checkpoint(model, output, as_upstream, trust_remote_code)
-    models.print_exported_model(output, step, json, quiet)
+        options = LoadOptions(trust_remote_code=trust_remote_code)
+        report = export_checkpoint(model, output, options, as_upstream=as_upstream)
+    models.print_exported_model(report, json, quiet)

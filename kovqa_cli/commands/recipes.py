@@ -67,10 +67,10 @@ def new_recipe(
     quiet: options.QuietOption = False,
 ) -> None:
     """Write a recipe of your own: a copy with its comments, and the changes of --set."""
-    from kovqa_core.plan.training import load_model_config
+    from kovqa_core.models.config import read_model_settings
     from kovqa_core.settings.new_files import new_settings
 
     from kovqa_cli.output import console
 
-    path = new_settings("recipes", name, source, sets or [], force, load_model_config)
+    path = new_settings("recipes", name, source, sets or [], force, read_model_settings)
     console.print_new_settings("recipe", path, json, quiet)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kovqa_cli.output.console import print_json, print_note, print_result, short_path
 
 if TYPE_CHECKING:
+    from kovqa_core.models.export import ExportReport
     from kovqa_core.models.fusion.import_original import ImportedFusion
     from kovqa_core.models.vlm import import_llava as llava
 
@@ -64,12 +65,11 @@ def print_converted_llava(folder: Path, found: llava.ImportedLlava, as_json: boo
     print_result(short_path(folder))
 
 
-def print_exported_model(folder: Path, step: Path, as_json: bool, quiet: bool) -> None:
+def print_exported_model(report: ExportReport, as_json: bool, quiet: bool) -> None:
     """What was written, and where it says how to load it."""
-    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     if as_json:
-        print_json({"path": str(folder), "model": str(step), "files": files})
+        print_json({"path": str(report.folder), "model": str(report.step), "files": list(report.files)})
         return
     if not quiet:
-        print_note(f"{short_path(step)} as {', '.join(files)}; README.md says how to load it")
-    print_result(short_path(folder))
+        print_note(f"{short_path(report.step)} as {', '.join(report.files)}; README.md says how to load it")
+    print_result(short_path(report.folder))

@@ -13,6 +13,7 @@ from kovqa_core.data.decoding import DecodingOptions, decoding_from_options, par
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
+from kovqa_core.models.checkpoint_info import CheckpointInfo
 
 from tests.conftest import Kovqa, Small
 from tests.models.vlm.test_vlm import asked
@@ -26,7 +27,7 @@ def model(small: Small, tiny_vlm: Callable[[str], Path], tmp_path_factory: pytes
     """A step folder of a vision language model as it is."""
     made, processor, _ = family.create_model(asked(small, tiny_vlm("qwen3_vl"), "model.train=none"), [])
     folder = tmp_path_factory.mktemp("그대로")
-    family.write_model_folder(made, processor, folder, {"family": "vlm", "task": "vqa"})
+    family.write_model_folder(made, processor, folder, CheckpointInfo("vlm", "vqa"))
     return folder
 
 

@@ -13,6 +13,7 @@ import torch
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.beit3.pretrained_weights import read_pretrained_weights
+from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.models.fusion import vqa
 from kovqa_core.models.torchvision_compat import load_torchvision
 from kovqa_core.runs.folder import find_model_folder
@@ -43,8 +44,8 @@ def fusion(small: Small, tmp_path: Path) -> Path:
         if name.endswith("running_mean"):
             buffer.normal_(generator=torch.Generator().manual_seed(1))
     (tmp_path / "단계").mkdir()
-    about = {"family": "fusion", "task": "vqa", "recipe": recipe.name, "step": 7, "score": 0.5}
-    family.write_model_folder(model, processor, tmp_path / "단계", about)
+    info = CheckpointInfo("fusion", "vqa", recipe.name, step=7, score=0.5)
+    family.write_model_folder(model, processor, tmp_path / "단계", info)
     return tmp_path / "단계"
 
 

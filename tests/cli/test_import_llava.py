@@ -70,7 +70,7 @@ def test_a_projector_is_imported_trained_further_and_given_back(kovqa: Kovqa, tm
     found = load_file(tmp_path / "third" / "model.safetensors")
     assert torch.equal(found["multi_modal_projector.linear_1.weight"], after["model.mm_projector.weight"])
 
-    step = export.export_checkpoint(tmp_path / "run", tmp_path / "whole")
+    step = export.export_checkpoint(tmp_path / "run", tmp_path / "whole").step
     model, _ = family.read_model_folder(find_model_folder(tmp_path / "whole", "vqa"), "vqa")
     assert (model.config.instruction, model.config.dtype) == ("none", "fp32")  # asked as it was trained
     for folder in (tmp_path / "바탕", step / "processor", tmp_path / "whole", tmp_path / "third"):

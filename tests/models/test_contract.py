@@ -10,6 +10,7 @@ import torch
 from kovqa_core.errors import ModelError
 from kovqa_core.index.reader import IndexFolder, open_index
 from kovqa_core.models import FAMILIES, family
+from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import resolve_settings
 from safetensors.torch import load_file
@@ -70,7 +71,9 @@ def test_contract(recipe: Recipe, tmp_path: Path) -> None:
     model, processor, _ = family.create_model(recipe, answers_)
     examples = list(index.split("train"))[:5]
     rngs = [np.random.default_rng([1, i]) for i in range(5)]
-    items = [processor.encode(e, index.images, True, r) for e, r in zip(examples, rngs, strict=True)]
+    items = [
+        processor.encode(e, index.images, train=True, rng=r) for e, r in zip(examples, rngs, strict=True)
+    ]
     batch = processor.collate(items)
     assert batch.ids == [e.id for e in examples]
 
@@ -80,10 +83,10 @@ def test_contract(recipe: Recipe, tmp_path: Path) -> None:
     loss.backward()
     lacking = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert lacking == []  # DDP waits for every gradient
-    assert {model.depth_of(n) for n, _ in model.named_parameters()} <= set(range(model.depth + 1))
+    assert {model.layer_id(n) for n, _ in model.named_parameters()} <= set(range(model.head_layer_id + 1))
 
     model.eval()
-    plain = [processor.encode(e, index.images, False, rngs[0]) for e in examples]
+    plain = [processor.encode(e, index.images, train=False, rng=rngs[0]) for e in examples]
     with torch.inference_mode():
         answers = model.answer(processor.collate(plain))
         alone = [model.answer(processor.collate([item]))[0] for item in plain]
@@ -92,19 +95,23 @@ def test_contract(recipe: Recipe, tmp_path: Path) -> None:
         assert one.score == pytest.approx(many.score, abs=1e-5)
         assert 0 <= one.score <= 1
 
-    about = {"family": recipe.family, "task": recipe.task}
+    info = CheckpointInfo(recipe.family, recipe.task)
     (tmp_path / "saved").mkdir()
-    family.write_model_folder(model, processor, tmp_path / "saved", about)
+    family.write_model_folder(model, processor, tmp_path / "saved", info)
     again, its_processor = family.read_model_folder(tmp_path / "saved", recipe.task)
     again.eval()
     with torch.inference_mode():
         repeated = again.answer(
-            its_processor.collate([its_processor.encode(e, index.images, False, rngs[0]) for e in examples])
+            its_processor.collate(
+                [its_processor.encode(e, index.images, train=False, rng=rngs[0]) for e in examples]
+            )
         )
     assert repeated == answers
 
     (tmp_path / "exported").mkdir()
-    loading = family.family_module(recipe.family).export(tmp_path / "saved", tmp_path / "exported")
+    loading = family.load_family(recipe.family).export_model(
+        tmp_path / "saved", tmp_path / "exported", family.DEFAULT_LOADING
+    )
     assert "load_file(" in loading or "from_pretrained(" in loading
     compile(loading, "card", "exec")
     whole = Path(recipe.model.get("base", tmp_path / "saved"))  # a checkpoint may hold updates of a base

@@ -48,8 +48,10 @@ def test_every_family_learns_and_answers(recipe: Recipe, dtype: torch.dtype) -> 
     model, processor, _ = family.create_model(recipe, answers)
     examples = list(index.split("train"))[:3]
     rng = np.random.default_rng(1)
-    learn = processor.collate([processor.encode(e, Path(index.images), True, rng) for e in examples])
-    ask = processor.collate([processor.encode(e, Path(index.images), False, rng) for e in examples])
+    learn = processor.collate(
+        [processor.encode(e, Path(index.images), train=True, rng=rng) for e in examples]
+    )
+    ask = processor.collate([processor.encode(e, Path(index.images), train=False, rng=rng) for e in examples])
     with cuda_autocast(dtype):
         loss = model.train()(learn, 0)["loss"]
     assert torch.isfinite(loss)

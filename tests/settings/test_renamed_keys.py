@@ -12,10 +12,11 @@ import yaml
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.index.reader import open_index
 from kovqa_core.models.beit3 import family as beit3
+from kovqa_core.models.config import read_model_settings
 from kovqa_core.models.fusion import family as fusion
 from kovqa_core.models.fusion.import_original import config_from_tensors
 from kovqa_core.paths import settings_files
-from kovqa_core.plan.training import load_model_config, plan_training
+from kovqa_core.plan.training import plan_training
 from kovqa_core.runs.compare import compare_runs
 from kovqa_core.settings import strict_yaml
 from kovqa_core.settings.new_files import new_settings
@@ -79,7 +80,7 @@ def of(asked: ResolvedSettings | Run, key: str) -> Any:
     if key.startswith("profile."):
         return at(asked.profile.model_dump(mode="json"), steps(key))
     values = asked.recipe.model_dump(mode="json")
-    _, config = load_model_config(strict_yaml.SettingsDocument(values))
+    config = read_model_settings(strict_yaml.SettingsDocument(values))
     return at({**values, "model": config.model_dump(mode="json")}, steps(key))
 
 
@@ -229,7 +230,7 @@ def test_only_new_names_are_suggested(old: str, new: str, value: Any, recipe: st
 
 def test_what_is_shipped_has_new_names_only(capsys: pytest.CaptureFixture[str]) -> None:
     for recipe in settings_files("recipes"):
-        load_model_config(strict_yaml.SettingsDocument(load_recipe(recipe).model_dump(mode="json")))
+        read_model_settings(strict_yaml.SettingsDocument(load_recipe(recipe).model_dump(mode="json")))
     for profile in settings_files("profiles"):
         load_profile(profile)
     assert capsys.readouterr().err == ""

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from kovqa_core.models.beit3 import family
 from kovqa_core.models.beit3.pretrained_weights import original_names
+from kovqa_core.models.family import ParameterRules
 from kovqa_core.settings.recipe import OptimSettings
 from kovqa_core.train.optim import (
-    LayeredModel,
     ParamGroup,
     count_training_steps,
     learning_rate,
@@ -26,17 +26,17 @@ WHOLE = {"vqa": "vqa.pth", "captioning": "captioning.pth"}  # models with a file
 
 @dataclass(frozen=True)
 class Named:
-    """The family's rules on names, in a model whose head lies at `depth`."""
+    """The family's rules on names, in a model whose head lies at `head_layer_id`."""
 
-    depth: int
+    head_layer_id: int
 
-    def depth_of(self, name: str) -> int:
-        return family.beit3_layer_id(name, self.depth)
+    def layer_id(self, name: str) -> int:
+        return family.beit3_layer_id(name, self.head_layer_id)
 
-    def is_head(self, name: str) -> bool:
+    def is_head_parameter(self, name: str) -> bool:
         return family.is_beit3_head(name)
 
-    def is_undecayed(self, name: str) -> bool:
+    def no_weight_decay(self, name: str) -> bool:
         return family.beit3_no_weight_decay(name)
 
 
@@ -128,7 +128,7 @@ def test_parity_beit3_groups_of_our_caption_encoder() -> None:
 def test_parity_beit3_groups_reach_the_optimizer() -> None:
     """`make_optimizer` hands the same decay and factor of every trained parameter to AdamW."""
     model = parity.vqa_model()
-    ranked: LayeredModel = model
+    ranked: ParameterRules = model
     name_of = {id(p): name.removeprefix("net.") for name, p in model.named_parameters()}
     for case in cases("vqa"):
         optimizer = make_optimizer(model, ranked, optim_of(case))

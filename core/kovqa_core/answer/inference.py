@@ -11,10 +11,11 @@ import torch
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.distributed import process_group, watchdog
 from kovqa_core.models.batches import ExampleKey, ExampleProcessor, iterate_batches
+from kovqa_core.models.family import FamilyModel
 
 
 def answer_examples(
-    model: Any,
+    model: FamilyModel,
     processor: ExampleProcessor,
     split: Sequence[Example],
     images: Path,

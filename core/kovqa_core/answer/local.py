@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -110,7 +110,7 @@ def answer_table(
         beams: captions followed at once; None: as the model was made.
         kinds: only rows of these kinds; none or "all": every row.
         decoding: how a model that writes freely is to answer.
-        trust_remote_code: see `models.family.load`.
+        trust_remote_code: see `models.family.LoadOptions`.
 
     Raises:
         DataError: a row without id, picture or question, an id twice; a picture that cannot be read.
@@ -140,7 +140,7 @@ def answer_table(
 class _LoadedModel(NamedTuple):
     """A model in its place, and what feeds it."""
 
-    model: Any
+    model: family.FamilyModel
     processor: ExampleProcessor
     device: torch.device
 
@@ -154,11 +154,8 @@ def load_on_device(
     trust_remote_code: bool = False,
 ) -> _LoadedModel:
     """A step folder's model on a device (None: this machine's GPU if it has one), and its processor."""
-    model, processor = family.read_model_folder(
-        folder, task, decoding=decoding, trust_remote_code=trust_remote_code
-    )
-    if beams is not None:
-        model.task.beams(beams)
+    options = family.LoadOptions(trust_remote_code=trust_remote_code)
+    model, processor = family.read_model_folder(folder, task, options, decoding, beams)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     return _LoadedModel(model, processor, device)

@@ -48,11 +48,23 @@ class ModelBatch:
 class ExampleProcessor(Protocol):
     """Examples -> batches."""
 
-    def encode(self, example: Example, images: Path, train: bool, rng: np.random.Generator) -> Any:
-        """One example; all its randomness comes from `rng`."""
+    # An encoded example is the family's own type, which nothing but its own `collate` reads.
+
+    def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> Any:
+        """One example.
+
+        Args:
+            example: of a split, or of a table to be answered.
+            images: folder that the example's image path starts in.
+            train: augment, and encode what is to be learned.
+            rng: all randomness of this example.
+
+        Raises:
+            DataError: it cannot be used; names its id.
+        """
 
     def collate(self, items: Sequence[Any]) -> ModelBatch:
-        """Many encoded examples."""
+        """A batch of encoded examples, padded to the longest of them."""
 
 
 class _BatchDataset(Dataset[ModelBatch | KovqaError]):
@@ -72,7 +84,7 @@ class _BatchDataset(Dataset[ModelBatch | KovqaError]):
 
     def _encode(self, epoch: int, number: int) -> object:
         rng = np.random.default_rng([self.seed, epoch, number])
-        return self.processor.encode(self.split[number], self.images, self.train, rng)
+        return self.processor.encode(self.split[number], self.images, train=self.train, rng=rng)
 
 
 def iterate_batches(

@@ -1,156 +1,283 @@
-"""What every model family offers: two objects and four functions. Nothing else of it is known.
+"""What every model family offers; nothing else of it is known to training, answering and exporting.
 
-A family is a package with `family.py`, which has
+A family is three modules (`models.FamilyModules`), each with one name that is looked up: `ModelConfig`
+(`models/config.py`), `COUNT_STEP_MEMORY` (`models/memory.py`) and `FAMILY`, a `ModelFamily` of here.
 
-* `new(recipe, answers)              -> (model, processor, note)`: from nothing or from published weights,
-* `load(folder, data)                -> (model, processor)`: from a checkpoint,
-* `save(model, processor, folder)    -> None`: what `load` reads, nothing for resuming,
-* `export(folder, output)            -> text`: a checkpoint as other libraries read it; Python that does;
+Shapes are written in one alphabet everywhere in `models/`:
 
-and, if it can do more than others,
-
-* `decode(model, decoding)           -> None`: from now on the model answers in this way,
-* `export_upstream(folder, output)   -> text`: `export`, but as the original's own training saves it,
-* `REMOTE_CODE = True`: its models may bring Python code; `load` and both exports take `trust_remote_code`.
+| letter | size of |
+|---|---|
+| B | batch: examples |
+| T | text tokens, padding included |
+| P | patches of an image (regions of a CNN), class token included where there is one |
+| N | all tokens: P + T, images first; or the tokens that a loss counts, where a line says so |
+| D | width of the residual stream |
+| H | attention heads; D / H is the width of one |
+| C | answer classes |
+| V | vocabulary: ids of the tokenizer |
+| S | side of the square input image, pixels |
 """
 
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
-from kovqa_core.errors import ModelError, SettingsError, unknown_name_error
-from kovqa_core.files import read_json, write_json
+from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import message
-from kovqa_core.models import FAMILIES, HF_FOLDER_FAMILY
 from kovqa_core.models.batches import ExampleProcessor, ModelBatch
-from kovqa_core.runs.folder import is_huggingface_folder
+from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
+from kovqa_core.models.config import family_modules
 from kovqa_core.settings.recipe import DataSettings, Recipe
 
-CHECKPOINT_FORMAT = 1  # of checkpoint folders
 
-
-class FamilyModel(Protocol):
-    """A `torch.nn.Module` that learns from batches and answers them."""
-
-    def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
-        """{"loss": mean over the batch's examples, …}."""
-
-    def answer(self, batch: ModelBatch) -> list[Answer]:
-        """One answer an example, in order."""
-
-    def prepare(self, activation_checkpointing: bool, compile: bool) -> None:
-        """Settings of the machine that change no number."""
-
-    def units(self) -> list[nn.Module]:
-        """Parts that may be cut up among processes one at a time: called as a whole, inner ones first."""
+class ParameterRules(Protocol):
+    """What the optimizer asks about parameters, by their names."""
 
     @property
-    def depth(self) -> int:
-        """Depth of the head; 0 is the stem."""
+    def head_layer_id(self) -> int:
+        """Layer id of the head, the highest; 0 is the stem."""
 
-    def depth_of(self, name: str) -> int:
-        """Depth of a parameter, for layer-wise learning rates."""
+    def layer_id(self, name: str) -> int:
+        """Layer of a parameter, for layer-wise learning rates: 0 … `head_layer_id`."""
 
-    def is_head(self, name: str) -> bool:
+    def is_head_parameter(self, name: str) -> bool:
         """Does the head's learning rate factor apply?"""
 
-    def is_undecayed(self, name: str) -> bool:
-        """Is this matrix free of weight decay?"""
+    def no_weight_decay(self, name: str) -> bool:
+        """Is this matrix free of weight decay? Vectors and biases are, without being asked about."""
 
-    def is_text(self, name: str) -> bool:
+    def is_text_parameter(self, name: str) -> bool:
         """Does this learn in the phase that begins with the text side alone?"""
 
 
-def family_module(name: str) -> Any:
-    """The `family` module of a family."""
-    if name not in FAMILIES:
-        raise unknown_name_error(
-            message("models.unknown-family", "unknown model family '{family}'", family=name), name, FAMILIES
-        )
-    return importlib.import_module(FAMILIES[name] + ".family")
+class FamilyModel(nn.Module, ABC):
+    """A network that learns from batches and answers them.
+
+    Two methods every family writes; the others are right for a model without layers of its own rates.
+    """
+
+    @abstractmethod
+    def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
+        """{"loss": mean over the batch's examples, a scalar in fp32}.
+
+        Args:
+            batch: on the model's device.
+            step: the optimizer step it belongs to, from 0.
+        """
+
+    @abstractmethod
+    def answer(self, batch: ModelBatch) -> list[Answer]:
+        """One answer an example, in order."""
+
+    def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
+        """Settings of the machine that change no number; called once, before training.
+
+        Args:
+            activation_checkpointing: compute activations again in the backward pass.
+            compile: torch.compile, in place: names of parameters stay.
+
+        Raises:
+            SettingsError: the model cannot checkpoint activations.
+        """
+        if activation_checkpointing:
+            raise SettingsError(
+                message("models.no-activation-checkpointing", "this model cannot checkpoint activations"),
+                message(
+                    "models.no-activation-checkpointing.hint",
+                    "use --set profile.activation_checkpointing=false",
+                ),
+            )
+        if compile:
+            self.compile()
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """Modules that may be sharded one at a time: each is called as a whole; inner ones first."""
+        return []
+
+    # Rules on names; see `ParameterRules`.
+
+    @property
+    def head_layer_id(self) -> int:
+        """No layer has a rate of its own."""
+        return 0
+
+    def layer_id(self, name: str) -> int:
+        """All in one layer."""
+        return 0
+
+    def is_head_parameter(self, name: str) -> bool:
+        """No head."""
+        return False
+
+    def no_weight_decay(self, name: str) -> bool:
+        """None beyond vectors and biases."""
+        return False
+
+    def is_text_parameter(self, name: str) -> bool:
+        """All learn from the start."""
+        return True
 
 
-def create_model(recipe: Recipe, answers: list[str]) -> tuple[Any, ExampleProcessor, str]:
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a checkpoint is read.
+
+    Attributes:
+        data: how training examples are augmented.
+        trust_remote_code: did the user, in this very command, allow code of a model folder to run?
+    """
+
+    data: DataSettings = field(default_factory=DataSettings)
+    trust_remote_code: bool = False
+
+
+DEFAULT_LOADING = LoadOptions()
+ModelType = TypeVar("ModelType", bound=FamilyModel)
+ProcessorType = TypeVar("ProcessorType", bound=ExampleProcessor)
+
+
+@dataclass(frozen=True)
+class ModelFamily(Generic[ModelType, ProcessorType]):
+    """The functions of a family; mypy checks them where the family makes its `FAMILY`.
+
+    Attributes:
+        new_model: recipe, answer classes -> model, processor, and a note on where its weights came from.
+        load_model: checkpoint folder -> model on the CPU, and processor.
+        save_model: writes into an empty folder what `load_model` reads, and nothing for resuming.
+        export_model: checkpoint folder, empty folder -> Python that loads what was written, for its card.
+        export_upstream: the same, as the original's own training saves it; None: there is no such form.
+        set_decoding: from now on the model answers in this way; None: it has one way only.
+        set_num_beams: from now on it follows so many captions at once; None: it searches no beams.
+        has_remote_code: its folders may bring Python code, which `LoadOptions` allows or not.
+    """
+
+    new_model: Callable[[Recipe, list[str]], tuple[ModelType, ProcessorType, str]]
+    load_model: Callable[[Path, LoadOptions], tuple[ModelType, ProcessorType]]
+    save_model: Callable[[ModelType, ProcessorType, Path], None]
+    export_model: Callable[[Path, Path, LoadOptions], str]
+    export_upstream: Callable[[Path, Path, LoadOptions], str] | None = None
+    set_decoding: Callable[[ModelType, DecodingOptions], None] | None = None
+    set_num_beams: Callable[[ModelType, int], None] | None = None
+    has_remote_code: bool = False
+
+
+# What the engine holds: whichever family it is, model and processor come from the same one.
+AnyFamily = ModelFamily[FamilyModel, ExampleProcessor]
+
+
+def load_family(name: str) -> AnyFamily:
+    """The functions of a family.
+
+    Raises:
+        SettingsError: there is no such family.
+    """
+    family: AnyFamily = importlib.import_module(family_modules(name).family).FAMILY
+    return family
+
+
+def create_model(recipe: Recipe, answers: list[str]) -> tuple[FamilyModel, ExampleProcessor, str]:
     """A model to be trained, its processor, and a note on where its weights came from."""
-    return family_module(recipe.family).new_model(recipe, answers)
+    return load_family(recipe.family).new_model(recipe, answers)
 
 
-def write_model_folder(model: Any, processor: Any, folder: Path, about: dict[str, Any]) -> None:
-    """Write a checkpoint folder; `about` must name family and task."""
-    family_module(about["family"]).save_model(model, processor, folder)
-    write_json(folder / "kovqa.json", {"format": CHECKPOINT_FORMAT, **about})
+def write_model_folder(
+    model: FamilyModel, processor: ExampleProcessor, folder: Path, info: CheckpointInfo
+) -> None:
+    """Write a checkpoint into an empty folder; `info` becomes its `kovqa.json`."""
+    load_family(info.family).save_model(model, processor, folder)
+    write_checkpoint_info(folder, info)
 
 
 def read_model_folder(
     folder: Path,
     task: str,
-    data: DataSettings | None = None,
+    options: LoadOptions = DEFAULT_LOADING,
     decoding: DecodingOptions = GREEDY_DECODING,
-    trust_remote_code: bool = False,
-) -> tuple[Any, ExampleProcessor]:
+    num_beams: int | None = None,
+) -> tuple[FamilyModel, ExampleProcessor]:
     """Read a checkpoint folder that can do a task.
 
     Args:
         folder: where it lies.
         task: "vqa" or "caption".
-        data: how training examples are augmented.
+        options: how it is read.
         decoding: how it is to answer.
-        trust_remote_code: did the user, in this very command, allow code of a model folder to run?
+        num_beams: captions followed at once; None: as the checkpoint says.
 
     Raises:
         ModelError: no checkpoint, of a later format, or for another task.
         SettingsError: it can only answer in its own way; it has no code of its own.
     """
-    about = describe_checkpoint(folder)
-    if about["task"] != task:
+    info = read_checkpoint_info(folder)
+    if info.task != task:
         raise ModelError(
-            f"{folder} was trained for {about['task']}, not for {task}", "name another with --model"
+            message(
+                "models.other-task",
+                "{folder} was trained for {trained_for}, not for {task}",
+                folder=folder,
+                trained_for=info.task,
+                task=task,
+            ),
+            message("models.other-task.hint", "name another model with --model"),
         )
-    chosen = family_module(about["family"])
-    if decoding != GREEDY_DECODING and not hasattr(chosen, "set_decoding"):
+    family = load_family(info.family)
+    require_no_remote_code(info.family, options)
+    if decoding != GREEDY_DECODING and family.set_decoding is None:
         raise SettingsError(
-            f"{folder} is of family {about['family']}, which answers in one way only",
-            "leave --answers, --choices and --temperature away, or name a vision language model with --model",
+            message(
+                "models.one-way-to-answer",
+                "{folder} is of family {family}, which answers in one way only",
+                folder=folder,
+                family=info.family,
+            ),
+            message(
+                "models.one-way-to-answer.hint",
+                "leave out --answers, --choices and --temperature, or name a vision language model with --model",
+            ),
         )
-    trust = trust_option(about["family"], trust_remote_code)
-    model, processor = chosen.load_model(folder, data or DataSettings(), **trust)
-    if decoding != GREEDY_DECODING:
-        chosen.set_decoding(model, decoding)
+    if num_beams is not None and family.set_num_beams is None:
+        raise SettingsError(
+            message(
+                "models.no-beams",
+                "{folder} is of family {family}, which has no beam search",
+                folder=folder,
+                family=info.family,
+            ),
+            message("models.no-beams.hint", "leave out --beams"),
+        )
+    model, processor = family.load_model(folder, options)
+    if decoding != GREEDY_DECODING and family.set_decoding is not None:
+        family.set_decoding(model, decoding)
+    if num_beams is not None and family.set_num_beams is not None:
+        family.set_num_beams(model, num_beams)
     return model, processor
 
 
-def trust_option(name: str, trust_remote_code: bool) -> dict[str, bool]:
-    """The argument that tells a family what the user allowed; none where nothing is.
+def require_no_remote_code(name: str, options: LoadOptions) -> None:
+    """See that nobody allows the code of a family whose models bring none.
 
     Raises:
-        SettingsError: models of this family bring no code.
+        SettingsError: somebody did.
     """
-    if trust_remote_code and not hasattr(family_module(name), "REMOTE_CODE"):
-        raise SettingsError(f"models of family {name} bring no code along", "leave out --trust-remote-code")
-    return {"trust_remote_code": True} if trust_remote_code else {}
-
-
-def describe_checkpoint(folder: Path) -> dict[str, Any]:
-    """What `kovqa.json` says of a checkpoint folder; a Hugging Face folder needs none."""
-    if not (folder / "kovqa.json").is_file():
-        if is_huggingface_folder(folder):
-            return {"format": CHECKPOINT_FORMAT, "family": HF_FOLDER_FAMILY, "task": "vqa"}
-        raise ModelError(f"no kovqa model in {folder}", "give a run folder or one of its step folders")
-    about = read_json(folder / "kovqa.json")
-    if about.get("format", 0) > CHECKPOINT_FORMAT:
-        raise ModelError(f"{folder} was written by a later kovqa", "update kovqa")
-    return about
+    if options.trust_remote_code and not load_family(name).has_remote_code:
+        raise SettingsError(
+            message("models.no-remote-code", "models of family {family} bring no code", family=name),
+            message("models.no-remote-code.hint", "leave out --trust-remote-code"),
+        )
 
 
 def read_answer_classes(folder: Path, classes: int | None) -> list[str]:
-    """The classes of a checkpoint folder.
+    """The answer classes of a checkpoint folder.
 
     Raises:
         ModelError: not as many as the model was trained on.
@@ -158,7 +285,13 @@ def read_answer_classes(folder: Path, classes: int | None) -> list[str]:
     answers = read_answers(folder / "answers.txt")
     if len(answers) != classes:
         raise ModelError(
-            f"{folder}/answers.txt lists {len(answers)} answers, the model was trained on {classes}",
-            "put back the answers.txt that was saved with it",
+            message(
+                "models.other-answers",
+                "{folder}/answers.txt lists {listed} answers, the model was trained on {classes}",
+                folder=folder,
+                listed=len(answers),
+                classes=classes,
+            ),
+            message("models.other-answers.hint", "put back the answers.txt that was saved with it"),
         )
     return answers

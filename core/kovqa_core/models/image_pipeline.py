@@ -25,7 +25,7 @@ class ImagePipeline:
         self._decoded: dict[Path, np.ndarray] = {}
         self._room = _MAX_CACHE_BYTES
 
-    def of(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> np.ndarray:
+    def of(self, example: Example, folder: Path, *, train: bool, rng: np.random.Generator) -> np.ndarray:
         """uint8 [3, S, S]; errors name the example's id."""
         path = folder / example.image
         varied = train and (self.data.augment != "none" or self.data.flip)

@@ -7,13 +7,17 @@ What is not counted: CUDA's own context, what cuDNN and NCCL borrow, and gaps be
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from kovqa_core.models.config import ConfigType, FamilyConfig, family_modules, recipe_model_config
 from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.recipe import Recipe
 
 BYTES_PER_GB = 2**30  # as nvidia-smi counts, and profiles
 USABLE_FRACTION = 0.9  # share of a device's memory that tensors may fill: the rest is what is not counted
+TYPICAL_CLASSES = 3129  # answers, where no index says how many: VQAv2's
 _ADAMW_BYTES = 8  # bytes AdamW keeps of a number that learns: two moments in 32 bits
 
 
@@ -70,6 +74,27 @@ class StepMemory:
     logits: float
     temporary: float
     early: int = 0
+
+
+# Counts a step of one family's model, from: its settings, the task ("vqa" or "caption"), the number of
+# answer classes (None: not known), the bytes of numbers. Each family's `COUNT_STEP_MEMORY` is one.
+CountStepMemory = Callable[[ConfigType, str, int | None, ElementSize], StepMemory]
+
+
+def recipe_step_memory(recipe: Recipe, classes: int | None, by: ElementSize) -> StepMemory:
+    """What one training step of a recipe's model holds.
+
+    Args:
+        recipe: what is trained.
+        classes: answers of its index; None: not known, a typical number is taken.
+        by: bytes of numbers, as the profile says.
+
+    Raises:
+        KovqaError: it cannot be counted; says why.
+    """
+    module = importlib.import_module(family_modules(recipe.family).memory)
+    count: CountStepMemory[FamilyConfig] = module.COUNT_STEP_MEMORY
+    return count(recipe_model_config(recipe), recipe.task, classes, by)
 
 
 @dataclass(frozen=True)

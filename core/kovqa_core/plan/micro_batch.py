@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.errors import KovqaError, SettingsError
 from kovqa_core.machine import hardware
-from kovqa_core.models import FAMILIES
 from kovqa_core.models.memory import (
     BYTES_PER_GB,
     ElementSize,
@@ -20,11 +17,11 @@ from kovqa_core.models.memory import (
     estimate_memory,
     fits_in_memory,
     largest_fitting_estimate,
+    recipe_step_memory,
 )
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.run import split_global_batch
-from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
 
 AUTO_MICRO_BATCH = "auto"
 
@@ -73,7 +70,9 @@ def choose_micro_batch(
     if micro_batch not in (None, AUTO_MICRO_BATCH):
         profile = with_micro_batch(profile, recipe.name, _parse_micro_batch(str(micro_batch)))
     try:
-        counted, memory = recipe_step_memory(recipe, profile), device_memory(profile)
+        by = ElementSize(4 if profile.precision == "fp32" else 2, profile.device == "cpu")
+        counted = recipe_step_memory(recipe, _count_answer_classes(recipe), by)
+        memory = device_memory(profile)
     except KovqaError as error:
         if micro_batch == AUTO_MICRO_BATCH:
             raise SettingsError(f"--micro-batch auto cannot tell: {error.message}", "give a number") from None
@@ -104,24 +103,6 @@ def _estimate_by_micro_batch(
     counted: StepMemory, profile: Profile, each: int, averaged: bool
 ) -> Callable[[int], MemoryEstimate]:
     return lambda size: estimate_memory(counted, profile, size, each // size, averaged)
-
-
-def recipe_step_memory(recipe: Recipe, profile: Profile) -> StepMemory:
-    """What one training step of a recipe holds on a profile.
-
-    Raises:
-        KovqaError: it cannot be counted; says why.
-    """
-    module = FAMILIES[recipe.family]
-    settings: Any = importlib.import_module(f"{module}.config").ModelConfig
-    config = build_settings(
-        settings, SettingsDocument({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",)
-    )
-    by = ElementSize(4 if profile.precision == "fp32" else 2, profile.device == "cpu")
-    found: StepMemory = importlib.import_module(f"{module}.memory").step_memory(
-        config, recipe.task, _count_answer_classes(recipe), by
-    )
-    return found
 
 
 def _count_answer_classes(recipe: Recipe) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import time
@@ -12,13 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError, unknown_name_error
+from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError
 from kovqa_core.files import make_folder, write_text
 from kovqa_core.index.reader import open_index
 from kovqa_core.launch.plan import JOB_SCRIPT, LaunchPlan, plan_launch
 from kovqa_core.machine import hardware
-from kovqa_core.messages import message
-from kovqa_core.models import FAMILIES
+from kovqa_core.models.config import read_model_settings
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.runs.folder import RESULT_FILE, RUNS_FOLDER, follow_pointer, read_result
@@ -26,7 +24,7 @@ from kovqa_core.settings import strategy
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.resolve import ResolvedSettings, resolve_settings
 from kovqa_core.settings.run import RUN_FILE, Run, make_run, read_run, write_run
-from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
+from kovqa_core.settings.strict_yaml import SettingsDocument
 
 if TYPE_CHECKING:
     from kovqa_core.runs.compare import RunDifference
@@ -220,33 +218,14 @@ def _input_checks(asked: ResolvedSettings) -> list[Callable[[], object]]:
         tuple(key.split(".")[1:]): place for key, place in asked.origin.items() if key.startswith("recipe.")
     }
     document = SettingsDocument(recipe.model_dump(mode="json"), {**places, (): f"recipe {recipe.name}"})
-    module, config = load_model_config(document)
+    config = read_model_settings(document)
     if recipe.data.index is None:
         raise SettingsError("no index named", "give one: --data DIR (write it with kovqa index)")
     images = Path(recipe.data.images) if recipe.data.images else None
     return [
         partial(_check_index, Path(recipe.data.index), images, recipe.task),
-        *module.required_files(config),
+        *config.required_files(),
     ]
-
-
-def load_model_config(document: SettingsDocument) -> tuple[Any, Any]:
-    """The config module of a recipe's family, and what it makes of the recipe's model part.
-
-    Raises:
-        SettingsError: unknown family, or one of its keys is wrong.
-    """
-    family = document.values["family"]
-    if family not in FAMILIES:
-        raise unknown_name_error(
-            message("models.unknown-family", "unknown model family '{family}'", family=family),
-            family,
-            FAMILIES,
-        )
-    module = importlib.import_module(FAMILIES[family] + ".config")
-    return module, build_settings(
-        module.ModelConfig, SettingsDocument({"model": {}, **document.values}, document.origin), ("model",)
-    )
 
 
 def _check_index(folder: Path, images: Path | None, task: str) -> None:

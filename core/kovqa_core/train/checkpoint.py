@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from kovqa_core.errors import ModelError
 from kovqa_core.files import read_json, write_folder, write_json, write_text
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
+from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
 from kovqa_core.runs.folder import follow_pointer
 from kovqa_core.train.strategies.ddp import LocalShards, LossScaler, TrainStrategy
 
@@ -47,7 +48,7 @@ def write_checkpoint(
     processor: ExampleProcessor,
     averages: LocalShards | None,
     state: TrainProgress,
-    about: dict[str, Any],
+    info: CheckpointInfo,
     keep: int,
 ) -> Path:
     """Write a step folder, point to it, remove the oldest ones.
@@ -72,7 +73,7 @@ def write_checkpoint(
         with stepper.plain(averages, everywhere=False) as model:
             if model is not None:
                 family.write_model_folder(
-                    model, processor, part, {**about, "step": state.step, "score": state.score}
+                    model, processor, part, replace(info, step=state.step, score=state.score)
                 )
         moments = stepper.moments()
         if stepper.rank.first:
@@ -101,7 +102,7 @@ def record_evaluation(folder: Path, state: TrainProgress, keep: int) -> None:
         MachineError: the disk is full; the checkpoint is whole, and its evaluation still due.
     """
     path = folder / f"step-{state.step:06d}"
-    write_json(path / "kovqa.json", {**read_json(path / "kovqa.json"), "score": state.score})
+    write_checkpoint_info(path, replace(read_checkpoint_info(path), score=state.score))
     _point_to_best(folder, path, state, keep)
     _write_state(path / "trainer", state)  # last: killed before it, the step is evaluated once more
 

@@ -20,6 +20,7 @@ from kovqa_core.files import write_json
 from kovqa_core.index.reader import IndexFolder, filter_question_types, open_index
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor, ModelBatch, iterate_batches
+from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.runs.folder import RESULT_FILE, follow_pointer
 from kovqa_core.settings.run import Run
 from kovqa_core.train import checkpoint, memory_probe, optim
@@ -124,11 +125,14 @@ def prepare_training(
     last = follow_pointer(run.folder, "last")
     if last:
         trust = bool(recipe.model.get("trust_remote_code"))  # said by the user, not by the step folder
-        model, processor = family.read_model_folder(last, recipe.task, recipe.data, trust_remote_code=trust)
+        options = family.LoadOptions(recipe.data, trust)
+        model, processor = family.read_model_folder(last, recipe.task, options)
         note = f"resumed from {last.name}"
     else:
         model, processor, note = family.create_model(recipe, index.answers() if recipe.task == "vqa" else [])
-    model.train().prepare(run.profile.activation_checkpointing, run.profile.compile)
+    model.train().prepare(
+        activation_checkpointing=run.profile.activation_checkpointing, compile=run.profile.compile
+    )
     before = (
         checkpoint.read_resume_state(last, model, recipe.optim.ema_decay > 0)
         if last
@@ -262,9 +266,9 @@ def save_checkpoint(t: TrainState) -> None:
     t.saved_at = time.monotonic()
     watchdog.set_phase("saving")
     recipe = t.run.recipe
-    about = {"family": recipe.family, "task": recipe.task, "recipe": recipe.name}
+    info = CheckpointInfo(recipe.family, recipe.task, recipe.name)
     path = checkpoint.write_checkpoint(
-        t.run.folder, t.stepper, t.processor, t.averages, t.state, about, recipe.save.keep
+        t.run.folder, t.stepper, t.processor, t.averages, t.state, info, recipe.save.keep
     )
     t.log.tell({"kind": "saved", "step": t.state.step, "path": str(path)})
 

@@ -5,28 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kovqa_core.errors import SettingsError
+from kovqa_core.models.family import ParameterRules
 from kovqa_core.settings.recipe import OptimSettings
-
-
-class LayeredModel(Protocol):
-    """What the optimizer must know of a model."""
-
-    @property
-    def depth(self) -> int: ...
-
-    def depth_of(self, name: str) -> int: ...
-
-    def is_head(self, name: str) -> bool: ...
-
-    def is_undecayed(self, name: str) -> bool: ...
-
-    def is_text(self, name: str) -> bool: ...
 
 
 @dataclass
@@ -40,13 +26,13 @@ class ParamGroup:
 
 
 def make_param_groups(
-    parameters: Iterable[tuple[str, int]], model: LayeredModel, optim: OptimSettings
+    parameters: Iterable[tuple[str, int]], rules: ParameterRules, optim: OptimSettings
 ) -> list[ParamGroup]:
     """Group parameters, in order of first appearance.
 
     Args:
         parameters: (name, number of dimensions) of each.
-        model: tells the depth of a name, and whether it belongs to the head.
+        rules: of the model: which layer, which head, which free of decay.
         optim: weight decay, layer decay, head rate.
 
     No decay for vectors, biases and what the model names (but with `decay_bias_and_norm`). Layer decay d
@@ -55,15 +41,15 @@ def make_param_groups(
     """
     found: dict[tuple[bool, float, bool], ParamGroup] = {}
     for name, dimensions in parameters:
-        vector = dimensions <= 1 or name.endswith(".bias") or model.is_undecayed(name)
+        vector = dimensions <= 1 or name.endswith(".bias") or rules.no_weight_decay(name)
         undecayed = vector and not optim.decay_bias_and_norm
         decay = 0.0 if undecayed else optim.weight_decay
         if optim.layer_decay < 1:
-            scale = optim.layer_decay ** (model.depth - model.depth_of(name))
+            scale = optim.layer_decay ** (rules.head_layer_id - rules.layer_id(name))
         else:
-            scale = optim.head_lr_scale if model.is_head(name) else 1.0
+            scale = optim.head_lr_scale if rules.is_head_parameter(name) else 1.0
         # Keyed by "decayed or not", so that a weight decay of 0 keeps its groups apart.
-        rests = optim.freeze_vision_steps > 0 and not model.is_text(name)
+        rests = optim.freeze_vision_steps > 0 and not rules.is_text_parameter(name)
         key = (undecayed, scale, rests)
         found.setdefault(key, ParamGroup(decay, scale, rests=rests)).names.append(name)
     return list(found.values())
@@ -99,7 +85,7 @@ def learning_rate(step: int, optim: OptimSettings, length: TrainingSteps) -> flo
     return optim.min_lr + 0.5 * (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * share))
 
 
-def make_optimizer(model: torch.nn.Module, ranked: LayeredModel, optim: OptimSettings) -> torch.optim.AdamW:
+def make_optimizer(model: torch.nn.Module, rules: ParameterRules, optim: OptimSettings) -> torch.optim.AdamW:
     """Fused AdamW over a model's trainable parameters; each group remembers `lr_scale`, `rests`.
 
     Raises:
@@ -108,7 +94,7 @@ def make_optimizer(model: torch.nn.Module, ranked: LayeredModel, optim: OptimSet
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not named:
         raise SettingsError("nothing learns in this model", "say what does: --set model.train=lora")
-    grouped = make_param_groups(((name, p.ndim) for name, p in named.items()), ranked, optim)
+    grouped = make_param_groups(((name, p.ndim) for name, p in named.items()), rules, optim)
     return torch.optim.AdamW(
         [
             {

@@ -58,7 +58,9 @@ def test_decomposed_questions_give_the_same_tokens(folder: Path) -> None:
 
     made = processor()
     composed, decomposed = (
-        made.encode(ask(unicodedata.normalize(form, "강아지가 몇 마리인가요?")), folder, False, generator())
+        made.encode(
+            ask(unicodedata.normalize(form, "강아지가 몇 마리인가요?")), folder, train=False, rng=generator()
+        )
         for form in ("NFC", "NFD")
     )
     assert composed.tokens == decomposed.tokens
@@ -67,7 +69,9 @@ def test_decomposed_questions_give_the_same_tokens(folder: Path) -> None:
 @pytest.mark.parametrize("augment", ["none", "crop", "randaug"])
 def test_training_pictures_are_the_generators_alone(folder: Path, augment: str) -> None:
     made = processor(DataSettings(augment=augment, flip=True))
-    once, again = ([made.encode(ask(), folder, True, generator(s)) for s in range(8)] for _ in range(2))
+    once, again = (
+        [made.encode(ask(), folder, train=True, rng=generator(s)) for s in range(8)] for _ in range(2)
+    )
     for a, b in zip(once, again, strict=True):
         assert np.array_equal(a.image, b.image)
         assert np.array_equal(a.noise, b.noise)
@@ -77,15 +81,15 @@ def test_training_pictures_are_the_generators_alone(folder: Path, augment: str) 
 
 def test_validation_pictures_are_never_augmented(folder: Path) -> None:
     made = processor(DataSettings(augment="randaug", flip=True))
-    plain = processor().encode(ask(), folder, False, generator()).image
+    plain = processor().encode(ask(), folder, train=False, rng=generator()).image
     for seed in range(8):
-        item = made.encode(ask(), folder, False, generator(seed))
+        item = made.encode(ask(), folder, train=False, rng=generator(seed))
         assert np.array_equal(item.image, plain)
 
 
 def mirrored(made: Beit3VqaProcessor, example: Example, folder: Path) -> int:
     """Of 40 encodings, how many are brighter on the left."""
-    items = [made.encode(example, folder, True, generator(seed)).image for seed in range(40)]
+    items = [made.encode(example, folder, train=True, rng=generator(seed)).image for seed in range(40)]
     half = parity.config().image_size // 2
     return sum(bool(i[:, :, :half].mean() > i[:, :, half:].mean()) for i in items)
 
@@ -107,7 +111,7 @@ def test_a_picture_that_cannot_be_read_is_named_with_the_id(folder: Path) -> Non
     for name in ("gone.png", "text.png"):
         (folder / "text.png").write_text("no picture")
         with pytest.raises(DataError) as caught:
-            processor().encode(Example("q7", name, "?", {}), folder, True, generator())
+            processor().encode(Example("q7", name, "?", {}), folder, train=True, rng=generator())
         assert caught.value.message.startswith("id q7: ")
         assert str(folder / name) in caught.value.message
 
@@ -115,7 +119,7 @@ def test_a_picture_that_cannot_be_read_is_named_with_the_id(folder: Path) -> Non
 def test_a_batch_is_as_long_as_its_longest_question(folder: Path) -> None:
     made = processor()
     questions = ["?", "강아지가 몇 마리인가요?"]
-    items = [made.encode(ask(question), folder, False, generator()) for question in questions]
+    items = [made.encode(ask(question), folder, train=False, rng=generator()) for question in questions]
     tokens, padding = (made.collate(items).tensors[name] for name in ("tokens", "padding"))
     assert tokens is not None
     assert padding is not None
@@ -126,14 +130,14 @@ def test_a_batch_is_as_long_as_its_longest_question(folder: Path) -> None:
 
 def test_a_batch_without_padding_has_no_mask(folder: Path) -> None:
     made = processor()
-    items = [made.encode(ask(), folder, False, generator()) for _ in range(2)]
+    items = [made.encode(ask(), folder, train=False, rng=generator()) for _ in range(2)]
     assert made.collate(items).tensors["padding"] is None
 
 
 def test_a_batch_lists_the_classes_of_each_row(folder: Path) -> None:
     made = processor()
     rows = [ask(예=1.0), ask(모름=1.0), ask(아니요=0.3, 왼쪽=0.6)]
-    batch = made.collate([made.encode(row, folder, False, generator()) for row in rows])
+    batch = made.collate([made.encode(row, folder, train=False, rng=generator()) for row in rows])
     places, scores = batch.tensors["label_places"], batch.tensors["label_scores"]
     assert places is not None
     assert scores is not None

@@ -12,8 +12,9 @@ from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
 from kovqa_core.models.beit3.family import Beit3Model
 from kovqa_core.models.beit3.vocab_transfer import VocabTransfer, plan_vocab_transfer, transfer_vocab_rows
+from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, load_xlmr_tokenizer
-from kovqa_core.settings.recipe import DataSettings, Recipe
+from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.tokenizer.train import train_tokenizer
 from safetensors.torch import save_file
@@ -239,16 +240,16 @@ def test_a_swapped_tokenizer_is_noticed(small: Small, korean: Path, tmp_path: Pa
     model, processor, _ = family.create_model(asked, open_index(small.index).answers())
     step = tmp_path / "step"
     step.mkdir()
-    family.write_model_folder(model, processor, step, {"family": "beit3", "task": "vqa"})
-    family.read_model_folder(step, "vqa", DataSettings())
+    family.write_model_folder(model, processor, step, CheckpointInfo("beit3", "vqa"))
+    family.read_model_folder(step, "vqa")
     with pytest.raises(ModelError, match="not the tokenizer this model was trained with"):
         new(recipe(small, korean, of_recorded(), weights=step), small)
     (step / "tokenizer" / "spm.model").write_bytes(small.tokenizer.read_bytes())
     with pytest.raises(ModelError, match=r"spm\.model is not the tokenizer this model was trained with"):
-        family.read_model_folder(step, "vqa", DataSettings())
+        family.read_model_folder(step, "vqa")
     with pytest.raises(ModelError, match="not the tokenizer this model was trained with"):
         new(recipe(small, korean, weights=step), small)
     about = read_json(step / "config.json")
     assert about.pop("tokenizer_sha256") == processor.tokenizer.sha256
     write_json(step / "config.json", about)  # as folders were written before
-    family.read_model_folder(step, "vqa", DataSettings())
+    family.read_model_folder(step, "vqa")

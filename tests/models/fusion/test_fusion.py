@@ -12,6 +12,7 @@ from kovqa_core.data.example import Example
 from kovqa_core.errors import AssetError, DataError, ModelError, SettingsError
 from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
+from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.models.fusion.config import ModelConfig
 from kovqa_core.models.fusion.losses import NO_CLASS
 from kovqa_core.models.fusion.tokenizer import open_question_tokenizer
@@ -132,7 +133,7 @@ def test_a_swapped_tokenizer_is_refused(small: Small, tmp_path: Path) -> None:
         recipe(small, *FUSION, f"model.tokenizer='{small.tokenizer}'"), open_index(small.index).answers()
     )
     (tmp_path / "m").mkdir()
-    family.write_model_folder(model, processor, tmp_path / "m", {"family": "fusion", "task": "vqa"})
+    family.write_model_folder(model, processor, tmp_path / "m", CheckpointInfo("fusion", "vqa"))
     other = parity.path("tokenizer/tiny.model", "vqa_nia").read_bytes()
     (tmp_path / "m" / "tokenizer" / "spm.model").write_bytes(other)
     with pytest.raises(ModelError, match="SHA-256"):
@@ -161,14 +162,14 @@ def test_an_answer_that_is_no_class_counts_for_nothing(small: Small) -> None:
     made = recipe(small, *FUSION, f"model.tokenizer='{small.tokenizer}'")
     model, processor, _ = family.create_model(made, ["없는 답"])
     example = index.split("train")[0]
-    item = processor.encode(example, index.images, False, np.random.default_rng(0))
+    item = processor.encode(example, index.images, train=False, rng=np.random.default_rng(0))
     assert item.target == NO_CLASS
     loss = model.eval()(processor.collate([item]), 0)["loss"]
     assert loss.item() == 0
     loss.backward()
     blind = Example(example.id, "없다.png", example.question)
     with pytest.raises(DataError, match=example.id):
-        processor.encode(blind, index.images, False, np.random.default_rng(0))
+        processor.encode(blind, index.images, train=False, rng=np.random.default_rng(0))
 
 
 def test_a_dry_run_needs_no_heavy_library(small: Small, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from kovqa_core.errors import SettingsError
 from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
-from kovqa_core.models.vlm.config import ModelConfig, required_files
+from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.from_scratch import iterate_index_texts, write_random_base
 from kovqa_core.settings.recipe import DataSettings
 from kovqa_core.settings.resolve import resolve_settings
@@ -30,7 +30,7 @@ def test_it_takes_no_base_and_learns_as_a_whole(small: Small, more: list[str]) -
 
 def test_nothing_has_to_be_here(small: Small) -> None:
     recipe = resolve_settings("tiny-vlm-scratch", "cpu", [], {"data.index": str(small.index)}).recipe
-    assert required_files(ModelConfig(**recipe.model)) == []
+    assert ModelConfig(**recipe.model).required_files() == []
     _, processor, note = family.create_model(recipe, [])
     assert note.startswith("newly initialised; ")
     texts = ["한글도 English도, 漢字와 😀도", "\t두 줄\n"]

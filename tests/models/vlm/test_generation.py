@@ -29,7 +29,7 @@ def model(
     made, processor, _ = family.create_model(asked(small, tiny_vlm(request.param)), [])
     index = open_index(small.index)
     rng = np.random.default_rng(0)
-    items = [processor.encode(e, index.images, False, rng) for e in list(index.split("val"))[:3]]
+    items = [processor.encode(e, index.images, train=False, rng=rng) for e in list(index.split("val"))[:3]]
     return made.eval(), processor.collate(items)
 
 

@@ -16,11 +16,13 @@ from kovqa_core.data.example import Example
 from kovqa_core.errors import AssetError, DataError, MachineError, ModelError, SettingsError, Stopped
 from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
+from kovqa_core.models.checkpoint_info import CheckpointInfo
+from kovqa_core.models.family import DEFAULT_LOADING
 from kovqa_core.models.vlm.family import export_model
 from kovqa_core.models.vlm.hf_libraries import peft, transformers
 from kovqa_core.models.vlm.tuning import component_of
 from kovqa_core.runs.folder import follow_pointer
-from kovqa_core.settings.recipe import DataSettings, Recipe
+from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import Run, make_run
 from kovqa_core.train.loop import run_training
@@ -72,9 +74,9 @@ def test_a_model_of_every_kind_learns_resumes_merges_and_answers(
     assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
     assert not any(path.stat().st_size > 200_000 for path in last(whole).rglob("*.safetensors"))
 
-    model, processor = family.read_model_folder(last(whole), "vqa", DataSettings())
+    model, processor = family.read_model_folder(last(whole), "vqa")
     examples, pictures = shaped(small, tmp_path / "pictures")
-    items = [processor.encode(e, pictures, False, np.random.default_rng(0)) for e in examples]
+    items = [processor.encode(e, pictures, train=False, rng=np.random.default_rng(0)) for e in examples]
     batch = processor.collate(items)
     model.eval()
     with torch.inference_mode():
@@ -84,7 +86,7 @@ def test_a_model_of_every_kind_learns_resumes_merges_and_answers(
     assert [a.score for a in together] == pytest.approx([a.score for a in alone], abs=1e-5)
     assert len({a.score for a in together}) > 1
 
-    export_model(last(whole), tmp_path / "merged")
+    export_model(last(whole), tmp_path / "merged", DEFAULT_LOADING)
     plain = opened(tmp_path / "merged")
     inputs = model.prompts(batch)
     with torch.inference_mode():
@@ -116,7 +118,7 @@ def opened(folder: Path) -> Any:
 
 def learned(run: Run, base: Path) -> set[str]:
     """Parts whose weights differ from the base's, after merging."""
-    export_model(last(run), run.folder / "merged")
+    export_model(last(run), run.folder / "merged", DEFAULT_LOADING)
     before, after = opened(base).state_dict(), opened(run.folder / "merged").state_dict()
     return {component_of(name) for name in before if not torch.equal(before[name], after[name])}
 
@@ -145,7 +147,7 @@ def test_a_base_is_answered_with_as_it_is_but_not_trained_without_learning(
     model, processor, note = family.create_model(run.recipe, [])
     assert "; 0 of" in note
     (tmp_path / "step").mkdir()
-    family.write_model_folder(model, processor, tmp_path / "step", {"family": "vlm", "task": "vqa"})
+    family.write_model_folder(model, processor, tmp_path / "step", CheckpointInfo("vlm", "vqa"))
     assert not list((tmp_path / "step").rglob("*.safetensors"))
     family.read_model_folder(tmp_path / "step", "vqa")
     with pytest.raises(SettingsError, match="nothing learns"):
@@ -169,14 +171,14 @@ def test_rows_of_tokens_learn_beside_other_parts(
         small, base, tmp_path / "known", f"model.train={how}", f"model.tokens=['{token}']", "optim.lr=5e-2"
     )
     run_training(run, ALONE, CPU, never)
-    export_model(last(run), tmp_path / "merged")
+    export_model(last(run), tmp_path / "merged", DEFAULT_LOADING)
     plain = opened(tmp_path / "merged")
     before, after = opened(base).get_input_embeddings().weight, plain.get_input_embeddings().weight
     assert (before != after).any(1).nonzero().flatten().tolist() == [number]
     model, processor = family.read_model_folder(last(run), "vqa")
     index = open_index(small.index)
     example = next(iter(index.split("val")))
-    item = processor.encode(example, index.images, False, np.random.default_rng(0))
+    item = processor.encode(example, index.images, train=False, rng=np.random.default_rng(0))
     inputs = model.prompts(processor.collate([item]))
     with torch.inference_mode():
         assert (model.eval().net(**inputs).logits - plain(**inputs).logits).abs().max() < 1e-4
@@ -238,7 +240,7 @@ def test_rows_that_are_too_long_are_left_out_and_counted(
     _, processor, _ = family.create_model(asked(small, base), [])
     index = open_index(small.index)
     rng = np.random.default_rng(0)
-    items = [processor.encode(e, index.images, True, rng) for e in index.split("train")]
+    items = [processor.encode(e, index.images, train=True, rng=rng) for e in index.split("train")]
     lengths = sorted(int(processor.collate([item]).tensors["attention_mask"].sum()) for item in items)
     middle = lengths[len(lengths) // 2]
     sets = (f"model.max_text={middle}", "save.every_steps=1", "optim.steps=6")
@@ -264,7 +266,9 @@ def test_a_row_left_out_changes_nothing_for_the_others(small: Small, tiny_vlm: C
     examples = list(index.split("train"))[:3]
     silent = replace(examples[1], answers={})
     rng = np.random.default_rng(0)
-    items = [processor.encode(e, index.images, True, rng) for e in (examples[0], silent, examples[2])]
+    items = [
+        processor.encode(e, index.images, train=True, rng=rng) for e in (examples[0], silent, examples[2])
+    ]
     batch = processor.collate(items)
     assert batch.left_out == [silent.id]
     assert batch.ids == [examples[0].id, examples[2].id]

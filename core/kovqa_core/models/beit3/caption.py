@@ -58,9 +58,9 @@ class Beit3CaptionProcessor:
         self.config, self.tokenizer, self.data = config, tokenizer, data
         self._pictures = ImagePipeline(config.image_size, data)
 
-    def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> CaptionItem:
+    def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> CaptionItem:
         """One example; of several captions one is drawn. Errors name its id."""
-        image = self._pictures.of(example, folder, train, rng)
+        image = self._pictures.of(example, images, train=train, rng=rng)
         if not train:
             return CaptionItem(example.id, image, [], [], np.zeros((0, 2), np.float32))
         if not any(caption.strip() for caption in example.captions):
@@ -119,9 +119,9 @@ class CaptionTask:
         self.settings, self.tokenizer = settings, tokenizer
         self.search = BeamSearchSettings(settings.num_beams, longest, settings.length_penalty)
 
-    def beams(self, number: int) -> None:
+    def set_num_beams(self, num_beams: int) -> None:
         """Follow so many captions at once from now on."""
-        self.search = replace(self.search, beams=number)
+        self.search = replace(self.search, beams=num_beams)
 
     def loss(self, net: CaptionNet, batch: ModelBatch, step: int) -> Tensor:
         """Smoothed cross-entropy of the hidden words, less the targets' own entropy; the worst may be dropped."""

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import SettingsError
+from kovqa_core.models.config import FamilyConfig
 from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.settings.strict_yaml import StrictSettings
 
@@ -52,7 +53,7 @@ class CaptionSettings(StrictSettings):
     length_penalty: float = Field(0.6, ge=0, description="power of the length scores are divided by")
 
 
-class ModelConfig(StrictSettings):
+class ModelConfig(FamilyConfig):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
     size: Literal["tiny", "base", "large", "custom"] = "base"
@@ -97,20 +98,19 @@ class ModelConfig(StrictSettings):
         """Patches of one picture."""
         return (self.image_size // self.patch_size) ** 2
 
+    def required_files(self) -> list[Callable[[], object]]:
+        """Checks, to be called, that tokenizer and weights are here.
 
-def required_files(config: ModelConfig) -> list[Callable[[], object]]:
-    """Checks, to be called, that tokenizer and weights are here.
-
-    Raises:
-        SettingsError: at once: no tokenizer is named.
-    """
-    if config.tokenizer is None:
-        raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
-    checks: list[Callable[[], object]] = [partial(find_asset, config.tokenizer, "tokenizer")]
-    if config.weights is not None:
-        checks.append(partial(find_weights, config.weights))
-        checks.append(partial(find_weights_tokenizer, config))
-    return checks
+        Raises:
+            SettingsError: at once: no tokenizer is named.
+        """
+        if self.tokenizer is None:
+            raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
+        checks: list[Callable[[], object]] = [partial(find_asset, self.tokenizer, "tokenizer")]
+        if self.weights is not None:
+            checks.append(partial(find_weights, self.weights))
+            checks.append(partial(find_weights_tokenizer, self))
+        return checks
 
 
 def find_weights(name: str) -> Path:

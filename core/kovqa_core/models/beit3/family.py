@@ -14,7 +14,7 @@ from kovqa_core.data.answers import write_answers
 from kovqa_core.data.example import Answer
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.files import read_text, write_text
+from kovqa_core.files import write_text
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.beit3 import caption, vocab_transfer, vqa
 from kovqa_core.models.beit3.caption import CaptionTask
@@ -29,14 +29,15 @@ from kovqa_core.models.beit3.pretrained_weights import (
     to_original_state,
 )
 from kovqa_core.models.beit3.vqa import VqaTask
-from kovqa_core.models.family import read_answer_classes
+from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
+from kovqa_core.models.family import FamilyModel, LoadOptions, ModelFamily, read_answer_classes
 from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, load_xlmr_tokenizer, require_same_tokenizer
 from kovqa_core.settings.recipe import DataSettings, Recipe
-from kovqa_core.settings.renamed_keys import MODEL
-from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, parse_yaml, with_new_names
+
+Beit3Processor = vqa.Beit3VqaProcessor | caption.Beit3CaptionProcessor
 
 
-class Beit3Model(nn.Module):
+class Beit3Model(FamilyModel):
     """A network with the task it learns.
 
     Args:
@@ -57,36 +58,36 @@ class Beit3Model(nn.Module):
         """One answer or caption an example."""
         return self.task.answer(self.net, batch)
 
-    def prepare(self, activation_checkpointing: bool, compile: bool) -> None:
+    def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
         """Memory for time, and torch.compile of each layer (one compilation serves them all)."""
         self.net.encoder.activation_checkpointing = activation_checkpointing
         if compile:
             for layer in self.net.encoder.layers:
                 layer.compile()
 
-    def units(self) -> list[nn.Module]:
+    def fsdp_units(self) -> list[nn.Module]:
         """A classifier's layers but the last, of which only the class token's part is called. None of a
         captioner's: it takes picture and words through a layer one after the other."""
         return list(self.net.encoder.layers)[:-1] if isinstance(self.net, Beit3VqaNet) else []
 
     @property
-    def depth(self) -> int:
+    def head_layer_id(self) -> int:
         """One past the last layer."""
         return len(self.net.encoder.layers) + 1
 
-    def depth_of(self, name: str) -> int:
+    def layer_id(self, name: str) -> int:
         """Embeddings 0, layer i at i + 1, everything after the layers last."""
-        return beit3_layer_id(name, self.depth)
+        return beit3_layer_id(name, self.head_layer_id)
 
-    def is_head(self, name: str) -> bool:
+    def is_head_parameter(self, name: str) -> bool:
         """The classifier; neither the pooler nor the head that names words."""
         return is_beit3_head(name)
 
-    def is_undecayed(self, name: str) -> bool:
+    def no_weight_decay(self, name: str) -> bool:
         """Class token and picture positions; text positions decay, as in the original."""
         return beit3_no_weight_decay(name)
 
-    def is_text(self, name: str) -> bool:
+    def is_text_parameter(self, name: str) -> bool:
         """Text table and positions, the layers' text side, and what reads the encoder."""
         return is_beit3_text(name)
 
@@ -123,16 +124,7 @@ def is_beit3_text(name: str) -> bool:
 # ------------------------------------------------------------------------- new, load, save
 
 
-def config_from_recipe(recipe: Recipe) -> ModelConfig:
-    """The `model:` part of a recipe."""
-    return build_settings(
-        ModelConfig, SettingsDocument({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",)
-    )
-
-
-def new_model(
-    recipe: Recipe, answers: list[str]
-) -> tuple[Beit3Model, vqa.Beit3VqaProcessor | caption.Beit3CaptionProcessor, str]:
+def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Processor, str]:
     """A model for a recipe and an answer list.
 
     Raises:
@@ -140,7 +132,7 @@ def new_model(
         AssetError: weights or tokenizer are not here.
         ModelError: weights that do not fit.
     """
-    config = config_from_recipe(recipe)
+    config = config_from_recipe(ModelConfig, recipe)
     if config.tokenizer is None:
         raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
     tokenizer = _require_known_tokenizer(
@@ -230,7 +222,7 @@ def _require_known_tokenizer(tokenizer: XlmrTokenizer, config: ModelConfig, name
 
 def _build_beit3(
     config: ModelConfig, tokenizer: XlmrTokenizer, answers: list[str], data: DataSettings
-) -> tuple[Beit3Model, vqa.Beit3VqaProcessor | caption.Beit3CaptionProcessor]:
+) -> tuple[Beit3Model, Beit3Processor]:
     """Model, without values, and processor; without classes they caption."""
     with torch.device("meta"):
         if config.num_classes is None:
@@ -243,9 +235,13 @@ def _build_beit3(
         )
 
 
-def save_model(
-    model: Beit3Model, processor: vqa.Beit3VqaProcessor | caption.Beit3CaptionProcessor, folder: Path
-) -> None:
+def set_num_beams(model: Beit3Model, num_beams: int) -> None:
+    """Follow so many captions at once from now on; a classifier has none."""
+    if isinstance(model.task, CaptionTask):
+        model.task.set_num_beams(num_beams)
+
+
+def save_model(model: Beit3Model, processor: Beit3Processor, folder: Path) -> None:
     """config.json, model.safetensors, tokenizer/spm.model and, for questions, answers.txt."""
     forgotten = {"weights": None, "weights_tokenizer": None, "reinit": (), "tokenizer": None}
     config = processor.config.model_copy(update={**forgotten, "tokenizer_sha256": processor.tokenizer.sha256})
@@ -257,9 +253,7 @@ def save_model(
     (folder / "tokenizer" / "spm.model").write_bytes(processor.tokenizer.model)
 
 
-def load_model(
-    folder: Path, data: DataSettings
-) -> tuple[Beit3Model, vqa.Beit3VqaProcessor | caption.Beit3CaptionProcessor]:
+def load_model(folder: Path, options: LoadOptions) -> tuple[Beit3Model, Beit3Processor]:
     """Read what `save` wrote.
 
     Raises:
@@ -269,7 +263,7 @@ def load_model(
     answers = read_answer_classes(folder, config.num_classes) if config.num_classes else []
     file = folder / "tokenizer" / "spm.model"
     tokenizer = _require_known_tokenizer(load_xlmr_tokenizer(file), config, str(file))
-    model, processor = _build_beit3(config, tokenizer, answers, data)
+    model, processor = _build_beit3(config, tokenizer, answers, options.data)
     try:
         model.net.load_state_dict(load_step_weights(folder), assign=True)
     except RuntimeError as error:
@@ -288,12 +282,12 @@ torch.save({{"model": load_file("model.safetensors")}}, "{file}")
 """
 
 
-def export_model(folder: Path, output: Path) -> str:
+def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
     """Write what `save` wrote under the original's names and shapes; Python that makes the original's file.
 
     `model.safetensors`, `config.json`, `tokenizer.model` and, for questions, `answers.txt`.
     """
-    model, processor = load_model(folder, DataSettings())
+    model, processor = load_model(folder, options)
     save_file(
         to_original_state(model.net.state_dict(), processor.config.patch_size), output / "model.safetensors"
     )
@@ -305,5 +299,7 @@ def export_model(folder: Path, output: Path) -> str:
 
 
 def _read_beit3_config(folder: Path) -> ModelConfig:
-    document = parse_yaml(read_text(folder / "config.json"), str(folder / "config.json"))
-    return build_settings(ModelConfig, with_new_names(document, MODEL["beit3"], warn=False))
+    return read_checkpoint_config(ModelConfig, folder, "beit3")
+
+
+FAMILY = ModelFamily(new_model, load_model, save_model, export_model, set_num_beams=set_num_beams)

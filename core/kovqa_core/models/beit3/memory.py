@@ -8,11 +8,10 @@ from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import KovqaError
 from kovqa_core.files import read_bytes
 from kovqa_core.models.beit3.config import POSITION_OFFSET, TEXT_POSITIONS, ModelConfig
-from kovqa_core.models.memory import ElementSize, StepMemory
+from kovqa_core.models.memory import TYPICAL_CLASSES, CountStepMemory, ElementSize, StepMemory
 from kovqa_core.tokenizer import sentencepiece_model
 
 BEIT3_VOCAB_SIZE = 64010  # where there is no tokenizer to ask
-TYPICAL_CLASSES = 3129  # where there is no index to ask: VQAv2's
 
 
 def step_memory(config: ModelConfig, task: str, classes: int | None, by: ElementSize) -> StepMemory:
@@ -97,3 +96,6 @@ def _text_table_rows(config: ModelConfig) -> int:
         return sentencepiece_model.load_spm_processor(read_bytes(path), str(path)).get_piece_size() + 2
     except KovqaError:
         return BEIT3_VOCAB_SIZE
+
+
+COUNT_STEP_MEMORY: CountStepMemory[ModelConfig] = step_memory

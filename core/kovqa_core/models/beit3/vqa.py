@@ -43,9 +43,11 @@ class Beit3VqaProcessor:
         self._label = {answer: i for i, answer in enumerate(answers)}
         self._pictures = ImagePipeline(config.image_size, data)
 
-    def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> Beit3VqaItem:
+    def encode(
+        self, example: Example, images: Path, *, train: bool, rng: np.random.Generator
+    ) -> Beit3VqaItem:
         """One example; errors name its id."""
-        image = self._pictures.of(example, folder, train, rng)
+        image = self._pictures.of(example, images, train=train, rng=rng)
         labels = [(self._label[a], score) for a, score in example.answers.items() if a in self._label]
         draws = (
             rng.random((self.config.sizes.num_layers, 2), np.float32)

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, ModelError, SettingsError
 from kovqa_core.files import read_json
-from kovqa_core.settings.strict_yaml import StrictSettings
+from kovqa_core.models.config import FamilyConfig
 
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model")  # by XLM-R's rule
 TOKENIZER_FILES = (*SENTENCEPIECE_FILES, "tokenizer.json")  # in this order: the first that a folder has
@@ -28,7 +28,7 @@ _XLMR_BASE = {
 }  # fmt: skip
 
 
-class ModelConfig(StrictSettings):
+class ModelConfig(FamilyConfig):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
     question: str = Field("xlm-roberta-base", description="question encoder: a Hugging Face folder or asset")
@@ -80,23 +80,22 @@ class ModelConfig(StrictSettings):
             raise ValueError("scope: batch goes with fusion: product only")
         return self
 
+    def required_files(self) -> list[Callable[[], object]]:
+        """Checks, to be called, that encoders and tokenizer are here.
 
-def required_files(config: ModelConfig) -> list[Callable[[], object]]:
-    """Checks, to be called, that encoders and tokenizer are here.
-
-    Raises:
-        SettingsError: at once: random weights, and no tokenizer.
-    """
-    if config.random_init and config.tokenizer is None:
-        raise SettingsError(
-            "random encoders have no tokenizer of their own",
-            "give one: --tokenizer FILE (kovqa tokenizer train)",
-        )
-    checks: list[Callable[[], object]] = [partial(find_tokenizer_file, config)]
-    if not config.random_init:
-        checks = [partial(find_encoder_folder, config.question, "question encoder"), *checks]
-        checks.append(partial(find_encoder_folder, config.picture, "picture encoder"))
-    return checks
+        Raises:
+            SettingsError: at once: random weights, and no tokenizer.
+        """
+        if self.random_init and self.tokenizer is None:
+            raise SettingsError(
+                "random encoders have no tokenizer of their own",
+                "give one: --tokenizer FILE (kovqa tokenizer train)",
+            )
+        checks: list[Callable[[], object]] = [partial(find_tokenizer_file, self)]
+        if not self.random_init:
+            checks = [partial(find_encoder_folder, self.question, "question encoder"), *checks]
+            checks.append(partial(find_encoder_folder, self.picture, "picture encoder"))
+        return checks
 
 
 def find_encoder_folder(name: str, what: str) -> Path:

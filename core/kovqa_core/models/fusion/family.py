@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from kovqa_core.data.answers import write_answers
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.files import read_text, write_text
+from kovqa_core.files import write_text
 from kovqa_core.index.reader import filter_question_types, open_index
 from kovqa_core.models.batches import ModelBatch
-from kovqa_core.models.family import read_answer_classes
+from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
+from kovqa_core.models.family import FamilyModel, LoadOptions, ModelFamily, read_answer_classes
 from kovqa_core.models.fusion import export as fusion_export
 from kovqa_core.models.fusion import vqa
 from kovqa_core.models.fusion.config import (
@@ -31,9 +32,7 @@ from kovqa_core.models.fusion.encoders import load_encoder_weights
 from kovqa_core.models.fusion.losses import compute_class_weights
 from kovqa_core.models.fusion.network import FusionNet
 from kovqa_core.models.fusion.tokenizer import open_question_tokenizer, saved_tokenizer_name
-from kovqa_core.settings.recipe import DataSettings, Recipe
-from kovqa_core.settings.renamed_keys import MODEL
-from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, parse_yaml, with_new_names
+from kovqa_core.settings.recipe import Recipe
 
 _NO_DECAY_SUFFIXES = (
     "pos_embed",
@@ -43,7 +42,7 @@ _NO_DECAY_SUFFIXES = (
 )  # tables and tokens that are not decayed
 
 
-class FusionModel(nn.Module):
+class FusionModel(FamilyModel):
     """A network with its answers."""
 
     def __init__(self, net: FusionNet, answers: list[str]) -> None:
@@ -58,7 +57,7 @@ class FusionModel(nn.Module):
         """One answer an example."""
         return vqa.best_class_answers(self.net, self.answers, batch)
 
-    def prepare(self, activation_checkpointing: bool, compile: bool) -> None:
+    def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
         """Memory for time in both encoders, and torch.compile of each."""
         if activation_checkpointing:
             self.net.question.gradient_checkpointing_enable()
@@ -67,16 +66,16 @@ class FusionModel(nn.Module):
             self.net.question.compile()
             self.net.picture.compile()
 
-    def units(self) -> list[nn.Module]:
+    def fsdp_units(self) -> list[nn.Module]:
         """The question encoder's layers, and the picture encoder."""
         return [*self.net.question.encoder.layer, self.net.picture]
 
     @property
-    def depth(self) -> int:
+    def head_layer_id(self) -> int:
         """One past the question encoder's last layer."""
         return int(self.net.config.question_config["num_hidden_layers"]) + 1
 
-    def depth_of(self, name: str) -> int:
+    def layer_id(self, name: str) -> int:
         """Embeddings 0, the question's layer i at i + 1, the picture encoder below the head, the head last."""
         name = name.removeprefix("net.")
         if name.startswith("question.embeddings"):
@@ -84,26 +83,19 @@ class FusionModel(nn.Module):
         _, found, rest = name.partition("question.encoder.layer.")
         if found:
             return int(rest.split(".")[0]) + 1
-        return self.depth - 1 if name.startswith("picture.") else self.depth
+        return self.head_layer_id - 1 if name.startswith("picture.") else self.head_layer_id
 
-    def is_head(self, name: str) -> bool:
+    def is_head_parameter(self, name: str) -> bool:
         """What both encoders' features go through."""
         return not name.removeprefix("net.").startswith(("question.", "picture."))
 
-    def is_undecayed(self, name: str) -> bool:
+    def no_weight_decay(self, name: str) -> bool:
         """Position tables and tokens of a picture encoder."""
         return name.endswith(_NO_DECAY_SUFFIXES)
 
-    def is_text(self, name: str) -> bool:
+    def is_text_parameter(self, name: str) -> bool:
         """The question encoder, and what reads it."""
         return not name.removeprefix("net.").startswith("picture.")
-
-
-def config_from_recipe(recipe: Recipe) -> ModelConfig:
-    """The `model:` part of a recipe."""
-    return build_settings(
-        ModelConfig, SettingsDocument({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",)
-    )
 
 
 def new_model(recipe: Recipe, answers: list[str]) -> tuple[FusionModel, vqa.FusionProcessor, str]:
@@ -116,7 +108,7 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[FusionModel, vqa.Fusi
     """
     if recipe.task != "vqa":
         raise SettingsError(f"the fusion family answers questions; it cannot {recipe.task}", "use task: vqa")
-    config = config_from_recipe(recipe)
+    config = config_from_recipe(ModelConfig, recipe)
     question, picture = (
         (None, None)
         if config.random_init
@@ -173,20 +165,19 @@ def save_model(model: FusionModel, processor: vqa.FusionProcessor, folder: Path)
     (folder / "tokenizer" / saved_tokenizer_name(processor.text)).write_bytes(processor.text.model)
 
 
-def export_model(folder: Path, output: Path) -> str:
+def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
     """Write what `save` wrote for transformers and timm; Python that loads it."""
-    model, processor = load_model(folder, DataSettings())
+    model, processor = load_model(folder, options)
     return fusion_export.write_fusion_export(model.net, processor, output)
 
 
-def load_model(folder: Path, data: DataSettings) -> tuple[FusionModel, vqa.FusionProcessor]:
+def load_model(folder: Path, options: LoadOptions) -> tuple[FusionModel, vqa.FusionProcessor]:
     """Read what `save` wrote.
 
     Raises:
         ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
-    document = parse_yaml(read_text(folder / "config.json"), str(folder / "config.json"))
-    config = build_settings(ModelConfig, with_new_names(document, MODEL["fusion"], warn=False))
+    config = read_checkpoint_config(ModelConfig, folder, "fusion")
     answers = read_answer_classes(folder, config.num_classes)
     text = open_question_tokenizer(tokenizer_file_in(folder / "tokenizer"), config.tokenizer_sha256)
     model = FusionModel(FusionNet(config), answers)
@@ -196,4 +187,7 @@ def load_model(folder: Path, data: DataSettings) -> tuple[FusionModel, vqa.Fusio
         raise ModelError(
             f"{folder}/model.safetensors cannot be loaded ({str(error).splitlines()[0]})"
         ) from None
-    return model, vqa.FusionProcessor(config, text, answers, data)
+    return model, vqa.FusionProcessor(config, text, answers, options.data)
+
+
+FAMILY = ModelFamily(new_model, load_model, save_model, export_model)

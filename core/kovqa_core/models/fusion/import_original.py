@@ -18,6 +18,7 @@ from kovqa_core.index.upstream import nia
 from kovqa_core.index.upstream.pinned_order import pinned_order
 from kovqa_core.messages import message
 from kovqa_core.models import family
+from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.models.fusion import vqa
 from kovqa_core.models.fusion.config import (
     ModelConfig,
@@ -96,8 +97,8 @@ def import_original_checkpoint(
         "labels_sha256": _checkpoint_sha256(labels),
         "arguments": found.arguments,
     }
-    about = {"family": "fusion", "task": "vqa", "imported": imported}
-    write_folder(folder, lambda part: family.write_model_folder(model, processor, part, about))
+    info = CheckpointInfo("fusion", "vqa", imported=imported)
+    write_folder(folder, lambda part: family.write_model_folder(model, processor, part, info))
     taken = [name for name in found.tensors if our_tensor_name(name)]
     dropped = [name for name in found.tensors if not our_tensor_name(name)]
     return ImportedFusion(taken, dropped, len(answers), found.arguments)

@@ -18,10 +18,9 @@ from kovqa_core.models.fusion.config import (
     image_encoder_config,
     question_encoder_config,
 )
-from kovqa_core.models.memory import ElementSize, StepMemory
+from kovqa_core.models.memory import TYPICAL_CLASSES, CountStepMemory, ElementSize, StepMemory
 from kovqa_core.tokenizer import sentencepiece_model
 
-TYPICAL_CLASSES = 3129  # where there is no index to ask
 XLMR_VOCAB_SIZE = 250002  # of XLM-RoBERTa, where there is no folder to ask
 _RESNET_LAYERS = {
     18: [2, 2, 2, 2],
@@ -210,3 +209,6 @@ def _resnet_memory(
             kept, largest = kept + results * by.product, max(largest, results * by.product)
             between, into = between + out * area * by.product, out
     return ComponentMemory(weights * 1.003, weights, kept, between, largest, area, into, False)
+
+
+COUNT_STEP_MEMORY: CountStepMemory[ModelConfig] = step_memory

@@ -43,9 +43,9 @@ class FusionProcessor:
         self._label = {answer: i for i, answer in enumerate(answers)}
         self._pictures = ImagePipeline(config.image_size, data, Resampling[config.resample.upper()])
 
-    def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> FusionItem:
+    def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> FusionItem:
         """One example; errors name its id."""
-        image = self._pictures.of(example, folder, train, rng)
+        image = self._pictures.of(example, images, train=train, rng=rng)
         known = [answer for answer in example.answers if answer in self._label]
         best = max(known, key=lambda answer: example.answers[answer], default=None)
         target = losses.NO_CLASS if best is None else self._label[best]

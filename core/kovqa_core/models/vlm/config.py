@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, ModelError
+from kovqa_core.models.config import FamilyConfig
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
 from kovqa_core.settings.strict_yaml import StrictSettings
 
@@ -58,7 +59,7 @@ class LoraSettings(StrictSettings):
     )
 
 
-class ModelConfig(StrictSettings):
+class ModelConfig(FamilyConfig):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
     base: str | None = Field(None, description="folder of a Hugging Face model, or its name in assets/")
@@ -111,15 +112,14 @@ class ModelConfig(StrictSettings):
             )
         return self
 
-
-def required_files(config: ModelConfig) -> list[Callable[[], object]]:
-    """Checks, to be called, that base and weights are here."""
-    if config.random_init:
-        return []
-    checks: list[Callable[[], object]] = [partial(find_base_model, config.base)]
-    if config.weights is not None:
-        checks.append(partial(find_model_folder, Path(config.weights), "vqa"))
-    return checks
+    def required_files(self) -> list[Callable[[], object]]:
+        """Checks, to be called, that base and weights are here."""
+        if self.random_init:
+            return []
+        checks: list[Callable[[], object]] = [partial(find_base_model, self.base)]
+        if self.weights is not None:
+            checks.append(partial(find_model_folder, Path(self.weights), "vqa"))
+        return checks
 
 
 def find_base_model(name: str | None) -> Path:

@@ -17,8 +17,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from kovqa_core.errors import ModelError
-from kovqa_core.files import read_json, write_folder, write_json
-from kovqa_core.models.family import CHECKPOINT_FORMAT
+from kovqa_core.files import read_json, write_folder
+from kovqa_core.models.checkpoint_info import CheckpointInfo, write_checkpoint_info
 from kovqa_core.models.vlm.hf_libraries import save_hf_network, transformers
 
 LlavaFolderType = Literal["projector", "merged", "lora", "language", "hub"]
@@ -148,8 +148,9 @@ def convert_llava_folder(
         processor.save_pretrained(part)
         tower = source.config.get("mm_vision_tower") or sight.name
         imported = {"checkpoint": path.name, "kind": source.kind, "vision_tower": tower}
-        about = {"format": CHECKPOINT_FORMAT, "family": "vlm", "task": "vqa"}
-        write_json(part / "kovqa.json", {**about, "model": dict(answering or {}), "imported": imported})
+        write_checkpoint_info(
+            part, CheckpointInfo("vlm", "vqa", model=dict(answering or {}), imported=imported)
+        )
 
     write_folder(output, fill)
     return source.kind

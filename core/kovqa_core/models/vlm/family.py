@@ -24,23 +24,24 @@ from torch.nn import functional
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.files import read_text, write_json, write_text
+from kovqa_core.files import write_text
 from kovqa_core.models.batches import ModelBatch
-from kovqa_core.models.family import CHECKPOINT_FORMAT, describe_checkpoint
+from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
+from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
+from kovqa_core.models.family import FamilyModel, LoadOptions, ModelFamily
 from kovqa_core.models.vlm import base, chat_template, export_llava, from_scratch, generation, tuning
 from kovqa_core.models.vlm.config import PROMPT_SETTINGS, ModelConfig, find_base_model
 from kovqa_core.models.vlm.hf_libraries import save_hf_network
 from kovqa_core.models.vlm.memory import component_of
 from kovqa_core.models.vlm.processor import IGNORE_INDEX, VlmProcessor, left_pad_prompts
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
-from kovqa_core.settings.recipe import DataSettings, Recipe
-from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, parse_yaml
+from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
 
 PROCESSOR_FOLDER, FULL_MODEL_FOLDER = "processor", "model"
-REMOTE_CODE = True  # see models/family.py
 
 
-class VlmModel(nn.Module):
+class VlmModel(FamilyModel):
     """A network that reads pictures and writes texts.
 
     Args:
@@ -99,7 +100,7 @@ class VlmModel(nn.Module):
             return torch.autocast(device, torch.get_autocast_dtype(device))
         return torch.autocast(device, torch.bfloat16, enabled=self.config.dtype == "bf16")
 
-    def prepare(self, activation_checkpointing: bool, compile: bool) -> None:
+    def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
         """Memory for time, and torch.compile of each layer of the language model."""
         if activation_checkpointing:
             self.net.gradient_checkpointing_enable({"use_reentrant": False})
@@ -107,29 +108,29 @@ class VlmModel(nn.Module):
             for layer in self.net.get_decoder().layers:
                 layer.compile(dynamic=True)
 
-    def units(self) -> list[nn.Module]:
+    def fsdp_units(self) -> list[nn.Module]:
         """Whatever stands in a list: layers of the language model and of the picture encoder."""
         lists = [module for module in self.net.modules() if isinstance(module, nn.ModuleList)]
         return [unit for modules in reversed(lists) for unit in modules]
 
     @property
-    def depth(self) -> int:
+    def head_layer_id(self) -> int:
         """No layer has a rate of its own."""
         return 0
 
-    def depth_of(self, name: str) -> int:
+    def layer_id(self, name: str) -> int:
         """0 for all."""
         return 0
 
-    def is_head(self, name: str) -> bool:
+    def is_head_parameter(self, name: str) -> bool:
         """The projector may have another learning rate."""
         return component_of(name) == "projector"
 
-    def is_undecayed(self, name: str) -> bool:
+    def no_weight_decay(self, name: str) -> bool:
         """None beyond vectors and biases."""
         return False
 
-    def is_text(self, name: str) -> bool:
+    def is_text_parameter(self, name: str) -> bool:
         """The language model."""
         return component_of(name) == "language"
 
@@ -161,13 +162,6 @@ def answer_loss(logits: Tensor, labels: Tensor, rows: int, mean: str) -> Tensor:
 # ------------------------------------------------------------------------- new, load, save
 
 
-def config_from_recipe(recipe: Recipe) -> ModelConfig:
-    """The `model:` part of a recipe."""
-    return build_settings(
-        ModelConfig, SettingsDocument({"model": recipe.model}, {(): f"recipe {recipe.name}"}), ("model",)
-    )
-
-
 def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcessor, str]:
     """A base model, opened for training; it writes freely, so the list of answers is not used.
 
@@ -177,7 +171,7 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcesso
         ModelError: it cannot be used.
     """
     _refuse_unsupported(recipe)
-    config = config_from_recipe(recipe)
+    config = config_from_recipe(ModelConfig, recipe)
     if config.random_init:
         return _new_random_model(config, recipe)
     folder = find_base_model(config.base)
@@ -218,7 +212,9 @@ def _refuse_unsupported(recipe: Recipe) -> None:
 
 
 def _require_same_base(step: Path, config: ModelConfig) -> None:
-    before = _read_vlm_config(step, trust_remote_code=True)  # its wish does not matter: it is not opened
+    before = _read_vlm_config(
+        step, LoadOptions(trust_remote_code=True)
+    )  # its wish does not matter: it is not opened
     if (before.fingerprint, before.train) != (config.fingerprint, config.train):
         raise ModelError(
             f"{step} was trained on another base, or in another way",
@@ -259,21 +255,18 @@ def save_model(model: VlmModel, processor: VlmProcessor, folder: Path) -> None:
         tuning.save_trained_weights(model.net, folder)
 
 
-def load_model(
-    folder: Path, data: DataSettings, trust_remote_code: bool = False
-) -> tuple[VlmModel, VlmProcessor]:
+def load_model(folder: Path, options: LoadOptions) -> tuple[VlmModel, VlmProcessor]:
     """Read what `save` wrote, or a Hugging Face folder as it is.
 
     Args:
         folder: where it lies.
-        data: not used.
-        trust_remote_code: did the user allow Python code that lies in a model folder to run?
+        options: may code of a model folder run? Images are not augmented.
 
     Raises:
         AssetError: the base is not here.
         ModelError: the base is another, or a file is missing or broken; code would have to run.
     """
-    return _load_with_config(folder, _read_vlm_config(folder, trust_remote_code))
+    return _load_with_config(folder, _read_vlm_config(folder, options))
 
 
 def _load_with_config(folder: Path, config: ModelConfig) -> tuple[VlmModel, VlmProcessor]:
@@ -288,7 +281,7 @@ def _load_with_config(folder: Path, config: ModelConfig) -> tuple[VlmModel, VlmP
     return model, processor
 
 
-def export_model(step: Path, folder: Path, trust_remote_code: bool = False) -> str:
+def export_model(step: Path, folder: Path, options: LoadOptions) -> str:
     """A checkpoint as a plain Hugging Face folder: updates added to the weights, processor beside them,
     and for kovqa how it was asked.
 
@@ -298,7 +291,7 @@ def export_model(step: Path, folder: Path, trust_remote_code: bool = False) -> s
     Raises:
         ModelError: see `load`; 4-bit weights cannot be merged without loss.
     """
-    model, processor = load_model(step, DataSettings(), trust_remote_code)
+    model, processor = load_model(step, options)
     if model.config.train.language == "qlora":
         raise ModelError(
             f"{step} has a base in 4 bits: merging would round it",
@@ -307,9 +300,7 @@ def export_model(step: Path, folder: Path, trust_remote_code: bool = False) -> s
     save_hf_network(tuning.merge_adapter(model.net), folder)
     processor.hf.save_pretrained(folder)
     asked = model.config.model_dump(include=set(PROMPT_SETTINGS))
-    write_json(
-        folder / "kovqa.json", {"format": CHECKPOINT_FORMAT, "family": "vlm", "task": "vqa", "model": asked}
-    )
+    write_checkpoint_info(folder, CheckpointInfo("vlm", "vqa", model=asked))
     return _HF_LOADING_CODE
 
 
@@ -329,13 +320,13 @@ print(processor.decode(said[0, inputs["input_ids"].shape[1]:], skip_special_toke
 """
 
 
-def export_upstream(step: Path, folder: Path, trust_remote_code: bool = False) -> str:
+def export_upstream(step: Path, folder: Path, options: LoadOptions) -> str:
     """A checkpoint of LLaVA's shape as `mm_projector.bin` and `config.json`.
 
     Raises:
         ModelError: see `load`; another shape; more was trained than these files hold.
     """
-    config = _read_vlm_config(step, trust_remote_code)
+    config = _read_vlm_config(step, options)
     how = config.train
     if (how.vision, how.language) != ("none", "none"):
         raise ModelError(
@@ -345,11 +336,12 @@ def export_upstream(step: Path, folder: Path, trust_remote_code: bool = False) -
     model, processor = _load_with_config(
         step, config.model_copy(update={"dtype": "fp32"})
     )  # as the file will be
-    tower = describe_checkpoint(find_base_model(str(config.base))).get("imported", {}).get("vision_tower")
+    imported = read_checkpoint_info(find_base_model(str(config.base))).imported
+    tower = str(imported["vision_tower"]) if "vision_tower" in imported else None
     return export_llava.write_llava_projector(tuning.merge_adapter(model.net), processor.hf, tower, folder)
 
 
-def _read_vlm_config(folder: Path, trust_remote_code: bool) -> ModelConfig:
+def _read_vlm_config(folder: Path, options: LoadOptions) -> ModelConfig:
     """The configuration of a checkpoint or a plain folder, which may come from anybody.
 
     Raises:
@@ -358,20 +350,29 @@ def _read_vlm_config(folder: Path, trust_remote_code: bool) -> ModelConfig:
     if is_huggingface_folder(folder):
         kept = {
             key: value
-            for key, value in describe_checkpoint(folder).get("model", {}).items()
+            for key, value in (read_checkpoint_info(folder).model or {}).items()
             if key in PROMPT_SETTINGS
         }
         config = build_settings(
             ModelConfig, SettingsDocument({**kept, "base": str(folder), "train": "none"}, {})
         )
     else:
-        config = build_settings(
-            ModelConfig, parse_yaml(read_text(folder / "config.json"), str(folder / "config.json"))
-        )
-    if config.trust_remote_code and not trust_remote_code:
+        config = read_checkpoint_config(ModelConfig, folder, "vlm")
+    if config.trust_remote_code and not options.trust_remote_code:
         raise ModelError(
             f"{folder / 'config.json'} wants Python code of its base model to run (trust_remote_code), "
             "which no folder may decide",
             "if you have read that code and trust it: --trust-remote-code",
         )
-    return config.model_copy(update={"trust_remote_code": trust_remote_code})
+    return config.model_copy(update={"trust_remote_code": options.trust_remote_code})
+
+
+FAMILY = ModelFamily(
+    new_model,
+    load_model,
+    save_model,
+    export_model,
+    export_upstream=export_upstream,
+    set_decoding=set_decoding,
+    has_remote_code=True,
+)

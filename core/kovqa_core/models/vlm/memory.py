@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_json
-from kovqa_core.models.memory import ElementSize, StepMemory
+from kovqa_core.models.memory import CountStepMemory, ElementSize, StepMemory
 from kovqa_core.models.vlm.config import ModelConfig, find_base_model
 
 TYPICAL_TEXT_TOKENS = 128  # tokens of template, question and answer beside the picture's
@@ -206,3 +206,6 @@ def _read_tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     if not found:
         raise ModelError(f"{folder} has no safetensors files: memory cannot be counted")
     return found
+
+
+COUNT_STEP_MEMORY: CountStepMemory[ModelConfig] = step_memory

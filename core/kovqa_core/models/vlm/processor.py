@@ -47,10 +47,10 @@ class VlmProcessor:
     def __init__(self, hf: Any, config: ModelConfig, ends: Collection[int]) -> None:
         self.hf, self.config, self.ends = hf, config, frozenset(ends)
 
-    def encode(self, example: Example, folder: Path, train: bool, rng: np.random.Generator) -> VlmItem:
+    def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> VlmItem:
         """One example, to be learned with the best of its answers; errors name its id."""
         try:
-            image = limit_pixels(open_image(folder / example.image), self.config.max_pixels)
+            image = limit_pixels(open_image(images / example.image), self.config.max_pixels)
             turns = chat_template.user_message(
                 to_nfc(example.question), self.config.instruction, image, example.choices
             )

@@ -30,7 +30,7 @@ class Fsdp2Strategy(TrainStrategy):
         """Cut the model up, one layer at a time: no device ever holds all of it."""
         self.twin = make_full_parameter_copy(self.model)
         mesh = init_device_mesh(self.device.type, (dist.get_world_size(),))
-        for unit in self.model.units():
+        for unit in self.model.fsdp_units():
             fully_shard(unit, mesh=mesh)
         self.net = fully_shard(self.model, mesh=mesh).to(self.device)
         self.optimizer = optim.make_optimizer(self.model, self.model, self.run.recipe.optim)

@@ -1,0 +1,93 @@
+"""The `model:` part of a recipe and the `config.json` of a checkpoint, whatever the family. No torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from kovqa_core.errors import unknown_name_error
+from kovqa_core.files import read_text
+from kovqa_core.messages import message
+from kovqa_core.models import FAMILIES, FamilyModules
+from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.renamed_keys import MODEL
+from kovqa_core.settings.strict_yaml import (
+    SettingsDocument,
+    StrictSettings,
+    build_settings,
+    parse_yaml,
+    with_new_names,
+)
+
+
+class FamilyConfig(StrictSettings):
+    """Settings of a model; each family's `ModelConfig` adds its own."""
+
+    def required_files(self) -> list[Callable[[], object]]:
+        """Checks, to be called, that the files this model starts from are here.
+
+        Raises:
+            SettingsError: at once, where the settings themselves lack something.
+        """
+        return []
+
+
+ConfigType = TypeVar("ConfigType", bound=FamilyConfig)
+
+
+def family_modules(name: str) -> FamilyModules:
+    """Where a family's modules are.
+
+    Raises:
+        SettingsError: there is no such family; names the nearest.
+    """
+    if name not in FAMILIES:
+        raise unknown_name_error(
+            message("models.unknown-family", "unknown model family '{family}'", family=name), name, FAMILIES
+        )
+    return FAMILIES[name]
+
+
+def read_model_settings(document: SettingsDocument) -> FamilyConfig:
+    """The `model:` part of a recipe's document, as its family reads it.
+
+    Raises:
+        SettingsError: unknown family, or a wrong key or value; says where it was written.
+    """
+    module = importlib.import_module(family_modules(str(document.values["family"])).config)
+    config_class: type[FamilyConfig] = module.ModelConfig
+    with_model = SettingsDocument({"model": {}, **document.values}, document.origin)
+    return build_settings(config_class, with_model, ("model",))
+
+
+def recipe_model_config(recipe: Recipe) -> FamilyConfig:
+    """The `model:` part of a recipe, as its family reads it; raises as `read_model_settings`."""
+    return read_model_settings(_recipe_document(recipe))
+
+
+def config_from_recipe(config_class: type[ConfigType], recipe: Recipe) -> ConfigType:
+    """The `model:` part of a recipe, as one family reads it.
+
+    Raises:
+        SettingsError: a wrong key or value.
+    """
+    return build_settings(config_class, _recipe_document(recipe), ("model",))
+
+
+def _recipe_document(recipe: Recipe) -> SettingsDocument:
+    values = {"family": recipe.family, "model": recipe.model}
+    return SettingsDocument(values, {(): f"recipe {recipe.name}"})
+
+
+def read_checkpoint_config(config_class: type[ConfigType], folder: Path, family: str) -> ConfigType:
+    """The `config.json` of a checkpoint folder; keys by their old names are read without a warning.
+
+    Raises:
+        DataError: it is missing.
+        SettingsError: it is not JSON, or has a wrong key or value.
+    """
+    file = folder / "config.json"
+    document = parse_yaml(read_text(file), str(file))
+    return build_settings(config_class, with_new_names(document, MODEL.get(family, {}), warn=False))
