@@ -11,16 +11,14 @@ import pytest
 import yaml
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.index.reader import open_index
-from kovqa_core.models.beit3 import family as beit3
 from kovqa_core.models.config import read_model_settings
-from kovqa_core.models.fusion import family as fusion
+from kovqa_core.models.family import DEFAULT_LOADING, load_family
 from kovqa_core.models.fusion.import_original import config_from_tensors
 from kovqa_core.paths import settings_files
 from kovqa_core.plan.training import plan_training
 from kovqa_core.runs.compare import compare_runs
 from kovqa_core.settings import strict_yaml
 from kovqa_core.settings.new_files import new_settings
-from kovqa_core.settings.recipe import DataSettings
 from kovqa_core.settings.resolve import (
     ResolvedSettings,
     load_document,
@@ -304,13 +302,14 @@ def test_a_stored_run_goes_on(small: Small, tmp_path: Path, old: str, new: str, 
 
 @pytest.mark.parametrize("recipe", ["tiny", "tiny-caption", "nia"])
 def test_a_checkpoint_of_then(small: Small, tmp_path: Path, recipe: str) -> None:
-    module: Any = fusion if recipe == "nia" else beit3
+    is_fusion = recipe == "nia"
     index = small.captions if recipe == "tiny-caption" else small.index
     flags = {"data.index": str(index), "model.tokenizer": str(small.tokenizer)}
-    settings = resolve_settings(recipe, "cpu", FUSION if module is fusion else SMALL, flags).recipe
+    settings = resolve_settings(recipe, "cpu", FUSION if is_fusion else SMALL, flags).recipe
     answers = [] if recipe == "tiny-caption" else open_index(index).answers()
-    model, processor, _ = module.new(settings, answers)
-    module.save(model, processor, tmp_path)
+    family = load_family(settings.family)
+    model, processor, _ = family.new_model(settings, answers)
+    family.save_model(model, processor, tmp_path)
     file = tmp_path / "config.json"
     today, values = file.read_text("utf-8"), json.loads(file.read_text("utf-8"))
     changed = []
@@ -318,15 +317,15 @@ def test_a_checkpoint_of_then(small: Small, tmp_path: Path, recipe: str) -> None
         if of_recipe != "tiny-vlm" and load_recipe(of_recipe).family == settings.family and "model." in old:
             put(values, old.split(".")[1:], drop(values, new.split(".")[1:]))
             changed.append(old)
-    assert len(changed) == (3 if module is fusion else 6)
+    assert len(changed) == (3 if is_fusion else 6)
     file.write_text(json.dumps(values), "utf-8")
-    again, read = module.load(tmp_path, DataSettings())
+    again, read = family.load_model(tmp_path, DEFAULT_LOADING)
     (tmp_path / "b").mkdir()
-    module.save(again, read, tmp_path / "b")
+    family.save_model(again, read, tmp_path / "b")
     assert (tmp_path / "b" / "config.json").read_text("utf-8") == today
-    if module is beit3:
+    if not is_fusion:
         (tmp_path / "c").mkdir()
-        module.export(tmp_path, tmp_path / "c")
+        family.export_model(tmp_path, tmp_path / "c", DEFAULT_LOADING)
         assert (tmp_path / "c" / "config.json").read_text("utf-8") == today
 
 
