@@ -16,41 +16,52 @@ from pathlib import Path
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.evaluate.answer_scores import AnswerScores
-from kovqa_core.evaluate.evaluation import EvaluationProgress, EvaluationResult
+from kovqa_core.evaluate.evaluation import EvaluationResult
 from kovqa_core.evaluate.report_cards import is_right_row
 from kovqa_core.files import atomic_file
+from kovqa_core.messages import message
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 LOG_COLUMN_WIDTH = 20  # of a terminal, for an answer; a longer one takes what it needs
 
 
-def write_answer_log(found: EvaluationResult, path: Path, progress: EvaluationProgress | None = None) -> None:
+def write_answer_log(
+    result: EvaluationResult, path: Path, on_progress: OnProgress = ignore_progress
+) -> None:
     """Write the log, whole or not at all; right is an answer of at least half a point.
 
     Args:
-        found: scores of answers.
+        result: scores of answers.
         path: the text file, UTF-8.
-        progress: called with (lines done, lines in total).
 
     Raises:
         SettingsError: captions, which are not right or wrong; the file cannot be written.
         MachineError: the disk is full.
     """
-    if not isinstance(found.scores, AnswerScores):
-        raise SettingsError(f"{found.predictions} holds captions, a log is of answers", "leave out --log")
-    right = is_right_row(found)
+    if not isinstance(result.scores, AnswerScores):
+        raise SettingsError(
+            message(
+                "evaluate.log-of-captions",
+                "{file} holds captions, and a log is of answers",
+                file=result.predictions_path,
+            ),
+            message("evaluate.log-of-captions.hint", "leave out --log"),
+        )
+    right = is_right_row(result)
+    stage = message("evaluate.writing-log", "writing the log")
     with atomic_file(path) as stream:
-        for number, (example, hit) in enumerate(zip(found.split, right, strict=True), 1):
-            truth = max(example.answers, key=lambda answer: example.answers[answer], default="")
-            given = found.given.texts[example.id]
-            line = f"[{number:5}] {pad_to_width(truth)} {pad_to_width(given)} {'(O)' if hit else '(X)'}\n"
+        for number, (example, hit) in enumerate(zip(result.examples, right, strict=True), 1):
+            true_answer = max(example.answers, key=lambda answer: example.answers[answer], default="")
+            answer = result.predictions.texts[example.id]
+            mark = "(O)" if hit else "(X)"
+            line = f"[{number:5}] {pad_to_width(true_answer)} {pad_to_width(answer)} {mark}\n"
             stream.write(line.encode())
-            if progress:
-                progress(number, len(right))
+            on_progress(Progress(stage, number, len(right)))
         stream.write(f"accuracy: {int(right.sum())} / {len(right)} = {right.mean():.2%}\n".encode())
 
 
 def pad_to_width(text: str) -> str:
-    """A text on one line, filled with blanks up to COLUMNS of a terminal."""
+    """A text on one line, filled with spaces up to `LOG_COLUMN_WIDTH` columns of a terminal."""
     shown = escape_one_line(text)
     return shown + " " * (LOG_COLUMN_WIDTH - sum(map(_letter_width, shown)))
 

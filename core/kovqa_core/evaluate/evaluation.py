@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,65 +11,69 @@ from kovqa_core.data.question_types import ALL_TYPES, read_type_groups
 from kovqa_core.evaluate.answer_scores import AnswerScores, score_answers
 from kovqa_core.evaluate.caption_scores import CaptionScores, score_captions
 from kovqa_core.evaluate.predictions_file import Predictions, match_predictions, read_predictions
-
-EvaluationProgress = Callable[[int, int], None]
+from kovqa_core.messages import message
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Predictions, what they answer, and their scores."""
+    """Predictions, the examples they answer, and their scores."""
 
-    predictions: Path
-    index: Path
-    given: Predictions
-    split: Sequence[Example]
+    predictions_path: Path
+    index_path: Path
+    predictions: Predictions
+    examples: Sequence[Example]
     scores: AnswerScores | CaptionScores
 
 
 def evaluate_file(
-    predictions: Path,
-    index: Path,
+    predictions_path: Path,
+    index_path: Path,
     rule: str = "plain",
     tokens: str = "auto",
-    progress: EvaluationProgress | None = None,
-    kinds: Sequence[str] = (),
+    on_progress: OnProgress = ignore_progress,
+    question_types: Sequence[str] = (),
 ) -> EvaluationResult:
     """Score a predictions file against an index split; every id must be there once.
 
-    Groups of kinds that the index defines have their own scores; one of which rows are left out has none.
+    Groups of question types that the index defines have scores of their own; a group some of whose types are
+    left out has none.
 
     Args:
-        predictions: lines of answers or of captions; which of them, the file says.
-        index: a split's `.jsonl`.
-        rule: normal form in which answers are compared (`scores.RULES`).
+        predictions_path: lines of answers or of captions; which of them, the file says.
+        index_path: a split's `.jsonl`.
+        rule: normal form in which answers are compared (`answer_scores.COMPARISON_RULES`).
         tokens: what captions are cut into (`caption_tokens`).
-        progress: called with (rows read, rows in total).
-        kinds: only questions of these kinds; none or "all": every one.
+        question_types: only questions of these types; none or "all": every one.
 
     Raises:
-        DataError: a line that is no prediction; ids missing, foreign or double; an empty reference.
-        SettingsError: an unknown rule or kind.
+        DataError: a line that is not a prediction; ids missing, foreign or double; an empty reference.
+        SettingsError: an unknown rule or question type.
     """
-    given = read_predictions(predictions)
-    split = match_predictions(given, predictions, index, kinds)
-
-    if given.task == "caption":
-        examples = list(_with_progress(split, progress))
-        ids = [example.id for example in examples]
-        references = [example.captions for example in examples]
-        scores: AnswerScores | CaptionScores = score_captions(
-            ids, references, [given.texts[id] for id in ids], tokens
-        )
+    predictions = read_predictions(predictions_path)
+    examples = match_predictions(predictions, predictions_path, index_path, question_types)
+    if predictions.task == "caption":
+        captioned = list(_report_rows(examples, on_progress))
+        ids = [example.id for example in captioned]
+        references = [example.captions for example in captioned]
+        captions = [predictions.texts[id] for id in ids]
+        scores: AnswerScores | CaptionScores = score_captions(ids, references, captions, tokens)
     else:
-        some = kinds and ALL_TYPES not in kinds
-        groups = {n: of for n, of in read_type_groups(index).items() if not some or set(of) <= set(kinds)}
-        pairs = ((example, given.texts[example.id]) for example in _with_progress(split, progress))
+        some = question_types and ALL_TYPES not in question_types
+        groups = {
+            name: members
+            for name, members in read_type_groups(index_path).items()
+            if not some or set(members) <= set(question_types)
+        }
+        pairs = (
+            (example, predictions.texts[example.id]) for example in _report_rows(examples, on_progress)
+        )
         scores = score_answers(pairs, rule, groups)
-    return EvaluationResult(predictions, index, given, split, scores)
+    return EvaluationResult(predictions_path, index_path, predictions, examples, scores)
 
 
-def _with_progress(split: Sequence[Example], progress: EvaluationProgress | None) -> Iterator[Example]:
-    for number, example in enumerate(split, 1):
-        if progress:
-            progress(number, len(split))
+def _report_rows(examples: Sequence[Example], on_progress: OnProgress) -> Iterator[Example]:
+    stage = message("evaluate.scoring", "scoring")
+    for number, example in enumerate(examples, 1):
+        on_progress(Progress(stage, number, len(examples)))
         yield example
