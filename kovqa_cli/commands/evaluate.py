@@ -6,58 +6,76 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from kovqa_core.messages import message
 
 from kovqa_cli import options
 
 
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Predictions file (kovqa predict, kovqa caption).")],
-    index: Annotated[Path, typer.Option("--index", help="The index's .jsonl that was answered.")],
+    index: Annotated[
+        Path, typer.Option("--index", metavar="FILE", help="The index's .jsonl that was answered.")
+    ],
     kind: options.KindOption = None,
     normalise: Annotated[
         str,
         typer.Option(
-            "--normalise", help="Answers are the same in this form: plain, korean, korean-particles, vqav2."
+            "--normalise",
+            metavar="NAME",
+            help="Answers are compared in this form: plain, korean, korean-particles, vqav2.",
         ),
     ] = "plain",
     tokens: Annotated[
-        str, typer.Option("--tokens", help="Captions are cut into: auto, english, korean, words.")
+        str,
+        typer.Option("--tokens", metavar="NAME", help="Captions are cut into: auto, english, korean, words."),
     ] = "auto",
     report: Annotated[
-        Path | None, typer.Option("--report", help="Write one HTML page with tables and examples.")
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write one HTML page with tables and examples."),
     ] = None,
     log: Annotated[
         Path | None,
-        typer.Option("--log", help="Write answers beside the true ones, a line each, with (O) or (X)."),
+        typer.Option(
+            "--log", metavar="FILE", help="Write answers beside the true ones, a line each, with (O) or (X)."
+        ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", help="The pictures' folder. [default: as the index says]")
+        Path | None,
+        typer.Option("--images", metavar="DIR", help="Image folder. [default: as the index says]"),
     ] = None,
     examples: Annotated[
-        int, typer.Option("--examples", min=0, help="Right ones, and as many wrong ones, on the page.")
+        int,
+        typer.Option(
+            "--examples", min=0, metavar="N", help="Right ones, and as many wrong ones, on the page."
+        ),
     ] = 60,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Score answers by kind of question, or captions, beside the answer that is most frequent."""
+    """Score answers by question type, or captions.
+
+    Beside each score stands what always giving the most frequent answer would score.
+    """
     from kovqa_core.evaluate.evaluation import evaluate_file
 
-    from kovqa_cli.output import console, progress
+    from kovqa_cli.output.console import print_note, short_path
+    from kovqa_cli.output.evaluate import print_evaluation
+    from kovqa_cli.output.progress import show_progress
 
-    with progress.progress_bar("scoring", quiet) as told:
-        found = evaluate_file(predictions, index, normalise, tokens, told, kind or ())
+    with show_progress(quiet) as on_progress:
+        result = evaluate_file(predictions, index, normalise, tokens, on_progress, kind or ())
     if report:
         from kovqa_core.evaluate.report import write_report
 
-        with progress.progress_bar("pictures", quiet) as told:
-            write_report(found, report, images, examples, told)
+        with show_progress(quiet) as on_progress:
+            write_report(result, report, images, examples, on_progress)
         if not quiet:
-            console.print_note(f"report: {console.short_path(report)}")
+            print_note(message("evaluate.report-written", "report: {path}", path=short_path(report)))
     if log:
         from kovqa_core.evaluate.answer_log import write_answer_log
 
-        with progress.progress_bar("log", quiet) as told:
-            write_answer_log(found, log, told)
+        with show_progress(quiet) as on_progress:
+            write_answer_log(result, log, on_progress)
         if not quiet:
-            console.print_note(f"log: {console.short_path(log)}")
-    console.print_evaluation(found, json, quiet)
+            print_note(message("evaluate.log-written", "log: {path}", path=short_path(log)))
+    print_evaluation(result, as_json=json, quiet=quiet)

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kovqa_core.data.example import Answer, Example
-    from kovqa_core.evaluate.answer_scores import AnswerScores
-    from kovqa_core.evaluate.caption_scores import CaptionScores
-    from kovqa_core.evaluate.evaluation import EvaluationResult
     from kovqa_core.index.preview import PreviewExample
     from kovqa_core.submit.dacon_upload import DailyQuota, UploadAttempt
     from kovqa_core.submit.submission import WrittenSubmission
@@ -253,69 +250,6 @@ def print_ensemble(path: Path, ballots: Sequence[Path], rows: int, as_json: bool
     if not quiet:
         print_note(f"{rows:,} answers by vote of {len(ballots)} files")
     print_result(str(path))
-
-
-def print_evaluation(found: EvaluationResult, as_json: bool, quiet: bool) -> None:
-    """Scores of a predictions file."""
-    from kovqa_core.evaluate.answer_scores import AnswerScores
-
-    if isinstance(found.scores, AnswerScores):
-        _print_answer_scores(found.scores, as_json, quiet)
-    else:
-        _print_caption_scores(found.scores, as_json, quiet)
-
-
-def _print_answer_scores(found: AnswerScores, as_json: bool, quiet: bool) -> None:
-    """Scores of answers by kind of question and type of answer."""
-    if as_json:
-        print_json(
-            {
-                "score": found.total.score,
-                "normalise": found.rule,
-                "kinds": [asdict(score) for score in found.kinds],
-                "groups": [asdict(score) for score in found.groups],
-                "types": [asdict(score) for score in found.types],
-                "all": asdict(found.total),
-                "unanswered": found.unanswered,
-            }
-        )
-    elif quiet:
-        print_result(f"{found.total.score:.4f}")
-    else:
-        if found.unanswered:
-            print_note(
-                f"{found.unanswered:,} questions have no true answer in the index: they count as wrong"
-            )
-        named = [(score.kind or "no kind", score) for score in found.kinds]
-        named += [(f"group {score.kind}", score) for score in found.groups]
-        named += [(f"answer {score.kind}", score) for score in found.types]
-        print_table(
-            [("kind", "left"), ("questions", "right"), ("score", "right"), ("95 % interval", "right"),
-             ("most frequent", "right")],
-            [[name, f"{s.rows:,}", f"{s.score:.1%}", f"{s.low:.1%} – {s.high:.1%}", f"{s.majority:.1%}"]
-             for name, s in [*named, ("all", found.total)]],
-            f"answers compared in the {found.rule} form; most frequent: always giving the kind's commonest answer",
-        )  # fmt: skip
-
-
-def _print_caption_scores(found: CaptionScores, as_json: bool, quiet: bool) -> None:
-    """Scores of captions, metric by metric."""
-    from kovqa_core.evaluate.caption_scores import METRICS_LEFT_OUT
-
-    metrics = found.metrics.values()
-    if as_json:
-        rows = [{"metric": m.name, "score": m.score, "low": m.low, "high": m.high} for m in metrics]
-        print_json({"score": found.metrics["CIDEr"].score, "tokens": found.tokens, "rows": found.rows,
-                  "metrics": rows, "left_out": METRICS_LEFT_OUT})  # fmt: skip
-    elif quiet:
-        print_result(f"{found.metrics['CIDEr'].score:.4f}")
-    else:
-        print_note(METRICS_LEFT_OUT)
-        print_table(
-            [("metric", "left"), ("score", "right"), ("95 % interval", "right")],
-            [[m.name, f"{m.score:.4f}", f"{m.low:.4f} – {m.high:.4f}"] for m in metrics],
-            f"tokens: {found.tokens}",
-        )
 
 
 def print_submission(written: WrittenSubmission, as_json: bool, quiet: bool) -> None:

@@ -90,7 +90,7 @@ def test_a_report_is_written(
     assert page.count("<article") == page.count("<img ") == 6
     one_line(kovqa(*words, "--report", "p.jsonl/r.html"), 2, "cannot write")
     one_line(
-        kovqa(*words, "--report", "x.html", "--images", "none"), 3, "no folder of pictures none", "--images"
+        kovqa(*words, "--report", "x.html", "--images", "none"), 3, "there is no image folder none", "--images"
     )
 
 
@@ -113,7 +113,7 @@ def test_ids_that_do_not_fit_are_named(
     one_line(
         kovqa("evaluate", write([*given, *given[:2]]), "--index", index),
         3,
-        f"twice 2 ids: {ids[0]}, {ids[1]}",
+        f"more than once: 2 ids: {ids[0]}, {ids[1]}",
     )
 
 

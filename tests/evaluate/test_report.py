@@ -36,8 +36,8 @@ class Tags(HTMLParser):
 
 @pytest.fixture
 def page(small: Small, tmp_path: Path) -> str:
-    found = evaluate_file(predict(small, tmp_path / "p.jsonl"), small.index / "test.jsonl")
-    write_report(found, tmp_path / "r.html", None, 60)
+    result = evaluate_file(predict(small, tmp_path / "p.jsonl"), small.index / "test.jsonl")
+    write_report(result, tmp_path / "r.html", None, 60)
     return (tmp_path / "r.html").read_text("utf-8")
 
 
@@ -52,39 +52,39 @@ def test_a_page_asks_no_other_host_and_runs_no_other_script(page: str) -> None:
     assert addresses
     assert all((address or "").startswith("data:image/jpeg;base64,") for address in addresses)
     assert not [attrs for _, attrs in found.tags if any(name.startswith("on") for name in attrs)]
-    own = page.replace(ATTRIBUTE.replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;"), "")
+    own = page.replace(ATTRIBUTE.replace('"', "&#34;").replace("<", "&lt;").replace(">", "&gt;"), "")
     assert not re.search(r"https?:|url\(|@import|fetch\(|XMLHttpRequest", own)
     policy = next(a["content"] for t, a in found.tags if t == "meta" and "http-equiv" in a)
     assert policy and policy.startswith("default-src 'none'; img-src data:;")
 
 
 def test_the_number_of_examples_is_bounded_and_said(small: Small, tmp_path: Path) -> None:
-    found = evaluate_file(predict(small, tmp_path / "p.jsonl"), small.index / "test.jsonl")
-    write_report(found, tmp_path / "r.html", None, 2)
+    result = evaluate_file(predict(small, tmp_path / "p.jsonl"), small.index / "test.jsonl")
+    write_report(result, tmp_path / "r.html", None, 2)
     page = (tmp_path / "r.html").read_text("utf-8")
     assert page.count('<article class="card right"') == page.count('<article class="card wrong"') == 2
-    right = int((found.scores.each >= 0.5).sum())
+    right = int((result.scores.each >= 0.5).sum())
     assert f"2 of {right} right answers" in page
-    assert [c.id for c in choose_cards(found, 2)] == [c.id for c in choose_cards(found, 2)]
-    write_report(found, tmp_path / "none.html", None, 0)
+    assert [c.id for c in choose_cards(result, 2)] == [c.id for c in choose_cards(result, 2)]
+    write_report(result, tmp_path / "none.html", None, 0)
     assert "<article" not in (tmp_path / "none.html").read_text("utf-8")
 
 
-def test_pictures_that_cannot_be_read_are_shown_as_such(small: Small, tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_shown_as_such(small: Small, tmp_path: Path) -> None:
     shutil.copytree(small.root / "images", tmp_path / "그림들")
     broken, missing, *_ = sorted((tmp_path / "그림들").iterdir(), reverse=True)
     broken.write_bytes(broken.read_bytes()[:200])
     missing.unlink()
-    found = evaluate_file(predict(small, tmp_path / "p.jsonl"), small.index / "test.jsonl")
-    write_report(found, tmp_path / "r.html", tmp_path / "그림들", 1000)
+    result = evaluate_file(predict(small, tmp_path / "p.jsonl"), small.index / "test.jsonl")
+    write_report(result, tmp_path / "r.html", tmp_path / "그림들", 1000)
     lost = {broken.name, missing.name}
-    rows = sum(example.image in lost for example in found.split)
+    rows = sum(example.image in lost for example in result.examples)
     page = (tmp_path / "r.html").read_text("utf-8")
     assert rows
     assert page.count('<div class="lost">') == rows
-    assert page.count("<img ") == len(found.split) - rows
-    with pytest.raises(DataError, match="no folder of pictures"):
-        write_report(found, tmp_path / "x.html", tmp_path / "none", 1)
+    assert page.count("<img ") == len(result.examples) - rows
+    with pytest.raises(DataError, match="there is no image folder"):
+        write_report(result, tmp_path / "x.html", tmp_path / "none", 1)
     assert not (tmp_path / "x.html").exists()
 
 
@@ -98,9 +98,9 @@ def test_a_thumbnail_is_small_whatever_the_picture(mode: str, tmp_path: Path) ->
 
 def test_captions_have_a_page_too(small: Small, tmp_path: Path) -> None:
     index, predictions = captioned(small, tmp_path)
-    found = evaluate_file(predictions, index)
-    write_report(found, tmp_path / "r.html", small.root / "images", 60)
+    result = evaluate_file(predictions, index)
+    write_report(result, tmp_path / "r.html", small.root / "images", 60)
     page = (tmp_path / "r.html").read_text("utf-8")
-    assert page.count("<article") == page.count("<img ") == len(found.split)
+    assert page.count("<article") == page.count("<img ") == len(result.examples)
     assert "도형이 2개 있는 그림<br>도형 그림" in page
-    assert f"{found.scores.metrics['CIDEr'].score:.4f}" in page
+    assert f"{result.scores.metrics['CIDEr'].score:.4f}" in page

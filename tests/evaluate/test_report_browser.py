@@ -50,8 +50,8 @@ LOOK = """<script>addEventListener("load", () => {
 @pytest.fixture(scope="module")
 def page(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("보고서")
-    found = evaluate_file(predict(small, folder / "p.jsonl"), small.index / "test.jsonl")
-    write_report(found, folder / "report.html", None, 60)
+    result = evaluate_file(predict(small, folder / "p.jsonl"), small.index / "test.jsonl")
+    write_report(result, folder / "report.html", None, 60)
     return folder / "report.html"
 
 

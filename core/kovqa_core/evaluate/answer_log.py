@@ -25,9 +25,7 @@ from kovqa_core.progress import OnProgress, Progress, ignore_progress
 LOG_COLUMN_WIDTH = 20  # of a terminal, for an answer; a longer one takes what it needs
 
 
-def write_answer_log(
-    result: EvaluationResult, path: Path, on_progress: OnProgress = ignore_progress
-) -> None:
+def write_answer_log(result: EvaluationResult, path: Path, on_progress: OnProgress = ignore_progress) -> None:
     """Write the log, whole or not at all; right is an answer of at least half a point.
 
     Args:

@@ -1,4 +1,4 @@
-"""Scores of answers, by kind of question and type of answer, beside the majority baseline. No torch.
+"""Scores of answers, by question type and answer type, beside the majority baseline. No torch.
 
 An answer's score is the soft score of its normal form. For questions that ten people answered the
 index holds min(0.3 n, 1) for an answer that n of them gave, and that is VQAv2's official rule: the
@@ -33,15 +33,15 @@ COMPARISON_RULES: dict[str, Callable[[str], str]] = {
 
 @dataclass(frozen=True)
 class TypeScore:
-    """Scores of one kind of question; shares of 1.
+    """Scores of one question type; in 0…1.
 
     Attributes:
-        kind: the kind, or the type of answer; "" for all together.
-        rows: questions of that kind.
+        kind: the question type, group or answer type; "" for all together. (`kind` is the key of `--json`.)
+        rows: questions of that type.
         score: mean soft score of the answers given.
         low, high: 95 % interval of the score.
-        method: how the interval was found, "wilson" or "bootstrap" (`intervals`).
-        majority: what always giving the kind's most frequent answer would score.
+        method: how the interval was found, "wilson" or "bootstrap" (`confidence_intervals`).
+        majority: what always giving the type's most frequent answer would score.
     """
 
     kind: str
@@ -55,16 +55,16 @@ class TypeScore:
 
 @dataclass(frozen=True)
 class AnswerScores:
-    """What `score_answers` found.
+    """What `score_answers` returns.
 
     Attributes:
         rule: the normal form answers were compared in.
-        kinds: by kind of question, in code point order; empty for an index without kinds.
-        groups: by group of kinds, as the index defines them. Their majority baseline knows the kind.
+        kinds: by question type, in code point order; empty for an index without types.
+        groups: by group of types, as the index defines them. Their majority baseline knows the type.
         types: by type of answer: "number", "other", "yes/no".
-        total: all together. Its majority baseline knows the kind.
-        each: score of every row, in the order given.
-        confusion: (best true answer, answer given) -> rows, in normal form.
+        total: all together. Its majority baseline knows the type.
+        each: score of every row, in the order given; [rows].
+        confusion: (best true answer, model's answer) -> rows, in normal form.
         unanswered: rows without a true answer; they score 0.
     """
 
@@ -95,86 +95,84 @@ def score_answers(
     rule: str = "plain",
     groups: Mapping[str, Sequence[str]] | None = None,
 ) -> AnswerScores:
-    """Scores of (example, answer given).
+    """Scores of (example, model's answer).
 
     Args:
         pairs: examples with the answer a model gave; at least one.
-        rule: a name of `RULES`.
-        groups: group -> its kinds; a kind is in one group at most. A group without rows has no score.
+        rule: a name of `COMPARISON_RULES`.
+        groups: group -> its question types; a type is in one group at most. A group without rows has no score.
 
     Raises:
         SettingsError: an unknown rule.
     """
     if rule not in COMPARISON_RULES:
         raise unknown_name_error(
-            message("evaluate.unknown-normal-form", "unknown normal form '{rule}'", rule=rule),
+            message("evaluate.unknown-rule", "unknown normal form '{name}'", name=rule),
             rule,
             COMPARISON_RULES,
         )
-    kinds: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
-    types: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
-    grouped: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
-    group_of = {kind: group for group, members in (groups or {}).items() for kind in members}
+    by_type: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
+    by_answer_type: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
+    by_group: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
+    group_of = {name: group for group, members in (groups or {}).items() for name in members}
     total = _ScoreTally()
     each: list[float] = []
     confusion: Counter[tuple[str, str]] = Counter()
     unanswered = 0
-    form, type_of = (
-        cache(COMPARISON_RULES[rule]),
-        cache(answer_type),
-    )  # the same few answers come again and again
-    for example, given in pairs:
-        truth, said = merge_normal_forms(example.answers, form), form(given)
-        score = truth.get(said, 0.0)
-        best = max(truth, key=lambda answer: truth[answer], default="")
-        unanswered += not truth
-        for tally in (kinds[example.question_type], types[type_of(best)], total):
-            tally.add(example.image, truth, score)
+    # Cached: the same few answers come again and again, and the Korean rules are many regular expressions.
+    normal_form, type_of = cache(COMPARISON_RULES[rule]), cache(answer_type)
+    for example, answer in pairs:
+        true_scores, answer_form = merge_normal_forms(example.answers, normal_form), normal_form(answer)
+        score = true_scores.get(answer_form, 0.0)
+        best = max(true_scores, key=lambda answer: true_scores[answer], default="")
+        unanswered += not true_scores
+        for tally in (by_type[example.question_type], by_answer_type[type_of(best)], total):
+            tally.add(example.image, true_scores, score)
         if example.question_type in group_of:
-            grouped[group_of[example.question_type]].add(example.image, truth, score)
-        confusion[best, said] += 1
+            by_group[group_of[example.question_type]].add(example.image, true_scores, score)
+        confusion[best, answer_form] += 1
         each.append(score)
-    by_kind = [kinds[kind].score(kind) for kind in sorted(kinds)]
+    type_scores = [by_type[name].score(name) for name in sorted(by_type)]
 
-    def majority(of: Collection[TypeScore]) -> float:
-        """Of several kinds together: it knows the kind, for that is the baseline to beat."""
-        return sum(s.majority * s.rows for s in of) / sum(s.rows for s in of)
+    def majority(scores: Collection[TypeScore]) -> float:
+        """Of several types together: it knows the type, for that is the baseline to beat."""
+        return sum(s.majority * s.rows for s in scores) / sum(s.rows for s in scores)
 
     return AnswerScores(
-        rule,
-        by_kind if kinds.keys() != {""} else [],
-        [
-            tally.score(group, majority([s for s in by_kind if group_of.get(s.kind) == group]))
-            for group, tally in sorted(grouped.items())
+        rule=rule,
+        kinds=type_scores if by_type.keys() != {""} else [],
+        groups=[
+            tally.score(group, majority([s for s in type_scores if group_of.get(s.kind) == group]))
+            for group, tally in sorted(by_group.items())
         ],
-        [types[name].score(name) for name in sorted(types)],
-        total.score("", majority(by_kind)),
-        np.array(each),
-        confusion,
-        unanswered,
+        types=[by_answer_type[name].score(name) for name in sorted(by_answer_type)],
+        total=total.score("", majority(type_scores)),
+        each=np.array(each),
+        confusion=confusion,
+        unanswered=unanswered,
     )
 
 
 @dataclass
 class _ScoreTally:
-    """Sums over the rows of one kind."""
+    """Sums over the rows of one type."""
 
-    weights: Counter[str] = field(default_factory=Counter)  # sums of true answers' soft scores
-    pictures: dict[str, list[float]] = field(default_factory=dict)  # picture -> sum of scores, rows
+    true_weights: Counter[str] = field(default_factory=Counter)  # sums of true answers' soft scores
+    image_sums: dict[str, list[float]] = field(default_factory=dict)  # image -> sum of scores, rows
     binary: bool = True
 
-    def add(self, picture: str, truth: Mapping[str, float], score: float) -> None:
-        self.weights.update(truth)
-        sums = self.pictures.setdefault(picture, [0.0, 0])
+    def add(self, image: str, true_scores: Mapping[str, float], score: float) -> None:
+        self.true_weights.update(true_scores)
+        sums = self.image_sums.setdefault(image, [0.0, 0])
         sums[0] += score
         sums[1] += 1
         self.binary = self.binary and score in (0.0, 1.0)
 
-    def score(self, kind: str, majority: float | None = None) -> TypeScore:
-        # Rounded, so that equal sums are seen to be equal; the score itself is not.
-        pictures = np.array([[round(total, 9), rows] for total, rows in self.pictures.values()])
-        right, rows = math.fsum(total for total, _ in self.pictures.values()), int(pictures[:, 1].sum())
+    def score(self, name: str, majority: float | None = None) -> TypeScore:
+        # Rounded, so that equal sums are seen to be equal and the bootstrap can count them; the score is not.
+        images = np.array([[round(total, 9), rows] for total, rows in self.image_sums.values()])
+        right, rows = math.fsum(total for total, _ in self.image_sums.values()), int(images[:, 1].sum())
         if majority is None:
-            majority = max(self.weights.values(), default=0.0) / rows
-        low, high, method = score_interval(pictures, self.binary)
-        return TypeScore(kind, rows, right / rows, low, high, method, majority)
+            majority = max(self.true_weights.values(), default=0.0) / rows
+        low, high, method = score_interval(images, binary=self.binary)
+        return TypeScore(name, rows, right / rows, low, high, method, majority)

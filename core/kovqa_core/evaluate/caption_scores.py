@@ -16,9 +16,13 @@ import numpy as np
 from kovqa_core.errors import DataError
 from kovqa_core.evaluate.caption_tokens import CAPTION_TOKENISERS, choose_tokeniser
 from kovqa_core.evaluate.confidence_intervals import bootstrap_sums, percentile_interval
+from kovqa_core.messages import message
 
 MAX_NGRAM_ORDER = 4  # n-grams of 1 to 4 tokens
-METRICS_LEFT_OUT = "METEOR and SPICE are left out: only the official Java programs compute them"
+METRICS_LEFT_OUT = message(
+    "evaluate.metrics-left-out",
+    "METEOR and SPICE are left out: only the official Java programs compute them",
+)
 
 TokenList = list[str]
 NgramCounts = Counter[tuple[str, ...]]
@@ -26,7 +30,7 @@ NgramCounts = Counter[tuple[str, ...]]
 
 @dataclass(frozen=True)
 class CaptionMetric:
-    """One metric: its value for the whole set, the 95 % interval (bootstrap over pictures), and each picture's."""
+    """One metric: its value for the whole set, the 95 % interval (bootstrap over images), and each image's."""
 
     name: str
     score: float
@@ -37,7 +41,7 @@ class CaptionMetric:
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """What `score_captions` found: the rule that made tokens (`caption_tokens`), and the metrics by name."""
+    """What `score_captions` returns: the rule that made tokens (`caption_tokens`), and the metrics by name."""
 
     tokens: str
     rows: int
@@ -47,48 +51,49 @@ class CaptionScores:
 def score_captions(
     ids: Sequence[str], references: Sequence[Sequence[str]], captions: Sequence[str], tokens: str = "auto"
 ) -> CaptionScores:
-    """Scores of one caption a picture against the captions people wrote.
+    """Scores of one caption a image against the captions people wrote.
 
     Args:
-        ids: one a picture, for messages.
-        references: at least one text a picture.
-        captions: what was said; may be empty texts.
+        ids: one a image, for messages.
+        references: at least one text a image.
+        captions: of the model; may be empty texts.
         tokens: rule of `caption_tokens`: auto, english, korean or words.
 
     Returns:
-        The metrics CIDEr, BLEU-1 to BLEU-4, ROUGE-L, and exact, the share of captions that are one of
+        The metrics CIDEr, BLEU-1 to BLEU-4, ROUGE-L, and exact, the fraction of captions that are one of
         the references, token by token; CIDEr goes to 10, the others to 1.
 
     Raises:
-        DataError: a picture without references, or one that has no token; it names the id.
+        DataError: an image without references, or one that has no token; it names the id.
         SettingsError: an unknown rule for tokens.
     """
     rule = choose_tokeniser(tokens, (text for texts in references for text in texts))
-    split = CAPTION_TOKENISERS[rule]
-    truths = [[split(text) for text in texts] for texts in references]
-    for id, texts in zip(ids, truths, strict=True):
+    tokenise = CAPTION_TOKENISERS[rule]
+    reference_tokens = [[tokenise(text) for text in texts] for texts in references]
+    for id, texts in zip(ids, reference_tokens, strict=True):
         if not texts or not all(texts):
-            raise DataError(f"id {id}: a reference caption is empty", "remove it from the index")
-    said = [split(text) for text in captions]
-    counts = np.array(
-        [bleu_counts(hypothesis, texts) for hypothesis, texts in zip(said, truths, strict=True)]
-    )
-    found = [_mean_metric("CIDEr", cider_d_scores(said, truths))]
-    draws = bootstrap_sums(counts)
-    whole, drawn, each = bleu_scores(counts.sum(axis=0)), bleu_scores(draws), bleu_scores(counts)
+            raise DataError(
+                message("evaluate.empty-reference", "id {id}: a reference caption is empty", id=id),
+                message("evaluate.empty-reference.hint", "remove it from the index"),
+            )
+    hypotheses = [tokenise(text) for text in captions]
+    pairs = list(zip(hypotheses, reference_tokens, strict=True))
+    metrics = [_mean_metric("CIDEr", cider_d_scores(hypotheses, reference_tokens))]
+    # BLEU is not a mean over images: its counts are summed over a sample first, then divided.
+    counts = np.array([bleu_counts(hypothesis, texts) for hypothesis, texts in pairs])  # [images, 2 + 2 · 4]
+    drawn = bleu_scores(bootstrap_sums(counts))
+    overall, each = bleu_scores(counts.sum(axis=0)), bleu_scores(counts)
     for n in range(MAX_NGRAM_ORDER):
-        found.append(
-            CaptionMetric(f"BLEU-{n + 1}", float(whole[n]), *percentile_interval(drawn[:, n]), each[:, n])
-        )
-    rouge = np.array([rouge_l(hypothesis, texts) for hypothesis, texts in zip(said, truths, strict=True)])
-    found.append(_mean_metric("ROUGE-L", rouge))
-    exact = [tokens in texts for tokens, texts in zip(said, truths, strict=True)]
-    found.append(_mean_metric("exact", np.array(exact, float)))
-    return CaptionScores(rule, len(said), {metric.name: metric for metric in found})
+        low, high = percentile_interval(drawn[:, n])
+        metrics.append(CaptionMetric(f"BLEU-{n + 1}", float(overall[n]), low, high, each[:, n]))
+    metrics.append(_mean_metric("ROUGE-L", np.array([rouge_l(*pair) for pair in pairs])))
+    exact = [hypothesis in texts for hypothesis, texts in pairs]
+    metrics.append(_mean_metric("exact", np.array(exact, float)))
+    return CaptionScores(rule, len(hypotheses), {metric.name: metric for metric in metrics})
 
 
 def _mean_metric(name: str, each: np.ndarray) -> CaptionMetric:
-    """A metric that is the mean over pictures."""
+    """A metric that is the mean over images."""
     means = bootstrap_sums(each[:, None])[:, 0] / len(each)
     return CaptionMetric(name, float(each.mean()), *percentile_interval(means), each)
 
@@ -104,16 +109,16 @@ def count_ngrams(tokens: TokenList) -> NgramCounts:
 
 
 def bleu_counts(hypothesis: TokenList, references: Sequence[TokenList]) -> list[int]:
-    """What BLEU adds up over pictures: length, length of the closest reference, then for every n the
+    """What BLEU adds up over images: length, length of the closest reference, then for every n the
     n-grams that a reference has too (not more often than it has them), then for every n all n-grams."""
     most: NgramCounts = Counter()
     for reference in references:
         most |= count_ngrams(reference)
-    found = Counter(len(ngram) for ngram in (count_ngrams(hypothesis) & most).elements())
+    matches = Counter(len(ngram) for ngram in (count_ngrams(hypothesis) & most).elements())
     length = len(hypothesis)
     closest = min((abs(len(reference) - length), len(reference)) for reference in references)[1]
-    every = range(1, MAX_NGRAM_ORDER + 1)
-    return [length, closest, *(found[n] for n in every), *(max(0, length - n + 1) for n in every)]
+    orders = range(1, MAX_NGRAM_ORDER + 1)
+    return [length, closest, *(matches[n] for n in orders), *(max(0, length - n + 1) for n in orders)]
 
 
 def bleu_scores(counts: np.ndarray) -> np.ndarray:
@@ -141,16 +146,21 @@ def rouge_l(hypothesis: TokenList, references: Sequence[TokenList]) -> float:
 
 
 def lcs_length(a: TokenList, b: TokenList) -> int:
-    """Length of the longest common subsequence, a row of the usual table held in one integer's bits
-    (Hyyrö 2004): a bit is 0 where the row grows."""
-    places: dict[str, int] = defaultdict(int)
+    """Length of the longest common subsequence.
+
+    A row of the usual table, L[j] for the prefixes of `a`, grows by 0 or 1 from j to j + 1. So the whole row is
+    one integer: bit j is 0 where it grows (Hyyrö 2004, "Bit-parallel LCS-length computation revisited"). The
+    addition carries through a run of ones up to the next growth, which moves that growth down to the first match:
+    a column of the table in three operations, whatever the length of `a`.
+    """
+    positions: dict[str, int] = defaultdict(int)
     for i, token in enumerate(a):
-        places[token] |= 1 << i
-    every = (1 << len(a)) - 1
-    row = every
+        positions[token] |= 1 << i
+    all_ones = (1 << len(a)) - 1
+    row = all_ones
     for token in b:
-        met = row & places.get(token, 0)
-        row = ((row + met) | (row - met)) & every
+        matches = row & positions.get(token, 0)
+        row = ((row + matches) | (row - matches)) & all_ones
     return len(a) - row.bit_count()
 
 
@@ -158,20 +168,20 @@ def lcs_length(a: TokenList, b: TokenList) -> int:
 
 
 def cider_d_scores(hypotheses: Sequence[TokenList], references: Sequence[Sequence[TokenList]]) -> np.ndarray:
-    """CIDEr-D of every picture (Vedantam 2015), 0…10: cosine of n-gram weights, rare ones counting more.
+    """CIDEr-D of every image (Vedantam 2015), 0…10: cosine of n-gram weights, rare ones counting more.
 
-    How rare an n-gram is, is learnt from the references of all pictures; the score of one picture
-    alone is therefore 0.
+    How rare an n-gram is, is learned from the references of all images; so the score of one image alone
+    is 0.
     """
-    seen: NgramCounts = Counter()  # in how many pictures' references
+    document_counts: NgramCounts = Counter()  # in how many images' references an n-gram stands
     counted = [[count_ngrams(reference) for reference in texts] for texts in references]
     for texts in counted:
-        seen.update(set().union(*texts))
-    pictures = math.log(len(references))
-    rarity = defaultdict(lambda: pictures, {ngram: pictures - math.log(n) for ngram, n in seen.items()})
+        document_counts.update(set().union(*texts))
+    log_images = math.log(len(references))
+    idf = defaultdict(lambda: log_images, {n: log_images - math.log(k) for n, k in document_counts.items()})
     return np.array([
-        _cider_d_score(_tfidf_vector(count_ngrams(said), rarity), [_tfidf_vector(text, rarity) for text in texts])
-        for said, texts in zip(hypotheses, counted, strict=True)
+        _cider_d_score(_tfidf_vector(count_ngrams(tokens), idf), [_tfidf_vector(text, idf) for text in texts])
+        for tokens, texts in zip(hypotheses, counted, strict=True)
     ])  # fmt: skip
 
 
@@ -179,29 +189,29 @@ def cider_d_scores(hypotheses: Sequence[TokenList], references: Sequence[Sequenc
 class _TfidfVector:
     """tf-idf of a text's n-grams; by n: their Euclidean norm; the number of its bigrams."""
 
-    of: dict[tuple[str, ...], float]
+    weights: dict[tuple[str, ...], float]
     norms: list[float]
     bigrams: int
 
 
-def _tfidf_vector(counts: NgramCounts, rarity: dict[tuple[str, ...], float]) -> _TfidfVector:
-    of = {ngram: n * rarity[ngram] for ngram, n in counts.items()}
+def _tfidf_vector(counts: NgramCounts, idf: dict[tuple[str, ...], float]) -> _TfidfVector:
+    weights = {ngram: n * idf[ngram] for ngram, n in counts.items()}
     squares = [0.0] * MAX_NGRAM_ORDER
-    for ngram, weight in of.items():
+    for ngram, weight in weights.items():
         squares[len(ngram) - 1] += weight * weight
     bigrams = sum(n for ngram, n in counts.items() if len(ngram) == 2)
-    return _TfidfVector(of, [math.sqrt(square) for square in squares], bigrams)
+    return _TfidfVector(weights, [math.sqrt(square) for square in squares], bigrams)
 
 
-def _cider_d_score(said: _TfidfVector, references: Sequence[_TfidfVector]) -> float:
+def _cider_d_score(hypothesis: _TfidfVector, references: Sequence[_TfidfVector]) -> float:
     total = 0.0
     for reference in references:
         common = [0.0] * MAX_NGRAM_ORDER
-        for ngram, weight in said.of.items():
-            if other := reference.of.get(ngram, 0.0):
+        for ngram, weight in hypothesis.weights.items():
+            if other := reference.weights.get(ngram, 0.0):
                 common[len(ngram) - 1] += min(weight, other) * other
         # The toolkit takes the number of bigrams for the length; sigma is 6.
-        damped = math.exp(-((said.bigrams - reference.bigrams) ** 2) / 72)
-        norms = [a * b for a, b in zip(said.norms, reference.norms, strict=True)]
+        damped = math.exp(-((hypothesis.bigrams - reference.bigrams) ** 2) / 72)
+        norms = [a * b for a, b in zip(hypothesis.norms, reference.norms, strict=True)]
         total += damped * sum(c / norm if norm else c for c, norm in zip(common, norms, strict=True))
     return 10 * total / MAX_NGRAM_ORDER / len(references)

@@ -1,16 +1,16 @@
 """Captions as tokens, before they are compared. Which rule was used stands beside every score.
 
-* "english": near to the Penn Treebank tokens of the usual caption toolkit, without its Java program:
+* "english": close to the Penn Treebank tokens of the usual caption toolkit, without its Java program:
   lower case; n't, 's, 'm, 'd, 're, 've, 'll and the not of cannot are tokens of their own; hyphens,
   apostrophes, points, slashes and colons inside a word stay, commas inside a number, and the point
-  of u.s., mr., etc.; $, %, &, # and + are tokens; other marks go, brackets too (the toolkit means to
+  of u.s., mr., etc.; $, %, &, # and + are tokens; other marks are dropped, brackets too (the toolkit means to
   drop them, but leaves -lrb- and -rrb- behind).
 * "korean": NFC, lower case; every Hangul syllable is a token, and every run of other letters or digits;
-  blanks and marks go. Words between blanks would be too sparse (고양이가, 고양이는 and 고양이를 have
+  spaces and marks are dropped. Words between spaces would be too sparse (고양이가, 고양이는 and 고양이를 have
   nothing in common) and punish spacing that is free in Korean (서 있다, 서있다); morphemes need a
   dictionary whose version would change the scores. So an n-gram is n syllables: scores are higher than
   of words, and only comparable with scores of the same rule.
-* "words": NFC, split at blanks and nothing else: for text that was tokenised before.
+* "words": NFC, split at white space and nothing else: for text that was tokenised before.
 """
 
 from __future__ import annotations

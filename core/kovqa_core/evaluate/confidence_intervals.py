@@ -1,12 +1,12 @@
 """95 % intervals of scores.
 
 * Wilson's interval (Wilson 1927; the choice of Brown, Cai and DasGupta 2001 for shares) where scores
-  are right or wrong and every picture is asked about once, so that the rows are independent.
-* The bootstrap over pictures (percentile method, Efron and Tibshirani 1993; pictures are drawn with
+  are right or wrong and every image is asked about once, so that the rows are independent.
+* The bootstrap over images (percentile method, Efron and Tibshirani 1993; images are drawn with
   all their questions, as Field and Welsh 2007 draw clusters) for everything else: questions about one
-  picture stand or fall together, and soft scores are no shares.
+  image stand or fall together, and soft scores are no shares.
 * Where all rows have the same score of 0 or 1 there is nothing to draw: Wilson's interval again, which
-  never says "certainly", with as many trials as there are pictures.
+  never says "certainly", with as many trials as there are images.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ _BLOCK_NUMBERS = 4_000_000  # numbers of a block of draws
 
 
 def wilson_interval(right: float, rows: int) -> tuple[float, float]:
-    """Interval of a share of `rows` independent trials, `right` of them a success."""
-    share, square = right / rows, _NORMAL_QUANTILE * _NORMAL_QUANTILE / rows
-    middle = share + square / 2
-    half = _NORMAL_QUANTILE * math.sqrt(share * (1 - share) / rows + square / rows / 4)
+    """Interval of a proportion: `right` successes in `rows` independent trials."""
+    proportion, square = right / rows, _NORMAL_QUANTILE * _NORMAL_QUANTILE / rows
+    middle = proportion + square / 2
+    half = _NORMAL_QUANTILE * math.sqrt(proportion * (1 - proportion) / rows + square / rows / 4)
     return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
 
 
 def bootstrap_sums(table: np.ndarray) -> np.ndarray:
-    """Column sums of `DRAWS` samples of the rows, each as large as the table; seeded.
-
-    Equal rows are counted instead of drawn one by one, which is the same sample, only faster.
+    """Column sums of `BOOTSTRAP_DRAWS` samples of the rows, drawn with replacement, each as large as the table; seeded.
 
     Args:
-        table: [pictures, columns].
+        table: [images, columns].
 
     Returns:
-        [DRAWS, columns].
+        [BOOTSTRAP_DRAWS, columns].
     """
     distinct, counts = np.unique(table, axis=0, return_counts=True)
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     block = max(1, _BLOCK_NUMBERS // len(distinct))
     sizes = [min(block, BOOTSTRAP_DRAWS - start) for start in range(0, BOOTSTRAP_DRAWS, block)]
-    shares = counts / counts.sum()
-    return np.concatenate([rng.multinomial(len(table), shares, size=n) @ distinct for n in sizes])
+    # How often each distinct row is drawn is multinomial: the same distribution as drawing rows one by one,
+    # in time that grows with the distinct rows (a handful of scores) and not with the images.
+    probabilities = counts / counts.sum()
+    return np.concatenate([rng.multinomial(len(table), probabilities, size=n) @ distinct for n in sizes])
 
 
 def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
@@ -53,15 +53,15 @@ def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def score_interval(pictures: np.ndarray, binary: bool) -> tuple[float, float, str]:
+def score_interval(images: np.ndarray, *, binary: bool) -> tuple[float, float, str]:
     """Interval of a mean score, and "wilson" or "bootstrap"; the rule stands at the top of this file.
 
     Args:
-        pictures: [pictures, 2], the sum of the scores of a picture's rows and the number of its rows.
+        images: [images, 2], the sum of the scores of an image's rows and the number of its rows.
         binary: every score is 0 or 1.
     """
-    right, rows = pictures.sum(axis=0)
-    if binary and (rows == len(pictures) or right in (0, rows)):
-        return *wilson_interval(right / rows * len(pictures), len(pictures)), "wilson"
-    sums = bootstrap_sums(pictures)
+    right, rows = images.sum(axis=0)
+    if binary and (rows == len(images) or right in (0, rows)):
+        return *wilson_interval(right / rows * len(images), len(images)), "wilson"
+    sums = bootstrap_sums(images)
     return *percentile_interval(sums[:, 0] / sums[:, 1]), "bootstrap"

@@ -65,9 +65,7 @@ def evaluate_file(
             for name, members in read_type_groups(index_path).items()
             if not some or set(members) <= set(question_types)
         }
-        pairs = (
-            (example, predictions.texts[example.id]) for example in _report_rows(examples, on_progress)
-        )
+        pairs = ((example, predictions.texts[example.id]) for example in _report_rows(examples, on_progress))
         scores = score_answers(pairs, rule, groups)
     return EvaluationResult(predictions_path, index_path, predictions, examples, scores)
 

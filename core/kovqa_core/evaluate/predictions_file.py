@@ -24,7 +24,7 @@ PREDICTION_COLUMNS = frozenset(
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was said, by id.
+    """What a model said, by id.
 
     Attributes:
         task: "vqa" (lines have an "answer") or "caption" (they have a "caption").
@@ -41,111 +41,122 @@ def read_predictions(path: Path) -> Predictions:
     """Read what `kovqa predict` or `kovqa caption` wrote, or the answers of LLaVA's own script.
 
     Raises:
-        DataError: no predictions, a line that is no prediction (named), an id that is empty or there twice.
+        DataError: no predictions, a line that is not a prediction (named), an id that is empty or there twice.
     """
     texts: dict[str, str] = {}
     confidence: dict[str, float] = {}
-    twice: list[str] = []
+    repeated: list[str] = []
     empty: list[str] = []
     task = ""
     for number, row in read_table(path, as_text=False):
         task = task or ("caption" if "caption" in row else "vqa")
         try:
-            id, said = _first_column_text(row, _ID_COLUMNS), _first_column_text(row, _TEXT_COLUMNS[task])
+            id, text = _first_column_text(row, _ID_COLUMNS), _first_column_text(row, _TEXT_COLUMNS[task])
             if row.get("score") is not None:
                 confidence[id] = float(row["score"])
         except (ValueError, KeyError, TypeError):
             raise DataError(
-                f"{path}:{number}: no prediction",
-                'a line is {"id": …, "answer": …} or {"id": …, "caption": …}, all of one kind',
+                message(
+                    "evaluate.not-a-prediction", "{path}:{number}: not a prediction", path=path, number=number
+                ),
+                message(
+                    "evaluate.not-a-prediction.hint",
+                    'a line is {{"id": …, "answer": …}} or {{"id": …, "caption": …}}, the same in the whole file',
+                ),
             ) from None
         if not id.strip():
             empty.append(str(number))
         if id in texts:
-            twice.append(id)
-        texts[id] = said
+            repeated.append(id)
+        texts[id] = text
     if not texts:
-        raise DataError(f"{path} holds no predictions", "write it with kovqa predict or kovqa caption")
+        raise DataError(
+            message("evaluate.no-predictions", "{path} holds no predictions", path=path),
+            message("evaluate.no-predictions.hint", "write them with kovqa predict or kovqa caption"),
+        )
     if empty:
         raise DataError(
             message("evaluate.no-id", "{path}: no id in {lines}", path=path, lines=list_lines(empty)),
             message("evaluate.bad-ids.hint", "write it again with kovqa predict"),
         )
-    if twice:
+    if repeated:
         raise DataError(
-            message("evaluate.id-twice", "{path}: twice {ids}", path=path, ids=list_ids(twice)),
+            message(
+                "evaluate.id-repeated", "{path}: more than once: {ids}", path=path, ids=list_ids(repeated)
+            ),
             message("evaluate.bad-ids.hint", "write it again with kovqa predict"),
         )
     return Predictions(task, texts, confidence)
 
 
 def match_predictions(
-    given: Predictions, path: Path, index: Path, kinds: Sequence[str] = ()
+    predictions: Predictions, path: Path, index_path: Path, question_types: Sequence[str] = ()
 ) -> Sequence[Example]:
-    """The examples that a predictions file answers; every id of their kinds must be there once.
+    """The examples that a predictions file answers; every id of their question types must be there once.
 
     Args:
-        given: what was said; predictions for the split's other kinds do not count.
-        path: where it was said.
-        index: a split's `.jsonl`.
-        kinds: only questions of these kinds; none or "all": every one.
+        predictions: those for the split's other question types do not count.
+        path: the file they come from.
+        index_path: a split's `.jsonl`.
+        question_types: only questions of these types; none or "all": every one.
 
     Raises:
         DataError: ids missing or foreign (the first ten named); an index without what is to be compared.
-        SettingsError: a kind the split does not have.
+        SettingsError: a question type the split does not have.
     """
-    split = IndexSplit(index)
-    kind_of = {example.id: example.question_type for example in split}
-    chosen = choose_question_types(kinds, kind_of.values())
-    missing = [id for id, kind in kind_of.items() if kind in chosen and id not in given.texts]
-    foreign = [id for id in given.texts if id not in kind_of]
-    hint = message("evaluate.other-split.hint", "predict that split again")
+    split = IndexSplit(index_path)
+    type_of = {example.id: example.question_type for example in split}
+    chosen = choose_question_types(question_types, type_of.values())
+    missing = [id for id, name in type_of.items() if name in chosen and id not in predictions.texts]
+    foreign = [id for id in predictions.texts if id not in type_of]
+    other_split = message("evaluate.other-split.hint", "predict that split again")
     if missing:
-        alone = _complete_types_hint(given, kind_of)
+        options = _complete_types_options(predictions, type_of)
         raise DataError(
             message(
-                "evaluate.no-prediction",
-                "{path}, {index}: no prediction for {ids}",
-                path=path,
-                index=index,
-                ids=list_ids(missing),
+                "evaluate.no-prediction", "{path}, {index}: no prediction for {ids}",
+                path=path, index=index_path, ids=list_ids(missing),
             ),
             message(
                 "evaluate.no-prediction.hint",
-                "score only the kinds that are answered: {options}",
-                options=alone,
+                "score only the question types that are answered: {options}",
+                options=options,
             )
-            if alone
-            else hint,
-        )
+            if options
+            else other_split,
+        )  # fmt: skip
     if foreign:
         raise DataError(
             message(
-                "evaluate.foreign-ids",
-                "{path}, {index}: not in the index: {ids}",
-                path=path,
-                index=index,
-                ids=list_ids(foreign),
+                "evaluate.foreign-id", "{path}, {index}: not in the index: {ids}",
+                path=path, index=index_path, ids=list_ids(foreign),
             ),
-            hint,
+            other_split,
+        )  # fmt: skip
+    examples = filter_question_types(split, () if chosen.issuperset(type_of.values()) else chosen)
+    if predictions.task == "caption" and not any(example.captions for example in examples):
+        raise DataError(
+            message("evaluate.no-captions", "{index} has no captions to compare with", index=index_path),
+            message("evaluate.no-truth.hint", "choose a split that has them: val.jsonl"),
         )
-    examples = filter_question_types(split, () if chosen.issuperset(kind_of.values()) else chosen)
-    if not any(example.captions if given.task == "caption" else example.answers for example in examples):
-        what = "captions" if given.task == "caption" else "answers"
-        raise DataError(f"{index} has no {what} to compare with", "choose a split that has them: val.jsonl")
+    if predictions.task != "caption" and not any(example.answers for example in examples):
+        raise DataError(
+            message("evaluate.no-answers", "{index} has no answers to compare with", index=index_path),
+            message("evaluate.no-truth.hint", "choose a split that has them: val.jsonl"),
+        )
     return examples
 
 
-def _complete_types_hint(given: Predictions, kind_of: Mapping[str, str]) -> str:
-    """The options that score what was said, if it is all questions of some kinds and no others; or ""."""
-    said = {kind for id, kind in kind_of.items() if id in given.texts}
-    whole = all(id in given.texts for id, kind in kind_of.items() if kind in said)
-    return (
-        " ".join(f"--kind {shlex.quote(kind)}" for kind in sorted(said)) if whole and "" not in said else ""
-    )
+def _complete_types_options(predictions: Predictions, type_of: Mapping[str, str]) -> str:
+    """The options that score what was answered, if that is all questions of some types and no others; or ""."""
+    answered = {name for id, name in type_of.items() if id in predictions.texts}
+    complete = all(id in predictions.texts for id, name in type_of.items() if name in answered)
+    if not complete or "" in answered:
+        return ""
+    return " ".join(f"--kind {shlex.quote(name)}" for name in sorted(answered))
 
 
 def _first_column_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """The text under the first name a row has, null as none; a KeyError when it has no such name."""
-    found = row[next((name for name in names if name in row), names[0])]
-    return "" if found is None else str(found)
+    value = row[next((name for name in names if name in row), names[0])]
+    return "" if value is None else str(value)

@@ -1,0 +1,105 @@
+"""What `kovqa evaluate` prints: scores by question type, or captions metric by metric."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from kovqa_core.messages import message
+
+from kovqa_cli.output.console import print_json, print_note, print_result, print_table
+
+if TYPE_CHECKING:
+    from kovqa_core.evaluate.answer_scores import AnswerScores
+    from kovqa_core.evaluate.caption_scores import CaptionScores
+    from kovqa_core.evaluate.evaluation import EvaluationResult
+
+
+def print_evaluation(result: EvaluationResult, *, as_json: bool, quiet: bool) -> None:
+    """Scores of a predictions file: a table, one JSON document, or the score alone."""
+    from kovqa_core.evaluate.answer_scores import AnswerScores
+
+    if isinstance(result.scores, AnswerScores):
+        _print_answer_scores(result.scores, as_json=as_json, quiet=quiet)
+    else:
+        _print_caption_scores(result.scores, as_json=as_json, quiet=quiet)
+
+
+def _print_answer_scores(scores: AnswerScores, *, as_json: bool, quiet: bool) -> None:
+    """Scores of answers by question type and answer type."""
+    if as_json:
+        print_json(
+            {
+                "score": scores.total.score,
+                "normalise": scores.rule,
+                "kinds": [asdict(score) for score in scores.kinds],
+                "groups": [asdict(score) for score in scores.groups],
+                "types": [asdict(score) for score in scores.types],
+                "all": asdict(scores.total),
+                "unanswered": scores.unanswered,
+            }
+        )
+        return
+    if quiet:
+        print_result(f"{scores.total.score:.4f}")
+        return
+    if scores.unanswered:
+        print_note(
+            message(
+                "evaluate.unanswered",
+                "{questions:,} questions have no true answer in the index: they count as wrong",
+                questions=scores.unanswered,
+            )
+        )
+    rows = [(score.kind or message("evaluate.no-type", "no type"), score) for score in scores.kinds]
+    rows += [(message("evaluate.group-row", "group {name}", name=s.kind), s) for s in scores.groups]
+    rows += [(message("evaluate.answer-type-row", "answer {name}", name=s.kind), s) for s in scores.types]
+    rows.append((message("evaluate.all-row", "all"), scores.total))
+    print_table(
+        [
+            (message("evaluate.type-column", "type"), "left"),
+            (message("evaluate.questions-column", "questions"), "right"),
+            (message("evaluate.score-column", "score"), "right"),
+            (message("evaluate.interval-column", "95 % interval"), "right"),
+            (message("evaluate.majority-column", "most frequent"), "right"),
+        ],
+        [
+            [name, f"{s.rows:,}", f"{s.score:.1%}", f"{s.low:.1%} – {s.high:.1%}", f"{s.majority:.1%}"]
+            for name, s in rows
+        ],
+        message(
+            "evaluate.table-caption",
+            "answers compared in the {rule} form; most frequent: always giving the type's commonest answer",
+            rule=scores.rule,
+        ),
+    )
+
+
+def _print_caption_scores(scores: CaptionScores, *, as_json: bool, quiet: bool) -> None:
+    """Scores of captions, metric by metric."""
+    from kovqa_core.evaluate.caption_scores import METRICS_LEFT_OUT
+
+    metrics = scores.metrics.values()
+    if as_json:
+        rows = [{"metric": m.name, "score": m.score, "low": m.low, "high": m.high} for m in metrics]
+        score = scores.metrics["CIDEr"].score
+        print_json(
+            {
+                "score": score, "tokens": scores.tokens, "rows": scores.rows, "metrics": rows,
+                "left_out": METRICS_LEFT_OUT,
+            }
+        )  # fmt: skip
+        return
+    if quiet:
+        print_result(f"{scores.metrics['CIDEr'].score:.4f}")
+        return
+    print_note(METRICS_LEFT_OUT)
+    print_table(
+        [
+            (message("evaluate.metric-column", "metric"), "left"),
+            (message("evaluate.score-column", "score"), "right"),
+            (message("evaluate.interval-column", "95 % interval"), "right"),
+        ],
+        [[m.name, f"{m.score:.4f}", f"{m.low:.4f} – {m.high:.4f}"] for m in metrics],
+        message("evaluate.tokens-caption", "tokens: {rule}", rule=scores.tokens),
+    )
