@@ -1,20 +1,20 @@
 """A Korean normal form for comparing answers: 한 개, 1개 and 하나 are one answer, 네 and 예 too.
 
-What comes out is a key to compare, not a text to show. The rules, in this order:
+The result is a key to compare, not a text to show. The rules, in this order:
 
-1. `answers.normalise` (NFC, lower case, single blanks). Marks go, but for commas of a list (소, 개 is not
-   소개), % and what stands between digits (3.5, 10:30, 1/2; the comma of 1,000 goes).
-2. Particles, only when asked for: 은/는, 이/가, 을/를, 과/와 as the sound before demands and 의, where two
+1. `answers.normalise_answer` (NFC, lower case, single spaces). Marks are dropped, but for commas of a list (소, 개 is not
+   소개), % and what stands between digits (3.5, 10:30, 1/2; the comma of 1,000 is dropped).
+2. Particles are dropped, only where asked for: 은/는, 이/가, 을/를, 과/와 as the sound before demands and 의, where two
    syllables stay; 에, 에서, 에게, 부터, 까지, 으로, 입니다, 이에요, 예요, 이요. No dictionary is asked, so
    호랑이 becomes 호랑: on both sides of a comparison, but two answers may fall together.
 3. 네 is 예, 아니오 and 아뇨 are 아니요, where they are the whole answer.
 4. Numbers before a counter or unit become digits: native (한 개, 열두 마리, 스물네 살), Sino-Korean of
    several syllables (이십 명, 삼십오 분). A single Sino-Korean syllable counts only before 층, 월 and 학년
-   (이 사람 is "this person"); 십, 백, 천, 만 also before a blank (천 장: a thousand sheets; 천장: a ceiling).
+   (이 사람 is "this person"); 십, 백, 천, 만 also before a space (천 장: a thousand sheets; 천장: a ceiling).
 5. A number that is the whole answer becomes digits: 하나, 열둘, 이십삼; not 이, 네 or 한, which are other
    words as well.
-6. Counters that say no more than "so many" (개, 명, 마리, 장 …) go; units (시, 층, 살, 원 …) stay.
-7. Blanks beside Hangul go: 노란 색 is 노란색.
+6. Counters that say no more than "so many" (개, 명, 마리, 장 …) are dropped; units (시, 층, 살, 원 …) stay.
+7. Spaces beside Hangul are dropped: 노란 색 is 노란색.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ _SINO_BELOW_10000 = "".join(f"(?:[{_SINO_ONES}]?{place})?" for place in _SINO_PL
 _SINO_PATTERN = f"(?:{_SINO_BELOW_10000}만)?{_SINO_BELOW_10000}"
 _NATIVE_PATTERN = "|".join(sorted(_NATIVE_BEFORE_UNIT, key=len, reverse=True))
 _COUNTED_PATTERN = re.compile(
-    rf"(?<!\S)(\d+(?:\.\d+)?|{_NATIVE_PATTERN}|{_SINO_PATTERN})( ?)({_ALL_UNITS})(?=$|\s|(?:[은는이가을를의도에와과]|씩|으로|정도)(?:$|\s))"
+    rf"(?<!\S)(\d+(?:\.\d+)?|{_NATIVE_PATTERN}|{_SINO_PATTERN})( ?)({_ALL_UNITS})"
+    r"(?=$|\s|(?:[은는이가을를의도에와과]|씩|으로|정도)(?:$|\s))"
 )
 _THOUSANDS_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _PUNCTUATION_MARKS = re.compile(r"(?<!\d)[./+:-]|[./+:-](?!\d)|[^\w\s%,./+:-]|_")
@@ -64,7 +65,7 @@ _POLITE_ENDINGS = re.compile(
 _AFTER_CONSONANT, _AFTER_VOWEL = "은이을과", "는가를와"
 
 
-def normalise_korean(answer: str, particles: bool = False) -> str:
+def normalise_korean(answer: str, *, particles: bool = False) -> str:
     """The key under which Korean answers are the same; the rules stand at the top of this file.
 
     Args:
@@ -89,11 +90,12 @@ def answer_type(answer: str) -> str:
 
 
 def _strip_particle(word: str) -> str:
-    """A word without its particle; a particle that the sound before forbids is none."""
-    found = _POLITE_ENDINGS.search(word)
-    if not found:
+    """A word without its particle; a particle that the sound before it rules out is part of the word."""
+    match = _POLITE_ENDINGS.search(word)
+    if not match:
         return word
-    stem, ending = word[: found.start()], found[0]
+    stem, ending = word[: match.start()], match[0]
+    # Hangul syllables lie in Unicode by initial, vowel, final: 28 to a vowel, the first without a final.
     closed = (ord(stem[-1]) - ord("가")) % 28 > 0  # the syllable has a final consonant
     fits = ending not in (_AFTER_VOWEL if closed else _AFTER_CONSONANT)
     return stem if fits else word
@@ -105,21 +107,21 @@ def _whole_number(text: str) -> str:
     return str(_parse_sino_number(text)) if "십" in text and re.fullmatch(_SINO_PATTERN, text) else ""
 
 
-def _number_to_digits(found: re.Match[str]) -> str:
-    number, blank, unit = found.groups()
+def _number_to_digits(match: re.Match[str]) -> str:
+    number, space, unit = match.groups()
     native = number in _NATIVE_BEFORE_UNIT
     if number[:1].isdigit():
         value = number
-    elif native and unit not in _SINO_UNITS.split("|") and (blank or number + unit not in _NON_NUMBER_WORDS):
+    elif native and unit not in _SINO_UNITS.split("|") and (space or number + unit not in _NON_NUMBER_WORDS):
         value = str(_NATIVE_BEFORE_UNIT[number])
     elif (
         number
         and not native
-        and (len(number) > 1 or unit in _ONE_SYLLABLE or (blank and number in "십백천만"))
+        and (len(number) > 1 or unit in _ONE_SYLLABLE or (space and number in "십백천만"))
     ):
         value = str(_parse_sino_number(number))
     else:
-        return found[0]
+        return match[0]
     return value + ("" if unit in _COUNTER_NOUNS.split("|") else unit)
 
 
