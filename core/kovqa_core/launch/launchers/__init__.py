@@ -1,0 +1,47 @@
+"""The table of launchers: what `launcher` of a profile may be. A new one is a module here, and a line."""
+
+from __future__ import annotations
+
+from kovqa_core.errors import SettingsError, unknown_name_error
+from kovqa_core.launch.launchers import sbatch, srun, torchrun
+from kovqa_core.launch.launchers.protocol import Launcher
+from kovqa_core.messages import message
+from kovqa_core.settings.profile import Profile
+
+LAUNCHERS: dict[str, Launcher] = {"torchrun": torchrun, "srun": srun, "sbatch": sbatch}
+
+
+def find_launcher(profile: Profile, place: str = "") -> Launcher:
+    """The launcher that a profile names.
+
+    Args:
+        profile: the machine.
+        place: where its launcher was written (file, line, column); "": the profile's name.
+
+    Raises:
+        SettingsError: nobody knows it (known ones are listed).
+    """
+    place = place or f"profile {profile.name}"
+    if profile.launcher not in LAUNCHERS:
+        problem = message(
+            "launch.unknown-launcher", "{place}: unknown launcher '{name}'", place=place, name=profile.launcher
+        )
+        raise unknown_name_error(problem, profile.launcher, LAUNCHERS)
+    return LAUNCHERS[profile.launcher]
+
+
+def check_launcher(profile: Profile, place: str = "") -> None:
+    """See that a profile's launcher is known, and that the profile says what it needs.
+
+    Settings lie below launchers and cannot see to this when a profile is read; so whoever reads one to use
+    or to write it calls this.
+
+    Raises:
+        SettingsError: unknown launcher, or a contradiction.
+    """
+    problem = find_launcher(profile, place).settings_problem(profile)
+    if problem is not None:
+        place = place or f"profile {profile.name}"
+        raise SettingsError(
+            message("launch.settings-problem", "{place}: {problem}", place=place, problem=problem)
+        )

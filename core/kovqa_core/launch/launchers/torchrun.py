@@ -1,4 +1,4 @@
-"""torchrun's options: one node by itself, or several that meet at an address (c10d rendezvous).
+"""torchrun: this machine by itself, or several that meet at an address (c10d rendezvous).
 
 Sources: `python -m torch.distributed.run --help`; docs/sources/launching.md, R1 to R9.
 """
@@ -6,22 +6,140 @@ Sources: `python -m torch.distributed.run --help`; docs/sources/launching.md, R1
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+import socket
+from collections.abc import Callable, Mapping, Sequence
 
+from kovqa_core.distributed.rank_info import RankInfo, rank_from_torchrun
+from kovqa_core.errors import MachineError
+from kovqa_core.launch.launchers.protocol import LaunchPlan, LaunchRequest
+from kovqa_core.machine.hardware import APPLE_GPU, visible_gpus
+from kovqa_core.messages import Message, message
 from kovqa_core.settings.profile import Profile
+
+STOP_TIMEOUT = 120  # seconds workers that were asked to stop have to write their checkpoint
 
 # torch's names; its binding follows the GPU that a process uses.
 _NUMA_BINDINGS = {"node": "node", "socket": "socket", "cores": "exclusive"}
 
 
-def torchrun_options(profile: Profile, folder: Path) -> list[str]:
-    """`-m torch.distributed.run …`, up to the worker.
+def settings_problem(profile: Profile) -> Message | None:
+    """Several nodes without an address to meet at."""
+    if profile.nodes == 1 or profile.rendezvous:
+        return None
+    return message(
+        "launch.torchrun-needs-rendezvous",
+        "torchrun over several nodes needs rendezvous: HOST:PORT of the first node",
+    )
+
+
+def check_machine(profile: Profile, nearest_profile: Callable[[], str]) -> None:
+    """See that GPUs and network are here.
+
+    Raises:
+        MachineError: too few GPUs (names the profile that fits and the dry run), or a rendezvous whose host
+            or interface is not known here.
+    """
+    if profile.nodes > 1:
+        _check_network(profile)
+    if profile.device == "cpu":
+        return
+    matching = [gpu for gpu in visible_gpus() if (gpu.name == APPLE_GPU) == (profile.device == "mps")]
+    if len(matching) >= profile.processes_per_node:
+        return
+    hint = message(
+        "launch.too-few-gpus.hint",
+        "use --profile {profile}, or see the plan with --dry-run",
+        profile=nearest_profile(),
+    )
+    if profile.device == "mps":
+        problem = message(
+            "launch.no-apple-gpu",
+            "profile {profile} needs an Apple GPU, this machine shows none",
+            profile=profile.name,
+        )
+    else:
+        problem = message(
+            "launch.too-few-gpus",
+            "profile {profile} needs {needed} GPUs, this machine shows {visible}",
+            profile=profile.name,
+            needed=profile.processes_per_node,
+            visible=len(matching),
+        )
+    raise MachineError(problem, hint)
+
+
+def _check_network(profile: Profile) -> None:
+    host, _, port = profile.rendezvous.rpartition(":")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except OSError as error:
+        raise MachineError(
+            message(
+                "launch.unknown-rendezvous-host",
+                "rendezvous {rendezvous}: host {host} is not known here ({problem})",
+                rendezvous=profile.rendezvous,
+                host=host,
+                problem=error.strerror,
+            ),
+            message(
+                "launch.unknown-rendezvous-host.hint",
+                "name the first node as all nodes know it: --set profile.rendezvous=HOST:PORT",
+            ),
+        ) from None
+    interfaces = [name for _, name in socket.if_nameindex()]
+    if profile.network_interface and profile.network_interface not in interfaces:
+        raise MachineError(
+            message(
+                "launch.unknown-interface",
+                "no network interface {interface} here; there are {interfaces}",
+                interface=profile.network_interface,
+                interfaces=", ".join(interfaces),
+            ),
+            message(
+                "launch.unknown-interface.hint",
+                "name the one between the nodes: --set profile.network_interface=NAME",
+            ),
+        )
+
+
+def starts_here(profile: Profile) -> bool:
+    """On one node."""
+    return profile.nodes == 1
+
+
+def waits_for_all(profile: Profile) -> bool:
+    """On one node: with several, the command is typed on each."""
+    return profile.nodes == 1
+
+
+def build_plan(request: LaunchRequest) -> LaunchPlan:
+    """torchrun on this machine; the same command on each of several."""
+    profile = request.profile
+    if profile.nodes == 1:
+        rendezvous = ["--standalone"]  # takes a free port: two runs on one machine never meet
+    else:
+        # Nodes whose commands name the same run folder belong together.
+        name = hashlib.sha256(str(request.folder).encode()).hexdigest()[:12]
+        rendezvous = [
+            *rendezvous_options(profile), f"--rdzv-id={name}", f"--rdzv-endpoint={profile.rendezvous}"
+        ]  # fmt: skip
+    return LaunchPlan(
+        request.after_setup([*torchrun_command(request, rendezvous), *request.worker]),
+        dict(request.env),
+        request.folder,
+        rendezvous=profile.rendezvous if profile.nodes > 1 else "",
+    )
+
+
+def torchrun_command(request: LaunchRequest, rendezvous: Sequence[str]) -> list[str]:
+    """`python -P -m torch.distributed.run …`, up to the worker.
 
     Args:
-        profile: the machine.
-        folder: the run folder; nodes that name the same one belong together.
+        request: what is started.
+        rendezvous: the options that say how nodes meet.
     """
-    words = ["-m", "torch.distributed.run", *_rendezvous_options(profile, folder)]
+    profile = request.profile
+    words = [*request.python, "-m", "torch.distributed.run", *rendezvous]
     words.append(f"--nproc-per-node={profile.processes_per_node}")
     if profile.max_restarts:
         words.append(f"--max-restarts={profile.max_restarts}")
@@ -30,14 +148,41 @@ def torchrun_options(profile: Profile, folder: Path) -> list[str]:
     return words
 
 
-def _rendezvous_options(profile: Profile, folder: Path) -> list[str]:
-    if profile.nodes == 1 and profile.launcher == "torchrun":
-        return ["--standalone"]  # takes a free port: two runs on one machine never meet
+def rendezvous_options(profile: Profile) -> list[str]:
+    """Options for nodes that meet, without the address."""
     seconds = max(1, round(profile.rendezvous_minutes * 60))
-    # read_timeout: a first node that cannot be reached is said within a minute.
-    patience = f"join_timeout={seconds},read_timeout={min(seconds, 30)}"
-    words = [f"--nnodes={profile.nodes}", "--rdzv-backend=c10d", f"--rdzv-conf={patience}"]
-    if profile.launcher == "torchrun":
-        name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-        words += [f"--rdzv-id={name}", f"--rdzv-endpoint={profile.rendezvous}"]
-    return words  # under SLURM: known inside the job only, see slurm.per_node
+    # read_timeout: a first node that cannot be reached is reported within a minute.
+    timeouts = f"join_timeout={seconds},read_timeout={min(seconds, 30)}"
+    return [f"--nnodes={profile.nodes}", "--rdzv-backend=c10d", f"--rdzv-conf={timeouts}"]
+
+
+def cores_per_process(profile: Profile, cores: int) -> int:
+    """This machine's cores, shared by its processes."""
+    return cores // profile.processes_per_node
+
+
+def worker_environment(profile: Profile) -> dict[str, str]:
+    """What torch's elastic agent reads."""
+    env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_TIMEOUT)}  # between TERM and KILL; 30 s without it
+    if profile.nodes > 1:
+        # Else a host that was booted again waits in vain for the address where the others met without it.
+        env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    return env
+
+
+def rank_from_environment(profile: Profile, environ: Mapping[str, str]) -> RankInfo:
+    """From RANK, WORLD_SIZE, MASTER_ADDR, which torchrun sets."""
+    return rank_from_torchrun(environ)
+
+
+def stop_exit_code(profile: Profile, *, is_main_process: bool) -> int:
+    """0: torchrun would take 75 for a failure, and start the workers again."""
+    return 0
+
+
+def world_size_hint(profile: Profile) -> Message:
+    """A profile of another size."""
+    return message(
+        "launch.other-world-size.hint",
+        "use a profile with as many processes, or --set profile.processes_per_node=N",
+    )

@@ -1,0 +1,122 @@
+"""sbatch: a script that SLURM's queue starts when there is room, and again after its time limit.
+
+Sources: the manual pages sbatch(1), scontrol(1), squeue(1); docs/sources/launching.md, R13 to R16.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from kovqa_core.errors import SettingsError
+from kovqa_core.launch.launchers import slurm_options
+from kovqa_core.launch.launchers.protocol import JOB_SCRIPT, BatchQueue, LaunchPlan, LaunchRequest
+from kovqa_core.messages import message
+from kovqa_core.runs.folder import ERROR_FILE
+from kovqa_core.settings.profile import Profile
+
+# The rest of the protocol is SLURM's, not this command's.
+check_machine = slurm_options.check_slurm_tools
+cores_per_process = slurm_options.cores_per_process
+rank_from_environment = slurm_options.rank_from_environment
+settings_problem = slurm_options.settings_problem
+starts_here = slurm_options.starts_here
+stop_exit_code = slurm_options.stop_exit_code
+worker_environment = slurm_options.worker_environment
+world_size_hint = slurm_options.world_size_hint
+
+_QUEUE = BatchQueue("SLURM", "squeue -j {job}", "scancel {job}", "logs/slurm-{job}.out")
+
+# SLURM warns before the time limit (USR1) and when it takes the nodes away (TERM): the workers are told,
+# and leave with 75 and a complete checkpoint; or with an error of their own, or without a word, where they
+# had not begun. A trap ends `wait`, so it is called again. Processes that were lost with a node, or killed,
+# come back too, if they got further than a checkpoint, or else three times: a node that was just booted may
+# refuse a launch, but what dies at the same place again and again ends.
+# A job that was cancelled is not RUNNING any more: it must not come back.
+_WAIT_SHELL = r"""trap 'warned=1; kill -USR1 "$step" 2>/dev/null' USR1 TERM
+wait "$step"; code=$?
+while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done"""
+_REQUEUE_SHELL = r"""if grep -qs '"kind": "Stopped"' "$error"; then
+  code=75
+elif [ "$code" != 0 ] && { [ ! -e "$error" ] || grep -qs '"kind": "LostError"' "$error"; }; then
+  now=$(cat "$last" 2>/dev/null)
+  if [ -n "$warned" ] || [ "$now" != "$before" ]; then
+    code=75
+    rm -f "$tries"
+  elif [ -n "$now" ] && [ "$(cat "$tries" 2>/dev/null | wc -l)" -lt 3 ]; then
+    code=75
+    echo "$SLURM_JOB_ID: nothing gained" >> "$tries"
+  fi
+fi
+if [ "$code" = 75 ]; then
+  if [ "$(squeue -h -j "$SLURM_JOB_ID" -o %T)" = RUNNING ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+fi"""
+
+
+def waits_for_all(profile: Profile) -> bool:
+    """Never: the job runs when its turn comes."""
+    return False
+
+
+def build_plan(request: LaunchRequest) -> LaunchPlan:
+    """RUN/job.sh, and the command that puts it into the queue."""
+    script = str(request.folder / JOB_SCRIPT)
+    return LaunchPlan(
+        ["sbatch", "--parsable", script],
+        {},  # the script exports the workers'
+        request.folder,
+        script=batch_script(request),
+        queue=_QUEUE,
+        test_only_argv=("sbatch", "--test-only", "--parsable", script),
+    )
+
+
+def batch_script(request: LaunchRequest) -> str:
+    """The text of RUN/job.sh: resources, the workers' step, and what decides whether the job comes back.
+
+    Raises:
+        SettingsError: a path with a line break, which SLURM cannot read.
+    """
+    profile, folder = request.profile, request.folder
+    log_file = str(folder / "logs").replace("%", "%%") + "/slurm-%j.out"
+    options = [
+        f"--job-name=kovqa-{folder.name}", f"--chdir={request.start_folder}", f"--output={log_file}",
+        "--open-mode=append", *slurm_options.resource_options(profile), *slurm_options.task_options(profile),
+        *slurm_options.signal_options(profile, "B:USR1"),
+        "--requeue" if profile.slurm.requeue else "--no-requeue",
+    ]  # fmt: skip
+    setup = ["set -e", *profile.setup, "set +e"] if profile.setup else []
+    step = ["srun", *slurm_options.step_options(profile), *slurm_options.task_command(request)]
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {_sbatch_directive(option)}" for option in options),
+        "",
+        *setup,
+        *(f"export {key}={shlex.quote(value)}" for key, value in request.env.items()),
+        "",
+        f"error={shlex.quote(str(folder / ERROR_FILE))}",
+        'rm -f "$error"  # of an earlier start',
+        f"last={shlex.quote(str(folder / 'last'))}",
+        'before=$(cat "$last" 2>/dev/null)',
+        f"tries={shlex.quote(str(folder / 'logs' / 'tries'))}",
+        "warned=",
+        f"{shlex.join(step)} &",
+        "step=$!",
+        _WAIT_SHELL,
+        *([_REQUEUE_SHELL] if profile.slurm.requeue else []),
+        'exit "$code"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sbatch_directive(option: str) -> str:
+    """An option as a #SBATCH line takes it: not by the shell's rules, but in double quotes of its own."""
+    if "\n" in option:
+        raise SettingsError(
+            message(
+                "launch.line-break", "SLURM cannot read an option with a line break: {option!r}", option=option
+            )
+        )
+    if re.fullmatch(r"[\w@%+=:,./-]+", option, re.ASCII):
+        return option
+    return '"' + re.sub(r'(["\\])', r"\\\1", option) + '"'
