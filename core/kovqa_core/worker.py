@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kovqa_core.answer.workers import TableJob
-    from kovqa_core.distributed.process_group import RankInfo
+    from kovqa_core.distributed.rank_info import RankInfo
     from kovqa_core.errors import KovqaError
     from kovqa_core.settings.run import Run, WorkerJob
 
@@ -46,9 +46,8 @@ def check_engine_path() -> None:
 def main(run_file: Path) -> int:
     """Train the run of a `run.yaml`, or answer a share of a `job.json`; the exit code.
 
-    0 means finished, or stopped with a complete checkpoint: of srun's tasks the first says 75 then, the
-    others would have srun kill it; torchrun would take it for a failure, and begin again. `error.json`
-    tells whoever asked.
+    0 means finished, or stopped with a complete checkpoint; some launchers want another code for that
+    (`stop_exit_code`). `error.json` has the reason for whoever started this.
     """
     asked = threading.Event()
     for number in STOP_SIGNALS:
@@ -59,20 +58,16 @@ def main(run_file: Path) -> int:
     folder, rank = run_file.parent, None
     try:
         run, do = _load_job(run_file)
-        from kovqa_core.distributed import process_group
+        from kovqa_core.launch.launchers import find_launcher
 
-        elastic = run.profile.launcher == "torchrun" or run.profile.slurm.tasks == "node"
-        rank = (
-            process_group.rank_from_torchrun(os.environ)
-            if elastic
-            else process_group.rank_from_slurm(os.environ)
-        )
+        launcher = find_launcher(run.profile)
+        rank = launcher.rank_from_environment(run.profile, os.environ)
         _redirect_output(folder, rank)
         try:
             do(rank, asked.is_set)
         except Stopped as stopped:
             _write_error(folder, stopped, rank)
-            return stopped.exit_code if rank.first and not elastic else 0
+            return launcher.stop_exit_code(run.profile, is_main_process=rank.first)
         return 0
     except ImportError as error:
         return _write_error(folder, _import_failure(error), rank)
@@ -113,12 +108,13 @@ def _run_train_job(run: Run, rank: RankInfo, stop: Callable[[], bool]) -> None:
     """Join the others, train, and leave together; a finished run is left as it is."""
     from kovqa_core.distributed import process_group, run_lock, watchdog
     from kovqa_core.errors import Stopped
+    from kovqa_core.launch.world_size import require_world_size
     from kovqa_core.runs.folder import ERROR_FILE, read_result
     from kovqa_core.runs.manifest import record_launch
 
     if read_result(run.folder) is not None:
         return  # a queue, or torchrun after a kill, began again what was done
-    process_group.require_world(rank, run.profile)
+    require_world_size(rank, run.profile)
     held = run_lock.acquire_run_lock(run.folder, os.environ) if rank.first else None
     if rank.first:
         (run.folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt

@@ -80,7 +80,7 @@ def print_launch_command(planned: PlannedTraining, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                "command": launch.shell(),
+                "command": launch.shell_command(),
                 "argv": launch.argv,
                 "env": launch.env,
                 "run": planned.run.model_dump(mode="json"),
@@ -92,7 +92,7 @@ def print_launch_command(planned: PlannedTraining, as_json: bool) -> None:
             }
         )
     else:
-        print_result(launch.shell())
+        print_result(launch.shell_command())
 
 
 def print_submitted_job(run: Run, job: str, as_json: bool, quiet: bool) -> None:

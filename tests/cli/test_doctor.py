@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from kovqa_core.launch.machine_check import local_profiles
 from kovqa_core.machine import doctor
 
 from tests.conftest import Kovqa, Small
@@ -97,7 +98,7 @@ def test_wheel_against_driver(
     found = doctor.torch_finding(doctor.ImportAttempt(json.dumps(facts), ""), "2.9")
     assert found.state == state
     assert said in found.what
-    about = {each.name: each.what for each in doctor.hardware_findings()}
+    about = {each.name: each.what for each in doctor.hardware_findings(local_profiles())}
     assert about["GPUs"] == "2 × NVIDIA A100-SXM4-80GB 80 GB, driver 470.1"
     assert about["profile"].startswith("a100x")
 

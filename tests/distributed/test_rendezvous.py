@@ -12,12 +12,8 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.distributed import process_group, run_lock
-from kovqa_core.distributed.process_group import (
-    RankInfo,
-    clock_skew_warning,
-    rank_from_slurm,
-    rank_from_torchrun,
-)
+from kovqa_core.distributed.process_group import clock_skew_warning
+from kovqa_core.distributed.rank_info import RankInfo, first_slurm_host, rank_from_slurm, rank_from_torchrun
 from kovqa_core.distributed.watchdog import WatchdogConfig
 from kovqa_core.errors import MachineError, SettingsError
 
@@ -52,8 +48,8 @@ def test_slurm_says_who_we_are(cluster: MiniSlurm, monkeypatch: pytest.MonkeyPat
 
 def test_a_node_without_slurms_tools_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(MachineError, match=r"scontrol does not tell the hosts of 'n\[1-2\]'"):
-        process_group.first_slurm_host("n[1-2]")
+    with pytest.raises(MachineError, match=r"scontrol does not name the hosts of 'n\[1-2\]'"):
+        first_slurm_host("n[1-2]")
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from kovqa_core.launch.launchers import slurm
-from kovqa_core.launch.plan import WORKER_FILE, LaunchPlan, plan_launch
+from kovqa_core.launch.launchers.protocol import LaunchPlan
+from kovqa_core.launch.launchers.slurm_options import NODE_SCRIPT
+from kovqa_core.launch.plan import WORKER_FILE, plan_launch
 from kovqa_core.settings.resolve import load_profile, load_recipe
 from kovqa_core.settings.run import make_run
 
@@ -25,14 +26,14 @@ PROFILES = sorted(path.stem for path in (Path(__file__).parents[2] / "profiles")
 
 def planned(name: str) -> LaunchPlan:
     run = make_run(load_recipe("kobeit3"), load_profile(name), FOLDER, [])
-    return plan_launch(run, "/usr/bin/python3", cores=48, folder=Path("/내 폴더"))
+    return plan_launch(run, "/usr/bin/python3", cores=48, start_folder=Path("/내 폴더"))
 
 
 def recorded(name: str) -> str:
     """The command of a profile, and its script, with this machine's paths replaced by names."""
     launch = planned(name)
-    text = f"{launch.shell()}\n" + (f"\n{launch.script}" if launch.script else "")
-    return text.replace(str(WORKER_FILE), "WORKER").replace(str(slurm.NODE_SCRIPT), "NODE")
+    text = f"{launch.shell_command()}\n" + (f"\n{launch.script}" if launch.script else "")
+    return text.replace(str(WORKER_FILE), "WORKER").replace(str(NODE_SCRIPT), "NODE")
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -43,7 +44,7 @@ def test_launch_is_the_recorded_one(name: str) -> None:
 @pytest.mark.parametrize("name", PROFILES)
 def test_command_parses_back(name: str) -> None:
     launch = planned(name)
-    words = shlex.split(launch.shell())
+    words = shlex.split(launch.shell_command())
     variables = dict(word.split("=", 1) for word in words[: len(launch.env)])
     assert variables == launch.env
     assert words[len(launch.env) :] == launch.argv
@@ -98,7 +99,7 @@ def test_prologue_wrap_python_and_binding() -> None:
         assert launch.argv[at : at + 5] == [*changed["command_prefix"], "python3", "-P"]
         assert bound in launch.argv
         assert launch.env["NCCL_SOCKET_IFNAME"] == launch.env["GLOO_SOCKET_IFNAME"] == "ib0"
-        assert shlex.split(launch.shell())[len(launch.env) :] == launch.argv
+        assert shlex.split(launch.shell_command())[len(launch.env) :] == launch.argv
 
 
 @pytest.mark.parametrize("name", ["a100x4", "rtx3090x4"])

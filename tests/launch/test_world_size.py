@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from kovqa_core.distributed.process_group import RankInfo, rank_from_slurm, rank_from_torchrun, require_world
+from kovqa_core.distributed.rank_info import RankInfo, rank_from_slurm, rank_from_torchrun
 from kovqa_core.errors import MachineError
+from kovqa_core.launch.world_size import require_world_size
 from kovqa_core.settings.profile import Profile
 
 from tests.cli.test_predict import lines
@@ -38,9 +39,9 @@ def test_another_number_of_processes_is_refused(came: int, wanted: int, launcher
     settings = {"nodes": 2, "processes_per_node": wanted // 2, "rendezvous": "h:1"}
     profile = Profile.model_validate({"name": "x", "launcher": launcher, **settings})
     with pytest.raises(MachineError, match=f"{came} process(es)? came, the profile wants {wanted} ") as error:
-        require_world(RankInfo(0, 0, came), profile)
+        require_world_size(RankInfo(0, 0, came), profile)
     assert (f"--ntasks={wanted}" in error.value.hint) == (launcher != "torchrun")
-    require_world(RankInfo(wanted - 1, 0, wanted), profile)
+    require_world_size(RankInfo(wanted - 1, 0, wanted), profile)
 
 
 def test_the_number_is_the_steps_own() -> None:

@@ -76,7 +76,7 @@ def test_every_recipe_means_the_same_on_every_profile(recipe: str, profile: str,
     run = make_run(asked.recipe, asked.profile, tmp_path, [])
     processes = asked.profile.processes
     assert run.micro_batch * run.accumulate * processes == load_recipe(recipe).optim.global_batch
-    assert run.micro_batch <= asked.profile.holds(recipe)
+    assert run.micro_batch <= asked.profile.max_micro_batch(recipe)
     assert asked.recipe == load_recipe(recipe)
     assert asked.profile == load_profile(profile)
 

@@ -49,7 +49,7 @@ def launch(world: int, jobs: list[Job], folder: Path) -> None:
 
 def do(job: Job, rank: int, world: int) -> None:
     """Train on this process's share; the run is taken up where it was left."""
-    from kovqa_core.distributed.process_group import RankInfo
+    from kovqa_core.distributed.rank_info import RankInfo
     from kovqa_core.errors import Stopped
     from kovqa_core.settings.resolve import resolve_settings
     from kovqa_core.settings.run import make_run

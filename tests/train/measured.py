@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from kovqa_core.distributed.process_group import RankInfo
+from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.models.batches import iterate_batches
 from kovqa_core.settings.run import Run
 from kovqa_core.train import checkpoint, loop

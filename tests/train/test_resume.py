@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from kovqa_core.data.example import Answer, Example
-from kovqa_core.distributed.process_group import RankInfo
+from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import ModelError, Stopped, WorkerError
 from kovqa_core.runs.folder import follow_pointer, read_result
 from kovqa_core.settings.resolve import resolve_settings

@@ -10,6 +10,7 @@ import torch
 
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.distributed import process_group, watchdog
+from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.models.batches import ExampleKey, ExampleProcessor, iterate_batches
 from kovqa_core.models.family import FamilyModel
 
@@ -19,7 +20,7 @@ def answer_examples(
     processor: ExampleProcessor,
     split: Sequence[Example],
     images: Path,
-    rank: process_group.RankInfo,
+    rank: RankInfo,
     device: torch.device,
     batch: int,
     workers: int = 0,

@@ -23,7 +23,7 @@ from kovqa_core.answer.workers import TableJob
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer, Example, prediction_line
 from kovqa_core.data.image_io import open_image
-from kovqa_core.distributed.process_group import RankInfo
+from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import disk_errors, to_nfc
 from kovqa_core.models import family

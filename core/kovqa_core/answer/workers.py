@@ -10,7 +10,7 @@ Processes do not talk to each other: whatever number of them goes on with what i
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ from kovqa_core.answer.question_rows import question_image_folder, select_questi
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.errors import SettingsError, Stopped
 from kovqa_core.files import disk_errors, read_json, write_json
+from kovqa_core.launch.launchers import check_launcher, find_launcher
+from kovqa_core.launch.machine_check import check_machine
 from kovqa_core.launch.plan import plan_launch
-from kovqa_core.launch.start import start_processes
-from kovqa_core.machine import hardware
+from kovqa_core.launch.start import OnEvent, start_processes
 from kovqa_core.process_pool import usable_cpu_count
+from kovqa_core.runs.events import AnswerProgressEvent, WorkerEvent
 from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.resolve import load_profile
@@ -99,12 +101,13 @@ def answer_table_with_workers(
         KovqaError: what the first failing process raised.
     """
     chosen = load_profile(profile)
-    if chosen.launcher == "sbatch" or (chosen.launcher == "torchrun" and chosen.nodes > 1):
+    check_launcher(chosen)
+    if not find_launcher(chosen).waits_for_all(chosen):
         raise SettingsError(
             f"a table is answered while you wait, profile {chosen.name} is not for that",
             "use one of this machine, or one with launcher: srun",
         )
-    hardware.check_machine(chosen)
+    check_machine(chosen)
     folder, part = find_model_folder(model, "vqa").resolve(), partial_file_path(output).resolve()
     rows = select_question_rows(table, "vqa", kinds, decoding)
     ids = [row.example.id for row in rows]
@@ -116,8 +119,8 @@ def answer_table_with_workers(
                 batch, list(kinds), decoding, trust_remote_code,
             )  # fmt: skip
             write_table_job(job)
-            launch = plan_launch(job, sys.executable, usable_cpu_count(), file=JOB_FILE)
-            start_processes(replace(launch, again=_RERUN_HINT), _on_worker_event(progress))
+            launch = plan_launch(job, sys.executable, usable_cpu_count(), file_name=JOB_FILE)
+            start_processes(replace(launch, resume_hint=_RERUN_HINT), _on_worker_event(progress))
             done = merge_rank_files(part)
         if len(done) < len(ids):
             raise Stopped(f"stopped; {len(done):,} of {len(ids):,} rows are answered", _RERUN_HINT)
@@ -125,9 +128,9 @@ def answer_table_with_workers(
     return len(ids), folder
 
 
-def _on_worker_event(progress: Callable[[int, int], None]) -> Callable[[Mapping[str, Any]], None]:
-    def told(event: Mapping[str, Any]) -> None:
-        if event["kind"] == "progress":
-            progress(event["done"], event["of"])
+def _on_worker_event(progress: Callable[[int, int], None]) -> OnEvent:
+    def report(event: WorkerEvent) -> None:
+        if isinstance(event, AnswerProgressEvent):
+            progress(event.done, event.of)
 
-    return told
+    return report

@@ -1,14 +1,12 @@
-"""Who am I among the processes; joining them, and saying something to all of them."""
+"""Joining the other processes, and saying something to all of them."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,113 +15,14 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from kovqa_core.distributed import watchdog
+from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import MachineError
-from kovqa_core.settings.profile import Profile
 
 _RENDEZVOUS_TIMEOUT = timedelta(seconds=50)  # somebody who waits longer for the others is told where
 _COLLECTIVE_TIMEOUT = timedelta(
     days=1
 )  # never the first to give up: the watchdog knows who hangs, and says it
 _MAX_CLOCK_SKEW = 5.0  # seconds clocks may differ by without a word
-
-
-@dataclass(frozen=True)
-class RankInfo:
-    """Place of one process among all, and where they meet."""
-
-    rank: int
-    local_rank: int
-    world: int
-    host: str = ""  # of the first process
-    port: int = 0
-
-    @property
-    def first(self) -> bool:
-        """The one that writes files."""
-        return self.rank == 0
-
-    @property
-    def meeting(self) -> str:
-        """Where the processes meet, in words."""
-        named = os.environ.get("NCCL_SOCKET_IFNAME") or os.environ.get("GLOO_SOCKET_IFNAME")
-        return f"{self.host}, port {self.port}, interface {named or 'of the default route'}"
-
-
-def rank_from_torchrun(environ: Mapping[str, str]) -> RankInfo:
-    """Place of this process, as torchrun says it; alone when it says nothing."""
-    return RankInfo(
-        int(environ.get("RANK", "0")),
-        int(environ.get("LOCAL_RANK", "0")),
-        int(environ.get("WORLD_SIZE", "1")),
-        environ.get("MASTER_ADDR", ""),
-        int(environ.get("MASTER_PORT", "0")),
-    )
-
-
-def rank_from_slurm(environ: Mapping[str, str]) -> RankInfo:
-    """Place of this process, one srun task of several; alone outside of srun.
-
-    All meet at the first of the step's nodes, at a port that no other step of this or another job takes
-    (as long as their numbers differ by less than 20,000 in sum).
-
-    Raises:
-        MachineError: `scontrol` does not tell the first node.
-    """
-    # The step's own number: a task inherits that of its job, where somebody set it again.
-    world = int(environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_NTASKS", "1"))
-    nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
-    alone = world == 1 or environ.get("SLURM_STEP_NUM_NODES") == "1"
-    job, step = int(environ.get("SLURM_JOB_ID", "0")), int(environ.get("SLURM_STEP_ID", "0"))
-    return RankInfo(
-        int(environ.get("SLURM_PROCID", "0")),
-        int(environ.get("SLURM_LOCALID", "0")),
-        world,
-        "127.0.0.1" if alone else first_slurm_host(nodes),
-        10000 + (job * 16 + step) % 20000,  # below the ports a system gives away itself
-    )
-
-
-def require_world(rank: RankInfo, profile: Profile) -> None:
-    """See that as many processes came as the batch was cut for: fewer would leave a part of each out.
-
-    Raises:
-        MachineError: another number came; says how to get the right one.
-    """
-    if rank.world == profile.processes:
-        return
-    came = "1 process came" if rank.world == 1 else f"{rank.world} processes came"
-    hint = "use a profile with as many processes, or --set profile.processes_per_node=N"
-    if profile.launcher != "torchrun" and profile.slurm.tasks == "gpu":  # tasks are the processes
-        hint = (
-            "start kovqa outside of salloc, or with as many tasks as the profile has processes: "
-            f"salloc --nodes={profile.nodes} --ntasks={profile.processes} (unset SLURM_NTASKS, if you set it)"
-        )
-    raise MachineError(
-        f"{came}, the profile wants {profile.processes} ({profile.nodes} × {profile.processes_per_node}: "
-        "nodes × processes_per_node)",
-        hint,
-    )
-
-
-def first_slurm_host(nodes: str) -> str:
-    """First host of a SLURM node list such as `gpu[07-09,12]`.
-
-    Raises:
-        MachineError: `scontrol` is not here, or does not know the list.
-    """
-    try:
-        done = subprocess.run(
-            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=30, check=False
-        )
-        said, names = done.stderr.strip(), done.stdout.split()
-    except (OSError, subprocess.TimeoutExpired) as error:
-        said, names = str(error), []
-    if not names:
-        raise MachineError(
-            f"scontrol does not tell the hosts of {nodes!r} ({said})",
-            "the workers need SLURM's client tools on every node; or set slurm.tasks: node",
-        )
-    return names[0]
 
 
 def init_process_group(rank: RankInfo, device: str, watch: watchdog.WatchdogConfig) -> torch.device:

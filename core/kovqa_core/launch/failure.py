@@ -9,10 +9,11 @@ from pathlib import Path
 
 from kovqa_core.errors import ERROR_CLASSES, KovqaError, MachineError, WorkerError
 from kovqa_core.files import read_json
-from kovqa_core.launch.plan import LaunchPlan
+from kovqa_core.launch.launchers.protocol import LaunchPlan
+from kovqa_core.messages import Message, message
 from kovqa_core.runs.folder import ERROR_FILE
 
-# What says that a worker's python never got as far as to tell its own error.
+# What a worker's python prints when it does not get as far as writing its own error.
 _START_ERROR_PATTERNS = (
     r"((?:ModuleNotFoundError|ImportError): [^)\n]*)",
     r"^(kovqa: the engine in .*)",
@@ -21,98 +22,130 @@ _START_ERROR_PATTERNS = (
 _SLURM_ERROR_PATTERN = r"^(?:srun|sbatch): (?:error|fatal): (.*)"
 _TORCHRUN_KILLED = r"Root Cause.*?rank\s*:\s*(?P<rank>\d+).*?exitcode\s*:\s*-(?P<number>\d+)"
 _SRUN_KILLED = (
-    r"^srun: error: \S+ tasks? (?P<rank>[\d,-]+): (?P<words>Killed|Out Of Memory|Segmentation fault|Aborted)"
+    r"^srun: error: \S+ tasks? (?P<rank>[\d,-]+): (?P<reason>Killed|Out Of Memory|Segmentation fault|Aborted)"
 )
+_MAYBE_OUT_OF_MEMORY = ("SIGKILL", "Killed", "Out Of Memory")  # the kernel's OOM killer sends SIGKILL
 
 
-def launch_failure(launch: LaunchPlan, log: Path, began: int = 0) -> KovqaError:
+def launch_failure(plan: LaunchPlan, log: Path, log_start: int = 0) -> KovqaError:
     """The error a failed launch ends with.
 
     Args:
-        launch: what was started.
-        log: what the launcher said.
-        began: where in the log this launch began, in bytes.
+        plan: what was started.
+        log: what the launcher printed.
+        log_start: where in the log this launch began, in bytes.
     """
-    again = (
-        launch.again
-        or f"go on from the last checkpoint: kovqa train --resume -o {shlex.quote(str(launch.folder))}"
+    resume_hint = plan.resume_hint or message(
+        "launch.resume.hint",
+        "go on from the last checkpoint: kovqa train --resume -o {folder}",
+        folder=shlex.quote(str(plan.folder)),
     )
-    if (launch.folder / ERROR_FILE).is_file():
-        return _worker_error(launch.folder / ERROR_FILE, again)
+    if (plan.folder / ERROR_FILE).is_file():
+        return _worker_error(plan.folder / ERROR_FILE, resume_hint)
     with log.open("rb") as stream:
-        stream.seek(began)
+        stream.seek(log_start)
         text = stream.read().decode("utf-8", "replace")
     return (
-        _killed_failure(text, again)
+        _killed_failure(text, resume_hint)
         or _start_failure(text)
-        or _rendezvous_failure(launch, text)
+        or _rendezvous_failure(plan, text)
         or _allocation_failure(text)
-        or _unexplained_failure(text, log, again)
+        or _unexplained_failure(text, log, resume_hint)
     )
 
 
-def _worker_error(path: Path, again: str) -> KovqaError:
+def _worker_error(path: Path, resume_hint: str) -> KovqaError:
     error = read_json(path)
     if error["kind"] in ERROR_CLASSES:
         return ERROR_CLASSES[error["kind"]](error["message"], error["detail"])
-    return WorkerError(f"rank {error['rank']} failed: {error['message']}", f"details: {path}; {again}")
+    return WorkerError(
+        message("launch.rank-failed", "rank {rank} failed: {problem}", rank=error["rank"], problem=error["message"]),
+        message("launch.rank-failed.hint", "details: {file}; {resume}", file=path, resume=resume_hint),
+    )
 
 
 def _start_failure(text: str) -> KovqaError | None:
     for pattern in _START_ERROR_PATTERNS:
-        if found := re.search(pattern, text, re.MULTILINE):
+        if match := re.search(pattern, text, re.MULTILINE):
             return WorkerError(
-                f"a worker could not start: {found[1]}",
-                "its python needs kovqa and all it imports: see `python`, `setup` and `command_prefix` of the profile",
+                message("launch.worker-not-started", "a worker could not start: {problem}", problem=match[1]),
+                message(
+                    "launch.worker-not-started.hint",
+                    "its python needs kovqa and all it imports: see `python`, `setup` and `command_prefix` "
+                    "of the profile",
+                ),
             )
     return None
 
 
-def _rendezvous_failure(launch: LaunchPlan, text: str) -> KovqaError | None:
-    if not launch.meeting or "Rendezvous" not in text:
+def _rendezvous_failure(plan: LaunchPlan, text: str) -> KovqaError | None:
+    """What torchrun's rendezvous over several nodes ended with."""
+    if not plan.rendezvous or "Rendezvous" not in text:
         return None
+    place = describe_rendezvous(plan)
     if "RendezvousTimeoutError" in text:
-        what = f"not all nodes came to {describe_rendezvous(launch)}"
+        problem = message("launch.nodes-missing", "not all nodes came to {rendezvous}", rendezvous=place)
     elif "RendezvousConnectionError" in text:
-        what = f"nobody answers at {describe_rendezvous(launch)}"
+        problem = message("launch.no-answer", "nobody answers at {rendezvous}", rendezvous=place)
     else:
         return None
     return MachineError(
-        what,
-        "type the same command on every node, the first being the one that `rendezvous` of the profile names",
+        problem,
+        message(
+            "launch.nodes-missing.hint",
+            "type the same command on every node, the first being the one that `rendezvous` of the profile names",
+        ),
     )
 
 
-def describe_rendezvous(launch: LaunchPlan) -> str:
+def describe_rendezvous(plan: LaunchPlan) -> Message:
     """Where nodes meet, in words: address, port, interface."""
-    host, _, port = launch.meeting.rpartition(":")
-    interface = launch.env.get("GLOO_SOCKET_IFNAME") or "of the default route"
-    return f"{host}, port {port}, interface {interface}"
+    host, _, port = plan.rendezvous.rpartition(":")
+    interface = plan.env.get("GLOO_SOCKET_IFNAME")
+    if interface:
+        return message(
+            "launch.rendezvous", "{host}, port {port}, interface {interface}", host=host, port=port, interface=interface
+        )
+    return message(
+        "launch.rendezvous-default-route",
+        "{host}, port {port}, interface of the default route",
+        host=host,
+        port=port,
+    )
 
 
 def _allocation_failure(text: str) -> KovqaError | None:
-    """What SLURM said when it gave no allocation."""
+    """What SLURM printed when it gave no allocation."""
     lines = re.findall(_SLURM_ERROR_PATTERN, text, re.MULTILINE)
-    refused = [line for line in lines if re.search("allocate|allocation|submission|submit|Unable to", line)]
-    if not refused:
+    if not any(re.search("allocate|allocation|submission|submit|Unable to", line) for line in lines):
         return None
-    return MachineError(f"SLURM: {'; '.join(dict.fromkeys(lines))}", "see `slurm` in the profile, and sinfo")
-
-
-def _killed_failure(text: str, again: str) -> KovqaError | None:
-    found = re.search(_TORCHRUN_KILLED, text, re.DOTALL) or re.search(_SRUN_KILLED, text, re.MULTILINE)
-    if found is None:
-        return None
-    how = found.groupdict()
-    name = how.get("words") or signal.Signals(int(how["number"])).name
-    memory = (
-        "the machine may have run out of memory; " if name in ("SIGKILL", "Killed", "Out Of Memory") else ""
+    return MachineError(
+        message("launch.no-allocation", "SLURM: {problem}", problem="; ".join(dict.fromkeys(lines))),
+        message("launch.no-allocation.hint", "see `slurm` in the profile, and sinfo"),
     )
-    return WorkerError(f"rank {how['rank']} was killed ({name})", memory + again)
 
 
-def _unexplained_failure(text: str, log: Path, again: str) -> KovqaError:
-    """The last line that says something."""
+def _killed_failure(text: str, resume_hint: str) -> KovqaError | None:
+    match = re.search(_TORCHRUN_KILLED, text, re.DOTALL) or re.search(_SRUN_KILLED, text, re.MULTILINE)
+    if match is None:
+        return None
+    fields = match.groupdict()
+    reason = fields.get("reason") or signal.Signals(int(fields["number"])).name
+    hint = resume_hint
+    if reason in _MAYBE_OUT_OF_MEMORY:
+        hint = message(
+            "launch.killed.hint", "the machine may have run out of memory; {resume}", resume=resume_hint
+        )
+    return WorkerError(
+        message("launch.killed", "rank {rank} was killed ({reason})", rank=fields["rank"], reason=reason), hint
+    )
+
+
+def _unexplained_failure(text: str, log: Path, resume_hint: str) -> KovqaError:
+    """The last line that has a word in it."""
     lines = (line.strip() for line in reversed(text.splitlines()))
     last = next((line for line in lines if re.search(r"\w{2}", line)), "no message")
-    return WorkerError(f"the workers ended without a word ({last[:200]})", f"see {log}; {again}")
+    return WorkerError(
+        message("launch.unexplained", "the workers ended without a word ({last_line})", last_line=last[:200]),
+        message("launch.unexplained.hint", "see {log}; {resume}", log=log, resume=resume_hint),
+    )

@@ -1,67 +1,73 @@
-"""Launch plan -> processes: the one effect. They are started, listened to, stopped, and their failure is told."""
+"""Launch plan -> processes: the one effect. They are started, listened to, stopped, and their failure is reported."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from types import FrameType
+from typing import IO
 
 from kovqa_core.errors import MachineError
 from kovqa_core.files import disk_errors
 from kovqa_core.launch.failure import describe_rendezvous, launch_failure
-from kovqa_core.launch.plan import STOP_TIMEOUT, WORKER_FILE, LaunchPlan
-from kovqa_core.runs.events import EVENTS_VARIABLE
+from kovqa_core.launch.launchers.protocol import LaunchPlan
+from kovqa_core.launch.launchers.torchrun import STOP_TIMEOUT
+from kovqa_core.launch.plan import WORKER_FILE
+from kovqa_core.messages import message
+from kovqa_core.runs.events import EVENTS_VARIABLE, WaitingEvent, WorkerEvent, parse_event
 from kovqa_core.runs.folder import ERROR_FILE
 
-_RENDEZVOUS_NOTICE_SECONDS = 30.0  # seconds after which a node that still waits for others says so
-_QUEUE_NOTICE_SECONDS = 5.0  # and after which a job that SLURM lets wait is spoken of
+_RENDEZVOUS_NOTICE_SECONDS = 30.0  # after which a node that still waits for others says so
+_QUEUE_NOTICE_SECONDS = 5.0  # after which it is shown that SLURM lets a job wait
+
+OnEvent = Callable[[WorkerEvent], None]
 
 
-def start_processes(launch: LaunchPlan, on_event: Callable[[Mapping[str, Any]], None]) -> None:
+def start_processes(plan: LaunchPlan, on_event: OnEvent) -> None:
     """Start the processes of a plan and wait for them.
 
-    SIGTERM and SIGHUP end it after a checkpoint; SIGUSR1 (a queue's warning) asks the workers for it.
+    SIGTERM and SIGHUP end it after a checkpoint; SIGUSR1 (a queue's warning) asks the workers for one.
 
     Args:
-        launch: what to start.
-        on_event: called with every event the first worker tells (see `train/log.py`).
+        plan: what to start.
+        on_event: called with every event of the first worker, and with what is waited for.
 
     Raises:
         KovqaError: what the first failing worker raised, as the same kind.
         KeyboardInterrupt: Ctrl-C; the workers wrote a checkpoint before.
     """
-    logs = launch.folder / "logs"
-    name = f"launcher-{socket.gethostname()}.log" if launch.meeting else "launcher.log"
+    logs = plan.folder / "logs"
+    # Several nodes share the run folder: each launcher has a log of its own.
+    name = f"launcher-{socket.gethostname()}.log" if plan.rendezvous else "launcher.log"
     with disk_errors(logs):
         logs.mkdir(parents=True, exist_ok=True)
-        (launch.folder / ERROR_FILE).unlink(missing_ok=True)
+        (plan.folder / ERROR_FILE).unlink(missing_ok=True)
         log = (logs / name).open("ab")
-    began = log.tell()
-    process = _spawn_launcher(launch, log)
-    with log, _forward_signals(process, launch.stop), _report_waiting(launch, logs / name, on_event):
+    log_start = log.tell()
+    process = _spawn_launcher(plan, log)
+    with log, _forward_signals(process, plan.stop_signal), _report_waiting(plan, logs / name, on_event):
         try:
             code = _forward_events(process, on_event)
         except BaseException:
-            _stop_workers(process, launch.stop)
+            _stop_workers(process, plan.stop_signal)
             raise
-    if code or (launch.folder / ERROR_FILE).is_file():  # workers that were asked to stop end with 0
-        raise launch_failure(launch, logs / name, began)
+    if code or (plan.folder / ERROR_FILE).is_file():  # workers that were asked to stop end with 0
+        raise launch_failure(plan, logs / name, log_start)
 
 
-def _spawn_launcher(launch: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]:
+def _spawn_launcher(plan: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]:
     """In a session of its own: Ctrl-C reaches this process alone, which then asks the workers to stop."""
     try:
         return subprocess.Popen(
-            launch.argv,
-            env={**os.environ, **launch.env, EVENTS_VARIABLE: "1"},
+            plan.argv,
+            env={**os.environ, **plan.env, EVENTS_VARIABLE: "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -71,27 +77,38 @@ def _spawn_launcher(launch: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]
             start_new_session=True,
         )
     except OSError as error:
-        hint = "see `python` and `command_prefix` of the profile"
-        raise MachineError(f"{launch.argv[0]} cannot be started: {error.strerror}", hint) from None
+        raise MachineError(
+            message(
+                "launch.cannot-start",
+                "{command} cannot be started: {problem}",
+                command=plan.argv[0],
+                problem=error.strerror,
+            ),
+            message("launch.cannot-start.hint", "see `python` and `command_prefix` of the profile"),
+        ) from None
 
 
-def _forward_events(process: subprocess.Popen[str], on_event: Callable[[Mapping[str, Any]], None]) -> int:
+def _forward_events(process: subprocess.Popen[str], on_event: OnEvent) -> int:
     """Pass the events on until the processes have ended; their exit code."""
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith('{"'):
-            on_event(json.loads(line))
+        event = parse_event(line)
+        if event is not None:
+            on_event(event)
     return process.wait()
 
 
 @contextmanager
-def _forward_signals(process: subprocess.Popen[str], stop: signal.Signals) -> Iterator[None]:
+def _forward_signals(process: subprocess.Popen[str], stop_signal: signal.Signals) -> Iterator[None]:
     """While it lasts, signals to this process are meant for the workers."""
 
-    def leave(number: int, _: object) -> None:
+    def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    handlers: dict[int, Any] = {signal.SIGTERM: leave, signal.SIGUSR1: lambda *_: process.send_signal(stop)}
+    def ask_workers(number: int, frame: FrameType | None) -> None:
+        process.send_signal(stop_signal)
+
+    handlers = {signal.SIGTERM: leave, signal.SIGUSR1: ask_workers}
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else nohup wants it to be ignored
         handlers[signal.SIGHUP] = leave
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -103,22 +120,23 @@ def _forward_signals(process: subprocess.Popen[str], stop: signal.Signals) -> It
 
 
 @contextmanager
-def _report_waiting(
-    launch: LaunchPlan, log: Path, on_event: Callable[[Mapping[str, Any]], None]
-) -> Iterator[None]:
+def _report_waiting(plan: LaunchPlan, log: Path, on_event: OnEvent) -> Iterator[None]:
     """When nothing has begun after a while, say what is waited for: other nodes, or SLURM's queue."""
-    began = log.stat().st_size
+    log_start = log.stat().st_size
 
-    def say() -> None:
-        if launch.meeting and not _has_local_worker(launch.folder):
-            text = (
-                f"waiting for the other nodes at {describe_rendezvous(launch)}: type the same command there"
+    def report() -> None:
+        if plan.rendezvous and not _has_local_worker(plan.folder):
+            text = message(
+                "launch.waiting-for-nodes",
+                "waiting for the other nodes at {rendezvous}: type the same command there",
+                rendezvous=describe_rendezvous(plan),
             )
-            on_event({"kind": "waiting", "note": text})
-        if words := _queue_messages(log.read_bytes()[began:].decode("utf-8", "replace")):
-            on_event({"kind": "waiting", "note": f"SLURM: {words}"})
+            on_event(WaitingEvent(text))
+        if reason := _queue_messages(log.read_bytes()[log_start:].decode("utf-8", "replace")):
+            on_event(WaitingEvent(message("launch.waiting-in-queue", "SLURM: {reason}", reason=reason)))
 
-    timer = threading.Timer(_RENDEZVOUS_NOTICE_SECONDS if launch.meeting else _QUEUE_NOTICE_SECONDS, say)
+    seconds = _RENDEZVOUS_NOTICE_SECONDS if plan.rendezvous else _QUEUE_NOTICE_SECONDS
+    timer = threading.Timer(seconds, report)
     timer.daemon = True
     timer.start()
     try:
@@ -128,14 +146,15 @@ def _report_waiting(
 
 
 def _queue_messages(text: str) -> str:
-    """What srun says while its job is not given anything."""
+    """What srun says while its job has no resources; "" once it has them."""
     lines = re.findall(r"^srun: (.*)", text, re.MULTILINE)
-    waits = [line for line in lines if "not available now" in line or "queued" in line]
-    return "" if any("has been allocated" in line for line in lines) else "; ".join(waits)
+    if any("has been allocated" in line for line in lines):
+        return ""
+    return "; ".join(line for line in lines if "not available now" in line or "queued" in line)
 
 
 def _has_local_worker(folder: Path) -> bool:
-    """Does a worker of this run live on this machine?"""
+    """Does a worker of this run live on this machine? Its command line names worker.py and the run folder."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().decode("utf-8", "replace").split("\0")
@@ -150,9 +169,9 @@ def _has_local_worker(folder: Path) -> bool:
     return False
 
 
-def _stop_workers(process: subprocess.Popen[str], stop: signal.Signals) -> None:
+def _stop_workers(process: subprocess.Popen[str], stop_signal: signal.Signals) -> None:
     """Ask for a checkpoint, wait for it; a second Ctrl-C waits no longer."""
-    process.send_signal(stop)
+    process.send_signal(stop_signal)
     try:
         process.wait(STOP_TIMEOUT + 10)
     except subprocess.TimeoutExpired:
@@ -172,35 +191,50 @@ def _end_launcher(process: subprocess.Popen[str]) -> None:
                 pass
 
 
-def submit_job(launch: LaunchPlan) -> str:
-    """Hand a batch script to SLURM's queue.
+# -------------------------------------------------------------------------------------- queues
+
+
+def submit_job(plan: LaunchPlan) -> str:
+    """Put a batch script into its queue.
 
     Returns:
         The job's number.
 
     Raises:
-        MachineError: SLURM takes it not; in its own words.
+        MachineError: the queue refuses it; in its own words.
     """
-    with disk_errors(launch.folder):
-        (launch.folder / "logs").mkdir(parents=True, exist_ok=True)  # SLURM writes there, and makes no folder
-    return run_slurm_command(launch).splitlines()[-1].split(";")[0]  # number;cluster
+    with disk_errors(plan.folder):
+        (plan.folder / "logs").mkdir(parents=True, exist_ok=True)  # SLURM writes there, and makes no folder
+    return run_queue_command(plan.argv, plan).splitlines()[-1].split(";")[0]  # number;cluster
 
 
-def run_slurm_command(launch: LaunchPlan) -> str:
+def test_only(plan: LaunchPlan) -> str:
+    """Whether the scheduler would take the job, in its own words; "" where there is none to ask.
+
+    Raises:
+        MachineError: it would refuse it; in its own words.
+    """
+    return run_queue_command(plan.test_only_argv, plan) if plan.test_only_argv else ""
+
+
+def run_queue_command(argv: Sequence[str], plan: LaunchPlan) -> str:
     """Run a short command of SLURM's; what it says, on stdout or else on stderr.
 
     Raises:
         MachineError: it refuses; in its own words.
     """
     done = subprocess.run(
-        launch.argv, env={**os.environ, **launch.env}, capture_output=True, text=True, errors="replace"
+        argv, env={**os.environ, **plan.env}, capture_output=True, text=True, errors="replace", check=False
     )
     if done.returncode:
-        raise MachineError(f"SLURM: {_slurm_message(done.stderr)}", "see `slurm` in the profile, and sinfo")
+        raise MachineError(
+            message("launch.slurm-refuses", "SLURM: {problem}", problem=_slurm_message(done.stderr)),
+            message("launch.slurm-refuses.hint", "see `slurm` in the profile, and sinfo"),
+        )
     return done.stdout.strip() or _slurm_message(done.stderr)
 
 
 def _slurm_message(stderr: str) -> str:
-    """What SLURM says; not what a profile's own lines say."""
-    said = re.findall(r"^(?:sbatch|srun): (?:error: )?(.*)", stderr, re.MULTILINE)
-    return "; ".join(dict.fromkeys(said)) or stderr.strip()
+    """What SLURM says; not what a profile's own setup lines print."""
+    lines = re.findall(r"^(?:sbatch|srun): (?:error: )?(.*)", stderr, re.MULTILINE)
+    return "; ".join(dict.fromkeys(lines)) or stderr.strip()

@@ -6,11 +6,13 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kovqa_core.machine.hardware import GpuInfo, nearest_profile, system_memory_gb, visible_gpus
 from kovqa_core.process_pool import usable_cpu_count
+from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.resolve import load_profile
 from kovqa_core.settings.strict_yaml import dump_yaml
 
@@ -54,27 +56,30 @@ def _parse_partition(cells: list[str]) -> SlurmPartition:
     return SlurmPartition(name.rstrip("*"), name.endswith("*"), count, kind, number, limit, int(nodes))
 
 
-def detect_profile_text(name: str) -> str:
+def detect_profile_text(name: str, profiles: Sequence[Profile]) -> str:
     """The text of a profile of this machine: a cluster's, where SLURM answers.
 
     Args:
         name: the profile's, for its heading.
+        profiles: those for one machine alone; what a GPU can hold is taken from the nearest.
     """
     found, queue = visible_gpus(), slurm_partitions()
     if queue:
         chosen = max(queue, key=lambda partition: (partition.gpus > 0, partition.default, partition.gpus))
         head = f"SLURM: {'; '.join(map(str, queue))}."
-        values = _partition_values(chosen, found)
+        values = _partition_values(chosen, found, profiles)
     else:
         shown = f"{len(found)} × {found[0].name} ({found[0].memory_gb} GB)" if found else "no GPU"
         head = f"{platform.node()}: {shown}, {usable_cpu_count()} cores, {system_memory_gb()} GB memory."
-        values = _machine_values(found, len(found) or 1, usable_cpu_count())
+        values = _machine_values(found, len(found) or 1, usable_cpu_count(), profiles)
     return f"# {head}\n# kovqa train --profile {name}\n{dump_yaml(values)}"
 
 
-def _machine_values(found: list[GpuInfo], processes: int, cpus: int) -> dict[str, Any]:
+def _machine_values(
+    found: list[GpuInfo], processes: int, cpus: int, profiles: Sequence[Profile]
+) -> dict[str, Any]:
     """Keys that follow from GPUs and cores; what a GPU can hold is the nearest shipped profile's."""
-    near = load_profile(nearest_profile(found))
+    near = load_profile(nearest_profile(found, profiles))
     gpu = {"gpu": found[0].name, "gpu_memory_gb": min(g.memory_gb for g in found)} if found else {}
     return {
         **gpu,
@@ -88,12 +93,14 @@ def _machine_values(found: list[GpuInfo], processes: int, cpus: int) -> dict[str
     }
 
 
-def _partition_values(chosen: SlurmPartition, found: list[GpuInfo]) -> dict[str, Any]:
+def _partition_values(
+    chosen: SlurmPartition, found: list[GpuInfo], profiles: Sequence[Profile]
+) -> dict[str, Any]:
     """Keys for one node of a partition; careful ones where its GPUs can only be guessed from here."""
     limit = {} if chosen.limit == "infinite" else {"time": chosen.limit}
     kind = {"gpu_type": chosen.gpu_type} if chosen.gpu_type else {}
     values = {
-        **_machine_values(found if chosen.gpus else [], chosen.gpus or 1, chosen.cpus),
+        **_machine_values(found if chosen.gpus else [], chosen.gpus or 1, chosen.cpus, profiles),
         "launcher": "sbatch",
         "slurm": {"partition": chosen.name, **limit, **kind},
     }

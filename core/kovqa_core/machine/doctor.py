@@ -9,7 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from kovqa_core.machine import hardware as machine_hardware
 from kovqa_core.machine.versions import package_versions
 from kovqa_core.paths import kovqa_home
 from kovqa_core.process_pool import usable_cpu_count
+from kovqa_core.settings.profile import Profile
 
 IMPORT_TIMEOUT = 120.0  # for one import: a first one from a network disk takes its time
 MIN_DISK_GB = 10  # a few checkpoints of a large model
@@ -72,10 +73,13 @@ print(json.dumps({
 """
 
 
-def run_doctor_checks(told: Callable[[int, int], None] = lambda done, total: None) -> list[DoctorFinding]:
+def run_doctor_checks(
+    profiles: Sequence[Profile], told: Callable[[int, int], None] = lambda done, total: None
+) -> list[DoctorFinding]:
     """Look at everything; nothing is fetched or written.
 
     Args:
+        profiles: those for one machine alone; the nearest is named.
         told: called with (imports tried, imports in all).
     """
     scripts = [TORCH_FACTS_SCRIPT, *map(_import_script, CHECKED_PACKAGES)]
@@ -93,7 +97,7 @@ def run_doctor_checks(told: Callable[[int, int], None] = lambda done, total: Non
             package_finding(package, outcome, installed, tried[0].error)
             for package, outcome in zip(CHECKED_PACKAGES, tried[1:], strict=True)
         ),
-        *hardware_findings(),
+        *hardware_findings(profiles),
         *_disk_findings(),
         *_environment_findings(),
     ]
@@ -199,10 +203,10 @@ def torch_finding(tried: ImportAttempt, version: str) -> DoctorFinding:
 # -------------------------------------------------------------------------------- hardware
 
 
-def hardware_findings() -> Iterator[DoctorFinding]:
+def hardware_findings(profiles: Sequence[Profile]) -> Iterator[DoctorFinding]:
     """GPUs and the profile that fits them, cores, memory, SLURM."""
     found = machine_hardware.visible_gpus()
-    profile = machine_hardware.nearest_profile(found)
+    profile = machine_hardware.nearest_profile(found, profiles)
     if found:
         driver = machine_hardware.nvidia_driver_version()
         what = f"{len(found)} × {found[0].name} {found[0].memory_gb} GB" + (

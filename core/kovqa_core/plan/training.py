@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError
 from kovqa_core.files import make_folder, write_text
 from kovqa_core.index.reader import open_index
-from kovqa_core.launch.plan import JOB_SCRIPT, LaunchPlan, plan_launch
-from kovqa_core.machine import hardware
+from kovqa_core.launch.launchers import check_launcher
+from kovqa_core.launch.launchers.protocol import JOB_SCRIPT, LaunchPlan
+from kovqa_core.launch.machine_check import check_machine, profile_of_this_machine
+from kovqa_core.launch.plan import plan_launch
 from kovqa_core.models.config import read_model_settings
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
 from kovqa_core.process_pool import usable_cpu_count
@@ -75,7 +77,7 @@ def plan_training(
     if not resume and (folder / "last").exists():
         raise SettingsError(f"{folder} already holds a run", "add --resume to go on, or choose another -o")
     asked = resolve_settings(
-        recipe, profile or hardware.nearest_profile(hardware.visible_gpus()), sets, flags, os.environ
+        recipe, profile or profile_of_this_machine(), sets, flags, os.environ
     )
     if goes_on:
         asked = _resumed_settings(
@@ -138,7 +140,8 @@ def _check_and_plan(
     """Check what was asked, write `run.yaml`."""
     missing: list[str] = []
     every: list[Callable[[], object]] = [
-        partial(hardware.check_machine, asked.profile),
+        partial(check_launcher, asked.profile, asked.origin.get("profile.launcher", "")),
+        partial(check_machine, asked.profile),
         partial(strategy.check_strategy, asked.profile),
         *_input_checks(asked),
         *checks,

@@ -13,6 +13,8 @@ from kovqa_core.settings.strict_yaml import StrictSettings
 # What sbatch's --time reads: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, …
 _SLURM_TIME_PATTERN = r"^(\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}|UNLIMITED)?$"
 
+_HOST_AND_PORT = r"(\[[0-9a-fA-F:]+\]|[^\s:/]+):\d{1,5}"  # an IPv6 address stands in brackets
+
 
 class SlurmSettings(StrictSettings):
     """What SLURM is asked for (launchers srun and sbatch). Empty: the cluster's own default."""
@@ -70,9 +72,10 @@ class Profile(StrictSettings):
     name: str = Field(min_length=1)
     gpu: str = Field("", description="part of the GPU's name, as nvidia-smi prints it; Apple; empty: no GPU")
     gpu_memory_gb: int = Field(0, ge=0, description="memory of one GPU")
-    launcher: Literal["torchrun", "srun", "sbatch"] = Field(
+    # A name of launch.launchers.LAUNCHERS, which lies above settings: check_launcher there refuses others.
+    launcher: str = Field(
         "torchrun", description="torchrun: this machine (or typed on each node); srun: SLURM, waited for; "
-        "sbatch: handed to SLURM's queue",
+        "sbatch: put into SLURM's queue",
     )  # fmt: skip
     nodes: int = Field(1, ge=1, description="machines side by side")
     processes_per_node: int = Field(1, ge=1, description="training processes: one per GPU")
@@ -117,8 +120,15 @@ class Profile(StrictSettings):
 
     @field_validator("deepspeed")
     @classmethod
-    def _where_it_is(cls, path: str) -> str:
+    def _resolve_path(cls, path: str) -> str:
         return str(Path(path).expanduser().resolve()) if path else ""
+
+    @field_validator("rendezvous")
+    @classmethod
+    def _check_rendezvous(cls, rendezvous: str) -> str:
+        if rendezvous and not re.fullmatch(_HOST_AND_PORT, rendezvous):
+            raise ValueError(f"not HOST:PORT, like node1:29500 (given: {rendezvous!r})")
+        return rendezvous
 
     @property
     def device(self) -> Literal["cuda", "mps", "cpu"]:
@@ -132,14 +142,7 @@ class Profile(StrictSettings):
         """Training processes in all."""
         return self.nodes * self.processes_per_node
 
-    def holds(self, recipe: str) -> int:
+    def max_micro_batch(self, recipe: str) -> int:
         """Examples one process can hold at once for a recipe."""
         return self.micro_batch.get(recipe, self.micro_batch.get("default", 8))
 
-    @model_validator(mode="after")
-    def _nodes_meet(self) -> Profile:
-        if self.launcher == "torchrun" and self.nodes > 1 and not self.rendezvous:
-            raise ValueError("torchrun over several nodes needs rendezvous: HOST:PORT of the first node")
-        if self.rendezvous and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:/]+):\d{1,5}", self.rendezvous):
-            raise ValueError(f"rendezvous is HOST:PORT, like node1:29500 (given: {self.rendezvous!r})")
-        return self

@@ -81,7 +81,7 @@ def make_run(
 ) -> Run:
     """The run of a recipe on a profile, in a folder."""
     micro, accumulate = split_global_batch(
-        recipe.optim.global_batch, profile.holds(recipe.name), profile.processes
+        recipe.optim.global_batch, profile.max_micro_batch(recipe.name), profile.processes
     )
     return Run(
         folder=folder.resolve(),

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from kovqa_core.distributed.process_group import RankInfo
+from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.models.batches import ExampleKey
 from kovqa_core.settings.run import Run
 

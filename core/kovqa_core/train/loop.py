@@ -15,6 +15,7 @@ from torch import Tensor
 from kovqa_core.answer.inference import answer_examples
 from kovqa_core.data.example import Example
 from kovqa_core.distributed import process_group, watchdog
+from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import DataError, SettingsError, Stopped, WorkerError
 from kovqa_core.files import write_json
 from kovqa_core.index.reader import IndexFolder, filter_question_types, open_index
@@ -35,7 +36,7 @@ class TrainState:
     """Everything that moves while a run trains."""
 
     run: Run
-    rank: process_group.RankInfo
+    rank: RankInfo
     device: torch.device
     index: IndexFolder
     rows: Sequence[Example]  # trained on
@@ -57,7 +58,7 @@ class TrainState:
 
 
 def run_training(
-    run: Run, rank: process_group.RankInfo, device: torch.device, stop: Callable[[], bool]
+    run: Run, rank: RankInfo, device: torch.device, stop: Callable[[], bool]
 ) -> None:
     """Train a run to its end, from its last checkpoint if it has one.
 
@@ -108,7 +109,7 @@ def run_training(
 
 
 def prepare_training(
-    run: Run, rank: process_group.RankInfo, device: torch.device, stop: Callable[[], bool]
+    run: Run, rank: RankInfo, device: torch.device, stop: Callable[[], bool]
 ) -> TrainState:
     """Index, model, optimizer and log of a run, where its last checkpoint left them."""
     watchdog.set_phase("preparing")

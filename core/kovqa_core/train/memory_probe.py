@@ -64,7 +64,7 @@ def probe_micro_batch(t: TrainState) -> Run:
 def _halve_micro_batch(run: Run) -> Run:
     profile = with_micro_batch(run.profile, run.recipe.name, run.micro_batch // 2)
     micro, accumulate = split_global_batch(
-        run.recipe.optim.global_batch, profile.holds(run.recipe.name), profile.processes
+        run.recipe.optim.global_batch, profile.max_micro_batch(run.recipe.name), profile.processes
     )
     return run.model_copy(update={"profile": profile, "micro_batch": micro, "accumulate": accumulate})
 

@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from kovqa_core.distributed.process_group import RankInfo
+from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import DataError
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.settings.profile import Profile

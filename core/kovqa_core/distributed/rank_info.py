@@ -1,0 +1,103 @@
+"""Which of the processes this one is, as the variables of torchrun or SLURM have it. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kovqa_core.errors import MachineError
+from kovqa_core.messages import message
+
+
+@dataclass(frozen=True)
+class RankInfo:
+    """Place of one process among all, and where they meet."""
+
+    rank: int
+    local_rank: int
+    world: int
+    host: str = ""  # of the first process
+    port: int = 0
+
+    @property
+    def first(self) -> bool:
+        """The one that writes files."""
+        return self.rank == 0
+
+    @property
+    def meeting(self) -> str:
+        """Where the processes meet, in words."""
+        named = os.environ.get("NCCL_SOCKET_IFNAME") or os.environ.get("GLOO_SOCKET_IFNAME")
+        return f"{self.host}, port {self.port}, interface {named or 'of the default route'}"
+
+
+def rank_from_torchrun(environ: Mapping[str, str]) -> RankInfo:
+    """Place of this process, as torchrun's variables have it; alone where there are none."""
+    return RankInfo(
+        int(environ.get("RANK", "0")),
+        int(environ.get("LOCAL_RANK", "0")),
+        int(environ.get("WORLD_SIZE", "1")),
+        environ.get("MASTER_ADDR", ""),
+        int(environ.get("MASTER_PORT", "0")),
+    )
+
+
+def rank_from_slurm(environ: Mapping[str, str]) -> RankInfo:
+    """Place of this process, one srun task of several; alone outside of srun.
+
+    Raises:
+        MachineError: `scontrol` does not name the first host.
+    """
+    # The step's own number: a task inherits that of its job, where somebody set it again.
+    world = int(environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_NTASKS", "1"))
+    nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
+    one_host = world == 1 or environ.get("SLURM_STEP_NUM_NODES") == "1"
+    return RankInfo(
+        int(environ.get("SLURM_PROCID", "0")),
+        int(environ.get("SLURM_LOCALID", "0")),
+        world,
+        "127.0.0.1" if one_host else first_slurm_host(nodes),
+        slurm_rendezvous_port(
+            int(environ.get("SLURM_JOB_ID", "0")), int(environ.get("SLURM_STEP_ID", "0"))
+        ),
+    )
+
+
+def slurm_rendezvous_port(job: int, step: int) -> int:
+    """The port at which the processes of a SLURM step meet; launch/launchers/node.sh has the same formula in bash.
+
+    No other step of this or another job takes it, as long as job × 16 + step differ by less than 20,000;
+    and it lies below the ports that a system gives out itself (from 32768).
+    """
+    return 10000 + (job * 16 + step) % 20000
+
+
+def first_slurm_host(nodes: str) -> str:
+    """First host of a SLURM node list such as `gpu[07-09,12]`.
+
+    Raises:
+        MachineError: `scontrol` is not here, or does not know the list.
+    """
+    try:
+        done = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=30, check=False
+        )
+        problem, hosts = done.stderr.strip(), done.stdout.split()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problem, hosts = str(error), []
+    if not hosts:
+        raise MachineError(
+            message(
+                "distributed.no-slurm-hosts",
+                "scontrol does not name the hosts of {nodes!r} ({problem})",
+                nodes=nodes,
+                problem=problem,
+            ),
+            message(
+                "distributed.no-slurm-hosts.hint",
+                "the workers need SLURM's client tools on every node; or set slurm.tasks: node",
+            ),
+        )
+    return hosts[0]

@@ -1,0 +1,34 @@
+"""Does this machine have what a profile names, and which profile fits it?"""
+
+from __future__ import annotations
+
+from kovqa_core.launch.launchers import LAUNCHERS, find_launcher
+from kovqa_core.machine.hardware import nearest_profile, visible_gpus
+from kovqa_core.paths import settings_files
+from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.resolve import load_profile
+
+
+def check_machine(profile: Profile) -> None:
+    """See that this machine has what a profile's launcher needs.
+
+    Raises:
+        MachineError: it has not; names the profile that fits.
+        SettingsError: unknown launcher.
+    """
+    find_launcher(profile).check_machine(profile, profile_of_this_machine)
+
+
+def profile_of_this_machine() -> str:
+    """Name of the profile nearest to what is here."""
+    return nearest_profile(visible_gpus(), local_profiles())
+
+
+def local_profiles() -> list[Profile]:
+    """The profiles for one machine alone, without a queue."""
+    profiles = [load_profile(name) for name in settings_files("profiles")]
+    return [
+        profile
+        for profile in profiles
+        if profile.launcher in LAUNCHERS and LAUNCHERS[profile.launcher].starts_here(profile)
+    ]

@@ -1,0 +1,34 @@
+"""As many processes train as the global batch was split for."""
+
+from __future__ import annotations
+
+from kovqa_core.distributed.rank_info import RankInfo
+from kovqa_core.errors import MachineError
+from kovqa_core.launch.launchers import find_launcher
+from kovqa_core.messages import message
+from kovqa_core.settings.profile import Profile
+
+
+def require_world_size(rank: RankInfo, profile: Profile) -> None:
+    """See that as many processes came as the batch was split for: fewer would leave a part of each batch out.
+
+    Raises:
+        MachineError: another number came; says how to get the right one.
+    """
+    if rank.world == profile.processes:
+        return
+    if rank.world == 1:
+        came = message("launch.one-process-came", "1 process came")
+    else:
+        came = message("launch.processes-came", "{count} processes came", count=rank.world)
+    raise MachineError(
+        message(
+            "launch.other-world-size",
+            "{came}, the profile wants {processes} ({nodes} × {per_node}: nodes × processes_per_node)",
+            came=came,
+            processes=profile.processes,
+            nodes=profile.nodes,
+            per_node=profile.processes_per_node,
+        ),
+        find_launcher(profile).world_size_hint(profile),
+    )
