@@ -102,6 +102,7 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         "-r",
+        metavar="NAME",
         help="Experiment: a name or a YAML file.",
         autocompletion=complete_recipe,
         envvar="KOVQA_RECIPE",
@@ -112,6 +113,7 @@ ProfileOption = Annotated[
     typer.Option(
         "--profile",
         "-p",
+        metavar="NAME",
         help="Machine: a name or a YAML file. [default: what this machine is]",
         autocompletion=complete_profile,
         envvar="KOVQA_PROFILE",
@@ -136,6 +138,7 @@ ModelOption = Annotated[
     Path | None,
     typer.Option(
         "--model",
+        metavar="DIR",
         help="Run folder, step folder or Hugging Face folder. [default: the newest finished run here]",
         autocompletion=complete_run,
         envvar="KOVQA_MODEL",
@@ -151,5 +154,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only the essential value.")]
 RunArgument = Annotated[
     str, typer.Argument(help="Run: its name below runs/, or a path.", autocompletion=complete_run_name)
+]
+RunFolderOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="DIR", help="Run folder. [default: runs/RECIPE-DATE]"),
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", "-n", help="Check, prepare run.yaml, print the command; start nothing."),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]

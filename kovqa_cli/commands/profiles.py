@@ -13,47 +13,36 @@ profiles_app = typer.Typer(help="Machines: list them, show one, write one.", inv
 
 @profiles_app.callback()
 def list_profiles(
-    context: typer.Context, json: options.JsonOption = False, quiet: options.QuietOption = False
+    context: typer.Context, *, json: options.JsonOption = False, quiet: options.QuietOption = False
 ) -> None:
     """List all profiles."""
     if options.pass_group_options(context):
         return
-    from kovqa_core.machine.hardware import nearest_profile, visible_gpus
+    from kovqa_core.launch.machine_check import profile_of_this_machine
     from kovqa_core.paths import settings_files
     from kovqa_core.settings.resolve import load_profile
 
-    from kovqa_cli.output import console
+    from kovqa_cli.output import settings
 
     profiles = [load_profile(name) for name in settings_files("profiles")]
-    here = nearest_profile(visible_gpus())
-    if json:
-        console.print_json({"profiles": [p.model_dump(mode="json") for p in profiles], "this_machine": here})
-    elif quiet:
-        console.print_result("\n".join(p.name for p in profiles))
-    else:
-        console.print_table(
-            [("name", "left"), ("GPU", "left"), ("nodes × processes", "right"), ("launcher", "left"),
-             ("precision", "left"), ("", "left")],
-            [
-                [p.name, f"{p.gpu} {p.gpu_memory_gb} GB" if p.gpu else "-",
-                 f"{p.nodes} × {p.processes_per_node}", p.launcher, p.precision,
-                 "this machine" if p.name == here else ""]
-                for p in profiles
-            ],
-        )  # fmt: skip
+    settings.print_profiles(profiles, profile_of_this_machine(), as_json=json, quiet=quiet)
 
 
 @profiles_app.command("show")
 def show_profile(
     name: Annotated[str, typer.Argument(help="Profile name.", autocompletion=options.complete_profile)],
+    *,
     json: options.JsonOption = False,
 ) -> None:
-    """Print a profile's YAML, ready to be saved under another name and changed."""
+    """Print a profile's YAML, to be saved and changed."""
+    from kovqa_core.launch.launchers import check_launcher
     from kovqa_core.settings.resolve import find_settings, load_profile
 
     from kovqa_cli.output import settings
 
-    settings.print_settings("profile", load_profile(name), find_settings("profiles", name), as_json=json)
+    profile, path = load_profile(name), find_settings("profiles", name)
+    check_launcher(profile, str(path))
+    settings.print_settings("profile", profile, path, as_json=json)
 
 
 @profiles_app.command("new")
@@ -61,58 +50,75 @@ def new_profile(
     name: Annotated[str, typer.Argument(help="Name of yours, or a YAML file to write.")],
     source: Annotated[
         str,
-        typer.Option("--from", help="Profile it begins as.", autocompletion=options.complete_profile),
+        typer.Option(
+            "--from", metavar="NAME", help="Profile it begins as.", autocompletion=options.complete_profile
+        ),
     ],
+    *,
     sets: options.SetOption = None,
     force: options.ForceOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Write a profile of your own: a copy with its comments, and the changes of --set."""
+    """Write a profile of your own: a copy with changes."""
+    from kovqa_core.launch.launchers import check_launcher_of
     from kovqa_core.settings.new_files import new_settings
 
-    from kovqa_cli.output import console
+    from kovqa_cli.output import settings
 
-    changed = [text.removeprefix("profile.") for text in sets or []]
-    console.print_new_settings("profile", new_settings("profiles", name, source, changed, force), json, quiet)
+    changes = [text.removeprefix("profile.") for text in sets or []]
+    path = new_settings("profiles", name, source, changes, force=force, check=check_launcher_of)
+    settings.print_new_settings("profile", path, as_json=json, quiet=quiet)
 
 
 @profiles_app.command("detect")
 def detect_profile(
+    *,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="Write it: a name of yours, or a YAML file."),
+        typer.Option("--output", "-o", metavar="NAME", help="Write it: a name of yours, or a YAML file."),
     ] = None,
     force: options.ForceOption = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
-    """Print a profile of this machine: its GPUs, cores and memory, and SLURM's partitions."""
+    """Print a profile of this machine, or of its SLURM cluster."""
     from pathlib import Path
 
+    from kovqa_core.launch.machine_check import local_profiles
     from kovqa_core.machine.detect_profile import detect_profile_text
     from kovqa_core.settings.new_files import save_settings
     from kovqa_core.settings.resolve import is_settings_path
+    from kovqa_core.settings.strict_yaml import parse_yaml
 
-    from kovqa_cli.output import console
+    from kovqa_cli.output import console, settings
 
+    name = Path(output).stem if output and is_settings_path(output) else output or "here.yaml"
+    text = detect_profile_text(name, local_profiles())
     if output is None:
-        console.print_result(detect_profile_text("here.yaml").rstrip())
+        profile = parse_yaml(text, name).values
+        console.print_outcome(text.rstrip(), {"profile": profile}, as_json=json, quiet=quiet)
         return
-    name = Path(output).stem if is_settings_path(output) else output
-    console.print_new_settings(
-        "profile", save_settings("profiles", output, detect_profile_text(name), force), False, False
-    )
+    path = save_settings("profiles", output, text, force=force)
+    settings.print_new_settings("profile", path, as_json=json, quiet=quiet)
 
 
 @profiles_app.command("schema")
 def show_schema() -> None:
-    """Print the JSON schema of a profile, for editors: # yaml-language-server: $schema=FILE."""
+    """Print a profile's JSON schema, for editors.
+
+    A profile's first line then names it: # yaml-language-server: $schema=FILE.
+    """
     import json
 
+    from kovqa_core.launch.launchers import LAUNCHERS
     from kovqa_core.settings.profile import Profile
 
     from kovqa_cli.output import console
 
-    # A file's name is the profile's.
     schema = Profile.model_json_schema()
-    schema["required"] = [key for key in schema["required"] if key != "name"]
+    schema["required"] = [
+        key for key in schema["required"] if key != "name"
+    ]  # a file's name is the profile's
+    schema["properties"]["launcher"]["enum"] = list(LAUNCHERS)
     console.print_result(json.dumps(schema, ensure_ascii=False, indent=1))

@@ -15,7 +15,7 @@ recipes_app = typer.Typer(
 
 @recipes_app.callback()
 def list_recipes(
-    context: typer.Context, json: options.JsonOption = False, quiet: options.QuietOption = False
+    context: typer.Context, *, json: options.JsonOption = False, quiet: options.QuietOption = False
 ) -> None:
     """List all recipes."""
     if options.pass_group_options(context):
@@ -24,26 +24,16 @@ def list_recipes(
     from kovqa_core.paths import settings_files
     from kovqa_core.settings.resolve import load_recipe
 
-    from kovqa_cli.output import console
+    from kovqa_cli.output import settings
 
-    found = {name: (load_recipe(name), read_text(path)) for name, path in settings_files("recipes").items()}
-    if json:
-        console.print_json({"recipes": [recipe.model_dump(mode="json") for recipe, _ in found.values()]})
-    elif quiet:
-        console.print_result("\n".join(found))
-    else:
-        console.print_table(
-            [("name", "left"), ("family", "left"), ("task", "left"), ("batch", "right"), ("what", "text")],
-            [
-                [name, r.family, r.task, str(r.optim.global_batch), text.splitlines()[0].lstrip("# ")]
-                for name, (r, text) in found.items()
-            ],
-        )
+    recipes = {name: (load_recipe(name), read_text(path)) for name, path in settings_files("recipes").items()}
+    settings.print_recipes(recipes, as_json=json, quiet=quiet)
 
 
 @recipes_app.command("show")
 def show_recipe(
     name: Annotated[str, typer.Argument(help="Recipe name.", autocompletion=options.complete_recipe)],
+    *,
     json: options.JsonOption = False,
 ) -> None:
     """Print a recipe's YAML."""
@@ -59,18 +49,21 @@ def new_recipe(
     name: Annotated[str, typer.Argument(help="Name of yours, or a YAML file to write.")],
     source: Annotated[
         str,
-        typer.Option("--from", help="Recipe it begins as.", autocompletion=options.complete_recipe),
+        typer.Option(
+            "--from", metavar="NAME", help="Recipe it begins as.", autocompletion=options.complete_recipe
+        ),
     ],
+    *,
     sets: options.SetOption = None,
     force: options.ForceOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Write a recipe of your own: a copy with its comments, and the changes of --set."""
+    """Write a recipe of your own: a copy with changes."""
     from kovqa_core.models.config import read_model_settings
     from kovqa_core.settings.new_files import new_settings
 
-    from kovqa_cli.output import console
+    from kovqa_cli.output import settings
 
-    path = new_settings("recipes", name, source, sets or [], force, read_model_settings)
-    console.print_new_settings("recipe", path, json, quiet)
+    path = new_settings("recipes", name, source, sets or [], force=force, check=read_model_settings)
+    settings.print_new_settings("recipe", path, as_json=json, quiet=quiet)

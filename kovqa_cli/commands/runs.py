@@ -89,6 +89,7 @@ def rerun_training(
     from kovqa_core.plan import training
     from kovqa_core.runs.summary import find_run
 
-    from kovqa_cli.commands.train import carry_out
+    from kovqa_cli.commands.train import start_training
 
-    carry_out(training.plan_rerun(find_run(run), output, force, dry_run), dry_run, json, quiet)
+    planned = training.plan_rerun(find_run(run), output, force=force, dry_run=dry_run)
+    start_training(planned, dry_run=dry_run, json=json, quiet=quiet)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,17 +13,18 @@ if TYPE_CHECKING:
 
 
 def train(
+    *,
     recipe: options.RecipeOption = "kobeit3",
     profile: options.ProfileOption = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Index folder (kovqa index).", envvar="KOVQA_DATA")
+        str | None,
+        typer.Option("--data", metavar="DIR", help="Index folder (kovqa index).", envvar="KOVQA_DATA"),
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option("--tokenizer", help="SentencePiece model.", envvar="KOVQA_TOKENIZER")
+        str | None,
+        typer.Option("--tokenizer", metavar="FILE", help="SentencePiece model.", envvar="KOVQA_TOKENIZER"),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run folder. [default: runs/RECIPE-DATE]")
-    ] = None,
+    output: options.RunFolderOption = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on from the last checkpoint of the run folder, if it has one."),
@@ -33,7 +33,7 @@ def train(
         bool,
         typer.Option(
             "--random-init",
-            help="Fusion: begin with random encoders instead of published ones; reads no weights, knows nothing yet.",
+            help="Fusion: begin with random encoders instead of published ones; no weights are read.",
         ),
     ] = False,
     micro_batch: Annotated[
@@ -45,56 +45,65 @@ def train(
         ),
     ] = None,
     sets: options.SetOption = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", "-n", help="Check, prepare run.yaml, print the command; start nothing."),
-    ] = False,
+    dry_run: options.DryRunOption = False,
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="As --dry-run, but let nothing pass; SLURM is asked if it takes the job."
+            "--check",
+            help="Like --dry-run, but everything must be here; asks SLURM whether it takes the job.",
         ),
     ] = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Train a model: plan it on paper, show the plan, start it (or queue it with SLURM), watch over it."""
+    """Train a model: check, show the plan, start, watch.
+
+    Everything that can be checked on paper is checked before anything is started. A profile of SLURM's queue
+    gets a job; the others are waited for.
+    """
     from kovqa_core.plan import training as plan_training
 
     flags = {"data.index": data, "model.tokenizer": tokenizer}
-    typed = {key: value for key, value in flags.items() if value is not None}
-    all_sets = [*(sets or []), *(["model.random_init=true"] if random_init else [])]
-    plan = plan_training.plan_training(
-        recipe, profile, all_sets, typed, output, resume, dry_run and not check, micro_batch
+    planned = plan_training.plan_training(
+        recipe,
+        profile,
+        sets=[*(sets or []), *(["model.random_init=true"] if random_init else [])],
+        flags={key: value for key, value in flags.items() if value is not None},
+        folder=output,
+        resume=resume,
+        dry_run=dry_run and not check,
+        micro_batch=micro_batch,
     )
-    carry_out(plan, dry_run, json, quiet, check)
+    start_training(planned, dry_run=dry_run, check=check, json=json, quiet=quiet)
 
 
-def carry_out(plan: PlannedTraining, dry_run: bool, json: bool, quiet: bool, check: bool = False) -> None:
-    """Show a planned training; start it (or queue it) and watch over it, unless only the plan was wanted."""
-    from kovqa_core.launch.plan import test_only_plan
-    from kovqa_core.launch.start import run_slurm_command, start_processes, submit_job
-    from kovqa_core.plan import training as plan_training
+def start_training(
+    planned: PlannedTraining, *, dry_run: bool, json: bool, quiet: bool, check: bool = False
+) -> None:
+    """Show a planned training; start it (or queue it) and watch it, unless only the plan was wanted."""
+    from kovqa_core.launch.start import ask_scheduler, start_processes, submit_job
+    from kovqa_core.plan.training import finished_result
 
-    from kovqa_cli.output import console, progress
+    from kovqa_cli.output import console
     from kovqa_cli.output import training as output_training
 
-    if plan.finished is not None:
-        output_training.print_finished_run(plan.run, plan.finished, json, quiet)
+    run, launch = planned.run, planned.launch
+    if planned.result is not None:
+        output_training.print_finished_run(run, planned.result, as_json=json, quiet=quiet)
         return
-    output_training.print_plan(plan, quiet or (json and not dry_run and not check))
-    if check and (asked := test_only_plan(plan.launch)):
-        console.print_note(run_slurm_command(asked))
+    output_training.print_plan(planned, quiet=quiet or (json and not dry_run and not check))
+    if check and (answer := ask_scheduler(launch)):
+        console.print_note(answer)
     if dry_run or check:
-        output_training.print_launch_command(plan, json)
-        return
-    if plan.launch.script is not None:
-        output_training.print_submitted_job(plan.run, submit_job(plan.launch), json, quiet)
-        return
-    try:
-        with progress.training_progress(quiet or json) as on_event:
-            start_processes(plan.launch, on_event)
-    except (KeyboardInterrupt, SystemExit):
-        output_training.print_interrupted_run(plan.run)
-        raise
-    output_training.print_finished_run(plan.run, plan_training.finished_result(plan.run), json, quiet)
+        output_training.print_launch_command(planned, as_json=json)
+    elif launch.queue is not None:
+        job = submit_job(launch)
+        output_training.print_submitted_job(run, job, launch.queue, as_json=json, quiet=quiet)
+    else:
+        try:
+            with output_training.training_progress(quiet=quiet or json) as on_event:
+                start_processes(launch, on_event)
+        except (KeyboardInterrupt, SystemExit):
+            output_training.print_interrupted_run(run)
+            raise
+        output_training.print_finished_run(run, finished_result(run), as_json=json, quiet=quiet)

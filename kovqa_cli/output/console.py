@@ -173,19 +173,6 @@ def print_written_folder(folder: Path, sizes: Mapping[str, int], as_json: bool, 
     print_result(str(folder))
 
 
-def print_new_settings(kind: str, path: Path, as_json: bool, quiet: bool) -> None:
-    """A profile or recipe that was written, and how to use it."""
-    from kovqa_core.paths import settings_files
-
-    name = path.stem if settings_files(f"{kind}s").get(path.stem) == path else str(path)
-    if as_json:
-        print_json({"path": str(path), "name": name})
-        return
-    if not quiet:
-        print_note(f"next: kovqa train --{kind} {name} --dry-run")
-    print_result(str(path))
-
-
 def format_score(task: str, value: float) -> str:
     """A training's score: questions count in percent, captions in CIDEr."""
     return f"CIDEr {value:.3f}" if task == "caption" else f"score {value:.2%}"

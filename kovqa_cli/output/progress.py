@@ -6,12 +6,11 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
-from kovqa_cli.output.console import format_duration, format_score, make_console, print_note
+from kovqa_cli.output.console import format_duration, make_console, print_note
 
 
 def is_interactive() -> bool:
@@ -173,57 +172,3 @@ def stage_status(quiet: bool = False) -> Iterator[Callable[[str, int, float], No
             )
 
         yield told
-
-
-@contextlib.contextmanager
-def training_progress(quiet: bool = False) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Shows a run's events: a progress line with rate and time left, a line for what should stay."""
-    if quiet:
-        yield lambda event: None
-        return
-    if not is_interactive():
-        yield _print_event
-        return
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=None),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}  {task.fields[detail]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=make_console(stderr=True), transient=True) as progress:
-        task = progress.add_task("starting", total=1, detail="")
-
-        def on_event(event: Mapping[str, Any]) -> None:
-            if event["kind"] == "progress" and "left" in event:
-                detail = f"loss {event['loss']:.4f}  {event['rate']:,.0f} examples/s  {format_duration(event['left'])} left"
-                progress.update(
-                    task, description="training", completed=event["step"], total=event["total"], detail=detail
-                )
-            elif event["kind"] == "progress":
-                progress.update(
-                    task, description=event["doing"], completed=event["done"], total=event["of"], detail=""
-                )
-            elif event["kind"] != "train":
-                _print_event(event)
-
-        yield on_event
-
-
-def _print_event(event: Mapping[str, Any]) -> None:
-    kind, step = event["kind"], event.get("step", 0)
-    if kind == "start":
-        print_note(f"step {step} of {event['total']}: {event['note']}")
-    elif kind in ("waiting", "warning"):
-        print_note(event["note"])
-    elif kind == "fit":
-        print_note(f"micro-batch {event['micro_batch']} × {event['accumulate']} fits into memory")
-    elif kind == "train":
-        print_note(
-            f"step {step}: loss {event['loss']:.4f}, rate {event['lr']:.2e}, "
-            f"{event['examples_per_second']:,.0f} examples/s"
-        )
-    elif kind == "eval":
-        print_note(
-            f"step {step}: {format_score(event['task'], event['score'])} on {event['rows']:,} rows, "
-            f"best {format_score(event['task'], event['best'])}"
-        )

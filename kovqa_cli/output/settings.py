@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from kovqa_core.messages import message
 
 from kovqa_cli.output import console
 
@@ -14,6 +17,46 @@ if TYPE_CHECKING:
 SettingsName = Literal["profile", "recipe"]
 
 
+def print_profiles(profiles: Sequence[Profile], this_machine: str, *, as_json: bool, quiet: bool) -> None:
+    """All profiles, and which one fits this machine."""
+    if as_json:
+        rows = [profile.model_dump(mode="json") for profile in profiles]
+        console.print_json({"profiles": rows, "this_machine": this_machine})
+    elif quiet:
+        console.print_result("\n".join(profile.name for profile in profiles))
+    else:
+        console.print_table(
+            [("name", "left"), ("GPU", "left"), ("nodes × processes", "right"), ("launcher", "left"),
+             ("precision", "left"), ("", "left")],
+            [
+                [profile.name, f"{profile.gpu} {profile.gpu_memory_gb} GB" if profile.gpu else "-",
+                 f"{profile.nodes} × {profile.processes_per_node}", profile.launcher, profile.precision,
+                 "this machine" if profile.name == this_machine else ""]
+                for profile in profiles
+            ],
+        )  # fmt: skip
+
+
+def print_recipes(recipes: Mapping[str, tuple[Recipe, str]], *, as_json: bool, quiet: bool) -> None:
+    """All recipes.
+
+    Args:
+        recipes: name -> the recipe, and the text of its file, whose first line says what it is.
+    """
+    if as_json:
+        console.print_json({"recipes": [recipe.model_dump(mode="json") for recipe, _ in recipes.values()]})
+    elif quiet:
+        console.print_result("\n".join(recipes))
+    else:
+        console.print_table(
+            [("name", "left"), ("family", "left"), ("task", "left"), ("batch", "right"), ("what", "text")],
+            [
+                [name, recipe.family, recipe.task, str(recipe.optim.global_batch), text.splitlines()[0].lstrip("# ")]
+                for name, (recipe, text) in recipes.items()
+            ],
+        )  # fmt: skip
+
+
 def print_settings(name: SettingsName, settings: Profile | Recipe, path: Path, *, as_json: bool) -> None:
     """One profile or recipe: its file as it stands, or its values with every default."""
     from kovqa_core.files import read_text
@@ -22,3 +65,14 @@ def print_settings(name: SettingsName, settings: Profile | Recipe, path: Path, *
         console.print_json({name: settings.model_dump(mode="json"), "path": str(path)})
     else:
         console.print_result(read_text(path).rstrip())
+
+
+def print_new_settings(name: SettingsName, path: Path, *, as_json: bool, quiet: bool) -> None:
+    """A profile or recipe that was written, and how to use it."""
+    from kovqa_core.paths import settings_files
+
+    option = path.stem if settings_files(f"{name}s").get(path.stem) == path else str(path)
+    note = message("settings.next", "next: kovqa train --{name} {option} --dry-run", name=name, option=option)
+    console.print_outcome(
+        str(path), {"path": str(path), "name": option}, [note], as_json=as_json, quiet=quiet
+    )

@@ -1,133 +1,280 @@
-"""What `kovqa train` and `kovqa runs rerun` show: the plan, the command, how it ended."""
+"""What `kovqa train` and `kovqa runs rerun` show: the plan, the command, progress, how it ended."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from kovqa_cli.output.console import (
-    format_duration,
-    format_score,
-    print_json,
-    print_note,
-    print_result,
-    short_path,
-)
+from kovqa_core.messages import Message, message
+
+from kovqa_cli.output import console
+from kovqa_cli.output.console import format_duration, format_score, print_note, short_path
+from kovqa_cli.output.progress import is_interactive
 
 if TYPE_CHECKING:
+    from kovqa_core.launch.launchers.protocol import BatchQueue
     from kovqa_core.plan.training import PlannedTraining
+    from kovqa_core.runs.events import WorkerEvent
     from kovqa_core.settings.run import Run
 
 
-def print_plan(planned: PlannedTraining, quiet: bool) -> None:
-    """What is about to happen."""
-    for line in planned.missing:
-        print_note(f"warning: {line}")
-    for found in planned.differs:
+# ---------------------------------------------------------------------------------------- plan
+
+
+def print_plan(planned: PlannedTraining, *, quiet: bool) -> None:
+    """What is about to happen; warnings even where little is wanted."""
+    for warning in planned.missing:
+        print_note(message("train.warning", "warning: {warning}", warning=warning))
+    for each in planned.differences:
         print_note(
-            f"warning: not as it was then: {found.section} {found.key} ({found.a} then, {found.b} now)"
+            message(
+                "train.differs-from-then",
+                "warning: not as it was then: {section} {key} ({then} then, {now} now)",
+                section=each.section,
+                key=each.key,
+                then=each.a,
+                now=each.b,
+            )
         )
-    if planned.fit.warning:
-        print_note(f"warning: {planned.fit.warning}")
+    if planned.memory_plan.warning:
+        print_note(message("train.warning", "warning: {warning}", warning=planned.memory_plan.warning))
     if quiet:
         return
+    for line in _plan_lines(planned):
+        print_note(line)
+
+
+def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
     run = planned.run
     recipe, profile = run.recipe, run.profile
-    each = f"{profile.processes} × {run.micro_batch} × {run.accumulate}"
-    length = f"{recipe.optim.epochs} epochs" if recipe.optim.epochs else f"{recipe.optim.steps} steps"
-    print_note(f"recipe {recipe.name} ({recipe.family}, {recipe.task}) on profile {profile.name}, {length}")
-    print_note(
-        f"batch {recipe.optim.global_batch} = {each} (processes × micro-batch × accumulation), {profile.precision}"
+    if recipe.optim.epochs:
+        length = message("train.epochs", "{epochs} epochs", epochs=recipe.optim.epochs)
+    else:
+        length = message("train.steps", "{steps} steps", steps=recipe.optim.steps)
+    yield message(
+        "train.plan",
+        "recipe {recipe} ({family}, {task}) on profile {profile}, {length}",
+        recipe=recipe.name,
+        family=recipe.family,
+        task=recipe.task,
+        profile=profile.name,
+        length=length,
     )
-    print_note(_memory_line(planned))
-    print_note(f"run folder {run.folder}" + (f", going on from {planned.resumed}" if planned.resumed else ""))
+    yield message(
+        "train.batch",
+        "batch {global_batch} = {processes} × {micro_batch} × {accumulate} "
+        "(processes × micro-batch × accumulation), {precision}",
+        global_batch=recipe.optim.global_batch,
+        processes=profile.processes,
+        micro_batch=run.micro_batch,
+        accumulate=run.accumulate,
+        precision=profile.precision,
+    )
+    yield _memory_line(planned)
+    if planned.resumed_step:
+        yield message(
+            "train.resumed-folder",
+            "run folder {folder}, going on from {step}",
+            folder=run.folder,
+            step=planned.resumed_step,
+        )
+    else:
+        yield message("train.run-folder", "run folder {folder}", folder=run.folder)
 
 
-def _memory_line(planned: PlannedTraining) -> str:
-    """What each device needs, part by part."""
+def _memory_line(planned: PlannedTraining) -> Message:
+    """What each device needs, component by component."""
     from kovqa_core.models.memory import BYTES_PER_GB
 
-    needs = planned.fit.needs
+    needs = planned.memory_plan.needs
     if needs is None:
-        return f"memory: no estimate ({planned.fit.unknown})"
-    each = "process" if planned.run.profile.device == "cpu" else "GPU"
-    parts = ", ".join(
+        return message(
+            "train.no-memory-estimate", "memory: no estimate ({reason})", reason=planned.memory_plan.unknown
+        )
+    components = ", ".join(
         f"{name} {value / BYTES_PER_GB:.2f}"
         for name, value in needs.parts.items()
-        if value / BYTES_PER_GB >= 0.005
+        if value / BYTES_PER_GB >= 0.005  # what is not shown as 0.00
     )
-    return f"memory: about {needs.peak / BYTES_PER_GB:.1f} GB per {each} at micro-batch {needs.micro_batch} ({parts})"
+    return message(
+        "train.memory-estimate",
+        "memory: about {peak:.1f} GB per {device} at micro-batch {micro_batch} ({components})",
+        peak=needs.peak / BYTES_PER_GB,
+        device="process" if planned.run.profile.device == "cpu" else "GPU",
+        micro_batch=needs.micro_batch,
+        components=components,
+    )
 
 
-def _memory_values(planned: PlannedTraining) -> dict[str, Any] | None:
-    needs = planned.fit.needs
+def _memory_fields(planned: PlannedTraining) -> dict[str, object] | None:
+    needs, plan = planned.memory_plan.needs, planned.memory_plan
     if needs is None:
         return None
-    best, there = planned.fit.best, planned.fit.memory
     return {
         "micro_batch": needs.micro_batch,
         "bytes": round(needs.peak),
         "parts": {name: round(value) for name, value in needs.parts.items()},
-        "device_bytes": None if there is None else round(there),
-        "largest_micro_batch": None if best is None else best.micro_batch,
+        "device_bytes": None if plan.memory is None else round(plan.memory),
+        "largest_micro_batch": None if plan.best is None else plan.best.micro_batch,
     }
 
 
-def print_launch_command(planned: PlannedTraining, as_json: bool) -> None:
+def print_launch_command(planned: PlannedTraining, *, as_json: bool) -> None:
     """The launch command of a dry run."""
     launch = planned.launch
-    if as_json:
-        print_json(
-            {
-                "command": launch.shell_command(),
-                "argv": launch.argv,
-                "env": launch.env,
-                "run": planned.run.model_dump(mode="json"),
-                "from": dict(planned.origin),
-                "missing": planned.missing,
-                "script": launch.script,
-                "differs": [asdict(found) for found in planned.differs],
-                "memory": _memory_values(planned),
-            }
+    fields = {
+        "command": launch.shell_command(),
+        "argv": launch.argv,
+        "env": launch.env,
+        "run": planned.run.model_dump(mode="json"),
+        "from": dict(planned.origin),
+        "missing": planned.missing,
+        "script": launch.script,
+        "differs": [asdict(each) for each in planned.differences],
+        "memory": _memory_fields(planned),
+    }
+    console.print_outcome(launch.shell_command(), fields, as_json=as_json, quiet=False)
+
+
+# ------------------------------------------------------------------------------------ progress
+
+
+@contextlib.contextmanager
+def training_progress(*, quiet: bool = False) -> Iterator[Callable[[WorkerEvent], None]]:
+    """Shows a run's events: a progress line with rate and time left, a line for what should stay."""
+    if quiet:
+        yield lambda event: None
+        return
+    if not is_interactive():
+        yield _print_event
+        return
+    from kovqa_core.runs.events import AnswerProgressEvent, TrainProgressEvent, TrainStepEvent
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=None),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}  {task.fields[detail]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console.make_console(stderr=True), transient=True) as display:
+        task = display.add_task("starting", total=1, detail="")
+
+        def show_event(event: WorkerEvent) -> None:
+            if isinstance(event, TrainProgressEvent):
+                detail = message(
+                    "train.progress",
+                    "loss {loss:.4f}  {rate:,.0f} examples/s  {left} left",
+                    loss=event.loss,
+                    rate=event.rate,
+                    left=format_duration(event.left),
+                )
+                display.update(
+                    task, description="training", completed=event.step, total=event.total, detail=detail
+                )
+            elif isinstance(event, AnswerProgressEvent):
+                display.update(task, description=event.doing, completed=event.done, total=event.of, detail="")
+            elif not isinstance(event, TrainStepEvent):  # the line above has the loss
+                _print_event(event)
+
+        yield show_event
+
+
+def _print_event(event: WorkerEvent) -> None:
+    """An event as a line that stays; nothing for those that only say how far it is."""
+    from kovqa_core.runs import events
+
+    match event:
+        case events.StartEvent(step=step, total=total, note=note):
+            print_note(
+                message("train.starts", "step {step} of {total}: {note}", step=step, total=total, note=note)
+            )
+        case events.WaitingEvent(note=note) | events.WarningEvent(note=note):
+            print_note(note)
+        case events.MemoryFitEvent(micro_batch=micro_batch, accumulate=accumulate):
+            print_note(
+                message(
+                    "train.fits-memory",
+                    "micro-batch {micro_batch} × {accumulate} fits into memory",
+                    micro_batch=micro_batch,
+                    accumulate=accumulate,
+                )
+            )
+        case events.TrainStepEvent():
+            print_note(
+                message(
+                    "train.step",
+                    "step {step}: loss {loss:.4f}, rate {lr:.2e}, {rate:,.0f} examples/s",
+                    step=event.step,
+                    loss=event.loss,
+                    lr=event.lr,
+                    rate=event.examples_per_second,
+                )
+            )
+        case events.EvaluationEvent():
+            print_note(
+                message(
+                    "train.evaluation",
+                    "step {step}: {score} on {rows:,} rows, best {best}",
+                    step=event.step,
+                    score=format_score(event.task, event.score),
+                    rows=event.rows,
+                    best=format_score(event.task, event.best),
+                )
+            )
+
+
+# ----------------------------------------------------------------------------------------- end
+
+
+def print_submitted_job(run: Run, job: str, queue: BatchQueue, *, as_json: bool, quiet: bool) -> None:
+    """A job in a batch queue: its number, and where to look."""
+    folder = short_path(run.folder)
+    notes = [
+        message(
+            "train.queued",
+            "job {job} is in the queue of {queue}: {list_command}; it writes {folder}/{log_file}",
+            job=job,
+            queue=queue.name,
+            list_command=queue.list_command.format(job=job),
+            folder=folder,
+            log_file=queue.log_file.format(job=job),
+        ),
+        message(
+            "train.queued-next",
+            "stop it: {cancel_command}; go on later: the same command with --resume -o {folder}",
+            cancel_command=queue.cancel_command.format(job=job),
+            folder=folder,
+        ),
+    ]
+    console.print_outcome(job, {"job": job, "path": str(run.folder)}, notes, as_json=as_json, quiet=quiet)
+
+
+def print_finished_run(run: Run, result: Mapping[str, Any], *, as_json: bool, quiet: bool) -> None:
+    """Where the model is, how good it is, what to type next."""
+    folder, best = short_path(run.folder), result["best_score"]
+    if best is None:
+        scored = message("train.unscored-model", "model {step}", step=result["best"])
+    else:
+        score = format_score(result["task"], best)
+        scored = message("train.scored-model", "{score} ({step})", score=score, step=result["best"])
+    finished = message(
+        "train.finished",
+        "finished in {duration}, {rate:,} examples/s; {scored}",
+        duration=format_duration(result["seconds"]),
+        rate=result["examples_per_second"],
+        scored=scored,
+    )
+    if result["task"] == "caption":
+        following = message(
+            "train.next-caption", "next: kovqa caption -i IMAGE --model {folder}", folder=folder
         )
     else:
-        print_result(launch.shell_command())
-
-
-def print_submitted_job(run: Run, job: str, as_json: bool, quiet: bool) -> None:
-    """A job in SLURM's queue: its number, and where to look."""
-    if as_json:
-        print_json({"job": job, "path": str(run.folder)})
-        return
-    if not quiet:
-        print_note(
-            f"job {job} is in SLURM's queue: squeue -j {job}; it writes {short_path(run.folder)}/logs/slurm-{job}.out"
+        following = message(
+            "train.next-answer", "next: kovqa predict -i IMAGE --question '…' --model {folder}", folder=folder
         )
-        print_note(
-            f"stop it: scancel {job}; go on later: the same command with --resume -o {short_path(run.folder)}"
-        )
-    print_result(job)
-
-
-def print_finished_run(run: Run, result: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
-    """Where the model is, how good it is, what to type next."""
-    if as_json:
-        print_json({"path": str(run.folder), **{k: v for k, v in result.items() if k != "schema"}})
-        return
-    if not quiet:
-        best = result["best_score"]
-        scored = (
-            f"model {result['best']}"
-            if best is None
-            else f"{format_score(result['task'], best)} ({result['best']})"
-        )
-        print_note(
-            f"finished in {format_duration(result['seconds'])}, {result['examples_per_second']:,} examples/s; {scored}"
-        )
-        words = "caption -i PICTURE" if result["task"] == "caption" else "predict -i PICTURE --question '…'"
-        print_note(f"next: kovqa {words} --model {short_path(run.folder)}")
-    print_result(short_path(run.folder))
+    fields = {"path": str(run.folder), **{key: value for key, value in result.items() if key != "schema"}}
+    console.print_outcome(folder, fields, [finished, following], as_json=as_json, quiet=quiet)
 
 
 def print_interrupted_run(run: Run) -> None:
@@ -135,5 +282,15 @@ def print_interrupted_run(run: Run) -> None:
     from kovqa_core.runs.folder import follow_pointer
 
     last = follow_pointer(run.folder, "last")
-    kept = f"{last.name} is complete" if last else "there is no checkpoint yet"
-    print_note(f"stopped; {kept} → go on with: kovqa train --resume -o {short_path(run.folder)}")
+    if last is None:
+        state = message("train.no-checkpoint", "there is no checkpoint yet")
+    else:
+        state = message("train.checkpoint-complete", "{step} is complete", step=last.name)
+    print_note(
+        message(
+            "train.stopped",
+            "stopped; {state} → go on with: kovqa train --resume -o {folder}",
+            state=state,
+            folder=short_path(run.folder),
+        )
+    )

@@ -60,7 +60,7 @@ def test_unknown_names(kovqa: Kovqa) -> None:
 
 def test_too_few_gpus(kovqa: Kovqa, tmp_path: Path) -> None:
     done = kovqa("train", "--profile", "a100x4", CUDA_VISIBLE_DEVICES="")
-    one_line(done, 4, "a100x4 wants 4 GPUs, this machine shows 0", "--profile cpu", "--dry-run")
+    one_line(done, 4, "a100x4 needs 4 GPUs, this machine shows 0", "--profile cpu", "--dry-run")
     assert not (tmp_path / "runs").exists()
 
 

@@ -36,7 +36,7 @@ FLAGS = {
     "profiles": "--json --quiet -q",
     "profiles show": "--json",
     "profiles new": "--from --set --force --json --quiet -q",
-    "profiles detect": "--output -o --force",
+    "profiles detect": "--output -o --force --json --quiet -q",
     "profiles schema": "",
     "recipes": "--json --quiet -q",
     "recipes show": "--json",

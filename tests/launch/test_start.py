@@ -6,38 +6,40 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kovqa_core.errors import KovqaError, MachineError, WorkerError
-from kovqa_core.launch import start as starting
-from kovqa_core.launch.plan import LaunchPlan
+from kovqa_core.launch import start
+from kovqa_core.launch.launchers.protocol import LaunchPlan
 from kovqa_core.launch.start import start_processes
+from kovqa_core.runs.events import WaitingEvent, WarningEvent, WorkerEvent
 
 from tests.conftest import Kovqa, Small, clean_env, command, training
 from tests.tools.mini_hosts import MiniHosts
 
 
-def shell(text: str, folder: Path, **more: Any) -> LaunchPlan:
+def shell_plan(text: str, folder: Path, **more: Any) -> LaunchPlan:
     """A plan that runs some shell lines in place of workers."""
     return LaunchPlan(["bash", "-c", text], {"GLOO_SOCKET_IFNAME": "eth7"}, folder, **more)
 
 
 def failed(text: str, folder: Path) -> KovqaError:
     with pytest.raises(KovqaError) as caught:
-        start_processes(shell(text, folder), lambda event: None)
+        start_processes(shell_plan(text, folder), lambda event: None)
     return caught.value
 
 
 def test_events_come_through_and_other_lines_do_not(tmp_path: Path) -> None:
-    seen: list[Mapping[str, Any]] = []
+    events: list[WorkerEvent] = []
     start_processes(
-        shell("""echo loading; echo '{"kind": "train", "note": "한글"}'; echo '{no event}'""", tmp_path),
-        seen.append,
+        shell_plan(
+            """echo loading; echo '{"kind": "warning", "note": "한글"}'; echo '{"no": "event"}'""", tmp_path
+        ),
+        events.append,
     )
-    assert seen == [{"kind": "train", "note": "한글"}]
+    assert events == [WarningEvent("한글")]
 
 
 @pytest.mark.parametrize(
@@ -73,11 +75,12 @@ def test_a_python_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_node_that_waits_alone_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "_RENDEZVOUS_NOTICE_SECONDS", 0.2)
-    seen: list[Mapping[str, Any]] = []
-    start_processes(shell("sleep 1", tmp_path, meeting="node1:29500"), seen.append)
-    assert [event["kind"] for event in seen] == ["waiting"]
-    assert "node1, port 29500, interface eth7" in seen[0]["note"]
+    monkeypatch.setattr(start, "_RENDEZVOUS_NOTICE_SECONDS", 0.2)
+    events: list[WorkerEvent] = []
+    start_processes(shell_plan("sleep 1", tmp_path, rendezvous="node1:29500"), events.append)
+    (waiting,) = events
+    assert isinstance(waiting, WaitingEvent)
+    assert "node1, port 29500, interface eth7" in waiting.note
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 143)])
@@ -106,7 +109,7 @@ def test_four_gpus_wanted_and_one_seen(small: Small, tmp_path: Path) -> None:
     done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 4
     assert (
-        "wants 4 GPUs, this machine shows 1 → use --profile rtx3090x1, or see the plan with --dry-run"
+        "needs 4 GPUs, this machine shows 1 → use --profile rtx3090x1, or see the plan with --dry-run"
         in done.stderr
     )
 

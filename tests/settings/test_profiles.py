@@ -8,9 +8,11 @@ from pathlib import Path
 import kovqa_core
 import pytest
 from kovqa_core.errors import SettingsError
+from kovqa_core.launch.launchers import LAUNCHERS, check_launcher_of
+from kovqa_core.launch.machine_check import check_machine, local_profiles
 from kovqa_core.machine import detect_profile
 from kovqa_core.machine.detect_profile import detect_profile_text
-from kovqa_core.machine.hardware import APPLE_GPU, GpuInfo, check_machine, nearest_profile
+from kovqa_core.machine.hardware import APPLE_GPU, GpuInfo, nearest_profile
 from kovqa_core.plan.micro_batch import choose_micro_batch
 from kovqa_core.settings.new_files import new_settings
 from kovqa_core.settings.profile import Profile, _slurm_time_seconds
@@ -53,12 +55,12 @@ def test_the_machines_people_have_are_there() -> None:
     ],
 )
 def test_fitting_profile(name: str, memory: int, count: int, profile: str) -> None:
-    assert nearest_profile([GpuInfo(name, memory)] * count) == profile
+    assert nearest_profile([GpuInfo(name, memory)] * count, local_profiles()) == profile
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_machine_nobody_foresaw_gets_a_profile_it_can_hold(count: int) -> None:
-    found = load_profile(nearest_profile([GpuInfo("NVIDIA RTX 6000 Ada", 48)] * count))
+    found = load_profile(nearest_profile([GpuInfo("NVIDIA RTX 6000 Ada", 48)] * count, local_profiles()))
     assert (found.launcher, found.nodes) == ("torchrun", 1)
     assert found.processes_per_node <= count
     assert 0 < found.gpu_memory_gb <= 49
@@ -105,10 +107,11 @@ def test_a_wrong_profile_is_not_written(own_home: Path) -> None:
     for wrong, word in (
         ("gpuz=A100", "gpuz"),
         ("slurm.time=yesterday", "slurm.time"),
-        ("nodes=2", "HOST:PORT"),
+        ("nodes=2", "cpu.yaml:3:1: torchrun over several nodes needs rendezvous: HOST:PORT"),
+        ("launcher=sbatc", "--set launcher=sbatc: unknown launcher 'sbatc'; did you mean sbatch"),
     ):
         with pytest.raises(SettingsError, match=word):
-            new_settings("profiles", "mine", "cpu", [wrong])
+            new_settings("profiles", "mine", "cpu", [wrong], check=check_launcher_of)
     assert not own_home.exists()
 
 
@@ -134,7 +137,7 @@ def test_detect_on_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect_profile, "visible_gpus", lambda: [GpuInfo("NVIDIA GeForce RTX 4090", 24)] * 2)
     monkeypatch.setattr(detect_profile, "usable_cpu_count", lambda: 32)
     monkeypatch.setattr(detect_profile, "slurm_partitions", lambda: [])
-    text = detect_profile_text("둘")
+    text = detect_profile_text("둘", local_profiles())
     found = build_settings(Profile, SettingsDocument({"name": "둘", **parse_yaml(text, "둘").values}))
     assert "2 × NVIDIA GeForce RTX 4090 (24 GB), 32 cores" in text
     assert (found.processes_per_node, found.loader_workers, found.precision) == (2, 12, "bf16")
@@ -164,7 +167,8 @@ def test_detect_prefers_the_partition_with_gpus(monkeypatch: pytest.MonkeyPatch)
         lambda: [detect_profile._parse_partition(line.split("|")) for line in lines],
     )
     found = build_settings(
-        Profile, SettingsDocument({"name": "x", **parse_yaml(detect_profile_text("x"), "x").values})
+        Profile,
+        SettingsDocument({"name": "x", **parse_yaml(detect_profile_text("x", local_profiles()), "x").values}),
     )
     assert (found.launcher, found.processes_per_node, found.gpu) == ("sbatch", 8, "A100")
     assert (found.slurm.partition, found.slurm.gpu_type, found.slurm.time) == ("gpu", "a100", "2-00:00:00")
@@ -176,3 +180,4 @@ def test_schema_knows_every_key(kovqa: Kovqa) -> None:
     assert set(schema["properties"]) == set(Profile.model_fields)
     assert schema["additionalProperties"] is False
     assert schema["required"] == []
+    assert schema["properties"]["launcher"]["enum"] == list(LAUNCHERS)

@@ -290,14 +290,22 @@ def test_a_stored_run_goes_on(small: Small, tmp_path: Path, old: str, new: str, 
     write_as_then(tmp_path / "a" / RUN_FILE)
     for name in (old, new):
         same = plan_training(
-            "tiny", None, [f"{name}={json.dumps(value)}"], flags, run.folder, resume=True, dry_run=True
+            "tiny",
+            None,
+            sets=[f"{name}={json.dumps(value)}"],
+            flags=flags,
+            folder=run.folder,
+            resume=True,
+            dry_run=True,
         ).run
         assert (same.recipe, same.profile) == (run.recipe, run.profile)
     text = (tmp_path / "a" / RUN_FILE).read_text("utf-8")  # written anew, by the names of today
     assert not re.search(rf"^ *{steps(old)[-1]}:", text, re.MULTILINE)
     if not old.startswith("profile."):
         with pytest.raises(SettingsError, match=rf"{re.escape(new)} "):
-            plan_training("tiny", None, ["seed=42"], flags, run.folder, resume=True, dry_run=True)
+            plan_training(
+                "tiny", None, sets=["seed=42"], flags=flags, folder=run.folder, resume=True, dry_run=True
+            )
 
 
 @pytest.mark.parametrize("recipe", ["tiny", "tiny-caption", "nia"])

@@ -59,9 +59,7 @@ def rank_from_slurm(environ: Mapping[str, str]) -> RankInfo:
         int(environ.get("SLURM_LOCALID", "0")),
         world,
         "127.0.0.1" if one_host else first_slurm_host(nodes),
-        slurm_rendezvous_port(
-            int(environ.get("SLURM_JOB_ID", "0")), int(environ.get("SLURM_STEP_ID", "0"))
-        ),
+        slurm_rendezvous_port(int(environ.get("SLURM_JOB_ID", "0")), int(environ.get("SLURM_STEP_ID", "0"))),
     )
 
 

@@ -59,7 +59,12 @@ def _worker_error(path: Path, resume_hint: str) -> KovqaError:
     if error["kind"] in ERROR_CLASSES:
         return ERROR_CLASSES[error["kind"]](error["message"], error["detail"])
     return WorkerError(
-        message("launch.rank-failed", "rank {rank} failed: {problem}", rank=error["rank"], problem=error["message"]),
+        message(
+            "launch.rank-failed",
+            "rank {rank} failed: {problem}",
+            rank=error["rank"],
+            problem=error["message"],
+        ),
         message("launch.rank-failed.hint", "details: {file}; {resume}", file=path, resume=resume_hint),
     )
 
@@ -104,7 +109,11 @@ def describe_rendezvous(plan: LaunchPlan) -> Message:
     interface = plan.env.get("GLOO_SOCKET_IFNAME")
     if interface:
         return message(
-            "launch.rendezvous", "{host}, port {port}, interface {interface}", host=host, port=port, interface=interface
+            "launch.rendezvous",
+            "{host}, port {port}, interface {interface}",
+            host=host,
+            port=port,
+            interface=interface,
         )
     return message(
         "launch.rendezvous-default-route",
@@ -137,7 +146,8 @@ def _killed_failure(text: str, resume_hint: str) -> KovqaError | None:
             "launch.killed.hint", "the machine may have run out of memory; {resume}", resume=resume_hint
         )
     return WorkerError(
-        message("launch.killed", "rank {rank} was killed ({reason})", rank=fields["rank"], reason=reason), hint
+        message("launch.killed", "rank {rank} was killed ({reason})", rank=fields["rank"], reason=reason),
+        hint,
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kovqa_core.launch.launchers import Launcher, find_launcher
-from kovqa_core.launch.launchers.protocol import LaunchPlan, LaunchRequest
+from kovqa_core.launch.launchers import find_launcher
+from kovqa_core.launch.launchers.protocol import Launcher, LaunchPlan, LaunchRequest
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.run import RUN_FILE, WorkerJob
 

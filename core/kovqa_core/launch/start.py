@@ -208,7 +208,7 @@ def submit_job(plan: LaunchPlan) -> str:
     return run_queue_command(plan.argv, plan).splitlines()[-1].split(";")[0]  # number;cluster
 
 
-def test_only(plan: LaunchPlan) -> str:
+def ask_scheduler(plan: LaunchPlan) -> str:
     """Whether the scheduler would take the job, in its own words; "" where there is none to ask.
 
     Raises:

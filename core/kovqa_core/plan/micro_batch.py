@@ -84,7 +84,9 @@ def choose_micro_batch(
         if memory is None:
             raise SettingsError("--micro-batch auto does not know this machine's memory", "give a number")
         profile = with_micro_batch(profile, recipe.name, best.micro_batch if best else 1)
-    planned, _ = split_global_batch(recipe.optim.global_batch, profile.max_micro_batch(recipe.name), profile.processes)
+    planned, _ = split_global_batch(
+        recipe.optim.global_batch, profile.max_micro_batch(recipe.name), profile.processes
+    )
     return profile, MemoryPlan(needs(planned), memory, best)
 
 

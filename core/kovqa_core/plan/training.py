@@ -34,21 +34,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedTraining:
-    """A planned training."""
+    """A training that was checked on paper; its `run.yaml` is written.
+
+    Attributes:
+        run: recipe and profile together.
+        launch: what starts it.
+        origin: where each setting came from.
+        missing: what this machine lacks, and a dry run let pass.
+        resumed_step: name of the step folder it goes on from.
+        result: of a run that is finished, where there is nothing left to do.
+        memory_plan: memory it needs, and what there is.
+        differences: a rerun: what is not as it was then.
+    """
 
     run: Run
     launch: LaunchPlan
-    origin: Mapping[str, str]  # where each setting came from
-    missing: list[str]  # what a dry run let pass
-    resumed: str | None  # the step folder it goes on from
-    finished: dict[str, Any] | None  # the result, when there is nothing left to do
-    fit: MemoryPlan  # memory it needs, and what there is
-    differs: Sequence[RunDifference] = ()  # a rerun: what is not as it was then
+    origin: Mapping[str, str]
+    missing: list[str]
+    resumed_step: str | None
+    result: dict[str, Any] | None
+    memory_plan: MemoryPlan
+    differences: Sequence[RunDifference] = ()
 
 
 def plan_training(
     recipe: str,
     profile: str | None,
+    *,
     sets: Sequence[str],
     flags: Mapping[str, str],
     folder: Path | None,
@@ -76,9 +88,7 @@ def plan_training(
     goes_on = resume and stored.is_file()
     if not resume and (folder / "last").exists():
         raise SettingsError(f"{folder} already holds a run", "add --resume to go on, or choose another -o")
-    asked = resolve_settings(
-        recipe, profile or profile_of_this_machine(), sets, flags, os.environ
-    )
+    asked = resolve_settings(recipe, profile or profile_of_this_machine(), sets, flags, os.environ)
     if goes_on:
         asked = _resumed_settings(
             read_run(stored), asked, bool(sets or flags or recipe != "kobeit3"), profile
@@ -87,7 +97,7 @@ def plan_training(
     return _check_and_plan(asked, folder, run_in, dry_run, micro_batch=micro_batch)
 
 
-def plan_rerun(before: Path, folder: Path | None, force: bool, dry_run: bool) -> PlannedTraining:
+def plan_rerun(before: Path, folder: Path | None, *, force: bool, dry_run: bool) -> PlannedTraining:
     """A run like one that was: the same settings and the same cut into micro-batches, in a new folder.
 
     Args:
@@ -118,7 +128,7 @@ def plan_rerun(before: Path, folder: Path | None, force: bool, dry_run: bool) ->
     planned = _check_and_plan(
         ResolvedSettings(old.recipe, old.profile, old.origin), folder, run_in, dry_run, checks
     )
-    return replace(planned, differs=differs)
+    return replace(planned, differences=differs)
 
 
 def _refuse_changed_data(before: Path, run: Run, data: RunDifference) -> None:

@@ -36,6 +36,7 @@ def new_settings(
     name: str,
     source: str,
     sets: Sequence[str] = (),
+    *,
     force: bool = False,
     check: Callable[[SettingsDocument], object] | None = None,
 ) -> Path:
@@ -64,10 +65,10 @@ def new_settings(
     )  # one line, whatever was typed
     keys = settings_keys(kind, document)
     changed = edit_yaml_text(read_text(old), str(old), [*sets, *named], keys)
-    return save_settings(kind, name, f"# {head}\n{changed}", force)
+    return save_settings(kind, name, f"# {head}\n{changed}", force=force)
 
 
-def save_settings(kind: Kind, name: str, text: str, force: bool = False) -> Path:
+def save_settings(kind: Kind, name: str, text: str, *, force: bool = False) -> Path:
     """Keep the text of a profile or recipe as a file of the user's own.
 
     Raises:

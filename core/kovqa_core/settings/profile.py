@@ -145,4 +145,3 @@ class Profile(StrictSettings):
     def max_micro_batch(self, recipe: str) -> int:
         """Examples one process can hold at once for a recipe."""
         return self.micro_batch.get(recipe, self.micro_batch.get("default", 8))
-

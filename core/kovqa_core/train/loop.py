@@ -57,9 +57,7 @@ class TrainState:
         return setting.every_steps or setting.every_epochs * self.length.per_epoch
 
 
-def run_training(
-    run: Run, rank: RankInfo, device: torch.device, stop: Callable[[], bool]
-) -> None:
+def run_training(run: Run, rank: RankInfo, device: torch.device, stop: Callable[[], bool]) -> None:
     """Train a run to its end, from its last checkpoint if it has one.
 
     Args:
@@ -108,9 +106,7 @@ def run_training(
     t.log.close()
 
 
-def prepare_training(
-    run: Run, rank: RankInfo, device: torch.device, stop: Callable[[], bool]
-) -> TrainState:
+def prepare_training(run: Run, rank: RankInfo, device: torch.device, stop: Callable[[], bool]) -> TrainState:
     """Index, model, optimizer and log of a run, where its last checkpoint left them."""
     watchdog.set_phase("preparing")
     recipe = run.recipe

@@ -7,6 +7,7 @@ from kovqa_core.launch.launchers import sbatch, srun, torchrun
 from kovqa_core.launch.launchers.protocol import Launcher
 from kovqa_core.messages import message
 from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
 
 LAUNCHERS: dict[str, Launcher] = {"torchrun": torchrun, "srun": srun, "sbatch": sbatch}
 
@@ -24,7 +25,10 @@ def find_launcher(profile: Profile, place: str = "") -> Launcher:
     place = place or f"profile {profile.name}"
     if profile.launcher not in LAUNCHERS:
         problem = message(
-            "launch.unknown-launcher", "{place}: unknown launcher '{name}'", place=place, name=profile.launcher
+            "launch.unknown-launcher",
+            "{place}: unknown launcher '{name}'",
+            place=place,
+            name=profile.launcher,
         )
         raise unknown_name_error(problem, profile.launcher, LAUNCHERS)
     return LAUNCHERS[profile.launcher]
@@ -45,3 +49,12 @@ def check_launcher(profile: Profile, place: str = "") -> None:
         raise SettingsError(
             message("launch.settings-problem", "{place}: {problem}", place=place, problem=problem)
         )
+
+
+def check_launcher_of(document: SettingsDocument) -> None:
+    """`check_launcher` of a profile's document, before it is written.
+
+    Raises:
+        SettingsError: unknown launcher, or a contradiction; says where it was written.
+    """
+    check_launcher(build_settings(Profile, document), document.where(("launcher",)))

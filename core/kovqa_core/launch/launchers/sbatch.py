@@ -114,7 +114,9 @@ def _sbatch_directive(option: str) -> str:
     if "\n" in option:
         raise SettingsError(
             message(
-                "launch.line-break", "SLURM cannot read an option with a line break: {option!r}", option=option
+                "launch.line-break",
+                "SLURM cannot read an option with a line break: {option!r}",
+                option=option,
             )
         )
     if re.fullmatch(r"[\w@%+=:,./-]+", option, re.ASCII):
