@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kovqa_core.data.example import Answer, Example
-from kovqa_core.distributed import process_group, watchdog
+from kovqa_core.distributed import watchdog
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.models.batches import ExampleKey, ExampleProcessor, iterate_batches
 from kovqa_core.models.family import FamilyModel
