@@ -90,7 +90,7 @@ def predict(
 
     from kovqa_cli.output import console, progress
 
-    decoding = decoding_from_options(answers, choices, temperature, seed)
+    decoding = decoding_from_options(answers, choices=choices, temperature=temperature, seed=seed)
     if vote:
         others = (image, question, chat, input, images, kind, decoding != GREEDY_DECODING, trust_remote_code)
         if output is None or any(others):

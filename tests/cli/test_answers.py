@@ -118,13 +118,13 @@ def test_a_classifier_answers_in_its_own_way(
 
 def test_contradictions_are_settings_errors(kovqa: Kovqa, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("예\n", encoding="utf-8")
-    with pytest.raises(SettingsError, match="--answers and --temperature are two ways"):
-        decoding_from_options(tmp_path / "a.txt", False, 0.7, None)
-    with pytest.raises(SettingsError, match="--seed is the seed of drawn answers"):
-        decoding_from_options(None, False, None, 3)
+    with pytest.raises(SettingsError, match="--answers and --temperature exclude each other"):
+        decoding_from_options(tmp_path / "a.txt", choices=False, temperature=0.7, seed=None)
+    with pytest.raises(SettingsError, match="--seed is the seed of sampled answers"):
+        decoding_from_options(None, choices=False, temperature=None, seed=3)
     (tmp_path / "a.txt").write_text("\n \n", encoding="utf-8")
     with pytest.raises(DataError, match="lists no answers"):
-        decoding_from_options(tmp_path / "a.txt", False, None, None)
+        decoding_from_options(tmp_path / "a.txt", choices=False, temperature=None, seed=None)
     for cell, said in (
         (None, "no choices"),
         (["예", "예"], "2 choices: 예, 예"),

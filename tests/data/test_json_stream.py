@@ -41,6 +41,12 @@ def test_records_are_what_json_reads(tmp_path: Path, block: int, encoding: str, 
     assert read(written(tmp_path / "a.json", text, encoding)) == rows
 
 
+@pytest.mark.parametrize("number", ["12", "1.5", "-1e-7", "1E+3"])
+def test_a_number_may_be_cut_anywhere(tmp_path: Path, block: int, number: str) -> None:
+    path = written(tmp_path / "a.json", f'{{"version": {number}, "rows": [{number}, {number}]}}')
+    assert read(path) == [float(number)] * 2
+
+
 def test_an_empty_list_is_a_list(tmp_path: Path, block: int) -> None:
     assert read(written(tmp_path / "a.json", ' { "rows" : [ ] } \n')) == []
 

@@ -11,6 +11,7 @@ import pytest
 from kovqa_core.data import json_stream, tables
 from kovqa_core.data.tables import cell_text, check_unique_id, read_table
 from kovqa_core.errors import DataError
+from kovqa_core.messages import message
 
 CSV = "id,image,question,answer\n1,가.jpg,무엇?,예\n2,나.jpg,뭐?,아니요\n"
 
@@ -141,13 +142,20 @@ def test_a_cell_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_missing_column_is_named_with_what_there_is(tmp_path: Path) -> None:
-    wanted = {"answer": ("answer", "answers")}
+    required = {"answer": ("answer", "answers")}
     with pytest.raises(DataError) as caught:
-        rows(tmp_path, "id,Anser\n1,예\n", wanted=wanted, hint="--column {ours}={theirs}")
+        rows(
+            tmp_path,
+            "id,Anser\n1,예\n",
+            required=required,
+            hint=lambda ours, theirs: message(
+                "test.hint", "--column {ours}={theirs}", ours=ours, theirs=theirs
+            ),
+        )
     assert "표.csv:1: no column 'answer'; it has id, Anser, did you mean 'Anser'?" in caught.value.message
     assert caught.value.hint == "--column answer=Anser"
     with pytest.raises(DataError, match=r"표\.jsonl:2: no column 'answer'; it has id"):
-        rows(tmp_path, '{"answers": ["예"]}\n{"id": 1}\n', "표.jsonl", wanted=wanted)
+        rows(tmp_path, '{"answers": ["예"]}\n{"id": 1}\n', "표.jsonl", required=required)
 
 
 def test_a_file_that_is_not_there_and_a_folder(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def begin_partial_file(
         ).hexdigest(),
         "beams": beams,
         "kinds": sorted({row.kind for row in rows}),
-        "decoding": decoding.stamp(),
+        "decoding": decoding.json_fields(),
     }
     return resume_partial_file(part, stamp)
 

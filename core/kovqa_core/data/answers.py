@@ -11,15 +11,16 @@ from pathlib import Path
 
 from kovqa_core.errors import DataError
 from kovqa_core.files import read_text, to_nfc, write_text
+from kovqa_core.messages import message
 
 # ------------------------------------------------------------------------------ normal forms
 
 
 def normalise_answer(answer: str) -> str:
-    """kovqa's normal form: NFC, no blanks around, single blanks inside, Latin in lower case.
+    """kovqa's normal form: NFC, no blanks around it, single blanks inside, Latin in lower case.
 
-    KoBEiT3 kept raw texts: 639 of its 15,324 classes have blanks around them, 1,547 groups
-    differ in nothing but blanks or case.
+    KoBEiT3 kept raw texts: 639 of its 15,324 classes have blanks around them, and 1,547 groups of
+    classes differ only in blanks or case.
     """
     return " ".join(to_nfc(answer).split()).lower()
 
@@ -29,7 +30,9 @@ _NUMBER_WORDS = dict(
     zip(["none", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
         ["0", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"], strict=True)
 )  # fmt: skip
-_PERIOD_PATTERN = re.compile(r"(?!<=\d)(\.)(?!\d)")  # the official pattern: its look-behind is malformed
+# The official pattern. `(?!<=` was meant to be the look-behind `(?<!`; as it is, it says nothing about the
+# digit before a period, so "5." loses its period and only "3.5" keeps it.
+_PERIOD_PATTERN = re.compile(r"(?!<=\d)(\.)(?!\d)")
 _DIGIT_COMMA = re.compile(r"\d,\d")
 
 
@@ -42,12 +45,14 @@ def normalise_vqav2(answer: str) -> str:
     """The VQAv2 challenge's normal form, its oddities included (docs/sources/beit3.md, B28)."""
     text = answer
     for mark in _VQA_PUNCTUATION:
+        # Looked up in the answer as it came, not in `text`: the official code does so too.
         beside_blank = f"{mark} " in answer or f" {mark}" in answer
         text = text.replace(mark, "" if beside_blank or _DIGIT_COMMA.search(answer) else " ")
-    text = _PERIOD_PATTERN.sub("", text, count=32)  # a flag in the place of the count: at most 32
+    # The official code passes re.UNICODE, which is 32, where `sub` expects the count: 32 periods at most.
+    text = _PERIOD_PATTERN.sub("", text, count=32)
     words = (_NUMBER_WORDS.get(word, word) for word in text.lower().split())
-    kept = (_load_contractions().get(word, word) for word in words if word not in ("a", "an", "the"))
-    return " ".join(kept).replace(",", "")
+    spelled = (_load_contractions().get(word, word) for word in words if word not in ("a", "an", "the"))
+    return " ".join(spelled).replace(",", "")
 
 
 # ----------------------------------------------------------------------------- list of classes
@@ -55,22 +60,27 @@ def normalise_vqav2(answer: str) -> str:
 
 def choose_answer_classes(counts: Counter[str], min_count: int) -> list[str]:
     """Answers seen often enough, most frequent first, ties in code point order."""
-    kept = (answer for answer, n in counts.items() if n >= min_count)
-    return sorted(kept, key=lambda answer: (-counts[answer], answer))
+    frequent = (answer for answer, n in counts.items() if n >= min_count)
+    return sorted(frequent, key=lambda answer: (-counts[answer], answer))
 
 
 def default_min_count(rows: int) -> int:
-    """How often an answer must be seen: 5 as in KoBEiT3 from 10,000 training rows on, else once."""
+    """How often an answer must be seen: 5 times as in KoBEiT3 from 10,000 training rows on, else once."""
     return 5 if rows >= 10_000 else 1
 
 
 def write_answers(path: Path, answers: Sequence[str]) -> None:
     """Write a list of classes, one a line: the line number (from 0) is the label.
 
-    Where a line could not hold one (raw answers of VQA_NIA have line breaks), as `answer2label.txt`.
+    A class that does not fit on a line (raw answers of VQA_NIA have line breaks) makes the whole list one
+    of JSON lines, as in `answer2label.txt`.
     """
-    plain = all(answer.splitlines() == [answer] and not answer.startswith("{") for answer in answers)
-    lines = answers if plain else [_answer2label_line(answer, label) for label, answer in enumerate(answers)]
+    one_line_each = all(answer.splitlines() == [answer] and not answer.startswith("{") for answer in answers)
+    lines = (
+        answers
+        if one_line_each
+        else [_answer2label_line(answer, label) for label, answer in enumerate(answers)]
+    )
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
@@ -89,10 +99,16 @@ def read_answers(path: Path) -> list[str]:
     lines = read_text(path).splitlines()
     answers = _parse_answer2label(lines, path) if lines and lines[0].startswith("{") else lines
     if not answers:
-        raise DataError(f"{path} lists no answers", "write the index again: kovqa index")
+        raise DataError(
+            message("data.no-answers", "{file} lists no answers", file=path),
+            message("data.no-answers.hint", "write the index again: kovqa index"),
+        )
     twice = next((answer for answer, n in Counter(answers).items() if n > 1), None)
     if twice is not None:
-        raise DataError(f"{path}: answer '{twice}' appears twice", "write the index again: kovqa index")
+        raise DataError(
+            message("data.answer-twice", "{file}: answer '{answer}' appears twice", file=path, answer=twice),
+            message("data.answer-twice.hint", "write the index again: kovqa index"),
+        )
     return answers
 
 
@@ -106,7 +122,15 @@ def _parse_answer2label(lines: Iterable[str], path: Path) -> list[str]:
         except (ValueError, KeyError, TypeError):
             in_order = False
         if not in_order:
-            raise DataError(f'{path}:{number + 1}: expected {{"answer": …, "label": {number}}}')
+            raise DataError(
+                message(
+                    "data.label-out-of-order",
+                    '{file}:{line}: expected {{"answer": …, "label": {label}}}',
+                    file=path,
+                    line=number + 1,
+                    label=number,
+                )
+            )
     return answers
 
 
@@ -118,14 +142,16 @@ def soft_score(annotators: int) -> float:
     return (0.0, 0.3, 0.6, 0.9)[annotators] if annotators < 4 else 1.0
 
 
-def soft_labels(given: Iterable[str], normal: Callable[[str], str] = normalise_answer) -> dict[str, float]:
-    """Answers of one question -> scores, the most given first; a single annotator's counts fully.
+def soft_labels(
+    annotations: Iterable[str], normalise: Callable[[str], str] = normalise_answer
+) -> dict[str, float]:
+    """Answers of one question -> scores, the most frequent first; a single annotator's counts fully.
 
     Args:
-        given: one text an annotator.
-        normal: the data set's normal form.
+        annotations: one text per annotator.
+        normalise: gives the data set's normal form.
     """
-    counts = Counter(filter(None, map(normal, given)))
+    counts = Counter(filter(None, map(normalise, annotations)))
     if counts.total() <= 1:
         return dict.fromkeys(counts, 1.0)
     return {answer: soft_score(n) for answer, n in counts.most_common()}

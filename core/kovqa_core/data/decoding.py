@@ -1,4 +1,4 @@
-"""How a model that writes freely is to answer: greedily, drawn, from a list, or by the letter of a choice."""
+"""How a model that writes freely answers: greedily, sampled, from a list, or by the letter of a choice."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import read_text, to_nfc
+from kovqa_core.messages import message
 
 CHOICE_LETTERS = string.ascii_uppercase
-CHOICE_COLUMNS = ("choices", "options")  # of a table: what a row's answer is one of
+CHOICE_COLUMNS = ("choices", "options")  # of a table: the answers that a row's question offers
 
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How answers are found; at most one way differs from greedy.
+    """How answers are chosen; at most one field differs from greedy decoding.
 
     Attributes:
-        answers: the only answers there are, the likeliest is given; empty: any text.
-        choices: every question brings its own answers, chosen by the likelihood of their letters.
-        temperature: tokens are drawn, below 1 sharper, above 1 flatter; 0: the likeliest.
-        seed: of the draws, which depend on it and the question's id alone.
+        answers: the only possible answers, of which the likeliest is taken; empty: any text.
+        choices: every question brings its own answers, compared by the likelihood of their letters.
+        temperature: tokens are sampled, below 1 sharper, above 1 flatter; 0: always the likeliest.
+        seed: of the samples, which depend on it and the question's id alone.
     """
 
     answers: tuple[str, ...] = ()
@@ -34,11 +34,11 @@ class DecodingOptions:
     temperature: float = 0.0
     seed: int = 0
 
-    def stamp(self) -> dict[str, Any]:
-        """What another prediction must have in common to be mixed with this one."""
-        listed = hashlib.sha256("\n".join(self.answers).encode()).hexdigest() if self.answers else None
+    def json_fields(self) -> dict[str, str | bool | float | None]:
+        """What predictions must have in common to stand in one file; a list of answers as its SHA-256."""
+        digest = hashlib.sha256("\n".join(self.answers).encode()).hexdigest() if self.answers else None
         return {
-            "answers": listed,
+            "answers": digest,
             "choices": self.choices,
             "temperature": self.temperature,
             "seed": self.seed,
@@ -49,30 +49,38 @@ GREEDY_DECODING = DecodingOptions()
 
 
 def decoding_from_options(
-    answers: Path | None, choices: bool, temperature: float | None, seed: int | None
+    answers: Path | None, *, choices: bool, temperature: float | None, seed: int | None
 ) -> DecodingOptions:
     """What the options of a command ask for.
 
     Args:
-        answers: see `read_list`.
-        choices, temperature, seed: see `Decoding`; None: not given.
+        answers: see `read_answer_list`.
+        choices, temperature, seed: see `DecodingOptions`; None: option not used.
 
     Raises:
-        SettingsError: two ways at once, or a seed and nothing is drawn.
+        SettingsError: two ways at once, or a seed although nothing is sampled.
         DataError: the list cannot be read.
     """
-    given = {"--answers": answers, "--choices": choices, "--temperature": temperature}
-    ways = [name for name, value in given.items() if value]
-    if len(ways) > 1:
-        raise SettingsError(f"{' and '.join(ways)} are two ways to answer", "give one of them")
+    ways = {"--answers": answers, "--choices": choices, "--temperature": temperature}
+    used = [option for option, value in ways.items() if value]
+    if len(used) > 1:
+        raise SettingsError(
+            message(
+                "data.two-ways-to-answer", "{one} and {other} exclude each other", one=used[0], other=used[1]
+            ),
+            message("data.two-ways-to-answer.hint", "use one of them"),
+        )
     if seed is not None and not temperature:
-        raise SettingsError("--seed is the seed of drawn answers", "give --temperature, too: 0.7")
+        raise SettingsError(
+            message("data.seed-without-sampling", "--seed is the seed of sampled answers"),
+            message("data.seed-without-sampling.hint", "add --temperature 0.7"),
+        )
     listed = () if answers is None else read_answer_list(answers)
     return DecodingOptions(listed, choices, temperature or 0.0, seed or 0)
 
 
 def read_answer_list(path: Path) -> tuple[str, ...]:
-    """The answers of a list: one a line, blank lines and repetitions aside; or an index's.
+    """The answers of a list: one a line, without blank lines and repetitions; or those of an index.
 
     Args:
         path: a text file, an `answers.txt`, or the folder of an index.
@@ -83,35 +91,48 @@ def read_answer_list(path: Path) -> tuple[str, ...]:
     file = path / "answers.txt" if path.is_dir() else path
     text = read_text(file)
     lines = read_answers(file) if text.startswith("{") else text.splitlines()
-    found = tuple(dict.fromkeys(answer for line in lines if (answer := to_nfc(line).strip())))
-    if not found:
-        raise DataError(f"{file} lists no answers", "write one a line")
-    return found
+    answers = tuple(dict.fromkeys(answer for line in lines if (answer := to_nfc(line).strip())))
+    if not answers:
+        raise DataError(
+            message("data.empty-answer-list", "{file} lists no answers", file=file),
+            message("data.empty-answer-list.hint", "write one answer per line"),
+        )
+    return answers
 
 
-def parse_choices(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
+def parse_choices(record: Mapping[str, object], place: str) -> tuple[str, ...]:
     """The answers a row of a table offers: a JSON list, or a text with | between them.
 
+    Args:
+        record: column -> cell.
+        place: file, line and id of the row, for errors.
+
     Raises:
-        DataError: none, one, one twice or more than there are letters; `where` names the row.
+        DataError: no choices, one alone, one twice, or more than there are letters.
     """
-    value = next((record[name] for name in CHOICE_COLUMNS if record.get(name) not in (None, "")), None)
-    if isinstance(value, str):
-        value = _try_parse_json(value)
-    if not isinstance(value, list):
-        raise DataError(f"{where}: no choices", 'column choices: ["빨강", "파랑"] or 빨강|파랑')
-    found = tuple(to_nfc(str(choice)).strip() for choice in value)
-    if not 2 <= len(found) <= len(CHOICE_LETTERS) or len(set(found)) < len(found) or "" in found:
+    cell = next((record[name] for name in CHOICE_COLUMNS if record.get(name) not in (None, "")), None)
+    values = _split_choices(cell) if isinstance(cell, str) else cell
+    if not isinstance(values, list):
         raise DataError(
-            f"{where}: {len(found)} choices: {', '.join(found) or 'none'}",
-            f"two to {len(CHOICE_LETTERS)} different ones",
+            message("data.no-choices", "{place}: no choices", place=place),
+            message("data.no-choices.hint", 'add a column choices: ["빨강", "파랑"] or 빨강|파랑'),
         )
-    return found
+    choices = tuple(to_nfc(str(value)).strip() for value in values)
+    if not 2 <= len(choices) <= len(CHOICE_LETTERS) or len(set(choices)) < len(choices) or "" in choices:
+        raise DataError(
+            message(
+                "data.bad-choices", "{place}: {count} choices: {choices}",
+                place=place, count=len(choices), choices=", ".join(choices) or "none",
+            ),
+            message("data.bad-choices.hint", "two to {most} different ones are needed", most=len(CHOICE_LETTERS)),
+        )  # fmt: skip
+    return choices
 
 
-def _try_parse_json(text: str) -> Any:
+def _split_choices(cell: str) -> list[object]:
+    """The choices of a CSV's cell."""
     try:
-        value = json.loads(text)
+        values = json.loads(cell)
     except ValueError:
-        value = None
-    return value if isinstance(value, list) else text.split("|")
+        values = None
+    return values if isinstance(values, list) else [*cell.split("|")]

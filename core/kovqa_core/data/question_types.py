@@ -1,38 +1,36 @@
-"""Kinds of questions: which of them are meant, and the groups a data set puts them into."""
+"""Which question types a command is about."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from kovqa_core.errors import unknown_name_error
-from kovqa_core.files import read_json, to_nfc
+from kovqa_core.files import to_nfc
 from kovqa_core.messages import message
 
-ALL_TYPES = "all"  # instead of a kind's name: every row
+ALL_TYPES = "all"  # in place of a type's name: every row
 
 
-def choose_question_types(asked: Sequence[str], there: Iterable[str]) -> frozenset[str]:
-    """The kinds asked for, of those that are there; every one if none or "all" was asked for.
+def choose_question_types(requested: Sequence[str], present: Iterable[str]) -> frozenset[str]:
+    """The requested question types; all that are present if none, or "all", was requested.
+
+    Args:
+        requested: names, in any Unicode form.
+        present: the types of the rows.
 
     Raises:
-        SettingsError: a kind that is not there; it names those that are.
+        SettingsError: one that no row has; it names those present.
     """
-    known = frozenset(there)
-    if not asked or ALL_TYPES in asked:
-        return known
-    for name in map(to_nfc, asked):
-        if not name or name not in known:
+    known_names = frozenset(present)
+    if not requested or ALL_TYPES in requested:
+        return known_names
+    chosen = frozenset(map(to_nfc, requested))
+    for name in map(to_nfc, requested):
+        if not name or name not in known_names:
             raise unknown_name_error(
                 message("data.unknown-kind", "unknown kind '{name}'", name=name),
                 name,
-                known - {""},
+                known_names - {""},
                 message("data.unknown-kind.hint", "or --kind {every}", every=ALL_TYPES),
             )
-    return frozenset(map(to_nfc, asked))
-
-
-def read_type_groups(split: Path) -> dict[str, list[str]]:
-    """Group -> its kinds, as the `index.json` beside a split says; none for a table of one's own."""
-    about = split.parent / "index.json"
-    return read_json(about).get("groups", {}) if about.is_file() else {}
+    return chosen

@@ -1,4 +1,4 @@
-"""Tables people bring: CSV, TSV, JSON lines or a JSON list, row by row with their line numbers.
+"""Users' tables: CSV, TSV, JSON lines or a JSON list, row by row with their line numbers.
 
 Values stay the text they are written with: `NA`, `None`, `null`, `1.0` and `007` are answers like
 any other. Nothing is guessed from a column's contents.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from kovqa_core.data.json_stream import TEXT_DECODER, decode_blocks, iter_json_list
+from kovqa_core.data.json_stream import TEXT_DECODER, JsonRecord, decode_blocks, iter_json_list
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
+from kovqa_core.messages import Message, message
 
 # Our name of a column -> the names it is known by.
 COLUMN_ALIASES: dict[str, tuple[str, ...]] = {
@@ -27,72 +27,111 @@ COLUMN_ALIASES: dict[str, tuple[str, ...]] = {
     "kind": ("kind", "answer_type"),
     "caption": ("caption", "captions"),
 }
-_MAX_CELL_CHARS = 1 << 26  # characters of a line or a cell; a file with a quotation mark too many ends there
-_TABLE_FORMATS_HINT = "a table is a .csv, .tsv, .jsonl or .json file"
+# A quotation mark too many makes the rest of a CSV one cell: reading stops here, not at the end of memory.
+_MAX_CELL_CHARS = 1 << 26
+_TABLE_FORMATS_HINT = message("data.table-formats.hint", "a table is a .csv, .tsv, .jsonl or .json file")
 
-TableRows = Iterator[tuple[int, dict[str, Any]]]  # (line number, column -> value)
+TableRows = Iterator[tuple[int, JsonRecord]]  # (number of the line that a row begins in, column -> value)
+MissingColumnHint = str | Callable[[str, str], Message]
 
 
 def read_table(
-    path: Path, wanted: Mapping[str, Sequence[str]] | None = None, hint: str = "", as_text: bool = True
+    path: Path,
+    required: Mapping[str, Sequence[str]] | None = None,
+    hint: MissingColumnHint = "",
+    *,
+    as_text: bool = True,
 ) -> TableRows:
-    """Rows of a table with the line each begins in; UTF-8 (with or without a mark) or CP949.
+    """Rows of a table with the line each begins in; UTF-8 (with or without a byte-order mark) or CP949.
 
     Args:
         path: `.csv`, `.tsv`, `.json` (a list of objects); anything else is JSON lines.
-        wanted: our name of a column -> names of which the table must have one.
-        hint: what to do when it has none; {ours} and {theirs} stand for the two names.
+        required: our name of a column -> names of which the table must have one.
+        hint: what to do when a column is missing; or a function that says so of our name of it and of
+            the column that may be meant ("NAME" when none is similar).
         as_text: JSON numbers as the text they are written with; a CSV has nothing but text.
 
     Raises:
         DataError: an empty file; file and line of a row that is broken or lacks a column.
     """
-    suffix, wanted = path.suffix.lower(), wanted or {}
+    suffix, required = path.suffix.lower(), required or {}
     if path.is_dir():
-        raise DataError(f"{path} is a folder", _TABLE_FORMATS_HINT)
+        raise DataError(message("data.table-is-folder", "{file} is a folder", file=path), _TABLE_FORMATS_HINT)
     if suffix in (".csv", ".tsv"):
-        yield from _read_csv_rows(path, "\t" if suffix == ".tsv" else ",", wanted, hint)
+        yield from _read_csv_rows(path, "\t" if suffix == ".tsv" else ",", required, hint)
         return
-    for line, row in iter_json_list(path, as_text) if suffix == ".json" else _read_jsonl_rows(path, as_text):
+    rows = (
+        iter_json_list(path, as_text=as_text)
+        if suffix == ".json"
+        else _read_jsonl_rows(path, as_text=as_text)
+    )
+    for line, row in rows:
         if not isinstance(row, dict):
-            raise DataError(f"{path}:{line}: not a JSON object", _TABLE_FORMATS_HINT)
-        _require_columns(wanted, row, f"{path}:{line}", hint)
+            raise DataError(
+                message("data.row-not-an-object", "{file}:{line}: not a JSON object", file=path, line=line),
+                _TABLE_FORMATS_HINT,
+            )
+        _require_columns(required, row, f"{path}:{line}", hint)
         yield line, row
 
 
 def cell_text(value: object) -> str:
-    """A cell as NFC text; JSON's null is none, its true and false keep their spelling."""
+    """A cell as NFC text; JSON's null is empty, its true and false keep their spelling."""
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else to_nfc(str(value))
 
 
 def check_unique_id(id: str, line: int, seen: dict[str, int], path: Path) -> None:
-    """Note an id; a `DataError` with both lines when it was there before."""
+    """Add an id to those seen so far.
+
+    Args:
+        id: of the row.
+        line: number of the row's line.
+        seen: id -> its line.
+        path: the table, for the error.
+
+    Raises:
+        DataError: an earlier line has the id; names both.
+    """
     if seen.setdefault(id, line) != line:
-        raise DataError(f"{path}:{line}: id {id} was already in line {seen[id]}", "make the ids unique")
+        raise DataError(
+            message(
+                "data.id-twice", "{file}:{line}: id {id} was already in line {first}",
+                file=path, line=line, id=id, first=seen[id],
+            ),
+            message("data.id-twice.hint", "make the ids unique"),
+        )  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------- columns
 
 
-def _require_columns(wanted: Mapping[str, Sequence[str]], has: Iterable[str], where: str, hint: str) -> None:
-    columns = list(has)
-    free = set(columns).difference(*wanted.values())
-    for ours, known in wanted.items():
-        if not any(name in columns for name in known):
-            near = _closest_column(known, free)
-            guess = f", did you mean '{near}'?" if near else ""
-            raise DataError(
-                f"{where}: no column '{known[0]}'; it has {', '.join(columns) or 'none'}{guess}",
-                hint.format(ours=ours, theirs=near or "NAME"),
+def _require_columns(
+    required: Mapping[str, Sequence[str]], present: Iterable[str], place: str, hint: MissingColumnHint
+) -> None:
+    columns = list(present)
+    unused = set(columns).difference(*required.values())
+    for ours, names in required.items():
+        if any(name in columns for name in names):
+            continue
+        similar = _closest_column(names, unused)
+        problem = message(
+            "data.no-column", "{place}: no column '{column}'; it has {columns}",
+            place=place, column=names[0], columns=", ".join(columns) or "none",
+        )  # fmt: skip
+        if similar:
+            problem = message(
+                "data.similar-column", "{problem}, did you mean '{column}'?", problem=problem, column=similar
             )
+        raise DataError(problem, hint if isinstance(hint, str) else hint(ours, similar or "NAME"))
 
 
-def _closest_column(known: Sequence[str], free: Iterable[str]) -> str | None:
-    lower = {column.lower(): column for column in sorted(free)}
-    found = (difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5) for name in known)
-    return next((lower[near[0]] for near in found if near), None)
+def _closest_column(names: Sequence[str], unused: Iterable[str]) -> str | None:
+    """Of the columns that mean nothing to us, the one spelled most like one of the names."""
+    lower = {column.lower(): column for column in sorted(unused)}
+    matches = (difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5) for name in names)
+    return next((lower[match[0]] for match in matches if match), None)
 
 
 # ----------------------------------------------------------------------------------- formats
@@ -108,19 +147,34 @@ def _iter_table_lines(path: Path) -> Iterator[str]:
             number += 1
         if len(rest) > _MAX_CELL_CHARS:
             raise DataError(
-                f"{path}:{number}: a line of more than {_MAX_CELL_CHARS:,} characters", _TABLE_FORMATS_HINT
-            )
+                message(
+                    "data.line-too-long", "{file}:{line}: a line of more than {most:,} characters",
+                    file=path, line=number, most=_MAX_CELL_CHARS,
+                ),
+                _TABLE_FORMATS_HINT,
+            )  # fmt: skip
     if rest:
         yield _check_no_nul(rest, path, number)
 
 
 def _check_no_nul(line: str, path: Path, number: int) -> str:
     if "\0" in line:
-        raise DataError(f"{path}:{number}: holds a NUL, so it is damaged or no text", "save it as UTF-8")
+        raise DataError(
+            message(
+                "data.nul-in-table", "{file}:{line}: holds a NUL, so it is damaged or not a text file",
+                file=path, line=number,
+            ),
+            message("data.nul-in-table.hint", "save it as UTF-8"),
+        )  # fmt: skip
     return line
 
 
-def _read_csv_rows(path: Path, delimiter: str, wanted: Mapping[str, Sequence[str]], hint: str) -> TableRows:
+def _read_csv_rows(
+    path: Path,
+    delimiter: str,
+    required: Mapping[str, Sequence[str]],
+    hint: MissingColumnHint,
+) -> TableRows:
     csv.field_size_limit(_MAX_CELL_CHARS)
     reader = csv.reader(_iter_table_lines(path), delimiter=delimiter, strict=True)
     header: list[str] = []
@@ -129,34 +183,50 @@ def _read_csv_rows(path: Path, delimiter: str, wanted: Mapping[str, Sequence[str
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            quotes = "is there a quotation mark that is never closed, or not doubled?"
-            raise DataError(f"{path}:{line}: not CSV ({error})", quotes) from None
+            raise DataError(
+                message(
+                    "data.not-csv", "{file}:{line}: not CSV ({problem})", file=path, line=line, problem=error
+                ),
+                message(
+                    "data.not-csv.hint", "is there a quotation mark that is never closed, or not doubled?"
+                ),
+            ) from None
         if cells is None:
             break
         if not cells:
             continue
         if not header:
             header = _csv_header(cells, f"{path}:{line}")
-            _require_columns(wanted, header, f"{path}:{line}", hint)
+            _require_columns(required, header, f"{path}:{line}", hint)
         elif len(cells) == len(header):
             yield line, {name: cell for name, cell in zip(header, cells, strict=True) if name}
         else:
-            counted = f"{len(cells)} cells where the header names {len(header)}"
-            raise DataError(f"{path}:{line}: {counted}", 'a cell with a comma must stand in "…"')
+            raise DataError(
+                message(
+                    "data.wrong-cell-count", "{file}:{line}: {cells} cells where the header names {columns}",
+                    file=path, line=line, cells=len(cells), columns=len(header),
+                ),
+                message("data.wrong-cell-count.hint", 'a cell with a comma needs quotation marks: "…"'),
+            )  # fmt: skip
     if not header:
-        raise DataError(f"{path} is empty", _TABLE_FORMATS_HINT)
+        raise _empty_table_error(path)
 
 
-def _csv_header(cells: Sequence[str], where: str) -> list[str]:
+def _csv_header(cells: Sequence[str], place: str) -> list[str]:
     """Names of the columns; one without a name (spreadsheets, pandas' index) is not read."""
     header = [to_nfc(cell).strip() for cell in cells]
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice:
-        raise DataError(f"{where}: column '{twice}' appears twice", "rename one of them")
+        raise DataError(
+            message(
+                "data.column-twice", "{place}: column '{column}' appears twice", place=place, column=twice
+            ),
+            message("data.column-twice.hint", "rename one of them"),
+        )
     return header
 
 
-def _read_jsonl_rows(path: Path, as_text: bool) -> Iterator[tuple[int, Any]]:
+def _read_jsonl_rows(path: Path, *, as_text: bool) -> Iterator[tuple[int, object]]:
     decode = TEXT_DECODER.decode if as_text else json.loads
     number = 0
     for number, line in enumerate(_iter_table_lines(path), 1):
@@ -164,6 +234,16 @@ def _read_jsonl_rows(path: Path, as_text: bool) -> Iterator[tuple[int, Any]]:
             try:
                 yield number, decode(line)
             except ValueError as error:
-                raise DataError(f"{path}:{number}: not a JSON line ({error})", _TABLE_FORMATS_HINT) from None
+                raise DataError(
+                    message(
+                        "data.not-a-json-line", "{file}:{line}: not a JSON line ({problem})",
+                        file=path, line=number, problem=error,
+                    ),
+                    _TABLE_FORMATS_HINT,
+                ) from None  # fmt: skip
     if not number:
-        raise DataError(f"{path} is empty", _TABLE_FORMATS_HINT)
+        raise _empty_table_error(path)
+
+
+def _empty_table_error(path: Path) -> DataError:
+    return DataError(message("data.table-empty", "{file} is empty", file=path), _TABLE_FORMATS_HINT)
