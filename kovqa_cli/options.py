@@ -66,9 +66,9 @@ def complete_recipe(incomplete: str) -> list[str]:
 
 def complete_source(incomplete: str) -> list[str]:
     """Data sets that begin like this."""
-    from kovqa_core.index.sources import SOURCE_MODULES
+    from kovqa_core.index.sources import DATA_SOURCES
 
-    return [name for name in SOURCE_MODULES if name.startswith(incomplete)]
+    return [name for name in DATA_SOURCES if name.startswith(incomplete)]
 
 
 def complete_asset(incomplete: str) -> list[str]:

@@ -7,43 +7,55 @@ from typing import Annotated
 
 import typer
 from kovqa_core.errors import SettingsError
+from kovqa_core.messages import message
 
 from kovqa_cli import options
 
-SOURCE_NAMES = "aihub, aihub101, nia, dacon, vqav2, coco, kvqa, table (any CSV, TSV, JSON lines or JSON)"
-
 
 def index(
+    *,
     source: Annotated[
         str | None,
-        typer.Argument(help=f"Data set: {SOURCE_NAMES}.", autocompletion=options.complete_source),
+        typer.Argument(
+            metavar="SOURCE",
+            help="Data set: aihub, aihub101, nia, dacon, vqav2, coco, kvqa, or table (any CSV, TSV, JSON lines or JSON).",
+            autocompletion=options.complete_source,
+        ),
     ] = None,
     root: Annotated[
         Path | None,
-        typer.Option("--root", help="Folder of the raw data; table: the file.", envvar="KOVQA_ROOT"),
+        typer.Option(
+            "--root", help="Folder of the raw data; table: the file.", metavar="DIR|FILE", envvar="KOVQA_ROOT"
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Index folder. [default: data/SOURCE, as upstream data/SOURCE-upstream]"
+            "--output",
+            "-o",
+            help="Index folder. [default: data/SOURCE, or data/SOURCE-upstream with --as-upstream]",
+            metavar="DIR",
         ),
     ] = None,
-    images: Annotated[Path | None, typer.Option("--images", help="Folder of the pictures.")] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the images.", metavar="DIR")
+    ] = None,
     min_count: Annotated[
         int | None,
         typer.Option(
             "--min-count",
             min=1,
-            help="Times a training answer must occur to become a class. "
+            help="How often a training answer must occur to become a class. "
             "[default: 5, or 1 below 10,000 rows; vqav2: 9, nia: 1]",
+            metavar="N",
         ),
     ] = None,
     answers: Annotated[
         str | None,
         typer.Option(
             "--answers",
-            help="How many answers become classes, the most frequent; or a file of them, answers.txt or "
-            "answer2label.txt. [default: all that --min-count lets through]",
+            help="How many answers become classes, the most frequent; or a file that lists them, answers.txt or "
+            "answer2label.txt. [default: all that --min-count admits]",
             metavar="N|FILE",
         ),
     ] = None,
@@ -55,13 +67,11 @@ def index(
             metavar="OURS=THEIRS",
         ),
     ] = None,
-    language: Annotated[str, typer.Option("--language", help="nia: ko or en.")] = "ko",
+    language: Annotated[str, typer.Option("--language", help="nia: ko or en.", metavar="NAME")] = "ko",
     check: Annotated[bool, typer.Option("--check", help="Read only; write nothing.")] = False,
-    number: Annotated[
+    per_split: Annotated[
         int | None,
-        typer.Option(
-            "--show", min=1, help="Show so many examples of each split of the index -o.", metavar="N"
-        ),
+        typer.Option("--show", min=1, help="Show N examples of each split of the index -o.", metavar="N"),
     ] = None,
     as_upstream: Annotated[
         bool,
@@ -70,74 +80,98 @@ def index(
         ),
     ] = False,
     tokenizer: Annotated[
-        Path | None, typer.Option("--tokenizer", help="SentencePiece model, for --as-upstream.")
+        Path | None,
+        typer.Option("--tokenizer", help="SentencePiece model, for --as-upstream.", metavar="FILE"),
     ] = None,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Turn a raw data set into an index that training reads; or look at one: --show 3 -o INDEX."""
-    if number is not None:
-        _show_examples(output or Path("data") / _require_source(source), number, images, json)
-    elif as_upstream:
-        folder = output or Path("data") / f"{_require_source(source)}-upstream"
-        _write_upstream(_require_source(source), _require_root(root), images, folder, tokenizer, json, quiet)
+    """Turn a raw data set into an index that training reads.
+
+    With --show 3 -o INDEX, look at examples of an index instead.
+    """
+    if per_split is not None:
+        _show_examples(output or Path("data") / _require_source(source), per_split, images, as_json=json)
+        return
+    source, root = _require_source(source), _require_root(root)
+    if as_upstream:
+        folder = output or Path("data") / f"{source}-upstream"
+        _write_upstream_files(source, root, images, folder, tokenizer, as_json=json, quiet=quiet)
+        return
+    from kovqa_core.index.build import build_index
+    from kovqa_core.index.shards import SourceOptions
+
+    from kovqa_cli.output.index import print_checked_data_set, print_index_report
+    from kovqa_cli.output.progress import show_progress
+
+    folder = output or Path("data") / source
+    source_options = SourceOptions(dict(map(_parse_column_pair, column or ())), language)
+    classes = _parse_answer_classes(answers)
+    with show_progress(quiet or json) as on_progress:
+        report = build_index(
+            source, root, images, None if check else folder,
+            min_count=min_count, options=source_options, classes=classes, on_progress=on_progress,
+        )  # fmt: skip
+    if check:
+        print_checked_data_set(report, as_json=json, quiet=quiet)
     else:
-        from kovqa_core.index.build import build_index
-        from kovqa_core.index.shards import SourceOptions
-
-        from kovqa_cli.output import console, progress
-
-        name, place = _require_source(source), _require_root(root)
-        said = SourceOptions(dict(map(_parse_column_pair, column or ())), language)
-        folder = output or Path("data") / name
-        with progress.count_status("rows read", quiet or json) as told:
-            kept = None if check else folder
-            report = build_index(
-                name, place, images, kept, min_count, told, said, _parse_answer_classes(answers)
-            )
-        console.print_index_report(report, folder, check, json, quiet)
+        print_index_report(report, folder, as_json=json, quiet=quiet)
 
 
-def _show_examples(folder: Path, number: int, images: Path | None, json: bool) -> None:
+def _show_examples(folder: Path, per_split: int, images: Path | None, *, as_json: bool) -> None:
     from kovqa_core.index.preview import preview_index
 
-    from kovqa_cli.output import console
+    from kovqa_cli.output.index import print_examples
 
-    console.print_examples(preview_index(folder, number, images), json)
+    print_examples(preview_index(folder, per_split, images), as_json=as_json)
 
 
-def _write_upstream(
+def _write_upstream_files(
     source: str,
     root: Path,
     images: Path | None,
     folder: Path,
     tokenizer: Path | None,
-    json: bool,
+    *,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     from kovqa_core.index.build import build_upstream_files
 
-    from kovqa_cli.output import console, progress
+    from kovqa_cli.output.index import print_upstream_files
+    from kovqa_cli.output.progress import show_progress
 
     encode = None
     if tokenizer:
         from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer
 
         encode = load_xlmr_tokenizer(tokenizer).encode
-    with progress.count_status("texts encoded", quiet or json) as told:
-        sizes = build_upstream_files(source, root, images, folder, encode, told)
-    console.print_written_folder(folder, sizes, json, quiet)
+    with show_progress(quiet or as_json) as on_progress:
+        sizes = build_upstream_files(source, root, images, folder, encode, on_progress=on_progress)
+    print_upstream_files(folder, sizes, as_json=as_json, quiet=quiet)
 
 
 def _require_source(source: str | None) -> str:
     if source is None:
-        raise SettingsError("which data set?", f"kovqa index SOURCE --root DIR, SOURCE one of {SOURCE_NAMES}")
+        from kovqa_core.index.sources import DATA_SOURCES
+
+        raise SettingsError(
+            message("index.which-source", "which data set?"),
+            message(
+                "index.which-source.hint",
+                "kovqa index SOURCE --root DIR, SOURCE one of {sources}",
+                sources=", ".join(DATA_SOURCES),
+            ),
+        )
     return source
 
 
 def _require_root(root: Path | None) -> Path:
     if root is None:
-        raise SettingsError("where is the raw data?", "say so: --root DIR")
+        raise SettingsError(
+            message("index.which-root", "where is the raw data?"),
+            message("index.which-root.hint", "name its folder: --root DIR"),
+        )
     return root
 
 
@@ -150,12 +184,18 @@ def _parse_answer_classes(text: str | None) -> int | list[str] | None:
 
         return read_answers(Path(text))
     if int(text) == 0:
-        raise SettingsError("--answers 0: no class at all", "say how many, or name a file of them")
+        raise SettingsError(
+            message("index.no-class", "--answers 0: no class at all"),
+            message("index.no-class.hint", "give their number, or a file that lists them"),
+        )
     return int(text)
 
 
 def _parse_column_pair(text: str) -> tuple[str, str]:
     ours, mark, theirs = text.partition("=")
     if not (ours and mark and theirs):
-        raise SettingsError(f"--column {text}: expected OURS=THEIRS", "for example --column question=질문")
+        raise SettingsError(
+            message("index.bad-column-pair", "--column {text}: expected OURS=THEIRS", text=text),
+            message("index.bad-column-pair.hint", "for example --column question=질문"),
+        )
     return ours, theirs

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kovqa_core.data.example import Answer, Example
-    from kovqa_core.index.preview import PreviewExample
+    from kovqa_core.data.example import Answer
     from kovqa_core.submit.dacon_upload import DailyQuota, UploadAttempt
     from kovqa_core.submit.submission import WrittenSubmission
     from rich.console import Console
@@ -107,70 +106,6 @@ def format_duration(seconds: float) -> str:
 
 
 # --------------------------------------------------------------------------------- results
-
-
-def print_index_report(
-    report: Mapping[str, Any], folder: Path, checked: bool, as_json: bool, quiet: bool
-) -> None:
-    """What an index holds and what was left out."""
-    if as_json:
-        print_json({"path": None if checked else str(folder), **report})
-        return
-    if not quiet:
-        rows, pictures = report["rows"], report["pictures"]
-        counts = ", ".join(f"{split} {rows[split]:,} rows on {pictures[split]:,} pictures" for split in rows)
-        classes = f"; {report['answers']:,} answers (each seen at least {report['min_count']}×)"
-        print_note(counts + (classes if report["answers"] else ""))
-        for split, share in report["covered"].items():
-            if share is not None and share < 1:
-                print_note(f"{split}: {share:.1%} of the questions have an answer that training knows")
-        for split, shared in report["pictures_shared_with_train"].items():
-            if shared:
-                print_note(
-                    f"warning: {shared:,} pictures of {split} are in train too: its score will flatter"
-                )
-        for reason, count in report["left_out"].items():
-            print_note(f"left out, {reason}: {count:,} (first: {report['left_out_rows'][reason][0]})")
-    if not checked:
-        print_result(str(folder))
-
-
-def print_examples(seen: Sequence[PreviewExample], as_json: bool) -> None:
-    """Examples of an index, with where their pictures lie."""
-    if as_json:
-        rows = [{"split": s.split, **vars(s.example), "image": str(s.picture)} for s in seen]
-        print_json({"examples": rows})
-        return
-    columns = [
-        ("split", "left"),
-        ("id", "text"),
-        ("picture", "text"),
-        ("question", "text"),
-        ("answers", "text"),
-    ]
-    print_table(
-        columns,
-        [
-            [s.split, s.example.id, str(s.picture), s.example.question, _format_answers(s.example)]
-            for s in seen
-        ],
-    )
-
-
-def _format_answers(example: Example) -> str:
-    scored = [answer if score == 1 else f"{answer} {score:g}" for answer, score in example.answers.items()]
-    return ", ".join([*scored, *example.captions])
-
-
-def print_written_folder(folder: Path, sizes: Mapping[str, int], as_json: bool, quiet: bool) -> None:
-    """A folder of files, with their sizes in bytes."""
-    if as_json:
-        print_json({"path": str(folder), "bytes": sizes})
-        return
-    if not quiet:
-        for name, size in sizes.items():
-            print_note(f"{name}: {size:,} bytes")
-    print_result(str(folder))
 
 
 def format_score(task: str, value: float) -> str:

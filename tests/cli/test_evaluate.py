@@ -90,7 +90,10 @@ def test_a_report_is_written(
     assert page.count("<article") == page.count("<img ") == 6
     one_line(kovqa(*words, "--report", "p.jsonl/r.html"), 2, "cannot write")
     one_line(
-        kovqa(*words, "--report", "x.html", "--images", "none"), 3, "there is no image folder none", "--images"
+        kovqa(*words, "--report", "x.html", "--images", "none"),
+        3,
+        "there is no image folder none",
+        "--images",
     )
 
 

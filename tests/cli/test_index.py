@@ -24,10 +24,7 @@ def test_a_table_with_its_columns_named(kovqa: Kovqa, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     words = ["index", "table", "--root", "표.csv", "--column", "image=사진", "--column", "question=질문"]
     line = error(kovqa(*words, "-o", "색인"), 3)
-    assert (
-        "표.csv:1: no column 'answer'; it has 사진, 질문, 정답 → say which it is: --column answer=NAME"
-        in line
-    )
+    assert "표.csv:1: no column 'answer'; it has 사진, 질문, 정답 → name it: --column answer=NAME" in line
     done = kovqa(*words, "--column", "answer=정답", "-o", "색인", "--json")
     assert json.loads(done.stdout)["rows"]["train"] == 1, done.stderr
     assert (tmp_path / "색인" / "answers.txt").read_text("utf-8") == "007\n"
@@ -36,26 +33,26 @@ def test_a_table_with_its_columns_named(kovqa: Kovqa, tmp_path: Path) -> None:
     assert "OURS=THEIRS" in error(kovqa(*words, "--column", "정답"), 2)
 
 
-def test_a_look_at_an_index(kovqa: Kovqa, small: Small) -> None:
+def test_examples_of_an_index(kovqa: Kovqa, small: Small) -> None:
     done = kovqa("index", "--show", "2", "-o", small.index, COLUMNS="200")
     assert done.returncode == 0, done.stderr
-    told = json.loads(kovqa("index", "--show", "2", "-o", small.index, "--json").stdout)
-    assert [row["split"] for row in told["examples"]] == ["train"] * 2 + ["val"] * 2 + ["test"] * 2
-    for row in told["examples"]:
+    shown = json.loads(kovqa("index", "--show", "2", "-o", small.index, "--json").stdout)
+    assert [row["split"] for row in shown["examples"]] == ["train"] * 2 + ["val"] * 2 + ["test"] * 2
+    for row in shown["examples"]:
         assert Path(row["image"]).is_absolute()
         assert Path(row["image"]).is_file()
         assert row["id"] in done.stdout
     assert kovqa("index", "--show", "2", "-o", small.index, COLUMNS="200").stdout == done.stdout
 
 
-def test_columns_of_a_look_stand_below_each_other(kovqa: Kovqa, small: Small) -> None:
+def test_columns_of_examples_stand_below_each_other(kovqa: Kovqa, small: Small) -> None:
     """Hangul is two columns wide: the questions begin in one column whatever stands before them."""
     from rich.cells import cell_len
 
     lines = kovqa("index", "--show", "3", "-o", small.index, COLUMNS="300").stdout.splitlines()
-    told = json.loads(kovqa("index", "--show", "3", "-o", small.index, "--json").stdout)["examples"]
-    places = [cell_len(x.split(row["question"])[0]) for row in told for x in lines if row["id"] in x.split()]
-    assert len(places) == len(told)
+    shown = json.loads(kovqa("index", "--show", "3", "-o", small.index, "--json").stdout)["examples"]
+    places = [cell_len(x.split(row["question"])[0]) for row in shown for x in lines if row["id"] in x.split()]
+    assert len(places) == len(shown)
     assert len(set(places)) == 1
 
 
@@ -74,6 +71,6 @@ def test_the_original_files(kovqa: Kovqa, tmp_path: Path) -> None:
     assert "known: aihub, coco, dacon, nia, vqav2" in unknown
 
 
-def test_what_is_missing_is_asked_for(kovqa: Kovqa) -> None:
+def test_a_missing_source_or_root_is_named(kovqa: Kovqa) -> None:
     assert "aihub, aihub101, nia, dacon, vqav2, coco, kvqa, table" in error(kovqa("index"), 2)
     assert "--root DIR" in error(kovqa("index", "nia"), 2)

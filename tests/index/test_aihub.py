@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
+from kovqa_core.index.left_out import LeftOutRows
 from kovqa_core.index.reader import open_index
-from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions
+from kovqa_core.index.report import DatasetOrigin, IndexReport
+from kovqa_core.index.shards import DatasetShard, SourceOptions
 from kovqa_core.index.sources import aihub
 from kovqa_core.index.writer import write_index
 
-from tests.index.layout import Row, picture_name, write_labels, write_pictures, write_table
+from tests.index.raw_data import Row, image_name, write_images, write_labels, write_table
 
 ROWS = [Row("q1", "p1", "예"), Row("q2", "p1", "빨간색"), Row("q3", "p2", "예")]
 
@@ -26,15 +28,15 @@ def nfd(text: str) -> str:
 def read(root: Path) -> tuple[list[tuple[str, Example]], LeftOutRows]:
     """All rows, and what was left out."""
     left_out = LeftOutRows()
-    return [row for piece in pieces(root) for row in piece.read(left_out)], left_out
+    return [row for shard in shards(root) for row in shard.read(left_out)], left_out
 
 
-def pieces(root: Path) -> list[DatasetShard]:
+def shards(root: Path) -> list[DatasetShard]:
     return aihub.dataset_shards(root, aihub.find_image_folder(root), SourceOptions())
 
 
-def pictures_of(root: Path, rows: list[Row]) -> Path:
-    return write_pictures(root, {picture_name(row) for row in rows})
+def write_images_of(root: Path, rows: list[Row]) -> Path:
+    return write_images(root, {image_name(row) for row in rows})
 
 
 # --------------------------------------------------------------------------------- good data
@@ -42,7 +44,7 @@ def pictures_of(root: Path, rows: list[Row]) -> Path:
 
 def test_rows_become_examples(tmp_path: Path) -> None:
     write_labels(tmp_path, [Row("q1", "p1", " 예 ", "신호등이 있나요?")])
-    write_pictures(tmp_path, ["p1.jpg"])
+    write_images(tmp_path, ["p1.jpg"])
     rows, left_out = read(tmp_path)
     assert rows == [("train", Example("q1", "p1.jpg", "신호등이 있나요?", {"예": 1.0}, "교통"))]
     assert not left_out.counts
@@ -50,7 +52,7 @@ def test_rows_become_examples(tmp_path: Path) -> None:
 
 def test_numbers_as_ids_and_answers(tmp_path: Path) -> None:
     write_labels(tmp_path, [Row(1, 7, 0)])
-    write_pictures(tmp_path, ["7.jpg"])
+    write_images(tmp_path, ["7.jpg"])
     ((_, example),) = read(tmp_path)[0]
     assert (example.id, example.image, example.answers) == ("1", "7.jpg", {"0": 1.0})
 
@@ -58,7 +60,7 @@ def test_numbers_as_ids_and_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp949"])
 def test_label_files_in_every_encoding(tmp_path: Path, encoding: str) -> None:
     write_labels(tmp_path, ROWS, encoding=encoding)
-    pictures_of(tmp_path, ROWS)
+    write_images_of(tmp_path, ROWS)
     rows, _ = read(tmp_path)
     assert [(e.id, dict(e.answers)) for _, e in rows] == [
         ("q1", {"예": 1.0}), ("q2", {"빨간색": 1.0}), ("q3", {"예": 1.0}),
@@ -70,7 +72,7 @@ def test_decomposed_names_on_disk_are_found_and_kept(tmp_path: Path) -> None:
     """macOS archives: the index names the file as this disk does, so that it can be opened."""
     name = "교통_상_1.jpg"
     write_labels(tmp_path, [Row("q1", "p1", "예", file=name)])
-    images = write_pictures(tmp_path, [nfd(name)])
+    images = write_images(tmp_path, [nfd(name)])
     ((_, example),) = read(tmp_path)[0]
     assert (images / example.image).is_file()
     assert nfd(example.image) == nfd(name)
@@ -79,34 +81,34 @@ def test_decomposed_names_on_disk_are_found_and_kept(tmp_path: Path) -> None:
 def test_decomposed_names_in_labels_are_found(tmp_path: Path) -> None:
     name = "교통_상_1.jpg"
     write_labels(tmp_path, [Row("q1", nfd("사진"), nfd("예"), nfd("뭐?"), nfd(name))])
-    write_pictures(tmp_path, [name])
+    write_images(tmp_path, [name])
     ((_, example),) = read(tmp_path)[0]
     assert (example.image, example.question, example.answers) == (name, "뭐?", {"예": 1.0})
 
 
 def test_decomposed_folder_names(tmp_path: Path) -> None:
     write_labels(tmp_path, ROWS, category=nfd("음식"), level=nfd("중"))
-    pictures_of(tmp_path, ROWS)
+    write_images_of(tmp_path, ROWS)
     assert {example.question_type for _, example in read(tmp_path)[0]} == {"음식"}
 
 
-def test_pictures_in_folders_are_found_by_path_or_by_name(tmp_path: Path) -> None:
+def test_images_in_folders_are_found_by_path_or_by_name(tmp_path: Path) -> None:
     rows = [Row("q1", "p1", "예", file="교통/1.jpg"), Row("q2", "p2", "예", file="2.jpg")]
     write_labels(tmp_path, rows)
-    write_pictures(tmp_path, ["교통/1.jpg", "음식/2.jpg"])
+    write_images(tmp_path, ["교통/1.jpg", "음식/2.jpg"])
     assert [e.image for _, e in read(tmp_path)[0]] == ["교통/1.jpg", "음식/2.jpg"]
 
 
-def test_pictures_of_one_name_in_two_folders_are_told_apart_by_path(tmp_path: Path) -> None:
+def test_write_images_of_one_name_in_two_folders_are_told_apart_by_path(tmp_path: Path) -> None:
     rows = [Row("q1", "p1", "예", file="음식/1.jpg"), Row("q2", "p2", "예", file="교통/1.jpg")]
     write_labels(tmp_path, rows)
-    write_pictures(tmp_path, ["교통/1.jpg", "음식/1.jpg"])
+    write_images(tmp_path, ["교통/1.jpg", "음식/1.jpg"])
     assert [e.image for _, e in read(tmp_path)[0]] == ["음식/1.jpg", "교통/1.jpg"]
 
 
-def test_a_decomposed_picture_in_a_folder_is_found_by_its_name(tmp_path: Path) -> None:
+def test_a_decomposed_image_in_a_folder_is_found_by_its_name(tmp_path: Path) -> None:
     write_labels(tmp_path, [Row("q1", "p1", "예", file="사진.jpg")])
-    images = write_pictures(tmp_path, [nfd("교통/사진.jpg")])
+    images = write_images(tmp_path, [nfd("교통/사진.jpg")])
     ((_, example),) = read(tmp_path)[0]
     assert (images / example.image).is_file()
 
@@ -117,25 +119,25 @@ def test_order_is_train_first_then_category_then_level(tmp_path: Path) -> None:
         ("train", "가", "상"),
     ]:  # fmt: skip
         write_labels(tmp_path, [Row(f"{split}{category}{level}", "p", "예")], split, category, level)
-    write_pictures(tmp_path, ["p.jpg"])
+    write_images(tmp_path, ["p.jpg"])
     ids = [example.id for _, example in read(tmp_path)[0]]
     assert ids == ["train가상", "train가중", "train가하", "train나상", "valid가상"]
 
 
-def test_val_and_test_never_share_a_picture(tmp_path: Path) -> None:
-    """Three questions on each of 60 pictures, spread over the levels."""
+def test_val_and_test_never_share_a_image(tmp_path: Path) -> None:
+    """Three questions on each of 60 images, spread over the levels."""
     for number, level in enumerate("상중하"):
         rows = [Row(f"{level}{p}", f"p{p}", "예") for p in range(60)]
         write_labels(tmp_path, rows[number:] + rows[:number], "valid", level=level)
-    write_pictures(tmp_path, [f"p{p}.jpg" for p in range(60)])
-    found: dict[str, set[str]] = {}
-    rows_, _ = read(tmp_path)
-    for split, example in rows_:
-        found.setdefault(split, set()).add(example.image)
-    assert found.keys() == {"val", "test"}
-    assert not found["val"] & found["test"]
-    assert all(len(pictures) >= 15 for pictures in found.values())
-    assert len(rows_) == 180
+    write_images(tmp_path, [f"p{p}.jpg" for p in range(60)])
+    images: dict[str, set[str]] = {}
+    examples, _ = read(tmp_path)
+    for split, example in examples:
+        images.setdefault(split, set()).add(example.image)
+    assert images.keys() == {"val", "test"}
+    assert not images["val"] & images["test"]
+    assert all(len(names) >= 15 for names in images.values())
+    assert len(examples) == 180
 
 
 # ------------------------------------------------------------------------ rows that are left out
@@ -155,38 +157,38 @@ def test_val_and_test_never_share_a_picture(tmp_path: Path) -> None:
 def test_a_row_left_out_is_listed_with_its_id(tmp_path: Path, row: Row, reason: str, named: str) -> None:
     write_labels(tmp_path, ROWS)
     write_labels(tmp_path, [row], level="하")
-    pictures_of(tmp_path, ROWS)
+    write_images_of(tmp_path, ROWS)
     rows, left_out = read(tmp_path)
     assert [example.id for _, example in rows] == ["q1", "q2", "q3"]
     assert left_out.counts == {reason: 1}
-    assert left_out.shown[reason][0].startswith(named)
+    assert left_out.listed[reason][0].startswith(named)
 
 
 def test_a_question_without_a_record_is_left_out(tmp_path: Path) -> None:
     folder = write_labels(tmp_path, ROWS)
-    pictures_of(tmp_path, ROWS)
+    write_images_of(tmp_path, ROWS)
     write_table(folder / "question.json", {"questions": [{"question_id": "q1", "question": "뭐?"}]})
     rows, left_out = read(tmp_path)
     assert [example.id for _, example in rows] == ["q1"]
     assert left_out.counts == {"question missing": 2}
-    assert str(folder / "question.json") in left_out.shown["question missing"][0]
+    assert str(folder / "question.json") in left_out.listed["question missing"][0]
 
 
-def test_a_picture_without_a_record_is_left_out(tmp_path: Path) -> None:
+def test_a_image_without_a_record_is_left_out(tmp_path: Path) -> None:
     folder = write_labels(tmp_path, ROWS)
-    pictures_of(tmp_path, ROWS)
+    write_images_of(tmp_path, ROWS)
     write_table(folder / "images.json", {"images": [{"image_id": "p1", "image": "p1.jpg"}]})
     rows, left_out = read(tmp_path)
     assert [example.id for _, example in rows] == ["q1", "q2"]
-    assert left_out.shown == {"picture missing": ["id q3: p2"]}
+    assert left_out.listed == {"picture missing": ["id q3: p2"]}
 
 
 def test_only_the_first_rows_left_out_are_listed_all_are_counted(tmp_path: Path) -> None:
     write_labels(tmp_path, [*ROWS, *(Row(f"x{n}", "gone", "예") for n in range(30))])
-    pictures_of(tmp_path, ROWS)
+    write_images_of(tmp_path, ROWS)
     _, left_out = read(tmp_path)
     assert left_out.counts == {"picture missing": 30}
-    assert len(left_out.shown["picture missing"]) == 20
+    assert len(left_out.listed["picture missing"]) == 20
 
 
 # ----------------------------------------------------------------------- data that is refused
@@ -206,7 +208,7 @@ def test_only_the_first_rows_left_out_are_listed_all_are_counted(tmp_path: Path)
 )
 def test_a_broken_label_file_is_named(tmp_path: Path, content: bytes, says: str) -> None:
     folder = write_labels(tmp_path, ROWS)
-    pictures_of(tmp_path, ROWS)
+    write_images_of(tmp_path, ROWS)
     (folder / "annotation.json").write_bytes(content)
     with pytest.raises(DataError) as caught:
         read(tmp_path)
@@ -217,7 +219,7 @@ def test_a_broken_label_file_is_named(tmp_path: Path, content: bytes, says: str)
 @pytest.mark.parametrize("file", ["images.json", "question.json"])
 def test_a_missing_label_file_is_named(tmp_path: Path, file: str) -> None:
     folder = write_labels(tmp_path, ROWS)
-    pictures_of(tmp_path, ROWS)
+    write_images_of(tmp_path, ROWS)
     (folder / file).unlink()
     with pytest.raises(DataError) as caught:
         read(tmp_path)
@@ -240,18 +242,20 @@ def test_a_folder_that_is_neither_training_nor_validation_is_refused(tmp_path: P
 # --------------------------------------------------------------------------- the whole index
 
 
-def index(root: Path, folder: Path, **options: Any) -> dict[str, Any]:
-    return write_index(pieces(root), "aihub", root, aihub.find_image_folder(root), folder, **options)
+def index(root: Path, folder: Path, **options: Any) -> IndexReport:
+    return write_index(
+        shards(root), DatasetOrigin("aihub", root, aihub.find_image_folder(root)), folder, **options
+    )
 
 
-def test_an_index_of_the_tree_finds_its_pictures(tmp_path: Path) -> None:
+def test_an_index_of_the_tree_finds_its_images(tmp_path: Path) -> None:
     raw = tmp_path / "원본"
     write_labels(raw, ROWS)
     write_labels(raw, [Row(f"v{n}", f"v{n}", "예") for n in range(20)], "valid")
-    write_pictures(raw, ["p1.jpg", "p2.jpg", *(f"v{n}.jpg" for n in range(20))])
+    write_images(raw, ["p1.jpg", "p2.jpg", *(f"v{n}.jpg" for n in range(20))])
     report = index(raw, tmp_path / "index")
-    assert report["rows"]["train"] == 3
-    assert report["rows"]["val"] + report["rows"]["test"] == 20
+    assert report.counts.rows["train"] == 3
+    assert report.counts.rows["val"] + report.counts.rows["test"] == 20
     opened = open_index(tmp_path / "index")
     assert opened.answers() == ["예", "빨간색"]
     assert all((opened.images / example.image).is_file() for example in opened.split("val"))
@@ -262,7 +266,7 @@ def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
     rows = [Row(f"q{n}", f"p{n % 7}", ["예", "아니요", "빨간색"][n % 3]) for n in range(40)]
     write_labels(raw, rows)
     write_labels(raw, [row._replace(id=f"v{row.id}") for row in rows], "valid")
-    pictures_of(raw, rows[:5])  # two pictures are missing
+    write_images_of(raw, rows[:5])  # two images are missing
     written = []
     for name in ("one", "two"):
         index(raw, tmp_path / name, min_count=2)

@@ -1,4 +1,4 @@
-"""AI-Hub set 101: files that hold pictures, questions and answers together."""
+"""AI-Hub set 101: files that hold images, questions and answers together."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
-from kovqa_core.index.shards import LeftOutRows, SourceOptions
+from kovqa_core.index.left_out import LeftOutRows
+from kovqa_core.index.shards import SourceOptions
 from kovqa_core.index.sources import aihub101
 
-from tests.index.layout import write_pictures, write_table
+from tests.index.raw_data import write_images, write_table
 
 
 def tree(root: Path, folder: str, *numbers: int) -> Path:
@@ -30,14 +31,14 @@ def tree(root: Path, folder: str, *numbers: int) -> Path:
 
 def read(root: Path) -> tuple[list[tuple[str, Example]], LeftOutRows]:
     left_out = LeftOutRows()
-    pieces = aihub101.dataset_shards(root, aihub101.find_image_folder(root), SourceOptions())
-    return [row for piece in pieces for row in piece.read(left_out)], left_out
+    shards = aihub101.dataset_shards(root, aihub101.find_image_folder(root), SourceOptions())
+    return [row for shard in shards for row in shard.read(left_out)], left_out
 
 
-def test_training_and_validation_parts(tmp_path: Path) -> None:
+def test_training_and_validation_data(tmp_path: Path) -> None:
     tree(tmp_path, "Validation", *range(10, 30))
     tree(tmp_path, "Training", 1, 2, 3)
-    write_pictures(tmp_path, [f"개인/p{n}.jpg" for n in range(1, 30)])
+    write_images(tmp_path, [f"개인/p{n}.jpg" for n in range(1, 30)])
     rows, left_out = read(tmp_path)
     assert rows[0] == ("train", Example("1", "개인/p1.jpg", "뭐가 있나요?", {"의자": 1.0}, "거실"))
     assert {split for split, _ in rows} == {"train", "val", "test"} and len(rows) == 23
@@ -46,13 +47,13 @@ def test_training_and_validation_parts(tmp_path: Path) -> None:
 
 def test_rows_left_out_are_listed(tmp_path: Path) -> None:
     path = tree(tmp_path, "Training", 1, 2)
-    write_pictures(tmp_path, ["p1.jpg"])
-    assert read(tmp_path)[1].shown == {"picture missing": ["id 2: p2.jpg"]}
+    write_images(tmp_path, ["p1.jpg"])
+    assert read(tmp_path)[1].listed == {"picture missing": ["id 2: p2.jpg"]}
     path.write_text(path.read_text().replace("뭐가 있나요?", "").replace(" 의자", "의자", 1))
     assert read(tmp_path)[1].counts == {"question missing": 2}
 
 
-def test_small_files_share_a_piece_and_large_ones_do_not(
+def test_small_files_share_a_shard_and_large_ones_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(5):

@@ -1,4 +1,4 @@
-"""Where a picture lies that a data set names."""
+"""The image that a data set names, as it is on this disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from kovqa_core.index import find_image as module
 from kovqa_core.index.find_image import find_image, find_image_any_suffix
 
-from tests.index.layout import write_pictures
+from tests.index.raw_data import write_images
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def images(tmp_path: Path) -> Path:
     module._cached_listing.cache_clear()
     (tmp_path / "밖.jpg").touch()
     nfd = unicodedata.normalize("NFD", "나무.jpg")
-    return write_pictures(
+    return write_images(
         tmp_path, ["가.jpg", "동물/개.jpg", "사물/개.jpg", f"동물/{nfd}", "동물/plumless", "buckeroo"]
     )
 
@@ -39,7 +39,7 @@ def images(tmp_path: Path) -> Path:
         ("../밖.jpg", None),
     ],
 )
-def test_a_picture_is_found_as_this_disk_spells_it(images: Path, name: str, path: str | None) -> None:
+def test_a_image_is_found_as_this_disk_spells_it(images: Path, name: str, path: str | None) -> None:
     found = find_image(images, name)
     assert found is None or (images / found).is_file()
     assert (found and unicodedata.normalize("NFC", found)) == (path and unicodedata.normalize("NFC", path))
@@ -51,7 +51,7 @@ def test_an_absolute_name_is_not_followed(images: Path) -> None:
 
 @pytest.mark.parametrize("name", ["가/나", "가/나.jpg", "./가//나.jpg", "가\\나.jpg"])
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_a_picture_named_by_its_path_in_any_spelling(tmp_path: Path, name: str, form: str) -> None:
+def test_a_image_named_by_its_path_in_any_spelling(tmp_path: Path, name: str, form: str) -> None:
     (tmp_path / "가").mkdir()
     (tmp_path / "가" / unicodedata.normalize(form, "나.jpg")).touch()
     (tmp_path / "가.jpg").touch()

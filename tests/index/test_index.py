@@ -13,12 +13,15 @@ import pytest
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.index import writer
+from kovqa_core.index.left_out import LeftOutRows
 from kovqa_core.index.reader import IndexSplit, open_index
-from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
+from kovqa_core.index.report import DatasetOrigin, IndexReport, read_report
+from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.index.sources import aihub
 from kovqa_core.index.writer import write_index
+from kovqa_core.progress import Progress
 
-from tests.index.layout import Row, write_labels, write_pictures
+from tests.index.raw_data import Row, left_out_counts, left_out_rows, write_images, write_labels
 
 
 def example(number: int, answer: str = "예", image: str | None = None) -> Example:
@@ -27,14 +30,16 @@ def example(number: int, answer: str = "예", image: str | None = None) -> Examp
     )
 
 
-def write(root: Path, rows: Iterable[tuple[str, Example]], **options: Any) -> dict[str, Any]:
-    """Write rows as the index `root/index` of pictures in `root/images`."""
+def write(root: Path, rows: Iterable[tuple[str, Example]], **options: Any) -> IndexReport:
+    """Write rows as the index `root/index` of images in `root/images`."""
     (root / "images").mkdir(exist_ok=True)
 
     def read(_left_out: LeftOutRows) -> SplitExamples:
         yield from rows
 
-    return write_index([DatasetShard(read)], "made", root, root / "images", root / "index", **options)
+    return write_index(
+        [DatasetShard(read)], DatasetOrigin("made", root, root / "images"), root / "index", **options
+    )
 
 
 def some(answers: str, split: str = "train", first: int = 0) -> list[tuple[str, Example]]:
@@ -57,16 +62,17 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert "사진0" in (tmp_path / "index" / "train.jsonl").read_text("utf-8")
 
 
-def test_the_report_counts_rows_pictures_and_answers(tmp_path: Path) -> None:
+def test_the_report_counts_rows_images_and_answers(tmp_path: Path) -> None:
     rows = [*some("가가나"), *some("가다", "val", 10), ("test", example(20, "나", "사진0.jpg"))]
     report = write(tmp_path, rows)
-    assert report["rows"] == {"train": 3, "val": 2, "test": 1}
-    assert report["pictures"] == {"train": 3, "val": 2, "test": 1}
-    assert report["answers"] == 2
-    assert report["covered"] == {"val": 0.5, "test": 1.0}
-    assert report["pictures_shared_with_train"] == {"val": 0, "test": 1}
-    stands = json.loads((tmp_path / "index" / "index.json").read_text("utf-8"))
-    assert report.items() <= stands.items()
+    assert report.counts.rows == {"train": 3, "val": 2, "test": 1}
+    assert report.counts.images == {"train": 3, "val": 2, "test": 1}
+    assert report.counts.classes == 2
+    assert report.counts.class_coverage == {"val": 0.5, "test": 1.0}
+    assert report.counts.images_shared_with_train == {"val": 0, "test": 1}
+    stored = json.loads((tmp_path / "index" / "index.json").read_text("utf-8"))
+    assert json.loads(json.dumps(report.json_fields())).items() <= stored.items()
+    assert read_report(tmp_path / "index") == report
 
 
 def test_classes_come_from_training_rows_only(tmp_path: Path) -> None:
@@ -80,10 +86,10 @@ def test_rare_answers_are_no_classes_and_their_training_rows_are_dropped(tmp_pat
     assert index.answers() == ["가", "나"]
     assert [e.id for e in index.split("train")] == ["id0", "id1", "id2", "id4", "id5"]
     assert [e.id for e in index.split("val")] == ["id10"]
-    assert report["rows"] == {"train": 5, "val": 1, "test": 0}
-    assert report["pictures"]["train"] == 5
-    assert report["left_out"] == {"answer seen fewer than 2 times": 1}
-    assert report["left_out_rows"] == {"answer seen fewer than 2 times": ["id id3: 다"]}
+    assert report.counts.rows == {"train": 5, "val": 1, "test": 0}
+    assert report.counts.images["train"] == 5
+    assert left_out_counts(report) == {"answer seen fewer than 2 times": 1}
+    assert left_out_rows(report) == {"answer seen fewer than 2 times": ["id id3: 다"]}
     assert sorted(p.name for p in (tmp_path / "index").iterdir()) == [
         "answers.txt", "index.json", "test.jsonl", "test.offsets", "train.jsonl", "train.offsets",
         "val.jsonl", "val.offsets",
@@ -101,18 +107,18 @@ def test_of_an_id_that_appears_twice_in_a_split_the_first_row_is_kept(tmp_path: 
     assert [(e.id, dict(e.answers)) for e in IndexSplit(tmp_path / "index" / "train.jsonl")] == [
         ("id1", {"예": 1.0}), ("id2", {"예": 1.0}),
     ]  # fmt: skip
-    assert report["rows"] == {"train": 2, "val": 1, "test": 0}
-    assert report["left_out_rows"] == {"question id appears twice": ["id id1: 무엇인가요?"]}
+    assert report.counts.rows == {"train": 2, "val": 1, "test": 0}
+    assert left_out_rows(report) == {"question id appears twice": ["id id1: 무엇인가요?"]}
 
 
 def test_ids_of_equal_checksum_are_told_apart(tmp_path: Path) -> None:
     """ "plumless" and "buckeroo" have the same CRC-32."""
-    twins = [Example(id, "사진.jpg", "무엇인가요?", {"예": 1.0}) for id in ("plumless", "buckeroo")]
-    assert write(tmp_path, [("train", e) for e in twins])["rows"]["train"] == 2
+    examples = [Example(id, "사진.jpg", "무엇인가요?", {"예": 1.0}) for id in ("plumless", "buckeroo")]
+    assert write(tmp_path, [("train", e) for e in examples]).counts.rows["train"] == 2
 
 
 def test_a_small_index_keeps_every_answer(tmp_path: Path) -> None:
-    assert write(tmp_path, some("가나다"))["min_count"] == 1
+    assert write(tmp_path, some("가나다")).counts.min_count == 1
 
 
 def test_no_row_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
@@ -149,7 +155,7 @@ def test_an_index_is_replaced(tmp_path: Path) -> None:
 def test_a_folder_with_foreign_files_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / "thesis.doc").write_text("years of work")
-    with pytest.raises(SettingsError, match="holds files that are no index") as caught:
+    with pytest.raises(SettingsError, match="holds files that are not an index") as caught:
         write(tmp_path, some("가"))
     assert "-o" in caught.value.hint
     assert (tmp_path / "index" / "thesis.doc").read_text() == "years of work"
@@ -157,7 +163,7 @@ def test_a_folder_with_foreign_files_is_refused_and_kept(tmp_path: Path) -> None
 
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "index").mkdir()
-    assert write(tmp_path, some("가"))["rows"]["train"] == 1
+    assert write(tmp_path, some("가")).counts.rows["train"] == 1
 
 
 def test_a_file_where_the_index_should_go_is_explained(tmp_path: Path) -> None:
@@ -167,10 +173,12 @@ def test_a_file_where_the_index_should_go_is_explained(tmp_path: Path) -> None:
     assert (tmp_path / "index").read_text() == "not a folder"
 
 
-def test_progress_is_told_every_thousand_rows(tmp_path: Path) -> None:
-    told: list[int] = []
-    write(tmp_path, (("train", example(n)) for n in range(2500)), progress=lambda n, _: told.append(n))
-    assert told == [1000, 2000]
+def test_progress_is_reported_every_thousand_rows(tmp_path: Path) -> None:
+    reported: list[Progress] = []
+    write(tmp_path, (("train", example(n)) for n in range(2500)), on_progress=reported.append)
+    assert [(each.stage, each.done, each.unit) for each in reported] == [
+        ("reading made", 1000, "rows"), ("reading made", 2000, "rows"),
+    ]  # fmt: skip
 
 
 def test_processes_side_by_side_write_the_same_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,22 +188,21 @@ def test_processes_side_by_side_write_the_same_index(tmp_path: Path, monkeypatch
             Row(f"{number}-{n % 499}", f"p{n % 7}", "예" if n % 3 else f"{number} {n}") for n in range(500)
         ]
         write_labels(tmp_path, rows, "train" if number < 7 else "valid", category=f"분류{number}")
-    write_pictures(tmp_path, [f"p{n}.jpg" for n in range(6)])
-    pieces = aihub.dataset_shards(tmp_path, aihub.find_image_folder(tmp_path), SourceOptions())
-    alone = write_index(pieces, "aihub", tmp_path, tmp_path / "images", tmp_path / "alone", 2)
+    write_images(tmp_path, [f"p{n}.jpg" for n in range(6)])
+    shards = aihub.dataset_shards(tmp_path, aihub.find_image_folder(tmp_path), SourceOptions())
+    origin = DatasetOrigin("aihub", tmp_path, tmp_path / "images")
+    alone = write_index(shards, origin, tmp_path / "alone", min_count=2)
     monkeypatch.setattr(writer, "_PARALLEL_MIN_BYTES", 0)
     monkeypatch.setattr(writer, "usable_cpu_count", lambda: 2)
-    told: list[tuple[int, float]] = []
-    together = write_index(
-        pieces, "aihub", tmp_path, tmp_path / "images", tmp_path / "many", 2, lambda *n: told.append(n)
-    )
+    reported: list[Progress] = []
+    together = write_index(shards, origin, tmp_path / "many", min_count=2, on_progress=reported.append)
     assert together == alone
-    assert alone["left_out"].keys() == {
+    assert left_out_counts(alone).keys() == {
         "picture missing", "question id appears twice", "answer seen fewer than 2 times",
     }  # fmt: skip
     for path in (tmp_path / "alone").iterdir():
         assert path.read_bytes() == (tmp_path / "many" / path.name).read_bytes()
-    assert told[-1][1] == 1
+    assert reported[-1].fraction == 1
 
 
 def test_an_error_in_a_process_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,9 +211,9 @@ def test_an_error_in_a_process_is_the_users_error(tmp_path: Path, monkeypatch: p
     for category in "가나다":
         folder = write_labels(tmp_path, [Row("1", "p", "예")], category=category)
     (folder / "question.json").write_text('{"questions": [\n{]}')
-    pieces = aihub.dataset_shards(tmp_path, tmp_path, SourceOptions())
+    shards = aihub.dataset_shards(tmp_path, tmp_path, SourceOptions())
     with pytest.raises(DataError, match=r"다.question\.json:2: not valid JSON"):
-        write_index(pieces, "aihub", tmp_path, tmp_path, tmp_path / "index")
+        write_index(shards, DatasetOrigin("aihub", tmp_path, tmp_path), tmp_path / "index")
     assert not (tmp_path / "index").exists() and not (tmp_path / "index.part").exists()
 
 
@@ -299,14 +306,14 @@ def test_a_folder_that_is_no_index_is_named(tmp_path: Path) -> None:
     assert "kovqa index" in caught.value.hint
 
 
-def test_an_index_and_its_pictures_may_move_together(tmp_path: Path) -> None:
+def test_an_index_and_its_images_may_move_together(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     write(tmp_path / "a", some("가"))
     (tmp_path / "a").rename(tmp_path / "b")
     assert open_index(tmp_path / "b" / "index").images == tmp_path / "b" / "images"
 
 
-def test_pictures_that_moved_alone_are_asked_for(tmp_path: Path) -> None:
+def test_images_that_moved_alone_are_asked_for(tmp_path: Path) -> None:
     write(tmp_path, some("가"))
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="is not there") as caught:
@@ -314,3 +321,11 @@ def test_pictures_that_moved_alone_are_asked_for(tmp_path: Path) -> None:
     assert "data.images" in caught.value.hint
     opened = open_index(tmp_path / "index", tmp_path / "elsewhere")
     assert opened.images == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"rows": {}}'])
+def test_a_report_that_is_not_one_is_named(tmp_path: Path, content: str) -> None:
+    write(tmp_path, some("가"))
+    (tmp_path / "index" / "index.json").write_text(content)
+    with pytest.raises(DataError, match=r"index\.json is not the report of an index"):
+        open_index(tmp_path / "index")

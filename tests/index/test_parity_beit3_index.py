@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from kovqa_core.index.build import build_index, build_upstream_files
 from kovqa_core.index.reader import open_index
-from kovqa_core.index.upstream import EncodeText, aihub
+from kovqa_core.index.upstream import aihub
+from kovqa_core.index.upstream.rows import EncodeText
 from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer
 
 from tests import parity
@@ -31,7 +32,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_parity_beit3_aihub(tmp_path: Path, encode: EncodeText) -> None:
-    """Scores that count up, classes of all splits, a list of missing pictures that hardly works."""
+    """Scores that count up, classes of all splits, a list of missing images that hardly works."""
     categories = parity.json_of("aihub/notes.json")["category_order"]
     root = parity.path("aihub/input")
     aihub.write_upstream_files(root, root, tmp_path, encode, categories)
@@ -63,14 +64,14 @@ def test_parity_beit3_vqav2_rows(vqav2: Path, split: str) -> None:
 
 
 def test_parity_beit3_vqav2_validation_cut_in_two(vqav2: Path) -> None:
-    """The original's shuffle has no seed: the parts are as large as its, and share no picture."""
+    """The original's shuffle has no seed: the two files are as large as its, and share no image."""
 
-    def pictures(folder: Path) -> list[set[str]]:
+    def image_paths(folder: Path) -> list[set[str]]:
         parts = [folder / f"vqa.{part}.jsonl" for part in ("rest_val", "trainable_val")]
         return [{json.loads(row)["image_path"] for row in rows(part)} for part in parts]
 
     expected = parity.path("vqav2/expected")
-    ours, theirs = pictures(vqav2), pictures(expected)
+    ours, theirs = image_paths(vqav2), image_paths(expected)
     assert not ours[0] & ours[1]
     assert [len(part) for part in ours] == [len(part) for part in theirs]
     both = [*rows(vqav2 / "vqa.rest_val.jsonl"), *rows(vqav2 / "vqa.trainable_val.jsonl")]
@@ -78,7 +79,7 @@ def test_parity_beit3_vqav2_validation_cut_in_two(vqav2: Path) -> None:
 
 
 def test_parity_beit3_vqav2_index_asks_the_same_questions(tmp_path: Path) -> None:
-    """Our own index: the same questions on the same pictures; none is lost."""
+    """Our own index: the same questions on the same images; none is lost."""
     build_index("vqav2", parity.path("vqav2/input"), None, tmp_path / "index")
     index = open_index(tmp_path / "index")
     for split in ("val", "test", "test-dev"):
@@ -97,9 +98,11 @@ def test_parity_beit3_vqav2_items(tmp_path: Path, vqav2: Path) -> None:
     build_index("vqav2", parity.path("vqav2/input"), None, tmp_path / "index")
     index = open_index(tmp_path / "index")
     for item in parity.json_of("vqav2/expected_items.json"):
-        (asked,) = {e.question for e in index.split(item["split"]) if e.id == str(item["qid"])}
+        (question,) = {e.question for e in index.split(item["split"]) if e.id == str(item["qid"])}
         tokens = zip(item["language_tokens"], item["padding_mask"], strict=True)
-        assert tokenizer.frame(asked, item["max_len"]) == [token for token, padding in tokens if not padding]
+        assert tokenizer.frame(question, item["max_len"]) == [
+            token for token, padding in tokens if not padding
+        ]
         written = map(json.loads, rows(vqav2 / f"vqa.{item['split']}.jsonl"))
         (row,) = (row for row in written if row["qid"] == item["qid"])
         labels = sorted(zip(row["labels"], row["scores"], strict=True))

@@ -14,11 +14,12 @@ from kovqa_core.index.upstream import nia
 from kovqa_core.index.upstream.pinned_order import pinned_order
 
 from tests import parity
+from tests.index.raw_data import left_out_counts
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The recorded tree, with empty pictures where the recording had some."""
+    """The recorded tree, with empty images where the recording had some."""
     folder = tmp_path_factory.mktemp("nia") / "root"
     shutil.copytree(parity.path("aihub_json", "vqa_nia"), folder)
     (folder / "image").mkdir()
@@ -41,20 +42,20 @@ def test_parity_nia_tables(root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("language", nia.NIA_LANGUAGES)
 def test_parity_nia_index(root: Path, tmp_path: Path, language: str) -> None:
-    """Our index holds the rows of the original's table, and says which pictures are missing."""
+    """Our index holds the rows of the original's table, and says which images are missing."""
     report = build_index("nia", root, None, tmp_path / "i", options=SourceOptions(language=language))
     expected = nia.read_nia_csv(parity.path(f"aihub_json/expected_{language}.csv", "vqa_nia"))
     index = open_index(tmp_path / "i")
     for theirs, ours in {"train": "train", "valid": "val", "test": "test"}.items():
-        wanted = [row for row in expected if row["split"] == theirs]
+        rows = [row for row in expected if row["split"] == theirs]
         assert [(e.image, e.question, e.question_type) for e in index.split(ours)] == [
-            (Path(row["img_path"]).name, row["question"], row["kb_source"]) for row in wanted
+            (Path(row["img_path"]).name, row["question"], row["kb_source"]) for row in rows
         ]
         assert [list(e.answers) for e in index.split(ours)] == [
-            [normalise_answer(row["answer"])] for row in wanted
+            [normalise_answer(row["answer"])] for row in rows
         ]
-    assert report["left_out"]["picture missing"] > 0
-    assert report["language"] == language
+    assert left_out_counts(report)["picture missing"] > 0
+    assert report.options["language"] == language
 
 
 def test_parity_nia_order_of_classes(table: list[dict[str, str]]) -> None:

@@ -17,30 +17,32 @@ def test_ties_come_as_from_numpy(size: int, different: int) -> None:
         assert numpy_quicksort(each.tolist()) == np.argsort(each).tolist()
 
 
-def test_a_part_that_will_not_divide_is_heap_sorted_as_in_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_range_that_pivots_hardly_divide_is_heap_sorted_as_in_numpy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """McIlroy's adversary makes up values while they are compared, so that every pivot is bad."""
     values: list[int | None] = [None] * 2000
-    known = iter(range(len(values)))
+    next_values = iter(range(len(values)))
     candidate = 0
 
     class Value:
-        def __init__(self, place: int) -> None:
-            self.place = place
+        def __init__(self, position: int) -> None:
+            self.position = position
 
         def __lt__(self, other: Value) -> bool:
             nonlocal candidate
-            mine, theirs = values[self.place], values[other.place]
+            mine, theirs = values[self.position], values[other.position]
             if mine is None and theirs is None:
-                frozen = self.place if self.place == candidate else other.place
-                values[frozen] = next(known)
-                mine, theirs = values[self.place], values[other.place]
+                frozen = self.position if self.position == candidate else other.position
+                values[frozen] = next(next_values)
+                mine, theirs = values[self.position], values[other.position]
             if mine is None:
-                candidate = self.place
+                candidate = self.position
             elif theirs is None:
-                candidate = other.place
+                candidate = other.position
             return (len(values) if mine is None else mine) < (len(values) if theirs is None else theirs)
 
-    numpy_quicksort([Value(place) for place in range(len(values))])  # type: ignore[misc]
+    numpy_quicksort([Value(position) for position in range(len(values))])  # type: ignore[misc]
     bad = np.array([len(values) if value is None else value for value in values], np.int16)
     heaps: list[int] = []
     heapsort = pinned_order._heap_sort

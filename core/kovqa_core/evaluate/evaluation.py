@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.data.example import Example
-from kovqa_core.data.question_types import ALL_TYPES, read_type_groups
+from kovqa_core.data.question_types import ALL_TYPES
 from kovqa_core.evaluate.answer_scores import AnswerScores, score_answers
 from kovqa_core.evaluate.caption_scores import CaptionScores, score_captions
 from kovqa_core.evaluate.predictions_file import Predictions, match_predictions, read_predictions
+from kovqa_core.index.reader import read_type_groups
 from kovqa_core.messages import message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 

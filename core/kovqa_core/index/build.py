@@ -1,23 +1,25 @@
-"""`kovqa index`: choose the data set's reader, write its index, or the original project's files."""
+"""`kovqa index`: choose the data set, write its index, or the original project's files."""
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from kovqa_core.errors import DataError, SettingsError, unknown_name_error
 from kovqa_core.files import require_empty, write_folder
+from kovqa_core.index.report import DatasetOrigin, IndexReport, OptionValue
 from kovqa_core.index.shards import SourceOptions
-from kovqa_core.index.sources import SOURCE_MODULES
-from kovqa_core.index.upstream import UPSTREAM_MODULES, EncodeText
-from kovqa_core.index.writer import ClassSelection, IndexProgress, write_index
+from kovqa_core.index.sources import DATA_SOURCES, DataSource
+from kovqa_core.index.upstream import UPSTREAM_WRITERS
+from kovqa_core.index.upstream.rows import EncodeText
+from kovqa_core.index.writer import ClassSelection, write_index
 from kovqa_core.messages import message
 from kovqa_core.output_lock import output_lock
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
+
+_PROGRESS_TEXTS = 1000  # texts between two reports of progress
 
 
 def build_index(
@@ -25,50 +27,45 @@ def build_index(
     root: Path,
     images: Path | None,
     folder: Path | None,
+    *,
     min_count: int | None = None,
-    progress: IndexProgress | None = None,
     options: SourceOptions | None = None,
-    wanted: ClassSelection | None = None,
-) -> dict[str, Any]:
-    """Write the index of a raw data set; the report that stands in its `index.json`.
+    classes: ClassSelection | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> IndexReport:
+    """Write the index of a raw data set.
 
     Args:
         source: name of the data set.
         root: folder of the raw data (`table`: the file).
-        images: folder of the pictures; None: where the data set keeps them.
+        images: image folder; None: where the data set keeps its images.
         folder: index folder; None: only check, keep nothing.
-        min_count: see `write_index`.
-        progress: see `write_index`.
+        min_count: see `write_index`; None: as the data set has it.
         options: what else the user said about the data set.
-        wanted: see `write_index`.
+        classes: see `write_index`.
+        on_progress: see `write_index`.
 
     Raises:
-        SettingsError: no such data set, an option it has no use for, another process writes `folder`.
+        SettingsError: no such data set, an option it does not use, or another process writes `folder`.
         DataError: raw data that cannot be read, or holds no usable row.
     """
-    if source not in SOURCE_MODULES:
-        raise unknown_name_error(
-            message("index.unknown-source", "unknown data set '{source}'", source=source),
-            source,
-            SOURCE_MODULES,
-        )
-    module = importlib.import_module(SOURCE_MODULES[source])
-    pictures = _resolve_image_folder(module.find_image_folder, root, images)
-    options = options or SourceOptions()
-    about = {
-        **_accepted_options(source, module, options),
-        "divided": getattr(module, "SPLIT_METHOD", "as published"),
-    }
-    if hasattr(module, "QUESTION_TYPE_GROUPS"):
-        about["groups"] = module.QUESTION_TYPE_GROUPS
-    pieces = module.dataset_shards(root.resolve(), pictures, options)
+    data_source, options = _find_source(source), options or SourceOptions()
+    origin = DatasetOrigin(
+        source,
+        root.resolve(),
+        _resolve_image_folder(data_source, root, images),
+        _accepted_options(source, data_source.ACCEPTED_OPTIONS, options),
+        data_source.SPLIT_METHOD,
+        data_source.QUESTION_TYPE_GROUPS,
+    )
+    shards = data_source.dataset_shards(origin.root, origin.images, options)
     if min_count is None:
-        min_count = getattr(module, "MIN_ANSWER_COUNT", None)
+        min_count = data_source.MIN_ANSWER_COUNT
     with tempfile.TemporaryDirectory() as scratch:
-        place = folder or Path(scratch) / "index"
-        with output_lock(place):
+        output = folder or Path(scratch) / "index"
+        with output_lock(output):
             return write_index(
-                pieces, source, root.resolve(), pictures, place, min_count, progress, about, wanted
+                shards, origin, output, min_count=min_count, classes=classes, on_progress=on_progress
             )
 
 
@@ -78,71 +75,105 @@ def build_upstream_files(
     images: Path | None,
     folder: Path,
     encode: EncodeText | None = None,
-    progress: IndexProgress | None = None,
+    *,
+    on_progress: OnProgress = ignore_progress,
 ) -> dict[str, int]:
-    """Write the index files the original project would have written; bytes by file name.
+    """Write the index files that the original project would have written; returns bytes by file name.
 
     Args:
         source: name of a data set that an original project has files of.
         root: folder of the raw data.
-        images: folder of the pictures; None: where the data set keeps them.
+        images: image folder; None: where the data set keeps its images.
         folder: where the files appear, all or none; must be empty or not exist.
-        encode: ids of a text, without `<s>` and `</s>`; not needed where the files hold texts.
-        progress: called with the number of texts encoded so far; the share is not known.
+        encode: token ids of a text, without `<s>` and `</s>`; not needed where the files hold texts.
+        on_progress: called with the number of texts encoded so far.
 
     Raises:
         SettingsError: no such data set, no tokenizer, a folder that holds something or that another
             process writes.
         DataError: raw data that cannot be read.
     """
-    if source not in UPSTREAM_MODULES:
+    if source not in UPSTREAM_WRITERS:
         raise unknown_name_error(
             message(
                 "index.unknown-upstream", "no original files are known of data set '{source}'", source=source
             ),
             source,
-            UPSTREAM_MODULES,
+            UPSTREAM_WRITERS,
         )
-    module = importlib.import_module(UPSTREAM_MODULES[source])
-    if module.NEEDS_TOKENIZER and encode is None:
+    upstream = UPSTREAM_WRITERS[source]
+    if upstream.NEEDS_TOKENIZER and encode is None:
         raise SettingsError(
-            f"the original files of {source} hold token ids", "name it: --tokenizer FILE.model"
+            message(
+                "index.upstream-needs-tokenizer",
+                "the original files of {source} hold token ids",
+                source=source,
+            ),
+            message("index.upstream-needs-tokenizer.hint", "name a tokenizer: --tokenizer FILE.model"),
         )
-    pictures = _resolve_image_folder(
-        importlib.import_module(SOURCE_MODULES[source]).find_image_folder, root, images
-    )
-    told = _encode_with_progress(encode, progress) if encode and progress else encode
+    image_folder = _resolve_image_folder(_find_source(source), root, images)
+    encode_text = _encode_with_progress(encode or _refuse_to_encode, on_progress)
     with output_lock(folder):
         require_empty(folder)
-        write_folder(folder, lambda part: module.write_upstream_files(root.resolve(), pictures, part, told))
+        write_folder(
+            folder,
+            lambda part: upstream.write_upstream_files(root.resolve(), image_folder, part, encode_text),
+        )
         return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
 
 
-def _encode_with_progress(encode: EncodeText, progress: IndexProgress) -> EncodeText:
-    """`encode` that tells of every thousandth text."""
-    number = itertools.count(1)
+def _refuse_to_encode(text: str) -> list[int]:
+    raise AssertionError("files without token ids encode nothing")
 
-    def told(text: str) -> list[int]:
-        if (n := next(number)) % 1000 == 0:
-            progress(n, 0.0)
+
+def _encode_with_progress(encode: EncodeText, on_progress: OnProgress) -> EncodeText:
+    """`encode` that reports every thousandth text."""
+    numbers = itertools.count(1)
+    stage = message("index.encoding-texts", "encoding texts")
+
+    def encode_and_count(text: str) -> list[int]:
+        if (number := next(numbers)) % _PROGRESS_TEXTS == 0:
+            on_progress(Progress(stage, number, unit="texts"))
         return encode(text)
 
-    return told
+    return encode_and_count
 
 
-def _accepted_options(source: str, module: ModuleType, options: SourceOptions) -> dict[str, Any]:
-    """The options a data set listens to; an error for one it has no use for."""
-    listens = getattr(module, "ACCEPTED_OPTIONS", ())
-    for name, value in vars(options).items():
-        if name not in listens and value != getattr(SourceOptions(), name):
-            raise SettingsError(f"{source} has no use for {name} {value}", "kovqa index --help")
-    return {name: getattr(options, name) for name in listens}
+def _find_source(name: str) -> DataSource:
+    if name not in DATA_SOURCES:
+        raise unknown_name_error(
+            message("index.unknown-source", "unknown data set '{source}'", source=name), name, DATA_SOURCES
+        )
+    return DATA_SOURCES[name]
 
 
-def _resolve_image_folder(default: Callable[[Path], Path], root: Path, images: Path | None) -> Path:
+def _accepted_options(
+    source: str, accepted: Collection[str], options: SourceOptions
+) -> dict[str, OptionValue]:
+    """The options a data set uses; an error for one that it does not."""
+    values, defaults = vars(options), vars(SourceOptions())
+    for name, value in values.items():
+        if name not in accepted and value != defaults[name]:
+            raise SettingsError(
+                message(
+                    "index.option-not-used", "{source} has no use for {option} {value}",
+                    source=source, option=name, value=value,
+                ),
+                message("index.option-not-used.hint", "see kovqa index --help"),
+            )  # fmt: skip
+    return {name: values[name] for name in accepted}
+
+
+def _resolve_image_folder(source: DataSource, root: Path, images: Path | None) -> Path:
     if not root.exists():
-        raise DataError(f"no folder or file {root}", "check --root")
-    pictures = (images or default(root)).resolve()
-    if not pictures.is_dir():
-        raise DataError(f"no folder {pictures}", "check --images")
-    return pictures
+        raise DataError(
+            message("index.no-root", "no folder or file {root}", root=root),
+            message("index.no-root.hint", "check --root"),
+        )
+    folder = (images or source.find_image_folder(root)).resolve()
+    if not folder.is_dir():
+        raise DataError(
+            message("index.no-image-folder", "no folder {folder}", folder=folder),
+            message("index.no-image-folder.hint", "check --images"),
+        )
+    return folder

@@ -1,4 +1,4 @@
-"""Where a picture lies that a data set names: by its path or its bare name, in either Unicode form."""
+"""Find the image that a data set names: by its path or its bare name, in either Unicode form."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import unicodedata
 import zlib
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from kovqa_core.files import to_nfc
 
 
 def find_image(images: Path, name: str) -> str | None:
-    """The path below `images` of a picture, as this disk spells it; None when there is none.
+    """The path below `images` of an image, as this disk spells it; None when there is none.
 
     Args:
-        images: the pictures' folder.
+        images: the image folder.
         name: path below it, or bare file name, NFC.
     """
     if not name:
         return None
-    inside = not name.startswith("/") and ".." not in name
-    if inside and os.path.isfile(os.path.join(images, name)):  # noqa: PTH113, PTH118 - called millions of times
+    is_inside = not name.startswith("/") and ".." not in name
+    if is_inside and os.path.isfile(os.path.join(images, name)):  # noqa: PTH113, PTH118 - called millions of times
         return name
     return _cached_listing(images).find(name)
 
@@ -34,24 +33,24 @@ def find_image(images: Path, name: str) -> str | None:
 _IMAGE_SUFFIXES = ("", ".jpg", ".png", ".jpeg", ".JPG", ".PNG")
 
 
-@functools.lru_cache(maxsize=1 << 16)  # several questions about one picture follow each other
+@functools.lru_cache(maxsize=1 << 16)  # several questions about one image follow each other
 def find_image_any_suffix(images: Path, name: str) -> str | None:
-    """The path below `images` of a picture named by its path, suffix or Unicode form left open.
+    """The path below `images` of an image named by its path, with any suffix, in any Unicode form.
 
-    For folders that hold other things too: nothing is searched. None when there is none.
+    None when there is none. No other folder is searched, for `images` may be one that holds other things.
     """
     path = os.path.normpath(name.replace("\\", "/")) if name.strip() else ""
     folder, file = os.path.split(path)
     for suffix in _IMAGE_SUFFIXES if path else ():
         for below, bare in itertools.product(_unicode_spellings(folder), _unicode_spellings(file)):
-            found = os.path.join(below, bare + suffix)  # noqa: PTH118
-            if os.path.isfile(os.path.join(images, found)):  # noqa: PTH113, PTH118
-                return found
+            candidate = os.path.join(below, bare + suffix)  # noqa: PTH118
+            if os.path.isfile(os.path.join(images, candidate)):  # noqa: PTH113, PTH118
+                return candidate
     return None
 
 
 def _unicode_spellings(name: str) -> dict[str, None]:
-    """A name as given and in both Unicode forms, each once: archives of a Mac unpack into either."""
+    """A name as it is and in both Unicode forms, each once: archives of a Mac unpack into either."""
     return dict.fromkeys((name, to_nfc(name), unicodedata.normalize("NFD", name)))
 
 
@@ -61,9 +60,17 @@ def _cached_listing(images: Path) -> _FolderListing:
 
 
 class _FolderListing:
-    """All files below a folder, in some 60 bytes each: a million names fit every process."""
+    """All files below a folder, in some 60 bytes each: a million names fit into every process.
+
+    A dict of a million paths takes some 200 MB. Here all paths lie in one bytes object, file i's from
+    `_starts[i]` to `_starts[i + 1]`; `_keys` are sorted CRC-32 of paths and bare names, `_owners` the numbers
+    of their files, so that a name is found by bisection. Different names may share a checksum, so the names
+    themselves are compared too.
+    """
 
     def __init__(self, images: Path) -> None:
+        import numpy as np  # 0.07 s that commands save which only need the table of data sets
+
         names, starts, keys, owners = bytearray(), array("Q", [0]), array("I"), array("I")
         for folder, folders, files in os.walk(images):
             folders.sort()
@@ -83,19 +90,18 @@ class _FolderListing:
     def find(self, name: str) -> str | None:
         """A path that is the name, else the first file of that bare name."""
         bare = name.rsplit("/", 1)[-1]
-        same = [path for path in self._under(name) if to_nfc(path) == name]
-        return next(
-            iter(same or (p for p in self._under(bare) if to_nfc(p.rsplit("/", 1)[-1]) == bare)), None
-        )
+        same_path = (path for path in self._candidates(name) if to_nfc(path) == name)
+        same_name = (path for path in self._candidates(bare) if to_nfc(path.rsplit("/", 1)[-1]) == bare)
+        return next(itertools.chain(same_path, same_name), None)
 
-    def _under(self, name: str) -> list[str]:
-        key, found = _name_checksum(name), []
-        place = bisect_left(self._keys, key)
-        while place < len(self._keys) and self._keys[place] == key:
-            owner = self._owners[place]
-            found.append(os.fsdecode(self._names[self._starts[owner] : self._starts[owner + 1]]))
-            place += 1
-        return found
+    def _candidates(self, name: str) -> Iterator[str]:
+        """Paths of the files of which the path or the bare name has the checksum of `name`."""
+        key = _name_checksum(name)
+        position = bisect_left(self._keys, key)
+        while position < len(self._keys) and self._keys[position] == key:
+            owner = self._owners[position]
+            yield os.fsdecode(self._names[self._starts[owner] : self._starts[owner + 1]])
+            position += 1
 
 
 def _name_checksum(name: str) -> int:

@@ -1,38 +1,40 @@
-"""A few examples of an index, to be looked at."""
+"""A few examples of an index, to look at."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from kovqa_core.data.example import Example
 from kovqa_core.index.reader import open_index
 
 
-class PreviewExample(NamedTuple):
-    """An example, the split it belongs to and where its picture lies."""
+@dataclass(frozen=True)
+class PreviewExample:
+    """An example, its split, and the path of its image."""
 
     split: str
     example: Example
-    picture: Path
+    image_path: Path
 
 
-def preview_index(folder: Path, number: int, images: Path | None = None) -> list[PreviewExample]:
+def preview_index(folder: Path, per_split: int, images: Path | None = None) -> list[PreviewExample]:
     """Some examples of every split of an index, the same ones every time.
 
     Args:
         folder: index folder.
-        number: how many of each split; fewer where it has fewer.
-        images: the pictures' folder, when it moved.
+        per_split: how many of each split; fewer where it has fewer.
+        images: the image folder, when it has moved.
 
     Raises:
         DataError: no index there.
     """
     index = open_index(folder, images)
-    found = []
-    for name in index.about["rows"]:
+    preview = []
+    for name in index.report.counts.rows:
         split = index.split(name)
-        places = sorted(random.Random(0).sample(range(len(split)), min(number, len(split))))
-        found += [PreviewExample(name, split[place], index.images / split[place].image) for place in places]
-    return found
+        numbers = sorted(random.Random(0).sample(range(len(split)), min(per_split, len(split))))
+        examples = [split[number] for number in numbers]
+        preview += [PreviewExample(name, example, index.images / example.image) for example in examples]
+    return preview

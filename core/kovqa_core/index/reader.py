@@ -1,39 +1,42 @@
 """An index folder, and its examples without reading it all.
 
-An index folder holds `train.jsonl`, `val.jsonl`, `test.jsonl` (one example a line, questions as
-text), a `.offsets` file beside each (where its lines begin, so that any line is found at once in
-files of any size), `answers.txt` (from training rows only) and `index.json` (counts, fingerprint,
-what was left out and why).
+An index folder holds `train.jsonl`, `val.jsonl`, `test.jsonl` (one example a line, questions as text), a
+`.offsets` file beside each (where its lines begin, so that any line of a file of any size is found at once),
+`answers.txt` (the classes, from training rows only) and `index.json` (`report.py`).
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.data.example import Example, parse_example
 from kovqa_core.errors import DataError
-from kovqa_core.files import read_json
+from kovqa_core.index.report import REPORT_FILE, IndexReport, read_report
+from kovqa_core.messages import message
 
 if TYPE_CHECKING:
-    import numpy as np  # 0.07 s that a plan, which only opens the index, does without
+    import numpy as np  # at run time only where rows are read: 0.07 s that a plan saves
 
 SPLIT_NAMES = ("train", "val", "test")
-INDEX_SCHEMA = 1
+_CLOCK_SLACK_NS = 2_000_000_000  # file systems store times to the second or two
 
 
 class IndexSplit(Sequence[Example]):
-    """Examples of one `.jsonl` file; opening it reads nothing but the line numbers' places."""
+    """Examples of one `.jsonl` file; opening it reads only where its lines begin."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            raise DataError(f"no index file {path}", "write the index first: kovqa index SOURCE --root DIR")
+            raise DataError(
+                message("index.no-split-file", "no index file {file}", file=path),
+                message("index.no-split-file.hint", "write the index first: kovqa index SOURCE --root DIR"),
+            )
         self._size = path.stat().st_size
         self._offsets = _line_offsets(path, path.with_suffix(".offsets"), self._size)
         self._map: mmap.mmap | None = None
@@ -51,8 +54,8 @@ class IndexSplit(Sequence[Example]):
         end = int(self._offsets[number + 1]) if number + 1 < len(self) else self._size
         return parse_example(self._map[int(self._offsets[number]) : end], f"{self.path}:{number + 1}")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None}  # every loader process opens its own
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_map": None}  # a map cannot be pickled: every loader process opens its own
 
 
 class SplitSubset(Sequence[Example]):
@@ -68,41 +71,51 @@ class SplitSubset(Sequence[Example]):
         return self.split[int(self.numbers[number])]
 
 
-def filter_question_types(split: IndexSplit, kinds: Collection[str]) -> Sequence[Example]:
-    """The rows of some kinds; the whole split where none is named. Reads it once.
+def filter_question_types(split: IndexSplit, question_types: Collection[str]) -> Sequence[Example]:
+    """The rows of some question types; the whole split where none is named. Reads it once.
 
     Raises:
-        DataError: no row is of such a kind.
+        DataError: no row is of such a type.
     """
-    if not kinds or not len(split):
+    if not question_types or not len(split):
         return split
     import numpy as np
 
-    there = [example.question_type for example in split]
-    numbers = np.flatnonzero(np.isin(there, list(kinds)))
+    present = [example.question_type for example in split]
+    numbers = np.flatnonzero(np.isin(present, list(question_types)))
     if not len(numbers):
         raise DataError(
-            f"{split.path} has no row of kind {', '.join(kinds)}",
-            f"its kinds: {', '.join(sorted(set(there))) or 'none'}",
-        )
+            message(
+                "index.no-row-of-kind", "{file} has no row of kind {kinds}",
+                file=split.path, kinds=", ".join(question_types),
+            ),
+            message(
+                "index.no-row-of-kind.hint", "its kinds: {kinds}", kinds=", ".join(sorted(set(present))) or "none"
+            ),
+        )  # fmt: skip
     return SplitSubset(split, numbers)
 
 
 def _line_offsets(path: Path, offsets: Path, size: int) -> np.ndarray:
-    """Where each line begins: from the file beside it, or by looking when that is missing or older."""
+    """Where each line begins [rows]: from the `.offsets` file, or by looking where that is not to be trusted.
+
+    People edit and copy `.jsonl` files. The offsets are used if they are not older than the lines, begin at
+    0, and the last one is the beginning of a line after which no other begins: whatever was added or removed
+    before it would have moved it.
+    """
     import numpy as np
 
     if size == 0:
         return np.zeros(0, np.uint64)
     data = np.memmap(path, np.uint8, "r")
-    if offsets.is_file() and offsets.stat().st_mtime_ns >= path.stat().st_mtime_ns - 2_000_000_000:
+    if offsets.is_file() and offsets.stat().st_mtime_ns >= path.stat().st_mtime_ns - _CLOCK_SLACK_NS:
         length = offsets.stat().st_size
         if length and length % 8 == 0:
-            known = np.memmap(offsets, np.dtype("<u8"), "r")
-            last = int(known[-1])
+            stored = np.memmap(offsets, np.dtype("<u8"), "r")
+            last = int(stored[-1])
             begins_a_line = last == 0 or (last < size and data[last - 1] == ord("\n"))
-            if known[0] == 0 and begins_a_line and ord("\n") not in data[last : size - 1]:
-                return known
+            if stored[0] == 0 and begins_a_line and ord("\n") not in data[last : size - 1]:
+                return stored
     ends = np.flatnonzero(data == ord("\n")).astype(np.uint64) + np.uint64(1)
     starts = np.concatenate([np.zeros(1, np.uint64), ends])
     return starts[starts < size]
@@ -110,11 +123,11 @@ def _line_offsets(path: Path, offsets: Path, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class IndexFolder:
-    """An index folder."""
+    """An index folder, the folder that its image paths start from, and its report."""
 
     folder: Path
     images: Path
-    about: dict[str, Any]
+    report: IndexReport
 
     def split(self, name: str) -> IndexSplit:
         """The examples of "train", "val" or "test"."""
@@ -130,25 +143,44 @@ def open_index(folder: Path, images: Path | None = None) -> IndexFolder:
 
     Args:
         folder: what `kovqa index` wrote.
-        images: the pictures' folder, when it moved since.
+        images: the image folder, when it has moved since.
 
     Raises:
-        DataError: no index there, or no pictures' folder.
+        DataError: no index there, or no image folder.
     """
-    if not (folder / "index.json").is_file():
-        raise DataError(f"no index in {folder}", f"write it first: kovqa index SOURCE --root DIR -o {folder}")
-    about = read_json(folder / "index.json")
-    pictures = images or Path(os.path.normpath(folder.resolve() / about["images"]))
-    if not pictures.is_dir():
+    if not (folder / REPORT_FILE).is_file():
         raise DataError(
-            f"the pictures of {folder} should lie in {pictures}, which is not there",
-            "say where they are: --images DIR, or for training --set data.images=DIR",
+            message("index.not-found", "no index in {folder}", folder=folder),
+            message(
+                "index.not-found.hint",
+                "write it first: kovqa index SOURCE --root DIR -o {folder}",
+                folder=folder,
+            ),
         )
-    return IndexFolder(folder, pictures, about)
+    report = read_report(folder)
+    image_folder = images or Path(os.path.normpath(folder.resolve() / report.image_folder))
+    if not image_folder.is_dir():
+        raise DataError(
+            message(
+                "index.images-moved", "the images of {folder} should be in {images}, which is not there",
+                folder=folder, images=image_folder,
+            ),
+            message(
+                "index.images-moved.hint",
+                "name their folder: --images DIR, or for training --set data.images=DIR",
+            ),
+        )  # fmt: skip
+    return IndexFolder(folder, image_folder, report)
 
 
 def table_image_folder(table: Path) -> Path:
-    """Where a table's pictures lie: as its index says, else beside the table."""
-    if (table.parent / "index.json").is_file():
+    """The folder that a table's image paths start from: as its index says, else the table's own."""
+    if (table.parent / REPORT_FILE).is_file():
         return open_index(table.parent).images
     return table.parent
+
+
+def read_type_groups(split: Path) -> Mapping[str, Sequence[str]]:
+    """Group -> its question types, as the `index.json` beside a split says; none for a user's own table."""
+    is_of_index = (split.parent / REPORT_FILE).is_file()
+    return read_report(split.parent).question_type_groups if is_of_index else {}

@@ -1,8 +1,8 @@
-"""One piece of a raw data set, read into files of its own: lines, and what is to be known of each.
+"""One shard of a raw data set, read into files of its own: lines, and what must be known of each.
 
-The lines of a split lie in one file; beside them stand, as arrays, each line's length, a checksum
-of its id (to find ids that appear twice) and the number of its answers in the piece's table (to
-drop rows no class fits, and to count, without reading a line again).
+The lines of a split are in one file; beside it, as arrays, are each line's length, a checksum of its id
+(to find ids that appear twice) and the number of its answers in the shard's list of answer sets (to drop
+rows that no class fits, and to count, without reading a line again).
 """
 
 from __future__ import annotations
@@ -17,82 +17,83 @@ from pathlib import Path
 import numpy as np
 
 from kovqa_core.data.example import Example, parse_example
-from kovqa_core.index.shards import DatasetShard, LeftOutRows
+from kovqa_core.index.left_out import LeftOutRows
+from kovqa_core.index.shards import DatasetShard
 
-_PROGRESS_ROWS = 1000  # rows between two words about progress
+_PROGRESS_ROWS = 1000  # rows between two reports of progress
 
 
 @dataclass
 class SpooledRows:
-    """The rows of one split in one piece.
+    """The rows of one split in one shard.
 
     Attributes:
-        path: their lines.
+        path: file of their lines.
         lengths: bytes of each line [rows].
-        ids: CRC-32 of each id [rows].
-        answers: number of each row's answers in `table` [rows].
-        table: the answers that appear together.
-        pictures: number of each row's picture in `hashes` [rows].
-        hashes: 64 bits for each picture's name [pictures].
+        id_checksums: CRC-32 of each id [rows].
+        answer_numbers: number of each row's answers in `answer_sets` [rows].
+        answer_sets: the different combinations of answers, a row's most frequent answer first.
+        image_numbers: number of each row's image in `image_hashes` [rows].
+        image_hashes: 64 bits for each image's name [images].
     """
 
     path: Path
     lengths: np.ndarray
-    ids: np.ndarray
-    answers: np.ndarray
-    table: list[tuple[str, ...]]
-    pictures: np.ndarray
-    hashes: np.ndarray
+    id_checksums: np.ndarray
+    answer_numbers: np.ndarray
+    answer_sets: list[tuple[str, ...]]
+    image_numbers: np.ndarray
+    image_hashes: np.ndarray
 
-    def rows(self, kept: np.ndarray) -> Iterator[Example]:
-        """The examples of the rows a mask [rows] marks."""
+    def examples(self, mask: np.ndarray) -> Iterator[Example]:
+        """The examples of the rows that a mask [rows] marks."""
         ends = np.cumsum(self.lengths, dtype=np.int64)
         with self.path.open("rb") as stream:
-            for row in np.flatnonzero(kept):
+            for row in np.flatnonzero(mask):
                 stream.seek(int(ends[row] - self.lengths[row]))
                 yield parse_example(stream.read(int(self.lengths[row])), f"{self.path}:{row + 1}")
 
 
 @dataclass
 class ShardSpool:
-    """What became of one piece: its rows by split, and those left out."""
+    """What became of one shard: its rows by split, and those left out."""
 
     splits: dict[str, SpooledRows] = field(default_factory=dict)
     left_out: LeftOutRows = field(default_factory=LeftOutRows)
 
 
-def spool_shard(piece: DatasetShard, stem: Path, told: Callable[[int], None] | None = None) -> ShardSpool:
-    """Read a piece into files that begin with `stem`.
+def spool_shard(shard: DatasetShard, stem: Path, count_rows: Callable[[int], None]) -> ShardSpool:
+    """Read a shard into files.
 
     Args:
-        piece: what to read.
+        shard: what to read.
         stem: path that the files' names begin with.
-        told: called after every thousandth row, with 1000.
+        count_rows: called with 1000 after every thousandth row.
     """
-    result, writers = ShardSpool(), dict[str, _SplitWriter]()
+    spool, writers = ShardSpool(), dict[str, _SplitWriter]()
     try:
-        for number, (split, example) in enumerate(piece.read(result.left_out), 1):
+        for number, (split, example) in enumerate(shard.read(spool.left_out), 1):
             if split not in writers:
                 writers[split] = _SplitWriter(stem.with_name(f"{stem.name}.{split}"))
-            writers[split].add(example, result.left_out)
-            if told and number % _PROGRESS_ROWS == 0:
-                told(_PROGRESS_ROWS)
+            writers[split].add(example, spool.left_out)
+            if number % _PROGRESS_ROWS == 0:
+                count_rows(_PROGRESS_ROWS)
     finally:
         for writer in writers.values():
             writer.file.close()
-    result.splits = {split: writer.lines() for split, writer in writers.items()}
-    return result
+    spool.splits = {split: writer.spooled_rows() for split, writer in writers.items()}
+    return spool
 
 
 class _SplitWriter:
-    """Collects the rows of one split."""
+    """Collects the rows of one split: some 16 bytes each in memory, the lines on the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, path.open("wb", buffering=1 << 20)
-        self._lengths, self._ids, self._answers = array("I"), array("I"), array("I")
-        self._table: dict[tuple[str, ...], int] = {}
-        self._pictures: dict[str, int] = {}
-        self._picture = array("I")
+        self._lengths, self._id_checksums = array("I"), array("I")
+        self._answer_numbers, self._image_numbers = array("I"), array("I")
+        self._answer_sets: dict[tuple[str, ...], int] = {}
+        self._images: dict[str, int] = {}
 
     def add(self, example: Example, left_out: LeftOutRows) -> None:
         try:
@@ -102,13 +103,14 @@ class _SplitWriter:
             return
         self.file.write(line)
         self._lengths.append(len(line))
-        self._ids.append(zlib.crc32(example.id.encode()))
-        self._answers.append(self._table.setdefault(tuple(example.answers), len(self._table)))
-        self._picture.append(self._pictures.setdefault(example.image, len(self._pictures)))
+        self._id_checksums.append(zlib.crc32(example.id.encode()))
+        answers = tuple(example.answers)
+        self._answer_numbers.append(self._answer_sets.setdefault(answers, len(self._answer_sets)))
+        self._image_numbers.append(self._images.setdefault(example.image, len(self._images)))
 
-    def lines(self) -> SpooledRows:
-        hashes = [blake2b(name.encode(), digest_size=8).digest() for name in self._pictures]
+    def spooled_rows(self) -> SpooledRows:
+        hashes = [blake2b(name.encode(), digest_size=8).digest() for name in self._images]
         return SpooledRows(
-            self.path, np.array(self._lengths), np.array(self._ids), np.array(self._answers),
-            list(self._table), np.array(self._picture), np.frombuffer(b"".join(hashes), np.uint64),
+            self.path, np.array(self._lengths), np.array(self._id_checksums), np.array(self._answer_numbers),
+            list(self._answer_sets), np.array(self._image_numbers), np.frombuffer(b"".join(hashes), np.uint64),
         )  # fmt: skip

@@ -1,274 +1,311 @@
 """Rows of a raw data set -> an index folder, in bounded memory, on all cores where it pays.
 
-Every piece is spooled (`spool.py`); then the spools are put together split by split: ids that
-appear twice are dropped, answers are counted, training rows no class fits are dropped. What is
-written depends on the data alone, not on the number of processes.
+Every shard is spooled (`spool.py`); then the spools are merged split by split: ids that appear twice are
+dropped, answers are counted, training rows without a class are dropped. What is written depends on the data
+alone, not on the number of processes.
+
+Rows are never held as objects: what decides about them is in arrays [rows], a decision is a mask [rows], and
+lines are copied from the spool by that mask.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kovqa_core.data.answers import choose_answer_classes, default_min_count, write_answers
 from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.files import write_folder, write_json
-from kovqa_core.index.reader import INDEX_SCHEMA, SPLIT_NAMES
-from kovqa_core.index.shards import DatasetShard, LeftOutRows
+from kovqa_core.files import write_folder
+from kovqa_core.index.left_out import LeftOutRows
+from kovqa_core.index.reader import SPLIT_NAMES
+from kovqa_core.index.report import (
+    REPORT_FILE,
+    DatasetOrigin,
+    IndexCounts,
+    IndexReport,
+    make_report,
+    write_report,
+)
+from kovqa_core.index.shards import DatasetShard
 from kovqa_core.index.spool import ShardSpool, SpooledRows, spool_shard
+from kovqa_core.messages import message
 from kovqa_core.process_pool import add_to_count, parallel_map, usable_cpu_count
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
-IndexProgress = Callable[[int, float], None]  # (rows read so far, share of the data they are)
 ClassSelection = int | Sequence[str]  # so many classes, the most frequent; or the classes themselves
-RowMasks = list[tuple[SpooledRows, np.ndarray]]  # the pieces of a split and the rows of each that are kept
+RowMasks = list[tuple[SpooledRows, np.ndarray]]  # a split's rows by shard, each with a mask of those kept
 _PARALLEL_MIN_BYTES = 16 << 20  # bytes of raw data from which several processes are worth their start
-_COPY_BLOCK_ROWS = 4096  # copied at once
+_COPY_BLOCK_ROWS = 4096  # rows copied at once
 
 
 def write_index(
-    pieces: Sequence[DatasetShard],
-    name: str,
-    root: Path,
-    images: Path,
+    shards: Sequence[DatasetShard],
+    origin: DatasetOrigin,
     folder: Path,
+    *,
     min_count: int | None = None,
-    progress: IndexProgress | None = None,
-    about: Mapping[str, Any] | None = None,
-    wanted: ClassSelection | None = None,
-) -> dict[str, Any]:
-    """Write the index of a raw data set; returns what stands in `index.json`.
+    classes: ClassSelection | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> IndexReport:
+    """Write the index of a raw data set.
 
     Args:
-        pieces: the data set's parts, in the order their rows shall have (`data/sources`).
-        name: the source's name.
-        root: folder of the raw data.
-        images: folder the examples' picture paths start from.
+        shards: the data set, in the order its rows shall have.
+        origin: the data set, for the report.
         folder: where the index appears, whole or not at all; an index there is replaced.
         min_count: how often a training answer must occur to become a class; None: by size, or once
-            where `wanted` says how many.
-        progress: called with the rows read so far and the share of the data they are.
-        about: what else `index.json` shall tell of how the index was made.
-        wanted: how many classes there shall be, the most frequent; or which, in this order. None: all
+            where `classes` says how many.
+        classes: how many classes there shall be, the most frequent; or which, in this order. None: all
             that occur often enough.
+        on_progress: called with the rows read so far and the fraction of the data they are.
 
     Raises:
         DataError: no row is left.
-        SettingsError: `folder` holds something that is no index.
+        SettingsError: `folder` holds something that is not an index.
     """
-    if folder.exists() and not folder.is_dir():
-        raise SettingsError(f"{folder} is a file", "choose another folder with -o")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "index.json").exists():
-        raise SettingsError(f"{folder} holds files that are no index", "choose another folder with -o")
-    report: dict[str, Any] = {}
+    _require_index_folder(folder)
+    reports: list[IndexReport] = []
 
-    def fill(part: Path) -> None:
-        report.update(_merge_spools(_spool_shards(pieces, part, progress), part, min_count, wanted))
-        report.update(source=name, root=str(root), images=os.path.relpath(images, folder.resolve()))
-        report.update(about or {})
-        write_json(part / "index.json", {"schema": INDEX_SCHEMA, **report})
+    def fill_folder(partial_folder: Path) -> None:
+        spools = _spool_shards(shards, partial_folder, origin.source, on_progress)
+        report = make_report(_merge_spools(spools, partial_folder, min_count, classes), origin, folder)
+        write_report(partial_folder, report)
+        reports.append(report)
 
-    write_folder(folder, fill)
-    return report
+    write_folder(folder, fill_folder)
+    return reports[0]
+
+
+def _require_index_folder(folder: Path) -> None:
+    """See that the output can be replaced: nothing but an index is."""
+    if not folder.exists():
+        return
+    hint = message("index.output-taken.hint", "choose another folder with -o")
+    if not folder.is_dir():
+        raise SettingsError(message("index.output-is-file", "{folder} is a file", folder=folder), hint)
+    if any(folder.iterdir()) and not (folder / REPORT_FILE).exists():
+        raise SettingsError(
+            message("index.output-not-an-index", "{folder} holds files that are not an index", folder=folder),
+            hint,
+        )
 
 
 def _spool_shards(
-    pieces: Sequence[DatasetShard], part: Path, progress: IndexProgress | None
+    shards: Sequence[DatasetShard], folder: Path, source: str, on_progress: OnProgress
 ) -> list[ShardSpool]:
-    calls = [(piece, part / f"piece-{number}") for number, piece in enumerate(pieces)]
-    if (
-        len(pieces) > 1
-        and usable_cpu_count() > 1
-        and sum(piece.size for piece in pieces) > _PARALLEL_MIN_BYTES
-    ):
-        return parallel_map(
-            _spool_and_count,
-            calls,
-            on_progress=lambda now: progress(now.done, now.fraction or 0.0) if progress else None,
-        )
-    rows = 0
-    result: list[ShardSpool] = []
+    stage = message("index.reading-source", "reading {source}", source=source)
 
-    def told(more: int) -> None:
+    tasks = [(shard, folder / f"shard-{number}") for number, shard in enumerate(shards)]
+    is_large = sum(shard.size for shard in shards) > _PARALLEL_MIN_BYTES
+    if len(shards) > 1 and usable_cpu_count() > 1 and is_large:
+        return parallel_map(_spool_and_count, tasks, stage=stage, unit="rows", on_progress=on_progress)
+    rows = 0
+    spools: list[ShardSpool] = []
+
+    def count_rows(more: int) -> None:
         nonlocal rows
         rows += more
-        if progress:
-            progress(rows, len(result) / len(pieces))
+        on_progress(Progress(stage, rows, unit="rows", fraction=len(spools) / len(shards)))
 
-    for piece, stem in calls:
-        result.append(spool_shard(piece, stem, told))
-    return result
+    for shard, stem in tasks:
+        spools.append(spool_shard(shard, stem, count_rows))
+    return spools
 
 
-def _spool_and_count(piece: DatasetShard, stem: Path) -> ShardSpool:
-    return spool_shard(piece, stem, add_to_count)
+def _spool_and_count(shard: DatasetShard, stem: Path) -> ShardSpool:
+    return spool_shard(shard, stem, add_to_count)
 
 
 def _merge_spools(
-    spools: Sequence[ShardSpool], part: Path, min_count: int | None, wanted: ClassSelection | None
-) -> dict[str, Any]:
+    spools: Sequence[ShardSpool], folder: Path, min_count: int | None, selection: ClassSelection | None
+) -> IndexCounts:
     left_out = LeftOutRows()
-    for each in spools:
-        left_out.join(each.left_out)
-    names = dict.fromkeys((*SPLIT_NAMES, *(split for each in spools for split in each.splits)))
+    for spool in spools:
+        left_out.merge(spool.left_out)
+    names = dict.fromkeys((*SPLIT_NAMES, *(split for spool in spools for split in spool.splits)))
     splits = {
-        split: _drop_duplicate_ids([each.splits[split] for each in spools if split in each.splits], left_out)
+        split: _drop_duplicate_ids(
+            [spool.splits[split] for spool in spools if split in spool.splits], left_out
+        )
         for split in names
     }
     if not any(splits.values()):
-        first = next((f": {why}, {rows[0]}" for why, rows in left_out.shown.items()), "")
-        raise DataError(f"no usable row found{first}", "check --root and --images")
-    counts = _answer_counts(splits["train"])
+        raise _no_row_error(left_out)
+    answer_counts = _count_answers(splits["train"])
     if min_count is None:
-        min_count = 1 if wanted else default_min_count(_count_rows(splits["train"]))
-    classes = _select_classes(counts, min_count, wanted)
+        min_count = 1 if selection else default_min_count(_count_rows(splits["train"]))
+    classes = _select_classes(answer_counts, min_count, selection)
     if classes:
-        write_answers(part / "answers.txt", classes)
-        reason = "answer is no class" if wanted else f"answer seen fewer than {min_count} times"
+        write_answers(folder / "answers.txt", classes)
+        reason = "answer is no class" if selection else f"answer seen fewer than {min_count} times"
         splits["train"] = _drop_unlabelled_rows(splits["train"], frozenset(classes), reason, left_out)
-    digests = [_write_split(pieces, part / f"{split}.jsonl") for split, pieces in splits.items()]
-    return {
-        "rows": {split: _count_rows(pieces) for split, pieces in splits.items()},
-        "pictures": {split: len(_image_hashes(pieces)) for split, pieces in splits.items()},
-        "answers": len(classes),
-        "min_count": min((counts[answer] for answer in classes), default=0) if wanted else min_count,
-        "covered": {split: _class_coverage(splits[split], frozenset(classes)) for split in ("val", "test")},
-        "pictures_shared_with_train": {
-            split: len(np.intersect1d(_image_hashes(splits[split]), _image_hashes(splits["train"])))
-            for split in ("val", "test")
+    digests = [_write_split(masks, folder / f"{split}.jsonl") for split, masks in splits.items()]
+    held_out, train_images = ("val", "test"), _image_hashes(splits["train"])
+    return IndexCounts(
+        rows={split: _count_rows(masks) for split, masks in splits.items()},
+        images={split: len(_image_hashes(masks)) for split, masks in splits.items()},
+        classes=len(classes),
+        min_count=min((answer_counts[each] for each in classes), default=0) if selection else min_count,
+        class_coverage={split: _class_coverage(splits[split], frozenset(classes)) for split in held_out},
+        images_shared_with_train={
+            split: len(np.intersect1d(_image_hashes(splits[split]), train_images)) for split in held_out
         },
-        "left_out": dict(left_out.counts),
-        "left_out_rows": left_out.shown,
-        "fingerprint": hashlib.sha256(b"".join(digests)).hexdigest(),
-    }
+        left_out=left_out.by_reason(),
+        fingerprint=hashlib.sha256(b"".join(digests)).hexdigest(),
+    )
+
+
+def _no_row_error(left_out: LeftOutRows) -> DataError:
+    hint = message("index.no-usable-row.hint", "check --root and --images")
+    for reason, rows in left_out.listed.items():
+        return DataError(
+            message(
+                "index.no-usable-row-because",
+                "no usable row found: {reason}, {row}",
+                reason=reason,
+                row=rows[0],
+            ),
+            hint,
+        )
+    return DataError(message("index.no-usable-row", "no usable row found"), hint)
 
 
 # ------------------------------------------------------------------------- which rows are kept
 
 
-def _drop_duplicate_ids(pieces: Sequence[SpooledRows], left_out: LeftOutRows) -> RowMasks:
-    """The first row of every id; only ids of equal checksum are compared letter by letter."""
-    if not pieces:
+def _drop_duplicate_ids(shards: Sequence[SpooledRows], left_out: LeftOutRows) -> RowMasks:
+    """The first row of every id, as masks.
+
+    Ids are compared by their CRC-32 first; only the rows of a checksum that occurs twice are read again to
+    compare the ids themselves. Of n rows, about n² / 2^33 pairs share a checksum by chance: some thousand of
+    7.5 million rows.
+    """
+    if not shards:
         return []
-    sums, times = np.unique(np.concatenate([lines.ids for lines in pieces]), return_counts=True)
-    shared, seen, masks = sums[times > 1], set[str](), []
-    for lines in pieces:
-        kept = np.ones(len(lines.ids), bool)
-        suspects = np.isin(lines.ids, shared)
-        for row, example in zip(np.flatnonzero(suspects), lines.rows(suspects), strict=True):
+    checksums, times = np.unique(np.concatenate([shard.id_checksums for shard in shards]), return_counts=True)
+    repeated, seen, masks = checksums[times > 1], set[str](), []
+    for shard in shards:
+        mask = np.ones(len(shard.id_checksums), bool)
+        suspects = np.isin(shard.id_checksums, repeated)
+        for row, example in zip(np.flatnonzero(suspects), shard.examples(suspects), strict=True):
             if example.id in seen:
-                kept[row] = False
+                mask[row] = False
                 left_out.add("question id appears twice", f"id {example.id}: {example.question}")
             seen.add(example.id)
-        masks.append((lines, kept))
+        masks.append((shard, mask))
     return masks
 
 
-def _answer_counts(pieces: RowMasks) -> Counter[str]:
-    """How many rows each answer is the first of: the one most annotators gave, as in VQAv2."""
+def _count_answers(masks: RowMasks) -> Counter[str]:
+    """How many rows have each answer as their first, the one most annotators gave, as in VQAv2."""
     counts: Counter[str] = Counter()
-    for lines, kept in pieces:
-        times = np.bincount(lines.answers[kept], minlength=len(lines.table)).tolist()
-        for answers, n in zip(lines.table, times, strict=True):
+    for shard, mask in masks:
+        times = np.bincount(shard.answer_numbers[mask], minlength=len(shard.answer_sets)).tolist()
+        for answers, n in zip(shard.answer_sets, times, strict=True):
             for answer in answers[:1]:
                 counts[answer] += n
     return +counts
 
 
-def _select_classes(counts: Counter[str], min_count: int, wanted: ClassSelection | None) -> list[str]:
+def _select_classes(counts: Counter[str], min_count: int, selection: ClassSelection | None) -> list[str]:
     """The answers that become classes, in the order of their labels.
 
     Raises:
         DataError: no training row would be left.
     """
-    if isinstance(wanted, Sequence):
-        if counts.keys().isdisjoint(wanted):
-            raise DataError("no training answer is in the list of classes", "check --answers")
-        return list(wanted)
-    classes = choose_answer_classes(counts, min_count)[:wanted]
+    if isinstance(selection, Sequence):
+        if counts.keys().isdisjoint(selection):
+            raise DataError(
+                message("index.no-training-class", "no training answer is in the list of classes"),
+                message("index.no-training-class.hint", "check --answers"),
+            )
+        return list(selection)
+    classes = choose_answer_classes(counts, min_count)[:selection]
     if counts and not classes:
-        raise DataError(f"no answer occurs {min_count} times", "use a smaller --min-count")
+        raise DataError(
+            message("index.no-frequent-answer", "no answer occurs {min_count} times", min_count=min_count),
+            message("index.no-frequent-answer.hint", "use a smaller --min-count"),
+        )
     return classes
 
 
 def _drop_unlabelled_rows(
-    pieces: RowMasks, classes: frozenset[str], reason: str, left_out: LeftOutRows
+    masks: RowMasks, classes: frozenset[str], reason: str, left_out: LeftOutRows
 ) -> RowMasks:
     """Training rows of which some answer is a class."""
-    masks = []
-    for lines, kept in pieces:
-        fits = _has_class_answer(lines, classes)
-        dropped = kept & ~fits
+    labelled_masks = []
+    for shard, mask in masks:
+        labelled = _has_class_answer(shard, classes)
+        dropped = mask & ~labelled
         left_out.counts[reason] += int(dropped.sum())
-        for example in lines.rows(dropped & (np.cumsum(dropped) <= LeftOutRows.SHOWN)):
-            left_out.show(reason, f"id {example.id}: {next(iter(example.answers), '')}")
-        masks.append((lines, kept & fits))
-    left_out.counts = +left_out.counts
-    return masks
+        for example in shard.examples(dropped & (np.cumsum(dropped) <= LeftOutRows.MAX_LISTED)):
+            left_out.list_row(reason, f"id {example.id}: {next(iter(example.answers), '')}")
+        labelled_masks.append((shard, mask & labelled))
+    return labelled_masks
 
 
-def _has_class_answer(lines: SpooledRows, classes: frozenset[str]) -> np.ndarray:
-    """Does some answer of each row belong to the classes? [rows]"""
-    return np.array([not classes.isdisjoint(answers) for answers in lines.table], bool)[lines.answers]
+def _has_class_answer(shard: SpooledRows, classes: frozenset[str]) -> np.ndarray:
+    """Whether some answer of each row is a class [rows]."""
+    return np.array([not classes.isdisjoint(answers) for answers in shard.answer_sets], bool)[
+        shard.answer_numbers
+    ]
 
 
-def _has_any_answer(lines: SpooledRows) -> np.ndarray:
-    """Has each row an answer? [rows]"""
-    return np.array([bool(answers) for answers in lines.table], bool)[lines.answers]
+def _has_any_answer(shard: SpooledRows) -> np.ndarray:
+    """Whether each row has an answer [rows]."""
+    return np.array([bool(answers) for answers in shard.answer_sets], bool)[shard.answer_numbers]
 
 
-# ------------------------------------------------------------------------------- what they are
+# ------------------------------------------------------------------------ what they are, on disk
 
 
-def _count_rows(pieces: RowMasks) -> int:
-    return sum(int(kept.sum()) for _, kept in pieces)
+def _count_rows(masks: RowMasks) -> int:
+    return sum(int(mask.sum()) for _, mask in masks)
 
 
-def _image_hashes(pieces: RowMasks) -> np.ndarray:
-    """Hashes of the pictures of the kept rows, each once."""
-    hashes = [lines.hashes[np.unique(lines.pictures[kept])] for lines, kept in pieces]
+def _image_hashes(masks: RowMasks) -> np.ndarray:
+    """Hashes of the images of the kept rows, each once [images]."""
+    hashes = [shard.image_hashes[np.unique(shard.image_numbers[mask])] for shard, mask in masks]
     return np.unique(np.concatenate(hashes)) if hashes else np.zeros(0, np.uint64)
 
 
-def _class_coverage(pieces: RowMasks, classes: frozenset[str]) -> float | None:
-    """Share of the rows with answers of which some is a class; None without such rows."""
-    hits = sum(int((kept & _has_class_answer(lines, classes)).sum()) for lines, kept in pieces)
-    rows = sum(int((kept & _has_any_answer(lines)).sum()) for lines, kept in pieces)
-    return round(hits / rows, 4) if rows else None
+def _class_coverage(masks: RowMasks, classes: frozenset[str]) -> float | None:
+    """Of the rows with answers, the fraction that has a class among them; None without such rows."""
+    covered = sum(int((mask & _has_class_answer(shard, classes)).sum()) for shard, mask in masks)
+    answered = sum(int((mask & _has_any_answer(shard)).sum()) for shard, mask in masks)
+    return round(covered / answered, 4) if answered else None
 
 
-def _write_split(pieces: RowMasks, path: Path) -> bytes:
-    """Write the kept lines of a split and where each begins; the SHA-256 of the lines."""
+def _write_split(masks: RowMasks, path: Path) -> bytes:
+    """Write the kept lines of a split and where each begins; returns the SHA-256 of the lines."""
     digest, start = hashlib.sha256(), 0
     with path.open("wb") as lines_file, path.with_suffix(".offsets").open("wb") as offsets:
-        for lines, kept in pieces:
-            for block in _kept_bytes(lines, kept):
+        for shard, mask in masks:
+            for block in _kept_bytes(shard, mask):
                 lines_file.write(block)
                 digest.update(block)
-            ends = start + np.cumsum(lines.lengths[kept], dtype=np.uint64)
-            offsets.write((ends - lines.lengths[kept]).astype("<u8").tobytes())
+            lengths = shard.lengths[mask]
+            ends = start + np.cumsum(lengths, dtype=np.uint64)
+            offsets.write((ends - lengths).astype("<u8").tobytes())  # little-endian on any machine
             start = int(ends[-1]) if len(ends) else start
-            lines.path.unlink()
+            shard.path.unlink()  # so that spool and index together never need twice the space
     return digest.digest()
 
 
-def _kept_bytes(lines: SpooledRows, kept: np.ndarray) -> Iterator[bytes]:
+def _kept_bytes(shard: SpooledRows, mask: np.ndarray) -> Iterator[bytes]:
     """The bytes of the kept rows, some thousand rows at a time."""
-    with lines.path.open("rb") as stream:
-        for first in range(0, len(kept), _COPY_BLOCK_ROWS):
-            some, lengths = (
-                kept[first : first + _COPY_BLOCK_ROWS],
-                lines.lengths[first : first + _COPY_BLOCK_ROWS],
-            )
+    with shard.path.open("rb") as stream:
+        for first in range(0, len(mask), _COPY_BLOCK_ROWS):
+            kept = mask[first : first + _COPY_BLOCK_ROWS]
+            lengths = shard.lengths[first : first + _COPY_BLOCK_ROWS]
             block = stream.read(int(lengths.sum()))
-            if some.all():
+            if kept.all():
                 yield block
             else:
                 ends = np.cumsum(lengths)
-                places = zip((ends - lengths)[some].tolist(), ends[some].tolist(), strict=True)
-                yield b"".join(block[start:end] for start, end in places)
+                spans = zip((ends - lengths)[kept].tolist(), ends[kept].tolist(), strict=True)
+                yield b"".join(block[start:end] for start, end in spans)

@@ -5,7 +5,7 @@ Layout: below folders that say Training or Validation, any number of JSON files,
 * `images`    `[{image_id, image (file name), category, weather, …}]`
 * `question`  `[{question_id, image_id, question, answer, answer_type, …}]`
 
-The keys are those that the public loaders of the set read. Splits are made as for set 104.
+The keys are those that public loaders of the data set read. Splits are made as for set 104.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.index.find_image import find_image
-from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
+from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.index.sources.aihub import (
+    ACCEPTED_OPTIONS,
+    MIN_ANSWER_COUNT,
+    QUESTION_TYPE_GROUPS,
     SPLIT_METHOD,
     aihub_split,
     find_image_folder,
@@ -28,13 +32,21 @@ from kovqa_core.index.sources.aihub import (
     label_text,
     single_answer_labels,
 )
+from kovqa_core.messages import message
 
-__all__ = ["SPLIT_METHOD", "dataset_shards", "find_image_folder"]
-_SHARD_BYTES = 32 << 20  # bytes of label files read in one go, for a set may have one file a picture
+__all__ = [
+    "ACCEPTED_OPTIONS",
+    "MIN_ANSWER_COUNT",
+    "QUESTION_TYPE_GROUPS",
+    "SPLIT_METHOD",
+    "dataset_shards",
+    "find_image_folder",
+]
+_SHARD_BYTES = 32 << 20  # bytes of label files in a shard, for a data set may have one file per image
 
 
 def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[DatasetShard]:
-    """Label files in sorted order, training first, several small ones in a piece.
+    """Label files in sorted order, training first, several small ones in a shard.
 
     Raises:
         DataError: no JSON files; later: one that is broken or lacks a key.
@@ -43,7 +55,10 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
         root.rglob("*.json"), key=lambda path: (is_validation_folder(path.parent), to_nfc(str(path)))
     )
     if not files:
-        raise DataError(f"no .json file below {root}", "unpack AI-Hub's label archives there")
+        raise DataError(
+            message("index.no-aihub101-labels", "no .json file below {root}", root=root),
+            message("index.no-aihub101-labels.hint", "unpack AI-Hub's label archives there"),
+        )
     return [
         DatasetShard(partial(_read_label_files, group, images), size)
         for group, size in _group_label_files(files)
@@ -65,24 +80,25 @@ def _group_label_files(files: Sequence[Path]) -> Iterator[tuple[list[Path], int]
 
 def _read_label_files(files: Sequence[Path], images: Path, left_out: LeftOutRows) -> SplitExamples:
     for path in files:
-        validation = is_validation_folder(path.parent)
-        shown = {
+        is_validation = is_validation_folder(path.parent)
+        image_rows = {
             str(row["image_id"]): (find_image(images, to_nfc(label_text(row["image"]))), row)
             for row in iter_json_records(path, "images", ("image_id", "image"))
         }
         for row in iter_json_records(path, "question", ("question_id", "image_id", "question", "answer")):
             id, image_id = str(row["question_id"]), str(row["image_id"])
-            image, about = shown.get(image_id, (None, {}))
+            image, image_row = image_rows.get(image_id, (None, {}))
             question, answer = (
                 to_nfc(label_text(row["question"])).strip(),
                 single_answer_labels(label_text(row["answer"])),
             )
             if not question:
-                left_out.add("question missing", f"id {id}: {path}")
+                left_out.add(QUESTION_MISSING, f"id {id}: {path}")
             elif not answer:
-                left_out.add("answer empty", f"id {id}: {path}")
+                left_out.add(ANSWER_EMPTY, f"id {id}: {path}")
             elif image is None:
-                left_out.add("picture missing", f"id {id}: {about.get('image', image_id)}")
+                left_out.add(IMAGE_MISSING, f"id {id}: {image_row.get('image', image_id)}")
             else:
-                kind = to_nfc(label_text(about.get("category")))
-                yield aihub_split(validation, to_nfc(image_id)), Example(id, image, question, answer, kind)
+                question_type = to_nfc(label_text(image_row.get("category")))
+                split = aihub_split(to_nfc(image_id), is_validation=is_validation)
+                yield split, Example(id, image, question, answer, question_type)

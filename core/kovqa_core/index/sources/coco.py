@@ -1,12 +1,13 @@
-"""COCO captions in Karpathy's split: `dataset_coco.json`, pictures in `train2014/` and `val2014/`.
+"""COCO captions in Karpathy's split: `dataset_coco.json`, images in `train2014/` and `val2014/`.
 
-`train` and `restval` become `train`, one row a sentence; `val` and `test` have one row a picture,
-with all its sentences. A row's id is the picture's COCO id, followed by the sentence's in `train`.
+`train` and `restval` become `train`, one row per sentence; `val` and `test` have one row per image, with all
+its sentences. A row's id is the image's COCO id, followed in `train` by the number of the sentence.
 (docs/sources/beit3.md, B29; counts of the real file: docs/sources/datasets.md, D26)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,16 +16,21 @@ from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.index.find_image import find_image
-from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
+from kovqa_core.index.left_out import IMAGE_MISSING, LeftOutRows
+from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
+from kovqa_core.messages import message
 
+SPLIT_METHOD = "as published"
 MIN_ANSWER_COUNT = 1
+ACCEPTED_OPTIONS = ()
+QUESTION_TYPE_GROUPS: Mapping[str, Sequence[str]] = {}
 COCO_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 KARPATHY_FILE = "dataset_coco.json"
 KARPATHY_KEYS = ("filepath", "filename", "split", "cocoid", "sentences")
 
 
 def find_image_folder(root: Path) -> Path:
-    """Where the pictures lie when nothing else is said."""
+    """The folder of the images, unless the user names another."""
     return root
 
 
@@ -32,7 +38,7 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
     """The whole file.
 
     Raises:
-        DataError: later: it is missing, broken, lacks a key or names an unknown split.
+        DataError: later, while reading: it is missing, broken, lacks a key or names an unknown split.
     """
     file = root / KARPATHY_FILE
     return [
@@ -45,15 +51,26 @@ def _read_karpathy_file(file: Path, images: Path, left_out: LeftOutRows) -> Spli
         id, name = cell_text(row["cocoid"]), f"{row['filepath']}/{row['filename']}"
         split = COCO_SPLITS.get(row["split"])
         if split is None:
-            raise DataError(f"{file}: picture {id}: unknown split '{row['split']}'", "fetch it again")
+            raise DataError(
+                message(
+                    "index.unknown-coco-split", "{file}: image {id}: unknown split '{split}'",
+                    file=file, id=id, split=row["split"],
+                ),
+                message("index.unknown-coco-split.hint", "download it again"),
+            )  # fmt: skip
         try:
             captions = [cell_text(sentence["raw"]).strip() for sentence in row["sentences"]]
         except (KeyError, TypeError):
-            raise DataError(f"{file}: picture {id} lacks sentences[].raw", "fetch it again") from None
+            raise DataError(
+                message(
+                    "index.no-coco-sentence", "{file}: image {id} lacks sentences[].raw", file=file, id=id
+                ),
+                message("index.no-coco-sentence.hint", "download it again"),
+            ) from None
         captions = list(filter(None, captions))
         image = find_image(images, name)
         if image is None:
-            left_out.add("picture missing", f"id {id}: {name}")
+            left_out.add(IMAGE_MISSING, f"id {id}: {name}")
         elif not captions:
             left_out.add("no caption", f"id {id}: {name}")
         elif split != "train":

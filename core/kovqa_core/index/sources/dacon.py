@@ -1,14 +1,14 @@
 """Dacon competition 236118: `train.csv` and `test.csv` with `ID, image_id, question[, answer]`.
 
-Pictures lie in `image/train` and `image/test`, some copies of the set have `images/` or neither; the
-page says png, the files are .jpg, so the suffix is looked for. Questions and answers are English. A
-tenth of the training pictures becomes `val`; `test` has no answers, and its ids must be those of
-`sample_submission.csv`, where that lies beside it. (docs/sources/llava.md, L2 and L3)
+Images are in `image/train` and `image/test`; some copies of the data set have `images/` or neither. The
+competition's page says png, but the files are .jpg, so any suffix is looked for. Questions and answers are
+English. A tenth of the training images becomes `val`; `test` has no answers, and its ids must be those of
+`sample_submission.csv`, where that is beside it. (docs/sources/llava.md, L2 and L3)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,22 +18,26 @@ from kovqa_core.data.tables import cell_text, check_unique_id, read_table
 from kovqa_core.errors import DataError, list_ids
 from kovqa_core.index.find_image import find_image_any_suffix
 from kovqa_core.index.hash_split import assign_split
-from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
+from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, LeftOutRows
+from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
 
 SPLIT_METHOD = "train.csv by picture, SHA-256 of 'dacon/<image_id>': 90 % train, 10 % val; test.csv is test"
-_UNPACK_HINT = "unpack open.zip again"
+MIN_ANSWER_COUNT = None
+ACCEPTED_OPTIONS = ()
+QUESTION_TYPE_GROUPS: Mapping[str, Sequence[str]] = {}
+_UNPACK_HINT = message("index.unpack-dacon.hint", "unpack open.zip again")
 _DACON_FRACTIONS = {"train": 0.9, "val": 0.1}
 
 
 def find_image_folder(root: Path) -> Path:
-    """Where the pictures lie when nothing else is said."""
+    """The folder of the images, unless the user names another."""
     folders = (root / "image", root / "images", root)
     return next((folder for folder in folders if (folder / "train").is_dir()), folders[0])
 
 
 def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[DatasetShard]:
-    """One piece a table; reading them raises DataError with file and line."""
+    """One shard per table; reading one raises DataError with file and line."""
     files = [root / "train.csv", root / "test.csv"]
     return [
         DatasetShard(partial(_read_dacon_csv, file, images), file.stat().st_size if file.is_file() else 0)
@@ -42,44 +46,44 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
 
 
 def _read_dacon_csv(file: Path, images: Path, left_out: LeftOutRows) -> SplitExamples:
-    test = file.stem == "test"
-    columns = ("ID", "image_id", "question") if test else ("ID", "image_id", "question", "answer")
+    is_test = file.stem == "test"
+    columns = ("ID", "image_id", "question") if is_test else ("ID", "image_id", "question", "answer")
     seen: dict[str, int] = {}
     for line, row in read_table(file, {name: (name,) for name in columns}, _UNPACK_HINT):
         id, name, question = (cell_text(row[column]).strip() for column in columns[:3])
         if id:
             check_unique_id(id, line, seen, file)
         image = find_image_any_suffix(images, f"{file.stem}/{name}")
-        answers = {} if test else soft_labels([cell_text(row["answer"])])
+        answers = {} if is_test else soft_labels([cell_text(row["answer"])])
         if not id or not question:
             left_out.add("id or question missing", f"{file}:{line}")
-        elif not answers and not test:
-            left_out.add("answer empty", f"{file}:{line}: id {id}")
+        elif not answers and not is_test:
+            left_out.add(ANSWER_EMPTY, f"{file}:{line}: id {id}")
         elif not name or image is None:
-            left_out.add("picture missing", f"{file}:{line}: id {id}: {file.stem}/{name}")
+            left_out.add(IMAGE_MISSING, f"{file}:{line}: id {id}: {file.stem}/{name}")
         else:
             yield (
-                "test" if test else assign_split("dacon", name, _DACON_FRACTIONS),
+                "test" if is_test else assign_split("dacon", name, _DACON_FRACTIONS),
                 Example(id, image, question, answers),
             )
     sample = file.with_name("sample_submission.csv")
-    if test and sample.is_file():
+    if is_test and sample.is_file():
         _compare_with_sample(seen, file, sample)
 
 
 def _compare_with_sample(tested: Iterable[str], file: Path, sample: Path) -> None:
-    """See that the sample asks for the ids of the test, or nothing predicted could be submitted."""
-    asked = dict.fromkeys(
+    """See that the sample asks for the ids of the test: else no prediction could be submitted."""
+    sample_ids = dict.fromkeys(
         cell_text(row["ID"]).strip() for _, row in read_table(sample, {"ID": ("ID",)}, _UNPACK_HINT)
     )
-    tested = dict.fromkeys(tested)
+    test_ids = dict.fromkeys(tested)
     hint = message(
         "index.sample-differs.hint",
         "{unpack}, or move {sample} away to index without it",
         unpack=_UNPACK_HINT,
         sample=sample.name,
     )
-    if ids := [id for id in asked if id not in tested]:
+    if ids := [id for id in sample_ids if id not in test_ids]:
         raise DataError(
             message(
                 "index.sample-asks-more",
@@ -90,7 +94,7 @@ def _compare_with_sample(tested: Iterable[str], file: Path, sample: Path) -> Non
             ),
             hint,
         )
-    if ids := [id for id in tested if id not in asked]:
+    if ids := [id for id in test_ids if id not in sample_ids]:
         raise DataError(
             message(
                 "index.sample-asks-less",

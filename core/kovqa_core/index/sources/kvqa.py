@@ -1,13 +1,14 @@
-"""KVQA (SK Telecom and Testworks): pictures taken by blind people, a question each, ten answers.
+"""KVQA (SK Telecom and Testworks): images taken by blind people, a question each, ten answers.
 
 Layout: `kvqa_annotations.json`, a list of `{image, question, answers[]{answer}, answerable,
-answer_type}`; pictures anywhere below `images/` (or the folder itself), as the archives unpack.
-The publisher divides nothing: 80 % train, 10 % val, 10 % test by picture, with a fixed hash.
+answer_type}`; images anywhere below `images/` (or the folder itself), as the archives unpack. The
+publisher has no splits: 80 % train, 10 % val, 10 % test by image, with a fixed hash.
 (docs/sources/datasets.md, D28)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,14 +19,19 @@ from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.index.find_image import find_image
 from kovqa_core.index.hash_split import assign_split
-from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
+from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
+from kovqa_core.messages import message
 
 SPLIT_METHOD = "by picture, SHA-256 of 'kvqa/<image>': 80 % train, 10 % val, 10 % test"
+MIN_ANSWER_COUNT = None
+ACCEPTED_OPTIONS = ()
+QUESTION_TYPE_GROUPS: Mapping[str, Sequence[str]] = {}
 _KVQA_FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 def find_image_folder(root: Path) -> Path:
-    """Where the pictures lie when nothing else is said."""
+    """The folder of the images, unless the user names another."""
     return root / "images" if (root / "images").is_dir() else root
 
 
@@ -43,19 +49,22 @@ def _read_kvqa_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExa
             name, question = cell_text(row["image"]), cell_text(row["question"]).strip()
             answers = soft_labels(cell_text(answer["answer"]) for answer in row["answers"])
         except (KeyError, TypeError, AttributeError):
-            raise DataError(f"{file}:{line}: lacks image, question or answers[].answer") from None
-        kind = (
-            cell_text(row.get("answer_type"))
-            if cell_text(row.get("answerable")) not in ("0", "false")
-            else "unanswerable"
-        )
+            raise DataError(
+                message(
+                    "index.incomplete-kvqa-row", "{file}:{line}: lacks image, question or answers[].answer",
+                    file=file, line=line,
+                )
+            ) from None  # fmt: skip
+        is_answerable = cell_text(row.get("answerable")) not in ("0", "false")
+        question_type = cell_text(row.get("answer_type")) if is_answerable else "unanswerable"
         image = find_image(images, name)
         if not question:
-            left_out.add("question missing", f"{file}:{line}: {name}")
+            left_out.add(QUESTION_MISSING, f"{file}:{line}: {name}")
         elif not answers:
-            left_out.add("answer empty", f"{file}:{line}: {name}")
+            left_out.add(ANSWER_EMPTY, f"{file}:{line}: {name}")
         elif image is None:
-            left_out.add("picture missing", f"{file}:{line}: {name}")
+            left_out.add(IMAGE_MISSING, f"{file}:{line}: {name}")
         else:
             id = cell_text(row.get("question_id")) or name
-            yield assign_split("kvqa", name, _KVQA_FRACTIONS), Example(id, image, question, answers, kind)
+            split = assign_split("kvqa", name, _KVQA_FRACTIONS)
+            yield split, Example(id, image, question, answers, question_type)

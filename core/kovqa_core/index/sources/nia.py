@@ -1,9 +1,9 @@
-"""AI-Hub data set 71357, 외부 지식 기반 멀티모달 질의응답: two questions a picture (VQA_NIA).
+"""AI-Hub data set 71357, 외부 지식 기반 멀티모달 질의응답: two questions per image (VQA_NIA).
 
 Layout: `train.json`, `valid.json`, `test.json`, each with `annotations[]` of `IMAGE_NAME` and two
-`questions`; pictures in `image/`. The first question (A) needs outside knowledge and says which by
-`ans_source`: `triple`, `abstract` or `multiple`; the second (B) asks about the picture: `vqa`.
-The texts of the knowledge base are not read: no model of ours is fed with them.
+`questions`; images in `image/`. The first question (A) needs outside knowledge and names its source in
+`ans_source`: `triple`, `abstract` or `multiple`; the second (B) is about the image: `vqa`. The texts of the
+knowledge base are not read, for no model here takes them.
 (docs/sources/vqa_nia.md, N17 and N18)
 """
 
@@ -12,34 +12,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.data.json_stream import JsonRecord, iter_json_records
 from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.index.find_image import find_image
-from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
+from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
 
 NIA_SPLITS = {"train": "train", "valid": "val", "test": "test"}  # the publisher's name -> ours
-QUESTION_TYPE_GROUPS = {
-    "A": ("triple", "abstract", "multiple"),
-    "B": ("vqa",),
-}  # kinds scored together as well
+SPLIT_METHOD = "as published"
 MIN_ANSWER_COUNT = 1  # every answer is a class, as in the original
 ACCEPTED_OPTIONS = ("language",)
+QUESTION_TYPE_GROUPS = {"A": ("triple", "abstract", "multiple"), "B": ("vqa",)}
 NIA_LANGUAGES = ("ko", "en")
 
 
 def find_image_folder(root: Path) -> Path:
-    """Where the pictures lie when nothing else is said."""
+    """The folder of the images, unless the user names another."""
     return root / "image"
 
 
 def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[DatasetShard]:
-    """One piece a split.
+    """One shard per split.
 
     Raises:
         SettingsError: a language the set does not have.
@@ -50,12 +48,17 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
             message("index.unknown-language", "unknown language '{language}'", language=options.language),
             options.language,
             NIA_LANGUAGES,
-            "--language ko or --language en",
+            message("index.unknown-language.hint", "use --language ko or --language en"),
         )
     files = [root / f"{name}.json" for name in NIA_SPLITS]
     for file in files:
         if not file.is_file():
-            raise DataError(f"no {file}", "train.json, valid.json and test.json lie side by side")
+            raise DataError(
+                message("index.no-nia-file", "no file {file}", file=file),
+                message(
+                    "index.no-nia-file.hint", "train.json, valid.json and test.json must be in one folder"
+                ),
+            )
     return [
         DatasetShard(partial(_read_nia_split, file, images, options.language), file.stat().st_size)
         for file in files
@@ -63,36 +66,42 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
 
 
 def _read_nia_split(file: Path, images: Path, language: str, left_out: LeftOutRows) -> SplitExamples:
-    """Examples of one split, A then B for every picture."""
-    for name, part, question in nia_questions(file):
-        id = cell_text(question.get("question_id")) or f"{name}/{part}"
-        asked = cell_text(question.get(f"question_{language}")).strip()
-        answers = soft_labels([cell_text(question.get(f"answer_{language}"))])
+    """Examples of one split, A then B for every image."""
+    for name, letter, record in nia_questions(file):
+        id = cell_text(record.get("question_id")) or f"{name}/{letter}"
+        question = cell_text(record.get(f"question_{language}")).strip()
+        answers = soft_labels([cell_text(record.get(f"answer_{language}"))])
         image = find_image(images, name)
-        if not asked:
-            left_out.add("question missing", f"id {id}: question_{language} in {file}")
+        if not question:
+            left_out.add(QUESTION_MISSING, f"id {id}: question_{language} in {file}")
         elif not answers:
-            left_out.add("answer empty", f"id {id}: answer_{language} in {file}")
+            left_out.add(ANSWER_EMPTY, f"id {id}: answer_{language} in {file}")
         elif image is None:
-            left_out.add("picture missing", f"id {id}: {name}")
+            left_out.add(IMAGE_MISSING, f"id {id}: {name}")
         else:
-            yield NIA_SPLITS[file.stem], Example(id, image, asked, answers, nia_question_type(part, question))
+            question_type = nia_question_type(letter, record)
+            yield NIA_SPLITS[file.stem], Example(id, image, question, answers, question_type)
 
 
-def nia_question_type(part: str, question: dict[str, Any]) -> str:
+def nia_question_type(letter: str, record: JsonRecord) -> str:
     """Where an answer comes from: `ans_source` of an A question, `vqa` for every B question."""
-    return "vqa" if part == "B" else cell_text(question.get("ans_source"))
+    return "vqa" if letter == "B" else cell_text(record.get("ans_source"))
 
 
-def nia_questions(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Picture's name, "A" or "B", and the question's record, in the file's order.
+def nia_questions(file: Path) -> Iterator[tuple[str, str, JsonRecord]]:
+    """The image's name, "A" or "B", and the question's record, in the file's order.
 
     Raises:
-        DataError: broken JSON, a record without picture or questions.
+        DataError: broken JSON, a record without image or questions.
     """
     for number, row in enumerate(iter_json_records(file, "annotations", ("IMAGE_NAME", "questions")), 1):
-        asked = row["questions"]
-        if not isinstance(asked, list) or not all(isinstance(question, dict) for question in asked):
-            raise DataError(f"{file}: record {number}: 'questions' is no list of records")
-        for part, question in zip("AB", asked, strict=False):
-            yield cell_text(row["IMAGE_NAME"]), part, question
+        records = row["questions"]
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            raise DataError(
+                message(
+                    "index.bad-nia-questions", "{file}: record {number}: 'questions' is not a list of records",
+                    file=file, number=number,
+                )
+            )  # fmt: skip
+        for letter, record in zip("AB", records, strict=False):
+            yield cell_text(row["IMAGE_NAME"]), letter, record

@@ -1,28 +1,32 @@
-"""Any CSV, TSV, JSON-lines or JSON table with a picture and a question (or a caption) a row.
+"""Any CSV, TSV, JSON-lines or JSON table with an image and a question (or a caption) per row.
 
-`--root` is the file. Columns go by our names (id, image, question, answer, split, kind, caption) or
-the ones in `data.tables.NAMES`; `--column ours=theirs` says otherwise. A picture is a path below the
-table's folder, or below `--images`. JSON may give a list of answers, one an annotator; a CSV cell is
-one answer. Without a column `id` the line number is the id; without `split`, pictures are divided.
+`--root` is the file. Columns have our names (id, image, question, answer, split, kind, caption) or those in
+`data.tables.COLUMN_ALIASES`; `--column ours=theirs` names others. An image is a path below the table's
+folder, or below `--images`. JSON may have a list of answers, one per annotator; a CSV cell is one answer.
+Without a column `id` the line number is the id; without `split`, a hash of the image's name decides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
+from kovqa_core.data.json_stream import JsonRecord
 from kovqa_core.data.tables import COLUMN_ALIASES, cell_text, check_unique_id, read_table
 from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.index.find_image import find_image_any_suffix
 from kovqa_core.index.hash_split import assign_split
-from kovqa_core.index.shards import DatasetShard, LeftOutRows, SourceOptions, SplitExamples
-from kovqa_core.messages import message
+from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
+from kovqa_core.messages import Message, message
 
-ACCEPTED_OPTIONS = ("columns",)
 SPLIT_METHOD = "without a column 'split': by picture, SHA-256 of 'table/<image>', 90 % train, 10 % val"
+MIN_ANSWER_COUNT = None
+ACCEPTED_OPTIONS = ("columns",)
+QUESTION_TYPE_GROUPS: Mapping[str, Sequence[str]] = {}
 _TABLE_FRACTIONS = {"train": 0.9, "val": 0.1}
 _SPLIT_ALIASES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -31,7 +35,7 @@ _SPLIT_ALIASES = {
 
 
 def find_image_folder(root: Path) -> Path:
-    """Where the pictures lie when nothing else is said."""
+    """The folder of the images, unless the user names another."""
     return root.parent
 
 
@@ -39,18 +43,21 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
     """The whole table; reading it raises DataError with file and line.
 
     Raises:
-        SettingsError: a column of ours that there is none of.
-        DataError: `root` is no file.
+        SettingsError: `options.columns` has a key that is not a column of ours.
+        DataError: `root` is not a file.
     """
     if not root.is_file():
-        raise DataError(f"{root} is no file", "--root names the table itself: --root questions.csv")
+        raise DataError(
+            message("index.table-not-a-file", "{root} is not a file", root=root),
+            message("index.table-not-a-file.hint", "--root names the table itself: --root questions.csv"),
+        )
     for ours in options.columns:
         if ours not in COLUMN_ALIASES:
             raise unknown_name_error(
                 message("index.unknown-column", "unknown column '{column}'", column=ours),
                 ours,
                 COLUMN_ALIASES,
-                "--column question=질문",
+                message("index.unknown-column.hint", "for example --column question=질문"),
             )
     return [DatasetShard(partial(_read_table_rows, root, images, dict(options.columns)), root.stat().st_size)]
 
@@ -60,32 +67,34 @@ def _read_table_rows(
 ) -> SplitExamples:
     known = {ours: (columns[ours],) if ours in columns else names for ours, names in COLUMN_ALIASES.items()}
     seen: dict[str, int] = {}
-    for line, row in read_table(
-        file, _wanted_columns(file, known, columns), "say which it is: --column {ours}={theirs}"
-    ):
-        where = f"{file}:{line}"
+    for line, row in read_table(file, _required_columns(file, known, columns), _name_column_hint):
+        place = f"{file}:{line}"
         cells = {ours: _first_cell(row, names) for ours, names in known.items()}
-        id, name, question = (_one_text(cells[ours], ours, where) for ours in ("id", "image", "question"))
+        id, name, question = (_one_text(cells[ours], ours, place) for ours in ("id", "image", "question"))
         check_unique_id(id or str(line), line, seen, file)
         image = find_image_any_suffix(images, name)
-        split = _row_split(_one_text(cells["split"], "split", where), name, where)
-        answers = soft_labels(_cell_texts(cells["answer"], "answer", where))
-        captions = [each.strip() for each in _cell_texts(cells["caption"], "caption", where) if each.strip()]
+        split = _row_split(_one_text(cells["split"], "split", place), name, place)
+        answers = soft_labels(_cell_texts(cells["answer"], "answer", place))
+        captions = [text.strip() for text in _cell_texts(cells["caption"], "caption", place) if text.strip()]
         if not question and not captions:
-            left_out.add("question missing", where)
+            left_out.add(QUESTION_MISSING, place)
         elif not answers and not captions and split != "test":
-            left_out.add("answer empty", where)
+            left_out.add(ANSWER_EMPTY, place)
         elif image is None:
-            left_out.add("picture missing", f"{where}: {name}")
+            left_out.add(IMAGE_MISSING, f"{place}: {name}")
         else:
-            kind = _one_text(cells["kind"], "kind", where)
-            yield split, Example(id or str(line), image, question, answers, kind, captions)
+            question_type = _one_text(cells["kind"], "kind", place)
+            yield split, Example(id or str(line), image, question, answers, question_type, captions)
 
 
-def _wanted_columns(
+def _name_column_hint(ours: str, theirs: str) -> Message:
+    return message("index.name-column.hint", "name it: --column {ours}={theirs}", ours=ours, theirs=theirs)
+
+
+def _required_columns(
     file: Path, known: dict[str, tuple[str, ...]], columns: dict[str, str]
 ) -> dict[str, tuple[str, ...]]:
-    """Columns there must be. Records of JSON may lack what does not concern them; a CSV's header not."""
+    """Columns a table must have. A record of JSON may lack those it has no value for; a CSV's header may not."""
     named = columns if file.suffix.lower() in (".csv", ".tsv") else ()
     return {
         "image": known["image"],
@@ -95,27 +104,34 @@ def _wanted_columns(
     }
 
 
-def _first_cell(row: dict[str, Any], names: tuple[str, ...]) -> Any:
+def _first_cell(row: JsonRecord, names: tuple[str, ...]) -> object:
     return next((row[name] for name in names if name in row), None)
 
 
-def _cell_texts(value: Any, ours: str, where: str) -> list[str]:
-    return (
-        [_one_text(each, ours, where) for each in value]
-        if isinstance(value, list)
-        else [_one_text(value, ours, where)]
-    )
+def _cell_texts(value: object, ours: str, place: str) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [_one_text(each, ours, place) for each in values]
 
 
-def _one_text(value: Any, ours: str, where: str) -> str:
+def _one_text(value: object, ours: str, place: str) -> str:
     if isinstance(value, list | dict):
-        raise DataError(f"{where}: {ours} is a {type(value).__name__}, not a text", "give one text a cell")
+        raise DataError(
+            message(
+                "index.cell-not-a-text", "{place}: {column} is a {type}, not a text",
+                place=place, column=ours, type=type(value).__name__,
+            ),
+            message("index.cell-not-a-text.hint", "write one text per cell"),
+        )  # fmt: skip
     return cell_text(value) if ours in ("answer", "caption", "image") else cell_text(value).strip()
 
 
-def _row_split(value: str, name: str, where: str) -> str:
+def _row_split(value: str, name: str, place: str) -> str:
+    """The split that a row names, or that its image's name decides."""
     if not value:
         return assign_split("table", name, _TABLE_FRACTIONS)
     if value.lower() not in _SPLIT_ALIASES:
-        raise DataError(f"{where}: unknown split '{value}'", f"known: {', '.join(_SPLIT_ALIASES)}")
+        raise DataError(
+            message("index.unknown-split", "{place}: unknown split '{split}'", place=place, split=value),
+            message("index.unknown-split.hint", "known: {splits}", splits=", ".join(_SPLIT_ALIASES)),
+        )
     return _SPLIT_ALIASES[value.lower()]

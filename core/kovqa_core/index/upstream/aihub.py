@@ -1,9 +1,9 @@
 """KoBEiT3's files of AI-Hub 104, its mistakes included (docs/sources/beit3.md, B30 and B31).
 
 Classes are counted over all splits. An answer's score is 0.2 the first time it is seen in a split,
-0.4 the second … 1.0 from the fifth on. The publisher's validation part is cut in three in the
-order of its questions, whatever pictures they ask about. `missing_images.txt`, where it lies in the
-data's folder, is compared with line ends, so that only its last line without one has an effect.
+0.4 the second … 1.0 from the fifth on. Each folder of the publisher's validation data is cut into three in
+the order of its questions, whatever images they are about. The lines of `missing_images.txt`, if the data's
+folder has one, are compared with their line ends, so that only a last line without one has an effect.
 The original takes categories in the order the file system gives; here they are sorted.
 """
 
@@ -13,21 +13,27 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.errors import DataError
 from kovqa_core.files import read_text, to_nfc
 from kovqa_core.index.sources.aihub import is_validation_folder, label_folders
-from kovqa_core.index.upstream import EncodeText
-from kovqa_core.index.upstream.rows import label_by_first_seen, write_answer2label, write_json_rows
+from kovqa_core.index.upstream.rows import (
+    EncodeText,
+    UpstreamRow,
+    label_by_first_seen,
+    write_answer2label,
+    write_json_rows,
+)
+from kovqa_core.messages import message
 
 _MIN_CLASS_COUNT = 5  # times an answer must be seen to become a class
 _MISSING_IMAGES_FILE = "missing_images.txt"
 
 
 class _LabelRow(NamedTuple):
-    picture: str
+    image: str
     question: str
     answer: str
     id: str
@@ -39,7 +45,7 @@ NEEDS_TOKENIZER = True
 def write_upstream_files(
     root: Path, images: Path, folder: Path, encode: EncodeText, categories: Sequence[str] = ()
 ) -> None:
-    """Write `vqa.{train,val,test}.json` and `answer2label.txt`; `categories` in another order than theirs."""
+    """Write `vqa.{train,val,test}.json` and `answer2label.txt`; `categories` come in this order, not sorted."""
     splits = _read_splits(root, categories)
     labels = label_by_first_seen((row.answer for rows in splits.values() for row in rows), _MIN_CLASS_COUNT)
     write_answer2label(folder, labels)
@@ -49,8 +55,9 @@ def write_upstream_files(
         else set()
     )
     for split, rows in splits.items():
-        there = [row for row in rows if row.picture not in missing]
-        write_json_rows(folder / f"vqa.{split}.json", _kobeit3_lines(there, labels, encode, split == "test"))
+        present = [row for row in rows if row.image not in missing]
+        lines = _kobeit3_lines(present, labels, encode, is_test=split == "test")
+        write_json_rows(folder / f"vqa.{split}.json", lines)
 
 
 def _read_splits(root: Path, categories: Sequence[str]) -> dict[str, list[_LabelRow]]:
@@ -64,13 +71,13 @@ def _read_splits(root: Path, categories: Sequence[str]) -> dict[str, list[_Label
         rows = list(_read_label_rows(folder))
         n = len(rows)
         first, second = (n // 3, 2 * n // 3) if is_validation_folder(folder) else (n, n)
-        for split, part in zip(splits, (rows[:first], rows[first:second], rows[second:]), strict=True):
-            splits[split] += part
+        for split, some in zip(splits, (rows[:first], rows[first:second], rows[second:]), strict=True):
+            splits[split] += some
     return splits
 
 
 def _read_label_rows(folder: Path) -> Iterator[_LabelRow]:
-    pictures = {
+    image_names = {
         row["image_id"]: row["image"]
         for row in iter_json_records(folder / "images.json", "images", ("image_id", "image"))
     }
@@ -84,20 +91,24 @@ def _read_label_rows(folder: Path) -> Iterator[_LabelRow]:
         folder / "question.json", "questions", ("question_id", "image_id", "question")
     ):
         id, image_id = row["question_id"], row["image_id"]
-        if id not in answers or image_id not in pictures:
+        if id not in answers or image_id not in image_names:
             raise DataError(
-                f"{folder}: question {id} has no answer or no picture", "fetch or unpack it again"
-            )
-        yield _LabelRow(pictures[image_id], row["question"], answers[id], id)
+                message(
+                    "index.incomplete-aihub-question", "{folder}: question {id} has no answer or no image",
+                    folder=folder, id=id,
+                ),
+                message("index.incomplete-aihub-question.hint", "fetch or unpack it again"),
+            )  # fmt: skip
+        yield _LabelRow(image_names[image_id], row["question"], answers[id], id)
 
 
 def _kobeit3_lines(
-    rows: Sequence[_LabelRow], labels: dict[str, int], encode: EncodeText, test: bool
-) -> Iterator[dict[str, Any]]:
+    rows: Sequence[_LabelRow], labels: dict[str, int], encode: EncodeText, *, is_test: bool
+) -> Iterator[UpstreamRow]:
     seen: Counter[str] = Counter()
     for row in rows:
-        line = {"image_path": row.picture, "text_segment": encode(row.question)}
-        if test:
+        line: UpstreamRow = {"image_path": row.image, "text_segment": encode(row.question)}
+        if is_test:
             yield {**line, "labels": "", "scores": "", "qid": row.id}
         elif row.answer in labels:
             seen[row.answer] += 1

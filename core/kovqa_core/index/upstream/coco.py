@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.data.json_stream import JsonRecord, iter_json_records
 from kovqa_core.index.sources.coco import KARPATHY_FILE, KARPATHY_KEYS
-from kovqa_core.index.upstream import EncodeText
-from kovqa_core.index.upstream.rows import write_json_rows
+from kovqa_core.index.upstream.rows import EncodeText, UpstreamRow, write_json_rows
 
 _KARPATHY_SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 _NOCAPS_FILES = {"val": "nocaps_val_4500_captions.json", "test": "nocaps_test_image_info.json"}
-CocoRow = dict[str, Any]
 
 NEEDS_TOKENIZER = True
 
 
 def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeText) -> None:
-    """Write `coco_captioning.*`, `coco_retrieval.*` and, where its files lie in `root`, `nocaps.*`."""
+    """Write `coco_captioning.*`, `coco_retrieval.*` and, where its files are in `root`, `nocaps.*`."""
     for split, parts in _KARPATHY_SPLITS.items():
         write_json_rows(folder / f"coco_captioning.{split}.jsonl", _captioning_rows(root, parts, encode))
         write_json_rows(folder / f"coco_retrieval.{split}.jsonl", _retrieval_rows(root, parts, encode))
@@ -28,26 +25,26 @@ def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeT
             write_json_rows(folder / f"nocaps.{split}.jsonl", _nocaps_rows(root / name, split))
 
 
-def _iter_coco_images(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, CocoRow]]:
+def _iter_coco_images(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, JsonRecord]]:
     for row in iter_json_records(root / KARPATHY_FILE, "images", KARPATHY_KEYS):
         if row["split"] in parts:
             yield f"{row['filepath']}/{row['filename']}", row
 
 
-def _captioning_rows(root: Path, parts: tuple[str, ...], encode: EncodeText) -> Iterator[CocoRow]:
+def _captioning_rows(root: Path, parts: tuple[str, ...], encode: EncodeText) -> Iterator[UpstreamRow]:
     for path, row in _iter_coco_images(root, parts):
         texts = [encode(s["raw"]) for s in row["sentences"]] if "train" in parts else [None]
         for ids in texts:
             yield {"image_path": path, "text_segment": ids, "image_id": row["cocoid"]}
 
 
-def _retrieval_rows(root: Path, parts: tuple[str, ...], encode: EncodeText) -> Iterator[CocoRow]:
+def _retrieval_rows(root: Path, parts: tuple[str, ...], encode: EncodeText) -> Iterator[UpstreamRow]:
     for number, (path, row) in enumerate(_iter_coco_images(root, parts)):
         for sentence in row["sentences"]:
             yield {"image_path": path, "text_segment": encode(sentence["raw"]), "image_id": number}
 
 
-def _nocaps_rows(file: Path, split: str) -> Iterator[CocoRow]:
+def _nocaps_rows(file: Path, split: str) -> Iterator[UpstreamRow]:
     for row in iter_json_records(file, "images", ("id", "file_name")):
         path = f"{split}/{row['file_name']}"
         yield {"image_path": path, "text_segment": None, "image_id": row["id"]}

@@ -1,22 +1,22 @@
 """The Dacon LLaVA scripts' files: conversations to train on, questions to answer (docs/sources/llava.md, L4).
 
-Every row is written, whether its picture is there or not; paths are absolute.
+Every row is written, whether its image exists or not; paths are absolute.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+from kovqa_core.data.json_stream import JsonRecord
 from kovqa_core.data.tables import read_table
-from kovqa_core.index.upstream import EncodeText
-from kovqa_core.index.upstream.rows import write_json_rows
+from kovqa_core.index.upstream.rows import EncodeText, write_json_rows
+from kovqa_core.messages import message
 
 NEEDS_TOKENIZER = False
 
 
-def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeText | None) -> None:
+def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeText) -> None:
     """Write `output.json` (training) and `test.jsonl`."""
     training = [
         {
@@ -40,5 +40,6 @@ def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeT
     )
 
 
-def _read_dacon_rows(file: Path, *columns: str) -> list[dict[str, Any]]:
-    return [row for _, row in read_table(file, {name: (name,) for name in columns}, "unpack open.zip again")]
+def _read_dacon_rows(file: Path, *columns: str) -> list[JsonRecord]:
+    hint = message("index.unpack-dacon.hint", "unpack open.zip again")
+    return [row for _, row in read_table(file, {name: (name,) for name in columns}, hint)]

@@ -1,7 +1,7 @@
 """VQA_NIA's table of AI-Hub 71357, its list of answers and its choice of rows (docs/sources/vqa_nia.md, N19 to N23).
 
-One habit is left out: where both facts of a `multiple` question fill one column, the original puts an
-earlier row's value into the other; here it stays empty.
+One habit is not copied: where both facts of a `multiple` question fill the same column, the original puts an
+earlier row's value into the other column; here it stays empty.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from kovqa_core.data.json_stream import JsonRecord
 from kovqa_core.data.tables import read_table
 from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.files import read_json
 from kovqa_core.index.find_image import find_image
 from kovqa_core.index.sources.nia import NIA_LANGUAGES, NIA_SPLITS, nia_question_type, nia_questions
-from kovqa_core.index.upstream import EncodeText
+from kovqa_core.index.upstream.rows import EncodeText
 from kovqa_core.messages import message
 
 NIA_CSV_COLUMNS = ("img_path", "question", "answer", "kb_source", "triple", "abstract", "split")
@@ -26,13 +26,11 @@ _PANDAS_MISSING = frozenset(
     ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
      "NA", "NULL", "NaN", "n/a", "nan", "null"]
 )  # fmt: skip
-KnowledgeFact = Mapping[str, Any]
-
 NEEDS_TOKENIZER = False
 
 
-def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeText | None) -> None:
-    """Write `data_ko.csv` and `data_en.csv`; questions about pictures that are not there vanish."""
+def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeText) -> None:
+    """Write `data_ko.csv` and `data_en.csv`; questions about images that do not exist are missing."""
     facts = _read_facts(root / "knowledge_base.json")
     for language in NIA_LANGUAGES:
         with (folder / f"data_{language}.csv").open("w", encoding="utf-8", newline="") as stream:
@@ -41,13 +39,16 @@ def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeT
             writer.writerows(_nia_csv_rows(root, images, facts, language))
 
 
-def _read_facts(file: Path) -> dict[str, KnowledgeFact]:
+def _read_facts(file: Path) -> dict[str, JsonRecord]:
     """Facts by id, without the id's first part."""
     content = read_json(file)
     try:
         return {_fact_key(fact["fact_id"]): fact for fact in content["knowledgebase"]["fact"]}
     except (KeyError, TypeError):
-        raise DataError(f"{file}: no knowledgebase.fact[].fact_id", "fetch or unpack it again") from None
+        raise DataError(
+            message("index.no-knowledge-base", "{file}: no knowledgebase.fact[].fact_id", file=file),
+            message("index.no-knowledge-base.hint", "fetch or unpack it again"),
+        ) from None
 
 
 def _fact_key(id: str) -> str:
@@ -55,19 +56,21 @@ def _fact_key(id: str) -> str:
 
 
 def _nia_csv_rows(
-    root: Path, images: Path, facts: Mapping[str, KnowledgeFact], language: str
-) -> Iterator[list[Any]]:
+    root: Path, images: Path, facts: Mapping[str, JsonRecord], language: str
+) -> Iterator[list[object]]:
     for split in NIA_SPLITS:
-        for name, part, question in nia_questions(root / f"{split}.json"):
+        for name, letter, record in nia_questions(root / f"{split}.json"):
             if find_image(images, name) is not None:
-                source = nia_question_type(part, question)
-                named = [facts.get(id) or facts.get(_fact_key(id)) for id in question.get("fact") or []]
-                asked, answer = question.get(f"question_{language}"), question.get(f"answer_{language}")
-                texts = _knowledge_texts(source, named)
-                yield [f"./data/image/{name}", asked, answer, source, *texts, split]
+                source = nia_question_type(letter, record)
+                question_facts = [
+                    facts.get(id) or facts.get(_fact_key(id)) for id in record.get("fact") or []
+                ]
+                question, answer = record.get(f"question_{language}"), record.get(f"answer_{language}")
+                texts = _knowledge_texts(source, question_facts)
+                yield [f"./data/image/{name}", question, answer, source, *texts, split]
 
 
-def _knowledge_texts(source: str, facts: Sequence[KnowledgeFact | None]) -> tuple[str, str]:
+def _knowledge_texts(source: str, facts: Sequence[JsonRecord | None]) -> tuple[str, str]:
     """`triple` and `abstract` of a row: texts of its facts, Korean in both languages."""
     surfaces = [(fact or {}).get("surface_ko") for fact in facts]
     labels = [(fact or {}).get("e2_label") or "" for fact in facts]
@@ -98,24 +101,23 @@ def count_nia_answers(rows: Iterable[Mapping[str, str]]) -> Counter[str]:
     """How often the original counts each answer, in the order they are first seen.
 
     `pinned_order` of it is the list of classes of its checkpoints. Rows of training and validation
-    count; those without picture, question or answer do not, nor do answers pandas 1.5 takes for
-    missing, such as `NA` (`None` it does not).
+    count; those without image, question or answer do not, nor do answers that pandas 1.5 takes for
+    missing values, such as `NA` (but not `None`).
     """
     needed = ("img_path", "question", "answer")
-    kept = (
-        row
+    return Counter(
+        row["answer"]
         for row in rows
         if row["split"] != "test" and _PANDAS_MISSING.isdisjoint(row[name] for name in needed)
     )
-    return Counter(row["answer"] for row in kept)
 
 
 def nia_train_rows(rows: Sequence[Mapping[str, str]], part: str) -> dict[str, list[int]]:
     """Numbers of the rows that `--train_data` A, B or all trains on and validates with.
 
     Returns:
-        "train_rows", "valid_A_rows", "valid_B_rows". A trains on `triple` alone, and validates B
-        questions it never saw; B validates A questions of every kind.
+        "train_rows", "valid_A_rows", "valid_B_rows". A trains on `triple` alone, and validates with B
+        questions it never saw; B validates with A questions of every type.
     """
     if part not in ("A", "B", "all"):
         raise unknown_name_error(
@@ -124,16 +126,15 @@ def nia_train_rows(rows: Sequence[Mapping[str, str]], part: str) -> dict[str, li
             ("A", "B", "all"),
         )
 
-    def those(split: str, kinds: set[str]) -> list[int]:
-        return [i for i, row in enumerate(rows) if row["split"] == split and row["kb_source"] in kinds]
+    def row_numbers(split: str, sources: set[str]) -> list[int]:
+        return [i for i, row in enumerate(rows) if row["split"] == split and row["kb_source"] in sources]
 
-    kinds = {"triple"} if part == "A" else {row["kb_source"] for row in rows} - {"vqa"}
-    a, b = those("train", kinds), those("train", {"vqa"})
-    trained = {"A": a, "B": b, "all": a + b}[part]
+    a_sources = {"triple"} if part == "A" else {row["kb_source"] for row in rows} - {"vqa"}
+    a, b = row_numbers("train", a_sources), row_numbers("train", {"vqa"})
     return {
-        "train_rows": trained,
-        "valid_A_rows": those("valid", kinds),
-        "valid_B_rows": those("valid", {"vqa"}),
+        "train_rows": {"A": a, "B": b, "all": a + b}[part],
+        "valid_A_rows": row_numbers("valid", a_sources),
+        "valid_B_rows": row_numbers("valid", {"vqa"}),
     }
 
 

@@ -1,7 +1,7 @@
 """The class order that pandas 1.5 and numpy 1.24 gave VQA_NIA: by count, ties as its quicksort leaves them.
 
 A checkpoint of the original names its classes by position only, and `value_counts` sorts unstably.
-So a list of answers is put into order here as those two libraries did, whatever is installed.
+So a list of answers is sorted here as those two libraries did, whatever is installed.
 Checked against recorded orders, and against numpy itself where it still sorts this way.
 (docs/sources/vqa_nia.md, N21)
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-_INSERTION_SORT_MAX = 16  # so many values or fewer are sorted by insertion
+_INSERTION_SORT_MAX = 16  # as many values or fewer are sorted by insertion
 
 
 def pinned_order(counts: Mapping[str, int]) -> list[str]:
@@ -19,7 +19,7 @@ def pinned_order(counts: Mapping[str, int]) -> list[str]:
     Args:
         counts: answer -> how often, in the order the answers were first seen.
     """
-    backwards = list(counts)[::-1]  # pandas turns values round before and after sorting them
+    backwards = list(counts)[::-1]  # pandas reverses values before and after sorting them
     places = numpy_quicksort([counts[answer] for answer in backwards])
     return [backwards[place] for place in reversed(places)]
 
@@ -27,13 +27,13 @@ def pinned_order(counts: Mapping[str, int]) -> list[str]:
 def numpy_quicksort(values: Sequence[int]) -> list[int]:
     """Places of the values in ascending order, equal ones as numpy's `argsort` without SIMD leaves them.
 
-    Median of three, the wider part of a partition laid aside; insertion below 17 values; heap sort
-    of a part laid aside after more than 2·log2(n) partitions.
+    Introsort: median of three as the pivot, the wider side of a partition pushed on a stack; insertion sort
+    below 17 values; heap sort of a range from the stack that took more than 2·log2(n) partitions to reach.
     """
     places = list(range(len(values)))
-    aside = [(0, len(values) - 1, 2 * (len(values).bit_length() - 1))]
-    while aside:
-        low, high, depth = aside.pop()
+    stack = [(0, len(values) - 1, 2 * (len(values).bit_length() - 1))]
+    while stack:
+        low, high, depth = stack.pop()
         if depth < 0:
             places[low : high + 1] = _heap_sort(values, places[low : high + 1])
             continue
@@ -41,23 +41,22 @@ def numpy_quicksort(values: Sequence[int]) -> list[int]:
             middle = _partition_range(values, places, low, high)
             depth -= 1
             if middle - low < high - middle:
-                aside.append((middle + 1, high, depth))
+                stack.append((middle + 1, high, depth))
                 high = middle - 1
             else:
-                aside.append((low, middle - 1, depth))
+                stack.append((low, middle - 1, depth))
                 low = middle + 1
-        places[low : high + 1] = sorted(
-            places[low : high + 1], key=values.__getitem__
-        )  # stable, as insertion
+        # Python's sort is stable, as insertion sort is: the same order.
+        places[low : high + 1] = sorted(places[low : high + 1], key=values.__getitem__)
     return places
 
 
 def _partition_range(values: Sequence[int], places: list[int], low: int, high: int) -> int:
-    """Part a range at the median of its first, middle and last value; where that value ends up."""
+    """Partition a range at the median of its first, middle and last value; returns where that value ends up."""
     middle = low + (high - low) // 2
-    for one, other in ((low, middle), (middle, high), (low, middle)):
-        if values[places[other]] < values[places[one]]:
-            places[one], places[other] = places[other], places[one]
+    for left, right in ((low, middle), (middle, high), (low, middle)):
+        if values[places[right]] < values[places[left]]:
+            places[left], places[right] = places[right], places[left]
     pivot = values[places[middle]]
     i, j = low, high - 1
     places[middle], places[j] = places[j], places[middle]

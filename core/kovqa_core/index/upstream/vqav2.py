@@ -1,8 +1,8 @@
 """BEiT-3's files of VQAv2 (docs/sources/beit3.md, B24 to B27).
 
-Its habits: classes are counted over training and validation; scores go to raw answers that happen to
-be spelled like a class; rows follow the pictures that are there. The original shuffles pictures
-without a seed before it cuts validation in two; here a hash decides, so that it can be repeated.
+Its habits: classes are counted over training and validation; scores go to raw answers that happen to be
+spelled like a class; rows are in the order of the images that exist. The original shuffles images without a
+seed before it cuts validation in two; here a hash decides, so that it can be repeated.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.data.answers import soft_score
 from kovqa_core.data.json_stream import iter_json_records
@@ -24,11 +23,15 @@ from kovqa_core.index.sources.vqav2 import (
     vqav2_files,
     vqav2_image_path,
 )
-from kovqa_core.index.upstream import EncodeText
-from kovqa_core.index.upstream.rows import label_by_first_seen, write_answer2label, write_json_rows
+from kovqa_core.index.upstream.rows import (
+    EncodeText,
+    UpstreamRow,
+    label_by_first_seen,
+    write_answer2label,
+    write_json_rows,
+)
 
-_REST_VAL_IMAGES = 1000  # validation pictures that are never trained on
-Vqav2Row = dict[str, Any]
+_REST_VAL_IMAGES = 1000  # validation images that are never trained on
 
 NEEDS_TOKENIZER = True
 
@@ -43,13 +46,12 @@ def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeT
             if split != "val":
                 write_json_rows(folder / f"vqa.{split}.jsonl", rows)
                 continue
-            found = list(rows)
-            rest = _choose_rest_val({row["image_path"] for row in found})
-            write_json_rows(folder / "vqa.val.jsonl", found)
-            write_json_rows(folder / "vqa.rest_val.jsonl", (r for r in found if r["image_path"] in rest))
-            write_json_rows(
-                folder / "vqa.trainable_val.jsonl", (r for r in found if r["image_path"] not in rest)
-            )
+            all_val = list(rows)
+            rest = _choose_rest_val({str(row["image_path"]) for row in all_val})
+            write_json_rows(folder / "vqa.val.jsonl", all_val)
+            write_json_rows(folder / "vqa.rest_val.jsonl", (r for r in all_val if r["image_path"] in rest))
+            trainable = (row for row in all_val if row["image_path"] not in rest)
+            write_json_rows(folder / "vqa.trainable_val.jsonl", trainable)
 
 
 def _most_given_answers(root: Path) -> Iterator[str]:
@@ -58,20 +60,20 @@ def _most_given_answers(root: Path) -> Iterator[str]:
             yield cached_normal_form(row["multiple_choice_answer"])
 
 
-def _choose_rest_val(pictures: set[str]) -> set[str]:
-    return set(sorted(pictures, key=lambda path: hash_fraction("rest_val", path))[:_REST_VAL_IMAGES])
+def _choose_rest_val(image_paths: set[str]) -> set[str]:
+    return set(sorted(image_paths, key=lambda path: hash_fraction("rest_val", path))[:_REST_VAL_IMAGES])
 
 
 def _vqav2_rows(
     root: Path, images: Path, part: str, labels: dict[str, int], encode: EncodeText
-) -> Iterator[Vqav2Row]:
-    by_picture: dict[str, list[Vqav2Row]] = {path: [] for path in sorted(present_images(images, part))}
+) -> Iterator[UpstreamRow]:
+    by_image: dict[str, list[UpstreamRow]] = {path: [] for path in sorted(present_images(images, part))}
     for question, annotation in iter_annotated_questions(root, part):
         path = vqav2_image_path(part, question["image_id"])
-        given = Counter(answer["answer"] for answer in annotation.get("answers", ()))
-        known = {labels[answer]: soft_score(n) for answer, n in given.items() if answer in labels}
-        if path in by_picture and (known or part.startswith("test")):
-            by_picture[path].append(
+        counts = Counter(answer["answer"] for answer in annotation.get("answers", ()))
+        known = {labels[answer]: soft_score(n) for answer, n in counts.items() if answer in labels}
+        if path in by_image and (known or part.startswith("test")):
+            by_image[path].append(
                 {
                     "image_path": path,
                     "text_segment": encode(question["question"]),
@@ -80,5 +82,5 @@ def _vqav2_rows(
                     "qid": question["question_id"],
                 }
             )
-    for rows in by_picture.values():
+    for rows in by_image.values():
         yield from rows

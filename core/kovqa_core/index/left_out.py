@@ -1,0 +1,64 @@
+"""Rows of a raw data set that do not make it into an index, by reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+# Reasons that several data sets share. They are keys of `index.json` and of `--json`, so their texts stay:
+# also where one says picture, a word that is image everywhere else.
+QUESTION_MISSING = "question missing"
+ANSWER_EMPTY = "answer empty"
+IMAGE_MISSING = "picture missing"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """The rows left out for one reason.
+
+    Attributes:
+        reason: why, as `index.json` says it.
+        count: how many.
+        first_rows: the first of them, at most `LeftOutRows.MAX_LISTED` ("id 17: 동물/a.jpg").
+    """
+
+    reason: str
+    count: int
+    first_rows: tuple[str, ...]
+
+
+@dataclass
+class LeftOutRows:
+    """Collects the rows left out while a data set is read; all are counted, the first of each reason listed."""
+
+    MAX_LISTED: ClassVar[int] = 20
+    counts: Counter[str] = field(default_factory=Counter)
+    listed: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, reason: str, row: str) -> None:
+        """Count one row, and list it if it is among the first ("id 17: 동물/a.jpg")."""
+        self.counts[reason] += 1
+        self.list_row(reason, row)
+
+    def list_row(self, reason: str, row: str) -> None:
+        """List one row without counting it."""
+        rows = self.listed.setdefault(reason, [])
+        if len(rows) < self.MAX_LISTED:
+            # JSON may hold half a surrogate pair, which no file can.
+            rows.append(row.encode("utf-8", "backslashreplace").decode())
+
+    def merge(self, other: LeftOutRows) -> None:
+        """Add another shard's rows."""
+        self.counts.update(other.counts)
+        for reason, rows in other.listed.items():
+            for row in rows:
+                self.list_row(reason, row)
+
+    def by_reason(self) -> tuple[LeftOut, ...]:
+        """The result, in the order the reasons came up."""
+        return tuple(
+            LeftOut(reason, count, tuple(self.listed.get(reason, ())))
+            for reason, count in self.counts.items()
+            if count
+        )

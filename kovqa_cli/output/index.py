@@ -1,0 +1,116 @@
+"""What `kovqa index` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kovqa_core.messages import message
+
+from kovqa_cli.output.console import print_json, print_note, print_outcome, print_table
+
+if TYPE_CHECKING:
+    from kovqa_core.data.example import Example
+    from kovqa_core.index.preview import PreviewExample
+    from kovqa_core.index.report import IndexCounts, IndexReport
+
+
+def print_index_report(report: IndexReport, folder: Path, *, as_json: bool, quiet: bool) -> None:
+    """What an index holds and what was left out; on stdout where it is."""
+    fields = {"path": str(folder), **report.json_fields()}
+    print_outcome(str(folder), fields, _report_notes(report.counts), as_json=as_json, quiet=quiet)
+
+
+def print_checked_data_set(report: IndexReport, *, as_json: bool, quiet: bool) -> None:
+    """What an index would hold that was not written."""
+    if as_json:
+        print_json({"path": None, **report.json_fields()})
+    elif not quiet:
+        for note in _report_notes(report.counts):
+            print_note(note)
+
+
+def _report_notes(counts: IndexCounts) -> Iterator[str]:
+    splits = ", ".join(
+        message(
+            "index.split-size", "{split} {rows:,} rows on {images:,} images",
+            split=split, rows=rows, images=counts.images[split],
+        )
+        for split, rows in counts.rows.items()
+    )  # fmt: skip
+    if counts.classes:
+        yield message(
+            "index.sizes-and-answers", "{splits}; {answers:,} answers (each seen at least {min_count}×)",
+            splits=splits, answers=counts.classes, min_count=counts.min_count,
+        )  # fmt: skip
+    else:
+        yield splits
+    for split, fraction in counts.class_coverage.items():
+        if fraction is not None and fraction < 1:
+            yield message(
+                "index.class-coverage", "{split}: {fraction:.1%} of the questions have an answer that is a class",
+                split=split, fraction=fraction,
+            )  # fmt: skip
+    for split, shared in counts.images_shared_with_train.items():
+        if shared:
+            yield message(
+                "index.images-shared",
+                "warning: {shared:,} images of {split} are in train too, so its score will be too good",
+                shared=shared, split=split,
+            )  # fmt: skip
+    for left_out in counts.left_out:
+        yield message(
+            "index.rows-left-out", "left out, {reason}: {count:,} (first: {row})",
+            reason=left_out.reason, count=left_out.count, row=left_out.first_rows[0],
+        )  # fmt: skip
+
+
+def print_examples(preview: Sequence[PreviewExample], *, as_json: bool) -> None:
+    """Examples of an index, with the paths of their images."""
+    if as_json:
+        print_json({"examples": [_example_fields(each) for each in preview]})
+        return
+    columns = [
+        ("split", "left"), ("id", "text"), ("image", "text"), ("question", "text"), ("answers", "text"),
+    ]  # fmt: skip
+    rows = [
+        [
+            each.split,
+            each.example.id,
+            str(each.image_path),
+            each.example.question,
+            _format_answers(each.example),
+        ]
+        for each in preview
+    ]
+    print_table(columns, rows)
+
+
+def _example_fields(preview: PreviewExample) -> dict[str, object]:
+    """The fields of `--show --json`: those of an index line, with the split and the image's whole path."""
+    example = preview.example
+    return {
+        "split": preview.split,
+        "id": example.id,
+        "image": str(preview.image_path),
+        "question": example.question,
+        "answers": example.answers,
+        "kind": example.question_type,
+        "captions": example.captions,
+        "choices": example.choices,
+    }
+
+
+def _format_answers(example: Example) -> str:
+    scored = [answer if score == 1 else f"{answer} {score:g}" for answer, score in example.answers.items()]
+    return ", ".join([*scored, *example.captions])
+
+
+def print_upstream_files(folder: Path, sizes: Mapping[str, int], *, as_json: bool, quiet: bool) -> None:
+    """A folder of an original project's files, with their sizes in bytes."""
+    notes = (
+        message("index.file-size", "{file}: {size:,} bytes", file=name, size=size)
+        for name, size in sizes.items()
+    )
+    print_outcome(str(folder), {"path": str(folder), "bytes": sizes}, notes, as_json=as_json, quiet=quiet)

@@ -1,0 +1,110 @@
+"""Users' tables: which columns, splits and cells are taken, what is left out and why."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+from kovqa_core.data.example import Example
+from kovqa_core.errors import DataError, KovqaError
+
+from tests.index.raw_data import index, left_out_counts, left_out_rows, touch, write
+
+# ------------------------------------------------------------------------------------------- table
+
+
+def test_a_table_with_columns_of_its_own(root: Path) -> None:
+    write(root / "표.csv", "번호,사진,질문,정답,나눔\n1,그림/a.jpg,뭐?,NA,train\n2,그림\\b,뭐?,,TEST\n")
+    touch(root / "그림", ["a.jpg", unicodedata.normalize("NFD", "b.jpg")])
+    columns = {"id": "번호", "image": "사진", "question": "질문", "answer": "정답", "split": "나눔"}
+    examples, report = index(root / "표.csv", "table", columns=columns)
+    assert examples["train"] == [Example("1", "그림/a.jpg", "뭐?", {"na": 1.0})]
+    assert examples["test"] == [Example("2", "그림/b.jpg", "뭐?")]
+    assert report.options["columns"] == columns
+
+
+def test_a_json_table_may_have_many_annotators_and_captions(root: Path) -> None:
+    lines = [
+        {
+            "image": "a.jpg",
+            "question": "몇?",
+            "answers": ["1.0", 1.0, "None"],
+            "split": "train",
+            "kind": "수",
+        },
+        {"image": "a.jpg", "question": "몇?", "split": "test"},
+        {"image": "a.jpg", "caption": ["개 한 마리"], "split": "dev"},
+    ]
+    write(root / "표.jsonl", "\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
+    touch(root, ["a.jpg"])
+    examples, _ = index(root / "표.jsonl", "table")
+    assert examples["train"] == [Example("1", "a.jpg", "몇?", {"1.0": 0.6, "none": 0.3}, "수")]
+    assert examples["test"] == [Example("2", "a.jpg", "몇?")]
+    assert examples["val"] == [Example("3", "a.jpg", "", captions=["개 한 마리"])]
+
+
+def test_a_table_without_splits_is_split_by_image(root: Path) -> None:
+    lines = [f"p{n // 3}.jpg,뭐?,예" for n in range(300)]
+    write(root / "표.csv", "\n".join(["image,question,answer", *lines]))
+    touch(root, [f"p{n}.jpg" for n in range(100)])
+    examples, report = index(root / "표.csv", "table")
+    assert report.counts.rows["train"] + report.counts.rows["val"] == 300
+    assert 4 <= report.counts.images["val"] <= 18
+    assert report.counts.images_shared_with_train["val"] == 0
+    assert examples["train"][0].id == "2", "without ids, the line"
+
+
+def test_rows_of_a_table_that_are_left_out_are_named_by_line(root: Path) -> None:
+    write(root / "표.csv", "image,question,answer\na.jpg,뭐?,예\nb.jpg,뭐?,예\na.jpg,,예\na.jpg,뭐?,\n")
+    touch(root, ["a.jpg"])
+    _, report = index(root / "표.csv", "table")
+    file = root / "표.csv"
+    assert left_out_rows(report) == {
+        "picture missing": [f"{file}:3: b.jpg"],
+        "question missing": [f"{file}:4"],
+        "answer empty": [f"{file}:5"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "says", "hint"),
+    [
+        ("image,question,정답\n", {}, "표.csv:1: no column 'answer'; it has image, question, 정답", "answer=NAME"),
+        ("img,question,answer\n", {}, "표.csv:1: no column 'image'", "--column image=img"),
+        ("image,question,answer\n", {"id": "번호"}, "표.csv:1: no column '번호'", "--column id=NAME"),
+        ("image,question,answer\n", {"imag": "a"}, "unknown column 'imag'; did you mean image", ""),
+        ("image,question,answer,split\na.jpg,뭐?,예,시험\n", {}, "표.csv:2: unknown split '시험'", "known: train"),
+        ("id,image,question,answer\n1,a.jpg,뭐?,예\n1,a.jpg,뭐?,예\n", {}, "표.csv:3: id 1 was already in line 2", ""),
+        ("image,question,answer\n", {}, "no usable row", ""),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_read_is_explained(
+    root: Path, content: str, columns: dict[str, str], says: str, hint: str
+) -> None:
+    write(root / "표.csv", content)
+    touch(root, ["a.jpg"])
+    with pytest.raises(KovqaError) as caught:
+        index(root / "표.csv", "table", columns=columns)
+    assert says in caught.value.message
+    assert hint in caught.value.hint
+    assert not (root.parent / "index").exists()
+
+
+def test_a_cell_of_json_that_is_no_text_is_refused(root: Path) -> None:
+    write(root / "표.json", '[{"image": "a.jpg",\n "question": {"ko": "뭐?"}, "answer": "예"}]')
+    with pytest.raises(DataError, match=r"표\.json:1: question is a dict, not a text"):
+        index(root / "표.json", "table")
+
+
+def test_half_a_character_in_json_is_left_out(root: Path) -> None:
+    lines = [
+        '{"image": "\\ud83d.jpg", "question": "뭐?", "answer": "예"}',
+        '{"image": "a.jpg", "question": "뭐?", "answer": "예"}',
+    ]
+    write(root / "표.jsonl", "\n".join(lines))
+    touch(root, ["a.jpg"])
+    examples, report = index(root / "표.jsonl", "table")
+    assert sum(len(split) for split in examples.values()) == 1
+    assert left_out_counts(report) == {"picture missing": 1}
