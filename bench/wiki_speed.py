@@ -108,8 +108,8 @@ import sys, time
 from pathlib import Path
 from kovqa_core.tokenizer import wikipedia
 began = time.process_time()
-(part,) = wikipedia.parts(Path(sys.argv[1]), 1)
-characters = sum(map(len, wikipedia.lines(part)))
+(part,) = wikipedia.dump_slices(Path(sys.argv[1]), 1)
+characters = sum(map(len, wikipedia.article_lines(part)))
 """,
     "kovqa, markup to lines": PAGES + """
 from kovqa_core.tokenizer.wikitext import plain_lines

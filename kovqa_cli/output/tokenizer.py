@@ -1,82 +1,109 @@
-"""What `kovqa tokenizer` shows."""
+"""What `kovqa tokenizer` prints."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kovqa_cli.output.console import print_json, print_note, print_result, print_table
+from kovqa_core.messages import message
+
+from kovqa_cli.output.console import print_json, print_note, print_outcome, print_result, print_table
+
+if TYPE_CHECKING:
+    from kovqa_core.tokenizer.card import TokenizerCard
+    from kovqa_core.tokenizer.inspect import TokenizerReport
 
 
-def print_trained_tokenizer(path: Path, card: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
+def print_trained_tokenizer(path: Path, card: TokenizerCard, *, as_json: bool, quiet: bool) -> None:
     """A tokenizer just trained or extended."""
     from kovqa_core.tokenizer.sentencepiece_model import MAX_VOCAB_SIZE
 
-    if not quiet and card["pieces"] > MAX_VOCAB_SIZE:
+    if not quiet and card.pieces > MAX_VOCAB_SIZE:
         print_note(
-            f"warning: {card['pieces']:,} pieces do not fit BEiT-3's published text table, {MAX_VOCAB_SIZE:,} would"
+            message(
+                "tokenizer.too-many-tokens",
+                "warning: {tokens:,} tokens do not fit BEiT-3's published text table, which has room for {room:,}",
+                tokens=card.pieces,
+                room=MAX_VOCAB_SIZE,
+            )
         )
-    if as_json:
-        print_json({"path": str(path), **card})
-        return
-    if not quiet and "added" in card:
-        print_note(f"{card['added']:,} Korean pieces added to {card['old']['pieces']:,}")
-    elif not quiet:
-        wanted = card["settings"]["vocab_size"]
-        fewer = f" (the text has no more for {wanted:,})" if card["pieces"] < wanted else ""
-        print_note(f"{card['pieces']:,} pieces{fewer} from {card['lines']:,} lines")
-    print_result(str(path))
+    fields = {"path": str(path), **card.to_json()}
+    print_outcome(str(path), fields, [_describe_training(card)], as_json=as_json, quiet=quiet)
+
+
+def _describe_training(card: TokenizerCard) -> str:
+    if card.old is not None:
+        return message(
+            "tokenizer.extended",
+            "{added:,} Korean tokens added to {old:,}",
+            added=card.added,
+            old=card.old["pieces"],
+        )
+    vocab_size = int((card.settings or {}).get("vocab_size", 0))
+    if card.pieces < vocab_size:
+        return message(
+            "tokenizer.trained-fewer",
+            "{tokens:,} tokens (the text has no more for {vocab_size:,}) from {lines:,} lines",
+            tokens=card.pieces,
+            vocab_size=vocab_size,
+            lines=card.lines,
+        )
+    return message(
+        "tokenizer.trained", "{tokens:,} tokens from {lines:,} lines", tokens=card.pieces, lines=card.lines
+    )
 
 
 def print_encoded_text(
-    text: str, ids: Sequence[int], cut: Sequence[str], pieces: bool, as_json: bool
+    text: str, ids: Sequence[int], tokens: Sequence[str], *, show_tokens: bool, as_json: bool
 ) -> None:
-    """A text's ids, or its pieces."""
+    """A text's ids, or its tokens."""
     if as_json:
-        print_json({"text": text, "ids": ids, "pieces": cut})
+        print_json({"text": text, "ids": ids, "pieces": tokens})
     else:
-        print_result(" ".join(cut if pieces else map(str, ids)))
+        print_result(" ".join(tokens if show_tokens else map(str, ids)))
 
 
-def print_tokenizers(reports: Sequence[Mapping[str, Any]], as_json: bool, quiet: bool) -> None:
+def print_tokenizers(reports: Sequence[TokenizerReport], *, as_json: bool, quiet: bool) -> None:
     """What models hold and how they fit a text, side by side."""
     if as_json:
-        print_json({"models": reports})
+        print_json({"models": [report.to_json() for report in reports]})
     elif quiet:
         for report in reports:
-            print_result(
-                f"{report['text']['pieces_per_word']:.4f}" if "text" in report else str(report["pieces"])
-            )
+            ratios = report.text[1].ratios() if report.text else None
+            print_result(f"{ratios['pieces_per_word']:.4f}" if ratios else str(report.tokens))
     else:
         columns = [_model_column(report) for report in reports]
-        names = [("", "left"), *((Path(report["path"]).name, "right") for report in reports)]
+        names = [("", "left"), *((Path(report.path).name, "right") for report in reports)]
         print_table(names, [[row, *(column[row] for column in columns)] for row in columns[0]])
 
 
-def _model_column(report: Mapping[str, Any]) -> dict[str, str]:
-    card = report["card"] or {}
-    column = {"pieces": f"{report['pieces']:,}"}
-    column |= {f"  {name}": f"{number:,}" for name, number in report["scripts"].items()}
-    column["ids"] = "not XLM-R's" if report["broken_rule"] else "XLM-R's"
-    column["sha256"] = report["sha256"][:16]
+def _model_column(report: TokenizerReport) -> dict[str, str]:
+    """A model's column of the table: row name -> cell."""
+    card = report.card or {}
+    column = {"tokens": f"{report.tokens:,}"}
+    column |= {f"  {name}": f"{number:,}" for name, number in report.scripts.items()}
+    column["ids"] = "not XLM-R's" if report.rule_violation else "XLM-R's"
+    column["sha256"] = report.sha256[:16]
     column["made of"] = _describe_source(card)
     column["date"] = str(card.get("date", ""))[:10]
-    if text := report.get("text"):
+    if report.text:
+        path, coverage = report.text
+        ratios = coverage.ratios()
         column |= {
-            "text": Path(text["path"]).name,
-            "  lines": f"{text['lines']:,}",
-            "  characters covered": f"{text['characters_covered']:.3%}",
-            "  unknown pieces": f"{text['unknown_rate']:.3%}",
-            "  byte pieces": f"{text['byte_share']:.3%}",
-            "  pieces per word": f"{text['pieces_per_word']:.3f}",
-            "  pieces per character": f"{text['pieces_per_character']:.4f}",
-            "  pieces per line": f"{text['pieces_per_line']:.2f}",
+            "text": Path(path).name,
+            "  lines": f"{ratios['lines']:,}",
+            "  characters covered": f"{ratios['characters_covered']:.3%}",
+            "  unknown tokens": f"{ratios['unknown_rate']:.3%}",
+            "  byte tokens": f"{ratios['byte_share']:.3%}",
+            "  tokens per word": f"{ratios['pieces_per_word']:.3f}",
+            "  tokens per character": f"{ratios['pieces_per_character']:.4f}",
+            "  tokens per line": f"{ratios['pieces_per_line']:.2f}",
         }
     return column
 
 
 def _describe_source(card: Mapping[str, Any]) -> str:
     if "added" in card:
-        return f"{card['old']['pieces']:,} + {card['added']:,} pieces"
+        return f"{card['old']['pieces']:,} + {card['added']:,} tokens"
     return f"{card['lines']:,} lines" if "lines" in card else card.get("other", "no card")

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sentencepiece
-from kovqa_core.tokenizer.train import card_path, train_tokenizer
+from kovqa_core.tokenizer.card import TokenizerCard, card_path
+from kovqa_core.tokenizer.train import train_tokenizer
 
 from tests.cli.test_index import error
 from tests.conftest import Kovqa, Small, clean_env, command
@@ -93,7 +95,7 @@ def test_two_models_stand_side_by_side(kovqa: Kovqa, small: Small) -> None:
     assert heading == ["smp.model", "tokenizer.model"]
     told = json.loads(kovqa(*words, "--json").stdout)["models"]
     assert [model["pieces"] for model in told] == [10_000, 500]
-    (row,) = (line.split() for line in shown.splitlines() if "pieces per word" in line)
+    (row,) = (line.split() for line in shown.splitlines() if "tokens per word" in line)
     assert row[-2:] == [f"{model['text']['pieces_per_word']:.3f}" for model in told]
     assert kovqa(*words, "-q").stdout.split() == [f"{model['text']['pieces_per_word']:.4f}" for model in told]
 
@@ -103,8 +105,8 @@ def test_a_model_is_extended(kovqa: Kovqa, small: Small, tmp_path: Path) -> None
         "tokenizer", "extend", THEIRS, "--with", small.tokenizer, "-o", "new.model", "--pieces", "20"
     )
     assert (done.returncode, done.stdout) == (0, "new.model\n"), done.stderr
-    assert "20 Korean pieces added to 10,000" in done.stderr
-    assert "10,000 + 20 pieces" in kovqa("tokenizer", "inspect", "new.model").stdout
+    assert "20 Korean tokens added to 10,000" in done.stderr
+    assert "10,000 + 20 tokens" in kovqa("tokenizer", "inspect", "new.model").stdout
 
 
 def test_what_does_not_fit_the_published_table_is_said(
@@ -114,15 +116,15 @@ def test_what_does_not_fit_the_published_table_is_said(
 
     from kovqa_cli.output import tokenizer
 
-    said: list[str] = []
-    monkeypatch.setattr(tokenizer, "print_note", said.append)
-    card = {"pieces": sentencepiece_model.MAX_VOCAB_SIZE + 1, "settings": {"vocab_size": 64_009}, "lines": 9}
+    notes: list[str] = []
+    for name in ("kovqa_cli.output.tokenizer.print_note", "kovqa_cli.output.console.print_note"):
+        monkeypatch.setattr(name, notes.append)
+    most = sentencepiece_model.MAX_VOCAB_SIZE
+    card = TokenizerCard(most + 1, "", {}, "", settings={"vocab_size": 64_009}, lines=9)
     tokenizer.print_trained_tokenizer(tmp_path, card, as_json=False, quiet=False)
-    assert "64,009 pieces do not fit BEiT-3's published text table" in said[0]
-    tokenizer.print_trained_tokenizer(
-        tmp_path, {**card, "pieces": sentencepiece_model.MAX_VOCAB_SIZE}, as_json=False, quiet=False
-    )
-    assert len(said) == 3  # the two lines about the pieces, one warning
+    assert "64,009 tokens do not fit BEiT-3's published text table" in notes[0]
+    tokenizer.print_trained_tokenizer(tmp_path, replace(card, pieces=most), as_json=False, quiet=False)
+    assert len(notes) == 3  # the two lines about the tokens, one warning
 
 
 # ---------------------------------------------------------------------------------- bad inputs
@@ -150,7 +152,7 @@ def test_texts_that_are_none(kovqa: Kovqa, tmp_path: Path) -> None:
 def test_too_few_pieces_say_how_many_are_needed(kovqa: Kovqa, small: Small, tmp_path: Path) -> None:
     words = ["tokenizer", "train", small.root / "text.txt", "-o", "new.model", "--vocab-size"]
     line = error(kovqa(*words, "100"), 2)
-    assert "100 pieces are too few for this text → ask for " in line
+    assert "100 tokens are too few for this text → ask for " in line
     assert kovqa(*words, line.split("ask for ")[1].split()[0]).returncode == 0
 
 
@@ -162,7 +164,7 @@ def test_nothing_is_overwritten_that_is_read(kovqa: Kovqa, small: Small, tmp_pat
     )
     (tmp_path / "m.work").mkdir()
     (tmp_path / "m.work" / "thesis.txt").touch()
-    assert "m.work holds files of somebody else" in error(kovqa("tokenizer", "train", "글.txt", "-o", "m"), 2)
+    assert "m.work holds files that kovqa did not write" in error(kovqa("tokenizer", "train", "글.txt", "-o", "m"), 2)
     assert ". is a folder" in error(kovqa("tokenizer", "train", "글.txt", "-o", "."), 2)
 
 
@@ -176,7 +178,7 @@ def test_models_that_are_none_of_ours(kovqa: Kovqa, tmp_path: Path) -> None:
     encode = ["tokenizer", "encode", "한글", "--tokenizer"]
     for words in encode, ["tokenizer", "extend", "--with", REVIEWS, "-o", "new.model"]:
         line = error(kovqa(*words, "pad.model"), 3)
-        assert "must be unk, bos, eos and none may be pad, found unk 1, bos 2, eos 3, pad 0 → train" in line
+        assert "must be unk, bos, eos and none may be pad; here unk is 1, bos 2, eos 3, pad 0 → train" in line
     for name in "text.model", "empty.model":
         assert f"{name} is no SentencePiece model → train one" in error(kovqa(*encode, name), 3)
     assert "cannot read nowhere" in error(kovqa(*encode, "nowhere"), 3)

@@ -1,4 +1,4 @@
-"""Text -> pieces: what is cleaned, what is trained, what is added to another model."""
+"""Text -> tokens: what is cleaned, what is trained, what is added to another model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sentencepiece
@@ -23,6 +24,11 @@ from kovqa_core.tokenizer.train import train_tokenizer
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "tokenizer"
 THEIRS, REVIEWS = FIXTURES / "smp.model", FIXTURES / "reviews.txt"
 ENGLISH = Path(__file__).parents[2] / "LICENSE"
+
+
+def inspected(models: list[Path], text: Path) -> list[dict[str, Any]]:
+    """The reports as `--json` prints them."""
+    return [report.to_json() for report in inspect_tokenizers(models, text)]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,7 @@ def read(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp949"])
-def test_a_file_in_many_pieces_has_the_lines_of_one(
+def test_a_file_in_many_chunks_has_the_lines_of_one(
     tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = ["latin first " * 30, *(f"  {n}번째 줄, 가각간  " for n in range(300)), "", "끝"]
@@ -79,21 +85,21 @@ def test_a_broken_letter_is_named_with_its_line(tmp_path: Path, monkeypatch: pyt
         read(tmp_path / "글.txt")
 
 
-def test_finished_pieces_are_kept_and_those_of_other_text_are_not(tmp_path: Path) -> None:
+def test_finished_chunks_are_kept_and_those_of_other_text_are_not(tmp_path: Path) -> None:
     texts = [tmp_path / f"{n}.txt" for n in range(3)]
     for text in texts:
         text.write_text(f"{text.stem}번 글\n둘째 줄\n", "utf-8")
     first = clean_corpus(texts, tmp_path / "work")
     assert first.sha256 == hashlib.sha256(b"".join(text.read_bytes() for text in texts)).hexdigest()
     assert (first.lines, first.characters) == (6, 3 * (4 + 4))
-    first.pieces[1].unlink()
-    times = [first.pieces[n].stat().st_mtime_ns for n in (0, 2)]
+    first.chunk_files[1].unlink()
+    times = [first.chunk_files[n].stat().st_mtime_ns for n in (0, 2)]
     assert clean_corpus(texts, tmp_path / "work") == first
-    assert [first.pieces[n].stat().st_mtime_ns for n in (0, 2)] == times
+    assert [first.chunk_files[n].stat().st_mtime_ns for n in (0, 2)] == times
     texts[0].write_text("다른 글\n", "utf-8")
     other = clean_corpus(texts, tmp_path / "work")
     assert next(sample_lines(other, 9)) == "다른 글"
-    assert not first.pieces[0].exists()
+    assert not first.chunk_files[0].exists()
 
 
 def test_lines_are_drawn_evenly_in_order_and_always_the_same(tmp_path: Path) -> None:
@@ -138,8 +144,8 @@ def test_a_dump_is_known_by_what_is_in_it(tmp_path: Path, monkeypatch: pytest.Mo
 # ------------------------------------------------------------------------------------ training
 
 
-def test_fewer_pieces_than_kobeit3s_on_text_never_seen(folder: Path) -> None:
-    ours, theirs = inspect_tokenizers([folder / "ours.model", THEIRS], folder / "held_out.txt")
+def test_fewer_tokens_than_kobeit3s_on_text_never_seen(folder: Path) -> None:
+    ours, theirs = inspected([folder / "ours.model", THEIRS], folder / "held_out.txt")
     assert ours["pieces"] == theirs["pieces"] == 10_000
     assert ours["text"]["pieces_per_character"] < 0.85 * theirs["text"]["pieces_per_character"]
     assert ours["text"]["unknown_rate"] == 0 < theirs["text"]["unknown_rate"]
@@ -161,7 +167,7 @@ def test_the_card_says_what_a_model_was_made_of(folder: Path) -> None:
     assert not (folder / "ours.model.work").exists()
 
 
-def test_the_text_decides_on_the_model_not_its_place_or_pieces(tmp_path: Path) -> None:
+def test_the_text_decides_on_the_model_not_its_place_or_chunks(tmp_path: Path) -> None:
     text = REVIEWS.read_bytes().split(b"\n")[:600]
     (tmp_path / "all.txt").write_bytes(b"\n".join(text))
     (tmp_path / "one.txt").write_bytes(b"\n".join(text[:250]))
@@ -170,8 +176,8 @@ def test_the_text_decides_on_the_model_not_its_place_or_pieces(tmp_path: Path) -
     two = train_tokenizer(
         [tmp_path / "one.txt", tmp_path / "two.txt"], tmp_path / "b.model", 1500, sentences=400
     )
-    assert one["corpus_sha256"] == two["corpus_sha256"]
-    assert one["lines_given"] == 400 < one["lines"]
+    assert one.corpus_sha256 == two.corpus_sha256
+    assert one.lines_given == 400 < one.lines
     assert (tmp_path / "a.model").read_bytes() == (tmp_path / "b.model").read_bytes()
 
 
@@ -185,8 +191,8 @@ def english(folder: Path) -> Path:
     return folder / "english.model"
 
 
-def test_korean_needs_fewer_pieces_and_english_stays(folder: Path, english: Path) -> None:
-    card = extend_tokenizer(english, folder / "train.txt", folder / "both.model", 3000)
+def test_korean_needs_fewer_tokens_and_english_stays(folder: Path, english: Path) -> None:
+    card = extend_tokenizer(english, folder / "train.txt", folder / "both.model", 3000).to_json()
     old, new = load_xlmr_tokenizer(english), load_xlmr_tokenizer(folder / "both.model")
     assert card["added"] == 3000
     assert (card["old"]["sha256"], card["sha256"]) == (old.sha256, new.sha256)
@@ -195,16 +201,16 @@ def test_korean_needs_fewer_pieces_and_english_stays(folder: Path, english: Path
         assert [i for i in new.encode(line) if i != new.mask] == [
             i for i in old.encode(line) if i != old.mask
         ]
-    before, after = inspect_tokenizers([english, folder / "both.model"], folder / "held_out.txt")
+    before, after = inspected([english, folder / "both.model"], folder / "held_out.txt")
     assert after["text"]["pieces"] < before["text"]["pieces"] / 3
     assert after["scripts"]["Hangul"] == 3000
     assert {**after["scripts"], "Hangul": 0} == before["scripts"]
     assert not (folder / "both.model.work").exists()
 
 
-def test_pieces_come_from_a_model_too(folder: Path) -> None:
+def test_tokens_come_from_a_model_too(folder: Path) -> None:
     """KoBEiT3's own model with our pieces: its Hangul is scored as ours, so that theirs and ours mix."""
-    card = extend_tokenizer(THEIRS, folder / "ours.model", folder / "more.model", 4000)
+    card = extend_tokenizer(THEIRS, folder / "ours.model", folder / "more.model", 4000).to_json()
     theirs = (folder / "more.model").read_bytes()
     old, new = (
         sentencepiece_model.parse_model_proto(THEIRS.read_bytes()),
@@ -215,7 +221,7 @@ def test_pieces_come_from_a_model_too(folder: Path) -> None:
     assert new.normalizer_spec == old.normalizer_spec
     added = [piece.piece for piece in new.pieces[10_000:]]
     assert all(re.fullmatch("▁?[가-힣ᄀ-ᇿ]+", piece) for piece in added)
-    theirs, more = inspect_tokenizers([THEIRS, folder / "more.model"], folder / "held_out.txt")
+    theirs, more = inspected([THEIRS, folder / "more.model"], folder / "held_out.txt")
     assert more["text"]["pieces"] < 0.85 * theirs["text"]["pieces"]
     assert more["text"]["unknown_rate"] < theirs["text"]["unknown_rate"]
 
@@ -228,7 +234,7 @@ def test_a_model_of_another_kind_is_not_extended(folder: Path, tmp_path: Path) -
         vocab_size=200,
         minloglevel=2,
     )
-    with pytest.raises(ModelError, match=r"bpe.model is no unigram model"):
+    with pytest.raises(ModelError, match=r"bpe.model is not a unigram model"):
         extend_tokenizer(tmp_path / "bpe.model", folder / "ours.model", tmp_path / "new.model")
     with pytest.raises(DataError, match="has no Korean piece"):
         extend_tokenizer(THEIRS, ENGLISH, tmp_path / "new.model")
@@ -240,7 +246,7 @@ def test_a_model_of_another_kind_is_not_extended(folder: Path, tmp_path: Path) -
 
 def test_a_fit_is_counted_by_hand(tmp_path: Path) -> None:
     (tmp_path / "글.txt").write_text("강아지가 몇 마리인가요?\n\n漢☃\n", "utf-8")
-    (report,) = inspect_tokenizers([THEIRS], tmp_path / "글.txt")
+    (report,) = inspected([THEIRS], tmp_path / "글.txt")
     encoded = sentencepiece.SentencePieceProcessor(model_file=str(THEIRS)).encode(
         ["강아지가 몇 마리인가요?", "漢☃"]
     )

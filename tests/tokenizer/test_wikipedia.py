@@ -300,11 +300,11 @@ def test_a_broken_page_is_named(tmp_path: Path, old: str, new: str, problem: str
         read(path)
 
 
-def test_what_is_no_dump_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_dump_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "글.xml"
     path.write_text("<html>글</html>", encoding="utf-8")
     for call in (wikipedia.dump_metadata, read):
-        with pytest.raises(DataError, match="is no MediaWiki export"):
+        with pytest.raises(DataError, match="is not a MediaWiki export"):
             call(path)
     with pytest.raises(DataError, match="cannot read"):
         wikipedia.is_mediawiki_dump(tmp_path / "없음")

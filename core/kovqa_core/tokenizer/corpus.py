@@ -1,8 +1,8 @@
-"""Text to train a tokenizer on: text files and Wikipedia dumps -> cleaned lines, in pieces on all cores.
+"""Text to train a tokenizer on: text files and Wikipedia dumps -> cleaned lines, in chunks on all cores.
 
-Each piece of the text becomes one file of cleaned lines in a work folder, whole or not at all, and is not
-cleaned again: a run that was killed goes on where it was. Pieces depend on the text alone, not on the
-number of cores, and the folder they lie in is named after what they were made of, so that pieces of another
+Each chunk of the text becomes one file of cleaned lines in a work folder, whole or not at all, and is not
+cleaned again: a run that was killed goes on where it was. Chunks depend on the text alone, not on the
+number of cores, and the folder they lie in is named after what they were made of, so that chunks of another
 text are never taken for these.
 """
 
@@ -16,24 +16,24 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import atomic_file, disk_errors, make_folder, to_nfc
+from kovqa_core.messages import message
 from kovqa_core.process_pool import add_to_count, parallel_map
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 from kovqa_core.tokenizer import wikipedia
 
-CorpusProgress = Callable[[str, int, float], None]  # (what is counted, how many so far, share done or 0)
 MAX_LINE_BYTES = 9999  # bytes of a line; the trainer would drop a longer one
 _TEXT_CHUNK_BYTES = 16 << 20  # bytes read at once, by one process
-_PROGRESS_LINES = 1000  # lines between two words about progress
+_PROGRESS_LINES = 1000  # lines between two reports of progress
 _SAMPLE_SEED = 20240521  # of the lines chosen
-_NON_ASCII_REST = re.compile(
-    rb"[\x80-\xff][^\n]*"
-)  # the rest of a line from its first letter beyond ASCII on
+# The rest of a line, from its first byte beyond ASCII on.
+_NON_ASCII_REST = re.compile(rb"[\x80-\xff][^\n]*")
 _WORK_FOLDER_NAME = re.compile(r"[0-9a-f]{16}")
 
 
@@ -63,56 +63,66 @@ class CleanCorpus:
     """Cleaned lines on disk.
 
     Attributes:
-        pieces: files of lines, in order.
+        chunk_files: files of lines, in order.
         sources: of each input its path, bytes, sha256, licence and, of a dump, what it says of itself.
         lines: how many.
         characters: of all lines, line ends not counted.
         sha256: over the lines, each with its line end.
     """
 
-    pieces: tuple[Path, ...]
+    chunk_files: tuple[Path, ...]
     sources: tuple[dict[str, Any], ...]
     lines: int
     characters: int
     sha256: str
 
-    def card(self) -> dict[str, Any]:
-        """What a model's card says of it."""
+    def card_fields(self) -> dict[str, Any]:
+        """What a model's card says of it (`TokenizerCard`)."""
         return {"corpus_sha256": self.sha256, "lines": self.lines, "characters": self.characters}
 
 
-def clean_corpus(inputs: Sequence[Path], work: Path, told: CorpusProgress | None = None) -> CleanCorpus:
+def clean_corpus(
+    inputs: Sequence[Path], work_folder: Path, on_progress: OnProgress = ignore_progress
+) -> CleanCorpus:
     """Clean dumps and text files into a work folder, or go on where that was interrupted.
 
     Args:
         inputs: Wikipedia dumps and text files (UTF-8 or CP949), told apart by what is in them.
-        work: folder of the pieces; pieces of other inputs in it are removed.
-        told: called with "bytes read" while the inputs are identified, "lines cleaned" afterwards.
+        work_folder: where the cleaned chunks lie; chunks of other inputs in it are removed.
 
     Raises:
-        DataError: an input that cannot be read, is empty, or is no text.
-        SettingsError: `work` holds something else, or cannot be written.
+        DataError: an input that cannot be read, is empty, or is not text.
+        SettingsError: `work_folder` holds something else, or cannot be written.
     """
-    sources = [_source_record(path, told) for path in inputs]
-    folder = _prepare_work_folder(work, sources)
+    sources = [_source_record(path, on_progress) for path in inputs]
+    folder = _prepare_work_folder(work_folder, sources)
     calls = [
-        (piece, folder / f"{number:06}.txt")
-        for number, piece in enumerate(itertools.chain.from_iterable(map(corpus_chunks, inputs)))
+        (chunk, folder / f"{number:06}.txt")
+        for number, chunk in enumerate(itertools.chain.from_iterable(map(corpus_chunks, inputs)))
     ]
-    left = [(piece, path) for piece, path in calls if not path.exists()]
-    parallel_map(
-        _clean_chunk,
-        left,
-        on_progress=lambda now: told("lines cleaned", now.done, now.fraction or 0.0) if told else None,
-    )
+    to_clean = [(chunk, path) for chunk, path in calls if not path.exists()]
+    stage = message("tokenizer.cleaning", "cleaning the text")
+
+    def report_lines(progress: Progress) -> None:
+        on_progress(Progress(stage, progress.done, None, "lines", progress.fraction))
+
+    parallel_map(_clean_chunk, to_clean, on_progress=report_lines)
     return _measure_corpus([path for _, path in calls], sources)
 
 
+def no_text_error(inputs: Sequence[Path]) -> DataError:
+    """The error for inputs that hold nothing to learn from."""
+    return DataError(
+        message("tokenizer.no-text", "no text in {files}", files=", ".join(map(str, inputs))),
+        message("tokenizer.no-text.hint", "give text files, one sentence a line"),
+    )
+
+
 def corpus_chunks(path: Path) -> Sequence[CorpusChunk]:
-    """A dump or text file in pieces that `lines` reads, in order; they survive pickling.
+    """A dump or text file in chunks that `chunk_lines` reads, in order; they survive pickling.
 
     Raises:
-        DataError: it cannot be read, is empty, or is no text.
+        DataError: it cannot be read, is empty, or is not text.
     """
     size = _source_bytes(path)
     return (
@@ -122,34 +132,35 @@ def corpus_chunks(path: Path) -> Sequence[CorpusChunk]:
     )
 
 
-def chunk_lines(piece: CorpusChunk) -> Iterator[str]:
-    """Cleaned lines of a piece: NFC, no blanks around, none empty, none longer than `LONGEST` bytes."""
-    for line in piece.lines() if isinstance(piece, TextChunk) else wikipedia.article_lines(piece):
+def chunk_lines(chunk: CorpusChunk) -> Iterator[str]:
+    """Cleaned lines of a chunk: NFC, no spaces around, none empty, none longer than `MAX_LINE_BYTES`."""
+    for line in chunk.lines() if isinstance(chunk, TextChunk) else wikipedia.article_lines(chunk):
         yield from _split_long_line(to_nfc(line.strip()))
 
 
 def sample_lines(corpus: CleanCorpus, wanted: int) -> Iterator[str]:
     """At most `wanted` lines, each as likely as any other, in order; always the same of the same corpus."""
-    chance, left = random.Random(_SAMPLE_SEED), corpus.lines
-    for path in corpus.pieces:
+    # Selection sampling (Knuth, Algorithm S): of the lines not yet seen, each is as likely as any other.
+    rng, unseen = random.Random(_SAMPLE_SEED), corpus.lines
+    for path in corpus.chunk_files:
         with path.open(encoding="utf-8", newline="\n") as stream:
             for line in stream:
-                if chance.random() * left < wanted:
+                if rng.random() * unseen < wanted:
                     wanted -= 1
                     yield line.rstrip("\n")
-                left -= 1
+                unseen -= 1
 
 
 # ------------------------------------------------------------------------------ the work folder
 
 
-def _source_record(path: Path, told: CorpusProgress | None) -> dict[str, Any]:
+def _source_record(path: Path, on_progress: OnProgress) -> dict[str, Any]:
     size, digest = _source_bytes(path), hashlib.sha256()
+    stage = message("tokenizer.reading", "reading {file}", file=path.name)
     with path.open("rb") as stream:
         while block := stream.read(_TEXT_CHUNK_BYTES):
             digest.update(block)
-            if told:
-                told("bytes read", stream.tell(), stream.tell() / size)
+            on_progress(Progress(stage, stream.tell(), size, "bytes"))
     about = (
         {"kind": "dump", **wikipedia.dump_metadata(path)}
         if wikipedia.is_mediawiki_dump(path)
@@ -163,36 +174,49 @@ def _source_bytes(path: Path) -> int:
         with path.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from None
+        raise DataError(
+            message(
+                "tokenizer.cannot-read", "cannot read {path}: {reason}", path=path, reason=error.strerror
+            ),
+            message("tokenizer.cannot-read.hint", "check the path"),
+        ) from None
     if not size:
-        raise DataError(f"{path} is empty", "give text, one sentence a line, or a Wikipedia dump")
+        raise DataError(
+            message("tokenizer.empty-input", "{path} is empty", path=path),
+            message("tokenizer.empty-input.hint", "give text, one sentence a line, or a Wikipedia dump"),
+        )
     return size
 
 
-def _prepare_work_folder(work: Path, sources: Sequence[dict[str, Any]]) -> Path:
+def _prepare_work_folder(work_folder: Path, sources: Sequence[dict[str, Any]]) -> Path:
     made_of = [
         importlib.metadata.version("kovqa"),
         MAX_LINE_BYTES,
         _TEXT_CHUNK_BYTES,
         *(s["sha256"] for s in sources),
     ]
-    folder = work / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
-    with disk_errors(work):
-        there = list(work.iterdir()) if work.exists() else []
-        if any(not _WORK_FOLDER_NAME.fullmatch(path.name) for path in there):
+    folder = work_folder / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+    with disk_errors(work_folder):
+        leftovers = list(work_folder.iterdir()) if work_folder.exists() else []
+        if any(not _WORK_FOLDER_NAME.fullmatch(path.name) for path in leftovers):
             raise SettingsError(
-                f"{work} holds files of somebody else", "move them away or choose another file with -o"
+                message(
+                    "tokenizer.foreign-files",
+                    "{folder} holds files that kovqa did not write",
+                    folder=work_folder,
+                ),
+                message("tokenizer.foreign-files.hint", "move them away or choose another file with -o"),
             )
-        for path in there:
+        for path in leftovers:
             if path != folder:
                 shutil.rmtree(path)
     return make_folder(folder)
 
 
-def _clean_chunk(piece: CorpusChunk, path: Path) -> None:
+def _clean_chunk(chunk: CorpusChunk, path: Path) -> None:
     number = 0
     with atomic_file(path) as stream:
-        for number, line in enumerate(chunk_lines(piece), 1):
+        for number, line in enumerate(chunk_lines(chunk), 1):
             stream.write(f"{line}\n".encode())
             if number % _PROGRESS_LINES == 0:
                 add_to_count(_PROGRESS_LINES)
@@ -200,15 +224,15 @@ def _clean_chunk(piece: CorpusChunk, path: Path) -> None:
 
 
 def _measure_corpus(paths: Sequence[Path], sources: Sequence[dict[str, Any]]) -> CleanCorpus:
-    digest, n, characters = hashlib.sha256(), 0, 0
+    digest, lines, characters = hashlib.sha256(), 0, 0
     for path in paths:
         with path.open(encoding="utf-8", newline="\n") as stream:
             while block := stream.read(_TEXT_CHUNK_BYTES):
                 digest.update(block.encode())
-                n += block.count("\n")
+                lines += block.count("\n")
                 characters += len(block)
-    characters -= n  # the line ends
-    return CleanCorpus(tuple(paths), tuple(sources), n, characters, digest.hexdigest())
+    characters -= lines  # the line ends
+    return CleanCorpus(tuple(paths), tuple(sources), lines, characters, digest.hexdigest())
 
 
 # ------------------------------------------------------------------------------------ text files
@@ -216,21 +240,26 @@ def _measure_corpus(paths: Sequence[Path], sources: Sequence[dict[str, Any]]) ->
 
 def _split_text_file(path: Path) -> list[TextChunk]:
     ends = list(_chunk_ends(path))
-    places = list(itertools.pairwise([0, *ends]))
-    encoding = _detect_encoding(path, places)
-    return [TextChunk(path, start, end, encoding) for start, end in places]
+    ranges = list(itertools.pairwise([0, *ends]))
+    encoding = _detect_encoding(path, ranges)
+    return [TextChunk(path, start, end, encoding) for start, end in ranges]
 
 
 def _chunk_ends(path: Path) -> Iterator[int]:
-    """Where stretches end: after a line, or after a blank where a line is longer than a stretch."""
+    """Where chunks end: after a line, or after a space where a line is longer than a chunk."""
     size, end = path.stat().st_size, 0
     while size - end > _TEXT_CHUNK_BYTES:
         data = _read_chunk(path, end, end + _TEXT_CHUNK_BYTES)
         length = data.rfind(b"\n") + 1 or data.rfind(b" ") + 1
         if not length:
             raise DataError(
-                f"{path}: {_TEXT_CHUNK_BYTES >> 20} MB without a blank or line end are no text",
-                "check the file",
+                message(
+                    "tokenizer.not-text",
+                    "{path} is not text: {megabytes} MB without a space or line end",
+                    path=path,
+                    megabytes=_TEXT_CHUNK_BYTES >> 20,
+                ),
+                message("tokenizer.not-text.hint", "check the file"),
             )
         end += length
         yield end
@@ -238,9 +267,9 @@ def _chunk_ends(path: Path) -> Iterator[int]:
         yield size
 
 
-def _detect_encoding(path: Path, places: Sequence[tuple[int, int]]) -> str:
-    """UTF-8, or CP949 where the first line that tells the two apart is no UTF-8."""
-    for start, end in places:
+def _detect_encoding(path: Path, ranges: Sequence[tuple[int, int]]) -> str:
+    """UTF-8, or CP949 where the first line that tells the two apart is not UTF-8."""
+    for start, end in ranges:
         if not (first := _NON_ASCII_REST.search(_read_chunk(path, start, end))):
             continue
         for encoding in ("utf-8-sig", "cp949"):
@@ -258,30 +287,38 @@ def _read_chunk(path: Path, start: int, end: int) -> bytes:
         stream.seek(start)
         data = stream.read(end - start)
     if b"\0" in data:
-        raise DataError(f"{path} is a binary file or UTF-16", "give text in UTF-8, one sentence a line")
+        raise DataError(
+            message("tokenizer.binary-file", "{path} is a binary file or UTF-16", path=path),
+            message("tokenizer.binary-file.hint", "give text in UTF-8, one sentence a line"),
+        )
     return data
 
 
-def _encoding_error(path: Path, place: int) -> DataError:
+def _encoding_error(path: Path, offset: int) -> DataError:
     with path.open("rb") as stream:
-        line = 1 + sum(block.count(b"\n") for block in _blocks_until(stream, place))
-    return DataError(f"{path}:{line}: neither UTF-8 nor CP949 text", "save it as UTF-8 and try again")
+        line = 1 + sum(block.count(b"\n") for block in _blocks_until(stream, offset))
+    return DataError(
+        message(
+            "tokenizer.unknown-encoding", "{path}:{line}: neither UTF-8 nor CP949 text", path=path, line=line
+        ),
+        message("tokenizer.unknown-encoding.hint", "save it as UTF-8 and try again"),
+    )
 
 
-def _blocks_until(stream: Any, place: int) -> Iterator[bytes]:
-    while place > 0 and (block := stream.read(min(place, _TEXT_CHUNK_BYTES))):
-        place -= len(block)
+def _blocks_until(stream: IO[bytes], offset: int) -> Iterator[bytes]:
+    while offset > 0 and (block := stream.read(min(offset, _TEXT_CHUNK_BYTES))):
+        offset -= len(block)
         yield block
 
 
 def _split_long_line(line: str) -> Iterator[str]:
-    """A line in parts of at most `LONGEST` bytes, cut at blanks; only a longer word is cut in itself."""
+    """A line in parts of at most `MAX_LINE_BYTES`, cut at spaces; only a longer word is cut in itself."""
     data, start = line.encode(), 0
     while len(data) - start > MAX_LINE_BYTES:
         end = data.rfind(b" ", start + 1, start + MAX_LINE_BYTES + 1)
         if end < 0:
             end = start + MAX_LINE_BYTES
-            while data[end] & 0xC0 == 0x80:  # inside a letter
+            while data[end] & 0xC0 == 0x80:  # a continuation byte of UTF-8: inside a letter
                 end -= 1
         yield data[start:end].decode().strip()
         start = end

@@ -1,8 +1,8 @@
-"""Korean pieces for a model of another language, whose own pieces and ids stay as they are.
+"""Korean tokens for a model of another language, whose own tokens and ids stay as they are.
 
-Only pieces of nothing but Hangul are added, so that text without Hangul finds the same pieces to choose
-from as before. What an unknown character costs follows from the lowest score, what a user-defined piece
-costs from the highest: the new scores stay between the two, and old text is cut as it was.
+Only tokens of nothing but Hangul are added, so that text without Hangul finds the same tokens to choose
+from as before. What an unknown character costs follows from the lowest score, what a user-defined token
+costs from the highest: the new scores stay between the two, and old text is split as it was.
 """
 
 from __future__ import annotations
@@ -10,125 +10,138 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovqa_core.errors import DataError, ModelError
 from kovqa_core.files import read_bytes
+from kovqa_core.messages import message
+from kovqa_core.progress import OnProgress, ignore_progress
 from kovqa_core.tokenizer import sentencepiece_model
-from kovqa_core.tokenizer.corpus import CorpusProgress, clean_corpus
+from kovqa_core.tokenizer.card import TokenizerCard, describe_model, write_sentencepiece_model
+from kovqa_core.tokenizer.corpus import clean_corpus, no_text_error
 from kovqa_core.tokenizer.inspect import HANGUL_RANGES
 from kovqa_core.tokenizer.train import (
     CHARACTER_COVERAGE,
     MAX_SENTENCES,
     check_output_free,
-    describe_model,
     tokenizer_work_folder,
     train_on_corpus,
     trainer_settings,
-    write_sentencepiece_model,
 )
 
 if TYPE_CHECKING:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-DEFAULT_NEW_TOKENS = 10_000  # added where none says how many
+DEFAULT_NEW_TOKENS = 10_000  # added where nobody says how many
 _KOREAN_TOKEN = re.compile(f"▁?[{HANGUL_RANGES}]+")
-_MIN_DONOR_TOKENS = 8_000  # pieces a text is cut into at first, so that all its characters are among them
+_MIN_DONOR_TOKENS = 8_000  # of a model trained for its Korean tokens: enough for all characters of a text
 
 
 def extend_tokenizer(
-    old: Path,
+    old_path: Path,
     source: Path,
     output: Path,
-    number: int = DEFAULT_NEW_TOKENS,
-    told: CorpusProgress | None = None,
-) -> dict[str, Any]:
-    """Write `old` with Korean pieces at its end, and a card; the card.
+    max_tokens: int = DEFAULT_NEW_TOKENS,
+    on_progress: OnProgress = ignore_progress,
+) -> TokenizerCard:
+    """Write a model with Korean tokens at its end, and a card; the card.
 
     Args:
-        old: a unigram model that follows the id rule.
-        source: where the pieces come from: a unigram model, or a text or dump to train one on.
+        old_path: a unigram model that follows the id rule.
+        source: where the tokens come from: a unigram model, or a text or dump to train one on.
         output: the model file; `output`.json is its card.
-        number: most pieces to add; single syllables first, then the most probable.
-        told: see `train_tokenizer`.
+        max_tokens: most tokens to add; single syllables first, then the most probable.
 
     Raises:
-        ModelError: a model of another kind, or whose special pieces break the id rule.
+        ModelError: a model of another kind, or whose special tokens break the id rule.
         DataError: text that cannot be read; nothing to add.
-        SettingsError: a place that cannot be written.
+        SettingsError: a file that cannot be written.
     """
-    check_output_free(output, (old, source))
-    before = read_bytes(old)
-    sentencepiece_model.load_xlmr_processor(before, str(old))
-    model = _require_unigram(before, old)
-    given, about = _korean_donor_model(source, output, number, told)
-    added = _add_korean_tokens(model, given, number)
+    check_output_free(output, (old_path, source))
+    old_bytes = read_bytes(old_path)
+    sentencepiece_model.load_xlmr_processor(old_bytes, str(old_path))
+    model = _require_unigram(old_bytes, old_path)
+    old = {
+        "path": str(old_path),
+        "sha256": hashlib.sha256(old_bytes).hexdigest(),
+        "pieces": len(model.pieces),
+    }
+    donor, donor_description = _korean_donor_model(source, output, max_tokens, on_progress)
+    added = _add_korean_tokens(model, donor, max_tokens)
     if not added:
         raise DataError(
-            f"{source} has no Korean piece that {old} lacks", "give Korean text or a Korean model"
+            message(
+                "tokenizer.nothing-to-add",
+                "{source} has no Korean token that {old} lacks",
+                source=source,
+                old=old_path,
+            ),
+            message("tokenizer.nothing-to-add.hint", "give Korean text or a Korean model"),
         )
-    after = model.SerializeToString(deterministic=True)
-    card = {
-        "schema": 1,
-        "old": {"path": str(old), "sha256": hashlib.sha256(before).hexdigest(), "pieces": len(model.pieces) - added},
-        "with": about,
-        "added": added,
-        **describe_model(after),
-    }  # fmt: skip
-    write_sentencepiece_model(output, after, card)
+    extended = model.SerializeToString(deterministic=True)
+    card = describe_model(extended, old=old, with_=donor_description, added=added)
+    write_sentencepiece_model(output, extended, card)
     shutil.rmtree(tokenizer_work_folder(output), ignore_errors=True)
     return card
 
 
 def _korean_donor_model(
-    source: Path, output: Path, number: int, told: CorpusProgress | None
-) -> tuple[ModelProto, dict[str, Any]]:
-    """A model to take Korean pieces from, and what the card says of it."""
+    source: Path, output: Path, max_tokens: int, on_progress: OnProgress
+) -> tuple[ModelProto, Mapping[str, Any]]:
+    """A model to take Korean tokens from, and what the card says of it."""
     if sentencepiece_model.is_sentencepiece_model(source):
         model = read_bytes(source)
         return _require_unigram(model, source), {
             "path": str(source),
             "sha256": hashlib.sha256(model).hexdigest(),
         }
-    corpus = clean_corpus([source], tokenizer_work_folder(output), told)
+    corpus = clean_corpus([source], tokenizer_work_folder(output), on_progress)
     if not corpus.lines:
-        raise DataError(f"no text in {source}", "give a text file, one sentence a line")
-    wanted = max(_MIN_DONOR_TOKENS, number + number // 4 + 300)  # some will be no Hangul
+        raise no_text_error([source])
+    # More than are wanted: some tokens of a Korean text are not Hangul.
+    vocab_size = max(_MIN_DONOR_TOKENS, max_tokens + max_tokens // 4 + 300)
     settings = {
-        **trainer_settings(wanted, CHARACTER_COVERAGE, min(MAX_SENTENCES, corpus.lines)),
+        **trainer_settings(vocab_size, CHARACTER_COVERAGE, min(MAX_SENTENCES, corpus.lines)),
         "byte_fallback": False,
     }
-    model = train_on_corpus(corpus, MAX_SENTENCES, settings, told)
-    return sentencepiece_model.parse_model_proto(model), {
-        **corpus.sources[0],
-        **corpus.card(),
-        "settings": settings,
-    }
+    model = train_on_corpus(corpus, MAX_SENTENCES, settings, on_progress)
+    description = {**corpus.sources[0], **corpus.card_fields(), "settings": settings}
+    return sentencepiece_model.parse_model_proto(model), description
 
 
 def _require_unigram(model: bytes, path: Path) -> ModelProto:
-    found = sentencepiece_model.parse_model_proto(model)
-    if found.trainer_spec.model_type != found.trainer_spec.UNIGRAM:
-        raise ModelError(f"{path} is no unigram model: its scores cannot be mixed", "use a unigram model")
-    return found
+    proto = sentencepiece_model.parse_model_proto(model)
+    if proto.trainer_spec.model_type != proto.trainer_spec.UNIGRAM:
+        raise ModelError(
+            message(
+                "tokenizer.not-unigram",
+                "{path} is not a unigram model: its scores cannot be mixed",
+                path=path,
+            ),
+            message("tokenizer.not-unigram.hint", "use a unigram model"),
+        )
+    return proto
 
 
-def _add_korean_tokens(model: ModelProto, given: ModelProto, number: int) -> int:
-    """Add Korean pieces, and score those both models have as the given one does; how many were added."""
+def _add_korean_tokens(model: ModelProto, donor: ModelProto, max_tokens: int) -> int:
+    """Add Korean tokens, and score those both models have as the donor does; how many were added."""
     scores = {
-        piece.piece: piece.score
-        for piece in given.pieces
-        if piece.type == piece.NORMAL and _KOREAN_TOKEN.fullmatch(piece.piece)
+        token.piece: token.score
+        for token in donor.pieces
+        if token.type == token.NORMAL and _KOREAN_TOKEN.fullmatch(token.piece)
     }
-    known = [piece.score for piece in model.pieces if piece.type == piece.NORMAL]
-    lowest, highest = min(known), max(known)
-    for piece in model.pieces:
-        if piece.type == piece.NORMAL and piece.piece in scores:
-            piece.score = min(max(scores[piece.piece], lowest), highest)
-    there = {piece.piece for piece in model.pieces}
-    new = sorted(scores.keys() - there, key=lambda piece: (len(piece) > 1, -scores[piece], piece))[:number]
-    for piece in new:
-        model.pieces.add(piece=piece, score=min(max(scores[piece], lowest), highest))
+    old_scores = [token.score for token in model.pieces if token.type == token.NORMAL]
+    lowest, highest = min(old_scores), max(old_scores)
+    for token in model.pieces:
+        if token.type == token.NORMAL and token.piece in scores:
+            token.score = min(max(scores[token.piece], lowest), highest)
+    old_tokens = {token.piece for token in model.pieces}
+    # Syllables first, whatever their score: without one, a word that has it falls apart into bytes.
+    candidates = sorted(scores.keys() - old_tokens, key=lambda text: (len(text) > 1, -scores[text], text))
+    new_tokens = candidates[:max_tokens]
+    for text in new_tokens:
+        model.pieces.add(piece=text, score=min(max(scores[text], lowest), highest))
     model.trainer_spec.vocab_size = len(model.pieces)
-    return len(new)
+    return len(new_tokens)

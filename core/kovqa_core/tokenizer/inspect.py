@@ -6,16 +6,17 @@ import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kovqa_core.errors import DataError
-from kovqa_core.files import read_bytes, read_json
-from kovqa_core.tokenizer import sentencepiece_model
-from kovqa_core.tokenizer.corpus import CorpusProgress, chunk_lines, corpus_chunks
-from kovqa_core.tokenizer.train import card_path
+from kovqa_core.files import read_bytes
+from kovqa_core.messages import message
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
+from kovqa_core.tokenizer.card import read_card
+from kovqa_core.tokenizer.corpus import chunk_lines, corpus_chunks, no_text_error
+from kovqa_core.tokenizer.sentencepiece_model import id_rule_violation, load_spm_processor
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -32,128 +33,165 @@ class TextCoverage:
 
     Attributes:
         lines, words: of the text.
-        characters: of the text, each with how often it occurs; blanks are not counted.
-        pieces, unknown, bytes: ids of the text; those that are unk; those that stand for one byte.
+        characters: of the text, each with how often it occurs; spaces are not counted.
+        tokens, unknown, bytes: ids of the text; those that are unk; those that stand for one byte.
         covered: how many of the characters are spelled with neither.
     """
 
     lines: int = 0
     words: int = 0
     characters: Counter[str] = field(default_factory=Counter)
-    pieces: int = 0
+    tokens: int = 0
     unknown: int = 0
     bytes: int = 0
     covered: int = 0
 
-    def report(self) -> dict[str, float]:
-        """Counts, and their ratios."""
-        characters, pieces = self.characters.total(), max(1, self.pieces)  # a normaliser may drop all
+    def ratios(self) -> dict[str, float]:
+        """Counts, and their ratios, by the names they have in `--json`."""
+        characters, tokens = self.characters.total(), max(1, self.tokens)  # a normaliser may drop everything
         return {
             "lines": self.lines,
             "words": self.words,
             "characters": characters,
-            "pieces": self.pieces,
+            "pieces": self.tokens,
             "characters_covered": self.covered / characters,
-            "unknown_rate": self.unknown / pieces,
-            "byte_share": self.bytes / pieces,
-            "pieces_per_word": self.pieces / self.words,
-            "pieces_per_character": self.pieces / characters,
-            "pieces_per_line": self.pieces / self.lines,
+            "unknown_rate": self.unknown / tokens,
+            "byte_share": self.bytes / tokens,
+            "pieces_per_word": self.tokens / self.words,
+            "pieces_per_character": self.tokens / characters,
+            "pieces_per_line": self.tokens / self.lines,
+        }
+
+
+@dataclass(frozen=True)
+class TokenizerReport:
+    """What a model holds and, with a text, how it fits it.
+
+    Attributes:
+        path: the model file.
+        tokens: how many.
+        scripts: of its tokens, by `TOKEN_SCRIPTS`.
+        sha256: of the file.
+        rule_violation: what breaks the id rule of XLM-R; empty where it holds.
+        card: what its card says; None without one. A card of another model says only that (`other`).
+        text: the text it was measured on, and what that becomes.
+    """
+
+    path: str
+    tokens: int
+    scripts: Mapping[str, int]
+    sha256: str
+    rule_violation: str
+    card: Mapping[str, Any] | None
+    text: tuple[str, TextCoverage] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as `--json` prints it."""
+        text = {"text": {"path": self.text[0], **self.text[1].ratios()}} if self.text else {}
+        return {
+            "path": self.path,
+            "pieces": self.tokens,
+            "scripts": self.scripts,
+            "sha256": self.sha256,
+            "broken_rule": self.rule_violation,
+            "card": self.card,
+            **text,
         }
 
 
 def inspect_tokenizers(
-    models: Sequence[Path], text: Path | None = None, told: CorpusProgress | None = None
-) -> list[dict[str, Any]]:
+    models: Sequence[Path], text: Path | None = None, on_progress: OnProgress = ignore_progress
+) -> list[TokenizerReport]:
     """What models hold and, with a text, how they fit it; one report for each.
 
-    A model whose special pieces break the id rule is shown too; the report says so (`broken_rule`).
+    A model whose special tokens break the id rule is reported too, with what breaks it.
 
     Args:
         models: SentencePiece models.
         text: a text file or Wikipedia dump.
-        told: called with "lines read", how many so far and the share of the text.
 
     Raises:
         DataError: a file that cannot be read; no text.
-        ModelError: a file that is no SentencePiece model.
+        ModelError: a file that is not a SentencePiece model.
     """
-    read = [read_bytes(path) for path in models]
-    processors = [
-        sentencepiece_model.load_spm_processor(model, str(path))
-        for path, model in zip(models, read, strict=True)
+    contents = [read_bytes(path) for path in models]
+    processors = [load_spm_processor(model, str(path)) for path, model in zip(models, contents, strict=True)]
+    reports = [_model_report(*each) for each in zip(models, contents, processors, strict=True)]
+    if text is None:
+        return reports
+    coverages = _measure_coverage(processors, text, on_progress)
+    return [
+        replace(report, text=(str(text), coverage))
+        for report, coverage in zip(reports, coverages, strict=True)
     ]
-    reports = [_model_report(*each) for each in zip(models, read, processors, strict=True)]
-    if text:
-        for report, fit in zip(reports, _measure_coverage(processors, text, told), strict=True):
-            report["text"] = {"path": str(text), **fit.report()}
-    return reports
 
 
-def token_script(piece: str) -> str:
-    """Hangul, Latin, digits or other: the first of these that a piece has a character of."""
-    if _HANGUL_TOKEN.search(piece):
+def token_script(token: str) -> str:
+    """Hangul, Latin, digits or other: the first of these that a token has a character of."""
+    if _HANGUL_TOKEN.search(token):
         return "Hangul"
-    if _LATIN_LETTER.search(piece):
+    if _LATIN_LETTER.search(token):
         return "Latin"
-    return "digits" if any(map(str.isdigit, piece)) else "other"
+    return "digits" if any(map(str.isdigit, token)) else "other"
 
 
-def _model_report(path: Path, model: bytes, processor: SentencePieceProcessor) -> dict[str, Any]:
-    counts = Counter(_token_category(processor, piece) for piece in range(processor.get_piece_size()))
-    digest, card = hashlib.sha256(model).hexdigest(), card_path(path)
-    about = read_json(card) if card.is_file() else None
-    if about is not None and (not isinstance(about, dict) or about.get("sha256") != digest):
-        about = {"other": "this card is another model's"}
-    return {
-        "path": str(path),
-        "pieces": processor.get_piece_size(),
-        "scripts": {name: counts[name] for name in TOKEN_SCRIPTS},
-        "sha256": digest,
-        "broken_rule": sentencepiece_model.id_rule_violation(processor),
-        "card": about,
-    }
+def _model_report(path: Path, model: bytes, processor: SentencePieceProcessor) -> TokenizerReport:
+    counts = Counter(_token_category(processor, id) for id in range(processor.get_piece_size()))
+    digest, card = hashlib.sha256(model).hexdigest(), read_card(path)
+    if card is not None and (not isinstance(card, dict) or card.get("sha256") != digest):
+        card = {"other": message("tokenizer.foreign-card", "this card is another model's")}
+    return TokenizerReport(
+        path=str(path),
+        tokens=processor.get_piece_size(),
+        scripts={name: counts[name] for name in TOKEN_SCRIPTS},
+        sha256=digest,
+        rule_violation=id_rule_violation(processor),
+        card=card,
+    )
 
 
-def _token_category(processor: SentencePieceProcessor, piece: int) -> str:
-    if processor.is_byte(piece):
+def _token_category(processor: SentencePieceProcessor, id: int) -> str:
+    if processor.is_byte(id):
         return "bytes"
-    if processor.is_control(piece) or processor.is_unknown(piece):
+    if processor.is_control(id) or processor.is_unknown(id):
         return "special"
-    return token_script(processor.id_to_piece(piece))
+    return token_script(processor.id_to_piece(id))
 
 
 def _measure_coverage(
-    processors: Sequence[SentencePieceProcessor], text: Path, told: CorpusProgress | None
+    processors: Sequence[SentencePieceProcessor], text: Path, on_progress: OnProgress
 ) -> list[TextCoverage]:
-    fits = [TextCoverage() for _ in processors]
-    byte_ids = [{i for i in range(p.get_piece_size()) if p.is_byte(i)} for p in processors]
-    for batch in _line_batches(text, told):
-        characters = Counter(
-            itertools.chain.from_iterable(itertools.chain.from_iterable(map(str.split, batch)))
-        )
-        for fit, processor, spelled in zip(fits, processors, byte_ids, strict=True):
+    coverages = [TextCoverage() for _ in processors]
+    byte_ids = [{id for id in range(p.get_piece_size()) if p.is_byte(id)} for p in processors]
+    for batch in _line_batches(text, on_progress):
+        words = [word for line in batch for word in line.split()]
+        characters = Counter(itertools.chain.from_iterable(words))
+        for coverage, processor, bytes_of_model in zip(coverages, processors, byte_ids, strict=True):
             ids = Counter(itertools.chain.from_iterable(processor.encode(batch, num_threads=1)))
-            fit.lines += len(batch)
-            fit.words += sum(len(line.split()) for line in batch)
-            fit.characters += characters
-            fit.pieces += ids.total()
-            fit.unknown += ids[processor.unk_id()]
-            fit.bytes += sum(ids[i] for i in spelled)
-    if not fits[0].lines:
-        raise DataError(f"no text in {text}", "give a text file, one sentence a line")
-    for fit, processor, spelled in zip(fits, processors, byte_ids, strict=True):
-        unfit = spelled | {processor.unk_id()}
-        fit.covered = sum(n for c, n in fit.characters.items() if unfit.isdisjoint(processor.encode(c)))
-    return fits
+            coverage.lines += len(batch)
+            coverage.words += len(words)
+            coverage.characters += characters
+            coverage.tokens += ids.total()
+            coverage.unknown += ids[processor.unk_id()]
+            coverage.bytes += sum(ids[id] for id in bytes_of_model)
+    if not coverages[0].lines:
+        raise no_text_error([text])
+    for coverage, processor, bytes_of_model in zip(coverages, processors, byte_ids, strict=True):
+        fallback_ids = bytes_of_model | {processor.unk_id()}
+        coverage.covered = sum(
+            count
+            for character, count in coverage.characters.items()
+            if fallback_ids.isdisjoint(processor.encode(character))
+        )
+    return coverages
 
 
-def _line_batches(text: Path, told: CorpusProgress | None) -> Iterator[list[str]]:
-    parts, n = corpus_chunks(text), 0
-    for number, piece in enumerate(parts):
-        rest = chunk_lines(piece)
-        while batch := list(itertools.islice(rest, _ENCODE_BATCH_LINES)):
+def _line_batches(text: Path, on_progress: OnProgress) -> Iterator[list[str]]:
+    stage = message("tokenizer.reading", "reading {file}", file=text.name)
+    chunks, lines_read = corpus_chunks(text), 0
+    for number, chunk in enumerate(chunks):
+        lines = chunk_lines(chunk)
+        while batch := list(itertools.islice(lines, _ENCODE_BATCH_LINES)):
             yield batch
-            n += len(batch)
-            if told:
-                told("lines read", n, number / len(parts))
+            lines_read += len(batch)
+            on_progress(Progress(stage, lines_read, None, "lines", number / len(chunks)))

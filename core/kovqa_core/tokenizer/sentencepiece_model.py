@@ -1,7 +1,7 @@
-"""A SentencePiece model file: read, and seen to follow the id rule of XLM-R (docs/sources/beit3.md, B16).
+"""A SentencePiece model file: read, and checked against the id rule of XLM-R (docs/sources/beit3.md, B16).
 
-That rule moves every piece up by one to make room for `<pad>` (`models/text.py`), which only works
-where pieces 0, 1, 2 are unk, bos, eos and none is pad: with the common pad 0, unk 1, bos 2, eos 3 an
+That rule moves every token up by one to make room for `<pad>` (`models/xlmr_tokenizer.py`), which only works
+where tokens 0, 1, 2 are unk, bos, eos and none is pad: with the common pad 0, unk 1, bos 2, eos 3 an
 unknown character would become `</s>`.
 """
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kovqa_core.errors import DataError, ModelError
+from kovqa_core.messages import message
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -20,7 +21,7 @@ MAX_VOCAB_SIZE = 64_008  # that the 64,010 rows of BEiT-3's published text table
 
 
 def load_spm_processor(model: bytes, name: str) -> SentencePieceProcessor:
-    """What encodes with a model, whatever its special pieces.
+    """The processor of a model, whatever its special tokens.
 
     Args:
         model: the bytes of a SentencePiece model.
@@ -32,31 +33,41 @@ def load_spm_processor(model: bytes, name: str) -> SentencePieceProcessor:
     import sentencepiece
 
     try:
-        if model:  # of none it makes a model without pieces
+        if model:  # of an empty file sentencepiece makes a model without tokens
             return sentencepiece.SentencePieceProcessor(model_proto=model)
-    except Exception:
+    except Exception:  # its C++ raises whatever protobuf came upon
         pass
-    raise ModelError(f"{name} is no SentencePiece model", "train one: kovqa tokenizer train")
+    raise ModelError(
+        message("tokenizer.not-a-model", "{name} is not a SentencePiece model", name=name),
+        message("tokenizer.not-a-model.hint", "train one: kovqa tokenizer train"),
+    )
 
 
-def id_rule_violation(pieces: SentencePieceProcessor) -> str:
-    """What the id rule of XLM-R misses in a model; empty where it holds."""
-    unk, bos, eos, pad = pieces.unk_id(), pieces.bos_id(), pieces.eos_id(), pieces.pad_id()
+def id_rule_violation(processor: SentencePieceProcessor) -> str:
+    """What breaks the id rule of XLM-R in a model; empty where it holds."""
+    unk, bos, eos, pad = processor.unk_id(), processor.bos_id(), processor.eos_id(), processor.pad_id()
     if (unk, bos, eos) == (0, 1, 2) and pad < 0:
         return ""
-    return f"pieces 0, 1, 2 must be unk, bos, eos and none may be pad, found unk {unk}, bos {bos}, eos {eos}, pad {pad}"
+    return message(
+        "tokenizer.id-rule",
+        "tokens 0, 1, 2 must be unk, bos, eos and none may be pad; here unk is {unk}, bos {bos}, eos {eos}, pad {pad}",
+        unk=unk, bos=bos, eos=eos, pad=pad,
+    )  # fmt: skip
 
 
 def load_xlmr_processor(model: bytes, name: str) -> SentencePieceProcessor:
-    """What encodes with a model that follows the id rule.
+    """The processor of a model that follows the id rule.
 
     Raises:
-        ModelError: not a SentencePiece model, or one whose special pieces lie elsewhere.
+        ModelError: not a SentencePiece model, or one whose special tokens lie elsewhere.
     """
-    pieces = load_spm_processor(model, name)
-    if broken := id_rule_violation(pieces):
-        raise ModelError(f"{name}: {broken}", "train the tokenizer with kovqa tokenizer train")
-    return pieces
+    processor = load_spm_processor(model, name)
+    if violation := id_rule_violation(processor):
+        raise ModelError(
+            message("tokenizer.broken-id-rule", "{name}: {violation}", name=name, violation=violation),
+            message("tokenizer.broken-id-rule.hint", "train the tokenizer with kovqa tokenizer train"),
+        )
+    return processor
 
 
 def parse_model_proto(model: bytes) -> ModelProto:
@@ -67,7 +78,7 @@ def parse_model_proto(model: bytes) -> ModelProto:
 
 
 def is_sentencepiece_model(path: Path) -> bool:
-    """Is a file a SentencePiece model? One begins with the mark of its first piece; a dump is not read through.
+    """Is a file a SentencePiece model? One begins with the tag of its first token; a dump is not read through.
 
     Raises:
         DataError: it cannot be read.
@@ -77,7 +88,12 @@ def is_sentencepiece_model(path: Path) -> bool:
             if stream.read(1) != b"\n":
                 return False
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from None
+        raise DataError(
+            message(
+                "tokenizer.cannot-read", "cannot read {path}: {reason}", path=path, reason=error.strerror
+            ),
+            message("tokenizer.cannot-read.hint", "check the path"),
+        ) from None
     try:
         load_spm_processor(path.read_bytes(), str(path))
     except ModelError:

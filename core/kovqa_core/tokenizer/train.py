@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import io
 import re
 import shutil
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.errors import DataError, MachineError, SettingsError
-from kovqa_core.files import atomic_file, make_folder, write_json
+from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
+from kovqa_core.files import make_folder
+from kovqa_core.messages import message
 from kovqa_core.process_pool import parallel_map
-from kovqa_core.progress import Progress
-from kovqa_core.tokenizer import sentencepiece_model
-from kovqa_core.tokenizer.corpus import (
-    MAX_LINE_BYTES,
-    CleanCorpus,
-    CorpusProgress,
-    clean_corpus,
-    sample_lines,
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
+from kovqa_core.tokenizer.card import (
+    TokenizerCard,
+    TrainerSettings,
+    card_path,
+    describe_model,
+    write_sentencepiece_model,
 )
+from kovqa_core.tokenizer.corpus import MAX_LINE_BYTES, CleanCorpus, clean_corpus, no_text_error, sample_lines
+from kovqa_core.tokenizer.sentencepiece_model import load_xlmr_processor
 
 CHARACTER_COVERAGE = 0.9995  # of the characters; the rest is spelled in bytes
 MAX_SENTENCES = 5_000_000
-_BYTES_PER_CHARACTER = (
-    45  # bytes the trainer needs for each character it is given (measured, sentencepiece 0.2.3)
-)
+# Memory the trainer needs for each character it is given (measured with sentencepiece 0.2.3).
+_BYTES_PER_CHARACTER = 45
 _SINGLE_THREAD_LINES = 100_000  # lines that one thread is enough for
 
 
@@ -39,49 +37,51 @@ def train_tokenizer(
     vocab_size: int,
     coverage: float = CHARACTER_COVERAGE,
     sentences: int = MAX_SENTENCES,
-    told: CorpusProgress | None = None,
-) -> dict[str, Any]:
+    on_progress: OnProgress = ignore_progress,
+) -> TokenizerCard:
     """Train a unigram model and write it with a card beside it; the card (docs/sources/datasets.md, D23).
 
-    Pieces 0, 1, 2 are unk, bos, eos and there is no pad, as the ids of XLM-R ask for; bytes stand
-    in for characters that are no piece. A text too small for `vocab_size` gives fewer pieces.
+    Tokens 0, 1, 2 are unk, bos, eos and there is no pad, as the ids of XLM-R ask for; bytes stand in for
+    characters that are not a token. A text too small for `vocab_size` gives fewer tokens.
     Neither the number of cores nor an interruption changes the model. Cleaned lines are kept in
     `output`.work until the model is there, so that a run that was stopped goes on.
 
     Args:
         inputs: Wikipedia dumps, or text files with one sentence a line.
         output: the model file; `output`.json is its card.
-        vocab_size: pieces wanted.
-        coverage: share of the text's characters that become pieces.
+        vocab_size: tokens wanted.
+        coverage: fraction of the text's characters that become tokens; bytes spell the others.
         sentences: most lines given to the trainer; of more, so many are drawn.
-        told: called with what is being done, how far it is (0 where that is not known) and the share.
 
     Raises:
-        DataError: no text, or too little for the pieces.
-        SettingsError: too few pieces for the text; a place that cannot be written.
-        MachineError: the trainer was killed, most often for want of memory.
+        DataError: no text, or too little for the tokens.
+        SettingsError: too few tokens for the text; a file that cannot be written.
+        MachineError: the trainer was killed, most often for lack of memory.
     """
     check_output_free(output, inputs)
-    corpus = clean_corpus(inputs, tokenizer_work_folder(output), told)
+    corpus = clean_corpus(inputs, tokenizer_work_folder(output), on_progress)
     if not corpus.lines:
-        raise DataError(f"no text in {', '.join(map(str, inputs))}", "give text files, one sentence a line")
+        raise no_text_error(inputs)
     settings = trainer_settings(vocab_size, coverage, min(sentences, corpus.lines))
-    model = train_on_corpus(corpus, sentences, settings, told)
-    card = {
-        "schema": 1,
-        "sources": list(corpus.sources),
-        **corpus.card(),
-        "lines_given": min(sentences, corpus.lines),
-        "settings": settings,
-        **describe_model(model),
-    }
+    model = train_on_corpus(corpus, sentences, settings, on_progress)
+    card = describe_model(
+        model,
+        sources=list(corpus.sources),
+        **corpus.card_fields(),
+        lines_given=min(sentences, corpus.lines),
+        settings=settings,
+    )
     write_sentencepiece_model(output, model, card)
     shutil.rmtree(tokenizer_work_folder(output), ignore_errors=True)
     return card
 
 
-def trainer_settings(vocab_size: int, coverage: float, lines: int) -> dict[str, Any]:
-    """What SentencePiece is told. The number of threads changes the model, so the text decides on it."""
+def trainer_settings(vocab_size: int, coverage: float, lines: int) -> TrainerSettings:
+    """Settings of SentencePiece's trainer.
+
+    Its number of threads changes the model, because sums of floats are taken thread by thread: so the text
+    decides on it, not the machine.
+    """
     return {
         "model_type": "unigram", "vocab_size": vocab_size, "hard_vocab_limit": False,
         "character_coverage": coverage, "normalization_rule_name": "nmt_nfkc", "byte_fallback": True,
@@ -91,63 +91,80 @@ def trainer_settings(vocab_size: int, coverage: float, lines: int) -> dict[str, 
 
 
 def train_on_corpus(
-    corpus: CleanCorpus, sentences: int, settings: dict[str, Any], told: CorpusProgress | None = None
+    corpus: CleanCorpus,
+    sentences: int,
+    settings: TrainerSettings,
+    on_progress: OnProgress = ignore_progress,
 ) -> bytes:
     """The model of a corpus; trained in a process of its own, which Ctrl-C can end at any time.
 
     Raises:
-        SettingsError: too few pieces for the text.
-        MachineError: the process was killed, most often for want of memory.
+        SettingsError: too few tokens for the text.
+        MachineError: the process was killed, most often for lack of memory.
     """
     given = min(sentences, corpus.lines)
-    memory = f"about {corpus.characters * given / corpus.lines * _BYTES_PER_CHARACTER / 1e9:.1f} GB of memory"
+    gigabytes = corpus.characters * given / corpus.lines * _BYTES_PER_CHARACTER / 1e9
+    stage = message(
+        "tokenizer.training",
+        "training on {lines:,} lines, about {gigabytes:.1f} GB of memory",
+        lines=given,
+        gigabytes=gigabytes,
+    )
 
-    def tell(_: Progress) -> None:
-        if told:
-            told(f"training on {given:,} lines, {memory}", 0, 0.0)
+    def report_training(_: Progress) -> None:
+        on_progress(Progress(stage))
 
     try:
-        (model,) = parallel_map(_run_trainer, [(corpus, sentences, settings)], on_progress=tell)
+        (model,) = parallel_map(_run_trainer, [(corpus, sentences, settings)], on_progress=report_training)
     except MachineError:
-        hint = f"{memory} are needed; with fewer --sentences less"
-        raise MachineError("the training was killed from outside", hint) from None
-    sentencepiece_model.load_xlmr_processor(model, "the model just trained")
+        raise MachineError(
+            message("tokenizer.trainer-killed", "the training was killed from outside"),
+            message(
+                "tokenizer.trainer-killed.hint",
+                "about {gigabytes:.1f} GB of memory are needed; fewer --sentences need less",
+                gigabytes=gigabytes,
+            ),
+        ) from None
+    load_xlmr_processor(model, "the model just trained")
     return model
 
 
-def _run_trainer(corpus: CleanCorpus, sentences: int, settings: dict[str, Any]) -> bytes:
+def _run_trainer(corpus: CleanCorpus, sentences: int, settings: TrainerSettings) -> bytes:
     import sentencepiece
 
     model = io.BytesIO()
+    given: dict[str, Any] = dict(settings)  # its stub types none of the trainer's own settings
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sample_lines(corpus, sentences), model_writer=model, minloglevel=2, **settings
+            sentence_iterator=sample_lines(corpus, sentences), model_writer=model, minloglevel=2, **given
         )
     except (RuntimeError, ValueError) as error:
-        raise _trainer_error(settings["vocab_size"], str(error)) from None
+        raise _trainer_error(int(settings["vocab_size"]), str(error)) from None
     return model.getvalue()
 
 
-def _trainer_error(vocab_size: int, reason: str) -> Exception:
+def _trainer_error(vocab_size: int, reason: str) -> KovqaError:
+    """The trainer's own words, of which the reason for "too few" is worth a hint of its own."""
     if least := re.search(r"required_chars\.? *\d+ vs (\d+)", reason):
         return SettingsError(
-            f"{vocab_size} pieces are too few for this text",
-            f"ask for {least[1]} or more: every character and byte is a piece of its own",
+            message(
+                "tokenizer.too-few-tokens", "{tokens} tokens are too few for this text", tokens=vocab_size
+            ),
+            message(
+                "tokenizer.too-few-tokens.hint",
+                "ask for {least} or more: every character and byte is a token of its own",
+                least=least[1],
+            ),
         )
-    said = reason.partition("\n")[0].rsplit("] ", 1)[-1]
     return DataError(
-        f"no tokenizer of {vocab_size} pieces can be made of this text ({said})", "give more text"
+        message(
+            "tokenizer.cannot-train",
+            "no tokenizer of {tokens} tokens can be made of this text ({reason})",
+            tokens=vocab_size,
+            reason=reason.partition("\n")[0].rsplit("] ", 1)[-1],
+        ),
+        message("tokenizer.cannot-train.hint", "give more text"),
     )
-
-
-def describe_model(model: bytes) -> dict[str, Any]:
-    """What a card says of every model: pieces, hash, versions and date."""
-    return {
-        "pieces": sentencepiece_model.load_xlmr_processor(model, "the model").get_piece_size(),
-        "sha256": hashlib.sha256(model).hexdigest(),
-        "versions": {name: importlib.metadata.version(name) for name in ("kovqa", "sentencepiece")},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
 
 
 def tokenizer_work_folder(model: Path) -> Path:
@@ -155,29 +172,23 @@ def tokenizer_work_folder(model: Path) -> Path:
     return model.with_name(model.name + ".work")
 
 
-def card_path(model: Path) -> Path:
-    """Where a model's card lies."""
-    return model.with_name(model.name + ".json")
-
-
-def write_sentencepiece_model(output: Path, model: bytes, card: dict[str, Any]) -> None:
-    """Write a model and its card, each whole."""
-    with atomic_file(output) as stream:
-        stream.write(model)
-    write_json(card_path(output), card)
-
-
 def check_output_free(output: Path, inputs: Sequence[Path]) -> None:
-    """See that a model can be written, before hours of work.
+    """Check that a model can be written, before hours of work.
 
     Raises:
         SettingsError: `output` is a folder or one of the inputs, or cannot be written.
     """
     if output.is_dir():
-        raise SettingsError(f"{output} is a folder", "name a file with -o")
+        raise SettingsError(
+            message("tokenizer.output-is-folder", "{path} is a folder", path=output),
+            message("tokenizer.output-is-folder.hint", "name a file with -o"),
+        )
     for path in (output, card_path(output)):
         if any(path.exists() and each.exists() and path.samefile(each) for each in inputs):
             raise SettingsError(
-                f"{path} is an input, and would be overwritten", "choose another file with -o"
+                message(
+                    "tokenizer.output-is-input", "{path} is an input, and would be overwritten", path=path
+                ),
+                message("tokenizer.output-is-input.hint", "choose another file with -o"),
             )
     make_folder(output.parent)

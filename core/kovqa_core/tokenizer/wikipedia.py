@@ -1,8 +1,8 @@
-"""A MediaWiki dump -> plain Korean lines, in parts that can be read beside each other.
+"""A MediaWiki dump -> plain Korean lines, in slices that are read side by side.
 
 Pages are cut out of the bytes without an XML parser, which is safe here because MediaWiki escapes
 every `<` of a page: a mark such as `</page>` cannot stand in a text, and what could change the meaning
-of the marks (a DTD with entities, CDATA, XML comments) MediaWiki never writes and is refused.
+of the marks (a DTD with entities, CDATA, XML comments) MediaWiki never writes, and it is refused.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from kovqa_core.errors import DataError
+from kovqa_core.messages import message
 from kovqa_core.tokenizer.wikitext import plain_lines
 
 WIKIPEDIA_LICENCE = "CC BY-SA 4.0, GFDL"
 
 _BZ2_MAGIC = b"BZh"
-_DUMP_BLOCK_BYTES = 1 << 20  # bytes
+_DUMP_BLOCK_BYTES = 1 << 20
 _MAX_PAGE_BYTES = 1 << 26  # bytes of a page; MediaWiki's own limit is 2 MiB
 _STREAM_TRIES = 3  # streams of a bz2 looked at for one cut; in a multistream dump the first one fits
-_REFETCH_DUMP_HINT = "fetch it again, or compare its checksum"
+_REFETCH_DUMP_HINT = message("tokenizer.damaged-dump.hint", "fetch it again, or compare its checksum")
 
 _EXPORT_HEAD = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?<(?:mediawiki|!DOCTYPE\s+mediawiki)\b")
 _BZ2_STREAM_START = re.compile(rb"BZh[1-9]1AY&SY")  # a bz2 stream and its first block begin
@@ -71,33 +72,33 @@ def dump_metadata(path: Path) -> dict[str, Any]:
     What it does not say is None; the date (2023-11-01) is the one in the file's name.
 
     Raises:
-        DataError: no MediaWiki export.
+        DataError: not a MediaWiki export.
     """
     head = _checked_head(path).decode("utf-8", "replace")
 
-    def said(pattern: str) -> str | None:
-        found = re.search(pattern, head)
-        return _unescape_xml(found[1]) if found else None
+    def head_value(pattern: str) -> str | None:
+        match = re.search(pattern, head)
+        return _unescape_xml(match[1]) if match else None
 
     date = _FILE_NAME_DATE.search(path.name)
     return {
-        "name": said(r"<sitename>([^<]*)"),
-        "base": said(r"<base>([^<]*)"),
-        "generator": said(r"<generator>([^<]*)"),
-        "export": said(r'<mediawiki\b[^>]*\sversion="([^"]*)'),
+        "name": head_value(r"<sitename>([^<]*)"),
+        "base": head_value(r"<base>([^<]*)"),
+        "generator": head_value(r"<generator>([^<]*)"),
+        "export": head_value(r'<mediawiki\b[^>]*\sversion="([^"]*)'),
         "date": "-".join(date.groups()) if date else None,
         "licence": WIKIPEDIA_LICENCE,
     }
 
 
-def dump_slices(path: Path, wanted: int) -> list[DumpSlice]:
-    """A dump in at most `wanted` parts of about equal size.
+def dump_slices(path: Path, max_slices: int) -> list[DumpSlice]:
+    """A dump in at most `max_slices` slices of about equal size.
 
     Plain XML is cut between pages, a multistream bz2 between streams; the index file beside it is not
-    needed, because the next stream is found faster in the dump itself. Any other bz2 is one part.
+    needed, because the next stream is found faster in the dump itself. Any other bz2 is one slice.
 
     Raises:
-        DataError: no MediaWiki export, or one that ends too early.
+        DataError: not a MediaWiki export, or one that ends too early.
     """
     _checked_head(path)
     cuts: list[int] = []
@@ -106,28 +107,28 @@ def dump_slices(path: Path, wanted: int) -> list[DumpSlice]:
         path.open("rb") as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
-        size, packed = len(data), data[: len(_BZ2_MAGIC)] == _BZ2_MAGIC
-        if not (_ends_stream(data[-11:]) if packed else data[-64:].rstrip().endswith(b"</mediawiki>")):
+        size, compressed = len(data), data[: len(_BZ2_MAGIC)] == _BZ2_MAGIC
+        if not (_ends_stream(data[-11:]) if compressed else data[-64:].rstrip().endswith(b"</mediawiki>")):
             raise _truncated_error(path)
-        for number in range(1, wanted):
-            after = max(size * number // wanted, cuts[-1] + 1 if cuts else 1)
-            cut = _next_stream(data, after) if packed else data.find(b"<page>", after)
+        for number in range(1, max_slices):
+            after = max(size * number // max_slices, cuts[-1] + 1 if cuts else 1)
+            cut = _next_stream(data, after) if compressed else data.find(b"<page>", after)
             if cut < 0:
                 break
             cuts.append(cut)
     return [DumpSlice(path, start, end) for start, end in zip([0, *cuts], [*cuts, size], strict=True)]
 
 
-def article_lines(part: DumpSlice) -> Iterator[str]:
-    """The running text of the articles in a part, in their order, as `wikitext.plain_lines` gives it.
+def article_lines(dump_slice: DumpSlice) -> Iterator[str]:
+    """The running text of the articles in a slice, in their order, as `wikitext.plain_lines` gives it.
 
-    Other namespaces and redirects are left out. Memory does not grow with the part.
+    Other namespaces and redirects are left out. Memory does not grow with the slice.
 
     Raises:
-        DataError: the file is damaged, ends too early, or is no MediaWiki export.
+        DataError: the file is damaged, ends too early, or is not a MediaWiki export.
     """
-    for page in _iter_pages(part):
-        text = _article_markup(page, part.path)
+    for page in _iter_pages(dump_slice):
+        text = _article_markup(page, dump_slice.path)
         if text:
             yield from plain_lines(text)
 
@@ -142,26 +143,33 @@ def _dump_read_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno is None:  # bz2's own
-            raise DataError(f"{path}: damaged bz2 data", _REFETCH_DUMP_HINT) from None
-        raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from None
+            raise DataError(
+                message("tokenizer.damaged-bz2", "{path}: damaged bz2 data", path=path), _REFETCH_DUMP_HINT
+            ) from None
+        raise DataError(
+            message(
+                "tokenizer.cannot-read", "cannot read {path}: {reason}", path=path, reason=error.strerror
+            ),
+            message("tokenizer.cannot-read.hint", "check the path"),
+        ) from None
 
 
-def _xml_blocks(part: DumpSlice) -> Iterator[bytes]:
-    """The XML of a part, at most a MiB at a time."""
-    with _dump_read_errors(part.path), part.path.open("rb") as stream:
-        packed = stream.read(len(_BZ2_MAGIC)) == _BZ2_MAGIC
-        stream.seek(part.start)
-        raw = _raw_blocks(stream, part)
-        yield from _decompress_blocks(raw, part.path) if packed else raw
+def _xml_blocks(dump_slice: DumpSlice) -> Iterator[bytes]:
+    """The XML of a slice, at most a MiB at a time."""
+    with _dump_read_errors(dump_slice.path), dump_slice.path.open("rb") as stream:
+        compressed = stream.read(len(_BZ2_MAGIC)) == _BZ2_MAGIC
+        stream.seek(dump_slice.start)
+        raw = _raw_blocks(stream, dump_slice)
+        yield from _decompress_blocks(raw, dump_slice.path) if compressed else raw
 
 
-def _raw_blocks(stream: IO[bytes], part: DumpSlice) -> Iterator[bytes]:
-    left = part.end - part.start
-    while left:
-        block = stream.read(min(_DUMP_BLOCK_BYTES, left))
+def _raw_blocks(stream: IO[bytes], dump_slice: DumpSlice) -> Iterator[bytes]:
+    remaining = dump_slice.end - dump_slice.start
+    while remaining:
+        block = stream.read(min(_DUMP_BLOCK_BYTES, remaining))
         if not block:
-            raise _truncated_error(part.path)
-        left -= len(block)
+            raise _truncated_error(dump_slice.path)
+        remaining -= len(block)
         yield block
 
 
@@ -194,7 +202,10 @@ def _read_dump_head(path: Path) -> bytes:
 def _checked_head(path: Path) -> bytes:
     head = _read_dump_head(path)
     if not _EXPORT_HEAD.match(head):
-        raise DataError(f"{path} is no MediaWiki export", "give a …-pages-articles.xml or .xml.bz2")
+        raise DataError(
+            message("tokenizer.not-a-dump", "{path} is not a MediaWiki export", path=path),
+            message("tokenizer.not-a-dump.hint", "give a …-pages-articles.xml or .xml.bz2"),
+        )
     head = head.partition(b"<page>")[0]
     _refuse_declarations(head, path)
     return head
@@ -203,56 +214,78 @@ def _checked_head(path: Path) -> bytes:
 def _refuse_declarations(xml: bytes, path: Path) -> None:
     if b"<!" in xml:
         raise DataError(
-            f"{path} holds a DTD, CDATA or an XML comment, which MediaWiki never writes",
-            "fetch the dump from its source",
+            message(
+                "tokenizer.foreign-xml",
+                "{path} holds a DTD, CDATA or an XML comment, which MediaWiki never writes",
+                path=path,
+            ),
+            message("tokenizer.foreign-xml.hint", "fetch the dump from its source"),
         )
 
 
 def _ends_stream(tail: bytes) -> bool:
     """Whether the last 11 bytes of a bz2 hold its end mark, which begins at any bit."""
     bits = int.from_bytes(tail, "big")
-    return any(bits >> (32 + filled) & (1 << 48) - 1 == _BZ2_STREAM_END for filled in range(8))
+    return any(bits >> (32 + padding) & (1 << 48) - 1 == _BZ2_STREAM_END for padding in range(8))
 
 
 def _next_stream(data: mmap.mmap, after: int) -> int:
-    """Where the next stream of a bz2 begins that begins with a page; -1 if there is none near."""
-    for found in itertools.islice(_BZ2_STREAM_START.finditer(data, after), _STREAM_TRIES):
-        block = data[found.start() : found.start() + _DUMP_BLOCK_BYTES]  # holds the stream's first block
+    """Where the next stream of a bz2 begins that begins with a page; -1 if there is none nearby."""
+    for match in itertools.islice(_BZ2_STREAM_START.finditer(data, after), _STREAM_TRIES):
+        block = data[match.start() : match.start() + _DUMP_BLOCK_BYTES]  # holds the stream's first block
         with contextlib.suppress(OSError):
             if bz2.BZ2Decompressor().decompress(block, 256).lstrip().startswith(b"<page>"):
-                return found.start()
+                return match.start()
     return -1
 
 
 def _truncated_error(path: Path) -> DataError:
-    return DataError(f"{path} ends too early", _REFETCH_DUMP_HINT)
+    return DataError(
+        message("tokenizer.truncated-dump", "{path} ends too early", path=path), _REFETCH_DUMP_HINT
+    )
 
 
 # ------------------------------------------------------------------------------------- pages
 
 
-def _iter_pages(part: DumpSlice) -> Iterator[bytes]:
+def _iter_pages(dump_slice: DumpSlice) -> Iterator[bytes]:
     """The bytes of each page element, up to its end mark; before the first, what stands before it."""
     rest = b""
-    for block in _xml_blocks(part):
+    for block in _xml_blocks(dump_slice):
         *pages, rest = (rest + block).split(b"</page>")
         for page in pages:
-            _refuse_declarations(page, part.path)
+            _refuse_declarations(page, dump_slice.path)
             yield page
         if len(rest) > _MAX_PAGE_BYTES:
-            raise DataError(f"{part.path}: a page above {_MAX_PAGE_BYTES >> 20} MiB", _REFETCH_DUMP_HINT)
-    is_last = part.end == part.path.stat().st_size
+            raise DataError(
+                message(
+                    "tokenizer.page-too-large",
+                    "{path}: a page above {megabytes} MiB",
+                    path=dump_slice.path,
+                    megabytes=_MAX_PAGE_BYTES >> 20,
+                ),
+                _REFETCH_DUMP_HINT,
+            )
+    is_last = dump_slice.end == dump_slice.path.stat().st_size
     if b"<page>" in rest or (is_last and b"</mediawiki>" not in rest):
-        raise _truncated_error(part.path)
+        raise _truncated_error(dump_slice.path)
 
 
 def _article_markup(page: bytes, path: Path) -> str:
-    """The markup of a page's newest revision; nothing for what is no article."""
+    """The markup of a page's newest revision; nothing for what is not an article."""
     head = _PAGE_HEAD.search(page)
     if not head:
         title = re.search(rb"<title>([^<]*)", page)
         name = title[1].decode("utf-8", "replace") if title else "?"
-        raise DataError(f"{path}: page '{name}' has no title, <ns> and <id>", "give an export 0.6 or later")
+        raise DataError(
+            message(
+                "tokenizer.old-export",
+                "{path}: page '{page}' has no title, <ns> and <id>",
+                path=path,
+                page=name,
+            ),
+            message("tokenizer.old-export.hint", "give an export 0.6 or later"),
+        )
     newest = page.rfind(b"<revision>")
     if head[1] != b"0" or head[3]:
         return ""
@@ -260,12 +293,19 @@ def _article_markup(page: bytes, path: Path) -> str:
     if begin and (begin[1] or _OTHER_MODEL.search(page, newest, begin.start())):
         return ""
     end = page.find(b"</text>", begin.end()) if begin else -1
+    id = head[2].decode()
     if not begin or end < 0:
-        raise DataError(f"{path}: page {head[2].decode()} has no whole <text>", _REFETCH_DUMP_HINT)
+        raise DataError(
+            message("tokenizer.page-without-text", "{path}: page {id} has no whole <text>", path=path, id=id),
+            _REFETCH_DUMP_HINT,
+        )
     try:
         text = _unescape_xml(page[begin.end() : end].decode())
     except UnicodeDecodeError:
-        raise DataError(f"{path}: page {head[2].decode()} is not UTF-8", _REFETCH_DUMP_HINT) from None
+        raise DataError(
+            message("tokenizer.page-not-utf8", "{path}: page {id} is not UTF-8", path=path, id=id),
+            _REFETCH_DUMP_HINT,
+        ) from None
     return "" if _REDIRECT_MARK.match(text) else text
 
 

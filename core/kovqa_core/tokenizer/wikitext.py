@@ -1,7 +1,7 @@
 """MediaWiki markup -> plain Korean lines, at the speed a whole Wikipedia asks for.
 
-Nothing is expanded and nothing is rendered: what is no running text (templates, tables, notes,
-pictures, formulae, code) goes, what is stays without its marks. Every pattern below runs in linear
+Nothing is expanded and nothing is rendered: what is not running text (templates, tables, notes,
+images, formulae, code) is dropped, the rest stays without its marks. Every pattern below runs in linear
 time on any input: none can start again inside what it has read, so a page of nothing but `{{` costs
 what a page of text does.
 """
@@ -14,14 +14,14 @@ from collections.abc import Iterator
 
 from kovqa_core.files import to_nfc
 
-# Share of a line's characters that must be Hangul syllables. A sentence keeps above a third even when
-# it is full of foreign names, years and blanks; lists of sources and foreign titles stay below a fifth.
+# Fraction of a line's characters that must be Hangul syllables. A sentence keeps above a third even when
+# it is full of foreign names, years and spaces; lists of sources and foreign titles stay below a fifth.
 MIN_HANGUL_SHARE = 0.3
 # Characters. SentencePiece leaves out sentences above 9,999 bytes (docs/sources/datasets.md, D23), without a word;
 # a character has four bytes at most.
 MAX_LINE_CHARS = 2_400
 
-# Elements that go with all they hold; `nowiki` is the one whose words stay.
+# Elements that are dropped with all they hold; `nowiki` is the one whose words stay.
 _DROPPED_ELEMENTS = (
     "ref|references|nowiki|math|chem|ce|code|syntaxhighlight|source|pre|timeline|gallery|imagemap|score|hiero"
     "|graph|mapframe|maplink|templatedata|templatestyles|includeonly|inputbox|categorytree"
@@ -91,10 +91,10 @@ _SYLLABLE_HIGH_BYTES = bytes(range(0xAC, 0xD8))
 
 
 def plain_lines(markup: str) -> list[str]:
-    """The running text of a page: one paragraph or list item a line, NFC, single blanks, no markup.
+    """The running text of a page: one paragraph or list item a line, NFC, single spaces, no markup.
 
-    Headings, captions and lines with little Hangul (`LEAST_HANGUL`) are left out; paragraphs above
-    `LONGEST` characters are cut at the ends of sentences. Markup that is never closed costs its own
+    Headings, captions and lines with little Hangul (`MIN_HANGUL_SHARE`) are left out; paragraphs above
+    `MAX_LINE_CHARS` are cut at the ends of sentences. Markup that is never closed costs its own
     mark, not the page. Time is linear in the length.
 
     Args:
@@ -111,7 +111,7 @@ def plain_lines(markup: str) -> list[str]:
     return [line for raw in text.split("\n") if raw for line in _finish_line(raw)]
 
 
-# ------------------------------------------------------------------------------- what goes
+# ------------------------------------------------------------------------- what is dropped
 
 
 def _drop_elements(text: str) -> str:
@@ -119,9 +119,9 @@ def _drop_elements(text: str) -> str:
 
     One that is opened again before it is closed, or never closed, loses its mark only.
     """
-    kept, at = [], 0
+    texts, at = [], 0
     while match := _DROPPED_ELEMENT_START.search(text, at):
-        kept.append(text[at : match.start()])
+        texts.append(text[at : match.start()])
         at = match.end()
         if text[at - 2 : at] == "/>":
             continue
@@ -129,66 +129,66 @@ def _drop_elements(text: str) -> str:
         end = _ELEMENT_MARKS[name].search(text, at)
         if end and end[1]:
             if name == "nowiki":
-                kept.append(_MARKUP_CHARS.sub("", text[at : end.start()]))
+                texts.append(_MARKUP_CHARS.sub("", text[at : end.start()]))
             at = end.end()
-    kept.append(text[at:])
-    return "".join(kept)
+    texts.append(text[at:])
+    return "".join(texts)
 
 
 def _outside_brackets(text: str) -> str:
-    """What stands outside templates, tables, pictures and categories; links give their label.
+    """What stands outside templates, tables, images and categories; links give their label.
 
     A closing mark takes everything back to its opening one, whatever was left open between;
-    a mark without partner goes, and what it would have held stays.
+    a mark without a partner is dropped, and what it would have held stays.
     """
     first, *rest = _BRACKET_MARK.split(text)
-    kept = _KeptText([first])
+    output = _OpenMarks([first])
     for mark, after in zip(rest[::2], rest[1::2], strict=True):
         if mark == "]]":
-            kept.end_link()
+            output.end_link()
         elif mark[0] == "[":
             hidden = _HIDDEN_NAMESPACE.match(mark, 2)
-            kept.open("[[" if hidden else "[[:")
+            output.open("[[" if hidden else "[[:")
             if not hidden and mark[-1] != "|":
-                kept.pieces.append(mark[2:].lstrip(": "))
+                output.texts.append(mark[2:].lstrip(": "))
         elif mark[0] == "{":  # {{{a}}} is a parameter, {{{{{a}}}}} a template named by one
             odd = len(mark) % 2
             for _ in range(len(mark) // 2 - odd):
-                kept.open("{{")
+                output.open("{{")
             if odd:
-                kept.open("{{", 3)
+                output.open("{{", 3)
         elif mark[0] == "}":
-            left = len(mark)
-            while left > 1 and kept.count["{{"]:
-                left -= kept.drop("{{")
+            remaining = len(mark)
+            while remaining > 1 and output.count["{{"]:
+                remaining -= output.drop("{{")
         elif mark[-1] == "|":
-            kept.pieces.append("\n")
-            kept.open("{|")
-        elif kept.count["{|"]:
-            kept.drop("{|")
-        kept.pieces.append(after)
-    return "".join(kept.pieces)
+            output.texts.append("\n")
+            output.open("{|")
+        elif output.count["{|"]:
+            output.drop("{|")
+        output.texts.append(after)
+    return "".join(output.texts)
 
 
-class _KeptText:
-    """The text kept so far, and the marks that are open in it: `[[:` is a link whose label stays."""
+class _OpenMarks:
+    """The text so far, and the marks that are open in it: `[[:` is a link whose label stays."""
 
-    def __init__(self, pieces: list[str]) -> None:
-        self.pieces = pieces
-        self.frames: list[tuple[str, int, int]] = []  # mark, its width, where it begins in `pieces`
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.frames: list[tuple[str, int, int]] = []  # mark, its width, where it begins in `texts`
         self.count = {"{{": 0, "{|": 0, "[[": 0, "[[:": 0}
 
     def open(self, mark: str, width: int = 2) -> None:
-        self.frames.append((mark, width, len(self.pieces)))
+        self.frames.append((mark, width, len(self.texts)))
         self.count[mark] += 1
 
     def drop(self, mark: str) -> int:
         """Take back the innermost `mark` with all it holds; its width."""
         while True:
-            found, width, at = self.frames.pop()
-            self.count[found] -= 1
-            if found == mark:
-                del self.pieces[at:]
+            innermost, width, at = self.frames.pop()
+            self.count[innermost] -= 1
+            if innermost == mark:
+                del self.texts[at:]
                 return width
 
     def end_link(self) -> None:
@@ -222,22 +222,22 @@ def _strip_marks(text: str) -> str:
         text = html.unescape(text)
     for mark in _MARKUP_RESIDUE:
         text = text.replace(mark, "")
-    for hole, left in _BRACKET_HOLES:
-        text = hole.sub(left, text)
+    for pattern, replacement in _BRACKET_HOLES:
+        text = pattern.sub(replacement, text)
     return text
 
 
 def _finish_line(line: str) -> Iterator[str]:
-    """A line with single blanks, in pieces of at most `LONGEST` characters, without those not Korean."""
-    if "|" in line:  # what a picture that is never closed leaves
+    """A line with single spaces, in parts of at most `MAX_LINE_CHARS`, without those that are not Korean."""
+    if "|" in line:  # what an image that is never closed leaves
         line = _SINGLE_MARK.sub(" ", _IMAGE_OPTION.sub("", line))
-    if not line.isprintable():  # of blanks, only the common one is printable
+    if not line.isprintable():  # of spaces, only the common one is printable
         line = " ".join(_INVISIBLE_CHARS.sub("", line).split())
     elif "  " in line:
         line = " ".join(line.split())
     line = line.strip()
-    for piece in _split_paragraph(line) if len(line) > MAX_LINE_CHARS else (line,):
-        composed = to_nfc(piece)  # a piece each: Python's takes quadratic time for a run of accents
+    for part in _split_paragraph(line) if len(line) > MAX_LINE_CHARS else (line,):
+        composed = to_nfc(part)  # part by part: Python's takes quadratic time for a run of accents
         if composed and _is_korean(composed):
             yield composed
 
@@ -248,7 +248,7 @@ def _is_korean(line: str) -> bool:
 
 
 def _split_paragraph(line: str) -> Iterator[str]:
-    """Pieces of at most `LONGEST` characters, ending with a sentence, a word, or anywhere."""
+    """Parts of at most `MAX_LINE_CHARS`, ending with a sentence, a word, or anywhere."""
     at = 0
     while len(line) - at > MAX_LINE_CHARS:
         end = at + MAX_LINE_CHARS
