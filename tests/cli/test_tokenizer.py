@@ -180,7 +180,7 @@ def test_models_that_are_none_of_ours(kovqa: Kovqa, tmp_path: Path) -> None:
         line = error(kovqa(*words, "pad.model"), 3)
         assert "must be unk, bos, eos and none may be pad; here unk is 1, bos 2, eos 3, pad 0 → train" in line
     for name in "text.model", "empty.model":
-        assert f"{name} is no SentencePiece model → train one" in error(kovqa(*encode, name), 3)
+        assert f"{name} is not a SentencePiece model → train one" in error(kovqa(*encode, name), 3)
     assert "cannot read nowhere" in error(kovqa(*encode, "nowhere"), 3)
-    assert "text.model is no SentencePiece model" in error(kovqa("tokenizer", "inspect", "text.model"), 3)
+    assert "text.model is not a SentencePiece model" in error(kovqa("tokenizer", "inspect", "text.model"), 3)
     assert "not XLM-R's" in kovqa("tokenizer", "inspect", "pad.model").stdout

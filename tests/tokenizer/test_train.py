@@ -236,7 +236,7 @@ def test_a_model_of_another_kind_is_not_extended(folder: Path, tmp_path: Path) -
     )
     with pytest.raises(ModelError, match=r"bpe.model is not a unigram model"):
         extend_tokenizer(tmp_path / "bpe.model", folder / "ours.model", tmp_path / "new.model")
-    with pytest.raises(DataError, match="has no Korean piece"):
+    with pytest.raises(DataError, match="has no Korean token"):
         extend_tokenizer(THEIRS, ENGLISH, tmp_path / "new.model")
     assert not (tmp_path / "new.model").exists()
 
