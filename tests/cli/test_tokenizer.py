@@ -164,7 +164,9 @@ def test_nothing_is_overwritten_that_is_read(kovqa: Kovqa, small: Small, tmp_pat
     )
     (tmp_path / "m.work").mkdir()
     (tmp_path / "m.work" / "thesis.txt").touch()
-    assert "m.work holds files that kovqa did not write" in error(kovqa("tokenizer", "train", "글.txt", "-o", "m"), 2)
+    assert "m.work holds files that kovqa did not write" in error(
+        kovqa("tokenizer", "train", "글.txt", "-o", "m"), 2
+    )
     assert ". is a folder" in error(kovqa("tokenizer", "train", "글.txt", "-o", "."), 2)
 
 
