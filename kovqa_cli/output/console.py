@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,24 @@ def print_outcome(
         for note in notes:
             print_note(note)
     print_result(value)
+
+
+def print_report(
+    value: str, fields: Mapping[str, Any], print_text: Callable[[], None], *, as_json: bool, quiet: bool
+) -> None:
+    """What a command looked up: one JSON document, the essential value alone, or text for people.
+
+    Args:
+        value: what `-q` prints.
+        fields: of the JSON document, besides `schema`.
+        print_text: prints tables and lines.
+    """
+    if as_json:
+        print_json(fields)
+    elif quiet:
+        print_result(value)
+    else:
+        print_text()
 
 
 def make_console(stderr: bool = False) -> Console:

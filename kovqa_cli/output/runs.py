@@ -1,4 +1,4 @@
-"""What `kovqa runs` shows: tables of runs, all about one, two side by side."""
+"""What `kovqa runs` prints: a table of runs, all about one, two side by side."""
 
 from __future__ import annotations
 
@@ -11,181 +11,268 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kovqa_cli.output.console import print_json, print_note, print_result, print_table, short_path
+from kovqa_core.messages import message
+
+from kovqa_cli.output.console import print_note, print_report, print_result, print_table, short_path
 
 if TYPE_CHECKING:
     from kovqa_core.runs.compare import RunComparison
+    from kovqa_core.runs.manifest import RunLaunch
     from kovqa_core.runs.summary import RunDetails, RunSummary
 
 MAX_SCORE_ROWS = 16  # of a table of scores
 RowType = TypeVar("RowType")
 
 
-def print_runs(found: Sequence[RunSummary], root: Path, as_json: bool, quiet: bool) -> None:
-    """The table of runs."""
-    if as_json:
-        print_json({"runs": [_json_values(asdict(each)) for each in found]})
-        return
-    if quiet:
-        print_result("\n".join(each.folder.name for each in found))
-        return
-    if not found:
-        print_note(f"no runs in {root}/ → kovqa train begins one, --root DIR looks elsewhere")
+# ---------------------------------------------------------------------------------- list
+
+
+def print_runs(runs: Sequence[RunSummary], root: Path, *, as_json: bool, quiet: bool) -> None:
+    """The runs below a folder; `quiet`: their names."""
+    print_report(
+        "\n".join(run.folder.name for run in runs),
+        {"runs": [_summary_fields(run) for run in runs]},
+        lambda: _print_runs_table(runs, root),
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def _print_runs_table(runs: Sequence[RunSummary], root: Path) -> None:
+    if not runs:
+        print_note(
+            message(
+                "runs.none-here",
+                "no runs in {folder}/ → start one with kovqa train, or look elsewhere with --root DIR",
+                folder=root,
+            )
+        )
         return
     print_table(
         [("name", "left"), ("recipe", "left"), ("task", "left"), ("data", "left"), ("steps", "right"),
          ("best", "right"), ("begun", "left"), ("state", "text")],
-        [[each.folder.name, each.recipe, each.task, each.data, _steps_cell(each), _score_cell(each.task, each.best),
-          _date_cell(each.begun), _state_text(each)] for each in found],
+        [[run.folder.name, run.recipe, run.task, run.data, _steps_cell(run), _score_cell(run.task, run.best),
+          _date_cell(run.begun), _state_text(run)] for run in runs],
     )  # fmt: skip
 
 
-def print_run_details(found: RunDetails, as_json: bool, quiet: bool) -> None:
-    """All about one run."""
-    about = found.summary
-    if as_json:
-        settings = found.run.model_dump(mode="json") if found.run else None
-        print_json({"next": next_commands(about), **_json_values(asdict(found)), "run": settings})
-        return
-    if quiet:
-        print_result(about.state)
-        return
-    print_result(f"{short_path(about.folder)}: {_state_text(about)}")
-    if found.detail:
-        print_result(found.detail)
-    if about.recipe:
+# ---------------------------------------------------------------------------------- show
+
+
+def print_run_details(details: RunDetails, *, as_json: bool, quiet: bool) -> None:
+    """All about one run; `quiet`: its state."""
+    print_report(
+        details.summary.state,
+        _details_fields(details),
+        lambda: _print_details_text(details),
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def _details_fields(details: RunDetails) -> dict[str, Any]:
+    from kovqa_core.runs.events import event_fields
+    from kovqa_core.runs.manifest import launch_fields
+
+    return {
+        "next": next_commands(details.summary),
+        "summary": _summary_fields(details.summary),
+        "run": details.run.model_dump(mode="json") if details.run else None,
+        "changed": None if details.changed is None else [asdict(change) for change in details.changed],
+        "scores": [event_fields(event) for event in details.scores],
+        "checkpoints": [asdict(checkpoint) for checkpoint in details.checkpoints],
+        "launches": [launch_fields(launch) for launch in details.launches],
+        "detail": details.detail,
+    }
+
+
+def _print_details_text(details: RunDetails) -> None:
+    run = details.summary
+    print_result(f"{short_path(run.folder)}: {_state_text(run)}")
+    if details.detail:
+        print_result(details.detail)
+    if run.recipe:
         print_result(
-            f"recipe {about.recipe} ({about.family}, {about.task}) on profile {about.profile}, data {about.data or '-'}"
+            message(
+                "runs.settings",
+                "recipe {recipe} ({family}, {task}) on profile {profile}, data {data}",
+                recipe=run.recipe,
+                family=run.family,
+                task=run.task,
+                profile=run.profile,
+                data=run.data or "-",
+            )
         )
-        print_result(f"steps {_steps_cell(about)}, best score {_score_cell(about.task, about.best) or '-'}")
-    if found.launches and (data := found.launches[-1].get("data") or {}).get("fingerprint"):
-        rows = ", ".join(f"{split} {count:,} rows" for split, count in (data.get("rows") or {}).items())
-        print_result(f"data {data['fingerprint'][:12]}: {rows}")
-    _print_changes(found)
-    _print_scores(found)
-    _print_checkpoints(found)
-    _print_launches(found)
-    for command in next_commands(about):
-        print_result(f"next: {command}")
+        print_result(
+            message(
+                "runs.progress",
+                "steps {steps}, best score {score}",
+                steps=_steps_cell(run),
+                score=_score_cell(run.task, run.best) or "-",
+            )
+        )
+    _print_data(details.launches)
+    _print_changes(details)
+    _print_scores(details)
+    _print_checkpoints(details)
+    _print_launches(details)
+    for command in next_commands(run):
+        print_result(message("runs.next", "next: {command}", command=command))
 
 
-def _print_changes(found: RunDetails) -> None:
-    if found.changed is None and found.run:
-        print_note("its recipe or profile is not here to compare with; all settings: --json")
-    if found.changed:
+def _print_data(launches: Sequence[RunLaunch]) -> None:
+    data = launches[-1].data if launches else None
+    if data and data.fingerprint:
+        rows = ", ".join(
+            message("runs.split-rows", "{split} {count:,} rows", split=split, count=count)
+            for split, count in (data.rows or {}).items()
+        )
+        print_result(
+            message("runs.data", "data {fingerprint:.12}: {rows}", fingerprint=data.fingerprint, rows=rows)
+        )
+
+
+def _print_changes(details: RunDetails) -> None:
+    if details.changed is None and details.run:
+        print_note(
+            message(
+                "runs.nothing-to-compare",
+                "its recipe or profile is not here to compare with; all its settings: --json",
+            )
+        )
+    if details.changed:
         print_table(
             [("setting", "left"), ("usually", "text"), ("here", "text"), ("from", "text")],
-            [[c.key, _value_cell(c.usual), _value_cell(c.value), c.origin] for c in found.changed],
-        )  # fmt: skip
-
-
-def _print_scores(found: RunDetails) -> None:
-    if found.scores:
-        task = found.summary.task
-        shown = _spread_rows(found.scores)
-        print_table(
-            [("step", "right"), ("score", "right"), ("best so far", "right")],
-            [[f"{r['step']:,}", _score_cell(task, r["score"]), _score_cell(task, r["best"])] for r in shown],
+            [
+                [change.key, _value_cell(change.usual), _value_cell(change.value), change.origin]
+                for change in details.changed
+            ],
         )
-        _note_hidden_rows(found.scores, shown)
 
 
-def _print_checkpoints(found: RunDetails) -> None:
-    if found.checkpoints:
+def _print_scores(details: RunDetails) -> None:
+    if not details.scores:
+        return
+    task, events = details.summary.task, _spread_rows(details.scores)
+    print_table(
+        [("step", "right"), ("score", "right"), ("best so far", "right")],
+        [
+            [f"{event.step:,}", _score_cell(task, event.score), _score_cell(task, event.best)]
+            for event in events
+        ],
+    )
+    _note_hidden_rows(details.scores, events)
+
+
+def _print_checkpoints(details: RunDetails) -> None:
+    if details.checkpoints:
         print_table(
             [("checkpoint", "left"), ("size", "right"), ("", "left")],
             [
                 [
-                    c.name,
-                    f"{c.size / 1e6:,.1f} MB",
-                    _checkpoint_marks(last=c.last, best=c.best, resumable=c.resumable),
+                    checkpoint.name,
+                    f"{checkpoint.size / 1e6:,.1f} MB",
+                    _true_names(last=checkpoint.last, best=checkpoint.best, resumable=checkpoint.resumable),
                 ]
-                for c in found.checkpoints
+                for checkpoint in details.checkpoints
             ],
         )
 
 
-def _print_launches(found: RunDetails) -> None:
-    if found.launches:
-        print_table(
-            [("launched", "left"), ("ended", "left"), ("steps", "right"), ("how", "text"), ("machine", "text"),
-             ("engine", "left")],
-            [[_time_cell(each.get("began")), _time_cell(each.get("ended")),
-              f"{each.get('from_step', 0)} – {each.get('step', '?')}",
-              _outcome_cell(each, found.summary.state == "running" and each is found.launches[-1]), _machine_cell(each), _engine_cell(each)]
-             for each in found.launches],
-        )  # fmt: skip
-
-
-def print_comparison(a: Path, b: Path, found: RunComparison, as_json: bool, quiet: bool) -> None:
-    """Two runs side by side."""
-    if as_json:
-        print_json({"a": str(a), "b": str(b), **asdict(found)})
+def _print_launches(details: RunDetails) -> None:
+    if not details.launches:
         return
-    if quiet:
-        print_result("\n".join(f"{each.section}.{each.key}" for each in found.differences))
-        return
-    names = (a.name, b.name) if a.name != b.name else (short_path(a), short_path(b))
-    if found.differences:
-        print_table(
-            [("", "left"), ("what differs", "left"), (names[0], "text"), (names[1], "text")],
-            [
-                [each.section, each.key, _value_cell(each.a), _value_cell(each.b)]
-                for each in found.differences
-            ],
-        )
-    else:
-        print_result("no setting, version or data differs")
-    if found.scores:
-        shared = [row for row in found.scores if None not in row] or found.scores
-        shown = _spread_rows(shared)
-        shown += [row for row in found.scores[-1:] if row not in shown]
-        print_table(
-            [("step", "right"), (names[0], "right"), (names[1], "right")],
-            [[f"{step:,}", _number_cell(one), _number_cell(other)] for step, one, other in shown],
-        )
-        _note_hidden_rows(found.scores, shown)
+    running = details.launches[-1] if details.summary.state == "running" else None
+    print_table(
+        [("launched", "left"), ("ended", "left"), ("steps", "right"), ("how", "text"), ("machine", "text"),
+         ("engine", "left")],
+        [[_time_cell(launch.began), _time_cell(launch.ended), _launch_steps_cell(launch),
+          "running" if launch is running and launch.outcome is None else _outcome_cell(launch),
+          _machine_cell(launch), _engine_cell(launch)]
+         for launch in details.launches],
+    )  # fmt: skip
 
 
-def next_commands(about: RunSummary) -> list[str]:
-    """What one would type next."""
-    folder = _shell_quote(short_path(about.folder))
-    if about.state in ("stopped", "failed", "planned"):
+def next_commands(run: RunSummary) -> list[str]:
+    """Commands one would type next, by the state of a run."""
+    folder = _shell_quote(short_path(run.folder))
+    if run.state in ("stopped", "failed", "planned"):
         return [f"kovqa train --resume -o {folder}"]
-    if about.state != "finished":
+    if run.state != "finished":
         return []
-    if about.task == "caption":
-        return [f"kovqa caption -i PICTURE --model {folder}"]
-    written = _shell_quote(f"{about.folder.name}.jsonl")
-    test = _shell_quote(f"{about.data}/test.jsonl")
+    if run.task == "caption":
+        return [f"kovqa caption -i IMAGE --model {folder}"]
+    predictions = _shell_quote(f"{run.folder.name}.jsonl")
+    test = _shell_quote(f"{run.data}/test.jsonl")
     return [
-        f"kovqa predict -i PICTURE --question '…' --model {folder}",
-        f"kovqa predict --input {test} -o {written} --model {folder}",
-        f"kovqa evaluate {written} --index {test}",
+        f"kovqa predict -i IMAGE --question '…' --model {folder}",
+        f"kovqa predict --input {test} -o {predictions} --model {folder}",
+        f"kovqa evaluate {predictions} --index {test}",
     ]
 
 
-# ----------------------------------------------------------------------------------- words
+# ---------------------------------------------------------------------------------- diff
+
+
+def print_comparison(a: Path, b: Path, comparison: RunComparison, *, as_json: bool, quiet: bool) -> None:
+    """Two runs side by side; `quiet`: the names of what differs."""
+    print_report(
+        "\n".join(f"{difference.section}.{difference.key}" for difference in comparison.differences),
+        {"a": str(a), "b": str(b), **asdict(comparison)},
+        lambda: _print_comparison_tables(a, b, comparison),
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def _print_comparison_tables(a: Path, b: Path, comparison: RunComparison) -> None:
+    names = (a.name, b.name) if a.name != b.name else (short_path(a), short_path(b))
+    if comparison.differences:
+        print_table(
+            [("", "left"), ("what differs", "left"), (names[0], "text"), (names[1], "text")],
+            [
+                [difference.section, difference.key, _value_cell(difference.a), _value_cell(difference.b)]
+                for difference in comparison.differences
+            ],
+        )
+    else:
+        print_result(message("runs.no-difference", "no setting, version or data differs"))
+    if comparison.scores:
+        shared = [row for row in comparison.scores if None not in row] or comparison.scores
+        rows = _spread_rows(shared)
+        rows += [row for row in comparison.scores[-1:] if row not in rows]
+        print_table(
+            [("step", "right"), (names[0], "right"), (names[1], "right")],
+            [[f"{step:,}", _number_cell(score_a), _number_cell(score_b)] for step, score_a, score_b in rows],
+        )
+        _note_hidden_rows(comparison.scores, rows)
+
+
+# --------------------------------------------------------------------------------- cells
+
+
+def _summary_fields(run: RunSummary) -> dict[str, Any]:
+    """A run in one line as a JSON object: paths as text, times as people write them."""
+    begun = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(run.begun))
+    return {**asdict(run), "folder": str(run.folder), "begun": begun}
 
 
 def _spread_rows(rows: Sequence[RowType]) -> list[RowType]:
-    """So many rows as a screen holds, evenly spread, the last one among them."""
+    """As many rows as fit on a screen, evenly spread, the last one among them."""
     every = -(-len(rows) // MAX_SCORE_ROWS)
     return list(rows[::-1][::every][::-1])
 
 
-def _note_hidden_rows(rows: Sequence[object], shown: Sequence[object]) -> None:
-    if len(shown) < len(rows):
-        print_note(f"{len(shown)} of {len(rows)} evaluations; all of them: --json")
-
-
-def _json_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Paths as text, all the way down; times as people write them."""
-    plain = json.loads(json.dumps(values, default=str))
-    for about in (plain, plain.get("summary")):
-        if about and "begun" in about:
-            about["begun"] = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(about["begun"]))
-    return plain
+def _note_hidden_rows(rows: Sequence[object], printed: Sequence[object]) -> None:
+    if len(printed) < len(rows):
+        print_note(
+            message(
+                "runs.hidden-rows",
+                "{printed} of {count} evaluations; all of them: --json",
+                printed=len(printed),
+                count=len(rows),
+            )
+        )
 
 
 def _shell_quote(text: str) -> str:
@@ -193,14 +280,14 @@ def _shell_quote(text: str) -> str:
     return text if re.fullmatch(r"[\w@%+=:,./-]+", text) else shlex.quote(text)
 
 
-def _state_text(about: RunSummary) -> str:
-    return f"{about.state}: {about.error}" if about.error else about.state
+def _state_text(run: RunSummary) -> str:
+    return f"{run.state}: {run.error}" if run.error else run.state
 
 
-def _steps_cell(about: RunSummary) -> str:
-    if about.state == "broken":
+def _steps_cell(run: RunSummary) -> str:
+    if run.state == "broken":
         return ""
-    return f"{about.steps:,}/{about.total:,}" if about.total is not None else f"{about.steps:,}"
+    return f"{run.steps:,}/{run.total:,}" if run.total is not None else f"{run.steps:,}"
 
 
 def _score_cell(task: str, value: float | None) -> str:
@@ -218,37 +305,52 @@ def _date_cell(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def _time_cell(written: str | None) -> str:
-    return (written or "")[:16].replace("T", " ")
+def _time_cell(text: str | None) -> str:
+    """A manifest's time to the minute, without its offset."""
+    return (text or "")[:16].replace("T", " ")
 
 
-def _value_cell(value: Any) -> str:
-    return (
-        "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _value_cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _true_names(**marks: bool) -> str:
+    return ", ".join(name for name, is_set in marks.items() if is_set)
+
+
+def _launch_steps_cell(launch: RunLaunch) -> str:
+    return f"{launch.from_step} – {'?' if launch.step is None else launch.step}"
+
+
+def _outcome_cell(launch: RunLaunch) -> str:
+    outcome = launch.outcome or "killed"
+    return f"{outcome}: {launch.error}" if launch.error else outcome
+
+
+def _machine_cell(launch: RunLaunch) -> str:
+    machine = launch.machine
+    if machine is None:
+        return ""
+    processors = (
+        f"{len(machine.gpus)} × {machine.gpus[0]}"
+        if machine.gpus
+        else message("runs.cores", "{count} cores", count=machine.cores)
+    )
+    return message(
+        "runs.machine",
+        "{host}, {processors}, profile {profile}, torch {torch}",
+        host=machine.host,
+        processors=processors,
+        profile=launch.profile,
+        torch=launch.versions.get("torch", "?"),
     )
 
 
-def _checkpoint_marks(**marks: bool) -> str:
-    return ", ".join(name for name, true in marks.items() if true)
-
-
-def _outcome_cell(launch: dict[str, Any], running: bool) -> str:
-    if "outcome" not in launch:
-        return "running" if running else "killed"
-    return f"{launch['outcome']}: {launch['error']}" if launch.get("error") else str(launch["outcome"])
-
-
-def _machine_cell(launch: dict[str, Any]) -> str:
-    machine = launch.get("machine") or {}
-    gpus = machine.get("gpus") or []
-    what = f"{len(gpus)} × {gpus[0]}" if gpus else f"{machine.get('cores', '?')} cores"
-    torch = (launch.get("versions") or {}).get("torch", "?")
-    return f"{machine.get('host', '?')}, {what}, profile {launch.get('profile', '?')}, torch {torch}"
-
-
-def _engine_cell(launch: dict[str, Any]) -> str:
-    engine = (launch.get("git") or {}).get("engine")
-    version = (launch.get("versions") or {}).get("kovqa", "?")
-    return (
-        f"{version} {engine['commit'][:9]}{' changed' if engine.get('dirty') else ''}" if engine else version
-    )
+def _engine_cell(launch: RunLaunch) -> str:
+    version = launch.versions.get("kovqa", "?")
+    engine = launch.git.engine if launch.git else None
+    if engine is None:
+        return version
+    return f"{version} {engine.commit[:9]}{' changed' if engine.dirty else ''}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kovqa_core.messages import Message, message
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kovqa_core.launch.launchers.protocol import BatchQueue
     from kovqa_core.plan.training import PlannedTraining
     from kovqa_core.runs.events import WorkerEvent
+    from kovqa_core.runs.folder import RunResult
     from kovqa_core.settings.run import Run
 
 
@@ -250,22 +251,22 @@ def print_submitted_job(run: Run, job: str, queue: BatchQueue, *, as_json: bool,
     console.print_outcome(job, {"job": job, "path": str(run.folder)}, notes, as_json=as_json, quiet=quiet)
 
 
-def print_finished_run(run: Run, result: Mapping[str, Any], *, as_json: bool, quiet: bool) -> None:
+def print_finished_run(run: Run, result: RunResult, *, as_json: bool, quiet: bool) -> None:
     """Where the model is, how good it is, what to type next."""
-    folder, best = short_path(run.folder), result["best_score"]
+    folder, best = short_path(run.folder), result.best_score
     if best is None:
-        scored = message("train.unscored-model", "model {step}", step=result["best"])
+        scored = message("train.unscored-model", "model {step}", step=result.best)
     else:
-        score = format_score(result["task"], best)
-        scored = message("train.scored-model", "{score} ({step})", score=score, step=result["best"])
+        score = format_score(result.task, best)
+        scored = message("train.scored-model", "{score} ({step})", score=score, step=result.best)
     finished = message(
         "train.finished",
         "finished in {duration}, {rate:,} examples/s; {scored}",
-        duration=format_duration(result["seconds"]),
-        rate=result["examples_per_second"],
+        duration=format_duration(result.seconds),
+        rate=result.examples_per_second,
         scored=scored,
     )
-    if result["task"] == "caption":
+    if result.task == "caption":
         following = message(
             "train.next-caption", "next: kovqa caption -i IMAGE --model {folder}", folder=folder
         )
@@ -273,7 +274,7 @@ def print_finished_run(run: Run, result: Mapping[str, Any], *, as_json: bool, qu
         following = message(
             "train.next-answer", "next: kovqa predict -i IMAGE --question '…' --model {folder}", folder=folder
         )
-    fields = {"path": str(run.folder), **{key: value for key, value in result.items() if key != "schema"}}
+    fields = {"path": str(run.folder), **asdict(result)}
     console.print_outcome(folder, fields, [finished, following], as_json=as_json, quiet=quiet)
 
 

@@ -44,9 +44,9 @@ FLAGS = {
     "doctor": "--json --quiet -q",
     "runs": "--root --json --quiet -q",
     "runs list": "--root --json --quiet -q",
-    "runs show": "--json --quiet -q",
-    "runs diff": "--json --quiet -q",
-    "runs rerun": "--output -o --force --dry-run -n --json --quiet -q",
+    "runs show": "--root --json --quiet -q",
+    "runs diff": "--root --json --quiet -q",
+    "runs rerun": "--root --output -o --force --dry-run -n --json --quiet -q",
 }
 
 

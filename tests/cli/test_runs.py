@@ -26,9 +26,9 @@ def here(tmp_path: Path, trained: Path) -> Path:
     return tmp_path
 
 
-def edit(path: Path, old: str, new: str) -> None:
+def edit(path: Path, old: str | None, new: str) -> None:
     text = path.read_text("utf-8")
-    assert old in text
+    assert old and old in text
     path.write_text(text.replace(old, new), "utf-8")
 
 
@@ -54,9 +54,11 @@ def test_runs_are_listed_in_a_straight_table(kovqa: Kovqa, here: Path) -> None:
     assert "6/6" in row
     assert "finished" in row
     assert kovqa("runs", "list", "-q").stdout == "첫실험\n"
+    result = read_result(here / "runs" / "첫실험")
     about = state(kovqa, "첫실험")
     assert (about["state"], about["steps"], about["total"], about["task"]) == ("finished", 6, 6, "vqa")
-    assert about["best"] == (read_result(here / "runs" / "첫실험") or {})["best_score"]
+    assert result is not None
+    assert about["best"] == result.best_score
     elsewhere = kovqa("runs", "--root", "nowhere")
     assert (elsewhere.returncode, elsewhere.stdout) == (0, "")
     assert "no runs in nowhere/" in elsewhere.stderr
@@ -71,7 +73,7 @@ def test_all_about_one_run(kovqa: Kovqa, here: Path) -> None:
     assert "--set profile.threads=1" in lines["profile.threads"]
     assert "optim.lr" not in lines
     assert "last" in lines["step-000006"]
-    assert "next: kovqa predict -i PICTURE --question '…' --model runs/첫실험" in done.stdout
+    assert "next: kovqa predict -i IMAGE --question '…' --model runs/첫실험" in done.stdout
     about = json.loads(kovqa("runs", "show", here / "runs/첫실험/step-000006", "--json").stdout)
     assert about["launches"][0]["outcome"] == "finished"
     assert about["launches"][0]["data"]["fingerprint"]
@@ -168,11 +170,11 @@ def test_a_run_is_running_then_stopped_then_finished(kovqa: Kovqa, small: Small,
     assert kovqa("train", "--resume", "-o", "runs/긴").returncode == 0
     assert state(kovqa, "긴")["state"] == "finished"
     first, second = read_launches(folder)
-    assert (first["outcome"], second["outcome"]) == ("stopped", "finished")
-    assert (first["from_step"], second["from_step"]) == (0, stopped["steps"])
-    assert (first["step"], second["step"]) == (stopped["steps"], 300)
-    assert first["argv"] == ["kovqa", *map(str, words)]
-    assert second["argv"] == ["kovqa", "train", "--resume", "-o", "runs/긴"]
+    assert (first.outcome, second.outcome) == ("stopped", "finished")
+    assert (first.from_step, second.from_step) == (0, stopped["steps"])
+    assert (first.step, second.step) == (stopped["steps"], 300)
+    assert first.argv == ("kovqa", *map(str, words))
+    assert second.argv == ("kovqa", "train", "--resume", "-o", "runs/긴")
     about = json.loads(kovqa("runs", "show", "긴", "--json").stdout)
     origins = {change["key"]: change["origin"] for change in about["changed"]}
     assert origins["optim.steps"] == "--set optim.steps=300"  # the resumed run still knows
@@ -194,6 +196,32 @@ def test_a_dry_run_is_a_plan(kovqa: Kovqa, small: Small) -> None:
     assert "kovqa train --resume -o runs/계획" in kovqa("runs", "show", "계획").stdout
 
 
+# ------------------------------------------------------------------------------------- root
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, trained: Path) -> Path:
+    """A folder of two runs that is not called runs/."""
+    for name in ("첫째", "둘째"):
+        shutil.copytree(trained, tmp_path / "실험" / name)
+    return tmp_path / "실험"
+
+
+def test_root_counts_before_and_behind_a_subcommand(kovqa: Kovqa, elsewhere: Path) -> None:
+    assert set(kovqa("runs", "--root", "실험", "list", "-q").stdout.split()) == {"첫째", "둘째"}
+    assert kovqa("runs", "--root", "실험", "-q", "show", "첫째").stdout == "finished\n"
+    assert kovqa("runs", "show", "첫째", "--root", "실험", "-q").stdout == "finished\n"
+    about = json.loads(kovqa("runs", "--json", "--root", "실험", "show", "둘째").stdout)
+    assert about["summary"]["folder"] == "실험/둘째"
+    compared = json.loads(kovqa("runs", "--json", "--root", "실험", "diff", "첫째", "둘째").stdout)
+    assert (compared["a"], compared["b"], compared["differences"]) == ("실험/첫째", "실험/둘째", [])
+    planned = kovqa("runs", "--root", "실험", "--json", "rerun", "첫째", "-n", "-o", "다시")
+    assert planned.returncode == 0, planned.stderr
+    assert "differs" in json.loads(planned.stdout)
+    assert (elsewhere.parent / "다시" / "run.yaml").is_file()
+    assert kovqa("runs", "show", "첫째").returncode == 2  # nothing of that name in runs/
+
+
 # ------------------------------------------------------------------------------ diff, rerun
 
 
@@ -203,17 +231,17 @@ def test_what_differs_between_two_runs(kovqa: Kovqa, here: Path) -> None:
     same = kovqa("runs", "diff", "첫실험", "둘째")
     assert (same.returncode, "no setting, version or data differs" in same.stdout) == (0, True)
     edit(other / "run.yaml", "    lr: 0.001", "    lr: 0.002")
-    about = read_launches(other)[0]
-    edit(other / "manifest.json", about["data"]["fingerprint"], "f" * 64)
-    edit(other / "manifest.json", f'"torch": "{about["versions"]["torch"]}"', '"torch": "9.9"')
+    launch = read_launches(other)[0]
+    edit(other / "manifest.json", launch.data.fingerprint, "f" * 64)
+    edit(other / "manifest.json", f'"torch": "{launch.versions["torch"]}"', '"torch": "9.9"')
     done = kovqa("runs", "diff", "첫실험", "둘째", "--json")
     assert done.returncode == 0
     found = json.loads(done.stdout)
     said = {f"{d['section']}.{d['key']}": (d["a"], d["b"]) for d in found["differences"]}
     assert said == {
         "recipe.optim.lr": (0.001, 0.002),
-        "data.fingerprint": (about["data"]["fingerprint"], "f" * 64),
-        "versions.torch": (about["versions"]["torch"], "9.9"),
+        "data.fingerprint": (launch.data.fingerprint, "f" * 64),
+        "versions.torch": (launch.versions["torch"], "9.9"),
     }
     assert [step for step, *_ in found["scores"]] == [6]
     assert found["scores"][0][1] == found["scores"][0][2]
@@ -245,14 +273,14 @@ def test_a_rerun_gives_the_same_bits(kovqa: Kovqa, here: Path) -> None:
 
 def test_a_rerun_on_other_data_is_refused_and_other_versions_are_named(kovqa: Kovqa, here: Path) -> None:
     before = here / "runs" / "첫실험"
-    about = read_launches(before)[0]
-    edit(before / "manifest.json", f'"torch": "{about["versions"]["torch"]}"', '"torch": "1.0"')
+    launch = read_launches(before)[0]
+    edit(before / "manifest.json", f'"torch": "{launch.versions["torch"]}"', '"torch": "1.0"')
     named = kovqa("runs", "rerun", "첫실험", "-n", "-o", "runs/판")
     assert named.returncode == 0
-    assert f"versions torch (1.0 then, {about['versions']['torch']} now)" in named.stderr
+    assert f"versions torch (1.0 then, {launch.versions['torch']} now)" in named.stderr
     assert "torch.distributed.run" in named.stdout
     assert state(kovqa, "판")["state"] == "planned"
-    edit(before / "manifest.json", about["data"]["fingerprint"], "f" * 64)
+    edit(before / "manifest.json", launch.data.fingerprint, "f" * 64)
     refused = kovqa("runs", "rerun", "첫실험", "-o", "runs/다른")
     assert refused.returncode == 3
     assert "holds other data than 첫실험 learned from (fingerprint ffffffffffff then" in refused.stderr

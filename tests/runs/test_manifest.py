@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 from kovqa_core.errors import KovqaError, Stopped, WorkerError
-from kovqa_core.machine.versions import engine_git_state, git_state
-from kovqa_core.runs.manifest import MANIFEST_FILE, index_facts, parse_time, read_launches, record_launch
+from kovqa_core.machine.versions import GitState, engine_git_state, git_state
+from kovqa_core.runs.manifest import (
+    MANIFEST_FILE,
+    IndexFacts,
+    index_facts,
+    launch_fields,
+    parse_time,
+    read_launches,
+    record_launch,
+)
 from kovqa_core.settings.resolve import load_profile, load_recipe
 from kovqa_core.settings.run import Run, make_run
 
@@ -23,7 +32,7 @@ def test_every_launch_has_its_entry(run: Run) -> None:
     (run.folder / "step-000004").mkdir()
 
     def stop() -> None:
-        assert [entry.get("outcome") for entry in read_launches(run.folder)] == [None]  # as after a kill
+        assert [launch.outcome for launch in read_launches(run.folder)] == [None]  # as after a kill
         (run.folder / "last").write_text("step-000004\n")
         raise Stopped("stopped at step 4 of 9")
 
@@ -38,17 +47,31 @@ def test_every_launch_has_its_entry(run: Run) -> None:
         raise KeyboardInterrupt
     with record_launch(run):
         pass
-    entries = read_launches(run.folder)
-    assert [entry["outcome"] for entry in entries] == ["stopped", "failed", "failed", "finished"]
-    assert [(entry["from_step"], entry["step"]) for entry in entries] == [(0, 4), (4, 4), (4, 4), (4, 4)]
-    assert [entry.get("error", "") for entry in entries] == [
-        "", "the loss is not finite at step 7", "KeyboardInterrupt: ", "",
+    launches = read_launches(run.folder)
+    assert [launch.outcome for launch in launches] == ["stopped", "failed", "failed", "finished"]
+    assert [(launch.from_step, launch.step) for launch in launches] == [(0, 4), (4, 4), (4, 4), (4, 4)]
+    assert [launch.error for launch in launches] == [
+        None, "the loss is not finite at step 7", "KeyboardInterrupt: ", None,
     ]  # fmt: skip
-    assert entries[0]["argv"][-1] == "처음"
-    assert entries[1]["argv"][-1] == "--resume"
-    assert {"python", "torch", "kovqa"} <= entries[0]["versions"].keys()
-    assert entries[0]["machine"]["cores"] >= 1
-    assert 0 < parse_time(entries[0]["began"]) <= parse_time(entries[-1]["ended"])
+    assert launches[0].argv[-1] == "처음"
+    assert launches[1].argv[-1] == "--resume"
+    assert {"python", "torch", "kovqa"} <= launches[0].versions.keys()
+    assert launches[0].machine is not None
+    assert launches[0].machine.cores >= 1
+    assert 0 < parse_time(launches[0].began) <= parse_time(launches[-1].ended or "")
+    entries = json.loads((run.folder / MANIFEST_FILE).read_text("utf-8"))["launches"]
+    assert entries == [json.loads(json.dumps(launch_fields(launch))) for launch in launches]
+
+
+def test_entries_of_another_version_stay_as_they_are(run: Run) -> None:
+    entries = [{"began": "2031-01-01T00:00:00+0900", "weather": "fine"}, {"from_step": "some"}]
+    (run.folder / MANIFEST_FILE).write_text(json.dumps({"launches": entries}))
+    assert [launch.began for launch in read_launches(run.folder)] == ["2031-01-01T00:00:00+0900"]
+    with record_launch(run):
+        pass
+    written = json.loads((run.folder / MANIFEST_FILE).read_text("utf-8"))["launches"]
+    assert written[:2] == entries
+    assert written[2]["outcome"] == "finished"
 
 
 def test_a_failure_is_told_even_where_its_end_cannot_be_written(run: Run) -> None:
@@ -75,7 +98,7 @@ def test_a_broken_manifest_stops_nothing(run: Run, text: str) -> None:
     assert read_launches(run.folder) == []
     with record_launch(run):
         pass
-    assert [entry["outcome"] for entry in read_launches(run.folder)] == ["finished"]
+    assert [launch.outcome for launch in read_launches(run.folder)] == ["finished"]
 
 
 def test_git_says_commit_and_whether_files_changed(tmp_path: Path) -> None:
@@ -94,9 +117,9 @@ def test_git_says_commit_and_whether_files_changed(tmp_path: Path) -> None:
     do("add", "a")
     do("commit", "-qm", "one")
     (here / "new").write_text("not known to git")
-    assert git_state(here) == {"commit": do("rev-parse", "HEAD"), "dirty": False}
+    assert git_state(here) == GitState(do("rev-parse", "HEAD"), dirty=False)
     (here / "a").write_text("2")
-    assert git_state(here) == {"commit": do("rev-parse", "HEAD"), "dirty": True}
+    assert git_state(here) == GitState(do("rev-parse", "HEAD"), dirty=True)
 
 
 def test_no_git_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +129,6 @@ def test_no_git_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_data_that_is_not_there_is_not_known(tmp_path: Path) -> None:
-    assert index_facts(None) == {"index": None, "fingerprint": None, "rows": None}
+    assert index_facts(None) == IndexFacts(None, None, None)
     (tmp_path / "index.json").write_text("{")
-    assert index_facts(str(tmp_path))["fingerprint"] is None
+    assert index_facts(str(tmp_path)) == IndexFacts(str(tmp_path))

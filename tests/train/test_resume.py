@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ def everything(run: Run) -> dict[str, object]:
     }
     clock = ("seconds", "examples_per_second")
     rows = [{k: v for k, v in row.items() if k not in clock} for row in read_log(run.folder)]
-    ended = {k: v for k, v in (read_result(run.folder) or {}).items() if k not in clock}
+    result = read_result(run.folder)
+    ended = {k: v for k, v in asdict(result).items() if k not in clock} if result else None
     return {**files, "log": rows, "result": ended}
 
 
@@ -201,10 +203,10 @@ def test_log_has_every_step_once(small: Small, tmp_path: Path) -> None:
 def test_checkpoints_are_pruned_but_the_best_stays(small: Small, tmp_path: Path) -> None:
     run = make(small, tmp_path / "run", "save.every_steps=1", "save.keep=2")
     run_training(run, ALONE, CPU, never)
-    found = read_result(run.folder)
-    assert found is not None
+    result = read_result(run.folder)
+    assert result is not None
     kept = {p.name for p in run.folder.glob("step-*")}
-    assert kept == {"step-000007", "step-000008", found["best"]}
+    assert kept == {"step-000007", "step-000008", result.best}
 
 
 def test_published_checkpoint_cannot_be_resumed(small: Small, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.machine import hardware
 from kovqa_core.process_pool import usable_cpu_count
@@ -18,52 +18,83 @@ RECORDED_PACKAGES = (
     "pillow", "sentencepiece",
 )  # fmt: skip
 _ENGINE_FOLDER = Path(__file__).resolve().parent.parent
+_GIT_SECONDS = 5  # a checkout on a slow network disk must not hold up a training
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """A machine, as a manifest names it.
+
+    Attributes:
+        host: its name on the network.
+        system: operating system, its release, the processor's architecture.
+        cores: usable by the process that asked.
+        gpus: their names, one each.
+        driver: version of the NVIDIA driver; None without one.
+    """
+
+    host: str = "?"
+    system: str = "?"
+    cores: int = 0
+    gpus: tuple[str, ...] = ()
+    driver: str | None = None
+
+
+@dataclass(frozen=True)
+class GitState:
+    """A checkout: its commit, and whether files git knows were changed since (None: git does not say)."""
+
+    commit: str
+    dirty: bool | None = None
 
 
 def package_versions(packages: Iterable[str] = RECORDED_PACKAGES) -> dict[str, str]:
     """Versions of what results depend on, read without importing anything heavy."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
-def machine_facts() -> dict[str, Any]:
-    """This machine, as far as it can be known without torch."""
-    return {
-        "host": platform.node(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cores": usable_cpu_count(),
-        "gpus": [gpu.name for gpu in hardware.visible_gpus()],
-        "driver": hardware.nvidia_driver_version(),
-    }
+def machine_facts() -> MachineFacts:
+    """This machine."""
+    return MachineFacts(
+        host=platform.node(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        cores=usable_cpu_count(),
+        gpus=tuple(gpu.name for gpu in hardware.visible_gpus()),
+        driver=hardware.nvidia_driver_version(),
+    )
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the checkout around a folder, and whether files it knows were changed since.
+def git_state(folder: Path) -> GitState | None:
+    """The checkout around a folder.
 
     None without git, outside a checkout, or where git refuses or takes too long.
     """
     commit = _run_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    changed = _run_git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+    changes = _run_git(folder, "status", "--porcelain", "--untracked-files=no")
+    return GitState(commit, None if changes is None else bool(changes))
 
 
-def engine_git_state() -> dict[str, Any] | None:
-    """Of the engine's own checkout; an installed engine inside somebody's checkout is not part of it."""
+def engine_git_state() -> GitState | None:
+    """The engine's own checkout; None for an installed engine, though it may lie inside another checkout."""
     return git_state(_ENGINE_FOLDER) if _run_git(_ENGINE_FOLDER, "ls-files", "errors.py") else None
 
 
-def _run_git(folder: Path, *words: str) -> str | None:
-    command = ["git", "-C", str(folder), *words]
+def _run_git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    # `git status` would otherwise write the index anew, and take its lock from a git of the user.
     environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, env=environ, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_GIT_SECONDS, env=environ, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -18,10 +18,11 @@ from kovqa_core.launch.launchers import check_launcher
 from kovqa_core.launch.launchers.protocol import JOB_SCRIPT, LaunchPlan
 from kovqa_core.launch.machine_check import check_machine, profile_of_this_machine
 from kovqa_core.launch.plan import plan_launch
+from kovqa_core.messages import message
 from kovqa_core.models.config import read_model_settings
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
 from kovqa_core.process_pool import usable_cpu_count
-from kovqa_core.runs.folder import RESULT_FILE, RUNS_FOLDER, follow_pointer, read_result
+from kovqa_core.runs.folder import RESULT_FILE, RUNS_FOLDER, RunResult, follow_pointer, read_result
 from kovqa_core.settings import strategy
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.resolve import ResolvedSettings, resolve_settings
@@ -52,7 +53,7 @@ class PlannedTraining:
     origin: Mapping[str, str]
     missing: list[str]
     resumed_step: str | None
-    result: dict[str, Any] | None
+    result: RunResult | None
     memory_plan: MemoryPlan
     differences: Sequence[RunDifference] = ()
 
@@ -133,9 +134,18 @@ def plan_rerun(before: Path, folder: Path | None, *, force: bool, dry_run: bool)
 
 def _refuse_changed_data(before: Path, run: Run, data: RunDifference) -> None:
     raise DataError(
-        f"{run.recipe.data.index} holds other data than {before.name} learned from "
-        f"(fingerprint {data.a[:12]} then, {str(data.b)[:12]} now)",
-        "write the index again from the same data, or add --force to train on what is there now",
+        message(
+            "plan.other-data",
+            "{index} holds other data than {run} learned from (fingerprint {then:.12} then, {now:.12} now)",
+            index=run.recipe.data.index,
+            run=before.name,
+            then=str(data.a),
+            now=str(data.b),
+        ),
+        message(
+            "plan.other-data.hint",
+            "write the index again from the same data, or add --force to train on what is there now",
+        ),
     )
 
 
@@ -247,7 +257,7 @@ def _check_index(folder: Path, images: Path | None, task: str) -> None:
         index.answers()
 
 
-def finished_result(run: Run) -> dict[str, Any]:
+def finished_result(run: Run) -> RunResult:
     """The result of a run that has just ended."""
     found = read_result(run.folder)
     if found is None:

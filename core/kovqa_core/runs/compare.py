@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.machine.versions import engine_git_state, package_versions
 from kovqa_core.runs import manifest
+from kovqa_core.runs.manifest import GitStates, IndexFacts, RunLaunch
 from kovqa_core.runs.summary import flatten_settings, read_evaluations
 from kovqa_core.settings.run import RUN_FILE, Run, read_run
 
 COMPARED_SECTIONS = ("recipe", "profile", "batch", "data", "versions", "git", "machine")
+RunFacts = Mapping[str, Mapping[str, object]]  # section -> key -> a JSON value
 
 
 @dataclass(frozen=True)
 class RunDifference:
     """One fact that is not the same on both sides."""
 
-    section: str  # one of SECTIONS
+    section: str  # one of COMPARED_SECTIONS
     key: str
-    a: Any
-    b: Any
+    a: object  # JSON values; None: not known, or not there
+    b: object
 
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Two runs: what differs, and what came of it."""
+    """Two runs: what differs, and their scores."""
 
     differences: list[RunDifference]
     scores: list[tuple[int, float | None, float | None]]  # step, score of each where it was evaluated
@@ -39,44 +40,50 @@ def compare_runs(a: Path, b: Path) -> RunComparison:
     Raises:
         KovqaError: one of them has no readable settings.
     """
-    sides = [_run_facts(folder) for folder in (a, b)]
-    scored = [{row["step"]: row.get("score") for row in read_evaluations(folder)} for folder in (a, b)]
-    scores = [(step, scored[0].get(step), scored[1].get(step)) for step in sorted({*scored[0], *scored[1]})]
-    return RunComparison(list(_fact_differences(*sides)), scores)
+    facts = [_run_facts(folder) for folder in (a, b)]
+    scores = [{event.step: event.score for event in read_evaluations(folder)} for folder in (a, b)]
+    steps = sorted({*scores[0], *scores[1]})
+    return RunComparison(
+        list(_fact_differences(*facts)), [(step, scores[0].get(step), scores[1].get(step)) for step in steps]
+    )
 
 
 def changed_since(folder: Path) -> list[RunDifference]:
-    """What is not as it was when a run was launched last: data, versions, the engine's code.
+    """What is not as it was when a run was last launched: data, versions, the engine's code.
 
-    Data not known then is a difference; other facts not known then are none.
+    Data not known then is a difference; other facts not known then are not one.
     """
-    launches = manifest.read_launches(folder)
-    then = launches[-1] if launches else {}
+    launch = _last_launch(folder)
     index = read_run(folder / RUN_FILE).recipe.data.index
-    now = {
-        "data": _data_fingerprint({"data": manifest.index_facts(index)}),
+    now: RunFacts = {
+        "data": _data_facts(manifest.index_facts(index)),
         "versions": package_versions(),
-        "git": _git_commits({"engine": engine_git_state()}),
+        "git": _git_facts(GitStates(engine_git_state())),
     }
-    was = {
-        "data": _data_fingerprint(then),
-        "versions": then.get("versions") or now["versions"],
-        "git": _git_commits({"engine": then["git"].get("engine")}) if then.get("git") else now["git"],
+    then: RunFacts = {
+        "data": _data_facts(launch.data),
+        "versions": launch.versions or now["versions"],
+        "git": _git_facts(GitStates(launch.git.engine)) if launch.git else now["git"],
     }
-    return list(_fact_differences(was, now))
+    return list(_fact_differences(then, now))
 
 
-def _run_facts(folder: Path) -> dict[str, Mapping[str, Any]]:
-    run, launches = read_run(folder / RUN_FILE), manifest.read_launches(folder)
-    launch = launches[-1] if launches else {}
+def _last_launch(folder: Path) -> RunLaunch:
+    """The newest launch of a run; one that knows nothing where none was written down."""
+    launches = manifest.read_launches(folder)
+    return launches[-1] if launches else RunLaunch()
+
+
+def _run_facts(folder: Path) -> RunFacts:
+    run, launch = read_run(folder / RUN_FILE), _last_launch(folder)
     return {
         "recipe": flatten_settings(run.recipe.model_dump(mode="json")),
         "profile": flatten_settings(run.profile.model_dump(mode="json")),
         "batch": _batch_facts(run),
-        "data": _data_fingerprint(launch),
-        "versions": launch.get("versions") or {},
-        "git": _git_commits(launch.get("git") or {}),
-        "machine": launch.get("machine") or {},
+        "data": _data_facts(launch.data),
+        "versions": launch.versions,
+        "git": _git_facts(launch.git),
+        "machine": asdict(launch.machine) if launch.machine else {},
     }
 
 
@@ -88,19 +95,19 @@ def _batch_facts(run: Run) -> dict[str, int]:
     }
 
 
-def _git_commits(git: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
-    return flatten_settings({place: state for place, state in git.items() if state})
+def _data_facts(data: IndexFacts) -> dict[str, str | None]:
+    """The fingerprint alone: the same index may lie elsewhere."""
+    return {"fingerprint": data.fingerprint}
 
 
-def _data_fingerprint(launch: Mapping[str, Any]) -> dict[str, Any]:
-    return {"fingerprint": (launch.get("data") or {}).get("fingerprint")}
+def _git_facts(git: GitStates | None) -> dict[str, object]:
+    states = asdict(git) if git else {}
+    return flatten_settings({place: state for place, state in states.items() if state})
 
 
-def _fact_differences(
-    a: Mapping[str, Mapping[str, Any]], b: Mapping[str, Mapping[str, Any]]
-) -> Iterator[RunDifference]:
+def _fact_differences(a: RunFacts, b: RunFacts) -> Iterator[RunDifference]:
     for section in (name for name in COMPARED_SECTIONS if name in a):
         for key in sorted({*a[section], *b[section]}):
-            one, other = a[section].get(key), b[section].get(key)
-            if one != other:
-                yield RunDifference(section, key, one, other)
+            fact_a, fact_b = a[section].get(key), b[section].get(key)
+            if fact_a != fact_b:
+                yield RunDifference(section, key, fact_a, fact_b)

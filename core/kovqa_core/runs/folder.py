@@ -1,12 +1,13 @@
-"""Run folders: finding the one that is meant, and what became of it. Reads small files only."""
+"""Run folders: their files, and the folder that a name stands for. Reads small files only."""
 
 from __future__ import annotations
 
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
-from kovqa_core.errors import ModelError
-from kovqa_core.files import read_json, read_text
+from kovqa_core.errors import DataError, ModelError
+from kovqa_core.files import read_json, read_text, write_json
+from kovqa_core.messages import message
 
 RESULT_FILE = "result.json"  # written when a run is finished
 ERROR_FILE = "error.json"  # written when a worker failed
@@ -24,7 +25,10 @@ def follow_pointer(folder: Path, pointer: str) -> Path | None:
 
 
 def is_run_active(folder: Path) -> bool:
-    """Does a worker hold the folder's lock?"""
+    """Does a worker hold the folder's lock?
+
+    A shared lock is tried, which several who look may hold, but none beside a worker's exclusive one.
+    """
     import fcntl  # not on Windows, where nothing trains
 
     try:
@@ -33,18 +37,99 @@ def is_run_active(folder: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError:
-        pass  # never locked, or a disk that knows no locks
+        pass  # never locked, or a disk without locks
     return False
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """What a finished run left; None while it is not finished."""
+@dataclass(frozen=True)
+class RunResult:
+    """How a finished run ended: the contents of `result.json`.
+
+    Attributes:
+        task: "vqa" or "caption".
+        recipe: name of the recipe.
+        steps: optimizer steps done, by all launches together.
+        best: name of the step folder with the best score.
+        best_score, last_score: by the metric; None for a run without a validation split.
+        seconds: of the last launch.
+        examples_per_second: of the last launch, evaluations included.
+        metric: name in the table of metrics; None in results of earlier versions: the task's default.
+    """
+
+    task: str
+    recipe: str
+    steps: int
+    best: str | None
+    best_score: float | None
+    last_score: float | None
+    seconds: float
+    examples_per_second: float
+    metric: str | None = None
+
+
+def write_result(folder: Path, result: RunResult) -> None:
+    """Mark a run as finished."""
+    write_json(folder / RESULT_FILE, {"schema": 1, **asdict(result)})
+
+
+def read_result(folder: Path) -> RunResult | None:
+    """How a finished run ended; None while it is not finished. Unknown keys are ignored.
+
+    Raises:
+        DataError: the file is damaged, or lacks a key.
+    """
     path = folder / RESULT_FILE
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    required = {field.name for field in fields(RunResult) if field.default is MISSING}
+    if not isinstance(values, dict) or not values.keys() >= required:
+        raise DataError(
+            message("runs.bad-result", "{file} does not hold the result of a run", file=path),
+            message("runs.bad-result.hint", "remove it and run kovqa train --resume: it is written again"),
+        )
+    return RunResult(
+        **{field.name: values[field.name] for field in fields(RunResult) if field.name in values}
+    )
+
+
+@dataclass(frozen=True)
+class RunError:
+    """Why a worker ended a run: the contents of `error.json`.
+
+    Attributes:
+        kind: name of the error's class in `ERROR_CLASSES`; "" for a fault of ours.
+        message: what happened.
+        detail: the error's hint; for a fault of ours its traceback.
+        rank: of the process that failed first.
+    """
+
+    kind: str = ""
+    message: str = ""
+    detail: str = ""
+    rank: int = -1
+
+    @property
+    def stopped(self) -> bool:
+        """Was the run asked to stop? Then nothing has failed."""
+        return self.kind == "Stopped"
+
+
+def read_error(folder: Path) -> RunError | None:
+    """The error that a run's latest launch left; None without one.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / ERROR_FILE
+    values = read_json(path) if path.is_file() else {}
+    if not isinstance(values, dict) or not values:
+        return None
+    return RunError(**{field.name: values[field.name] for field in fields(RunError) if field.name in values})
 
 
 def is_huggingface_folder(folder: Path) -> bool:
-    """Is it a Hugging Face folder, whose configuration names its kind? Ours do not."""
+    """Is it a Hugging Face folder, whose configuration names a model type? Ours do not."""
     file = folder / "config.json"
     return file.is_file() and "model_type" in read_json(file)
 
@@ -66,15 +151,21 @@ def find_model_folder(model: Path | None, task: str) -> Path:
         return model
     step = follow_pointer(model, "best") or follow_pointer(model, "last")
     if step is None:
-        raise ModelError(f"no kovqa model in {model}", "give a run folder or one of its step folders")
+        raise ModelError(
+            message("runs.no-model", "no kovqa model in {folder}", folder=model),
+            message("runs.no-model.hint", "name a run folder or one of its step folders"),
+        )
     return step
 
 
 def _newest_model(task: str) -> Path:
-    found = [path for path in RUNS_FOLDER.glob(f"*/{RESULT_FILE}") if read_json(path).get("task") == task]
-    if not found:
+    results = [path for path in RUNS_FOLDER.glob(f"*/{RESULT_FILE}") if read_json(path).get("task") == task]
+    if not results:
         raise ModelError(
-            f"no finished {task} run in {RUNS_FOLDER}/", "name a model with --model, or train one first"
+            message(
+                "runs.no-finished-run", "no finished {task} run in {folder}/", task=task, folder=RUNS_FOLDER
+            ),
+            message("runs.no-finished-run.hint", "name a model with --model, or train one first"),
         )
-    newest = max(found, key=lambda path: path.stat().st_mtime)
+    newest = max(results, key=lambda path: path.stat().st_mtime)
     return find_model_folder(newest.parent, task)

@@ -1,6 +1,6 @@
 """`manifest.json`: every launch of a run, as the process that did it saw the world.
 
-`run.yaml` says what was asked; this says what happened: when, on which machine, with which versions,
+`run.yaml` holds the settings; this says what happened: when, on which machine, with which versions,
 which code, which data, and how it ended. A resumed run has one entry more.
 """
 
@@ -9,27 +9,112 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from kovqa_core.errors import KovqaError, Stopped
 from kovqa_core.files import read_json, write_json
-from kovqa_core.machine.versions import engine_git_state, git_state, machine_facts, package_versions
+from kovqa_core.machine.versions import (
+    GitState,
+    MachineFacts,
+    engine_git_state,
+    git_state,
+    machine_facts,
+    package_versions,
+)
 from kovqa_core.runs.folder import follow_pointer
 from kovqa_core.settings.run import Run
 
 MANIFEST_FILE = "manifest.json"
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
+LaunchOutcome = Literal["finished", "stopped", "failed"]
 
 
-def read_launches(folder: Path) -> list[dict[str, Any]]:
-    """All launches of a run, oldest first; none where nothing was written or it cannot be read."""
+@dataclass(frozen=True)
+class IndexFacts:
+    """An index as a run saw it: its folder, its fingerprint, rows of each split; None: not known."""
+
+    index: str | None = None
+    fingerprint: str | None = None
+    rows: dict[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class GitStates:
+    """The checkouts of the engine and of the folder the command was typed in; None: not in one."""
+
+    engine: GitState | None = None
+    folder: GitState | None = None
+
+
+@dataclass(frozen=True)
+class RunLaunch:
+    """One entry of the manifest; what an earlier version did not write has its default.
+
+    Attributes:
+        began, ended: local time with its offset (`parse_time`); no `ended`: it runs, or was killed.
+        from_step, step: optimizer steps of the last checkpoint when it began, and when it ended.
+        argv: the command.
+        folder: in which it was typed.
+        profile: its name.
+        processes, micro_batch, accumulate: how the global batch was split.
+        data: the index.
+        versions: of Python and packages, by name.
+        git: None: not written down.
+        machine: None: not written down.
+        outcome: how it ended.
+        error: why it failed.
+    """
+
+    began: str = ""
+    from_step: int = 0
+    argv: tuple[str, ...] = ()
+    folder: str = ""
+    profile: str = "?"
+    processes: int = 0
+    micro_batch: int = 0
+    accumulate: int = 0
+    data: IndexFacts = IndexFacts()
+    versions: dict[str, str] = field(default_factory=dict)
+    git: GitStates | None = None
+    machine: MachineFacts | None = None
+    ended: str | None = None
+    step: int | None = None
+    outcome: LaunchOutcome | None = None
+    error: str | None = None
+
+
+def launch_fields(launch: RunLaunch) -> dict[str, Any]:
+    """A launch as a JSON object: one that has not ended lacks the keys that say how."""
+    values = asdict(launch)
+    for key in ("ended", "step", "outcome", "error"):
+        if values[key] is None:
+            del values[key]
+    return values
+
+
+def read_launches(folder: Path) -> list[RunLaunch]:
+    """All launches of a run, oldest first; those that cannot be read, or the whole file, are left out."""
+    reader = TypeAdapter(RunLaunch)  # unknown keys are ignored: a later version may write more
+    launches = []
+    for entry in _read_entries(folder):
+        with contextlib.suppress(ValidationError):
+            launches.append(reader.validate_python(entry))
+    return launches
+
+
+def _read_entries(folder: Path) -> list[Any]:
+    """The manifest's entries as they stand."""
+    path = folder / MANIFEST_FILE
     try:
-        found = read_json(folder / MANIFEST_FILE)["launches"] if (folder / MANIFEST_FILE).is_file() else []
+        entries = read_json(path)["launches"] if path.is_file() else []
     except (KovqaError, KeyError, TypeError):
         return []
-    return [launch for launch in found if isinstance(launch, dict)] if isinstance(found, list) else []
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
 @contextlib.contextmanager
@@ -41,45 +126,46 @@ def record_launch(run: Run) -> Iterator[None]:
     Raises:
         KovqaError: what the training raises; or the folder cannot be written.
     """
-    before = read_launches(run.folder)
-    entry: dict[str, Any] = {
-        "began": _current_time(),
-        "from_step": last_checkpoint_step(run.folder),
-        "argv": run.argv,
-        "folder": str(Path.cwd()),
-        "profile": run.profile.name,
-        "processes": run.profile.processes,
-        "micro_batch": run.micro_batch,
-        "accumulate": run.accumulate,
-        "data": index_facts(run.recipe.data.index),
-        "versions": package_versions(),
-        "git": {"engine": engine_git_state(), "folder": git_state(Path.cwd())},
-        "machine": machine_facts(),
-    }
-    _write_manifest(run.folder, [*before, entry])
+    # Earlier entries are written again as they stand, not as this version reads them.
+    earlier = _read_entries(run.folder)
+    launch = RunLaunch(
+        began=_current_time(),
+        from_step=last_checkpoint_step(run.folder),
+        argv=tuple(run.argv),
+        folder=str(Path.cwd()),
+        profile=run.profile.name,
+        processes=run.profile.processes,
+        micro_batch=run.micro_batch,
+        accumulate=run.accumulate,
+        data=index_facts(run.recipe.data.index),
+        versions=package_versions(),
+        git=GitStates(engine_git_state(), git_state(Path.cwd())),
+        machine=machine_facts(),
+    )
+    _write_manifest(run.folder, [*earlier, launch_fields(launch)])
     try:
         yield
     except BaseException as error:
-        entry |= {
-            "ended": _current_time(),
-            "step": last_checkpoint_step(run.folder),
-            **_launch_outcome(error),
-        }
-        with contextlib.suppress(KovqaError, OSError):  # the failure itself is what to tell
-            _write_manifest(run.folder, [*before, entry])
+        ended = _ended_launch(launch, run.folder, error)
+        with contextlib.suppress(KovqaError, OSError):  # the failure itself is what to report
+            _write_manifest(run.folder, [*earlier, launch_fields(ended)])
         raise
-    entry |= {"ended": _current_time(), "step": last_checkpoint_step(run.folder), "outcome": "finished"}
-    _write_manifest(run.folder, [*before, entry])
+    _write_manifest(run.folder, [*earlier, launch_fields(_ended_launch(launch, run.folder, None))])
 
 
-def _launch_outcome(error: BaseException) -> dict[str, str]:
+def _ended_launch(launch: RunLaunch, folder: Path, error: BaseException | None) -> RunLaunch:
+    outcome: LaunchOutcome = "finished"
+    reason = None
     if isinstance(error, Stopped):
-        return {"outcome": "stopped"}
-    message = error.message if isinstance(error, KovqaError) else f"{type(error).__name__}: {error}"
-    return {"outcome": "failed", "error": message}
+        outcome = "stopped"
+    elif error is not None:
+        outcome = "failed"
+        reason = error.message if isinstance(error, KovqaError) else f"{type(error).__name__}: {error}"
+    step = last_checkpoint_step(folder)
+    return replace(launch, ended=_current_time(), step=step, outcome=outcome, error=reason)
 
 
-def _write_manifest(folder: Path, entries: list[dict[str, Any]]) -> None:
+def _write_manifest(folder: Path, entries: list[Any]) -> None:
     write_json(folder / MANIFEST_FILE, {"schema": 1, "launches": entries})
 
 
@@ -87,10 +173,10 @@ def _current_time() -> str:
     return time.strftime(_TIME_FORMAT)
 
 
-def parse_time(written: str) -> float:
-    """Seconds since 1970 of a time as it stands in a manifest; 0 for what is none."""
+def parse_time(text: str) -> float:
+    """Seconds since 1970 of a time as it stands in a manifest; 0 for what is not one."""
     try:
-        return datetime.strptime(written, _TIME_FORMAT).timestamp()
+        return datetime.strptime(text, _TIME_FORMAT).timestamp()
     except ValueError:
         return 0.0
 
@@ -102,14 +188,13 @@ def last_checkpoint_step(folder: Path) -> int:
     return int(number) if number.isdecimal() else 0
 
 
-# ------------------------------------------------------------------------------- the facts
-
-
-def index_facts(index: str | None) -> dict[str, Any]:
-    """Folder, fingerprint and numbers of rows of an index; what is not there is None."""
-    about = Path(index or "") / "index.json"
+def index_facts(index: str | None) -> IndexFacts:
+    """Folder, fingerprint and numbers of rows of an index, as far as its `index.json` can be read."""
+    path = Path(index or "") / "index.json"
     try:
-        known = read_json(about) if index and about.is_file() else {}
-    except KovqaError:
-        known = {}
-    return {"index": index, "fingerprint": known.get("fingerprint"), "rows": known.get("rows")}
+        report = read_json(path) if index and path.is_file() else {}
+        return TypeAdapter(IndexFacts).validate_python(
+            {"index": index, "fingerprint": report.get("fingerprint"), "rows": report.get("rows")}
+        )
+    except (KovqaError, AttributeError, ValidationError):
+        return IndexFacts(index)

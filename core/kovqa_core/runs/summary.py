@@ -1,69 +1,81 @@
 """What became of runs: one line for each below a folder, or all about one. Reads small files only.
 
-Run folders may be half, broken, or of another version: nothing here fails because of that.
+Run folders may be half written, broken, or of another version: nothing here fails because of that.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from kovqa_core.errors import KovqaError, unknown_name_error
-from kovqa_core.files import read_json
 from kovqa_core.messages import message
 from kovqa_core.paths import settings_files
 from kovqa_core.runs import manifest
+from kovqa_core.runs.events import EvaluationEvent, LoggedEvent, parse_event
 from kovqa_core.runs.folder import (
     ERROR_FILE,
     LOG_FILE,
+    RESULT_FILE,
     RUNS_FOLDER,
+    RunResult,
     follow_pointer,
     is_run_active,
+    read_error,
     read_result,
 )
+from kovqa_core.runs.manifest import RunLaunch
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import Kind
 from kovqa_core.settings.resolve import load_profile, load_recipe
 from kovqa_core.settings.run import RUN_FILE, Run, read_run
 
-UNREADABLE_ERRORS = (
-    OSError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-)  # what valid JSON of other contents leads to
+# What valid JSON of other contents leads to.
+UNREADABLE_ERRORS = (OSError, LookupError, TypeError, ValueError, AttributeError)
 RunState = Literal["finished", "running", "stopped", "failed", "planned", "broken"]
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run in one line."""
+    """One run in one line.
+
+    Attributes:
+        folder: the run folder.
+        state: "planned" has written its settings and nothing else; "broken" cannot be read.
+        begun: seconds since 1970, of its newest launch or, without one, of its oldest file.
+        recipe, family, task, profile: of its settings.
+        data: index folder.
+        steps: optimizer steps done: logged ones while it runs, else those of the last checkpoint.
+        total: steps in all; None where only its end will tell.
+        best: best score so far, by `metric`.
+        error: why it failed, or why it cannot be read.
+        metric: name in the table of metrics; None: the task's default.
+    """
 
     folder: Path
     state: RunState
-    begun: float  # seconds since 1970, of its newest launch or, without one, of its settings
+    begun: float
     recipe: str = ""
     family: str = ""
     task: str = ""
     profile: str = ""
-    data: str = ""  # index folder
+    data: str = ""
     steps: int = 0
-    total: int | None = None  # None: only known when it is finished
-    best: float | None = None  # score
-    error: str = ""  # why it failed, or why it cannot be read
+    total: int | None = None
+    best: float | None = None
+    error: str = ""
+    metric: str | None = None
 
 
 @dataclass(frozen=True)
 class CheckpointSummary:
-    """One step folder."""
+    """One step folder; its size in bytes, and whether `last` and `best` name it."""
 
     name: str
-    size: int  # bytes
+    size: int
     last: bool
     best: bool
     resumable: bool
@@ -71,25 +83,38 @@ class CheckpointSummary:
 
 @dataclass(frozen=True)
 class SettingChange:
-    """A setting of a run that is not its recipe's, or (`profile.…`) not its profile's."""
+    """A setting of a run that is not its recipe's, or (`profile.…`) not its profile's.
+
+    Values are JSON values; `origin` says where the run's came from ("--set optim.lr=1e-3").
+    """
 
     key: str
-    usual: Any
-    value: Any
+    usual: object
+    value: object
     origin: str
 
 
 @dataclass(frozen=True)
 class RunDetails:
-    """All about one run."""
+    """All about one run.
+
+    Attributes:
+        summary: the run in one line.
+        run: its settings; None where they cannot be read.
+        changed: from the recipe and profile of its names; None where these are not here.
+        scores: its evaluations, oldest first.
+        checkpoints: its step folders, oldest first.
+        launches: oldest first.
+        detail: of the error it failed with.
+    """
 
     summary: RunSummary
     run: Run | None
-    changed: list[SettingChange] | None  # from the recipe and profile of its names; None: they are not here
-    scores: list[dict[str, Any]]  # evaluations, oldest first
+    changed: list[SettingChange] | None
+    scores: list[EvaluationEvent]
     checkpoints: list[CheckpointSummary]
-    launches: list[dict[str, Any]]
-    detail: str  # of the error
+    launches: list[RunLaunch]
+    detail: str
 
 
 # --------------------------------------------------------------------------------- which
@@ -97,8 +122,8 @@ class RunDetails:
 
 def all_runs(root: Path = RUNS_FOLDER) -> list[RunSummary]:
     """The runs right below a folder, newest first; half and broken ones too."""
-    folders = [path for path in root.iterdir() if _is_run_folder(path)] if root.is_dir() else []
-    return sorted(map(summarise_run, folders), key=lambda found: (-found.begun, found.folder.name))
+    summaries = [summarise_run(folder) for folder in _run_folders(root)]
+    return sorted(summaries, key=lambda summary: (-summary.begun, summary.folder.name))
 
 
 def find_run(name: str, root: Path = RUNS_FOLDER) -> Path:
@@ -111,18 +136,21 @@ def find_run(name: str, root: Path = RUNS_FOLDER) -> Path:
     for folder in (path, *([path.parent] if path.exists() else []), root / name):
         if _is_run_folder(folder):
             return folder
-    known = [folder.name for folder in root.iterdir() if _is_run_folder(folder)] if root.is_dir() else []
     raise unknown_name_error(
         message("runs.unknown-run", "unknown run '{name}'", name=name),
         name,
-        known,
+        [folder.name for folder in _run_folders(root)],
         message("runs.unknown-run.hint", "list them with kovqa runs, or give the path of a run folder"),
     )
 
 
+def _run_folders(root: Path) -> list[Path]:
+    return [folder for folder in root.iterdir() if _is_run_folder(folder)] if root.is_dir() else []
+
+
 def _is_run_folder(folder: Path) -> bool:
-    marks = (RUN_FILE, manifest.MANIFEST_FILE, LOG_FILE, ERROR_FILE, "last", "result.json")
-    return folder.is_dir() and any((folder / mark).is_file() for mark in marks)
+    names = (RUN_FILE, manifest.MANIFEST_FILE, LOG_FILE, ERROR_FILE, "last", RESULT_FILE)
+    return folder.is_dir() and any((folder / name).is_file() for name in names)
 
 
 # --------------------------------------------------------------------------------- one line
@@ -131,89 +159,103 @@ def _is_run_folder(folder: Path) -> bool:
 def summarise_run(folder: Path) -> RunSummary:
     """One run in one line; never fails."""
     try:
-        run = read_run(folder / RUN_FILE)
-        finished = read_result(folder)
-        rows = read_log_records(folder)
-        state, error = _run_state(folder, finished)
-        at = (
-            finished["steps"]
-            if finished
-            else _latest_step(rows)
-            if state == "running"
-            else manifest.last_checkpoint_step(folder)
+        return _summarise_readable(folder)
+    except KovqaError as error:
+        reason = error.message
+    except UNREADABLE_ERRORS as error:
+        reason = message(
+            "runs.unreadable", "cannot be read ({kind}: {error})", kind=type(error).__name__, error=error
         )
-        best = finished["best_score"] if finished else None
-    except KovqaError as failure:
-        return RunSummary(folder, "broken", _started_at(folder), error=failure.message)
-    except UNREADABLE_ERRORS as failure:
-        said = f"cannot be read ({type(failure).__name__}: {failure})"
-        return RunSummary(folder, "broken", _started_at(folder), error=said)
-    scores = [row["best"] for row in _evaluation_records(rows)]
+    return RunSummary(folder, "broken", _begun_at(folder), error=reason)
+
+
+def _summarise_readable(folder: Path) -> RunSummary:
+    run, result, launches = (
+        read_run(folder / RUN_FILE),
+        read_result(folder),
+        manifest.read_launches(folder),
+    )
+    events = read_logged_events(folder)
+    state, error = _run_state(folder, result, launches)
+    evaluations = _evaluations(events)
+    best = evaluations[-1].best if evaluations else None
+    if result:
+        steps = result.steps
+        best = best if result.best_score is None else result.best_score
+    else:  # while it runs the log is ahead of the last checkpoint; afterwards only that one counts
+        steps = _latest_step(events) if state == "running" else manifest.last_checkpoint_step(folder)
+    recipe = run.recipe
     return RunSummary(
-        folder,
-        state,
-        _started_at(folder),
-        run.recipe.name,
-        run.recipe.family,
-        run.recipe.task,
-        run.profile.name,
-        run.recipe.data.index or "",
-        at,
-        at if finished else total_steps(run, manifest.read_launches(folder)),
-        scores[-1] if scores and best is None else best,
-        error,
+        folder=folder,
+        state=state,
+        begun=_begun_at(folder),
+        recipe=recipe.name,
+        family=recipe.family,
+        task=recipe.task,
+        profile=run.profile.name,
+        data=recipe.data.index or "",
+        steps=steps,
+        total=result.steps if result else total_steps(run, launches),
+        best=best,
+        error=error,
+        metric=evaluations[-1].metric if evaluations else None,
     )
 
 
-def _run_state(folder: Path, finished: Mapping[str, Any] | None) -> tuple[RunState, str]:
+def _run_state(folder: Path, result: RunResult | None, launches: Sequence[RunLaunch]) -> tuple[RunState, str]:
+    """What a run is doing, and why it failed."""
     if is_run_active(folder):
         return "running", ""
-    if finished:
+    if result:
         return "finished", ""
-    error = read_json(folder / ERROR_FILE) if (folder / ERROR_FILE).is_file() else {}
-    if error and error.get("kind") != "Stopped":
-        return "failed", str(error.get("message", ""))
-    launches = manifest.read_launches(folder)
+    error = read_error(folder)
+    if error and not error.stopped:
+        return "failed", error.message
     if not launches and not (folder / "last").is_file() and not (folder / LOG_FILE).is_file():
         return "planned", ""
-    killed = launches and "ended" not in launches[-1] and not error
+    killed = launches and launches[-1].ended is None and not error
     return "stopped", "killed" if killed else ""
 
 
-def _started_at(folder: Path) -> float:
+def _begun_at(folder: Path) -> float:
     launches = manifest.read_launches(folder)
     if launches:
-        return manifest.parse_time(str(launches[-1].get("began", "")))
+        return manifest.parse_time(launches[-1].began)
     try:
         return min(path.stat().st_mtime for path in folder.iterdir())
     except (OSError, ValueError):
         return 0.0
 
 
-def total_steps(run: Run, launches: list[dict[str, Any]]) -> int | None:
+def total_steps(run: Run, launches: Sequence[RunLaunch]) -> int | None:
     """Optimizer steps of a whole run, where settings and number of rows say so."""
     optim = run.recipe.optim
     if optim.steps:
         return optim.steps
-    rows = (launches[-1].get("data") or {}).get("rows") if launches else None
+    rows = launches[-1].data.rows if launches else None
     if not rows or run.recipe.data.kinds or not optim.epochs:
         return None
     return optim.epochs * (rows.get("train", 0) // optim.global_batch)
 
 
-def read_log_records(folder: Path) -> list[dict[str, Any]]:
-    """Records of a run's log, up to where a kill has torn it."""
-    path, found = folder / LOG_FILE, []
-    for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return [row for row in found if isinstance(row, dict)]
+def read_logged_events(folder: Path) -> list[LoggedEvent]:
+    """Events of a run's log; lines of other versions, and one torn by a kill, are left out."""
+    path = folder / LOG_FILE
+    lines = path.read_text("utf-8", "replace").splitlines() if path.is_file() else []
+    return [event for line in lines if isinstance(event := parse_event(line), LoggedEvent)]
 
 
-def _latest_step(rows: list[dict[str, Any]]) -> int:
-    return max((row["step"] for row in rows if isinstance(row.get("step"), int)), default=0)
+def _latest_step(events: Sequence[LoggedEvent]) -> int:
+    return max((event.step for event in events), default=0)
+
+
+def read_evaluations(folder: Path) -> list[EvaluationEvent]:
+    """Evaluations of a run's log, oldest first."""
+    return _evaluations(read_logged_events(folder))
+
+
+def _evaluations(events: Sequence[LoggedEvent]) -> list[EvaluationEvent]:
+    return [event for event in events if isinstance(event, EvaluationEvent)]
 
 
 # --------------------------------------------------------------------------------- all of it
@@ -221,10 +263,10 @@ def _latest_step(rows: list[dict[str, Any]]) -> int:
 
 def read_run_details(folder: Path) -> RunDetails:
     """All about one run; never fails."""
-    found = summarise_run(folder)
-    run = read_run(folder / RUN_FILE) if found.state != "broken" else None
+    summary = summarise_run(folder)
+    run = read_run(folder / RUN_FILE) if summary.state != "broken" else None
     return RunDetails(
-        found,
+        summary,
         run,
         setting_changes(run) if run else None,
         read_evaluations(folder),
@@ -234,46 +276,41 @@ def read_run_details(folder: Path) -> RunDetails:
     )
 
 
-def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Evaluations of a run's log, oldest first."""
-    return _evaluation_records(read_log_records(folder))
-
-
-def _evaluation_records(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if row.get("kind") == "eval" and row.keys() >= {"step", "score", "best"}]
-
-
 def setting_changes(run: Run) -> list[SettingChange] | None:
     """Settings of a run that differ from the recipe and profile of its names, as they are today.
 
     None: there is no such recipe or profile here to compare with.
     """
-    sides: tuple[tuple[Kind, Recipe | Profile], ...] = (("recipes", run.recipe), ("profiles", run.profile))
-    found = []
-    for kind, settings in sides:
-        if settings.name not in settings_files(kind):
-            return None
-        try:
-            usual = flatten_settings(
-                (load_recipe if kind == "recipes" else load_profile)(settings.name).model_dump(mode="json")
-            )
-        except KovqaError:
-            return None
-        own, before = (
-            flatten_settings(settings.model_dump(mode="json")),
-            "" if kind == "recipes" else "profile.",
+    recipe = _usual_settings("recipes", run.recipe.name)
+    profile = _usual_settings("profiles", run.profile.name)
+    if recipe is None or profile is None:
+        return None
+    return [
+        *_setting_changes(run, "recipe", recipe, run.recipe, ""),
+        *_setting_changes(run, "profile", profile, run.profile, "profile."),
+    ]
+
+
+def _usual_settings(kind: Kind, name: str) -> Recipe | Profile | None:
+    if name not in settings_files(kind):
+        return None
+    try:
+        return load_recipe(name) if kind == "recipes" else load_profile(name)
+    except KovqaError:
+        return None
+
+
+def _setting_changes(
+    run: Run, origin_key: str, usual: Recipe | Profile, used: Recipe | Profile, prefix: str
+) -> list[SettingChange]:
+    before, after = (flatten_settings(settings.model_dump(mode="json")) for settings in (usual, used))
+    return [
+        SettingChange(
+            prefix + key, before.get(key), after.get(key), setting_origin(run, f"{origin_key}.{key}")
         )
-        found += [
-            SettingChange(
-                before + key,
-                usual.get(key),
-                own.get(key),
-                setting_origin(run, f"{kind.removesuffix('s')}.{key}"),
-            )
-            for key in sorted({*usual, *own})
-            if usual.get(key) != own.get(key)
-        ]
-    return found
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
+    ]
 
 
 def setting_origin(run: Run, key: str) -> str:
@@ -283,13 +320,15 @@ def setting_origin(run: Run, key: str) -> str:
     return run.origin.get(key, "")
 
 
-def flatten_settings(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def flatten_settings(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested settings as one level: {"optim.lr": 1e-3}."""
-    found: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in values.items():
-        inner = isinstance(value, Mapping) and value
-        found |= flatten_settings(value, f"{before}{key}.") if inner else {f"{before}{key}": value}
-    return found
+        if isinstance(value, Mapping) and value:
+            flat |= flatten_settings(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def list_checkpoints(folder: Path) -> list[CheckpointSummary]:
@@ -300,7 +339,7 @@ def list_checkpoints(folder: Path) -> list[CheckpointSummary]:
             step.name, _folder_size(step), step == last, step == best, (step / "trainer").is_dir()
         )
         for step in sorted(folder.glob("step-*"))
-        if step.is_dir() and step.suffix not in (".part", ".old")
+        if step.is_dir() and step.suffix not in (".part", ".old")  # half written, half replaced
     ]
 
 
@@ -310,9 +349,7 @@ def _folder_size(folder: Path) -> int:
 
 def _error_detail(folder: Path) -> str:
     try:
-        error = read_json(folder / ERROR_FILE) if (folder / ERROR_FILE).is_file() else {}
+        error = read_error(folder)
     except KovqaError:
         return ""
-    if not isinstance(error, dict) or error.get("kind") == "Stopped":
-        return ""
-    return str(error.get("detail", ""))
+    return error.detail if error and not error.stopped else ""
