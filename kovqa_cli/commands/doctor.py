@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from kovqa_core.errors import MachineError
+from kovqa_core.messages import message
 
 from kovqa_cli import options
 
 
-def doctor(json: options.JsonOption = False, quiet: options.QuietOption = False) -> None:
-    """Look at Python, libraries, GPUs, memory, disks, keys. Exit code 4 when a needed part is missing."""
+def doctor(*, json: options.JsonOption = False, quiet: options.QuietOption = False) -> None:
+    """Check Python, libraries, GPUs, memory, disks and keys.
+
+    The exit code is 4 when something needed is missing.
+    """
     from kovqa_core.launch.machine_check import local_profiles
     from kovqa_core.machine.doctor import run_doctor_checks
 
-    from kovqa_cli.output import doctor as output_doctor
-    from kovqa_cli.output import progress
+    from kovqa_cli.output.doctor import print_findings
+    from kovqa_cli.output.progress import show_progress
 
-    with progress.progress_bar("trying imports", quiet or json) as told:
-        findings = run_doctor_checks(local_profiles(), told)
-    output_doctor.print_findings(findings, json, quiet)
-    if missing := [found.name for found in findings if found.state == "missing"]:
-        raise MachineError(f"missing here: {', '.join(missing)}", "see above what to do")
+    with show_progress(quiet or json) as on_progress:
+        findings = run_doctor_checks(local_profiles(), on_progress)
+    print_findings(findings, as_json=json, quiet=quiet)
+    if missing := [finding.name for finding in findings if finding.state == "missing"]:
+        raise MachineError(
+            message("machine.missing", "missing here: {names}", names=", ".join(missing)),
+            message("machine.missing.hint", "the table above says what to do"),
+        )

@@ -1,4 +1,4 @@
-"""What `kovqa doctor` shows."""
+"""What `kovqa doctor` prints."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from kovqa_cli.output.console import print_json, print_result, print_table
+from kovqa_cli.output.console import print_report, print_table
 
 if TYPE_CHECKING:
-    from kovqa_core.machine.doctor import DoctorFinding
+    from kovqa_core.machine.finding import DoctorFinding
 
 
-def print_findings(found: Sequence[DoctorFinding], as_json: bool, quiet: bool) -> None:
-    """A table of what was looked at; the worst of it alone."""
-    worst = next((s for s in ("missing", "warning") if any(each.state == s for each in found)), "ok")
-    if as_json:
-        print_json({"state": worst, "findings": [asdict(each) for each in found]})
-    elif quiet:
-        print_result(worst)
-    else:
-        print_table(
+def print_findings(findings: Sequence[DoctorFinding], *, as_json: bool, quiet: bool) -> None:
+    """A table of what was looked at; `quiet`: the worst state alone."""
+    states = {finding.state for finding in findings}
+    worst = next((state for state in ("missing", "warning") if state in states), "ok")
+    print_report(
+        worst,
+        {"state": worst, "findings": [asdict(finding) for finding in findings]},
+        lambda: print_table(
             [("", "left"), ("state", "left"), ("what", "text"), ("what to do", "text")],
-            [[each.name, each.state.replace("none", "-"), each.what, each.do] for each in found],
-        )
+            [
+                [finding.name, finding.state.replace("none", "-"), finding.what, finding.do]
+                for finding in findings
+            ],
+        ),
+        as_json=as_json,
+        quiet=quiet,
+    )

@@ -1,4 +1,4 @@
-"""A profile of this machine, written from what it shows: GPUs, cores, memory, SLURM's partitions."""
+"""Writes a profile of this machine from its GPUs and cores, or from the partitions of its SLURM cluster."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kovqa_core.machine.hardware import GpuInfo, nearest_profile, system_memory_gb, visible_gpus
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.resolve import load_profile
 from kovqa_core.settings.strict_yaml import dump_yaml
+
+ProfileValue = str | int | bool | dict[str, str] | dict[str, int]  # of a key of a profile
 
 _MAX_LOADER_WORKERS = 12  # more only fight for memory bandwidth
 
@@ -28,7 +29,7 @@ class SlurmPartition:
     gpus: int
     gpu_type: str
     cpus: int
-    limit: str  # of time, as SLURM writes it
+    limit: str  # of time, as SLURM writes it: 2-00:00:00, infinite
     nodes: int
 
     def __str__(self) -> str:
@@ -40,7 +41,7 @@ def slurm_partitions() -> list[SlurmPartition]:
     """The partitions of the SLURM cluster this machine belongs to; none where there is no SLURM."""
     if shutil.which("sinfo") is None:
         return []
-    query = ["sinfo", "-h", "-o", "%P|%G|%c|%l|%D"]
+    query = ["sinfo", "-h", "-o", "%P|%G|%c|%l|%D"]  # name, GPUs (gres), cores, time limit, nodes
     try:
         output = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
@@ -51,42 +52,47 @@ def slurm_partitions() -> list[SlurmPartition]:
 def _parse_partition(cells: list[str]) -> SlurmPartition:
     name, gres, cpus, limit, nodes = cells
     gpu = re.search(r"\bgpu:(?:([^:,(]+):)?(\d+)", gres)  # gpu:4, gpu:a100:4(S:0-1)
-    kind, count = (gpu[1] or "", int(gpu[2])) if gpu else ("", 0)
-    number = int(re.sub(r"\D", "", cpus))  # 64+: nodes of several sizes
-    return SlurmPartition(name.rstrip("*"), name.endswith("*"), count, kind, number, limit, int(nodes))
+    gpu_type, gpus = (gpu[1] or "", int(gpu[2])) if gpu else ("", 0)
+    cores = int(re.sub(r"\D", "", cpus))  # 64+: nodes of several sizes
+    default = name.endswith("*")
+    return SlurmPartition(name.rstrip("*"), default, gpus, gpu_type, cores, limit, int(nodes))
 
 
 def detect_profile_text(name: str, profiles: Sequence[Profile]) -> str:
-    """The text of a profile of this machine: a cluster's, where SLURM answers.
+    """The YAML text of a profile of this machine, or of one node of the SLURM cluster it belongs to.
 
     Args:
         name: the profile's, for its heading.
         profiles: those for one machine alone; what a GPU can hold is taken from the nearest.
     """
-    found, queue = visible_gpus(), slurm_partitions()
-    if queue:
-        chosen = max(queue, key=lambda partition: (partition.gpus > 0, partition.default, partition.gpus))
-        head = f"SLURM: {'; '.join(map(str, queue))}."
-        values = _partition_values(chosen, found, profiles)
+    gpus, partitions = visible_gpus(), slurm_partitions()
+    if partitions:
+        chosen = max(partitions, key=lambda each: (each.gpus > 0, each.default, each.gpus))
+        heading = f"SLURM: {'; '.join(map(str, partitions))}."
+        values = _partition_values(chosen, gpus, profiles)
     else:
-        shown = f"{len(found)} × {found[0].name} ({found[0].memory_gb} GB)" if found else "no GPU"
-        head = f"{platform.node()}: {shown}, {usable_cpu_count()} cores, {system_memory_gb()} GB memory."
-        values = _machine_values(found, len(found) or 1, usable_cpu_count(), profiles)
-    return f"# {head}\n# kovqa train --profile {name}\n{dump_yaml(values)}"
+        gpu_text = f"{len(gpus)} × {gpus[0].name} ({gpus[0].memory_gb} GB)" if gpus else "no GPU"
+        heading = (
+            f"{platform.node()}: {gpu_text}, {usable_cpu_count()} cores, {system_memory_gb()} GB memory."
+        )
+        values = _machine_values(gpus, len(gpus) or 1, usable_cpu_count(), profiles)
+    return f"# {heading}\n# kovqa train --profile {name}\n{dump_yaml(values)}"
 
 
 def _machine_values(
-    found: list[GpuInfo], processes: int, cpus: int, profiles: Sequence[Profile]
-) -> dict[str, Any]:
+    gpus: Sequence[GpuInfo], processes: int, cores: int, profiles: Sequence[Profile]
+) -> dict[str, ProfileValue]:
     """Keys that follow from GPUs and cores; what a GPU can hold is the nearest shipped profile's."""
-    near = load_profile(nearest_profile(found, profiles))
-    gpu = {"gpu": found[0].name, "gpu_memory_gb": min(g.memory_gb for g in found)} if found else {}
+    near = load_profile(nearest_profile(gpus, profiles))
+    gpu_values: dict[str, ProfileValue] = (
+        {"gpu": gpus[0].name, "gpu_memory_gb": min(gpu.memory_gb for gpu in gpus)} if gpus else {}
+    )
     return {
-        **gpu,
+        **gpu_values,
         "launcher": "torchrun",
         "nodes": 1,
         "processes_per_node": processes,
-        "loader_workers": max(0, min(_MAX_LOADER_WORKERS, cpus // processes - 1)) if found else 0,
+        "loader_workers": max(0, min(_MAX_LOADER_WORKERS, cores // processes - 1)) if gpus else 0,
         "precision": near.precision,
         "micro_batch": near.micro_batch,
         "activation_checkpointing": near.activation_checkpointing,
@@ -94,18 +100,34 @@ def _machine_values(
 
 
 def _partition_values(
-    chosen: SlurmPartition, found: list[GpuInfo], profiles: Sequence[Profile]
-) -> dict[str, Any]:
-    """Keys for one node of a partition; careful ones where its GPUs can only be guessed from here."""
-    limit = {} if chosen.limit == "infinite" else {"time": chosen.limit}
-    kind = {"gpu_type": chosen.gpu_type} if chosen.gpu_type else {}
+    partition: SlurmPartition, gpus: Sequence[GpuInfo], profiles: Sequence[Profile]
+) -> dict[str, ProfileValue]:
+    """Keys for one node of a partition.
+
+    Args:
+        partition: the one to train on.
+        gpus: of this machine. A login node shows none: then the partition's name of the GPU is all that is
+            known, and the values are careful ones that fit most cards.
+        profiles: see `detect_profile_text`.
+    """
+    slurm = {"partition": partition.name}
+    if partition.limit != "infinite":
+        slurm["time"] = partition.limit
+    if partition.gpu_type:
+        slurm["gpu_type"] = partition.gpu_type
     values = {
-        **_machine_values(found if chosen.gpus else [], chosen.gpus or 1, chosen.cpus, profiles),
+        **_machine_values(gpus if partition.gpus else [], partition.gpus or 1, partition.cpus, profiles),
         "launcher": "sbatch",
-        "slurm": {"partition": chosen.name, **limit, **kind},
+        "slurm": slurm,
     }
-    if chosen.gpus and not found:
-        loaders = max(0, min(_MAX_LOADER_WORKERS, chosen.cpus // chosen.gpus - 1))
-        guess = {"gpu": chosen.gpu_type.upper() or "NVIDIA", **values, "loader_workers": loaders}
-        return guess | {"precision": "bf16", "micro_batch": {"default": 8}, "activation_checkpointing": True}
-    return values
+    if not partition.gpus or gpus:
+        return values
+    loader_workers = max(0, min(_MAX_LOADER_WORKERS, partition.cpus // partition.gpus - 1))
+    return {
+        "gpu": partition.gpu_type.upper() or "NVIDIA",
+        **values,
+        "loader_workers": loader_workers,
+        "precision": "bf16",
+        "micro_batch": {"default": 8},
+        "activation_checkpointing": True,
+    }

@@ -1,4 +1,9 @@
-"""What this machine has, asked without torch: GPUs, cores; and the profile that fits it."""
+"""What this machine has, found without torch: GPUs, memory; and the profile that fits it.
+
+psutil is not used: `available_memory` reads the one line of /proc/meminfo that psutil reads, and needs a
+container's limit besides, which psutil does not know; cores are `sched_getaffinity`'s in the standard
+library. It would be one more compiled dependency for five lines.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +18,14 @@ from pathlib import Path
 from kovqa_core.settings.profile import Profile
 
 APPLE_GPU = "Apple"
+_QUERY_SECONDS = 20  # nvidia-smi takes seconds where the driver is not kept loaded
+_MEMINFO_FILE = Path("/proc/meminfo")
+_CGROUP_FOLDER = Path("/sys/fs/cgroup")  # of version 2, inside a container: its own
 
 
 @dataclass(frozen=True)
 class GpuInfo:
-    """One GPU that can be seen: NVIDIA's, or Apple's."""
+    """One visible GPU: NVIDIA's, or Apple's."""
 
     name: str
     memory_gb: int
@@ -27,37 +35,56 @@ def visible_gpus() -> list[GpuInfo]:
     """The GPUs a process started here would see (CUDA_VISIBLE_DEVICES respected)."""
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return [GpuInfo(APPLE_GPU, system_memory_gb())]  # shares the computer's memory
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        output = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
+    output = _query_nvidia_smi("name,memory.total")
     rows = [line.rsplit(",", 1) for line in output.splitlines() if "," in line]
-    found = [GpuInfo(name.strip(), round(float(memory) / 1024)) for name, memory in rows]
+    gpus = [GpuInfo(name.strip(), round(float(memory) / 1024)) for name, memory in rows]  # MiB
+    # nvidia-smi does not know this variable, CUDA does. Its entries may be numbers, UUIDs or MIG slices:
+    # only their count is used, as the GPUs of one machine are of one kind.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return found
-    chosen = [part for part in visible.split(",") if part.strip() and part.strip() != "-1"]
-    return found[: len(chosen)]
+        return gpus
+    devices = [device for device in visible.split(",") if device.strip() and device.strip() != "-1"]
+    return gpus[: len(devices)]
 
 
 def nvidia_driver_version() -> str | None:
-    """Version of the NVIDIA driver, if there is one."""
+    """Version of the NVIDIA driver; None without one."""
+    versions = _query_nvidia_smi("driver_version").split()  # one line a GPU
+    return versions[0] if versions else None
+
+
+def _query_nvidia_smi(columns: str) -> str:
+    """What nvidia-smi says of each GPU, one line each; "" without it, or where it fails or hangs."""
     tool = shutil.which("nvidia-smi")
-    query = [tool or "", "--query-gpu=driver_version", "--format=csv,noheader"]
+    if tool is None:
+        return ""
+    query = [tool, f"--query-gpu={columns}", "--format=csv,noheader,nounits"]
     try:
-        lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+        return subprocess.run(
+            query, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
-        return None
-    return lines[0] if lines else None
+        return ""
 
 
 def system_memory_gb() -> int:
     """Memory of this machine, in GiB."""
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+
+
+def available_memory() -> int | None:
+    """Bytes that new processes may take, as Linux estimates it; None where it does not say."""
+    try:
+        lines = _MEMINFO_FILE.read_text("utf-8").splitlines()
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    try:
+        limit = int((_CGROUP_FOLDER / "memory.max").read_text())  # "max" without a limit: ValueError
+        used = int((_CGROUP_FOLDER / "memory.current").read_text())
+    except (OSError, ValueError):
+        return available
+    return min(available, limit - used)
 
 
 def nearest_profile(gpus: Sequence[GpuInfo], profiles: Iterable[Profile]) -> str:
@@ -76,7 +103,7 @@ def nearest_profile(gpus: Sequence[GpuInfo], profiles: Iterable[Profile]) -> str
     fitting = [
         profile for profile in profiles
         if profile.gpu and (profile.device == "mps") == is_apple
-        and profile.processes_per_node <= count and profile.gpu_memory_gb <= memory_gb + 1
+        and profile.processes_per_node <= count and profile.gpu_memory_gb <= memory_gb + 1  # drivers keep some
     ]  # fmt: skip
 
     def nearness(profile: Profile) -> tuple[bool, int, int]:
@@ -84,18 +111,3 @@ def nearest_profile(gpus: Sequence[GpuInfo], profiles: Iterable[Profile]) -> str
         return same, profile.processes_per_node, profile.gpu_memory_gb
 
     return max(fitting, key=nearness).name if fitting else "cpu"
-
-
-def available_memory() -> int | None:
-    """Bytes new processes here may take, as Linux says it; None: it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return None
-    try:  # a container's own limit
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return min(free, limit)

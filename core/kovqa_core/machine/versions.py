@@ -17,6 +17,7 @@ RECORDED_PACKAGES = (
     "kovqa", "torch", "transformers", "peft", "timm", "torchvision", "deepspeed", "safetensors", "numpy",
     "pillow", "sentencepiece",
 )  # fmt: skip
+NOT_INSTALLED = "not installed"  # in place of a version; manifests hold it, so it is never translated
 _ENGINE_FOLDER = Path(__file__).resolve().parent.parent
 _GIT_SECONDS = 5  # a checkout on a slow network disk must not hold up a training
 
@@ -55,7 +56,7 @@ def package_versions(packages: Iterable[str] = RECORDED_PACKAGES) -> dict[str, s
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
+            versions[package] = NOT_INSTALLED
     return versions
 
 

@@ -1,0 +1,223 @@
+"""Do the libraries import, and does torch see the GPUs? Each is tried in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kovqa_core.machine import hardware
+from kovqa_core.machine.finding import DoctorFinding, FindingState
+from kovqa_core.machine.versions import NOT_INSTALLED
+from kovqa_core.messages import message
+
+IMPORT_TIMEOUT = 120.0  # seconds for one import: a first one from a network disk takes its time
+
+
+@dataclass(frozen=True)
+class CheckedPackage:
+    """A library: what it is imported as, what it is for."""
+
+    name: str
+    module: str
+    use: str
+    needed: bool = True
+
+
+TORCH_PACKAGE = CheckedPackage("torch", "torch", "models and training")
+CHECKED_PACKAGES = (
+    CheckedPackage("numpy", "numpy", "indexes and images"),
+    CheckedPackage("pillow", "PIL", "opening images"),
+    CheckedPackage("sentencepiece", "sentencepiece", "the tokenizer of BEiT-3"),
+    CheckedPackage("safetensors", "safetensors.torch", "checkpoints"),
+    CheckedPackage("tensorboardX", "tensorboardX", "TensorBoard files"),
+    CheckedPackage("torchvision", "torchvision", "timm and transformers"),
+    CheckedPackage("transformers", "transformers", "the families fusion and vlm"),
+    CheckedPackage("timm", "timm", "image encoders of the family fusion"),
+    CheckedPackage("peft", "peft", "LoRA of the family vlm"),
+    CheckedPackage("deepspeed", "deepspeed", "the strategies zero1, zero2, zero3", needed=False),
+)
+# Prints what `torch_finding` reads.
+TORCH_FACTS_SCRIPT = """
+import json, torch
+cuda = torch.cuda.is_available()
+print(json.dumps({
+    "built_for": torch.version.cuda or getattr(torch.version, "hip", None),
+    "gpus": torch.cuda.device_count() if cuda else 0,
+    "mps": bool(getattr(torch.backends, "mps", None) and torch.backends.mps.is_available()),
+}))
+"""
+
+
+@dataclass(frozen=True)
+class ImportAttempt:
+    """What came of a few lines of Python in a process of their own.
+
+    Attributes:
+        output: last line of stdout.
+        error: last line of stderr, or that it took too long; empty when all went well.
+        warning: of CUDA, from an import that went well.
+    """
+
+    output: str
+    error: str
+    warning: str = ""
+
+
+def import_script(package: CheckedPackage) -> str:
+    """A script that imports a package as the engine does.
+
+    timm and transformers import torchvision, whose compiled operators may belong to another torch; the
+    engine mends that first (`models/torchvision_compat.py`), so the script does too.
+    """
+    if package.name not in ("timm", "transformers", "peft"):
+        return f"import {package.module}"
+    engine = str(Path(__file__).resolve().parents[2])
+    return (
+        f"import sys; sys.path.append({engine!r})\n"
+        "from kovqa_core.models.torchvision_compat import load_torchvision\n"
+        f"load_torchvision()\nimport {package.module}"
+    )
+
+
+def try_import(script: str, seconds: float = IMPORT_TIMEOUT) -> ImportAttempt:
+    """Run Python in another process: what breaks or hangs, breaks or hangs there."""
+    command = [sys.executable, "-P", "-c", script]
+    environ = {**os.environ, "PYTHONIOENCODING": "utf-8", "TOKENIZERS_PARALLELISM": "false"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, env=environ, timeout=seconds, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return ImportAttempt(
+            "", message("machine.import-timeout", "not imported within {seconds:g} s", seconds=seconds)
+        )
+    output, errors = (
+        stream.decode("utf-8", "replace").strip().splitlines() for stream in (done.stdout, done.stderr)
+    )
+    if done.returncode < 0:
+        return ImportAttempt(
+            "",
+            message(
+                "machine.import-signal", "importing it ended with signal {signal}", signal=-done.returncode
+            ),
+        )
+    if done.returncode:
+        code = message("machine.import-failed", "importing it ended with {code}", code=done.returncode)
+        return ImportAttempt("", errors[-1] if errors else code)
+    warning = next((line for line in errors if "Warning" in line and "CUDA" in line), "")
+    return ImportAttempt(output[-1] if output else "", "", warning)
+
+
+def package_finding(
+    package: CheckedPackage, attempt: ImportAttempt, installed: Mapping[str, str], torch_error: str = ""
+) -> DoctorFinding:
+    """What an attempted import says about a package.
+
+    Args:
+        package: what was imported.
+        attempt: what came of it.
+        installed: versions by name.
+        torch_error: of torch's own import; a package that fails with the same words only needs torch.
+    """
+    name, version = package.name, installed[package.name]
+    if not attempt.error:
+        return DoctorFinding(name, "ok", version)
+    if version == NOT_INSTALLED:
+        state: FindingState = "missing" if package.needed else "none"
+        return DoctorFinding(
+            name,
+            state,
+            message("machine.not-installed", "not installed; for {use}", use=package.use),
+            f"pip install {name}",
+        )
+    state = "missing" if package.needed else "warning"
+    if attempt.error == torch_error:
+        return DoctorFinding(
+            name,
+            state,
+            message("machine.needs-torch", "{version}, cannot be imported without torch", version=version),
+            message("machine.needs-torch.hint", "mend torch first"),
+        )
+    if name == "torchvision" and "torchvision::" in attempt.error:
+        # Its operators are compiled for one torch; kovqa uses none of them.
+        what = message(
+            "machine.torchvision-operators",
+            "{version}, its compiled operators do not fit this torch; kovqa does without them",
+            version=version,
+        )
+        return DoctorFinding(name, "ok", what)
+    return DoctorFinding(
+        name,
+        state,
+        message(
+            "machine.cannot-import",
+            "{version}, cannot be imported: {error}",
+            version=version,
+            error=attempt.error,
+        ),
+        message(
+            "machine.cannot-import.hint",
+            "reinstall it: pip install --force-reinstall {package}",
+            package=name,
+        ),
+    )
+
+
+def torch_finding(attempt: ImportAttempt, version: str) -> DoctorFinding:
+    """Torch, and whether it sees the GPUs of this machine."""
+    if attempt.error:
+        return package_finding(TORCH_PACKAGE, attempt, {"torch": version})
+    facts: dict[str, str | int | bool | None] = json.loads(attempt.output)
+    gpus = [gpu.name for gpu in hardware.visible_gpus()]
+    if facts["mps"]:
+        return DoctorFinding(
+            "torch", "ok", message("machine.torch-mps", "{version}, sees Apple's GPU", version=version)
+        )
+    if not gpus or facts["gpus"] == len(gpus):
+        what = (
+            message(
+                "machine.torch-gpus", "{version}, sees {count} GPUs", version=version, count=facts["gpus"]
+            )
+            if facts["gpus"]
+            else message("machine.torch-no-gpus", "{version}, sees no GPUs", version=version)
+        )
+        return DoctorFinding("torch", "ok", what)
+    if facts["built_for"] is None:
+        return DoctorFinding(
+            "torch",
+            "warning",
+            message(
+                "machine.torch-for-cpus",
+                "{version} is built for CPUs alone, but this machine has {count} × {gpu}",
+                version=version,
+                count=len(gpus),
+                gpu=gpus[0],
+            ),
+            message("machine.torch-for-cpus.hint", "install a torch that is built for CUDA"),
+        )
+    what = message(
+        "machine.torch-blind",
+        "{version}, built for CUDA {cuda}, sees {seen} of {count} GPUs; the driver is {driver}",
+        version=version,
+        cuda=facts["built_for"],
+        seen=facts["gpus"],
+        count=len(gpus),
+        driver=hardware.nvidia_driver_version(),
+    )
+    if attempt.warning:
+        reason = attempt.warning.partition("Warning: ")[2][:120]
+        what = message("machine.with-reason", "{what} ({reason})", what=what, reason=reason)
+    return DoctorFinding(
+        "torch",
+        "warning",
+        what,
+        message(
+            "machine.torch-blind.hint",
+            "update the driver, or install a torch that is built for an older CUDA",
+        ),
+    )
