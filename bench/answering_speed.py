@@ -36,7 +36,7 @@ from kovqa_core.answer.inference import answer_examples
 from kovqa_core.data.answers import normalise_answer
 from kovqa_core.data.example import Example
 from kovqa_core.data.image_io import open_image
-from kovqa_core.distributed.process_group import RankInfo
+from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.models.batches import ModelBatch, iterate_batches
 from kovqa_core.models.vlm import chat_template, generation
 from kovqa_core.models.vlm.config import ModelConfig

@@ -35,7 +35,7 @@ import torch
 from kovqa_core.data.answers import write_answers
 from kovqa_core.demo.questions import NO_ANSWER, YES_ANSWER, KoreanNoun
 from kovqa_core.demo.scenes import SHAPE_COLOURS, SHAPE_NAMES, Scene, make_scene, paint_scene
-from kovqa_core.distributed.process_group import RankInfo
+from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.index.build import build_index
 from kovqa_core.models.beit3.pretrained_weights import TEXT_TABLE_NAME, read_pretrained_weights
 from kovqa_core.settings.resolve import resolve_settings

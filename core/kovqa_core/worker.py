@@ -1,4 +1,4 @@
-"""The door through which processes enter: `python worker.py RUN/run.yaml` (or OUTPUT.parts/job.json).
+"""Entry point of worker processes: `python worker.py RUN/run.yaml` (or OUTPUT.parts/job.json).
 
 Started by torchrun or srun, by its path, with PYTHONSAFEPATH=1, so that nothing in the user's folder
 can take the engine's place. The first process that fails leaves `error.json` for the launcher.
@@ -21,10 +21,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported inside functions: a missing library must end in error.json, not before it
     from kovqa_core.answer.workers import TableJob
     from kovqa_core.distributed.rank_info import RankInfo
     from kovqa_core.errors import KovqaError
+    from kovqa_core.messages import Message
     from kovqa_core.settings.run import Run, WorkerJob
 
 ENGINE_FOLDER = Path(__file__).resolve().parent
@@ -35,39 +36,46 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 def check_engine_path() -> None:
     """Refuse to run with an engine other than the one this file belongs to."""
     import kovqa_core
+    from kovqa_core.messages import message
 
-    found = Path(kovqa_core.__file__ or "").resolve().parent
-    if found != ENGINE_FOLDER:
+    imported = Path(kovqa_core.__file__ or "").resolve().parent
+    if imported != ENGINE_FOLDER:
         sys.exit(
-            f"kovqa: the engine in {found} is not the one in {ENGINE_FOLDER}; unset PYTHONPATH and try again"
+            message(
+                "worker.other-engine",
+                "kovqa: the engine in {imported} is not the one in {expected}; unset PYTHONPATH and try again",
+                imported=imported,
+                expected=ENGINE_FOLDER,
+            )
         )
 
 
-def main(run_file: Path) -> int:
-    """Train the run of a `run.yaml`, or answer a share of a `job.json`; the exit code.
+def main(job_file: Path) -> int:
+    """Train the run of a `run.yaml`, or answer the rows of one rank of a `job.json`.
 
-    0 means finished, or stopped with a complete checkpoint; some launchers want another code for that
-    (`stop_exit_code`). `error.json` has the reason for whoever started this.
+    Returns:
+        The exit code. 0 means finished, or stopped with a complete checkpoint: `error.json` tells them
+        apart. Some launchers want another code for a stop (`stop_exit_code`).
     """
-    asked = threading.Event()
+    stop_event = threading.Event()
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:  # nohup ignores it
-            signal.signal(number, lambda *_: asked.set())
+            signal.signal(number, lambda *_: stop_event.set())
     from kovqa_core.errors import KovqaError, Stopped
 
-    folder, rank = run_file.parent, None
+    folder, rank = job_file.parent, None
     try:
-        run, do = _load_job(run_file)
+        job, do_job = _load_job(job_file)
         from kovqa_core.launch.launchers import find_launcher
 
-        launcher = find_launcher(run.profile)
-        rank = launcher.rank_from_environment(run.profile, os.environ)
+        launcher = find_launcher(job.profile)
+        rank = launcher.rank_from_environment(job.profile, os.environ)
         _redirect_output(folder, rank)
         try:
-            do(rank, asked.is_set)
+            do_job(rank, stop_event.is_set)
         except Stopped as stopped:
             _write_error(folder, stopped, rank)
-            return launcher.stop_exit_code(run.profile, is_main_process=rank.first)
+            return launcher.stop_exit_code(job.profile, is_main_process=rank.is_main_process)
         return 0
     except ImportError as error:
         return _write_error(folder, _import_failure(error), rank)
@@ -75,13 +83,15 @@ def main(run_file: Path) -> int:
         return _write_error(folder, error, rank)
     except BaseException as error:
         print(traceback.format_exc(), file=sys.stderr)
-        if not asked.is_set() and not _is_peer_disconnect(error):
+        # Where others were stopped or failed, this process fails, too, in a collective: that is their
+        # story's end, and must not stand in error.json as its beginning.
+        if not stop_event.is_set() and not _is_peer_disconnect(error):
             _write_error(folder, error, rank)
         return 1
 
 
 def _load_job(file: Path) -> tuple[WorkerJob, Callable[[RankInfo, Callable[[], bool]], None]]:
-    """What is to be done, and what does it."""
+    """What is to be done, and the function that does it."""
     from kovqa_core.answer.partial_file import JOB_FILE
     from kovqa_core.settings.run import read_run
 
@@ -94,17 +104,17 @@ def _load_job(file: Path) -> tuple[WorkerJob, Callable[[RankInfo, Callable[[], b
     return run, partial(_run_train_job, run)
 
 
-def _run_answer_job(job: TableJob, rank: RankInfo, stop: Callable[[], bool]) -> None:
-    """Answer this process's share of a table."""
+def _run_answer_job(job: TableJob, rank: RankInfo, stop_requested: Callable[[], bool]) -> None:
+    """Answer this process's rows of a table."""
     from kovqa_core.answer.local import answer_rank_rows
     from kovqa_core.distributed import process_group, run_lock
 
-    held = run_lock.acquire_run_lock(job.folder, os.environ) if rank.first else None
-    answer_rank_rows(job, rank, process_group.local_device(rank, job.profile.device), stop)
-    del held
+    lock = run_lock.acquire_run_lock(job.folder, os.environ) if rank.is_main_process else None
+    answer_rank_rows(job, rank, process_group.local_device(rank, job.profile.device), stop_requested)
+    del lock  # held until here: closing the file gives it up
 
 
-def _run_train_job(run: Run, rank: RankInfo, stop: Callable[[], bool]) -> None:
+def _run_train_job(run: Run, rank: RankInfo, stop_requested: Callable[[], bool]) -> None:
     """Join the others, train, and leave together; a finished run is left as it is."""
     from kovqa_core.distributed import process_group, run_lock, watchdog
     from kovqa_core.errors import Stopped
@@ -114,93 +124,128 @@ def _run_train_job(run: Run, rank: RankInfo, stop: Callable[[], bool]) -> None:
 
     if read_result(run.folder) is not None:
         return  # a queue, or torchrun after a kill, began again what was done
-    require_world_size(rank, run.profile)
-    held = run_lock.acquire_run_lock(run.folder, os.environ) if rank.first else None
-    if rank.first:
+    profile = run.profile
+    require_world_size(rank, profile)
+    lock = run_lock.acquire_run_lock(run.folder, os.environ) if rank.is_main_process else None
+    if rank.is_main_process:
         (run.folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
-    hint = (
-        f"each rank's stack is in {run.folder / 'logs'}; they met at {rank.meeting}; "
-        f"go on from the last checkpoint: kovqa train --resume -o {shlex.quote(str(run.folder))}"
-    )
+    hint = _hung_run_hint(run, rank)
     watch = watchdog.WatchdogConfig(
         rank.rank,
-        run.profile.watchdog_minutes,
-        alarm=lambda wrong: _write_error(run.folder, type(wrong)(wrong.message, hint), rank),
-        warn=_print_warning,
+        profile.watchdog_minutes,
+        alarm=lambda error: _write_error(run.folder, type(error)(error.message, hint), rank),
+        warn=_report_warning,
     )
     try:
-        with record_launch(run) if rank.first else contextlib.nullcontext():
+        with record_launch(run) if rank.is_main_process else contextlib.nullcontext():
             from kovqa_core.train.loop import run_training
 
-            device = process_group.init_process_group(rank, run.profile.device, watch)
+            device = process_group.init_process_group(rank, profile.device, watch)
             try:
-                run_training(run, rank, device, stop)
-            except Stopped:
+                run_training(run, rank, device, stop_requested)
+            except Stopped:  # raised on all processes at the same step: they leave together
                 process_group.destroy_process_group()
                 raise
             process_group.destroy_process_group()
     finally:
         watchdog.stop_watchdog()
-        del held
+        del lock
+
+
+def _hung_run_hint(run: Run, rank: RankInfo) -> Message:
+    from kovqa_core.messages import message
+
+    return message(
+        "worker.hung-run.hint",
+        "each rank's stack is in {logs}; they met at {rendezvous}; "
+        "continue from the last checkpoint: kovqa train --resume -o {folder}",
+        logs=run.folder / "logs",
+        rendezvous=rank.rendezvous_text,
+        folder=shlex.quote(str(run.folder)),
+    )
 
 
 def _import_failure(error: ImportError) -> KovqaError:
     from kovqa_core.errors import WorkerError
+    from kovqa_core.messages import message
 
     return WorkerError(
-        f"a worker could not start: {error} (on {socket.gethostname()}, {sys.executable})",
-        "its python needs kovqa and all it imports: see `python`, `prologue` and `wrap` of the profile",
+        message(
+            "worker.import-failed",
+            "a worker could not start: {error} (on {host}, {python})",
+            error=error,
+            host=socket.gethostname(),
+            python=sys.executable,
+        ),
+        message(
+            "worker.import-failed.hint",
+            "its Python needs kovqa and all it imports: see `python`, `setup` and `command_prefix` of the profile",
+        ),
     )
 
 
 def _is_peer_disconnect(error: BaseException) -> bool:
-    """Is this only another process's end, noticed here?"""
+    """Is this only the end of another process, noticed here?"""
     text = str(error)
     return any(mark in text for mark in ("Connection closed by peer", "Connection reset by peer", "gloo"))
 
 
 def _redirect_output(folder: Path, rank: RankInfo) -> None:
-    """Send this process's output to its own log; the first one's events go to who listens."""
+    """Send this process's output to its own log; the first one's events go to its launcher.
+
+    The file descriptors, not sys.stderr: what C++ libraries print belongs there, too.
+    """
     from kovqa_core.runs.events import EVENTS_VARIABLE
 
     path = folder / "logs" / f"rank-{rank.rank}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(handle, 2)
-    if not (rank.first and os.environ.get(EVENTS_VARIABLE)):
+    if not (rank.is_main_process and os.environ.get(EVENTS_VARIABLE)):
         os.dup2(handle, 1)
 
 
-def _print_warning(message: str) -> None:
-    from kovqa_core.runs.events import EVENTS_VARIABLE
+def _report_warning(warning: Message) -> None:
+    from kovqa_core.runs.events import EVENTS_VARIABLE, WarningEvent, event_line
 
-    print(f"kovqa: {message}", file=sys.stderr, flush=True)
+    print(f"kovqa: {warning}", file=sys.stderr, flush=True)
     if os.environ.get(EVENTS_VARIABLE):
-        print(json.dumps({"kind": "warning", "note": message}, ensure_ascii=False), flush=True)
+        print(event_line(WarningEvent(warning)), flush=True)
 
 
 def _write_error(folder: Path, error: BaseException, rank: RankInfo | None) -> int:
-    """Leave an error for the launcher; only the first one stays. Its exit code."""
+    """Leave an error for the launcher; only the first one stays. Returns the exit code.
+
+    A hard link is made only where none exists, on NFS too: it takes the file to its name whole, and of
+    several processes that fail at once the first one wins.
+    """
     from kovqa_core.errors import ERROR_CLASSES, KovqaError
+    from kovqa_core.messages import Message
     from kovqa_core.runs.folder import ERROR_FILE
 
-    told = {"kind": "", "message": f"{type(error).__name__}: {error}", "detail": traceback.format_exc()}
+    values = {"kind": "", "message": f"{type(error).__name__}: {error}", "detail": traceback.format_exc()}
     if isinstance(error, KovqaError) and type(error).__name__ in ERROR_CLASSES:
-        told = {"kind": type(error).__name__, "message": error.message, "detail": error.hint}
-    part = folder / f".{ERROR_FILE}.{socket.gethostname()}.{os.getpid()}.part"
-    text = json.dumps({**told, "rank": rank.rank if rank else -1}, ensure_ascii=False)
+        values = {"kind": type(error).__name__, "message": error.message, "detail": error.hint}
+        if isinstance(error.message, Message):
+            values["key"] = error.message.key
+    partial_file = folder / f".{ERROR_FILE}.{socket.gethostname()}.{os.getpid()}.part"
+    text = json.dumps({**values, "rank": rank.rank if rank else -1}, ensure_ascii=False)
     try:
-        part.write_text(text, encoding="utf-8")
-        os.link(part, folder / ERROR_FILE)
+        partial_file.write_text(text, encoding="utf-8")
+        os.link(partial_file, folder / ERROR_FILE)
     except OSError:
-        pass  # somebody was first, or the disk takes nothing: the line below is what remains
-    part.unlink(missing_ok=True)
-    print(f"kovqa: {told['message']}", file=sys.stderr, flush=True)
+        pass  # another process was first, or the disk is full: the line below is what remains
+    partial_file.unlink(missing_ok=True)
+    print(f"kovqa: {values['message']}", file=sys.stderr, flush=True)
     return error.exit_code if isinstance(error, KovqaError) else 1
 
 
 def _exit_now(code: int) -> None:
-    """End at once: threads of torch's collectives that let go of something while Python is taken down abort."""
+    """End without taking Python down.
+
+    Threads of torch's collectives still run, and abort the process (SIGABRT) when the objects they use are
+    destroyed under them: a run that ended well would end with 134. Loader processes end first, by hand.
+    """
     for child in multiprocessing.active_children():
         child.terminate()
     sys.stdout.flush()
@@ -214,8 +259,7 @@ if __name__ == "__main__":
 
     die_with_parent()
     exit_status = main(Path(sys.argv[1]))
-    for (
-        number
-    ) in STOP_SIGNALS:  # a late one would kill what has ended well: Python takes its handlers away first
-        signal.signal(number, signal.SIG_IGN)
+    # A late signal would kill what has ended well: Python takes its handlers away first.
+    for stop_signal in STOP_SIGNALS:
+        signal.signal(stop_signal, signal.SIG_IGN)
     _exit_now(exit_status)

@@ -126,9 +126,11 @@ def format_duration(seconds: float) -> str:
 # --------------------------------------------------------------------------------- results
 
 
-def format_score(task: str, value: float) -> str:
-    """A training's score: questions count in percent, captions in CIDEr."""
-    return f"CIDEr {value:.3f}" if task == "caption" else f"score {value:.2%}"
+def format_score(metric: str | None, task: str, value: float) -> str:
+    """A training's score with its name, as the table of metrics shows it: `score 51.20%`, `CIDEr 0.912`."""
+    from kovqa_core.evaluate.metrics import format_metric
+
+    return format_metric(metric, task, value)
 
 
 def short_path(path: Path | str) -> str:

@@ -51,7 +51,7 @@ def _print_runs_table(runs: Sequence[RunSummary], root: Path) -> None:
     print_table(
         [("name", "left"), ("recipe", "left"), ("task", "left"), ("data", "left"), ("steps", "right"),
          ("best", "right"), ("begun", "left"), ("state", "text")],
-        [[run.folder.name, run.recipe, run.task, run.data, _steps_cell(run), _score_cell(run.task, run.best),
+        [[run.folder.name, run.recipe, run.task, run.data, _steps_cell(run), _score_cell(run, run.best),
           _date_cell(run.begun), _state_text(run)] for run in runs],
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ def _print_details_text(details: RunDetails) -> None:
                 "runs.progress",
                 "steps {steps}, best score {score}",
                 steps=_steps_cell(run),
-                score=_score_cell(run.task, run.best) or "-",
+                score=_score_cell(run, run.best) or "-",
             )
         )
     _print_data(details.launches)
@@ -153,11 +153,11 @@ def _print_changes(details: RunDetails) -> None:
 def _print_scores(details: RunDetails) -> None:
     if not details.scores:
         return
-    task, events = details.summary.task, _spread_rows(details.scores)
+    run, events = details.summary, _spread_rows(details.scores)
     print_table(
         [("step", "right"), ("score", "right"), ("best so far", "right")],
         [
-            [f"{event.step:,}", _score_cell(task, event.score), _score_cell(task, event.best)]
+            [f"{event.step:,}", _score_cell(run, event.score), _score_cell(run, event.best)]
             for event in events
         ],
     )
@@ -290,11 +290,11 @@ def _steps_cell(run: RunSummary) -> str:
     return f"{run.steps:,}/{run.total:,}" if run.total is not None else f"{run.steps:,}"
 
 
-def _score_cell(task: str, value: float | None) -> str:
-    """Questions count in percent, captions in CIDEr."""
-    if value is None:
-        return ""
-    return f"{value:.3f}" if task == "caption" else f"{value:.2%}"
+def _score_cell(run: RunSummary, value: float | None) -> str:
+    """A score as the run's metric shows it."""
+    from kovqa_core.evaluate.metrics import format_metric_value
+
+    return "" if value is None else format_metric_value(run.metric, run.task, value)
 
 
 def _number_cell(value: float | None) -> str:

@@ -218,9 +218,9 @@ def _print_event(event: WorkerEvent) -> None:
                     "train.evaluation",
                     "step {step}: {score} on {rows:,} rows, best {best}",
                     step=event.step,
-                    score=format_score(event.task, event.score),
+                    score=format_score(event.metric, event.task, event.score),
                     rows=event.rows,
-                    best=format_score(event.task, event.best),
+                    best=format_score(event.metric, event.task, event.best),
                 )
             )
 
@@ -257,7 +257,7 @@ def print_finished_run(run: Run, result: RunResult, *, as_json: bool, quiet: boo
     if best is None:
         scored = message("train.unscored-model", "model {step}", step=result.best)
     else:
-        score = format_score(result.task, best)
+        score = format_score(result.metric, result.task, best)
         scored = message("train.scored-model", "{score} ({step})", score=score, step=result.best)
     finished = message(
         "train.finished",

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from kovqa_core.distributed.watchdog import (
+from kovqa_core.distributed.heartbeat import (
     PHASE_NAMES,
     Heartbeat,
     WatchedPeer,
@@ -28,7 +28,10 @@ from tests.conftest import Small, clean_env, command, training
 
 def peer(rank: int, step: int, phase: str, unchanged: float, waiting: bool = False) -> WatchedPeer:
     return WatchedPeer(
-        rank, f"n{rank}", stamp=Heartbeat(step, PHASE_NAMES.index(phase), waiting), unchanged=unchanged
+        rank,
+        f"n{rank}",
+        heartbeat=Heartbeat(step, PHASE_NAMES.index(phase), waiting),
+        unchanged_seconds=unchanged,
     )
 
 
@@ -54,10 +57,10 @@ def test_all_who_wait_for_each_other_are_named() -> None:
 
 
 def test_a_process_that_is_silent_hangs_and_one_that_ended_is_lost() -> None:
-    one = WatchedPeer(1, "n1", silent=61)
+    one = WatchedPeer(1, "n1", silent_seconds=61)
     assert find_lost_peer([one]) is None
     assert "rank 1 on n1 hangs: nothing heard for 1 minutes" in str(find_silent_peer([one], 60))
-    one.lost, one.silent = "Connection timed out", 0
+    one.lost, one.silent_seconds = "Connection timed out", 0
     assert isinstance(find_lost_peer([one]), LostError)
     assert find_silent_peer([one], 60) is None
 
@@ -87,7 +90,7 @@ def test_a_rank_that_reads_for_ever_is_named_and_ends_the_run(small: Small, tmp_
     named = next(rank for rank in (0, 1) if f"rank {rank} on {socket.gethostname()} hangs" in done.stderr)
     assert "reading a batch" in done.stderr
     stack = (tmp_path / "run" / "logs" / f"rank-{named}.log").read_text(encoding="utf-8")
-    assert "pictures.py" in stack
+    assert "image_pipeline.py" in stack
 
 
 @pytest.mark.soak

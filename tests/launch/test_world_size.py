@@ -45,15 +45,15 @@ def test_another_number_of_processes_is_refused(came: int, wanted: int, launcher
 
 
 def test_the_number_is_the_steps_own() -> None:
-    said = {
+    environ = {
         "SLURM_PROCID": "1",
         "SLURM_STEP_NUM_NODES": "1",
         "SLURM_NTASKS": "1",
         "SLURM_STEP_NUM_TASKS": "2",
     }
-    assert rank_from_slurm(said).world == 2
-    assert rank_from_slurm({**said, "SLURM_STEP_NUM_TASKS": ""}).world == 1
-    assert rank_from_torchrun({**said, "WORLD_SIZE": "4"}).world == 4
+    assert rank_from_slurm(environ).world_size == 2
+    assert rank_from_slurm({**environ, "SLURM_STEP_NUM_TASKS": ""}).world_size == 1
+    assert rank_from_torchrun({**environ, "WORLD_SIZE": "4"}).world_size == 4
 
 
 @pytest.mark.usefixtures("with_srun")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from kovqa_core.distributed.rank_info import RankInfo
-from kovqa_core.models.batches import iterate_batches
+from kovqa_core.models.batches import ModelBatch, iterate_batches
 from kovqa_core.settings.run import Run
 from kovqa_core.train import checkpoint, loop
 from kovqa_core.train.loader import micro_batch_keys
+from kovqa_core.train.state import TrainState
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -19,15 +19,15 @@ from torch.profiler import ProfilerActivity, profile
 def peak_of(run: Run) -> float:
     """Bytes at the fullest moment of a run's second optimizer step: the first one makes the states."""
     rank, device = RankInfo(0, 0, 1), torch.device("cpu")
-    t = loop.prepare_training(run, rank, device, lambda: False)
-    keys = micro_batch_keys(run, len(t.rows), rank, 0, t.length.total)
-    loader = iterate_batches(keys, t.rows, t.index.images, t.processor, train=True)
-    _step(t, loader, 0)
+    state = loop.prepare_training(run, rank, device, lambda: False)
+    keys = micro_batch_keys(run, len(state.examples), rank, 0, state.steps.total)
+    batches = iterate_batches(keys, state.examples, state.index.images, state.processor, train=True)
+    _step(state, batches, 0)
     gc.collect()
-    standing = _bytes(_standing(t))
+    between_steps = _bytes(_kept_tensors(state))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        _step(t, loader, 1)
-    t.log.close()
+        _step(state, batches, 1)
+    state.log.close()
     kineto = seen.profiler.kineto_results if seen.profiler else None
     assert kineto is not None
     events = [event for event in kineto.events() if event.name() == "[memory]"]
@@ -35,24 +35,25 @@ def peak_of(run: Run) -> float:
     for event in sorted(events, key=lambda event: event.start_ns()):
         total += event.nbytes()  # what is freed is negative
         most = max(most, total)
-    return standing + most
+    return between_steps + most
 
 
-def _step(t: loop.TrainState, loader: Iterator[Any], step: int) -> None:
-    """As `loop.train` does it."""
-    loop.accumulate_gradients(t, loader, step)
-    t.stepper.step()
-    if t.averages is not None:
-        checkpoint.update_ema(t.averages, t.stepper.pieces(), t.run.recipe.optim.ema_decay)
+def _step(state: TrainState, batches: Iterator[ModelBatch], step: int) -> None:
+    """As `loop.train_step` does it."""
+    loop.accumulate_gradients(state, batches, step)
+    state.strategy.step()
+    if state.averages is not None:
+        decay = state.run.recipe.optim.ema_decay
+        checkpoint.update_ema(state.averages, state.strategy.local_shards(), decay)
 
 
-def _standing(t: loop.TrainState) -> Iterator[Tensor]:
-    """What is there between two steps."""
-    yield from t.stepper.model.parameters()
-    yield from t.stepper.model.buffers()
-    yield from (t.averages or {}).values()
-    for state in t.stepper.optimizer.state.values():
-        yield from (value for value in state.values() if isinstance(value, Tensor))
+def _kept_tensors(state: TrainState) -> Iterator[Tensor]:
+    """What stays between two steps."""
+    yield from state.strategy.model.parameters()
+    yield from state.strategy.model.buffers()
+    yield from (state.averages or {}).values()
+    for moments in state.strategy.optimizer.state.values():
+        yield from (value for value in moments.values() if isinstance(value, Tensor))
 
 
 def _bytes(tensors: Iterator[Tensor]) -> int:

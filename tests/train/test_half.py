@@ -1,4 +1,4 @@
-"""fp16: a loss scale that grows and shrinks, steps that are left out, and exact resume through both."""
+"""fp16: a loss scale that grows and shrinks, steps that are skipped, and exact resume through both."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from kovqa_core.errors import Stopped, WorkerError
 from kovqa_core.train.loop import run_training
 from kovqa_core.train.run_log import read_log
-from kovqa_core.train.strategies import ddp
-from kovqa_core.train.strategies.ddp import LossScaler
+from kovqa_core.train.strategies import base
+from kovqa_core.train.strategies.base import LossScaler
 
 from tests.conftest import Small
 from tests.train.test_resume import ALONE, CPU, after, bits, make, never
@@ -28,16 +28,16 @@ def test_the_scale_follows_the_gradients() -> None:
         theirs.step(optimizer)
         theirs.update()
         optimizer.zero_grad()
-        ours.follow(finite)
+        ours.update(finite=finite)
         assert ours.value == theirs.get_scale(), number
     assert LossScaler(False).value == 1
 
 
-def test_steps_left_out_count_as_steps_and_resume_exactly(
+def test_skipped_steps_count_as_steps_and_resume_exactly(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scale begins so high that the first gradients are infinite."""
-    monkeypatch.setattr(ddp, "INIT_LOSS_SCALE", 2.0**21)
+    monkeypatch.setattr(base, "INIT_LOSS_SCALE", 2.0**21)
     sets = (
         "profile.precision=fp16",
         "optim.steps=12",
@@ -48,11 +48,11 @@ def test_steps_left_out_count_as_steps_and_resume_exactly(
     whole = make(small, tmp_path / "whole", *sets)
     run_training(whole, ALONE, CPU, never)
     rows = [row for row in read_log(whole.folder) if row["kind"] == "train"]
-    left_out = [row["step"] for row in rows if row["grad_norm"] is None]
+    skipped = [row["step"] for row in rows if row["grad_norm"] is None]
     assert [row["step"] for row in rows] == list(range(1, 13))
-    assert left_out[:4] == [1, 2, 3, 4]
-    assert len(left_out) < 8
-    assert rows[-1]["loss_scale"] == 2.0 ** (21 - len(left_out))
+    assert skipped[:4] == [1, 2, 3, 4]
+    assert len(skipped) < 8
+    assert rows[-1]["loss_scale"] == 2.0 ** (21 - len(skipped))
 
     parts = make(small, tmp_path / "parts", *sets)
     for calls in (1, 4):  # before anything was learned, and right after
@@ -77,7 +77,7 @@ def test_half_precision_goes_nearly_the_same_way(small: Small, tmp_path: Path) -
 def test_a_gradient_that_is_never_finite_ends_the_run(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ddp, "INIT_LOSS_SCALE", 4.0)
+    monkeypatch.setattr(base, "INIT_LOSS_SCALE", 4.0)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(torch.nan))
     run = make(small, tmp_path / "run", "profile.precision=fp16")
     with pytest.raises(WorkerError, match="the gradient is not finite at step 3"):

@@ -25,18 +25,22 @@ import resource, sys
 from pathlib import Path
 import torch
 from kovqa_core.settings.run import read_run
-from kovqa_core.train import loop, probe, ranks
+from kovqa_core.distributed.rank_info import RankInfo
+from kovqa_core.train.loop import prepare_training
+from kovqa_core.train.memory_probe import probe_micro_batch
 
 torch.backends.mkldnn.enabled = False
-t = loop.prepare(read_run(Path(sys.argv[1])), ranks.Rank(0, 0, 1), torch.device("cpu"), lambda: False)
-before = {name: value.clone() for name, value in t.stepper.model.state_dict().items()}
+run, rank = read_run(Path(sys.argv[1])), RankInfo(0, 0, 1)
+state = prepare_training(run, rank, torch.device("cpu"), lambda: False)
+model = state.strategy.model
+before = {name: value.clone() for name, value in model.state_dict().items()}
 data = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
 most = int(data.split()[1]) * 1024 + 600_000_000
 resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-probe.fitted(t)
-assert all(torch.equal(before[name], value) for name, value in t.stepper.model.state_dict().items())
-assert all(p.grad is None for p in t.stepper.model.parameters())
-assert not t.stepper.optimizer.state
+probe_micro_batch(state)
+assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+assert all(p.grad is None for p in model.parameters())
+assert not state.strategy.optimizer.state
 """
 
 

@@ -13,10 +13,11 @@ import torch
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import ModelError, Stopped, WorkerError
-from kovqa_core.runs.folder import follow_pointer, read_result
+from kovqa_core.evaluate.metrics import Metric
+from kovqa_core.runs.folder import RunResult, follow_pointer, read_result
 from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import Run, make_run
-from kovqa_core.train import checkpoint, loop
+from kovqa_core.train import checkpoint, validation
 from kovqa_core.train.loop import run_training
 from kovqa_core.train.run_log import read_log
 from safetensors.torch import load_file
@@ -108,12 +109,15 @@ def everything(run: Run) -> dict[str, object]:
     }
     clock = ("seconds", "examples_per_second")
     rows = [{k: v for k, v in row.items() if k not in clock} for row in read_log(run.folder)]
-    result = read_result(run.folder)
-    ended = {k: v for k, v in asdict(result).items() if k not in clock} if result else None
+    ended = {k: v for k, v in _fields(read_result(run.folder)).items() if k not in clock}
     return {**files, "log": rows, "result": ended}
 
 
-def doubt(answers: Sequence[tuple[int, Answer]], split: Sequence[Example], task: str) -> float:
+def _fields(result: RunResult | None) -> dict[str, object]:
+    return asdict(result) if result else {}
+
+
+def doubt(answers: Sequence[tuple[int, Answer]], split: Sequence[Example], metric: Metric) -> float:
     """A score that rises from one evaluation of this run to the next; so few steps change no answer."""
     return 1 - sum(answer.score for _, answer in answers) / len(split)
 
@@ -121,7 +125,7 @@ def doubt(answers: Sequence[tuple[int, Answer]], split: Sequence[Example], task:
 @pytest.fixture(scope="module")
 def undisturbed(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "score_split", doubt)
+        patch.setattr(validation, "score_split", doubt)
         yield left_by_a_whole_run(small, tmp_path_factory)
 
 
@@ -133,13 +137,13 @@ def left_by_a_whole_run(small: Small, tmp_path_factory: pytest.TempPathFactory) 
     return left
 
 
-EVALUATED = ("optim.ema=0.5", "save.keep=1", "optim.lr=0.01", "optim.min_lr=0.01")
+EVALUATED = ("optim.ema_decay=0.5", "save.keep=1", "optim.lr=0.01", "optim.min_lr=0.01")
 MOMENTS = {
-    "an evaluation raises": (loop, "answer_all", 1),
-    "scored, not yet in the log": (loop, "score_split", 1),
+    "an evaluation raises": (validation, "answer_examples", 1),
+    "scored, not yet in the log": (validation, "score_split", 1),
     "in the log, not in the checkpoint": (checkpoint, "record_evaluation", 1),
     "score written, best not": (checkpoint, "_point_to_best", 2),
-    "best written, state not": (checkpoint, "_write_state", 2),
+    "best written, state not": (checkpoint, "_write_progress", 2),
 }
 
 
@@ -174,7 +178,7 @@ def test_a_finished_evaluation_is_not_done_again(small: Small, tmp_path: Path) -
     assert state.keys() == {"step", "score", "best", "best_step", "scale"}
     assert state["score"] == json.loads((run.folder / "step-000004/kovqa.json").read_text())["score"]
     with pytest.MonkeyPatch.context() as patch:
-        end_at(patch, loop, "answer_all", 1)
+        end_at(patch, validation, "answer_examples", 1)
         with pytest.raises(Stopped):
             run_training(run, ALONE, CPU, after(1))
 

@@ -1,4 +1,4 @@
-"""Where all processes go through the model together, none may stay away."""
+"""Where a forward pass needs all processes, none may stay away."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pytest
 import torch
 from kovqa_core.errors import DataError
 from kovqa_core.models.batches import ModelBatch
-from kovqa_core.train.strategies.ddp import TrainStrategy
+from kovqa_core.train.strategies.base import TrainStrategy
 from torch import Tensor, nn
 
 from tests.conftest import Small
 from tests.train.test_resume import ALONE, CPU, make
 
 
-class Line(nn.Module):
-    """A model with one weight, that counts how often it is gone through."""
+class OneWeightModel(nn.Module):
+    """A model with one weight, that counts its forward passes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,27 +28,26 @@ class Line(nn.Module):
         return {"loss": self.weight * batch.tensors["x"].sum()}
 
 
-class Together(TrainStrategy):
-    """A stepper whose forward passes are a common matter, without other processes."""
+class CollectiveStrategy(TrainStrategy):
+    """A strategy whose forward passes are collective, without other processes."""
 
-    together = True
+    collective_forward = True
 
     def wrap(self) -> None:
-        self.net = self.model
+        self.wrapped_model = self.model
 
 
-def test_a_batch_without_a_usable_example_goes_through_the_model_and_counts_nothing(
+def test_a_batch_without_a_usable_example_goes_through_the_model_with_weight_0(
     small: Small, tmp_path: Path
 ) -> None:
-    model = Line()
-    stepper = Together(model, make(small, tmp_path / "run"), ALONE, CPU)
+    model = OneWeightModel()
+    strategy = CollectiveStrategy(model, make(small, tmp_path / "run"), ALONE, CPU)
     empty, full = ModelBatch({}, [], ["7"]), ModelBatch({"x": torch.tensor([3.0])}, ["8"])
     with pytest.raises(DataError, match="first batch can be learned from: 7"):
-        stepper.backward(empty, 0, last=True)
-    assert stepper.backward(full, 0, last=True) == 3
-    before = model.weight.grad
-    assert before is not None
-    kept = before.clone()
-    assert stepper.backward(empty, 0, last=True) == 0
+        strategy.backward(empty, 0, last=True)
+    assert strategy.backward(full, 0, last=True) == 3
+    assert model.weight.grad is not None
+    gradient = model.weight.grad.clone()
+    assert strategy.backward(empty, 0, last=True) == 0
     assert model.calls == 2
-    assert torch.equal(kept, before)
+    assert torch.equal(gradient, model.weight.grad)

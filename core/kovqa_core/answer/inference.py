@@ -28,7 +28,7 @@ def answer_examples(
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     """(number, answer) of this process's share of a split, as they come."""
-    mine = range(rank.rank, len(split), rank.world)
+    mine = range(rank.rank, len(split), rank.world_size)
     keys: list[list[ExampleKey]] = [[(0, n) for n in mine[i : i + batch]] for i in range(0, len(mine), batch)]
     was_training = model.training
     model.eval()

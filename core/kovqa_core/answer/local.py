@@ -199,13 +199,13 @@ def answer_rank_rows(job: TableJob, rank: RankInfo, device: torch.device, stop: 
     left = [row for row in rows if row.example.id not in before]
     share = rank_file_path(job.part, rank.rank)
     own = read_answered_ids(share)  # torchrun began this process again
-    mine = [row for row in left[rank.rank :: rank.world] if row.example.id not in own]
+    mine = [row for row in left[rank.rank :: rank.world_size] if row.example.id not in own]
     if not mine:
         return
 
     def told(done: int, of: int) -> None:
         """All are about as far as this one."""
-        if rank.first and os.environ.get(EVENTS_VARIABLE):
+        if rank.is_main_process and os.environ.get(EVENTS_VARIABLE):
             event = {"kind": "progress", "done": len(rows) - len(left) * (of - done) // of, "of": len(rows)}
             print(json.dumps(event), flush=True)
 

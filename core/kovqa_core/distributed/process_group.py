@@ -1,4 +1,4 @@
-"""Joining the other processes, and saying something to all of them."""
+"""Joining the other processes, and exchanging values with them."""
 
 from __future__ import annotations
 
@@ -8,36 +8,46 @@ import socket
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from kovqa_core.distributed import watchdog
+from kovqa_core.distributed.heartbeat import WatchedPeer
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import MachineError
+from kovqa_core.messages import Message, message
 
-_RENDEZVOUS_TIMEOUT = timedelta(seconds=50)  # somebody who waits longer for the others is told where
-_COLLECTIVE_TIMEOUT = timedelta(
-    days=1
-)  # never the first to give up: the watchdog knows who hangs, and says it
-_MAX_CLOCK_SKEW = 5.0  # seconds clocks may differ by without a word
+_RENDEZVOUS_TIMEOUT = timedelta(seconds=50)  # then the error says where this process waited for the others
+# Never the first to give up: the watchdog knows which rank hangs, a collective's timeout names only who waits.
+_COLLECTIVE_TIMEOUT = timedelta(days=1)
+_MAX_CLOCK_SKEW = 5.0  # seconds by which clocks may differ without a warning
+_MAX_ERROR_LENGTH = 200  # characters of another library's error in a message of ours
+
+T = TypeVar("T")
 
 
 def init_process_group(rank: RankInfo, device: str, watch: watchdog.WatchdogConfig) -> torch.device:
-    """Enter the group of processes (if there is more than one) and take this process's device.
+    """Join the other processes (if there are any) and take this process's device.
+
+    Args:
+        rank: place of this process.
+        device: "cuda" or "cpu".
+        watch: how this process is watched from now on.
 
     Raises:
-        MachineError: the GPU this rank should take is not there, or the others do not come.
+        MachineError: this rank's GPU does not exist, or the others do not come.
     """
-    place = local_device(rank, device)
-    if rank.world == 1:
+    torch_device = local_device(rank, device)
+    if rank.world_size == 1:
         watchdog.start_watchdog(watch, [])
-        return place
-    # What libraries look for, whoever started us.
+        return torch_device
+    # DeepSpeed and others read these, also where srun started us and set none of them.
     os.environ.update(
-        RANK=str(rank.rank), LOCAL_RANK=str(rank.local_rank), WORLD_SIZE=str(rank.world),
+        RANK=str(rank.rank), LOCAL_RANK=str(rank.local_rank), WORLD_SIZE=str(rank.world_size),
         MASTER_ADDR=rank.host, MASTER_PORT=str(rank.port),
     )  # fmt: skip
     store = _open_rendezvous_store(rank)
@@ -46,90 +56,126 @@ def init_process_group(rank: RankInfo, device: str, watch: watchdog.WatchdogConf
         "nccl" if device == "cuda" else "gloo",
         store=store,
         rank=rank.rank,
-        world_size=rank.world,
+        world_size=rank.world_size,
         timeout=_COLLECTIVE_TIMEOUT,
     )
-    all_gather_objects(None)  # now they know each other, and are here at the same time
+    # The first collective opens connections, some seconds on many hosts: only then do clocks compare.
+    all_gather_objects(None)
     warning = clock_skew_warning(all_gather_objects((socket.gethostname(), time.time())))
-    if warning and rank.first:
+    if warning and rank.is_main_process:
         watch.warn(warning)
-    return place
+    return torch_device
 
 
 def local_device(rank: RankInfo, device: str) -> torch.device:
-    """This process's device.
+    """This process's device: the GPU of its local rank, or the CPU.
 
     Raises:
-        MachineError: the GPU this rank should take is not there.
+        MachineError: this rank's GPU does not exist.
     """
     if device != "cuda":
         return torch.device(device)
     if rank.local_rank >= torch.cuda.device_count():
         raise MachineError(
-            f"rank {rank.rank} on {socket.gethostname()} wants GPU {rank.local_rank}, "
-            f"torch sees {torch.cuda.device_count()}",
-            "use a profile with fewer GPUs, or a torch built for this machine's driver",
+            message(
+                "distributed.no-such-gpu",
+                "rank {rank} on {host} wants GPU {gpu}, torch sees {gpus}",
+                rank=rank.rank,
+                host=socket.gethostname(),
+                gpu=rank.local_rank,
+                gpus=torch.cuda.device_count(),
+            ),
+            message(
+                "distributed.no-such-gpu.hint",
+                "use a profile with fewer GPUs, or a torch built for this machine's driver",
+            ),
         )
-    place = torch.device("cuda", rank.local_rank)
-    torch.cuda.set_device(place)
-    return place
+    gpu = torch.device("cuda", rank.local_rank)
+    torch.cuda.set_device(gpu)
+    return gpu
 
 
-def _open_rendezvous_store(rank: RankInfo) -> Any:
-    """The store all processes share; an error that says where, when they do not come."""
-    url = f"tcp://{rank.host}:{rank.port}?rank={rank.rank}&world_size={rank.world}"
+def _open_rendezvous_store(rank: RankInfo) -> Store:
+    """The store all processes share, once all have come.
+
+    Each writes that it is here and waits for all others: init_process_group alone would let the first
+    process wait a day (see _COLLECTIVE_TIMEOUT) for one that never came.
+    """
+    url = f"tcp://{rank.host}:{rank.port}?rank={rank.rank}&world_size={rank.world_size}"
     try:
         store = next(iter(rendezvous(url, timeout=_RENDEZVOUS_TIMEOUT)))[0]
         store.set(f"here/{rank.rank}", socket.gethostname())
-        store.wait([f"here/{other}" for other in range(rank.world)], _RENDEZVOUS_TIMEOUT)
+        store.wait([f"here/{other}" for other in range(rank.world_size)], _RENDEZVOUS_TIMEOUT)
     except (RuntimeError, ValueError, OSError) as error:
         raise _rendezvous_error(rank, error) from None
     return store
 
 
 def _rendezvous_error(rank: RankInfo, error: Exception) -> MachineError:
-    said = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    problem = (str(error).strip() or type(error).__name__).splitlines()[0][:_MAX_ERROR_LENGTH]
     return MachineError(
-        f"rank {rank.rank} of {rank.world} on {socket.gethostname()} did not meet the others at {rank.meeting} "
-        f"({said})",
-        "is that address reached from every node? set `network_interface` in the profile, and see a firewall",
+        message(
+            "distributed.not-met",
+            "rank {rank} of {world_size} on {host} did not meet the others at {rendezvous} ({problem})",
+            rank=rank.rank,
+            world_size=rank.world_size,
+            host=socket.gethostname(),
+            rendezvous=rank.rendezvous_text,
+            problem=problem,
+        ),
+        message(
+            "distributed.not-met.hint",
+            "can every node reach that address? set `network_interface` in the profile, and check for a firewall",
+        ),
     )
 
 
-def _connect_watchdog(rank: RankInfo, store: Any) -> list[watchdog.WatchedPeer]:
-    """A line between the first process and each other one, for the watchdog."""
+def _connect_watchdog(rank: RankInfo, store: Store) -> list[WatchedPeer]:
+    """A connection between the first process and each other one, for the watchdog.
+
+    Its port is a free one that the first process publishes in the store, with a secret: whoever else connects
+    to an open port of a cluster's node is turned away.
+    """
+    seconds = _RENDEZVOUS_TIMEOUT.total_seconds()
     try:
-        if rank.first:
-            with watchdog.listen_for_peers(rank.world) as server:
+        if rank.is_main_process:
+            with watchdog.listen_for_peers(rank.world_size) as server:
                 secret = os.urandom(16).hex()
                 store.set("watchdog", json.dumps([server.getsockname()[1], secret]))
-                return watchdog.accept_peers(
-                    server, rank.world - 1, secret, _RENDEZVOUS_TIMEOUT.total_seconds()
-                )
+                return watchdog.accept_peers(server, rank.world_size - 1, secret, seconds)
         port, secret = json.loads(store.get("watchdog"))
-        return [
-            watchdog.connect_to_main(rank.host, port, secret, rank.rank, _RENDEZVOUS_TIMEOUT.total_seconds())
-        ]
+        return [watchdog.connect_to_main(rank.host, port, secret, rank.rank, seconds)]
     except OSError as error:
         raise _rendezvous_error(rank, error) from None
 
 
-def clock_skew_warning(times: Sequence[tuple[str, float]]) -> str | None:
-    """What to say of (host, seconds) read at the same moment: None, or the two that differ most.
+def clock_skew_warning(times: Sequence[tuple[str, float]]) -> Message | None:
+    """The warning about clocks that differ, naming the two that differ most; None where they agree.
 
     Training goes by the first process's clock alone; what people compare afterwards does not.
+
+    Args:
+        times: (host, seconds since 1970), read at the same moment.
     """
-    (late, low), (early, high) = (choose(times, key=lambda pair: pair[1]) for choose in (min, max))
+    (slow_host, low), (fast_host, high) = (extreme(times, key=lambda pair: pair[1]) for extreme in (min, max))
     if high - low <= _MAX_CLOCK_SKEW:
         return None
-    return (
-        f"the clock of {early} is {high - low:.0f} s ahead of {late}'s: times in logs and of files will not fit "
-        "together (training itself goes by the first process's clock); set them with NTP"
+    return message(
+        "distributed.clocks-differ",
+        "the clock of {fast_host} is {seconds:.0f} s ahead of {slow_host}'s: times in logs and of files will not "
+        "fit together (training itself goes by the first process's clock); set them with NTP",
+        fast_host=fast_host,
+        seconds=high - low,
+        slow_host=slow_host,
     )
 
 
 def destroy_process_group() -> None:
-    """Leave the group, if there is one, together: a launcher may end whoever is left."""
+    """Leave the group, if there is one, together.
+
+    Together, because a launcher that sees one process end may end the others while they still save; the
+    watchdog stops first, for what ends from now on ends as it should.
+    """
     if dist.is_initialized():
         all_gather_objects(None)
         watchdog.stop_watchdog()
@@ -145,11 +191,11 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def all_gather_objects(value: Any) -> list[Any]:
-    """Every process's value, in rank order, on every process."""
+def all_gather_objects(value: T) -> list[T]:
+    """Every process's value (pickled: numbers and texts, not tensors), in rank order, on every process."""
     if not dist.is_initialized():
         return [value]
-    values: list[Any] = [None] * dist.get_world_size()
+    values: list[T | None] = [None] * dist.get_world_size()
     with watchdog.waiting_for_peers():
         dist.all_gather_object(values, value)
-    return values
+    return cast("list[T]", values)

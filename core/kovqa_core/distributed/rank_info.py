@@ -8,29 +8,49 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kovqa_core.errors import MachineError
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Place of one process among all, and where they meet."""
+    """Place of one process among all, and where they meet.
+
+    Attributes:
+        rank: among all, from 0.
+        local_rank: among those of this host.
+        world_size: processes in all.
+        host, port: of the first process, where the others meet it.
+    """
 
     rank: int
     local_rank: int
-    world: int
-    host: str = ""  # of the first process
+    world_size: int
+    host: str = ""
     port: int = 0
 
     @property
-    def first(self) -> bool:
-        """The one that writes files."""
+    def is_main_process(self) -> bool:
+        """Is this the process that writes files?"""
         return self.rank == 0
 
     @property
-    def meeting(self) -> str:
+    def rendezvous_text(self) -> Message:
         """Where the processes meet, in words."""
-        named = os.environ.get("NCCL_SOCKET_IFNAME") or os.environ.get("GLOO_SOCKET_IFNAME")
-        return f"{self.host}, port {self.port}, interface {named or 'of the default route'}"
+        interface = os.environ.get("NCCL_SOCKET_IFNAME") or os.environ.get("GLOO_SOCKET_IFNAME")
+        if interface:
+            return message(
+                "distributed.rendezvous",
+                "{host}, port {port}, interface {interface}",
+                host=self.host,
+                port=self.port,
+                interface=interface,
+            )
+        return message(
+            "distributed.rendezvous-default-route",
+            "{host}, port {port}, interface of the default route",
+            host=self.host,
+            port=self.port,
+        )
 
 
 def rank_from_torchrun(environ: Mapping[str, str]) -> RankInfo:
@@ -50,7 +70,7 @@ def rank_from_slurm(environ: Mapping[str, str]) -> RankInfo:
     Raises:
         MachineError: `scontrol` does not name the first host.
     """
-    # The step's own number: a task inherits that of its job, where somebody set it again.
+    # The step's number of tasks first: SLURM_NTASKS may be the job's, or a value that somebody exported.
     world = int(environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_NTASKS", "1"))
     nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
     one_host = world == 1 or environ.get("SLURM_STEP_NUM_NODES") == "1"

@@ -15,12 +15,12 @@ def require_world_size(rank: RankInfo, profile: Profile) -> None:
     Raises:
         MachineError: another number came; says how to get the right one.
     """
-    if rank.world == profile.processes:
+    if rank.world_size == profile.processes:
         return
-    if rank.world == 1:
+    if rank.world_size == 1:
         came = message("launch.one-process-came", "1 process came")
     else:
-        came = message("launch.processes-came", "{count} processes came", count=rank.world)
+        came = message("launch.processes-came", "{count} processes came", count=rank.world_size)
     raise MachineError(
         message(
             "launch.other-world-size",

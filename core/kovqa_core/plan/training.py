@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError
+from kovqa_core.evaluate.metrics import require_metric
 from kovqa_core.files import make_folder, write_text
 from kovqa_core.index.reader import open_index
 from kovqa_core.launch.launchers import check_launcher
@@ -242,6 +243,7 @@ def _input_checks(asked: ResolvedSettings) -> list[Callable[[], object]]:
     }
     document = SettingsDocument(recipe.model_dump(mode="json"), {**places, (): f"recipe {recipe.name}"})
     config = read_model_settings(document)
+    require_metric(recipe.eval.metric, recipe.task)
     if recipe.data.index is None:
         raise SettingsError("no index named", "give one: --data DIR (write it with kovqa index)")
     images = Path(recipe.data.images) if recipe.data.images else None
@@ -261,5 +263,8 @@ def finished_result(run: Run) -> RunResult:
     """The result of a run that has just ended."""
     found = read_result(run.folder)
     if found is None:
-        raise WorkerError(f"the run in {run.folder} ended without a result", f"see {run.folder}/logs")
+        raise WorkerError(
+            message("plan.no-result", "the run in {folder} ended without a result", folder=run.folder),
+            message("plan.no-result.hint", "see {folder}/logs", folder=run.folder),
+        )
     return found

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from kovqa_core.errors import KovqaError, unknown_name_error
+from kovqa_core.evaluate.metrics import metric_name
 from kovqa_core.messages import message
 from kovqa_core.paths import settings_files
 from kovqa_core.runs import manifest
@@ -52,7 +53,7 @@ class RunSummary:
         total: steps in all; None where only its end will tell.
         best: best score so far, by `metric`.
         error: why it failed, or why it cannot be read.
-        metric: name in the table of metrics; None: the task's default.
+        metric: name in the table of metrics; None where the run cannot be read.
     """
 
     folder: Path
@@ -198,7 +199,7 @@ def _summarise_readable(folder: Path) -> RunSummary:
         total=result.steps if result else total_steps(run, launches),
         best=best,
         error=error,
-        metric=evaluations[-1].metric if evaluations else None,
+        metric=metric_name(recipe.eval.metric, recipe.task),
     )
 
 

@@ -60,6 +60,9 @@ class EvalSettings(StrictSettings):
 
     every_epochs: int = Field(1, ge=1)
     every_steps: int | None = Field(None, ge=1, description="instead of every_epochs")
+    metric: str | None = Field(
+        None, description="chooses the best checkpoint; vqa: accuracy; caption: CIDEr, BLEU-1 to 4, ROUGE-L"
+    )
     patience: int | None = Field(None, ge=1, description="evaluations without a better score that end a run")
 
 

@@ -1,4 +1,4 @@
-"""Step folders: a model anyone can take away, and what resuming needs beside it.
+"""Step folders: a model anyone can take away, and beside it what resuming needs.
 
     RUN/step-001200/   kovqa.json, config.json, model.safetensors, answers.txt, tokenizer/
     RUN/step-001200/trainer/   state.json, optimizer.safetensors (and weights.safetensors when the
@@ -23,105 +23,135 @@ from torch import Tensor
 
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_json, write_folder, write_json, write_text
+from kovqa_core.messages import message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
 from kovqa_core.runs.folder import follow_pointer
-from kovqa_core.train.strategies.ddp import LocalShards, LossScaler, TrainStrategy
+from kovqa_core.settings.recipe import Recipe
+from kovqa_core.train.strategies.base import LocalShards, LossScaler, TrainStrategy
 
 
 @dataclass
 class TrainProgress:
-    """Where a run is: after how many optimizer steps, and the best so far."""
+    """How far a run is, and the best so far.
+
+    Attributes:
+        step: optimizer steps done.
+        score: of the latest evaluation.
+        best, best_step: the best score, and the step that has it.
+        loss_scale: in fp16 only.
+        evaluation_due: this step is to be evaluated.
+    """
 
     step: int = 0
-    score: float | None = None  # of the latest evaluation
+    score: float | None = None
     best: float | None = None
     best_step: int | None = None
-    scale: dict[str, Any] | None = None  # of the loss, in fp16
-    evaluation_due: bool = False  # this step is to be evaluated; in the file only as long as it is true
+    loss_scale: LossScaler | None = None
+    evaluation_due: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of `state.json`; `evaluation_due` only as long as it is true, as earlier versions had no such key."""
+        values = asdict(self)
+        values["scale"] = values.pop("loss_scale")
+        if not values["evaluation_due"]:
+            del values["evaluation_due"]
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainProgress:
+        """The progress of a `state.json`.
+
+        Raises:
+            TypeError: a key is unknown, of a later version.
+        """
+        scale = values.get("scale")
+        others = {key: value for key, value in values.items() if key != "scale"}
+        return cls(**others, loss_scale=LossScaler(**scale) if scale else None)
 
 
 def write_checkpoint(
     folder: Path,
-    stepper: TrainStrategy,
+    strategy: TrainStrategy,
     processor: ExampleProcessor,
     averages: LocalShards | None,
-    state: TrainProgress,
-    info: CheckpointInfo,
-    keep: int,
+    progress: TrainProgress,
+    recipe: Recipe,
 ) -> Path:
-    """Write a step folder, point to it, remove the oldest ones.
+    """Write a step folder, point to it, remove the oldest ones. Collective: all processes must come here.
 
-    All processes come here, for what is cut up is put together; the first one writes.
+    Shards are put together by all processes; the first one writes.
+
+    Returns:
+        The step folder.
 
     Raises:
         MachineError: the disk is full; earlier checkpoints are untouched.
     """
-    path = folder / f"step-{state.step:06d}"
-    state.scale = asdict(stepper.scale) if stepper.scale.dynamic else None
+    path = folder / f"step-{progress.step:06d}"
+    progress.loss_scale = strategy.loss_scaler if strategy.loss_scaler.dynamic else None
+    info = CheckpointInfo(recipe.family, recipe.task, recipe.name, step=progress.step, score=progress.score)
 
-    def fill(part: Path) -> None:
-        trainer = part / "trainer"
-        if stepper.rank.first:
+    def fill(unfinished: Path) -> None:
+        # The collective calls stand in one order for all processes; only the writing is the first one's.
+        trainer = unfinished / "trainer"
+        if strategy.rank.is_main_process:
             trainer.mkdir()
-            _write_state(trainer, state)
+            _write_progress(trainer, progress)
         if averages is not None:
-            with stepper.plain(None, everywhere=False) as model:
+            with strategy.full_model(None, everywhere=False) as model:
                 if model is not None:
                     save_file(dict(model.state_dict()), trainer / "weights.safetensors")
-        with stepper.plain(averages, everywhere=False) as model:
+        with strategy.full_model(averages, everywhere=False) as model:
             if model is not None:
-                family.write_model_folder(
-                    model, processor, part, replace(info, step=state.step, score=state.score)
-                )
-        moments = stepper.moments()
-        if stepper.rank.first:
+                family.write_model_folder(model, processor, unfinished, info)
+        moments = strategy.full_moments()
+        if strategy.rank.is_main_process:
             save_file(moments, trainer / "optimizer.safetensors")
 
-    if not stepper.rank.first:
+    if not strategy.rank.is_main_process:
         fill(path)
         return path
     last = follow_pointer(folder, "last")
-    kept = f"the checkpoint {last.name} is still whole" if last else "there is no earlier checkpoint"
-    write_folder(path, fill, kept)
+    if last:
+        note = message("train.last-checkpoint-whole", "the checkpoint {step} is still whole", step=last.name)
+    else:
+        note = message("train.no-earlier-checkpoint", "there is no earlier checkpoint")
+    write_folder(path, fill, note)
     write_text(folder / "last", path.name + "\n")
-    _point_to_best(folder, path, state, keep)
+    _point_to_best(folder, path, progress, recipe.save.keep)
     return path
 
 
-def record_evaluation(folder: Path, state: TrainProgress, keep: int) -> None:
+def record_evaluation(folder: Path, progress: TrainProgress, keep: int) -> None:
     """Put a step's score into its folder, which was written before it was evaluated; the first process does.
 
     Args:
         folder: of the run.
-        state: with the score; it is no longer due.
+        progress: with the score; its evaluation is no longer due.
         keep: so many step folders, and the best, stay.
 
     Raises:
         MachineError: the disk is full; the checkpoint is whole, and its evaluation still due.
     """
-    path = folder / f"step-{state.step:06d}"
-    write_checkpoint_info(path, replace(read_checkpoint_info(path), score=state.score))
-    _point_to_best(folder, path, state, keep)
-    _write_state(path / "trainer", state)  # last: killed before it, the step is evaluated once more
+    path = folder / f"step-{progress.step:06d}"
+    write_checkpoint_info(path, replace(read_checkpoint_info(path), score=progress.score))
+    _point_to_best(folder, path, progress, keep)
+    _write_progress(path / "trainer", progress)  # last: killed before it, the step is evaluated once more
 
 
-def _write_state(trainer: Path, state: TrainProgress) -> None:
-    values = asdict(state)
-    if not state.evaluation_due:
-        del values["evaluation_due"]
-    write_json(trainer / "state.json", values)
+def _write_progress(trainer: Path, progress: TrainProgress) -> None:
+    write_json(trainer / "state.json", progress.to_json())
 
 
-def _point_to_best(folder: Path, path: Path, state: TrainProgress, keep: int) -> None:
+def _point_to_best(folder: Path, path: Path, progress: TrainProgress, keep: int) -> None:
     """Let `best` name a step folder if it is the best, or the first; remove what is neither new nor best."""
-    if state.best_step == state.step or follow_pointer(folder, "best") is None:
+    if progress.best_step == progress.step or follow_pointer(folder, "best") is None:
         write_text(folder / "best", path.name + "\n")
-    for old in checkpoints_to_remove(
-        sorted(p.name for p in folder.glob("step-??????")), keep, follow_pointer(folder, "best")
-    ):
-        shutil.rmtree(folder / old, ignore_errors=True)
+    steps = sorted(p.name for p in folder.glob("step-??????"))
+    for name in checkpoints_to_remove(steps, keep, follow_pointer(folder, "best")):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def checkpoints_to_remove(names: list[str], keep: int, best: Path | None) -> list[str]:
@@ -131,63 +161,80 @@ def checkpoints_to_remove(names: list[str], keep: int, best: Path | None) -> lis
 
 @dataclass(frozen=True)
 class ResumeState:
-    """What a step folder holds beside the model: whole tensors, whatever number of processes wrote them."""
+    """What a step folder holds beside the model: full tensors, whatever number of processes wrote them.
+
+    Attributes:
+        path: the step folder; None for a run that begins.
+        progress: how far the run is.
+        moments: of AdamW, by parameter name; see `TrainStrategy.full_moments`.
+        averages: moving averages of the weights, by parameter name; None: none are kept, or none yet.
+    """
 
     path: Path | None = None
-    state: TrainProgress = field(default_factory=TrainProgress)
+    progress: TrainProgress = field(default_factory=TrainProgress)
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     averages: Mapping[str, Tensor] | None = None
 
 
-def read_resume_state(path: Path, model: Any, averaged: bool) -> ResumeState:
+def read_resume_state(path: Path, model: torch.nn.Module, *, keeps_averages: bool) -> ResumeState:
     """Read what resuming needs; the model itself was loaded from the folder.
 
     Args:
         path: the step folder.
-        model: whole, as the folder has it; where averages are kept it gets the weights that learn.
-        averaged: does this run keep averages?
+        model: full, as the folder has it; where averages are kept it gets the weights that learn.
+        keeps_averages: does this run keep averages?
 
     Raises:
         ModelError: the folder was published without what resuming needs, or that is broken.
     """
     trainer = path / "trainer"
     if not (trainer / "state.json").is_file():
-        raise ModelError(f"{path} has no trainer folder: it cannot be resumed", "start a new run from it")
+        raise ModelError(
+            message(
+                "train.no-trainer-folder", "{path} has no trainer folder: it cannot be resumed", path=path
+            ),
+            message("train.no-trainer-folder.hint", "start a new run from it"),
+        )
     try:
         averages = None
-        if averaged:
+        if keeps_averages:
+            # The folder's model is the averaged one, because that is what people take away.
             averages = {name: p.detach().clone() for name, p in model.named_parameters()}
             model.load_state_dict(load_file(trainer / "weights.safetensors"))
         moments = load_file(trainer / "optimizer.safetensors")
-        return ResumeState(path, TrainProgress(**read_json(trainer / "state.json")), moments, averages)
+        progress = TrainProgress.from_json(read_json(trainer / "state.json"))
     except (OSError, RuntimeError, TypeError, SafetensorError) as error:
         raise _broken_checkpoint(path, error) from None
+    return ResumeState(path, progress, moments, averages)
 
 
-def restore_strategy(stepper: TrainStrategy, before: ResumeState) -> LocalShards | None:
-    """Bring moments and loss scale back; the averages, if the run keeps any.
+def restore_strategy(strategy: TrainStrategy, resumed: ResumeState) -> LocalShards | None:
+    """Bring moments and loss scale back; returns the averages' shards, if the run keeps any.
 
     Raises:
         ModelError: they are not this model's.
     """
     try:
-        stepper.load_moments(before.moments)
-        if before.state.scale and stepper.scale.dynamic:
-            stepper.scale = LossScaler(**before.state.scale)
+        strategy.load_moments(resumed.moments)
     except (RuntimeError, KeyError, TypeError) as error:
-        raise _broken_checkpoint(before.path, error) from None
-    if not stepper.run.recipe.optim.ema_decay:
+        raise _broken_checkpoint(resumed.path, error) from None
+    if resumed.progress.loss_scale and strategy.loss_scaler.dynamic:
+        strategy.loss_scaler = resumed.progress.loss_scale
+    if not strategy.run.recipe.optim.ema_decay:
         return None
-    if before.averages is None:
-        return {name: piece.clone() for name, piece in stepper.pieces().items()}
-    return {name: stepper.cut(name, whole) for name, whole in before.averages.items()}
+    if resumed.averages is None:
+        return {name: shard.clone() for name, shard in strategy.local_shards().items()}
+    return {name: strategy.shard(name, full) for name, full in resumed.averages.items()}
 
 
 def _broken_checkpoint(path: Path | None, error: Exception) -> ModelError:
-    return ModelError(f"{path}/trainer cannot be read ({error})", "remove that step folder")
+    return ModelError(
+        message("train.broken-checkpoint", "{path}/trainer cannot be read ({error})", path=path, error=error),
+        message("train.broken-checkpoint.hint", "remove that step folder"),
+    )
 
 
 @torch.no_grad()
-def update_ema(averages: LocalShards, pieces: LocalShards, decay: float) -> None:
-    """One step of the moving average."""
-    torch._foreach_lerp_(list(averages.values()), list(pieces.values()), 1 - decay)
+def update_ema(averages: LocalShards, shards: LocalShards, decay: float) -> None:
+    """One step of the moving average, on this process's shards: averages += (1 - decay) · (shards - averages)."""
+    torch._foreach_lerp_(list(averages.values()), list(shards.values()), 1 - decay)

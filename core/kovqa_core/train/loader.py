@@ -18,20 +18,24 @@ from kovqa_core.settings.run import Run
 
 @lru_cache(maxsize=2)
 def epoch_order(rows: int, epoch: int, seed: int) -> np.ndarray:
-    """The order of an epoch: a permutation of the example numbers."""
+    """The order of an epoch: a permutation of the example numbers, shape (rows,).
+
+    A new generator for each epoch: a resumed run makes its epoch's order without those before it.
+    """
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
 def micro_batch_keys(run: Run, rows: int, rank: RankInfo, start: int, end: int) -> Iterator[list[ExampleKey]]:
     """Keys of one process's micro-batches, from optimizer step `start` to before `end`.
 
-    The global batch of a step is cut into world × accumulate equal pieces; a process takes its
-    neighbours' next pieces in turn.
+    The global batch of a step is cut into accumulate × world_size slices of `micro_batch` examples, dealt to
+    the processes in turn; so the same examples make up a step on any number of processes.
     """
     batch, per_epoch = run.recipe.optim.global_batch, rows // run.recipe.optim.global_batch
     for step in range(start, end):
-        epoch, within = divmod(step, per_epoch)
-        numbers = epoch_order(rows, epoch, run.recipe.seed)[within * batch : (within + 1) * batch]
+        epoch, step_of_epoch = divmod(step, per_epoch)
+        order = epoch_order(rows, epoch, run.recipe.seed)
+        numbers = order[step_of_epoch * batch : (step_of_epoch + 1) * batch]
         for turn in range(run.accumulate):
-            piece = (turn * rank.world + rank.rank) * run.micro_batch
-            yield [(epoch, int(number)) for number in numbers[piece : piece + run.micro_batch]]
+            first = (turn * rank.world_size + rank.rank) * run.micro_batch
+            yield [(epoch, int(number)) for number in numbers[first : first + run.micro_batch]]

@@ -1,319 +1,385 @@
-"""The one loop. It knows no model by name, and nothing of the machine but what the run says."""
+"""The training loop. It knows no model by name, and nothing of the machine but what the run says."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kovqa_core.answer.inference import answer_examples
-from kovqa_core.data.example import Example
 from kovqa_core.distributed import process_group, watchdog
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import DataError, SettingsError, Stopped, WorkerError
-from kovqa_core.files import write_json
-from kovqa_core.index.reader import IndexFolder, filter_question_types, open_index
+from kovqa_core.evaluate.metrics import metric_name, require_metric
+from kovqa_core.index.reader import filter_question_types, open_index
+from kovqa_core.messages import message
 from kovqa_core.models import family
-from kovqa_core.models.batches import ExampleProcessor, ModelBatch, iterate_batches
-from kovqa_core.models.checkpoint_info import CheckpointInfo
-from kovqa_core.runs.folder import RESULT_FILE, follow_pointer
+from kovqa_core.models.batches import ModelBatch, iterate_batches
+from kovqa_core.runs.events import EndEvent, SavedEvent, StartEvent, TrainProgressEvent, TrainStepEvent
+from kovqa_core.runs.folder import RunResult, follow_pointer, write_result
 from kovqa_core.settings.run import Run
 from kovqa_core.train import checkpoint, memory_probe, optim
 from kovqa_core.train.loader import micro_batch_keys
 from kovqa_core.train.run_log import RunLog
-from kovqa_core.train.strategies.ddp import LocalShards, TrainStrategy, make_autocast, make_strategy
-from kovqa_core.train.validation import score_split
+from kovqa_core.train.state import TrainState
+from kovqa_core.train.strategies.choose import make_strategy
+from kovqa_core.train.validation import run_validation, should_stop_early
+
+_MAX_NAMED_EXAMPLES = 8  # ids in a message
 
 
-@dataclass
-class TrainState:
-    """Everything that moves while a run trains."""
-
-    run: Run
-    rank: RankInfo
-    device: torch.device
-    index: IndexFolder
-    rows: Sequence[Example]  # trained on
-    val: Sequence[Example]
-    processor: ExampleProcessor
-    stepper: TrainStrategy
-    averages: LocalShards | None  # of the weights (EMA)
-    length: optim.TrainingSteps
-    state: checkpoint.TrainProgress
-    log: RunLog
-    stop: Callable[[], bool]
-    saved_at: float = 0.0
-
-    @property
-    def eval_every(self) -> int:
-        """Optimizer steps between evaluations."""
-        setting = self.run.recipe.eval
-        return setting.every_steps or setting.every_epochs * self.length.per_epoch
-
-
-def run_training(run: Run, rank: RankInfo, device: torch.device, stop: Callable[[], bool]) -> None:
+def run_training(run: Run, rank: RankInfo, device: torch.device, stop_requested: Callable[[], bool]) -> None:
     """Train a run to its end, from its last checkpoint if it has one.
 
     Args:
         run: what to do.
         rank: place of this process.
         device: where the model lives.
-        stop: True once this process was asked to stop.
+        stop_requested: True once this process was asked to stop.
 
     Raises:
         Stopped: asked to stop; a complete checkpoint was written.
         WorkerError: loss or gradient is not finite; names step and examples.
     """
-    t = prepare_training(run, rank, device, stop)
+    state = prepare_training(run, rank, device, stop_requested)
     if run.probe:
-        t.run = t.stepper.run = run = memory_probe.probe_micro_batch(t)
-    if t.state.evaluation_due:  # the run ended between a save and its evaluation
-        run_validation(t)
-    began, start = time.time(), t.state.step
-    keys = micro_batch_keys(run, len(t.rows), rank, t.state.step, t.length.total)
-    loader = iterate_batches(
-        keys, t.rows, t.index.images, t.processor, train=True, seed=run.recipe.seed,
-        workers=run.profile.loader_workers, pin=device.type == "cuda",
-    )  # fmt: skip
-    meter = TrainMeter(t)
-    for step in range(t.state.step, t.length.total):
-        if should_stop_early(t):
+        state.run = state.strategy.run = run = memory_probe.probe_micro_batch(state)
+    if state.progress.evaluation_due:  # the run ended between a save and its evaluation
+        run_validation(state)
+    began, first_step = time.time(), state.progress.step
+    batches = _train_batches(state)
+    meter = TrainMeter(state, began=time.monotonic(), first_step=first_step)
+    for step in range(first_step, state.steps.total):
+        if should_stop_early(state):
             break
-        rate = optim.learning_rate(step, run.recipe.optim, t.length)
-        optim.set_learning_rate(t.stepper.optimizer, rate, step < run.recipe.optim.freeze_vision_steps)
-        losses, ids, left_out = accumulate_gradients(t, loader, step)
-        loss, stopping, due, lost = sync_step(t, losses, ids, left_out, step)
-        norm = t.stepper.step()
-        finite = math.isfinite(norm)
-        if not finite and t.stepper.scale.value <= 1:
-            raise WorkerError(
-                f"the gradient is not finite at step {step + 1}", "lower optim.lr or set optim.max_grad_norm"
-            )
-        t.stepper.scale.follow(finite)
-        if t.averages is not None and finite:
-            checkpoint.update_ema(t.averages, t.stepper.pieces(), run.recipe.optim.ema_decay)
-        t.state.step = step + 1
-        meter.step(loss, norm, lost)
-        finish_step(t, stopping, due)
-    if rank.first:
-        write_result(t, time.time() - began, t.state.step - start)
-    t.log.close()
+        train_step(state, batches, step, meter)
+    if rank.is_main_process:
+        finish_run(state, time.time() - began, state.progress.step - first_step)
+    state.log.close()
 
 
-def prepare_training(run: Run, rank: RankInfo, device: torch.device, stop: Callable[[], bool]) -> TrainState:
-    """Index, model, optimizer and log of a run, where its last checkpoint left them."""
+def _train_batches(state: TrainState) -> Iterator[ModelBatch]:
+    run = state.run
+    keys = micro_batch_keys(run, len(state.examples), state.rank, state.progress.step, state.steps.total)
+    return iterate_batches(
+        keys, state.examples, state.index.images, state.processor, train=True, seed=run.recipe.seed,
+        workers=run.profile.loader_workers, pin=state.device.type == "cuda",
+    )  # fmt: skip
+
+
+def train_step(state: TrainState, batches: Iterator[ModelBatch], step: int, meter: TrainMeter) -> None:
+    """One optimizer step, from 0, and what is due after it."""
+    settings, strategy = state.run.recipe.optim, state.strategy
+    rate = optim.learning_rate(step, settings, state.steps)
+    optim.set_learning_rate(strategy.optimizer, rate, text_only=step < settings.freeze_vision_steps)
+    synced = sync_step(state, accumulate_gradients(state, batches, step), step)
+    norm = strategy.step()
+    finite = math.isfinite(norm)
+    if not finite and strategy.loss_scaler.value <= 1:
+        # Not the scale's fault: without one (or at its lowest) the next step would end the same way.
+        raise WorkerError(
+            message("train.gradient-not-finite", "the gradient is not finite at step {step}", step=step + 1),
+            message("train.gradient-not-finite.hint", "lower optim.lr or set optim.max_grad_norm"),
+        )
+    strategy.loss_scaler.update(finite=finite)
+    if state.averages is not None and finite:  # a skipped step changed no weight: it must not age the average
+        checkpoint.update_ema(state.averages, strategy.local_shards(), settings.ema_decay)
+    state.progress.step = step + 1
+    meter.count_step(synced.loss, norm, synced.left_out)
+    finish_step(state, stopping=synced.stopping, save_due=synced.save_due)
+
+
+def prepare_training(
+    run: Run, rank: RankInfo, device: torch.device, stop_requested: Callable[[], bool]
+) -> TrainState:
+    """Index, model, optimizer and log of a run, where its last checkpoint left them.
+
+    Raises:
+        SettingsError: the index is smaller than one batch; an unknown metric.
+        ModelError: the checkpoint is broken.
+    """
     watchdog.set_phase("preparing")
     recipe = run.recipe
+    metric = require_metric(recipe.eval.metric, recipe.task)
     images = Path(recipe.data.images) if recipe.data.images else None
     index = open_index(Path(recipe.data.index or ""), images)
-    rows, val = (filter_question_types(index.split(name), recipe.data.kinds) for name in ("train", "val"))
-    length = optim.count_training_steps(recipe.optim, len(rows))
-    if not length.per_epoch:
-        raise SettingsError(
-            f"{index.folder} has {len(rows)} training rows, fewer than one batch of {recipe.optim.global_batch}",
-            f"use --set optim.global_batch={max(1, len(rows))} or less",
-        )
+    examples, val_examples = (
+        filter_question_types(index.split(name), recipe.data.kinds) for name in ("train", "val")
+    )
+    steps = optim.count_training_steps(recipe.optim, len(examples))
+    if not steps.per_epoch:
+        raise _index_too_small(index.folder, len(examples), recipe.optim.global_batch)
     last = follow_pointer(run.folder, "last")
+    resumed = checkpoint.ResumeState()
     if last:
         trust = bool(recipe.model.get("trust_remote_code"))  # said by the user, not by the step folder
-        options = family.LoadOptions(recipe.data, trust)
+        options = family.LoadOptions(recipe.data, trust_remote_code=trust)
         model, processor = family.read_model_folder(last, recipe.task, options)
-        note = f"resumed from {last.name}"
+        note: str = message("train.resumed-from", "resumed from {step}", step=last.name)
     else:
         model, processor, note = family.create_model(recipe, index.answers() if recipe.task == "vqa" else [])
     model.train().prepare(
         activation_checkpointing=run.profile.activation_checkpointing, compile=run.profile.compile
     )
-    before = (
-        checkpoint.read_resume_state(last, model, recipe.optim.ema_decay > 0)
-        if last
-        else checkpoint.ResumeState()
+    if last:
+        resumed = checkpoint.read_resume_state(last, model, keeps_averages=recipe.optim.ema_decay > 0)
+    strategy = make_strategy(model, run, rank, device)
+    averages, progress = checkpoint.restore_strategy(strategy, resumed), resumed.progress
+    log = RunLog(
+        run.folder,
+        progress.step,
+        is_main_process=rank.is_main_process,
+        evaluation_due=progress.evaluation_due,
     )
-    stepper = make_strategy(model, run, rank, device)
-    averages, state = checkpoint.restore_strategy(stepper, before), before.state
-    log = RunLog(run.folder, state.step, rank.first, without_evaluation=state.evaluation_due)
-    log.tell({"kind": "start", "step": state.step, "total": length.total, "note": note})
+    log.emit_event(StartEvent(progress.step, steps.total, note))
     return TrainState(
-        run, rank, device, index, rows, val, processor, stepper, averages, length, state, log, stop,
-        time.monotonic(),
+        run, rank, device, index, examples, val_examples, processor, strategy, averages, steps, progress,
+        metric, log, stop_requested, saved_at=time.monotonic(),
     )  # fmt: skip
 
 
-def accumulate_gradients(
-    t: TrainState, loader: Iterator[ModelBatch], step: int
-) -> tuple[list[Tensor], list[list[str]], list[str]]:
-    """Gradients of one optimizer step; losses and ids of its micro-batches, ids of what was left out."""
-    losses, ids, left_out = [], [], []
-    for turn in range(t.run.accumulate):
+def _index_too_small(folder: Path, rows: int, global_batch: int) -> SettingsError:
+    return SettingsError(
+        message(
+            "train.index-too-small",
+            "{folder} has {rows} training rows, fewer than one batch of {batch}",
+            folder=folder,
+            rows=rows,
+            batch=global_batch,
+        ),
+        message(
+            "train.index-too-small.hint", "use --set optim.global_batch={rows} or less", rows=max(1, rows)
+        ),
+    )
+
+
+@dataclass
+class StepBatches:
+    """What went into one optimizer step on this process.
+
+    Attributes:
+        losses: of each micro-batch, scalars on the device.
+        ids: of each micro-batch's examples.
+        left_out: ids of examples that could not be learned from.
+    """
+
+    losses: list[Tensor] = field(default_factory=list)
+    ids: list[list[str]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def accumulate_gradients(state: TrainState, batches: Iterator[ModelBatch], step: int) -> StepBatches:
+    """Gradients of one optimizer step, summed over its micro-batches."""
+    micro_batches = StepBatches()
+    for turn in range(state.run.accumulate):
         watchdog.set_phase("reading a batch", step + 1)
-        batch = next(loader).to(t.device)
+        batch = next(batches).to(state.device)
         watchdog.set_phase("computing")
-        torch.manual_seed(dropout_seed(t.run.recipe.seed, step, batch.ids))
-        losses.append(t.stepper.backward(batch, step, last=turn + 1 == t.run.accumulate))
-        ids.append(batch.ids)
-        left_out += batch.left_out
-    return losses, ids, left_out
+        torch.manual_seed(dropout_seed(state.run.recipe.seed, step, batch.ids))
+        loss = state.strategy.backward(batch, step, last=turn + 1 == state.run.accumulate)
+        micro_batches.losses.append(loss)
+        micro_batches.ids.append(batch.ids)
+        micro_batches.left_out += batch.left_out
+    return micro_batches
 
 
 def dropout_seed(seed: int, step: int, ids: list[str]) -> int:
-    """Seed of what a model draws itself (dropout): of the step and its examples, not of the process."""
+    """Seed of what a model draws itself (dropout): of the step and its examples, not of the process.
+
+    Seeded before each micro-batch, so that a resumed run draws as the uninterrupted one did, without a
+    generator's state in the checkpoint. 63 bits of a hash: torch takes no larger seed, and neighbouring
+    steps share nothing.
+    """
     return int.from_bytes(hashlib.sha256(f"{seed} {step} {ids}".encode()).digest()[:8], "little") >> 1
 
 
-def sync_step(
-    t: TrainState, losses: list[Tensor], ids: list[list[str]], left_out: list[str], step: int
-) -> tuple[float, bool, bool, int]:
-    """What all processes must know alike: (mean loss, is somebody asked to stop, is a save due, examples left out).
+@dataclass(frozen=True)
+class SyncedStep:
+    """What all processes know alike of a step.
+
+    Attributes:
+        loss: mean over all processes' micro-batches.
+        stopping: was any process asked to stop?
+        save_due: does the first process's clock ask for a checkpoint?
+        left_out: examples that could not be learned from, on all processes.
+    """
+
+    loss: float
+    stopping: bool
+    save_due: bool
+    left_out: int
+
+
+def sync_step(state: TrainState, micro_batches: StepBatches, step: int) -> SyncedStep:
+    """Agree on a step before it is made: what one process decided alone, the others would wait for, for ever.
+
+    One all-reduce of four numbers: signals arrive at processes at different steps, clocks differ.
 
     Raises:
         WorkerError: a loss is not finite; names the examples of its batch.
         DataError: no example of the step could be learned from.
     """
-    due = t.rank.first and time.monotonic() - t.saved_at > 60 * t.run.recipe.save.every_minutes
-    mean = torch.stack(losses).double().mean() / t.rank.world
-    flags = torch.tensor([float(t.stop()), float(due), len(left_out)], dtype=torch.float64, device=t.device)
-    loss, stopping, saving, lost = process_group.all_reduce_sum(torch.cat([mean[None], flags])).tolist()
-    if loss - loss != 0:  # inf or nan
-        bad = [i for one, names in zip(losses, ids, strict=True) if not torch.isfinite(one) for i in names]
-        named = [i for share in process_group.all_gather_objects(bad) for i in share]
-        shown = ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
-        raise WorkerError(
-            f"the loss is not finite at step {step + 1}; examples of that batch: {shown}",
-            "look at them, lower optim.lr, or set optim.max_grad_norm",
-        )
-    if lost == t.run.recipe.optim.global_batch:
+    minutes = state.run.recipe.save.every_minutes
+    save_due = state.rank.is_main_process and time.monotonic() - state.saved_at > 60 * minutes
+    mean = torch.stack(micro_batches.losses).double().mean() / state.rank.world_size
+    flags = torch.tensor(
+        [float(state.stop_requested()), float(save_due), len(micro_batches.left_out)],
+        dtype=torch.float64,
+        device=state.device,
+    )
+    loss, stopping, saving, left_out = process_group.all_reduce_sum(torch.cat([mean[None], flags])).tolist()
+    if not math.isfinite(loss):
+        raise _loss_not_finite(micro_batches, step)
+    if left_out == state.run.recipe.optim.global_batch:
         raise DataError(
-            f"no example of step {step + 1} can be learned from: without answer, or longer than model.max_text "
-            f"({', '.join(left_out[:8])}, …)",
-            "raise model.max_text, or lower model.max_pixels",
+            message(
+                "train.no-usable-example",
+                "no example of step {step} can be learned from: without answer, or longer than model.max_text "
+                "({ids}, …)",
+                step=step + 1,
+                ids=", ".join(micro_batches.left_out[:_MAX_NAMED_EXAMPLES]),
+            ),
+            message("train.no-usable-example.hint", "raise model.max_text, or lower model.max_pixels"),
         )
-    return loss, stopping > 0, saving > 0, int(lost)
+    return SyncedStep(loss, stopping > 0, saving > 0, int(left_out))
 
 
-def finish_step(t: TrainState, stopping: bool, due: bool) -> None:
+def _loss_not_finite(micro_batches: StepBatches, step: int) -> WorkerError:
+    """Collective: every process sees the same loss and comes here, and names the examples of its own part."""
+    own = [
+        id
+        for loss, ids in zip(micro_batches.losses, micro_batches.ids, strict=True)
+        if not torch.isfinite(loss)
+        for id in ids
+    ]
+    ids = [id for of_rank in process_group.all_gather_objects(own) for id in of_rank]
+    named = ", ".join(ids[:_MAX_NAMED_EXAMPLES])
+    hidden = len(ids) - _MAX_NAMED_EXAMPLES
+    if hidden > 0:
+        named = message("train.and-more", "{names} and {hidden} more", names=named, hidden=hidden)
+    return WorkerError(
+        message(
+            "train.loss-not-finite",
+            "the loss is not finite at step {step}; examples of that batch: {ids}",
+            step=step + 1,
+            ids=named,
+        ),
+        message("train.loss-not-finite.hint", "look at them, lower optim.lr, or set optim.max_grad_norm"),
+    )
+
+
+def finish_step(state: TrainState, *, stopping: bool, save_due: bool) -> None:
     """Save and evaluate where the recipe, the clock or a stop asks for it.
 
     Saved first: whatever happens to an evaluation, nothing learned is lost.
+
+    Raises:
+        Stopped: a stop was asked for, and this is not the last step.
     """
-    step, total = t.state.step, t.length.total
-    every = t.run.recipe.save.every_steps
-    t.state.evaluation_due = step % t.eval_every == 0 or step == total
-    if t.state.evaluation_due or due or stopping or (every and step % every == 0):
-        save_checkpoint(t)
-    if t.state.evaluation_due:
-        run_validation(t)
+    step, total = state.progress.step, state.steps.total
+    save_every = state.run.recipe.save.every_steps
+    state.progress.evaluation_due = step % state.eval_every == 0 or step == total
+    if state.progress.evaluation_due or save_due or stopping or (save_every and step % save_every == 0):
+        save_checkpoint(state)
+    if state.progress.evaluation_due:
+        run_validation(state)
     if stopping and step < total:
-        raise Stopped(f"stopped at step {step} of {total}; the checkpoint is complete", "go on with --resume")
-
-
-def run_validation(t: TrainState) -> None:
-    """Score the validation split; remember score and best, in the step's checkpoint too."""
-    if len(t.val):
-        score_validation(t)
-    else:
-        t.state.best_step = t.state.step
-    t.state.evaluation_due = False
-    if t.rank.first:
-        checkpoint.record_evaluation(t.run.folder, t.state, t.run.recipe.save.keep)
-
-
-def score_validation(t: TrainState) -> None:
-    """Answer the validation split on all processes; its score into state and log."""
-    split = t.val
-    began = time.time()
-    with t.stepper.plain(t.averages, everywhere=True) as model:
-        answers = list(
-            answer_examples(
-                model, t.processor, split, t.index.images, t.rank, t.device, t.run.micro_batch,
-                t.run.profile.loader_workers, lambda: make_autocast(t.run.profile, t.device),
-                lambda done, of: t.log.progress(doing="evaluation", done=done, of=of),
-            )
-        )  # fmt: skip
-        t.state.score = score_split(answers, split, t.run.recipe.task)
-    if t.state.best is None or t.state.score > t.state.best:
-        t.state.best, t.state.best_step = t.state.score, t.state.step
-    t.log.record(
-        "eval",
-        t.state.step,
-        task=t.run.recipe.task,
-        score=t.state.score,
-        best=t.state.best,
-        rows=len(split),
-        seconds=time.time() - began,
-    )
-
-
-def should_stop_early(t: TrainState) -> bool:
-    """Did the recipe's number of evaluations go by without a better score? Known from the state alone."""
-    patience = t.run.recipe.eval.patience
-    if patience is None or t.state.best is None or t.state.best_step is None:
-        return False
-    evaluated = t.state.step - t.state.step % t.eval_every
-    return evaluated - t.state.best_step >= patience * t.eval_every
-
-
-def save_checkpoint(t: TrainState) -> None:
-    """Write a checkpoint."""
-    t.saved_at = time.monotonic()
-    watchdog.set_phase("saving")
-    recipe = t.run.recipe
-    info = CheckpointInfo(recipe.family, recipe.task, recipe.name)
-    path = checkpoint.write_checkpoint(
-        t.run.folder, t.stepper, t.processor, t.averages, t.state, info, recipe.save.keep
-    )
-    t.log.tell({"kind": "saved", "step": t.state.step, "path": str(path)})
-
-
-def write_result(t: TrainState, seconds: float, steps: int) -> None:
-    """Say that the run is finished, and how well."""
-    best = follow_pointer(t.run.folder, "best")
-    result = {
-        "schema": 1, "task": t.run.recipe.task, "recipe": t.run.recipe.name, "steps": t.state.step,
-        "best": best.name if best else None, "best_score": t.state.best, "last_score": t.state.score,
-        "seconds": round(seconds, 1),
-        "examples_per_second": round(steps * t.run.recipe.optim.global_batch / max(seconds, 1e-9), 1),
-    }  # fmt: skip
-    write_json(t.run.folder / RESULT_FILE, result)
-    t.log.tell({"kind": "end", "step": t.state.step, **result})
-
-
-class TrainMeter:
-    """Loss, norm and rate between lines of the log; the time left."""
-
-    def __init__(self, t: TrainState) -> None:
-        self.t, self.began, self.first = t, time.monotonic(), t.state.step
-        self.losses: list[float] = []
-        self.lost = 0
-        self.at = self.began
-
-    def step(self, loss: float, norm: float, lost: int) -> None:
-        """Count one optimizer step, and the examples left out of it; log every `log_every`."""
-        t, now = self.t, time.monotonic()
-        self.losses.append(loss)
-        self.lost += lost
-        batch = t.run.recipe.optim.global_batch
-        done = t.state.step - self.first
-        left = (now - self.began) / done * (t.length.total - t.state.step)
-        t.log.progress(
-            step=t.state.step,
-            total=t.length.total,
-            loss=loss,
-            rate=done * batch / (now - self.began),
-            left=left,
+        raise Stopped(
+            message(
+                "train.stopped-at-step",
+                "stopped at step {step} of {total}; the checkpoint is complete",
+                step=step,
+                total=total,
+            ),
+            message("train.stopped-at-step.hint", "continue with --resume"),
         )
-        if t.state.step % t.run.recipe.log_every == 0 or t.state.step == t.length.total:
-            t.log.record(
-                "train", t.state.step, loss=sum(self.losses) / len(self.losses),
-                grad_norm=norm if math.isfinite(norm) else None,  # None: left out, and the loss scale halved
-                lr=optim.learning_rate(t.state.step - 1, t.run.recipe.optim, t.length),
-                examples_per_second=len(self.losses) * batch / max(now - self.at, 1e-9),
-                **({"left_out": self.lost} if self.lost else {}),
-                **({"loss_scale": t.stepper.scale.value} if t.stepper.scale.dynamic else {}),
-            )  # fmt: skip
-            self.losses, self.lost, self.at = [], 0, now
+
+
+def save_checkpoint(state: TrainState) -> None:
+    """Write a checkpoint. Collective: all processes must come here."""
+    state.saved_at = time.monotonic()
+    watchdog.set_phase("saving")
+    path = checkpoint.write_checkpoint(
+        state.run.folder, state.strategy, state.processor, state.averages, state.progress, state.run.recipe
+    )
+    state.log.emit_event(SavedEvent(state.progress.step, str(path)))
+
+
+def finish_run(state: TrainState, seconds: float, steps: int) -> None:
+    """Mark the run as finished, with its score.
+
+    Args:
+        state: after the last step.
+        seconds: of this launch.
+        steps: that this launch did.
+    """
+    recipe, progress = state.run.recipe, state.progress
+    best = follow_pointer(state.run.folder, "best")
+    result = RunResult(
+        task=recipe.task,
+        recipe=recipe.name,
+        steps=progress.step,
+        best=best.name if best else None,
+        best_score=progress.best,
+        last_score=progress.score,
+        seconds=round(seconds, 1),
+        examples_per_second=round(steps * recipe.optim.global_batch / max(seconds, 1e-9), 1),
+        metric=metric_name(recipe.eval.metric, recipe.task),
+    )
+    write_result(state.run.folder, result)
+    state.log.emit_event(EndEvent(progress.step, result.best_score, result.last_score, result.seconds))
+
+
+@dataclass
+class TrainMeter:
+    """Means between two lines of the log; the time left.
+
+    Attributes:
+        state: of the run.
+        began: when this launch's first step began, by `time.monotonic`.
+        first_step: that this launch went on from.
+        losses, left_out: since the last line of the log.
+        last_logged_at: by `time.monotonic`; None before the first line.
+    """
+
+    state: TrainState
+    began: float
+    first_step: int
+    losses: list[float] = field(default_factory=list)
+    left_out: int = 0
+    last_logged_at: float | None = None
+
+    def count_step(self, loss: float, norm: float, left_out: int) -> None:
+        """Count one optimizer step, and the examples left out of it; log every `log_every`."""
+        state, step, now = self.state, self.state.progress.step, time.monotonic()
+        recipe = state.run.recipe
+        self.losses.append(loss)
+        self.left_out += left_out
+        steps_done = step - self.first_step
+        seconds_left = (now - self.began) / steps_done * (state.steps.total - step)
+        rate = steps_done * recipe.optim.global_batch / (now - self.began)
+        state.log.report_progress(TrainProgressEvent(step, state.steps.total, loss, rate, seconds_left))
+        if step % recipe.log_every == 0 or step == state.steps.total:
+            self._log_means(norm, now)
+
+    def _log_means(self, norm: float, now: float) -> None:
+        state, step, settings = self.state, self.state.progress.step, self.state.run.recipe.optim
+        seconds = now - (self.began if self.last_logged_at is None else self.last_logged_at)
+        scaler = state.strategy.loss_scaler
+        state.log.log_record(
+            TrainStepEvent(
+                step,
+                loss=sum(self.losses) / len(self.losses),
+                grad_norm=norm if math.isfinite(norm) else None,
+                lr=optim.learning_rate(step - 1, settings, state.steps),
+                examples_per_second=len(self.losses) * settings.global_batch / max(seconds, 1e-9),
+                left_out=self.left_out or None,
+                loss_scale=scaler.value if scaler.dynamic else None,
+            )
+        )
+        self.losses, self.left_out, self.last_logged_at = [], 0, now

@@ -10,19 +10,18 @@ import contextlib
 import ctypes
 import gc
 from traceback import clear_frames
-from typing import TYPE_CHECKING
 
 import torch
 
 from kovqa_core.distributed import process_group
 from kovqa_core.errors import MachineError
+from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch, iterate_batches
 from kovqa_core.plan.micro_batch import with_micro_batch
+from kovqa_core.runs.events import MemoryFitEvent
 from kovqa_core.settings.run import Run, split_global_batch, write_run
-from kovqa_core.train.strategies.ddp import make_autocast
-
-if TYPE_CHECKING:
-    from kovqa_core.train.loop import TrainState
+from kovqa_core.train.state import TrainState
+from kovqa_core.train.strategies.base import make_autocast
 
 _PROBE_SAMPLE_SIZE = 4096  # examples among which the longest are sought
 # What torch says on a GPU and on a CPU, and what oneDNN does, which may not recover: on a CPU the count decides.
@@ -34,64 +33,73 @@ _OUT_OF_MEMORY_TEXTS = (
 )
 
 
-def probe_micro_batch(t: TrainState) -> Run:
+def probe_micro_batch(state: TrainState) -> Run:
     """The run, with the largest micro-batch at which a step fits on every process; written to `run.yaml`.
 
-    Strategies that share the model out are not tried: a step of one process alone does not exist there.
+    Sharding strategies are not tried: there, no step of one process alone exists.
 
     Raises:
         MachineError: not even one example fits.
     """
-    run, began = t.run, t.run.micro_batch
+    run, tried_first = state.run, state.run.micro_batch
+    # Gathered, so that all processes halve together: one with other GPUs, or longer examples, decides for all.
     while run.profile.strategy == "ddp" and any(
-        said := process_group.all_gather_objects(_out_of_memory_error(t, run))
+        errors := process_group.all_gather_objects(_out_of_memory_error(state, run))
     ):
         if run.micro_batch == 1:
             raise MachineError(
-                f"not even one example fits into this machine's memory ({max(said)})",
-                "--set profile.activation_checkpointing=true, a smaller model, or a machine with more",
+                message(
+                    "train.one-example-too-large",
+                    "not even one example fits into this machine's memory ({error})",
+                    error=max(errors),
+                ),
+                message(
+                    "train.one-example-too-large.hint",
+                    "--set profile.activation_checkpointing=true, a smaller model, or a machine with more",
+                ),
             )
         run = _halve_micro_batch(run)
     run = run.model_copy(update={"probe": False})
-    if t.rank.first:
+    if state.rank.is_main_process:
         write_run(run)
-    t.log.record(
-        "fit", t.state.step, micro_batch=run.micro_batch, accumulate=run.accumulate, tried_first=began
+    state.log.log_record(
+        MemoryFitEvent(state.progress.step, run.micro_batch, run.accumulate, tried_first=tried_first)
     )
     return run
 
 
 def _halve_micro_batch(run: Run) -> Run:
     profile = with_micro_batch(run.profile, run.recipe.name, run.micro_batch // 2)
-    micro, accumulate = split_global_batch(
+    micro_batch, accumulate = split_global_batch(
         run.recipe.optim.global_batch, profile.max_micro_batch(run.recipe.name), profile.processes
     )
-    return run.model_copy(update={"profile": profile, "micro_batch": micro, "accumulate": accumulate})
+    return run.model_copy(update={"profile": profile, "micro_batch": micro_batch, "accumulate": accumulate})
 
 
-def _out_of_memory_error(t: TrainState, run: Run) -> str:
-    """What a step of this process ended with for want of memory; empty where it went through."""
-    kept = {
-        name: buffer.clone() for name, buffer in t.stepper.model.named_buffers()
-    }  # a batch norm's averages move
+def _out_of_memory_error(state: TrainState, run: Run) -> str:
+    """The first line of the error by which a step of this process ran out of memory; empty where it went through."""
+    model = state.strategy.model
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}  # a batch norm's means move
     try:
-        _run_probe_step(t, run)
+        _run_probe_step(state, run)
         return ""
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _OUT_OF_MEMORY_TEXTS):
+        if isinstance(error, RuntimeError) and not any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS):
             raise
-        clear_frames(error.__traceback__)  # they hold the step's tensors
+        clear_frames(
+            error.__traceback__
+        )  # they hold the step's tensors, which the next try needs the room of
         return str(error).splitlines()[0][:200] if str(error) else "MemoryError"
     finally:
-        t.stepper.model.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         with torch.no_grad():
-            for name, buffer in t.stepper.model.named_buffers():
-                buffer.copy_(kept[name])
-        _release_memory(t.device)
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+        _release_memory(state.device)
 
 
 def _release_memory(device: torch.device) -> None:
-    """Hand memory that is free again to the system: the next try shall find it."""
+    """Hand free memory back to the system, so that the next try finds it."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -99,34 +107,39 @@ def _release_memory(device: torch.device) -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _run_probe_step(t: TrainState, run: Run) -> None:
-    learned = [p for p in t.stepper.model.parameters() if p.requires_grad]
-    # Room for both moments of AdamW, where it has none yet, and for DDP's buckets; touched, so that it is taken.
-    more = 2 * (not t.stepper.optimizer.state) + (t.rank.world > 1)
-    room = [torch.zeros(more, p.numel(), dtype=p.dtype, device=t.device) for p in learned]
-    batch = _longest_batch(t, run.micro_batch).to(t.device)
+def _run_probe_step(state: TrainState, run: Run) -> None:
+    model, strategy = state.strategy.model, state.strategy
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    # Room for both moments of AdamW, where it has none yet, and for DDP's buckets; zeros, because memory is
+    # taken when it is first touched.
+    copies = 2 * (not strategy.optimizer.state) + (state.rank.world_size > 1)
+    room = [torch.zeros(copies, p.numel(), dtype=p.dtype, device=state.device) for p in trainable]
+    batch = _longest_batch(state, run.micro_batch).to(state.device)
     for _ in range(min(run.accumulate, 2)):  # the second pass runs beside the first one's gradients
-        with make_autocast(run.profile, t.device):
-            loss = t.stepper.model(batch, t.state.step)["loss"]
+        with make_autocast(run.profile, state.device):
+            loss = model(batch, state.progress.step)["loss"]
         loss.backward()
     del room
 
 
-def _longest_batch(t: TrainState, size: int) -> ModelBatch:
+def _longest_batch(state: TrainState, size: int) -> ModelBatch:
     """A batch of the longest examples that can be learned from, among some thousands."""
-    every = max(1, len(t.rows) // max(_PROBE_SAMPLE_SIZE, size))
-    lengths = {number: _text_length(t, number) for number in range(0, len(t.rows), every)}
+    examples = state.examples
+    every = max(1, len(examples) // max(_PROBE_SAMPLE_SIZE, size))
+    lengths = {number: _text_length(state, number) for number in range(0, len(examples), every)}
     numbers = sorted(lengths, key=lambda number: -lengths[number])
-    pieces = [numbers[i : i + size] for i in range(0, len(numbers) - size + 1, size)]
-    keys = ([(0, number) for number in piece] for piece in pieces)
-    found = iterate_batches(keys, t.rows, t.index.images, t.processor, train=True, seed=t.run.recipe.seed)
-    best = next(found)
-    while best.left_out and (other := next(found, None)):  # too long for the model: the next ones
-        best = max(best, other, key=lambda batch: len(batch.ids))
-    return best
+    slices = [numbers[i : i + size] for i in range(0, len(numbers) - size + 1, size)]
+    keys = ([(0, number) for number in numbers] for numbers in slices)
+    batches = iterate_batches(
+        keys, examples, state.index.images, state.processor, train=True, seed=state.run.recipe.seed
+    )
+    largest = next(batches)
+    while largest.left_out and (other := next(batches, None)):  # too long for the model: the next ones
+        largest = max(largest, other, key=lambda batch: len(batch.ids))
+    return largest
 
 
-def _text_length(t: TrainState, number: int) -> int:
+def _text_length(state: TrainState, number: int) -> int:
     """Characters of an example's texts."""
-    row = t.rows[number]
-    return len(row.question) + max(map(len, (*row.answers, *row.captions)), default=0)
+    example = state.examples[number]
+    return len(example.question) + max(map(len, (*example.answers, *example.captions)), default=0)

@@ -1,4 +1,4 @@
-"""What a run tells: `log.jsonl`, TensorBoard files, and lines for whoever watches."""
+"""What a run reports: `log.jsonl`, curves of a tracker, and events for whoever watches."""
 
 from __future__ import annotations
 
@@ -10,82 +10,94 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.files import disk_errors, write_text
-from kovqa_core.runs.events import EVENTS_VARIABLE
+from kovqa_core.runs.events import (
+    EVENTS_VARIABLE,
+    AnswerProgressEvent,
+    LoggedEvent,
+    TrainProgressEvent,
+    WorkerEvent,
+    event_fields,
+    event_line,
+)
 from kovqa_core.runs.folder import LOG_FILE
+from kovqa_core.tracking.tensorboard import TensorBoardFiles
+
+_REPORT_INTERVAL = 0.2  # seconds between two reports of progress
+_LAUNCHER_GONE = 143  # exit code, as after SIGTERM
 
 
 class RunLog:
-    """Records of one run; only the first process writes.
+    """Log and events of one run; only the first process writes.
 
     Args:
         folder: the run folder.
         step: the step training goes on from: what an interrupted run logged beyond it is removed,
             because it will be done again.
-        writes: is this the first process?
-        without_evaluation: that step's evaluation will be done again, too.
+        is_main_process: is this the first process?
+        evaluation_due: that step's evaluation will be done again, too.
     """
 
-    def __init__(self, folder: Path, step: int, writes: bool, without_evaluation: bool = False) -> None:
-        self.path, self.writes = folder / LOG_FILE, writes
-        self._spoke = 0.0
-        if writes:
-            _truncate_log(self.path, step, without_evaluation)
-            from tensorboardX import SummaryWriter
+    def __init__(self, folder: Path, step: int, *, is_main_process: bool, evaluation_due: bool) -> None:
+        self.path, self.is_main_process = folder / LOG_FILE, is_main_process
+        self._last_report = 0.0
+        if is_main_process:
+            _truncate_log(self.path, step, evaluation_due=evaluation_due)
+            self._tracker = TensorBoardFiles(folder, step)
 
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-
-    def record(self, kind: str, step: int, **values: Any) -> None:
-        """One line of the log, also told to whoever watches."""
-        if not self.writes:
+    def log_record(self, event: LoggedEvent) -> None:
+        """One line of the log, also reported to whoever watches."""
+        if not self.is_main_process:
             return
-        row = {"kind": kind, "step": step, **values}
+        values = event_fields(event)
         with disk_errors(self.path), self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        for name, value in values.items():
-            if isinstance(value, float):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
-        self.tell(row)
+            stream.write(json.dumps(values, ensure_ascii=False) + "\n")
+        self._tracker.add_scalars(event.kind, event.step, values)
+        self.emit_event(event)
 
-    def progress(self, **values: Any) -> None:
-        """Where the run is, at most five times a second; not kept."""
-        if self.writes and time.monotonic() - self._spoke > 0.2:
-            self._spoke = time.monotonic()
-            self.tell({"kind": "progress", **values})
+    def report_progress(self, event: TrainProgressEvent | AnswerProgressEvent) -> None:
+        """Where the run is, at most five times a second; not logged."""
+        if self.is_main_process and time.monotonic() - self._last_report > _REPORT_INTERVAL:
+            self._last_report = time.monotonic()
+            self.emit_event(event)
 
-    def tell(self, event: dict[str, Any]) -> None:
-        """Say an event: as JSON to `kovqa train`, as a line to a person."""
-        if not self.writes:
+    def emit_event(self, event: WorkerEvent) -> None:
+        """Report an event: as a JSON line to `kovqa train`, or as text to a person who started a worker."""
+        if not self.is_main_process:
             return
         if os.environ.get(EVENTS_VARIABLE):
             try:
-                print(json.dumps(event, ensure_ascii=False), flush=True)
+                print(event_line(event), flush=True)
             except BrokenPipeError:
-                os._exit(143)  # `kovqa train` is gone: go with it, the last checkpoint is whole
-        elif event["kind"] != "progress":
-            values = "  ".join(
-                f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in event.items()
-            )
-            print(values.removeprefix("kind "), file=sys.stderr, flush=True)
+                # `kovqa train` was killed: nobody would stop this run any more, and its last checkpoint is
+                # whole. Not an exception: it would be reported as a failure of the run.
+                os._exit(_LAUNCHER_GONE)
+        elif event.kind != "progress":
+            print(_event_text(event_fields(event)), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Hand everything to the disk."""
-        if self.writes:
-            self._board.close()
+        if self.is_main_process:
+            self._tracker.close()
 
 
-def _truncate_log(path: Path, step: int, without_evaluation: bool) -> None:
-    """Keep the whole lines up to a step, its evaluation's if it counts."""
+def _event_text(values: dict[str, Any]) -> str:
+    cells = (f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+    return "  ".join(cells).removeprefix("kind ")
+
+
+def _truncate_log(path: Path, step: int, *, evaluation_due: bool) -> None:
+    """Keep the whole lines up to a step, with its evaluation unless that is done again."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
-            again = without_evaluation and row.get("kind") == "eval" and row["step"] == step
-            if row["step"] <= step and not again:
+            done_again = evaluation_due and row.get("kind") == "eval" and row["step"] == step
+            if row["step"] <= step and not done_again:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
-            break  # torn by a kill
+            break  # torn by a kill: only the last line can be
     write_text(path, "".join(kept))
 
 

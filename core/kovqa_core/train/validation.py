@@ -1,31 +1,89 @@
-"""Answer every example of a split, on all processes, and score the answers.
+"""Evaluate a run: answer the validation split on all processes, score the answers, remember the best.
 
-Protocol: the evaluation transform, no example dropped or doubled; one score an example (the soft
-label of the answer given, 0 for any other), summed over examples and divided once, or the score of
-all captions together. So it depends neither on the number of processes nor on the batch size.
+Protocol: the evaluation transform, no example dropped or doubled, all answers together on every process
+and then one call of the metric. So a score depends neither on the number of processes nor on the batch size.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
+from kovqa_core.answer.inference import answer_examples
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.distributed import process_group
-from kovqa_core.evaluate.caption_scores import score_captions
+from kovqa_core.evaluate.metrics import Metric, is_better, metric_name
+from kovqa_core.runs.events import AnswerProgressEvent, EvaluationEvent
+from kovqa_core.train import checkpoint
+from kovqa_core.train.state import TrainState
+from kovqa_core.train.strategies.base import make_autocast
 
 
-def score_split(answers: Sequence[tuple[int, Answer]], split: Sequence[Example], task: str) -> float:
-    """The task's score over all processes' answers; the same number on every process.
+def run_validation(state: TrainState) -> None:
+    """Score the validation split; remember score and best, in the step's checkpoint too."""
+    if len(state.val_examples):
+        _score_validation(state)
+    else:
+        state.progress.best_step = state.progress.step  # nothing to choose by: the newest is the best
+    state.progress.evaluation_due = False
+    if state.rank.is_main_process:
+        checkpoint.record_evaluation(state.run.folder, state.progress, state.run.recipe.save.keep)
 
-    Questions: mean soft score in 0…1. Captions: CIDEr-D in 0…10, which the original chooses by too.
+
+def _score_validation(state: TrainState) -> None:
+    """Answer the validation split on all processes; its score into progress and log."""
+    run, split, progress = state.run, state.val_examples, state.progress
+    began = time.time()
+    with state.strategy.full_model(state.averages, everywhere=True) as model:
+        assert model is not None
+        answers = list(
+            answer_examples(
+                model, state.processor, split, state.index.images, state.rank, state.device, run.micro_batch,
+                run.profile.loader_workers, lambda: make_autocast(run.profile, state.device),
+                lambda done, of: state.log.report_progress(AnswerProgressEvent(done, of, "evaluation")),
+            )
+        )  # fmt: skip
+    progress.score = score_split(answers, split, state.metric)
+    if is_better(state.metric, progress.score, progress.best):
+        progress.best, progress.best_step = progress.score, progress.step
+    assert progress.best is not None
+    state.log.log_record(
+        EvaluationEvent(
+            progress.step,
+            run.recipe.task,
+            progress.score,
+            progress.best,
+            rows=len(split),
+            seconds=time.time() - began,
+            metric=metric_name(run.recipe.eval.metric, run.recipe.task),
+        )
+    )
+
+
+def score_split(answers: Sequence[tuple[int, Answer]], split: Sequence[Example], metric: Metric) -> float:
+    """The metric of all processes' answers; the same number on every process.
+
+    Args:
+        answers: (number of the example in the split, its answer), of this process.
+        split: the examples, at least one.
+        metric: of the recipe.
     """
-    everyone = sorted(
-        (pair for share in process_group.all_gather_objects(list(answers)) for pair in share),
+    # In the order of the split: sums of floats are the same to the last bit on any number of processes.
+    gathered = sorted(
+        (pair for of_rank in process_group.all_gather_objects(list(answers)) for pair in of_rank),
         key=lambda pair: pair[0],
     )
-    examples = [split[number] for number, _ in everyone]
-    texts = [answer.text for _, answer in everyone]
-    if task == "caption":
-        ids, references = [e.id for e in examples], [e.captions for e in examples]
-        return score_captions(ids, references, texts).metrics["CIDEr"].score
-    return sum(e.answers.get(text, 0.0) for e, text in zip(examples, texts, strict=True)) / len(texts)
+    return metric.score([split[number] for number, _ in gathered], [answer.text for _, answer in gathered])
+
+
+def should_stop_early(state: TrainState) -> bool:
+    """Did `eval.patience` evaluations go by without a better score?
+
+    Computed from the progress alone, without a counter of its own: so it says the same on every process
+    and after a resume, also when the last evaluation was interrupted.
+    """
+    patience, progress = state.run.recipe.eval.patience, state.progress
+    if patience is None or progress.best is None or progress.best_step is None:
+        return False
+    last_evaluated = progress.step - progress.step % state.eval_every
+    return last_evaluated - progress.best_step >= patience * state.eval_every

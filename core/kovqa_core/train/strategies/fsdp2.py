@@ -1,6 +1,6 @@
-"""fsdp2: weights, gradients and moments are cut up; torch's `fully_shard`, layer by layer.
+"""fsdp2: weights, gradients and moments are sharded by torch's `fully_shard`, layer by layer.
 
-Weights travel and are kept in fp32 (autocast computes in 16 bits, as on ddp), and gradients are
+Weights are sent and kept in fp32 (autocast computes in 16 bits, as with ddp), and gradients are
 averaged after every micro-batch, so that no process ever holds all of them.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import cast
 
 import torch.distributed as dist
 from torch import Tensor
@@ -16,61 +16,69 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from kovqa_core.models.family import FamilyModel
 from kovqa_core.train import optim
-from kovqa_core.train.strategies.ddp import LocalShards, TrainStrategy, broadcast_buffers
+from kovqa_core.train.strategies.base import LocalShards, TrainStrategy, broadcast_buffers
 from kovqa_core.train.strategies.full_weights import make_full_parameter_copy, summon_full_params
 
 
 class Fsdp2Strategy(TrainStrategy):
-    """Every process holds a piece of each weight."""
+    """Every process holds some rows (first dimension) of each weight."""
 
-    together = True
+    collective_forward = True
 
     def wrap(self) -> None:
-        """Cut the model up, one layer at a time: no device ever holds all of it."""
-        self.twin = make_full_parameter_copy(self.model)
+        """Shard the model one layer at a time: no device ever holds all of it."""
+        self.full_parameter_copy = make_full_parameter_copy(self.model)
         mesh = init_device_mesh(self.device.type, (dist.get_world_size(),))
-        for unit in self.model.fsdp_units():
+        for unit in self.model.fsdp_units():  # inner ones first; each is gathered and freed as a whole
             fully_shard(unit, mesh=mesh)
-        self.net = fully_shard(self.model, mesh=mesh).to(self.device)
+        fully_shard(self.model, mesh=mesh)  # what no unit holds
+        self.wrapped_model = self.model.to(self.device)
         self.optimizer = optim.make_optimizer(self.model, self.model, self.run.recipe.optim)
 
-    def pieces(self) -> LocalShards:
+    def local_shards(self) -> LocalShards:
         """Rows of each weight."""
-        return {name: p.detach().to_local() for name, p in self.model.named_parameters()}
+        return {name: cast("DTensor", p.detach()).to_local() for name, p in self.model.named_parameters()}
 
-    def cut(self, name: str, whole: Tensor) -> Tensor:
+    def shard(self, name: str, full: Tensor) -> Tensor:
         """This process's rows."""
-        return self._cut(self.model.get_parameter(name), whole).to_local()
+        return self._distribute(cast("DTensor", self.model.get_parameter(name)), full).to_local()
 
-    def _cut(self, like: Any, whole: Tensor) -> DTensor:
-        # Every process has all of it: nothing needs to be sent.
-        return distribute_tensor(whole.to(self.device), like.device_mesh, like.placements, src_data_rank=None)
+    def _distribute(self, like: DTensor, full: Tensor) -> DTensor:
+        # src_data_rank=None: every process has all of it, each takes its own rows, nothing is sent.
+        return distribute_tensor(full.to(self.device), like.device_mesh, like.placements, src_data_rank=None)
 
     @contextlib.contextmanager
-    def plain(self, averages: LocalShards | None, everywhere: bool) -> Iterator[Any]:
-        """The twin, with all rows of all weights."""
+    def full_model(self, averages: LocalShards | None, *, everywhere: bool) -> Iterator[FamilyModel | None]:
+        """The full copy, with all rows of all weights."""
         broadcast_buffers(self.model)
         with summon_full_params(
-            self.twin, self.model, self._wholes(averages), everywhere, self.rank.first
+            self.full_parameter_copy,
+            self.model,
+            self._full_tensors(averages),
+            everywhere=everywhere,
+            is_main_process=self.rank.is_main_process,
         ) as model:
             yield model
 
-    def _wholes(self, averages: LocalShards | None) -> Iterator[tuple[str, Tensor]]:
+    def _full_tensors(self, averages: LocalShards | None) -> Iterator[tuple[str, Tensor]]:
+        """Names and full tensors, gathered one at a time: at most one is full on a device beside the shards."""
         for name, p in self.model.named_parameters():
-            piece: Any = p.detach() if averages is None else self._joined(p, averages[name])
-            yield name, piece.full_tensor()
+            like = cast("DTensor", p.detach())
+            yield name, (like if averages is None else self._as_dtensor(like, averages[name])).full_tensor()
 
-    def _joined(self, like: Any, piece: Tensor) -> DTensor:
+    def _as_dtensor(self, like: DTensor, shard: Tensor) -> DTensor:
+        # Shape and stride are named: rows that do not divide evenly cannot be told from one shard.
         return DTensor.from_local(
-            piece, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+            shard, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
         )
 
-    def whole_moment(self, moment: Any) -> Tensor:
-        """All rows of it."""
-        whole = moment.full_tensor()
-        return whole.cpu() if self.rank.first else whole.new_empty(0)
+    def full_moment(self, moment: Tensor) -> Tensor:
+        """All rows of it, on the first process; the others take part in the gathering and keep nothing."""
+        full = cast("DTensor", moment).full_tensor()
+        return full.cpu() if self.rank.is_main_process else full.new_empty(0)
 
-    def own_moment(self, name: str, parameter: Tensor, whole: Tensor) -> Tensor:
-        """This process's rows, with what torch knows of the others'."""
-        return self._cut(parameter, whole)
+    def local_moment(self, name: str, parameter: Tensor, full: Tensor) -> Tensor:
+        """This process's rows, as the DTensor that AdamW expects beside a DTensor."""
+        return self._distribute(cast("DTensor", parameter), full)

@@ -1,8 +1,8 @@
-"""Where weights are cut up: a second body of the model, that takes whole weights for a while.
+"""Where weights are sharded: a second module of the same shape, that takes full weights for a while.
 
-Families answer and save a whole model and know nothing of pieces. Their hooks, gathered one layer at
-a time, would make every forward pass something all processes must do together, and they have
-different numbers of batches to answer.
+Families answer and save a full model and know nothing of shards. The shards' hooks, gathered one layer
+at a time, would make every forward pass collective, and processes have different numbers of batches to
+answer: one of them would wait for ever.
 """
 
 from __future__ import annotations
@@ -16,20 +16,28 @@ import torch
 from torch import Tensor, nn
 
 from kovqa_core.errors import SettingsError
+from kovqa_core.messages import message
+from kovqa_core.models.family import FamilyModel
 
 
-def make_full_parameter_copy(model: nn.Module) -> nn.Module:
-    """The same model without weights of its own, made before the model's are cut.
+def make_full_parameter_copy(model: FamilyModel) -> FamilyModel:
+    """The same model with parameters on `meta`, which take no memory; made before the model is sharded.
 
     Raises:
-        SettingsError: weights in 4 or 8 bits, which cannot be cut.
+        SettingsError: weights in 4 or 8 bits, which cannot be sharded.
     """
+    # deepcopy looks up what it has copied by id: entries made beforehand put empty parameters in the
+    # place of real ones, and leave the buffers shared, so that nothing large is ever copied.
     memo: dict[int, Any] = {}
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point():
             raise SettingsError(
-                f"{name} is quantized: weights like this cannot be cut up among processes",
-                "use --set profile.strategy=ddp",
+                message(
+                    "train.quantized-weights",
+                    "{name} is quantized: weights like this cannot be sharded among processes",
+                    name=name,
+                ),
+                message("train.quantized-weights.hint", "use --set profile.strategy=ddp"),
             )
         memo[id(parameter)] = nn.Parameter(_empty_on_meta(parameter), parameter.requires_grad)
     return copy.deepcopy(model, memo | {id(buffer): buffer for buffer in model.buffers()})
@@ -37,36 +45,44 @@ def make_full_parameter_copy(model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def summon_full_params(
-    twin: nn.Module, model: nn.Module, wholes: Iterable[tuple[str, Tensor]], everywhere: bool, first: bool
-) -> Iterator[nn.Module | None]:
-    """The twin with whole weights and the model's buffers; None where it is not wanted.
+    full_copy: FamilyModel,
+    model: FamilyModel,
+    full_tensors: Iterable[tuple[str, Tensor]],
+    *,
+    everywhere: bool,
+    is_main_process: bool,
+) -> Iterator[FamilyModel | None]:
+    """The copy with full weights and the model's buffers; None on processes that are to have none.
 
     Args:
-        twin: of the model.
-        model: what is cut up.
-        wholes: names of parameters and whole weights; putting one together takes all processes.
-        everywhere: on every process's device; or on the first process alone, on its CPU.
-        first: is this the first process?
+        full_copy: made by `make_full_parameter_copy`.
+        model: the sharded one.
+        full_tensors: names of parameters and full tensors; making one is collective, so that all
+            processes go through all of them, also those that keep none.
+        everywhere: on every process's device; else on the first process alone, on its CPU.
+        is_main_process: is this the first process?
     """
     weights: dict[str, Tensor] = {}
-    for name, tensor in wholes:
-        if everywhere or first:
+    for name, tensor in full_tensors:
+        if everywhere or is_main_process:
             weights[name] = tensor if everywhere else tensor.cpu()
     if not weights:
         yield None
         return
-    named = {id(p): name for name, p in model.named_parameters()}
-    every = dict(model.named_parameters(remove_duplicate=False))  # a weight two modules share has two names
-    whole = {name: weights[named[id(p)]] for name, p in every.items()}
-    empty = {name: _empty_on_meta(tensor) for name, tensor in whole.items()}
+    # named_parameters() lists a tied weight once, load_state_dict wants it under both of its names.
+    names_by_id = {id(p): name for name, p in model.named_parameters()}
+    all_names = dict(model.named_parameters(remove_duplicate=False))
+    state = {name: weights[names_by_id[id(p)]] for name, p in all_names.items()}
+    empty = {name: _empty_on_meta(tensor) for name, tensor in state.items()}
     for name, buffer in model.named_buffers():
-        module, _, own = name.rpartition(".")
-        twin.get_submodule(module)._buffers[own] = buffer
-    twin.load_state_dict(whole, strict=False, assign=True)
+        module_name, _, buffer_name = name.rpartition(".")
+        full_copy.get_submodule(module_name)._buffers[buffer_name] = buffer
+    # assign=True puts the tensors themselves in the place of the empty ones: nothing is copied.
+    full_copy.load_state_dict(state, strict=False, assign=True)
     try:
-        yield twin
+        yield full_copy
     finally:
-        twin.load_state_dict(empty, strict=False, assign=True)
+        full_copy.load_state_dict(empty, strict=False, assign=True)  # frees the full weights
 
 
 def _empty_on_meta(tensor: Tensor) -> Tensor:

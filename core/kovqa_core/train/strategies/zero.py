@@ -1,4 +1,4 @@
-"""zero1, zero2, zero3: moments, gradients, weights cut up by DeepSpeed (an optional library).
+"""zero1, zero2, zero3: moments, gradients, weights sharded by DeepSpeed (an optional library).
 
 Only its ZeRO optimizer is used, around our AdamW: learning rates, precision, what is logged and what
 is saved stay ours. Source: docs/sources/launching.md, R21 to R25.
@@ -19,10 +19,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.family import FamilyModel
 from kovqa_core.settings.run import Run
 from kovqa_core.settings.strategy import read_deepspeed_config
 from kovqa_core.train import optim
-from kovqa_core.train.strategies.ddp import (
+from kovqa_core.train.strategies.base import (
     ADAM_MOMENTS,
     LocalShards,
     TrainStrategy,
@@ -37,7 +38,7 @@ _BUCKET_SIZE = 50_000_000  # numbers sent at once; DeepSpeed's own 5e8 are 2 GB 
 class _AutocastModule(nn.Module):
     """The model in the precision of the profile: DeepSpeed forbids autocast around itself, not inside."""
 
-    def __init__(self, model: nn.Module, run: Run, device: torch.device) -> None:
+    def __init__(self, model: FamilyModel, run: Run, device: torch.device) -> None:
         super().__init__()
         self.model, self._run, self._device = model, run, device
 
@@ -48,106 +49,122 @@ class _AutocastModule(nn.Module):
 
 
 class ZeroStrategy(TrainStrategy):
-    """Every process holds a piece of what the stage names."""
+    """Every process holds a shard of what the stage names; stages 1 and 2 keep full weights."""
 
     def wrap(self) -> None:
         """Hand model and optimizer to DeepSpeed."""
         self.stage = int(self.run.profile.strategy[-1])
-        self.together = self.stage == 3
-        if self.together:
-            self.twin = make_full_parameter_copy(self.model)
+        self.collective_forward = self.stage == 3
+        if self.stage == 3:
+            self.full_parameter_copy = make_full_parameter_copy(self.model)
         else:
             self.model.to(self.device)
         self.optimizer = optim.make_optimizer(self.model, self.model, self.run.recipe.optim)
         deepspeed = _import_deepspeed()
         with contextlib.redirect_stdout(sys.stderr):
-            self.net, *_ = deepspeed.initialize(
+            self.wrapped_model, *_ = deepspeed.initialize(
                 model=_AutocastModule(self.model, self.run, self.device),
                 optimizer=self.optimizer,
                 config=deepspeed_config(self.run, self.stage),
             )
-        self._begin_moments()
+        self._init_moments()
 
-    def _begin_moments(self) -> None:
-        """Moments of 0, as AdamW itself begins; but before its first step, for then DeepSpeed links
-        only the first group's to the parameters they belong to."""
-        zero = self.net.optimizer
-        flats = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
-        for flat in flats:
+    def _init_moments(self) -> None:
+        """Moments of 0, as AdamW itself begins.
+
+        Made before its first step: DeepSpeed links moments to parameters when they appear, and after a
+        first step it does so for the first parameter group only.
+        """
+        zero = self.wrapped_model.optimizer
+        flat_groups = (
+            zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
+        )
+        for flat in flat_groups:  # one vector per parameter group, this process's shard
             moments = {key: torch.zeros_like(flat, requires_grad=False) for key in ADAM_MOMENTS}
             self.optimizer.state[flat] = {"step": torch.zeros((), device=flat.device), **moments}
         if self.stage < 3:
             zero._lazy_init_hp_params_optimizer_state()
 
-    def backward(self, batch: ModelBatch, step: int, last: bool) -> Tensor:
-        """As everywhere."""
-        batch, counts = self._counted(batch)
-        loss = self.net(batch, step)["loss"] * counts
-        self.net.optimizer.override_loss_scale(self.scale.value)
-        self.net.backward(loss)
+    def backward(self, batch: ModelBatch, step: int, *, last: bool) -> Tensor:
+        """See `TrainStrategy`; DeepSpeed itself divides by the accumulation and averages over processes."""
+        batch, weight = self._with_loss_weight(batch)
+        loss = self.wrapped_model(batch, step)["loss"] * weight
+        self.wrapped_model.optimizer.override_loss_scale(self.loss_scaler.value)  # ours, not its own
+        self.wrapped_model.backward(loss)
         if not last:
-            self.net.step()  # counts the micro-batch, no more
+            self.wrapped_model.step()  # only counts the micro-batch
         return loss.detach()
 
     def step(self) -> float:
-        """As everywhere; DeepSpeed itself leaves out a step whose norm is not finite."""
-        self.net.step()
-        return math.inf if self.net.optimizer.overflow else float(self.net.get_global_grad_norm())
+        """See `TrainStrategy`; DeepSpeed itself skips a step whose norm is not finite."""
+        self.wrapped_model.step()
+        zero = self.wrapped_model.optimizer
+        return math.inf if zero.overflow else float(self.wrapped_model.get_global_grad_norm())
 
-    def pieces(self) -> LocalShards:
-        """Stage 3: an equal share of each weight's numbers."""
+    def local_shards(self) -> LocalShards:
+        """Stage 3: an equal share of each weight's numbers, flat."""
         if self.stage < 3:
-            return super().pieces()
-        return {name: p.ds_tensor.data for name, p in self.model.named_parameters()}
+            return super().local_shards()
+        return {name: _partition(p).data for name, p in self.model.named_parameters()}
 
-    def cut(self, name: str, whole: Tensor) -> Tensor:
-        """This process's share; the last one is filled up with zeros."""
+    def shard(self, name: str, full: Tensor) -> Tensor:
+        """This process's share, flat; all are of one size, so the last one is filled up with zeros."""
         if self.stage < 3:
-            return super().cut(name, whole)
-        size = self.model.get_parameter(name).ds_tensor.numel()
-        padded = whole.new_zeros(size * dist.get_world_size())
-        padded[: whole.numel()] = whole.flatten()
+            return super().shard(name, full)
+        size = _partition(self.model.get_parameter(name)).numel()
+        padded = full.new_zeros(size * dist.get_world_size())
+        padded[: full.numel()] = full.flatten()
         return padded.narrow(0, size * self.rank.rank, size).to(self.device)
 
     @contextlib.contextmanager
-    def plain(self, averages: LocalShards | None, everywhere: bool) -> Iterator[Any]:
-        """Stage 3: the twin, with all weights."""
+    def full_model(self, averages: LocalShards | None, *, everywhere: bool) -> Iterator[FamilyModel | None]:
+        """Stage 3: the full copy, with all weights.
+
+        Not DeepSpeed's GatheredParameters: the sharded model keeps its hooks, which make every forward pass
+        collective.
+        """
         if self.stage < 3:
-            with super().plain(averages, everywhere) as model:
+            with super().full_model(averages, everywhere=everywhere) as model:
                 yield model
             return
         broadcast_buffers(self.model)
-        pieces = (averages or self.pieces()).items()
-        wholes = (
-            (name, _all_gather_parameter(piece, self.model.get_parameter(name))) for name, piece in pieces
+        full_tensors = (
+            (name, _all_gather_parameter(shard, self.model.get_parameter(name)))
+            for name, shard in (averages or self.local_shards()).items()
         )
-        with summon_full_params(self.twin, self.model, wholes, everywhere, self.rank.first) as model:
+        with summon_full_params(
+            self.full_parameter_copy,
+            self.model,
+            full_tensors,
+            everywhere=everywhere,
+            is_main_process=self.rank.is_main_process,
+        ) as model:
             yield model
 
-    def moments(self) -> dict[str, Tensor]:
-        """As everywhere."""
+    def full_moments(self) -> dict[str, Tensor]:
+        """See `TrainStrategy`."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        found = {"step": next(iter(self.optimizer.state.values()))["step"].cpu().clone()}
+        moments = {"step": next(iter(self.optimizer.state.values()))["step"].cpu().clone()}
         for name, parameter in self.model.named_parameters():
             for key in ADAM_MOMENTS if parameter.requires_grad else ():
-                whole = safe_get_full_optimizer_state(parameter, key)
-                if self.rank.first:
-                    found[f"{key}.{name}"] = whole.cpu()
-        return found if self.rank.first else {}
+                full = safe_get_full_optimizer_state(parameter, key)
+                if self.rank.is_main_process:
+                    moments[f"{key}.{name}"] = full.cpu()
+        return moments if self.rank.is_main_process else {}
 
     def load_moments(self, tensors: Mapping[str, Tensor]) -> None:
-        """As everywhere; DeepSpeed makes AdamW's state at its first step, which this goes before."""
+        """See `TrainStrategy`; written into the zeros of `_init_moments`."""
         if not tensors:
             return
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
         for state in self.optimizer.state.values():
             state["step"].copy_(tensors["step"])
-        put = safe_set_local_optimizer_state if self.stage == 3 else safe_set_full_optimizer_state
+        set_state = safe_set_local_optimizer_state if self.stage == 3 else safe_set_full_optimizer_state
         for name, parameter in self.model.named_parameters():
             for key in ADAM_MOMENTS if parameter.requires_grad else ():
-                put(parameter, self.cut(name, tensors[f"{key}.{name}"]), key)
+                set_state(parameter, self.shard(name, tensors[f"{key}.{name}"]), key)
 
 
 def deepspeed_config(run: Run, stage: int) -> dict[str, Any]:
@@ -166,19 +183,24 @@ def deepspeed_config(run: Run, stage: int) -> dict[str, Any]:
 
 
 def _import_deepspeed() -> Any:
-    """DeepSpeed, whose words go to stderr: stdout carries our events."""
-    with contextlib.redirect_stdout(sys.stderr):  # its logger takes the stdout it finds
+    """DeepSpeed, whose output goes to stderr: stdout carries our events."""
+    with contextlib.redirect_stdout(sys.stderr):  # its logger keeps the stdout of its import
         import deepspeed
     deepspeed.utils.logger.setLevel(logging.WARNING)
-    # It calls, at every layer, what newer versions of torch name otherwise.
+    # At every layer it calls functions that newer versions of torch have renamed.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     # Its shared-memory reduction for CPUs would be compiled at first use: gloo does without a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 
 
-def _all_gather_parameter(piece: Tensor, parameter: Any) -> Tensor:
-    """A weight of all processes' shares."""
-    every = piece.new_empty(piece.numel() * dist.get_world_size())
-    dist.all_gather_into_tensor(every, piece.contiguous())
-    return every[: parameter.ds_numel].view(parameter.ds_shape)
+def _partition(parameter: Any) -> Tensor:
+    """This process's part of a parameter of stage 3, an attribute that DeepSpeed puts on it."""
+    return parameter.ds_tensor
+
+
+def _all_gather_parameter(shard: Tensor, parameter: Any) -> Tensor:
+    """A full weight of all processes' shards (flat, of one size; the padding at the end is cut off)."""
+    gathered = shard.new_empty(shard.numel() * dist.get_world_size())
+    dist.all_gather_into_tensor(gathered, shard.contiguous())
+    return gathered[: parameter.ds_numel].view(parameter.ds_shape)

@@ -1,0 +1,246 @@
+"""One optimizer step over many processes: what all strategies share.
+
+`TrainStrategy` is written for whole weights on every process. A strategy overrides what it does otherwise;
+the loop, the files and the mathematics stay the same, so that a run may go on with another strategy.
+
+| strategy | weights | gradients | moments | by |
+|---|---|---|---|---|
+| ddp | full | full | full | torch |
+| zero1 | full | full | sharded | DeepSpeed |
+| zero2 | full | sharded | sharded | DeepSpeed |
+| zero3 | sharded | sharded | sharded | DeepSpeed |
+| fsdp2 | sharded | sharded | sharded | torch |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from kovqa_core.distributed.rank_info import RankInfo
+from kovqa_core.errors import DataError
+from kovqa_core.messages import message
+from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.family import FamilyModel
+from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.run import Run
+from kovqa_core.train import optim
+
+LocalShards = dict[str, Tensor]  # parameter name -> this process's shard of it; may be all of it
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")  # as AdamW names them
+INIT_LOSS_SCALE = 2.0**16  # of a loss in fp16
+_SCALE_GROWTH_INTERVAL = 2000  # finite steps after which the scale is doubled, as torch.amp.GradScaler does
+
+
+@dataclass
+class LossScaler:
+    """What a loss is multiplied by, so that its gradients are numbers in fp16; 1 and constant elsewhere.
+
+    The rule of torch.amp.GradScaler, counted in steps on the host: GradScaler keeps its state in tensors
+    of one device and looks at each gradient there, which says nothing of gradients sharded over processes.
+    The norm is the same number on all processes, and so is the scale, without a word between them.
+    """
+
+    dynamic: bool = False
+    value: float = 1.0
+    good: int = 0  # finite steps since the value was changed (a key of state.json)
+
+    def update(self, *, finite: bool) -> None:
+        """Halve after gradients that were not finite, double after many that were."""
+        if not self.dynamic:
+            return
+        self.good = self.good + 1 if finite else 0
+        if not finite:
+            self.value /= 2
+        elif self.good == _SCALE_GROWTH_INTERVAL:
+            self.value, self.good = self.value * 2, 0
+
+
+def make_autocast(profile: Profile, device: torch.device) -> torch.autocast:
+    """16 bits where the profile asks for them."""
+    dtype = torch.float16 if profile.precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=profile.precision != "fp32")
+
+
+class TrainStrategy(ABC):
+    """Gradients, optimizer steps and weights by name, on all processes.
+
+    Args:
+        model: full, on the CPU; belongs to the strategy from now on.
+        run: what to do.
+        rank: place of this process.
+        device: where the model lives.
+    """
+
+    collective_forward = False  # does a forward pass need all processes at once?
+    wrapped_model: Any  # what is called: the model, or a wrapper around it
+    optimizer: torch.optim.AdamW  # the one whose groups' rates are set
+
+    def __init__(self, model: FamilyModel, run: Run, rank: RankInfo, device: torch.device) -> None:
+        self.model, self.run, self.rank, self.device = model, run, rank, device
+        is_fp16 = run.profile.precision == "fp16"
+        self.loss_scaler = LossScaler(True, INIT_LOSS_SCALE) if is_fp16 else LossScaler()
+        self._last_usable_batch: ModelBatch | None = None
+        self.wrap()
+
+    @abstractmethod
+    def wrap(self) -> None:
+        """Make `wrapped_model` and `optimizer` of the model."""
+
+    # ------------------------------------------------------------------------------- learning
+
+    def backward(self, batch: ModelBatch, step: int, *, last: bool) -> Tensor:
+        """Add the gradients of one micro-batch.
+
+        Args:
+            batch: on this device.
+            step: the optimizer step it belongs to.
+            last: is it the last micro-batch of that step?
+
+        Returns:
+            Its loss, a scalar without gradient, neither divided nor scaled.
+        """
+        batch, weight = self._with_loss_weight(batch)
+        with self._no_sync(last=last):
+            with make_autocast(self.run.profile, self.device):
+                loss = self.wrapped_model(batch, step)["loss"] * weight
+            # Micro-batches are of equal size, so the mean over the step is the sum of these over `accumulate`;
+            # over processes it is the wrapper that averages. The scale comes last: it must reach every
+            # gradient in fp16, and is taken out again in fp32, before the norm.
+            (loss / self.run.accumulate * self.loss_scaler.value).backward()
+        return loss.detach()
+
+    def _with_loss_weight(self, batch: ModelBatch) -> tuple[ModelBatch, float]:
+        """The batch, and the weight of its loss.
+
+        Where a forward pass is collective, a process whose examples were all left out must not stay away:
+        the others would wait for its collectives. It goes through its last usable batch, with weight 0.
+
+        Raises:
+            DataError: not even the first batch has a usable example.
+        """
+        if not self.collective_forward:
+            return batch, 1.0
+        if batch.ids:
+            self._last_usable_batch = batch
+            return batch, 1.0
+        if self._last_usable_batch is None:
+            raise DataError(
+                message(
+                    "train.first-batch-unusable",
+                    "no example of this process's first batch can be learned from: {ids}",
+                    ids=", ".join(batch.left_out),
+                ),
+                message(
+                    "train.first-batch-unusable.hint",
+                    "raise model.max_text, or use --set profile.strategy=zero2",
+                ),
+            )
+        return self._last_usable_batch, 0.0
+
+    def _no_sync(self, *, last: bool) -> AbstractContextManager[None]:
+        """Where gradients must not be averaged yet."""
+        return contextlib.nullcontext()
+
+    def step(self) -> float:
+        """Clip, step if the gradient is finite, forget it.
+
+        Returns:
+            The global gradient norm before clipping, unscaled; the same number on all processes.
+        """
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        if self.loss_scaler.value != 1:
+            # Before the norm: max_grad_norm is meant for unscaled gradients. Powers of two lose no bit in fp32.
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, 1 / self.loss_scaler.value)
+        norm = float(optim.clip_grad_norm(parameters, self.run.recipe.optim.max_grad_norm))
+        if math.isfinite(norm):  # all processes see the same norm: none steps alone
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    # ------------------------------------------------------------------------ weights, by name
+
+    def local_shards(self) -> LocalShards:
+        """This process's shard of every parameter: the very memory, not a copy."""
+        return {name: p.data for name, p in self.model.named_parameters()}
+
+    def shard(self, name: str, full: Tensor) -> Tensor:
+        """This process's shard of a tensor of the shape of parameter `name`."""
+        return full.to(self.device)
+
+    @contextlib.contextmanager
+    def full_model(self, averages: LocalShards | None, *, everywhere: bool) -> Iterator[FamilyModel | None]:
+        """A model with full weights, the averaged ones if given. Collective: all processes must come here.
+
+        Args:
+            averages: moving averages of the weights, this process's shards.
+            everywhere: on every process's device; else for the first process alone, None for the others.
+        """
+        broadcast_buffers(self.model)
+        self._swap_averages(averages)
+        yield self.model if everywhere or self.rank.is_main_process else None
+        self._swap_averages(averages)
+
+    @torch.no_grad()
+    def _swap_averages(self, averages: LocalShards | None) -> None:
+        """Swap weights and averages by pointer: no third copy of the weights is ever made."""
+        for name, parameter in self.model.named_parameters() if averages else ():
+            assert averages is not None
+            averages[name], parameter.data = parameter.data, averages[name]
+
+    # --------------------------------------------------------------------------- moments, by name
+
+    def full_moments(self) -> dict[str, Tensor]:
+        """AdamW's moments and step, full, for the first process. Collective: all processes must come here.
+
+        By parameter name ("exp_avg.NAME"), so that they fit any number of processes, any strategy and any
+        grouping. Empty before the first step, and on the other processes.
+        """
+        moments: dict[str, Tensor] = {}
+        for name, parameter in self.model.named_parameters():
+            state = self.optimizer.state.get(parameter)
+            if state:
+                moments["step"] = state["step"].detach().cpu().clone()
+                moments |= {f"{key}.{name}": self.full_moment(state[key]) for key in ADAM_MOMENTS}
+        return moments if self.rank.is_main_process else {}
+
+    def full_moment(self, moment: Tensor) -> Tensor:
+        """A moment, full on the first process."""
+        return moment
+
+    def load_moments(self, tensors: Mapping[str, Tensor]) -> None:
+        """Bring back what `full_moments` returned; nothing where it is empty.
+
+        Raises:
+            KeyError: a parameter's moments are missing.
+        """
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and tensors:
+                self.optimizer.state[parameter] = {
+                    "step": tensors["step"].clone().to(self.device),
+                    **{
+                        key: self.local_moment(name, parameter, tensors[f"{key}.{name}"])
+                        for key in ADAM_MOMENTS
+                    },
+                }
+
+    def local_moment(self, name: str, parameter: Tensor, full: Tensor) -> Tensor:
+        """What this process's optimizer keeps of a full moment."""
+        return self.shard(name, full)
+
+
+def broadcast_buffers(model: torch.nn.Module) -> None:
+    """Give all processes the first one's buffers (running means): all must answer alike."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
