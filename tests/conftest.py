@@ -72,14 +72,14 @@ def tiny_vlm(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Callable
     """The folder of a tiny vision language model of a kind, made once."""
     from kovqa_core.index.reader import open_index
 
-    from tests.models.vlm.tiny_vlm import write_tiny
+    from tests.models.vlm.tiny_vlm import write_tiny_vlm
 
     folder = tmp_path_factory.mktemp("작은 모델")
     texts = tuple(f"{e.question} {' '.join(e.answers)}" for e in open_index(small.index).split("train"))
 
     def make(kind: str) -> Path:
         path = folder / kind
-        return path if path.is_dir() else write_tiny(kind, path, texts)
+        return path if path.is_dir() else write_tiny_vlm(kind, path, texts)
 
     return make
 

@@ -1,4 +1,4 @@
-"""What is shown of models that come from elsewhere or go there."""
+"""What is printed about models that were imported or exported."""
 
 from __future__ import annotations
 
@@ -6,70 +6,97 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kovqa_cli.output.console import print_json, print_note, print_result, short_path
+from kovqa_core.messages import message
+
+from kovqa_cli.output.console import print_outcome, short_path
 
 if TYPE_CHECKING:
     from kovqa_core.models.export import ExportReport
     from kovqa_core.models.fusion.import_original import ImportedFusion
-    from kovqa_core.models.vlm import import_llava as llava
+    from kovqa_core.models.vlm.import_llava import ImportedLlava
 
 
-def print_imported_model(folder: Path, found: ImportedFusion, as_json: bool, quiet: bool) -> None:
-    """What was taken of a checkpoint, what was not, and what to type next."""
-    transformer = bool(found.arguments.get("use_transformer_layer"))
-    if as_json:
-        print_json(
-            {
-                "path": str(folder),
-                "classes": found.classes,
-                "taken": len(found.taken),
-                "dropped": found.dropped,
-                "arguments": found.arguments,
-            }
-        )
-        return
-    if not quiet:
-        print_note(
-            f"{len(found.taken)} tensors taken, dropped (no part in an answer): {', '.join(found.dropped) or 'none'}"
-        )
-        print_note(f"{found.classes:,} answers")
-        if transformer:
-            print_note(
-                "warning: trained with --use_transformer_layer, whose layers the original drew anew at every "
-                "call and never saved: answers are given without them, and are worse than its log says"
+def print_imported_model(folder: Path, imported: ImportedFusion, *, as_json: bool, quiet: bool) -> None:
+    """What was taken from a checkpoint, what was not, and what to type next."""
+    notes: list[str] = [
+        message(
+            "import.tensors-taken",
+            "{count} tensors taken; dropped, as no answer needs them: {dropped}",
+            count=len(imported.taken),
+            dropped=", ".join(imported.dropped) or "-",
+        ),
+        message("import.classes", "{classes:,} answers", classes=imported.classes),
+    ]
+    if imported.arguments.get("use_transformer_layer"):
+        notes.append(
+            message(
+                "import.unsaved-layers",
+                "warning: trained with --use_transformer_layer, whose layers the original initialised anew at every "
+                "call and never saved: answers are given without them, and are worse than its log says",
             )
-        print_note(f"next: kovqa predict -i PICTURE --question '…' --model {short_path(folder)}")
-    print_result(short_path(folder))
+        )
+    notes.append(_next_command(folder))
+    fields = {
+        "path": str(folder),
+        "classes": imported.classes,
+        "taken": len(imported.taken),
+        "dropped": imported.dropped,
+        "arguments": imported.arguments,
+    }
+    print_outcome(short_path(folder), fields, notes, as_json=as_json, quiet=quiet)
 
 
-_LLAVA_KINDS = {
-    "projector": "a projector, put between its base and its picture encoder",
-    "lora": "a LoRA adapter, added to its base",
-    "merged": "a whole LLaVA",
-    "language": "a plain language model, given a new projector that knows nothing yet",
-}
+def print_converted_llava(folder: Path, imported: ImportedLlava, *, as_json: bool, quiet: bool) -> None:
+    """What a LLaVA folder was, and what to type next."""
+    notes: list[str] = [_llava_description(imported)]
+    if imported.folder_type != "language":
+        notes.append(_next_command(folder))
+    settings = (f"model.base={short_path(folder)}", *imported.settings)
+    notes.append(
+        message(
+            "import.train-further",
+            "train it further: kovqa train -r llava-v1 --data DIR {settings}",
+            settings=" ".join(f"--set {shlex.quote(setting)}" for setting in settings),
+        )
+    )
+    fields = {"path": str(folder), "kind": imported.folder_type, "settings": imported.settings}
+    print_outcome(short_path(folder), fields, notes, as_json=as_json, quiet=quiet)
 
 
-def print_converted_llava(folder: Path, found: llava.ImportedLlava, as_json: bool, quiet: bool) -> None:
-    """What a folder of LLaVA's was, and what to type next."""
-    if as_json:
-        print_json({"path": str(folder), "kind": found.kind, "settings": found.settings})
-        return
-    if not quiet:
-        print_note(f"{_LLAVA_KINDS[found.kind]}; now a plain Hugging Face folder")
-        if found.kind != "language":
-            print_note(f"next: kovqa predict -i PICTURE --question '…' --model {short_path(folder)}")
-        settings = (f"model.base={short_path(folder)}", *found.settings)
-        words = " ".join(f"--set {shlex.quote(setting)}" for setting in settings)
-        print_note(f"train it further: kovqa train -r llava-v1 --data DIR {words}")
-    print_result(short_path(folder))
+def _llava_description(imported: ImportedLlava) -> str:
+    """What the folder was, by its type."""
+    texts = {
+        "projector": message(
+            "import.was-projector",
+            "a projector, put between its base and its vision encoder; now a plain Hugging Face folder",
+        ),
+        "lora": message(
+            "import.was-lora", "a LoRA adapter, merged into its base; now a plain Hugging Face folder"
+        ),
+        "merged": message("import.was-merged", "a complete LLaVA; now a plain Hugging Face folder"),
+        "language": message(
+            "import.was-language",
+            "a plain language model, given a new, untrained projector; now a plain Hugging Face folder",
+        ),
+    }
+    return texts[imported.folder_type]
 
 
-def print_exported_model(report: ExportReport, as_json: bool, quiet: bool) -> None:
+def _next_command(folder: Path) -> str:
+    return message(
+        "import.next",
+        "next: kovqa predict -i IMAGE --question '…' --model {folder}",
+        folder=short_path(folder),
+    )
+
+
+def print_exported_model(report: ExportReport, *, as_json: bool, quiet: bool) -> None:
     """What was written, and where it says how to load it."""
-    if as_json:
-        print_json({"path": str(report.folder), "model": str(report.step), "files": list(report.files)})
-        return
-    if not quiet:
-        print_note(f"{short_path(report.step)} as {', '.join(report.files)}; README.md says how to load it")
-    print_result(short_path(report.folder))
+    note = message(
+        "export.written",
+        "{step} as {files}; README.md says how to load it",
+        step=short_path(report.step),
+        files=", ".join(report.files),
+    )
+    fields = {"path": str(report.folder), "model": str(report.step), "files": list(report.files)}
+    print_outcome(short_path(report.folder), fields, [note], as_json=as_json, quiet=quiet)

@@ -16,7 +16,7 @@ from kovqa_core.models import family
 from kovqa_core.models.checkpoint_info import CheckpointInfo
 
 from tests.conftest import Kovqa, Small
-from tests.models.vlm.test_vlm import asked
+from tests.models.vlm.test_vlm import tiny_vlm_recipe
 
 LIST = ["빨간색", "빨간 원", "파란색", "두 개", "세 개", "빨간"]
 Lines = list[dict[str, object]]
@@ -25,7 +25,9 @@ Lines = list[dict[str, object]]
 @pytest.fixture(scope="module")
 def model(small: Small, tiny_vlm: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A step folder of a vision language model as it is."""
-    made, processor, _ = family.create_model(asked(small, tiny_vlm("qwen3_vl"), "model.train=none"), [])
+    made, processor, _ = family.create_model(
+        tiny_vlm_recipe(small, tiny_vlm("qwen3_vl"), "model.train=none"), []
+    )
     folder = tmp_path_factory.mktemp("그대로")
     family.write_model_folder(made, processor, folder, CheckpointInfo("vlm", "vqa"))
     return folder

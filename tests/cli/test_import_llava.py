@@ -27,11 +27,11 @@ NEWER = parity.path("llava15/llava-v1.5-tiny", "llava")
 MERGED = parity.path("merged/llava-tiny-merged", "llava")
 VICUNA = parity.path("base/vicuna-tiny", "llava")
 CLIP = parity.path("base/openai/clip-tiny-patch14", "llava")
-PICTURE = parity.path("images/im_00.png", "llava")
+IMAGE = parity.path("images/im_00.png", "llava")
 TABLE = "model.embed_tokens.weight"
 
 
-def unpickled(folder: Path) -> dict[str, Any]:
+def read_projector(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "mm_projector.bin", weights_only=True)
 
 
@@ -52,14 +52,14 @@ def test_a_projector_is_imported_trained_further_and_given_back(kovqa: Kovqa, tm
         "profile.micro_batch={default: 2}",
         "optim.global_batch=4",
     ]
-    words = ["train", "-r", "llava-v1", "-p", "cpu", "--data", index_of(tmp_path), "-o", "run"]
-    done = kovqa(*words, *sets(*settings, *machine))
+    command = ["train", "-r", "llava-v1", "-p", "cpu", "--data", index_of(tmp_path), "-o", "run"]
+    done = kovqa(*command, *sets(*settings, *machine))
     assert done.returncode == 0, done.stderr
     done = kovqa("export", "run", "--as-upstream", "-o", "llava-again", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["files"] == ["README.md", "config.json", "mm_projector.bin"]
 
-    before, after = unpickled(TRAINED), unpickled(tmp_path / "llava-again")
+    before, after = read_projector(TRAINED), read_projector(tmp_path / "llava-again")
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         assert 0 < (after[name] - tensor).abs().max() < 2.5 * 2e-3, name  # two steps of Adam, not a new draw
@@ -76,8 +76,12 @@ def test_a_projector_is_imported_trained_further_and_given_back(kovqa: Kovqa, tm
     for folder in (tmp_path / "바탕", step / "processor", tmp_path / "whole", tmp_path / "third"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         ids = tokenizer("USER: <im_start><im_patch><im_end>\nWhat is")["input_ids"]
-        marks = ["<im_start>", "<im_patch>", "<im_end>"]  # the blank before them and the line's end: gone
-        assert tokenizer.convert_ids_to_tokens(ids) == ["<s>", "▁USER", ":", *marks, "▁What", "▁is"]
+        added_tokens = [
+            "<im_start>",
+            "<im_patch>",
+            "<im_end>",
+        ]  # the blank before them and the line's end: gone
+        assert tokenizer.convert_ids_to_tokens(ids) == ["<s>", "▁USER", ":", *added_tokens, "▁What", "▁is"]
 
 
 def test_an_imported_folder_is_a_model(tmp_path: Path) -> None:
@@ -85,10 +89,10 @@ def test_an_imported_folder_is_a_model(tmp_path: Path) -> None:
     found = import_llava_folder(
         MERGED, tmp_path / "m", None, str(CLIP), ["model.max_new_tokens=3", "model.system=llava_v1"]
     )
-    assert (found.kind, found.settings) == ("merged", [])
-    _, folder = local.answer_question(PICTURE, "What is it?", tmp_path / "m")
+    assert (found.folder_type, found.settings) == ("merged", [])
+    _, folder = local.answer_question(IMAGE, "What is it?", tmp_path / "m")
     model, processor = family.read_model_folder(folder, "vqa")
-    assert model.speaker.budget == 3
+    assert model.generator.max_new_tokens == 3
     assert processor.config.instruction == "none"
     assert "a curious human" in processor.hf.chat_template
     about = json.loads((tmp_path / "m" / "kovqa.json").read_text(encoding="utf-8"))
@@ -98,15 +102,15 @@ def test_an_imported_folder_is_a_model(tmp_path: Path) -> None:
     assert (model.config.instruction, model.config.trust_remote_code) == ("ko", False)
     (tmp_path / "m" / "kovqa.json").unlink()
     model, _ = family.read_model_folder(find_model_folder(tmp_path / "m", "vqa"), "vqa")
-    assert model.speaker.budget == 16
+    assert model.generator.max_new_tokens == 16
     local.answer_table(
-        rows(tmp_path / "t.jsonl"), PICTURE.parent, tmp_path / "p.jsonl", tmp_path / "m", 2, None
+        rows(tmp_path / "t.jsonl"), IMAGE.parent, tmp_path / "p.jsonl", tmp_path / "m", 2, None
     )
     assert (tmp_path / "p.jsonl").is_file()
 
 
 def rows(path: Path) -> Path:
-    path.write_text(json.dumps({"id": "1", "image": PICTURE.name, "question": "What?"}) + "\n")
+    path.write_text(json.dumps({"id": "1", "image": IMAGE.name, "question": "What?"}) + "\n")
     return path
 
 
@@ -115,16 +119,16 @@ def test_the_two_layers_of_one_point_five_come_and_go(tmp_path: Path) -> None:
     assert found.settings == ["model.tokens=[]", "model.frozen=[]"]
     export.export_checkpoint(tmp_path / "m", tmp_path / "again", as_upstream=True)
     theirs = torch.load(NEWER / "pytorch_model.bin", weights_only=True)
-    ours = unpickled(tmp_path / "again")
+    ours = read_projector(tmp_path / "again")
     assert ours.keys() == {name for name in theirs if "mm_projector" in name}
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     about = json.loads((tmp_path / "again" / "config.json").read_text(encoding="utf-8"))
-    asked = json.loads((NEWER / "config.json").read_text(encoding="utf-8"))
-    kept = [name for name in asked if name.startswith(("mm_", "image_", "num_"))]
-    assert {name: about[name] for name in kept} == {name: asked[name] for name in kept}
+    original = json.loads((NEWER / "config.json").read_text(encoding="utf-8"))
+    names = [name for name in original if name.startswith(("mm_", "image_", "num_"))]
+    assert {name: about[name] for name in names} == {name: original[name] for name in names}
 
 
-def test_a_model_of_another_shape_has_no_projector_of_llavas(
+def test_a_model_of_another_architecture_has_no_llava_projector(
     kovqa: Kovqa, trained: Path, tiny_vlm: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=r"only a LLaVA of CLIP and Llama .* this is qwen3_vl"):
@@ -143,35 +147,35 @@ def test_what_cannot_be_imported_is_one_error(tmp_path: Path, monkeypatch: pytes
     refused: list[tuple[Path, str | None, str | None, list[str], type[KovqaError], str]] = [
         (TRAINED, None, str(CLIP), [], SettingsError, "does not hold its language model"),
         (MERGED, str(VICUNA), str(CLIP), [], SettingsError, "holds its language model itself"),
-        (TRAINED, str(VICUNA), None, [], AssetError, "picture encoder clip-tiny-patch14 not found"),
+        (TRAINED, str(VICUNA), None, [], AssetError, "vision encoder clip-tiny-patch14 not found"),
         (TRAINED, "vicuna", str(CLIP), [], AssetError, "language model vicuna not found"),
-        (VICUNA, None, None, [], SettingsError, "does not name a picture encoder"),
+        (VICUNA, None, None, [], SettingsError, "does not name a vision encoder"),
         (MERGED, None, str(CLIP), ["model.sistem=v1"], SettingsError, "did you mean system"),
-        (tmp_path / "empty", None, None, [], ModelError, "is no folder of LLaVA's"),
+        (tmp_path / "empty", None, None, [], ModelError, "is not a LLaVA folder"),
         (tmp_path / "plain", None, None, [], ModelError, "in Hugging Face's layout already"),
     ]
-    for folder, base, vision, chosen, error, said in refused:
-        with pytest.raises(error, match=said):
-            import_llava_folder(folder, tmp_path / "x", base, vision, chosen)
+    for folder, base, vision, overrides, error, expected in refused:
+        with pytest.raises(error, match=expected):
+            import_llava_folder(folder, tmp_path / "x", base, vision, overrides)
         assert not (tmp_path / "x").exists()
 
 
-def test_a_folder_of_llavas_is_no_model_but_says_how_to_become_one(tmp_path: Path) -> None:
+def test_an_unconverted_llava_folder_names_the_command_that_converts_it(tmp_path: Path) -> None:
     shutil.copytree(TRAINED, tmp_path / "내 llava")
     with pytest.raises(ModelError, match="layout of the original LLaVA") as refused:
         family.read_model_folder(find_model_folder(tmp_path / "내 llava", "vqa"), "vqa")
-    words = f"kovqa import '{tmp_path}/내 llava' --base VICUNA --vision CLIP -o '내 llava-plain'"
-    assert refused.value.hint == f"convert it first: {words}"
+    command = f"kovqa import '{tmp_path}/내 llava' --base VICUNA --vision CLIP -o '내 llava-plain'"
+    assert refused.value.hint == f"convert it first: {command}"
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "expected"),
     [
-        ((TRAINED, Path("x"), Path("data_ko.csv")), "it needs no --labels"),
-        ((Path("model.pt"), Path("x")), "needs --labels and --tokenizer"),
-        ((Path("model.pt"), Path("x"), None, None, "vicuna"), "--base and --vision are LLaVA's"),
+        ({"checkpoint": TRAINED, "labels": Path("data_ko.csv")}, "it needs no --labels"),
+        ({"checkpoint": Path("model.pt")}, "needs --labels and --tokenizer"),
+        ({"checkpoint": Path("model.pt"), "base": "vicuna"}, "--base and --vision are LLaVA's"),
     ],
 )
-def test_options_of_the_other_original_are_refused(given: tuple[Any, ...], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
-        import_(*given, quiet=True)
+def test_options_of_the_other_original_are_refused(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(SettingsError, match=expected):
+        import_(output=Path("x"), **options, quiet=True)

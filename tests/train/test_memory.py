@@ -9,7 +9,7 @@ from kovqa_core.index.reader import open_index
 from kovqa_core.plan.training import PlannedTraining, plan_training
 
 from tests.conftest import Small
-from tests.models.vlm.tiny_vlm import write_tiny
+from tests.models.vlm.tiny_vlm import write_tiny_vlm
 from tests.train.measured import peak_of
 
 BEIT3 = (
@@ -75,7 +75,7 @@ def planned(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         if recipe in LONGEST:
             base = folder / recipe
             if not base.is_dir():
-                write_tiny(recipe, base, _texts(small), broad=True)
+                write_tiny_vlm(recipe, base, _texts(small), wide=True)
             sets = (*sets, f"model.base={base}", "model.max_pixels=2304", f"model.max_text={LONGEST[recipe]}")
             recipe = "tiny-vlm"
         else:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from kovqa_core.models.vlm import base, convert_llava
+from kovqa_core.models.vlm import base
 from kovqa_core.models.vlm.config import ModelConfig
+from kovqa_core.models.vlm.convert_llava import convert_llava_folder
+from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor
 
 from tests import parity
 
@@ -17,15 +18,15 @@ class Converted:
     """A converted folder, opened."""
 
     folder: Path
-    kind: str
-    net: Any
-    processor: Any
+    folder_type: str
+    net: HfNetwork
+    processor: HfProcessor
 
 
 def converted(name: str, output: Path) -> Converted:
     """A recorded folder as a plain Hugging Face folder."""
     folder = output / "plain"
-    kind = convert_llava.convert_llava_folder(
+    folder_type = convert_llava_folder(
         parity.path(name, "llava"),
         folder,
         language=parity.path("base/vicuna-tiny", "llava"),
@@ -33,5 +34,8 @@ def converted(name: str, output: Path) -> Converted:
     )
     config = ModelConfig(base=str(folder), dtype="fp32")
     return Converted(
-        folder, kind, base.load_base_network(folder, config).eval(), base.load_hf_processor(folder, config)
+        folder,
+        folder_type,
+        base.load_base_network(folder, config).eval(),
+        base.load_hf_processor(folder, config),
     )

@@ -1,4 +1,4 @@
-"""Ways to answer: greedy, drawn, from a list, by letter, by vote."""
+"""Ways to answer: greedy, sampled, from a list, by letter, by vote."""
 
 from __future__ import annotations
 
@@ -17,88 +17,88 @@ from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.vlm import generation
 
 from tests.conftest import Small
-from tests.models.vlm.test_vlm import asked
+from tests.models.vlm.test_vlm import tiny_vlm_recipe
 
-LIST = ["빨간색", "빨간 원", "파란색", "두 개", "세 개", "빨간"]
+ANSWERS = ["빨간색", "빨간 원", "파란색", "두 개", "세 개", "빨간"]
 
 
 @pytest.fixture(scope="module", params=["llava", "qwen3_vl", "gemma3", "internvl"])
 def model(
     request: pytest.FixtureRequest, small: Small, tiny_vlm: Callable[[str], Path]
 ) -> tuple[family.FamilyModel, ModelBatch]:
-    made, processor, _ = family.create_model(asked(small, tiny_vlm(request.param)), [])
+    model, processor, _ = family.create_model(tiny_vlm_recipe(small, tiny_vlm(request.param)), [])
     index = open_index(small.index)
     rng = np.random.default_rng(0)
     items = [processor.encode(e, index.images, train=False, rng=rng) for e in list(index.split("val"))[:3]]
-    return made.eval(), processor.collate(items)
+    return model.eval(), processor.collate(items)
 
 
 def likelihood(model: family.FamilyModel, inputs: dict[str, torch.Tensor], row: int, answer: str) -> float:
     """Probability of an answer and its end after one prompt: token by token, in one forward pass each."""
-    speaker = model.speaker  # type: ignore[attr-defined]
-    said = [*speaker.tokenizer.encode(answer, add_special_tokens=False), speaker.ends[0]]
-    longest = inputs["input_ids"].shape[1]
-    grown = {}
+    generator = model.generator  # type: ignore[attr-defined]
+    new_ids = [*generator.tokenizer.encode(answer, add_special_tokens=False), generator.eos_token_ids[0]]
+    prompt_length = inputs["input_ids"].shape[1]
+    extended = {}
     for name, value in inputs.items():
-        if value.shape[:2] == (len(inputs["input_ids"]), longest) and name.endswith(("_ids", "_mask")):
-            filled = (
-                torch.tensor(said)
+        if value.shape[:2] == (len(inputs["input_ids"]), prompt_length) and name.endswith(("_ids", "_mask")):
+            added = (
+                torch.tensor(new_ids)
                 if name == "input_ids"
-                else torch.full((len(said),), int(name.endswith("mask")))
+                else torch.full((len(new_ids),), int(name.endswith("mask")))
             )
-            value = torch.cat([value, filled.expand(len(value), -1)], 1)
-        grown[name] = value
+            value = torch.cat([value, added.expand(len(value), -1)], 1)
+        extended[name] = value
     with torch.inference_mode():
-        logits = speaker.net(**grown).logits[row, longest - 1 : -1].float()
-    return float(logits.log_softmax(-1)[range(len(said)), said].sum().exp())
+        logits = generator.net(**extended).logits[row, prompt_length - 1 : -1].float()
+    return float(logits.log_softmax(-1)[range(len(new_ids)), new_ids].sum().exp())
 
 
 def test_greedy_scores_are_the_mean_probability_of_the_tokens(
     model: tuple[family.FamilyModel, ModelBatch],
 ) -> None:
     net, batch = model
-    speaker, inputs = net.speaker, net.prompts(batch)  # type: ignore[attr-defined]
+    generator, inputs = net.generator, net.prompts(batch)  # type: ignore[attr-defined]
     with torch.inference_mode():
-        answers = generation.answer_greedily(speaker, inputs)
+        answers = generation.answer_greedily(generator, inputs)
         assert answers == net.answer(batch)
-        found = speaker.net.generate(
-            **inputs, max_new_tokens=speaker.budget, do_sample=False, suppress_tokens=speaker.silent,
-            eos_token_id=speaker.ends, output_scores=True, return_dict_in_generate=True,
+        generated = generator.net.generate(
+            **inputs, max_new_tokens=generator.max_new_tokens, do_sample=False, suppress_tokens=generator.suppress_tokens,
+            eos_token_id=generator.eos_token_ids, output_scores=True, return_dict_in_generate=True,
         )  # fmt: skip
-    said = found.sequences[:, inputs["input_ids"].shape[1] :]
-    each = torch.stack(found.scores, 1).float().softmax(-1)
-    each = each.gather(2, said[..., None])[..., 0]
+    new_ids = generated.sequences[:, inputs["input_ids"].shape[1] :]
+    probabilities = torch.stack(generated.scores, 1).float().softmax(-1)
+    probabilities = probabilities.gather(2, new_ids[..., None])[..., 0]
     for row, answer in enumerate(answers):
-        ends = [i for i, token in enumerate(said[row].tolist()) if token in speaker.ends]
-        length = ends[0] + 1 if ends else said.shape[1]
-        assert answer.score == pytest.approx(float(each[row, :length].mean()), abs=1e-5)
-        assert not set(said[row, :length].tolist()) & set(speaker.silent)
+        ends = [i for i, token in enumerate(new_ids[row].tolist()) if token in generator.eos_token_ids]
+        length = ends[0] + 1 if ends else new_ids.shape[1]
+        assert answer.score == pytest.approx(float(probabilities[row, :length].mean()), abs=1e-5)
+        assert not set(new_ids[row, :length].tolist()) & set(generator.suppress_tokens)
 
 
-def test_draws_are_a_function_of_seed_and_id(model: tuple[family.FamilyModel, ModelBatch]) -> None:
+def test_samples_are_a_function_of_seed_and_id(model: tuple[family.FamilyModel, ModelBatch]) -> None:
     net, batch = model
     inputs = net.prompts(batch)  # type: ignore[attr-defined]
 
-    def drawn(seed: int, ids: list[str]) -> list[Answer]:
+    def sample(seed: int, ids: list[str]) -> list[Answer]:
         with torch.inference_mode():
-            return generation.answer_by_sampling(net.speaker, inputs, ids, seed, temperature=2.0)  # type: ignore[attr-defined]
+            return generation.answer_by_sampling(net.generator, inputs, ids, seed, temperature=2.0)  # type: ignore[attr-defined]
 
     before = torch.random.get_rng_state()
-    first = drawn(1, batch.ids)
+    first = sample(1, batch.ids)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert drawn(1, batch.ids) == first
-    assert drawn(1, ["다른", batch.ids[1], "것"])[1] == first[1]
-    assert any(drawn(seed, batch.ids) != first for seed in range(2, 6))
+    assert sample(1, batch.ids) == first
+    assert sample(1, ["다른", batch.ids[1], "것"])[1] == first[1]
+    assert any(sample(seed, batch.ids) != first for seed in range(2, 6))
 
 
-def test_draws_have_the_frequencies_of_the_model() -> None:
-    """4,000 questions, five tokens, one of them never said."""
+def test_samples_have_the_frequencies_of_the_model() -> None:
+    """4,000 questions, five tokens, one of them of probability 0."""
     logits = torch.tensor([1.0, 0.0, -1.0, 2.0, -torch.inf])
-    draw = generation._GumbelSampler([f"q{n}" for n in range(4000)], 7, 0.5)
-    for _ in range(2):  # every step draws anew
-        found = draw(torch.empty(0), logits.expand(4000, 5)).argmax(1).bincount(minlength=5) / 4000
-        assert found.tolist() == pytest.approx((logits / 0.5).softmax(0).tolist(), abs=0.025)
-        assert found[4] == 0
+    sampler = generation._GumbelSampler([f"q{n}" for n in range(4000)], 7, 0.5)
+    for _ in range(2):  # every step samples anew
+        frequencies = sampler(torch.empty(0), logits.expand(4000, 5)).argmax(1).bincount(minlength=5) / 4000
+        assert frequencies.tolist() == pytest.approx((logits / 0.5).softmax(0).tolist(), abs=0.025)
+        assert frequencies[4] == 0
 
 
 def test_the_likeliest_of_a_list_is_found_with_its_probability(
@@ -107,19 +107,19 @@ def test_the_likeliest_of_a_list_is_found_with_its_probability(
     net, batch = model
     inputs = net.prompts(batch)  # type: ignore[attr-defined]
     with torch.inference_mode():
-        listed = generation.build_answer_trie(net.speaker, LIST)  # type: ignore[attr-defined]
-        chosen = generation.choose_from_trie(net.speaker, inputs, listed, beams=len(LIST))  # type: ignore[attr-defined]
+        trie = generation.build_answer_trie(net.generator, ANSWERS)  # type: ignore[attr-defined]
+        chosen = generation.choose_from_trie(net.generator, inputs, trie, num_beams=len(ANSWERS))  # type: ignore[attr-defined]
     for row, answer in enumerate(chosen):
-        all_of_them = {text: likelihood(net, inputs, row, text) for text in LIST}
-        assert answer.text == max(all_of_them, key=lambda text: all_of_them[text])
-        assert answer.score == pytest.approx(all_of_them[answer.text], rel=1e-3)
+        likelihoods = {text: likelihood(net, inputs, row, text) for text in ANSWERS}
+        assert answer.text == max(likelihoods, key=lambda text: likelihoods[text])
+        assert answer.score == pytest.approx(likelihoods[answer.text], rel=1e-3)
 
 
 def test_a_list_of_one_is_answered_with_it(model: tuple[family.FamilyModel, ModelBatch]) -> None:
     net, batch = model
     with torch.inference_mode():
-        listed = generation.build_answer_trie(net.speaker, ["세 개"])  # type: ignore[attr-defined]
-        chosen = generation.choose_from_trie(net.speaker, net.prompts(batch), listed)  # type: ignore[attr-defined]
+        trie = generation.build_answer_trie(net.generator, ["세 개"])  # type: ignore[attr-defined]
+        chosen = generation.choose_from_trie(net.generator, net.prompts(batch), trie)  # type: ignore[attr-defined]
     assert {answer.text for answer in chosen} == {"세 개"}
 
 
@@ -129,36 +129,36 @@ def test_letters_share_their_probability(
     """Among as many as a question has choices."""
     net, batch = model
     inputs = net.prompts(batch)  # type: ignore[attr-defined]
-    speaker = net.speaker  # type: ignore[attr-defined]
+    generator = net.generator  # type: ignore[attr-defined]
     choices = [["가", "나", "다", "라"], ["빨강", "파랑"], ["하나", "둘", "셋"]]
     with torch.inference_mode():
-        chosen = generation.choose_by_letter(speaker, inputs, choices)
-        found = speaker.net.generate(
+        chosen = generation.choose_by_letter(generator, inputs, choices)
+        generated = generator.net.generate(
             **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
         )
-    first = [speaker.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in "ABCD"]
-    for answer, offered, logits in zip(chosen, choices, found.logits[0].float(), strict=True):
-        shares = logits[first[: len(offered)]].softmax(-1)
-        assert answer.text == offered[int(shares.argmax())]
-        assert answer.score == pytest.approx(float(shares.max()), abs=1e-5)
+    first = [generator.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in "ABCD"]
+    for answer, offered, logits in zip(chosen, choices, generated.logits[0].float(), strict=True):
+        probabilities = logits[first[: len(offered)]].softmax(-1)
+        assert answer.text == offered[int(probabilities.argmax())]
+        assert answer.score == pytest.approx(float(probabilities.max()), abs=1e-5)
     monkeypatch.setattr(generation, "CHOICE_LETTERS", "AA")
-    with pytest.raises(SettingsError, match="alike"):
-        generation.choose_by_letter(speaker, inputs, [["예", "아니요"]] * 3)
+    with pytest.raises(SettingsError, match="with the same first token"):
+        generation.choose_by_letter(generator, inputs, [["예", "아니요"]] * 3)
 
 
 def test_a_trie_says_what_may_follow(model: tuple[family.FamilyModel, ModelBatch]) -> None:
     """Every answer is a way through it, and there is no other; one written alike is no second."""
-    speaker = model[0].speaker  # type: ignore[attr-defined]
-    listed = generation.build_answer_trie(speaker, [*LIST, LIST[0]])
-    assert sorted(listed.text_of.values()) == sorted(LIST)
-    ways, found = [()], []
-    while ways:
-        way = ways.pop()
-        grown = [(*way, token) for token in listed.following.get(way, [])]
-        ways += grown
-        found += [] if grown else [way]
-    assert sorted(found) == sorted(listed.text_of)
-    assert all(way[-1] == speaker.ends[0] for way in found)
+    generator = model[0].generator  # type: ignore[attr-defined]
+    trie = generation.build_answer_trie(generator, [*ANSWERS, ANSWERS[0]])
+    assert sorted(trie.answer_by_tokens.values()) == sorted(ANSWERS)
+    prefixes, complete = [()], []
+    while prefixes:
+        prefix = prefixes.pop()
+        extended = [(*prefix, token) for token in trie.next_token_ids.get(prefix, [])]
+        prefixes += extended
+        complete += [] if extended else [prefix]
+    assert sorted(complete) == sorted(trie.answer_by_tokens)
+    assert all(tokens[-1] == generator.eos_token_ids[0] for tokens in complete)
 
 
 def test_votes_go_to_the_most_and_then_to_the_surest() -> None:

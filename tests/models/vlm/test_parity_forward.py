@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import torch
 from kovqa_core.errors import ModelError
-from kovqa_core.models.vlm import convert_llava, export_llava, generation
-from kovqa_core.models.vlm.family import answer_loss
+from kovqa_core.models.vlm import export_llava, generation
+from kovqa_core.models.vlm.convert_llava import convert_llava_folder
+from kovqa_core.models.vlm.llava_folder import detect_llava_folder
+from kovqa_core.models.vlm.llava_state_dict import load_torch_tensors
+from kovqa_core.models.vlm.model import answer_loss
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,10 +21,10 @@ from tests import parity
 from tests.models.vlm.llava_folders import Converted, converted
 
 RUNS = ("im_start_end", "plain_image")
-PICTURES = load_file(parity.path("pixel_values.safetensors", "llava"))
+PIXELS = load_file(parity.path("pixel_values.safetensors", "llava"))
 FORWARD = load_file(parity.path("forward.safetensors", "llava"))
-ABOUT = parity.json_of("forward.json", "llava")
-GREEDY = parity.json_of("generate.json", "llava")
+FORWARD_CASES = parity.json_of("forward.json", "llava")
+GREEDY_CASES = parity.json_of("generate.json", "llava")
 
 
 @pytest.fixture(scope="module", params=[*RUNS, "merged"])
@@ -29,29 +32,29 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """A run's name, and its model; the merged folder holds the first run's."""
     if request.param == "merged":
         return RUNS[0], converted("merged/llava-tiny-merged", tmp_path_factory.mktemp("merged"))
-    found = converted(f"train_{request.param}/llava-tiny", tmp_path_factory.mktemp(request.param))
+    llava = converted(f"train_{request.param}/llava-tiny", tmp_path_factory.mktemp(request.param))
     rows = load_file(parity.path(f"train_{request.param}/final_trainables.safetensors", "llava"))
     if "lm_head.new_rows" in rows:  # the original draws these anew whenever it loads; recorded once
         with torch.no_grad():
-            found.net.lm_head.weight[1000:1003] = rows["lm_head.new_rows"]
-    return request.param, found
+            llava.net.lm_head.weight[1000:1003] = rows["lm_head.new_rows"]
+    return request.param, llava
 
 
-def expanded(ids: Tensor, found: Converted, pieces: int = 16) -> Tensor:
-    """Ids with the picture's one mark repeated for each of its features."""
-    place = found.net.config.image_token_id
-    row = [x for token in ids.tolist() for x in ([place] * pieces if token == -200 else [token])]
+def expanded(ids: Tensor, llava: Converted, patches: int = 16) -> Tensor:
+    """Ids with the image's one placeholder repeated for each of its features."""
+    image_token_id = llava.net.config.image_token_id
+    row = [x for token in ids.tolist() for x in ([image_token_id] * patches if token == -200 else [token])]
     return torch.tensor([row])
 
 
 def test_patch_features_are_the_originals(run: tuple[str, Converted]) -> None:
-    name, found = run
+    name, llava = run
     recorded = load_file(parity.path("vision.safetensors", "llava"))
     order = parity.json_of("vision.json", "llava")["image_order"]
-    pixels = torch.stack([PICTURES[f"{file}|square"] for file in order])
+    pixels = torch.stack([PIXELS[f"{file}|square"] for file in order])
     with torch.no_grad():
-        seen = found.net.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2]
-        projected = found.net.model.multi_modal_projector(seen[:, 1:])
+        seen = llava.net.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2]
+        projected = llava.net.model.multi_modal_projector(seen[:, 1:])
     parity.close(seen, recorded["hidden_states_minus_2"], 1e-4, "features")
     parity.close(projected, recorded[f"projected_{name}"], 1e-4, "projected features")
 
@@ -61,21 +64,21 @@ GROUPS = ("single_0", "single_1", "batch_image", "batch_mixed_text", "batch_trun
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_logits_and_losses_are_the_originals(run: tuple[str, Converted], group: str) -> None:
-    name, found = run
+    name, llava = run
     key = f"{name}/{group}"
     ids, mask = FORWARD[f"{key}/input_ids"], FORWARD[f"{key}/attention_mask"]
     labels = FORWARD[f"{key}/expanded_labels"]
     length = labels.shape[1]
-    rows = [expanded(row[keep.bool()], found)[0] for row, keep in zip(ids, mask, strict=True)]
+    rows = [expanded(row[keep.bool()], llava)[0] for row, keep in zip(ids, mask, strict=True)]
     batch = torch.zeros(len(rows), length, dtype=torch.long)
     attended = torch.zeros(len(rows), length, dtype=torch.long)
     for i, row in enumerate(rows):
         batch[i, : len(row)], attended[i, : len(row)] = row, 1
-    pixels = torch.stack([PICTURES[image] for image in ABOUT[key]["images"] if image != "zeros"])
+    pixels = torch.stack([PIXELS[image] for image in FORWARD_CASES[key]["images"] if image != "zeros"])
     with torch.no_grad():
-        logits = found.net(input_ids=batch, attention_mask=attended, pixel_values=pixels).logits
+        logits = llava.net(input_ids=batch, attention_mask=attended, pixel_values=pixels).logits
     vocab = 1000 + len(
-        found.processor.tokenizer.get_added_vocab().keys() & {"<im_patch>", "<im_start>", "<im_end>"}
+        llava.processor.tokenizer.get_added_vocab().keys() & {"<im_patch>", "<im_start>", "<im_end>"}
     )
     logits = logits[..., :vocab]  # without <image>, which the original's vocabulary does not have
     real = FORWARD[f"{key}/expanded_attention_mask"].bool()
@@ -89,50 +92,50 @@ def test_logits_and_losses_are_the_originals(run: tuple[str, Converted], group: 
     parity.close(loss, FORWARD[f"{key}/loss"], 1e-4, "loss")
 
 
-def speaker(found: Converted, budget: int) -> generation.TextGenerator:
-    return generation.TextGenerator(found.net, found.processor.tokenizer, [2], [], budget)
+def make_generator(llava: Converted, max_new_tokens: int) -> generation.TextGenerator:
+    return generation.TextGenerator(llava.net, llava.processor.tokenizer, [2], [], max_new_tokens)
 
 
 def test_greedy_answers_are_the_originals_in_a_batch(run: tuple[str, Converted]) -> None:
     """All recorded questions at once, padded on the left: the original answered one by one."""
-    name, found = run
-    chosen = [case for case in GREEDY if case["run"] == name]
-    rows = [expanded(torch.tensor(case["input_ids"]), found)[0] for case in chosen]
+    name, llava = run
+    chosen = [case for case in GREEDY_CASES if case["run"] == name]
+    rows = [expanded(torch.tensor(case["input_ids"]), llava)[0] for case in chosen]
     longest = max(map(len, rows))
     ids = torch.stack([torch.nn.functional.pad(row, (longest - len(row), 0)) for row in rows])
     mask = torch.stack([torch.arange(longest) >= longest - len(row) for row in rows]).long()
-    pixels = torch.stack([PICTURES[f"{case['image']}|square"] for case in chosen])
+    pixels = torch.stack([PIXELS[f"{case['image']}|square"] for case in chosen])
     inputs = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
-    budget = max(len(case["new_ids"]) for case in chosen)
+    max_new_tokens = max(len(case["new_ids"]) for case in chosen)
     with torch.inference_mode():
-        said = generation.generate_tokens(
-            speaker(found, budget), inputs, max_new_tokens=budget, do_sample=False
+        generated = generation.generate_tokens(
+            make_generator(llava, max_new_tokens), inputs, max_new_tokens=max_new_tokens, do_sample=False
         )
-    for case, row in zip(chosen, said[:, longest:].tolist(), strict=True):
+    for case, row in zip(chosen, generated[:, longest:].tolist(), strict=True):
         assert row[: len(case["new_ids"])] == case["new_ids"], case["question"]
 
 
 def test_llava_one_point_five_is_the_originals(tmp_path: Path) -> None:
-    found = converted("llava15/llava-v1.5-tiny", tmp_path)
-    assert found.kind == "merged"
+    llava = converted("llava15/llava-v1.5-tiny", tmp_path)
+    assert llava.folder_type == "merged"
     recorded = load_file(parity.path("llava15/forward.safetensors", "llava"))
     for number, case in enumerate(parity.json_of("llava15/forward.json", "llava")):
         image = Image.open(parity.path(f"images/{case['image']}", "llava")).convert("RGB")
-        pixels = torch.as_tensor(found.processor.image_processor(image, return_tensors="pt")["pixel_values"])
+        pixels = torch.as_tensor(llava.processor.image_processor(image, return_tensors="pt")["pixel_values"])
         parity.close(pixels[0], recorded[f"{number}/pixel_values"], 0.03, "pixels")
-        ids = expanded(recorded[f"{number}/input_ids"].flatten(), found)
+        ids = expanded(recorded[f"{number}/input_ids"].flatten(), llava)
         inputs = {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
             "pixel_values": recorded[f"{number}/pixel_values"].reshape(1, 3, 56, 56),
         }
         with torch.inference_mode():
-            logits = found.net(**inputs).logits[..., :1000]
-            said = generation.generate_tokens(
-                speaker(found, 9), inputs, max_new_tokens=case["max_new_tokens"], do_sample=False
+            logits = llava.net(**inputs).logits[..., :1000]
+            generated = generation.generate_tokens(
+                make_generator(llava, 9), inputs, max_new_tokens=case["max_new_tokens"], do_sample=False
             )
         parity.close(logits, recorded[f"{number}/logits"], 1e-3, "logits")
-        assert said[0, ids.shape[1] :].tolist() == case["new_ids"]
+        assert generated[0, ids.shape[1] :].tolist() == case["new_ids"]
 
 
 def test_an_adapter_folder_is_added_to_its_base(tmp_path: Path) -> None:
@@ -146,31 +149,33 @@ def test_an_adapter_folder_is_added_to_its_base(tmp_path: Path) -> None:
     name = "base_model.model.model.layers.1.self_attn.q_proj.lora_{}.weight"
     down, up = torch.randn(4, 64), torch.randn(64, 4)
     torch.save({name.format("A"): down, name.format("B"): up}, folder / "adapter_model.bin")
-    beside = torch.load(trained / "mm_projector.bin", weights_only=True)
-    torch.save({f"base_model.model.{n}": t for n, t in beside.items()}, folder / "non_lora_trainables.bin")
-    assert convert_llava.detect_llava_folder(folder).kind == "lora"
+    trained_tensors = torch.load(trained / "mm_projector.bin", weights_only=True)
+    torch.save(
+        {f"base_model.model.{n}": t for n, t in trained_tensors.items()}, folder / "non_lora_trainables.bin"
+    )
+    assert detect_llava_folder(folder).folder_type == "lora"
     language, vision = (
         parity.path("base/vicuna-tiny", "llava"),
         parity.path("base/openai/clip-tiny-patch14", "llava"),
     )
-    convert_llava.convert_llava_folder(folder, tmp_path / "plain", language, vision)
-    found = load_file(tmp_path / "plain" / "model.safetensors")
+    convert_llava_folder(folder, tmp_path / "plain", language, vision)
+    llava = load_file(tmp_path / "plain" / "model.safetensors")
     base = load_file(language / "model.safetensors")
-    place = "layers.1.self_attn.q_proj.weight"
+    weight = "layers.1.self_attn.q_proj.weight"
     parity.close(
-        found[f"language_model.model.{place}"], base[f"model.{place}"] + 2 * up @ down, 1e-5, "weight"
+        llava[f"language_model.model.{weight}"], base[f"model.{weight}"] + 2 * up @ down, 1e-5, "weight"
     )
-    projector = found["multi_modal_projector.linear_1.weight"]
-    assert torch.equal(projector, beside["model.mm_projector.weight"])
+    projector = llava["multi_modal_projector.linear_1.weight"]
+    assert torch.equal(projector, trained_tensors["model.mm_projector.weight"])
 
 
-def test_what_is_no_folder_of_llavas_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_llavas_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llava", "mm_vision_tower": "clip"}')
-    with pytest.raises(ModelError, match="neither projector, adapter nor weights"):
-        convert_llava.detect_llava_folder(tmp_path)
+    with pytest.raises(ModelError, match="holds no projector, no adapter and no LLaVA weights"):
+        detect_llava_folder(tmp_path)
     trained = parity.path("train_im_start_end/llava-tiny", "llava")
     with pytest.raises(ModelError, match="does not hold its language model"):
-        convert_llava.convert_llava_folder(trained, tmp_path / "x")
+        convert_llava_folder(trained, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
@@ -183,37 +188,37 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
 
     (tmp_path / "mm_projector.bin").write_bytes(pickle.dumps({"a": Evil()}))
     with pytest.raises(ModelError, match="cannot be read"):
-        convert_llava.load_torch_tensors(tmp_path / "mm_projector.bin")
+        load_torch_tensors(tmp_path / "mm_projector.bin")
     assert not (tmp_path / "ran").exists()
 
 
 def test_the_projector_is_exported_as_the_original_wrote_it(tmp_path: Path) -> None:
-    found = converted("train_im_start_end/llava-tiny", tmp_path)
-    export_llava.write_llava_projector(found.net, found.processor, "openai/clip-tiny-patch14", tmp_path)
+    llava = converted("train_im_start_end/llava-tiny", tmp_path)
+    export_llava.write_llava_projector(llava.net, llava.processor, "openai/clip-tiny-patch14", tmp_path)
     theirs = torch.load(
         parity.path("train_im_start_end/llava-tiny/mm_projector.bin", "llava"), weights_only=True
     )
-    ours = convert_llava.load_torch_tensors(tmp_path / "mm_projector.bin")
+    ours = load_torch_tensors(tmp_path / "mm_projector.bin")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_hub_folders_are_taken_as_they_are(tmp_path: Path) -> None:
-    found = converted("train_plain_image/llava-tiny", tmp_path)
-    assert convert_llava.detect_llava_folder(found.folder).kind == "hub"
+    llava = converted("train_plain_image/llava-tiny", tmp_path)
+    assert detect_llava_folder(llava.folder).folder_type == "hub"
     with pytest.raises(ModelError, match="Hugging Face's layout already"):
-        convert_llava.convert_llava_folder(found.folder, tmp_path / "again")
+        convert_llava_folder(llava.folder, tmp_path / "again")
 
 
 def test_a_training_can_begin_with_a_plain_vicuna(tmp_path: Path) -> None:
     """The projector as torch draws it; the frame's rows the mean of all before, in both tables."""
-    found = converted("base/vicuna-tiny", tmp_path)
-    assert found.kind == "language"
-    table, head = found.net.get_input_embeddings().weight, found.net.lm_head.weight
+    llava = converted("base/vicuna-tiny", tmp_path)
+    assert llava.folder_type == "language"
+    table, head = llava.net.get_input_embeddings().weight, llava.net.lm_head.weight
     assert table.shape == head.shape == (1003, 64)
     for rows in (table, head):
         parity.close(rows[1001], rows[:1001].mean(0), 1e-6, "<im_start>")
         assert not torch.equal(rows[1000], rows[1001])
-    weight = found.net.model.multi_modal_projector.linear_1.weight
+    weight = llava.net.model.multi_modal_projector.linear_1.weight
     assert weight.abs().max() <= 48**-0.5
     assert weight.std().item() == pytest.approx(48**-0.5 / 3**0.5, rel=0.1)

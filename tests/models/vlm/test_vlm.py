@@ -1,4 +1,4 @@
-"""Nine kinds of vision language models through one path: learn, resume, merge, answer."""
+"""Nine types of vision language models through one path: learn, resume, merge, answer."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import VLM, Small
-from tests.models.vlm.tiny_vlm import KINDS
+from tests.models.vlm.tiny_vlm import MODEL_TYPES
 from tests.train.test_resume import ALONE, CPU, after, never
 
 
-def asked(small: Small, base: Path, *sets: str) -> Recipe:
+def tiny_vlm_recipe(small: Small, base: Path, *sets: str) -> Recipe:
     """The recipe `tiny-vlm` on the small data set."""
     flags = {"data.index": str(small.index), "model.base": str(base)}
     return resolve_settings("tiny-vlm", "cpu", [*VLM, *sets], flags).recipe
 
 
-def make(small: Small, base: Path, folder: Path, *sets: str) -> Run:
+def make_vlm_run(small: Small, base: Path, folder: Path, *sets: str) -> Run:
     flags = {"data.index": str(small.index), "model.base": str(base)}
     found = resolve_settings("tiny-vlm", "cpu", [*VLM, *sets], flags)
     folder.mkdir()
@@ -52,31 +52,34 @@ def losses(run: Run) -> list[float]:
     return [row["loss"] for row in read_log(run.folder) if row["kind"] == "train"]
 
 
-def last(run: Run) -> Path:
+def last_step(run: Run) -> Path:
     step = follow_pointer(run.folder, "last")
     assert step is not None
     return step
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_model_of_every_kind_learns_resumes_merges_and_answers(
-    kind: str, small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_model_of_every_type_learns_resumes_merges_and_answers(
+    model_type: str, small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    whole = make(small, tiny_vlm(kind), tmp_path / "whole")
-    run_training(whole, ALONE, CPU, never)
-    parted = make(small, tiny_vlm(kind), tmp_path / "parted")
+    uninterrupted = make_vlm_run(small, tiny_vlm(model_type), tmp_path / "uninterrupted")
+    run_training(uninterrupted, ALONE, CPU, never)
+    resumed = make_vlm_run(small, tiny_vlm(model_type), tmp_path / "resumed")
     with pytest.raises(Stopped):
-        run_training(parted, ALONE, CPU, after(2))
-    run_training(parted, ALONE, CPU, never)
-    assert losses(whole) == losses(parted)
-    assert len(losses(whole)) == 4
-    saved = [load_file(last(run) / "adapter" / "adapter_model.safetensors") for run in (whole, parted)]
+        run_training(resumed, ALONE, CPU, after(2))
+    run_training(resumed, ALONE, CPU, never)
+    assert losses(uninterrupted) == losses(resumed)
+    assert len(losses(uninterrupted)) == 4
+    saved = [
+        load_file(last_step(run) / "adapter" / "adapter_model.safetensors")
+        for run in (uninterrupted, resumed)
+    ]
     assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
-    assert not any(path.stat().st_size > 200_000 for path in last(whole).rglob("*.safetensors"))
+    assert not any(path.stat().st_size > 200_000 for path in last_step(uninterrupted).rglob("*.safetensors"))
 
-    model, processor = family.read_model_folder(last(whole), "vqa")
-    examples, pictures = shaped(small, tmp_path / "pictures")
-    items = [processor.encode(e, pictures, train=False, rng=np.random.default_rng(0)) for e in examples]
+    model, processor = family.read_model_folder(last_step(uninterrupted), "vqa")
+    examples, images = examples_of_all_shapes(small, tmp_path / "images")
+    items = [processor.encode(e, images, train=False, rng=np.random.default_rng(0)) for e in examples]
     batch = processor.collate(items)
     model.eval()
     with torch.inference_mode():
@@ -86,18 +89,18 @@ def test_a_model_of_every_kind_learns_resumes_merges_and_answers(
     assert [a.score for a in together] == pytest.approx([a.score for a in alone], abs=1e-5)
     assert len({a.score for a in together}) > 1
 
-    export_model(last(whole), tmp_path / "merged", DEFAULT_LOADING)
-    plain = opened(tmp_path / "merged")
+    export_model(last_step(uninterrupted), tmp_path / "merged", DEFAULT_LOADING)
+    plain = open_network(tmp_path / "merged")
     inputs = model.prompts(batch)
     with torch.inference_mode():
         ours, theirs = model.net(**inputs).logits, plain(**inputs).logits
-        unlearned = opened(tiny_vlm(kind))(**inputs).logits
+        unlearned = open_network(tiny_vlm(model_type))(**inputs).logits
     assert (ours - theirs).abs().max() < 1e-4
     assert (ours - unlearned).abs().max() > 1e-3  # ... or nothing was learned
 
 
-def shaped(small: Small, folder: Path) -> tuple[list[Example], Path]:
-    """Questions with pictures of all shapes: they make different numbers of tokens."""
+def examples_of_all_shapes(small: Small, folder: Path) -> tuple[list[Example], Path]:
+    """Questions on images of all shapes: they make different numbers of tokens."""
     index = open_index(small.index)
     folder.mkdir()
     examples = list(index.split("val"))[:4]
@@ -109,22 +112,22 @@ def shaped(small: Small, folder: Path) -> tuple[list[Example], Path]:
     return found, folder
 
 
-def opened(folder: Path) -> Any:
+def open_network(folder: Path) -> Any:
     return transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
 
 
 # ------------------------------------------------------------------------------ what learns
 
 
-def learned(run: Run, base: Path) -> set[str]:
-    """Parts whose weights differ from the base's, after merging."""
-    export_model(last(run), run.folder / "merged", DEFAULT_LOADING)
-    before, after = opened(base).state_dict(), opened(run.folder / "merged").state_dict()
+def changed_components(run: Run, base: Path) -> set[str]:
+    """Components whose weights differ from the base's, after merging."""
+    export_model(last_step(run), run.folder / "merged", DEFAULT_LOADING)
+    before, after = open_network(base).state_dict(), open_network(run.folder / "merged").state_dict()
     return {component_of(name) for name in before if not torch.equal(before[name], after[name])}
 
 
 @pytest.mark.parametrize(
-    ("how", "parts"),
+    ("train", "components"),
     [
         ("projector", {"projector"}),
         ("{vision: lora, projector: full, language: none}", {"vision", "projector"}),
@@ -132,18 +135,18 @@ def learned(run: Run, base: Path) -> set[str]:
         ("full", {"vision", "projector", "language"}),
     ],
 )
-def test_the_parts_named_learn_and_no_other(
-    how: str, parts: set[str], small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
+def test_the_components_named_learn_and_no_other(
+    train: str, components: set[str], small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    run = make(small, tiny_vlm("qwen3_vl"), tmp_path / "run", f"model.train={how}")
+    run = make_vlm_run(small, tiny_vlm("qwen3_vl"), tmp_path / "run", f"model.train={train}")
     run_training(run, ALONE, CPU, never)
-    assert learned(run, tiny_vlm("qwen3_vl")) == parts
+    assert changed_components(run, tiny_vlm("qwen3_vl")) == components
 
 
 def test_a_base_is_answered_with_as_it_is_but_not_trained_without_learning(
     small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    run = make(small, tiny_vlm("llava"), tmp_path / "run", "model.train=none")
+    run = make_vlm_run(small, tiny_vlm("llava"), tmp_path / "run", "model.train=none")
     model, processor, note = family.create_model(run.recipe, [])
     assert "; 0 of" in note
     (tmp_path / "step").mkdir()
@@ -154,28 +157,28 @@ def test_a_base_is_answered_with_as_it_is_but_not_trained_without_learning(
         run_training(run, ALONE, CPU, never)
 
 
-@pytest.mark.parametrize("kind", ["qwen3_vl", "gemma3"])
-@pytest.mark.parametrize("how", ["lora", "projector"])
+@pytest.mark.parametrize("model_type", ["qwen3_vl", "gemma3"])
+@pytest.mark.parametrize("train", ["lora", "projector"])
 def test_rows_of_tokens_learn_beside_other_parts(
-    how: str, kind: str, small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
+    train: str, model_type: str, small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """gemma3 names tokens with the table it reads them from."""
-    base = tiny_vlm(kind)
-    run = make(small, base, tmp_path / "run", f"model.train={how}", "model.tokens=[색, <video>]")
+    base = tiny_vlm(model_type)
+    run = make_vlm_run(small, base, tmp_path / "run", f"model.train={train}", "model.tokens=[색, <video>]")
     with pytest.raises(SettingsError, match="no token"):
         run_training(run, ALONE, CPU, never)
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     number = tokenizer.encode("하세요", add_special_tokens=False)[0]
     token = tokenizer.convert_ids_to_tokens(number)
-    run = make(
-        small, base, tmp_path / "known", f"model.train={how}", f"model.tokens=['{token}']", "optim.lr=5e-2"
+    run = make_vlm_run(
+        small, base, tmp_path / "known", f"model.train={train}", f"model.tokens=['{token}']", "optim.lr=5e-2"
     )
     run_training(run, ALONE, CPU, never)
-    export_model(last(run), tmp_path / "merged", DEFAULT_LOADING)
-    plain = opened(tmp_path / "merged")
-    before, after = opened(base).get_input_embeddings().weight, plain.get_input_embeddings().weight
+    export_model(last_step(run), tmp_path / "merged", DEFAULT_LOADING)
+    plain = open_network(tmp_path / "merged")
+    before, after = open_network(base).get_input_embeddings().weight, plain.get_input_embeddings().weight
     assert (before != after).any(1).nonzero().flatten().tolist() == [number]
-    model, processor = family.read_model_folder(last(run), "vqa")
+    model, processor = family.read_model_folder(last_step(run), "vqa")
     index = open_index(small.index)
     example = next(iter(index.split("val")))
     item = processor.encode(example, index.images, train=False, rng=np.random.default_rng(0))
@@ -188,10 +191,10 @@ def test_the_loss_is_the_same_however_a_batch_is_cut(
     small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
     runs = [
-        make(small, tiny_vlm("qwen3_vl"), tmp_path / str(n), f"profile.micro_batch={{default: {n}}}")
+        make_vlm_run(small, tiny_vlm("qwen3_vl"), tmp_path / str(n), f"profile.micro_batch={{default: {n}}}")
         for n in (1, 2, 4)
     ]
-    runs.append(make(small, tiny_vlm("qwen3_vl"), tmp_path / "workers", "profile.loader_workers=1"))
+    runs.append(make_vlm_run(small, tiny_vlm("qwen3_vl"), tmp_path / "workers", "profile.loader_workers=1"))
     for run in runs:
         run_training(run, ALONE, CPU, never)
     for run in runs[1:]:
@@ -201,9 +204,11 @@ def test_the_loss_is_the_same_however_a_batch_is_cut(
 def test_checkpointed_activations_and_sixteen_bits_learn(
     small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    plain = make(small, tiny_vlm("qwen3_vl"), tmp_path / "plain")
-    again = make(small, tiny_vlm("qwen3_vl"), tmp_path / "again", "profile.activation_checkpointing=true")
-    short = make(
+    plain = make_vlm_run(small, tiny_vlm("qwen3_vl"), tmp_path / "plain")
+    again = make_vlm_run(
+        small, tiny_vlm("qwen3_vl"), tmp_path / "again", "profile.activation_checkpointing=true"
+    )
+    short = make_vlm_run(
         small, tiny_vlm("qwen3_vl"), tmp_path / "short", "profile.precision=bf16", "model.dtype=bf16"
     )
     for run in (plain, again, short):
@@ -211,22 +216,24 @@ def test_checkpointed_activations_and_sixteen_bits_learn(
     assert losses(again) == pytest.approx(losses(plain), rel=1e-6)
     assert losses(short) == pytest.approx(losses(plain), rel=0.05)
     assert losses(short) != losses(plain)
-    saved = load_file(last(short) / "adapter" / "adapter_model.safetensors")
+    saved = load_file(last_step(short) / "adapter" / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
 
 
 def test_a_run_goes_on_from_another(small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path) -> None:
     """Warm start: the weights of a finished run, everything else anew."""
     base = tiny_vlm("llava")
-    first = make(small, base, tmp_path / "first", "optim.steps=4")
+    first = make_vlm_run(small, base, tmp_path / "first", "optim.steps=4")
     run_training(first, ALONE, CPU, never)
-    model, _, note = family.create_model(asked(small, base, f"model.weights={first.folder}"), [])
-    taken = load_file(last(first) / "adapter" / "adapter_model.safetensors")
+    model, _, note = family.create_model(tiny_vlm_recipe(small, base, f"model.weights={first.folder}"), [])
+    taken = load_file(last_step(first) / "adapter" / "adapter_model.safetensors")
     ours = peft.get_peft_model_state_dict(model.net)
     assert all(torch.equal(taken[name], ours[name]) for name in taken)
-    assert str(last(first)) in note
+    assert str(last_step(first)) in note
     with pytest.raises(ModelError, match="in another way"):
-        family.create_model(asked(small, base, f"model.weights={first.folder}", "model.train=full"), [])
+        family.create_model(
+            tiny_vlm_recipe(small, base, f"model.weights={first.folder}", "model.train=full"), []
+        )
 
 
 # ----------------------------------------------------------------------- rows that are left out
@@ -237,40 +244,40 @@ def test_rows_that_are_too_long_are_left_out_and_counted(
 ) -> None:
     """Nothing is cut; the run stops and goes on as ever."""
     base = tiny_vlm("qwen3_vl")
-    _, processor, _ = family.create_model(asked(small, base), [])
+    _, processor, _ = family.create_model(tiny_vlm_recipe(small, base), [])
     index = open_index(small.index)
     rng = np.random.default_rng(0)
     items = [processor.encode(e, index.images, train=True, rng=rng) for e in index.split("train")]
     lengths = sorted(int(processor.collate([item]).tensors["attention_mask"].sum()) for item in items)
     middle = lengths[len(lengths) // 2]
     sets = (f"model.max_text={middle}", "save.every_steps=1", "optim.steps=6")
-    whole = make(small, base, tmp_path / "whole", *sets)
-    run_training(whole, ALONE, CPU, never)
-    parted = make(small, base, tmp_path / "parted", *sets)
+    uninterrupted = make_vlm_run(small, base, tmp_path / "uninterrupted", *sets)
+    run_training(uninterrupted, ALONE, CPU, never)
+    resumed = make_vlm_run(small, base, tmp_path / "resumed", *sets)
     with pytest.raises(Stopped):
-        run_training(parted, ALONE, CPU, after(2))
-    run_training(parted, ALONE, CPU, never)
-    assert losses(whole) == losses(parted)
-    counted = [[row.get("left_out", 0) for row in records(run)] for run in (whole, parted)]
-    assert counted[0] == counted[1]
-    assert 0 < sum(counted[0]) < 6 * 4
+        run_training(resumed, ALONE, CPU, after(2))
+    run_training(resumed, ALONE, CPU, never)
+    assert losses(uninterrupted) == losses(resumed)
+    left_out = [[row.get("left_out", 0) for row in train_records(run)] for run in (uninterrupted, resumed)]
+    assert left_out[0] == left_out[1]
+    assert 0 < sum(left_out[0]) < 6 * 4
 
 
-def records(run: Run) -> list[dict[str, Any]]:
+def train_records(run: Run) -> list[dict[str, Any]]:
     return [row for row in read_log(run.folder) if row["kind"] == "train"]
 
 
 def test_a_row_left_out_changes_nothing_for_the_others(small: Small, tiny_vlm: Callable[[str], Path]) -> None:
-    model, processor, _ = family.create_model(asked(small, tiny_vlm("internvl")), [])
+    model, processor, _ = family.create_model(tiny_vlm_recipe(small, tiny_vlm("internvl")), [])
     index = open_index(small.index)
     examples = list(index.split("train"))[:3]
-    silent = replace(examples[1], answers={})
+    unanswered = replace(examples[1], answers={})
     rng = np.random.default_rng(0)
     items = [
-        processor.encode(e, index.images, train=True, rng=rng) for e in (examples[0], silent, examples[2])
+        processor.encode(e, index.images, train=True, rng=rng) for e in (examples[0], unanswered, examples[2])
     ]
     batch = processor.collate(items)
-    assert batch.left_out == [silent.id]
+    assert batch.left_out == [unanswered.id]
     assert batch.ids == [examples[0].id, examples[2].id]
     without = processor.collate([items[0], items[2]])
     with torch.no_grad():
@@ -284,7 +291,7 @@ def test_a_row_left_out_changes_nothing_for_the_others(small: Small, tiny_vlm: C
 def test_a_step_without_a_single_usable_row_ends_the_run(
     small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    run = make(small, tiny_vlm("llava"), tmp_path / "run", "model.max_text=20")
+    run = make_vlm_run(small, tiny_vlm("llava"), tmp_path / "run", "model.max_text=20")
     with pytest.raises(DataError, match=r"no example of step 1 .* longer than model\.max_text") as caught:
         run_training(run, ALONE, CPU, never)
     assert "max_pixels" in caught.value.hint
@@ -299,24 +306,24 @@ def test_a_base_that_is_missing_or_another_is_named(
 ) -> None:
     monkeypatch.setenv("KOVQA_HOME", str(tmp_path / "home"))
     with pytest.raises(AssetError, match="base model qwen-nowhere not found") as missing:
-        family.create_model(asked(small, Path("qwen-nowhere")), [])
+        family.create_model(tiny_vlm_recipe(small, Path("qwen-nowhere")), [])
     assert str(tmp_path / "home" / "assets") in missing.value.hint
     base = tmp_path / "base"
     shutil.copytree(tiny_vlm("llava"), base)
-    run = make(small, base, tmp_path / "run")
+    run = make_vlm_run(small, base, tmp_path / "run")
     run_training(run, ALONE, CPU, never)
     base.rename(tmp_path / "home-less")
     with pytest.raises(AssetError, match="base not found"):
-        family.read_model_folder(last(run), "vqa")
+        family.read_model_folder(last_step(run), "vqa")
     (tmp_path / "home" / "assets").mkdir(parents=True)
     shutil.copytree(tmp_path / "home-less", tmp_path / "home" / "assets" / "base")
-    family.read_model_folder(last(run), "vqa")  # found by its name
+    family.read_model_folder(last_step(run), "vqa")  # found by its name
     weights = tmp_path / "home" / "assets" / "base" / "model.safetensors"
     bits = bytearray(weights.read_bytes())
     bits[-1] ^= 1
     weights.write_bytes(bits)
     with pytest.raises(ModelError, match="is not the base this model was trained on"):
-        family.read_model_folder(last(run), "vqa")
+        family.read_model_folder(last_step(run), "vqa")
 
 
 def test_a_base_that_cannot_be_used_is_named(
@@ -327,13 +334,13 @@ def test_a_base_that_cannot_be_used_is_named(
     weights = load_file(base / "model.safetensors")
     save_file(dict(list(weights.items())[3:]), base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="lacks 3 weights"):
-        family.create_model(asked(small, base), [])
+        family.create_model(tiny_vlm_recipe(small, base), [])
     (base / "config.json").write_text('{"model_type": "llava", "mm_vision_tower": "clip"}')
     with pytest.raises(ModelError, match="layout of the original LLaVA"):
-        family.create_model(asked(small, base), [])
+        family.create_model(tiny_vlm_recipe(small, base), [])
     (base / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ModelError, match="cannot be opened") as unknown:
-        family.create_model(asked(small, base), [])
+        family.create_model(tiny_vlm_recipe(small, base), [])
     assert "trust_remote_code" in unknown.value.hint
 
 
@@ -353,7 +360,7 @@ def test_what_the_family_does_not_have_is_refused(
     setting: str, message: str, small: Small, tiny_vlm: Callable[[str], Path]
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        family.create_model(asked(small, tiny_vlm("llava"), setting), [])
+        family.create_model(tiny_vlm_recipe(small, tiny_vlm("llava"), setting), [])
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is here")
@@ -361,4 +368,4 @@ def test_four_bits_without_their_library_are_a_matter_of_the_machine(
     small: Small, tiny_vlm: Callable[[str], Path]
 ) -> None:
     with pytest.raises(MachineError, match="needs bitsandbytes"):
-        family.create_model(asked(small, tiny_vlm("llava"), "model.train=qlora"), [])
+        family.create_model(tiny_vlm_recipe(small, tiny_vlm("llava"), "model.train=qlora"), [])

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import Image
 
 from kovqa_core.data.question_prompts import build_prompt
 from kovqa_core.errors import ModelError
+from kovqa_core.messages import message
+from kovqa_core.models.vlm.hf_types import ChatTurn, HfProcessor, HfTokenizer
 
-ChatTurn = dict[str, Any]
+_SHOWN_TOKENS = 3  # of a difference, in an error
 
 
 @dataclass(frozen=True)
@@ -24,100 +25,136 @@ class AnswerTokens:
 
     Attributes:
         ids: tokens of the answer, its end, and what the template writes after it.
-        counted: how many of them, from the first on, count in the loss: the answer and its end.
+        loss_length: how many of them, from the first on, count in the loss: the answer and its end.
     """
 
     ids: list[int]
-    counted: int
+    loss_length: int
 
 
 def user_message(
     question: str, instruction: str, image: Image.Image, choices: Sequence[str] = ()
 ) -> list[ChatTurn]:
-    """One picture (RGB) and one question; instruction and choices as in `config.worded`."""
-    text = {"type": "text", "text": build_prompt(question, instruction, choices)}
-    return [{"role": "user", "content": [{"type": "image", "image": image}, text]}]
+    """A chat of one image (RGB) and one question; instruction and choices as in `build_prompt`."""
+    text = build_prompt(question, instruction, choices)
+    return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
 
 
-def with_answer(turns: list[ChatTurn], answer: str) -> list[ChatTurn]:
+def with_answer(turns: Sequence[ChatTurn], answer: str) -> list[ChatTurn]:
     """The same chat with its answer."""
     return [*turns, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
 
-def template_arguments(processor: Any, **settings: Any) -> dict[str, Any]:
-    """Arguments of every `apply_chat_template`: no thoughts, and marks in a question are plain text."""
-    silent = {"enable_thinking": False} if "enable_thinking" in find_chat_template(processor) else {}
-    return {"tokenize": True, "return_dict": True, "sanitize_control_tokens": True, **silent, **settings}
+def template_arguments(processor: HfProcessor, **arguments: object) -> dict[str, object]:
+    """Arguments of every `apply_chat_template`."""
+    # A model that thinks would write its thoughts before the answer, and use up the budget of tokens (L29).
+    thinking = {"enable_thinking": False} if "enable_thinking" in find_chat_template(processor) else {}
+    # A question that holds `<image>` or `<|im_end|>` is text, not a token of the model's own (L30).
+    return {"tokenize": True, "return_dict": True, "sanitize_control_tokens": True, **thinking, **arguments}
 
 
-def find_chat_template(processor: Any) -> str:
-    """The chat template of a processor or of its tokenizer.
+def find_chat_template(processor: HfProcessor) -> str:
+    """The chat template of a processor, or of its tokenizer.
 
     Raises:
         ModelError: there is none.
     """
     template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
-    if isinstance(template, dict):
+    if isinstance(template, dict):  # one by purpose: "default", "tool_use", …
         template = template.get("default")
     if not template:
         raise ModelError(
-            "the base model has no chat template: it does not say how a question is put",
-            "use an instruction-tuned model, or put a chat_template.jinja into its folder",
+            message(
+                "vlm.no-chat-template",
+                "the base model has no chat template, which says how a question is put to it",
+            ),
+            message(
+                "vlm.no-chat-template.hint",
+                "use an instruction-tuned model, or put a chat_template.jinja into its folder",
+            ),
         )
     return template
 
 
 def tokenize_answer(
-    processor: Any, turns: list[ChatTurn], answer: str, ends: Collection[int]
+    processor: HfProcessor, turns: Sequence[ChatTurn], answer: str, eos_token_ids: Collection[int]
 ) -> AnswerTokens:
-    """The tokens that follow a prompt; the prompt's tokens must begin those of prompt and answer.
+    """The tokens that follow a prompt.
+
+    The prompt is rendered twice, alone and with the answer, and must give the same tokens both times: what a
+    model learns to continue in training is then what it is given to continue when it answers (L29).
 
     Args:
         processor: the base model's.
         turns: the question.
         answer: the text to be learned.
-        ends: tokens that end generation.
+        eos_token_ids: tokens that end generation.
 
     Raises:
-        ModelError: the template writes prompt and answer otherwise than prompt alone, or does not
-            end the answer.
+        ModelError: the template renders a prompt differently when an answer follows, or does not end the answer.
     """
     prompt = _tokenize_chat(processor, turns, add_generation_prompt=True)
-    whole = _tokenize_chat(processor, with_answer(turns, answer))
-    if whole[: len(prompt)] != prompt:
-        place = next(i for i, (a, b) in enumerate(zip(prompt, [*whole, -1], strict=False)) if a != b)
-        raise ModelError(
-            "the chat template puts other tokens before an answer when it trains than when it answers: "
-            f"token {place} is {_show_tokens(processor, prompt, place)} in the prompt and "
-            f"{_show_tokens(processor, whole, place)} with the answer {answer!r}",
-            "use the model's own chat template for training, or correct it",
-        )
-    rest = whole[len(prompt) :]
-    last = max((i for i, token in enumerate(rest) if token in ends), default=None)
+    row = _tokenize_chat(processor, with_answer(turns, answer))
+    if row[: len(prompt)] != prompt:
+        raise _prompts_differ_error(processor.tokenizer, prompt, row, answer)
+    ids = row[len(prompt) :]
+    # A line end after the end-of-turn token is the template's, not the answer's: nothing to learn (L29).
+    last = max((i for i, token_id in enumerate(ids) if token_id in eos_token_ids), default=None)
     if last is None:
+        tokens = processor.tokenizer.convert_ids_to_tokens(sorted(eos_token_ids))
         raise ModelError(
-            f"the chat template ends an answer with none of {processor.tokenizer.convert_ids_to_tokens(sorted(ends))}: "
-            "the model would never learn to stop",
-            "name the token that ends an answer in the model's generation_config.json (eos_token_id)",
+            message(
+                "vlm.answer-never-ends",
+                "the chat template ends an answer with none of {tokens}: the model would never learn to stop",
+                tokens=tokens,
+            ),
+            message(
+                "vlm.answer-never-ends.hint",
+                "name the token that ends an answer in the model's generation_config.json (eos_token_id)",
+            ),
         )
-    return AnswerTokens(rest, last + 1)
+    return AnswerTokens(ids, last + 1)
 
 
-def answer_eos_token_id(processor: Any, ends: Collection[int]) -> int:
-    """The token the chat template ends an answer with.
+def _prompts_differ_error(
+    tokenizer: HfTokenizer, prompt: Sequence[int], row: Sequence[int], answer: str
+) -> ModelError:
+    """Names the first token that differs."""
+    pairs = enumerate(zip(prompt, [*row, -1], strict=False))  # -1: the row may be shorter
+    position = next(i for i, (in_prompt, in_row) in pairs if in_prompt != in_row)
+    return ModelError(
+        message(
+            "vlm.prompts-differ",
+            "the chat template writes a prompt differently in training: "
+            "token {position} is {in_prompt} before an answer is generated and {in_row} with the answer {answer!r}",
+            position=position,
+            in_prompt=_show_tokens(tokenizer, prompt, position),
+            in_row=_show_tokens(tokenizer, row, position),
+            answer=answer,
+        ),
+        message("vlm.prompts-differ.hint", "use the model's own chat template for training, or correct it"),
+    )
+
+
+def answer_eos_token_id(processor: HfProcessor, eos_token_ids: Collection[int]) -> int:
+    """The token that the chat template ends an answer with.
 
     Raises:
-        ModelError: see `target`.
+        ModelError: see `tokenize_answer`.
     """
-    found = tokenize_answer(processor, user_message("?", "none", Image.new("RGB", (1, 1))), "1", ends)
-    return found.ids[found.counted - 1]
+    turns = user_message("?", "none", Image.new("RGB", (1, 1)))
+    answer = tokenize_answer(processor, turns, "1", eos_token_ids)
+    return answer.ids[answer.loss_length - 1]
 
 
-def _tokenize_chat(processor: Any, turns: list[ChatTurn], **settings: Any) -> list[int]:
-    """Tokens of a chat with the picture as one mark: no picture is read for this."""
-    chosen = template_arguments(processor, chat_template=find_chat_template(processor), **settings)
-    return list(processor.tokenizer.apply_chat_template(turns, **chosen)["input_ids"])
+def _tokenize_chat(processor: HfProcessor, turns: Sequence[ChatTurn], **arguments: object) -> list[int]:
+    """Tokens of a chat by the tokenizer alone: the image stays one placeholder and is not processed."""
+    template = find_chat_template(processor)
+    arguments = template_arguments(processor, chat_template=template, **arguments)
+    return list(processor.tokenizer.apply_chat_template(turns, **arguments)["input_ids"])
 
 
-def _show_tokens(processor: Any, ids: list[int], place: int) -> str:
-    return repr(processor.tokenizer.decode(ids[place : place + 3])) if place < len(ids) else "missing"
+def _show_tokens(tokenizer: HfTokenizer, ids: Sequence[int], position: int) -> str:
+    if position >= len(ids):
+        return "missing"
+    return repr(tokenizer.decode(ids[position : position + _SHOWN_TOKENS]))

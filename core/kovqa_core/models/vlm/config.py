@@ -1,4 +1,4 @@
-"""Which base model, what of it learns, how it is asked. Imports nothing heavy.
+"""Which base model, what of it learns, how a question is put to it. Imports nothing heavy.
 
 Source: docs/sources/llava.md, L19, L33 and L36.
 """
@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, ModelError
+from kovqa_core.messages import message
 from kovqa_core.models.config import FamilyConfig
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
 from kovqa_core.settings.strict_yaml import StrictSettings
 
 TuningMode = Literal["none", "lora", "full"]
 
-# What people call a way of tuning -> vision, projector, language.
+# A name for a way of tuning -> that of vision, projector and language.
 TUNING_PRESETS: dict[str, tuple[str, str, str]] = {
     "none": ("none", "none", "none"),
     "projector": ("none", "full", "none"),
@@ -30,22 +31,22 @@ TUNING_PRESETS: dict[str, tuple[str, str, str]] = {
     "full": ("full", "full", "full"),
 }
 
-# Settings that a Hugging Face folder of ours keeps beside it, in `kovqa.json`: how it is asked. No more:
-# such a folder may come from anybody, and must not say that its code is to be run.
+# The settings that a Hugging Face folder of ours keeps in a `kovqa.json` beside it: how a question is put. No
+# more: such a folder may come from anybody, and must not decide that its code is run.
 PROMPT_SETTINGS = ("instruction", "max_new_tokens", "max_pixels", "dtype")
 
 
 class TuningSettings(StrictSettings):
-    """What learns, part by part."""
+    """How each component learns."""
 
     vision: TuningMode = "none"
     projector: TuningMode = "none"
     language: Literal["none", "lora", "qlora", "full"] = "none"
 
     @property
-    def parts(self) -> dict[str, str]:
-        """Part -> how it learns; a quantised model learns through LoRA."""
-        return {part: "lora" if how == "qlora" else how for part, how in self.model_dump().items()}
+    def components(self) -> dict[str, str]:
+        """Component -> none, lora or full; a quantised model learns through LoRA."""
+        return {name: "lora" if mode == "qlora" else mode for name, mode in self.model_dump().items()}
 
 
 class LoraSettings(StrictSettings):
@@ -55,33 +56,33 @@ class LoraSettings(StrictSettings):
     alpha: float = Field(32.0, gt=0)
     dropout: float = Field(0.05, ge=0, lt=1)
     targets: tuple[str, ...] = Field(
-        (), description="ends of module names, such as q_proj; empty: every linear layer of the part"
+        (), description="ends of module names, such as q_proj; empty: every linear layer of the component"
     )
 
 
 class ModelConfig(FamilyConfig):
-    """The `model:` part of a recipe, and `config.json` of a checkpoint."""
+    """The `model:` section of a recipe, and `config.json` of a checkpoint."""
 
     base: str | None = Field(None, description="folder of a Hugging Face model, or its name in assets/")
     fingerprint: str | None = Field(None, description="of the base; another one is refused")
     random_init: bool = Field(
         False, description="no base: a small model with random weights, its tokenizer from the index"
     )
-    weights: str | None = Field(None, description="run to start from: what it trained is taken over")
+    weights: str | None = Field(None, description="run whose trained weights to start from")
     train: TuningSettings = Field(
         TuningSettings(language="lora"),
-        description=f"{', '.join(TUNING_PRESETS)}, or vision, projector and language apart",
+        description=f"{', '.join(TUNING_PRESETS)}, or vision, projector and language by themselves",
     )
     tokens: tuple[str, ...] = Field((), description="tokens whose rows of the text table learn, too")
     frozen: tuple[str, ...] = Field(
-        (), description="ends of module names that do not learn although their part does"
+        (), description="ends of names of modules that do not learn although their component does"
     )
     lora: LoraSettings = LoraSettings()
-    max_pixels: int = Field(1_003_520, ge=1, description="larger pictures are reduced to this many pixels")
-    max_text: int = Field(2048, ge=8, description="tokens of a training row, its picture's included")
+    max_pixels: int = Field(1_003_520, ge=1, description="larger images are reduced to this many pixels")
+    max_text: int = Field(2048, ge=8, description="tokens of a training row, its image's included")
     max_new_tokens: int = Field(DEFAULT_MAX_NEW_TOKENS, ge=1, description="tokens of an answer")
     instruction: str = Field(
-        DEFAULT_INSTRUCTION, description="auto (as the question), ko, en, none, or any text"
+        DEFAULT_INSTRUCTION, description="auto (in the question's language), ko, en, none, or any text"
     )
     loss: Literal["rows", "tokens"] = Field(
         "rows", description="mean over rows; or, as in LLaVA, over the answer tokens of a micro-batch"
@@ -93,11 +94,11 @@ class ModelConfig(FamilyConfig):
 
     @field_validator("train", mode="before")
     @classmethod
-    def _short_name(cls, value: Any) -> Any:
+    def _expand_preset(cls, value: object) -> object:
         if isinstance(value, str):
             if value not in TUNING_PRESETS:
                 raise ValueError(
-                    f"known: {', '.join(TUNING_PRESETS)}, or vision, projector and language apart"
+                    f"known: {', '.join(TUNING_PRESETS)}, or vision, projector and language by themselves"
                 )
             return dict(zip(("vision", "projector", "language"), TUNING_PRESETS[value], strict=True))
         return value
@@ -105,8 +106,10 @@ class ModelConfig(FamilyConfig):
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
         if self.tokens and self.train.language == "full":
-            raise ValueError("tokens learn with the language model already: leave tokens away")
-        if self.random_init and (self.base or self.weights or set(self.train.parts.values()) != {"full"}):
+            raise ValueError("tokens learn with the language model already: leave out tokens")
+        if self.random_init and (
+            self.base or self.weights or set(self.train.components.values()) != {"full"}
+        ):
             raise ValueError(
                 "random_init: neither base nor weights, and train: full (see recipe tiny-vlm-scratch)"
             )
@@ -123,26 +126,34 @@ class ModelConfig(FamilyConfig):
 
 
 def find_base_model(name: str | None) -> Path:
-    """The folder of a base model: a path, or where its last part lies in assets/.
+    """The folder of a base model: a path, or a folder in assets/ with the path's last part as its name.
 
     Raises:
-        AssetError: none is named, or it is nowhere; says where to put it.
-        ModelError: it is no model folder.
+        AssetError: none is named, or it cannot be found; says where to put it.
+        ModelError: it is not a model folder.
     """
     if name is None:
         raise AssetError(
-            "no base model named",
-            "give a folder or a name: --set model.base=NAME (a try without one: recipe tiny-vlm-scratch)",
+            message("vlm.no-base", "no base model named"),
+            message(
+                "vlm.no-base.hint",
+                "give a folder or a name: --set model.base=NAME (to try without one: recipe tiny-vlm-scratch)",
+            ),
         )
     try:
         path = find_asset(name, "base model")
-    except AssetError:
+    except AssetError:  # a checkpoint moved to another machine keeps the path of the first one
         path = find_asset(Path(name).name, "base model")
     if (path / "kovqa.json").is_file() or (path / "run.yaml").is_file():
         step = find_model_folder(path, "vqa")
         path = step if is_huggingface_folder(step) else step / "model"
     if not (path / "config.json").is_file():
         raise ModelError(
-            f"{path} is no model folder: it has no config.json", "unpack it there, or name another"
+            message(
+                "vlm.not-a-model-folder",
+                "{folder} is not a model folder: it has no config.json",
+                folder=path,
+            ),
+            message("vlm.not-a-model-folder.hint", "unpack the model there, or name another folder"),
         )
     return path

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from kovqa_core.errors import ModelError
 from kovqa_core.files import atomic_file, write_json
-from kovqa_core.models.vlm.convert_llava import IMAGE_END_TOKEN, IMAGE_START_TOKEN, PATCH_TOKEN
+from kovqa_core.messages import message
+from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor
+from kovqa_core.models.vlm.llava_folder import IMAGE_END_TOKEN, IMAGE_START_TOKEN, PATCH_TOKEN
 
 _PROJECTOR_LOADING_CODE = """\
 # LLaVA's own scripts read this folder, its base beside it, if its name contains "llava":
@@ -31,39 +33,45 @@ _LLAMA_SETTINGS = (
 )  # fmt: skip
 
 
-def write_llava_projector(net: Any, processor: Any, tower: str | None, folder: Path) -> str:
-    """Write both files; Python that reads the weights.
+def write_llava_projector(
+    net: HfNetwork, processor: HfProcessor, vision_tower: str | None, folder: Path
+) -> str:
+    """Write both files; returns Python that reads the weights.
 
     Args:
-        net: the network, low-rank updates and rows merged.
+        net: the network, low-rank updates and token rows merged.
         processor: its Hugging Face processor.
-        tower: the name of its picture encoder; None: OpenAI's of its size.
-        folder: where to write; must be there.
+        vision_tower: the name of its vision encoder; None: OpenAI's of its size.
+        folder: where to write; must exist.
 
     Raises:
-        ModelError: it has not LLaVA's shape.
+        ModelError: it does not have LLaVA's shape.
     """
-    about = net.config
-    parts = [about.model_type, about.get_text_config().model_type]
-    if parts != ["llava", "llama"] or about.vision_config.model_type != "clip_vision_model":
+    config = net.config
+    architectures = [config.model_type, config.get_text_config().model_type]
+    if architectures != ["llava", "llama"] or config.vision_config.model_type != "clip_vision_model":
         raise ModelError(
-            f"only a LLaVA of CLIP and Llama has the form of the original, this is {' with '.join(parts)}",
-            "leave --as-upstream away",
+            message(
+                "vlm.not-llava-shaped",
+                "only a LLaVA of CLIP and Llama has the form of the original, this is {architectures}",
+                architectures=" with ".join(architectures),
+            ),
+            message("vlm.not-llava-shaped.hint", "leave out --as-upstream"),
         )
-    known = processor.tokenizer.get_vocab()
+    vocab = processor.tokenizer.get_vocab()
     settings = {
-        **{name: getattr(about.text_config, name) for name in _LLAMA_SETTINGS},
+        **{name: getattr(config.text_config, name) for name in _LLAMA_SETTINGS},
         "model_type": "llava",
         "architectures": ["LlavaLlamaForCausalLM"],
-        "mm_vision_tower": tower or _clip_hub_name(about.vision_config),
-        "mm_hidden_size": about.vision_config.hidden_size,
+        "mm_vision_tower": vision_tower or _clip_hub_name(config.vision_config),
+        "mm_hidden_size": config.vision_config.hidden_size,
         "mm_projector_type": "linear" if _is_single_layer(net) else "mlp2x_gelu",
-        "mm_vision_select_layer": about.vision_feature_layer,
+        "mm_vision_select_layer": config.vision_feature_layer,
         "mm_vision_select_feature": "patch"
-        if about.vision_feature_select_strategy == "default"
+        if config.vision_feature_select_strategy == "default"
         else "cls_patch",
-        "mm_use_im_patch_token": PATCH_TOKEN in known,
-        "mm_use_im_start_end": IMAGE_START_TOKEN in known and IMAGE_END_TOKEN in known,
+        "mm_use_im_patch_token": PATCH_TOKEN in vocab,
+        "mm_use_im_start_end": IMAGE_START_TOKEN in vocab and IMAGE_END_TOKEN in vocab,
         "image_aspect_ratio": "pad" if getattr(processor.image_processor, "do_pad", False) else "square",
         "image_grid_pinpoints": None,
         "tune_mm_mlp_adapter": True,
@@ -71,49 +79,61 @@ def write_llava_projector(net: Any, processor: Any, tower: str | None, folder: P
     }
     write_json(folder / "config.json", settings)
     tensors = {
-        name: t.detach().float().cpu().clone()
-        for name, t in projector_tensors(net, IMAGE_START_TOKEN in known).items()
+        name: tensor.detach().float().cpu().clone()
+        for name, tensor in projector_tensors(net, with_embeddings=IMAGE_START_TOKEN in vocab).items()
     }
     with atomic_file(folder / "mm_projector.bin") as stream:
         torch.save(tensors, stream)
     return _PROJECTOR_LOADING_CODE
 
 
-def projector_tensors(net: Any, framed: bool) -> dict[str, Tensor]:
-    """What the original saves: the projector, and the text table if tokens were added to it.
+def projector_tensors(net: HfNetwork, *, with_embeddings: bool) -> dict[str, Tensor]:
+    """What the original saves, under its names.
 
     Args:
         net: the network.
-        framed: are there tokens before and after a picture?
+        with_embeddings: the text table [V, D], too; the original saves it where `<im_start>` was added.
     """
-    projector = net.model.multi_modal_projector
+    projector: Any = net.get_submodule("model.multi_modal_projector")
     layers = (
         {"": projector.linear_1}
         if _is_single_layer(net)
         else {".0": projector.linear_1, ".2": projector.linear_2}
     )
-    found = {
-        f"model.mm_projector{place}.{name}": getattr(layer, name)
-        for place, layer in layers.items()
+    tensors = {
+        f"model.mm_projector{index}.{name}": getattr(layer, name)
+        for index, layer in layers.items()
         for name in ("weight", "bias")
     }
-    return {**found, "model.embed_tokens.weight": net.get_input_embeddings().weight} if framed else found
+    if with_embeddings:
+        tensors["model.embed_tokens.weight"] = net.get_input_embeddings().weight
+    return tensors
 
 
-def _is_single_layer(net: Any) -> bool:
-    """Is the projector the one layer of v1, with an identity after it?"""
-    second = net.model.multi_modal_projector.linear_2
+def _is_single_layer(net: HfNetwork) -> bool:
+    """Is the projector the one layer of v1, with an identity after it?
+
+    Raises:
+        ModelError: it was, until its second layer was trained.
+    """
     if net.config.projector_hidden_act != "linear":
         return False
+    second: Any = net.get_submodule("model.multi_modal_projector.linear_2")
     if not torch.equal(second.weight.float().cpu(), torch.eye(len(second.weight))) or second.bias.any():
         raise ModelError(
-            "the second layer of the projector was trained, which LLaVA v1 does not have",
-            "train with model.frozen=[linear_2], as recipe llava-v1 does",
+            message(
+                "vlm.second-projector-layer-trained",
+                "the second layer of the projector was trained, which LLaVA v1 does not have",
+            ),
+            message(
+                "vlm.second-projector-layer-trained.hint",
+                "train with model.frozen=[linear_2], as recipe llava-v1 does",
+            ),
         )
     return True
 
 
-def _clip_hub_name(vision: Any) -> str:
+def _clip_hub_name(vision_config: Any) -> str:
     """The name of OpenAI's large CLIP of this size."""
-    larger = "" if vision.image_size == 224 else f"-{vision.image_size}"
-    return f"openai/clip-vit-large-patch{vision.patch_size}{larger}"
+    suffix = "" if vision_config.image_size == 224 else f"-{vision_config.image_size}"
+    return f"openai/clip-vit-large-patch{vision_config.patch_size}{suffix}"

@@ -5,7 +5,7 @@ is small. A checkpoint holds what was trained and a pointer to the base; where t
 itself was trained, the whole model.
 
     STEP/config.json       how it was made, name and fingerprint of the base
-    STEP/processor/        tokenizer, picture processor, chat template
+    STEP/processor/        tokenizer, image processor, chat template
     STEP/adapter/          low-rank updates and token rows, in peft's form
     STEP/trained.safetensors   other trained weights, under transformers' names
     STEP/model/            instead of both: the whole model
@@ -15,25 +15,18 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
-from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
-from kovqa_core.data.example import Answer
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import write_text
-from kovqa_core.models.batches import ModelBatch
+from kovqa_core.messages import message
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
-from kovqa_core.models.family import FamilyModel, LoadOptions, ModelFamily
+from kovqa_core.models.family import LoadOptions, ModelFamily
 from kovqa_core.models.vlm import base, chat_template, export_llava, from_scratch, generation, tuning
 from kovqa_core.models.vlm.config import PROMPT_SETTINGS, ModelConfig, find_base_model
 from kovqa_core.models.vlm.hf_libraries import save_hf_network
-from kovqa_core.models.vlm.memory import component_of
-from kovqa_core.models.vlm.processor import IGNORE_INDEX, VlmProcessor, left_pad_prompts
+from kovqa_core.models.vlm.model import VlmModel
+from kovqa_core.models.vlm.processor import VlmProcessor
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
@@ -41,132 +34,14 @@ from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
 PROCESSOR_FOLDER, FULL_MODEL_FOLDER = "processor", "model"
 
 
-class VlmModel(FamilyModel):
-    """A network that reads pictures and writes texts.
-
-    Args:
-        net: a class of transformers, or peft's wrapping of one.
-        config: which loss, what is in 16 bits.
-        speaker: how it answers.
-    """
-
-    def __init__(self, net: Any, config: ModelConfig, speaker: generation.TextGenerator) -> None:
-        super().__init__()
-        self.net: Any = net
-        self.config, self.speaker = config, speaker
-        self.decoding = GREEDY_DECODING
-        self.trie: generation.AnswerTrie | None = None
-
-    def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
-        """The mean loss of a batch; rows left out count as rows without loss."""
-        touched = (
-            sum(_local_shard(p).sum() for p in self.net.parameters() if p.requires_grad and p.numel()) * 0.0
-        )
-        if not batch.ids:
-            return {"loss": torch.as_tensor(touched)}
-        inputs = {n: t for n, t in batch.tensors.items() if n not in ("labels", "prompt_lengths")}
-        labels = batch.tensors["labels"]
-        first = int((labels != IGNORE_INDEX).any(0).int().argmax())  # before it, no token has a loss
-        with self._autocast():
-            logits = self.net(**inputs, use_cache=False, logits_to_keep=labels.shape[1] - first + 1).logits
-        rows = len(batch.ids) + len(batch.left_out)
-        # `touched` gives layers that this batch does not use a gradient of 0: all processes wait for all.
-        return {"loss": answer_loss(logits[:, :-1], labels[:, first:], rows, self.config.loss) + touched}
-
-    def answer(self, batch: ModelBatch) -> list[Answer]:
-        """As `decoding` says; greedy: within a short budget, a score is the mean probability of the tokens."""
-        inputs, how = self.prompts(batch), self.decoding
-        with self._autocast():
-            if self.trie is not None:
-                return generation.choose_from_trie(self.speaker, inputs, self.trie)
-            if how.choices:
-                return generation.choose_by_letter(self.speaker, inputs, batch.choices)
-            if how.temperature:
-                return generation.answer_by_sampling(
-                    self.speaker, inputs, batch.ids, how.seed, how.temperature
-                )
-            return generation.answer_greedily(self.speaker, inputs)
-
-    def prompts(self, batch: ModelBatch) -> dict[str, Tensor]:
-        """What the functions of `answering` go on from."""
-        return left_pad_prompts(
-            batch.tensors, generation.find_pad_token_id(self.speaker.tokenizer, self.speaker.ends)
-        )
-
-    def _autocast(self) -> torch.autocast:
-        """What does not learn is in 16 bits, what learns in 32: each product is made in 16."""
-        device = next(self.net.parameters()).device.type
-        if torch.is_autocast_enabled(device):
-            return torch.autocast(device, torch.get_autocast_dtype(device))
-        return torch.autocast(device, torch.bfloat16, enabled=self.config.dtype == "bf16")
-
-    def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
-        """Memory for time, and torch.compile of each layer of the language model."""
-        if activation_checkpointing:
-            self.net.gradient_checkpointing_enable({"use_reentrant": False})
-        if compile:
-            for layer in self.net.get_decoder().layers:
-                layer.compile(dynamic=True)
-
-    def fsdp_units(self) -> list[nn.Module]:
-        """Whatever stands in a list: layers of the language model and of the picture encoder."""
-        lists = [module for module in self.net.modules() if isinstance(module, nn.ModuleList)]
-        return [unit for modules in reversed(lists) for unit in modules]
-
-    @property
-    def head_layer_id(self) -> int:
-        """No layer has a rate of its own."""
-        return 0
-
-    def layer_id(self, name: str) -> int:
-        """0 for all."""
-        return 0
-
-    def is_head_parameter(self, name: str) -> bool:
-        """The projector may have another learning rate."""
-        return component_of(name) == "projector"
-
-    def no_weight_decay(self, name: str) -> bool:
-        """None beyond vectors and biases."""
-        return False
-
-    def is_text_parameter(self, name: str) -> bool:
-        """The language model."""
-        return component_of(name) == "language"
-
-
-def _local_shard(parameter: Any) -> Tensor:
-    """What this process holds of a parameter that may be cut up."""
-    return parameter.to_local() if hasattr(parameter, "to_local") else parameter
-
-
-def answer_loss(logits: Tensor, labels: Tensor, rows: int, mean: str) -> Tensor:
-    """Cross-entropy of the answers' tokens, in fp32.
-
-    Args:
-        logits: [B, T, V]; position t names the token at t.
-        labels: [B, T]; IGNORED where nothing is to be learned.
-        rows: rows the batch was made of.
-        mean: "rows": of each row's mean, so that long answers weigh no more than short ones and the
-            size of a micro-batch changes nothing; "tokens": over all tokens, as LLaVA v1.
-    """
-    losses = functional.cross_entropy(
-        logits.float().transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none"
-    )
-    counted = (labels != IGNORE_INDEX).sum(1)
-    if mean == "tokens":
-        return losses.sum() / counted.sum()
-    return (losses.sum(1) / counted).sum() / rows
-
-
-# ------------------------------------------------------------------------- new, load, save
+# ------------------------------------------------------------------------------ new
 
 
 def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcessor, str]:
-    """A base model, opened for training; it writes freely, so the list of answers is not used.
+    """A base model, opened for training; it writes any text, so the list of answers is not used.
 
     Raises:
-        SettingsError: a task or an average this family does not have.
+        SettingsError: a task or a setting this family does not have.
         AssetError: no base is named, or it is not here.
         ModelError: it cannot be used.
     """
@@ -177,71 +52,113 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcesso
     folder = find_base_model(config.base)
     config = base.pin_base_fingerprint(folder, config)
     model, processor = _build_vlm(folder, folder, config, recipe.seed)
-    note = f"base {folder.name}"
+    step = None
     if config.weights is not None:
         step = find_model_folder(Path(config.weights), "vqa")
         _require_same_base(step, config)
         tuning.load_trained_weights(model.net, step)
-        note += f", goes on from {step}"
-    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return model, processor, _start_note(folder.name, step, model)
+
+
+def _start_note(base_name: str, step: Path | None, model: VlmModel) -> str:
+    """Where the weights of a model came from, and how much of it learns."""
     total = sum(p.numel() for p in model.parameters())
-    return model, processor, f"{note}; {learned:,} of {total:,} parameters learn"
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if step is None:
+        return message(
+            "vlm.started-from-base",
+            "base {base}; {trainable:,} of {total:,} parameters learn",
+            base=base_name,
+            trainable=trainable,
+            total=total,
+        )
+    return message(
+        "vlm.started-from-run",
+        "base {base}, goes on from {step}; {trainable:,} of {total:,} parameters learn",
+        base=base_name,
+        step=step,
+        trainable=trainable,
+        total=total,
+    )
 
 
 def _new_random_model(config: ModelConfig, recipe: Recipe) -> tuple[VlmModel, VlmProcessor, str]:
-    """A small model of nothing but the index; its checkpoints hold the whole of it."""
+    """A small model made of the index alone; its checkpoints hold the whole of it."""
     with tempfile.TemporaryDirectory() as name:
-        from_scratch.write_random_base(Path(name), from_scratch.iterate_index_texts(recipe.data), recipe.seed)
-        model, processor = _build_vlm(Path(name), Path(name), config, recipe.seed)
-    return model, processor, f"newly initialised; {sum(p.numel() for p in model.parameters()):,} parameters"
+        folder = Path(name)
+        from_scratch.write_random_base(folder, from_scratch.iterate_index_texts(recipe.data), recipe.seed)
+        model, processor = _build_vlm(folder, folder, config, recipe.seed)
+    note = message(
+        "vlm.newly-initialised",
+        "newly initialised; {total:,} parameters",
+        total=sum(p.numel() for p in model.parameters()),
+    )
+    return model, processor, note
 
 
 def _refuse_unsupported(recipe: Recipe) -> None:
-    """What other families have, and this one would pass over in silence."""
-    data, learned = recipe.data, recipe.optim
-    lacking = {
+    """Settings of other families, which this one would ignore in silence."""
+    data, optim = recipe.data, recipe.optim
+    unsupported = {
         f"task {recipe.task}": recipe.task != "vqa",
         f"data.augment={data.augment}": data.augment != "none",
         "data.flip": data.flip,
-        "optim.ema_decay": learned.ema_decay > 0,
-        "optim.layer_decay": learned.layer_decay < 1,
+        "optim.ema_decay": optim.ema_decay > 0,
+        "optim.layer_decay": optim.layer_decay < 1,
     }
-    for what, asked in lacking.items():
-        if asked:
-            raise SettingsError(f"family vlm has no {what}", "leave it away, or use another family")
+    for setting, is_set in unsupported.items():
+        if is_set:
+            raise SettingsError(
+                message("vlm.unsupported-setting", "family vlm has no {setting}", setting=setting),
+                message("vlm.unsupported-setting.hint", "leave it out, or use another family"),
+            )
 
 
 def _require_same_base(step: Path, config: ModelConfig) -> None:
-    before = _read_vlm_config(
-        step, LoadOptions(trust_remote_code=True)
-    )  # its wish does not matter: it is not opened
-    if (before.fingerprint, before.train) != (config.fingerprint, config.train):
+    # Whether that step's code may run does not matter: its weights are read, its base is not opened.
+    of_step = _read_vlm_config(step, LoadOptions(trust_remote_code=True))
+    if (of_step.fingerprint, of_step.train) != (config.fingerprint, config.train):
         raise ModelError(
-            f"{step} was trained on another base, or in another way",
-            "use the same model.base and model.train, or merge it first and take that as the base",
+            message(
+                "vlm.weights-of-another-base",
+                "{step} was trained on another base, or in another way",
+                step=step,
+            ),
+            message(
+                "vlm.weights-of-another-base.hint",
+                "use the same model.base and model.train, or merge it first (kovqa export) and use that as the base",
+            ),
         )
 
 
-def _build_vlm(weights: Path, texts: Path, config: ModelConfig, seed: int) -> tuple[VlmModel, VlmProcessor]:
-    """Model and processor of folders that hold the weights, and tokenizer and template."""
-    hf = base.load_hf_processor(texts, config)
+def _build_vlm(
+    weights: Path, processor_folder: Path, config: ModelConfig, seed: int
+) -> tuple[VlmModel, VlmProcessor]:
+    """Model and processor.
+
+    Args:
+        weights: folder of the network.
+        processor_folder: folder of tokenizer, image processor and chat template.
+        config: what learns.
+        seed: of the low-rank updates.
+    """
+    hf = base.load_hf_processor(processor_folder, config)
     net = base.load_base_network(weights, config)
-    ends = base.find_eos_token_ids(net, hf)
+    eos_token_ids = base.find_eos_token_ids(net, hf)
     net = tuning.apply_tuning(net, config, hf, seed)
     if any(parameter.requires_grad for parameter in net.parameters()):
-        own = chat_template.answer_eos_token_id(
-            hf, ends
-        )  # what the template writes: a model may know others, too
-        ends.sort(key=lambda token: token != own)
-    silent = generation.find_suppress_tokens(hf.tokenizer, ends)
-    speaker = generation.TextGenerator(net, hf.tokenizer, ends, silent, config.max_new_tokens)
-    return VlmModel(net, config, speaker), VlmProcessor(hf, config, ends)
+        # A model may know several ends. The one that the template writes, and training teaches, comes first:
+        # it ends the answers of a closed list.
+        of_template = chat_template.answer_eos_token_id(hf, eos_token_ids)
+        eos_token_ids.sort(key=lambda token_id: token_id != of_template)
+    suppress_tokens = generation.find_suppress_tokens(hf.tokenizer, eos_token_ids)
+    generator = generation.TextGenerator(
+        net, hf.tokenizer, eos_token_ids, suppress_tokens, config.max_new_tokens
+    )
+    return VlmModel(net, config, generator), VlmProcessor(hf, config, eos_token_ids)
 
 
-def set_decoding(model: VlmModel, decoding: DecodingOptions) -> None:
-    """From now on the model answers in this way."""
-    model.decoding = decoding
-    model.trie = generation.build_answer_trie(model.speaker, decoding.answers) if decoding.answers else None
+# ------------------------------------------------------------------------------ save, load
 
 
 def save_model(model: VlmModel, processor: VlmProcessor, folder: Path) -> None:
@@ -256,11 +173,11 @@ def save_model(model: VlmModel, processor: VlmProcessor, folder: Path) -> None:
 
 
 def load_model(folder: Path, options: LoadOptions) -> tuple[VlmModel, VlmProcessor]:
-    """Read what `save` wrote, or a Hugging Face folder as it is.
+    """Read what `save_model` wrote, or a Hugging Face folder as it is.
 
     Args:
         folder: where it lies.
-        options: may code of a model folder run? Images are not augmented.
+        options: may Python code of a model folder run? Images are not augmented.
 
     Raises:
         AssetError: the base is not here.
@@ -274,35 +191,43 @@ def _load_with_config(folder: Path, config: ModelConfig) -> tuple[VlmModel, VlmP
         return _build_vlm(folder, folder, base.pin_base_fingerprint(folder, config), 0)
     if (folder / FULL_MODEL_FOLDER).is_dir():
         return _build_vlm(folder / FULL_MODEL_FOLDER, folder / PROCESSOR_FOLDER, config, 0)
-    source = find_base_model(str(config.base))
-    base.pin_base_fingerprint(source, config)
-    model, processor = _build_vlm(source, folder / PROCESSOR_FOLDER, config, 0)
+    base_folder = find_base_model(str(config.base))
+    base.pin_base_fingerprint(base_folder, config)
+    model, processor = _build_vlm(base_folder, folder / PROCESSOR_FOLDER, config, 0)
     tuning.load_trained_weights(model.net, folder)
     return model, processor
 
 
-def export_model(step: Path, folder: Path, options: LoadOptions) -> str:
-    """A checkpoint as a plain Hugging Face folder: updates added to the weights, processor beside them,
-    and for kovqa how it was asked.
-
-    Returns:
-        Python that loads and asks it.
+def _read_vlm_config(folder: Path, options: LoadOptions) -> ModelConfig:
+    """The configuration of a checkpoint or a plain folder, either of which may come from anybody.
 
     Raises:
-        ModelError: see `load`; 4-bit weights cannot be merged without loss.
+        ModelError: it says that code is to be run, and the user did not.
     """
-    model, processor = load_model(step, options)
-    if model.config.train.language == "qlora":
+    if is_huggingface_folder(folder):
+        stored = read_checkpoint_info(folder).model or {}
+        settings = {key: value for key, value in stored.items() if key in PROMPT_SETTINGS}
+        document = SettingsDocument({**settings, "base": str(folder), "train": "none"}, {})
+        config = build_settings(ModelConfig, document)
+    else:
+        config = read_checkpoint_config(ModelConfig, folder, "vlm")
+    if config.trust_remote_code and not options.trust_remote_code:
         raise ModelError(
-            f"{step} has a base in 4 bits: merging would round it",
-            f"take the base and {step}/{tuning.ADAPTER_FOLDER}",
+            message(
+                "vlm.stored-trust-remote-code",
+                "{file} wants Python code of its base model to run (trust_remote_code), "
+                "which no folder may decide",
+                file=folder / "config.json",
+            ),
+            message(
+                "vlm.stored-trust-remote-code.hint",
+                "if you have read that code and trust it: --trust-remote-code",
+            ),
         )
-    save_hf_network(tuning.merge_adapter(model.net), folder)
-    processor.hf.save_pretrained(folder)
-    asked = model.config.model_dump(include=set(PROMPT_SETTINGS))
-    write_checkpoint_info(folder, CheckpointInfo("vlm", "vqa", model=asked))
-    return _HF_LOADING_CODE
+    return config.model_copy(update={"trust_remote_code": options.trust_remote_code})
 
+
+# ------------------------------------------------------------------------------ export
 
 _HF_LOADING_CODE = """\
 from PIL import Image
@@ -310,61 +235,72 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 model = AutoModelForImageTextToText.from_pretrained(".", local_files_only=True)
 processor = AutoProcessor.from_pretrained(".", local_files_only=True)
-picture = Image.open("picture.jpg").convert("RGB")
-content = [{"type": "image", "image": picture}, {"type": "text", "text": "무슨 색인가요?"}]
+image = Image.open("image.jpg").convert("RGB")
+content = [{"type": "image", "image": image}, {"type": "text", "text": "무슨 색인가요?"}]
 inputs = processor.apply_chat_template(
     [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
 )
-said = model.generate(**inputs, max_new_tokens=16, do_sample=False)
-print(processor.decode(said[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+output = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+print(processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
 """
+
+
+def export_model(step: Path, folder: Path, options: LoadOptions) -> str:
+    """A checkpoint as a plain Hugging Face folder: updates merged into the weights, its processor beside them,
+    and for kovqa how questions were put to it.
+
+    Returns:
+        Python that loads it and asks it a question.
+
+    Raises:
+        ModelError: see `load_model`; 4-bit weights cannot be merged without loss.
+    """
+    model, processor = load_model(step, options)
+    if model.config.train.language == "qlora":
+        raise ModelError(
+            message(
+                "vlm.four-bit-base", "{step} has a base in 4 bits: merging would round the updates", step=step
+            ),
+            message(
+                "vlm.four-bit-base.hint",
+                "use the base and {adapter}",
+                adapter=step / tuning.ADAPTER_FOLDER,
+            ),
+        )
+    save_hf_network(tuning.merge_adapter(model.net), folder)
+    processor.hf.save_pretrained(folder)
+    prompt_settings = model.config.model_dump(include=set(PROMPT_SETTINGS))
+    write_checkpoint_info(folder, CheckpointInfo("vlm", "vqa", model=prompt_settings))
+    return _HF_LOADING_CODE
 
 
 def export_upstream(step: Path, folder: Path, options: LoadOptions) -> str:
     """A checkpoint of LLaVA's shape as `mm_projector.bin` and `config.json`.
 
+    Returns:
+        Python that reads the weights.
+
     Raises:
-        ModelError: see `load`; another shape; more was trained than these files hold.
+        ModelError: see `load_model`; another shape; more was trained than these files hold.
     """
     config = _read_vlm_config(step, options)
-    how = config.train
-    if (how.vision, how.language) != ("none", "none"):
+    if (config.train.vision, config.train.language) != ("none", "none"):
         raise ModelError(
-            f"{step} trained more than mm_projector.bin holds: vision {how.vision}, language {how.language}",
-            "leave --as-upstream away: the whole model is written",
+            message(
+                "vlm.more-than-projector",
+                "{step} trained more than mm_projector.bin holds: vision {vision}, language {language}",
+                step=step,
+                vision=config.train.vision,
+                language=config.train.language,
+            ),
+            message("vlm.more-than-projector.hint", "leave out --as-upstream: the whole model is written"),
         )
-    model, processor = _load_with_config(
-        step, config.model_copy(update={"dtype": "fp32"})
-    )  # as the file will be
+    # In fp32, which the file is in: frozen rows of the text table must not be rounded on the way.
+    model, processor = _load_with_config(step, config.model_copy(update={"dtype": "fp32"}))
     imported = read_checkpoint_info(find_base_model(str(config.base))).imported
-    tower = str(imported["vision_tower"]) if "vision_tower" in imported else None
-    return export_llava.write_llava_projector(tuning.merge_adapter(model.net), processor.hf, tower, folder)
-
-
-def _read_vlm_config(folder: Path, options: LoadOptions) -> ModelConfig:
-    """The configuration of a checkpoint or a plain folder, which may come from anybody.
-
-    Raises:
-        ModelError: it says that code is to be run, and the user did not.
-    """
-    if is_huggingface_folder(folder):
-        kept = {
-            key: value
-            for key, value in (read_checkpoint_info(folder).model or {}).items()
-            if key in PROMPT_SETTINGS
-        }
-        config = build_settings(
-            ModelConfig, SettingsDocument({**kept, "base": str(folder), "train": "none"}, {})
-        )
-    else:
-        config = read_checkpoint_config(ModelConfig, folder, "vlm")
-    if config.trust_remote_code and not options.trust_remote_code:
-        raise ModelError(
-            f"{folder / 'config.json'} wants Python code of its base model to run (trust_remote_code), "
-            "which no folder may decide",
-            "if you have read that code and trust it: --trust-remote-code",
-        )
-    return config.model_copy(update={"trust_remote_code": options.trust_remote_code})
+    vision_tower = str(imported["vision_tower"]) if "vision_tower" in imported else None
+    net = tuning.merge_adapter(model.net)
+    return export_llava.write_llava_projector(net, processor.hf, vision_tower, folder)
 
 
 FAMILY = ModelFamily(
@@ -373,6 +309,6 @@ FAMILY = ModelFamily(
     save_model,
     export_model,
     export_upstream=export_upstream,
-    set_decoding=set_decoding,
+    set_decoding=VlmModel.set_decoding,
     has_remote_code=True,
 )

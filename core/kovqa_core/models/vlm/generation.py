@@ -1,12 +1,13 @@
-"""Ways to answer: greedy, drawn, from a closed list by likelihood, by the letter of a choice.
+"""Ways to answer: greedily, sampled, from a closed list by likelihood, by the letter of a choice.
 
-All take the prompts of a batch, padded on the left, and give one Answer an example.
+All take the prompts of a batch, padded on the left, and return one Answer per example. Shapes: B rows,
+T tokens of the longest prompt, N new tokens, C choices, V vocabulary.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,150 +18,178 @@ from kovqa_core.data.answers import normalise_answer
 from kovqa_core.data.decoding import CHOICE_LETTERS
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import SettingsError
+from kovqa_core.messages import message
 from kovqa_core.models.vlm.hf_libraries import transformers
+from kovqa_core.models.vlm.hf_types import HfNetwork, HfTokenizer, PromptTensors
 
-PromptTensors = dict[str, Tensor]
+# (token ids so far [B, T + N], scores [B, V]) -> scores; transformers calls these before it chooses.
+LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
+_CALLABLE_ARGUMENTS = ("logits_processor", "prefix_allowed_tokens_fn")  # not part of a GenerationConfig
 
 
 @dataclass(frozen=True)
 class TextGenerator:
-    """A network that goes on with texts.
+    """A network that continues texts.
 
     Attributes:
         net: the network.
         tokenizer: the base model's.
-        ends: tokens that end an answer.
-        silent: tokens that are never said: marks of pictures, of turns and the like.
-        budget: tokens of an answer.
+        eos_token_ids: tokens that end an answer; the first is the one the chat template writes.
+        suppress_tokens: tokens no answer has: placeholders of images, marks of turns and the like.
+        max_new_tokens: of an answer.
     """
 
-    net: Any
-    tokenizer: Any
-    ends: list[int]
-    silent: list[int]
-    budget: int
+    net: HfNetwork
+    tokenizer: HfTokenizer
+    eos_token_ids: list[int]
+    suppress_tokens: list[int]
+    max_new_tokens: int
 
 
-def find_suppress_tokens(tokenizer: Any, ends: Collection[int]) -> list[int]:
-    """Special tokens that are no end."""
-    return sorted({*tokenizer.all_special_ids, *_special_token_ids(tokenizer)} - set(ends))
+def find_suppress_tokens(tokenizer: HfTokenizer, eos_token_ids: Collection[int]) -> list[int]:
+    """Special tokens that do not end an answer."""
+    return sorted({*tokenizer.all_special_ids, *_special_token_ids(tokenizer)} - set(eos_token_ids))
 
 
-def _special_token_ids(tokenizer: Any) -> set[int]:
-    return {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+def _special_token_ids(tokenizer: HfTokenizer) -> set[int]:
+    return {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
-def answer_greedily(speaker: TextGenerator, inputs: PromptTensors) -> list[Answer]:
-    """The likeliest token each time; the score is the mean probability of the answer's tokens, its end's
-    included.
+def find_pad_token_id(tokenizer: HfTokenizer, eos_token_ids: Sequence[int]) -> int:
+    """The token of positions that do not count."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_token_ids[0]
+
+
+def generate_tokens(generator: TextGenerator, prompts: PromptTensors, **arguments: object) -> Any:
+    """What `generate` of transformers returns: token ids [B, T + N], or an object that holds them.
+
+    Args:
+        generator: the model.
+        prompts: padded on the left.
+        arguments: of `generate`. What neither they nor this function set comes from the model folder's own
+            generation_config.json: a repetition penalty there holds for every way to answer.
     """
-    return _generate_answers(speaker, inputs)
+    config = transformers.GenerationConfig(
+        eos_token_id=generator.eos_token_ids,
+        pad_token_id=find_pad_token_id(generator.tokenizer, generator.eos_token_ids),
+        suppress_tokens=generator.suppress_tokens or None,
+        **{name: value for name, value in arguments.items() if name not in _CALLABLE_ARGUMENTS},
+    )
+    callables = {name: value for name, value in arguments.items() if name in _CALLABLE_ARGUMENTS}
+    return generator.net.generate(**prompts, generation_config=config, **callables)
+
+
+# ------------------------------------------------------------------------------ any text
+
+
+def answer_greedily(generator: TextGenerator, prompts: PromptTensors) -> list[Answer]:
+    """The likeliest token at each step.
+
+    The score is the mean probability of the answer's tokens, the end-of-sequence token included.
+    """
+    return _generate_answers(generator, prompts)
 
 
 def answer_by_sampling(
-    speaker: TextGenerator, inputs: PromptTensors, ids: Sequence[str], seed: int, temperature: float
+    generator: TextGenerator, prompts: PromptTensors, ids: Sequence[str], seed: int, temperature: float
 ) -> list[Answer]:
-    """Tokens drawn by their probability: the same seed and id draw the same, whatever else is in the batch.
+    """Tokens sampled by their probability: the same seed and id give the same, whatever else is in the batch.
 
-    As with greedy answers, that holds as far as the network's own numbers do: in 16 bits its neighbours
-    in a batch change the last digits of a row, and now and then an answer.
+    As with greedy answers, that holds as far as the network's own numbers do: in 16 bits a row's neighbours
+    in a batch change its last digits, and now and then an answer.
 
     Args:
-        speaker: the model.
-        inputs: prompts.
+        generator: the model.
+        prompts: padded on the left.
         ids: of the questions.
         seed: of all draws; randomness elsewhere is left as it was.
         temperature: below 1 sharper, above 1 flatter.
     """
-    return _generate_answers(speaker, inputs, _GumbelSampler(ids, seed, temperature))
+    return _generate_answers(generator, prompts, _GumbelSampler(ids, seed, temperature))
 
 
 class _GumbelSampler:
-    """Noise on the scores that makes the highest of them a draw (Gumbel's); each row has its own, made
-    on the CPU: a GPU would make another.
+    """Adds Gumbel noise to the scores, so that taking the highest is drawing by probability.
+
+    argmax(log p - log E) with E ~ Exp(1) is distributed as p (Gumbel-max trick): with it, greedy search
+    samples. transformers' own sampling draws the whole batch from one global generator, so that an answer
+    would depend on its neighbours; here every row has a generator of its own, seeded with its id.
     """
 
     def __init__(self, ids: Sequence[str], seed: int, temperature: float) -> None:
         self._temperature = temperature
-        self._noises = [torch.Generator().manual_seed(_seed_from_text(f"{seed} {id}")) for id in ids]
+        # On the CPU: a GPU's generator makes other numbers of the same seed.
+        self._generators = [torch.Generator().manual_seed(_seed_from_text(f"{seed} {id}")) for id in ids]
 
     def __call__(self, _: Tensor, scores: Tensor) -> Tensor:
-        waits = torch.stack(
+        # Each step draws V numbers per row, whatever is suppressed: -inf stays -inf, and is never drawn.
+        # In fp64: fp32 has too few numbers near 0, where log E tells the rare tokens apart.
+        exponentials = torch.stack(
             [
-                torch.empty(scores.shape[1], dtype=torch.float64).exponential_(generator=g)
-                for g in self._noises
+                torch.empty(scores.shape[1], dtype=torch.float64).exponential_(generator=generator)
+                for generator in self._generators
             ]
         )
-        return scores.double() / self._temperature - waits.log().to(scores.device)
+        return scores.double() / self._temperature - exponentials.log().to(scores.device)
 
 
 def _seed_from_text(text: str) -> int:
+    """64 bits of a hash: neighbouring seeds or ids give unrelated draws."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _generate_answers(speaker: TextGenerator, inputs: PromptTensors, *changed: Any) -> list[Answer]:
-    """The token of the highest score each time, after `changed`; what is noted are scores before it."""
-    heard = _ScoreRecorder()
-    ids = generate_tokens(
-        speaker, inputs, max_new_tokens=speaker.budget, do_sample=False, logits_processor=[heard, *changed]
-    )
-    said = ids[:, inputs["input_ids"].shape[1] :]
-    return [
-        Answer(*_decode_with_score(speaker, row, p))
-        for row, p in zip(said.tolist(), heard.probabilities(said), strict=True)
-    ]
-
-
-def _decode_with_score(
-    speaker: TextGenerator, said: list[int], probabilities: list[float]
-) -> tuple[str, float]:
-    length = next((i + 1 for i, token in enumerate(said) if token in speaker.ends), len(said))
-    text = speaker.tokenizer.decode(said[:length], skip_special_tokens=True)
-    return normalise_answer(text), sum(probabilities[:length]) / max(1, length)
-
-
 class _ScoreRecorder:
-    """Notes how likely each chosen token was among those that may be said; keeps no logits."""
+    """Records how likely each chosen token was among those allowed.
+
+    `output_scores` of transformers would keep logits [B, V] of every step; here each step's are reduced to
+    one number per row as soon as the next step shows which token was chosen.
+    """
 
     def __init__(self) -> None:
-        self._before: Tensor | None = None
-        self._noted: list[Tensor] = []
+        self._previous: Tensor | None = None  # probabilities of the step before, [B, V]
+        self._recorded: list[Tensor] = []
 
-    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
-        if self._before is not None:
-            self._noted.append(self._of(ids[:, -1]))
-        self._before = scores.float().softmax(-1)
+    def __call__(self, token_ids: Tensor, scores: Tensor) -> Tensor:
+        if self._previous is not None:
+            self._recorded.append(self._probability(token_ids[:, -1]))
+        self._previous = scores.float().softmax(-1)
         return scores
 
-    def _of(self, tokens: Tensor) -> Tensor:
-        assert self._before is not None
-        return self._before.gather(1, tokens[:, None])[:, 0]
+    def _probability(self, chosen: Tensor) -> Tensor:
+        assert self._previous is not None
+        return self._previous.gather(1, chosen[:, None])[:, 0]
 
-    def probabilities(self, said: Tensor) -> list[list[float]]:
-        """Of every token said, row by row."""
-        self._noted.append(self._of(said[:, -1]))
-        return torch.stack(self._noted, 1).tolist()
+    def token_probabilities(self, new_ids: Tensor) -> list[list[float]]:
+        """Of every new token, row by row; new_ids are [B, N]. The last step has no step after it: it is read here."""
+        self._recorded.append(self._probability(new_ids[:, -1]))
+        return torch.stack(self._recorded, 1).tolist()
 
 
-def generate_tokens(speaker: TextGenerator, inputs: PromptTensors, **how: Any) -> Any:
-    """Tokens of prompts and what follows; `how` is what transformers calls a generation."""
-    chosen = transformers.GenerationConfig(
-        eos_token_id=speaker.ends,
-        pad_token_id=find_pad_token_id(speaker.tokenizer, speaker.ends),
-        suppress_tokens=speaker.silent or None,
-        **{name: value for name, value in how.items() if name not in _CALLABLE_ARGUMENTS},
+def _generate_answers(
+    generator: TextGenerator, prompts: PromptTensors, *samplers: LogitsProcessor
+) -> list[Answer]:
+    """The token of the highest score at each step, after `samplers`; probabilities are those before them."""
+    recorder = _ScoreRecorder()
+    token_ids = generate_tokens(
+        generator,
+        prompts,
+        max_new_tokens=generator.max_new_tokens,
+        do_sample=False,
+        logits_processor=[recorder, *samplers],
     )
-    return speaker.net.generate(
-        **inputs, generation_config=chosen, **{n: v for n, v in how.items() if n in _CALLABLE_ARGUMENTS}
-    )
+    new_ids = token_ids[:, prompts["input_ids"].shape[1] :]
+    rows = zip(new_ids.tolist(), recorder.token_probabilities(new_ids), strict=True)
+    return [_decode_with_score(generator, row, probabilities) for row, probabilities in rows]
 
 
-_CALLABLE_ARGUMENTS = ("logits_processor", "prefix_allowed_tokens_fn")
-
-
-def find_pad_token_id(tokenizer: Any, ends: Sequence[int]) -> int:
-    """The token of places that do not count."""
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
+def _decode_with_score(generator: TextGenerator, new_ids: list[int], probabilities: list[float]) -> Answer:
+    """The text up to the first end-of-sequence token; what follows it is the batch's padding."""
+    ends = (i + 1 for i, token_id in enumerate(new_ids) if token_id in generator.eos_token_ids)
+    length = next(ends, len(new_ids))
+    # All of an answer's tokens at once: of a byte-level tokenizer one token can be a third of a Hangul
+    # syllable, and decoded alone would be U+FFFD.
+    text = generator.tokenizer.decode(new_ids[:length], skip_special_tokens=True)
+    return Answer(normalise_answer(text), sum(probabilities[:length]) / max(1, length))
 
 
 # ------------------------------------------------------------------------------ closed lists
@@ -168,92 +197,110 @@ def find_pad_token_id(tokenizer: Any, ends: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class AnswerTrie:
-    """Answers as sequences of tokens, each with its end.
+    """Answers as sequences of tokens, each with its end-of-sequence token.
 
     Attributes:
-        text_of: tokens -> answer.
-        following: beginning -> tokens that go on with it.
+        answer_by_tokens: token ids -> answer.
+        next_token_ids: prefix -> token ids that continue it.
     """
 
-    text_of: Mapping[tuple[int, ...], str]
-    following: Mapping[tuple[int, ...], Sequence[int]]
+    answer_by_tokens: Mapping[tuple[int, ...], str]
+    next_token_ids: Mapping[tuple[int, ...], Sequence[int]]
 
 
-def build_answer_trie(speaker: TextGenerator, answers: Sequence[str]) -> AnswerTrie:
-    """A list of answers as the model writes them; of two that it writes alike, the first."""
-    text_of: dict[tuple[int, ...], str] = {}
-    following: dict[tuple[int, ...], dict[int, None]] = {}
+def build_answer_trie(generator: TextGenerator, answers: Sequence[str]) -> AnswerTrie:
+    """A list of answers as the model writes them; of two with the same tokens, the first."""
+    answer_by_tokens: dict[tuple[int, ...], str] = {}
+    next_token_ids: dict[tuple[int, ...], dict[int, None]] = {}
     for answer in answers:
-        said = (*speaker.tokenizer.encode(answer, add_special_tokens=False), speaker.ends[0])
-        text_of.setdefault(said, answer)
-        for length, token in enumerate(said):
-            following.setdefault(said[:length], {})[token] = None
-    return AnswerTrie(text_of, {beginning: list(tokens) for beginning, tokens in following.items()})
+        token_ids = tuple(generator.tokenizer.encode(answer, add_special_tokens=False))
+        # The end is part of the answer: without it "빨간" would be as likely as all that begins with it.
+        token_ids += (generator.eos_token_ids[0],)
+        answer_by_tokens.setdefault(token_ids, answer)
+        for length, token_id in enumerate(token_ids):
+            next_token_ids.setdefault(token_ids[:length], {})[token_id] = None
+    return AnswerTrie(answer_by_tokens, {prefix: list(ids) for prefix, ids in next_token_ids.items()})
 
 
 def choose_from_trie(
-    speaker: TextGenerator, inputs: PromptTensors, listed: AnswerTrie, beams: int = 8
+    generator: TextGenerator, prompts: PromptTensors, trie: AnswerTrie, num_beams: int = 8
 ) -> list[Answer]:
-    """The likeliest answer of a list, sought along a trie of its tokens.
+    """The likeliest answer of a list, by beam search along a trie of its tokens.
 
     With at least as many beams as answers the likeliest is certainly found. The score is the
     probability of the whole answer, its end included.
 
     Args:
-        speaker: the model.
-        inputs: prompts.
-        listed: the list; not empty.
-        beams: beginnings followed at once.
+        generator: the model.
+        prompts: padded on the left.
+        trie: of the list, which is not empty.
+        num_beams: prefixes followed at once.
     """
-    end, start = speaker.ends[0], inputs["input_ids"].shape[1]
-    found = generate_tokens(
-        speaker, inputs, max_new_tokens=max(map(len, listed.text_of)), do_sample=False,
-        num_beams=max(min(beams, len(listed.text_of)), 2),
+    eos_token_id, prompt_length = generator.eos_token_ids[0], prompts["input_ids"].shape[1]
+
+    def allowed_tokens(_: int, token_ids: Tensor) -> Sequence[int]:
+        # A finished beam leaves the trie: only the end continues it.
+        return trie.next_token_ids.get(tuple(token_ids[prompt_length:].tolist()), [eos_token_id])
+
+    generated = generate_tokens(
+        generator, prompts, max_new_tokens=max(map(len, trie.answer_by_tokens)), do_sample=False,
+        # A single beam would be greedy search, which returns no sequences_scores.
+        num_beams=max(min(num_beams, len(trie.answer_by_tokens)), 2),
+        # 0: a beam's score is the sum of its log-probabilities, not their mean: long answers get no bonus.
+        # False: search goes on until no open beam can become better than the best finished one.
         length_penalty=0.0, early_stopping=False, output_scores=True, return_dict_in_generate=True,
-        prefix_allowed_tokens_fn=lambda _, ids: listed.following.get(tuple(ids[start:].tolist()), [end]),
+        prefix_allowed_tokens_fn=allowed_tokens,
     )  # fmt: skip
-    rows = [tuple(row[: row.index(end) + 1]) for row in found.sequences[:, start:].tolist()]
-    likely = found.sequences_scores.exp().tolist()
-    return [Answer(listed.text_of[row], p) for row, p in zip(rows, likely, strict=True)]
+    rows = generated.sequences[:, prompt_length:].tolist()
+    best = [tuple(row[: row.index(eos_token_id) + 1]) for row in rows]
+    # transformers masks disallowed tokens after the softmax: these are probabilities among all V tokens.
+    probabilities = generated.sequences_scores.exp().tolist()
+    return [Answer(trie.answer_by_tokens[row], p) for row, p in zip(best, probabilities, strict=True)]
 
 
 def choose_by_letter(
-    speaker: TextGenerator, inputs: PromptTensors, choices: Sequence[Sequence[str]]
+    generator: TextGenerator, prompts: PromptTensors, choices: Sequence[Sequence[str]]
 ) -> list[Answer]:
     """Of every prompt's choices the one whose letter is the likeliest first token of an answer.
 
     Args:
-        speaker: the model.
-        inputs: prompts that list the choices behind `LETTERS`.
-        choices: one list a prompt.
+        generator: the model.
+        prompts: that list the choices behind CHOICE_LETTERS.
+        choices: one list per prompt.
 
     Returns:
-        texts of choices; a score is the letter's share among those of its prompt.
+        texts of choices; a score is the letter's probability among those of its prompt.
 
     Raises:
         SettingsError: two letters begin with the same token.
     """
     letters = CHOICE_LETTERS[: max(map(len, choices))]
-    first = [speaker.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in letters]
-    if len(set(first)) < len(first):
+    letter_ids = [generator.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in letters]
+    if len(set(letter_ids)) < len(letter_ids):
         raise SettingsError(
-            f"the tokenizer begins two of {', '.join(letters)} alike", "leave --choices away: --answers FILE"
+            message(
+                "vlm.letters-share-a-token",
+                "the tokenizer writes two of {letters} with the same first token",
+                letters=", ".join(letters),
+            ),
+            message("vlm.letters-share-a-token.hint", "use --answers FILE instead of --choices"),
         )
-    scores = _first_token_logits(speaker, inputs)[:, first]
+    scores = _first_token_logits(generator, prompts)[:, letter_ids]  # [B, C]
     counts = torch.tensor([len(row) for row in choices], device=scores.device)
-    absent = torch.arange(len(first), device=scores.device) >= counts[:, None]
+    absent = torch.arange(len(letter_ids), device=scores.device) >= counts[:, None]
     best = scores.masked_fill(absent, -torch.inf).softmax(1).max(1)
     chosen = zip(choices, best.indices.tolist(), best.values.tolist(), strict=True)
-    return [Answer(row[i], share) for row, i, share in chosen]
+    return [Answer(row[index], probability) for row, index, probability in chosen]
 
 
-def _first_token_logits(speaker: TextGenerator, inputs: PromptTensors) -> Tensor:
+def _first_token_logits(generator: TextGenerator, prompts: PromptTensors) -> Tensor:
     """Logits of every token as the first of an answer, [B, V]."""
-    noted: list[Tensor] = []
+    recorded: list[Tensor] = []
 
-    def note(_: Tensor, scores: Tensor) -> Tensor:
-        noted.append(scores.float())
+    def record(_: Tensor, scores: Tensor) -> Tensor:
+        recorded.append(scores.float())
         return scores
 
-    generate_tokens(speaker, inputs, max_new_tokens=1, do_sample=False, logits_processor=[note])
-    return noted[0]
+    # Through `generate` and not `forward`: it alone knows the positions of rows padded on the left.
+    generate_tokens(generator, prompts, max_new_tokens=1, do_sample=False, logits_processor=[record])
+    return recorded[0]

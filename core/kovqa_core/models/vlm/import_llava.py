@@ -1,4 +1,4 @@
-"""A folder of LLaVA's -> a plain Hugging Face folder, which is asked and trained like any other."""
+"""A LLaVA folder -> a plain Hugging Face folder, which is answered with and trained like any other."""
 
 from __future__ import annotations
 
@@ -9,81 +9,106 @@ from typing import Literal
 
 from pydantic import Field
 
+from kovqa_core.data.question_prompts import DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.files import require_empty
-from kovqa_core.models.vlm import convert_llava
+from kovqa_core.messages import message
+from kovqa_core.models.vlm.convert_llava import ConversionSettings, convert_llava_folder
+from kovqa_core.models.vlm.llava_folder import LlavaFolder, LlavaFolderType, detect_llava_folder
 from kovqa_core.settings.strict_yaml import SettingsDocument, StrictSettings, apply_overrides, build_settings
 
 
 class LlavaImportSettings(StrictSettings):
-    """What a folder of LLaVA's does not tell."""
+    """What a LLaVA folder does not say."""
 
     system: Literal["v1", "llava_v1"] = Field(
         "v1", description="the text before a chat: as trained, or as the original's scripts answer"
     )
     instruction: str = Field("none", description="after a question: auto, ko, en, none, or any text")
-    max_new_tokens: int = Field(16, ge=1, description="tokens of an answer")
+    max_new_tokens: int = Field(DEFAULT_MAX_NEW_TOKENS, ge=1, description="tokens of an answer")
     seed: int = Field(0, description="of the projector and the row that a plain Vicuna lacks")
 
 
 @dataclass(frozen=True)
 class ImportedLlava:
-    """What became of a folder.
+    """What an imported folder was.
 
     Attributes:
-        kind: what it was, see `llava.detect`.
-        settings: what recipe llava-v1 needs to be told to train it further.
+        folder_type: see `detect_llava_folder`.
+        settings: `--set` texts that recipe llava-v1 needs to train it further.
     """
 
-    kind: convert_llava.LlavaFolderType
+    folder_type: LlavaFolderType
     settings: list[str]
 
 
 def import_llava_folder(
-    path: Path, output: Path, base: str | None, vision: str | None, sets: Sequence[str] = ()
+    path: Path, output: Path, base: str | None, vision: str | None, overrides: Sequence[str] = ()
 ) -> ImportedLlava:
-    """Write a folder of LLaVA's as one that transformers reads and every command takes for a model.
+    """Write a LLaVA folder as one that transformers reads and every command takes for a model.
 
     Args:
-        path: the folder: projector only, LoRA, merged, 1.5, or a plain Vicuna to begin with.
+        path: the folder: projector only, LoRA, merged, 1.5, or a plain Vicuna to start from.
         output: what to write; must be empty or not exist.
         base: the language model it was trained on, a folder or an asset's name; for projector and LoRA.
-        vision: its picture encoder, likewise; None: the one its configuration names, where assets are.
-        sets: `model.a=b` texts, see `Chosen`.
+        vision: its vision encoder, likewise; None: the one its configuration names, where assets are.
+        overrides: `model.a=b` texts, see `LlavaImportSettings`.
 
     Raises:
-        SettingsError: a folder that holds something; an option too many; an unknown setting.
-        AssetError: base or vision are nowhere.
+        SettingsError: the output is not empty; an option too many or missing; an unknown setting.
+        AssetError: base or vision cannot be found.
         ModelError: the folder cannot be read, or is in Hugging Face's layout already.
     """
     require_empty(output)
-    source = convert_llava.detect_llava_folder(path)
-    chosen = build_settings(
-        LlavaImportSettings, apply_overrides(SettingsDocument({"model": {}}, {}), sets, "--set"), ("model",)
+    source = detect_llava_folder(path)
+    document = apply_overrides(SettingsDocument({"model": {}}, {}), overrides, "--set")
+    settings = build_settings(LlavaImportSettings, document, ("model",))
+    _check_base_option(source, base)
+    language_folder = find_asset(base, "language model") if base else None
+    vision_folder = None if source.folder_type == "hub" else find_vision_encoder(vision, source)
+    conversion = ConversionSettings(
+        settings.system, settings.seed, settings.model_dump(include={"instruction", "max_new_tokens"})
     )
-    lacks_base = source.kind in ("projector", "lora")
-    if lacks_base is (base is None) and source.kind != "hub":
-        said = "does not hold its language model" if lacks_base else "holds its language model itself"
-        raise SettingsError(f"{path} {said}", f"{'give' if lacks_base else 'leave away'} --base")
-    language = find_asset(base, "language model") if base else None
-    eyes = None if source.kind == "hub" else find_vision_tower(vision, source)
-    answering = chosen.model_dump(include={"instruction", "max_new_tokens"})
-    convert_llava.convert_llava_folder(path, output, language, eyes, chosen.system, chosen.seed, answering)
-    return ImportedLlava(source.kind, [] if source.marks else ["model.tokens=[]", "model.frozen=[]"])
+    convert_llava_folder(path, output, language_folder, vision_folder, conversion)
+    return ImportedLlava(
+        source.folder_type, [] if source.added_tokens else ["model.tokens=[]", "model.frozen=[]"]
+    )
 
 
-def find_vision_tower(named: str | None, source: convert_llava.LlavaFolder) -> Path:
-    """The folder of the picture encoder: the one given, else the one that the configuration names.
+def _check_base_option(source: LlavaFolder, base: str | None) -> None:
+    """Refuse a language model that would not be used, and the lack of one that is needed."""
+    needs_base = source.folder_type in ("projector", "lora")
+    if needs_base and base is None:
+        raise SettingsError(
+            message("vlm.base-missing", "{folder} does not hold its language model", folder=source.path),
+            message("vlm.base-missing.hint", "give the Vicuna it was trained on: --base"),
+        )
+    if not needs_base and base is not None and source.folder_type != "hub":
+        raise SettingsError(
+            message("vlm.base-not-needed", "{folder} holds its language model itself", folder=source.path),
+            message("vlm.base-not-needed.hint", "leave out --base"),
+        )
+
+
+def find_vision_encoder(requested: str | None, source: LlavaFolder) -> Path:
+    """The folder of the vision encoder: the one requested, else the one that the configuration names.
 
     Raises:
         SettingsError: neither names one.
-        AssetError: it is nowhere; says where to put it.
+        AssetError: it cannot be found; says where to put it.
     """
-    name = named or str(source.config.get("mm_vision_tower") or "")
+    name = requested or str(source.config.get("mm_vision_tower") or "")
     if not name:
-        raise SettingsError(f"{source.path} does not name a picture encoder", "give --vision FOLDER, a CLIP")
+        raise SettingsError(
+            message(
+                "vlm.vision-encoder-unnamed", "{folder} does not name a vision encoder", folder=source.path
+            ),
+            message("vlm.vision-encoder-unnamed.hint", "give the folder of a CLIP: --vision DIR"),
+        )
     try:
-        return find_asset(name, "picture encoder")
-    except AssetError:
-        return find_asset(Path(name).name, "picture encoder")
+        return find_asset(name, "vision encoder")
+    except (
+        AssetError
+    ):  # configurations name a place on the Hub or on the trainer's disk: its last part counts
+        return find_asset(Path(name).name, "vision encoder")

@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,35 +16,44 @@ from kovqa_core.data.example import Example
 from kovqa_core.data.image_io import open_image
 from kovqa_core.errors import KovqaError, ModelError
 from kovqa_core.files import to_nfc
+from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.vlm import chat_template
-from kovqa_core.models.vlm.chat_template import AnswerTokens, ChatTurn
+from kovqa_core.models.vlm.chat_template import AnswerTokens
 from kovqa_core.models.vlm.config import ModelConfig
+from kovqa_core.models.vlm.hf_types import ChatTurn, HfProcessor, PromptTensors
 
-IGNORE_INDEX = -100  # a label that counts nothing
+IGNORE_INDEX = -100  # a label that does not count in the loss; transformers' number for it
 
 
 @dataclass(frozen=True)
 class VlmItem:
-    """One encoded example: a question, or a whole chat to learn from."""
+    """One encoded example.
+
+    Attributes:
+        id: the example's.
+        turns: the question, with its answer where that is to be learned; empty: nothing to learn from.
+        answer: tokens to learn; None: the question is to be answered.
+        choices: answers to choose from.
+    """
 
     id: str
-    turns: list[ChatTurn]  # empty: nothing to learn from
-    target: AnswerTokens | None  # None: to be answered
+    turns: list[ChatTurn]
+    answer: AnswerTokens | None
     choices: Sequence[str] = ()
 
 
 class VlmProcessor:
-    """Pictures, questions and answers -> batches.
+    """Images, questions and answers -> batches.
 
     Args:
         hf: the base model's processor.
-        config: budgets and instruction.
-        ends: tokens that end generation.
+        config: limits and instruction.
+        eos_token_ids: tokens that end generation.
     """
 
-    def __init__(self, hf: Any, config: ModelConfig, ends: Collection[int]) -> None:
-        self.hf, self.config, self.ends = hf, config, frozenset(ends)
+    def __init__(self, hf: HfProcessor, config: ModelConfig, eos_token_ids: Collection[int]) -> None:
+        self.hf, self.config, self.eos_token_ids = hf, config, frozenset(eos_token_ids)
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> VlmItem:
         """One example, to be learned with the best of its answers; errors name its id."""
@@ -56,70 +64,85 @@ class VlmProcessor:
             )
             if not train:
                 return VlmItem(example.id, turns, None, example.choices)
-            answer = to_nfc(max(example.answers, key=lambda text: example.answers[text], default=""))
-            if not answer:
+            text = to_nfc(max(example.answers, key=lambda answer: example.answers[answer], default=""))
+            if not text:
                 return VlmItem(example.id, [], None)
-            target = chat_template.tokenize_answer(self.hf, turns, answer, self.ends)
-            return VlmItem(example.id, chat_template.with_answer(turns, answer), target)
+            answer = chat_template.tokenize_answer(self.hf, turns, text, self.eos_token_ids)
+            return VlmItem(example.id, chat_template.with_answer(turns, text), answer)
         except KovqaError as error:
-            raise type(error)(f"id {example.id}: {error.message}", error.hint) from None
+            raise type(error)(
+                message("vlm.example-unusable", "id {id}: {problem}", id=example.id, problem=error.message),
+                error.hint,
+            ) from None
 
     def collate(self, items: Sequence[VlmItem]) -> ModelBatch:
-        """Padded on the right. Rows to learn that are too long, or have no answer, are left out whole:
-        a row cut off in the middle of its picture would be an error, or, worse, none.
+        """Padded on the right.
+
+        Training rows that are too long, or have no answer, are left out whole: a row cut off in the middle of
+        its image placeholders would be an error, or, worse, none (docs/sources/llava.md, L13 and L32).
         """
         rows = [item for item in items if item.turns]
-        tensors = self._tensors(rows)
+        tensors = self._processed(rows)
+        # Lengths are known only now: how many tokens an image becomes, the processor alone knows.
         lengths = [int(mask.sum()) for mask in tensors["attention_mask"]] if rows else []
-        fits = [row.target is None or n <= self.config.max_text for row, n in zip(rows, lengths, strict=True)]
+        fits = [row.answer is None or n <= self.config.max_text for row, n in zip(rows, lengths, strict=True)]
         if not all(fits):
+            # Processed again instead of cut: image tensors are not one row per example everywhere (L31).
             rows = [row for row, fit in zip(rows, fits, strict=True) if fit]
-            tensors = self._tensors(rows)
+            tensors = self._processed(rows)
         if rows:
-            tensors |= _label_answers(tensors, [row.target for row in rows])
+            tensors |= _label_answers(tensors, [row.answer for row in rows])
         ids = [row.id for row in rows]
         left_out = [item.id for item in items if item.id not in ids]
         return ModelBatch(tensors, ids, left_out, [row.choices for row in rows])
 
-    def _tensors(self, rows: Sequence[VlmItem]) -> dict[str, Tensor]:
-        """What the base model's processor makes of chats: only it knows the shape of its pictures."""
+    def _processed(self, rows: Sequence[VlmItem]) -> dict[str, Tensor]:
+        """What the base model's processor makes of chats: token ids [B, N], and images in a shape of its own."""
         if not rows:
             return {}
-        made = self.hf.apply_chat_template(
+        processed = self.hf.apply_chat_template(
             [row.turns for row in rows],
             return_tensors="pt",
             processor_kwargs={"padding": True, "padding_side": "right"},
-            **chat_template.template_arguments(self.hf, add_generation_prompt=rows[0].target is None),
+            **chat_template.template_arguments(self.hf, add_generation_prompt=rows[0].answer is None),
         )
-        return {name: value for name, value in made.items() if isinstance(value, Tensor)}
+        return {name: value for name, value in processed.items() if isinstance(value, Tensor)}
 
 
-def _label_answers(tensors: dict[str, Tensor], targets: Sequence[AnswerTokens | None]) -> dict[str, Tensor]:
-    """Where each prompt ends, and the labels of what is to be learned.
+def _label_answers(tensors: dict[str, Tensor], answers: Sequence[AnswerTokens | None]) -> dict[str, Tensor]:
+    """Where each prompt ends [B], and the labels [B, N]: the answer's tokens and its end, IGNORE_INDEX elsewhere.
+
+    Counted from the row's end: in front of the answer stand the image's placeholders, one in
+    `tokenize_answer`, hundreds here.
 
     Raises:
-        ModelError: beside the picture the answer has other tokens than alone.
+        ModelError: beside the image the answer has other tokens than alone.
     """
     ids, lengths = tensors["input_ids"], tensors["attention_mask"].sum(1)
-    prompts = lengths.clone()
+    prompt_lengths = lengths.clone()
     labels = torch.full_like(ids, IGNORE_INDEX)
-    for row, target in enumerate(targets):
-        if target is None:
+    for row, answer in enumerate(answers):
+        if answer is None:
             continue
-        prompts[row] -= len(target.ids)
-        start = int(prompts[row])
-        if ids[row, start : lengths[row]].tolist() != target.ids:
+        prompt_lengths[row] -= len(answer.ids)
+        start = int(prompt_lengths[row])
+        if ids[row, start : lengths[row]].tolist() != answer.ids:
             raise ModelError(
-                "the base model's processor cuts an answer into other tokens than its tokenizer does",
-                "the folder mixes files of two models: fetch it again",
+                message(
+                    "vlm.answer-tokens-differ",
+                    "the base model's processor splits an answer into other tokens than its tokenizer does",
+                ),
+                message(
+                    "vlm.answer-tokens-differ.hint", "the folder mixes files of two models: fetch it again"
+                ),
             )
-        end = start + target.counted
+        end = start + answer.loss_length
         labels[row, start:end] = ids[row, start:end]
-    return {"prompt_lengths": prompts, "labels": labels}
+    return {"prompt_lengths": prompt_lengths, "labels": labels}
 
 
 def limit_pixels(image: Image.Image, max_pixels: int) -> Image.Image:
-    """The picture with at most so many pixels, in its proportions."""
+    """The image with at most so many pixels, in its proportions."""
     scale = math.sqrt(max_pixels / (image.width * image.height))
     if scale >= 1:
         return image
@@ -127,23 +150,29 @@ def limit_pixels(image: Image.Image, max_pixels: int) -> Image.Image:
     return image.resize(size, Image.Resampling.BICUBIC)
 
 
-_PER_TOKEN_SUFFIXES = ("_ids", "_mask")  # ends of names of tensors with one number a token
+_PER_TOKEN_SUFFIXES = ("_ids", "_mask")  # ends of names of tensors with one number per token
 
 
-def left_pad_prompts(tensors: dict[str, Tensor], pad: int) -> dict[str, Tensor]:
+def left_pad_prompts(tensors: dict[str, Tensor], pad_token_id: int) -> PromptTensors:
     """The prompts alone, padded on the left: generation goes on at the right end.
 
-    Padding on the right would give wrong texts without a word (docs/sources/llava.md, L27).
+    Padding on the right would give wrong texts without a warning (docs/sources/llava.md, L27).
+
+    Args:
+        tensors: of a batch, padded on the right; `prompt_lengths` [B] says where the answers begin.
+        pad_token_id: of the positions before a prompt.
     """
     lengths, shape = tensors["prompt_lengths"], tensors["input_ids"].shape
     longest = int(lengths.max())
-    places = torch.arange(longest, device=lengths.device) - (longest - lengths)[:, None]
-    found = {}
+    # [B, T]: position in the row that each position of the result takes its value from; negative: padding.
+    positions = torch.arange(longest, device=lengths.device) - (longest - lengths)[:, None]
+    prompts = {}
     for name, value in tensors.items():
         if name in ("labels", "prompt_lengths"):
             continue
+        # A name's end is not enough: tensors of images may end in _ids, too, and have a shape of their own.
         if name.endswith(_PER_TOKEN_SUFFIXES) and value.shape == shape:
-            value = value.gather(1, places.clamp(min=0))
-            value = value.masked_fill(places < 0, pad if name == "input_ids" else 0)
-        found[name] = value
-    return found
+            value = value.gather(1, positions.clamp(min=0))
+            value = value.masked_fill(positions < 0, pad_token_id if name == "input_ids" else 0)
+        prompts[name] = value
+    return prompts

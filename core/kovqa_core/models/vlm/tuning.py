@@ -1,8 +1,8 @@
-"""Vision, projector, language: which parameters learn, and what of them is kept."""
+"""Vision, projector, language: which parameters learn, and what of them is stored."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,83 +12,96 @@ from torch import Tensor, nn
 
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import read_json, write_json
+from kovqa_core.messages import message
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import peft
+from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor, HfTokenizer
 from kovqa_core.models.vlm.memory import component_of
 
 ADAPTER_FOLDER, TRAINED_FILE = "adapter", "trained.safetensors"
 
 
-def apply_tuning(net: Any, config: ModelConfig, processor: Any, seed: int) -> Any:
+def apply_tuning(net: HfNetwork, config: ModelConfig, processor: HfProcessor, seed: int) -> HfNetwork:
     """The network with what learns set free, in fp32, and low-rank updates in place.
 
     Raises:
-        SettingsError: a target of `lora.targets`, or a token of `tokens`, is nowhere.
+        SettingsError: a target of `lora.targets` or a token of `tokens` does not exist.
     """
     net.requires_grad_(False)
     adapter = _adapter_config(net, config, processor)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the same updates in every process and on every resume
         torch.manual_seed(seed)
         tuned = net if adapter is None else peft.get_peft_model(net, adapter)
+    frozen_dtype = torch.float32 if config.dtype == "fp32" else torch.bfloat16
     for name, parameter in net.named_parameters():
-        module = name.rpartition(".")[0].removesuffix(".base_layer")
-        learned = config.train.parts[component_of(name)] == "full" and not _is_adapter_parameter(name)
-        if (
-            learned
-            and not (config.frozen and module.endswith(config.frozen))
-            and parameter.is_floating_point()
-        ):
+        if not parameter.is_floating_point():
+            continue  # 4-bit weights lie packed in bytes
+        module = name.rpartition(".")[0].removesuffix(".base_layer")  # the name before peft wrapped it
+        learns = config.train.components[component_of(name)] == "full" and not _is_adapter_parameter(name)
+        if learns and not (config.frozen and module.endswith(config.frozen)):
+            # AdamW's steps are smaller than the gaps between bf16 numbers: they would be rounded away.
             parameter.requires_grad_(True)
             parameter.data = parameter.data.float()
-        elif not parameter.requires_grad and parameter.is_floating_point():
-            parameter.data = parameter.data.to(torch.float32 if config.dtype == "fp32" else torch.bfloat16)
+        elif not parameter.requires_grad:
+            parameter.data = parameter.data.to(frozen_dtype)
     return tuned
 
 
-def _adapter_config(net: Any, config: ModelConfig, processor: Any) -> Any:
-    """Low-rank updates for the linear layers of parts, and for rows of the text table."""
-    parts = {part for part, how in config.train.parts.items() if how == "lora"}
-    targets = _lora_target_modules(net, parts, config.lora.targets)
-    rows = _trainable_token_ids(config.tokens, processor.tokenizer)
+def _adapter_config(net: HfNetwork, config: ModelConfig, processor: HfProcessor) -> Any:
+    """peft's configuration: low-rank updates for linear layers, and rows of the text table; None for neither."""
+    components = {name for name, mode in config.train.components.items() if mode == "lora"}
+    targets = _lora_target_modules(net, components, config.lora.targets)
+    token_ids = _trainable_token_ids(config.tokens, processor.tokenizer)
     if targets:
         return peft.LoraConfig(
             r=config.lora.rank,
             lora_alpha=config.lora.alpha,
             lora_dropout=config.lora.dropout,
             target_modules=targets,
-            trainable_token_indices={"embed_tokens": rows} if rows else None,
+            trainable_token_indices={"embed_tokens": token_ids} if token_ids else None,
         )
-    if rows:
-        return peft.TrainableTokensConfig(token_indices=rows, target_modules=["embed_tokens"])
+    if token_ids:
+        return peft.TrainableTokensConfig(token_indices=token_ids, target_modules=["embed_tokens"])
     return None
 
 
-def _lora_target_modules(net: nn.Module, parts: set[str], ends: Sequence[str]) -> list[str]:
-    """Names of the linear layers of these parts; the head that names tokens stays as it is."""
-    found = [
+def _lora_target_modules(net: nn.Module, components: Collection[str], suffixes: Sequence[str]) -> list[str]:
+    """Names of the linear layers of these components; the language model's head is left as it is.
+
+    Whole names, not peft's "all-linear", which would take in the vision tower and the projector.
+    """
+    names = [
         name
         for name, module in net.named_modules()
         if isinstance(module, nn.Linear)
-        and component_of(name) in parts
+        and component_of(name) in components
         and not name.endswith("lm_head")
-        and (not ends or name.endswith(tuple(ends)))
+        and (not suffixes or name.endswith(tuple(suffixes)))
     ]
-    if parts and not found:
+    if components and not names:
         raise SettingsError(
-            f"no linear layer of {', '.join(sorted(parts))} ends in {' or '.join(ends) or 'any name'}",
-            "leave model.lora.targets away to adapt all of them",
+            message(
+                "vlm.no-lora-target",
+                "no linear layer of {components} ends in {suffixes}",
+                components=", ".join(sorted(components)),
+                suffixes=" or ".join(suffixes) or "any name",
+            ),
+            message("vlm.no-lora-target.hint", "leave out model.lora.targets to adapt all of them"),
         )
-    return found
+    return names
 
 
-def _trainable_token_ids(tokens: Sequence[str], tokenizer: Any) -> list[int]:
-    known = tokenizer.get_vocab()
-    unknown = [token for token in tokens if token not in known]
+def _trainable_token_ids(tokens: Sequence[str], tokenizer: HfTokenizer) -> list[int]:
+    vocab = tokenizer.get_vocab()
+    unknown = [token for token in tokens if token not in vocab]
     if unknown:
         raise SettingsError(
-            f"model.tokens: the tokenizer has no token {unknown[0]!r}", "see its tokenizer.json"
+            message(
+                "vlm.no-such-token", "model.tokens: the tokenizer has no token {token!r}", token=unknown[0]
+            ),
+            message("vlm.no-such-token.hint", "see its tokenizer.json"),
         )
-    return [known[token] for token in tokens]
+    return [vocab[token] for token in tokens]
 
 
 def _is_adapter_parameter(name: str) -> bool:
@@ -104,28 +117,31 @@ def trained_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def has_adapter(net: Any) -> bool:
-    """Has low-rank updates or rows of its own?"""
+def has_adapter(net: HfNetwork) -> bool:
+    """Has low-rank updates or token rows of its own?"""
     return isinstance(net, peft.PeftModel)
 
 
-def save_trained_weights(net: Any, folder: Path) -> None:
-    """adapter/ in peft's own form, and trained.safetensors: each where there is something in it."""
+def save_trained_weights(net: HfNetwork, folder: Path) -> None:
+    """adapter/ in peft's own form, and trained.safetensors: each only where there is something in it.
+
+    Two files, because peft's saving drops other unfrozen weights (docs/sources/llava.md, L34).
+    """
     if has_adapter(net):
         net.save_pretrained(folder / ADAPTER_FOLDER, save_embedding_layers=False)
-        (folder / ADAPTER_FOLDER / "README.md").unlink(missing_ok=True)  # a form to be filled in
-        about = read_json(folder / ADAPTER_FOLDER / "adapter_config.json")
-        # peft keeps sets: their order is another in every process
-        ordered = {k: sorted(v) if k == "target_modules" else v for k, v in about.items()}
+        (folder / ADAPTER_FOLDER / "README.md").unlink(missing_ok=True)  # an empty form
+        settings = read_json(folder / ADAPTER_FOLDER / "adapter_config.json")
+        # peft keeps the targets in a set, whose order differs in every process: equal runs, equal files
+        ordered = {k: sorted(v) if k == "target_modules" else v for k, v in settings.items()}
         write_json(folder / ADAPTER_FOLDER / "adapter_config.json", ordered)
-    learned = {name: p.detach().contiguous() for name, p in trained_parameters(net).items()}
-    if learned:
-        save_file(learned, folder / TRAINED_FILE, metadata={"format": "pt"})
+    trained = {name: p.detach().contiguous() for name, p in trained_parameters(net).items()}
+    if trained:
+        save_file(trained, folder / TRAINED_FILE, metadata={"format": "pt"})
 
 
 @torch.no_grad()
-def load_trained_weights(net: Any, folder: Path) -> None:
-    """Bring back what `save_trained` wrote.
+def load_trained_weights(net: HfNetwork, folder: Path) -> None:
+    """Read what `save_trained_weights` wrote into a network tuned the same way.
 
     Raises:
         ModelError: a file is missing or broken, or belongs to another way of tuning.
@@ -133,31 +149,41 @@ def load_trained_weights(net: Any, folder: Path) -> None:
     try:
         if has_adapter(net):
             tensors = load_file(folder / ADAPTER_FOLDER / "adapter_model.safetensors")
-            _require_same_names(
-                tensors, peft.get_peft_model_state_dict(net, save_embedding_layers=False), folder
-            )
+            expected = peft.get_peft_model_state_dict(net, save_embedding_layers=False)
+            _require_same_names(tensors, expected, folder)
             peft.set_peft_model_state_dict(net, tensors)
-        learned = trained_parameters(net)
-        if learned:
+        trained = trained_parameters(net)
+        if trained:
             tensors = load_file(folder / TRAINED_FILE)
-            _require_same_names(tensors, learned, folder)
-            for name, parameter in learned.items():
+            _require_same_names(tensors, trained, folder)
+            for name, parameter in trained.items():
                 parameter.copy_(tensors[name])
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"what {folder} trained cannot be read ({str(error).splitlines()[0]})", "use another step folder"
+            message(
+                "vlm.trained-weights-unreadable",
+                "the trained weights in {folder} cannot be read ({reason})",
+                folder=folder,
+                reason=str(error).splitlines()[0],
+            ),
+            message("vlm.trained-weights-unreadable.hint", "use another step folder"),
         ) from None
 
 
-def _require_same_names(found: dict[str, Tensor], expected: dict[str, Any], folder: Path) -> None:
-    if found.keys() != expected.keys():
-        name = min(found.keys() ^ expected.keys())
+def _require_same_names(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], folder: Path) -> None:
+    """peft and torch would pass over missing and superfluous names in silence."""
+    if tensors.keys() != expected.keys():
         raise ModelError(
-            f"{folder} was tuned in another way than its config.json says ({name} does not fit)",
-            "put back the config.json that was saved with it",
+            message(
+                "vlm.tuned-otherwise",
+                "{folder} was tuned in another way than its config.json says ({weight} does not fit)",
+                folder=folder,
+                weight=min(tensors.keys() ^ expected.keys()),
+            ),
+            message("vlm.tuned-otherwise.hint", "put back the config.json that was saved with it"),
         )
 
 
-def merge_adapter(net: Any) -> Any:
+def merge_adapter(net: HfNetwork) -> HfNetwork:
     """The network with its low-rank updates added to the weights: a plain model again."""
     return net.merge_and_unload() if has_adapter(net) else net

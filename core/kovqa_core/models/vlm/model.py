@@ -1,0 +1,150 @@
+"""The model the engine trains and answers with: a network of transformers, its losses and its ways to answer.
+
+Shapes: B rows, N tokens of the longest row (images' included), T of the longest prompt, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
+from kovqa_core.data.example import Answer
+from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.family import FamilyModel
+from kovqa_core.models.vlm import generation
+from kovqa_core.models.vlm.config import ModelConfig
+from kovqa_core.models.vlm.hf_types import HfNetwork, PromptTensors
+from kovqa_core.models.vlm.memory import component_of
+from kovqa_core.models.vlm.processor import IGNORE_INDEX, left_pad_prompts
+
+
+class VlmModel(FamilyModel):
+    """A network that reads images and writes texts.
+
+    Args:
+        net: a class of transformers, or peft's wrapping of one.
+        config: which loss, what is in 16 bits.
+        generator: how it answers.
+    """
+
+    def __init__(self, net: HfNetwork, config: ModelConfig, generator: generation.TextGenerator) -> None:
+        super().__init__()
+        self.net = net
+        self.config, self.generator = config, generator
+        self.decoding = GREEDY_DECODING
+        self.answer_trie: generation.AnswerTrie | None = None
+
+    def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
+        """The mean loss of a batch; rows left out count as rows without loss."""
+        # DDP reduces a gradient once every process has computed it, and waits for ever for one that never
+        # comes: of a layer this batch does not use (CLIP's last one, a vision tower without images), or of
+        # all of them where no row could be used. `touched` is 0, and gives each parameter a gradient of 0.
+        touched = self._zero_of_all_parameters()
+        if not batch.ids:
+            return {"loss": touched}
+        inputs = {n: t for n, t in batch.tensors.items() if n not in ("labels", "prompt_lengths")}
+        labels = batch.tensors["labels"]  # [B, N]
+        # Logits [B, N, V] are the largest tensor of a step, and most are of prompts: they are made from one
+        # position before the first label on, for the logits at n - 1 predict the token at n.
+        first_label = int((labels != IGNORE_INDEX).any(0).int().argmax())
+        positions = labels.shape[1] - first_label + 1
+        with self._autocast():
+            logits = self.net(**inputs, use_cache=False, logits_to_keep=positions).logits
+        rows = len(batch.ids) + len(batch.left_out)
+        loss = answer_loss(logits[:, :-1], labels[:, first_label:], rows, self.config.loss)
+        return {"loss": loss + touched}
+
+    def _zero_of_all_parameters(self) -> Tensor:
+        """0 as a function of every parameter that learns."""
+        total = torch.zeros((), device=next(self.net.parameters()).device)
+        for parameter in self.net.parameters():
+            if parameter.requires_grad and parameter.numel():
+                # Of a sharded parameter (DTensor) this process's own shard: the sum of the whole would be a
+                # collective, and a process without a shard would not take part in it.
+                to_local = getattr(parameter, "to_local", None)
+                shard: Tensor = parameter if to_local is None else to_local()
+                total = total + shard.sum()
+        return total * 0.0
+
+    def answer(self, batch: ModelBatch) -> list[Answer]:
+        """One answer per example, found as `decoding` says; a score is a probability in 0…1."""
+        prompts, decoding = self.prompts(batch), self.decoding
+        with self._autocast():
+            if self.answer_trie is not None:
+                return generation.choose_from_trie(self.generator, prompts, self.answer_trie)
+            if decoding.choices:
+                return generation.choose_by_letter(self.generator, prompts, batch.choices)
+            if decoding.temperature:
+                return generation.answer_by_sampling(
+                    self.generator, prompts, batch.ids, decoding.seed, decoding.temperature
+                )
+            return generation.answer_greedily(self.generator, prompts)
+
+    def prompts(self, batch: ModelBatch) -> PromptTensors:
+        """The prompts of a batch [B, T], padded on the left, which the functions of `generation` continue."""
+        generator = self.generator
+        pad_token_id = generation.find_pad_token_id(generator.tokenizer, generator.eos_token_ids)
+        return left_pad_prompts(batch.tensors, pad_token_id)
+
+    def set_decoding(self, decoding: DecodingOptions) -> None:
+        """From now on the model answers in this way."""
+        self.decoding = decoding
+        self.answer_trie = (
+            generation.build_answer_trie(self.generator, decoding.answers) if decoding.answers else None
+        )
+
+    def _autocast(self) -> torch.autocast:
+        """What does not learn is in 16 bits, what learns in 32: autocast makes each product in 16.
+
+        Where training has switched autocast on already, its precision holds.
+        """
+        device = next(self.net.parameters()).device.type
+        if torch.is_autocast_enabled(device):
+            return torch.autocast(device, torch.get_autocast_dtype(device))
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.dtype == "bf16")
+
+    def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
+        """Activation checkpointing, and torch.compile of each layer of the language model."""
+        if activation_checkpointing:
+            # The reentrant kind drops gradients where no input of a layer requires one, as under LoRA.
+            self.net.gradient_checkpointing_enable({"use_reentrant": False})
+        if compile:
+            # Layer by layer and dynamic: all layers share one compiled form, and rows are of another length
+            # in every batch, each of which would otherwise be compiled anew.
+            layers = self.net.get_decoder().get_submodule("layers")
+            for layer in layers.children():
+                layer.compile(dynamic=True)
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """Every module of a list: layers of the language model and of the vision tower; inner ones first."""
+        lists = [module for module in self.net.modules() if isinstance(module, nn.ModuleList)]
+        return [unit for modules in reversed(lists) for unit in modules]
+
+    def is_head_parameter(self, name: str) -> bool:
+        """The projector may have another learning rate."""
+        return component_of(name) == "projector"
+
+    def is_text_parameter(self, name: str) -> bool:
+        """The language model."""
+        return component_of(name) == "language"
+
+
+def answer_loss(logits: Tensor, labels: Tensor, rows: int, mean: str) -> Tensor:
+    """Cross-entropy of the answers' tokens, in fp32.
+
+    Args:
+        logits: [B, T, V]; those at t predict the token labels[:, t].
+        labels: [B, T]; IGNORE_INDEX where nothing is to be learned.
+        rows: rows the batch was made of.
+        mean: "rows": of each row's mean, so that long answers weigh no more than short ones and the
+            size of a micro-batch changes nothing; "tokens": over all tokens, as LLaVA v1.
+    """
+    losses = functional.cross_entropy(
+        logits.float().transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none"
+    )
+    num_labels = (labels != IGNORE_INDEX).sum(1)
+    if mean == "tokens":
+        return losses.sum() / num_labels.sum()
+    return (losses.sum(1) / num_labels).sum() / rows
