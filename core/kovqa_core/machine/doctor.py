@@ -191,13 +191,13 @@ def terminal_finding(encoding: str) -> DoctorFinding:
 
 def api_key_finding() -> DoctorFinding:
     """Which API keys are set: the names of the services alone, never a key."""
-    from kovqa_core.download.hub import read_hub_token
+    from kovqa_core.download.hub import has_hub_token
 
     files = [("Dacon", "DACON_API_TOKEN", "dacon.key"), ("AI-Hub", "AIHUB_APIKEY", "aihub.key")]
     services = [
         name for name, variable, file in files if os.environ.get(variable) or (kovqa_home() / file).is_file()
     ]
-    services += ["Hugging Face"] if read_hub_token() else []
+    services += ["Hugging Face"] if has_hub_token() else []
     exposed = [kovqa_home() / file for *_, file in files if _readable_by_others(kovqa_home() / file)]
     if exposed:
         what = message("machine.exposed-key", "others can read {file}", file=exposed[0])

@@ -7,17 +7,18 @@ import stat
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import read_text
+from kovqa_core.messages import message
 from kovqa_core.paths import kovqa_home
 
 
-def read_api_key(service: str, variable: str, file: str, ask: str) -> str:
+def read_api_key(service: str, variable: str, file: str, key_page: str) -> str:
     """A key, which must never be shown, logged, or passed on as an argument.
 
     Args:
         service: its name, for people.
         variable: of the environment.
         file: in the user's kovqa folder, mode 0600.
-        ask: where a key can be had.
+        key_page: where a key can be had.
 
     Raises:
         SettingsError: there is none, others can read it, or it cannot be a key. Never shows it.
@@ -25,24 +26,38 @@ def read_api_key(service: str, variable: str, file: str, ask: str) -> str:
     secret = find_api_key(service, variable, file)
     if not secret:
         raise SettingsError(
-            f"{service} needs your API key",
-            f"ask for one at {ask}, then export {variable}=…, or write it to {kovqa_home() / file} (chmod 600)",
+            message("net.key-missing", "{service} needs your API key", service=service),
+            message(
+                "net.key-missing.hint",
+                "ask for one at {page}, then export {variable}=…, or write it to {path} (chmod 600)",
+                page=key_page,
+                variable=variable,
+                path=kovqa_home() / file,
+            ),
         )
     return secret
 
 
 def find_api_key(service: str, variable: str, file: str) -> str:
-    """The same where a key may be there or not: "" if it is not."""
+    """The same where a key is optional: "" if there is none."""
     secret, place = os.environ.get(variable, "").strip(), variable
     path = kovqa_home() / file
     if not secret and path.is_file():
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise SettingsError(
-                f"others can read {path}, which holds your {service} key", f"chmod 600 {path}"
+                message(
+                    "net.key-readable-by-others",
+                    "others can read {path}, which holds your {service} key",
+                    path=path,
+                    service=service,
+                ),
+                message("net.key-readable-by-others.hint", "chmod 600 {path}", path=path),
             )
         secret, place = read_text(path).strip(), str(path)
+    # A key goes into a header: anything but printable ASCII would be refused there, with the key in the error.
     if not secret.isascii() or not secret.isprintable() or " " in secret:
         raise SettingsError(
-            f"{place} holds no {service} key", "copy the key alone: letters, digits and dashes"
+            message("net.key-malformed", "{place} holds no {service} key", place=place, service=service),
+            message("net.key-malformed.hint", "copy the key alone: letters, digits and dashes"),
         )
     return secret

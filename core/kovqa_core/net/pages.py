@@ -6,17 +6,19 @@ import html
 import re
 
 
-def page_text(body: bytes, length: int = 200) -> str:
+def page_text(body: bytes, max_chars: int = 200) -> str:
     """What a page says, on one line: S3's code and message, a title with its first text, or plain text."""
     text = body.decode("utf-8", errors="replace")
-    s3 = [found[1] for tag in ("Code", "Message") if (found := re.search(rf"<{tag}>(.*?)</{tag}>", text))]
-    if not s3:
+    s3_error = [
+        match[1] for tag in ("Code", "Message") if (match := re.search(rf"<{tag}>(.*?)</{tag}>", text))
+    ]
+    if not s3_error:
         text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<!--.*?-->", " ", text)
         text = re.sub(r"(?i)</(title|p|h\d|div)>", ". ", text)
         text = html.unescape(re.sub(r"<[^>]*>?", " ", text))
     else:
-        text = ": ".join(s3)
+        text = ": ".join(s3_error)
     # Printable only: a page must not steer the terminal it is quoted on.
     text = "".join(c if c.isprintable() else " " for c in text)
     text = re.sub(r"\s+", " ", re.sub(r"[\s.]*\.\s+\.", ".", text)).strip(" .")
-    return text if len(text) <= length else text[: length - 1] + "…"
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"

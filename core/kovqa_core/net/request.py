@@ -1,7 +1,8 @@
-"""One request: redirects, secrets, time limits, what a refusal means; and patience with the network.
+"""One request: redirects, secrets, time limits, what a refusal means; and retries while the network fails.
 
-`opened` is one request for those who read a stream themselves, `patiently` repeats such a thing while
-the network is at fault, `read` brings a small document. Files are brought by `http.fetch`.
+`stream_request` is one request for callers that read the body themselves, `retry_request` repeats an action
+while the network is at fault, `read_document` fetches a small document. Files are fetched by
+`download.resumable.fetch_file`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 
 from kovqa_core.errors import AssetError, SettingsError
+from kovqa_core.messages import message
 from kovqa_core.net.pages import page_text
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 USER_AGENT = "kovqa (Korean visual question answering; command-line tool run by its user)"
-RESUME_FETCH_HINT = "run the same command again: what is here is kept"
 MAX_TRIES = 5  # in a row without a new byte
 MAX_WAIT_SECONDS = 600.0  # seconds a server may ask us to wait
 MAX_REDIRECTS = 10
@@ -34,14 +36,8 @@ RETRY_STATUSES = frozenset((408, 425, 429))  # statuses that time may mend
 ActionResult = TypeVar("ActionResult")
 
 
-class DownloadProgress(Protocol):
-    """Called while bytes come: (bytes done, bytes in all or 0 when unknown, what is happening or "")."""
-
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
-
-
 class FileRequester(Protocol):
-    """One request for a file, its answer still unread."""
+    """One request for a file, the body of its response not yet read."""
 
     def __call__(
         self, remote: RemoteFile, *, headers: Mapping[str, str] | None, accept: Container[int]
@@ -50,16 +46,16 @@ class FileRequester(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-    """A file somewhere else, and all that is known about it.
+    """A file on a server, and all that is known about it.
 
     Args:
         url: its address; never one that holds a token.
         size: bytes, when known.
         checksums: md5, sha1, sha256 or git -> hexadecimal.
-        magic: a kind of `checks.KINDS` that the first bytes must show.
+        magic: a key of `checks.FILE_MAGIC` that the first bytes must show.
         headers: sent to this address's host alone; never shown, never written down.
         mirrors: other addresses of the same bytes, tried in order.
-        ask: how to ask for it, where more than `opened` is needed (Google Drive's pages).
+        requester: how to request it, where more than `stream_request` is needed (Google Drive's pages).
     """
 
     url: str
@@ -68,9 +64,9 @@ class RemoteFile:
     magic: str = ""
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     mirrors: tuple[str, ...] = ()
-    ask: FileRequester | None = None
+    requester: FileRequester | None = None
 
-    def hide(self, text: str) -> str:
+    def redact_secrets(self, text: str) -> str:
         """A text without the words of secret headers, should a server repeat them."""
         secrets = (w for k, v in self.headers.items() if k.lower() not in HARMLESS_HEADERS for w in v.split())
         for word in secrets:
@@ -79,20 +75,31 @@ class RemoteFile:
 
 
 class Interrupted(AssetError):
-    """The network or the server failed in a way that time may mend."""
+    """The network or the server failed in a way that time may mend.
 
-    def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message, RESUME_FETCH_HINT)
-        self.wait = wait  # seconds the server asked for
+    Args:
+        text: what failed.
+        wait_seconds: how long the server asked us to wait; None: it said nothing.
+        hint: what to do, where it is more than running the command again.
+    """
+
+    def __init__(self, text: str, wait_seconds: float | None = None, hint: str = "") -> None:
+        super().__init__(text, hint or resume_hint())
+        self.wait_seconds = wait_seconds
 
 
 class Refused(AssetError):
     """The server answered, and the answer is no."""
 
-    def __init__(self, message: str, hint: str, response: httpx2.Response) -> None:
-        super().__init__(message, hint)
+    def __init__(self, text: str, response: httpx2.Response) -> None:
+        super().__init__(text)
         self.status = response.status_code
         self.headers = response.headers
+
+
+def resume_hint() -> str:
+    """What to do after an interrupted download."""
+    return message("net.resume.hint", "run the same command again: what has arrived is kept")
 
 
 def redact_url(url: str) -> str:
@@ -112,56 +119,69 @@ def stream_request(
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     accept: Container[int] = (200,),
-    stay: bool = False,
+    follow_redirects: bool = True,
     body: bytes | None = None,
     client: httpx2.Client | None = None,
 ) -> Iterator[httpx2.Response]:
-    """One request, its answer still unread; what goes wrong inside the block is classified too.
+    """One request, the body of its response not yet read; errors inside the block are classified too.
 
     Args:
         headers: more of them, harmless for any host (Range, If-Range).
         accept: statuses that are answers; all others are errors.
-        stay: do not follow redirects but answer with them (hub metadata).
+        follow_redirects: False: the redirect itself is the answer (hub metadata).
         body: what is sent, with POST.
         client: one with cookies, say; it stays open.
 
     Raises:
         Interrupted: time may mend it (connection, timeout, 408, 425, 429, 5xx, an expired signature).
         Refused: any other status.
-        AssetError: a redirect loop, a certificate of another name, no address.
+        AssetError: a redirect loop, a certificate that is not trusted, no address.
     """
     with contextlib.ExitStack() as stack:
         client = client or stack.enter_context(new_http_client())
-        stack.enter_context(_network_errors(remote))
-        response = _follow_redirects(client, remote, method, headers or {}, stay, body)
+        stack.enter_context(network_errors(remote))
+        response = _send_request(client, remote, method, headers or {}, body, follow_redirects=follow_redirects)
         stack.callback(response.close)
-        if response.status_code not in accept and not (stay and response.is_redirect):
+        if response.status_code not in accept and not (response.is_redirect and not follow_redirects):
             raise _refusal_error(remote, response)
         yield response
 
 
-def new_http_client(seconds: float = 60) -> httpx2.Client:
+def new_http_client(silence_seconds: float = 60) -> httpx2.Client:
     """A client with our name and time limits; proxies and certificates as the environment says.
 
     Args:
-        seconds: of silence that end a request, unless KOVQA_TIMEOUT_SECONDS says otherwise.
+        silence_seconds: of silence that end a request, unless KOVQA_TIMEOUT_SECONDS says otherwise.
     """
-    seconds = _seconds_setting("KOVQA_TIMEOUT_SECONDS", seconds)
+    seconds = _read_seconds("KOVQA_TIMEOUT_SECONDS", silence_seconds)
     headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
     timeout = httpx2.Timeout(seconds, connect=min(seconds, 20))
     try:
         return httpx2.Client(headers=headers, timeout=timeout, verify=_trusted_ssl_context())
     except (ImportError, ValueError, httpx2.InvalidURL):
-        hint = "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; for a SOCKS proxy: pip install 'httpx2[socks]'"
-        raise SettingsError("the proxy that is set cannot be used", hint) from None
+        # httpx2's own text names the package it replaces (docs/surprises.md), and may show the proxy's password.
+        raise SettingsError(
+            message("net.proxy-unusable", "the proxy that is set cannot be used"),
+            message(
+                "net.proxy-unusable.hint",
+                "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; for a SOCKS proxy: pip install 'httpx2[socks]'",
+            ),
+        ) from None
 
 
-def _seconds_setting(name: str, usual: float) -> float:
+def _read_seconds(variable: str, default: float) -> float:
     """A setting in seconds."""
     try:
-        return float(os.environ.get(name, usual))
+        return float(os.environ.get(variable, default))
     except ValueError:
-        raise SettingsError(f"{name}={os.environ[name]} is no number of seconds") from None
+        raise SettingsError(
+            message(
+                "net.seconds-malformed",
+                "{variable}={value} is not a number of seconds",
+                variable=variable,
+                value=os.environ[variable],
+            )
+        ) from None
 
 
 @functools.cache
@@ -169,28 +189,39 @@ def _trusted_ssl_context() -> ssl.SSLContext:
     return httpx2.create_ssl_context()  # reading all certificates takes as long as a small file
 
 
-def _follow_redirects(
+def _send_request(
     client: httpx2.Client,
     remote: RemoteFile,
     method: str,
     headers: Mapping[str, str],
-    stay: bool,
     body: bytes | None,
+    *,
+    follow_redirects: bool,
 ) -> httpx2.Response:
-    url, own = remote.url, dict(remote.headers)
+    # Redirects are followed here and not by httpx2: it drops Authorization and Cookie at another origin,
+    # but passes every other header on, and AI-Hub's key goes in one called `apikey`.
+    url, own_headers = remote.url, dict(remote.headers)
     for _ in range(MAX_REDIRECTS):
-        request = client.build_request(method, url, headers={**own, **headers}, content=body)
+        request = client.build_request(method, url, headers={**own_headers, **headers}, content=body)
         response = client.send(request, stream=True)
-        target = response.headers.get("location") if response.is_redirect else None
-        if stay or not target:
+        location = response.headers.get("location") if response.is_redirect else None
+        if not follow_redirects or not location:
             return response
-        there = urljoin(url, target)
-        if _url_origin(there) != _url_origin(url):
-            own = {name: value for name, value in own.items() if name.lower() in HARMLESS_HEADERS}
+        target = urljoin(url, location)
+        if _url_origin(target) != _url_origin(url):
+            own_headers = {
+                name: value for name, value in own_headers.items() if name.lower() in HARMLESS_HEADERS
+            }
         response.close()
-        url = there
+        url = target
     raise AssetError(
-        f"{redact_url(remote.url)}: redirected {MAX_REDIRECTS} times without arriving", RESUME_FETCH_HINT
+        message(
+            "net.redirect-loop",
+            "{url}: redirected {count} times without arriving",
+            url=redact_url(remote.url),
+            count=MAX_REDIRECTS,
+        ),
+        resume_hint(),
     )
 
 
@@ -200,43 +231,62 @@ def _url_origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 @contextlib.contextmanager
-def _network_errors(remote: RemoteFile) -> Iterator[None]:
-    """Turn httpx2's errors into ours."""
-    where = redact_url(remote.url)
+def network_errors(remote: RemoteFile) -> Iterator[None]:
+    """Turn httpx2's errors into ours; what a server repeats of a secret header is not shown."""
+    url = redact_url(remote.url)
     try:
         yield
     except httpx2.TimeoutException:
-        raise Interrupted(f"{where}: no answer in time") from None
+        raise Interrupted(message("net.timeout", "{url}: no answer in time", url=url)) from None
     except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, ValueError) as error:
-        raise AssetError(f"{where}: no address to fetch from ({remote.hide(str(error))})") from None
+        reason = remote.redact_secrets(str(error))
+        raise AssetError(
+            message("net.url-invalid", "{url}: not an address to fetch from ({reason})", url=url, reason=reason)
+        ) from None
     except httpx2.RequestError as error:
-        text = remote.hide(str(error)) or type(error).__name__
-        if "CERTIFICATE_VERIFY_FAILED" in text:
-            hint = "install the system's ca-certificates; behind a company's proxy, set SSL_CERT_FILE to its certificates"
-            raise AssetError(f"{where}: its certificate cannot be trusted", hint) from None
-        raise Interrupted(f"{where}: {text}") from None
+        reason = remote.redact_secrets(str(error)) or type(error).__name__
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            raise _untrusted_certificate_error(url) from None
+        raise Interrupted(message("net.failed", "{url}: {reason}", url=url, reason=reason)) from None
+
+
+def _untrusted_certificate_error(url: str) -> AssetError:
+    return AssetError(
+        message("net.certificate-untrusted", "{url}: its certificate cannot be trusted", url=url),
+        message(
+            "net.certificate-untrusted.hint",
+            "install the system's ca-certificates; behind a company's proxy, set SSL_CERT_FILE to its certificates",
+        ),
+    )
 
 
 def _refusal_error(remote: RemoteFile, response: httpx2.Response) -> AssetError:
     status = response.status_code
     body = b"" if response.request.method == "HEAD" else _read_beginning(response)
-    said = remote.hide(page_text(body))
-    text = f"{redact_url(remote.url)}: {status} {response.reason_phrase}" + (f" ({said})" if said else "")
+    page = remote.redact_secrets(page_text(body))
+    text = message(
+        "net.refused",
+        "{url}: {status} {reason}{page}",
+        url=redact_url(remote.url),
+        status=status,
+        reason=response.reason_phrase,
+        page=f" ({page})" if page else "",
+    )
     # Signed addresses live for minutes: the original address gives a fresh one.
     expired = status == 403 and response.request.url != httpx2.URL(remote.url)
     if status in RETRY_STATUSES or status >= 500 or expired:
         return Interrupted(text, _retry_after_seconds(response))
-    return Refused(text, "", response)
+    return Refused(text, response)
 
 
-def _read_beginning(response: httpx2.Response, length: int = 8192) -> bytes:
+def _read_beginning(response: httpx2.Response, max_bytes: int = 8192) -> bytes:
     body = b""
     with contextlib.suppress(httpx2.HTTPError):  # the status says enough
         for chunk in response.iter_bytes():
             body += chunk
-            if len(body) >= length:
+            if len(body) >= max_bytes:
                 break
-    return body[:length]
+    return body[:max_bytes]
 
 
 def _retry_after_seconds(response: httpx2.Response) -> float | None:
@@ -249,52 +299,67 @@ def _retry_after_seconds(response: httpx2.Response) -> float | None:
         return None
 
 
+# ------------------------------------------------------------------------------- retries
+
+
 def retry_request(
     action: Callable[[], ActionResult],
-    told: DownloadProgress | None = None,
-    done: Callable[[], int] = lambda: 0,
+    on_progress: OnProgress = ignore_progress,
+    bytes_done: Callable[[], int] = lambda: 0,
 ) -> ActionResult:
     """The result of an action, tried again while the network is at fault.
 
     Waits 1, 2, 4, 8 … seconds (scaled by KOVQA_RETRY_SECONDS, with jitter), or as long as the
-    server asks. Only tries in a row that bring nothing are counted.
+    server asks. Only failures in a row without a new byte are counted.
 
     Args:
-        done: how far the action is (bytes); progress starts the count afresh.
+        on_progress: shown what failed and how long the wait is.
+        bytes_done: how far the action is; a new byte starts the count afresh.
 
     Raises:
-        Interrupted: `TRIES` times in a row, or the server asks for more than `LONGEST_WAIT`.
+        Interrupted: `MAX_TRIES` times in a row, or the server asks for more than `MAX_WAIT_SECONDS`.
     """
-    scale, failures = _seconds_setting("KOVQA_RETRY_SECONDS", 1), 0
+    scale, failures = _read_seconds("KOVQA_RETRY_SECONDS", 1), 0
     while True:
-        before = done()
+        before = bytes_done()
         try:
             return action()
         except Interrupted as error:
-            failures = 1 if done() > before else failures + 1
-            if failures >= MAX_TRIES or (error.wait or 0) > MAX_WAIT_SECONDS:
+            failures = 1 if bytes_done() > before else failures + 1
+            if failures >= MAX_TRIES or (error.wait_seconds or 0) > MAX_WAIT_SECONDS:
                 raise
             wait = scale * min(2 ** (failures - 1), 60) * random.uniform(0.5, 1)
-            wait = wait if error.wait is None else error.wait
-            if told:
-                told(done(), 0, f"{error.message}; trying again in {wait:.0f} s")
+            wait = wait if error.wait_seconds is None else error.wait_seconds
+            stage = message(
+                "net.retrying", "{error}; trying again in {wait:.0f} s", error=error.message, wait=wait
+            )
+            on_progress(Progress(stage, bytes_done(), unit="bytes"))
             time.sleep(wait)
 
 
-def read_document(remote: RemoteFile, told: DownloadProgress | None = None, most: int = 64 << 20) -> bytes:
+def read_document(
+    remote: RemoteFile, on_progress: OnProgress = ignore_progress, max_bytes: int = 64 << 20
+) -> bytes:
     """The bytes of a small document (a listing, a status).
 
     Raises:
-        AssetError: it cannot be had, or is larger than `most` bytes.
+        AssetError: it cannot be had, or is larger than `max_bytes`.
     """
 
-    def once() -> bytes:
+    def read_once() -> bytes:
         with stream_request(remote) as response:
             body = b""
             for chunk in response.iter_bytes():
                 body += chunk
-                if len(body) > most:
-                    raise AssetError(f"{redact_url(remote.url)}: larger than {most:,} bytes")
+                if len(body) > max_bytes:
+                    raise AssetError(
+                        message(
+                            "net.document-too-large",
+                            "{url}: larger than {limit:,} bytes",
+                            url=redact_url(remote.url),
+                            limit=max_bytes,
+                        )
+                    )
             return body
 
-    return retry_request(once, told)
+    return retry_request(read_once, on_progress)
