@@ -9,21 +9,25 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import disk_errors
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
 WAIT_SECONDS = 20.0  # a short job is waited for, a long one is named
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def output_lock(output: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+def output_lock(
+    output: Path,
+    wait_seconds: float = WAIT_SECONDS,
+    on_wait: Callable[[Message], object] = lambda holder: None,
+) -> Iterator[None]:
     """Hold an output file or folder, which need not exist yet, while it is written.
 
     The system's own lock (flock) on `.NAME.lock` beside the output is taken: it ends with its process,
@@ -32,7 +36,8 @@ def output_lock(output: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[No
 
     Args:
         output: what is written; of a link, what it points to.
-        wait_seconds: how long another process may still hold it.
+        wait_seconds: how long another process may still hold it; -1: for ever.
+        on_wait: called once with who holds it, before waiting.
 
     Raises:
         SettingsError: another process holds it for longer (which one, on which host); it cannot be written.
@@ -41,7 +46,7 @@ def output_lock(output: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[No
     lock = FileLock(path, fallback_to_soft=False)
     with disk_errors(output):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if _acquire(lock, output, path, wait_seconds):
+        if _acquire(lock, output, path, wait_seconds, on_wait):
             path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
     try:
         yield
@@ -53,12 +58,21 @@ def output_lock(output: Path, wait_seconds: float = WAIT_SECONDS) -> Iterator[No
             lock.release()
 
 
-def _acquire(lock: FileLock, output: Path, path: Path, wait_seconds: float) -> bool:
+def _acquire(
+    lock: FileLock, output: Path, path: Path, wait_seconds: float, on_wait: Callable[[Message], object]
+) -> bool:
     """Take the lock; False where the file system has no locks."""
     try:
-        lock.acquire(timeout=wait_seconds)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait(_name_holder(output, path))
+            lock.acquire(timeout=wait_seconds)
     except Timeout:
-        raise _locked_error(output, path) from None
+        raise SettingsError(
+            _name_holder(output, path),
+            message("output_lock.held.hint", "wait until it has ended, or choose another -o"),
+        ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
@@ -77,11 +91,11 @@ def lock_file_of(output: Path) -> Path:
     return output.with_name(f".{output.name}.lock")
 
 
-def _locked_error(output: Path, path: Path) -> SettingsError:
+def _name_holder(output: Path, path: Path) -> Message:
     name = shlex.quote(str(output))
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
-        text = message(
+        return message(
             "output_lock.held",
             "process {pid} on {host} is writing {output}",
             pid=holder["pid"],
@@ -89,7 +103,4 @@ def _locked_error(output: Path, path: Path) -> SettingsError:
             output=name,
         )
     except (OSError, ValueError, KeyError, TypeError):  # it has begun, or ended, at this moment
-        text = message("output_lock.held-by-another", "another process is writing {output}", output=name)
-    return SettingsError(
-        text, message("output_lock.held.hint", "wait until it has ended, or choose another -o")
-    )
+        return message("output_lock.held-by-another", "another process is writing {output}", output=name)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from kovqa_core.errors import SettingsError
+from kovqa_core.messages import message
 
 from kovqa_cli import options
+
+if TYPE_CHECKING:
+    from kovqa_core.download.fetch import FetchOptions
+    from kovqa_core.download.table import Asset
 
 
 def _parse_file_numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in text.split(",") if number.strip())
     except ValueError:
-        raise SettingsError(f"--files {text}: expected numbers like 1,2,3") from None
+        raise SettingsError(
+            message("cli.files-not-numbers", "--files {text}: expected numbers like 1,2,3", text=text)
+        ) from None
 
 
 def download(
@@ -23,21 +30,29 @@ def download(
         list[str] | None,
         typer.Argument(
             help="Names, or files they hold; NAME@DATE or NAME@REVISION for a certain version.",
+            metavar="[NAME]...",
             autocompletion=options.complete_asset,
         ),
     ] = None,
+    *,
     listed: Annotated[
-        bool, typer.Option("--list", help="Show what there is, or all about the assets named.")
+        bool, typer.Option("--list", help="List all assets, or show the named ones in full.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder. [default: assets/ in KOVQA_HOME]")
-    ] = None,
-    given: Annotated[
         Path | None,
-        typer.Option("--from", help="Take this file, fetched by hand: check, place and unpack it."),
+        typer.Option(
+            "--output", "-o", help="Folder to write to. [default: assets/ in KOVQA_HOME]", metavar="DIR"
+        ),
+    ] = None,
+    local_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Take this file, fetched by hand: check, place and unpack it.", metavar="FILE"
+        ),
     ] = None,
     files: Annotated[
-        str, typer.Option("--files", help="AI-Hub: file numbers, like 1,2,3. [default: all]")
+        str,
+        typer.Option("--files", help="AI-Hub: file numbers, like 1,2,3. [default: all]", metavar="N,N"),
     ] = "",
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept the source's terms of use, shown on stderr.")
@@ -54,39 +69,64 @@ def download(
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Fetch data sets, weights and tokenizers: resumed, checked, unpacked. Ctrl-C loses nothing."""
-    from kovqa_core.download import fetch, licence, table
+    """Fetch data sets, weights and tokenizers."""
+    from kovqa_core.download import licence, table
+    from kovqa_core.download.fetch import FetchOptions
+
+    from kovqa_cli.output import download as output_download
+
+    chosen = [table.find_asset_entry(name) for name in assets or []]
+    if listed:
+        entries = chosen or list(table.load_assets().values())
+        output_download.print_assets(entries, output, in_full=bool(chosen), as_json=json, quiet=quiet)
+        return
+    if not chosen:
+        raise SettingsError(
+            message("cli.no-asset", "no asset named"),
+            message("cli.no-asset.hint", "list them: kovqa download --list"),
+        )
+    if local_file and len(chosen) > 1:
+        raise SettingsError(
+            message("cli.from-several", "--from is for one asset"),
+            message(
+                "cli.from-several.hint",
+                "kovqa download {asset} --from {file}",
+                asset=chosen[0].name,
+                file=local_file,
+            ),
+        )
+    fetch_options = FetchOptions(output, _parse_file_numbers(files), allow_hash_mismatch, keep_archive)
+    for asset in chosen:
+        licence.require_licence(
+            asset.source_of(), accepted=accept_licence, confirm=output_download.confirm_terms
+        )
+    _fetch_assets(chosen, local_file, fetch_options, json=json, quiet=quiet)
+
+
+def _fetch_assets(
+    assets: list[Asset], local_file: Path | None, fetch_options: FetchOptions, *, json: bool, quiet: bool
+) -> None:
+    """Fetch one after the other; those that are complete are named also when a later one fails."""
+    from kovqa_core.download.fetch import fetch_asset
+    from kovqa_core.download.local_file import adopt_local_file
 
     from kovqa_cli.output import console, progress
     from kovqa_cli.output import download as output_download
 
-    if listed:
-        chosen = [table.find_asset_entry(name) for name in assets or []]
-        output_download.print_assets(
-            chosen or list(table.load_assets().values()), output, bool(chosen), json, quiet
-        )
-        return
-    if not assets:
-        raise SettingsError("no asset named", "list them: kovqa download --list")
-    chosen = [table.find_asset_entry(name) for name in assets]
-    if given and len(chosen) > 1:
-        raise SettingsError("--from is for one asset", f"kovqa download {assets[0]} --from {given}")
-    wishes = fetch.FetchOptions(output, _parse_file_numbers(files), allow_hash_mismatch, keep_archive)
-    for asset in chosen:
-        licence.require_licence(asset.source_of(), accept_licence, output_download.confirm_terms)
-    brought: list[tuple[str, list[Path]]] = []
+    fetched: list[tuple[str, list[Path]]] = []
     try:
-        with progress.transfer_bar(quiet or json) as told:
-            for asset in chosen:
-                paths = (
-                    fetch.adopt_local_file(asset, given, wishes, told)
-                    if given
-                    else fetch.fetch_asset(asset, wishes, told)
-                )
-                brought.append((asset.name, paths))
+        with progress.show_progress(quiet or json, announce=True) as on_progress:
+            for asset in assets:
+                if local_file:
+                    paths = adopt_local_file(asset, local_file, fetch_options, on_progress)
+                else:
+                    paths = fetch_asset(asset, fetch_options, on_progress)
+                fetched.append((asset.name, paths))
     except KeyboardInterrupt:
-        console.print_note("stopped; what came so far is kept → run the same command again")
+        console.print_note(
+            message("cli.download-stopped", "stopped; what has arrived is kept → run the same command again")
+        )
         raise
     finally:
-        if brought:
-            output_download.print_fetched_assets(brought, json)
+        if fetched:
+            output_download.print_fetched_assets(fetched, as_json=json)

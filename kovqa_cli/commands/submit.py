@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 from kovqa_core.errors import SettingsError
+from kovqa_core.messages import message
+from kovqa_core.progress import Progress
 
 from kovqa_cli import options
 
@@ -21,7 +23,10 @@ def submit(
         str, typer.Argument(help="vqav2, coco (captions) or dacon.", autocompletion=complete_challenge)
     ],
     predictions: Annotated[
-        Path, typer.Option("--predictions", help="Predictions file (kovqa predict, kovqa caption).")
+        Path,
+        typer.Option(
+            "--predictions", help="Predictions file (kovqa predict, kovqa caption).", metavar="FILE"
+        ),
     ],
     sample: Annotated[
         Path,
@@ -29,53 +34,72 @@ def submit(
             "--sample",
             help="Which ids: the challenge's own JSON file or an index split (.jsonl); "
             "dacon: sample_submission.csv.",
+            metavar="FILE",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", metavar="FILE")],
+    *,
     fill: Annotated[
-        str, typer.Option("--fill", help="What to answer where a prediction is missing.", metavar="TEXT")
+        str, typer.Option("--fill", help="The answer where a prediction is missing.", metavar="TEXT")
     ] = "",
     upload: Annotated[
         bool, typer.Option("--upload", help="dacon: send it, once. The token is read from DACON_API_TOKEN.")
     ] = False,
     team: Annotated[
         str,
-        typer.Option("--team", help="Your team's name, exactly as on Dacon.", envvar="KOVQA_DACON_TEAM"),
+        typer.Option(
+            "--team",
+            help="Your team's name, exactly as on Dacon.",
+            envvar="KOVQA_DACON_TEAM",
+            metavar="NAME",
+        ),
     ] = "",
-    memo: Annotated[str, typer.Option("--memo", help="A note for your list of submissions.")] = "",
+    memo: Annotated[
+        str, typer.Option("--memo", help="A note for your list of submissions.", metavar="TEXT")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Send a file that was sent before.")] = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Write and check a submission file; nothing is sent anywhere without --upload."""
-    from kovqa_core.submit import submission as work
+    """Write a challenge's file; send Dacon's with --upload."""
+    from kovqa_core.submit import submission
 
-    from kovqa_cli.output import console
+    from kovqa_cli.output import submit as output_submit
 
     if upload and challenge != "dacon":
-        raise SettingsError(f"{challenge} takes no uploads from here", "hand the file in on its page")
-    written = work.write_submission(challenge, predictions, sample, output, fill)
-    if upload:
-        console.print_submission_notes(written, json or quiet)
-        _upload_submission(output, team, memo, force, json, quiet)
-    else:
-        console.print_submission(written, json, quiet)
+        raise SettingsError(
+            message("cli.no-upload", "{challenge} takes no uploads from here", challenge=challenge),
+            message("cli.no-upload.hint", "hand the file in on its page"),
+        )
+    written = submission.write_submission(challenge, predictions, sample, output, fill)
+    if not upload:
+        output_submit.print_submission(written, as_json=json, quiet=quiet)
+        return
+    output_submit.print_notes(output_submit.submission_notes(written), quiet=json or quiet)
+    _upload_submission(output, team, memo, force=force, json=json, quiet=quiet)
 
 
-def _upload_submission(file: Path, team: str, memo: str, force: bool, json: bool, quiet: bool) -> None:
+def _upload_submission(file: Path, team: str, memo: str, *, force: bool, json: bool, quiet: bool) -> None:
     from kovqa_core.submit import dacon_upload
 
     from kovqa_cli.output import console, progress
+    from kovqa_cli.output import submit as output_submit
 
-    console.print_quota(dacon_upload.quota_today(), json or quiet)
+    note = output_submit.quota_note(dacon_upload.quota_today())
+    output_submit.print_notes([note], quiet=json or quiet)
     try:
-        with progress.stage_status(json or quiet) as told:
-            if told:
-                told("waiting for Dacon's answer", 0, 0)
-            attempt = dacon_upload.upload_to_dacon(file, team, memo, force)
+        with progress.show_progress(json or quiet) as on_progress:
+            on_progress(Progress(message("cli.waiting-for-dacon", "waiting for Dacon's answer")))
+            attempt = dacon_upload.upload_to_dacon(file, team, memo, force=force)
     except KeyboardInterrupt:
         console.print_note(
-            f"stopped: if Dacon has it is unknown → look at your submissions on {dacon_upload.COMPETITION_PAGE}"
+            message(
+                "cli.upload-stopped",
+                "stopped: whether Dacon has the file is unknown → look at your submissions on {page}",
+                page=dacon_upload.COMPETITION_PAGE,
+            )
         )
         raise
-    console.print_receipt(attempt, dacon_upload.quota_today(), dacon_upload.ledger_file(), json, quiet)
+    output_submit.print_receipt(
+        attempt, dacon_upload.quota_today(), dacon_upload.ledger_file(), as_json=json, quiet=quiet
+    )

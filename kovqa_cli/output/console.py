@@ -8,14 +8,11 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kovqa_core.data.example import Answer
-    from kovqa_core.submit.dacon_upload import DailyQuota, UploadAttempt
-    from kovqa_core.submit.submission import WrittenSubmission
     from rich.console import Console
 
 OUTPUT_SCHEMA = 1
@@ -192,53 +189,3 @@ def print_ensemble(path: Path, ballots: Sequence[Path], rows: int, as_json: bool
     if not quiet:
         print_note(f"{rows:,} answers by vote of {len(ballots)} files")
     print_result(str(path))
-
-
-def print_submission(written: WrittenSubmission, as_json: bool, quiet: bool) -> None:
-    """A file for a challenge, and what it says most often."""
-    if as_json:
-        print_json({**asdict(written), "path": str(written.path)})
-        return
-    print_submission_notes(written, quiet)
-    print_result(str(written.path))
-
-
-def print_submission_notes(written: WrittenSubmission, quiet: bool) -> None:
-    """What a submission's texts are like."""
-    if quiet:
-        return
-    said = ", ".join(f"{text} ({n:,})" for text, n in written.frequent)
-    print_note(f"{written.rows:,} rows, every id once, none empty; {written.distinct:,} different texts")
-    if written.filled:
-        print_note(f"warning: {written.filled:,} of them had no prediction and were filled")
-    print_note(f"most frequent: {said}; longest: {written.longest} ({len(written.longest):,} characters)")
-
-
-def print_quota(today: DailyQuota, quiet: bool) -> None:
-    """The day's quota, as far as it can be known."""
-    if quiet:
-        return
-    unknown = f", {today.unknown} unknown" if today.unknown else ""
-    resets = f"{today.resets:%Y-%m-%d %H:%M %Z}"
-    print_note(
-        f"sent from here since 00:00 KST: {today.accepted} accepted{unknown}; Dacon's daily quota resets at {resets}"
-    )
-
-
-def print_receipt(
-    attempt: UploadAttempt, today: DailyQuota, ledger: Path, as_json: bool, quiet: bool
-) -> None:
-    """A submission that Dacon has accepted."""
-    if as_json:
-        day = {**asdict(today), "resets": today.resets.isoformat()}
-        print_json({"path": attempt.file, "receipt": asdict(attempt), "today": day, "ledger": str(ledger)})
-        return
-    print_quota(today, quiet)
-    if quiet:
-        print_result(attempt.state)
-        return
-    print_note(f"written down in {short_path(ledger)}")
-    what = f"{attempt.file}, {attempt.size:,} bytes, SHA-256 {attempt.sha256}"
-    print_result(
-        f"{attempt.state} {attempt.time} by Dacon {attempt.competition} for team {attempt.team}: {what}"
-    )

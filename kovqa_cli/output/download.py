@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from kovqa_core.messages import message
 
-from kovqa_cli.output.console import print_json, print_note, print_result, print_table, short_path
+from kovqa_cli.output.console import (
+    print_json,
+    print_note,
+    print_outcome,
+    print_result,
+    print_table,
+    short_path,
+)
 
 if TYPE_CHECKING:
     from kovqa_core.download.table import Asset
@@ -21,66 +29,88 @@ def confirm_terms(terms: str) -> bool:
     if not (sys.stdin.isatty() and sys.stderr.isatty()) or os.environ.get("CI", "") not in ("", "false"):
         return False
     print_note(terms)
-    return typer.confirm("Do you accept these terms?", err=True)
+    return typer.confirm(message("cli.accept-terms", "Do you accept these terms?"), err=True)
 
 
-def print_fetched_assets(found: Sequence[tuple[str, Sequence[Path]]], as_json: bool) -> None:
-    """Where fetched assets are."""
-    if as_json:
-        print_json({"assets": [{"name": name, "paths": [str(p) for p in paths]} for name, paths in found]})
-        return
-    for _, paths in found:
-        for path in paths:
-            print_result(short_path(path))
+def print_fetched_assets(fetched: Sequence[tuple[str, Sequence[Path]]], *, as_json: bool) -> None:
+    """Where fetched assets are: name and paths of each."""
+    assets = [{"name": name, "paths": [str(path) for path in paths]} for name, paths in fetched]
+    lines = [short_path(path) for _, paths in fetched for path in paths]
+    print_outcome("\n".join(lines), {"assets": assets}, as_json=as_json, quiet=False)
 
 
 def print_assets(
-    found: Sequence[Asset], output: Path | None, in_full: bool, as_json: bool, quiet: bool
+    assets: Sequence[Asset], output: Path | None, *, in_full: bool, as_json: bool, quiet: bool
 ) -> None:
     """The table of assets, or all about some of them."""
     from kovqa_core.download.fetch import asset_state
 
     if as_json:
-        rows = [{**asset.model_dump(mode="json"), "state": asset_state(asset, output)} for asset in found]
-        sources = {asset.source: asset.source_of().model_dump(mode="json") for asset in found}
-        print_json({"assets": rows, "sources": sources})
+        entries = [{**asset.model_dump(mode="json"), "state": asset_state(asset, output)} for asset in assets]
+        sources = {asset.source: asset.source_of().model_dump(mode="json") for asset in assets}
+        print_json({"assets": entries, "sources": sources})
     elif quiet:
-        print_result("\n".join(asset.name for asset in found))
+        print_result("\n".join(asset.name for asset in assets))
     elif in_full:
-        for asset in found:
+        for asset in assets:
             _print_asset_details(asset, output)
     else:
-        _print_asset_table(found, output)
+        _print_asset_table(assets, output)
 
 
-def _print_asset_table(found: Sequence[Asset], output: Path | None) -> None:
+def _print_asset_table(assets: Sequence[Asset], output: Path | None) -> None:
     from kovqa_core.download.fetch import asset_state
 
-    rows, before = [], ""
-    for asset in found:
+    rows, source_before = [], ""
+    for asset in assets:
         source = asset.source_of()
-        terms = ["as above", ""] if asset.source == before else [source.licence, source.who]
+        terms = [source.licence, source.who]
+        if asset.source == source_before:  # a licence of many lines once, not in each of its rows
+            terms = [message("cli.as-above", "as above"), ""]
         rows.append([asset.name, _format_asset_size(asset), asset.title, *terms, asset_state(asset, output)])
-        before = asset.source
-    texts = [(heading, "text") for heading in ("what", "licence", "who may use it")]
-    print_table([("name", "left"), ("size", "right"), *texts, ("here", "left")], rows)
+        source_before = asset.source
+    columns = [
+        (message("cli.column-name", "name"), "left"),
+        (message("cli.column-size", "size"), "right"),
+        (message("cli.column-title", "title"), "text"),
+        (message("cli.column-licence", "licence"), "text"),
+        (message("cli.column-who", "who may use it"), "text"),
+        (message("cli.column-here", "here"), "left"),
+    ]
+    print_table(columns, rows)
 
 
 def _print_asset_details(asset: Asset, output: Path | None) -> None:
     from kovqa_core.download.fetch import asset_folder, asset_state, manual_instructions
 
     source = asset.source_of()
-    facts = {
-        "title": asset.title, "제목": asset.ko, "source": f"{source.title}, {asset.page}",
-        "licence": source.licence, "who": source.who, "size": _format_asset_size(asset),
-        "files": ", ".join(file.name for file in asset.files) or asset.repo or "see the source",
-        "goes to": str(asset_folder(asset, output)), "here": asset_state(asset, output) or "no",
-        "by hand": manual_instructions(asset),
-    }  # fmt: skip
-    print_result("\n".join([asset.name, *(f"  {name}: {text}" for name, text in facts.items())]))
+    files = ", ".join(file.name for file in asset.files) or asset.repo
+    lines = [
+        message("cli.asset-title", "title: {title}", title=asset.title),
+        message("cli.asset-korean-title", "제목: {title}", title=asset.ko),
+        message("cli.asset-source", "source: {source}, {page}", source=source.title, page=asset.page),
+        message("cli.asset-licence", "licence: {licence}", licence=source.licence),
+        message("cli.asset-who", "who may use it: {who}", who=source.who),
+        message("cli.asset-size", "size: {size}", size=_format_asset_size(asset)),
+        message(
+            "cli.asset-files",
+            "files: {files}",
+            files=files or message("cli.asset-see-source", "see the source"),
+        ),
+        message("cli.asset-folder", "goes to: {folder}", folder=asset_folder(asset, output)),
+        message(
+            "cli.asset-state",
+            "here: {state}",
+            state=asset_state(asset, output) or message("cli.asset-not-here", "no"),
+        ),
+        message("cli.asset-by-hand", "by hand: {instructions}", instructions=manual_instructions(asset)),
+    ]
+    print_result("\n".join([asset.name, *(f"  {line}" for line in lines)]))
 
 
 def _format_asset_size(asset: Asset) -> str:
     from kovqa_core.download.checks import format_bytes
 
-    return format_bytes(asset.size) if asset.size else f"~{format_bytes(asset.about)}" if asset.about else "?"
+    if asset.size:
+        return format_bytes(asset.size)
+    return f"~{format_bytes(asset.about)}" if asset.about else "?"

@@ -26,7 +26,7 @@ def show_progress(quiet: bool = False, *, announce: bool = False) -> Iterator[On
         quiet: show nothing at all.
         announce: where nobody watches, print each new stage as a line (downloads: what is waited for).
     """
-    stage, began = "", time.monotonic()
+    stage, began, done_before = "", time.monotonic(), 0
 
     def print_stage(progress: Progress) -> None:
         nonlocal stage
@@ -50,12 +50,14 @@ def show_progress(quiet: bool = False, *, announce: bool = False) -> Iterator[On
         task = display.add_task("", total=None, count="")
 
         def update_bar(progress: Progress) -> None:
-            nonlocal stage, began
+            nonlocal stage, began, done_before
             fraction = progress.fraction_done
-            if progress.stage != stage:  # a rate of its own
-                stage, began = progress.stage, time.monotonic()
+            if (
+                progress.stage != stage
+            ):  # a rate of its own, without what was done before (a resumed download)
+                stage, began, done_before = progress.stage, time.monotonic(), progress.done
                 display.reset(task, description=stage)
-            count = format_count(progress, time.monotonic() - began)
+            count = format_count(progress, time.monotonic() - began, done_before)
             display.update(
                 task, completed=fraction or 0, total=1 if fraction is not None else None, count=count
             )
@@ -63,11 +65,11 @@ def show_progress(quiet: bool = False, *, announce: bool = False) -> Iterator[On
         yield update_bar
 
 
-def format_count(progress: Progress, seconds: float) -> str:
+def format_count(progress: Progress, seconds: float, done_before: int = 0) -> str:
     """What is done, of how many, and how fast: `1,200 of 5,000 rows · 240/s`; "" where nothing is counted."""
     if not progress.done:
         return ""
-    rate = progress.done / max(seconds, 1e-3)
+    rate = (progress.done - done_before) / max(seconds, 1e-3)
     if progress.unit == "bytes":
         from kovqa_core.download.checks import format_bytes
 
@@ -89,45 +91,6 @@ def progress_bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int]
     with Progress(*columns, console=make_console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@contextlib.contextmanager
-def transfer_bar(quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """Bytes with rate and time left, fed with (done, total, note); unwatched, only the notes, as lines."""
-    said = ""
-
-    def say(done: int, total: int, text: str = "") -> None:
-        nonlocal said
-        if text and text != said and not quiet:
-            print_note(text)
-        said = text or said
-
-    if quiet or not is_interactive():
-        yield say
-        return
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )  # fmt: skip
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=make_console(stderr=True), transient=True
-    ) as progress:
-        task = progress.add_task("asking", total=None)
-
-        def show(done: int, total: int, text: str = "") -> None:
-            nonlocal said
-            if text and text != said:  # another file, or another thing done with it: a rate of its own
-                progress.reset(task, description=text, total=total or None, completed=done)
-            said = text or said
-            progress.update(task, completed=done, total=total or None)
-
-        yield show
 
 
 @contextlib.contextmanager

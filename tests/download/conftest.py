@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants as hub_constants
 
 from tests.download.server import Server, running
 
@@ -23,6 +24,9 @@ def only_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KOVQA_RETRY_SECONDS", "0.01")
     monkeypatch.setenv("KOVQA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    # The hub's library has read the environment when it was imported.
+    monkeypatch.setattr(hub_constants, "HF_TOKEN_PATH", str(tmp_path / "user/.cache/huggingface/token"))
+    monkeypatch.setattr(hub_constants, "HF_HUB_DISABLE_TELEMETRY", True)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote
 
-from tests.download.server import Answer, Asked, File, Server
+from tests.download.server import Answer, File, ReceivedRequest, Server
 
 COOKIE = "download_warning_13058876669334088843_1=t"
 QUOTA = """<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body><div id="uc-text">
@@ -43,8 +43,8 @@ class Drive:
             "/ServiceLogin": page("<title>Google Drive: Sign in</title>Sign in to continue"),
         })  # fmt: skip
 
-    def uc(self, asked: Asked) -> File | Answer:
-        if self.deleted or asked.query.get("id") != self.id:
+    def uc(self, request: ReceivedRequest) -> File | Answer:
+        if self.deleted or request.query.get("id") != self.id:
             return page(
                 "<title>Error 404 (Not Found)!!1</title>The requested URL was not found. Sign in", 404
             )
@@ -54,13 +54,13 @@ class Drive:
             return page("<title>Google Drive - Access Denied</title>You need access", 403)
         if self.folder:
             return page(f'Sign in <a href="https://drive.google.com/drive/folders/{self.id}">open</a>')
-        if asked.query.get("confirm") == "t0K3" and COOKIE in asked.headers.get("cookie", ""):
+        if request.query.get("confirm") == "t0K3" and COOKIE in request.headers.get("cookie", ""):
             return self.give()
         return Answer(303, headers={"Location": f"/download?id={self.id}&export=download"})
 
-    def download(self, asked: Asked) -> File | Answer:
-        uuid = asked.query.get("uuid", "")
-        passed = asked.query.get("confirm") == "t" and self.uuids[uuid] > 0
+    def download(self, request: ReceivedRequest) -> File | Answer:
+        uuid = request.query.get("uuid", "")
+        passed = request.query.get("confirm") == "t" and self.uuids[uuid] > 0
         if self.warning == "none" or (passed and self.warning == "form"):
             self.uuids[uuid] -= 1
             return self.give()
@@ -83,8 +83,8 @@ class Drive:
             f'action="{self.server.url}/download" method="get"><input type="submit" value="go">{inputs}</form>'
         )
 
-    def legacy(self, asked: Asked) -> File | Answer:
-        return self.give() if asked.query == {"e": "download"} else page("no", 404)
+    def legacy(self, request: ReceivedRequest) -> File | Answer:
+        return self.give() if request.query == {"e": "download"} else page("no", 404)
 
     def exhausted(self) -> bool:
         served = self.server.served["/download"] + self.server.served["/uc"]

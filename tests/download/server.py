@@ -11,11 +11,14 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
+
+from kovqa_core.download.part_file import read_receipt
 
 BLOCK = 1 << 14
 
@@ -46,25 +49,25 @@ class File:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReceivedRequest:
     """One request, as it arrived."""
 
     method: str
     path: str  # without query
     query: dict[str, str]
     headers: dict[str, str]  # names in lower case
-    alone: int  # requests being answered at that moment, this one included
+    concurrent: int  # requests being answered at that moment, this one included
 
 
-Route = File | Answer | Callable[[Asked], File | Answer]
+Route = File | Answer | Callable[[ReceivedRequest], File | Answer]
 
 
 class Server:
-    """Routes, what was asked, and how many bytes of bodies left for each path."""
+    """Routes, what was request, and how many bytes of bodies left for each path."""
 
     def __init__(self) -> None:
         self.routes: dict[str, Route] = {}
-        self.asked: list[Asked] = []
+        self.requests: list[ReceivedRequest] = []
         self.served: Counter[str] = Counter()
         self.open = 0
         self.lock = threading.Lock()
@@ -74,22 +77,22 @@ class Server:
 
     def count(self, path: str) -> int:
         """Requests for a path."""
-        return sum(asked.path == path for asked in self.asked)
+        return sum(request.path == path for request in self.requests)
 
     def starts(self, path: str) -> list[int]:
         """Where each GET of a path began, by its Range header; 0 without one."""
         spans = [
-            a.headers.get("range", "bytes=0-") for a in self.asked if a.path == path and a.method == "GET"
+            a.headers.get("range", "bytes=0-") for a in self.requests if a.path == path and a.method == "GET"
         ]
         return [int(span.removeprefix("bytes=").rstrip("-")) for span in spans]
 
-    def answer(self, asked: Asked) -> File | Answer:
+    def answer(self, request: ReceivedRequest) -> File | Answer:
         """What a request gets; unknown paths get S3's error."""
         missing = Answer(
             404, b"<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>"
         )
-        route = self.routes.get(asked.path, missing)
-        return route(asked) if callable(route) else route
+        route = self.routes.get(request.path, missing)
+        return route(request) if callable(route) else route
 
 
 @contextlib.contextmanager
@@ -111,6 +114,13 @@ def contents(size: int, start: bytes = b"", seed: int = 0) -> bytes:
     return (start + b"".join(blocks))[:size]
 
 
+def checksums_of(file: Path) -> Mapping[str, str]:
+    """What a file's receipt says."""
+    receipt = read_receipt(file)
+    assert receipt is not None
+    return receipt.checksums
+
+
 def sha256(data: bytes) -> str:
     """A checksum in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
@@ -123,30 +133,32 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             with server.lock:
                 server.open += 1
-                asked = self._asked()
-                server.asked.append(asked)
+                request = self._received_request()
+                server.requests.append(request)
             try:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    self._give(asked, server.answer(asked))
+                    self._give(request, server.answer(request))
             finally:
                 with server.lock:
                     server.open -= 1
 
         do_HEAD = do_POST = do_GET
 
-        def _asked(self) -> Asked:
+        def _received_request(self) -> ReceivedRequest:
             parts = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            return Asked(self.command, parts.path, dict(parse_qsl(parts.query)), headers, server.open)
+            return ReceivedRequest(
+                self.command, parts.path, dict(parse_qsl(parts.query)), headers, server.open
+            )
 
-        def _give(self, asked: Asked, found: File | Answer) -> None:
+        def _give(self, request: ReceivedRequest, found: File | Answer) -> None:
             if isinstance(found, File) and found.first:
                 found = found.first.pop(0)
             if isinstance(found, Answer):
                 self._head(found.status, {"Content-Length": str(len(found.body)), **found.headers})
-                self._body(asked, found.body)
+                self._body(request, found.body)
                 return
-            start, status = self._range(asked, found)
+            start, status = self._range(request, found)
             size = len(found.data)
             headers = {"ETag": found.etag, "Accept-Ranges": "bytes", **found.headers}
             if status == 416:
@@ -161,11 +173,11 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 headers["Content-Length"] = "0" if status == 416 else str(size - start)
             self._head(status, headers)
             if status != 416:
-                self._body(asked, found.data[start:], found)
+                self._body(request, found.data[start:], found)
 
-        def _range(self, asked: Asked, file: File) -> tuple[int, int]:
-            span = re.fullmatch(r"bytes=(\d+)-", asked.headers.get("range", ""))
-            condition = asked.headers.get("if-range", file.etag)
+        def _range(self, request: ReceivedRequest, file: File) -> tuple[int, int]:
+            span = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
+            condition = request.headers.get("if-range", file.etag)
             if not span or file.ranges == "ignored":
                 return 0, 200
             if condition != file.etag and file.ranges != "without If-Range":
@@ -180,15 +192,15 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.end_headers()
 
-        def _body(self, asked: Asked, body: bytes, file: File | None = None) -> None:
-            if asked.method == "HEAD":
+        def _body(self, request: ReceivedRequest, body: bytes, file: File | None = None) -> None:
+            if request.method == "HEAD":
                 return
             cut = file.cut.pop(0) if file and file.cut else None
             for at in range(0, len(body[:cut]), BLOCK):
                 block = body[at : at + BLOCK] if cut is None else body[at : min(at + BLOCK, cut)]
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block) if file and file.chunked else block)
                 with server.lock:
-                    server.served[asked.path] += len(block)
+                    server.served[request.path] += len(block)
                 if file and file.rate:
                     time.sleep(len(block) / file.rate)
             if cut is not None:

@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 
-from tests.download.server import Answer, Asked, File, Route, Server, contents, sha256
+from tests.download.server import Answer, File, ReceivedRequest, Route, Server, contents, sha256
 
 
 def zipped(files: Mapping[str, bytes]) -> bytes:
@@ -37,15 +37,15 @@ def signed(server: Server, path: str, file: File, good_for: int) -> Route:
     """A redirect to a signed address of `/objects`, which answers 403 after so many requests."""
     left: dict[str, int] = {}
 
-    def objects(asked: Asked) -> File | Answer:
-        left[asked.query["sig"]] -= 1
-        if left[asked.query["sig"]] < 0:
+    def objects(request: ReceivedRequest) -> File | Answer:
+        left[request.query["sig"]] -= 1
+        if left[request.query["sig"]] < 0:
             return Answer(
                 403, b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
             )
         return file
 
-    def redirect(_: Asked) -> Answer:
+    def redirect(_: ReceivedRequest) -> Answer:
         left[f"s{len(left)}"] = good_for
         return Answer(302, headers={"Location": f"{server.url}/objects{path}?sig=s{len(left) - 1}"})
 
@@ -65,7 +65,7 @@ class Kowiki:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.dates: dict[str, str] = {}
-        server.routes["/kowiki/"] = lambda asked: self._listing(sorted(self.dates))
+        server.routes["/kowiki/"] = lambda request: self._listing(sorted(self.dates))
 
     def _listing(self, dates: list[str]) -> Answer:
         return Answer(
@@ -106,7 +106,7 @@ class Kowiki:
         base = f"{top}/{date}/xml/bzip2"
         names = [f"kowiki-{date}-p1p900.xml.bz2", f"kowiki-{date}-p901p1800.xml.bz2"]
         sums = "".join(f"{sha256(self.XML)}  {name}\n" for name in names)
-        self.server.routes[f"{top}/"] = lambda asked: self._listing(sorted(self.dates))
+        self.server.routes[f"{top}/"] = lambda request: self._listing(sorted(self.dates))
         self.server.routes[f"{base}/SHA256SUMS"] = Answer(200, sums.encode())
         if finished:
             self.server.routes[f"{base}/_SUCCESS"] = Answer(200)
@@ -116,10 +116,10 @@ class Kowiki:
     def _polite(self, found: File | Answer) -> Route:
         """Refuse who has no name (403) and a third connection (429)."""
 
-        def answer(asked: Asked) -> File | Answer:
-            if "kowiki" not in asked.path or not asked.headers.get("user-agent", "").startswith("kovqa"):
+        def answer(request: ReceivedRequest) -> File | Answer:
+            if "kowiki" not in request.path or not request.headers.get("user-agent", "").startswith("kovqa"):
                 return Answer(403, b"Please set a user-agent")
-            if asked.alone > 2:
+            if request.concurrent > 2:
                 return Answer(429, b"Too many connections", {"Retry-After": "0"})
             return found
 
@@ -137,24 +137,29 @@ class Hub:
     def __init__(self, server: Server, cdn: Server, repo: str, dataset: bool = False) -> None:
         self.server, self.cdn, self.repo = server, cdn, repo
         self.kind = "datasets/" if dataset else ""
-        self.names: list[str] = []
+        self.siblings: list[dict[str, object]] = []  # files as the listing has them
         self.needs = ""  # token
         self.code = "GatedRepo"
+        self.lists_blobs = True  # sizes and checksums, as the hub does when they are asked for
         api = f"/api/{'datasets' if dataset else 'models'}/{repo}/revision/"
         server.routes[f"{api}main"] = server.routes[api + COMMIT] = self._api
 
-    def _refused(self, asked: Asked) -> Answer | None:
-        given = asked.headers.get("authorization", "")
+    def _refused(self, request: ReceivedRequest) -> Answer | None:
+        given = request.headers.get("authorization", "")
         if not self.needs or given == f"Bearer {self.needs}":
             return None
         return Answer(
             401 if not given else 403, f"no access for {given}".encode(), {"X-Error-Code": self.code}
         )
 
-    def _api(self, asked: Asked) -> Answer:
-        siblings = [{"rfilename": name} for name in self.names]
+    def _api(self, request: ReceivedRequest) -> Answer:
+        siblings = self.siblings
+        if not self.lists_blobs or request.query.get("blobs") != "true":
+            siblings = [{"rfilename": sibling["rfilename"]} for sibling in siblings]
         body = json.dumps({"id": self.repo, "sha": COMMIT, "siblings": siblings}).encode()
-        return self._refused(asked) or Answer(200, body)
+        listed = Answer(200, body, {"Content-Type": "application/json"})
+        # Whoever has no access to a gated repository sees the names of its files all the same.
+        return listed if self.code == "GatedRepo" else self._refused(request) or listed
 
     def path(self, name: str) -> str:
         """Where a file is resolved."""
@@ -162,20 +167,21 @@ class Hub:
 
     def small(self, name: str, data: bytes) -> File:
         """A file git keeps: its ETag is git's sha1."""
-        self.names.append(name)
         etag = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        self.siblings.append({"rfilename": name, "size": len(data), "blobId": etag})
         file = File(data, etag=f'"{etag}"', headers={"X-Repo-Commit": COMMIT})
-        self.server.routes[self.path(name)] = lambda asked: self._refused(asked) or file
+        self.server.routes[self.path(name)] = lambda request: self._refused(request) or file
         return file
 
     def large(self, name: str, data: bytes, good_for: int = 1) -> File:
         """A file in large storage: its sha256 in the hub's headers, its bytes elsewhere."""
-        self.names.append(name)
+        lfs = {"sha256": sha256(data), "size": len(data), "pointerSize": 130}
+        self.siblings.append({"rfilename": name, "size": len(data), "blobId": "0" * 40, "lfs": lfs})
         file = File(data)
         left: dict[str, int] = {}
 
-        def resolve(asked: Asked) -> Answer:
-            if refused := self._refused(asked):
+        def resolve(request: ReceivedRequest) -> Answer:
+            if refused := self._refused(request):
                 return refused
             left[sig := str(len(left))] = good_for
             headers = {
@@ -185,9 +191,9 @@ class Hub:
             }
             return Answer(302, headers={**headers, "Location": f"{self.cdn.url}/cdn/{name}?Signature={sig}"})
 
-        def give(asked: Asked) -> File | Answer:
-            left[asked.query["Signature"]] -= 1
-            return file if left[asked.query["Signature"]] >= 0 else Answer(403, b"signature expired")
+        def give(request: ReceivedRequest) -> File | Answer:
+            left[request.query["Signature"]] -= 1
+            return file if left[request.query["Signature"]] >= 0 else Answer(403, b"signature expired")
 
         self.server.routes[self.path(name)] = resolve
         self.cdn.routes[f"/cdn/{name}"] = give

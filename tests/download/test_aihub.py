@@ -17,13 +17,14 @@ import pytest
 from kovqa_core.download import members
 from kovqa_core.download.aihub import (
     AihubFile,
-    classify_aihub_answer,
     fetch_aihub_files,
     list_aihub_files,
     parse_file_tree,
 )
+from kovqa_core.download.aihub_refusals import classify_aihub_answer
 from kovqa_core.download.archive import UNPACK_RECEIPT, unpack_archive
 from kovqa_core.errors import AssetError, DataError, MachineError, SettingsError
+from kovqa_core.progress import Progress
 
 from tests.conftest import clean_env
 from tests.download.aihub_server import BANNER, HTML, KEY, TEXTS, AIHub, serving, tar_of
@@ -130,13 +131,11 @@ def test_files_are_fetched_whole_and_once(
     hub: AIHub, tmp_path: Path, status: int, chunked: bool, ranges: str
 ) -> None:
     hub.status, hub.no_content_length, hub.ranges = status, chunked, ranges
-    told: list[tuple[int, int]] = []
-    files = fetch_aihub_files(
-        104, tmp_path / "받은 것", None, lambda done, total, note="": told.append((done, total))
-    )
+    shown: list[Progress] = []
+    files = fetch_aihub_files(104, tmp_path / "받은 것", None, shown.append)
     assert sent(tmp_path / "받은 것") == WHOLE
     assert {file.name for file in files} == set(WHOLE)
-    assert all(done <= total for done, total in told)
+    assert all(progress.done <= (progress.total or 0) for progress in shown)
     assert fetch_aihub_files(104, tmp_path / "받은 것") == files
     assert hub.downloads == {101: 1, 102: 1, 103: 1}
     assert [path.name for path in (tmp_path / "받은 것").iterdir() if path.name.startswith(".")] == [
@@ -352,7 +351,7 @@ def run(hub: AIHub, folder: Path, **env: str) -> subprocess.Popen[str]:
     """The download as its own process."""
     script = (
         "import sys\nfrom pathlib import Path\nfrom kovqa_core.download.aihub import fetch_aihub_files\n"
-        "fetch_aihub_files(104, Path(sys.argv[1]), None, lambda done, total, note='': print(done, total, note, flush=True))"
+        "fetch_aihub_files(104, Path(sys.argv[1]), None, lambda progress: print(progress, flush=True))"
     )
     return subprocess.Popen(
         [sys.executable, "-c", script, str(folder)],

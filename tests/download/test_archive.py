@@ -23,6 +23,7 @@ from kovqa_core.download import archive as archives
 from kovqa_core.download import members
 from kovqa_core.download.archive import UNPACK_RECEIPT, unpack_archive
 from kovqa_core.errors import DataError, MachineError, SettingsError
+from kovqa_core.progress import Progress
 
 from tests.conftest import clean_env
 
@@ -82,13 +83,13 @@ PACKED: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("name", PACKED)
 def test_every_kind_is_unpacked_and_only_once(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, PACKED[name]())
-    told: list[tuple[int, int]] = []
-    files = unpack_archive(path, tmp_path / "새 폴더", lambda done, total: told.append((done, total)))
+    shown: list[Progress] = []
+    files = unpack_archive(path, tmp_path / "새 폴더", shown.append)
     assert contents(tmp_path / "새 폴더") == FILES  # the byte-order mark is still there
     assert [file.relative_to(tmp_path / "새 폴더").as_posix() for file in files] == sorted(FILES)
-    assert told[-1][0] == told[-1][1] > 0
+    assert shown[-1].done == shown[-1].total != 0
     before = (tmp_path / "새 폴더").stat().st_ino
-    assert unpack_archive(path, tmp_path / "새 폴더", lambda done, total: pytest.fail("done twice")) == files
+    assert unpack_archive(path, tmp_path / "새 폴더", lambda progress: pytest.fail("done twice")) == files
     assert (tmp_path / "새 폴더").stat().st_ino == before
 
 
@@ -142,7 +143,7 @@ def test_cp949_names_in_a_tar(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_pieces_are_joined_by_number(tmp_path: Path, counted: bool) -> None:
+def test_volumes_are_joined_by_number(tmp_path: Path, counted: bool) -> None:
     data, size = PACKED["a.zip"](), 97
     for number, offset in enumerate(range(0, len(data), size)):
         write(tmp_path / f"a.zip.part{number if counted else offset}", data[offset : offset + size])
@@ -150,7 +151,7 @@ def test_pieces_are_joined_by_number(tmp_path: Path, counted: bool) -> None:
     unpack_archive(tmp_path / "a.zip", tmp_path / "out")
     assert contents(tmp_path / "out") == FILES
     (tmp_path / f"a.zip.part{2 if counted else 2 * size}").unlink()
-    with pytest.raises(DataError, match="pieces do not join"):
+    with pytest.raises(DataError, match="volumes do not join"):
         unpack_archive(tmp_path / "a.zip.part0", tmp_path / "out2")
 
 
@@ -191,7 +192,7 @@ def test_split_zips(tmp_path: Path, zip64: bool) -> None:
     assert contents(tmp_path / "out") == files
     assert len(unpack_archive(tmp_path / "a.z01", tmp_path / "out")) == 9
     (tmp_path / "a.z02").unlink()
-    with pytest.raises(DataError, match=r"one of its pieces .* is missing \(there are a.z01, a.z03"):
+    with pytest.raises(DataError, match=r"one of its volumes .* is missing \(there are a.z01, a.z03"):
         unpack_archive(tmp_path / "a.zip", tmp_path / "out2")
 
 
@@ -242,13 +243,13 @@ def test_hostile_names_are_refused(tmp_path: Path, packed: str, names: list[str]
 )
 def test_a_tar_with_anything_but_files_is_refused(tmp_path: Path, kind: bytes) -> None:
     data = tar_bytes({"good.txt": b"good"}, tar_info("strange", kind, "../../outside"))
-    refused(tmp_path, write(tmp_path / "a.tar", data), r"member 'strange' has a kind that is not unpacked")
+    refused(tmp_path, write(tmp_path / "a.tar", data), r"member 'strange' has a type that is not unpacked")
 
 
 @pytest.mark.parametrize("mode", [0o120777, 0o020666, 0o060666, 0o010666, 0o140777])
 def test_a_zip_with_anything_but_files_is_refused(tmp_path: Path, mode: int) -> None:
     data = zip_bytes([("good.txt", b"good"), (zip_info("strange", mode), b"../../outside")])
-    refused(tmp_path, write(tmp_path / "a.zip", data), r"member 'strange' has a kind that is not unpacked")
+    refused(tmp_path, write(tmp_path / "a.zip", data), r"member 'strange' has a type that is not unpacked")
 
 
 def test_bombs_are_refused(tmp_path: Path) -> None:

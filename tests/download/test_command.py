@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import Kovqa, clean_env, command
 from tests.download.server import Answer, File, Server, contents, running
-from tests.download.sources import Hub, signed, zipped
+from tests.download.sources import COMMIT, Hub, signed, zipped
 
 NAME = "beit3_base_patch16_224"
 PATH = f"/addf400/files/releases/download/beit3/{NAME}.pth"
@@ -63,10 +63,10 @@ def test_twenty_kills_lose_nothing_that_had_arrived(server: Server, start: Start
     objects, part = f"/objects{PATH}", home / f"{NAME}.pth.part"
     kept, draw = [0], random.Random(20)
     for _ in range(20):
-        process, asked, served = start(NAME, "-q"), server.count(objects), server.served[objects]
+        process, request, served = start(NAME, "-q"), server.count(objects), server.served[objects]
         more = draw.randrange(300_000)
         wait_for(
-            lambda a=asked, s=served, m=more: server.count(objects) > a and server.served[objects] >= s + m
+            lambda a=request, s=served, m=more: server.count(objects) > a and server.served[objects] >= s + m
         )  # type: ignore[misc]
         process.kill()
         process.wait()
@@ -100,12 +100,12 @@ def test_ctrl_c_can_be_resumed(server: Server, start: Start, home: Path) -> None
 def test_two_commands_at_once_fetch_once(server: Server, start: Start, home: Path) -> None:
     server.routes[PATH] = File(WEIGHTS, rate=300_000)
     both = [start(NAME) for _ in range(2)]
-    said = [process.communicate(timeout=60) for process in both]
+    outputs = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert (home / f"{NAME}.pth").read_bytes() == WEIGHTS
     assert server.count(PATH) == 1
-    assert sum("another kovqa is fetching" in errors for _, errors in said) == 1
-    assert said[0][0] == said[1][0] != ""
+    assert sum("is writing" in errors and "waiting for it" in errors for _, errors in outputs) == 1
+    assert outputs[0][0] == outputs[1][0] != ""
 
 
 def test_a_full_disk_keeps_what_came(server: Server, start: Start, home: Path) -> None:
@@ -155,7 +155,7 @@ def test_terms_are_accepted_once(
     server.routes[PATH.replace("base", "large")] = File(WEIGHTS)
     done = kovqa("download", NAME, **endpoints)
     assert done.returncode == 2
-    assert "MIT" in done.stderr and "--accept-licence" in done.stderr and server.asked == []
+    assert "MIT" in done.stderr and "--accept-licence" in done.stderr and server.requests == []
     assert kovqa("download", NAME, "--accept-licence", **endpoints).returncode == 0
     entry = json.loads((tmp_path / "home" / "licences.json").read_text())["beit3"]
     assert entry["accepted"][:2] == "20" and "MIT" in entry["licence"]
@@ -196,7 +196,7 @@ def test_what_there_is(kovqa: Kovqa, server: Server, endpoints: dict[str, str], 
     done = kovqa("download", "coco-train", **endpoints)
     assert done.returncode == 2 and "did you mean coco-train2014" in done.stderr
     assert kovqa("download", **endpoints).returncode == 2
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_a_file_by_hand_as_json(kovqa: Kovqa, endpoints: dict[str, str], tmp_path: Path) -> None:
@@ -216,6 +216,32 @@ def test_a_dead_link_explains_itself(kovqa: Kovqa, server: Server, endpoints: di
     done = kovqa("download", "karpathy", "-q", "--accept-licence", **endpoints)
     assert done.returncode == 5
     assert "404" in done.stderr and "kovqa download karpathy --from FILE" in done.stderr
+
+
+def test_a_hub_of_ones_own_is_asked_for_the_repository_and_nothing_else(
+    kovqa: Kovqa, server: Server, endpoints: dict[str, str], tmp_path: Path
+) -> None:
+    """Its library would also ask for a list of tools to name in its User-Agent, and write it to HF_HOME."""
+    Hub(server, server, "SeanForHim/KoBEiT3").large("smp.model", contents(5000))
+    settings = {name: value for name, value in endpoints.items() if name != "KOVQA_HUB_ENDPOINT"}
+    settings |= {
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_TOKEN": "hf_atokenofthetests",
+    }
+    settings |= {"ALL_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
+    done = kovqa("download", "kobeit3", "--accept-licence", "-o", "weights", **settings)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "weights" / "smp.model").read_bytes() == contents(5000)
+    api, file = (
+        "/api/models/SeanForHim/KoBEiT3/revision/main",
+        f"/SeanForHim/KoBEiT3/resolve/{COMMIT}/smp.model",
+    )
+    assert [request.path for request in server.requests] == [api, file, "/cdn/smp.model"]
+    assert server.requests[0].headers["authorization"] == "Bearer hf_atokenofthetests"
+    assert server.requests[0].headers["user-agent"].startswith("kovqa/")
+    assert not (tmp_path / "hf").exists()
+    assert "hf_atokenofthetests" not in done.stdout + done.stderr
 
 
 def test_completion_knows_assets_and_stays_light() -> None:

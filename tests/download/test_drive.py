@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
+import gdown
 import pytest
+import requests
 from kovqa_core.download.drive import drive_file_id, fetch_drive_file, resolve_drive_file
-from kovqa_core.download.part_file import part_file_path, read_receipt
+from kovqa_core.download.part_file import part_file_path
 from kovqa_core.errors import AssetError, DataError, SettingsError
+from kovqa_core.progress import Progress
 
 from tests.download.drive_server import Drive
-from tests.download.server import Answer, File, Server, contents, sha256
+from tests.download.server import Answer, File, Server, checksums_of, contents, sha256
 
 ID = "1E4JBTFGuGiGVjjcBDU9091Ahg480StjT"
 DATA = contents(300_000, b"PK\3\4")
@@ -76,11 +81,11 @@ def test_the_file_is_fetched_through_every_page(drive: Drive, target: Path, warn
     drive.warning = warning  # type: ignore[assignment]
     assert fetch_drive_file(f"https://drive.google.com/file/d/{ID}/view", target, magic="zip") == target
     assert target.read_bytes() == DATA
-    assert read_receipt(target)["checksums"]["sha256"] == sha256(DATA)
-    asked = len(drive.server.asked)
+    assert checksums_of(target)["sha256"] == sha256(DATA)
+    before = len(drive.server.requests)
     assert fetch_drive_file(ID, target) == target  # here already: nothing is asked
-    assert len(drive.server.asked) == asked
-    assert all("Mozilla/5.0" in request.headers["user-agent"] for request in drive.server.asked)
+    assert len(drive.server.requests) == before
+    assert all("Mozilla/5.0" in request.headers["user-agent"] for request in drive.server.requests)
 
 
 def test_name_and_size_are_known_before(drive: Drive, target: Path) -> None:
@@ -151,6 +156,100 @@ def test_other_pages_are_understood(drive: Drive, target: Path, change: dict[str
     assert not target.exists()
 
 
+# ------------------------------------------------------------------------------------- gdown
+
+
+class Gdown:
+    """Stands in for gdown's `download`: its own talks to drive.google.com and to no other host."""
+
+    def __init__(self, data: bytes = DATA, error: Exception | None = None) -> None:
+        self.data, self.error, self.ids = data, error, list[str]()
+
+    def __call__(
+        self, *, id: str, output: IO[bytes], progress: Callable[[int, int], None], **_: object
+    ) -> None:
+        self.ids.append(id)
+        output.write(self.data)
+        progress(len(self.data), len(self.data))
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def unknown_page(drive: Drive) -> Drive:
+    """A page of a kind that we have never seen."""
+    drive.server.routes["/uc"] = Answer(
+        200, b"<html><p>Drive is new!</p></html>", {"Content-Type": "text/html"}
+    )
+    return drive
+
+
+def test_gdown_takes_over_at_an_unknown_page(
+    unknown_page: Drive, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gdown.download", stand_in := Gdown())
+    shown: list[Progress] = []
+    assert fetch_drive_file(ID, target, shown.append, magic="zip") == target
+    assert stand_in.ids == [ID]
+    assert target.read_bytes() == DATA and checksums_of(target)["sha256"] == sha256(DATA)
+    assert any("Drive is new!; trying gdown" in progress.stage for progress in shown)
+    assert {path.name for path in target.parent.iterdir()} == {"image.zip", ".image.zip.json"}
+
+
+def test_what_gdown_brings_is_checked(
+    unknown_page: Drive, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for data in (b"<!DOCTYPE html>no", b"something else", b""):
+        monkeypatch.setattr("gdown.download", Gdown(data))
+        with pytest.raises(AssetError, match="what gdown brought is not the file either") as caught:
+            fetch_drive_file(ID, target, magic="zip")
+        assert "with a browser" in caught.value.hint or "in a browser" in caught.value.hint
+        assert list(target.parent.iterdir()) == []
+    monkeypatch.setattr("gdown.download", Gdown())
+    fetch_drive_file(ID, target)
+    target.unlink()
+    monkeypatch.setattr("gdown.download", Gdown(b"PK\3\4 another"))
+    with pytest.raises(AssetError, match="is not the file fetched on 20"):
+        fetch_drive_file(ID, target)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "error", [gdown.exceptions.FileURLRetrievalError("many accesses"), requests.ConnectionError("refused")]
+)
+def test_gdown_may_fail_too_and_what_came_before_is_kept(
+    drive: Drive, target: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    drive.quota_after, drive.file.cut = HALF, [HALF]
+    with pytest.raises(AssetError, match="quota"):
+        fetch_drive_file(ID, target)
+    drive.server.routes["/uc"] = Answer(200, b"<html>new</html>", {"Content-Type": "text/html"})
+    monkeypatch.setattr("gdown.download", Gdown(b"half", error))
+    with pytest.raises(AssetError, match=f"instead of image.zip: new; nor can gdown: {error}"):
+        fetch_drive_file(ID, target)
+    assert part_file_path(target).read_bytes() == DATA[:HALF]
+    assert not target.with_name("image.zip.gdown").exists()
+
+
+def test_without_gdown_the_hint_names_it(
+    unknown_page: Drive, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(AssetError, match="Drive is new!") as caught:
+        fetch_drive_file(ID, target)
+    assert "in a browser" in caught.value.hint and "pip install 'kovqa[gdown]'" in caught.value.hint
+
+
+def test_gdown_is_not_asked_where_the_refusal_is_clear(
+    drive: Drive, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gdown.download", stand_in := Gdown())
+    drive.quota_after = 0
+    with pytest.raises(AssetError, match="quota"):
+        fetch_drive_file(ID, target)
+    assert stand_in.ids == []
+
+
 # ------------------------------------------------------------------------------------- resuming
 
 
@@ -159,7 +258,7 @@ def test_a_cut_is_resumed_at_the_byte(drive: Drive, target: Path, warning: str) 
     drive.warning, drive.file.cut = warning, [HALF, 50_000]  # type: ignore[assignment]
     fetch_drive_file(ID, target)
     assert target.read_bytes() == DATA
-    pages = sum(answer.path == "/download" for answer in drive.server.asked) * 2_000
+    pages = sum(answer.path == "/download" for answer in drive.server.requests) * 2_000
     assert given(drive) <= len(DATA) + pages
 
 

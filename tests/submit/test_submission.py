@@ -106,7 +106,7 @@ MANY = "".join(["ID,answer\n", *(f"T{n:02},0\n" for n in range(12))]).encode()
         ([("T", "no")], b"ID,answer,score\nT,0,1\n", "its columns are ID, answer, score, not ID, answer"),
         ([("T", "no")], b"ID,answer\nT,0\nU,0\nT,1\n", "sample_submission.csv:4: id T was already in line 2"),
         ([("T", "no")], b"ID,answer\nT,0\n ,0\n", "sample_submission.csv:3: no id"),
-        ([("T", "no")], b"ID,answer\n", "asks for nothing"),
+        ([("T", "no")], b"ID,answer\n", "has no rows"),
         ([("T", "no")], b"ID,answer\nT,\xff\xff\n", "sample_submission.csv:2: neither UTF-8 nor CP949"),
     ],
 )  # fmt: skip
@@ -135,11 +135,11 @@ def test_a_file_dacon_would_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyP
         made(tmp_path, [("T", "yes")], b"ID,answer\nT,0\n")
 
 
-def test_inputs_are_not_written_over(tmp_path: Path) -> None:
+def test_inputs_are_not_overwritten(tmp_path: Path) -> None:
     predictions, template, _ = write(tmp_path, [("T", "no")], b"ID,answer\nT,0\n")
     for output in (predictions, template):
         before = output.read_bytes()
-        with pytest.raises(KovqaError, match="would be written over"):
+        with pytest.raises(KovqaError, match="it would be overwritten"):
             write_submission("dacon", predictions, template, output)
         assert output.read_bytes() == before
 

@@ -44,6 +44,7 @@ from kovqa_core.net.request import (
     retry_request,
     stream_request,
 )
+from kovqa_core.progress import ignore_progress
 
 _TIMEOUT_SECONDS = 300.0  # a busy server may be silent for so long
 _FINAL_STATUSES = frozenset(range(200, 500)) - RETRY_STATUSES  # statuses that are an answer, even if it is no
@@ -311,11 +312,11 @@ def _request_json(
     def once() -> tuple[httpx2.Response, bytes]:
         with stream_request(
             remote, method="POST" if body else "GET", headers={"Content-Type": "application/json"},
-            accept=_FINAL_STATUSES, stay=True, body=body, client=server.client,
+            accept=_FINAL_STATUSES, follow_redirects=False, body=body, client=server.client,
         ) as response:  # fmt: skip
             return response, response.read()
 
-    response, said = retry_request(once, (lambda done, total, text="": note(text)) if note else None)
+    response, said = retry_request(once, (lambda progress: note(progress.stage)) if note else ignore_progress)
     if response.status_code != 200:
         raise _status_error(remote, response, said)
     try:
@@ -327,7 +328,9 @@ def _request_json(
 def _status_error(remote: RemoteFile, response: httpx2.Response, said: bytes) -> KovqaError:
     """What a server's no means: it is not asked again."""
     status = response.status_code
-    text = remote.hide(f"{redact_url(remote.url)}: {status} {_error_message(said) or response.reason_phrase}")
+    text = remote.redact_secrets(
+        f"{redact_url(remote.url)}: {status} {_error_message(said) or response.reason_phrase}"
+    )
     if status in (401, 403):
         return SettingsError(text, "export KOVQA_SERVER_KEY=… with a key this server takes")
     if status == 404:

@@ -1,4 +1,4 @@
-"""Unpacks what was fetched: zip, tar, tar.gz, tar.bz2, split zips and `.partN` pieces, safely.
+"""Unpacks what was fetched: zip, tar, tar.gz, tar.bz2, split zips and `.partN` volumes, safely.
 
 One archive becomes one folder, which appears whole or not at all. Links, devices, names that leave
 the folder and bombs are refused; names become NFC, and those that Korean Windows wrote become
@@ -10,70 +10,108 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.download import tar
 from kovqa_core.download.members import MemberNames, check_disk_space, check_unpacked_size, decode_member_name
-from kovqa_core.download.part_file import locked_part_file
+from kovqa_core.download.part_file import download_lock
 from kovqa_core.download.split_archive import PART_VOLUME_NAME, JoinedVolumes, archive_volumes, open_zip
 from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.files import disk_errors, read_json, to_nfc, write_folder, write_json
-from kovqa_core.net.request import DownloadProgress
+from kovqa_core.files import disk_errors, to_nfc, write_folder, write_json
+from kovqa_core.messages import message
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 UNPACK_RECEIPT = ".unpacked.json"  # in the folder: from what it was unpacked, and how much
 _UTF8_FLAG = 0x800  # flag of a zip's member: the name is UTF-8
 _ENCRYPTED_FLAG = 0x1
 _STRANGE_ZIP_TYPES = {
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: message("download.type-symbolic-link", "a symbolic link"),
+    stat.S_IFCHR: message("download.type-device", "a device"),
+    stat.S_IFBLK: message("download.type-device", "a device"),
+    stat.S_IFIFO: message("download.type-pipe", "a pipe"),
+    stat.S_IFSOCK: message("download.type-socket", "a socket"),
 }
 # What zipfile, gzip and zlib raise for broken bytes.
 _DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, OverflowError)
 
 
-def unpack_archive(archive: Path, folder: Path, told: DownloadProgress | None = None) -> list[Path]:
+@dataclass(frozen=True)
+class ArchiveIdentity:
+    """Which archive a folder was unpacked from.
+
+    Attributes:
+        archive: its name, NFC.
+        bytes: of all its volumes.
+        modified: when the youngest of them was changed, in nanoseconds.
+    """
+
+    archive: str
+    bytes: int
+    modified: int
+
+
+@dataclass(frozen=True)
+class UnpackReceipt:
+    """The file `.unpacked.json` in an unpacked folder.
+
+    Attributes:
+        source: what it was unpacked from.
+        files, unpacked_bytes: how much it holds: a folder that was changed is not written over.
+        renamed: our name -> the archive's, where they differ.
+    """
+
+    source: ArchiveIdentity
+    files: int
+    unpacked_bytes: int
+    renamed: Mapping[str, str]
+
+
+def read_unpack_receipt(folder: Path) -> UnpackReceipt | None:
+    """An unpacked folder's receipt; None without one, or when it was damaged."""
+    try:
+        fields = json.loads((folder / UNPACK_RECEIPT).read_text("utf-8"))
+        return UnpackReceipt(**{**fields, "source": ArchiveIdentity(**fields["source"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def unpack_archive(archive: Path, folder: Path, on_progress: OnProgress = ignore_progress) -> list[Path]:
     """Unpack an archive into a folder of its own.
 
     Nothing is done when the folder is what this archive unpacks to already. After a kill the next
     call begins again; only a `.part` folder was left, and it is written over.
 
     Args:
-        archive: the archive, or any of the pieces it came in.
+        archive: the archive, or any of its volumes.
         folder: where its members go; must not hold anything else.
-        told: hears bytes done and bytes in all (of the packed file where the contents' size is unknown).
+        on_progress: called with the bytes written (those read of the archive where the contents' size is unknown).
 
     Returns:
         The unpacked files, sorted.
 
     Raises:
-        DataError: the archive is damaged, encrypted, of another kind, or holds what is refused.
+        DataError: the archive is damaged, encrypted, of another format, or holds what is refused.
         MachineError: the disk has no room.
         SettingsError: the folder holds something else.
     """
     paths = archive_volumes(archive)
-    part = PART_VOLUME_NAME.fullmatch(paths[0].name)
-    name = to_nfc(part["name"] if part else paths[-1].name)
+    volume = PART_VOLUME_NAME.fullmatch(paths[0].name)
+    name = to_nfc(volume["name"] if volume else paths[-1].name)
     states = [path.stat() for path in paths]
-    source = {
-        "archive": name,
-        "bytes": sum(state.st_size for state in states),
-        "modified": max(state.st_mtime_ns for state in states),
-    }
-    job = _UnpackJob(name, paths, folder, told or (lambda done, total, note="": None))
-    place = folder.resolve()
-    with disk_errors(folder), locked_part_file(place.with_name(f".{place.name}"), told):
+    source = ArchiveIdentity(
+        name, sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
+    )
+    job = _UnpackJob(name, paths, folder, on_progress)
+    with disk_errors(folder), download_lock(folder, on_progress):
         if not _holds_archive(folder, source):
-            write_folder(folder, lambda part: _unpack_into(job, part, source))
+            write_folder(folder, lambda staging: _unpack_into(job, staging, source))
     return _unpacked_files(folder)
 
 
@@ -82,51 +120,70 @@ class _UnpackJob:
     name: str
     paths: list[Path]
     folder: Path
-    told: DownloadProgress
+    on_progress: OnProgress
+
+    def show(self, done: int, total: int) -> None:
+        """Report bytes done."""
+        stage = message("download.unpacking", "unpacking {file}", file=self.name)
+        self.on_progress(Progress(stage, done, total, "bytes"))
 
 
 def _unpacked_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / UNPACK_RECEIPT)
 
 
-def _holds_archive(folder: Path, source: dict[str, Any]) -> bool:
+def _holds_archive(folder: Path, source: ArchiveIdentity) -> bool:
     """Does the folder hold what the archive unpacks to? A folder with anything else in it is refused."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    receipt = read_json(folder / UNPACK_RECEIPT) if (folder / UNPACK_RECEIPT).is_file() else {"source": {}}
-    if receipt["source"].get("archive") != source["archive"]:
+    receipt = read_unpack_receipt(folder)
+    if receipt is None or receipt.source.archive != source.archive:
         raise SettingsError(
-            f"{folder} exists and was not unpacked from {source['archive']}",
-            "choose another folder; nothing was touched",
+            message(
+                "download.folder-foreign",
+                "{folder} exists and was not unpacked from {archive}",
+                folder=folder,
+                archive=source.archive,
+            ),
+            message("download.folder-foreign.hint", "choose another folder; nothing was touched"),
         )
     files = _unpacked_files(folder)
-    if (len(files), sum(path.stat().st_size for path in files)) != (
-        receipt["files"],
-        receipt["unpacked_bytes"],
-    ):
+    size = sum(path.stat().st_size for path in files)
+    if (len(files), size) != (receipt.files, receipt.unpacked_bytes):
         raise SettingsError(
-            f"{folder} was changed since it was unpacked from {source['archive']}",
-            "move it away or remove it, and run again",
+            message(
+                "download.folder-changed",
+                "{folder} was changed since it was unpacked from {archive}",
+                folder=folder,
+                archive=source.archive,
+            ),
+            message("download.folder-changed.hint", "move it away or remove it, and run again"),
         )
-    return bool(receipt["source"] == source)
+    return receipt.source == source
 
 
-def _unpack_into(job: _UnpackJob, part: Path, source: dict[str, Any]) -> None:
+def _unpack_into(job: _UnpackJob, staging: Path, source: ArchiveIdentity) -> None:
     names = MemberNames(job.name)
-    names.place(UNPACK_RECEIPT)
+    names.claim_path(UNPACK_RECEIPT)
     with JoinedVolumes(job.paths) as stream:
-        read = _choose_reader(job.name, stream.read(tar.TAR_BLOCK))
+        read_members = _choose_reader(job.name, stream.read(tar.TAR_BLOCK))
     try:
-        files, size = read(job, names, part)
+        files, size = read_members(job, names, staging)
     except _DAMAGE_ERRORS as error:
-        raise DataError(f"{job.name} is damaged or cut short: {error}", "fetch it again") from None
+        raise _damaged_error(job.name, error) from None
     except OSError as error:
         if error.errno is not None:  # the disk, not the decompressor
             raise
-        raise DataError(f"{job.name} is damaged: {error}", "fetch it again") from None
-    write_json(
-        part / UNPACK_RECEIPT,
-        {"source": source, "files": files, "unpacked_bytes": size, "renamed": names.renamed},
+        raise _damaged_error(job.name, error) from None
+    write_json(staging / UNPACK_RECEIPT, asdict(UnpackReceipt(source, files, size, names.renamed)))
+
+
+def _damaged_error(archive: str, error: Exception) -> DataError:
+    return DataError(
+        message(
+            "download.damaged", "{archive} is damaged or cut short: {error}", archive=archive, error=error
+        ),
+        message("download.fetch-again.hint", "fetch it again"),
     )
 
 
@@ -139,22 +196,29 @@ def _choose_reader(name: str, head: bytes) -> _ArchiveReader:
         return _unpack_zip
     if head.startswith((b"\x1f\x8b", b"BZh")) or tar.is_tar(head):
         return _unpack_tar
-    known = {b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7z archive", b"\xfd7zXZ": "an xz archive"}
-    what = next((kind for begin, kind in known.items() if head.startswith(begin)), "")
+    unpack_by_hand = message("download.unpack-by-hand.hint", "unpack it by hand")
+    other_formats = {b"Rar!": "RAR", b"7z\xbc\xaf": "7z", b"\xfd7zXZ": "xz"}
+    for magic, format_name in other_formats.items():
+        if head.startswith(magic):
+            raise DataError(
+                message(
+                    "download.other-format", "{file} is a {format} archive", file=name, format=format_name
+                ),
+                unpack_by_hand,
+            )
     if not head:
-        what = "empty"
+        text = message("download.archive-empty", "{file} is empty", file=name)
     elif head.lstrip()[:1] == b"<":
-        what = "a web page"
-    raise DataError(
-        f"{name} is {what or 'neither zip, tar, tar.gz nor tar.bz2'}",
-        "unpack it by hand" if "archive" in what else "fetch it again",
-    )
+        text = message("download.archive-page", "{file} is a web page", file=name)
+    else:
+        text = message("download.not-an-archive", "{file} is neither zip, tar, tar.gz nor tar.bz2", file=name)
+    raise DataError(text, message("download.fetch-again.hint", "fetch it again"))
 
 
 # ------------------------------------------------------------------------------------- zip
 
 
-def _unpack_zip(job: _UnpackJob, names: MemberNames, part: Path) -> tuple[int, int]:
+def _unpack_zip(job: _UnpackJob, names: MemberNames, staging: Path) -> tuple[int, int]:
     """Check every member, then write them: nothing is written of a zip that is refused."""
     zip, infos = open_zip(job.paths)
     with zip:
@@ -169,15 +233,32 @@ def _unpack_zip(job: _UnpackJob, names: MemberNames, part: Path) -> tuple[int, i
             try:
                 with zip.open(info) as contents:
                     written = _write_member(
-                        part / path, tar.stream_chunks(contents), lambda done: job.told(done, total), written
+                        staging / path,
+                        tar.stream_chunks(contents),
+                        lambda done: job.show(done, total),
+                        written,
                     )
             except NotImplementedError as error:  # deflate64 of Windows' Explorer, for one
                 raise DataError(
-                    f"{job.name}: member {path!r} cannot be read ({error})", "unpack it by hand, with 7-Zip"
+                    message(
+                        "download.member-unreadable",
+                        "{archive}: member {member!r} cannot be read ({error})",
+                        archive=job.name,
+                        member=path,
+                        error=error,
+                    ),
+                    message("download.member-unreadable.hint", "unpack it by hand, with 7-Zip"),
                 ) from None
             except _DAMAGE_ERRORS as error:
                 raise DataError(
-                    f"{job.name}: member {path!r} is damaged or cut short: {error}", "fetch it again"
+                    message(
+                        "download.member-damaged",
+                        "{archive}: member {member!r} is damaged or cut short: {error}",
+                        archive=job.name,
+                        member=path,
+                        error=error,
+                    ),
+                    message("download.fetch-again.hint", "fetch it again"),
                 ) from None
     return sum(path is not None for _, path in places), written
 
@@ -189,13 +270,19 @@ def _zip_member_path(names: MemberNames, info: zipfile.ZipInfo) -> str | None:
         name = decode_member_name(name.encode("cp437"))
     if info.flag_bits & _ENCRYPTED_FLAG:
         raise DataError(
-            f"{names.archive}: member {name!r} is encrypted", "unpack it by hand with its password"
+            message(
+                "download.member-encrypted",
+                "{archive}: member {member!r} is encrypted",
+                archive=names.archive,
+                member=name,
+            ),
+            message("download.member-encrypted.hint", "unpack it by hand with its password"),
         )
-    kind = stat.S_IFMT(info.external_attr >> 16)
+    member_type = stat.S_IFMT(info.external_attr >> 16)  # the Unix mode is in the upper half
     folder = name.endswith(("/", "\\"))
-    path = names.place(name, folder)
-    if kind in _STRANGE_ZIP_TYPES:
-        raise names.refused(name, f"a kind that is not unpacked: it is {_STRANGE_ZIP_TYPES[kind]}")
+    path = names.claim_path(name, folder=folder)
+    if member_type in _STRANGE_ZIP_TYPES:
+        raise names.refused_type(name, _STRANGE_ZIP_TYPES[member_type])
     check_unpacked_size(f"{names.archive}: member {name!r}", info.file_size, info.compress_size)
     return None if folder else path
 
@@ -203,34 +290,34 @@ def _zip_member_path(names: MemberNames, info: zipfile.ZipInfo) -> str | None:
 # ------------------------------------------------------------------------------------- tar
 
 
-def _unpack_tar(job: _UnpackJob, names: MemberNames, part: Path) -> tuple[int, int]:
+def _unpack_tar(job: _UnpackJob, names: MemberNames, staging: Path) -> tuple[int, int]:
     """Read once: the size of a packed tar is known at its end only, so room is asked for member by member."""
     packed = sum(path.stat().st_size for path in job.paths)
     check_disk_space(job.folder, packed)  # what is packed is not larger than what comes out
     written = files = 0
     stream: io.BufferedReader = io.BufferedReader(JoinedVolumes(job.paths), tar.READ_CHUNK_BYTES)
     with stream:
-        plain = _decompressed_stream(stream)
+        tar_stream = _decompressed_stream(stream)
 
-        def told(done: int) -> None:
-            check_unpacked_size(job.name, done, stream.tell())
-            job.told(stream.tell(), packed)
+        def on_bytes(done: int) -> None:
+            check_unpacked_size(job.name, done, stream.tell())  # a bomb is noticed while it grows
+            job.show(stream.tell(), packed)
 
-        for member, contents in tar.iter_tar_members(plain, job.name):
-            path = names.place(member.name, member.folder)
-            if member.strange:
-                raise names.refused(member.name, f"a kind that is not unpacked: it is {member.strange}")
+        for member, contents in tar.iter_tar_members(tar_stream, job.name):
+            path = names.claim_path(member.name, folder=member.folder)
+            if member.strange_type:
+                raise names.refused_type(member.name, member.strange_type)
             if member.folder:
                 continue
             check_unpacked_size(job.name, member.size, member.size)
             check_disk_space(job.folder, member.size)
-            written = _write_member(part / path, contents, told, written)
+            written = _write_member(staging / path, contents, on_bytes, written)
             files += 1
         rest = 0
-        for chunk in tar.stream_chunks(plain):  # gzip and bzip2 keep their checksum at the end
+        for chunk in tar.stream_chunks(tar_stream):  # gzip and bzip2 have their checksum at the end
             rest += len(chunk)
-            told(written + rest)
-    job.told(packed, packed)
+            on_bytes(written + rest)
+    job.show(packed, packed)
     return files, written
 
 
@@ -241,12 +328,12 @@ def _decompressed_stream(stream: io.BufferedReader) -> tar.ByteStream:
     return gzip.GzipFile(fileobj=stream) if head.startswith(b"\x1f\x8b") else stream
 
 
-def _write_member(path: Path, chunks: Iterator[bytes], told: Callable[[int], None], written: int) -> int:
+def _write_member(path: Path, chunks: Iterator[bytes], on_bytes: Callable[[int], None], written: int) -> int:
     """Write a new file; returns the bytes of the archive written so far."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         for chunk in chunks:
             file.write(chunk)
             written += len(chunk)
-            told(written)
+            on_bytes(written)
     return written

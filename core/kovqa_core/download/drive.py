@@ -3,7 +3,8 @@
 A large file comes after a page that warns of viruses, whose form is sent here as a browser would
 send it; anything else that is a page is a refusal, and says which. The address the form leads to
 is good for minutes, so every attempt begins at the file's own address. No checksum is published:
-ours is kept in the receipt and compared the next time. Source: docs/sources/datasets.md, D14 to D16.
+ours is kept in the receipt and compared the next time. Where Google has changed its pages so that they are
+not understood here, gdown is asked, if it is installed. Source: docs/sources/datasets.md, D14 to D16.
 """
 
 from __future__ import annotations
@@ -22,22 +23,25 @@ from urllib.parse import parse_qs, unquote, urlencode, urljoin, urlsplit
 
 import httpx2
 
-from kovqa_core.download import resumable
+from kovqa_core.download import drive_gdown, resumable
 from kovqa_core.download.members import MemberNames
-from kovqa_core.download.part_file import mismatch_path, part_file_path, read_receipt
+from kovqa_core.download.part_file import FileReceipt, mismatch_path, part_file_path, read_receipt
 from kovqa_core.errors import AssetError, SettingsError
+from kovqa_core.messages import message
 from kovqa_core.net.pages import page_text
 from kovqa_core.net.request import (
-    DownloadProgress,
     Interrupted,
     RemoteFile,
     new_http_client,
     retry_request,
     stream_request,
 )
+from kovqa_core.progress import OnProgress, ignore_progress
 
 _FILE_ID = re.compile(r"[\w-]{10,}", re.ASCII)
-_MAX_PAGES = 3  # between the address and the file: the warning, and once more when it was not believed
+_MAX_PAGES = (
+    3  # between the address and the file: the warning, and once more when the confirmation was not taken
+)
 _MAX_DRIVE_PAGE_BYTES = 2 << 20  # bytes
 _REFUSAL_STATUSES = (401, 403, 404)
 # Google shows other pages to what does not look like a browser, and each in the language asked for.
@@ -60,6 +64,10 @@ class DriveFile:
     size: int | None  # bytes, when announced
 
 
+class UnknownDrivePage(AssetError):
+    """Google Drive answers with a page that is not understood: it may have been changed."""
+
+
 def drive_file_id(link: str) -> str:
     """The id in a share link (`/file/d/ID/view`, `open?id=ID`, `uc?id=ID`), or the id itself.
 
@@ -68,38 +76,46 @@ def drive_file_id(link: str) -> str:
     """
     parts = urlsplit(link.strip())
     if _FOLDER_LINK.search(parts.path):
-        raise SettingsError(f"{link} is a folder of Google Drive", "give the link of one file in it")
+        raise SettingsError(
+            message("download.drive-folder-link", "{link} is a folder of Google Drive", link=link),
+            message("download.drive-folder.hint", "give the link of one file in it"),
+        )
     in_path = re.search(r"/d/([\w-]+)", parts.path, re.ASCII)
-    found = in_path[1] if in_path else parse_qs(parts.query).get("id", [link.strip()])[0]
-    if not _FILE_ID.fullmatch(found):
-        raise SettingsError(f"no Google Drive file in {link!r}", "give a file's share link, or its id")
-    return found
+    file_id = in_path[1] if in_path else parse_qs(parts.query).get("id", [link.strip()])[0]
+    if not _FILE_ID.fullmatch(file_id):
+        raise SettingsError(
+            message("download.drive-link-malformed", "no Google Drive file in {link!r}", link=link),
+            message("download.drive-link-malformed.hint", "give a file's share link, or its id"),
+        )
+    return file_id
 
 
-def resolve_drive_file(link: str, told: DownloadProgress | None = None) -> DriveFile:
+def resolve_drive_file(link: str, on_progress: OnProgress = ignore_progress) -> DriveFile:
     """Name and size of a file, without fetching it.
 
     Raises:
         AssetError: Google Drive refuses it; says why.
     """
-    id = drive_file_id(link)
+    file_id = drive_file_id(link)
 
-    def once() -> DriveFile:
+    def resolve_once() -> DriveFile:
+        remote = RemoteFile(_drive_url(file_id))
         with _request_drive_file(
-            RemoteFile(_drive_url(id)), headers=None, accept=(200,), id=id, name="the file", asset="NAME"
-        ) as answer:
-            size = answer.headers.get("content-length")
-            return DriveFile(id, _disposition_name(answer) or id, int(size) if size else None)
+            remote, headers=None, accept=(200,), file_id=file_id, name="the file", asset="NAME"
+        ) as response:
+            size = response.headers.get("content-length")
+            return DriveFile(file_id, _disposition_name(response) or file_id, int(size) if size else None)
 
-    return retry_request(once, told)
+    return retry_request(resolve_once, on_progress)
 
 
 def fetch_drive_file(
     link: str,
     target: Path,
-    told: DownloadProgress | None = None,
+    on_progress: OnProgress = ignore_progress,
     asset: str = "NAME",
     magic: str = "",
+    *,
     allow_mismatch: bool = False,
 ) -> Path:
     """Fetch a file; resume what an earlier attempt left.
@@ -108,32 +124,47 @@ def fetch_drive_file(
         link: share link or id.
         target: the file to write, or a folder that exists (the name is then the one at Google Drive).
         asset: what the user calls it, for the advice to fetch it with a browser.
-        magic: its kind, see `checks.KINDS`.
+        magic: a key of `checks.FILE_MAGIC`.
         allow_mismatch: take it although it is not the file that was fetched before.
 
     Raises:
         SettingsError: the link holds no file.
-        AssetError: quota, private, deleted or changed; says which. What came so far is kept.
+        AssetError: quota, private, deleted or changed; says which. What has arrived is kept.
     """
-    id = drive_file_id(link)
+    file_id = drive_file_id(link)
     if target.is_dir():
-        target /= resolve_drive_file(link, told).name
+        target /= resolve_drive_file(link, on_progress).name
     receipt = read_receipt(target)
-    ours = {"sha256": receipt["checksums"]["sha256"]} if receipt else {}
-    ask = partial(_request_drive_file, id=id, name=target.name, asset=asset)
-    remote = RemoteFile(_drive_url(id), checksums=ours, magic=magic, ask=ask)
+    checksums = {"sha256": receipt.checksums["sha256"]} if receipt else {}
+    requester = partial(_request_drive_file, file_id=file_id, name=target.name, asset=asset)
+    remote = RemoteFile(_drive_url(file_id), checksums=checksums, magic=magic, requester=requester)
     try:
-        return resumable.fetch_file(remote, target, told, allow_mismatch)
+        try:
+            return resumable.fetch_file(remote, target, on_progress, allow_mismatch=allow_mismatch)
+        except UnknownDrivePage as error:
+            return drive_gdown.fetch_with_gdown(
+                file_id, remote, target, error, on_progress, allow_mismatch=allow_mismatch
+            )
     except AssetError as error:
-        if ours and mismatch_path(target).exists() and not part_file_path(target).exists():
-            message = f"Google Drive's {target.name} is not the file fetched on {receipt['fetched']}"
-            raise AssetError(f"{message} ({error.message})", error.hint) from None
+        if receipt and mismatch_path(target).exists() and not part_file_path(target).exists():
+            raise _changed_file_error(target, receipt, error) from None
         raise
 
 
-def _drive_url(id: str) -> str:
+def _changed_file_error(target: Path, receipt: FileReceipt, error: AssetError) -> AssetError:
+    text = message(
+        "download.drive-changed",
+        "Google Drive's {file} is not the file fetched on {date} ({mismatch})",
+        file=target.name,
+        date=receipt.fetched,
+        mismatch=error.message,
+    )
+    return AssetError(text, error.hint)
+
+
+def _drive_url(file_id: str) -> str:
     endpoint = os.environ.get("KOVQA_DRIVE_ENDPOINT", "https://drive.google.com").rstrip("/")
-    return f"{endpoint}/uc?export=download&id={id}"
+    return f"{endpoint}/uc?export=download&id={file_id}"
 
 
 # ------------------------------------------------------------------------------- to the file
@@ -145,26 +176,32 @@ def _request_drive_file(
     *,
     headers: Mapping[str, str] | None,
     accept: Container[int],
-    id: str,
+    file_id: str,
     name: str,
     asset: str,
 ) -> Iterator[httpx2.Response]:
     """From the file's address through the pages before it: the answer that is the file, unread."""
     statuses = [status for status in range(100, 600) if status in accept or status in _REFUSAL_STATUSES]
-    place = replace(remote, ask=None)
+    source = replace(remote, requester=None)
     with new_http_client() as client:
         client.headers.update(_BROWSER_HEADERS)
         for _ in range(_MAX_PAGES):
-            with stream_request(place, headers=headers, accept=statuses, client=client) as response:
+            with stream_request(source, headers=headers, accept=statuses, client=client) as response:
                 if _is_file_answer(response):
                     yield response
                     return
                 page = _read_drive_page(response)
-            there = _next_page_url(page, str(response.url))
-            if there is None:
-                raise _drive_refusal(response, page, id, name, asset)
-            place = replace(place, url=there)
-    raise Interrupted(f"Google Drive showed its virus warning for {name} again and again")
+            next_url = _next_page_url(page, str(response.url))
+            if next_url is None:
+                raise _drive_refusal(response, page, file_id, name, asset)
+            source = replace(source, url=next_url)
+    raise Interrupted(
+        message(
+            "download.drive-warning-loop",
+            "Google Drive showed its virus warning for {file} again and again",
+            file=name,
+        )
+    )
 
 
 def _is_file_answer(response: httpx2.Response) -> bool:
@@ -174,17 +211,17 @@ def _is_file_answer(response: httpx2.Response) -> bool:
         or "content-disposition" in response.headers
     ):
         return response.status_code not in _REFUSAL_STATUSES
-    kind = response.headers.get("content-type", "text/html").partition(";")[0]
-    return response.status_code == 200 and kind not in ("text/html", "application/json")
+    content_type = response.headers.get("content-type", "text/html").partition(";")[0]
+    return response.status_code == 200 and content_type not in ("text/html", "application/json")
 
 
 def _disposition_name(response: httpx2.Response) -> str:
     """The name in Content-Disposition (`filename*` of RFC 5987 first), as a bare, safe name."""
     header = response.headers.get("content-disposition", "")
-    coded = re.search(r"filename\*\s*=\s*UTF-8''([^;\s]+)", header, re.IGNORECASE)
-    plain = re.search(r'filename\s*=\s*"?([^";]+)', header, re.IGNORECASE)
-    name = unquote(coded[1]) if coded else plain[1] if plain else ""
-    return MemberNames("Google Drive").place(name).replace("/", "_") if name else ""
+    encoded = re.search(r"filename\*\s*=\s*UTF-8''([^;\s]+)", header, re.IGNORECASE)
+    ascii_name = re.search(r'filename\s*=\s*"?([^";]+)', header, re.IGNORECASE)
+    name = unquote(encoded[1]) if encoded else ascii_name[1] if ascii_name else ""
+    return MemberNames("Google Drive").claim_path(name).replace("/", "_") if name else ""
 
 
 def _read_drive_page(response: httpx2.Response) -> str:
@@ -192,7 +229,10 @@ def _read_drive_page(response: httpx2.Response) -> str:
     for chunk in response.iter_bytes():
         body += chunk
         if len(body) > _MAX_DRIVE_PAGE_BYTES:
-            raise AssetError("Google Drive sent a very long page instead of the file", "try again later")
+            raise AssetError(
+                message("download.drive-long-page", "Google Drive sent a very long page instead of the file"),
+                message("download.try-later.hint", "try again later"),
+            )
     return body.decode("utf-8", "replace")
 
 
@@ -227,38 +267,74 @@ def _next_page_url(text: str, base: str) -> str | None:
     for link in page.links:
         if "confirm=" in link and "export=download" in link:
             return urljoin(base, link)
-    if (found := re.search(r'"downloadUrl"\s*:\s*("(?:[^"\\]|\\.)*")', text)) is not None:
-        return urljoin(base, json.loads(found[1]))
+    if (in_json := re.search(r'"downloadUrl"\s*:\s*("(?:[^"\\]|\\.)*")', text)) is not None:
+        return urljoin(base, json.loads(in_json[1]))
     return None
 
 
 # ------------------------------------------------------------------------------- refusals
 
 
-def _drive_refusal(response: httpx2.Response, page: str, id: str, name: str, asset: str) -> AssetError:
+def _drive_refusal(response: httpx2.Response, page: str, file_id: str, name: str, asset: str) -> AssetError:
     """What a page says that is not the file and does not lead to it."""
-    browser = f"https://drive.google.com/file/d/{id}/view"
-    by_hand = f"kovqa download {asset} --from {shlex.quote(name)}"
-    said = page_text(page.encode())
+    browser_url = f"https://drive.google.com/file/d/{file_id}/view"
+    adopt_command = f"kovqa download {asset} --from {shlex.quote(name)}"
+    text = page_text(page.encode())
     if _QUOTA_PATTERN.search(page):
         return AssetError(
-            f"Google Drive's quota for {name} is used up: too many downloads by others, for up to 24 hours",
-            f"open {browser} in a browser where you are logged in, save {name}, then run: {by_hand}; "
-            "or run the same command again tomorrow: what is here is kept",
+            message(
+                "download.drive-quota",
+                "Google Drive's quota for {file} is used up: too many downloads by others, for up to 24 hours",
+                file=name,
+            ),
+            message(
+                "download.drive-quota.hint",
+                "open {url} in a browser where you are logged in, save {file}, then run: {command}; "
+                "or run the same command again tomorrow: what is here is kept",
+                url=browser_url,
+                file=name,
+                command=adopt_command,
+            ),
         )
     if response.status_code == 404:
         return AssetError(
-            f"Google Drive has no file {id} ({name}): deleted, or a wrong id", f"look at {browser}"
+            message(
+                "download.drive-missing",
+                "Google Drive has no file {id} ({file}): deleted, or a wrong id",
+                id=file_id,
+                file=name,
+            ),
+            message("download.drive-missing.hint", "look at {url}", url=browser_url),
         )
     sign_in = response.status_code in (401, 403) or _LOGIN_PATTERN.search(str(response.url))
     if not sign_in and _FOLDER_LINK.search(f"{response.url} {page}"):
-        return AssetError(f"{id} is a folder of Google Drive", "give the link of one file in it")
-    if sign_in or _PRIVATE_PATTERN.search(said):
         return AssetError(
-            f"Google Drive's file {id} ({name}) is private",
-            f"ask its owner for access, save it from {browser} while logged in, then run: {by_hand}",
+            message("download.drive-folder", "{id} is a folder of Google Drive", id=file_id),
+            message("download.drive-folder.hint", "give the link of one file in it"),
         )
-    return AssetError(
-        f"Google Drive sent a page instead of {name}: {said}",
-        f"open {browser} in a browser, then run: {by_hand}",
+    if sign_in or _PRIVATE_PATTERN.search(text):
+        return AssetError(
+            message(
+                "download.drive-private",
+                "Google Drive's file {id} ({file}) is private",
+                id=file_id,
+                file=name,
+            ),
+            message(
+                "download.drive-private.hint",
+                "ask its owner for access, save it from {url} while logged in, then run: {command}",
+                url=browser_url,
+                command=adopt_command,
+            ),
+        )
+    return UnknownDrivePage(
+        message(
+            "download.drive-page", "Google Drive sent a page instead of {file}: {page}", file=name, page=text
+        ),
+        message(
+            "download.drive-page.hint",
+            "open {url} in a browser, then run: {command}",
+            url=browser_url,
+            command=adopt_command,
+        ),
     )

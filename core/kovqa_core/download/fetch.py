@@ -1,39 +1,34 @@
 """`kovqa download`: an asset of the table -> files in their place, checked and unpacked.
 
-One function per kind of source finds out what to fetch (`KINDS`); what follows is the same for all.
-An archive is unpacked into a folder of its name and then removed. `adopt` does the same with a file
-the user fetched by hand.
+One function per type of source finds out what to fetch (`SOURCE_FETCHERS`); what follows is the same for all.
+An archive is unpacked into a folder of its name and then removed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.download import resumable
-from kovqa_core.download.checks import (
-    HEAD_BYTES,
-    checksum_mismatch,
-    file_checksums,
-    format_bytes,
-    has_magic,
-    is_web_page,
+from kovqa_core.download.asset_record import (
+    AssetRecord,
+    asset_record_path,
+    read_asset_record,
+    write_asset_record,
 )
+from kovqa_core.download.checks import checksum_mismatch, format_bytes
 from kovqa_core.download.members import check_disk_space
-from kovqa_core.download.part_file import part_file_path, read_receipt, write_receipt
+from kovqa_core.download.part_file import part_file_path, read_receipt
 from kovqa_core.download.table import Asset, AssetFile
 from kovqa_core.errors import AssetError, SettingsError
-from kovqa_core.files import atomic_file, disk_errors, make_folder, write_json
-from kovqa_core.net.request import DownloadProgress, Refused, RemoteFile
+from kovqa_core.files import make_folder
+from kovqa_core.messages import Message, message
+from kovqa_core.net.request import Refused, RemoteFile
 from kovqa_core.paths import kovqa_home
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 _ARCHIVE_SUFFIXES = (".tar.gz", ".tar", ".zip")
 
@@ -53,7 +48,7 @@ def asset_folder(asset: Asset, output: Path | None = None) -> Path:
     return output or kovqa_home() / "assets" / asset.folder
 
 
-def fetch_asset(asset: Asset, wishes: FetchOptions, told: DownloadProgress | None = None) -> list[Path]:
+def fetch_asset(asset: Asset, options: FetchOptions, on_progress: OnProgress = ignore_progress) -> list[Path]:
     """Fetch an asset; what is here already is not fetched again.
 
     Returns:
@@ -63,80 +58,97 @@ def fetch_asset(asset: Asset, wishes: FetchOptions, told: DownloadProgress | Non
         AssetError: it cannot be had; says why, and what to do by hand.
         MachineError: the disk has no room.
     """
-    if wishes.files and not asset.key:
-        raise SettingsError(f"--files is for AI-Hub's sets, {asset.name} is none", "leave it out")
-    folder = make_folder(asset_folder(asset, wishes.output))
+    if options.files and not asset.key:
+        raise SettingsError(
+            message(
+                "download.files-not-aihub", "--files is for AI-Hub's sets, {asset} is none", asset=asset.name
+            ),
+            message("download.files-not-aihub.hint", "leave it out"),
+        )
+    folder = make_folder(asset_folder(asset, options.output))
     with _suggest_manual_download(asset):
-        return SOURCE_FETCHERS[asset.source_of().kind](asset, folder, wishes, told)
+        return SOURCE_FETCHERS[asset.source_of().kind](asset, folder, options, on_progress)
 
 
-# ---------------------------------------------------------------------------- kinds of sources
+# ---------------------------------------------------------------------------- types of sources
 
 
-def _fetch_http(
-    asset: Asset, folder: Path, wishes: FetchOptions, told: DownloadProgress | None
-) -> list[Path]:
-    return _fetch_remote_files(
-        {file.name: asset.remote(file) for file in asset.files}, asset, folder, wishes, told
-    )
+def _fetch_http(asset: Asset, folder: Path, options: FetchOptions, on_progress: OnProgress) -> list[Path]:
+    remotes = {file.name: asset.remote(file) for file in asset.files}
+    return _fetch_remote_files(remotes, asset, folder, options, on_progress)
 
 
-def _fetch_kowiki(
-    asset: Asset, folder: Path, wishes: FetchOptions, told: DownloadProgress | None
-) -> list[Path]:
+def _fetch_kowiki(asset: Asset, folder: Path, options: FetchOptions, on_progress: OnProgress) -> list[Path]:
     from kovqa_core.download import kowiki
 
-    here = _recorded_paths(asset, folder)
-    if here and not asset.pin:
-        return here  # a newer dump is another one: asked for by its date
-    found = kowiki.kowiki_remotes(asset, folder, told)
-    return _write_asset_record(asset, folder, _fetch_remote_files(found, asset, folder, wishes, told))
+    fetched = _recorded_paths(asset, folder)
+    if fetched and not asset.pin:
+        return fetched  # a newer dump is another one: asked for by its date
+    remotes = kowiki.kowiki_remotes(asset, folder, on_progress)
+    paths = _fetch_remote_files(remotes, asset, folder, options, on_progress)
+    write_asset_record(asset, folder, paths)
+    return paths
 
 
-def _fetch_hub(asset: Asset, folder: Path, wishes: FetchOptions, told: DownloadProgress | None) -> list[Path]:
+def _fetch_hub(asset: Asset, folder: Path, options: FetchOptions, on_progress: OnProgress) -> list[Path]:
     from kovqa_core.download import hub
 
     if hub.is_hub_offline():
-        if not (here := _recorded_paths(asset, folder)):
-            missing = (
-                asset.repo if not _asset_record_path(asset, folder).exists() else "a file of " + asset.repo
-            )
-            raise AssetError(f"{missing} is not in {folder}, and HF_HUB_OFFLINE is set", "unset it to fetch")
-        return here
-    commit, found = hub.hub_remotes(asset, told)
-    _fetch_remote_files(found, asset, folder, wishes, told)
-    return _write_asset_record(asset, folder, [folder], commit, list(found))
+        if not (fetched := _recorded_paths(asset, folder)):
+            raise _offline_error(asset, folder)
+        return fetched
+    commit, remotes = hub.hub_remotes(asset, on_progress)
+    with hub.explain_hub_refusal(asset):
+        _fetch_remote_files(remotes, asset, folder, options, on_progress)
+    write_asset_record(asset, folder, [folder], commit, list(remotes))
+    return [folder]
 
 
-def _fetch_drive(
-    asset: Asset, folder: Path, wishes: FetchOptions, told: DownloadProgress | None
-) -> list[Path]:
+def _offline_error(asset: Asset, folder: Path) -> AssetError:
+    if asset_record_path(asset, folder).exists():
+        text = message(
+            "download.offline-incomplete",
+            "a file of {repo} is not in {folder}, and HF_HUB_OFFLINE is set",
+            repo=asset.repo,
+            folder=folder,
+        )
+    else:
+        text = message(
+            "download.offline-missing",
+            "{repo} is not in {folder}, and HF_HUB_OFFLINE is set",
+            repo=asset.repo,
+            folder=folder,
+        )
+    return AssetError(text, message("download.offline.hint", "unset it to fetch"))
+
+
+def _fetch_drive(asset: Asset, folder: Path, options: FetchOptions, on_progress: OnProgress) -> list[Path]:
     from kovqa_core.download import drive
 
-    def get(file: AssetFile, target: Path) -> None:
+    def fetch(file: AssetFile, target: Path) -> None:
         link = file.at.removeprefix("drive:")
-        drive.fetch_drive_file(link, target, told, asset.name, file.magic, wishes.allow_mismatch)
+        drive.fetch_drive_file(
+            link, target, on_progress, asset.name, file.magic, allow_mismatch=options.allow_mismatch
+        )
 
     return [
-        _fetch_and_unpack(asset, folder / file.name, {}, wishes, told, partial(get, file))
+        _fetch_and_unpack(asset, folder / file.name, {}, options, on_progress, partial(fetch, file))
         for file in asset.files
     ]
 
 
-def _fetch_aihub(
-    asset: Asset, folder: Path, wishes: FetchOptions, told: DownloadProgress | None
-) -> list[Path]:
+def _fetch_aihub(asset: Asset, folder: Path, options: FetchOptions, on_progress: OnProgress) -> list[Path]:
     from kovqa_core.download import aihub
 
-    for path in aihub.fetch_aihub_files(asset.key, folder, wishes.files or None, told):
-        if into := _unpacked_folder(asset, path):
-            _unpack_file(
-                path, into, True, told
-            )  # without checksums, the archives are the proof of what is here
-    return _write_asset_record(asset, folder, [folder])
+    for path in aihub.fetch_aihub_files(asset.key, folder, options.files or None, on_progress):
+        if unpacked := unpacked_folder(asset, path):
+            # Without checksums, the archives are the proof of what is here: they stay.
+            unpack_file(path, unpacked, on_progress, keep_archive=True)
+    write_asset_record(asset, folder, [folder])
+    return [folder]
 
 
-SourceFetcher = Callable[[Asset, Path, FetchOptions, DownloadProgress | None], list[Path]]
+SourceFetcher = Callable[[Asset, Path, FetchOptions, OnProgress], list[Path]]
 SOURCE_FETCHERS: dict[str, SourceFetcher] = {
     "http": _fetch_http,
     "kowiki": _fetch_kowiki,
@@ -150,72 +162,81 @@ SOURCE_FETCHERS: dict[str, SourceFetcher] = {
 
 
 def _fetch_remote_files(
-    found: Mapping[str, RemoteFile],
+    remotes: Mapping[str, RemoteFile],
     asset: Asset,
     folder: Path,
-    wishes: FetchOptions,
-    told: DownloadProgress | None,
+    options: FetchOptions,
+    on_progress: OnProgress,
 ) -> list[Path]:
     """Fetch files one after the other; each is unpacked before the next one needs room."""
-    sizes = (_missing_bytes(remote, folder / name) for name, remote in found.items())
+    sizes = (_missing_bytes(remote, folder / name) for name, remote in remotes.items())
     check_disk_space(folder, sum(sizes) if not asset.unpack else 0)
 
-    def get(remote: RemoteFile, target: Path) -> None:
-        resumable.fetch_file(remote, target, told, wishes.allow_mismatch)
+    def fetch(remote: RemoteFile, target: Path) -> None:
+        resumable.fetch_file(remote, target, on_progress, allow_mismatch=options.allow_mismatch)
 
     return [
-        _fetch_and_unpack(asset, folder / name, remote.checksums, wishes, told, partial(get, remote))
-        for name, remote in found.items()
+        _fetch_and_unpack(
+            asset, folder / name, remote.checksums, options, on_progress, partial(fetch, remote)
+        )
+        for name, remote in remotes.items()
     ]
 
 
 def _missing_bytes(remote: RemoteFile, target: Path) -> int:
-    here = next((path.stat().st_size for path in (target, part_file_path(target)) if path.exists()), 0)
-    return max(0, (remote.size or 0) - here)
+    present = next((p.stat().st_size for p in (target, part_file_path(target)) if p.exists()), 0)
+    return max(0, (remote.size or 0) - present)
 
 
 def _fetch_and_unpack(
     asset: Asset,
     target: Path,
-    sums: Mapping[str, str],
-    wishes: FetchOptions,
-    told: DownloadProgress | None,
-    get: Callable[[Path], None],
+    checksums: Mapping[str, str],
+    options: FetchOptions,
+    on_progress: OnProgress,
+    fetch: Callable[[Path], None],
 ) -> Path:
     """One file where it belongs: the file itself, or the folder it unpacks to."""
-    folder = _unpacked_folder(asset, target)
+    folder = unpacked_folder(asset, target)
     if folder is None:
-        get(target)
+        fetch(target)
         return target
-    if not (_is_unpacked(target, folder, sums) and not target.exists()):
-        get(target)
-        _unpack_file(target, folder, wishes.keep_archive, told)
+    if not (_is_unpacked(target, folder, checksums) and not target.exists()):
+        fetch(target)
+        unpack_file(target, folder, on_progress, keep_archive=options.keep_archive)
     return folder
 
 
-def _unpacked_folder(asset: Asset, target: Path) -> Path | None:
+def unpacked_folder(asset: Asset, target: Path) -> Path | None:
+    """The folder that an archive unpacks to; None for what stays a file."""
     suffix = next((s for s in _ARCHIVE_SUFFIXES if target.name.endswith(s)), None)
     return target.with_name(target.name.removesuffix(suffix)) if asset.unpack and suffix else None
 
 
-def _is_unpacked(target: Path, folder: Path, sums: Mapping[str, str]) -> bool:
-    """Does the folder hold what the published archive holds? The archive itself may be gone."""
-    from kovqa_core.download.archive import UNPACK_RECEIPT
+def _is_unpacked(target: Path, folder: Path, checksums: Mapping[str, str]) -> bool:
+    """Does the folder hold what the published archive holds? The archive itself may be gone.
 
-    receipt, unpacked = read_receipt(target), _read_json_or_empty(folder / UNPACK_RECEIPT).get("source", {})
-    known = {name: value for name, value in sums.items() if name in receipt.get("checksums", {})}
-    if not receipt or (checksum_mismatch(receipt["checksums"], known) and not receipt["accepted_mismatch"]):
+    Two receipts answer it: that of the archive (its checksums, size and time of change) and that of the
+    folder (size and time of change of the archive it was unpacked from).
+    """
+    from kovqa_core.download.archive import read_unpack_receipt
+
+    receipt, unpacked = read_receipt(target), read_unpack_receipt(folder)
+    if not receipt or not unpacked:
         return False
-    return (unpacked.get("bytes"), unpacked.get("modified")) == (receipt["size"], receipt["mtime_ns"])
+    comparable = {name: value for name, value in checksums.items() if name in receipt.checksums}
+    if checksum_mismatch(receipt.checksums, comparable) and not receipt.accepted_mismatch:
+        return False
+    return (unpacked.source.bytes, unpacked.source.modified) == (receipt.size, receipt.mtime_ns)
 
 
-def _unpack_file(target: Path, folder: Path, keep: bool, told: DownloadProgress | None) -> None:
+def unpack_file(target: Path, folder: Path, on_progress: OnProgress, *, keep_archive: bool) -> None:
+    """Unpack an archive, and remove it unless it is to be kept."""
     from kovqa_core.download.archive import unpack_archive
 
-    if told:
-        told(0, 0, f"unpacking {target.name}")
-    unpack_archive(target, folder, told)
-    if not keep:
+    on_progress(Progress(message("download.unpacking", "unpacking {file}", file=target.name)))
+    unpack_archive(target, folder, on_progress)
+    if not keep_archive:
         target.unlink(missing_ok=True)
 
 
@@ -227,140 +248,48 @@ def _suggest_manual_download(asset: Asset) -> Iterator[None]:
         raise AssetError(error.message, manual_instructions(asset)) from None
 
 
-def manual_instructions(asset: Asset) -> str:
+def manual_instructions(asset: Asset) -> Message:
     """How to get an asset without us."""
     source = asset.source_of()
     pages = [asset.address(file) for file in asset.files if source.kind == "http"] or [asset.page]
-    more = f" {source.by_hand}" if source.by_hand else ""
-    return f"with a browser: {' '.join(pages)}, then: kovqa download {asset.name} --from FILE.{more}"
+    return message(
+        "download.by-hand.hint",
+        "with a browser: {pages}, then: kovqa download {asset} --from FILE.{more}",
+        pages=" ".join(pages),
+        asset=asset.name,
+        more=f" {source.by_hand}" if source.by_hand else "",
+    )
 
 
 # ---------------------------------------------------------------------------- what is here
 
 
-def _asset_record_path(asset: Asset, folder: Path) -> Path:
-    return folder / f".{asset.name}.asset.json"
-
-
-def _write_asset_record(
-    asset: Asset, folder: Path, paths: list[Path], revision: str = "", files: list[str] | None = None
-) -> list[Path]:
-    """Write down that an asset is here: which revision, and which paths it has."""
-    names = [os.path.relpath(path, folder) for path in paths]
-    entry = {"asset": asset.name, "revision": revision or asset.pin, "paths": names, "files": files or []}
-    write_json(_asset_record_path(asset, folder), {**entry, "fetched": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
-    return paths
-
-
-def _read_json_or_empty(path: Path) -> dict[str, Any]:
-    """A document of ours; empty when it is not there or was damaged."""
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
 def _recorded_paths(asset: Asset, folder: Path) -> list[Path]:
     """Paths of an asset that was fetched and is still here; empty when anything is missing."""
-    noted = _read_json_or_empty(_asset_record_path(asset, folder))
-    targets = [folder / name for name in noted.get("files", [])]
-    here = [_unpacked_folder(asset, target) or target for target in targets]
-    paths = [folder / name for name in noted.get("paths", [])]
-    return paths if all(path.exists() for path in [*here, *paths]) else []
+    record = read_asset_record(asset, folder) or AssetRecord()
+    targets = [folder / name for name in record.files]
+    unpacked = [unpacked_folder(asset, target) or target for target in targets]
+    paths = [folder / name for name in record.paths]
+    return paths if all(path.exists() for path in [*unpacked, *paths]) else []
 
 
 def asset_state(asset: Asset, output: Path | None = None) -> str:
-    """ "here", how much of it is here, or ""."""
+    """ "here", how much of it is here, or ""; a value of `kovqa download --list --json`, so never translated."""
     folder = asset_folder(asset, output)
     targets = [folder / file.name for file in asset.files]
     if targets:
-        whole = [
-            t.is_file() or ((f := _unpacked_folder(asset, t)) and _is_unpacked(t, f, {})) for t in targets
-        ]
-        parts = [part_file_path(target) for target in targets]
+        complete = [_is_file_or_unpacked(asset, target) for target in targets]
+        partial_files = [part_file_path(target) for target in targets]
     else:
-        whole = [bool(_recorded_paths(asset, folder))]
-        parts = list(folder.rglob("*.part")) if asset.folder and folder.is_dir() else []
-    if all(whole):
+        complete = [bool(_recorded_paths(asset, folder))]
+        partial_files = list(folder.rglob("*.part")) if asset.folder and folder.is_dir() else []
+    if all(complete):
         return "here"
-    begun = sum(part.stat().st_size for part in parts if part.is_file())
-    return (
-        f"{format_bytes(begun)} so far"
-        if begun
-        else f"{sum(map(bool, whole))} of {len(whole)}"
-        if any(whole)
-        else ""
-    )
+    if begun := sum(path.stat().st_size for path in partial_files if path.is_file()):
+        return f"{format_bytes(begun)} so far"
+    return f"{sum(complete)} of {len(complete)}" if any(complete) else ""
 
 
-# ----------------------------------------------------------------------------- by hand
-
-
-def adopt_local_file(
-    asset: Asset, given: Path, wishes: FetchOptions, told: DownloadProgress | None = None
-) -> list[Path]:
-    """Take a file the user fetched by hand: check it, put it in its place, unpack it.
-
-    Raises:
-        SettingsError: no such file, or it is not clear which file of the asset it is.
-        AssetError: it is not the published file.
-    """
-    if given.is_dir():
-        raise SettingsError(f"{given} is a folder", "give the file as it came, not unpacked")
-    if not given.is_file():
-        raise SettingsError(f"no such file: {given}", "check the path")
-    file = _match_asset_file(asset, given)
-    remote = asset.remote(file) if asset.source_of().kind == "http" else RemoteFile("", magic=file.magic)
-    folder = make_folder(asset_folder(asset, wishes.output))
-    target = folder / file.name
-    sums, accepted = _check_local_file(given, remote, wishes.allow_mismatch, told)
-    with disk_errors(target):
-        _link_or_copy(given, target)
-        write_receipt(target, target, f"by hand: {given.name}", sums, accepted)
-    if into := _unpacked_folder(asset, target):
-        _unpack_file(target, into, wishes.keep_archive, told)
-    paths = [into or target]
-    return paths if asset.files else _write_asset_record(asset, folder, paths)
-
-
-def _match_asset_file(asset: Asset, given: Path) -> AssetFile:
-    """Which file of an asset this is: by name, or the only one there is."""
-    if not asset.files:
-        return AssetFile(name=given.name, magic="bzip2" if asset.dump else "")
-    named = [file for file in asset.files if file.name == given.name]
-    if not named and len(asset.files) > 1:
-        names = ", ".join(file.name for file in asset.files)
-        raise SettingsError(f"{given.name} is none of {asset.name}'s files", f"rename it to one of: {names}")
-    return (named or asset.files)[0]
-
-
-def _check_local_file(
-    given: Path, remote: RemoteFile, allow_mismatch: bool, told: DownloadProgress | None
-) -> tuple[dict[str, str], bool]:
-    """Checksums of a file, and whether it was taken although it is not the published one."""
-    with given.open("rb") as stream:
-        head = stream.read(HEAD_BYTES)
-    if not has_magic(head, remote.magic) or (not remote.magic and is_web_page(head)):
-        what = "a web page" if is_web_page(head) else "something else"
-        raise AssetError(f"{given}: not a {remote.magic or 'data'} file but {what}", "fetch it again")
-    note = f"checking {given.name}"
-    sums = file_checksums(given, remote.checksums, (lambda d, t: told(d, t, note)) if told else None)
-    wrong, size = checksum_mismatch(sums, remote.checksums), given.stat().st_size
-    if remote.size is not None and size != remote.size:
-        wrong = f"{size:,} bytes, published are {remote.size:,}"
-    if wrong and not allow_mismatch:
-        raise AssetError(f"{given}: {wrong}", "fetch it again, or take it with --allow-hash-mismatch")
-    return sums, bool(wrong)
-
-
-def _link_or_copy(given: Path, target: Path) -> None:
-    """The same file under another name where the disk can do that, else a copy."""
-    if target.exists() and target.samefile(given):
-        return
-    link = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        os.link(given.resolve(), link)
-        link.replace(target)
-    except OSError:
-        with given.open("rb") as source, atomic_file(target) as stream:
-            shutil.copyfileobj(source, stream, 1 << 20)
+def _is_file_or_unpacked(asset: Asset, target: Path) -> bool:
+    folder = unpacked_folder(asset, target)
+    return target.is_file() or (folder is not None and _is_unpacked(target, folder, {}))

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from kovqa_core.errors import AssetError
+from kovqa_core.messages import message
 from kovqa_core.paths import kovqa_home
 
 ASSET_TABLE = Path(__file__).with_name("assets.yaml")
@@ -23,8 +24,8 @@ def asset_names() -> list[str]:
 def asset_holding_file(file: str) -> str:
     """The name of the asset that holds a file; empty when none does."""
     entries = re.split(r"^(?=[\w.-]+:)", ASSET_TABLE.read_text("utf-8"), flags=re.MULTILINE)
-    word = re.compile(rf"(?:- name: |only: \[){re.escape(file)}(?=[\n,\]])")
-    return next((entry.partition(":")[0] for entry in entries if word.search(entry)), "")
+    file_entry = re.compile(rf"(?:- name: |only: \[){re.escape(file)}(?=[\n,\]])")
+    return next((entry.partition(":")[0] for entry in entries if file_entry.search(entry)), "")
 
 
 def find_asset(name: str, what: str) -> Path:
@@ -35,7 +36,7 @@ def find_asset(name: str, what: str) -> Path:
         what: what it is, for the error.
 
     Raises:
-        AssetError: it is nowhere; says how to get it.
+        AssetError: it is in none of these places; says how to get it.
     """
     folder = kovqa_home() / "assets"
     places = [Path(name).expanduser(), Path("assets") / name, folder / name]
@@ -45,5 +46,17 @@ def find_asset(name: str, what: str) -> Path:
         if place.exists():
             return place
     asset = name if name in asset_names() else asset_holding_file(Path(name).name)
-    fetch = f"fetch it with: kovqa download {asset}; or put it" if asset else "put it"
-    raise AssetError(f"{what} {name} not found", f"{fetch} into assets/ or {folder}, or give a path")
+    if asset:
+        hint = message(
+            "download.asset-not-found.fetch-hint",
+            "fetch it with: kovqa download {asset}; or put it into assets/ or {folder}, or give a path",
+            asset=asset,
+            folder=folder,
+        )
+    else:
+        hint = message(
+            "download.asset-not-found.hint", "put it into assets/ or {folder}, or give a path", folder=folder
+        )
+    raise AssetError(
+        message("download.asset-not-found", "{what} {name} not found", what=what, name=name), hint
+    )

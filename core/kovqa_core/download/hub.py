@@ -151,7 +151,9 @@ def _check_safe_name(name: str) -> str:
     if path.is_absolute() or ".." in path.parts or "\\" in name:
         raise AssetError(
             message(
-                "download.hub-unsafe-name", "the hub lists a file named {name!r}, which leaves its folder", name=name
+                "download.hub-unsafe-name",
+                "the hub lists a file named {name!r}, which leaves its folder",
+                name=name,
             )
         )
     return name
@@ -197,11 +199,6 @@ def explain_hub_refusal(asset: Asset) -> Iterator[None]:
         if code == "GatedRepo":
             text = message("download.hub-gated", "{repo} on the hub: access must be asked for", repo=repo)
         else:
-            text = message(
-                "download.hub-refused",
-                "{repo} on the hub: {status} {code}",
-                repo=repo,
-                status=error.status,
-                code=code,
-            ).strip()
+            reason = f"{error.status} {code}".strip()
+            text = message("download.hub-refused", "{repo} on the hub: {reason}", repo=repo, reason=reason)
         raise AssetError(text, hint) from None

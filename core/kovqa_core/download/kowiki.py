@@ -1,7 +1,7 @@
 """Korean Wikipedia: the newest finished dump, by its date. Source: docs/sources/datasets.md, D20.
 
 `latest` may move while a download is resumed, so the date comes first: the one asked for, the one
-whose part is here, or the newest that is finished. Files are then fetched by their dated addresses,
+whose `.part` is here, or the newest that is finished. Files are then fetched by their dated addresses,
 one after the other (Wikimedia allows two connections).
 """
 
@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel
 
 from kovqa_core.download.table import Asset, endpoint_url
 from kovqa_core.errors import AssetError, SettingsError
-from kovqa_core.net.request import DownloadProgress, Refused, RemoteFile, read_document
+from kovqa_core.messages import message
+from kovqa_core.net.request import Refused, RemoteFile, read_document
+from kovqa_core.progress import OnProgress, ignore_progress
 
 _DUMP_DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 _DUMP_JOBS = {"articles": "articlesdump", "multistream": "articlesmultistreamdump"}
@@ -27,7 +30,24 @@ _DUMP_FILE_NAMES = {
 }
 
 
-def kowiki_remotes(asset: Asset, folder: Path, told: DownloadProgress | None = None) -> dict[str, RemoteFile]:
+class DumpFile(BaseModel):
+    """A file of a dump, as `dumpstatus.json` lists it."""
+
+    size: int | None = None
+    sha1: str = ""
+    md5: str = ""
+
+
+class DumpJob(BaseModel):
+    """What makes some of a dump's files, as `dumpstatus.json` has it."""
+
+    status: str = ""
+    files: dict[str, DumpFile] = {}
+
+
+def kowiki_remotes(
+    asset: Asset, folder: Path, on_progress: OnProgress = ignore_progress
+) -> dict[str, RemoteFile]:
     """The files of a dump: name -> where, how large, which checksum.
 
     Args:
@@ -37,20 +57,31 @@ def kowiki_remotes(asset: Asset, folder: Path, told: DownloadProgress | None = N
         SettingsError: the pinned date is no date.
         AssetError: no finished dump; or the pinned one is not there.
     """
-    files = _new_layout_files if asset.dump == "content" else _old_layout_files
+    list_files = _new_layout_files if asset.dump == "content" else _old_layout_files
     if asset.pin:
         if not _DUMP_DATE.fullmatch(asset.pin):
-            raise SettingsError(f"{asset.pin} is no date of a dump", f"like {asset.name}@20260101")
-        found = files(asset.dump, asset.pin, told)
-        if not found:
-            raise AssetError(
-                f"the dump of {asset.pin} is not finished or no longer kept", "choose another date"
+            raise SettingsError(
+                message("download.dump-date-malformed", "{date} is not a date of a dump", date=asset.pin),
+                message("download.dump-date-malformed.hint", "like {asset}@20260101", asset=asset.name),
             )
-        return found
-    for date in [*_begun_dates(asset.dump, folder), *_list_dump_dates(asset.dump, told)]:
-        if found := files(asset.dump, date, told):
-            return found
-    raise AssetError(f"{endpoint_url('kowiki')} has no finished dump of kowiki", "try again tomorrow")
+        remotes = list_files(asset.dump, asset.pin, on_progress)
+        if not remotes:
+            raise AssetError(
+                message(
+                    "download.dump-missing",
+                    "the dump of {date} is not finished or no longer kept",
+                    date=asset.pin,
+                ),
+                message("download.dump-missing.hint", "choose another date"),
+            )
+        return remotes
+    for date in [*_begun_dates(asset.dump, folder), *_list_dump_dates(asset.dump, on_progress)]:
+        if remotes := list_files(asset.dump, date, on_progress):
+            return remotes
+    raise AssetError(
+        message("download.no-dump", "{url} has no finished dump of kowiki", url=endpoint_url("kowiki")),
+        message("download.no-dump.hint", "try again tomorrow"),
+    )
 
 
 def _dump_base_url(dump: str) -> str:
@@ -59,48 +90,50 @@ def _dump_base_url(dump: str) -> str:
     )
 
 
-def _list_dump_dates(dump: str, told: DownloadProgress | None) -> list[str]:
+def _list_dump_dates(dump: str, on_progress: OnProgress) -> list[str]:
     """Dates of all dumps there, newest first."""
-    listing = read_document(RemoteFile(f"{_dump_base_url(dump)}/"), told).decode(errors="replace")
+    listing = read_document(RemoteFile(f"{_dump_base_url(dump)}/"), on_progress).decode(errors="replace")
     return sorted(set(re.findall(rf'href="({_DUMP_DATE.pattern})/?"', listing)), reverse=True)
 
 
 def _begun_dates(dump: str, folder: Path) -> list[str]:
-    """Dates of which a part lies here."""
+    """Dates of dumps whose `.part` lies here."""
     patterns = [name.format("*") for name in _DUMP_FILE_NAMES.get(dump, ("kowiki-*-p*.xml.bz2",))]
-    parts = [path.name for pattern in patterns for path in folder.glob(pattern + ".part")]
-    return sorted({found[0] for name in parts if (found := _DUMP_DATE.search(name))}, reverse=True)
+    names = [path.name for pattern in patterns for path in folder.glob(pattern + ".part")]
+    return sorted({match[0] for name in names if (match := _DUMP_DATE.search(name))}, reverse=True)
 
 
-def _old_layout_files(dump: str, date: str, told: DownloadProgress | None) -> dict[str, RemoteFile]:
+def _old_layout_files(dump: str, date: str, on_progress: OnProgress) -> dict[str, RemoteFile]:
     """Files of a dump in the old layout; empty when it is not finished or not there."""
     date = date.replace("-", "")
     base = f"{_dump_base_url(dump)}/{date}"
     try:
-        job = json.loads(read_document(RemoteFile(f"{base}/dumpstatus.json"), told))["jobs"][_DUMP_JOBS[dump]]
+        status = json.loads(read_document(RemoteFile(f"{base}/dumpstatus.json"), on_progress))
+        job = DumpJob.model_validate(status["jobs"][_DUMP_JOBS[dump]])
     except Refused:
         return {}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):  # pydantic's error is a ValueError
         raise AssetError(
-            f"{base}/dumpstatus.json is not what it was", "see the address in a browser"
+            message("download.dump-status-malformed", "{url}/dumpstatus.json has another form", url=base),
+            message("download.dump-status-malformed.hint", "look at the address in a browser"),
         ) from None
-    if job.get("status") != "done":
+    if job.status != "done":
         return {}
     names = [name.format(date) for name in _DUMP_FILE_NAMES[dump]]
-    known: dict[str, dict[str, Any]] = job.get("files", {})
-    sums = {} if all("sha1" in known.get(name, {}) for name in names) else _fetch_md5sums(base, date, told)
-    return {name: _dump_remote(f"{base}/{name}", known.get(name, {}), sums.get(name)) for name in names}
+    listed = {name: job.files.get(name, DumpFile()) for name in names}
+    md5sums = {} if all(file.sha1 for file in listed.values()) else _fetch_md5sums(base, date, on_progress)
+    return {name: _dump_remote(f"{base}/{name}", file, md5sums.get(name)) for name, file in listed.items()}
 
 
-def _dump_remote(url: str, known: dict[str, Any], md5: str | None) -> RemoteFile:
-    sums = {name: str(known[name]) for name in known if name in ("sha1", "md5")}
-    sums = sums or ({"md5": md5} if md5 else {})
-    return RemoteFile(url, known.get("size"), sums, "bzip2")
+def _dump_remote(url: str, file: DumpFile, md5: str | None) -> RemoteFile:
+    checksums = {name: value for name, value in (("sha1", file.sha1), ("md5", file.md5)) if value}
+    checksums = checksums or ({"md5": md5} if md5 else {})
+    return RemoteFile(url, file.size, checksums, "bzip2")
 
 
-def _fetch_md5sums(base: str, date: str, told: DownloadProgress | None) -> dict[str, str]:
+def _fetch_md5sums(base: str, date: str, on_progress: OnProgress) -> dict[str, str]:
     """Dated name -> md5, as published beside the files."""
-    return _parse_checksums(read_document(RemoteFile(f"{base}/kowiki-{date}-md5sums.txt"), told))
+    return _parse_checksums(read_document(RemoteFile(f"{base}/kowiki-{date}-md5sums.txt"), on_progress))
 
 
 def _parse_checksums(text: bytes) -> dict[str, str]:
@@ -108,15 +141,16 @@ def _parse_checksums(text: bytes) -> dict[str, str]:
     return {row[1].strip().lstrip("*./"): row[0] for row in rows if len(row) == 2}
 
 
-def _new_layout_files(dump: str, date: str, told: DownloadProgress | None) -> dict[str, RemoteFile]:
+def _new_layout_files(dump: str, date: str, on_progress: OnProgress) -> dict[str, RemoteFile]:
     """Files of a dump in the new layout; empty when it is not finished or not there."""
     base = f"{_dump_base_url(dump)}/{date}/xml/bzip2"
     try:
-        read_document(RemoteFile(f"{base}/_SUCCESS"), told)
-        sums = _parse_checksums(read_document(RemoteFile(f"{base}/SHA256SUMS"), told))
+        read_document(RemoteFile(f"{base}/_SUCCESS"), on_progress)
+        checksums = _parse_checksums(read_document(RemoteFile(f"{base}/SHA256SUMS"), on_progress))
     except Refused:
         return {}
-    names = sorted(name for name in sums if re.fullmatch(r"[\w.-]+\.bz2", name))
+    names = sorted(name for name in checksums if re.fullmatch(r"[\w.-]+\.bz2", name))
     return {
-        name: RemoteFile(f"{base}/{name}", checksums={"sha256": sums[name]}, magic="bzip2") for name in names
+        name: RemoteFile(f"{base}/{name}", checksums={"sha256": checksums[name]}, magic="bzip2")
+        for name in names
     }

@@ -6,11 +6,11 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.download.table import AssetSource
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import write_json
+from kovqa_core.messages import message
 from kovqa_core.paths import kovqa_home
 
 
@@ -19,30 +19,44 @@ def acceptances_file() -> Path:
     return kovqa_home() / "licences.json"
 
 
-def _read_acceptances() -> dict[str, Any]:
+def _read_acceptances() -> dict[str, dict[str, str]]:
+    """Source -> licence, page, date of acceptance; none where the file is missing or damaged: it is asked again."""
     try:
-        return dict(json.loads(acceptances_file().read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        return {
+            name: dict(entry) for name, entry in json.loads(acceptances_file().read_text("utf-8")).items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def require_licence(source: AssetSource, said: bool, ask: Callable[[str], bool] | None = None) -> None:
+def require_licence(
+    source: AssetSource, *, accepted: bool, confirm: Callable[[str], bool] = lambda terms: False
+) -> None:
     """See that a source's terms are accepted, now or earlier; new terms are asked for again.
 
     Args:
-        said: the user said so beforehand.
-        ask: shows the terms and asks; None where nobody can answer.
+        accepted: the user accepts them beforehand.
+        confirm: shows the terms and asks; False where nobody can answer.
 
     Raises:
         SettingsError: they are not; shows the terms.
     """
-    before = _read_acceptances()
-    if before.get(source.name, {}).get("licence") == source.licence:
+    acceptances = _read_acceptances()
+    if acceptances.get(source.name, {}).get("licence") == source.licence:
         return
-    terms = f"{source.title}: {source.licence} (for: {source.who}; {source.page})"
-    if not (said or (ask and ask(terms))):
+    terms = message(
+        "download.terms",
+        "{title}: {licence} (for: {who}; {page})",
+        title=source.title,
+        licence=source.licence,
+        who=source.who,
+        page=source.page,
+    )
+    if not (accepted or confirm(terms)):
         raise SettingsError(
-            f"the terms of use are not accepted. {terms}", "read them, then add --accept-licence"
+            message("download.terms-not-accepted", "the terms of use are not accepted. {terms}", terms=terms),
+            message("download.terms-not-accepted.hint", "read them, then add --accept-licence"),
         )
-    entry = {"licence": source.licence, "page": source.page, "accepted": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    write_json(acceptances_file(), {**before, source.name: entry})
+    date = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    entry = {"licence": source.licence, "page": source.page, "accepted": date}
+    write_json(acceptances_file(), {**acceptances, source.name: entry})

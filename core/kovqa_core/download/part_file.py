@@ -1,8 +1,8 @@
 """What a download leaves on disk: `NAME.part` with its notes, the receipt of a finished file, the lock.
 
-`NAME.part` holds the bytes so far, and is itself what a running kovqa locks; `NAME.part.json` says
-which file they belong to. `.NAME.json` is the receipt of a file that was checked. None of them ever
-holds a header, a token or a signed address.
+`NAME.part` holds the bytes so far, `NAME.part.json` says which file they belong to. `.NAME.json` is the
+receipt of a file that was checked. `.NAME.lock` is there while a process writes one of them. None of them
+ever holds a header, a token or a signed address.
 """
 
 from __future__ import annotations
@@ -14,22 +14,43 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from kovqa_core.download.checks import checksum_mismatch, file_checksums
 from kovqa_core.files import write_json
-from kovqa_core.net.request import DownloadProgress
-
-_LOCK_POLL_SECONDS = 0.2  # seconds between two looks at a lock held by another process
+from kovqa_core.messages import message
+from kovqa_core.output_lock import output_lock
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 
 @dataclass(frozen=True)
 class PartNotes:
-    """Which file the bytes of a `.part` belong to; as the first answer said."""
+    """Which file the bytes of a `.part` belong to; as the first response said."""
 
     url: str
     validator: str  # strong ETag or Last-Modified, for If-Range; "" when the server gave none
     total: int  # bytes of the whole file; 0 when the server did not say
+
+
+@dataclass(frozen=True)
+class FileReceipt:
+    """What is known of a file that was fetched and checked, as its receipt has it.
+
+    Attributes:
+        url: where it came from, without secrets.
+        size: bytes.
+        mtime_ns: when it was last changed: a file changed since is read and compared again.
+        checksums: algorithm -> hexadecimal.
+        accepted_mismatch: it is not the published file, and the user took it all the same.
+        fetched: date and time, with time zone.
+    """
+
+    url: str
+    size: int
+    mtime_ns: int
+    checksums: Mapping[str, str]
+    accepted_mismatch: bool
+    fetched: str
 
 
 def part_file_path(target: Path) -> Path:
@@ -64,107 +85,88 @@ def write_part_notes(target: Path, notes: PartNotes) -> None:
     write_json(_part_notes_path(target), asdict(notes))
 
 
-def discard_part_file(target: Path, part: bool = True) -> None:
-    """Remove what was kept of an unfinished file."""
+def discard_part_notes(target: Path) -> None:
+    """Remove the notes of an unfinished file: its bytes are worth nothing."""
     _part_notes_path(target).unlink(missing_ok=True)
-    if part:
-        part_file_path(target).unlink(missing_ok=True)
+
+
+def discard_part_file(target: Path) -> None:
+    """Remove what was kept of an unfinished file."""
+    discard_part_notes(target)
+    part_file_path(target).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def locked_part_file(target: Path, told: DownloadProgress | None = None) -> Iterator[IO[bytes]]:
-    """The `.part` of a target, open for reading and writing, for one process at a time.
+def download_lock(output: Path, on_progress: OnProgress = ignore_progress) -> Iterator[None]:
+    """Hold an output for one process at a time; a second one waits as long as the first takes."""
 
-    A second process waits. The lock dies with its process, so nothing is ever left locked.
-    """
-    import fcntl
+    def show_holder(holder: str) -> None:
+        on_progress(Progress(message("download.waiting-for-lock", "{holder}: waiting for it", holder=holder)))
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    waited = False
-    while True:
-        stream = os.fdopen(os.open(part_file_path(target), os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.close()
-            if told and not waited:
-                told(0, 0, f"another kovqa is fetching {target.name}: waiting for it")
-            waited = True
-            time.sleep(_LOCK_POLL_SECONDS)
-            continue
-        if _same_file(stream, part_file_path(target)):
-            break
-        stream.close()  # the other process finished it and gave it its name: look again
-    with stream:
+    with output_lock(output, -1, show_holder):
+        yield
+
+
+@contextlib.contextmanager
+def locked_part_file(target: Path, on_progress: OnProgress = ignore_progress) -> Iterator[IO[bytes]]:
+    """The `.part` of a target, open for appending, for one process at a time."""
+    with download_lock(target, on_progress), part_file_path(target).open("a+b") as stream:
         try:
             yield stream
         finally:
-            if os.fstat(stream.fileno()).st_size == 0 and _same_file(stream, part_file_path(target)):
-                discard_part_file(target)  # nothing came: leave nothing behind
-
-
-def _same_file(stream: IO[bytes], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+            if os.fstat(stream.fileno()).st_size == 0:  # nothing came: leave nothing behind
+                discard_part_file(target)
 
 
 # --------------------------------------------------------------------------------- receipts
 
 
-def read_receipt(target: Path) -> dict[str, Any]:
-    """A finished file's receipt: url, size in bytes, mtime_ns, checksums, fetched; empty without one."""
+def read_receipt(target: Path) -> FileReceipt | None:
+    """A finished file's receipt; None without one, or when a crash damaged it."""
     try:
-        found = json.loads(receipt_path(target).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("checksums"), dict) else {}
+        receipt = FileReceipt(**json.loads(receipt_path(target).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return receipt if isinstance(receipt.checksums, dict) else None
 
 
-def write_receipt(target: Path, file: Path, url: str, sums: Mapping[str, str], accepted: bool) -> None:
+def write_receipt(
+    target: Path, file: Path, url: str, checksums: Mapping[str, str], *, accepted: bool
+) -> None:
     """Write down that a file was fetched and checked.
 
     Args:
         target: its name.
         file: the file itself, which may not have that name yet.
         url: where it came from, without secrets.
-        sums: its checksums.
-        accepted: its checksum was not the published one, and the user took it all the same.
+        checksums: its own.
+        accepted: they were not the published ones, and the user took it all the same.
     """
-    state = file.stat()
-    write_json(
-        receipt_path(target),
-        {
-            "url": url,
-            "size": state.st_size,
-            "mtime_ns": state.st_mtime_ns,
-            "checksums": dict(sums),
-            "accepted_mismatch": accepted,
-            "fetched": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        },
-    )
+    state, fetched = file.stat(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    receipt = FileReceipt(url, state.st_size, state.st_mtime_ns, dict(checksums), accepted, fetched)
+    write_json(receipt_path(target), asdict(receipt))
 
 
 def is_file_finished(
-    target: Path, size: int | None, expected: Mapping[str, str], told: DownloadProgress | None
+    target: Path, size: int | None, expected: Mapping[str, str], on_progress: OnProgress = ignore_progress
 ) -> bool:
-    """Is the file here the one that would be fetched?
+    """Is the file on disk the one that would be fetched?
 
     A file that did not change since its receipt is believed; any other is read and compared.
     """
     if not target.is_file():
         return False
     state, receipt = target.stat(), read_receipt(target)
-    sums: dict[str, str] = receipt.get("checksums", {})
-    as_left = receipt.get("size") == state.st_size and receipt.get("mtime_ns") == state.st_mtime_ns
-    if as_left and receipt.get("accepted_mismatch"):
+    checksums = receipt.checksums if receipt else {}
+    unchanged = receipt is not None and (receipt.size, receipt.mtime_ns) == (state.st_size, state.st_mtime_ns)
+    if receipt and unchanged and receipt.accepted_mismatch:
         return True
     if size is not None and state.st_size != size:
         return False
-    if not (as_left and expected.keys() <= sums.keys()):
-        found = file_checksums(target, {*expected, *sums}, told)
-        if sums and checksum_mismatch(found, sums):
+    if not (unchanged and expected.keys() <= checksums.keys()):
+        computed = file_checksums(target, {*expected, *checksums}, on_progress)
+        if checksums and checksum_mismatch(computed, checksums):
             return False
-        sums = found
-    return bool(receipt or expected or size) and not checksum_mismatch(sums, expected)
+        checksums = computed
+    # Without receipt, size and checksum nothing says that the file is the published one.
+    return bool(receipt or expected or size) and not checksum_mismatch(checksums, expected)

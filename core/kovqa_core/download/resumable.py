@@ -1,7 +1,7 @@
 """One downloader: an address -> a file that is whole and checked, or a part that can be resumed.
 
 Follows docs/sources/datasets.md, D1 to D5: resumes only what is provably the same file, believes no
-status 200 alone, and writes down no secret. Single requests and patience are `request.py`'s.
+status 200 alone, and writes down no secret. Single requests and retries are in `net.request`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import httpx2
 
-from kovqa_core.download import part_file as kept
+from kovqa_core.download import part_file
 from kovqa_core.download.checks import (
     HEAD_BYTES,
     checksum_mismatch,
@@ -26,6 +26,7 @@ from kovqa_core.download.checks import (
     format_bytes,
     has_magic,
     is_web_page,
+    size_mismatch,
 )
 from kovqa_core.download.part_file import (
     PartNotes,
@@ -37,66 +38,73 @@ from kovqa_core.download.part_file import (
 )
 from kovqa_core.errors import AssetError, MachineError
 from kovqa_core.files import disk_errors, fsync_path
+from kovqa_core.messages import Message, message
 from kovqa_core.net.pages import page_text
 from kovqa_core.net.request import (
     HARMLESS_HEADERS,
-    DownloadProgress,
     Interrupted,
     RemoteFile,
     redact_url,
     retry_request,
     stream_request,
 )
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 
 def fetch_file(
-    remote: RemoteFile, target: Path, told: DownloadProgress | None = None, allow_mismatch: bool = False
+    remote: RemoteFile,
+    target: Path,
+    on_progress: OnProgress = ignore_progress,
+    *,
+    allow_mismatch: bool = False,
 ) -> Path:
-    """Bring a file; resume what an earlier attempt left; do nothing when it is here already.
+    """Fetch a file; resume what an earlier attempt left; do nothing when it is here already.
 
     Args:
-        target: where it shall lie; appears whole and checked, or not at all.
+        target: the file to write; appears whole and checked, or not at all.
         allow_mismatch: take it although its size or checksum is not the published one.
 
     Raises:
-        AssetError: it cannot be had (exit 5; what came so far is kept), or is not the published file.
+        AssetError: it cannot be had (exit 5; what has arrived is kept), or is not the published file.
         MachineError: the disk is too small.
     """
-    with disk_errors(target, "what came so far is kept"), locked_part_file(target, told) as part:
-        if kept.is_file_finished(target, remote.size, remote.checksums, _checking_progress(target, told)):
+    still_good = message("download.partial-kept", "what has arrived is kept")
+    with disk_errors(target, still_good), locked_part_file(target, on_progress) as stream:
+        if part_file.is_file_finished(target, remote.size, remote.checksums, on_progress):
             discard_part_file(target)
             return target
-        aside = mismatch_path(target)
-        if allow_mismatch and aside.is_file():
+        kept_aside = mismatch_path(target)
+        if allow_mismatch and kept_aside.is_file():
             discard_part_file(target)
-            aside.replace(part_file_path(target))
+            kept_aside.replace(part_file_path(target))
         else:
-            _transfer_from_any(remote, target, part, told, allow_mismatch)
+            _transfer_from_any(remote, target, stream, on_progress, allow_mismatch=allow_mismatch)
         fsync_path(part_file_path(target))
-        _finish_file(remote, target, told, allow_mismatch)
+        finish_file(remote, target, on_progress, allow_mismatch=allow_mismatch)
     return target
 
 
-def _checking_progress(target: Path, told: DownloadProgress | None) -> Callable[..., None]:
-    return lambda done, total, note="": told(done, total, f"checking {target.name}") if told else None
-
-
 def _transfer_from_any(
-    remote: RemoteFile, target: Path, part: IO[bytes], told: DownloadProgress | None, allow_mismatch: bool
+    remote: RemoteFile, target: Path, part: IO[bytes], on_progress: OnProgress, *, allow_mismatch: bool
 ) -> None:
     """From the address or, when that fails for good, from its mirrors."""
     harmless = {name: value for name, value in remote.headers.items() if name.lower() in HARMLESS_HEADERS}
     mirrors = [dataclasses.replace(remote, url=url, headers=harmless) for url in remote.mirrors]
-    for place, other in itertools.zip_longest((remote, *mirrors), mirrors):
+    for source, next_mirror in itertools.zip_longest((remote, *mirrors), mirrors):
         try:
-            attempt = functools.partial(_transfer_once, place, target, part, told, allow_mismatch)
-            retry_request(attempt, told, lambda: _partial_size(part))
+            attempt = functools.partial(
+                _transfer_once, source, target, part, on_progress, allow_mismatch=allow_mismatch
+            )
+            retry_request(attempt, on_progress, lambda: _partial_size(part))
             break
         except AssetError as error:
-            if other is None:
+            if next_mirror is None:
                 raise
-            if told:
-                told(0, 0, f"{error.message}; trying {redact_url(other.url)}")
+            mirror = redact_url(next_mirror.url)
+            stage = message(
+                "download.trying-mirror", "{error}; trying {url}", error=error.message, url=mirror
+            )
+            on_progress(Progress(stage))
 
 
 def _partial_size(part: IO[bytes]) -> int:
@@ -104,125 +112,185 @@ def _partial_size(part: IO[bytes]) -> int:
 
 
 def _transfer_once(
-    remote: RemoteFile, target: Path, part: IO[bytes], told: DownloadProgress | None, allow_mismatch: bool
+    remote: RemoteFile, target: Path, part: IO[bytes], on_progress: OnProgress, *, allow_mismatch: bool
 ) -> None:
-    """One attempt: go on where the part ends if that is provably possible, else from the start."""
-    have, notes = _partial_size(part), read_part_notes(target)
+    """One attempt: go on where the part ends if that is provably possible, else from the start.
+
+    `Range` alone would join two files where the one on the server has changed: `If-Range` makes the server
+    send the whole file then, and the total of `Content-Range` is compared for servers that ignore it.
+    """
+    size, notes = _partial_size(part), read_part_notes(target)
     if notes and notes.url != remote.url and not remote.checksums:
         notes = None  # bytes of two addresses are only mixed where a checksum proves the result
-    if notes and have == notes.total > 0:
+    if notes and size == notes.total > 0:
         return
     headers = {}
-    if notes and 0 < have < notes.total:
-        headers["Range"] = f"bytes={have}-"
+    if notes and 0 < size < notes.total:
+        headers["Range"] = f"bytes={size}-"
         if notes.validator and notes.url == remote.url:
             headers["If-Range"] = notes.validator
-    ask = remote.ask or stream_request
-    with ask(remote, headers=headers, accept=(200, 206, 416) if headers else (200,)) as response:
+    request = remote.requester or stream_request
+    with request(remote, headers=headers, accept=(200, 206, 416) if headers else (200,)) as response:
         if response.status_code == 200:
-            chunks = _begin_transfer(response, remote, target, part, allow_mismatch)
-        elif notes and _is_continuation(response, have, notes, remote):
+            chunks = _begin_transfer(response, remote, target, part, allow_mismatch=allow_mismatch)
+        elif notes and _is_continuation(response, size, notes, remote):
             chunks = response.iter_raw()
-        else:  # 416, or a 206 of another file: a complete part never asks, so what is here is useless
-            discard_part_file(target, part=False)
+        else:  # 416, or a 206 of another file: a complete part never asks, so the bytes here are useless
+            part_file.discard_part_notes(target)
             part.truncate(0)
-            raise Interrupted(f"{redact_url(remote.url)}: the file there has changed: starting again", wait=0)
-        _append_chunks(chunks, remote, target, part, told)
+            text = message(
+                "download.remote-changed",
+                "{url}: the file there has changed: starting again",
+                url=redact_url(remote.url),
+            )
+            raise Interrupted(text, wait_seconds=0)
+        _append_chunks(chunks, remote, target, part, on_progress)
 
 
-def _is_continuation(response: httpx2.Response, have: int, notes: PartNotes, remote: RemoteFile) -> bool:
-    """Is this answer the rest of the very file whose beginning is here?"""
+def _is_continuation(response: httpx2.Response, size: int, notes: PartNotes, remote: RemoteFile) -> bool:
+    """Is this answer the rest of the very file whose first `size` bytes are here?"""
     span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("content-range", ""))
-    if response.status_code != 206 or not span or (int(span[1]), int(span[2])) != (have, notes.total):
+    if response.status_code != 206 or not span or (int(span[1]), int(span[2])) != (size, notes.total):
         return False
     validator = _resume_validator(response)
     return notes.url != remote.url or not (validator and notes.validator) or validator == notes.validator
 
 
 def _resume_validator(response: httpx2.Response) -> str:
-    """What If-Range may hold: a strong ETag, else the date of the last change."""
+    """What If-Range may hold: a strong ETag, else the date of the last change (RFC 9110, 13.1.5)."""
     etag = response.headers.get("etag", "")
     return response.headers.get("last-modified", "") if not etag or etag.startswith("W/") else etag
 
 
 def _begin_transfer(
-    response: httpx2.Response, remote: RemoteFile, target: Path, part: IO[bytes], allow_mismatch: bool
+    response: httpx2.Response, remote: RemoteFile, target: Path, part: IO[bytes], *, allow_mismatch: bool
 ) -> Iterator[bytes]:
     """Look at the beginning of a whole answer; only when it is the file, what was kept is given up."""
-    where, chunks, head = redact_url(remote.url), response.iter_raw(), b""
+    url, chunks, head = redact_url(remote.url), response.iter_raw(), b""
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise AssetError(f"{where}: sent packed although not asked for", "try again on another network")
+        raise AssetError(
+            message("download.compressed", "{url}: sent compressed although not asked for", url=url),
+            message("download.compressed.hint", "try again on another network"),
+        )
     while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
         head += chunk
     if not has_magic(head, remote.magic) or (not remote.magic and is_web_page(head)):
         raise AssetError(
-            f"{where}: not the file but {_describe_answer(head, remote)}",
-            "open the address in a browser; the source may be closed or moved, or a network asks for a login",
+            message(
+                "download.not-the-file",
+                "{url}: not the file but {answer}",
+                url=url,
+                answer=_describe_answer(head, remote),
+            ),
+            message(
+                "download.not-the-file.hint",
+                "open the address in a browser; the source may be closed or moved, or a network asks for a login",
+            ),
         )
     total = int(response.headers.get("content-length", 0))
-    if total and remote.size and total != remote.size and not allow_mismatch:
-        raise _mismatch_error(f"{where}: {total:,} bytes, published are {remote.size:,}")
+    wrong_size = size_mismatch(total, remote.size) if total and remote.size else ""
+    if wrong_size and not allow_mismatch:
+        raise AssetError(
+            message("download.wrong-length", "{url}: {mismatch}", url=url, mismatch=wrong_size),
+            mismatch_hint(),
+        )
     part.truncate(0)
-    kept.write_part_notes(
-        target, PartNotes(remote.url, _resume_validator(response), total or remote.size or 0)
-    )
+    notes = PartNotes(remote.url, _resume_validator(response), total or remote.size or 0)
+    part_file.write_part_notes(target, notes)
     return itertools.chain([head], chunks)
 
 
-def _describe_answer(head: bytes, remote: RemoteFile) -> str:
+def _describe_answer(head: bytes, remote: RemoteFile) -> Message:
     if not head:
-        return "an empty answer"
+        return message("download.answer-empty", "an empty answer")
     if is_web_page(head) or head[:HEAD_BYTES].isascii():
-        return f"a page: {remote.hide(page_text(head))}"
-    return f"something that is no {remote.magic} file (it begins with {head[:8].hex(' ')})"
+        page = remote.redact_secrets(page_text(head))
+        return message("download.answer-page", "a page: {page}", page=page)
+    return message(
+        "download.answer-other",
+        "something that is no {kind} file (it begins with {head})",
+        kind=remote.magic,
+        head=head[:8].hex(" "),
+    )
 
 
 def _append_chunks(
-    chunks: Iterator[bytes], remote: RemoteFile, target: Path, part: IO[bytes], told: DownloadProgress | None
+    chunks: Iterator[bytes], remote: RemoteFile, target: Path, part: IO[bytes], on_progress: OnProgress
 ) -> None:
     notes = read_part_notes(target)
     done, total = part.seek(0, os.SEEK_END), notes.total if notes else 0
     free = shutil.disk_usage(target.parent).free
     if total - done > free:
         raise MachineError(
-            f"{target.parent}: {format_bytes(total - done - free)} missing for {target.name} ({format_bytes(total)})",
-            "free some space or choose another folder with -o; what came so far is kept",
+            message(
+                "download.disk-full",
+                "{folder}: {missing} missing for {file} ({size})",
+                folder=target.parent,
+                missing=format_bytes(total - done - free),
+                file=target.name,
+                size=format_bytes(total),
+            ),
+            message(
+                "download.disk-full.hint",
+                "free some space or choose another folder with -o; what has arrived is kept",
+            ),
         )
-    if told:
-        told(done, total, target.name)
+    on_progress(Progress(target.name, done, total or None, "bytes"))
     for chunk in chunks:
         part.write(chunk)
         part.flush()  # a killed kovqa loses nothing that has arrived
         done += len(chunk)
-        if told:
-            told(done, total)
+        on_progress(Progress(target.name, done, total or None, "bytes"))
     if total and done < total:
         raise Interrupted(
-            f"{redact_url(remote.url)}: cut after {format_bytes(done)} of {format_bytes(total)}"
+            message(
+                "download.cut",
+                "{url}: cut after {done} of {total}",
+                url=redact_url(remote.url),
+                done=format_bytes(done),
+                total=format_bytes(total),
+            )
         )
 
 
-def _finish_file(
-    remote: RemoteFile, target: Path, told: DownloadProgress | None, allow_mismatch: bool
+def finish_file(
+    remote: RemoteFile,
+    target: Path,
+    on_progress: OnProgress = ignore_progress,
+    *,
+    allow_mismatch: bool = False,
 ) -> None:
-    """Check the whole file and give it its name."""
+    """Check the `.part` of a target against what is published, and give it its name.
+
+    Raises:
+        AssetError: it is not the published file; kept aside.
+    """
     path = part_file_path(target)
-    size = path.stat().st_size
-    found = file_checksums(path, remote.checksums, _checking_progress(target, told))
-    wrong = checksum_mismatch(found, remote.checksums)
-    if remote.size is not None and size != remote.size:
-        wrong = f"{size:,} bytes, published are {remote.size:,}"
-    if wrong and not allow_mismatch:
+    checksums = file_checksums(path, remote.checksums, on_progress)
+    mismatch = size_mismatch(path.stat().st_size, remote.size) or checksum_mismatch(
+        checksums, remote.checksums
+    )
+    if mismatch and not allow_mismatch:
         path.replace(mismatch_path(target))
         discard_part_file(target)
-        raise _mismatch_error(f"{target.name}: {wrong}; kept aside as {mismatch_path(target)}")
+        text = message(
+            "download.mismatch",
+            "{file}: {mismatch}; kept aside as {aside}",
+            file=target.name,
+            mismatch=mismatch,
+            aside=mismatch_path(target),
+        )
+        raise AssetError(text, mismatch_hint())
     # The receipt comes first: a file under its name without one would be fetched again.
-    kept.write_receipt(target, path, redact_url(remote.url), found, accepted=bool(wrong))
+    part_file.write_receipt(target, path, redact_url(remote.url), checksums, accepted=bool(mismatch))
     path.replace(target)
     fsync_path(target.parent)
     discard_part_file(target)
 
 
-def _mismatch_error(message: str) -> AssetError:
-    hint = "run the same command again to fetch it anew, or take it as it is with --allow-hash-mismatch"
-    return AssetError(message, hint)
+def mismatch_hint() -> Message:
+    """What to do with a file that is not the published one."""
+    return message(
+        "download.mismatch.hint",
+        "run the same command again to fetch it anew, or take it as it is with --allow-hash-mismatch",
+    )

@@ -15,11 +15,11 @@ from itertools import accumulate
 from pathlib import Path
 
 from kovqa_core.errors import DataError
+from kovqa_core.messages import Message, message
 
 PART_VOLUME_NAME = re.compile(r"(?P<name>.+)\.part(?P<number>\d+)", re.IGNORECASE)
-_ZIP64_LOCATOR = struct.Struct(
-    "<4sLQL"
-)  # signature, disk of the zip64 end record, its place, number of disks
+# Signature, disk of the zip64 end record, its offset, number of disks.
+_ZIP64_LOCATOR = struct.Struct("<4sLQL")
 _MAX_END_BYTES = _ZIP64_LOCATOR.size + 22 + 65_535  # ... the end record and its comment
 _ZIP_VOLUME_NAME = re.compile(r"(?P<stem>.+)\.z(?P<number>\d+)", re.IGNORECASE)
 
@@ -28,54 +28,65 @@ def archive_volumes(archive: Path) -> list[Path]:
     """The files an archive consists of, in order; itself alone in most cases.
 
     Args:
-        archive: the archive, any of its pieces, or the name its `.partN` pieces share.
+        archive: the archive, any of its volumes, or the name its `.partN` volumes share.
 
     Raises:
-        DataError: it is not there, or a piece is missing.
+        DataError: it does not exist, or a volume is missing.
     """
     if (disk := _ZIP_VOLUME_NAME.fullmatch(archive.name)) is not None:
         archive = archive.with_name(disk["stem"] + ".zip")
-    if (part := PART_VOLUME_NAME.fullmatch(archive.name)) is not None:
-        archive = archive.with_name(part["name"])
-    parts = _sibling_volumes(archive, PART_VOLUME_NAME, archive.name)
-    if parts and not archive.exists():
-        sizes = [path.stat().st_size for path in parts.values()]
-        if not is_complete_sequence(list(parts), sizes):
-            raise _unreadable_error(
-                archive, f"its .part pieces do not join (there are {_volume_names(parts)})"
+    if (volume := PART_VOLUME_NAME.fullmatch(archive.name)) is not None:
+        archive = archive.with_name(volume["name"])
+    volumes = _sibling_volumes(archive, PART_VOLUME_NAME, archive.name)
+    if volumes and not archive.exists():
+        sizes = [path.stat().st_size for path in volumes.values()]
+        if not is_complete_sequence(list(volumes), sizes):
+            reason = message(
+                "download.volumes-incomplete",
+                "its .part volumes do not join (there are {names})",
+                names=_volume_names(volumes),
             )
-        return list(parts.values())
+            raise _unreadable_error(archive, reason)
+        return list(volumes.values())
     disks = (
         _sibling_volumes(archive, _ZIP_VOLUME_NAME, archive.stem) if archive.suffix.lower() == ".zip" else {}
     )
     if list(disks) != list(range(1, len(disks) + 1)):
-        raise _unreadable_error(
-            archive, f"one of its pieces .z01, .z02 … is missing (there are {_volume_names(disks)})"
+        reason = message(
+            "download.disks-incomplete",
+            "one of its volumes .z01, .z02 … is missing (there are {names})",
+            names=_volume_names(disks),
         )
+        raise _unreadable_error(archive, reason)
     if not archive.is_file():
-        raise _unreadable_error(archive, "it is not there")
+        raise _unreadable_error(archive, message("download.archive-missing", "no such file"))
     return [*disks.values(), archive]
 
 
 def is_complete_sequence(numbers: Sequence[int], sizes: Sequence[int]) -> bool:
-    """Do sorted piece numbers follow on each other: as byte offsets, or counted from 0 or 1?"""
+    """Do sorted volume numbers follow on each other: as byte offsets, or counted from 0 or 1?"""
     offsets = [0, *accumulate(sizes)][:-1]
     return list(numbers) in (offsets, list(range(len(sizes))), list(range(1, len(sizes) + 1)))
 
 
 def _sibling_volumes(archive: Path, pattern: re.Pattern[str], stem: str) -> dict[int, Path]:
-    """Number -> piece, in the order of the numbers (text order would put 10 before 2)."""
+    """Number -> volume, in the order of the numbers (text order would put 10 before 2)."""
     folder = archive.parent
-    found = [(pattern.fullmatch(path.name), path) for path in folder.iterdir()] if folder.is_dir() else []
-    return dict(sorted((int(m["number"]), path) for m, path in found if m and m[1] == stem))
+    matches = [(pattern.fullmatch(path.name), path) for path in folder.iterdir()] if folder.is_dir() else []
+    return dict(sorted((int(m["number"]), path) for m, path in matches if m and m[1] == stem))
 
 
 def _volume_names(numbers: dict[int, Path]) -> str:
     return ", ".join(path.name for path in numbers.values())
 
 
-def _unreadable_error(archive: Path, why: str) -> DataError:
-    return DataError(f"cannot read {archive}: {why}", "check the path, or fetch what is missing")
+def _unreadable_error(archive: Path, reason: Message) -> DataError:
+    return DataError(
+        message(
+            "download.archive-unreadable", "cannot read {archive}: {reason}", archive=archive, reason=reason
+        ),
+        message("download.archive-unreadable.hint", "check the path, or fetch what is missing"),
+    )
 
 
 class JoinedVolumes(io.RawIOBase):
@@ -129,10 +140,10 @@ class JoinedVolumes(io.RawIOBase):
 
 
 def open_zip(paths: Sequence[Path]) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
-    """A zip, in one piece or several, and its members.
+    """A zip, in one volume or several, and its members.
 
-    `zipfile` reads joined pieces but for two things: a record that says there are several "disks"
-    (changed on the way), and places of members, which count from the beginning of their disk.
+    `zipfile` reads joined volumes but for two things: a record that says there are several "disks"
+    (changed while it is read), and offsets of members, which count from the beginning of their disk.
     """
     zip = zipfile.ZipFile(io.BufferedReader(JoinedVolumes(paths, _single_disk_locator(paths)), 1 << 16))
     if len(paths) == 1 or paths[0].suffix.lower() != ".z01":
@@ -144,7 +155,10 @@ def open_zip(paths: Sequence[Path]) -> tuple[zipfile.ZipFile, list[zipfile.ZipIn
 
 
 def _single_disk_locator(paths: Sequence[Path]) -> tuple[int, bytes]:
-    """The zip64 locator with its numbers of disks set to one, and where it lies; nothing if there is none."""
+    """Offset of the zip64 locator, and the locator with its number of disks set to one; (0, b"") without one.
+
+    `zipfile` refuses a locator that says more than one disk, and reads all else of a joined file.
+    """
     size = sum(path.stat().st_size for path in paths)
     with JoinedVolumes(paths) as joined:
         joined.seek(max(0, size - _MAX_END_BYTES))
@@ -156,10 +170,10 @@ def _single_disk_locator(paths: Sequence[Path]) -> tuple[int, bytes]:
     return size - len(tail) + locator, _ZIP64_LOCATOR.pack(signature, 0, offset, 1)
 
 
-def _shift_member(info: zipfile.ZipInfo, moved: int) -> zipfile.ZipInfo:
-    """A member at its place in the joined file."""
-    placed = zipfile.ZipInfo(info.orig_filename, info.date_time)
+def _shift_member(info: zipfile.ZipInfo, offset: int) -> zipfile.ZipInfo:
+    """A member at its offset in the joined file. `zipfile` does not let `orig_filename` be changed: a new one."""
+    shifted = zipfile.ZipInfo(info.orig_filename, info.date_time)
     for field in ("compress_type", "flag_bits", "CRC", "compress_size", "file_size", "external_attr"):
-        setattr(placed, field, getattr(info, field))
-    placed.header_offset = info.header_offset + moved
-    return placed
+        setattr(shifted, field, getattr(info, field))
+    shifted.header_offset = info.header_offset + offset
+    return shifted

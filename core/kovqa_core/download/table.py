@@ -32,9 +32,9 @@ ENDPOINT_URLS = {
 
 def endpoint_url(name: str) -> str:
     """An endpoint's address: KOVQA_<NAME>_ENDPOINT, for the hub HF_ENDPOINT too, else the public one."""
-    usual = os.environ.get("HF_ENDPOINT") if name == "hub" else None
-    found = os.environ.get(f"KOVQA_{name.upper()}_ENDPOINT") or usual or ENDPOINT_URLS[name]
-    return found.rstrip("/")
+    hub_setting = os.environ.get("HF_ENDPOINT") if name == "hub" else None
+    url = os.environ.get(f"KOVQA_{name.upper()}_ENDPOINT") or hub_setting or ENDPOINT_URLS[name]
+    return url.rstrip("/")
 
 
 def expand_address(at: str) -> str:
@@ -65,7 +65,7 @@ class AssetFile(StrictSettings):
     size: int | None = None  # bytes
     md5: str = ""
     sha256: str = ""
-    magic: str = ""  # a kind of checks.KINDS
+    magic: str = ""  # a key of checks.FILE_MAGIC
 
 
 class Asset(StrictSettings):
@@ -77,7 +77,7 @@ class Asset(StrictSettings):
     source: str
     folder: str = ""  # below assets/
     unpack: bool = False
-    about: int | None = None  # bytes, estimated
+    about: int | None = None  # bytes, estimated where not all sizes are published
     files: tuple[AssetFile, ...] = ()
     repo: str = ""  # hub
     dataset: bool = False  # hub: a data set, not a model
@@ -116,9 +116,9 @@ class Asset(StrictSettings):
 
     def remote(self, file: AssetFile) -> RemoteFile:
         """What is known about one of its files."""
-        sums = {name: value for name, value in (("md5", file.md5), ("sha256", file.sha256)) if value}
+        checksums = {name: value for name, value in (("md5", file.md5), ("sha256", file.sha256)) if value}
         mirrors = tuple(expand_address(mirror) for mirror in file.mirrors)
-        return RemoteFile(self.address(file), file.size, sums, file.magic, mirrors=mirrors)
+        return RemoteFile(self.address(file), file.size, checksums, file.magic, mirrors=mirrors)
 
 
 @functools.cache
@@ -137,8 +137,8 @@ def load_assets() -> Mapping[str, Asset]:
     Raises:
         SettingsError: the table is wrong; with file and line.
     """
-    found = {name: build_settings(Asset, entry) for name, entry in _table_entries(ASSET_TABLE).items()}
-    for asset in found.values():
+    assets = {name: build_settings(Asset, entry) for name, entry in _table_entries(ASSET_TABLE).items()}
+    for asset in assets.values():
         if asset.source not in load_sources():
             raise unknown_name_error(
                 message("download.unknown-source", "unknown source '{source}'", source=asset.source),
@@ -146,26 +146,28 @@ def load_assets() -> Mapping[str, Asset]:
                 load_sources(),
                 f"{ASSET_TABLE}: {asset.name}",
             )
-    return found
+    return assets
 
 
 def _table_entries(path: Path) -> dict[str, SettingsDocument]:
-    whole = read_yaml(path)
-    places = {
-        name: {p[1:]: place for p, place in whole.origin.items() if p[:1] == (name,)} for name in whole.values
+    """Each entry of a table as a document of its own, so that an error names its line."""
+    table = read_yaml(path)
+    origins = {
+        name: {keys[1:]: place for keys, place in table.origin.items() if keys[:1] == (name,)}
+        for name in table.values
     }
     return {
-        name: SettingsDocument({"name": name, **entry}, places[name]) for name, entry in whole.values.items()
+        name: SettingsDocument({"name": name, **entry}, origins[name]) for name, entry in table.values.items()
     }
 
 
-def find_asset_entry(word: str) -> Asset:
+def find_asset_entry(name_and_pin: str) -> Asset:
     """The asset of a name, of NAME@PIN, or of a file it holds (then that file alone).
 
     Raises:
         SettingsError: nobody knows it; lists the nearest names.
     """
-    name, _, pin = word.partition("@")
+    name, _, pin = name_and_pin.partition("@")
     holder = name if name in load_assets() else asset_holding_file(name)
     if not holder:
         raise unknown_name_error(
@@ -176,6 +178,9 @@ def find_asset_entry(word: str) -> Asset:
         )
     asset = load_assets()[holder]
     if pin and not (asset.repo or asset.dump):
-        raise SettingsError(f"{name} has no versions to choose from", f"kovqa download {name}")
-    alone = tuple(file for file in asset.files if file.name == name)
-    return asset.model_copy(update={"pin": pin, "files": alone or asset.files})
+        raise SettingsError(
+            message("download.no-versions", "{name} has no versions to choose from", name=name),
+            message("download.no-versions.hint", "kovqa download {name}", name=name),
+        )
+    named_file = tuple(file for file in asset.files if file.name == name)
+    return asset.model_copy(update={"pin": pin, "files": named_file or asset.files})

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from kovqa_core.download.members import decode_member_name
 from kovqa_core.errors import DataError
+from kovqa_core.messages import Message, message
 
 TAR_BLOCK = tarfile.BLOCKSIZE
 READ_CHUNK_BYTES = 1 << 20
@@ -21,11 +22,11 @@ _MAX_RECORD_BYTES = 1 << 20  # bytes of a long name or a pax record: they are ke
 _RECORD_TYPES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
 _FILE_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _STRANGE_TAR_TYPES = {
-    tarfile.LNKTYPE: "a hard link",
-    tarfile.SYMTYPE: "a symbolic link",
-    tarfile.CHRTYPE: "a device",
-    tarfile.BLKTYPE: "a device",
-    tarfile.FIFOTYPE: "a pipe",
+    tarfile.LNKTYPE: message("download.type-hard-link", "a hard link"),
+    tarfile.SYMTYPE: message("download.type-symbolic-link", "a symbolic link"),
+    tarfile.CHRTYPE: message("download.type-device", "a device"),
+    tarfile.BLKTYPE: message("download.type-device", "a device"),
+    tarfile.FIFOTYPE: message("download.type-pipe", "a pipe"),
 }
 
 
@@ -35,18 +36,18 @@ class ByteStream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class Cut(DataError):
+class TarCutShort(DataError):
     """A tar that ends too early: a download of it can be tried again."""
 
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file or folder of a tar; `strange` says what it is when it is neither."""
+    """A file or folder of a tar; `strange_type` says what it is when it is neither."""
 
     name: str
     size: int  # bytes
     folder: bool = False
-    strange: str = ""
+    strange_type: Message | None = None
 
 
 def is_tar(head: bytes) -> bool:
@@ -59,7 +60,7 @@ def is_tar(head: bytes) -> bool:
 
 
 def stream_chunks(stream: ByteStream) -> Iterator[bytes]:
-    """All that is left of a stream, piece by piece."""
+    """All that is left of a stream, chunk by chunk."""
     while chunk := stream.read(READ_CHUNK_BYTES):
         yield chunk
 
@@ -68,7 +69,7 @@ def iter_tar_members(stream: ByteStream, archive: str) -> Iterator[tuple[TarMemb
     """Each member with its bytes, which must be taken before the next member; what is left is skipped.
 
     Raises:
-        Cut: the stream ends before the two closing blocks of zeros.
+        TarCutShort: the stream ends before the two closing blocks of zeros.
         DataError: a header is damaged.
     """
     while (block := _read_exactly(stream, TAR_BLOCK, archive)) != bytes(TAR_BLOCK):
@@ -78,7 +79,7 @@ def iter_tar_members(stream: ByteStream, archive: str) -> Iterator[tuple[TarMemb
         for _ in contents:
             pass
     if _read_exactly(stream, TAR_BLOCK, archive) != bytes(TAR_BLOCK):
-        raise _damaged_error(archive, "a single block of zeros")
+        raise _damaged_error(archive, message("download.tar-single-zeros", "a single block of zeros"))
 
 
 def _parse_member(block: bytes, stream: ByteStream, archive: str) -> TarMember:
@@ -88,9 +89,11 @@ def _parse_member(block: bytes, stream: ByteStream, archive: str) -> TarMember:
         try:
             info = _parse_header(block)
         except tarfile.HeaderError as error:
-            raise _damaged_error(archive, f"a header is unreadable ({error})") from None
+            reason = message("download.tar-header", "a header is unreadable ({error})", error=error)
+            raise _damaged_error(archive, reason) from None
         if info.size < 0 or (info.type in _RECORD_TYPES and info.size > _MAX_RECORD_BYTES):
-            raise _damaged_error(archive, f"a header with a size of {info.size:,} bytes")
+            reason = message("download.tar-size", "a header with a size of {size:,} bytes", size=info.size)
+            raise _damaged_error(archive, reason)
         if info.type not in _RECORD_TYPES:
             break
         record = b"".join(_member_contents(stream, info.size, archive))
@@ -104,9 +107,10 @@ def _parse_member(block: bytes, stream: ByteStream, archive: str) -> TarMember:
     raw = name if name is not None else info.name.encode("utf-8", "surrogateescape")
     is_file = info.type in _FILE_TYPES
     folder = info.isdir() or (is_file and raw.endswith(b"/"))
-    strange = "" if is_file or folder else _STRANGE_TAR_TYPES.get(info.type, "an unknown kind")
+    unknown_type = message("download.type-unknown", "an unknown type")
+    strange_type = None if is_file or folder else _STRANGE_TAR_TYPES.get(info.type, unknown_type)
     if not is_file:  # a link may name a size, and has no bytes
-        return TarMember(decode_member_name(raw), 0, folder, strange)
+        return TarMember(decode_member_name(raw), 0, folder, strange_type)
     return TarMember(decode_member_name(raw), info.size if size is None else size, folder)
 
 
@@ -120,13 +124,13 @@ def _parse_pax(record: bytes, archive: str) -> dict[bytes, bytes]:
     while record.strip(b"\0"):
         length = record[:8].partition(b" ")[0]
         if not length.isdigit() or not len(length) + 2 < int(length) <= len(record):
-            raise _damaged_error(archive, "a pax record is unreadable")
+            raise _damaged_error(archive, message("download.tar-pax", "a pax record is unreadable"))
         key, _, value = record[len(length) + 1 : int(length) - 1].partition(b"=")
         values[key] = value
         record = record[int(length) :]
     size = values.get(b"size", b"0")
     if not size.isdigit() or len(size) > 20 or any(key.startswith(b"GNU.sparse") for key in values):
-        raise _damaged_error(archive, "a pax record of an unknown kind")
+        raise _damaged_error(archive, message("download.tar-pax-unknown", "a pax record of an unknown kind"))
     return values
 
 
@@ -143,9 +147,15 @@ def _member_contents(stream: ByteStream, size: int, archive: str) -> Iterator[by
 def _read_exactly(stream: ByteStream, size: int, archive: str) -> bytes:
     data = stream.read(size) if size else b""
     if len(data) < size:
-        raise Cut(f"{archive} is cut short", "fetch it again")
+        raise TarCutShort(
+            message("download.tar-cut-short", "{archive} is cut short", archive=archive),
+            message("download.fetch-again.hint", "fetch it again"),
+        )
     return data
 
 
-def _damaged_error(archive: str, why: str) -> DataError:
-    return DataError(f"{archive} is damaged: {why}", "fetch it again")
+def _damaged_error(archive: str, reason: Message) -> DataError:
+    return DataError(
+        message("download.archive-damaged", "{archive} is damaged: {reason}", archive=archive, reason=reason),
+        message("download.fetch-again.hint", "fetch it again"),
+    )

@@ -140,7 +140,9 @@ def stream_request(
     with contextlib.ExitStack() as stack:
         client = client or stack.enter_context(new_http_client())
         stack.enter_context(network_errors(remote))
-        response = _send_request(client, remote, method, headers or {}, body, follow_redirects=follow_redirects)
+        response = _send_request(
+            client, remote, method, headers or {}, body, follow_redirects=follow_redirects
+        )
         stack.callback(response.close)
         if response.status_code not in accept and not (response.is_redirect and not follow_redirects):
             raise _refusal_error(remote, response)
@@ -241,7 +243,9 @@ def network_errors(remote: RemoteFile) -> Iterator[None]:
     except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, ValueError) as error:
         reason = remote.redact_secrets(str(error))
         raise AssetError(
-            message("net.url-invalid", "{url}: not an address to fetch from ({reason})", url=url, reason=reason)
+            message(
+                "net.url-invalid", "{url}: not an address to fetch from ({reason})", url=url, reason=reason
+            )
         ) from None
     except httpx2.RequestError as error:
         reason = remote.redact_secrets(str(error)) or type(error).__name__

@@ -1,6 +1,6 @@
 """`kovqa submit dacon --upload`: one file, sent once, and a ledger that says so.
 
-A submission costs a piece of the day's quota, and an answer that never comes leaves open whether it
+A submission costs one of the day's quota, and an answer that never comes leaves open whether it
 did. So a line stands in the ledger before anything is sent, saying `unknown` until Dacon has
 answered; nothing is ever sent again by itself. Protocol: docs/sources/datasets.md, D17 to D19.
 """
@@ -18,12 +18,13 @@ from pathlib import Path
 
 import httpx2
 
-from kovqa_core.download.part_file import locked_part_file
 from kovqa_core.errors import AssetError, DataError, KovqaError, SettingsError
 from kovqa_core.files import disk_errors, read_bytes, read_text, to_nfc, write_text
+from kovqa_core.messages import Message, message
 from kovqa_core.net.api_keys import read_api_key
 from kovqa_core.net.pages import page_text
 from kovqa_core.net.request import new_http_client
+from kovqa_core.output_lock import output_lock
 from kovqa_core.paths import kovqa_home
 
 DACON_COMPETITION = "236118"
@@ -72,7 +73,7 @@ class UploadAttempt:
 
 @dataclass(frozen=True)
 class DailyQuota:
-    """The day's quota, as far as this computer knows: Dacon's interface tells no numbers.
+    """The day's quota, as far as this computer knows: Dacon's interface has no numbers.
 
     Attributes:
         accepted, unknown: submissions sent from here since 00:00 KST.
@@ -84,7 +85,7 @@ class DailyQuota:
     resets: datetime
 
 
-def upload_to_dacon(file: Path, team: str, memo: str = "", force: bool = False) -> UploadAttempt:
+def upload_to_dacon(file: Path, team: str, memo: str = "", *, force: bool = False) -> UploadAttempt:
     """Send a submission to Dacon, once; the accepted attempt.
 
     The token is read from DACON_API_TOKEN or from `dacon.key` in the user's folder.
@@ -101,7 +102,10 @@ def upload_to_dacon(file: Path, team: str, memo: str = "", force: bool = False) 
     """
     token = read_api_key("Dacon", "DACON_API_TOKEN", "dacon.key", COMPETITION_PAGE)
     if not team.strip():
-        raise SettingsError("which team?", "--team NAME or KOVQA_DACON_TEAM, exactly as on Dacon")
+        raise SettingsError(
+            message("submit.no-team", "which team?"),
+            message("submit.no-team.hint", "--team NAME or KOVQA_DACON_TEAM, exactly as on Dacon"),
+        )
     content = read_bytes(file)
     attempt = UploadAttempt(
         datetime.now(_KOREA_TIME).isoformat(),
@@ -113,17 +117,17 @@ def upload_to_dacon(file: Path, team: str, memo: str = "", force: bool = False) 
         hashlib.sha256(content).hexdigest(),
     )
     with new_http_client() as client:
-        _update_ledger(lambda attempts: [*attempts, _require_unsent(attempt, attempts, force)])
+        _update_ledger(lambda attempts: [*attempts, _require_unsent(attempt, attempts, force=force)])
         state, answer = _post_submission(client, attempt, content, token)
     outcome = replace(attempt, state=state, answer=answer)
-    _update_ledger(lambda attempts: [outcome if one == attempt else one for one in attempts])
+    _update_ledger(lambda attempts: [outcome if entry == attempt else entry for entry in attempts])
     if state != "accepted":
         raise _upload_error(outcome)
     return outcome
 
 
 def _printable_nfc(text: str) -> str:
-    """NFC; what is no letter in the terminal's or the disk's encoding is spelt out."""
+    """NFC; what UTF-8 cannot encode (half a character in a file's name) is spelt out."""
     return to_nfc(text).encode("utf-8", "backslashreplace").decode()
 
 
@@ -131,7 +135,7 @@ def _printable_nfc(text: str) -> str:
 
 
 def ledger_file() -> Path:
-    """Where all attempts are written down: in the user's folder, so that a copied file is known too."""
+    """The ledger: in the user's folder and not beside the file, so that a copy of the file is recognised too."""
     return kovqa_home() / "submissions.jsonl"
 
 
@@ -146,26 +150,38 @@ def read_ledger() -> list[UploadAttempt]:
     try:
         return [UploadAttempt(**json.loads(line)) for line in lines if line]
     except (ValueError, TypeError):
-        hint = f"compare it with your list on {COMPETITION_PAGE} and mend it; without it a file could be sent twice"
-        raise DataError(f"{path} is damaged", hint) from None
+        raise DataError(
+            message("submit.ledger-damaged", "{path} is damaged", path=path),
+            message(
+                "submit.ledger-damaged.hint",
+                "compare it with your list on {page} and mend it; without it a file could be sent twice",
+                page=COMPETITION_PAGE,
+            ),
+        ) from None
 
 
 def _update_ledger(change: Callable[[list[UploadAttempt]], list[UploadAttempt]]) -> None:
     """Write the ledger anew, one process at a time."""
-    with disk_errors(ledger_file()), locked_part_file(ledger_file()):
+    with disk_errors(ledger_file()), output_lock(ledger_file()):
         lines = [json.dumps(asdict(attempt), ensure_ascii=False) + "\n" for attempt in change(read_ledger())]
         write_text(ledger_file(), "".join(lines))
 
 
-def _require_unsent(attempt: UploadAttempt, attempts: list[UploadAttempt], force: bool) -> UploadAttempt:
+def _require_unsent(attempt: UploadAttempt, attempts: list[UploadAttempt], *, force: bool) -> UploadAttempt:
     """The attempt, unless its file may have reached Dacon before."""
-    same = [a for a in attempts if (a.sha256, a.competition) == (attempt.sha256, attempt.competition)]
-    before = next((a for a in reversed(same) if a.state not in _NOT_RECEIVED_STATES), None)
-    if before and not force:
+    same_file = [a for a in attempts if (a.sha256, a.competition) == (attempt.sha256, attempt.competition)]
+    earlier = next((a for a in reversed(same_file) if a.state not in _NOT_RECEIVED_STATES), None)
+    if earlier and not force:
         raise SettingsError(
-            f"{attempt.file} was sent to Dacon at {_local_minute(datetime.fromisoformat(before.time))}: "
-            f"{before.state} ({before.answer})",
-            f"look at your submissions on {COMPETITION_PAGE}; --force sends it again",
+            message(
+                "submit.sent-before",
+                "{file} was sent to Dacon at {time}: {state} ({answer})",
+                file=attempt.file,
+                time=_local_minute(datetime.fromisoformat(earlier.time)),
+                state=earlier.state,
+                answer=earlier.answer,
+            ),
+            _look_hint(),
         )
     return attempt
 
@@ -184,15 +200,19 @@ def quota_today() -> DailyQuota:
 def _post_submission(
     client: httpx2.Client, attempt: UploadAttempt, content: bytes, token: str
 ) -> tuple[str, str]:
-    """One POST; the state it leaves, and what was said, without the token."""
+    """One POST; the state it leaves, and the answer, without the token.
+
+    Only where no connection came about is it certain that Dacon has nothing: a connection that breaks, or an
+    answer that does not come, may be one after the file was counted.
+    """
     name = Path(attempt.file).name
     fields = {
         "cpt_id": attempt.competition, "team_name": attempt.team, "file_name": name, "memo": attempt.memo,
         "api_token": token, "api_version": "2.0",
     }  # fmt: skip
-    address = os.environ.get("KOVQA_DACON_ENDPOINT", "https://openapi.dacon.io").rstrip("/") + "/submission"
+    url = os.environ.get("KOVQA_DACON_ENDPOINT", "https://openapi.dacon.io").rstrip("/") + "/submission"
     try:
-        with client.stream("POST", address, data=fields, files={"file": (name, content)}) as response:
+        with client.stream("POST", url, data=fields, files={"file": (name, content)}) as response:
             state, answer = _classify_dacon_answer(response.status_code, _read_answer_head(response))
     except _NO_CONNECTION_ERRORS as error:
         state, answer = "not sent", str(error) or type(error).__name__
@@ -215,18 +235,19 @@ def _read_answer_head(response: httpx2.Response) -> bytes:
 def _classify_dacon_answer(status: int, body: bytes) -> tuple[str, str]:
     """The state an answer means: only what the table of docs/sources/datasets.md, D18 knows is certain."""
     try:
-        found = json.loads(body)
+        answer = json.loads(body)
     except (ValueError, RecursionError):
-        found = None
-    found = found if isinstance(found, dict) and status == 200 else {}
-    message, code = found.get("message"), found.get("data")
-    if message == "ok":
+        answer = None
+    answer = answer if isinstance(answer, dict) and status == 200 else {}
+    verdict, code = answer.get("message"), answer.get("data")
+    if verdict == "ok":
         return "accepted", "ok"
-    if isinstance(message, str) and message in _QUOTA_MESSAGES:
-        return "quota", _QUOTA_MESSAGES[message]
-    if message == "wrong" and type(code) is int and code in _FORMAT_ERRORS:
+    if isinstance(verdict, str) and verdict in _QUOTA_MESSAGES:
+        return "quota", _QUOTA_MESSAGES[verdict]
+    # `type(code) is int`: True is an int too, and 1 is a code.
+    if verdict == "wrong" and type(code) is int and code in _FORMAT_ERRORS:
         return "wrong", f"{_FORMAT_ERRORS[code]} (code {code})"
-    return "unknown", f"status {status}, {page_text(body, _MAX_ANSWER_BYTES) or 'nothing said'}"
+    return "unknown", f"status {status}, {page_text(body, _MAX_ANSWER_BYTES) or 'no text'}"
 
 
 def _hide_token(answer: str, token: str) -> str:
@@ -237,21 +258,43 @@ def _hide_token(answer: str, token: str) -> str:
 
 
 def _upload_error(outcome: UploadAttempt) -> KovqaError:
+    file, answer = outcome.file, outcome.answer
     if outcome.state == "wrong":
         return DataError(
-            f"Dacon refuses {outcome.file}: {outcome.answer}", "check --sample and --predictions"
+            message("submit.format-refused", "Dacon refuses {file}: {answer}", file=file, answer=answer),
+            message("submit.format-refused.hint", "check --sample and --predictions"),
         )
     if outcome.state == "quota":
-        hint = f"a new day begins for Dacon at {_local_minute(quota_today().resets)}; the same command may be used again"
-        return AssetError(f"Dacon did not take {outcome.file}: {outcome.answer}", hint)
+        return AssetError(
+            message("submit.quota", "Dacon did not take {file}: {answer}", file=file, answer=answer),
+            message(
+                "submit.quota.hint",
+                "a new day begins for Dacon at {time}; the same command may be used again",
+                time=_local_minute(quota_today().resets),
+            ),
+        )
     if outcome.state == "not sent":
-        return AssetError(f"Dacon cannot be reached, nothing was sent: {outcome.answer}", "try again later")
-    return AssetError(
-        f"{outcome.file} was sent, whether Dacon counted it is unknown: {outcome.answer}",
-        f"look at your submissions on {COMPETITION_PAGE}; --force sends it again",
+        return AssetError(
+            message("submit.not-sent", "Dacon cannot be reached, nothing was sent: {answer}", answer=answer),
+            message("submit.not-sent.hint", "try again later"),
+        )
+    text = message(
+        "submit.unknown",
+        "{file} was sent, whether Dacon counted it is unknown: {answer}",
+        file=file,
+        answer=answer,
+    )
+    return AssetError(text, _look_hint())
+
+
+def _look_hint() -> Message:
+    return message(
+        "submit.look.hint",
+        "look at your submissions on {page}; --force sends it again",
+        page=COMPETITION_PAGE,
     )
 
 
-def _local_minute(time: datetime) -> str:
+def _local_minute(moment: datetime) -> str:
     """A moment in local time."""
-    return time.astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M %Z")

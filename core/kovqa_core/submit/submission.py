@@ -3,8 +3,8 @@
 | | file | row |
 |---|---|---|
 | vqav2 | JSON list | `{"question_id": 262148000, "answer": "yes"}`, every question of the split once |
-| coco | JSON list | `{"image_id": 42, "caption": "…"}`, every picture of the split once |
-| dacon | CSV like its sample | `TEST_00000,no`, in the sample's order, blanks around the answer taken off |
+| coco | JSON list | `{"image_id": 42, "caption": "…"}`, every image of the split once |
+| dacon | CSV like its sample | `TEST_00000,no`, in the sample's order, answers stripped |
 
 The wanted ids come from the challenge's own file (VQAv2: the questions; COCO: a file of `images`;
 Dacon: `sample_submission.csv`) or, for the JSON lists, from a split of an index. Dacon's file is what
@@ -59,8 +59,14 @@ CHALLENGE_FORMATS = {
 
 @dataclass(frozen=True)
 class WrittenSubmission:
-    """A written file: its rows, how many of them had no prediction and were filled, how many different
-    texts, the most frequent with how often, the longest.
+    """A written file, and what its texts are like.
+
+    Attributes:
+        rows: of the file.
+        filled: how many of them had no prediction and were filled.
+        distinct: how many different texts there are.
+        frequent: the most frequent texts with their counts.
+        longest: the longest text.
     """
 
     path: Path
@@ -77,15 +83,15 @@ def write_submission(
     """Write a submission file.
 
     Args:
-        challenge: a name of CHALLENGES.
+        challenge: a name of CHALLENGE_FORMATS.
         predictions: what `kovqa predict` or `kovqa caption` wrote.
         sample: the challenge's own file with the ids, or an index split (`.jsonl`).
         output: the file to write, whole or not at all.
-        fill: what is said where a prediction is missing; empty: that is an error.
+        fill: the text where a prediction is missing; empty: that is an error.
 
     Raises:
         SettingsError: an unknown challenge; an output that is one of the inputs.
-        DataError: predictions of another task; ids missing, foreign, empty, double or no numbers; an
+        DataError: predictions of another task; ids missing, foreign, empty, duplicate or not numbers; an
             empty or broken text; a sample of other columns; a file too large. The first ten ids are named.
     """
     if challenge not in CHALLENGE_FORMATS:
@@ -94,31 +100,43 @@ def write_submission(
             challenge,
             CHALLENGE_FORMATS,
         )
-    about = CHALLENGE_FORMATS[challenge]
+    form = CHALLENGE_FORMATS[challenge]
     if output.resolve() in (predictions.resolve(), sample.resolve()):
-        raise SettingsError(f"{output} would be written over", "choose another file with -o")
-    given = read_predictions(predictions)
-    if given.task != about.task:
-        raise DataError(f"{predictions} holds {given.task} predictions, {challenge} wants {about.task}")
-    wanted = _read_json_ids(sample, about.records) if about.records else _read_sample_ids(sample, about)
-    said = {**dict.fromkeys(wanted, fill), **given.texts} if fill else given.texts
-    _check_submission(wanted, said, about, predictions, sample)
-    texts = [said[id] if about.records else said[id].strip() for id in wanted]
-    write_text(
-        output,
-        _submission_json(wanted, texts, about)
-        if about.records
-        else _submission_csv(wanted, texts, about, sample),
-    )
+        raise SettingsError(
+            message("submit.output-is-input", "{output} is an input: it would be overwritten", output=output),
+            message("submit.output-is-input.hint", "choose another file with -o"),
+        )
+    predicted = read_predictions(predictions)
+    if predicted.task != form.task:
+        raise DataError(
+            message(
+                "submit.wrong-task",
+                "{predictions} holds {task} predictions, {challenge} wants {wanted}",
+                predictions=predictions,
+                task=predicted.task,
+                challenge=challenge,
+                wanted=form.task,
+            )
+        )
+    wanted = _read_json_ids(sample, form.records) if form.records else _read_sample_ids(sample, form)
+    text_of = {**dict.fromkeys(wanted, fill), **predicted.texts} if fill else predicted.texts
+    _check_submission(wanted, text_of, form, predictions, sample)
+    if form.records:
+        texts = [text_of[id] for id in wanted]
+        content = _submission_json(wanted, texts, form)
+    else:
+        texts = [text_of[id].strip() for id in wanted]
+        content = _submission_csv(wanted, texts, form, sample)
+    write_text(output, content)
     counts = Counter(texts)
-    filled = sum(id not in given.texts for id in wanted)
+    filled = sum(id not in predicted.texts for id in wanted)
     return WrittenSubmission(
         output, len(texts), filled, len(counts), counts.most_common(5), max(texts, key=len)
     )
 
 
 def _check_submission(
-    wanted: Sequence[str], texts: Mapping[str, str], about: ChallengeFormat, predictions: Path, sample: Path
+    wanted: Sequence[str], texts: Mapping[str, str], form: ChallengeFormat, predictions: Path, sample: Path
 ) -> None:
     """Every id once, with a text that says something."""
     known = set(wanted)
@@ -148,7 +166,7 @@ def _check_submission(
             ),
             hint,
         )
-    if ids := [id for id in wanted if about.records and not id.isdecimal()]:
+    if ids := [id for id in wanted if form.records and not id.isdecimal()]:
         raise DataError(
             message(
                 "submit.ids-not-numbers",
@@ -183,48 +201,69 @@ def _check_submission(
 # ---------------------------------------------------------------------------- the sample's ids
 
 
-def _read_json_ids(sample: Path, place: tuple[str, str]) -> list[str]:
+def _read_json_ids(sample: Path, records: tuple[str, str]) -> list[str]:
     """The ids of a JSON file or an index split, in its order, each once."""
     if sample.suffix == ".jsonl":
         ids = [example.id for example in IndexSplit(sample)]
     else:
-        name, key = place
+        name, key = records
         ids = [str(row[key]) for row in iter_json_records(sample, name, (key,))]
     if not ids:
-        raise DataError(f"{sample} asks for nothing", "choose the split to submit")
+        raise DataError(
+            message("submit.sample-empty", "{sample} has no rows", sample=sample),
+            message("submit.split-empty.hint", "choose the split to submit"),
+        )
     return list(dict.fromkeys(ids))
 
 
-def _read_sample_ids(sample: Path, about: ChallengeFormat) -> list[str]:
+def _read_sample_ids(sample: Path, form: ChallengeFormat) -> list[str]:
     """The ids of a CSV like the submission, in its order."""
-    again, columns = "take the sample the challenge hands out", [about.id, about.text]
-    seen: dict[str, int] = {}
-    for line, row in read_table(sample, {name: (name,) for name in columns}, again):
+    hint = message("submit.sample.hint", "take the sample that the challenge hands out")
+    columns = [form.id, form.text]
+    line_of_id: dict[str, int] = {}
+    for line, row in read_table(sample, {name: (name,) for name in columns}, hint):
         if list(row) != columns:
-            raise DataError(f"{sample}: its columns are {', '.join(row)}, not {', '.join(columns)}", again)
-        if not row[about.id].strip():
-            raise DataError(f"{sample}:{line}: no id", again)
-        check_unique_id(row[about.id], line, seen, sample)
-    if not seen:
-        raise DataError(f"{sample} asks for nothing", again)
-    return list(seen)
+            raise DataError(
+                message(
+                    "submit.sample-columns",
+                    "{sample}: its columns are {columns}, not {wanted}",
+                    sample=sample,
+                    columns=", ".join(row),
+                    wanted=", ".join(columns),
+                ),
+                hint,
+            )
+        if not row[form.id].strip():
+            raise DataError(
+                message("submit.sample-no-id", "{sample}:{line}: no id", sample=sample, line=line), hint
+            )
+        check_unique_id(row[form.id], line, line_of_id, sample)
+    if not line_of_id:
+        raise DataError(message("submit.sample-empty", "{sample} has no rows", sample=sample), hint)
+    return list(line_of_id)
 
 
 # ------------------------------------------------------------------------------ the two formats
 
 
-def _submission_json(ids: Iterable[str], texts: Iterable[str], about: ChallengeFormat) -> str:
-    rows = [{about.id: int(id), about.text: text} for id, text in zip(ids, texts, strict=True)]
+def _submission_json(ids: Iterable[str], texts: Iterable[str], form: ChallengeFormat) -> str:
+    rows = [{form.id: int(id), form.text: text} for id, text in zip(ids, texts, strict=True)]
     return json.dumps(rows, ensure_ascii=False) + "\n"
 
 
-def _submission_csv(ids: Iterable[str], texts: Iterable[str], about: ChallengeFormat, sample: Path) -> str:
-    rows = [(about.id, about.text), *zip(ids, texts, strict=True)]
-    mark = "\ufeff" if read_bytes(sample).startswith(b"\xef\xbb\xbf") else ""
-    content = mark + "".join(f"{_csv_cell(id)},{_csv_cell(text)}\n" for id, text in rows)
+def _submission_csv(ids: Iterable[str], texts: Iterable[str], form: ChallengeFormat, sample: Path) -> str:
+    rows = [(form.id, form.text), *zip(ids, texts, strict=True)]
+    byte_order_mark = "\ufeff" if read_bytes(sample).startswith(b"\xef\xbb\xbf") else ""
+    content = byte_order_mark + "".join(f"{_csv_cell(id)},{_csv_cell(text)}\n" for id, text in rows)
     if (size := len(content.encode())) > DACON_MAX_BYTES:
         raise DataError(
-            f"the submission has {size:,} bytes, Dacon takes {DACON_MAX_BYTES:,}", "shorten the answers"
+            message(
+                "submit.too-large",
+                "the submission has {size:,} bytes, Dacon takes {limit:,}",
+                size=size,
+                limit=DACON_MAX_BYTES,
+            ),
+            message("submit.too-large.hint", "shorten the answers"),
         )
     return content
 

@@ -1,0 +1,126 @@
+"""`kovqa download --from`: a file the user fetched by hand, checked and put where a fetched one would be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from kovqa_core.download.asset_record import write_asset_record
+from kovqa_core.download.checks import (
+    HEAD_BYTES,
+    checksum_mismatch,
+    file_checksums,
+    has_magic,
+    is_web_page,
+    size_mismatch,
+)
+from kovqa_core.download.fetch import FetchOptions, asset_folder, unpack_file, unpacked_folder
+from kovqa_core.download.part_file import write_receipt
+from kovqa_core.download.table import Asset, AssetFile
+from kovqa_core.errors import AssetError, SettingsError
+from kovqa_core.files import atomic_file, disk_errors, make_folder
+from kovqa_core.messages import message
+from kovqa_core.net.request import RemoteFile
+from kovqa_core.progress import OnProgress, ignore_progress
+
+
+def adopt_local_file(
+    asset: Asset, local_file: Path, options: FetchOptions, on_progress: OnProgress = ignore_progress
+) -> list[Path]:
+    """Take a file the user fetched by hand: check it, put it in its place, unpack it.
+
+    Raises:
+        SettingsError: no such file, or it is not clear which file of the asset it is.
+        AssetError: it is not the published file.
+    """
+    if local_file.is_dir():
+        raise SettingsError(
+            message("download.from-folder", "{path} is a folder", path=local_file),
+            message("download.from-folder.hint", "give the file as it was downloaded, not unpacked"),
+        )
+    if not local_file.is_file():
+        raise SettingsError(
+            message("download.from-missing", "no such file: {path}", path=local_file),
+            message("download.from-missing.hint", "check the path"),
+        )
+    file = _match_asset_file(asset, local_file)
+    remote = asset.remote(file) if asset.source_of().kind == "http" else RemoteFile("", magic=file.magic)
+    folder = make_folder(asset_folder(asset, options.output))
+    target = folder / file.name
+    checksums, accepted = _check_local_file(
+        local_file, remote, on_progress, allow_mismatch=options.allow_mismatch
+    )
+    with disk_errors(target):
+        _link_or_copy(local_file, target)
+        write_receipt(target, target, f"by hand: {local_file.name}", checksums, accepted=accepted)
+    unpacked = unpacked_folder(asset, target)
+    if unpacked:
+        unpack_file(target, unpacked, on_progress, keep_archive=options.keep_archive)
+    paths = [unpacked or target]
+    if not asset.files:
+        write_asset_record(asset, folder, paths)
+    return paths
+
+
+def _match_asset_file(asset: Asset, local_file: Path) -> AssetFile:
+    """Which file of an asset this is: by name, or the only one there is."""
+    if not asset.files:
+        return AssetFile(name=local_file.name, magic="bzip2" if asset.dump else "")
+    same_name = [file for file in asset.files if file.name == local_file.name]
+    if not same_name and len(asset.files) > 1:
+        raise SettingsError(
+            message(
+                "download.from-unknown-name",
+                "{file} is none of {asset}'s files",
+                file=local_file.name,
+                asset=asset.name,
+            ),
+            message(
+                "download.from-unknown-name.hint",
+                "rename it to one of: {names}",
+                names=", ".join(file.name for file in asset.files),
+            ),
+        )
+    return (same_name or asset.files)[0]
+
+
+def _check_local_file(
+    local_file: Path, remote: RemoteFile, on_progress: OnProgress, *, allow_mismatch: bool
+) -> tuple[dict[str, str], bool]:
+    """Checksums of a file, and whether it was taken although it is not the published one."""
+    with local_file.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    if not has_magic(head, remote.magic) or (not remote.magic and is_web_page(head)):
+        if is_web_page(head):
+            kind = remote.magic or "data"
+            text = message(
+                "download.from-page", "{path}: not a {kind} file but a web page", path=local_file, kind=kind
+            )
+        else:
+            kind = remote.magic
+            text = message("download.from-other", "{path}: not a {kind} file", path=local_file, kind=kind)
+        raise AssetError(text, message("download.fetch-again.hint", "fetch it again"))
+    checksums = file_checksums(local_file, remote.checksums, on_progress)
+    mismatch = size_mismatch(local_file.stat().st_size, remote.size) or checksum_mismatch(
+        checksums, remote.checksums
+    )
+    if mismatch and not allow_mismatch:
+        raise AssetError(
+            message("download.from-mismatch", "{path}: {mismatch}", path=local_file, mismatch=mismatch),
+            message("download.from-mismatch.hint", "fetch it again, or take it with --allow-hash-mismatch"),
+        )
+    return checksums, bool(mismatch)
+
+
+def _link_or_copy(local_file: Path, target: Path) -> None:
+    """The same file under another name where the disk can do that, else a copy."""
+    if target.exists() and target.samefile(local_file):
+        return
+    link = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        os.link(local_file.resolve(), link)
+        link.replace(target)
+    except OSError:
+        with local_file.open("rb") as source, atomic_file(target) as stream:
+            shutil.copyfileobj(source, stream, 1 << 20)
