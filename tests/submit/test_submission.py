@@ -97,7 +97,7 @@ MANY = "".join(["ID,answer\n", *(f"T{n:02},0\n" for n in range(12))]).encode()
     [
         ([("T99", "no")], MANY, "no prediction for 12 ids: T00, T01, T02, T03, T04, T05, T06, T07, T08, T09, …"),
         ([("T", "no"), ("U", "x")], b"ID,answer\nT,0\n", "sample_submission.csv: 1 id: U"),
-        ([("T", "no"), ("T", "no")], b"ID,answer\nT,0\n", "twice 1 id: T"),
+        ([("T", "no"), ("T", "no")], b"ID,answer\nT,0\n", "more than once: 1 id: T"),
         ([("T", "no"), ("", "x"), (None, "y")], b"ID,answer\nT,0\n", "no id in 2 lines: 2, 3"),
         ([("T", " \n")], b"ID,answer\nT,0\n", "an empty text for 1 id: T"),
         ([("T", None)], b"ID,answer\nT,0\n", "an empty text for 1 id: T"),
