@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint soak bench clean
+.PHONY: help demo test test-lowest lint soak bench clean
 
 help:
 	@echo "make demo   the whole journey on drawn Korean scenes (offline, CPU, some minutes)"
 	@echo "make test   lint, types and all fast tests"
-	@echo "make lint   lint, format and types only"
+	@echo "make lint   lint, format, types and layers only"
+	@echo "make test-lowest  the tests with the oldest libraries that pyproject.toml allows"
 	@echo "make soak   kill and resume, many times; nodes, hosts and cables too"
 	@echo "make bench  speed beside the originals"
 
@@ -31,6 +32,16 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Outside of CI, for it installs everything once more. KEEP="torch torchvision" leaves these at constraints.txt's versions.
+LOWEST := .venv-lowest
+KEEP ?=
+test-lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) tools/lowest_versions.py --keep $(KEEP) > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
+	$(LOWEST)/bin/python -m pytest -n auto --dist loadgroup
 
 soak: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults tests/train tests/slurm tests/hosts -m soak
@@ -51,4 +62,4 @@ bench: $(VENV)/installed
 	$(BIN)/python bench/wiki_speed.py
 
 clean:
-	rm -rf $(VENV) demo runs
+	rm -rf $(VENV) $(LOWEST) demo runs
