@@ -130,7 +130,7 @@ def test_what_a_killed_index_leaves_does_not_block_the_next(kovqa: Kovqa, tmp_pa
     words = ["index", "table", "--root", path, "-o", folder, "-q"]
     process = subprocess.Popen(command(words), env=clean_env(), stderr=subprocess.DEVNULL)
     part = tmp_path / "색인.part"
-    while process.poll() is None and not any(part.glob("piece-*")):
+    while process.poll() is None and not any(part.glob("shard-*")):
         pass
     process.send_signal(signal.SIGKILL)
     assert process.wait(30) == -signal.SIGKILL
