@@ -34,22 +34,22 @@ class WithoutCache:
     def __init__(self, net: CaptionNet) -> None:
         self.net = net
 
-    def picture(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def encode_image(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Pixels instead of keys and values."""
         return [(image, image)]
 
-    def past(self, rows: int, longest: int, like: Tensor) -> Said:
+    def empty_kv_cache(self, rows: int, longest: int, like: Tensor) -> Said:
         """Words instead of keys and values."""
         return Said(torch.zeros(rows, 0, dtype=torch.long))
 
-    def next_words(
+    def next_token_logits(
         self, words: Tensor, mask_id: int, picture: list[tuple[Tensor, Tensor]], past: Said
     ) -> Tensor:
         """The whole picture and the whole caption, again."""
         past.words = torch.cat([past.words, words[:, None]], 1)
         image = picture[0][0].repeat_interleave(len(words) // len(picture[0][0]), 0)
         tokens = torch.cat([past.words, torch.full_like(words[:, None], mask_id)], 1)
-        return self.net.mlm_head(self.net.hidden(image, tokens, None)[:, -1])
+        return self.net.mlm_head(self.net.hidden_states(image, tokens, None)[:, -1])
 
 
 class Said:
@@ -58,7 +58,7 @@ class Said:
     def __init__(self, words: Tensor) -> None:
         self.words = words
 
-    def of(self, rows: Tensor) -> Said:
+    def select_rows(self, rows: Tensor) -> Said:
         """Those of other rows."""
         return Said(self.words[rows])
 
@@ -124,8 +124,10 @@ def check(
     ours: CaptionNet, plain: Any, original: OriginalCaption, images: Tensor, search: BeamSearchSettings
 ) -> None:
     """All three must say the same."""
-    found = [one.words for one in run_beam_search(ours, images, search, MASK)]
-    assert found == [one.words for one in run_beam_search(plain, images, search, MASK)], "no cache differs"
+    found = [one.token_ids for one in run_beam_search(ours, images, search, MASK)]
+    assert found == [one.token_ids for one in run_beam_search(plain, images, search, MASK)], (
+        "no cache differs"
+    )
     assert found == [words for words, _ in original_beam_search(original, images, search, MASK)], (
         "original differs"
     )
@@ -165,7 +167,7 @@ def costs(name: str, net: CaptionNet, images: Tensor, beams: int, words: int) ->
             ]
         )[1]
 
-    picture = quartiles([timed(lambda: net.picture(images)) for _ in range(3)])[1]
+    picture = quartiles([timed(lambda: net.encode_image(images)) for _ in range(3)])[1]
     whole = took(beams, words)
     word = (whole - took(beams, words // 2)) / (words - words // 2)
     beam = (took(beams + 2, words) - whole) / 2 / words

@@ -49,7 +49,7 @@ def _encoder(config: ModelConfig, final_norm: bool = False) -> nn.Module:
     except ModuleNotFoundError as error:
         sys.exit(f"{error}: the comparison needs torchscale; pip install --no-deps torchscale==0.2.0")
 
-    size = config.sizes
+    size = config.dimensions
     return BEiT3(
         EncoderConfig(
             img_size=config.image_size,
@@ -88,7 +88,7 @@ class OriginalVqa(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width, classes = config.sizes.embed_dim, config.num_classes
+        width, classes = config.dimensions.embed_dim, config.num_classes
         if classes is None:
             raise ValueError("config.num_classes must be set")
         self.beit3 = _encoder(config)
@@ -116,8 +116,8 @@ class OriginalCaption(nn.Module):
         if config.vocab_size is None:
             raise ValueError("config.vocab_size must be set")
         self.beit3 = _encoder(config, final_norm=True)
-        self.mlm_head = nn.Linear(config.sizes.embed_dim, config.vocab_size)
-        self.layers = config.sizes.num_layers
+        self.mlm_head = nn.Linear(config.dimensions.embed_dim, config.vocab_size)
+        self.layers = config.dimensions.num_layers
 
     def first(self, image: Tensor, tokens: Tensor, state: State) -> Tensor:
         """Logits of the last token behind a picture, [R, W]; fills the state with all keys and values."""
@@ -147,17 +147,17 @@ def original_beam_search(
     The picture is copied for every beam and encoded for each; keys and values of pictures and words
     are gathered anew at every step; candidates are taken from the log-probabilities of all words.
     """
-    (pictures, beams), wanted = (len(image), search.beams), 3 * search.beams
+    (pictures, beams), wanted = (len(image), search.num_beams), 3 * search.num_beams
     rows = pictures * beams
     image = image.repeat_interleave(beams, 0)
-    buffer = torch.full((rows, search.longest), mask_id)
+    buffer = torch.full((rows, search.max_length), mask_id)
     buffer[:, 0] = BOS_ID
     totals = torch.full((pictures, beams), -1e9)
     totals[:, 0] = 0
     state: State = {layer: {} for layer in range(net.layers)}
     best: list[tuple[list[int], float] | None] = [None] * pictures
     done = [False] * pictures
-    for length in range(2, search.longest):  # the original's last pass, which changes nothing, is left out
+    for length in range(2, search.max_length):  # the original's last pass, which changes nothing, is left out
         if all(done):
             break
         tokens = buffer[:, length - 2 : length]
@@ -167,7 +167,7 @@ def original_beam_search(
         chosen: list[tuple[int, int, float]] = []
         for n in range(pictures):
             held = best[n]
-            floor = top.values[n].max().item() / (search.longest - 1) ** search.length_penalty
+            floor = top.values[n].max().item() / (search.max_length - 1) ** search.length_penalty
             done[n] = done[n] or (held is not None and floor <= held[1])
             grown: list[tuple[int, int, float]] = []
             for total, place in zip(top.values[n], top.indices[n], strict=True):
@@ -175,7 +175,7 @@ def original_beam_search(
                     break
                 beam, word = divmod(place.item(), scores.shape[-1])
                 row = n * beams + int(beam)
-                if word == EOS_ID or length + 1 == search.longest:
+                if word == EOS_ID or length + 1 == search.max_length:
                     score = total.item() / length**search.length_penalty
                     if best[n] is None or score > best[n][1]:  # type: ignore[index]
                         best[n] = (buffer[row, 1 : length - 1].tolist(), score)

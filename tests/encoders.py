@@ -22,7 +22,7 @@ def question_folder(folder: Path, tokenizer: Path) -> Path:
     torch.manual_seed(1)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "type_vocab_size": 1}
-    vocab = load_xlmr_tokenizer(tokenizer).size
+    vocab = load_xlmr_tokenizer(tokenizer).vocab_size
     XLMRobertaForMaskedLM(
         XLMRobertaConfig(vocab_size=vocab, max_position_embeddings=66, **sizes, **ids)
     ).save_pretrained(folder)

@@ -87,7 +87,7 @@ def vqa_model(answers: list[str] | None = None) -> Beit3Model:
         Beit3VqaNet(chosen), VqaTask(answers or [f"class {i}" for i in range(chosen.num_classes)])
     )
     report = load_pretrained_weights(model.net, weights("vqa.pth"), (), "vqa.pth")
-    assert not report.fresh
+    assert not report.newly_initialised
     assert not report.unused
     return model
 
@@ -96,7 +96,7 @@ def caption_net() -> CaptionNet:
     """Our captioner with the weights of `captioning.pth`."""
     net = CaptionNet(config(num_classes=None))
     report = load_pretrained_weights(net, weights("captioning.pth"), (), "captioning.pth")
-    assert not report.fresh
+    assert not report.newly_initialised
     assert not report.unused
     return net
 
@@ -118,7 +118,7 @@ def vqa_batch(
             "tokens": tokens,
             "padding": None if padding is None else padding.bool(),
             "noise": torch.zeros(len(image), 0, 2),
-            "label_places": places,
+            "label_positions": places,
             "label_scores": labels[places[:, 0], places[:, 1]],
         },
         [f"{name} {i}" for i in range(len(image))],

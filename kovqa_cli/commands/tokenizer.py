@@ -83,7 +83,7 @@ def encode(
 
     loaded = load_xlmr_tokenizer(tokenizer)
     for line in _read_stdin_lines() if text is None else [text]:
-        print_encoded_text(line, loaded.encode(line), loaded.pieces(line), show_tokens=pieces, as_json=json)
+        print_encoded_text(line, loaded.encode(line), loaded.tokenize(line), show_tokens=pieces, as_json=json)
 
 
 @tokenizer_app.command()

@@ -96,7 +96,7 @@ def _memory_line(planned: PlannedTraining) -> Message:
         )
     components = ", ".join(
         f"{name} {value / BYTES_PER_GB:.2f}"
-        for name, value in needs.parts.items()
+        for name, value in needs.components.items()
         if value / BYTES_PER_GB >= 0.005  # what is not shown as 0.00
     )
     return message(
@@ -116,7 +116,7 @@ def _memory_fields(planned: PlannedTraining) -> dict[str, object] | None:
     return {
         "micro_batch": needs.micro_batch,
         "bytes": round(needs.peak),
-        "parts": {name: round(value) for name, value in needs.parts.items()},
+        "parts": {name: round(value) for name, value in needs.components.items()},
         "device_bytes": None if plan.memory is None else round(plan.memory),
         "largest_micro_batch": None if plan.best is None else plan.best.micro_batch,
     }

@@ -100,7 +100,7 @@ def test_parity_beit3_vqav2_items(tmp_path: Path, vqav2: Path) -> None:
     for item in parity.json_of("vqav2/expected_items.json"):
         (question,) = {e.question for e in index.split(item["split"]) if e.id == str(item["qid"])}
         tokens = zip(item["language_tokens"], item["padding_mask"], strict=True)
-        assert tokenizer.frame(question, item["max_len"]) == [
+        assert tokenizer.encode_with_specials(question, item["max_len"]) == [
             token for token, padding in tokens if not padding
         ]
         written = map(json.loads, rows(vqav2 / f"vqa.{item['split']}.jsonl"))

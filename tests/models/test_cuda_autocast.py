@@ -74,8 +74,10 @@ def test_a_captions_words_in_16_bits_are_nearly_those_in_32(dtype: torch.dtype, 
     expected = parity.tensors_of("expected_caption.safetensors")["incremental.logits"]
     mask = parity.json_of("config.json")["mask_id"]
     with cuda_autocast(dtype):
-        picture = net.picture(image)
-        past = net.past(len(words), words.shape[1] + 2, picture[0][0])
-        found = [net.next_words(fed[:, step], mask, picture, past) for step in range(expected.shape[1])]
+        picture = net.encode_image(image)
+        past = net.empty_kv_cache(len(words), words.shape[1] + 2, picture[0][0])
+        found = [
+            net.next_token_logits(fed[:, step], mask, picture, past) for step in range(expected.shape[1])
+        ]
     difference = (torch.stack(found, 1).float() - expected).abs().max()
     assert difference <= tolerance * expected.abs().max()

@@ -197,9 +197,9 @@ def test_korean_needs_fewer_tokens_and_english_stays(folder: Path, english: Path
     assert card["added"] == 3000
     assert (card["old"]["sha256"], card["sha256"]) == (old.sha256, new.sha256)
     for line in [*ENGLISH.read_text().splitlines(), "¡Olé! 漢字 ☃ 12,345\t2²", "<s> a <mask>"]:
-        assert [*map(str, new.pieces(line))] == old.pieces(line)
-        assert [i for i in new.encode(line) if i != new.mask] == [
-            i for i in old.encode(line) if i != old.mask
+        assert [*map(str, new.tokenize(line))] == old.tokenize(line)
+        assert [i for i in new.encode(line) if i != new.mask_id] == [
+            i for i in old.encode(line) if i != old.mask_id
         ]
     before, after = inspected([english, folder / "both.model"], folder / "held_out.txt")
     assert after["text"]["pieces"] < before["text"]["pieces"] / 3

@@ -153,7 +153,7 @@ def test_parity_beit3_training_as_shipped_answers_the_same() -> None:
         model = parity.vqa_model().train()
         optim = optim_of(trained.case)
         optimizer = make_optimizer(model, model, optim)
-        unread = {id(p) for p in model.net.unread()}
+        unread = {id(p) for p in model.net.unused_parameters()}
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         assert not unread & held
         together = trained.case["update_freq"]

@@ -20,28 +20,30 @@ ExampleKey = tuple[int, int]  # (epoch, number of the example)
 
 @dataclass(frozen=True)
 class ModelBatch:
-    """Examples ready for a model: tensors whose names belong to the family, and the examples' ids.
+    """Examples ready for a model.
 
     Attributes:
-        tensors: None where a family has nothing to say.
-        ids: of the examples in it.
-        left_out: of examples that cannot be learned from (too long for the model, no answer).
-        choices: of every example the answers it offers, where a model chooses among them.
+        tensors: by names that belong to the family; None where an optional one is absent (no padding).
+        ids: of the examples in it, in the order of the tensors' rows.
+        left_out: ids of examples that cannot be learned from (too long for the model, no answer).
+        choices: for every example the answers it offers, where a model chooses among them.
     """
 
-    tensors: dict[str, Any]
+    tensors: dict[str, Any]  # not `Tensor | None`: every use would have to prove what its family knows
     ids: list[str]
     left_out: list[str] = field(default_factory=list)
     choices: list[Sequence[str]] = field(default_factory=list)
 
     def to(self, device: torch.device) -> ModelBatch:
         """The same batch on a device."""
-        moved = {k: t if t is None else t.to(device, non_blocking=True) for k, t in self.tensors.items()}
+        moved = {
+            name: t if t is None else t.to(device, non_blocking=True) for name, t in self.tensors.items()
+        }
         return replace(self, tensors=moved)
 
     def pin_memory(self) -> ModelBatch:
         """The same batch in page-locked memory; called by the data loader."""
-        pinned = {k: t if t is None else t.pin_memory() for k, t in self.tensors.items()}
+        pinned = {name: t if t is None else t.pin_memory() for name, t in self.tensors.items()}
         return replace(self, tensors=pinned)
 
 
@@ -68,10 +70,10 @@ class ExampleProcessor(Protocol):
 
 
 class _BatchDataset(Dataset[ModelBatch | KovqaError]):
-    """Encodes whole micro-batches; an error travels as a value, for torch would wrap its message."""
+    """Encodes whole micro-batches; an error travels as a value: torch would wrap its message."""
 
     def __init__(
-        self, split: Sequence[Example], images: Path, processor: ExampleProcessor, train: bool, seed: int
+        self, split: Sequence[Example], images: Path, processor: ExampleProcessor, *, train: bool, seed: int
     ) -> None:
         self.split, self.images, self.processor = split, images, processor
         self.train, self.seed = train, seed
@@ -84,6 +86,7 @@ class _BatchDataset(Dataset[ModelBatch | KovqaError]):
 
     def _encode(self, epoch: int, number: int) -> object:
         rng = np.random.default_rng([self.seed, epoch, number])
+        # A function of seed, epoch and example alone: neither the number of workers nor a restart shows.
         return self.processor.encode(self.split[number], self.images, train=self.train, rng=rng)
 
 
@@ -100,16 +103,26 @@ def iterate_batches(
 ) -> Iterator[ModelBatch]:
     """Batches of the given keys, in their order, prepared ahead by `workers` processes.
 
-    Those end with this process alone: signals that ask for a stop are its business.
+    The workers end with this process alone: a signal that asks for a stop is for this process.
+
+    Args:
+        keys: of each batch, (epoch, number in the split) of its examples.
+        split: the examples.
+        images: folder that their image paths start in.
+        processor: of the model's family.
+        train: augment, and encode what is to be learned.
+        seed: of the run.
+        workers: processes; 0: this one prepares.
+        pin: into page-locked memory, for a GPU.
 
     Raises:
         DataError: an example cannot be used; names its id.
     """
-    dataset = _BatchDataset(split, images, processor, train, seed)
+    dataset = _BatchDataset(split, images, processor, train=train, seed=seed)
     loader: DataLoader[ModelBatch | KovqaError] = DataLoader(
         dataset,
         batch_size=None,
-        sampler=keys,  # asked once: an iterator will do
+        sampler=keys,  # iterated once: an iterator will do
         num_workers=workers,
         collate_fn=_identity_collate,
         pin_memory=pin,
@@ -117,17 +130,17 @@ def iterate_batches(
         worker_init_fn=_begin_worker,
     )
     with signals_blocked():
-        ready = iter(loader)  # starts the workers
-    for batch in ready:
+        batches = iter(loader)  # starts the workers
+    for batch in batches:
         if isinstance(batch, KovqaError):
             raise batch
         yield batch
 
 
 def _begin_worker(number: int) -> None:
-    """Torch's own workers die of a signal to the group, and take the process down that wants to save."""
+    """Torch's workers die of a signal to their group, and take down the process that wants to save."""
     outlive_signals()
 
 
-def _identity_collate(batch: Any) -> Any:
+def _identity_collate(batch: ModelBatch | KovqaError) -> ModelBatch | KovqaError:
     return batch

@@ -295,3 +295,15 @@ def read_answer_classes(folder: Path, classes: int | None) -> list[str]:
             message("models.other-answers.hint", "put back the answers.txt that was saved with it"),
         )
     return answers
+
+
+def unloadable_weights_error(folder: Path, error: Exception) -> ModelError:
+    """The error of a checkpoint folder whose weights are broken or do not fit."""
+    return ModelError(
+        message(
+            "models.unloadable-weights",
+            "{folder}/model.safetensors cannot be loaded ({error})",
+            folder=folder,
+            error=str(error).splitlines()[0],
+        )
+    )

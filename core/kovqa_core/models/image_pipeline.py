@@ -1,4 +1,4 @@
-"""A picture on its way into a model: cropped and varied for training, squeezed for answering."""
+"""An image on its way into a model: cropped and augmented for training, resized for answering."""
 
 from __future__ import annotations
 
@@ -10,33 +10,52 @@ from PIL.Image import Resampling
 from kovqa_core.data.example import Example
 from kovqa_core.data.image_io import open_image
 from kovqa_core.errors import DataError, KovqaError
+from kovqa_core.messages import message
 from kovqa_core.models import image_transforms
 from kovqa_core.settings.recipe import DataSettings
 
-_MAX_CACHE_BYTES = 256 << 20  # decoded pictures a process may keep
-_SIDE_WORDS = ("왼쪽", "오른쪽", "좌측", "우측", "left", "right")  # mirroring would make these words wrong
+_MAX_CACHE_BYTES = 256 << 20  # decoded images that one process keeps
+_SIDE_WORDS = ("왼쪽", "오른쪽", "좌측", "우측", "left", "right")  # a flip would make these words wrong
 
 
 class ImagePipeline:
-    """Opens pictures for one side length and one way of varying them; keeps what stays the same."""
+    """Opens images at one side length and with one augmentation; keeps those that never vary.
+
+    Args:
+        side: S, pixels.
+        data: the augmentation of training examples.
+        resample: filter of plain resizing; crops are bicubic.
+    """
 
     def __init__(self, side: int, data: DataSettings, resample: Resampling = Resampling.BICUBIC) -> None:
         self.side, self.data, self.resample = side, data, resample
-        self._decoded: dict[Path, np.ndarray] = {}
-        self._room = _MAX_CACHE_BYTES
+        self._cache: dict[Path, np.ndarray] = {}
+        self._free_bytes = _MAX_CACHE_BYTES
 
-    def of(self, example: Example, folder: Path, *, train: bool, rng: np.random.Generator) -> np.ndarray:
-        """uint8 [3, S, S]; errors name the example's id."""
-        path = folder / example.image
-        varied = train and (self.data.augment != "none" or self.data.flip)
+    def load_image(
+        self, example: Example, images: Path, *, train: bool, rng: np.random.Generator
+    ) -> np.ndarray:
+        """uint8 [3, S, S] of an example's image.
+
+        Raises:
+            DataError: it cannot be read; names the example's id.
+        """
+        path = images / example.image
+        augmented = train and (self.data.augment != "none" or self.data.flip)
         try:
-            return self._varied(path, example, rng) if varied else self._plain(path)
+            return self._augmented(path, example, rng) if augmented else self._resized(path)
         except KovqaError as error:
-            raise DataError(f"id {example.id}: {error.message}", error.hint) from None
+            raise DataError(
+                message("models.example-problem", "id {id}: {problem}", id=example.id, problem=error.message),
+                error.hint,
+            ) from None
 
-    def _varied(self, path: Path, example: Example, rng: np.random.Generator) -> np.ndarray:
+    def _augmented(self, path: Path, example: Example, rng: np.random.Generator) -> np.ndarray:
+        # The order of draws from `rng` is part of what a seed means: crop, flip, RandAugment.
         augment, side = self.data.augment, self.side
-        image = open_image(path, 2 * side)
+        image = open_image(
+            path, 2 * side
+        )  # JPEG decodes at a fraction of its size: a crop keeps enough pixels
         if augment == "none":
             image = image_transforms.resize_square(image, side, self.resample)
         else:
@@ -47,16 +66,16 @@ class ImagePipeline:
             image_transforms.rand_augment(image, rng) if augment == "randaug" else image
         )
 
-    def _plain(self, path: Path) -> np.ndarray:
-        if path not in self._decoded:
+    def _resized(self, path: Path) -> np.ndarray:
+        if path not in self._cache:
             pixels = image_transforms.image_to_array(
                 image_transforms.resize_square(open_image(path), self.side, self.resample)
             )
-            if self._room < pixels.nbytes:
+            if self._free_bytes < pixels.nbytes:
                 return pixels
-            self._room -= pixels.nbytes
-            self._decoded[path] = pixels
-        return self._decoded[path]
+            self._free_bytes -= pixels.nbytes
+            self._cache[path] = pixels
+        return self._cache[path]
 
 
 def _mentions_side(example: Example) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures: cut, augment. RGB, 8 bit, as [3, S, S] arrays; the randomness is an argument.
+"""Images: crop, resize, augment. RGB, 8 bit; all randomness comes from an argument.
 
 Numbers follow the published fine-tuning code of BEiT-3 (docs/sources/beit3.md, B32 to B34): bicubic, mean and
 standard deviation 0.5, random crops of half to all of the area, ten mild RandAugment operations.
@@ -15,16 +15,16 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
 NumpyGenerator = np.random.Generator
-GREY_FILL = (128, 128, 128)  # what comes in where an operation moves the picture away
+GREY_FILL = (128, 128, 128)  # what comes in where an operation moves the image away
 
 
 def image_to_array(image: Image.Image) -> np.ndarray:
-    """RGB picture -> uint8 [3, height, width]."""
+    """RGB image -> uint8 [3, height, width]."""
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def normalise_pixels(image: Tensor) -> Tensor:
-    """uint8 pixels -> -1…1 in fp32; what is floating already passes."""
+    """uint8 pixels [..., S, S] -> -1…1 in fp32; floating values are normalised already and pass."""
     return image if image.is_floating_point() else (image.to(torch.float32) / 255 - 0.5) / 0.5
 
 
@@ -63,11 +63,14 @@ def _adjust_brightness(image: Image.Image, factor: float) -> Image.Image:
     return image.point([min(255, int(value * factor)) for value in range(256)] * 3)
 
 
-def adjust_sharpness(image: Image.Image, factor: float, wrap: bool = False) -> Image.Image:
-    """Away from a smoothed copy; the outermost pixels stay.
+def adjust_sharpness(image: Image.Image, factor: float, *, wrap: bool = False) -> Image.Image:
+    """Move away from a smoothed copy; the outermost pixels stay.
 
-    `wrap` is for comparison with the original only: there, values beyond 0…255 wrap around, which
-    sprinkles bright pictures with dark specks.
+    Args:
+        image: RGB.
+        factor: 0: the smoothed copy; 1: the image itself.
+        wrap: for comparison with the original only: values beyond 0…255 wrap around there, which
+            sprinkles bright images with dark specks.
     """
     pixels = np.asarray(image, np.float32)
     smooth = np.asarray(image.filter(ImageFilter.SMOOTH), np.float32)
@@ -78,12 +81,13 @@ def adjust_sharpness(image: Image.Image, factor: float, wrap: bool = False) -> I
 
 
 def _affine_warp(image: Image.Image, matrix: tuple[float, float, float, float, float, float]) -> Image.Image:
-    """Bilinear warp; `matrix` takes a pixel of the result to one of the picture (centres at integers)."""
-    pad = 2  # so that the rim fades into grey instead of being cut
+    """Bilinear warp; `matrix` takes a pixel of the result to one of the image (centres at integers)."""
+    pad = 2  # so that the rim fades into grey instead of ending sharply
     a, b, c, d, e, f = matrix
-    framed = ImageOps.expand(image, pad, fill=GREY_FILL)
+    # Pillow puts centres at half integers and the padding moves the origin: both go into the offsets.
+    padded = ImageOps.expand(image, pad, fill=GREY_FILL)
     data = (a, b, c + pad + 0.5 - 0.5 * (a + b), d, e, f + pad + 0.5 - 0.5 * (d + e))
-    return framed.transform(
+    return padded.transform(
         image.size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=GREY_FILL
     )
 
@@ -97,7 +101,7 @@ def _shear_y(image: Image.Image, amount: float) -> Image.Image:
 
 
 def _translate_x(image: Image.Image, pixels: float) -> Image.Image:
-    # Absolute pixels whatever the picture's size, and a positive one moves to the left: as recorded.
+    # Absolute pixels whatever the image's size, and a positive number moves to the left: as recorded.
     return _affine_warp(image, (1, 0, pixels, 0, 1, 0))
 
 
@@ -111,7 +115,8 @@ def _rotate_image(image: Image.Image, degrees: float) -> Image.Image:
     return _affine_warp(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y))
 
 
-# Name -> (operation, its argument at magnitude 7 of 10, may the argument be negative).
+# Name -> (operation, its argument at magnitude 7 of 10, may the argument be negative). The order is the
+# original's: `rand_augment` draws by number.
 AUGMENT_OPERATIONS: dict[str, tuple[Callable[[Image.Image, float], Image.Image], float, bool]] = {
     "Identity": (lambda image, _: image, 0.0, False),
     "AutoContrast": (lambda image, _: ImageOps.autocontrast(image), 0.0, False),
@@ -127,11 +132,17 @@ AUGMENT_OPERATIONS: dict[str, tuple[Callable[[Image.Image, float], Image.Image],
 
 
 def rand_augment(image: Image.Image, rng: NumpyGenerator) -> Image.Image:
-    """Two operations drawn with replacement, each applied half of the time."""
+    """Two operations drawn with replacement, each applied half of the time (docs/sources/beit3.md, B34).
+
+    Args:
+        image: RGB, any size; it keeps its size.
+        rng: drawn from in a fixed order: two operations, then for each (is it applied, is it negative), so
+            that an example's augmentation depends on nothing but its seed.
+    """
     names = list(AUGMENT_OPERATIONS)
     for index in rng.integers(0, len(names), 2):
-        operation, argument, signed = AUGMENT_OPERATIONS[names[index]]
+        operation, argument, is_signed = AUGMENT_OPERATIONS[names[index]]
         applied, negative = rng.random(2) < 0.5
         if applied:
-            image = operation(image, -argument if signed and negative else argument)
+            image = operation(image, -argument if is_signed and negative else argument)
     return image

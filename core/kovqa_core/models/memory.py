@@ -1,8 +1,8 @@
 """How much memory one training step needs, by arithmetic: no torch, no weights read.
 
-A family says what one step of its model holds (`Sizes`, from `models/<family>/sizes.py`); here it is
-shared out over processes and laid one on the other in time. Everything is in bytes until it is shown.
-What is not counted: CUDA's own context, what cuDNN and NCCL borrow, and gaps between tensors.
+A family counts what one step of its model holds (`StepMemory`, from its `memory.py`); here that is divided
+among processes and added up at the moment of the step when most of it is there. Everything is in bytes
+until it is shown. Not counted: CUDA's own context, what cuDNN and NCCL take, and gaps between tensors.
 """
 
 from __future__ import annotations
@@ -16,49 +16,49 @@ from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 
 BYTES_PER_GB = 2**30  # as nvidia-smi counts, and profiles
-USABLE_FRACTION = 0.9  # share of a device's memory that tensors may fill: the rest is what is not counted
+USABLE_FRACTION = 0.9  # of a device's memory that tensors may fill: the rest is what is not counted
 TYPICAL_CLASSES = 3129  # answers, where no index says how many: VQAv2's
-_ADAMW_BYTES = 8  # bytes AdamW keeps of a number that learns: two moments in 32 bits
+_ADAMW_BYTES = 8  # that AdamW keeps of a number that learns: two moments in fp32
 
 
 @dataclass(frozen=True)
 class ElementSize:
     """Bytes of one number, where autocast works in 16 bits and where it does not.
 
-    It makes products in 16 bits; sums, like the residual stream, stay in 32.
+    Autocast makes products in 16 bits; sums, like the residual stream, stay in fp32.
 
     Attributes:
-        product: of a result of a product, and of what one reads.
-        cpu: on a CPU, whose kernels keep other things than a GPU's.
+        product_bytes: of what a product gives, and of what it reads.
+        is_cpu: on a CPU, whose kernels keep other things than a GPU's.
     """
 
-    product: int
-    cpu: bool
+    product_bytes: int
+    is_cpu: bool
 
     @property
-    def norm(self) -> int:
-        """Of what a LayerNorm reads: a GPU's autocast raises it to 32 bits and keeps that copy."""
-        return self.product if self.cpu else 4
+    def norm_bytes(self) -> int:
+        """Of what a LayerNorm reads: a GPU's autocast raises it to fp32 and keeps that copy."""
+        return self.product_bytes if self.is_cpu else 4
 
     @property
-    def dropout(self) -> int:
-        """Of the mask dropout keeps: a CPU's is of numbers, a GPU's of bytes."""
-        return self.product if self.cpu else 1
+    def dropout_mask_bytes(self) -> int:
+        """Of the mask that dropout keeps: a CPU's is of numbers, a GPU's of bytes."""
+        return self.product_bytes if self.is_cpu else 1
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """What a model's training step holds, in bytes unless said otherwise; `one` means of one example.
+    """What a model's training step holds, in bytes unless said otherwise.
 
     Attributes:
-        weights: all parameters, as they lie in memory.
+        weights: all parameters, in the form they are stored.
         parameters: how many numbers they are.
-        learned: how many of them learn, each in 32 bits.
-        casts: 16-bit copies autocast makes of 32-bit weights, kept until they are used backward.
+        learned: how many of them learn, each in fp32.
+        casts: 16-bit copies that autocast makes of fp32 weights, kept until the backward pass has used them.
         kept: activations of one example kept from forward to backward.
         checkpointed: the same with activation checkpointing.
         layer: of one example: what the largest layer keeps alone.
-        logits: of one example: its scores, and what loss and its gradient make of them.
+        logits: of one example: its logits, and what the loss and its gradient make of them.
         temporary: of one example: the largest results that live only for a moment.
         early: learned numbers whose gradients come while nearly all activations are still there, like
             those of a CNN: its deep layers have most of the weights, its first ones most activations.
@@ -101,7 +101,7 @@ def recipe_step_memory(recipe: Recipe, classes: int | None, by: ElementSize) -> 
 class MemoryEstimate:
     """Memory of one process at its fullest, in bytes.
 
-    The parts do not lie there all at once: without accumulation gradients come while activations go.
+    `peak` is less than the sum of the others: without accumulation gradients come while activations go.
     """
 
     micro_batch: int
@@ -115,68 +115,70 @@ class MemoryEstimate:
     workspace: float
 
     @property
-    def parts(self) -> dict[str, float]:
-        """Name of a part -> bytes."""
+    def components(self) -> dict[str, float]:
+        """Name of what is held -> bytes."""
         return {name: value for name, value in asdict(self).items() if name not in ("micro_batch", "peak")}
 
 
 def estimate_memory(
-    sizes: StepMemory, profile: Profile, micro_batch: int, accumulate: int = 1, averaged: bool = False
+    step: StepMemory, profile: Profile, micro_batch: int, accumulate: int = 1, *, has_ema: bool = False
 ) -> MemoryEstimate:
     """Memory of one process of a run.
 
     Args:
-        sizes: what the model's step holds.
-        profile: number of processes, how they share states, activation checkpointing.
+        step: what the model's step holds.
+        profile: number of processes, their strategy, activation checkpointing.
         micro_batch: examples of one forward pass.
         accumulate: forward passes of an optimizer step.
-        averaged: averages of all weights are kept beside them.
+        has_ema: moving averages of all weights are kept beside them.
     """
-    # What a strategy shares out among all processes (arXiv 1910.02054, section 5).
-    by, all_of = profile.strategy, profile.processes
-    shared_states = all_of if by != "ddp" else 1
-    shared_gradients = all_of if by in ("zero2", "zero3", "fsdp2") else 1
-    shared_weights = all_of if by in ("zero3", "fsdp2") else 1
-    again = profile.activation_checkpointing
-    activations = micro_batch * (sizes.checkpointed if again else sizes.kept)
-    logits = micro_batch * sizes.logits
-    one_layer, passing = micro_batch * sizes.layer, micro_batch * sizes.temporary
-    workspace = max(sizes.casts, one_layer + passing) if again else sizes.casts + passing
-    weights = sizes.weights / shared_weights
-    gradients = 4 * sizes.learned / shared_gradients
-    optimizer = _ADAMW_BYTES * sizes.learned / shared_states
-    averages = 4.0 * sizes.parameters * averaged
+    # What a strategy divides among all processes (arXiv 1910.02054, section 5).
+    by, world = profile.strategy, profile.processes
+    shards_states = world if by != "ddp" else 1
+    shards_gradients = world if by in ("zero2", "zero3", "fsdp2") else 1
+    shards_weights = world if by in ("zero3", "fsdp2") else 1
+    checkpointing = profile.activation_checkpointing
+    activations = micro_batch * (step.checkpointed if checkpointing else step.kept)
+    logits = micro_batch * step.logits
+    one_layer, passing = micro_batch * step.layer, micro_batch * step.temporary
+    # With checkpointing a layer's activations are there twice for a moment: computed again, one by one.
+    workspace = max(step.casts, one_layer + passing) if checkpointing else step.casts + passing
+    weights = step.weights / shards_weights
+    gradients = 4 * step.learned / shards_gradients
+    optimizer = _ADAMW_BYTES * step.learned / shards_states
+    averages = 4.0 * step.parameters * has_ema
     states = weights + optimizer + averages
     forward = activations + logits + workspace
-    if all_of > 1 or accumulate > 1:  # gradients of the pass before, or the buckets of DDP
+    if world > 1 or accumulate > 1:  # gradients of the pass before, or the buckets of DDP
         peak = states + gradients + forward
     else:
-        peak = states + max(forward + 4 * sizes.early, gradients + one_layer)
+        # Either the end of the forward pass, or that of the backward pass: no activations, all gradients.
+        peak = states + max(forward + 4 * step.early, gradients + one_layer)
     return MemoryEstimate(
         micro_batch, peak, weights, gradients, optimizer, averages, activations, logits, workspace
     )
 
 
 def largest_fitting_estimate(
-    each: int, memory: float, needs: Callable[[int], MemoryEstimate]
+    rank_batch: int, memory: float, estimate_for: Callable[[int], MemoryEstimate]
 ) -> MemoryEstimate | None:
     """The estimate at the largest micro-batch that fits.
 
     Args:
-        each: examples of one process per optimizer step: micro-batches divide it.
+        rank_batch: examples of one process per optimizer step: a micro-batch divides it.
         memory: bytes of the device.
-        needs: micro-batch -> estimate.
+        estimate_for: micro-batch -> estimate.
 
     Returns:
         None: not even one example fits.
     """
-    for size in (size for size in range(each, 0, -1) if each % size == 0):
-        found = needs(size)
-        if fits_in_memory(found, memory):
-            return found
+    for micro_batch in (size for size in range(rank_batch, 0, -1) if rank_batch % size == 0):
+        estimate = estimate_for(micro_batch)
+        if fits_in_memory(estimate, memory):
+            return estimate
     return None
 
 
-def fits_in_memory(found: MemoryEstimate, memory: float) -> bool:
-    """Does it go into so many bytes, with room for what is not counted?"""
-    return found.peak <= USABLE_FRACTION * memory
+def fits_in_memory(estimate: MemoryEstimate, memory: float) -> bool:
+    """Does it fit into so many bytes, with room for what is not counted?"""
+    return estimate.peak <= USABLE_FRACTION * memory

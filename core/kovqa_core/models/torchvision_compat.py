@@ -1,4 +1,4 @@
-"""timm and transformers import torchvision, whose wheel does not always fit the torch that is there."""
+"""timm and transformers import torchvision, whose wheel does not always fit the installed torch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ import torch
 def load_torchvision() -> None:
     """Import torchvision, also where its compiled operators do not fit this torch.
 
-    Beside a torch for CPUs lies, more often than not, torchvision's wheel for CUDA: its operators do
-    not load, and its import stops at the names of two of them. With these declared the rest loads;
-    nothing here calls an operator of detection.
+    Beside a torch for CPUs there is often torchvision's wheel for CUDA: its operators do not load, and
+    its import fails at the names of two of them. Once these are declared the rest loads; nothing here
+    calls an operator of object detection.
+
+    Raises:
+        RuntimeError: torchvision fails for another reason.
     """
     try:
         import torchvision
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
+        # What the failed import left behind would be taken for the module.
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         for operator in ("nms", "qnms"):

@@ -1,10 +1,13 @@
-"""SentencePiece pieces -> ids in XLM-R layout, and back.
+"""SentencePiece tokens <-> ids in XLM-R's layout.
 
-| id | meaning |
+| id | token |
 |---|---|
 | 0, 1, 2, 3 | `<s>`, `<pad>`, `</s>`, `<unk>` |
-| k >= 4 | piece k - 1 (pieces 0, 1, 2 are unk, bos, eos) |
-| pieces + 1 | `<mask>` |
+| k >= 4 | SentencePiece's k - 1 (its 0, 1, 2 are unk, bos, eos) |
+| its size + 1 | `<mask>` |
+
+fairseq shifted SentencePiece's ids by one to put its own special tokens in front; weights trained that way
+keep that layout (docs/sources/beit3.md).
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes
+from kovqa_core.messages import message
 from kovqa_core.tokenizer import sentencepiece_model
 
 if TYPE_CHECKING:
@@ -24,75 +28,79 @@ if TYPE_CHECKING:
 
 BOS_ID, PAD_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
 _SPECIAL_TOKENS = {"<s>": BOS_ID, "<pad>": PAD_ID, "</s>": EOS_ID, "<unk>": UNK_ID}
-_SPECIAL_PATTERN = re.compile(r"(<s>|<pad>|</s>|<unk>|\s*<mask>)")  # the mask swallows blanks to its left
+_SPECIAL_PATTERN = re.compile(r"(<s>|<pad>|</s>|<unk>|\s*<mask>)")  # `<mask>` swallows the blanks before it
 
 
 class XlmrTokenizer:
     """A SentencePiece model read with XLM-R's rules.
 
     Args:
-        model: the bytes of a SentencePiece model.
+        model_bytes: a SentencePiece model.
         name: what to call it in errors.
-        special: `<mask>` and its like in a text are special tokens, as in BEiT-3; else text is text.
+        with_specials: `<mask>` and the like in a text are special tokens, as in BEiT-3; else text is text.
 
     Raises:
-        ModelError: not a SentencePiece model, or one whose special pieces lie elsewhere.
+        ModelError: not a SentencePiece model, or one whose special tokens lie elsewhere.
     """
 
-    def __init__(self, model: bytes, name: str = "tokenizer", special: bool = True) -> None:
-        self.model, self.special = model, special
-        self.sha256 = hashlib.sha256(model).hexdigest()
-        self._pieces = sentencepiece_model.load_xlmr_processor(model, name)
-        self.mask = self._pieces.get_piece_size() + 1
+    def __init__(self, model_bytes: bytes, name: str = "tokenizer", *, with_specials: bool = True) -> None:
+        self.model_bytes, self.with_specials = model_bytes, with_specials
+        self.sha256 = hashlib.sha256(model_bytes).hexdigest()
+        self._sentencepiece = sentencepiece_model.load_xlmr_processor(model_bytes, name)
+        self.mask_id = self._sentencepiece.get_piece_size() + 1
 
     @property
-    def size(self) -> int:
+    def vocab_size(self) -> int:
         """Number of ids, `<mask>` included."""
-        return self.mask + 1
+        return self.mask_id + 1
 
     @property
-    def vocabulary(self) -> list[str]:
-        """The piece of every id."""
-        pieces = [self._pieces.id_to_piece(i) for i in range(UNK_ID, self.mask - 1)]
-        return [*_SPECIAL_TOKENS, *pieces, "<mask>"]
+    def vocab(self) -> list[str]:
+        """The token of every id."""
+        tokens = [self._sentencepiece.id_to_piece(i) for i in range(UNK_ID, self.mask_id - 1)]
+        return [*_SPECIAL_TOKENS, *tokens, "<mask>"]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without `<s>` and `</s>`."""
+        """Ids of a text, without `<s>` and `</s>` around it."""
         ids: list[int] = []
-        for part in _SPECIAL_PATTERN.split(text) if self.special else [text]:
-            if self.special and part in _SPECIAL_TOKENS:
-                ids.append(_SPECIAL_TOKENS[part])
-            elif self.special and part.endswith("<mask>"):
-                ids.append(self.mask)
-            elif part:
-                ids += [UNK_ID if piece == 0 else piece + 1 for piece in self._pieces.encode(part)]
+        for chunk in _SPECIAL_PATTERN.split(text) if self.with_specials else [text]:
+            if self.with_specials and chunk in _SPECIAL_TOKENS:
+                ids.append(_SPECIAL_TOKENS[chunk])
+            elif self.with_specials and chunk.endswith("<mask>"):
+                ids.append(self.mask_id)
+            elif chunk:
+                # SentencePiece's unk is 0, XLM-R's is 3; all others move up by one.
+                ids += [UNK_ID if token == 0 else token + 1 for token in self._sentencepiece.encode(chunk)]
         return ids
 
-    def frame(self, text: str, longest: int) -> list[int]:
-        """`<s>`, at most `longest` - 2 ids of the text, `</s>`."""
-        return [BOS_ID, *self.encode(text)[: longest - 2], EOS_ID]
+    def encode_with_specials(self, text: str, max_length: int) -> list[int]:
+        """`<s>`, at most `max_length` - 2 ids of the text, `</s>`."""
+        return [BOS_ID, *self.encode(text)[: max_length - 2], EOS_ID]
 
-    def pieces(self, text: str) -> list[str]:
-        """The text as SentencePiece cuts it, special tokens whole."""
-        found: list[str] = []
-        for part in _SPECIAL_PATTERN.split(text):
-            if part in _SPECIAL_TOKENS or part.endswith("<mask>"):
-                found.append(part.strip())
-            elif part:
-                found += self._pieces.encode(part, out_type=str)
-        return found
+    def tokenize(self, text: str) -> list[str]:
+        """The tokens of a text, special tokens whole."""
+        tokens: list[str] = []
+        for chunk in _SPECIAL_PATTERN.split(text):
+            if chunk in _SPECIAL_TOKENS or chunk.endswith("<mask>"):
+                tokens.append(chunk.strip())
+            elif chunk:
+                tokens += self._sentencepiece.encode(chunk, out_type=str)
+        return tokens
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids; special tokens are left out."""
-        text = self._pieces.decode([i - 1 for i in ids if UNK_ID < i < self.mask]).strip()
+        """The text of ids; special tokens are left out."""
+        text: str = self._sentencepiece.decode([i - 1 for i in ids if UNK_ID < i < self.mask_id]).strip()
         for mark in ".?!,":
             text = text.replace(f" {mark}", mark)
         return text
 
 
 def pad_token_ids(texts: Sequence[list[int]], pad: int = PAD_ID) -> tuple[Tensor, Tensor | None]:
-    """Ids of many texts, [B, T], as long as the longest; where they are padding, None when nowhere."""
-    import torch  # here: `kovqa tokenizer encode` has no need of it
+    """Ids of B texts, [B, T], T that of the longest; and where they are padding, [B, T], None when nowhere.
+
+    None matters: attention without a mask runs on faster kernels.
+    """
+    import torch  # here: `kovqa tokenizer encode` does without
 
     longest = max(map(len, texts))
     tokens = torch.full((len(texts), longest), pad)
@@ -102,19 +110,28 @@ def pad_token_ids(texts: Sequence[list[int]], pad: int = PAD_ID) -> tuple[Tensor
     return tokens, padding if bool(padding.any()) else None
 
 
-def require_same_tokenizer(sha256: str, known: str | None, name: str) -> None:
-    """See that a tokenizer is the one a model was trained with; None: it knows of none.
+def require_same_tokenizer(sha256: str, expected: str | None, name: str) -> None:
+    """See that a tokenizer is the one a model was trained with.
+
+    Args:
+        sha256: of the tokenizer's file.
+        expected: what the model remembers; None: nothing.
+        name: what to call the tokenizer in errors.
 
     Raises:
-        ModelError: it is another: ids would mean other pieces, and nothing else would tell.
+        ModelError: another one: its ids mean other tokens, and nothing else would notice.
     """
-    if known not in (None, sha256):
+    if expected not in (None, sha256):
         raise ModelError(
-            f"{name} is not the tokenizer this model was trained with (its SHA-256 is another)",
-            "put back the file that was saved with it",
+            message(
+                "models.other-tokenizer",
+                "{name} is not the tokenizer this model was trained with (its SHA-256 is another)",
+                name=name,
+            ),
+            message("models.other-tokenizer.hint", "put back the file that was saved with the model"),
         )
 
 
-def load_xlmr_tokenizer(path: Path, special: bool = True) -> XlmrTokenizer:
-    """Read a SentencePiece model file."""
-    return XlmrTokenizer(read_bytes(path), str(path), special)
+def load_xlmr_tokenizer(path: Path, *, with_specials: bool = True) -> XlmrTokenizer:
+    """Read a SentencePiece model file; arguments and errors as of `XlmrTokenizer`."""
+    return XlmrTokenizer(read_bytes(path), str(path), with_specials=with_specials)

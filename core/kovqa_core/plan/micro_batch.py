@@ -104,7 +104,7 @@ def _parse_micro_batch(text: str) -> int:
 def _estimate_by_micro_batch(
     counted: StepMemory, profile: Profile, each: int, averaged: bool
 ) -> Callable[[int], MemoryEstimate]:
-    return lambda size: estimate_memory(counted, profile, size, each // size, averaged)
+    return lambda size: estimate_memory(counted, profile, size, each // size, has_ema=averaged)
 
 
 def _count_answer_classes(recipe: Recipe) -> int | None:

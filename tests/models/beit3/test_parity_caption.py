@@ -35,11 +35,11 @@ def inputs() -> dict[str, Tensor]:
 def batch() -> ModelBatch:
     """The recorded inputs as our processor would give them."""
     given = inputs()
-    places = given["language_masked_pos"].nonzero()
-    words = given["language_tokens"][given["language_masked_pos"].bool()]
+    positions = given["language_masked_pos"].nonzero()
+    targets = given["language_tokens"][given["language_masked_pos"].bool()]
     tensors = {
         "image": given["image"], "tokens": given["masked_tokens"], "padding": given["padding_mask"],
-        "noise": torch.zeros(len(words), 0, 2), "places": places, "words": words,
+        "noise": torch.zeros(len(targets), 0, 2), "positions": positions, "targets": targets,
     }  # fmt: skip
     return ModelBatch(tensors, [])
 
@@ -70,7 +70,7 @@ def test_parity_beit3_caption_logits_of_hidden_words(net: CaptionNet) -> None:
 def test_parity_beit3_caption_logits_everywhere(net: CaptionNet, tokens: str, name: str) -> None:
     given = inputs()
     with torch.no_grad():
-        found = net.mlm_head(net.hidden(given["image"], given[tokens], given["padding_mask"]))
+        found = net.mlm_head(net.hidden_states(given["image"], given[tokens], given["padding_mask"]))
     real = ~given["padding_mask"]
     parity.close(found[real], parity.tensors_of("expected_caption.safetensors")[name][real], TOLERANCE, name)
 
@@ -95,7 +95,7 @@ def test_parity_beit3_caption_loss(kept: str, after: int) -> None:
 
 def test_parity_beit3_caption_accuracy(net: CaptionNet) -> None:
     with torch.no_grad():
-        hits = masked_token_logits(net, batch()).argmax(-1) == batch().tensors["words"]
+        hits = masked_token_logits(net, batch()).argmax(-1) == batch().tensors["targets"]
     expected = parity.tensors_of("expected_caption.safetensors")["acc.keep_all"]
     parity.close(hits.float().mean(), expected, 1e-6, "accuracy")
 
@@ -139,16 +139,16 @@ def test_parity_beit3_caption_word_by_word(net: CaptionNet) -> None:
     expected = parity.tensors_of("expected_caption.safetensors")
     given, words = inputs(), parity.tensors_of("incremental_tokens.safetensors")["tokens"]
     mask = parity.json_of("config.json")["mask_id"]
-    picture = net.picture(given["image"])
-    past = net.past(len(words), words.shape[1] + 2, picture[0][0])
+    picture = net.encode_image(given["image"])
+    past = net.empty_kv_cache(len(words), words.shape[1] + 2, picture[0][0])
     steps = expected["incremental.logits"].shape[1]
     fed = torch.cat([torch.full_like(words[:, :1], BOS_ID), words], 1)
     for step in range(steps):
-        found = net.next_words(fed[:, step], mask, picture, past)
+        found = net.next_token_logits(fed[:, step], mask, picture, past)
         parity.close(found, expected["incremental.logits"][:, step], TOLERANCE, f"word {step}")
     parity.close(found, expected["incremental.full_last"], TOLERANCE, "the last word, without a past")
     whole = torch.cat([fed[:, :steps], torch.full_like(fed[:, :1], mask)], 1)
-    again = net.mlm_head(net.hidden(given["image"], whole, None)[:, -1])
+    again = net.mlm_head(net.hidden_states(given["image"], whole, None)[:, -1])
     parity.close(found, again, TOLERANCE, "the last word, all at once")
 
 
@@ -164,13 +164,13 @@ def test_parity_beit3_beam_search(net: CaptionNet, number: int) -> None:
     ):
         said = [
             BOS_ID,
-            *one.words,
+            *one.token_ids,
             mask,
             EOS_ID,
         ]  # the original leaves the mask where the last word would stand
-        assert said + [PAD_ID] * (search.longest - len(said)) == ids
+        assert said + [PAD_ID] * (search.max_length - len(said)) == ids
         assert one.score == pytest.approx(score, abs=1e-4)
-        assert task().tokenizer.decode(one.words) == caption
+        assert task().tokenizer.decode(one.token_ids) == caption
 
 
 @torch.no_grad()
@@ -179,7 +179,7 @@ def test_a_picture_alone_and_in_a_batch_get_one_caption(net: CaptionNet) -> None
     mask = parity.json_of("config.json")["mask_id"]
     together = run_beam_search(net, images, BeamSearchSettings(), mask)
     alone = [run_beam_search(net, image[None], BeamSearchSettings(), mask)[0] for image in images]
-    assert [one.words for one in together] == [one.words for one in alone]
+    assert [one.token_ids for one in together] == [one.token_ids for one in alone]
 
 
 def test_without_smoothing_the_loss_is_cross_entropy() -> None:

@@ -36,7 +36,7 @@ def net() -> Beit3VqaNet:
 def visible(inputs: dict[str, Tensor], pictures: bool) -> Tensor:
     """[B, N], True where a token is real: padded positions hold nothing to compare."""
     text = inputs["padding_mask"] == 0
-    patches = torch.ones(len(text), parity.config().patches + 1, dtype=torch.bool)
+    patches = torch.ones(len(text), parity.config().num_patches + 1, dtype=torch.bool)
     return torch.cat([patches, text], 1) if pictures else text
 
 
@@ -168,10 +168,10 @@ def test_parity_beit3_drop_path_rates() -> None:
 def test_parity_beit3_drop_path_keeps_or_drops_each_sample(rate: float) -> None:
     """Rate r of a layer drops a share r of the samples and divides the others by 1 - r."""
     config = parity.config(drop_path=rate)
-    draws = torch.rand(4000, config.sizes.num_layers, 2, generator=torch.Generator().manual_seed(1))
-    keep = drop_path_factors(draws, drop_path_rates(rate, config.sizes.num_layers))
-    assert keep.shape == (config.sizes.num_layers, 2, len(draws), 1, 1)
-    for layer, value in enumerate(drop_path_rates(rate, config.sizes.num_layers)):
+    draws = torch.rand(4000, config.dimensions.num_layers, 2, generator=torch.Generator().manual_seed(1))
+    keep = drop_path_factors(draws, drop_path_rates(rate, config.dimensions.num_layers))
+    assert keep.shape == (config.dimensions.num_layers, 2, len(draws), 1, 1)
+    for layer, value in enumerate(drop_path_rates(rate, config.dimensions.num_layers)):
         kept = keep[layer][keep[layer] > 0]
         assert kept.numpy() == pytest.approx(1 / (1 - value), rel=1e-6)
         assert keep[layer].count_nonzero().item() / keep[layer].numel() == pytest.approx(1 - value, abs=0.03)

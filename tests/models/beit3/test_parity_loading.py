@@ -40,7 +40,7 @@ def test_parity_beit3_loading_reports_what_became_of_every_tensor() -> None:
     for side, expected in parity.json_of("expected_load_report.json").items():
         _, report = load(side)
         assert len(report.loaded) == expected["loaded"], side
-        assert sorted(report.fresh) == sorted(expected["not_loaded"]), side
+        assert sorted(report.newly_initialised) == sorted(expected["not_loaded"]), side
         assert sorted(report.unused) == sorted(recorded_unused(expected["log"])), side
         before, after = expected["grid"]
         assert bool(report.resized) == (before != after), side

@@ -50,7 +50,7 @@ def test_an_encoded_example(folder: Path) -> None:
 
 
 def test_an_empty_question_is_framed() -> None:
-    assert processor().tokenizer.frame("", 64) == [BOS_ID, EOS_ID]
+    assert processor().tokenizer.encode_with_specials("", 64) == [BOS_ID, EOS_ID]
 
 
 def test_decomposed_questions_give_the_same_tokens(folder: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_batch_lists_the_classes_of_each_row(folder: Path) -> None:
     made = processor()
     rows = [ask(예=1.0), ask(모름=1.0), ask(아니요=0.3, 왼쪽=0.6)]
     batch = made.collate([made.encode(row, folder, train=False, rng=generator()) for row in rows])
-    places, scores = batch.tensors["label_places"], batch.tensors["label_scores"]
+    places, scores = batch.tensors["label_positions"], batch.tensors["label_scores"]
     assert places is not None
     assert scores is not None
     assert places.tolist() == [[0, 0], [2, 1], [2, 2]]

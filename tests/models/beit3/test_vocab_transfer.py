@@ -1,4 +1,4 @@
-"""A text table for a new tokenizer takes the rows of the old one along, piece by piece."""
+"""A text table for a new tokenizer takes the rows of the old one along, token by token."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.conftest import Kovqa, Small, sets, training
 TABLE = "beit3.text_embed.weight"
 
 
-def named(*pieces: str) -> list[str]:
-    """The piece of every id, special ones included."""
-    return ["<s>", "<pad>", "</s>", "<unk>", *pieces, "<mask>"]
+def named(*tokens: str) -> list[str]:
+    """The token of every id, special ones included."""
+    return ["<s>", "<pad>", "</s>", "<unk>", *tokens, "<mask>"]
 
 
 OLD = named("▁", "▁red", "ed", "사", "▁사", "과", "<0xEA>", "<0xB0>")  # ids 4 to 11
@@ -41,15 +41,15 @@ def test_a_plan_on_paper() -> None:
     found = plan_vocab_transfer(OLD, new, SPELLED.__getitem__)
     assert found.copied == {0: 0, 1: 1, 2: 2, 3: 3, 5: 5, 6: 4, 12: 10, 14: 12}  # <mask> is the last of each
     assert found.averaged == {4: (8, 9), 7: (7, 9), 8: (9, 9, 7), 11: (6,)}
-    assert found.drawn == (9, 10, 13)  # unknown; bytes alone; a byte the old one lacks
-    assert (found.old, found.new) == (len(OLD), len(new))
-    assert str(found) == "8 pieces copied, 4 from parts, 3 drawn"
+    assert found.randomly_initialised == (9, 10, 13)  # unknown; bytes alone; a byte the old one lacks
+    assert (found.old_size, found.new_size) == (len(OLD), len(new))
+    assert str(found) == "8 tokens copied, 4 averaged, 3 randomly initialised"
 
 
 def test_an_extended_vocabulary_keeps_every_row() -> None:
     found = plan_vocab_transfer(OLD, [*OLD[:-1], "▁사과", "<mask>"], SPELLED.__getitem__)
     assert found.copied == {**{i: i for i in range(12)}, 13: 12}
-    assert (found.averaged, found.drawn) == ({12: (8, 9)}, ())
+    assert (found.averaged, found.randomly_initialised) == ({12: (8, 9)}, ())
     table = torch.arange(26.0).reshape(13, 2)
     assert transfer_vocab_rows(table, found, torch.Generator()).tolist() == [
         *table[:12].tolist(),
@@ -67,17 +67,17 @@ def test_rows_are_copied_averaged_and_drawn(shape: tuple[int, ...]) -> None:
     assert torch.equal(rows[2], table[1])
     torch.testing.assert_close(rows[1], (table[0] + table[2]) / 2)
     torch.testing.assert_close(rows[4], (table[2] + table[2] + table[0]) / 3)
-    drawn, known = rows[list(many.drawn)], table[:4]  # rows 4 and 5 belong to no piece
+    drawn, known = rows[list(many.randomly_initialised)], table[:4]  # rows 4 and 5 belong to no token
     torch.testing.assert_close(drawn.mean(0), known.mean(0), atol=0.2, rtol=0)
     torch.testing.assert_close(drawn.std(0), known.std(0), atol=0, rtol=0.05)
     assert torch.equal(rows, transfer_vocab_rows(table, many, torch.Generator().manual_seed(5)))
     assert not torch.equal(rows, transfer_vocab_rows(table, many, torch.Generator().manual_seed(6)))
 
 
-def parts(old: XlmrTokenizer, piece: str) -> list[str]:
-    """The old pieces whose mean a piece takes."""
-    row = plan_vocab_transfer(old.vocabulary, named(piece), old.encode).averaged.get(4, ())
-    return [old.vocabulary[part] for part in row]
+def parts(old: XlmrTokenizer, token: str) -> list[str]:
+    """The old tokens whose mean a token takes."""
+    row = plan_vocab_transfer(old.vocab, named(token), old.encode).averaged.get(4, ())
+    return [old.vocab[part] for part in row]
 
 
 def test_pieces_are_spelled_as_they_stand_in_a_word() -> None:
@@ -132,13 +132,13 @@ def test_rows_are_carried_over(small: Small, korean: Path) -> None:
     model, note = new(recipe(small, korean, of_recorded()), small)
     old, fresh = load_xlmr_tokenizer(parity.path("tokenizer.model")), load_xlmr_tokenizer(korean)
     before, after = parity.weights("pretrain_fp16.pth")[TABLE], text_table(model)
-    assert len(after) == fresh.size
-    found = plan_vocab_transfer(old.vocabulary, fresh.vocabulary, old.encode)
+    assert len(after) == fresh.vocab_size
+    found = plan_vocab_transfer(old.vocab, fresh.vocab, old.encode)
     assert note.endswith(f"; text table: {found}")
-    assert min(len(found.copied), len(found.averaged), len(found.drawn)) > 5
-    for piece in ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "▁", "?", "요"):
-        row, origin = fresh.vocabulary.index(piece), old.vocabulary.index(piece)
-        assert torch.equal(after[row], before[origin]), piece
+    assert min(len(found.copied), len(found.averaged), len(found.randomly_initialised)) > 5
+    for token in ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "▁", "?", "요"):
+        row, origin = fresh.vocab.index(token), old.vocab.index(token)
+        assert torch.equal(after[row], before[origin]), token
     for row, origins in found.averaged.items():
         torch.testing.assert_close(after[row], before[list(origins)].mean(0))
     again, _ = new(recipe(small, korean, of_recorded()), small)
@@ -151,7 +151,7 @@ def test_rows_are_carried_over(small: Small, korean: Path) -> None:
 def test_the_same_tokenizer_changes_nothing(small: Small) -> None:
     model, note = new(recipe(small, parity.path("tokenizer.model"), of_recorded()), small)
     assert torch.equal(text_table(model), parity.weights("pretrain_fp16.pth")[TABLE])  # spare rows too
-    assert note.endswith("text table: as it was")
+    assert note.endswith("text table: unchanged")
 
 
 def test_rows_by_number_are_the_originals_way(small: Small, korean: Path, tmp_path: Path) -> None:
@@ -169,13 +169,13 @@ def test_a_captioners_word_head_goes_along(small: Small, korean: Path) -> None:
     )
     model, _, _ = family.create_model(asked, [])
     old, fresh = load_xlmr_tokenizer(parity.path("tokenizer.model")), load_xlmr_tokenizer(korean)
-    found = plan_vocab_transfer(old.vocabulary, fresh.vocabulary, old.encode)
+    found = plan_vocab_transfer(old.vocab, fresh.vocab, old.encode)
     state = parity.weights("captioning.pth")
     for name, after in (
         ("mlm_head.weight", model.net.mlm_head.weight),
         ("mlm_head.bias", model.net.mlm_head.bias),
     ):
-        assert len(after) == fresh.size
+        assert len(after) == fresh.vocab_size
         assert torch.equal(after[list(found.copied)], state[name][list(found.copied.values())]), name
         row, origins = next(iter(found.averaged.items()))
         torch.testing.assert_close(after[row], state[name][list(origins)].mean(0))
@@ -185,11 +185,11 @@ def test_a_run_knows_its_own_tokenizer(small: Small, korean: Path, trained: Path
     changes = ("model.custom=[32, 2, 2, 64]", "model.image_size=32", "model.patch_size=32")
     model, note = new(recipe(small, korean, *changes, weights=trained), small)
     own, fresh = load_xlmr_tokenizer(small.tokenizer), load_xlmr_tokenizer(korean)
-    assert str(plan_vocab_transfer(own.vocabulary, fresh.vocabulary, own.encode)) in note
+    assert str(plan_vocab_transfer(own.vocab, fresh.vocab, own.encode)) in note
     step, _ = family.read_model_folder(trained / (trained / "best").read_text().strip(), "vqa")
-    for piece in ("<s>", "<mask>", "▁", "?"):
-        row, origin = fresh.vocabulary.index(piece), own.vocabulary.index(piece)
-        assert torch.equal(text_table(model)[row], text_table(step)[origin]), piece
+    for token in ("<s>", "<mask>", "▁", "?"):
+        row, origin = fresh.vocab.index(token), own.vocab.index(token)
+        assert torch.equal(text_table(model)[row], text_table(step)[origin]), token
     for name in ("qkv.weight", "norm_ffn.bias"):  # q, k and v go apart and come together again
         one, other = (m.net.get_parameter(f"encoder.layers.1.text.{name}") for m in (model, step))
         assert torch.equal(one, other)
@@ -230,7 +230,7 @@ def test_a_table_too_small_is_an_error(small: Small, korean: Path) -> None:
 
 def test_a_folder_of_other_weights_is_refused(small: Small, tmp_path: Path) -> None:
     save_file({"encoder.embeddings": torch.zeros(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match=r"no BEiT-3 checkpoint: its weights have a 'embeddings'"):
+    with pytest.raises(ModelError, match=r"not a BEiT-3 checkpoint: its weights have a 'embeddings'"):
         new(recipe(small, small.tokenizer, weights=tmp_path), small)
 
 

@@ -150,10 +150,10 @@ def test_a_fast_tokenizer_takes_text_as_text(tmp_path: Path) -> None:
     made.post_processor = processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
     made.save(str(tmp_path / "tokenizer.json"))
     text = open_question_tokenizer(tmp_path / "tokenizer.json", None)
-    assert text.frame("고양이 [SEP] 고양이", 50) == [0, 6, 3, 5, 4, 6, 1]
-    assert text.frame("고양이 " * 60, 5) == [0, 6, 6, 6, 1]
+    assert text.encode_with_specials("고양이 [SEP] 고양이", 50) == [0, 6, 3, 5, 4, 6, 1]
+    assert text.encode_with_specials("고양이 " * 60, 5) == [0, 6, 6, 6, 1]
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"no tokenizer\.json"):
+    with pytest.raises(ModelError, match=r"not a tokenizer\.json"):
         open_question_tokenizer(tmp_path / "tokenizer.json", None)
 
 

@@ -205,10 +205,12 @@ def test_training_step(tag: str) -> None:
 def test_tokenizer() -> None:
     recorded = parity.json_of("tokenizer/expected.json", NIA)
     text = open_question_tokenizer(parity.path("tokenizer/tiny.model", NIA), None)
-    assert text.size == recorded["tokenizer_vocab_size"]
+    assert text.vocab_size == recorded["tokenizer_vocab_size"]
     for example in recorded["examples"]:
         real = sum(example["attention_mask"])
-        assert text.frame(example["text"], example["max_length"]) == example["input_ids"][:real]
+        assert (
+            text.encode_with_specials(example["text"], example["max_length"]) == example["input_ids"][:real]
+        )
 
 
 @pytest.mark.parametrize("name", ["rgb.png", "gray.png", "rgba.png", "tall.png"])

@@ -1,4 +1,4 @@
-"""Captioning: masked words are named from the picture and the words before them.
+"""Captioning: masked tokens are predicted from the image and the tokens before them.
 
 Source: docs/sources/beit3.md, B42 and B43.
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
+from kovqa_core.messages import message
 from kovqa_core.models import image_transforms
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.beit3.beam_search import BeamSearchSettings, run_beam_search
@@ -26,10 +27,8 @@ from kovqa_core.models.image_pipeline import ImagePipeline
 from kovqa_core.models.xlmr_tokenizer import UNK_ID, XlmrTokenizer, pad_token_ids
 from kovqa_core.settings.recipe import DataSettings
 
-_MASK_FRACTION, _KEEP_FRACTION = (
-    0.8,
-    0.1,
-)  # of the words to be named: behind the mask, as they are; the rest at random
+# What becomes of a token that is to be predicted: `<mask>`, itself, or (the rest) a random one.
+_MASK_FRACTION, _KEEP_FRACTION = 0.8, 0.1
 
 
 @dataclass(frozen=True)
@@ -39,134 +38,143 @@ class CaptionItem:
     Attributes:
         id: the example's.
         image: uint8 [3, S, S].
-        tokens: the caption's ids, some of them hidden.
-        wanted: (place, id) of the words to be named.
-        noise: float32 [L, 2], decides stochastic depth.
+        tokens: the caption's ids, some of them masked; empty when not training.
+        masked_positions: (position, id) of the tokens to be predicted.
+        noise: float32 [layers, 2], uniform in 0…1, decides drop path.
     """
 
     id: str
     image: np.ndarray
     tokens: list[int]
-    wanted: list[tuple[int, int]]
+    masked_positions: list[tuple[int, int]]
     noise: np.ndarray
 
 
 class Beit3CaptionProcessor:
-    """Pictures and captions -> batches."""
+    """Images and captions -> batches."""
 
     def __init__(self, config: ModelConfig, tokenizer: XlmrTokenizer, data: DataSettings) -> None:
         self.config, self.tokenizer, self.data = config, tokenizer, data
-        self._pictures = ImagePipeline(config.image_size, data)
+        self._images = ImagePipeline(config.image_size, data)
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> CaptionItem:
         """One example; of several captions one is drawn. Errors name its id."""
-        image = self._pictures.of(example, images, train=train, rng=rng)
+        image = self._images.load_image(example, images, train=train, rng=rng)
         if not train:
             return CaptionItem(example.id, image, [], [], np.zeros((0, 2), np.float32))
         if not any(caption.strip() for caption in example.captions):
             raise DataError(
-                f"id {example.id}: no caption to learn from", "write the index again: kovqa index"
+                message("beit3.no-caption", "id {id}: no caption to learn from", id=example.id),
+                message("beit3.no-caption.hint", "write the index again: kovqa index"),
             )
-        noise = rng.random((self.config.sizes.num_layers, 2), np.float32)
+        # The order of draws is part of what a seed means: noise, caption, positions, replacements.
+        noise = rng.random((self.config.dimensions.num_layers, 2), np.float32)
         caption = example.captions[int(rng.integers(len(example.captions)))]
-        tokens = self.tokenizer.frame(to_nfc(caption), self.config.max_text)
-        places = sorted(
-            rng.choice(len(tokens) - 1, count_masked_tokens(len(tokens), self.config.caption.mask), False) + 1
-        )
-        wanted = [(int(place), tokens[place]) for place in places]
-        return CaptionItem(example.id, image, self._hidden(tokens, wanted, rng), wanted, noise)
+        tokens = self.tokenizer.encode_with_specials(to_nfc(caption), self.config.max_text)
+        number = count_masked_tokens(len(tokens), self.config.caption.mask)
+        drawn = sorted(rng.choice(len(tokens) - 1, number, False) + 1)  # never `<s>`
+        positions = [(int(position), tokens[position]) for position in drawn]
+        return CaptionItem(example.id, image, self._mask_tokens(tokens, positions, rng), positions, noise)
 
-    def _hidden(
-        self, tokens: list[int], wanted: list[tuple[int, int]], rng: np.random.Generator
+    def _mask_tokens(
+        self, tokens: list[int], positions: list[tuple[int, int]], rng: np.random.Generator
     ) -> list[int]:
-        shown = list(tokens)
-        for (place, _), draw in zip(wanted, rng.random(len(wanted)), strict=True):
+        masked = list(tokens)
+        for (position, _), draw in zip(positions, rng.random(len(positions)), strict=True):
             if draw < _MASK_FRACTION:
-                shown[place] = self.tokenizer.mask
+                masked[position] = self.tokenizer.mask_id
             elif draw >= _MASK_FRACTION + _KEEP_FRACTION:
-                shown[place] = int(rng.integers(UNK_ID, self.tokenizer.mask))
-        return shown
+                masked[position] = int(rng.integers(UNK_ID, self.tokenizer.mask_id))
+        return masked
 
     def collate(self, items: Sequence[CaptionItem]) -> ModelBatch:
-        """Captions are padded to the longest here."""
+        """Captions are padded to the longest of the batch."""
         tensors: dict[str, Tensor | None] = {
             "image": torch.from_numpy(np.stack([item.image for item in items])),
             "noise": torch.from_numpy(np.stack([item.noise for item in items])),
         }
         if items[0].tokens:
             tensors["tokens"], tensors["padding"] = pad_token_ids([item.tokens for item in items])
-            rows = [(row, place) for row, item in enumerate(items) for place, _ in item.wanted]
-            tensors["places"] = torch.tensor(rows)
-            tensors["words"] = torch.tensor([word for item in items for _, word in item.wanted])
+            positions = [(row, at) for row, item in enumerate(items) for at, _ in item.masked_positions]
+            tensors["positions"] = torch.tensor(positions)  # [N, 2]: row, position
+            tensors["targets"] = torch.tensor([id for item in items for _, id in item.masked_positions])
         return ModelBatch(tensors, [item.id for item in items])
 
 
 def count_masked_tokens(length: int, probability: float) -> int:
-    """How many of a caption's words are to be named; `length` counts `<s>`, which never is."""
+    """How many of a caption's tokens are to be predicted; `length` counts `<s>`, which never is."""
     return max(1, min(math.floor(length * probability + 0.5), length - 1))
 
 
 class CaptionTask:
-    """The task: a sentence for every picture.
+    """The task: a sentence for every image.
 
     Args:
-        settings: how it is learned and sought.
-        longest: tokens of a caption.
-        tokenizer: ids and their texts.
+        settings: how it is learned and searched for.
+        max_length: tokens of a caption, `<s>` and `</s>` included.
+        tokenizer: ids <-> texts.
     """
 
-    def __init__(self, settings: CaptionSettings, longest: int, tokenizer: XlmrTokenizer) -> None:
+    def __init__(self, settings: CaptionSettings, max_length: int, tokenizer: XlmrTokenizer) -> None:
         self.settings, self.tokenizer = settings, tokenizer
-        self.search = BeamSearchSettings(settings.num_beams, longest, settings.length_penalty)
+        self.search = BeamSearchSettings(settings.num_beams, max_length, settings.length_penalty)
 
     def set_num_beams(self, num_beams: int) -> None:
         """Follow so many captions at once from now on."""
-        self.search = replace(self.search, beams=num_beams)
+        self.search = replace(self.search, num_beams=num_beams)
 
     def loss(self, net: CaptionNet, batch: ModelBatch, step: int) -> Tensor:
-        """Smoothed cross-entropy of the hidden words, less the targets' own entropy; the worst may be dropped."""
-        losses = masked_token_losses(
-            masked_token_logits(net, batch), batch.tensors["words"], self.settings.smoothing
-        )
+        """Smoothed cross-entropy of the masked tokens, less the targets' own entropy; a scalar.
+
+        After `drop_worst_after` steps the largest losses do not count: captions that people wrote have
+        words that no model could foresee.
+        """
+        logits = masked_token_logits(net, batch)
+        losses = masked_token_losses(logits, batch.tensors["targets"], self.settings.smoothing)
         if step > self.settings.drop_worst_after:
             kept = math.floor(len(losses) * (1 - self.settings.drop_worst))
             losses = losses.topk(kept, largest=False).values
         return losses.mean()
 
     def answer(self, net: CaptionNet, batch: ModelBatch) -> list[Answer]:
-        """The best caption found for each picture, with the geometric mean of its words' probabilities."""
+        """The best caption found for each image, with the geometric mean of its tokens' probabilities."""
         image = image_transforms.normalise_pixels(batch.tensors["image"])
-        found = run_beam_search(net, image, self.search, self.tokenizer.mask)
+        hypotheses = run_beam_search(net, image, self.search, self.tokenizer.mask_id)
         return [
-            Answer(self.tokenizer.decode(one.words), math.exp(one.total / (len(one.words) + 1)))
-            for one in found
+            Answer(
+                self.tokenizer.decode(best.token_ids),
+                math.exp(best.log_probability / (len(best.token_ids) + 1)),  # `</s>` counts
+            )
+            for best in hypotheses
         ]
 
 
 def masked_token_logits(net: CaptionNet, batch: ModelBatch) -> Tensor:
-    """Logits of the words to be named, [N, W], in fp32: no other word's are computed."""
-    b = batch.tensors
-    noise = b["noise"] if net.training else None
-    hidden = net.hidden(image_transforms.normalise_pixels(b["image"]), b["tokens"], b["padding"], noise)
-    rows, places = b["places"].unbind(1)
-    return net.mlm_head(hidden[rows, places]).float()
+    """Logits of the N tokens to be predicted, [N, V], in fp32: no other token's are computed."""
+    tensors = batch.tensors
+    noise = tensors["noise"] if net.training else None
+    image = image_transforms.normalise_pixels(tensors["image"])
+    hidden = net.hidden_states(image, tensors["tokens"], tensors["padding"], noise)  # [B, T, D]
+    rows, positions = tensors["positions"].unbind(1)
+    return net.mlm_head(hidden[rows, positions]).float()
 
 
-def masked_token_losses(logits: Tensor, words: Tensor, smoothing: float) -> Tensor:
-    """KL divergence of the prediction from the smoothed target, per word.
+def masked_token_losses(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """KL divergence of the prediction from the smoothed target, per token: [N].
 
-    The target has 1 - e on the word and e / (W - 1) on every other.
+    The target has 1 - e on the right id and e / (V - 1) on every other.
 
     Args:
-        logits: [N, W].
-        words: [N], the right ids.
+        logits: [N, V].
+        targets: [N], the right ids.
         smoothing: e.
     """
+    # Without making the target [N, V]: Σ q log p = (1 - e) log p_right + e / (V - 1) · Σ over the others.
     others = logits.shape[1] - 1
-    predicted = logits.log_softmax(-1)
-    right = predicted.gather(1, words[:, None]).squeeze(1)
-    rest = predicted.sum(-1) - right
+    log_probabilities = logits.log_softmax(-1)
+    right = log_probabilities.gather(1, targets[:, None]).squeeze(1)
+    rest = log_probabilities.sum(-1) - right
     losses = -(1 - smoothing) * right - smoothing / others * rest
-    if smoothing:
+    if smoothing:  # the target's entropy, so that a perfect prediction has loss 0
         losses = losses + (1 - smoothing) * math.log(1 - smoothing) + smoothing * math.log(smoothing / others)
     return losses

@@ -1,11 +1,11 @@
-"""BEiT-3 as a captioner: a picture's keys and values once, then words that look at them.
+"""BEiT-3 as a captioner: an image's keys and values once, then text tokens that look at them.
 
-Picture tokens see picture tokens only; word j sees the picture and words up to j. So the picture
-is encoded without any word, its keys and values serve all beams and all steps, and of the last
-layer it needs nothing but them. Source: docs/sources/beit3.md, B9 and B45.
+Image tokens see image tokens only; text token j sees the image and the text up to j. So the image is encoded
+without any text, its keys and values serve all beams and all steps, and of the last layer it needs nothing
+but them. Source: docs/sources/beit3.md, B9 and B45.
 
-Shapes: B pictures, R = B·K rows (K beams a picture), T words, V picture tokens, H heads, D width,
-W words of the vocabulary.
+Shapes (models/family.py): B images, K beams an image, R = B · K rows, P image tokens, T text tokens, D width,
+H heads, V vocabulary, S side of the image.
 """
 
 from __future__ import annotations
@@ -30,117 +30,120 @@ from kovqa_core.models.beit3.network import (
 )
 
 LayerOutput = TypeVar("LayerOutput")
-ImageKvCache = list[tuple[Tensor, Tensor]]  # (keys, values) of every layer, each [B, H, V, D/H]
+ImageKvCache = list[tuple[Tensor, Tensor]]  # (keys, values) of every layer, each [B, H, P, D/H]
 
 
 class CaptionNet(nn.Module):
-    """Encoder and the head that names words."""
+    """Encoder and the head that predicts tokens."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         if config.vocab_size is None:
             raise ValueError("config.vocab_size must be set before a network is made")
         self.encoder = MultiwayEncoder(config, final_norm=True)
-        self.mlm_head = FastLinear(config.sizes.embed_dim, config.vocab_size)
-        self.drop_path = drop_path_rates(config.drop_path, config.sizes.num_layers)
-        for parameter in self.unread():
+        self.mlm_head = FastLinear(config.dimensions.embed_dim, config.vocab_size)
+        self.drop_path = drop_path_rates(config.drop_path, config.dimensions.num_layers)
+        for parameter in self.unused_parameters():
             parameter.requires_grad_(False)
 
-    def unread(self) -> list[nn.Parameter]:
-        """Weights no word depends on: the mask token, and the picture's side after the last keys."""
+    def unused_parameters(self) -> list[nn.Parameter]:
+        """Weights that no token depends on: the mask token, and the image branch after the last keys."""
         last = self.layers[-1].vision
         assert self.encoder.norm is not None
-        dead: tuple[nn.Module, ...] = (
+        unused: tuple[nn.Module, ...] = (
             last.inner_norm_attn, last.out, last.norm_ffn, last.fc1, last.inner_norm_ffn, last.fc2,
             self.encoder.norm["vision"],
         )  # fmt: skip
-        return [self.encoder.mask_token_embed, *(p for module in dead for p in module.parameters())]
+        return [self.encoder.mask_token_embed, *(p for module in unused for p in module.parameters())]
 
     @property
     def layers(self) -> list[MultiwayLayer]:
         """The encoder's layers."""
         return cast("list[MultiwayLayer]", list(self.encoder.layers))
 
-    def picture(self, image: Tensor, keep: Tensor | None = None) -> ImageKvCache:
-        """Keys and values of a picture in every layer.
+    def encode_image(self, image: Tensor, keep: Tensor | None = None) -> ImageKvCache:
+        """Keys and values of an image in every layer.
 
         Args:
             image: [B, 3, S, S], normalised.
-            keep: [L, 2, B, 1, 1] stochastic depth factors, or None.
+            keep: [layers, 2, B, 1, 1] drop path factors, or None.
         """
         x = self.encoder.embed_image(image)
         *body, last = self.layers
-        seen: ImageKvCache = []
+        cache: ImageKvCache = []
         for i, layer in enumerate(body):
             x, keys, values = self._run(_image_layer_forward, layer, x, None if keep is None else keep[i])
-            seen.append((keys, values))
+            cache.append((keys, values))
+        # Of the last layer only keys and values, rows D … 3 D of the joined weight: nothing reads its output.
         width, branch = x.shape[-1], last.vision
-        pair = fast_linear(branch.norm_attn(x), branch.qkv.weight[width:], branch.qkv.bias[width:])
-        return [*seen, cast("tuple[Tensor, Tensor]", last.split_heads(pair, 2))]
+        keys_values = fast_linear(branch.norm_attn(x), branch.qkv.weight[width:], branch.qkv.bias[width:])
+        return [*cache, cast("tuple[Tensor, Tensor]", last.split_heads(keys_values, 2))]
 
-    def hidden(
+    def hidden_states(
         self, image: Tensor, tokens: Tensor, padding: Tensor | None, noise: Tensor | None = None
     ) -> Tensor:
-        """Every word's state after the final norm, [B, T, D].
+        """Every text token's state after the final norm, [B, T, D].
 
         Args:
             image: [B, 3, S, S], normalised.
             tokens: [B, T] ids.
             padding: [B, T], True = padding, or None.
-            noise: [B, L, 2] uniform draws in 0…1 that decide stochastic depth; None: keep all.
+            noise: [B, layers, 2] uniform draws in 0…1 that decide drop path; None: keep all.
         """
         keep = None if noise is None or not any(self.drop_path) else drop_path_factors(noise, self.drop_path)
-        picture = self.picture(image, keep)
+        cache = self.encode_image(image, keep)
         x = self.encoder.embed_text(tokens, padding)
-        mask = caption_mask(picture[0][0].shape[2], tokens, padding)
+        mask = caption_mask(cache[0][0].shape[2], tokens, padding)
         for i, layer in enumerate(self.layers):
-            x = self._run(_text_layer_forward, layer, x, *picture[i], mask, None if keep is None else keep[i])
+            x = self._run(_text_layer_forward, layer, x, *cache[i], mask, None if keep is None else keep[i])
         assert self.encoder.norm is not None
         return self.encoder.norm["text"](x)
 
-    def next_words(self, words: Tensor, mask_id: int, picture: ImageKvCache, past: TextKvCache) -> Tensor:
-        """Logits of the word after the last one, [R, W]; the last word joins `past`.
+    def next_token_logits(
+        self, last_ids: Tensor, mask_id: int, image_cache: ImageKvCache, text_cache: TextKvCache
+    ) -> Tensor:
+        """Logits of the token after the last one, [R, V]; the last token joins `text_cache`.
 
-        Two tokens go through the network: the last word, whose keys and values are kept, and the
-        mask token in the place of the word to be named.
+        Two tokens go through the network: the last one, whose keys and values are kept, and the mask
+        token in the place of the one to be predicted.
 
         Args:
-            words: [R], the last word of every row.
+            last_ids: [R], the last token of every row.
             mask_id: id of `<mask>`.
-            picture: what `picture` gave; the rows of one picture follow each other.
-            past: the words before.
+            image_cache: what `encode_image` gave; the rows of one image follow each other.
+            text_cache: the tokens before.
         """
-        tokens = torch.stack([words, torch.full_like(words, mask_id)], 1)
-        place = POSITION_OFFSET + past.length
-        x = self.encoder.text_embed(tokens) + self.encoder.text_position_embed[place : place + 2]
+        tokens = torch.stack([last_ids, torch.full_like(last_ids, mask_id)], 1)  # [R, 2]
+        position = POSITION_OFFSET + text_cache.length
+        x = self.encoder.text_embed(tokens) + self.encoder.text_position_embed[position : position + 2]
         for i, layer in enumerate(self.layers):
-            x = _next_token_layer_forward(layer, x, picture[i], past, i)
-        past.length += 1
+            x = _next_token_layer_forward(layer, x, image_cache[i], text_cache, i)
+        text_cache.length += 1
         assert self.encoder.norm is not None
         return self.mlm_head(self.encoder.norm["text"](x[:, -1]))
 
-    def past(self, rows: int, longest: int, like: Tensor) -> TextKvCache:
-        """Room for the keys and values of so many rows of words."""
+    def empty_kv_cache(self, rows: int, max_length: int, like: Tensor) -> TextKvCache:
+        """Room for keys and values of `rows` texts of up to `max_length` tokens; dtype and device of `like`."""
         heads = self.layers[0].heads
-        shape = (len(self.layers), rows, heads, longest, self.mlm_head.in_features // heads)
+        shape = (len(self.layers), rows, heads, max_length, self.mlm_head.in_features // heads)
         return TextKvCache(like.new_empty(shape), like.new_empty(shape), 0)
 
-    def _run(self, part: Callable[..., LayerOutput], *given: object) -> LayerOutput:
+    def _run(self, function: Callable[..., LayerOutput], *arguments: object) -> LayerOutput:
         if self.encoder.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(part, *given, use_reentrant=False)
-        return part(*given)
+            return checkpoint(function, *arguments, use_reentrant=False)
+        return function(*arguments)
 
 
 @dataclass
 class TextKvCache:
-    """Keys and values of the words so far, [L, R, H, longest, D/H] of which `length` are filled."""
+    """Keys and values of the tokens so far, [layers, R, H, max_length, D/H], of which `length` are filled."""
 
     keys: Tensor
     values: Tensor
     length: int
 
-    def of(self, rows: Tensor) -> TextKvCache:
-        """The past of other rows, [R']."""
+    def select_rows(self, rows: Tensor) -> TextKvCache:
+        """The cache of other rows, [R'], some perhaps twice: what beams go on from. Copies what is filled."""
         shape = (self.keys.shape[0], len(rows), *self.keys.shape[2:])
         keys, values = self.keys.new_empty(shape), self.values.new_empty(shape)
         filled = slice(0, self.length)
@@ -149,18 +152,25 @@ class TextKvCache:
         return TextKvCache(keys, values, self.length)
 
 
-def caption_mask(picture: int, tokens: Tensor, padding: Tensor | None) -> Tensor:
-    """[B or 1, 1, T, V + T], True where a word may look: the picture, itself and the words before."""
+def caption_mask(image_tokens: int, tokens: Tensor, padding: Tensor | None) -> Tensor:
+    """[B or 1, 1, T, P + T], True where a text token may look: the image, itself and the text before.
+
+    Args:
+        image_tokens: P.
+        tokens: [B, T] ids.
+        padding: [B, T], True = padding, or None.
+    """
     length = tokens.shape[1]
-    words = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()[None, None]
+    text = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()[None, None]
     if padding is not None:
-        words = words & ~padding[:, None, None]
-    return torch.cat([words.new_ones(*words.shape[:-1], picture), words], -1)
+        text = text & ~padding[:, None, None]
+    return torch.cat([text.new_ones(*text.shape[:-1], image_tokens), text], -1)
 
 
 def _image_layer_forward(
     layer: MultiwayLayer, x: Tensor, keep: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """[B, P, D] -> [B, P, D], and the layer's keys and values, each [B, H, P, D/H]."""
     branch = layer.vision
     q, k, v = layer.split_heads(branch.qkv(branch.norm_attn(x)), 3)
     return branch.after_attention(x, layer.attend(q, k, v, None), keep), k, v
@@ -169,6 +179,7 @@ def _image_layer_forward(
 def _text_layer_forward(
     layer: MultiwayLayer, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, keep: Tensor | None
 ) -> Tensor:
+    """[B, T, D] -> [B, T, D]; `keys` and `values` are the image's, [B, H, P, D/H]."""
     branch = layer.text
     q, k, v = layer.split_heads(branch.qkv(branch.norm_attn(x)), 3)
     attended = layer.attend(q, torch.cat([keys, k], 2), torch.cat([values, v], 2), mask)
@@ -176,40 +187,49 @@ def _text_layer_forward(
 
 
 def _next_token_layer_forward(
-    layer: MultiwayLayer, x: Tensor, picture: tuple[Tensor, Tensor], past: TextKvCache, i: int
+    layer: MultiwayLayer, x: Tensor, image_kv: tuple[Tensor, Tensor], text_cache: TextKvCache, i: int
 ) -> Tensor:
-    """[R, 2, D] -> [R, 2, D]; of the last layer nothing but the mask token's [R, 1, D] is needed."""
-    branch, end = layer.text, past.length + 1
-    q, k, v = layer.split_heads(branch.qkv(branch.norm_attn(x)), 3)
-    past.keys[i, :, :, past.length] = k[:, :, 0]
-    past.values[i, :, :, past.length] = v[:, :, 0]
-    keys = torch.cat([past.keys[i, :, :, :end], k[:, :, 1:]], 2)
-    values = torch.cat([past.values[i, :, :, :end], v[:, :, 1:]], 2)
-    if i == len(past.keys) - 1:
+    """[R, 2, D] -> [R, 2, D]; of the last layer only the mask token's [R, 1, D] is needed."""
+    branch, end = layer.text, text_cache.length + 1
+    q, k, v = layer.split_heads(branch.qkv(branch.norm_attn(x)), 3)  # each [R, H, 2, D/H]
+    # The last token's stay; those of the mask token are for this step alone.
+    text_cache.keys[i, :, :, text_cache.length] = k[:, :, 0]
+    text_cache.values[i, :, :, text_cache.length] = v[:, :, 0]
+    keys = torch.cat([text_cache.keys[i, :, :, :end], k[:, :, 1:]], 2)
+    values = torch.cat([text_cache.values[i, :, :, :end], v[:, :, 1:]], 2)
+    if i == len(text_cache.keys) - 1:
         q, x = q[:, :, 1:], x[:, 1:]
-    return branch.after_attention(x, _attend_image_and_text(q, *picture, keys, values), None)
+    return branch.after_attention(x, _attend_image_and_text(q, *image_kv, keys, values), None)
 
 
-def _attend_image_and_text(q: Tensor, seen_k: Tensor, seen_v: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attention of each row to its picture, which its beams share, and to its own words, [R, T, D].
+def _attend_image_and_text(
+    q: Tensor, image_keys: Tensor, image_values: Tensor, keys: Tensor, values: Tensor
+) -> Tensor:
+    """Attention of each row to its image, which its beams share, and to its own text, [R, T, D].
 
-    One softmax over both is two, weighted by the sums of their exponentials: so no key is copied.
+    The softmax over both sets of keys is made of one over each, a_i and a_t:
+
+        softmax([s_i, s_t]) · [v_i; v_t] = w a_i + (1 - w) a_t,   w = Σ exp s_i / (Σ exp s_i + Σ exp s_t)
+
+    so the image's keys and values are never copied for its beams. w is the sigmoid of the difference of
+    both logsumexp, which does not overflow.
 
     Args:
-        q: [R, H, T, D/H]; of T = 2 the first does not see the last word.
-        seen_k, seen_v: [B, H, V, D/H].
-        keys, values: [R, H, words, D/H].
+        q: [R, H, T, D/H]; of T = 2 the first does not see the last key, the mask token's.
+        image_keys, image_values: [B, H, P, D/H].
+        keys, values: [R, H, text so far, D/H].
     """
     rows, heads, length, width = q.shape
-    pictures = len(seen_k)
-    q = (q * width**-0.5).transpose(1, 2)  # [R, T, H, D/H]: the beams of a picture follow each other
-    to_picture = q.reshape(pictures, -1, heads, width).transpose(1, 2) @ seen_k.mT
-    to_words = q.transpose(1, 2) @ keys.mT
+    images = len(image_keys)
+    q = (q * width**-0.5).transpose(1, 2)  # [R, T, H, D/H]
+    # The beams of an image follow each other: [R, T] = [B, K · T], one matrix product an image and head.
+    image_scores = q.reshape(images, -1, heads, width).transpose(1, 2) @ image_keys.mT  # [B, H, K · T, P]
+    text_scores = q.transpose(1, 2) @ keys.mT  # [R, H, T, text so far]
     if length == 2:
-        to_words[:, :, 0, -1] = -math.inf
-    seen = (to_picture.softmax(-1) @ seen_v).transpose(1, 2).reshape(rows, length, heads, width)
-    said = (to_words.softmax(-1) @ values).transpose(1, 2)
-    sums = to_picture.logsumexp(-1).transpose(1, 2).reshape(rows, length, heads)
-    share = torch.sigmoid(sums - to_words.logsumexp(-1).transpose(1, 2)).unsqueeze(-1)
+        text_scores[:, :, 0, -1] = -math.inf
+    from_image = (image_scores.softmax(-1) @ image_values).transpose(1, 2).reshape(rows, length, heads, width)
+    from_text = (text_scores.softmax(-1) @ values).transpose(1, 2)  # [R, T, H, D/H], as from_image
+    image_sums = image_scores.logsumexp(-1).transpose(1, 2).reshape(rows, length, heads)
+    weight = torch.sigmoid(image_sums - text_scores.logsumexp(-1).transpose(1, 2)).unsqueeze(-1)
     # CUDA's autocast computes logsumexp in fp32, and lerp takes operands of one dtype only.
-    return torch.lerp(said, seen, share.to(said.dtype)).flatten(2)
+    return torch.lerp(from_text, from_image, weight.to(from_text.dtype)).flatten(2)

@@ -1,4 +1,4 @@
-"""Sizes and names of BEiT-3 models. Imports nothing heavy.
+"""Dimensions and settings of BEiT-3 models. Imports nothing heavy.
 
 Source: the published fine-tuning code of BEiT-3 (arXiv 2208.10442) and its model table.
 """
@@ -14,11 +14,12 @@ from pydantic import Field, model_validator
 
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import SettingsError
+from kovqa_core.messages import message
 from kovqa_core.models.config import FamilyConfig
 from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.settings.strict_yaml import StrictSettings
 
-# Rows of the two position tables start at 2; rows 0 and 1 exist in the files and are never read.
+# Positions start at row 2 of both tables, as in fairseq; rows 0 and 1 exist in the files and are never read.
 POSITION_OFFSET = 2
 TEXT_POSITIONS = 1024
 
@@ -43,11 +44,11 @@ NAMED_DIMENSIONS = {
 
 
 class CaptionSettings(StrictSettings):
-    """How captions are learned and sought; the defaults are the original's."""
+    """How captions are learned and searched for; the defaults are the original's."""
 
-    mask: float = Field(0.6, gt=0, le=1, description="share of a caption's words to be named")
+    mask: float = Field(0.6, gt=0, le=1, description="fraction of a caption's tokens to be predicted")
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
-    drop_worst: float = Field(0.2, ge=0, lt=1, description="share of the worst losses left out")
+    drop_worst: float = Field(0.2, ge=0, lt=1, description="fraction of the losses, the largest, left out")
     drop_worst_after: int = Field(12000, ge=0, description="optimizer steps before that begins")
     num_beams: int = Field(3, ge=1, description="captions followed at once; 1: greedy")
     length_penalty: float = Field(0.6, ge=0, description="power of the length scores are divided by")
@@ -57,45 +58,48 @@ class ModelConfig(FamilyConfig):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
     size: Literal["tiny", "base", "large", "custom"] = "base"
-    image_size: int = Field(224, ge=1, description="side of the square input picture, pixels")
+    image_size: int = Field(224, ge=1, description="side of the square input image, pixels")
     patch_size: int = Field(16, ge=1, description="side of a patch, pixels")
     max_text: int = Field(64, ge=3, le=TEXT_POSITIONS - POSITION_OFFSET, description="tokens of a question")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last layer")
     vocab_size: int | None = Field(
-        None, ge=5, description="rows of the text table; default: as the tokenizer has"
+        None, ge=5, description="rows of the text table; default: as many as the tokenizer has"
     )
-    num_classes: int | None = Field(None, ge=1, description="answers; default: as the index has")
+    num_classes: int | None = Field(None, ge=1, description="answers; default: as many as the index has")
     tokenizer: str | None = Field(None, description="SentencePiece model; --tokenizer wins")
     tokenizer_sha256: str | None = Field(None, description="of the tokenizer; another one is refused")
-    weights: str | None = Field(None, description="published weights, or a run, to start from")
+    weights: str | None = Field(None, description="published weights or a run to start from")
     weights_tokenizer: str | None = Field(
-        None, description="tokenizer the weights were trained with; known of published weights and of runs"
+        None, description="tokenizer the weights were trained with; known for published weights and runs"
     )
     text_rows: Literal["carried", "original"] = Field(
-        "carried", description="a piece takes its row along; or, as in KoBEiT3, id k keeps row k"
+        "carried",
+        description="carried: a token takes its row along; original: id k keeps row k, as in KoBEiT3",
     )
     caption: CaptionSettings = CaptionSettings()
     reinit: tuple[Literal["pooler", "head"], ...] = Field(
-        (), description="parts newly initialised although weights are given"
+        (), description="components newly initialised although weights are given"
     )
-    custom: ModelDimensions | None = Field(None, description="sizes, with `size: custom`")
+    custom: ModelDimensions | None = Field(None, description="dimensions, with `size: custom`")
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
         if (self.size == "custom") != (self.custom is not None):
             raise ValueError("size: custom and custom: [width, heads, layers, ffn] go together")
         return self
 
     @property
-    def sizes(self) -> ModelDimensions:
+    def dimensions(self) -> ModelDimensions:
         """Width, heads, layers and feed-forward width."""
         return self.custom if self.custom is not None else NAMED_DIMENSIONS[self.size]
 
     @property
-    def patches(self) -> int:
-        """Patches of one picture."""
+    def num_patches(self) -> int:
+        """Patches of one image, without the class token."""
         return (self.image_size // self.patch_size) ** 2
 
     def required_files(self) -> list[Callable[[], object]]:
@@ -105,12 +109,20 @@ class ModelConfig(FamilyConfig):
             SettingsError: at once: no tokenizer is named.
         """
         if self.tokenizer is None:
-            raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
+            raise no_tokenizer_error()
         checks: list[Callable[[], object]] = [partial(find_asset, self.tokenizer, "tokenizer")]
         if self.weights is not None:
             checks.append(partial(find_weights, self.weights))
             checks.append(partial(find_weights_tokenizer, self))
         return checks
+
+
+def no_tokenizer_error() -> SettingsError:
+    """The error of a recipe without a tokenizer."""
+    return SettingsError(
+        message("beit3.no-tokenizer", "no tokenizer named"),
+        message("beit3.no-tokenizer.hint", "name a SentencePiece model: --tokenizer FILE"),
+    )
 
 
 def find_weights(name: str) -> Path:
@@ -127,11 +139,11 @@ def find_weights(name: str) -> Path:
 
 
 def find_weights_tokenizer(config: ModelConfig) -> Path | None:
-    """The tokenizer that the text rows of the weights belong to; None: nobody needs to know.
+    """The tokenizer that the text rows of the weights belong to; None: it makes no difference.
 
     Raises:
         AssetError: weights or tokenizer are not here.
-        SettingsError: it is neither stated nor known.
+        SettingsError: it is neither named nor known.
     """
     if config.weights is None or config.text_rows == "original":
         return None
@@ -143,7 +155,15 @@ def find_weights_tokenizer(config: ModelConfig) -> Path | None:
     if path.name.startswith("beit3_"):
         return find_asset(PUBLISHED_TOKENIZER, "tokenizer of the published weights")
     raise SettingsError(
-        f"which tokenizer were the weights {config.weights} trained with? Their text rows belong to it",
-        f"--set model.weights_tokenizer=FILE, or {PUBLISHED_TOKENIZER} if it was the published one; "
-        "--set model.text_rows=original takes rows by number",
+        message(
+            "beit3.unknown-weights-tokenizer",
+            "which tokenizer were the weights {weights} trained with? Their text rows belong to it",
+            weights=config.weights,
+        ),
+        message(
+            "beit3.unknown-weights-tokenizer.hint",
+            "--set model.weights_tokenizer=FILE, or {published} if it was the published one; "
+            "--set model.text_rows=original takes rows by number",
+            published=PUBLISHED_TOKENIZER,
+        ),
     )

@@ -15,11 +15,16 @@ from kovqa_core.data.example import Answer
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import write_text
+from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
-from kovqa_core.models.beit3 import caption, vocab_transfer, vqa
-from kovqa_core.models.beit3.caption import CaptionTask
+from kovqa_core.models.beit3.caption import Beit3CaptionProcessor, CaptionTask
 from kovqa_core.models.beit3.caption_network import CaptionNet
-from kovqa_core.models.beit3.config import ModelConfig, find_weights, find_weights_tokenizer
+from kovqa_core.models.beit3.config import (
+    ModelConfig,
+    find_weights,
+    find_weights_tokenizer,
+    no_tokenizer_error,
+)
 from kovqa_core.models.beit3.network import Beit3VqaNet, init_weights
 from kovqa_core.models.beit3.pretrained_weights import (
     TEXT_TABLE_NAME,
@@ -28,25 +33,33 @@ from kovqa_core.models.beit3.pretrained_weights import (
     read_pretrained_weights,
     to_original_state,
 )
-from kovqa_core.models.beit3.vqa import VqaTask
+from kovqa_core.models.beit3.vocab_transfer import VocabTransfer, plan_vocab_transfer, transfer_vocab_rows
+from kovqa_core.models.beit3.vqa import Beit3VqaProcessor, VqaTask
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
-from kovqa_core.models.family import FamilyModel, LoadOptions, ModelFamily, read_answer_classes
+from kovqa_core.models.family import (
+    FamilyModel,
+    LoadOptions,
+    ModelFamily,
+    read_answer_classes,
+    unloadable_weights_error,
+)
 from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, load_xlmr_tokenizer, require_same_tokenizer
 from kovqa_core.settings.recipe import DataSettings, Recipe
 
-Beit3Processor = vqa.Beit3VqaProcessor | caption.Beit3CaptionProcessor
+Beit3Processor = Beit3VqaProcessor | Beit3CaptionProcessor
 
 
 class Beit3Model(FamilyModel):
     """A network with the task it learns.
 
     Args:
-        net: VqaNet or CaptionNet.
-        task: what a loss and an answer are.
+        net: a `Beit3VqaNet` with a `VqaTask`, or a `CaptionNet` with a `CaptionTask`.
+        task: what loss and answer are.
     """
 
     def __init__(self, net: Beit3VqaNet | CaptionNet, task: VqaTask | CaptionTask) -> None:
         super().__init__()
+        # Any: net and task belong together, which a union of two pairs would make every line below prove.
         self.net: Any = net
         self.task: Any = task
 
@@ -56,67 +69,69 @@ class Beit3Model(FamilyModel):
 
     def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer or caption an example."""
-        return self.task.answer(self.net, batch)
+        answers: list[Answer] = self.task.answer(self.net, batch)
+        return answers
 
     def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
-        """Memory for time, and torch.compile of each layer (one compilation serves them all)."""
+        """Checkpointing and torch.compile layer by layer: one compilation serves all layers."""
         self.net.encoder.activation_checkpointing = activation_checkpointing
         if compile:
             for layer in self.net.encoder.layers:
                 layer.compile()
 
     def fsdp_units(self) -> list[nn.Module]:
-        """A classifier's layers but the last, of which only the class token's part is called. None of a
-        captioner's: it takes picture and words through a layer one after the other."""
+        """The layers of a classifier but the last, of which only `class_token` is called; none of a captioner:
+        image and text go through a layer one after the other, by functions outside it."""
         return list(self.net.encoder.layers)[:-1] if isinstance(self.net, Beit3VqaNet) else []
 
     @property
     def head_layer_id(self) -> int:
-        """One past the last layer."""
+        """One past the last layer's."""
         return len(self.net.encoder.layers) + 1
 
     def layer_id(self, name: str) -> int:
-        """Embeddings 0, layer i at i + 1, everything after the layers last."""
+        """Embeddings 0, layer i at i + 1, everything after the layers at the head's."""
         return beit3_layer_id(name, self.head_layer_id)
 
     def is_head_parameter(self, name: str) -> bool:
-        """The classifier; neither the pooler nor the head that names words."""
+        """The classifier; neither the pooler nor the head that predicts tokens."""
         return is_beit3_head(name)
 
     def no_weight_decay(self, name: str) -> bool:
-        """Class token and picture positions; text positions decay, as in the original."""
+        """Class token and image positions; text positions decay, as in the original."""
         return beit3_no_weight_decay(name)
 
     def is_text_parameter(self, name: str) -> bool:
-        """Text table and positions, the layers' text side, and what reads the encoder."""
+        """Text table and positions, the layers' text branches, and what reads the encoder."""
         return is_beit3_text(name)
 
 
-# Rules on names; they hold for our names and for the original's.
+# Rules on names; they hold for our names and for the original's (docs/sources/beit3.md, B38 and B39).
 
 
-def beit3_layer_id(name: str, depth: int) -> int:
-    """Depth of a parameter in a model whose head lies at `depth`."""
+def beit3_layer_id(name: str, head_layer_id: int) -> int:
+    """Layer of a parameter in a model whose head is layer `head_layer_id`."""
     if "embed" in name:
         return 0
-    _, found, rest = name.partition("layers.")
-    return int(rest.split(".")[0]) + 1 if found else depth
+    _, in_layers, rest = name.partition("layers.")
+    return int(rest.split(".")[0]) + 1 if in_layers else head_layer_id
 
 
 def is_beit3_head(name: str) -> bool:
-    """Belongs to the classifier?"""
+    """Does it belong to the classifier?"""
     return name.removeprefix("net.").startswith("head")
 
 
 def beit3_no_weight_decay(name: str) -> bool:
-    """Is free of weight decay though it is a matrix?"""
+    """Is it free of weight decay though it is a matrix?"""
     ours = ("encoder.cls_token_embed", "encoder.vision_position_embed")
     originals = ("beit3.encoder.embed_positions.A.weight", "beit3.vision_embed.cls_token", "logit_scale")
     return name.removeprefix("net.") in ours + originals
 
 
 def is_beit3_text(name: str) -> bool:
-    """Learns in the text-first phase? What reads the encoder does: nothing is learned through a fresh head."""
+    """Does it learn while the vision side is frozen? What reads the encoder does: nothing is learned through
+    a new head that stands still."""
     name = name.removeprefix("net.")
     return not name.startswith("encoder.") or "text" in name
 
@@ -125,7 +140,7 @@ def is_beit3_text(name: str) -> bool:
 
 
 def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Processor, str]:
-    """A model for a recipe and an answer list.
+    """A model for a recipe and its answer classes.
 
     Raises:
         SettingsError: no tokenizer named, or one that does not fit `model.vocab_size` or the weights.
@@ -134,142 +149,166 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Proc
     """
     config = config_from_recipe(ModelConfig, recipe)
     if config.tokenizer is None:
-        raise SettingsError("no tokenizer named", "give a SentencePiece model: --tokenizer FILE")
-    tokenizer = _require_known_tokenizer(
-        load_xlmr_tokenizer(find_asset(config.tokenizer, "tokenizer")), config, config.tokenizer
-    )
+        raise no_tokenizer_error()
+    tokenizer = _open_known_tokenizer(find_asset(config.tokenizer, "tokenizer"), config)
     original = {} if config.weights is None else read_pretrained_weights(find_weights(config.weights))
-    vocab, plan = _plan_text_rows(config, tokenizer, original.get(TEXT_TABLE_NAME))
+    vocab_size, plan = _plan_text_rows(config, tokenizer, original.get(TEXT_TABLE_NAME))
     classes = len(answers) if recipe.task == "vqa" else None
-    config = config.model_copy(update={"vocab_size": vocab, "num_classes": classes})
+    config = config.model_copy(update={"vocab_size": vocab_size, "num_classes": classes})
     model, processor = _build_beit3(config, tokenizer, answers, recipe.data)
-    model.to_empty(device="cpu")  # every value is written once: drawn, or loaded
+    model.to_empty(device="cpu")  # every value is written exactly once: drawn, or loaded
     generator = torch.Generator().manual_seed(recipe.seed)
     if config.weights is None:
         init_weights(model.net, generator)
-        note = "weights: newly initialised"
-    else:
-        for part in config.reinit:
-            init_weights(model.net.get_submodule(part), generator)
-        carry = (
-            None
-            if plan is None
-            else partial(vocab_transfer.transfer_vocab_rows, plan=plan, generator=generator)
-        )
-        report = load_pretrained_weights(model.net, original, config.reinit, config.weights, carry)
-        rows = "as it was" if plan is None else str(plan)
-        note = f"{Path(config.weights).name}: {report}; text table: {rows}"
+        return model, processor, message("beit3.no-weights-note", "weights: newly initialised")
+    for component in config.reinit:
+        init_weights(model.net.get_submodule(component), generator)
+    transfer_rows = None if plan is None else partial(transfer_vocab_rows, plan=plan, generator=generator)
+    report = load_pretrained_weights(model.net, original, config.reinit, config.weights, transfer_rows)
+    note = message(
+        "beit3.weights-note",
+        "{weights}: {report}; text table: {rows}",
+        weights=Path(config.weights).name,
+        report=report,
+        rows="unchanged" if plan is None else plan,
+    )
     return model, processor, note
 
 
 def _plan_text_rows(
     config: ModelConfig, tokenizer: XlmrTokenizer, table: Tensor | None
-) -> tuple[int, vocab_transfer.VocabTransfer | None]:
-    """Rows of the model's text table, and how the weights' rows are taken along; None: as they are.
+) -> tuple[int, VocabTransfer | None]:
+    """Rows of the model's text table, and how the weights' rows are transferred; None: they stay as they are.
 
     Args:
-        table: the weights' text table, if there is one.
+        config: names weights and tokenizers.
+        tokenizer: of the new model.
+        table: the weights' text table [V, D], if there are weights.
 
     Raises:
         SettingsError: a table too small for the tokenizer, or of another size than `model.vocab_size`.
         ModelError: the tokenizer of the weights has more ids than their table has rows.
     """
     plan = None if table is None else _plan_transfer(config, tokenizer, table)
-    given = tokenizer.size if table is None or plan is not None else len(table)
-    vocab = config.vocab_size or given
-    if table is not None and vocab != given:
+    rows = tokenizer.vocab_size if table is None or plan is not None else len(table)
+    vocab_size = config.vocab_size or rows
+    if table is not None and vocab_size != rows:
         raise SettingsError(
-            f"model.vocab_size is {vocab}, the text table made of {config.weights} has {given} rows",
-            "leave model.vocab_size away: --set model.vocab_size=null",
+            message(
+                "beit3.other-vocab-size",
+                "model.vocab_size is {vocab_size}, the text table made of {weights} has {rows} rows",
+                vocab_size=vocab_size,
+                weights=config.weights,
+                rows=rows,
+            ),
+            message("beit3.other-vocab-size.hint", "leave it out: --set model.vocab_size=null"),
         )
-    if vocab < tokenizer.size:
-        raise SettingsError(
-            f"tokenizer {config.tokenizer} has {tokenizer.size} ids, the text table only {vocab} rows",
-            f"use --set model.vocab_size={tokenizer.size}"
-            if table is None
-            else "--set model.text_rows=carried makes rows for them",
-        )
-    return vocab, plan
+    if vocab_size < tokenizer.vocab_size:
+        raise _small_text_table_error(config, tokenizer, vocab_size, is_new=table is None)
+    return vocab_size, plan
 
 
-def _plan_transfer(
-    config: ModelConfig, tokenizer: XlmrTokenizer, table: Tensor
-) -> vocab_transfer.VocabTransfer | None:
-    """How rows go from the weights' tokenizer to ours; None where both have the same pieces."""
+def _small_text_table_error(
+    config: ModelConfig, tokenizer: XlmrTokenizer, rows: int, *, is_new: bool
+) -> SettingsError:
+    if is_new:
+        hint = message(
+            "beit3.small-text-table.new-hint", "use --set model.vocab_size={ids}", ids=tokenizer.vocab_size
+        )
+    else:
+        hint = message("beit3.small-text-table.hint", "--set model.text_rows=carried makes rows for them")
+    return SettingsError(
+        message(
+            "beit3.small-text-table",
+            "tokenizer {tokenizer} has {ids} ids, the text table only {rows} rows",
+            tokenizer=config.tokenizer,
+            ids=tokenizer.vocab_size,
+            rows=rows,
+        ),
+        hint,
+    )
+
+
+def _plan_transfer(config: ModelConfig, tokenizer: XlmrTokenizer, table: Tensor) -> VocabTransfer | None:
+    """How rows go from the weights' tokenizer to ours; None where both have the same tokens."""
     path = find_weights_tokenizer(config)
     if path is None or config.weights is None:
         return None
-    old = load_xlmr_tokenizer(path)
     step = find_weights(config.weights)
-    if (step / "config.json").is_file():
-        _require_known_tokenizer(old, _read_beit3_config(step), str(path))
-    if old.size > len(table):
+    is_checkpoint = (step / "config.json").is_file()
+    old = (
+        _open_known_tokenizer(path, _read_beit3_config(step)) if is_checkpoint else load_xlmr_tokenizer(path)
+    )
+    if old.vocab_size > len(table):
         raise ModelError(
-            f"{path} has {old.size} ids, the text table of {config.weights} only {len(table)} rows: those "
-            "weights were trained with another tokenizer",
-            "name theirs: --set model.weights_tokenizer=FILE",
+            message(
+                "beit3.other-weights-tokenizer",
+                "{path} has {ids} ids, the text table of {weights} only {rows} rows: those weights were trained "
+                "with another tokenizer",
+                path=path,
+                ids=old.vocab_size,
+                weights=config.weights,
+                rows=len(table),
+            ),
+            message("beit3.other-weights-tokenizer.hint", "name theirs: --set model.weights_tokenizer=FILE"),
         )
-    if old.vocabulary == tokenizer.vocabulary:
+    if old.vocab == tokenizer.vocab:
         return None
-    return vocab_transfer.plan_vocab_transfer(old.vocabulary, tokenizer.vocabulary, old.encode)
+    return plan_vocab_transfer(old.vocab, tokenizer.vocab, old.encode)
 
 
-def _require_known_tokenizer(tokenizer: XlmrTokenizer, config: ModelConfig, name: str) -> XlmrTokenizer:
-    """The tokenizer, if it is the one the configuration knows; see `require_same`."""
-    require_same_tokenizer(tokenizer.sha256, config.tokenizer_sha256, name)
+def _open_known_tokenizer(path: Path, config: ModelConfig) -> XlmrTokenizer:
+    """The tokenizer in a file, if it is the one that the configuration knows; see `require_same_tokenizer`."""
+    tokenizer = load_xlmr_tokenizer(path)
+    require_same_tokenizer(tokenizer.sha256, config.tokenizer_sha256, str(path))
     return tokenizer
 
 
 def _build_beit3(
     config: ModelConfig, tokenizer: XlmrTokenizer, answers: list[str], data: DataSettings
 ) -> tuple[Beit3Model, Beit3Processor]:
-    """Model, without values, and processor; without classes they caption."""
+    """Model, on the meta device, and processor; without answer classes a captioner."""
     with torch.device("meta"):
         if config.num_classes is None:
-            task = CaptionTask(config.caption, config.max_text, tokenizer)
-            return Beit3Model(CaptionNet(config), task), caption.Beit3CaptionProcessor(
-                config, tokenizer, data
-            )
-        return Beit3Model(Beit3VqaNet(config), VqaTask(answers)), vqa.Beit3VqaProcessor(
-            config, tokenizer, answers, data
-        )
+            model = Beit3Model(CaptionNet(config), CaptionTask(config.caption, config.max_text, tokenizer))
+            return model, Beit3CaptionProcessor(config, tokenizer, data)
+        model = Beit3Model(Beit3VqaNet(config), VqaTask(answers))
+        return model, Beit3VqaProcessor(config, tokenizer, answers, data)
 
 
 def set_num_beams(model: Beit3Model, num_beams: int) -> None:
-    """Follow so many captions at once from now on; a classifier has none."""
+    """Follow so many captions at once from now on; a classifier searches none."""
     if isinstance(model.task, CaptionTask):
         model.task.set_num_beams(num_beams)
 
 
 def save_model(model: Beit3Model, processor: Beit3Processor, folder: Path) -> None:
     """config.json, model.safetensors, tokenizer/spm.model and, for questions, answers.txt."""
-    forgotten = {"weights": None, "weights_tokenizer": None, "reinit": (), "tokenizer": None}
-    config = processor.config.model_copy(update={**forgotten, "tokenizer_sha256": processor.tokenizer.sha256})
+    # Where training began does not matter any more, and paths of one machine do not belong in a checkpoint.
+    origin = {"weights": None, "weights_tokenizer": None, "reinit": (), "tokenizer": None}
+    config = processor.config.model_copy(update={**origin, "tokenizer_sha256": processor.tokenizer.sha256})
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
     save_file({n: t.contiguous() for n, t in model.net.state_dict().items()}, folder / "model.safetensors")
-    if isinstance(processor, vqa.Beit3VqaProcessor):
+    if isinstance(processor, Beit3VqaProcessor):
         write_answers(folder / "answers.txt", processor.answers)
     (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / "spm.model").write_bytes(processor.tokenizer.model)
+    (folder / "tokenizer" / "spm.model").write_bytes(processor.tokenizer.model_bytes)
 
 
 def load_model(folder: Path, options: LoadOptions) -> tuple[Beit3Model, Beit3Processor]:
-    """Read what `save` wrote.
+    """Read what `save_model` wrote.
 
     Raises:
         ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
     config = _read_beit3_config(folder)
     answers = read_answer_classes(folder, config.num_classes) if config.num_classes else []
-    file = folder / "tokenizer" / "spm.model"
-    tokenizer = _require_known_tokenizer(load_xlmr_tokenizer(file), config, str(file))
+    tokenizer = _open_known_tokenizer(folder / "tokenizer" / "spm.model", config)
     model, processor = _build_beit3(config, tokenizer, answers, options.data)
     try:
         model.net.load_state_dict(load_step_weights(folder), assign=True)
     except RuntimeError as error:
-        raise ModelError(
-            f"{folder}/model.safetensors cannot be loaded ({str(error).splitlines()[0]})"
-        ) from None
+        raise unloadable_weights_error(folder, error) from None
     return model, processor
 
 
@@ -283,17 +322,16 @@ torch.save({{"model": load_file("model.safetensors")}}, "{file}")
 
 
 def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
-    """Write what `save` wrote under the original's names and shapes; Python that makes the original's file.
+    """Write a checkpoint under the original's names and shapes; Python that makes the original's file.
 
     `model.safetensors`, `config.json`, `tokenizer.model` and, for questions, `answers.txt`.
     """
     model, processor = load_model(folder, options)
-    save_file(
-        to_original_state(model.net.state_dict(), processor.config.patch_size), output / "model.safetensors"
-    )
+    state = to_original_state(model.net.state_dict(), processor.config.patch_size)
+    save_file(state, output / "model.safetensors")
     write_text(output / "config.json", processor.config.model_dump_json(indent=1) + "\n")
-    (output / "tokenizer.model").write_bytes(processor.tokenizer.model)
-    if isinstance(processor, vqa.Beit3VqaProcessor):
+    (output / "tokenizer.model").write_bytes(processor.tokenizer.model_bytes)
+    if isinstance(processor, Beit3VqaProcessor):
         write_answers(output / "answers.txt", processor.answers)
     return _BEIT3_LOADING_CODE.format(file="beit3.pth")
 

@@ -1,4 +1,4 @@
-"""Memory of a BEiT-3 step, counted tensor by tensor from its sizes. Imports nothing heavy."""
+"""Memory of a BEiT-3 step, counted tensor by tensor from its dimensions. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kovqa_core.models.beit3.config import POSITION_OFFSET, TEXT_POSITIONS, Mode
 from kovqa_core.models.memory import TYPICAL_CLASSES, CountStepMemory, ElementSize, StepMemory
 from kovqa_core.tokenizer import sentencepiece_model
 
-BEIT3_VOCAB_SIZE = 64010  # where there is no tokenizer to ask
+BEIT3_VOCAB_SIZE = 64010  # of the published tokenizer; where none can be opened
 
 
 def step_memory(config: ModelConfig, task: str, classes: int | None, by: ElementSize) -> StepMemory:
@@ -19,76 +19,82 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
 
     Args:
         config: of the model.
-        task: vqa or caption.
-        classes: of the index; None: not known.
+        task: "vqa" or "caption".
+        classes: answers of the index; None: not known.
         by: bytes of numbers.
     """
+    # Shapes: P image tokens (class token included), T text tokens, D width; see models/family.py.
     vocab, answers = _text_table_rows(config), config.num_classes or classes or TYPICAL_CLASSES
-    total, resting, products = _count_parameters(config, task, vocab, answers)
-    size, text, picture = config.sizes, config.max_text, config.patches + 1
-    wide, scores = size.embed_dim, by.product * size.num_heads if _keeps_attention_scores(by) else 0
+    total, unused, products = _count_parameters(config, task, vocab, answers)
+    size, text, image = config.dimensions, config.max_text, config.num_patches + 1
+    width = size.embed_dim
+    scores = by.product_bytes * size.num_heads if _keeps_attention_scores(by) else 0
     token = _bytes_per_token(config, by)
-    ends = (4 + 3 * by.product) * wide  # the last layer: stream, norm, keys and values of what is not read
-    between = 4 * (picture + text) * wide  # the stream from layer to layer
+    # Of the last layer: stream, norm, keys and values of the tokens that are not read.
+    last_token = (4 + 3 * by.product_bytes) * width
+    between = 4 * (image + text) * width  # the stream from layer to layer
     if task == "vqa":
-        layer = (picture + text) * token + scores * (picture + text) ** 2
-        kept = (size.num_layers - 1) * layer + (picture + text) * ends
-        logits = 16 * answers  # in 32 bits: scores, labels, and two gradients
+        layer = (image + text) * token + scores * (image + text) ** 2
+        kept = (size.num_layers - 1) * layer + (image + text) * last_token
+        logits = 16 * answers  # in fp32: logits, labels, and two gradients
     else:
-        joined = 2 * by.product * (picture + text) * wide  # the picture's keys and values before the words'
-        layer = (picture + text) * token + joined + scores * (picture**2 + text * (picture + text))
-        kept = size.num_layers * layer - picture * (token - ends + scores * picture)
-        between += 2 * by.product * picture * wide  # the picture's keys and values
+        # The image's keys and values are joined with the text's in each layer: both, once more.
+        joined = 2 * by.product_bytes * (image + text) * width
+        layer = (image + text) * token + joined + scores * (image**2 + text * (image + text))
+        kept = size.num_layers * layer - image * (token - last_token + scores * image)
+        between += 2 * by.product_bytes * image * width  # the image's keys and values
         logits = 20 * vocab * ceil(config.caption.mask * text)
-    stem = 3 * config.image_size**2 * (4 + by.product)  # pixels, and cut into patches
+    stem = 3 * config.image_size**2 * (4 + by.product_bytes)  # pixels, and their patches
     return StepMemory(
         weights=4.0 * total,
         parameters=total,
-        learned=total - resting,
-        casts=0.0 if by.product == 4 else 2.0 * products,
+        learned=total - unused,
+        casts=0.0 if by.product_bytes == 4 else 2.0 * products,
         kept=kept + stem,
         checkpointed=size.num_layers * between + stem,
         layer=layer,
         logits=logits,
-        temporary=2.0 * by.product * picture * size.ffn_dim,
+        temporary=2.0 * by.product_bytes * image * size.ffn_dim,
     )
 
 
 def _bytes_per_token(config: ModelConfig, by: ElementSize) -> int:
     """Kept of one token in one layer.
 
-    In the width of the stream: what both norms read and give, q, k and v, what attention gave, and its
-    inner norm; in the width of the feed-forward part: before and behind GELU, and the inner norm.
+    Of width D: what both norms read and give, q, k and v, what attention gave, and its inner norm; of the
+    feed-forward's width: before and after GELU, and the inner norm.
     """
-    wide, ffn = config.sizes.embed_dim, config.sizes.ffn_dim
-    scaled = by.product if _keeps_attention_scores(by) else 0  # queries
-    raised = by.norm if by.norm != by.product else 0  # attention's result, for its norm
-    stream = 2 * 4 + 2 * by.product + 3 * by.product + scaled + by.product + raised + by.product
-    return stream * wide + (2 * by.product + by.norm) * ffn
+    width, ffn = config.dimensions.embed_dim, config.dimensions.ffn_dim
+    scaled = by.product_bytes if _keeps_attention_scores(by) else 0  # queries
+    raised = by.norm_bytes if by.norm_bytes != by.product_bytes else 0  # attention's result, for its norm
+    norms, qkv = 2 * 4 + 2 * by.product_bytes, 3 * by.product_bytes
+    attention, inner_norm = by.product_bytes, by.product_bytes
+    stream = norms + qkv + scaled + attention + raised + inner_norm
+    return stream * width + (2 * by.product_bytes + by.norm_bytes) * ffn
 
 
 def _keeps_attention_scores(by: ElementSize) -> bool:
-    """Does attention keep its scores? In `net.Layer.attend` a CPU in 16 bits takes plain products."""
-    return by.cpu and by.product == 2
+    """Does attention keep its scores? `network.MultiwayLayer.attend` uses plain products on a CPU in 16 bits."""
+    return by.is_cpu and by.product_bytes == 2
 
 
 def _count_parameters(config: ModelConfig, task: str, vocab: int, answers: int) -> tuple[int, int, int]:
-    """Numbers of all parameters, of those at rest (`net.unread`), and of those in products."""
-    wide, _, layers, ffn = config.sizes
-    in_branch = 4 * wide**2 + 2 * wide * ffn
-    after_attention = wide**2 + 2 * wide * ffn + 6 * wide + 3 * ffn
-    patch = 3 * config.patch_size**2 * wide
-    places = config.patches + 1 + POSITION_OFFSET + TEXT_POSITIONS
-    head = 3 * wide**2 + 2 * wide * answers if task == "vqa" else wide * vocab
-    ends = 9 * wide + answers if task == "vqa" else 4 * wide + vocab
+    """Numbers of all parameters, of those that never learn (`unused_parameters`), and of those in products."""
+    width, _, layers, ffn = config.dimensions
+    in_branch = 4 * width**2 + 2 * width * ffn
+    after_attention = width**2 + 2 * width * ffn + 6 * width + 3 * ffn
+    patch = 3 * config.patch_size**2 * width
+    positions = config.num_patches + 1 + POSITION_OFFSET + TEXT_POSITIONS
+    head = 3 * width**2 + 2 * width * answers if task == "vqa" else width * vocab
+    head_vectors = 9 * width + answers if task == "vqa" else 4 * width + vocab
     products = 2 * layers * in_branch + patch + head
-    vectors = 2 * layers * (11 * wide + 3 * ffn) + ends + 3 * wide
-    resting = wide + after_attention + (0 if task == "vqa" else 2 * wide)
-    return products + vectors + (vocab + places) * wide, resting, products
+    vectors = 2 * layers * (11 * width + 3 * ffn) + head_vectors + 3 * width
+    unused = width + after_attention + (0 if task == "vqa" else 2 * width)
+    return products + vectors + (vocab + positions) * width, unused, products
 
 
 def _text_table_rows(config: ModelConfig) -> int:
-    """Rows of the text table: as stated, as the tokenizer asks for, or as published."""
+    """Rows of the text table: as set, as the tokenizer needs, or as published."""
     if config.vocab_size is not None or config.tokenizer is None:
         return config.vocab_size or BEIT3_VOCAB_SIZE
     try:

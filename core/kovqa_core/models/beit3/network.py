@@ -1,17 +1,17 @@
-"""The BEiT-3 encoder: picture patches and question tokens in one transformer.
+"""The BEiT-3 encoder: image patches and question tokens in one transformer.
 
-Every layer has two sets of weights ("multiway"): one for picture tokens, one for text
-tokens. Attention is shared: the queries of both see the keys of both. Pre-norm, with a
-second LayerNorm inside attention and inside the feed-forward part ("sub-LN", Magneto,
-arXiv 2210.06423). Source of all facts: arXiv 2208.10442 and its published code.
+Every layer has two sets of weights ("multiway"): one for image tokens, one for text tokens. Attention is
+shared: the queries of both see the keys of both. Pre-norm, with a second LayerNorm inside attention and
+inside the feed-forward part ("sub-LN", Magneto, arXiv 2210.06423). Source of all facts: arXiv 2208.10442
+and its published code.
 
-Shapes: B batch, D width, H heads, L layers, P patches, V = P + 1 picture tokens (class token
-first), T text tokens, N = V + T.
+Shapes (models/family.py): B batch, P image tokens (class token first), T text tokens, N = P + T, D width,
+H heads, C classes, S side of the image.
 
-What makes it fast, without changing a number: q, k and v are one product; patches are cut
-with a view, not a convolution; both streams stay separate tensors, so no slice is copied;
-text is as long as the longest question of the batch; and where only the class token is read,
-the last layer computes queries, output and feed-forward for it alone.
+What makes it fast, without changing a number: q, k and v are one product; patches are taken with a view,
+not a convolution; both streams stay separate tensors, so no slice is copied; text is as long as the longest
+question of the batch; and where only the class token is read, the last layer computes queries, output and
+feed-forward for it alone.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from torch.utils.checkpoint import checkpoint
 from kovqa_core.models.beit3.config import POSITION_OFFSET, TEXT_POSITIONS, ModelConfig, ModelDimensions
 
 LAYER_NORM_EPS = 1e-5  # of every LayerNorm
-TokenStreams = list[Tensor]  # [picture [B, V, D], text [B, T, D]], or one of the two
+TokenStreams = list[Tensor]  # [image [B, P, D], text [B, T, D]], or one of the two
 
 
 def fast_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`functional.linear`, [..., in] -> [..., out], by the fastest way there is.
 
     On a CPU many rows at once go through a 1×1 convolution: torch lets oneDNN choose the layout of a
-    convolution's weights, worth 2× in fp32 and 1.2× in bf16 on AMD's processors. Not where bf16
-    gradients are wanted: there the convolution's are slower.
+    convolution's weights, worth 2× in fp32 and 1.2× in bf16 on AMD's processors. Not where gradients in
+    bf16 are needed: there the convolution's are slower.
     """
     rows = x.numel() // x.shape[-1]
     exact = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if x.device.type != "cpu" or rows < 64 or (torch.is_grad_enabled() and not exact):
         return functional.linear(x, weight, bias)
-    picture = x.reshape(1, rows, 1, -1).permute(0, 3, 1, 2)
+    pixels = x.reshape(1, rows, 1, -1).permute(0, 3, 1, 2)  # rows as pixels of one image, [1, in, rows, 1]
     return (
-        functional.conv2d(picture, weight[..., None, None], bias).permute(0, 2, 3, 1).view(*x.shape[:-1], -1)
+        functional.conv2d(pixels, weight[..., None, None], bias).permute(0, 2, 3, 1).view(*x.shape[:-1], -1)
     )
 
 
 class FastLinear(nn.Linear):
-    """A linear layer by way of `product`."""
+    """A linear layer by way of `fast_linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
@@ -75,9 +75,9 @@ class ModalityBranch(nn.Module):
         """Output projection and feed-forward part, each with its residual.
 
         Args:
-            x: [B, n, D], the stream.
-            attended: [B, n, D], what attention gave its tokens.
-            keep: [2, B, 1, 1] factors of the two residual branches, or None.
+            x: [B, n, D], one stream: n is P or T.
+            attended: [B, n, D], what attention gave for its tokens.
+            keep: [2, B, 1, 1] drop path factors of the two residual branches, or None.
         """
         branch = self.out(self.inner_norm_attn(attended))
         x = x + (branch if keep is None else branch * keep[0])
@@ -104,43 +104,50 @@ class MultiwayLayer(nn.Module):
         """All tokens of all streams.
 
         Args:
-            streams: what the layer below gave.
+            streams: what the layer before gave.
             mask: [B, 1, 1 or N, N], True where a query may look; None: everywhere.
-            keep: [2, B, 1, 1] stochastic depth factors, or None.
+            keep: [2, B, 1, 1] drop path factors, or None.
             first: modality of the first stream.
         """
         branches = self.branches(streams, first)
+        # Each stream by its own weights, [B, P, 3 D] and [B, T, 3 D]; joined for attention alone, [B, N, 3 D].
         qkv = [b.qkv(b.norm_attn(x)) for b, x in zip(branches, streams, strict=True)]
         q, k, v = self.split_heads(torch.cat(qkv, 1) if len(qkv) > 1 else qkv[0], 3)
-        attended = self.attend(q, k, v, mask)
-        parts = attended.split([x.shape[1] for x in streams], 1)
-        return [b.after_attention(x, part, keep) for b, x, part in zip(branches, streams, parts, strict=True)]
+        attended = self.attend(q, k, v, mask).split([x.shape[1] for x in streams], 1)
+        return [b.after_attention(x, a, keep) for b, x, a in zip(branches, streams, attended, strict=True)]
 
     def class_token(self, streams: TokenStreams, mask: Tensor | None, keep: Tensor | None) -> Tensor:
         """The class token alone, [B, 1, D]: what `forward` would give at position 0."""
         width = streams[0].shape[-1]
         normed = [b.norm_attn(x) for b, x in zip(self.branches(streams, "vision"), streams, strict=True)]
+        # Rows of the joined weight [3 D, D]: queries first, then keys and values.
         qkv = self.vision.qkv
         query = fast_linear(normed[0][:, :1], qkv.weight[:width], qkv.bias[:width])
-        pairs = [
+        keys_values = [
             fast_linear(x, b.qkv.weight[width:], b.qkv.bias[width:])
             for b, x in zip(self.branches(streams, "vision"), normed, strict=True)
         ]
-        k, v = self.split_heads(torch.cat(pairs, 1), 2)
+        k, v = self.split_heads(torch.cat(keys_values, 1), 2)
         attended = self.attend(self.split_heads(query, 1)[0], k, v, mask)
         return self.vision.after_attention(streams[0][:, :1], attended, keep)
 
-    def split_heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """[B, n, parts·D] -> parts × [B, H, n, D/H]."""
+    def split_heads(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
+        """[B, n, count · D] -> count × [B, H, n, D/H]."""
         batch, length, _ = x.shape
-        return x.view(batch, length, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        return x.view(batch, length, count, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Scaled dot-product attention -> [B, n, D]."""
+        """Scaled dot-product attention -> [B, n, D].
+
+        Args:
+            q: [B, H, n, D/H].
+            k, v: [B, H, N, D/H].
+            mask: [B, 1, 1 or n, N], True where a query may look; None: everywhere.
+        """
         if q.is_cuda or q.dtype == torch.float32:
             attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        else:  # torch's fused kernel for CPUs is slow in half precision: plain products are faster
-            scores = q * q.shape[-1] ** -0.5 @ k.mT
+        else:  # torch's fused kernel for CPUs is slow in 16 bits: plain products are faster
+            scores = q * q.shape[-1] ** -0.5 @ k.mT  # [B, H, n, N]
             scores = scores if mask is None else scores.masked_fill_(~mask, -math.inf)
             attended = scores.softmax(-1) @ v
         return attended.transpose(1, 2).flatten(2)
@@ -149,14 +156,14 @@ class MultiwayLayer(nn.Module):
 class MultiwayEncoder(nn.Module):
     """Embeddings, layers and, for tasks that read every token, the final norm."""
 
-    def __init__(self, config: ModelConfig, final_norm: bool) -> None:
+    def __init__(self, config: ModelConfig, *, final_norm: bool) -> None:
         """
         Args:
-            config: sizes; `vocab_size` must be set.
+            config: dimensions; `vocab_size` must be set.
             final_norm: LayerNorm after the last layer (captioning yes, VQA no).
         """
         super().__init__()
-        size, width = config.sizes, config.sizes.embed_dim
+        size, width = config.dimensions, config.dimensions.embed_dim
         if config.vocab_size is None:
             raise ValueError("config.vocab_size must be set before a network is made")
         self.patch = config.patch_size
@@ -165,7 +172,9 @@ class MultiwayEncoder(nn.Module):
         self.mask_token_embed = nn.Parameter(torch.zeros(1, 1, width))
         self.cls_token_embed = nn.Parameter(torch.zeros(1, 1, width))
         self.patch_embed = FastLinear(3 * config.patch_size**2, width)
-        self.vision_position_embed = nn.Parameter(torch.empty(config.patches + 1 + POSITION_OFFSET, width))
+        self.vision_position_embed = nn.Parameter(
+            torch.empty(config.num_patches + 1 + POSITION_OFFSET, width)
+        )
         self.text_position_embed = nn.Parameter(torch.empty(TEXT_POSITIONS, width))
         self.layers = nn.ModuleList(MultiwayLayer(size) for _ in range(size.num_layers))
         self.norm = (
@@ -177,14 +186,16 @@ class MultiwayEncoder(nn.Module):
         )
 
     def embed_image(self, image: Tensor, masked: Tensor | None = None) -> Tensor:
-        """Picture -> [B, V, D].
+        """Image -> [B, P, D].
 
         Args:
             image: [B, 3, S, S] RGB, normalised to -1…1.
-            masked: [B, P], True where the mask token replaces a patch.
+            masked: [B, P - 1], True where the mask token replaces a patch.
         """
         batch, channels, side, _ = image.shape
         grid = side // self.patch
+        # A convolution whose stride is its size is one product over patches; its weights are [D, 3, patch, patch]
+        # in the original's order, so a patch is flattened as (channel, row, column).
         patches = image.view(batch, channels, grid, self.patch, grid, self.patch)
         x = self.patch_embed(patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, grid * grid, -1))
         if masked is not None:
@@ -208,8 +219,8 @@ class MultiwayEncoder(nn.Module):
         if tokens is not None:
             streams.append(self.embed_text(tokens, padding))
             if padding is not None:
-                pictures = padding.new_zeros(len(padding), 0 if image is None else streams[0].shape[1])
-                mask = ~torch.cat([pictures, padding], 1)[:, None, None]
+                image_tokens = padding.new_zeros(len(padding), 0 if image is None else streams[0].shape[1])
+                mask = ~torch.cat([image_tokens, padding], 1)[:, None, None]
         return streams, mask, "text" if image is None else "vision"
 
     def forward(
@@ -221,14 +232,14 @@ class MultiwayEncoder(nn.Module):
         keep: Tensor | None = None,
         watch: Callable[[TokenStreams], object] | None = None,
     ) -> TokenStreams:
-        """Every token of picture and text, one of which may be None.
+        """Every token of image and text, one of which may be None.
 
         Args:
             image: [B, 3, S, S], normalised.
             tokens: [B, T] ids.
             padding: [B, T], True = padding; None: no padding.
-            masked: [B, P], patches to hide.
-            keep: [L, 2, B, 1, 1] stochastic depth factors, or None.
+            masked: [B, P - 1], patches to hide.
+            keep: [layers, 2, B, 1, 1] drop path factors, or None.
             watch: called with the streams before the first and after every layer.
         """
         streams, mask, first = self.embed(image, tokens, padding, masked)
@@ -265,7 +276,7 @@ class Beit3VqaNet(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.sizes.embed_dim
+        width = config.dimensions.embed_dim
         if config.num_classes is None:
             raise ValueError("config.num_classes must be set before a VQA network is made")
         self.encoder = MultiwayEncoder(config, final_norm=False)
@@ -276,18 +287,18 @@ class Beit3VqaNet(nn.Module):
             FastLinear(width, 2 * width), nn.LayerNorm(2 * width, LAYER_NORM_EPS), nn.GELU(),
             FastLinear(2 * width, config.num_classes),
         )  # fmt: skip
-        self.drop_path = drop_path_rates(config.drop_path, config.sizes.num_layers)
-        for parameter in self.unread():
+        self.drop_path = drop_path_rates(config.drop_path, config.dimensions.num_layers)
+        for parameter in self.unused_parameters():
             parameter.requires_grad_(False)
 
-    def unread(self) -> list[nn.Parameter]:
-        """Weights that no answer depends on: the mask token, and the text side after the last attention.
+    def unused_parameters(self) -> list[nn.Parameter]:
+        """Weights that no answer depends on: the mask token, and the text branch after the last attention.
 
         The original computes them, gives them gradients of exactly zero and lets weight decay
-        shrink them; here they rest.
+        shrink them; here they do not learn.
         """
         last = cast(MultiwayLayer, self.encoder.layers[-1]).text
-        dead: tuple[nn.Module, ...] = (
+        unused: tuple[nn.Module, ...] = (
             last.inner_norm_attn,
             last.out,
             last.norm_ffn,
@@ -295,7 +306,7 @@ class Beit3VqaNet(nn.Module):
             last.inner_norm_ffn,
             last.fc2,
         )
-        return [self.encoder.mask_token_embed, *(p for module in dead for p in module.parameters())]
+        return [self.encoder.mask_token_embed, *(p for module in unused for p in module.parameters())]
 
     def pooled(
         self, image: Tensor, tokens: Tensor, padding: Tensor | None, noise: Tensor | None = None
@@ -314,41 +325,52 @@ class Beit3VqaNet(nn.Module):
             image: [B, 3, S, S], normalised.
             tokens: [B, T] ids.
             padding: [B, T], True = padding, or None.
-            noise: [B, L, 2] uniform draws in 0…1 that decide stochastic depth; None: keep all.
+            noise: [B, layers, 2] uniform draws in 0…1 that decide drop path; None: keep all.
         """
         return self.head(self.pooled(image, tokens, padding, noise))
 
 
 def drop_path_rates(rate: float, layers: int) -> list[float]:
-    """Stochastic depth per layer, from 0 to `rate` in equal steps."""
+    """Probability that a layer's residual branch is dropped: from 0 to `rate` in equal steps."""
     return [i * rate / max(1, layers - 1) for i in range(layers)]
 
 
 def drop_path_factors(noise: Tensor, rates: list[float]) -> Tensor:
-    """[B, L, 2] uniform draws -> [L, 2, B, 1, 1] factors: 0, or 1 / probability of staying."""
+    """Drop path (stochastic depth, arXiv 1603.09382): factors of residual branches.
+
+    The draws come with the batch instead of from torch's generator, so that they belong to the example
+    whatever process, micro-batch or resumed run it is in.
+
+    Args:
+        noise: [B, layers, 2], uniform in 0…1; a layer has two branches.
+        rates: of every layer.
+
+    Returns:
+        [layers, 2, B, 1, 1]: 0, or 1 / probability of staying, so that the expectation stays.
+    """
     limits = torch.tensor(rates, device=noise.device).view(1, -1, 1)
     keep = (noise >= limits) / (1 - limits)
     return keep.permute(1, 2, 0)[..., None, None]
 
 
-# Standard deviations for training from nothing, found on small models: patches and their places begin
-# large against what the first layers add, or nothing is learned about the picture for thousands of steps.
+# Standard deviations for training from nothing, found on small models: patches and their positions begin
+# large beside what the first layers add; else nothing is learned about the image for thousands of steps.
 PATCH_STD, POSITION_STD, TEXT_STD = 0.4, 6.0, 0.05
 
 
 def init_weights(net: nn.Module, generator: torch.Generator) -> None:
-    """Fresh weights for training from nothing.
+    """New weights for training from nothing.
 
-    | part | values |
+    | weights | values |
     |---|---|
-    | Linear weights | normal, std 1/sqrt(inputs), cut at 2 std |
+    | Linear weights | normal, std 1/sqrt(inputs), truncated at 2 std |
     | Linear biases, class and mask tokens | 0; of the answers: the odds of one in C |
     | LayerNorm | 1 and 0 |
     | patch projection | normal, std PATCH_STD |
-    | picture positions; text positions and text table | normal, std PLACE_STD; TEXT_STD |
+    | image positions; text positions and text table | normal, std POSITION_STD; TEXT_STD |
 
-    The original draws every Linear with std 0.02 and positions from N(0, 1); that is meant for
-    weights that are loaded over it, not for learning from nothing.
+    The original draws every Linear with std 0.02 and positions from N(0, 1); that is meant
+    for weights that are loaded over it, not for learning from nothing.
     """
     for module in net.modules():
         if isinstance(module, nn.Linear):

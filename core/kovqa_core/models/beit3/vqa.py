@@ -30,44 +30,49 @@ class Beit3VqaItem:
     image: np.ndarray  # uint8 [3, S, S]
     tokens: list[int]
     labels: list[tuple[int, float]]  # (class, score)
-    noise: np.ndarray  # float32 [L, 2], decides stochastic depth
+    noise: np.ndarray  # float32 [layers, 2], uniform in 0…1, decides drop path; [0, 2] when not training
 
 
 class Beit3VqaProcessor:
-    """Pictures, questions and answers -> batches."""
+    """Images, questions and answers -> batches."""
 
     def __init__(
         self, config: ModelConfig, tokenizer: XlmrTokenizer, answers: list[str], data: DataSettings
     ) -> None:
         self.config, self.tokenizer, self.answers, self.data = config, tokenizer, answers, data
-        self._label = {answer: i for i, answer in enumerate(answers)}
-        self._pictures = ImagePipeline(config.image_size, data)
+        self._class_ids = {answer: i for i, answer in enumerate(answers)}
+        self._images = ImagePipeline(config.image_size, data)
 
     def encode(
         self, example: Example, images: Path, *, train: bool, rng: np.random.Generator
     ) -> Beit3VqaItem:
         """One example; errors name its id."""
-        image = self._pictures.of(example, images, train=train, rng=rng)
-        labels = [(self._label[a], score) for a, score in example.answers.items() if a in self._label]
-        draws = (
-            rng.random((self.config.sizes.num_layers, 2), np.float32)
+        image = self._images.load_image(example, images, train=train, rng=rng)
+        labels = [
+            (self._class_ids[answer], score)
+            for answer, score in example.answers.items()
+            if answer in self._class_ids
+        ]
+        noise = (
+            rng.random((self.config.dimensions.num_layers, 2), np.float32)
             if train
             else np.zeros((0, 2), np.float32)
         )
-        tokens = self.tokenizer.frame(to_nfc(example.question), self.config.max_text)
-        return Beit3VqaItem(example.id, image, tokens, labels, draws)
+        tokens = self.tokenizer.encode_with_specials(to_nfc(example.question), self.config.max_text)
+        return Beit3VqaItem(example.id, image, tokens, labels, noise)
 
     def collate(self, items: Sequence[Beit3VqaItem]) -> ModelBatch:
-        """Text is padded to the longest question here, not to the longest there could be."""
+        """Text is padded to the longest question of the batch, not to `max_text`."""
         tokens, padding = pad_token_ids([item.tokens for item in items])
-        places = [(row, label) for row, item in enumerate(items) for label, _ in item.labels]
+        # Labels travel as (row, class) pairs: [B, C] would be mostly zeros, through a queue between processes.
+        positions = [(row, label) for row, item in enumerate(items) for label, _ in item.labels]
         return ModelBatch(
             {
                 "image": torch.from_numpy(np.stack([item.image for item in items])),
                 "tokens": tokens,
                 "padding": padding,
                 "noise": torch.from_numpy(np.stack([item.noise for item in items])),
-                "label_places": torch.tensor(places, dtype=torch.long).reshape(-1, 2),
+                "label_positions": torch.tensor(positions, dtype=torch.long).reshape(-1, 2),
                 "label_scores": torch.tensor([score for item in items for _, score in item.labels]),
             },
             [item.id for item in items],
@@ -86,11 +91,11 @@ class VqaTask:
 
     def loss(self, net: Beit3VqaNet, batch: ModelBatch, step: int) -> Tensor:
         """Binary cross-entropy summed over classes, averaged over examples, in fp32."""
-        found = beit3_vqa_logits(net, batch)
-        labels = torch.zeros(found.shape, device=found.device)
-        places = batch.tensors["label_places"]
-        labels[places[:, 0], places[:, 1]] = batch.tensors["label_scores"]
-        return vqa_loss(found, labels)
+        logits = beit3_vqa_logits(net, batch)
+        labels = torch.zeros(logits.shape, device=logits.device)  # [B, C]
+        rows, classes = batch.tensors["label_positions"].unbind(1)
+        labels[rows, classes] = batch.tensors["label_scores"]
+        return vqa_loss(logits, labels)
 
     def answer(self, net: Beit3VqaNet, batch: ModelBatch) -> list[Answer]:
         """The most likely class of each, with its probability."""
@@ -100,12 +105,14 @@ class VqaTask:
 
 
 def beit3_vqa_logits(net: Beit3VqaNet, batch: ModelBatch) -> Tensor:
-    """[B, C] in fp32."""
-    b = batch.tensors
-    noise = b["noise"] if net.training else None
-    return net(image_transforms.normalise_pixels(b["image"]), b["tokens"], b["padding"], noise).float()
+    """Logits [B, C] in fp32; drop path only while the network trains."""
+    tensors = batch.tensors
+    image = image_transforms.normalise_pixels(tensors["image"])
+    noise = tensors["noise"] if net.training else None
+    return net(image, tensors["tokens"], tensors["padding"], noise).float()
 
 
 def vqa_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy against soft labels [B, C], summed over C, averaged over B."""
+    """Binary cross-entropy of logits [B, C] against soft labels [B, C], summed over C, averaged over B."""
+    # The mean over B · C, times C: as the original computes it.
     return functional.binary_cross_entropy_with_logits(logits, labels) * labels.shape[1]

@@ -118,13 +118,13 @@ def _write_tokenizer(processor: FusionProcessor, folder: Path) -> None:
     """The tokenizer's file, and what transformers reads: of a bare SentencePiece model it makes five words."""
     text, file = processor.text, folder / "tokenizer.json"
     if isinstance(text, FastTokenizer):
-        file.write_bytes(text.model)
-        special = {token["id"]: token["content"] for token in json.loads(text.model)["added_tokens"]}
+        file.write_bytes(text.model_bytes)
+        special = {token["id"]: token["content"] for token in json.loads(text.model_bytes)["added_tokens"]}
         names: dict[str, Any] = {
             "pad_token": special.get(processor.config.question_config.get("pad_token_id"))
         }
     else:
-        (folder / SENTENCEPIECE_FILES[0]).write_bytes(text.model)
+        (folder / SENTENCEPIECE_FILES[0]).write_bytes(text.model_bytes)
         _convert_sentencepiece(folder / SENTENCEPIECE_FILES[0]).save(str(file))
         names = _XLMR_SPECIAL_TOKENS
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": processor.config.max_text}

@@ -120,14 +120,14 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[FusionModel, vqa.Fusi
     tokenizer = find_tokenizer_file(config)
     text = open_question_tokenizer(tokenizer, config.tokenizer_sha256)
     whole = {
-        "question_config": question_encoder_config(config.question_config, question, text.size),
+        "question_config": question_encoder_config(config.question_config, question, text.vocab_size),
         "picture_config": image_encoder_config(config.picture_config, picture),
         "num_classes": len(answers),
     }
     config = config.model_copy(update=whole)
-    if text.size > config.question_config["vocab_size"]:
+    if text.vocab_size > config.question_config["vocab_size"]:
         raise SettingsError(
-            f"tokenizer {tokenizer} has {text.size} ids, the question encoder only "
+            f"tokenizer {tokenizer} has {text.vocab_size} ids, the question encoder only "
             f"{config.question_config['vocab_size']} rows",
             "use the encoder's own tokenizer: leave --tokenizer away",
         )
@@ -162,7 +162,7 @@ def save_model(model: FusionModel, processor: vqa.FusionProcessor, folder: Path)
     save_file({n: t.contiguous() for n, t in model.net.state_dict().items()}, folder / "model.safetensors")
     write_answers(folder / "answers.txt", processor.answers)
     (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / saved_tokenizer_name(processor.text)).write_bytes(processor.text.model)
+    (folder / "tokenizer" / saved_tokenizer_name(processor.text)).write_bytes(processor.text.model_bytes)
 
 
 def export_model(folder: Path, output: Path, options: LoadOptions) -> str:

@@ -123,9 +123,9 @@ def read_label_classes(labels: Path, classes: int) -> list[str]:
 def _open_matching_tokenizer(config: ModelConfig) -> QuestionTokenizer:
     place = find_tokenizer_file(config)
     text, rows = open_question_tokenizer(place, None), config.question_config["vocab_size"]
-    if text.size != rows:
+    if text.vocab_size != rows:
         raise ModelError(
-            f"tokenizer {place} has {text.size:,} ids, the checkpoint {rows:,}: it was trained with another",
+            f"tokenizer {place} has {text.vocab_size:,} ids, the checkpoint {rows:,}: it was trained with another",
             "the original's is that of xlm-roberta-base: kovqa download xlm-roberta-base",
         )
     return text

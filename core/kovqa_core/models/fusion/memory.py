@@ -72,12 +72,12 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
     head = wide * config.hidden_size + config.hidden_size * answers + seen.channels * wide
     products = asked.products + seen.products + joined.products + head
     total = int(asked.parameters + seen.parameters + joined.parameters + head)
-    joins = 12 * tokens * wide + seen.regions * seen.channels * by.product
+    joins = 12 * tokens * wide + seen.regions * seen.channels * by.product_bytes
     return StepMemory(
         weights=4.0 * total,
         parameters=total,
         learned=total,
-        casts=0.0 if by.product == 4 else 2.0 * products,
+        casts=0.0 if by.product_bytes == 4 else 2.0 * products,
         kept=asked.kept + seen.kept + joined.kept + joins,
         checkpointed=asked.checkpointed + seen.checkpointed + joined.kept + joins,  # the joint ones stay
         layer=max(asked.layer, seen.layer),
@@ -139,12 +139,12 @@ def _post_norm_layer_memory(
 
     With dropout in it, attention on a CPU is made of plain products, which keep scores and scaled copies.
     """
-    p = by.product
+    p = by.product_bytes
     inputs = 4 if p == 4 else 3 * p  # 16 bits: q, k and v each make their own copy
-    plain = by.cpu and dropout > 0
-    masks = 2 * by.dropout if dropout else 0
+    plain = by.is_cpu and dropout > 0
+    masks = 2 * by.dropout_mask_bytes if dropout else 0
     a_token = (inputs + 3 * p + p + 4 + p + 4 + masks + 2 * p * plain) * wide + 2 * p * ffn
-    scores = (2 * p + by.dropout) * heads * tokens**2 if plain else 0
+    scores = (2 * p + by.dropout_mask_bytes) * heads * tokens**2 if plain else 0
     kept = tokens * a_token + scores
     products = 4 * wide**2 + 2 * wide * ffn
     return ComponentMemory(products + 9 * wide + ffn, products, kept, 4 * tokens * wide, kept)
@@ -172,7 +172,7 @@ def _vit_memory(
     wide: int, layers: int, ffn: int, patches: int, pixels: int, by: ElementSize
 ) -> ComponentMemory:
     """A pre-norm vision transformer: stream and its norm twice, q, k, v, attention, both sides of GELU."""
-    p = by.product
+    p = by.product_bytes
     kept = patches * ((8 + 2 * p + 3 * p + p) * wide + 2 * p * ffn)
     products = 4 * wide**2 + 2 * wide * ffn
     one = ComponentMemory(products + 9 * wide + ffn, products, kept, 4.0 * patches * wide, kept)
@@ -189,9 +189,9 @@ def _resnet_memory(
     """A ResNet: every convolution keeps its result for the norm, and the norm's for the next one."""
     grow = 4 if bottleneck else 1
     area, into = (side // 2) ** 2, 64  # behind the stem
-    weights, kept, between, largest = 3.0 * 64 * 49, area * 64 * 2.0 * by.product, 0.0, 0.0
+    weights, kept, between, largest = 3.0 * 64 * 49, area * 64 * 2.0 * by.product_bytes, 0.0, 0.0
     area = (side // 4) ** 2
-    between = kept = kept + area * 64 * (8 + by.product)  # the pool keeps places as 64-bit numbers
+    between = kept = kept + area * 64 * (8 + by.product_bytes)  # the pool keeps places as 64-bit numbers
     for stage, (count, wide) in enumerate(zip(layers, channels, strict=True)):
         for block in range(count):
             out, before = wide * grow, area
@@ -206,8 +206,8 @@ def _resnet_memory(
             if not block and into != out:
                 results += out * area
                 weights += into * out
-            kept, largest = kept + results * by.product, max(largest, results * by.product)
-            between, into = between + out * area * by.product, out
+            kept, largest = kept + results * by.product_bytes, max(largest, results * by.product_bytes)
+            between, into = between + out * area * by.product_bytes, out
     return ComponentMemory(weights * 1.003, weights, kept, between, largest, area, into, False)
 
 

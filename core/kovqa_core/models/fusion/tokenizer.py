@@ -11,6 +11,7 @@ from typing import Protocol
 
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes
+from kovqa_core.messages import message
 from kovqa_core.models.fusion.config import SENTENCEPIECE_FILES
 from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer, require_same_tokenizer
 
@@ -19,23 +20,23 @@ class QuestionTokenizer(Protocol):
     """What a question encoder needs of a tokenizer.
 
     Attributes:
-        model: its file's bytes; the file itself may be gone when they are saved.
-        sha256: of those.
+        model_bytes: its file; the file itself may be gone by the time a checkpoint is saved.
+        sha256: of those bytes.
     """
 
-    model: bytes
+    model_bytes: bytes
     sha256: str
 
     @property
-    def size(self) -> int:
+    def vocab_size(self) -> int:
         """Number of ids."""
 
-    def frame(self, text: str, longest: int) -> list[int]:
-        """Ids of a text with those that begin and end it, at most `longest`."""
+    def encode_with_specials(self, text: str, max_length: int) -> list[int]:
+        """Ids of a text with those that begin and end it, at most `max_length`."""
 
 
 class FastTokenizer:
-    """A `tokenizer.json`, with the framing it states itself.
+    """A `tokenizer.json`, with the special tokens it states itself.
 
     Raises:
         ModelError: not such a file.
@@ -44,23 +45,31 @@ class FastTokenizer:
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer
 
-        self.model = read_bytes(path)
-        self.sha256 = hashlib.sha256(self.model).hexdigest()
+        self.model_bytes = read_bytes(path)
+        self.sha256 = hashlib.sha256(self.model_bytes).hexdigest()
         try:
-            self._tokenizer = Tokenizer.from_str(self.model.decode())
+            self._tokenizer = Tokenizer.from_str(self.model_bytes.decode())
         except Exception as error:  # the library raises nothing more special
-            raise ModelError(f"{path} is no tokenizer.json ({error})", "fetch it again") from None
+            raise ModelError(
+                message(
+                    "fusion.not-a-tokenizer",
+                    "{path} is not a tokenizer.json ({error})",
+                    path=path,
+                    error=error,
+                ),
+                message("fusion.not-a-tokenizer.hint", "fetch it again"),
+            ) from None
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_padding()
 
     @property
-    def size(self) -> int:
+    def vocab_size(self) -> int:
         """Number of ids."""
         return self._tokenizer.get_vocab_size()
 
-    def frame(self, text: str, longest: int) -> list[int]:
-        """Ids of a text with those that begin and end it, at most `longest`."""
-        self._tokenizer.enable_truncation(longest)
+    def encode_with_specials(self, text: str, max_length: int) -> list[int]:
+        """Ids of a text with those that begin and end it, at most `max_length`."""
+        self._tokenizer.enable_truncation(max_length)
         return self._tokenizer.encode(text).ids
 
 
@@ -69,18 +78,18 @@ def open_question_tokenizer(path: Path, sha256: str | None) -> QuestionTokenizer
 
     Args:
         path: SentencePiece model or tokenizer.json.
-        sha256: what it must be; None: anything.
+        sha256: of the file the model was trained with; None: any will do.
 
     Raises:
         ModelError: unreadable, or another than the model was trained with.
     """
-    found: QuestionTokenizer = (
-        FastTokenizer(path) if path.suffix == ".json" else load_xlmr_tokenizer(path, special=False)
+    tokenizer: QuestionTokenizer = (
+        FastTokenizer(path) if path.suffix == ".json" else load_xlmr_tokenizer(path, with_specials=False)
     )
-    require_same_tokenizer(found.sha256, sha256, str(path))
-    return found
+    require_same_tokenizer(tokenizer.sha256, sha256, str(path))
+    return tokenizer
 
 
-def saved_tokenizer_name(text: QuestionTokenizer) -> str:
+def saved_tokenizer_name(tokenizer: QuestionTokenizer) -> str:
     """What a tokenizer's file is called in a checkpoint."""
-    return "tokenizer.json" if isinstance(text, FastTokenizer) else SENTENCEPIECE_FILES[-1]
+    return "tokenizer.json" if isinstance(tokenizer, FastTokenizer) else SENTENCEPIECE_FILES[-1]

@@ -41,16 +41,19 @@ class FusionProcessor:
     ) -> None:
         self.config, self.text, self.answers = config, text, answers
         self._label = {answer: i for i, answer in enumerate(answers)}
-        self._pictures = ImagePipeline(config.image_size, data, Resampling[config.resample.upper()])
+        self._images = ImagePipeline(config.image_size, data, Resampling[config.resample.upper()])
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> FusionItem:
         """One example; errors name its id."""
-        image = self._pictures.of(example, images, train=train, rng=rng)
+        image = self._images.load_image(example, images, train=train, rng=rng)
         known = [answer for answer in example.answers if answer in self._label]
         best = max(known, key=lambda answer: example.answers[answer], default=None)
         target = losses.NO_CLASS if best is None else self._label[best]
         return FusionItem(
-            example.id, image, self.text.frame(to_nfc(example.question), self.config.max_text), target
+            example.id,
+            image,
+            self.text.encode_with_specials(to_nfc(example.question), self.config.max_text),
+            target,
         )
 
     def collate(self, items: Sequence[FusionItem]) -> ModelBatch:

@@ -90,7 +90,7 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
         ModelError: it has no safetensors files, or a configuration of another kind.
     """
     folder = find_base_model(str(config.base))
-    by = ElementSize(2, by.cpu) if config.dtype == "bf16" else by
+    by = ElementSize(2, by.is_cpu) if config.dtype == "bf16" else by
     try:
         hf_config = read_json(folder / "config.json")
         text = _text_dimensions(hf_config.get("text_config", hf_config))
@@ -124,10 +124,10 @@ def _count_step_memory(
     language_layer = tokens * _language_layer_bytes(text, config, stream_bytes, by)
     # Nothing is kept of what stands before the first number that learns.
     vision_layer = vision.patches * _vision_layer_bytes(vision, by) * (config.train.vision != "none")
-    projector = vision.tokens * text.width * 4.0 * by.product * (config.train.projector != "none")
+    projector = vision.tokens * text.width * 4.0 * by.product_bytes * (config.train.projector != "none")
     # Of the logits of one position: kept, and two gradients, in 32 bits; a first one in 16.
-    logits = (3 * 4 + by.product) * text.vocab_size
-    with_autocast = by.product == 2
+    logits = (3 * 4 + by.product_bytes) * text.vocab_size
+    with_autocast = by.product_bytes == 2
     # peft's copy of the text table with the trained rows, and its gradient.
     token_rows = 2.0 * frozen_bytes * text.vocab_size * text.width * bool(config.tokens)
     return StepMemory(
@@ -139,7 +139,7 @@ def _count_step_memory(
         checkpointed=text.layers * tokens * text.width * stream_bytes + vision_layer + projector,
         layer=max(language_layer, vision_layer),
         logits=logits * min(tokens, config.max_new_tokens + ANSWER_SPREAD_TOKENS),
-        temporary=2.0 * by.product * tokens * text.ffn_width,
+        temporary=2.0 * by.product_bytes * tokens * text.ffn_width,
     )
 
 
@@ -150,7 +150,7 @@ def _language_layer_bytes(
 
     What a product reads is kept only where its weight learns, or an update of it.
     """
-    width, ffn_width, p = text.width, text.ffn_width, by.product
+    width, ffn_width, p = text.width, text.ffn_width, by.product_bytes
     attention = text.heads * text.head_width  # keys and values are repeated for every head
     mode = config.train.language
     kept = 4 * 2 * width + 4 * p * attention + 3 * p * ffn_width
@@ -161,7 +161,7 @@ def _language_layer_bytes(
         input_widths = {"q_proj": width, "k_proj": width, "v_proj": width, "o_proj": attention,
                         "gate_proj": width, "up_proj": width, "down_proj": ffn_width}  # fmt: skip
         adapted = sum(n for name, n in input_widths.items() if _gets_lora(name, config))
-        mask = (4 if by.cpu else 1) if config.lora.dropout else 0
+        mask = (4 if by.is_cpu else 1) if config.lora.dropout else 0
         shared = p == 4 and not config.lora.dropout  # three read the same input, which is kept once
         kept += (p + mask) * (adapted if not shared else adapted - 3 * width)
     return kept
@@ -173,8 +173,8 @@ def _gets_lora(name: str, config: ModelConfig) -> bool:
 
 def _vision_layer_bytes(vision: VisionDimensions, by: ElementSize) -> float:
     """Kept of one patch: what both norms read, queries, keys, values, attention, and the feed-forward network."""
-    kept = (8 + 4 * by.product) * vision.width + 2 * by.product * vision.ffn_width
-    return kept + by.product * (3 * vision.width + vision.ffn_width)
+    kept = (8 + 4 * by.product_bytes) * vision.width + 2 * by.product_bytes * vision.ffn_width
+    return kept + by.product_bytes * (3 * vision.width + vision.ffn_width)
 
 
 # ------------------------------------------------------------------------------ files of the base
