@@ -22,10 +22,10 @@ def print_imported_model(folder: Path, imported: ImportedFusion, *, as_json: boo
         message(
             "import.tensors-taken",
             "{count} tensors taken; dropped, as no answer needs them: {dropped}",
-            count=len(imported.taken),
-            dropped=", ".join(imported.dropped) or "-",
+            count=len(imported.used),
+            dropped=", ".join(imported.unused) or "-",
         ),
-        message("import.classes", "{classes:,} answers", classes=imported.classes),
+        message("import.classes", "{classes:,} answers", classes=imported.num_classes),
     ]
     if imported.arguments.get("use_transformer_layer"):
         notes.append(
@@ -38,9 +38,9 @@ def print_imported_model(folder: Path, imported: ImportedFusion, *, as_json: boo
     notes.append(_next_command(folder))
     fields = {
         "path": str(folder),
-        "classes": imported.classes,
-        "taken": len(imported.taken),
-        "dropped": imported.dropped,
+        "classes": imported.num_classes,
+        "taken": len(imported.used),
+        "dropped": imported.unused,
         "arguments": imported.arguments,
     }
     print_outcome(short_path(folder), fields, notes, as_json=as_json, quiet=quiet)

@@ -63,7 +63,7 @@ def test_transformers_and_timm_load_a_fusion_model(
     model, processor = family.read_model_folder(fusion, "vqa")
     texts = [*TEXTS, unicodedata.normalize("NFD", TEXTS[0])]
     pixels = torch.rand(len(texts), 3, 32, 32, generator=torch.Generator().manual_seed(2))
-    ids = [processor.text.encode_with_specials(unicodedata.normalize("NFC", text), 24) for text in texts]
+    ids = [processor.tokenizer.encode_with_specials(unicodedata.normalize("NFC", text), 24) for text in texts]
     assert [list(names["tokenizer"](t, truncation=True, max_length=24).input_ids)
             for t in texts] == ids  # fmt: skip
     tokens, padding = vqa.pad_token_ids(ids)

@@ -159,8 +159,8 @@ def test_what_does_not_fit_is_one_error(small: Small, table: Path, tokenizer: Pa
         ({"labels": tmp_path / "answers.txt"}, ModelError, "gives 2 answers, the checkpoint has 13"),
         ({"tokenizer": str(small.tokenizer)}, ModelError, "502 ids, the checkpoint 120"),
         ({"checkpoint": tmp_path / "lacking.pt"}, ModelError, "picture.bn1.bias is absent, wanted [64]"),
-        ({"checkpoint": tmp_path / "strange.pt"}, ModelError, "nobody knows its 'extra'"),
-        ({"checkpoint": tmp_path / "foreign.pt"}, ModelError, "is no model of VQA_NIA"),
+        ({"checkpoint": tmp_path / "strange.pt"}, ModelError, "it has an unknown 'extra'"),
+        ({"checkpoint": tmp_path / "foreign.pt"}, ModelError, "is not a model of VQA_NIA"),
         ({"sets": []}, SettingsError, "--set model.question_config.num_attention_heads=N"),
         ({"sets": [*good["sets"], "optim.lr=1"]}, SettingsError, "unknown setting 'optim'"),
         (

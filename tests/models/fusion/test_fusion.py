@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
 from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.models.fusion.config import ModelConfig
+from kovqa_core.models.fusion.encoders import load_encoder_weights
 from kovqa_core.models.fusion.losses import NO_CLASS
 from kovqa_core.models.fusion.tokenizer import open_question_tokenizer
+from kovqa_core.models.memory import ElementSize, recipe_step_memory
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import resolve_settings
 from pydantic import ValidationError
@@ -175,3 +178,20 @@ def test_an_answer_that_is_no_class_counts_for_nothing(small: Small) -> None:
 def test_a_dry_run_needs_no_heavy_library(small: Small, tmp_path: Path) -> None:
     words = ["train", "-r", "nia", "-p", "cpu", "--data", str(small.index), "-n", "-o", str(tmp_path / "r")]
     assert not {"torch", "transformers", "timm"} & loaded(*words)
+
+
+def test_memory_is_counted_whatever_is_set_of_the_encoder(small: Small) -> None:
+    """`num_classes` in a recipe says nothing about how complete `question_config` is."""
+    fusion = recipe(small, *FUSION, f"model.tokenizer='{small.tokenizer}'")
+    by = ElementSize(4, is_cpu=True)
+    expected = recipe_step_memory(fusion, 7, by)
+    with_classes = fusion.model_copy(update={"model": {**fusion.model, "num_classes": 7}})
+    assert recipe_step_memory(with_classes, None, by) == expected
+
+
+def test_a_pickle_that_would_run_code_is_one_error(small: Small, tmp_path: Path) -> None:
+    question = question_folder(tmp_path / "q", small.tokenizer)
+    (question / "model.safetensors").unlink()
+    (question / "pytorch_model.bin").write_bytes(pickle.dumps(print))
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_encoder_weights(torch.nn.Linear(1, 1), question)

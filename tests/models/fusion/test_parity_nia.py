@@ -83,7 +83,7 @@ def test_forward() -> None:
         parity.close(asked, want["question"], TOLERANCE, "question")
         parity.close(seen, want["image_raw"], TOLERANCE, "image_raw")
         parity.close(torch.tanh(seen), want["image"], TOLERANCE, "image")
-        parity.close(net.product(image, tokens, attended), want["fused"], TOLERANCE, "fused")
+        parity.close(net.fuse_product(image, tokens, attended), want["fused"], TOLERANCE, "fused")
         parity.close(net(image, tokens, padding), want["logits_base"], TOLERANCE, "logits")
 
 
@@ -93,7 +93,7 @@ def test_transformer(scope: str, name: str) -> None:
     image, tokens, padding = inputs()
     want = tensors("expected.npz")
     with torch.inference_mode():
-        encoded = net.product(image, tokens, (~padding).long())
+        encoded = net.fuse_product(image, tokens, (~padding).long())
         parity.close(encoded, want[f"encoded_{name}"], TOLERANCE, "encoded")
         parity.close(net(image, tokens, padding), want[f"logits_encoder_{name}"], TOLERANCE, "logits")
 

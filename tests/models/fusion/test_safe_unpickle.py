@@ -161,7 +161,7 @@ def test_nothing_a_file_says_is_done(kind: str, tmp_path: Path, monkeypatch: pyt
     else:
         assert same(read_original_checkpoint(path).tensors, model.state_dict())
         torch.save(hostile(kind, marker), path)
-        with pytest.raises(ModelError, match="holds no model and no state dict"):
+        with pytest.raises(ModelError, match="holds neither a model nor a state dict"):
             read_original_checkpoint(path)
     torch.save({"weight": hostile(kind, marker)}, path)
     with pytest.raises(ModelError, match=r"weight is a .*, not a tensor|refused: its contents"):
@@ -222,8 +222,8 @@ def archive(path: Path, content: object, packed: int = zipfile.ZIP_STORED) -> Pa
         (Claim((4,), (1,), values=Values("1")), "no values in it"),
         (Claim((4,), (1,), values=Values("../../../etc/passwd")), "no values in it"),
         (Claim((4,), (1,), values="0"), "no values in it"),
-        (Claim((4,), (1,), values=Values(kind=os.system)), "storage of an unknown kind"),
-        (Claim((4,), (1,), values=Values(7)), "storage of an unknown kind"),
+        (Claim((4,), (1,), values=Values(kind=os.system)), "storage of an unknown type"),
+        (Claim((4,), (1,), values=Values(7)), "storage of an unknown type"),
     ],
 )
 def test_a_tensor_shows_only_what_is_stored(tmp_path: Path, claim: Claim, why: str) -> None:
@@ -251,12 +251,12 @@ def module(**state: object) -> bytes:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"}.", "holds no model and no state dict but a dict"),
-        (b"cos\nsystem\n.", "holds no model and no state dict but a os.system"),
-        (module(answers=["예"]), "holds no model and no state dict but a model.VQAModel"),
+        (b"}.", "holds neither a model nor a state dict but a dict"),
+        (b"cos\nsystem\n.", "holds neither a model nor a state dict but a os.system"),
+        (module(answers=["예"]), "holds neither a model nor a state dict but a model.VQAModel"),
         (module(_modules={"bert": 3}), "bert is a int, not a module"),
         (module(_modules=[]), "_modules is a list"),
-        (module(_modules={}, _buffers={1: None}), "names that are no text"),
+        (module(_modules={}, _buffers={1: None}), "names that are not text"),
         (
             b"cmodel\nVQAModel\n)\x81q\x00}X\x08\x00\x00\x00_modules}X\x01\x00\x00\x00ah\x00ssb.",
             "elsewhere too",
@@ -290,10 +290,10 @@ def test_a_file_that_is_no_whole_checkpoint_is_one_error(tmp_path: Path) -> None
         file.writestr("x/byteorder", b"big")
     for name, why in {
         "missing.pt": "no checkpoint .*missing.pt.*check the path",
-        "half.pt": "cut off or damaged.*copy or fetch it again",
-        "damaged.pt": "cut off or damaged.*CRC",
-        "text.pt": "is no PyTorch checkpoint",
-        "empty.pt": "is no PyTorch checkpoint",
+        "half.pt": "truncated or damaged.*copy or fetch it again",
+        "damaged.pt": "truncated or damaged.*CRC",
+        "text.pt": "is not a PyTorch checkpoint",
+        "empty.pt": "is not a PyTorch checkpoint",
         "legacy.pt": r"PyTorch before 1\.6.*torch\.save\(model\.state_dict",
         "packed.pt": "more bytes than it has",
         "other.pt": "no data.pkl in it",

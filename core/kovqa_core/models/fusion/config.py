@@ -15,12 +15,13 @@ from pydantic import Field, model_validator
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, ModelError, SettingsError
 from kovqa_core.files import read_json
+from kovqa_core.messages import message
 from kovqa_core.models.config import FamilyConfig
 
-SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model")  # by XLM-R's rule
-TOKENIZER_FILES = (*SENTENCEPIECE_FILES, "tokenizer.json")  # in this order: the first that a folder has
+SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model")  # read by XLM-R's rules
+TOKENIZER_FILES = (*SENTENCEPIECE_FILES, "tokenizer.json")  # the first of these that a folder has
 
-# XLM-RoBERTa base, where nothing says otherwise; the vocabulary is the tokenizer's.
+# XLM-RoBERTa base, where nothing says otherwise; the vocabulary's size is the tokenizer's.
 _XLMR_BASE = {
     "model_type": "xlm-roberta", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
     "intermediate_size": 3072, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
@@ -28,25 +29,29 @@ _XLMR_BASE = {
 }  # fmt: skip
 
 
+# Settings of transformers and arguments of timm: what they are is the libraries' business.
+EncoderSettings = dict[str, Any]
+
+
 class ModelConfig(FamilyConfig):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
     question: str = Field("xlm-roberta-base", description="question encoder: a Hugging Face folder or asset")
-    picture: str = Field("resnet50-ram", description="picture encoder: a timm folder or asset")
-    question_config: dict[str, Any] = Field({}, description="settings of the question encoder to change")
-    picture_config: dict[str, Any] = Field({}, description="arguments of timm.create_model to change")
-    random_init: bool = Field(False, description="encoders begin with random weights: no file is read")
+    picture: str = Field("resnet50-ram", description="image encoder: a timm folder or asset")
+    question_config: EncoderSettings = Field({}, description="settings of the question encoder that differ")
+    picture_config: EncoderSettings = Field({}, description="arguments of timm.create_model that differ")
+    random_init: bool = Field(False, description="encoders start with random weights: no file is read")
     tokenizer: str | None = Field(None, description="default: the question encoder's own; --tokenizer wins")
     tokenizer_sha256: str | None = Field(None, description="of the tokenizer; another one is refused")
-    image_size: int = Field(224, ge=1, description="side of the square input picture, pixels")
+    image_size: int = Field(224, ge=1, description="side of the square input image, pixels")
     mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="of the pixels, 0…1")
     std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="of the pixels")
     resample: Literal["bilinear", "bicubic"] = "bilinear"
     max_text: int = Field(50, ge=3, description="tokens of a question")
     fusion: Literal["product", "grid"] = Field(
-        "product", description="product of both features; or question tokens and picture regions attend"
+        "product", description="product of both features; or attention over question tokens and image regions"
     )
-    transformer: int = Field(0, ge=0, description="transformer layers behind the product, or over the grid")
+    transformer: int = Field(0, ge=0, description="transformer layers after the product, or over the grid")
     transformer_heads: int = Field(8, ge=1)
     transformer_ffn: int = Field(2048, ge=1)
     transformer_dropout: float = Field(0.2, ge=0, lt=1)
@@ -57,7 +62,7 @@ class ModelConfig(FamilyConfig):
     hidden_size: int = Field(1024, ge=1, description="width of the head")
     picture_dropout: float = Field(0.25, ge=0, lt=1)
     head_dropout: float = Field(0.2, ge=0, lt=1)
-    num_classes: int | None = Field(None, ge=1, description="answers; default: as the index has")
+    num_classes: int | None = Field(None, ge=1, description="answers; default: as many as the index has")
     loss: Literal["ce", "focal", "focal_original"] = Field(
         "ce", description="cross-entropy; focal by example; the original's focal of the batch mean"
     )
@@ -69,7 +74,7 @@ class ModelConfig(FamilyConfig):
         "none", description="of an answer's count n: 1 - n/N, n^-1/2, or (1-b)/(1-b^n) with b = 0.9999"
     )
     gradient_times_loss: bool = Field(
-        False, description="the original's habit: descends half the loss squared"
+        False, description="as the original does: descends half the loss squared"
     )
 
     @model_validator(mode="after")
@@ -88,29 +93,39 @@ class ModelConfig(FamilyConfig):
         """
         if self.random_init and self.tokenizer is None:
             raise SettingsError(
-                "random encoders have no tokenizer of their own",
-                "give one: --tokenizer FILE (kovqa tokenizer train)",
+                message("fusion.no-tokenizer", "random encoders have no tokenizer of their own"),
+                message("fusion.no-tokenizer.hint", "name one: --tokenizer FILE (kovqa tokenizer train)"),
             )
         checks: list[Callable[[], object]] = [partial(find_tokenizer_file, self)]
         if not self.random_init:
             checks = [partial(find_encoder_folder, self.question, "question encoder"), *checks]
-            checks.append(partial(find_encoder_folder, self.picture, "picture encoder"))
+            checks.append(partial(find_encoder_folder, self.picture, "image encoder"))
         return checks
 
 
 def find_encoder_folder(name: str, what: str) -> Path:
     """The folder of an encoder, with `config.json` and weights.
 
+    Args:
+        name: path of a folder, or name of an asset.
+        what: what to call it in errors, "question encoder" or "image encoder".
+
     Raises:
-        AssetError: it is nowhere, or no such folder.
+        AssetError: it is nowhere, or not such a folder.
     """
     try:
         folder = find_asset(name, what)
     except AssetError as error:
-        raise AssetError(error.message, f"{error.hint}; --random-init begins from nothing") from None
+        raise AssetError(
+            error.message,
+            message(
+                "fusion.random-init.hint", "{hint}; --random-init starts from random weights", hint=error.hint
+            ),
+        ) from None
     if not (folder / "config.json").is_file():
         raise AssetError(
-            f"{what} {folder} has no config.json", "give the folder of a Hugging Face repository"
+            message("fusion.no-config", "{what} {folder} has no config.json", what=what, folder=folder),
+            message("fusion.no-config.hint", "name the folder of a Hugging Face repository"),
         )
     return folder
 
@@ -138,28 +153,50 @@ def tokenizer_file_in(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise ModelError(
-        f"no tokenizer in {folder}: none of {', '.join(TOKENIZER_FILES)}", "fetch the folder again"
+        message(
+            "fusion.no-tokenizer-file",
+            "no tokenizer in {folder}: none of {names}",
+            folder=folder,
+            names=", ".join(TOKENIZER_FILES),
+        ),
+        message("fusion.no-tokenizer-file.hint", "fetch the folder again"),
     )
 
 
-def question_encoder_config(changes: dict[str, Any], folder: Path | None, vocab: int) -> dict[str, Any]:
-    """The whole configuration of a question encoder.
+def question_encoder_config(
+    changes: EncoderSettings, folder: Path | None, vocab_size: int
+) -> EncoderSettings:
+    """The complete configuration of a question encoder.
 
     Args:
         changes: settings that differ.
         folder: of published weights; None: as XLM-RoBERTa base.
-        vocab: rows of a new table; published ones keep theirs.
+        vocab_size: rows of a new text table; published weights keep theirs.
     """
     if folder is None:
-        return {**_XLMR_BASE, "vocab_size": vocab, **changes}
+        return {**_XLMR_BASE, "vocab_size": vocab_size, **changes}
     return {**read_json(folder / "config.json"), **changes}
 
 
-def image_encoder_config(changes: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    """Arguments of `timm.create_model`, `architecture` among them."""
+def image_encoder_config(changes: EncoderSettings, folder: Path | None) -> EncoderSettings:
+    """Arguments of `timm.create_model`, `architecture` among them.
+
+    Args:
+        changes: arguments that differ.
+        folder: of published weights; None: a ResNet-50.
+
+    Raises:
+        ModelError: the folder is not timm's.
+    """
     if folder is None:
         return {"architecture": "resnet50", **changes}
-    about = read_json(folder / "config.json")
-    if "architecture" not in about:
-        raise ModelError(f"{folder}/config.json names no timm architecture", "give a timm folder")
-    return {"architecture": about["architecture"], **(about.get("model_args") or {}), **changes}
+    published = read_json(folder / "config.json")
+    if "architecture" not in published:
+        raise ModelError(
+            message(
+                "fusion.no-architecture", "{folder}/config.json names no timm architecture", folder=folder
+            ),
+            message("fusion.no-architecture.hint", "name a timm folder"),
+        )
+    arguments = published.get("model_args") or {}
+    return {"architecture": published["architecture"], **arguments, **changes}

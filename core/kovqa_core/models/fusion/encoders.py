@@ -1,12 +1,12 @@
 """The two encoders: any XLM-R-like one of transformers, any of timm, from folders or from nothing.
 
-Shapes: B batch, T tokens, N regions of a picture, D width.
+Shapes (models/family.py): B batch, P regions of an image, D width of an encoder.
 """
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,20 +14,27 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kovqa_core.errors import ModelError, SettingsError
+from kovqa_core.messages import message
+from kovqa_core.models.fusion.config import EncoderSettings
 from kovqa_core.models.torchvision_compat import load_torchvision
 
-_PRETRAINING_HEADS = ("lm_head.", "classifier.", "cls.", "qa_outputs.")  # of pretraining, not of the encoder
+_PRETRAINING_HEADS = (
+    "lm_head.",
+    "classifier.",
+    "cls.",
+    "qa_outputs.",
+)  # prefixes of what is not the encoder's own
 
 
-def build_question_encoder(config: dict[str, Any], pooled: bool) -> nn.Module:
-    """An encoder of questions, its values not yet meant.
+def build_question_encoder(config: EncoderSettings, *, pooled: bool) -> nn.Module:
+    """An encoder of questions with random weights.
 
     Args:
-        config: its whole configuration.
+        config: its complete configuration.
         pooled: with the layer that makes one vector of a question.
 
     Raises:
-        SettingsError: of a kind transformers does not know, or one that only reads pictures.
+        SettingsError: of a type that transformers does not know, or one that only reads images.
     """
     load_torchvision()
     from transformers import AutoConfig, AutoModel
@@ -38,39 +45,62 @@ def build_question_encoder(config: dict[str, Any], pooled: bool) -> nn.Module:
         net: nn.Module = AutoModel.from_config(settings, trust_remote_code=False, **options)
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(
-            f"no question encoder {config.get('model_type')!r}: {str(error).splitlines()[0]}",
-            "use one like XLM-RoBERTa (model_type xlm-roberta, roberta, bert)",
+            message(
+                "fusion.no-question-encoder",
+                "no question encoder {model_type!r}: {error}",
+                model_type=config.get("model_type"),
+                error=str(error).splitlines()[0],
+            ),
+            message(
+                "fusion.no-question-encoder.hint",
+                "use one like XLM-RoBERTa (model_type xlm-roberta, roberta, bert)",
+            ),
         ) from None
     return net
 
 
-def build_image_encoder(config: dict[str, Any], width: int | None) -> nn.Module:
-    """An encoder of pictures, its values not yet meant.
+def build_image_encoder(config: EncoderSettings, width: int | None) -> nn.Module:
+    """An encoder of images with random weights.
 
     Args:
         config: `architecture` and other arguments of `timm.create_model`.
-        width: of one vector a picture; None: a grid of regions, as wide as the encoder is.
+        width: of one vector an image; None: a grid of regions, as wide as the encoder is.
 
     Raises:
-        SettingsError: an architecture timm does not know, or arguments it refuses.
+        SettingsError: an architecture that timm does not know, or arguments that it refuses.
     """
     load_torchvision()
     import timm
 
     arguments = {k: v for k, v in config.items() if k != "architecture"}
-    shape: dict[str, Any] = {"num_classes": 0, "global_pool": ""} if width is None else {"num_classes": width}
+    shape: EncoderSettings = (
+        {"num_classes": 0, "global_pool": ""} if width is None else {"num_classes": width}
+    )
     try:
         net: nn.Module = timm.create_model(config["architecture"], pretrained=False, **{**arguments, **shape})
     except (RuntimeError, TypeError, AssertionError) as error:
         raise SettingsError(
-            f"no picture encoder {config['architecture']!r}: {str(error).splitlines()[0]}",
-            "see the names of timm: python -c 'import timm; print(timm.list_models())'",
+            message(
+                "fusion.no-image-encoder",
+                "no image encoder {architecture!r}: {error}",
+                architecture=config["architecture"],
+                error=str(error).splitlines()[0],
+            ),
+            message(
+                "fusion.no-image-encoder.hint",
+                "the names that timm knows: python -c 'import timm; print(timm.list_models())'",
+            ),
         ) from None
     return net
 
 
 def flatten_regions(features: Tensor, channels: int) -> Tensor:
-    """A grid of features as [B, N, C]: from a CNN's [B, C, h, w], or one with channels last."""
+    """A grid of features as [B, P, channels].
+
+    Args:
+        features: a CNN's [B, channels, h, w], a grid with channels last, or [B, P, channels] already.
+        channels: which dimension they are.
+    """
     if features.ndim == 3:
         return features
     if features.shape[1] == channels:
@@ -81,55 +111,77 @@ def flatten_regions(features: Tensor, channels: int) -> Tensor:
 def load_encoder_weights(net: nn.Module, folder: Path) -> list[str]:
     """Copy published weights into an encoder; names of parameters that the file lacks.
 
-    Heads of pretraining, and a classifier of another width, stay away.
+    Heads of pretraining, and a classifier of another width, are left out.
 
     Args:
         net: the encoder.
         folder: with `model.safetensors` or `pytorch_model.bin`.
 
     Raises:
-        ModelError: no weights, unreadable, or of other sizes.
+        ModelError: no weights, unreadable, or of other shapes.
     """
-    found = _read_encoder_weights(folder)
     prefix = f"{getattr(net, 'base_model_prefix', '')}."  # a file with heads has "roberta." before the encoder's names
-    found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    published = {name.removeprefix(prefix): tensor for name, tensor in _read_encoder_weights(folder).items()}
     own = net.state_dict()
     head = _classifier_prefixes(net)
-    wrong = [
-        f"{name} is {list(found[name].shape)}, wanted {list(tensor.shape)}"
+    wrong_shapes = [
+        f"{name} is {list(published[name].shape)}, wanted {list(tensor.shape)}"
         for name, tensor in own.items()
-        if name in found and found[name].shape != tensor.shape and not name.startswith(head)
+        if name in published and published[name].shape != tensor.shape and not name.startswith(head)
     ]
-    if wrong:
-        raise ModelError(f"{folder} does not fit: {'; '.join(wrong[:3])}", "change its *_config back")
-    fitting = {n: t for n, t in found.items() if n in own and own[n].shape == t.shape}
-    lacking = [n for n, _ in net.named_parameters() if n not in fitting]
-    strange = [n for n in lacking if not n.startswith((*head, "pooler."))]
-    if strange:
-        raise ModelError(f"{folder} lacks {', '.join(strange[:3])}", "is it the folder of another model?")
+    if wrong_shapes:
+        raise ModelError(
+            message(
+                "fusion.encoder-does-not-fit",
+                "{folder} does not fit: {shapes}",
+                folder=folder,
+                shapes="; ".join(wrong_shapes[:3]),
+            ),
+            message("fusion.encoder-does-not-fit.hint", "change its *_config back"),
+        )
+    fitting = {n: t for n, t in published.items() if n in own and own[n].shape == t.shape}
+    missing = [n for n, _ in net.named_parameters() if n not in fitting]
+    unexpected = [n for n in missing if not n.startswith((*head, "pooler."))]
+    if unexpected:
+        raise ModelError(
+            message(
+                "fusion.encoder-lacks-weights",
+                "{folder} lacks {names}",
+                folder=folder,
+                names=", ".join(unexpected[:3]),
+            ),
+            message("fusion.encoder-lacks-weights.hint", "is it the folder of another model?"),
+        )
     net.load_state_dict(fitting, strict=False)
-    return lacking
+    return missing
 
 
 def _classifier_prefixes(net: nn.Module) -> tuple[str, ...]:
-    """First words of the names of a timm model's classifier."""
+    """Prefixes of a timm model's classifier: one name, several, or none."""
     names = getattr(net, "default_cfg", {}).get("classifier", ())
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names or ()))
 
 
 def _read_encoder_weights(folder: Path) -> dict[str, Tensor]:
-    safe, old = folder / "model.safetensors", folder / "pytorch_model.bin"
-    try:
-        if safe.is_file():
-            found = load_file(safe)
-        elif old.is_file():
-            found = torch.load(old, map_location="cpu", weights_only=True)
-        else:
-            raise ModelError(f"no model.safetensors in {folder}", "fetch the folder again")
-    except ModelError:
-        raise
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+    safetensors_file, torch_file = folder / "model.safetensors", folder / "pytorch_model.bin"
+    if not safetensors_file.is_file() and not torch_file.is_file():
         raise ModelError(
-            f"weights of {folder} cannot be read ({str(error).splitlines()[0]})", "fetch it again"
+            message("fusion.no-encoder-weights", "no model.safetensors in {folder}", folder=folder),
+            message("fusion.no-encoder-weights.hint", "fetch the folder again"),
+        )
+    try:
+        if safetensors_file.is_file():
+            weights = load_file(safetensors_file)
+        else:
+            weights = torch.load(torch_file, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            message(
+                "fusion.unreadable-encoder",
+                "weights of {folder} cannot be read ({error})",
+                folder=folder,
+                error=str(error).splitlines()[0],
+            ),
+            message("fusion.unreadable-encoder.hint", "fetch the folder again"),
         ) from None
-    return {n: t for n, t in found.items() if not n.startswith(_PRETRAINING_HEADS)}
+    return {n: t for n, t in weights.items() if not n.startswith(_PRETRAINING_HEADS)}

@@ -1,11 +1,11 @@
-"""A fusion model -> folders of transformers and of timm, and a file with the rest."""
+"""A fusion model -> folders for transformers and for timm, and a file with the rest."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from kovqa_core.models.fusion.network import FusionNet
 from kovqa_core.models.fusion.tokenizer import FastTokenizer
 from kovqa_core.models.fusion.vqa import FusionProcessor
 from kovqa_core.models.torchvision_compat import load_torchvision
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _FUSION_LOADING_CODE = """\
 import timm
@@ -46,8 +49,8 @@ def logits(texts, pixels):
     tokens = tokenizer(
         texts, padding=True, truncation=True, max_length={longest}, return_tensors="pt"
     )
-    asked = question(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
-    fused = asked * torch.tanh(picture(pixels))
+    encoded = question(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
+    fused = encoded * torch.tanh(picture(pixels))
     hidden = F.linear(fused, head["hidden.weight"], head["hidden.bias"])
     hidden = F.layer_norm(hidden, hidden.shape[1:], head["norm.weight"], head["norm.bias"])
     return F.linear(torch.relu(hidden), head["out.weight"], head["out.bias"])
@@ -64,7 +67,7 @@ def write_fusion_export(net: FusionNet, processor: FusionProcessor, folder: Path
     Args:
         net: the network.
         processor: its tokenizer and answers.
-        folder: where to write; must be there.
+        folder: where to write; must exist.
     """
     import timm
 
@@ -79,20 +82,22 @@ def write_fusion_export(net: FusionNet, processor: FusionProcessor, folder: Path
         model_args={k: v for k, v in config.picture_config.items() if k != "architecture"},
         safe_serialization=True,
     )
-    rest = {
+    head = {
         name: t
         for name, t in _contiguous_state(net).items()
         if not name.startswith(("question.", "picture."))
     }
-    save_file(rest, folder / "head.safetensors")
+    save_file(head, folder / "head.safetensors")
     write_answers(folder / "answers.txt", processor.answers)
-    labelled = read_text(folder / "answers.txt").startswith("{")
+    is_json = read_text(folder / "answers.txt").startswith("{")
     loading = _FUSION_LOADING_CODE.format(
         pooled=", add_pooling_layer=False" if config.fusion == "grid" else "",
-        answers=_JSON_ANSWERS_CODE if labelled else _PLAIN_ANSWERS_CODE,
+        answers=_JSON_ANSWERS_CODE if is_json else _PLAIN_ANSWERS_CODE,
     )
     if config.fusion == "grid" or config.transformer:
-        return f"{loading}# The rest is `grid` or `product` of kovqa_core/models/fusion/net.py.\n"
+        return (
+            f"{loading}# The rest is `fuse_grid` or `fuse_product` of kovqa_core/models/fusion/network.py.\n"
+        )
     return loading + _FORWARD_CODE.format(
         side=config.image_size, mean=config.mean, std=config.std, longest=config.max_text
     )
@@ -102,8 +107,8 @@ def _contiguous_state(net: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
 
 
-def _pretrained_cfg(config: ModelConfig) -> dict[str, Any]:
-    """As timm calls it: squashed to a square, none of it cut off."""
+def _pretrained_cfg(config: ModelConfig) -> dict[str, object]:
+    """Preprocessing in timm's words: squashed to a square, nothing cropped."""
     return {
         "input_size": [3, config.image_size, config.image_size],
         "mean": config.mean,
@@ -115,24 +120,26 @@ def _pretrained_cfg(config: ModelConfig) -> dict[str, Any]:
 
 
 def _write_tokenizer(processor: FusionProcessor, folder: Path) -> None:
-    """The tokenizer's file, and what transformers reads: of a bare SentencePiece model it makes five words."""
-    text, file = processor.text, folder / "tokenizer.json"
-    if isinstance(text, FastTokenizer):
-        file.write_bytes(text.model_bytes)
-        special = {token["id"]: token["content"] for token in json.loads(text.model_bytes)["added_tokens"]}
-        names: dict[str, Any] = {
-            "pad_token": special.get(processor.config.question_config.get("pad_token_id"))
-        }
+    """The tokenizer's file, and one that transformers reads.
+
+    Of a bare SentencePiece model transformers makes a tokenizer of five words, without saying so.
+    """
+    tokenizer, file = processor.tokenizer, folder / "tokenizer.json"
+    special_tokens: dict[str, str | None]
+    if isinstance(tokenizer, FastTokenizer):
+        file.write_bytes(tokenizer.model_bytes)
+        added = {token["id"]: token["content"] for token in json.loads(tokenizer.model_bytes)["added_tokens"]}
+        special_tokens = {"pad_token": added.get(processor.config.question_config.get("pad_token_id"))}
     else:
-        (folder / SENTENCEPIECE_FILES[0]).write_bytes(text.model_bytes)
+        (folder / SENTENCEPIECE_FILES[0]).write_bytes(tokenizer.model_bytes)
         _convert_sentencepiece(folder / SENTENCEPIECE_FILES[0]).save(str(file))
-        names = _XLMR_SPECIAL_TOKENS
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": processor.config.max_text}
-    write_json(folder / "tokenizer_config.json", {**about, **names})
+        special_tokens = {**_XLMR_SPECIAL_TOKENS}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": processor.config.max_text}
+    write_json(folder / "tokenizer_config.json", {**settings, **special_tokens})
 
 
-def _convert_sentencepiece(file: Path) -> Any:
-    """A SentencePiece model in XLM-R layout as a `tokenizers.Tokenizer`; text is composed first, as by us."""
+def _convert_sentencepiece(file: Path) -> Tokenizer:
+    """A SentencePiece model in XLM-R layout as a `tokenizers.Tokenizer`; text is composed (NFC) first, as here."""
     load_torchvision()
     from tokenizers import normalizers
     from transformers.convert_slow_tokenizer import XLMRobertaConverter
@@ -141,6 +148,6 @@ def _convert_sentencepiece(file: Path) -> Any:
         handle_byte_fallback = True
 
     slow = SimpleNamespace(vocab_file=str(file), convert_tokens_to_ids={"<s>": 0, "</s>": 2}.get)
-    made = Converter(slow).converted()
-    made.normalizer = normalizers.Sequence([normalizers.NFC(), made.normalizer])
-    return made
+    tokenizer: Tokenizer = Converter(slow).converted()
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), tokenizer.normalizer])
+    return tokenizer

@@ -12,14 +12,20 @@ from torch import Tensor, nn
 
 from kovqa_core.data.answers import write_answers
 from kovqa_core.data.example import Answer
-from kovqa_core.errors import ModelError, SettingsError
+from kovqa_core.errors import SettingsError
 from kovqa_core.files import write_text
 from kovqa_core.index.reader import filter_question_types, open_index
+from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
-from kovqa_core.models.family import FamilyModel, LoadOptions, ModelFamily, read_answer_classes
+from kovqa_core.models.family import (
+    FamilyModel,
+    LoadOptions,
+    ModelFamily,
+    read_answer_classes,
+    unloadable_weights_error,
+)
 from kovqa_core.models.fusion import export as fusion_export
-from kovqa_core.models.fusion import vqa
 from kovqa_core.models.fusion.config import (
     ModelConfig,
     find_encoder_folder,
@@ -31,7 +37,12 @@ from kovqa_core.models.fusion.config import (
 from kovqa_core.models.fusion.encoders import load_encoder_weights
 from kovqa_core.models.fusion.losses import compute_class_weights
 from kovqa_core.models.fusion.network import FusionNet
-from kovqa_core.models.fusion.tokenizer import open_question_tokenizer, saved_tokenizer_name
+from kovqa_core.models.fusion.tokenizer import (
+    QuestionTokenizer,
+    open_question_tokenizer,
+    saved_tokenizer_name,
+)
+from kovqa_core.models.fusion.vqa import FusionProcessor, best_class_answers, fusion_loss
 from kovqa_core.settings.recipe import Recipe
 
 _NO_DECAY_SUFFIXES = (
@@ -39,7 +50,7 @@ _NO_DECAY_SUFFIXES = (
     "cls_token",
     "reg_token",
     "kinds",
-)  # tables and tokens that are not decayed
+)  # of tables and tokens that do not decay
 
 
 class FusionModel(FamilyModel):
@@ -51,14 +62,14 @@ class FusionModel(FamilyModel):
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch."""
-        return {"loss": vqa.fusion_loss(self.net, batch)}
+        return {"loss": fusion_loss(self.net, batch)}
 
     def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer an example."""
-        return vqa.best_class_answers(self.net, self.answers, batch)
+        return best_class_answers(self.net, self.answers, batch)
 
     def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
-        """Memory for time in both encoders, and torch.compile of each."""
+        """Activation checkpointing in both encoders, and torch.compile of each."""
         if activation_checkpointing:
             self.net.question.gradient_checkpointing_enable()
             self.net.picture.set_grad_checkpointing()
@@ -67,7 +78,7 @@ class FusionModel(FamilyModel):
             self.net.picture.compile()
 
     def fsdp_units(self) -> list[nn.Module]:
-        """The question encoder's layers, and the picture encoder."""
+        """The question encoder's layers, and the image encoder."""
         return [*self.net.question.encoder.layer, self.net.picture]
 
     @property
@@ -76,21 +87,21 @@ class FusionModel(FamilyModel):
         return int(self.net.config.question_config["num_hidden_layers"]) + 1
 
     def layer_id(self, name: str) -> int:
-        """Embeddings 0, the question's layer i at i + 1, the picture encoder below the head, the head last."""
+        """Embeddings 0, the question's layer i at i + 1, the image encoder below the head, the head last."""
         name = name.removeprefix("net.")
         if name.startswith("question.embeddings"):
             return 0
-        _, found, rest = name.partition("question.encoder.layer.")
-        if found:
+        _, in_layers, rest = name.partition("question.encoder.layer.")
+        if in_layers:
             return int(rest.split(".")[0]) + 1
         return self.head_layer_id - 1 if name.startswith("picture.") else self.head_layer_id
 
     def is_head_parameter(self, name: str) -> bool:
-        """What both encoders' features go through."""
+        """Whatever reads the encoders' features."""
         return not name.removeprefix("net.").startswith(("question.", "picture."))
 
     def no_weight_decay(self, name: str) -> bool:
-        """Position tables and tokens of a picture encoder."""
+        """Position tables and tokens of an image encoder, and what tells both kinds of token apart."""
         return name.endswith(_NO_DECAY_SUFFIXES)
 
     def is_text_parameter(self, name: str) -> bool:
@@ -98,8 +109,8 @@ class FusionModel(FamilyModel):
         return not name.removeprefix("net.").startswith("picture.")
 
 
-def new_model(recipe: Recipe, answers: list[str]) -> tuple[FusionModel, vqa.FusionProcessor, str]:
-    """A model for a recipe and an answer list.
+def new_model(recipe: Recipe, answers: list[str]) -> tuple[FusionModel, FusionProcessor, str]:
+    """A model for a recipe and its answer classes.
 
     Raises:
         SettingsError: another task, an encoder that does not exist, a tokenizer too large.
@@ -107,41 +118,78 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[FusionModel, vqa.Fusi
         ModelError: weights that do not fit.
     """
     if recipe.task != "vqa":
-        raise SettingsError(f"the fusion family answers questions; it cannot {recipe.task}", "use task: vqa")
-    config = config_from_recipe(ModelConfig, recipe)
-    question, picture = (
-        (None, None)
-        if config.random_init
-        else (
-            find_encoder_folder(config.question, "question encoder"),
-            find_encoder_folder(config.picture, "picture encoder"),
+        raise SettingsError(
+            message(
+                "fusion.other-task", "the fusion family answers questions; it cannot {task}", task=recipe.task
+            ),
+            message("fusion.other-task.hint", "use task: vqa"),
         )
-    )
-    tokenizer = find_tokenizer_file(config)
-    text = open_question_tokenizer(tokenizer, config.tokenizer_sha256)
-    whole = {
-        "question_config": question_encoder_config(config.question_config, question, text.vocab_size),
-        "picture_config": image_encoder_config(config.picture_config, picture),
+    config = config_from_recipe(ModelConfig, recipe)
+    question_folder, image_folder = None, None
+    if not config.random_init:
+        question_folder = find_encoder_folder(config.question, "question encoder")
+        image_folder = find_encoder_folder(config.picture, "image encoder")
+    tokenizer = open_question_tokenizer(find_tokenizer_file(config), config.tokenizer_sha256)
+    complete = {
+        "question_config": question_encoder_config(
+            config.question_config, question_folder, tokenizer.vocab_size
+        ),
+        "picture_config": image_encoder_config(config.picture_config, image_folder),
         "num_classes": len(answers),
     }
-    config = config.model_copy(update=whole)
-    if text.vocab_size > config.question_config["vocab_size"]:
-        raise SettingsError(
-            f"tokenizer {tokenizer} has {text.vocab_size} ids, the question encoder only "
-            f"{config.question_config['vocab_size']} rows",
-            "use the encoder's own tokenizer: leave --tokenizer away",
-        )
+    config = config.model_copy(update=complete)
+    _require_text_rows(config, tokenizer)
+    # Both libraries draw from torch's own generator: seeded here, and put back for everybody else.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         net = FusionNet(config)
     if config.class_weights != "none":
         net.class_weight = compute_class_weights(_count_answers(recipe, answers), config.class_weights)
-    note = "weights: newly initialised, both encoders too (random_init): they know no language and no picture"
-    if question and picture:
-        fresh = [*load_encoder_weights(net.question, question), *load_encoder_weights(net.picture, picture)]
-        shown = f", newly initialised: {', '.join(fresh)}" if fresh else ""
-        note = f"question encoder {question.name}, picture encoder {picture.name}{shown}, and the head"
-    return FusionModel(net, answers), vqa.FusionProcessor(config, text, answers, recipe.data), note
+    note = _load_encoders(net, question_folder, image_folder)
+    return FusionModel(net, answers), FusionProcessor(config, tokenizer, answers, recipe.data), note
+
+
+def _require_text_rows(config: ModelConfig, tokenizer: QuestionTokenizer) -> None:
+    rows = config.question_config["vocab_size"]
+    if tokenizer.vocab_size > rows:
+        raise SettingsError(
+            message(
+                "fusion.small-text-table",
+                "tokenizer {tokenizer} has {ids} ids, the question encoder only {rows} rows",
+                tokenizer=find_tokenizer_file(config),
+                ids=tokenizer.vocab_size,
+                rows=rows,
+            ),
+            message("fusion.small-text-table.hint", "use the encoder's own tokenizer: leave out --tokenizer"),
+        )
+
+
+def _load_encoders(net: FusionNet, question_folder: Path | None, image_folder: Path | None) -> str:
+    """Read published weights into both encoders; a note on what has random ones."""
+    if question_folder is None or image_folder is None:
+        return message(
+            "fusion.random-note",
+            "weights: newly initialised, both encoders too (random_init): neither has been pretrained",
+        )
+    new = [
+        *load_encoder_weights(net.question, question_folder),
+        *load_encoder_weights(net.picture, image_folder),
+    ]
+    question, image = question_folder.name, image_folder.name
+    if not new:
+        return message(
+            "fusion.weights-note",
+            "question encoder {question}, image encoder {image}, and a new head",
+            question=question,
+            image=image,
+        )
+    return message(
+        "fusion.partial-weights-note",
+        "question encoder {question}, image encoder {image}, newly initialised: {new}, and the head",
+        question=question,
+        image=image,
+        new=", ".join(new),
+    )
 
 
 def _count_answers(recipe: Recipe, answers: list[str]) -> list[int]:
@@ -149,45 +197,44 @@ def _count_answers(recipe: Recipe, answers: list[str]) -> list[int]:
     images = Path(recipe.data.images) if recipe.data.images else None
     split = open_index(Path(recipe.data.index or ""), images).split("train")
     rows = filter_question_types(split, recipe.data.kinds)
-    seen = Counter(answer for row in rows for answer in row.answers)
-    return [seen[answer] for answer in answers]
+    counts = Counter(answer for row in rows for answer in row.answers)
+    return [counts[answer] for answer in answers]
 
 
-def save_model(model: FusionModel, processor: vqa.FusionProcessor, folder: Path) -> None:
+def save_model(model: FusionModel, processor: FusionProcessor, folder: Path) -> None:
     """config.json, model.safetensors, answers.txt and the tokenizer."""
     config = processor.config.model_copy(
-        update={"random_init": False, "tokenizer": None, "tokenizer_sha256": processor.text.sha256}
+        update={"random_init": False, "tokenizer": None, "tokenizer_sha256": processor.tokenizer.sha256}
     )
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
     save_file({n: t.contiguous() for n, t in model.net.state_dict().items()}, folder / "model.safetensors")
     write_answers(folder / "answers.txt", processor.answers)
     (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / saved_tokenizer_name(processor.text)).write_bytes(processor.text.model_bytes)
+    file = folder / "tokenizer" / saved_tokenizer_name(processor.tokenizer)
+    file.write_bytes(processor.tokenizer.model_bytes)
 
 
 def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
-    """Write what `save` wrote for transformers and timm; Python that loads it."""
+    """Write a checkpoint for transformers and timm; Python that loads it."""
     model, processor = load_model(folder, options)
     return fusion_export.write_fusion_export(model.net, processor, output)
 
 
-def load_model(folder: Path, options: LoadOptions) -> tuple[FusionModel, vqa.FusionProcessor]:
-    """Read what `save` wrote.
+def load_model(folder: Path, options: LoadOptions) -> tuple[FusionModel, FusionProcessor]:
+    """Read what `save_model` wrote.
 
     Raises:
         ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
     config = read_checkpoint_config(ModelConfig, folder, "fusion")
     answers = read_answer_classes(folder, config.num_classes)
-    text = open_question_tokenizer(tokenizer_file_in(folder / "tokenizer"), config.tokenizer_sha256)
+    tokenizer = open_question_tokenizer(tokenizer_file_in(folder / "tokenizer"), config.tokenizer_sha256)
     model = FusionModel(FusionNet(config), answers)
     try:
         model.net.load_state_dict(load_file(folder / "model.safetensors"))
     except (RuntimeError, SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{folder}/model.safetensors cannot be loaded ({str(error).splitlines()[0]})"
-        ) from None
-    return model, vqa.FusionProcessor(config, text, answers, options.data)
+        raise unloadable_weights_error(folder, error) from None
+    return model, FusionProcessor(config, tokenizer, answers, options.data)
 
 
 FAMILY = ModelFamily(new_model, load_model, save_model, export_model)

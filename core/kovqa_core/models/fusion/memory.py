@@ -1,17 +1,19 @@
 """Memory of a fusion step, counted from the configurations of both encoders. Imports nothing heavy.
 
-Question encoders are counted as XLM-R-like ones, picture encoders as timm's ResNets and plain vision
-transformers; of any other there is no estimate.
+Question encoders are counted as XLM-R-like ones, image encoders as timm's ResNets and plain vision
+transformers; for any other there is no estimate.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kovqa_core.errors import KovqaError, SettingsError
 from kovqa_core.files import read_bytes, read_json
+from kovqa_core.messages import message
 from kovqa_core.models.fusion.config import (
+    EncoderSettings,
     ModelConfig,
     find_encoder_folder,
     find_tokenizer_file,
@@ -21,7 +23,7 @@ from kovqa_core.models.fusion.config import (
 from kovqa_core.models.memory import TYPICAL_CLASSES, CountStepMemory, ElementSize, StepMemory
 from kovqa_core.tokenizer import sentencepiece_model
 
-XLMR_VOCAB_SIZE = 250002  # of XLM-RoBERTa, where there is no folder to ask
+XLMR_VOCAB_SIZE = 250002  # of XLM-RoBERTa, where there is no folder to look into
 _RESNET_LAYERS = {
     18: [2, 2, 2, 2],
     34: [3, 4, 6, 3],
@@ -36,16 +38,16 @@ _VIT_DIMENSIONS = {  # width, layers, feed-forward width as a multiple
 
 
 class ComponentMemory(NamedTuple):
-    """What one part of the network holds: numbers, and bytes of one example, as in `Sizes`."""
+    """What one component of the network holds: numbers, and bytes of one example, as in `StepMemory`."""
 
     parameters: float
-    products: float
+    products: float  # parameters that are weights of products
     kept: float
     checkpointed: float
     layer: float
-    regions: int = 1
-    channels: int = 0
-    even: bool = True  # every layer has as many weights and activations as the next
+    regions: int = 1  # P of the grid it gives
+    channels: int = 0  # width of a region
+    is_even: bool = True  # every layer has as many weights and activations as the next
 
 
 def step_memory(config: ModelConfig, task: str, classes: int | None, by: ElementSize) -> StepMemory:
@@ -53,41 +55,43 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
 
     Args:
         config: of the model.
-        task: vqa.
-        classes: of the index; None: not known.
+        task: "vqa".
+        classes: answers of the index; None: not known.
         by: bytes of numbers.
 
     Raises:
-        SettingsError: a picture encoder of another kind.
+        SettingsError: an image encoder of another kind.
     """
-    about = config.question_config if config.num_classes else _resolve_question_config(config)
-    asked = _question_encoder_memory(config, about, by)
-    seen = _image_encoder_memory(config, _resolve_image_config(config), by)
-    wide, answers = int(about["hidden_size"]), config.num_classes or classes or TYPICAL_CLASSES
-    tokens = config.max_text + seen.regions if config.fusion == "grid" else 1
+    encoder = _resolve_question_config(config)
+    question = _question_encoder_memory(config, encoder, by)
+    image = _image_encoder_memory(config, _resolve_image_config(config), by)
+    width, answers = int(encoder["hidden_size"]), config.num_classes or classes or TYPICAL_CLASSES
+    tokens = config.max_text + image.regions if config.fusion == "grid" else 1
     layer = _post_norm_layer_memory(
-        wide, config.transformer_ffn, config.transformer_heads, tokens, config.transformer_dropout, by
+        width, config.transformer_ffn, config.transformer_heads, tokens, config.transformer_dropout, by
     )
-    joined = _repeat_layers(config.transformer, layer)
-    head = wide * config.hidden_size + config.hidden_size * answers + seen.channels * wide
-    products = asked.products + seen.products + joined.products + head
-    total = int(asked.parameters + seen.parameters + joined.parameters + head)
-    joins = 12 * tokens * wide + seen.regions * seen.channels * by.product_bytes
+    fusion = _repeat_layers(config.transformer, layer)
+    head = width * config.hidden_size + config.hidden_size * answers + image.channels * width
+    products = question.products + image.products + fusion.products + head
+    total = int(question.parameters + image.parameters + fusion.parameters + head)
+    joins = 12 * tokens * width + image.regions * image.channels * by.product_bytes
     return StepMemory(
         weights=4.0 * total,
         parameters=total,
         learned=total,
         casts=0.0 if by.product_bytes == 4 else 2.0 * products,
-        kept=asked.kept + seen.kept + joined.kept + joins,
-        checkpointed=asked.checkpointed + seen.checkpointed + joined.kept + joins,  # the joint ones stay
-        layer=max(asked.layer, seen.layer),
+        kept=question.kept + image.kept + fusion.kept + joins,
+        # Both encoders checkpoint their activations, the fusion's layers do not.
+        checkpointed=question.checkpointed + image.checkpointed + fusion.kept + joins,
+        layer=max(question.layer, image.layer),
         logits=20.0 * answers,
-        temporary=seen.layer / 4,
-        early=0 if seen.even else int(seen.parameters),
+        temporary=image.layer / 4,
+        early=0 if image.is_even else int(image.parameters),
     )
 
 
-def _resolve_question_config(config: ModelConfig) -> dict[str, Any]:
+def _resolve_question_config(config: ModelConfig) -> EncoderSettings:
+    """The complete configuration, also where the encoder is not here."""
     try:
         folder = None if config.random_init else find_encoder_folder(config.question, "question encoder")
     except KovqaError:
@@ -95,16 +99,16 @@ def _resolve_question_config(config: ModelConfig) -> dict[str, Any]:
     return question_encoder_config(config.question_config, folder, _tokenizer_vocab_size(config))
 
 
-def _resolve_image_config(config: ModelConfig) -> dict[str, Any]:
+def _resolve_image_config(config: ModelConfig) -> EncoderSettings:
     try:
-        folder = None if config.random_init else find_encoder_folder(config.picture, "picture encoder")
+        folder = None if config.random_init else find_encoder_folder(config.picture, "image encoder")
     except KovqaError:
         folder = None
     return image_encoder_config(config.picture_config, folder)
 
 
 def _tokenizer_vocab_size(config: ModelConfig) -> int:
-    """Rows a new text table will have: as the tokenizer asks for."""
+    """Rows that a new text table will have: as many as the tokenizer has ids."""
     try:
         path = find_tokenizer_file(config)
         if path.suffix == ".json":
@@ -119,90 +123,101 @@ def _repeat_layers(count: int, one: ComponentMemory) -> ComponentMemory:
     return ComponentMemory(parameters, products, kept, checkpointed, one.layer)
 
 
-def _question_encoder_memory(config: ModelConfig, about: dict[str, Any], by: ElementSize) -> ComponentMemory:
-    """An encoder of transformers: tables, layers, and the one that makes a vector of them."""
-    wide, text = int(about["hidden_size"]), config.max_text
-    layers, dropout = int(about["num_hidden_layers"]), float(about.get("attention_probs_dropout_prob", 0.1))
-    ffn, heads = int(about["intermediate_size"]), int(about["num_attention_heads"])
-    all_layers = _repeat_layers(layers, _post_norm_layer_memory(wide, ffn, heads, text, dropout, by))
-    pooler = 0 if config.fusion == "grid" else wide**2
-    tables = (int(about["vocab_size"]) + int(about.get("max_position_embeddings", 512))) * wide
+def _question_encoder_memory(
+    config: ModelConfig, encoder: EncoderSettings, by: ElementSize
+) -> ComponentMemory:
+    """An encoder of transformers: tables, layers, and the pooler."""
+    width, text = int(encoder["hidden_size"]), config.max_text
+    layers, dropout = (
+        int(encoder["num_hidden_layers"]),
+        float(encoder.get("attention_probs_dropout_prob", 0.1)),
+    )
+    ffn, heads = int(encoder["intermediate_size"]), int(encoder["num_attention_heads"])
+    all_layers = _repeat_layers(layers, _post_norm_layer_memory(width, ffn, heads, text, dropout, by))
+    pooler = 0 if config.fusion == "grid" else width**2
+    tables = (int(encoder["vocab_size"]) + int(encoder.get("max_position_embeddings", 512))) * width
     return all_layers._replace(
         parameters=all_layers.parameters + tables + pooler, products=all_layers.products + pooler
     )
 
 
 def _post_norm_layer_memory(
-    wide: int, ffn: int, heads: int, tokens: int, dropout: float, by: ElementSize
+    width: int, ffn: int, heads: int, tokens: int, dropout: float, by: ElementSize
 ) -> ComponentMemory:
     """A post-norm layer: q, k and v of one input, attention, and what both norms and GELU or ReLU read.
 
-    With dropout in it, attention on a CPU is made of plain products, which keep scores and scaled copies.
+    With dropout, attention on a CPU is made of plain products, which keep scores and scaled copies.
     """
     p = by.product_bytes
-    inputs = 4 if p == 4 else 3 * p  # 16 bits: q, k and v each make their own copy
+    inputs = 4 if p == 4 else 3 * p  # in 16 bits q, k and v each make their own copy
     plain = by.is_cpu and dropout > 0
     masks = 2 * by.dropout_mask_bytes if dropout else 0
-    a_token = (inputs + 3 * p + p + 4 + p + 4 + masks + 2 * p * plain) * wide + 2 * p * ffn
+    per_token = (inputs + 3 * p + p + 4 + p + 4 + masks + 2 * p * plain) * width + 2 * p * ffn
     scores = (2 * p + by.dropout_mask_bytes) * heads * tokens**2 if plain else 0
-    kept = tokens * a_token + scores
-    products = 4 * wide**2 + 2 * wide * ffn
-    return ComponentMemory(products + 9 * wide + ffn, products, kept, 4 * tokens * wide, kept)
+    kept = tokens * per_token + scores
+    products = 4 * width**2 + 2 * width * ffn
+    return ComponentMemory(products + 9 * width + ffn, products, kept, 4 * tokens * width, kept)
 
 
-def _image_encoder_memory(config: ModelConfig, about: dict[str, Any], by: ElementSize) -> ComponentMemory:
-    name = str(about["architecture"])
-    if found := re.match(r"resnet(\d+)d?(\.|_|$)", name):
-        depth = int(found[1])
+def _image_encoder_memory(config: ModelConfig, encoder: EncoderSettings, by: ElementSize) -> ComponentMemory:
+    name = str(encoder["architecture"])
+    if resnet := re.match(r"resnet(\d+)d?(\.|_|$)", name):
+        depth = int(resnet[1])
         if depth in _RESNET_LAYERS:
-            layers = about.get("layers", _RESNET_LAYERS[depth])
+            layers = encoder.get("layers", _RESNET_LAYERS[depth])
             return _resnet_memory(
-                config.image_size, layers, about.get("channels", [64, 128, 256, 512]), depth >= 50, by
+                config.image_size,
+                layers,
+                encoder.get("channels", [64, 128, 256, 512]),
+                by,
+                bottleneck=depth >= 50,
             )
     vit = re.match(r"vit_([a-z0-9]+)_patch(\d+)", name)
     if vit and vit[1] in _VIT_DIMENSIONS:
-        wide, layers, multiple = _VIT_DIMENSIONS[vit[1]]
-        wide, layers = int(about.get("embed_dim", wide)), int(about.get("depth", layers))
-        ffn, patch = int(about.get("mlp_ratio", multiple) * wide), int(about.get("patch_size") or vit[2])
-        return _vit_memory(wide, layers, ffn, (config.image_size // patch) ** 2, 3 * patch**2, by)
-    raise SettingsError(f"the picture encoder {name} is not known well enough to count its memory")
+        width, layers, multiple = _VIT_DIMENSIONS[vit[1]]
+        width, layers = int(encoder.get("embed_dim", width)), int(encoder.get("depth", layers))
+        ffn, patch = int(encoder.get("mlp_ratio", multiple) * width), int(encoder.get("patch_size") or vit[2])
+        return _vit_memory(width, layers, ffn, (config.image_size // patch) ** 2, 3 * patch**2, by)
+    raise SettingsError(
+        message("fusion.uncounted-encoder", "the memory of image encoder {name} cannot be counted", name=name)
+    )
 
 
 def _vit_memory(
-    wide: int, layers: int, ffn: int, patches: int, pixels: int, by: ElementSize
+    width: int, layers: int, ffn: int, patches: int, pixels: int, by: ElementSize
 ) -> ComponentMemory:
-    """A pre-norm vision transformer: stream and its norm twice, q, k, v, attention, both sides of GELU."""
+    """A pre-norm vision transformer: twice the stream and its norm, q, k, v, attention, both sides of GELU."""
     p = by.product_bytes
-    kept = patches * ((8 + 2 * p + 3 * p + p) * wide + 2 * p * ffn)
-    products = 4 * wide**2 + 2 * wide * ffn
-    one = ComponentMemory(products + 9 * wide + ffn, products, kept, 4.0 * patches * wide, kept)
-    stem = (pixels + patches) * wide
+    kept = patches * ((8 + 2 * p + 3 * p + p) * width + 2 * p * ffn)
+    products = 4 * width**2 + 2 * width * ffn
+    one = ComponentMemory(products + 9 * width + ffn, products, kept, 4.0 * patches * width, kept)
+    stem = (pixels + patches) * width
     return _repeat_layers(layers, one)._replace(
-        parameters=layers * one.parameters + stem, products=layers * products + pixels * wide,
-        regions=patches + 1, channels=wide,
+        parameters=layers * one.parameters + stem, products=layers * products + pixels * width,
+        regions=patches + 1, channels=width,
     )  # fmt: skip
 
 
 def _resnet_memory(
-    side: int, layers: list[int], channels: list[int], bottleneck: bool, by: ElementSize
+    side: int, layers: list[int], channels: list[int], by: ElementSize, *, bottleneck: bool
 ) -> ComponentMemory:
     """A ResNet: every convolution keeps its result for the norm, and the norm's for the next one."""
     grow = 4 if bottleneck else 1
-    area, into = (side // 2) ** 2, 64  # behind the stem
+    area, into = (side // 2) ** 2, 64  # after the stem
     weights, kept, between, largest = 3.0 * 64 * 49, area * 64 * 2.0 * by.product_bytes, 0.0, 0.0
     area = (side // 4) ** 2
-    between = kept = kept + area * 64 * (8 + by.product_bytes)  # the pool keeps places as 64-bit numbers
-    for stage, (count, wide) in enumerate(zip(layers, channels, strict=True)):
+    between = kept = kept + area * 64 * (8 + by.product_bytes)  # the pool keeps positions as 64-bit numbers
+    for stage, (count, width) in enumerate(zip(layers, channels, strict=True)):
         for block in range(count):
-            out, before = wide * grow, area
+            out, before = width * grow, area
             if stage and not block:
                 area //= 4
             if bottleneck:
-                results = 2 * wide * before + 2 * wide * area + 2 * out * area
-                weights += into * wide + 9 * wide**2 + wide * out
+                results = 2 * width * before + 2 * width * area + 2 * out * area
+                weights += into * width + 9 * width**2 + width * out
             else:
-                results = 4 * wide * area
-                weights += 9 * into * wide + 9 * wide**2
+                results = 4 * width * area
+                weights += 9 * into * width + 9 * width**2
             if not block and into != out:
                 results += out * area
                 weights += into * out

@@ -1,6 +1,7 @@
-"""Question encoder × picture encoder → fusion → head. Source: docs/sources/vqa_nia.md, N2 to N7.
+"""Question encoder × image encoder → fusion → head. Source: docs/sources/vqa_nia.md, N2 to N7.
 
-Shapes: B batch, T tokens, N regions, D width of the question encoder, H of the head, C classes.
+Shapes (models/family.py): B batch, T question tokens, P regions of the image, N = T + P, D width of the
+question encoder, C classes. The names of modules are those of checkpoints: `picture` is the image encoder.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class FusionNet(nn.Module):
     """The network.
 
     Args:
-        config: its settings; `num_classes`, `question_config` and `picture_config` must be whole.
+        config: its settings; `num_classes`, `question_config` and `picture_config` must be complete.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -32,7 +33,7 @@ class FusionNet(nn.Module):
         self.picture_drop = nn.Dropout(config.picture_dropout)
         self.encoder = _fusion_transformer(config, width) if config.transformer else None
         if grid:
-            # Regions are brought to the width of the tokens and told apart from them.
+            # Regions get the width of the tokens, and a vector each kind of token its own.
             channels = cast(int, self.picture.num_features)
             self.regions = nn.Linear(channels, width)
             self.kinds = nn.Parameter(torch.zeros(2, width))
@@ -52,46 +53,48 @@ class FusionNet(nn.Module):
             tokens: ids [B, T].
             padding: True where there is no token [B, T]; None: nowhere.
         """
-        # Channels last: what oneDNN and cuDNN are fastest with; no number changes.
+        # Channels last is what oneDNN and cuDNN are fastest with; no number changes.
         image = image.contiguous(memory_format=torch.channels_last)
         attended = torch.ones_like(tokens) if padding is None else (~padding).long()
         fused = (
-            self.product(image, tokens, attended)
+            self.fuse_product(image, tokens, attended)
             if self.config.fusion == "product"
-            else self.grid(image, tokens, attended, padding)
+            else self.fuse_grid(image, tokens, attended, padding)
         )
         return self.out(torch.relu(self.drop(self.norm(self.hidden(fused)))))
 
-    def product(self, image: Tensor, tokens: Tensor, attended: Tensor) -> Tensor:
-        """Product of one vector a question and one a picture [B, D]."""
-        asked = self.question(input_ids=tokens, attention_mask=attended).pooler_output
-        fused = asked * self.picture_drop(torch.tanh(self.picture(image)))
+    def fuse_product(self, image: Tensor, tokens: Tensor, attended: Tensor) -> Tensor:
+        """Product of one vector of the question and one of the image, [B, D]."""
+        question = self.question(input_ids=tokens, attention_mask=attended).pooler_output  # [B, D]
+        fused = question * self.picture_drop(torch.tanh(self.picture(image)))
         if self.encoder is None:
             return fused
-        alone = self.config.scope == "sample"
-        return self.encoder(fused[:, None] if alone else fused[None]).reshape(fused.shape)
+        # A sequence of one token an example, [B, 1, D]; or, as the original wrote it, the batch as one
+        # sequence, [1, B, D], in which examples attend to each other.
+        by_example = self.config.scope == "sample"
+        return self.encoder(fused[:, None] if by_example else fused[None]).reshape(fused.shape)
 
-    def grid(self, image: Tensor, tokens: Tensor, attended: Tensor, padding: Tensor | None) -> Tensor:
-        """What the question's first token has gathered from tokens and regions [B, D]."""
+    def fuse_grid(self, image: Tensor, tokens: Tensor, attended: Tensor, padding: Tensor | None) -> Tensor:
+        """What the question's first token has gathered from tokens and regions, [B, D]."""
         assert self.encoder is not None
-        asked = self.question(input_ids=tokens, attention_mask=attended).last_hidden_state
-        seen = self.regions(flatten_regions(self.picture(image), self.picture.num_features))
-        both = torch.cat([asked + self.kinds[0], self.picture_drop(seen) + self.kinds[1]], 1)
+        question = self.question(input_ids=tokens, attention_mask=attended).last_hidden_state  # [B, T, D]
+        regions = self.regions(flatten_regions(self.picture(image), self.picture.num_features))  # [B, P, D]
+        joined = torch.cat([question + self.kinds[0], self.picture_drop(regions) + self.kinds[1]], 1)
         if padding is None:
-            return self.encoder(both)[:, 0]
-        hidden = torch.cat([padding, padding.new_zeros(seen.shape[:2])], 1)
-        return self.encoder(both, src_key_padding_mask=hidden)[:, 0]
+            return self.encoder(joined)[:, 0]
+        ignored = torch.cat([padding, padding.new_zeros(regions.shape[:2])], 1)  # [B, N]
+        return self.encoder(joined, src_key_padding_mask=ignored)[:, 0]
 
 
 def _fusion_transformer(config: ModelConfig, width: int) -> nn.TransformerEncoder:
-    """Post-norm layers as the original meant them."""
+    """Post-norm layers as the original intended them."""
 
     def layer() -> nn.TransformerEncoderLayer:
         heads, ffn, dropout = config.transformer_heads, config.transformer_ffn, config.transformer_dropout
         return nn.TransformerEncoderLayer(width, heads, ffn, dropout, batch_first=True)
 
     encoder = nn.TransformerEncoder(layer(), 1, enable_nested_tensor=False)
-    # Torch would copy one layer's values into all of them.
+    # torch copies one layer into all: each is made anew, with values of its own.
     encoder.layers = nn.ModuleList(layer() for _ in range(config.transformer))
     encoder.num_layers = config.transformer
     return encoder

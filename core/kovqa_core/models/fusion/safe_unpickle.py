@@ -1,9 +1,10 @@
 """Checkpoints of the original -> a state dict, without running anything they say.
 
 The original saved the whole model, not its weights: a pickle that names 33 classes of its own, of
-transformers 4.25 and of timm 0.4, and that an ordinary unpickler would obey. Here every name in it
-is a stub that does nothing, except for tensors, which are first only written down (`_Stored`), and
-made when all has been read and checked. Source: docs/sources/vqa_nia.md, N14.
+transformers 4.25 and of timm 0.4, and that an ordinary unpickler would obey: importing them, calling them.
+Here every name in it becomes a stub that does nothing. Only tensors are real, and they are first just
+described (`_StoredTensor`), and made once everything has been read and checked.
+Source: docs/sources/vqa_nia.md, N14.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import torch
 from torch import Tensor
 
 from kovqa_core.errors import ModelError
+from kovqa_core.messages import Message, message
 
 _ZIP_MAGIC = b"PK\x03\x04"
-_LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # what PyTorch before 1.6 wrote first
+_LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how files of PyTorch before 1.6 begin
 _STORAGE_DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -58,81 +60,118 @@ def read_original_checkpoint(path: Path) -> OriginalCheckpoint:
             or later saves them.
 
     Raises:
-        ModelError: no such file, cut off, of an older PyTorch, no checkpoint, no model in it, or tensors
-            that claim what the file does not hold.
+        ModelError: no such file, truncated, of an older PyTorch, not a checkpoint, no model in it, or
+            tensors that claim more than the file holds.
     """
     if not path.is_file():
-        raise ModelError(f"no checkpoint {path}", "check the path")
+        raise ModelError(
+            message("fusion.no-checkpoint", "no checkpoint {path}", path=path),
+            message("fusion.no-checkpoint.hint", "check the path"),
+        )
     with path.open("rb") as stream:
         first = stream.read(max(len(_ZIP_MAGIC), len(_LEGACY_MAGIC)))
     if first.startswith(_LEGACY_MAGIC):
         raise ModelError(
-            f"{path} is in the format of PyTorch before 1.6, which kovqa does not read",
-            "where the model was made, save its weights anew: torch.save(model.state_dict(), FILE)",
+            message(
+                "fusion.legacy-checkpoint",
+                "{path} is in the format of PyTorch before 1.6, which kovqa does not read",
+                path=path,
+            ),
+            message(
+                "fusion.legacy-checkpoint.hint",
+                "where the model was made, save its weights anew: torch.save(model.state_dict(), FILE)",
+            ),
         )
     if not first.startswith(_ZIP_MAGIC):
-        raise ModelError(f"{path} is no PyTorch checkpoint", "name the .pt file that training wrote")
+        raise ModelError(
+            message("fusion.not-a-checkpoint", "{path} is not a PyTorch checkpoint", path=path),
+            message("fusion.not-a-checkpoint.hint", "name the .pt file that training wrote"),
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             return _read_archive(archive, path)
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{path} is cut off or damaged ({error})", "copy or fetch it again") from None
+        raise ModelError(
+            message(
+                "fusion.damaged-checkpoint",
+                "{path} is truncated or damaged ({error})",
+                path=path,
+                error=error,
+            ),
+            message("fusion.damaged-checkpoint.hint", "copy or fetch it again"),
+        ) from None
 
 
 def _read_archive(archive: zipfile.ZipFile, path: Path) -> OriginalCheckpoint:
     members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     if "data.pkl" not in members:
         raise ModelError(
-            f"{path} is no PyTorch checkpoint: no data.pkl in it", "name the file training wrote"
+            message(
+                "fusion.no-pickle-in-checkpoint",
+                "{path} is not a PyTorch checkpoint: no data.pkl in it",
+                path=path,
+            ),
+            message("fusion.no-pickle-in-checkpoint.hint", "name the .pt file that training wrote"),
         )
-    # PyTorch never packs; a packed member could unfold into more than the machine has.
-    packed = any(info.compress_type != zipfile.ZIP_STORED for info in members.values())
-    if packed or sum(info.file_size for info in members.values()) > path.stat().st_size:
-        _refuse_checkpoint(path, "it claims more bytes than it has")
+    # PyTorch never compresses; a compressed member could expand into more than the machine has.
+    compressed = any(info.compress_type != zipfile.ZIP_STORED for info in members.values())
+    if compressed or sum(info.file_size for info in members.values()) > path.stat().st_size:
+        _refuse_checkpoint(path, message("fusion.claims-too-much", "it claims more bytes than it has"))
     if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
-        _refuse_checkpoint(path, "its numbers have the other byte order")
+        _refuse_checkpoint(path, message("fusion.byte-order", "its numbers have the other byte order"))
     content = _unpickle_stubs(archive.read(members["data.pkl"]), path)
-    values: dict[str, bytearray] = {}  # each is read once, however many tensors show it
+    values: dict[str, bytearray] = {}  # each is read once, however many tensors view it
     state: dict[str, Tensor] = {}
     for name, stored in _named_tensors(content, path):
         if isinstance(stored, _StoredParameter):
             stored = stored.data
         if not isinstance(stored, _StoredTensor):
-            _refuse_checkpoint(path, f"{name} is {_describe_object(stored)}, not a tensor")
+            kind = _describe_object(stored)
+            _refuse_checkpoint(
+                path, message("fusion.not-a-tensor", "{name} is {kind}, not a tensor", name=name, kind=kind)
+            )
         key = f"data/{stored.storage.key}" if isinstance(stored.storage, _StorageRef) else ""
         if key not in members:
-            _refuse_checkpoint(path, f"{name} has no values in it")
+            _refuse_checkpoint(
+                path, message("fusion.tensor-without-values", "{name} has no values in it", name=name)
+            )
         if key not in values:
             values[key] = bytearray(archive.read(members[key]))
-        made = _view_tensor(stored, values[key])
-        if made is None:
-            _refuse_checkpoint(path, f"{name} claims values that are not stored")
-        state[name.removeprefix("module.")] = made
+        tensor = _view_tensor(stored, values[key])
+        if tensor is None:
+            _refuse_checkpoint(
+                path,
+                message("fusion.tensor-too-large", "{name} claims values that are not stored", name=name),
+            )
+        state[name.removeprefix("module.")] = tensor
     return OriginalCheckpoint(state, _training_arguments(content))
 
 
-def _refuse_checkpoint(path: Path, why: str) -> NoReturn:
-    raise ModelError(f"{path} is refused: {why}", "ask its author for another copy, or a state dict")
+def _refuse_checkpoint(path: Path, problem: Message) -> NoReturn:
+    raise ModelError(
+        message("fusion.refused-checkpoint", "{path} is refused: {problem}", path=path, problem=problem),
+        message("fusion.refused-checkpoint.hint", "ask its author for another copy, or a state dict"),
+    )
 
 
 # ---------------------------------------------------------------------------- the unpickler
 
 
 class _PickleStub:
-    """Stands for any class or function: takes whatever it is given and does nothing with it.
+    """Stands for any class or function: accepts whatever it is called with, and ignores it.
 
     Attributes:
-        named: what it stands for.
+        full_name: of what it stands for.
         state: attributes the object had, if they came as a dict.
     """
 
-    named = ""
+    full_name = ""
     state: dict[Any, Any]
 
     def __new__(cls, *args: object, **kwargs: object) -> _PickleStub:
-        made = super().__new__(cls)
-        made.state = {}
-        return made
+        stub = super().__new__(cls)
+        stub.state = {}
+        return stub
 
     def __setstate__(self, state: object) -> None:
         self.state = state if isinstance(state, dict) else {}
@@ -149,7 +188,7 @@ class _PlainOrderedDict(dict[Any, Any]):
 
 
 class _StorageRef(NamedTuple):
-    """Where values lie."""
+    """Where values are stored."""
 
     dtype: torch.dtype
     key: str  # member of the archive
@@ -158,7 +197,7 @@ class _StorageRef(NamedTuple):
 
 
 class _StoredTensor(NamedTuple):
-    """A tensor as written down: arguments of `torch._utils._rebuild_tensor_v2`."""
+    """A tensor as the pickle describes it: arguments of `torch._utils._rebuild_tensor_v2`, none of them checked."""
 
     storage: Any
     offset: Any
@@ -182,7 +221,7 @@ class _StoredParameter(NamedTuple):
     def __setstate__(self, state: object) -> None: ...
 
 
-# Everything a checkpoint can call. Each ignores a state, so that none can be changed by one.
+# Everything a checkpoint can call. Each ignores `__setstate__`, so that no pickle can change one.
 _ALLOWED_GLOBALS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _StoredTensor,
     ("torch._utils", "_rebuild_parameter"): _StoredParameter,
@@ -195,28 +234,37 @@ _ALLOWED_GLOBALS: dict[tuple[str, str], Any] = {
 
 
 class _StubUnpickler(pickle.Unpickler):
-    """Looks no name up outside of the table above."""
+    """Imports nothing: a name is one of the table above, or a stub."""
 
     def find_class(self, module: str, name: str) -> Any:
-        known = _ALLOWED_GLOBALS.get((module, name))
-        return type("Stub", (_PickleStub,), {"named": f"{module}.{name}"}) if known is None else known
+        allowed = _ALLOWED_GLOBALS.get((module, name))
+        if allowed is None:
+            return type("Stub", (_PickleStub,), {"full_name": f"{module}.{name}"})
+        return allowed
 
     def persistent_load(self, pid: Any) -> _StorageRef:
-        kind, dtype, key, *_ = pid
-        if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
-            raise pickle.UnpicklingError("a storage of an unknown kind")
+        # What torch writes in place of a tensor's values: ("storage", dtype, member of the archive, …).
+        marker, dtype, key, *_ = pid
+        if marker != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
+            raise pickle.UnpicklingError("a storage of an unknown type")
         return _StorageRef(dtype, key)
 
 
 def _unpickle_stubs(data: bytes, path: Path) -> Any:
     try:
         for operation, argument, _ in pickletools.genops(data):
-            # The unpickler makes room for as many remembered objects as the largest number says.
+            # The unpickler allocates its memo for the largest number it meets: four bytes can ask for gigabytes.
             if operation.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
                 raise pickle.UnpicklingError("more objects than bytes")
         return _StubUnpickler(io.BytesIO(data)).load()
     except Exception as error:  # a forged pickle can make the unpickler raise anything
-        _refuse_checkpoint(path, f"its contents cannot be read ({type(error).__name__}: {error})")
+        problem = message(
+            "fusion.unreadable-pickle",
+            "its contents cannot be read ({kind}: {error})",
+            kind=type(error).__name__,
+            error=error,
+        )
+        _refuse_checkpoint(path, problem)
 
 
 # --------------------------------------------------------------------------- what was read
@@ -230,59 +278,86 @@ def _named_tensors(content: Any, path: Path) -> Iterator[tuple[str, Any]]:
         yield from _tensors_in_modules(content, path)
     else:
         raise ModelError(
-            f"{path} holds no model and no state dict but {_describe_object(content)}",
-            "name the file training wrote",
+            message(
+                "fusion.no-model-in-checkpoint",
+                "{path} holds neither a model nor a state dict but {kind}",
+                path=path,
+                kind=_describe_object(content),
+            ),
+            message("fusion.no-model-in-checkpoint.hint", "name the .pt file that training wrote"),
         )
 
 
 def _tensors_in_modules(root: _PickleStub, path: Path) -> Iterator[tuple[str, Any]]:
-    waiting: list[tuple[str, Any]] = [("", root)]
+    # Not recursive: a forged pickle may nest modules deeper than Python's stack.
+    pending: list[tuple[str, Any]] = [("", root)]
     seen = {id(root)}
-    while waiting:
-        prefix, module = waiting.pop()
-        passing = _module_attribute(module, "_non_persistent_buffers_set", set, prefix, path)
-        for kind in ("_parameters", "_buffers"):
-            for name, value in _module_attribute(module, kind, dict, prefix, path).items():
-                if value is not None and name not in passing:
+    while pending:
+        prefix, module = pending.pop()
+        not_saved = _module_attribute(module, "_non_persistent_buffers_set", set, prefix, path)
+        for attribute in ("_parameters", "_buffers"):
+            for name, value in _module_attribute(module, attribute, dict, prefix, path).items():
+                if value is not None and name not in not_saved:
                     yield f"{prefix}{name}", value
         for name, inner in _module_attribute(module, "_modules", dict, prefix, path).items():
             if inner is None:
                 continue
             if not isinstance(inner, _PickleStub):
-                _refuse_checkpoint(path, f"{prefix}{name} is {_describe_object(inner)}, not a module")
-            if id(inner) in seen:  # a module in itself has no end; the original has none in two places
-                _refuse_checkpoint(path, f"{prefix}{name} is a module that is elsewhere too")
+                problem = message(
+                    "fusion.not-a-module",
+                    "{name} is {kind}, not a module",
+                    name=f"{prefix}{name}",
+                    kind=_describe_object(inner),
+                )
+                _refuse_checkpoint(path, problem)
+            if id(inner) in seen:  # a module inside itself has no end; the original has none in two places
+                problem = message(
+                    "fusion.module-twice", "{name} is a module that is elsewhere too", name=f"{prefix}{name}"
+                )
+                _refuse_checkpoint(path, problem)
             seen.add(id(inner))
-            waiting.append((f"{prefix}{name}.", inner))
+            pending.append((f"{prefix}{name}.", inner))
 
 
 def _training_arguments(content: Any) -> dict[str, str | int | float]:
     """Numbers and texts of the model's `config`, which is the namespace of the command line."""
-    inside = content.state["_modules"].get("module") if isinstance(content, _PickleStub) else None
-    model = inside if isinstance(inside, _PickleStub) else content
+    wrapped = content.state["_modules"].get("module") if isinstance(content, _PickleStub) else None
+    model = wrapped if isinstance(wrapped, _PickleStub) else content
     config = model.state.get("config") if isinstance(model, _PickleStub) else None
-    found = config.state if isinstance(config, _PickleStub) else {}
-    return {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, str | int | float)}
+    arguments = config.state if isinstance(config, _PickleStub) else {}
+    return {k: v for k, v in arguments.items() if isinstance(k, str) and isinstance(v, str | int | float)}
 
 
 def _module_attribute(
-    module: _PickleStub, name: str, kind: type[dict] | type[set], prefix: str, path: Path
+    module: _PickleStub, name: str, expected: type[dict] | type[set], prefix: str, path: Path
 ) -> Any:
-    """An attribute of a module; it may be absent, but not another kind of thing."""
-    value: Any = module.state.get(name, kind())
-    if not isinstance(value, kind):
-        _refuse_checkpoint(path, f"{prefix}{name} is {_describe_object(value)}")
+    """An attribute of a module: empty where it is absent, refused where it is of another type."""
+    value: Any = module.state.get(name, expected())
+    if not isinstance(value, expected):
+        problem = message(
+            "fusion.other-attribute",
+            "{name} is {kind}",
+            name=f"{prefix}{name}",
+            kind=_describe_object(value),
+        )
+        _refuse_checkpoint(path, problem)
     if not all(isinstance(key, str) for key in value):
-        _refuse_checkpoint(path, f"{prefix}{name} has names that are no text")
+        problem = message(
+            "fusion.attribute-names", "{name} has names that are not text", name=f"{prefix}{name}"
+        )
+        _refuse_checkpoint(path, problem)
     return value
 
 
 def _describe_object(value: object) -> str:
-    return "a dict" if isinstance(value, dict) else f"a {getattr(value, 'named', type(value).__name__)}"
+    return "a dict" if isinstance(value, dict) else f"a {getattr(value, 'full_name', type(value).__name__)}"
 
 
 def _view_tensor(stored: _StoredTensor, values: bytearray) -> Tensor | None:
-    """A tensor that shares its memory with the values; None when it claims more than these."""
+    """A tensor that shares its memory with the values; None when it claims more than they are.
+
+    Every number comes from the file: each is bounded before torch computes with it.
+    """
     dtype, offset, size, stride = stored.storage.dtype, stored.offset, stored.size, stored.stride
     if not (isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= 8):
         return None

@@ -30,34 +30,34 @@ class FusionItem:
     id: str
     image: np.ndarray  # uint8 [3, S, S]
     tokens: list[int]
-    target: int  # class of the best answer, or NO_CLASS
+    target: int  # class of the highest scored answer, or NO_CLASS
 
 
 class FusionProcessor:
-    """Pictures, questions and answers -> batches."""
+    """Images, questions and answers -> batches."""
 
     def __init__(
-        self, config: ModelConfig, text: QuestionTokenizer, answers: list[str], data: DataSettings
+        self, config: ModelConfig, tokenizer: QuestionTokenizer, answers: list[str], data: DataSettings
     ) -> None:
-        self.config, self.text, self.answers = config, text, answers
-        self._label = {answer: i for i, answer in enumerate(answers)}
+        self.config, self.tokenizer, self.answers = config, tokenizer, answers
+        self._class_ids = {answer: i for i, answer in enumerate(answers)}
         self._images = ImagePipeline(config.image_size, data, Resampling[config.resample.upper()])
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> FusionItem:
         """One example; errors name its id."""
         image = self._images.load_image(example, images, train=train, rng=rng)
-        known = [answer for answer in example.answers if answer in self._label]
+        known = [answer for answer in example.answers if answer in self._class_ids]
         best = max(known, key=lambda answer: example.answers[answer], default=None)
-        target = losses.NO_CLASS if best is None else self._label[best]
+        target = losses.NO_CLASS if best is None else self._class_ids[best]
         return FusionItem(
             example.id,
             image,
-            self.text.encode_with_specials(to_nfc(example.question), self.config.max_text),
+            self.tokenizer.encode_with_specials(to_nfc(example.question), self.config.max_text),
             target,
         )
 
     def collate(self, items: Sequence[FusionItem]) -> ModelBatch:
-        """Text is padded to the longest question here."""
+        """Text is padded to the longest question of the batch."""
         pad = self.config.question_config.get("pad_token_id") or 0
         tokens, padding = pad_token_ids([item.tokens for item in items], pad)
         return ModelBatch(
@@ -72,13 +72,14 @@ class FusionProcessor:
 
 
 def fusion_logits(net: FusionNet, batch: ModelBatch) -> Tensor:
-    """[B, C] in fp32."""
-    b = batch.tensors
-    return net(normalise_by_mean_std(b["image"], net.config), b["tokens"], b["padding"]).float()
+    """Logits [B, C] in fp32."""
+    tensors = batch.tensors
+    image = normalise_by_mean_std(tensors["image"], net.config)
+    return net(image, tensors["tokens"], tensors["padding"]).float()
 
 
 def normalise_by_mean_std(image: Tensor, config: ModelConfig) -> Tensor:
-    """uint8 pixels -> the encoder's mean and deviation, fp32; what is floating already passes."""
+    """uint8 pixels [B, 3, S, S] -> by the encoder's mean and deviation, fp32; floating values pass."""
     if image.is_floating_point():
         return image
     mean, std = (image.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (config.mean, config.std))
@@ -86,15 +87,15 @@ def normalise_by_mean_std(image: Tensor, config: ModelConfig) -> Tensor:
 
 
 def fusion_loss(net: FusionNet, batch: ModelBatch) -> Tensor:
-    """The configured loss of a batch."""
+    """The configured loss of a batch, a scalar."""
     config, weight = net.config, net.class_weight
-    found, targets = fusion_logits(net, batch), batch.tensors["targets"]
+    logits, targets = fusion_logits(net, batch), batch.tensors["targets"]
     if config.loss == "ce":
-        value = losses.class_cross_entropy(found, targets, weight, config.smoothing)
+        loss = losses.class_cross_entropy(logits, targets, weight, config.smoothing)
     else:
-        kind = losses.focal_loss if config.loss == "focal" else losses.original_focal_loss
-        value = kind(found, targets, config.gamma, weight, config.smoothing)
-    return losses.scale_gradient_by_loss(value) if config.gradient_times_loss else value
+        focal = losses.focal_loss if config.loss == "focal" else losses.original_focal_loss
+        loss = focal(logits, targets, config.gamma, weight, config.smoothing)
+    return losses.scale_gradient_by_loss(loss) if config.gradient_times_loss else loss
 
 
 def best_class_answers(net: FusionNet, answers: Sequence[str], batch: ModelBatch) -> list[Answer]:
