@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from kovqa_core.data.example import Example
 from kovqa_core.errors import KovqaError
 from kovqa_core.process_pool import outlive_signals, signals_blocked
 
+CollatedType = TypeVar("CollatedType")
 ExampleKey = tuple[int, int]  # (epoch, number of the example)
 
 
@@ -142,5 +143,6 @@ def _begin_worker(number: int) -> None:
     outlive_signals()
 
 
-def _identity_collate(batch: ModelBatch | KovqaError) -> ModelBatch | KovqaError:
+def _identity_collate(batch: CollatedType) -> CollatedType:
+    """Batches come collated: without a batch size torch would still copy them leaf by leaf."""
     return batch

@@ -192,6 +192,6 @@ def test_memory_is_counted_whatever_is_set_of_the_encoder(small: Small) -> None:
 def test_a_pickle_that_would_run_code_is_one_error(small: Small, tmp_path: Path) -> None:
     question = question_folder(tmp_path / "q", small.tokenizer)
     (question / "model.safetensors").unlink()
-    (question / "pytorch_model.bin").write_bytes(pickle.dumps(print))
+    (question / "pytorch_model.bin").write_bytes(pickle.dumps(print, protocol=2))
     with pytest.raises(ModelError, match="cannot be read"):
         load_encoder_weights(torch.nn.Linear(1, 1), question)
