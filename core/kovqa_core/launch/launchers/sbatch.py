@@ -27,15 +27,18 @@ world_size_hint = slurm_options.world_size_hint
 
 _QUEUE = BatchQueue("SLURM", "squeue -j {job}", "scancel {job}", "logs/slurm-{job}.out")
 
-# SLURM warns before the time limit (USR1) and when it takes the nodes away (TERM): the workers are told,
-# and leave with 75 and a complete checkpoint; or with an error of their own, or without a word, where they
-# had not begun. A trap ends `wait`, so it is called again. Processes that were lost with a node, or killed,
-# come back too, if they got further than a checkpoint, or else three times: a node that was just booted may
-# refuse a launch, but what dies at the same place again and again ends.
-# A job that was cancelled is not RUNNING any more: it must not come back.
+# SLURM signals before the time limit (USR1) and when it takes the nodes away (TERM). The script passes it to
+# srun as USR1, and the workers leave with a complete checkpoint. A trap ends bash's `wait`, so it is called
+# again until the step is gone (R13).
 _WAIT_SHELL = r"""trap 'warned=1; kill -USR1 "$step" 2>/dev/null' USR1 TERM
 wait "$step"; code=$?
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done"""
+# The job comes back (code 75, `scontrol requeue`, R14)
+# * after a checkpoint on request (error.json says Stopped);
+# * when processes or nodes were lost (LostError), or killed before they wrote an error.json: after the warning
+#   above, or if `last` moved since the start, without a limit; else three times, counted in logs/tries, for a
+#   node that was just booted may refuse a launch, but what dies at the same place again and again must end.
+# It does not come back after an error of its own; nor when it was cancelled: then it is no longer RUNNING.
 _REQUEUE_SHELL = r"""if grep -qs '"kind": "Stopped"' "$error"; then
   code=75
 elif [ "$code" != 0 ] && { [ ! -e "$error" ] || grep -qs '"kind": "LostError"' "$error"; }; then
