@@ -1,4 +1,4 @@
-"""Which micro-batch a run gets, and whether its memory will do: on paper, before anything is started."""
+"""Which micro-batch a run gets, and whether it fits into memory: on paper, before anything is started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.errors import KovqaError, SettingsError
-from kovqa_core.machine import hardware
+from kovqa_core.machine.hardware import available_memory, visible_gpus
+from kovqa_core.messages import Message, message
 from kovqa_core.models.memory import (
     BYTES_PER_GB,
     ElementSize,
@@ -43,21 +44,37 @@ class MemoryPlan:
     unknown: str = ""
 
     @property
-    def warning(self) -> str:
-        """That memory will hardly do, and what would; empty where it does."""
-        if self.needs is None or self.memory is None or fits_in_memory(self.needs, self.memory):
-            return ""
-        short = f"micro-batch {self.needs.micro_batch} needs about {self.needs.peak / BYTES_PER_GB:.1f} GB"
-        there = f"{short}, the profile's device has {self.memory / BYTES_PER_GB:.1f} GB"
+    def warning(self) -> Message | None:
+        """That memory will hardly do, and what would; None where it does, or nobody knows."""
+        needs, memory = self.needs, self.memory
+        if needs is None or memory is None or fits_in_memory(needs, memory):
+            return None
+        shortage = message(
+            "plan.too-little-memory",
+            "micro-batch {micro_batch} needs about {needed:.1f} GB, the profile's device has {available:.1f} GB",
+            micro_batch=needs.micro_batch,
+            needed=needs.peak / BYTES_PER_GB,
+            available=memory / BYTES_PER_GB,
+        )
         if self.best is None:
-            return f"{there}; by this count not even one example fits"
-        return f"{there} → --micro-batch {self.best.micro_batch} needs about {self.best.peak / BYTES_PER_GB:.1f} GB"
+            return message(
+                "plan.nothing-fits",
+                "{shortage}; by this estimate not even one example fits",
+                shortage=shortage,
+            )
+        return message(
+            "plan.smaller-fits",
+            "{shortage} → --micro-batch {micro_batch} needs about {needed:.1f} GB",
+            shortage=shortage,
+            micro_batch=self.best.micro_batch,
+            needed=self.best.peak / BYTES_PER_GB,
+        )
 
 
 def choose_micro_batch(
     recipe: Recipe, profile: Profile, micro_batch: str | None = None
 ) -> tuple[Profile, MemoryPlan]:
-    """The profile with the micro-batch asked for, and the memory it needs.
+    """The profile with the requested micro-batch, and the memory it needs.
 
     Args:
         recipe: what is trained; its index and weights may be missing: then typical sizes are taken.
@@ -65,46 +82,67 @@ def choose_micro_batch(
         micro_batch: "auto" (the largest that fits), a number, or None: what the profile says.
 
     Raises:
-        SettingsError: neither number nor auto; or nothing says how much fits.
+        SettingsError: neither a number nor auto; or nothing says how much fits.
     """
-    if micro_batch not in (None, AUTO_MICRO_BATCH):
-        profile = with_micro_batch(profile, recipe.name, _parse_micro_batch(str(micro_batch)))
+    automatic = micro_batch == AUTO_MICRO_BATCH
+    if micro_batch is not None and not automatic:
+        profile = with_micro_batch(profile, recipe.name, _parse_micro_batch(micro_batch))
     try:
-        by = ElementSize(4 if profile.precision == "fp32" else 2, profile.device == "cpu")
-        counted = recipe_step_memory(recipe, _count_answer_classes(recipe), by)
+        element_size = ElementSize(4 if profile.precision == "fp32" else 2, profile.device == "cpu")
+        step_memory = recipe_step_memory(recipe, _count_answer_classes(recipe), element_size)
         memory = device_memory(profile)
     except KovqaError as error:
-        if micro_batch == AUTO_MICRO_BATCH:
-            raise SettingsError(f"--micro-batch auto cannot tell: {error.message}", "give a number") from None
+        if automatic:
+            raise _auto_impossible(
+                message(
+                    "plan.auto-cannot-count", "--micro-batch auto cannot tell: {reason}", reason=error.message
+                )
+            ) from None
         return profile, MemoryPlan(None, None, None, error.message)
-    each = recipe.optim.global_batch // profile.processes or 1
-    needs = _estimate_by_micro_batch(counted, profile, each, recipe.optim.ema_decay > 0)
-    best = largest_fitting_estimate(each, memory, needs) if memory else None
-    if micro_batch == AUTO_MICRO_BATCH:
+    per_process = recipe.optim.global_batch // profile.processes or 1  # examples of one optimizer step
+    estimate = _estimate_by_micro_batch(step_memory, profile, per_process, has_ema=recipe.optim.ema_decay > 0)
+    best = largest_fitting_estimate(per_process, memory, estimate) if memory else None
+    if automatic:
         if memory is None:
-            raise SettingsError("--micro-batch auto does not know this machine's memory", "give a number")
+            raise _auto_impossible(
+                message("plan.auto-without-memory", "--micro-batch auto does not know this machine's memory")
+            )
         profile = with_micro_batch(profile, recipe.name, best.micro_batch if best else 1)
     planned, _ = split_global_batch(
         recipe.optim.global_batch, profile.max_micro_batch(recipe.name), profile.processes
     )
-    return profile, MemoryPlan(needs(planned), memory, best)
+    return profile, MemoryPlan(estimate(planned), memory, best)
 
 
-def with_micro_batch(profile: Profile, recipe: str, number: int) -> Profile:
-    """The profile, of whose processes each holds so many examples of a recipe."""
-    return profile.model_copy(update={"micro_batch": {**profile.micro_batch, recipe: number}})
+def with_micro_batch(profile: Profile, recipe: str, micro_batch: int) -> Profile:
+    """The profile, with another number of examples that one process holds for a recipe."""
+    return profile.model_copy(update={"micro_batch": {**profile.micro_batch, recipe: micro_batch}})
+
+
+def _auto_impossible(problem: Message) -> SettingsError:
+    return SettingsError(problem, message("plan.auto-impossible.hint", "give a number"))
 
 
 def _parse_micro_batch(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise SettingsError(f"--micro-batch {text}: neither a number of examples nor auto", "like 8")
+        raise SettingsError(
+            message(
+                "plan.bad-micro-batch",
+                "--micro-batch {text}: neither a number of examples nor auto",
+                text=text,
+            ),
+            message("plan.bad-micro-batch.hint", "like 8"),
+        )
     return int(text)
 
 
 def _estimate_by_micro_batch(
-    counted: StepMemory, profile: Profile, each: int, averaged: bool
+    step_memory: StepMemory, profile: Profile, per_process: int, *, has_ema: bool
 ) -> Callable[[int], MemoryEstimate]:
-    return lambda size: estimate_memory(counted, profile, size, each // size, has_ema=averaged)
+    """Micro-batch -> what a step needs, accumulating as often as makes up a process's rows."""
+    return lambda micro_batch: estimate_memory(
+        step_memory, profile, micro_batch, per_process // micro_batch, has_ema=has_ema
+    )
 
 
 def _count_answer_classes(recipe: Recipe) -> int | None:
@@ -116,9 +154,13 @@ def _count_answer_classes(recipe: Recipe) -> int | None:
 
 
 def device_memory(profile: Profile) -> float | None:
-    """Bytes of one GPU, as the profile says or this machine; or of the memory that is free, shared by processes."""
+    """Bytes of one device; None: not known.
+
+    Of a GPU: what the profile says, or this machine's smallest. Without one: the memory that is free now,
+    shared by the processes of a node.
+    """
     if profile.device == "cpu":
-        free = hardware.available_memory()
+        free = available_memory()
         return None if free is None else free / profile.processes_per_node
-    found = profile.gpu_memory_gb or min((gpu.memory_gb for gpu in hardware.visible_gpus()), default=0)
-    return found * BYTES_PER_GB or None
+    memory_gb = profile.gpu_memory_gb or min((gpu.memory_gb for gpu in visible_gpus()), default=0)
+    return memory_gb * BYTES_PER_GB or None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError
 from kovqa_core.evaluate.metrics import require_metric
@@ -19,16 +19,16 @@ from kovqa_core.launch.launchers import check_launcher
 from kovqa_core.launch.launchers.protocol import JOB_SCRIPT, LaunchPlan
 from kovqa_core.launch.machine_check import check_machine, profile_of_this_machine
 from kovqa_core.launch.plan import plan_launch
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.models.config import read_model_settings
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.runs.folder import RESULT_FILE, RUNS_FOLDER, RunResult, follow_pointer, read_result
-from kovqa_core.settings import strategy
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.resolve import ResolvedSettings, resolve_settings
+from kovqa_core.settings.resolve import DEFAULT_RECIPE, ResolvedSettings, resolve_settings
 from kovqa_core.settings.run import RUN_FILE, Run, make_run, read_run, write_run
-from kovqa_core.settings.strict_yaml import SettingsDocument
+from kovqa_core.settings.strategy import check_strategy
+from kovqa_core.settings.strict_yaml import KeyPath, SettingsDocument
 
 if TYPE_CHECKING:
     from kovqa_core.runs.compare import RunDifference
@@ -52,11 +52,15 @@ class PlannedTraining:
     run: Run
     launch: LaunchPlan
     origin: Mapping[str, str]
-    missing: list[str]
+    missing: list[Message]
     resumed_step: str | None
     result: RunResult | None
     memory_plan: MemoryPlan
     differences: Sequence[RunDifference] = ()
+
+
+MakeRun = Callable[[Profile, Path, list[str], Mapping[str, str]], Run]  # profile, folder, argv, origin
+Check = Callable[[], object]  # raises a KovqaError
 
 
 def plan_training(
@@ -85,61 +89,66 @@ def plan_training(
     Raises:
         KovqaError: whatever cannot work, before anything is started.
     """
-    folder = _choose_run_folder(folder, recipe, resume)
-    stored = folder / RUN_FILE
-    goes_on = resume and stored.is_file()
+    folder = _choose_run_folder(folder, recipe, resume=resume)
+    run_file = folder / RUN_FILE
     if not resume and (folder / "last").exists():
-        raise SettingsError(f"{folder} already holds a run", "add --resume to go on, or choose another -o")
-    asked = resolve_settings(recipe, profile or profile_of_this_machine(), sets, flags, os.environ)
-    if goes_on:
-        asked = _resumed_settings(
-            read_run(stored), asked, bool(sets or flags or recipe != "kobeit3"), profile
+        raise _folder_in_use(
+            folder, message("plan.folder-in-use.resume-hint", "add --resume to go on, or choose another -o")
         )
-    run_in = partial(make_run, asked.recipe, probe=micro_batch == AUTO_MICRO_BATCH)
-    return _check_and_plan(asked, folder, run_in, dry_run, micro_batch=micro_batch)
+    requested = resolve_settings(recipe, profile or profile_of_this_machine(), sets, flags, os.environ)
+    if resume and run_file.is_file():
+        changes_recipe = bool(sets or flags or recipe != DEFAULT_RECIPE)
+        requested = _resumed_settings(read_run(run_file), requested, profile, changes_recipe=changes_recipe)
+    make = partial(make_run, requested.recipe, probe=micro_batch == AUTO_MICRO_BATCH)
+    return _check_and_plan(requested, folder, make, dry_run=dry_run, micro_batch=micro_batch)
 
 
-def plan_rerun(before: Path, folder: Path | None, *, force: bool, dry_run: bool) -> PlannedTraining:
-    """A run like one that was: the same settings and the same cut into micro-batches, in a new folder.
+def plan_rerun(earlier_folder: Path, folder: Path | None, *, force: bool, dry_run: bool) -> PlannedTraining:
+    """A run like an earlier one: the same settings and the same split into micro-batches, in a new folder.
 
     Args:
-        before: folder of the run.
+        earlier_folder: of the earlier run.
         folder: of the new one; None: a new one below runs/.
-        force: go on where the data is not the one of then.
+        force: go on where the data is not the same as then.
         dry_run: let pass what this machine lacks, and say so.
 
     Raises:
-        DataError: the index was written anew from other data.
+        DataError: the index was written again from other data.
         KovqaError: whatever cannot work, before anything is started.
     """
     from kovqa_core.runs.compare import changed_since
 
-    old = read_run(before / RUN_FILE)
-    folder = _choose_run_folder(folder, old.recipe.name, False)
+    earlier = read_run(earlier_folder / RUN_FILE)
+    folder = _choose_run_folder(folder, earlier.recipe.name, resume=False)
     if (folder / RUN_FILE).exists():
-        raise SettingsError(f"{folder} already holds a run", "choose another folder with -o")
+        raise _folder_in_use(
+            folder, message("plan.folder-in-use.rerun-hint", "choose another folder with -o")
+        )
 
-    def run_in(profile: Profile, folder: Path, argv: list[str], origin: Mapping[str, str]) -> Run:
-        return old.model_copy(update={"folder": folder.resolve(), "argv": argv})
+    def make(profile: Profile, folder: Path, argv: list[str], origin: Mapping[str, str]) -> Run:
+        return earlier.model_copy(update={"folder": folder.resolve(), "argv": argv})
 
-    differs = changed_since(before)
-    data = next((found for found in differs if found.section == "data"), None)
-    checks = (
-        [] if force or data is None or data.a is None else [partial(_refuse_changed_data, before, old, data)]
-    )
-    planned = _check_and_plan(
-        ResolvedSettings(old.recipe, old.profile, old.origin), folder, run_in, dry_run, checks
-    )
-    return replace(planned, differences=differs)
+    differences = changed_since(earlier_folder)
+    data = next((each for each in differences if each.section == "data"), None)
+    checks: list[Check] = []
+    if data is not None and data.a is not None and not force:
+        checks = [partial(_refuse_changed_data, earlier_folder, earlier, data)]
+    settings = ResolvedSettings(earlier.recipe, earlier.profile, earlier.origin)
+    planned = _check_and_plan(settings, folder, make, dry_run=dry_run, more_checks=checks)
+    return replace(planned, differences=differences)
 
 
-def _refuse_changed_data(before: Path, run: Run, data: RunDifference) -> None:
+def _folder_in_use(folder: Path, hint: Message) -> SettingsError:
+    return SettingsError(message("plan.folder-in-use", "{folder} already holds a run", folder=folder), hint)
+
+
+def _refuse_changed_data(earlier_folder: Path, earlier: Run, data: RunDifference) -> None:
     raise DataError(
         message(
             "plan.other-data",
             "{index} holds other data than {run} learned from (fingerprint {then:.12} then, {now:.12} now)",
-            index=run.recipe.data.index,
-            run=before.name,
+            index=earlier.recipe.data.index,
+            run=earlier_folder.name,
             then=str(data.a),
             now=str(data.b),
         ),
@@ -151,101 +160,145 @@ def _refuse_changed_data(before: Path, run: Run, data: RunDifference) -> None:
 
 
 def _check_and_plan(
-    asked: ResolvedSettings,
+    settings: ResolvedSettings,
     folder: Path,
-    run_in: Callable[..., Run],
+    make: MakeRun,
+    *,
     dry_run: bool,
-    checks: Sequence[Callable[[], object]] = (),
+    more_checks: Sequence[Check] = (),
     micro_batch: str | None = None,
 ) -> PlannedTraining:
-    """Check what was asked, write `run.yaml`."""
-    missing: list[str] = []
-    every: list[Callable[[], object]] = [
-        partial(check_launcher, asked.profile, asked.origin.get("profile.launcher", "")),
-        partial(check_machine, asked.profile),
-        partial(strategy.check_strategy, asked.profile),
-        *_input_checks(asked),
-        *checks,
+    """Check the settings, write `run.yaml` (and a queue's script), plan the launch."""
+    checks: list[Check] = [
+        partial(check_launcher, settings.profile, settings.origin.get("profile.launcher", "")),
+        partial(check_machine, settings.profile),
+        partial(check_strategy, settings.profile),
+        *_input_checks(settings),
+        *more_checks,
     ]
-    for check in every:
-        try:
-            check()
-        except KovqaError as error:
-            if not dry_run or isinstance(error, SettingsError):
-                raise
-            missing.append(f"{error.message} → {error.hint}")
-    profile, memory = choose_micro_batch(asked.recipe, asked.profile, micro_batch)
-    run = run_in(profile, make_folder(folder), ["kovqa", *sys.argv[1:]], asked.origin)
+    missing = _run_checks(checks, dry_run=dry_run)
+    profile, memory_plan = choose_micro_batch(settings.recipe, settings.profile, micro_batch)
+    run = make(profile, make_folder(folder), ["kovqa", *sys.argv[1:]], settings.origin)
     launch = plan_launch(run, sys.executable, usable_cpu_count())
     write_run(run)
     if launch.script is not None:
         write_text(run.folder / JOB_SCRIPT, launch.script)
     last = follow_pointer(folder, "last")
     return PlannedTraining(
-        run,
-        launch,
-        asked.origin,
-        list(dict.fromkeys(missing)),  # two checks may lack one file
-        last.name if last else None,
-        read_result(folder),
-        memory,
+        run=run,
+        launch=launch,
+        origin=settings.origin,
+        missing=missing,
+        resumed_step=last.name if last else None,
+        result=read_result(folder),
+        memory_plan=memory_plan,
     )
 
 
-def _choose_run_folder(folder: Path | None, recipe: str, resume: bool) -> Path:
+def _run_checks(checks: Sequence[Check], *, dry_run: bool) -> list[Message]:
+    """Run all checks; what a dry run lets pass: whatever another machine may have.
+
+    Raises:
+        SettingsError: nothing helps but other settings.
+        KovqaError: something is missing here, and this is no dry run.
+    """
+    missing: list[Message] = []
+    for check in checks:
+        try:
+            check()
+        except SettingsError:
+            raise
+        except KovqaError as error:
+            if not dry_run:
+                raise
+            missing.append(
+                message("plan.missing-here", "{problem} → {hint}", problem=error.message, hint=error.hint)
+            )
+    return list(dict.fromkeys(missing))  # two checks may lack one file
+
+
+def _choose_run_folder(folder: Path | None, recipe: str, *, resume: bool) -> Path:
+    """The folder that was named; else a new one, or the newest that is not finished."""
     if folder is not None:
         return folder
     if not resume:
         return RUNS_FOLDER / f"{Path(recipe).stem}-{time.strftime('%m%d-%H%M%S')}"
     unfinished = [
-        p.parent for p in RUNS_FOLDER.glob(f"*/{RUN_FILE}") if not (p.parent / RESULT_FILE).exists()
+        path for path in RUNS_FOLDER.glob(f"*/{RUN_FILE}") if not (path.parent / RESULT_FILE).exists()
     ]
     if not unfinished:
-        raise SettingsError(f"no unfinished run in {RUNS_FOLDER}/", "name one with -o")
-    return max(unfinished, key=lambda path: (path / RUN_FILE).stat().st_mtime)
+        raise SettingsError(
+            message("plan.no-unfinished-run", "no unfinished run in {folder}/", folder=RUNS_FOLDER),
+            message("plan.no-unfinished-run.hint", "name one with -o"),
+        )
+    return max(unfinished, key=lambda path: path.stat().st_mtime).parent
 
 
 def _resumed_settings(
-    before: Run, asked: ResolvedSettings, explicit: bool, profile: str | None
+    stored: Run, requested: ResolvedSettings, profile: str | None, *, changes_recipe: bool
 ) -> ResolvedSettings:
-    """A resumed run keeps its recipe; the machine may be another."""
-    if explicit and asked.recipe != before.recipe:
-        key = next(_changed_keys(before.recipe.model_dump(), asked.recipe.model_dump()))
+    """A resumed run keeps its recipe; the machine may be another.
+
+    Args:
+        stored: the run as it was started.
+        requested: what was typed now.
+        profile: the one that was typed; None: the stored one stays.
+        changes_recipe: was anything typed that could make the recipe another?
+
+    Raises:
+        SettingsError: the recipe is another than the stored one.
+    """
+    if changes_recipe and requested.recipe != stored.recipe:
+        difference = next(_changed_keys(stored.recipe.model_dump(), requested.recipe.model_dump()))
         raise SettingsError(
-            f"{before.folder} was begun with another recipe: {key} differs",
-            "resume without changes, or use a new -o",
+            message(
+                "plan.other-recipe",
+                "{folder} was started with another recipe: {difference} differs",
+                folder=stored.folder,
+                difference=difference,
+            ),
+            message("plan.other-recipe.hint", "resume without changes, or use a new -o"),
         )
-    kept = {
-        key: place for key, place in before.origin.items() if not (profile and key.startswith("profile."))
-    }
-    new = {key: place for key, place in asked.origin.items() if profile and key.startswith("profile.")}
-    return ResolvedSettings(before.recipe, asked.profile if profile else before.profile, {**kept, **new})
+    if profile is None:
+        return ResolvedSettings(stored.recipe, stored.profile, stored.origin)
+    origin = {key: place for key, place in stored.origin.items() if not key.startswith("profile.")}
+    origin |= {key: place for key, place in requested.origin.items() if key.startswith("profile.")}
+    return ResolvedSettings(stored.recipe, requested.profile, origin)
 
 
-def _changed_keys(a: Mapping[str, Any], b: Mapping[str, Any], path: str = "") -> Any:
-    for key in sorted({*a, *b}):
-        one, other = a.get(key), b.get(key)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            yield from _changed_keys(one, other, f"{path}{key}.")
-        elif one != other:
-            yield f"{path}{key} ({one!r} then, {other!r} now)"
+def _changed_keys(
+    then: Mapping[str, object], now: Mapping[str, object], prefix: str = ""
+) -> Iterator[Message]:
+    for key in sorted({*then, *now}):
+        old, new = then.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _changed_keys(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield message(
+                "plan.changed-key", "{key} ({old!r} then, {new!r} now)", key=prefix + key, old=old, new=new
+            )
 
 
-def _input_checks(asked: ResolvedSettings) -> list[Callable[[], object]]:
-    """Checks of index, pictures, tokenizer and weights: looked for now, on paper, not on a GPU.
+def _input_checks(settings: ResolvedSettings) -> list[Check]:
+    """Checks of index, images, tokenizer and weights: done now, on paper, not later on a GPU.
 
     Raises:
         SettingsError: at once, where the settings themselves are wrong.
     """
-    recipe = asked.recipe
-    places: dict[tuple[str | int, ...], str] = {
-        tuple(key.split(".")[1:]): place for key, place in asked.origin.items() if key.startswith("recipe.")
+    recipe = settings.recipe
+    origin: dict[KeyPath, str] = {
+        tuple(key.split(".")[1:]): place
+        for key, place in settings.origin.items()
+        if key.startswith("recipe.")
     }
-    document = SettingsDocument(recipe.model_dump(mode="json"), {**places, (): f"recipe {recipe.name}"})
+    document = SettingsDocument(recipe.model_dump(mode="json"), {**origin, (): f"recipe {recipe.name}"})
     config = read_model_settings(document)
     require_metric(recipe.eval.metric, recipe.task)
     if recipe.data.index is None:
-        raise SettingsError("no index named", "give one: --data DIR (write it with kovqa index)")
+        raise SettingsError(
+            message("plan.no-index", "no index named"),
+            message("plan.no-index.hint", "give one: --data DIR (write it with kovqa index)"),
+        )
     images = Path(recipe.data.images) if recipe.data.images else None
     return [
         partial(_check_index, Path(recipe.data.index), images, recipe.task),
@@ -260,11 +313,15 @@ def _check_index(folder: Path, images: Path | None, task: str) -> None:
 
 
 def finished_result(run: Run) -> RunResult:
-    """The result of a run that has just ended."""
-    found = read_result(run.folder)
-    if found is None:
+    """The result of a run that has just ended.
+
+    Raises:
+        WorkerError: it left none.
+    """
+    result = read_result(run.folder)
+    if result is None:
         raise WorkerError(
             message("plan.no-result", "the run in {folder} ended without a result", folder=run.folder),
             message("plan.no-result.hint", "see {folder}/logs", folder=run.folder),
         )
-    return found
+    return result

@@ -15,6 +15,8 @@ from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import Kind, override_settings, rename_keys
 from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, read_yaml
 
+DEFAULT_RECIPE = "kobeit3"  # of `kovqa train`
+
 
 def is_settings_path(name: str) -> bool:
     """Is this a path (with a slash or .yaml) and no name?"""
