@@ -8,8 +8,9 @@ import pytest
 from kovqa_core.errors import SettingsError
 from kovqa_core.paths import settings_files
 from kovqa_core.settings.new_files import edit_yaml_text, new_settings
+from kovqa_core.settings.overrides import apply_overrides
 from kovqa_core.settings.resolve import load_profile, load_recipe
-from kovqa_core.settings.strict_yaml import apply_overrides, parse_yaml
+from kovqa_core.settings.strict_yaml import parse_yaml
 
 from tests.conftest import Kovqa
 
@@ -72,7 +73,7 @@ def test_nothing_is_replaced_or_hidden_unasked(home: Path, tmp_path: Path) -> No
     path = new_settings("profiles", "desk", "rtx3090x1", ["loader_workers=2"])
     assert load_profile("desk").loader_workers == 2
     before = path.read_bytes()
-    with pytest.raises(SettingsError, match="there already"):
+    with pytest.raises(SettingsError, match="already exists"):
         new_settings("profiles", "desk", "rtx3090x1")
     with pytest.raises(SettingsError, match="would hide it"):
         new_settings("profiles", "cpu", "rtx3090x1")
@@ -115,4 +116,4 @@ def test_what_is_copied_must_be_there(kovqa: Kovqa, home: Path) -> None:
 def test_a_name_is_no_way_out_of_the_folder(kovqa: Kovqa, home: Path) -> None:
     done = kovqa("recipes", "new", "a b", "--from", "tiny", KOVQA_HOME=home)
     assert done.returncode == 2
-    assert "is no name" in done.stderr
+    assert "is not a name" in done.stderr

@@ -17,7 +17,7 @@ from kovqa_core.models.fusion.import_original import config_from_tensors
 from kovqa_core.paths import settings_files
 from kovqa_core.plan.training import plan_training
 from kovqa_core.runs.compare import compare_runs
-from kovqa_core.settings import strict_yaml
+from kovqa_core.settings import overrides, strict_yaml
 from kovqa_core.settings.new_files import new_settings
 from kovqa_core.settings.resolve import (
     ResolvedSettings,
@@ -57,7 +57,7 @@ renamed_keys = pytest.mark.parametrize(("old", "new", "value", "recipe"), KEYS)
 @pytest.fixture(autouse=True)
 def fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has been said yet; and nobody's own profiles or recipes take part."""
-    monkeypatch.setattr(strict_yaml, "_warned", set())
+    monkeypatch.setattr(overrides, "_warned", set())
     monkeypatch.setenv("KOVQA_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from kovqa_core.errors import SettingsError
+from kovqa_core.settings.overrides import apply_overrides
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
-from kovqa_core.settings.strict_yaml import apply_overrides, build_settings, dump_yaml, parse_yaml, read_yaml
+from kovqa_core.settings.strict_yaml import build_settings, dump_yaml, parse_yaml, read_yaml
 
 RECIPE = """\
 name: mine

@@ -157,7 +157,8 @@ def _table_entries(path: Path) -> dict[str, SettingsDocument]:
         for name in table.values
     }
     return {
-        name: SettingsDocument({"name": name, **entry}, origins[name]) for name, entry in table.values.items()
+        name: SettingsDocument({"name": name, **(entry if isinstance(entry, dict) else {})}, origins[name])
+        for name, entry in table.values.items()
     }
 
 

@@ -11,14 +11,15 @@ from kovqa_core.errors import unknown_name_error
 from kovqa_core.files import read_text
 from kovqa_core.messages import message
 from kovqa_core.models import FAMILIES, FamilyModules
+from kovqa_core.settings.overrides import with_new_names
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import MODEL
 from kovqa_core.settings.strict_yaml import (
     SettingsDocument,
     StrictSettings,
+    YamlMapping,
     build_settings,
     parse_yaml,
-    with_new_names,
 )
 
 
@@ -77,7 +78,7 @@ def config_from_recipe(config_class: type[ConfigType], recipe: Recipe) -> Config
 
 
 def _recipe_document(recipe: Recipe) -> SettingsDocument:
-    values = {"family": recipe.family, "model": recipe.model}
+    values: YamlMapping = {"family": recipe.family, "model": recipe.model}
     return SettingsDocument(values, {(): f"recipe {recipe.name}"})
 
 

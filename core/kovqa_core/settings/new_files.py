@@ -1,31 +1,35 @@
-"""New profiles and recipes from old ones: a copy that keeps its comments, with some values changed."""
+"""New profiles and recipes from old ones: a copy that keeps its comments, with some values changed.
+
+PyYAML gives the place of each node in the text; the characters of a changed value are replaced there, and all
+others stay as they are. ruamel.yaml could do this too, and was not taken: written back, a whole file gets its
+indentation, line width and quotes; and it would be a second YAML library with scalar rules of its own, which
+would have to agree with those of strict_yaml. What comes of a change is read back and compared with what
+`apply_overrides` says: what cannot be changed in place (a value with an anchor) is refused.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import read_text, to_nfc, write_text
+from kovqa_core.messages import message
 from kovqa_core.paths import kovqa_home, settings_files
+from kovqa_core.settings.overrides import RenamedKeys, apply_overrides, renamed_path, with_new_names
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import Kind, override_settings, rename_keys, settings_keys
 from kovqa_core.settings.resolve import find_settings, is_settings_path
 from kovqa_core.settings.strict_yaml import (
-    RenamedKeys,
     SettingsDocument,
-    apply_overrides,
     build_settings,
     inline_yaml,
     parse_yaml,
     read_yaml,
-    renamed_path,
-    with_new_names,
 )
 
 SETTINGS_CLASSES: dict[Kind, type[Profile] | type[Recipe]] = {"profiles": Profile, "recipes": Recipe}
@@ -43,57 +47,61 @@ def new_settings(
     """Write a profile or recipe of the user's own; nothing is written unless it can be read back.
 
     Args:
-        kind: what it is.
-        name: a name (the file goes to the user's folder, which is looked into first) or a path.
-        source: name or path of the one it begins as.
+        kind: "profiles" or "recipes".
+        name: a name (the file goes to the user's folder, which is searched first) or a path.
+        source: name or path of the one that is copied.
         sets: `a.b=c` texts.
         force: replace a file that is there, or hide a shipped one of that name.
-        check: more to see to before writing; raises where something is wrong.
+        check: further checks before writing; raises where something is wrong.
 
     Raises:
-        SettingsError: the name is taken, or what would be written is no valid profile or recipe.
+        SettingsError: the name is taken, or what would be written is not a valid profile or recipe.
     """
-    old, stem = find_settings(kind, source), Path(name).stem if is_settings_path(name) else name
-    asked = override_settings(kind, rename_keys(kind, read_yaml(old)), sets, "--set")
-    document = SettingsDocument({**asked.values, "name": stem}, asked.origin)
+    source_file, stem = find_settings(kind, source), Path(name).stem if is_settings_path(name) else name
+    changed = override_settings(kind, rename_keys(kind, read_yaml(source_file)), sets, "--set")
+    document = SettingsDocument({**changed.values, "name": stem}, changed.origin)
     build_settings(SETTINGS_CLASSES[kind], document)
     if check:
         check(document)
-    named = [f"name={inline_yaml(stem)}"] if "name" in asked.values else []
-    head = " ".join(
-        f"{source}{' with ' if sets else ''}{', '.join(sets)}".split()
-    )  # one line, whatever was typed
-    keys = settings_keys(kind, document)
-    changed = edit_yaml_text(read_text(old), str(old), [*sets, *named], keys)
-    return save_settings(kind, name, f"# {head}\n{changed}", force=force)
+    new_name = [f"name={inline_yaml(stem)}"] if "name" in changed.values else []
+    heading = f"{source}{' with ' if sets else ''}{', '.join(sets)}"
+    heading = " ".join(heading.split())  # one line, whatever was typed
+    renamed = settings_keys(kind, document)
+    text = edit_yaml_text(read_text(source_file), str(source_file), [*sets, *new_name], renamed)
+    return save_settings(kind, name, f"# {heading}\n{text}", force=force)
 
 
 def save_settings(kind: Kind, name: str, text: str, *, force: bool = False) -> Path:
-    """Keep the text of a profile or recipe as a file of the user's own.
+    """Write the text of a profile or recipe as a file of the user's own.
 
     Raises:
-        SettingsError: the name is taken (and not `force`), or the text is no valid profile or recipe.
+        SettingsError: the name is taken (and not `force`), or the text is not a valid profile or recipe.
     """
-    path = _new_file_path(kind, to_nfc(name), force)
-    found = parse_yaml(text, str(path))
-    build_settings(
-        SETTINGS_CLASSES[kind], SettingsDocument({"name": path.stem, **found.values}, found.origin)
-    )
+    path = _new_file_path(kind, to_nfc(name), force=force)
+    document = parse_yaml(text, str(path))
+    with_name = SettingsDocument({"name": path.stem, **document.values}, document.origin)
+    build_settings(SETTINGS_CLASSES[kind], with_name)
     write_text(path, text)
     return path
 
 
-def _new_file_path(kind: Kind, name: str, force: bool) -> Path:
+def _new_file_path(kind: Kind, name: str, *, force: bool) -> Path:
     """Where a new file goes; refuses what is there already."""
     if not is_settings_path(name) and not re.fullmatch(r"[\w.-]+", name):
-        raise SettingsError(f"'{name}' is no name", "use letters, digits, dots and dashes, or give a path")
+        raise SettingsError(
+            message("settings.not-a-name", "'{name}' is not a name", name=name),
+            message("settings.not-a-name.hint", "use letters, digits, dots and dashes, or give a path"),
+        )
     path = Path(name).expanduser() if is_settings_path(name) else kovqa_home() / kind / f"{name}.yaml"
     if path.exists() and not force:
-        raise SettingsError(f"{path} is there already", "choose another name, or replace it with --force")
+        raise SettingsError(
+            message("settings.file-exists", "{file} already exists", file=path),
+            message("settings.file-exists.hint", "choose another name, or replace it with --force"),
+        )
     if name in settings_files(kind) and not force:
         raise SettingsError(
-            f"'{name}' is a {kind.removesuffix('s')} that comes with kovqa; yours would hide it",
-            "choose another name, or add --force",
+            message("settings.shipped-name", "'{name}' comes with kovqa; yours would hide it", name=name),
+            message("settings.shipped-name.hint", "choose another name, or add --force"),
         )
     return path
 
@@ -114,31 +122,48 @@ def edit_yaml_text(text: str, name: str, sets: Sequence[str], renamed: RenamedKe
         SettingsError: not YAML, or a value that cannot be changed alone (one with an anchor).
     """
     renamed = renamed or {}
-    wanted = apply_overrides(
-        with_new_names(parse_yaml(text, name), renamed), sets, "--set", renamed=renamed
-    ).values
+    document = with_new_names(parse_yaml(text, name), renamed)
+    expected = apply_overrides(document, sets, "--set", renamed=renamed).values
     text = _with_new_keys(text, renamed)
     for assignment in sets:
         key, _, typed = assignment.partition("=")
         path = renamed_path(tuple(key.strip().split(".")), renamed)
-        text = _set_yaml_value(text, [str(step) for step in path], _quote_if_needed(typed.strip()))
-    text = _with_new_keys(text, renamed)  # those inside of values that were typed
-    if parse_yaml(text, name).values != wanted:
-        raise SettingsError(f"{name}: cannot apply {', '.join(sets)} in place", "write the new file by hand")
+        text = _set_yaml_value(text, [str(key) for key in path], _quote_if_needed(typed.strip()))
+    text = _with_new_keys(text, renamed)  # inside of values that were typed
+    if parse_yaml(text, name).values != expected:
+        raise SettingsError(
+            message(
+                "settings.not-in-place",
+                "{file}: cannot apply {changes} in place",
+                file=name,
+                changes=", ".join(sets),
+            ),
+            message("settings.not-in-place.hint", "write the new file by hand"),
+        )
     return text
 
 
 def _with_new_keys(text: str, renamed: RenamedKeys) -> str:
     """YAML text whose keys have the names of today, where they stand."""
-    for old, name in renamed.items():
-        node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-        key = None
-        for step in old:
-            entries = node.value if isinstance(node, yaml.MappingNode) else []
-            key, node = next(((key, child) for key, child in entries if key.value == step), (None, None))
-        if key is not None:
-            text = text[: key.start_mark.index] + name + text[key.end_mark.index :]
+    for old, new in renamed.items():
+        node, key_node = _compose(text), None
+        for key in old:
+            key_node, node = _find_entry(node, str(key))
+        if key_node is not None:
+            text = text[: key_node.start_mark.index] + new + text[key_node.end_mark.index :]
     return text
+
+
+def _compose(text: str) -> yaml.Node | None:
+    """The tree of a YAML text, with the place of each node."""
+    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+    return node
+
+
+def _find_entry(node: yaml.Node | None, key: str) -> tuple[yaml.Node, yaml.Node] | tuple[None, None]:
+    """Key and value of a mapping's entry; two None where there is none."""
+    entries = node.value if isinstance(node, yaml.MappingNode) else []
+    return next(((key_node, child) for key_node, child in entries if key_node.value == key), (None, None))
 
 
 def _quote_if_needed(typed: str) -> str:
@@ -152,14 +177,17 @@ def _quote_if_needed(typed: str) -> str:
 
 
 def _set_yaml_value(text: str, path: Sequence[str], value: str) -> str:
-    node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
-    for depth, step in enumerate(path):
-        found = next((child for key, child in node.value if key.value == step), None)
-        if found is None:
+    """YAML text with one value replaced, or inserted with the mappings on the way to it."""
+    node = _compose(text)
+    for depth, key in enumerate(path):
+        _, child = _find_entry(node, key)
+        if child is None:
             for outer in reversed(path[depth + 1 :]):
                 value = f"{{{inline_yaml(outer)}: {value}}}"
-            return _insert_entry(text, node, f"{inline_yaml(step)}: {value}")
-        node = found
+            assert isinstance(node, yaml.MappingNode)  # apply_overrides has refused what has no keys
+            return _insert_entry(text, node, f"{inline_yaml(key)}: {value}")
+        node = child
+    assert node is not None
     start, end = node.start_mark.index, _node_end(text, node)
     blank = " " if start == end else ""  # `key:` with nothing behind it
     return text[:start] + blank + value + text[end:]
@@ -168,13 +196,13 @@ def _set_yaml_value(text: str, path: Sequence[str], value: str) -> str:
 def _insert_entry(text: str, node: yaml.MappingNode, entry: str) -> str:
     """Text with one more entry behind the last one of a mapping."""
     if not node.value:
-        at = node.start_mark.index + 1
+        at = node.start_mark.index + 1  # behind the brace
         return text[:at] + entry + text[at:]
     at = _node_end(text, node.value[-1][1])
     if node.flow_style:
         return text[:at] + ", " + entry + text[at:]
     line_end = text.find("\n", at)
-    at = len(text) if line_end < 0 else line_end
+    at = len(text) if line_end < 0 else line_end  # behind a comment on that line
     return f"{text[:at]}\n{' ' * node.start_mark.column}{entry}{text[at:]}"
 
 

@@ -1,4 +1,4 @@
-"""Profile: the machine. About hardware and how it is reached only; an experiment means the same on each."""
+"""Profile: the machine. Only about hardware and how it is reached: an experiment means the same on each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOST_AND_PORT = r"(\[[0-9a-fA-F:]+\]|[^\s:/]+):\d{1,5}"  # an IPv6 address stan
 
 
 class SlurmSettings(StrictSettings):
-    """What SLURM is asked for (launchers srun and sbatch). Empty: the cluster's own default."""
+    """What is requested of SLURM (launchers srun and sbatch). Empty: the cluster's own default."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # an account may be a number, a time minutes
 
@@ -26,7 +26,7 @@ class SlurmSettings(StrictSettings):
     qos: str = Field("", description="--qos")
     time: str = Field("", pattern=_SLURM_TIME_PATTERN, description="--time, as text: 24:00:00 or 2-00:00:00")
     gpus: Literal["gpus-per-node", "gres", "none"] = Field(
-        "gpus-per-node", description="how GPUs are asked for; older clusters know gres only, some neither"
+        "gpus-per-node", description="how GPUs are requested; older clusters know gres only, some neither"
     )
     gpu_type: str = Field("", description="the cluster's name of this GPU, where it has several kinds: a100")
     cpus_per_task: int = Field(
@@ -37,13 +37,15 @@ class SlurmSettings(StrictSettings):
         "gpu", description="one srun task per GPU, or one per node that starts torchrun there"
     )
     signal_seconds: int = Field(
-        300, ge=0, description="warning before the time limit: enough to write a checkpoint"
+        300, ge=0, description="signal before the time limit: enough to write a checkpoint; 0: none"
     )
-    requeue: bool = Field(True, description="sbatch: queue again, and go on, after the time limit")
-    options: list[str] = Field([], description="further options, as they are: --exclusive")
+    requeue: bool = Field(
+        True, description="sbatch: put the job into the queue again after the time limit; it goes on"
+    )
+    options: list[str] = Field([], description="further options, passed on unchanged: --exclusive")
 
     @model_validator(mode="after")
-    def _warned_in_time(self) -> SlurmSettings:
+    def _leaves_time_to_train(self) -> SlurmSettings:
         limit = _slurm_time_seconds(self.time)
         if limit is not None and limit <= self.signal_seconds:
             raise ValueError(
@@ -54,15 +56,15 @@ class SlurmSettings(StrictSettings):
 
 
 def _slurm_time_seconds(time: str) -> int | None:
-    """A time limit of SLURM's, in seconds: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; None without one."""
+    """A time limit in seconds, from one of SLURM's forms: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; None without one."""
     if time in ("", "UNLIMITED"):
         return None
     days, dash, rest = time.rpartition("-")
-    parts = [int(part) for part in rest.split(":")]
-    if dash:
-        hours, minutes, seconds = [*parts, 0, 0][:3]
-    else:
-        hours, minutes, seconds = {1: [0, *parts, 0], 2: [0, *parts], 3: parts}[len(parts)]
+    numbers = [int(number) for number in rest.split(":")]
+    if dash:  # counted from the hours
+        hours, minutes, seconds = [*numbers, 0, 0][:3]
+    else:  # a single number is minutes, two are minutes and seconds
+        hours, minutes, seconds = {1: [0, *numbers, 0], 2: [0, *numbers], 3: numbers}[len(numbers)]
     return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
@@ -80,14 +82,14 @@ class Profile(StrictSettings):
     nodes: int = Field(1, ge=1, description="machines side by side")
     processes_per_node: int = Field(1, ge=1, description="training processes: one per GPU")
     rendezvous: str = Field(
-        "", description="torchrun over several nodes: HOST:PORT of the first, reached by all"
+        "", description="torchrun over several nodes: HOST:PORT of the first, which all can reach"
     )
     rendezvous_minutes: float = Field(10.0, gt=0, description="how long nodes wait for each other")
     network_interface: str = Field(
         "", description="network interface between nodes, like ib0 (NCCL and gloo)"
     )
     max_restarts: int = Field(
-        0, ge=0, description="torchrun: failed workers begin again from the last checkpoint"
+        0, ge=0, description="torchrun: how often failed workers start again, from the last checkpoint"
     )
     setup: list[str] = Field([], description="shell lines before the workers: module load, conda activate")
     command_prefix: list[str] = Field(
@@ -95,7 +97,7 @@ class Profile(StrictSettings):
     )
     python: str = Field("", description="the workers' python; empty: the one that runs kovqa")
     binding: Literal["none", "node", "socket", "cores"] = Field(
-        "none", description="CPUs a process keeps to: its NUMA node's, its socket's, cores of its own"
+        "none", description="CPUs a process is bound to: its NUMA node's, its socket's, cores of its own"
     )
     slurm: SlurmSettings = SlurmSettings()
     loader_workers: int = Field(0, ge=0, description="processes per training process that prepare batches")
@@ -104,7 +106,7 @@ class Profile(StrictSettings):
         "bf16", description="of the model's arithmetic; weights are fp32; fp16 scales the loss, for a T4"
     )
     strategy: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = Field(
-        "ddp", description="what processes share out: ddp nothing, zero3 and fsdp2 all of it"
+        "ddp", description="what is sharded among processes: ddp nothing, zero3 and fsdp2 everything"
     )
     deepspeed: str = Field("", description="file of DeepSpeed's own settings, for the zero strategies")
     micro_batch: dict[str, Annotated[int, Field(ge=1)]] = Field(
@@ -113,8 +115,8 @@ class Profile(StrictSettings):
     activation_checkpointing: bool = Field(False, description="compute activations twice to save memory")
     compile: bool = Field(False, description="torch.compile the model")
     watchdog_minutes: float = Field(
-        15.0, gt=0, description="a process without progress for so long is named, and the run ends; longer "
-        "than a step may take, its compilation included",
+        15.0, gt=0, description="a process without progress for that long is named, and the run ends; longer "
+        "than a step may take, compilation included",
     )  # fmt: skip
     env: dict[str, str] = Field({}, description="environment variables of the workers")
 

@@ -13,23 +13,24 @@ class DataSettings(StrictSettings):
     """What goes in."""
 
     index: str | None = Field(None, description="folder written by `kovqa index`; --data wins")
-    images: str | None = Field(None, description="pictures' folder, when it is not where the index says")
+    images: str | None = Field(None, description="folder of the images, when it is not where the index says")
     kinds: tuple[str, ...] = Field(
-        (), description="kinds of questions to train on and to validate; all without"
+        (), description="kinds of questions to train on and to validate; empty: all"
     )
     augment: Literal["none", "crop", "randaug"] = "none"
-    flip: bool = Field(False, description="mirror pictures half of the time, except for left/right questions")
+    flip: bool = Field(False, description="mirror images half of the time, except for left/right questions")
 
 
 class OptimSettings(StrictSettings):
-    """How it learns. Lengths are in epochs or in optimizer steps, one of the two."""
+    """How it learns. Its length is in epochs or in optimizer steps, one of the two."""
 
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
     warmup_epochs: float = Field(0.0, ge=0)
     warmup_steps: int = Field(0, ge=0)
     warmup_reaches: bool = Field(
-        True, description="the last warm-up step has the full rate; false: the next one, as in transformers"
+        True,
+        description="the last warm-up step has the full rate; false: the step after it, as in transformers",
     )
     global_batch: int = Field(ge=1, description="examples of one optimizer step, on any machine")
     lr: float = Field(gt=0)
@@ -40,9 +41,13 @@ class OptimSettings(StrictSettings):
     eps: float = 1e-8
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate factor per layer below the head")
     head_lr_scale: float = Field(1.0, gt=0, description="learning rate factor of the head")
-    max_grad_norm: float | None = Field(None, gt=0, description="largest global gradient norm")
-    freeze_vision_steps: int = Field(0, ge=0, description="first steps, in which only the text side learns")
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0: none are kept")
+    max_grad_norm: float | None = Field(
+        None, gt=0, description="gradients are scaled down to this global norm"
+    )
+    freeze_vision_steps: int = Field(0, ge=0, description="first steps, in which the text side alone learns")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="decay of the averaged weights; 0: no average is kept"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> OptimSettings:
@@ -56,7 +61,7 @@ class OptimSettings(StrictSettings):
 
 
 class EvalSettings(StrictSettings):
-    """When the validation split is answered."""
+    """When the validation split is answered, and what its score is for."""
 
     every_epochs: int = Field(1, ge=1)
     every_steps: int | None = Field(None, ge=1, description="instead of every_epochs")
@@ -80,7 +85,7 @@ class Recipe(StrictSettings):
     name: str = Field(min_length=1)
     family: str
     task: Literal["vqa", "caption"] = "vqa"
-    model: dict[str, Any] = Field({}, description="read by the family's own Config")
+    model: dict[str, Any] = Field({}, description="read by the family's own ModelConfig")
     data: DataSettings = DataSettings()
     optim: OptimSettings
     eval: EvalSettings = EvalSettings()

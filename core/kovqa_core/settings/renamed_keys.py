@@ -1,7 +1,7 @@
-"""Keys of recipes and profiles that were once called otherwise; the old names go on being read.
+"""Keys of recipes and profiles that had another name once; the old names are still read.
 
-To rename a key: rename the field, and add a line here. Files, --set, KOVQA_* variables, run.yaml and
-config.json of today and of then are read by these tables.
+To rename a key: rename the field, and add a line here. Files, --set, KOVQA_* variables, and the run.yaml and
+config.json of earlier versions are read by these tables.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from kovqa_core.settings.strict_yaml import RenamedKeys, SettingsDocument, apply_overrides, with_new_names
+from kovqa_core.settings.overrides import RenamedKeys, apply_overrides, with_new_names
+from kovqa_core.settings.strict_yaml import SettingsDocument
 
 Kind = Literal["profiles", "recipes"]
 
@@ -50,8 +51,8 @@ def run_keys(family: object) -> RenamedKeys:
     return {**_below("recipe", recipe_keys(family)), **_below("profile", PROFILE)}
 
 
-def _below(part: str, renamed: RenamedKeys) -> RenamedKeys:
-    return {(part, *old): name for old, name in renamed.items()}
+def _below(key: str, renamed: RenamedKeys) -> RenamedKeys:
+    return {(key, *old): name for old, name in renamed.items()}
 
 
 def settings_keys(kind: Kind, document: SettingsDocument) -> RenamedKeys:
@@ -60,15 +61,15 @@ def settings_keys(kind: Kind, document: SettingsDocument) -> RenamedKeys:
 
 
 def rename_keys(kind: Kind, document: SettingsDocument) -> SettingsDocument:
-    """A profile's or recipe's document by the names of today; see `with_new_names`."""
+    """A profile's or recipe's document, its keys by the names of today; see `with_new_names`."""
     return with_new_names(document, settings_keys(kind, document))
 
 
 def override_settings(
-    kind: Kind, document: SettingsDocument, assignments: Iterable[str], origin: str, part: str = ""
+    kind: Kind, document: SettingsDocument, assignments: Iterable[str], origin: str, prefix: str = ""
 ) -> SettingsDocument:
-    """`override` of a profile or recipe, whose keys may be typed under their old names."""
+    """`apply_overrides` to a profile or recipe, whose keys may be typed under their old names."""
     assignments = list(assignments)
-    # The family decides how keys of the model are called, and may be among what is typed.
-    changed = apply_overrides(document, assignments, origin, part)
-    return apply_overrides(document, assignments, origin, part, settings_keys(kind, changed))
+    # The family decides how keys of the model are called, and may itself be among what is typed.
+    changed = apply_overrides(document, assignments, origin, prefix)
+    return apply_overrides(document, assignments, origin, prefix, settings_keys(kind, changed))

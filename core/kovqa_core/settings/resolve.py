@@ -19,7 +19,7 @@ DEFAULT_RECIPE = "kobeit3"  # of `kovqa train`
 
 
 def is_settings_path(name: str) -> bool:
-    """Is this a path (with a slash or .yaml) and no name?"""
+    """Is this a path (with a slash or .yaml) and not a name?"""
     return name.endswith((".yaml", ".yml")) or "/" in name
 
 
@@ -31,16 +31,16 @@ def find_settings(kind: Kind, name: str) -> Path:
     """
     if is_settings_path(name):
         return Path(name).expanduser()
-    known = settings_files(kind)
-    if name not in known:
+    files = settings_files(kind)
+    if name not in files:
         problem = (
             message("settings.unknown-recipe", "unknown recipe '{name}'", name=name)
             if kind == "recipes"
             else message("settings.unknown-profile", "unknown profile '{name}'", name=name)
         )
         hint = message("settings.unknown-name.hint", "list them: kovqa {command}", command=kind)
-        raise unknown_name_error(problem, name, known, hint)
-    return known[name]
+        raise unknown_name_error(problem, name, files, hint)
+    return files[name]
 
 
 def load_profile(name: str) -> Profile:
@@ -56,8 +56,8 @@ def load_recipe(name: str) -> Recipe:
 def load_document(kind: Kind, name: str) -> SettingsDocument:
     """A settings file, its keys by the names of today; its stem is its `name`."""
     path = find_settings(kind, name)
-    found = read_yaml(path)
-    return rename_keys(kind, SettingsDocument({"name": path.stem, **found.values}, found.origin))
+    document = read_yaml(path)
+    return rename_keys(kind, SettingsDocument({"name": path.stem, **document.values}, document.origin))
 
 
 # -------------------------------------------------------------------- files, variables, flags
@@ -87,9 +87,12 @@ def resolve_settings(
         sets: `a.b=c` texts; keys under `profile.` change the profile, all others the recipe.
         flags: explicit flags, as key -> text, like {"data.index": "data/aihub"}.
         environ: variables; `KOVQA_OPTIM__LR=1e-5` means `optim.lr=1e-5`.
+
+    Raises:
+        SettingsError: an unknown name or key, a wrong value, a contradiction; says where it was written.
     """
     flags = flags or {}
-    texts = {"recipe": load_document("recipes", recipe), "profile": load_document("profiles", profile)}
+    documents = {"recipe": load_document("recipes", recipe), "profile": load_document("profiles", profile)}
     layers = [
         ("variable", environment_overrides(environ or {})),
         ("--set", list(sets)),
@@ -98,15 +101,17 @@ def resolve_settings(
     for origin, assignments in layers:
         of_profile = [a.removeprefix("profile.") for a in assignments if a.startswith("profile.")]
         of_recipe = [a for a in assignments if not a.startswith("profile.")]
-        texts["profile"] = override_settings("profiles", texts["profile"], of_profile, origin, "profile.")
-        texts["recipe"] = override_settings("recipes", texts["recipe"], of_recipe, origin)
+        documents["profile"] = override_settings(
+            "profiles", documents["profile"], of_profile, origin, "profile."
+        )
+        documents["recipe"] = override_settings("recipes", documents["recipe"], of_recipe, origin)
     return ResolvedSettings(
-        build_settings(Recipe, texts["recipe"]),
-        build_settings(Profile, texts["profile"]),
+        build_settings(Recipe, documents["recipe"]),
+        build_settings(Profile, documents["profile"]),
         {
             f"{kind}.{'.'.join(map(str, path))}": place
-            for kind, text in texts.items()
-            for path, place in text.origin.items()
+            for kind, document in documents.items()
+            for path, place in document.origin.items()
             if path
         },
     )

@@ -10,6 +10,8 @@ from pydantic import Field
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import write_text
+from kovqa_core.messages import message
+from kovqa_core.settings.overrides import renamed_path, with_new_names
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import run_keys
@@ -17,17 +19,16 @@ from kovqa_core.settings.strict_yaml import (
     SettingsDocument,
     StrictSettings,
     build_settings,
+    dotted_path,
     dump_yaml,
     read_yaml,
-    renamed_path,
-    with_new_names,
 )
 
 RUN_FILE = "run.yaml"
 
 
 class WorkerJob(Protocol):
-    """What the processes of a profile do; a file in its folder says it."""
+    """What the processes of a profile do; a file in its folder describes it."""
 
     @property
     def profile(self) -> Profile:
@@ -35,11 +36,11 @@ class WorkerJob(Protocol):
 
     @property
     def folder(self) -> Path:
-        """Of that file, of logs and of errors."""
+        """Holds that file, logs and errors."""
 
 
 class Run(StrictSettings):
-    """Everything that was asked for, and what follows from it."""
+    """Everything that was requested, and what follows from it."""
 
     folder: Path
     recipe: Recipe
@@ -51,24 +52,33 @@ class Run(StrictSettings):
     origin: dict[str, str] = Field({}, description="where each setting came from")
 
 
-def split_global_batch(global_batch: int, holds: int, processes: int) -> tuple[int, int]:
-    """How one optimizer step is cut up: (micro-batch, accumulation).
+def split_global_batch(global_batch: int, max_micro_batch: int, processes: int) -> tuple[int, int]:
+    """How one optimizer step is split: (micro-batch, accumulation).
 
-    The largest micro-batch a process can hold that makes processes × micro × accumulation
-    equal to the recipe's global batch exactly.
+    The largest micro-batch a process can hold that makes processes × micro-batch × accumulation
+    equal to the recipe's global batch exactly: the experiment is the same on every machine.
 
     Raises:
-        SettingsError: the global batch is no multiple of the number of processes.
+        SettingsError: the global batch is not a multiple of the number of processes.
     """
-    each, rest = divmod(global_batch, processes)
-    if rest or not each:
-        near = max(processes, global_batch - rest)
+    per_process, rest = divmod(global_batch, processes)
+    if rest or not per_process:
         raise SettingsError(
-            f"a global batch of {global_batch} cannot be shared by {processes} processes equally",
-            f"use --set optim.global_batch={near}, or a profile with another number of processes",
+            message(
+                "settings.unequal-batch",
+                "a global batch of {global_batch} cannot be shared by {processes} processes equally",
+                global_batch=global_batch,
+                processes=processes,
+            ),
+            message(
+                "settings.unequal-batch.hint",
+                "use --set optim.global_batch={nearest}, or a profile with another number of processes",
+                nearest=max(processes, global_batch - rest),
+            ),
         )
-    micro = max(size for size in range(1, min(each, holds) + 1) if each % size == 0)
-    return micro, each // micro
+    largest = min(per_process, max_micro_batch)
+    micro_batch = max(size for size in range(1, largest + 1) if per_process % size == 0)
+    return micro_batch, per_process // micro_batch
 
 
 def make_run(
@@ -77,17 +87,22 @@ def make_run(
     folder: Path,
     argv: list[str],
     origin: Mapping[str, str] | None = None,
+    *,
     probe: bool = False,
 ) -> Run:
-    """The run of a recipe on a profile, in a folder."""
-    micro, accumulate = split_global_batch(
+    """The run of a recipe on a profile, in a folder.
+
+    Raises:
+        SettingsError: the global batch is not a multiple of the number of processes.
+    """
+    micro_batch, accumulate = split_global_batch(
         recipe.optim.global_batch, profile.max_micro_batch(recipe.name), profile.processes
     )
     return Run(
         folder=folder.resolve(),
         recipe=recipe,
         profile=profile,
-        micro_batch=micro,
+        micro_batch=micro_batch,
         accumulate=accumulate,
         probe=probe,
         argv=argv,
@@ -103,9 +118,13 @@ def write_run(run: Run) -> Path:
 
 
 def read_run(path: Path) -> Run:
-    """Read a `run.yaml`, those with old names of keys too."""
+    """Read a `run.yaml`, those with old names of keys too.
+
+    Raises:
+        SettingsError: it is missing or wrong.
+    """
     document = read_yaml(path)
-    document.values.pop("versions", None)  # stood there before each launch stated its own
+    document.values.pop("versions", None)  # stood there before each launch recorded its own
     return build_settings(Run, _with_new_names(document))
 
 
@@ -115,8 +134,7 @@ def _with_new_names(document: SettingsDocument) -> SettingsDocument:
     document = with_new_names(document, renamed, warn=False)
     if not isinstance(origin, dict):
         return document
-    places = {
-        ".".join(map(str, renamed_path(tuple(key.split(".")), renamed))): place
-        for key, place in origin.items()
+    new_origin = {  # its keys are dotted paths themselves
+        dotted_path(renamed_path(tuple(key.split(".")), renamed)): place for key, place in origin.items()
     }
-    return SettingsDocument({**document.values, "origin": places}, document.origin)
+    return SettingsDocument({**document.values, "origin": new_origin}, document.origin)

@@ -1,4 +1,4 @@
-"""What a profile's strategy needs, checked on paper."""
+"""What a profile's strategy needs, checked on paper; DeepSpeed's own settings file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 from kovqa_core.errors import MachineError, SettingsError
 from kovqa_core.files import read_text
+from kovqa_core.messages import message
 from kovqa_core.settings.profile import Profile
 
-# DeepSpeed's keys that would change the experiment, or say a second time what run.yaml says.
+# DeepSpeed's keys that would change the experiment, or repeat what run.yaml says -> where it is said.
 _RESERVED_KEYS = {
     "train_batch_size": "optim.global_batch",
     "train_micro_batch_size_per_gpu": "profile.micro_batch",
@@ -30,7 +31,7 @@ _RESERVED_KEYS = {
 
 
 def check_strategy(profile: Profile) -> None:
-    """See that the strategy can work.
+    """See that a profile's strategy can work.
 
     Raises:
         SettingsError: settings that contradict each other; names the key.
@@ -39,22 +40,39 @@ def check_strategy(profile: Profile) -> None:
     zero = profile.strategy.startswith("zero")
     if profile.deepspeed and not zero:
         raise SettingsError(
-            f"profile.deepspeed is given, but the strategy is {profile.strategy}",
-            "use --set profile.strategy=zero2, or leave profile.deepspeed away",
+            message(
+                "settings.deepspeed-without-zero",
+                "profile.deepspeed is given, but the strategy is {strategy}",
+                strategy=profile.strategy,
+            ),
+            message(
+                "settings.deepspeed-without-zero.hint",
+                "use --set profile.strategy=zero2, or leave out profile.deepspeed",
+            ),
         )
     if profile.strategy == "zero3" and profile.compile:
-        raise SettingsError("profile.compile does not go with zero3", "use fsdp2, or do without compile")
+        raise SettingsError(
+            message("settings.zero3-compile", "profile.compile does not work with zero3"),
+            message("settings.zero3-compile.hint", "use fsdp2, or leave out compile"),
+        )
     if zero:
         read_deepspeed_config(profile)
         if importlib.util.find_spec("deepspeed") is None:
             raise MachineError(
-                f"strategy {profile.strategy} needs DeepSpeed, which is not installed here",
-                "pip install 'kovqa[deepspeed]', or use --set profile.strategy=fsdp2",
+                message(
+                    "settings.no-deepspeed",
+                    "strategy {strategy} needs DeepSpeed, which is not installed here",
+                    strategy=profile.strategy,
+                ),
+                message(
+                    "settings.no-deepspeed.hint",
+                    "pip install 'kovqa[deepspeed]', or use --set profile.strategy=fsdp2",
+                ),
             )
 
 
 def read_deepspeed_config(profile: Profile) -> dict[str, Any]:
-    """DeepSpeed's own settings of a profile; "auto", as transformers' files have it, says nothing.
+    """DeepSpeed's own settings of a profile; "auto", as transformers' files have it, leaves a key to kovqa.
 
     Raises:
         SettingsError: no such file, not JSON, or a key that is kovqa's to set.
@@ -62,34 +80,65 @@ def read_deepspeed_config(profile: Profile) -> dict[str, Any]:
     if not profile.deepspeed:
         return {}
     path = Path(profile.deepspeed)
-    if not path.is_file():
-        raise SettingsError(f"profile.deepspeed: no such file: {path}")
-    try:
-        found = json.loads(read_text(path))
-    except ValueError as error:
-        raise SettingsError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(found, dict) or not isinstance(found.get("zero_optimization", {}), dict):
-        raise SettingsError(
-            f"{path}: expected DeepSpeed's settings, an object with an object zero_optimization"
-        )
-    said = _drop_auto_values(found)
-    for key, ours in _RESERVED_KEYS.items():
-        if key in said:
-            raise SettingsError(f"{path}: {key} is not DeepSpeed's to set here", f"remove it: {ours} says it")
-    zero = said.get("zero_optimization", {})
+    values = _drop_auto_values(_read_json_object(path))
+    for key, place in _RESERVED_KEYS.items():
+        if key in values:
+            raise SettingsError(
+                message(
+                    "settings.deepspeed-reserved",
+                    "{file}: {key} is not DeepSpeed's to set here",
+                    file=path,
+                    key=key,
+                ),
+                message("settings.deepspeed-reserved.hint", "remove it: {place} says it", place=place),
+            )
+    zero = values.get("zero_optimization", {})
     if f"zero{zero.get('stage', profile.strategy[-1])}" != profile.strategy:
         raise SettingsError(
-            f"{path}: zero_optimization.stage is {zero['stage']}, the strategy is {profile.strategy}",
-            "remove it, or change profile.strategy",
+            message(
+                "settings.deepspeed-stage",
+                "{file}: zero_optimization.stage is {stage}, the strategy is {strategy}",
+                file=path,
+                stage=zero["stage"],
+                strategy=profile.strategy,
+            ),
+            message("settings.deepspeed-stage.hint", "remove it, or change profile.strategy"),
         )
     for key in ("offload_optimizer", "offload_param"):
         if "nvme" in str(zero.get(key, "")):
             raise SettingsError(
-                f"{path}: zero_optimization.{key} to nvme is not supported: checkpoints cannot carry it to "
-                "another strategy",
-                "offload to cpu",
+                message(
+                    "settings.deepspeed-nvme",
+                    "{file}: zero_optimization.{key} to nvme is not supported: checkpoints cannot carry it to "
+                    "another strategy",
+                    file=path,
+                    key=key,
+                ),
+                message("settings.deepspeed-nvme.hint", "offload to cpu"),
             )
-    return said
+    return values
+
+
+def _read_json_object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise SettingsError(
+            message("settings.no-deepspeed-file", "profile.deepspeed: no such file: {file}", file=path)
+        )
+    try:
+        values = json.loads(read_text(path))
+    except ValueError as error:
+        raise SettingsError(
+            message("settings.not-json", "{file}: not valid JSON ({problem})", file=path, problem=error)
+        ) from None
+    if not isinstance(values, dict) or not isinstance(values.get("zero_optimization", {}), dict):
+        raise SettingsError(
+            message(
+                "settings.not-deepspeed",
+                "{file}: expected DeepSpeed's settings, an object with an object zero_optimization",
+                file=path,
+            )
+        )
+    return values
 
 
 def _drop_auto_values(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,18 +1,17 @@
 """YAML text -> settings object, strictly: every mistake is named with file, line and column.
 
-Reads the part of YAML 1.2 that people expect: `2e-5` is a number, `24:00:00`, `no` and `on`
-are text, a key may not appear twice. Settings are pydantic models, frozen, unknown keys
-forbidden.
+Reads the part of YAML 1.2 that people expect: `2e-5` is a number; `24:00:00`, `no` and `on` are text, which
+YAML 1.1 and so PyYAML read otherwise (docs/sources/launching.md, R17); a key may not appear twice. Settings
+are pydantic models: frozen, unknown keys forbidden.
 """
 
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,7 +21,8 @@ from kovqa_core.files import read_text
 from kovqa_core.messages import message
 
 KeyPath = tuple[str | int, ...]  # ("optim", "lr"): the way to a value
-RenamedKeys = Mapping[KeyPath, str]  # the way to a key by its old name -> the name it has today
+YamlValue = None | bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"]
+YamlMapping = dict[str, YamlValue]
 
 
 class StrictSettings(BaseModel):
@@ -38,7 +38,7 @@ SettingsType = TypeVar("SettingsType", bound=StrictSettings)
 class SettingsDocument:
     """Values of a settings file, with the place each one came from."""
 
-    values: dict[str, Any]
+    values: YamlMapping
     origin: dict[KeyPath, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
@@ -83,53 +83,79 @@ def parse_yaml(text: str, name: str) -> SettingsDocument:
         loader = _StrictLoader(text)  # refuses control characters already here
         node = loader.get_single_node()
     except RecursionError:
-        raise SettingsError(f"{name}: nested too deeply") from None
+        raise _too_deep(name) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise SettingsError(f"{place}: not valid YAML ({problem})") from None
+        raise SettingsError(
+            message("settings.not-yaml", "{place}: not valid YAML ({problem})", place=place, problem=problem)
+        ) from None
     finally:
         if loader is not None:
             loader.dispose()
     if not isinstance(node, yaml.MappingNode):
-        raise SettingsError(f"{name}: expected `key: value` lines")
+        raise SettingsError(
+            message("settings.no-mapping", "{place}: expected `key: value` lines", place=name)
+        )
     origin: dict[KeyPath, str] = {(): name}
     try:
-        return SettingsDocument(_node_value(node, (), name, origin), origin)
+        return SettingsDocument(_mapping_value(node, (), name, origin), origin)
     except RecursionError:  # an anchor that contains itself
-        raise SettingsError(f"{name}: nested too deeply") from None
+        raise _too_deep(name) from None
 
 
-def _node_value(node: yaml.Node, path: KeyPath, name: str, origin: dict[KeyPath, str]) -> Any:
-    origin[path] = _node_location(node, name) if path else name
+def _too_deep(name: str) -> SettingsError:
+    return SettingsError(message("settings.too-deep", "{place}: nested too deeply", place=name))
+
+
+def _node_value(node: yaml.Node, path: KeyPath, name: str, origin: dict[KeyPath, str]) -> YamlValue:
+    """The value of a node; the place of it and of everything in it is added to `origin`."""
+    origin[path] = _node_location(node, name)
     if isinstance(node, yaml.MappingNode):
-        values: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = key_node.value
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
-                raise SettingsError(f"{_node_location(key_node, name)}: a key must be text, not {key!r}")
-            if key in values:
-                raise SettingsError(f"{_node_location(key_node, name)}: key '{key}' appears twice")
-            values[key] = _node_value(value_node, (*path, key), name, origin)
-            origin[(*path, key)] = _node_location(key_node, name)
-        return values
+        return _mapping_value(node, path, name, origin)
     if isinstance(node, yaml.SequenceNode):
         return [_node_value(child, (*path, i), name, origin) for i, child in enumerate(node.value)]
     try:
         return _scalar_value(node)
     except (yaml.YAMLError, ValueError):
         raise SettingsError(
-            f"{_node_location(node, name)}: '{node.value}' is no {node.tag.rsplit(':', 1)[-1]}"
+            message(
+                "settings.wrong-tag",
+                "{place}: '{value}' is not of the type {tag}",
+                place=_node_location(node, name),
+                value=node.value,
+                tag=node.tag.rsplit(":", 1)[-1],
+            )
         ) from None
 
 
-def _scalar_value(node: yaml.Node) -> Any:
-    return (
-        yaml.constructor.SafeConstructor().construct_object(node)
-        if ":float" not in node.tag
-        else float(node.value)
-    )
+def _mapping_value(
+    node: yaml.MappingNode, path: KeyPath, name: str, origin: dict[KeyPath, str]
+) -> YamlMapping:
+    values: YamlMapping = {}
+    for key_node, value_node in node.value:
+        key, place = key_node.value, _node_location(key_node, name)
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
+            raise SettingsError(
+                message(
+                    "settings.key-not-text", "{place}: a key must be text, not {key!r}", place=place, key=key
+                )
+            )
+        if key in values:
+            raise SettingsError(
+                message("settings.double-key", "{place}: key '{key}' appears twice", place=place, key=key)
+            )
+        values[key] = _node_value(value_node, (*path, key), name, origin)
+        origin[(*path, key)] = place  # of the key, not of its value: that is what one looks for
+    return values
+
+
+def _scalar_value(node: yaml.Node) -> YamlValue:
+    if ":float" in node.tag:  # PyYAML's own reads 1:30.5 to the base 60
+        return float(node.value)
+    value: YamlValue = yaml.constructor.SafeConstructor().construct_object(node)
+    return value
 
 
 def _node_location(node: yaml.Node, name: str) -> str:
@@ -137,217 +163,98 @@ def _node_location(node: yaml.Node, name: str) -> str:
 
 
 def read_yaml(path: Path) -> SettingsDocument:
-    """Read a YAML file; `SettingsError` when it is missing or wrong."""
+    """Read a YAML file.
+
+    Raises:
+        SettingsError: it is missing, or as `parse_yaml`.
+    """
     if not path.is_file():
-        raise SettingsError(f"no such file: {path}")
+        raise SettingsError(message("settings.no-file", "no such file: {file}", file=path))
     return parse_yaml(read_text(path), str(path))
-
-
-# -------------------------------------------------------------------------------- overrides
-
-
-def apply_overrides(
-    document: SettingsDocument,
-    assignments: Iterable[str],
-    origin: str,
-    part: str = "",
-    renamed: RenamedKeys | None = None,
-) -> SettingsDocument:
-    """A document with `a.b=value` texts applied, each value read as YAML.
-
-    Args:
-        document: what they change.
-        assignments: the texts.
-        origin: where they come from ("--set"), for errors and `where`.
-        part: what stood before the keys when they were typed ("profile.").
-        renamed: keys that may be typed under an old name; the document itself has the new ones.
-
-    Raises:
-        SettingsError: no `=`, the value is not YAML, or a key under its old and its new name.
-    """
-    values, places = _copy_nested(document.values), dict(document.origin)
-    renamed, typed_as = renamed or {}, dict[KeyPath, tuple[KeyPath, str]]()
-    for assignment in assignments:
-        typed = f"{origin} {part}{assignment}"
-        typed_path, value = _read_assignment(assignment, typed)
-        path = tuple(map(str, renamed_path(typed_path, renamed)))
-        before, place = typed_as.setdefault(path, (typed_path, typed))
-        if before != typed_path:
-            raise _named_twice(typed, place, part, path)
-        alone = SettingsDocument(_nested(typed_path, value), {typed_path: typed})
-        value = _at(with_new_names(alone, renamed, part).values, path)
-        inside = values
-        for step in path[:-1]:
-            inside = inside.setdefault(step, {})
-            if not isinstance(inside, dict):
-                raise SettingsError(f"{typed}: '{step}' has no keys below it")
-        inside[path[-1]] = value
-        places = {known: place for known, place in places.items() if known[: len(path)] != path}
-        places[path] = typed
-    return SettingsDocument(values, places)
-
-
-def _read_assignment(assignment: str, typed: str) -> tuple[tuple[str, ...], Any]:
-    """Path and value of an `a.b=value` text."""
-    key, sign, text = assignment.partition("=")
-    if not sign or not key.strip():
-        raise SettingsError(f"{typed}: expected key=value, like optim.lr=1e-5")
-    return tuple(key.strip().split(".")), parse_yaml(f"value: {text}", typed).values["value"]
-
-
-def _nested(path: KeyPath, value: Any) -> dict[str, Any]:
-    """{"a": {"b": value}} for the path ("a", "b")."""
-    for key in reversed(path):
-        value = {key: value}
-    return value
-
-
-def _at(values: Any, path: KeyPath) -> Any:
-    """What stands at a path; None where there is no such path."""
-    for key in path:
-        values = values.get(key) if isinstance(values, Mapping) else None
-    return values
-
-
-def _copy_nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _copy_nested(value) if isinstance(value, Mapping) else value for key, value in values.items()
-    }
-
-
-# ----------------------------------------------------------------------- keys by their old names
-
-
-def with_new_names(
-    document: SettingsDocument, renamed: RenamedKeys, part: str = "", warn: bool = True
-) -> SettingsDocument:
-    """A document in which every key has the name of today.
-
-    Each layer (file, variables, --set) is put through this before it meets the next, so that a new name
-    typed over an old one in a file changes that value, and does not stand beside it.
-
-    Args:
-        document: as it was written.
-        renamed: the old names.
-        part: what stands before its keys in messages ("profile.").
-        warn: say so on stderr, once for each place; not of files that kovqa wrote itself, for nobody
-            can do anything about them.
-
-    Raises:
-        SettingsError: a key under its old and its new name.
-    """
-    for old, name in renamed.items():
-        new, beside = (*old[:-1], name), _at(document.values, old[:-1])
-        if not isinstance(beside, Mapping) or old[-1] not in beside:
-            continue
-        place = document.where(old)
-        if name in beside:
-            raise _named_twice(place, document.where(new), part, new)
-        if warn:
-            _warn_renamed(place, part + _dotted(old), part + _dotted(new))
-        values = _with_new_name(document.values, old, name)
-        document = SettingsDocument(
-            values, {renamed_path(p, {old: name}): at for p, at in document.origin.items()}
-        )
-    return document
-
-
-def renamed_path(path: KeyPath, renamed: RenamedKeys) -> KeyPath:
-    """The way to a value by the names of today."""
-    for old, name in renamed.items():
-        if path[: len(old)] == old:
-            return (*old[:-1], name, *path[len(old) :])
-    return path
-
-
-def _with_new_name(values: Mapping[str, Any], old: KeyPath, name: str) -> dict[str, Any]:
-    first, rest = old[0], old[1:]
-    if not rest:
-        return {name if key == first else key: value for key, value in values.items()}
-    return {
-        key: _with_new_name(value, rest, name) if key == first else value for key, value in values.items()
-    }
-
-
-def _named_twice(place: str, other: str, part: str, new: KeyPath) -> SettingsError:
-    return SettingsError(
-        f"{place}: key '{part}{_dotted(new)}' is given twice, by its old and by its new name ({other})",
-        "keep one of the two, best by its new name",
-    )
-
-
-_warned: set[str] = set()  # once in a process, however often a file is read
-
-
-def _warn_renamed(place: str, old: str, new: str) -> None:
-    line = f"kovqa: {place}: key '{old}' is now called '{new}'; the old name still works"
-    if line not in _warned:
-        _warned.add(line)
-        print(line, file=sys.stderr)
-
-
-def _dotted(path: KeyPath) -> str:
-    return ".".join(map(str, path))
 
 
 # ------------------------------------------------------------------------- values to settings
 
 
-def build_settings(kind: type[SettingsType], document: SettingsDocument, at: KeyPath = ()) -> SettingsType:
+def build_settings(
+    settings_class: type[SettingsType], document: SettingsDocument, at: KeyPath = ()
+) -> SettingsType:
     """Make a settings object of a document's values.
 
     Args:
-        kind: the settings class.
+        settings_class: what the values are to be.
+        document: the values, and where each was written.
         at: path of these values inside the document (for places in errors).
 
     Raises:
         SettingsError: unknown key (with the nearest known one), wrong type, contradiction.
     """
-    values: Any = document.values
-    for step in at:
-        values = values[step]
+    values: YamlValue = document.values
+    for key in at:
+        assert isinstance(values, dict)
+        values = values[str(key)]
     try:
-        return kind.model_validate(values)
+        return settings_class.model_validate(values)
     except ValidationError as error:
-        raise _validation_failure(kind, document, at, error) from None
+        raise _validation_failure(settings_class, document, at, error) from None
 
 
 def _validation_failure(
-    kind: type[StrictSettings], document: SettingsDocument, at: KeyPath, error: ValidationError
+    settings_class: type[StrictSettings], document: SettingsDocument, at: KeyPath, error: ValidationError
 ) -> SettingsError:
     errors = error.errors(include_url=False)
-    # A misspelt key also leaves the right one missing: the misspelling is what to tell.
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    # A misspelt key also leaves the right one missing: the misspelling is what to name.
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     path = at + tuple(first["loc"])
-    dotted = ".".join(str(step) for step in path)
     place = document.where(path)
     if first["type"] == "extra_forbidden":
         key = str(path[-1])
         problem = message("settings.unknown-key", "{place}: unknown key '{key}'", place=place, key=key)
-        return unknown_name_error(problem, key, _known_keys(kind, tuple(first["loc"])[:-1]))
-    what = first["msg"].removeprefix("Value error, ")
-    given = "" if first["type"] in ("missing", "value_error") else f" (given: {first['input']!r})"
-    return SettingsError(f"{place}: {dotted + ': ' if dotted else ''}{what}{given}")
+        return unknown_name_error(problem, key, _known_keys(settings_class, tuple(first["loc"])[:-1]))
+    text = first["msg"].removeprefix("Value error, ")
+    if first["type"] not in ("missing", "value_error"):
+        text = message(
+            "settings.wrong-value", "{problem} (given: {value!r})", problem=text, value=first["input"]
+        )
+    if not path:
+        return SettingsError(message("settings.invalid", "{place}: {problem}", place=place, problem=text))
+    return SettingsError(
+        message(
+            "settings.invalid-key",
+            "{place}: {key}: {problem}",
+            place=place,
+            key=dotted_path(path),
+            problem=text,
+        )
+    )
 
 
-def _known_keys(kind: type[StrictSettings], path: KeyPath) -> list[str]:
-    """Names a settings class knows at a path below it."""
-    fields = kind.model_fields
-    for step in path:
-        inner = fields[str(step)].annotation if str(step) in fields else None
+def dotted_path(path: KeyPath) -> str:
+    """A way to a value as people type it: optim.lr."""
+    return ".".join(map(str, path))
+
+
+def _known_keys(settings_class: type[StrictSettings], path: KeyPath) -> list[str]:
+    """Keys a settings class knows at a path below it."""
+    fields = settings_class.model_fields
+    for key in path:
+        inner = fields[str(key)].annotation if str(key) in fields else None
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
         fields = inner.model_fields
     return list(fields)
 
 
-def dump_yaml(settings: StrictSettings | Mapping[str, Any]) -> str:
-    """Settings as YAML text that `parse` reads back."""
+# -------------------------------------------------------------------------- settings to YAML
+
+
+def dump_yaml(settings: StrictSettings | Mapping[str, object]) -> str:
+    """Settings as YAML text that `parse_yaml` reads back."""
     values = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else dict(settings)
     return yaml.dump(values, Dumper=_StrictDumper, allow_unicode=True, sort_keys=False, width=100)
 
 
-def inline_yaml(value: Any) -> str:
+def inline_yaml(value: YamlValue) -> str:
     """A value as YAML on one line, good inside braces too."""
     text = yaml.dump(
         [value],
@@ -355,7 +262,7 @@ def inline_yaml(value: Any) -> str:
         allow_unicode=True,
         sort_keys=False,
         default_flow_style=True,
-        width=1 << 30,
+        width=1 << 30,  # never breaks a line
     )
     return text.strip()[1:-1]
 

@@ -30,9 +30,10 @@ from kovqa_core.models.fusion.safe_unpickle import read_original_checkpoint
 from kovqa_core.models.fusion.state_dict_names import our_tensor_name, rename_state_dict
 from kovqa_core.models.fusion.tokenizer import QuestionTokenizer, open_question_tokenizer
 from kovqa_core.models.fusion.vqa import FusionProcessor
+from kovqa_core.settings.overrides import apply_overrides
 from kovqa_core.settings.recipe import DataSettings
 from kovqa_core.settings.renamed_keys import recipe_keys
-from kovqa_core.settings.strict_yaml import SettingsDocument, apply_overrides, build_settings
+from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
 
 _HEAD_WIDTH = 64  # D / H, in every published XLM-RoBERTa
 _RESNET50_STAGES = {"layers": [3, 4, 6, 3], "channels": [64, 128, 256, 512]}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import cast
 
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import write_text
@@ -29,7 +30,7 @@ from kovqa_core.models.vlm.model import VlmModel
 from kovqa_core.models.vlm.processor import VlmProcessor
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
 from kovqa_core.settings.recipe import Recipe
-from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
+from kovqa_core.settings.strict_yaml import SettingsDocument, YamlMapping, build_settings
 
 PROCESSOR_FOLDER, FULL_MODEL_FOLDER = "processor", "model"
 
@@ -207,7 +208,8 @@ def _read_vlm_config(folder: Path, options: LoadOptions) -> ModelConfig:
     if is_huggingface_folder(folder):
         stored = read_checkpoint_info(folder).model or {}
         settings = {key: value for key, value in stored.items() if key in PROMPT_SETTINGS}
-        document = SettingsDocument({**settings, "base": str(folder), "train": "none"}, {})
+        from_json = cast("YamlMapping", settings)
+        document = SettingsDocument({**from_json, "base": str(folder), "train": "none"}, {})
         config = build_settings(ModelConfig, document)
     else:
         config = read_checkpoint_config(ModelConfig, folder, "vlm")

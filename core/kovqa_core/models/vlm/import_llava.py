@@ -16,7 +16,8 @@ from kovqa_core.files import require_empty
 from kovqa_core.messages import message
 from kovqa_core.models.vlm.convert_llava import ConversionSettings, convert_llava_folder
 from kovqa_core.models.vlm.llava_folder import LlavaFolder, LlavaFolderType, detect_llava_folder
-from kovqa_core.settings.strict_yaml import SettingsDocument, StrictSettings, apply_overrides, build_settings
+from kovqa_core.settings.overrides import apply_overrides
+from kovqa_core.settings.strict_yaml import SettingsDocument, StrictSettings, build_settings
 
 
 class LlavaImportSettings(StrictSettings):
