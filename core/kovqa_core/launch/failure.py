@@ -8,10 +8,9 @@ import signal
 from pathlib import Path
 
 from kovqa_core.errors import ERROR_CLASSES, KovqaError, MachineError, WorkerError
-from kovqa_core.files import read_json
 from kovqa_core.launch.launchers.protocol import LaunchPlan
 from kovqa_core.messages import Message, message
-from kovqa_core.runs.folder import ERROR_FILE
+from kovqa_core.runs.folder import ERROR_FILE, RunError, read_error
 
 # What a worker's python prints when it does not get as far as writing its own error.
 _START_ERROR_PATTERNS = (
@@ -40,8 +39,9 @@ def launch_failure(plan: LaunchPlan, log: Path, log_start: int = 0) -> KovqaErro
         "go on from the last checkpoint: kovqa train --resume -o {folder}",
         folder=shlex.quote(str(plan.folder)),
     )
-    if (plan.folder / ERROR_FILE).is_file():
-        return _worker_error(plan.folder / ERROR_FILE, resume_hint)
+    error = read_error(plan.folder)
+    if error is not None:
+        return _worker_error(error, plan.folder / ERROR_FILE, resume_hint)
     with log.open("rb") as stream:
         stream.seek(log_start)
         text = stream.read().decode("utf-8", "replace")
@@ -54,18 +54,14 @@ def launch_failure(plan: LaunchPlan, log: Path, log_start: int = 0) -> KovqaErro
     )
 
 
-def _worker_error(path: Path, resume_hint: str) -> KovqaError:
-    error = read_json(path)
-    if error["kind"] in ERROR_CLASSES:
-        return ERROR_CLASSES[error["kind"]](error["message"], error["detail"])
+def _worker_error(error: RunError, file: Path, resume_hint: str) -> KovqaError:
+    if error.kind in ERROR_CLASSES:
+        return ERROR_CLASSES[error.kind](error.message, error.detail)
     return WorkerError(
         message(
-            "launch.rank-failed",
-            "rank {rank} failed: {problem}",
-            rank=error["rank"],
-            problem=error["message"],
+            "launch.rank-failed", "rank {rank} failed: {problem}", rank=error.rank, problem=error.message
         ),
-        message("launch.rank-failed.hint", "details: {file}; {resume}", file=path, resume=resume_hint),
+        message("launch.rank-failed.hint", "details: {file}; {resume}", file=file, resume=resume_hint),
     )
 
 
