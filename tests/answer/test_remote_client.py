@@ -224,7 +224,7 @@ def test_a_row_the_server_refuses_ends_it_and_is_named(vllm: Vllm, table: Path, 
 
 def test_a_picture_that_is_missing_is_named(vllm: Vllm, tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"id": "가", "image": "없음.png", "question": "무엇?"}\n', "utf-8")
-    with pytest.raises(DataError, match=r"id 가: picture .*없음.png is missing"):
+    with pytest.raises(DataError, match=r"id 가: image .*없음.png is missing"):
         ask(vllm, tmp_path / "t.jsonl", tmp_path / "o.jsonl")
 
 

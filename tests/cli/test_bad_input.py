@@ -194,7 +194,7 @@ def test_folder_in_use(kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path
     one_line(kovqa(*train(small, "-o", trained)), 2, "already holds a run", "--resume")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
-    one_line(kovqa("index", "aihub", "--root", small.root, "-o", "mine"), 2, "no index")
+    one_line(kovqa("index", "aihub", "--root", small.root, "-o", "mine"), 2, "not an index")
     assert (tmp_path / "mine/letter.txt").read_text() == "dear"
 
 

@@ -71,16 +71,16 @@ def test_pictures_that_cannot_be_read_do_not_end_it(
     assert done.returncode == 3, done.stderr
     assert len(done.stdout.splitlines()) == 2
     one, two, three, four, last = done.stderr.splitlines()
-    assert one.startswith(f"kovqa: picture {broken} cannot be read")
-    assert two == "kovqa: picture 없다.png is missing"
-    assert three == f"kovqa: picture {QUESTIONS[0]} is missing"
+    assert one.startswith(f"kovqa: image {broken} cannot be read")
+    assert two == "kovqa: image 없다.png is missing"
+    assert three == f"kovqa: image {QUESTIONS[0]} is missing"
     assert four.startswith("kovqa: stdin:8: neither UTF-8 nor CP949")
     assert last.startswith("kovqa: 4 of the lines could not be used")
 
 
 def test_what_does_not_go_together(kovqa: Kovqa, trained: Path, tmp_path: Path) -> None:
     one_line(
-        kovqa("predict", "--chat", "--model", trained, "-i", "없다.png"), 3, "picture 없다.png is missing"
+        kovqa("predict", "--chat", "--model", trained, "-i", "없다.png"), 3, "image 없다.png is missing"
     )
     one_line(kovqa("predict", "--chat", "--question", "무엇?"), 2, "or --chat")
     one_line(kovqa("predict", "--chat", "--input", "a.jsonl", "-o", "b.jsonl"), 2, "or --chat")
@@ -131,7 +131,7 @@ def test_a_terminal_is_prompted_and_edits_hangul(talk: Terminal, pictures: list[
     talk.wait_for("Ctrl-D ends")
     talk.wait_for("picture> ")
     talk.type("없다.png\n")
-    talk.wait_for("picture 없다.png is missing")
+    talk.wait_for("image 없다.png is missing")
     talk.wait_for("picture> ")
     talk.type(f"{pictures[0]}\n")
     talk.wait_for("question> ")

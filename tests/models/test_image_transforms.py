@@ -165,11 +165,11 @@ def test_a_picture_that_is_cut_off_is_named(tmp_path: Path, suffix: str) -> None
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DataError) as caught:
         open_image(path)
-    assert caught.value.message.startswith(f"picture {path} cannot be read")
+    assert caught.value.message.startswith(f"image {path} cannot be read")
 
 
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"picture .*nothing\.jpg is missing"):
+    with pytest.raises(DataError, match=r"image .*nothing\.jpg is missing"):
         open_image(tmp_path / "nothing.jpg")
 
 

@@ -167,5 +167,5 @@ def test_large_images_are_reduced_in_their_proportions() -> None:
 
 def test_an_error_names_the_example(tiny_vlm: Callable[[str], Path], tmp_path: Path) -> None:
     processor = load_processor(tiny_vlm, "llava")
-    with pytest.raises(Exception, match=r"id 문제 7: picture .*없음\.png is missing"):
+    with pytest.raises(Exception, match=r"id 문제 7: image .*없음\.png is missing"):
         processor.encode(Example("문제 7", "없음.png", "?"), tmp_path, train=False, rng=RNG)
