@@ -5,13 +5,13 @@
 For every seed a small BEiT-3 first learns English questions about drawn scenes. Then it learns Korean
 ones about other scenes with a Korean tokenizer, everything else as it was; only the rows differ:
 
-    carried    a piece takes its own row, or the mean of the rows it is spelled with (our default)
-    original   id k keeps row k, whatever the piece (model.text_rows=original)
+    carried    a token takes its own row, or the mean of the rows it is spelled with (our default)
+    original   id k keeps row k, whatever the token (model.text_rows=original)
     random     all rows drawn from the old table's mean and standard deviation
 
 Mixed Korean names shapes and colours in Latin script in half of the questions ("star는 무슨 색인가요?");
 pure Korean shares nothing with English but marks. Pooler and head are kept (both data sets have one
-answer list, so the very first loss tells what is understood) or fresh, as KoBEiT3 must have them.
+answer list, so the very first loss shows what is understood) or fresh, as KoBEiT3 must have them.
 Everything runs through the one loop of `kovqa train` on one thread; every number printed is of a run
 just made, and follows from the seeds.
 """
@@ -44,9 +44,9 @@ from kovqa_core.tokenizer.train import train_tokenizer
 from kovqa_core.train.loop import run_training
 from kovqa_core.train.run_log import read_log
 
-SHARE = 0.5  # of the mixed questions name things in Latin script
-FIRST = 20  # steps whose mean loss is "at first"
-ARMS = ("carried", "original", "random")
+LATIN_FRACTION = 0.5  # of the mixed questions name things in Latin script
+FIRST_STEPS = 20  # steps whose mean loss is "at first"
+ROW_CHOICES = ("carried", "original", "random")
 LANGUAGES = ("mixed", "pure")
 HEADS = {"kept": "[]", "fresh": "[pooler, head]"}
 Setting = tuple[str, str, str]  # language, head, rows
@@ -85,9 +85,9 @@ KOREAN = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is learned: pictures, and optimizer steps of English and of Korean."""
+    """How much is learned: images, and optimizer steps of English and of Korean."""
 
-    pictures: int
+    images: int
     heldout: int
     english: int
     korean: dict[str, int]  # a fresh head needs longer
@@ -104,59 +104,61 @@ NARROW = ("model.size=custom", "model.custom=[64, 4, 3, 192]")
 # ------------------------------------------------------------------------------------ questions
 
 
-def two_things(rng: random.Random) -> Scene:
+def two_thing_scene(rng: random.Random) -> Scene:
     """A scene of two things: a model that does not read which one is meant is right half of the time."""
     while len((scene := make_scene(rng)).things) != 2:
         pass
     return scene
 
 
-def facts(scene: Scene, rng: random.Random) -> list[tuple[str, dict[str, str], str]]:
-    """(kind, words, answer) of every question a scene allows, in Korean words."""
+def question_facts(scene: Scene, rng: random.Random) -> list[tuple[str, dict[str, str], str]]:
+    """(question type, words, answer) of every question a scene allows, in Korean words."""
     shapes, colours = (Counter(getattr(t, of) for t in scene.things) for of in ("shape", "colour"))
-    found: list[tuple[str, dict[str, str], str]] = []
+    facts: list[tuple[str, dict[str, str], str]] = []
     if single := [t for t in scene.things if shapes[t.shape] == 1]:
         thing = rng.choice(single)
-        found.append(("colour", {"a": thing.shape}, thing.colour))
+        facts.append(("colour", {"a": thing.shape}, thing.colour))
     if single := [t for t in scene.things if colours[t.colour] == 1]:
         thing = rng.choice(single)
-        found.append(("shape", {"c": thing.colour}, thing.shape))
-    there = sorted({(t.shape, t.colour) for t in scene.things})
-    missing = [(s, c) for s in SHAPE_NAMES for c in SHAPE_COLOURS if (s, c) not in there]
+        facts.append(("shape", {"c": thing.colour}, thing.shape))
+    present = sorted({(t.shape, t.colour) for t in scene.things})
+    missing = [(s, c) for s in SHAPE_NAMES for c in SHAPE_COLOURS if (s, c) not in present]
     answer = rng.choice((YES_ANSWER, NO_ANSWER))
-    shape, colour = rng.choice(there if answer == YES_ANSWER else missing)
-    return [*found, ("exists", {"a": shape, "c": colour}, answer)]
+    shape, colour = rng.choice(present if answer == YES_ANSWER else missing)
+    return [*facts, ("exists", {"a": shape, "c": colour}, answer)]
 
 
-def sentence(language: str, kind: str, words: dict[str, str], rng: random.Random) -> str:
+def write_question(language: str, question_type: str, words: dict[str, str], rng: random.Random) -> str:
     """A question in English, in mixed or in pure Korean."""
     latin = {name: {**SHAPE, **COLOUR}[word] for name, word in words.items()} | {"n": "shapes"}
     if language == "english":
         opening = rng.choice(OPENINGS) if rng.random() < 0.5 else ""
-        return opening + rng.choice(ENGLISH[kind]).format(**latin)
-    chosen = latin if language == "mixed" and rng.random() < SHARE else {**words, "n": "도형"}
-    return rng.choice(KOREAN[kind]).format(**{name: KoreanNoun(word) for name, word in chosen.items()})
+        return opening + rng.choice(ENGLISH[question_type]).format(**latin)
+    chosen = latin if language == "mixed" and rng.random() < LATIN_FRACTION else {**words, "n": "도형"}
+    return rng.choice(KOREAN[question_type]).format(
+        **{name: KoreanNoun(word) for name, word in chosen.items()}
+    )
 
 
 def write_language(folder: Path, language: str, scenes: str, sizes: Sizes) -> None:
-    """Pictures, their questions as a table, its index, and a tokenizer of the training sentences."""
+    """Images, their questions as a table, its index, and a tokenizer of the training sentences."""
     (folder / "images").mkdir(parents=True)
     rows, sentences = [], []
-    for number in range(sizes.pictures + sizes.heldout):
+    for number in range(sizes.images + sizes.heldout):
         rng = random.Random(f"{scenes}/{number}")
-        scene = two_things(rng)
+        scene = two_thing_scene(rng)
         paint_scene(scene, 96).save(folder / "images" / f"{number}.png")
-        split = "train" if number < sizes.pictures else "val"
-        for kind, words, answer in facts(scene, rng):
-            question = sentence(language, kind, words, rng)
-            row = {"id": f"{number}-{kind}", "image": f"images/{number}.png", "split": split}
+        split = "train" if number < sizes.images else "val"
+        for question_type, words, answer in question_facts(scene, rng):
+            question = write_question(language, question_type, words, rng)
+            row = {"id": f"{number}-{question_type}", "image": f"images/{number}.png", "split": split}
             rows.append({**row, "question": question, "answer": answer})
             sentences += [question] if split == "train" else []
     (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     build_index("table", folder / "table.jsonl", None, folder / "index", min_count=1)
     write_answers(folder / "index" / "answers.txt", CLASSES)  # in one order, so that a head can be kept
     words = dict.fromkeys(word.strip(".,?:") for text in sentences for word in text.split())
-    # In a list every word has a neighbour it also stands without: the trainer makes pieces of them.
+    # In a list every word has a neighbour it also stands without: the trainer makes tokens of them.
     lines = [*dict.fromkeys(sentences), ", ".join(words) + ","]
     (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
     train_tokenizer([folder / "text.txt"], folder / "spm.model", 520 if language == "english" else 370)
@@ -165,43 +167,43 @@ def write_language(folder: Path, language: str, scenes: str, sizes: Sizes) -> No
 # ----------------------------------------------------------------------------------------- runs
 
 
-def learn(data: Path, folder: Path, steps: int, sizes: Sizes, seed: int, *sets: str) -> Path:
+def train_language(data: Path, folder: Path, steps: int, sizes: Sizes, seed: int, *sets: str) -> Path:
     """Train the tiny recipe on a language; the run folder."""
     options = [
-        f"optim.steps={steps}", f"eval.every_steps={sizes.every}", f"log_every={FIRST}", f"seed={seed}",
+        f"optim.steps={steps}", f"eval.every_steps={sizes.every}", f"log_every={FIRST_STEPS}", f"seed={seed}",
         *NARROW, "optim.warmup_steps=20", "save.keep=1", "profile.threads=1", *sets,
     ]  # fmt: skip
     flags = {"data.index": str(data / "index"), "model.tokenizer": str(data / "spm.model")}
-    asked = resolve_settings("tiny", "cpu", options, flags)
+    resolved = resolve_settings("tiny", "cpu", options, flags)
     folder.mkdir()
-    run = make_run(asked.recipe, asked.profile, folder, [])
+    run = make_run(resolved.recipe, resolved.profile, folder, [])
     with (folder / "stderr.txt").open("w", encoding="utf-8") as stream, contextlib.redirect_stderr(stream):
         run_training(run, RankInfo(0, 0, 1), torch.device("cpu"), lambda: False)
     return folder
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a Korean training began and went on."""
 
-    first: float  # mean loss of the first FIRST steps
+    first: float  # mean loss of the first FIRST_STEPS steps
     hundred: float  # ... of the first 100
     reached: int | None  # step of the first evaluation at or above the target
     best: float
 
 
-def outcome(folder: Path, target: float) -> Outcome:
-    """What the log of a run says."""
+def read_outcome(folder: Path, target: float) -> RunOutcome:
+    """How a run went, from its log."""
     records = read_log(folder)
     losses = [row["loss"] for row in records if row["kind"] == "train"]
     scores = [(row["step"], row["score"]) for row in records if row["kind"] == "eval"]
     reached = next((step for step, score in scores if score >= target), None)
-    return Outcome(
-        losses[0], statistics.mean(losses[: 100 // FIRST]), reached, max(score for _, score in scores)
+    return RunOutcome(
+        losses[0], statistics.mean(losses[: 100 // FIRST_STEPS]), reached, max(score for _, score in scores)
     )
 
 
-def randomised(english: Path, output: Path, seed: int) -> None:
+def write_random_rows(english: Path, output: Path, seed: int) -> None:
     """The weights of a run, with a text table of which only mean and standard deviation are left."""
     weights = read_pretrained_weights(english)
     deviation, mean = torch.std_mean(weights[TEXT_TABLE_NAME], 0)
@@ -209,33 +211,33 @@ def randomised(english: Path, output: Path, seed: int) -> None:
     torch.save({"model": {**weights, TEXT_TABLE_NAME: mean + deviation * noise}}, output)
 
 
-def one_seed(folder: Path, seed: int, sizes: Sizes) -> dict[Setting, Outcome]:
+def run_seed(folder: Path, seed: int, sizes: Sizes) -> dict[Setting, RunOutcome]:
     """English, then every way into Korean."""
     write_language(folder / "english", "english", f"english {seed}", sizes)
-    run = learn(folder / "english", folder / "run", sizes.english, sizes, seed, "optim.lr=2e-3")
+    run = train_language(folder / "english", folder / "run", sizes.english, sizes, seed, "optim.lr=2e-3")
     step = run / (run / "best").read_text().strip()
-    randomised(step, folder / "random.pth", seed)
-    print(f"seed {seed}: English held-out accuracy {outcome(run, 0).best:.1%}", flush=True)
-    found = {}
+    write_random_rows(step, folder / "random.pth", seed)
+    print(f"seed {seed}: English held-out accuracy {read_outcome(run, 0).best:.1%}", flush=True)
+    outcomes = {}
     for language in LANGUAGES:
         write_language(folder / language, language, f"korean {seed}", sizes)
-    for language, head, arm in itertools.product(LANGUAGES, HEADS, ARMS):
-        weights = folder / "random.pth" if arm == "random" else step
-        rows = "carried" if arm == "carried" else "original"
+    for language, head, rows_from in itertools.product(LANGUAGES, HEADS, ROW_CHOICES):
+        weights = folder / "random.pth" if rows_from == "random" else step
+        rows = "carried" if rows_from == "carried" else "original"
         sets = (f"model.weights={weights}", f"model.reinit={HEADS[head]}", f"model.text_rows={rows}")
-        place = folder / f"{language}-{head}-{arm}"
-        trained = learn(folder / language, place, sizes.korean[head], sizes, seed, *sets)
-        found[language, head, arm] = outcome(trained, sizes.target)
+        run_folder = folder / f"{language}-{head}-{rows_from}"
+        trained = train_language(folder / language, run_folder, sizes.korean[head], sizes, seed, *sets)
+        outcomes[language, head, rows_from] = read_outcome(trained, sizes.target)
         table = (trained / "stderr.txt").read_text("utf-8").split("text table: ")[1].splitlines()[0]
-        print(f"  {language} Korean, head {head}, {arm} (text table: {table})", flush=True)
-    return found
+        print(f"  {language} Korean, head {head}, {rows_from} (text table: {table})", flush=True)
+    return outcomes
 
 
-def show(results: list[dict[Setting, Outcome]], sizes: Sizes) -> None:
+def print_table(results: list[dict[Setting, RunOutcome]], sizes: Sizes) -> None:
     """The table: every seed, then the mean. A target never reached counts as the last step, marked >."""
-    names = (f"loss, first {FIRST}", "loss, first 100", f"steps to {sizes.target:.0%}", "best")
+    names = (f"loss, first {FIRST_STEPS}", "loss, first 100", f"steps to {sizes.target:.0%}", "best")
     print(f"\n{'Korean':7}{'head':6}{'rows':9}" + "".join(f"{name:>27}" for name in names))
-    for setting in itertools.product(LANGUAGES, HEADS, ARMS):
+    for setting in itertools.product(LANGUAGES, HEADS, ROW_CHOICES):
         runs = [result[setting] for result in results]
         steps = sizes.korean[setting[1]]
         columns = [
@@ -258,20 +260,20 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--quick", action="store_true", help="a minute, to see that it works; the numbers mean nothing"
+        "--quick", action="store_true", help="a minute, to see that it works; its numbers mean nothing"
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keep everything here; must be new")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    sizes = QUICK if asked.quick else FULL
-    root = asked.folder or Path(tempfile.mkdtemp(prefix="carried-rows-"))
-    root.mkdir(exist_ok=asked.folder is None)
+    sizes = QUICK if options.quick else FULL
+    root = options.folder or Path(tempfile.mkdtemp(prefix="carried-rows-"))
+    root.mkdir(exist_ok=options.folder is None)
     try:
-        seeds = range(1, 1 + (1 if asked.quick else asked.seeds))
-        show([one_seed(root / str(seed), seed, sizes) for seed in seeds], sizes)
+        seeds = range(1, 1 + (1 if options.quick else options.seeds))
+        print_table([run_seed(root / str(seed), seed, sizes) for seed in seeds], sizes)
     finally:
-        if asked.folder is None:
+        if options.folder is None:
             shutil.rmtree(root)
 
 

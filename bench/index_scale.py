@@ -3,7 +3,7 @@
     python bench/index_scale.py [--rows 250000 1000000 7500000] [--original 250000]
 
 Every tree is made in a scratch folder (7.5 million questions: 2 GB and 1.35 million empty
-pictures), indexed by the real command, and opened as training does. Memory is the sum over all
+images), indexed by the real command, and opened as training does. Memory is the sum over all
 processes of the command, sampled; the file cache is not counted.
 
 `--original N` also runs the original's way on N questions, on the same tree: everything read into
@@ -21,69 +21,71 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
-PICTURES, CATEGORIES = 0.18, 20  # pictures a question; categories, three levels each
-NOUNS = [
+IMAGES_PER_QUESTION, CATEGORIES = 0.18, 20  # categories have three levels each
+QUESTION_NOUNS = [
     "신호등", "자동차", "강아지", "고양이", "건물", "나무", "사람", "모자", "가방", "의자", "책상", "그릇",
     "사과", "딸기", "우산", "자전거", "간판", "창문", "시계", "신발",
 ]  # fmt: skip
-FORMS = [
+QUESTION_FORMS = [
     "사진 속 {}의 색깔은 무엇인가요?", "{}은 몇 개 있나요?", "사진에 {}이 보이나요?",
     "{} 옆에 있는 물건의 이름은 무엇인가요?", "사진 왼쪽에 있는 {}은 무엇으로 만들어졌나요?",
 ]  # fmt: skip
-ANSWERS = [
+FREQUENT_ANSWERS = [
     "예", "아니요", "빨간색", "주황색", "노란색", "초록색", "파란색", "흰색", "검은색", "1", "2", "3", "4", "5",
     "유리", "목재", "왼쪽", "오른쪽", "실내", "형광등",
 ]  # fmt: skip
 
 
 def make_tree(root: Path, rows: int) -> None:
-    """A label tree in AI-Hub 104's layout, with empty pictures in one folder."""
+    """A label tree in AI-Hub 104's layout, with empty images in one folder."""
     (root / "images").mkdir(parents=True)
     random.seed(104)
-    number, each = 0, rows // (CATEGORIES * 3)
+    first_id, folder_rows = 0, rows // (CATEGORIES * 3)
     for category in range(CATEGORIES):
         for level in "상중하":
-            for split, part in (("train", each - each // 10), ("validate", each // 10)):
+            held_out = folder_rows // 10
+            for split, split_rows in (("train", folder_rows - held_out), ("validate", held_out)):
                 top = "train_labels" if split == "train" else "valid_labels"
                 name = f"분류{category:02}"
                 folder = root / "labels" / top / name / f"{level}_{split}_{name}"
                 folder.mkdir(parents=True)
-                _fill(root, folder, number, part)
-                number += part
+                _write_labels(root, folder, first_id, split_rows)
+                first_id += split_rows
 
 
-def _fill(root: Path, folder: Path, first: int, rows: int) -> None:
-    pictures = [f"{folder.name}_{n:07}.jpg" for n in range(max(1, int(rows * PICTURES)))]
-    for name in pictures:
+def _write_labels(root: Path, folder: Path, first_id: int, rows: int) -> None:
+    images = [f"{folder.name}_{n:07}.jpg" for n in range(max(1, int(rows * IMAGES_PER_QUESTION)))]
+    for name in images:
         (root / "images" / name).touch()
-    kind = folder.parent.name
-    _dump(folder / "images.json", "images", (
-        f'{{"image_id": "{name[:-4]}", "image": "{name}", "category": "{kind}"}}' for name in pictures
+    category = folder.parent.name
+    _write_records(folder / "images.json", "images", (
+        f'{{"image_id": "{name[:-4]}", "image": "{name}", "category": "{category}"}}' for name in images
     ))  # fmt: skip
-    ids = [f"{first + n:010}" for n in range(rows)]
-    shown = [pictures[n % len(pictures)][:-4] for n in range(rows)]
-    _dump(folder / "question.json", "questions", (
+    ids = [f"{first_id + n:010}" for n in range(rows)]
+    image_ids = [images[n % len(images)][:-4] for n in range(rows)]
+    _write_records(folder / "question.json", "questions", (
         f'{{"question_id": "{id}", "image_id": "{image}", '
-        f'"question": "{random.choice(FORMS).format(random.choice(NOUNS))}"}}'
-        for id, image in zip(ids, shown, strict=True)
+        f'"question": "{random.choice(QUESTION_FORMS).format(random.choice(QUESTION_NOUNS))}"}}'
+        for id, image in zip(ids, image_ids, strict=True)
     ))  # fmt: skip
-    _dump(folder / "annotation.json", "annotations", (
+    _write_records(folder / "annotation.json", "annotations", (
         f'{{"question_id": "{id}", "image_id": "{image}", "multiple_choice_answer": '
-        f'"{_answer()}", "answer_confidence": "yes"}}'
-        for id, image in zip(ids, shown, strict=True)
+        f'"{_random_answer()}", "answer_confidence": "yes"}}'
+        for id, image in zip(ids, image_ids, strict=True)
     ))  # fmt: skip
 
 
-def _answer() -> str:
+def _random_answer() -> str:
     """Mostly few answers, with a long tail as real ones have."""
     if random.random() < 0.9:
-        return random.choice(ANSWERS)
-    return f"{random.choice(NOUNS)} {int(random.paretovariate(0.6)) % 20000}"
+        return random.choice(FREQUENT_ANSWERS)
+    return f"{random.choice(QUESTION_NOUNS)} {int(random.paretovariate(0.6)) % 20000}"
 
 
-def _dump(path: Path, name: str, records) -> None:  # type: ignore[no-untyped-def]
+def _write_records(path: Path, name: str, records: Iterable[str]) -> None:
     with path.open("w", encoding="utf-8") as stream:
         stream.write(f'{{"{name}": [\n')
         for number, record in enumerate(records):
@@ -92,30 +94,30 @@ def _dump(path: Path, name: str, records) -> None:  # type: ignore[no-untyped-de
         stream.write("\n]}\n")
 
 
-def measured(words: list[str]) -> tuple[float, int, str]:
-    """Seconds, most bytes in memory over all processes, stdout of a command."""
+def run_measured(words: list[str]) -> tuple[float, int, str]:
+    """Seconds, peak of the bytes in memory over all processes, stdout of a command."""
     began = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    most = 0
+    peak = 0
     while process.poll() is None:
-        most = max(most, sum(map(_private, _family(process.pid))))
+        peak = max(peak, sum(map(_own_bytes, _process_tree(process.pid))))
         time.sleep(0.1)
     if process.returncode:
         sys.exit(f"{words} ended with {process.returncode}")
     assert process.stdout
-    return time.perf_counter() - began, most, process.stdout.read()
+    return time.perf_counter() - began, peak, process.stdout.read()
 
 
-def _family(pid: int) -> list[int]:
+def _process_tree(pid: int) -> list[int]:
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
-    return [pid, *(each for child in children for each in _family(int(child)))]
+    return [pid, *(each for child in children for each in _process_tree(int(child)))]
 
 
-def _private(pid: int) -> int:
-    """Bytes of a process: its own, and its share of what several have."""
+def _own_bytes(pid: int) -> int:
+    """Bytes of a process: its own, and its fraction of what several share."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -123,7 +125,7 @@ def _private(pid: int) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
-OPEN = """
+OPEN_INDEX = """
 import json, os, sys, time
 from pathlib import Path
 def rss(): return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -138,7 +140,7 @@ opened = time.perf_counter() - began
 print(json.dumps({"seconds": opened, "rss": rss(), "rows": len(train), "answers": len(answers)}))
 """
 
-ORIGINAL = """
+ORIGINAL_INDEX = """
 import json, sys
 from pathlib import Path
 root, model = Path(sys.argv[1]), sys.argv[2]
@@ -178,11 +180,11 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, help="SentencePiece model for the original's way")
     parser.add_argument("--python", default=sys.executable, help="one that has transformers 4.35.2")
     parser.add_argument("--scratch", type=Path, help="where the trees are made")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     print("| questions | index s | questions/s | memory MB | open s | opened process MB |")
     print("|---|---|---|---|---|---|")
-    for rows in asked.rows:
-        scratch = Path(tempfile.mkdtemp(dir=asked.scratch))
+    for rows in options.rows:
+        scratch = Path(tempfile.mkdtemp(dir=options.scratch))
         try:
             make_tree(scratch / "tree", rows)
             kovqa = [sys.executable, "-P", "-m", "kovqa_cli"]
@@ -195,16 +197,16 @@ def main() -> None:
                 str(scratch / "index"),
                 "--json",
             ]
-            seconds, memory, out = measured([*kovqa, *words])
+            seconds, memory, out = run_measured([*kovqa, *words])
             total = sum(json.loads(out)["rows"].values()) + sum(json.loads(out)["left_out"].values())
-            opened = json.loads(measured([sys.executable, "-c", OPEN, str(scratch / "index")])[2])
+            opened = json.loads(run_measured([sys.executable, "-c", OPEN_INDEX, str(scratch / "index")])[2])
             print(
                 f"| {total:,} | {seconds:.1f} | {total / seconds:,.0f} | {memory / 1e6:,.0f} "
                 f"| {opened['seconds']:.3f} | {opened['rss'] / 1e6:.0f} |", flush=True,
             )  # fmt: skip
-            if rows == asked.original and asked.tokenizer:
-                words = [asked.python, "-c", ORIGINAL, str(scratch / "tree"), str(asked.tokenizer)]
-                seconds, memory, out = measured(words)
+            if rows == options.original and options.tokenizer:
+                words = [options.python, "-c", ORIGINAL_INDEX, str(scratch / "tree"), str(options.tokenizer)]
+                seconds, memory, out = run_measured(words)
                 print(
                     f"| {total:,}, the original's way ({out.strip()}) | {seconds:.1f} "
                     f"| {total / seconds:,.0f} | {memory / 1e6:,.0f} | | |", flush=True,

@@ -94,23 +94,6 @@ def progress_bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int]
 
 
 @contextlib.contextmanager
-def count_status(what: str, quiet: bool = False) -> Iterator[Callable[[int, float], None] | None]:
-    """A running count with its rate, fed with (count, share done); the time left where a share is known."""
-    if quiet or not is_interactive():
-        yield None
-        return
-    with make_console(stderr=True).status(what) as status:
-        began = time.monotonic()
-
-        def told(n: int, share: float = 0.0) -> None:
-            took = time.monotonic() - began
-            left = f" · {format_duration(took / share - took)} left" if share else ""
-            status.update(f"{n:,} {what} · {n / took:,.0f}/s{left}")
-
-        yield told
-
-
-@contextlib.contextmanager
 def stage_status(quiet: bool = False) -> Iterator[Callable[[str, int, float], None] | None]:
     """One counter after the other, fed with (what is counted, count, share done).
 

@@ -4,7 +4,7 @@ The standard library's scanner does the parsing; `_JsonWindow` moves a window of
 that never more than a block and one record are in memory.
 
 Why not ijson (3.6, yajl2_c): it reads 42 MB of AI-Hub's annotations in half the CPU time (0.32 s against
-0.65 s), which is a tenth of what indexing them takes, and differs where people notice. It replaces half a
+0.65 s), an eighth of what indexing them takes; and it differs where people notice. It replaces half a
 surrogate pair by "?" without a word, so that an image is looked for under another name; refuses CP949, a
 byte-order mark and NaN; gives 1e5 as Decimal('1E+5'), while a table's values stay as they are written; and
 its errors name no line. Without its compiled back end it is slower than this.
