@@ -137,7 +137,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 server.requests.append(request)
             try:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    self._give(request, server.answer(request))
+                    self._send_answer(request, server.answer(request))
             finally:
                 with server.lock:
                     server.open -= 1
@@ -151,29 +151,29 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 self.command, parts.path, dict(parse_qsl(parts.query)), headers, server.open
             )
 
-        def _give(self, request: ReceivedRequest, found: File | Answer) -> None:
-            if isinstance(found, File) and found.first:
-                found = found.first.pop(0)
-            if isinstance(found, Answer):
-                self._head(found.status, {"Content-Length": str(len(found.body)), **found.headers})
-                self._body(request, found.body)
+        def _send_answer(self, request: ReceivedRequest, answer: File | Answer) -> None:
+            if isinstance(answer, File) and answer.first:
+                answer = answer.first.pop(0)
+            if isinstance(answer, Answer):
+                self._head(answer.status, {"Content-Length": str(len(answer.body)), **answer.headers})
+                self._body(request, answer.body)
                 return
-            start, status = self._range(request, found)
-            size = len(found.data)
-            headers = {"ETag": found.etag, "Accept-Ranges": "bytes", **found.headers}
+            start, status = self._range(request, answer)
+            size = len(answer.data)
+            headers = {"ETag": answer.etag, "Accept-Ranges": "bytes", **answer.headers}
             if status == 416:
                 headers["Content-Range"] = f"bytes */{size}"
             if status == 206:
-                first = start + (found.ranges == "wrong offset")
-                total = size + (found.ranges == "wrong total")
+                first = start + (answer.ranges == "wrong offset")
+                total = size + (answer.ranges == "wrong total")
                 headers["Content-Range"] = f"bytes {first}-{size - 1}/{total}"
-            if found.chunked:
+            if answer.chunked:
                 headers["Transfer-Encoding"] = "chunked"
             else:
                 headers["Content-Length"] = "0" if status == 416 else str(size - start)
             self._head(status, headers)
             if status != 416:
-                self._body(request, found.data[start:], found)
+                self._body(request, answer.data[start:], answer)
 
         def _range(self, request: ReceivedRequest, file: File) -> tuple[int, int]:
             span = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))

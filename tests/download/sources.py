@@ -113,7 +113,7 @@ class Kowiki:
         for name in names:
             self.server.routes[f"{base}/{name}"] = File(self.XML)
 
-    def _polite(self, found: File | Answer) -> Route:
+    def _polite(self, served: File | Answer) -> Route:
         """Refuse who has no name (403) and a third connection (429)."""
 
         def answer(request: ReceivedRequest) -> File | Answer:
@@ -121,7 +121,7 @@ class Kowiki:
                 return Answer(403, b"Please set a user-agent")
             if request.concurrent > 2:
                 return Answer(429, b"Too many connections", {"Retry-After": "0"})
-            return found
+            return served
 
         return answer
 
@@ -145,11 +145,13 @@ class Hub:
         server.routes[f"{api}main"] = server.routes[api + COMMIT] = self._api
 
     def _refused(self, request: ReceivedRequest) -> Answer | None:
-        given = request.headers.get("authorization", "")
-        if not self.needs or given == f"Bearer {self.needs}":
+        authorization = request.headers.get("authorization", "")
+        if not self.needs or authorization == f"Bearer {self.needs}":
             return None
         return Answer(
-            401 if not given else 403, f"no access for {given}".encode(), {"X-Error-Code": self.code}
+            401 if not authorization else 403,
+            f"no access for {authorization}".encode(),
+            {"X-Error-Code": self.code},
         )
 
     def _api(self, request: ReceivedRequest) -> Answer:

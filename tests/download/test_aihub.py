@@ -47,12 +47,12 @@ TREE = (
 
 
 def offsets(data: bytes, name: str = f"{FOLDER}/[원천]동물.zip") -> list[tuple[str, bytes]]:
-    """A big file as AI-Hub sends it: pieces named by their byte offset."""
+    """A big file as AI-Hub sends it: volumes named by their byte offset."""
     return [(f"{name}.part{at}", data[at : at + PIECE]) for at in range(0, len(data), PIECE)]
 
 
 def counted(data: bytes, first: int = 0) -> list[tuple[str, bytes]]:
-    """... as some old sets send it: pieces that are counted."""
+    """... as some old sets send it: volumes that are counted."""
     return [(f"{FOLDER}/[원천]동물.zip.part{n}", piece) for n, (_, piece) in enumerate(offsets(data), first)]
 
 
@@ -170,7 +170,7 @@ shuffled = random.Random(1).sample
 
 
 @pytest.mark.parametrize(
-    "pieces",
+    "volumes",
     [
         shuffled(offsets(SOURCE), 5),
         offsets(SOURCE) * 2,
@@ -185,9 +185,9 @@ shuffled = random.Random(1).sample
     ids=["unordered", "twice", "twice and unordered", "counted", "from 1", "counted badly", "small"],
 )
 def test_pieces_in_every_order_and_numbering(
-    hub: AIHub, tmp_path: Path, pieces: list[tuple[str, bytes]]
+    hub: AIHub, tmp_path: Path, volumes: list[tuple[str, bytes]]
 ) -> None:
-    hub.tars[102] = tar_of(pieces)
+    hub.tars[102] = tar_of(volumes)
     (file,) = fetch_aihub_files(104, tmp_path / "a", [102])
     assert file.read_bytes() == SOURCE
     assert file.relative_to(tmp_path / "a").as_posix() == f"{FOLDER}/[원천]동물.zip"
@@ -292,10 +292,10 @@ def test_a_cut_tar_begins_again_and_at_last_can_be_resumed(hub: AIHub, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "pieces", [offsets(SOURCE)[:2] + offsets(SOURCE)[3:], counted(SOURCE)[1:3] + counted(SOURCE)[4:]]
+    "volumes", [offsets(SOURCE)[:2] + offsets(SOURCE)[3:], counted(SOURCE)[1:3] + counted(SOURCE)[4:]]
 )
-def test_a_missing_piece_is_an_error(hub: AIHub, tmp_path: Path, pieces: list[tuple[str, bytes]]) -> None:
-    hub.tars[102] = tar_of(pieces)
+def test_a_missing_volume_is_an_error(hub: AIHub, tmp_path: Path, volumes: list[tuple[str, bytes]]) -> None:
+    hub.tars[102] = tar_of(volumes)
     with pytest.raises(AssetError, match="do not join"):
         fetch_aihub_files(104, tmp_path / "a", [102])
     assert sent(tmp_path / "a") == {}
@@ -337,7 +337,7 @@ def test_links_and_names_of_other_files_are_refused(hub: AIHub, tmp_path: Path) 
         fetch_aihub_files(104, tmp_path / "a", [102, 101])
 
 
-def test_a_small_disk_is_told_before(hub: AIHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_disk_is_noticed_before(hub: AIHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(members.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 200_000}))
     with pytest.raises(MachineError, match=r"needs 263\.2 kB, its disk has 200\.0 kB"):
         fetch_aihub_files(104, tmp_path / "a")

@@ -139,7 +139,7 @@ def test_cp949_names_in_a_tar(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == {"동물/질문.json": b""}
 
 
-# ---------------------------------------------------------------------------------- pieces
+# ---------------------------------------------------------------------------------- volumes
 
 
 @pytest.mark.parametrize("counted", [True, False])
@@ -335,7 +335,7 @@ def test_something_else_is_named(tmp_path: Path, data: bytes, says: str) -> None
     refused(tmp_path, write(tmp_path / "a.zip", data), says)
 
 
-def test_a_full_disk_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_noticed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(members.shutil, "disk_usage", lambda path: usage)
     for name in PACKED:

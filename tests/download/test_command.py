@@ -61,7 +61,7 @@ def test_twenty_kills_lose_nothing_that_had_arrived(server: Server, start: Start
     data = contents(4_500_000, b"PK\x03\x04", seed=7)
     signed(server, PATH, File(data, rate=4e6), good_for=1)
     objects, part = f"/objects{PATH}", home / f"{NAME}.pth.part"
-    kept, draw = [0], random.Random(20)
+    sizes, draw = [0], random.Random(20)
     for _ in range(20):
         process, request, served = start(NAME, "-q"), server.count(objects), server.served[objects]
         more = draw.randrange(300_000)
@@ -71,11 +71,11 @@ def test_twenty_kills_lose_nothing_that_had_arrived(server: Server, start: Start
         process.kill()
         process.wait()
         wait_for(lambda: server.open == 0)
-        kept.append(part.stat().st_size)
+        sizes.append(part.stat().st_size)
     out, errors = start(NAME, "-q").communicate(timeout=60)
     assert (home / f"{NAME}.pth").read_bytes() == data, errors
-    assert server.starts(objects) == kept, "every attempt begins with the first byte that is not here"
-    assert kept == sorted(kept) and kept[-1] > 1_500_000
+    assert server.starts(objects) == sizes, "every attempt begins with the first byte that is not here"
+    assert sizes == sorted(sizes) and sizes[-1] > 1_500_000
     assert server.served[objects] - len(data) <= 20 * 64_000, "only what was on the way is lost"
     assert out.strip().endswith(f"{NAME}.pth")
     assert {path.name for path in home.iterdir()} == {f"{NAME}.pth", f".{NAME}.pth.json"}
@@ -90,11 +90,11 @@ def test_ctrl_c_can_be_resumed(server: Server, start: Start, home: Path) -> None
     assert process.returncode == 130
     assert out == "" and "run the same command again" in last_line(errors)
     wait_for(lambda: server.open == 0)
-    kept = (home / f"{NAME}.pth.part").stat().st_size
-    assert kept > 0
+    size = (home / f"{NAME}.pth.part").stat().st_size
+    assert size > 0
     server.routes[PATH] = File(WEIGHTS)
     assert start(NAME).wait(30) == 0
-    assert server.starts(PATH) == [0, kept]
+    assert server.starts(PATH) == [0, size]
 
 
 def test_two_commands_at_once_fetch_once(server: Server, start: Start, home: Path) -> None:
@@ -108,7 +108,7 @@ def test_two_commands_at_once_fetch_once(server: Server, start: Start, home: Pat
     assert outputs[0][0] == outputs[1][0] != ""
 
 
-def test_a_full_disk_keeps_what_came(server: Server, start: Start, home: Path) -> None:
+def test_a_full_disk_keeps_what_has_arrived(server: Server, start: Start, home: Path) -> None:
     server.routes[PATH] = File(WEIGHTS)
     limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))}
     process = start(NAME, "-q", **limit)
@@ -191,8 +191,8 @@ def test_what_there_is(kovqa: Kovqa, server: Server, endpoints: dict[str, str], 
     assert "coco-train2014" in shown and "13.5 GB" in shown and "aihub-104" in shown
     details = kovqa("download", "--list", "karpathy", **endpoints).stdout
     assert "reported missing (404)" in details and "--from FILE" in details
-    found = json.loads(kovqa("download", "--list", "beit3.spm", "--json", **endpoints).stdout)
-    assert found["schema"] == 1 and found["assets"][0]["files"][0]["sha256"].startswith("6f5e2fef")
+    listing = json.loads(kovqa("download", "--list", "beit3.spm", "--json", **endpoints).stdout)
+    assert listing["schema"] == 1 and listing["assets"][0]["files"][0]["sha256"].startswith("6f5e2fef")
     done = kovqa("download", "coco-train", **endpoints)
     assert done.returncode == 2 and "did you mean coco-train2014" in done.stderr
     assert kovqa("download", **endpoints).returncode == 2
@@ -200,9 +200,9 @@ def test_what_there_is(kovqa: Kovqa, server: Server, endpoints: dict[str, str], 
 
 
 def test_a_file_by_hand_as_json(kovqa: Kovqa, endpoints: dict[str, str], tmp_path: Path) -> None:
-    given = tmp_path / "open.zip"
-    given.write_bytes(zipped({"train.csv": b"ID,image_id,question,answer\n"}))
-    words = ("download", "dacon-236118", "--from", given, "-o", "자료", "--accept-licence", "--json")
+    local_file = tmp_path / "open.zip"
+    local_file.write_bytes(zipped({"train.csv": b"ID,image_id,question,answer\n"}))
+    words = ("download", "dacon-236118", "--from", local_file, "-o", "자료", "--accept-licence", "--json")
     done = kovqa(*words, **endpoints)
     assert done.returncode == 0, done.stderr
     [path] = json.loads(done.stdout)["assets"][0]["paths"]

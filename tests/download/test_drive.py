@@ -34,7 +34,7 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "자산" / "image.zip"
 
 
-def given(drive: Drive) -> int:
+def bytes_served(drive: Drive) -> int:
     """Bytes of the file that left, pages not counted."""
     return drive.server.served["/download"] + drive.server.served["/uc"] + drive.server.served["/legacy"]
 
@@ -89,8 +89,8 @@ def test_the_file_is_fetched_through_every_page(drive: Drive, target: Path, warn
 
 
 def test_name_and_size_are_known_before(drive: Drive, target: Path) -> None:
-    found = resolve_drive_file(ID)
-    assert (found.name, found.size) == ("이미지 1.zip", len(DATA))
+    announced = resolve_drive_file(ID)
+    assert (announced.name, announced.size) == ("이미지 1.zip", len(DATA))
     target.parent.mkdir()
     assert fetch_drive_file(ID, target.parent) == target.with_name("이미지 1.zip")
 
@@ -127,7 +127,9 @@ def test_a_used_up_quota_says_what_to_do(drive: Drive, target: Path) -> None:
 
 
 @pytest.mark.parametrize("warning", ["none", "form"])
-def test_a_quota_that_ends_in_the_middle_keeps_what_came(drive: Drive, target: Path, warning: str) -> None:
+def test_a_quota_that_ends_in_the_middle_keeps_what_has_arrived(
+    drive: Drive, target: Path, warning: str
+) -> None:
     drive.warning, drive.quota_after, drive.file.cut = warning, HALF, [HALF]  # type: ignore[assignment]
     with pytest.raises(AssetError, match="quota") as caught:
         fetch_drive_file(ID, target)
@@ -259,7 +261,7 @@ def test_a_cut_is_resumed_at_the_byte(drive: Drive, target: Path, warning: str) 
     fetch_drive_file(ID, target)
     assert target.read_bytes() == DATA
     pages = sum(answer.path == "/download" for answer in drive.server.requests) * 2_000
-    assert given(drive) <= len(DATA) + pages
+    assert bytes_served(drive) <= len(DATA) + pages
 
 
 @pytest.mark.parametrize(
@@ -294,7 +296,7 @@ def test_a_file_without_length_is_whole_or_not_there(drive: Drive, target: Path)
     assert starts(drive) == [0, 0]  # what has no length is not resumed
 
 
-def test_a_file_that_changed_since_the_first_download_is_told(drive: Drive, target: Path) -> None:
+def test_a_file_that_changed_since_the_first_download_is_named(drive: Drive, target: Path) -> None:
     fetch_drive_file(ID, target)
     target.unlink()
     fetch_drive_file(ID, target)

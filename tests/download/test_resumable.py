@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import multiprocessing
 import time
 from collections import namedtuple
@@ -44,13 +45,13 @@ def left(target: Path) -> set[str]:
     return {path.name for path in target.parent.iterdir()}
 
 
-def interrupted(server: Server, target: Path, file: File, kept: int) -> None:
+def interrupted(server: Server, target: Path, file: File, size: int) -> None:
     """Let a download die after so many bytes."""
     server.routes[PATH] = file
-    file.cut = [kept, 0, 0, 0, 0]
+    file.cut = [size, 0, 0, 0, 0]
     with pytest.raises(Interrupted):
         fetch_file(remote(server), target)
-    assert part_file_path(target).stat().st_size == kept
+    assert part_file_path(target).stat().st_size == size
     server.requests.clear()
 
 
@@ -83,6 +84,20 @@ def test_a_file_damaged_after_its_receipt_is_fetched_again(server: Server, targe
     target.write_bytes(DATA[:-1] + b"x")
     fetch_file(remote(server), target)
     assert target.read_bytes() == DATA
+
+
+def test_the_receipts_of_earlier_versions_are_read(server: Server, target: Path) -> None:
+    """Every version writes this; a file that has it is neither fetched nor read again."""
+    target.parent.mkdir()
+    target.write_bytes(DATA)
+    receipt = {
+        "url": "https://example.com/file.bin", "size": SIZE, "mtime_ns": target.stat().st_mtime_ns,
+        "checksums": {"md5": "0" * 32, "sha256": "1" * 64}, "accepted_mismatch": False,
+        "fetched": "2026-10-01T12:00:00+0900",
+    }  # fmt: skip
+    receipt_path(target).write_text(json.dumps(receipt))
+    fetch_file(remote(server, checksums={"sha256": "1" * 64}), target)
+    assert server.requests == [] and json.loads(receipt_path(target).read_text()) == receipt
 
 
 def test_a_cut_connection_is_resumed_where_it_ended(server: Server, target: Path) -> None:

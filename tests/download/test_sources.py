@@ -77,30 +77,30 @@ def test_an_archive_is_unpacked_once_and_removed(server: Server) -> None:
 
 
 def test_a_file_fetched_by_hand_is_checked_and_unpacked(server: Server, tmp_path: Path) -> None:
-    given = tmp_path / "내려받은 파일.zip"
-    given.write_bytes(zipped({"dataset_coco.json": b"{}"}))
-    [folder] = adopt_local_file(find_asset_entry("karpathy"), given, FetchOptions())
+    local_file = tmp_path / "내려받은 파일.zip"
+    local_file.write_bytes(zipped({"dataset_coco.json": b"{}"}))
+    [folder] = adopt_local_file(find_asset_entry("karpathy"), local_file, FetchOptions())
     assert (folder / "dataset_coco.json").read_bytes() == b"{}"
-    assert given.exists() and asset_state(find_asset_entry("karpathy")) == "here"
+    assert local_file.exists() and asset_state(find_asset_entry("karpathy")) == "here"
     assert fetch("karpathy") == [folder]
     assert server.requests == []
-    given.write_bytes(b"<!DOCTYPE html><title>login</title>")
+    local_file.write_bytes(b"<!DOCTYPE html><title>login</title>")
     with pytest.raises(AssetError, match="not a zip file but a web page"):
-        adopt_local_file(find_asset_entry("karpathy"), given, FetchOptions())
-    given.write_bytes(ZIP)
+        adopt_local_file(find_asset_entry("karpathy"), local_file, FetchOptions())
+    local_file.write_bytes(ZIP)
     with pytest.raises(AssetError, match="published are 13,510,573,713"):
-        adopt_local_file(find_asset_entry("coco-train2014"), given, FetchOptions())
+        adopt_local_file(find_asset_entry("coco-train2014"), local_file, FetchOptions())
     with pytest.raises(SettingsError, match="none of vqav2's files"):
-        adopt_local_file(find_asset_entry("vqav2"), given, FetchOptions())
+        adopt_local_file(find_asset_entry("vqav2"), local_file, FetchOptions())
     with pytest.raises(SettingsError, match="is a folder"):
         adopt_local_file(find_asset_entry("karpathy"), tmp_path, FetchOptions())
 
 
 def test_a_file_by_hand_is_linked_not_moved(tmp_path: Path) -> None:
-    given = tmp_path / "beit3_base_patch16_224.zip"  # as a browser saves it
-    given.write_bytes(WEIGHTS)
-    [path] = adopt_local_file(find_asset_entry("beit3_base_patch16_224.pth"), given, FetchOptions())
-    assert path.name == "beit3_base_patch16_224.pth" and path.samefile(given)
+    local_file = tmp_path / "beit3_base_patch16_224.zip"  # as a browser saves it
+    local_file.write_bytes(WEIGHTS)
+    [path] = adopt_local_file(find_asset_entry("beit3_base_patch16_224.pth"), local_file, FetchOptions())
+    assert path.name == "beit3_base_patch16_224.pth" and path.samefile(local_file)
     assert find_asset("beit3_base_patch16_224.pth", "weights") == path
 
 
@@ -291,14 +291,14 @@ def test_a_renamed_repository_is_followed(server: Server, cdn: Server) -> None:
 def test_a_damaged_archive_of_the_hub_is_refused(server: Server, cdn: Server) -> None:
     hub = Hub(server, cdn, "skt/KVQA", dataset=True)
     hub.large("data/kvqa_images_0.tar.gz", contents(4000, b"\x1f\x8b\x08"))
-    hub.large("data/kvqa_images_1.tar.gz", good := tarred({"b.jpg": b"picture"}))
+    hub.large("data/kvqa_images_1.tar.gz", good := tarred({"b.jpg": b"image"}))
     with pytest.raises(DataError, match=r"kvqa_images_0\.tar\.gz"):
         fetch("kvqa")
     data = asset_folder(find_asset_entry("kvqa")) / "data"
     assert not (data / "kvqa_images_0").exists()
-    hub.large("data/kvqa_images_0.tar.gz", tarred({"a.jpg": b"picture"}))
+    hub.large("data/kvqa_images_0.tar.gz", tarred({"a.jpg": b"image"}))
     fetch("kvqa")
-    assert (data / "kvqa_images_0" / "a.jpg").read_bytes() == b"picture"
+    assert (data / "kvqa_images_0" / "a.jpg").read_bytes() == b"image"
     assert cdn.served["/cdn/data/kvqa_images_1.tar.gz"] == len(good)
 
 

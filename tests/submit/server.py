@@ -51,7 +51,7 @@ class Dacon:
 
     def answer(self, received: Received) -> tuple[int, bytes]:
         """Status and body for a request."""
-        said = {
+        answers = {
             "500": (500, b'{"message": "ok", "data": null}'),
             "html": (200, f"<html><title>Login</title>{TOKEN}</html>".encode()),
             "invalid_json": (200, b'{"message": "ok"'),
@@ -59,8 +59,8 @@ class Dacon:
             "missing_data": (200, _json({"message": "wrong"})),
             "redirect": (307, b""),
         }
-        if self.mode in said:
-            return said[str(self.mode)]
+        if self.mode in answers:
+            return answers[str(self.mode)]
         if isinstance(self.mode, int):
             return 200, _json({"message": "wrong", "data": self.mode})
         return 200, _json({"message": self._count(received.fields), "data": None})

@@ -272,11 +272,17 @@ def test_a_token_cut_by_a_long_page_is_hidden_too() -> None:
 
 def test_the_receipt(dacon: Dacon, inputs: Path, kovqa: Kovqa) -> None:
     done = kovqa(*WORDS, "--json", "--memo", "첫 번째", TZ="UTC", **settings())
-    told = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
-    assert (told["schema"], told["receipt"]["state"], told["receipt"]["memo"]) == (1, "accepted", "첫 번째")
-    assert (told["today"]["accepted"], told["today"]["resets"][11:]) == (1, "15:00:00+00:00")
-    assert Path(told["ledger"]).is_file() and Path(told["path"]).read_bytes() == dacon.received[0].content
+    assert (printed["schema"], printed["receipt"]["state"], printed["receipt"]["memo"]) == (
+        1,
+        "accepted",
+        "첫 번째",
+    )
+    assert (printed["today"]["accepted"], printed["today"]["resets"][11:]) == (1, "15:00:00+00:00")
+    assert (
+        Path(printed["ledger"]).is_file() and Path(printed["path"]).read_bytes() == dacon.received[0].content
+    )
     (inputs / "p.jsonl").write_text('{"id": "TEST_00000", "answer": "아니요"}\n', "utf-8")
     done = kovqa(*WORDS, TZ="UTC", **settings())
     assert done.stdout.startswith("accepted 20") and TEAM in done.stdout

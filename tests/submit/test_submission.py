@@ -162,8 +162,8 @@ def test_the_command_says_what_the_answers_are_like(kovqa: Kovqa, tmp_path: Path
         "3 rows, every id once, none empty; 2 different texts",
         "most frequent: no (2), 노란색 꽃 (1); longest: 노란색 꽃 (5 characters)",
     ]
-    told = json.loads(kovqa(*words, "--json").stdout)
-    assert (told["schema"], told["rows"], told["distinct"], told["path"]) == (1, 3, 2, "o.csv")
+    printed = json.loads(kovqa(*words, "--json").stdout)
+    assert (printed["schema"], printed["rows"], printed["distinct"], printed["path"]) == (1, 3, 2, "o.csv")
     (tmp_path / "p.jsonl").write_text('{"id": "A", "answer": "no"}\n')
     done = kovqa(*words)
     assert (done.returncode, "no prediction for 2 ids: B, C" in done.stderr) == (3, True)
