@@ -13,6 +13,7 @@ from kovqa_core.errors import KovqaError
 from kovqa_cli import __version__
 from kovqa_cli.commands import (
     caption,
+    chat,
     demo,
     doctor,
     download,
@@ -27,6 +28,7 @@ from kovqa_cli.commands import (
     submit,
     tokenizer,
     train,
+    vote,
 )
 
 app = typer.Typer(
@@ -44,6 +46,8 @@ app.command("download")(download.download)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("caption")(caption.caption)
+app.command("chat")(chat.chat)
+app.command("vote")(vote.vote)
 app.command("import")(import_model.import_)
 app.command("export")(export_model.export)
 app.command("submit")(submit.submit)

@@ -150,6 +150,31 @@ KindOption = Annotated[
         "--kind", help="Only questions of this kind: the table's column kind. Repeatable; all: every one."
     ),
 ]
+ImageFolderOption = Annotated[
+    Path | None,
+    typer.Option("--images", metavar="DIR", help="Folder that the table's image paths start from."),
+]
+AnswerListOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--answers",
+        metavar="FILE",
+        help="Answer from a list only, by likelihood: one a line, or an index. Vision language models.",
+    ),
+]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature",
+        metavar="N",
+        min=0.0,
+        help="Sample answers: 0.7 is usual. [default: the likeliest]",
+    ),
+]
+SamplingSeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", help="Of --temperature: same seed, same answers."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only the essential value.")]
 RunArgument = Annotated[

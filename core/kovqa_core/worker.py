@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # imported inside functions: a missing library must end in error.json, not before it
-    from kovqa_core.answer.workers import TableJob
+    from kovqa_core.answer.workers import WorkerAnswerJob
     from kovqa_core.distributed.rank_info import RankInfo
     from kovqa_core.errors import KovqaError
     from kovqa_core.messages import Message
@@ -96,15 +96,15 @@ def _load_job(file: Path) -> tuple[WorkerJob, Callable[[RankInfo, Callable[[], b
     from kovqa_core.settings.run import read_run
 
     if file.name == JOB_FILE:
-        from kovqa_core.answer.workers import read_table_job
+        from kovqa_core.answer.workers import read_worker_job
 
-        job = read_table_job(file)
+        job = read_worker_job(file)
         return job, partial(_run_answer_job, job)
     run = read_run(file)
     return run, partial(_run_train_job, run)
 
 
-def _run_answer_job(job: TableJob, rank: RankInfo, stop_requested: Callable[[], bool]) -> None:
+def _run_answer_job(job: WorkerAnswerJob, rank: RankInfo, stop_requested: Callable[[], bool]) -> None:
     """Answer this process's rows of a table."""
     from kovqa_core.answer.local import answer_rank_rows
     from kovqa_core.distributed import process_group, run_lock

@@ -1,4 +1,4 @@
-"""kovqa caption: a sentence about one picture, or about many."""
+"""kovqa caption: a sentence about one image, or about many."""
 
 from __future__ import annotations
 
@@ -6,48 +6,57 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from kovqa_core.errors import SettingsError
+from kovqa_core.messages import message
 
 from kovqa_cli import options
 
 
 def caption(
-    image: Annotated[Path | None, typer.Option("--image", "-i", help="Picture.")] = None,
+    *,
+    image: Annotated[Path | None, typer.Option("--image", "-i", metavar="FILE", help="Image.")] = None,
     input: Annotated[
         Path | None,
         typer.Option(
             "--input",
-            help="Many pictures: a folder, an index's .jsonl, or a CSV/JSONL with id and image.",
+            metavar="FILE",
+            help="Many images: a folder, an index's .jsonl, or a CSV/JSONL with id and image.",
         ),
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option("--images", help="Folder the table's picture paths start from.")
-    ] = None,
+    images: options.ImageFolderOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Captions file (JSON lines), with --input.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Captions file (JSON lines), with --input."),
     ] = None,
     model: options.ModelOption = None,
     beams: Annotated[
         int | None,
-        typer.Option("--beams", min=1, help="Captions followed at once; 1: greedy. [default: the model's]"),
+        typer.Option(
+            "--beams", metavar="N", min=1, help="Captions followed at once; 1: greedy. [default: the model's]"
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures at once.")] = 16,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Images at once.")] = 16,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Say in a sentence what one picture shows, or every picture of a folder, a table or an index."""
-    from kovqa_core.errors import SettingsError
-
-    from kovqa_cli.output import console, progress
-
+    """Describe one image, or every image of a folder or table."""
     if (image is None) == (input is None) or (input is None) != (output is None):
-        raise SettingsError("give --image, or --input and --output", "kovqa caption -i x.png")
-    from kovqa_core.answer import local as work
+        raise SettingsError(
+            message("caption.one-mode", "give --image, or --input and --output"),
+            message("caption.one-mode.hint", "kovqa caption -i x.png"),
+        )
+    from kovqa_core.answer.job import AnswerJob, AnswerOptions, run_answer_job
+    from kovqa_core.answer.local import caption_image, local_backend
 
+    from kovqa_cli.output.answers import print_answer, print_predictions
+    from kovqa_cli.output.progress import show_progress
+
+    answer_options = AnswerOptions(model, "caption", num_beams=beams)
     if image is not None:
-        found, used = work.caption_image(image, model, beams)
-        console.print_answer(found, used, json, quiet, "caption")
-        return
-    assert input is not None and output is not None
-    with progress.progress_bar("captioning", quiet or json) as told:
-        rows, used = work.answer_table(input, images, output, model, batch, told, "caption", beams)
-    console.print_predictions(output, rows, used, json, quiet, "captions")
+        print_answer(caption_image(image, answer_options), as_json=json, quiet=quiet, field="caption")
+    elif input is not None and output is not None:
+        job = AnswerJob(input, output, answer_options, images, batch=batch)
+        backend = local_backend(answer_options)
+        with show_progress(quiet or json) as on_progress:
+            table = run_answer_job(job, backend, on_progress)
+        print_predictions(table, as_json=json, quiet=quiet, captions=True)

@@ -1,4 +1,4 @@
-"""The loop of kovqa predict --chat: a picture, then questions about it, as VQA_NIA's inference_each.py."""
+"""kovqa chat: an image, then questions about it, as VQA_NIA's inference_each.py."""
 
 from __future__ import annotations
 
@@ -7,65 +7,98 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from kovqa_core.errors import DataError
+from kovqa_core.messages import message
+
+from kovqa_cli import options
 
 if TYPE_CHECKING:
-    from kovqa_core.data.decoding import DecodingOptions
+    from kovqa_core.answer.job import AnswerOptions
 
 END_WORDS = ("0", "끝")
-CHAT_HELP = "-i PICTURE shows another picture; 0, 끝 or Ctrl-D ends"
 
 
-def run_chat(
-    image: Path | None,
-    model: Path | None,
-    decoding: DecodingOptions,
-    trust_remote_code: bool,
-    as_json: bool,
-    quiet: bool,
+def chat(
+    *,
+    image: Annotated[
+        Path | None, typer.Option("--image", "-i", metavar="FILE", help="Image. [default: ask for one]")
+    ] = None,
+    model: options.ModelOption = None,
+    answers: options.AnswerListOption = None,
+    temperature: options.TemperatureOption = None,
+    seed: options.SamplingSeedOption = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
-    """Ask for a picture unless there is one, then answer every line; what cannot be read is said.
+    """Answer one question after another about an image.
+
+    The model is loaded once. `-i FILE` instead of a question changes the image; 0, 끝 or Ctrl-D ends. Lines
+    of a pipe are read in the same way, and have one line of output per answer.
+    """
+    from kovqa_core.answer.job import AnswerOptions
+    from kovqa_core.data.decoding import decoding_from_options
+
+    decoding = decoding_from_options(answers, choices=False, temperature=temperature, seed=seed)
+    answer_options = AnswerOptions(model, decoding=decoding, trust_remote_code=trust_remote_code)
+    run_chat(image, answer_options, as_json=json, quiet=quiet)
+
+
+def run_chat(image: Path | None, answer_options: AnswerOptions, *, as_json: bool, quiet: bool) -> None:
+    """Ask for an image unless there is one, then answer every line; a line that cannot be used is reported.
 
     Raises:
-        DataError: the first picture cannot be read; in the end, lines of a pipe had no answer.
+        DataError: the first image cannot be read; in the end, lines of a pipe had no answer.
     """
-    from kovqa_core.answer import local as work
+    from kovqa_core.answer.job import ModelAnswer
+    from kovqa_core.answer.local import answer_one_image, check_image, load_model
 
-    from kovqa_cli.output import console, progress
+    from kovqa_cli.output import answers, console, progress
 
-    picture = work.check_image(image) if image else None
-    ask, used = work.open_question_model(model, decoding, trust_remote_code)
-    typed = sys.stdin.isatty() and progress.is_interactive()
-    if typed and not quiet:
-        console.print_note(f"{console.short_path(used)}; {CHAT_HELP}")
+    current_image = check_image(image) if image else None
+    loaded = load_model(answer_options)
+    at_terminal = sys.stdin.isatty() and progress.is_interactive()
+    if at_terminal and not quiet:
+        console.print_note(
+            message(
+                "chat.help",
+                "{model}; -i FILE changes the image; 0, 끝 or Ctrl-D ends",
+                model=console.short_path(loaded.folder),
+            )
+        )
     number = failed = 0
     while True:
         number += 1
         try:
             line = (
-                _read_typed_line(f"{'question' if picture else 'picture'}> ")
-                if typed
+                _read_typed_line(has_image=current_image is not None)
+                if at_terminal
                 else _read_piped_line(number)
             )
             if line is None or line in END_WORDS:
                 break
             if line == "-i" or line.startswith("-i "):
-                picture, line = None, line[2:].strip()
+                current_image, line = None, line[2:].strip()
             if not line:
                 continue
-            if picture is None:
-                picture = work.check_image(_parse_path(line))
+            if current_image is None:
+                current_image = check_image(_parse_path(line))
             else:
-                console.print_chat_answer(ask(picture, line), picture, line, used, as_json)
+                answer = ModelAnswer(answer_one_image(loaded, current_image, line), loaded.folder)
+                answers.print_chat_answer(answer, current_image, line, as_json=as_json)
         except DataError as error:
             failed += 1
             console.print_note(f"kovqa: {error.message}")
-    if typed and line is None:
-        console.print_note("")  # the shell's prompt begins a line
-    if failed and not typed:
-        raise DataError(f"{failed} of the lines could not be used", "they are named above")
+    if at_terminal and line is None:
+        console.print_note("")  # Ctrl-D leaves the cursor behind the prompt: the shell's begins a line
+    if failed and not at_terminal:
+        raise DataError(
+            message("chat.unusable-lines", "{failed} of the lines could not be used", failed=failed),
+            message("chat.unusable-lines.hint", "they are named above"),
+        )
 
 
 def _parse_path(text: str) -> Path:
@@ -73,11 +106,16 @@ def _parse_path(text: str) -> Path:
     return Path(os.path.expanduser(text.strip("'\"")))  # noqa: PTH111  # an unknown ~user is no error
 
 
-def _read_typed_line(prompt: str) -> str | None:
-    """A line typed after a prompt; None at the end. Hangul is edited letter by letter where readline is."""
+def _read_typed_line(*, has_image: bool) -> str | None:
+    """A line typed after a prompt; None at the end. Hangul is edited syllable by syllable where readline is."""
+    prompt = (
+        message("chat.question-prompt", "question> ")
+        if has_image
+        else message("chat.image-prompt", "image> ")
+    )
     with _prompts_on_stderr():
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  # input() uses it once it is there
+            import readline  # noqa: F401  # input() uses it once it is imported
         try:
             return input(prompt).strip()
         except EOFError:

@@ -1,4 +1,4 @@
-"""kovqa predict: one question, a whole table, or a conversation."""
+"""kovqa predict: the answer to one question, or to every row of a table."""
 
 from __future__ import annotations
 
@@ -6,32 +6,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from kovqa_core.errors import SettingsError
+from kovqa_core.messages import message
 
 from kovqa_cli import options
 from kovqa_cli.commands.chat import run_chat
+from kovqa_cli.commands.vote import run_vote
 
 if TYPE_CHECKING:
-    from kovqa_core.data.decoding import DecodingOptions
+    from kovqa_core.answer.job import AnsweredTable, AnswerJob, AnswerOptions, ModelAnswer
 
 
 def predict(
-    image: Annotated[Path | None, typer.Option("--image", "-i", help="Picture.")] = None,
-    question: Annotated[str | None, typer.Option("--question", help="Question about the picture.")] = None,
-    chat: Annotated[
-        bool, typer.Option("--chat", help="Ask for questions about a picture, one after the other.")
-    ] = False,
+    *,
+    image: Annotated[
+        Path | None, typer.Option("--image", "-i", metavar="FILE", help="Image of the question.")
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option("--question", metavar="TEXT", help="Question about the image.")
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat", hidden=True, help="Now: kovqa chat.")] = False,
     input: Annotated[
         Path | None,
         typer.Option(
-            "--input", help="Many questions: an index's .jsonl, or a CSV/JSONL with id, image, question."
+            "--input",
+            metavar="FILE",
+            help="Many questions: an index's .jsonl, or a CSV/JSONL with id, image, question.",
         ),
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option("--images", help="Folder the table's picture paths start from.")
-    ] = None,
+    images: options.ImageFolderOption = None,
     kind: options.KindOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Predictions file (JSON lines), with --input.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Predictions file (JSON lines), with --input."),
     ] = None,
     model: options.ModelOption = None,
     profile: Annotated[
@@ -39,34 +46,26 @@ def predict(
         typer.Option(
             "--profile",
             "-p",
+            metavar="NAME",
             help="Machine whose processes share the table: a name or a YAML file. [default: one process]",
             autocompletion=options.complete_profile,
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Questions answered at once.")] = 32,
-    answers: Annotated[
-        Path | None,
-        typer.Option(
-            "--answers",
-            help="Answer from a list only, by likelihood: one a line, or an index. Vision language models.",
-        ),
-    ] = None,
+    batch: Annotated[
+        int, typer.Option("--batch", metavar="N", min=1, help="Questions answered at once.")
+    ] = 32,
+    answers: options.AnswerListOption = None,
     choices: Annotated[
         bool,
         typer.Option(
             "--choices", help="Answer with one of the row's column choices, by its letter's likelihood."
         ),
     ] = False,
-    temperature: Annotated[
-        float | None,
-        typer.Option("--temperature", min=0.0, help="Draw answers: 0.7 is usual. [default: the likeliest]"),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Of --temperature: same seed, same answers.")
-    ] = None,
+    temperature: options.TemperatureOption = None,
+    seed: options.SamplingSeedOption = None,
     vote: Annotated[
         list[Path] | None,
-        typer.Option("--vote", help="Predictions file; of several, the answer most give becomes --output."),
+        typer.Option("--vote", metavar="FILE", hidden=True, help="Now: kovqa vote."),
     ] = None,
     server: Annotated[
         str | None,
@@ -77,124 +76,145 @@ def predict(
         ),
     ] = None,
     concurrency: Annotated[
-        int, typer.Option("--concurrency", min=1, max=100, help="Requests on their way to a server at once.")
+        int,
+        typer.Option(
+            "--concurrency", metavar="N", min=1, max=100, help="Requests to a server under way at once."
+        ),
     ] = 16,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Answer one question about one picture, or every row of a table; or ask on: --chat; or --vote."""
+    """Answer one question, or every row of a table."""
+    from kovqa_core.answer.job import AnswerJob, AnswerOptions
     from kovqa_core.data.decoding import GREEDY_DECODING, decoding_from_options
-    from kovqa_core.errors import SettingsError
-    from kovqa_core.evaluate.ensemble import vote_on_files
 
-    from kovqa_cli.output import console, progress
+    from kovqa_cli.output.answers import print_answer, print_predictions
 
     decoding = decoding_from_options(answers, choices=choices, temperature=temperature, seed=seed)
+    other_decoding = decoding != GREEDY_DECODING
+    answer_options = AnswerOptions(model, decoding=decoding, trust_remote_code=trust_remote_code)
     if vote:
-        others = (image, question, chat, input, images, kind, decoding != GREEDY_DECODING, trust_remote_code)
-        if output is None or any(others):
+        other_options = (image, question, chat, input, images, kind, other_decoding, trust_remote_code)
+        if output is None or any(other_options):
             raise SettingsError(
-                "--vote takes predictions files and --output", "kovqa predict --vote A --vote B -o C"
+                message("predict.vote-options", "--vote takes predictions files and --output"),
+                message("predict.vote-options.hint", "kovqa vote A B -o C"),
             )
-        console.print_ensemble(output, vote, vote_on_files(vote, output), json, quiet)
+        _note_new_command("--vote", "kovqa vote", quiet=quiet)
+        run_vote(vote, output, as_json=json, quiet=quiet)
         return
-    one, many = image is not None and question is not None, input is not None and output is not None
-    if [one, many, chat].count(True) != 1 or (chat and (question or input or output)):
+    has_question = image is not None and question is not None
+    has_table = input is not None and output is not None
+    if [has_question, has_table, chat].count(True) != 1 or (chat and (question or input or output)):
         raise SettingsError(
-            "give --image and --question, or --input and --output, or --chat, or --vote and --output",
-            "kovqa predict -i x.png --question '무엇인가요?'",
+            message("predict.one-mode", "give --image and --question, or --input and --output"),
+            message(
+                "predict.one-mode.hint",
+                "kovqa predict -i x.png --question '무엇인가요?'; many questions about an image: kovqa chat",
+            ),
         )
-    if (kind or choices) and not many:
-        what = "--kind chooses rows" if kind else "--choices is a column"
-        raise SettingsError(f"{what} of a table", "give --input and --output")
-    if profile and (server or not many):
-        raise SettingsError("--profile shares a table among processes", "give --input and --output")
+    if not has_table:
+        _refuse_table_options(kind=bool(kind), choices=choices, profile=bool(profile))
     if server:
-        if chat or decoding != GREEDY_DECODING or trust_remote_code:
-            what = "--answers, --choices or --temperature"
-            what = "--chat" if chat else "--trust-remote-code" if trust_remote_code else what
-            raise SettingsError(f"--server does not go with {what}", "leave one out")
-        _answer_by_server(
-            server, image, question, input, images, kind, output, model, concurrency, json, quiet
+        _refuse_local_options(
+            chat=chat, profile=bool(profile), code=trust_remote_code, decoding=other_decoding
         )
-        return
     if chat:
-        run_chat(image, model, decoding, trust_remote_code, json, quiet)
-        return
+        _note_new_command("--chat", "kovqa chat", quiet=quiet)
+        run_chat(image, answer_options, as_json=json, quiet=quiet)
+    elif image is not None and question is not None:
+        answer = _answer_question(image, question, answer_options, server, quiet=quiet)
+        print_answer(answer, as_json=json, quiet=quiet)
+    elif input is not None and output is not None:
+        job = AnswerJob(input, output, answer_options, images, tuple(kind or ()), batch)
+        table = _answer_table(job, profile, server, concurrency, quiet=quiet or json)
+        print_predictions(table, as_json=json, quiet=quiet)
+
+
+def _note_new_command(option: str, command: str, *, quiet: bool) -> None:
+    """Tell users of an option that has become a command of its own."""
+    from kovqa_cli.output.console import print_note
+
+    if not quiet:
+        print_note(
+            message(
+                "predict.new-command",
+                "kovqa predict {option} is now {command}: use that instead",
+                option=option,
+                command=command,
+            )
+        )
+
+
+def _refuse_table_options(*, kind: bool, choices: bool, profile: bool) -> None:
+    """Refuse what only a table has, where there is none."""
+    hint = message("predict.table-option.hint", "give --input and --output")
+    if kind:
+        raise SettingsError(message("predict.kind-of-a-table", "--kind chooses rows of a table"), hint)
+    if choices:
+        raise SettingsError(message("predict.choices-of-a-table", "--choices is a column of a table"), hint)
     if profile:
-        assert input is not None and output is not None
-        _answer_by_workers(
-            profile, input, images, kind, output, model, batch, decoding, trust_remote_code, json, quiet
+        raise SettingsError(
+            message("predict.profile-of-a-table", "--profile shares a table among processes"), hint
         )
-        return
-    from kovqa_core.answer import local as work
-
-    if one:
-        assert image is not None and question is not None
-        answer, used = work.answer_question(image, question, model, decoding, trust_remote_code)
-        console.print_answer(answer, used, json, quiet)
-        return
-    assert input is not None and output is not None
-    with progress.progress_bar("answering", quiet or json) as told:
-        rows, used = work.answer_table(
-            input, images, output, model, batch, told,
-            kinds=kind or (), decoding=decoding, trust_remote_code=trust_remote_code,
-        )  # fmt: skip
-    console.print_predictions(output, rows, used, json, quiet)
 
 
-def _answer_by_workers(
-    profile: str,
-    input: Path,
-    images: Path | None,
-    kind: list[str] | None,
-    output: Path,
-    model: Path | None,
-    batch: int,
-    decoding: DecodingOptions,
-    trust_remote_code: bool,
-    json: bool,
-    quiet: bool,
-) -> None:
-    """A table, answered by a profile's processes: this one only starts them."""
-    from kovqa_core.answer.workers import answer_table_with_workers
-
-    from kovqa_cli.output import console, progress
-
-    with progress.progress_bar("answering", quiet or json) as told:
-        rows, used = answer_table_with_workers(
-            profile, input, images, output, model, batch, told, kind or (), decoding, trust_remote_code
-        )
-    console.print_predictions(output, rows, used, json, quiet)
+def _refuse_local_options(*, chat: bool, profile: bool, code: bool, decoding: bool) -> None:
+    """Refuse what a server cannot be told, or what happens on this machine."""
+    options_used = {
+        "--profile": profile,
+        "--chat": chat,
+        "--trust-remote-code": code,
+        "--answers, --choices or --temperature": decoding,
+    }
+    for option, is_used in options_used.items():
+        if is_used:
+            raise SettingsError(
+                message("predict.server-option", "--server does not go with {option}", option=option),
+                message("predict.server-option.hint", "leave one of them out"),
+            )
 
 
-def _answer_by_server(
-    server: str,
-    image: Path | None,
-    question: str | None,
-    input: Path | None,
-    images: Path | None,
-    kind: list[str] | None,
-    output: Path | None,
-    model: Path | None,
-    concurrency: int,
-    json: bool,
-    quiet: bool,
-) -> None:
-    """The same, answered by a server: nothing of a model is loaded here."""
-    from kovqa_core.answer import remote_client as work
+def _answer_question(
+    image: Path, question: str, answer_options: AnswerOptions, server: str | None, *, quiet: bool
+) -> ModelAnswer:
+    """One answer, of a model here or on a server; for the latter nothing heavy is loaded."""
+    if server:
+        from kovqa_core.answer.remote_client import ask_server
 
-    from kovqa_cli.output import console, progress
+        from kovqa_cli.output.progress import show_progress
 
-    name, note = str(model) if model else None, None if quiet else console.print_note
-    if image is not None and question is not None:
-        answer, used = work.ask_server(server, name, image, question, note)
-        console.print_answer(answer, used, json, quiet)
-        return
-    assert input is not None and output is not None
-    with progress.progress_bar("answering", quiet or json) as told:
-        rows, used = work.answer_table_with_server(
-            server, name, input, images, output, concurrency, told, note, kind or ()
-        )
-    console.print_predictions(output, rows, used, json, quiet)
+        with show_progress(quiet, announce=True) as on_progress:
+            return ask_server(server, image, question, answer_options, on_progress)
+    from kovqa_core.answer.local import answer_question
+
+    return answer_question(image, question, answer_options)
+
+
+def _answer_table(
+    job: AnswerJob, profile: str | None, server: str | None, concurrency: int, *, quiet: bool
+) -> AnsweredTable:
+    """A predictions file, by a server, a profile's processes or this process."""
+    from kovqa_core.answer.job import run_answer_job
+
+    from kovqa_cli.output.progress import show_progress
+
+    if server:
+        from kovqa_core.answer.remote_client import server_backend
+
+        with (
+            show_progress(quiet, announce=True) as on_progress,  # says what is waited for
+            server_backend(server, job.options, concurrency) as backend,
+        ):
+            return run_answer_job(job, backend, on_progress)
+    if profile:
+        from kovqa_core.answer.workers import worker_backend
+
+        backend = worker_backend(profile, job.options)
+    else:
+        from kovqa_core.answer.local import local_backend
+
+        backend = local_backend(job.options)
+    with show_progress(quiet) as on_progress:
+        return run_answer_job(job, backend, on_progress)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kovqa_core.data.example import Answer
     from rich.console import Console
 
 OUTPUT_SCHEMA = 1
@@ -138,54 +136,3 @@ def short_path(path: Path | str) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def print_answer(found: Answer, model: Path | str, as_json: bool, quiet: bool, what: str = "answer") -> None:
-    """One answer, or one caption."""
-    told = not math.isnan(found.score)
-    if as_json:
-        print_json({what: found.text, "score": round(found.score, 6) if told else None, "model": str(model)})
-        return
-    if not quiet:
-        print_note(f"{short_path(model)}, confidence {found.score:.1%}" if told else short_path(model))
-    print_result(found.text)
-
-
-def print_chat_answer(found: Answer, image: Path, question: str, model: Path, as_json: bool) -> None:
-    """One answer of a conversation: one line."""
-    from kovqa_core.evaluate.answer_log import escape_one_line
-
-    if as_json:
-        print_json(
-            {
-                "answer": found.text,
-                "score": round(found.score, 6),
-                "image": str(image),
-                "question": question,
-                "model": str(model),
-            }
-        )
-    else:
-        print_result(escape_one_line(found.text))
-
-
-def print_predictions(
-    path: Path, rows: int, model: Path | str, as_json: bool, quiet: bool, what: str = "answers"
-) -> None:
-    """A predictions file."""
-    if as_json:
-        print_json({"path": str(path), "rows": rows, "model": str(model)})
-        return
-    if not quiet:
-        print_note(f"{rows:,} {what} by {short_path(model)}")
-    print_result(str(path))
-
-
-def print_ensemble(path: Path, ballots: Sequence[Path], rows: int, as_json: bool, quiet: bool) -> None:
-    """A predictions file that others voted for."""
-    if as_json:
-        print_json({"path": str(path), "rows": rows, "votes": [str(ballot) for ballot in ballots]})
-        return
-    if not quiet:
-        print_note(f"{rows:,} answers by vote of {len(ballots)} files")
-    print_result(str(path))

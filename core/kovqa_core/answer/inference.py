@@ -1,10 +1,10 @@
-"""A model answers many examples: batches of this process's share, in inference mode."""
+"""A model answers many examples: batches of this process's rows, in inference mode."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,38 +13,61 @@ from kovqa_core.distributed import watchdog
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.models.batches import ExampleKey, ExampleProcessor, iterate_batches
 from kovqa_core.models.family import FamilyModel
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 
 def answer_examples(
     model: FamilyModel,
     processor: ExampleProcessor,
-    split: Sequence[Example],
-    images: Path,
+    examples: Sequence[Example],
+    image_folder: Path,
     rank: RankInfo,
     device: torch.device,
     batch: int,
     workers: int = 0,
-    autocast: Callable[[], Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    on_progress: OnProgress = ignore_progress,
 ) -> Iterator[tuple[int, Answer]]:
-    """(number, answer) of this process's share of a split, as they come."""
-    mine = range(rank.rank, len(split), rank.world_size)
-    keys: list[list[ExampleKey]] = [[(0, n) for n in mine[i : i + batch]] for i in range(0, len(mine), batch)]
+    """Answers of this process's rows, every world-th, as they come.
+
+    Args:
+        model: of any family; left in the mode (training or not) it came in.
+        processor: makes its batches.
+        examples: all rows, those of other processes too.
+        image_folder: folder that image paths start from.
+        rank: place of this process.
+        device: where the model is.
+        batch: rows at once.
+        workers: loader processes.
+        autocast: context of the forward passes.
+        on_progress: called after every batch.
+
+    Yields:
+        (number of the example, answer).
+
+    Raises:
+        DataError: an example cannot be used; names its id.
+    """
+    numbers = range(rank.rank, len(examples), rank.world_size)
+    # Epoch 0 for all: what an example's random numbers depend on stays the same from run to run.
+    keys: list[list[ExampleKey]] = [
+        [(0, n) for n in numbers[i : i + batch]] for i in range(0, len(numbers), batch)
+    ]
     was_training = model.training
     model.eval()
-    loader = iterate_batches(
-        iter(keys), split, images, processor, train=False, workers=workers, pin=device.type == "cuda"
+    batches = iterate_batches(
+        iter(keys), examples, image_folder, processor, train=False, workers=workers, pin=device.type == "cuda"
     )
     done = 0
     try:
-        for numbers, ready in zip(keys, loader, strict=True):
+        for batch_keys, model_batch in zip(keys, batches, strict=True):
             watchdog.set_phase("evaluating")
-            with torch.inference_mode(), autocast() if autocast else torch.no_grad():
-                answers = model.answer(ready.to(device))
-            for (_, number), answer in zip(numbers, answers, strict=True):
+            # Left before every yield: whoever takes the answers does not work in inference mode.
+            with torch.inference_mode(), autocast():
+                answers = model.answer(model_batch.to(device))
+            for (_, number), answer in zip(batch_keys, answers, strict=True):
                 yield number, answer
-            done += len(numbers)
-            if progress:
-                progress(done, len(mine))
+            done += len(batch_keys)
+            on_progress(Progress("evaluation", done, len(numbers)))
     finally:
         model.train(was_training)

@@ -1,118 +1,129 @@
-"""A predictions file while it is written: lines in `OUTPUT.part`, and beside it whose answers they are.
+"""A predictions file while it is written.
 
-Where several processes answer, each has lines of its own in the folder `OUTPUT.parts`.
+    OUTPUT.part          one line per answered row, in the order they came
+    OUTPUT.part.json     fingerprint: all that these answers depend on (model, table, decoding)
+    OUTPUT.parts/        where several processes answer: rank-N.jsonl, each process's own lines
+
+Whatever kills a process, at most its last line is torn; that one is cut off and answered again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.answer.question_rows import QuestionRow
-from kovqa_core.data.decoding import DecodingOptions
+from kovqa_core.data.example import Answer, prediction_line
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import atomic_file, read_json, write_json
+from kovqa_core.messages import message
 
+PARTIAL_SUFFIX = ".part"
 JOB_FILE = "job.json"  # in the folder of several processes: what they are to answer
 _RANK_FILES = "rank-*.jsonl"
 
 
 def partial_file_path(output: Path) -> Path:
     """Where the lines of an unfinished predictions file are."""
-    return output.with_name(output.name + ".part")
+    return output.with_name(output.name + PARTIAL_SUFFIX)
 
 
-def stamp_path(part: Path) -> Path:
-    """Where it is written whose answers they are."""
-    return part.with_name(part.name + ".json")
+def fingerprint_path(partial_file: Path) -> Path:
+    """Where the fingerprint of its answers is."""
+    return partial_file.with_name(partial_file.name + ".json")
 
 
-def rank_files_folder(part: Path) -> Path:
+def rank_files_folder(partial_file: Path) -> Path:
     """The folder of several processes' lines."""
-    return part.with_name(part.name + "s")
+    return partial_file.with_name(partial_file.name + "s")
 
 
-def rank_file_path(part: Path, rank: int) -> Path:
+def rank_file_path(partial_file: Path, rank: int) -> Path:
     """One process's lines."""
-    return rank_files_folder(part) / _RANK_FILES.replace("*", str(rank))
+    return rank_files_folder(partial_file) / _RANK_FILES.replace("*", str(rank))
 
 
-def begin_partial_file(
-    part: Path,
-    folder: Path,
-    table: Path,
-    rows: list[QuestionRow],
-    beams: int | None,
-    decoding: DecodingOptions,
-) -> set[str]:
-    """Ids already answered by this model for these rows in this way."""
-    part.parent.mkdir(parents=True, exist_ok=True)
-    about = next(path for name in ("kovqa.json", "config.json") if (path := folder / name).is_file())
-    stamp = {
-        "model": str(folder.resolve()),
-        about.name: hashlib.sha256(about.read_bytes()).hexdigest(),
-        "table": hashlib.sha256(
-            "\n".join(row.example.line() for row in rows).encode() if table.is_dir() else table.read_bytes()
-        ).hexdigest(),
-        "beams": beams,
-        "kinds": sorted({row.kind for row in rows}),
-        "decoding": decoding.json_fields(),
-    }
-    return resume_partial_file(part, stamp)
-
-
-def resume_partial_file(part: Path, stamp: Mapping[str, Any]) -> set[str]:
-    """Ids already answered under the same stamp; all lines are in one file then, torn ones cut off.
+def resume_partial_file(partial_file: Path, fingerprint: Mapping[str, object]) -> set[str]:
+    """Ids already answered under the same fingerprint; afterwards all lines are in one file, torn ones cut off.
 
     Args:
-        part: the lines so far; begun anew if there are none.
-        stamp: all that answers depend on.
+        partial_file: the lines so far; begun anew if there are none.
+        fingerprint: all that answers depend on; JSON values.
 
     Raises:
-        SettingsError: a part with another stamp lies there.
+        SettingsError: there are answers with another fingerprint.
     """
-    if part.exists() and stamp_path(part).exists():
-        if read_json(stamp_path(part)) != stamp:
+    if partial_file.exists() and fingerprint_path(partial_file).exists():
+        if read_json(fingerprint_path(partial_file)) != fingerprint:
             raise SettingsError(
-                f"{part} holds answers of another model or table, for other kinds, or found in another way",
-                f"remove it, or choose another -o: rm '{part}'",
+                message(
+                    "answer.other-partial-file",
+                    "{partial_file} holds answers of another model or table, for other kinds, or decoded in another way",
+                    partial_file=partial_file,
+                ),
+                message(
+                    "answer.other-partial-file.hint",
+                    "remove it, or choose another -o: rm '{partial_file}'",
+                    partial_file=partial_file,
+                ),
             )
-        return merge_rank_files(part)
-    shutil.rmtree(rank_files_folder(part), ignore_errors=True)
-    write_json(stamp_path(part), stamp)
-    part.write_bytes(b"")
+        return merge_rank_files(partial_file)
+    partial_file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(rank_files_folder(partial_file), ignore_errors=True)
+    # The fingerprint first: lines without one would be taken for nobody's, and be begun anew.
+    write_json(fingerprint_path(partial_file), fingerprint)
+    partial_file.write_bytes(b"")
     return set()
 
 
-def merge_rank_files(part: Path) -> set[str]:
+def append_answers(
+    path: Path, answers: Iterable[tuple[QuestionRow, Answer]], task: str, answered_ids: set[str]
+) -> Iterator[None]:
+    """Write answers as they come; a step of the iterator for every line that the system has taken.
+
+    Args:
+        path: the lines so far.
+        answers: rows and their answers.
+        task: "vqa" or "caption".
+        answered_ids: gets the id of every line.
+    """
+    with path.open("a", encoding="utf-8") as stream:
+        for row, answer in answers:
+            stream.write(prediction_line(row.example.id, answer, row.extra_columns, task) + "\n")
+            stream.flush()  # a line that is only in our buffer dies with us
+            answered_ids.add(row.example.id)
+            yield
+
+
+def merge_rank_files(partial_file: Path) -> set[str]:
     """Bring the lines of all processes together; the ids in them."""
-    read_answered_ids(part)
-    for share in sorted(rank_files_folder(part).glob(_RANK_FILES)):
-        read_answered_ids(share)
-        with part.open("ab") as stream:
-            stream.write(share.read_bytes())
-        share.unlink()
-    return read_answered_ids(part)
+    read_answered_ids(partial_file)  # cuts a torn line off, or the next one would be glued to it
+    for rank_file in sorted(rank_files_folder(partial_file).glob(_RANK_FILES)):
+        read_answered_ids(rank_file)
+        # Killed between the two, lines are in both files: ids make them one again.
+        with partial_file.open("ab") as stream:
+            stream.write(rank_file.read_bytes())
+        rank_file.unlink()
+    return read_answered_ids(partial_file)
 
 
-def read_answered_ids(part: Path) -> set[str]:
+def read_answered_ids(path: Path) -> set[str]:
     """Ids of a file's lines; a torn last line is cut off."""
-    data = part.read_bytes() if part.exists() else b""
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        part.write_bytes(whole)
-    return {json.loads(line)["id"] for line in whole.split(b"\n") if line}  # U+2028 ends no line
+    data = path.read_bytes() if path.exists() else b""
+    whole_lines = data[: data.rfind(b"\n") + 1]
+    if len(whole_lines) < len(data):
+        path.write_bytes(whole_lines)
+    # Not splitlines(): U+2028 and its like stand inside of answers and end no line.
+    return {json.loads(line)["id"] for line in whole_lines.split(b"\n") if line}
 
 
-def finish_partial_file(part: Path, output: Path, ids: Iterable[str]) -> None:
+def finish_partial_file(partial_file: Path, output: Path, ids: Iterable[str]) -> None:
     """The lines under their final name, in this order of ids; each id was answered."""
-    lines = {json.loads(line)["id"]: line for line in part.read_bytes().split(b"\n") if line}
+    lines = {json.loads(line)["id"]: line for line in partial_file.read_bytes().split(b"\n") if line}
     with atomic_file(output) as stream:
         stream.writelines(lines[id] + b"\n" for id in ids)
-    part.unlink()
-    stamp_path(part).unlink(missing_ok=True)
-    shutil.rmtree(rank_files_folder(part), ignore_errors=True)
+    partial_file.unlink()
+    fingerprint_path(partial_file).unlink(missing_ok=True)
+    shutil.rmtree(rank_files_folder(partial_file), ignore_errors=True)

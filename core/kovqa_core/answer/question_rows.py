@@ -1,4 +1,4 @@
-"""Rows to answer: of a table people bring, or the pictures of a folder."""
+"""Rows to answer: of a table people bring, or the images of a folder."""
 
 from __future__ import annotations
 
@@ -14,23 +14,29 @@ from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.index.reader import table_image_folder
+from kovqa_core.messages import message
 
-_FOLDER_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_QUESTION_COLUMNS = {column: tables.COLUMN_ALIASES[column] for column in ("id", "image", "question")}
+_ANSWER_COLUMNS = ("answers", "captions")  # of an index: the true ones, not to be handed on
 
 
 @dataclass(frozen=True)
 class QuestionRow:
-    """One row to answer, its kind of question, and its columns that are none of ours."""
+    """One row to answer.
+
+    Attributes:
+        example: what the model sees.
+        question_type: the table's column kind; "" where it has none.
+        extra_columns: its columns that are none of ours, handed on to the predictions file.
+    """
 
     example: Example
-    kind: str
-    carried: dict[str, Any]
+    question_type: str
+    extra_columns: dict[str, Any]
 
 
-_QUESTION_COLUMNS = {ours: tables.COLUMN_ALIASES[ours] for ours in ("id", "image", "question")}
-
-
-def read_question_table(path: Path, task: str = "vqa", choices: bool = False) -> list[QuestionRow]:
+def read_question_table(path: Path, task: str = "vqa", *, choices: bool = False) -> list[QuestionRow]:
     """Rows of an index split, a JSON-lines file, a JSON list, a CSV or a TSV.
 
     Args:
@@ -39,65 +45,101 @@ def read_question_table(path: Path, task: str = "vqa", choices: bool = False) ->
         choices: does every row list the answers it offers?
 
     Raises:
-        DataError: names file, line and what is missing or double.
+        DataError: names file, line and what is missing or there twice.
     """
     if path.is_dir():
-        raise DataError(f"{path} is a folder", "name one of its .jsonl files")
-    needed = {ours: known for ours, known in _QUESTION_COLUMNS.items() if task == "vqa" or ours != "question"}
-    columns = f"columns: {', '.join(needed)}"
+        raise DataError(
+            message("answer.table-is-a-folder", "{path} is a folder", path=path),
+            message("answer.table-is-a-folder.hint", "name one of its .jsonl files"),
+        )
+    columns = {
+        column: aliases
+        for column, aliases in _QUESTION_COLUMNS.items()
+        if task == "vqa" or column != "question"
+    }
+    columns_hint = message("answer.columns.hint", "columns: {columns}", columns=", ".join(columns))
     rows: list[QuestionRow] = []
-    seen: dict[str, int] = {}
+    first_lines: dict[str, int] = {}
     for number, record in tables.read_table(path, as_text=False):
-        names = {
-            ours: next((n for n in known if record.get(n) not in (None, "")), None)
-            for ours, known in needed.items()
-        }
-        lacking = [ours for ours, found in names.items() if found is None]
-        if lacking:
-            raise DataError(f"{path}:{number}: no {' and no '.join(lacking)}", columns)
-        found = {ours: str(record[str(name)]) for ours, name in names.items()}
-        tables.check_unique_id(found["id"], number, seen, path)
-        offered = parse_choices(record, f"{path}:{number}, id {found['id']}") if choices else ()
-        carried = {k: v for k, v in record.items() if k not in (*names.values(), "answers", "captions")}
-        question = to_nfc(found.get("question", ""))
-        kind = next((str(record[name]) for name in tables.COLUMN_ALIASES["kind"] if record.get(name)), "")
-        example = Example(found["id"], found["image"], question, choices=offered)
-        rows.append(QuestionRow(example, to_nfc(kind), carried))
+        place = f"{path}:{number}"
+        names = _column_names(record, columns)
+        missing = [column for column in columns if column not in names]
+        if missing:
+            raise DataError(
+                message(
+                    "answer.missing-columns",
+                    "{place}: no {missing}",
+                    place=place,
+                    missing=" and no ".join(missing),
+                ),
+                columns_hint,
+            )
+        values = {column: str(record[name]) for column, name in names.items()}
+        tables.check_unique_id(values["id"], number, first_lines, path)
+        offered = parse_choices(record, f"{place}, id {values['id']}") if choices else ()
+        question = to_nfc(values.get("question", ""))
+        rows.append(
+            QuestionRow(
+                Example(values["id"], values["image"], question, choices=offered),
+                to_nfc(_first_value(record, tables.COLUMN_ALIASES["kind"])),
+                {k: v for k, v in record.items() if k not in (*names.values(), *_ANSWER_COLUMNS)},
+            )
+        )
     if not rows:
-        raise DataError(f"{path} has no rows", columns)
+        raise DataError(message("answer.empty-table", "{path} has no rows", path=path), columns_hint)
     return rows
 
 
+def _column_names(record: dict[str, Any], columns: dict[str, Sequence[str]]) -> dict[str, str]:
+    """Our column -> what the record calls it, for those it has a value for."""
+    return {
+        column: name
+        for column, aliases in columns.items()
+        if (name := next((n for n in aliases if record.get(n) not in (None, "")), None)) is not None
+    }
+
+
+def _first_value(record: dict[str, Any], names: Sequence[str]) -> str:
+    return next((str(record[name]) for name in names if record.get(name)), "")
+
+
 def rows_from_images(folder: Path) -> list[QuestionRow]:
-    """Every picture below a folder, in sorted order; its path there is its id.
+    """Every image below a folder, in sorted order; its path there is its id.
 
     Raises:
         DataError: there is none.
     """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _FOLDER_IMAGE_SUFFIXES and p.is_file())
-    if not found:
-        raise DataError(f"no picture in {folder}", f"pictures end in {', '.join(_FOLDER_IMAGE_SUFFIXES)}")
-    names = [path.relative_to(folder).as_posix() for path in found]
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.is_file())
+    if not paths:
+        raise DataError(
+            message("answer.no-images", "no image in {folder}", folder=folder),
+            message(
+                "answer.no-images.hint",
+                "names of images end in {suffixes}",
+                suffixes=", ".join(_IMAGE_SUFFIXES),
+            ),
+        )
+    names = [path.relative_to(folder).as_posix() for path in paths]
     return [QuestionRow(Example(to_nfc(name), name, ""), "", {}) for name in names]
 
 
 def select_question_rows(
-    table: Path, task: str, kinds: Sequence[str], decoding: DecodingOptions
+    table: Path, task: str, question_types: Sequence[str], decoding: DecodingOptions
 ) -> list[QuestionRow]:
-    """The rows of a table, or of a folder of pictures, that are of these kinds.
+    """The rows of a table, or of a folder of images, that are of these question types.
 
     Raises:
-        DataError: a row that cannot be asked; see `read_table`.
-        SettingsError: a kind the table does not have.
+        DataError: a row that cannot be answered; see `read_question_table`.
+        SettingsError: a question type the table does not have.
     """
     if table.is_dir() and task == "caption":
         rows = rows_from_images(table)
     else:
-        rows = read_question_table(table, task, decoding.choices)
-    chosen = choose_question_types(kinds, [row.kind for row in rows])
-    return [row for row in rows if row.kind in chosen]
+        rows = read_question_table(table, task, choices=decoding.choices)
+    chosen = choose_question_types(question_types, [row.question_type for row in rows])
+    return [row for row in rows if row.question_type in chosen]
 
 
 def question_image_folder(table: Path, images: Path | None) -> Path:
-    """Where picture paths start."""
+    """The folder that image paths start from."""
     return images or (table if table.is_dir() else table_image_folder(table))

@@ -1,135 +1,155 @@
-"""A table answered by all processes of a profile: the job they read, and each one's share of the rows.
+"""The processes of a profile answer a table: the job they read, and each one's share of the rows.
 
     OUTPUT.part              what is answered
     OUTPUT.parts/job.json    what is to be done, for the workers
     OUTPUT.parts/rank-N.jsonl, logs/, error.json
 
-Processes do not talk to each other: whatever number of them goes on with what is left.
+Processes do not talk to each other: whatever number of them goes on with what is left. This module, which
+starts them, loads no tensors' library; what they run is `local.answer_rank_rows`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from kovqa_core.answer.partial_file import (
-    JOB_FILE,
-    begin_partial_file,
-    finish_partial_file,
-    merge_rank_files,
-    partial_file_path,
-    rank_files_folder,
-)
-from kovqa_core.answer.question_rows import question_image_folder, select_question_rows
-from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
-from kovqa_core.errors import SettingsError, Stopped
-from kovqa_core.files import disk_errors, read_json, write_json
+from kovqa_core.answer.job import AnswerBackend, AnswerJob, AnswerOptions, model_fingerprint, resume_hint
+from kovqa_core.answer.partial_file import JOB_FILE, PARTIAL_SUFFIX, rank_files_folder
+from kovqa_core.answer.question_rows import QuestionRow
+from kovqa_core.data.decoding import DecodingOptions
+from kovqa_core.data.example import Answer
+from kovqa_core.errors import SettingsError
+from kovqa_core.files import read_json, write_json
 from kovqa_core.launch.launchers import check_launcher, find_launcher
 from kovqa_core.launch.machine_check import check_machine
 from kovqa_core.launch.plan import plan_launch
 from kovqa_core.launch.start import OnEvent, start_processes
+from kovqa_core.messages import message
 from kovqa_core.process_pool import usable_cpu_count
+from kovqa_core.progress import OnProgress, Progress
 from kovqa_core.runs.events import AnswerProgressEvent, WorkerEvent
 from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.renamed_keys import PROFILE
 from kovqa_core.settings.resolve import load_profile
-
-_RERUN_HINT = "run the same command again: what is answered is kept"
+from kovqa_core.settings.strict_yaml import SettingsDocument, with_new_names
 
 
 @dataclass(frozen=True)
-class TableJob:
-    """What the processes of a profile answer."""
+class WorkerAnswerJob:
+    """What the processes of a profile answer; its paths are absolute, its model is a step folder."""
 
     profile: Profile
-    folder: Path  # for job, lines, logs and errors
-    part: Path
-    model: Path
-    table: Path
-    images: Path
-    batch: int
-    kinds: Sequence[str]
-    decoding: DecodingOptions
-    trust_remote_code: bool = False
+    job: AnswerJob
+
+    @property
+    def folder(self) -> Path:
+        """Of `job.json`, of the processes' lines, logs and errors."""
+        return rank_files_folder(self.job.partial_file)
 
 
-def write_table_job(job: TableJob) -> None:
-    """For the workers."""
-    told = {**asdict(job), "profile": job.profile.model_dump(mode="json")}
-    write_json(job.folder / JOB_FILE, {k: str(v) if isinstance(v, Path) else v for k, v in told.items()})
-
-
-def read_table_job(path: Path) -> TableJob:
-    """What `write_job` wrote."""
-    told = read_json(path)
-    paths = {name: Path(told[name]) for name in ("folder", "part", "model", "table", "images")}
-    decoding = DecodingOptions(**{**told["decoding"], "answers": tuple(told["decoding"]["answers"])})
-    return TableJob(
-        Profile(**told["profile"]),
-        **paths,
-        batch=told["batch"],
-        kinds=told["kinds"],
-        decoding=decoding,
-        trust_remote_code=told["trust_remote_code"],
+def write_worker_job(worker_job: WorkerAnswerJob) -> None:
+    """Write `job.json` for the workers."""
+    job = worker_job.job
+    write_json(
+        worker_job.folder / JOB_FILE,
+        {
+            "profile": worker_job.profile.model_dump(mode="json"),
+            "folder": str(worker_job.folder),
+            "part": str(job.partial_file),
+            "model": str(job.options.model),
+            "table": str(job.table),
+            "images": str(job.image_folder),
+            "batch": job.batch,
+            "kinds": job.question_types,
+            "decoding": asdict(job.options.decoding),
+            "trust_remote_code": job.options.trust_remote_code,
+        },
     )
 
 
-def answer_table_with_workers(
-    profile: str,
-    table: Path,
-    images: Path | None,
-    output: Path,
-    model: Path | None,
-    batch: int,
-    progress: Callable[[int, int], None],
-    kinds: Sequence[str] = (),
-    decoding: DecodingOptions = GREEDY_DECODING,
-    trust_remote_code: bool = False,
-) -> tuple[int, Path]:
-    """As `predict.answer_table`, by the processes of a profile.
+def read_worker_job(path: Path) -> WorkerAnswerJob:
+    """Read a `job.json`, those of earlier versions too."""
+    fields = read_json(path)
+    # Profiles written before keys were renamed hold their old names.
+    profile = with_new_names(SettingsDocument(fields["profile"]), PROFILE, warn=False).values
+    partial_file, decoding = Path(fields["part"]), fields["decoding"]
+    output = partial_file.with_name(partial_file.name.removesuffix(PARTIAL_SUFFIX))
+    options = AnswerOptions(
+        model=Path(fields["model"]),
+        decoding=DecodingOptions(**{**decoding, "answers": tuple(decoding["answers"])}),
+        trust_remote_code=fields.get("trust_remote_code", False),
+    )
+    job = AnswerJob(
+        table=Path(fields["table"]),
+        output=output,
+        options=options,
+        images=Path(fields["images"]),
+        question_types=tuple(fields["kinds"]),
+        batch=fields["batch"],
+    )
+    return WorkerAnswerJob(Profile(**profile), job)
+
+
+def worker_backend(profile_name: str, options: AnswerOptions) -> AnswerBackend:
+    """A back end that has the processes of a profile answer.
 
     Args:
-        profile: name or path.
+        profile_name: name or path of the profile.
+        options: which model answers, and how.
 
     Raises:
-        SettingsError: the profile's processes are not of this machine, and nobody waits for them.
+        SettingsError: nobody can wait for the profile's processes here.
         MachineError: this machine is not what the profile says.
-        Stopped: the processes were stopped: run again.
+        ModelError: there is no such model.
+    """
+    profile = load_profile(profile_name)
+    check_launcher(profile)
+    if not find_launcher(profile).waits_for_all(profile):
+        raise SettingsError(
+            message(
+                "answer.profile-cannot-be-waited-for",
+                "profile {profile} cannot answer a table while you wait",
+                profile=profile.name,
+            ),
+            message(
+                "answer.profile-cannot-be-waited-for.hint",
+                "use a profile of this machine, or one with launcher: srun",
+            ),
+        )
+    check_machine(profile)
+    folder = find_model_folder(options.model, options.task).resolve()
+    return AnswerBackend(folder, model_fingerprint(folder, options), partial(_run_workers, profile, folder))
+
+
+def _run_workers(
+    profile: Profile, folder: Path, job: AnswerJob, rows: Sequence[QuestionRow], on_progress: OnProgress
+) -> Iterator[tuple[QuestionRow, Answer]]:
+    """Start the processes and wait for them. Yields nothing: their lines are in their own files.
+
+    Raises:
         KovqaError: what the first failing process raised.
     """
-    chosen = load_profile(profile)
-    check_launcher(chosen)
-    if not find_launcher(chosen).waits_for_all(chosen):
-        raise SettingsError(
-            f"a table is answered while you wait, profile {chosen.name} is not for that",
-            "use one of this machine, or one with launcher: srun",
-        )
-    check_machine(chosen)
-    folder, part = find_model_folder(model, "vqa").resolve(), partial_file_path(output).resolve()
-    rows = select_question_rows(table, "vqa", kinds, decoding)
-    ids = [row.example.id for row in rows]
-    with disk_errors(output):
-        done = begin_partial_file(part, folder, table, rows, None, decoding)
-        if len(done) < len(ids):
-            job = TableJob(
-                chosen, rank_files_folder(part), part, folder, table.resolve(), question_image_folder(table, images).resolve(),
-                batch, list(kinds), decoding, trust_remote_code,
-            )  # fmt: skip
-            write_table_job(job)
-            launch = plan_launch(job, sys.executable, usable_cpu_count(), file_name=JOB_FILE)
-            start_processes(replace(launch, resume_hint=_RERUN_HINT), _on_worker_event(progress))
-            done = merge_rank_files(part)
-        if len(done) < len(ids):
-            raise Stopped(f"stopped; {len(done):,} of {len(ids):,} rows are answered", _RERUN_HINT)
-        finish_partial_file(part, output, ids)
-    return len(ids), folder
+    absolute_job = replace(
+        job,
+        table=job.table.resolve(),
+        output=job.output.parent.resolve() / job.output.name,
+        images=job.image_folder.resolve(),
+        options=replace(job.options, model=folder),
+    )
+    worker_job = WorkerAnswerJob(profile, absolute_job)
+    write_worker_job(worker_job)
+    launch = plan_launch(worker_job, sys.executable, usable_cpu_count(), file_name=JOB_FILE)
+    start_processes(replace(launch, resume_hint=resume_hint()), _on_worker_event(on_progress))
+    yield from ()
 
 
-def _on_worker_event(progress: Callable[[int, int], None]) -> OnEvent:
-    def report(event: WorkerEvent) -> None:
+def _on_worker_event(on_progress: OnProgress) -> OnEvent:
+    def on_event(event: WorkerEvent) -> None:
         if isinstance(event, AnswerProgressEvent):
-            progress(event.done, event.of)
+            on_progress(Progress(message("answer.answering", "answering"), event.done, event.of))
 
-    return report
+    return on_event

@@ -1,4 +1,4 @@
-"""One answer out of several runs' or models' answers to the same question."""
+"""One answer out of several models' (or runs') answers to the same question."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from kovqa_core.files import atomic_file
 from kovqa_core.messages import message
 
 
-def vote_answers(ballots: Sequence[Sequence[Answer]]) -> list[Answer]:
-    """The answer most runs give to each question; among equals, the one they are surest of in sum, then
-    the first run's.
+def vote_answers(model_answers: Sequence[Sequence[Answer]]) -> list[Answer]:
+    """The answer most models give to each question; among equals the one whose scores are highest in sum,
+    then the first model's.
 
     Args:
-        ballots: one list of answers a run, all over the same questions in the same order.
+        model_answers: one list of answers a model, all for the same questions in the same order.
 
     Returns:
-        one answer a question; its score is the mean score over all runs, 0 for those that disagree.
+        one answer a question; its score is the mean score over all models, 0 for those that disagree.
     """
-    return [_winning_answer(answers) for answers in zip(*ballots, strict=True)]
+    return [_winning_answer(answers) for answers in zip(*model_answers, strict=True)]
 
 
 def _winning_answer(answers: Sequence[Answer]) -> Answer:
-    sure: dict[str, list[float]] = {}
+    scores: dict[str, list[float]] = {}  # in order of first appearance: max() takes the first of equals
     for answer in answers:
-        sure.setdefault(answer.text, []).append(answer.score)
-    best = max(sure, key=lambda text: (len(sure[text]), sum(sure[text])))
-    return Answer(best, sum(sure[best]) / len(answers))
+        scores.setdefault(answer.text, []).append(answer.score)
+    winner = max(scores, key=lambda text: (len(scores[text]), sum(scores[text])))
+    return Answer(winner, sum(scores[winner]) / len(answers))
 
 
 def vote_on_files(paths: Sequence[Path], output: Path) -> int:
@@ -49,33 +49,46 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> int:
         DataError: a file that cannot be read, captions, ids that are not in all files (the first ten named).
     """
     if len(paths) < 2:
-        raise SettingsError(f"{paths[0]} alone is no vote", "give --vote for every predictions file")
-    given = [read_predictions(path) for path in paths]
-    for path, predictions in zip(paths, given, strict=True):
+        raise SettingsError(
+            message(
+                "evaluate.single-vote",
+                "a vote needs two predictions files or more, not {path} alone",
+                path=paths[0],
+            ),
+            message("evaluate.single-vote.hint", "kovqa vote A B -o C"),
+        )
+    files = [read_predictions(path) for path in paths]
+    for path, predictions in zip(paths, files, strict=True):
         if predictions.task != "vqa":
-            raise DataError(f"{path} holds captions", "a vote is between answers: no two captions are alike")
-        _check_same_questions(given[0], predictions, paths[0], path)
-    ids = list(given[0].texts)
-    scored = all(len(predictions.confidence) == len(ids) for predictions in given)
-    ballots = [[Answer(p.texts[id], p.confidence[id] if scored else 1.0) for id in ids] for p in given]
+            raise DataError(
+                message("evaluate.vote-on-captions", "{path} holds captions", path=path),
+                message("evaluate.vote-on-captions.hint", "vote on answers: no two captions are alike"),
+            )
+        _check_same_questions(files[0], predictions, paths[0], path)
+    ids = list(files[0].texts)
+    all_scored = all(len(predictions.confidence) == len(ids) for predictions in files)
+    model_answers = [
+        [Answer(predictions.texts[id], predictions.confidence[id] if all_scored else 1.0) for id in ids]
+        for predictions in files
+    ]
     with atomic_file(output) as stream:
         rows = read_table(paths[0], as_text=False)
-        for id, answer, (_, row) in zip(ids, vote_answers(ballots), rows, strict=True):
-            carried = {name: value for name, value in row.items() if name not in PREDICTION_COLUMNS}
-            stream.write(f"{prediction_line(id, answer, carried)}\n".encode())
+        for id, answer, (_, row) in zip(ids, vote_answers(model_answers), rows, strict=True):
+            extra_columns = {name: value for name, value in row.items() if name not in PREDICTION_COLUMNS}
+            stream.write(f"{prediction_line(id, answer, extra_columns)}\n".encode())
     return len(ids)
 
 
-def _check_same_questions(first: Predictions, other: Predictions, path: Path, its_path: Path) -> None:
+def _check_same_questions(first: Predictions, other: Predictions, first_path: Path, other_path: Path) -> None:
     missing = [id for id in first.texts if id not in other.texts]
     foreign = [id for id in other.texts if id not in first.texts]
-    hint = message("evaluate.other-questions.hint", "vote with predictions of the same table")
+    hint = message("evaluate.other-questions.hint", "vote with predictions for the same table")
     if missing:
         raise DataError(
             message(
                 "evaluate.vote-lacks-ids",
                 "{other}: no prediction for {ids}",
-                other=its_path,
+                other=other_path,
                 ids=list_ids(missing),
             ),
             hint,
@@ -85,8 +98,8 @@ def _check_same_questions(first: Predictions, other: Predictions, path: Path, it
             message(
                 "evaluate.vote-foreign-ids",
                 "{other}: not in {first}: {ids}",
-                other=its_path,
-                first=path,
+                other=other_path,
+                first=first_path,
                 ids=list_ids(foreign),
             ),
             hint,

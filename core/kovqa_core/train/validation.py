@@ -40,7 +40,9 @@ def _score_validation(state: TrainState) -> None:
             answer_examples(
                 model, state.processor, split, state.index.images, state.rank, state.device, run.micro_batch,
                 run.profile.loader_workers, lambda: make_autocast(run.profile, state.device),
-                lambda done, of: state.log.report_progress(AnswerProgressEvent(done, of, "evaluation")),
+                lambda done: state.log.report_progress(
+                    AnswerProgressEvent(done.done, done.total or 0, "evaluation")
+                ),
             )
         )  # fmt: skip
     progress.score = score_split(answers, split, state.metric)

@@ -1,0 +1,226 @@
+"""One answering job: the rows of a table become the lines of a predictions file, whatever answers them.
+
+    back end          what answers                            module
+    local_backend     a model in this process                 local.py
+    worker_backend    the processes of a profile              workers.py
+    server_backend    a model that a server of its own holds  remote_client.py
+
+All three go through `run_answer_job`, so that an answer once given is never lost and never asked for again.
+Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kovqa_core.answer.partial_file import (
+    append_answers,
+    finish_partial_file,
+    merge_rank_files,
+    partial_file_path,
+    resume_partial_file,
+)
+from kovqa_core.answer.question_rows import QuestionRow, question_image_folder, select_question_rows
+from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
+from kovqa_core.data.example import Answer
+from kovqa_core.errors import ModelError, SettingsError, Stopped
+from kovqa_core.files import disk_errors
+from kovqa_core.messages import message
+from kovqa_core.output_lock import output_lock
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """Which model answers, and how.
+
+    Attributes:
+        model: run folder, step folder or Hugging Face folder; None: the newest finished run for the task.
+            With a server: the name of a model there; None: its only one.
+        task: "vqa" or "caption".
+        decoding: how a model that writes freely answers.
+        num_beams: captions followed at once; None: as the model was made.
+        trust_remote_code: see `models.family.LoadOptions`.
+    """
+
+    model: Path | None = None
+    task: str = "vqa"
+    decoding: DecodingOptions = GREEDY_DECODING
+    num_beams: int | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class AnswerJob:
+    """A table to answer.
+
+    Attributes:
+        table: an index split or any table; for captions also a folder of images.
+        output: predictions file.
+        options: which model answers, and how.
+        images: folder that image paths start from; None: as the index says, else beside the table.
+        question_types: only rows of these types; empty or "all": every row.
+        batch: rows at once.
+    """
+
+    table: Path
+    output: Path
+    options: AnswerOptions = AnswerOptions()
+    images: Path | None = None
+    question_types: tuple[str, ...] = ()
+    batch: int = 32
+
+    @property
+    def partial_file(self) -> Path:
+        """The lines of the unfinished predictions file."""
+        return partial_file_path(self.output)
+
+    @property
+    def image_folder(self) -> Path:
+        """The folder that image paths start from."""
+        return question_image_folder(self.table, self.images)
+
+    def read_rows(self) -> list[QuestionRow]:
+        """The rows to answer; raises as `select_question_rows`."""
+        return select_question_rows(self.table, self.options.task, self.question_types, self.options.decoding)
+
+
+# From a job and those of its rows that have no answer yet to (row, answer), as they come, in any order.
+AnswerRows = Callable[[AnswerJob, Sequence[QuestionRow], OnProgress], Iterator[tuple[QuestionRow, Answer]]]
+
+
+@dataclass(frozen=True)
+class AnswerBackend:
+    """What answers the rows of a job.
+
+    Attributes:
+        model: its step folder, or its name on a server.
+        fingerprint: all that its answers depend on, besides the rows; JSON values.
+        answer_rows: does it. Processes of a profile yield nothing: their lines lie in files of their own.
+    """
+
+    model: Path | str
+    fingerprint: Mapping[str, object]
+    answer_rows: AnswerRows
+
+
+@dataclass(frozen=True)
+class ModelAnswer:
+    """One answer or caption, and the step folder or served model that gave it."""
+
+    answer: Answer
+    model: Path | str
+
+
+@dataclass(frozen=True)
+class AnsweredTable:
+    """A finished predictions file.
+
+    Attributes:
+        path: the file.
+        rows: lines in it.
+        model: the step folder or served model that gave the answers.
+    """
+
+    path: Path
+    rows: int
+    model: Path | str
+
+
+def run_answer_job(
+    job: AnswerJob, backend: AnswerBackend, on_progress: OnProgress = ignore_progress
+) -> AnsweredTable:
+    """Answer or caption every row of a table.
+
+    Lines are appended to `OUTPUT.part` as they come; run again, only the rest is answered. The file takes its
+    name, in the table's order, when the last row is answered. Unknown columns are carried over.
+
+    Raises:
+        DataError: a row without id, image or question, an id twice; an image that cannot be read.
+        SettingsError: `OUTPUT.part` holds other answers; a question type the table does not have; another
+            process writes the output; decoding the model cannot do.
+        Stopped: processes of a profile ended early on request.
+        KovqaError: whatever the back end raises; what is answered is kept.
+    """
+    rows = job.read_rows()
+    partial_file = job.partial_file
+    with output_lock(job.output), disk_errors(job.output):
+        fingerprint = {**backend.fingerprint, **_table_fingerprint(job, rows)}
+        answered_ids = resume_partial_file(partial_file, fingerprint)
+        remaining = [row for row in rows if row.example.id not in answered_ids]
+        if remaining:
+            answers = backend.answer_rows(job, remaining, on_progress)
+            for _ in append_answers(partial_file, answers, job.options.task, answered_ids):
+                on_progress(answer_progress(job, len(answered_ids), len(rows)))
+            answered_ids = merge_rank_files(partial_file)
+        if len(answered_ids) < len(rows):
+            raise Stopped(
+                message(
+                    "answer.stopped",
+                    "stopped; {answered:,} of {rows:,} rows are answered",
+                    answered=len(answered_ids),
+                    rows=len(rows),
+                ),
+                resume_hint(),
+            )
+        finish_partial_file(partial_file, job.output, (row.example.id for row in rows))
+    return AnsweredTable(job.output, len(rows), backend.model)
+
+
+def answer_progress(job: AnswerJob, answered: int, rows: int) -> Progress:
+    """How many of a job's rows are answered."""
+    if job.options.task == "caption":
+        return Progress(message("answer.captioning", "captioning"), answered, rows)
+    return Progress(message("answer.answering", "answering"), answered, rows)
+
+
+def resume_hint() -> str:
+    """What to do when a job ended early."""
+    return message("answer.resume.hint", "run the same command again: the answers so far are kept")
+
+
+def require_question(question: str) -> str:
+    """A question that asks something.
+
+    Raises:
+        SettingsError: it is empty.
+    """
+    if not question.strip():
+        raise SettingsError(
+            message("answer.empty-question", "the question is empty"),
+            message("answer.empty-question.hint", "kovqa predict -i x.png --question '무엇인가요?'"),
+        )
+    return question
+
+
+def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]:
+    """What the answers of a step folder's model depend on.
+
+    Raises:
+        ModelError: the folder holds no model.
+    """
+    description = next((p for name in ("kovqa.json", "config.json") if (p := folder / name).is_file()), None)
+    if description is None:
+        raise ModelError(
+            message("answer.no-model", "no kovqa model in {folder}", folder=folder),
+            message("answer.no-model.hint", "give a run folder or one of its step folders"),
+        )
+    return {
+        "model": str(folder.resolve()),
+        description.name: hashlib.sha256(description.read_bytes()).hexdigest(),
+        "beams": options.num_beams,
+        "decoding": options.decoding.json_fields(),
+    }
+
+
+def _table_fingerprint(job: AnswerJob, rows: Sequence[QuestionRow]) -> dict[str, object]:
+    # A folder of images has no bytes of its own: its rows, which are the names in it, stand for them.
+    lines = "\n".join(row.example.line() for row in rows).encode()
+    table = lines if job.table.is_dir() else job.table.read_bytes()
+    return {
+        "table": hashlib.sha256(table).hexdigest(),
+        "kinds": sorted({row.question_type for row in rows}),
+    }

@@ -1,0 +1,40 @@
+"""kovqa vote: several predictions files, one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kovqa_cli import options
+
+
+def vote(
+    *,
+    predictions: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="Predictions files for the same questions.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Predictions file that is written.")
+    ],
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Give each question the answer that most files give.
+
+    Among equals the answer counts whose scores are highest in sum, then the first file's. Order and further
+    columns are those of the first file.
+    """
+    run_vote(predictions, output, as_json=json, quiet=quiet)
+
+
+def run_vote(predictions: Sequence[Path], output: Path, *, as_json: bool, quiet: bool) -> None:
+    """Write and print what several predictions files vote for."""
+    from kovqa_core.evaluate.ensemble import vote_on_files
+
+    from kovqa_cli.output.answers import print_ensemble
+
+    rows = vote_on_files(predictions, output)
+    print_ensemble(output, predictions, rows, as_json=as_json, quiet=quiet)

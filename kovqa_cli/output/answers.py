@@ -1,0 +1,73 @@
+"""What `kovqa predict`, `caption`, `chat` and `vote` print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kovqa_core.messages import message
+
+from kovqa_cli.output.console import print_outcome, short_path
+
+if TYPE_CHECKING:
+    from kovqa_core.answer.job import AnsweredTable, ModelAnswer
+
+
+def print_answer(result: ModelAnswer, *, as_json: bool, quiet: bool, field: str = "answer") -> None:
+    """One answer, or one caption; `field` is its name in the JSON document."""
+    answer, model = result.answer, short_path(result.model)
+    note = model
+    if not math.isnan(answer.score):
+        note = message(
+            "answer.model-and-confidence",
+            "{model}, confidence {score:.1%}",
+            model=model,
+            score=answer.score,
+        )
+    fields = {field: answer.text, "score": _json_score(answer.score), "model": str(result.model)}
+    print_outcome(answer.text, fields, [note], as_json=as_json, quiet=quiet)
+
+
+def print_chat_answer(result: ModelAnswer, image: Path, question: str, *, as_json: bool) -> None:
+    """One answer of a conversation: one line."""
+    from kovqa_core.evaluate.answer_log import escape_one_line
+
+    answer = result.answer
+    fields = {
+        "answer": answer.text,
+        "score": _json_score(answer.score),
+        "image": str(image),
+        "question": question,
+        "model": str(result.model),
+    }
+    print_outcome(escape_one_line(answer.text), fields, as_json=as_json, quiet=False)
+
+
+def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, captions: bool = False) -> None:
+    """A predictions file that is written."""
+    rows, model = table.rows, short_path(table.model)
+    note = (
+        message("caption.written", "{rows:,} captions by {model}", rows=rows, model=model)
+        if captions
+        else message("predict.written", "{rows:,} answers by {model}", rows=rows, model=model)
+    )
+    fields = {"path": str(table.path), "rows": rows, "model": str(table.model)}
+    print_outcome(str(table.path), fields, [note], as_json=as_json, quiet=quiet)
+
+
+def print_ensemble(
+    output: Path, predictions: Sequence[Path], rows: int, *, as_json: bool, quiet: bool
+) -> None:
+    """A predictions file that others voted for."""
+    note = message(
+        "vote.written", "{rows:,} answers by vote of {files} files", rows=rows, files=len(predictions)
+    )
+    fields = {"path": str(output), "rows": rows, "votes": [str(path) for path in predictions]}
+    print_outcome(str(output), fields, [note], as_json=as_json, quiet=quiet)
+
+
+def _json_score(score: float) -> float | None:
+    """JSON has no nan: a model that reports no score has null."""
+    return None if math.isnan(score) else round(score, 6)
