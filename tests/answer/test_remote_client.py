@@ -13,7 +13,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from kovqa_core.answer.remote_client import answer_table_with_server, ask_server, image_data_url
+from kovqa_core.answer.chat_completions import connect_server, image_data_url
+from kovqa_core.answer.job import AnswerJob, AnswerOptions, run_answer_job
+from kovqa_core.answer.remote_client import ask_server, server_backend
 from kovqa_core.errors import AssetError, DataError, SettingsError
 from kovqa_core.evaluate.predictions_file import read_predictions
 from PIL import Image
@@ -24,10 +26,10 @@ from tests.cli.test_predict import lines
 from tests.conftest import Kovqa, Small, clean_env, command
 
 
-def ask(vllm: Vllm, table: Path, output: Path, concurrency: int = 4) -> int:
-    return answer_table_with_server(
-        vllm.url, None, table, None, output, concurrency, lambda done, total: None
-    )[0]
+def ask(url: str, table: Path, output: Path, concurrency: int = 4) -> int:
+    job = AnswerJob(table, output)
+    with server_backend(url, job.options, concurrency) as backend:
+        return run_answer_job(job, backend).rows
 
 
 def as_it_should_be(output: Path) -> bool:
@@ -79,7 +81,7 @@ def test_no_torch_is_loaded(vllm: Vllm, table: Path, tmp_path: Path) -> None:
 
 def test_answers_come_in_any_order_and_end_in_the_tables(vllm: Vllm, table: Path, tmp_path: Path) -> None:
     vllm.seconds = lambda question: 0.05 if question == "0번 그림은?" else 0.01
-    assert ask(vllm, table, tmp_path / "o.jsonl", 4) == 40
+    assert ask(vllm.url, table, tmp_path / "o.jsonl", 4) == 40
     assert vllm.most == 4
     assert vllm.answered.index("0번 그림은?") > 2
     assert as_it_should_be(tmp_path / "o.jsonl")
@@ -89,7 +91,7 @@ def test_answers_come_in_any_order_and_end_in_the_tables(vllm: Vllm, table: Path
 
 def test_a_server_without_probabilities_gives_no_score(vllm: Vllm, table: Path, tmp_path: Path) -> None:
     vllm.told = False
-    ask(vllm, table, tmp_path / "o.jsonl")
+    ask(vllm.url, table, tmp_path / "o.jsonl")
     assert {row["score"] for row in lines(tmp_path / "o.jsonl")} == {None}
     assert read_predictions(tmp_path / "o.jsonl").confidence == {}
 
@@ -100,7 +102,7 @@ def test_the_wording_is_that_of_the_vlm_family(vllm: Vllm, small: Small) -> None
 
     picture = next((small.root / "images").glob("*.png"))
     for question in ("몇 마리인가요?", "How many?"):
-        ask_server(vllm.url, None, picture, question)
+        ask_server(vllm.url, picture, question, AnswerOptions())
         ours = user_message(question, ModelConfig().instruction, Image.open(picture))
         assert vllm.bodies[-1]["messages"][0]["content"][1] == ours[0]["content"][1]
 
@@ -146,7 +148,7 @@ def test_what_time_mends_is_asked_again(
     troubles = ["silent", "cut", "half", 500, 503, 429]
     vllm.first = {question: [said] for question, said in zip(questions(*range(6)), troubles, strict=True)}
     began = time.monotonic()
-    ask(vllm, table, tmp_path / "o.jsonl")
+    ask(vllm.url, table, tmp_path / "o.jsonl")
     assert time.monotonic() - began >= 1  # as the 429 said
     assert as_it_should_be(tmp_path / "o.jsonl")
     again = {question for question, n in Counter(vllm.asked).items() if n > 1}
@@ -183,9 +185,7 @@ def test_a_server_that_stays_away_can_be_taken_up(
 
 def test_nobody_there(table: Path, tmp_path: Path) -> None:
     with pytest.raises(AssetError, match=r"http://127\.0\.0\.1:9/v1/models"):
-        answer_table_with_server(
-            "http://127.0.0.1:9/v1", None, table, None, tmp_path / "o", 2, lambda done, total: None
-        )
+        ask("http://127.0.0.1:9/v1", table, tmp_path / "o", 2)
 
 
 # ------------------------------------------------------------------------------------ refusals
@@ -209,39 +209,39 @@ def test_a_model_that_is_not_served(kovqa: Kovqa, vllm: Vllm, table: Path, tmp_p
     assert len(done.stderr.splitlines()) == 1
     vllm.models = ["a", "b"]
     with pytest.raises(SettingsError, match="serves 2 models: a, b"):
-        ask(vllm, table, tmp_path / "o.jsonl")
+        ask(vllm.url, table, tmp_path / "o.jsonl")
 
 
 def test_a_row_the_server_refuses_ends_it_and_is_named(vllm: Vllm, table: Path, tmp_path: Path) -> None:
     vllm.refused = {"7번 그림은?": "maximum context length is 8 tokens"}
     with pytest.raises(DataError, match=r"id Q7: .*: 400 maximum context length is 8 tokens"):
-        ask(vllm, table, tmp_path / "o.jsonl", 2)
+        ask(vllm.url, table, tmp_path / "o.jsonl", 2)
     assert len(vllm.asked) <= 8 + 2 + 1
     vllm.refused = {}
-    ask(vllm, table, tmp_path / "o.jsonl", 2)
+    ask(vllm.url, table, tmp_path / "o.jsonl", 2)
     assert as_it_should_be(tmp_path / "o.jsonl")
 
 
 def test_a_picture_that_is_missing_is_named(vllm: Vllm, tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"id": "가", "image": "없음.png", "question": "무엇?"}\n', "utf-8")
-    with pytest.raises(DataError, match=r"id 가: image .*없음.png is missing"):
-        ask(vllm, tmp_path / "t.jsonl", tmp_path / "o.jsonl")
+    with pytest.raises(DataError, match=r"id 가: picture .*없음.png is missing"):
+        ask(vllm.url, tmp_path / "t.jsonl", tmp_path / "o.jsonl")
 
 
 @pytest.mark.parametrize(
     ("url", "said"),
-    [("127.0.0.1:8000", "no http address"), (f"http://me:{KEY}@127.0.0.1/v1", "keys do not belong")],
+    [("127.0.0.1:8000", "not an http address"), (f"http://me:{KEY}@127.0.0.1/v1", "keys do not belong")],
 )
 def test_addresses_that_are_none(table: Path, tmp_path: Path, url: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
-        answer_table_with_server(url, None, table, None, tmp_path / "o.jsonl", 2, lambda done, total: None)
+        ask(url, table, tmp_path / "o.jsonl", 2)
     assert KEY not in str(caught.value)
 
 
 def test_a_page_that_is_no_such_server(vllm: Vllm, table: Path, tmp_path: Path) -> None:
     vllm.models = []
     with pytest.raises(SettingsError, match="serves 0 models"):
-        ask(vllm, table, tmp_path / "o.jsonl")
+        ask(vllm.url, table, tmp_path / "o.jsonl")
 
 
 # ---------------------------------------------------------------------------------------- keys
@@ -268,12 +268,10 @@ def test_the_key_reaches_the_server_and_nothing_else(
 
 
 def test_openais_key_is_not_sent_where_others_can_listen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kovqa_core.answer.remote_client import _connect_server
-
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     sent = {}
     for url in ("http://gpu-1:8000/v1", "https://gpu-1/v1", "http://localhost:8000/v1/"):
-        with _connect_server(url) as server:
+        with connect_server(url) as server:
             sent[url] = dict(server.headers)
             assert KEY not in repr(server)
     told = {"Authorization": f"Bearer {KEY}"}
@@ -314,14 +312,14 @@ def test_killed_and_taken_up(vllm: Vllm, table: Path, tmp_path: Path, how: signa
 def test_answers_of_another_model_are_not_mixed_in(vllm: Vllm, table: Path, tmp_path: Path) -> None:
     vllm.refused = {"30번 그림은?": "no"}
     with pytest.raises(DataError):
-        ask(vllm, table, tmp_path / "o.jsonl", 1)
+        ask(vllm.url, table, tmp_path / "o.jsonl", 1)
     vllm.models, vllm.refused = ["other"], {}
     with pytest.raises(SettingsError, match="holds answers of another model"):
-        ask(vllm, table, tmp_path / "o.jsonl")
+        ask(vllm.url, table, tmp_path / "o.jsonl")
     assert len(lines(tmp_path / "o.jsonl.part")) == 30
 
 
 def test_a_score_that_is_not_told_is_nan(vllm: Vllm, small: Small) -> None:
     vllm.told = False
     picture = next((small.root / "images").glob("*.png"))
-    assert math.isnan(ask_server(vllm.url, None, picture, "무엇?")[0].score)
+    assert math.isnan(ask_server(vllm.url, picture, "무엇?", AnswerOptions()).answer.score)

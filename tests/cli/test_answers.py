@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kovqa_core.answer import local
+from kovqa_core.answer.job import AnswerJob, AnswerOptions, run_answer_job
+from kovqa_core.answer.local import local_backend
 from kovqa_core.answer.question_rows import read_question_table
 from kovqa_core.data.decoding import DecodingOptions, decoding_from_options, parse_choices
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.index.reader import open_index
 from kovqa_core.models import family
 from kovqa_core.models.checkpoint_info import CheckpointInfo
+from kovqa_core.progress import Progress
 
 from tests.conftest import Kovqa, Small
 from tests.models.vlm.test_vlm import tiny_vlm_recipe
@@ -80,14 +82,16 @@ def test_choices_are_answered_with_one_of_the_row(
 
 
 def test_drawn_answers_do_not_know_batch_or_interruption(small: Small, model: Path, tmp_path: Path) -> None:
-    drawn, table = DecodingOptions(temperature=1.5, seed=3), small.index / "val.jsonl"
+    sampled, table = DecodingOptions(temperature=1.5, seed=3), small.index / "val.jsonl"
 
-    def answered(name: str, batch: int, how: DecodingOptions = drawn, stop: int = 99) -> Lines:
-        def watch(done: int, _: int) -> None:
-            if done >= stop:
+    def answered(name: str, batch: int, decoding: DecodingOptions = sampled, stop: int = 99) -> Lines:
+        def on_progress(progress: Progress) -> None:
+            if progress.done >= stop:
                 raise KeyboardInterrupt
 
-        local.answer_table(table, None, tmp_path / name, model, batch, watch, decoding=how)
+        options = AnswerOptions(model, decoding=decoding)
+        job = AnswerJob(table, tmp_path / name, options, batch=batch)
+        run_answer_job(job, local_backend(options), on_progress)
         return lines(tmp_path / name)
 
     whole = answered("whole.jsonl", 9)
@@ -99,7 +103,7 @@ def test_drawn_answers_do_not_know_batch_or_interruption(small: Small, model: Pa
         DecodingOptions(temperature=1.4, seed=3),
         DecodingOptions(),
     ):
-        with pytest.raises(SettingsError, match="found in another way"):
+        with pytest.raises(SettingsError, match="decoded in another way"):
             answered("parted.jsonl", 2, other)
     parted = answered("parted.jsonl", 3)
     assert [(row["id"], row["answer"]) for row in parted] == [(row["id"], row["answer"]) for row in whole]
@@ -140,52 +144,66 @@ def test_contradictions_are_settings_errors(kovqa: Kovqa, tmp_path: Path) -> Non
     assert "--choices is a column of a table" in done.stderr
 
 
-# ------------------------------------------------------------------------------------ votes
+# ------------------------------------------------------------------------------------ kovqa vote
 
 
 def test_a_vote_is_a_predictions_file(kovqa: Kovqa, small: Small, tmp_path: Path) -> None:
     """Joined by id, whatever the order; evaluated like any other; torch is never loaded."""
     ids = [example.id for example in open_index(small.index).split("val")]
-    said = (["예", "둘", "빨강"], ["예", "셋", "파랑"], ["아니요", "셋", "빨강"])
-    for name, texts in zip("abc", said, strict=True):
+    answers = (["예", "둘", "빨강"], ["예", "셋", "파랑"], ["아니요", "셋", "빨강"])
+    for name, texts in zip("abc", answers, strict=True):
         rows: Lines = [
             {"id": id, "answer": texts[n % 3], "score": 0.5, "메모": name} for n, id in enumerate(ids)
         ]
         write(tmp_path / f"{name}.jsonl", rows[::-1] if name == "b" else rows)
-    words = ["predict", "--vote", "a.jsonl", "--vote", "b.jsonl", "--vote", "c.jsonl", "-o", "v.jsonl"]
+    files = ["a.jsonl", "b.jsonl", "c.jsonl"]
     (tmp_path / "torch.py").write_text("raise RuntimeError('loaded')")
-    done = kovqa(*words, "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows"] == len(ids)
-    found = lines(tmp_path / "v.jsonl")
-    assert [row["id"] for row in found] == ids
-    assert [row["answer"] for row in found[:3]] == ["예", "셋", "빨강"]
-    assert {row["score"] for row in found} == {round(1 / 3, 6)}
-    assert {row["메모"] for row in found} == {"a"}
+    done = kovqa("vote", *files, "-o", "v.jsonl", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {"schema": 1, "path": "v.jsonl", "rows": len(ids), "votes": files}
+    voted = lines(tmp_path / "v.jsonl")
+    assert [row["id"] for row in voted] == ids
+    assert [row["answer"] for row in voted[:3]] == ["예", "셋", "빨강"]
+    assert {row["score"] for row in voted} == {round(1 / 3, 6)}
+    assert {row["메모"] for row in voted} == {"a"}
     scored = kovqa("evaluate", "v.jsonl", "--index", small.index / "val.jsonl", "-q")
     assert scored.returncode == 0, scored.stderr
 
 
+def test_predict_vote_goes_on_with_a_note(kovqa: Kovqa, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"id": "1", "answer": "예"}, {"id": "2", "answer": "둘"}])
+    write(tmp_path / "b.jsonl", [{"id": "2", "answer": "셋"}, {"id": "1", "answer": "예"}])
+    new = kovqa("vote", "a.jsonl", "b.jsonl", "-o", "vote.jsonl")
+    old = kovqa("predict", "--vote", "a.jsonl", "--vote", "b.jsonl", "-o", "predict.jsonl")
+    assert (new.returncode, old.returncode) == (0, 0), old.stderr
+    assert (tmp_path / "predict.jsonl").read_bytes() == (tmp_path / "vote.jsonl").read_bytes()
+    assert old.stdout == "predict.jsonl\n"
+    note, written = old.stderr.splitlines()
+    assert "now kovqa vote" in note
+    assert new.stderr.splitlines() == [written]
+    quiet = kovqa("predict", "--vote", "a.jsonl", "--vote", "b.jsonl", "-o", "q.jsonl", "-q")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    refused = kovqa("predict", "--vote", "a.jsonl", "--vote", "b.jsonl")
+    assert refused.returncode == 2
+    assert "--vote takes predictions files and --output" in refused.stderr
+
+
 def test_votes_over_other_questions_are_named(kovqa: Kovqa, tmp_path: Path) -> None:
-    good = write(tmp_path / "a.jsonl", [{"id": "1", "answer": "예"}, {"id": "2", "answer": "둘"}])
-    for rows, said in (
+    first = write(tmp_path / "a.jsonl", [{"id": "1", "answer": "예"}, {"id": "2", "answer": "둘"}])
+    for rows, text in (
         ([{"id": "1", "answer": "예"}], "b.jsonl: no prediction for 1 id: 2"),
         ([{"id": n, "answer": "예"} for n in "123"], "b.jsonl: not in a.jsonl: 1 id: 3"),
         ([{"id": n, "answer": "예"} for n in "121"], "b.jsonl: twice 1 id: 1"),
         ([{"id": n, "caption": "예"} for n in "12"], "b.jsonl holds captions"),
     ):
         write(tmp_path / "b.jsonl", list(rows))
-        done = kovqa("predict", "--vote", good.name, "--vote", "b.jsonl", "-o", "v.jsonl")
+        done = kovqa("vote", first.name, "b.jsonl", "-o", "v.jsonl")
         assert done.returncode == 3
-        assert said in done.stderr
+        assert text in done.stderr
         assert not (tmp_path / "v.jsonl").exists()
-    for words, said in (
-        (["--vote", "a.jsonl", "-o", "v.jsonl"], "alone is no vote"),
-        (["--vote", "a.jsonl", "--vote", "a.jsonl"], "--vote takes predictions files and --output"),
-    ):
-        failed = kovqa("predict", *words)
-        assert failed.returncode == 2
-        assert said in failed.stderr
+    alone = kovqa("vote", "a.jsonl", "-o", "v.jsonl")
+    assert alone.returncode == 2
+    assert "two predictions files or more, not a.jsonl alone" in alone.stderr
     write(tmp_path / "b.jsonl", [{"id": "2", "answer": "셋"}, {"id": "1", "answer": "예", "score": 0.9}])
-    assert kovqa("predict", "--vote", "a.jsonl", "--vote", "b.jsonl", "-o", "v.jsonl").returncode == 0
+    assert kovqa("vote", "a.jsonl", "b.jsonl", "-o", "v.jsonl").returncode == 0
     assert [(row["answer"], row["score"]) for row in lines(tmp_path / "v.jsonl")] == [("예", 1), ("둘", 0.5)]

@@ -1,4 +1,4 @@
-"""kovqa predict --chat: from a pipe, at a terminal, with pictures that cannot be read."""
+"""kovqa chat: from a pipe, at a terminal, with images that cannot be read."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from tests.conftest import Kovqa, Small, clean_env, command
 QUESTIONS = ("이것은 무엇인가요?", "빨간색 도형은 몇 개인가요?")
 
 
-def piped(text: bytes, *words: object) -> subprocess.CompletedProcess[str]:
-    """`kovqa predict --chat …` with these lines on stdin."""
+def piped(text: bytes, *words: object, chat: tuple[str, ...] = ("chat",)) -> subprocess.CompletedProcess[str]:
+    """`kovqa chat …` with these lines on stdin."""
     done = subprocess.run(
-        command(["predict", "--chat", *words]), input=text, env=clean_env(), capture_output=True, timeout=300
+        command([*chat, *words]), input=text, env=clean_env(), capture_output=True, timeout=300
     )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 @pytest.fixture(scope="module")
-def pictures(small: Small) -> list[Path]:
+def images(small: Small) -> list[Path]:
     return sorted((small.root / "images").glob("*.png"))[:2]
 
 
-def test_lines_of_a_pipe_are_questions(kovqa: Kovqa, trained: Path, pictures: list[Path]) -> None:
+def test_lines_of_a_pipe_are_questions(kovqa: Kovqa, trained: Path, images: list[Path]) -> None:
     """Each answer is the one the same question alone gets; a picture is changed on the way."""
-    first, second = pictures
+    first, second = images
     lines = [QUESTIONS[0], "", f"-i {second}", QUESTIONS[0], QUESTIONS[1], "끝", "이것은 읽지 않는다"]
     words = ["--model", trained, "-i", first]
     done = piped("\n".join(lines).encode("cp949"), *words)
@@ -53,38 +53,50 @@ def test_lines_of_a_pipe_are_questions(kovqa: Kovqa, trained: Path, pictures: li
 
 
 def test_pictures_that_cannot_be_read_do_not_end_it(
-    trained: Path, pictures: list[Path], tmp_path: Path
+    trained: Path, images: list[Path], tmp_path: Path
 ) -> None:
     """No question is answered about an earlier picture; in the end a pipe hears of the failures."""
     broken = tmp_path / "깨진 그림.png"
-    broken.write_bytes(pictures[0].read_bytes()[:200])
+    broken.write_bytes(images[0].read_bytes()[:200])
     lines = [
         broken,
-        f"'{pictures[0]}'",
+        f"'{images[0]}'",
         QUESTIONS[0],
         "-i 없다.png",
         QUESTIONS[0],
-        f"-i {pictures[1]}",
+        f"-i {images[1]}",
         QUESTIONS[1],
     ]
     done = piped("\n".join(map(str, lines)).encode() + b"\n\xff\xff\n", "--model", trained)
     assert done.returncode == 3, done.stderr
     assert len(done.stdout.splitlines()) == 2
     one, two, three, four, last = done.stderr.splitlines()
-    assert one.startswith(f"kovqa: image {broken} cannot be read")
-    assert two == "kovqa: image 없다.png is missing"
-    assert three == f"kovqa: image {QUESTIONS[0]} is missing"
+    assert one.startswith(f"kovqa: picture {broken} cannot be read")
+    assert two == "kovqa: picture 없다.png is missing"
+    assert three == f"kovqa: picture {QUESTIONS[0]} is missing"
     assert four.startswith("kovqa: stdin:8: neither UTF-8 nor CP949")
     assert last.startswith("kovqa: 4 of the lines could not be used")
 
 
+def test_predict_chat_goes_on_with_a_note(trained: Path, images: list[Path]) -> None:
+    words = ["--model", trained, "-i", images[0]]
+    text = f"{QUESTIONS[0]}\n{QUESTIONS[1]}\n".encode()
+    new, old = piped(text, *words), piped(text, *words, chat=("predict", "--chat"))
+    assert (old.returncode, old.stdout) == (0, new.stdout)
+    assert new.stderr == ""
+    (note,) = old.stderr.splitlines()
+    assert "now kovqa chat" in note
+    quiet = piped(text, *words, "-q", chat=("predict", "--chat"))
+    assert (quiet.stdout, quiet.stderr) == (new.stdout, "")
+
+
 def test_what_does_not_go_together(kovqa: Kovqa, trained: Path, tmp_path: Path) -> None:
-    one_line(
-        kovqa("predict", "--chat", "--model", trained, "-i", "없다.png"), 3, "image 없다.png is missing"
-    )
-    one_line(kovqa("predict", "--chat", "--question", "무엇?"), 2, "or --chat")
-    one_line(kovqa("predict", "--chat", "--input", "a.jsonl", "-o", "b.jsonl"), 2, "or --chat")
+    one_line(kovqa("chat", "--model", trained, "-i", "없다.png"), 3, "없다.png is missing")
+    one_line(kovqa("chat", "--seed", "1"), 2, "--temperature")
+    one_line(kovqa("predict", "--chat", "--question", "무엇?"), 2, "kovqa chat")
+    one_line(kovqa("predict", "--chat", "--input", "a.jsonl", "-o", "b.jsonl"), 2, "kovqa chat")
     one_line(kovqa("predict", "--chat", "--kind", "vqa"), 2, "--kind chooses rows of a table")
+    one_line(kovqa("predict", "--chat", "--server", "http://h/v1"), 2, "--server does not go with --chat")
 
 
 class Terminal:
@@ -95,7 +107,7 @@ class Terminal:
         self.stdout, self.seen = stdout, ""
         with stdout.open("wb") as stream:
             self.process = subprocess.Popen(
-                command(["predict", "--chat", *words]), stdin=side, stdout=stream, stderr=side,
+                command(["chat", *words]), stdin=side, stdout=stream, stderr=side,
                 env=clean_env(CI="", TERM="xterm", LC_ALL="C.UTF-8"),
             )  # fmt: skip
         os.close(side)
@@ -126,25 +138,25 @@ def talk(trained: Path, tmp_path: Path) -> Iterator[Terminal]:
     os.close(terminal.screen)
 
 
-def test_a_terminal_is_prompted_and_edits_hangul(talk: Terminal, pictures: list[Path]) -> None:
+def test_a_terminal_is_prompted_and_edits_hangul(talk: Terminal, images: list[Path]) -> None:
     """One backspace takes one syllable; stdout holds the answers and nothing else."""
     talk.wait_for("Ctrl-D ends")
-    talk.wait_for("picture> ")
+    talk.wait_for("image> ")
     talk.type("없다.png\n")
-    talk.wait_for("image 없다.png is missing")
-    talk.wait_for("picture> ")
-    talk.type(f"{pictures[0]}\n")
+    talk.wait_for("picture 없다.png is missing")
+    talk.wait_for("image> ")
+    talk.type(f"{images[0]}\n")
     talk.wait_for("question> ")
     talk.type("이것은 무엇인가요요\x7f?\n")
     talk.wait_for("question> ")
     talk.type("\x04")
     assert talk.process.wait(60) == 0
     (row,) = map(json.loads, talk.stdout.read_text("utf-8").splitlines())
-    assert (row["question"], row["image"]) == (QUESTIONS[0], str(pictures[0]))
+    assert (row["question"], row["image"]) == (QUESTIONS[0], str(images[0]))
 
 
 def test_ctrl_c_ends_with_130(talk: Terminal) -> None:
-    talk.wait_for("picture> ")
+    talk.wait_for("image> ")
     time.sleep(0.3)
     for _ in range(6):  # Python overlooks one that comes right after the prompt, until the next key
         talk.process.send_signal(signal.SIGINT)

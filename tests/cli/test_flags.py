@@ -21,10 +21,12 @@ FLAGS = {
         "--json --quiet -q"
     ),
     "predict": (
-        "--image -i --question --chat --input --images --kind --output -o --model --profile -p --batch --answers "
-        "--choices --temperature --seed --vote --server --concurrency --trust-remote-code --json --quiet -q"
+        "--image -i --question --input --images --kind --output -o --model --profile -p --batch --answers "
+        "--choices --temperature --seed --server --concurrency --trust-remote-code --json --quiet -q"
     ),
     "caption": "--image -i --input --images --output -o --model --beams --batch --json --quiet -q",
+    "chat": "--image -i --model --answers --temperature --seed --trust-remote-code --json --quiet -q",
+    "vote": "--output -o --json --quiet -q",
     "export": "--output -o --as-upstream --trust-remote-code --json --quiet -q",
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
     "submit": "--predictions --sample --output -o --fill --upload --team --memo --force --json --quiet -q",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress
-from kovqa_core.runs.events import EVENTS_VARIABLE
+from kovqa_core.runs.events import EVENTS_VARIABLE, AnswerProgressEvent, event_line
 from kovqa_core.runs.folder import find_model_folder
 
 _SINGLE_RANK = RankInfo(0, 0, 1)
@@ -172,4 +171,4 @@ def _print_rank_progress(rank: RankInfo, rows: int, remaining: int, progress: Pr
     """An event for the launcher: all processes are about as far as this one."""
     if rank.is_main_process and os.environ.get(EVENTS_VARIABLE) and progress.fraction_done is not None:
         answered = rows - int(remaining * (1 - progress.fraction_done))
-        print(json.dumps({"kind": "progress", "done": answered, "of": rows}), flush=True)
+        print(event_line(AnswerProgressEvent(answered, rows)), flush=True)

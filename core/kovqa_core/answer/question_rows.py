@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def read_question_table(path: Path, task: str = "vqa", *, choices: bool = False)
     return rows
 
 
-def _column_names(record: dict[str, Any], columns: dict[str, Sequence[str]]) -> dict[str, str]:
+def _column_names(record: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Our column -> what the record calls it, for those it has a value for."""
     return {
         column: name
@@ -99,7 +99,7 @@ def _column_names(record: dict[str, Any], columns: dict[str, Sequence[str]]) -> 
     }
 
 
-def _first_value(record: dict[str, Any], names: Sequence[str]) -> str:
+def _first_value(record: Mapping[str, Any], names: Sequence[str]) -> str:
     return next((str(record[name]) for name in names if record.get(name)), "")
 
 
