@@ -80,10 +80,17 @@ def test_no_torch_is_loaded(vllm: Vllm, table: Path, tmp_path: Path) -> None:
 
 
 def test_answers_come_in_any_order_and_end_in_the_tables(vllm: Vllm, table: Path, tmp_path: Path) -> None:
-    vllm.seconds = lambda question: 0.05 if question == "0번 그림은?" else 0.01
+    def seconds(question: str) -> float:
+        """The first question is answered when others are; however slow this machine is."""
+        deadline = time.monotonic() + 30
+        while question == "0번 그림은?" and len(vllm.answered) < 8 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return 0.01
+
+    vllm.seconds = seconds
     assert ask(vllm.url, table, tmp_path / "o.jsonl", 4) == 40
     assert vllm.most == 4
-    assert vllm.answered.index("0번 그림은?") > 2
+    assert vllm.answered.index("0번 그림은?") >= 8
     assert as_it_should_be(tmp_path / "o.jsonl")
     assert {row["score"] for row in lines(tmp_path / "o.jsonl")} == {0.7}
     assert not list(tmp_path.glob("*.part*"))
@@ -224,7 +231,7 @@ def test_a_row_the_server_refuses_ends_it_and_is_named(vllm: Vllm, table: Path, 
 
 def test_a_picture_that_is_missing_is_named(vllm: Vllm, tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"id": "가", "image": "없음.png", "question": "무엇?"}\n', "utf-8")
-    with pytest.raises(DataError, match=r"id 가: picture .*없음.png is missing"):
+    with pytest.raises(DataError, match=r"id 가: image .*없음.png is missing"):
         ask(vllm.url, tmp_path / "t.jsonl", tmp_path / "o.jsonl")
 
 

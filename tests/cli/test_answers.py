@@ -193,7 +193,7 @@ def test_votes_over_other_questions_are_named(kovqa: Kovqa, tmp_path: Path) -> N
     for rows, text in (
         ([{"id": "1", "answer": "예"}], "b.jsonl: no prediction for 1 id: 2"),
         ([{"id": n, "answer": "예"} for n in "123"], "b.jsonl: not in a.jsonl: 1 id: 3"),
-        ([{"id": n, "answer": "예"} for n in "121"], "b.jsonl: twice 1 id: 1"),
+        ([{"id": n, "answer": "예"} for n in "121"], "b.jsonl: more than once: 1 id: 1"),
         ([{"id": n, "caption": "예"} for n in "12"], "b.jsonl holds captions"),
     ):
         write(tmp_path / "b.jsonl", list(rows))

@@ -75,7 +75,7 @@ def test_what_a_process_cannot_answer_is_named(
     words = ["predict", "--model", trained, "--images", open_index(small.index).images, "--input", table]
     done = kovqa(*words, "-o", "out.jsonl", "-p", profile(tmp_path, 2), "--batch", 1)
     assert done.returncode == 3, done.stderr
-    assert "id 없는 것: picture" in done.stderr
+    assert "id 없는 것: image" in done.stderr
 
 
 def test_profiles_that_cannot_be_waited_for(
