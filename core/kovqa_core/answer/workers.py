@@ -32,10 +32,11 @@ from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress
 from kovqa_core.runs.events import AnswerProgressEvent, WorkerEvent
 from kovqa_core.runs.folder import find_model_folder
+from kovqa_core.settings.overrides import with_new_names
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.renamed_keys import PROFILE
 from kovqa_core.settings.resolve import load_profile
-from kovqa_core.settings.strict_yaml import SettingsDocument, with_new_names
+from kovqa_core.settings.strict_yaml import SettingsDocument
 
 
 @dataclass(frozen=True)
