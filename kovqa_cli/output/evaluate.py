@@ -82,7 +82,7 @@ def _print_caption_scores(scores: CaptionScores, *, as_json: bool, quiet: bool) 
     metrics = scores.metrics.values()
     if as_json:
         rows = [{"metric": m.name, "score": m.score, "low": m.low, "high": m.high} for m in metrics]
-        score = scores.metrics["CIDEr"].score
+        score = scores.main.score
         print_json(
             {
                 "score": score, "tokens": scores.tokens, "rows": scores.rows, "metrics": rows,
@@ -91,7 +91,7 @@ def _print_caption_scores(scores: CaptionScores, *, as_json: bool, quiet: bool) 
         )  # fmt: skip
         return
     if quiet:
-        print_result(f"{scores.metrics['CIDEr'].score:.4f}")
+        print_result(f"{scores.main.score:.4f}")
         return
     print_note(METRICS_LEFT_OUT)
     print_table(

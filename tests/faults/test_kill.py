@@ -24,7 +24,7 @@ STEPS = 160  # enough for ten kills on a fast machine
 VICTIMS = ("launcher", "rank", "all")
 
 
-def arguments(small: Small, folder: Path) -> list[str]:
+def train_command(small: Small, folder: Path) -> list[str]:
     words = training(
         small, f"optim.steps={STEPS}", "eval.every_steps=40", "save.every_steps=5", "data.augment=crop",
         "model.drop_path=0.2", "profile.processes_per_node=2",
@@ -36,15 +36,20 @@ def arguments(small: Small, folder: Path) -> list[str]:
 def undisturbed(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     done = subprocess.run(
-        arguments(small, folder), env=clean_env(), capture_output=True, text=True, timeout=300, check=False
+        train_command(small, folder),
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return folder
 
 
-def family(mark: str) -> dict[str, list[int]]:
+def marked_processes(mark: str) -> dict[str, list[int]]:
     """Living processes that carry a mark in their environment, by what they are."""
-    found: dict[str, list[int]] = {"launcher": [], "torchrun": [], "rank": []}
+    processes: dict[str, list[int]] = {"launcher": [], "torchrun": [], "rank": []}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if mark.encode() not in (process / "environ").read_bytes().split(b"\0"):
@@ -53,20 +58,20 @@ def family(mark: str) -> dict[str, list[int]]:
         except (OSError, UnicodeDecodeError):
             continue
         if "torch.distributed.run" in line:
-            found["torchrun"].append(int(process.name))
+            processes["torchrun"].append(int(process.name))
         elif any(word.endswith("worker.py") for word in line):
-            found["rank"].append(int(process.name))
+            processes["rank"].append(int(process.name))
         elif line != [""]:
-            found["launcher"].append(int(process.name))
-    return found
+            processes["launcher"].append(int(process.name))
+    return processes
 
 
 def kill(victim: str, mark: str, rng: random.Random) -> None:
-    found = family(mark)
+    processes = marked_processes(mark)
     pids = {
-        "launcher": found["launcher"],
-        "rank": rng.sample(found["rank"], 1) if found["rank"] else found["launcher"],
-        "all": [*found["launcher"], *found["torchrun"], *found["rank"]],
+        "launcher": processes["launcher"],
+        "rank": rng.sample(processes["rank"], 1) if processes["rank"] else processes["launcher"],
+        "all": [*processes["launcher"], *processes["torchrun"], *processes["rank"]],
     }[victim]
     for pid in pids:
         try:
@@ -94,7 +99,7 @@ def kill_and_resume(small: Small, folder: Path, undisturbed: Path, victim: str, 
         mark = f"KOVQA_TEST={uuid.uuid4().hex}"
         name, value = mark.split("=")
         process = subprocess.Popen(
-            arguments(small, folder), env=clean_env(**{name: value}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            train_command(small, folder), env=clean_env(**{name: value}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True,
         )  # fmt: skip
         if kills < wanted:
@@ -109,29 +114,29 @@ def kill_and_resume(small: Small, folder: Path, undisturbed: Path, victim: str, 
         if process.returncode == 0:
             raise AssertionError("the run ended before it could be killed: make it longer")
     assert kills == wanted, output
-    assert all_files(folder) == all_files(undisturbed)
+    assert last_checkpoint_files(folder) == last_checkpoint_files(undisturbed)
     deadline = time.monotonic() + 15
-    while any(family(mark).values()) and time.monotonic() < deadline:
+    while any(marked_processes(mark).values()) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not any(family(mark).values()), "processes were left behind"
+    assert not any(marked_processes(mark).values()), "processes were left behind"
 
 
 def wait_for_progress(folder: Path, rng: random.Random, process: subprocess.Popen[str]) -> None:
     """Wait until the run has made some steps more than it had, then a random moment."""
-    before = steps(folder)
+    before = logged_steps(folder)
     more = rng.randrange(0, 4)
-    while process.poll() is None and steps(folder) < min(STEPS - 2, before + more):
+    while process.poll() is None and logged_steps(folder) < min(STEPS - 2, before + more):
         time.sleep(0.01)
     time.sleep(rng.uniform(0, 0.3))
 
 
-def steps(folder: Path) -> int:
+def logged_steps(folder: Path) -> int:
     """Lines of the log."""
     log = folder / "log.jsonl"
     return log.read_bytes().count(b'"train"') if log.exists() else 0
 
 
-def all_files(folder: Path) -> dict[str, bytes]:
+def last_checkpoint_files(folder: Path) -> dict[str, bytes]:
     last = follow_pointer(folder, "last")
     assert last is not None
     assert last.name == f"step-{STEPS:06d}"

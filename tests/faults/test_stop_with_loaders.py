@@ -18,18 +18,18 @@ from kovqa_core.runs.folder import follow_pointer
 from tests.cli.test_predict import lines
 from tests.cli.test_shares import many
 from tests.conftest import Small, clean_env, command, training
-from tests.faults.test_kill import family, steps
+from tests.faults.test_kill import logged_steps, marked_processes
 
 pytestmark = pytest.mark.xdist_group("stops")  # one undisturbed run
 
 STEPS = 120
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
 
-# A rank: it hears of a stop, takes some batches more, and ends well.
+# A rank: it is asked to stop, takes some batches more, and ends well.
 RANK = f"""
 import signal, time
 from pathlib import Path
-from kovqa_core.models.batches import batches
+from kovqa_core.models.batches import iterate_batches
 
 class Slow:
     def encode(self, example, images, train, rng):
@@ -38,25 +38,25 @@ class Slow:
     def collate(self, items):
         return items
 
-asked = []
+received = []
 for name in {SIGNALS}:
-    signal.signal(getattr(signal, name), lambda number, _: asked.append(number))
+    signal.signal(getattr(signal, name), lambda number, _: received.append(number))
 keys = [[(0, n)] for n in range(10_000)]
-for (number,) in batches(iter(keys), range(10_000), Path(), Slow(), train=False, workers=2):
+for (number,) in iterate_batches(iter(keys), range(10_000), Path(), Slow(), train=False, workers=2):
     if not number:
         print("begun", flush=True)
-    if asked and (until := locals().get("until") or number + 60) == number:
+    if received and (until := locals().get("until") or number + 60) == number:
         break
-print("saved", *asked, flush=True)
+print("saved", *received, flush=True)
 """
 
 
 def ended(mark: str, seconds: float = 10) -> bool:
     """Are all processes with a mark gone, at once or soon?"""
     deadline = time.monotonic() + seconds
-    while any(family(mark).values()) and time.monotonic() < deadline:
+    while any(marked_processes(mark).values()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return not any(family(mark).values())
+    return not any(marked_processes(mark).values())
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def rank(mark: str) -> Iterator[subprocess.Popen[str]]:
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
-    assert len(family(mark)["launcher"]) == 3
+    assert len(marked_processes(mark)["launcher"]) == 3
     yield process
     process.kill()
     process.wait()
@@ -98,7 +98,7 @@ def test_loaders_end_with_a_killed_rank(rank: subprocess.Popen[str], mark: str) 
 # ------------------------------------------------------------------------------------- whole runs
 
 
-def arguments(small: Small, folder: Path) -> list[str]:
+def train_command(small: Small, folder: Path) -> list[str]:
     words = training(
         small, f"optim.steps={STEPS}", f"eval.every_steps={STEPS}", "data.augment=crop", "model.drop_path=0.2",
         "profile.loader_workers=2",
@@ -108,7 +108,12 @@ def arguments(small: Small, folder: Path) -> list[str]:
 
 def run(small: Small, folder: Path) -> None:
     done = subprocess.run(
-        arguments(small, folder), env=clean_env(), capture_output=True, text=True, timeout=300, check=False
+        train_command(small, folder),
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -133,9 +138,9 @@ def test_a_stopped_run_has_a_checkpoint_and_ends_alike(
     folder, number = tmp_path / "run", getattr(signal, name)
     variable, value = mark.split("=")
     process = subprocess.Popen(
-        arguments(small, folder), env=clean_env(**{variable: value}), stderr=subprocess.PIPE, text=True
+        train_command(small, folder), env=clean_env(**{variable: value}), stderr=subprocess.PIPE, text=True
     )
-    while process.poll() is None and steps(folder) < 5:
+    while process.poll() is None and logged_steps(folder) < 5:
         time.sleep(0.01)
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
@@ -148,7 +153,7 @@ def test_a_stopped_run_has_a_checkpoint_and_ends_alike(
     assert weights(folder) == weights(undisturbed)
 
 
-def test_a_stopped_table_is_taken_up(small: Small, trained: Path, tmp_path: Path, mark: str) -> None:
+def test_a_stopped_table_is_resumed(small: Small, trained: Path, tmp_path: Path, mark: str) -> None:
     table, output, profile = many(small, tmp_path, 25), tmp_path / "out.jsonl", tmp_path / "p.yaml"
     profile.write_text("name: p\nprocesses_per_node: 1\nloader_workers: 2\nthreads: 1\n")
     words = ["predict", "--model", trained, "--images", open_index(small.index).images, "--input", table]
@@ -156,8 +161,8 @@ def test_a_stopped_table_is_taken_up(small: Small, trained: Path, tmp_path: Path
     variable, value = mark.split("=")
     process = subprocess.Popen(command(words), env=clean_env(**{variable: value}), stderr=subprocess.PIPE)
     parts = tmp_path / "out.jsonl.parts"
-    share = parts / "rank-0.jsonl"
-    while process.poll() is None and not (share.exists() and share.stat().st_size > 500):
+    rank_file = parts / "rank-0.jsonl"
+    while process.poll() is None and not (rank_file.exists() and rank_file.stat().st_size > 500):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)

@@ -17,7 +17,7 @@ from kovqa_core.runs.folder import RESULT_FILE
 from kovqa_core.train.run_log import read_log
 
 from tests.conftest import VLM, Kovqa, Small, clean_env, command, sets
-from tests.faults.test_kill import family, steps
+from tests.faults.test_kill import logged_steps, marked_processes
 
 pytestmark = pytest.mark.xdist_group("vlm")  # one undisturbed run
 
@@ -65,15 +65,18 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(
         started, env=clean_env(KOVQA_TEST=mark), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while steps(folder) < 5 and time.monotonic() < deadline:
+    while logged_steps(folder) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
-    for pid in (pid for pids in family(f"KOVQA_TEST={mark}").values() for pid in pids):
+    for pid in (pid for pids in marked_processes(f"KOVQA_TEST={mark}").values() for pid in pids):
         os.kill(pid, signal.SIGKILL)
     process.wait(30)
     assert not (folder / RESULT_FILE).exists(), "it ended before it could be killed"
     done = subprocess.run(started, env=clean_env(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert "resumed from step-" in done.stderr + (folder / "log.jsonl").read_text() or steps(folder) == STEPS
+    assert (
+        "resumed from step-" in done.stderr + (folder / "log.jsonl").read_text()
+        or logged_steps(folder) == STEPS
+    )
     assert losses(folder) == losses(whole)
     assert files(folder) == files(whole)
 

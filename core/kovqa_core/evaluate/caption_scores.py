@@ -19,6 +19,7 @@ from kovqa_core.evaluate.confidence_intervals import bootstrap_sums, percentile_
 from kovqa_core.messages import message
 
 MAX_NGRAM_ORDER = 4  # n-grams of 1 to 4 tokens
+MAIN_CAPTION_METRIC = "CIDEr"  # CIDEr-D, as the original chooses its captioners by
 METRICS_LEFT_OUT = message(
     "evaluate.metrics-left-out",
     "METEOR and SPICE are left out: only the official Java programs compute them",
@@ -46,6 +47,11 @@ class CaptionScores:
     tokens: str
     rows: int
     metrics: dict[str, CaptionMetric]
+
+    @property
+    def main(self) -> CaptionMetric:
+        """The one number that stands for all, where only one is shown."""
+        return self.metrics[MAIN_CAPTION_METRIC]
 
 
 def score_captions(

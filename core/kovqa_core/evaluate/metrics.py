@@ -12,7 +12,7 @@ from functools import partial
 
 from kovqa_core.data.example import Example
 from kovqa_core.errors import SettingsError, unknown_name_error
-from kovqa_core.evaluate.caption_scores import score_captions
+from kovqa_core.evaluate.caption_scores import MAIN_CAPTION_METRIC, score_captions
 from kovqa_core.messages import message
 
 ScoreFunction = Callable[[Sequence[Example], Sequence[str]], float]
@@ -53,7 +53,7 @@ def caption_metric(name: str, examples: Sequence[Example], captions: Sequence[st
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("vqa", mean_soft_score, ".2%", "score"),
-    "CIDEr": Metric("caption", partial(caption_metric, "CIDEr"), ".3f", "CIDEr"),  # CIDEr-D, 0…10
+    "CIDEr": Metric("caption", partial(caption_metric, "CIDEr"), ".3f", "CIDEr"),  # 0…10
     "BLEU-1": Metric("caption", partial(caption_metric, "BLEU-1"), ".2%", "BLEU-1"),
     "BLEU-2": Metric("caption", partial(caption_metric, "BLEU-2"), ".2%", "BLEU-2"),
     "BLEU-3": Metric("caption", partial(caption_metric, "BLEU-3"), ".2%", "BLEU-3"),
@@ -61,8 +61,8 @@ METRICS: dict[str, Metric] = {
     "ROUGE-L": Metric("caption", partial(caption_metric, "ROUGE-L"), ".2%", "ROUGE-L"),
 }
 
-# Of recipes that name none, and of runs of earlier versions. The original chooses captioners by CIDEr, too.
-DEFAULT_METRICS = {"vqa": "accuracy", "caption": "CIDEr"}
+# Of recipes that name none, and of runs of earlier versions.
+DEFAULT_METRICS = {"vqa": "accuracy", "caption": MAIN_CAPTION_METRIC}
 
 
 def metric_name(name: str | None, task: str) -> str:

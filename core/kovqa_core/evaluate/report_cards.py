@@ -30,7 +30,7 @@ class ReportCard:
         image: its path, relative to the image folder.
         answer: what the model said.
         true_texts: true answers with their scores, best first, or captions; texts to show.
-        score: of the answer, 0…1, or CIDEr of the caption.
+        score: of the answer, 0…1, or the main metric of the caption.
         right: at least half right; of captions: among the better half.
         confidence: of the model, 0…1; None when the predictions do not say.
     """
@@ -47,10 +47,10 @@ class ReportCard:
 
 
 def is_right_row(result: EvaluationResult) -> np.ndarray:
-    """Of each row: an answer of at least half a point, or a caption of the better half by CIDEr; [rows] bool."""
+    """Of each row: an answer of at least half a point, or a caption of the better half by the main metric; [rows] bool."""
     if isinstance(result.scores, AnswerScores):
         return result.scores.each >= 0.5
-    each = result.scores.metrics["CIDEr"].each
+    each = result.scores.main.each
     better = np.zeros(len(each), bool)
     better[np.argsort(-each, kind="stable")[: (len(each) + 1) // 2]] = True
     return better
@@ -73,7 +73,7 @@ def _make_card(result: EvaluationResult, row: int, right: bool, /) -> ReportCard
         answers = sorted(example.answers.items(), key=lambda pair: -pair[1])
         true_texts = [answer if score == 1 else f"{answer} ({score:g})" for answer, score in answers]
     else:
-        each, true_texts = result.scores.metrics["CIDEr"].each, list(example.captions)
+        each, true_texts = result.scores.main.each, list(example.captions)
     return ReportCard(
         id=example.id,
         image=example.image,
