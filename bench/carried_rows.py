@@ -38,11 +38,12 @@ from kovqa_core.demo.scenes import SHAPE_COLOURS, SHAPE_NAMES, Scene, make_scene
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.index.build import build_index
 from kovqa_core.models.beit3.pretrained_weights import TEXT_TABLE_NAME, read_pretrained_weights
+from kovqa_core.runs.events import EvaluationEvent, TrainStepEvent
+from kovqa_core.runs.summary import read_logged_events
 from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import make_run
 from kovqa_core.tokenizer.train import train_tokenizer
 from kovqa_core.train.loop import run_training
-from kovqa_core.train.run_log import read_log
 
 LATIN_FRACTION = 0.5  # of the mixed questions name things in Latin script
 FIRST_STEPS = 20  # steps whose mean loss is "at first"
@@ -194,9 +195,9 @@ class RunOutcome:
 
 def read_outcome(folder: Path, target: float) -> RunOutcome:
     """How a run went, from its log."""
-    records = read_log(folder)
-    losses = [row["loss"] for row in records if row["kind"] == "train"]
-    scores = [(row["step"], row["score"]) for row in records if row["kind"] == "eval"]
+    events = read_logged_events(folder)
+    losses = [event.loss for event in events if isinstance(event, TrainStepEvent)]
+    scores = [(event.step, event.score) for event in events if isinstance(event, EvaluationEvent)]
     reached = next((step for step, score in scores if score >= target), None)
     return RunOutcome(
         losses[0], statistics.mean(losses[: 100 // FIRST_STEPS]), reached, max(score for _, score in scores)

@@ -31,7 +31,7 @@ SMALL = (
 )  # fmt: skip
 
 
-def prepared(folder: Path) -> list[str]:
+def train_command(folder: Path) -> list[str]:
     """`kovqa train …` of a small model on drawn scenes."""
     write_demo_dataset(folder / "raw", 24, 9, 3)
     build_index("aihub", folder / "raw", None, folder / "index")
@@ -40,7 +40,7 @@ def prepared(folder: Path) -> list[str]:
     return [*KOVQA, "train", "-r", "tiny", "-p", "cpu", *files, *(w for s in SMALL for w in ("--set", s))]
 
 
-def until_first_step(argv: list[str], env: dict[str, str], run: Path) -> float:
+def seconds_to_first_step(argv: list[str], env: dict[str, str], run: Path) -> float:
     """Seconds from the start of a command to the first step in the run's log."""
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -66,7 +66,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        train = prepared(folder)
+        train = train_command(folder)
         took: dict[str, list[float]] = {"kovqa train": [], "torchrun": []}
         for number in range(rounds + 1):
             dry = [*train, "-o", str(folder / f"t{number}"), "--dry-run", "--json"]
@@ -76,14 +76,14 @@ def main() -> None:
                 "torchrun": (plan["argv"], plan["env"], folder / f"t{number}"),
             }
             for way in sorted(ways, reverse=bool(number % 2)):
-                seconds = until_first_step(*ways[way])
+                seconds = seconds_to_first_step(*ways[way])
                 if number:  # the first round warms the disk's cache
                     took[way].append(seconds)
-        for way, all_of_them in took.items():
-            print(f"{way:12} median {statistics.median(all_of_them):.2f} s, best {min(all_of_them):.2f} s")
-        more = statistics.median(k - t for k, t in zip(*took.values(), strict=True))
-        print(f"kovqa train takes {more:.2f} s more (median of {rounds} pairs; aim: at most {AIM} s)")
-        sys.exit(more > AIM)
+        for way, way_seconds in took.items():
+            print(f"{way:12} median {statistics.median(way_seconds):.2f} s, best {min(way_seconds):.2f} s")
+        difference = statistics.median(k - t for k, t in zip(*took.values(), strict=True))
+        print(f"kovqa train takes {difference:.2f} s more (median of {rounds} pairs; aim: at most {AIM} s)")
+        sys.exit(difference > AIM)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How many pictures a second one core prepares, and whether that feeds the model.
+"""How many images a second one core prepares, and whether that feeds the model.
 
     python bench/loader_speed.py [--side 640] [--image 224] [--seconds 5]
 
@@ -37,17 +37,17 @@ PATHS = {
 }
 
 
-def photo(side: int, rng: np.random.Generator) -> Image.Image:
+def draw_photo(side: int, rng: np.random.Generator) -> Image.Image:
     """Smooth colours with grain."""
     small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
     smooth = np.asarray(small.resize((side, side * 3 // 4), Image.Resampling.BICUBIC), np.int16)
     return Image.fromarray((smooth + rng.integers(-12, 13, smooth.shape)).clip(0, 255).astype(np.uint8))
 
 
-def rate(
-    processor: Beit3VqaProcessor, examples: list[Example], folder: Path, train: bool, seconds: float
+def examples_per_second(
+    processor: Beit3VqaProcessor, examples: list[Example], folder: Path, seconds: float, *, train: bool
 ) -> float:
-    """Examples a second, whole batches."""
+    """Examples per second, counted in full batches."""
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         chosen = [examples[(done + i) % len(examples)] for i in range(BATCH)]
@@ -65,29 +65,30 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=640, help="longer side of the photos, pixels")
     parser.add_argument("--image", type=int, default=224, help="side the model sees, pixels")
     parser.add_argument("--seconds", type=float, default=5.0, help="time per row")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         rng = np.random.default_rng(0)
         examples = []
         for number in range(64):
-            photo(asked.side, rng).save(folder / f"{number}.jpg", quality=90)
+            draw_photo(options.side, rng).save(folder / f"{number}.jpg", quality=90)
             question = QUESTIONS[number % len(QUESTIONS)]
             examples.append(Example(str(number), f"{number}.jpg", question, {"예": 1.0}))
         (folder / "text.txt").write_text("\n".join(QUESTIONS * 5), encoding="utf-8")
         train_tokenizer([folder / "text.txt"], folder / "spm.model", 320)
         size = (folder / "0.jpg").stat().st_size / 1024
-        print(f"JPEG photos of {asked.side} x {asked.side * 3 // 4} pixels, {size:.0f} kB, to {asked.image}")
+        print(
+            f"JPEG photos of {options.side} x {options.side * 3 // 4} pixels, {size:.0f} kB, to {options.image}"
+        )
         for name, (train, data) in PATHS.items():
             tokenizer = load_xlmr_tokenizer(folder / "spm.model")
             processor = Beit3VqaProcessor(
-                ModelConfig(image_size=asked.image, num_classes=1, vocab_size=999), tokenizer, ["예"], data
+                ModelConfig(image_size=options.image, num_classes=1, vocab_size=999), tokenizer, ["예"], data
             )
-            processor._room = 0  # no picture is kept decoded: a real set does not fit
-            print(
-                f"{name:34} {rate(processor, examples, folder, train, asked.seconds):7.0f} a second and core"
-            )
+            processor._room = 0  # no image is kept decoded: a real set does not fit
+            speed = examples_per_second(processor, examples, folder, options.seconds, train=train)
+            print(f"{name:34} {speed:7.0f} a second and core")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.runs.folder import follow_pointer
-from kovqa_core.train.run_log import read_log
 
 from tests.conftest import Small, training
+from tests.tools.training_log import read_log
 
 STEPS = 160  # some seconds: long enough to be disturbed twice
 RUN = (

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kovqa_core.train.run_log import read_log
 from safetensors.numpy import load_file
 
 from tests.conftest import Kovqa, Small, clean_env, command, training
+from tests.tools.training_log import read_log
 
 pytestmark = pytest.mark.xdist_group("world")  # one pair of runs
 

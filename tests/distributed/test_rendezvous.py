@@ -30,20 +30,20 @@ time.sleep(60)
 """
 
 
-def test_torchrun_says_who_we_are() -> None:
-    said = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "h1", "MASTER_PORT": "29500"}
-    assert rank_from_torchrun({**said, "SLURM_PROCID": "9", "SLURM_NTASKS": "9"}) == RankInfo(
+def test_rank_from_torchrun() -> None:
+    environ = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "h1", "MASTER_PORT": "29500"}
+    assert rank_from_torchrun({**environ, "SLURM_PROCID": "9", "SLURM_NTASKS": "9"}) == RankInfo(
         3, 1, 4, "h1", 29500
     )
     assert rank_from_torchrun({}) == RankInfo(0, 0, 1)
 
 
-def test_slurm_says_who_we_are(cluster: MiniSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_from_slurm(cluster: MiniSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_CONF", cluster.conf)
-    said = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "21", "SLURM_STEP_ID": "2",
+    environ = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "21", "SLURM_STEP_ID": "2",
             "SLURM_JOB_NODELIST": "n[1-2]"}  # fmt: skip
-    assert rank_from_slurm({**said, "RANK": "9", "WORLD_SIZE": "9"}) == RankInfo(3, 1, 4, "n1", 10338)
-    assert rank_from_slurm({**said, "SLURM_STEP_NUM_NODES": "1"}).host == "127.0.0.1"
+    assert rank_from_slurm({**environ, "RANK": "9", "WORLD_SIZE": "9"}) == RankInfo(3, 1, 4, "n1", 10338)
+    assert rank_from_slurm({**environ, "SLURM_STEP_NUM_NODES": "1"}).host == "127.0.0.1"
 
 
 def test_a_node_without_slurms_tools_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

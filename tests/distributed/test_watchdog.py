@@ -36,12 +36,12 @@ def peer(rank: int, step: int, phase: str, unchanged: float, waiting: bool = Fal
 
 
 def test_the_one_behind_is_named_and_not_those_who_wait() -> None:
-    found = find_hung_ranks(
+    error = find_hung_ranks(
         [peer(0, 7, "computing", 99), peer(1, 7, "reading a batch", 99), peer(2, 7, "evaluating", 99, True)],
         60,
     )
-    assert found is not None
-    assert found.message == "rank 1 on n1 hangs: no progress for 1.6 minutes (step 7: reading a batch)"
+    assert error is not None
+    assert error.message == "rank 1 on n1 hangs: no progress for 1.6 minutes (step 7: reading a batch)"
 
 
 def test_saving_may_take_longer_than_a_step() -> None:
@@ -51,9 +51,9 @@ def test_saving_may_take_longer_than_a_step() -> None:
 
 
 def test_all_who_wait_for_each_other_are_named() -> None:
-    found = find_hung_ranks([peer(0, 7, "computing", 61, True), peer(1, 7, "computing", 61, True)], 60)
-    assert found is not None
-    assert found.message.startswith("rank 0 on n0, rank 1 on n1 hang: no progress")
+    error = find_hung_ranks([peer(0, 7, "computing", 61, True), peer(1, 7, "computing", 61, True)], 60)
+    assert error is not None
+    assert error.message.startswith("rank 0 on n0, rank 1 on n1 hang: no progress")
 
 
 def test_a_process_that_is_silent_hangs_and_one_that_ended_is_lost() -> None:
@@ -66,15 +66,15 @@ def test_a_process_that_is_silent_hangs_and_one_that_ended_is_lost() -> None:
 
 
 def test_a_rank_that_reads_for_ever_is_named_and_ends_the_run(small: Small, tmp_path: Path) -> None:
-    pictures = tmp_path / "그림"
-    shutil.copytree(small.root / "images", pictures)
-    held_up = pictures / open_index(small.index).split("train")[3].image
-    held_up.unlink()
-    os.mkfifo(held_up)  # a file system that does not answer
+    images = tmp_path / "그림"
+    shutil.copytree(small.root / "images", images)
+    blocking_image = images / open_index(small.index).split("train")[3].image
+    blocking_image.unlink()
+    os.mkfifo(blocking_image)  # a file system that does not answer
     words = training(
         small,
         "optim.steps=90",
-        f"data.images={pictures}",
+        f"data.images={images}",
         "profile.watchdog_minutes=0.1",
         "profile.processes_per_node=2",
     )
@@ -109,8 +109,8 @@ def test_a_machine_that_sleeps_raises_no_alarm(small: Small, tmp_path: Path) -> 
         for pid in mine:
             os.kill(pid, number)
         time.sleep(seconds)
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
     assert (folder / RESULT_FILE).exists()
 
 

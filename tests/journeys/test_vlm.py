@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.runs.folder import RESULT_FILE
-from kovqa_core.train.run_log import read_log
 
 from tests.conftest import VLM, Kovqa, Small, clean_env, command, sets
 from tests.faults.test_kill import logged_steps, marked_processes
+from tests.tools.training_log import read_log
 
 pytestmark = pytest.mark.xdist_group("vlm")  # one undisturbed run
 

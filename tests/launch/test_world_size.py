@@ -1,4 +1,4 @@
-"""As many processes train as the batch was cut for; a table is answered by whatever number comes."""
+"""As many processes train as the batch was split for; a table is answered by whatever number comes."""
 
 from __future__ import annotations
 
@@ -78,5 +78,7 @@ def test_a_table_is_answered_whole_by_too_few_tasks(
     words = ["predict", "--model", trained, "--input", small.index / "test.jsonl", "-o", "out.jsonl"]
     done = kovqa(*words, "-p", "p.yaml")
     assert done.returncode == 0, done.stderr
-    asked = (small.index / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [row["id"] for row in lines(tmp_path / "out.jsonl")] == [json.loads(line)["id"] for line in asked]
+    expected = (small.index / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [row["id"] for row in lines(tmp_path / "out.jsonl")] == [
+        json.loads(line)["id"] for line in expected
+    ]

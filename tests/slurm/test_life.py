@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.runs.folder import RESULT_FILE
-from kovqa_core.train.run_log import read_log
 
 from tests.conftest import Small, clean_env, command, left_out
 from tests.disturbed import STEPS, same_end, step, until, words
 from tests.tools.mini_slurm import MiniSlurm
+from tests.tools.training_log import read_log
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, one undisturbed run
 

@@ -41,14 +41,14 @@ def launch(world: int, jobs: list[Job], folder: Path) -> None:
         env = clean_env(OMP_NUM_THREADS="1", LOCAL_RANK=str(rank))
         with log.open("wb") as stream:
             started.append(subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=stream, text=True))
-    said = [process.communicate(timeout=600)[0] for process in started]
-    told = "\n".join(log.read_text("utf-8", errors="replace")[-3000:] for log in logs)
-    assert [process.returncode for process in started] == [0] * world, told
-    assert said == [""] * world  # DeepSpeed's words would mix with our events
+    outputs = [process.communicate(timeout=600)[0] for process in started]
+    log_ends = "\n".join(log.read_text("utf-8", errors="replace")[-3000:] for log in logs)
+    assert [process.returncode for process in started] == [0] * world, log_ends
+    assert outputs == [""] * world  # DeepSpeed's output would mix with our events
 
 
 def do(job: Job, rank: int, world: int) -> None:
-    """Train on this process's share; the run is taken up where it was left."""
+    """Train on this process; the run goes on where it was stopped."""
     from kovqa_core.distributed.rank_info import RankInfo
     from kovqa_core.errors import Stopped
     from kovqa_core.settings.resolve import resolve_settings
@@ -56,10 +56,10 @@ def do(job: Job, rank: int, world: int) -> None:
     from kovqa_core.train.loop import run_training
 
     sets = [*job.sets, f"profile.strategy={job.strategy}", f"profile.processes_per_node={world}"]
-    asked = resolve_settings(job.recipe, "cpu", sets, job.flags)
+    settings = resolve_settings(job.recipe, "cpu", sets, job.flags)
     folder = Path(job.folder)
     folder.mkdir(exist_ok=True)
-    run = make_run(asked.recipe, asked.profile, folder, [])
+    run = make_run(settings.recipe, settings.profile, folder, [])
     seen = [last_step(folder)]
 
     def stop() -> bool:

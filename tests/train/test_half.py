@@ -9,12 +9,12 @@ import pytest
 import torch
 from kovqa_core.errors import Stopped, WorkerError
 from kovqa_core.train.loop import run_training
-from kovqa_core.train.run_log import read_log
 from kovqa_core.train.strategies import base
 from kovqa_core.train.strategies.base import LossScaler
 
 from tests.conftest import Small
-from tests.train.test_resume import ALONE, CPU, after, bits, make, never
+from tests.tools.training_log import read_log
+from tests.train.test_resume import ALONE, CPU, checkpoint_bytes, make_small_run, never_stop, stop_after
 
 
 def test_the_scale_follows_the_gradients() -> None:
@@ -45,30 +45,30 @@ def test_skipped_steps_count_as_steps_and_resume_exactly(
         "optim.ema_decay=0.5",
         "optim.max_grad_norm=1",
     )
-    whole = make(small, tmp_path / "whole", *sets)
-    run_training(whole, ALONE, CPU, never)
-    rows = [row for row in read_log(whole.folder) if row["kind"] == "train"]
+    uninterrupted = make_small_run(small, tmp_path / "whole", *sets)
+    run_training(uninterrupted, ALONE, CPU, never_stop)
+    rows = [row for row in read_log(uninterrupted.folder) if row["kind"] == "train"]
     skipped = [row["step"] for row in rows if row["grad_norm"] is None]
     assert [row["step"] for row in rows] == list(range(1, 13))
     assert skipped[:4] == [1, 2, 3, 4]
     assert len(skipped) < 8
     assert rows[-1]["loss_scale"] == 2.0 ** (21 - len(skipped))
 
-    parts = make(small, tmp_path / "parts", *sets)
+    interrupted = make_small_run(small, tmp_path / "parts", *sets)
     for calls in (1, 4):  # before anything was learned, and right after
         with pytest.raises(Stopped):
-            run_training(parts, ALONE, CPU, after(calls))
-    state = json.loads((parts.folder / "step-000005/trainer/state.json").read_text())
+            run_training(interrupted, ALONE, CPU, stop_after(calls))
+    state = json.loads((interrupted.folder / "step-000005/trainer/state.json").read_text())
     assert state["scale"] == {"dynamic": True, "value": 2.0**17, "good": 1}
-    run_training(parts, ALONE, CPU, never)
-    assert bits(whole) == bits(parts)
+    run_training(interrupted, ALONE, CPU, never_stop)
+    assert checkpoint_bytes(uninterrupted) == checkpoint_bytes(interrupted)
 
 
 def test_half_precision_goes_nearly_the_same_way(small: Small, tmp_path: Path) -> None:
     curves = []
     for precision in ("fp32", "fp16"):
-        run = make(small, tmp_path / precision, f"profile.precision={precision}")
-        run_training(run, ALONE, CPU, never)
+        run = make_small_run(small, tmp_path / precision, f"profile.precision={precision}")
+        run_training(run, ALONE, CPU, never_stop)
         curves.append([row["loss"] for row in read_log(run.folder) if row["kind"] == "train"])
     assert curves[0] != curves[1]
     assert curves[0] == pytest.approx(curves[1], rel=0.02)
@@ -79,6 +79,6 @@ def test_a_gradient_that_is_never_finite_ends_the_run(
 ) -> None:
     monkeypatch.setattr(base, "INIT_LOSS_SCALE", 4.0)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(torch.nan))
-    run = make(small, tmp_path / "run", "profile.precision=fp16")
+    run = make_small_run(small, tmp_path / "run", "profile.precision=fp16")
     with pytest.raises(WorkerError, match="the gradient is not finite at step 3"):
-        run_training(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never_stop)

@@ -38,7 +38,7 @@ GRID = (
 )
 BF16, AGAIN = "profile.precision=bf16", "profile.activation_checkpointing=true"
 
-# Tokens of the longest rows of the small index, with the picture of each kind.
+# Tokens of the longest rows of the small index, with an image of each model.
 LONGEST = {"llava": 93, "qwen2_5_vl": 86}
 
 CASES: dict[str, tuple[str, Sequence[str]]] = {
@@ -110,6 +110,6 @@ def test_the_plan_tells_what_a_step_takes(planned: Callable[[str, int], PlannedT
         assert plan.run.micro_batch == micro_batch
         measured = peak_of(plan.run)
         print(
-            f"{name}, {micro_batch}: said {plan.memory_plan.needs.peak / 1e6:.1f} MB, measured {measured / 1e6:.1f} MB"
+            f"{name}, {micro_batch}: planned {plan.memory_plan.needs.peak / 1e6:.1f} MB, measured {measured / 1e6:.1f} MB"
         )
         assert plan.memory_plan.needs.peak == pytest.approx(measured, rel=0.15)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.settings.run import read_run
-from kovqa_core.train.run_log import read_log
 
 from tests.conftest import Kovqa, Small, clean_env, sets, training
+from tests.tools.training_log import read_log
 
 # 44 MB of activations an example beside 6 MB of weights: the difference between two micro-batches is plain to see.
 WIDE = (
@@ -57,19 +57,19 @@ def test_a_step_that_does_not_fit_is_halved_until_it_does(small: Small, tmp_path
     run = read_run(file)
     assert run.micro_batch in (2, 4, 8)
     assert run.micro_batch * run.accumulate == 16
-    assert not run.probe, "what was found is not sought again"
-    (told,) = [row for row in read_log(tmp_path / "r") if row["kind"] == "fit"]
-    assert (told["micro_batch"], told["tried_first"]) == (run.micro_batch, 16)
+    assert not run.probe, "a micro-batch that was found is not sought again"
+    (record,) = [row for row in read_log(tmp_path / "r") if row["kind"] == "fit"]
+    assert (record["micro_batch"], record["tried_first"]) == (run.micro_batch, 16)
 
 
 def test_a_tried_step_leaves_no_trace(small: Small, tmp_path: Path, kovqa: Kovqa) -> None:
-    """Two processes: what all of them can hold is what each takes, and the run is as if it had been said."""
+    """Two processes: what all of them can hold is what each takes, and the run is as if it had been typed."""
     words = training(small, "optim.steps=3", "eval.every_steps=9", "profile.processes_per_node=2")
-    for name, number in (("auto", "auto"), ("given", "4")):
+    for name, number in (("auto", "auto"), ("typed", "4")):
         done = kovqa(*words, "-o", name, "--micro-batch", number)
         assert done.returncode == 0, done.stderr
         assert ("micro-batch 4 × 1 fits into memory" in done.stderr) == (name == "auto")
-    files = [tmp_path / name / "step-000003" / "model.safetensors" for name in ("auto", "given")]
+    files = [tmp_path / name / "step-000003" / "model.safetensors" for name in ("auto", "typed")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 

@@ -41,9 +41,9 @@ class Named:
 
 
 def cases(model: str | None = None) -> list[Case]:
-    found = [c for c in parity.json_of("expected_param_groups.json") if model in (None, c["model"])]
-    assert found
-    return found
+    cases = [c for c in parity.json_of("expected_param_groups.json") if model in (None, c["model"])]
+    assert cases
+    return cases
 
 
 def optim_of(case: Case) -> OptimSettings:
@@ -69,11 +69,11 @@ def dimensions(model: str) -> dict[str, int]:
     return backbone | own
 
 
-def compare(found: list[ParamGroup], case: Case, names_of: Any = lambda name: [name]) -> None:
+def compare(groups: list[ParamGroup], case: Case, names_of: Any = lambda name: [name]) -> None:
     """Weight decay and rate factor of every parameter, under the original's names."""
     expected = case["params"]
     seen = 0
-    for group in found:
+    for group in groups:
         for name in (original for ours in group.names for original in names_of(ours)):
             assert group.weight_decay == expected[name]["weight_decay"], name
             assert group.lr_scale == pytest.approx(expected[name]["lr_scale"], rel=0, abs=1e-12), name
@@ -81,8 +81,8 @@ def compare(found: list[ParamGroup], case: Case, names_of: Any = lambda name: [n
     assert seen
 
 
-def order(found: list[ParamGroup]) -> dict[str, int]:
-    return {name: number for number, group in enumerate(found) for name in group.names}
+def order(groups: list[ParamGroup]) -> dict[str, int]:
+    return {name: number for number, group in enumerate(groups) for name in group.names}
 
 
 def test_parity_beit3_groups_of_recorded_names() -> None:
@@ -90,9 +90,9 @@ def test_parity_beit3_groups_of_recorded_names() -> None:
     for case in cases():
         ndim = dimensions(case["model"])
         depth = case["num_layers"] + 1
-        found = make_param_groups([(n, ndim[n]) for n in case["params"]], Named(depth), optim_of(case))
-        compare(found, case)
-        assert order(found) == {name: row["group"] for name, row in case["params"].items()}, case["model"]
+        groups = make_param_groups([(n, ndim[n]) for n in case["params"]], Named(depth), optim_of(case))
+        compare(groups, case)
+        assert order(groups) == {name: row["group"] for name, row in case["params"].items()}, case["model"]
 
 
 @pytest.mark.parametrize("model", list(WHOLE))
@@ -100,8 +100,8 @@ def test_parity_beit3_groups_in_order_of_the_model(model: str) -> None:
     """Walking through the parameters as the original's model has them creates the same groups."""
     for case in cases(model):
         depth = case["num_layers"] + 1
-        found = make_param_groups(dimensions(model).items(), Named(depth), optim_of(case))
-        assert order(found) == {name: row["group"] for name, row in case["params"].items()}
+        groups = make_param_groups(dimensions(model).items(), Named(depth), optim_of(case))
+        assert order(groups) == {name: row["group"] for name, row in case["params"].items()}
 
 
 def test_parity_beit3_groups_of_our_vqa_model() -> None:
@@ -109,8 +109,8 @@ def test_parity_beit3_groups_of_our_vqa_model() -> None:
     model = parity.vqa_model()
     named = [(name.removeprefix("net."), p) for name, p in model.named_parameters()]
     for case in cases("vqa"):
-        found = make_param_groups([(f"net.{n}", p.ndim) for n, p in named], model, optim_of(case))
-        compare(found, case, lambda name: original_names(name.removeprefix("net.")))
+        groups = make_param_groups([(f"net.{n}", p.ndim) for n, p in named], model, optim_of(case))
+        compare(groups, case, lambda name: original_names(name.removeprefix("net.")))
         assert set(parity.originals(named)) == case["params"].keys()
 
 
@@ -132,13 +132,13 @@ def test_parity_beit3_groups_reach_the_optimizer() -> None:
     name_of = {id(p): name.removeprefix("net.") for name, p in model.named_parameters()}
     for case in cases("vqa"):
         optimizer = make_optimizer(model, ranked, optim_of(case))
-        found = [
+        groups = [
             ParamGroup(g["weight_decay"], g["lr_scale"], [name_of[id(p)] for p in g["params"]])
             for g in optimizer.param_groups
         ]
-        compare(found, case, original_names)
+        compare(groups, case, original_names)
         trained = {name_of[id(p)] for p in model.parameters() if p.requires_grad}
-        assert {name for g in found for name in g.names} == trained
+        assert {name for g in groups for name in g.names} == trained
 
 
 def test_parity_beit3_rates() -> None:

@@ -72,10 +72,10 @@ def rest_as_recorded(model: Beit3Model) -> list[torch.nn.Parameter]:
 
 
 def batches() -> list[Any]:
-    found = parity.tensors_of("train_batches_vqa.safetensors")
+    tensors = parity.tensors_of("train_batches_vqa.safetensors")
     parts = ("image", "language_tokens", "padding_mask", "labels")
-    count = sum(name.startswith("image.") for name in found)
-    return [parity.vqa_batch(*(found[f"{part}.{i}"] for part in parts)) for i in range(count)]
+    count = sum(name.startswith("image.") for name in tensors)
+    return [parity.vqa_batch(*(tensors[f"{part}.{i}"] for part in parts)) for i in range(count)]
 
 
 def train(case: Case) -> Trained:

@@ -19,29 +19,29 @@ from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import Run, make_run
 from kovqa_core.train import checkpoint, validation
 from kovqa_core.train.loop import run_training
-from kovqa_core.train.run_log import read_log
 from safetensors.torch import load_file
 
 from tests.conftest import SMALL, Small
+from tests.tools.training_log import read_log
 
 ALONE, CPU = RankInfo(0, 0, 1), torch.device("cpu")
 
 
-def make(small: Small, folder: Path, *sets: str) -> Run:
+def make_small_run(small: Small, folder: Path, *sets: str) -> Run:
     """A small run."""
     flags = {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
     options = [*SMALL, "optim.steps=8", "eval.every_steps=4", *sets]
-    asked = resolve_settings("tiny", "cpu", options, flags)
+    settings = resolve_settings("tiny", "cpu", options, flags)
     folder.mkdir()
-    return make_run(asked.recipe, asked.profile, folder, [])
+    return make_run(settings.recipe, settings.profile, folder, [])
 
 
-def never() -> bool:
+def never_stop() -> bool:
     return False
 
 
-def after(calls: int) -> Callable[[], bool]:
-    """Asks for a stop at the so-manieth step."""
+def stop_after(calls: int) -> Callable[[], bool]:
+    """Asks for a stop at the n-th step."""
     seen = [0]
 
     def stop() -> bool:
@@ -51,7 +51,7 @@ def after(calls: int) -> Callable[[], bool]:
     return stop
 
 
-def bits(run: Run) -> dict[str, bytes]:
+def checkpoint_bytes(run: Run) -> dict[str, bytes]:
     """Every file of the last checkpoint that resuming or answering reads."""
     folder = follow_pointer(run.folder, "last")
     assert folder is not None
@@ -69,16 +69,19 @@ def bits(run: Run) -> dict[str, bytes]:
     ids=["plain", "averages", "augmented", "workers"],
 )
 def test_stop_and_resume_is_bit_identical(small: Small, tmp_path: Path, sets: tuple[str, ...]) -> None:
-    whole = make(small, tmp_path / "whole", *sets)
-    run_training(whole, ALONE, CPU, never)
-    parts = make(small, tmp_path / "parts", *sets)
+    uninterrupted = make_small_run(small, tmp_path / "whole", *sets)
+    run_training(uninterrupted, ALONE, CPU, never_stop)
+    interrupted = make_small_run(small, tmp_path / "parts", *sets)
     with pytest.raises(Stopped, match="stopped at step 3 of 8"):
-        run_training(parts, ALONE, CPU, after(3))
+        run_training(interrupted, ALONE, CPU, stop_after(3))
     with pytest.raises(Stopped, match="stopped at step 5 of 8"):
-        run_training(parts, ALONE, CPU, after(2))
-    run_training(parts, ALONE, CPU, never)
-    assert bits(whole) == bits(parts)
-    losses = [[r["loss"] for r in read_log(run.folder) if r["kind"] == "train"] for run in (whole, parts)]
+        run_training(interrupted, ALONE, CPU, stop_after(2))
+    run_training(interrupted, ALONE, CPU, never_stop)
+    assert checkpoint_bytes(uninterrupted) == checkpoint_bytes(interrupted)
+    losses = [
+        [r["loss"] for r in read_log(run.folder) if r["kind"] == "train"]
+        for run in (uninterrupted, interrupted)
+    ]
     assert losses[0] == losses[1]
 
 
@@ -87,7 +90,7 @@ class Killed(BaseException):
 
 
 def end_at(monkeypatch: pytest.MonkeyPatch, place: object, name: str, call: int) -> None:
-    """The so-manieth call of a function ends the run before it does anything."""
+    """The n-th call of a function ends the run before it does anything."""
     original, calls = getattr(place, name), [0]
 
     def killed(*args: Any, **kwargs: Any) -> Any:
@@ -130,8 +133,8 @@ def undisturbed(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def left_by_a_whole_run(small: Small, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    run = make(small, tmp_path_factory.mktemp("undisturbed") / "run", *EVALUATED)
-    run_training(run, ALONE, CPU, never)
+    run = make_small_run(small, tmp_path_factory.mktemp("undisturbed") / "run", *EVALUATED)
+    run_training(run, ALONE, CPU, never_stop)
     left = everything(run)
     assert [step for step in (4, 8) if f"step-{step:06d}/kovqa.json" in left] == [8]  # 8 is better, 4 gone
     return left
@@ -154,80 +157,80 @@ def test_an_evaluation_that_ends_the_run_loses_nothing(
     small: Small, tmp_path: Path, undisturbed: dict[str, object], moment: str, step: int
 ) -> None:
     """The checkpoint is whole, and goes on with the evaluation that it lacks."""
-    run = make(small, tmp_path / "run", *EVALUATED)
+    run = make_small_run(small, tmp_path / "run", *EVALUATED)
     place, name, call = MOMENTS[moment]
     with pytest.MonkeyPatch.context() as patch:
         end_at(patch, place, name, call if step == 4 else call + (1 if call == 1 else 2))
         with pytest.raises(Killed):
-            run_training(run, ALONE, CPU, never)
+            run_training(run, ALONE, CPU, never_stop)
     last = follow_pointer(run.folder, "last")
     assert last is not None
     assert last.name == f"step-{step:06d}"
     assert json.loads((last / "trainer/state.json").read_text())["evaluation_due"]
     assert read_result(run.folder) is None
-    run_training(run, ALONE, CPU, never)
+    run_training(run, ALONE, CPU, never_stop)
     assert everything(run) == undisturbed
 
 
 def test_a_finished_evaluation_is_not_done_again(small: Small, tmp_path: Path) -> None:
     """... nor anything else of a checkpoint written before evaluations could be due."""
-    run = make(small, tmp_path / "run", *EVALUATED)
+    run = make_small_run(small, tmp_path / "run", *EVALUATED)
     with pytest.raises(Stopped):
-        run_training(run, ALONE, CPU, after(4))
+        run_training(run, ALONE, CPU, stop_after(4))
     state = json.loads((run.folder / "step-000004/trainer/state.json").read_text())
     assert state.keys() == {"step", "score", "best", "best_step", "scale"}
     assert state["score"] == json.loads((run.folder / "step-000004/kovqa.json").read_text())["score"]
     with pytest.MonkeyPatch.context() as patch:
         end_at(patch, validation, "answer_examples", 1)
         with pytest.raises(Stopped):
-            run_training(run, ALONE, CPU, after(1))
+            run_training(run, ALONE, CPU, stop_after(1))
 
 
 def test_augmentation_and_depth_change_the_result(small: Small, tmp_path: Path) -> None:
     """... or the test above would compare nothing."""
     results = []
     for name, sets in (("a", ()), ("b", ("data.augment=crop",)), ("c", ("model.drop_path=0.3",))):
-        run = make(small, tmp_path / name, *sets)
-        run_training(run, ALONE, CPU, never)
-        results.append(bits(run)["model.safetensors"])
+        run = make_small_run(small, tmp_path / name, *sets)
+        run_training(run, ALONE, CPU, never_stop)
+        results.append(checkpoint_bytes(run)["model.safetensors"])
     assert len(set(results)) == 3
 
 
 def test_log_has_every_step_once(small: Small, tmp_path: Path) -> None:
-    run = make(small, tmp_path / "run", "save.every_steps=2")
+    run = make_small_run(small, tmp_path / "run", "save.every_steps=2")
     with pytest.raises(Stopped):
-        run_training(run, ALONE, CPU, after(5))
+        run_training(run, ALONE, CPU, stop_after(5))
     log = run.folder / "log.jsonl"
     log.write_text(log.read_text() + json.dumps({"kind": "train", "step": 6, "loss": 1.0}) + '\n{"kind": "tr')
-    run_training(run, ALONE, CPU, never)
+    run_training(run, ALONE, CPU, never_stop)
     assert [r["step"] for r in read_log(run.folder) if r["kind"] == "train"] == list(range(1, 9))
     assert [r["step"] for r in read_log(run.folder) if r["kind"] == "eval"] == [4, 8]
 
 
 def test_checkpoints_are_pruned_but_the_best_stays(small: Small, tmp_path: Path) -> None:
-    run = make(small, tmp_path / "run", "save.every_steps=1", "save.keep=2")
-    run_training(run, ALONE, CPU, never)
+    run = make_small_run(small, tmp_path / "run", "save.every_steps=1", "save.keep=2")
+    run_training(run, ALONE, CPU, never_stop)
     result = read_result(run.folder)
     assert result is not None
-    kept = {p.name for p in run.folder.glob("step-*")}
-    assert kept == {"step-000007", "step-000008", result.best}
+    step_folders = {p.name for p in run.folder.glob("step-*")}
+    assert step_folders == {"step-000007", "step-000008", result.best}
 
 
 def test_published_checkpoint_cannot_be_resumed(small: Small, tmp_path: Path) -> None:
     import shutil
 
-    run = make(small, tmp_path / "run")
+    run = make_small_run(small, tmp_path / "run")
     with pytest.raises(Stopped):
-        run_training(run, ALONE, CPU, after(3))
+        run_training(run, ALONE, CPU, stop_after(3))
     shutil.rmtree(run.folder / "step-000003" / "trainer")
     with pytest.raises(ModelError, match="cannot be resumed"):
-        run_training(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never_stop)
 
 
 def test_loss_that_is_not_finite_stops_and_names_the_batch(small: Small, tmp_path: Path) -> None:
-    run = make(small, tmp_path / "run", "optim.lr=1e30", "optim.min_lr=1e30", "save.every_steps=1")
+    run = make_small_run(small, tmp_path / "run", "optim.lr=1e30", "optim.min_lr=1e30", "save.every_steps=1")
     with pytest.raises(WorkerError, match=r"not finite at step \d+") as caught:
-        run_training(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never_stop)
     if "loss" in caught.value.message:
         ids = caught.value.message.split("batch: ")[1].split(", ")
         assert len(ids) == 8
@@ -246,10 +249,10 @@ def test_the_text_side_learns_first_and_alone(small: Small, tmp_path: Path) -> N
         "save.every_steps=1",
         "save.keep=9",
     )
-    whole = make(small, tmp_path / "whole", *sets)
-    run_training(whole, ALONE, CPU, never)
+    uninterrupted = make_small_run(small, tmp_path / "whole", *sets)
+    run_training(uninterrupted, ALONE, CPU, never_stop)
     first, fifth, sixth = (
-        load_file(whole.folder / f"step-{n:06d}/trainer/weights.safetensors") for n in (1, 5, 6)
+        load_file(uninterrupted.folder / f"step-{n:06d}/trainer/weights.safetensors") for n in (1, 5, 6)
     )
     learned = {name for name in first if not torch.equal(first[name], fifth[name])}
     text = {name for name in first if "text" in name or not name.startswith("net.encoder.")}
@@ -258,9 +261,9 @@ def test_the_text_side_learns_first_and_alone(small: Small, tmp_path: Path) -> N
     assert {"net.encoder.text_embed.weight", "net.head.3.weight"} <= learned
     assert "net.encoder.patch_embed.weight" not in learned
     assert not torch.equal(fifth["net.encoder.patch_embed.weight"], sixth["net.encoder.patch_embed.weight"])
-    stopped = make(small, tmp_path / "parts", *sets)
+    stopped = make_small_run(small, tmp_path / "parts", *sets)
     for calls in (3, 3):  # inside the phase, and one step after it
         with pytest.raises(Stopped):
-            run_training(stopped, ALONE, CPU, after(calls))
-    run_training(stopped, ALONE, CPU, never)
-    assert bits(whole) == bits(stopped)
+            run_training(stopped, ALONE, CPU, stop_after(calls))
+    run_training(stopped, ALONE, CPU, never_stop)
+    assert checkpoint_bytes(uninterrupted) == checkpoint_bytes(stopped)

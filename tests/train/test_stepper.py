@@ -12,7 +12,7 @@ from kovqa_core.train.strategies.base import TrainStrategy
 from torch import Tensor, nn
 
 from tests.conftest import Small
-from tests.train.test_resume import ALONE, CPU, make
+from tests.train.test_resume import ALONE, CPU, make_small_run
 
 
 class OneWeightModel(nn.Module):
@@ -41,7 +41,7 @@ def test_a_batch_without_a_usable_example_goes_through_the_model_with_weight_0(
     small: Small, tmp_path: Path
 ) -> None:
     model = OneWeightModel()
-    strategy = CollectiveStrategy(model, make(small, tmp_path / "run"), ALONE, CPU)
+    strategy = CollectiveStrategy(model, make_small_run(small, tmp_path / "run"), ALONE, CPU)
     empty, full = ModelBatch({}, [], ["7"]), ModelBatch({"x": torch.tensor([3.0])}, ["8"])
     with pytest.raises(DataError, match="first batch can be learned from: 7"):
         strategy.backward(empty, 0, last=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kovqa_core.train.run_log import read_log
 from safetensors.numpy import load_file
 
 from tests.conftest import FUSION, SMALL, VLM, Small
+from tests.tools.training_log import read_log
 from tests.train import many
 from tests.train.many import Job, launch
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("strategies")  # one run of each
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 STEPS = 4
 
-# Everything that could mean another thing where weights or moments are cut up.
+# Everything that could mean another thing where weights or moments are sharded.
 WHOLE = (
     *SMALL, "profile.micro_batch={default: 2}", f"optim.steps={STEPS}", "eval.every_steps=2",
     "optim.max_grad_norm=0.5", "optim.ema_decay=0.5", "optim.layer_decay=0.8", "optim.freeze_vision_steps=1",
@@ -66,15 +66,15 @@ def alone(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two processes: each strategy from beginning to end, and one run that wanders."""
+    """Two processes: each strategy from beginning to end, and one run that switching."""
     folder = tmp_path_factory.mktemp("pair")
     rest = ("tiny", flags_of(small), list(WHOLE))
     jobs = [Job(str(folder / name), name, *rest) for name in STRATEGIES]
-    wanders = str(folder / "wanders")
-    jobs += [Job(wanders, "zero2", *rest, stop=1), Job(wanders, "fsdp2", *rest, stop=2)]
+    switching = str(folder / "switching")
+    jobs += [Job(switching, "zero2", *rest, stop=1), Job(switching, "fsdp2", *rest, stop=2)]
     launch(2, jobs, folder)
-    many.do(Job(wanders, "ddp", *rest, stop=3), 0, 1)
-    launch(2, [Job(wanders, "zero3", *rest)], folder)
+    many.do(Job(switching, "ddp", *rest, stop=3), 0, 1)
+    launch(2, [Job(switching, "zero3", *rest)], folder)
     return folder
 
 
@@ -85,7 +85,7 @@ def test_every_strategy_goes_the_same_way(alone: Path, pair: Path, strategy: str
 
 def test_a_run_begun_on_one_strategy_goes_on_on_another(alone: Path, pair: Path) -> None:
     """zero2 on two processes, fsdp2 on two, ddp on one, zero3 on two."""
-    same(pair / "wanders", alone)
+    same(pair / "switching", alone)
 
 
 def test_the_comparison_would_see_a_difference(small: Small, alone: Path, tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_one_curve_on_every_machine(small: Small, tmp_path: Path) -> None:
     print(f"\n{'':12}" + "".join(f"{f'step {n}':>11}" for n in (1, 4, 8, 12)) + "   farthest from 1×8 ddp")
     for world in (1, 2, 4):
         for name in STRATEGIES:
-            found = curve(tmp_path / f"{world}-{name}")
-            apart = max(abs(a / b - 1) for a, b in zip(found, first, strict=True))
-            shown = "".join(f"{found[n - 1]:11.7f}" for n in (1, 4, 8, 12))
-            print(f"{world}×{8 // world} {name:8}{shown}   {apart:.1e}")
-            assert apart < 1e-5, (world, name)
+            losses = curve(tmp_path / f"{world}-{name}")
+            difference = max(abs(a / b - 1) for a, b in zip(losses, first, strict=True))
+            cells = "".join(f"{losses[n - 1]:11.7f}" for n in (1, 4, 8, 12))
+            print(f"{world}×{8 // world} {name:8}{cells}   {difference:.1e}")
+            assert difference < 1e-5, (world, name)
 
 
 FAMILIES = {

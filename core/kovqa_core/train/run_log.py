@@ -99,11 +99,3 @@ def _truncate_log(path: Path, step: int, *, evaluation_due: bool) -> None:
         except (ValueError, KeyError):
             break  # torn by a kill: only the last line can be
     write_text(path, "".join(kept))
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """All records of a run's log."""
-    path = folder / LOG_FILE
-    return (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    )

@@ -17,11 +17,11 @@ from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import make_run
 from kovqa_core.train import loader, loop
 from kovqa_core.train.optim import learning_rate
-from kovqa_core.train.run_log import read_log
 from safetensors.torch import load_file, save_file
 
 from tests import parity
-from tests.train.test_resume import ALONE, CPU, never
+from tests.tools.training_log import read_log
+from tests.train.test_resume import ALONE, CPU, never_stop
 
 ON_DISK = {
     EMBEDDING_NAME: "language_model.model.embed_tokens.weight",
@@ -86,7 +86,7 @@ def test_a_whole_training_is_the_originals(run: str, tmp_path: Path, monkeypatch
         return np.array(trace["sample_order"][epoch * rows : (epoch + 1) * rows])
 
     monkeypatch.setattr(loader, "epoch_order", recorded_order)
-    loop.run_training(planned, ALONE, CPU, never)
+    loop.run_training(planned, ALONE, CPU, never_stop)
 
     log = [row for row in read_log(planned.folder) if row["kind"] == "train"]
     micro = np.array(trace["micro_batch_loss"]).reshape(-1, 2).mean(1)

@@ -26,13 +26,13 @@ from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import Run, make_run
 from kovqa_core.train.loop import run_training
-from kovqa_core.train.run_log import read_log
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import VLM, Small
 from tests.models.vlm.tiny_vlm import MODEL_TYPES
-from tests.train.test_resume import ALONE, CPU, after, never
+from tests.tools.training_log import read_log
+from tests.train.test_resume import ALONE, CPU, never_stop, stop_after
 
 
 def tiny_vlm_recipe(small: Small, base: Path, *sets: str) -> Recipe:
@@ -63,11 +63,11 @@ def test_a_model_of_every_type_learns_resumes_merges_and_answers(
     model_type: str, small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
     uninterrupted = make_vlm_run(small, tiny_vlm(model_type), tmp_path / "uninterrupted")
-    run_training(uninterrupted, ALONE, CPU, never)
+    run_training(uninterrupted, ALONE, CPU, never_stop)
     resumed = make_vlm_run(small, tiny_vlm(model_type), tmp_path / "resumed")
     with pytest.raises(Stopped):
-        run_training(resumed, ALONE, CPU, after(2))
-    run_training(resumed, ALONE, CPU, never)
+        run_training(resumed, ALONE, CPU, stop_after(2))
+    run_training(resumed, ALONE, CPU, never_stop)
     assert losses(uninterrupted) == losses(resumed)
     assert len(losses(uninterrupted)) == 4
     saved = [
@@ -139,7 +139,7 @@ def test_the_components_named_learn_and_no_other(
     train: str, components: set[str], small: Small, tiny_vlm: Callable[[str], Path], tmp_path: Path
 ) -> None:
     run = make_vlm_run(small, tiny_vlm("qwen3_vl"), tmp_path / "run", f"model.train={train}")
-    run_training(run, ALONE, CPU, never)
+    run_training(run, ALONE, CPU, never_stop)
     assert changed_components(run, tiny_vlm("qwen3_vl")) == components
 
 
@@ -154,7 +154,7 @@ def test_a_base_is_answered_with_as_it_is_but_not_trained_without_learning(
     assert not list((tmp_path / "step").rglob("*.safetensors"))
     family.read_model_folder(tmp_path / "step", "vqa")
     with pytest.raises(SettingsError, match="no trainable parameter"):
-        run_training(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never_stop)
 
 
 @pytest.mark.parametrize("model_type", ["qwen3_vl", "gemma3"])
@@ -166,14 +166,14 @@ def test_rows_of_tokens_learn_beside_other_parts(
     base = tiny_vlm(model_type)
     run = make_vlm_run(small, base, tmp_path / "run", f"model.train={train}", "model.tokens=[색, <video>]")
     with pytest.raises(SettingsError, match="no token"):
-        run_training(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never_stop)
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     number = tokenizer.encode("하세요", add_special_tokens=False)[0]
     token = tokenizer.convert_ids_to_tokens(number)
     run = make_vlm_run(
         small, base, tmp_path / "known", f"model.train={train}", f"model.tokens=['{token}']", "optim.lr=5e-2"
     )
-    run_training(run, ALONE, CPU, never)
+    run_training(run, ALONE, CPU, never_stop)
     export_model(last_step(run), tmp_path / "merged", DEFAULT_LOADING)
     plain = open_network(tmp_path / "merged")
     before, after = open_network(base).get_input_embeddings().weight, plain.get_input_embeddings().weight
@@ -196,7 +196,7 @@ def test_the_loss_is_the_same_however_a_batch_is_cut(
     ]
     runs.append(make_vlm_run(small, tiny_vlm("qwen3_vl"), tmp_path / "workers", "profile.loader_workers=1"))
     for run in runs:
-        run_training(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never_stop)
     for run in runs[1:]:
         assert losses(run) == pytest.approx(losses(runs[0]), rel=1e-4)
 
@@ -212,7 +212,7 @@ def test_checkpointed_activations_and_sixteen_bits_learn(
         small, tiny_vlm("qwen3_vl"), tmp_path / "short", "profile.precision=bf16", "model.dtype=bf16"
     )
     for run in (plain, again, short):
-        run_training(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never_stop)
     assert losses(again) == pytest.approx(losses(plain), rel=1e-6)
     assert losses(short) == pytest.approx(losses(plain), rel=0.05)
     assert losses(short) != losses(plain)
@@ -224,7 +224,7 @@ def test_a_run_goes_on_from_another(small: Small, tiny_vlm: Callable[[str], Path
     """Warm start: the weights of a finished run, everything else anew."""
     base = tiny_vlm("llava")
     first = make_vlm_run(small, base, tmp_path / "first", "optim.steps=4")
-    run_training(first, ALONE, CPU, never)
+    run_training(first, ALONE, CPU, never_stop)
     model, _, note = family.create_model(tiny_vlm_recipe(small, base, f"model.weights={first.folder}"), [])
     taken = load_file(last_step(first) / "adapter" / "adapter_model.safetensors")
     ours = peft.get_peft_model_state_dict(model.net)
@@ -252,11 +252,11 @@ def test_rows_that_are_too_long_are_left_out_and_counted(
     middle = lengths[len(lengths) // 2]
     sets = (f"model.max_text={middle}", "save.every_steps=1", "optim.steps=6")
     uninterrupted = make_vlm_run(small, base, tmp_path / "uninterrupted", *sets)
-    run_training(uninterrupted, ALONE, CPU, never)
+    run_training(uninterrupted, ALONE, CPU, never_stop)
     resumed = make_vlm_run(small, base, tmp_path / "resumed", *sets)
     with pytest.raises(Stopped):
-        run_training(resumed, ALONE, CPU, after(2))
-    run_training(resumed, ALONE, CPU, never)
+        run_training(resumed, ALONE, CPU, stop_after(2))
+    run_training(resumed, ALONE, CPU, never_stop)
     assert losses(uninterrupted) == losses(resumed)
     left_out = [[row.get("left_out", 0) for row in train_records(run)] for run in (uninterrupted, resumed)]
     assert left_out[0] == left_out[1]
@@ -293,7 +293,7 @@ def test_a_step_without_a_single_usable_row_ends_the_run(
 ) -> None:
     run = make_vlm_run(small, tiny_vlm("llava"), tmp_path / "run", "model.max_text=20")
     with pytest.raises(DataError, match=r"no example of step 1 .* longer than model\.max_text") as caught:
-        run_training(run, ALONE, CPU, never)
+        run_training(run, ALONE, CPU, never_stop)
     assert "max_pixels" in caught.value.hint
     assert not list(run.folder.glob("step-*"))
 
@@ -311,7 +311,7 @@ def test_a_base_that_is_missing_or_another_is_named(
     base = tmp_path / "base"
     shutil.copytree(tiny_vlm("llava"), base)
     run = make_vlm_run(small, base, tmp_path / "run")
-    run_training(run, ALONE, CPU, never)
+    run_training(run, ALONE, CPU, never_stop)
     base.rename(tmp_path / "home-less")
     with pytest.raises(AssetError, match="base not found"):
         family.read_model_folder(last_step(run), "vqa")
