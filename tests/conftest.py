@@ -69,7 +69,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 
 @pytest.fixture(scope="session")
 def tiny_vlm(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a tiny vision language model of a kind, made once."""
+    """The folder of a tiny vision language model of a type of transformers, made once."""
     from kovqa_core.index.reader import open_index
 
     from tests.models.vlm.tiny_vlm import write_tiny_vlm
@@ -77,9 +77,9 @@ def tiny_vlm(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Callable
     folder = tmp_path_factory.mktemp("작은 모델")
     texts = tuple(f"{e.question} {' '.join(e.answers)}" for e in open_index(small.index).split("train"))
 
-    def make(kind: str) -> Path:
-        path = folder / kind
-        return path if path.is_dir() else write_tiny_vlm(kind, path, texts)
+    def make(model_type: str) -> Path:
+        path = folder / model_type
+        return path if path.is_dir() else write_tiny_vlm(model_type, path, texts)
 
     return make
 

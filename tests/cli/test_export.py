@@ -36,7 +36,7 @@ def run_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.fixture
 def fusion(small: Small, tmp_path: Path) -> Path:
-    """A checkpoint of a small fusion model whose BatchNorm has seen something."""
+    """A checkpoint of a small fusion model whose BatchNorm statistics are not the initial ones."""
     flags = {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
     recipe = resolve_settings("nia", "cpu", FUSION, flags).recipe
     model, processor, _ = family.create_model(recipe, ["예", "아니요", "두\n줄"])
@@ -55,8 +55,8 @@ def test_transformers_and_timm_load_a_fusion_model(
     done = kovqa("export", fusion, "-o", "밖으로", "--json")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "밖으로"
-    told = json.loads(done.stdout)
-    assert told["files"] == sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    report = json.loads(done.stdout)
+    assert report["files"] == sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
     load_torchvision()  # beside a torch for CPUs the libraries do not load by themselves
     names = run_card(folder, monkeypatch)
 
@@ -77,7 +77,7 @@ def test_transformers_and_timm_load_a_fusion_model(
     assert (about["input_size"], about["crop_mode"], about["crop_pct"]) == ((3, 32, 32), "squash", 1.0)
 
 
-def test_exported_encoders_begin_another_training(
+def test_exported_encoders_start_another_training(
     kovqa: Kovqa, fusion: Path, small: Small, tmp_path: Path
 ) -> None:
     """Both folders are what `model.question` and `model.picture` name."""
@@ -85,9 +85,9 @@ def test_exported_encoders_begin_another_training(
     sets = [s for s in FUSION if "random_init" not in s and "_config" not in s]
     encoders = [f"model.question={tmp_path}/x/question", f"model.picture={tmp_path}/x/picture"]
     recipe = resolve_settings("nia", "cpu", [*sets, *encoders], {"data.index": str(small.index)}).recipe
-    begun, _, _ = family.create_model(recipe, ["예"])
+    started, _, _ = family.create_model(recipe, ["예"])
     ours, _ = family.read_model_folder(fusion, "vqa")
-    for one, other in ((begun.net.question, ours.net.question), (begun.net.picture, ours.net.picture)):
+    for one, other in ((started.net.question, ours.net.question), (started.net.picture, ours.net.picture)):
         for (name, value), wanted in zip(one.named_parameters(), other.parameters(), strict=True):
             assert torch.equal(value, wanted), name
 
@@ -100,22 +100,22 @@ def test_a_trained_run_becomes_the_file_of_the_original(
     assert done.stdout == "x\n"
     run_card(tmp_path / "x", monkeypatch)
     step = find_model_folder(trained, "vqa")
-    found, wanted = read_pretrained_weights(tmp_path / "x" / "beit3.pth"), read_pretrained_weights(step)
-    assert found.keys() == wanted.keys()
-    for name, tensor in wanted.items():
-        assert torch.equal(found[name].reshape(tensor.shape), tensor), name
+    exported, original = read_pretrained_weights(tmp_path / "x" / "beit3.pth"), read_pretrained_weights(step)
+    assert exported.keys() == original.keys()
+    for name, tensor in original.items():
+        assert torch.equal(exported[name].reshape(tensor.shape), tensor), name
     assert (tmp_path / "x" / "answers.txt").read_bytes() == (step / "answers.txt").read_bytes()
     assert (tmp_path / "x" / "tokenizer.model").read_bytes() == small.tokenizer.read_bytes()
     card = (tmp_path / "x" / "README.md").read_text(encoding="utf-8")
     fingerprint = json.loads((small.index / "index.json").read_text(encoding="utf-8"))["fingerprint"]
-    for said in (
+    for text in (
         f"| `{fingerprint}` |",
         "recipe | `tiny` |",
         "step | `6` |",
         "visual-question-answering",
         "질문",
     ):
-        assert said in card
+        assert text in card
 
 
 def test_nothing_is_written_over(kovqa: Kovqa, trained: Path, tmp_path: Path) -> None:

@@ -70,12 +70,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def words(table: Path, tokenizer: Path, file: str = "infer_model_57.15.pt") -> list[object]:
+def import_arguments(table: Path, tokenizer: Path, file: str = "infer_model_57.15.pt") -> list[object]:
     return ["import", parity.path(file, NIA), "--labels", table, "--tokenizer", tokenizer, *SETS]
 
 
 def test_an_imported_model_answers(kovqa: Kovqa, table: Path, tokenizer: Path, tmp_path: Path) -> None:
-    done = kovqa(*words(table, tokenizer), "-o", "모델")
+    done = kovqa(*import_arguments(table, tokenizer), "-o", "모델")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "모델\n"
     dropped = "bert.embeddings.position_ids, layer_norm.weight, layer_norm.bias"
@@ -92,14 +92,14 @@ def test_an_imported_model_answers(kovqa: Kovqa, table: Path, tokenizer: Path, t
     }
     with torch.inference_mode():
         logits = vqa.fusion_logits(model.eval().net, ModelBatch(tensors, []))
-    wanted = torch.from_numpy(np.load(parity.path("expected.npz", NIA))["logits_base"])
-    parity.close(logits, wanted, 1e-4, "logits")
+    expected = torch.from_numpy(np.load(parity.path("expected.npz", NIA))["logits_base"])
+    parity.close(logits, expected, 1e-4, "logits")
 
-    picture = parity.path("transform/rgb.png", NIA)
-    said = kovqa("predict", "--model", "모델", "-i", picture, "--question", "무엇이 보이나요?", "--json")
-    assert said.returncode == 0, said.stderr
-    assert json.loads(said.stdout)["answer"] in CLASSES
-    again = kovqa(*words(table, tokenizer), "-o", "모델")
+    image = parity.path("transform/rgb.png", NIA)
+    answered = kovqa("predict", "--model", "모델", "-i", image, "--question", "무엇이 보이나요?", "--json")
+    assert answered.returncode == 0, answered.stderr
+    assert json.loads(answered.stdout)["answer"] in CLASSES
+    again = kovqa(*import_arguments(table, tokenizer), "-o", "모델")
     assert again.returncode == 2
     assert "모델 is not empty" in again.stderr
 
@@ -108,16 +108,16 @@ def test_a_state_dict_and_a_list_of_answers(
     kovqa: Kovqa, tokenizer: Path, table: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "answers.txt").write_text("".join(f"{i}\n" for i in range(13)), encoding="utf-8")
-    done = kovqa(*words(tmp_path / "answers.txt", tokenizer, "state_dict.pt"), "-o", "m", "--json")
+    done = kovqa(*import_arguments(tmp_path / "answers.txt", tokenizer, "state_dict.pt"), "-o", "m", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["classes"], told["taken"], told["arguments"]) == (13, 149, {})
+    report = json.loads(done.stdout)
+    assert (report["classes"], report["taken"], report["arguments"]) == (13, 149, {})
     about = json.loads((tmp_path / "m" / "kovqa.json").read_text(encoding="utf-8"))
     assert (about["family"], about["task"]) == ("fusion", "vqa")
     assert about["imported"]["checkpoint"] == "state_dict.pt"
 
 
-def test_layers_that_were_never_saved_are_spoken_of(
+def test_layers_that_were_never_saved_are_warned_about(
     kovqa: Kovqa, table: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     """A model trained with --use_transformer_layer has the same tensors as any other."""
@@ -127,10 +127,11 @@ def test_layers_that_were_never_saved_are_spoken_of(
         zipfile.ZipFile(tmp_path / "tf.pt", "w") as new,
     ):
         for info in old.infolist():
-            before, found, after = old.read(info).partition(key)
-            new.writestr(info.filename, before + found + after.replace(b"\x89", b"\x88", len(found) and 1))
-    given = words(table, tokenizer)
-    done = kovqa(given[0], tmp_path / "tf.pt", *given[2:], "-o", "m")
+            before, match, after = old.read(info).partition(key)
+            data = before + match + after.replace(b"\x89", b"\x88", len(match) and 1)  # false -> true
+            new.writestr(info.filename, data)
+    arguments = import_arguments(table, tokenizer)
+    done = kovqa(arguments[0], tmp_path / "tf.pt", *arguments[2:], "-o", "m")
     assert done.returncode == 0, done.stderr
     assert "warning: trained with --use_transformer_layer" in done.stderr
 
@@ -155,7 +156,7 @@ def test_what_does_not_fit_is_one_error(small: Small, table: Path, tokenizer: Pa
         "tokenizer": str(tokenizer),
         "sets": SETS[1::2],
     }
-    for changed, error, said in (
+    for changed, error, expected in (
         ({"labels": tmp_path / "answers.txt"}, ModelError, "gives 2 answers, the checkpoint has 13"),
         ({"tokenizer": str(small.tokenizer)}, ModelError, "502 ids, the checkpoint 120"),
         ({"checkpoint": tmp_path / "lacking.pt"}, ModelError, "picture.bn1.bias is absent, wanted [64]"),
@@ -169,12 +170,12 @@ def test_what_does_not_fit_is_one_error(small: Small, table: Path, tokenizer: Pa
             "encoder.layers.0.linear1.bias is absent",
         ),
     ):
-        with pytest.raises(error, match=re.escape(said)):
+        with pytest.raises(error, match=re.escape(expected)):
             import_original_checkpoint(folder=tmp_path / "m", **{**good, **changed})  # type: ignore[arg-type]
         assert not (tmp_path / "m").exists()
 
 
-def test_the_published_sizes_are_known_from_the_tensors() -> None:
+def test_the_published_dimensions_are_read_from_the_tensors() -> None:
     """XLM-RoBERTa base and ResNet-50, without memory for them: 528 tensors with three never used."""
     with torch.device("meta"):
         net = FusionNet(
@@ -187,11 +188,11 @@ def test_the_published_sizes_are_known_from_the_tensors() -> None:
         "norm": "h_layer_norm",
         "out": "out_linear",
     }
-    parts = [(name.partition("."), tensor) for name, tensor in net.state_dict().items()]
-    tensors = {f"{first[one]}.{rest}": tensor for (one, _, rest), tensor in parts}
+    named = [(name.partition("."), tensor) for name, tensor in net.state_dict().items()]
+    tensors = {f"{first[one]}.{rest}": tensor for (one, _, rest), tensor in named}
     assert len(tensors) == 528 - 3
-    found = config_from_tensors(tensors, Path("x.pt"))
-    check_tensor_shapes(tensors, found, Path("x.pt"))
-    assert found.question_config.items() >= XLMR.items()
-    assert found.picture_config == {"architecture": "resnet50"}
-    assert (found.hidden_size, found.num_classes, found.image_size, found.max_text) == (1024, 7, 224, 50)
+    config = config_from_tensors(tensors, Path("x.pt"))
+    check_tensor_shapes(tensors, config, Path("x.pt"))
+    assert config.question_config.items() >= XLMR.items()
+    assert config.picture_config == {"architecture": "resnet50"}
+    assert (config.hidden_size, config.num_classes, config.image_size, config.max_text) == (1024, 7, 224, 50)

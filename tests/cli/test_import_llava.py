@@ -1,4 +1,4 @@
-"""kovqa import and export of LLaVA's own folders: asked at once, trained further, given back."""
+"""kovqa import and export of LLaVA's own folders: answered with at once, trained further, exported again."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def read_projector(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "mm_projector.bin", weights_only=True)
 
 
-def test_a_projector_is_imported_trained_further_and_given_back(kovqa: Kovqa, tmp_path: Path) -> None:
+def test_a_projector_is_imported_trained_further_and_exported_again(kovqa: Kovqa, tmp_path: Path) -> None:
     """It goes on where it was, changes only what the recipe trains, and keeps the old rule of blanks."""
     (tmp_path / "home" / "assets").mkdir(parents=True)
-    (tmp_path / "home" / "assets" / CLIP.name).symlink_to(CLIP)  # found by the name the folder gives
+    (tmp_path / "home" / "assets" / CLIP.name).symlink_to(CLIP)  # found by the name in the configuration
     home = {"KOVQA_HOME": str(tmp_path / "home")}
     done = kovqa("import", TRAINED, "--base", VICUNA, "-o", "바탕", **home)
     assert done.returncode == 0, done.stderr
@@ -67,12 +67,12 @@ def test_a_projector_is_imported_trained_further_and_given_back(kovqa: Kovqa, tm
     assert changed == [1001, 1002]
 
     import_llava_folder(tmp_path / "llava-again", tmp_path / "third", str(VICUNA), str(CLIP))
-    found = load_file(tmp_path / "third" / "model.safetensors")
-    assert torch.equal(found["multi_modal_projector.linear_1.weight"], after["model.mm_projector.weight"])
+    tensors = load_file(tmp_path / "third" / "model.safetensors")
+    assert torch.equal(tensors["multi_modal_projector.linear_1.weight"], after["model.mm_projector.weight"])
 
     step = export.export_checkpoint(tmp_path / "run", tmp_path / "whole").step
     model, _ = family.read_model_folder(find_model_folder(tmp_path / "whole", "vqa"), "vqa")
-    assert (model.config.instruction, model.config.dtype) == ("none", "fp32")  # asked as it was trained
+    assert (model.config.instruction, model.config.dtype) == ("none", "fp32")  # prompted as it was trained
     for folder in (tmp_path / "바탕", step / "processor", tmp_path / "whole", tmp_path / "third"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         ids = tokenizer("USER: <im_start><im_patch><im_end>\nWhat is")["input_ids"]
@@ -85,11 +85,11 @@ def test_a_projector_is_imported_trained_further_and_given_back(kovqa: Kovqa, tm
 
 
 def test_an_imported_folder_is_a_model(tmp_path: Path) -> None:
-    """As it is: for kovqa predict, with the settings given; and plain, for others."""
-    found = import_llava_folder(
+    """As it is: for kovqa predict, with the chosen settings; and plain, for others."""
+    imported = import_llava_folder(
         MERGED, tmp_path / "m", None, str(CLIP), ["model.max_new_tokens=3", "model.system=llava_v1"]
     )
-    assert (found.folder_type, found.settings) == ("merged", [])
+    assert (imported.folder_type, imported.settings) == ("merged", [])
     _, folder = local.answer_question(IMAGE, "What is it?", tmp_path / "m")
     model, processor = family.read_model_folder(folder, "vqa")
     assert model.generator.max_new_tokens == 3
@@ -115,8 +115,8 @@ def rows(path: Path) -> Path:
 
 
 def test_the_two_layers_of_one_point_five_come_and_go(tmp_path: Path) -> None:
-    found = import_llava_folder(NEWER, tmp_path / "m", None, str(CLIP))
-    assert found.settings == ["model.tokens=[]", "model.frozen=[]"]
+    imported = import_llava_folder(NEWER, tmp_path / "m", None, str(CLIP))
+    assert imported.settings == ["model.tokens=[]", "model.frozen=[]"]
     export.export_checkpoint(tmp_path / "m", tmp_path / "again", as_upstream=True)
     theirs = torch.load(NEWER / "pytorch_model.bin", weights_only=True)
     ours = read_projector(tmp_path / "again")

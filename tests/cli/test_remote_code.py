@@ -34,25 +34,25 @@ class OwnModel(LlavaForConditionalGeneration):
 ALLOWED = "model.trust_remote_code=true"
 
 
-class Place:
-    """Where everything of this file lies: a base with code of its own, a run on it, the marker."""
+class RemoteCodeCase:
+    """The files of these tests: a base with code of its own, a run on it, the marker."""
 
     def __init__(self, folder: Path, small: Small) -> None:
         self.base, self.run, self.marker = folder / "base", folder / "run", folder / "ran"
         self.small, self.env = small, {"HF_HOME": str(folder / "hf"), "KOVQA_TEST_MARKER": str(self.marker)}
 
-    def kovqa(self, *words: object) -> subprocess.CompletedProcess[str]:
+    def kovqa(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """A command; whether code ran is seen from the marker."""
         self.marker.unlink(missing_ok=True)
         return subprocess.run(
-            command(words), env=clean_env(**self.env), cwd=self.base.parent, capture_output=True, text=True, timeout=300,
+            command(arguments), env=clean_env(**self.env), cwd=self.base.parent, capture_output=True, text=True, timeout=300,
             check=False,
         )  # fmt: skip
 
     def train(self, folder: Path, *assignments: str) -> subprocess.CompletedProcess[str]:
         settings = (*VLM, "save.every_steps=2", f"model.base={self.base}", *assignments)
-        words = ["train", "-r", "tiny-vlm", "-p", "cpu", "--data", self.small.index, "-o", folder, "-q"]
-        return self.kovqa(*words, *sets(*settings))
+        arguments = ["train", "-r", "tiny-vlm", "-p", "cpu", "--data", self.small.index, "-o", folder, "-q"]
+        return self.kovqa(*arguments, *sets(*settings))
 
     def refused(self, done: subprocess.CompletedProcess[str]) -> str:
         """The one line, after which nothing ran."""
@@ -64,85 +64,94 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(small: Small, tiny_vlm: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place(tmp_path_factory.mktemp("code"), small)
-    shutil.copytree(tiny_vlm("llava"), place.base)
-    net = transformers.AutoModelForImageTextToText.from_pretrained(place.base)
+def case(
+    small: Small, tiny_vlm: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> RemoteCodeCase:
+    case = RemoteCodeCase(tmp_path_factory.mktemp("code"), small)
+    shutil.copytree(tiny_vlm("llava"), case.base)
+    net = transformers.AutoModelForImageTextToText.from_pretrained(case.base)
     tensors = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    save_file(tensors, place.base / "model.safetensors", {"format": "pt"})  # names that need no conversion
-    (place.base / "own.py").write_text(CODE)
-    about = json.loads((place.base / "config.json").read_text())
+    save_file(tensors, case.base / "model.safetensors", {"format": "pt"})  # names that need no conversion
+    (case.base / "own.py").write_text(CODE)
+    about = json.loads((case.base / "config.json").read_text())
     about |= {
         "model_type": "own", "architectures": ["OwnModel"],
         "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForImageTextToText": "own.OwnModel"},
     }  # fmt: skip
-    (place.base / "config.json").write_text(json.dumps(about))
-    done = place.train(place.run, ALLOWED)
+    (case.base / "config.json").write_text(json.dumps(about))
+    done = case.train(case.run, ALLOWED)
     assert done.returncode == 0, done.stderr
-    assert place.marker.exists()
-    return place
+    assert case.marker.exists()
+    return case
 
 
-def with_wish(place: Place, folder: Path) -> Path:
-    """The step folder as it was stored until now, or as somebody else wrote it."""
-    shutil.copytree(place.run / "step-000004", folder)
+def step_that_trusts(case: RemoteCodeCase, folder: Path) -> Path:
+    """A step folder whose config.json wants its code run: of an older version, or of somebody else."""
+    shutil.copytree(case.run / "step-000004", folder)
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert about["trust_remote_code"] is False  # the run's own permission is not stored
     (folder / "config.json").write_text(json.dumps({**about, "trust_remote_code": True}))
     return folder
 
 
-def test_a_stored_wish_is_named_and_not_followed(place: Place, tmp_path: Path) -> None:
-    folder = with_wish(place, tmp_path / "step")
-    words = [
+def test_a_stored_permission_is_named_and_not_followed(case: RemoteCodeCase, tmp_path: Path) -> None:
+    folder = step_that_trusts(case, tmp_path / "step")
+    arguments = [
         "predict",
         "--model",
         folder,
         "--input",
-        place.small.index / "val.jsonl",
+        case.small.index / "val.jsonl",
         "-o",
         tmp_path / "o.jsonl",
     ]
     for profile in ([], ["-p", "cpu"]):
-        line = place.refused(place.kovqa(*words, *profile))
+        line = case.refused(case.kovqa(*arguments, *profile))
         assert (
             f"{folder / 'config.json'} wants Python code of its base model to run (trust_remote_code)" in line
         )
         assert "--trust-remote-code" in line
     with pytest.raises(ModelError, match="wants Python code of its base model to run"):
         export_checkpoint(folder, tmp_path / "x")
-    done = place.kovqa(*words, "-p", "cpu", "--trust-remote-code")
+    done = case.kovqa(*arguments, "-p", "cpu", "--trust-remote-code")
     assert done.returncode == 0, done.stderr
-    assert place.marker.exists()
+    assert case.marker.exists()
 
 
-def test_without_a_wish_nothing_runs_either(place: Place, tmp_path: Path) -> None:
-    for model in (place.run, place.base):
-        words = ["--input", place.small.index / "val.jsonl", "-o", tmp_path / f"{model.name}.jsonl"]
-        assert "--trust-remote-code" in place.refused(place.kovqa("predict", "--model", model, *words))
-    assert "--set model.trust_remote_code=true" in place.refused(place.train(tmp_path / "run"))
+def test_without_a_stored_permission_nothing_runs_either(case: RemoteCodeCase, tmp_path: Path) -> None:
+    for model in (case.run, case.base):
+        arguments = [
+            "--input",
+            case.small.index / "val.jsonl",
+            "-o",
+            tmp_path / f"{model.name}.jsonl",
+        ]
+        assert "--trust-remote-code" in case.refused(case.kovqa("predict", "--model", model, *arguments))
+    assert "--set model.trust_remote_code=true" in case.refused(case.train(tmp_path / "run"))
 
 
-def test_a_resumed_run_has_its_own_recipes_permission(place: Place, tmp_path: Path) -> None:
+def test_a_resumed_run_has_its_own_recipes_permission(case: RemoteCodeCase, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    shutil.copytree(place.run, folder)
+    shutil.copytree(case.run, folder)
     (folder / "result.json").unlink()
     (folder / "last").write_text("step-000002\n")
     text = (folder / "run.yaml").read_text(encoding="utf-8")
-    (folder / "run.yaml").write_text(text.replace(str(place.run), str(folder)), encoding="utf-8")
-    done = place.kovqa("train", "--resume", "-o", folder, "-q")
+    (folder / "run.yaml").write_text(text.replace(str(case.run), str(folder)), encoding="utf-8")
+    done = case.kovqa("train", "--resume", "-o", folder, "-q")
     assert done.returncode == 0, done.stderr
-    assert place.marker.exists()
+    assert case.marker.exists()
     for name in ("config.json", "adapter/adapter_model.safetensors"):
-        assert (folder / "step-000004" / name).read_bytes() == (place.run / "step-000004" / name).read_bytes()
+        assert (folder / "step-000004" / name).read_bytes() == (case.run / "step-000004" / name).read_bytes()
 
 
-def test_a_wish_of_the_weights_to_start_from_does_not_matter(place: Place, tmp_path: Path) -> None:
+def test_a_permission_stored_with_the_weights_to_start_from_does_not_matter(
+    case: RemoteCodeCase, tmp_path: Path
+) -> None:
     """Their base is named by the recipe, which alone says whether its code runs."""
-    folder = with_wish(place, tmp_path / "step")
-    line = place.refused(place.train(tmp_path / "a", f"model.weights={folder}"))
-    assert str(place.base) in line
-    done = place.train(tmp_path / "b", f"model.weights={folder}", ALLOWED)
+    folder = step_that_trusts(case, tmp_path / "step")
+    line = case.refused(case.train(tmp_path / "a", f"model.weights={folder}"))
+    assert str(case.base) in line
+    done = case.train(tmp_path / "b", f"model.weights={folder}", ALLOWED)
     assert done.returncode == 0, done.stderr
 
 
