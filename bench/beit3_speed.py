@@ -47,7 +47,7 @@ Step = Callable[[int], object]  # number of the repeat -> anything
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures, questions padded to TEXT, and soft answers."""
+    """Images, questions padded to TEXT, and soft answers."""
 
     image: Tensor
     tokens: Tensor

@@ -3,7 +3,7 @@
     python bench/fusion_speed.py [--batch 8] [--repeats 6]
 
 XLM-RoBERTa base and ResNet-50 with random weights, the same in both. The original's way: questions
-padded to 50 tokens, fp32, pictures with channels first, labels looked for one by one in the table of
+padded to 50 tokens, fp32, images with channels first, labels looked for one by one in the table of
 answers, torch's plain AdamW; without the DataParallel it was wrapped in. Ours: questions as long as
 the longest of the batch, channels last, labels looked up, fused AdamW; and once more under bf16.
 First both must give the same logits. Then they take turns, each repeat with another batch, and every

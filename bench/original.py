@@ -144,28 +144,28 @@ def original_beam_search(
 ) -> list[tuple[list[int], float]]:
     """The published way of captioning (docs/sources/beit3.md, B45 to B47): (ids, score) for each picture.
 
-    The picture is copied for every beam and encoded for each; keys and values of pictures and words
+    The picture is copied for every beam and encoded for each; keys and values of images and words
     are gathered anew at every step; candidates are taken from the log-probabilities of all words.
     """
-    (pictures, beams), wanted = (len(image), search.num_beams), 3 * search.num_beams
-    rows = pictures * beams
+    (images, beams), wanted = (len(image), search.num_beams), 3 * search.num_beams
+    rows = images * beams
     image = image.repeat_interleave(beams, 0)
     buffer = torch.full((rows, search.max_length), mask_id)
     buffer[:, 0] = BOS_ID
-    totals = torch.full((pictures, beams), -1e9)
+    totals = torch.full((images, beams), -1e9)
     totals[:, 0] = 0
     state: State = {layer: {} for layer in range(net.layers)}
-    best: list[tuple[list[int], float] | None] = [None] * pictures
-    done = [False] * pictures
+    best: list[tuple[list[int], float] | None] = [None] * images
+    done = [False] * images
     for length in range(2, search.max_length):  # the original's last pass, which changes nothing, is left out
         if all(done):
             break
         tokens = buffer[:, length - 2 : length]
         logits = net.first(image, tokens, state) if length == 2 else net.then(tokens, length, state)
         scores = logits.float().log_softmax(-1) + totals.view(-1, 1)
-        top = scores.view(pictures, -1).topk(wanted)
+        top = scores.view(images, -1).topk(wanted)
         chosen: list[tuple[int, int, float]] = []
-        for n in range(pictures):
+        for n in range(images):
             held = best[n]
             floor = top.values[n].max().item() / (search.max_length - 1) ** search.length_penalty
             done[n] = done[n] or (held is not None and floor <= held[1])
@@ -185,7 +185,7 @@ def original_beam_search(
         order = torch.tensor([row for row, _, _ in chosen])
         buffer = buffer[order]
         buffer[:, length - 1] = torch.tensor([word for _, word, _ in chosen])
-        totals = torch.tensor([total for _, _, total in chosen]).view(pictures, beams)
+        totals = torch.tensor([total for _, _, total in chosen]).view(images, beams)
         for kept in state.values():
             for name in ("prev_key", "prev_value"):
                 kept[name] = kept[name][:, :, :-1].index_select(0, order)

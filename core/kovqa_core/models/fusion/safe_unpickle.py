@@ -13,10 +13,10 @@ import io
 import pickle
 import pickletools
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from torch import Tensor
 from kovqa_core.errors import ModelError
 from kovqa_core.messages import Message, message
 
+ContainerType = TypeVar("ContainerType", bound=dict[str, object] | set[str])
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how files of PyTorch before 1.6 begin
 _STORAGE_DTYPES = {
@@ -166,7 +167,7 @@ class _PickleStub:
     """
 
     full_name = ""
-    state: dict[Any, Any]
+    state: dict[object, object]
 
     def __new__(cls, *args: object, **kwargs: object) -> _PickleStub:
         stub = super().__new__(cls)
@@ -181,7 +182,7 @@ class _PickleStub:
     __setitem__ = append = extend = add = _ignore
 
 
-class _PlainOrderedDict(dict[Any, Any]):
+class _PlainOrderedDict(dict[object, object]):
     """An `OrderedDict` that has no attributes."""
 
     def __setstate__(self, state: object) -> None: ...
@@ -199,13 +200,13 @@ class _StorageRef(NamedTuple):
 class _StoredTensor(NamedTuple):
     """A tensor as the pickle describes it: arguments of `torch._utils._rebuild_tensor_v2`, none of them checked."""
 
-    storage: Any
-    offset: Any
-    size: Any
-    stride: Any
-    requires_grad: Any = False
-    hooks: Any = None
-    metadata: Any = None
+    storage: object
+    offset: object
+    size: object
+    stride: object
+    requires_grad: object = False
+    hooks: object = None
+    metadata: object = None
 
     def __setstate__(self, state: object) -> None: ...
 
@@ -213,16 +214,16 @@ class _StoredTensor(NamedTuple):
 class _StoredParameter(NamedTuple):
     """Arguments of `torch._utils._rebuild_parameter`, or of `…_with_state`."""
 
-    data: Any
-    requires_grad: Any = True
-    hooks: Any = None
-    state: Any = None
+    data: object
+    requires_grad: object = True
+    hooks: object = None
+    state: object = None
 
     def __setstate__(self, state: object) -> None: ...
 
 
 # Everything a checkpoint can call. Each ignores `__setstate__`, so that no pickle can change one.
-_ALLOWED_GLOBALS: dict[tuple[str, str], Any] = {
+_ALLOWED_GLOBALS: dict[tuple[str, str], object] = {
     ("torch._utils", "_rebuild_tensor_v2"): _StoredTensor,
     ("torch._utils", "_rebuild_parameter"): _StoredParameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _StoredParameter,
@@ -236,21 +237,23 @@ _ALLOWED_GLOBALS: dict[tuple[str, str], Any] = {
 class _StubUnpickler(pickle.Unpickler):
     """Imports nothing: a name is one of the table above, or a stub."""
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         allowed = _ALLOWED_GLOBALS.get((module, name))
         if allowed is None:
             return type("Stub", (_PickleStub,), {"full_name": f"{module}.{name}"})
         return allowed
 
-    def persistent_load(self, pid: Any) -> _StorageRef:
+    def persistent_load(self, pid: object) -> _StorageRef:
         # What torch writes in place of a tensor's values: ("storage", dtype, member of the archive, …).
-        marker, dtype, key, *_ = pid
+        if not isinstance(pid, tuple) or len(pid) < 3:
+            raise pickle.UnpicklingError("a storage of an unknown type")
+        marker, dtype, key = pid[:3]
         if marker != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise pickle.UnpicklingError("a storage of an unknown type")
         return _StorageRef(dtype, key)
 
 
-def _unpickle_stubs(data: bytes, path: Path) -> Any:
+def _unpickle_stubs(data: bytes, path: Path) -> object:
     try:
         for operation, argument, _ in pickletools.genops(data):
             # The unpickler allocates its memo for the largest number it meets: four bytes can ask for gigabytes.
@@ -270,7 +273,7 @@ def _unpickle_stubs(data: bytes, path: Path) -> Any:
 # --------------------------------------------------------------------------- what was read
 
 
-def _named_tensors(content: Any, path: Path) -> Iterator[tuple[str, Any]]:
+def _named_tensors(content: object, path: Path) -> Iterator[tuple[str, object]]:
     """Names and values of a state dict, or of a module and all modules in it."""
     if isinstance(content, dict) and content and all(isinstance(name, str) for name in content):
         yield from content.items()
@@ -288,9 +291,9 @@ def _named_tensors(content: Any, path: Path) -> Iterator[tuple[str, Any]]:
         )
 
 
-def _tensors_in_modules(root: _PickleStub, path: Path) -> Iterator[tuple[str, Any]]:
+def _tensors_in_modules(root: _PickleStub, path: Path) -> Iterator[tuple[str, object]]:
     # Not recursive: a forged pickle may nest modules deeper than Python's stack.
-    pending: list[tuple[str, Any]] = [("", root)]
+    pending: list[tuple[str, _PickleStub]] = [("", root)]
     seen = {id(root)}
     while pending:
         prefix, module = pending.pop()
@@ -319,9 +322,10 @@ def _tensors_in_modules(root: _PickleStub, path: Path) -> Iterator[tuple[str, An
             pending.append((f"{prefix}{name}.", inner))
 
 
-def _training_arguments(content: Any) -> dict[str, str | int | float]:
+def _training_arguments(content: object) -> dict[str, str | int | float]:
     """Numbers and texts of the model's `config`, which is the namespace of the command line."""
-    wrapped = content.state["_modules"].get("module") if isinstance(content, _PickleStub) else None
+    modules = content.state["_modules"] if isinstance(content, _PickleStub) else None
+    wrapped = modules.get("module") if isinstance(modules, dict) else None
     model = wrapped if isinstance(wrapped, _PickleStub) else content
     config = model.state.get("config") if isinstance(model, _PickleStub) else None
     arguments = config.state if isinstance(config, _PickleStub) else {}
@@ -329,10 +333,10 @@ def _training_arguments(content: Any) -> dict[str, str | int | float]:
 
 
 def _module_attribute(
-    module: _PickleStub, name: str, expected: type[dict] | type[set], prefix: str, path: Path
-) -> Any:
+    module: _PickleStub, name: str, expected: type[ContainerType], prefix: str, path: Path
+) -> ContainerType:
     """An attribute of a module: empty where it is absent, refused where it is of another type."""
-    value: Any = module.state.get(name, expected())
+    value: object = module.state.get(name, expected())
     if not isinstance(value, expected):
         problem = message(
             "fusion.other-attribute",
@@ -341,7 +345,7 @@ def _module_attribute(
             kind=_describe_object(value),
         )
         _refuse_checkpoint(path, problem)
-    if not all(isinstance(key, str) for key in value):
+    if not all(isinstance(key, str) for key in cast("Iterable[object]", value)):
         problem = message(
             "fusion.attribute-names", "{name} has names that are not text", name=f"{prefix}{name}"
         )
@@ -358,13 +362,17 @@ def _view_tensor(stored: _StoredTensor, values: bytearray) -> Tensor | None:
 
     Every number comes from the file: each is bounded before torch computes with it.
     """
-    dtype, offset, size, stride = stored.storage.dtype, stored.offset, stored.size, stored.stride
+    storage, offset, size, stride = stored.storage, stored.offset, stored.size, stored.stride
+    if not isinstance(storage, _StorageRef):
+        return None
     if not (isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= 8):
         return None
-    if not all(type(n) is int and 0 <= n < 1 << 48 for n in (offset, *size, *stride)):
+    if type(offset) is not int or not all(type(n) is int for n in (*size, *stride)):  # nor bool, which is one
         return None
-    count = len(values) // dtype.itemsize
+    if not all(0 <= n < 1 << 48 for n in (offset, *size, *stride)):
+        return None
+    count = len(values) // storage.dtype.itemsize
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if not 0 < prod(size) <= count or last >= count:
         return None
-    return torch.frombuffer(values, dtype=dtype, count=count).as_strided(size, stride, offset)
+    return torch.frombuffer(values, dtype=storage.dtype, count=count).as_strided(size, stride, offset)
