@@ -14,14 +14,7 @@ from kovqa_core.download import resumable
 from kovqa_core.download.part_file import mismatch_path, part_file_path, receipt_path
 from kovqa_core.download.resumable import fetch_file
 from kovqa_core.errors import AssetError, MachineError
-from kovqa_core.net.request import (
-    Interrupted,
-    Refused,
-    RemoteFile,
-    read_document,
-    retry_request,
-    stream_request,
-)
+from kovqa_core.net.request import Interrupted, Refused, RemoteFile
 from kovqa_core.progress import Progress
 
 from tests.download.server import Answer, File, Server, contents, running, sha256
@@ -359,32 +352,3 @@ def test_a_secret_the_server_repeats_is_not_shown(server: Server, target: Path) 
     with pytest.raises(Refused) as caught:
         fetch_file(remote(server, headers={"Authorization": f"Bearer {SECRET}"}), target)
     assert "bad token ***" in str(caught.value)
-
-
-# ----------------------------------------------------------------------------------- the stream
-
-
-def test_a_stream_is_read_with_the_same_errors(server: Server) -> None:
-    server.routes[PATH] = File(DATA, cut=[70_000])
-
-    def count() -> int:
-        with stream_request(remote(server)) as response:
-            return sum(map(len, response.iter_raw()))
-
-    with pytest.raises(Interrupted):
-        count()
-    server.routes[PATH] = File(DATA, cut=[70_000, 0, 5])
-    assert retry_request(count) == SIZE
-
-
-def test_a_status_that_lies_can_be_accepted(server: Server) -> None:
-    server.routes[PATH] = Answer(502, b"the right text")
-    with stream_request(remote(server), accept=(200, 502)) as response:
-        assert response.read() == b"the right text"
-
-
-def test_a_document_has_a_limit(server: Server) -> None:
-    server.routes[PATH] = File(DATA)
-    assert read_document(remote(server)) == DATA
-    with pytest.raises(AssetError, match="larger than 1,000 bytes"):
-        read_document(remote(server), max_bytes=1000)

@@ -142,6 +142,7 @@ def fetch_aihub_files(
                     total=len(wanted),
                 )
                 raise AssetError(text, error.hint) from None
+            # Written down after each file: a kill loses no more than the file on its way.
             record.finished[str(entry.number)] = written
             write_json(record_path, asdict(record))
             begun += entry.size
@@ -230,6 +231,7 @@ def _download_file(job: _FileJob, record: AihubRecord) -> dict[str, int]:
     """One request for one file key: its tar, written as it comes; path below the folder -> bytes."""
     staging = job.folder / f".aihub-{job.key}.part"
     names = MemberNames(job.name)
+    # Members must collide neither with our own files nor with what other file keys brought.
     names.claim_path(staging.name)
     names.claim_path(_record_path(job.folder, job.key).name)
     for number, paths in record.finished.items():
@@ -240,6 +242,7 @@ def _download_file(job: _FileJob, record: AihubRecord) -> dict[str, int]:
     try:
         with stream_request(remote, accept=_ANY_STATUS) as response:
             stream = _BodyStream(response.iter_bytes())
+            # Not the status: good answers come with 502 too.
             if not has_magic(stream.peek(HEAD_BYTES), "tar"):
                 raise aihub_refusal_error(job.key, response, stream.read(_MAX_TREE_BYTES), job.secret)
             written = receive_tar(stream, job.folder, staging, names, job.show_bytes)

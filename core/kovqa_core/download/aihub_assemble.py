@@ -105,7 +105,7 @@ def _write_volume(
     known_size = item.volumes.get(number)
     item.volumes.setdefault(number, member.size)
     differs = known_size is not None and known_size != member.size
-    path.touch()
+    path.touch()  # "r+b" needs it; "wb" would empty what earlier volumes wrote
     with path.open("r+b") as file:
         file.seek(offset)
         for chunk in contents:

@@ -164,7 +164,7 @@ def _holds_archive(folder: Path, source: ArchiveIdentity) -> bool:
 
 def _unpack_into(job: _UnpackJob, staging: Path, source: ArchiveIdentity) -> None:
     names = MemberNames(job.name)
-    names.claim_path(UNPACK_RECEIPT)
+    names.claim_path(UNPACK_RECEIPT)  # a member of this name would be taken for our receipt
     with JoinedVolumes(job.paths) as stream:
         read_members = _choose_reader(job.name, stream.read(tar.TAR_BLOCK))
     try:
@@ -222,6 +222,7 @@ def _unpack_zip(job: _UnpackJob, names: MemberNames, staging: Path) -> tuple[int
     """Check every member, then write them: nothing is written of a zip that is refused."""
     zip, infos = open_zip(job.paths)
     with zip:
+        # The directory is at a zip's end, so everything is known, and can be refused, before the first byte.
         places = [(info, _zip_member_path(names, info)) for info in infos]
         total = sum(info.file_size for info in infos)
         check_unpacked_size(job.name, total, sum(path.stat().st_size for path in job.paths))
@@ -265,7 +266,7 @@ def _unpack_zip(job: _UnpackJob, names: MemberNames, staging: Path) -> tuple[int
 
 def _zip_member_path(names: MemberNames, info: zipfile.ZipInfo) -> str | None:
     """Our path for a member; None for a folder."""
-    name = info.orig_filename
+    name = info.orig_filename  # `filename` is cut at a NUL, which would hide what follows it
     if not info.flag_bits & _UTF8_FLAG:  # zipfile has read the bytes as CP437
         name = decode_member_name(name.encode("cp437"))
     if info.flag_bits & _ENCRYPTED_FLAG:

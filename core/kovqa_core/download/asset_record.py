@@ -48,7 +48,7 @@ def write_asset_record(
     asset: Asset, folder: Path, paths: Sequence[Path], revision: str = "", files: Sequence[str] = ()
 ) -> None:
     """Write down that an asset is here."""
-    relative = [os.path.relpath(path, folder) for path in paths]
+    relative = [os.path.relpath(path, folder) for path in paths]  # the folder may be moved
     fetched = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     record = AssetRecord(asset.name, revision or asset.pin, relative, list(files), fetched)
     write_json(asset_record_path(asset, folder), asdict(record))

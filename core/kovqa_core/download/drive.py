@@ -181,9 +181,10 @@ def _request_drive_file(
     asset: str,
 ) -> Iterator[httpx2.Response]:
     """From the file's address through the pages before it: the answer that is the file, unread."""
+    # Refusals are read here: only their pages say whether it is the quota, or the file is private or gone.
     statuses = [status for status in range(100, 600) if status in accept or status in _REFUSAL_STATUSES]
     source = replace(remote, requester=None)
-    with new_http_client() as client:
+    with new_http_client() as client:  # one client for all pages: the warning's cookie must come back
         client.headers.update(_BROWSER_HEADERS)
         for _ in range(_MAX_PAGES):
             with stream_request(source, headers=headers, accept=statuses, client=client) as response:

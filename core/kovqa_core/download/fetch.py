@@ -169,6 +169,7 @@ def _fetch_remote_files(
     on_progress: OnProgress,
 ) -> list[Path]:
     """Fetch files one after the other; each is unpacked before the next one needs room."""
+    # Archives are unpacked and removed one by one, so the sum of their sizes is not what is needed at once.
     sizes = (_missing_bytes(remote, folder / name) for name, remote in remotes.items())
     check_disk_space(folder, sum(sizes) if not asset.unpack else 0)
 

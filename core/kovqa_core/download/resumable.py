@@ -172,6 +172,7 @@ def _begin_transfer(
             message("download.compressed", "{url}: sent compressed although not asked for", url=url),
             message("download.compressed.hint", "try again on another network"),
         )
+    # A login page or a quota notice comes with status 200: only the first bytes show it.
     while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
         head += chunk
     if not has_magic(head, remote.magic) or (not remote.magic and is_web_page(head)):

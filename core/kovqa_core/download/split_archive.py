@@ -122,7 +122,7 @@ class JoinedVolumes(io.RawIOBase):
         number = bisect_right(self.starts, self._position) - 1
         if number >= len(self.paths):
             return 0
-        if number != self._number:
+        if number != self._number:  # one open file at a time: a set may have thousands of volumes
             self._file.close()
             self._file = self.paths[number].open("rb")
             self._number = number

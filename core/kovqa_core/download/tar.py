@@ -104,6 +104,7 @@ def _parse_member(block: bytes, stream: ByteStream, archive: str) -> TarMember:
             name = values.get(b"path", name)
             size = int(values[b"size"]) if b"size" in values else size
         block = _read_exactly(stream, TAR_BLOCK, archive)
+    # The bytes of the name as they stand: whether they are UTF-8 or CP949 is decided in one place for all archives.
     raw = name if name is not None else info.name.encode("utf-8", "surrogateescape")
     is_file = info.type in _FILE_TYPES
     folder = info.isdir() or (is_file and raw.endswith(b"/"))
@@ -128,6 +129,7 @@ def _parse_pax(record: bytes, archive: str) -> dict[bytes, bytes]:
         key, _, value = record[len(length) + 1 : int(length) - 1].partition(b"=")
         values[key] = value
         record = record[int(length) :]
+    # A sparse file's bytes are not its contents: unpacked as they come, they would be another file.
     size = values.get(b"size", b"0")
     if not size.isdigit() or len(size) > 20 or any(key.startswith(b"GNU.sparse") for key in values):
         raise _damaged_error(archive, message("download.tar-pax-unknown", "a pax record of an unknown kind"))
@@ -141,7 +143,7 @@ def _member_contents(stream: ByteStream, size: int, archive: str) -> Iterator[by
         chunk = _read_exactly(stream, min(left, READ_CHUNK_BYTES), archive)
         left -= len(chunk)
         yield chunk
-    _read_exactly(stream, -size % TAR_BLOCK, archive)
+    _read_exactly(stream, -size % TAR_BLOCK, archive)  # contents are padded to whole blocks of 512 bytes
 
 
 def _read_exactly(stream: ByteStream, size: int, archive: str) -> bytes:

@@ -117,6 +117,7 @@ def upload_to_dacon(file: Path, team: str, memo: str = "", *, force: bool = Fals
         hashlib.sha256(content).hexdigest(),
     )
     with new_http_client() as client:
+        # The ledger first: whatever happens from here on, it says that the file may have been sent.
         _update_ledger(lambda attempts: [*attempts, _require_unsent(attempt, attempts, force=force)])
         state, answer = _post_submission(client, attempt, content, token)
     outcome = replace(attempt, state=state, answer=answer)
@@ -252,6 +253,7 @@ def _classify_dacon_answer(status: int, body: bytes) -> tuple[str, str]:
 
 def _hide_token(answer: str, token: str) -> str:
     """An answer without the token, should the service repeat it; cut only then."""
+    # A page repeats it escaped for HTML, a JSON document escaped for JSON.
     for spelling in (token, html.escape(token), json.dumps(token)[1:-1]):
         answer = answer.replace(spelling, "***")
     return answer if len(answer) <= 200 else answer[:199] + "…"
