@@ -30,7 +30,7 @@ def download(
         list[str] | None,
         typer.Argument(
             help="Names, or files they hold; NAME@DATE or NAME@REVISION for a certain version.",
-            metavar="[NAME]...",
+            metavar="NAME",
             autocompletion=options.complete_asset,
         ),
     ] = None,

@@ -20,7 +20,10 @@ def complete_challenge(incomplete: str) -> list[str]:
 
 def submit(
     challenge: Annotated[
-        str, typer.Argument(help="vqav2, coco (captions) or dacon.", autocompletion=complete_challenge)
+        str,
+        typer.Argument(
+            help="vqav2, coco (captions) or dacon.", autocompletion=complete_challenge, metavar="NAME"
+        ),
     ],
     predictions: Annotated[
         Path,
