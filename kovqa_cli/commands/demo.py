@@ -6,26 +6,37 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from kovqa_core.messages import message
 
 from kovqa_cli import options
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything.")] = Path("demo"),
-    pictures: Annotated[int, typer.Option("--pictures", min=64, help="Pictures to learn from.")] = 5000,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the drawings.")] = 7,
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for everything.", metavar="DIR")
+    ] = Path("demo"),
+    images: Annotated[
+        int, typer.Option("--pictures", min=64, help="Number of images to learn from.", metavar="N")
+    ] = 5000,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the drawings.", metavar="N")] = 7,
     sets: options.SetOption = None,
 ) -> None:
-    """Draw scenes, train a tokenizer and a small BEiT-3 on them, answer held-out questions."""
+    """Try everything on drawn Korean scenes, offline.
+
+    Draws the scenes, trains a tokenizer and a small BEiT-3 on them, answers held-out questions.
+    """
     from kovqa_core.demo import journey
 
-    from kovqa_cli.output import console, progress
+    from kovqa_cli.output.console import print_note, print_result, short_path
+    from kovqa_cli.output.progress import show_progress
 
-    with progress.progress_bar("drawing") as told:
-        journey.draw_demo_data(output, pictures, seed, told)
-    for title, words in journey.demo_commands(output, sets or []):
-        console.print_note(f"\n# {title}\n$ {journey.shell_line(words)}")
-        journey.run_command(words)
+    with show_progress() as on_progress:
+        journey.draw_demo_data(output, images, seed, on_progress)
+    for step in journey.demo_steps(output, sets or []):
+        print_note(f"\n# {step.title}\n$ {journey.shell_line(step.arguments)}")
+        journey.run_command(step.arguments)
     sheet = journey.write_contact_sheet(output)
-    console.print_note("\n# Pictures, questions and answers, right and wrong")
-    console.print_result(console.short_path(sheet))
+    title = message("demo.contact-sheet", "Images, questions and answers, right and wrong")
+    print_note(f"\n# {title}")
+    print_result(short_path(sheet))

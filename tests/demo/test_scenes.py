@@ -20,16 +20,22 @@ from kovqa_core.demo.questions import (
 from kovqa_core.demo.scenes import SHAPE_COLOURS, SHAPE_NAMES, Scene, SceneObject, make_scene, paint_scene
 from kovqa_core.demo.sheet import SheetRow, _load_font, draw_contact_sheet, wrap_text
 from kovqa_core.demo.wordings import QUESTION_WORDINGS
+from kovqa_core.progress import Progress
 from PIL import Image
 
 
-def _thing(shape: str, colour: str, x: float, y: float, large: bool = True) -> SceneObject:
+def _thing(shape: str, colour: str, x: float, y: float, *, large: bool = True) -> SceneObject:
     return SceneObject(shape, colour, large, x, y, 34.0 if large else 18.0, 0.0, SHAPE_COLOURS[colour])
 
 
-def _asked(scene: Scene, kind: str, tries: int = 40, heldout: bool = False) -> list[DemoQuestion]:
-    found = (ask_questions(scene, random.Random(seed), heldout, (kind,)) for seed in range(tries))
-    return [question for questions in found for question in questions if question.kind == kind]
+def _questions(scene: Scene, question_type: str, tries: int = 40) -> list[DemoQuestion]:
+    return [
+        question
+        for seed in range(tries)
+        for question in ask_questions(
+            scene, random.Random(seed), heldout=False, question_types=(question_type,)
+        )
+    ]
 
 
 STAR_LEFT = Scene(
@@ -78,18 +84,18 @@ def test_scenes_stay_inside_and_apart() -> None:
     assert counts == {1, 2, 3, 4, 5}
 
 
-def test_a_scene_and_its_picture_follow_from_the_seed() -> None:
+def test_a_scene_and_its_image_follow_from_the_seed() -> None:
     first, second = (make_scene(random.Random("7")) for _ in range(2))
     assert first == second
     assert paint_scene(first).tobytes() == paint_scene(second).tobytes()
 
 
 def test_paint_puts_the_colour_where_the_thing_is() -> None:
-    picture = paint_scene(STAR_LEFT)
-    assert picture.size == (256, 256) and picture.mode == "RGB"
-    assert picture.getpixel((40, 40)) == SHAPE_COLOURS["분홍색"]
-    assert picture.getpixel((210, 45)) == SHAPE_COLOURS["하늘색"]
-    assert min(picture.getpixel((128, 200))) > 225  # type: ignore[type-var]
+    image = paint_scene(STAR_LEFT)
+    assert image.size == (256, 256) and image.mode == "RGB"
+    assert image.getpixel((40, 40)) == SHAPE_COLOURS["분홍색"]
+    assert image.getpixel((210, 45)) == SHAPE_COLOURS["하늘색"]
+    assert min(image.getpixel((128, 200))) > 225  # type: ignore[type-var]
     assert paint_scene(STAR_LEFT, 96).size == (96, 96)
     with pytest.raises(ValueError):
         paint_scene(STAR_LEFT, 0)
@@ -104,40 +110,42 @@ def test_every_shape_is_drawn(shape: str) -> None:
 
 
 def test_answers_are_true() -> None:
-    assert {q.answer for q in _asked(STAR_LEFT, "개수")} == {COUNT_ANSWERS[1]}
-    assert {q.answer for q in _asked(STAR_LEFT, "방향")} == {"왼쪽", "오른쪽"}
-    for question in _asked(STAR_LEFT, "색깔"):
+    assert {q.answer for q in _questions(STAR_LEFT, "개수")} == {COUNT_ANSWERS[1]}
+    assert {q.answer for q in _questions(STAR_LEFT, "방향")} == {"왼쪽", "오른쪽"}
+    for question in _questions(STAR_LEFT, "색깔"):
         assert question.answer == ("분홍색" if "별" in question.question else "하늘색")
-    for question in _asked(STAR_LEFT, "위치"):
+    for question in _questions(STAR_LEFT, "위치"):
         about_star = "별" in question.question or "분홍색" in question.question
         assert question.answer == ("왼쪽 위" if about_star else "오른쪽 위")
-    for question in _asked(STAR_LEFT, "크기"):
+    for question in _questions(STAR_LEFT, "크기"):
         about_star = "별" in question.question or "분홍색" in question.question
         assert question.answer == ("크다" if about_star else "작다")
-    for question in _asked(STAR_LEFT, "비교"):
+    for question in _questions(STAR_LEFT, "비교"):
         bigger = "큰" in question.question or "커" in question.question or "큽" in question.question
         assert question.answer == ("별" if bigger else "원")
 
 
 def test_a_name_fits_one_thing_only() -> None:
-    twins = Scene((_thing("별", "분홍색", 40, 40), _thing("별", "하늘색", 210, 45)), (245, 245, 245))
-    assert not _asked(twins, "색깔")
-    assert all("별" in q.question or "도형" in q.question for q in _asked(twins, "위치"))
-    assert not any(q.question.startswith("별") for q in _asked(twins, "위치"))
-    assert COUNT_ANSWERS[1] in {q.answer for q in _asked(twins, "세기")}
+    same_shape = Scene((_thing("별", "분홍색", 40, 40), _thing("별", "하늘색", 210, 45)), (245, 245, 245))
+    assert not _questions(same_shape, "색깔")
+    assert all("별" in q.question or "도형" in q.question for q in _questions(same_shape, "위치"))
+    assert not any(q.question.startswith("별") for q in _questions(same_shape, "위치"))
+    assert COUNT_ANSWERS[1] in {q.answer for q in _questions(same_shape, "세기")}
 
 
 def test_heldout_wordings_are_never_trained_on() -> None:
     assert len(DEMO_QUESTION_TYPES) >= 8
-    for kind, wordings in QUESTION_WORDINGS.items():
-        assert len(set(wordings.train)) >= 6 and len(set(wordings.heldout)) >= 2, kind
-        assert not set(wordings.train) & set(wordings.heldout), kind
+    for question_type, wordings in QUESTION_WORDINGS.items():
+        assert len(set(wordings.train)) >= 6 and len(set(wordings.heldout)) >= 2, question_type
+        assert not set(wordings.train) & set(wordings.heldout), question_type
     scenes = [make_scene(random.Random(seed)) for seed in range(200)]
     sentences = [
         {
             q.question
             for seed, scene in enumerate(scenes)
-            for q in ask_questions(scene, random.Random(seed), heldout, tuple(QUESTION_WORDINGS))
+            for q in ask_questions(
+                scene, random.Random(seed), heldout=heldout, question_types=tuple(QUESTION_WORDINGS)
+            )
         }
         for heldout in (False, True)
     ]
@@ -145,39 +153,43 @@ def test_heldout_wordings_are_never_trained_on() -> None:
     assert not any("{" in sentence for sentence in sentences[0] | sentences[1])
 
 
-def test_every_kind_comes_up_and_no_answer_dominates() -> None:
-    answers: dict[str, list[str]] = {kind: [] for kind in QUESTION_WORDINGS}
+def test_every_type_comes_up_and_no_answer_dominates() -> None:
+    question_types = DEMO_QUESTION_TYPES + SLOW_QUESTION_TYPES
+    answers: dict[str, list[str]] = {question_type: [] for question_type in QUESTION_WORDINGS}
     for seed in range(600):
         rng = random.Random(seed)
-        for question in ask_questions(make_scene(rng), rng, False, DEMO_QUESTION_TYPES + SLOW_QUESTION_TYPES):
-            answers[question.kind].append(question.answer)
-    for kind, given in answers.items():
-        assert len(given) >= 60, kind
-        commonest = max(given.count(answer) for answer in set(given)) / len(given)
-        assert commonest < (0.62 if len(set(given)) == 2 else 0.5), (kind, commonest)
+        for question in ask_questions(make_scene(rng), rng, heldout=False, question_types=question_types):
+            answers[question.question_type].append(question.answer)
+    for question_type, texts in answers.items():
+        assert len(texts) >= 60, question_type
+        commonest = max(texts.count(answer) for answer in set(texts)) / len(texts)
+        assert commonest < (0.62 if len(set(texts)) == 2 else 0.5), (question_type, commonest)
 
 
 def test_dataset_layout(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    write_demo_dataset(tmp_path, 30, 8, seed=3, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (38, 38) and len(seen) == 38
+    reports: list[Progress] = []
+    write_demo_dataset(tmp_path, 30, 8, seed=3, on_progress=reports.append)
+    assert [report.done for report in reports] == [*range(1, 39)]
+    assert reports[-1] == Progress("drawing", 38, 38, "images")
     assert len(list((tmp_path / "images").glob("장면_*.png"))) == 38
     identifiers: list[int] = []
-    pictures: dict[str, set[str]] = {"train_labels": set(), "valid_labels": set()}
+    image_ids: dict[str, set[str]] = {"train_labels": set(), "valid_labels": set()}
     for file in sorted((tmp_path / "labels").rglob("question.json")):
-        part, kind, folder = file.relative_to(tmp_path / "labels").parts[:3]
-        assert folder.split("_") == [folder[0], "train" if part[0] == "t" else "validate", kind]
+        split, question_type, folder = file.relative_to(tmp_path / "labels").parts[:3]
+        assert folder.split("_") == [folder[0], "train" if split[0] == "t" else "validate", question_type]
         questions = json.loads(file.read_text("utf-8"))["questions"]
         annotations = json.loads((file.parent / "annotation.json").read_text("utf-8"))["annotations"]
         images = json.loads((file.parent / "images.json").read_text("utf-8"))["images"]
         assert [q["question_id"] for q in questions] == [a["question_id"] for a in annotations]
         assert {q["image_id"] for q in questions} == {i["image_id"] for i in images}
-        assert all((tmp_path / "images" / i["image"]).is_file() and i["category"] == kind for i in images)
+        assert all(
+            (tmp_path / "images" / i["image"]).is_file() and i["category"] == question_type for i in images
+        )
         identifiers += [q["question_id"] for q in questions]
-        pictures[part] |= {q["image_id"] for q in questions}
+        image_ids[split] |= {q["image_id"] for q in questions}
     assert len(identifiers) == len(set(identifiers)) > 150
-    assert len(pictures["train_labels"]) == 30 and len(pictures["valid_labels"]) == 8
-    assert not pictures["train_labels"] & pictures["valid_labels"]
+    assert len(image_ids["train_labels"]) == 30 and len(image_ids["valid_labels"]) == 8
+    assert not image_ids["train_labels"] & image_ids["valid_labels"]
     lines = (tmp_path / "text.txt").read_text("utf-8").splitlines()
     assert len(lines) == len(set(lines)) > 100
 
@@ -194,7 +206,7 @@ def test_dataset_is_the_same_in_parallel(tmp_path: Path, monkeypatch: pytest.Mon
     assert files[0] == files[1]
 
 
-def test_dataset_needs_pictures(tmp_path: Path) -> None:
+def test_dataset_needs_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write_demo_dataset(tmp_path, 0, 0, seed=1)
 

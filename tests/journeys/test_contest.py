@@ -36,7 +36,8 @@ def write_contest(root: Path) -> Path:
             scene, name = make_scene(rng), f"{split}_{number:05d}"
             paint_scene(scene, 48).save(root / "image" / split / f"{name}.jpg")
             rows += [
-                [name, each.question, each.answer] for each in ask_questions(scene, rng, split == "test")
+                [name, each.question, each.answer]
+                for each in ask_questions(scene, rng, heldout=split == "test")
             ]
         rng.shuffle(rows)
         named = [[f"{split.upper()}_{number:05d}", *row] for number, row in enumerate(rows)]

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from kovqa_core.demo.scenes import SHAPE_COLOURS, SHAPE_NAMES, Scene, SceneObject
 from kovqa_core.demo.wordings import QUESTION_WORDINGS
 
-# Kinds that a model of a few hundred thousand weights does not learn in minutes: left out by default.
+# Types that a model of a few hundred thousand weights does not learn in minutes: left out by default.
 SLOW_QUESTION_TYPES = ("세기", "관계", "방향")
 DEMO_QUESTION_TYPES: tuple[str, ...] = tuple(
-    kind for kind in QUESTION_WORDINGS if kind not in SLOW_QUESTION_TYPES
+    question_type for question_type in QUESTION_WORDINGS if question_type not in SLOW_QUESTION_TYPES
 )
 YES_ANSWER, NO_ANSWER = "예", "아니요"
 COUNT_ANSWERS = ("한 개", "두 개", "세 개", "네 개", "다섯 개")
@@ -43,15 +43,15 @@ _DIGIT_FINALS = (21, _RIEUL_FINAL, 0, 16, 0, 0, 1, _RIEUL_FINAL, _RIEUL_FINAL, 0
 
 @dataclass(frozen=True)
 class DemoQuestion:
-    """One question about a picture: its kind (one of KINDS), the sentence and the right answer."""
+    """One question about an image: its type (a key of QUESTION_WORDINGS), the sentence, the right answer."""
 
-    kind: str
+    question_type: str
     question: str
     answer: str
 
 
 class KoreanNoun(str):
-    """A noun that takes a particle as its format specification: f"{Word('별'):은/는}" is "별은"."""
+    """A noun that takes a particle as its format specification: f"{KoreanNoun('별'):은/는}" is "별은"."""
 
     def __format__(self, pair: str) -> str:
         return attach_particle(self, pair) if pair else str(self)
@@ -88,20 +88,32 @@ def _final_consonant(word: str) -> int:
 
 
 def ask_questions(
-    scene: Scene, rng: random.Random, heldout: bool, kinds: Sequence[str] = DEMO_QUESTION_TYPES
+    scene: Scene,
+    rng: random.Random,
+    *,
+    heldout: bool,
+    question_types: Sequence[str] = DEMO_QUESTION_TYPES,
 ) -> list[DemoQuestion]:
-    """At most one question of each of `kinds` that the scene allows, in that order.
+    """At most one question of each type that the scene allows, in the order of the types.
 
-    `heldout` chooses the wordings kept for testing rather than those for training.
-    Raises KeyError for an unknown kind.
+    Args:
+        scene: what is drawn.
+        rng: decides objects, answers and wordings. The order in which it is drawn from is part of the
+            demonstration: recorded scores belong to these very questions.
+        heldout: use the wordings kept for testing, not those for training.
+        question_types: keys of `QUESTION_WORDINGS`.
+
+    Raises:
+        KeyError: an unknown type.
     """
     questions = []
-    for kind in kinds:
-        asked = _QUESTION_BUILDERS[kind](scene, rng)
-        if asked is not None:
-            wordings = QUESTION_WORDINGS[kind].heldout if heldout else QUESTION_WORDINGS[kind].train
-            slots = {name: KoreanNoun(value) for name, value in asked.slots.items()}
-            questions.append(DemoQuestion(kind, rng.choice(wordings).format(**slots), asked.answer))
+    for question_type in question_types:
+        filled = _QUESTION_BUILDERS[question_type](scene, rng)
+        if filled is not None:
+            wordings = QUESTION_WORDINGS[question_type]
+            wording = rng.choice(wordings.heldout if heldout else wordings.train)
+            slots = {name: KoreanNoun(value) for name, value in filled.slots.items()}
+            questions.append(DemoQuestion(question_type, wording.format(**slots), filled.answer))
     return questions
 
 

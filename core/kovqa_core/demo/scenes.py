@@ -1,7 +1,7 @@
-"""Drawn scenes for the offline demonstration: what is in a picture, and how it is painted.
+"""Drawn scenes for the offline demonstration: what is in an image, and how it is painted.
 
 A scene holds one to five things, each a shape of a colour and a size.  Lengths are in pixels of a
-256-pixel picture, the origin is the upper left corner, and "left" is the viewer's left.
+256-pixel image, the origin is the upper left corner, and "left" is the viewer's left.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SUBPIXEL_SAMPLES = 4  # sub-pixels along each axis of one pixel
 class SceneObject:
     """One drawn object.
 
-    `x`, `y` is its centre, `radius` half its extent (pixels of a 256-pixel picture), `turn` its
+    `x`, `y` is its centre, `radius` half its extent (pixels of a 256-pixel image), `turn` its
     rotation in degrees counter-clockwise, and `fill` the colour it is really painted in, a little
     off the pure one that `colour` names.
     """
@@ -68,23 +68,23 @@ class SceneObject:
 
     @property
     def column(self) -> int:
-        """The third of the picture its centre lies in, 0 to 2 from the left."""
+        """The third of the image its centre lies in, 0 to 2 from the left."""
         return int(self.x // CELL_SIDE)
 
     @property
     def row(self) -> int:
-        """The third of the picture its centre lies in, 0 to 2 from the top."""
+        """The third of the image its centre lies in, 0 to 2 from the top."""
         return int(self.y // CELL_SIDE)
 
     @property
     def region(self) -> str:
-        """Which ninth of the picture it is in, in Korean."""
+        """Which ninth of the image it is in, in Korean."""
         return REGION_NAMES[self.row][self.column]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture to paint: its things, in painting order, and the tint behind them."""
+    """An image to paint: its things, in painting order, and the tint behind them."""
 
     things: tuple[SceneObject, ...]
     background: RgbColour
@@ -93,6 +93,7 @@ class Scene:
 def make_scene(rng: random.Random) -> Scene:
     """A scene of one to five things that do not overlap, drawn from `rng` alone."""
     looks = _choose_looks(rng, rng.choices((1, 2, 3, 4, 5), COUNT_WEIGHTS)[0])
+    # One cell each: things never overlap, and of any two one is left of or above the other.
     cells = rng.sample(range(GRID_CELLS * GRID_CELLS), len(looks))
     things = [
         _place_object(rng, shape, colour, cell) for (shape, colour), cell in zip(looks, cells, strict=True)
@@ -121,7 +122,7 @@ def _place_object(rng: random.Random, shape: str, colour: str, cell: int) -> Sce
     large = rng.random() < 0.5
     slack = CELL_SLACK[0 if large else 1]
     row, column = divmod(cell, GRID_CELLS)
-    red, green, blue = (_clamp_byte(part + rng.randint(-7, 7)) for part in SHAPE_COLOURS[colour])
+    red, green, blue = (_clamp_byte(channel + rng.randint(-7, 7)) for channel in SHAPE_COLOURS[colour])
     return SceneObject(
         shape=shape,
         colour=colour,
@@ -135,29 +136,30 @@ def _place_object(rng: random.Random, shape: str, colour: str, cell: int) -> Sce
 
 
 def paint_scene(scene: Scene, side: int = IMAGE_SIDE) -> Image.Image:
-    """The scene as an RGB picture of `side` by `side` pixels.
+    """The scene as an RGB image of `side` by `side` pixels.
 
-    Raises ValueError when `side` is not at least one pixel.
+    Raises:
+        ValueError: `side` is not at least one pixel.
     """
     if side < 1:
-        raise ValueError(f"a picture needs at least one pixel a side, got {side}")
+        raise ValueError(f"an image needs at least one pixel a side, got {side}")
     scale = side / IMAGE_SIDE
-    picture = _paint_backdrop(scene.background, side).copy()
+    image = _paint_backdrop(scene.background, side).copy()
     for thing in scene.things:
-        _paint_object(picture, thing, scale)
-    return picture
+        _paint_object(image, thing, scale)
+    return image
 
 
 @lru_cache(maxsize=256)
 def _paint_backdrop(tint: RgbColour, side: int) -> Image.Image:
-    """A wash that is lighter at the top, so that pictures look less bare."""
+    """A wash that is lighter at the top, so that images look less bare."""
     column = Image.new("RGB", (1, 2))
     column.putpixel((0, 0), _shift_colour(tint, 3))
     column.putpixel((0, 1), _shift_colour(tint, -5))
     return column.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def _paint_object(picture: Image.Image, thing: SceneObject, scale: float) -> None:
+def _paint_object(image: Image.Image, thing: SceneObject, scale: float) -> None:
     radius = thing.radius * scale
     half = math.ceil(radius * 1.3) + 2
     left, top = math.floor(thing.x * scale), math.floor(thing.y * scale)
@@ -166,10 +168,10 @@ def _paint_object(picture: Image.Image, thing: SceneObject, scale: float) -> Non
     mask = _shape_mask(thing.shape, centre, radius, thing.turn, 2 * half)
     drop = max(1, round(radius / 11))
     shadow = mask.filter(ImageFilter.BoxBlur(max(1, radius / 12))).point(_SHADOW_TABLE)
-    picture.paste((40, 44, 60), (corner[0] + drop // 2, corner[1] + drop), shadow)
-    picture.paste(_shift_colour(thing.fill, -24), corner, mask)
+    image.paste((40, 44, 60), (corner[0] + drop // 2, corner[1] + drop), shadow)
+    image.paste(_shift_colour(thing.fill, -24), corner, mask)
     inner = _shape_mask(thing.shape, centre, radius * 0.9, thing.turn, 2 * half)
-    picture.paste(thing.fill, corner, inner)
+    image.paste(thing.fill, corner, inner)
 
 
 _SHADOW_TABLE = [value * 36 // 255 for value in range(256)]
@@ -225,7 +227,7 @@ def _heart_point(angle: float) -> tuple[float, float]:
 
 
 def _shift_colour(colour: RgbColour, amount: int) -> RgbColour:
-    red, green, blue = (_clamp_byte(part + amount) for part in colour)
+    red, green, blue = (_clamp_byte(channel + amount) for channel in colour)
     return red, green, blue
 
 

@@ -1,4 +1,4 @@
-"""A contact sheet: pictures with the question, the model's answer and whether it is right.
+"""A contact sheet: images with the question, the model's answer and whether it is right.
 
 Text is set in the Hangul subset that comes with the package, so the sheet looks the same on a
 machine without any Korean font.  Lengths are in pixels.
@@ -31,7 +31,7 @@ RED_COLOUR: SheetColour = (217, 63, 63)
 SHEET_MARGIN = 36
 CARD_GAP = 20
 CARD_WIDTH = 300
-IMAGE_HEIGHT = 300  # height of the picture area; the picture is fitted inside and never stretched
+IMAGE_HEIGHT = 300  # height of the image area; the image is fitted inside and never stretched
 CARD_PADDING = 18
 LINE_HEIGHT = 25  # distance of text lines
 MAX_QUESTION_LINES = 4  # of a question; a longer one ends in "…"
@@ -57,8 +57,12 @@ class SheetRow:
 def draw_contact_sheet(rows: Sequence[SheetRow], path: Path, title: str, columns: int = 4) -> None:
     """Write a PNG of all rows as cards, `columns` side by side.
 
-    A picture that cannot be read is shown as an empty frame.  Raises ValueError without rows or
-    columns and DataError when `path` cannot be written.
+    An image that cannot be read is shown as an empty frame.
+
+    Raises:
+        ValueError: no rows, or no columns.
+        SettingsError: `path` cannot be written.
+        MachineError: the disk is full.
     """
     if not rows:
         raise ValueError("a contact sheet needs at least one row")
@@ -76,17 +80,17 @@ def draw_contact_sheet(rows: Sequence[SheetRow], path: Path, title: str, columns
     _draw_header(sheet, title_lines, rows)
     top = header
     for band, height in zip(bands, heights, strict=True):
-        for place, row in enumerate(band):
-            sheet.paste(_draw_card(row, height), (SHEET_MARGIN + place * (CARD_WIDTH + CARD_GAP), top))
+        for column, row in enumerate(band):
+            sheet.paste(_draw_card(row, height), (SHEET_MARGIN + column * (CARD_WIDTH + CARD_GAP), top))
         top += height + CARD_GAP
     with atomic_file(path) as stream:
         sheet.save(stream, "PNG", optimize=True)
 
 
-def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
+def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, max_lines: int) -> list[str]:
     """Lines of at most `width` pixels, broken between words, or inside a word that is wider than a line.
 
-    Text beyond `most` lines is cut and the last line ends in "…".
+    Text beyond `max_lines` lines is cut and the last line ends in "…".
     """
     lines: list[str] = []
     line = ""
@@ -100,26 +104,26 @@ def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) ->
         *full, line = _split_word(word, font, width)
         lines.extend(full)
     lines.append(line)
-    if len(lines) <= most:
+    if len(lines) <= max_lines:
         return lines
-    last = lines[most - 1]
+    last = lines[max_lines - 1]
     while last and font.getlength(last + "…") > width:
         last = last[:-1]
-    return [*lines[: most - 1], last.rstrip() + "…"]
+    return [*lines[: max_lines - 1], last.rstrip() + "…"]
 
 
 def _split_word(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """A word in pieces that each fit into `width`; one piece when the word does."""
-    pieces = [""]
+    """A word cut into lines that each fit into `width`; one line when the word does."""
+    lines = [""]
     for letter in word:
-        if pieces[-1] and font.getlength(pieces[-1] + letter) > width:
-            pieces.append("")
-        pieces[-1] += letter
-    return pieces
+        if lines[-1] and font.getlength(lines[-1] + letter) > width:
+            lines.append("")
+        lines[-1] += letter
+    return lines
 
 
 @lru_cache(maxsize=16)
-def _load_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def _load_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     name = "KovqaSansKR-Bold.otf" if bold else "KovqaSansKR-Regular.otf"
     data = (resources.files("kovqa_core.demo") / "font" / name).read_bytes()
     return ImageFont.truetype(io.BytesIO(data), size)
@@ -160,7 +164,7 @@ def _card_height(row: SheetRow) -> int:
 
 
 def _draw_card(row: SheetRow, height: int) -> Image.Image:
-    """One card on the sheet's ground: picture above, text below, the confidence bar along the foot."""
+    """One card on the sheet's ground: image above, text below, the confidence bar along the foot."""
     card = Image.new("RGB", (CARD_WIDTH, height), PAPER_COLOUR)
     mask = _rounded_mask((CARD_WIDTH, height), 14)
     card.paste(EDGE_COLOUR, (0, 0), mask)
@@ -174,7 +178,7 @@ def _draw_card(row: SheetRow, height: int) -> Image.Image:
         top += LINE_HEIGHT
     top += 12
     colour = GREEN_COLOUR if row.right else RED_COLOUR
-    card.paste(colour, (CARD_PADDING, top + 1), _verdict_mark(row.right, 24))
+    card.paste(colour, (CARD_PADDING, top + 1), _verdict_mark(right=row.right, side=24))
     for line in _answer_lines(row):
         draw.text((CARD_PADDING + 34, top), line, colour, _load_font(19, bold=True), anchor="la")
         top += 27
@@ -187,21 +191,25 @@ def _draw_card(row: SheetRow, height: int) -> Image.Image:
 
 def _draw_bar(card: Image.Image, score: float, colour: SheetColour, middle: int) -> None:
     """The confidence as a bar and a percentage; anything outside 0 to 1 is clipped, NaN counts as 0."""
-    share = min(1.0, score) if score > 0 else 0.0
+    fraction = min(1.0, score) if score > 0 else 0.0
     left, right, thick = CARD_PADDING, CARD_WIDTH - CARD_PADDING - 52, 8
     box = (left, middle - thick // 2)
     card.paste(TRACK_COLOUR, box, _rounded_mask((right - left, thick), thick // 2))
-    filled = max(thick, round((right - left) * share))
-    if share > 0:
+    filled = max(thick, round((right - left) * fraction))
+    if fraction > 0:
         card.paste(colour, box, _rounded_mask((filled, thick), thick // 2))
     draw = ImageDraw.Draw(card)
     draw.text(
-        (CARD_WIDTH - CARD_PADDING, middle), f"{100 * share:.0f}%", QUIET_COLOUR, _load_font(14), anchor="rm"
+        (CARD_WIDTH - CARD_PADDING, middle),
+        f"{100 * fraction:.0f}%",
+        QUIET_COLOUR,
+        _load_font(14),
+        anchor="rm",
     )
 
 
 def _fit_image(path: Path) -> Image.Image:
-    """The picture, whole, on a quiet ground that fills the picture area."""
+    """The image, whole, on a quiet ground that fills the image area."""
     area = Image.new("RGB", (CARD_WIDTH - 2, IMAGE_HEIGHT), (236, 238, 242))
     try:
         with Image.open(path) as opened:
@@ -215,7 +223,7 @@ def _fit_image(path: Path) -> Image.Image:
     scale = min(area.width / upright.width, area.height / upright.height)
     size = (max(1, round(upright.width * scale)), max(1, round(upright.height * scale)))
     if abs(size[0] - area.width) <= 3 and abs(size[1] - area.height) <= 3:
-        size = area.size  # a square picture: do not leave a hair of ground at its edge
+        size = area.size  # a square image: do not leave a hair of ground at its edge
     fitted = upright.resize(size, Image.Resampling.LANCZOS)
     area.paste(fitted, ((area.width - size[0]) // 2, (area.height - size[1]) // 2), fitted)
     return area
@@ -230,7 +238,7 @@ def _rounded_mask(size: tuple[int, int], radius: int) -> Image.Image:
 
 
 @lru_cache(maxsize=4)
-def _verdict_mark(right: bool, side: int) -> Image.Image:
+def _verdict_mark(*, right: bool, side: int) -> Image.Image:
     """A disc with a tick, or a cross, cut out of it."""
     unit = side * 4 / 24
     mask = Image.new("L", (side * 4, side * 4), 0)

@@ -27,7 +27,7 @@ QUESTION_OPENINGS = ("", "", "그림을 보면 ")  # most questions come without
 
 @dataclass(frozen=True)
 class TypeWordings:
-    """Sentences for one kind of question: those to train on and those kept for testing."""
+    """Sentences for one type of question: those to train on and those kept for testing."""
 
     train: tuple[str, ...]
     heldout: tuple[str, ...]
@@ -40,10 +40,11 @@ def _build_wordings(*manners: tuple[tuple[str, ...], tuple[str, ...]]) -> TypeWo
     number = 0
     for beginnings, endings in manners:
         for beginning in beginnings:
-            for place, ending in enumerate(endings):
-                kept = (2 * number + place) % len(endings) == 0
+            for position, ending in enumerate(endings):
+                # A diagonal: each beginning has one held-out ending, and the next beginning another one.
+                is_heldout = (2 * number + position) % len(endings) == 0
                 for opening in dict.fromkeys(QUESTION_OPENINGS):
-                    (heldout if kept else train).append(opening + beginning + ending)
+                    (heldout if is_heldout else train).append(opening + beginning + ending)
             number += 1
     return TypeWordings(tuple(train), tuple(heldout))
 
