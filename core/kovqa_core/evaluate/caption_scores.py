@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from kovqa_core.errors import DataError
+from kovqa_core.evaluate import MAIN_CAPTION_METRIC
 from kovqa_core.evaluate.caption_tokens import CAPTION_TOKENISERS, choose_tokeniser
 from kovqa_core.evaluate.confidence_intervals import bootstrap_sums, percentile_interval
 from kovqa_core.messages import message
 
 MAX_NGRAM_ORDER = 4  # n-grams of 1 to 4 tokens
-MAIN_CAPTION_METRIC = "CIDEr"  # CIDEr-D, as the original chooses its captioners by
 METRICS_LEFT_OUT = message(
     "evaluate.metrics-left-out",
     "METEOR and SPICE are left out: only the official Java programs compute them",

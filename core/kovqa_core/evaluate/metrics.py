@@ -12,7 +12,7 @@ from functools import partial
 
 from kovqa_core.data.example import Example
 from kovqa_core.errors import SettingsError, unknown_name_error
-from kovqa_core.evaluate.caption_scores import MAIN_CAPTION_METRIC, score_captions
+from kovqa_core.evaluate import MAIN_CAPTION_METRIC
 from kovqa_core.messages import message
 
 ScoreFunction = Callable[[Sequence[Example], Sequence[str]], float]
@@ -47,6 +47,9 @@ def mean_soft_score(examples: Sequence[Example], answers: Sequence[str]) -> floa
 
 def caption_metric(name: str, examples: Sequence[Example], captions: Sequence[str]) -> float:
     """A metric of `score_captions`, of all captions together."""
+    # Not at the top: whoever only shows a score (`kovqa runs`, the launcher) goes without numpy.
+    from kovqa_core.evaluate.caption_scores import score_captions
+
     ids, references = [e.id for e in examples], [e.captions for e in examples]
     return score_captions(ids, references, captions).metrics[name].score
 
