@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 def pass_group_options(context: typer.Context) -> bool:
     """Hand the options typed before a subcommand to it: `kovqa runs --root X show r1` is `kovqa runs show --root X r1`.
 
-    Called first by a group's callback. An option typed behind the subcommand too counts there.
+    Called first by a group's callback. If an option is typed behind the subcommand as well, that one counts.
 
     Args:
         context: of the group.
@@ -147,7 +147,9 @@ ModelOption = Annotated[
 KindOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--kind", help="Only questions of this kind: the table's column kind. Repeatable; all: every one."
+        "--kind",
+        metavar="NAME",
+        help="Only questions of this kind (the table's column `kind`). Repeatable; all: every kind.",
     ),
 ]
 ImageFolderOption = Annotated[

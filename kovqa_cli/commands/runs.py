@@ -85,17 +85,11 @@ def rerun_training(
     run: options.RunArgument,
     *,
     root: RootOption = DEFAULT_ROOT,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Run folder. [default: runs/RECIPE-DATE]", metavar="DIR"),
-    ] = None,
+    output: options.RunFolderOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Train even if the index holds other data than before.")
     ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", "-n", help="Check, prepare run.yaml, print the command; start nothing."),
-    ] = False,
+    dry_run: options.DryRunOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:

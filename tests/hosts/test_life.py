@@ -44,9 +44,9 @@ class Typed:
         self.running: dict[str, subprocess.Popen[str]] = {}
 
     def on(self, host: str) -> None:
-        """Type it there; what it says goes to a file beside the run folder."""
-        said = self.folder.with_name(f"said-{host}.txt")
-        with said.open("a", encoding="utf-8") as stream:
+        """Type it there; its output goes to a file beside the run folder."""
+        output_file = self.folder.with_name(f"output-{host}.txt")
+        with output_file.open("a", encoding="utf-8") as stream:
             self.running[host] = self.hosts.popen(
                 self.line, on=host, env=clean_env(), stdout=stream, stderr=stream, text=True
             )
@@ -55,14 +55,14 @@ class Typed:
         """Its exit code, once it has ended."""
         return self.running[host].wait(180)
 
-    def said(self) -> str:
-        """Everything said on both hosts."""
-        return "\n".join(p.read_text(encoding="utf-8") for p in self.folder.parent.glob("said-*.txt"))
+    def output(self) -> str:
+        """What was printed on both hosts."""
+        return "\n".join(p.read_text(encoding="utf-8") for p in self.folder.parent.glob("output-*.txt"))
 
     def finished(self) -> None:
         """Both end well."""
         codes = {host: self.ended(host) for host in self.running}
-        assert codes == {"h1": 0, "h2": 0}, self.said()
+        assert codes == {"h1": 0, "h2": 0}, self.output()
         assert (self.folder / RESULT_FILE).exists()
 
 
@@ -121,10 +121,10 @@ def test_a_cable_is_cut_and_plugged_in_again(undisturbed: Path, typed: Typed, ho
 def test_a_cable_stays_cut(undisturbed: Path, typed: Typed) -> None:
     until(lambda: step(typed.folder) >= 12, "step 12")
     typed.hosts.cut("h2")
-    assert typed.ended("h1") in (4, 6), typed.said()
+    assert typed.ended("h1") in (4, 6), typed.output()
     typed.hosts.heal("h2")  # its torchrun waits for an answer of h1's until then
-    assert typed.ended("h2") in (4, 6), typed.said()
-    assert "kovqa train --resume" in typed.said()
+    assert typed.ended("h2") in (4, 6), typed.output()
+    assert "kovqa train --resume" in typed.output()
     typed.on("h1")  # the one command that goes on
     typed.on("h2")
     typed.finished()
@@ -136,7 +136,7 @@ def test_the_first_host_dies_and_is_booted_again(undisturbed: Path, typed: Typed
     until(lambda: step(typed.folder) >= 12, "step 12")
     typed.hosts.kill("h1")  # where all meet: torchrun on h2 gives up
     typed.hosts.start("h1")
-    assert typed.ended("h2") in (4, 6), typed.said()
+    assert typed.ended("h2") in (4, 6), typed.output()
     typed.on("h1")
     typed.on("h2")
     typed.finished()

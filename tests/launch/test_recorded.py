@@ -58,9 +58,9 @@ def test_script_says_the_same_in_bash(name: str, tmp_path: Path) -> None:
     """bash reads the script; what it would start is what srun starts by itself."""
     script = tmp_path / "job.sh"
     script.write_text(planned(name).script or "", encoding="utf-8")
-    heard = r"""srun() { printf '%s\0' "$@"; env -0; }; SLURM_JOB_ID=1; . "$1" """
+    fake_srun = r"""srun() { printf '%s\0' "$@"; env -0; }; SLURM_JOB_ID=1; . "$1" """
     done = subprocess.run(
-        ["bash", "-c", heard, "kovqa", script],
+        ["bash", "-c", fake_srun, "kovqa", script],
         capture_output=True,
         text=True,
         env={"PATH": os.environ["PATH"]},

@@ -56,11 +56,11 @@ def test_a_job_is_queued_runs_and_writes_where_it_says(
     job = done.stdout.strip()
     assert job.isdigit()
     cluster.wait_job(job, "COMPLETED")
-    said = (tmp_path / ODD / "logs" / f"slurm-{job}.out").read_text("utf-8")
-    assert said.count(f"{tmp_path / ODD / 'run.yaml'}\n") == 2  # each task was given the right path
-    shown = cluster.out("scontrol", "show", "job", job)
-    assert f"JobName=kovqa-{ODD}" in shown
-    assert f"WorkDir={tmp_path}\n" in shown
+    output = (tmp_path / ODD / "logs" / f"slurm-{job}.out").read_text("utf-8")
+    assert output.count(f"{tmp_path / ODD / 'run.yaml'}\n") == 2  # each task was given the right path
+    job_info = cluster.out("scontrol", "show", "job", job)
+    assert f"JobName=kovqa-{ODD}" in job_info
+    assert f"WorkDir={tmp_path}\n" in job_info
 
 
 @pytest.mark.parametrize("launcher", ["sbatch", "srun"])

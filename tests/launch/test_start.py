@@ -43,7 +43,7 @@ def test_events_come_through_and_other_lines_do_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("output", "message"),
     [
         ("ModuleNotFoundError: No module named 'pydantic'", "a worker could not start: ModuleNotFoundError"),
         ("bash: line 2: module: command not found", "a worker could not start: bash: line 2: module"),
@@ -56,15 +56,15 @@ def test_events_come_through_and_other_lines_do_not(tmp_path: Path) -> None:
         ("something odd\n=====", "the workers ended without a word (something odd)"),
     ],
 )
-def test_what_was_said_last_is_understood(tmp_path: Path, said: str, message: str) -> None:
-    error = failed("printf '%s\\n' \"$0\" >&2; exit 1".replace("$0", said), tmp_path)
+def test_the_last_output_explains_the_failure(tmp_path: Path, output: str, message: str) -> None:
+    error = failed("printf '%s\\n' \"$0\" >&2; exit 1".replace("$0", output), tmp_path)
     assert isinstance(error, WorkerError)
     assert message in error.message
 
 
 def test_the_first_failing_rank_keeps_its_meaning(tmp_path: Path) -> None:
-    told = '{"kind": "DataError", "message": "picture 3 is torn", "detail": "copy it again", "rank": 2}'
-    error = failed(f"echo '{told}' > '{tmp_path}/error.json'; echo Killed >&2; exit 1", tmp_path)
+    error_json = '{"kind": "DataError", "message": "picture 3 is torn", "detail": "copy it again", "rank": 2}'
+    error = failed(f"echo '{error_json}' > '{tmp_path}/error.json'; echo Killed >&2; exit 1", tmp_path)
     assert (type(error).__name__, error.exit_code) == ("DataError", 3)
     assert error.message == "picture 3 is torn"
 
@@ -92,10 +92,10 @@ def test_a_signal_to_the_launcher_ends_in_a_checkpoint(
     assert running.stderr is not None
     next(line for line in running.stderr if line.startswith("step 3:"))
     running.send_signal(number)
-    _, said = running.communicate(timeout=120)
+    _, stderr = running.communicate(timeout=120)
     assert running.returncode == code
-    assert "complete" in said
-    assert "--resume" in said
+    assert "complete" in stderr
+    assert "--resume" in stderr
     last = (tmp_path / "r" / "last").read_text()
     assert (tmp_path / "r" / last.strip() / "trainer").is_dir()
 

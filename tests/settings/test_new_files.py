@@ -69,7 +69,7 @@ def test_a_new_recipe_is_found_by_its_name(kovqa: Kovqa, home: Path) -> None:
     assert "내-실험" in listed
 
 
-def test_nothing_is_replaced_or_hidden_unasked(home: Path, tmp_path: Path) -> None:
+def test_nothing_is_replaced_or_hidden_without_force(home: Path, tmp_path: Path) -> None:
     path = new_settings("profiles", "desk", "rtx3090x1", ["loader_workers=2"])
     assert load_profile("desk").loader_workers == 2
     before = path.read_bytes()
@@ -86,7 +86,7 @@ def test_nothing_is_replaced_or_hidden_unasked(home: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("assignment", "said"),
+    ("assignment", "expected"),
     [
         ("optim.layer_deacy=0.9", "layer_decay"),
         ("model.imagee=224", "image_size"),
@@ -97,11 +97,11 @@ def test_nothing_is_replaced_or_hidden_unasked(home: Path, tmp_path: Path) -> No
     ],
 )
 def test_what_cannot_be_read_back_is_not_written(
-    kovqa: Kovqa, home: Path, assignment: str, said: str
+    kovqa: Kovqa, home: Path, assignment: str, expected: str
 ) -> None:
     done = kovqa("recipes", "new", "bad", "--from", "kobeit3", "--set", assignment, KOVQA_HOME=home)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert expected in done.stderr
     assert not (home / "recipes").exists()
 
 

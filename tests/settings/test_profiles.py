@@ -60,10 +60,10 @@ def test_fitting_profile(name: str, memory: int, count: int, profile: str) -> No
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_machine_nobody_foresaw_gets_a_profile_it_can_hold(count: int) -> None:
-    found = load_profile(nearest_profile([GpuInfo("NVIDIA RTX 6000 Ada", 48)] * count, local_profiles()))
-    assert (found.launcher, found.nodes) == ("torchrun", 1)
-    assert found.processes_per_node <= count
-    assert 0 < found.gpu_memory_gb <= 49
+    profile = load_profile(nearest_profile([GpuInfo("NVIDIA RTX 6000 Ada", 48)] * count, local_profiles()))
+    assert (profile.launcher, profile.nodes) == ("torchrun", 1)
+    assert profile.processes_per_node <= count
+    assert 0 < profile.gpu_memory_gb <= 49
 
 
 RECIPES = sorted(path.stem for path in (Path(kovqa_core.__file__).parent / "recipes").glob("*.yaml"))
@@ -91,11 +91,11 @@ def test_new_profile(kovqa: Kovqa, own_home: Path) -> None:
     done = kovqa(*words, **env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(own_home / "profiles" / "우리-서버.yaml")
-    found = load_profile("우리-서버")
-    assert found == load_profile("slurm-a100x4").model_copy(
-        update={"name": "우리-서버", "processes_per_node": 2, "slurm": found.slurm}
+    profile = load_profile("우리-서버")
+    assert profile == load_profile("slurm-a100x4").model_copy(
+        update={"name": "우리-서버", "processes_per_node": 2, "slurm": profile.slurm}
     )
-    assert (found.slurm.partition, found.slurm.time) == ("gpu", "2-00:00:00")
+    assert (profile.slurm.partition, profile.slurm.time) == ("gpu", "2-00:00:00")
     assert "# account: mylab" in (own_home / "profiles" / "우리-서버.yaml").read_text(
         "utf-8"
     )  # comments stay
@@ -138,10 +138,10 @@ def test_detect_on_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect_profile, "usable_cpu_count", lambda: 32)
     monkeypatch.setattr(detect_profile, "slurm_partitions", lambda: [])
     text = detect_profile_text("둘", local_profiles())
-    found = build_settings(Profile, SettingsDocument({"name": "둘", **parse_yaml(text, "둘").values}))
+    profile = build_settings(Profile, SettingsDocument({"name": "둘", **parse_yaml(text, "둘").values}))
     assert "2 × NVIDIA GeForce RTX 4090 (24 GB), 32 cores" in text
-    assert (found.processes_per_node, found.loader_workers, found.precision) == (2, 12, "bf16")
-    assert found.micro_batch == load_profile("rtx4090x1").micro_batch
+    assert (profile.processes_per_node, profile.loader_workers, profile.precision) == (2, 12, "bf16")
+    assert profile.micro_batch == load_profile("rtx4090x1").micro_batch
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_detect_on_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_partitions_are_read(line: str, gpus: int, kind: str, cpus: int) -> None:
-    found = detect_profile._parse_partition(line.split("|"))
-    assert (found.gpus, found.gpu_type, found.cpus) == (gpus, kind, cpus)
-    assert found.default == line.startswith("gpu*")
+    partition = detect_profile._parse_partition(line.split("|"))
+    assert (partition.gpus, partition.gpu_type, partition.cpus) == (gpus, kind, cpus)
+    assert partition.default == line.startswith("gpu*")
 
 
 def test_detect_prefers_the_partition_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,12 +166,16 @@ def test_detect_prefers_the_partition_with_gpus(monkeypatch: pytest.MonkeyPatch)
         "slurm_partitions",
         lambda: [detect_profile._parse_partition(line.split("|")) for line in lines],
     )
-    found = build_settings(
+    profile = build_settings(
         Profile,
         SettingsDocument({"name": "x", **parse_yaml(detect_profile_text("x", local_profiles()), "x").values}),
     )
-    assert (found.launcher, found.processes_per_node, found.gpu) == ("sbatch", 8, "A100")
-    assert (found.slurm.partition, found.slurm.gpu_type, found.slurm.time) == ("gpu", "a100", "2-00:00:00")
+    assert (profile.launcher, profile.processes_per_node, profile.gpu) == ("sbatch", 8, "A100")
+    assert (profile.slurm.partition, profile.slurm.gpu_type, profile.slurm.time) == (
+        "gpu",
+        "a100",
+        "2-00:00:00",
+    )
     check_machine(load_profile("cpu"))
 
 

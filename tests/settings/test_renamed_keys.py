@@ -56,7 +56,7 @@ renamed_keys = pytest.mark.parametrize(("old", "new", "value", "recipe"), KEYS)
 
 @pytest.fixture(autouse=True)
 def fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing has been said yet; and nobody's own profiles or recipes take part."""
+    """No warning has been printed yet; and nobody's own profiles or recipes take part."""
     monkeypatch.setattr(overrides, "_warned", set())
     monkeypatch.setenv("KOVQA_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
@@ -73,11 +73,11 @@ def at(values: Any, path: list[str]) -> Any:
     return values
 
 
-def of(asked: ResolvedSettings | Run, key: str) -> Any:
+def of(settings: ResolvedSettings | Run, key: str) -> Any:
     """The value of a key; of the model's part as the family reads it."""
     if key.startswith("profile."):
-        return at(asked.profile.model_dump(mode="json"), steps(key))
-    values = asked.recipe.model_dump(mode="json")
+        return at(settings.profile.model_dump(mode="json"), steps(key))
+    values = settings.recipe.model_dump(mode="json")
     config = read_model_settings(strict_yaml.SettingsDocument(values))
     return at({**values, "model": config.model_dump(mode="json")}, steps(key))
 
@@ -111,7 +111,7 @@ def resolved(file: Path, old: str, *assignments: str) -> ResolvedSettings:
     return resolve_settings("tiny" if profile else str(file), str(file) if profile else "cpu", assignments)
 
 
-def told(old: str, new: str, place: str) -> str:
+def warning_line(old: str, new: str, place: str) -> str:
     return rf"kovqa: {place}: key '{old}' is now called '{new}'; the old name still works\n"
 
 
@@ -125,10 +125,10 @@ def test_a_file_with_the_old_name(
     path = write_old(tmp_path, old, new, value, recipe)
     for _ in range(2):  # the second time in silence
         assert of(resolved(path, old), new) == value
-    found = capsys.readouterr()
-    line = told(".".join(steps(old)), ".".join(steps(new)), rf"{re.escape(str(path))}:\d+:\d+")
-    assert re.fullmatch(line, found.err), found.err
-    assert found.out == ""
+    captured = capsys.readouterr()
+    line = warning_line(".".join(steps(old)), ".".join(steps(new)), rf"{re.escape(str(path))}:\d+:\d+")
+    assert re.fullmatch(line, captured.err), captured.err
+    assert captured.out == ""
 
 
 @renamed_keys
@@ -147,7 +147,7 @@ def test_the_old_name_typed(
     text = json.dumps(value)
     typed = resolve_settings(recipe, "cpu", [f"{old}={text}"])
     assert of(typed, new) == value
-    assert re.fullmatch(told(old, new, re.escape(f"--set {old}={text}")), capsys.readouterr().err)
+    assert re.fullmatch(warning_line(old, new, re.escape(f"--set {old}={text}")), capsys.readouterr().err)
     today = resolve_settings(recipe, "cpu", [f"{new}={text}"])
     assert (typed.recipe, typed.profile) == (today.recipe, today.profile)
     assert typed.origin.keys() == today.origin.keys()
@@ -160,7 +160,7 @@ def test_the_old_name_as_a_variable(
     text = json.dumps(value)
     variable = {f"KOVQA_{old.upper().replace('.', '__')}": text}
     assert of(resolve_settings(recipe, "cpu", environ=variable), new) == value
-    assert re.fullmatch(told(old, new, re.escape(f"variable {old}={text}")), capsys.readouterr().err)
+    assert re.fullmatch(warning_line(old, new, re.escape(f"variable {old}={text}")), capsys.readouterr().err)
     # --set wins over a variable, whatever either of them calls the key
     assert (
         of(resolve_settings(recipe, "cpu", [f"{new}={text}"], environ=dict.fromkeys(variable, "x")), new)
@@ -169,10 +169,10 @@ def test_the_old_name_as_a_variable(
 
 
 def test_old_names_inside_a_value_that_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    asked = resolve_settings(
+    settings = resolve_settings(
         "tiny", "cpu", ["optim={global_batch: 8, steps: 1, lr: 1e-3, clip: 2, ema: 0.5}"]
     )
-    assert (asked.recipe.optim.max_grad_norm, asked.recipe.optim.ema_decay) == (2, 0.5)
+    assert (settings.recipe.optim.max_grad_norm, settings.recipe.optim.ema_decay) == (2, 0.5)
     assert capsys.readouterr().err.count("\n") == 2
 
 
@@ -183,8 +183,8 @@ def test_the_settings_of_an_imported_checkpoint(capsys: pytest.CaptureFixture[st
 
 
 def test_a_family_that_is_typed_decides_the_names() -> None:
-    asked = resolve_settings("tiny-vlm", "cpu", ["model={hidden: 48}", "family=fusion"])
-    assert asked.recipe.model == {"hidden_size": 48}
+    settings = resolve_settings("tiny-vlm", "cpu", ["model={hidden: 48}", "family=fusion"])
+    assert settings.recipe.model == {"hidden_size": 48}
 
 
 # --------------------------------------------------------------------------------- mistakes
@@ -202,8 +202,8 @@ def test_both_names_in_one_file_are_a_mistake(
         resolved(path, old)
     name = ".".join(steps(new))
     place = rf"{re.escape(str(path))}:\d+:\d+"
-    said = rf"{place}: key '{name}' is given twice, by its old and by its new name \({place}\)"
-    assert re.fullmatch(said, caught.value.message), caught.value.message
+    expected = rf"{place}: key '{name}' is given twice, by its old and by its new name \({place}\)"
+    assert re.fullmatch(expected, caught.value.message), caught.value.message
 
 
 @renamed_keys
@@ -240,9 +240,9 @@ def test_what_is_shipped_has_new_names_only(capsys: pytest.CaptureFixture[str]) 
 def run_of(small: Small, folder: Path, recipe: str, *assignments: str) -> Run:
     """A run that was planned, and never started."""
     flags = {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
-    asked = resolve_settings(recipe, "cpu", assignments, flags)
+    settings = resolve_settings(recipe, "cpu", assignments, flags)
     folder.mkdir()
-    run = make_run(asked.recipe, asked.profile, folder, [], asked.origin)
+    run = make_run(settings.recipe, settings.profile, folder, [], settings.origin)
     write_run(run)
     return run
 
@@ -375,7 +375,7 @@ def test_a_copy_of_a_value_typed_whole(tmp_path: Path) -> None:
 def test_the_warning_is_one_line_and_no_part_of_an_answer(kovqa: Kovqa, tmp_path: Path) -> None:
     home = str(tmp_path / "home")
     done = kovqa("recipes", "new", "mine", "--from", "tiny", *sets("optim.clip=1"), "--json", KOVQA_HOME=home)
-    line = told("optim.clip", "optim.max_grad_norm", "--set optim.clip=1")
+    line = warning_line("optim.clip", "optim.max_grad_norm", "--set optim.clip=1")
     assert (done.returncode, done.stderr) == (0, line.replace("\\n", "\n"))
     json.loads(done.stdout)
     both = ("optim.clip=1", "optim.max_grad_norm=1")

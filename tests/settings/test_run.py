@@ -1,4 +1,4 @@
-"""How settings of a run come together, and how one optimizer step is cut up."""
+"""How settings of a run are resolved, and how one optimizer step is split."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-# ------------------------------------------------------------------------------- batch_plan
+# ------------------------------------------------------------------------------- split_global_batch
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (4, 1, 4, (1, 1)),
     ],
 )
-def test_batch_plan(global_batch: int, holds: int, processes: int, plan: tuple[int, int]) -> None:
+def test_split_global_batch(global_batch: int, holds: int, processes: int, plan: tuple[int, int]) -> None:
     assert split_global_batch(global_batch, holds, processes) == plan
 
 
-def test_batch_plan_keeps_the_global_batch_and_uses_what_a_process_holds() -> None:
+def test_split_global_batch_keeps_the_global_batch_and_uses_what_a_process_holds() -> None:
     for each, holds, processes in itertools.product(range(1, 40), (1, 3, 8, 50), (1, 2, 3)):
         micro, accumulate = split_global_batch(each * processes, holds, processes)
         assert micro * accumulate * processes == each * processes
@@ -51,7 +51,7 @@ def test_batch_plan_keeps_the_global_batch_and_uses_what_a_process_holds() -> No
 
 
 @pytest.mark.parametrize(("global_batch", "near"), [(10, 8), (2, 4), (15, 12)])
-def test_batch_plan_refuses_what_processes_cannot_share(global_batch: int, near: int) -> None:
+def test_split_global_batch_refuses_what_processes_cannot_share(global_batch: int, near: int) -> None:
     with pytest.raises(SettingsError) as caught:
         split_global_batch(global_batch, 8, 4)
     assert f"{global_batch} cannot be shared by 4 processes" in caught.value.message
@@ -72,13 +72,13 @@ def test_recipes_and_profiles_are_shipped() -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_means_the_same_on_every_profile(recipe: str, profile: str, tmp_path: Path) -> None:
-    asked = resolve_settings(recipe, profile)
-    run = make_run(asked.recipe, asked.profile, tmp_path, [])
-    processes = asked.profile.processes
+    settings = resolve_settings(recipe, profile)
+    run = make_run(settings.recipe, settings.profile, tmp_path, [])
+    processes = settings.profile.processes
     assert run.micro_batch * run.accumulate * processes == load_recipe(recipe).optim.global_batch
-    assert run.micro_batch <= asked.profile.max_micro_batch(recipe)
-    assert asked.recipe == load_recipe(recipe)
-    assert asked.profile == load_profile(profile)
+    assert run.micro_batch <= settings.profile.max_micro_batch(recipe)
+    assert settings.recipe == load_recipe(recipe)
+    assert settings.profile == load_profile(profile)
 
 
 # ------------------------------------------------------------------------------- precedence
@@ -90,19 +90,19 @@ def test_file_then_variable_then_set_then_flag() -> None:
     assert resolve_settings("tiny", "cpu").recipe.optim.lr == in_file
     assert resolve_settings("tiny", "cpu", environ=variable).recipe.optim.lr == 0.1
     assert resolve_settings("tiny", "cpu", ["optim.lr=0.2"], environ=variable).recipe.optim.lr == 0.2
-    asked = resolve_settings("tiny", "cpu", ["optim.lr=0.2"], {"optim.lr": "0.3"}, variable)
-    assert asked.recipe.optim.lr == 0.3
-    assert asked.origin["recipe.optim.lr"].startswith("flag")
-    assert asked.recipe.seed == load_recipe("tiny").seed
+    settings = resolve_settings("tiny", "cpu", ["optim.lr=0.2"], {"optim.lr": "0.3"}, variable)
+    assert settings.recipe.optim.lr == 0.3
+    assert settings.origin["recipe.optim.lr"].startswith("flag")
+    assert settings.recipe.seed == load_recipe("tiny").seed
 
 
 def test_profile_keys_go_to_the_profile() -> None:
-    asked = resolve_settings(
+    settings = resolve_settings(
         "tiny", "cpu", ["profile.threads=3"], environ={"KOVQA_PROFILE__PRECISION": "bf16"}
     )
-    assert asked.profile.threads == 3
-    assert asked.profile.precision == "bf16"
-    assert asked.recipe == load_recipe("tiny")
+    assert settings.profile.threads == 3
+    assert settings.profile.precision == "bf16"
+    assert settings.recipe == load_recipe("tiny")
 
 
 def test_variables_become_assignments() -> None:
@@ -134,16 +134,16 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_a_run_comes_back_from_its_file(tmp_path: Path) -> None:
-    asked = resolve_settings("kobeit3", "rtx3090x4", ["data.index=자료/색인"])
+    settings = resolve_settings("kobeit3", "rtx3090x4", ["data.index=자료/색인"])
     words = ["kovqa", "train", "--set", "a: b"]
-    run = make_run(asked.recipe, asked.profile, tmp_path / "run", words, asked.origin)
+    run = make_run(settings.recipe, settings.profile, tmp_path / "run", words, settings.origin)
     assert read_run(write_run(run)) == run
     assert run.folder.is_absolute()
     assert run.origin["recipe.data.index"] == "--set data.index=자료/색인"
 
 
 def test_a_run_file_of_before_the_manifest_is_still_read(tmp_path: Path) -> None:
-    asked = resolve_settings("tiny", "cpu")
-    path = write_run(make_run(asked.recipe, asked.profile, tmp_path / "run", []))
+    settings = resolve_settings("tiny", "cpu")
+    path = write_run(make_run(settings.recipe, settings.profile, tmp_path / "run", []))
     path.write_text(path.read_text("utf-8") + "versions:\n  python: 3.11.7\n", "utf-8")
-    assert read_run(path).recipe == asked.recipe
+    assert read_run(path).recipe == settings.recipe

@@ -63,16 +63,16 @@ def test_deepspeeds_own_file_comes_below_ours(tmp_path: Path) -> None:
         "profile.strategy=zero2", f"profile.{written(tmp_path / 'ds.json', own)}",
         "profile.micro_batch={default: 4}", "optim.global_batch=16", "optim.max_grad_norm=0.5",
     ]  # fmt: skip
-    asked = resolve_settings("tiny", "cpu", sets)
-    found = deepspeed_config(make_run(asked.recipe, asked.profile, tmp_path, []), 2)
-    assert found["zero_optimization"] == {
+    settings = resolve_settings("tiny", "cpu", sets)
+    config = deepspeed_config(make_run(settings.recipe, settings.profile, tmp_path, []), 2)
+    assert config["zero_optimization"] == {
         "stage": 2, "reduce_bucket_size": 1000, "allgather_bucket_size": 50_000_000, "overlap_comm": False,
     }  # fmt: skip
-    assert found["prescale_gradients"] is True
-    assert (found["train_micro_batch_size_per_gpu"], found["gradient_accumulation_steps"]) == (4, 4)
-    assert found["gradient_clipping"] == 0.5
-    assert "bf16" not in found
-    assert "train_batch_size" not in found
+    assert config["prescale_gradients"] is True
+    assert (config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"]) == (4, 4)
+    assert config["gradient_clipping"] == 0.5
+    assert "bf16" not in config
+    assert "train_batch_size" not in config
 
 
 def test_settings_that_contradict_each_other_are_named(tmp_path: Path) -> None:

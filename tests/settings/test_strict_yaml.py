@@ -151,17 +151,17 @@ def test_a_missing_key_is_named_where_it_belongs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "expected"),
     [
         ("  epochs: 2\n", "either epochs or steps"),
         ("  warmup_steps: 1\n  warmup_epochs: 1\n", "either warmup_epochs or warmup_steps"),
         ("  layer_decay: 0.9\n  head_lr_scale: 20\n", "keep head_lr_scale at 1"),
     ],
 )
-def test_a_contradiction_is_explained(more: str, says: str) -> None:
+def test_a_contradiction_is_explained(more: str, expected: str) -> None:
     message = refused(RECIPE + more)
     assert message.startswith("x.yaml:3:1: optim: ")
-    assert says in message
+    assert expected in message
 
 
 def test_a_profile_that_holds_nothing_is_refused() -> None:
@@ -220,7 +220,7 @@ def test_a_wrong_value_inside_an_override_is_not_blamed_on_the_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("assignment", "says"),
+    ("assignment", "expected"),
     [
         ("optim.lr", "expected key=value"),
         ("=1", "expected key=value"),
@@ -228,11 +228,11 @@ def test_a_wrong_value_inside_an_override_is_not_blamed_on_the_file() -> None:
         ("seed=[1", "not valid YAML"),
     ],
 )
-def test_an_assignment_that_is_none(assignment: str, says: str) -> None:
+def test_an_assignment_that_is_none(assignment: str, expected: str) -> None:
     with pytest.raises(SettingsError) as caught:
         apply_overrides(parse_yaml(RECIPE, "x.yaml"), [assignment], "--set")
     assert caught.value.message.startswith("--set")
-    assert says in caught.value.message
+    assert expected in caught.value.message
 
 
 # ------------------------------------------------------------------------------- round trip
@@ -250,9 +250,9 @@ def test_text_stays_text_through_dump_and_parse(text: str) -> None:
 
 @pytest.mark.parametrize("number", [2e-5, 1e-8, 1.0, 1e16, 1e22, 0.1, 123456789.125, 0, 7, -3, 10**20])
 def test_numbers_stay_numbers_through_dump_and_parse(number: float) -> None:
-    found = parse_yaml(dump_yaml({"key": number}), "x").values["key"]
-    assert found == number
-    assert type(found) is type(number)
+    parsed = parse_yaml(dump_yaml({"key": number}), "x").values["key"]
+    assert parsed == number
+    assert type(parsed) is type(number)
 
 
 def test_a_recipe_comes_back_from_its_text() -> None:

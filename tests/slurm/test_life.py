@@ -53,7 +53,7 @@ def state(nodes: MiniSlurm, job: str) -> str:
 
 
 def finished(nodes: MiniSlurm, job: str, folder: Path) -> None:
-    """Wait for the run's own end; what it said if it comes to another."""
+    """Wait for the run's own end; its logs where it comes to another."""
 
     def ended() -> bool:
         return nodes.out("squeue", "-h", "-t", "all", "-j", job, "-o", "%T") in (
@@ -63,8 +63,8 @@ def finished(nodes: MiniSlurm, job: str, folder: Path) -> None:
         )
 
     until(ended, "the job's end", 600)
-    said = "\n".join(f"{p}:\n{p.read_text()[-2000:]}" for p in (folder / "logs").iterdir())
-    assert (folder / RESULT_FILE).exists(), said
+    logs = "\n".join(f"{p}:\n{p.read_text()[-2000:]}" for p in (folder / "logs").iterdir())
+    assert (folder / RESULT_FILE).exists(), logs
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +135,13 @@ LONG = 2000  # steps: more than a minute, SLURM's shortest limit
 @pytest.mark.soak
 def test_the_time_limit(nodes: MiniSlurm, small: Small, profile: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    asked = (
+    settings = (
         f"optim.steps={LONG}",
         'profile.slurm.time="1"',
         "profile.slurm.signal_seconds=45",
         "save.every_steps=1000",
     )
-    job = submit(nodes, small, profile, folder, *asked)
+    job = submit(nodes, small, profile, folder, *settings)
     finished(nodes, job, folder)
     assert [row["step"] for row in read_log(folder) if row["kind"] == "train"] == list(range(1, LONG + 1))
     assert "Restarts=0" not in nodes.out("scontrol", "show", "job", job)

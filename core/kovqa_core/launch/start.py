@@ -25,7 +25,7 @@ from kovqa_core.runs.events import EVENTS_VARIABLE, WaitingEvent, WorkerEvent, p
 from kovqa_core.runs.folder import ERROR_FILE
 
 _RENDEZVOUS_NOTICE_SECONDS = 30.0  # after which a node that still waits for others says so
-_QUEUE_NOTICE_SECONDS = 5.0  # after which it is shown that SLURM lets a job wait
+_QUEUE_NOTICE_SECONDS = 5.0  # after which a job that waits in SLURM's queue is reported
 
 OnEvent = Callable[[WorkerEvent], None]
 

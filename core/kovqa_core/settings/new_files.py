@@ -146,7 +146,7 @@ def edit_yaml_text(text: str, name: str, sets: Sequence[str], renamed: RenamedKe
 def _with_new_keys(text: str, renamed: RenamedKeys) -> str:
     """YAML text whose keys have the names of today, where they stand."""
     for old, new in renamed.items():
-        node, key_node = _compose(text), None
+        node, key_node = _compose_yaml(text), None
         for key in old:
             key_node, node = _find_entry(node, str(key))
         if key_node is not None:
@@ -154,7 +154,7 @@ def _with_new_keys(text: str, renamed: RenamedKeys) -> str:
     return text
 
 
-def _compose(text: str) -> yaml.Node | None:
+def _compose_yaml(text: str) -> yaml.Node | None:
     """The tree of a YAML text, with the place of each node."""
     node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     return node
@@ -178,7 +178,7 @@ def _quote_if_needed(typed: str) -> str:
 
 def _set_yaml_value(text: str, path: Sequence[str], value: str) -> str:
     """YAML text with one value replaced, or inserted with the mappings on the way to it."""
-    node = _compose(text)
+    node = _compose_yaml(text)
     for depth, key in enumerate(path):
         _, child = _find_entry(node, key)
         if child is None:

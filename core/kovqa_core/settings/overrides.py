@@ -1,4 +1,4 @@
-"""What changes a settings document: `a.b=c` texts, and keys that stand there under an old name."""
+"""What changes a settings document: `a.b=c` texts, and keys that it has under an old name."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def apply_overrides(
         if before != typed_path:
             raise _named_twice(typed, place, prefix, path)
         # Old names may stand inside of the value too: model={image: 224}.
-        alone = SettingsDocument(_nested(typed_path, value), {typed_path: typed})
-        value = _at(with_new_names(alone, renamed, prefix).values, path)
-        _put(values, path, value, typed)
+        alone = SettingsDocument(_nest_value(typed_path, value), {typed_path: typed})
+        value = _value_at(with_new_names(alone, renamed, prefix).values, path)
+        _put_value(values, path, value, typed)
         places = {known: place for known, place in places.items() if known[: len(path)] != path}
         places[path] = typed
     return SettingsDocument(values, places)
@@ -68,7 +68,7 @@ def _read_assignment(assignment: str, typed: str) -> tuple[tuple[str, ...], Yaml
     return tuple(key.strip().split(".")), parse_yaml(f"value: {text}", typed).values["value"]
 
 
-def _put(values: YamlMapping, path: tuple[str, ...], value: YamlValue, typed: str) -> None:
+def _put_value(values: YamlMapping, path: tuple[str, ...], value: YamlValue, typed: str) -> None:
     """Set a value in place, with the mappings on the way to it."""
     inside = values
     for key in path[:-1]:
@@ -83,7 +83,7 @@ def _put(values: YamlMapping, path: tuple[str, ...], value: YamlValue, typed: st
     inside[path[-1]] = value
 
 
-def _nested(path: tuple[str, ...], value: YamlValue) -> YamlMapping:
+def _nest_value(path: tuple[str, ...], value: YamlValue) -> YamlMapping:
     """{"a": {"b": value}} for the path ("a", "b")."""
     *outer, last = path
     nested: YamlMapping = {last: value}
@@ -92,7 +92,7 @@ def _nested(path: tuple[str, ...], value: YamlValue) -> YamlMapping:
     return nested
 
 
-def _at(values: YamlValue, path: KeyPath) -> YamlValue:
+def _value_at(values: YamlValue, path: KeyPath) -> YamlValue:
     """What stands at a path; None where there is no such path."""
     for key in path:
         values = values.get(str(key)) if isinstance(values, dict) else None
@@ -125,7 +125,7 @@ def with_new_names(
         SettingsError: a key under its old and its new name.
     """
     for old, name in renamed.items():
-        new, siblings = (*old[:-1], name), _at(document.values, old[:-1])
+        new, siblings = (*old[:-1], name), _value_at(document.values, old[:-1])
         if not isinstance(siblings, dict) or old[-1] not in siblings:
             continue
         place = document.where(old)

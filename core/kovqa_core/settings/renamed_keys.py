@@ -43,15 +43,15 @@ MODEL: dict[str, RenamedKeys] = {
 
 def recipe_keys(family: object) -> RenamedKeys:
     """Old names in a recipe of a model family."""
-    return {**RECIPE, **_below("model", MODEL.get(str(family), {}))}
+    return {**RECIPE, **_below_key("model", MODEL.get(str(family), {}))}
 
 
 def run_keys(family: object) -> RenamedKeys:
     """Old names in a `run.yaml`."""
-    return {**_below("recipe", recipe_keys(family)), **_below("profile", PROFILE)}
+    return {**_below_key("recipe", recipe_keys(family)), **_below_key("profile", PROFILE)}
 
 
-def _below(key: str, renamed: RenamedKeys) -> RenamedKeys:
+def _below_key(key: str, renamed: RenamedKeys) -> RenamedKeys:
     return {(key, *old): name for old, name in renamed.items()}
 
 

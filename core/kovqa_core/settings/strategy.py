@@ -12,6 +12,8 @@ from kovqa_core.files import read_text
 from kovqa_core.messages import message
 from kovqa_core.settings.profile import Profile
 
+JsonObject = dict[str, Any]  # DeepSpeed's file: whatever keys it knows, at any depth
+
 # DeepSpeed's keys that would change the experiment, or repeat what run.yaml says -> where it is said.
 _RESERVED_KEYS = {
     "train_batch_size": "optim.global_batch",
@@ -71,7 +73,7 @@ def check_strategy(profile: Profile) -> None:
             )
 
 
-def read_deepspeed_config(profile: Profile) -> dict[str, Any]:
+def read_deepspeed_config(profile: Profile) -> JsonObject:
     """DeepSpeed's own settings of a profile; "auto", as transformers' files have it, leaves a key to kovqa.
 
     Raises:
@@ -119,7 +121,7 @@ def read_deepspeed_config(profile: Profile) -> dict[str, Any]:
     return values
 
 
-def _read_json_object(path: Path) -> dict[str, Any]:
+def _read_json_object(path: Path) -> JsonObject:
     if not path.is_file():
         raise SettingsError(
             message("settings.no-deepspeed-file", "profile.deepspeed: no such file: {file}", file=path)
@@ -141,7 +143,7 @@ def _read_json_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def _drop_auto_values(values: dict[str, Any]) -> dict[str, Any]:
+def _drop_auto_values(values: JsonObject) -> JsonObject:
     return {
         key: _drop_auto_values(value) if isinstance(value, dict) else value
         for key, value in values.items()
