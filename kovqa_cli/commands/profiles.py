@@ -8,7 +8,9 @@ import typer
 
 from kovqa_cli import options
 
-profiles_app = typer.Typer(help="Machines: list them, show one, write one.", invoke_without_command=True)
+profiles_app = typer.Typer(
+    help="List, show, write and detect profiles of machines.", invoke_without_command=True
+)
 
 
 @profiles_app.callback()

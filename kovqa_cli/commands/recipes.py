@@ -8,9 +8,7 @@ import typer
 
 from kovqa_cli import options
 
-recipes_app = typer.Typer(
-    help="Experiments: list them, show one, make one of your own.", invoke_without_command=True
-)
+recipes_app = typer.Typer(help="List, show and write recipes of experiments.", invoke_without_command=True)
 
 
 @recipes_app.callback()

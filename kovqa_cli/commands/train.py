@@ -58,8 +58,8 @@ def train(
 ) -> None:
     """Train a model: check, show the plan, start, watch.
 
-    Everything that can be checked on paper is checked before anything is started. A profile of SLURM's queue
-    gets a job; the others are waited for.
+    Everything that can be checked on paper is checked before anything starts. With a profile whose launcher is
+    sbatch, SLURM's queue gets a job; with any other, the command waits until training ends.
     """
     from kovqa_core.plan import training as plan_training
 

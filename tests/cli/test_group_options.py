@@ -17,6 +17,11 @@ def test_json_before_show_prints_json(kovqa: Kovqa, group: str, name: str) -> No
     assert kovqa(f"{group}s", "show", name).stdout.startswith("# ")
 
 
+def test_json_before_detect_prints_json(kovqa: Kovqa) -> None:
+    detected = kovqa("profiles", "--json", "detect")
+    assert json.loads(detected.stdout)["profile"]["processes_per_node"] >= 1, detected.stderr
+
+
 def test_an_option_that_the_subcommand_lacks_is_refused(kovqa: Kovqa) -> None:
     done = kovqa("profiles", "-q", "show", "cpu")
     assert (done.returncode, done.stdout) == (2, "")
