@@ -169,8 +169,8 @@ def _check_and_plan(
     micro_batch: str | None = None,
 ) -> PlannedTraining:
     """Check the settings, write `run.yaml` (and a queue's script), plan the launch."""
+    check_launcher(settings.profile, settings.origin.get("profile.launcher", ""))
     checks: list[Check] = [
-        partial(check_launcher, settings.profile, settings.origin.get("profile.launcher", "")),
         partial(check_machine, settings.profile),
         partial(check_strategy, settings.profile),
         *_input_checks(settings),
