@@ -88,7 +88,7 @@ def test_the_originals_list_of_classes_is_read_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("", "lists no answers"),
         ("예\n아니요\n예\n", "'예' appears twice"),
@@ -98,13 +98,13 @@ def test_the_originals_list_of_classes_is_read_as_it_is(tmp_path: Path) -> None:
         ('{"answer": "a", "label": 0}\n[1]\n', ":2: expected"),
     ],
 )
-def test_a_list_of_classes_that_cannot_be_used(tmp_path: Path, text: str, says: str) -> None:
+def test_a_list_of_classes_that_cannot_be_used(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "answers.txt"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError) as caught:
         read_answers(path)
     assert str(path) in caught.value.message
-    assert says in caught.value.message
+    assert expected in caught.value.message
 
 
 def test_a_missing_list_of_classes_is_named(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_one_annotators_answer_counts_fully() -> None:
 
 
 def test_ten_annotators_answers_count_by_how_many_agree() -> None:
-    given = ["예"] * 4 + ["예 ", "네", "네", "네", "아니요", " "]
-    assert soft_labels(given) == {"예": 1.0, "네": 0.9, "아니요": 0.3}
+    annotations = ["예"] * 4 + ["예 ", "네", "네", "네", "아니요", " "]
+    assert soft_labels(annotations) == {"예": 1.0, "네": 0.9, "아니요": 0.3}
 
 
-@pytest.mark.parametrize("given", [[], [""], ["  ", "\t"]])
-def test_no_answer_gives_no_label(given: list[str]) -> None:
-    assert soft_labels(given) == {}
+@pytest.mark.parametrize("annotations", [[], [""], ["  ", "\t"]])
+def test_no_answer_gives_no_label(annotations: list[str]) -> None:
+    assert soft_labels(annotations) == {}

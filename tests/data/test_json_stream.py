@@ -52,7 +52,7 @@ def test_an_empty_list_is_a_list(tmp_path: Path, block: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("", "is empty"),
         (" \n", "is empty"),
@@ -68,11 +68,11 @@ def test_an_empty_list_is_a_list(tmp_path: Path, block: int) -> None:
         ('{"rows": [{"a": 1}, 2]}', "record 2 lacks 'a'"),
     ],
 )
-def test_broken_files_are_named_with_their_line(tmp_path: Path, block: int, text: str, says: str) -> None:
+def test_broken_files_are_named_with_their_line(tmp_path: Path, block: int, text: str, expected: str) -> None:
     path = written(tmp_path / "a.json", text)
     with pytest.raises(DataError) as caught:
         read(path, "a")
-    assert str(path) in caught.value.message and says in caught.value.message
+    assert str(path) in caught.value.message and expected in caught.value.message
 
 
 def test_letters_of_no_encoding_are_named_with_their_line(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ def annotations() -> dict[str, list[dict[str, Any]]]:
     """VQAv2 annotations by split."""
     files = sorted(parity.path("vqav2/input/vqa").glob("v2_mscoco_*_annotations.json"))
     assert files
-    found = {file.name.split("_")[2].rstrip("0123456789"): file for file in files}
-    return {split: json.loads(file.read_text("utf-8"))["annotations"] for split, file in found.items()}
+    by_split = {file.name.split("_")[2].rstrip("0123456789"): file for file in files}
+    return {split: json.loads(file.read_text("utf-8"))["annotations"] for split, file in by_split.items()}
 
 
 def classes() -> list[str]:
@@ -55,6 +55,6 @@ def test_parity_beit3_vqav2_soft_scores(split: str) -> None:
     lines = parity.path(f"vqav2/expected/vqa.{split}.jsonl").read_text("utf-8").splitlines()
     assert lines
     for expected in map(json.loads, lines):
-        given = Counter(answer["answer"] for answer in by_id[expected["qid"]]["answers"])
-        ours = {label[answer]: soft_score(n) for answer, n in given.items() if answer in label}
+        counts = Counter(answer["answer"] for answer in by_id[expected["qid"]]["answers"])
+        ours = {label[answer]: soft_score(n) for answer, n in counts.items() if answer in label}
         assert ours == dict(zip(expected["labels"], expected["scores"], strict=True)), expected["qid"]

@@ -32,13 +32,13 @@ def answers(folder: Path, content: str | bytes, name: str = "표.csv") -> list[A
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp949"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_every_encoding_and_line_end(tmp_path: Path, encoding: str, line_end: str) -> None:
-    found = rows(tmp_path, CSV.replace("\n", line_end).encode(encoding))
-    assert found[1] == (3, {"id": "2", "image": "나.jpg", "question": "뭐?", "answer": "아니요"})
+    table = rows(tmp_path, CSV.replace("\n", line_end).encode(encoding))
+    assert table[1] == (3, {"id": "2", "image": "나.jpg", "question": "뭐?", "answer": "아니요"})
 
 
 def test_decomposed_column_names_and_texts(tmp_path: Path) -> None:
-    found = rows(tmp_path, unicodedata.normalize("NFD", "질문\n무엇인가요?\n"))
-    assert [cell_text(row["질문"]) for _, row in found] == ["무엇인가요?"]
+    table = rows(tmp_path, unicodedata.normalize("NFD", "질문\n무엇인가요?\n"))
+    assert [cell_text(row["질문"]) for _, row in table] == ["무엇인가요?"]
 
 
 STRANGE = ["NA", "None", "null", "nan", "N/A", "1", "1.0", "007", "1e5", "True", " 예 ", "-"]
@@ -73,14 +73,14 @@ def test_json_numbers_stay_numbers_where_they_are_only_carried_over(tmp_path: Pa
 
 
 def test_line_ends_in_cells_and_in_json_texts(tmp_path: Path) -> None:
-    found = rows(tmp_path, 'id,answer\n1,"두\n줄, ""인용"""\n2,다음\n')
-    assert found == [(2, {"id": "1", "answer": '두\n줄, "인용"'}), (4, {"id": "2", "answer": "다음"})]
+    table = rows(tmp_path, 'id,answer\n1,"두\n줄, ""인용"""\n2,다음\n')
+    assert table == [(2, {"id": "1", "answer": '두\n줄, "인용"'}), (4, {"id": "2", "answer": "다음"})]
     assert answers(tmp_path, '{"answer": "a\u2028b\\nc"}', "a.jsonl") == ["a\u2028b\nc"]
 
 
 def test_tabs_blank_lines_and_columns_without_a_name(tmp_path: Path) -> None:
-    found = rows(tmp_path, "\tid\tanswer\t\n\n0\t7\t예, 네\t\n\n", "표.tsv")
-    assert found == [(3, {"id": "7", "answer": "예, 네"})]
+    table = rows(tmp_path, "\tid\tanswer\t\n\n0\t7\t예, 네\t\n\n", "표.tsv")
+    assert table == [(3, {"id": "7", "answer": "예, 네"})]
 
 
 def test_a_cell_of_any_sensible_length(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_table_is_read_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "expected"),
     [
         ("a.csv", "", "a.csv is empty"),
         ("a.csv", "\ufeff", "a.csv is empty"),
@@ -124,11 +124,11 @@ def test_a_table_is_read_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_a_broken_table_is_named_with_its_line(
-    tmp_path: Path, name: str, content: str | bytes, says: str
+    tmp_path: Path, name: str, content: str | bytes, expected: str
 ) -> None:
     with pytest.raises(DataError) as caught:
         rows(tmp_path, content, name)
-    assert says in caught.value.message
+    assert expected in caught.value.message
     assert str(tmp_path) in caught.value.message
 
 

@@ -195,7 +195,7 @@ def test_only_the_first_rows_left_out_are_listed_all_are_counted(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "expected"),
     [
         (b"", "annotation.json is empty"),
         (b'{"annotations": [\n  {"question_id": 1,\n]}', "annotation.json:3: not valid JSON"),
@@ -206,14 +206,14 @@ def test_only_the_first_rows_left_out_are_listed_all_are_counted(tmp_path: Path)
         (b'{"annotations": "\n\xff\xff"}', "annotation.json:2: neither UTF-8 nor CP949"),
     ],
 )
-def test_a_broken_label_file_is_named(tmp_path: Path, content: bytes, says: str) -> None:
+def test_a_broken_label_file_is_named(tmp_path: Path, content: bytes, expected: str) -> None:
     folder = write_labels(tmp_path, ROWS)
     write_images_of(tmp_path, ROWS)
     (folder / "annotation.json").write_bytes(content)
     with pytest.raises(DataError) as caught:
         read(tmp_path)
     assert str(folder) in caught.value.message
-    assert says in caught.value.message
+    assert expected in caught.value.message
 
 
 @pytest.mark.parametrize("file", ["images.json", "question.json"])

@@ -40,9 +40,9 @@ def images(tmp_path: Path) -> Path:
     ],
 )
 def test_a_image_is_found_as_this_disk_spells_it(images: Path, name: str, path: str | None) -> None:
-    found = find_image(images, name)
-    assert found is None or (images / found).is_file()
-    assert (found and unicodedata.normalize("NFC", found)) == (path and unicodedata.normalize("NFC", path))
+    image = find_image(images, name)
+    assert image is None or (images / image).is_file()
+    assert (image and unicodedata.normalize("NFC", image)) == (path and unicodedata.normalize("NFC", path))
 
 
 def test_an_absolute_name_is_not_followed(images: Path) -> None:
@@ -55,9 +55,9 @@ def test_a_image_named_by_its_path_in_any_spelling(tmp_path: Path, name: str, fo
     (tmp_path / "가").mkdir()
     (tmp_path / "가" / unicodedata.normalize(form, "나.jpg")).touch()
     (tmp_path / "가.jpg").touch()
-    found = find_image_any_suffix(tmp_path, name)
-    assert found is not None
-    assert (tmp_path / found).is_file()
+    image = find_image_any_suffix(tmp_path, name)
+    assert image is not None
+    assert (tmp_path / image).is_file()
     for other in ("", "나.jpg", "가", "가/다", "가\0"):
         assert find_image_any_suffix(tmp_path, other) in (None, "가.jpg")
     assert find_image_any_suffix(tmp_path, "나.jpg") is None, "nothing is searched"

@@ -261,10 +261,10 @@ def test_offsets_older_than_the_lines_are_not_believed(train: Path) -> None:
     assert ids(train) == ["id100", "id1000", "id10000"]
 
 
-@pytest.mark.parametrize("kept", [0, 3, 16], ids=["empty", "torn", "too short"])
-def test_offsets_that_cannot_be_right_are_not_believed(train: Path, kept: int) -> None:
+@pytest.mark.parametrize("length", [0, 3, 16], ids=["empty", "torn", "too short"])
+def test_offsets_that_cannot_be_right_are_not_believed(train: Path, length: int) -> None:
     offsets = train.with_suffix(".offsets")
-    offsets.write_bytes(offsets.read_bytes()[:kept])
+    offsets.write_bytes(offsets.read_bytes()[:length])
     assert len(IndexSplit(train)) == 5
     assert len(ids(train)) == 5
 

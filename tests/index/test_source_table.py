@@ -69,7 +69,7 @@ def test_rows_of_a_table_that_are_left_out_are_named_by_line(root: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "columns", "says", "hint"),
+    ("content", "columns", "expected", "hint"),
     [
         ("image,question,정답\n", {}, "표.csv:1: no column 'answer'; it has image, question, 정답", "answer=NAME"),
         ("img,question,answer\n", {}, "표.csv:1: no column 'image'", "--column image=img"),
@@ -81,13 +81,13 @@ def test_rows_of_a_table_that_are_left_out_are_named_by_line(root: Path) -> None
     ],
 )  # fmt: skip
 def test_a_table_that_cannot_be_read_is_explained(
-    root: Path, content: str, columns: dict[str, str], says: str, hint: str
+    root: Path, content: str, columns: dict[str, str], expected: str, hint: str
 ) -> None:
     write(root / "표.csv", content)
     touch(root, ["a.jpg"])
     with pytest.raises(KovqaError) as caught:
         index(root / "표.csv", "table", columns=columns)
-    assert says in caught.value.message
+    assert expected in caught.value.message
     assert hint in caught.value.hint
     assert not (root.parent / "index").exists()
 

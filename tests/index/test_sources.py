@@ -109,18 +109,18 @@ def test_dacon_tests_keep_the_files_order(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sample_ids", "says"),
+    ("sample_ids", "expected"),
     [
         (["TEST_0"], "test.csv holds what sample_submission.csv does not ask for: 1 id: TEST_1"),
         (["TEST_1", "TEST_0", "TEST_2"], "sample_submission.csv asks for what test.csv lacks: 1 id: TEST_2"),
     ],
 )
-def test_dacon_sample_and_test_must_agree(root: Path, sample_ids: list[str], says: str) -> None:
+def test_dacon_sample_and_test_must_agree(root: Path, sample_ids: list[str], expected: str) -> None:
     write_dacon(root, 4)
     write(root / "sample_submission.csv", "\n".join(["ID,answer", *(f"{id},0" for id in sample_ids)]))
     with pytest.raises(DataError) as caught:
         index(root, "dacon")
-    assert says in caught.value.message
+    assert expected in caught.value.message
 
 
 def test_dacon_images_may_be_elsewhere(root: Path) -> None:

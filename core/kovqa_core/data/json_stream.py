@@ -32,7 +32,8 @@ TEXT_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=s
 _scan_text = make_scanner(TEXT_DECODER)  # type: ignore[arg-type]
 _FETCH_OR_UNPACK_HINT = message("data.broken-json.hint", "fetch or unpack it again")
 
-JsonRecord = dict[str, Any]  # JSON's values have no type before somebody looks at them
+JsonValue = Any  # JSON's values have no type before somebody looks at them
+JsonRecord = dict[str, JsonValue]
 
 
 def iter_json_records(path: Path, name: str, keys: Sequence[str] = ()) -> Iterator[JsonRecord]:
@@ -71,7 +72,7 @@ def iter_json_records(path: Path, name: str, keys: Sequence[str] = ()) -> Iterat
         )
 
 
-def iter_json_list(path: Path, *, as_text: bool = False) -> Iterator[tuple[int, Any]]:
+def iter_json_list(path: Path, *, as_text: bool = False) -> Iterator[tuple[int, JsonValue]]:
     """Line number and value of every element of a JSON document that is a list.
 
     Args:
@@ -110,7 +111,7 @@ class _JsonWindow:
         item_line: line number that the latest element of a list begins in.
     """
 
-    def __init__(self, path: Path, scan: Callable[[str, int], tuple[Any, int]] = _scan_value) -> None:
+    def __init__(self, path: Path, scan: Callable[[str, int], tuple[JsonValue, int]] = _scan_value) -> None:
         self.path, self.window, self.position, self._scan = path, "", 0, scan
         self.item_line = 1
         # Line ends are counted once each: `_line` is the line number at `_counted`, a position in the window.
@@ -147,12 +148,12 @@ class _JsonWindow:
         if self._peek_or_end():
             raise self.error_at(self.position, message("data.json-too-long", "text after its end"))
 
-    def take_value(self) -> Any:
+    def take_value(self) -> JsonValue:
         """Take one value."""
         self.peek()
         return self._take_value_here()
 
-    def _take_value_here(self) -> Any:
+    def _take_value_here(self) -> JsonValue:
         """Take the value that begins at `position`.
 
         The scanner needs all of it in the window. Where it fails, the file may be broken or the window too
@@ -176,7 +177,7 @@ class _JsonWindow:
             if len(self.window) - self.position > _MAX_VALUE_CHARS or not self._read_block():
                 raise problem
 
-    def take_items(self) -> Iterator[Any]:
+    def take_items(self) -> Iterator[JsonValue]:
         """Take a list, element by element."""
         self.position += 1
         if self.peek() == "]":

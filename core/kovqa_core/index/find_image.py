@@ -77,6 +77,7 @@ class _FolderListing:
             below = Path(folder).relative_to(images).as_posix()
             for file in sorted(files):
                 path = file if below == "." else f"{below}/{file}"
+                # Under both, because labels name a path or a bare name; in NFC, because they do (`find`).
                 for key in {to_nfc(path), to_nfc(file)}:
                     keys.append(_name_checksum(key))
                     owners.append(len(starts) - 1)
@@ -90,6 +91,7 @@ class _FolderListing:
     def find(self, name: str) -> str | None:
         """A path that is the name, else the first file of that bare name."""
         bare = name.rsplit("/", 1)[-1]
+        # Checksums only narrow it down. A path wins over a bare name; of equal names the first in sorted order.
         same_path = (path for path in self._candidates(name) if to_nfc(path) == name)
         same_name = (path for path in self._candidates(bare) if to_nfc(path.rsplit("/", 1)[-1]) == bare)
         return next(itertools.chain(same_path, same_name), None)
