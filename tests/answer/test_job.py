@@ -1,0 +1,97 @@
+"""The one answering job, with a back end that is ten lines: what is answered stays, nothing is mixed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from kovqa_core.answer.job import AnswerBackend, AnswerJob, run_answer_job
+from kovqa_core.answer.partial_file import rank_file_path
+from kovqa_core.answer.question_rows import QuestionRow
+from kovqa_core.data.example import Answer
+from kovqa_core.errors import DataError, SettingsError, Stopped
+from kovqa_core.progress import OnProgress, Progress
+
+from tests.cli.test_predict import lines
+
+ROWS = 5
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> AnswerJob:
+    """Five questions, with a column of their own."""
+    rows = [{"id": f"Q{n}", "image": "x.png", "question": f"{n}?", "메모": n} for n in range(ROWS)]
+    table = tmp_path / "질문.jsonl"
+    table.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return AnswerJob(table, tmp_path / "out" / "답.jsonl")
+
+
+def backend(*, fails_after: int = ROWS, model: str = "m", answered: list[str] | None = None) -> AnswerBackend:
+    """Answers each question with itself, the last one first; fails after so many."""
+
+    def answer_rows(
+        job: AnswerJob, rows: Sequence[QuestionRow], on_progress: OnProgress
+    ) -> Iterator[tuple[QuestionRow, Answer]]:
+        for number, row in enumerate(reversed(rows)):
+            if number == fails_after:
+                raise DataError("no more")
+            if answered is not None:
+                answered.append(row.example.id)
+            yield row, Answer(row.example.question, 0.5)
+
+    return AnswerBackend(model, {"model": model}, answer_rows)
+
+
+def test_the_file_has_the_tables_order_and_columns(job: AnswerJob) -> None:
+    progress: list[Progress] = []
+    table = run_answer_job(job, backend(), progress.append)
+    assert (table.path, table.rows, table.model) == (job.output, ROWS, "m")
+    assert lines(job.output) == [
+        {"id": f"Q{n}", "answer": f"{n}?", "score": 0.5, "메모": n} for n in range(ROWS)
+    ]
+    assert [(p.done, p.total) for p in progress] == [(n + 1, ROWS) for n in range(ROWS)]
+    assert [path.name for path in job.output.parent.iterdir()] == [job.output.name]
+
+
+def test_what_is_answered_is_not_asked_again(job: AnswerJob) -> None:
+    with pytest.raises(DataError):
+        run_answer_job(job, backend(fails_after=2))
+    with job.partial_file.open("ab") as stream:
+        stream.write('{"id": "Q0", "answer": "찢'.encode()[:-1])
+    answered: list[str] = []
+    progress: list[Progress] = []
+    run_answer_job(job, backend(answered=answered), progress.append)
+    assert answered == ["Q2", "Q1", "Q0"]
+    assert progress[0].done == 3
+    assert [row["id"] for row in lines(job.output)] == [f"Q{n}" for n in range(ROWS)]
+
+
+def test_answers_of_another_model_are_not_mixed(job: AnswerJob) -> None:
+    with pytest.raises(DataError):
+        run_answer_job(job, backend(fails_after=2))
+    before = job.partial_file.read_bytes()
+    with pytest.raises(SettingsError, match="another model or table"):
+        run_answer_job(job, backend(model="other"))
+    assert job.partial_file.read_bytes() == before
+
+
+def test_processes_leave_their_lines_in_files_of_their_own(job: AnswerJob) -> None:
+    """A back end that yields nothing: its lines are gathered; too few of them mean that it was stopped."""
+
+    def leave_lines(numbers: Sequence[int], rank: int) -> AnswerBackend:
+        def answer_rows(
+            job: AnswerJob, rows: Sequence[QuestionRow], on_progress: OnProgress
+        ) -> Iterator[tuple[QuestionRow, Answer]]:
+            path = rank_file_path(job.partial_file, rank)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("".join(json.dumps({"id": f"Q{n}", "answer": ""}) + "\n" for n in numbers))
+            yield from ()
+
+        return AnswerBackend("m", {"model": "m"}, answer_rows)
+
+    with pytest.raises(Stopped, match="3 of 5 rows are answered"):
+        run_answer_job(job, leave_lines([4, 0, 2], 1))
+    assert run_answer_job(job, leave_lines([3, 1], 0)).rows == ROWS
+    assert [row["id"] for row in lines(job.output)] == [f"Q{n}" for n in range(ROWS)]
