@@ -23,10 +23,10 @@ def vllm() -> Iterator[Vllm]:
 
 @pytest.fixture
 def table(small: Small, tmp_path: Path) -> Path:
-    """40 questions, each another, on the drawn scenes."""
-    pictures = sorted((small.root / "images").glob("*.png"))
+    """40 questions, each different, about the demo images."""
+    images = sorted((small.root / "images").glob("*.png"))
     rows = [
-        {"id": f"Q{n}", "image": str(pictures[n % len(pictures)]), "question": f"{n}번 그림은?", "메모": n}
+        {"id": f"Q{n}", "image": str(images[n % len(images)]), "question": f"{n}번 그림은?", "메모": n}
         for n in range(40)
     ]
     path = tmp_path / "질문.jsonl"
@@ -35,6 +35,6 @@ def table(small: Small, tmp_path: Path) -> Path:
 
 
 def settings(**extra: str) -> dict[str, str]:
-    """What the fixtures have set, for processes of their own."""
-    kept = {name: value for name, value in os.environ.items() if name.startswith("KOVQA_")}
-    return {**kept, **extra}
+    """Variables that the fixtures have set, for processes of their own."""
+    kovqa_variables = {name: value for name, value in os.environ.items() if name.startswith("KOVQA_")}
+    return {**kovqa_variables, **extra}

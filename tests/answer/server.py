@@ -1,4 +1,4 @@
-"""A server that answers chat completions as vLLM does: real HTTP, and it notes what it was asked."""
+"""A server that answers chat completions as vLLM does: real HTTP, and it records what it was asked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 MODEL, KEY = "Qwen/작은-VL", "k3y-0f-4-s3rv3r-9d8f77"
-Said = tuple[int, dict[str, str], Any]  # status, headers, JSON
+Reply = tuple[int, dict[str, str], Any]  # status, headers, JSON
 
 
 def answer_to(question: str) -> str:
@@ -25,21 +25,21 @@ class Vllm:
     """Models it serves, the key it wants, and how it misbehaves.
 
     Attributes:
-        first: question -> what is said instead, once each: a status, "cut" (no answer, connection closed),
+        faults: question -> replies it gets first, one a request: a status, "cut" (no answer, connection closed),
             "half" (an answer cut off), "silent" (none until the client gives up).
         refused: question -> the message of a 400.
         seconds: question -> how long an answer takes.
-        told: does it give log-probabilities?
-        asked: questions in the order they arrived; bodies and headers beside them.
+        gives_logprobs: does it give log-probabilities?
+        requested: questions in the order they arrived; bodies and headers beside them.
         most: requests that were being answered at once.
     """
 
     def __init__(self) -> None:
-        self.models, self.key, self.told = [MODEL], "", True
-        self.first: dict[str, list[int | str]] = {}
+        self.models, self.key, self.gives_logprobs = [MODEL], "", True
+        self.faults: dict[str, list[int | str]] = {}
         self.refused: dict[str, str] = {}
         self.seconds: Callable[[str], float] = lambda question: 0.0
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.answered: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -51,24 +51,24 @@ class Vllm:
         self.http.handle_error = lambda *_: None  # a client that was killed is no error here
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
-    def answer(self, body: dict[str, Any]) -> Said | str:
+    def answer(self, body: dict[str, Any]) -> Reply | str:
         """What a request gets: status, headers and JSON, or how the connection ends."""
         if body["model"] not in self.models:
             message = f"The model `{body['model']}` does not exist."
             return 404, {}, {"error": {"message": message, "type": "NotFoundError", "code": 404}}
         question = question_of(body)
-        if self.first.get(question):
-            said = self.first[question].pop(0)
-            if isinstance(said, str):
-                return said
-            return said, {"Retry-After": "1"} if said == 429 else {}, {"error": {"message": "later"}}
+        if self.faults.get(question):
+            reply = self.faults[question].pop(0)
+            if isinstance(reply, str):
+                return reply
+            return reply, {"Retry-After": "1"} if reply == 429 else {}, {"error": {"message": "later"}}
         if question in self.refused:
             return 400, {}, {"error": {"message": self.refused[question], "type": "BadRequestError"}}
         time.sleep(self.seconds(question))
         logprobs = {"content": [{"token": "답", "logprob": math.log(p)} for p in (0.5, 0.9)]}
         message = {"role": "assistant", "content": f"\n {answer_to(question)} "}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return 200, {}, {"choices": [{**choice, "logprobs": logprobs if self.told else None}]}
+        return 200, {}, {"choices": [{**choice, "logprobs": logprobs if self.gives_logprobs else None}]}
 
 
 def question_of(body: dict[str, Any]) -> str:
@@ -76,8 +76,8 @@ def question_of(body: dict[str, Any]) -> str:
     return body["messages"][0]["content"][1]["text"].split("\n")[0]
 
 
-def picture_of(body: dict[str, Any]) -> tuple[str, bytes]:
-    """Media type and bytes of a request's picture."""
+def image_of(body: dict[str, Any]) -> tuple[str, bytes]:
+    """Media type and bytes of a request's image."""
     head, data = body["messages"][0]["content"][0]["image_url"]["url"].split(";base64,")
     return head.removeprefix("data:"), base64.b64decode(data)
 
@@ -103,7 +103,7 @@ def _handler(server: Vllm) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             server.paths.append(self.path)
             listed = {"object": "list", "data": [{"id": name, "object": "model"} for name in server.models]}
-            self._say(*self._allowed((200, {}, listed)))
+            self._send(*self._authorise((200, {}, listed)))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -111,26 +111,26 @@ def _handler(server: Vllm) -> type[BaseHTTPRequestHandler]:
                 server.busy += 1
                 server.most = max(server.most, server.busy)
                 server.paths.append(self.path)
-                server.asked.append(question_of(body))
+                server.requested.append(question_of(body))
                 server.bodies.append(body)
                 server.headers.append({name.lower(): value for name, value in self.headers.items()})
             try:
-                said = server.answer(body)
+                reply = server.answer(body)
             finally:
                 with server.lock:
                     server.busy -= 1
-            if isinstance(said, str):
-                self._end(said)
+            if isinstance(reply, str):
+                self._end(reply)
                 return
-            said = self._allowed(said)
-            if said[0] == 200:
+            reply = self._authorise(reply)
+            if reply[0] == 200:
                 server.answered.append(question_of(body))
-            self._say(*said)
+            self._send(*reply)
 
-        def _allowed(self, said: Said) -> Said:
+        def _authorise(self, reply: Reply) -> Reply:
             if server.key and self.headers.get("Authorization") != f"Bearer {server.key}":
                 return 401, {}, {"error": f"Unauthorized: {self.headers.get('Authorization')}"}
-            return said
+            return reply
 
         def _end(self, how: str) -> None:
             self.close_connection = True
@@ -142,8 +142,8 @@ def _handler(server: Vllm) -> type[BaseHTTPRequestHandler]:
             elif how == "silent":
                 server.leave.wait(30)
 
-        def _say(self, status: int, headers: dict[str, str], said: Any) -> None:
-            data = json.dumps(said).encode()
+        def _send(self, status: int, headers: dict[str, str], reply: Any) -> None:
+            data = json.dumps(reply).encode()
             with contextlib.suppress(ConnectionError):  # the client may be gone: it was killed
                 self.send_response(status)
                 for name, value in {"Content-Length": str(len(data)), **headers}.items():

@@ -1,4 +1,4 @@
-"""kovqa predict --server: every row asked once, patiently, and nothing that was answered is lost."""
+"""kovqa predict --server: every row is asked once, retried while that helps, and no answer is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kovqa_core.evaluate.predictions_file import read_predictions
 from PIL import Image
 
 from tests.answer.conftest import settings
-from tests.answer.server import KEY, MODEL, Vllm, answer_to, picture_of
+from tests.answer.server import KEY, MODEL, Vllm, answer_to, image_of
 from tests.cli.test_predict import lines
 from tests.conftest import Kovqa, Small, clean_env, command
 
@@ -32,10 +32,10 @@ def ask(url: str, table: Path, output: Path, concurrency: int = 4) -> int:
         return run_answer_job(job, backend).rows
 
 
-def as_it_should_be(output: Path) -> bool:
-    said = lines(output)
+def is_complete(output: Path) -> bool:
+    predictions = lines(output)
     expected = [(f"Q{n}", answer_to(f"{n}번 그림은?"), n) for n in range(40)]
-    return [(row["id"], row["answer"], row["메모"]) for row in said] == expected
+    return [(row["id"], row["answer"], row["메모"]) for row in predictions] == expected
 
 
 def questions(*numbers: int) -> list[str]:
@@ -46,20 +46,20 @@ def questions(*numbers: int) -> list[str]:
 
 
 def test_one_question(kovqa: Kovqa, vllm: Vllm, small: Small) -> None:
-    picture = next((small.root / "images").glob("*.png"))
-    words = ["predict", "--server", vllm.url, "-i", picture, "--question", "무슨 색인가요?"]
+    image = next((small.root / "images").glob("*.png"))
+    words = ["predict", "--server", vllm.url, "-i", image, "--question", "무슨 색인가요?"]
     done = kovqa(*words, **settings())
     assert (done.returncode, done.stdout) == (0, answer_to("무슨 색인가요?") + "\n"), done.stderr
     assert f"{MODEL}, confidence 70.0%" in done.stderr
     [body] = vllm.bodies
-    assert picture_of(body) == ("image/png", picture.read_bytes())
+    assert image_of(body) == ("image/png", image.read_bytes())
     assert body["messages"][0]["content"][1]["text"] == "무슨 색인가요?\n한 단어나 짧은 구로 답하세요."
     assert (body["model"], body["temperature"], body["max_tokens"]) == (MODEL, 0, 16)
     assert vllm.paths == ["/v1/models", "/v1/chat/completions"]
     assert "authorization" not in vllm.headers[0]
-    vllm.told = False
-    told = json.loads(kovqa(*words, "--model", MODEL, "--json", **settings()).stdout)
-    assert told == {"schema": 1, "answer": answer_to("무슨 색인가요?"), "score": None, "model": MODEL}
+    vllm.gives_logprobs = False
+    document = json.loads(kovqa(*words, "--model", MODEL, "--json", **settings()).stdout)
+    assert document == {"schema": 1, "answer": answer_to("무슨 색인가요?"), "score": None, "model": MODEL}
     assert vllm.paths[2:] == ["/v1/chat/completions"]  # a named model is not looked for
 
 
@@ -76,7 +76,7 @@ def test_no_torch_is_loaded(vllm: Vllm, table: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert not {"torch", "transformers", "timm"} & set(done.stdout.split())
-    assert as_it_should_be(tmp_path / "o.jsonl")
+    assert is_complete(tmp_path / "o.jsonl")
 
 
 def test_answers_come_in_any_order_and_end_in_the_tables(vllm: Vllm, table: Path, tmp_path: Path) -> None:
@@ -91,13 +91,13 @@ def test_answers_come_in_any_order_and_end_in_the_tables(vllm: Vllm, table: Path
     assert ask(vllm.url, table, tmp_path / "o.jsonl", 4) == 40
     assert vllm.most == 4
     assert vllm.answered.index("0번 그림은?") >= 8
-    assert as_it_should_be(tmp_path / "o.jsonl")
+    assert is_complete(tmp_path / "o.jsonl")
     assert {row["score"] for row in lines(tmp_path / "o.jsonl")} == {0.7}
     assert not list(tmp_path.glob("*.part*"))
 
 
 def test_a_server_without_probabilities_gives_no_score(vllm: Vllm, table: Path, tmp_path: Path) -> None:
-    vllm.told = False
+    vllm.gives_logprobs = False
     ask(vllm.url, table, tmp_path / "o.jsonl")
     assert {row["score"] for row in lines(tmp_path / "o.jsonl")} == {None}
     assert read_predictions(tmp_path / "o.jsonl").confidence == {}
@@ -107,14 +107,14 @@ def test_the_wording_is_that_of_the_vlm_family(vllm: Vllm, small: Small) -> None
     from kovqa_core.models.vlm.chat_template import user_message
     from kovqa_core.models.vlm.config import ModelConfig
 
-    picture = next((small.root / "images").glob("*.png"))
+    image = next((small.root / "images").glob("*.png"))
     for question in ("몇 마리인가요?", "How many?"):
-        ask_server(vllm.url, picture, question, AnswerOptions())
-        ours = user_message(question, ModelConfig().instruction, Image.open(picture))
+        ask_server(vllm.url, image, question, AnswerOptions())
+        ours = user_message(question, ModelConfig().instruction, Image.open(image))
         assert vllm.bodies[-1]["messages"][0]["content"][1] == ours[0]["content"][1]
 
 
-# ---------------------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------------------- images
 
 
 def save(path: Path, image: Image.Image, **how: object) -> Path:
@@ -135,7 +135,7 @@ def test_pictures_go_as_they_are_or_as_a_jpeg_of_what_ours_see(tmp_path: Path) -
         save(tmp_path / "a.webp", red),
     ]
     for path in [*plain, *other]:
-        kind, data = picture_of({"messages": [{"content": [{"image_url": {"url": image_data_url(path)}}]}]})
+        kind, data = image_of({"messages": [{"content": [{"image_url": {"url": image_data_url(path)}}]}]})
         assert (data == path.read_bytes()) == (path in plain), path
         with Image.open(io.BytesIO(data)) as sent:
             assert (f"image/{str(sent.format).lower()}", sent.getexif().get(0x0112, 1)) == (kind, 1)
@@ -152,20 +152,20 @@ def test_what_time_mends_is_asked_again(
     vllm: Vllm, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KOVQA_TIMEOUT_SECONDS", "0.5")
-    troubles = ["silent", "cut", "half", 500, 503, 429]
-    vllm.first = {question: [said] for question, said in zip(questions(*range(6)), troubles, strict=True)}
+    faults = ["silent", "cut", "half", 500, 503, 429]
+    vllm.faults = {question: [fault] for question, fault in zip(questions(*range(6)), faults, strict=True)}
     began = time.monotonic()
     ask(vllm.url, table, tmp_path / "o.jsonl")
     assert time.monotonic() - began >= 1  # as the 429 said
-    assert as_it_should_be(tmp_path / "o.jsonl")
-    again = {question for question, n in Counter(vllm.asked).items() if n > 1}
-    assert again == set(questions(*range(6)))
+    assert is_complete(tmp_path / "o.jsonl")
+    repeated = {question for question, n in Counter(vllm.requested).items() if n > 1}
+    assert repeated == set(questions(*range(6)))
 
 
 def test_a_server_that_stays_away_can_be_taken_up(
     kovqa: Kovqa, vllm: Vllm, table: Path, tmp_path: Path
 ) -> None:
-    vllm.first = {question: [500] * 9 for question in questions(*range(20, 40))}
+    vllm.faults = {question: [500] * 9 for question in questions(*range(20, 40))}
     words = [
         "predict",
         "--server",
@@ -183,10 +183,10 @@ def test_a_server_that_stays_away_can_be_taken_up(
     assert ": 500 Internal Server Error" in done.stderr
     assert "run the same command again" in done.stderr
     assert not (tmp_path / "o.jsonl").exists()
-    vllm.first, before = {}, len(vllm.answered)
+    vllm.faults, before = {}, len(vllm.answered)
     done = kovqa(*words, **settings())
     assert done.returncode == 0, done.stderr
-    assert as_it_should_be(tmp_path / "o.jsonl")
+    assert is_complete(tmp_path / "o.jsonl")
     assert len(vllm.answered) - before <= 20 + 2
 
 
@@ -223,10 +223,10 @@ def test_a_row_the_server_refuses_ends_it_and_is_named(vllm: Vllm, table: Path, 
     vllm.refused = {"7번 그림은?": "maximum context length is 8 tokens"}
     with pytest.raises(DataError, match=r"id Q7: .*: 400 maximum context length is 8 tokens"):
         ask(vllm.url, table, tmp_path / "o.jsonl", 2)
-    assert len(vllm.asked) <= 8 + 2 + 1
+    assert len(vllm.requested) <= 8 + 2 + 1
     vllm.refused = {}
     ask(vllm.url, table, tmp_path / "o.jsonl", 2)
-    assert as_it_should_be(tmp_path / "o.jsonl")
+    assert is_complete(tmp_path / "o.jsonl")
 
 
 def test_a_picture_that_is_missing_is_named(vllm: Vllm, tmp_path: Path) -> None:
@@ -236,11 +236,11 @@ def test_a_picture_that_is_missing_is_named(vllm: Vllm, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "error"),
     [("127.0.0.1:8000", "not an http address"), (f"http://me:{KEY}@127.0.0.1/v1", "keys do not belong")],
 )
-def test_addresses_that_are_none(table: Path, tmp_path: Path, url: str, said: str) -> None:
-    with pytest.raises(SettingsError, match=said) as caught:
+def test_addresses_that_are_none(table: Path, tmp_path: Path, url: str, error: str) -> None:
+    with pytest.raises(SettingsError, match=error) as caught:
         ask(url, table, tmp_path / "o.jsonl", 2)
     assert KEY not in str(caught.value)
 
@@ -281,8 +281,8 @@ def test_openais_key_is_not_sent_where_others_can_listen(monkeypatch: pytest.Mon
         with connect_server(url) as server:
             sent[url] = dict(server.headers)
             assert KEY not in repr(server)
-    told = {"Authorization": f"Bearer {KEY}"}
-    assert list(sent.values()) == [{}, told, told]
+    authorization = {"Authorization": f"Bearer {KEY}"}
+    assert list(sent.values()) == [{}, authorization, authorization]
 
 
 # ------------------------------------------------------------------------------------- stopped
@@ -295,25 +295,27 @@ def test_killed_and_taken_up(vllm: Vllm, table: Path, tmp_path: Path, how: signa
     output = tmp_path / "o.jsonl"
     words = ["predict", "--server", vllm.url, "--input", table, "-o", output, "--concurrency", "3"]
     process = subprocess.Popen(command(words), env=clean_env(**settings()), stderr=subprocess.PIPE)
-    part = Path(f"{output}.part")
+    partial_file = Path(f"{output}.part")
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (part.exists() and part.read_bytes().count(b"\n") > 12):
+    while time.monotonic() < deadline and not (
+        partial_file.exists() and partial_file.read_bytes().count(b"\n") > 12
+    ):
         time.sleep(0.01)
     process.send_signal(how)
     _, err = process.communicate(timeout=30)
     assert process.returncode == (130 if how == signal.SIGINT else -how), err
     assert b"Traceback" not in err
-    kept = {json.loads(line)["id"] for line in part.read_text("utf-8").splitlines()}
-    assert 12 < len(kept) < 40
-    with part.open("ab") as stream:
+    answered_ids = {json.loads(line)["id"] for line in partial_file.read_text("utf-8").splitlines()}
+    assert 12 < len(answered_ids) < 40
+    with partial_file.open("ab") as stream:
         stream.write('{"id": "찢어'.encode()[:-1])
     time.sleep(0.2)  # what was on its way arrives
-    before = len(vllm.asked)
+    before = len(vllm.requested)
     done = subprocess.run(command(words), env=clean_env(**settings()), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(vllm.asked) - before == 40 - len(kept)
-    assert sum(Counter(vllm.asked).values()) - 40 <= 3
-    assert as_it_should_be(output)
+    assert len(vllm.requested) - before == 40 - len(answered_ids)
+    assert sum(Counter(vllm.requested).values()) - 40 <= 3
+    assert is_complete(output)
 
 
 def test_answers_of_another_model_are_not_mixed_in(vllm: Vllm, table: Path, tmp_path: Path) -> None:
@@ -327,6 +329,6 @@ def test_answers_of_another_model_are_not_mixed_in(vllm: Vllm, table: Path, tmp_
 
 
 def test_a_score_that_is_not_told_is_nan(vllm: Vllm, small: Small) -> None:
-    vllm.told = False
-    picture = next((small.root / "images").glob("*.png"))
-    assert math.isnan(ask_server(vllm.url, picture, "무엇?", AnswerOptions()).answer.score)
+    vllm.gives_logprobs = False
+    image = next((small.root / "images").glob("*.png"))
+    assert math.isnan(ask_server(vllm.url, image, "무엇?", AnswerOptions()).answer.score)

@@ -1,4 +1,4 @@
-"""Ways to answer of kovqa predict: from a list, by letter, drawn; and the vote of several files."""
+"""Decoding of kovqa predict: from a list, by letter, sampled; and kovqa vote."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_answers_come_from_the_list(kovqa: Kovqa, small: Small, model: Path, tmp
     words = ["predict", "--model", model, "--input", small.index / "val.jsonl"]
     done = kovqa(*words, "--answers", "목록.txt", "-o", "p.jsonl")
     assert done.returncode == 0, done.stderr
-    found = lines(tmp_path / "p.jsonl")
-    assert len(found) == len(open_index(small.index).split("val"))
-    assert {row["answer"] for row in found} <= set(LIST)
-    picture = next((small.root / "images").glob("*.png"))
-    words = ["predict", "--model", model, "-i", picture, "--question", "무슨 색인가요?", "-q"]
+    predictions = lines(tmp_path / "p.jsonl")
+    assert len(predictions) == len(open_index(small.index).split("val"))
+    assert {row["answer"] for row in predictions} <= set(LIST)
+    image = next((small.root / "images").glob("*.png"))
+    words = ["predict", "--model", model, "-i", image, "--question", "무슨 색인가요?", "-q"]
     listed = kovqa(*words, "--answers", small.index)
     assert listed.stdout.strip() in open_index(small.index).answers(), listed.stderr
 
@@ -81,7 +81,7 @@ def test_choices_are_answered_with_one_of_the_row(
         read_question_table(tmp_path / "t.jsonl", choices=True)
 
 
-def test_drawn_answers_do_not_know_batch_or_interruption(small: Small, model: Path, tmp_path: Path) -> None:
+def test_sampled_answers_do_not_know_batch_or_interruption(small: Small, model: Path, tmp_path: Path) -> None:
     sampled, table = DecodingOptions(temperature=1.5, seed=3), small.index / "val.jsonl"
 
     def answered(name: str, batch: int, decoding: DecodingOptions = sampled, stop: int = 99) -> Lines:
@@ -114,8 +114,8 @@ def test_drawn_answers_do_not_know_batch_or_interruption(small: Small, model: Pa
 def test_a_classifier_answers_in_its_own_way(
     kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path
 ) -> None:
-    picture = next((small.root / "images").glob("*.png"))
-    words = ["predict", "--model", trained, "-i", picture, "--question", "무엇?"]
+    image = next((small.root / "images").glob("*.png"))
+    words = ["predict", "--model", trained, "-i", image, "--question", "무엇?"]
     done = kovqa(*words, "--temperature", "0.7", "--seed", "1")
     assert done.returncode == 2
     assert "family beit3, which answers in one way only" in done.stderr
@@ -131,13 +131,13 @@ def test_contradictions_are_settings_errors(kovqa: Kovqa, tmp_path: Path) -> Non
     (tmp_path / "a.txt").write_text("\n \n", encoding="utf-8")
     with pytest.raises(DataError, match="lists no answers"):
         decoding_from_options(tmp_path / "a.txt", choices=False, temperature=None, seed=None)
-    for cell, said in (
+    for cell, text in (
         (None, "no choices"),
         (["예", "예"], "2 choices: 예, 예"),
         ("|", "2 choices"),
         (["x"] * 27, "27"),
     ):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=text):
             parse_choices({"choices": cell}, "t.csv:2")
     done = kovqa("predict", "-i", "x.png", "--question", "무엇?", "--choices")
     assert done.returncode == 2

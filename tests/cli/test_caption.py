@@ -18,7 +18,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="session")
-def talker(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def captioner(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A captioner of a few steps."""
     folder = tmp_path_factory.mktemp("talker") / "r"
     files = ["--data", small.captions, "--tokenizer", small.tokenizer, "-o", folder]
@@ -31,22 +31,22 @@ def talker(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_one_picture(kovqa: Kovqa, small: Small, talker: Path) -> None:
-    picture = next((small.root / "images").glob("*.png"))
-    words = ["caption", "--model", talker, "-i", picture]
+def test_one_image(kovqa: Kovqa, small: Small, captioner: Path) -> None:
+    image = next((small.root / "images").glob("*.png"))
+    words = ["caption", "--model", captioner, "-i", image]
     done = kovqa(*words)
     assert done.returncode == 0, done.stderr
-    told = json.loads(kovqa(*words, "--json").stdout)
-    assert told["caption"] == done.stdout.rstrip("\n")
-    assert 0 <= told["score"] <= 1
+    document = json.loads(kovqa(*words, "--json").stdout)
+    assert document["caption"] == done.stdout.rstrip("\n")
+    assert 0 <= document["score"] <= 1
     assert kovqa(*words, "--beams", 1, "-q").stderr == ""
 
 
 def test_an_index_its_scores_and_a_submission(
-    kovqa: Kovqa, small: Small, talker: Path, tmp_path: Path
+    kovqa: Kovqa, small: Small, captioner: Path, tmp_path: Path
 ) -> None:
     test = small.captions / "test.jsonl"
-    done = kovqa("caption", "--model", talker, "--input", test, "-o", "설명.jsonl", "-q")
+    done = kovqa("caption", "--model", captioner, "--input", test, "-o", "설명.jsonl", "-q")
     assert done.returncode == 0, done.stderr
     rows = lines(tmp_path / "설명.jsonl")
     assert [row["id"] for row in rows] == [e.id for e in open_index(small.captions).split("test")]
@@ -55,40 +55,38 @@ def test_an_index_its_scores_and_a_submission(
     assert {"CIDEr", "BLEU-4", "exact"} <= {metric["metric"] for metric in scored["metrics"]}
 
 
-def test_a_folder_of_pictures_is_taken_up_where_it_stopped(
-    kovqa: Kovqa, small: Small, talker: Path, tmp_path: Path
-) -> None:
-    words = ["caption", "--model", talker, "--input", small.root / "images", "--batch", 4, "-o", "a.jsonl"]
+def test_a_folder_of_images_is_resumed(kovqa: Kovqa, small: Small, captioner: Path, tmp_path: Path) -> None:
+    words = ["caption", "--model", captioner, "--input", small.root / "images", "--batch", 4, "-o", "a.jsonl"]
     assert kovqa(*words).returncode == 0
     whole = (tmp_path / "a.jsonl").read_bytes()
-    kept = whole.splitlines(keepends=True)
+    all_lines = whole.splitlines(keepends=True)
     process = subprocess.Popen(command([*words[:-1], "b.jsonl"]), cwd=tmp_path, env=clean_env())
-    part = tmp_path / "b.jsonl.part"
-    while process.poll() is None and not (part.exists() and part.stat().st_size):
+    partial_file = tmp_path / "b.jsonl.part"
+    while process.poll() is None and not (partial_file.exists() and partial_file.stat().st_size):
         pass
     process.kill()
     process.wait()
-    if part.exists():  # killed in time
-        assert part.read_bytes().count(b"\n") < len(kept)
+    if partial_file.exists():  # killed in time
+        assert partial_file.read_bytes().count(b"\n") < len(all_lines)
     assert kovqa(*words[:-1], "b.jsonl").returncode == 0
     assert (tmp_path / "b.jsonl").read_bytes() == whole
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20000, 20000)])
-def test_pictures_of_any_size(kovqa: Kovqa, talker: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+def test_images_of_any_size(kovqa: Kovqa, captioner: Path, tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("1", size).save(tmp_path / "x.png", compress_level=1)
-    done = kovqa("caption", "--model", talker, "-i", "x.png")
+    done = kovqa("caption", "--model", captioner, "-i", "x.png")
     assert done.returncode in (0, 3)
     assert "Traceback" not in done.stderr
     if done.returncode:
         assert "x.png" in done.stderr
 
 
-def test_a_captioner_needs_its_tokenizer(kovqa: Kovqa, small: Small, talker: Path, tmp_path: Path) -> None:
+def test_a_captioner_needs_its_tokenizer(kovqa: Kovqa, small: Small, captioner: Path, tmp_path: Path) -> None:
     import shutil
 
     step = tmp_path / "step"
-    shutil.copytree(next(talker.glob("step-*")), step)
+    shutil.copytree(next(captioner.glob("step-*")), step)
     (step / "tokenizer" / "spm.model").unlink()
     done = kovqa("caption", "--model", step, "-i", next((small.root / "images").glob("*.png")))
     assert done.returncode == 3
@@ -113,11 +111,11 @@ def test_a_caption_longer_than_the_table(kovqa: Kovqa, small: Small, tmp_path: P
     assert "1022" in done.stderr
 
 
-def test_a_question_is_not_for_a_captioner(kovqa: Kovqa, small: Small, talker: Path) -> None:
-    picture = next((small.root / "images").glob("*.png"))
-    done = kovqa("predict", "--model", talker, "-i", picture, "--question", "무엇?")
+def test_a_question_is_not_for_a_captioner(kovqa: Kovqa, small: Small, captioner: Path) -> None:
+    image = next((small.root / "images").glob("*.png"))
+    done = kovqa("predict", "--model", captioner, "-i", image, "--question", "무엇?")
     assert (done.returncode, "was trained for caption" in done.stderr) == (3, True)
-    assert kovqa("caption", "--model", talker).returncode == 2
+    assert kovqa("caption", "--model", captioner).returncode == 2
 
 
 # ------------------------------------------------------------------------------ submissions
@@ -136,8 +134,8 @@ def questions(path: Path, *ids: int) -> Path:
 
 def test_vqav2_submission_has_every_question_once_in_the_samples_order(kovqa: Kovqa, tmp_path: Path) -> None:
     sample = questions(tmp_path / "q.json", 30, 10, 20)
-    given = predictions(tmp_path / "p.jsonl", _10="yes", _20="2", _30="예")
-    done = kovqa("submit", "vqav2", "--predictions", given, "--sample", sample, "-o", "s.json")
+    predictions_path = predictions(tmp_path / "p.jsonl", _10="yes", _20="2", _30="예")
+    done = kovqa("submit", "vqav2", "--predictions", predictions_path, "--sample", sample, "-o", "s.json")
     assert (done.returncode, done.stdout) == (0, "s.json\n")
     rows = json.loads((tmp_path / "s.json").read_text("utf-8"))
     assert rows == [
@@ -149,8 +147,8 @@ def test_coco_submission(kovqa: Kovqa, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"id": "42", "caption": "a cat"}\n')
     (tmp_path / "i.json").write_text('{"images": [{"id": 42, "file_name": "x.jpg"}]}')
     words = ["submit", "coco", "--predictions", "p.jsonl", "--sample", "i.json", "-o", "s.json", "--json"]
-    told = json.loads(kovqa(*words).stdout)
-    assert (told["rows"], told["frequent"]) == (1, [["a cat", 1]])
+    document = json.loads(kovqa(*words).stdout)
+    assert (document["rows"], document["frequent"]) == (1, [["a cat", 1]])
     assert json.loads((tmp_path / "s.json").read_text()) == [{"image_id": 42, "caption": "a cat"}]
 
 

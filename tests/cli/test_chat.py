@@ -35,27 +35,25 @@ def images(small: Small) -> list[Path]:
 
 
 def test_lines_of_a_pipe_are_questions(kovqa: Kovqa, trained: Path, images: list[Path]) -> None:
-    """Each answer is the one the same question alone gets; a picture is changed on the way."""
+    """Each answer is the one the same question alone gets; the image is changed on the way."""
     first, second = images
     lines = [QUESTIONS[0], "", f"-i {second}", QUESTIONS[0], QUESTIONS[1], "끝", "이것은 읽지 않는다"]
     words = ["--model", trained, "-i", first]
     done = piped("\n".join(lines).encode("cp949"), *words)
     assert (done.returncode, done.stderr) == (0, "")
-    told = [
+    rows = [
         json.loads(line) for line in piped("\n".join(lines).encode(), *words, "--json").stdout.splitlines()
     ]
-    asked = [(first, QUESTIONS[0]), (second, QUESTIONS[0]), (second, QUESTIONS[1])]
-    assert [(row["image"], row["question"]) for row in told] == [(str(p), q) for p, q in asked]
-    assert [row["answer"] for row in told] == done.stdout.splitlines()
-    for row, (picture, question) in zip(told[:2], asked, strict=False):
-        alone = kovqa("predict", "--model", trained, "-i", picture, "--question", question, "--json")
+    questions = [(first, QUESTIONS[0]), (second, QUESTIONS[0]), (second, QUESTIONS[1])]
+    assert [(row["image"], row["question"]) for row in rows] == [(str(p), q) for p, q in questions]
+    assert [row["answer"] for row in rows] == done.stdout.splitlines()
+    for row, (image, question) in zip(rows[:2], questions, strict=False):
+        alone = kovqa("predict", "--model", trained, "-i", image, "--question", question, "--json")
         assert {key: row[key] for key in ("schema", "answer", "score", "model")} == json.loads(alone.stdout)
 
 
-def test_pictures_that_cannot_be_read_do_not_end_it(
-    trained: Path, images: list[Path], tmp_path: Path
-) -> None:
-    """No question is answered about an earlier picture; in the end a pipe hears of the failures."""
+def test_images_that_cannot_be_read_do_not_end_it(trained: Path, images: list[Path], tmp_path: Path) -> None:
+    """No question is answered about an earlier image; a pipe gets an error in the end."""
     broken = tmp_path / "깨진 그림.png"
     broken.write_bytes(images[0].read_bytes()[:200])
     lines = [
@@ -120,15 +118,15 @@ class Terminal:
                     self.seen += os.read(self.screen, 4096).decode(errors="replace")
                 except OSError:  # how Linux tells that the other side is closed
                     break
-        before, found, self.seen = self.seen.partition(text)
-        assert found, before
+        before, match, self.seen = self.seen.partition(text)
+        assert match, before
 
     def type(self, keys: str) -> None:
         os.write(self.screen, keys.encode())
 
 
 @pytest.fixture
-def talk(trained: Path, tmp_path: Path) -> Iterator[Terminal]:
+def terminal(trained: Path, tmp_path: Path) -> Iterator[Terminal]:
     terminal = Terminal(tmp_path / "answers", "--model", trained, "--json")
     yield terminal
     terminal.process.kill()
@@ -136,30 +134,30 @@ def talk(trained: Path, tmp_path: Path) -> Iterator[Terminal]:
     os.close(terminal.screen)
 
 
-def test_a_terminal_is_prompted_and_edits_hangul(talk: Terminal, images: list[Path]) -> None:
+def test_a_terminal_is_prompted_and_edits_hangul(terminal: Terminal, images: list[Path]) -> None:
     """One backspace takes one syllable; stdout holds the answers and nothing else."""
-    talk.wait_for("Ctrl-D ends")
-    talk.wait_for("image> ")
-    talk.type("없다.png\n")
-    talk.wait_for("image 없다.png is missing")
-    talk.wait_for("image> ")
-    talk.type(f"{images[0]}\n")
-    talk.wait_for("question> ")
-    talk.type("이것은 무엇인가요요\x7f?\n")
-    talk.wait_for("question> ")
-    talk.type("\x04")
-    assert talk.process.wait(60) == 0
-    (row,) = map(json.loads, talk.stdout.read_text("utf-8").splitlines())
+    terminal.wait_for("Ctrl-D ends")
+    terminal.wait_for("image> ")
+    terminal.type("없다.png\n")
+    terminal.wait_for("image 없다.png is missing")
+    terminal.wait_for("image> ")
+    terminal.type(f"{images[0]}\n")
+    terminal.wait_for("question> ")
+    terminal.type("이것은 무엇인가요요\x7f?\n")
+    terminal.wait_for("question> ")
+    terminal.type("\x04")
+    assert terminal.process.wait(60) == 0
+    (row,) = map(json.loads, terminal.stdout.read_text("utf-8").splitlines())
     assert (row["question"], row["image"]) == (QUESTIONS[0], str(images[0]))
 
 
-def test_ctrl_c_ends_with_130(talk: Terminal) -> None:
-    talk.wait_for("image> ")
+def test_ctrl_c_ends_with_130(terminal: Terminal) -> None:
+    terminal.wait_for("image> ")
     time.sleep(0.3)
     for _ in range(6):  # Python overlooks one that comes right after the prompt, until the next key
-        talk.process.send_signal(signal.SIGINT)
+        terminal.process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            talk.process.wait(10)
+            terminal.process.wait(10)
             break
-    assert talk.process.wait(10) == 130
-    assert talk.stdout.read_bytes() == b""
+    assert terminal.process.wait(10) == 130
+    assert terminal.stdout.read_bytes() == b""

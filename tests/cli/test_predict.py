@@ -1,4 +1,4 @@
-"""kovqa predict: one question, a table, taking up what was interrupted."""
+"""kovqa predict: one question, a table, resuming what was interrupted."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 
 def test_one_question(kovqa: Kovqa, small: Small, trained: Path) -> None:
-    picture = next((small.root / "images").glob("*.png"))
-    words = ["predict", "--model", trained, "-i", picture, "--question", "이것은 무엇인가요?"]
+    image = next((small.root / "images").glob("*.png"))
+    words = ["predict", "--model", trained, "-i", image, "--question", "이것은 무엇인가요?"]
     done = kovqa(*words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in open_index(small.index).answers()
-    told = json.loads(kovqa(*words, "--json").stdout)
-    assert told["answer"] == done.stdout.strip()
-    assert 0 <= told["score"] <= 1
+    document = json.loads(kovqa(*words, "--json").stdout)
+    assert document["answer"] == done.stdout.strip()
+    assert 0 <= document["score"] <= 1
     assert kovqa(*words, "-q").stderr == ""
 
 
 def test_default_model_is_the_newest_finished_run(
     kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path
 ) -> None:
-    picture = next((small.root / "images").glob("*.png"))
-    none = kovqa("predict", "-i", picture, "--question", "무엇?")
+    image = next((small.root / "images").glob("*.png"))
+    none = kovqa("predict", "-i", image, "--question", "무엇?")
     assert none.returncode == 3
     assert "no finished vqa run" in none.stderr
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "r").symlink_to(trained)
-    done = kovqa("predict", "-i", picture, "--question", "무엇?")
+    done = kovqa("predict", "-i", image, "--question", "무엇?")
     assert done.returncode == 0, done.stderr
     assert "runs/r/step-" in done.stderr or "step-" in done.stderr
 
@@ -67,15 +67,15 @@ def test_index_and_csv_give_the_same_answers(
         "3",
     )
     assert done.returncode == 0, done.stderr
-    one, other = lines(tmp_path / "a.jsonl"), lines(tmp_path / "b.jsonl")
-    assert [r["id"] for r in one] == [e.id for e in index.split("test")]
-    assert [(r["id"], r["answer"]) for r in one] == [(r["id"], r["answer"]) for r in other]
-    assert {r["메모"] for r in other} == {"남김"}
-    assert {r["kind"] for r in one} == {e.question_type for e in index.split("test")}
+    from_index, from_csv = lines(tmp_path / "a.jsonl"), lines(tmp_path / "b.jsonl")
+    assert [r["id"] for r in from_index] == [e.id for e in index.split("test")]
+    assert [(r["id"], r["answer"]) for r in from_index] == [(r["id"], r["answer"]) for r in from_csv]
+    assert {r["메모"] for r in from_csv} == {"남김"}
+    assert {r["kind"] for r in from_index} == {e.question_type for e in index.split("test")}
     assert not list(tmp_path.glob("*.part*"))
 
 
-def test_killed_and_taken_up(small: Small, trained: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed(small: Small, trained: Path, tmp_path: Path) -> None:
     """kill -9 in the middle: what was answered stays, a torn line is done again, no id twice."""
     index = open_index(small.index)
     rows = [
@@ -96,23 +96,25 @@ def test_killed_and_taken_up(small: Small, trained: Path, tmp_path: Path) -> Non
         "-o",
         tmp_path / "out.jsonl",
     ]
-    part = tmp_path / "out.jsonl.part"
+    partial_file = tmp_path / "out.jsonl.part"
     process = subprocess.Popen(command([*words, "--batch", "4"]), env=clean_env(), stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (part.exists() and part.read_bytes().count(b"\n") > 40):
+    while time.monotonic() < deadline and not (
+        partial_file.exists() and partial_file.read_bytes().count(b"\n") > 40
+    ):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    kept = part.read_bytes().count(b"\n")
-    assert 40 < kept < len(rows)
-    with part.open("ab") as stream:
+    answered = partial_file.read_bytes().count(b"\n")
+    assert 40 < answered < len(rows)
+    with partial_file.open("ab") as stream:
         stream.write('{"id": "찢어'.encode()[:-1])
     done = subprocess.run(command([*words, "--batch", "4"]), env=clean_env(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [r["id"] for r in lines(tmp_path / "out.jsonl")] == [row["id"] for row in rows]
 
 
-def test_part_of_another_model_is_not_mixed_in(
+def test_a_partial_file_of_another_model_is_not_mixed_in(
     kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "out.jsonl.part").write_text("")

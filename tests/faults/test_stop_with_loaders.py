@@ -16,7 +16,7 @@ from kovqa_core.index.reader import open_index
 from kovqa_core.runs.folder import follow_pointer
 
 from tests.cli.test_predict import lines
-from tests.cli.test_shares import many
+from tests.cli.test_predict_workers import many
 from tests.conftest import Small, clean_env, command, training
 from tests.faults.test_kill import logged_steps, marked_processes
 

@@ -22,17 +22,17 @@ from kovqa_core.index.reader import open_index
 from tests.conftest import SMALL, VLM, Kovqa, Small, clean_env, command, sets
 from tests.submit.server import TEAM, TOKEN, running
 
-TRAIN, TEST, CLASSES = 40, 40, 10  # pictures, pictures, answers to choose from
+TRAIN, TEST, CLASSES = 40, 40, 10  # images, images, answers to choose from
 FEW_STEPS = ("optim.epochs=null", "optim.steps=4", "optim.warmup_epochs=0", "eval.every_steps=4")
 
 
 def write_contest(root: Path) -> Path:
-    """What open.zip holds: three tables and the pictures, several questions a picture, rows not in their order."""
+    """What open.zip holds: three tables and the images, several questions an image, rows not in their order."""
     rng = random.Random(236118)
-    for split, pictures in (("train", TRAIN), ("test", TEST)):
+    for split, images in (("train", TRAIN), ("test", TEST)):
         (root / "image" / split).mkdir(parents=True)
         rows = []
-        for number in range(pictures):
+        for number in range(images):
             scene, name = make_scene(rng), f"{split}_{number:05d}"
             paint_scene(scene, 48).save(root / "image" / split / f"{name}.jpg")
             rows += [
@@ -73,7 +73,7 @@ def contest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predicted(words: list[object], output: Path, more_than: int) -> str:
-    """Predict, killed when some rows are there, and again; what the second said."""
+    """Predict, killed when some rows are there, and again; the notes of the second."""
     part = output.with_name(output.name + ".part")
     with subprocess.Popen(command(words), env=clean_env(), stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
@@ -99,7 +99,7 @@ def test_the_index_holds_the_most_frequent_answers_and_divides_by_picture(contes
     assert index.answers() == sorted(counts, key=lambda answer: (-counts[answer], answer))[:CLASSES]
     assert len(counts) > CLASSES
     assert not {e.image for e in splits["train"]} & {e.image for e in splits["val"]}
-    assert len(in_val) > len({e.image for e in splits["val"]}) > 0  # some picture has several questions
+    assert len(in_val) > len({e.image for e in splits["val"]}) > 0  # some image has several questions
     assert [e.id for e in splits["test"]] == [row[0] for row in read_csv(contest / "open" / "test.csv")[1:]]
 
 
@@ -135,8 +135,8 @@ def test_from_the_folder_to_a_submission_that_was_accepted(
     written = (tmp_path / "submission.csv").read_bytes()
     assert (sent.returncode, sent.stdout) == (0, "accepted\n"), sent.stderr
     assert [received.content for received in dacon.received] == [written]
-    said = {row["id"]: row["answer"].strip() for row in map(json.loads, lines)}
-    assert read_csv(tmp_path / "submission.csv") == [["ID", "answer"], *map(list, said.items())]
+    answers = {row["id"]: row["answer"].strip() for row in map(json.loads, lines)}
+    assert read_csv(tmp_path / "submission.csv") == [["ID", "answer"], *map(list, answers.items())]
 
     random.Random(1).shuffle(lines)
     output.write_text("".join(f"{line}\n" for line in lines), "utf-8")
@@ -180,8 +180,8 @@ def test_a_fault_ends_with_three_and_names_the_first_ten(
         rows += [(id, "예") for id in wrong]
     else:
         rows = [(id, " " if id in wrong else text) for id, text in rows]
-    said = "".join(json.dumps({"id": id, "answer": text}) + "\n" for id, text in rows)
-    (tmp_path / "p.jsonl").write_text(said, "utf-8")
+    lines = "".join(json.dumps({"id": id, "answer": text}) + "\n" for id, text in rows)
+    (tmp_path / "p.jsonl").write_text(lines, "utf-8")
     done = kovqa("submit", "dacon", "--predictions", "p.jsonl", "--sample", sample, "-o", "s.csv")
     assert (done.returncode, done.stdout) == (3, "")
     assert f"12 ids: {', '.join(wrong[:10])}, … →" in done.stderr
@@ -192,7 +192,7 @@ def test_a_fault_ends_with_three_and_names_the_first_ten(
 
 
 def test_what_was_not_predicted_is_filled_when_asked(contest: Path, tmp_path: Path, kovqa: Kovqa) -> None:
-    """A picture that is gone leaves its questions unanswered; all else is still an error."""
+    """An image that is gone leaves its questions unanswered; all else is still an error."""
     sample = contest / "open" / "sample_submission.csv"
     (tmp_path / "p.jsonl").write_text('{"id": "TEST_00001", "answer": "둘"}\n', "utf-8")
     words = ["submit", "dacon", "--predictions", "p.jsonl", "--sample", sample, "-o", "s.csv", "--fill"]
@@ -215,15 +215,15 @@ def test_a_list_of_answers_is_taken_as_it_is(contest: Path, tmp_path: Path, kovq
     done = kovqa(*words, "answer2label.txt", "--json")
     assert done.returncode == 0, done.stderr
     assert read_answers(tmp_path / "index" / "answers.txt") == classes
-    told = json.loads(done.stdout)
-    kept = {next(iter(e.answers)) for e in open_index(tmp_path / "index").split("train")}
-    assert (kept, told["answers"], told["min_count"]) == ({"예", "아니요"}, 3, 0)
-    assert told["left_out"]["answer is no class"] > 0
+    document = json.loads(done.stdout)
+    answers = {next(iter(e.answers)) for e in open_index(tmp_path / "index").split("train")}
+    assert (answers, document["answers"], document["min_count"]) == ({"예", "아니요"}, 3, 0)
+    assert document["left_out"]["answer is no class"] > 0
     (tmp_path / "answer2label.txt").write_text("얼룩말\n", "utf-8")
-    for given, says in (
+    for answers_file, error in (
         ("answer2label.txt", "no training answer is in the list"),
         ("nowhere.txt", "nowhere.txt"),
     ):
-        refused = kovqa(*words, given)
-        assert (refused.returncode, says in refused.stderr) == (3, True), refused.stderr
+        refused = kovqa(*words, answers_file)
+        assert (refused.returncode, error in refused.stderr) == (3, True), refused.stderr
     assert kovqa(*words, "0").returncode == 2

@@ -1,4 +1,4 @@
-"""kovqa predict -p PROFILE: a table shared by processes, stopped, and taken up by another number of them."""
+"""kovqa predict -p PROFILE: a table answered by several processes, stopped, and resumed by another number of them."""
 
 from __future__ import annotations
 
@@ -41,28 +41,32 @@ def test_two_processes_answer_as_one(kovqa: Kovqa, small: Small, trained: Path, 
     assert not list(tmp_path.glob("*.part*"))
 
 
-def test_stopped_and_taken_up_by_another_number(small: Small, trained: Path, tmp_path: Path) -> None:
+def test_stopped_and_resumed_by_another_number(small: Small, trained: Path, tmp_path: Path) -> None:
     table, output = many(small, tmp_path, 25), tmp_path / "out.jsonl"
     words = ["predict", "--model", trained, "--images", open_index(small.index).images, "--input", table]
     words += ["-o", output, "--batch", "4"]
-    asked = [row["id"] for row in lines(table)]
+    ids = [row["id"] for row in lines(table)]
     process = subprocess.Popen(
         command([*words, "-p", profile(tmp_path, 2)]), env=clean_env(), stderr=subprocess.PIPE
     )
-    shares = [tmp_path / "out.jsonl.parts" / f"rank-{rank}.jsonl" for rank in (0, 1)]
+    rank_files = [tmp_path / "out.jsonl.parts" / f"rank-{rank}.jsonl" for rank in (0, 1)]
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not all(s.exists() and s.stat().st_size > 500 for s in shares):
+    while time.monotonic() < deadline and not all(s.exists() and s.stat().st_size > 500 for s in rank_files):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    kept = [json.loads(line)["id"] for share in shares for line in share.read_text("utf-8").splitlines()]
-    assert 0 < len(kept) == len(set(kept)) < len(asked)
-    with shares[1].open("ab") as stream:
+    answered_ids = [
+        json.loads(line)["id"]
+        for rank_file in rank_files
+        for line in rank_file.read_text("utf-8").splitlines()
+    ]
+    assert 0 < len(answered_ids) == len(set(answered_ids)) < len(ids)
+    with rank_files[1].open("ab") as stream:
         stream.write('{"id": "찢어'.encode()[:-1])
     done = subprocess.run(command(words), env=clean_env(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [row["id"] for row in lines(output)] == asked
+    assert [row["id"] for row in lines(output)] == ids
     assert not list(tmp_path.glob("*.part*"))
 
 

@@ -1,4 +1,4 @@
-"""AI-Hub 71357 kind by kind: what is answered, scored and logged; its groups A and B."""
+"""AI-Hub 71357 by question type: what is answered, scored and logged; its groups A and B."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from tests.cli.test_predict import lines
 from tests.conftest import Kovqa, Small
 from tests.evaluate.pages import captioned
 
-SOURCES = ("triple", "abstract", "multiple", "triple")  # of the A questions, picture by picture
+SOURCES = ("triple", "abstract", "multiple", "triple")  # of the A questions, image by image
 ANSWERS = ("아돌프 삭스", "예", "Eiffel 탑", "아주아주 긴 사람의 이름과 성")
 
 
 @pytest.fixture(scope="module")
 def split(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The test split of an index of four pictures with an A and a B question each."""
+    """The test split of an index of four images with an A and a B question each."""
     root = tmp_path_factory.mktemp("nia")
-    pictures = sorted((small.root / "images").glob("*.png"))[:4]
+    images = sorted((small.root / "images").glob("*.png"))[:4]
     rows = []
-    for picture, source, answer in zip(pictures, SOURCES, ANSWERS, strict=True):
+    for image, source, answer in zip(images, SOURCES, ANSWERS, strict=True):
         a, b = ({"question_ko": "무엇?", "answer_ko": text} for text in (answer, "호른"))
-        rows.append({"IMAGE_NAME": picture.name, "questions": [{**a, "ans_source": source}, b]})
+        rows.append({"IMAGE_NAME": image.name, "questions": [{**a, "ans_source": source}, b]})
         (root / "image").mkdir(exist_ok=True)
-        shutil.copy(picture, root / "image")
+        shutil.copy(image, root / "image")
     for name in ("train", "valid", "test"):
         (root / f"{name}.json").write_text(json.dumps({"annotations": rows}), encoding="utf-8")
     build_index("nia", root, None, root / "index")
     return root / "index" / "test.jsonl"
 
 
-def say(path: Path, split: Path, *kinds: str) -> Path:
-    """Predictions for the questions of some kinds, or all: every one says 호른, with a line end more for A."""
+def write_predictions(path: Path, split: Path, *kinds: str) -> Path:
+    """Predictions for the questions of some kinds, or all: every answer is 호른, with a line end more for A."""
     chosen = [example for example in IndexSplit(split) if not kinds or example.question_type in kinds]
     rows = [{"id": e.id, "answer": "호른" if e.question_type == "vqa" else "호\n른"} for e in chosen]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -48,17 +48,17 @@ def test_rows_of_some_kinds_are_answered(kovqa: Kovqa, trained: Path, split: Pat
     words = ["predict", "--model", trained, "--input", split, "-o", "out.jsonl"]
     done = kovqa(*words, "--kind", "abstract", "--kind", "vqa", "--json")
     assert json.loads(done.stdout)["rows"] == 5
-    said = lines(tmp_path / "out.jsonl")
-    assert [row["id"] for row in said] == [
+    predictions = lines(tmp_path / "out.jsonl")
+    assert [row["id"] for row in predictions] == [
         e.id for e in IndexSplit(split) if e.question_type in ("abstract", "vqa")
     ]
-    assert {row["kind"] for row in said} == {"abstract", "vqa"}
+    assert {row["kind"] for row in predictions} == {"abstract", "vqa"}
     assert json.loads(kovqa(*words, "--kind", "all", "--json").stdout)["rows"] == 8
     one_line(kovqa(*words, "--kind", "vqaa"), 2, "unknown kind 'vqaa'", "did you mean vqa")
     one_line(kovqa(*words, "--kind", "x"), 2, "known: abstract, multiple, triple, vqa")
 
 
-def test_a_part_of_other_kinds_is_not_taken_up(
+def test_a_partial_file_of_other_kinds_is_not_resumed(
     kovqa: Kovqa, trained: Path, split: Path, tmp_path: Path
 ) -> None:
     words = ["predict", "--model", trained, "--input", split, "-o", "out.jsonl"]
@@ -69,15 +69,15 @@ def test_a_part_of_other_kinds_is_not_taken_up(
 
 
 def test_a_file_of_some_kinds_is_scored_alone(kovqa: Kovqa, split: Path, tmp_path: Path) -> None:
-    words = ["evaluate", say(tmp_path / "p.jsonl", split, "triple", "vqa"), "--index", split]
+    words = ["evaluate", write_predictions(tmp_path / "p.jsonl", split, "triple", "vqa"), "--index", split]
     hint = "score only the kinds that are answered: --kind triple --kind vqa"
     one_line(kovqa(*words), 3, "no prediction for 2 ids", hint)
     one_line(kovqa(*words, "--kind", "all"), 3, "no prediction for 2 ids", hint)
     one_line(kovqa(*words, "--kind", "abstract"), 3, "no prediction for 1 id:", hint)
     one_line(kovqa(*words, "--kind", "Vqa"), 2, "did you mean vqa")
-    told = json.loads(kovqa(*words, "--kind", "vqa", "--kind", "triple", "--json").stdout)
-    assert (told["all"]["rows"], told["score"]) == (6, 4 / 6)
-    assert [(row["kind"], row["rows"]) for row in told["groups"]] == [("B", 4)], "half of A is not A"
+    document = json.loads(kovqa(*words, "--kind", "vqa", "--kind", "triple", "--json").stdout)
+    assert (document["all"]["rows"], document["score"]) == (6, 4 / 6)
+    assert [(row["kind"], row["rows"]) for row in document["groups"]] == [("B", 4)], "half of A is not A"
 
     words[1].write_text("\n".join(words[1].read_text("utf-8").splitlines()[1:]), encoding="utf-8")
     done = kovqa(*words)
@@ -87,15 +87,15 @@ def test_a_file_of_some_kinds_is_scored_alone(kovqa: Kovqa, split: Path, tmp_pat
 
 def test_groups_have_scores(kovqa: Kovqa, split: Path, tmp_path: Path) -> None:
     """A and B of the index, each with interval and a baseline that knows the kind."""
-    words = ["evaluate", say(tmp_path / "p.jsonl", split), "--index", split]
-    told = json.loads(kovqa(*words, "--json", "--report", "r.html").stdout)
-    a, b = told["groups"]
+    words = ["evaluate", write_predictions(tmp_path / "p.jsonl", split), "--index", split]
+    document = json.loads(kovqa(*words, "--json", "--report", "r.html").stdout)
+    a, b = document["groups"]
     assert [(row["kind"], row["rows"], row["score"], row["majority"]) for row in (a, b)] == [
         ("A", 4, 0, (1 + 1 + 2 * 0.5) / 4), ("B", 4, 1, 1),
     ]  # fmt: skip
     assert a["low"] == 0 < a["high"] < b["low"] < b["high"] == 1
-    shown = kovqa(*words).stdout
-    assert [line.split()[:4] for line in shown.splitlines() if "group" in line] == [
+    table = kovqa(*words).stdout
+    assert [line.split()[:4] for line in table.splitlines() if "group" in line] == [
         ["group", "A", "4", "0.0%"], ["group", "B", "4", "100.0%"],
     ]  # fmt: skip
     page = (tmp_path / "r.html").read_text("utf-8")
@@ -105,19 +105,19 @@ def test_groups_have_scores(kovqa: Kovqa, split: Path, tmp_path: Path) -> None:
 
 def test_a_log_has_a_line_for_every_question(kovqa: Kovqa, split: Path, tmp_path: Path) -> None:
     """Wide letters count two columns, a long answer pushes on, a line end does not end the line."""
-    words = ["evaluate", say(tmp_path / "p.jsonl", split), "--index", split]
+    words = ["evaluate", write_predictions(tmp_path / "p.jsonl", split), "--index", split]
     done = kovqa(*words, "--log", "기록/log.txt")
     assert done.returncode == 0, done.stderr
     assert "log: 기록/log.txt" in done.stderr
-    blank, truth, shown = " ", "호른" + 16 * " ", "호\\n른" + 14 * " "
+    blank, truth, cell = " ", "호른" + 16 * " ", "호\\n른" + 14 * " "
     assert (tmp_path / "기록/log.txt").read_text("utf-8").splitlines() == [
-        f"[    1] 아돌프 삭스{9 * blank} {shown} (X)",
+        f"[    1] 아돌프 삭스{9 * blank} {cell} (X)",
         f"[    2] {truth} {truth} (O)",
-        f"[    3] 예{18 * blank} {shown} (X)",
+        f"[    3] 예{18 * blank} {cell} (X)",
         f"[    4] {truth} {truth} (O)",
-        f"[    5] eiffel 탑{11 * blank} {shown} (X)",
+        f"[    5] eiffel 탑{11 * blank} {cell} (X)",
         f"[    6] {truth} {truth} (O)",
-        f"[    7] 아주아주 긴 사람의 이름과 성 {shown} (X)",
+        f"[    7] 아주아주 긴 사람의 이름과 성 {cell} (X)",
         f"[    8] {truth} {truth} (O)",
         "accuracy: 4 / 8 = 50.00%",
     ]
@@ -126,8 +126,8 @@ def test_a_log_has_a_line_for_every_question(kovqa: Kovqa, split: Path, tmp_path
 
 
 def test_a_log_that_cannot_be(kovqa: Kovqa, small: Small, split: Path, tmp_path: Path) -> None:
-    words = ["evaluate", say(tmp_path / "p.jsonl", split), "--index", split, "--log"]
+    words = ["evaluate", write_predictions(tmp_path / "p.jsonl", split), "--index", split, "--log"]
     one_line(kovqa(*words, "p.jsonl/log.txt"), 2, "cannot write p.jsonl/log.txt")
-    index, said = captioned(small, tmp_path)
-    one_line(kovqa("evaluate", said, "--index", index, "--log", "x.txt"), 2, "holds captions")
+    index, captions = captioned(small, tmp_path)
+    one_line(kovqa("evaluate", captions, "--index", index, "--log", "x.txt"), 2, "holds captions")
     assert not (tmp_path / "x.txt").exists()
