@@ -203,9 +203,10 @@ def _chat_request(model: str, example: Example, image_folder: Path) -> dict[str,
     return {
         "model": model,
         "messages": [{"role": "user", "content": [image, question]}],
-        "temperature": 0,
+        "temperature": 0,  # greedy, as ours without options
         "max_tokens": DEFAULT_MAX_NEW_TOKENS,
-        "logprobs": True,
+        "logprobs": True,  # of the chosen tokens: the score
+        # Qwen3 and its like would spend the few tokens of an answer on thinking; other templates ignore it.
         "chat_template_kwargs": {"enable_thinking": False},
     }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kovqa_core.answer.partial_file import (
@@ -50,7 +50,7 @@ class AnswerOptions:
     task: str = "vqa"
     decoding: DecodingOptions = GREEDY_DECODING
     num_beams: int | None = None
-    trust_remote_code: bool = False
+    trust_remote_code: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,7 @@ def run_answer_job(
     """
     rows = job.read_rows()
     partial_file = job.partial_file
+    # Two processes that resumed the same partial file would answer the same rows, and glue their lines together.
     with output_lock(job.output), disk_errors(job.output):
         fingerprint = {**backend.fingerprint, **_table_fingerprint(job, rows)}
         answered_ids = resume_partial_file(partial_file, fingerprint)
@@ -155,6 +156,7 @@ def run_answer_job(
             answers = backend.answer_rows(job, remaining, on_progress)
             for _ in append_answers(partial_file, answers, job.options.task, answered_ids):
                 on_progress(answer_progress(job, len(answered_ids), len(rows)))
+            # Read again from the file: what several processes answered is known only from their lines.
             answered_ids = merge_rank_files(partial_file)
         if len(answered_ids) < len(rows):
             raise Stopped(

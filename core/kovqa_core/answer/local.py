@@ -33,7 +33,7 @@ from kovqa_core.progress import OnProgress, Progress
 from kovqa_core.runs.events import EVENTS_VARIABLE, AnswerProgressEvent, event_line
 from kovqa_core.runs.folder import find_model_folder
 
-_SINGLE_RANK = RankInfo(0, 0, 1)
+_SINGLE_RANK = RankInfo(0, 0, 1)  # rows come divided among processes, where there are several
 _MAX_LOADER_WORKERS = 12  # as many as the profiles of large GPUs have
 
 

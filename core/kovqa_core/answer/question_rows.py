@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.data import tables
 from kovqa_core.data.decoding import DecodingOptions, parse_choices
@@ -33,7 +32,7 @@ class QuestionRow:
 
     example: Example
     question_type: str
-    extra_columns: dict[str, Any]
+    extra_columns: dict[str, object]
 
 
 def read_question_table(path: Path, task: str = "vqa", *, choices: bool = False) -> list[QuestionRow]:
@@ -90,7 +89,7 @@ def read_question_table(path: Path, task: str = "vqa", *, choices: bool = False)
     return rows
 
 
-def _column_names(record: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def _column_names(record: Mapping[str, object], columns: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Our column -> what the record calls it, for those it has a value for."""
     return {
         column: name
@@ -99,7 +98,7 @@ def _column_names(record: Mapping[str, Any], columns: Mapping[str, Sequence[str]
     }
 
 
-def _first_value(record: Mapping[str, Any], names: Sequence[str]) -> str:
+def _first_value(record: Mapping[str, object], names: Sequence[str]) -> str:
     return next((str(record[name]) for name in names if record.get(name)), "")
 
 

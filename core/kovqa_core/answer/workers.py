@@ -134,6 +134,7 @@ def _run_workers(
     Raises:
         KovqaError: what the first failing process raised.
     """
+    # Workers may start in another folder, or on another host that shares the disk.
     absolute_job = replace(
         job,
         table=job.table.resolve(),
@@ -144,6 +145,7 @@ def _run_workers(
     worker_job = WorkerAnswerJob(profile, absolute_job)
     write_worker_job(worker_job)
     launch = plan_launch(worker_job, sys.executable, usable_cpu_count(), file_name=JOB_FILE)
+    # Started again after a failure, they need no checkpoint: each skips the rows in its own file.
     start_processes(replace(launch, resume_hint=resume_hint()), _on_worker_event(on_progress))
     yield from ()
 
