@@ -57,8 +57,8 @@ def start_of(run: str, folder: Path) -> Path:
         parity.path("base/openai/clip-tiny-patch14", "llava"),
     )
     weights, initial = load_file(folder / "model.safetensors"), load_file(parity.path(drawn, "llava"))
-    for kind in ("weight", "bias"):
-        weights[f"multi_modal_projector.linear_1.{kind}"] = initial[f"model.mm_projector.{kind}"]
+    for name in ("weight", "bias"):
+        weights[f"multi_modal_projector.linear_1.{name}"] = initial[f"model.mm_projector.{name}"]
     if "lm_head.new_rows" in initial:
         weights[ON_DISK[EMBEDDING_NAME]][1000:] = initial["model.embed_tokens.new_rows"]
         weights[ON_DISK[LM_HEAD_NAME]][1000:] = initial["lm_head.new_rows"]
@@ -78,8 +78,8 @@ def test_a_whole_training_is_the_originals(run: str, tmp_path: Path, monkeypatch
         "data.index": str(index_of(tmp_path)),
         "model.base": str(start_of(run, tmp_path / "base")),
     }
-    asked = resolve_settings("llava-v1", "cpu", sets, flags)
-    planned = make_run(asked.recipe, asked.profile, tmp_path / "run", [])
+    settings = resolve_settings("llava-v1", "cpu", sets, flags)
+    planned = make_run(settings.recipe, settings.profile, tmp_path / "run", [])
     planned.folder.mkdir()
 
     def recorded_order(rows: int, epoch: int, seed: int) -> Any:

@@ -43,9 +43,9 @@ def tiny_vlm_recipe(small: Small, base: Path, *sets: str) -> Recipe:
 
 def make_vlm_run(small: Small, base: Path, folder: Path, *sets: str) -> Run:
     flags = {"data.index": str(small.index), "model.base": str(base)}
-    found = resolve_settings("tiny-vlm", "cpu", [*VLM, *sets], flags)
+    settings = resolve_settings("tiny-vlm", "cpu", [*VLM, *sets], flags)
     folder.mkdir()
-    return make_run(found.recipe, found.profile, folder, [])
+    return make_run(settings.recipe, settings.profile, folder, [])
 
 
 def losses(run: Run) -> list[float]:
@@ -104,12 +104,12 @@ def examples_of_all_shapes(small: Small, folder: Path) -> tuple[list[Example], P
     index = open_index(small.index)
     folder.mkdir()
     examples = list(index.split("val"))[:4]
-    found = []
+    reshaped = []
     for example, size in zip(examples, ((64, 32), (33, 33), (40, 60), (96, 24)), strict=True):
         image = Image.open(index.images / example.image).convert("RGB").resize(size)
         image.save(folder / f"{example.id}.png")
-        found.append(replace(example, image=f"{example.id}.png"))
-    return found, folder
+        reshaped.append(replace(example, image=f"{example.id}.png"))
+    return reshaped, folder
 
 
 def open_network(folder: Path) -> Any:

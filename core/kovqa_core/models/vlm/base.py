@@ -7,7 +7,6 @@ import importlib.util
 import os
 import shlex
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -171,7 +170,7 @@ def find_eos_token_ids(net: HfNetwork, processor: HfProcessor) -> list[int]:
     return sorted(token_id for token_id in token_ids if token_id is not None)
 
 
-def _four_bit_config(folder: Path, config: ModelConfig, dtype: torch.dtype) -> Any:
+def _four_bit_config(folder: Path, config: ModelConfig, dtype: torch.dtype) -> object:
     """A `BitsAndBytesConfig`: NF4 for the language model's linear layers; vision, projector and head stay as they are.
 
     Source: arXiv 2305.14314, section 3 (NF4 and double quantisation).

@@ -16,6 +16,7 @@ from kovqa_core.files import write_folder
 from kovqa_core.messages import message
 from kovqa_core.models.checkpoint_info import CheckpointInfo, write_checkpoint_info
 from kovqa_core.models.vlm.hf_libraries import save_hf_network, transformers
+from kovqa_core.models.vlm.hf_types import HfNetwork, LlavaConfig
 from kovqa_core.models.vlm.llava_folder import LlavaFolder, LlavaFolderType, detect_llava_folder
 from kovqa_core.models.vlm.llava_processor import (
     SYSTEM_PROMPTS,
@@ -23,7 +24,7 @@ from kovqa_core.models.vlm.llava_processor import (
     llava_processor,
     load_llama_tokenizer,
 )
-from kovqa_core.models.vlm.llava_state_dict import LlavaDimensions, read_llava_state_dict
+from kovqa_core.models.vlm.llava_state_dict import LlavaDimensions, StateDict, read_llava_state_dict
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,31 @@ def convert_llava_folder(
         config.text_config.initializer_range,
     )
     state = read_llava_state_dict(source, language, vision, dimensions, settings.seed)
+    net = _build_network(path, config, state)
+    processor = llava_processor(source, vision, tokenizer, config, SYSTEM_PROMPTS[settings.system_prompt])
+    tower = source.config.get("mm_vision_tower") or vision.name
+    info = CheckpointInfo(
+        "vlm",
+        "vqa",
+        model=dict(settings.prompt_settings or {}),
+        imported={"checkpoint": path.name, "kind": source.folder_type, "vision_tower": tower},
+    )
+
+    def fill(folder: Path) -> None:
+        save_hf_network(net, folder)
+        processor.save_pretrained(folder)
+        write_checkpoint_info(folder, info)
+
+    write_folder(output, fill)
+    return source.folder_type
+
+
+def _build_network(path: Path, config: LlavaConfig, state: StateDict) -> HfNetwork:
+    """A `LlavaForConditionalGeneration` that holds these weights.
+
+    Raises:
+        ModelError: some are missing; `path` is where they should have been.
+    """
     # On the meta device the network takes no memory; `assign` puts the tensors read in its parameters' place.
     with torch.device("meta"):
         net = transformers.LlavaForConditionalGeneration(config)
@@ -90,19 +116,7 @@ def convert_llava_folder(
             message("vlm.llava-weights-missing.hint", "fetch it again"),
         )
     net.generation_config = transformers.GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    system_prompt = SYSTEM_PROMPTS[settings.system_prompt]
-    processor = llava_processor(source, vision, tokenizer, config, system_prompt)
-
-    def fill(folder: Path) -> None:
-        save_hf_network(net, folder)
-        processor.save_pretrained(folder)
-        tower = source.config.get("mm_vision_tower") or vision.name
-        imported = {"checkpoint": path.name, "kind": source.folder_type, "vision_tower": tower}
-        prompt_settings = dict(settings.prompt_settings or {})
-        write_checkpoint_info(folder, CheckpointInfo("vlm", "vqa", model=prompt_settings, imported=imported))
-
-    write_folder(output, fill)
-    return source.folder_type
+    return net
 
 
 def _required_folders(source: LlavaFolder, language: Path | None, vision: Path | None) -> tuple[Path, Path]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from kovqa_core.errors import ModelError
 from kovqa_core.files import atomic_file, write_json
 from kovqa_core.messages import message
-from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor
+from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor, VisionConfig
 from kovqa_core.models.vlm.llava_folder import IMAGE_END_TOKEN, IMAGE_START_TOKEN, PATCH_TOKEN
 
 _PROJECTOR_LOADING_CODE = """\
@@ -59,7 +59,20 @@ def write_llava_projector(
             message("vlm.not-llava-shaped.hint", "leave out --as-upstream"),
         )
     vocab = processor.tokenizer.get_vocab()
-    settings = {
+    write_json(folder / "config.json", _original_settings(net, processor, vision_tower))
+    tensors = {
+        name: tensor.detach().float().cpu().clone()
+        for name, tensor in projector_tensors(net, with_embeddings=IMAGE_START_TOKEN in vocab).items()
+    }
+    with atomic_file(folder / "mm_projector.bin") as stream:
+        torch.save(tensors, stream)
+    return _PROJECTOR_LOADING_CODE
+
+
+def _original_settings(net: HfNetwork, processor: HfProcessor, vision_tower: str | None) -> dict[str, object]:
+    """The `config.json` of the original."""
+    config, vocab = net.config, processor.tokenizer.get_vocab()
+    return {
         **{name: getattr(config.text_config, name) for name in _LLAMA_SETTINGS},
         "model_type": "llava",
         "architectures": ["LlavaLlamaForCausalLM"],
@@ -77,14 +90,6 @@ def write_llava_projector(
         "tune_mm_mlp_adapter": True,
         "use_mm_proj": True,
     }
-    write_json(folder / "config.json", settings)
-    tensors = {
-        name: tensor.detach().float().cpu().clone()
-        for name, tensor in projector_tensors(net, with_embeddings=IMAGE_START_TOKEN in vocab).items()
-    }
-    with atomic_file(folder / "mm_projector.bin") as stream:
-        torch.save(tensors, stream)
-    return _PROJECTOR_LOADING_CODE
 
 
 def projector_tensors(net: HfNetwork, *, with_embeddings: bool) -> dict[str, Tensor]:
@@ -133,7 +138,7 @@ def _is_single_layer(net: HfNetwork) -> bool:
     return True
 
 
-def _clip_hub_name(vision_config: Any) -> str:
+def _clip_hub_name(vision_config: VisionConfig) -> str:
     """The name of OpenAI's large CLIP of this size."""
     suffix = "" if vision_config.image_size == 224 else f"-{vision_config.image_size}"
     return f"openai/clip-vit-large-patch{vision_config.patch_size}{suffix}"

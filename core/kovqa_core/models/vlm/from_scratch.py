@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -91,7 +90,7 @@ def _tiny_processor(tokenizer: HfTokenizer) -> HfProcessor:
     )  # fmt: skip
 
 
-def _tiny_config(tokenizer: HfTokenizer) -> Any:
+def _tiny_config(tokenizer: HfTokenizer) -> object:
     return transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(
             image_size=TINY_IMAGE_SIZE, patch_size=TINY_PATCH_SIZE, num_hidden_layers=2, **_LAYER_DIMENSIONS

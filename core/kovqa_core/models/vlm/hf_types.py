@@ -81,6 +81,29 @@ class HfGenerationConfig(Protocol):
     eos_token_id: int | list[int] | None
 
 
+class VisionConfig(Protocol):
+    """A `CLIPVisionConfig`."""
+
+    hidden_size: int
+    image_size: int
+    patch_size: int
+
+
+class TextConfig(Protocol):
+    """A `LlamaConfig`."""
+
+    hidden_size: int
+    initializer_range: float
+
+
+class LlavaConfig(Protocol):
+    """A `LlavaConfig`, its sections of CLIP and Llama."""
+
+    vision_config: VisionConfig
+    text_config: TextConfig
+    vision_feature_select_strategy: str
+
+
 if TYPE_CHECKING:
 
     class HfNetwork(nn.Module):

@@ -6,13 +6,12 @@ Source: docs/sources/llava.md, L7 to L11, L14 to L17.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_json
 from kovqa_core.messages import message
 from kovqa_core.models.vlm.hf_libraries import transformers
-from kovqa_core.models.vlm.hf_types import HfProcessor, HfTokenizer
+from kovqa_core.models.vlm.hf_types import HfProcessor, HfTokenizer, LlavaConfig
 from kovqa_core.models.vlm.llava_folder import (
     IMAGE_END_TOKEN,
     IMAGE_START_TOKEN,
@@ -54,7 +53,7 @@ def load_llama_tokenizer(folder: Path, added_tokens: list[str]) -> HfTokenizer:
     return tokenizer
 
 
-def llava_config(source: LlavaFolder, language: Path, vision: Path, tokenizer: HfTokenizer) -> Any:
+def llava_config(source: LlavaFolder, language: Path, vision: Path, tokenizer: HfTokenizer) -> LlavaConfig:
     """The `LlavaConfig` of the converted network.
 
     Args:
@@ -81,7 +80,7 @@ def llava_config(source: LlavaFolder, language: Path, vision: Path, tokenizer: H
 
 
 def llava_processor(
-    source: LlavaFolder, vision: Path, tokenizer: HfTokenizer, config: Any, system_prompt: str
+    source: LlavaFolder, vision: Path, tokenizer: HfTokenizer, config: LlavaConfig, system_prompt: str
 ) -> HfProcessor:
     """The `LlavaProcessor` of the converted network.
 

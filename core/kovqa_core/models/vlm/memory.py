@@ -180,7 +180,7 @@ def _vision_layer_bytes(vision: VisionDimensions, by: ElementSize) -> float:
 # ------------------------------------------------------------------------------ files of the base
 
 
-def _text_dimensions(text_config: Mapping[str, Any]) -> TextDimensions:
+def _text_dimensions(text_config: Mapping[str, int]) -> TextDimensions:
     """Raises KeyError where the file does not name one."""
     width, heads = text_config["hidden_size"], text_config["num_attention_heads"]
     return TextDimensions(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -47,7 +46,7 @@ def apply_tuning(net: HfNetwork, config: ModelConfig, processor: HfProcessor, se
     return tuned
 
 
-def _adapter_config(net: HfNetwork, config: ModelConfig, processor: HfProcessor) -> Any:
+def _adapter_config(net: HfNetwork, config: ModelConfig, processor: HfProcessor) -> object:
     """peft's configuration: low-rank updates for linear layers, and rows of the text table; None for neither."""
     components = {name for name, mode in config.train.components.items() if mode == "lora"}
     targets = _lora_target_modules(net, components, config.lora.targets)
