@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from kovqa_core.answer import local
+from kovqa_core.answer.job import AnswerJob, AnswerOptions, run_answer_job
 from kovqa_core.errors import AssetError, KovqaError, ModelError, SettingsError
 from kovqa_core.models import export, family
 from kovqa_core.models.vlm.hf_libraries import transformers
@@ -90,8 +91,8 @@ def test_an_imported_folder_is_a_model(tmp_path: Path) -> None:
         MERGED, tmp_path / "m", None, str(CLIP), ["model.max_new_tokens=3", "model.system=llava_v1"]
     )
     assert (imported.folder_type, imported.settings) == ("merged", [])
-    _, folder = local.answer_question(IMAGE, "What is it?", tmp_path / "m")
-    model, processor = family.read_model_folder(folder, "vqa")
+    answered = local.answer_question(IMAGE, "What is it?", AnswerOptions(tmp_path / "m"))
+    model, processor = family.read_model_folder(Path(answered.model), "vqa")
     assert model.generator.max_new_tokens == 3
     assert processor.config.instruction == "none"
     assert "a curious human" in processor.hf.chat_template
@@ -103,9 +104,9 @@ def test_an_imported_folder_is_a_model(tmp_path: Path) -> None:
     (tmp_path / "m" / "kovqa.json").unlink()
     model, _ = family.read_model_folder(find_model_folder(tmp_path / "m", "vqa"), "vqa")
     assert model.generator.max_new_tokens == 16
-    local.answer_table(
-        rows(tmp_path / "t.jsonl"), IMAGE.parent, tmp_path / "p.jsonl", tmp_path / "m", 2, None
-    )
+    options = AnswerOptions(tmp_path / "m")
+    job = AnswerJob(rows(tmp_path / "t.jsonl"), tmp_path / "p.jsonl", options, images=IMAGE.parent, batch=2)
+    run_answer_job(job, local.local_backend(options))
     assert (tmp_path / "p.jsonl").is_file()
 
 
