@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
 EVENTS_VARIABLE = "KOVQA_EVENTS"  # set by the launcher: events go to stdout as JSON lines
 
@@ -169,7 +169,7 @@ WorkerEvent = (
 _EVENT_TYPES: tuple[type[WorkerEvent], ...] = WorkerEvent.__args__
 
 
-def event_fields(event: WorkerEvent) -> dict[str, Any]:
+def event_fields(event: WorkerEvent) -> dict[str, object]:
     """An event as a JSON object: its kind, then its fields; optional ones only where they have a value."""
     values = asdict(event)
     for field in fields(event):

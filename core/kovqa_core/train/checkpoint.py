@@ -51,7 +51,7 @@ class TrainProgress:
     loss_scale: LossScaler | None = None
     evaluation_due: bool = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The contents of `state.json`; `evaluation_due` only as long as it is true, as earlier versions had no such key."""
         values = asdict(self)
         values["scale"] = values.pop("loss_scale")

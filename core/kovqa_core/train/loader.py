@@ -28,7 +28,7 @@ def epoch_order(rows: int, epoch: int, seed: int) -> np.ndarray:
 def micro_batch_keys(run: Run, rows: int, rank: RankInfo, start: int, end: int) -> Iterator[list[ExampleKey]]:
     """Keys of one process's micro-batches, from optimizer step `start` to before `end`.
 
-    The global batch of a step is cut into accumulate × world_size slices of `micro_batch` examples, dealt to
+    The global batch of a step is split into accumulate × world_size slices of `micro_batch` examples, dealt to
     the processes in turn; so the same examples make up a step on any number of processes.
     """
     batch, per_epoch = run.recipe.optim.global_batch, rows // run.recipe.optim.global_batch

@@ -117,7 +117,7 @@ def prepare_training(
     last = follow_pointer(run.folder, "last")
     resumed = checkpoint.ResumeState()
     if last:
-        trust = bool(recipe.model.get("trust_remote_code"))  # said by the user, not by the step folder
+        trust = bool(recipe.model.get("trust_remote_code"))  # from the user, never from the step folder
         options = family.LoadOptions(recipe.data, trust_remote_code=trust)
         model, processor = family.read_model_folder(last, recipe.task, options)
         note: str = message("train.resumed-from", "resumed from {step}", step=last.name)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,6 +128,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, *, text_onl
 
 def clip_grad_norm(parameters: Sequence[Tensor], max_norm: float | None) -> Tensor:
     """Global gradient norm before clipping, a scalar; gradients are clipped to `max_norm` if given."""
-    norm: Any = torch.nn.utils.clip_grad_norm_(parameters, max_norm if max_norm is not None else math.inf)
-    # Of DTensors torch returns a norm that is itself sharded: each process knows the part of its rows.
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm if max_norm is not None else math.inf)
+    # Of DTensors torch returns a norm that is itself sharded: each process knows the norm of its rows. Asked by
+    # attribute, because importing DTensor costs a second, which ddp need not pay.
+    full_tensor: Callable[[], Tensor] | None = getattr(norm, "full_tensor", None)
+    return norm if full_tensor is None else full_tensor()

@@ -6,8 +6,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from kovqa_core.files import disk_errors, write_text
 from kovqa_core.runs.events import (
@@ -68,7 +68,7 @@ class RunLog:
             try:
                 print(event_line(event), flush=True)
             except BrokenPipeError:
-                # `kovqa train` was killed: nobody would stop this run any more, and its last checkpoint is
+                # `kovqa train` was killed: nothing would stop this run any more, and its last checkpoint is
                 # whole. Not an exception: it would be reported as a failure of the run.
                 os._exit(_LAUNCHER_GONE)
         elif event.kind != "progress":
@@ -80,7 +80,7 @@ class RunLog:
             self._tracker.close()
 
 
-def _event_text(values: dict[str, Any]) -> str:
+def _event_text(values: Mapping[str, object]) -> str:
     cells = (f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
     return "  ".join(cells).removeprefix("kind ")
 

@@ -40,8 +40,8 @@ def _score_validation(state: TrainState) -> None:
             answer_examples(
                 model, state.processor, split, state.index.images, state.rank, state.device, run.micro_batch,
                 run.profile.loader_workers, lambda: make_autocast(run.profile, state.device),
-                lambda done: state.log.report_progress(
-                    AnswerProgressEvent(done.done, done.total or 0, "evaluation")
+                lambda answered: state.log.report_progress(
+                    AnswerProgressEvent(answered.done, answered.total or len(split), "evaluation")
                 ),
             )
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """One optimizer step over many processes: what all strategies share.
 
-`TrainStrategy` is written for whole weights on every process. A strategy overrides what it does otherwise;
+`TrainStrategy` is written for full weights on every process. A strategy overrides what it does otherwise;
 the loop, the files and the mathematics stay the same, so that a run may go on with another strategy.
 
 | strategy | weights | gradients | moments | by |

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ def make_full_parameter_copy(model: FamilyModel) -> FamilyModel:
     """
     # deepcopy looks up what it has copied by id: entries made beforehand put empty parameters in the
     # place of real ones, and leave the buffers shared, so that nothing large is ever copied.
-    memo: dict[int, Any] = {}
+    memo: dict[int, object] = {}
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point():
             raise SettingsError(

@@ -102,13 +102,13 @@ class ZeroStrategy(TrainStrategy):
         return math.inf if zero.overflow else float(self.wrapped_model.get_global_grad_norm())
 
     def local_shards(self) -> LocalShards:
-        """Stage 3: an equal share of each weight's numbers, flat."""
+        """Stage 3: an equal part of each weight's numbers, flat."""
         if self.stage < 3:
             return super().local_shards()
         return {name: _partition(p).data for name, p in self.model.named_parameters()}
 
     def shard(self, name: str, full: Tensor) -> Tensor:
-        """This process's share, flat; all are of one size, so the last one is filled up with zeros."""
+        """This process's part, flat; all are of one size, so the last one is padded with zeros."""
         if self.stage < 3:
             return super().shard(name, full)
         size = _partition(self.model.get_parameter(name)).numel()
