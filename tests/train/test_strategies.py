@@ -41,8 +41,8 @@ def curve(folder: Path, key: str = "loss") -> list[float]:
     return [row[key] for row in rows]
 
 
-def same(folder: Path, other: Path) -> None:
-    """Two runs went the same way."""
+def assert_same_run(folder: Path, other: Path) -> None:
+    """Two runs went the same way: losses, norms, scores, weights, averages and moments."""
     assert len(curve(folder)) == STEPS
     assert curve(folder) == pytest.approx(curve(other), rel=1e-5)
     assert curve(folder, "grad_norm") == pytest.approx(curve(other, "grad_norm"), rel=1e-5)
@@ -66,7 +66,7 @@ def alone(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two processes: each strategy from beginning to end, and one run that switching."""
+    """Two processes: each strategy from beginning to end, and one run that switches between them."""
     folder = tmp_path_factory.mktemp("pair")
     rest = ("tiny", flags_of(small), list(WHOLE))
     jobs = [Job(str(folder / name), name, *rest) for name in STRATEGIES]
@@ -80,19 +80,19 @@ def pair(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_goes_the_same_way(alone: Path, pair: Path, strategy: str) -> None:
-    same(pair / strategy, alone)
+    assert_same_run(pair / strategy, alone)
 
 
 def test_a_run_begun_on_one_strategy_goes_on_on_another(alone: Path, pair: Path) -> None:
     """zero2 on two processes, fsdp2 on two, ddp on one, zero3 on two."""
-    same(pair / "switching", alone)
+    assert_same_run(pair / "switching", alone)
 
 
 def test_the_comparison_would_see_a_difference(small: Small, alone: Path, tmp_path: Path) -> None:
     sets = [*WHOLE, "optim.max_grad_norm=0.499"]
     many.do(Job(str(tmp_path / "run"), "ddp", "tiny", flags_of(small), sets), 0, 1)
     with pytest.raises(AssertionError):
-        same(tmp_path / "run", alone)
+        assert_same_run(tmp_path / "run", alone)
 
 
 @pytest.mark.soak
