@@ -93,6 +93,15 @@ def test_the_receipts_of_earlier_versions_are_read(server: Server, target: Path)
     assert server.requests == [] and json.loads(receipt_path(target).read_text()) == receipt
 
 
+def test_what_a_kill_left_of_notes_and_receipt_goes(server: Server, target: Path) -> None:
+    server.routes[PATH] = File(DATA)
+    target.parent.mkdir()
+    for name in (".file.bin.part.json.123.part", "..file.bin.json.123.part"):
+        (target.parent / name).write_text("{")
+    fetch_file(remote(server), target)
+    assert left(target) == {"file.bin", ".file.bin.json"}
+
+
 def test_a_cut_connection_is_resumed_where_it_ended(server: Server, target: Path) -> None:
     server.routes[PATH] = File(DATA, cut=[70_000, 1, 0, 50_000])
     fetch_file(remote(server), target)

@@ -8,6 +8,7 @@ ever holds a header, a token or a signed address.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import time
@@ -86,8 +87,12 @@ def write_part_notes(target: Path, notes: PartNotes) -> None:
 
 
 def discard_part_notes(target: Path) -> None:
-    """Remove the notes of an unfinished file: its bytes are worth nothing."""
+    """Remove the notes of an unfinished file: its bytes are worth nothing. The lock is held."""
     _part_notes_path(target).unlink(missing_ok=True)
+    # What a process left that was killed while it wrote notes or receipt (`files.atomic_file`).
+    for path in (_part_notes_path(target), receipt_path(target)):
+        for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            stale.unlink(missing_ok=True)
 
 
 def discard_part_file(target: Path) -> None:
