@@ -50,7 +50,7 @@ def json_of(name: str, of: str = "beit3") -> Any:
 
 
 def tensors_of(name: str) -> dict[str, Tensor]:
-    """Recorded tensors; pictures, which are stored in fp16, in fp32."""
+    """Recorded tensors; images, which are stored in fp16, in fp32."""
     return {k: t.float() if t.is_floating_point() else t for k, t in load_file(path(name)).items()}
 
 
@@ -111,15 +111,15 @@ def vqa_batch(
 ) -> ModelBatch:
     """A batch as our processor would make it; `padding` is 1 where there is no token."""
     labels = torch.zeros(len(image), 0) if labels is None else labels
-    places = labels.nonzero()
+    positions = labels.nonzero()
     return ModelBatch(
         {
             "image": image,
             "tokens": tokens,
             "padding": None if padding is None else padding.bool(),
             "noise": torch.zeros(len(image), 0, 2),
-            "label_positions": places,
-            "label_scores": labels[places[:, 0], places[:, 1]],
+            "label_positions": positions,
+            "label_scores": labels[positions[:, 0], positions[:, 1]],
         },
         [f"{name} {i}" for i in range(len(image))],
     )

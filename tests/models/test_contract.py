@@ -114,8 +114,10 @@ def test_contract(recipe: Recipe, tmp_path: Path) -> None:
     )
     assert "load_file(" in loading or "from_pretrained(" in loading
     compile(loading, "card", "exec")
-    whole = Path(recipe.model.get("base", tmp_path / "saved"))  # a checkpoint may hold updates of a base
-    assert numbers(tmp_path / "exported") == numbers(whole)  # nothing is lost on the way to other libraries
+    complete = Path(recipe.model.get("base", tmp_path / "saved"))  # a checkpoint may hold updates of a base
+    assert numbers(tmp_path / "exported") == numbers(
+        complete
+    )  # nothing is lost on the way to other libraries
     with pytest.raises(ModelError, match="was trained for"):
         family.read_model_folder(tmp_path / "saved", "caption" if recipe.task == "vqa" else "vqa")
 

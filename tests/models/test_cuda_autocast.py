@@ -58,26 +58,27 @@ def test_every_family_learns_and_answers(recipe: Recipe, dtype: torch.dtype) -> 
     loss.backward()
     model.eval()
     with torch.inference_mode(), cuda_autocast(dtype):
-        found = model.answer(ask)
-    assert len(found) == 3
-    assert all(0 <= answer.score <= 1 for answer in found)
+        answers = model.answer(ask)
+    assert len(answers) == 3
+    assert all(0 <= answer.score <= 1 for answer in answers)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1.5e-2), (torch.float16, 2e-3)], ids=str)
 @torch.no_grad()
 def test_a_captions_words_in_16_bits_are_nearly_those_in_32(dtype: torch.dtype, tolerance: float) -> None:
-    """Word by word with the words before kept; the tolerance is of the largest logit."""
+    """Word by word with the token_ids before kept; the tolerance is of the largest logit."""
     net = parity.caption_net().eval()
     image = parity.tensors_of("caption_inputs.safetensors")["image"]
-    words = parity.tensors_of("incremental_tokens.safetensors")["tokens"]
-    fed = torch.cat([torch.full_like(words[:, :1], BOS_ID), words], 1)
+    token_ids = parity.tensors_of("incremental_tokens.safetensors")["tokens"]
+    previous_ids = torch.cat([torch.full_like(token_ids[:, :1], BOS_ID), token_ids], 1)
     expected = parity.tensors_of("expected_caption.safetensors")["incremental.logits"]
     mask = parity.json_of("config.json")["mask_id"]
     with cuda_autocast(dtype):
-        picture = net.encode_image(image)
-        past = net.empty_kv_cache(len(words), words.shape[1] + 2, picture[0][0])
-        found = [
-            net.next_token_logits(fed[:, step], mask, picture, past) for step in range(expected.shape[1])
+        image_cache = net.encode_image(image)
+        text_cache = net.empty_kv_cache(len(token_ids), token_ids.shape[1] + 2, image_cache[0][0])
+        logits = [
+            net.next_token_logits(previous_ids[:, step], mask, image_cache, text_cache)
+            for step in range(expected.shape[1])
         ]
-    difference = (torch.stack(found, 1).float() - expected).abs().max()
+    difference = (torch.stack(logits, 1).float() - expected).abs().max()
     assert difference <= tolerance * expected.abs().max()

@@ -18,7 +18,7 @@ WIDE, HIGH = 12, 8
 
 
 @pytest.fixture
-def picture() -> Image.Image:
+def image() -> Image.Image:
     """A smooth gradient, dark to the left and the top."""
     x, y = np.meshgrid(np.linspace(0, 255, WIDE), np.linspace(0, 255, HIGH))
     return Image.fromarray(np.stack([x, y, (x + y) / 2], -1).astype(np.uint8))
@@ -27,53 +27,53 @@ def picture() -> Image.Image:
 def opened(image: Image.Image, path: Path, **options: object) -> np.ndarray:
     """Saved and opened again, [height, width, 3]."""
     image.save(path, **options)
-    found = open_image(path)
-    assert found.mode == "RGB"
-    return np.asarray(found)
+    rgb = open_image(path)
+    assert rgb.mode == "RGB"
+    return np.asarray(rgb)
 
 
 # ----------------------------------------------------------------------------- kinds of files
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp"])
-def test_rgb(picture: Image.Image, tmp_path: Path, suffix: str) -> None:
+def test_rgb(image: Image.Image, tmp_path: Path, suffix: str) -> None:
     options = {"lossless": True} if suffix == "webp" else {}
-    assert np.array_equal(opened(picture, tmp_path / f"a.{suffix}", **options), np.asarray(picture))
+    assert np.array_equal(opened(image, tmp_path / f"a.{suffix}", **options), np.asarray(image))
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "LA"])
-def test_grey(picture: Image.Image, tmp_path: Path, mode: str) -> None:
-    grey = picture.convert("L").convert(mode)
-    wanted = np.asarray(grey.convert("L"))
-    found = opened(grey, tmp_path / "a.png")
-    assert all(np.array_equal(found[..., channel], wanted) for channel in range(3))
+def test_grey(image: Image.Image, tmp_path: Path, mode: str) -> None:
+    grey = image.convert("L").convert(mode)
+    expected = np.asarray(grey.convert("L"))
+    pixels = opened(grey, tmp_path / "a.png")
+    assert all(np.array_equal(pixels[..., channel], expected) for channel in range(3))
 
 
-def test_palette(picture: Image.Image, tmp_path: Path) -> None:
-    palette = picture.quantize(8)
+def test_palette(image: Image.Image, tmp_path: Path) -> None:
+    palette = image.quantize(8)
     assert np.array_equal(opened(palette, tmp_path / "a.png"), np.asarray(palette.convert("RGB")))
 
 
 @pytest.mark.parametrize("transparency", [3, bytes([0, 128, 255, 0, 1, 2, 3, 4])])
-def test_palette_with_transparency(picture: Image.Image, tmp_path: Path, transparency: int | bytes) -> None:
+def test_palette_with_transparency(image: Image.Image, tmp_path: Path, transparency: int | bytes) -> None:
     """The hidden colours show: alpha is dropped, not laid over something."""
-    palette = picture.quantize(8)
-    found = opened(palette, tmp_path / "a.png", transparency=transparency)
-    assert np.array_equal(found, np.asarray(palette.convert("RGB")))
+    palette = image.quantize(8)
+    pixels = opened(palette, tmp_path / "a.png", transparency=transparency)
+    assert np.array_equal(pixels, np.asarray(palette.convert("RGB")))
 
 
-def test_alpha_is_dropped(picture: Image.Image, tmp_path: Path) -> None:
-    clear = picture.copy()
+def test_alpha_is_dropped(image: Image.Image, tmp_path: Path) -> None:
+    clear = image.copy()
     clear.putalpha(0)
-    assert np.array_equal(opened(clear, tmp_path / "a.png"), np.asarray(picture))
+    assert np.array_equal(opened(clear, tmp_path / "a.png"), np.asarray(image))
 
 
 @pytest.mark.parametrize("side", [None, 4])
 def test_cmyk_jpeg(tmp_path: Path, side: int | None) -> None:
     Image.new("CMYK", (64, 48), (0, 255, 255, 0)).save(tmp_path / "a.jpg")  # red
-    found = open_image(tmp_path / "a.jpg", side)
-    assert found.mode == "RGB"
-    red, green, blue = np.asarray(found).reshape(-1, 3).mean(0)
+    smaller = open_image(tmp_path / "a.jpg", side)
+    assert smaller.mode == "RGB"
+    red, green, blue = np.asarray(smaller).reshape(-1, 3).mean(0)
     assert red > 200
     assert max(green, blue) < 60
 
@@ -81,26 +81,26 @@ def test_cmyk_jpeg(tmp_path: Path, side: int | None) -> None:
 def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
     """0…65535 over the whole range, not cut at 255."""
     values = np.linspace(0, 65535, WIDE * HIGH).reshape(HIGH, WIDE).astype(np.uint16)
-    found = opened(Image.fromarray(values), tmp_path / "a.png")
-    assert np.abs(found[..., 0] - values / 257.0).max() <= 0.51
-    assert found.min() == 0
-    assert found.max() == 255
+    pixels = opened(Image.fromarray(values), tmp_path / "a.png")
+    assert np.abs(pixels[..., 0] - values / 257.0).max() <= 0.51
+    assert pixels.min() == 0
+    assert pixels.max() == 255
 
 
 def exif(orientation: int) -> Image.Exif:
-    found = Image.Exif()
-    found[0x0112] = orientation
-    return found
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_a_rotated_picture_is_put_upright(picture: Image.Image, tmp_path: Path, suffix: str) -> None:
+def test_a_rotated_image_is_put_upright(image: Image.Image, tmp_path: Path, suffix: str) -> None:
     """Orientation 6: the camera lay on its side; a turn to the right puts it up again."""
-    large = picture.resize((WIDE * 8, HIGH * 8))
-    found = opened(large, tmp_path / f"a.{suffix}", exif=exif(6))
-    assert found.shape == (WIDE * 8, HIGH * 8, 3)
+    large = image.resize((WIDE * 8, HIGH * 8))
+    pixels = opened(large, tmp_path / f"a.{suffix}", exif=exif(6))
+    assert pixels.shape == (WIDE * 8, HIGH * 8, 3)
     upright = np.asarray(large.transpose(Image.Transpose.ROTATE_270), np.int32)
-    assert np.abs(found - upright).mean() < 4
+    assert np.abs(pixels - upright).mean() < 4
 
 
 def test_sixteen_bits_and_rotated(tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_one_pixel(tmp_path: Path) -> None:
     assert opened(Image.new("RGB", (1, 1), (1, 2, 3)), tmp_path / "a.png").tolist() == [[[1, 2, 3]]]
 
 
-def test_a_jpeg_may_be_decoded_smaller(picture: Image.Image, tmp_path: Path) -> None:
-    picture.resize((1200, 800)).save(tmp_path / "a.jpg")
+def test_a_jpeg_may_be_decoded_smaller(image: Image.Image, tmp_path: Path) -> None:
+    image.resize((1200, 800)).save(tmp_path / "a.jpg")
     assert open_image(tmp_path / "a.jpg").size == (1200, 800)
     small = open_image(tmp_path / "a.jpg", 100)
     assert small.width < 1200
@@ -145,7 +145,7 @@ def huge_png() -> bytes:
     ],
     ids=["empty", "text", "header only", "bomb"],
 )
-def test_a_file_that_is_no_picture_is_named(
+def test_a_file_that_is_no_image_is_named(
     tmp_path: Path, content: bytes, says: str, side: int | None
 ) -> None:
     path = tmp_path / "사진.jpg"
@@ -158,7 +158,7 @@ def test_a_file_that_is_no_picture_is_named(
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_a_picture_that_is_cut_off_is_named(tmp_path: Path, suffix: str) -> None:
+def test_a_image_that_is_cut_off_is_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(path)
@@ -168,7 +168,7 @@ def test_a_picture_that_is_cut_off_is_named(tmp_path: Path, suffix: str) -> None
     assert caught.value.message.startswith(f"image {path} cannot be read")
 
 
-def test_a_missing_picture_is_named(tmp_path: Path) -> None:
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"image .*nothing\.jpg is missing"):
         open_image(tmp_path / "nothing.jpg")
 
@@ -183,15 +183,15 @@ def test_normalised_is_from_minus_one_to_one() -> None:
     assert image_transforms.normalise_pixels(already) is already
 
 
-def test_to_array_puts_colours_first(picture: Image.Image) -> None:
-    found = image_transforms.image_to_array(picture)
-    assert found.shape == (3, HIGH, WIDE)
-    assert found.flags.c_contiguous
-    assert np.array_equal(found.transpose(1, 2, 0), np.asarray(picture))
+def test_to_array_puts_colours_first(image: Image.Image) -> None:
+    pixels = image_transforms.image_to_array(image)
+    assert pixels.shape == (3, HIGH, WIDE)
+    assert pixels.flags.c_contiguous
+    assert np.array_equal(pixels.transpose(1, 2, 0), np.asarray(image))
 
 
-def test_squeeze_does_not_keep_proportions(picture: Image.Image) -> None:
-    assert image_transforms.resize_square(picture, 5).size == (5, 5)
+def test_resize_square_does_not_keep_proportions(image: Image.Image) -> None:
+    assert image_transforms.resize_square(image, 5).size == (5, 5)
 
 
 # --------------------------------------------------------------------------------- randomness
@@ -201,26 +201,26 @@ def generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def drawn(picture: Image.Image, seed: int) -> bytes:
+def drawn(image: Image.Image, seed: int) -> bytes:
     rng = generator(seed)
     return image_transforms.rand_augment(
-        image_transforms.random_resized_crop(picture.resize((48, 32)), 24, rng), rng
+        image_transforms.random_resized_crop(image.resize((48, 32)), 24, rng), rng
     ).tobytes()
 
 
-def test_the_same_generator_gives_the_same_picture(picture: Image.Image) -> None:
-    assert [drawn(picture, seed) for seed in range(20)] == [drawn(picture, seed) for seed in range(20)]
+def test_the_same_generator_gives_the_same_image(image: Image.Image) -> None:
+    assert [drawn(image, seed) for seed in range(20)] == [drawn(image, seed) for seed in range(20)]
 
 
-def test_another_generator_gives_another_picture(picture: Image.Image) -> None:
-    assert len({drawn(picture, seed) for seed in range(20)}) > 15
+def test_another_generator_gives_another_image(image: Image.Image) -> None:
+    assert len({drawn(image, seed) for seed in range(20)}) > 15
 
 
-def test_randomness_comes_from_nowhere_else(picture: Image.Image) -> None:
-    first = drawn(picture, 3)
+def test_randomness_comes_from_nowhere_else(image: Image.Image) -> None:
+    first = drawn(image, 3)
     np.random.seed(7)
     torch.manual_seed(7)
-    assert drawn(picture, 3) == first
+    assert drawn(image, 3) == first
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 100), (100, 1), (3, 5), (640, 480), (2000, 30)])
@@ -233,22 +233,20 @@ def test_a_random_crop_has_the_size_asked_for(size: tuple[int, int]) -> None:
 
 
 def test_a_random_crop_shows_half_to_all_of_the_area() -> None:
-    """Each pixel of the picture tells where it lies, so a crop tells what it shows."""
+    """Each pixel of the image tells where it lies, so a crop tells what it shows."""
     x, y = np.meshgrid(np.arange(200), np.arange(150))
     image = Image.fromarray(np.stack([x, y, 0 * x], -1).astype(np.uint8))
     shares = []
     for seed in range(60):
-        found = np.asarray(image_transforms.random_resized_crop(image, 32, generator(seed)), np.float64)
-        wide, high = (np.ptp(found[..., axis]) * 32 / 31 for axis in (0, 1))
+        pixels = np.asarray(image_transforms.random_resized_crop(image, 32, generator(seed)), np.float64)
+        wide, high = (np.ptp(pixels[..., axis]) * 32 / 31 for axis in (0, 1))
         shares.append(wide * high / (200 * 150))
     assert 0.4 < min(shares) < 0.65
     assert 0.85 < max(shares) < 1.1
 
 
-def test_mirror(picture: Image.Image) -> None:
-    assert np.array_equal(
-        np.asarray(image_transforms.flip_horizontally(picture)), np.asarray(picture)[:, ::-1]
-    )
+def test_flip(image: Image.Image) -> None:
+    assert np.array_equal(np.asarray(image_transforms.flip_horizontally(image)), np.asarray(image)[:, ::-1])
 
 
 @pytest.mark.parametrize("name", list(image_transforms.AUGMENT_OPERATIONS))

@@ -1,4 +1,4 @@
-"""Captions: what is learned, and the words that are found, are the original's."""
+"""Captions: what is learned, and the captions that are found, are the original's."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ TOLERANCE = 2e-4
 
 
 def inputs() -> dict[str, Tensor]:
-    found = parity.tensors_of("caption_inputs.safetensors")
-    return {**found, "padding_mask": found["padding_mask"].bool()}
+    recorded = parity.tensors_of("caption_inputs.safetensors")
+    return {**recorded, "padding_mask": recorded["padding_mask"].bool()}
 
 
 def batch() -> ModelBatch:
     """The recorded inputs as our processor would give them."""
-    given = inputs()
-    positions = given["language_masked_pos"].nonzero()
-    targets = given["language_tokens"][given["language_masked_pos"].bool()]
+    recorded = inputs()
+    positions = recorded["language_masked_pos"].nonzero()
+    targets = recorded["language_tokens"][recorded["language_masked_pos"].bool()]
     tensors = {
-        "image": given["image"], "tokens": given["masked_tokens"], "padding": given["padding_mask"],
+        "image": recorded["image"], "tokens": recorded["masked_tokens"], "padding": recorded["padding_mask"],
         "noise": torch.zeros(len(targets), 0, 2), "positions": positions, "targets": targets,
     }  # fmt: skip
     return ModelBatch(tensors, [])
@@ -55,11 +55,11 @@ def net() -> CaptionNet:
     return parity.caption_net().eval()
 
 
-def test_parity_beit3_caption_logits_of_hidden_words(net: CaptionNet) -> None:
+def test_parity_beit3_caption_logits_of_masked_tokens(net: CaptionNet) -> None:
     expected = parity.tensors_of("expected_caption.safetensors")
     with torch.no_grad():
         parity.close(
-            masked_token_logits(net, batch()), expected["logits_at_masked"], TOLERANCE, "hidden words"
+            masked_token_logits(net, batch()), expected["logits_at_masked"], TOLERANCE, "masked tokens"
         )
 
 
@@ -68,29 +68,31 @@ def test_parity_beit3_caption_logits_of_hidden_words(net: CaptionNet) -> None:
     [("masked_tokens", "logits_all_positions"), ("language_tokens", "logits_unmasked_all_positions")],
 )
 def test_parity_beit3_caption_logits_everywhere(net: CaptionNet, tokens: str, name: str) -> None:
-    given = inputs()
+    recorded = inputs()
     with torch.no_grad():
-        found = net.mlm_head(net.hidden_states(given["image"], given[tokens], given["padding_mask"]))
-    real = ~given["padding_mask"]
-    parity.close(found[real], parity.tensors_of("expected_caption.safetensors")[name][real], TOLERANCE, name)
+        logits = net.mlm_head(
+            net.hidden_states(recorded["image"], recorded[tokens], recorded["padding_mask"])
+        )
+    real = ~recorded["padding_mask"]
+    parity.close(logits[real], parity.tensors_of("expected_caption.safetensors")[name][real], TOLERANCE, name)
 
 
-@pytest.mark.parametrize(("kept", "after"), [("keep_all", 12000), ("drop_worst", 0)])
-def test_parity_beit3_caption_loss(kept: str, after: int) -> None:
+@pytest.mark.parametrize(("dropping", "after"), [("keep_all", 12000), ("drop_worst", 0)])
+def test_parity_beit3_caption_loss(dropping: str, after: int) -> None:
     expected = parity.tensors_of("expected_caption.safetensors")
     net = parity.caption_net().train()
     loss = task(drop_worst_after=after).loss(net, batch(), 1)
     loss.backward()
-    parity.close(loss, expected[f"loss.{kept}"], 1e-4, kept)
+    parity.close(loss, expected[f"loss.{dropping}"], 1e-4, dropping)
     norm = clip_grad_norm([p for p in net.parameters() if p.grad is not None], None)
-    assert norm.item() == pytest.approx(expected[f"grad_norm.{kept}"].item(), rel=1e-4)
-    if kept == "keep_all":
+    assert norm.item() == pytest.approx(expected[f"grad_norm.{dropping}"].item(), rel=1e-4)
+    if dropping == "keep_all":
         return
-    found = parity.originals((n, p.grad) for n, p in net.named_parameters() if p.grad is not None)
+    gradients = parity.originals((n, p.grad) for n, p in net.named_parameters() if p.grad is not None)
     for name in (name for name in expected if name.startswith("grad.")):
-        parity.close(found[name.removeprefix("grad.")], expected[name], 1e-4, name)
+        parity.close(gradients[name.removeprefix("grad.")], expected[name], 1e-4, name)
     table = expected["embed_positions_B_grad_rows0_40"]
-    parity.close(found["beit3.encoder.embed_positions.B.weight"][: len(table)], table, 1e-4, "places")
+    parity.close(gradients["beit3.encoder.embed_positions.B.weight"][: len(table)], table, 1e-4, "positions")
 
 
 def test_parity_beit3_caption_accuracy(net: CaptionNet) -> None:
@@ -109,7 +111,7 @@ def test_parity_beit3_caption_mask_counts() -> None:
 
 
 def test_parity_beit3_caption_training() -> None:
-    """Weights no word depends on rest in ours; the original's shrink, which no loss can see."""
+    """Weights that no token depends on stay in ours; the original's shrink, which no loss can see."""
     case = parity.json_of("expected_train_caption.json")
     net = parity.caption_net().train()
     learner = task(
@@ -134,22 +136,22 @@ def test_parity_beit3_caption_training() -> None:
 
 
 @torch.no_grad()
-def test_parity_beit3_caption_word_by_word(net: CaptionNet) -> None:
-    """With the words before kept, a word's logits are those of the whole caption at once."""
+def test_parity_beit3_caption_token_by_token(net: CaptionNet) -> None:
+    """With a cache of the tokens before, a token's logits are those of the whole caption at once."""
     expected = parity.tensors_of("expected_caption.safetensors")
-    given, words = inputs(), parity.tensors_of("incremental_tokens.safetensors")["tokens"]
+    recorded, token_ids = inputs(), parity.tensors_of("incremental_tokens.safetensors")["tokens"]
     mask = parity.json_of("config.json")["mask_id"]
-    picture = net.encode_image(given["image"])
-    past = net.empty_kv_cache(len(words), words.shape[1] + 2, picture[0][0])
+    image_cache = net.encode_image(recorded["image"])
+    text_cache = net.empty_kv_cache(len(token_ids), token_ids.shape[1] + 2, image_cache[0][0])
     steps = expected["incremental.logits"].shape[1]
-    fed = torch.cat([torch.full_like(words[:, :1], BOS_ID), words], 1)
+    previous_ids = torch.cat([torch.full_like(token_ids[:, :1], BOS_ID), token_ids], 1)
     for step in range(steps):
-        found = net.next_token_logits(fed[:, step], mask, picture, past)
-        parity.close(found, expected["incremental.logits"][:, step], TOLERANCE, f"word {step}")
-    parity.close(found, expected["incremental.full_last"], TOLERANCE, "the last word, without a past")
-    whole = torch.cat([fed[:, :steps], torch.full_like(fed[:, :1], mask)], 1)
-    again = net.mlm_head(net.hidden_states(given["image"], whole, None)[:, -1])
-    parity.close(found, again, TOLERANCE, "the last word, all at once")
+        logits = net.next_token_logits(previous_ids[:, step], mask, image_cache, text_cache)
+        parity.close(logits, expected["incremental.logits"][:, step], TOLERANCE, f"token {step}")
+    parity.close(logits, expected["incremental.full_last"], TOLERANCE, "the last token, without a cache")
+    whole = torch.cat([previous_ids[:, :steps], torch.full_like(previous_ids[:, :1], mask)], 1)
+    again = net.mlm_head(net.hidden_states(recorded["image"], whole, None)[:, -1])
+    parity.close(logits, again, TOLERANCE, "the last token, all at once")
 
 
 @pytest.mark.parametrize("number", range(len(parity.json_of("expected_beam_search.json"))))
@@ -158,23 +160,19 @@ def test_parity_beit3_beam_search(net: CaptionNet, number: int) -> None:
     case, mask = parity.json_of("expected_beam_search.json")[number], parity.json_of("config.json")["mask_id"]
     images = parity.tensors_of("beam_images.safetensors")["image"]
     search = BeamSearchSettings(case["num_beams"], case["max_len"], case["length_penalty"])
-    found = run_beam_search(net, images, search, mask)
-    for one, ids, score, caption in zip(
-        found, case["decoded_ids"], case["scores"], case["captions"], strict=True
+    hypotheses = run_beam_search(net, images, search, mask)
+    for hypothesis, ids, score, caption in zip(
+        hypotheses, case["decoded_ids"], case["scores"], case["captions"], strict=True
     ):
-        said = [
-            BOS_ID,
-            *one.token_ids,
-            mask,
-            EOS_ID,
-        ]  # the original leaves the mask where the last word would stand
-        assert said + [PAD_ID] * (search.max_length - len(said)) == ids
-        assert one.score == pytest.approx(score, abs=1e-4)
-        assert task().tokenizer.decode(one.token_ids) == caption
+        # The original leaves the mask in the place of the token that would come next.
+        tokens = [BOS_ID, *hypothesis.token_ids, mask, EOS_ID]
+        assert tokens + [PAD_ID] * (search.max_length - len(tokens)) == ids
+        assert hypothesis.score == pytest.approx(score, abs=1e-4)
+        assert task().tokenizer.decode(hypothesis.token_ids) == caption
 
 
 @torch.no_grad()
-def test_a_picture_alone_and_in_a_batch_get_one_caption(net: CaptionNet) -> None:
+def test_an_image_alone_and_in_a_batch_get_one_caption(net: CaptionNet) -> None:
     images = parity.tensors_of("beam_images.safetensors")["image"]
     mask = parity.json_of("config.json")["mask_id"]
     together = run_beam_search(net, images, BeamSearchSettings(), mask)
@@ -183,6 +181,6 @@ def test_a_picture_alone_and_in_a_batch_get_one_caption(net: CaptionNet) -> None
 
 
 def test_without_smoothing_the_loss_is_cross_entropy() -> None:
-    logits, words = torch.randn(5, 7, generator=torch.Generator().manual_seed(1)), torch.arange(5)
-    expected = torch.nn.functional.cross_entropy(logits, words, reduction="none")
-    parity.close(masked_token_losses(logits, words, 0.0), expected, 1e-6, "cross-entropy")
+    logits, token_ids = torch.randn(5, 7, generator=torch.Generator().manual_seed(1)), torch.arange(5)
+    expected = torch.nn.functional.cross_entropy(logits, token_ids, reduction="none")
+    parity.close(masked_token_losses(logits, token_ids, 0.0), expected, 1e-6, "cross-entropy")

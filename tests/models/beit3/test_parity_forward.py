@@ -45,21 +45,23 @@ def compare_states(
     arguments: dict[str, Tensor],
     expected: dict[str, Tensor],
     prefix: str,
-    shown: Tensor | None,
+    read_mask: Tensor | None,
 ) -> None:
     """All hidden states and the output that were recorded below a prefix."""
     states: list[TokenStreams] = []
     with torch.no_grad():
         out = encoder(**arguments, watch=states.append)
-    found = {f"{prefix}.hidden{i}": state for i, state in enumerate(states)} | {f"{prefix}.out": out}
+    states_by_name = {f"{prefix}.hidden{i}": state for i, state in enumerate(states)} | {f"{prefix}.out": out}
     wanted = {name: value for name, value in expected.items() if name.startswith(f"{prefix}.")}
     assert wanted, f"nothing recorded below {prefix}"
-    assert wanted.keys() <= found.keys()
+    assert wanted.keys() <= states_by_name.keys()
     for name, value in wanted.items():
-        ours = torch.cat(found[name], 1)
+        ours = torch.cat(states_by_name[name], 1)
         assert ours.shape == value.shape, name
         parity.close(
-            *((ours, value) if shown is None else (ours[shown], value[shown])), atol=HIDDEN, what=name
+            *((ours, value) if read_mask is None else (ours[read_mask], value[read_mask])),
+            atol=HIDDEN,
+            what=name,
         )
 
 
@@ -67,9 +69,9 @@ def compare_states(
 def test_parity_beit3_vqa_logits(
     net: Beit3VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> None:
-    given = inputs["image"], inputs["language_tokens"], inputs["padding_mask"].bool()
-    parity.close(net.pooled(*given), expected["vqa.pooled"], LOGITS, "pooled")
-    parity.close(net(*given), expected["vqa.logits"], LOGITS, "logits")
+    arguments = inputs["image"], inputs["language_tokens"], inputs["padding_mask"].bool()
+    parity.close(net.pooled(*arguments), expected["vqa.pooled"], LOGITS, "pooled")
+    parity.close(net(*arguments), expected["vqa.logits"], LOGITS, "logits")
 
 
 @torch.no_grad()
@@ -113,19 +115,19 @@ def test_parity_beit3_vqa_logits_with_activation_checkpointing(
 def test_parity_beit3_states_of_picture_and_text(
     net: Beit3VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> None:
-    given = {
+    arguments = {
         "image": inputs["image"],
         "tokens": inputs["language_tokens"],
         "padding": inputs["padding_mask"].bool(),
     }
-    compare_states(net.encoder, given, expected, "vl", visible(inputs, pictures=True))
+    compare_states(net.encoder, arguments, expected, "vl", visible(inputs, pictures=True))
 
 
 def test_parity_beit3_states_of_text(
     net: Beit3VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> None:
-    given = {"tokens": inputs["language_tokens"], "padding": inputs["padding_mask"].bool()}
-    compare_states(net.encoder, given, expected, "text", visible(inputs, pictures=False))
+    arguments = {"tokens": inputs["language_tokens"], "padding": inputs["padding_mask"].bool()}
+    compare_states(net.encoder, arguments, expected, "text", visible(inputs, pictures=False))
 
 
 def test_parity_beit3_states_of_picture(
@@ -137,24 +139,24 @@ def test_parity_beit3_states_of_picture(
 def test_parity_beit3_states_with_hidden_patches(
     net: Beit3VqaNet, inputs: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> None:
-    given = {
+    arguments = {
         "image": inputs["image"],
         "tokens": inputs["language_tokens"],
         "padding": inputs["padding_mask"].bool(),
         "masked": inputs["vision_masked_position"].bool(),
     }
-    assert given["masked"].any()
-    compare_states(net.encoder, given, expected, "vl_vmask", visible(inputs, pictures=True))
+    assert arguments["masked"].any()
+    compare_states(net.encoder, arguments, expected, "vl_vmask", visible(inputs, pictures=True))
 
 
 def test_parity_beit3_states_with_final_norm(inputs: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    given = {
+    arguments = {
         "image": inputs["image"],
         "tokens": inputs["language_tokens"],
         "padding": inputs["padding_mask"].bool(),
     }
     compare_states(
-        parity.caption_encoder(), given, expected, "cap_vl_finalln", visible(inputs, pictures=True)
+        parity.caption_encoder(), arguments, expected, "cap_vl_finalln", visible(inputs, pictures=True)
     )
 
 
@@ -172,6 +174,6 @@ def test_parity_beit3_drop_path_keeps_or_drops_each_sample(rate: float) -> None:
     keep = drop_path_factors(draws, drop_path_rates(rate, config.dimensions.num_layers))
     assert keep.shape == (config.dimensions.num_layers, 2, len(draws), 1, 1)
     for layer, value in enumerate(drop_path_rates(rate, config.dimensions.num_layers)):
-        kept = keep[layer][keep[layer] > 0]
-        assert kept.numpy() == pytest.approx(1 / (1 - value), rel=1e-6)
+        factors = keep[layer][keep[layer] > 0]
+        assert factors.numpy() == pytest.approx(1 / (1 - value), rel=1e-6)
         assert keep[layer].count_nonzero().item() / keep[layer].numel() == pytest.approx(1 - value, abs=0.03)

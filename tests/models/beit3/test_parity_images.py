@@ -31,9 +31,9 @@ def picture(name: str) -> Path:
 @functools.cache
 def augmented() -> Image.Image:
     """The picture the operations were recorded on: the one that Identity left as it was."""
-    wanted = operations()["Identity"].numpy()
+    recorded = operations()["Identity"].numpy()
     opened = [open_image(path) for path in sorted(parity.path("images").iterdir())]
-    same = [image for image in opened if np.array_equal(np.asarray(image), wanted)]
+    same = [image for image in opened if np.array_equal(np.asarray(image), recorded)]
     assert same, "no recorded picture is what Identity gave"
     return same[0]
 
@@ -41,14 +41,14 @@ def augmented() -> Image.Image:
 def test_parity_beit3_preprocess() -> None:
     expected = parity.tensors_of("expected_preprocess.safetensors")
     assert expected
-    for key, wanted in expected.items():
+    for key, recorded in expected.items():
         name, side = key.rsplit(".", 1)
         pixels = image_transforms.image_to_array(
             image_transforms.resize_square(open_image(picture(name)), int(side))
         )
         ours = image_transforms.normalise_pixels(torch.from_numpy(pixels))
-        assert ours.shape == wanted.shape
-        parity.close(ours, wanted, 1e-6, key)
+        assert ours.shape == recorded.shape
+        parity.close(ours, recorded, 1e-6, key)
 
 
 def test_parity_beit3_randaugment_knows_the_recorded_operations() -> None:
@@ -60,14 +60,14 @@ def test_parity_beit3_randaugment_knows_the_recorded_operations() -> None:
 def test_parity_beit3_randaugment_operations() -> None:
     """Exact, or within 2 grey levels for 99 % of the values where the original used OpenCV."""
     image = augmented()
-    for key, wanted in operations().items():
+    for key, recorded in operations().items():
         name = key.rstrip("+-")
         operation, argument, _ = image_transforms.AUGMENT_OPERATIONS[name]
         if name == "Sharpness":  # recorded with values that wrap around at 255; ours are clipped
             ours = image_transforms.adjust_sharpness(image, argument, wrap=True)
         else:
             ours = operation(image, -argument if key.endswith("-") else argument)
-        away = np.abs(np.asarray(ours, np.int32) - wanted.numpy().astype(np.int32))
+        away = np.abs(np.asarray(ours, np.int32) - recorded.numpy().astype(np.int32))
         if name in EXACT:
             assert away.max() == 0, key
         else:

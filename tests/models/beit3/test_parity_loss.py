@@ -90,11 +90,11 @@ def test_parity_beit3_vqa_validation() -> None:
     model = parity.vqa_model(names).eval()
     inputs = parity.tensors_of("inputs.safetensors")
     given = inputs["image"], inputs["language_tokens"], inputs["padding_mask"]
-    said: list[str] = []
+    predicted: list[str] = []
     for size in expected["batches"]:
-        rows = slice(len(said), len(said) + size)
-        said += [answer.text for answer in model.answer(parity.vqa_batch(*(t[rows] for t in given)))]
-    assert said == [row["answer"] for row in expected["predictions"]]
+        rows = slice(len(predicted), len(predicted) + size)
+        predicted += [answer.text for answer in model.answer(parity.vqa_batch(*(t[rows] for t in given)))]
+    assert predicted == [row["answer"] for row in expected["predictions"]]
 
     examples = [
         Example(
@@ -103,9 +103,9 @@ def test_parity_beit3_vqa_validation() -> None:
             "",
             {normalise_answer(n): s for n, s in zip(names, soft, strict=True) if s},
         )
-        for row, soft in zip(expected["predictions"], labels[: len(said)].tolist(), strict=True)
+        for row, soft in zip(expected["predictions"], labels[: len(predicted)].tolist(), strict=True)
     ]
-    everything = score_answers(zip(examples, said, strict=True)).total
-    assert everything.rows == len(said)
+    everything = score_answers(zip(examples, predicted, strict=True)).total
+    assert everything.rows == len(predicted)
     metric = expected["stats"][expected["metric_key"]]
     assert 100 * everything.score == pytest.approx(metric, rel=0, abs=1e-3)

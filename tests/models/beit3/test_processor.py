@@ -1,4 +1,4 @@
-"""Examples -> batches: tokens, classes, pictures; all randomness from the generator given."""
+"""Examples -> batches: tokens, classes, images; all randomness from the generator passed in."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def generator(seed: int = 0) -> np.random.Generator:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with one picture, dark to the left and bright to the right."""
+    """A folder with one image, dark to the left and bright to the right."""
     columns = np.linspace(0, 255, 90).astype(np.uint8)
     Image.fromarray(np.tile(columns[None, :, None], (70, 1, 3))).save(tmp_path / "a.png")
     return tmp_path
@@ -67,7 +67,7 @@ def test_decomposed_questions_give_the_same_tokens(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("augment", ["none", "crop", "randaug"])
-def test_training_pictures_are_the_generators_alone(folder: Path, augment: str) -> None:
+def test_training_images_are_the_generators_alone(folder: Path, augment: str) -> None:
     made = processor(DataSettings(augment=augment, flip=True))
     once, again = (
         [made.encode(ask(), folder, train=True, rng=generator(s)) for s in range(8)] for _ in range(2)
@@ -79,7 +79,7 @@ def test_training_pictures_are_the_generators_alone(folder: Path, augment: str) 
     assert len({item.noise.tobytes() for item in once}) == 8
 
 
-def test_validation_pictures_are_never_augmented(folder: Path) -> None:
+def test_validation_images_are_never_augmented(folder: Path) -> None:
     made = processor(DataSettings(augment="randaug", flip=True))
     plain = processor().encode(ask(), folder, train=False, rng=generator()).image
     for seed in range(8):
@@ -87,29 +87,29 @@ def test_validation_pictures_are_never_augmented(folder: Path) -> None:
         assert np.array_equal(item.image, plain)
 
 
-def mirrored(made: Beit3VqaProcessor, example: Example, folder: Path) -> int:
+def count_flipped(made: Beit3VqaProcessor, example: Example, folder: Path) -> int:
     """Of 40 encodings, how many are brighter on the left."""
     items = [made.encode(example, folder, train=True, rng=generator(seed)).image for seed in range(40)]
     half = parity.config().image_size // 2
     return sum(bool(i[:, :, :half].mean() > i[:, :, half:].mean()) for i in items)
 
 
-def test_half_of_the_pictures_are_mirrored(folder: Path) -> None:
-    assert 8 < mirrored(processor(DataSettings(flip=True)), ask(), folder) < 32
-    assert mirrored(processor(), ask(), folder) == 0
+def test_half_of_the_images_are_flipped(folder: Path) -> None:
+    assert 8 < count_flipped(processor(DataSettings(flip=True)), ask(), folder) < 32
+    assert count_flipped(processor(), ask(), folder) == 0
 
 
 @pytest.mark.parametrize(
     "example",
     [ask("왼쪽에 무엇이 있나요?"), ask("Is it on the right?"), ask("어디에 있나요?", 왼쪽=1.0)],
 )
-def test_questions_about_left_and_right_are_not_mirrored(folder: Path, example: Example) -> None:
-    assert mirrored(processor(DataSettings(flip=True)), example, folder) == 0
+def test_questions_about_left_and_right_are_not_flipped(folder: Path, example: Example) -> None:
+    assert count_flipped(processor(DataSettings(flip=True)), example, folder) == 0
 
 
-def test_a_picture_that_cannot_be_read_is_named_with_the_id(folder: Path) -> None:
+def test_an_image_that_cannot_be_read_is_named_with_the_id(folder: Path) -> None:
     for name in ("gone.png", "text.png"):
-        (folder / "text.png").write_text("no picture")
+        (folder / "text.png").write_text("not an image")
         with pytest.raises(DataError) as caught:
             processor().encode(Example("q7", name, "?", {}), folder, train=True, rng=generator())
         assert caught.value.message.startswith("id q7: ")
@@ -138,9 +138,9 @@ def test_a_batch_lists_the_classes_of_each_row(folder: Path) -> None:
     made = processor()
     rows = [ask(예=1.0), ask(모름=1.0), ask(아니요=0.3, 왼쪽=0.6)]
     batch = made.collate([made.encode(row, folder, train=False, rng=generator()) for row in rows])
-    places, scores = batch.tensors["label_positions"], batch.tensors["label_scores"]
-    assert places is not None
+    positions, scores = batch.tensors["label_positions"], batch.tensors["label_scores"]
+    assert positions is not None
     assert scores is not None
-    assert places.tolist() == [[0, 0], [2, 1], [2, 2]]
+    assert positions.tolist() == [[0, 0], [2, 1], [2, 2]]
     assert scores.tolist() == pytest.approx([1.0, 0.3, 0.6])
     assert batch.ids == ["q1"] * 3

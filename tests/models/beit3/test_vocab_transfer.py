@@ -38,20 +38,29 @@ SPELLED |= {" 강red": [4, 10, 11, 6], " 강": [4, 10, 11], "\ue000뷁": [4, 3],
 
 def test_a_plan_on_paper() -> None:
     new = named("▁사과", "▁red", "▁", "사과", "과과사", "뷁", "▁강", "▁강red", "<0xEA>", "<0x80>")
-    found = plan_vocab_transfer(OLD, new, SPELLED.__getitem__)
-    assert found.copied == {0: 0, 1: 1, 2: 2, 3: 3, 5: 5, 6: 4, 12: 10, 14: 12}  # <mask> is the last of each
-    assert found.averaged == {4: (8, 9), 7: (7, 9), 8: (9, 9, 7), 11: (6,)}
-    assert found.randomly_initialised == (9, 10, 13)  # unknown; bytes alone; a byte the old one lacks
-    assert (found.old_size, found.new_size) == (len(OLD), len(new))
-    assert str(found) == "8 tokens copied, 4 averaged, 3 randomly initialised"
+    transfer = plan_vocab_transfer(OLD, new, SPELLED.__getitem__)
+    assert transfer.copied == {
+        0: 0,
+        1: 1,
+        2: 2,
+        3: 3,
+        5: 5,
+        6: 4,
+        12: 10,
+        14: 12,
+    }  # <mask> is the last of each
+    assert transfer.averaged == {4: (8, 9), 7: (7, 9), 8: (9, 9, 7), 11: (6,)}
+    assert transfer.randomly_initialised == (9, 10, 13)  # unknown; bytes alone; a byte the old one lacks
+    assert (transfer.old_size, transfer.new_size) == (len(OLD), len(new))
+    assert str(transfer) == "8 tokens copied, 4 averaged, 3 randomly initialised"
 
 
 def test_an_extended_vocabulary_keeps_every_row() -> None:
-    found = plan_vocab_transfer(OLD, [*OLD[:-1], "▁사과", "<mask>"], SPELLED.__getitem__)
-    assert found.copied == {**{i: i for i in range(12)}, 13: 12}
-    assert (found.averaged, found.randomly_initialised) == ({12: (8, 9)}, ())
+    transfer = plan_vocab_transfer(OLD, [*OLD[:-1], "▁사과", "<mask>"], SPELLED.__getitem__)
+    assert transfer.copied == {**{i: i for i in range(12)}, 13: 12}
+    assert (transfer.averaged, transfer.randomly_initialised) == ({12: (8, 9)}, ())
     table = torch.arange(26.0).reshape(13, 2)
-    assert transfer_vocab_rows(table, found, torch.Generator()).tolist() == [
+    assert transfer_vocab_rows(table, transfer, torch.Generator()).tolist() == [
         *table[:12].tolist(),
         [17.0, 18.0],
         [24.0, 25.0],
@@ -119,8 +128,8 @@ def of_recorded() -> str:
     return f"model.weights_tokenizer={parity.path('tokenizer.model')}"
 
 
-def new(asked: Recipe, small: Small) -> tuple[Beit3Model, str]:
-    model, _, note = family.create_model(asked, open_index(small.index).answers())
+def new(settings: Recipe, small: Small) -> tuple[Beit3Model, str]:
+    model, _, note = family.create_model(settings, open_index(small.index).answers())
     return model, note
 
 
@@ -133,19 +142,19 @@ def test_rows_are_carried_over(small: Small, korean: Path) -> None:
     old, fresh = load_xlmr_tokenizer(parity.path("tokenizer.model")), load_xlmr_tokenizer(korean)
     before, after = parity.weights("pretrain_fp16.pth")[TABLE], text_table(model)
     assert len(after) == fresh.vocab_size
-    found = plan_vocab_transfer(old.vocab, fresh.vocab, old.encode)
-    assert note.endswith(f"; text table: {found}")
-    assert min(len(found.copied), len(found.averaged), len(found.randomly_initialised)) > 5
+    transfer = plan_vocab_transfer(old.vocab, fresh.vocab, old.encode)
+    assert note.endswith(f"; text table: {transfer}")
+    assert min(len(transfer.copied), len(transfer.averaged), len(transfer.randomly_initialised)) > 5
     for token in ("<s>", "<pad>", "</s>", "<unk>", "<mask>", "▁", "?", "요"):
         row, origin = fresh.vocab.index(token), old.vocab.index(token)
         assert torch.equal(after[row], before[origin]), token
-    for row, origins in found.averaged.items():
+    for row, origins in transfer.averaged.items():
         torch.testing.assert_close(after[row], before[list(origins)].mean(0))
     again, _ = new(recipe(small, korean, of_recorded()), small)
     other, _ = new(recipe(small, korean, of_recorded(), "seed=7"), small)
     assert torch.equal(text_table(again), after)
     assert not torch.equal(text_table(other), after)
-    assert torch.equal(text_table(other)[list(found.copied)], after[list(found.copied)])
+    assert torch.equal(text_table(other)[list(transfer.copied)], after[list(transfer.copied)])
 
 
 def test_the_same_tokenizer_changes_nothing(small: Small) -> None:
@@ -158,26 +167,26 @@ def test_rows_by_number_are_the_originals_way(small: Small, korean: Path, tmp_pa
     state = parity.weights("pretrain_fp16.pth")
     large = {**state, TABLE: torch.cat([state[TABLE]] * 3)}
     torch.save({"model": large}, tmp_path / "large.pth")
-    asked = recipe(small, korean, "model.text_rows=original", weights=tmp_path / "large.pth")
-    model, _ = new(asked, small)
+    settings = recipe(small, korean, "model.text_rows=original", weights=tmp_path / "large.pth")
+    model, _ = new(settings, small)
     assert torch.equal(text_table(model), large[TABLE])
 
 
 def test_a_captioners_word_head_goes_along(small: Small, korean: Path) -> None:
-    asked = recipe(
+    settings = recipe(
         small, korean, of_recorded(), "task=caption", "model.reinit=[]", weights=parity.path("captioning.pth")
     )
-    model, _, _ = family.create_model(asked, [])
+    model, _, _ = family.create_model(settings, [])
     old, fresh = load_xlmr_tokenizer(parity.path("tokenizer.model")), load_xlmr_tokenizer(korean)
-    found = plan_vocab_transfer(old.vocab, fresh.vocab, old.encode)
+    transfer = plan_vocab_transfer(old.vocab, fresh.vocab, old.encode)
     state = parity.weights("captioning.pth")
     for name, after in (
         ("mlm_head.weight", model.net.mlm_head.weight),
         ("mlm_head.bias", model.net.mlm_head.bias),
     ):
         assert len(after) == fresh.vocab_size
-        assert torch.equal(after[list(found.copied)], state[name][list(found.copied.values())]), name
-        row, origins = next(iter(found.averaged.items()))
+        assert torch.equal(after[list(transfer.copied)], state[name][list(transfer.copied.values())]), name
+        row, origins = next(iter(transfer.averaged.items()))
         torch.testing.assert_close(after[row], state[name][list(origins)].mean(0))
 
 
@@ -199,13 +208,13 @@ def test_a_run_knows_its_own_tokenizer(small: Small, korean: Path, trained: Path
 
 
 def test_weights_of_an_unknown_tokenizer_are_asked_about(kovqa: Kovqa, small: Small) -> None:
-    words = training(small, f"model.weights={parity.path('pretrain_fp16.pth')}")
-    done = kovqa(*words)
+    arguments = training(small, f"model.weights={parity.path('pretrain_fp16.pth')}")
+    done = kovqa(*arguments)
     assert done.returncode == 2
     assert "which tokenizer were the weights" in done.stderr
     assert "model.weights_tokenizer" in done.stderr
     assert "Traceback" not in done.stderr
-    done = kovqa(*words, *sets("model.weights_tokenizer=gone.model"))
+    done = kovqa(*arguments, *sets("model.weights_tokenizer=gone.model"))
     assert done.returncode == 5
     assert "tokenizer of the weights gone.model not found" in done.stderr
 
@@ -236,8 +245,8 @@ def test_a_folder_of_other_weights_is_refused(small: Small, tmp_path: Path) -> N
 
 def test_a_swapped_tokenizer_is_noticed(small: Small, korean: Path, tmp_path: Path) -> None:
     """In a step folder that answers, and in one whose weights are taken along."""
-    asked = recipe(small, korean, of_recorded())
-    model, processor, _ = family.create_model(asked, open_index(small.index).answers())
+    settings = recipe(small, korean, of_recorded())
+    model, processor, _ = family.create_model(settings, open_index(small.index).answers())
     step = tmp_path / "step"
     step.mkdir()
     family.write_model_folder(model, processor, step, CheckpointInfo("beit3", "vqa"))

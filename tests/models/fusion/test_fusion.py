@@ -1,4 +1,4 @@
-"""Encoders of fusion models: found or asked for, read safely, never silently random."""
+"""Encoders of fusion models: named and read safely, never silently random."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_published_weights_are_used(small: Small, encoders: tuple[Path, Path]) -
     name = "embeddings.word_embeddings.weight"
     assert torch.equal(own[f"question.{name}"], question[f"roberta.{name}"])
     assert torch.equal(own["picture.layer4.0.conv3.weight"], picture["layer4.0.conv3.weight"])
-    assert own["picture.fc.weight"].shape == (32, 96)  # the thousand classes stay away
+    assert own["picture.fc.weight"].shape == (32, 96)  # the thousand classes are left out
     assert "newly initialised: pooler.dense.weight, pooler.dense.bias, fc.weight, fc.bias" in note
 
 
@@ -69,13 +69,13 @@ def test_the_grid_reads_the_same_folders(small: Small, encoders: tuple[Path, Pat
 
 
 def test_missing_encoders_are_named(kovqa: Kovqa, small: Small) -> None:
-    words = ["train", "-r", "nia", "-p", "cpu", "--data", small.index]
-    done = kovqa(*words)
+    arguments = ["train", "-r", "nia", "-p", "cpu", "--data", small.index]
+    done = kovqa(*arguments)
     assert done.returncode == 5
     error = done.stderr.strip().splitlines()[-1]
     for word in ("xlm-roberta-base", "kovqa download xlm-roberta-base", "assets", "--random-init"):
         assert word in error
-    assert "--tokenizer" in kovqa(*words, "--random-init").stderr
+    assert "--tokenizer" in kovqa(*arguments, "--random-init").stderr
 
 
 def test_random_encoders_say_so(small: Small) -> None:
@@ -86,7 +86,7 @@ def test_random_encoders_say_so(small: Small) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sets", "words"),
+    ("sets", "problem"),
     [
         (("model.question_config={model_type: nonsense}",), "nonsense"),
         (("model.picture_config={architecture: resnet51}",), "resnet51"),
@@ -94,9 +94,9 @@ def test_random_encoders_say_so(small: Small) -> None:
         (("task=caption",), "answers questions"),
     ],
 )
-def test_settings_that_cannot_be(small: Small, sets: tuple[str, ...], words: str) -> None:
+def test_settings_that_cannot_be(small: Small, sets: tuple[str, ...], problem: str) -> None:
     tried = recipe(small, *FUSION, f"model.tokenizer='{small.tokenizer}'", *sets)
-    with pytest.raises(SettingsError, match=words):
+    with pytest.raises(SettingsError, match=problem):
         family.create_model(tried, ["예"])
 
 
@@ -111,8 +111,8 @@ def test_weights_that_do_not_fit(small: Small, encoders: tuple[Path, Path], tmp_
     question = question_folder(tmp_path / "q", small.tokenizer)
     answers = open_index(small.index).answers()
 
-    def refused(words: str, kind: type[Exception] = ModelError) -> None:
-        with pytest.raises(kind, match=words):
+    def refused(problem: str, kind: type[Exception] = ModelError) -> None:
+        with pytest.raises(kind, match=problem):
             family.create_model(with_encoders(small, (question, encoders[1])), answers)
 
     tensors = load_file(question / "model.safetensors")
@@ -176,8 +176,19 @@ def test_an_answer_that_is_no_class_counts_for_nothing(small: Small) -> None:
 
 
 def test_a_dry_run_needs_no_heavy_library(small: Small, tmp_path: Path) -> None:
-    words = ["train", "-r", "nia", "-p", "cpu", "--data", str(small.index), "-n", "-o", str(tmp_path / "r")]
-    assert not {"torch", "transformers", "timm"} & loaded(*words)
+    arguments = [
+        "train",
+        "-r",
+        "nia",
+        "-p",
+        "cpu",
+        "--data",
+        str(small.index),
+        "-n",
+        "-o",
+        str(tmp_path / "r"),
+    ]
+    assert not {"torch", "transformers", "timm"} & loaded(*arguments)
 
 
 def test_memory_is_counted_whatever_is_set_of_the_encoder(small: Small) -> None:

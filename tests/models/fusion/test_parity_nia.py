@@ -31,8 +31,8 @@ TOLERANCE = 1e-4
 @functools.cache
 def arrays(name: str) -> dict[str, Any]:
     """A recorded .npz."""
-    with np.load(parity.path(name, NIA)) as found:
-        return {key: found[key] for key in found.files}
+    with np.load(parity.path(name, NIA)) as recording:
+        return {key: recording[key] for key in recording.files}
 
 
 def tensors(name: str) -> dict[str, Tensor]:
@@ -54,7 +54,7 @@ def config(**changes: Any) -> ModelConfig:
     return ModelConfig(**{**known, **changes})
 
 
-def recorded_net(**changes: Any) -> FusionNet:
+def recordingnet(**changes: Any) -> FusionNet:
     """Our network with the recorded weights, every one of which is used or knowingly dropped."""
     net = FusionNet(config(**changes))
     state = torch.load(parity.path("state_dict.pt", NIA), weights_only=True)
@@ -68,19 +68,19 @@ def recorded_net(**changes: Any) -> FusionNet:
 
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
     """Pixels, ids and where there is padding."""
-    found = tensors("inputs.npz")
-    return found["image"], found["input_ids"], found["attention_mask"] == 0
+    recording = tensors("inputs.npz")
+    return recording["image"], recording["input_ids"], recording["attention_mask"] == 0
 
 
 def test_forward() -> None:
-    net = recorded_net().eval()
+    net = recordingnet().eval()
     image, tokens, padding = inputs()
     want = tensors("expected.npz")
     with torch.inference_mode():
         attended = (~padding).long()
-        asked = net.question(input_ids=tokens, attention_mask=attended).pooler_output
+        question = net.question(input_ids=tokens, attention_mask=attended).pooler_output
         seen = net.picture(image)
-        parity.close(asked, want["question"], TOLERANCE, "question")
+        parity.close(question, want["question"], TOLERANCE, "question")
         parity.close(seen, want["image_raw"], TOLERANCE, "image_raw")
         parity.close(torch.tanh(seen), want["image"], TOLERANCE, "image")
         parity.close(net.fuse_product(image, tokens, attended), want["fused"], TOLERANCE, "fused")
@@ -89,7 +89,7 @@ def test_forward() -> None:
 
 @pytest.mark.parametrize(("scope", "name"), [("sample", "single"), ("batch", "batch")])
 def test_transformer(scope: str, name: str) -> None:
-    net = recorded_net(transformer=3, scope=scope).eval()
+    net = recordingnet(transformer=3, scope=scope).eval()
     image, tokens, padding = inputs()
     want = tensors("expected.npz")
     with torch.inference_mode():
@@ -100,7 +100,7 @@ def test_transformer(scope: str, name: str) -> None:
 
 def test_padding_is_not_needed() -> None:
     """The original pads all questions to one length; as long as the longest of the batch is enough."""
-    net = recorded_net().eval()
+    net = recordingnet().eval()
     image, tokens, _ = inputs()
     want = tensors("expected.npz")["logits_base"]
     with torch.inference_mode():
@@ -118,22 +118,22 @@ def test_layers_begin_with_values_of_their_own() -> None:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
 def test_focal(gamma: float, weighted: bool) -> None:
-    found = tensors("focal.npz")
-    weight = found["class_weight"] if weighted else None
+    recording = tensors("focal.npz")
+    weight = recording["class_weight"] if weighted else None
     for kind, function in (("upstream", losses.original_focal_loss), ("per_sample", losses.focal_loss)):
-        logits = found["logits"].clone().requires_grad_()
-        value = function(logits, found["targets"], gamma, weight, 0.1)
+        logits = recording["logits"].clone().requires_grad_()
+        value = function(logits, recording["targets"], gamma, weight, 0.1)
         value.backward()
         where = f"{kind}/g{gamma}/{'weighted' if weighted else 'none'}"
         assert value.item() == pytest.approx(float(arrays("focal.npz")[f"{where}/loss"]), abs=1e-5)
         assert logits.grad is not None
-        parity.close(logits.grad, found[f"{where}/grad"], 1e-6, f"{where}/grad")
+        parity.close(logits.grad, recording[f"{where}/grad"], 1e-6, f"{where}/grad")
 
 
 def test_class_weights() -> None:
-    found = arrays("focal.npz")
-    ours_ = losses.compute_class_weights(found["counts"].tolist(), "original")
-    parity.close(ours_, torch.from_numpy(found["class_weight"]).float(), 1e-6, "1 - n / N")
+    recording = arrays("focal.npz")
+    ours_ = losses.compute_class_weights(recording["counts"].tolist(), "original")
+    parity.close(ours_, torch.from_numpy(recording["class_weight"]).float(), 1e-6, "1 - n / N")
     for kind in ("inverse_sqrt", "effective"):
         weights = losses.compute_class_weights([100, 10, 1, 0], kind)
         assert weights.tolist() == sorted(weights.tolist())
@@ -141,8 +141,8 @@ def test_class_weights() -> None:
 
 
 def test_focal_without_focus_is_cross_entropy() -> None:
-    found = tensors("focal.npz")
-    logits, targets = found["logits"], found["targets"].clone()
+    recording = tensors("focal.npz")
+    logits, targets = recording["logits"], recording["targets"].clone()
     targets[2] = losses.NO_CLASS
     assert losses.focal_loss(logits, targets, 0.0, None, 0.1).item() == pytest.approx(
         losses.class_cross_entropy(logits, targets, None, 0.1).item(), rel=1e-6
@@ -163,7 +163,7 @@ STEPS = {
 def test_training_step(tag: str) -> None:
     """Loss, gradients, weights after one AdamW step, and BatchNorm's statistics."""
     about, want = parity.json_of("config.json", NIA)["train_step"], arrays("train_step.npz")
-    net = recorded_net().train()
+    net = recordingnet().train()
     net.config = config(**STEPS[tag])
     if net.config.class_weights != "none":
         net.class_weight = torch.tensor(about["class_weight"])
@@ -217,10 +217,8 @@ def test_tokenizer() -> None:
 def test_picture(name: str) -> None:
     want = arrays("transform/expected.npz")
     side = int(want["size"])
-    picture = open_image(parity.path(f"transform/{name}", NIA))
-    pixels = image_transforms.image_to_array(
-        image_transforms.resize_square(picture, side, Resampling.BILINEAR)
-    )
+    image = open_image(parity.path(f"transform/{name}", NIA))
+    pixels = image_transforms.image_to_array(image_transforms.resize_square(image, side, Resampling.BILINEAR))
     off = np.abs(pixels.transpose(1, 2, 0).astype(int) - want[f"{name}/resized_uint8"]).max()
     assert off <= 1
     ours_ = vqa.normalise_by_mean_std(torch.from_numpy(pixels), ModelConfig(image_size=side))

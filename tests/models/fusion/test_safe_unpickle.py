@@ -23,10 +23,11 @@ from tests import parity
 NIA = "vqa_nia"
 
 
-def same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+def same(loaded: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
     """The same names, types and values?"""
-    return found.keys() == wanted.keys() and all(
-        found[name].dtype == wanted[name].dtype and torch.equal(found[name], wanted[name]) for name in wanted
+    return loaded.keys() == expected.keys() and all(
+        loaded[name].dtype == expected[name].dtype and torch.equal(loaded[name], expected[name])
+        for name in expected
     )
 
 
@@ -38,9 +39,9 @@ def recorded() -> dict[str, Tensor]:
 @pytest.mark.parametrize("file", ["infer_model_57.15.pt", "state_dict.pt"])
 def test_parity_nia_checkpoint(file: str) -> None:
     """The pickled model and the state dict hold the same tensors, all of them, bit for bit."""
-    found = read_original_checkpoint(parity.path(file, NIA)).tensors
-    assert same(found, recorded())
-    assert {name: [list(t.shape), str(t.dtype)] for name, t in found.items()} == {
+    loaded = read_original_checkpoint(parity.path(file, NIA)).tensors
+    assert same(loaded, recorded())
+    assert {name: [list(t.shape), str(t.dtype)] for name, t in loaded.items()} == {
         name: [shape, f"torch.{dtype.removeprefix('torch.')}"]
         for name, shape, dtype in parity.json_of("keys.json", NIA)
     }
@@ -69,10 +70,10 @@ def test_a_model_without_data_parallel(tmp_path: Path) -> None:
 
 
 def test_what_the_command_line_was_is_known() -> None:
-    """A whole model remembers its arguments; a state dict does not."""
-    found = read_original_checkpoint(parity.path("infer_model_57.15.pt", NIA)).arguments
-    assert found["use_transformer_layer"] is False
-    assert (found["lang"], found["batch_size"], found["lr"]) == ("ko", 256, 3e-5)
+    """A checkpoint model remembers its arguments; a state dict does not."""
+    loaded = read_original_checkpoint(parity.path("infer_model_57.15.pt", NIA)).arguments
+    assert loaded["use_transformer_layer"] is False
+    assert (loaded["lang"], loaded["batch_size"], loaded["lr"]) == ("ko", 256, 3e-5)
     assert read_original_checkpoint(parity.path("state_dict.pt", NIA)).arguments == {}
 
 
@@ -275,9 +276,9 @@ def test_a_pickle_without_a_model_is_one_error(tmp_path: Path, content: bytes, w
 
 
 def test_a_file_that_is_no_whole_checkpoint_is_one_error(tmp_path: Path) -> None:
-    whole = parity.path("infer_model_57.15.pt", NIA)
-    (tmp_path / "half.pt").write_bytes(whole.read_bytes()[:200_000])
-    damaged = bytearray(whole.read_bytes())
+    checkpoint = parity.path("infer_model_57.15.pt", NIA)
+    (tmp_path / "half.pt").write_bytes(checkpoint.read_bytes()[:200_000])
+    damaged = bytearray(checkpoint.read_bytes())
     damaged[150_000] ^= 255
     (tmp_path / "damaged.pt").write_bytes(damaged)
     (tmp_path / "text.pt").write_text("<html>")
