@@ -66,7 +66,7 @@ def test_every_family_learns_and_answers(recipe: Recipe, dtype: torch.dtype) -> 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1.5e-2), (torch.float16, 2e-3)], ids=str)
 @torch.no_grad()
 def test_a_captions_words_in_16_bits_are_nearly_those_in_32(dtype: torch.dtype, tolerance: float) -> None:
-    """Word by word with the token_ids before kept; the tolerance is of the largest logit."""
+    """Token by token, with a cache of those before; the tolerance is of the largest logit."""
     net = parity.caption_net().eval()
     image = parity.tensors_of("caption_inputs.safetensors")["image"]
     token_ids = parity.tensors_of("incremental_tokens.safetensors")["tokens"]

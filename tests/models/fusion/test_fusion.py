@@ -55,7 +55,7 @@ def test_published_weights_are_used(small: Small, encoders: tuple[Path, Path]) -
     name = "embeddings.word_embeddings.weight"
     assert torch.equal(own[f"question.{name}"], question[f"roberta.{name}"])
     assert torch.equal(own["picture.layer4.0.conv3.weight"], picture["layer4.0.conv3.weight"])
-    assert own["picture.fc.weight"].shape == (32, 96)  # the thousand classes are left out
+    assert own["picture.fc.weight"].shape == (32, 96)  # the published thousand classes are left out
     assert "newly initialised: pooler.dense.weight, pooler.dense.bias, fc.weight, fc.bias" in note
 
 

@@ -70,7 +70,7 @@ def test_a_model_without_data_parallel(tmp_path: Path) -> None:
 
 
 def test_what_the_command_line_was_is_known() -> None:
-    """A checkpoint model remembers its arguments; a state dict does not."""
+    """A whole model remembers its arguments; a state dict does not."""
     loaded = read_original_checkpoint(parity.path("infer_model_57.15.pt", NIA)).arguments
     assert loaded["use_transformer_layer"] is False
     assert (loaded["lang"], loaded["batch_size"], loaded["lr"]) == ("ko", 256, 3e-5)
