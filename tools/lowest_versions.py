@@ -29,8 +29,7 @@ def lowest_versions(pyproject: Path) -> dict[str, str]:
 def tested_versions(constraints: Path) -> dict[str, str]:
     """Library -> the version of constraints.txt."""
     lines = constraints.read_text(encoding="utf-8").splitlines()
-    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
-    return {name: version for name, version in pairs}
+    return dict(line.split("==", 1) for line in lines if "==" in line and not line.startswith("#"))
 
 
 def main() -> None:
