@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kovqa_core
+import pytest
 from kovqa_core.messages import Message, message
 
 import kovqa_cli
@@ -60,3 +61,52 @@ def test_one_key_one_text() -> None:
     for _, call in CALLS:
         texts.setdefault(text_of(call.args[0]) or "", set()).add(text_of(call.args[1]) or "")
     assert not {key: found for key, found in texts.items() if len(found) > 1}
+
+
+ERRORS = {
+    "KovqaError", "SettingsError", "DataError", "ModelError", "MachineError", "AssetError", "WorkerError", "LostError",
+    "Stopped",
+}  # fmt: skip
+
+
+def test_every_error_speaks_by_key() -> None:
+    """An error's words are messages, or come from one; nothing is glued together where it is raised."""
+    wrong = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS:
+                for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
+                    glued = isinstance(argument, ast.JoinedStr | ast.BinOp)
+                    if glued or (text_of(argument) or "") != "":
+                        wrong.append(f"{path.relative_to(path.parents[2])}:{argument.lineno}")
+    assert not wrong
+
+
+# Each stands for a family of odd English that was in here; write what a native speaker would.
+BANNED = [
+    r"(?<!there )\b(is|are) no (?!longer|more|such)\w+", r"\btakes? it not\b", r"\binherits not\b", r"\bsee a firewall\b",
+    r"\bleave (it|them|this|--[\w-]+) away\b", r"\bdo one again\b", r"\ba try without\b", r"\bsee to \w+ first\b",
+    r"\bknow no language\b", r"\bsecond body\b", r"\btries doors\b", r"\bknows? not\b", r"\bpatiently\b",
+]  # fmt: skip
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Messages, help texts and docstrings, with their places."""
+    for path in FILES:
+        tree = ast.parse(path.read_text("utf-8"))
+        place = path.relative_to(path.parents[2])
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
+                doc := ast.get_docstring(node)
+            ):
+                yield f"{place}:{getattr(node, 'lineno', 1)}", doc
+            elif isinstance(node, ast.Call):
+                words = [a for a in node.args if text_of(a)] + [
+                    k.value for k in node.keywords if text_of(k.value)
+                ]
+                yield from ((f"{place}:{word.lineno}", text_of(word) or "") for word in words)
+
+
+@pytest.mark.parametrize("phrase", BANNED)
+def test_no_odd_english(phrase: str) -> None:
+    assert not [(place, text[:90]) for place, text in texts() if re.search(phrase, " ".join(text.split()))]
