@@ -103,7 +103,7 @@ def run_chat(image: Path | None, answer_options: AnswerOptions, *, as_json: bool
 
 def _parse_path(text: str) -> Path:
     """A path as typed, or as a file manager drops it: in quotation marks."""
-    return Path(os.path.expanduser(text.strip("'\"")))  # noqa: PTH111  # an unknown ~user is no error
+    return Path(os.path.expanduser(text.strip("'\"")))  # noqa: PTH111  # an unknown ~user is not an error
 
 
 def _read_typed_line(*, has_image: bool) -> str | None:

@@ -18,7 +18,7 @@ OUTPUT_SCHEMA = 1
 
 @contextlib.contextmanager
 def exit_on_broken_pipe() -> Iterator[None]:
-    """Whoever reads stdout may leave early: `kovqa … | head` is no error."""
+    """Whoever reads stdout may leave early: `kovqa … | head` is not an error."""
     try:
         yield
         sys.stdout.flush()

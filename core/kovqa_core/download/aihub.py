@@ -1,7 +1,7 @@
 """AI-Hub (aihub.or.kr): the file tree of a data set, and its files, one request each.
 
 The service answers most things with status 502, good ones too, so only the body is believed. There
-is no checksum, and Range is reported not to work: what can be checked is the tar itself, and a cut
+is not a checksum, and Range is reported not to work: what can be checked is the tar itself, and a cut
 file begins again while finished ones are never asked for twice. Source: docs/sources/datasets.md, D6 to D10.
 """
 

@@ -1,4 +1,4 @@
-"""What AI-Hub means by an answer that is no data, and what to do. Source: docs/sources/datasets.md, D6."""
+"""What AI-Hub means by an answer that is not data, and what to do. Source: docs/sources/datasets.md, D6."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TRANSIENT_REFUSALS = {"html", "empty", "unknown"}
 
 
 def classify_aihub_answer(status: int, body: bytes) -> str:
-    """What an answer that is no data means (docs/sources/datasets.md, D6): the status says little, the text decides."""
+    """What an answer that is not data means (docs/sources/datasets.md, D6): the status says little, the text decides."""
     by_status = {401: "bad_key", 403: "no_such_file", 404: "no_such_file"}.get(status, "")
     if not body.strip():
         return by_status or "empty"
@@ -91,7 +91,7 @@ def _explain_refusal(kind: str, page: str) -> tuple[Message, Message]:
             message("download.aihub-empty.hint", "run the same command again later; see {page}", page=page),
         ),
         "unknown": (
-            message("download.aihub-unknown", "an answer that is no data"),
+            message("download.aihub-unknown", "an answer that is not data"),
             message("download.aihub-unknown.hint", "see {page}, and run the same command again", page=page),
         ),
     }
@@ -99,7 +99,7 @@ def _explain_refusal(kind: str, page: str) -> tuple[Message, Message]:
 
 
 def aihub_refusal_error(key: int, response: httpx2.Response, body: bytes, secret: str) -> AssetError:
-    """The error for an answer that is no data: `Interrupted` where time may mend it. Never shows the key."""
+    """The error for an answer that is not data: `Interrupted` where time may mend it. Never shows the key."""
     kind = classify_aihub_answer(response.status_code, body)
     meaning, hint = _explain_refusal(kind, dataset_page(key))
     page = _mask_keys(page_text(_decode_body(body).encode()), secret)

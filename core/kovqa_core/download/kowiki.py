@@ -54,7 +54,7 @@ def kowiki_remotes(
         folder: where unfinished parts of an earlier attempt may lie.
 
     Raises:
-        SettingsError: the pinned date is no date.
+        SettingsError: the pinned date is not a date.
         AssetError: no finished dump; or the pinned one is not there.
     """
     list_files = _new_layout_files if asset.dump == "content" else _old_layout_files

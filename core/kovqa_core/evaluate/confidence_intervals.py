@@ -4,7 +4,7 @@
   are right or wrong and every image is asked about once, so that the rows are independent.
 * The bootstrap over images (percentile method, Efron and Tibshirani 1993; images are drawn with
   all their questions, as Field and Welsh 2007 draw clusters) for everything else: questions about one
-  image stand or fall together, and soft scores are no shares.
+  image stand or fall together, and soft scores are not proportions.
 * Where all rows have the same score of 0 or 1 there is nothing to draw: Wilson's interval again, which
   never says "certainly", with as many trials as there are images.
 """

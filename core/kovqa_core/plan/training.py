@@ -200,7 +200,7 @@ def _run_checks(checks: Sequence[Check], *, dry_run: bool) -> list[Message]:
 
     Raises:
         SettingsError: nothing helps but other settings.
-        KovqaError: something is missing here, and this is no dry run.
+        KovqaError: something is missing here, and this is not a dry run.
     """
     missing: list[Message] = []
     for check in checks:
