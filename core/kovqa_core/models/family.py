@@ -219,6 +219,23 @@ def read_model_folder(
         SettingsError: it can only answer in its own way; it has no code of its own.
     """
     info = read_checkpoint_info(folder)
+    family = load_family(info.family)
+    # Before the weights are read, which takes long.
+    _require_task(folder, info, task)
+    require_no_remote_code(info.family, options)
+    if decoding != GREEDY_DECODING and family.set_decoding is None:
+        raise _one_way_error(folder, info)
+    if num_beams is not None and family.set_num_beams is None:
+        raise _no_beams_error(folder, info)
+    model, processor = family.load_model(folder, options)
+    if decoding != GREEDY_DECODING and family.set_decoding is not None:
+        family.set_decoding(model, decoding)
+    if num_beams is not None and family.set_num_beams is not None:
+        family.set_num_beams(model, num_beams)
+    return model, processor
+
+
+def _require_task(folder: Path, info: CheckpointInfo, task: str) -> None:
     if info.task != task:
         raise ModelError(
             message(
@@ -230,37 +247,33 @@ def read_model_folder(
             ),
             message("models.other-task.hint", "name another model with --model"),
         )
-    family = load_family(info.family)
-    require_no_remote_code(info.family, options)
-    if decoding != GREEDY_DECODING and family.set_decoding is None:
-        raise SettingsError(
-            message(
-                "models.one-way-to-answer",
-                "{folder} is of family {family}, which answers in one way only",
-                folder=folder,
-                family=info.family,
-            ),
-            message(
-                "models.one-way-to-answer.hint",
-                "leave out --answers, --choices and --temperature, or name a vision language model with --model",
-            ),
-        )
-    if num_beams is not None and family.set_num_beams is None:
-        raise SettingsError(
-            message(
-                "models.no-beams",
-                "{folder} is of family {family}, which has no beam search",
-                folder=folder,
-                family=info.family,
-            ),
-            message("models.no-beams.hint", "leave out --beams"),
-        )
-    model, processor = family.load_model(folder, options)
-    if decoding != GREEDY_DECODING and family.set_decoding is not None:
-        family.set_decoding(model, decoding)
-    if num_beams is not None and family.set_num_beams is not None:
-        family.set_num_beams(model, num_beams)
-    return model, processor
+
+
+def _one_way_error(folder: Path, info: CheckpointInfo) -> SettingsError:
+    return SettingsError(
+        message(
+            "models.one-way-to-answer",
+            "{folder} is of family {family}, which answers in one way only",
+            folder=folder,
+            family=info.family,
+        ),
+        message(
+            "models.one-way-to-answer.hint",
+            "leave out --answers, --choices and --temperature, or name a vision language model with --model",
+        ),
+    )
+
+
+def _no_beams_error(folder: Path, info: CheckpointInfo) -> SettingsError:
+    return SettingsError(
+        message(
+            "models.no-beams",
+            "{folder} is of family {family}, which has no beam search",
+            folder=folder,
+            family=info.family,
+        ),
+        message("models.no-beams.hint", "leave out --beams"),
+    )
 
 
 def require_no_remote_code(name: str, options: LoadOptions) -> None:

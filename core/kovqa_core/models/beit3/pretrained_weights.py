@@ -319,18 +319,22 @@ def load_pretrained_weights(
     report.unused.extend(name for name in original if name not in used)
     problems.extend(f"{name} is unknown" for name in report.unused if not name.startswith(PRETRAINING_ONLY))
     if problems:
-        raise ModelError(
-            message(
-                "beit3.weights-do-not-fit",
-                "{name} does not fit this model: {problems}{more}",
-                name=name,
-                problems="; ".join(problems[:3]),
-                more=f" and {len(problems) - 3} more" if len(problems) > 3 else "",
-            ),
-            message(
-                "beit3.weights-do-not-fit.hint",
-                "name components to initialise anew in model.reinit, for instance "
-                "--set 'model.reinit=[pooler, head]'",
-            ),
-        )
+        raise _unfitting_weights_error(name, problems)
     return report
+
+
+def _unfitting_weights_error(name: str, problems: list[str]) -> ModelError:
+    return ModelError(
+        message(
+            "beit3.weights-do-not-fit",
+            "{name} does not fit this model: {problems}{more}",
+            name=name,
+            problems="; ".join(problems[:3]),
+            more=f" and {len(problems) - 3} more" if len(problems) > 3 else "",
+        ),
+        message(
+            "beit3.weights-do-not-fit.hint",
+            "name components to initialise anew in model.reinit, for instance "
+            "--set 'model.reinit=[pooler, head]'",
+        ),
+    )
