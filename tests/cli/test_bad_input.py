@@ -54,7 +54,7 @@ def test_wrong_recipe_key(kovqa: Kovqa, small: Small, tmp_path: Path) -> None:
 
 def test_unknown_names(kovqa: Kovqa) -> None:
     one_line(kovqa("train", "-r", "kobiet3"), 2, "did you mean kobeit3")
-    one_line(kovqa("train", "-p", "a100x5"), 2, "did you mean a100x8 or a100x4")
+    one_line(kovqa("train", "-p", "a100x5"), 2, "did you mean a100x8, a100x4 or a100x1")
     one_line(kovqa("index", "aihubb", "--root", "."), 2, "did you mean aihub")
 
 
