@@ -33,7 +33,7 @@ def holder(output: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_second_one_says_who_holds_it_and_a_killed_one_holds_nothing(tmp_path: Path) -> None:
+def test_the_holder_is_named_and_a_killed_one_holds_nothing(tmp_path: Path) -> None:
     output = tmp_path / "not yet" / "색인"
     with holder(output) as other:
         with (

@@ -102,10 +102,10 @@ def test_planning_works_where_torch_is_broken(kovqa: Kovqa, small: Small, tmp_pa
 def test_the_launcher_process_loads_no_torch(small: Small, tmp_path: Path) -> None:
     words = ["train", "-r", "tiny", "-p", "cpu", "--data", small.index, "--tokenizer", small.tokenizer]
     words += ["--set", "profile.command_prefix=[echo]", "-o", tmp_path / "r"]  # echo in place of the workers
-    found = loaded(*map(str, words))
+    modules = loaded(*map(str, words))
     assert (tmp_path / "r" / "logs" / "launcher.log").is_file()  # it was planned and started
-    assert "kovqa_core" in found
-    assert not found & {"torch", "transformers", "deepspeed", "timm", "numpy", "PIL", "httpx2", "rich"}
+    assert "kovqa_core" in modules
+    assert not modules & {"torch", "transformers", "deepspeed", "timm", "numpy", "PIL", "httpx2", "rich"}
 
 
 def test_closed_pipe_is_no_error(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def die_with_parent() -> None:
     import multiprocessing
 
     # Between the start and this line the parent can already have died, and getppid() then names whoever
-    # adopted us. multiprocessing was told its id by the parent itself.
+    # adopted us. multiprocessing has its id from the parent itself.
     spawned_by = multiprocessing.parent_process()
     parent = (spawned_by.pid if spawned_by else None) or os.getppid()
 

@@ -158,8 +158,8 @@ def test_a_run_is_running_then_stopped_then_finished(kovqa: Kovqa, small: Small,
         time.sleep(0.02)
     seen = summarise_run(folder)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 130, said
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
     assert (seen.state, seen.total) == ("running", 300)
     assert 3 <= seen.steps < 300
     stopped = state(kovqa, "긴")
@@ -236,18 +236,18 @@ def test_what_differs_between_two_runs(kovqa: Kovqa, here: Path) -> None:
     edit(other / "manifest.json", f'"torch": "{launch.versions["torch"]}"', '"torch": "9.9"')
     done = kovqa("runs", "diff", "첫실험", "둘째", "--json")
     assert done.returncode == 0
-    found = json.loads(done.stdout)
-    said = {f"{d['section']}.{d['key']}": (d["a"], d["b"]) for d in found["differences"]}
-    assert said == {
+    comparison = json.loads(done.stdout)
+    differences = {f"{d['section']}.{d['key']}": (d["a"], d["b"]) for d in comparison["differences"]}
+    assert differences == {
         "recipe.optim.lr": (0.001, 0.002),
         "data.fingerprint": (launch.data.fingerprint, "f" * 64),
         "versions.torch": (launch.versions["torch"], "9.9"),
     }
-    assert [step for step, *_ in found["scores"]] == [6]
-    assert found["scores"][0][1] == found["scores"][0][2]
+    assert [step for step, *_ in comparison["scores"]] == [6]
+    assert comparison["scores"][0][1] == comparison["scores"][0][2]
     table = kovqa("runs", "diff", "첫실험", "둘째").stdout
     assert "optim.lr" in table
-    assert kovqa("runs", "diff", "첫실험", "둘째", "-q").stdout.split() == list(said)
+    assert kovqa("runs", "diff", "첫실험", "둘째", "-q").stdout.split() == list(differences)
 
 
 def test_a_rerun_gives_the_same_bits(kovqa: Kovqa, here: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_rerun_on_other_data_is_refused_and_other_versions_are_named(kovqa: Ko
     forced = kovqa("runs", "rerun", "첫실험", "-o", "runs/다른", "--force", "-n", "--json")
     assert forced.returncode == 0, forced.stderr
     differs = json.loads(forced.stdout)["differs"]
-    assert {"data", "versions"} <= {found["section"] for found in differs}
+    assert {"data", "versions"} <= {difference["section"] for difference in differs}
 
 
 # ------------------------------------------------------------------------------- completion

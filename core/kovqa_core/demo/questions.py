@@ -100,7 +100,7 @@ def ask_questions(
         scene: what is drawn.
         rng: decides objects, answers and wordings. The order in which it is drawn from is part of the
             demonstration: recorded scores belong to these very questions.
-        heldout: use the wordings kept for testing, not those for training.
+        heldout: use the wordings for testing, not those for training.
         question_types: keys of `QUESTION_WORDINGS`.
 
     Raises:

@@ -1,0 +1,53 @@
+"""A map over processes: results in order, what the tasks count, and what ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from kovqa_core.errors import DataError, MachineError
+from kovqa_core.process_pool import add_to_count, parallel_map
+from kovqa_core.progress import Progress
+
+
+def count_and_double(n: int) -> int:
+    add_to_count(n)
+    return 2 * n
+
+
+def fail_or_wait(n: int) -> None:
+    if n == 0:
+        raise DataError("row 7 is empty", "fill it")
+    time.sleep(60)
+
+
+def kill_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_results_come_in_order_and_counts_are_added() -> None:
+    reports: list[Progress] = []
+    results = parallel_map(
+        count_and_double,
+        [(n,) for n in (5, 1, 3)],
+        stage="doubling",
+        unit="numbers",
+        on_progress=reports.append,
+    )
+    assert results == [10, 2, 6]
+    assert reports[-1] == Progress("doubling", 9, unit="numbers", fraction=1.0)
+
+
+def test_the_first_failure_stops_the_others() -> None:
+    began = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        parallel_map(fail_or_wait, [(n,) for n in range(4)])
+    assert (caught.value.message, caught.value.hint) == ("row 7 is empty", "fill it")
+    assert time.monotonic() - began < 45
+
+
+def test_a_killed_process_is_one_clear_error() -> None:
+    with pytest.raises(MachineError, match="killed from outside"):
+        parallel_map(kill_itself, [()])
