@@ -291,10 +291,12 @@ def _steps_cell(run: RunSummary) -> str:
 
 
 def _score_cell(run: RunSummary, value: float | None) -> str:
-    """A score as the run's metric shows it."""
+    """A score as the run's metric shows it; four digits where the run's settings cannot be read."""
     from kovqa_core.evaluate.metrics import format_metric_value
 
-    return "" if value is None else format_metric_value(run.metric, run.task, value)
+    if value is None:
+        return ""
+    return format_metric_value(run.metric, run.task, value) if run.task else f"{value:.4g}"
 
 
 def _number_cell(value: float | None) -> str:
