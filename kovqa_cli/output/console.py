@@ -80,7 +80,7 @@ def print_report(
         print_text()
 
 
-def make_console(stderr: bool = False) -> Console:
+def make_console(*, stderr: bool = False) -> Console:
     """A rich console; NO_COLOR, FORCE_COLOR and COLUMNS are its own business."""
     from rich.console import Console
 

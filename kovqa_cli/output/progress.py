@@ -6,11 +6,11 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
-from kovqa_cli.output.console import format_duration, make_console, print_note
+from kovqa_cli.output.console import make_console, print_note
 
 
 def is_interactive() -> bool:
@@ -77,44 +77,3 @@ def format_count(progress: Progress, seconds: float, done_before: int = 0) -> st
         return f"{format_bytes(progress.done)}{total} · {format_bytes(rate)}/s"
     total = f" of {progress.total:,}" if progress.total else ""
     return f"{progress.done:,}{total} {progress.unit} · {rate:,.0f}/s"
-
-
-@contextlib.contextmanager
-def progress_bar(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left, fed with (done, total); silent where nobody watches."""
-    if quiet or not is_interactive():
-        yield lambda done, total: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=make_console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@contextlib.contextmanager
-def stage_status(quiet: bool = False) -> Iterator[Callable[[str, int, float], None] | None]:
-    """One counter after the other, fed with (what is counted, count, share done).
-
-    Where nothing can be counted (0), it shows the time so far.
-    """
-    if quiet or not is_interactive():
-        yield None
-        return
-    with make_console(stderr=True).status("") as status:
-        now, began = "", time.monotonic()
-
-        def told(what: str, n: int, share: float) -> None:
-            nonlocal now, began
-            if what != now:
-                now, began = what, time.monotonic()
-            took = time.monotonic() - began
-            left = f" · {format_duration(took / share - took)} left" if share else ""
-            status.update(
-                f"{n:,} {what} · {n / max(took, 1e-3):,.0f}/s{left}"
-                if n
-                else f"{what} · {format_duration(took)}"
-            )
-
-        yield told
