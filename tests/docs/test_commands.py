@@ -130,3 +130,24 @@ def test_both_readmes_give_the_same_measurements() -> None:
         return Counter(re.findall(r"\d+\.\d+(?!\d| M\b| billion)|\d+ %", page.read_text("utf-8")))
 
     assert measurements(ROOT / "README.md") == measurements(ROOT / "README.ko.md")
+
+
+def named_files(page: Path) -> set[str]:
+    """Files and folders that inline code of a page names; not those with a NAME to be filled in."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    codes = [code.replace("core/…", "core/kovqa_core") for code in re.findall(r"`([^`\s]+)`", prose)]
+    named = re.compile(r"[\w./-]+(\.(py|md|yaml|toml)|/)")
+    return {code for code in codes if named.fullmatch(code) and not re.search(r"NAME|X/", code)}
+
+
+def test_files_named_for_contributors_exist() -> None:
+    """By a whole path, or by the end of one where the line before says which folder is meant."""
+    folders = ("core/kovqa_core", "kovqa_cli", "profiles", "tests", "tools", "docs")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    paths += ROOT.glob("*")
+    ends = [f"/{path.relative_to(ROOT)}" + "/" * path.is_dir() for path in paths]
+    ends += [f"/{folder}/" for folder in folders]
+    written = {"run.yaml"}  # names of files that kovqa writes
+    named = named_files(ROOT / "CONTRIBUTING.md") - written
+    assert len(named) > 80
+    assert not {name for name in named if not any(end.endswith(f"/{name}") for end in ends)}
