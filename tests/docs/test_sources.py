@@ -40,15 +40,15 @@ def facts(document: str) -> dict[str, str]:
 
 def numbers(cited: str) -> list[str]:
     """B1 to B3 and B7 -> B1, B2, B3, B7."""
-    found: list[str] = []
+    expanded: list[str] = []
     for first, last in re.findall(r"([A-Z]\d+)(?: to ([A-Z]\d+))?", cited):
         low, high = int(first[1:]), int((last or first)[1:])
         assert low <= high, f"{first} to {last} runs backwards"
-        found += [f"{first[0]}{n}" for n in range(low, high + 1)]
-    return found
+        expanded += [f"{first[0]}{n}" for n in range(low, high + 1)]
+    return expanded
 
 
-def test_there_are_the_documents_of_the_index() -> None:
+def test_index_lists_every_document() -> None:
     index = (SOURCES / "README.md").read_text(encoding="utf-8")
     assert {path.stem for path in SOURCES.glob("*.md")} == {"README", *LETTERS}
     for document, letter in LETTERS.items():
@@ -59,9 +59,9 @@ def test_there_are_the_documents_of_the_index() -> None:
 @pytest.mark.parametrize("document", LETTERS)
 def test_facts_have_a_number_of_their_own_and_a_source(document: str) -> None:
     text = (SOURCES / f"{document}.md").read_text(encoding="utf-8")
-    found = _FACT.findall(text)
-    assert text.count('<a id="') == len(found) == len({number for _, number, _ in found})
-    for anchor, number, rest in found:
+    numbered = _FACT.findall(text)
+    assert text.count('<a id="') == len(numbered) == len({number for _, number, _ in numbered})
+    for anchor, number, rest in numbered:
         assert anchor == number.lower() and number[0] == LETTERS[document]
         assert "\nSource: " in rest, f"{document}.md, {number} names no source"
 
@@ -72,7 +72,7 @@ def test_every_cited_fact_exists() -> None:
         f"{place} cites {document}.md, {number}"
         for place, line in cited_lines()
         for document, cited in _CITED.findall(line)
-        for number in (numbers(cited) if document in known else ["which is not there"])
+        for number in (numbers(cited) if document in known else ["which does not exist"])
         if number not in known.get(document, ())
     ]
     assert not missing, "\n".join(missing)
@@ -86,7 +86,7 @@ def test_facts_cite_each_other_rightly() -> None:
             assert number in known[other], f"{document}.md cites {other}.md, {number}"
 
 
-def test_recordings_named_by_facts_are_there() -> None:
+def test_recordings_named_by_facts_exist() -> None:
     for document, folder in (("beit3", "beit3"), ("vqa_nia", "vqa_nia"), ("llava", "llava")):
         recorded = [rest.partition("\nRecorded: ")[2] for rest in facts(document).values()]
         names = re.findall(r"`([\w*/-]+\.(?:json|safetensors|npz|pt|pth|csv))`", "\n".join(recorded))
@@ -97,6 +97,6 @@ def test_recordings_named_by_facts_are_there() -> None:
             )
 
 
-def test_nothing_cites_a_document_that_is_not_here() -> None:
+def test_nothing_cites_a_document_outside_the_repository() -> None:
     absent = [f"{place}: {line.strip()}" for place, line in cited_lines() if _ABSENT.search(line)]
     assert not absent, "\n".join(absent)
