@@ -1,4 +1,4 @@
-"""Options several commands share, and their completion, which parses and imports nothing heavy."""
+"""Options several commands share, or of which one has many; completion parses and imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -191,3 +191,132 @@ DryRunOption = Annotated[
     typer.Option("--dry-run", "-n", help="Check, prepare run.yaml, print the command; start nothing."),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+
+# ------------------------------------------------------------------------------ of kovqa predict
+
+QuestionImageOption = Annotated[
+    Path | None, typer.Option("--image", "-i", metavar="FILE", help="Image of the question.")
+]
+QuestionOption = Annotated[
+    str | None, typer.Option("--question", metavar="TEXT", help="Question about the image.")
+]
+HiddenChatOption = Annotated[bool, typer.Option("--chat", hidden=True, help="Now: kovqa chat.")]
+QuestionTableOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        metavar="FILE",
+        help="Many questions: an index's .jsonl, or a CSV/JSONL with id, image, question.",
+    ),
+]
+PredictionsOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Predictions file (JSON lines), with --input."),
+]
+AnswerProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="NAME",
+        help="Machine whose processes share the table: a name or a YAML file. [default: one process]",
+        autocompletion=complete_profile,
+    ),
+]
+QuestionBatchOption = Annotated[
+    int, typer.Option("--batch", metavar="N", min=1, help="Questions answered at once.")
+]
+ChoicesOption = Annotated[
+    bool,
+    typer.Option(
+        "--choices", help="Answer with one of the row's column choices, by its letter's likelihood."
+    ),
+]
+HiddenVoteOption = Annotated[
+    list[Path] | None,
+    typer.Option("--vote", metavar="FILE", hidden=True, help="Now: kovqa vote."),
+]
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Ask a vLLM or SGLang server (…/v1); --model is a name there. Key: KOVQA_SERVER_KEY.",
+    ),
+]
+ConcurrencyOption = Annotated[
+    int,
+    typer.Option(
+        "--concurrency", metavar="N", min=1, max=100, help="Requests to a server under way at once."
+    ),
+]
+
+# ------------------------------------------------------------------------------ of kovqa index
+
+SourceArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Data set: aihub, aihub101, nia, dacon, vqav2, coco, kvqa, or table (any CSV, TSV, JSON lines or JSON).",
+        autocompletion=complete_source,
+    ),
+]
+RawDataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--root", help="Folder of the raw data; table: the file.", metavar="DIR|FILE", envvar="KOVQA_ROOT"
+    ),
+]
+IndexOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Index folder. [default: data/SOURCE, or data/SOURCE-upstream with --as-upstream]",
+        metavar="DIR",
+    ),
+]
+RawImagesOption = Annotated[
+    Path | None, typer.Option("--images", help="Folder of the images.", metavar="DIR")
+]
+MinCountOption = Annotated[
+    int | None,
+    typer.Option(
+        "--min-count",
+        min=1,
+        help="How often a training answer must occur to become a class. "
+        "[default: 5, or 1 below 10,000 rows; vqav2: 9, nia: 1]",
+        metavar="N",
+    ),
+]
+AnswerClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--answers",
+        help="How many answers become classes, the most frequent; or a file that lists them, answers.txt or "
+        "answer2label.txt. [default: all that --min-count admits]",
+        metavar="N|FILE",
+    ),
+]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        help="table: which column is our id, image, question, answer, split, kind or caption. Repeatable.",
+        metavar="OURS=THEIRS",
+    ),
+]
+LanguageOption = Annotated[str, typer.Option("--language", help="nia: ko or en.", metavar="NAME")]
+IndexCheckOption = Annotated[bool, typer.Option("--check", help="Read only; write nothing.")]
+ShowExamplesOption = Annotated[
+    int | None,
+    typer.Option("--show", min=1, help="Show N examples of each split of the index -o.", metavar="N"),
+]
+IndexUpstreamOption = Annotated[
+    bool,
+    typer.Option("--as-upstream", help="Write the original project's files: aihub, nia, vqav2, coco, dacon."),
+]
+UpstreamTokenizerOption = Annotated[
+    Path | None,
+    typer.Option("--tokenizer", help="SentencePiece model, for --as-upstream.", metavar="FILE"),
+]

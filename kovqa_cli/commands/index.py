@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
@@ -14,75 +12,18 @@ from kovqa_cli import options
 
 def index(
     *,
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="SOURCE",
-            help="Data set: aihub, aihub101, nia, dacon, vqav2, coco, kvqa, or table (any CSV, TSV, JSON lines or JSON).",
-            autocompletion=options.complete_source,
-        ),
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            "--root", help="Folder of the raw data; table: the file.", metavar="DIR|FILE", envvar="KOVQA_ROOT"
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Index folder. [default: data/SOURCE, or data/SOURCE-upstream with --as-upstream]",
-            metavar="DIR",
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of the images.", metavar="DIR")
-    ] = None,
-    min_count: Annotated[
-        int | None,
-        typer.Option(
-            "--min-count",
-            min=1,
-            help="How often a training answer must occur to become a class. "
-            "[default: 5, or 1 below 10,000 rows; vqav2: 9, nia: 1]",
-            metavar="N",
-        ),
-    ] = None,
-    answers: Annotated[
-        str | None,
-        typer.Option(
-            "--answers",
-            help="How many answers become classes, the most frequent; or a file that lists them, answers.txt or "
-            "answer2label.txt. [default: all that --min-count admits]",
-            metavar="N|FILE",
-        ),
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column",
-            help="table: which column is our id, image, question, answer, split, kind or caption. Repeatable.",
-            metavar="OURS=THEIRS",
-        ),
-    ] = None,
-    language: Annotated[str, typer.Option("--language", help="nia: ko or en.", metavar="NAME")] = "ko",
-    check: Annotated[bool, typer.Option("--check", help="Read only; write nothing.")] = False,
-    per_split: Annotated[
-        int | None,
-        typer.Option("--show", min=1, help="Show N examples of each split of the index -o.", metavar="N"),
-    ] = None,
-    as_upstream: Annotated[
-        bool,
-        typer.Option(
-            "--as-upstream", help="Write the original project's files: aihub, nia, vqav2, coco, dacon."
-        ),
-    ] = False,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option("--tokenizer", help="SentencePiece model, for --as-upstream.", metavar="FILE"),
-    ] = None,
+    source: options.SourceArgument = None,
+    root: options.RawDataOption = None,
+    output: options.IndexOption = None,
+    images: options.RawImagesOption = None,
+    min_count: options.MinCountOption = None,
+    answers: options.AnswerClassesOption = None,
+    column: options.ColumnOption = None,
+    language: options.LanguageOption = "ko",
+    check: options.IndexCheckOption = False,
+    per_split: options.ShowExamplesOption = None,
+    as_upstream: options.IndexUpstreamOption = False,
+    tokenizer: options.UpstreamTokenizerOption = None,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:

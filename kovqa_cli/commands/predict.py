@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
@@ -19,68 +18,23 @@ if TYPE_CHECKING:
 
 def predict(
     *,
-    image: Annotated[
-        Path | None, typer.Option("--image", "-i", metavar="FILE", help="Image of the question.")
-    ] = None,
-    question: Annotated[
-        str | None, typer.Option("--question", metavar="TEXT", help="Question about the image.")
-    ] = None,
-    chat: Annotated[bool, typer.Option("--chat", hidden=True, help="Now: kovqa chat.")] = False,
-    input: Annotated[
-        Path | None,
-        typer.Option(
-            "--input",
-            metavar="FILE",
-            help="Many questions: an index's .jsonl, or a CSV/JSONL with id, image, question.",
-        ),
-    ] = None,
+    image: options.QuestionImageOption = None,
+    question: options.QuestionOption = None,
+    chat: options.HiddenChatOption = False,
+    input: options.QuestionTableOption = None,
     images: options.ImageFolderOption = None,
     kind: options.KindOption = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Predictions file (JSON lines), with --input."),
-    ] = None,
+    output: options.PredictionsOption = None,
     model: options.ModelOption = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            "-p",
-            metavar="NAME",
-            help="Machine whose processes share the table: a name or a YAML file. [default: one process]",
-            autocompletion=options.complete_profile,
-        ),
-    ] = None,
-    batch: Annotated[
-        int, typer.Option("--batch", metavar="N", min=1, help="Questions answered at once.")
-    ] = 32,
+    profile: options.AnswerProfileOption = None,
+    batch: options.QuestionBatchOption = 32,
     answers: options.AnswerListOption = None,
-    choices: Annotated[
-        bool,
-        typer.Option(
-            "--choices", help="Answer with one of the row's column choices, by its letter's likelihood."
-        ),
-    ] = False,
+    choices: options.ChoicesOption = False,
     temperature: options.TemperatureOption = None,
     seed: options.SamplingSeedOption = None,
-    vote: Annotated[
-        list[Path] | None,
-        typer.Option("--vote", metavar="FILE", hidden=True, help="Now: kovqa vote."),
-    ] = None,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            "--server",
-            metavar="URL",
-            help="Ask a vLLM or SGLang server (…/v1); --model is a name there. Key: KOVQA_SERVER_KEY.",
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int,
-        typer.Option(
-            "--concurrency", metavar="N", min=1, max=100, help="Requests to a server under way at once."
-        ),
-    ] = 16,
+    vote: options.HiddenVoteOption = None,
+    server: options.ServerOption = None,
+    concurrency: options.ConcurrencyOption = 16,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,

@@ -28,17 +28,7 @@ def print_evaluation(result: EvaluationResult, *, as_json: bool, quiet: bool) ->
 def _print_answer_scores(scores: AnswerScores, *, as_json: bool, quiet: bool) -> None:
     """Scores of answers by question type and answer type."""
     if as_json:
-        print_json(
-            {
-                "score": scores.total.score,
-                "normalise": scores.rule,
-                "kinds": [asdict(score) for score in scores.kinds],
-                "groups": [asdict(score) for score in scores.groups],
-                "types": [asdict(score) for score in scores.types],
-                "all": asdict(scores.total),
-                "unanswered": scores.unanswered,
-            }
-        )
+        print_json(_answer_score_fields(scores))
         return
     if quiet:
         print_result(f"{scores.total.score:.4f}")
@@ -51,6 +41,24 @@ def _print_answer_scores(scores: AnswerScores, *, as_json: bool, quiet: bool) ->
                 questions=scores.unanswered,
             )
         )
+    _print_answer_score_table(scores)
+
+
+def _answer_score_fields(scores: AnswerScores) -> dict[str, object]:
+    """The JSON document; its keys stay, as other programs read them."""
+    return {
+        "score": scores.total.score,
+        "normalise": scores.rule,
+        "kinds": [asdict(score) for score in scores.kinds],
+        "groups": [asdict(score) for score in scores.groups],
+        "types": [asdict(score) for score in scores.types],
+        "all": asdict(scores.total),
+        "unanswered": scores.unanswered,
+    }
+
+
+def _print_answer_score_table(scores: AnswerScores) -> None:
+    """One row a question type, group of types and answer type; the last one is all questions."""
     rows = [(score.kind or message("evaluate.no-type", "no type"), score) for score in scores.kinds]
     rows += [(message("evaluate.group-row", "group {name}", name=s.kind), s) for s in scores.groups]
     rows += [(message("evaluate.answer-type-row", "answer {name}", name=s.kind), s) for s in scores.types]

@@ -48,11 +48,8 @@ def answer_examples(
     Raises:
         DataError: an example cannot be used; names its id.
     """
-    numbers = range(rank.rank, len(examples), rank.world_size)
-    # Epoch 0 for all: what an example's random numbers depend on stays the same from run to run.
-    keys: list[list[ExampleKey]] = [
-        [(0, n) for n in numbers[i : i + batch]] for i in range(0, len(numbers), batch)
-    ]
+    keys = _rank_batch_keys(rank, len(examples), batch)
+    total = sum(map(len, keys))
     was_training = model.training
     model.eval()
     batches = iterate_batches(
@@ -62,12 +59,19 @@ def answer_examples(
     try:
         for batch_keys, model_batch in zip(keys, batches, strict=True):
             watchdog.set_phase("evaluating")
-            # Left before every yield: whoever takes the answers does not work in inference mode.
+            # Left before every yield: a generator shares its caller's thread, whose mode this would set.
             with torch.inference_mode(), autocast():
                 answers = model.answer(model_batch.to(device))
             for (_, number), answer in zip(batch_keys, answers, strict=True):
                 yield number, answer
             done += len(batch_keys)
-            on_progress(Progress("evaluation", done, len(numbers)))
+            on_progress(Progress("evaluation", done, total))
     finally:
         model.train(was_training)
+
+
+def _rank_batch_keys(rank: RankInfo, count: int, batch: int) -> list[list[ExampleKey]]:
+    """This process's rows of `count`, every world-th, batch by batch."""
+    # Epoch 0 for all: what an example's random numbers depend on stays the same from run to run.
+    numbers = range(rank.rank, count, rank.world_size)
+    return [[(0, n) for n in numbers[i : i + batch]] for i in range(0, len(numbers), batch)]

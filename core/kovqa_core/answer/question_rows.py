@@ -13,7 +13,7 @@ from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.index.reader import table_image_folder
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _QUESTION_COLUMNS = {column: tables.COLUMN_ALIASES[column] for column in ("id", "image", "question")}
@@ -56,37 +56,57 @@ def read_question_table(path: Path, task: str = "vqa", *, choices: bool = False)
         for column, aliases in _QUESTION_COLUMNS.items()
         if task == "vqa" or column != "question"
     }
-    columns_hint = message("answer.columns.hint", "columns: {columns}", columns=", ".join(columns))
     rows: list[QuestionRow] = []
     first_lines: dict[str, int] = {}
     for number, record in tables.read_table(path, as_text=False):
-        place = f"{path}:{number}"
-        names = _column_names(record, columns)
-        missing = [column for column in columns if column not in names]
-        if missing:
-            raise DataError(
-                message(
-                    "answer.missing-columns",
-                    "{place}: no {missing}",
-                    place=place,
-                    missing=" and no ".join(missing),
-                ),
-                columns_hint,
-            )
-        values = {column: str(record[name]) for column, name in names.items()}
-        tables.check_unique_id(values["id"], number, first_lines, path)
-        offered = parse_choices(record, f"{place}, id {values['id']}") if choices else ()
-        question = to_nfc(values.get("question", ""))
-        rows.append(
-            QuestionRow(
-                Example(values["id"], values["image"], question, choices=offered),
-                to_nfc(_first_value(record, tables.COLUMN_ALIASES["kind"])),
-                {k: v for k, v in record.items() if k not in (*names.values(), *_ANSWER_COLUMNS)},
-            )
-        )
+        row = _parse_question_row(record, columns, f"{path}:{number}", choices=choices)
+        tables.check_unique_id(row.example.id, number, first_lines, path)
+        rows.append(row)
     if not rows:
-        raise DataError(message("answer.empty-table", "{path} has no rows", path=path), columns_hint)
+        raise DataError(
+            message("answer.empty-table", "{path} has no rows", path=path), _columns_hint(columns)
+        )
     return rows
+
+
+def _parse_question_row(
+    record: Mapping[str, object], columns: Mapping[str, Sequence[str]], place: str, *, choices: bool
+) -> QuestionRow:
+    """One record of a table as a row.
+
+    Args:
+        record: by the table's own column names.
+        columns: our column -> names it may have.
+        place: FILE:LINE, for errors.
+        choices: does it list the answers it offers?
+
+    Raises:
+        DataError: a column has no value, or the choices are unusable.
+    """
+    names = _column_names(record, columns)
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise DataError(
+            message(
+                "answer.missing-columns",
+                "{place}: no {missing}",
+                place=place,
+                missing=" and no ".join(missing),
+            ),
+            _columns_hint(columns),
+        )
+    values = {column: str(record[name]) for column, name in names.items()}
+    question = to_nfc(values.get("question", ""))
+    offered = parse_choices(record, f"{place}, id {values['id']}") if choices else ()
+    return QuestionRow(
+        Example(values["id"], values["image"], question, choices=offered),
+        to_nfc(_first_value(record, tables.COLUMN_ALIASES["kind"])),
+        {k: v for k, v in record.items() if k not in (*names.values(), *_ANSWER_COLUMNS)},
+    )
+
+
+def _columns_hint(columns: Mapping[str, Sequence[str]]) -> Message:
+    return message("answer.columns.hint", "columns: {columns}", columns=", ".join(columns))
 
 
 def _column_names(record: Mapping[str, object], columns: Mapping[str, Sequence[str]]) -> dict[str, str]:

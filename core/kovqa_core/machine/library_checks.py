@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,8 @@ CHECKED_PACKAGES = (
     CheckedPackage("peft", "peft", "LoRA of the family vlm"),
     CheckedPackage("deepspeed", "deepspeed", "the strategies zero1, zero2, zero3", needed=False),
 )
-# Prints what `torch_finding` reads.
+TorchFacts = dict[str, str | int | bool | None]  # what the script below prints
+# getattr: not every build of torch has `hip` and `mps`.
 TORCH_FACTS_SCRIPT = """
 import json, torch
 cuda = torch.cuda.is_available()
@@ -135,15 +136,23 @@ def package_finding(
             message("machine.not-installed", "not installed; for {use}", use=package.use),
             f"pip install {name}",
         )
-    state = "missing" if package.needed else "warning"
-    if attempt.error == torch_error:
+    return _failed_import_finding(package, attempt.error, version, torch_error)
+
+
+def _failed_import_finding(
+    package: CheckedPackage, error: str, version: str, torch_error: str
+) -> DoctorFinding:
+    """A package that is installed, and cannot be imported; see `package_finding`."""
+    name = package.name
+    state: FindingState = "missing" if package.needed else "warning"
+    if error == torch_error:
         return DoctorFinding(
             name,
             state,
             message("machine.needs-torch", "{version}, cannot be imported without torch", version=version),
             message("machine.needs-torch.hint", "mend torch first"),
         )
-    if name == "torchvision" and "torchvision::" in attempt.error:
+    if name == "torchvision" and "torchvision::" in error:
         # Its operators are compiled for one torch; kovqa uses none of them.
         what = message(
             "machine.torchvision-operators",
@@ -158,7 +167,7 @@ def package_finding(
             "machine.cannot-import",
             "{version}, cannot be imported: {error}",
             version=version,
-            error=attempt.error,
+            error=error,
         ),
         message(
             "machine.cannot-import.hint",
@@ -172,21 +181,38 @@ def torch_finding(attempt: ImportAttempt, version: str) -> DoctorFinding:
     """Torch, and whether it sees the GPUs of this machine."""
     if attempt.error:
         return package_finding(TORCH_PACKAGE, attempt, {"torch": version})
-    facts: dict[str, str | int | bool | None] = json.loads(attempt.output)
+    facts: TorchFacts = json.loads(attempt.output)
     gpus = [gpu.name for gpu in hardware.visible_gpus()]
     if facts["mps"]:
         return DoctorFinding(
             "torch", "ok", message("machine.torch-mps", "{version}, sees Apple's GPU", version=version)
         )
-    if not gpus or facts["gpus"] == len(gpus):
-        what = (
+    if facts["gpus"] and (not gpus or facts["gpus"] == len(gpus)):
+        return DoctorFinding(
+            "torch",
+            "ok",
             message(
                 "machine.torch-gpus", "{version}, sees {count} GPUs", version=version, count=facts["gpus"]
-            )
-            if facts["gpus"]
-            else message("machine.torch-no-gpus", "{version}, sees no GPUs", version=version)
+            ),
         )
-        return DoctorFinding("torch", "ok", what)
+    if not gpus:
+        return DoctorFinding(
+            "torch", "ok", message("machine.torch-no-gpus", "{version}, sees no GPUs", version=version)
+        )
+    return _unseen_gpus_finding(attempt, facts, version, gpus)
+
+
+def _unseen_gpus_finding(
+    attempt: ImportAttempt, facts: TorchFacts, version: str, gpus: Sequence[str]
+) -> DoctorFinding:
+    """nvidia-smi lists more GPUs than torch sees: another torch or another driver is needed.
+
+    Args:
+        attempt: torch's import, whose warning says what CUDA complains about.
+        facts: what `TORCH_FACTS_SCRIPT` printed.
+        version: of torch.
+        gpus: names of the GPUs that nvidia-smi lists.
+    """
     if facts["built_for"] is None:
         return DoctorFinding(
             "torch",

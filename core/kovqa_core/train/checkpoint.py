@@ -94,34 +94,51 @@ def write_checkpoint(
     info = CheckpointInfo(recipe.family, recipe.task, recipe.name, step=progress.step, score=progress.score)
 
     def fill(unfinished: Path) -> None:
-        # The collective calls stand in one order for all processes; only the writing is the first one's.
-        trainer = unfinished / "trainer"
-        if strategy.rank.is_main_process:
-            trainer.mkdir()
-            _write_progress(trainer, progress)
-        if averages is not None:
-            with strategy.full_model(None, everywhere=False) as model:
-                if model is not None:
-                    save_file(dict(model.state_dict()), trainer / "weights.safetensors")
-        with strategy.full_model(averages, everywhere=False) as model:
-            if model is not None:
-                family.write_model_folder(model, processor, unfinished, info)
-        moments = strategy.full_moments()
-        if strategy.rank.is_main_process:
-            save_file(moments, trainer / "optimizer.safetensors")
+        _fill_step_folder(unfinished, strategy, processor, averages, progress, info)
 
     if not strategy.rank.is_main_process:
-        fill(path)
+        fill(path)  # takes part in the collectives, and writes nothing
         return path
     last = follow_pointer(folder, "last")
     if last:
         note = message("train.last-checkpoint-whole", "the checkpoint {step} is still whole", step=last.name)
     else:
         note = message("train.no-earlier-checkpoint", "there is no earlier checkpoint")
+    # Pointers only once the folder is whole, and older folders go only once both pointers are right: killed
+    # at any line, `last` and `best` name folders that exist.
     write_folder(path, fill, note)
     write_text(folder / "last", path.name + "\n")
     _point_to_best(folder, path, progress, recipe.save.keep)
     return path
+
+
+def _fill_step_folder(
+    folder: Path,
+    strategy: TrainStrategy,
+    processor: ExampleProcessor,
+    averages: LocalShards | None,
+    progress: TrainProgress,
+    info: CheckpointInfo,
+) -> None:
+    """Write model and training state into an unfinished folder. Arguments as of `write_checkpoint`.
+
+    The collective calls stand in one order for all processes; only the first one writes.
+    """
+    trainer = folder / "trainer"
+    if strategy.rank.is_main_process:
+        trainer.mkdir()
+        _write_progress(trainer, progress)
+    if averages is not None:
+        # The model folder gets the averages, which people take away; training goes on with these.
+        with strategy.full_model(None, everywhere=False) as model:
+            if model is not None:
+                save_file(dict(model.state_dict()), trainer / "weights.safetensors")
+    with strategy.full_model(averages, everywhere=False) as model:
+        if model is not None:
+            family.write_model_folder(model, processor, folder, info)
+    moments = strategy.full_moments()
+    if strategy.rank.is_main_process:
+        save_file(moments, trainer / "optimizer.safetensors")
 
 
 def record_evaluation(folder: Path, progress: TrainProgress, keep: int) -> None:

@@ -20,11 +20,12 @@ from kovqa_core.index.reader import filter_question_types, open_index
 from kovqa_core.messages import message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch, iterate_batches
-from kovqa_core.runs.events import EndEvent, SavedEvent, StartEvent, TrainProgressEvent, TrainStepEvent
+from kovqa_core.runs.events import EndEvent, SavedEvent, StartEvent
 from kovqa_core.runs.folder import RunResult, follow_pointer, write_result
 from kovqa_core.settings.run import Run
 from kovqa_core.train import checkpoint, memory_probe, optim
 from kovqa_core.train.loader import micro_batch_keys
+from kovqa_core.train.meter import TrainMeter
 from kovqa_core.train.run_log import RunLog
 from kovqa_core.train.state import TrainState
 from kovqa_core.train.strategies.choose import make_strategy
@@ -333,53 +334,3 @@ def finish_run(state: TrainState, seconds: float, steps: int) -> None:
     )
     write_result(state.run.folder, result)
     state.log.emit_event(EndEvent(progress.step, result.best_score, result.last_score, result.seconds))
-
-
-@dataclass
-class TrainMeter:
-    """Means between two lines of the log; the time left.
-
-    Attributes:
-        state: of the run.
-        began: when this launch's first step began, by `time.monotonic`.
-        first_step: that this launch went on from.
-        losses, left_out: since the last line of the log.
-        last_logged_at: by `time.monotonic`; None before the first line.
-    """
-
-    state: TrainState
-    began: float
-    first_step: int
-    losses: list[float] = field(default_factory=list)
-    left_out: int = 0
-    last_logged_at: float | None = None
-
-    def count_step(self, loss: float, norm: float, left_out: int) -> None:
-        """Count one optimizer step, and the examples left out of it; log every `log_every`."""
-        state, step, now = self.state, self.state.progress.step, time.monotonic()
-        recipe = state.run.recipe
-        self.losses.append(loss)
-        self.left_out += left_out
-        steps_done = step - self.first_step
-        seconds_left = (now - self.began) / steps_done * (state.steps.total - step)
-        rate = steps_done * recipe.optim.global_batch / (now - self.began)
-        state.log.report_progress(TrainProgressEvent(step, state.steps.total, loss, rate, seconds_left))
-        if step % recipe.log_every == 0 or step == state.steps.total:
-            self._log_means(norm, now)
-
-    def _log_means(self, norm: float, now: float) -> None:
-        state, step, settings = self.state, self.state.progress.step, self.state.run.recipe.optim
-        seconds = now - (self.began if self.last_logged_at is None else self.last_logged_at)
-        scaler = state.strategy.loss_scaler
-        state.log.log_record(
-            TrainStepEvent(
-                step,
-                loss=sum(self.losses) / len(self.losses),
-                grad_norm=norm if math.isfinite(norm) else None,
-                lr=optim.learning_rate(step - 1, settings, state.steps),
-                examples_per_second=len(self.losses) * settings.global_batch / max(seconds, 1e-9),
-                left_out=self.left_out or None,
-                loss_scale=scaler.value if scaler.dynamic else None,
-            )
-        )
-        self.losses, self.left_out, self.last_logged_at = [], 0, now
