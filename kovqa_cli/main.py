@@ -58,8 +58,8 @@ app.add_typer(runs.runs_app, name="runs")
 app.command("doctor")(doctor.doctor)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"kovqa {__version__}")
         raise typer.Exit
 

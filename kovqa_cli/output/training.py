@@ -174,7 +174,7 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[WorkerEvent]
                     task, description="training", completed=event.step, total=event.total, detail=detail
                 )
             elif isinstance(event, AnswerProgressEvent):
-                display.update(task, description=event.doing, completed=event.done, total=event.of, detail="")
+                display.update(task, description=event.stage, completed=event.done, total=event.of, detail="")
             elif not isinstance(event, TrainStepEvent):  # the line above has the loss
                 _print_event(event)
 

@@ -12,6 +12,7 @@ from kovqa_core.download.hub import select_hub_files
 from kovqa_core.download.local_file import adopt_local_file
 from kovqa_core.download.table import find_asset_entry
 from kovqa_core.errors import AssetError, DataError, SettingsError
+from kovqa_core.messages import Message
 from kovqa_core.net.request import Refused, RemoteFile, read_document
 from kovqa_core.progress import Progress
 
@@ -101,7 +102,7 @@ def test_a_file_by_hand_is_linked_not_moved(tmp_path: Path) -> None:
     local_file.write_bytes(WEIGHTS)
     [path] = adopt_local_file(find_asset_entry("beit3_base_patch16_224.pth"), local_file, FetchOptions())
     assert path.name == "beit3_base_patch16_224.pth" and path.samefile(local_file)
-    assert find_asset("beit3_base_patch16_224.pth", "weights") == path
+    assert find_asset("beit3_base_patch16_224.pth", Message("no weights")) == path
 
 
 # --------------------------------------------------------------------------------------- GitHub
@@ -235,7 +236,7 @@ def test_a_repository_comes_at_one_commit(server: Server, cdn: Server) -> None:
     assert cdn.served["/cdn/model.pth"] == len(WEIGHTS)
     assert checksums_of(folder / "model.pth")["sha256"] == sha256(WEIGHTS)
     assert COMMIT in (folder / ".kobeit3.asset.json").read_text()
-    assert find_asset("smp.model", "tokenizer") == folder / "smp.model"
+    assert find_asset("smp.model", Message("no tokenizer")) == folder / "smp.model"
 
 
 def test_a_small_file_is_checked_by_its_git_hash(server: Server, cdn: Server) -> None:

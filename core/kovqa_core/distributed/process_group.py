@@ -51,6 +51,7 @@ def init_process_group(rank: RankInfo, device: str, watch: watchdog.WatchdogConf
         MASTER_ADDR=rank.host, MASTER_PORT=str(rank.port),
     )  # fmt: skip
     store = _open_rendezvous_store(rank)
+    # Watched from before it joins: joining can hang as well, and has a limit of its own.
     watchdog.start_watchdog(watch, _connect_watchdog(rank, store))
     dist.init_process_group(
         "nccl" if device == "cuda" else "gloo",

@@ -59,6 +59,7 @@ def acquire_run_lock(folder: Path, environ: Mapping[str, str]) -> IO[str]:
     holder = LockHolder(socket.gethostname(), os.getpid(), environ.get("SLURM_JOB_ID", ""))
     began = time.monotonic()
     while True:
+        # Not "w": that would empty a file whose lock, and name, are another process's.
         stream = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,6 +72,7 @@ def acquire_run_lock(folder: Path, environ: Mapping[str, str]) -> IO[str]:
                 )
                 print(warning, file=sys.stderr)
                 return stream
+            # These two say that somebody holds it; anything else is a fault of the file system.
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
             _wait_for_holder(path, holder, began)

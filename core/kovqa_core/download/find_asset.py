@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from kovqa_core.errors import AssetError
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.paths import kovqa_home
 
 ASSET_TABLE = Path(__file__).with_name("assets.yaml")
@@ -28,12 +28,12 @@ def asset_holding_file(file: str) -> str:
     return next((entry.partition(":")[0] for entry in entries if file_entry.search(entry)), "")
 
 
-def find_asset(name: str, what: str) -> Path:
+def find_asset(name: str, not_found: Message) -> Path:
     """The file of a path, or of a name where `kovqa download` puts it: `assets/` here or in the user's folder.
 
     Args:
         name: path or bare file name.
-        what: what it is, for the error.
+        not_found: what the error says, with the name in it.
 
     Raises:
         AssetError: it is in none of these places; says how to get it.
@@ -57,6 +57,4 @@ def find_asset(name: str, what: str) -> Path:
         hint = message(
             "download.asset-not-found.hint", "put it into assets/ or {folder}, or give a path", folder=folder
         )
-    raise AssetError(
-        message("download.asset-not-found", "{what} {name} not found", what=what, name=name), hint
-    )
+    raise AssetError(not_found, hint)

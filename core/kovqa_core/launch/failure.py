@@ -19,6 +19,7 @@ _START_ERROR_PATTERNS = (
     r"^(?:slurmstepd: error: )?(.*(?:command not found|execve\(\): .*))$",
 )
 _SLURM_ERROR_PATTERN = r"^(?:srun|sbatch): (?:error|fatal): (.*)"
+# A negative exit code is the number of the signal; srun writes what it means instead.
 _TORCHRUN_KILLED = r"Root Cause.*?rank\s*:\s*(?P<rank>\d+).*?exitcode\s*:\s*-(?P<number>\d+)"
 _SRUN_KILLED = (
     r"^srun: error: \S+ tasks? (?P<rank>[\d,-]+): (?P<reason>Killed|Out Of Memory|Segmentation fault|Aborted)"
@@ -43,6 +44,7 @@ def launch_failure(plan: LaunchPlan, log: Path, log_start: int = 0) -> KovqaErro
     if error is not None:
         return _worker_error(error, plan.folder / ERROR_FILE, resume_hint)
     with log.open("rb") as stream:
+        # A resumed run appends to its log: what stands before is an earlier launch's.
         stream.seek(log_start)
         text = stream.read().decode("utf-8", "replace")
     return (
@@ -55,6 +57,7 @@ def launch_failure(plan: LaunchPlan, log: Path, log_start: int = 0) -> KovqaErro
 
 
 def _worker_error(error: RunError, file: Path, resume_hint: str) -> KovqaError:
+    # Errors with a class say themselves what to do; any other is a fault, shown with its rank and place.
     if error.kind in ERROR_CLASSES:
         return ERROR_CLASSES[error.kind](error.message, error.detail)
     return WorkerError(

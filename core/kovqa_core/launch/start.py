@@ -50,6 +50,7 @@ def start_processes(plan: LaunchPlan, on_event: OnEvent) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         (plan.folder / ERROR_FILE).unlink(missing_ok=True)
         log = (logs / name).open("ab")
+    # The log is appended to: a failure is looked for in what this launch wrote.
     log_start = log.tell()
     process = _spawn_launcher(plan, log)
     with log, _forward_signals(process, plan.stop_signal), _report_waiting(plan, logs / name, on_event):
@@ -108,6 +109,7 @@ def _forward_signals(process: subprocess.Popen[str], stop_signal: signal.Signals
     def ask_workers(number: int, frame: FrameType | None) -> None:
         process.send_signal(stop_signal)
 
+    # SystemExit unwinds through `start_processes`, which then stops the workers and waits for them.
     handlers = {signal.SIGTERM: leave, signal.SIGUSR1: ask_workers}
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else nohup wants it to be ignored
         handlers[signal.SIGHUP] = leave

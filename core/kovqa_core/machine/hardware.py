@@ -76,6 +76,7 @@ def available_memory() -> int | None:
     """Bytes that new processes may take, as Linux estimates it; None where it does not say."""
     try:
         lines = _MEMINFO_FILE.read_text("utf-8").splitlines()
+        # In KiB, whatever the file calls it.
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         return None

@@ -77,6 +77,7 @@ def import_script(package: CheckedPackage) -> str:
     """
     if package.name not in ("timm", "transformers", "peft"):
         return f"import {package.module}"
+    # At the end of sys.path: nothing in the engine's folder may hide an installed package.
     engine = str(Path(__file__).resolve().parents[2])
     return (
         f"import sys; sys.path.append({engine!r})\n"
@@ -87,6 +88,7 @@ def import_script(package: CheckedPackage) -> str:
 
 def try_import(script: str, seconds: float = IMPORT_TIMEOUT) -> ImportAttempt:
     """Run Python in another process: what breaks or hangs, breaks or hangs there."""
+    # -P: a file called torch.py in this folder must not be what is imported.
     command = [sys.executable, "-P", "-c", script]
     environ = {**os.environ, "PYTHONIOENCODING": "utf-8", "TOKENIZERS_PARALLELISM": "false"}
     try:
@@ -108,6 +110,7 @@ def try_import(script: str, seconds: float = IMPORT_TIMEOUT) -> ImportAttempt:
             ),
         )
     if done.returncode:
+        # The last line of a traceback is the exception.
         code = message("machine.import-failed", "importing it ended with {code}", code=done.returncode)
         return ImportAttempt("", errors[-1] if errors else code)
     warning = next((line for line in errors if "Warning" in line and "CUDA" in line), "")

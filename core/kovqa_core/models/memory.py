@@ -55,7 +55,7 @@ class StepMemory:
         parameters: how many numbers they are.
         learned: how many of them learn, each in fp32.
         casts: 16-bit copies that autocast makes of fp32 weights, kept until the backward pass has used them.
-        kept: activations of one example kept from forward to backward.
+        activations: of one example, kept from forward to backward.
         checkpointed: the same with activation checkpointing.
         layer: of one example: what the largest layer keeps alone.
         logits: of one example: its logits, and what the loss and its gradient make of them.
@@ -68,7 +68,7 @@ class StepMemory:
     parameters: int
     learned: int
     casts: float
-    kept: float
+    activations: float
     checkpointed: float
     layer: float
     logits: float
@@ -138,7 +138,7 @@ def estimate_memory(
     shards_gradients = world if by in ("zero2", "zero3", "fsdp2") else 1
     shards_weights = world if by in ("zero3", "fsdp2") else 1
     checkpointing = profile.activation_checkpointing
-    activations = micro_batch * (step.checkpointed if checkpointing else step.kept)
+    activations = micro_batch * (step.checkpointed if checkpointing else step.activations)
     logits = micro_batch * step.logits
     one_layer, passing = micro_batch * step.layer, micro_batch * step.temporary
     # With checkpointing a layer's activations are there twice for a moment: computed again, one by one.

@@ -96,6 +96,7 @@ def plan_training(
             folder, message("plan.folder-in-use.resume-hint", "add --resume to go on, or choose another -o")
         )
     requested = resolve_settings(recipe, profile or profile_of_this_machine(), sets, flags, os.environ)
+    # Without run.yaml nothing was started here yet: --resume then begins.
     if resume and run_file.is_file():
         changes_recipe = bool(sets or flags or recipe != DEFAULT_RECIPE)
         requested = _resumed_settings(read_run(run_file), requested, profile, changes_recipe=changes_recipe)
@@ -169,6 +170,7 @@ def _check_and_plan(
     micro_batch: str | None = None,
 ) -> PlannedTraining:
     """Check the settings, write `run.yaml` (and a queue's script), plan the launch."""
+    # First, because the checks of the machine are the launcher's own.
     check_launcher(settings.profile, settings.origin.get("profile.launcher", ""))
     checks: list[Check] = [
         partial(check_machine, settings.profile),
@@ -178,6 +180,7 @@ def _check_and_plan(
     ]
     missing = _run_checks(checks, dry_run=dry_run)
     profile, memory_plan = choose_micro_batch(settings.recipe, settings.profile, micro_batch)
+    # Only now is anything written: a training that is refused leaves no folder behind.
     run = make(profile, make_folder(folder), ["kovqa", *sys.argv[1:]], settings.origin)
     launch = plan_launch(run, sys.executable, usable_cpu_count())
     write_run(run)

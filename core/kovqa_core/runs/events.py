@@ -49,7 +49,7 @@ class AnswerProgressEvent:
     kind: ClassVar[str] = "progress"
     done: int
     of: int
-    doing: str = "answering"
+    stage: str = "answering"
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,7 @@ def record_launch(run: Run) -> Iterator[None]:
         git=GitStates(engine_git_state(), git_state(Path.cwd())),
         machine=machine_facts(),
     )
+    # Written at the start too: a launch that is killed has no other moment to be written down.
     _write_manifest(run.folder, [*earlier, launch_fields(launch)])
     try:
         yield

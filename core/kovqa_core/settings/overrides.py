@@ -51,6 +51,7 @@ def apply_overrides(
         alone = SettingsDocument(_nest_value(typed_path, value), {typed_path: typed})
         value = _value_at(with_new_names(alone, renamed, prefix).values, path)
         _put_value(values, path, value, typed)
+        # Values below the path are replaced with it, and so is the memory of where they came from.
         places = {known: place for known, place in places.items() if known[: len(path)] != path}
         places[path] = typed
     return SettingsDocument(values, places)
@@ -65,6 +66,7 @@ def _read_assignment(assignment: str, typed: str) -> tuple[tuple[str, ...], Yaml
                 "settings.not-an-assignment", "{typed}: expected key=value, like optim.lr=1e-5", typed=typed
             )
         )
+    # As the value of a key: by the rules of a file, where 1e-5 is a number and `on` is text.
     return tuple(key.strip().split(".")), parse_yaml(f"value: {text}", typed).values["value"]
 
 
@@ -100,6 +102,7 @@ def _value_at(values: YamlValue, path: KeyPath) -> YamlValue:
 
 
 def _copy_nested(values: YamlMapping) -> YamlMapping:
+    # Mappings alone: overrides replace lists as a whole, and never change one in place.
     return {key: _copy_nested(value) if isinstance(value, dict) else value for key, value in values.items()}
 
 

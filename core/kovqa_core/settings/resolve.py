@@ -93,6 +93,7 @@ def resolve_settings(
     """
     flags = flags or {}
     documents = {"recipe": load_document("recipes", recipe), "profile": load_document("profiles", profile)}
+    # Later ones win. A flag's value is quoted as JSON, which is YAML too: a folder called 1.0 or null stays text.
     layers = [
         ("variable", environment_overrides(environ or {})),
         ("--set", list(sets)),

@@ -56,11 +56,16 @@ class _StrictLoader(yaml.SafeLoader):
     """Safe loader with the YAML 1.2 core rules for plain scalars."""
 
 
+# From nothing, so without dates, `<<`, base-60 numbers, yes and no. The last argument lists first characters:
+# PyYAML tries a pattern only on scalars that begin with one of them.
 _StrictLoader.yaml_implicit_resolvers = {}
 _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
 _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""])
 _StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
+    # 010 stays text: YAML 1.1 means 8 by it, YAML 1.2 means 10.
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"),
+    list("-+0123456789"),
 )
 _FLOAT_PATTERN = r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
 _StrictLoader.add_implicit_resolver(
@@ -81,6 +86,7 @@ def parse_yaml(text: str, name: str) -> SettingsDocument:
     loader = None
     try:
         loader = _StrictLoader(text)  # refuses control characters already here
+        # Nodes and not values: they know their line and column, and double keys are still in them.
         node = loader.get_single_node()
     except RecursionError:
         raise _too_deep(name) from None

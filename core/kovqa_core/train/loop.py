@@ -108,6 +108,7 @@ def prepare_training(
     recipe = run.recipe
     metric = require_metric(recipe.eval.metric, recipe.task)
     images = Path(recipe.data.images) if recipe.data.images else None
+    # The index first: what is wrong with it is known before any weights are read.
     index = open_index(Path(recipe.data.index or ""), images)
     examples, val_examples = (
         filter_question_types(index.split(name), recipe.data.kinds) for name in ("train", "val")
@@ -226,6 +227,7 @@ def sync_step(state: TrainState, micro_batches: StepBatches, step: int) -> Synce
         DataError: no example of the step could be learned from.
     """
     minutes = state.run.recipe.save.every_minutes
+    # One clock decides: those of other hosts may be minutes apart.
     save_due = state.rank.is_main_process and time.monotonic() - state.saved_at > 60 * minutes
     mean = torch.stack(micro_batches.losses).double().mean() / state.rank.world_size
     flags = torch.tensor(
@@ -252,6 +254,7 @@ def sync_step(state: TrainState, micro_batches: StepBatches, step: int) -> Synce
 
 def _loss_not_finite(micro_batches: StepBatches, step: int) -> WorkerError:
     """Collective: every process sees the same loss and comes here, and names the examples of its own part."""
+    # The sum over processes does not say whose loss it was: each looks at its own.
     own = [
         id
         for loss, ids in zip(micro_batches.losses, micro_batches.ids, strict=True)

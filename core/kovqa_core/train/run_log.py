@@ -89,13 +89,13 @@ def _truncate_log(path: Path, step: int, *, evaluation_due: bool) -> None:
     """Keep the whole lines up to a step, with its evaluation unless that is done again."""
     if not path.exists():
         return
-    kept = []
+    kept_lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
             done_again = evaluation_due and row.get("kind") == "eval" and row["step"] == step
             if row["step"] <= step and not done_again:
-                kept.append(line + "\n")
+                kept_lines.append(line + "\n")
         except (ValueError, KeyError):
             break  # torn by a kill: only the last line can be
-    write_text(path, "".join(kept))
+    write_text(path, "".join(kept_lines))

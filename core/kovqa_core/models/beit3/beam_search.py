@@ -64,13 +64,16 @@ def run_beam_search(
         mask_id: id of `<mask>`, the last id that means something: rows of the head after it are
             never predicted.
     """
+    # `number` is an image's place in the call, n its place among those still in the batch: both shrink apart.
     best: list[BeamHypothesis | None] = [None] * len(image)
     unfinished = list(range(len(image)))  # images still searched for, in the order of the rows
+    # One beam an image at first: K equal ones would propose the same token K times. R = B, then B · K.
     beams: list[OpenBeams] = [[([], 0.0)] for _ in unfinished]
     image_cache = net.encode_image(image)
     text_cache = net.empty_kv_cache(len(image), search.max_length, image_cache[0][0])
     last_ids = torch.full((len(image),), BOS_ID, device=image.device)
     while unfinished:
+        # Rectangular, [B, K]: each beam can end once, so of 3 K candidates at least 2 K go on.
         sums = torch.tensor([[total for _, total in each] for each in beams], device=image.device)
         logits = net.next_token_logits(last_ids, mask_id, image_cache, text_cache).float()
         # 3 K candidates: as many as the original looks at, so that K go on even if many of them end.
@@ -87,8 +90,8 @@ def run_beam_search(
         # Rows of the caches that the new beams go on from: several may grow from one.
         parents = [n * width + beam for n, each in zip(still_open, grown, strict=True) for beam, _, _ in each]
         if len(still_open) < len(unfinished):
-            kept = torch.tensor(still_open, device=image.device, dtype=torch.long)
-            image_cache = [(keys[kept], values[kept]) for keys, values in image_cache]
+            open_images = torch.tensor(still_open, device=image.device, dtype=torch.long)
+            image_cache = [(keys[open_images], values[open_images]) for keys, values in image_cache]
             unfinished = [unfinished[n] for n in still_open]
         if unfinished:
             text_cache = text_cache.select_rows(torch.tensor(parents, device=image.device))
@@ -107,8 +110,10 @@ def _best_candidates(logits: Tensor, sums: Tensor, number: int) -> list[list[Bea
     images = len(sums)
     # The best `number` of all beams are among the best `number` of each: so only [R, number] is sorted twice.
     of_beam = logits.topk(min(number, logits.shape[1]))
+    # Log-probabilities of the candidates alone: a log_softmax would write all V of them.
     totals = of_beam.values - logits.logsumexp(-1, keepdim=True) + sums.view(-1, 1)
     of_image = totals.view(images, -1).topk(min(number, totals.numel() // images))
+    # A position counts through [K, per_beam]: its quotient is the beam.
     per_beam = of_beam.indices.shape[1]
     ids = of_beam.indices.view(images, -1).gather(1, of_image.indices)
     return [

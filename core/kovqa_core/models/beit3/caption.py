@@ -132,8 +132,8 @@ class CaptionTask:
         logits = masked_token_logits(net, batch)
         losses = masked_token_losses(logits, batch.tensors["targets"], self.settings.smoothing)
         if step > self.settings.drop_worst_after:
-            kept = math.floor(len(losses) * (1 - self.settings.drop_worst))
-            losses = losses.topk(kept, largest=False).values
+            count = math.floor(len(losses) * (1 - self.settings.drop_worst))
+            losses = losses.topk(count, largest=False).values
         return losses.mean()
 
     def answer(self, net: CaptionNet, batch: ModelBatch) -> list[Answer]:

@@ -91,6 +91,7 @@ class CaptionNet(nn.Module):
             noise: [B, layers, 2] uniform draws in 0…1 that decide drop path; None: keep all.
         """
         keep = None if noise is None or not any(self.drop_path) else drop_path_factors(noise, self.drop_path)
+        # The same factors for image and text: a layer drops both streams together, as in `MultiwayLayer`.
         cache = self.encode_image(image, keep)
         x = self.encoder.embed_text(tokens, padding)
         mask = caption_mask(cache[0][0].shape[2], tokens, padding)
@@ -114,6 +115,7 @@ class CaptionNet(nn.Module):
             text_cache: the tokens before.
         """
         tokens = torch.stack([last_ids, torch.full_like(last_ids, mask_id)], 1)  # [R, 2]
+        # Places of the last token, and of the one that follows it.
         position = POSITION_OFFSET + text_cache.length
         x = self.encoder.text_embed(tokens) + self.encoder.text_position_embed[position : position + 2]
         for i, layer in enumerate(self.layers):
@@ -146,6 +148,7 @@ class TextKvCache:
         """The cache of other rows, [R'], some perhaps twice: what beams go on from. Copies what is filled."""
         shape = (self.keys.shape[0], len(rows), *self.keys.shape[2:])
         keys, values = self.keys.new_empty(shape), self.values.new_empty(shape)
+        # Beyond `length` lies uninitialised memory, which nothing reads: [layers, R, H, filled, D/H].
         filled = slice(0, self.length)
         keys[..., filled, :] = self.keys[..., filled, :][:, rows]
         values[..., filled, :] = self.values[..., filled, :][:, rows]
@@ -197,6 +200,7 @@ def _next_token_layer_forward(
     text_cache.values[i, :, :, text_cache.length] = v[:, :, 0]
     keys = torch.cat([text_cache.keys[i, :, :, :end], k[:, :, 1:]], 2)
     values = torch.cat([text_cache.values[i, :, :, :end], v[:, :, 1:]], 2)
+    # Nothing reads the last token any more: no layer comes after whose keys it would make.
     if i == len(text_cache.keys) - 1:
         q, x = q[:, :, 1:], x[:, 1:]
     return branch.after_attention(x, _attend_image_and_text(q, *image_kv, keys, values), None)

@@ -110,7 +110,7 @@ class ModelConfig(FamilyConfig):
         """
         if self.tokenizer is None:
             raise no_tokenizer_error()
-        checks: list[Callable[[], object]] = [partial(find_asset, self.tokenizer, "tokenizer")]
+        checks: list[Callable[[], object]] = [partial(find_tokenizer, self.tokenizer)]
         if self.weights is not None:
             checks.append(partial(find_weights, self.weights))
             checks.append(partial(find_weights_tokenizer, self))
@@ -125,6 +125,15 @@ def no_tokenizer_error() -> SettingsError:
     )
 
 
+def find_tokenizer(name: str) -> Path:
+    """The SentencePiece file of a model's questions and captions.
+
+    Raises:
+        AssetError: it is nowhere.
+    """
+    return find_asset(name, message("beit3.tokenizer-not-found", "tokenizer {name} not found", name=name))
+
+
 def find_weights(name: str) -> Path:
     """The file of weights, or the step folder of a run.
 
@@ -132,7 +141,7 @@ def find_weights(name: str) -> Path:
         AssetError: it is nowhere.
         ModelError: a folder that is neither a run nor a step.
     """
-    path = find_asset(name, "weights")
+    path = find_asset(name, message("beit3.weights-not-found", "weights {name} not found", name=name))
     if (path / "run.yaml").is_file() or (path / "kovqa.json").is_file():
         return find_model_folder(path, "vqa")
     return path
@@ -148,12 +157,26 @@ def find_weights_tokenizer(config: ModelConfig) -> Path | None:
     if config.weights is None or config.text_rows == "original":
         return None
     if config.weights_tokenizer is not None:
-        return find_asset(config.weights_tokenizer, "tokenizer of the weights")
+        return find_asset(
+            config.weights_tokenizer,
+            message(
+                "beit3.weights-tokenizer-not-found",
+                "tokenizer of the weights {name} not found",
+                name=config.weights_tokenizer,
+            ),
+        )
     path = find_weights(config.weights)
     if (path / "kovqa.json").is_file():
         return path / "tokenizer" / "spm.model"
     if path.name.startswith("beit3_"):
-        return find_asset(PUBLISHED_TOKENIZER, "tokenizer of the published weights")
+        return find_asset(
+            PUBLISHED_TOKENIZER,
+            message(
+                "beit3.published-tokenizer-not-found",
+                "tokenizer of the published weights {name} not found",
+                name=PUBLISHED_TOKENIZER,
+            ),
+        )
     raise SettingsError(
         message(
             "beit3.unknown-weights-tokenizer",

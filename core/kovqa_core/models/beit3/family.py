@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from kovqa_core.data.answers import write_answers
 from kovqa_core.data.example import Answer
-from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import write_text
 from kovqa_core.messages import message
@@ -21,6 +20,7 @@ from kovqa_core.models.beit3.caption import Beit3CaptionProcessor, CaptionTask
 from kovqa_core.models.beit3.caption_network import CaptionNet
 from kovqa_core.models.beit3.config import (
     ModelConfig,
+    find_tokenizer,
     find_weights,
     find_weights_tokenizer,
     no_tokenizer_error,
@@ -150,7 +150,7 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Proc
     config = config_from_recipe(ModelConfig, recipe)
     if config.tokenizer is None:
         raise no_tokenizer_error()
-    tokenizer = _open_known_tokenizer(find_asset(config.tokenizer, "tokenizer"), config)
+    tokenizer = _open_known_tokenizer(find_tokenizer(config.tokenizer), config)
     original = {} if config.weights is None else read_pretrained_weights(find_weights(config.weights))
     vocab_size, plan = _plan_text_rows(config, tokenizer, original.get(TEXT_TABLE_NAME))
     classes = len(answers) if recipe.task == "vqa" else None
@@ -252,6 +252,7 @@ def _plan_transfer(config: ModelConfig, tokenizer: XlmrTokenizer, table: Tensor)
             ),
             message("beit3.other-weights-tokenizer.hint", "name theirs: --set model.weights_tokenizer=FILE"),
         )
+    # The same tokens in the same order: every row is right where it is.
     if old.vocab == tokenizer.vocab:
         return None
     return plan_vocab_transfer(old.vocab, tokenizer.vocab, old.encode)

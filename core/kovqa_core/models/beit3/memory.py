@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from math import ceil
 
-from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import KovqaError
 from kovqa_core.files import read_bytes
-from kovqa_core.models.beit3.config import POSITION_OFFSET, TEXT_POSITIONS, ModelConfig
+from kovqa_core.models.beit3.config import POSITION_OFFSET, TEXT_POSITIONS, ModelConfig, find_tokenizer
 from kovqa_core.models.memory import TYPICAL_CLASSES, CountStepMemory, ElementSize, StepMemory
 from kovqa_core.tokenizer import sentencepiece_model
 
@@ -35,13 +34,13 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
     between = 4 * (image + text) * width  # the stream from layer to layer
     if task == "vqa":
         layer = (image + text) * token + scores * (image + text) ** 2
-        kept = (size.num_layers - 1) * layer + (image + text) * last_token
+        activations = (size.num_layers - 1) * layer + (image + text) * last_token
         logits = 16 * answers  # in fp32: logits, labels, and two gradients
     else:
         # The image's keys and values are joined with the text's in each layer: both, once more.
         joined = 2 * by.product_bytes * (image + text) * width
         layer = (image + text) * token + joined + scores * (image**2 + text * (image + text))
-        kept = size.num_layers * layer - image * (token - last_token + scores * image)
+        activations = size.num_layers * layer - image * (token - last_token + scores * image)
         between += 2 * by.product_bytes * image * width  # the image's keys and values
         logits = 20 * vocab * ceil(config.caption.mask * text)
     stem = 3 * config.image_size**2 * (4 + by.product_bytes)  # pixels, and their patches
@@ -50,7 +49,7 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
         parameters=total,
         learned=total - unused,
         casts=0.0 if by.product_bytes == 4 else 2.0 * products,
-        kept=kept + stem,
+        activations=activations + stem,
         checkpointed=size.num_layers * between + stem,
         layer=layer,
         logits=logits,
@@ -81,14 +80,20 @@ def _keeps_attention_scores(by: ElementSize) -> bool:
 def _count_parameters(config: ModelConfig, task: str, vocab: int, answers: int) -> tuple[int, int, int]:
     """Numbers of all parameters, of those that never learn (`unused_parameters`), and of those in products."""
     width, _, layers, ffn = config.dimensions
+    # Weights of one branch: q, k, v and output, and both layers of the feed-forward network.
     in_branch = 4 * width**2 + 2 * width * ffn
+    # The same without q, k, v and the first norm, vectors included.
     after_attention = width**2 + 2 * width * ffn + 6 * width + 3 * ffn
     patch = 3 * config.patch_size**2 * width
     positions = config.num_patches + 1 + POSITION_OFFSET + TEXT_POSITIONS
+    # VQA: pooler D², first layer 2 D², answers 2 D C. Captions: D V.
     head = 3 * width**2 + 2 * width * answers if task == "vqa" else width * vocab
     head_vectors = 9 * width + answers if task == "vqa" else 4 * width + vocab
     products = 2 * layers * in_branch + patch + head
+    # Of a branch: three norms (6 D), biases (5 D), a norm and a bias of the feed-forward's width (3 ffn);
+    # beside the layers: mask token, class token, and the bias of the patches' projection (3 D).
     vectors = 2 * layers * (11 * width + 3 * ffn) + head_vectors + 3 * width
+    # The mask token and one branch after the last attention; of captions the image's final norm too.
     unused = width + after_attention + (0 if task == "vqa" else 2 * width)
     return products + vectors + (vocab + positions) * width, unused, products
 
@@ -98,7 +103,7 @@ def _text_table_rows(config: ModelConfig) -> int:
     if config.vocab_size is not None or config.tokenizer is None:
         return config.vocab_size or BEIT3_VOCAB_SIZE
     try:
-        path = find_asset(config.tokenizer, "tokenizer")
+        path = find_tokenizer(config.tokenizer)
         return sentencepiece_model.load_spm_processor(read_bytes(path), str(path)).get_piece_size() + 2
     except KovqaError:
         return BEIT3_VOCAB_SIZE

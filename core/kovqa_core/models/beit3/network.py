@@ -63,6 +63,7 @@ class ModalityBranch(nn.Module):
         super().__init__()
         width, ffn = size.embed_dim, size.ffn_dim
         self.norm_attn = nn.LayerNorm(width, LAYER_NORM_EPS)
+        # Rows of its weight [3 D, D]: queries, keys, values; `pretrained_weights` joins and splits them so.
         self.qkv = FastLinear(width, 3 * width)
         self.inner_norm_attn = nn.LayerNorm(width, LAYER_NORM_EPS)
         self.out = FastLinear(width, width)
@@ -79,6 +80,7 @@ class ModalityBranch(nn.Module):
             attended: [B, n, D], what attention gave for its tokens.
             keep: [2, B, 1, 1] drop path factors of the two residual branches, or None.
         """
+        # Sub-LN: normed once more before each projection that goes back to the residual stream.
         branch = self.out(self.inner_norm_attn(attended))
         x = x + (branch if keep is None else branch * keep[0])
         branch = self.fc2(self.inner_norm_ffn(functional.gelu(self.fc1(self.norm_ffn(x)))))
@@ -122,6 +124,7 @@ class MultiwayLayer(nn.Module):
         normed = [b.norm_attn(x) for b, x in zip(self.branches(streams, "vision"), streams, strict=True)]
         # Rows of the joined weight [3 D, D]: queries first, then keys and values.
         qkv = self.vision.qkv
+        # One query, but keys and values of all tokens: position 0 still looks everywhere.
         query = fast_linear(normed[0][:, :1], qkv.weight[:width], qkv.bias[:width])
         keys_values = [
             fast_linear(x, b.qkv.weight[width:], b.qkv.bias[width:])
@@ -148,6 +151,7 @@ class MultiwayLayer(nn.Module):
             attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         else:  # torch's fused kernel for CPUs is slow in 16 bits: plain products are faster
             scores = q * q.shape[-1] ** -0.5 @ k.mT  # [B, H, n, N]
+            # In place: the backward pass of a product needs what it read, not what it gave.
             scores = scores if mask is None else scores.masked_fill_(~mask, -math.inf)
             attended = scores.softmax(-1) @ v
         return attended.transpose(1, 2).flatten(2)
@@ -199,6 +203,7 @@ class MultiwayEncoder(nn.Module):
         patches = image.view(batch, channels, grid, self.patch, grid, self.patch)
         x = self.patch_embed(patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, grid * grid, -1))
         if masked is not None:
+            # Cast: beside a parameter in fp32, torch.where would raise every patch to fp32.
             x = torch.where(masked.unsqueeze(-1), self.mask_token_embed.to(x.dtype), x)
         cls = self.cls_token_embed.expand(batch, -1, -1)
         positions = self.vision_position_embed[POSITION_OFFSET:]
@@ -219,6 +224,7 @@ class MultiwayEncoder(nn.Module):
         if tokens is not None:
             streams.append(self.embed_text(tokens, padding))
             if padding is not None:
+                # Image tokens are never padding. One row of keys for all heads and queries: [B, N] -> [B, 1, 1, N].
                 image_tokens = padding.new_zeros(len(padding), 0 if image is None else streams[0].shape[1])
                 mask = ~torch.cat([image_tokens, padding], 1)[:, None, None]
         return streams, mask, "text" if image is None else "vision"
@@ -249,6 +255,7 @@ class MultiwayEncoder(nn.Module):
             streams = self._run(layer, streams, mask, None if keep is None else keep[i], first)
             watch(streams)
         if self.norm is not None:
+            # A bool as a number: without an image the only stream is the text, whose norm is the second.
             norms = [self.norm[name] for name in ("vision", "text")][first == "text" :]
             streams = [norm(x) for norm, x in zip(norms, streams, strict=False)]
         return streams
@@ -349,7 +356,7 @@ def drop_path_factors(noise: Tensor, rates: list[float]) -> Tensor:
         [layers, 2, B, 1, 1]: 0, or 1 / probability of staying, so that the expectation stays.
     """
     limits = torch.tensor(rates, device=noise.device).view(1, -1, 1)
-    keep = (noise >= limits) / (1 - limits)
+    keep = (noise >= limits) / (1 - limits)  # [B, layers, 2]
     return keep.permute(1, 2, 0)[..., None, None]
 
 
@@ -389,4 +396,5 @@ def init_weights(net: nn.Module, generator: torch.Generator) -> None:
         nn.init.zeros_(encoder.mask_token_embed)
     if isinstance(net, Beit3VqaNet):
         answer = cast(nn.Linear, net.head[-1])
+        # Its sigmoid is 1 / C; at 0 every one of the C answers would begin with one half.
         nn.init.constant_(answer.bias, -math.log(max(1, answer.out_features - 1)))

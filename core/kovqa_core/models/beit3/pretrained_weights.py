@@ -26,6 +26,7 @@ from kovqa_core.messages import message
 from kovqa_core.models.beit3.config import POSITION_OFFSET
 from kovqa_core.models.family import unloadable_weights_error
 
+# torchscale's names for the two sets of weights of a multiway module.
 _MODALITY_LETTER = {"vision": "A", "text": "B"}
 _EMBEDDING_NAMES = {
     "text_embed.weight": "beit3.text_embed.weight",
@@ -152,6 +153,7 @@ def read_pretrained_weights(path: Path) -> dict[str, Tensor]:
 def _read_torch_archive(path: Path) -> object:
     """What a file holds: tensors and containers, nothing that could run code."""
     try:
+        # Older files have the training's arguments beside the weights: a Namespace holds attributes and no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content: object = torch.load(path, map_location="cpu", weights_only=True)
             return content
@@ -228,6 +230,7 @@ def resize_position_embedding(table: Tensor, grid: int) -> Tensor:
     Raises:
         ModelError: the table is not of a square grid.
     """
+    # Unused rows and the class token: they have no place on the grid.
     first = POSITION_OFFSET + 1
     old_grid = math.isqrt(len(table) - first)
     if old_grid * old_grid != len(table) - first:
@@ -264,10 +267,12 @@ def _fit_weight(
     names = original_names(own)
     if missing := [name for name in names if name not in original]:
         return _FittedWeight(None, [f"{name} is missing" for name in missing])
+    # Of q, k and v the joined weight [3 D, D]; of all others the tensor itself.
     value = torch.cat([original[name] for name in names])
     is_resized = own == "encoder.vision_position_embed" and value.shape != parameter.shape
     if is_resized:
         value = resize_position_embedding(value, math.isqrt(len(parameter) - POSITION_OFFSET - 1))
+    # Before shapes are compared: under another tokenizer the file has another number of rows.
     if transfer_rows is not None and names[0] in _VOCAB_TABLES:
         value = transfer_rows(value)
     if own == "encoder.patch_embed.weight" and value[0].numel() == parameter[0].numel():
@@ -303,6 +308,7 @@ def load_pretrained_weights(
     used: set[str] = set()
     for own, parameter in net.named_parameters():
         names = original_names(own)
+        # Counted as used though not read: a head that the file has, and that begins anew, is not unknown.
         if names[0].split(".")[0] in reinit:
             report.newly_initialised.extend(names)
             used.update(names)
@@ -317,6 +323,7 @@ def load_pretrained_weights(
                 parameter.copy_(fitted.value)
             report.loaded.extend(names)
     report.unused.extend(name for name in original if name not in used)
+    # Heads of pretraining are left over in every published file; any other name is another model's.
     problems.extend(f"{name} is unknown" for name in report.unused if not name.startswith(PRETRAINING_ONLY))
     if problems:
         raise _unfitting_weights_error(name, problems)

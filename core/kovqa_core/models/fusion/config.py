@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, ModelError, SettingsError
 from kovqa_core.files import read_json
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.models.config import FamilyConfig
 
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model")  # read by XLM-R's rules
@@ -98,23 +98,53 @@ class ModelConfig(FamilyConfig):
             )
         checks: list[Callable[[], object]] = [partial(find_tokenizer_file, self)]
         if not self.random_init:
-            checks = [partial(find_encoder_folder, self.question, "question encoder"), *checks]
-            checks.append(partial(find_encoder_folder, self.picture, "image encoder"))
+            checks = [partial(find_question_encoder, self.question), *checks]
+            checks.append(partial(find_image_encoder, self.picture))
         return checks
 
 
-def find_encoder_folder(name: str, what: str) -> Path:
-    """The folder of an encoder, with `config.json` and weights.
+def find_question_encoder(name: str) -> Path:
+    """The folder of a question encoder, with `config.json` and weights.
 
     Args:
         name: path of a folder, or name of an asset.
-        what: what to call it in errors, "question encoder" or "image encoder".
 
     Raises:
         AssetError: it is nowhere, or not such a folder.
     """
+    folder = _find_encoder_folder(
+        name, message("fusion.question-encoder-not-found", "question encoder {name} not found", name=name)
+    )
+    if not (folder / "config.json").is_file():
+        raise _no_config_error(
+            message(
+                "fusion.question-encoder-without-config",
+                "question encoder {folder} has no config.json",
+                folder=folder,
+            )
+        )
+    return folder
+
+
+def find_image_encoder(name: str) -> Path:
+    """The folder of an image encoder; arguments and errors as of `find_question_encoder`."""
+    folder = _find_encoder_folder(
+        name, message("fusion.image-encoder-not-found", "image encoder {name} not found", name=name)
+    )
+    if not (folder / "config.json").is_file():
+        raise _no_config_error(
+            message(
+                "fusion.image-encoder-without-config",
+                "image encoder {folder} has no config.json",
+                folder=folder,
+            )
+        )
+    return folder
+
+
+def _find_encoder_folder(name: str, not_found: Message) -> Path:
     try:
-        folder = find_asset(name, what)
+        return find_asset(name, not_found)
     except AssetError as error:
         raise AssetError(
             error.message,
@@ -122,12 +152,12 @@ def find_encoder_folder(name: str, what: str) -> Path:
                 "fusion.random-init.hint", "{hint}; --random-init starts from random weights", hint=error.hint
             ),
         ) from None
-    if not (folder / "config.json").is_file():
-        raise AssetError(
-            message("fusion.no-config", "{what} {folder} has no config.json", what=what, folder=folder),
-            message("fusion.no-config.hint", "name the folder of a Hugging Face repository"),
-        )
-    return folder
+
+
+def _no_config_error(problem: Message) -> AssetError:
+    return AssetError(
+        problem, message("fusion.no-config.hint", "name the folder of a Hugging Face repository")
+    )
 
 
 def find_tokenizer_file(config: ModelConfig) -> Path:
@@ -138,9 +168,12 @@ def find_tokenizer_file(config: ModelConfig) -> Path:
         ModelError: the encoder's folder has none.
     """
     if config.tokenizer is not None:
-        path = find_asset(config.tokenizer, "tokenizer")
+        path = find_asset(
+            config.tokenizer,
+            message("fusion.tokenizer-not-found", "tokenizer {name} not found", name=config.tokenizer),
+        )
         return tokenizer_file_in(path) if path.is_dir() else path
-    return tokenizer_file_in(find_encoder_folder(config.question, "question encoder"))
+    return tokenizer_file_in(find_question_encoder(config.question))
 
 
 def tokenizer_file_in(folder: Path) -> Path:

@@ -73,6 +73,7 @@ def build_image_encoder(config: EncoderSettings, width: int | None) -> nn.Module
     import timm
 
     arguments = {k: v for k, v in config.items() if k != "architecture"}
+    # timm's way to leave out pool and classifier; with a width, the classifier is the projection to D.
     shape: EncoderSettings = (
         {"num_classes": 0, "global_pool": ""} if width is None else {"num_classes": width}
     )
@@ -141,6 +142,7 @@ def load_encoder_weights(net: nn.Module, folder: Path) -> list[str]:
         )
     fitting = {n: t for n, t in published.items() if n in own and own[n].shape == t.shape}
     missing = [n for n, _ in net.named_parameters() if n not in fitting]
+    # A classifier of our width and a pooler may begin anew; anything else missing is another architecture.
     unexpected = [n for n in missing if not n.startswith((*head, "pooler."))]
     if unexpected:
         raise ModelError(

@@ -28,7 +28,8 @@ from kovqa_core.models.family import (
 from kovqa_core.models.fusion import export as fusion_export
 from kovqa_core.models.fusion.config import (
     ModelConfig,
-    find_encoder_folder,
+    find_image_encoder,
+    find_question_encoder,
     find_tokenizer_file,
     image_encoder_config,
     question_encoder_config,
@@ -127,8 +128,8 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[FusionModel, FusionPr
     config = config_from_recipe(ModelConfig, recipe)
     question_folder, image_folder = None, None
     if not config.random_init:
-        question_folder = find_encoder_folder(config.question, "question encoder")
-        image_folder = find_encoder_folder(config.picture, "image encoder")
+        question_folder = find_question_encoder(config.question)
+        image_folder = find_image_encoder(config.picture)
     tokenizer = open_question_tokenizer(find_tokenizer_file(config), config.tokenizer_sha256)
     complete = {
         "question_config": question_encoder_config(

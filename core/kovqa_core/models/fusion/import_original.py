@@ -98,7 +98,7 @@ def import_original_checkpoint(
         "arguments": arguments,
     }
     info = CheckpointInfo("fusion", "vqa", imported=imported)
-    write_folder(folder, lambda part: family.write_model_folder(model, processor, part, info))
+    write_folder(folder, lambda unfinished: family.write_model_folder(model, processor, unfinished, info))
     used = [name for name in tensors if our_tensor_name(name)]
     unused = [name for name in tensors if not our_tensor_name(name)]
     return ImportedFusion(used, unused, len(answers), arguments)
@@ -192,6 +192,7 @@ def config_from_tensors(
         raise _foreign_checkpoint(
             checkpoint, message("fusion.no-usable-tensor", "no usable {name}", name=error)
         ) from None
+    # No shape tells it: q, k and v of all heads are one matrix [D, D].
     if "num_attention_heads" not in question:
         if question["hidden_size"] % _HEAD_WIDTH:
             raise SettingsError(
@@ -233,6 +234,7 @@ def check_tensor_shapes(tensors: Mapping[str, Tensor], config: ModelConfig, chec
     Raises:
         ModelError: one is missing, of another shape, or unknown.
     """
+    # Shapes without memory: sizes come from the file, and may be anything.
     with torch.device("meta"):
         expected = {name: list(tensor.shape) for name, tensor in FusionNet(config).state_dict().items()}
     try:

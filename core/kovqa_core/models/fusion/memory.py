@@ -15,7 +15,8 @@ from kovqa_core.messages import message
 from kovqa_core.models.fusion.config import (
     EncoderSettings,
     ModelConfig,
-    find_encoder_folder,
+    find_image_encoder,
+    find_question_encoder,
     find_tokenizer_file,
     image_encoder_config,
     question_encoder_config,
@@ -42,7 +43,7 @@ class ComponentMemory(NamedTuple):
 
     parameters: float
     products: float  # parameters that are weights of products
-    kept: float
+    activations: float
     checkpointed: float
     layer: float
     regions: int = 1  # P of the grid it gives
@@ -80,9 +81,9 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
         parameters=total,
         learned=total,
         casts=0.0 if by.product_bytes == 4 else 2.0 * products,
-        kept=question.kept + image.kept + fusion.kept + joins,
+        activations=question.activations + image.activations + fusion.activations + joins,
         # Both encoders checkpoint their activations, the fusion's layers do not.
-        checkpointed=question.checkpointed + image.checkpointed + fusion.kept + joins,
+        checkpointed=question.checkpointed + image.checkpointed + fusion.activations + joins,
         layer=max(question.layer, image.layer),
         logits=20.0 * answers,
         temporary=image.layer / 4,
@@ -93,7 +94,7 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
 def _resolve_question_config(config: ModelConfig) -> EncoderSettings:
     """The complete configuration, also where the encoder is not here."""
     try:
-        folder = None if config.random_init else find_encoder_folder(config.question, "question encoder")
+        folder = None if config.random_init else find_question_encoder(config.question)
     except KovqaError:
         return question_encoder_config(config.question_config, None, XLMR_VOCAB_SIZE)
     return question_encoder_config(config.question_config, folder, _tokenizer_vocab_size(config))
@@ -101,7 +102,7 @@ def _resolve_question_config(config: ModelConfig) -> EncoderSettings:
 
 def _resolve_image_config(config: ModelConfig) -> EncoderSettings:
     try:
-        folder = None if config.random_init else find_encoder_folder(config.picture, "image encoder")
+        folder = None if config.random_init else find_image_encoder(config.picture)
     except KovqaError:
         folder = None
     return image_encoder_config(config.picture_config, folder)
@@ -119,8 +120,8 @@ def _tokenizer_vocab_size(config: ModelConfig) -> int:
 
 
 def _repeat_layers(count: int, one: ComponentMemory) -> ComponentMemory:
-    parameters, products, kept, checkpointed = (count * value for value in one[:4])
-    return ComponentMemory(parameters, products, kept, checkpointed, one.layer)
+    parameters, products, activations, checkpointed = (count * value for value in one[:4])
+    return ComponentMemory(parameters, products, activations, checkpointed, one.layer)
 
 
 def _question_encoder_memory(
@@ -154,9 +155,10 @@ def _post_norm_layer_memory(
     masks = 2 * by.dropout_mask_bytes if dropout else 0
     per_token = (inputs + 3 * p + p + 4 + p + 4 + masks + 2 * p * plain) * width + 2 * p * ffn
     scores = (2 * p + by.dropout_mask_bytes) * heads * tokens**2 if plain else 0
-    kept = tokens * per_token + scores
+    activations = tokens * per_token + scores
     products = 4 * width**2 + 2 * width * ffn
-    return ComponentMemory(products + 9 * width + ffn, products, kept, 4 * tokens * width, kept)
+    # Vectors: biases of q, k, v and output (4 D), two norms (4 D), the feed-forward's biases (ffn + D).
+    return ComponentMemory(products + 9 * width + ffn, products, activations, 4 * tokens * width, activations)
 
 
 def _image_encoder_memory(config: ModelConfig, encoder: EncoderSettings, by: ElementSize) -> ComponentMemory:
@@ -188,9 +190,11 @@ def _vit_memory(
 ) -> ComponentMemory:
     """A pre-norm vision transformer: twice the stream and its norm, q, k, v, attention, both sides of GELU."""
     p = by.product_bytes
-    kept = patches * ((8 + 2 * p + 3 * p + p) * width + 2 * p * ffn)
+    activations = patches * ((8 + 2 * p + 3 * p + p) * width + 2 * p * ffn)
     products = 4 * width**2 + 2 * width * ffn
-    one = ComponentMemory(products + 9 * width + ffn, products, kept, 4.0 * patches * width, kept)
+    one = ComponentMemory(
+        products + 9 * width + ffn, products, activations, 4.0 * patches * width, activations
+    )
     stem = (pixels + patches) * width
     return _repeat_layers(layers, one)._replace(
         parameters=layers * one.parameters + stem, products=layers * products + pixels * width,
@@ -204,26 +208,33 @@ def _resnet_memory(
     """A ResNet: every convolution keeps its result for the norm, and the norm's for the next one."""
     grow = 4 if bottleneck else 1
     area, into = (side // 2) ** 2, 64  # after the stem
-    weights, kept, between, largest = 3.0 * 64 * 49, area * 64 * 2.0 * by.product_bytes, 0.0, 0.0
+    # The stem: a 7 × 7 convolution of 3 channels to 64, whose result and norm are both kept.
+    weights, activations, between, largest = 3.0 * 64 * 49, area * 64 * 2.0 * by.product_bytes, 0.0, 0.0
     area = (side // 4) ** 2
-    between = kept = kept + area * 64 * (8 + by.product_bytes)  # the pool keeps positions as 64-bit numbers
+    activations += area * 64 * (8 + by.product_bytes)  # the pool keeps positions as 64-bit numbers
+    between = activations
     for stage, (count, width) in enumerate(zip(layers, channels, strict=True)):
         for block in range(count):
             out, before = width * grow, area
             if stage and not block:
+                # Each stage but the first halves both sides.
                 area //= 4
             if bottleneck:
                 results = 2 * width * before + 2 * width * area + 2 * out * area
+                # 1 × 1, 3 × 3 and 1 × 1; the stride is in the second one, so the first works on the larger area.
                 weights += into * width + 9 * width**2 + width * out
             else:
                 results = 4 * width * area
                 weights += 9 * into * width + 9 * width**2
             if not block and into != out:
+                # The shortcut is projected where the number of channels changes.
                 results += out * area
                 weights += into * out
-            kept, largest = kept + results * by.product_bytes, max(largest, results * by.product_bytes)
+            activations += results * by.product_bytes
+            largest = max(largest, results * by.product_bytes)
             between, into = between + out * area * by.product_bytes, out
-    return ComponentMemory(weights * 1.003, weights, kept, between, largest, area, into, False)
+    # 1.003: the vectors of the norms, about 0.3 % of all numbers.
+    return ComponentMemory(weights * 1.003, weights, activations, between, largest, area, into, False)
 
 
 COUNT_STEP_MEMORY: CountStepMemory[ModelConfig] = step_memory

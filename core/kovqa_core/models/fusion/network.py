@@ -41,6 +41,7 @@ class FusionNet(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size)
         self.drop = nn.Dropout(config.head_dropout)
         self.out = nn.Linear(config.hidden_size, config.num_classes)
+        # A buffer, so that a checkpoint has it: who loads one has no index to count answers in.
         weight = None if config.class_weights == "none" else torch.ones(config.num_classes)
         self.class_weight: Tensor | None
         self.register_buffer("class_weight", weight)
@@ -55,6 +56,7 @@ class FusionNet(nn.Module):
         """
         # Channels last is what oneDNN and cuDNN are fastest with; no number changes.
         image = image.contiguous(memory_format=torch.channels_last)
+        # transformers counts the other way round: 1 where there is a token.
         attended = torch.ones_like(tokens) if padding is None else (~padding).long()
         fused = (
             self.fuse_product(image, tokens, attended)

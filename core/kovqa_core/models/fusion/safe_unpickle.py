@@ -104,6 +104,7 @@ def read_original_checkpoint(path: Path) -> OriginalCheckpoint:
 
 
 def _read_archive(archive: zipfile.ZipFile, path: Path) -> OriginalCheckpoint:
+    # torch puts everything into one folder, called like the file when it was saved: NAME/data.pkl.
     members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     if "data.pkl" not in members:
         raise ModelError(
@@ -137,6 +138,7 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> OriginalCheckpoint:
                 path, message("fusion.tensor-without-values", "{name} has no values in it", name=name)
             )
         if key not in values:
+            # A bytearray, because torch.frombuffer shares this memory and wants to write to it.
             values[key] = bytearray(archive.read(members[key]))
         tensor = _view_tensor(stored, values[key])
         if tensor is None:
@@ -169,6 +171,7 @@ class _PickleStub:
     full_name = ""
     state: dict[object, object]
 
+    # The opcodes NEWOBJ and REDUCE call a class; BUILD calls __setstate__.
     def __new__(cls, *args: object, **kwargs: object) -> _PickleStub:
         stub = super().__new__(cls)
         stub.state = {}
@@ -179,6 +182,7 @@ class _PickleStub:
 
     def _ignore(self, *args: object) -> None: ...
 
+    # What SETITEMS, APPENDS and ADDITEMS call on whatever object the pickle names.
     __setitem__ = append = extend = add = _ignore
 
 
@@ -229,6 +233,7 @@ _ALLOWED_GLOBALS: dict[tuple[str, str], object] = {
     ("torch._utils", "_rebuild_parameter_with_state"): _StoredParameter,
     ("collections", "OrderedDict"): _PlainOrderedDict,
     ("builtins", "set"): set,
+    # Python 2's name of the module, which protocol 2 writes.
     ("__builtin__", "set"): set,
     **{("torch", name): dtype for name, dtype in _STORAGE_DTYPES.items()},
 }
@@ -369,10 +374,12 @@ def _view_tensor(stored: _StoredTensor, values: bytearray) -> Tensor | None:
         return None
     if type(offset) is not int or not all(type(n) is int for n in (*size, *stride)):  # nor bool, which is one
         return None
+    # Far above any file, far below the 64-bit numbers that as_strided takes.
     if not all(0 <= n < 1 << 48 for n in (offset, *size, *stride)):
         return None
     count = len(values) // storage.dtype.itemsize
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    # A stride of 0 repeats numbers: without a bound one of them could become a tensor of terabytes.
     if not 0 < prod(size) <= count or last >= count:
         return None
     return torch.frombuffer(values, dtype=storage.dtype, count=count).as_strided(size, stride, offset)

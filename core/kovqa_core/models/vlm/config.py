@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, ModelError
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.models.config import FamilyConfig
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
 from kovqa_core.settings.strict_yaml import StrictSettings
@@ -141,9 +141,9 @@ def find_base_model(name: str | None) -> Path:
             ),
         )
     try:
-        path = find_asset(name, "base model")
+        path = find_asset(name, _base_not_found(name))
     except AssetError:  # a checkpoint moved to another machine keeps the path of the first one
-        path = find_asset(Path(name).name, "base model")
+        path = find_asset(Path(name).name, _base_not_found(Path(name).name))
     if (path / "kovqa.json").is_file() or (path / "run.yaml").is_file():
         step = find_model_folder(path, "vqa")
         path = step if is_huggingface_folder(step) else step / "model"
@@ -157,3 +157,7 @@ def find_base_model(name: str | None) -> Path:
             message("vlm.not-a-model-folder.hint", "unpack the model there, or name another folder"),
         )
     return path
+
+
+def _base_not_found(name: str) -> Message:
+    return message("vlm.base-not-found", "base model {name} not found", name=name)

@@ -13,7 +13,7 @@ from kovqa_core.data.question_prompts import DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.files import require_empty
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.models.vlm.convert_llava import ConversionSettings, convert_llava_folder
 from kovqa_core.models.vlm.llava_folder import LlavaFolder, LlavaFolderType, detect_llava_folder
 from kovqa_core.settings.overrides import apply_overrides
@@ -66,7 +66,7 @@ def import_llava_folder(
     document = apply_overrides(SettingsDocument({"model": {}}, {}), overrides, "--set")
     settings = build_settings(LlavaImportSettings, document, ("model",))
     _check_base_option(source, base)
-    language_folder = find_asset(base, "language model") if base else None
+    language_folder = _find_language_model(base) if base else None
     vision_folder = None if source.folder_type == "hub" else find_vision_encoder(vision, source)
     conversion = ConversionSettings(
         settings.system, settings.seed, settings.model_dump(include={"instruction", "max_new_tokens"})
@@ -74,6 +74,12 @@ def import_llava_folder(
     convert_llava_folder(path, output, language_folder, vision_folder, conversion)
     return ImportedLlava(
         source.folder_type, [] if source.added_tokens else ["model.tokens=[]", "model.frozen=[]"]
+    )
+
+
+def _find_language_model(name: str) -> Path:
+    return find_asset(
+        name, message("vlm.language-model-not-found", "language model {name} not found", name=name)
     )
 
 
@@ -108,8 +114,12 @@ def find_vision_encoder(requested: str | None, source: LlavaFolder) -> Path:
             message("vlm.vision-encoder-unnamed.hint", "give the folder of a CLIP: --vision DIR"),
         )
     try:
-        return find_asset(name, "vision encoder")
-    except (
-        AssetError
-    ):  # configurations name a place on the Hub or on the trainer's disk: its last part counts
-        return find_asset(Path(name).name, "vision encoder")
+        return find_asset(name, _vision_encoder_not_found(name))
+    except AssetError:
+        # Configurations name a place on the Hub or on the trainer's disk: its last component counts.
+        short_name = Path(name).name
+        return find_asset(short_name, _vision_encoder_not_found(short_name))
+
+
+def _vision_encoder_not_found(name: str) -> Message:
+    return message("vlm.vision-encoder-not-found", "vision encoder {name} not found", name=name)

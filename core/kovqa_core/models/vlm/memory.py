@@ -135,7 +135,7 @@ def _count_step_memory(
         parameters=weights.total + weights.updates,
         learned=weights.trainable,
         casts=2.0 * (weights.trainable + (frozen if frozen_bytes == 4 else 0)) * with_autocast + token_rows,
-        kept=text.layers * language_layer + vision.layers * vision_layer + projector,
+        activations=text.layers * language_layer + vision.layers * vision_layer + projector,
         checkpointed=text.layers * tokens * text.width * stream_bytes + vision_layer + projector,
         layer=max(language_layer, vision_layer),
         logits=logits * min(tokens, config.max_new_tokens + ANSWER_SPREAD_TOKENS),
@@ -153,18 +153,18 @@ def _language_layer_bytes(
     width, ffn_width, p = text.width, text.ffn_width, by.product_bytes
     attention = text.heads * text.head_width  # keys and values are repeated for every head
     mode = config.train.language
-    kept = 4 * 2 * width + 4 * p * attention + 3 * p * ffn_width
+    activations = 4 * 2 * width + 4 * p * attention + 3 * p * ffn_width
     if mode == "full":
         inputs = 2 * width if p == 4 else 5 * width  # 16 bits: each product makes its own copy
-        kept += p * (inputs + ffn_width) + 4 * 2 * width
+        activations += p * (inputs + ffn_width) + 4 * 2 * width
     elif mode in ("lora", "qlora"):
         input_widths = {"q_proj": width, "k_proj": width, "v_proj": width, "o_proj": attention,
                         "gate_proj": width, "up_proj": width, "down_proj": ffn_width}  # fmt: skip
         adapted = sum(n for name, n in input_widths.items() if _gets_lora(name, config))
         mask = (4 if by.is_cpu else 1) if config.lora.dropout else 0
         shared = p == 4 and not config.lora.dropout  # three read the same input, which is kept once
-        kept += (p + mask) * (adapted if not shared else adapted - 3 * width)
-    return kept
+        activations += (p + mask) * (adapted if not shared else adapted - 3 * width)
+    return activations
 
 
 def _gets_lora(name: str, config: ModelConfig) -> bool:
@@ -173,8 +173,8 @@ def _gets_lora(name: str, config: ModelConfig) -> bool:
 
 def _vision_layer_bytes(vision: VisionDimensions, by: ElementSize) -> float:
     """Kept of one patch: what both norms read, queries, keys, values, attention, and the feed-forward network."""
-    kept = (8 + 4 * by.product_bytes) * vision.width + 2 * by.product_bytes * vision.ffn_width
-    return kept + by.product_bytes * (3 * vision.width + vision.ffn_width)
+    activations = (8 + 4 * by.product_bytes) * vision.width + 2 * by.product_bytes * vision.ffn_width
+    return activations + by.product_bytes * (3 * vision.width + vision.ffn_width)
 
 
 # ------------------------------------------------------------------------------ files of the base

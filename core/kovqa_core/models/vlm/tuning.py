@@ -26,12 +26,14 @@ def apply_tuning(net: HfNetwork, config: ModelConfig, processor: HfProcessor, se
     Raises:
         SettingsError: a target of `lora.targets` or a token of `tokens` does not exist.
     """
+    # All frozen first: a base may come with anything set to learn.
     net.requires_grad_(False)
     adapter = _adapter_config(net, config, processor)
     with torch.random.fork_rng(devices=[]):  # the same updates in every process and on every resume
         torch.manual_seed(seed)
         tuned = net if adapter is None else peft.get_peft_model(net, adapter)
     frozen_dtype = torch.float32 if config.dtype == "fp32" else torch.bfloat16
+    # Of `net`, not of peft's wrapper around it: it holds the same parameters, under names without a prefix.
     for name, parameter in net.named_parameters():
         if not parameter.is_floating_point():
             continue  # 4-bit weights lie packed in bytes
@@ -41,6 +43,7 @@ def apply_tuning(net: HfNetwork, config: ModelConfig, processor: HfProcessor, se
             # AdamW's steps are smaller than the gaps between bf16 numbers: they would be rounded away.
             parameter.requires_grad_(True)
             parameter.data = parameter.data.float()
+        # Low-rank updates learn and stay as peft made them; all that is frozen gets the dtype of the settings.
         elif not parameter.requires_grad:
             parameter.data = parameter.data.to(frozen_dtype)
     return tuned

@@ -29,11 +29,14 @@ class Fsdp2Strategy(TrainStrategy):
 
     def wrap(self) -> None:
         """Shard the model one layer at a time: no device ever holds all of it."""
+        # Before sharding: the copy is made of the full shapes.
         self.full_parameter_copy = make_full_parameter_copy(self.model)
         mesh = init_device_mesh(self.device.type, (dist.get_world_size(),))
         for unit in self.model.fsdp_units():  # inner ones first; each is gathered and freed as a whole
             fully_shard(unit, mesh=mesh)
         fully_shard(self.model, mesh=mesh)  # what no unit holds
+        # Moved once it is sharded: only this process's rows go to the device. The optimizer comes
+        # last: `fully_shard` puts new parameters into the model, and one made before would step the old ones.
         self.wrapped_model = self.model.to(self.device)
         self.optimizer = optim.make_optimizer(self.model, self.model, self.run.recipe.optim)
 

@@ -56,6 +56,7 @@ class ZeroStrategy(TrainStrategy):
         self.stage = int(self.run.profile.strategy[-1])
         self.collective_forward = self.stage == 3
         if self.stage == 3:
+            # Before DeepSpeed shards the weights, and moves them to the device: the copy needs their full shapes.
             self.full_parameter_copy = make_full_parameter_copy(self.model)
         else:
             self.model.to(self.device)
@@ -112,6 +113,7 @@ class ZeroStrategy(TrainStrategy):
         if self.stage < 3:
             return super().shard(name, full)
         size = _partition(self.model.get_parameter(name)).numel()
+        # DeepSpeed's shards are of one size; what they hold beyond the end is never read.
         padded = full.new_zeros(size * dist.get_world_size())
         padded[: full.numel()] = full.flatten()
         return padded.narrow(0, size * self.rank.rank, size).to(self.device)
@@ -171,10 +173,12 @@ def deepspeed_config(run: Run, stage: int) -> dict[str, Any]:
     """DeepSpeed's settings: the user's own file, and what follows from the run on top."""
     own = read_deepspeed_config(run.profile)
     buckets = {"reduce_bucket_size": _BUCKET_SIZE, "allgather_bucket_size": _BUCKET_SIZE}
+    # What follows from the run comes last: a file of the user's cannot change the experiment.
     return own | {
         "train_micro_batch_size_per_gpu": run.micro_batch,
         "gradient_accumulation_steps": run.accumulate,
         "gradient_clipping": run.recipe.optim.max_grad_norm or 0.0,
+        # DeepSpeed knows few optimizers, and with offloading to the CPU accepts its own alone: these two allow ours.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {**buckets, **own.get("zero_optimization", {}), "stage": stage},
