@@ -151,6 +151,7 @@ def run_answer_job(
     with output_lock(job.output), disk_errors(job.output):
         fingerprint = {**backend.fingerprint, **_table_fingerprint(job, rows)}
         answered_ids = resume_partial_file(partial_file, fingerprint)
+        # By id, not by position: several processes leave their lines in any order.
         remaining = [row for row in rows if row.example.id not in answered_ids]
         if remaining:
             answers = backend.answer_rows(job, remaining, on_progress)

@@ -140,6 +140,7 @@ def _estimate_by_micro_batch(
     step_memory: StepMemory, profile: Profile, per_process: int, *, has_ema: bool
 ) -> Callable[[int], MemoryEstimate]:
     """Micro-batch -> what a step needs, accumulating as often as makes up a process's rows."""
+    # The process's rows stay the same: half the micro-batch is twice the accumulation, and gradients are then kept.
     return lambda micro_batch: estimate_memory(
         step_memory, profile, micro_batch, per_process // micro_batch, has_ema=has_ema
     )
@@ -160,6 +161,7 @@ def device_memory(profile: Profile) -> float | None:
     shared by the processes of a node.
     """
     if profile.device == "cpu":
+        # Processes of one node share its memory, where each GPU has its own.
         free = available_memory()
         return None if free is None else free / profile.processes_per_node
     memory_gb = profile.gpu_memory_gb or min((gpu.memory_gb for gpu in visible_gpus()), default=0)

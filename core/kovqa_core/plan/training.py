@@ -234,6 +234,7 @@ def _choose_run_folder(folder: Path | None, recipe: str, *, resume: bool) -> Pat
             message("plan.no-unfinished-run", "no unfinished run in {folder}/", folder=RUNS_FOLDER),
             message("plan.no-unfinished-run.hint", "name one with -o"),
         )
+    # run.yaml is written when a run begins or is resumed: the newest is the one last worked on.
     return max(unfinished, key=lambda path: path.stat().st_mtime).parent
 
 
@@ -265,6 +266,7 @@ def _resumed_settings(
     if profile is None:
         return ResolvedSettings(stored.recipe, stored.profile, stored.origin)
     origin = {key: place for key, place in stored.origin.items() if not key.startswith("profile.")}
+    # The profile is the one of now, and so is where its values came from.
     origin |= {key: place for key, place in requested.origin.items() if key.startswith("profile.")}
     return ResolvedSettings(stored.recipe, requested.profile, origin)
 

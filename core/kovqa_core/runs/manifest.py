@@ -111,6 +111,7 @@ def _read_entries(folder: Path) -> list[Any]:
     """The manifest's entries as they stand."""
     path = folder / MANIFEST_FILE
     try:
+        # A manifest is a record: one that is broken must not keep a run from starting.
         entries = read_json(path)["launches"] if path.is_file() else []
     except (KovqaError, KeyError, TypeError):
         return []

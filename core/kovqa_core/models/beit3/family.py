@@ -307,6 +307,7 @@ def load_model(folder: Path, options: LoadOptions) -> tuple[Beit3Model, Beit3Pro
     tokenizer = _open_known_tokenizer(folder / "tokenizer" / "spm.model", config)
     model, processor = _build_beit3(config, tokenizer, answers, options.data)
     try:
+        # assign: the network was made on the meta device, without memory for values to be copied into.
         model.net.load_state_dict(load_step_weights(folder), assign=True)
     except RuntimeError as error:
         raise unloadable_weights_error(folder, error) from None

@@ -146,6 +146,7 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[FusionModel, FusionPr
         net = FusionNet(config)
     if config.class_weights != "none":
         net.class_weight = compute_class_weights(_count_answers(recipe, answers), config.class_weights)
+    # After all random draws: which weights exist must not change what the head begins with.
     note = _load_encoders(net, question_folder, image_folder)
     return FusionModel(net, answers), FusionProcessor(config, tokenizer, answers, recipe.data), note
 
@@ -205,6 +206,7 @@ def _count_answers(recipe: Recipe, answers: list[str]) -> list[int]:
 def save_model(model: FusionModel, processor: FusionProcessor, folder: Path) -> None:
     """config.json, model.safetensors, answers.txt and the tokenizer."""
     config = processor.config.model_copy(
+        # The folder holds its own weights and tokenizer: how they were made or found no longer matters.
         update={"random_init": False, "tokenizer": None, "tokenizer_sha256": processor.tokenizer.sha256}
     )
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")

@@ -185,6 +185,7 @@ def config_from_tensors(
         )
     config = build_settings(ModelConfig, document, ("model",))
     try:
+        # What the user sets wins over what shapes tell.
         question = {**_question_dimensions(tensors), **config.question_config}
         image = {**_image_dimensions(tensors), **config.picture_config}
         hidden, classes = len(tensors["linear.bias"]), len(tensors["out_linear.bias"])

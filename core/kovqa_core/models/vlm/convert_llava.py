@@ -103,6 +103,7 @@ def _build_network(path: Path, config: LlavaConfig, state: StateDict) -> HfNetwo
     # On the meta device the network takes no memory; `assign` puts the tensors read in its parameters' place.
     with torch.device("meta"):
         net = transformers.LlavaForConditionalGeneration(config)
+    # Not strict: an error of torch would list every missing weight, and this one says where they belong.
     report = net.load_state_dict(state, strict=False, assign=True)
     if report.missing_keys:
         raise ModelError(
