@@ -81,7 +81,7 @@ def parse_file_tree(text: str) -> list[AihubFile]:
         branch = _TREE_BRANCH.match(line)
         if notice or not branch:
             continue
-        depth = branch.start("sign") // 4  # columns: a name may begin with blanks, so those say nothing
+        depth = branch.start("sign") // 4  # columns: a name may begin with spaces, so those say nothing
         name = to_nfc(branch["name"].strip())
         cells = [cell.strip() for cell in name.rsplit("|", 2)]
         size = _SIZE_PATTERN.fullmatch(cells[1]) if len(cells) == 3 and cells[2].isdecimal() else None
@@ -129,24 +129,29 @@ def fetch_aihub_files(
         missing = [entry for entry in wanted if str(entry.number) not in record.finished]
         total, begun = sum(entry.size for entry in missing), 0
         check_disk_space(folder, total)
-        for count, entry in enumerate(missing):
+        for number, entry in enumerate(missing):
             job = _FileJob(key, entry.number, folder, secret, begun, total, on_progress)
             try:
-                written = retry_request(partial(_download_file, job, record), on_progress)
-            except Interrupted as error:
-                text = message(
-                    "download.aihub-interrupted",
-                    "{error}; {here} of {total} files are here",
-                    error=error.message,
-                    here=len(wanted) - len(missing) + count,
-                    total=len(wanted),
+                record.finished[str(entry.number)] = retry_request(
+                    partial(_download_file, job, record), on_progress
                 )
-                raise AssetError(text, error.hint) from None
+            except Interrupted as error:
+                raise _interrupted_error(error, len(wanted) - len(missing) + number, len(wanted)) from None
             # Written down after each file: a kill loses no more than the file on its way.
-            record.finished[str(entry.number)] = written
             write_json(record_path, asdict(record))
             begun += entry.size
     return sorted(folder / path for entry in wanted for path in record.finished[str(entry.number)])
+
+
+def _interrupted_error(error: Interrupted, present: int, total: int) -> AssetError:
+    text = message(
+        "download.aihub-interrupted",
+        "{error}; {here} of {total} files are here",
+        error=error.message,
+        here=present,
+        total=total,
+    )
+    return AssetError(text, error.hint)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from kovqa_core.net.pages import page_text
 from kovqa_core.net.request import Interrupted
 
 _UUID_PATTERN = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-_REFUSAL_WORDS = {
+_REFUSAL_PATTERNS = {
     "expired": "유효기간.*만료|만료.*유효기간|expired",
     "old_version": "aihubshell|최신 ?버전|새로운 버전|newer version",
     "not_approved": "신청.*승인|승인.*신청|approv",
@@ -34,19 +34,46 @@ def classify_aihub_answer(status: int, body: bytes) -> str:
     if is_web_page(body):
         return "html"
     text = to_nfc(_decode_body(body)).lower()
-    for kind, words in _REFUSAL_WORDS.items():
-        if re.search(words, text):
-            return kind
+    for refusal, pattern in _REFUSAL_PATTERNS.items():
+        if re.search(pattern, text):
+            return refusal
     return by_status or "unknown"
 
 
-def _explain_refusal(kind: str, page: str) -> tuple[Message, Message]:
+def _explain_refusal(refusal: str, page: str) -> tuple[Message, Message]:
     """What a refusal means, and what to do."""
-    texts = {
+    return {**_access_explanations(page), **_service_explanations(page)}[refusal]
+
+
+def _access_explanations(page: str) -> dict[str, tuple[Message, Message]]:
+    """Refusals that are about this user: refusal -> what it means, what to do."""
+    return {
         "expired": (
             message("download.aihub-expired", "the approval has run out"),
             message("download.aihub-expired.hint", "apply again at {page}", page=page),
         ),
+        "not_approved": (
+            message("download.aihub-not-approved", "you are not approved for this data set"),
+            message(
+                "download.aihub-not-approved.hint",
+                "log in, apply and wait for the approval at {page}",
+                page=page,
+            ),
+        ),
+        "bad_key": (
+            message("download.aihub-bad-key", "the API key was refused"),
+            message(
+                "download.aihub-bad-key.hint",
+                "see that AIHUB_APIKEY is the key AI-Hub mailed to you; ask for a new one at {page}",
+                page=page,
+            ),
+        ),
+    }
+
+
+def _service_explanations(page: str) -> dict[str, tuple[Message, Message]]:
+    """Refusals that are about the service or the file: refusal -> what it means, what to do."""
+    return {
         "old_version": (
             message(
                 "download.aihub-old-version",
@@ -58,25 +85,9 @@ def _explain_refusal(kind: str, page: str) -> tuple[Message, Message]:
                 "set KOVQA_AIHUB_VERSION to the version of the newest aihubshell, or update kovqa",
             ),
         ),
-        "not_approved": (
-            message("download.aihub-not-approved", "you are not approved for this data set"),
-            message(
-                "download.aihub-not-approved.hint",
-                "log in, apply and wait for the approval at {page}",
-                page=page,
-            ),
-        ),
         "no_such_file": (
             message("download.aihub-no-file", "withdrawn, not open, or no such file"),
             message("download.aihub-no-file.hint", "see whether it is still offered at {page}", page=page),
-        ),
-        "bad_key": (
-            message("download.aihub-bad-key", "the API key was refused"),
-            message(
-                "download.aihub-bad-key.hint",
-                "see that AIHUB_APIKEY is the key AI-Hub mailed to you; ask for a new one at {page}",
-                page=page,
-            ),
         ),
         "html": (
             message("download.aihub-page", "a web page came instead of data"),
@@ -95,24 +106,23 @@ def _explain_refusal(kind: str, page: str) -> tuple[Message, Message]:
             message("download.aihub-unknown.hint", "see {page}, and run the same command again", page=page),
         ),
     }
-    return texts[kind]
 
 
 def aihub_refusal_error(key: int, response: httpx2.Response, body: bytes, secret: str) -> AssetError:
     """The error for an answer that is not data: `Interrupted` where time may mend it. Never shows the key."""
-    kind = classify_aihub_answer(response.status_code, body)
-    meaning, hint = _explain_refusal(kind, dataset_page(key))
+    refusal = classify_aihub_answer(response.status_code, body)
+    meaning, hint = _explain_refusal(refusal, dataset_page(key))
     page = _mask_keys(page_text(_decode_body(body).encode()), secret)
     text = message(
         "download.aihub-refused",
         "AI-Hub {key}: {meaning} ({kind}, status {status}){page}",
         key=key,
         meaning=meaning,
-        kind=kind,
+        kind=refusal,
         status=response.status_code,
         page=f": {page}" if page else "",
     )
-    is_transient = kind in _TRANSIENT_REFUSALS and (kind == "empty" or response.status_code >= 500)
+    is_transient = refusal in _TRANSIENT_REFUSALS and (refusal == "empty" or response.status_code >= 500)
     return Interrupted(text, hint=hint) if is_transient else AssetError(text, hint)
 
 

@@ -281,22 +281,9 @@ def _drive_refusal(response: httpx2.Response, page: str, file_id: str, name: str
     browser_url = f"https://drive.google.com/file/d/{file_id}/view"
     adopt_command = f"kovqa download {asset} --from {shlex.quote(name)}"
     text = page_text(page.encode())
+    # The quota's page comes with 200 and with 403: asked for first, or it would be taken for a private file.
     if _QUOTA_PATTERN.search(page):
-        return AssetError(
-            message(
-                "download.drive-quota",
-                "Google Drive's quota for {file} is used up: too many downloads by others, for up to 24 hours",
-                file=name,
-            ),
-            message(
-                "download.drive-quota.hint",
-                "open {url} in a browser where you are logged in, save {file}, then run: {command}; "
-                "or run the same command again tomorrow: what is here is kept",
-                url=browser_url,
-                file=name,
-                command=adopt_command,
-            ),
-        )
+        return _quota_error(name, browser_url, adopt_command)
     if response.status_code == 404:
         return AssetError(
             message(
@@ -314,20 +301,7 @@ def _drive_refusal(response: httpx2.Response, page: str, file_id: str, name: str
             message("download.drive-folder.hint", "give the link of one file in it"),
         )
     if sign_in or _PRIVATE_PATTERN.search(text):
-        return AssetError(
-            message(
-                "download.drive-private",
-                "Google Drive's file {id} ({file}) is private",
-                id=file_id,
-                file=name,
-            ),
-            message(
-                "download.drive-private.hint",
-                "ask its owner for access, save it from {url} while logged in, then run: {command}",
-                url=browser_url,
-                command=adopt_command,
-            ),
-        )
+        return _private_file_error(file_id, name, browser_url, adopt_command)
     return UnknownDrivePage(
         message(
             "download.drive-page", "Google Drive sent a page instead of {file}: {page}", file=name, page=text
@@ -335,6 +309,41 @@ def _drive_refusal(response: httpx2.Response, page: str, file_id: str, name: str
         message(
             "download.drive-page.hint",
             "open {url} in a browser, then run: {command}",
+            url=browser_url,
+            command=adopt_command,
+        ),
+    )
+
+
+def _quota_error(name: str, browser_url: str, adopt_command: str) -> AssetError:
+    return AssetError(
+        message(
+            "download.drive-quota",
+            "Google Drive's quota for {file} is used up: too many downloads by others, for up to 24 hours",
+            file=name,
+        ),
+        message(
+            "download.drive-quota.hint",
+            "open {url} in a browser where you are logged in, save {file}, then run: {command}; "
+            "or run the same command again tomorrow: what is here is kept",
+            url=browser_url,
+            file=name,
+            command=adopt_command,
+        ),
+    )
+
+
+def _private_file_error(file_id: str, name: str, browser_url: str, adopt_command: str) -> AssetError:
+    return AssetError(
+        message(
+            "download.drive-private",
+            "Google Drive's file {id} ({file}) is private",
+            id=file_id,
+            file=name,
+        ),
+        message(
+            "download.drive-private.hint",
+            "ask its owner for access, save it from {url} while logged in, then run: {command}",
             url=browser_url,
             command=adopt_command,
         ),

@@ -111,46 +111,77 @@ def score_answers(
             rule,
             COMPARISON_RULES,
         )
-    by_type: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
-    by_answer_type: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
-    by_group: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
     group_of = {name: group for group, members in (groups or {}).items() for name in members}
-    total = _ScoreTally()
-    each: list[float] = []
-    confusion: Counter[tuple[str, str]] = Counter()
-    unanswered = 0
-    # Cached: the same few answers come again and again, and the Korean rules are many regular expressions.
-    normal_form, type_of = cache(COMPARISON_RULES[rule]), cache(answer_type)
+    tallies = _AnswerTallies(COMPARISON_RULES[rule], group_of)
     for example, answer in pairs:
-        true_scores, answer_form = merge_normal_forms(example.answers, normal_form), normal_form(answer)
+        tallies.add(example, answer)
+    return tallies.answer_scores(rule)
+
+
+class _AnswerTallies:
+    """The tallies of all answers: by question type, by group of types, by answer type, and in all.
+
+    Args:
+        form: the normal form answers are compared in.
+        group_of: question type -> its group.
+    """
+
+    def __init__(self, form: Callable[[str], str], group_of: Mapping[str, str]) -> None:
+        # Cached: the same few answers come again and again, and the Korean rules are many regular expressions.
+        self._normal_form, self._answer_type = cache(form), cache(answer_type)
+        self._group_of = group_of
+        self._by_type: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
+        self._by_group: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
+        self._by_answer_type: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
+        self._total = _ScoreTally()
+        self._each: list[float] = []
+        self._confusion: Counter[tuple[str, str]] = Counter()
+        self._unanswered = 0
+
+    def add(self, example: Example, answer: str) -> None:
+        """Score one answer, and count it in every tally it belongs to."""
+        true_scores = merge_normal_forms(example.answers, self._normal_form)
+        answer_form = self._normal_form(answer)
         score = true_scores.get(answer_form, 0.0)
+        # max() takes the first of equals, and an index lists an example's most frequent answer first.
         best = max(true_scores, key=lambda answer: true_scores[answer], default="")
-        unanswered += not true_scores
-        for tally in (by_type[example.question_type], by_answer_type[type_of(best)], total):
+        tallies = [
+            self._by_type[example.question_type],
+            self._by_answer_type[self._answer_type(best)],
+            self._total,
+        ]
+        if example.question_type in self._group_of:
+            tallies.append(self._by_group[self._group_of[example.question_type]])
+        for tally in tallies:
             tally.add(example.image, true_scores, score)
-        if example.question_type in group_of:
-            by_group[group_of[example.question_type]].add(example.image, true_scores, score)
-        confusion[best, answer_form] += 1
-        each.append(score)
-    type_scores = [by_type[name].score(name) for name in sorted(by_type)]
+        self._confusion[best, answer_form] += 1
+        self._each.append(score)
+        self._unanswered += not true_scores
 
-    def majority(scores: Collection[TypeScore]) -> float:
-        """Of several types together: it knows the type, for that is the baseline to beat."""
-        return sum(s.majority * s.rows for s in scores) / sum(s.rows for s in scores)
+    def answer_scores(self, rule: str) -> AnswerScores:
+        """The scores of all answers so far; `rule` is the name of their normal form."""
+        type_scores = [self._by_type[name].score(name) for name in sorted(self._by_type)]
+        return AnswerScores(
+            rule=rule,
+            # A data set without question types has the one type "": it would repeat the total.
+            kinds=type_scores if self._by_type.keys() != {""} else [],
+            groups=[
+                tally.score(
+                    group, _majority_by_type([s for s in type_scores if self._group_of.get(s.kind) == group])
+                )
+                for group, tally in sorted(self._by_group.items())
+            ],
+            types=[self._by_answer_type[name].score(name) for name in sorted(self._by_answer_type)],
+            total=self._total.score("", _majority_by_type(type_scores)),
+            each=np.array(self._each),
+            confusion=self._confusion,
+            unanswered=self._unanswered,
+        )
 
-    return AnswerScores(
-        rule=rule,
-        kinds=type_scores if by_type.keys() != {""} else [],
-        groups=[
-            tally.score(group, majority([s for s in type_scores if group_of.get(s.kind) == group]))
-            for group, tally in sorted(by_group.items())
-        ],
-        types=[by_answer_type[name].score(name) for name in sorted(by_answer_type)],
-        total=total.score("", majority(type_scores)),
-        each=np.array(each),
-        confusion=confusion,
-        unanswered=unanswered,
-    )
+
+def _majority_by_type(scores: Collection[TypeScore]) -> float:
+    """The majority baseline of several types together: it knows the type, for that is the baseline to beat."""
+    return sum(s.majority * s.rows for s in scores) / sum(s.rows for s in scores)
 
 
 @dataclass

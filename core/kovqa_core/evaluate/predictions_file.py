@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ PREDICTION_COLUMNS = frozenset(
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said, by id.
+    """A model's answers or captions, by id.
 
     Attributes:
         task: "vqa" (lines have an "answer") or "caption" (they have a "caption").
@@ -49,26 +49,44 @@ def read_predictions(path: Path) -> Predictions:
     empty: list[str] = []
     task = ""
     for number, row in read_table(path, as_text=False):
-        task = task or ("caption" if "caption" in row else "vqa")
+        task = task or ("caption" if "caption" in row else "vqa")  # the first line decides for the file
         try:
             id, text = _first_column_text(row, _ID_COLUMNS), _first_column_text(row, _TEXT_COLUMNS[task])
             if row.get("score") is not None:
                 confidence[id] = float(row["score"])
         except (ValueError, KeyError, TypeError):
-            raise DataError(
-                message(
-                    "evaluate.not-a-prediction", "{path}:{number}: not a prediction", path=path, number=number
-                ),
-                message(
-                    "evaluate.not-a-prediction.hint",
-                    'a line is {{"id": …, "answer": …}} or {{"id": …, "caption": …}}, the same in the whole file',
-                ),
-            ) from None
+            raise _not_a_prediction_error(path, number) from None
+        # Collected, not raised at once: one message names the first ten, so that one look mends them all.
         if not id.strip():
             empty.append(str(number))
         if id in texts:
             repeated.append(id)
         texts[id] = text
+    _require_usable_ids(path, texts, empty, repeated)
+    return Predictions(task, texts, confidence)
+
+
+def _not_a_prediction_error(path: Path, line: int) -> DataError:
+    return DataError(
+        message("evaluate.not-a-prediction", "{path}:{number}: not a prediction", path=path, number=line),
+        message(
+            "evaluate.not-a-prediction.hint",
+            'a line is {{"id": …, "answer": …}} or {{"id": …, "caption": …}}, the same in the whole file',
+        ),
+    )
+
+
+def _require_usable_ids(
+    path: Path, texts: Mapping[str, str], empty: Sequence[str], repeated: Sequence[str]
+) -> None:
+    """See that a file has predictions, each with an id of its own.
+
+    Args:
+        path: the file.
+        texts: id -> answer or caption.
+        empty: numbers of the lines without an id.
+        repeated: ids of more than one line.
+    """
     if not texts:
         raise DataError(
             message("evaluate.no-predictions", "{path} holds no predictions", path=path),
@@ -86,7 +104,6 @@ def read_predictions(path: Path) -> Predictions:
             ),
             message("evaluate.bad-ids.hint", "write it again with kovqa predict"),
         )
-    return Predictions(task, texts, confidence)
 
 
 def match_predictions(
@@ -107,7 +124,30 @@ def match_predictions(
     split = IndexSplit(index_path)
     type_of = {example.id: example.question_type for example in split}
     chosen = choose_question_types(question_types, type_of.values())
+    _require_same_ids(predictions, path, index_path, type_of, chosen)
+    # Without a choice the split itself is returned: it reads rows when they are wanted.
+    examples = filter_question_types(split, () if chosen.issuperset(type_of.values()) else chosen)
+    _require_truth(predictions.task, examples, index_path)
+    return examples
+
+
+def _require_same_ids(
+    predictions: Predictions,
+    path: Path,
+    index_path: Path,
+    type_of: Mapping[str, str],
+    chosen: Collection[str],
+) -> None:
+    """See that every id of the chosen question types has a prediction, and that no prediction is of another split.
+
+    Args:
+        predictions: those of the file `path`.
+        path, index_path: the two files, for errors.
+        type_of: id -> question type, of the whole split.
+        chosen: question types that are scored.
+    """
     missing = [id for id, name in type_of.items() if name in chosen and id not in predictions.texts]
+    # Compared with the whole split: predictions of other question types are no error, they just do not count.
     foreign = [id for id in predictions.texts if id not in type_of]
     other_split = message("evaluate.other-split.hint", "predict that split again")
     if missing:
@@ -133,18 +173,20 @@ def match_predictions(
             ),
             other_split,
         )  # fmt: skip
-    examples = filter_question_types(split, () if chosen.issuperset(type_of.values()) else chosen)
-    if predictions.task == "caption" and not any(example.captions for example in examples):
+
+
+def _require_truth(task: str, examples: Sequence[Example], index_path: Path) -> None:
+    """See that an index has something to compare with: test splits mostly have neither answers nor captions."""
+    if task == "caption" and not any(example.captions for example in examples):
         raise DataError(
             message("evaluate.no-captions", "{index} has no captions to compare with", index=index_path),
             message("evaluate.no-truth.hint", "choose a split that has them: val.jsonl"),
         )
-    if predictions.task != "caption" and not any(example.answers for example in examples):
+    if task != "caption" and not any(example.answers for example in examples):
         raise DataError(
             message("evaluate.no-answers", "{index} has no answers to compare with", index=index_path),
             message("evaluate.no-truth.hint", "choose a split that has them: val.jsonl"),
         )
-    return examples
 
 
 def _complete_types_options(predictions: Predictions, type_of: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from kovqa_core.files import require_empty, write_folder
 from kovqa_core.index.report import DatasetOrigin, IndexReport, OptionValue
 from kovqa_core.index.shards import SourceOptions
 from kovqa_core.index.sources import DATA_SOURCES, DataSource
-from kovqa_core.index.upstream import UPSTREAM_WRITERS
+from kovqa_core.index.upstream import UPSTREAM_WRITERS, UpstreamWriter
 from kovqa_core.index.upstream.rows import EncodeText
 from kovqa_core.index.writer import ClassSelection, write_index
 from kovqa_core.messages import message
@@ -93,6 +93,22 @@ def build_upstream_files(
             process writes.
         DataError: raw data that cannot be read.
     """
+    upstream = _find_upstream_writer(source, has_tokenizer=encode is not None)
+    image_folder = _resolve_image_folder(_find_source(source), root, images)
+    encode_text = _encode_with_progress(encode or _refuse_to_encode, on_progress)
+    with output_lock(folder):
+        require_empty(folder)
+        write_folder(
+            folder,
+            lambda partial_folder: upstream.write_upstream_files(
+                root.resolve(), image_folder, partial_folder, encode_text
+            ),
+        )
+        return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+
+
+def _find_upstream_writer(source: str, *, has_tokenizer: bool) -> UpstreamWriter:
+    """The writer of a data set's original files; an error for one that lacks the tokenizer it needs."""
     if source not in UPSTREAM_WRITERS:
         raise unknown_name_error(
             message(
@@ -102,7 +118,7 @@ def build_upstream_files(
             UPSTREAM_WRITERS,
         )
     upstream = UPSTREAM_WRITERS[source]
-    if upstream.NEEDS_TOKENIZER and encode is None:
+    if upstream.NEEDS_TOKENIZER and not has_tokenizer:
         raise SettingsError(
             message(
                 "index.upstream-needs-tokenizer",
@@ -111,15 +127,7 @@ def build_upstream_files(
             ),
             message("index.upstream-needs-tokenizer.hint", "name a tokenizer: --tokenizer FILE.model"),
         )
-    image_folder = _resolve_image_folder(_find_source(source), root, images)
-    encode_text = _encode_with_progress(encode or _refuse_to_encode, on_progress)
-    with output_lock(folder):
-        require_empty(folder)
-        write_folder(
-            folder,
-            lambda part: upstream.write_upstream_files(root.resolve(), image_folder, part, encode_text),
-        )
-        return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    return upstream
 
 
 def _refuse_to_encode(text: str) -> list[int]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.data.tables import check_unique_id, read_table
 from kovqa_core.errors import DataError, SettingsError, list_ids, unknown_name_error
-from kovqa_core.evaluate.predictions_file import read_predictions
+from kovqa_core.evaluate.predictions_file import Predictions, read_predictions
 from kovqa_core.files import read_bytes, write_text
 from kovqa_core.index.reader import IndexSplit
 from kovqa_core.messages import message
@@ -106,18 +106,7 @@ def write_submission(
             message("submit.output-is-input", "{output} is an input: it would be overwritten", output=output),
             message("submit.output-is-input.hint", "choose another file with -o"),
         )
-    predicted = read_predictions(predictions)
-    if predicted.task != form.task:
-        raise DataError(
-            message(
-                "submit.wrong-task",
-                "{predictions} holds {task} predictions, {challenge} wants {wanted}",
-                predictions=predictions,
-                task=predicted.task,
-                challenge=challenge,
-                wanted=form.task,
-            )
-        )
+    predicted = _read_task_predictions(predictions, challenge)
     wanted = _read_json_ids(sample, form.records) if form.records else _read_sample_ids(sample, form)
     text_of = {**dict.fromkeys(wanted, fill), **predicted.texts} if fill else predicted.texts
     _check_submission(wanted, text_of, form, predictions, sample)
@@ -135,10 +124,35 @@ def write_submission(
     )
 
 
+def _read_task_predictions(path: Path, challenge: str) -> Predictions:
+    """Predictions of the challenge's task."""
+    predicted, wanted = read_predictions(path), CHALLENGE_FORMATS[challenge].task
+    if predicted.task != wanted:
+        raise DataError(
+            message(
+                "submit.wrong-task",
+                "{predictions} holds {task} predictions, {challenge} wants {wanted}",
+                predictions=path,
+                task=predicted.task,
+                challenge=challenge,
+                wanted=wanted,
+            )
+        )
+    return predicted
+
+
 def _check_submission(
     wanted: Sequence[str], texts: Mapping[str, str], form: ChallengeFormat, predictions: Path, sample: Path
 ) -> None:
     """Every id once, with a text that says something."""
+    _check_ids(wanted, texts, form, predictions, sample)
+    _check_texts(wanted, texts, predictions, sample)
+
+
+def _check_ids(
+    wanted: Sequence[str], texts: Mapping[str, str], form: ChallengeFormat, predictions: Path, sample: Path
+) -> None:
+    """Every wanted id has a text, no other id has one, and all are numbers where the challenge has numbers."""
     known = set(wanted)
     hint = message("submit.bad-ids.hint", "predict all rows of {sample} again", sample=sample)
     if ids := [id for id in wanted if id not in texts]:
@@ -176,7 +190,12 @@ def _check_submission(
             ),
             hint,
         )
-    if ids := [id for id in wanted if not texts.get(id, "-").strip()]:
+
+
+def _check_texts(wanted: Sequence[str], texts: Mapping[str, str], predictions: Path, sample: Path) -> None:
+    """Every wanted text says something, and can be written."""
+    hint = message("submit.bad-ids.hint", "predict all rows of {sample} again", sample=sample)
+    if ids := [id for id in wanted if not texts[id].strip()]:
         raise DataError(
             message(
                 "submit.empty-text",
@@ -186,7 +205,7 @@ def _check_submission(
             ),
             hint,
         )
-    if ids := [id for id in wanted if _BROKEN_CHARACTER.search(texts.get(id, ""))]:
+    if ids := [id for id in wanted if _BROKEN_CHARACTER.search(texts[id])]:
         raise DataError(
             message(
                 "submit.broken-character",
