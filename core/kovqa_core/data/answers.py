@@ -17,10 +17,10 @@ from kovqa_core.messages import message
 
 
 def normalise_answer(answer: str) -> str:
-    """kovqa's normal form: NFC, no blanks around it, single blanks inside, Latin in lower case.
+    """kovqa's normal form: NFC, no spaces around it, single spaces inside, Latin in lower case.
 
-    KoBEiT3 kept raw texts: 639 of its 15,324 classes have blanks around them, and 1,547 groups of
-    classes differ only in blanks or case.
+    KoBEiT3 kept raw texts: 639 of its 15,324 classes have spaces around them, and 1,547 groups of
+    classes differ only in spaces or case.
     """
     return " ".join(to_nfc(answer).split()).lower()
 
@@ -75,6 +75,7 @@ def write_answers(path: Path, answers: Sequence[str]) -> None:
     A class that does not fit on a line (raw answers of VQA_NIA have line breaks) makes the whole list one
     of JSON lines, as in `answer2label.txt`.
     """
+    # `splitlines` as the reader below does: U+2028 is a line end to it too. A first `{` would look like JSON lines.
     one_line_each = all(answer.splitlines() == [answer] and not answer.startswith("{") for answer in answers)
     lines = (
         answers
@@ -86,6 +87,7 @@ def write_answers(path: Path, answers: Sequence[str]) -> None:
 
 def _answer2label_line(answer: str, label: int) -> str:
     """A line of `answer2label.txt`; escaped where JSON alone would leave a line break in it."""
+    # JSON escapes line feeds, but leaves U+2028 as it is.
     line = json.dumps({"answer": answer, "label": label}, ensure_ascii=False)
     return line if line.splitlines() == [line] else json.dumps({"answer": answer, "label": label})
 
@@ -151,6 +153,7 @@ def soft_labels(
         annotations: one text per annotator.
         normalise: gives the data set's normal form.
     """
+    # An annotator who wrote nothing is not counted: the others' scores stay as they are.
     counts = Counter(filter(None, map(normalise, annotations)))
     if counts.total() <= 1:
         return dict.fromkeys(counts, 1.0)

@@ -62,6 +62,7 @@ def decoding_from_options(
         DataError: the list cannot be read.
     """
     ways = {"--answers": answers, "--choices": choices, "--temperature": temperature}
+    # By value: `--temperature 0` is greedy decoding, and excludes nothing.
     used = [option for option, value in ways.items() if value]
     if len(used) > 1:
         raise SettingsError(
@@ -90,6 +91,7 @@ def read_answer_list(path: Path) -> tuple[str, ...]:
     """
     file = path / "answers.txt" if path.is_dir() else path
     text = read_text(file)
+    # An `answer2label.txt`, or an index whose classes hold line ends, has JSON lines.
     lines = read_answers(file) if text.startswith("{") else text.splitlines()
     answers = tuple(dict.fromkeys(answer for line in lines if (answer := to_nfc(line).strip())))
     if not answers:
@@ -135,4 +137,5 @@ def _split_choices(cell: str) -> list[object]:
         values = json.loads(cell)
     except ValueError:
         values = None
+    # `3` and `"빨강"` are valid JSON as well: only a list is one of choices, else the text itself is split.
     return values if isinstance(values, list) else [*cell.split("|")]

@@ -59,6 +59,7 @@ def parse_example(line: str | bytes, place: str) -> Example:
     """
     try:
         row = json.loads(line)
+        # The file's name of the column is older than ours, and stays.
         question_type = row.pop("kind", "")
         return Example(**row, question_type=question_type)
     except (ValueError, TypeError, AttributeError) as error:
@@ -88,6 +89,7 @@ def prediction_line(id: str, answer: Answer, carried: Mapping[str, object], task
         task: "vqa" or "caption".
     """
     column = "caption" if task == "caption" else "answer"
+    # JSON has no NaN: Python would write one that other readers refuse.
     score = None if math.isnan(answer.score) else round(answer.score, 6)
     prediction = {"id": id, column: answer.text, "score": score}
     others = {name: value for name, value in carried.items() if name not in prediction}

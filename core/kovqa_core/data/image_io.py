@@ -29,6 +29,7 @@ def open_image(path: Path, side: int | None = None) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a line per image that no user can act on
             image = Image.open(path)
+            # For a JPEG alone; other formats ignore it. The size it chooses is never below what is asked for.
             if side is not None:
                 image.draft("RGB", (side, side))
             image.load()
@@ -46,6 +47,7 @@ def open_image(path: Path, side: int | None = None) -> Image.Image:
             message("data.image-missing.hint", "restore it, or write the index again"),
         ) from None
     except Exception as error:  # Pillow's decoders raise whatever their formats' code raises
+        # Pillow puts the path into its text, and ours names it already.
         problem = str(error).split(str(path))[0].strip(" '") or type(error).__name__
         raise DataError(
             message(

@@ -48,7 +48,7 @@ def iter_json_records(path: Path, name: str, keys: Sequence[str] = ()) -> Iterat
         DataError: no such list, broken JSON (with its line), a record that lacks a key.
     """
     text = _JsonWindow(path)
-    found = False
+    is_present = False
     if text.peek() == "{":
         text.position += 1
         while (mark := text.peek()) != "}":
@@ -58,14 +58,15 @@ def iter_json_records(path: Path, name: str, keys: Sequence[str] = ()) -> Iterat
             if text.peek() != "[":
                 text.take_value()
                 continue
-            is_requested, found = key == name and not found, found or key == name
+            is_requested = key == name and not is_present
+            is_present = is_present or key == name
             for number, row in enumerate(text.take_items(), 1):
                 if is_requested:
                     _check_record_keys(row, keys, path, number)
                     yield row
         text.position += 1
         text.take_end()
-    if not found:
+    if not is_present:
         raise DataError(
             message("data.no-json-list-of-name", "{file}: no list '{name}'", file=path, name=name),
             _FETCH_OR_UNPACK_HINT,
@@ -116,13 +117,14 @@ class _JsonWindow:
         self.item_line = 1
         # Line ends are counted once each: `_line` is the line number at `_counted`, a position in the window.
         self._line, self._counted = 1, 0
+        # Decoded across blocks: a Hangul letter may be cut at the end of one.
         self._blocks = decode_blocks(path)
         self._read_block()
         if not self._peek_or_end():
             raise DataError(message("data.json-empty", "{file} is empty", file=path), _FETCH_OR_UNPACK_HINT)
 
     def peek(self) -> str:
-        """The next character that is not blank, without taking it."""
+        """The next character that is not white space, without taking it."""
         mark = self._peek_or_end()
         if not mark:
             raise self.error_at(self.position, message("data.json-too-short", "it ends too early"))
@@ -130,8 +132,8 @@ class _JsonWindow:
 
     def _peek_or_end(self) -> str:
         while True:
-            blank = _JSON_WHITESPACE.match(self.window, self.position)
-            self.position = blank.end() if blank else self.position
+            spaces = _JSON_WHITESPACE.match(self.window, self.position)
+            self.position = spaces.end() if spaces else self.position
             if self.position < len(self.window):
                 return self.window[self.position]
             if not self._read_block():
@@ -144,7 +146,7 @@ class _JsonWindow:
         self.position += 1
 
     def take_end(self) -> None:
-        """See that nothing but blanks is left."""
+        """See that nothing but white space is left."""
         if self._peek_or_end():
             raise self.error_at(self.position, message("data.json-too-long", "text after its end"))
 
@@ -164,6 +166,7 @@ class _JsonWindow:
             try:
                 value, end = self._scan(self.window, self.position)
             except StopIteration as error:
+                # Kept, not raised: with one more block it may turn out that only the window was too short.
                 problem = self.error_at(int(error.value), message("data.json-no-value", "expected a value"))
             except json.JSONDecodeError as error:
                 problem = self.error_at(error.pos, error.msg)
@@ -239,6 +242,7 @@ def decode_blocks(path: Path) -> Iterator[str]:
             try:
                 text = decoder.decode(block, not block)
             except UnicodeDecodeError as error:
+                # CP949 comes second, for it accepts much that is no Korean; and only while all so far was ASCII, equal in both.
                 legacy = codecs.getincrementaldecoder("cp949")()
                 try:
                     if not ascii_so_far:

@@ -77,6 +77,7 @@ def read_table(
 
 def cell_text(value: object) -> str:
     """A cell as NFC text; JSON's null is empty, its true and false keep their spelling."""
+    # Before str(): Python spells them True and False.
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else to_nfc(str(value))
@@ -175,7 +176,9 @@ def _read_csv_rows(
     required: Mapping[str, Sequence[str]],
     hint: MissingColumnHint,
 ) -> TableRows:
+    # The module's own limit is 131,072 characters a cell; without any, memory would be the limit.
     csv.field_size_limit(_MAX_CELL_CHARS)
+    # `strict`: without it a quotation mark that is never closed swallows the rest of the file unnoticed.
     reader = csv.reader(_iter_table_lines(path), delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
@@ -198,6 +201,7 @@ def _read_csv_rows(
         if not header:
             header = _csv_header(cells, f"{path}:{line}")
             _require_columns(required, header, f"{path}:{line}", hint)
+        # Short rows are not filled up: a comma that was not quoted would move every cell by one.
         elif len(cells) == len(header):
             yield line, {name: cell for name, cell in zip(header, cells, strict=True) if name}
         else:
@@ -214,6 +218,7 @@ def _read_csv_rows(
 
 def _csv_header(cells: Sequence[str], place: str) -> list[str]:
     """Names of the columns; one without a name (spreadsheets, pandas' index) is not read."""
+    # NFC, as our own names are: a header in NFD looks the same, and would match nothing.
     header = [to_nfc(cell).strip() for cell in cells]
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice:

@@ -141,6 +141,7 @@ def run_command(arguments: Sequence[str]) -> None:
         KovqaError: it failed; its own message stands above.
     """
     process = subprocess.run(
+        # -P and PYTHONSAFEPATH: a file `json.py` in the user's folder must not be imported instead of Python's own.
         [sys.executable, "-P", "-m", "kovqa_cli", *arguments],
         env={**os.environ, "PYTHONSAFEPATH": "1"},
         check=False,
@@ -185,6 +186,7 @@ def _read_sheet_rows(folder: Path, index_name: str, predictions: str, field: str
     for example in index.split("test"):
         truths = example.captions or sorted(example.answers, key=lambda a: -example.answers[a])
         text, score = predicted[example.id][field], predicted[example.id]["score"]
+        # Of several true captions the one that was predicted, so that right is right.
         expected = text if text in truths else truths[0]
         question = example.question or "무엇이 있나요?"
         rows.append(SheetRow(index.images / example.image, question, text, expected, score))

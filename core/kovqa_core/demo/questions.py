@@ -75,6 +75,7 @@ def attach_particle(word: str, pair: str) -> str:
         raise ValueError(f"unknown particle {pair!r}; known: {', '.join(PARTICLE_PAIRS)}")
     after_consonant, after_vowel = PARTICLE_PAIRS[pair]
     final = _final_consonant(word)
+    # ㄹ counts as a vowel before 로: 별로, not 별으로.
     closed = final != 0 and not (pair == "으로/로" and final == _RIEUL_FINAL)
     return word + (after_consonant if closed else after_vowel)
 
@@ -190,6 +191,7 @@ def _ask_count(scene: Scene, rng: random.Random) -> _FilledWording | None:
 def _ask_exists(scene: Scene, rng: random.Random) -> _FilledWording | None:
     looks = {(thing.shape, thing.colour) for thing in scene.things}
     if rng.random() < 0.5:
+        # Sorted: the order of a set differs between processes, and recorded scores belong to these questions.
         shape, colour = rng.choice(sorted(looks))
         answer = YES_ANSWER
     else:
@@ -269,6 +271,7 @@ def _relative_sides(a: SceneObject, b: SceneObject) -> list[str]:
 
 
 def _opposite_side(side: str) -> str:
+    # Opposite sides are neighbours in the list: 0 and 1, 2 and 3.
     return SIDE_ANSWERS[SIDE_ANSWERS.index(side) ^ 1]
 
 

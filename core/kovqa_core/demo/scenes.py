@@ -144,6 +144,7 @@ def paint_scene(scene: Scene, side: int = IMAGE_SIDE) -> Image.Image:
     if side < 1:
         raise ValueError(f"an image needs at least one pixel a side, got {side}")
     scale = side / IMAGE_SIDE
+    # A copy: the backdrop is cached, and painting on it would show in the next scene.
     image = _paint_backdrop(scene.background, side).copy()
     for thing in scene.things:
         _paint_object(image, thing, scale)
@@ -191,6 +192,7 @@ def _shape_mask(
         for px, py in _shape_outline(shape)
     ]
     ImageDraw.Draw(canvas).polygon(outline, fill=255)
+    # Pillow draws polygons without smooth edges: averaging 4 × 4 sub-pixels gives them.
     return canvas.reduce(SUBPIXEL_SAMPLES)
 
 

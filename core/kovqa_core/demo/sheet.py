@@ -101,6 +101,7 @@ def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, max_lines: in
             continue
         if line:
             lines.append(line)
+        # The rest of a word that is too wide begins the next line: more words may follow on it.
         *full, line = _split_word(word, font, width)
         lines.extend(full)
     lines.append(line)
@@ -191,6 +192,7 @@ def _draw_card(row: SheetRow, height: int) -> Image.Image:
 
 def _draw_bar(card: Image.Image, score: float, colour: SheetColour, middle: int) -> None:
     """The confidence as a bar and a percentage; anything outside 0 to 1 is clipped, NaN counts as 0."""
+    # `score > 0` is False for NaN.
     fraction = min(1.0, score) if score > 0 else 0.0
     left, right, thick = CARD_PADDING, CARD_WIDTH - CARD_PADDING - 52, 8
     box = (left, middle - thick // 2)
@@ -232,6 +234,7 @@ def _fit_image(path: Path) -> Image.Image:
 @lru_cache(maxsize=64)
 def _rounded_mask(size: tuple[int, int], radius: int) -> Image.Image:
     """Coverage of a rectangle with round corners, smooth at the edge."""
+    # Four times as large, then averaged: Pillow draws no smooth edges.
     mask = Image.new("L", (size[0] * 4, size[1] * 4), 0)
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, size[0] * 4 - 1, size[1] * 4 - 1), radius * 4, fill=255)
     return mask.reduce(4)

@@ -28,9 +28,11 @@ from kovqa_core.net.api_keys import read_api_key
 from kovqa_core.net.request import Interrupted, RemoteFile, retry_request, stream_request
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
+# Every status is let through: only the body says whether it is data (docs/sources/datasets.md, D6).
 _ANY_STATUS = range(100, 600)
 _MAX_TREE_BYTES = 16 << 20  # bytes of a file tree; the largest set has some thousand files
 _SIZE_UNITS = {"B": 0, "KB": 1, "MB": 2, "GB": 3, "TB": 4}
+# Spaces and upright lines of the levels above, the branch sign, its dash; then the name, which may begin with a space.
 _TREE_BRANCH = re.compile(r"^[\s│|]*(?P<sign>[├└])─+\s?(?P<name>.*)$")
 _SIZE_PATTERN = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?B)", re.IGNORECASE)
 
@@ -75,6 +77,7 @@ def parse_file_tree(text: str) -> list[AihubFile]:
     folders: list[str] = []
     notice = False
     for line in text.splitlines():
+        # A notice stands between `===공지사항===` and the next line of `=`: a branch sign inside it is text.
         rule = line.strip()
         if rule.strip("=") in ("", "공지사항") and rule.startswith("==="):
             notice = not notice and "공지사항" in rule
@@ -83,6 +86,7 @@ def parse_file_tree(text: str) -> list[AihubFile]:
             continue
         depth = branch.start("sign") // 4  # columns: a name may begin with spaces, so those say nothing
         name = to_nfc(branch["name"].strip())
+        # From the right: a name may hold `|` itself.
         cells = [cell.strip() for cell in name.rsplit("|", 2)]
         size = _SIZE_PATTERN.fullmatch(cells[1]) if len(cells) == 3 and cells[2].isdecimal() else None
         if size:
@@ -90,6 +94,7 @@ def parse_file_tree(text: str) -> list[AihubFile]:
             number = float(size["number"]) * 1024 ** _SIZE_UNITS[size["unit"].upper()]
             entries.append(AihubFile(int(cells[2]), path, int(number)))
         else:
+            # A folder ends those of its depth and below, as a line of the drawing does.
             folders = [*folders[:depth], name]
     return entries
 
@@ -123,11 +128,13 @@ def fetch_aihub_files(
     secret = read_api_key("AI-Hub", "AIHUB_APIKEY", "aihub.key", "https://aihub.or.kr")
     entries = retry_request(lambda: _fetch_file_tree(key), on_progress)
     wanted = _select_files(key, entries, file_keys)
+    # The lock is on the record: two runs with different file keys write the same record.
     record_path = _record_path(make_folder(folder), key)
     with download_lock(record_path, on_progress):
         record = _read_record(record_path, folder, key)
         missing = [entry for entry in wanted if str(entry.number) not in record.finished]
         total, begun = sum(entry.size for entry in missing), 0
+        # Before the first byte, though sizes are rounded: a full disk after hours helps nobody.
         check_disk_space(folder, total)
         for number, entry in enumerate(missing):
             job = _FileJob(key, entry.number, folder, secret, begun, total, on_progress)
@@ -209,6 +216,7 @@ def _select_files(key: int, entries: Sequence[AihubFile], file_keys: Sequence[in
             )
     if file_keys is None:
         return list(known.values())
+    # Each once, in the order asked for: a key named twice is one file.
     return [known[number] for number in dict.fromkeys(file_keys)]
 
 
@@ -224,6 +232,7 @@ def _read_record(path: Path, folder: Path, key: int) -> AihubRecord:
         return file.is_file() and file.stat().st_size == size
 
     record = AihubRecord(**read_json(path)) if path.exists() else AihubRecord(key)
+    # A file that is gone, or has another size, takes all files of its key with it: they come in one tar.
     record.finished = {
         number: files
         for number, files in record.finished.items()
@@ -253,6 +262,7 @@ def _download_file(job: _FileJob, record: AihubRecord) -> dict[str, int]:
             written = receive_tar(stream, job.folder, staging, names, job.show_bytes)
             record.renamed.update(names.renamed)
             return written
+    # A cut stream looks finished (docs/sources/datasets.md, D10): only the tar shows it, and trying again may help.
     except tar.TarCutShort as error:
         raise Interrupted(error.message) from None
     finally:

@@ -62,6 +62,7 @@ def receive_tar(
     with disk_errors(folder):
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
+        # All volumes are checked before the first file moves: a tar that was cut leaves the folder as it was.
         growing = _write_tar_members(stream, staging, names, on_bytes)
         for item in growing:
             _join_volumes(item, names.archive)
@@ -85,6 +86,7 @@ def _write_tar_members(
         if member.folder:
             names.claim_path(member.name, folder=True)
             continue
+        # A tar is not packed, so the ratio says nothing; this is about the largest size that can be true.
         check_unpacked_size(names.archive, member.size, member.size)
         check_disk_space(staging, member.size)
         volume = PART_VOLUME_NAME.fullmatch(member.name)
@@ -145,6 +147,7 @@ def _join_volumes(item: _GrowingFile, archive: str) -> None:
     item.file.touch()
     with item.file.open("r+b") as file:
         for number, size in zip(numbers, sizes, strict=True):
+            # Those numbered by offset are at their place already.
             aside, _ = item.volume_place(number)
             if aside != item.file:
                 file.seek(offset)

@@ -14,7 +14,9 @@ from kovqa_core.messages import Message, message
 from kovqa_core.net.pages import page_text
 from kovqa_core.net.request import Interrupted
 
+# The form of AI-Hub's keys: any is masked, in case a page repeats ours spelled otherwise.
 _UUID_PATTERN = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+# Refusal -> words of its text, tried in this order: the last pattern is so wide that it must come last.
 _REFUSAL_PATTERNS = {
     "expired": "유효기간.*만료|만료.*유효기간|expired",
     "old_version": "aihubshell|최신 ?버전|새로운 버전|newer version",
@@ -23,11 +25,13 @@ _REFUSAL_PATTERNS = {
     "bad_key": "인증|권한|api|키|key",
 }
 
+# These say nothing about the user or the file, so time may mend them.
 _TRANSIENT_REFUSALS = {"html", "empty", "unknown"}
 
 
 def classify_aihub_answer(status: int, body: bytes) -> str:
     """What an answer that is not data means (docs/sources/datasets.md, D6): the status says little, the text decides."""
+    # A status is the last resort: 502 comes with good answers and with every refusal.
     by_status = {401: "bad_key", 403: "no_such_file", 404: "no_such_file"}.get(status, "")
     if not body.strip():
         return by_status or "empty"
@@ -122,6 +126,7 @@ def aihub_refusal_error(key: int, response: httpx2.Response, body: bytes, secret
         status=response.status_code,
         page=f": {page}" if page else "",
     )
+    # An empty answer, or a page with 5xx, is a gateway's trouble; with another status it is AI-Hub's own answer.
     is_transient = refusal in _TRANSIENT_REFUSALS and (refusal == "empty" or response.status_code >= 500)
     return Interrupted(text, hint=hint) if is_transient else AssetError(text, hint)
 
@@ -130,6 +135,7 @@ def _decode_body(body: bytes) -> str:
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError:
+        # CP949 where it is not UTF-8. The text is only searched and quoted, so what fits neither is replaced.
         return body.decode("cp949", "replace")
 
 

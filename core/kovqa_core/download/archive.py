@@ -102,6 +102,7 @@ def unpack_archive(archive: Path, folder: Path, on_progress: OnProgress = ignore
         SettingsError: the folder holds something else.
     """
     paths = archive_volumes(archive)
+    # Named after the whole, whichever volume was given: else each volume would be an archive of its own.
     volume = PART_VOLUME_NAME.fullmatch(paths[0].name)
     name = to_nfc(volume["name"] if volume else paths[-1].name)
     states = [path.stat() for path in paths]
@@ -149,6 +150,7 @@ def _holds_archive(folder: Path, source: ArchiveIdentity) -> bool:
         )
     files = _unpacked_files(folder)
     size = sum(path.stat().st_size for path in files)
+    # Somebody's own work may lie here: it is never written over.
     if (len(files), size) != (receipt.files, receipt.unpacked_bytes):
         raise SettingsError(
             message(
@@ -192,6 +194,7 @@ _ArchiveReader = Callable[[_UnpackJob, MemberNames, Path], tuple[int, int]]  # -
 
 def _choose_reader(name: str, head: bytes) -> _ArchiveReader:
     """What reads an archive that begins like this; the file's name is not believed."""
+    # Local header; end record of an empty zip; marker of the first volume of a split one.
     if head.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")):
         return _unpack_zip
     if head.startswith((b"\x1f\x8b", b"BZh")) or tar.is_tar(head):
@@ -279,11 +282,14 @@ def _zip_member_path(names: MemberNames, info: zipfile.ZipInfo) -> str | None:
             ),
             message("download.member-encrypted.hint", "unpack it by hand with its password"),
         )
+    # 0 where the zip was made on Windows: then it is a file or folder by its name alone.
     member_type = stat.S_IFMT(info.external_attr >> 16)  # the Unix mode is in the upper half
+    # Windows tools have written `\` as well, against the specification (APPNOTE 4.4.17).
     folder = name.endswith(("/", "\\"))
     path = names.claim_path(name, folder=folder)
     if member_type in _STRANGE_ZIP_TYPES:
         raise names.refused_type(name, _STRANGE_ZIP_TYPES[member_type])
+    # Member by member too: a bomb can hide in a zip whose sum looks harmless.
     check_unpacked_size(f"{names.archive}: member {name!r}", info.file_size, info.compress_size)
     return None if folder else path
 
@@ -323,6 +329,7 @@ def _unpack_tar(job: _UnpackJob, names: MemberNames, staging: Path) -> tuple[int
 
 
 def _decompressed_stream(stream: io.BufferedReader) -> tar.ByteStream:
+    # `peek`: the reader that follows needs these bytes as well.
     head = stream.peek(3)[:3]
     if head == b"BZh":
         return bz2.BZ2File(stream)
@@ -332,6 +339,7 @@ def _decompressed_stream(stream: io.BufferedReader) -> tar.ByteStream:
 def _write_member(path: Path, chunks: Iterator[bytes], on_bytes: Callable[[int], None], written: int) -> int:
     """Write a new file; returns the bytes of the archive written so far."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # "x": an existing file is an error, should two names ever meet on a disk that takes them for one.
     with path.open("xb") as file:
         for chunk in chunks:
             file.write(chunk)

@@ -32,6 +32,7 @@ def has_magic(head: bytes, kind: str) -> bool:
 
 def is_web_page(head: bytes) -> bool:
     """Is this the beginning of an HTML or XML document instead of a file?"""
+    # S3 and its like answer with XML; `<error>` comes without a declaration too.
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<error>"))
 
@@ -58,6 +59,7 @@ def file_checksums(
 
 
 def _new_hash(name: str, size: int) -> hashlib._Hash:
+    # Git hashes a header with the length before the bytes, so the file's size must be known first.
     if name == "git":
         return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     return hashlib.new(name, usedforsecurity=False)

@@ -39,9 +39,8 @@ from kovqa_core.net.request import (
 from kovqa_core.progress import OnProgress, ignore_progress
 
 _FILE_ID = re.compile(r"[\w-]{10,}", re.ASCII)
-_MAX_PAGES = (
-    3  # between the address and the file: the warning, and once more when the confirmation was not taken
-)
+# Pages between the address and the file: the warning, and once more when the confirmation was not taken.
+_MAX_PAGES = 3
 _MAX_DRIVE_PAGE_BYTES = 2 << 20  # bytes
 _REFUSAL_STATUSES = (401, 403, 404)
 # Google shows other pages to what does not look like a browser, and each in the language asked for.
@@ -49,7 +48,9 @@ _BROWSER_HEADERS = {
     "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (kovqa)",
     "Accept-Language": "en",
 }
+# In English, which `_BROWSER_HEADERS` ask for, and in Korean, should Google not follow them.
 _QUOTA_PATTERN = re.compile(r"quota|too many users|할당량|사용자가 너무 많", re.IGNORECASE)
+# A private file is redirected to a login, so it is the address that says so, not the page.
 _LOGIN_PATTERN = re.compile(r"ServiceLogin|//accounts\.google\.com/")
 _PRIVATE_PATTERN = re.compile(r"need access|request access|sign in", re.IGNORECASE)
 _FOLDER_LINK = re.compile(r"/folders/|drive_folder|folderview", re.IGNORECASE)
@@ -80,6 +81,7 @@ def drive_file_id(link: str) -> str:
             message("download.drive-folder-link", "{link} is a folder of Google Drive", link=link),
             message("download.drive-folder.hint", "give the link of one file in it"),
         )
+    # `/file/d/ID/view` first: such a link may carry a query of its own (`?usp=sharing`).
     in_path = re.search(r"/d/([\w-]+)", parts.path, re.ASCII)
     file_id = in_path[1] if in_path else parse_qs(parts.query).get("id", [link.strip()])[0]
     if not _FILE_ID.fullmatch(file_id):
@@ -135,6 +137,7 @@ def fetch_drive_file(
     if target.is_dir():
         target /= resolve_drive_file(link, on_progress).name
     receipt = read_receipt(target)
+    # No checksum is published (docs/sources/datasets.md, D16): the one of the first fetch is what a second must match.
     checksums = {"sha256": receipt.checksums["sha256"]} if receipt else {}
     requester = partial(_request_drive_file, file_id=file_id, name=target.name, asset=asset)
     remote = RemoteFile(_drive_url(file_id), checksums=checksums, magic=magic, requester=requester)
@@ -145,6 +148,7 @@ def fetch_drive_file(
             return drive_gdown.fetch_with_gdown(
                 file_id, remote, target, error, on_progress, allow_mismatch=allow_mismatch
             )
+    # Aside lies a whole file and no part is left: so it was not the network, the file itself differs from the first.
     except AssetError as error:
         if receipt and mismatch_path(target).exists() and not part_file_path(target).exists():
             raise _changed_file_error(target, receipt, error) from None
@@ -183,6 +187,7 @@ def _request_drive_file(
     """From the file's address through the pages before it: the answer that is the file, unread."""
     # Refusals are read here: only their pages say whether it is the quota, or the file is private or gone.
     statuses = [status for status in range(100, 600) if status in accept or status in _REFUSAL_STATUSES]
+    # Without the requester: these requests are made here, and it would call this function again.
     source = replace(remote, requester=None)
     with new_http_client() as client:  # one client for all pages: the warning's cookie must come back
         client.headers.update(_BROWSER_HEADERS)
@@ -212,6 +217,7 @@ def _is_file_answer(response: httpx2.Response) -> bool:
         or "content-disposition" in response.headers
     ):
         return response.status_code not in _REFUSAL_STATUSES
+    # Without Content-Disposition the type decides: a page is HTML, a refusal of the API JSON.
     content_type = response.headers.get("content-type", "text/html").partition(";")[0]
     return response.status_code == 200 and content_type not in ("text/html", "application/json")
 
@@ -219,9 +225,11 @@ def _is_file_answer(response: httpx2.Response) -> bool:
 def _disposition_name(response: httpx2.Response) -> str:
     """The name in Content-Disposition (`filename*` of RFC 5987 first), as a bare, safe name."""
     header = response.headers.get("content-disposition", "")
+    # `filename*` is percent-encoded UTF-8, `filename` plain ASCII, which has no Hangul.
     encoded = re.search(r"filename\*\s*=\s*UTF-8''([^;\s]+)", header, re.IGNORECASE)
     ascii_name = re.search(r'filename\s*=\s*"?([^";]+)', header, re.IGNORECASE)
     name = unquote(encoded[1]) if encoded else ascii_name[1] if ascii_name else ""
+    # The name is a server's word: the same rules as for an archive's members, and no folders.
     return MemberNames("Google Drive").claim_path(name).replace("/", "_") if name else ""
 
 
@@ -250,8 +258,10 @@ class _DrivePage(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
+        # Google has used both ids; other forms of the page lead elsewhere.
         if tag == "form" and values.get("id") in ("download-form", "downloadForm"):
             self.action = values.get("action", "")
+        # Hidden fields of that form alone: `confirm` and `uuid` are what the file is given for.
         elif tag == "input" and self.action and values.get("type") == "hidden":
             self.inputs[values.get("name", "")] = values.get("value", "")
         elif tag == "a":
@@ -265,9 +275,11 @@ def _next_page_url(text: str, base: str) -> str | None:
     if page.action:
         action = urljoin(base, page.action)
         return f"{action}{'&' if '?' in action else '?'}{urlencode(page.inputs)}" if page.inputs else action
+    # Older pages: a link that carries the confirmation (docs/sources/datasets.md, D14).
     for link in page.links:
         if "confirm=" in link and "export=download" in link:
             return urljoin(base, link)
+    # A JSON text up to its own quotation mark: escaped ones (`\"`) do not end it.
     if (in_json := re.search(r'"downloadUrl"\s*:\s*("(?:[^"\\]|\\.)*")', text)) is not None:
         return urljoin(base, json.loads(in_json[1]))
     return None
@@ -281,7 +293,7 @@ def _drive_refusal(response: httpx2.Response, page: str, file_id: str, name: str
     browser_url = f"https://drive.google.com/file/d/{file_id}/view"
     adopt_command = f"kovqa download {asset} --from {shlex.quote(name)}"
     text = page_text(page.encode())
-    # The quota's page comes with 200 and with 403: asked for first, or it would be taken for a private file.
+    # The text before the status: a used-up quota comes with status 200 (docs/sources/datasets.md, D15).
     if _QUOTA_PATTERN.search(page):
         return _quota_error(name, browser_url, adopt_command)
     if response.status_code == 404:

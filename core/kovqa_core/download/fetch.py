@@ -98,6 +98,7 @@ def _fetch_hub(asset: Asset, folder: Path, options: FetchOptions, on_progress: O
             raise _offline_error(asset, folder)
         return fetched
     commit, remotes = hub.hub_remotes(asset, on_progress)
+    # A gated repository lists its files to everybody and refuses them one by one (docs/sources/datasets.md, D29).
     with hub.explain_hub_refusal(asset):
         _fetch_remote_files(remotes, asset, folder, options, on_progress)
     write_asset_record(asset, folder, [folder], commit, list(remotes))
@@ -202,6 +203,7 @@ def _fetch_and_unpack(
     if folder is None:
         fetch(target)
         return target
+    # An archive that is still here is checked again: kept on purpose, or left by a kill before its removal.
     if not (_is_unpacked(target, folder, checksums) and not target.exists()):
         fetch(target)
         unpack_file(target, folder, on_progress, keep_archive=options.keep_archive)
@@ -225,6 +227,7 @@ def _is_unpacked(target: Path, folder: Path, checksums: Mapping[str, str]) -> bo
     receipt, unpacked = read_receipt(target), read_unpack_receipt(folder)
     if not receipt or not unpacked:
         return False
+    # Only checksums that the receipt has can be compared: the table may have gained one since.
     comparable = {name: value for name, value in checksums.items() if name in receipt.checksums}
     if checksum_mismatch(receipt.checksums, comparable) and not receipt.accepted_mismatch:
         return False
@@ -252,6 +255,7 @@ def _suggest_manual_download(asset: Asset) -> Iterator[None]:
 def manual_instructions(asset: Asset) -> Message:
     """How to get an asset without us."""
     source = asset.source_of()
+    # A source of another type has no address per file that a browser could open.
     pages = [asset.address(file) for file in asset.files if source.kind == "http"] or [asset.page]
     return message(
         "download.by-hand.hint",

@@ -147,6 +147,7 @@ def _not_a_hub_error(api: HfApi) -> AssetError:
 
 
 def _check_safe_name(name: str) -> str:
+    # A listing is a server's word, and these names become paths on this disk.
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
         raise AssetError(
@@ -161,6 +162,7 @@ def _check_safe_name(name: str) -> str:
 
 def _sibling_remote(api: HfApi, sibling: RepoSibling, url: str, headers: dict[str, str]) -> RemoteFile:
     """A listed file; some mirrors list no sizes and checksums: then its own headers are asked."""
+    # LFS files have a sha256, small ones git's blob id, a sha1 (docs/sources/datasets.md, D29).
     if sibling.lfs:
         return RemoteFile(url, sibling.lfs.size, {"sha256": sibling.lfs.sha256}, headers=headers)
     if sibling.blob_id:
@@ -168,6 +170,7 @@ def _sibling_remote(api: HfApi, sibling: RepoSibling, url: str, headers: dict[st
     with _hub_errors(api):
         metadata = api.get_hf_file_metadata(url=url)
     etag = metadata.etag or ""
+    # Told apart by their length in hexadecimal; an ETag of another length is a mirror's own and proves nothing.
     checksums = {64: {"sha256": etag}, 40: {"git": etag}}.get(len(etag), {})
     return RemoteFile(url, metadata.size, checksums, headers=headers)
 
@@ -178,6 +181,7 @@ def explain_hub_refusal(asset: Asset) -> Iterator[None]:
     try:
         yield
     except Refused as error:
+        # 404 alone cannot tell a missing repository from a private one, nor from a missing revision: this header does.
         code = error.headers.get("x-error-code", "")
         hints = {
             "GatedRepo": message(

@@ -19,6 +19,7 @@ from kovqa_core.messages import message
 from kovqa_core.net.request import Refused, RemoteFile, read_document
 from kovqa_core.progress import OnProgress, ignore_progress
 
+# With or without dashes: the two layouts differ.
 _DUMP_DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 _DUMP_JOBS = {"articles": "articlesdump", "multistream": "articlesmultistreamdump"}
 _DUMP_FILE_NAMES = {
@@ -75,6 +76,7 @@ def kowiki_remotes(
                 message("download.dump-missing.hint", "choose another date"),
             )
         return remotes
+    # A dump begun here comes first, although a newer one may be finished: its part can be resumed.
     for date in [*_begun_dates(asset.dump, folder), *_list_dump_dates(asset.dump, on_progress)]:
         if remotes := list_files(asset.dump, date, on_progress):
             return remotes
@@ -117,6 +119,7 @@ def _old_layout_files(dump: str, date: str, on_progress: OnProgress) -> dict[str
             message("download.dump-status-malformed", "{url}/dumpstatus.json has another form", url=base),
             message("download.dump-status-malformed.hint", "look at the address in a browser"),
         ) from None
+    # A dump in progress has an address already, and files that still grow.
     if job.status != "done":
         return {}
     names = [name.format(date) for name in _DUMP_FILE_NAMES[dump]]
@@ -138,6 +141,7 @@ def _fetch_md5sums(base: str, date: str, on_progress: OnProgress) -> dict[str, s
 
 def _parse_checksums(text: bytes) -> dict[str, str]:
     rows = (line.split(maxsplit=1) for line in text.decode().splitlines())
+    # `md5sum` writes ` *NAME` for binary files, and some lists have `./NAME`.
     return {row[1].strip().lstrip("*./"): row[0] for row in rows if len(row) == 2}
 
 
@@ -145,10 +149,12 @@ def _new_layout_files(dump: str, date: str, on_progress: OnProgress) -> dict[str
     """Files of a dump in the new layout; empty when it is not finished or not there."""
     base = f"{_dump_base_url(dump)}/{date}/xml/bzip2"
     try:
+        # This empty file appears last: without it the folder is still being filled (docs/sources/datasets.md, D20).
         read_document(RemoteFile(f"{base}/_SUCCESS"), on_progress)
         checksums = _parse_checksums(read_document(RemoteFile(f"{base}/SHA256SUMS"), on_progress))
     except Refused:
         return {}
+    # A name is a server's word: no slash, so that no file leaves its folder.
     names = sorted(name for name in checksums if re.fullmatch(r"[\w.-]+\.bz2", name))
     return {
         name: RemoteFile(f"{base}/{name}", checksums={"sha256": checksums[name]}, magic="bzip2")

@@ -42,6 +42,7 @@ def require_licence(
         SettingsError: they are not; shows the terms.
     """
     acceptances = _read_acceptances()
+    # The text is compared, not a number of its version: changed terms are new terms.
     if acceptances.get(source.name, {}).get("licence") == source.licence:
         return
     terms = message(

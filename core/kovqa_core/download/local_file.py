@@ -48,6 +48,7 @@ def adopt_local_file(
     remote = asset.remote(file) if asset.source_of().kind == "http" else RemoteFile("", magic=file.magic)
     folder = make_folder(asset_folder(asset, options.output))
     target = folder / file.name
+    # Checked before anything in our folder changes.
     checksums, accepted = _check_local_file(
         local_file, remote, on_progress, allow_mismatch=options.allow_mismatch
     )
@@ -115,12 +116,15 @@ def _check_local_file(
 
 def _link_or_copy(local_file: Path, target: Path) -> None:
     """The same file under another name where the disk can do that, else a copy."""
+    # Renaming one name of a file over another does nothing, and would leave the link below behind.
     if target.exists() and target.samefile(local_file):
         return
+    # A second name for the same bytes costs no space, and the rename makes it appear at once.
     link = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         os.link(local_file.resolve(), link)
         link.replace(target)
+    # Another disk, or one without hard links (FAT): a copy, whole or not at all.
     except OSError:
         with local_file.open("rb") as source, atomic_file(target) as stream:
             shutil.copyfileobj(source, stream, 1 << 20)

@@ -26,6 +26,7 @@ _CONTROL_CHARS = re.compile(r"[\x00-\x1f\x7f]")
 
 def decode_member_name(raw: bytes) -> str:
     """A name stored without saying how: UTF-8, else CP949 (Korean Windows), else the zip format's CP437."""
+    # UTF-8 first: Korean text in CP949 is hardly ever valid UTF-8, while CP949 accepts much that is UTF-8.
     for encoding in ("utf-8", "cp949"):
         try:
             return raw.decode(encoding)
@@ -67,14 +68,18 @@ class MemberNames:
                 ),
                 message("download.trust-archive.hint", "unpack it by hand if you trust it"),
             )
+        # A `\` is a separator for Windows: left in, `..\` would leave the folder there.
         name = to_nfc(original.replace("\\", "/"))
+        # `C:name` is absolute on Windows, even without a slash.
         if name.startswith("/") or _DRIVE_LETTER.match(name):
             raise self.refused(original, message("download.name-absolute", "an absolute name"))
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if ".." in parts:
             raise self.refused(original, message("download.name-escapes", "a name that leaves the folder"))
+        # They would steer a terminal that lists the folder, and a line end breaks every list of names.
         if _CONTROL_CHARS.search(name):
             raise self.refused(original, message("download.name-control", "control characters in its name"))
+        # Bytes, not letters: a Hangul syllable takes three.
         if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
             reason = message(
                 "download.name-too-long",
@@ -86,6 +91,7 @@ class MemberNames:
             raise self.refused(original, message("download.name-empty", "no name"))
         path = "/".join(parts)
         self._claim_levels(original, parts, folder=folder)
+        # `./` and a final `/` are spellings of the same name, not worth a note.
         if path != original.removeprefix("./").rstrip("/"):
             self.renamed[path] = original
         return path
@@ -168,6 +174,7 @@ def check_disk_space(folder: Path, size: int) -> None:
     Raises:
         MachineError: it has not; says how much is missing.
     """
+    # The folder itself may not exist yet: the disk is that of its nearest parent that does.
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if size > free:

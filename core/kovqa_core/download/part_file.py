@@ -115,6 +115,7 @@ def download_lock(output: Path, on_progress: OnProgress = ignore_progress) -> It
 @contextlib.contextmanager
 def locked_part_file(target: Path, on_progress: OnProgress = ignore_progress) -> Iterator[IO[bytes]]:
     """The `.part` of a target, open for appending, for one process at a time."""
+    # "a+b": made where it is missing, and never emptied by opening it.
     with download_lock(target, on_progress), part_file_path(target).open("a+b") as stream:
         try:
             yield stream
@@ -163,12 +164,14 @@ def is_file_finished(
         return False
     state, receipt = target.stat(), read_receipt(target)
     checksums = receipt.checksums if receipt else {}
+    # Size and time of change, as `make` does: 13 GB are not hashed again at every call.
     unchanged = receipt is not None and (receipt.size, receipt.mtime_ns) == (state.st_size, state.st_mtime_ns)
     if receipt and unchanged and receipt.accepted_mismatch:
         return True
     if size is not None and state.st_size != size:
         return False
     if not (unchanged and expected.keys() <= checksums.keys()):
+        # With the receipt's own algorithms too: they show a change even where nothing is published.
         computed = file_checksums(target, {*expected, *checksums}, on_progress)
         if checksums and checksum_mismatch(computed, checksums):
             return False

@@ -73,29 +73,33 @@ def fetch_file(
         if part_file.is_file_finished(target, remote.size, remote.checksums, on_progress):
             discard_part_file(target)
             return target
+        # The file that was refused lies here whole: accepting it needs no second download.
         kept_aside = mismatch_path(target)
         if allow_mismatch and kept_aside.is_file():
             discard_part_file(target)
             kept_aside.replace(part_file_path(target))
         else:
             _transfer_from_any(remote, target, stream, on_progress, allow_mismatch=allow_mismatch)
+        # Before the checksum and the new name: after a power cut a name must not lead to bytes that never came.
         fsync_path(part_file_path(target))
         finish_file(remote, target, on_progress, allow_mismatch=allow_mismatch)
     return target
 
 
 def _transfer_from_any(
-    remote: RemoteFile, target: Path, part: IO[bytes], on_progress: OnProgress, *, allow_mismatch: bool
+    remote: RemoteFile, target: Path, part_stream: IO[bytes], on_progress: OnProgress, *, allow_mismatch: bool
 ) -> None:
     """From the address or, when that fails for good, from its mirrors."""
+    # A mirror is another host: it must not see a token (docs/sources/datasets.md, D5).
     harmless = {name: value for name, value in remote.headers.items() if name.lower() in HARMLESS_HEADERS}
     mirrors = [dataclasses.replace(remote, url=url, headers=harmless) for url in remote.mirrors]
+    # Paired with the next one, so that the message can say what is tried instead; the last has none.
     for source, next_mirror in itertools.zip_longest((remote, *mirrors), mirrors):
         try:
             attempt = functools.partial(
-                _transfer_once, source, target, part, on_progress, allow_mismatch=allow_mismatch
+                _transfer_once, source, target, part_stream, on_progress, allow_mismatch=allow_mismatch
             )
-            retry_request(attempt, on_progress, lambda: _partial_size(part))
+            retry_request(attempt, on_progress, lambda: _partial_size(part_stream))
             break
         except AssetError as error:
             if next_mirror is None:
@@ -107,48 +111,51 @@ def _transfer_from_any(
             on_progress(Progress(stage))
 
 
-def _partial_size(part: IO[bytes]) -> int:
-    return os.fstat(part.fileno()).st_size
+def _partial_size(part_stream: IO[bytes]) -> int:
+    return os.fstat(part_stream.fileno()).st_size
 
 
 def _transfer_once(
-    remote: RemoteFile, target: Path, part: IO[bytes], on_progress: OnProgress, *, allow_mismatch: bool
+    remote: RemoteFile, target: Path, part_stream: IO[bytes], on_progress: OnProgress, *, allow_mismatch: bool
 ) -> None:
     """One attempt: go on where the part ends if that is provably possible, else from the start.
 
     `Range` alone would join two files where the one on the server has changed: `If-Range` makes the server
     send the whole file then, and the total of `Content-Range` is compared for servers that ignore it.
     """
-    size, notes = _partial_size(part), read_part_notes(target)
+    size, notes = _partial_size(part_stream), read_part_notes(target)
     if notes and notes.url != remote.url and not remote.checksums:
         notes = None  # bytes of two addresses are only mixed where a checksum proves the result
+    # All bytes are here; only the checks were missing when the last run ended.
     if notes and size == notes.total > 0:
         return
     headers = {}
     if notes and 0 < size < notes.total:
         headers["Range"] = f"bytes={size}-"
+        # A mirror has validators of its own: there the checksum at the end is the proof.
         if notes.validator and notes.url == remote.url:
             headers["If-Range"] = notes.validator
     request = remote.requester or stream_request
     with request(remote, headers=headers, accept=(200, 206, 416) if headers else (200,)) as response:
         if response.status_code == 200:
-            chunks = _begin_transfer(response, remote, target, part, allow_mismatch=allow_mismatch)
+            chunks = _begin_transfer(response, remote, target, part_stream, allow_mismatch=allow_mismatch)
         elif notes and _is_continuation(response, size, notes, remote):
             chunks = response.iter_raw()
         else:  # 416, or a 206 of another file: a complete part never asks, so the bytes here are useless
             part_file.discard_part_notes(target)
-            part.truncate(0)
+            part_stream.truncate(0)
             text = message(
                 "download.remote-changed",
                 "{url}: the file there has changed: starting again",
                 url=redact_url(remote.url),
             )
             raise Interrupted(text, wait_seconds=0)
-        _append_chunks(chunks, remote, target, part, on_progress)
+        _append_chunks(chunks, remote, target, part_stream, on_progress)
 
 
 def _is_continuation(response: httpx2.Response, size: int, notes: PartNotes, remote: RemoteFile) -> bool:
     """Is this answer the rest of the very file whose first `size` bytes are here?"""
+    # `bytes FIRST-LAST/TOTAL`; a total of `*` is not believed, for it says nothing about the file.
     span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("content-range", ""))
     if response.status_code != 206 or not span or (int(span[1]), int(span[2])) != (size, notes.total):
         return False
@@ -158,12 +165,18 @@ def _is_continuation(response: httpx2.Response, size: int, notes: PartNotes, rem
 
 def _resume_validator(response: httpx2.Response) -> str:
     """What If-Range may hold: a strong ETag, else the date of the last change (RFC 9110, 13.1.5)."""
+    # A weak ETag says "equivalent", not "the same bytes".
     etag = response.headers.get("etag", "")
     return response.headers.get("last-modified", "") if not etag or etag.startswith("W/") else etag
 
 
 def _begin_transfer(
-    response: httpx2.Response, remote: RemoteFile, target: Path, part: IO[bytes], *, allow_mismatch: bool
+    response: httpx2.Response,
+    remote: RemoteFile,
+    target: Path,
+    part_stream: IO[bytes],
+    *,
+    allow_mismatch: bool,
 ) -> Iterator[bytes]:
     """Look at the beginning of a whole answer; only when it is the file, what was kept is given up."""
     url, chunks, head = redact_url(remote.url), response.iter_raw(), b""
@@ -175,6 +188,7 @@ def _begin_transfer(
     # A login page or a quota notice comes with status 200: only the first bytes show it.
     while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
         head += chunk
+    # Without a magic any bytes are let in, but not a page: that is never what was asked for.
     if not has_magic(head, remote.magic) or (not remote.magic and is_web_page(head)):
         raise AssetError(
             message(
@@ -188,6 +202,7 @@ def _begin_transfer(
                 "open the address in a browser; the source may be closed or moved, or a network asks for a login",
             ),
         )
+    # 0: chunked, so the length is not known before the end.
     total = int(response.headers.get("content-length", 0))
     wrong_size = size_mismatch(total, remote.size) if total and remote.size else ""
     if wrong_size and not allow_mismatch:
@@ -195,7 +210,7 @@ def _begin_transfer(
             message("download.wrong-length", "{url}: {mismatch}", url=url, mismatch=wrong_size),
             mismatch_hint(),
         )
-    part.truncate(0)
+    part_stream.truncate(0)
     notes = PartNotes(remote.url, _resume_validator(response), total or remote.size or 0)
     part_file.write_part_notes(target, notes)
     return itertools.chain([head], chunks)
@@ -216,10 +231,11 @@ def _describe_answer(head: bytes, remote: RemoteFile) -> Message:
 
 
 def _append_chunks(
-    chunks: Iterator[bytes], remote: RemoteFile, target: Path, part: IO[bytes], on_progress: OnProgress
+    chunks: Iterator[bytes], remote: RemoteFile, target: Path, part_stream: IO[bytes], on_progress: OnProgress
 ) -> None:
     notes = read_part_notes(target)
-    done, total = part.seek(0, os.SEEK_END), notes.total if notes else 0
+    done, total = part_stream.seek(0, os.SEEK_END), notes.total if notes else 0
+    # Known before the transfer, not after hours of it; without a length the disk itself says when it is full.
     free = shutil.disk_usage(target.parent).free
     if total - done > free:
         raise MachineError(
@@ -238,8 +254,8 @@ def _append_chunks(
         )
     on_progress(Progress(target.name, done, total or None, "bytes"))
     for chunk in chunks:
-        part.write(chunk)
-        part.flush()  # a killed kovqa loses nothing that has arrived
+        part_stream.write(chunk)
+        part_stream.flush()  # a killed kovqa loses nothing that has arrived
         done += len(chunk)
         on_progress(Progress(target.name, done, total or None, "bytes"))
     if total and done < total:

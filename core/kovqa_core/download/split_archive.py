@@ -17,9 +17,11 @@ from pathlib import Path
 from kovqa_core.errors import DataError
 from kovqa_core.messages import Message, message
 
+# AI-Hub's volumes: `X.zip.part0`, `X.zip.part1073741824` (docs/sources/datasets.md, D9).
 PART_VOLUME_NAME = re.compile(r"(?P<name>.+)\.part(?P<number>\d+)", re.IGNORECASE)
 # Signature, disk of the zip64 end record, its offset, number of disks.
 _ZIP64_LOCATOR = struct.Struct("<4sLQL")
+# The end record is searched for from here: 22 bytes, and a comment of up to 65,535.
 _MAX_END_BYTES = _ZIP64_LOCATOR.size + 22 + 65_535  # ... the end record and its comment
 _ZIP_VOLUME_NAME = re.compile(r"(?P<stem>.+)\.z(?P<number>\d+)", re.IGNORECASE)
 
@@ -51,6 +53,7 @@ def archive_volumes(archive: Path) -> list[Path]:
     disks = (
         _sibling_volumes(archive, _ZIP_VOLUME_NAME, archive.stem) if archive.suffix.lower() == ".zip" else {}
     )
+    # The last volume is the `.zip` itself: `.z01` to the one before must be there without a gap.
     if list(disks) != list(range(1, len(disks) + 1)):
         reason = message(
             "download.disks-incomplete",
@@ -128,6 +131,7 @@ class JoinedVolumes(io.RawIOBase):
             self._number = number
         self._file.seek(self._position - self.starts[number])
         count = self._file.readinto(buffer)
+        # Laid over what was read, wherever the two overlap: the files themselves stay untouched.
         begin, patch = self.patch
         for at in range(max(begin, self._position), min(begin + len(patch), self._position + count)):
             buffer[at - self._position] = patch[at - begin]
@@ -163,9 +167,11 @@ def _single_disk_locator(paths: Sequence[Path]) -> tuple[int, bytes]:
     with JoinedVolumes(paths) as joined:
         joined.seek(max(0, size - _MAX_END_BYTES))
         tail = io.BufferedReader(joined).read()
+    # It stands right before the end record; a zip without zip64 has none.
     locator = tail.rfind(b"PK\5\6") - _ZIP64_LOCATOR.size
     if len(paths) == 1 or locator < 0 or tail[locator : locator + 4] != b"PK\6\7":
         return 0, b""
+    # Disk 0 and one disk in all: as if it had never been split.
     signature, _, offset, _ = _ZIP64_LOCATOR.unpack_from(tail, locator)
     return size - len(tail) + locator, _ZIP64_LOCATOR.pack(signature, 0, offset, 1)
 

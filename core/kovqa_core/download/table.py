@@ -32,6 +32,7 @@ ENDPOINT_URLS = {
 
 def endpoint_url(name: str) -> str:
     """An endpoint's address: KOVQA_<NAME>_ENDPOINT, for the hub HF_ENDPOINT too, else the public one."""
+    # HF_ENDPOINT is what users of a mirror have set already (docs/sources/datasets.md, D30).
     hub_setting = os.environ.get("HF_ENDPOINT") if name == "hub" else None
     url = os.environ.get(f"KOVQA_{name.upper()}_ENDPOINT") or hub_setting or ENDPOINT_URLS[name]
     return url.rstrip("/")
@@ -153,6 +154,7 @@ def _table_entries(path: Path) -> dict[str, SettingsDocument]:
     """Each entry of a table as a document of its own, so that an error names its line."""
     table = read_yaml(path)
     origins = {
+        # Places are stored under (entry, field, …): without the first key, the entry is a document of its own.
         name: {keys[1:]: place for keys, place in table.origin.items() if keys[:1] == (name,)}
         for name in table.values
     }

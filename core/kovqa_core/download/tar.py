@@ -91,22 +91,26 @@ def _parse_member(block: bytes, stream: ByteStream, archive: str) -> TarMember:
         except tarfile.HeaderError as error:
             reason = message("download.tar-header", "a header is unreadable ({error})", error=error)
             raise _damaged_error(archive, reason) from None
+        # A damaged header may pass the weak checksum (a sum of bytes): its size must not ask for any amount of memory.
         if info.size < 0 or (info.type in _RECORD_TYPES and info.size > _MAX_RECORD_BYTES):
             reason = message("download.tar-size", "a header with a size of {size:,} bytes", size=info.size)
             raise _damaged_error(archive, reason)
         if info.type not in _RECORD_TYPES:
             break
         record = b"".join(_member_contents(stream, info.size, archive))
+        # GNU's long name ends with a NUL. A long link name is not needed (links are refused), nor a global record.
         if info.type == tarfile.GNUTYPE_LONGNAME:
             name = record.rstrip(b"\0")
         elif info.type == tarfile.XHDTYPE:
             values = _parse_pax(record, archive)
             name = values.get(b"path", name)
+            # The header's own field has 11 octal digits, 8 GiB: above it, pax has the true one.
             size = int(values[b"size"]) if b"size" in values else size
         block = _read_exactly(stream, TAR_BLOCK, archive)
     # The bytes of the name as they stand: whether they are UTF-8 or CP949 is decided in one place for all archives.
     raw = name if name is not None else info.name.encode("utf-8", "surrogateescape")
     is_file = info.type in _FILE_TYPES
+    # Tars before POSIX have no type for folders: a file whose name ends with a slash.
     folder = info.isdir() or (is_file and raw.endswith(b"/"))
     unknown_type = message("download.type-unknown", "an unknown type")
     strange_type = None if is_file or folder else _STRANGE_TAR_TYPES.get(info.type, unknown_type)
@@ -124,6 +128,7 @@ def _parse_pax(record: bytes, archive: str) -> dict[bytes, bytes]:
     values: dict[bytes, bytes] = {}
     while record.strip(b"\0"):
         length = record[:8].partition(b" ")[0]
+        # Shorter than its own number, or past the record's end: reading on would go anywhere.
         if not length.isdigit() or not len(length) + 2 < int(length) <= len(record):
             raise _damaged_error(archive, message("download.tar-pax", "a pax record is unreadable"))
         key, _, value = record[len(length) + 1 : int(length) - 1].partition(b"=")

@@ -60,8 +60,8 @@ def write_answer_log(result: EvaluationResult, path: Path, on_progress: OnProgre
 
 def pad_to_width(text: str) -> str:
     """A text on one line, filled with spaces up to `LOG_COLUMN_WIDTH` columns of a terminal."""
-    shown = escape_one_line(text)
-    return shown + " " * (LOG_COLUMN_WIDTH - sum(map(_letter_width, shown)))
+    line = escape_one_line(text)
+    return line + " " * (LOG_COLUMN_WIDTH - sum(map(_letter_width, line)))
 
 
 def escape_one_line(text: str) -> str:
@@ -71,10 +71,12 @@ def escape_one_line(text: str) -> str:
 
 @cache
 def _letter_width(letter: str) -> int:
+    # A Hangul syllable is as wide as two Latin letters, on a terminal and in the original's log (N26).
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
 
 
 @cache
 def _escape_control(letter: str) -> str:
+    # Control characters, and the line and paragraph separators that `splitlines` takes for line ends.
     control = unicodedata.category(letter) in ("Cc", "Zl", "Zp")
     return letter.encode("unicode_escape").decode() if control else letter

@@ -86,6 +86,7 @@ def merge_normal_forms(answers: Mapping[str, float], form: Callable[[str], str])
     merged: dict[str, float] = {}
     for answer, score in answers.items():
         key = form(answer)
+        # Rounded: 0.3 + 0.6 is 0.8999999999999999, and equal scores must be seen to be equal.
         merged[key] = min(1.0, round(merged.get(key, 0.0) + score, 9))
     return merged
 
@@ -197,11 +198,13 @@ class _ScoreTally:
         sums = self.image_sums.setdefault(image, [0.0, 0])
         sums[0] += score
         sums[1] += 1
+        # Once a score between 0 and 1 has come, Wilson's interval is out (`confidence_intervals`).
         self.binary = self.binary and score in (0.0, 1.0)
 
     def score(self, name: str, majority: float | None = None) -> TypeScore:
         # Rounded, so that equal sums are seen to be equal and the bootstrap can count them; the score is not.
         images = np.array([[round(total, 9), rows] for total, rows in self.image_sums.values()])
+        # fsum: the mean must not depend on the order of the images.
         right, rows = math.fsum(total for total, _ in self.image_sums.values()), int(images[:, 1].sum())
         if majority is None:
             majority = max(self.true_weights.values(), default=0.0) / rows

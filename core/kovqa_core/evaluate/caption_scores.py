@@ -57,11 +57,11 @@ class CaptionScores:
 def score_captions(
     ids: Sequence[str], references: Sequence[Sequence[str]], captions: Sequence[str], tokens: str = "auto"
 ) -> CaptionScores:
-    """Scores of one caption a image against the captions people wrote.
+    """Scores of one caption an image against the captions people wrote.
 
     Args:
-        ids: one a image, for messages.
-        references: at least one text a image.
+        ids: one an image, for messages.
+        references: at least one text an image.
         captions: of the model; may be empty texts.
         tokens: rule of `caption_tokens`: auto, english, korean or words.
 
@@ -100,6 +100,7 @@ def score_captions(
 
 def _mean_metric(name: str, each: np.ndarray) -> CaptionMetric:
     """A metric that is the mean over images."""
+    # A column of one: the draws are of images, and their number is the same in each.
     means = bootstrap_sums(each[:, None])[:, 0] / len(each)
     return CaptionMetric(name, float(each.mean()), *percentile_interval(means), each)
 
@@ -119,9 +120,11 @@ def bleu_counts(hypothesis: TokenList, references: Sequence[TokenList]) -> list[
     n-grams that a reference has too (not more often than it has them), then for every n all n-grams."""
     most: NgramCounts = Counter()
     for reference in references:
+        # `|` takes the larger count: an n-gram may match as often as the reference that has it most.
         most |= count_ngrams(reference)
     matches = Counter(len(ngram) for ngram in (count_ngrams(hypothesis) & most).elements())
     length = len(hypothesis)
+    # Of two references equally far off, the shorter one, as in the toolkit.
     closest = min((abs(len(reference) - length), len(reference)) for reference in references)[1]
     orders = range(1, MAX_NGRAM_ORDER + 1)
     return [length, closest, *(matches[n] for n in orders), *(max(0, length - n + 1) for n in orders)]
@@ -131,6 +134,7 @@ def bleu_scores(counts: np.ndarray) -> np.ndarray:
     """BLEU-1 to 4 (last axis) from sums of `bleu_counts` (last axis), with the toolkit's tiny numbers."""
     length, closest = counts[..., :1], counts[..., 1:2]
     right, all_of_them = counts[..., 2 : 2 + MAX_NGRAM_ORDER], counts[..., 2 + MAX_NGRAM_ORDER :]
+    # pycocoevalcap's own tiny numbers (docs/sources/beit3.md, B48): a caption of fewer than n tokens would divide by 0.
     precision = np.cumprod((right + 1e-15) / (all_of_them + 1e-9), axis=-1)
     ratio = (length + 1e-15) / (closest + 1e-9)
     brevity = np.where(ratio < 1, np.exp(1 - 1 / ratio), 1.0)
@@ -145,6 +149,7 @@ def rouge_l(hypothesis: TokenList, references: Sequence[TokenList]) -> float:
     common = [lcs_length(hypothesis, reference) for reference in references]
     if not any(common):
         return 0.0
+    # Best precision and best recall may come from two references: so does the toolkit.
     precision = max(common) / len(hypothesis)
     recall = max(n / len(reference) for n, reference in zip(common, references, strict=True))
     weight = 1.2**2
@@ -183,6 +188,7 @@ def cider_d_scores(hypotheses: Sequence[TokenList], references: Sequence[Sequenc
     counted = [[count_ngrams(reference) for reference in texts] for texts in references]
     for texts in counted:
         document_counts.update(set().union(*texts))
+    # An n-gram that no reference has counts as one that a single image has: the toolkit's max(1, df).
     log_images = math.log(len(references))
     idf = defaultdict(lambda: log_images, {n: log_images - math.log(k) for n, k in document_counts.items()})
     return np.array([
@@ -215,6 +221,7 @@ def _cider_d_score(hypothesis: _TfidfVector, references: Sequence[_TfidfVector])
         common = [0.0] * MAX_NGRAM_ORDER
         for ngram, weight in hypothesis.weights.items():
             if other := reference.weights.get(ngram, 0.0):
+                # Clipped at the reference's weight: repeating a rare word does not raise the score (the D of CIDEr-D).
                 common[len(ngram) - 1] += min(weight, other) * other
         # The toolkit takes the number of bigrams for the length; sigma is 6.
         damped = math.exp(-((hypothesis.bigrams - reference.bigrams) ** 2) / 72)

@@ -22,16 +22,21 @@ from kovqa_core.errors import unknown_name_error
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import message
 
+# A space is set before n't, the not of cannot, and the endings after an apostrophe: they become tokens below.
 _CLITIC_PATTERN = re.compile(r"(?<=[a-z])n't\b|(?<=\bcan)not\b|(?<=[a-z0-9])'(?:s|m|d|re|ve|ll)\b")
+# In this order, for the first that fits wins: n't; an ending; letters with points (u.s.); abbreviations with their point;
+# a word with marks inside it, of which a comma stays only after a digit; the signs that are tokens.
 _ENGLISH_PATTERN = re.compile(
     r"n't|'(?:s|m|d|re|ve|ll)\b|(?:[a-z]\.){2,}(?![a-z])|\b(?:mr|mrs|ms|dr|st|jr|etc)\.|[^\W_]+(?:[-'./:,](?<!\D,)[^\W_]+)*|[$%&#+]"
 )
 _HANGUL_PATTERN = re.compile(r"[\uac00-\ud7a3]")
+# A syllable, or a run of letters and digits that are none; everything else falls away.
 _KOREAN_PATTERN = re.compile(r"[\uac00-\ud7a3]|[^\W_\uac00-\ud7a3]+")
 
 
 def english_tokens(text: str) -> list[str]:
     """Tokens of an English caption."""
+    # The curly apostrophe of typesetters is an apostrophe.
     plain = to_nfc(text).lower().replace("\u2019", "'")
     return _ENGLISH_PATTERN.findall(_CLITIC_PATTERN.sub(r" \g<0>", plain))
 
@@ -62,6 +67,7 @@ def choose_tokeniser(name: str, references: Iterable[str]) -> str:
     if name == "auto":
         text = to_nfc("".join(references))
         hangul = len(_HANGUL_PATTERN.findall(text))
+        # Of the letters alone: digits, spaces and marks belong to either language.
         return "korean" if 2 * hangul > sum(map(str.isalpha, text)) else "english"
     if name not in CAPTION_TOKENISERS:
         raise unknown_name_error(

@@ -66,12 +66,14 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> int:
             )
         _check_same_questions(files[0], predictions, paths[0], path)
     ids = list(files[0].texts)
+    # Scores in some files only cannot be summed: one model's silence would count as doubt.
     all_scored = all(len(predictions.confidence) == len(ids) for predictions in files)
     model_answers = [
         [Answer(predictions.texts[id], predictions.confidence[id] if all_scored else 1.0) for id in ids]
         for predictions in files
     ]
     with atomic_file(output) as stream:
+        # Read a second time for the other columns: they are not kept for all files at once.
         rows = read_table(paths[0], as_text=False)
         for id, answer, (_, row) in zip(ids, vote_answers(model_answers), rows, strict=True):
             extra_columns = {name: value for name, value in row.items() if name not in PREDICTION_COLUMNS}

@@ -61,6 +61,7 @@ def evaluate_file(
         scores: AnswerScores | CaptionScores = score_captions(ids, references, captions, tokens)
     else:
         some = question_types and ALL_TYPES not in question_types
+        # A group's score is that of all its types: with some left out it would be another number under the same name.
         groups = {
             name: members
             for name, members in read_type_groups(index_path).items()

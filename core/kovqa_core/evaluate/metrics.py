@@ -118,6 +118,7 @@ def is_better(metric: Metric, score: float, best: float | None) -> bool:
 
 def format_metric_value(name: str | None, task: str, value: float) -> str:
     """A score as a number: `51.20%`, `0.912`. Of metrics that this version does not know: four digits."""
+    # A run of a later version may name a metric that is not in the table: it is shown all the same.
     metric = METRICS.get(metric_name(name, task))
     return format(value, metric.number if metric else ".4g")
 

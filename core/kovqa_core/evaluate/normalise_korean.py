@@ -47,18 +47,25 @@ _NATIVE_ALONE = _up_to_99("하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉
 _NATIVE_BEFORE_UNIT = {**_up_to_99("한 두 세 네 다섯 여섯 일곱 여덟 아홉"), "스무": 20, "석": 3, "넉": 4}
 
 _SINO_ONES, _SINO_PLACES = "일이삼사오육칠팔구", {"천": 1000, "백": 100, "십": 10}
+# Each place may be missing, and so may its digit: 백 is 100. It matches the empty text too, so callers look for more.
 _SINO_BELOW_10000 = "".join(f"(?:[{_SINO_ONES}]?{place})?" for place in _SINO_PLACES) + f"[{_SINO_ONES}]?"
 _SINO_PATTERN = f"(?:{_SINO_BELOW_10000}만)?{_SINO_BELOW_10000}"
+# Longest first: an alternation takes the first that fits, and 열 is the beginning of 열두.
 _NATIVE_PATTERN = "|".join(sorted(_NATIVE_BEFORE_UNIT, key=len, reverse=True))
+# A number at the beginning of a word, at most one space, a counter or unit; then the end of the word, or a particle
+# or ending that closes it: 세 개를 counts, 세 개월 is not 세 개.
 _COUNTED_PATTERN = re.compile(
     rf"(?<!\S)(\d+(?:\.\d+)?|{_NATIVE_PATTERN}|{_SINO_PATTERN})( ?)({_ALL_UNITS})"
     r"(?=$|\s|(?:[은는이가을를의도에와과]|씩|으로|정도)(?:$|\s))"
 )
+# Three digits and no fourth: the comma of 1,000, not that of a list 1,2000.
 _THOUSANDS_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+# Marks that a number may hold (. / + : -) stay only between digits; % and commas stay, all others go.
 _PUNCTUATION_MARKS = re.compile(r"(?<!\d)[./+:-]|[./+:-](?!\d)|[^\w\s%,./+:-]|_")
 _LIST_COMMA = re.compile(r"\s*,[\s,]*")
 _NUMBER_PATTERN = re.compile(rf"\d+(?:\.\d+)?(?:{_ALL_UNITS}|%)?")
 
+# Of several syllables after any syllable; those of one only after two, for 가을 is autumn and not 가 with 을.
 _POLITE_ENDINGS = re.compile(
     r"(?<=[가-힣])(?:입니다|이에요|예요|이요|에서|에게|에|부터|까지|으로)$|(?<=[가-힣]{2})(?:은|는|이|가|을|를|과|와|의)$"
 )
@@ -78,6 +85,7 @@ def normalise_korean(answer: str, *, particles: bool = False) -> str:
     text = " ".join(words)
     text = _ANSWER_SYNONYMS.get(text, text)
     text = _whole_number(text) or _COUNTED_PATTERN.sub(_number_to_digits, text)
+    # An answer of marks alone has an empty key: then its plain form, so that not all such answers are equal.
     return re.sub(r"(?<=[가-힣]) | (?=[가-힣])", "", text) or normalise_answer(answer)
 
 
@@ -112,6 +120,7 @@ def _number_to_digits(match: re.Match[str]) -> str:
     native = number in _NATIVE_BEFORE_UNIT
     if number[:1].isdigit():
         value = number
+    # Native numbers count things and hours, never Sino-Korean units: 세 원 is no number.
     elif native and unit not in _SINO_UNITS.split("|") and (space or number + unit not in _NON_NUMBER_WORDS):
         value = str(_NATIVE_BEFORE_UNIT[number])
     elif (
@@ -127,8 +136,9 @@ def _number_to_digits(match: re.Match[str]) -> str:
 
 def _parse_sino_number(text: str) -> int:
     """이만삼천오백 -> 23500."""
+    # 만 alone is 10,000: a digit before it may be missing.
     *high, low = text.split("만")
-    return sum(10_000 * (_parse_below_10000(part) or 1) for part in high) + _parse_below_10000(low)
+    return sum(10_000 * (_parse_below_10000(digits) or 1) for digits in high) + _parse_below_10000(low)
 
 
 def _parse_below_10000(text: str) -> int:

@@ -103,6 +103,7 @@ def _render(source: str, **values: object) -> str:
     """The template with its values; what is missing is an error, and every value is escaped."""
     import jinja2
 
+    # StrictUndefined: a name that the template misspells must not become an empty cell.
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -117,6 +118,7 @@ def shorten_text(text: str, letters: int = MAX_CARD_LETTERS) -> str:
 
 def _script_hash(template: str) -> str:
     """What the page's policy calls its own script; any other, smuggled in by an answer, is not run."""
+    # The hash is over the bytes between the tags, as browsers compute it: not even a space may differ.
     script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
     assert script is not None
     return "sha256-" + base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
@@ -149,6 +151,7 @@ def _confusion_table(
     lines = []
     for true_answer in names:
         counts = [pairs[true_answer, answer] for answer in names]
+        # The last column: answers that are none of the names in the table.
         counts.append(true_rows[true_answer] - sum(counts))
         cells = [
             ConfusionCell(rows, rows / true_rows[true_answer], answer == true_answer)

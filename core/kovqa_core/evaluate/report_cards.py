@@ -52,6 +52,7 @@ def is_right_row(result: EvaluationResult) -> np.ndarray:
         return result.scores.each >= 0.5
     each = result.scores.main.each
     better = np.zeros(len(each), bool)
+    # Stable: of equal scores the earlier rows are taken, so the page is the same each time.
     better[np.argsort(-each, kind="stable")[: (len(each) + 1) // 2]] = True
     return better
 

@@ -50,6 +50,7 @@ def build_index(
         DataError: raw data that cannot be read, or holds no usable row.
     """
     data_source, options = _find_source(source), options or SourceOptions()
+    # Resolved: the report names the folder for other processes, which start elsewhere.
     origin = DatasetOrigin(
         source,
         root.resolve(),
@@ -62,6 +63,7 @@ def build_index(
     if min_count is None:
         min_count = data_source.MIN_ANSWER_COUNT
     with tempfile.TemporaryDirectory() as scratch:
+        # A check writes a whole index too, and throws it away: what it says is what writing would say.
         output = folder or Path(scratch) / "index"
         with output_lock(output):
             return write_index(
@@ -136,6 +138,7 @@ def _refuse_to_encode(text: str) -> list[int]:
 
 def _encode_with_progress(encode: EncodeText, on_progress: OnProgress) -> EncodeText:
     """`encode` that reports every thousandth text."""
+    # A list of rows is encoded row by row, deep inside a writer: counting here spares every writer a parameter.
     numbers = itertools.count(1)
     stage = message("index.encoding-texts", "encoding texts")
 

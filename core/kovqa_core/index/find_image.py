@@ -24,6 +24,7 @@ def find_image(images: Path, name: str) -> str | None:
     """
     if not name:
         return None
+    # A label must not lead out of the image folder: joined with an absolute path, the folder would not count at all.
     is_inside = not name.startswith("/") and ".." not in name
     if is_inside and os.path.isfile(os.path.join(images, name)):  # noqa: PTH113, PTH118 - called millions of times
         return name
@@ -41,6 +42,7 @@ def find_image_any_suffix(images: Path, name: str) -> str | None:
     """
     path = os.path.normpath(name.replace("\\", "/")) if name.strip() else ""
     folder, file = os.path.split(path)
+    # "" first: a name that has its suffix already is the usual case.
     for suffix in _IMAGE_SUFFIXES if path else ():
         for below, bare in itertools.product(_unicode_spellings(folder), _unicode_spellings(file)):
             candidate = os.path.join(below, bare + suffix)  # noqa: PTH118
@@ -73,6 +75,7 @@ class _FolderListing:
 
         names, starts, keys, owners = bytearray(), array("Q", [0]), array("I"), array("I")
         for folder, folders, files in os.walk(images):
+            # `os.walk` gives the order of the disk; sorted in place, it decides which file of a bare name comes first.
             folders.sort()
             below = Path(folder).relative_to(images).as_posix()
             for file in sorted(files):
@@ -81,8 +84,10 @@ class _FolderListing:
                 for key in {to_nfc(path), to_nfc(file)}:
                     keys.append(_name_checksum(key))
                     owners.append(len(starts) - 1)
+                # As the disk spells it, even where that is not UTF-8: the path must open the file.
                 names += os.fsencode(path)
                 starts.append(len(names))
+        # Stable: of equal checksums, files stay in sorted order.
         order = np.argsort(np.frombuffer(keys, np.uint32), kind="stable") if keys else np.zeros(0, int)
         self._names, self._starts = bytes(names), starts
         self._keys = array("I", np.array(keys, np.uint32)[order].tobytes())

@@ -47,10 +47,13 @@ class IndexSplit(Sequence[Example]):
     def __getitem__(self, number: int) -> Example:  # type: ignore[override]  # no slices of millions
         if not -len(self) <= number < len(self):
             raise IndexError(number)
+        # Negative numbers count from the end, as for any sequence.
         number %= len(self)
+        # A map, not a file: rows are read in random order, by many processes, and the pages are shared between them.
         if self._map is None:
             with self.path.open("rb") as stream:
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        # A line ends where the next begins; the last one ends with the file, with or without a line feed.
         end = int(self._offsets[number + 1]) if number + 1 < len(self) else self._size
         return parse_example(self._map[int(self._offsets[number]) : end], f"{self.path}:{number + 1}")
 
@@ -107,6 +110,7 @@ def _line_offsets(path: Path, offsets: Path, size: int) -> np.ndarray:
 
     if size == 0:
         return np.zeros(0, np.uint64)
+    # Looked at through a map: a file of many GB is not read into memory for its line feeds.
     data = np.memmap(path, np.uint8, "r")
     if offsets.is_file() and offsets.stat().st_mtime_ns >= path.stat().st_mtime_ns - _CLOCK_SLACK_NS:
         length = offsets.stat().st_size
@@ -116,6 +120,7 @@ def _line_offsets(path: Path, offsets: Path, size: int) -> np.ndarray:
             begins_a_line = last == 0 or (last < size and data[last - 1] == ord("\n"))
             if stored[0] == 0 and begins_a_line and ord("\n") not in data[last : size - 1]:
                 return stored
+    # The line after each line feed; after the last one there is none (`starts < size`).
     ends = np.flatnonzero(data == ord("\n")).astype(np.uint64) + np.uint64(1)
     starts = np.concatenate([np.zeros(1, np.uint64), ends])
     return starts[starts < size]
@@ -158,6 +163,7 @@ def open_index(folder: Path, images: Path | None = None) -> IndexFolder:
             ),
         )
     report = read_report(folder)
+    # By the text, not `resolve`: an image folder that is a link stays the name that users know.
     image_folder = images or Path(os.path.normpath(folder.resolve() / report.image_folder))
     if not image_folder.is_dir():
         raise DataError(

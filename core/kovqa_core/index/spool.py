@@ -47,6 +47,7 @@ class SpooledRows:
 
     def examples(self, mask: np.ndarray) -> Iterator[Example]:
         """The examples of the rows that a mask [rows] marks."""
+        # 64 bits: the lengths have 32, and their sum passes 4 GiB.
         ends = np.cumsum(self.lengths, dtype=np.int64)
         with self.path.open("rb") as stream:
             for row in np.flatnonzero(mask):
@@ -90,6 +91,7 @@ class _SplitWriter:
 
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, path.open("wb", buffering=1 << 20)
+        # Arrays of 32 bits: as lists of Python integers the same rows would take some 140 bytes each.
         self._lengths, self._id_checksums = array("I"), array("I")
         self._answer_numbers, self._image_numbers = array("I"), array("I")
         self._answer_sets: dict[tuple[str, ...], int] = {}
@@ -98,6 +100,7 @@ class _SplitWriter:
     def add(self, example: Example, left_out: LeftOutRows) -> None:
         try:
             line = f"{example.line()}\n".encode()
+        # JSON's \ud83d alone is half a surrogate pair: valid JSON, but no UTF-8.
         except UnicodeEncodeError:
             left_out.add("text with half a character", f"id {example.id!r}")
             return
@@ -105,10 +108,12 @@ class _SplitWriter:
         self._lengths.append(len(line))
         self._id_checksums.append(zlib.crc32(example.id.encode()))
         answers = tuple(example.answers)
+        # Few answers make up most rows: each combination is stored once, a row has its number.
         self._answer_numbers.append(self._answer_sets.setdefault(answers, len(self._answer_sets)))
         self._image_numbers.append(self._images.setdefault(example.image, len(self._images)))
 
     def spooled_rows(self) -> SpooledRows:
+        # Of the names only whether two are equal is asked later: 64 bits say so, across shards and processes.
         hashes = [blake2b(name.encode(), digest_size=8).digest() for name in self._images]
         return SpooledRows(
             self.path, np.array(self._lengths), np.array(self._id_checksums), np.array(self._answer_numbers),

@@ -76,6 +76,7 @@ def write_index(
         write_report(partial_folder, report)
         reports.append(report)
 
+    # Spools lie in the partial folder too: a run that was killed leaves one folder to remove, on the disk of the index.
     write_folder(folder, fill_folder)
     return reports[0]
 
@@ -99,6 +100,7 @@ def _spool_shards(
 ) -> list[ShardSpool]:
     stage = message("index.reading-source", "reading {source}", source=source)
 
+    # Numbered in the order of the shards, and merged in that order: which process was faster changes nothing.
     tasks = [(shard, folder / f"shard-{number}") for number, shard in enumerate(shards)]
     is_large = sum(shard.size for shard in shards) > _PARALLEL_MIN_BYTES
     if len(shards) > 1 and usable_cpu_count() > 1 and is_large:
@@ -126,6 +128,7 @@ def _merge_spools(
     left_out = LeftOutRows()
     for spool in spools:
         left_out.merge(spool.left_out)
+    # The three names first and always: an index has a file of each, though it may be empty.
     names = dict.fromkeys((*SPLIT_NAMES, *(split for spool in spools for split in spool.splits)))
     splits = {
         split: _drop_duplicate_ids(
@@ -143,6 +146,7 @@ def _merge_spools(
         write_answers(folder / "answers.txt", classes)
         reason = "answer is no class" if selection else f"answer seen fewer than {min_count} times"
         splits["train"] = _drop_unlabelled_rows(splits["train"], frozenset(classes), reason, left_out)
+    # Of the lines, not of files or dates: equal data gives an equal fingerprint on any machine.
     digests = [_write_split(masks, folder / f"{split}.jsonl") for split, masks in splits.items()]
     held_out, train_images = ("val", "test"), _image_hashes(splits["train"])
     return IndexCounts(
@@ -190,6 +194,7 @@ def _drop_duplicate_ids(shards: Sequence[SpooledRows], left_out: LeftOutRows) ->
     repeated, seen, masks = checksums[times > 1], set[str](), []
     for shard in shards:
         mask = np.ones(len(shard.id_checksums), bool)
+        # Strictly in order of shards and rows, so that "the first row of an id" is the same in every run.
         suspects = np.isin(shard.id_checksums, repeated)
         for row, example in zip(np.flatnonzero(suspects), shard.examples(suspects), strict=True):
             if example.id in seen:
@@ -205,9 +210,11 @@ def _count_answers(masks: RowMasks) -> Counter[str]:
     counts: Counter[str] = Counter()
     for shard, mask in masks:
         times = np.bincount(shard.answer_numbers[mask], minlength=len(shard.answer_sets)).tolist()
+        # Counted by combination, not by row: some thousand combinations instead of millions of rows.
         for answers, n in zip(shard.answer_sets, times, strict=True):
             for answer in answers[:1]:
                 counts[answer] += n
+    # `+` drops the zeros: answers of dropped rows alone.
     return +counts
 
 
@@ -242,6 +249,7 @@ def _drop_unlabelled_rows(
         labelled = _has_class_answer(shard, classes)
         dropped = mask & ~labelled
         left_out.counts[reason] += int(dropped.sum())
+        # Only the first are read again for the list; the count comes from the mask.
         for example in shard.examples(dropped & (np.cumsum(dropped) <= LeftOutRows.MAX_LISTED)):
             left_out.list_row(reason, f"id {example.id}: {next(iter(example.answers), '')}")
         labelled_masks.append((shard, mask & labelled))
@@ -288,6 +296,7 @@ def _write_split(masks: RowMasks, path: Path) -> bytes:
             for block in _kept_bytes(shard, mask):
                 lines_file.write(block)
                 digest.update(block)
+            # In the index only kept lines stand, so offsets are sums of their lengths alone.
             lengths = shard.lengths[mask]
             ends = start + np.cumsum(lengths, dtype=np.uint64)
             offsets.write((ends - lengths).astype("<u8").tobytes())  # little-endian on any machine
@@ -300,12 +309,13 @@ def _kept_bytes(shard: SpooledRows, mask: np.ndarray) -> Iterator[bytes]:
     """The bytes of the kept rows, some thousand rows at a time."""
     with shard.path.open("rb") as stream:
         for first in range(0, len(mask), _COPY_BLOCK_ROWS):
-            kept = mask[first : first + _COPY_BLOCK_ROWS]
+            block_mask = mask[first : first + _COPY_BLOCK_ROWS]
             lengths = shard.lengths[first : first + _COPY_BLOCK_ROWS]
             block = stream.read(int(lengths.sum()))
-            if kept.all():
+            # The usual case: nothing is dropped of a block, and it is copied as it is.
+            if block_mask.all():
                 yield block
             else:
                 ends = np.cumsum(lengths)
-                spans = zip((ends - lengths)[kept].tolist(), ends[kept].tolist(), strict=True)
+                spans = zip((ends - lengths)[block_mask].tolist(), ends[block_mask].tolist(), strict=True)
                 yield b"".join(block[start:end] for start, end in spans)

@@ -43,6 +43,7 @@ def find_api_key(service: str, variable: str, file: str) -> str:
     secret, place = os.environ.get(variable, "").strip(), variable
     path = kovqa_home() / file
     if not secret and path.is_file():
+        # Any right of group or others, as ssh refuses a key that others can read.
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise SettingsError(
                 message(

@@ -13,8 +13,11 @@ def page_text(body: bytes, max_chars: int = 200) -> str:
         match[1] for tag in ("Code", "Message") if (match := re.search(rf"<{tag}>(.*?)</{tag}>", text))
     ]
     if not s3_error:
+        # What no reader sees: scripts, styles, comments; with their contents.
         text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<!--.*?-->", " ", text)
+        # The end of a block ends a sentence: the page becomes one line.
         text = re.sub(r"(?i)</(title|p|h\d|div)>", ". ", text)
+        # `>?`: the body may be cut inside its last tag.
         text = html.unescape(re.sub(r"<[^>]*>?", " ", text))
     else:
         text = ": ".join(s3_error)

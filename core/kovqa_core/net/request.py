@@ -68,6 +68,7 @@ class RemoteFile:
 
     def redact_secrets(self, text: str) -> str:
         """A text without the words of secret headers, should a server repeat them."""
+        # Word by word: of `Bearer TOKEN` a server may repeat the token alone. Short words (`Bearer`) are no secrets.
         secrets = (w for k, v in self.headers.items() if k.lower() not in HARMLESS_HEADERS for w in v.split())
         for word in secrets:
             text = text.replace(word, "***") if len(word) >= 8 else text
@@ -105,6 +106,7 @@ def resume_hint() -> str:
 def redact_url(url: str) -> str:
     """An address for people: without query, user or password, where signatures and keys would be."""
     parts = urlsplit(url)
+    # Signed addresses carry the signature in the query, proxies user and password before `@`.
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
 
@@ -156,7 +158,9 @@ def new_http_client(silence_seconds: float = 60) -> httpx2.Client:
         silence_seconds: of silence that end a request, unless KOVQA_TIMEOUT_SECONDS says otherwise.
     """
     seconds = _read_seconds("KOVQA_TIMEOUT_SECONDS", silence_seconds)
+    # `identity`: a server that compressed a file would change its length and its ranges.
     headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+    # Silence, not length: a download of hours is fine as long as bytes come.
     timeout = httpx2.Timeout(seconds, connect=min(seconds, 20))
     try:
         return httpx2.Client(headers=headers, timeout=timeout, verify=_trusted_ssl_context())
@@ -210,6 +214,7 @@ def _send_request(
         if not follow_redirects or not location:
             return response
         target = urljoin(url, location)
+        # Once dropped, secrets do not come back, even where a later redirect leads home again.
         if _url_origin(target) != _url_origin(url):
             own_headers = {
                 name: value for name, value in own_headers.items() if name.lower() in HARMLESS_HEADERS
@@ -249,6 +254,7 @@ def network_errors(remote: RemoteFile) -> Iterator[None]:
         ) from None
     except httpx2.RequestError as error:
         reason = remote.redact_secrets(str(error)) or type(error).__name__
+        # It arrives as a connection error, which would be tried again; time does not mend a certificate.
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             raise _untrusted_certificate_error(url) from None
         raise Interrupted(message("net.failed", "{url}: {reason}", url=url, reason=reason)) from None
@@ -295,6 +301,7 @@ def _read_beginning(response: httpx2.Response, max_bytes: int = 8192) -> bytes:
 
 def _retry_after_seconds(response: httpx2.Response) -> float | None:
     text = response.headers.get("retry-after", "").strip()
+    # Retry-After is a number of seconds or a date (RFC 9110, 10.2.3).
     if text.isdigit():
         return float(text)
     try:
@@ -329,9 +336,11 @@ def retry_request(
         try:
             return action()
         except Interrupted as error:
+            # A line that breaks every few minutes still finishes a large file: only failures without progress count.
             failures = 1 if bytes_done() > before else failures + 1
             if failures >= MAX_TRIES or (error.wait_seconds or 0) > MAX_WAIT_SECONDS:
                 raise
+            # Jitter, so that many clients that were cut off together do not return together.
             wait = scale * min(2 ** (failures - 1), 60) * random.uniform(0.5, 1)
             wait = wait if error.wait_seconds is None else error.wait_seconds
             stage = message(

@@ -29,8 +29,10 @@ from kovqa_core.paths import kovqa_home
 
 DACON_COMPETITION = "236118"
 COMPETITION_PAGE = f"https://dacon.io/competitions/official/{DACON_COMPETITION}"
+# Korea has no summer time, so a fixed offset needs no time zone data.
 _KOREA_TIME = timezone(timedelta(hours=9), "KST")
 _NOT_RECEIVED_STATES = ("quota", "not sent")  # Dacon does not have the file, for certain
+# Raised before the first byte of the request goes out; every other error may come after Dacon counted it.
 _NO_CONNECTION_ERRORS = (
     httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol, httpx2.InvalidURL
 )  # fmt: skip
@@ -120,6 +122,7 @@ def upload_to_dacon(file: Path, team: str, memo: str = "", *, force: bool = Fals
         # The ledger first: whatever happens from here on, it says that the file may have been sent.
         _update_ledger(lambda attempts: [*attempts, _require_unsent(attempt, attempts, force=force)])
         state, answer = _post_submission(client, attempt, content, token)
+    # By equality with the line written before: its time and SHA-256 make it one of a kind.
     outcome = replace(attempt, state=state, answer=answer)
     _update_ledger(lambda attempts: [outcome if entry == attempt else entry for entry in attempts])
     if state != "accepted":
@@ -170,6 +173,7 @@ def _update_ledger(change: Callable[[list[UploadAttempt]], list[UploadAttempt]])
 
 def _require_unsent(attempt: UploadAttempt, attempts: list[UploadAttempt], *, force: bool) -> UploadAttempt:
     """The attempt, unless its file may have reached Dacon before."""
+    # By content: a copy under another name is the same submission.
     same_file = [a for a in attempts if (a.sha256, a.competition) == (attempt.sha256, attempt.competition)]
     earlier = next((a for a in reversed(same_file) if a.state not in _NOT_RECEIVED_STATES), None)
     if earlier and not force:
@@ -226,6 +230,7 @@ def _post_submission(
 
 def _read_answer_head(response: httpx2.Response) -> bytes:
     body = b""
+    # An answer is a short JSON; a page of any length must not fill the memory.
     for chunk in response.iter_bytes():
         body += chunk
         if len(body) > _MAX_ANSWER_BYTES:
@@ -239,6 +244,7 @@ def _classify_dacon_answer(status: int, body: bytes) -> tuple[str, str]:
         answer = json.loads(body)
     except (ValueError, RecursionError):
         answer = None
+    # Only an object with status 200 is an answer of Dacon's own; a gateway's may hold the same words.
     answer = answer if isinstance(answer, dict) and status == 200 else {}
     verdict, code = answer.get("message"), answer.get("data")
     if verdict == "ok":

@@ -29,6 +29,7 @@ from kovqa_core.files import read_bytes, write_text
 from kovqa_core.index.reader import IndexSplit
 from kovqa_core.messages import message
 
+# Its own client refuses what is larger before it sends it (docs/sources/datasets.md, D17).
 DACON_MAX_BYTES = 104_857_601  # bytes Dacon's own client sends
 _BROKEN_CHARACTER = re.compile("[\0\ud800-\udfff]")  # NUL, half a character
 
@@ -108,6 +109,7 @@ def write_submission(
         )
     predicted = _read_task_predictions(predictions, challenge)
     wanted = _read_json_ids(sample, form.records) if form.records else _read_sample_ids(sample, form)
+    # Predictions overwrite the filling; without `fill` a missing one is an error below.
     text_of = {**dict.fromkeys(wanted, fill), **predicted.texts} if fill else predicted.texts
     _check_submission(wanted, text_of, form, predictions, sample)
     if form.records:
@@ -266,6 +268,7 @@ def _read_sample_ids(sample: Path, form: ChallengeFormat) -> list[str]:
 
 
 def _submission_json(ids: Iterable[str], texts: Iterable[str], form: ChallengeFormat) -> str:
+    # Numbers, as in the challenges' own files: "42" as a text would match no question.
     rows = [{form.id: int(id), form.text: text} for id, text in zip(ids, texts, strict=True)]
     return json.dumps(rows, ensure_ascii=False) + "\n"
 

@@ -48,6 +48,7 @@ class TextChunk:
 
     def lines(self) -> Iterator[str]:
         """The lines as they stand."""
+        # Opened anew for each chunk: a chunk travels to another process, which has no open file of ours.
         data = _read_chunk(self.path, self.start, self.end)
         try:
             yield from data.decode(self.encoding).splitlines()
@@ -95,11 +96,13 @@ def clean_corpus(
         SettingsError: `work_folder` holds something else, or cannot be written.
     """
     sources = [_source_record(path, on_progress) for path in inputs]
+    # Sources are hashed whole before any cleaning: the hash names the folder, so a changed text never meets old chunks.
     folder = _prepare_work_folder(work_folder, sources)
     calls = [
         (chunk, folder / f"{number:06}.txt")
         for number, chunk in enumerate(itertools.chain.from_iterable(map(corpus_chunks, inputs)))
     ]
+    # A chunk file is there whole or not at all (`atomic_file`), so being there is being finished.
     to_clean = [(chunk, path) for chunk, path in calls if not path.exists()]
     stage = message("tokenizer.cleaning", "cleaning the text")
 
@@ -189,6 +192,7 @@ def _source_bytes(path: Path) -> int:
 
 
 def _prepare_work_folder(work_folder: Path, sources: Sequence[dict[str, Any]]) -> Path:
+    # All that decides what the chunks hold; the version too, because the cleaning rules change with it.
     made_of = [
         importlib.metadata.version("kovqa"),
         MAX_LINE_BYTES,
@@ -198,6 +202,7 @@ def _prepare_work_folder(work_folder: Path, sources: Sequence[dict[str, Any]]) -
     folder = work_folder / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     with disk_errors(work_folder):
         leftovers = list(work_folder.iterdir()) if work_folder.exists() else []
+        # Before anything is removed: a folder of somebody else's files is no work folder.
         if any(not _WORK_FOLDER_NAME.fullmatch(path.name) for path in leftovers):
             raise SettingsError(
                 message(
@@ -250,6 +255,7 @@ def _chunk_ends(path: Path) -> Iterator[int]:
     size, end = path.stat().st_size, 0
     while size - end > _TEXT_CHUNK_BYTES:
         data = _read_chunk(path, end, end + _TEXT_CHUNK_BYTES)
+        # At a line feed or a space, both one byte in UTF-8 and in CP949, and never a part of a letter there.
         length = data.rfind(b"\n") + 1 or data.rfind(b" ") + 1
         if not length:
             raise DataError(
@@ -274,6 +280,7 @@ def _detect_encoding(path: Path, ranges: Sequence[tuple[int, int]]) -> str:
             continue
         for encoding in ("utf-8-sig", "cp949"):
             try:
+                # The rest of one line only: it cannot be cut inside a letter, and it is enough to tell the two apart.
                 first[0].decode(encoding)
                 return encoding
             except UnicodeDecodeError:
@@ -286,6 +293,7 @@ def _read_chunk(path: Path, start: int, end: int) -> bytes:
     with path.open("rb") as stream:
         stream.seek(start)
         data = stream.read(end - start)
+    # UTF-16 has a NUL in every ASCII letter; text in UTF-8 or CP949 has none.
     if b"\0" in data:
         raise DataError(
             message("tokenizer.binary-file", "{path} is a binary file or UTF-16", path=path),

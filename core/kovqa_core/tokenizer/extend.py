@@ -80,6 +80,7 @@ def extend_tokenizer(
             ),
             message("tokenizer.nothing-to-add.hint", "give Korean text or a Korean model"),
         )
+    # Deterministic: equal inputs give an equal SHA-256, which the card holds.
     extended = model.SerializeToString(deterministic=True)
     card = describe_model(extended, old=old, with_=donor_description, added=added)
     write_sentencepiece_model(output, extended, card)
@@ -104,6 +105,7 @@ def _korean_donor_model(
     vocab_size = max(_MIN_DONOR_TOKENS, max_tokens + max_tokens // 4 + 300)
     settings = {
         **trainer_settings(vocab_size, CHARACTER_COVERAGE, min(MAX_SENTENCES, corpus.lines)),
+        # Only Hangul tokens are taken over, and 256 byte tokens would take places of the vocabulary (D23).
         "byte_fallback": False,
     }
     model = train_on_corpus(corpus, MAX_SENTENCES, settings, on_progress)
@@ -133,7 +135,9 @@ def _add_korean_tokens(model: ModelProto, donor: ModelProto, max_tokens: int) ->
         if token.type == token.NORMAL and _KOREAN_TOKEN.fullmatch(token.piece)
     }
     old_scores = [token.score for token in model.pieces if token.type == token.NORMAL]
+    # New scores stay between these two, for the reason at the top of this file.
     lowest, highest = min(old_scores), max(old_scores)
+    # Tokens of both models get the donor's score as well: beside the new ones, the old score would be on another scale.
     for token in model.pieces:
         if token.type == token.NORMAL and token.piece in scores:
             token.score = min(max(scores[token.piece], lowest), highest)

@@ -138,6 +138,7 @@ def token_script(token: str) -> str:
 def _model_report(path: Path, model: bytes, processor: SentencePieceProcessor) -> TokenizerReport:
     counts = Counter(_token_category(processor, id) for id in range(processor.get_piece_size()))
     digest, card = hashlib.sha256(model).hexdigest(), read_card(path)
+    # Somebody may have put another model under the name: its card must not speak for this one.
     if card is not None and (not isinstance(card, dict) or card.get("sha256") != digest):
         card = {"other": message("tokenizer.foreign-card", "this card is another model's")}
     return TokenizerReport(
@@ -165,6 +166,7 @@ def _measure_coverage(
     byte_ids = [{id for id in range(p.get_piece_size()) if p.is_byte(id)} for p in processors]
     for batch in _line_batches(text, on_progress):
         words = [word for line in batch for word in line.split()]
+        # Of words, not lines: spaces become part of tokens and are no characters to cover.
         characters = Counter(itertools.chain.from_iterable(words))
         for coverage, processor, bytes_of_model in zip(coverages, processors, byte_ids, strict=True):
             ids = Counter(itertools.chain.from_iterable(processor.encode(batch, num_threads=1)))
@@ -177,6 +179,7 @@ def _measure_coverage(
     if not coverages[0].lines:
         raise no_text_error([text])
     for coverage, processor, bytes_of_model in zip(coverages, processors, byte_ids, strict=True):
+        # Each distinct character is encoded once, alone: whether it is covered does not depend on its neighbours.
         fallback_ids = bytes_of_model | {processor.unk_id()}
         coverage.covered = sum(
             count

@@ -24,6 +24,7 @@ from kovqa_core.tokenizer.card import (
 from kovqa_core.tokenizer.corpus import MAX_LINE_BYTES, CleanCorpus, clean_corpus, no_text_error, sample_lines
 from kovqa_core.tokenizer.sentencepiece_model import load_xlmr_processor
 
+# As in KoBEiT3's tokenizer (docs/sources/beit3.md, B22).
 CHARACTER_COVERAGE = 0.9995  # of the characters; the rest is spelled in bytes
 MAX_SENTENCES = 5_000_000
 # Memory the trainer needs for each character it is given (measured with sentencepiece 0.2.3).
@@ -102,12 +103,13 @@ def train_on_corpus(
         SettingsError: too few tokens for the text.
         MachineError: the process was killed, most often for lack of memory.
     """
-    given = min(sentences, corpus.lines)
-    gigabytes = corpus.characters * given / corpus.lines * _BYTES_PER_CHARACTER / 1e9
+    line_count = min(sentences, corpus.lines)
+    # The trainer keeps all chosen sentences and a suffix array of them in memory.
+    gigabytes = corpus.characters * line_count / corpus.lines * _BYTES_PER_CHARACTER / 1e9
     stage = message(
         "tokenizer.training",
         "training on {lines:,} lines, about {gigabytes:.1f} GB of memory",
-        lines=given,
+        lines=line_count,
         gigabytes=gigabytes,
     )
 
@@ -125,6 +127,7 @@ def train_on_corpus(
                 gigabytes=gigabytes,
             ),
         ) from None
+    # The id rule is checked once more here: a model that breaks it would only fail when it is loaded to train.
     load_xlmr_processor(model, "the model just trained")
     return model
 
@@ -133,10 +136,13 @@ def _run_trainer(corpus: CleanCorpus, sentences: int, settings: TrainerSettings)
     import sentencepiece
 
     model = io.BytesIO()
-    given: dict[str, Any] = dict(settings)  # its stub types none of the trainer's own settings
+    trainer_options: dict[str, Any] = dict(settings)  # its stub types none of the trainer's own settings
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sample_lines(corpus, sentences), model_writer=model, minloglevel=2, **given
+            sentence_iterator=sample_lines(corpus, sentences),
+            model_writer=model,
+            minloglevel=2,
+            **trainer_options,
         )
     except (RuntimeError, ValueError) as error:
         raise _trainer_error(int(settings["vocab_size"]), str(error)) from None
@@ -145,6 +151,7 @@ def _run_trainer(corpus: CleanCorpus, sentences: int, settings: TrainerSettings)
 
 def _trainer_error(vocab_size: int, reason: str) -> KovqaError:
     """The trainer's own words, of which the reason for "too few" is worth a hint of its own."""
+    # The trainer says "… required_chars. 500 vs 812": the second number is the least that is possible.
     if least := re.search(r"required_chars\.? *\d+ vs (\d+)", reason):
         return SettingsError(
             message(
@@ -161,6 +168,7 @@ def _trainer_error(vocab_size: int, reason: str) -> KovqaError:
             "tokenizer.cannot-train",
             "no tokenizer of {tokens} tokens can be made of this text ({reason})",
             tokens=vocab_size,
+            # Its text begins with "Internal: file(line) [condition] ": only what follows is for users.
             reason=reason.partition("\n")[0].rsplit("] ", 1)[-1],
         ),
         message("tokenizer.cannot-train.hint", "give more text"),

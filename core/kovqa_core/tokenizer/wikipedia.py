@@ -29,13 +29,17 @@ _MAX_PAGE_BYTES = 1 << 26  # bytes of a page; MediaWiki's own limit is 2 MiB
 _STREAM_TRIES = 3  # streams of a bz2 looked at for one cut; in a multistream dump the first one fits
 _REFETCH_DUMP_HINT = message("tokenizer.damaged-dump.hint", "fetch it again, or compare its checksum")
 
+# A byte-order mark, an XML declaration, then the root element or a DTD that names it (refused later, with a reason).
 _EXPORT_HEAD = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?<(?:mediawiki|!DOCTYPE\s+mediawiki)\b")
 _BZ2_STREAM_START = re.compile(rb"BZh[1-9]1AY&SY")  # a bz2 stream and its first block begin
 _BZ2_STREAM_END = 0x177245385090  # 48 bits, then 32 bits of checksum, filled up to a byte
+# Title, namespace, id and the mark of a redirect, in the fixed order of exports 0.6 and later.
 _PAGE_HEAD = re.compile(
     rb"<page>\s*<title>[^<]*</title>\s*<ns>(-?\d+)</ns>\s*<id>(\d+)</id>\s*(<redirect\b)?"
 )
+# JSON, CSS, Lua: pages of the article namespace are wikitext almost always, but need not be.
 _OTHER_MODEL = re.compile(rb"<model>(?!wikitext<)")
+# With attributes (bytes, sha1, xml:space); `/>` is an empty text.
 _TEXT_ELEMENT = re.compile(rb"<text\b[^>]*?(/)?>")
 _REDIRECT_MARK = re.compile(r"\s*#\s*(?:redirect|넘겨주기)", re.IGNORECASE)
 _XML_ESCAPE = re.compile(r"&(?:#x([0-9a-fA-F]+)|#([0-9]+)|(lt|gt|amp|quot|apos));")
@@ -108,9 +112,11 @@ def dump_slices(path: Path, max_slices: int) -> list[DumpSlice]:
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
         size, compressed = len(data), data[: len(_BZ2_MAGIC)] == _BZ2_MAGIC
+        # Seen before the work, not after hours: a download that was cut has neither mark at its end.
         if not (_ends_stream(data[-11:]) if compressed else data[-64:].rstrip().endswith(b"</mediawiki>")):
             raise _truncated_error(path)
         for number in range(1, max_slices):
+            # Never before the cut that was made last: a stream longer than a slice would be cut twice.
             after = max(size * number // max_slices, cuts[-1] + 1 if cuts else 1)
             cut = _next_stream(data, after) if compressed else data.find(b"<page>", after)
             if cut < 0:
@@ -177,9 +183,11 @@ def _decompress_blocks(raw: Iterator[bytes], path: Path) -> Iterator[bytes]:
     """The bytes of one or many bz2 streams, each of which must be whole."""
     decoder: bz2.BZ2Decompressor | None = None
     for block in raw:
+        # Two reasons to go on: input that is left, or output that the decoder still holds back (`max_length`).
         while block or (decoder and not decoder.needs_input):
             decoder = decoder or bz2.BZ2Decompressor()
             yield decoder.decompress(block, _DUMP_BLOCK_BYTES)
+            # What follows the end of a stream is the next stream, or empty.
             block = decoder.unused_data
             if decoder.eof:
                 decoder = None
@@ -233,6 +241,7 @@ def _next_stream(data: mmap.mmap, after: int) -> int:
     """Where the next stream of a bz2 begins that begins with a page; -1 if there is none nearby."""
     for match in itertools.islice(_BZ2_STREAM_START.finditer(data, after), _STREAM_TRIES):
         block = data[match.start() : match.start() + _DUMP_BLOCK_BYTES]  # holds the stream's first block
+        # The ten bytes may occur by chance inside compressed data: only one that decompresses is a stream.
         with contextlib.suppress(OSError):
             if bz2.BZ2Decompressor().decompress(block, 256).lstrip().startswith(b"<page>"):
                 return match.start()
@@ -266,6 +275,7 @@ def _iter_pages(dump_slice: DumpSlice) -> Iterator[bytes]:
                 ),
                 _REFETCH_DUMP_HINT,
             )
+    # Only the last slice ends with the root element; any other must end between two pages.
     is_last = dump_slice.end == dump_slice.path.stat().st_size
     if b"<page>" in rest or (is_last and b"</mediawiki>" not in rest):
         raise _truncated_error(dump_slice.path)
@@ -286,6 +296,7 @@ def _article_markup(page: bytes, path: Path) -> str:
             ),
             message("tokenizer.old-export.hint", "give an export 0.6 or later"),
         )
+    # An export with history lists the newest revision last.
     newest = page.rfind(b"<revision>")
     if head[1] != b"0" or head[3]:
         return ""
@@ -322,4 +333,5 @@ def _escaped_character(escape: re.Match[str]) -> str:
     if escape[3]:
         return _NAMED_ESCAPES[escape[3]]
     code = int(escape[1], 16) if escape[1] else int(escape[2])
+    # Numbers that are no character (halves of a pair, beyond Unicode) become the mark of a broken one.
     return chr(code) if code < 0x110000 and not 0xD800 <= code < 0xE000 else "\N{REPLACEMENT CHARACTER}"

@@ -123,10 +123,12 @@ def _drop_elements(text: str) -> str:
     while match := _DROPPED_ELEMENT_START.search(text, at):
         texts.append(text[at : match.start()])
         at = match.end()
+        # `<ref name="a"/>` has no end mark: looking for one would swallow the text up to the next note.
         if text[at - 2 : at] == "/>":
             continue
         name = (match[1] or "!--").lower()
         end = _ELEMENT_MARKS[name].search(text, at)
+        # The next mark of the kind closes it; if it opens another one, this one was never closed.
         if end and end[1]:
             if name == "nowiki":
                 texts.append(_MARKUP_CHARS.sub("", text[at : end.start()]))
@@ -159,6 +161,7 @@ def _outside_brackets(text: str) -> str:
                 output.open("{{", 3)
         elif mark[0] == "}":
             remaining = len(mark)
+            # `}}}}` closes two templates; what is left over without a partner is dropped.
             while remaining > 1 and output.count["{{"]:
                 remaining -= output.drop("{{")
         elif mark[-1] == "|":
@@ -236,13 +239,14 @@ def _finish_line(line: str) -> Iterator[str]:
     elif "  " in line:
         line = " ".join(line.split())
     line = line.strip()
-    for part in _split_paragraph(line) if len(line) > MAX_LINE_CHARS else (line,):
-        composed = to_nfc(part)  # part by part: Python's takes quadratic time for a run of accents
+    for segment in _split_paragraph(line) if len(line) > MAX_LINE_CHARS else (line,):
+        composed = to_nfc(segment)  # one by one: Python's takes quadratic time for a run of accents
         if composed and _is_korean(composed):
             yield composed
 
 
 def _is_korean(line: str) -> bool:
+    # Every second byte of UTF-16 is a high byte; without those of syllables, as many are left as there are others.
     others = line.encode("utf-16-be")[::2].translate(None, _SYLLABLE_HIGH_BYTES)
     return len(line) - len(others) >= MIN_HANGUL_SHARE * len(line)
 
@@ -252,6 +256,7 @@ def _split_paragraph(line: str) -> Iterator[str]:
     at = 0
     while len(line) - at > MAX_LINE_CHARS:
         end = at + MAX_LINE_CHARS
+        # The last end of a sentence that fits, else the last space; `rfind` of none is -1, so 0, so the limit itself.
         ends = [match.end() for match in _SENTENCE_END.finditer(line, at, end)]
         cut = ends[-1] if ends else line.rfind(" ", at, end) + 1 or end
         yield line[at:cut].rstrip()

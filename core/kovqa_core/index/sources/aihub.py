@@ -77,6 +77,7 @@ def _label_bytes(folder: Path) -> int:
 
 
 def _level_sort_key(folder: Path) -> tuple[bool, str, int, str]:
+    # NFC: archives unpacked on a Mac have names in NFD, whose first letter is not 상 but ㅅ.
     name = to_nfc(folder.name)
     level = _LEVEL_ORDER.find(name[:1])
     return (
@@ -89,6 +90,7 @@ def _level_sort_key(folder: Path) -> tuple[bool, str, int, str]:
 
 def is_validation_folder(folder: Path) -> bool:
     """The nearest folder name that says train or valid decides."""
+    # The nearest decides: a data set may lie below a folder such as `training-data`.
     for name in (folder.name, *(parent.name for parent in folder.parents)):
         if "valid" in name.lower():
             return True
@@ -104,12 +106,14 @@ def aihub_split(image_id: str, *, is_validation: bool) -> str:
     """The split of an image: the publisher's validation data is halved by a hash of the image's id."""
     if not is_validation:
         return "train"
+    # The first byte of the hash: half of its 256 values. Never change it: indexes in use would get other splits.
     return "val" if hashlib.sha256(f"val/{image_id}".encode()).digest()[0] < 128 else "test"
 
 
 def _read_level_folder(folder: Path, images: Path, left_out: LeftOutRows) -> SplitExamples:
     """The rows of one level folder, in the order of its annotations."""
     question_type, is_validation = to_nfc(folder.parent.name), is_validation_folder(folder)
+    # The images of one folder fit into memory; its questions are only passed by.
     image_paths = _image_paths(folder, images)
     keys = ("question_id", "image_id", "multiple_choice_answer")
     for row, question in _join_questions(
@@ -149,6 +153,7 @@ def _join_questions(
     waiting: dict[str, str] = {}
     for row in annotations:
         id = str(row["question_id"])
+        # Only as far as this annotation needs: both files pass by once, row beside row.
         while id not in waiting and (question := next(questions, None)) is not None:
             waiting[str(question["question_id"])] = to_nfc(label_text(question["question"])).strip()
         yield row, waiting.pop(id, "")

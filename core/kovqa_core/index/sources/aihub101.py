@@ -51,6 +51,7 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
     Raises:
         DataError: no JSON files; later: one that is broken or lacks a key.
     """
+    # By the NFC path: the order must not depend on the Unicode form in which a disk keeps names.
     files = sorted(
         root.rglob("*.json"), key=lambda path: (is_validation_folder(path.parent), to_nfc(str(path)))
     )
@@ -99,6 +100,7 @@ def _read_label_files(files: Sequence[Path], images: Path, left_out: LeftOutRows
             elif image is None:
                 left_out.add(IMAGE_MISSING, f"id {id}: {image_row.get('image', image_id)}")
             else:
+                # The category is the image's; set 104 has it in the folder's name instead.
                 question_type = to_nfc(label_text(image_row.get("category")))
                 split = aihub_split(to_nfc(image_id), is_validation=is_validation)
                 yield split, Example(id, image, question, answer, question_type)

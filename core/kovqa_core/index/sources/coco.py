@@ -76,5 +76,6 @@ def _read_karpathy_file(file: Path, images: Path, left_out: LeftOutRows) -> Spli
         elif split != "train":
             yield split, Example(id, image, "", captions=captions)
         else:
+            # To train, every sentence is a row of its own; to score, an image needs all its sentences in one.
             for number, caption in enumerate(captions):
                 yield split, Example(f"{id}-{number}", image, "", captions=[caption])

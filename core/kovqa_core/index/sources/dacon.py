@@ -51,8 +51,10 @@ def _read_dacon_csv(file: Path, images: Path, left_out: LeftOutRows) -> SplitExa
     seen: dict[str, int] = {}
     for line, row in read_table(file, {name: (name,) for name in columns}, _UNPACK_HINT):
         id, name, question = (cell_text(row[column]).strip() for column in columns[:3])
+        # Empty ids are left out below; two of them are not a duplicate.
         if id:
             check_unique_id(id, line, seen, file)
+        # `train/` and `test/` may hold equal names: the folder belongs to the name.
         image = find_image_any_suffix(images, f"{file.stem}/{name}")
         answers = {} if is_test else soft_labels([cell_text(row["answer"])])
         if not id or not question:

@@ -55,6 +55,7 @@ def _read_kvqa_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExa
                     file=file, line=line,
                 )
             ) from None  # fmt: skip
+        # JSON has it as 0 or 1, or as true or false; unanswerable questions keep their answers, as a type of their own.
         is_answerable = cell_text(row.get("answerable")) not in ("0", "false")
         question_type = cell_text(row.get("answer_type")) if is_answerable else "unanswerable"
         image = find_image(images, name)
@@ -65,6 +66,7 @@ def _read_kvqa_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExa
         elif image is None:
             left_out.add(IMAGE_MISSING, f"{file}:{line}: {name}")
         else:
+            # One question an image, so its name is an id too (docs/sources/datasets.md, D28).
             id = cell_text(row.get("question_id")) or name
             split = assign_split("kvqa", name, _KVQA_FRACTIONS)
             yield split, Example(id, image, question, answers, question_type)

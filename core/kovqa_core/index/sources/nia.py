@@ -103,5 +103,6 @@ def nia_questions(file: Path) -> Iterator[tuple[str, str, JsonRecord]]:
                     file=file, number=number,
                 )
             )  # fmt: skip
+        # Not strict: a record may lack its second question.
         for letter, record in zip("AB", records, strict=False):
             yield cell_text(row["IMAGE_NAME"]), letter, record

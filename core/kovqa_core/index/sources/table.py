@@ -65,6 +65,7 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
 def _read_table_rows(
     file: Path, images: Path, columns: dict[str, str], left_out: LeftOutRows
 ) -> SplitExamples:
+    # A name that the user gives replaces ours: both in one table would be two columns for one thing.
     known = {ours: (columns[ours],) if ours in columns else names for ours, names in COLUMN_ALIASES.items()}
     seen: dict[str, int] = {}
     for line, row in read_table(file, _required_columns(file, known, columns), _name_column_hint):
@@ -78,6 +79,7 @@ def _read_table_rows(
         captions = [text.strip() for text in _cell_texts(cells["caption"], "caption", place) if text.strip()]
         if not question and not captions:
             left_out.add(QUESTION_MISSING, place)
+        # Test rows may have no answers: predictions for them are what is wanted.
         elif not answers and not captions and split != "test":
             left_out.add(ANSWER_EMPTY, place)
         elif image is None:
@@ -122,6 +124,7 @@ def _one_text(value: object, ours: str, place: str) -> str:
             ),
             message("index.cell-not-a-text.hint", "write one text per cell"),
         )  # fmt: skip
+    # Not stripped here: `soft_labels` normalises answers, and a file name may begin or end with a space.
     return cell_text(value) if ours in ("answer", "caption", "image") else cell_text(value).strip()
 
 

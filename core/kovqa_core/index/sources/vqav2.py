@@ -49,6 +49,7 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
     shards = []
     for part, split in VQAV2_PARTS.items():
         questions, annotations = vqav2_files(root, part)
+        # Training and validation must be there, so a missing file is an error when it is read.
         if split in ("train", "val") or questions.is_file():
             size = sum(path.stat().st_size for path in (questions, annotations) if path.is_file())
             shards.append(DatasetShard(partial(_read_vqav2_rows, root, images, part), size))
@@ -129,7 +130,9 @@ def _read_vqav2_rows(root: Path, images: Path, part: str, left_out: LeftOutRows)
 
 def _soft_answers(annotation: JsonRecord) -> dict[str, float]:
     """Normalised answers with their soft scores, the one that most annotators gave first."""
+    # The official most frequent answer first, also where a tie would be broken otherwise: classes are counted by it.
     first = cached_normal_form(cell_text(annotation["multiple_choice_answer"]))
     counts = Counter(cached_normal_form(cell_text(answer["answer"])) for answer in annotation["answers"])
     ordered = dict.fromkeys([first, *(answer for answer, _ in counts.most_common())])
+    # An answer that the normal form empties ("a", "the") is none; nor is a first one that no annotator gave.
     return {answer: soft_score(counts[answer]) for answer in ordered if answer and counts[answer]}

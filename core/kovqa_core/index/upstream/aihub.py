@@ -50,6 +50,7 @@ def write_upstream_files(
     labels = label_by_first_seen((row.answer for rows in splits.values() for row in rows), _MIN_CLASS_COUNT)
     write_answer2label(folder, labels)
     missing = (
+        # Iterating keeps the line ends, as the original does: "a.jpg\n" equals no name (docs/sources/beit3.md, B31).
         set(io.StringIO(read_text(root / _MISSING_IMAGES_FILE)))
         if (root / _MISSING_IMAGES_FILE).is_file()
         else set()
@@ -62,6 +63,7 @@ def write_upstream_files(
 
 def _read_splits(root: Path, categories: Sequence[str]) -> dict[str, list[_LabelRow]]:
     splits: dict[str, list[_LabelRow]] = {"train": [], "val": [], "test": []}
+    # `sorted` is stable: categories that are not named keep the order of `label_folders`.
     order = {name: place for place, name in enumerate(categories)}
 
     def by_category(folder: Path) -> tuple[bool, int]:
@@ -70,6 +72,7 @@ def _read_splits(root: Path, categories: Sequence[str]) -> dict[str, list[_Label
     for folder in sorted(label_folders(root), key=by_category):
         rows = list(_read_label_rows(folder))
         n = len(rows)
+        # Training folders whole; of a validation folder a third each (docs/sources/beit3.md, B30).
         first, second = (n // 3, 2 * n // 3) if is_validation_folder(folder) else (n, n)
         for split, some in zip(splits, (rows[:first], rows[first:second], rows[second:]), strict=True):
             splits[split] += some
@@ -111,6 +114,7 @@ def _kobeit3_lines(
         if is_test:
             yield {**line, "labels": "", "scores": "", "qid": row.id}
         elif row.answer in labels:
+            # Counted within the split, and only for rows with a class: mistake 1 of B31.
             seen[row.answer] += 1
             score = min(seen[row.answer], 5) / 5
             yield {**line, "labels": [labels[row.answer]], "scores": [score], "qid": row.id}

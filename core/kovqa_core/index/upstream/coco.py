@@ -17,29 +17,39 @@ NEEDS_TOKENIZER = True
 
 def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeText) -> None:
     """Write `coco_captioning.*`, `coco_retrieval.*` and, where its files are in `root`, `nocaps.*`."""
-    for split, parts in _KARPATHY_SPLITS.items():
-        write_json_rows(folder / f"coco_captioning.{split}.jsonl", _captioning_rows(root, parts, encode))
-        write_json_rows(folder / f"coco_retrieval.{split}.jsonl", _retrieval_rows(root, parts, encode))
+    for split, karpathy_splits in _KARPATHY_SPLITS.items():
+        write_json_rows(
+            folder / f"coco_captioning.{split}.jsonl", _captioning_rows(root, karpathy_splits, encode)
+        )
+        write_json_rows(
+            folder / f"coco_retrieval.{split}.jsonl", _retrieval_rows(root, karpathy_splits, encode)
+        )
     for split, name in _NOCAPS_FILES.items():
         if (root / name).is_file():
             write_json_rows(folder / f"nocaps.{split}.jsonl", _nocaps_rows(root / name, split))
 
 
-def _iter_coco_images(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, JsonRecord]]:
+def _iter_coco_images(root: Path, karpathy_splits: tuple[str, ...]) -> Iterator[tuple[str, JsonRecord]]:
     for row in iter_json_records(root / KARPATHY_FILE, "images", KARPATHY_KEYS):
-        if row["split"] in parts:
+        if row["split"] in karpathy_splits:
             yield f"{row['filepath']}/{row['filename']}", row
 
 
-def _captioning_rows(root: Path, parts: tuple[str, ...], encode: EncodeText) -> Iterator[UpstreamRow]:
-    for path, row in _iter_coco_images(root, parts):
-        texts = [encode(s["raw"]) for s in row["sentences"]] if "train" in parts else [None]
+def _captioning_rows(
+    root: Path, karpathy_splits: tuple[str, ...], encode: EncodeText
+) -> Iterator[UpstreamRow]:
+    for path, row in _iter_coco_images(root, karpathy_splits):
+        # A row per sentence to train on; one row per image, without text, where captions are written.
+        texts = [encode(s["raw"]) for s in row["sentences"]] if "train" in karpathy_splits else [None]
         for ids in texts:
             yield {"image_path": path, "text_segment": ids, "image_id": row["cocoid"]}
 
 
-def _retrieval_rows(root: Path, parts: tuple[str, ...], encode: EncodeText) -> Iterator[UpstreamRow]:
-    for number, (path, row) in enumerate(_iter_coco_images(root, parts)):
+def _retrieval_rows(
+    root: Path, karpathy_splits: tuple[str, ...], encode: EncodeText
+) -> Iterator[UpstreamRow]:
+    # Retrieval numbers images by their place in the split, captioning by COCO's own ids.
+    for number, (path, row) in enumerate(_iter_coco_images(root, karpathy_splits)):
         for sentence in row["sentences"]:
             yield {"image_path": path, "text_segment": encode(sentence["raw"]), "image_id": number}
 

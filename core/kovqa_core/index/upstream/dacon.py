@@ -29,6 +29,7 @@ def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeT
         }
         for row in _read_dacon_rows(root / "train.csv", "ID", "image_id", "question", "answer")
     ]
+    # ASCII, four spaces and no line end at the end, as `json.dump(…, indent=4)` writes it.
     (folder / "output.json").write_text(json.dumps(training, indent=4), encoding="ascii")
     tests = _read_dacon_rows(root / "test.csv", "ID", "image_id", "question")
     write_json_rows(

@@ -79,7 +79,9 @@ def _knowledge_texts(source: str, facts: Sequence[JsonRecord | None]) -> tuple[s
     if source == "abstract":
         return "", next(iter(labels), "")
     if source == "multiple":
+        # Two facts: one has a text of a triple, the other none and so an abstract (docs/sources/vqa_nia.md, N19).
         pairs = list(zip(surfaces[:2], labels[:2], strict=True))
+        # Reversed: the original writes them one after the other, so the later one stays.
         triple = next((surface for surface, _ in reversed(pairs) if surface), "")
         return triple, next((label for surface, label in reversed(pairs) if not surface), "")
     return "", ""
@@ -129,6 +131,7 @@ def nia_train_rows(rows: Sequence[Mapping[str, str]], part: str) -> dict[str, li
     def row_numbers(split: str, sources: set[str]) -> list[int]:
         return [i for i, row in enumerate(rows) if row["split"] == split and row["kb_source"] in sources]
 
+    # The original's own choice, odd as it is (docs/sources/vqa_nia.md, N23).
     a_sources = {"triple"} if part == "A" else {row["kb_source"] for row in rows} - {"vqa"}
     a, b = row_numbers("train", a_sources), row_numbers("train", {"vqa"})
     return {

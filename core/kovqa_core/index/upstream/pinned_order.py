@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+# numpy's SMALL_QUICKSORT; with another limit, equal counts would lie in another order.
 _INSERTION_SORT_MAX = 16  # as many values or fewer are sorted by insertion
 
 
@@ -31,6 +32,7 @@ def numpy_quicksort(values: Sequence[int]) -> list[int]:
     below 17 values; heap sort of a range from the stack that took more than 2·log2(n) partitions to reach.
     """
     places = list(range(len(values)))
+    # `bit_length() - 1` is floor(log2 n), numpy's limit of partitions before heap sort.
     stack = [(0, len(values) - 1, 2 * (len(values).bit_length() - 1))]
     while stack:
         low, high, depth = stack.pop()
@@ -40,6 +42,7 @@ def numpy_quicksort(values: Sequence[int]) -> list[int]:
         while high - low + 1 > _INSERTION_SORT_MAX:
             middle = _partition_range(values, places, low, high)
             depth -= 1
+            # The wider side waits on the stack, which therefore never grows beyond log2 n.
             if middle - low < high - middle:
                 stack.append((middle + 1, high, depth))
                 high = middle - 1
@@ -58,12 +61,14 @@ def _partition_range(values: Sequence[int], places: list[int], low: int, high: i
         if values[places[right]] < values[places[left]]:
             places[left], places[right] = places[right], places[left]
     pivot = values[places[middle]]
+    # The pivot waits at the place before the last; first and last are in order already, and stop the two loops.
     i, j = low, high - 1
     places[middle], places[j] = places[j], places[middle]
     while True:
         i, j = i + 1, j - 1
         while values[places[i]] < pivot:
             i += 1
+        # Strict on both sides: equal values are swapped too, which is why the sort is not stable.
         while pivot < values[places[j]]:
             j -= 1
         if i >= j:
@@ -89,6 +94,7 @@ def _sift_down(values: Sequence[int], places: list[int], root: int, end: int) ->
     while (child := 2 * root + 1) < end:
         if child + 1 < end and values[places[child]] < values[places[child + 1]]:
             child += 1
+        # Not `<=`: a child of equal value does not rise, as in numpy.
         if not values[sinking] < values[places[child]]:
             break
         places[root], root = places[child], child

@@ -47,6 +47,7 @@ def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeT
                 write_json_rows(folder / f"vqa.{split}.jsonl", rows)
                 continue
             all_val = list(rows)
+            # By image, so that no image is in both files.
             rest = _choose_rest_val({str(row["image_path"]) for row in all_val})
             write_json_rows(folder / "vqa.val.jsonl", all_val)
             write_json_rows(folder / "vqa.rest_val.jsonl", (r for r in all_val if r["image_path"] in rest))
@@ -67,11 +68,13 @@ def _choose_rest_val(image_paths: set[str]) -> set[str]:
 def _vqav2_rows(
     root: Path, images: Path, part: str, labels: dict[str, int], encode: EncodeText
 ) -> Iterator[UpstreamRow]:
+    # In the order of the images, not of the questions: so the original writes them.
     by_image: dict[str, list[UpstreamRow]] = {path: [] for path in sorted(present_images(images, part))}
     for question, annotation in iter_annotated_questions(root, part):
         path = vqav2_image_path(part, question["image_id"])
         counts = Counter(answer["answer"] for answer in annotation.get("answers", ()))
         known = {labels[answer]: soft_score(n) for answer, n in counts.items() if answer in labels}
+        # Test questions have no answers, and are all kept.
         if path in by_image and (known or part.startswith("test")):
             by_image[path].append(
                 {
