@@ -242,7 +242,7 @@ def decode_blocks(path: Path) -> Iterator[str]:
             try:
                 text = decoder.decode(block, not block)
             except UnicodeDecodeError as error:
-                # CP949 comes second, for it accepts much that is no Korean; and only while all so far was ASCII, equal in both.
+                # CP949 comes second: it accepts much that is no Korean. And only while all so far was ASCII, equal in both.
                 legacy = codecs.getincrementaldecoder("cp949")()
                 try:
                     if not ascii_so_far:

@@ -31,7 +31,7 @@ _TRANSIENT_REFUSALS = {"html", "empty", "unknown"}
 
 def classify_aihub_answer(status: int, body: bytes) -> str:
     """What an answer that is not data means (docs/sources/datasets.md, D6): the status says little, the text decides."""
-    # A status is the last resort: 502 comes with good answers and with every refusal.
+    # A status is the last resort: 502 comes with good answers and with refusals alike.
     by_status = {401: "bad_key", 403: "no_such_file", 404: "no_such_file"}.get(status, "")
     if not body.strip():
         return by_status or "empty"

@@ -181,7 +181,7 @@ def explain_hub_refusal(asset: Asset) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        # 404 alone cannot tell a missing repository from a private one, nor from a missing revision: this header does.
+        # The status alone does not tell a gated or missing repository from a missing revision or file: this header does.
         code = error.headers.get("x-error-code", "")
         hints = {
             "GatedRepo": message(

@@ -21,8 +21,8 @@ from kovqa_core.messages import Message, message
 PART_VOLUME_NAME = re.compile(r"(?P<name>.+)\.part(?P<number>\d+)", re.IGNORECASE)
 # Signature, disk of the zip64 end record, its offset, number of disks.
 _ZIP64_LOCATOR = struct.Struct("<4sLQL")
-# The end record is searched for from here: 22 bytes, and a comment of up to 65,535.
-_MAX_END_BYTES = _ZIP64_LOCATOR.size + 22 + 65_535  # ... the end record and its comment
+# The end record of 22 bytes, its comment of up to 65,535, and the zip64 locator before both.
+_MAX_END_BYTES = _ZIP64_LOCATOR.size + 22 + 65_535
 _ZIP_VOLUME_NAME = re.compile(r"(?P<stem>.+)\.z(?P<number>\d+)", re.IGNORECASE)
 
 

@@ -176,7 +176,7 @@ def _require_same_ids(
 
 
 def _require_truth(task: str, examples: Sequence[Example], index_path: Path) -> None:
-    """See that an index has something to compare with: test splits mostly have neither answers nor captions."""
+    """See that an index has something to compare with: the test split of some data sets has not."""
     if task == "caption" and not any(example.captions for example in examples):
         raise DataError(
             message("evaluate.no-captions", "{index} has no captions to compare with", index=index_path),
