@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kovqa_core.messages import message
@@ -49,19 +48,19 @@ def _answer_score_fields(scores: AnswerScores) -> dict[str, object]:
     return {
         "score": scores.total.score,
         "normalise": scores.rule,
-        "kinds": [asdict(score) for score in scores.kinds],
-        "groups": [asdict(score) for score in scores.groups],
-        "types": [asdict(score) for score in scores.types],
-        "all": asdict(scores.total),
+        "kinds": [score.json_fields() for score in scores.question_types],
+        "groups": [score.json_fields() for score in scores.groups],
+        "types": [score.json_fields() for score in scores.types],
+        "all": scores.total.json_fields(),
         "unanswered": scores.unanswered,
     }
 
 
 def _print_answer_score_table(scores: AnswerScores) -> None:
     """One row a question type, group of types and answer type; the last one is all questions."""
-    rows = [(score.kind or message("evaluate.no-type", "no type"), score) for score in scores.kinds]
-    rows += [(message("evaluate.group-row", "group {name}", name=s.kind), s) for s in scores.groups]
-    rows += [(message("evaluate.answer-type-row", "answer {name}", name=s.kind), s) for s in scores.types]
+    rows = [(score.name or message("evaluate.no-type", "no type"), score) for score in scores.question_types]
+    rows += [(message("evaluate.group-row", "group {name}", name=s.name), s) for s in scores.groups]
+    rows += [(message("evaluate.answer-type-row", "answer {name}", name=s.name), s) for s in scores.types]
     rows.append((message("evaluate.all-row", "all"), scores.total))
     print_table(
         [

@@ -57,11 +57,11 @@ def test_scores_by_kind_and_type_beside_the_most_frequent_answer() -> None:
         (Example("5", "c", "q", {}, "몇"), "셋"),
     ]  # fmt: skip
     found = score_answers(rows)
-    assert [(s.kind, s.rows, s.score, s.majority) for s in found.kinds] == [
+    assert [(s.name, s.rows, s.score, s.majority) for s in found.question_types] == [
         ("몇", 2, 0.3, 0.3),
         ("있나", 3, 1 / 3, 2 / 3),
     ]
-    assert [(s.kind, s.rows) for s in found.types] == [("number", 1), ("other", 1), ("yes/no", 3)]
+    assert [(s.name, s.rows) for s in found.types] == [("number", 1), ("other", 1), ("yes/no", 3)]
     assert found.total.score == pytest.approx(1.6 / 5)
     assert found.total.majority == pytest.approx(2.6 / 5)
     assert found.each.tolist() == [1, 0, 0, 0.6, 0]

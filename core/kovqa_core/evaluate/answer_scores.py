@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 
 import numpy as np
@@ -36,7 +36,7 @@ class TypeScore:
     """Scores of one question type; in 0…1.
 
     Attributes:
-        kind: the question type, group or answer type; "" for all together. (`kind` is the key of `--json`.)
+        name: of the question type, group or answer type; "" for all together.
         rows: questions of that type.
         score: mean soft score of the answers given.
         low, high: 95 % interval of the score.
@@ -44,13 +44,18 @@ class TypeScore:
         majority: what always giving the type's most frequent answer would score.
     """
 
-    kind: str
+    name: str
     rows: int
     score: float
     low: float
     high: float
     method: str
     majority: float
+
+    def json_fields(self) -> dict[str, str | int | float]:
+        """The fields as `--json` has them, where the name is called `kind`."""
+        fields = asdict(self)
+        return {"kind": fields.pop("name"), **fields}
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class AnswerScores:
 
     Attributes:
         rule: the normal form answers were compared in.
-        kinds: by question type, in code point order; empty for an index without types.
+        question_types: by question type, in code point order; empty for an index without types.
         groups: by group of types, as the index defines them. Their majority baseline knows the type.
         types: by type of answer: "number", "other", "yes/no".
         total: all together. Its majority baseline knows the type.
@@ -69,7 +74,7 @@ class AnswerScores:
     """
 
     rule: str
-    kinds: list[TypeScore]
+    question_types: list[TypeScore]
     groups: list[TypeScore]
     types: list[TypeScore]
     total: TypeScore
@@ -165,10 +170,10 @@ class _AnswerTallies:
         return AnswerScores(
             rule=rule,
             # A data set without question types has the one type "": it would repeat the total.
-            kinds=type_scores if self._by_type.keys() != {""} else [],
+            question_types=type_scores if self._by_type.keys() != {""} else [],
             groups=[
                 tally.score(
-                    group, _majority_by_type([s for s in type_scores if self._group_of.get(s.kind) == group])
+                    group, _majority_by_type([s for s in type_scores if self._group_of.get(s.name) == group])
                 )
                 for group, tally in sorted(self._by_group.items())
             ],

@@ -126,10 +126,10 @@ def _script_hash(template: str) -> str:
 
 def _answer_tables(scores: AnswerScores) -> dict[str, object]:
     """The tables of an evaluation of answers: the question types that fit, and the confused answers."""
-    most_asked = sorted(scores.kinds, key=lambda score: -score.rows)[:MAX_TABLE_TYPES]
+    most_asked = sorted(scores.question_types, key=lambda score: -score.rows)[:MAX_TABLE_TYPES]
     names, lines = _confusion_table(scores.confusion)
     return {
-        "types_left_out": len(scores.kinds) - len(most_asked),
+        "types_left_out": len(scores.question_types) - len(most_asked),
         "type_scores": sorted(most_asked, key=_type_name),
         "confused_answers": names,
         "confusion_lines": lines,
@@ -137,7 +137,7 @@ def _answer_tables(scores: AnswerScores) -> dict[str, object]:
 
 
 def _type_name(score: TypeScore) -> str:
-    return score.kind
+    return score.name
 
 
 def _confusion_table(

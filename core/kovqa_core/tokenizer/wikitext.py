@@ -32,18 +32,23 @@ _ELEMENT_MARKS = {
     name: re.compile(rf"<(/)?{name}\b[^<>]*(?<!/)>", re.IGNORECASE) for name in _DROPPED_ELEMENTS.split("|")
 }
 _ELEMENT_MARKS["!--"] = re.compile(r"<!--|(-)->")
+# Tags of letters, within a line: dropped, their text stays. One without its `>` goes too.
 _INLINE_TAG = re.compile(
     r"</?(?:abbr|b|bdi|bdo|big|cite|del|dfn|em|font|i|ins|kbd|mark|nowiki|q|ref|rp|rt|ruby|s|samp|small|span"
     r"|strike|strong|sub|sup|time|tt|u|var|wbr)\b(?:[^<>]*>)?",
     re.IGNORECASE,
 )
+# All other tags end a line: any with its `>`; without it those of HTML and <poem> only, for `a<b` is text.
 _BLOCK_TAG = re.compile(
     r"</?[a-z][^<>]*>|</?(?:blockquote|br|center|dd|div|dl|dt|h[1-6]|hr|li|ol|p|poem|table|td|th|tr|ul)\b",
     re.IGNORECASE,
 )
 
+# Possessive (`*+`), here and below: what was read is never given back, so time stays linear.
 _FLAT_TEMPLATE = re.compile(r"\{\{[^{}]*+\}\}")
+# `[[page]]` and `[[page|label]]` with nothing inside; one with a colon may be an image or a category: not here.
 _PLAIN_LINK = re.compile(r"\[\[(?:[^][{}<>|:\n]*+\|)?([^][{}<>|:\n]*+)\]\]")
+# Braces of templates; a table's ends; the beginning of a link up to its label; the end of a link.
 _BRACKET_MARK = re.compile(
     r"(\{\{+|\}\}+"
     r"|\n[ \t:]*+\{\||\n[ \t:]*+\|\}(?!\})"  # a table's marks begin their line
@@ -54,10 +59,15 @@ _HIDDEN_NAMESPACE = re.compile(
     r"|(?:simple|[a-z]{2,3}(?:-[a-z]+)*):)"  # other languages
 )
 
+# `[address label]`: the label stays; without one, nothing.
 _EXTERNAL_LINK = re.compile(r"\[(?:https?:|ftp:|mailto:|//)[^][\s]*+[ \t]*+([^][\n]*+)\]", re.IGNORECASE)
+# Printable ASCII but for `<>[]{|}` and a backslash, which end an address; a letter of Hangul ends it as well.
 _BARE_URL = re.compile(r"(?:https?|ftp)://[!-;=?-Z^-z~]*", re.IGNORECASE)
+# `-{text}-`: kept; `-{code:text;…}-` for several scripts: dropped.
 _LANGUAGE_VARIANT = re.compile(r"-\{(?:[^{}|\n]*+\|)?([^{}:;\n]*+)\}-|-\{[^{}\n]*+\}-")
+# `__NOTOC__`, `__목차숨김__`: switches for the renderer.
 _MAGIC_WORD = re.compile(r"__(?:[A-Z]{3,}|[가-힣]{2,})__")
+# `; term: what it is`, one line of a definition list.
 _DEFINITION_TERM = re.compile(r"\n;([^\n:]*+): ")
 _LINE_START = re.compile(
     r"\n[ \t]*+(?:"
@@ -76,6 +86,7 @@ _BRACKET_HOLES = (
 _MARKUP_RESIDUE = ("{", "}", "\N{REPLACEMENT CHARACTER}", "[[", "]]", "<!--", "-->", "'''", "''")
 _MARKUP_CHARS = re.compile(r"[][{}<>|=*#:;_]|''+")
 _SINGLE_MARK = re.compile(r"[][|]")
+# Thumb, frame, side, size, alternative text: in both languages, as far as an image link was never closed.
 _IMAGE_OPTION = re.compile(
     r"(?:섬네일|썸네일|thumb(?:nail)?|프레임|프레임없음|frame(?:less|d)?|오른쪽|왼쪽|가운데|없음|right|left|center|none"
     r"|위로|upright(?:=[\d.]+)?|테두리|border|(?:\d{1,4}x)?\d{1,4}(?:px|픽셀)|(?:alt|대체글|link|링크)=[^|=]*)\s*\|",
@@ -85,6 +96,7 @@ _INVISIBLE_CHARS = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff\ue000-\uf8ff\U000e0000-\U0010ffff]"
 )
+# Its mark, quotation marks or brackets that close after it, a space.
 _SENTENCE_END = re.compile(r"[.!?。…][\"'”’)」』]*+ ")
 # High bytes of U+AC00..U+D7FF: the syllables.
 _SYLLABLE_HIGH_BYTES = bytes(range(0xAC, 0xD8))

@@ -39,7 +39,7 @@ def _captioning_rows(
     root: Path, karpathy_splits: tuple[str, ...], encode: EncodeText
 ) -> Iterator[UpstreamRow]:
     for path, row in _iter_coco_images(root, karpathy_splits):
-        # A row per sentence to train on; one row per image, without text, where captions are written.
+        # A row per sentence to train on; one row per image, without text, where captions are to be generated.
         texts = [encode(s["raw"]) for s in row["sentences"]] if "train" in karpathy_splits else [None]
         for ids in texts:
             yield {"image_path": path, "text_segment": ids, "image_id": row["cocoid"]}
