@@ -21,7 +21,13 @@ from kovqa_core.evaluate.answer_scores import AnswerScores, TypeScore
 from kovqa_core.evaluate.caption_scores import METRICS_LEFT_OUT, CaptionScores
 from kovqa_core.evaluate.confidence_intervals import BOOTSTRAP_DRAWS
 from kovqa_core.evaluate.evaluation import EvaluationResult
-from kovqa_core.evaluate.report_cards import MAX_CARD_LETTERS, choose_cards, is_right_row, thumbnail_uri
+from kovqa_core.evaluate.report_cards import (
+    MAX_CARD_LETTERS,
+    ReportCard,
+    choose_cards,
+    is_right_row,
+    thumbnail_uri,
+)
 from kovqa_core.files import read_text, write_text
 from kovqa_core.index.reader import table_image_folder
 from kovqa_core.messages import message
@@ -75,11 +81,7 @@ def write_report(
     source = read_text(_TEMPLATE_FILE)
     right = is_right_row(result)
     cards = choose_cards(result, examples)
-    stage = message("evaluate.reading-images", "reading images")
-    thumbnails = []
-    for number, card in enumerate(cards, 1):
-        thumbnails.append(thumbnail_uri(folder / card.image))
-        on_progress(Progress(stage, number, len(cards), "images"))
+    thumbnails = _read_thumbnails(folder, cards, on_progress)
     scores = result.scores
     page = _render(
         source,
@@ -97,6 +99,16 @@ def write_report(
         **(_answer_tables(scores) if isinstance(scores, AnswerScores) else {}),
     )
     write_text(path, page)
+
+
+def _read_thumbnails(folder: Path, cards: Sequence[ReportCard], on_progress: OnProgress) -> list[str]:
+    """The cards' images as data URIs."""
+    stage = message("evaluate.reading-images", "reading images")
+    thumbnails = []
+    for number, card in enumerate(cards, 1):
+        thumbnails.append(thumbnail_uri(folder / card.image))
+        on_progress(Progress(stage, number, len(cards), "images"))
+    return thumbnails
 
 
 def _render(source: str, **values: object) -> str:
