@@ -115,7 +115,7 @@ def _refuse_table_options(*, kind: bool, choices: bool, profile: bool) -> None:
 
 
 def _refuse_local_options(*, chat: bool, profile: bool, code: bool, decoding: bool) -> None:
-    """Refuse what a server cannot be told, or what happens on this machine."""
+    """Refuse options that a server has no request field for, or that concern this machine."""
     options_used = {
         "--profile": profile,
         "--chat": chat,

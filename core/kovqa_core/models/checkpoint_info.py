@@ -80,6 +80,7 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
             message("models.later-format", "{folder} was written by a later kovqa", folder=folder),
             message("models.later-format.hint", "update kovqa"),
         )
+    # Unknown keys are passed over: a version that adds one need not raise the format.
     known = {name: fields[name] for name in CheckpointInfo.__dataclass_fields__ if name in fields}
     try:
         return CheckpointInfo(**known)

@@ -47,6 +47,7 @@ class XlmrTokenizer:
         self.model_bytes, self.with_specials = model_bytes, with_specials
         self.sha256 = hashlib.sha256(model_bytes).hexdigest()
         self._sentencepiece = sentencepiece_model.load_xlmr_processor(model_bytes, name)
+        # SentencePiece ids move up by one, so the last is its size; `<mask>` comes after all of them.
         self.mask_id = self._sentencepiece.get_piece_size() + 1
 
     @property
@@ -89,6 +90,7 @@ class XlmrTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out."""
+        # Special tokens begin and end the ids of this layout; what lies between is SentencePiece's, moved up by one.
         text: str = self._sentencepiece.decode([i - 1 for i in ids if UNK_ID < i < self.mask_id]).strip()
         for mark in ".?!,":
             text = text.replace(f" {mark}", mark)

@@ -59,7 +59,9 @@ class FastTokenizer:
                 ),
                 message("fusion.not-a-tokenizer.hint", "fetch it again"),
             ) from None
+        # A question that holds `<s>` is text: its special tokens are encoded like any other characters.
         self._tokenizer.encode_special_tokens = True
+        # The file may have been saved with padding switched on; batches are padded here.
         self._tokenizer.no_padding()
 
     @property

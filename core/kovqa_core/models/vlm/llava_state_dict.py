@@ -215,6 +215,7 @@ def _merge_lora(state: StateDict, folder: Path) -> None:
             )
         updated = state[target].float() + scale * lora_b.float() @ lora_a.float()
         state[target] = updated.to(state[target].dtype)
+    # Projector and token rows were trained as they are: they replace what was read, and nothing is added.
     trained = load_torch_tensors(folder / "non_lora_trainables.bin")
     state |= _rename_tensors({name.removeprefix("base_model.model."): t for name, t in trained.items()})
 

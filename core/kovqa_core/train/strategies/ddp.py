@@ -26,7 +26,7 @@ class DdpStrategy(TrainStrategy):
             )
 
     def _no_sync(self, *, last: bool) -> AbstractContextManager[None]:
-        """DDP all-reduces in every backward pass unless told otherwise: only the last micro-batch's may.
+        """DDP all-reduces in every backward pass outside of `no_sync`: only the last micro-batch's may.
 
         The gradients of the earlier ones are in the same buckets by then, so the sum is averaged, once.
         """
