@@ -81,7 +81,7 @@ class WatchedPeer:
 def find_lost_peer(peers: Sequence[WatchedPeer]) -> LostError | None:
     """The other process that is gone, or whose host is."""
     for peer in peers:
-        # A process that ended has a launcher that knows why, and ends the rest with a better message.
+        # The launcher of a process that ended knows its exit code: it gets some time to report it.
         if peer.lost == PROCESS_ENDED and peer.silent_seconds >= _LAUNCHER_GRACE:
             return LostError(
                 message(

@@ -107,7 +107,7 @@ def choose_micro_batch(
             raise _auto_impossible(
                 message("plan.auto-without-memory", "--micro-batch auto does not know this machine's memory")
             )
-        # 1 where nothing fits by this count: the probe on the machine itself has the last word.
+        # 1 where nothing fits by this count: a run whose strategy can be probed still tries it.
         profile = with_micro_batch(profile, recipe.name, best.micro_batch if best else 1)
     planned, _ = split_global_batch(
         recipe.optim.global_batch, profile.max_micro_batch(recipe.name), profile.processes

@@ -34,7 +34,7 @@ def _score_validation(state: TrainState) -> None:
     """Answer the validation split on all processes; its score into progress and log."""
     run, split, progress = state.run, state.val_examples, state.progress
     began = time.time()
-    # Scored is what people take away: the averages, where the run keeps any.
+    # The score is of the weights that people take away: the averages, where the run keeps any.
     with state.strategy.full_model(state.averages, everywhere=True) as model:
         assert model is not None
         answers = list(

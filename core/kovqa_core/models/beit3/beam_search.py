@@ -64,7 +64,7 @@ def run_beam_search(
         mask_id: id of `<mask>`, the last id that means something: rows of the head after it are
             never predicted.
     """
-    # `number` is an image's place in the call, n its place among those still in the batch: both shrink apart.
+    # `number` is an image's place in the call, n its place in the batch: they differ once an image has left.
     best: list[BeamHypothesis | None] = [None] * len(image)
     unfinished = list(range(len(image)))  # images still searched for, in the order of the rows
     # One beam an image at first: K equal ones would propose the same token K times. R = B, then B · K.
