@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# sentencepiece 0.2.3 ships generated protobuf code (sentencepiece_model_pb2), declares no requirement of protobuf, and its
+# sentencepiece 0.2.3 ships generated protobuf code (sentencepiece_model_pb2), names protobuf in an extra without a bound, and its
 # code refuses every protobuf runtime older than the one it was generated with: with protobuf 7.36.0 the import of the
 # message raises VersionError, with 7.36.1 it works. Whoever edits a model's pieces finds out at run time.
 set -euo pipefail
