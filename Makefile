@@ -44,7 +44,7 @@ test-lowest:
 	$(LOWEST)/bin/python -m pytest -n auto --dist loadgroup --ignore tests/test_layers.py  # import-linter wants a newer rich
 
 soak: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults tests/train tests/slurm tests/hosts -m soak
+	$(BIN)/python -m pytest tests/faults tests/train tests/distributed tests/slurm tests/hosts -m soak
 
 # The original encoder's package pins libraries that no longer build: only its own code is fetched.
 bench: $(VENV)/installed

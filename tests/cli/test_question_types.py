@@ -70,7 +70,7 @@ def test_a_partial_file_of_other_kinds_is_not_resumed(
 
 def test_a_file_of_some_kinds_is_scored_alone(kovqa: Kovqa, split: Path, tmp_path: Path) -> None:
     words = ["evaluate", write_predictions(tmp_path / "p.jsonl", split, "triple", "vqa"), "--index", split]
-    hint = "score only the kinds that are answered: --kind triple --kind vqa"
+    hint = "score only the question types that are answered: --kind triple --kind vqa"
     one_line(kovqa(*words), 3, "no prediction for 2 ids", hint)
     one_line(kovqa(*words, "--kind", "all"), 3, "no prediction for 2 ids", hint)
     one_line(kovqa(*words, "--kind", "abstract"), 3, "no prediction for 1 id:", hint)
@@ -99,7 +99,7 @@ def test_groups_have_scores(kovqa: Kovqa, split: Path, tmp_path: Path) -> None:
         ["group", "A", "4", "0.0%"], ["group", "B", "4", "100.0%"],
     ]  # fmt: skip
     page = (tmp_path / "r.html").read_text("utf-8")
-    assert page.count("Group of kinds") == 1
+    assert page.count("Group of types") == 1
     assert '<th scope="row" data-value="A">' in page
 
 
