@@ -114,8 +114,8 @@ def test_the_exported_folder_answers_by_its_card(
     done = kovqa("export", folder, "-o", tmp_path / "plain")
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "plain" / "README.md").read_text(encoding="utf-8")
-    picture = next(small.root.rglob("*.png"), None) or next(small.root.rglob("*.jpg"))
-    code = card.split("```python\n")[1].split("```")[0].replace("picture.jpg", str(picture))
+    image = next(small.root.rglob("*.png"), None) or next(small.root.rglob("*.jpg"))
+    code = card.split("```python\n")[1].split("```")[0].replace("image.jpg", str(image))
     cure = "from kovqa_core.models.torchvision_compat import load_torchvision\nload_torchvision()\n"
     ran = subprocess.run(
         [sys.executable, "-c", cure + code], cwd=tmp_path / "plain", env=clean_env(), capture_output=True,

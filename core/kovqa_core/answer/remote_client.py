@@ -119,6 +119,13 @@ def _request_answers(
                 continue
             remaining -= 1
             yield result
+    except KeyboardInterrupt:
+        ended.set()  # first: a thread that begins another request now would ask for nothing
+        while not results.empty():  # answers that came meanwhile are kept, not asked for again
+            result = results.get_nowait()
+            if isinstance(result, tuple):
+                yield result
+        raise
     finally:
         ended.set()
 
