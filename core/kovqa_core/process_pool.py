@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
+from kovqa_core import cgroup
 from kovqa_core.errors import MachineError
 from kovqa_core.messages import message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -32,7 +33,10 @@ _shared_counter: Synchronized[int] | None = None
 def usable_cpu_count() -> int:
     """How many cores this process may use: those that SLURM, taskset or a container leave to it."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota = cgroup.cpu_quota()
+    # Rounded down: a thread more than the quota holds makes all of them wait for the next period.
+    return cores if quota is None else max(1, min(cores, int(quota)))
 
 
 def die_with_parent() -> None:

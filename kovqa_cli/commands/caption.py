@@ -48,10 +48,11 @@ def caption(
     from kovqa_core.answer.job import AnswerJob, AnswerOptions, run_answer_job
     from kovqa_core.answer.local import caption_image, local_backend
 
-    from kovqa_cli.output.answers import print_answer, print_predictions
+    from kovqa_cli.output.answers import print_answer, print_cpu_warning, print_predictions
     from kovqa_cli.output.progress import show_progress
 
     answer_options = AnswerOptions(model, "caption", num_beams=beams)
+    print_cpu_warning()
     if image is not None:
         print_answer(caption_image(image, answer_options), as_json=json, quiet=quiet, field="caption")
     elif input is not None and output is not None:

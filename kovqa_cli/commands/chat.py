@@ -59,6 +59,7 @@ def run_chat(image: Path | None, answer_options: AnswerOptions, *, as_json: bool
     from kovqa_cli.output import answers, console, progress
 
     current_image = check_image(image) if image else None
+    answers.print_cpu_warning()
     loaded = load_model(answer_options)
     at_terminal = sys.stdin.isatty() and progress.is_interactive()
     if at_terminal and not quiet:

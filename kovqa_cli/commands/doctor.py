@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
 from kovqa_core.errors import MachineError
 from kovqa_core.messages import message
 
 from kovqa_cli import options
 
 
-def doctor(*, json: options.JsonOption = False, quiet: options.QuietOption = False) -> None:
+def doctor(
+    *,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Import every library, too, and ask torch for the GPUs; half a minute."),
+    ] = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
     """Check Python, libraries, GPUs, memory, disks and keys.
 
-    The exit code is 4 when something needed is missing.
+    Libraries are looked up, not imported. The exit code is 4 when something needed is missing.
     """
     from kovqa_core.launch.machine_check import local_profiles
     from kovqa_core.machine.doctor import run_doctor_checks
@@ -20,8 +31,8 @@ def doctor(*, json: options.JsonOption = False, quiet: options.QuietOption = Fal
     from kovqa_cli.output.progress import show_progress
 
     with show_progress(quiet or json) as on_progress:
-        findings = run_doctor_checks(local_profiles(), on_progress)
-    print_findings(findings, as_json=json, quiet=quiet)
+        findings = run_doctor_checks(local_profiles(), on_progress, deep=deep)
+    print_findings(findings, deep=deep, as_json=json, quiet=quiet)
     if missing := [finding.name for finding in findings if finding.state == "missing"]:
         raise MachineError(
             message("machine.missing", "missing here: {names}", names=", ".join(missing)),

@@ -143,6 +143,9 @@ def _answer_question(
             return ask_server(server, image, question, answer_options, on_progress)
     from kovqa_core.answer.local import answer_question
 
+    from kovqa_cli.output.answers import print_cpu_warning
+
+    print_cpu_warning()
     return answer_question(image, question, answer_options)
 
 
@@ -152,6 +155,7 @@ def _answer_table(
     """A predictions file, by a server, a profile's processes or this process."""
     from kovqa_core.answer.job import run_answer_job
 
+    from kovqa_cli.output.answers import print_cpu_warning
     from kovqa_cli.output.progress import show_progress
 
     if server:
@@ -169,6 +173,7 @@ def _answer_table(
     else:
         from kovqa_core.answer.local import local_backend
 
+        print_cpu_warning()
         backend = local_backend(job.options)
     with show_progress(quiet) as on_progress:
         return run_answer_job(job, backend, on_progress)

@@ -20,13 +20,14 @@ def list_profiles(
     """List all profiles."""
     if options.pass_group_options(context):
         return
-    from kovqa_core.launch.machine_check import profile_of_this_machine
+    from kovqa_core.launch.machine_check import gpu_warnings, profile_of_this_machine
     from kovqa_core.paths import settings_files
     from kovqa_core.settings.resolve import load_profile
 
-    from kovqa_cli.output import settings
+    from kovqa_cli.output import console, settings
 
     profiles = [load_profile(name) for name in settings_files("profiles")]
+    console.print_warnings(gpu_warnings())
     settings.print_profiles(profiles, profile_of_this_machine(), as_json=json, quiet=quiet)
 
 
@@ -89,6 +90,7 @@ def detect_profile(
 
     from kovqa_core.launch.machine_check import local_profiles
     from kovqa_core.machine.detect_profile import detect_profile_text
+    from kovqa_core.machine.hardware import find_gpus
     from kovqa_core.settings.new_files import save_settings
     from kovqa_core.settings.resolve import is_settings_path
     from kovqa_core.settings.strict_yaml import parse_yaml
@@ -97,6 +99,7 @@ def detect_profile(
 
     name = Path(output).stem if output and is_settings_path(output) else output or "here.yaml"
     text = detect_profile_text(name, local_profiles())
+    console.print_warnings(find_gpus().problems)
     if output is None:
         profile = parse_yaml(text, name).values
         console.print_outcome(text.rstrip(), {"profile": profile}, as_json=json, quiet=quiet)

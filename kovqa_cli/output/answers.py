@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.messages import message
 
-from kovqa_cli.output.console import print_outcome, short_path
+from kovqa_cli.output.console import print_outcome, print_warnings, short_path
 
 if TYPE_CHECKING:
     from kovqa_core.answer.job import AnsweredTable, ModelAnswer
+
+
+def print_cpu_warning() -> None:
+    """That a model runs on the CPU where a GPU is, or should be."""
+    from kovqa_core.answer.local import cpu_warning
+
+    print_warnings(warning for warning in [cpu_warning()] if warning)
 
 
 def print_answer(result: ModelAnswer, *, as_json: bool, quiet: bool, field: str = "answer") -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kovqa_core.messages import message
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -36,6 +38,12 @@ def print_result(text: str) -> None:
 def print_note(text: str) -> None:
     """Something worth knowing, on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Things a person should know, on stderr: also where little is wanted."""
+    for warning in warnings:
+        print_note(message("cli.warning", "warning: {warning}", warning=warning))
 
 
 def print_json(values: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def print_plan(planned: PlannedTraining, *, quiet: bool) -> None:
     """What is about to happen; warnings even where little is wanted."""
-    for warning in planned.missing:
+    for warning in (*planned.warnings, *planned.missing):
         print_note(message("train.warning", "warning: {warning}", warning=warning))
     for each in planned.differences:
         print_note(
@@ -132,6 +132,7 @@ def print_launch_command(planned: PlannedTraining, *, as_json: bool) -> None:
         "run": planned.run.model_dump(mode="json"),
         "from": dict(planned.origin),
         "missing": planned.missing,
+        "warnings": list(planned.warnings),
         "script": launch.script,
         "differs": [asdict(each) for each in planned.differences],
         "memory": _memory_fields(planned),

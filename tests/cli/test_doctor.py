@@ -25,7 +25,7 @@ def test_a_broken_torch_is_found_out(kovqa: Kovqa, broken: dict[str, str], tmp_p
     (tmp_path / "home" / "dacon.key").write_text("secret-of-mine")
     (tmp_path / "home" / "dacon.key").chmod(0o600)
     env = {**broken, "KOVQA_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_secret"}
-    done = kovqa("doctor", "--json", **env)
+    done = kovqa("doctor", "--deep", "--json", **env)
     assert done.returncode == 4, done.stderr
     about = json.loads(done.stdout)
     findings = {finding["name"]: finding for finding in about["findings"]}
@@ -39,6 +39,27 @@ def test_a_broken_torch_is_found_out(kovqa: Kovqa, broken: dict[str, str], tmp_p
     assert {"Dacon", "Hugging Face"} <= set(findings["keys"]["what"].split(", "))
     assert "secret" not in done.stdout + done.stderr
     assert "missing here: torch" in done.stderr
+
+
+def test_a_look_at_the_machine_imports_no_library(kovqa: Kovqa, broken: dict[str, str]) -> None:
+    """Neither here nor in a process of its own, where the broken torch would be noticed."""
+    heavy = {
+        "torch",
+        "numpy",
+        "PIL",
+        "transformers",
+        "timm",
+        "peft",
+        "deepspeed",
+        "sentencepiece",
+        "safetensors",
+    }
+    assert not loaded("doctor", "-q") & heavy
+    done = kovqa("doctor", "--json", **broken)
+    assert done.returncode == 0, done.stderr
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert findings["torch"]["state"] == findings["timm"]["state"] == "ok"
+    assert findings["torch"]["what"].startswith("2.")
 
 
 def test_what_needs_no_torch_works_without(

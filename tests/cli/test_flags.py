@@ -43,7 +43,7 @@ FLAGS = {
     "recipes": "--json --quiet -q",
     "recipes show": "--json",
     "recipes new": "--from --set --force --json --quiet -q",
-    "doctor": "--json --quiet -q",
+    "doctor": "--deep --json --quiet -q",
     "runs": "--root --json --quiet -q",
     "runs list": "--root --json --quiet -q",
     "runs show": "--root --json --quiet -q",

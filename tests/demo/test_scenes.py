@@ -197,7 +197,7 @@ def test_dataset_layout(tmp_path: Path) -> None:
 def test_dataset_is_the_same_in_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_demo_dataset(tmp_path / "serial", 12, 3, seed=5)
     monkeypatch.setattr(dataset, "PARALLEL_FROM", 1)
-    monkeypatch.setattr(dataset.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(dataset, "usable_cpu_count", lambda: 2)
     write_demo_dataset(tmp_path / "parallel", 12, 3, seed=5)
     files = [
         {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

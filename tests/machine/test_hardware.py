@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from kovqa_core import cgroup
 from kovqa_core.machine import hardware
 
 GIB = 2**30
@@ -42,7 +43,7 @@ def test_a_container_leaves_less_memory(
         (tmp_path / "memory.max").write_text(f"{limit}\n")
         (tmp_path / "memory.current").write_text(f"{used}\n")
     monkeypatch.setattr(hardware, "_MEMINFO_FILE", tmp_path / "meminfo")
-    monkeypatch.setattr(hardware, "_CGROUP_FOLDER", tmp_path)
+    monkeypatch.setattr(cgroup, "_ROOT", tmp_path)
     assert hardware.available_memory() == available
 
 

@@ -12,6 +12,8 @@ from kovqa_core.machine.library_checks import (
     CheckedPackage,
     ImportAttempt,
     import_script,
+    installed_finding,
+    installed_torch_finding,
     package_finding,
     torch_finding,
     try_import,
@@ -45,6 +47,19 @@ def test_the_warning_of_cuda_is_the_reason() -> None:
     facts = json.dumps({"built_for": "12.8", "gpus": 0, "mps": False})
     finding = torch_finding(ImportAttempt(facts, "", "x.py:1: UserWarning: CUDA initialization: old"), "2.9")
     assert finding.what.endswith("the driver is 470.1 (CUDA initialization: old)")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_wheel_for_cpus_is_seen_without_an_import() -> None:
+    assert "built for CPUs alone" in installed_torch_finding("2.13.0+cpu").what
+    assert installed_torch_finding("2.13.0+cu128").state == "ok"
+
+
+def test_what_is_not_installed_is_found_without_an_import() -> None:
+    package = CheckedPackage("nonesuch", "nonesuch.inner", "nothing")
+    assert installed_finding(package, {"nonesuch": "not installed"}).state == "missing"
+    assert installed_finding(package, {"nonesuch": "1.0"}).state == "missing"  # metadata without its folder
+    assert installed_finding(CheckedPackage("numpy", "numpy", "x"), {"numpy": "2.0"}).what == "2.0"
 
 
 def test_an_import_that_hangs_or_crashes_is_only_a_finding() -> None:

@@ -12,7 +12,8 @@ from kovqa_core.launch.launchers import LAUNCHERS, check_launcher_of
 from kovqa_core.launch.machine_check import check_machine, local_profiles
 from kovqa_core.machine import detect_profile
 from kovqa_core.machine.detect_profile import detect_profile_text
-from kovqa_core.machine.hardware import APPLE_GPU, GpuInfo, nearest_profile
+from kovqa_core.machine.hardware import APPLE_GPU, nearest_profile
+from kovqa_core.machine.visible_devices import GpuInfo
 from kovqa_core.plan.micro_batch import choose_micro_batch
 from kovqa_core.settings.new_files import new_settings
 from kovqa_core.settings.profile import Profile, _slurm_time_seconds

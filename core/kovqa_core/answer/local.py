@@ -26,6 +26,9 @@ from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import open_image
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.files import disk_errors, to_nfc
+from kovqa_core.machine.hardware import APPLE_GPU, find_gpus
+from kovqa_core.machine.visible_devices import DEVICE_ORDER_VARIABLE, PCI_ORDER
+from kovqa_core.messages import Message, message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.process_pool import usable_cpu_count
@@ -63,9 +66,39 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
     model, processor = family.read_model_folder(
         folder, options.task, load_options, options.decoding, options.num_beams
     )
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or _local_device()
     model.to(device)
     return LoadedModel(folder, model, processor, device)
+
+
+def _local_device() -> torch.device:
+    """This machine's GPU if torch sees one, else its CPU, with no more threads than a container leaves to us."""
+    # Read when CUDA starts, which is now: a number in CUDA_VISIBLE_DEVICES is the one that nvidia-smi shows.
+    os.environ.setdefault(DEVICE_ORDER_VARIABLE, PCI_ORDER)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if "OMP_NUM_THREADS" not in os.environ:  # torch counts the machine's cores, and knows no quota
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cpu_count()))
+    return torch.device("cpu")
+
+
+def cpu_warning() -> Message | None:
+    """Why a model here runs on the CPU though the machine has, or should have, an NVIDIA GPU; None where it does not."""
+    if _local_device().type == "cuda":
+        return None
+    found = find_gpus()
+    if found.gpus and found.gpus[0].name != APPLE_GPU:
+        return message(
+            "answer.torch-sees-no-gpu",
+            "torch {version} sees no GPU, though {gpu} is here: the model runs on the CPU (see kovqa doctor --deep)",
+            version=torch.__version__,
+            gpu=found.gpus[0].name,
+        )
+    if found.problems:
+        return message(
+            "answer.runs-on-cpu", "the model runs on the CPU: {problem}", problem=found.problems[0]
+        )
+    return None
 
 
 def answer_one_image(loaded: LoadedModel, image: Path, question: str = "") -> Answer:

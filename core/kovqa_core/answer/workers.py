@@ -10,6 +10,7 @@ starts them, loads no tensors' library; what they run is `local.answer_rank_rows
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -144,7 +145,9 @@ def _run_workers(
     )
     worker_job = WorkerAnswerJob(profile, absolute_job)
     write_worker_job(worker_job)
-    launch = plan_launch(worker_job, sys.executable, usable_cpu_count(), file_name=JOB_FILE)
+    launch = plan_launch(
+        worker_job, sys.executable, usable_cpu_count(), file_name=JOB_FILE, environ=os.environ
+    )
     # Started again after a failure, they need no checkpoint: each skips the rows in its own file.
     start_processes(replace(launch, resume_hint=resume_hint()), _on_worker_event(on_progress))
     yield from ()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
-import os
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from kovqa_core.demo.questions import DemoQuestion, ask_questions
 from kovqa_core.demo.scenes import make_scene, paint_scene
 from kovqa_core.files import write_json, write_text
 from kovqa_core.messages import message
+from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 LEVEL_BY_COUNT = {1: "하", 2: "하", 3: "중", 4: "상", 5: "상"}  # number of things -> level
@@ -81,7 +81,7 @@ def write_demo_dataset(
 
 def _draw_images(jobs: Sequence[_DrawJob]) -> Iterator[_DrawnImage]:
     """Draw in order; over several processes when there is enough to do."""
-    workers = min(os.cpu_count() or 1, 8)
+    workers = min(usable_cpu_count(), 8)
     if workers == 1 or len(jobs) < PARALLEL_FROM:
         yield from map(_draw_image, jobs)
         return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kovqa_core.launch.launchers import LAUNCHERS, find_launcher
-from kovqa_core.machine.hardware import nearest_profile, visible_gpus
+from kovqa_core.machine.hardware import find_gpus, nearest_profile, visible_gpus
+from kovqa_core.messages import Message, message
 from kovqa_core.paths import settings_files
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.resolve import load_profile
@@ -22,6 +23,21 @@ def check_machine(profile: Profile) -> None:
 def profile_of_this_machine() -> str:
     """Name of the profile nearest to what is here."""
     return nearest_profile(visible_gpus(), local_profiles())
+
+
+def gpu_warnings() -> list[Message]:
+    """What a person should know before a profile is chosen for this machine: GPUs that cannot be used, and why."""
+    found = find_gpus()
+    if found.gpus and nearest_profile(found.gpus, local_profiles()) == "cpu":
+        too_small = message(
+            "launch.gpu-too-small",
+            "{gpu} ({memory}) is smaller than that of any profile, so models run on the CPU (kovqa profiles detect -o NAME "
+            "writes a profile for it)",
+            gpu=found.gpus[0].name,
+            memory=found.gpus[0].memory_text,
+        )
+        return [*found.problems, too_small]
+    return list(found.problems)
 
 
 def local_profiles() -> list[Profile]:

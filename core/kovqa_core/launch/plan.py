@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from kovqa_core.launch.launchers import find_launcher
 from kovqa_core.launch.launchers.protocol import Launcher, LaunchPlan, LaunchRequest
+from kovqa_core.machine.visible_devices import DEVICE_ORDER_VARIABLE, PCI_ORDER
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.run import RUN_FILE, WorkerJob
 
 WORKER_FILE = Path(__file__).resolve().parents[1] / "worker.py"
 
+_THREADS_VARIABLE = "OMP_NUM_THREADS"
+_NO_ENVIRONMENT: Mapping[str, str] = MappingProxyType({})
+
 
 def plan_launch(
-    job: WorkerJob, python: str, cores: int, start_folder: Path | None = None, file_name: str = RUN_FILE
+    job: WorkerJob,
+    python: str,
+    cores: int,
+    start_folder: Path | None = None,
+    file_name: str = RUN_FILE,
+    environ: Mapping[str, str] = _NO_ENVIRONMENT,
 ) -> LaunchPlan:
     """The launch of a run or of a table to answer, by the launcher that its profile names.
 
@@ -23,6 +35,7 @@ def plan_launch(
         cores: CPU cores of this machine, shared by its processes (SLURM gives a task its own).
         start_folder: where a batch job starts; None: here.
         file_name: what the workers read, in the job's folder.
+        environ: of the user; what it says of threads and GPUs is kept.
 
     Raises:
         SettingsError: unknown launcher, or a path that it cannot take.
@@ -33,26 +46,48 @@ def plan_launch(
         job=job,
         python=[*profile.command_prefix, profile.python or python, "-P"],
         worker=[str(WORKER_FILE), str(job.folder / file_name)],
-        env=worker_environment(profile, launcher, cores),
+        env=worker_environment(profile, launcher, cores, environ),
         start_folder=start_folder or Path.cwd(),
     )
     return launcher.build_plan(request)
 
 
-def worker_environment(profile: Profile, launcher: Launcher, cores: int) -> dict[str, str]:
+def worker_environment(
+    profile: Profile, launcher: Launcher, cores: int, environ: Mapping[str, str] = _NO_ENVIRONMENT
+) -> dict[str, str]:
     """Variables of the workers; the profile's own win.
 
     Args:
         profile: the machine.
         launcher: the one that it names.
         cores: CPU cores of this machine.
+        environ: of the user.
     """
     networks = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME") if profile.network_interface else ()
     return {
         "PYTHONSAFEPATH": "1",  # reaches the workers; -P alone would not (docs/sources/launching.md, R5)
-        "OMP_NUM_THREADS": str(profile.threads or max(1, launcher.cores_per_process(profile, cores))),
+        _THREADS_VARIABLE: _thread_count(profile, launcher.cores_per_process(profile, cores), environ),
         "TOKENIZERS_PARALLELISM": "false",
+        **_device_order(profile, environ),
         **launcher.worker_environment(profile),
         **dict.fromkeys(networks, profile.network_interface),
         **profile.env,
     }
+
+
+def _thread_count(profile: Profile, cores: int, environ: Mapping[str, str]) -> str:
+    """OMP_NUM_THREADS of one process: the profile's, else the user's, else its cores without those of its loaders."""
+    if profile.threads:
+        return str(profile.threads)
+    typed = environ.get(_THREADS_VARIABLE, "")
+    if re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", typed):  # a list is for nested parallel regions
+        return typed
+    # A loader process computes, too, on one thread (torch sets it so).
+    return str(max(1, cores - profile.loader_workers))
+
+
+def _device_order(profile: Profile, environ: Mapping[str, str]) -> dict[str, str]:
+    """GPUs in nvidia-smi's order: a number in CUDA_VISIBLE_DEVICES then is the one that people read there."""
+    if profile.device != "cuda":
+        return {}
+    return {DEVICE_ORDER_VARIABLE: environ.get(DEVICE_ORDER_VARIABLE) or PCI_ORDER}

@@ -9,7 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kovqa_core.machine.hardware import GpuInfo, nearest_profile, system_memory_gb, visible_gpus
+from kovqa_core.machine.hardware import nearest_profile, system_memory_gb, visible_gpus
+from kovqa_core.machine.visible_devices import GpuInfo
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.resolve import load_profile
@@ -71,7 +72,7 @@ def detect_profile_text(name: str, profiles: Sequence[Profile]) -> str:
         heading = f"SLURM: {'; '.join(map(str, partitions))}."
         values = _partition_values(chosen, gpus, profiles)
     else:
-        gpu_text = f"{len(gpus)} × {gpus[0].name} ({gpus[0].memory_gb} GB)" if gpus else "no GPU"
+        gpu_text = f"{len(gpus)} × {gpus[0].name} ({gpus[0].memory_text})" if gpus else "no GPU"
         heading = (
             f"{platform.node()}: {gpu_text}, {usable_cpu_count()} cores, {system_memory_gb()} GB memory."
         )
@@ -84,9 +85,10 @@ def _machine_values(
 ) -> dict[str, ProfileValue]:
     """Keys that follow from GPUs and cores; what a GPU can hold is the nearest shipped profile's."""
     near = load_profile(nearest_profile(gpus, profiles))
-    gpu_values: dict[str, ProfileValue] = (
-        {"gpu": gpus[0].name, "gpu_memory_gb": min(gpu.memory_gb for gpu in gpus)} if gpus else {}
-    )
+    gpu_values: dict[str, ProfileValue] = {"gpu": gpus[0].name} if gpus else {}
+    known = [gpu.memory_gb for gpu in gpus if gpu.memory_gb]
+    if known and len(known) == len(gpus):
+        gpu_values["gpu_memory_gb"] = min(known)
     return {
         **gpu_values,
         "launcher": "torchrun",

@@ -1,4 +1,7 @@
-"""What this machine has and what is missing. Loads nothing heavy: imports are tried in other processes."""
+"""What this machine has and what is missing. Loads nothing heavy: libraries are looked up, not imported.
+
+`deep` imports them as well, each in a process of its own: that takes half a minute of CPU.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,25 @@ import platform
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kovqa_core.machine.finding import DoctorFinding
-from kovqa_core.machine.hardware import GpuInfo, nearest_profile, nvidia_driver_version, visible_gpus
+from kovqa_core.machine.hardware import (
+    FoundGpus,
+    find_gpus,
+    nearest_profile,
+    nvidia_driver_version,
+    system_memory_gb,
+)
 from kovqa_core.machine.library_checks import (
     CHECKED_PACKAGES,
     TORCH_FACTS_SCRIPT,
     ImportAttempt,
     import_script,
+    installed_finding,
+    installed_torch_finding,
     package_finding,
     torch_finding,
     try_import,
@@ -35,31 +46,40 @@ MIN_SHM_GB = 2  # containers have 64 MB unless they are started with more
 
 
 def run_doctor_checks(
-    profiles: Sequence[Profile], on_progress: OnProgress = ignore_progress
+    profiles: Sequence[Profile], on_progress: OnProgress = ignore_progress, *, deep: bool = False
 ) -> list[DoctorFinding]:
     """Look at everything; nothing is downloaded or written.
 
     Args:
         profiles: those for one machine alone; the nearest is named.
         on_progress: counts the imports tried.
+        deep: import every library, in processes of their own.
     """
-    attempts = _try_imports(on_progress)
     installed = package_versions(["kovqa", "torch", *(package.name for package in CHECKED_PACKAGES)])
-    torch_error = attempts[0].error
     return [
         DoctorFinding("python", "ok", f"{platform.python_version()}, {sys.executable}"),
         DoctorFinding("kovqa", "ok", f"{installed['kovqa']}, {Path(__file__).parents[1]}"),
-        torch_finding(attempts[0], installed["torch"]),
-        *(
-            package_finding(package, attempt, installed, torch_error)
-            for package, attempt in zip(CHECKED_PACKAGES, attempts[1:], strict=True)
-        ),
+        *(_imported_findings(installed, on_progress) if deep else _installed_findings(installed)),
         *hardware_findings(profiles),
         *_disk_findings(),
         terminal_finding(getattr(sys.stdout, "encoding", None) or "ascii"),
         api_key_finding(),
         _asset_finding(),
     ]
+
+
+def _installed_findings(installed: Mapping[str, str]) -> Iterator[DoctorFinding]:
+    """Versions from the packages' metadata: nothing is imported."""
+    yield installed_torch_finding(installed["torch"])
+    for package in CHECKED_PACKAGES:
+        yield installed_finding(package, installed)
+
+
+def _imported_findings(installed: Mapping[str, str], on_progress: OnProgress) -> Iterator[DoctorFinding]:
+    attempts = _try_imports(on_progress)
+    yield torch_finding(attempts[0], installed["torch"])
+    for package, attempt in zip(CHECKED_PACKAGES, attempts[1:], strict=True):
+        yield package_finding(package, attempt, installed, attempts[0].error)
 
 
 def _try_imports(on_progress: OnProgress) -> list[ImportAttempt]:
@@ -79,15 +99,15 @@ def _try_imports(on_progress: OnProgress) -> list[ImportAttempt]:
 
 def hardware_findings(profiles: Sequence[Profile]) -> Iterator[DoctorFinding]:
     """GPUs and the profile that fits them, cores, memory, SLURM."""
-    gpus = visible_gpus()
-    yield _gpu_finding(gpus)
+    found = find_gpus()
+    yield _gpu_finding(found)
     yield DoctorFinding(
         "profile",
         "ok",
         message(
             "machine.profile-fits",
             "{profile} fits: kovqa train -p {profile}",
-            profile=nearest_profile(gpus, profiles),
+            profile=nearest_profile(found.gpus, profiles),
         ),
     )
     yield DoctorFinding("cores", "ok", str(usable_cpu_count()))
@@ -102,32 +122,33 @@ def hardware_findings(profiles: Sequence[Profile]) -> Iterator[DoctorFinding]:
         )
 
 
-def _gpu_finding(gpus: Sequence[GpuInfo]) -> DoctorFinding:
-    if gpus:
-        what = f"{len(gpus)} × {gpus[0].name} {gpus[0].memory_gb} GB"
+def _gpu_finding(found: FoundGpus) -> DoctorFinding:
+    what = message("machine.no-gpus", "none visible: models run on the CPU")
+    if found.gpus:
+        first = found.gpus[0]
+        what = message(
+            "machine.gpu-count", "{count} × {gpu} {memory}",
+            count=len(found.gpus), gpu=first.name, memory=first.memory_text,
+        )  # fmt: skip
         if driver := nvidia_driver_version():
             what = message("machine.gpus", "{gpus}, driver {driver}", gpus=what, driver=driver)
-        return DoctorFinding("GPUs", "ok", what)
-    if shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES") is None:
+    if found.problems:
+        problems = "; ".join(found.problems)
         return DoctorFinding(
             "GPUs",
             "warning",
-            message("machine.smi-shows-none", "nvidia-smi is here, but shows none"),
+            message("machine.gpus-with-problem", "{gpus}; {problems}", gpus=what, problems=problems),
             message("machine.smi-shows-none.hint", "run nvidia-smi and read what it reports"),
         )
-    return DoctorFinding("GPUs", "none", message("machine.no-gpus", "none visible: models run on the CPU"))
+    return DoctorFinding("GPUs", "ok" if found.gpus else "none", what)
 
 
 def _memory_finding() -> DoctorFinding:
-    gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    limit = Path("/sys/fs/cgroup/memory.max")  # what a container may use: bytes, or "max"
-    text = limit.read_text().strip() if limit.is_file() else ""
-    if text.isdecimal():
-        gb = min(gb, int(text) / 2**30)
+    gb = system_memory_gb()  # of a container, what it may use
     if gb >= MIN_MEMORY_GB:
-        return DoctorFinding("memory", "ok", f"{gb:.0f} GB")
+        return DoctorFinding("memory", "ok", f"{gb} GB")
     hint = message("machine.little-memory.hint", "use a small recipe: tiny, tiny-caption, tiny-fusion")
-    return DoctorFinding("memory", "warning", f"{gb:.0f} GB", hint)
+    return DoctorFinding("memory", "warning", f"{gb} GB", hint)
 
 
 def _shared_memory_finding() -> DoctorFinding:

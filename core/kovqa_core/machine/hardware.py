@@ -9,67 +9,72 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core import cgroup
+from kovqa_core.machine.nvidia_smi import nvidia_report
+from kovqa_core.machine.visible_devices import (
+    DEVICE_ORDER_VARIABLE,
+    VISIBLE_DEVICES_VARIABLE,
+    GpuInfo,
+    visible_cards,
+)
+from kovqa_core.messages import Message, message
 from kovqa_core.settings.profile import Profile
 
 APPLE_GPU = "Apple"
-_QUERY_SECONDS = 20  # nvidia-smi takes seconds where the driver is not kept loaded
 _MEMINFO_FILE = Path("/proc/meminfo")
-_CGROUP_FOLDER = Path("/sys/fs/cgroup")  # of version 2, inside a container: its own
 
 
 @dataclass(frozen=True)
-class GpuInfo:
-    """One visible GPU: NVIDIA's, or Apple's."""
+class FoundGpus:
+    """The GPUs that a process started here would see, and what is wrong with them or their number."""
 
-    name: str
-    memory_gb: int
+    gpus: tuple[GpuInfo, ...] = ()
+    problems: tuple[Message, ...] = ()
+
+
+def find_gpus() -> FoundGpus:
+    """The GPUs of this machine that CUDA_VISIBLE_DEVICES leaves, and what a person should know of them."""
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return FoundGpus((GpuInfo(APPLE_GPU, system_memory_gb()),))  # shares the computer's memory
+    visible = os.environ.get(VISIBLE_DEVICES_VARIABLE)
+    if visible is not None and visible.strip() in ("", "-1"):
+        return FoundGpus()  # hidden on purpose: what nvidia-smi says does not matter
+    report = nvidia_report()
+    gpus, problem = visible_cards(report.cards, visible, os.environ.get(DEVICE_ORDER_VARIABLE))
+    if not report.cards:
+        problem = None  # no number is there where there is no GPU
+    unknown = next((_memory_unknown(gpu) for gpu in gpus if gpu.memory_gb is None), None)
+    return FoundGpus(tuple(gpus), tuple(each for each in (report.problem, problem, unknown) if each))
 
 
 def visible_gpus() -> list[GpuInfo]:
     """The GPUs a process started here would see (CUDA_VISIBLE_DEVICES respected)."""
-    if platform.system() == "Darwin" and platform.machine() == "arm64":
-        return [GpuInfo(APPLE_GPU, system_memory_gb())]  # shares the computer's memory
-    output = _query_nvidia_smi("name,memory.total")
-    rows = [line.rsplit(",", 1) for line in output.splitlines() if "," in line]
-    gpus = [GpuInfo(name.strip(), round(float(memory) / 1024)) for name, memory in rows]  # MiB
-    # nvidia-smi does not know this variable, CUDA does. Its entries may be numbers, UUIDs or MIG slices:
-    # only their count is used, as the GPUs of one machine are of one kind.
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return gpus
-    devices = [device for device in visible.split(",") if device.strip() and device.strip() != "-1"]
-    return gpus[: len(devices)]
+    return list(find_gpus().gpus)
+
+
+def _memory_unknown(gpu: GpuInfo) -> Message:
+    return message(
+        "machine.gpu-memory-unknown",
+        "nvidia-smi does not say how much memory {gpu} has: a careful profile is chosen (choose your own with "
+        "--profile; --micro-batch N says how many examples it holds)",
+        gpu=gpu.name,
+    )
 
 
 def nvidia_driver_version() -> str | None:
     """Version of the NVIDIA driver; None without one."""
-    versions = _query_nvidia_smi("driver_version").split()  # one line a GPU
-    return versions[0] if versions else None
-
-
-def _query_nvidia_smi(columns: str) -> str:
-    """What nvidia-smi says of each GPU, one line each; "" without it, or where it fails or hangs."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ""
-    query = [tool, f"--query-gpu={columns}", "--format=csv,noheader,nounits"]
-    try:
-        return subprocess.run(
-            query, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
+    return nvidia_report().driver
 
 
 def system_memory_gb() -> int:
-    """Memory of this machine, in GiB."""
-    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    """Memory of this machine, or what a container or a SLURM job may use of it, in GiB."""
+    limit = cgroup.memory_limit()
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return round((installed if limit is None else min(installed, limit)) / 2**30)
 
 
 def available_memory() -> int | None:
@@ -80,12 +85,8 @@ def available_memory() -> int | None:
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         return None
-    try:
-        limit = int((_CGROUP_FOLDER / "memory.max").read_text())  # "max" without a limit: ValueError
-        used = int((_CGROUP_FOLDER / "memory.current").read_text())
-    except (OSError, ValueError):
-        return available
-    return min(available, limit - used)
+    free = cgroup.free_memory()
+    return available if free is None else min(available, free)
 
 
 def nearest_profile(gpus: Sequence[GpuInfo], profiles: Iterable[Profile]) -> str:
@@ -100,14 +101,19 @@ def nearest_profile(gpus: Sequence[GpuInfo], profiles: Iterable[Profile]) -> str
     """
     if not gpus:
         return "cpu"
-    count, memory_gb, is_apple = len(gpus), min(gpu.memory_gb for gpu in gpus), gpus[0].name == APPLE_GPU
+    count, is_apple = len(gpus), gpus[0].name == APPLE_GPU
+    known = [gpu.memory_gb for gpu in gpus if gpu.memory_gb is not None]
+    memory_gb = min(known) if len(known) == count else None
     fitting = [
         profile for profile in profiles
         if profile.gpu and (profile.device == "mps") == is_apple
-        and profile.processes_per_node <= count and profile.gpu_memory_gb <= memory_gb + 1  # drivers keep some
+        and profile.processes_per_node <= count
+        and (memory_gb is None or profile.gpu_memory_gb <= memory_gb + 1)  # drivers keep some
     ]  # fmt: skip
 
     def nearness(profile: Profile) -> tuple[bool, int, int]:
+        if memory_gb is None:  # the one that asks for least: a GPU is there, and shall be used
+            return False, profile.processes_per_node, -profile.gpu_memory_gb
         same = profile.gpu in gpus[0].name and profile.processes_per_node == count
         return same, profile.processes_per_node, profile.gpu_memory_gb
 

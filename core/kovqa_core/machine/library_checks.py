@@ -1,7 +1,8 @@
-"""Do the libraries import, and does torch see the GPUs? Each is tried in a process of its own."""
+"""Are the libraries installed; do they import, each in a process of its own; does torch see the GPUs?"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -117,6 +118,37 @@ def try_import(script: str, seconds: float = IMPORT_TIMEOUT) -> ImportAttempt:
     return ImportAttempt(output[-1] if output else "", "", warning)
 
 
+def installed_finding(package: CheckedPackage, installed: Mapping[str, str]) -> DoctorFinding:
+    """Whether a package is installed, by its metadata and its folder; nothing is imported.
+
+    Args:
+        package: what is looked for.
+        installed: versions by name.
+    """
+    version = installed[package.name]
+    if version == NOT_INSTALLED or importlib.util.find_spec(package.module.partition(".")[0]) is None:
+        return _not_installed_finding(package)
+    return DoctorFinding(package.name, "ok", version)
+
+
+def installed_torch_finding(version: str) -> DoctorFinding:
+    """Torch as its version names it: a wheel for CPUs alone, beside GPUs, is a mistake that shows here."""
+    gpus = [gpu.name for gpu in hardware.visible_gpus()]
+    if version.endswith("+cpu") and gpus:
+        return _torch_for_cpus_finding(version, gpus)
+    return installed_finding(TORCH_PACKAGE, {"torch": version})
+
+
+def _not_installed_finding(package: CheckedPackage) -> DoctorFinding:
+    state: FindingState = "missing" if package.needed else "none"
+    return DoctorFinding(
+        package.name,
+        state,
+        message("machine.not-installed", "not installed; for {use}", use=package.use),
+        f"pip install {package.name}",
+    )
+
+
 def package_finding(
     package: CheckedPackage, attempt: ImportAttempt, installed: Mapping[str, str], torch_error: str = ""
 ) -> DoctorFinding:
@@ -132,13 +164,7 @@ def package_finding(
     if not attempt.error:
         return DoctorFinding(name, "ok", version)
     if version == NOT_INSTALLED:
-        state: FindingState = "missing" if package.needed else "none"
-        return DoctorFinding(
-            name,
-            state,
-            message("machine.not-installed", "not installed; for {use}", use=package.use),
-            f"pip install {name}",
-        )
+        return _not_installed_finding(package)
     return _failed_import_finding(package, attempt.error, version, torch_error)
 
 
@@ -217,18 +243,7 @@ def _unseen_gpus_finding(
         gpus: names of the GPUs that nvidia-smi lists.
     """
     if facts["built_for"] is None:
-        return DoctorFinding(
-            "torch",
-            "warning",
-            message(
-                "machine.torch-for-cpus",
-                "{version} is built for CPUs alone, but this machine has {count} × {gpu}",
-                version=version,
-                count=len(gpus),
-                gpu=gpus[0],
-            ),
-            message("machine.torch-for-cpus.hint", "install a torch that is built for CUDA"),
-        )
+        return _torch_for_cpus_finding(version, gpus)
     what = message(
         "machine.torch-blind",
         "{version}, built for CUDA {cuda}, sees {seen} of {count} GPUs; the driver is {driver}",
@@ -249,4 +264,19 @@ def _unseen_gpus_finding(
             "machine.torch-blind.hint",
             "update the driver, or install a torch that is built for an older CUDA",
         ),
+    )
+
+
+def _torch_for_cpus_finding(version: str, gpus: Sequence[str]) -> DoctorFinding:
+    return DoctorFinding(
+        "torch",
+        "warning",
+        message(
+            "machine.torch-for-cpus",
+            "{version} is built for CPUs alone, but this machine has {count} × {gpu}",
+            version=version,
+            count=len(gpus),
+            gpu=gpus[0],
+        ),
+        message("machine.torch-for-cpus.hint", "install a torch that is built for CUDA"),
     )

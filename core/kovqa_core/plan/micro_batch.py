@@ -165,5 +165,6 @@ def device_memory(profile: Profile) -> float | None:
         # Processes of one node share its memory, where each GPU has its own.
         free = available_memory()
         return None if free is None else free / profile.processes_per_node
-    memory_gb = profile.gpu_memory_gb or min((gpu.memory_gb for gpu in visible_gpus()), default=0)
+    # One whose memory nobody knows could be the smallest: then nothing is known.
+    memory_gb = profile.gpu_memory_gb or min((gpu.memory_gb or 0 for gpu in visible_gpus()), default=0)
     return memory_gb * BYTES_PER_GB or None

@@ -17,7 +17,7 @@ from kovqa_core.files import make_folder, write_text
 from kovqa_core.index.reader import open_index
 from kovqa_core.launch.launchers import check_launcher
 from kovqa_core.launch.launchers.protocol import JOB_SCRIPT, LaunchPlan
-from kovqa_core.launch.machine_check import check_machine, profile_of_this_machine
+from kovqa_core.launch.machine_check import check_machine, gpu_warnings, profile_of_this_machine
 from kovqa_core.launch.plan import plan_launch
 from kovqa_core.messages import Message, message
 from kovqa_core.models.config import read_model_settings
@@ -47,6 +47,7 @@ class PlannedTraining:
         result: of a run that is finished, where there is nothing left to do.
         memory_plan: memory it needs, and what there is.
         differences: a rerun: what is not as it was then.
+        warnings: what a person should know of this machine, where its profile was chosen by what is here.
     """
 
     run: Run
@@ -57,6 +58,7 @@ class PlannedTraining:
     result: RunResult | None
     memory_plan: MemoryPlan
     differences: Sequence[RunDifference] = ()
+    warnings: Sequence[Message] = ()
 
 
 MakeRun = Callable[[Profile, Path, list[str], Mapping[str, str]], Run]  # profile, folder, argv, origin
@@ -101,7 +103,9 @@ def plan_training(
         changes_recipe = bool(sets or flags or recipe != DEFAULT_RECIPE)
         requested = _resumed_settings(read_run(run_file), requested, profile, changes_recipe=changes_recipe)
     make = partial(make_run, requested.recipe, probe=micro_batch == AUTO_MICRO_BATCH)
-    return _check_and_plan(requested, folder, make, dry_run=dry_run, micro_batch=micro_batch)
+    planned = _check_and_plan(requested, folder, make, dry_run=dry_run, micro_batch=micro_batch)
+    # A profile that was named is what is wanted; where the machine chose, why it chose so must be seen.
+    return planned if profile else replace(planned, warnings=gpu_warnings())
 
 
 def plan_rerun(earlier_folder: Path, folder: Path | None, *, force: bool, dry_run: bool) -> PlannedTraining:
@@ -182,7 +186,7 @@ def _check_and_plan(
     profile, memory_plan = choose_micro_batch(settings.recipe, settings.profile, micro_batch)
     # Only now is anything written: a training that is refused leaves no folder behind.
     run = make(profile, make_folder(folder), ["kovqa", *sys.argv[1:]], settings.origin)
-    launch = plan_launch(run, sys.executable, usable_cpu_count())
+    launch = plan_launch(run, sys.executable, usable_cpu_count(), environ=os.environ)
     write_run(run)
     if launch.script is not None:
         write_text(run.folder / JOB_SCRIPT, launch.script)

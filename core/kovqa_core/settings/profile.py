@@ -101,7 +101,10 @@ class Profile(StrictSettings):
     )
     slurm: SlurmSettings = SlurmSettings()
     loader_workers: int = Field(0, ge=0, description="processes per training process that prepare batches")
-    threads: int = Field(0, ge=0, description="CPU threads of one process; 0: cores / processes")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of one process; 0: OMP_NUM_THREADS if it is set, else cores / processes, less "
+        "one for each loader worker",
+    )  # fmt: skip
     precision: Literal["bf16", "fp16", "fp32"] = Field(
         "bf16", description="of the model's arithmetic; weights are fp32; fp16 scales the loss, for a T4"
     )

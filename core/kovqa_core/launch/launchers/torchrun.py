@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from kovqa_core.distributed.rank_info import RankInfo, rank_from_torchrun
 from kovqa_core.errors import MachineError
 from kovqa_core.launch.launchers.protocol import LaunchPlan, LaunchRequest
-from kovqa_core.machine.hardware import APPLE_GPU, visible_gpus
+from kovqa_core.machine.hardware import APPLE_GPU, find_gpus
 from kovqa_core.messages import Message, message
 from kovqa_core.settings.profile import Profile
 
@@ -43,7 +43,8 @@ def check_machine(profile: Profile, nearest_profile: Callable[[], str]) -> None:
         _check_network(profile)
     if profile.device == "cpu":
         return
-    matching = [gpu for gpu in visible_gpus() if (gpu.name == APPLE_GPU) == (profile.device == "mps")]
+    found = find_gpus()
+    matching = [gpu for gpu in found.gpus if (gpu.name == APPLE_GPU) == (profile.device == "mps")]
     if len(matching) >= profile.processes_per_node:
         return
     hint = message(
@@ -64,6 +65,10 @@ def check_machine(profile: Profile, nearest_profile: Callable[[], str]) -> None:
             profile=profile.name,
             needed=profile.processes_per_node,
             visible=len(matching),
+        )
+    if found.problems:
+        problem = message(
+            "launch.too-few-gpus-because", "{problem} ({reason})", problem=problem, reason=found.problems[0]
         )
     raise MachineError(problem, hint)
 
