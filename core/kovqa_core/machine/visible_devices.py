@@ -1,6 +1,6 @@
 """CUDA_VISIBLE_DEVICES: which of a machine's GPUs CUDA shows to a process.
 
-Read as torch reads it (`torch.cuda._parse_visible_devices`, torch 2.9), which follows CUDA: an entry that is
+Read as torch reads it (`torch.cuda._parse_visible_devices`, torch 2.13), which follows CUDA: an entry that is
 not there ends the list, a repeated one empties it, numbers and UUIDs do not mix, and the first letters of a
 UUID will do. Numbers are those of nvidia-smi, because kovqa sets CUDA_DEVICE_ORDER=PCI_BUS_ID where nothing
 else is set.
