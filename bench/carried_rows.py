@@ -206,7 +206,7 @@ def read_outcome(folder: Path, target: float) -> RunOutcome:
 
 def write_random_rows(english: Path, output: Path, seed: int) -> None:
     """The weights of a run, with a text table of which only mean and standard deviation are left."""
-    weights = read_pretrained_weights(english)
+    weights = read_pretrained_weights(english).tensors
     deviation, mean = torch.std_mean(weights[TEXT_TABLE_NAME], 0)
     noise = torch.randn(weights[TEXT_TABLE_NAME].shape, generator=torch.Generator().manual_seed(seed))
     torch.save({"model": {**weights, TEXT_TABLE_NAME: mean + deviation * noise}}, output)

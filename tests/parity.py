@@ -56,7 +56,7 @@ def tensors_of(name: str) -> dict[str, Tensor]:
 
 @functools.cache
 def _weights(file: Path) -> dict[str, Tensor]:
-    return read_pretrained_weights(file)
+    return read_pretrained_weights(file).tensors
 
 
 def weights(name: str) -> dict[str, Tensor]:

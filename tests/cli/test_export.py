@@ -100,7 +100,8 @@ def test_a_trained_run_becomes_the_file_of_the_original(
     assert done.stdout == "x\n"
     run_card(tmp_path / "x", monkeypatch)
     step = find_model_folder(trained, "vqa")
-    exported, original = read_pretrained_weights(tmp_path / "x" / "beit3.pth"), read_pretrained_weights(step)
+    exported = read_pretrained_weights(tmp_path / "x" / "beit3.pth").tensors
+    original = read_pretrained_weights(step).tensors
     assert exported.keys() == original.keys()
     for name, tensor in original.items():
         assert torch.equal(exported[name].reshape(tensor.shape), tensor), name

@@ -109,4 +109,4 @@ def test_parity_beit3_loading_refuses_another_number_of_classes() -> None:
     assert classes is not None
     net = Beit3VqaNet(parity.config(num_classes=classes + 1))
     with pytest.raises(ModelError, match=r"head\.3\.weight is"):
-        load_pretrained_weights(net, read_pretrained_weights(parity.path("vqa.pth")), (), "vqa.pth")
+        load_pretrained_weights(net, read_pretrained_weights(parity.path("vqa.pth")).tensors, (), "vqa.pth")

@@ -119,9 +119,9 @@ def test_weights_that_do_not_fit(small: Small, encoders: tuple[Path, Path], tmp_
     save_file({k: t for k, t in tensors.items() if "layer.1.output" not in k}, question / "model.safetensors")
     refused("lacks encoder.layer.1.output")
     (question / "model.safetensors").write_bytes(b"broken")
-    refused("cannot be read")
+    refused("is not a file of weights, or it is damaged")
     (question / "model.safetensors").unlink()
-    refused("no model.safetensors")
+    refused("no model.safetensors or pytorch_model.bin")
     about = json.loads((question / "config.json").read_text())
     (question / "config.json").write_text(json.dumps({**about, "vocab_size": 10}))
     refused("only 10 rows", SettingsError)
@@ -204,5 +204,5 @@ def test_a_pickle_that_would_run_code_is_one_error(small: Small, tmp_path: Path)
     question = question_folder(tmp_path / "q", small.tokenizer)
     (question / "model.safetensors").unlink()
     (question / "pytorch_model.bin").write_bytes(pickle.dumps(print, protocol=2))
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="print, and loading that could run foreign code"):
         load_encoder_weights(torch.nn.Linear(1, 1), question)

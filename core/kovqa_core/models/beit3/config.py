@@ -26,6 +26,9 @@ TEXT_POSITIONS = 1024
 # The tokenizer of the authors' own weights.
 PUBLISHED_TOKENIZER = "beit3.spm"
 
+# Components that not every task has: of a classifier the first two, of a captioner the others.
+Reinit = Literal["pooler", "head", "mlm_head", "layer_norm"]
+
 
 class ModelDimensions(NamedTuple):
     """Width, heads, layers and feed-forward width of a model."""
@@ -77,7 +80,7 @@ class ModelConfig(FamilyConfig):
         description="carried: a token takes its row along; original: id k keeps row k, as in KoBEiT3",
     )
     caption: CaptionSettings = CaptionSettings()
-    reinit: tuple[Literal["pooler", "head"], ...] = Field(
+    reinit: tuple[Reinit, ...] = Field(
         (), description="components newly initialised although weights are given"
     )
     custom: ModelDimensions | None = Field(None, description="dimensions, with `size: custom`")

@@ -35,6 +35,7 @@ from kovqa_core.models.beit3.pretrained_weights import (
 )
 from kovqa_core.models.beit3.vocab_transfer import VocabTransfer, plan_vocab_transfer, transfer_vocab_rows
 from kovqa_core.models.beit3.vqa import Beit3VqaProcessor, VqaTask
+from kovqa_core.models.beit3.weights_problems import require_reinit_of_task
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
 from kovqa_core.models.family import (
     FamilyModel,
@@ -151,7 +152,10 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Proc
     if config.tokenizer is None:
         raise no_tokenizer_error()
     tokenizer = _open_known_tokenizer(find_tokenizer(config.tokenizer), config)
-    original = {} if config.weights is None else read_pretrained_weights(find_weights(config.weights))
+    require_reinit_of_task(config.reinit, recipe.task)
+    original, beside = (
+        ({}, ()) if config.weights is None else read_pretrained_weights(find_weights(config.weights))
+    )
     vocab_size, plan = _plan_text_rows(config, tokenizer, original.get(TEXT_TABLE_NAME))
     classes = len(answers) if recipe.task == "vqa" else None
     config = config.model_copy(update={"vocab_size": vocab_size, "num_classes": classes})
@@ -162,7 +166,8 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Proc
         init_weights(model.net, generator)
         return model, processor, message("beit3.no-weights-note", "weights: newly initialised")
     for component in config.reinit:
-        init_weights(model.net.get_submodule(component), generator)
+        module = "encoder.norm" if component == "layer_norm" else component
+        init_weights(model.net.get_submodule(module), generator)
     transfer_rows = None if plan is None else partial(transfer_vocab_rows, plan=plan, generator=generator)
     report = load_pretrained_weights(model.net, original, config.reinit, config.weights, transfer_rows)
     note = message(
@@ -172,6 +177,13 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Proc
         report=report,
         rows="unchanged" if plan is None else plan,
     )
+    if beside:
+        note = message(
+            "beit3.weights-beside-note",
+            "{note}; the file also has {beside}, which are not read",
+            note=note,
+            beside=", ".join(beside),
+        )
     return model, processor, note
 
 

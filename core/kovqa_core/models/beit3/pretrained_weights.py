@@ -1,16 +1,14 @@
 """Published and older BEiT-3 weight files -> our names. One named function per step.
 
 Files are torch archives, whatever their suffix (browsers save them as .zip), with the weights below `model`
-or `module`, often in fp16, sometimes beside an `argparse.Namespace`. Nothing else is ever unpickled.
+or `module`, often in fp16. A file of another task is as good as a pretrained one: the body has the same names
+in all of them, and a head that is not ours is named and left out.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +22,9 @@ from torch.nn import functional
 from kovqa_core.errors import ModelError
 from kovqa_core.messages import message
 from kovqa_core.models.beit3.config import POSITION_OFFSET
+from kovqa_core.models.beit3.weights_problems import WeightProblem, component_name, unfitting_weights_error
 from kovqa_core.models.family import unloadable_weights_error
+from kovqa_core.models.weights_file import WEIGHT_SUFFIXES, WeightsFile, read_weights_file
 
 # torchscale's names for the two sets of weights of a multiway module.
 _MODALITY_LETTER = {"vision": "A", "text": "B"}
@@ -53,8 +53,10 @@ _NORM_PATTERN = re.compile(r"norm\.(vision|text)\.(weight|bias)")
 TEXT_TABLE_NAME = _EMBEDDING_NAMES["text_embed.weight"]
 _VOCAB_TABLES = (TEXT_TABLE_NAME, "mlm_head.weight", "mlm_head.bias")
 
-# Prefixes of what pretraining alone uses.
-PRETRAINING_ONLY = ("mlm_head.", "mim_head.", "beit3.encoder.layer_norm.")
+# What every BEiT-3 has under the same names; all others are heads of a task.
+_BODY_PREFIX = "beit3."
+# The one part of the body that not every task has.
+_FINAL_NORM_PREFIX = "beit3.encoder.layer_norm."
 
 
 def original_names(name: str) -> list[str]:
@@ -92,7 +94,7 @@ class LoadReport:
     unused: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        new = sorted({name.split(".")[0] for name in self.newly_initialised})
+        new = sorted({component_name(name) for name in self.newly_initialised})
         unused = sorted({name.rsplit(".", 1)[0] for name in self.unused})
         return message(
             "beit3.load-report",
@@ -104,83 +106,54 @@ class LoadReport:
         )
 
 
-def read_pretrained_weights(path: Path) -> dict[str, Tensor]:
+def read_pretrained_weights(path: Path) -> WeightsFile:
     """The state dict of a weights file or of a step folder, under the original's names, in fp32.
 
     Raises:
-        ModelError: no such file, not a torch archive, foreign objects inside, no state dict; a folder
-            of another family.
+        ModelError: no such file, unreadable, no state dict; a folder of another family.
     """
     if (path / "model.safetensors").is_file():
-        try:
-            return {
-                name: tensor
-                for own, weights in load_step_weights(path).items()
-                for name, tensor in _split_qkv(own, weights)
-            }
-        except KeyError as error:
-            raise ModelError(
-                message(
-                    "beit3.other-checkpoint",
-                    "{path} is not a BEiT-3 checkpoint: its weights have a {name}",
-                    path=path,
-                    name=error,
-                )
-            ) from None
-    if path.is_dir() and ((path / "data.pkl").exists() or (path / "archive" / "data.pkl").exists()):
+        return WeightsFile(_read_step_under_original_names(path), ())
+    if not path.is_file():
+        raise _no_weights_file_error(path)
+    tensors, beside = read_weights_file(path)
+    return WeightsFile({name: tensor.float() for name, tensor in tensors.items()}, beside)
+
+
+def _read_step_under_original_names(folder: Path) -> dict[str, Tensor]:
+    try:
+        return {
+            name: tensor
+            for own, weights in load_step_weights(folder).items()
+            for name, tensor in _split_qkv(own, weights)
+        }
+    except KeyError as error:
         raise ModelError(
+            message(
+                "beit3.other-checkpoint",
+                "{path} is not a BEiT-3 checkpoint: its weights have a {name}",
+                path=folder,
+                name=error,
+            )
+        ) from None
+
+
+def _no_weights_file_error(path: Path) -> ModelError:
+    if (path / "data.pkl").exists() or (path / "archive" / "data.pkl").exists():
+        return ModelError(
             message("beit3.unpacked-weights", "{path} is an unpacked weights file", path=path),
             message("beit3.unpacked-weights.hint", "use the .zip or .pth itself: do not unpack it"),
         )
-    if not path.is_file():
-        raise ModelError(
-            message("beit3.no-weights", "no weights file {path}", path=path),
-            message("beit3.no-weights.hint", "check the path"),
+    inside = sorted(file for ending in WEIGHT_SUFFIXES for file in path.glob(f"*{ending}"))
+    if inside:
+        return ModelError(
+            message("beit3.weights-folder", "{path} is a folder, not a weights file", path=path),
+            message("beit3.weights-folder.hint", "name the file in it: {file}", file=inside[0]),
         )
-    content = _read_torch_archive(path)
-    for key in ("model", "module"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelError(
-            message("beit3.no-state-dict", "{path} holds no state dict", path=path),
-            message("beit3.no-state-dict.hint", "a BEiT-3 file has the weights below `model` or `module`"),
-        )
-    return {str(name): tensor.float() for name, tensor in content.items()}
-
-
-def _read_torch_archive(path: Path) -> object:
-    """What a file holds: tensors and containers, nothing that could run code."""
-    try:
-        # Older files have the training's arguments beside the weights: a Namespace holds attributes and no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
-            return content
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL (\S+)", str(error))
-        raise ModelError(
-            message(
-                "beit3.foreign-objects",
-                "{path} holds objects that are not tensors{name}; loading them could run foreign code, so it "
-                "was refused",
-                path=path,
-                name=f" ({name[1]})" if name else "",
-            ),
-            message(
-                "beit3.foreign-objects.hint", "ask its author for a file of plain tensors, or safetensors"
-            ),
-        ) from None
-    except (RuntimeError, OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        raise ModelError(
-            message(
-                "beit3.not-a-weights-file",
-                "{path} is not a torch weights file ({error})",
-                path=path,
-                error=str(error).splitlines()[0],
-            ),
-            message("beit3.not-a-weights-file.hint", "fetch it again"),
-        ) from None
+    return ModelError(
+        message("beit3.no-weights", "no weights file {path}", path=path),
+        message("beit3.no-weights.hint", "check the path"),
+    )
 
 
 def load_step_weights(folder: Path) -> dict[str, Tensor]:
@@ -254,7 +227,7 @@ class _FittedWeight:
     """A tensor of the file in the shape of one of ours, or why it does not fit."""
 
     value: Tensor | None
-    problems: list[str]
+    problems: list[WeightProblem]
     is_resized: bool = False
 
 
@@ -266,7 +239,7 @@ def _fit_weight(
 ) -> _FittedWeight:
     names = original_names(own)
     if missing := [name for name in names if name not in original]:
-        return _FittedWeight(None, [f"{name} is missing" for name in missing])
+        return _FittedWeight(None, [WeightProblem(name, "is missing") for name in missing])
     # Of q, k and v the joined weight [3 D, D]; of all others the tensor itself.
     value = torch.cat([original[name] for name in names])
     is_resized = own == "encoder.vision_position_embed" and value.shape != parameter.shape
@@ -278,8 +251,8 @@ def _fit_weight(
     if own == "encoder.patch_embed.weight" and value[0].numel() == parameter[0].numel():
         value = value.flatten(1)  # a convolution [D, 3, p, p] -> a product [D, 3 p²]
     if value.shape != parameter.shape:
-        shapes = f"{names[0]} is {list(value.shape)}, wanted {list(parameter.shape)}"
-        return _FittedWeight(None, [shapes])
+        shapes = f"is {list(value.shape)}, wanted {list(parameter.shape)}"
+        return _FittedWeight(None, [WeightProblem(names[0], shapes)])
     return _FittedWeight(value, [], is_resized)
 
 
@@ -295,21 +268,21 @@ def load_pretrained_weights(
     Args:
         net: the network; a parameter that the file lacks keeps its value, if `reinit` names it.
         original: state dict under the original's names.
-        reinit: first components of names ("head", "pooler") that are always newly initialised.
+        reinit: components ("head", "pooler", see `component_name`) that are always newly initialised.
         name: what to call the weights in errors.
         transfer_rows: makes rows for another tokenizer of a tensor with a row for every id.
 
     Raises:
         ModelError: a parameter is missing or has another shape and `reinit` does not name it, or
-            the file has weights that neither the network nor pretraining knows.
+            the file's body has weights that the network lacks.
     """
     report = LoadReport()
-    problems: list[str] = []
+    problems: list[WeightProblem] = []
     used: set[str] = set()
     for own, parameter in net.named_parameters():
         names = original_names(own)
         # Counted as used though not read: a head that the file has, and that begins anew, is not unknown.
-        if names[0].split(".")[0] in reinit:
+        if component_name(names[0]) in reinit:
             report.newly_initialised.extend(names)
             used.update(names)
             continue
@@ -323,25 +296,12 @@ def load_pretrained_weights(
                 parameter.copy_(fitted.value)
             report.loaded.extend(names)
     report.unused.extend(name for name in original if name not in used)
-    # Heads of pretraining are left over in every published file; any other name is another model's.
-    problems.extend(f"{name} is unknown" for name in report.unused if not name.startswith(PRETRAINING_ONLY))
-    if problems:
-        raise _unfitting_weights_error(name, problems)
-    return report
-
-
-def _unfitting_weights_error(name: str, problems: list[str]) -> ModelError:
-    return ModelError(
-        message(
-            "beit3.weights-do-not-fit",
-            "{name} does not fit this model: {problems}{more}",
-            name=name,
-            problems="; ".join(problems[:3]),
-            more=f" and {len(problems) - 3} more" if len(problems) > 3 else "",
-        ),
-        message(
-            "beit3.weights-do-not-fit.hint",
-            "name components to initialise anew in model.reinit, for instance "
-            "--set 'model.reinit=[pooler, head]'",
-        ),
+    # Heads of other tasks are left over in every published file; more of the body is another model's.
+    problems.extend(
+        WeightProblem(name, "is unknown")
+        for name in report.unused
+        if name.startswith(_BODY_PREFIX) and not name.startswith(_FINAL_NORM_PREFIX)
     )
+    if problems:
+        raise unfitting_weights_error(name, problems, reinit, original)
+    return report

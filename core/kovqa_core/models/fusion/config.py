@@ -19,7 +19,11 @@ from kovqa_core.messages import Message, message
 from kovqa_core.models.config import FamilyConfig
 
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model")  # read by XLM-R's rules
-TOKENIZER_FILES = (*SENTENCEPIECE_FILES, "tokenizer.json")  # the first of these that a folder has
+TOKENIZER_FILES = (
+    *SENTENCEPIECE_FILES,
+    "tokenizer.json",
+    "vocab.txt",
+)  # the first of these that a folder has
 
 # XLM-RoBERTa base, where nothing says otherwise; the vocabulary's size is the tokenizer's.
 _XLMR_BASE = {
@@ -185,6 +189,15 @@ def tokenizer_file_in(folder: Path) -> Path:
     for name in TOKENIZER_FILES:
         if (folder / name).is_file():
             return folder / name
+    if (folder / "merges.txt").is_file():
+        hint = message(
+            "fusion.no-tokenizer-file.merges-hint",
+            "its vocab.json and merges.txt are of an older form: transformers' "
+            "AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}') writes tokenizer.json",
+            folder=folder,
+        )
+    else:
+        hint = message("fusion.no-tokenizer-file.hint", "fetch the folder again")
     raise ModelError(
         message(
             "fusion.no-tokenizer-file",
@@ -192,7 +205,7 @@ def tokenizer_file_in(folder: Path) -> Path:
             folder=folder,
             names=", ".join(TOKENIZER_FILES),
         ),
-        message("fusion.no-tokenizer-file.hint", "fetch the folder again"),
+        hint,
     )
 
 

@@ -5,25 +5,23 @@ Shapes (models/family.py): B batch, P regions of an image, D width of an encoder
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import message
 from kovqa_core.models.fusion.config import EncoderSettings
+from kovqa_core.models.fusion.encoder_files import read_encoder_files
 from kovqa_core.models.torchvision_compat import load_torchvision
 
-_PRETRAINING_HEADS = (
-    "lm_head.",
-    "classifier.",
-    "cls.",
-    "qa_outputs.",
-)  # prefixes of what is not the encoder's own
+# Prefixes of what is not the encoder's own.
+_PRETRAINING_HEADS = ("lm_head.", "classifier.", "cls.", "qa_outputs.")
+_RUNNING_STATISTICS = ("running_mean", "running_var")
+# Buffers that no answer depends on; files of old versions lack them.
+_COUNTERS = ("num_batches_tracked", "position_ids", "token_type_ids")
 
 
 def build_question_encoder(config: EncoderSettings, *, pooled: bool) -> nn.Module:
@@ -109,21 +107,35 @@ def flatten_regions(features: Tensor, channels: int) -> Tensor:
     return features.flatten(1, 2)
 
 
-def load_encoder_weights(net: nn.Module, folder: Path) -> list[str]:
-    """Copy published weights into an encoder; names of parameters that the file lacks.
+@dataclass(frozen=True)
+class EncoderReport:
+    """What became of an encoder's published weights.
+
+    Attributes:
+        newly_initialised: parameters that the files lack: a pooler, or a classifier of our width.
+        unused: names in the files that the encoder has no place for.
+    """
+
+    newly_initialised: list[str]
+    unused: list[str]
+
+
+def load_encoder_weights(net: nn.Module, folder: Path) -> EncoderReport:
+    """Copy published weights into an encoder.
 
     Heads of pretraining, and a classifier of another width, are left out.
 
     Args:
         net: the encoder.
-        folder: with `model.safetensors` or `pytorch_model.bin`.
+        folder: with weights as `read_encoder_files` finds them.
 
     Raises:
-        ModelError: no weights, unreadable, or of other shapes.
+        ModelError: no weights, unreadable, incomplete, or of other shapes.
     """
-    prefix = f"{getattr(net, 'base_model_prefix', '')}."  # a file with heads has "roberta." before the encoder's names
-    published = {name.removeprefix(prefix): tensor for name, tensor in _read_encoder_weights(folder).items()}
     own = net.state_dict()
+    prefix = f"{getattr(net, 'base_model_prefix', '')}."  # a file with heads has "roberta." before the encoder's names
+    files = read_encoder_files(folder)
+    published = {_current_name(name.removeprefix(prefix), own): tensor for name, tensor in files.items()}
     head = _classifier_prefixes(net)
     wrong_shapes = [
         f"{name} is {list(published[name].shape)}, wanted {list(tensor.shape)}"
@@ -141,49 +153,54 @@ def load_encoder_weights(net: nn.Module, folder: Path) -> list[str]:
             message("fusion.encoder-does-not-fit.hint", "change its *_config back"),
         )
     fitting = {n: t for n, t in published.items() if n in own and own[n].shape == t.shape}
-    missing = [n for n, _ in net.named_parameters() if n not in fitting]
+    # Buffers count too: running statistics are learned, and an encoder without them sees nothing.
+    missing = [n for n in own if n not in fitting and not n.endswith(_COUNTERS)]
     # A classifier of our width and a pooler may begin anew; anything else missing is another architecture.
     unexpected = [n for n in missing if not n.startswith((*head, "pooler."))]
     if unexpected:
-        raise ModelError(
-            message(
-                "fusion.encoder-lacks-weights",
-                "{folder} lacks {names}",
-                folder=folder,
-                names=", ".join(unexpected[:3]),
-            ),
-            message("fusion.encoder-lacks-weights.hint", "is it the folder of another model?"),
-        )
+        raise _incomplete_encoder_error(folder, unexpected, list(published))
     net.load_state_dict(fitting, strict=False)
-    return missing
+    unused = [n for n in published if n not in own and not n.startswith(_PRETRAINING_HEADS)]
+    return EncoderReport(missing, unused)
+
+
+def _current_name(name: str, own: Mapping[str, Tensor]) -> str:
+    """Today's name of a weight: TensorFlow called those of a LayerNorm gamma and beta, and so does bert-base."""
+    if name in own:
+        return name
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def _incomplete_encoder_error(folder: Path, missing: list[str], names: list[str]) -> ModelError:
+    problem = message(
+        "fusion.encoder-lacks-weights",
+        "{folder} lacks {names}{more}",
+        folder=folder,
+        names=", ".join(missing[:3]),
+        more=f" and {len(missing) - 3} more" if len(missing) > 3 else "",
+    )
+    if all(name.endswith(_RUNNING_STATISTICS) for name in missing):
+        return ModelError(
+            problem,
+            message(
+                "fusion.encoder-lacks-statistics.hint",
+                "its parameters are all there: it was saved without buffers; save all of model.state_dict()",
+            ),
+        )
+    return ModelError(
+        problem,
+        message(
+            "fusion.encoder-lacks-weights.hint",
+            "is it the folder of another model? Its files have {names}",
+            names=", ".join(names[:3]),
+        ),
+    )
 
 
 def _classifier_prefixes(net: nn.Module) -> tuple[str, ...]:
     """Prefixes of a timm model's classifier: one name, several, or none."""
     names = getattr(net, "default_cfg", {}).get("classifier", ())
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names or ()))
-
-
-def _read_encoder_weights(folder: Path) -> dict[str, Tensor]:
-    safetensors_file, torch_file = folder / "model.safetensors", folder / "pytorch_model.bin"
-    if not safetensors_file.is_file() and not torch_file.is_file():
-        raise ModelError(
-            message("fusion.no-encoder-weights", "no model.safetensors in {folder}", folder=folder),
-            message("fusion.no-encoder-weights.hint", "fetch the folder again"),
-        )
-    try:
-        if safetensors_file.is_file():
-            weights = load_file(safetensors_file)
-        else:
-            weights = torch.load(torch_file, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise ModelError(
-            message(
-                "fusion.unreadable-encoder",
-                "weights of {folder} cannot be read ({error})",
-                folder=folder,
-                error=str(error).splitlines()[0],
-            ),
-            message("fusion.unreadable-encoder.hint", "fetch the folder again"),
-        ) from None
-    return {n: t for n, t in weights.items() if not n.startswith(_PRETRAINING_HEADS)}

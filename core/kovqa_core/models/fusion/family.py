@@ -52,6 +52,7 @@ _NO_DECAY_SUFFIXES = (
     "reg_token",
     "kinds",
 )  # of tables and tokens that do not decay
+_MAX_NAMED_WEIGHTS = 4  # in a note
 
 
 class FusionModel(FamilyModel):
@@ -173,24 +174,36 @@ def _load_encoders(net: FusionNet, question_folder: Path | None, image_folder: P
             "fusion.random-note",
             "weights: newly initialised, both encoders too (random_init): neither has been pretrained",
         )
-    new = [
-        *load_encoder_weights(net.question, question_folder),
-        *load_encoder_weights(net.picture, image_folder),
+    reports = [
+        load_encoder_weights(net.question, question_folder),
+        load_encoder_weights(net.picture, image_folder),
     ]
+    new = [name for report in reports for name in report.newly_initialised]
+    unused = [name for report in reports for name in report.unused]
     question, image = question_folder.name, image_folder.name
     if not new:
-        return message(
+        note = message(
             "fusion.weights-note",
             "question encoder {question}, image encoder {image}, and a new head",
             question=question,
             image=image,
         )
+    else:
+        note = message(
+            "fusion.partial-weights-note",
+            "question encoder {question}, image encoder {image}, newly initialised: {new}, and the head",
+            question=question,
+            image=image,
+            new=", ".join(new),
+        )
+    if not unused:
+        return note
     return message(
-        "fusion.partial-weights-note",
-        "question encoder {question}, image encoder {image}, newly initialised: {new}, and the head",
-        question=question,
-        image=image,
-        new=", ".join(new),
+        "fusion.unused-weights-note",
+        "{note}; not used: {names}{more}",
+        note=note,
+        names=", ".join(unused[:_MAX_NAMED_WEIGHTS]),
+        more=f" and {len(unused) - _MAX_NAMED_WEIGHTS} more" if len(unused) > _MAX_NAMED_WEIGHTS else "",
     )
 
 

@@ -26,10 +26,10 @@ from kovqa_core.models.fusion.config import (
 )
 from kovqa_core.models.fusion.family import FusionModel
 from kovqa_core.models.fusion.network import FusionNet
-from kovqa_core.models.fusion.safe_unpickle import read_original_checkpoint
 from kovqa_core.models.fusion.state_dict_names import our_tensor_name, rename_state_dict
 from kovqa_core.models.fusion.tokenizer import QuestionTokenizer, open_question_tokenizer
 from kovqa_core.models.fusion.vqa import FusionProcessor
+from kovqa_core.models.safe_unpickle import read_original_checkpoint
 from kovqa_core.settings.overrides import apply_overrides
 from kovqa_core.settings.recipe import DataSettings
 from kovqa_core.settings.renamed_keys import recipe_keys
@@ -51,7 +51,8 @@ class ImportedFusion:
     """What became of a checkpoint.
 
     Attributes:
-        used, unused: names of its tensors; no answer depends on what is unused.
+        used, unused: names of its tensors; no answer depends on what is unused. Weights beside the
+            model's, such as `model_ema`, are unused by the key they lie below.
         num_classes: number of answers.
         arguments: of the command that trained it, where it remembers them.
     """
@@ -82,7 +83,7 @@ def import_original_checkpoint(
         DataError: labels that cannot be read.
     """
     require_empty(folder)
-    tensors, arguments = read_original_checkpoint(checkpoint)
+    tensors, arguments, beside = read_original_checkpoint(checkpoint)
     config = config_from_tensors(tensors, checkpoint, sets).model_copy(update={"tokenizer": tokenizer})
     check_tensor_shapes(tensors, config, checkpoint)
     answers = read_label_classes(labels, len(tensors["out_linear.bias"]))
@@ -100,7 +101,7 @@ def import_original_checkpoint(
     info = CheckpointInfo("fusion", "vqa", imported=imported)
     write_folder(folder, lambda unfinished: family.write_model_folder(model, processor, unfinished, info))
     used = [name for name in tensors if our_tensor_name(name)]
-    unused = [name for name in tensors if not our_tensor_name(name)]
+    unused = [*(name for name in tensors if not our_tensor_name(name)), *beside]
     return ImportedFusion(used, unused, len(answers), arguments)
 
 

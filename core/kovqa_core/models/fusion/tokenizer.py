@@ -1,4 +1,4 @@
-"""Tokenizers of question encoders: SentencePiece by XLM-R's rule, or a Hugging Face `tokenizer.json`.
+"""Tokenizers of question encoders: SentencePiece by XLM-R's rule, a Hugging Face `tokenizer.json`, or BERT's words.
 
 User text is text: a literal `</s>` in a question never becomes the special token (docs/sources/vqa_nia.md, N25).
 """
@@ -13,6 +13,7 @@ from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes
 from kovqa_core.messages import message
 from kovqa_core.models.fusion.config import SENTENCEPIECE_FILES
+from kovqa_core.models.fusion.wordpiece import build_wordpiece_json
 from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer, require_same_tokenizer
 
 
@@ -38,14 +39,18 @@ class QuestionTokenizer(Protocol):
 class FastTokenizer:
     """A `tokenizer.json`, with the special tokens it states itself.
 
+    Args:
+        model_bytes: the file's content.
+        name: what to call it in errors.
+
     Raises:
         ModelError: not such a file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, model_bytes: bytes, name: str) -> None:
         from tokenizers import Tokenizer
 
-        self.model_bytes = read_bytes(path)
+        self.model_bytes = model_bytes
         self.sha256 = hashlib.sha256(self.model_bytes).hexdigest()
         try:
             self._tokenizer = Tokenizer.from_str(self.model_bytes.decode())
@@ -54,7 +59,7 @@ class FastTokenizer:
                 message(
                     "fusion.not-a-tokenizer",
                     "{path} is not a tokenizer.json ({error})",
-                    path=path,
+                    path=name,
                     error=error,
                 ),
                 message("fusion.not-a-tokenizer.hint", "fetch it again"),
@@ -79,15 +84,19 @@ def open_question_tokenizer(path: Path, sha256: str | None) -> QuestionTokenizer
     """Read a tokenizer's file.
 
     Args:
-        path: SentencePiece model or tokenizer.json.
+        path: SentencePiece model, tokenizer.json, or the vocab.txt of a BERT.
         sha256: of the file the model was trained with; None: any will do.
 
     Raises:
         ModelError: unreadable, or another than the model was trained with.
     """
-    tokenizer: QuestionTokenizer = (
-        FastTokenizer(path) if path.suffix == ".json" else load_xlmr_tokenizer(path, with_specials=False)
-    )
+    tokenizer: QuestionTokenizer
+    if path.suffix == ".json":
+        tokenizer = FastTokenizer(read_bytes(path), str(path))
+    elif path.suffix == ".txt":
+        tokenizer = FastTokenizer(build_wordpiece_json(path).encode(), str(path))
+    else:
+        tokenizer = load_xlmr_tokenizer(path, with_specials=False)
     require_same_tokenizer(tokenizer.sha256, sha256, str(path))
     return tokenizer
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from kovqa_core.errors import ModelError
 from kovqa_core.messages import Message, message
+from kovqa_core.models.state_dict_wrappers import find_wrapped_weights, strip_name_prefixes
 
 ContainerType = TypeVar("ContainerType", bound=dict[str, object] | set[str])
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -45,12 +46,14 @@ class OriginalCheckpoint(NamedTuple):
     """What a checkpoint holds.
 
     Attributes:
-        tensors: the state dict, under the original's names without `module.`, on the CPU.
+        tensors: the state dict, under the original's names without `module.` and the like, on the CPU.
         arguments: of the command that trained it, as far as a whole model remembers them.
+        beside: keys of further weights that were not read, such as `model_ema`.
     """
 
     tensors: dict[str, Tensor]
     arguments: dict[str, str | int | float]
+    beside: tuple[str, ...] = ()
 
 
 def read_original_checkpoint(path: Path) -> OriginalCheckpoint:
@@ -58,7 +61,7 @@ def read_original_checkpoint(path: Path) -> OriginalCheckpoint:
 
     Args:
         path: the whole pickled model, inside `DataParallel` or not, or a state dict, as PyTorch 1.6
-            or later saves them.
+            or later saves them; either may lie below `model`, `state_dict` and the like.
 
     Raises:
         ModelError: no such file, truncated, of an older PyTorch, not a checkpoint, no model in it, or
@@ -122,6 +125,9 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> OriginalCheckpoint:
     if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
         _refuse_checkpoint(path, message("fusion.byte-order", "its numbers have the other byte order"))
     content = _unpickle_stubs(archive.read(members["data.pkl"]), path)
+    beside: list[str] = []
+    if isinstance(content, dict):
+        content, beside = find_wrapped_weights(content)
     values: dict[str, bytearray] = {}  # each is read once, however many tensors view it
     state: dict[str, Tensor] = {}
     for name, stored in _named_tensors(content, path):
@@ -146,8 +152,10 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> OriginalCheckpoint:
                 path,
                 message("fusion.tensor-too-large", "{name} claims values that are not stored", name=name),
             )
-        state[name.removeprefix("module.")] = tensor
-    return OriginalCheckpoint(state, _training_arguments(content))
+        state[name] = tensor
+    names = strip_name_prefixes(state)
+    tensors = {names[name]: tensor for name, tensor in state.items()}
+    return OriginalCheckpoint(tensors, _training_arguments(content), tuple(beside))
 
 
 def _refuse_checkpoint(path: Path, problem: Message) -> NoReturn:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from kovqa_core.errors import ModelError
-from kovqa_core.models.fusion.safe_unpickle import read_original_checkpoint
+from kovqa_core.models.safe_unpickle import read_original_checkpoint
 from torch import Tensor, nn
 
 from tests import parity
