@@ -30,6 +30,7 @@ from kovqa_cli.commands import (
     train,
     vote,
 )
+from kovqa_cli.utf8_mode import ensure_utf8_mode
 
 app = typer.Typer(
     name="kovqa",
@@ -78,10 +79,8 @@ def global_options(
 
 def run() -> None:
     """Entry point: run the app; every user's mistake is one line and its exit code, never a traceback."""
+    ensure_utf8_mode()
     _check_engine()
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that knows no Hangul must not stop anything
-            stream.reconfigure(errors="replace")
     try:
         app()
     except KovqaError as error:

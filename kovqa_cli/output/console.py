@@ -47,7 +47,9 @@ def print_warnings(warnings: Iterable[str]) -> None:
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """One JSON document, on stdout."""
+    """One JSON document, on stdout: in UTF-8, whatever the terminal's encoding."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     print_result(json.dumps({"schema": OUTPUT_SCHEMA, **values}, ensure_ascii=False))
 
 

@@ -67,7 +67,7 @@ def world_size_hint(profile):
 '''
 IMPORT, ENTRY = "import sbatch, srun, torchrun", '"sbatch": sbatch}'
 RECORDED = (
-    "PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false PYTHON -P -u "
+    "PYTHONSAFEPATH=1 PYTHONUTF8=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false PYTHON -P -u "
     "CODE/core/kovqa_core/worker.py RUN/run.yaml\n"
 )
 

@@ -66,6 +66,7 @@ def worker_environment(
     networks = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME") if profile.network_interface else ()
     return {
         "PYTHONSAFEPATH": "1",  # reaches the workers; -P alone would not (docs/sources/launching.md, R5)
+        "PYTHONUTF8": "1",  # whatever the locale of a node: paths and texts hold Hangul
         _THREADS_VARIABLE: _thread_count(profile, launcher.cores_per_process(profile, cores), environ),
         "TOKENIZERS_PARALLELISM": "false",
         **_device_order(profile, environ),
