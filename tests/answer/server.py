@@ -28,6 +28,7 @@ class Vllm:
         faults: question -> replies it gets first, one a request: a status, "cut" (no answer, connection closed),
             "half" (an answer cut off), "silent" (none until the client gives up).
         refused: question -> the message of a 400.
+        texts: question -> its answer and why that ends, where they are not the usual ones.
         seconds: question -> how long an answer takes.
         gives_logprobs: does it give log-probabilities?
         requested: questions in the order they arrived; bodies and headers beside them.
@@ -38,6 +39,7 @@ class Vllm:
         self.models, self.key, self.gives_logprobs = [MODEL], "", True
         self.faults: dict[str, list[int | str]] = {}
         self.refused: dict[str, str] = {}
+        self.texts: dict[str, tuple[str, str]] = {}
         self.seconds: Callable[[str], float] = lambda question: 0.0
         self.requested: list[str] = []
         self.answered: list[str] = []
@@ -66,8 +68,9 @@ class Vllm:
             return 400, {}, {"error": {"message": self.refused[question], "type": "BadRequestError"}}
         time.sleep(self.seconds(question))
         logprobs = {"content": [{"token": "답", "logprob": math.log(p)} for p in (0.5, 0.9)]}
-        message = {"role": "assistant", "content": f"\n {answer_to(question)} "}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        text, reason = self.texts.get(question, (f"\n {answer_to(question)} ", "stop"))
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": reason}
         return 200, {}, {"choices": [{**choice, "logprobs": logprobs if self.gives_logprobs else None}]}
 
 

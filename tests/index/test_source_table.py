@@ -20,7 +20,7 @@ def test_a_table_with_columns_of_its_own(root: Path) -> None:
     touch(root / "그림", ["a.jpg", unicodedata.normalize("NFD", "b.jpg")])
     columns = {"id": "번호", "image": "사진", "question": "질문", "answer": "정답", "split": "나눔"}
     examples, report = index(root / "표.csv", "table", columns=columns)
-    assert examples["train"] == [Example("1", "그림/a.jpg", "뭐?", {"na": 1.0})]
+    assert examples["train"] == [Example("1", "그림/a.jpg", "뭐?", {"NA": 1.0})]
     assert examples["test"] == [Example("2", "그림/b.jpg", "뭐?")]
     assert report.options["columns"] == columns
 
@@ -40,7 +40,7 @@ def test_a_json_table_may_have_many_annotators_and_captions(root: Path) -> None:
     write(root / "표.jsonl", "\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
     touch(root, ["a.jpg"])
     examples, _ = index(root / "표.jsonl", "table")
-    assert examples["train"] == [Example("1", "a.jpg", "몇?", {"1.0": 0.6, "none": 0.3}, "수")]
+    assert examples["train"] == [Example("1", "a.jpg", "몇?", {"1.0": 0.6, "None": 0.3}, "수")]
     assert examples["test"] == [Example("2", "a.jpg", "몇?")]
     assert examples["val"] == [Example("3", "a.jpg", "", captions=["개 한 마리"])]
 

@@ -49,7 +49,7 @@ def test_nia_has_two_questions_per_image(root: Path) -> None:
     ]
     assert [len(examples[split]) for split in ("val", "test")] == [1, 1]
     english, report = index(root, "nia", language="en")
-    assert [(e.question, dict(e.answers)) for e in english["val"]] == [("What?", {"a horn": 1.0})]
+    assert [(e.question, dict(e.answers)) for e in english["val"]] == [("What?", {"A horn": 1.0})]
     assert report.options["language"] == "en"
 
 

@@ -21,7 +21,7 @@ import httpx2
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
-from kovqa_core.data.answers import normalise_answer
+from kovqa_core.data.answers import tidy_answer
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import open_image
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS, build_prompt
@@ -95,6 +95,8 @@ class _ChatCompletion(BaseModel):
     choices: list[_ReplyChoice] = Field(min_length=1)
 
 
+# What a server's decoder writes for the bytes of a syllable that the budget of tokens tore apart.
+_REPLACEMENT_CHARACTER = "\ufffd"
 ReplyType = TypeVar("ReplyType", bound=BaseModel)
 
 
@@ -250,7 +252,10 @@ def _answer_of(completion: _ChatCompletion, server: ChatServer) -> Answer:
     # A few servers report a tiny positive log-probability, rounded in bf16.
     probabilities = [math.exp(min(0.0, token.logprob)) for token in tokens]
     score = sum(probabilities) / len(probabilities) if probabilities else math.nan
-    return Answer(normalise_answer(choice.message.content), score)
+    text = choice.message.content
+    if choice.finish_reason == "length":
+        text = text.rstrip(_REPLACEMENT_CHARACTER)
+    return Answer(tidy_answer(text), score)
 
 
 # ----------------------------------------------------------------------------------- one request

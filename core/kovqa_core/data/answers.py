@@ -6,7 +6,7 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kovqa_core.errors import DataError
@@ -16,13 +16,18 @@ from kovqa_core.messages import message
 # ------------------------------------------------------------------------------ normal forms
 
 
+def tidy_answer(answer: str) -> str:
+    """An answer as it is stored and shown: NFC, no spaces around it, single spaces inside, its letters kept."""
+    return " ".join(to_nfc(answer).split())
+
+
 def normalise_answer(answer: str) -> str:
-    """kovqa's normal form: NFC, no spaces around it, single spaces inside, Latin in lower case.
+    """kovqa's normal form, for comparing answers and for classes: the tidy answer with Latin in lower case.
 
     KoBEiT3 kept raw texts: 639 of its 15,324 classes have spaces around them, and 1,547 groups of
     classes differ only in spaces or case.
     """
-    return " ".join(to_nfc(answer).split()).lower()
+    return tidy_answer(answer).lower()
 
 
 _VQA_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -43,6 +48,11 @@ def _load_contractions() -> dict[str, str]:
 
 def normalise_vqav2(answer: str) -> str:
     """The VQAv2 challenge's normal form, its oddities included (docs/sources/beit3.md, B28)."""
+    return tidy_vqav2(answer).lower()
+
+
+def tidy_vqav2(answer: str) -> str:
+    """An answer by the VQAv2 challenge's rules, but with its letters kept: in lower case it is the normal form."""
     text = answer
     for mark in _VQA_PUNCTUATION:
         # Looked up in the answer as it came, not in `text`: the official code does so too.
@@ -50,8 +60,10 @@ def normalise_vqav2(answer: str) -> str:
         text = text.replace(mark, "" if beside_blank or _DIGIT_COMMA.search(answer) else " ")
     # The official code passes re.UNICODE, which is 32, where `sub` expects the count: 32 periods at most.
     text = _PERIOD_PATTERN.sub("", text, count=32)
-    words = (_NUMBER_WORDS.get(word, word) for word in text.lower().split())
-    spelled = (_load_contractions().get(word, word) for word in words if word not in ("a", "an", "the"))
+    words = (_NUMBER_WORDS.get(word.lower(), word) for word in text.split())
+    spelled = (
+        _load_contractions().get(word.lower(), word) for word in words if word.lower() not in ("a", "an", "the")
+    )
     return " ".join(spelled).replace(",", "")
 
 
@@ -62,6 +74,35 @@ def choose_answer_classes(counts: Counter[str], min_count: int) -> list[str]:
     """Answers seen often enough, most frequent first, ties in code point order."""
     frequent = (answer for answer, n in counts.items() if n >= min_count)
     return sorted(frequent, key=lambda answer: (-counts[answer], answer))
+
+
+def number_classes(classes: Sequence[str]) -> dict[str, int]:
+    """Class -> its label, also under its normal form, where several classes share one that of the first."""
+    label_of: dict[str, int] = {}
+    for label, answer in enumerate(classes):
+        label_of.setdefault(normalise_answer(answer), label)
+    # Lists of other projects tell "Yes" from "yes": an answer that is a class as it stands is that one.
+    return label_of | {answer: label for label, answer in enumerate(classes)}
+
+
+def find_class(label_of: Mapping[str, int], answer: str) -> int | None:
+    """The label of an answer as it is written, else of its normal form; None: it is no class.
+
+    Args:
+        label_of: what `number_classes` returns.
+        answer: with or without its letters.
+    """
+    return label_of.get(answer, label_of.get(normalise_answer(answer)))
+
+
+def class_scores(label_of: Mapping[str, int], answers: Mapping[str, float]) -> dict[int, float]:
+    """Label -> score of the answers that are classes; scores of one class add up to at most 1."""
+    scores: dict[int, float] = {}
+    for answer, score in answers.items():
+        label = find_class(label_of, answer)
+        if label is not None:
+            scores[label] = min(1.0, round(scores[label] + score, 9)) if label in scores else score
+    return scores
 
 
 def default_min_count(rows: int) -> int:
@@ -144,17 +185,48 @@ def soft_score(annotators: int) -> float:
     return (0.0, 0.3, 0.6, 0.9)[annotators] if annotators < 4 else 1.0
 
 
-def soft_labels(
-    annotations: Iterable[str], normalise: Callable[[str], str] = normalise_answer
-) -> dict[str, float]:
+def soft_labels(annotations: Iterable[str]) -> dict[str, float]:
     """Answers of one question -> scores, the most frequent first; a single annotator's counts fully.
+
+    Annotations of one normal form are one answer; it has the letters that most of them are written with.
 
     Args:
         annotations: one text per annotator.
-        normalise: gives the data set's normal form.
     """
     # An annotator who wrote nothing is not counted: the others' scores stay as they are.
-    counts = Counter(filter(None, map(normalise, annotations)))
+    spellings = Counter(filter(None, map(tidy_answer, annotations)))
+    counts: Counter[str] = Counter()
+    for spelling, n in spellings.items():
+        counts[normalise_answer(spelling)] += n
+    written = most_frequent_spellings(spellings)
     if counts.total() <= 1:
-        return dict.fromkeys(counts, 1.0)
-    return {answer: soft_score(n) for answer, n in counts.most_common()}
+        return dict.fromkeys(written.values(), 1.0)
+    return {written[form]: soft_score(n) for form, n in counts.most_common()}
+
+
+def most_frequent_spellings(spellings: Counter[str]) -> dict[str, str]:
+    """Normal form -> the spelling that most annotators wrote, the first of equals."""
+    written: dict[str, str] = {}
+    for spelling, _ in spellings.most_common():
+        written.setdefault(normalise_answer(spelling), spelling)
+    return written
+
+
+def soft_score_of(answer: str, true_answers: Mapping[str, float]) -> float:
+    """The score in 0…1 that an example gives an answer, compared in normal form."""
+    return merge_normal_forms(true_answers).get(normalise_answer(answer), 0.0)
+
+
+def merge_normal_forms(
+    answers: Mapping[str, float], form: Callable[[str], str] = normalise_answer
+) -> dict[str, float]:
+    """True answers in a normal form; the scores of those that fall together add up to at most 1.
+
+    With scores of min(0.3 n, 1) the sum is exactly what the annotators together would have given.
+    """
+    merged: dict[str, float] = {}
+    for answer, score in answers.items():
+        key = form(answer)
+        # Rounded: 0.3 + 0.6 is 0.8999999999999999, and equal scores must be seen to be equal.
+        merged[key] = min(1.0, round(merged.get(key, 0.0) + score, 9))
+    return merged

@@ -21,7 +21,7 @@ class Example:
         id: unique in its split.
         image: path of the image below the index's image folder.
         question: the text, NFC.
-        answers: normalised answer -> score in 0…1; empty where nobody knows.
+        answers: answer as it was written -> score in 0…1; empty where nobody knows. No two have one normal form.
         question_type: group for scores by type (AI-Hub: the category); the column `kind` of a file.
         captions: texts that describe the image.
         choices: the only possible answers, if the question brings them; not a column of an index.

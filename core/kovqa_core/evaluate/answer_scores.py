@@ -15,7 +15,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from kovqa_core.data.answers import normalise_answer, normalise_vqav2
+from kovqa_core.data.answers import merge_normal_forms, normalise_answer, normalise_vqav2
 from kovqa_core.data.example import Example
 from kovqa_core.errors import unknown_name_error
 from kovqa_core.evaluate.confidence_intervals import score_interval
@@ -81,19 +81,6 @@ class AnswerScores:
     each: np.ndarray
     confusion: Counter[tuple[str, str]]
     unanswered: int
-
-
-def merge_normal_forms(answers: Mapping[str, float], form: Callable[[str], str]) -> dict[str, float]:
-    """True answers in a normal form; the scores of those that fall together add up to at most 1.
-
-    With scores of min(0.3 n, 1) the sum is exactly what the annotators together would have given.
-    """
-    merged: dict[str, float] = {}
-    for answer, score in answers.items():
-        key = form(answer)
-        # Rounded: 0.3 + 0.6 is 0.8999999999999999, and equal scores must be seen to be equal.
-        merged[key] = min(1.0, round(merged.get(key, 0.0) + score, 9))
-    return merged
 
 
 def score_answers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kovqa_core.data.answers import normalise_answer
 from kovqa_core.data.example import Answer, prediction_line
 from kovqa_core.data.tables import read_table
 from kovqa_core.errors import DataError, SettingsError, list_ids
@@ -15,7 +16,7 @@ from kovqa_core.messages import message
 
 def vote_answers(model_answers: Sequence[Sequence[Answer]]) -> list[Answer]:
     """The answer most models give to each question; among equals the one whose scores are highest in sum,
-    then the first model's.
+    then the first model's. Answers of one normal form are one answer, written as the first model that gives it.
 
     Args:
         model_answers: one list of answers a model, all for the same questions in the same order.
@@ -27,11 +28,11 @@ def vote_answers(model_answers: Sequence[Sequence[Answer]]) -> list[Answer]:
 
 
 def _winning_answer(answers: Sequence[Answer]) -> Answer:
-    scores: dict[str, list[float]] = {}  # in order of first appearance: max() takes the first of equals
+    votes: dict[str, list[Answer]] = {}  # in order of first appearance: max() takes the first of equals
     for answer in answers:
-        scores.setdefault(answer.text, []).append(answer.score)
-    winner = max(scores, key=lambda text: (len(scores[text]), sum(scores[text])))
-    return Answer(winner, sum(scores[winner]) / len(answers))
+        votes.setdefault(normalise_answer(answer.text), []).append(answer)
+    winners = max(votes.values(), key=lambda same: (len(same), sum(answer.score for answer in same)))
+    return Answer(winners[0].text, sum(answer.score for answer in winners) / len(answers))
 
 
 def vote_on_files(paths: Sequence[Path], output: Path) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from kovqa_core.data.answers import soft_score_of
 from kovqa_core.data.example import Example
 from kovqa_core.errors import SettingsError, unknown_name_error
 from kovqa_core.evaluate import MAIN_CAPTION_METRIC
@@ -38,11 +39,12 @@ class Metric:
 
 
 def mean_soft_score(examples: Sequence[Example], answers: Sequence[str]) -> float:
-    """Mean soft score in 0…1: of each answer the score its example gives it, 0 for any other answer.
+    """Mean soft score in 0…1: of each answer the score its example gives its normal form, 0 for any other.
 
     Summed over examples and divided once: it depends neither on the number of processes nor on batches.
     """
-    return sum(e.answers.get(text, 0.0) for e, text in zip(examples, answers, strict=True)) / len(answers)
+    pairs = zip(examples, answers, strict=True)
+    return sum(soft_score_of(text, example.answers) for example, text in pairs) / len(answers)
 
 
 def caption_metric(name: str, examples: Sequence[Example], captions: Sequence[str]) -> float:

@@ -12,12 +12,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from kovqa_core.data.answers import choose_answer_classes, default_min_count, write_answers
+from kovqa_core.data.answers import (
+    choose_answer_classes,
+    default_min_count,
+    find_class,
+    normalise_answer,
+    number_classes,
+    write_answers,
+)
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import write_folder
 from kovqa_core.index.left_out import LeftOutRows
@@ -142,10 +149,11 @@ def _merge_spools(
     if min_count is None:
         min_count = 1 if selection else default_min_count(_count_rows(splits["train"]))
     classes = _select_classes(answer_counts, min_count, selection)
+    label_of = number_classes(classes)
     if classes:
         write_answers(folder / "answers.txt", classes)
         reason = "answer is no class" if selection else f"answer seen fewer than {min_count} times"
-        splits["train"] = _drop_unlabelled_rows(splits["train"], frozenset(classes), reason, left_out)
+        splits["train"] = _drop_unlabelled_rows(splits["train"], label_of, reason, left_out)
     # Of the lines, not of files or dates: equal data gives an equal fingerprint on any machine.
     digests = [_write_split(masks, folder / f"{split}.jsonl") for split, masks in splits.items()]
     held_out, train_images = ("val", "test"), _image_hashes(splits["train"])
@@ -153,8 +161,8 @@ def _merge_spools(
         rows={split: _count_rows(masks) for split, masks in splits.items()},
         images={split: len(_image_hashes(masks)) for split, masks in splits.items()},
         classes=len(classes),
-        min_count=min((answer_counts[each] for each in classes), default=0) if selection else min_count,
-        class_coverage={split: _class_coverage(splits[split], frozenset(classes)) for split in held_out},
+        min_count=min((answer_counts[normalise_answer(each)] for each in classes), default=0) if selection else min_count,
+        class_coverage={split: _class_coverage(splits[split], label_of) for split in held_out},
         images_shared_with_train={
             split: len(np.intersect1d(_image_hashes(splits[split]), train_images)) for split in held_out
         },
@@ -206,14 +214,14 @@ def _drop_duplicate_ids(shards: Sequence[SpooledRows], left_out: LeftOutRows) ->
 
 
 def _count_answers(masks: RowMasks) -> Counter[str]:
-    """How many rows have each answer as their first, the one most annotators gave, as in VQAv2."""
+    """How many rows have each answer, in normal form, as their first, the one most annotators gave, as in VQAv2."""
     counts: Counter[str] = Counter()
     for shard, mask in masks:
         times = np.bincount(shard.answer_numbers[mask], minlength=len(shard.answer_sets)).tolist()
         # Counted by combination, not by row: some thousand combinations instead of millions of rows.
         for answers, n in zip(shard.answer_sets, times, strict=True):
             for answer in answers[:1]:
-                counts[answer] += n
+                counts[normalise_answer(answer)] += n
     # `+` drops the zeros: answers of dropped rows alone.
     return +counts
 
@@ -225,7 +233,7 @@ def _select_classes(counts: Counter[str], min_count: int, selection: ClassSelect
         DataError: no training row would be left.
     """
     if isinstance(selection, Sequence):
-        if counts.keys().isdisjoint(selection):
+        if counts.keys().isdisjoint(map(normalise_answer, selection)):
             raise DataError(
                 message("index.no-training-class", "no training answer is in the list of classes"),
                 message("index.no-training-class.hint", "check --answers"),
@@ -241,12 +249,12 @@ def _select_classes(counts: Counter[str], min_count: int, selection: ClassSelect
 
 
 def _drop_unlabelled_rows(
-    masks: RowMasks, classes: frozenset[str], reason: str, left_out: LeftOutRows
+    masks: RowMasks, label_of: Mapping[str, int], reason: str, left_out: LeftOutRows
 ) -> RowMasks:
     """Training rows of which some answer is a class."""
     labelled_masks = []
     for shard, mask in masks:
-        labelled = _has_class_answer(shard, classes)
+        labelled = _has_class_answer(shard, label_of)
         dropped = mask & ~labelled
         left_out.counts[reason] += int(dropped.sum())
         # Only the first are read again for the list; the count comes from the mask.
@@ -256,11 +264,10 @@ def _drop_unlabelled_rows(
     return labelled_masks
 
 
-def _has_class_answer(shard: SpooledRows, classes: frozenset[str]) -> np.ndarray:
+def _has_class_answer(shard: SpooledRows, label_of: Mapping[str, int]) -> np.ndarray:
     """Whether some answer of each row is a class [rows]."""
-    return np.array([not classes.isdisjoint(answers) for answers in shard.answer_sets], bool)[
-        shard.answer_numbers
-    ]
+    has_class = [any(find_class(label_of, a) is not None for a in answers) for answers in shard.answer_sets]
+    return np.array(has_class, bool)[shard.answer_numbers]
 
 
 def _has_any_answer(shard: SpooledRows) -> np.ndarray:
@@ -281,9 +288,9 @@ def _image_hashes(masks: RowMasks) -> np.ndarray:
     return np.unique(np.concatenate(hashes)) if hashes else np.zeros(0, np.uint64)
 
 
-def _class_coverage(masks: RowMasks, classes: frozenset[str]) -> float | None:
+def _class_coverage(masks: RowMasks, label_of: Mapping[str, int]) -> float | None:
     """Of the rows with answers, the fraction that has a class among them; None without such rows."""
-    covered = sum(int((mask & _has_class_answer(shard, classes)).sum()) for shard, mask in masks)
+    covered = sum(int((mask & _has_class_answer(shard, label_of)).sum()) for shard, mask in masks)
     answered = sum(int((mask & _has_any_answer(shard)).sum()) for shard, mask in masks)
     return round(covered / answered, 4) if answered else None
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes
 from kovqa_core.messages import message
+from kovqa_core.models.byte_tokens import count_torn_bytes, fallback_byte
 from kovqa_core.tokenizer import sentencepiece_model
 
 if TYPE_CHECKING:
@@ -89,9 +90,18 @@ class XlmrTokenizer:
         return tokens
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; special tokens are left out."""
+        """The text of ids; special tokens are left out, and so are bytes at the end that are half a character."""
         # Special tokens begin and end the ids of this layout; what lies between is SentencePiece's, moved up by one.
-        text: str = self._sentencepiece.decode([i - 1 for i in ids if UNK_ID < i < self.mask_id]).strip()
+        spm_ids = [i - 1 for i in ids if UNK_ID < i < self.mask_id]
+        # A caption of full length may end within a syllable that is written byte by byte.
+        ending = b""
+        for spm_id in reversed(spm_ids):
+            byte = fallback_byte(self._sentencepiece.id_to_piece(spm_id))
+            if byte is None:
+                break
+            ending = bytes([byte]) + ending
+        whole_ids = spm_ids[: len(spm_ids) - count_torn_bytes(ending)]
+        text: str = self._sentencepiece.decode(whole_ids).strip()
         for mark in ".?!,":
             text = text.replace(f" {mark}", mark)
         return text

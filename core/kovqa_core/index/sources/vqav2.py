@@ -4,7 +4,7 @@ Layout: `v2_OpenEnded_mscoco_<part>_questions.json` and `v2_mscoco_<part>_annota
 folder or in `vqa/` below it; images in `train2014/`, `val2014/`, `test2015/`. `test` and `test-dev` have no
 annotations, and may be absent. (docs/sources/beit3.md, B24 to B26)
 
-Answers are in the challenge's normal form. Classes are counted over the answer that most annotators gave,
+Answers keep their letters; in lower case they are in the challenge's normal form. Classes are counted over the answer that most annotators gave,
 in training questions alone; the original counts validation too (`--as-upstream`).
 """
 
@@ -17,7 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from kovqa_core.data.answers import normalise_vqav2, soft_score
+from kovqa_core.data.answers import (
+    most_frequent_spellings,
+    normalise_answer,
+    normalise_vqav2,
+    soft_score,
+    tidy_vqav2,
+)
 from kovqa_core.data.example import Example
 from kovqa_core.data.json_stream import JsonRecord, iter_json_records
 from kovqa_core.data.tables import cell_text
@@ -33,6 +39,7 @@ QUESTION_TYPE_GROUPS: Mapping[str, Sequence[str]] = {}
 VQAV2_PARTS = {"train2014": "train", "val2014": "val", "test2015": "test", "test-dev2015": "test-dev"}
 # Few texts make up most of its 6.5 million answers.
 cached_normal_form = functools.lru_cache(maxsize=1 << 18)(normalise_vqav2)
+_cached_tidy_form = functools.lru_cache(maxsize=1 << 18)(tidy_vqav2)
 
 
 def find_image_folder(root: Path) -> Path:
@@ -129,10 +136,16 @@ def _read_vqav2_rows(root: Path, images: Path, part: str, left_out: LeftOutRows)
 
 
 def _soft_answers(annotation: JsonRecord) -> dict[str, float]:
-    """Normalised answers with their soft scores, the one that most annotators gave first."""
+    """Answers with their soft scores, the one that most annotators gave first."""
     # The official most frequent answer first, also where a tie would be broken otherwise: classes are counted by it.
     first = cached_normal_form(cell_text(annotation["multiple_choice_answer"]))
-    counts = Counter(cached_normal_form(cell_text(answer["answer"])) for answer in annotation["answers"])
+    texts = [cell_text(answer["answer"]) for answer in annotation["answers"]]
+    counts = Counter(map(cached_normal_form, texts))
+    written = most_frequent_spellings(Counter(map(_cached_tidy_form, texts)))
     ordered = dict.fromkeys([first, *(answer for answer, _ in counts.most_common())])
     # An answer that the normal form empties ("a", "the") is none; nor is a first one that no annotator gave.
-    return {answer: soft_score(counts[answer]) for answer in ordered if answer and counts[answer]}
+    return {
+        written.get(normalise_answer(answer), answer): soft_score(counts[answer])
+        for answer in ordered
+        if answer and counts[answer]
+    }

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kovqa_core.data.answers import class_scores, number_classes
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.files import to_nfc
 from kovqa_core.models import image_transforms
@@ -40,7 +41,7 @@ class Beit3VqaProcessor:
         self, config: ModelConfig, tokenizer: XlmrTokenizer, answers: list[str], data: DataSettings
     ) -> None:
         self.config, self.tokenizer, self.answers, self.data = config, tokenizer, answers, data
-        self._class_ids = {answer: i for i, answer in enumerate(answers)}
+        self._label_of = number_classes(answers)
         self._images = ImagePipeline(config.image_size, data)
 
     def encode(
@@ -48,11 +49,7 @@ class Beit3VqaProcessor:
     ) -> Beit3VqaItem:
         """One example; errors name its id."""
         image = self._images.load_image(example, images, train=train, rng=rng)
-        labels = [
-            (self._class_ids[answer], score)
-            for answer, score in example.answers.items()
-            if answer in self._class_ids
-        ]
+        labels = list(class_scores(self._label_of, example.answers).items())
         noise = (
             rng.random((self.config.dimensions.num_layers, 2), np.float32)
             if train

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kovqa_core.data.answers import write_answers
+from kovqa_core.data.answers import find_class, number_classes, write_answers
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import write_text
@@ -212,8 +212,9 @@ def _count_answers(recipe: Recipe, answers: list[str]) -> list[int]:
     images = Path(recipe.data.images) if recipe.data.images else None
     split = open_index(Path(recipe.data.index or ""), images).split("train")
     rows = filter_question_types(split, recipe.data.kinds)
-    counts = Counter(answer for row in rows for answer in row.answers)
-    return [counts[answer] for answer in answers]
+    label_of = number_classes(answers)
+    counts = Counter(find_class(label_of, answer) for row in rows for answer in row.answers)
+    return [counts[label] for label in range(len(answers))]
 
 
 def save_model(model: FusionModel, processor: FusionProcessor, folder: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from PIL.Image import Resampling
 from torch import Tensor
 
+from kovqa_core.data.answers import class_scores, number_classes
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.files import to_nfc
 from kovqa_core.models.batches import ModelBatch
@@ -40,15 +41,14 @@ class FusionProcessor:
         self, config: ModelConfig, tokenizer: QuestionTokenizer, answers: list[str], data: DataSettings
     ) -> None:
         self.config, self.tokenizer, self.answers = config, tokenizer, answers
-        self._class_ids = {answer: i for i, answer in enumerate(answers)}
+        self._label_of = number_classes(answers)
         self._images = ImagePipeline(config.image_size, data, Resampling[config.resample.upper()])
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> FusionItem:
         """One example; errors name its id."""
         image = self._images.load_image(example, images, train=train, rng=rng)
-        known = [answer for answer in example.answers if answer in self._class_ids]
-        best = max(known, key=lambda answer: example.answers[answer], default=None)
-        target = losses.NO_CLASS if best is None else self._class_ids[best]
+        scores = class_scores(self._label_of, example.answers)
+        target = max(scores, key=lambda label: scores[label], default=losses.NO_CLASS)
         return FusionItem(
             example.id,
             image,

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kovqa_core.data.answers import normalise_answer
+from kovqa_core.data.answers import tidy_answer
 from kovqa_core.data.decoding import CHOICE_LETTERS
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
+from kovqa_core.models.vlm.decode_tokens import decode_token_ids
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfTokenizer, PromptTensors
 
@@ -186,10 +187,10 @@ def _decode_with_score(generator: TextGenerator, new_ids: list[int], probabiliti
     """The text up to the first end-of-sequence token; what follows it is the batch's padding."""
     ends = (i + 1 for i, token_id in enumerate(new_ids) if token_id in generator.eos_token_ids)
     length = next(ends, len(new_ids))
-    # All of an answer's tokens at once: of a byte-level tokenizer one token can be a third of a Hangul
-    # syllable, and decoded alone would be U+FFFD.
-    text = generator.tokenizer.decode(new_ids[:length], skip_special_tokens=True)
-    return Answer(normalise_answer(text), sum(probabilities[:length]) / max(1, length))
+    # Without the end: where it is no special token, it would be read as part of the answer.
+    answer_ids = [token_id for token_id in new_ids[:length] if token_id not in generator.eos_token_ids]
+    text = decode_token_ids(generator.tokenizer, answer_ids)
+    return Answer(tidy_answer(text), sum(probabilities[:length]) / max(1, length))
 
 
 # ------------------------------------------------------------------------------ closed lists
