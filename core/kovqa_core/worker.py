@@ -119,6 +119,7 @@ def _run_train_job(run: Run, rank: RankInfo, stop_requested: Callable[[], bool])
     from kovqa_core.distributed import process_group, run_lock, watchdog
     from kovqa_core.errors import Stopped
     from kovqa_core.launch.world_size import require_world_size
+    from kovqa_core.runs.events import report_warning
     from kovqa_core.runs.folder import ERROR_FILE, read_result
     from kovqa_core.runs.manifest import record_launch
 
@@ -134,7 +135,7 @@ def _run_train_job(run: Run, rank: RankInfo, stop_requested: Callable[[], bool])
         rank.rank,
         profile.watchdog_minutes,
         alarm=lambda error: _write_error(run.folder, type(error)(error.message, hint), rank),
-        warn=_report_warning,
+        warn=report_warning,
     )
     try:
         with record_launch(run) if rank.is_main_process else contextlib.nullcontext():
@@ -203,14 +204,6 @@ def _redirect_output(folder: Path, rank: RankInfo) -> None:
     os.dup2(handle, 2)
     if not (rank.is_main_process and os.environ.get(EVENTS_VARIABLE)):
         os.dup2(handle, 1)
-
-
-def _report_warning(warning: Message) -> None:
-    from kovqa_core.runs.events import EVENTS_VARIABLE, WarningEvent, event_line
-
-    print(f"kovqa: {warning}", file=sys.stderr, flush=True)
-    if os.environ.get(EVENTS_VARIABLE):
-        print(event_line(WarningEvent(warning)), flush=True)
 
 
 def _write_error(folder: Path, error: BaseException, rank: RankInfo | None) -> int:

@@ -31,7 +31,7 @@ from kovqa_core.launch.start import OnEvent, start_processes
 from kovqa_core.messages import message
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress
-from kovqa_core.runs.events import AnswerProgressEvent, WorkerEvent
+from kovqa_core.runs.events import AnswerProgressEvent, WarningEvent, WorkerEvent
 from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.settings.overrides import with_new_names
 from kovqa_core.settings.profile import Profile
@@ -157,5 +157,7 @@ def _on_worker_event(on_progress: OnProgress) -> OnEvent:
     def on_event(event: WorkerEvent) -> None:
         if isinstance(event, AnswerProgressEvent):
             on_progress(Progress(message("answer.answering", "answering"), event.done, event.of))
+        elif isinstance(event, WarningEvent):
+            on_progress(Progress(event.note))
 
     return on_event

@@ -7,6 +7,8 @@ one form serves the writers (`train/run_log.py`, `answer/local.py`), the launche
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import ClassVar
 
@@ -181,6 +183,13 @@ def event_fields(event: WorkerEvent) -> dict[str, object]:
 def event_line(event: WorkerEvent) -> str:
     """An event as one line of JSON, without the line's end."""
     return json.dumps(event_fields(event), ensure_ascii=False)
+
+
+def report_warning(note: str) -> None:
+    """Say what a person should know: on stderr, and to the launcher if this process is one of a run."""
+    print(f"kovqa: {note}", file=sys.stderr, flush=True)
+    if os.environ.get(EVENTS_VARIABLE):
+        print(event_line(WarningEvent(note)), flush=True)
 
 
 def parse_event(line: str) -> WorkerEvent | None:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -164,10 +165,34 @@ def find_eos_token_ids(net: HfNetwork, processor: HfProcessor) -> list[int]:
     """Tokens that end an answer: those of the model's generation settings, and the tokenizer's.
 
     Both, because they differ: Gemma's tokenizer ends with <eos>, its turns with <end_of_turn>.
+
+    Raises:
+        ModelError: neither names one.
     """
     of_model = net.generation_config.eos_token_id
     token_ids = {*(of_model if isinstance(of_model, list) else [of_model]), processor.tokenizer.eos_token_id}
+    token_ids.discard(None)
+    if not token_ids:
+        raise ModelError(
+            message(
+                "vlm.no-end-token",
+                "neither generation_config.json nor the tokenizer of the base model names a token that ends "
+                "an answer (eos_token_id, eos_token)",
+            ),
+            message(
+                "vlm.no-end-token.hint",
+                "name the one its chat template writes: eos_token in the folder's tokenizer_config.json",
+            ),
+        )
     return sorted(token_id for token_id in token_ids if token_id is not None)
+
+
+def set_pad_token(processor: HfProcessor, eos_token_ids: Sequence[int]) -> None:
+    """Give a tokenizer without a pad token its end token for places that do not count, as `generate` does."""
+    tokenizer = processor.tokenizer
+    if tokenizer.pad_token_id is None:
+        # The attention mask, not the token, says which places count: any token would do.
+        [tokenizer.pad_token] = tokenizer.convert_ids_to_tokens(eos_token_ids[:1])
 
 
 def _four_bit_config(folder: Path, config: ModelConfig, dtype: torch.dtype) -> object:

@@ -6,7 +6,8 @@ docs/sources/llava.md, L28 to L30.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -93,8 +94,8 @@ def tokenize_answer(
     Raises:
         ModelError: the template renders a prompt differently when an answer follows, or does not end the answer.
     """
-    prompt = _tokenize_chat(processor, turns, add_generation_prompt=True)
-    row = _tokenize_chat(processor, with_answer(turns, answer))
+    prompt = tokenize_chat(processor, turns, add_generation_prompt=True)
+    row = tokenize_chat(processor, with_answer(turns, answer))
     if row[: len(prompt)] != prompt:
         raise _prompts_differ_error(processor.tokenizer, prompt, row, answer)
     ids = row[len(prompt) :]
@@ -147,11 +148,55 @@ def answer_eos_token_id(processor: HfProcessor, eos_token_ids: Collection[int]) 
     return answer.ids[answer.loss_length - 1]
 
 
-def _tokenize_chat(processor: HfProcessor, turns: Sequence[ChatTurn], **arguments: object) -> list[int]:
-    """Tokens of a chat by the tokenizer alone: the image stays one placeholder and is not processed."""
+def tokenize_chat(processor: HfProcessor, turns: Sequence[ChatTurn], **arguments: object) -> list[int]:
+    """Tokens of a chat by the tokenizer alone: the image stays one placeholder and is not processed.
+
+    Raises:
+        ModelError: there is no template, or it fails.
+    """
     template = find_chat_template(processor)
     arguments = template_arguments(processor, chat_template=template, **arguments)
-    return list(processor.tokenizer.apply_chat_template(turns, **arguments)["input_ids"])
+    with _template_errors():
+        return list(processor.tokenizer.apply_chat_template(turns, **arguments)["input_ids"])
+
+
+def render_chat(
+    processor: HfProcessor, turns: Sequence[ChatTurn], template: str | None = None, **arguments: object
+) -> str:
+    """A chat as text, before it becomes tokens; by another template than the processor's, if one is given.
+
+    Raises:
+        ModelError: there is no template, or it fails.
+    """
+    template = find_chat_template(processor) if template is None else template
+    arguments = {
+        **template_arguments(processor, chat_template=template, **arguments),
+        "tokenize": False,
+        "return_dict": False,
+        "sanitize_control_tokens": False,  # a step of tokenising
+    }
+    with _template_errors():
+        return str(processor.tokenizer.apply_chat_template(turns, **arguments))
+
+
+@contextlib.contextmanager
+def _template_errors() -> Iterator[None]:
+    """Whatever a template raises, for it is a program, as a `ModelError`."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(
+            message(
+                "vlm.template-fails",
+                "the chat template of the base model cannot write a chat of an image and a question ({reason})",
+                reason=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+            ),
+            message(
+                "vlm.template-fails.hint",
+                "a turn's content is a list of an image and a text: put the model's own chat_template.jinja "
+                "into its folder",
+            ),
+        ) from None
 
 
 def _show_tokens(tokenizer: HfTokenizer, ids: Sequence[int], position: int) -> str:

@@ -23,11 +23,20 @@ from kovqa_core.messages import message
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
 from kovqa_core.models.family import LoadOptions, ModelFamily
-from kovqa_core.models.vlm import base, chat_template, export_llava, from_scratch, generation, tuning
+from kovqa_core.models.vlm import (
+    base,
+    chat_template,
+    export_llava,
+    from_scratch,
+    generation,
+    template_checks,
+    tuning,
+)
 from kovqa_core.models.vlm.config import PROMPT_SETTINGS, ModelConfig, find_base_model
 from kovqa_core.models.vlm.hf_libraries import save_hf_network
 from kovqa_core.models.vlm.model import VlmModel
 from kovqa_core.models.vlm.processor import VlmProcessor
+from kovqa_core.runs.events import report_warning
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.strict_yaml import SettingsDocument, YamlMapping, build_settings
@@ -53,6 +62,8 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcesso
     folder = find_base_model(config.base)
     config = base.pin_base_fingerprint(folder, config)
     model, processor = _build_vlm(folder, folder, config, recipe.seed)
+    # Of a new model only: what an earlier version trained by such a template still opens.
+    template_checks.require_learnable_answers(processor.hf, processor.eos_token_ids)
     step = None
     if config.weights is not None:
         step = find_model_folder(Path(config.weights), "vqa")
@@ -144,8 +155,12 @@ def _build_vlm(
         seed: of the low-rank updates.
     """
     hf = base.load_hf_processor(processor_folder, config)
+    template_checks.require_image_chat(hf)  # before the weights, which may take minutes
+    if warning := template_checks.date_warning(hf):
+        report_warning(warning)
     net = base.load_base_network(weights, config)
     eos_token_ids = base.find_eos_token_ids(net, hf)
+    base.set_pad_token(hf, eos_token_ids)
     net = tuning.apply_tuning(net, config, hf, seed)
     if any(parameter.requires_grad for parameter in net.parameters()):
         # A model may know several ends. The one that the template writes, and training teaches, comes first:

@@ -43,6 +43,7 @@ class HfTokenizer(Protocol):
     added_tokens_decoder: Mapping[int, AddedToken]
     eos_token_id: int | None
     pad_token_id: int | None
+    pad_token: str | None
 
     def __len__(self) -> int: ...
 
