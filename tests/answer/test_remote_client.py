@@ -334,10 +334,15 @@ def test_a_score_that_is_not_told_is_nan(vllm: Vllm, small: Small) -> None:
     assert math.isnan(ask_server(vllm.url, image, "무엇?", AnswerOptions()).answer.score)
 
 
-def test_an_answer_keeps_its_letters_and_loses_half_a_syllable_at_its_budget(vllm: Vllm, small: Small) -> None:
+def test_an_answer_keeps_its_letters_and_loses_half_a_syllable_at_its_budget(
+    vllm: Vllm, small: Small
+) -> None:
     image = next((small.root / "images").glob("*.png"))
     vllm.texts = {
-        "1": (" OPEN  24H\n", "stop"), "2": ("고슴\ufffd\ufffd", "length"), "3": ("고\ufffd", "stop"), "4": ("\ufffd고", "length"),
-    }  # fmt: skip
+        "1": (" OPEN  24H\n", "stop"),
+        "2": ("고슴\ufffd\ufffd", "length"),
+        "3": ("고\ufffd", "stop"),
+        "4": ("\ufffd고", "length"),
+    }
     answers = [ask_server(vllm.url, image, question, AnswerOptions()).answer.text for question in vllm.texts]
     assert answers == ["OPEN 24H", "고슴", "고\ufffd", "\ufffd고"]

@@ -26,7 +26,10 @@ def _aihub(root: Path, answer: str) -> None:
 
 def _aihub101(root: Path, answer: str) -> None:
     question = {"question_id": 1, "image_id": "p1", "question": "뭐?", "answer": answer}
-    write(root / "Training" / "1.json", {"images": [{"image_id": "p1", "image": "p1.jpg"}], "question": [question]})
+    write(
+        root / "Training" / "1.json",
+        {"images": [{"image_id": "p1", "image": "p1.jpg"}], "question": [question]},
+    )
     write_images(root, ["p1.jpg"])
 
 
@@ -47,7 +50,9 @@ def _kvqa(root: Path, answer: str) -> None:
 
 
 def _vqav2(root: Path, answer: str) -> None:
-    write_vqav2(root, "train2014", [(id, 7, [f"the {answer}!"] * 6 + [answer.lower()] * 4) for id in range(9)])
+    write_vqav2(
+        root, "train2014", [(id, 7, [f"the {answer}!"] * 6 + [answer.lower()] * 4) for id in range(9)]
+    )
     write_vqav2(root, "val2014", [(90, 8, ["yes"] * 10)])
 
 
@@ -76,7 +81,10 @@ def test_every_source_keeps_the_letters_and_lists_normal_forms(
 
 def test_annotations_of_one_normal_form_are_one_answer_in_its_most_frequent_spelling(root: Path) -> None:
     spellings = ["iPhone", "IPHONE", "iphone", "iPhone", "Mac", "mac", "mac"]
-    write(root / "t.jsonl", f'{{"image": "a.jpg", "question": "?", "answers": {spellings}, "split": "train"}}'.replace("'", '"'))
+    write(
+        root / "t.jsonl",
+        f'{{"image": "a.jpg", "question": "?", "answers": {spellings}, "split": "train"}}'.replace("'", '"'),
+    )
     touch(root, ["a.jpg"])
     examples, _ = index(root / "t.jsonl", "table")
     assert dict(examples["train"][0].answers) == {"iPhone": 1.0, "mac": 0.9}
@@ -99,7 +107,13 @@ def test_classes_are_counted_over_spellings_and_their_order_is_that_of_normal_fo
 
 def test_an_answer_finds_its_class_by_its_letters_first() -> None:
     label_of = number_classes(["yes", "Yes", " YES", "open 24h"])
-    assert [find_class(label_of, answer) for answer in ("yes", "Yes", " YES", "YES", "OPEN  24H")] == [0, 1, 2, 0, 3]
+    assert [find_class(label_of, answer) for answer in ("yes", "Yes", " YES", "YES", "OPEN  24H")] == [
+        0,
+        1,
+        2,
+        0,
+        3,
+    ]
     assert find_class(label_of, "no") is None
     assert class_scores(label_of, {"Open 24h": 0.6, "OPEN 24H": 0.6, "no": 1.0}) == {3: 1.0}
 

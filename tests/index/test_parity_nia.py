@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kovqa_core.data.answers import normalise_answer, tidy_answer
+from kovqa_core.data.answers import tidy_answer
 from kovqa_core.index.build import build_index, build_upstream_files
 from kovqa_core.index.reader import open_index
 from kovqa_core.index.shards import SourceOptions
@@ -51,9 +51,7 @@ def test_parity_nia_index(root: Path, tmp_path: Path, language: str) -> None:
         assert [(e.image, e.question, e.question_type) for e in index.split(ours)] == [
             (Path(row["img_path"]).name, row["question"], row["kb_source"]) for row in rows
         ]
-        assert [list(e.answers) for e in index.split(ours)] == [
-            [tidy_answer(row["answer"])] for row in rows
-        ]
+        assert [list(e.answers) for e in index.split(ours)] == [[tidy_answer(row["answer"])] for row in rows]
     assert left_out_counts(report)["picture missing"] > 0
     assert report.options["language"] == language
 

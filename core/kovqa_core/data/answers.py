@@ -62,7 +62,9 @@ def tidy_vqav2(answer: str) -> str:
     text = _PERIOD_PATTERN.sub("", text, count=32)
     words = (_NUMBER_WORDS.get(word.lower(), word) for word in text.split())
     spelled = (
-        _load_contractions().get(word.lower(), word) for word in words if word.lower() not in ("a", "an", "the")
+        _load_contractions().get(word.lower(), word)
+        for word in words
+        if word.lower() not in ("a", "an", "the")
     )
     return " ".join(spelled).replace(",", "")
 
@@ -86,7 +88,7 @@ def number_classes(classes: Sequence[str]) -> dict[str, int]:
 
 
 def find_class(label_of: Mapping[str, int], answer: str) -> int | None:
-    """The label of an answer as it is written, else of its normal form; None: it is no class.
+    """The label of an answer as it is written, else of its normal form; None: it is not a class.
 
     Args:
         label_of: what `number_classes` returns.

@@ -161,7 +161,9 @@ def _merge_spools(
         rows={split: _count_rows(masks) for split, masks in splits.items()},
         images={split: len(_image_hashes(masks)) for split, masks in splits.items()},
         classes=len(classes),
-        min_count=min((answer_counts[normalise_answer(each)] for each in classes), default=0) if selection else min_count,
+        min_count=min((answer_counts[normalise_answer(each)] for each in classes), default=0)
+        if selection
+        else min_count,
         class_coverage={split: _class_coverage(splits[split], label_of) for split in held_out},
         images_shared_with_train={
             split: len(np.intersect1d(_image_hashes(splits[split]), train_images)) for split in held_out

@@ -11,7 +11,7 @@ import codecs
 import functools
 import re
 
-REPLACEMENT_CHARACTER = "\ufffd"  # what decoders write where bytes are no character
+REPLACEMENT_CHARACTER = "\ufffd"  # what decoders write where bytes do not make a character
 _FALLBACK_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 
 
@@ -34,7 +34,7 @@ def count_torn_bytes(data: bytes) -> int:
 
 
 def byte_level_bytes(token: str) -> bytes:
-    """The bytes that a token of a byte-level BPE stands for; letters that are none of its own, as UTF-8."""
+    """The bytes that a token of a byte-level BPE stands for; letters that are not its own, as UTF-8."""
     letters = _byte_of_letter()
     return b"".join(
         bytes([letters[letter]]) if letter in letters else letter.encode("utf-8", "replace")
@@ -45,6 +45,10 @@ def byte_level_bytes(token: str) -> bytes:
 @functools.cache
 def _byte_of_letter() -> dict[str, int]:
     """GPT-2's alphabet: printable Latin-1 letters stand for themselves, the other bytes for U+0100 onwards."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}

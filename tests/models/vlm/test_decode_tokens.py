@@ -12,7 +12,7 @@ from kovqa_core.models.vlm import generation
 from kovqa_core.models.vlm.decode_tokens import decode_token_ids
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers
 
 from tests.models.vlm.tiny_vlm import make_tokenizer
 
@@ -24,15 +24,16 @@ CORPUS = ("무슨 색인가요? 빨간색 hello world 하나 둘",) * 20
 def byte_fallback_tokenizer() -> Any:
     """As Llama's: texts with `▁` for blanks, and a token for every byte."""
     pieces = ["<unk>", "</s>", *BYTE_TOKENS, "▁", "색", "a", "b", "▁a"]
-    model = models.BPE(
-        vocab={piece: i for i, piece in enumerate(pieces)}, merges=[("▁", "a")], unk_token="<unk>", byte_fallback=True, fuse_unk=True
-    )  # fmt: skip
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    model = models.BPE(vocab, [("▁", "a")], unk_token="<unk>", byte_fallback=True, fuse_unk=True)
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>"
+    )
 
 
 def byte_level_tokenizer() -> Any:
@@ -88,7 +89,12 @@ def test_a_replacement_character_that_was_written_stays(tokenizer: Any) -> None:
 
 
 def test_a_torn_syllable_in_the_middle_is_shown_and_leaves_its_neighbours(tokenizer: Any) -> None:
-    ids = [*encode(tokenizer, "똠방"), *encode(tokenizer, "똠")[:-1], *encode(tokenizer, "a"), *encode(tokenizer, "똠")]
+    ids = [
+        *encode(tokenizer, "똠방"),
+        *encode(tokenizer, "똠")[:-1],
+        *encode(tokenizer, "a"),
+        *encode(tokenizer, "똠"),
+    ]
     assert decode_token_ids(tokenizer, ids) == "똠방\ufffda똠"
 
 
@@ -124,7 +130,9 @@ class ScriptedNet(torch.nn.Module):
         super().__init__()
         self.new_ids = new_ids
 
-    def generate(self, input_ids: torch.Tensor, generation_config: Any, logits_processor: Any, **_: Any) -> torch.Tensor:
+    def generate(
+        self, input_ids: torch.Tensor, generation_config: Any, logits_processor: Any, **_: Any
+    ) -> torch.Tensor:
         for token in self.new_ids[: generation_config.max_new_tokens]:
             scores = torch.full((len(input_ids), 1000), -20.0)
             scores[:, token] = 0

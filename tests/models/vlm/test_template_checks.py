@@ -40,16 +40,16 @@ def variant(tiny_vlm: Callable[[str], Path], tmp_path: Path) -> Callable[..., Pa
         for name, fields in changes.items():
             file = folder / f"{name}.json"
             settings = json.loads(file.read_text(encoding="utf-8")) | fields
-            file.write_text(json.dumps({k: v for k, v in settings.items() if v is not None}), encoding="utf-8")
+            file.write_text(
+                json.dumps({k: v for k, v in settings.items() if v is not None}), encoding="utf-8"
+            )
         return folder
 
     return make
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_templates_of_published_models_pass(
-    model_type: str, tiny_vlm: Callable[[str], Path]
-) -> None:
+def test_templates_of_published_models_pass(model_type: str, tiny_vlm: Callable[[str], Path]) -> None:
     processor = load_processor(tiny_vlm, model_type)
     template_checks.require_image_chat(processor.hf)
     template_checks.require_learnable_answers(processor.hf, processor.eos_token_ids)
@@ -85,33 +85,49 @@ def test_a_template_that_takes_no_image_is_refused(
         template_checks.require_image_chat(processor.hf)
 
 
+def changed_answer(change: str) -> str:
+    """A template that writes an answer otherwise than it is, and a question as it is."""
+    return QWEN.replace("part.text", f"(part.text if message.role == 'user' else {change})")
+
+
 @pytest.mark.parametrize(
     ("template", "error"),
     [
-        (QWEN.replace("{% if add_generation_prompt %}", "{% if false %}"), r"does not end a prompt with '<\|im_start\|>assistant\\n'"),
+        (
+            QWEN.replace("{% if add_generation_prompt %}", "{% if false %}"),
+            r"does not end a prompt with '<\|im_start\|>assistant\\n'",
+        ),
         (QWEN.replace("<|im_start|>assistant\n{% endif %}", "{% endif %}"), "does not end a prompt with"),
-        (QWEN.replace("part.text", "(part.text if message.role == 'user' else part.text | upper)"), "writes the answer 'Ab 12 가나' as 'AB 12 가나"),
-        (QWEN.replace("part.text", "(part.text if message.role == 'user' else part.text | replace(' ', ''))"), "writes the answer 'Ab 12 가나' as 'Ab12가나"),
-        (QWEN.replace("part.text", "(part.text if message.role == 'user' else part.text[:3])"), "writes the answer 'Ab 12 가나' as 'Ab "),
+        (changed_answer("part.text | upper"), "writes the answer 'Ab 12 가나' as 'AB 12 가나"),
+        (changed_answer("part.text | replace(' ', '')"), "writes the answer 'Ab 12 가나' as 'Ab12가나"),
+        (changed_answer("part.text[:3]"), "writes the answer 'Ab 12 가나' as 'Ab <"),
+        (changed_answer("''"), "writes the answer 'Ab 12 가나' as '<"),
         (QWEN.replace("<|im_end|>\n", "\n"), "ends an answer with none of"),
-        (QWEN.replace("part.text", "(part.text if message.role == 'user' else '')"), "writes the answer 'Ab 12 가나' as ''|as '<"),
     ],
-)  # fmt: skip
+)
 def test_a_template_whose_answers_cannot_be_learned_is_refused(
     template: str, error: str, tiny_vlm: Callable[[str], Path]
 ) -> None:
     processor = load_processor(tiny_vlm, "qwen2_5_vl")
     processor.hf.chat_template = template
+    template_checks.require_image_chat(processor.hf)
     with pytest.raises(ModelError, match=error):
-        template_checks.require_image_chat(processor.hf)
         template_checks.require_learnable_answers(processor.hf, processor.eos_token_ids)
 
 
 @pytest.mark.parametrize(
-    "date", ["{{ strftime_now('%d %b %Y') }}", "{% if strftime_now is defined %}{% set d = strftime_now('%Y') %}{{ d }}{% endif %}"]
-)  # fmt: skip
+    "date",
+    [
+        "{{ strftime_now('%d %b %Y') }}",
+        "{% if strftime_now is defined %}{% set d = strftime_now('%Y') %}{{ d }}{% endif %}",
+    ],
+)
 def test_a_template_that_writes_the_date_is_said_by_training_and_answering(
-    date: str, variant: Callable[..., Path], small: Small, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    date: str,
+    variant: Callable[..., Path],
+    small: Small,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = variant("llava", f"Today: {date}. {VICUNA}")
     monkeypatch.setenv(EVENTS_VARIABLE, "1")
@@ -156,7 +172,9 @@ def test_a_tokenizer_without_a_pad_token_learns_and_answers(
     model_type: str, variant: Callable[..., Path], tiny_vlm: Callable[[str], Path], small: Small
 ) -> None:
     """The same losses and answers as with one, for places of padding do not count."""
-    folder = variant(model_type, tokenizer_config={"pad_token": None}, generation_config={"pad_token_id": None})
+    folder = variant(
+        model_type, tokenizer_config={"pad_token": None}, generation_config={"pad_token_id": None}
+    )
     index = open_index(small.index)
     examples = sorted(index.split("train"), key=lambda example: len(example.question))
     results = []
@@ -177,7 +195,9 @@ def test_a_tokenizer_without_a_pad_token_learns_and_answers(
 
 
 def test_a_model_without_an_end_token_is_refused(variant: Callable[..., Path], small: Small) -> None:
-    folder = variant("qwen2_5_vl", tokenizer_config={"eos_token": None}, generation_config={"eos_token_id": None})
+    folder = variant(
+        "qwen2_5_vl", tokenizer_config={"eos_token": None}, generation_config={"eos_token_id": None}
+    )
     with pytest.raises(ModelError, match="names a token that ends an answer"):
         family.create_model(tiny_vlm_recipe(small, folder), [])
     with pytest.raises(ModelError, match="names a token that ends an answer"):

@@ -4,8 +4,8 @@ Layout: `v2_OpenEnded_mscoco_<part>_questions.json` and `v2_mscoco_<part>_annota
 folder or in `vqa/` below it; images in `train2014/`, `val2014/`, `test2015/`. `test` and `test-dev` have no
 annotations, and may be absent. (docs/sources/beit3.md, B24 to B26)
 
-Answers keep their letters; in lower case they are in the challenge's normal form. Classes are counted over the answer that most annotators gave,
-in training questions alone; the original counts validation too (`--as-upstream`).
+Answers keep their letters; in lower case they are in the challenge's normal form. Classes are counted over the
+answer that most annotators gave, in training questions alone; the original counts validation too (`--as-upstream`).
 """
 
 from __future__ import annotations

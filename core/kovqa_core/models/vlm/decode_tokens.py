@@ -1,6 +1,6 @@
 """New tokens -> the text of an answer, whole characters only.
 
-The bytes of a character that an answer's end tore apart are left out, for they are no text. A library's own
+The bytes of a character that an answer's end tore apart are left out, for they are not a text. A library's own
 decoder does more harm: `tokenizers`' ByteFallback gives a U+FFFD for every byte of a run of byte tokens that is
 not valid as a whole, and so loses the whole syllables before the torn one (docs/surprises.md).
 """
@@ -26,7 +26,7 @@ def decode_token_ids(tokenizer: HfTokenizer, token_ids: Sequence[int]) -> str:
     """The text of an answer's tokens, all of them at once: alone, a token may be a third of a syllable.
 
     Special tokens are left out, and so are bytes at the end that begin a character and do not complete it.
-    Other bytes that are no character are one U+FFFD each, and leave their neighbours as they are.
+    Other bytes that do not make a character are one U+FFFD, and leave their neighbours as they are.
     """
     # None: an id beyond the tokenizer, of a table that was padded to a round number of rows; it has no text.
     tokens = [token or "" for token in tokenizer.convert_ids_to_tokens(token_ids)]
@@ -62,7 +62,7 @@ def _with_valid_runs(
             data = bytes(byte for byte in fallback_bytes[done - len(ids) : done] if byte is not None)
             if done == len(pairs):
                 data = data[: len(data) - count_torn_bytes(data)]
-            # Bytes that are no character become the three bytes of U+FFFD: those, the decoder takes.
+            # Bytes that do not make a character become the three bytes of U+FFFD: those, the decoder takes.
             valid = data.decode("utf-8", "replace").encode()
             ids = [tokenizer.convert_tokens_to_ids(fallback_token(byte)) for byte in valid]
         valid_ids += ids

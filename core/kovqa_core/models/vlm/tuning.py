@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.files import read_json, write_json
+from kovqa_core.files import read_json, write_json, write_text
 from kovqa_core.messages import message
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import peft
@@ -18,6 +18,29 @@ from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor, HfTokenizer
 from kovqa_core.models.vlm.memory import component_of
 
 ADAPTER_FOLDER, TRAINED_FILE = "adapter", "trained.safetensors"
+CARD_FILE = "README.md"  # of an adapter: what peft and the Hub call a model card
+# peft opens such an adapter without a word: whoever finds the folder alone must be told here.
+_INCOMPLETE_ADAPTER_CARD = """\
+# This adapter is not complete by itself
+
+It belongs to a checkpoint of kovqa, which also trained weights that a LoRA adapter does not hold ({components}).
+They are in `../trained.safetensors`, under the names of the base model's parameters. peft loads this folder
+without them and without a warning, and then gives other answers than the trained model.
+
+Merge everything into a plain Hugging Face folder instead:
+
+    kovqa export RUN -o FOLDER
+
+# 이 어댑터만으로는 모델이 되지 않습니다
+
+이 폴더는 kovqa 체크포인트의 일부입니다. 학습할 때 LoRA 어댑터에 들어가지 않는 가중치({components})도 함께 학습했고,
+그 가중치는 `../trained.safetensors`에 기본 모델의 매개변수 이름으로 저장되어 있습니다. peft는 이 폴더를 그 가중치 없이,
+아무 경고도 없이 열기 때문에 학습된 모델과 다른 답이 나옵니다.
+
+대신 모두 합친 일반 Hugging Face 폴더를 만드세요.
+
+    kovqa export RUN -o FOLDER
+"""
 
 
 def apply_tuning(net: HfNetwork, config: ModelConfig, processor: HfProcessor, seed: int) -> HfNetwork:
@@ -131,7 +154,7 @@ def save_trained_weights(net: HfNetwork, folder: Path) -> None:
     """
     if has_adapter(net):
         net.save_pretrained(folder / ADAPTER_FOLDER, save_embedding_layers=False)
-        (folder / ADAPTER_FOLDER / "README.md").unlink(missing_ok=True)  # an empty form
+        (folder / ADAPTER_FOLDER / CARD_FILE).unlink(missing_ok=True)  # an empty form
         settings = read_json(folder / ADAPTER_FOLDER / "adapter_config.json")
         # peft keeps the targets in a set, whose order differs in every process: equal runs, equal files
         ordered = {k: sorted(v) if k == "target_modules" else v for k, v in settings.items()}
@@ -139,6 +162,11 @@ def save_trained_weights(net: HfNetwork, folder: Path) -> None:
     trained = {name: p.detach().contiguous() for name, p in trained_parameters(net).items()}
     if trained:
         save_file(trained, folder / TRAINED_FILE, metadata={"format": "pt"})
+    if trained and has_adapter(net):
+        components = ", ".join(sorted({component_of(name) for name in trained}))
+        write_text(
+            folder / ADAPTER_FOLDER / CARD_FILE, _INCOMPLETE_ADAPTER_CARD.format(components=components)
+        )
 
 
 @torch.no_grad()
