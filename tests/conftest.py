@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +143,12 @@ def trained(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture
+def mark() -> str:
+    """A variable, NAME=VALUE, by which a test finds the processes that it started."""
+    return f"KOVQA_TEST={uuid.uuid4().hex}"
 
 
 def left_out(say: str) -> None:

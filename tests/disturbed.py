@@ -60,3 +60,30 @@ def until(true: Callable[[], Any], what: str, seconds: float = 120) -> None:
     while not true():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
         time.sleep(0.05)
+
+
+def marked_processes(mark: str) -> dict[str, list[int]]:
+    """Living processes that carry a mark in their environment, by what they are."""
+    processes: dict[str, list[int]] = {"launcher": [], "torchrun": [], "rank": []}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() not in (process / "environ").read_bytes().split(b"\0"):
+                continue
+            line = (process / "cmdline").read_bytes().decode().split("\0")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if "torch.distributed.run" in line:
+            processes["torchrun"].append(int(process.name))
+        elif any(word.endswith("worker.py") for word in line):
+            processes["rank"].append(int(process.name))
+        elif line != [""]:
+            processes["launcher"].append(int(process.name))
+    return processes
+
+
+def ended(mark: str, seconds: float = 10) -> bool:
+    """Are all processes with a mark gone, at once or soon?"""
+    deadline = time.monotonic() + seconds
+    while any(marked_processes(mark).values()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(marked_processes(mark).values())

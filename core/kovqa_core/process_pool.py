@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from kovqa_core import cgroup
@@ -109,6 +111,67 @@ def outlive_signals() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it; a container has a small one of its own
+
+
+@contextlib.contextmanager
+def shared_memory_errors(way_out: str = "") -> Iterator[None]:
+    """Where processes begin to share memory, or put something into it: name what is full.
+
+    The system's word is ENOSPC, "no space left on device", which reads as a full disk.
+
+    Args:
+        way_out: how to do without other processes, for the hint.
+
+    Raises:
+        MachineError: /dev/shm is full, or more files are open than this process may have.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch turns the system's error into a RuntimeError
+        if "Too many open files" in str(error):
+            raise MachineError(
+                message(
+                    "process_pool.open-files",
+                    "more files are open than a process may have here ({limit}): each batch that is ready takes some",
+                    limit=_open_files_limit(),
+                ),
+                message(
+                    "process_pool.open-files.hint",
+                    "raise the limit: ulimit -n 65536{way_out}",
+                    way_out=way_out,
+                ),
+            ) from None
+        if re.search(r"No space left|Bus error", str(error)):
+            raise _shared_memory_full(way_out) from None
+        raise
+
+
+def _shared_memory_full(way_out: str) -> MachineError:
+    status = os.statvfs(SHARED_MEMORY if SHARED_MEMORY.is_dir() else "/tmp")
+    size, free = (f"{blocks * status.f_frsize / 2**20:.3g}" for blocks in (status.f_blocks, status.f_bavail))
+    return MachineError(
+        message(
+            "process_pool.shared-memory-full",
+            "{folder} is full: {free} MB of {size} MB are free, and processes share what they prepare there",
+            folder=SHARED_MEMORY,
+            size=size,
+            free=free,
+        ),
+        message(
+            "process_pool.shared-memory-full.hint",
+            "give the container more: docker run --shm-size=8g{way_out}",
+            way_out=way_out,
+        ),
+    )
+
+
+def _open_files_limit() -> int:
+    import resource  # not on Windows
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def add_to_count(n: int) -> None:
     """In a task of `parallel_map`: add to the count that its caller reports."""
     assert _shared_counter is not None, "not in a process of parallel_map"
@@ -135,7 +198,7 @@ def parallel_map(
             of calls done.
 
     Raises:
-        MachineError: a process was killed, most often for want of memory.
+        MachineError: a process was killed, most often for want of memory; or there is no shared memory.
         Exception: the first that a task raised; the others are stopped.
     """
     import multiprocessing
@@ -145,8 +208,9 @@ def parallel_map(
     # A fork would copy locks that other threads (a progress bar, a tensor library) hold at that moment,
     # and nobody would ever release them in the child. Spawned processes start clean.
     spawn = multiprocessing.get_context("spawn")
-    counter: Synchronized[int] = spawn.Value("q", 0)
-    pool = ProcessPoolExecutor(usable_cpu_count(), spawn, _init_pool_process, (counter,))
+    with shared_memory_errors():  # both have semaphores
+        counter: Synchronized[int] = spawn.Value("q", 0)
+        pool = ProcessPoolExecutor(usable_cpu_count(), spawn, _init_pool_process, (counter,))
     try:
         futures = [pool.submit(task, *each) for each in arguments]
         for done in _iter_completed(futures):

@@ -17,6 +17,7 @@ import pytest
 from kovqa_core.runs.folder import RESULT_FILE, follow_pointer
 
 from tests.conftest import Small, clean_env, command, training
+from tests.disturbed import ended, marked_processes
 
 pytestmark = pytest.mark.xdist_group("kills")  # one undisturbed run
 
@@ -45,25 +46,6 @@ def undisturbed(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return folder
-
-
-def marked_processes(mark: str) -> dict[str, list[int]]:
-    """Living processes that carry a mark in their environment, by what they are."""
-    processes: dict[str, list[int]] = {"launcher": [], "torchrun": [], "rank": []}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() not in (process / "environ").read_bytes().split(b"\0"):
-                continue
-            line = (process / "cmdline").read_bytes().decode().split("\0")
-        except (OSError, UnicodeDecodeError):
-            continue
-        if "torch.distributed.run" in line:
-            processes["torchrun"].append(int(process.name))
-        elif any(word.endswith("worker.py") for word in line):
-            processes["rank"].append(int(process.name))
-        elif line != [""]:
-            processes["launcher"].append(int(process.name))
-    return processes
 
 
 def kill(victim: str, mark: str, rng: random.Random) -> None:
@@ -115,10 +97,7 @@ def kill_and_resume(small: Small, folder: Path, undisturbed: Path, victim: str, 
             raise AssertionError("the run ended before it could be killed: make it longer")
     assert kills == wanted, output
     assert last_checkpoint_files(folder) == last_checkpoint_files(undisturbed)
-    deadline = time.monotonic() + 15
-    while any(marked_processes(mark).values()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not any(marked_processes(mark).values()), "processes were left behind"
+    assert ended(mark), "processes were left behind"
 
 
 def wait_for_progress(folder: Path, rng: random.Random, process: subprocess.Popen[str]) -> None:

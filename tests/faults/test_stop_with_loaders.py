@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from kovqa_core.runs.folder import follow_pointer
 from tests.cli.test_predict import lines
 from tests.cli.test_predict_workers import many
 from tests.conftest import Small, clean_env, command, training
-from tests.faults.test_kill import logged_steps, marked_processes
+from tests.disturbed import ended, marked_processes
+from tests.faults.test_kill import logged_steps
 
 pytestmark = pytest.mark.xdist_group("stops")  # one undisturbed run
 
@@ -49,19 +49,6 @@ for (number,) in iterate_batches(iter(keys), range(10_000), Path(), Slow(), trai
         break
 print("saved", *received, flush=True)
 """
-
-
-def ended(mark: str, seconds: float = 10) -> bool:
-    """Are all processes with a mark gone, at once or soon?"""
-    deadline = time.monotonic() + seconds
-    while any(marked_processes(mark).values()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(marked_processes(mark).values())
-
-
-@pytest.fixture
-def mark() -> str:
-    return f"KOVQA_TEST={uuid.uuid4().hex}"
 
 
 @pytest.fixture

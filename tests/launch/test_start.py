@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,15 @@ from typing import Any
 import pytest
 from kovqa_core.errors import KovqaError, MachineError, WorkerError
 from kovqa_core.launch import start
+from kovqa_core.launch.launchers import torchrun
 from kovqa_core.launch.launchers.protocol import LaunchPlan
 from kovqa_core.launch.start import start_processes
 from kovqa_core.runs.events import WaitingEvent, WarningEvent, WorkerEvent
+from kovqa_core.settings.profile import Profile
 
-from tests.conftest import Kovqa, Small, clean_env, command, training
-from tests.tools.mini_hosts import MiniHosts
+from tests.conftest import Kovqa, Small, clean_env, command, left_out, training
+from tests.disturbed import ended, until
+from tests.tools.mini_hosts import MiniHosts, possible
 
 
 def shell_plan(text: str, folder: Path, **more: Any) -> LaunchPlan:
@@ -114,6 +119,84 @@ def test_four_gpus_wanted_and_one_seen(small: Small, tmp_path: Path) -> None:
     )
 
 
+# ----------------------------------------------------------------------------- a killed kovqa
+
+WAITING = """
+import signal, sys, time
+from kovqa_core.process_pool import die_with_parent
+die_with_parent()
+signal.signal(signal.SIGTERM, lambda *_: None)  # as a worker that waits in C for a batch that never comes
+open(sys.argv[1], "a").write("here\\n")
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("command", ["torchrun", "deaf"])
+def test_what_waits_ends_with_a_killed_kovqa(tmp_path: Path, mark: str, command: str) -> None:
+    """Nothing is printed, so no broken pipe tells them."""
+    (tmp_path / "waiting.py").write_text(WAITING, encoding="utf-8")
+    here, name = tmp_path / "here", mark.split("=")
+    words = {
+        "torchrun": [
+            sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--rdzv-backend=c10d", "--max-restarts=3",
+            "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", str(tmp_path / "waiting.py"), str(here),
+        ],
+        "deaf": ["bash", "-c", f"trap '' TERM HUP INT; echo here > '{here}'; while sleep 1; do :; done"],
+    }  # fmt: skip
+    starting = (
+        "from pathlib import Path; from kovqa_core.launch import start, launchers\n"
+        f"plan = launchers.protocol.LaunchPlan({words[command]!r}, {{}}, Path({str(tmp_path)!r}))\n"
+        "start.start_processes(plan, print)"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", starting], env=clean_env(**{name[0]: name[1]}))
+    until(here.exists, "the worker waits", 60)
+    killed.kill()
+    killed.wait()
+    assert ended(mark, 10)
+
+
+def test_variables_of_another_launcher_stay_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = ("PET_NNODES", "PET_RDZV_ENDPOINT", "TORCHELASTIC_USE_AGENT_STORE", "PYTHON_EXEC")
+    for name in foreign:
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("NCCL_DEBUG", "INFO")
+    start_processes(shell_plan(f"env > '{tmp_path}/seen'", tmp_path), lambda event: None)
+    seen = {line.partition("=")[0] for line in (tmp_path / "seen").read_text().splitlines()}
+    assert not seen & set(foreign)
+    assert {"NCCL_DEBUG", "GLOO_SOCKET_IFNAME", "PATH"} <= seen
+
+
+# ----------------------------------------------------------------------------- host names
+
+
+def lonely(kovqa_words: list[str], *setup: str) -> subprocess.CompletedProcess[str]:
+    """A command on a machine of a name that nobody knows, not even /etc/hosts."""
+    if not possible():
+        left_out("needs root and unshare(1)")
+    script = "; ".join([*setup, 'exec "$@"'])
+    return subprocess.run(
+        ["unshare", "-n", "-u", "-m", "sh", "-c", script, "sh", *kovqa_words], env=clean_env(PET_NNODES="2"),
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_a_machine_of_any_name_trains(small: Small, tmp_path: Path) -> None:
+    (tmp_path / "hosts").touch()
+    words = training(small, "optim.steps=2", "eval.every_steps=2", "profile.processes_per_node=2")
+    done = lonely(
+        command([*words, "-o", tmp_path / "r", "-q"]),
+        "hostname nosuchhost", f"mount --bind '{tmp_path}/hosts' /etc/hosts", "ip link set lo up",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_loopback_is_said(small: Small, tmp_path: Path) -> None:
+    done = lonely(command([*training(small), "-o", tmp_path / "r"]), "hostname box")
+    assert done.returncode == 4, done.stderr
+    assert "processes on box cannot reach each other at 127.0.0.1" in done.stderr
+    assert not (tmp_path / "r").exists()
+
+
 # ----------------------------------------------------------------------------- several nodes
 
 
@@ -154,6 +237,15 @@ def test_a_network_that_is_not_there(
     done = kovqa(*changed, "-p", two_nodes, "-o", "r")
     assert done.returncode == 4
     assert words in done.stderr
+
+
+def test_a_name_that_other_nodes_are_told_must_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: "nosuchhost.invalid")
+    profile = Profile(name="p", nodes=2, rendezvous="localhost:29500")
+    with pytest.raises(
+        MachineError, match=r"own name nosuchhost\.invalid does not resolve .* localhost:29500"
+    ):
+        torchrun.check_machine(profile, str)
 
 
 def test_several_nodes_need_an_address(kovqa: Kovqa, small: Small) -> None:

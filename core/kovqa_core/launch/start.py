@@ -26,6 +26,16 @@ from kovqa_core.runs.folder import ERROR_FILE
 
 _RENDEZVOUS_NOTICE_SECONDS = 30.0  # after which a node that still waits for others says so
 _QUEUE_NOTICE_SECONDS = 5.0  # after which a job that waits in SLURM's queue is reported
+# Variables with these beginnings are another launcher's.
+_FOREIGN_LAUNCHER = ("PET_", "TORCHELASTIC_", "TORCH_ELASTIC_", "PYTHON_EXEC")
+# TERM first: srun takes its job along only then. torchrun's workers end when it is gone.
+_GUARD_SCRIPT = """
+read -r _
+kill -s TERM -- "-$1"
+tries=0
+while [ $tries -lt 4 ] && kill -s 0 -- "-$1"; do sleep 1; tries=$((tries + 1)); done
+kill -s KILL -- "-$1"
+"""
 
 OnEvent = Callable[[WorkerEvent], None]
 
@@ -53,7 +63,12 @@ def start_processes(plan: LaunchPlan, on_event: OnEvent) -> None:
     # The log is appended to: a failure is looked for in what this launch wrote.
     log_start = log.tell()
     process = _spawn_launcher(plan, log)
-    with log, _forward_signals(process, plan.stop_signal), _report_waiting(plan, logs / name, on_event):
+    with (
+        log,
+        _end_if_killed(process),
+        _forward_signals(process, plan.stop_signal),
+        _report_waiting(plan, logs / name, on_event),
+    ):
         try:
             code = _forward_events(process, on_event)
         except BaseException:
@@ -68,7 +83,7 @@ def _spawn_launcher(plan: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]:
     try:
         return subprocess.Popen(
             plan.argv,
-            env={**os.environ, **plan.env, EVENTS_VARIABLE: "1"},
+            env={**launch_environment(plan), EVENTS_VARIABLE: "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -87,6 +102,41 @@ def _spawn_launcher(plan: LaunchPlan, log: IO[bytes]) -> subprocess.Popen[str]:
             ),
             message("launch.cannot-start.hint", "see `python` and `command_prefix` of the profile"),
         ) from None
+
+
+def launch_environment(plan: LaunchPlan) -> dict[str, str]:
+    """This process's variables and the plan's, without those by which another launcher would change the launch.
+
+    torchrun reads every option from PET_OPTION (Kubeflow sets PET_NNODES) and the workers' Python from
+    PYTHON_EXEC; torch's rendezvous waits for the store of an agent that TORCHELASTIC_USE_AGENT_STORE promises
+    (docs/sources/launching.md, R27).
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_LAUNCHER)}
+    return {**kept, **plan.env}
+
+
+@contextmanager
+def _end_if_killed(process: subprocess.Popen[str]) -> Iterator[None]:
+    """While it lasts, the launcher ends with this process, even where that is killed and can end nothing.
+
+    A shell waits at a pipe whose other end this process alone has: the system closes it, whatever ends us.
+    Workers that have nothing to print would notice only when torchrun is gone. In a session of its own, for a
+    job-control `kill -9 %1` reaches the whole group; with no variables, folder or output of ours to hold open.
+    """
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", _GUARD_SCRIPT, "kovqa-guard", str(process.pid)],
+        env={"PATH": os.environ.get("PATH", os.defpath)},
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        guard.kill()  # before its pipe closes: the launcher has ended, and its number may be another's soon
+        guard.communicate()
 
 
 def _forward_events(process: subprocess.Popen[str], on_event: OnEvent) -> int:
@@ -226,7 +276,7 @@ def run_queue_command(argv: Sequence[str], plan: LaunchPlan) -> str:
         MachineError: it refuses; in its own words.
     """
     done = subprocess.run(
-        argv, env={**os.environ, **plan.env}, capture_output=True, text=True, errors="replace", check=False
+        argv, env=launch_environment(plan), capture_output=True, text=True, errors="replace", check=False
     )
     if done.returncode:
         raise MachineError(

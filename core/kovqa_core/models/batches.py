@@ -9,11 +9,12 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from kovqa_core.data.example import Example
 from kovqa_core.errors import KovqaError
-from kovqa_core.process_pool import outlive_signals, signals_blocked
+from kovqa_core.messages import Message, message
+from kovqa_core.process_pool import outlive_signals, shared_memory_errors, signals_blocked
 
 CollatedType = TypeVar("CollatedType")
 ExampleKey = tuple[int, int]  # (epoch, number of the example)
@@ -81,7 +82,8 @@ class _BatchDataset(Dataset[ModelBatch | KovqaError]):
 
     def __getitem__(self, keys: list[ExampleKey]) -> ModelBatch | KovqaError:
         try:
-            return self.processor.collate([self._encode(*key) for key in keys])
+            batch = self.processor.collate([self._encode(*key) for key in keys])
+            return batch if get_worker_info() is None else _share_memory(batch)
         except KovqaError as error:
             return error
 
@@ -89,6 +91,29 @@ class _BatchDataset(Dataset[ModelBatch | KovqaError]):
         rng = np.random.default_rng([self.seed, epoch, number])
         # A function of seed, epoch and example alone: neither the number of workers nor a restart shows.
         return self.processor.encode(self.split[number], self.images, train=self.train, rng=rng)
+
+
+def _share_memory(batch: ModelBatch) -> ModelBatch:
+    """In a loader process: the batch where its reader can see it.
+
+    Torch would do so in a thread of its queue, which prints an error and drops the batch: its reader would
+    wait for ever.
+
+    Raises:
+        MachineError: there is no room for it.
+    """
+    with shared_memory_errors(_without_loaders()):
+        for tensor in batch.tensors.values():
+            if tensor is not None and tensor.numel():  # nothing cannot be mapped
+                tensor.share_memory_()
+    return batch
+
+
+def _without_loaders() -> Message:
+    return message(
+        "models.without-loaders",
+        "; or do without loader processes: loader_workers: 0 in the profile, or --set profile.loader_workers=0",
+    )
 
 
 def iterate_batches(
@@ -118,6 +143,7 @@ def iterate_batches(
 
     Raises:
         DataError: an example cannot be used; names its id.
+        MachineError: the processes' shared memory is full.
     """
     dataset = _BatchDataset(split, images, processor, train=train, seed=seed)
     loader: DataLoader[ModelBatch | KovqaError] = DataLoader(
@@ -130,9 +156,15 @@ def iterate_batches(
         prefetch_factor=4 if workers else None,
         worker_init_fn=_begin_worker,
     )
-    with signals_blocked():
+    with signals_blocked(), shared_memory_errors(_without_loaders()):
         batches = iter(loader)  # starts the workers
-    for batch in batches:
+    while True:
+        with shared_memory_errors(
+            _without_loaders()
+        ):  # where memory was promised, and is missing, a worker dies of SIGBUS
+            batch = next(batches, None)
+        if batch is None:
+            return
         if isinstance(batch, KovqaError):
             raise batch
         yield batch

@@ -2,6 +2,7 @@
 # All nodes meet at the job's first host, at a port from the numbers of job and step: the formula of
 # distributed/rank_info.slurm_rendezvous_port (tests/launch/test_launchers.py holds them together).
 trap '' USR1 # reaches every process of a step; torchrun would die of it
+unset "${!PET_@}" "${!TORCHELASTIC_@}" # options of another torchrun
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export PET_RDZV_ENDPOINT=$head:$((10000 + (SLURM_JOB_ID * 16 + SLURM_STEP_ID) % 20000))
 export PET_RDZV_ID=$SLURM_JOB_ID.$SLURM_STEP_ID

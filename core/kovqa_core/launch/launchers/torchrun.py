@@ -16,6 +16,8 @@ from kovqa_core.machine.hardware import APPLE_GPU, find_gpus
 from kovqa_core.messages import Message, message
 from kovqa_core.settings.profile import Profile
 
+LOOPBACK = "127.0.0.1"
+_LOOPBACK_SECONDS = 5.0
 STOP_TIMEOUT = 120  # seconds workers that were asked to stop have to write their checkpoint
 
 # torch's names; its binding follows the GPU that a process uses.
@@ -36,11 +38,13 @@ def check_machine(profile: Profile, nearest_profile: Callable[[], str]) -> None:
     """See that GPUs and network are here.
 
     Raises:
-        MachineError: too few GPUs (names the profile that fits and the dry run), or a rendezvous whose host
-            or interface is not known here.
+        MachineError: too few GPUs (names the profile that fits and the dry run), no loopback, or a rendezvous
+            whose host or interface, or a host name of this machine, that is not known here.
     """
     if profile.nodes > 1:
         _check_network(profile)
+    else:
+        _check_loopback()
     if profile.device == "cpu":
         return
     found = find_gpus()
@@ -73,6 +77,24 @@ def check_machine(profile: Profile, nearest_profile: Callable[[], str]) -> None:
     raise MachineError(problem, hint)
 
 
+def _check_loopback() -> None:
+    """See that processes of this machine can reach each other."""
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=_LOOPBACK_SECONDS).close()
+    except OSError as error:
+        raise MachineError(
+            message(
+                "launch.no-loopback",
+                "processes on {host} cannot reach each other at {address} ({problem})",
+                host=socket.gethostname(),
+                address=LOOPBACK,
+                problem=error.strerror or error,
+            ),
+            message("launch.no-loopback.hint", "bring the loopback interface up: ip link set lo up"),
+        ) from None
+
+
 def _check_network(profile: Profile) -> None:
     host, _, port = profile.rendezvous.rpartition(":")
     try:
@@ -89,6 +111,25 @@ def _check_network(profile: Profile) -> None:
             message(
                 "launch.unknown-rendezvous-host.hint",
                 "name the first node as all nodes know it: --set profile.rendezvous=HOST:PORT",
+            ),
+        ) from None
+    # torchrun gives the others this name: its own nodes look for it, for ever, where it does not resolve.
+    own_name = socket.getfqdn()
+    try:
+        socket.getaddrinfo(own_name, None)
+    except OSError as error:
+        raise MachineError(
+            message(
+                "launch.unknown-own-name",
+                "this machine's own name {host} does not resolve ({problem}), and the other nodes of {rendezvous} "
+                "are told it",
+                host=own_name,
+                problem=error.strerror,
+                rendezvous=profile.rendezvous,
+            ),
+            message(
+                "launch.unknown-own-name.hint",
+                "add its address and name to /etc/hosts of every node, or give it a name that resolves: hostname NAME",
             ),
         ) from None
     interfaces = [name for _, name in socket.if_nameindex()]
@@ -121,7 +162,11 @@ def build_plan(request: LaunchRequest) -> LaunchPlan:
     """torchrun on this machine; the same command on each of several."""
     profile = request.profile
     if profile.nodes == 1:
-        rendezvous = ["--standalone"]  # takes a free port: two runs on one machine never meet
+        # A free port: two runs on one machine never meet. --standalone would do the same, but it goes by the
+        # names of the machine and of localhost, which need not resolve.
+        rendezvous = [
+            "--nnodes=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={LOOPBACK}:0", f"--local-addr={LOOPBACK}"
+        ]  # fmt: skip
     else:
         # Nodes whose commands name the same run folder belong together.
         name = hashlib.sha256(str(request.folder).encode()).hexdigest()[:12]
