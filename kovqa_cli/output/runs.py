@@ -196,6 +196,8 @@ def _print_launches(details: RunDetails) -> None:
 def next_commands(run: RunSummary) -> list[str]:
     """Commands one would type next, by the state of a run."""
     folder = _shell_quote(short_path(run.folder))
+    if run.state == "queued":
+        return [f"squeue -j {run.job}"]
     if run.state in ("stopped", "failed", "planned"):
         return [f"kovqa train --resume -o {folder}"]
     if run.state != "finished":
@@ -281,7 +283,18 @@ def _shell_quote(text: str) -> str:
 
 
 def _state_text(run: RunSummary) -> str:
-    return f"{run.state}: {run.error}" if run.error else run.state
+    text = f"{run.state}: {run.error}" if run.error else run.state
+    if not run.job:
+        return text
+    if not run.job_state:
+        return message("runs.with-job", "{state}, job {job}", state=text, job=run.job)
+    return message(
+        "runs.with-job-state",
+        "{state}, job {job} {job_state}",
+        state=text,
+        job=run.job,
+        job_state=run.job_state,
+    )
 
 
 def _steps_cell(run: RunSummary) -> str:
@@ -342,8 +355,9 @@ def _machine_cell(launch: RunLaunch) -> str:
     )
     return message(
         "runs.machine",
-        "{host}, {processors}, profile {profile}, torch {torch}",
+        "{host}, {job}{processors}, profile {profile}, torch {torch}",
         host=machine.host,
+        job=message("runs.in-job", "job {job}, ", job=launch.job) if launch.job else "",
         processors=processors,
         profile=launch.profile,
         torch=launch.versions.get("torch", "?"),

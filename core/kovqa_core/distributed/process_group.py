@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from datetime import timedelta
 from typing import TypeVar, cast
 
@@ -45,12 +46,16 @@ def init_process_group(rank: RankInfo, device: str, watch: watchdog.WatchdogConf
     if rank.world_size == 1:
         watchdog.start_watchdog(watch, [])
         return torch_device
-    # DeepSpeed and others read these, also where srun started us and set none of them.
+    # DeepSpeed and others read these, also where srun started us and set none of them. They take LOCAL_RANK for
+    # the number of a GPU, which it is not where a process sees one GPU alone.
+    gpu = rank.local_rank if torch_device.index is None else torch_device.index
     os.environ.update(
-        RANK=str(rank.rank), LOCAL_RANK=str(rank.local_rank), WORLD_SIZE=str(rank.world_size),
+        RANK=str(rank.rank), LOCAL_RANK=str(gpu), WORLD_SIZE=str(rank.world_size),
         MASTER_ADDR=rank.host, MASTER_PORT=str(rank.port),
     )  # fmt: skip
     store = _open_rendezvous_store(rank)
+    if device == "cuda":
+        require_own_gpus(_exchange_gpus(rank, store, torch_device))
     # Watched from before it joins: joining can hang as well, and has a limit of its own.
     watchdog.start_watchdog(watch, _connect_watchdog(rank, store))
     dist.init_process_group(
@@ -69,31 +74,99 @@ def init_process_group(rank: RankInfo, device: str, watch: watchdog.WatchdogConf
 
 
 def local_device(rank: RankInfo, device: str) -> torch.device:
-    """This process's device: the GPU of its local rank, or the CPU.
+    """This process's device: the GPU of its local rank, the one GPU that SLURM bound to it, or the CPU.
 
     Raises:
         MachineError: this rank's GPU does not exist.
     """
     if device != "cuda":
         return torch.device(device)
-    if rank.local_rank >= torch.cuda.device_count():
-        raise MachineError(
-            message(
-                "distributed.no-such-gpu",
-                "rank {rank} on {host} wants GPU {gpu}, torch sees {gpus}",
-                rank=rank.rank,
-                host=socket.gethostname(),
-                gpu=rank.local_rank,
-                gpus=torch.cuda.device_count(),
-            ),
-            message(
-                "distributed.no-such-gpu.hint",
-                "use a profile with fewer GPUs, or a torch built for this machine's driver",
-            ),
-        )
-    gpu = torch.device("cuda", rank.local_rank)
+    gpu = torch.device("cuda", choose_gpu(rank, torch.cuda.device_count()))
     torch.cuda.set_device(gpu)
     return gpu
+
+
+def choose_gpu(rank: RankInfo, visible: int) -> int:
+    """Number of this process's GPU among those that it sees.
+
+    Args:
+        rank: place of this process.
+        visible: GPUs that it sees: all of its host, or those bound to it.
+
+    Raises:
+        MachineError: this rank's GPU is not among them.
+    """
+    if rank.local_rank < visible:
+        return rank.local_rank
+    if visible == 1 and rank.may_be_bound:
+        return 0
+    problem = message(
+        "distributed.no-such-gpu",
+        "rank {rank} on {host} wants GPU {gpu}, torch sees {gpus}",
+        rank=rank.rank,
+        host=socket.gethostname(),
+        gpu=rank.local_rank,
+        gpus=visible,
+    )
+    if visible and rank.may_be_bound:
+        raise MachineError(problem, _gpu_binding_hint())
+    raise MachineError(
+        problem,
+        message(
+            "distributed.no-such-gpu.hint",
+            "use a profile with fewer GPUs, or a torch built for this machine's driver",
+        ),
+    )
+
+
+def _gpu_binding_hint() -> Message:
+    return message(
+        "distributed.gpu-binding.hint",
+        "bind one GPU to each task (slurm.options: [--gpus-per-task=1]), or let each task see all GPUs of its node "
+        "(no --gpu-bind, no --gpus-per-task, in the profile, in salloc or in SLURM_* variables)",
+    )
+
+
+@dataclass(frozen=True)
+class RankGpu:
+    """The GPU that a process took; `uuid` is "" where torch does not say it, `visible` counts what it sees."""
+
+    rank: int
+    host: str
+    visible: int
+    uuid: str
+
+
+def _exchange_gpus(rank: RankInfo, store: Store, device: torch.device) -> list[RankGpu]:
+    """Every process's GPU. Through the store: a collective of NCCL would fail, in words of its own."""
+    uuid = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
+    mine = RankGpu(rank.rank, socket.gethostname(), torch.cuda.device_count(), uuid)
+    store.set(f"gpu/{rank.rank}", json.dumps(astuple(mine)))
+    return [RankGpu(*json.loads(store.get(f"gpu/{other}"))) for other in range(rank.world_size)]
+
+
+def require_own_gpus(gpus: Sequence[RankGpu]) -> None:
+    """See that each process has a GPU of its own.
+
+    Raises:
+        MachineError: two processes of a host took the same one.
+    """
+    owners: dict[tuple[str, str], RankGpu] = {}
+    for gpu in gpus:
+        other = owners.setdefault((gpu.host, gpu.uuid), gpu)
+        if other is not gpu and gpu.uuid:
+            raise MachineError(
+                message(
+                    "distributed.shared-gpu",
+                    "ranks {rank} and {other} on {host} have the same GPU: they see {visible} and {other_visible}",
+                    rank=other.rank,
+                    other=gpu.rank,
+                    host=gpu.host,
+                    visible=other.visible,
+                    other_visible=gpu.visible,
+                ),
+                _gpu_binding_hint(),
+            )
 
 
 def _open_rendezvous_store(rank: RankInfo) -> Store:

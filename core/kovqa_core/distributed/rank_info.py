@@ -20,6 +20,8 @@ class RankInfo:
         local_rank: among those of this host.
         world_size: processes in all.
         host, port: of the first process, where the others meet it.
+        may_be_bound: its launcher may have bound one GPU to each process, which then sees no other (SLURM's
+            --gpus-per-task, --gpu-bind).
     """
 
     rank: int
@@ -27,6 +29,7 @@ class RankInfo:
     world_size: int
     host: str = ""
     port: int = 0
+    may_be_bound: bool = False
 
     @property
     def is_main_process(self) -> bool:
@@ -80,6 +83,7 @@ def rank_from_slurm(environ: Mapping[str, str]) -> RankInfo:
         world,
         "127.0.0.1" if one_host else first_slurm_host(nodes),
         slurm_rendezvous_port(int(environ.get("SLURM_JOB_ID", "0")), int(environ.get("SLURM_STEP_ID", "0"))),
+        may_be_bound=True,
     )
 
 

@@ -9,12 +9,12 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from kovqa_core.errors import MachineError
+from kovqa_core.errors import KovqaError, MachineError
 from kovqa_core.files import disk_errors
 from kovqa_core.launch.failure import describe_rendezvous, launch_failure
 from kovqa_core.launch.launchers.protocol import LaunchPlan
@@ -23,6 +23,7 @@ from kovqa_core.launch.plan import WORKER_FILE
 from kovqa_core.messages import message
 from kovqa_core.runs.events import EVENTS_VARIABLE, WaitingEvent, WorkerEvent, parse_event
 from kovqa_core.runs.folder import ERROR_FILE
+from kovqa_core.runs.slurm_job import SlurmJob, write_slurm_job
 
 _RENDEZVOUS_NOTICE_SECONDS = 30.0  # after which a node that still waits for others says so
 _QUEUE_NOTICE_SECONDS = 5.0  # after which a job that waits in SLURM's queue is reported
@@ -257,7 +258,10 @@ def submit_job(plan: LaunchPlan) -> str:
     """
     with disk_errors(plan.folder):
         (plan.folder / "logs").mkdir(parents=True, exist_ok=True)  # SLURM writes there, and makes no folder
-    return run_queue_command(plan.argv, plan).splitlines()[-1].split(";")[0]  # number;cluster
+    job = run_queue_command(plan.argv, plan).splitlines()[-1].split(";")[0]  # number;cluster
+    with suppress(KovqaError, OSError):  # the job is queued, whether or not its number can be written
+        write_slurm_job(plan.folder, SlurmJob(job, f"kovqa-{plan.folder.name}"))
+    return job
 
 
 def ask_scheduler(plan: LaunchPlan) -> str:

@@ -24,6 +24,7 @@ from kovqa_core.models.config import read_model_settings
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.runs.folder import RESULT_FILE, RUNS_FOLDER, RunResult, follow_pointer, read_result
+from kovqa_core.runs.slurm_job import require_not_queued
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.resolve import DEFAULT_RECIPE, ResolvedSettings, resolve_settings
 from kovqa_core.settings.run import RUN_FILE, Run, make_run, read_run, write_run
@@ -176,6 +177,7 @@ def _check_and_plan(
     """Check the settings, write `run.yaml` (and a queue's script), plan the launch."""
     # First, because the checks of the machine are the launcher's own.
     check_launcher(settings.profile, settings.origin.get("profile.launcher", ""))
+    require_not_queued(folder, os.environ)
     checks: list[Check] = [
         partial(check_machine, settings.profile),
         partial(check_strategy, settings.profile),
@@ -309,6 +311,8 @@ def _input_checks(settings: ResolvedSettings) -> list[Check]:
             message("plan.no-index.hint", "give one: --data DIR (write it with kovqa index)"),
         )
     images = Path(recipe.data.images) if recipe.data.images else None
+    if images and not images.is_dir() and settings.profile.slurm.node_setup:
+        images = None  # on the nodes' own disks, once node_setup has run there
     return [
         partial(_check_index, Path(recipe.data.index), images, recipe.task),
         *config.required_files(),

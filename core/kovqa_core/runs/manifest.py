@@ -7,6 +7,7 @@ which code, which data, and how it ended. A resumed run has one entry more.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -66,6 +67,7 @@ class RunLaunch:
         versions: of Python and packages, by name.
         git: None: not written down.
         machine: None: not written down.
+        job: number of the SLURM job in which it ran; "": in none.
         outcome: how it ended.
         error: why it failed.
     """
@@ -82,6 +84,7 @@ class RunLaunch:
     versions: dict[str, str] = field(default_factory=dict)
     git: GitStates | None = None
     machine: MachineFacts | None = None
+    job: str = ""
     ended: str | None = None
     step: int | None = None
     outcome: LaunchOutcome | None = None
@@ -142,6 +145,7 @@ def record_launch(run: Run) -> Iterator[None]:
         versions=package_versions(),
         git=GitStates(engine_git_state(), git_state(Path.cwd())),
         machine=machine_facts(),
+        job=os.environ.get("SLURM_JOB_ID", ""),
     )
     # Written at the start too: a launch that is killed has no other moment to be written down.
     _write_manifest(run.folder, [*earlier, launch_fields(launch)])

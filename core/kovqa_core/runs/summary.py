@@ -6,7 +6,7 @@ Run folders may be half written, broken, or of another version: nothing here fai
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,7 @@ from kovqa_core.runs.folder import (
     read_result,
 )
 from kovqa_core.runs.manifest import RunLaunch
+from kovqa_core.runs.slurm_job import SlurmJob, SlurmJobState, query_job_states, read_slurm_job
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import Kind
@@ -36,7 +37,7 @@ from kovqa_core.settings.run import RUN_FILE, Run, read_run
 
 # What valid JSON of other contents leads to.
 UNREADABLE_ERRORS = (OSError, LookupError, TypeError, ValueError, AttributeError)
-RunState = Literal["finished", "running", "stopped", "failed", "planned", "broken"]
+RunState = Literal["finished", "running", "queued", "stopped", "failed", "planned", "broken"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class RunSummary:
 
     Attributes:
         folder: the run folder.
-        state: "planned" has written its settings and nothing else; "broken" cannot be read.
+        state: "queued" waits as a job of SLURM; "planned" has written its settings and nothing else; "broken"
+            cannot be read.
         begun: seconds since 1970, of its newest launch or, without one, of its oldest file.
         recipe, family, task, profile: of its settings.
         data: index folder.
@@ -54,6 +56,8 @@ class RunSummary:
         best: best score so far, by `metric`.
         error: why it failed, or why it cannot be read.
         metric: name in the table of metrics; None where the run cannot be read.
+        job: number of the SLURM job that was queued for it, or in which it was launched last; "": none.
+        job_state: that job's state and its reason, as SLURM says them now; "": it does not.
     """
 
     folder: Path
@@ -69,6 +73,8 @@ class RunSummary:
     best: float | None = None
     error: str = ""
     metric: str | None = None
+    job: str = ""
+    job_state: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class RunDetails:
 
 def all_runs(root: Path = RUNS_FOLDER) -> list[RunSummary]:
     """The runs right below a folder, newest first; half and broken ones too."""
-    summaries = [summarise_run(folder) for folder in _run_folders(root)]
+    summaries = _with_job_states([summarise_run(folder) for folder in _run_folders(root)])
     return sorted(summaries, key=lambda summary: (-summary.begun, summary.folder.name))
 
 
@@ -200,7 +206,31 @@ def _summarise_readable(folder: Path) -> RunSummary:
         best=best,
         error=error,
         metric=metric_name(recipe.eval.metric, recipe.task),
+        job=launches[-1].job if launches else "",
     )
+
+
+def _with_job_states(summaries: Sequence[RunSummary]) -> list[RunSummary]:
+    """Runs with the numbers and states of their SLURM jobs: one question for all that have not finished."""
+    jobs = {summary.folder: read_slurm_job(summary.folder) for summary in summaries}
+    unfinished = [jobs[summary.folder] for summary in summaries if summary.state != "finished"]
+    states = query_job_states([job for job in unfinished if job is not None])
+    return [_with_job_state(summary, jobs[summary.folder], states) for summary in summaries]
+
+
+def _with_job_state(
+    summary: RunSummary, job: SlurmJob | None, states: Mapping[str, SlurmJobState]
+) -> RunSummary:
+    job_state = states.get(job.number) if job else None
+    if job is None or job_state is None:
+        return replace(summary, job=job.number) if job else summary
+    state = summary.state
+    if job_state.is_queued and state != "running":
+        state = "queued"
+    elif job_state.is_running:  # its workers may not have begun, or lock on a disk that shows no locks here
+        state = "running"
+    error = "" if state in ("queued", "running") else summary.error
+    return replace(summary, state=state, error=error, job=job.number, job_state=str(job_state))
 
 
 def _run_state(folder: Path, result: RunResult | None, launches: Sequence[RunLaunch]) -> tuple[RunState, str]:
@@ -264,7 +294,7 @@ def _evaluations(events: Sequence[LoggedEvent]) -> list[EvaluationEvent]:
 
 def read_run_details(folder: Path) -> RunDetails:
     """All about one run; never fails."""
-    summary = summarise_run(folder)
+    (summary,) = _with_job_states([summarise_run(folder)])
     run = read_run(folder / RUN_FILE) if summary.state != "broken" else None
     return RunDetails(
         summary,

@@ -42,7 +42,14 @@ class SlurmSettings(StrictSettings):
     requeue: bool = Field(
         True, description="sbatch: put the job into the queue again after the time limit; it goes on"
     )
-    options: list[str] = Field([], description="further options, passed on unchanged: --exclusive")
+    options: list[str] = Field([], description="further options of the job, passed on unchanged: --exclusive")
+    srun_options: list[str] = Field(
+        [],
+        description="further options of the srun that starts the workers: --mpi=none, --container-image=FILE",
+    )
+    node_setup: list[str] = Field(
+        [], description="shell lines run once on each node before its workers: copy data to a local disk"
+    )
 
     @model_validator(mode="after")
     def _leaves_time_to_train(self) -> SlurmSettings:

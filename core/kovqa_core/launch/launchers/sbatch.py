@@ -33,6 +33,11 @@ _QUEUE = BatchQueue("SLURM", "squeue -j {job}", "scancel {job}", "logs/slurm-{jo
 _WAIT_SHELL = r"""trap 'warned=1; kill -USR1 "$step" 2>/dev/null' USR1 TERM
 wait "$step"; code=$?
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done"""
+# `sbatch --array=… job.sh`, typed by hand: each job of the array would train into this folder.
+_ARRAY_SHELL = """if [ -n "$SLURM_ARRAY_TASK_ID" ]; then
+  echo "kovqa: one run folder, one job: queue this script without --array" >&2
+  exit 2
+fi"""
 # The job comes back (code 75, `scontrol requeue`, R14)
 # * after a checkpoint on request (error.json says Stopped);
 # * when processes or nodes were lost (LostError), or killed before they wrote an error.json: after the warning
@@ -94,6 +99,7 @@ def batch_script(request: LaunchRequest) -> str:
         "#!/bin/bash",
         *(f"#SBATCH {_sbatch_directive(option)}" for option in options),
         "",
+        _ARRAY_SHELL,
         *setup,
         *(f"export {key}={shlex.quote(value)}" for key, value in request.env.items()),
         "",

@@ -5,15 +5,18 @@ Sources: the manual pages srun(1), sbatch(1), scontrol(1); docs/sources/launchin
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kovqa_core.distributed.rank_info import RankInfo, rank_from_slurm, rank_from_torchrun
-from kovqa_core.errors import MachineError, Stopped
-from kovqa_core.launch.launchers import torchrun
+from kovqa_core.errors import KovqaError, MachineError, Stopped, WorkerError
+from kovqa_core.launch.launchers import slurm_conflicts, torchrun
 from kovqa_core.launch.launchers.protocol import LaunchRequest
 from kovqa_core.messages import Message, message
+from kovqa_core.runs.events import WaitingEvent, event_line
 from kovqa_core.runs.folder import ERROR_FILE
 from kovqa_core.settings.profile import Profile
 
@@ -21,6 +24,7 @@ from kovqa_core.settings.profile import Profile
 _CPU_BIND_VALUES = {"node": "ldoms", "socket": "sockets", "cores": "cores"}
 
 NODE_SCRIPT = Path(__file__).resolve().with_name("node.sh")
+NODE_SETUP_SCRIPT = NODE_SCRIPT.with_name("node_setup.sh")
 
 
 def has_torchrun_per_node(profile: Profile) -> bool:
@@ -35,7 +39,7 @@ def processes_per_task(profile: Profile) -> int:
 
 def cpus_per_task(profile: Profile) -> int:
     """CPU cores of one srun task."""
-    per_process = profile.loader_workers + 1
+    per_process = profile.loader_workers + max(1, profile.threads)
     return profile.slurm.cpus_per_task or per_process * processes_per_task(profile)
 
 
@@ -72,24 +76,59 @@ def signal_options(profile: Profile, signal: str) -> list[str]:
 def step_options(profile: Profile) -> list[str]:
     """srun's options for the workers: the environment whole, and one failure ends them all."""
     bind = [f"--cpu-bind={_CPU_BIND_VALUES[profile.binding]}"] if profile.binding != "none" else []
-    return [*task_options(profile), *bind, "--kill-on-bad-exit=1", "--export=ALL"]
+    return [
+        *task_options(profile),
+        *bind,
+        *profile.slurm.srun_options,
+        "--kill-on-bad-exit=1",
+        "--export=ALL",
+    ]
 
 
 def task_command(request: LaunchRequest) -> list[str]:
-    """What each srun task runs: a worker, or a torchrun that meets the other nodes' at the job's first host."""
-    if not has_torchrun_per_node(request.profile):
-        return [*request.python, "-u", *request.worker]
+    """What each srun task runs: the node's setup, then a worker or a torchrun that meets those of the other nodes."""
+    profile = request.profile
+    if not has_torchrun_per_node(profile):
+        return [*_node_setup(request), *request.python, "-u", *request.worker]
     # node.sh adds the address, which is known inside the job only.
-    command = torchrun.torchrun_command(request, torchrun.rendezvous_options(request.profile))
-    return ["bash", str(NODE_SCRIPT), str(request.folder / ERROR_FILE), *command, *request.worker]
+    command = torchrun.torchrun_command(request, torchrun.rendezvous_options(profile))
+    node = ["bash", str(NODE_SCRIPT), str(request.folder / ERROR_FILE)]
+    return [*_node_setup(request), *node, *command, *request.worker]
+
+
+def _node_setup(request: LaunchRequest) -> list[str]:
+    """The words before a task's command that run the profile's `node_setup` once on its node."""
+    lines = request.profile.slurm.node_setup
+    if not lines:
+        return []
+    failure = WorkerError(
+        message("launch.node-setup-failed", "slurm.node_setup failed on @HOST@ with code @CODE@: @LINE@"),
+        message(
+            "launch.node-setup-failed.hint",
+            "what it printed is in {logs}/node-setup-@HOST@.log",
+            logs=request.folder / "logs",
+        ),
+    )
+    notice = message(
+        "launch.node-setup", "slurm.node_setup runs on every node, see {logs}", logs=request.folder / "logs"
+    )
+    error = str(request.folder / ERROR_FILE)
+    words = ["\n".join(lines), error, _error_text(failure), event_line(WaitingEvent(notice))]
+    return ["bash", str(NODE_SETUP_SCRIPT), *words]
+
+
+def _error_text(error: KovqaError) -> str:
+    """An `error.json` as a script writes it, where no Python of ours has begun."""
+    values = {"kind": type(error).__name__, "message": error.message, "detail": error.hint, "rank": -1}
+    return json.dumps(values, ensure_ascii=False)
 
 
 # --------------------------------------------------------------- the same for both launchers
 
 
 def settings_problem(profile: Profile) -> Message | None:
-    """SLURM itself refuses what does not go together."""
-    return None
+    """An option that is kovqa's to set; SLURM itself refuses all else that does not go together."""
+    return slurm_conflicts.option_conflict(profile)
 
 
 def check_slurm_tools(profile: Profile, nearest_profile: Callable[[], str]) -> None:
@@ -97,7 +136,9 @@ def check_slurm_tools(profile: Profile, nearest_profile: Callable[[], str]) -> N
 
     Raises:
         MachineError: one of them is missing.
+        SettingsError: a variable stands for an option that would break the run.
     """
+    slurm_conflicts.require_no_input_variable(profile, os.environ)
     missing = [tool for tool in (profile.launcher, "scontrol") if shutil.which(tool) is None]
     if missing:
         raise MachineError(
@@ -113,6 +154,28 @@ def check_slurm_tools(profile: Profile, nearest_profile: Callable[[], str]) -> N
                 "log in where SLURM is, or use --profile {profile}",
                 profile=nearest_profile(),
             ),
+        )
+
+
+def require_task_per_node(profile: Profile, environ: Mapping[str, str]) -> None:
+    """See that srun will start one task on each node, where tasks are torchruns that wait for each other.
+
+    Where tasks are the processes themselves, these count themselves (`launch.world_size`).
+
+    Raises:
+        MachineError: the job, or SLURM_NTASKS, has another number of tasks, which srun would take.
+    """
+    tasks = environ.get("SLURM_NTASKS") or environ.get("SLURM_NPROCS") or str(profile.nodes)
+    if has_torchrun_per_node(profile) and tasks != str(profile.nodes):
+        raise MachineError(
+            message(
+                "launch.other-node-count",
+                "srun would start {tasks} tasks (SLURM_NTASKS), profile {profile} wants {nodes}: one per node",
+                tasks=tasks,
+                profile=profile.name,
+                nodes=profile.nodes,
+            ),
+            task_count_hint(profile),
         )
 
 
@@ -142,13 +205,17 @@ def stop_exit_code(profile: Profile, *, is_main_process: bool) -> int:
 
 
 def world_size_hint(profile: Profile) -> Message:
-    """An allocation with as many tasks as the profile has processes, where tasks are the processes."""
-    if has_torchrun_per_node(profile):
-        return torchrun.world_size_hint(profile)
+    """A job with as many tasks as the profile has processes, where tasks are the processes."""
+    return torchrun.world_size_hint(profile) if has_torchrun_per_node(profile) else task_count_hint(profile)
+
+
+def task_count_hint(profile: Profile) -> Message:
+    """How a step gets as many tasks as the profile wants: srun takes the number of its job, or SLURM_NTASKS."""
+    tasks = profile.processes_per_node // processes_per_task(profile)
     return message(
         "launch.other-task-count.hint",
-        "start kovqa outside of salloc, or with as many tasks as the profile has processes: "
-        "salloc --nodes={nodes} --ntasks={processes} (unset SLURM_NTASKS, if you set it)",
+        "srun starts as many tasks as its job was given, or as SLURM_NTASKS says: start kovqa outside of the job, or "
+        "give the job {tasks} (salloc or #SBATCH --nodes={nodes} --ntasks={tasks}), or unset SLURM_NTASKS",
         nodes=profile.nodes,
-        processes=profile.processes,
+        tasks=profile.nodes * tasks,
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable
 
 from kovqa_core.launch.launchers import slurm_options
 from kovqa_core.launch.launchers.protocol import LaunchPlan, LaunchRequest
 from kovqa_core.settings.profile import Profile
 
 # The rest of the protocol is SLURM's, not this command's.
-check_machine = slurm_options.check_slurm_tools
 cores_per_process = slurm_options.cores_per_process
 rank_from_environment = slurm_options.rank_from_environment
 settings_problem = slurm_options.settings_problem
@@ -17,6 +18,17 @@ starts_here = slurm_options.starts_here
 stop_exit_code = slurm_options.stop_exit_code
 worker_environment = slurm_options.worker_environment
 world_size_hint = slurm_options.world_size_hint
+
+
+def check_machine(profile: Profile, nearest_profile: Callable[[], str]) -> None:
+    """See that SLURM's tools are here, and that the job this is typed in has a task for each node.
+
+    Raises:
+        MachineError: it is not so.
+        SettingsError: a variable stands for an option that would break the run.
+    """
+    slurm_options.check_slurm_tools(profile, nearest_profile)
+    slurm_options.require_task_per_node(profile, os.environ)
 
 
 def waits_for_all(profile: Profile) -> bool:

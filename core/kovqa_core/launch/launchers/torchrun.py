@@ -25,7 +25,12 @@ _NUMA_BINDINGS = {"node": "node", "socket": "socket", "cores": "exclusive"}
 
 
 def settings_problem(profile: Profile) -> Message | None:
-    """Several nodes without an address to meet at."""
+    """Several nodes without an address to meet at, or a setup that only SLURM's launchers run."""
+    if profile.slurm.node_setup:
+        return message(
+            "launch.torchrun-node-setup",
+            "slurm.node_setup is for the launchers srun and sbatch; torchrun runs `setup` on each machine",
+        )
     if profile.nodes == 1 or profile.rendezvous:
         return None
     return message(
