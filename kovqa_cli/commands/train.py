@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,7 +51,8 @@ def train(
         bool,
         typer.Option(
             "--check",
-            help="Like --dry-run, but everything must be here; asks SLURM whether it takes the job.",
+            help="Like --dry-run, but everything must be here; looks into the workers' container, and asks SLURM whether "
+            "it takes the job.",
         ),
     ] = False,
     json: options.JsonOption = False,
@@ -81,6 +83,7 @@ def start_training(
     planned: PlannedTraining, *, dry_run: bool, json: bool, quiet: bool, check: bool = False
 ) -> None:
     """Show a planned training; start it (or queue it) and watch it, unless only the plan was wanted."""
+    from kovqa_core.launch.look_inside import look_inside
     from kovqa_core.launch.start import ask_scheduler, start_processes, submit_job
     from kovqa_core.plan.training import finished_result
 
@@ -92,8 +95,12 @@ def start_training(
         output_training.print_finished_run(run, planned.result, as_json=json, quiet=quiet)
         return
     output_training.print_plan(planned, quiet=quiet or (json and not dry_run and not check))
-    if check and (answer := ask_scheduler(launch)):
-        console.print_note(answer)
+    if dry_run and not check and launch.on_paper:
+        console.print_note(launch.on_paper)
+    if check:
+        for answer in (look_inside(run, launch, os.environ), ask_scheduler(launch)):
+            if answer:
+                console.print_note(answer)
     if dry_run or check:
         output_training.print_launch_command(planned, as_json=json)
     elif launch.queue is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +11,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from kovqa_core.distributed import process_group
-from kovqa_core.distributed.process_group import RankGpu, choose_gpu, local_device, require_own_gpus
-from kovqa_core.distributed.rank_info import RankInfo, rank_from_slurm, rank_from_torchrun
+from kovqa_core.distributed.process_group import RankGpu, local_device, require_own_gpus
+from kovqa_core.distributed.rank_info import RankInfo, choose_gpu, rank_from_slurm, rank_from_torchrun
 from kovqa_core.errors import MachineError
 
 
@@ -24,12 +23,12 @@ def srun_task(local_rank: int, tasks: int) -> RankInfo:
 
 
 @pytest.fixture
-def pretended_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.device]]:
+def pretended_gpus(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
     """One visible GPU; what was made the current one."""
     taken: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    yield taken
+    return taken
 
 
 def test_a_task_that_is_bound_to_one_gpu_takes_that_one(pretended_gpus: list[torch.device]) -> None:
@@ -53,7 +52,7 @@ def test_tasks_that_see_some_gpus_but_not_theirs(local_rank: int, visible: int) 
 def test_torchrun_binds_nothing() -> None:
     """Its second process on a machine with one GPU has none: two would share it."""
     rank = rank_from_torchrun({"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"})
-    with pytest.raises(MachineError, match="rank 1 on .* wants GPU 1, torch sees 1") as error:
+    with pytest.raises(MachineError, match=r"rank 1 on .* wants GPU 1, torch sees 1") as error:
         choose_gpu(rank, 1)
     assert "fewer GPUs" in error.value.hint
 
@@ -66,7 +65,9 @@ def test_two_tasks_with_one_gpu_are_refused() -> None:
         with pytest.raises(MachineError, match=expected) as error:
             require_own_gpus([RankGpu(2, "n2", 1, "GPU-b"), *gpus])
         assert "--gpus-per-task=1" in error.value.hint
-    require_own_gpus([RankGpu(0, "n1", 1, "GPU-a"), RankGpu(1, "n1", 1, "GPU-b"), RankGpu(2, "n2", 1, "GPU-a")])
+    require_own_gpus(
+        [RankGpu(0, "n1", 1, "GPU-a"), RankGpu(1, "n1", 1, "GPU-b"), RankGpu(2, "n2", 1, "GPU-a")]
+    )
     require_own_gpus([RankGpu(0, "n1", 2, ""), RankGpu(1, "n1", 2, "")])  # torch does not name them
 
 

@@ -98,7 +98,9 @@ def test_options_that_say_something_else_are_passed_on(slurm: dict[str, object])
 
 
 def test_a_variable_of_sbatch_or_srun_is_an_option_too() -> None:
-    with pytest.raises(SettingsError, match="SBATCH_ARRAY_INX=1-8 stands in the environment.*--array") as error:
+    with pytest.raises(
+        SettingsError, match=r"SBATCH_ARRAY_INX=1-8 stands in the environment.*--array"
+    ) as error:
         require_no_input_variable(profile(), {"SBATCH_ARRAY_INX": "1-8"})
     assert error.value.hint == "unset SBATCH_ARRAY_INX"
     with pytest.raises(SettingsError, match="SLURM_LABELIO=1 "):
@@ -110,7 +112,9 @@ def test_one_torchrun_per_node_needs_as_many_tasks_as_nodes() -> None:
     """Fewer would wait ten minutes for each other, more would share a node's GPUs."""
     settings = profile("srun", {"tasks": "node"}, nodes=2, processes_per_node=4)
     for environ in ({"SLURM_NTASKS": "1"}, {"SLURM_NTASKS": "8"}, {"SLURM_NPROCS": "1"}):
-        with pytest.raises(MachineError, match=r"srun would start \d tasks .* wants 2: one per node") as error:
+        with pytest.raises(
+            MachineError, match=r"srun would start \d tasks .* wants 2: one per node"
+        ) as error:
             require_task_per_node(settings, environ)
         assert "--nodes=2 --ntasks=2" in error.value.hint
     require_task_per_node(settings, {"SLURM_NTASKS": "2"})
@@ -148,9 +152,17 @@ def test_the_script_is_not_for_an_array(array: str, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ node setup
 
 
-def start_tasks(command: list[str], count: int, folder: Path, **env: str) -> list[subprocess.CompletedProcess[str]]:
+def start_tasks(
+    command: list[str], count: int, folder: Path, **env: str
+) -> list[subprocess.CompletedProcess[str]]:
     """The tasks of one node, as srun would start them: the first one last, so that the others must wait for it."""
-    base = {"PATH": os.environ["PATH"], "SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", **env}
+    base = {
+        "PATH": os.environ["PATH"],
+        "SLURMD_NODENAME": "n1",
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_ID": "0",
+        **env,
+    }
     started = [
         subprocess.Popen(
             command,
@@ -219,5 +231,5 @@ def test_a_setup_that_fails_is_the_runs_error(
 
 
 def test_a_nodes_setup_is_for_slurm() -> None:
-    with pytest.raises(SettingsError, match="slurm.node_setup is for the launchers srun and sbatch"):
+    with pytest.raises(SettingsError, match=r"slurm\.node_setup is for the launchers srun and sbatch"):
         check_launcher(profile("torchrun", {"node_setup": ["true"]}))

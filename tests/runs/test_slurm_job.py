@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,9 +24,11 @@ from kovqa_core.settings.run import make_run, write_run
 
 from kovqa_cli.output.runs import next_commands
 
+Tool = Callable[[str, str], None]
+
 
 @pytest.fixture
-def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
     """Makes a command out of a shell line; there are no others of SLURM's."""
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -48,7 +50,7 @@ def new_run(folder: Path) -> Path:
     return folder
 
 
-def test_one_question_for_all_runs(tool, tmp_path: Path) -> None:
+def test_one_question_for_all_runs(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["기다림", "돈다", "끝남", "남의 것", "모름"]
     for number, name in enumerate(names, 11):
         write_slurm_job(new_run(tmp_path / "runs" / name), SlurmJob(str(number), f"kovqa-{name}"))
@@ -59,11 +61,8 @@ def test_one_question_for_all_runs(tool, tmp_path: Path) -> None:
         "'11|PENDING|Resources|kovqa-기다림' '12|RUNNING|None|kovqa-돈다' '14|RUNNING|None|kovqa-another'",
     )
     tool("sacct", "echo '13|CANCELLED by 1000|None|kovqa-끝남'")
-    os.environ["SQUEUE_USERS"] = "somebody"  # a user's own filter
-    try:
-        runs = {run.folder.name: run for run in all_runs(tmp_path / "runs")}
-    finally:
-        del os.environ["SQUEUE_USERS"]
+    monkeypatch.setenv("SQUEUE_USERS", "somebody")  # a user's own filter
+    runs = {run.folder.name: run for run in all_runs(tmp_path / "runs")}
     assert {name: (run.state, run.job, run.job_state) for name, run in runs.items()} == {
         "기다림": ("queued", "11", "PENDING (Resources)"),
         "돈다": ("running", "12", "RUNNING"),
@@ -78,7 +77,7 @@ def test_one_question_for_all_runs(tool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["exit 1", "sleep 20", "printf '\\377|\\n||||\\n11\\n'", "kill -9 $$"])
-def test_a_scheduler_that_does_not_answer_costs_seconds_and_no_traceback(tool, line: str) -> None:
+def test_a_scheduler_that_does_not_answer_costs_seconds_and_no_traceback(tool: Tool, line: str) -> None:
     tool("squeue", f"exec {line}" if line.startswith("sleep") else line)
     began = time.monotonic()
     assert query_job_states([SlurmJob("11", "x"), SlurmJob("not a number")]) == {}
@@ -95,7 +94,7 @@ def test_no_scheduler_and_files_that_are_broken(monkeypatch: pytest.MonkeyPatch,
     require_not_queued(tmp_path, {})  # nobody to ask
 
 
-def test_a_folder_is_queued_once(tool, tmp_path: Path) -> None:
+def test_a_folder_is_queued_once(tool: Tool, tmp_path: Path) -> None:
     write_slurm_job(tmp_path, SlurmJob("11", "kovqa-x"))
     for state in ("PENDING", "RUNNING", "CONFIGURING", "SUSPENDED", "REQUEUED"):
         tool("squeue", f"echo '11|{state}|Priority|kovqa-x'")
@@ -109,10 +108,12 @@ def test_a_folder_is_queued_once(tool, tmp_path: Path) -> None:
         require_not_queued(tmp_path, {})
 
 
-def test_an_srun_that_waits_is_a_job_too(tool, tmp_path: Path) -> None:
+def test_an_srun_that_waits_is_a_job_too(tool: Tool, tmp_path: Path) -> None:
     log = tmp_path / "logs" / "launcher.log"
     log.parent.mkdir()
-    log.write_text("srun: job 20 queued and waiting for resources\nsrun: job 21 queued and waiting for resources\n")
+    log.write_text(
+        "srun: job 20 queued and waiting for resources\nsrun: job 21 queued and waiting for resources\n"
+    )
     assert read_slurm_job(tmp_path) == SlurmJob("21")
     tool("squeue", "echo '21|PENDING|Resources|python3'")
     with pytest.raises(SettingsError, match="is job 21 of SLURM already"):
@@ -120,4 +121,3 @@ def test_an_srun_that_waits_is_a_job_too(tool, tmp_path: Path) -> None:
     write_slurm_job(tmp_path, SlurmJob("30", "kovqa-x"))
     os.utime(log, (1, 1))
     assert read_slurm_job(tmp_path) == SlurmJob("30", "kovqa-x")  # what was queued last
-    assert replace(SlurmJob("30"), name="kovqa-x") == read_slurm_job(tmp_path)

@@ -18,7 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from kovqa_core.distributed import watchdog
 from kovqa_core.distributed.heartbeat import WatchedPeer
-from kovqa_core.distributed.rank_info import RankInfo
+from kovqa_core.distributed.rank_info import RankInfo, choose_gpu, gpu_binding_hint
 from kovqa_core.errors import MachineError
 from kovqa_core.messages import Message, message
 
@@ -86,47 +86,6 @@ def local_device(rank: RankInfo, device: str) -> torch.device:
     return gpu
 
 
-def choose_gpu(rank: RankInfo, visible: int) -> int:
-    """Number of this process's GPU among those that it sees.
-
-    Args:
-        rank: place of this process.
-        visible: GPUs that it sees: all of its host, or those bound to it.
-
-    Raises:
-        MachineError: this rank's GPU is not among them.
-    """
-    if rank.local_rank < visible:
-        return rank.local_rank
-    if visible == 1 and rank.may_be_bound:
-        return 0
-    problem = message(
-        "distributed.no-such-gpu",
-        "rank {rank} on {host} wants GPU {gpu}, torch sees {gpus}",
-        rank=rank.rank,
-        host=socket.gethostname(),
-        gpu=rank.local_rank,
-        gpus=visible,
-    )
-    if visible and rank.may_be_bound:
-        raise MachineError(problem, _gpu_binding_hint())
-    raise MachineError(
-        problem,
-        message(
-            "distributed.no-such-gpu.hint",
-            "use a profile with fewer GPUs, or a torch built for this machine's driver",
-        ),
-    )
-
-
-def _gpu_binding_hint() -> Message:
-    return message(
-        "distributed.gpu-binding.hint",
-        "bind one GPU to each task (slurm.options: [--gpus-per-task=1]), or let each task see all GPUs of its node "
-        "(no --gpu-bind, no --gpus-per-task, in the profile, in salloc or in SLURM_* variables)",
-    )
-
-
 @dataclass(frozen=True)
 class RankGpu:
     """The GPU that a process took; `uuid` is "" where torch does not say it, `visible` counts what it sees."""
@@ -165,7 +124,7 @@ def require_own_gpus(gpus: Sequence[RankGpu]) -> None:
                     visible=other.visible,
                     other_visible=gpu.visible,
                 ),
-                _gpu_binding_hint(),
+                gpu_binding_hint(),
             )
 
 

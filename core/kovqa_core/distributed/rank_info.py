@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,3 +124,45 @@ def first_slurm_host(nodes: str) -> str:
             ),
         )
     return hosts[0]
+
+
+def choose_gpu(rank: RankInfo, visible: int) -> int:
+    """Number of this process's GPU among those that it sees.
+
+    Args:
+        rank: place of this process.
+        visible: GPUs that it sees: all of its host, or those bound to it.
+
+    Raises:
+        MachineError: this rank's GPU is not among them.
+    """
+    if rank.local_rank < visible:
+        return rank.local_rank
+    if visible == 1 and rank.may_be_bound:
+        return 0
+    problem = message(
+        "distributed.no-such-gpu",
+        "rank {rank} on {host} wants GPU {gpu}, torch sees {gpus}",
+        rank=rank.rank,
+        host=socket.gethostname(),
+        gpu=rank.local_rank,
+        gpus=visible,
+    )
+    if visible and rank.may_be_bound:
+        raise MachineError(problem, gpu_binding_hint())
+    raise MachineError(
+        problem,
+        message(
+            "distributed.no-such-gpu.hint",
+            "use a profile with fewer GPUs, or a torch built for this machine's driver",
+        ),
+    )
+
+
+def gpu_binding_hint() -> Message:
+    """What to do where SLURM binds GPUs to tasks in another way than kovqa needs."""
+    return message(
+        "distributed.gpu-binding.hint",
+        "bind one GPU to each task (slurm.options: [--gpus-per-task=1]), or let each task see all GPUs of its node "
+        "(no --gpu-bind, no --gpus-per-task, in the profile, in salloc or in SLURM_* variables)",
+    )

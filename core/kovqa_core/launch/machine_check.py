@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kovqa_core.launch.launchers import LAUNCHERS, find_launcher
+from kovqa_core.machine.detect_profile import slurm_partitions
 from kovqa_core.machine.hardware import find_gpus, nearest_profile, visible_gpus
 from kovqa_core.messages import Message, message
 from kovqa_core.paths import settings_files
@@ -38,6 +41,26 @@ def gpu_warnings() -> list[Message]:
         )
         return [*found.problems, too_small]
     return list(found.problems)
+
+
+def login_node_warnings(profile: Profile, environ: Mapping[str, str]) -> list[Message]:
+    """What a person should know of a profile that this machine chose: training on a login node is rarely meant.
+
+    Args:
+        profile: the chosen one.
+        environ: of this process: inside of a SLURM job its node is meant.
+    """
+    stays_here = find_launcher(profile).starts_here(profile) and profile.device == "cpu"
+    if not stays_here or environ.get("SLURM_JOB_ID") or not slurm_partitions():
+        return []
+    return [
+        message(
+            "launch.login-node",
+            "no GPU here, and this machine belongs to a SLURM cluster: with profile {profile} training runs on its login "
+            "node (kovqa profiles detect -o NAME writes a profile for the queue)",
+            profile=profile.name,
+        )
+    ]
 
 
 def local_profiles() -> list[Profile]:

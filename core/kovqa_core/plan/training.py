@@ -17,7 +17,12 @@ from kovqa_core.files import make_folder, write_text
 from kovqa_core.index.reader import open_index
 from kovqa_core.launch.launchers import check_launcher
 from kovqa_core.launch.launchers.protocol import JOB_SCRIPT, LaunchPlan
-from kovqa_core.launch.machine_check import check_machine, gpu_warnings, profile_of_this_machine
+from kovqa_core.launch.machine_check import (
+    check_machine,
+    gpu_warnings,
+    login_node_warnings,
+    profile_of_this_machine,
+)
 from kovqa_core.launch.plan import plan_launch
 from kovqa_core.messages import Message, message
 from kovqa_core.models.config import read_model_settings
@@ -106,7 +111,10 @@ def plan_training(
     make = partial(make_run, requested.recipe, probe=micro_batch == AUTO_MICRO_BATCH)
     planned = _check_and_plan(requested, folder, make, dry_run=dry_run, micro_batch=micro_batch)
     # A profile that was named is what is wanted; where the machine chose, why it chose so must be seen.
-    return planned if profile else replace(planned, warnings=gpu_warnings())
+    if profile:
+        return planned
+    warnings = [*gpu_warnings(), *login_node_warnings(planned.run.profile, os.environ)]
+    return replace(planned, warnings=warnings)
 
 
 def plan_rerun(earlier_folder: Path, folder: Path | None, *, force: bool, dry_run: bool) -> PlannedTraining:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +48,7 @@ class LaunchPlan:
         stop_signal: asks the workers behind the command to stop.
         rendezvous: HOST:PORT where nodes meet on which the same command is typed; "" otherwise.
         resume_hint: how to go on after a failure; "": with the last checkpoint.
+        on_paper: what a plan that starts nothing cannot know; "": nothing.
     """
 
     argv: list[str]
@@ -59,6 +60,7 @@ class LaunchPlan:
     stop_signal: signal.Signals = signal.SIGTERM
     rendezvous: str = ""
     resume_hint: str = ""
+    on_paper: str = ""
 
     def shell_command(self) -> str:
         """The command, to be pasted into a shell."""
@@ -96,10 +98,12 @@ class LaunchRequest:
 
     def after_setup(self, argv: list[str]) -> list[str]:
         """A command after the profile's shell lines; the first of them that fails ends it."""
-        setup = self.profile.setup
-        if not setup:
-            return argv
-        return ["bash", "-c", "\n".join(["set -e", *setup, 'exec "$@"']), "kovqa", *argv]
+        return lines_before(self.profile.setup, argv)
+
+
+def lines_before(lines: Sequence[str], argv: list[str]) -> list[str]:
+    """A command after some shell lines; the first of them that fails ends it."""
+    return ["bash", "-c", "\n".join(["set -e", *lines, 'exec "$@"']), "kovqa", *argv] if lines else argv
 
 
 class Launcher(Protocol):

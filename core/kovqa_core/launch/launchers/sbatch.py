@@ -76,6 +76,7 @@ def build_plan(request: LaunchRequest) -> LaunchPlan:
         script=batch_script(request),
         queue=_QUEUE,
         test_only_argv=("sbatch", "--test-only", "--parsable", script),
+        on_paper=slurm_options.on_paper(request.profile),
     )
 
 

@@ -179,6 +179,16 @@ def require_task_per_node(profile: Profile, environ: Mapping[str, str]) -> None:
         )
 
 
+def on_paper(profile: Profile) -> Message:
+    """What is to be said of a plan that nobody has asked SLURM about."""
+    return message(
+        "launch.slurm-on-paper",
+        "on paper only: GPUs, memory and cores are what profile {profile} says, not what is in this machine, and SLURM "
+        "was not asked whether it has such nodes (--check asks it)",
+        profile=profile.name,
+    )
+
+
 def starts_here(profile: Profile) -> bool:
     """Never: SLURM chooses the machine."""
     return False

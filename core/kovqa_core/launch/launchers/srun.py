@@ -51,4 +51,5 @@ def build_plan(request: LaunchRequest) -> LaunchPlan:
         request.folder,
         test_only_argv=tuple(request.after_setup(["srun", "--test-only", *options])),
         stop_signal=signal.SIGUSR1,
+        on_paper=slurm_options.on_paper(profile),
     )
