@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -39,11 +41,17 @@ def profile(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["slurm-a100x4", "slurm-a100x4x2", "slurm-rtx3090x4"])
 def test_slurm_would_take_it(cluster: MiniSlurm, small: Small, tmp_path: Path, name: str) -> None:
-    words = small_on(small, name, "profile.slurm.cpus_per_task=1", "profile.precision=fp32")
+    settings = (
+        "profile.slurm.cpus_per_task=1",
+        "profile.precision=fp32",
+        "profile.command_prefix=[env, A=1]",
+    )
+    words = small_on(small, name, *settings)
     done = on_cluster(cluster, tmp_path, *words, "--check", "-o", ODD)
     assert done.returncode == 0, done.stderr
     assert "to start at" in done.stderr
     assert "in partition main" in done.stderr
+    assert f"inside `env A=1 {sys.executable}`: Python 3." in done.stderr
     assert cluster.out("squeue", "-h") == ""  # asked, not queued
 
 
@@ -61,6 +69,31 @@ def test_a_job_is_queued_runs_and_writes_where_it_says(
     job_info = cluster.out("scontrol", "show", "job", job)
     assert f"JobName=kovqa-{ODD}" in job_info
     assert f"WorkDir={tmp_path}\n" in job_info
+
+
+def test_a_folder_is_queued_once_and_its_job_is_listed(
+    cluster: MiniSlurm, small: Small, tmp_path: Path, profile: Path
+) -> None:
+    setup = 'profile.slurm.node_setup=["echo 디스크가 없음 >&2; false"]'
+    words = [*small_on(small, profile, "profile.slurm.options=[--hold]", setup), "-o", "runs/r"]
+    done = on_cluster(cluster, tmp_path, *words, "-q")
+    assert done.returncode == 0, done.stderr
+    job = done.stdout.strip()
+    (listed,) = json.loads(on_cluster(cluster, tmp_path, "runs", "--json").stdout)["runs"]
+    assert (listed["state"], listed["job"], listed["job_state"]) == ("queued", job, "PENDING (JobHeldUser)")
+    script = (tmp_path / "runs" / "r" / "job.sh").read_bytes()
+    again = on_cluster(cluster, tmp_path, *words, "--set", "profile.slurm.time=20")
+    assert again.returncode == 2
+    assert f"runs/r is job {job} of SLURM already: PENDING (JobHeldUser) → " in again.stderr
+    assert (
+        tmp_path / "runs" / "r" / "job.sh"
+    ).read_bytes() == script  # SLURM has its copy, people have this one
+    cluster.out("scontrol", "release", job)
+    cluster.wait_job(job, "FAILED")  # its setup fails: no worker began, and it does not come back
+    shown = on_cluster(cluster, tmp_path, "runs", "show", "r").stdout
+    failure = "slurm.node_setup failed on n1 with code 1: 디스크가 없음"
+    assert shown.startswith(f"runs/r: failed: {failure}, job {job} FAILED (NonZeroExitCode)\n")
+    assert "Restarts=0" in cluster.out("scontrol", "show", "job", job)
 
 
 @pytest.mark.parametrize("launcher", ["sbatch", "srun"])
@@ -143,7 +176,9 @@ def test_no_slurm_here(small: Small, tmp_path: Path) -> None:
         assert done.returncode == 4
         assert f"there is no {tool} here" in done.stderr
         assert not (tmp_path / name).exists()
-        assert subprocess.run([*words, "-n"], env=env, capture_output=True).returncode == 0
+        plan = subprocess.run([*words, "-n"], env=env, capture_output=True, text=True)
+        assert plan.returncode == 0
+        assert f"on paper only: GPUs, memory and cores are what profile {name} says" in plan.stderr
 
 
 def test_a_profile_of_this_cluster(cluster: MiniSlurm, small: Small, tmp_path: Path) -> None:

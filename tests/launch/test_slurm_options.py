@@ -13,6 +13,7 @@ from kovqa_core.launch.launchers import check_launcher
 from kovqa_core.launch.launchers.protocol import LaunchRequest
 from kovqa_core.launch.launchers.slurm_conflicts import require_no_input_variable
 from kovqa_core.launch.launchers.slurm_options import require_task_per_node, task_command
+from kovqa_core.launch.machine_check import login_node_warnings
 from kovqa_core.launch.plan import plan_launch
 from kovqa_core.runs.folder import read_error
 from kovqa_core.settings.profile import Profile
@@ -233,3 +234,20 @@ def test_a_setup_that_fails_is_the_runs_error(
 def test_a_nodes_setup_is_for_slurm() -> None:
     with pytest.raises(SettingsError, match=r"slurm\.node_setup is for the launchers srun and sbatch"):
         check_launcher(profile("torchrun", {"node_setup": ["true"]}))
+
+
+# ------------------------------------------------------------------------------------ login node
+
+
+def test_training_on_a_login_node_is_not_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    here = profile("torchrun")
+    assert login_node_warnings(here, {}) == []
+    sinfo = tmp_path / "sinfo"
+    sinfo.write_text("#!/bin/sh\necho 'main*|gpu:4|64|infinite|2'\n")
+    sinfo.chmod(0o755)
+    (warning,) = login_node_warnings(here, {})
+    assert "with profile x training runs on its login node" in warning
+    assert login_node_warnings(here, {"SLURM_JOB_ID": "7"}) == []  # inside salloc, on a node without GPUs
+    assert login_node_warnings(profile("sbatch"), {}) == []
+    assert login_node_warnings(profile("torchrun", gpu="A100"), {}) == []

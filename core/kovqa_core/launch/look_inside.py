@@ -1,6 +1,6 @@
 """`kovqa train --check` where workers start in a container, or with another Python: is all that they need there?
 
-A few lines of standard Python run behind the same words as the workers will (docs/sources/launching.md, R29).
+A few lines of standard Python run behind the same words as the workers will (docs/sources/launching.md, R30).
 """
 
 from __future__ import annotations

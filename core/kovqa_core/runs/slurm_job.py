@@ -1,6 +1,6 @@
 """The SLURM job of a run folder: its number, and its state as SLURM has it now.
 
-Sources: the manual pages squeue(1), sacct(1); docs/sources/launching.md, R28.
+Sources: the manual pages squeue(1), sacct(1); docs/sources/launching.md, R29.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """SLURM options of a profile that kovqa sets itself, or that would multiply or break a run: refused by name.
 
-Sources: the manual pages sbatch(1), srun(1) and their input environment variables; docs/sources/launching.md, R27.
+Sources: the manual pages sbatch(1), srun(1) and their input environment variables; docs/sources/launching.md, R28.
 """
 
 from __future__ import annotations
