@@ -73,6 +73,7 @@ def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
         accumulate=run.accumulate,
         precision=profile.precision,
     )
+    yield from planned.notes
     yield _memory_line(planned)
     if planned.resumed_step:
         yield message(
@@ -136,6 +137,7 @@ def print_launch_command(planned: PlannedTraining, *, as_json: bool) -> None:
         "script": launch.script,
         "differs": [asdict(each) for each in planned.differences],
         "memory": _memory_fields(planned),
+        "notes": list(planned.notes),
     }
     console.print_outcome(launch.shell_command(), fields, as_json=as_json, quiet=False)
 

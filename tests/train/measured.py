@@ -41,7 +41,7 @@ def peak_of(run: Run) -> float:
 def _step(state: TrainState, batches: Iterator[ModelBatch], step: int) -> None:
     """As `loop.train_step` does it."""
     loop.accumulate_gradients(state, batches, step)
-    state.strategy.step()
+    state.strategy.step(1.0)
     if state.averages is not None:
         decay = state.run.recipe.optim.ema_decay
         checkpoint.update_ema(state.averages, state.strategy.local_shards(), decay)

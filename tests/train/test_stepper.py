@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from kovqa_core.data.example import Answer
 from kovqa_core.errors import DataError
 from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.family import FamilyModel
 from kovqa_core.train.strategies.base import TrainStrategy
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ from tests.conftest import Small
 from tests.train.test_resume import ALONE, CPU, make_small_run
 
 
-class OneWeightModel(nn.Module):
+class OneWeightModel(FamilyModel):
     """A model with one weight, that counts its forward passes."""
 
     def __init__(self) -> None:
@@ -26,6 +28,9 @@ class OneWeightModel(nn.Module):
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         self.calls += 1
         return {"loss": self.weight * batch.tensors["x"].sum()}
+
+    def answer(self, batch: ModelBatch) -> list[Answer]:
+        return []
 
 
 class CollectiveStrategy(TrainStrategy):
@@ -45,9 +50,9 @@ def test_a_batch_without_a_usable_example_goes_through_the_model_with_weight_0(
     empty, full = ModelBatch({}, [], ["7"]), ModelBatch({"x": torch.tensor([3.0])}, ["8"])
     with pytest.raises(DataError, match="first batch can be learned from: 7"):
         strategy.backward(empty, 0, last=True)
-    assert strategy.backward(full, 0, last=True) == 3
+    assert strategy.backward(full, 0, last=True).mean == 3
     assert model.weight.grad is not None
     gradient = model.weight.grad.clone()
-    assert strategy.backward(empty, 0, last=True) == 0
+    assert strategy.backward(empty, 0, last=True).mean == 0
     assert model.calls == 2
     assert torch.equal(gradient, model.weight.grad)

@@ -34,6 +34,11 @@ class FamilyConfig(StrictSettings):
         """
         return []
 
+    @property
+    def micro_batch_loss(self) -> str | None:
+        """A setting by which the loss depends on a micro-batch as a whole; None: it is a mean, cut anywhere."""
+        return None
+
 
 ConfigType = TypeVar("ConfigType", bound=FamilyConfig)
 

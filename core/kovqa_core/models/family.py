@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from kovqa_core.data.answers import read_answers
@@ -63,16 +64,20 @@ class ParameterRules(Protocol):
 class FamilyModel(nn.Module, ABC):
     """A network that learns from batches and answers them.
 
-    Two methods every family writes; the others are right for a model without layers of its own rates.
+    Two methods every family writes; the others are right for a model whose loss is a mean over examples, and
+    without layers of its own rates.
     """
 
     @abstractmethod
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
-        """{"loss": mean over the batch's examples, a scalar in fp32}.
+        """{"loss": mean over what the batch counts, a scalar in fp32; 0 where it counts nothing}.
 
         Args:
             batch: on the model's device.
             step: the optimizer step it belongs to, from 0.
+
+        Returns:
+            Where `ranks_losses`, also {"losses": [N] without gradient}, what the loss is the mean of.
         """
 
     @abstractmethod
@@ -103,6 +108,27 @@ class FamilyModel(nn.Module, ABC):
     def fsdp_units(self) -> list[nn.Module]:
         """Modules that may be sharded one at a time: each is called as a whole; inner ones first."""
         return []
+
+    # What makes a gradient the same however the global batch is cut.
+
+    def loss_weight(self, batch: ModelBatch, step: int) -> Tensor | float:
+        """How much `forward` divided by: here the examples, those left out too; elsewhere tokens or weights.
+
+        Means are weighted by it, so that the loss of a step is one mean over the global batch.
+        """
+        return float(len(batch.ids) + len(batch.left_out))
+
+    def ranks_losses(self, step: int) -> bool:
+        """Do only some losses count in this step, chosen among those of the whole global batch?
+
+        Then training asks `counted_losses`, and `forward` finds the answer for a batch in its tensor "counted"
+        (bool [N]); without one it chooses among the batch's own.
+        """
+        return False
+
+    def counted_losses(self, losses: Tensor, step: int) -> Tensor:
+        """Which of these losses [N] count, bool [N]."""
+        return torch.ones_like(losses, dtype=torch.bool)
 
     # Rules on names; see `ParameterRules`.
 

@@ -22,7 +22,7 @@ from kovqa_core.models.memory import (
 )
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
-from kovqa_core.settings.run import split_global_batch
+from kovqa_core.settings.run import split_recipe_batch
 
 AUTO_MICRO_BATCH = "auto"
 
@@ -36,12 +36,14 @@ class MemoryPlan:
         memory: bytes of one device; None: not known.
         best: at the largest micro-batch that fits; None: none does, or it is not known.
         unknown: why it cannot be counted; empty where it can.
+        fixed: does the recipe fix the micro-batch?
     """
 
     needs: MemoryEstimate | None
     memory: float | None
     best: MemoryEstimate | None
     unknown: str = ""
+    fixed: bool = False
 
     @property
     def warning(self) -> Message | None:
@@ -56,6 +58,12 @@ class MemoryPlan:
             needed=needs.peak / BYTES_PER_GB,
             available=memory / BYTES_PER_GB,
         )
+        if self.fixed:
+            return message(
+                "plan.fixed-too-large",
+                "{shortage}; the recipe fixes it (optim.loss_micro_batch)",
+                shortage=shortage,
+            )
         if self.best is None:
             return message(
                 "plan.nothing-fits",
@@ -82,8 +90,11 @@ def choose_micro_batch(
         micro_batch: "auto" (the largest that fits), a number, or None: what the profile says.
 
     Raises:
-        SettingsError: neither a number nor auto; or nothing says how much fits.
+        SettingsError: neither a number nor auto; nothing says how much fits; the recipe fixes another.
     """
+    loss_micro_batch = recipe.optim.loss_micro_batch
+    if micro_batch is not None and loss_micro_batch is not None and micro_batch != str(loss_micro_batch):
+        raise _micro_batch_is_fixed(micro_batch, loss_micro_batch)
     automatic = micro_batch == AUTO_MICRO_BATCH
     if micro_batch is not None and not automatic:
         profile = with_micro_batch(profile, recipe.name, _parse_micro_batch(micro_batch))
@@ -109,10 +120,8 @@ def choose_micro_batch(
             )
         # 1 where nothing fits by this count: a run whose strategy can be probed still tries it.
         profile = with_micro_batch(profile, recipe.name, best.micro_batch if best else 1)
-    planned, _ = split_global_batch(
-        recipe.optim.global_batch, profile.max_micro_batch(recipe.name), profile.processes
-    )
-    return profile, MemoryPlan(estimate(planned), memory, best)
+    planned, _ = split_recipe_batch(recipe, profile)
+    return profile, MemoryPlan(estimate(planned), memory, best, fixed=loss_micro_batch is not None)
 
 
 def with_micro_batch(profile: Profile, recipe: str, micro_batch: int) -> Profile:
@@ -122,6 +131,23 @@ def with_micro_batch(profile: Profile, recipe: str, micro_batch: int) -> Profile
 
 def _auto_impossible(problem: Message) -> SettingsError:
     return SettingsError(problem, message("plan.auto-impossible.hint", "give a number"))
+
+
+def _micro_batch_is_fixed(requested: str, fixed: int) -> SettingsError:
+    return SettingsError(
+        message(
+            "plan.micro-batch-is-fixed",
+            "--micro-batch {requested}: the recipe's loss is the mean of means over micro-batches of {fixed}, on "
+            "every machine (optim.loss_micro_batch)",
+            requested=requested,
+            fixed=fixed,
+        ),
+        message(
+            "plan.micro-batch-is-fixed.hint",
+            "leave out --micro-batch; --set optim.loss_micro_batch=null averages over the global batch instead, "
+            "another experiment",
+        ),
+    )
 
 
 def _parse_micro_batch(text: str) -> int:

@@ -26,6 +26,7 @@ from kovqa_core.launch.machine_check import (
 from kovqa_core.launch.plan import plan_launch
 from kovqa_core.messages import Message, message
 from kovqa_core.models.config import read_model_settings
+from kovqa_core.plan.batch_notes import batch_notes, require_loss_micro_batch
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.runs.folder import RESULT_FILE, RUNS_FOLDER, RunResult, follow_pointer, read_result
@@ -54,6 +55,7 @@ class PlannedTraining:
         memory_plan: memory it needs, and what there is.
         differences: a rerun: what is not as it was then.
         warnings: what a person should know of this machine, where its profile was chosen by what is here.
+        notes: what is worth knowing of its batches.
     """
 
     run: Run
@@ -65,6 +67,7 @@ class PlannedTraining:
     memory_plan: MemoryPlan
     differences: Sequence[RunDifference] = ()
     warnings: Sequence[Message] = ()
+    notes: Sequence[Message] = ()
 
 
 MakeRun = Callable[[Profile, Path, list[str], Mapping[str, str]], Run]  # profile, folder, argv, origin
@@ -209,6 +212,7 @@ def _check_and_plan(
         resumed_step=last.name if last else None,
         result=read_result(folder),
         memory_plan=memory_plan,
+        notes=batch_notes(run),
     )
 
 
@@ -313,6 +317,7 @@ def _input_checks(settings: ResolvedSettings) -> list[Check]:
     document = SettingsDocument(recipe.model_dump(mode="json"), {**origin, (): f"recipe {recipe.name}"})
     config = read_model_settings(document)
     require_metric(recipe.eval.metric, recipe.task)
+    require_loss_micro_batch(recipe, config)
     if recipe.data.index is None:
         raise SettingsError(
             message("plan.no-index", "no index named"),

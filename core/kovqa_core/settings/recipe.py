@@ -33,6 +33,12 @@ class OptimSettings(StrictSettings):
         description="the last warm-up step has the full rate; false: the step after it, as in transformers",
     )
     global_batch: int = Field(ge=1, description="examples of one optimizer step, on any machine")
+    loss_micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="as some originals: the loss is the mean of means over micro-batches of so many examples, on "
+        "any machine; empty: one mean over the global batch, however it is cut",
+    )
     lr: float = Field(gt=0)
     min_lr: float = Field(1e-6, ge=0)
     weight_decay: float = Field(0.05, ge=0)
@@ -55,6 +61,10 @@ class OptimSettings(StrictSettings):
             raise ValueError("state either epochs or steps")
         if self.warmup_epochs and self.warmup_steps:
             raise ValueError("state either warmup_epochs or warmup_steps")
+        if self.loss_micro_batch and self.global_batch % min(self.loss_micro_batch, self.global_batch):
+            raise ValueError(
+                f"global_batch {self.global_batch} is not a multiple of loss_micro_batch {self.loss_micro_batch}"
+            )
         if self.layer_decay < 1 and self.head_lr_scale != 1:
             raise ValueError("layer_decay already scales the head: keep head_lr_scale at 1")
         return self

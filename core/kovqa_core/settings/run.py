@@ -18,6 +18,7 @@ from kovqa_core.settings.renamed_keys import run_keys
 from kovqa_core.settings.strict_yaml import (
     SettingsDocument,
     StrictSettings,
+    YamlMapping,
     build_settings,
     dotted_path,
     dump_yaml,
@@ -52,14 +53,17 @@ class Run(StrictSettings):
     origin: dict[str, str] = Field({}, description="where each setting came from")
 
 
-def split_global_batch(global_batch: int, max_micro_batch: int, processes: int) -> tuple[int, int]:
+def split_global_batch(
+    global_batch: int, max_micro_batch: int, processes: int, loss_micro_batch: int | None = None
+) -> tuple[int, int]:
     """How one optimizer step is split: (micro-batch, accumulation).
 
     The largest micro-batch a process can hold that makes processes × micro-batch × accumulation
-    equal to the recipe's global batch exactly: the experiment is the same on every machine.
+    equal to the recipe's global batch exactly: the experiment is the same on every machine. A recipe that
+    averages over micro-batches of its own (`optim.loss_micro_batch`) gets just those.
 
     Raises:
-        SettingsError: the global batch is not a multiple of the number of processes.
+        SettingsError: the global batch cannot be shared by the processes equally, in whole micro-batches.
     """
     per_process, rest = divmod(global_batch, processes)
     if rest or not per_process:
@@ -76,9 +80,42 @@ def split_global_batch(global_batch: int, max_micro_batch: int, processes: int) 
                 nearest=max(processes, global_batch - rest),
             ),
         )
+    if loss_micro_batch is not None:
+        micro_batch = min(loss_micro_batch, global_batch)
+        return micro_batch, _count_loss_micro_batches(per_process, micro_batch, processes)
     largest = min(per_process, max_micro_batch)
     micro_batch = max(size for size in range(1, largest + 1) if per_process % size == 0)
     return micro_batch, per_process // micro_batch
+
+
+def _count_loss_micro_batches(per_process: int, loss_micro_batch: int, processes: int) -> int:
+    accumulate, rest = divmod(per_process, loss_micro_batch)
+    if rest:
+        raise SettingsError(
+            message(
+                "settings.unequal-micro-batches",
+                "{processes} processes cannot share a global batch of {global_batch} equally in micro-batches of "
+                "{micro_batch} (optim.loss_micro_batch: the recipe's loss is the mean of their means)",
+                processes=processes,
+                global_batch=per_process * processes,
+                micro_batch=loss_micro_batch,
+            ),
+            message(
+                "settings.unequal-micro-batches.hint",
+                "use a profile with fewer processes, or another optim.global_batch",
+            ),
+        )
+    return accumulate
+
+
+def split_recipe_batch(recipe: Recipe, profile: Profile) -> tuple[int, int]:
+    """`split_global_batch` of a recipe on a profile."""
+    return split_global_batch(
+        recipe.optim.global_batch,
+        profile.max_micro_batch(recipe.name),
+        profile.processes,
+        recipe.optim.loss_micro_batch,
+    )
 
 
 def make_run(
@@ -93,11 +130,9 @@ def make_run(
     """The run of a recipe on a profile, in a folder.
 
     Raises:
-        SettingsError: the global batch is not a multiple of the number of processes.
+        SettingsError: the global batch cannot be shared by the processes equally.
     """
-    micro_batch, accumulate = split_global_batch(
-        recipe.optim.global_batch, profile.max_micro_batch(recipe.name), profile.processes
-    )
+    micro_batch, accumulate = split_recipe_batch(recipe, profile)
     return Run(
         folder=folder.resolve(),
         recipe=recipe,
@@ -128,10 +163,41 @@ def read_run(path: Path) -> Run:
     return build_settings(Run, _with_new_names(document))
 
 
+def _with_old_means(document: SettingsDocument) -> SettingsDocument:
+    """A run of a version that knew no `optim.loss_micro_batch` goes on as it began: with means of micro-batches."""
+    recipe = document.values.get("recipe")
+    optim = recipe.get("optim") if isinstance(recipe, dict) else None
+    if not isinstance(recipe, dict) or not isinstance(optim, dict):
+        return document
+    if "loss_micro_batch" in optim or not _averaged_micro_batches(recipe):
+        return document
+    as_then = {**optim, "loss_micro_batch": document.values.get("micro_batch")}
+    return SettingsDocument(
+        {**document.values, "recipe": {**recipe, "optim": as_then}},
+        {**document.origin, ("recipe", "optim", "loss_micro_batch"): "a version that knew no other mean"},
+    )
+
+
+def _averaged_micro_batches(recipe: YamlMapping) -> bool:
+    """Had this recipe, by those versions, another loss if its batch was cut otherwise?"""
+    model = recipe.get("model")
+    model = model if isinstance(model, dict) else {}
+    match recipe.get("family"):
+        case "beit3":
+            return recipe.get("task") == "caption"
+        case "vlm":
+            return model.get("loss") == "tokens"
+        case "fusion":
+            weighted = model.get("class_weights", "none") != "none"
+            of_batch = model.get("loss") == "focal_original" or model.get("scope") == "batch"
+            return weighted or of_batch or bool(model.get("gradient_times_loss"))
+    return False
+
+
 def _with_new_names(document: SettingsDocument) -> SettingsDocument:
     recipe, origin = document.values.get("recipe"), document.values.get("origin")
     renamed = run_keys(recipe.get("family") if isinstance(recipe, dict) else None)
-    document = with_new_names(document, renamed, warn=False)
+    document = _with_old_means(with_new_names(document, renamed, warn=False))
     if not isinstance(origin, dict):
         return document
     new_origin = {  # its keys are dotted paths themselves

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from kovqa_core.distributed import process_group, watchdog
 from kovqa_core.distributed.rank_info import RankInfo
@@ -20,10 +18,11 @@ from kovqa_core.index.reader import filter_question_types, open_index
 from kovqa_core.messages import message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch, iterate_batches
-from kovqa_core.runs.events import EndEvent, SavedEvent, StartEvent
+from kovqa_core.runs.events import EndEvent, SavedEvent, StartEvent, WarningEvent
 from kovqa_core.runs.folder import RunResult, follow_pointer, write_result
 from kovqa_core.settings.run import Run
 from kovqa_core.train import checkpoint, memory_probe, optim
+from kovqa_core.train.accumulate import StepBatches, accumulate_gradients, batch_norm_note
 from kovqa_core.train.loader import micro_batch_keys
 from kovqa_core.train.meter import TrainMeter
 from kovqa_core.train.run_log import RunLog
@@ -50,6 +49,8 @@ def run_training(run: Run, rank: RankInfo, device: torch.device, stop_requested:
     state = prepare_training(run, rank, device, stop_requested)
     if run.probe:
         state.run = state.strategy.run = run = memory_probe.probe_micro_batch(state)
+    if note := batch_norm_note(state.strategy.model, run):
+        state.log.emit_event(WarningEvent(note))
     if state.progress.evaluation_due:  # the run ended between a save and its evaluation
         run_validation(state)
     began, first_step = time.time(), state.progress.step
@@ -79,7 +80,7 @@ def train_step(state: TrainState, batches: Iterator[ModelBatch], step: int, mete
     rate = optim.learning_rate(step, settings, state.steps)
     optim.set_learning_rate(strategy.optimizer, rate, text_only=step < settings.freeze_vision_steps)
     synced = sync_step(state, accumulate_gradients(state, batches, step), step)
-    norm = strategy.step()
+    norm = strategy.step(synced.gradient_scale)
     finite = math.isfinite(norm)
     if not finite and strategy.loss_scaler.value <= 1:
         # Not the scale's fault: without one (or at its lowest) the next step would end the same way.
@@ -160,58 +161,20 @@ def _index_too_small(folder: Path, rows: int, global_batch: int) -> SettingsErro
     )
 
 
-@dataclass
-class StepBatches:
-    """What went into one optimizer step on this process.
-
-    Attributes:
-        losses: of each micro-batch, scalars on the device.
-        ids: of each micro-batch's examples.
-        left_out: ids of examples that could not be learned from.
-    """
-
-    losses: list[Tensor] = field(default_factory=list)
-    ids: list[list[str]] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-
-
-def accumulate_gradients(state: TrainState, batches: Iterator[ModelBatch], step: int) -> StepBatches:
-    """Gradients of one optimizer step, summed over its micro-batches."""
-    micro_batches = StepBatches()
-    for turn in range(state.run.accumulate):
-        watchdog.set_phase("reading a batch", step + 1)
-        batch = next(batches).to(state.device)
-        watchdog.set_phase("computing")
-        torch.manual_seed(dropout_seed(state.run.recipe.seed, step, batch.ids))
-        loss = state.strategy.backward(batch, step, last=turn + 1 == state.run.accumulate)
-        micro_batches.losses.append(loss)
-        micro_batches.ids.append(batch.ids)
-        micro_batches.left_out += batch.left_out
-    return micro_batches
-
-
-def dropout_seed(seed: int, step: int, ids: list[str]) -> int:
-    """Seed of what a model draws itself (dropout): of the step and its examples, not of the process.
-
-    Seeded before each micro-batch, so that a resumed run draws as the uninterrupted one did, without a
-    generator's state in the checkpoint. 63 bits of a hash: torch takes no larger seed, and neighbouring
-    steps share nothing.
-    """
-    return int.from_bytes(hashlib.sha256(f"{seed} {step} {ids}".encode()).digest()[:8], "little") >> 1
-
-
 @dataclass(frozen=True)
 class SyncedStep:
     """What all processes know alike of a step.
 
     Attributes:
-        loss: mean over all processes' micro-batches.
+        loss: mean over the global batch.
+        gradient_scale: that makes the summed gradients those of this mean.
         stopping: was any process asked to stop?
         save_due: does the first process's clock ask for a checkpoint?
         left_out: examples that could not be learned from, on all processes.
     """
 
     loss: float
+    gradient_scale: float
     stopping: bool
     save_due: bool
     left_out: int
@@ -220,7 +183,7 @@ class SyncedStep:
 def sync_step(state: TrainState, micro_batches: StepBatches, step: int) -> SyncedStep:
     """Agree on a step before it is made: what one process decided alone, the others would wait for, for ever.
 
-    One all-reduce of four numbers: signals arrive at processes at different steps, clocks differ.
+    One all-reduce of five numbers: signals arrive at processes at different steps, clocks differ.
 
     Raises:
         WorkerError: a loss is not finite; names the examples of its batch.
@@ -229,13 +192,16 @@ def sync_step(state: TrainState, micro_batches: StepBatches, step: int) -> Synce
     minutes = state.run.recipe.save.every_minutes
     # One clock decides: those of other hosts may be minutes apart.
     save_due = state.rank.is_main_process and time.monotonic() - state.saved_at > 60 * minutes
-    mean = torch.stack(micro_batches.losses).double().mean() / state.rank.world_size
+    means, shares = (torch.stack(values).double() for values in zip(*micro_batches.losses, strict=True))
     flags = torch.tensor(
         [float(state.stop_requested()), float(save_due), len(micro_batches.left_out)],
         dtype=torch.float64,
         device=state.device,
     )
-    loss, stopping, saving, left_out = process_group.all_reduce_sum(torch.cat([mean[None], flags])).tolist()
+    sums = torch.stack([(means * shares).sum(), shares.sum()])
+    total, share, stopping, saving, left_out = process_group.all_reduce_sum(torch.cat([sums, flags])).tolist()
+    share = share or 1.0  # nothing counts: loss and gradients are 0
+    loss = total / share
     if not math.isfinite(loss):
         raise _loss_not_finite(micro_batches, step)
     if left_out == state.run.recipe.optim.global_batch:
@@ -249,7 +215,8 @@ def sync_step(state: TrainState, micro_batches: StepBatches, step: int) -> Synce
             ),
             message("train.no-usable-example.hint", "raise model.max_text, or lower model.max_pixels"),
         )
-    return SyncedStep(loss, stopping > 0, saving > 0, int(left_out))
+    micro_batch_count = state.run.accumulate * state.rank.world_size
+    return SyncedStep(loss, micro_batch_count / share, stopping > 0, saving > 0, int(left_out))
 
 
 def _loss_not_finite(micro_batches: StepBatches, step: int) -> WorkerError:
@@ -258,7 +225,7 @@ def _loss_not_finite(micro_batches: StepBatches, step: int) -> WorkerError:
     own = [
         id
         for loss, ids in zip(micro_batches.losses, micro_batches.ids, strict=True)
-        if not torch.isfinite(loss)
+        if not torch.isfinite(loss.mean)
         for id in ids
     ]
     ids = [id for of_rank in process_group.all_gather_objects(own) for id in of_rank]

@@ -19,7 +19,7 @@ from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch, iterate_batches
 from kovqa_core.plan.micro_batch import with_micro_batch
 from kovqa_core.runs.events import MemoryFitEvent
-from kovqa_core.settings.run import Run, split_global_batch, write_run
+from kovqa_core.settings.run import Run, split_recipe_batch, write_run
 from kovqa_core.train.state import TrainState
 from kovqa_core.train.strategies.base import make_autocast
 
@@ -70,9 +70,7 @@ def probe_micro_batch(state: TrainState) -> Run:
 
 def _halve_micro_batch(run: Run) -> Run:
     profile = with_micro_batch(run.profile, run.recipe.name, run.micro_batch // 2)
-    micro_batch, accumulate = split_global_batch(
-        run.recipe.optim.global_batch, profile.max_micro_batch(run.recipe.name), profile.processes
-    )
+    micro_batch, accumulate = split_recipe_batch(run.recipe, profile)
     return run.model_copy(update={"profile": profile, "micro_batch": micro_batch, "accumulate": accumulate})
 
 

@@ -70,7 +70,7 @@ def start_of(run: str, folder: Path) -> Path:
 def test_a_whole_training_is_the_originals(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = parity.json_of(f"train_{run}/trace.json", "llava")
     sets = [
-        "model.dtype=fp32", "profile.micro_batch={default: 2}", "optim.global_batch=4", "optim.epochs=2",
+        "model.dtype=fp32", "optim.loss_micro_batch=2", "optim.global_batch=4", "optim.epochs=2",
         "optim.warmup_epochs=0", "optim.warmup_steps=1", "profile.threads=1", "eval.every_epochs=9",
         *(["model.tokens=[]"] if run == "plain_image" else []),
     ]  # fmt: skip

@@ -124,17 +124,50 @@ class CaptionTask:
         self.search = replace(self.search, num_beams=num_beams)
 
     def loss(self, net: CaptionNet, batch: ModelBatch, step: int) -> Tensor:
-        """Smoothed cross-entropy of the masked tokens, less the targets' own entropy; a scalar.
+        """The mean loss of the masked tokens that count; a scalar."""
+        return self.mean_loss(self.losses(net, batch), batch, step)
 
-        After `drop_worst_after` steps the largest losses do not count: captions that people wrote have
-        words that no model could foresee.
-        """
+    def losses(self, net: CaptionNet, batch: ModelBatch) -> Tensor:
+        """Smoothed cross-entropy of every masked token, less the targets' own entropy: [N]."""
         logits = masked_token_logits(net, batch)
-        losses = masked_token_losses(logits, batch.tensors["targets"], self.settings.smoothing)
-        if step > self.settings.drop_worst_after:
-            count = math.floor(len(losses) * (1 - self.settings.drop_worst))
-            losses = losses.topk(count, largest=False).values
-        return losses.mean()
+        return masked_token_losses(logits, batch.tensors["targets"], self.settings.smoothing)
+
+    def mean_loss(self, losses: Tensor, batch: ModelBatch, step: int) -> Tensor:
+        """The mean of the losses [N] that count.
+
+        After `drop_worst_after` steps the largest do not: captions that people wrote have words that no
+        model could foresee.
+        """
+        if not self.drops_losses(step):
+            return losses.mean()
+        counted = batch.tensors.get("counted")
+        if counted is None:  # the batch is the whole of what is ranked
+            counted = self.counted_losses(losses.detach())
+        # A micro-batch of which nothing counts has loss 0, not 0 / 0.
+        return torch.where(counted, losses, 0.0).sum() / counted.sum().clamp(min=1)
+
+    def drops_losses(self, step: int) -> bool:
+        """Is a part of the losses of this step left out?"""
+        return self.settings.drop_worst > 0 and step > self.settings.drop_worst_after
+
+    def counted_losses(self, losses: Tensor) -> Tensor:
+        """Which losses [N] count, bool [N]: floor(N (1 - drop_worst)), the smallest, and at least one.
+
+        Of equal ones the first, so that the choice does not depend on how they were collected.
+        """
+        counted = torch.zeros_like(losses, dtype=torch.bool)
+        counted[losses.argsort(stable=True)[: self._count_kept(len(losses))]] = True
+        return counted
+
+    def count_losses(self, batch: ModelBatch, step: int) -> Tensor | float:
+        """How many losses of a batch count."""
+        counted, number = batch.tensors.get("counted"), len(batch.tensors["targets"])
+        if counted is not None:
+            return counted.sum()
+        return float(self._count_kept(number) if self.drops_losses(step) else number)
+
+    def _count_kept(self, number: int) -> int:
+        return max(1, math.floor(number * (1 - self.settings.drop_worst)))
 
     def answer(self, net: CaptionNet, batch: ModelBatch) -> list[Answer]:
         """The best caption found for each image, with the geometric mean of its tokens' probabilities."""

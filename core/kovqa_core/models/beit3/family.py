@@ -65,8 +65,26 @@ class Beit3Model(FamilyModel):
         self.task: Any = task
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
-        """The loss of a batch."""
-        return {"loss": self.task.loss(self.net, batch, step)}
+        """The loss of a batch; of captions, where some do not count, all losses too."""
+        if not self.ranks_losses(step):
+            return {"loss": self.task.loss(self.net, batch, step)}
+        losses = self.task.losses(self.net, batch)
+        return {"loss": self.task.mean_loss(losses, batch, step), "losses": losses.detach()}
+
+    def loss_weight(self, batch: ModelBatch, step: int) -> Tensor | float:
+        """Of captions the tokens that count, of questions the examples."""
+        if isinstance(self.task, CaptionTask):
+            return self.task.count_losses(batch, step)
+        return super().loss_weight(batch, step)
+
+    def ranks_losses(self, step: int) -> bool:
+        """Captions do, once `drop_worst_after` steps are done."""
+        return isinstance(self.task, CaptionTask) and self.task.drops_losses(step)
+
+    def counted_losses(self, losses: Tensor, step: int) -> Tensor:
+        """All but the largest."""
+        counted: Tensor = self.task.counted_losses(losses)
+        return counted
 
     def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer or caption an example."""

@@ -89,6 +89,15 @@ class ModelConfig(FamilyConfig):
             raise ValueError("scope: batch goes with fusion: product only")
         return self
 
+    @property
+    def micro_batch_loss(self) -> str | None:
+        """The original's own forms of loss and sequence."""
+        if self.loss == "focal_original":
+            return "model.loss=focal_original"
+        if self.gradient_times_loss:
+            return "model.gradient_times_loss=true"
+        return "model.scope=batch" if self.scope == "batch" and self.transformer else None
+
     def required_files(self) -> list[Callable[[], object]]:
         """Checks, to be called, that encoders and tokenizer are here.
 

@@ -36,7 +36,7 @@ from kovqa_core.models.fusion.config import (
     tokenizer_file_in,
 )
 from kovqa_core.models.fusion.encoders import load_encoder_weights
-from kovqa_core.models.fusion.losses import compute_class_weights
+from kovqa_core.models.fusion.losses import compute_class_weights, row_weights
 from kovqa_core.models.fusion.network import FusionNet
 from kovqa_core.models.fusion.tokenizer import (
     QuestionTokenizer,
@@ -65,6 +65,12 @@ class FusionModel(FamilyModel):
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch."""
         return {"loss": fusion_loss(self.net, batch)}
+
+    def loss_weight(self, batch: ModelBatch, step: int) -> Tensor | float:
+        """With class weights their sum over the rows, else the rows."""
+        if self.net.class_weight is None:
+            return super().loss_weight(batch, step)
+        return row_weights(batch.tensors["targets"], self.net.class_weight).sum()
 
     def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer an example."""

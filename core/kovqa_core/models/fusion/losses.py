@@ -20,8 +20,7 @@ def class_cross_entropy(
 ) -> Tensor:
     """Mean cross-entropy, weighted by the true class's weight; a scalar.
 
-    Without weights the mean is over all rows, also those without a class, which add 0: so a batch may be
-    divided into micro-batches anywhere.
+    Without weights the mean is over all rows, also those without a class, which add 0.
 
     Args:
         logits: [B, C].
@@ -29,10 +28,20 @@ def class_cross_entropy(
         weight: [C], or None.
         smoothing: of labels.
     """
-    if weight is not None:
-        return functional.cross_entropy(logits, targets, weight, label_smoothing=smoothing)
-    total = functional.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
-    return total / len(targets)
+    total = functional.cross_entropy(logits, targets, weight, label_smoothing=smoothing, reduction="sum")
+    if weight is None:
+        return total / len(targets)
+    return total / _at_least_tiny(row_weights(targets, weight).sum())
+
+
+def row_weights(targets: Tensor, weight: Tensor) -> Tensor:
+    """Weight of each row's true class, [B]; 0 where it has none. Arguments as of `class_cross_entropy`."""
+    return weight[targets.clamp(min=0)] * (targets != NO_CLASS)
+
+
+def _at_least_tiny(total: Tensor) -> Tensor:
+    """A sum of weights to divide by: a batch without any class has loss 0 / tiny = 0, not 0 / 0."""
+    return total.clamp(min=torch.finfo(total.dtype).tiny)
 
 
 def focal_loss(
@@ -51,9 +60,8 @@ def focal_loss(
     losses = (1 - p).clamp(min=1e-7) ** gamma * ce * has_class
     if weight is None:
         return losses.mean()
-    weights = weight[classes] * has_class
-    # A batch without any class: 0 / tiny = 0, not 0 / 0.
-    return (weights * losses).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+    weights = row_weights(targets, weight)
+    return (weights * losses).sum() / _at_least_tiny(weights.sum())
 
 
 def original_focal_loss(
@@ -61,7 +69,7 @@ def original_focal_loss(
 ) -> Tensor:
     """The original's: the focal term of the batch's mean, so that hard and easy examples count alike.
 
-    For comparison only. Arguments as of `class_cross_entropy`.
+    For comparison only: it depends on how a batch is cut. Arguments as of `class_cross_entropy`.
     """
     ce = functional.cross_entropy(logits, targets, weight, label_smoothing=smoothing)
     return (1 - torch.exp(-ce)) ** gamma * ce

@@ -85,7 +85,7 @@ class ModelConfig(FamilyConfig):
         DEFAULT_INSTRUCTION, description="auto (in the question's language), ko, en, none, or any text"
     )
     loss: Literal["rows", "tokens"] = Field(
-        "rows", description="mean over rows; or, as in LLaVA, over the answer tokens of a micro-batch"
+        "rows", description="mean over rows; or, as in LLaVA, over the answers' tokens"
     )
     dtype: Literal["bf16", "fp32"] = Field("bf16", description="of what does not learn")
     trust_remote_code: bool = Field(

@@ -37,7 +37,7 @@ class VlmModel(FamilyModel):
         self.answer_trie: generation.AnswerTrie | None = None
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
-        """The mean loss of a batch; rows left out count as rows without loss."""
+        """The mean loss of a batch; of `loss: rows`, those left out count as rows without loss."""
         # DDP reduces a gradient once every process has computed it, and waits for ever for one that never
         # comes: of a layer this batch does not use (CLIP's last one, a vision tower without images), or of
         # all of them where no row could be used. `touched` is 0, and gives each parameter a gradient of 0.
@@ -55,6 +55,12 @@ class VlmModel(FamilyModel):
         rows = len(batch.ids) + len(batch.left_out)
         loss = answer_loss(logits[:, :-1], labels[:, first_label:], rows, self.config.loss)
         return {"loss": loss + touched}
+
+    def loss_weight(self, batch: ModelBatch, step: int) -> Tensor | float:
+        """The answers' tokens, or the rows; see `answer_loss`."""
+        if self.config.loss == "rows":
+            return super().loss_weight(batch, step)
+        return (batch.tensors["labels"] != IGNORE_INDEX).sum() if batch.ids else 0.0
 
     def _zero_of_all_parameters(self) -> Tensor:
         """0 as a function of every parameter that learns."""
@@ -138,8 +144,8 @@ def answer_loss(logits: Tensor, labels: Tensor, rows: int, mean: str) -> Tensor:
         logits: [B, T, V]; those at t predict the token labels[:, t].
         labels: [B, T]; IGNORE_INDEX where nothing is to be learned.
         rows: rows the batch was made of.
-        mean: "rows": of each row's mean, so that long answers weigh no more than short ones and the
-            size of a micro-batch changes nothing; "tokens": over all tokens, as LLaVA v1.
+        mean: "rows": of each row's mean, so that long answers weigh no more than short ones; "tokens": over
+            all tokens, as LLaVA v1.
     """
     losses = functional.cross_entropy(
         logits.float().transpose(1, 2), labels, ignore_index=IGNORE_INDEX, reduction="none"

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -71,6 +71,19 @@ def make_autocast(profile: Profile, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=profile.precision != "fp32")
 
 
+class MicroBatchLoss(NamedTuple):
+    """What a micro-batch adds to the loss of its step; scalars without gradient.
+
+    Attributes:
+        mean: over what it counts.
+        share: its weight in the step's mean: what it counts, an example 1 / micro-batch. So most micro-batches
+            have 1, and so has each where the recipe wants the mean of their means.
+    """
+
+    mean: Tensor
+    share: Tensor
+
+
 class TrainStrategy(ABC):
     """Gradients, optimizer steps and weights by name, on all processes.
 
@@ -98,8 +111,8 @@ class TrainStrategy(ABC):
 
     # ------------------------------------------------------------------------------- learning
 
-    def backward(self, batch: ModelBatch, step: int, *, last: bool) -> Tensor:
-        """Add the gradients of one micro-batch.
+    def backward(self, batch: ModelBatch, step: int, *, last: bool) -> MicroBatchLoss:
+        """Add the gradients of one micro-batch: those of mean × share / (accumulation × processes).
 
         Args:
             batch: on this device.
@@ -107,23 +120,36 @@ class TrainStrategy(ABC):
             last: is it the last micro-batch of that step?
 
         Returns:
-            Its loss, a scalar without gradient, neither divided nor scaled.
+            Its loss, neither divided nor scaled.
         """
-        batch, weight = self._with_loss_weight(batch)
+        share = self._loss_share(batch, step)
+        batch, factor = self._usable_batch(batch)
         with self._no_sync(last=last):
             with make_autocast(self.run.profile, self.device):
-                loss = self.wrapped_model(batch, step)["loss"] * weight
-            # Micro-batches are of equal size, so the mean over the step is the sum of these over `accumulate`;
-            # over processes it is the wrapper that averages. The scale comes last: it must reach every
+                loss = self.wrapped_model(batch, step)["loss"] * factor
+            # Over processes it is the wrapper that averages. The scale comes last: it must reach every
             # gradient in fp16, and is taken out again in fp32, before the norm.
-            (loss / self.run.accumulate * self.loss_scaler.value).backward()
-        return loss.detach()
+            (loss * share / self.run.accumulate * self.loss_scaler.value).backward()
+        return MicroBatchLoss(loss.detach(), share)
 
-    def _with_loss_weight(self, batch: ModelBatch) -> tuple[ModelBatch, float]:
-        """The batch, and the weight of its loss.
+    def _loss_share(self, batch: ModelBatch, step: int) -> Tensor:
+        if self.run.recipe.optim.loss_micro_batch is not None:
+            return torch.ones((), device=self.device)
+        weight = torch.as_tensor(self.model.loss_weight(batch, step), device=self.device)
+        return weight.float() / self.run.micro_batch
+
+    @torch.no_grad()
+    def losses(self, batch: ModelBatch, step: int) -> Tensor:
+        """The losses [N] of a batch of a model that `ranks_losses`; no gradient is added."""
+        with make_autocast(self.run.profile, self.device):
+            losses: Tensor = self.wrapped_model(batch, step)["losses"]
+        return losses
+
+    def _usable_batch(self, batch: ModelBatch) -> tuple[ModelBatch, float]:
+        """The batch to go through the model, and what its loss is multiplied by.
 
         Where a forward pass is collective, a process whose examples were all left out must not stay away:
-        the others would wait for its collectives. It goes through its last usable batch, with weight 0.
+        the others would wait for its collectives. It goes through its last usable batch, times 0.
 
         Raises:
             DataError: not even the first batch has a usable example.
@@ -151,17 +177,21 @@ class TrainStrategy(ABC):
         """Where gradients must not be averaged yet."""
         return contextlib.nullcontext()
 
-    def step(self) -> float:
-        """Clip, step if the gradient is finite, forget it.
+    def step(self, scale: float) -> float:
+        """Scale and clip the gradient, step if it is finite, forget it.
+
+        Args:
+            scale: of the gradients, which makes them those of the mean over the global batch.
 
         Returns:
             The global gradient norm before clipping, unscaled; the same number on all processes.
         """
         parameters = [p for p in self.model.parameters() if p.grad is not None]
-        if self.loss_scaler.value != 1:
-            # Before the norm: max_grad_norm is meant for unscaled gradients. Powers of two lose no bit in fp32.
+        scale /= self.loss_scaler.value
+        if scale != 1:
+            # Before the norm, which is of the unscaled gradient. Powers of two lose no bit in fp32.
             gradients = [p.grad for p in parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, 1 / self.loss_scaler.value)
+            torch._foreach_mul_(gradients, scale)
         norm = float(optim.clip_grad_norm(parameters, self.run.recipe.optim.max_grad_norm))
         if math.isfinite(norm):  # all processes see the same norm: none steps alone
             self.optimizer.step()

@@ -26,6 +26,7 @@ from kovqa_core.train import optim
 from kovqa_core.train.strategies.base import (
     ADAM_MOMENTS,
     LocalShards,
+    MicroBatchLoss,
     TrainStrategy,
     broadcast_buffers,
     make_autocast,
@@ -86,18 +87,27 @@ class ZeroStrategy(TrainStrategy):
         if self.stage < 3:
             zero._lazy_init_hp_params_optimizer_state()
 
-    def backward(self, batch: ModelBatch, step: int, *, last: bool) -> Tensor:
+    def backward(self, batch: ModelBatch, step: int, *, last: bool) -> MicroBatchLoss:
         """See `TrainStrategy`; DeepSpeed itself divides by the accumulation and averages over processes."""
-        batch, weight = self._with_loss_weight(batch)
-        loss = self.wrapped_model(batch, step)["loss"] * weight
+        share = self._loss_share(batch, step)
+        batch, factor = self._usable_batch(batch)
+        loss = self.wrapped_model(batch, step)["loss"] * factor
         self.wrapped_model.optimizer.override_loss_scale(self.loss_scaler.value)  # ours, not its own
-        self.wrapped_model.backward(loss)
+        self.wrapped_model.backward(loss * share)
         if not last:
             self.wrapped_model.step()  # only counts the micro-batch
-        return loss.detach()
+        return MicroBatchLoss(loss.detach(), share)
 
-    def step(self) -> float:
+    @torch.no_grad()
+    def losses(self, batch: ModelBatch, step: int) -> Tensor:
+        """See `TrainStrategy`."""
+        losses: Tensor = self.wrapped_model(batch, step)["losses"]
+        return losses
+
+    def step(self, scale: float) -> float:
         """See `TrainStrategy`; DeepSpeed itself skips a step whose norm is not finite."""
+        # It divides gradients and norm by the loss scale of this moment.
+        self.wrapped_model.optimizer.override_loss_scale(self.loss_scaler.value / scale)
         self.wrapped_model.step()
         zero = self.wrapped_model.optimizer
         return math.inf if zero.overflow else float(self.wrapped_model.get_global_grad_norm())
