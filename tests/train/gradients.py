@@ -72,6 +72,8 @@ def measure(case: Case, cuts: list[Cut], rank: int, folder: Path) -> None:
     run = cut_run(make_run(settings.recipe, settings.profile, run_folder, []), cuts[0])
     state = loop.prepare_training(run, RankInfo(rank, rank, world), torch.device("cpu"), lambda: False)
     state.progress.step = STEP
+    if state.strategy.loss_scaler.dynamic:
+        state.strategy.loss_scaler.value = 256.0  # a run finds it by skipped steps
     for cut in cuts:
         state.run = state.strategy.run = cut_run(run, cut)
         loss, gradient = loss_and_gradient(state)
@@ -87,7 +89,8 @@ def loss_and_gradient(state: TrainState) -> tuple[float, np.ndarray]:
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.zero_()  # views of DDP's buckets
-    return synced.loss, (gradient * synced.gradient_scale).numpy()
+    scale = synced.gradient_scale / state.strategy.loss_scaler.value
+    return synced.loss, (gradient * scale).numpy()
 
 
 def processes(cases: list[Case], cuts: list[Cut], folder: Path) -> None:

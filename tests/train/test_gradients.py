@@ -43,6 +43,9 @@ LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
     "vlm rows": ("tiny-vlm", FP32),
     "vlm tokens": ("tiny-vlm", (*FP32, "model.loss=tokens")),
 }  # fmt: skip
+# 16 bits round 1e-3 off; means of means were 6 % and more off.
+HALF = {f"beit3 caption {half}": half for half in ("bf16", "fp16")}
+LOSSES |= {name: ("tiny-caption", (*SMALL, f"profile.precision={half}")) for name, half in HALF.items()}
 # An original's losses, which are means of micro-batches (here of 4 rows).
 ORIGINALS: dict[str, tuple[str, tuple[str, ...]]] = {
     "vlm tokens mean of means": ("tiny-vlm", (*LOSSES["vlm tokens"][1], "optim.loss_micro_batch=4")),
@@ -99,8 +102,8 @@ def test_a_gradient_is_the_same_however_the_batch_is_cut(measured: Path, name: s
     found = {cut: difference(measured, name, whole, cut) for whole, cuts in OF_WHOLE.items() for cut in cuts}
     print(f"\n{name:26}" + "".join(f"  {cut}: {off:.1e}" for cut, (off, _) in found.items()))
     for cut, (gradient, loss) in found.items():
-        assert gradient < 1e-5, str(cut)
-        assert loss < 1e-6, str(cut)
+        assert gradient < (2e-2 if name in HALF else 1e-5), str(cut)
+        assert loss < (2e-3 if name in HALF else 1e-6), str(cut)
 
 
 @pytest.mark.parametrize("name", ORIGINALS)

@@ -31,6 +31,14 @@ WHOLE = (
 )  # fmt: skip
 
 
+# Captions whose largest losses of a whole global batch do not count: two forward passes, and weights of
+# micro-batches that are known only then. `stop`: two of the steps, and no evaluation.
+DROPS = (
+    *SMALL, "model.caption={mask: 0.6, drop_worst: 0.3, drop_worst_after: 0}", "optim.max_grad_norm=0.5",
+    "optim.lr=1e-2", "optim.steps=4",
+)  # fmt: skip
+
+
 def flags_of(small: Small) -> dict[str, str]:
     return {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
 
@@ -71,6 +79,12 @@ def pair(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rest = ("tiny", flags_of(small), list(WHOLE))
     jobs = [Job(str(folder / name), name, *rest) for name in STRATEGIES]
     switching = str(folder / "switching")
+    captions = {**flags_of(small), "data.index": str(small.captions)}
+    micro_batch = "profile.micro_batch={default: 2}"
+    jobs += [
+        Job(str(folder / f"drops-{name}"), name, "tiny-caption", captions, [*DROPS, micro_batch], stop=2)
+        for name in STRATEGIES
+    ]
     jobs += [Job(switching, "zero2", *rest, stop=1), Job(switching, "fsdp2", *rest, stop=2)]
     launch(2, jobs, folder)
     many.do(Job(switching, "ddp", *rest, stop=3), 0, 1)
@@ -81,6 +95,25 @@ def pair(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_goes_the_same_way(alone: Path, pair: Path, strategy: str) -> None:
     assert_same_run(pair / strategy, alone)
+
+
+@pytest.fixture(scope="module")
+def drops_alone(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole batch in one forward pass, which ranks its losses itself."""
+    folder = tmp_path_factory.mktemp("drops") / "run"
+    captions = {**flags_of(small), "data.index": str(small.captions)}
+    sets = [*DROPS, "profile.micro_batch={default: 8}"]
+    many.do(Job(str(folder), "ddp", "tiny-caption", captions, sets, stop=2), 0, 1)
+    return folder
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_largest_losses_of_a_global_batch_are_those_of_any_cut(
+    drops_alone: Path, pair: Path, strategy: str
+) -> None:
+    for key in ("loss", "grad_norm"):
+        assert len(curve(drops_alone, key)) == 2
+        assert curve(pair / f"drops-{strategy}", key) == pytest.approx(curve(drops_alone, key), rel=1e-5)
 
 
 def test_a_run_begun_on_one_strategy_goes_on_on_another(alone: Path, pair: Path) -> None:
