@@ -16,7 +16,10 @@ from kovqa_cli import options
 def import_(
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="Checkpoint of VQA_NIA (infer_model_….pt), or LLaVA folder.", metavar="PATH"),
+        typer.Argument(
+            help="Checkpoint of VQA_NIA (infer_model_….pt), LLaVA folder, or its mm_projector.bin.",
+            metavar="PATH",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", metavar="DIR")],
     labels: Annotated[
@@ -66,10 +69,12 @@ def import_(
 
     Nothing in the files is run.
     """
+    from kovqa_core.models.vlm.llava_folder import is_projector_file
+
     from kovqa_cli.output import models, progress
 
     importing = Progress(message("import.importing", "importing"))
-    if checkpoint.is_dir():
+    if checkpoint.is_dir() or is_projector_file(checkpoint):
         _refuse_fusion_options(checkpoint, labels)
         from kovqa_core.models.vlm.import_llava import import_llava_folder
 

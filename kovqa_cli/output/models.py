@@ -49,6 +49,14 @@ def print_imported_model(folder: Path, imported: ImportedFusion, *, as_json: boo
 def print_converted_llava(folder: Path, imported: ImportedLlava, *, as_json: bool, quiet: bool) -> None:
     """What a LLaVA folder was, and what to type next."""
     notes: list[str] = [_llava_description(imported)]
+    notes += [
+        message(
+            "import.file-not-read",
+            "not read: {file}; the folder's other weights hold a projector of their own",
+            file=short_path(Path(file)),
+        )
+        for file in imported.unread_files
+    ]
     if imported.folder_type != "language":
         notes.append(_next_command(folder))
     settings = (f"model.base={short_path(folder)}", *imported.settings)
@@ -59,7 +67,12 @@ def print_converted_llava(folder: Path, imported: ImportedLlava, *, as_json: boo
             settings=" ".join(f"--set {shlex.quote(setting)}" for setting in settings),
         )
     )
-    fields = {"path": str(folder), "kind": imported.folder_type, "settings": imported.settings}
+    fields = {
+        "path": str(folder),
+        "kind": imported.folder_type,
+        "settings": imported.settings,
+        "not_read": imported.unread_files,
+    }
     print_outcome(short_path(folder), fields, notes, as_json=as_json, quiet=quiet)
 
 

@@ -11,7 +11,7 @@ from kovqa_core.errors import ModelError
 from kovqa_core.models.vlm import export_llava, generation
 from kovqa_core.models.vlm.convert_llava import convert_llava_folder
 from kovqa_core.models.vlm.llava_folder import detect_llava_folder
-from kovqa_core.models.vlm.llava_state_dict import load_torch_tensors
+from kovqa_core.models.vlm.llava_weight_files import load_torch_tensors
 from kovqa_core.models.vlm.model import answer_loss
 from PIL import Image
 from safetensors.torch import load_file

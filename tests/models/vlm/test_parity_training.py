@@ -11,7 +11,7 @@ import pytest
 from kovqa_core.index.build import build_index
 from kovqa_core.models import family
 from kovqa_core.models.vlm.convert_llava import convert_llava_folder
-from kovqa_core.models.vlm.llava_state_dict import EMBEDDING_NAME, LM_HEAD_NAME
+from kovqa_core.models.vlm.llava_weight_files import EMBEDDING_NAME, LM_HEAD_NAME
 from kovqa_core.runs.folder import follow_pointer
 from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import make_run

@@ -16,15 +16,18 @@ from kovqa_core.files import write_folder
 from kovqa_core.messages import message
 from kovqa_core.models.checkpoint_info import CheckpointInfo, write_checkpoint_info
 from kovqa_core.models.vlm.hf_libraries import save_hf_network, transformers
-from kovqa_core.models.vlm.hf_types import HfNetwork, LlavaConfig
+from kovqa_core.models.vlm.hf_types import HfNetwork, HfTokenizer, LlavaConfig
 from kovqa_core.models.vlm.llava_folder import LlavaFolder, LlavaFolderType, detect_llava_folder
 from kovqa_core.models.vlm.llava_processor import (
-    SYSTEM_PROMPTS,
+    choose_prompt_style,
     llava_config,
     llava_processor,
     load_llama_tokenizer,
+    read_language_settings,
 )
-from kovqa_core.models.vlm.llava_state_dict import LlavaDimensions, StateDict, read_llava_state_dict
+from kovqa_core.models.vlm.llava_settings import require_honoured_settings
+from kovqa_core.models.vlm.llava_state_dict import LlavaDimensions, read_llava_state_dict
+from kovqa_core.models.vlm.llava_weight_files import StateDict, missing_weights_error
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,13 @@ class ConversionSettings:
     """What LLaVA's folder does not say.
 
     Attributes:
-        system_prompt: a name in SYSTEM_PROMPTS: "v1" as trained, or "llava_v1", as the original's scripts answer.
+        prompt_style: a name in SYSTEM_PROMPTS: "v1" as trained, or "llava_v1", as the original's scripts answer;
+            None: "v1", unless there are signs of another.
         seed: of a new projector and of the row of `<im_patch>`; for a plain language model.
         prompt_settings: kept in `kovqa.json`: values of `config.PROMPT_SETTINGS`.
     """
 
-    system_prompt: str = "v1"
+    prompt_style: str | None = None
     seed: int = 0
     prompt_settings: Mapping[str, object] | None = None
 
@@ -55,28 +59,32 @@ def convert_llava_folder(
     """Write a folder that transformers, peft and inference servers read as it is.
 
     Args:
-        path: the folder; see `detect_llava_folder`.
+        path: the folder, or a projector's file; see `detect_llava_folder`.
         output: the folder to be written, whole or not at all.
         language: folder of the language model it was trained on; for projector and lora.
         vision: folder of the CLIP model; for every type but hub.
         settings: see `ConversionSettings`.
 
     Raises:
-        ModelError: it cannot be read, or a folder it needs is missing.
+        ModelError: it cannot be read whole, or a folder it needs is missing; a setting that would change its
+            answers is not supported.
     """
-    source = detect_llava_folder(path)
+    source = detect_llava_folder(path, has_base=language is not None)
     language, vision = _required_folders(source, language, vision)
-    tokenizer = load_llama_tokenizer(language, source.added_tokens)
+    require_honoured_settings(source)
+    prompt_style = choose_prompt_style(source, language, settings.prompt_style)
+    tokenizer = load_llama_tokenizer(language, source)
     config = llava_config(source, language, vision, tokenizer)
     dimensions = LlavaDimensions(
         config.vision_config.hidden_size,
         config.text_config.hidden_size,
         len(tokenizer),
         config.text_config.initializer_range,
+        shared_tables=bool(read_language_settings(source, language).get("tie_word_embeddings")),
     )
     state = read_llava_state_dict(source, language, vision, dimensions, settings.seed)
-    net = _build_network(path, config, state)
-    processor = llava_processor(source, vision, tokenizer, config, SYSTEM_PROMPTS[settings.system_prompt])
+    net = _build_network(path, config, state, tokenizer)
+    processor = llava_processor(source, vision, tokenizer, config, prompt_style)
     tower = source.config.get("mm_vision_tower") or vision.name
     info = CheckpointInfo(
         "vlm",
@@ -94,29 +102,56 @@ def convert_llava_folder(
     return source.folder_type
 
 
-def _build_network(path: Path, config: LlavaConfig, state: StateDict) -> HfNetwork:
-    """A `LlavaForConditionalGeneration` that holds these weights.
+def _build_network(path: Path, config: LlavaConfig, state: StateDict, tokenizer: HfTokenizer) -> HfNetwork:
+    """A `LlavaForConditionalGeneration` that holds these weights, all of them.
 
     Raises:
-        ModelError: some are missing; `path` is where they should have been.
+        ModelError: one is missing, of another shape, or has no place; `path` is where they come from.
     """
     # On the meta device the network takes no memory; `assign` puts the tensors read in its parameters' place.
     with torch.device("meta"):
         net = transformers.LlavaForConditionalGeneration(config)
-    # Not strict: an error of torch would list every missing weight, and this one says where they belong.
-    report = net.load_state_dict(state, strict=False, assign=True)
-    if report.missing_keys:
+    expected = {name: tensor.shape for name, tensor in net.state_dict().items()}
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if unknown:
         raise ModelError(
             message(
-                "vlm.llava-weights-missing",
-                "{folder} lacks {count} weights, {first} …",
+                "vlm.llava-weights-unknown",
+                "{folder} has {count} weights that its configuration leaves no place for: {first} …",
                 folder=path,
-                count=len(report.missing_keys),
-                first=report.missing_keys[0],
+                count=len(unknown),
+                first=unknown[0],
             ),
-            message("vlm.llava-weights-missing.hint", "fetch it again"),
+            message(
+                "vlm.llava-weights-unknown.hint",
+                "config.json, --base or --vision are of another model; or it is a later LLaVA: take the converted "
+                "folder from the Hub (llava-hf)",
+            ),
         )
-    net.generation_config = transformers.GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    if missing:
+        raise missing_weights_error(path, missing)
+    for name, shape in expected.items():
+        if state[name].shape != shape:
+            raise ModelError(
+                message(
+                    "vlm.llava-weight-shape",
+                    "{folder}: {weight} has the shape {found}, but {expected} by the configuration",
+                    folder=path,
+                    weight=name,
+                    found=list(state[name].shape),
+                    expected=list(shape),
+                ),
+                message(
+                    "vlm.llava-weight-shape.hint",
+                    "give the language model (--base) and the image encoder (--vision) it was trained with",
+                ),
+            )
+    net.load_state_dict(state, assign=True)
+    net.generation_config = transformers.GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     return net
 
 

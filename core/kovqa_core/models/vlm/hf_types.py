@@ -41,6 +41,8 @@ class HfTokenizer(Protocol):
     chat_template: str | dict[str, str] | None
     all_special_ids: list[int]
     added_tokens_decoder: Mapping[int, AddedToken]
+    all_special_tokens: list[str]
+    bos_token_id: int | None
     eos_token_id: int | None
     pad_token_id: int | None
     pad_token: str | None
@@ -87,6 +89,7 @@ class VisionConfig(Protocol):
 
     hidden_size: int
     image_size: int
+    num_hidden_layers: int
     patch_size: int
 
 

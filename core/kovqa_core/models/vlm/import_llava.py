@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -16,6 +15,7 @@ from kovqa_core.files import require_empty
 from kovqa_core.messages import Message, message
 from kovqa_core.models.vlm.convert_llava import ConversionSettings, convert_llava_folder
 from kovqa_core.models.vlm.llava_folder import LlavaFolder, LlavaFolderType, detect_llava_folder
+from kovqa_core.models.vlm.llava_processor import PromptStyle
 from kovqa_core.settings.overrides import apply_overrides
 from kovqa_core.settings.strict_yaml import SettingsDocument, StrictSettings, build_settings
 
@@ -23,8 +23,9 @@ from kovqa_core.settings.strict_yaml import SettingsDocument, StrictSettings, bu
 class LlavaImportSettings(StrictSettings):
     """What a LLaVA folder does not say."""
 
-    system: Literal["v1", "llava_v1"] = Field(
-        "v1", description="the text before a chat: as trained, or as the original's scripts answer"
+    system: PromptStyle | None = Field(
+        None,
+        description="the prompt: v1 (as LLaVA trains on Vicuna), llava_v1 (as its scripts answer), llava_llama_2",
     )
     instruction: str = Field("none", description="after a question: auto, ko, en, none, or any text")
     max_new_tokens: int = Field(DEFAULT_MAX_NEW_TOKENS, ge=1, description="tokens of an answer")
@@ -38,10 +39,12 @@ class ImportedLlava:
     Attributes:
         folder_type: see `detect_llava_folder`.
         settings: `--set` texts that recipe llava-v1 needs to train it further.
+        unread_files: weights in the folder that were not read, because others hold the same.
     """
 
     folder_type: LlavaFolderType
     settings: list[str]
+    unread_files: list[str]
 
 
 def import_llava_folder(
@@ -50,7 +53,7 @@ def import_llava_folder(
     """Write a LLaVA folder as one that transformers reads and every command takes for a model.
 
     Args:
-        path: the folder: projector only, LoRA, merged, 1.5, or a plain Vicuna to start from.
+        path: the folder: projector only, LoRA, merged, 1.5, or a plain Vicuna to start from; or a projector's file.
         output: what to write; must be empty or not exist.
         base: the language model it was trained on, a folder or an asset's name; for projector and LoRA.
         vision: its vision encoder, likewise; None: the one its configuration names, where assets are.
@@ -59,10 +62,10 @@ def import_llava_folder(
     Raises:
         SettingsError: the output is not empty; an option too many or missing; an unknown setting.
         AssetError: base or vision cannot be found.
-        ModelError: the folder cannot be read, or is in Hugging Face's layout already.
+        ModelError: the folder cannot be read whole, is not supported, or is in Hugging Face's layout already.
     """
     require_empty(output)
-    source = detect_llava_folder(path)
+    source = detect_llava_folder(path, has_base=base is not None)
     document = apply_overrides(SettingsDocument({"model": {}}, {}), overrides, "--set")
     settings = build_settings(LlavaImportSettings, document, ("model",))
     _check_base_option(source, base)
@@ -73,8 +76,15 @@ def import_llava_folder(
     )
     convert_llava_folder(path, output, language_folder, vision_folder, conversion)
     return ImportedLlava(
-        source.folder_type, [] if source.added_tokens else ["model.tokens=[]", "model.frozen=[]"]
+        source.folder_type, _training_settings(source), [str(file) for file in source.unread_files]
     )
+
+
+def _training_settings(source: LlavaFolder) -> list[str]:
+    """What recipe llava-v1, made for LLaVA v1 with its frame of two tokens, must do otherwise here."""
+    tokens = [] if source.has_image_frame else ["model.tokens=[]"]
+    # Of one layer the second is an identity, which must stay so; of two both learn.
+    return tokens + ([] if source.projector_layers == 1 else ["model.frozen=[]"])
 
 
 def _find_language_model(name: str) -> Path:

@@ -5,52 +5,111 @@ Source: docs/sources/llava.md, L7 to L11, L14 to L17.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 from kovqa_core.errors import ModelError
-from kovqa_core.files import read_json
+from kovqa_core.files import read_json, read_text
 from kovqa_core.messages import message
 from kovqa_core.models.vlm.hf_libraries import transformers
-from kovqa_core.models.vlm.hf_types import HfProcessor, HfTokenizer, LlavaConfig
+from kovqa_core.models.vlm.hf_types import HfProcessor, HfTokenizer, LlavaConfig, TextConfig
 from kovqa_core.models.vlm.llava_folder import (
     IMAGE_END_TOKEN,
     IMAGE_START_TOKEN,
-    IMAGE_TOKEN,
     LlavaFolder,
 )
+from kovqa_core.models.vlm.llava_settings import (
+    LLAMA_MODEL_TYPES,
+    read_vision_config,
+    require_matching_encoder,
+    select_layer,
+    unsupported_setting,
+)
 
-SYSTEM_TEMPLATE = (
+# Names of the original's conversations (`--version`, `--conv-mode`) -> the text before a chat.
+PromptStyle = Literal["v1", "llava_v1", "llava_llama_2"]
+_VICUNA_SYSTEM = (
     "A chat between a curious {who} and an artificial intelligence assistant. The assistant gives helpful, "
     "detailed, and polite answers to the {who}'s questions."
 )
-SYSTEM_PROMPTS = {"v1": SYSTEM_TEMPLATE.format(who="user"), "llava_v1": SYSTEM_TEMPLATE.format(who="human")}
-_MIN_VOCAB_SIZE = 1000  # no language model's tokenizer is smaller
+SYSTEM_PROMPTS: Mapping[str, str] = {
+    "v1": _VICUNA_SYSTEM.format(who="user"),
+    "llava_v1": _VICUNA_SYSTEM.format(who="human"),
+    "llava_llama_2": "You are a helpful language and vision assistant. You are able to understand the visual content "
+    "that the user provides, and assist the user with a variety of tasks using natural language.",
+}
+_ROPE_KEYS = {"rope_theta", "rope_scaling", "rope_parameters"}  # names of 4.31 and of transformers 5
+_FILE_KEYS = {
+    "architectures",
+    "_name_or_path",
+    "dtype",
+    "transformers_version",
+}  # of how the file was written
 
 
-def load_llama_tokenizer(folder: Path, added_tokens: list[str]) -> HfTokenizer:
+# ------------------------------------------------------------------------------ tokenizer
+
+
+def load_llama_tokenizer(folder: Path, source: LlavaFolder) -> HfTokenizer:
     """The slow tokenizer of 2023 with its treatment of blanks, and the added tokens.
 
     It put a blank before every run of text (`legacy`), and removed the blanks on both sides of an added
     token. The saved tokenizer file says both, so that whoever loads it need not know.
 
+    Args:
+        folder: of the language model.
+        source: LLaVA's folder, which says which tokens are added.
+
     Raises:
-        ModelError: the folder has no tokenizer that transformers can read.
+        ModelError: the folder has no tokenizer of a Llama that transformers can read.
     """
-    tokenizer = transformers.LlamaTokenizer.from_pretrained(folder, legacy=True, local_files_only=True)
-    if tokenizer.vocab_size < _MIN_VOCAB_SIZE:  # transformers reads an unknown file as a vocabulary of five
-        raise ModelError(
-            message("vlm.tokenizer-unreadable", "the tokenizer in {folder} cannot be read", folder=folder),
-            message("vlm.tokenizer-unreadable.hint", "it needs tokenizer.model: fetch it again"),
-        )
+    tokenizer = _read_llama_tokenizer(folder)
+    # Without a frame nothing of the original's text stands beside the image: the blanks around it stay.
+    stripping = set(source.added_tokens) if source.has_image_frame else set()
     tokens = [
-        transformers.AddedToken(token, lstrip=True, rstrip=True, special=True, normalized=False)
-        for token in added_tokens
-    ] or [transformers.AddedToken(IMAGE_TOKEN, special=True, normalized=False)]
+        transformers.AddedToken(
+            token, lstrip=token in stripping, rstrip=token in stripping, special=True, normalized=False
+        )
+        for token in source.new_tokens
+    ]
     tokenizer.add_tokens(tokens, special_tokens=True)
     tokenizer.pad_token = tokenizer.unk_token
     tokenizer.padding_side = "right"
     tokenizer.model_max_length = 2048
     return tokenizer
+
+
+def _read_llama_tokenizer(folder: Path) -> HfTokenizer:
+    file = folder / "tokenizer.json"
+    if file.is_file() and not read_json(file).get("model", {}).get("byte_fallback"):
+        # Of Llama 3, for one: read as a Llama's of 2023 it would write other tokens, without a word.
+        raise _tokenizer_error(
+            folder, message("vlm.not-sentencepiece", "it is not a SentencePiece of a Llama's")
+        )
+    try:
+        tokenizer = transformers.LlamaTokenizer.from_pretrained(folder, legacy=True, local_files_only=True)
+    except Exception as error:  # another one for each kind of broken file
+        raise _tokenizer_error(folder, str(error).strip().splitlines()[0]) from None
+    if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
+        # Without a file, transformers makes a vocabulary of the special tokens alone.
+        raise _tokenizer_error(folder, message("vlm.tokenizer-file-missing", "no tokenizer.model"))
+    return tokenizer
+
+
+def _tokenizer_error(folder: Path, reason: str) -> ModelError:
+    return ModelError(
+        message(
+            "vlm.tokenizer-unreadable",
+            "the tokenizer in {folder} cannot be read ({reason})",
+            folder=folder,
+            reason=reason,
+        ),
+        message("vlm.tokenizer-unreadable.hint", "it needs tokenizer.model: fetch it again"),
+    )
+
+
+# ------------------------------------------------------------------------------ configuration
 
 
 def llava_config(source: LlavaFolder, language: Path, vision: Path, tokenizer: HfTokenizer) -> LlavaConfig:
@@ -61,26 +120,68 @@ def llava_config(source: LlavaFolder, language: Path, vision: Path, tokenizer: H
         language: folder of the language model.
         vision: folder of the CLIP model.
         tokenizer: with the added tokens.
+
+    Raises:
+        ModelError: language model or image encoder are of another kind or size.
     """
-    clip = read_json(vision / "config.json")
-    text = {**read_json(language / "config.json"), "model_type": "llama", "vocab_size": len(tokenizer)}
+    vision_config = _build_config(transformers.CLIPVisionConfig, vision, read_vision_config(vision))
+    require_matching_encoder(source, vision, vision_config)
     patches_only = source.config.get("mm_vision_select_feature", "patch") == "patch"
-    vision_config = transformers.CLIPVisionConfig(**clip.get("vision_config", clip))
     num_patches = (vision_config.image_size // vision_config.patch_size) ** 2
     return transformers.LlavaConfig(
-        text_config=transformers.LlamaConfig(**{k: v for k, v in text.items() if not k.startswith("mm_")}),
+        text_config=_text_config(source, language, len(tokenizer)),
         vision_config=vision_config,
         image_token_index=tokenizer.convert_tokens_to_ids(source.image_token),
         image_seq_length=num_patches + (0 if patches_only else 1),  # 1: the class token
-        projector_hidden_act="gelu" if source.has_mlp_projector else "linear",
-        vision_feature_layer=source.config.get("mm_vision_select_layer", -2),
+        projector_hidden_act="gelu" if source.projector_layers == 2 else "linear",
+        vision_feature_layer=select_layer(source, vision_config.num_hidden_layers),
         vision_feature_select_strategy="default" if patches_only else "full",
         tie_word_embeddings=False,
     )
 
 
+def read_language_settings(source: LlavaFolder, language: Path) -> dict[str, object]:
+    """The Llama's settings: those of LLaVA's own configuration, which the original builds the base with.
+
+    Raises:
+        ModelError: the language model is not a Llama.
+        DataError: its configuration cannot be read.
+    """
+    base = read_json(language / "config.json")
+    if base.get("model_type") not in LLAMA_MODEL_TYPES:
+        raise unsupported_setting(
+            language / "config.json", "model_type", base.get("model_type"), LLAMA_MODEL_TYPES
+        )
+    known = (transformers.LlamaConfig().to_dict().keys() | _ROPE_KEYS) - _FILE_KEYS
+    return {name: value for name, value in {**base, **source.config}.items() if name in known}
+
+
+def _text_config(source: LlavaFolder, language: Path, vocab_size: int) -> TextConfig:
+    # Two tables, even where the original shares one: rows of tokens that learn are of the text table alone.
+    own = {"model_type": "llama", "vocab_size": vocab_size, "tie_word_embeddings": False}
+    settings = {**read_language_settings(source, language), **own}
+    config: TextConfig = _build_config(transformers.LlamaConfig, language, settings)
+    return config
+
+
+def _build_config(config_class: Any, folder: Path, settings: Mapping[str, object]) -> Any:
+    """A configuration of transformers, which checks some of its values."""
+    try:
+        return config_class(**settings)
+    except Exception as error:  # of a class of its own for each check
+        raise ModelError(
+            message(
+                "vlm.config-unusable",
+                "{file} cannot be used ({reason})",
+                file=folder / "config.json",
+                reason=" ".join(str(error).split()),
+            ),
+            message("vlm.config-unusable.hint", "fetch it again"),
+        ) from None
+
+
 def llava_processor(
-    source: LlavaFolder, vision: Path, tokenizer: HfTokenizer, config: LlavaConfig, system_prompt: str
+    source: LlavaFolder, vision: Path, tokenizer: HfTokenizer, config: LlavaConfig, prompt_style: str
 ) -> HfProcessor:
     """The `LlavaProcessor` of the converted network.
 
@@ -89,7 +190,10 @@ def llava_processor(
         vision: folder of the CLIP model.
         tokenizer: with the added tokens.
         config: see `llava_config`.
-        system_prompt: text before a chat.
+        prompt_style: a name in SYSTEM_PROMPTS.
+
+    Raises:
+        DataError: the image encoder's folder has no `preprocessor_config.json`.
     """
     settings = {
         name: value
@@ -105,16 +209,16 @@ def llava_processor(
         num_additional_image_tokens=1,
         image_token=source.image_token,
         chat_template=llava_chat_template(
-            system_prompt, source.image_token, with_frame=IMAGE_START_TOKEN in source.added_tokens
+            prompt_style, source.image_token, with_frame=source.has_image_frame
         ),
     )
 
 
-def llava_chat_template(system_prompt: str, image_token: str, *, with_frame: bool) -> str:
-    """Vicuna's chat as LLaVA renders it: the image first, on a line of its own.
+def llava_chat_template(prompt_style: str, image_token: str, *, with_frame: bool) -> str:
+    """A chat as LLaVA renders it: the image first, on a line of its own.
 
     Args:
-        system_prompt: text before the chat.
+        prompt_style: a name in SYSTEM_PROMPTS.
         image_token: stands for an image.
         with_frame: put it between `<im_start>` and `<im_end>`.
     """
@@ -123,10 +227,66 @@ def llava_chat_template(system_prompt: str, image_token: str, *, with_frame: boo
         "{% set text = message.content | selectattr('type', 'equalto', 'text') | map(attribute='text') | join('') %}"
         "{% set pictured = message.content | selectattr('type', 'equalto', 'image') | list %}"
     )
+    question = "{% if pictured %}" + image + "{{ '\\n' }}{{ text | trim }}{% else %}{{ text }}{% endif %}"
+    system = SYSTEM_PROMPTS[prompt_style]
+    if prompt_style == "llava_llama_2":
+        return (
+            "{{ bos_token }}{% for message in messages %}" + content +
+            "{% if message.role == 'user' %}{% if not loop.first %}{{ bos_token }}{% endif %}[INST] "
+            "{% if loop.first %}{{ '<<SYS>>\\n" + system + "\\n<</SYS>>\\n\\n' }}{% endif %}" + question + " [/INST]"
+            "{% else %} {{ text }} </s>{% endif %}{% endfor %}"
+        )  # fmt: skip
     return (
-        "{{ bos_token }}" + system_prompt + " {% for message in messages %}" + content +
-        "{% if message.role == 'user' %}USER: {% if pictured %}" + image + "{{ '\\n' }}{{ text | trim }}"
-        "{% else %}{{ text }}{% endif %} "
+        "{{ bos_token }}" + system + " {% for message in messages %}" + content +
+        "{% if message.role == 'user' %}USER: " + question + " "
         "{% else %}ASSISTANT: {{ text }}</s>{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
     )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------ prompt
+
+
+def choose_prompt_style(source: LlavaFolder, language: Path, requested: str | None) -> str:
+    """The prompt it was trained with; no file of LLaVA's says so.
+
+    Raises:
+        ModelError: none is requested, and there are signs of another one than Vicuna's.
+    """
+    if requested is not None:
+        return requested
+    for file in [source.path / "config.json", *_template_files(source.path), *_template_files(language)]:
+        if _speaks_another_prompt(file):
+            raise ModelError(
+                message(
+                    "vlm.prompt-style-unknown",
+                    "{file} is of a model with another prompt than Vicuna's; which one it was trained with as a LLaVA, "
+                    "no file says",
+                    file=file,
+                ),
+                message(
+                    "vlm.prompt-style-unknown.hint",
+                    "say which: --set model.system=NAME, with NAME one of {names} (--version in its training)",
+                    names=", ".join(SYSTEM_PROMPTS),
+                ),
+            )
+    return "v1"
+
+
+def _template_files(folder: Path) -> list[Path]:
+    names = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _speaks_another_prompt(file: Path) -> bool:
+    """Does a template write other turns than USER and ASSISTANT, or a configuration begin with a Llama 2 Chat?"""
+    if file.suffix == ".jinja":
+        template: object = read_text(file)
+    else:
+        settings = read_json(file)
+        name = str(settings.get("_name_or_path", "")).lower().replace("_", "-")
+        if file.name == "config.json":
+            return "llama-2" in name and "chat" in name  # the original's rule, on the folder's name
+        template = settings.get("chat_template")
+    # Some write the turns' names as `message.role | upper`.
+    return bool(template) and not ("USER" in str(template) and "ASSISTANT" in str(template))

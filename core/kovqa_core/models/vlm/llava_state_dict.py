@@ -5,35 +5,37 @@ Source: docs/sources/llava.md, L11, L16, L17, L22 and L23.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from kovqa_core.errors import ModelError
-from kovqa_core.files import read_json
 from kovqa_core.messages import message
+from kovqa_core.models.vlm.llava_adapter import merge_lora, read_non_lora_weights
 from kovqa_core.models.vlm.llava_folder import (
-    IMAGE_TOKEN,
+    IMAGE_END_TOKEN,
+    IMAGE_START_TOKEN,
+    NON_LORA_FILE,
     PATCH_TOKEN,
     LlavaFolder,
     find_weight_files,
 )
-
-StateDict = dict[str, Tensor]
-
-EMBEDDING_NAME, LM_HEAD_NAME = "model.language_model.embed_tokens.weight", "lm_head.weight"
-_PROJECTOR_NAME_FORMAT = "model.multi_modal_projector.linear_{}.{}"
-_NAME_PATTERNS = (
-    (re.compile(r"^model\.vision_tower\.(vision_tower\.)?(vision_model\.)?"), "model.vision_tower."),
-    (re.compile(r"^model\.mm_projector\.(0\.)?(weight|bias)$"), r"model.multi_modal_projector.linear_1.\2"),
-    (re.compile(r"^model\.mm_projector\.2\."), "model.multi_modal_projector.linear_2."),
-    (re.compile(r"^model\.(embed_tokens|layers|norm)\."), r"model.language_model.\1."),
+from kovqa_core.models.vlm.llava_weight_files import (
+    EMBEDDING_NAME,
+    LM_HEAD_NAME,
+    PROJECTOR_PREFIX,
+    StateDict,
+    missing_weights_error,
+    read_weight_files,
+    to_transformers_name,
+    to_vision_tower_name,
 )
+
+_PROJECTOR_NAME_FORMAT = PROJECTOR_PREFIX + "linear_{}.{}"
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,22 @@ class LlavaDimensions:
         text_width: width of the language model.
         vocab_size: rows of the text table and of the head, added tokens included.
         initializer_range: standard deviation of newly drawn rows.
+        shared_tables: is the head the text table?
     """
 
     vision_width: int
     text_width: int
     vocab_size: int
     initializer_range: float
+    shared_tables: bool = False
 
 
 def read_llava_state_dict(
     source: LlavaFolder, language: Path, vision: Path, dimensions: LlavaDimensions, seed: int
 ) -> StateDict:
     """All weights under transformers' names, in the precision of the language model's.
+
+    A weight that transformers' class does not have keeps the name it has in its file.
 
     Args:
         source: LLaVA's folder.
@@ -66,88 +72,40 @@ def read_llava_state_dict(
         seed: of a new projector and the row of `<im_patch>`; for a plain language model.
 
     Raises:
-        ModelError: a file cannot be read, or an adapter belongs to another base.
+        ModelError: a file cannot be read, an adapter belongs to another base, or a table does not fit.
     """
-    state = _read_state_dict(language, to_transformers_name)
+    new_name = partial(to_transformers_name, projector_layers=source.projector_layers)
+    state = read_weight_files(find_weight_files(language), new_name)
+    if EMBEDDING_NAME not in state:
+        raise missing_weights_error(language, [EMBEDDING_NAME])
+    dtype = state[EMBEDDING_NAME].dtype
+    if dimensions.shared_tables:
+        _drop_shared_head(state, language)
     if not any(name.startswith("model.vision_tower.") for name in state):
-        state |= _read_state_dict(vision, _to_vision_tower_name)
+        state |= read_weight_files(find_weight_files(vision), to_vision_tower_name)
     # One generator, drawn from in this order: the projector, then the rows of both tables. Another order
     # would give other weights for the same seed.
     generator = torch.Generator().manual_seed(seed)
-    if source.folder_type == "projector":
-        state |= _rename_tensors(load_torch_tensors(source.path / "mm_projector.bin"))
+    trained: StateDict = {}
+    if source.projector_file is not None:
+        trained = read_weight_files([source.projector_file], new_name)
     elif source.folder_type == "lora":
-        _merge_lora(state, source.path)
+        merge_lora(state, source.path, new_name)
+        trained = read_non_lora_weights(source.path, new_name)
     elif source.folder_type == "language":
-        state |= _init_projector(dimensions, generator)
-    if not source.has_mlp_projector:
+        trained = _init_projector(dimensions, generator)
+    if trained:  # a base may be a LLaVA itself: its projector is replaced as a whole
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(PROJECTOR_PREFIX)}
+    _require_token_rows(source, trained, dimensions)
+    state |= trained
+    if source.projector_layers == 1:
         # transformers' class always has two layers: v1's one is followed by an identity, with "linear" as
         # the activation between, so that the result is the same number for number.
         state[_PROJECTOR_NAME_FORMAT.format(2, "weight")] = torch.eye(dimensions.text_width)
         state[_PROJECTOR_NAME_FORMAT.format(2, "bias")] = torch.zeros(dimensions.text_width)
-    for name in (EMBEDDING_NAME, LM_HEAD_NAME):
-        state[name] = _extend_vocab_rows(state[name], source, dimensions, generator)
-    dtype = state[LM_HEAD_NAME].dtype
+    own_tables = state.keys() if source.folder_type == "merged" else trained.keys()
+    _fit_tables(state, own_tables, source, language, dimensions, generator)
     return {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
-
-
-# ------------------------------------------------------------------------------ files and names
-
-
-def _read_state_dict(folder: Path, new_name: Callable[[str], str | None]) -> StateDict:
-    """The weights of a folder under new names; those without one are not read."""
-    state: StateDict = {}
-    for path in find_weight_files(folder):
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                names = {name: new for name in file.keys() if (new := new_name(name))}  # noqa: SIM118
-                state |= {new: file.get_tensor(name) for name, new in names.items()}
-        else:
-            tensors = load_torch_tensors(path)
-            state |= {new: tensor for name, tensor in tensors.items() if (new := new_name(name))}
-    return state
-
-
-def load_torch_tensors(path: Path) -> StateDict:
-    """The tensors of a file written by torch; nothing else in it is run.
-
-    Raises:
-        ModelError: it is broken, of an old format, or holds other objects.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises a different one for each of the three
-        raise ModelError(
-            message(
-                "vlm.torch-file-unreadable",
-                "{file} cannot be read ({reason})",
-                file=path,
-                reason=str(error).splitlines()[0],
-            ),
-            message("vlm.torch-file-unreadable.hint", "fetch it again"),
-        ) from None
-
-
-def to_transformers_name(name: str) -> str | None:
-    """LLaVA's name of a weight -> transformers'; None for buffers that are computed."""
-    if name.endswith(("rotary_emb.inv_freq", "position_ids")):
-        return None
-    for pattern, replacement in _NAME_PATTERNS:
-        if pattern.match(name):
-            return pattern.sub(replacement, name)
-    return name
-
-
-def _to_vision_tower_name(name: str) -> str | None:
-    """A name in a CLIP file -> its name in LLaVA; None for the text tower and both heads."""
-    name_in_tower = name.removeprefix("vision_model.")
-    if name_in_tower == name or name.endswith("position_ids"):
-        return None
-    return f"model.vision_tower.{name_in_tower}"
-
-
-def _rename_tensors(tensors: StateDict) -> StateDict:
-    return {new: tensor for name, tensor in tensors.items() if (new := to_transformers_name(name))}
 
 
 # ------------------------------------------------------------------------------ projector and rows
@@ -166,73 +124,120 @@ def _init_projector(dimensions: LlavaDimensions, generator: torch.Generator) -> 
     }
 
 
-def _extend_vocab_rows(
-    table: Tensor, source: LlavaFolder, dimensions: LlavaDimensions, generator: torch.Generator
+def _drop_shared_head(state: StateDict, language: Path) -> None:
+    """Take out a head that is the text table.
+
+    Raises:
+        ModelError: it is not.
+    """
+    head = state.pop(LM_HEAD_NAME, None)
+    if head is not None and not torch.equal(head, state[EMBEDDING_NAME]):
+        raise ModelError(
+            message(
+                "vlm.shared-tables-differ",
+                "{folder} says that lm_head is the text table (tie_word_embeddings), but its weights differ",
+                folder=language,
+            ),
+            message("vlm.shared-tables-differ.hint", "correct its config.json, or fetch it again"),
+        )
+
+
+def _require_token_rows(source: LlavaFolder, trained: StateDict, dimensions: LlavaDimensions) -> None:
+    """What was trained holds the whole text table where `<im_start>` and `<im_end>` learned with the projector.
+
+    Raises:
+        ModelError: it is missing, or of another vocabulary.
+    """
+    num_rows = dimensions.vocab_size - (len(source.new_tokens) - len(source.added_tokens))
+    table = trained.get(EMBEDDING_NAME)
+    found = 0 if table is None else len(table)
+    is_needed = source.projector_file is not None and source.has_image_frame
+    if found == num_rows or (table is None and not is_needed):
+        return
+    raise ModelError(
+        message(
+            "vlm.token-rows",
+            "{file} has {found} rows of model.embed_tokens.weight, the language model with LLaVA's tokens {expected}",
+            file=source.projector_file or source.path / NON_LORA_FILE,
+            found=found,
+            expected=num_rows,
+        ),
+        message(
+            "vlm.token-rows.hint",
+            "give the language model it was trained on (--base), and its own config.json (mm_use_im_patch_token, "
+            "mm_use_im_start_end)",
+        ),
+    )
+
+
+def _fit_tables(
+    state: StateDict,
+    own_tables: Iterable[str],
+    source: LlavaFolder,
+    language: Path,
+    dimensions: LlavaDimensions,
+    generator: torch.Generator,
+) -> None:
+    """Give text table and head a row for each token, no more and no fewer.
+
+    Args:
+        state: all weights; changed.
+        own_tables: names of weights that are LLaVA's: they hold the rows of its tokens already.
+        source: LLaVA's folder.
+        language: folder of the language model.
+        dimensions: of the network.
+        generator: for `<im_patch>`.
+
+    Raises:
+        ModelError: a table is missing or too short.
+    """
+    for name in (EMBEDDING_NAME,) if dimensions.shared_tables else (EMBEDDING_NAME, LM_HEAD_NAME):
+        if name not in state:
+            raise missing_weights_error(language, [name])
+        state[name] = _fit_vocab_rows(
+            state[name], source, language, dimensions, generator, is_own=name in own_tables
+        )
+    if dimensions.shared_tables:
+        state[LM_HEAD_NAME] = state[EMBEDDING_NAME].clone()
+
+
+def _fit_vocab_rows(
+    table: Tensor,
+    source: LlavaFolder,
+    language: Path,
+    dimensions: LlavaDimensions,
+    generator: torch.Generator,
+    *,
+    is_own: bool,
 ) -> Tensor:
     """The table [V, D] with rows for the added tokens, as the original adds them.
 
-    `<im_patch>` is drawn and then replaced by image features; the rows of `<im_start>` and `<im_end>` are the
-    mean of all rows before. The row of `<image>`, which the original does not have, is zero.
+    It resizes to the tokenizer's length, which cuts off the rows that a base was padded with, but for one that
+    becomes `<im_patch>`; else that is drawn, and then replaced by image features. The rows of `<im_start>` and
+    `<im_end>` are the mean of all rows before. The row of `<image>`, which the original does not have, is zero.
     """
-    tokens = source.added_tokens or [IMAGE_TOKEN]
-    # A folder that trained them holds the first of these rows already: only the last ones are missing.
-    num_missing = max(0, dimensions.vocab_size - len(table))
-    for token in tokens[len(tokens) - num_missing :]:
+    tokens, num_tokens = source.new_tokens, dimensions.vocab_size
+    num_base = num_tokens - len(tokens)
+    if len(table) < num_base:
+        raise ModelError(
+            message(
+                "vlm.table-too-short",
+                "{folder} has {rows} rows in its text table, and {tokens} tokens",
+                folder=language,
+                rows=len(table),
+                tokens=num_base,
+            ),
+            message("vlm.table-too-short.hint", "tokenizer and weights are of two models: fetch both again"),
+        )
+    if is_own:
+        table = table[: num_base + len(source.added_tokens)]
+    else:
+        table = table[: num_base + (PATCH_TOKEN in tokens)]
+    for token in tokens[len(table) - num_base :]:
         row = torch.zeros_like(table[:1])
         if token == PATCH_TOKEN and source.folder_type == "language":
             row.normal_(0, dimensions.initializer_range, generator=generator)
-        elif token != IMAGE_TOKEN:
+        elif token in (PATCH_TOKEN, IMAGE_START_TOKEN, IMAGE_END_TOKEN):
             row = table.float().mean(0, keepdim=True).to(table.dtype)
         table = torch.cat([table, row])
     return table
-
-
-# ------------------------------------------------------------------------------ LoRA
-
-
-def _merge_lora(state: StateDict, folder: Path) -> None:
-    """Add an adapter's updates to the weights, and put in place what was trained beside it."""
-    adapter = read_json(folder / "adapter_config.json")
-    tensors = _read_adapter(folder)
-    # W + alpha / r · B A, with A [r, in] and B [out, r] (arXiv 2106.09685, section 4.1). In fp32: in 16 bits
-    # small updates would be lost in the rounding of the sum.
-    scale = adapter["lora_alpha"] / adapter["r"]
-    for name, lora_a in tensors.items():
-        if ".lora_A." not in name:
-            continue
-        lora_b = tensors[name.replace(".lora_A.", ".lora_B.")]
-        original = name.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight")
-        target = to_transformers_name(original) or original
-        if target not in state:
-            raise ModelError(
-                message(
-                    "vlm.lora-of-another-base",
-                    "{folder} adapts {weight}, which the language model does not have",
-                    folder=folder,
-                    weight=target,
-                ),
-                message("vlm.lora-of-another-base.hint", "give the base it was trained on: --base"),
-            )
-        updated = state[target].float() + scale * lora_b.float() @ lora_a.float()
-        state[target] = updated.to(state[target].dtype)
-    # Projector and token rows were trained as they are: they replace what was read, and nothing is added.
-    trained = load_torch_tensors(folder / "non_lora_trainables.bin")
-    state |= _rename_tensors({name.removeprefix("base_model.model."): t for name, t in trained.items()})
-
-
-def _read_adapter(folder: Path) -> StateDict:
-    """The tensors of an adapter, in either of peft's file formats.
-
-    Raises:
-        ModelError: there is no such file, or it is broken.
-    """
-    pickled, safe = folder / "adapter_model.bin", folder / "adapter_model.safetensors"
-    if pickled.is_file():
-        return load_torch_tensors(pickled)
-    if safe.is_file():
-        with safe_open(safe, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    raise ModelError(
-        message("vlm.no-adapter-file", "{folder} has no adapter_model.bin", folder=folder),
-        message("vlm.no-adapter-file.hint", "fetch it again"),
-    )
