@@ -15,17 +15,17 @@ from kovqa_core.errors import ModelError
 from kovqa_core.files import write_folder
 from kovqa_core.messages import message
 from kovqa_core.models.checkpoint_info import CheckpointInfo, write_checkpoint_info
-from kovqa_core.models.vlm.hf_libraries import save_hf_network, transformers
+from kovqa_core.models.vlm.hf_libraries import save_hf_network, save_hf_processor, transformers
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfTokenizer, LlavaConfig
 from kovqa_core.models.vlm.llava_folder import LlavaFolder, LlavaFolderType, detect_llava_folder
 from kovqa_core.models.vlm.llava_processor import (
     choose_prompt_style,
+    has_shared_tables,
     llava_config,
     llava_processor,
     load_llama_tokenizer,
-    read_language_settings,
 )
-from kovqa_core.models.vlm.llava_settings import require_honoured_settings
+from kovqa_core.models.vlm.llava_settings import require_honoured_settings, require_llama
 from kovqa_core.models.vlm.llava_state_dict import LlavaDimensions, read_llava_state_dict
 from kovqa_core.models.vlm.llava_weight_files import StateDict, missing_weights_error
 
@@ -72,6 +72,7 @@ def convert_llava_folder(
     source = detect_llava_folder(path, has_base=language is not None)
     language, vision = _required_folders(source, language, vision)
     require_honoured_settings(source)
+    require_llama(language)
     prompt_style = choose_prompt_style(source, language, settings.prompt_style)
     tokenizer = load_llama_tokenizer(language, source)
     config = llava_config(source, language, vision, tokenizer)
@@ -80,7 +81,7 @@ def convert_llava_folder(
         config.text_config.hidden_size,
         len(tokenizer),
         config.text_config.initializer_range,
-        shared_tables=bool(read_language_settings(source, language).get("tie_word_embeddings")),
+        shared_tables=has_shared_tables(source, language),
     )
     state = read_llava_state_dict(source, language, vision, dimensions, settings.seed)
     net = _build_network(path, config, state, tokenizer)
@@ -95,7 +96,7 @@ def convert_llava_folder(
 
     def fill(folder: Path) -> None:
         save_hf_network(net, folder)
-        processor.save_pretrained(folder)
+        save_hf_processor(processor, folder)
         write_checkpoint_info(folder, info)
 
     write_folder(output, fill)

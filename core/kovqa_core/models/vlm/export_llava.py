@@ -25,11 +25,12 @@ import torch
 
 weights = torch.load("mm_projector.bin", weights_only=True)
 """
+_TABLE_NAME = "model.embed_tokens.weight"
 # What the configuration of a Llama of 2023 says.
 _LLAMA_SETTINGS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
-    "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings",
+    "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "attention_bias", "mlp_bias",
 )  # fmt: skip
 
 
@@ -47,33 +48,75 @@ def write_llava_projector(
     Raises:
         ModelError: it does not have LLaVA's shape.
     """
-    config = net.config
-    architectures = [config.model_type, config.get_text_config().model_type]
-    if architectures != ["llava", "llama"] or config.vision_config.model_type != "clip_vision_model":
-        raise ModelError(
-            message(
-                "vlm.not-llava-shaped",
-                "only a LLaVA of CLIP and Llama has the form of the original, this is {architectures}",
-                architectures=" with ".join(architectures),
-            ),
-            message("vlm.not-llava-shaped.hint", "leave out --as-upstream"),
-        )
-    vocab = processor.tokenizer.get_vocab()
+    _require_llava_shape(net.config)
     write_json(folder / "config.json", _original_settings(net, processor, vision_tower))
     tensors = {
         name: tensor.detach().float().cpu().clone()
-        for name, tensor in projector_tensors(net, with_embeddings=IMAGE_START_TOKEN in vocab).items()
+        for name, tensor in projector_tensors(net, with_embeddings=_has_image_frame(processor)).items()
     }
+    if _TABLE_NAME in tensors:
+        tensors[_TABLE_NAME] = tensors[_TABLE_NAME][: _vocab_size(net, processor)].clone()
     with atomic_file(folder / "mm_projector.bin") as stream:
         torch.save(tensors, stream)
     return _PROJECTOR_LOADING_CODE
 
 
+def _require_llava_shape(config: Any) -> None:
+    """Refuse what the original's classes cannot hold.
+
+    Raises:
+        ModelError: other language model, image encoder or projector.
+    """
+    architectures = [config.model_type, config.get_text_config().model_type]
+    if architectures != ["llava", "llama"] or config.vision_config.model_type != "clip_vision_model":
+        found = " with ".join(architectures)
+    elif config.projector_hidden_act not in ("linear", "gelu"):
+        found = f"projector_hidden_act={config.projector_hidden_act}"
+    elif not isinstance(config.vision_feature_layer, int):
+        found = f"vision_feature_layer={config.vision_feature_layer}"
+    else:
+        return
+    raise ModelError(
+        message(
+            "vlm.not-llava-shaped",
+            "only a LLaVA of CLIP and Llama has the form of the original, this is {architectures}",
+            architectures=found,
+        ),
+        message("vlm.not-llava-shaped.hint", "leave out --as-upstream"),
+    )
+
+
+def _has_image_frame(processor: HfProcessor) -> bool:
+    vocab = processor.tokenizer.get_vocab()
+    return IMAGE_START_TOKEN in vocab and IMAGE_END_TOKEN in vocab
+
+
+def _vocab_size(net: HfNetwork, processor: HfProcessor) -> int:
+    """Rows of the original's tables: without `<image>`, which it does not have, and what stands behind it."""
+    is_patch = PATCH_TOKEN in processor.tokenizer.get_vocab()
+    return int(net.config.text_config.vocab_size if is_patch else net.config.image_token_id)
+
+
+def _rope_settings(text_config: Any) -> dict[str, object]:
+    """`rope_theta` and `rope_scaling`, the latter as 4.31 writes it: {type, factor}."""
+    rope = dict(text_config.rope_parameters)
+    theta, rope_type = rope.pop("rope_theta"), rope.pop("rope_type")
+    return {
+        "rope_theta": theta,
+        "rope_scaling": None if rope_type == "default" else {"type": rope_type, **rope},
+    }
+
+
 def _original_settings(net: HfNetwork, processor: HfProcessor, vision_tower: str | None) -> dict[str, object]:
     """The `config.json` of the original."""
     config, vocab = net.config, processor.tokenizer.get_vocab()
+    head: Any = net.get_submodule("lm_head")
     return {
+        "vocab_size": _vocab_size(net, processor),
         **{name: getattr(config.text_config, name) for name in _LLAMA_SETTINGS},
+        **_rope_settings(config.text_config),
+        # An import has two tables of a base that shares one; the original reads that base as this says.
+        "tie_word_embeddings": torch.equal(net.get_input_embeddings().weight, head.weight),
         "model_type": "llava",
         "architectures": ["LlavaLlamaForCausalLM"],
         "mm_vision_tower": vision_tower or _clip_hub_name(config.vision_config),
@@ -84,7 +127,7 @@ def _original_settings(net: HfNetwork, processor: HfProcessor, vision_tower: str
         if config.vision_feature_select_strategy == "default"
         else "cls_patch",
         "mm_use_im_patch_token": PATCH_TOKEN in vocab,
-        "mm_use_im_start_end": IMAGE_START_TOKEN in vocab and IMAGE_END_TOKEN in vocab,
+        "mm_use_im_start_end": _has_image_frame(processor),
         "image_aspect_ratio": "pad" if getattr(processor.image_processor, "do_pad", False) else "square",
         "image_grid_pinpoints": None,
         "tune_mm_mlp_adapter": True,
@@ -111,7 +154,7 @@ def projector_tensors(net: HfNetwork, *, with_embeddings: bool) -> dict[str, Ten
         for name in ("weight", "bias")
     }
     if with_embeddings:
-        tensors["model.embed_tokens.weight"] = net.get_input_embeddings().weight
+        tensors[_TABLE_NAME] = net.get_input_embeddings().weight
     return tensors
 
 

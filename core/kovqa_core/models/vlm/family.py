@@ -33,7 +33,7 @@ from kovqa_core.models.vlm import (
     tuning,
 )
 from kovqa_core.models.vlm.config import PROMPT_SETTINGS, ModelConfig, find_base_model
-from kovqa_core.models.vlm.hf_libraries import save_hf_network
+from kovqa_core.models.vlm.hf_libraries import save_hf_network, save_hf_processor
 from kovqa_core.models.vlm.model import VlmModel
 from kovqa_core.models.vlm.processor import VlmProcessor
 from kovqa_core.runs.events import report_warning
@@ -285,7 +285,7 @@ def export_model(step: Path, folder: Path, options: LoadOptions) -> str:
             ),
         )
     save_hf_network(tuning.merge_adapter(model.net), folder)
-    processor.hf.save_pretrained(folder)
+    save_hf_processor(processor.hf, folder)
     prompt_settings = model.config.model_dump(include=set(PROMPT_SETTINGS))
     write_checkpoint_info(folder, CheckpointInfo("vlm", "vqa", model=prompt_settings))
     return _HF_LOADING_CODE

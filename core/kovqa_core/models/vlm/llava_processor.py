@@ -20,11 +20,9 @@ from kovqa_core.models.vlm.llava_folder import (
     LlavaFolder,
 )
 from kovqa_core.models.vlm.llava_settings import (
-    LLAMA_MODEL_TYPES,
     read_vision_config,
     require_matching_encoder,
     select_layer,
-    unsupported_setting,
 )
 
 # Names of the original's conversations (`--version`, `--conv-mode`) -> the text before a chat.
@@ -80,7 +78,7 @@ def load_llama_tokenizer(folder: Path, source: LlavaFolder) -> HfTokenizer:
     return tokenizer
 
 
-def _read_llama_tokenizer(folder: Path) -> HfTokenizer:
+def _read_llama_tokenizer(folder: Path) -> Any:
     file = folder / "tokenizer.json"
     if file.is_file() and not read_json(file).get("model", {}).get("byte_fallback"):
         # Of Llama 3, for one: read as a Llama's of 2023 it would write other tokens, without a word.
@@ -140,26 +138,19 @@ def llava_config(source: LlavaFolder, language: Path, vision: Path, tokenizer: H
     )
 
 
-def read_language_settings(source: LlavaFolder, language: Path) -> dict[str, object]:
-    """The Llama's settings: those of LLaVA's own configuration, which the original builds the base with.
-
-    Raises:
-        ModelError: the language model is not a Llama.
-        DataError: its configuration cannot be read.
-    """
+def has_shared_tables(source: LlavaFolder, language: Path) -> bool:
+    """Is the language model's head its text table (`tie_word_embeddings`)? Its own configuration may say so alone."""
     base = read_json(language / "config.json")
-    if base.get("model_type") not in LLAMA_MODEL_TYPES:
-        raise unsupported_setting(
-            language / "config.json", "model_type", base.get("model_type"), LLAMA_MODEL_TYPES
-        )
-    known = (transformers.LlamaConfig().to_dict().keys() | _ROPE_KEYS) - _FILE_KEYS
-    return {name: value for name, value in {**base, **source.config}.items() if name in known}
+    return bool(source.config.get("tie_word_embeddings") or base.get("tie_word_embeddings"))
 
 
 def _text_config(source: LlavaFolder, language: Path, vocab_size: int) -> TextConfig:
-    # Two tables, even where the original shares one: rows of tokens that learn are of the text table alone.
-    own = {"model_type": "llama", "vocab_size": vocab_size, "tie_word_embeddings": False}
-    settings = {**read_language_settings(source, language), **own}
+    # LLaVA's own configuration comes first: the original builds the base with it. Two tables, even where it has
+    # one for both: rows of tokens that learn are of the text table alone.
+    known = (transformers.LlamaConfig().to_dict().keys() | _ROPE_KEYS) - _FILE_KEYS
+    stored = {**read_json(language / "config.json"), **source.config}
+    settings = {name: value for name, value in stored.items() if name in known}
+    settings |= {"model_type": "llama", "vocab_size": vocab_size, "tie_word_embeddings": False}
     config: TextConfig = _build_config(transformers.LlamaConfig, language, settings)
     return config
 

@@ -14,7 +14,7 @@ from kovqa_core.messages import message
 from kovqa_core.models.vlm.hf_types import VisionConfig
 from kovqa_core.models.vlm.llava_folder import PROJECTOR_TYPES, LlavaFolder
 
-LLAMA_MODEL_TYPES = ("llama", "llava", "llava_llama")  # LLaVA's own names of a Llama with an image encoder
+_LLAMA_MODEL_TYPES = ("llama", "llava", "llava_llama")  # LLaVA's own names of a Llama with an image encoder
 _CLIP_MODEL_TYPES = ("clip", "clip_vision_model")
 
 # Key -> values that are honoured, the first one where the key is missing.
@@ -48,16 +48,28 @@ def require_honoured_settings(source: LlavaFolder) -> None:
         ModelError: a value, or a key of LLaVA's, that is not honoured.
     """
     config, file = source.config, source.path / "config.json"
-    if config.get("model_type") not in LLAMA_MODEL_TYPES:
-        raise unsupported_setting(file, "model_type", config.get("model_type"), LLAMA_MODEL_TYPES)
+    if config.get("model_type") not in _LLAMA_MODEL_TYPES:
+        raise _unsupported(file, "model_type", config.get("model_type"), _LLAMA_MODEL_TYPES)
     for key, honoured in _HONOURED_VALUES.items():
         value = config.get(key, honoured[0])
         if value not in honoured:
-            raise unsupported_setting(file, key, value, honoured)
+            raise _unsupported(file, key, value, honoured)
     for key in sorted(config):
         is_unknown = key.startswith("mm_") and key not in _HONOURED_VALUES and key not in _IGNORED_KEYS
         if is_unknown and config[key] not in (None, False):
-            raise unsupported_setting(file, key, config[key], (None,))
+            raise _unsupported(file, key, config[key], (None,))
+
+
+def require_llama(language: Path) -> None:
+    """Refuse a language model of another architecture.
+
+    Raises:
+        ModelError: it is one.
+        DataError: its configuration cannot be read.
+    """
+    model_type = read_json(language / "config.json").get("model_type")
+    if model_type not in _LLAMA_MODEL_TYPES:
+        raise _unsupported(language / "config.json", "model_type", model_type, _LLAMA_MODEL_TYPES)
 
 
 def select_layer(source: LlavaFolder, num_layers: int) -> int:
@@ -95,9 +107,7 @@ def read_vision_config(vision: Path) -> Mapping[str, object]:
     """
     config = read_json(vision / "config.json")
     if config.get("model_type") not in _CLIP_MODEL_TYPES:
-        raise unsupported_setting(
-            vision / "config.json", "model_type", config.get("model_type"), _CLIP_MODEL_TYPES
-        )
+        raise _unsupported(vision / "config.json", "model_type", config.get("model_type"), _CLIP_MODEL_TYPES)
     section: Mapping[str, object] = config.get("vision_config", config)
     return section
 
@@ -129,7 +139,7 @@ def require_matching_encoder(source: LlavaFolder, vision: Path, vision_config: V
             )
 
 
-def unsupported_setting(file: Path, key: str, value: object, honoured: tuple[object, ...]) -> ModelError:
+def _unsupported(file: Path, key: str, value: object, honoured: tuple[object, ...]) -> ModelError:
     return ModelError(
         message(
             "vlm.llava-setting-unsupported",
