@@ -16,18 +16,15 @@ from kovqa_core.models import export, family
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.vlm.import_llava import import_llava_folder
 from kovqa_core.runs.folder import find_model_folder
+from kovqa_core.settings.resolve import resolve_settings
 from safetensors.torch import load_file
 
 from kovqa_cli.commands.import_model import import_
 from tests import parity
 from tests.conftest import Kovqa, sets
+from tests.models.vlm.llava_folders import CLIP, MERGED, NEWER, TRAINED, VICUNA, Weights, write_folder
 from tests.models.vlm.test_parity_training import index_of
 
-TRAINED = parity.path("train_im_start_end/llava-tiny", "llava")
-NEWER = parity.path("llava15/llava-v1.5-tiny", "llava")
-MERGED = parity.path("merged/llava-tiny-merged", "llava")
-VICUNA = parity.path("base/vicuna-tiny", "llava")
-CLIP = parity.path("base/openai/clip-tiny-patch14", "llava")
 IMAGE = parity.path("images/im_00.png", "llava")
 TABLE = "model.embed_tokens.weight"
 
@@ -118,6 +115,7 @@ def rows(path: Path) -> Path:
 def test_the_two_layers_of_one_point_five_come_and_go(tmp_path: Path) -> None:
     imported = import_llava_folder(NEWER, tmp_path / "m", None, str(CLIP))
     assert imported.settings == ["model.tokens=[]", "model.frozen=[]"]
+    assert imported.unread_files == []
     export.export_checkpoint(tmp_path / "m", tmp_path / "again", as_upstream=True)
     theirs = torch.load(NEWER / "pytorch_model.bin", weights_only=True)
     ours = read_projector(tmp_path / "again")
@@ -127,6 +125,104 @@ def test_the_two_layers_of_one_point_five_come_and_go(tmp_path: Path) -> None:
     original = json.loads((NEWER / "config.json").read_text(encoding="utf-8"))
     names = [name for name in original if name.startswith(("mm_", "image_", "num_"))]
     assert {name: about[name] for name in names} == {name: original[name] for name in names}
+
+
+ADVICE = {
+    "frame, one layer": (MERGED, {}, [], {"linear_1"}),
+    "no token, one layer": (
+        MERGED,
+        {"mm_use_im_patch_token": False, "mm_use_im_start_end": False},
+        ["model.tokens=[]"],
+        {"linear_1"},
+    ),
+    "patch token, one layer": (MERGED, {"mm_use_im_start_end": None}, ["model.tokens=[]"], {"linear_1"}),
+    "no token, two layers": (NEWER, {}, ["model.tokens=[]", "model.frozen=[]"], {"linear_1", "linear_2"}),
+    "frame, two layers": (
+        NEWER,
+        {"mm_use_im_patch_token": True, "mm_use_im_start_end": True},
+        ["model.frozen=[]"],
+        {"linear_1", "linear_2"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_the_advice_to_train_further_trains_the_projector_that_there_is(name: str, tmp_path: Path) -> None:
+    source, config, settings, expected = ADVICE[name]
+    write_folder(tmp_path / "llava", source, config)
+    (tmp_path / "llava" / "added_tokens.json").unlink(missing_ok=True)
+    imported = import_llava_folder(tmp_path / "llava", tmp_path / "m", None, str(CLIP))
+    assert imported.settings == settings
+    # What recipe llava-v1 selects, with the advised settings, and what it says without them.
+    for advised, is_said in ((settings, False), ([s for s in settings if "frozen" not in s], "two" in name)):
+        overrides = [f"model.base={tmp_path / 'm'}", f"data.index={tmp_path}", *advised]
+        recipe = resolve_settings("llava-v1", "cpu", overrides, {}).recipe
+        model, _, note = family.create_model(recipe, [])
+        learning = {
+            n.split(".")[-2] for n, p in model.net.named_parameters() if p.requires_grad and "projector" in n
+        }
+        assert ("only linear_1 of the projector's two layers learns" in note) == is_said
+        assert learning == ({"linear_1"} if is_said else expected)
+
+
+def test_the_identity_of_a_single_layer_that_learns_is_said(tmp_path: Path) -> None:
+    import_llava_folder(MERGED, tmp_path / "m", None, str(CLIP))
+    overrides = [f"model.base={tmp_path / 'm'}", f"data.index={tmp_path}", "model.frozen=[]"]
+    _, _, note = family.create_model(resolve_settings("llava-v1", "cpu", overrides, {}).recipe, [])
+    assert "linear_2, which stands for the layer that LLaVA v1 does not have, learns" in note
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"mm_use_im_patch_token": False, "mm_use_im_start_end": False},
+        {"mm_use_im_patch_token": False, "rope_scaling": {"type": "linear", "factor": 4.0}},
+        {"mm_use_im_start_end": False, "rope_theta": 500000.0, "tie_word_embeddings": True},
+    ],
+)
+def test_a_projector_goes_out_as_it_came(config: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever tokens it has: `<image>`, which the original does not know, is in no table and no number."""
+    rows = 1000 + sum(
+        number * config.get(name, True)
+        for name, number in (("mm_use_im_patch_token", 1), ("mm_use_im_start_end", 2))
+    )
+
+    def keep(weights: Weights) -> None:
+        for table in (TABLE, "lm_head.weight"):
+            weights[table] = weights[table][:rows]
+        if config.get("tie_word_embeddings"):
+            del weights["lm_head.weight"]
+
+    weights, original = write_folder(tmp_path / "llava", MERGED, {**config, "vocab_size": rows}, keep)
+    (tmp_path / "llava" / "added_tokens.json").unlink()
+    import_llava_folder(tmp_path / "llava", tmp_path / "m", None, str(CLIP))
+    export.export_checkpoint(tmp_path / "m", tmp_path / "again", as_upstream=True)
+    ours = read_projector(tmp_path / "again")
+    has_frame = config.get("mm_use_im_start_end", True)
+    assert ours.keys() == {n for n in weights if "mm_projector" in n or (has_frame and n == TABLE)}
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in ours.items())
+    about = json.loads((tmp_path / "again" / "config.json").read_text(encoding="utf-8"))
+    names = about.keys() & original.keys() - {"architectures", "tune_mm_mlp_adapter"}
+    assert {name: about[name] for name in names} == {name: original[name] for name in names}
+
+
+def test_the_command_takes_a_projectors_file_and_says_what_it_does_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The published 1.5 holds whole weights, and beside them the projector of its first stage."""
+    write_folder(tmp_path / "llava", NEWER, {})
+    torch.save({}, tmp_path / "llava" / "mm_projector.bin")
+    import_(tmp_path / "llava", tmp_path / "m", vision=str(CLIP), json=False, quiet=False)
+    assert "not read: " in capsys.readouterr().err
+    import_(
+        TRAINED / "mm_projector.bin",
+        tmp_path / "n",
+        base=str(VICUNA),
+        vision=str(CLIP),
+        json=True,
+        quiet=False,
+    )
+    assert json.loads(capsys.readouterr().out)["kind"] == "projector"
 
 
 def test_a_model_of_another_architecture_has_no_llava_projector(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -263,3 +264,24 @@ def test_whole_weights_count_unless_a_base_is_given(tmp_path: Path) -> None:
     name = "multi_modal_projector.linear_2.weight"
     whole, stage = (load_file(tmp_path / folder / "model.safetensors")[name] for folder in "ab")
     assert torch.equal(stage, whole + 1)
+
+
+def test_an_imported_folder_has_the_published_names(tmp_path: Path) -> None:
+    """As llava-hf publishes them: version 4 of transformers takes other names for missing weights, and draws those."""
+    scaling = {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 500.0}
+    weights, _ = write_folder(tmp_path / "llava", NEWER, scaling)
+    convert_llava_folder(tmp_path / "llava", tmp_path / "plain", vision=CLIP)
+    renamed = {name.replace("model.vision_tower.vision_tower.", "vision_tower.") for name in weights}
+    renamed = {
+        re.sub(r"^(model\.(embed|layers|norm)|lm_head)", r"language_model.\1", name) for name in renamed
+    }
+    renamed = {name.replace("model.mm_projector.0", "multi_modal_projector.linear_1") for name in renamed}
+    renamed = {name.replace("model.mm_projector.2", "multi_modal_projector.linear_2") for name in renamed}
+    renamed = {name for name in renamed if "position_ids" not in name and "inv_freq" not in name}
+    assert load_file(tmp_path / "plain" / "model.safetensors").keys() == renamed
+    text = read_json(tmp_path / "plain" / "config.json")["text_config"]
+    assert (text["rope_theta"], text["rope_scaling"]["factor"]) == (500.0, 4.0)
+    assert read_json(tmp_path / "plain" / "preprocessor_config.json")["do_pad"] is True
+    assert not isinstance(
+        read_json(tmp_path / "plain" / "tokenizer_config.json").get("extra_special_tokens"), list
+    )

@@ -69,7 +69,8 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcesso
         step = find_model_folder(Path(config.weights), "vqa")
         _require_same_base(step, config)
         tuning.load_trained_weights(model.net, step)
-    return model, processor, _start_note(folder.name, step, model)
+    remark = tuning.projector_remark(model.net)
+    return model, processor, "; ".join(filter(None, [_start_note(folder.name, step, model), remark]))
 
 
 def _start_note(base_name: str, step: Path | None, model: VlmModel) -> str:

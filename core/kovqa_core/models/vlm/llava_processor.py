@@ -88,7 +88,7 @@ def _read_llama_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = transformers.LlamaTokenizer.from_pretrained(folder, legacy=True, local_files_only=True)
     except Exception as error:  # another one for each kind of broken file
-        raise _tokenizer_error(folder, str(error).strip().splitlines()[0]) from None
+        raise _tokenizer_error(folder, " ".join(str(error).split())) from None
     if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
         # Without a file, transformers makes a vocabulary of the special tokens alone.
         raise _tokenizer_error(folder, message("vlm.tokenizer-file-missing", "no tokenizer.model"))

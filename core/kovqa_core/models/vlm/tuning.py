@@ -72,6 +72,33 @@ def apply_tuning(net: HfNetwork, config: ModelConfig, processor: HfProcessor, se
     return tuned
 
 
+def projector_remark(net: HfNetwork) -> str:
+    """What to know where the two layers of a LLaVA's projector do not learn as they should; else empty.
+
+    One layer is what LLaVA v1 has (docs/sources/llava.md, L17): the second is an identity then. Of 1.5 both learn.
+    """
+    learns = {
+        layer: any(
+            f"multi_modal_projector.{layer}." in name and p.requires_grad
+            for name, p in net.named_parameters()
+        )
+        for layer in ("linear_1", "linear_2")
+    }
+    is_single_layer = getattr(net.config, "projector_hidden_act", None) == "linear"
+    if is_single_layer and learns["linear_2"]:
+        return message(
+            "vlm.identity-learns",
+            "linear_2, which stands for the layer that LLaVA v1 does not have, learns: model.frozen=[linear_2] keeps it",
+        )
+    if not is_single_layer and learns["linear_1"] != learns["linear_2"]:
+        return message(
+            "vlm.half-a-projector-learns",
+            "only {layer} of the projector's two layers learns: model.frozen=[] trains both",
+            layer=next(layer for layer in learns if learns[layer]),
+        )
+    return ""
+
+
 def _adapter_config(net: HfNetwork, config: ModelConfig, processor: HfProcessor) -> object:
     """peft's configuration: low-rank updates for linear layers, and rows of the text table; None for neither."""
     components = {name for name, mode in config.train.components.items() if mode == "lora"}
