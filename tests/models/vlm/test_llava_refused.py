@@ -153,7 +153,7 @@ def test_half_an_adapter_is_not_passed_over(tmp_path: Path) -> None:
     [
         ("tokenizer.model", None, "cannot be read"),
         ("tokenizer.model", b"", "cannot be read"),
-        ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\n", "cannot be read"),
+        ("tokenizer.model", b"version https://git-lfs.github.com\n", "cannot be read"),
         ("tokenizer.json", b'{"model": {"type": "BPE", "vocab": {}}}', "not a SentencePiece"),
         ("chat_template.jinja", b"{{ '[INST] ' + messages[0].content }}", "another prompt than Vicuna's"),
         ("tokenizer_config.json", b'{"chat_template": "<|user|>"}', "another prompt than Vicuna's"),

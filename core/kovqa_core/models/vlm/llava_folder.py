@@ -1,6 +1,6 @@
 """LLaVA's own folders of 2023, recognised by what they hold: their names say nothing reliable.
 
-Source: docs/sources/llava.md, L11, L18, L22 to L24.
+Source: docs/sources/llava.md, L11, L18, L22 to L24, L38 and L40.
 """
 
 from __future__ import annotations

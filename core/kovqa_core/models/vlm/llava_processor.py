@@ -1,6 +1,6 @@
 """Tokenizer, image processor, chat template and configuration of a converted LLaVA.
 
-Source: docs/sources/llava.md, L7 to L11, L14 to L17.
+Source: docs/sources/llava.md, L7 to L11, L14 to L17, L39 and L41.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which settings of a LLaVA's `config.json` are honoured; what would change its answers and is not, is refused.
 
-Source: docs/sources/llava.md, L14 to L16, L38.
+Source: docs/sources/llava.md, L14 to L16, L38 and L42.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The weights of LLaVA's folders under transformers' names, whole: base, vision tower, projector, LoRA.
 
-Source: docs/sources/llava.md, L11, L16, L17, L22 and L23.
+Source: docs/sources/llava.md, L11, L16, L17, L22, L23 and L39.
 """
 
 from __future__ import annotations
