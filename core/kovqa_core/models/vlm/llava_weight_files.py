@@ -6,6 +6,7 @@ Source: docs/sources/llava.md, L17 and L22.
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -67,11 +68,12 @@ def load_torch_tensors(path: Path) -> StateDict:
     """The tensors of a file written by torch; nothing else in it is run.
 
     Raises:
-        ModelError: it is broken, of an old format, or holds other objects.
+        ModelError: it is broken, or holds other objects.
     """
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises a different one for each of the three
+        # Mapped, a 7B model costs no memory; torch maps its archives alone, not the files before 1.6.
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # torch raises a different one for each way
         raise _unreadable(path, str(error)) from None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise _unreadable(path, message("vlm.not-a-state-dict", "not a table of names and tensors"))
