@@ -106,6 +106,9 @@ def test_a_variable_of_sbatch_or_srun_is_an_option_too() -> None:
     assert error.value.hint == "unset SBATCH_ARRAY_INX"
     with pytest.raises(SettingsError, match="SLURM_LABELIO=1 "):
         require_no_input_variable(profile("srun"), {"SLURM_LABELIO": "1", "SBATCH_ARRAY_INX": "1-8"})
+    with pytest.raises(SettingsError, match=r"SBATCH_NO_REQUEUE=1 .* set slurm\.requeue of the profile"):
+        require_no_input_variable(profile(), {"SBATCH_NO_REQUEUE": "1"})
+    require_no_input_variable(profile(slurm={"requeue": False}), {"SBATCH_NO_REQUEUE": "1"})
     require_no_input_variable(profile(), {"SLURM_LABELIO": "1", "SBATCH_PARTITION": "main"})
 
 

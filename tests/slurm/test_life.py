@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,23 @@ def test_a_job_disturbed_twice(
     finished(nodes, job, folder)
     same_end(folder, undisturbed)
     assert "Restarts=2" in nodes.out("scontrol", "show", "job", job)
+
+
+@pytest.mark.soak
+def test_images_that_each_node_copies_to_its_disk(
+    nodes: MiniSlurm, small: Small, profile: Path, tmp_path: Path, undisturbed: Path
+) -> None:
+    """They are not here when the job is queued, and copied again when it comes back."""
+    folder, disk, copied = tmp_path / "run", tmp_path / "디스크", tmp_path / "copied"
+    # The nodes of this cluster share their disks: one copies, the other waits for it.
+    copy = f"echo $SLURMD_NODENAME >> {copied}; flock {copied} sh -c '[ -d {disk} ] || cp -r \"{small.root}/images\" {disk}'"
+    settings = (f"data.images={disk}", f"profile.slurm.node_setup=[{json.dumps(copy, ensure_ascii=False)}]")
+    job = submit(nodes, small, profile, folder, *settings)
+    until(lambda: step(folder) >= 8, "step 8")
+    nodes.out("scontrol", "requeue", job)
+    finished(nodes, job, folder)
+    same_end(folder, undisturbed)
+    assert sorted(copied.read_text().split()) == ["n1", "n1", "n2", "n2"]
 
 
 LONG = 2000  # steps: more than a minute, SLURM's shortest limit

@@ -32,7 +32,8 @@ _OUTPUT_OPTIONS = ("output", "error", "input", "label", "open-mode", "pty", "mul
                    "kill-on-bad-exit")  # fmt: skip
 # What sbatch and srun read from the environment -> the option that it stands for.
 _INPUT_VARIABLES = {
-    "sbatch": {"SBATCH_ARRAY_INX": "array", "SBATCH_WAIT": "wait", "SBATCH_OPEN_MODE": "open-mode"},
+    "sbatch": {"SBATCH_ARRAY_INX": "array", "SBATCH_WAIT": "wait", "SBATCH_OPEN_MODE": "open-mode",
+               "SBATCH_SIGNAL": "signal", "SBATCH_NO_REQUEUE": "no-requeue"},
     "srun": {"SLURM_LABELIO": "label", "SLURM_STDOUTMODE": "output", "SLURM_STDERRMODE": "error"},
 }  # fmt: skip
 
@@ -62,7 +63,9 @@ def require_no_input_variable(profile: Profile, environ: Mapping[str, str]) -> N
         SettingsError: it does; names the variable.
     """
     for variable, name in _INPUT_VARIABLES.get(profile.launcher, {}).items():
-        reason = _refusal(profile, name, variable, is_of_job=True) if environ.get(variable) else None
+        if not environ.get(variable) or (name == "no-requeue" and not profile.slurm.requeue):
+            continue
+        reason = _refusal(profile, name, variable, is_of_job=True)
         if reason is not None:
             raise SettingsError(
                 message(
