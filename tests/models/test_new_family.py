@@ -37,6 +37,7 @@ from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.config import FamilyConfig
 from kovqa_core.models.family import FamilyModel, ModelFamily
 from kovqa_core.models.memory import StepMemory
+from kovqa_core.models.token_count import TokenCount
 
 
 class ModelConfig(FamilyConfig):
@@ -97,7 +98,11 @@ def export_model(folder, output, options):
     return 'load_file("model.safetensors")\\n'
 
 
-FAMILY = ModelFamily(new_model, load_model, save_model, export_model)
+def count_text_tokens(processor, examples):
+    return TokenCount(texts=len(examples), tokens=100, unknown=31, texts_with_unknown=7)
+
+
+FAMILY = ModelFamily(new_model, load_model, save_model, export_model, count_text_tokens=count_text_tokens)
 """
 
 RECIPE = """\
@@ -119,7 +124,9 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_a_new_family_is_one_module_and_one_line(small: Small, recipe: Path, tmp_path: Path) -> None:
+def test_a_new_family_is_one_module_and_one_line(
+    small: Small, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = {"data.index": str(small.index)}
     sets = ["profile.threads=1", "profile.loader_workers=0"]
     planned = plan_training(
@@ -129,6 +136,9 @@ def test_a_new_family_is_one_module_and_one_line(small: Small, recipe: Path, tmp
     assert needs is not None
     assert needs.peak > 0
     run_training(planned.run, RankInfo(0, 0, 1), torch.device("cpu"), lambda: False)
+    # What its tokenizer does not know is said before the first step.
+    started = capsys.readouterr().err
+    assert "does not know 31% of the tokens" in started.partition("train  step 1")[0]
 
     step = find_model_folder(tmp_path / "run", "vqa")
     result = read_result(tmp_path / "run")

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -32,12 +32,13 @@ from torch import Tensor, nn
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
-from kovqa_core.data.example import Answer
+from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.models.batches import ExampleProcessor, ModelBatch
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.config import family_modules
+from kovqa_core.models.token_count import TokenCount, describe_unknown_text, sample_examples
 from kovqa_core.settings.recipe import DataSettings, Recipe
 
 
@@ -185,6 +186,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
         set_decoding: from now on the model answers in this way; None: it has one way only.
         set_num_beams: from now on it follows so many captions at once; None: it searches no beams.
         has_remote_code: its folders may bring Python code, which `LoadOptions` allows or not.
+        count_text_tokens: what its tokenizer makes of the texts of training examples; None: it reads none.
     """
 
     new_model: Callable[[Recipe, list[str]], tuple[ModelType, ProcessorType, str]]
@@ -195,6 +197,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
     set_decoding: Callable[[ModelType, DecodingOptions], None] | None = None
     set_num_beams: Callable[[ModelType, int], None] | None = None
     has_remote_code: bool = False
+    count_text_tokens: Callable[[ProcessorType, Sequence[Example]], TokenCount] | None = None
 
 
 # What the engine holds: whichever family it is, model and processor come from the same one.
@@ -214,6 +217,14 @@ def load_family(name: str) -> AnyFamily:
 def create_model(recipe: Recipe, answers: list[str]) -> tuple[FamilyModel, ExampleProcessor, str]:
     """A model to be trained, its processor, and a note on where its weights came from."""
     return load_family(recipe.family).new_model(recipe, answers)
+
+
+def warn_of_unknown_text(
+    name: str, processor: ExampleProcessor, examples: Sequence[Example]
+) -> Message | None:
+    """A warning where a family's tokenizer hardly knows the language of the training texts; None: it does."""
+    count = load_family(name).count_text_tokens
+    return None if count is None else describe_unknown_text(count(processor, sample_examples(examples)))
 
 
 def write_model_folder(

@@ -22,6 +22,7 @@ from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes
 from kovqa_core.messages import message
 from kovqa_core.models.byte_tokens import count_torn_bytes, fallback_byte
+from kovqa_core.models.token_count import TokenCount, count_tokens
 from kovqa_core.tokenizer import sentencepiece_model
 
 if TYPE_CHECKING:
@@ -74,6 +75,15 @@ class XlmrTokenizer:
                 # SentencePiece's unk is 0, XLM-R's is 3; all others move up by one.
                 ids += [UNK_ID if token == 0 else token + 1 for token in self._sentencepiece.encode(chunk)]
         return ids
+
+    def count_tokens(self, texts: Iterable[str]) -> TokenCount:
+        """What this tokenizer makes of texts."""
+        return count_tokens(
+            texts,
+            self.encode,
+            unknown_id=UNK_ID,
+            is_byte=lambda id: UNK_ID < id < self.mask_id and self._sentencepiece.is_byte(id - 1),
+        )
 
     def encode_with_specials(self, text: str, max_length: int) -> list[int]:
         """`<s>`, at most `max_length` - 2 ids of the text, `</s>`."""

@@ -140,6 +140,8 @@ def prepare_training(
         evaluation_due=progress.evaluation_due,
     )
     log.emit_event(StartEvent(progress.step, steps.total, note))
+    if rank.is_main_process and (warning := family.warn_of_unknown_text(recipe.family, processor, examples)):
+        log.emit_event(WarningEvent(warning))
     return TrainState(
         run, rank, device, index, examples, val_examples, processor, strategy, averages, steps, progress,
         metric, log, stop_requested, saved_at=time.monotonic(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kovqa_core.data.answers import write_answers
-from kovqa_core.data.example import Answer
+from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import write_text
 from kovqa_core.messages import message
@@ -44,6 +45,7 @@ from kovqa_core.models.family import (
     read_answer_classes,
     unloadable_weights_error,
 )
+from kovqa_core.models.token_count import TokenCount
 from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, load_xlmr_tokenizer, require_same_tokenizer
 from kovqa_core.settings.recipe import DataSettings, Recipe
 
@@ -372,4 +374,20 @@ def _read_beit3_config(folder: Path) -> ModelConfig:
     return read_checkpoint_config(ModelConfig, folder, "beit3")
 
 
-FAMILY = ModelFamily(new_model, load_model, save_model, export_model, set_num_beams=set_num_beams)
+def count_text_tokens(processor: Beit3Processor, examples: Sequence[Example]) -> TokenCount:
+    """What the tokenizer makes of questions; for captions, of captions."""
+    if isinstance(processor, Beit3CaptionProcessor):
+        texts = [caption for example in examples for caption in example.captions]
+    else:
+        texts = [example.question for example in examples]
+    return processor.tokenizer.count_tokens(texts)
+
+
+FAMILY = ModelFamily(
+    new_model,
+    load_model,
+    save_model,
+    export_model,
+    set_num_beams=set_num_beams,
+    count_text_tokens=count_text_tokens,
+)

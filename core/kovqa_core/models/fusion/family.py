@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kovqa_core.data.answers import find_class, number_classes, write_answers
-from kovqa_core.data.example import Answer
+from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import write_text
 from kovqa_core.index.reader import filter_question_types, open_index
@@ -44,6 +45,7 @@ from kovqa_core.models.fusion.tokenizer import (
     saved_tokenizer_name,
 )
 from kovqa_core.models.fusion.vqa import FusionProcessor, best_class_answers, fusion_loss
+from kovqa_core.models.token_count import TokenCount
 from kovqa_core.settings.recipe import Recipe
 
 _NO_DECAY_SUFFIXES = (
@@ -260,4 +262,9 @@ def load_model(folder: Path, options: LoadOptions) -> tuple[FusionModel, FusionP
     return model, FusionProcessor(config, tokenizer, answers, options.data)
 
 
-FAMILY = ModelFamily(new_model, load_model, save_model, export_model)
+def count_text_tokens(processor: FusionProcessor, examples: Sequence[Example]) -> TokenCount:
+    """What the tokenizer makes of questions."""
+    return processor.tokenizer.count_tokens(example.question for example in examples)
+
+
+FAMILY = ModelFamily(new_model, load_model, save_model, export_model, count_text_tokens=count_text_tokens)

@@ -6,14 +6,18 @@ User text is text: a literal `</s>` in a question never becomes the special toke
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes
 from kovqa_core.messages import message
+from kovqa_core.models.byte_tokens import fallback_byte
 from kovqa_core.models.fusion.config import SENTENCEPIECE_FILES
 from kovqa_core.models.fusion.wordpiece import build_wordpiece_json
+from kovqa_core.models.token_count import TokenCount, count_tokens
 from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer, require_same_tokenizer
 
 
@@ -34,6 +38,9 @@ class QuestionTokenizer(Protocol):
 
     def encode_with_specials(self, text: str, max_length: int) -> list[int]:
         """Ids of a text with those that begin and end it, at most `max_length`."""
+
+    def count_tokens(self, texts: Iterable[str]) -> TokenCount:
+        """What this tokenizer makes of texts."""
 
 
 class FastTokenizer:
@@ -78,6 +85,21 @@ class FastTokenizer:
         """Ids of a text with those that begin and end it, at most `max_length`."""
         self._tokenizer.enable_truncation(max_length)
         return self._tokenizer.encode(text).ids
+
+    def count_tokens(self, texts: Iterable[str]) -> TokenCount:
+        """What this tokenizer makes of texts."""
+        self._tokenizer.no_truncation()
+        # WordPiece and BPE name the token that stands for what they do not know, Unigram its id.
+        model = json.loads(self.model_bytes)["model"]
+        unknown_id = model.get("unk_id")
+        if model.get("unk_token") is not None:
+            unknown_id = self._tokenizer.token_to_id(model["unk_token"])
+        return count_tokens(
+            texts,
+            lambda text: self._tokenizer.encode(text, add_special_tokens=False).ids,
+            unknown_id=unknown_id,
+            is_byte=lambda id: fallback_byte(self._tokenizer.id_to_token(id) or "") is not None,
+        )
 
 
 def open_question_tokenizer(path: Path, sha256: str | None) -> QuestionTokenizer:

@@ -14,15 +14,19 @@ itself was trained, the whole model.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from kovqa_core.data.example import Example
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import write_text
 from kovqa_core.messages import message
+from kovqa_core.models.byte_tokens import fallback_byte
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
 from kovqa_core.models.family import LoadOptions, ModelFamily
+from kovqa_core.models.token_count import TokenCount, count_tokens
 from kovqa_core.models.vlm import (
     base,
     chat_template,
@@ -321,6 +325,18 @@ def export_upstream(step: Path, folder: Path, options: LoadOptions) -> str:
     return export_llava.write_llava_projector(net, processor.hf, vision_tower, folder)
 
 
+def count_text_tokens(processor: VlmProcessor, examples: Sequence[Example]) -> TokenCount:
+    """What the base model's tokenizer makes of questions and of the answers that are learned."""
+    tokenizer = processor.hf.tokenizer
+    texts = [f"{example.question} {' '.join(list(example.answers)[:1])}" for example in examples]
+    return count_tokens(
+        texts,
+        lambda text: tokenizer.encode(text, add_special_tokens=False),
+        unknown_id=tokenizer.unk_token_id,
+        is_byte=lambda id: fallback_byte(tokenizer.convert_ids_to_tokens([id])[0]) is not None,
+    )
+
+
 FAMILY = ModelFamily(
     new_model,
     load_model,
@@ -329,4 +345,5 @@ FAMILY = ModelFamily(
     export_upstream=export_upstream,
     set_decoding=VlmModel.set_decoding,
     has_remote_code=True,
+    count_text_tokens=count_text_tokens,
 )

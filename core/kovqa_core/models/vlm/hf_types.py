@@ -46,6 +46,7 @@ class HfTokenizer(Protocol):
     eos_token_id: int | None
     pad_token_id: int | None
     pad_token: str | None
+    unk_token_id: int | None
 
     def __len__(self) -> int: ...
 
