@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import pickletools
 import runpy
 import zipfile
 from collections import OrderedDict
@@ -36,10 +37,16 @@ def recorded() -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-@pytest.mark.parametrize("file", ["infer_model_57.15.pt", "state_dict.pt"])
-def test_parity_nia_checkpoint(file: str) -> None:
+def pickled_model() -> Path:
+    """The recorded whole model."""
+    return parity.path(parity.json_of("config.json", NIA)["pickle"]["file"], NIA)
+
+
+@pytest.mark.parametrize("form", ["pickled", "state dict"])
+def test_parity_nia_checkpoint(form: str) -> None:
     """The pickled model and the state dict hold the same tensors, all of them, bit for bit."""
-    loaded = read_original_checkpoint(parity.path(file, NIA)).tensors
+    file = pickled_model() if form == "pickled" else parity.path("state_dict.pt", NIA)
+    loaded = read_original_checkpoint(file).tensors
     assert same(loaded, recorded())
     assert {name: [list(t.shape), str(t.dtype)] for name, t in loaded.items()} == {
         name: [shape, f"torch.{dtype.removeprefix('torch.')}"]
@@ -71,9 +78,17 @@ def test_a_model_without_data_parallel(tmp_path: Path) -> None:
 
 def test_what_the_command_line_was_is_known() -> None:
     """A whole model remembers its arguments; a state dict does not."""
-    loaded = read_original_checkpoint(parity.path("infer_model_57.15.pt", NIA)).arguments
-    assert loaded["use_transformer_layer"] is False
-    assert (loaded["lang"], loaded["batch_size"], loaded["lr"]) == ("ko", 256, 3e-5)
+    loaded = read_original_checkpoint(pickled_model()).arguments
+    assert (
+        loaded["use_transformer_layer"]
+        is parity.json_of("config.json", NIA)["pickle"]["use_transformer_layer"]
+    )
+    with zipfile.ZipFile(pickled_model()) as file:
+        (member,) = [name for name in file.namelist() if name.endswith("/data.pkl")]
+        operations = [each for each in pickletools.genops(file.read(member)) if "PUT" not in each[0].name]
+    for name in ("lang", "batch_size", "lr"):  # in the pickle a value follows its name
+        (at,) = [number for number, (_, value, _) in enumerate(operations) if value == name]
+        assert loaded[name] == operations[at + 1][1], name
     assert read_original_checkpoint(parity.path("state_dict.pt", NIA)).arguments == {}
 
 
@@ -276,10 +291,11 @@ def test_a_pickle_without_a_model_is_one_error(tmp_path: Path, content: bytes, w
 
 
 def test_a_file_that_is_no_whole_checkpoint_is_one_error(tmp_path: Path) -> None:
-    checkpoint = parity.path("infer_model_57.15.pt", NIA)
-    (tmp_path / "half.pt").write_bytes(checkpoint.read_bytes()[:200_000])
+    checkpoint = pickled_model()
+    half = checkpoint.stat().st_size // 2
+    (tmp_path / "half.pt").write_bytes(checkpoint.read_bytes()[:half])
     damaged = bytearray(checkpoint.read_bytes())
-    damaged[150_000] ^= 255
+    damaged[half] ^= 255
     (tmp_path / "damaged.pt").write_bytes(damaged)
     (tmp_path / "text.pt").write_text("<html>")
     (tmp_path / "empty.pt").touch()
