@@ -149,7 +149,7 @@ def test_published_captioning_file_as_vqa_weights(kovqa: Kovqa, small: Small) ->
     options = sets(
         "model.size=custom",
         "model.custom={}".format([config[k] for k in ("embed_dim", "num_heads", "num_layers", "ffn_dim")]),
-        f"model.image_size={config['image_size']}", f"model.weights={file}",
+        f"model.image_size={config['image_size']}", f"model.patch_size={config['patch_size']}", f"model.weights={file}",
         f"model.weights_tokenizer={path('tokenizer.model')}",
     )  # fmt: skip
     done = kovqa(*train(small, *options, "-o", "r"))

@@ -31,15 +31,24 @@ from tests import parity
 from tests.conftest import Kovqa, Small
 
 NIA = "vqa_nia"
-# What becomes 13 classes: by count, as few as these in the order seen; pandas takes NA for nothing.
-COUNTS = {"예": 1, "두\n줄": 1, " 사과": 5, "사과": 3, "NA": 9, **{f"답 {i}": 1 for i in range(9)}}
-CLASSES = [" 사과", "사과", "예", "두\n줄", *[f"답 {i}" for i in range(9)]]
+ABOUT = parity.json_of("config.json", NIA)
+NUM_CLASSES, TEXT_ROWS = ABOUT["n_answers"], ABOUT["text"]["vocab_size"]
+TENSORS = {name: shape for name, shape, _ in parity.json_of("keys.json", NIA)}
+DROPPED = TENSORS.keys() & {"bert.embeddings.position_ids", "layer_norm.weight", "layer_norm.bias"}
+# What becomes the recorded number of classes: by count, as few as these in the order seen; pandas takes NA for nothing.
+RARE = [f"답 {i}" for i in range(NUM_CLASSES - 4)]
+COUNTS = {"예": 1, "두\n줄": 1, " 사과": 5, "사과": 3, "NA": 9, **dict.fromkeys(RARE, 1)}
+CLASSES = [" 사과", "사과", "예", "두\n줄", *RARE]
 XLMR = {
     "model_type": "xlm-roberta", "vocab_size": 250_002, "hidden_size": 768, "num_hidden_layers": 12,
     "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 514, "type_vocab_size": 1,
     "pad_token_id": 1,
 }  # fmt: skip
-SETS = ("--set", "model.question_config.num_attention_heads=4", "--set", "model.image_size=64")
+SETS = (
+    "--set", f"model.question_config.num_attention_heads={ABOUT['text']['num_attention_heads']}",
+    "--set", f"model.image_size={ABOUT['image_size_hw'][0]}",
+)  # fmt: skip
+PICKLED = ABOUT["pickle"]["file"]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +57,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("토크나이저")
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["무엇이 보이나요?", "이것은 무슨 색인가요?", "사진에 몇 개 있나요?"]),
-        model_prefix=str(folder / "spm"), vocab_size=118, minloglevel=2,
-        user_defined_symbols=[f"[{i}]" for i in range(95)],
+        model_prefix=str(folder / "spm"), vocab_size=TEXT_ROWS - 2, minloglevel=2,
+        user_defined_symbols=[f"[{i}]" for i in range(TEXT_ROWS - 25)],
     )  # fmt: skip
     return folder / "spm.model"
 
@@ -70,7 +79,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def import_arguments(table: Path, tokenizer: Path, file: str = "infer_model_57.15.pt") -> list[object]:
+def import_arguments(table: Path, tokenizer: Path, file: str = PICKLED) -> list[object]:
     return ["import", parity.path(file, NIA), "--labels", table, "--tokenizer", tokenizer, *SETS]
 
 
@@ -78,8 +87,8 @@ def test_an_imported_model_answers(kovqa: Kovqa, table: Path, tokenizer: Path, t
     done = kovqa(*import_arguments(table, tokenizer), "-o", "모델")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "모델\n"
-    dropped = "bert.embeddings.position_ids, layer_norm.weight, layer_norm.bias"
-    assert all(name in done.stderr for name in ("149 tensors taken", *dropped.split(", "), "13 answers"))
+    taken = f"{len(TENSORS) - len(DROPPED)} tensors taken"
+    assert all(name in done.stderr for name in (taken, *DROPPED, f"{NUM_CLASSES} answers"))
     assert "warning" not in done.stderr
 
     model, processor = family.read_model_folder(tmp_path / "모델", "vqa")
@@ -107,11 +116,12 @@ def test_an_imported_model_answers(kovqa: Kovqa, table: Path, tokenizer: Path, t
 def test_a_state_dict_and_a_list_of_answers(
     kovqa: Kovqa, tokenizer: Path, table: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "answers.txt").write_text("".join(f"{i}\n" for i in range(13)), encoding="utf-8")
+    (tmp_path / "answers.txt").write_text("".join(f"{i}\n" for i in range(NUM_CLASSES)), encoding="utf-8")
     done = kovqa(*import_arguments(tmp_path / "answers.txt", tokenizer, "state_dict.pt"), "-o", "m", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["classes"], report["taken"], report["arguments"]) == (13, 149, {})
+    taken = len(TENSORS) - len(DROPPED)
+    assert (report["classes"], report["taken"], report["arguments"]) == (NUM_CLASSES, taken, {})
     about = json.loads((tmp_path / "m" / "kovqa.json").read_text(encoding="utf-8"))
     assert (about["family"], about["task"]) == ("fusion", "vqa")
     assert about["imported"]["checkpoint"] == "state_dict.pt"
@@ -123,7 +133,7 @@ def test_layers_that_were_never_saved_are_warned_about(
     """A model trained with --use_transformer_layer has the same tensors as any other."""
     key = b"use_transformer_layer"
     with (
-        zipfile.ZipFile(parity.path("infer_model_57.15.pt", NIA)) as old,
+        zipfile.ZipFile(parity.path(PICKLED, NIA)) as old,
         zipfile.ZipFile(tmp_path / "tf.pt", "w") as new,
     ):
         for info in old.infolist():
@@ -151,15 +161,23 @@ def test_what_does_not_fit_is_one_error(small: Small, table: Path, tokenizer: Pa
     torch.save({**state, "extra.weight": torch.ones(2)}, tmp_path / "strange.pt")
     torch.save({"head.weight": torch.ones(2)}, tmp_path / "foreign.pt")
     good: dict[str, Any] = {
-        "checkpoint": parity.path("infer_model_57.15.pt", NIA),
+        "checkpoint": parity.path(PICKLED, NIA),
         "labels": table,
         "tokenizer": str(tokenizer),
         "sets": SETS[1::2],
     }
     for changed, error, expected in (
-        ({"labels": tmp_path / "answers.txt"}, ModelError, "gives 2 answers, the checkpoint has 13"),
-        ({"tokenizer": str(small.tokenizer)}, ModelError, "502 ids, the checkpoint 120"),
-        ({"checkpoint": tmp_path / "lacking.pt"}, ModelError, "picture.bn1.bias is absent, wanted [64]"),
+        (
+            {"labels": tmp_path / "answers.txt"},
+            ModelError,
+            f"gives 2 answers, the checkpoint has {NUM_CLASSES}",
+        ),
+        ({"tokenizer": str(small.tokenizer)}, ModelError, f"502 ids, the checkpoint {TEXT_ROWS}"),
+        (
+            {"checkpoint": tmp_path / "lacking.pt"},
+            ModelError,
+            f"picture.bn1.bias is absent, wanted {TENSORS['i_model.bn1.bias']}",
+        ),
         ({"checkpoint": tmp_path / "strange.pt"}, ModelError, "it has an unknown 'extra'"),
         ({"checkpoint": tmp_path / "foreign.pt"}, ModelError, "is not a model of VQA_NIA"),
         ({"sets": []}, SettingsError, "--set model.question_config.num_attention_heads=N"),

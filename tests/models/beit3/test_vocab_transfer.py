@@ -116,7 +116,8 @@ def recipe(small: Small, tokenizer: Path, *changes: str, weights: object = None)
     about = parity.json_of("config.json")
     size = [about[key] for key in ("embed_dim", "num_heads", "num_layers", "ffn_dim")]
     options = [
-        "model.size=custom", f"model.custom={size}", f"model.image_size={about['image_size']}", "model.patch_size=16",
+        "model.size=custom", f"model.custom={size}", f"model.image_size={about['image_size']}",
+        f"model.patch_size={about['patch_size']}",
         "model.reinit=[pooler, head]",
     ]  # fmt: skip
     flags = {"data.index": str(small.index), "model.tokenizer": str(tokenizer)}
@@ -230,7 +231,9 @@ def test_a_table_too_small_is_an_error(small: Small, korean: Path) -> None:
     """For the tokenizer it is said to have, and for ours when rows stay at their number."""
     with pytest.raises(ModelError, match="trained with another tokenizer"):
         new(recipe(small, korean, f"model.weights_tokenizer={small.tokenizer}"), small)
-    with pytest.raises(SettingsError, match="the text table only 217 rows") as caught:
+    with pytest.raises(
+        SettingsError, match=f"the text table only {parity.config().vocab_size} rows"
+    ) as caught:
         new(recipe(small, korean, "model.text_rows=original"), small)
     assert "model.text_rows=carried" in caught.value.hint
     with pytest.raises(SettingsError, match="vocab_size is 64010, the text table made of"):
