@@ -333,7 +333,7 @@ def count_text_tokens(processor: VlmProcessor, examples: Sequence[Example]) -> T
         texts,
         lambda text: tokenizer.encode(text, add_special_tokens=False),
         unknown_id=tokenizer.unk_token_id,
-        is_byte=lambda id: fallback_byte(tokenizer.convert_ids_to_tokens([id])[0]) is not None,
+        is_byte=lambda id: fallback_byte(tokenizer.convert_ids_to_tokens([id])[0] or "") is not None,
     )
 
 
