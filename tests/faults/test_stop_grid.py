@@ -109,6 +109,11 @@ def pid_of(target: str, process: subprocess.Popen[str], mark: str) -> int:
     return min(marked_processes(mark)[target])
 
 
+def hear_hangups() -> None:
+    """Tests started with nohup ignore them, and so would the run."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def stopped_run(small: Small, folder: Path, mark: str, stop: Stop) -> subprocess.CompletedProcess[str]:
     """Start a run and stop it at its moment."""
     variable, value = mark.split("=")
@@ -116,7 +121,7 @@ def stopped_run(small: Small, folder: Path, mark: str, stop: Stop) -> subprocess
     path = os.pathsep.join([str(PATH_OF_PHASES), os.environ.get("PYTHONPATH", "")])
     env = clean_env(**{variable: value, "PHASES_FILE": str(phases), "PYTHONPATH": path})
     line = train_command(small, folder, loaders=stop.loaders, ranks=stop.ranks)
-    process = subprocess.Popen(line, env=env, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(line, env=env, stderr=subprocess.PIPE, text=True, preexec_fn=hear_hangups)
 
     def reached() -> bool:
         seen = phases.read_text().splitlines() if phases.exists() else []
