@@ -26,11 +26,13 @@ if TYPE_CHECKING:  # imported inside functions: a missing library must end in er
     from kovqa_core.distributed.rank_info import RankInfo
     from kovqa_core.errors import KovqaError
     from kovqa_core.messages import Message
+    from kovqa_core.settings.profile import Profile
     from kovqa_core.settings.run import Run, WorkerJob
 
 ENGINE_FOLDER = Path(__file__).resolve().parent
 # All ask for a checkpoint and an end; torchrun passes on the one it got.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+_OWN_STOP_SECONDS = 5.0  # between the first process that is asked to stop and the last
 
 
 def check_engine_path() -> None:
@@ -74,6 +76,8 @@ def main(job_file: Path) -> int:
         try:
             do_job(rank, stop_event.is_set)
         except Stopped as stopped:
+            if _others_go_on(job.profile, stop_event):
+                return Stopped.exit_code  # a failure to torchrun: it starts again with the nodes that stay
             _write_error(folder, stopped, rank)
             return launcher.stop_exit_code(job.profile, is_main_process=rank.is_main_process)
         return 0
@@ -88,6 +92,14 @@ def main(job_file: Path) -> int:
         if not stop_event.is_set() and not _is_peer_disconnect(error):
             _write_error(folder, error, rank)
         return 1
+
+
+def _others_go_on(profile: Profile, stop_event: threading.Event) -> bool:
+    """Stopped with a node that leaves a range of nodes: was this process not asked itself?
+
+    Where a node comes, torchrun asks all of them, but not at the same moment.
+    """
+    return len(profile.node_range) > 1 and not stop_event.wait(_OWN_STOP_SECONDS)
 
 
 def _load_job(file: Path) -> tuple[WorkerJob, Callable[[RankInfo, Callable[[], bool]], None]]:
@@ -122,11 +134,13 @@ def _run_train_job(run: Run, rank: RankInfo, stop_requested: Callable[[], bool])
     from kovqa_core.runs.events import report_warning
     from kovqa_core.runs.folder import ERROR_FILE, read_result
     from kovqa_core.runs.manifest import record_launch
+    from kovqa_core.settings.run import split_for_processes
 
     if read_result(run.folder) is not None:
         return  # a queue, or torchrun after a kill, began again what was done
+    require_world_size(rank, run.profile)
+    run = split_for_processes(run, rank.world_size)
     profile = run.profile
-    require_world_size(rank, profile)
     lock = run_lock.acquire_run_lock(run.folder, os.environ) if rank.is_main_process else None
     if rank.is_main_process:
         (run.folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt

@@ -73,6 +73,12 @@ def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
         accumulate=run.accumulate,
         precision=profile.precision,
     )
+    if len(profile.node_range) > 1:
+        yield message(
+            "train.node-range",
+            "on {nodes} nodes: where fewer come, each process takes a larger part, and the batch stays",
+            nodes=profile.nodes,
+        )
     yield from planned.notes
     yield _memory_line(planned)
     if planned.resumed_step:

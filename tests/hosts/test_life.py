@@ -40,7 +40,7 @@ class Typed:
 
     def __init__(self, hosts: MiniHosts, small: Small, profile: Path, folder: Path) -> None:
         self.hosts, self.folder = hosts, folder
-        self.line = command(words(small, profile, folder))
+        self.line, self.env = command(words(small, profile, folder)), clean_env()
         self.running: dict[str, subprocess.Popen[str]] = {}
 
     def on(self, host: str) -> None:
@@ -48,7 +48,7 @@ class Typed:
         output_file = self.folder.with_name(f"output-{host}.txt")
         with output_file.open("a", encoding="utf-8") as stream:
             self.running[host] = self.hosts.popen(
-                self.line, on=host, env=clean_env(), stdout=stream, stderr=stream, text=True
+                self.line, on=host, env=self.env, stdout=stream, stderr=stream, text=True
             )
 
     def ended(self, host: str) -> int:

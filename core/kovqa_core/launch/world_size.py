@@ -10,12 +10,12 @@ from kovqa_core.settings.profile import Profile
 
 
 def require_world_size(rank: RankInfo, profile: Profile) -> None:
-    """See that as many processes came as the batch was split for: fewer would leave a part of each batch out.
+    """See that as many processes came as the profile has: fewer would leave a part of each batch out.
 
     Raises:
         MachineError: another number came; says how to get the right one.
     """
-    if rank.world_size == profile.processes:
+    if rank.world_size in (nodes * profile.processes_per_node for nodes in profile.node_range):
         return
     if rank.world_size == 1:
         came = message("launch.one-process-came", "1 process came")
@@ -26,9 +26,14 @@ def require_world_size(rank: RankInfo, profile: Profile) -> None:
             "launch.other-world-size",
             "{came}, the profile wants {processes} ({nodes} × {per_node}: nodes × processes_per_node)",
             came=came,
-            processes=profile.processes,
+            processes=_allowed_processes(profile),
             nodes=profile.nodes,
             per_node=profile.processes_per_node,
         ),
         find_launcher(profile).world_size_hint(profile),
     )
+
+
+def _allowed_processes(profile: Profile) -> str:
+    least = profile.node_range[0] * profile.processes_per_node
+    return str(least) if least == profile.processes else f"{least}:{profile.processes}"

@@ -110,8 +110,9 @@ def choose_micro_batch(
                 )
             ) from None
         return profile, MemoryPlan(None, None, None, error.message)
-    per_process = recipe.optim.global_batch // profile.processes or 1  # examples of one optimizer step
-    estimate = _estimate_by_micro_batch(step_memory, profile, per_process, has_ema=recipe.optim.ema_decay > 0)
+    fewest = profile.on_nodes(profile.node_range[0])  # of a range: where each process has the most to hold
+    per_process = recipe.optim.global_batch // fewest.processes or 1  # examples of one optimizer step
+    estimate = _estimate_by_micro_batch(step_memory, fewest, per_process, has_ema=recipe.optim.ema_decay > 0)
     best = largest_fitting_estimate(per_process, memory, estimate) if memory else None
     if automatic:
         if memory is None:
@@ -120,7 +121,7 @@ def choose_micro_batch(
             )
         # 1 where nothing fits by this count: a run whose strategy can be probed still tries it.
         profile = with_micro_batch(profile, recipe.name, best.micro_batch if best else 1)
-    planned, _ = split_recipe_batch(recipe, profile)
+    planned, _ = split_recipe_batch(recipe, profile.on_nodes(profile.node_range[0]))
     return profile, MemoryPlan(estimate(planned), memory, best, fixed=loss_micro_batch is not None)
 
 

@@ -86,7 +86,10 @@ class Profile(StrictSettings):
         "torchrun", description="torchrun: this machine (or typed on each node); srun: SLURM, waited for; "
         "sbatch: put into SLURM's queue",
     )  # fmt: skip
-    nodes: int = Field(1, ge=1, description="machines side by side")
+    nodes: int | str = Field(
+        1,
+        description="machines side by side; 1:4 with torchrun: so many as come, from 1 to 4, and may leave again",
+    )
     processes_per_node: int = Field(1, ge=1, description="training processes: one per GPU")
     rendezvous: str = Field(
         "", description="torchrun over several nodes: HOST:PORT of the first, which all can reach"
@@ -130,6 +133,15 @@ class Profile(StrictSettings):
     )  # fmt: skip
     env: dict[str, str] = Field({}, description="environment variables of the workers")
 
+    @field_validator("nodes")
+    @classmethod
+    def _check_nodes(cls, nodes: int | str) -> int | str:
+        least, _, most = str(nodes).partition(":")
+        numbers = [least, most or least]
+        if not all(number.isdecimal() for number in numbers) or not 1 <= int(least) <= int(numbers[1]):
+            raise ValueError(f"a number of nodes, or LEAST:MOST, like 1:4 (given: {nodes!r})")
+        return int(least) if int(least) == int(numbers[1]) else nodes
+
     @field_validator("deepspeed")
     @classmethod
     def _resolve_path(cls, path: str) -> str:
@@ -150,9 +162,24 @@ class Profile(StrictSettings):
         return "cuda" if self.gpu else "cpu"
 
     @property
+    def node_range(self) -> range:
+        """The numbers of nodes that may train."""
+        least, _, most = str(self.nodes).partition(":")
+        return range(int(least), int(most or least) + 1)
+
+    @property
+    def max_nodes(self) -> int:
+        """Machines side by side; of a range, the most."""
+        return self.node_range[-1]
+
+    @property
     def processes(self) -> int:
-        """Training processes in all."""
-        return self.nodes * self.processes_per_node
+        """Training processes in all; of a range of nodes, the most."""
+        return self.max_nodes * self.processes_per_node
+
+    def on_nodes(self, nodes: int) -> Profile:
+        """The profile with one number of a range of nodes."""
+        return self.model_copy(update={"nodes": nodes})
 
     def max_micro_batch(self, recipe: str) -> int:
         """Examples one process can hold at once for a recipe."""

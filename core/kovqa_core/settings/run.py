@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -67,19 +68,7 @@ def split_global_batch(
     """
     per_process, rest = divmod(global_batch, processes)
     if rest or not per_process:
-        raise SettingsError(
-            message(
-                "settings.unequal-batch",
-                "a global batch of {global_batch} cannot be shared by {processes} processes equally",
-                global_batch=global_batch,
-                processes=processes,
-            ),
-            message(
-                "settings.unequal-batch.hint",
-                "use --set optim.global_batch={nearest}, or a profile with another number of processes",
-                nearest=max(processes, global_batch - rest),
-            ),
-        )
+        raise _unequal_batch(global_batch, processes, processes)
     if loss_micro_batch is not None:
         micro_batch = min(loss_micro_batch, global_batch)
         return micro_batch, _count_loss_micro_batches(per_process, micro_batch, processes)
@@ -118,6 +107,52 @@ def split_recipe_batch(recipe: Recipe, profile: Profile) -> tuple[int, int]:
     )
 
 
+def _unequal_batch(global_batch: int, processes: int, shared_by_all: int) -> SettingsError:
+    """The error of a batch that so many processes cannot share; a multiple of `shared_by_all` would do."""
+    return SettingsError(
+        message(
+            "settings.unequal-batch",
+            "a global batch of {global_batch} cannot be shared by {processes} processes equally",
+            global_batch=global_batch,
+            processes=processes,
+        ),
+        message(
+            "settings.unequal-batch.hint",
+            "use --set optim.global_batch={nearest}, or a profile with another number of processes",
+            nearest=max(shared_by_all, global_batch - global_batch % shared_by_all),
+        ),
+    )
+
+
+def _check_node_range(recipe: Recipe, profile: Profile) -> None:
+    """See that every number of nodes of a range can share the global batch.
+
+    Raises:
+        SettingsError: one cannot; names a batch that all can share.
+    """
+    numbers = [nodes * profile.processes_per_node for nodes in profile.node_range]
+    for nodes, processes in zip(profile.node_range, numbers, strict=True):
+        if recipe.optim.global_batch % processes:
+            raise _unequal_batch(recipe.optim.global_batch, processes, math.lcm(*numbers))
+        split_recipe_batch(recipe, profile.on_nodes(nodes))
+
+
+def split_for_processes(run: Run, processes: int) -> Run:
+    """The run as so many processes do it: those that came, where the profile has a range of nodes.
+
+    The same experiment: the global batch stays, each process gets another part of it.
+
+    Args:
+        run: as it was planned, for the most nodes.
+        processes: in all; one of those that the profile allows.
+    """
+    if processes == run.profile.processes:
+        return run
+    profile = run.profile.on_nodes(processes // run.profile.processes_per_node)
+    micro_batch, accumulate = split_recipe_batch(run.recipe, profile)
+    return run.model_copy(update={"profile": profile, "micro_batch": micro_batch, "accumulate": accumulate})
+
+
 def make_run(
     recipe: Recipe,
     profile: Profile,
@@ -132,6 +167,7 @@ def make_run(
     Raises:
         SettingsError: the global batch cannot be shared by the processes equally.
     """
+    _check_node_range(recipe, profile)
     micro_batch, accumulate = split_recipe_batch(recipe, profile)
     return Run(
         folder=folder.resolve(),

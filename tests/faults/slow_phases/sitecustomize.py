@@ -5,7 +5,7 @@ import sys
 import time
 
 # Seconds that each phase lasts longer.
-SECONDS = {"computing": 0.01, "evaluating": 0.1, "saving": 0.3}
+SECONDS = {"computing": float(os.environ.get("PHASES_COMPUTING", "0.01")), "evaluating": 0.1, "saving": 0.3}
 
 if (file := os.environ.get("PHASES_FILE")) and any(word.endswith("worker.py") for word in sys.orig_argv[:4]):
     from kovqa_core.distributed import watchdog

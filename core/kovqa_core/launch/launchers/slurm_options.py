@@ -127,7 +127,13 @@ def _error_text(error: KovqaError) -> str:
 
 
 def settings_problem(profile: Profile) -> Message | None:
-    """An option that is kovqa's to set; SLURM itself refuses all else that does not go together."""
+    """A range of nodes, or an option that is kovqa's to set; SLURM itself refuses all else that does not go together."""
+    if len(profile.node_range) > 1:
+        return message(
+            "launch.slurm-without-range",
+            "nodes: {nodes} is a range, and a SLURM job has one number of nodes: name it, or use launcher: torchrun",
+            nodes=profile.nodes,
+        )
     return slurm_conflicts.option_conflict(profile)
 
 

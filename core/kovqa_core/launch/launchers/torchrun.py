@@ -25,13 +25,19 @@ _NUMA_BINDINGS = {"node": "node", "socket": "socket", "cores": "exclusive"}
 
 
 def settings_problem(profile: Profile) -> Message | None:
-    """Several nodes without an address to meet at, or a setup that only SLURM's launchers run."""
+    """Several nodes without an address to meet at, a range of which none may leave, or a setup of SLURM's launchers."""
     if profile.slurm.node_setup:
         return message(
             "launch.torchrun-node-setup",
             "slurm.node_setup is for the launchers srun and sbatch; torchrun runs `setup` on each machine",
         )
-    if profile.nodes == 1 or profile.rendezvous:
+    if len(profile.node_range) > 1 and not profile.max_restarts:
+        return message(
+            "launch.range-needs-restarts",
+            "nodes: {nodes} is a range: set max_restarts, for when a node leaves, the others start again",
+            nodes=profile.nodes,
+        )
+    if profile.max_nodes == 1 or profile.rendezvous:
         return None
     return message(
         "launch.torchrun-needs-rendezvous",
@@ -46,7 +52,7 @@ def check_machine(profile: Profile, nearest_profile: Callable[[], str]) -> None:
         MachineError: too few GPUs (names the profile that fits and the dry run), no loopback, or a rendezvous
             whose host or interface, or a host name of this machine, that is not known here.
     """
-    if profile.nodes > 1:
+    if profile.max_nodes > 1:
         _check_network(profile)
     else:
         _check_loopback()
@@ -155,18 +161,18 @@ def _check_network(profile: Profile) -> None:
 
 def starts_here(profile: Profile) -> bool:
     """On one node."""
-    return profile.nodes == 1
+    return profile.max_nodes == 1
 
 
 def waits_for_all(profile: Profile) -> bool:
     """On one node: with several, the command is typed on each."""
-    return profile.nodes == 1
+    return profile.max_nodes == 1
 
 
 def build_plan(request: LaunchRequest) -> LaunchPlan:
     """torchrun on this machine; the same command on each of several."""
     profile = request.profile
-    if profile.nodes == 1:
+    if profile.max_nodes == 1:
         # A free port: two runs on one machine never meet. --standalone would do the same, but it goes by the
         # names of the machine and of localhost, which need not resolve.
         rendezvous = [
@@ -182,7 +188,7 @@ def build_plan(request: LaunchRequest) -> LaunchPlan:
         request.after_setup([*torchrun_command(request, rendezvous), *request.worker]),
         dict(request.env),
         request.folder,
-        rendezvous=profile.rendezvous if profile.nodes > 1 else "",
+        rendezvous=profile.rendezvous if profile.max_nodes > 1 else "",
     )
 
 
@@ -208,6 +214,8 @@ def rendezvous_options(profile: Profile) -> list[str]:
     seconds = max(1, round(profile.rendezvous_minutes * 60))
     # read_timeout: a first node that cannot be reached is reported within a minute.
     timeouts = f"join_timeout={seconds},read_timeout={min(seconds, 30)}"
+    if len(profile.node_range) > 1:  # once the least have come, so long for more
+        timeouts += f",last_call_timeout={min(max(1, seconds // 4), 30)}"
     return [f"--nnodes={profile.nodes}", "--rdzv-backend=c10d", f"--rdzv-conf={timeouts}"]
 
 
@@ -219,7 +227,7 @@ def cores_per_process(profile: Profile, cores: int) -> int:
 def worker_environment(profile: Profile) -> dict[str, str]:
     """What torch's elastic agent reads."""
     env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_TIMEOUT)}  # between TERM and KILL; 30 s without it
-    if profile.nodes > 1:
+    if profile.max_nodes > 1:
         # Else a host that was booted again waits in vain for the address where the others met without it.
         env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     return env
