@@ -115,7 +115,7 @@ def test_a_log_has_a_line_for_every_question(kovqa: Kovqa, split: Path, tmp_path
         f"[    2] {truth} {truth} (O)",
         f"[    3] 예{18 * blank} {cell} (X)",
         f"[    4] {truth} {truth} (O)",
-        f"[    5] eiffel 탑{11 * blank} {cell} (X)",
+        f"[    5] Eiffel 탑{11 * blank} {cell} (X)",
         f"[    6] {truth} {truth} (O)",
         f"[    7] 아주아주 긴 사람의 이름과 성 {cell} (X)",
         f"[    8] {truth} {truth} (O)",
