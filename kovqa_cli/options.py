@@ -190,6 +190,13 @@ DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", "-n", help="Check, prepare run.yaml, print the command; start nothing."),
 ]
+AllowLeftOutOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-left-out",
+        help="Go on though more than 10 % of the rows are left out: missing, unreadable, doubled, too long.",
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 # ------------------------------------------------------------------------------ of kovqa predict

@@ -36,6 +36,7 @@ def caption(
         ),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Images at once.")] = 16,
+    allow_left_out: options.AllowLeftOutOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
@@ -56,7 +57,7 @@ def caption(
     if image is not None:
         print_answer(caption_image(image, answer_options), as_json=json, quiet=quiet, field="caption")
     elif input is not None and output is not None:
-        job = AnswerJob(input, output, answer_options, images, batch=batch)
+        job = AnswerJob(input, output, answer_options, images, batch=batch, allow_left_out=allow_left_out)
         backend = local_backend(answer_options)
         with show_progress(quiet or json) as on_progress:
             table = run_answer_job(job, backend, on_progress)

@@ -20,6 +20,7 @@ def index(
     answers: options.AnswerClassesOption = None,
     column: options.ColumnOption = None,
     language: options.LanguageOption = "ko",
+    allow_left_out: options.AllowLeftOutOption = False,
     check: options.IndexCheckOption = False,
     per_split: options.ShowExamplesOption = None,
     as_upstream: options.IndexUpstreamOption = False,
@@ -51,7 +52,8 @@ def index(
     with show_progress(quiet or json) as on_progress:
         report = build_index(
             source, root, images, None if check else folder,
-            min_count=min_count, options=source_options, classes=classes, on_progress=on_progress,
+            min_count=min_count, options=source_options, classes=classes, allow_left_out=allow_left_out,
+            on_progress=on_progress,
         )  # fmt: skip
     if check:
         print_checked_data_set(report, as_json=json, quiet=quiet)

@@ -35,6 +35,7 @@ def predict(
     vote: options.HiddenVoteOption = None,
     server: options.ServerOption = None,
     concurrency: options.ConcurrencyOption = 16,
+    allow_left_out: options.AllowLeftOutOption = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -81,7 +82,9 @@ def predict(
         answer = _answer_question(image, question, answer_options, server, quiet=quiet)
         print_answer(answer, as_json=json, quiet=quiet)
     elif input is not None and output is not None:
-        job = AnswerJob(input, output, answer_options, images, tuple(kind or ()), batch)
+        job = AnswerJob(
+            input, output, answer_options, images, tuple(kind or ()), batch, allow_left_out=allow_left_out
+        )
         table = _answer_table(job, profile, server, concurrency, quiet=quiet or json)
         print_predictions(table, as_json=json, quiet=quiet)
 

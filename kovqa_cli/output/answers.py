@@ -11,6 +11,8 @@ from kovqa_core.messages import message
 
 from kovqa_cli.output.console import print_outcome, print_warnings, short_path
 
+_MAX_LISTED = 20  # rows without an answer, in --json
+
 if TYPE_CHECKING:
     from kovqa_core.answer.job import AnsweredTable, ModelAnswer
 
@@ -60,8 +62,30 @@ def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, capti
         if captions
         else message("predict.written", "{rows:,} answers by {model}", rows=rows, model=model)
     )
-    fields = {"path": str(table.path), "rows": rows, "model": str(table.model)}
-    print_outcome(str(table.path), fields, [note], as_json=as_json, quiet=quiet)
+    fields = {
+        "path": str(table.path),
+        "rows": rows,
+        "model": str(table.model),
+        "left_out": len(table.left_out),
+        "left_out_rows": dict(list(table.left_out.items())[:_MAX_LISTED]),
+    }
+    notes = [note, *_left_out_notes(table)]
+    print_outcome(str(table.path), fields, notes, as_json=as_json, quiet=quiet)
+
+
+def _left_out_notes(table: AnsweredTable) -> list[str]:
+    """Rows without an answer: as a warning above 1 %, which is printed at once; as a note below."""
+    if not table.left_out:
+        return []
+    from kovqa_core.answer.job import describe_fault
+    from kovqa_core.data.left_out import is_worth_a_warning, left_out_text
+
+    count, all_rows = len(table.left_out), table.rows + len(table.left_out)
+    text = left_out_text(count, all_rows, describe_fault(*next(iter(table.left_out.items()))))
+    if is_worth_a_warning(count, all_rows):
+        print_warnings([text])
+        return []
+    return [text]
 
 
 def print_ensemble(

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kovqa_core.data.left_out import is_worth_a_warning, left_out_text
 from kovqa_core.messages import message
 
-from kovqa_cli.output.console import print_json, print_note, print_outcome, print_table
+from kovqa_cli.output.console import print_json, print_note, print_outcome, print_table, print_warnings
 
 if TYPE_CHECKING:
     from kovqa_core.data.example import Example
@@ -18,17 +19,29 @@ if TYPE_CHECKING:
 
 def print_index_report(report: IndexReport, folder: Path, *, as_json: bool, quiet: bool) -> None:
     """What an index holds and what was left out; on stdout where it is."""
-    fields = {"path": str(folder), **report.json_fields()}
+    _print_fault_warning(report)
+    fields = {"path": str(folder), **_report_fields(report)}
     print_outcome(str(folder), fields, _report_notes(report.counts), as_json=as_json, quiet=quiet)
 
 
 def print_checked_data_set(report: IndexReport, *, as_json: bool, quiet: bool) -> None:
     """What an index would hold that was not written."""
+    _print_fault_warning(report)
     if as_json:
-        print_json({"path": None, **report.json_fields()})
+        print_json({"path": None, **_report_fields(report)})
     elif not quiet:
         for note in _report_notes(report.counts):
             print_note(note)
+
+
+def _report_fields(report: IndexReport) -> dict[str, object]:
+    return {**report.json_fields(), "left_out_faults": report.faults, "rows_read": report.all_rows}
+
+
+def _print_fault_warning(report: IndexReport) -> None:
+    """Above 1 %, also where little is wanted; the lines of the report say why."""
+    if is_worth_a_warning(report.faults, report.all_rows):
+        print_warnings([left_out_text(report.faults, report.all_rows)])
 
 
 def _report_notes(counts: IndexCounts) -> Iterator[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from kovqa_core.answer.job import AnswerBackend, AnswerJob, run_answer_job
-from kovqa_core.answer.partial_file import rank_file_path
+from kovqa_core.answer.partial_file import RowFault, append_answers, rank_file_path
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import DataError, SettingsError, Stopped
@@ -95,3 +96,66 @@ def test_processes_leave_their_lines_in_files_of_their_own(job: AnswerJob) -> No
         run_answer_job(job, leave_lines([4, 0, 2], 1))
     assert run_answer_job(job, leave_lines([3, 1], 0)).rows == ROWS
     assert [row["id"] for row in lines(job.output)] == [f"Q{n}" for n in range(ROWS)]
+
+
+def with_faults(faults: set[str], answered: list[str]) -> AnswerBackend:
+    """A back end that cannot read the images of some rows."""
+
+    def answer_rows(
+        job: AnswerJob, rows: Sequence[QuestionRow], on_progress: OnProgress
+    ) -> Iterator[tuple[QuestionRow, Answer | RowFault]]:
+        for row in rows:
+            answered.append(row.example.id)
+            id = row.example.id
+            yield row, RowFault(f"id {id}: image x.png cannot be read") if id in faults else Answer("예", 0.5)
+
+    return AnswerBackend("m", {"model": "m"}, answer_rows)
+
+
+def many(job: AnswerJob, rows: int) -> AnswerJob:
+    text = "".join(json.dumps({"id": f"Q{n}", "image": "x.png", "question": "?"}) + "\n" for n in range(rows))
+    job.table.write_text(text, "utf-8")
+    return job
+
+
+def test_a_row_that_cannot_be_read_is_left_out_and_counted(job: AnswerJob) -> None:
+    answered: list[str] = []
+    table = run_answer_job(many(job, 20), with_faults({"Q3", "Q17"}, answered))  # a tenth, not more
+    assert table.left_out == {n: f"id {n}: image x.png cannot be read" for n in ("Q3", "Q17")}
+    assert table.rows == 18
+    assert [row["id"] for row in lines(job.output)] == [f"Q{n}" for n in range(20) if n not in (3, 17)]
+
+
+def test_more_than_a_tenth_is_an_error_at_once(job: AnswerJob) -> None:
+    answered: list[str] = []
+    bad = {f"Q{n}" for n in range(3, 20)}
+    with pytest.raises(DataError, match=r"3 of 20 rows \(15.0%\) are left out: id Q3: image") as caught:
+        run_answer_job(many(job, 20), with_faults(bad, answered))
+    assert "--allow-left-out" in caught.value.hint
+    assert answered[-1] == "Q5"  # the third: not after all of them
+    answered.clear()
+    # Whoever has mended an image, or lets them pass, has the answers so far; the others are tried again.
+    table = run_answer_job(replace(job, allow_left_out=True), with_faults(bad - {"Q4"}, answered))
+    assert answered == [f"Q{n}" for n in range(3, 20)]
+    assert [row["id"] for row in lines(table.path)] == ["Q0", "Q1", "Q2", "Q4"]
+    assert len(table.left_out) == 16
+
+
+def test_processes_leave_their_faults_in_files_of_their_own(job: AnswerJob) -> None:
+    def answer_rows(
+        job: AnswerJob, rows: Sequence[QuestionRow], on_progress: OnProgress
+    ) -> Iterator[tuple[QuestionRow, Answer | RowFault]]:
+        path = rank_file_path(job.partial_file, 0)
+        path.parent.mkdir(exist_ok=True)
+        fault = RowFault("gone")
+        for _ in append_answers(
+            path, ((r, fault if r is rows[0] else Answer("", 0)) for r in rows), "vqa", set()
+        ):
+            pass
+        yield from ()
+
+    backend = AnswerBackend("m", {"model": "m"}, answer_rows)
+    assert run_answer_job(many(job, 10), backend).left_out == {"Q0": "gone"}
+    job.output.unlink()
+    with pytest.raises(DataError, match="1 of 5 rows"):
+        run_answer_job(many(job, 5), backend)

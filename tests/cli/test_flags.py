@@ -10,7 +10,7 @@ FLAGS = {
     "demo": "--output -o --pictures --seed --set",
     "index": (
         "--root --output -o --images --min-count --answers --column --language --check --show --as-upstream --tokenizer "
-        "--json --quiet -q"
+        "--allow-left-out --json --quiet -q"
     ),
     "download": (
         "--list --output -o --from --files --accept-licence --allow-hash-mismatch --keep-archive --json --quiet -q"
@@ -22,9 +22,9 @@ FLAGS = {
     ),
     "predict": (
         "--image -i --question --input --images --kind --output -o --model --profile -p --batch --answers "
-        "--choices --temperature --seed --server --concurrency --trust-remote-code --json --quiet -q"
+        "--choices --temperature --seed --server --concurrency --allow-left-out --trust-remote-code --json --quiet -q"
     ),
-    "caption": "--image -i --input --images --output -o --model --beams --batch --json --quiet -q",
+    "caption": "--image -i --input --images --output -o --model --beams --batch --allow-left-out --json --quiet -q",
     "chat": "--image -i --model --answers --temperature --seed --trust-remote-code --json --quiet -q",
     "vote": "--output -o --json --quiet -q",
     "export": "--output -o --as-upstream --trust-remote-code --json --quiet -q",

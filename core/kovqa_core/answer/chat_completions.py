@@ -163,6 +163,10 @@ def find_only_model(server: ChatServer) -> str:
 # ---------------------------------------------------------------------------------- one question
 
 
+class UnreadableImage(DataError):
+    """The fault of one row, not of the server: other rows can be answered."""
+
+
 def request_answer(
     server: ChatServer,
     model: str,
@@ -185,14 +189,19 @@ def request_answer(
         AssetError: the server cannot be reached or fails again and again.
     """
     try:
-        body = _chat_request(model, example, image_folder)
+        try:
+            body = _chat_request(model, example, image_folder)
+        except DataError as error:
+            raise UnreadableImage(error.message, error.hint) from None
         completion = _request(server, "/chat/completions", _ChatCompletion, body, on_progress)
         return _answer_of(completion, server)
     except (DataError, AssetError) as error:
         if not example.id:
             raise
         # Subclasses of AssetError (such as a refusal) take other arguments.
-        error_class = DataError if isinstance(error, DataError) else AssetError
+        error_class = next(
+            kind for kind in (UnreadableImage, DataError, AssetError) if isinstance(error, kind)
+        )
         raise error_class(
             message("answer.row-failed", "id {id}: {error}", id=example.id, error=error.message), error.hint
         ) from None

@@ -27,6 +27,7 @@ def answer_examples(
     workers: int = 0,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     on_progress: OnProgress = ignore_progress,
+    on_fault: Callable[[int, str], None] | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     """Answers of this process's rows, every world-th, as they come.
 
@@ -41,28 +42,36 @@ def answer_examples(
         workers: loader processes.
         autocast: context of the forward passes.
         on_progress: called after every batch.
+        on_fault: called with the number of an example that cannot be used, and what is wrong with it.
 
     Yields:
         (number of the example, answer).
 
     Raises:
-        DataError: an example cannot be used; names its id.
+        DataError: an example cannot be used, and there is no `on_fault`; names its id.
     """
     keys = _rank_batch_keys(rank, len(examples), batch)
     total = sum(map(len, keys))
     was_training = model.training
     model.eval()
     batches = iterate_batches(
-        iter(keys), examples, image_folder, processor, train=False, workers=workers, pin=device.type == "cuda"
-    )
+        iter(keys), examples, image_folder, processor, train=False, workers=workers, pin=device.type == "cuda",
+        keep_faults=on_fault is not None,
+    )  # fmt: skip
     done = 0
     try:
         for batch_keys, model_batch in zip(keys, batches, strict=True):
             watchdog.set_phase("evaluating")
+            for place, problem in model_batch.faults.items():
+                assert on_fault is not None
+                on_fault(batch_keys[place][1], problem)
+            usable = [key for place, key in enumerate(batch_keys) if place not in model_batch.faults]
+            if not usable:
+                continue
             # Left before every yield: a generator shares its caller's thread, whose mode this would set.
             with torch.inference_mode(), autocast():
                 answers = model.answer(model_batch.to(device))
-            for (_, number), answer in zip(batch_keys, answers, strict=True):
+            for (_, number), answer in zip(usable, answers, strict=True):
                 yield number, answer
             done += len(batch_keys)
             on_progress(Progress("evaluation", done, total))

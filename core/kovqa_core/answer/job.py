@@ -17,15 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kovqa_core.answer.partial_file import (
+    RowFault,
     append_answers,
     finish_partial_file,
     merge_rank_files,
     partial_file_path,
+    read_faults,
     resume_partial_file,
 )
 from kovqa_core.answer.question_rows import QuestionRow, question_image_folder, select_question_rows
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
+from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.errors import ModelError, SettingsError, Stopped
 from kovqa_core.files import disk_errors
 from kovqa_core.messages import message
@@ -64,6 +67,7 @@ class AnswerJob:
         images: folder that image paths start from; None: as the index says, else beside the table.
         question_types: only rows of these types; empty or "all": every row.
         batch: rows at once.
+        allow_left_out: finish although more than 10 % of the rows cannot be answered.
     """
 
     table: Path
@@ -72,6 +76,7 @@ class AnswerJob:
     images: Path | None = None
     question_types: tuple[str, ...] = ()
     batch: int = 32
+    allow_left_out: bool = field(default=False, kw_only=True)
 
     @property
     def partial_file(self) -> Path:
@@ -88,8 +93,9 @@ class AnswerJob:
         return select_question_rows(self.table, self.options.task, self.question_types, self.options.decoding)
 
 
-# From a job and those of its rows that have no answer yet to (row, answer), as they come, in any order.
-AnswerRows = Callable[[AnswerJob, Sequence[QuestionRow], OnProgress], Iterator[tuple[QuestionRow, Answer]]]
+AnsweredRow = tuple[QuestionRow, Answer | RowFault]
+# From a job and those of its rows that have no answer yet to these rows, as they come, in any order.
+AnswerRows = Callable[[AnswerJob, Sequence[QuestionRow], OnProgress], Iterator[AnsweredRow]]
 
 
 @dataclass(frozen=True)
@@ -123,11 +129,13 @@ class AnsweredTable:
         path: the file.
         rows: lines in it.
         model: the step folder or served model that gave the answers.
+        left_out: of the table's rows, what is wrong with those that have no line, by id.
     """
 
     path: Path
     rows: int
     model: Path | str
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_answer_job(
@@ -139,7 +147,8 @@ def run_answer_job(
     name, in the table's order, when the last row is answered. Unknown columns are carried over.
 
     Raises:
-        DataError: a row without id, image or question, an id twice; an image that cannot be read.
+        DataError: a row without id, image or question, an id twice; more than 10 % of the rows cannot be
+            answered (`data/left_out.py`): their images cannot be read.
         SettingsError: `OUTPUT.part` holds other answers; a question type the table does not have; another
             process writes the output; decoding the model cannot do.
         Stopped: processes of a profile ended early on request.
@@ -154,7 +163,7 @@ def run_answer_job(
         # By id, not by position: several processes leave their lines in any order.
         remaining = [row for row in rows if row.example.id not in answered_ids]
         if remaining:
-            answers = backend.answer_rows(job, remaining, on_progress)
+            answers = _watch_faults(job, len(rows), backend.answer_rows(job, remaining, on_progress))
             for _ in append_answers(partial_file, answers, job.options.task, answered_ids):
                 on_progress(answer_progress(job, len(answered_ids), len(rows)))
             # Read again from the file: what several processes answered is known only from their lines.
@@ -169,8 +178,31 @@ def run_answer_job(
                 ),
                 resume_hint(),
             )
-        finish_partial_file(partial_file, job.output, (row.example.id for row in rows))
-    return AnsweredTable(job.output, len(rows), backend.model)
+        faults = read_faults(partial_file)
+        _check_faults(job, faults, len(rows))  # those of a profile's processes are known only now
+        ids = [row.example.id for row in rows if row.example.id not in faults]
+        finish_partial_file(partial_file, job.output, ids)
+    return AnsweredTable(job.output, len(ids), backend.model, faults)
+
+
+def _watch_faults(job: AnswerJob, rows: int, answers: Iterator[AnsweredRow]) -> Iterator[AnsweredRow]:
+    """Pass answers on, and end as soon as too many rows have none: not after hours."""
+    faults: dict[str, str] = {}
+    for row, answer in answers:
+        yield row, answer
+        if isinstance(answer, RowFault):
+            faults[row.example.id] = answer.problem
+            _check_faults(job, faults, rows)
+
+
+def _check_faults(job: AnswerJob, faults: Mapping[str, str], rows: int) -> None:
+    if not job.allow_left_out and are_too_many(len(faults), rows):
+        raise too_many_left_out(len(faults), rows, describe_fault(*next(iter(faults.items()))))
+
+
+def describe_fault(id: str, problem: str) -> str:
+    """What is wrong with a row; most problems name it themselves."""
+    return problem if problem.startswith(f"id {id}:") else f"id {id}: {problem}"
 
 
 def answer_progress(job: AnswerJob, answered: int, rows: int) -> Progress:

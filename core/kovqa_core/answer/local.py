@@ -13,13 +13,14 @@ import torch
 from kovqa_core.answer.inference import answer_examples
 from kovqa_core.answer.job import (
     AnswerBackend,
+    AnsweredRow,
     AnswerJob,
     AnswerOptions,
     ModelAnswer,
     model_fingerprint,
     require_question,
 )
-from kovqa_core.answer.partial_file import append_answers, rank_file_path, read_answered_ids
+from kovqa_core.answer.partial_file import RowFault, append_answers, rank_file_path, read_answered_ids
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.answer.workers import WorkerAnswerJob
 from kovqa_core.data.example import Answer, Example
@@ -146,21 +147,49 @@ def local_backend(options: AnswerOptions) -> AnswerBackend:
 
 def _answer_rows(
     job: AnswerJob, rows: Sequence[QuestionRow], on_progress: OnProgress
-) -> Iterator[tuple[QuestionRow, Answer]]:
+) -> Iterator[AnsweredRow]:
     examples = [row.example for row in rows]
-    for number, answer in _answer_batches(load_model(job.options), examples, job.image_folder, job.batch):
+    faults: dict[int, str] = {}
+    loaded = load_model(job.options)
+    answers = _answer_batches(loaded, examples, job.image_folder, job.batch, faults.__setitem__)
+    yield from with_faults(rows, answers, faults)
+
+
+def with_faults(
+    rows: Sequence[QuestionRow], answers: Iterator[tuple[int, Answer]], faults: dict[int, str]
+) -> Iterator[AnsweredRow]:
+    """Answers of rows, and after each batch those of its rows that have none.
+
+    Args:
+        rows: that are answered.
+        answers: by number of the row.
+        faults: filled meanwhile: what is wrong with a row, by its number; emptied.
+    """
+    for number, answer in answers:
+        yield from _take_faults(rows, faults)
         yield rows[number], answer
+    yield from _take_faults(rows, faults)
+
+
+def _take_faults(rows: Sequence[QuestionRow], faults: dict[int, str]) -> Iterator[AnsweredRow]:
+    for number in list(faults):
+        yield rows[number], RowFault(faults.pop(number))
 
 
 def _answer_batches(
-    loaded: LoadedModel, examples: list[Example], image_folder: Path, batch: int
+    loaded: LoadedModel,
+    examples: list[Example],
+    image_folder: Path,
+    batch: int,
+    on_fault: Callable[[int, str], None] | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     # A GPU is fed by loader processes; on a CPU the model itself needs the cores.
     on_gpu = loaded.device.type == "cuda" and len(examples) > batch
     workers = min(usable_cpu_count() - 1, _MAX_LOADER_WORKERS) if on_gpu else 0
     return answer_examples(
-        loaded.model, loaded.processor, examples, image_folder, _SINGLE_RANK, loaded.device, batch, workers
-    )
+        loaded.model, loaded.processor, examples, image_folder, _SINGLE_RANK, loaded.device, batch, workers,
+        on_fault=on_fault,
+    )  # fmt: skip
 
 
 # --------------------------------------------------------------------- one process of a profile
@@ -189,11 +218,12 @@ def answer_rank_rows(
         return
     loaded = load_model(job.options, device)
     on_progress = partial(_print_rank_progress, rank, len(rows), len(remaining))
+    faults: dict[int, str] = {}
     answers = answer_examples(
         loaded.model, loaded.processor, [row.example for row in rank_rows], job.image_folder, _SINGLE_RANK, device,
-        job.batch, worker_job.profile.loader_workers, on_progress=on_progress,
+        job.batch, worker_job.profile.loader_workers, on_progress=on_progress, on_fault=faults.__setitem__,
     )  # fmt: skip
-    rows_and_answers = ((rank_rows[number], answer) for number, answer in answers)
+    rows_and_answers = with_faults(rank_rows, answers, faults)
     with disk_errors(rank_file):
         for _ in append_answers(rank_file, rows_and_answers, job.options.task, own_ids):
             if stop():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.answer.question_rows import QuestionRow
@@ -23,6 +24,16 @@ from kovqa_core.messages import message
 PARTIAL_SUFFIX = ".part"
 JOB_FILE = "job.json"  # in the folder of several processes: what they are to answer
 _RANK_FILES = "rank-*.jsonl"
+
+
+_FAULT_KEY = "left_out"  # of a line: what is wrong with a row that has no answer
+
+
+@dataclass(frozen=True)
+class RowFault:
+    """Why a row has no answer."""
+
+    problem: str
 
 
 def partial_file_path(output: Path) -> Path:
@@ -69,7 +80,8 @@ def resume_partial_file(partial_file: Path, fingerprint: Mapping[str, object]) -
                     partial_file=partial_file,
                 ),
             )
-        return merge_rank_files(partial_file)
+        merge_rank_files(partial_file)
+        return _drop_faults(partial_file)
     partial_file.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(rank_files_folder(partial_file), ignore_errors=True)
     # The fingerprint first: lines without one would be taken for nobody's, and be begun anew.
@@ -79,22 +91,45 @@ def resume_partial_file(partial_file: Path, fingerprint: Mapping[str, object]) -
 
 
 def append_answers(
-    path: Path, answers: Iterable[tuple[QuestionRow, Answer]], task: str, answered_ids: set[str]
+    path: Path, answers: Iterable[tuple[QuestionRow, Answer | RowFault]], task: str, answered_ids: set[str]
 ) -> Iterator[None]:
     """Write answers as they come; a step of the iterator for every line that the system has taken.
 
     Args:
         path: the lines so far.
-        answers: rows and their answers.
+        answers: rows and their answers, or why they have none.
         task: "vqa" or "caption".
         answered_ids: gets the id of every line.
     """
     with path.open("a", encoding="utf-8") as stream:
         for row, answer in answers:
-            stream.write(prediction_line(row.example.id, answer, row.extra_columns, task) + "\n")
+            stream.write(_partial_line(row, answer, task) + "\n")
             stream.flush()  # a line that is only in our buffer dies with us
             answered_ids.add(row.example.id)
             yield
+
+
+def _partial_line(row: QuestionRow, answer: Answer | RowFault, task: str) -> str:
+    if isinstance(answer, RowFault):
+        return json.dumps({"id": row.example.id, _FAULT_KEY: answer.problem}, ensure_ascii=False)
+    return prediction_line(row.example.id, answer, row.extra_columns, task)
+
+
+def read_faults(partial_file: Path) -> dict[str, str]:
+    """What is wrong with the rows that have no answer, by id."""
+    # A column of the input may have the same name; but then the line has a score as well.
+    rows = map(json.loads, filter(None, partial_file.read_bytes().split(b"\n")))
+    return {row["id"]: row[_FAULT_KEY] for row in rows if row.keys() == {"id", _FAULT_KEY}}
+
+
+def _drop_faults(partial_file: Path) -> set[str]:
+    """Rows without an answer are tried again: their images may have been mended. The ids of the others."""
+    faults = read_faults(partial_file)
+    if faults:
+        lines = [line for line in partial_file.read_bytes().split(b"\n") if line]
+        with atomic_file(partial_file) as stream:
+            stream.writelines(line + b"\n" for line in lines if json.loads(line)["id"] not in faults)
+    return read_answered_ids(partial_file)
 
 
 def merge_rank_files(partial_file: Path) -> set[str]:

@@ -16,13 +16,22 @@ from pathlib import Path
 
 from kovqa_core.answer.chat_completions import (
     ChatServer,
+    UnreadableImage,
     connect_server,
     find_only_model,
     request_answer,
 )
-from kovqa_core.answer.job import AnswerBackend, AnswerJob, AnswerOptions, ModelAnswer, require_question
+from kovqa_core.answer.job import (
+    AnswerBackend,
+    AnsweredRow,
+    AnswerJob,
+    AnswerOptions,
+    ModelAnswer,
+    require_question,
+)
+from kovqa_core.answer.partial_file import RowFault
 from kovqa_core.answer.question_rows import QuestionRow
-from kovqa_core.data.example import Answer, Example
+from kovqa_core.data.example import Example
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.files import to_nfc
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -85,11 +94,11 @@ def _request_answers(
     job: AnswerJob,
     rows: Sequence[QuestionRow],
     on_progress: OnProgress,
-) -> Iterator[tuple[QuestionRow, Answer]]:
+) -> Iterator[AnsweredRow]:
     """Rows and their answers as they come. The first failure ends it without waiting for the others."""
     pending: queue.SimpleQueue[QuestionRow] = queue.SimpleQueue()
     # What threads hand over: an answered row, a notice of a server that is out of reach, or what failed.
-    results: queue.SimpleQueue[tuple[QuestionRow, Answer] | Progress | BaseException] = queue.SimpleQueue()
+    results: queue.SimpleQueue[AnsweredRow | Progress | BaseException] = queue.SimpleQueue()
     ended = threading.Event()
     image_folder = job.image_folder
     for row in rows:
@@ -101,6 +110,8 @@ def _request_answers(
                 row = pending.get_nowait()
                 try:
                     results.put((row, request_answer(server, model, row.example, image_folder, results.put)))
+                except UnreadableImage as error:
+                    results.put((row, RowFault(str(error.message))))
                 except BaseException as error:
                     results.put(error)
 

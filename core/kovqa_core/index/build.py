@@ -31,6 +31,7 @@ def build_index(
     min_count: int | None = None,
     options: SourceOptions | None = None,
     classes: ClassSelection | None = None,
+    allow_left_out: bool = True,
     on_progress: OnProgress = ignore_progress,
 ) -> IndexReport:
     """Write the index of a raw data set.
@@ -42,12 +43,12 @@ def build_index(
         folder: index folder; None: only check, keep nothing.
         min_count: see `write_index`; None: as the data set has it.
         options: what else the user said about the data set.
-        classes: see `write_index`.
+        classes, allow_left_out: see `write_index`.
         on_progress: see `write_index`.
 
     Raises:
         SettingsError: no such data set, an option it does not use, or another process writes `folder`.
-        DataError: raw data that cannot be read, or holds no usable row.
+        DataError: raw data that cannot be read, or that holds no usable row or too many faulty ones.
     """
     data_source, options = _find_source(source), options or SourceOptions()
     # Resolved: the report names the folder for other processes, which start elsewhere.
@@ -67,7 +68,13 @@ def build_index(
         output = folder or Path(scratch) / "index"
         with output_lock(output):
             return write_index(
-                shards, origin, output, min_count=min_count, classes=classes, on_progress=on_progress
+                shards,
+                origin,
+                output,
+                min_count=min_count,
+                classes=classes,
+                allow_left_out=allow_left_out,
+                on_progress=on_progress,
             )
 
 

@@ -12,6 +12,15 @@ QUESTION_MISSING = "question missing"
 ANSWER_EMPTY = "answer empty"
 IMAGE_MISSING = "picture missing"
 
+# Rows that a class list does not cover: its stated rule, not a fault of the data.
+ANSWER_NOT_A_CLASS = "answer is no class"
+_RARE_ANSWER = "answer seen fewer than {min_count} times"
+
+
+def rare_answer(min_count: int) -> str:
+    """The reason of rows whose answer is too rare to be a class."""
+    return _RARE_ANSWER.format(min_count=min_count)
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -26,6 +35,13 @@ class LeftOut:
     reason: str
     count: int
     first_rows: tuple[str, ...]
+
+    @property
+    def is_fault(self) -> bool:
+        """Is something wrong with the rows? Else a class list does not cover them, as it says."""
+        return self.reason != ANSWER_NOT_A_CLASS and not self.reason.startswith(
+            _RARE_ANSWER.partition("{")[0]
+        )
 
 
 @dataclass

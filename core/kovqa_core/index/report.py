@@ -84,6 +84,16 @@ class IndexReport:
     split_method: str
     question_type_groups: Mapping[str, Sequence[str]]
 
+    @property
+    def faults(self) -> int:
+        """Rows left out because something is wrong with them."""
+        return sum(each.count for each in self.counts.left_out if each.is_fault)
+
+    @property
+    def all_rows(self) -> int:
+        """Rows of the raw data: those of the index, and those left out."""
+        return sum(self.counts.rows.values()) + sum(each.count for each in self.counts.left_out)
+
     def json_fields(self) -> dict[str, object]:
         """The fields of `index.json` and of `kovqa index --json`, whose names and order stay."""
         counts = self.counts

@@ -25,9 +25,10 @@ from kovqa_core.data.answers import (
     number_classes,
     write_answers,
 )
+from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import write_folder
-from kovqa_core.index.left_out import LeftOutRows
+from kovqa_core.index.left_out import ANSWER_NOT_A_CLASS, LeftOutRows, rare_answer
 from kovqa_core.index.reader import SPLIT_NAMES
 from kovqa_core.index.report import (
     REPORT_FILE,
@@ -56,6 +57,7 @@ def write_index(
     *,
     min_count: int | None = None,
     classes: ClassSelection | None = None,
+    allow_left_out: bool = True,
     on_progress: OnProgress = ignore_progress,
 ) -> IndexReport:
     """Write the index of a raw data set.
@@ -68,10 +70,11 @@ def write_index(
             where `classes` says how many.
         classes: how many classes there shall be, the most frequent; or which, in this order. None: all
             that occur often enough.
+        allow_left_out: write it although more than 10 % of the rows are left out for faults.
         on_progress: called with the rows read so far and the fraction of the data they are.
 
     Raises:
-        DataError: no row is left.
+        DataError: no row is left, or too many are left out (`data/left_out.py`).
         SettingsError: `folder` holds something that is not an index.
     """
     _require_index_folder(folder)
@@ -80,6 +83,8 @@ def write_index(
     def fill_folder(partial_folder: Path) -> None:
         spools = _spool_shards(shards, partial_folder, origin.source, on_progress)
         report = make_report(_merge_spools(spools, partial_folder, min_count, classes), origin, folder)
+        if not allow_left_out and are_too_many(report.faults, report.all_rows):
+            raise _too_many_faults(report)
         write_report(partial_folder, report)
         reports.append(report)
 
@@ -152,7 +157,7 @@ def _merge_spools(
     label_of = number_classes(classes)
     if classes:
         write_answers(folder / "answers.txt", classes)
-        reason = "answer is no class" if selection else f"answer seen fewer than {min_count} times"
+        reason = ANSWER_NOT_A_CLASS if selection else rare_answer(min_count)
         splits["train"] = _drop_unlabelled_rows(splits["train"], label_of, reason, left_out)
     # Of the lines, not of files or dates: equal data gives an equal fingerprint on any machine.
     digests = [_write_split(masks, folder / f"{split}.jsonl") for split, masks in splits.items()]
@@ -171,6 +176,18 @@ def _merge_spools(
         left_out=left_out.by_reason(),
         fingerprint=hashlib.sha256(b"".join(digests)).hexdigest(),
     )
+
+
+def _too_many_faults(report: IndexReport) -> DataError:
+    reasons = "; ".join(
+        message(
+            "index.fault", "{reason} {count:,} (first: {row})",
+            reason=each.reason, count=each.count, row=next(iter(each.first_rows), ""),
+        )
+        for each in report.counts.left_out
+        if each.is_fault
+    )  # fmt: skip
+    return too_many_left_out(report.faults, report.all_rows, reasons)
 
 
 def _no_row_error(left_out: LeftOutRows) -> DataError:

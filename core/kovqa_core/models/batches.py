@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from kovqa_core.data.example import Example
-from kovqa_core.errors import KovqaError
+from kovqa_core.errors import DataError, KovqaError
 from kovqa_core.messages import Message, message
 from kovqa_core.process_pool import outlive_signals, shared_memory_errors, signals_blocked
 
@@ -29,12 +29,14 @@ class ModelBatch:
         ids: of the examples in it, in the order of the tensors' rows.
         left_out: ids of examples that cannot be learned from (too long for the model, no answer).
         choices: for every example the answers it offers, where a model chooses among them.
+        faults: of those asked for, by their place among them: what is wrong with an example that is not in it.
     """
 
     tensors: dict[str, Any]  # not `Tensor | None`: every use would have to prove what its family knows
     ids: list[str]
     left_out: list[str] = field(default_factory=list)
     choices: list[Sequence[str]] = field(default_factory=list)
+    faults: dict[int, str] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> ModelBatch:
         """The same batch on a device."""
@@ -75,14 +77,30 @@ class _BatchDataset(Dataset[ModelBatch | KovqaError]):
     """Encodes whole micro-batches; an error travels as a value: torch would wrap its message."""
 
     def __init__(
-        self, split: Sequence[Example], images: Path, processor: ExampleProcessor, *, train: bool, seed: int
+        self,
+        split: Sequence[Example],
+        images: Path,
+        processor: ExampleProcessor,
+        *,
+        train: bool,
+        seed: int,
+        keep_faults: bool = False,
     ) -> None:
         self.split, self.images, self.processor = split, images, processor
-        self.train, self.seed = train, seed
+        self.train, self.seed, self.keep_faults = train, seed, keep_faults
 
     def __getitem__(self, keys: list[ExampleKey]) -> ModelBatch | KovqaError:
+        items, faults = [], dict[int, str]()
         try:
-            batch = self.processor.collate([self._encode(*key) for key in keys])
+            for place, key in enumerate(keys):
+                try:
+                    items.append(self._encode(*key))
+                except DataError as error:
+                    if not self.keep_faults:
+                        raise
+                    faults[place] = str(error.message)
+            batch = self.processor.collate(items) if items else ModelBatch({}, [])
+            batch = replace(batch, faults=faults)
             return batch if get_worker_info() is None else _share_memory(batch)
         except KovqaError as error:
             return error
@@ -126,6 +144,7 @@ def iterate_batches(
     seed: int = 0,
     workers: int = 0,
     pin: bool = False,
+    keep_faults: bool = False,
 ) -> Iterator[ModelBatch]:
     """Batches of the given keys, in their order, prepared ahead by `workers` processes.
 
@@ -140,12 +159,13 @@ def iterate_batches(
         seed: of the run.
         workers: processes; 0: this one prepares.
         pin: into page-locked memory, for a GPU.
+        keep_faults: leave out examples that cannot be used, and say so in the batch.
 
     Raises:
-        DataError: an example cannot be used; names its id.
+        DataError: an example cannot be used, and `keep_faults` is off; names its id.
         MachineError: the processes' shared memory is full.
     """
-    dataset = _BatchDataset(split, images, processor, train=train, seed=seed)
+    dataset = _BatchDataset(split, images, processor, train=train, seed=seed, keep_faults=keep_faults)
     loader: DataLoader[ModelBatch | KovqaError] = DataLoader(
         dataset,
         batch_size=None,

@@ -1,0 +1,69 @@
+"""How many rows may be left out: one rule for indexing, training and answering.
+
+Rows are left out for faults (missing, unreadable, malformed, doubled, too long for the model) or by the stated
+rule of a class list (coverage). Faults count: above 1 % of the rows they are a warning, above 10 % an error
+unless `--allow-left-out` lets them pass. Coverage is printed and ends nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+from kovqa_core.errors import DataError
+from kovqa_core.messages import Message, message
+
+WARNING_FRACTION = 0.01
+ERROR_FRACTION = 0.10
+_SURE = 3  # standard deviations of a count
+
+
+def is_worth_a_warning(faults: int, rows: int) -> bool:
+    """Is more than 1 % of the rows left out?
+
+    Args:
+        faults: rows left out for faults.
+        rows: all rows, those left out too.
+    """
+    return faults > WARNING_FRACTION * rows
+
+
+def are_too_many(faults: int, rows: int) -> bool:
+    """Is more than 10 % of the rows left out? Arguments as above."""
+    return faults > ERROR_FRACTION * rows
+
+
+def are_surely_too_many(faults: int, rows_so_far: int) -> bool:
+    """Is it certain after the first rows, in random order, that more than 10 % of all will be left out?
+
+    By three standard deviations of what 10 % would give: half of all rows is noticed after 16, an eighth after
+    some 1,500. So a training is ended in its first minutes, not after its first epoch.
+    """
+    expected = ERROR_FRACTION * rows_so_far
+    return faults > expected + _SURE * math.sqrt(expected * (1 - ERROR_FRACTION))
+
+
+def left_out_text(faults: int, rows: int, reasons: str = "") -> Message:
+    """So many of so many, in words.
+
+    Args:
+        faults: rows left out for faults.
+        rows: all of them.
+        reasons: why, and which; "" where that is said elsewhere.
+    """
+    if reasons:
+        return message(
+            "data.left-out-because", "{faults:,} of {rows:,} rows ({fraction:.1%}) are left out: {reasons}",
+            faults=faults, rows=rows, fraction=faults / max(1, rows), reasons=reasons,
+        )  # fmt: skip
+    return message(
+        "data.left-out", "{faults:,} of {rows:,} rows ({fraction:.1%}) are left out",
+        faults=faults, rows=rows, fraction=faults / max(1, rows),
+    )  # fmt: skip
+
+
+def too_many_left_out(faults: int, rows: int, reasons: str) -> DataError:
+    """The error where too many rows are left out; arguments as above."""
+    return DataError(
+        left_out_text(faults, rows, reasons),
+        message("data.left-out.hint", "mend them, or go on without them: add --allow-left-out"),
+    )
