@@ -42,13 +42,12 @@ def _loss_micro_batch_note(run: Run) -> Iterator[Message]:
 
 def _epoch_rest_note(recipe: Recipe) -> Iterator[Message]:
     rows, batch = _count_training_rows(recipe.data), recipe.optim.global_batch
-    steps, rest = divmod(rows, batch)
-    if steps and rest:
+    rest = rows % batch
+    if rows > batch and rest:
         yield message(
             "plan.epoch-rest",
-            "epoch: {steps:,} steps of {batch}; {rest:,} of {rows:,} rows ({percent:.2g} %) fill no batch and are "
-            "left out of it, others in each epoch",
-            steps=steps,
+            "left out of each epoch: {rest:,} of {rows:,} rows ({percent:.2g} %), others each time; they fill no "
+            "batch of {batch}",
             batch=batch,
             rest=rest,
             rows=rows,

@@ -184,3 +184,28 @@ def test_without_smoothing_the_loss_is_cross_entropy() -> None:
     logits, token_ids = torch.randn(5, 7, generator=torch.Generator().manual_seed(1)), torch.arange(5)
     expected = torch.nn.functional.cross_entropy(logits, token_ids, reduction="none")
     parity.close(masked_token_losses(logits, token_ids, 0.0), expected, 1e-6, "cross-entropy")
+
+
+@pytest.mark.parametrize(
+    ("number", "dropped", "kept"),
+    [(1, 0.2, 1), (1, 0.99, 1), (3, 0.9, 1), (5, 0.2, 4), (10, 0.2, 8), (4, 0.3, 2)],
+)
+def test_at_least_one_token_counts(number: int, dropped: float, kept: int) -> None:
+    """A batch with one masked token keeps it: the mean of none would be NaN."""
+    losses = torch.arange(number, 0, -1.0)
+    counted = task(drop_worst=dropped, drop_worst_after=0).counted_losses(losses)
+    assert counted.tolist() == [False] * (number - kept) + [True] * kept
+
+
+def test_a_micro_batch_of_which_nothing_counts_has_loss_0() -> None:
+    learner, losses = task(drop_worst_after=0), torch.ones(3, requires_grad=True)
+    nothing = ModelBatch({"targets": torch.arange(3), "counted": torch.zeros(3, dtype=torch.bool)}, ["1"])
+    mean = learner.mean_loss(losses, nothing, 1)
+    mean.backward()
+    assert mean == learner.count_losses(nothing, 1) == 0
+    assert not losses.grad.any()
+
+
+def test_of_equal_losses_the_first_count() -> None:
+    counted = task(drop_worst=0.5, drop_worst_after=0).counted_losses(torch.tensor([2.0, 1.0, 2.0, 2.0]))
+    assert counted.tolist() == [True, True, False, False]

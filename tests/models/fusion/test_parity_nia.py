@@ -262,3 +262,16 @@ def test_pictures() -> None:
 
 def pixels_of(image: Image.Image) -> np.ndarray:
     return image_transforms.image_to_array(image)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_batch_without_any_class_has_loss_0(smoothing: float) -> None:
+    logits = torch.randn(2, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    targets, weight = torch.full((2,), losses.NO_CLASS), torch.tensor([1.0, 2.0, 0.5])
+    for function in (losses.class_cross_entropy, functools.partial(losses.focal_loss, gamma=2.0)):
+        value = function(logits, targets, weight=weight, smoothing=smoothing)
+        value.backward()
+        assert value == 0
+        assert logits.grad is not None
+        assert not logits.grad.any()
+    assert losses.row_weights(torch.tensor([1, losses.NO_CLASS]), weight).tolist() == [2.0, 0.0]
