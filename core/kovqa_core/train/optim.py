@@ -65,7 +65,11 @@ class TrainingSteps:
 
 
 def count_training_steps(optim: OptimSettings, rows: int) -> TrainingSteps:
-    """Steps of a run over an index of so many rows; an incomplete last batch of an epoch is dropped."""
+    """Steps of a run over an index of so many rows.
+
+    An incomplete last batch of an epoch is left out, as BEiT-3 does (docs/sources/beit3.md, B40 and B41); the
+    plan says how many rows that are (`plan/batch_notes.py`).
+    """
     per_epoch = rows // optim.global_batch
     total = optim.steps or (optim.epochs or 0) * per_epoch
     warmup = optim.warmup_steps or int(optim.warmup_epochs * per_epoch)

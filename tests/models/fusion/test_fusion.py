@@ -21,6 +21,8 @@ from kovqa_core.models.fusion.tokenizer import open_question_tokenizer
 from kovqa_core.models.memory import ElementSize, recipe_step_memory
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import resolve_settings
+from kovqa_core.settings.run import make_run
+from kovqa_core.train.accumulate import batch_norm_note
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
@@ -206,3 +208,22 @@ def test_a_pickle_that_would_run_code_is_one_error(small: Small, tmp_path: Path)
     (question / "pytorch_model.bin").write_bytes(pickle.dumps(print, protocol=2))
     with pytest.raises(ModelError, match="print, and loading that could run foreign code"):
         load_encoder_weights(torch.nn.Linear(1, 1), question)
+
+
+VIT = "model.picture_config={architecture: vit_tiny_patch16_224, img_size: 32, embed_dim: 32, depth: 2, num_heads: 2}"
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"), [((), True), (("optim.loss_micro_batch=4",), False), ((VIT,), False)]
+)
+def test_batch_norms_see_one_micro_batch_and_say_so(
+    small: Small, tmp_path: Path, sets: tuple[str, ...], said: bool
+) -> None:
+    flags = {"data.index": str(small.index), "model.tokenizer": str(small.tokenizer)}
+    settings = resolve_settings("nia", "cpu", [*FUSION, "profile.micro_batch={default: 2}", *sets], flags)
+    run = make_run(settings.recipe, settings.profile, tmp_path, [])
+    model, _, _ = family.create_model(run.recipe, open_index(small.index).answers())
+    note = batch_norm_note(model.train(), run)
+    assert (note is not None) == said
+    assert note is None or "means are of a micro-batch (2 examples)" in note
+    assert batch_norm_note(model.eval(), run) is None
