@@ -57,6 +57,14 @@ def print_converted_llava(folder: Path, imported: ImportedLlava, *, as_json: boo
         )
         for file in imported.unread_files
     ]
+    if imported.named_encoder:
+        notes.append(
+            message(
+                "import.encoder-of-another-name",
+                "it was trained with the image encoder {name}: the one given has another name and must be the same",
+                name=imported.named_encoder,
+            )
+        )
     if imported.folder_type != "language":
         notes.append(_next_command(folder))
     settings = (f"model.base={short_path(folder)}", *imported.settings)

@@ -212,8 +212,11 @@ def test_the_command_takes_a_projectors_file_and_says_what_it_does_not_read(
     """The published 1.5 holds whole weights, and beside them the projector of its first stage."""
     write_folder(tmp_path / "llava", NEWER, {})
     torch.save({}, tmp_path / "llava" / "mm_projector.bin")
-    import_(tmp_path / "llava", tmp_path / "m", vision=str(CLIP), json=False, quiet=False)
-    assert "not read: " in capsys.readouterr().err
+    shutil.copytree(CLIP, tmp_path / "renamed")
+    import_(tmp_path / "llava", tmp_path / "m", vision=str(tmp_path / "renamed"), json=False, quiet=False)
+    said = capsys.readouterr().err
+    assert "not read: " in said
+    assert f"trained with the image encoder {CLIP.name}" in said
     import_(
         TRAINED / "mm_projector.bin",
         tmp_path / "n",

@@ -43,6 +43,7 @@ REFUSED_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "tiles": ({"image_aspect_ratio": "anyres"}, "image_aspect_ratio=anyres"),
     "joined tiles": ({"mm_patch_merge_type": "spatial_unpad"}, "mm_patch_merge_type=spatial_unpad"),
     "several scales": ({"s2": True}, "s2=True"),
+    "trained encoder": ({"mm_tunable_parts": "mm_vision_tower"}, "mm_tunable_parts=mm_vision_tower"),
     "resampler": ({"mm_resampler_type": "perceiver"}, "mm_resampler_type=perceiver"),
     "Mistral": ({"model_type": "llava_mistral"}, "model_type=llava_mistral"),
     "MPT": ({"model_type": "llava_mpt"}, "model_type=llava_mpt"),
@@ -69,10 +70,13 @@ REFUSED_WEIGHTS: dict[str, tuple[Callable[[Weights], None], str]] = {
 }  # fmt: skip
 
 
-def require_refused(folder: Path, expected: str, language: Path | None = None, vision: Path = CLIP) -> None:
+def require_refused(
+    folder: Path, expected: str, language: Path | None = None, vision: Path = CLIP, output: Path | None = None
+) -> None:
+    output = output or folder.parent / "x"
     with pytest.raises(ModelError, match=expected):
-        convert_llava_folder(folder, folder.parent / "x", language, vision)
-    assert not (folder.parent / "x").exists()
+        convert_llava_folder(folder, output, language, vision)
+    assert not output.exists()
 
 
 @pytest.mark.parametrize("name", REFUSED_SETTINGS)
@@ -87,6 +91,15 @@ def test_a_weight_without_a_place_is_named(name: str, tmp_path: Path) -> None:
     change, expected = REFUSED_WEIGHTS[name]
     write_folder(tmp_path / "llava", NEWER, {}, change)
     require_refused(tmp_path / "llava", expected)
+
+
+def test_a_trained_image_encoder_must_be_there(tmp_path: Path) -> None:
+    def drop(weights: Weights) -> None:
+        for name in [name for name in weights if "vision_tower" in name]:
+            del weights[name]
+
+    write_folder(tmp_path / "llava", NEWER, {"unfreeze_mm_vision_tower": True}, drop)
+    require_refused(tmp_path / "llava", "lacks 1 weights, model.vision_tower")
 
 
 def test_two_layers_are_not_taken_for_one(tmp_path: Path) -> None:
@@ -174,8 +187,18 @@ def test_a_base_that_speaks_otherwise_is_refused(
         convert_llava_folder(PLAIN_TRAINED, tmp_path / "x", folder, CLIP, settings)
 
 
+@pytest.mark.parametrize("name", ["Llama-2-7b-chat-hf", "llama_2_13b_chat"])
+def test_a_base_called_llama_2_chat_is_asked_about(name: str, tmp_path: Path) -> None:
+    """Its first files had no chat template; the original goes by its name."""
+    folder = vicuna(tmp_path / name, {}, lambda weights: None)
+    require_refused(PLAIN_TRAINED, f"{name} is of a model with another prompt", folder, output=tmp_path / "x")
+    require_refused(folder, f"{name} is of a model with another prompt")
+    named = vicuna(tmp_path / "base", {"_name_or_path": f"meta-llama/{name}"}, lambda weights: None)
+    require_refused(PLAIN_TRAINED, f"{name} is of a model with another prompt", named, output=tmp_path / "x")
+
+
 def test_another_image_encoder_is_refused(tmp_path: Path) -> None:
-    require_refused(TRAINED, "model_type=llama is not supported", VICUNA, VICUNA)
+    require_refused(TRAINED, "model_type=llama is not supported", VICUNA, VICUNA, tmp_path / "x")
     other = tmp_path / "clip"
     shutil.copytree(CLIP, other)
     settings = read_json(CLIP / "config.json")
@@ -184,4 +207,4 @@ def test_another_image_encoder_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "llava", NEWER, {})
     require_refused(tmp_path / "llava", "no place for: model.vision_tower.encoder.layers.2", vision=other)
     (other / "model.safetensors").write_bytes(b"cut")
-    require_refused(TRAINED, "model.safetensors cannot be read", VICUNA, other)
+    require_refused(TRAINED, "model.safetensors cannot be read", VICUNA, other, tmp_path / "x")

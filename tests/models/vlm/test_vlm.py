@@ -339,6 +339,10 @@ def test_a_base_that_cannot_be_used_is_named(
     save_file(dict(list(weights.items())[3:]), base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="lacks 3 weights"):
         family.create_model(tiny_vlm_recipe(small, base), [])
+    weights["image_newline"] = torch.zeros(3)
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 weights that .* no place for: .*image_newline"):
+        family.create_model(tiny_vlm_recipe(small, base), [])
     (base / "config.json").write_text('{"model_type": "llava", "mm_vision_tower": "clip"}')
     with pytest.raises(ModelError, match="layout of the original LLaVA"):
         family.create_model(tiny_vlm_recipe(small, base), [])

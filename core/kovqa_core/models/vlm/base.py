@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -126,7 +126,31 @@ def load_base_network(folder: Path, config: ModelConfig) -> HfNetwork:
             ),
             message("vlm.base-lacks-weights.hint", "fetch it again"),
         )
+    _require_llava_without_extras(folder, net, report["unexpected_keys"])
     return net
+
+
+def _require_llava_without_extras(folder: Path, net: HfNetwork, unexpected: Iterable[str]) -> None:
+    """Of other models transformers knows which weights it may pass over; a LLaVA uses all but computed buffers.
+
+    Raises:
+        ModelError: one has no place: tiles joined by a line end, a third projector layer.
+    """
+    extra = sorted(name for name in unexpected if not name.endswith(("position_ids", "rotary_emb.inv_freq")))
+    if extra and net.config.model_type == "llava":
+        raise ModelError(
+            message(
+                "vlm.llava-weights-unknown",
+                "{folder} has {count} weights that its configuration leaves no place for: {first} …",
+                folder=folder,
+                count=len(extra),
+                first=extra[0],
+            ),
+            message(
+                "vlm.base-weights-unknown.hint",
+                "its config.json is of another model, or it was made for code of its own: take another folder",
+            ),
+        )
 
 
 def load_hf_processor(folder: Path, config: ModelConfig) -> HfProcessor:

@@ -40,11 +40,13 @@ class ImportedLlava:
         folder_type: see `detect_llava_folder`.
         settings: `--set` texts that recipe llava-v1 needs to train it further.
         unread_files: weights in the folder that were not read, because others hold the same.
+        named_encoder: the image encoder it was trained with, where the one given has another name.
     """
 
     folder_type: LlavaFolderType
     settings: list[str]
     unread_files: list[str]
+    named_encoder: str | None = None
 
 
 def import_llava_folder(
@@ -75,8 +77,12 @@ def import_llava_folder(
         settings.system, settings.seed, settings.model_dump(include={"instruction", "max_new_tokens"})
     )
     convert_llava_folder(path, output, language_folder, vision_folder, conversion)
+    named = Path(str(source.config.get("mm_vision_tower") or "")).name
     return ImportedLlava(
-        source.folder_type, _training_settings(source), [str(file) for file in source.unread_files]
+        source.folder_type,
+        _training_settings(source),
+        [str(file) for file in source.unread_files],
+        named if named and vision_folder and named != vision_folder.resolve().name else None,
     )
 
 

@@ -246,14 +246,14 @@ def choose_prompt_style(source: LlavaFolder, language: Path, requested: str | No
     """
     if requested is not None:
         return requested
-    for file in [source.path / "config.json", *_template_files(source.path), *_template_files(language)]:
-        if _speaks_another_prompt(file):
+    for folder in (source.path, language):
+        if sign := _sign_of_another_prompt(folder):
             raise ModelError(
                 message(
                     "vlm.prompt-style-unknown",
-                    "{file} is of a model with another prompt than Vicuna's; which one it was trained with as a LLaVA, "
+                    "{sign} is of a model with another prompt than Vicuna's; which one it was trained with as a LLaVA, "
                     "no file says",
-                    file=file,
+                    sign=sign,
                 ),
                 message(
                     "vlm.prompt-style-unknown.hint",
@@ -264,20 +264,25 @@ def choose_prompt_style(source: LlavaFolder, language: Path, requested: str | No
     return "v1"
 
 
-def _template_files(folder: Path) -> list[Path]:
-    names = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
-    return [folder / name for name in names if (folder / name).is_file()]
-
-
-def _speaks_another_prompt(file: Path) -> bool:
-    """Does a template write other turns than USER and ASSISTANT, or a configuration begin with a Llama 2 Chat?"""
-    if file.suffix == ".jinja":
-        template: object = read_text(file)
-    else:
-        settings = read_json(file)
-        name = str(settings.get("_name_or_path", "")).lower().replace("_", "-")
-        if file.name == "config.json":
-            return "llama-2" in name and "chat" in name  # the original's rule, on the folder's name
-        template = settings.get("chat_template")
-    # Some write the turns' names as `message.role | upper`.
-    return bool(template) and not ("USER" in str(template) and "ASSISTANT" in str(template))
+def _sign_of_another_prompt(folder: Path) -> str:
+    """A file whose template writes other turns than USER and ASSISTANT, or the name of a Llama 2 Chat; else empty."""
+    config = folder / "config.json"
+    names = (folder.resolve().name, str(read_json(config).get("_name_or_path", "")))
+    for name in names:  # the original chooses the prompt by the folder's name (docs/sources/llava.md, L41)
+        plain = name.lower().replace("_", "-")
+        if ("llama-2" in plain or "llama2" in plain) and "chat" in plain:
+            return name
+    for file in (
+        folder / "chat_template.jinja",
+        folder / "chat_template.json",
+        folder / "tokenizer_config.json",
+    ):
+        if file.is_file():
+            template = (
+                read_text(file)
+                if file.suffix == ".jinja"
+                else str(read_json(file).get("chat_template") or "")
+            )
+            if template and not ("USER" in template and "ASSISTANT" in template):
+                return str(file)
+    return ""

@@ -30,7 +30,6 @@ _HONOURED_VALUES: Mapping[str, tuple[object, ...]] = {
 # Keys of the training, or of what the weights and the image encoder's own files say.
 _IGNORED_KEYS = {
     "mm_vision_tower", "mm_vision_select_layer", "mm_hidden_size", "mm_projector_lr", "mm_vision_tower_lr",
-    "mm_tunable_parts",
 }  # fmt: skip
 # OpenAI's published encoders: pixels of an image's side, and of a patch's.
 _PUBLISHED_ENCODERS = {

@@ -82,6 +82,8 @@ def read_llava_state_dict(
     if dimensions.shared_tables:
         _drop_shared_head(state, language)
     if not any(name.startswith("model.vision_tower.") for name in state):
+        if source.folder_type == "merged" and source.config.get("unfreeze_mm_vision_tower"):
+            raise missing_weights_error(source.path, ["model.vision_tower"])  # trained: CLIP's own are others
         state |= read_weight_files(find_weight_files(vision), to_vision_tower_name)
     # One generator, drawn from in this order: the projector, then the rows of both tables. Another order
     # would give other weights for the same seed.
