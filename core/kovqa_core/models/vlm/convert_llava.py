@@ -112,7 +112,22 @@ def _build_network(path: Path, config: LlavaConfig, state: StateDict, tokenizer:
     # On the meta device the network takes no memory; `assign` puts the tensors read in its parameters' place.
     with torch.device("meta"):
         net = transformers.LlavaForConditionalGeneration(config)
-    expected = {name: tensor.shape for name, tensor in net.state_dict().items()}
+    _require_all_weights(path, {name: tensor.shape for name, tensor in net.state_dict().items()}, state)
+    net.load_state_dict(state, assign=True)
+    net.generation_config = transformers.GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return net
+
+
+def _require_all_weights(path: Path, expected: Mapping[str, torch.Size], state: StateDict) -> None:
+    """Refuse weights without a place, places without a weight, and other shapes.
+
+    Raises:
+        ModelError: one of these; it names the first.
+    """
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if unknown:
         raise ModelError(
@@ -147,13 +162,6 @@ def _build_network(path: Path, config: LlavaConfig, state: StateDict, tokenizer:
                     "give the language model (--base) and the image encoder (--vision) it was trained with",
                 ),
             )
-    net.load_state_dict(state, assign=True)
-    net.generation_config = transformers.GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return net
 
 
 def _required_folders(source: LlavaFolder, language: Path | None, vision: Path | None) -> tuple[Path, Path]:
