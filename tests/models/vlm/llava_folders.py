@@ -26,7 +26,10 @@ TRAINED = parity.path("train_im_start_end/llava-tiny", "llava")  # projector and
 PLAIN_TRAINED = parity.path("train_plain_image/llava-tiny", "llava")  # projector alone
 VICUNA = parity.path("base/vicuna-tiny", "llava")
 CLIP = parity.path("base/openai/clip-tiny-patch14", "llava")
-BASE_ROWS = 1000  # of Vicuna's tables
+RUNS = tuple(parity.json_of("conversations.json", "llava"))  # of recorded trainings, by their flags
+LANGUAGE, VISION = read_json(VICUNA / "config.json"), read_json(CLIP / "config.json")["vision_config"]
+BASE_ROWS = LANGUAGE["vocab_size"]  # of Vicuna's tables
+NUM_PATCHES = (VISION["image_size"] // VISION["patch_size"]) ** 2
 Weights = dict[str, Tensor]
 TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 
@@ -111,4 +114,5 @@ def adapter(folder: Path, tensors: Mapping[str, Tensor], **settings: object) -> 
 
 
 LAYER = "base_model.model.model.layers.1.self_attn.q_proj"
-PAIR = {f"{LAYER}.lora_A.weight": torch.ones(4, 64), f"{LAYER}.lora_B.weight": torch.ones(64, 4)}
+_WIDTH = LANGUAGE["hidden_size"]
+PAIR = {f"{LAYER}.lora_A.weight": torch.ones(4, _WIDTH), f"{LAYER}.lora_B.weight": torch.ones(_WIDTH, 4)}

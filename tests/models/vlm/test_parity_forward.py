@@ -18,29 +18,40 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests import parity
-from tests.models.vlm.llava_folders import Converted, converted
+from tests.models.vlm.llava_folders import (
+    BASE_ROWS,
+    LANGUAGE,
+    NUM_PATCHES,
+    RUNS,
+    VISION,
+    Converted,
+    converted,
+)
 
-RUNS = ("im_start_end", "plain_image")
 PIXELS = load_file(parity.path("pixel_values.safetensors", "llava"))
 FORWARD = load_file(parity.path("forward.safetensors", "llava"))
 FORWARD_CASES = parity.json_of("forward.json", "llava")
 GREEDY_CASES = parity.json_of("generate.json", "llava")
 
 
+# The run with tokens around the image; the merged folder holds it.
+(FRAMED,) = [run for run in RUNS if parity.json_of(f"train_{run}/trace.json", "llava")["new_token_ids"]]
+
+
 @pytest.fixture(scope="module", params=[*RUNS, "merged"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Converted]:
-    """A run's name, and its model; the merged folder holds the first run's."""
+    """A run's name, and its model."""
     if request.param == "merged":
-        return RUNS[0], converted("merged/llava-tiny-merged", tmp_path_factory.mktemp("merged"))
+        return FRAMED, converted("merged/llava-tiny-merged", tmp_path_factory.mktemp("merged"))
     llava = converted(f"train_{request.param}/llava-tiny", tmp_path_factory.mktemp(request.param))
     rows = load_file(parity.path(f"train_{request.param}/final_trainables.safetensors", "llava"))
     if "lm_head.new_rows" in rows:  # the original draws these anew whenever it loads; recorded once
         with torch.no_grad():
-            llava.net.lm_head.weight[1000:1003] = rows["lm_head.new_rows"]
+            llava.net.lm_head.weight[BASE_ROWS:][: len(rows["lm_head.new_rows"])] = rows["lm_head.new_rows"]
     return request.param, llava
 
 
-def expanded(ids: Tensor, llava: Converted, patches: int = 16) -> Tensor:
+def expanded(ids: Tensor, llava: Converted, patches: int = NUM_PATCHES) -> Tensor:
     """Ids with the image's one placeholder repeated for each of its features."""
     image_token_id = llava.net.config.image_token_id
     row = [x for token in ids.tolist() for x in ([image_token_id] * patches if token == -200 else [token])]
@@ -59,7 +70,7 @@ def test_patch_features_are_the_originals(run: tuple[str, Converted]) -> None:
     parity.close(projected, recorded[f"projected_{name}"], 1e-4, "projected features")
 
 
-GROUPS = ("single_0", "single_1", "batch_image", "batch_mixed_text", "batch_truncated")
+GROUPS = sorted({key.partition("/")[2] for key in FORWARD_CASES})
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -77,7 +88,7 @@ def test_logits_and_losses_are_the_originals(run: tuple[str, Converted], group: 
     pixels = torch.stack([PIXELS[image] for image in FORWARD_CASES[key]["images"] if image != "zeros"])
     with torch.no_grad():
         logits = llava.net(input_ids=batch, attention_mask=attended, pixel_values=pixels).logits
-    vocab = 1000 + len(
+    vocab = BASE_ROWS + len(
         llava.processor.tokenizer.get_added_vocab().keys() & {"<im_patch>", "<im_start>", "<im_end>"}
     )
     logits = logits[..., :vocab]  # without <image>, which the original's vocabulary does not have
@@ -85,7 +96,8 @@ def test_logits_and_losses_are_the_originals(run: tuple[str, Converted], group: 
     if f"{key}/logits" in FORWARD:
         parity.close(logits, FORWARD[f"{key}/logits"], 1e-3, "logits")
     else:
-        parity.close(logits[..., :64][real], FORWARD[f"{key}/logits_first64"][real], 1e-3, "logits")
+        first = FORWARD[f"{key}/logits_first64"]
+        parity.close(logits[..., : first.shape[-1]][real], first[real], 1e-3, "logits")
         total = logits.logsumexp(-1)
         parity.close(total[real], FORWARD[f"{key}/logits_logsumexp"][real], 1e-3, "their sum")
     loss = answer_loss(logits[:, :-1], labels[:, 1:], len(rows), "tokens")
@@ -93,7 +105,9 @@ def test_logits_and_losses_are_the_originals(run: tuple[str, Converted], group: 
 
 
 def make_generator(llava: Converted, max_new_tokens: int) -> generation.TextGenerator:
-    return generation.TextGenerator(llava.net, llava.processor.tokenizer, [2], [], max_new_tokens)
+    return generation.TextGenerator(
+        llava.net, llava.processor.tokenizer, [LANGUAGE["eos_token_id"]], [], max_new_tokens
+    )
 
 
 def test_greedy_answers_are_the_originals_in_a_batch(run: tuple[str, Converted]) -> None:
@@ -127,12 +141,17 @@ def test_llava_one_point_five_is_the_originals(tmp_path: Path) -> None:
         inputs = {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
-            "pixel_values": recorded[f"{number}/pixel_values"].reshape(1, 3, 56, 56),
+            "pixel_values": recorded[f"{number}/pixel_values"].reshape(
+                1, 3, VISION["image_size"], VISION["image_size"]
+            ),
         }
         with torch.inference_mode():
-            logits = llava.net(**inputs).logits[..., :1000]
+            logits = llava.net(**inputs).logits[..., :BASE_ROWS]
             generated = generation.generate_tokens(
-                make_generator(llava, 9), inputs, max_new_tokens=case["max_new_tokens"], do_sample=False
+                make_generator(llava, case["max_new_tokens"]),
+                inputs,
+                max_new_tokens=case["max_new_tokens"],
+                do_sample=False,
             )
         parity.close(logits, recorded[f"{number}/logits"], 1e-3, "logits")
         assert generated[0, ids.shape[1] :].tolist() == case["new_ids"]
@@ -140,14 +159,14 @@ def test_llava_one_point_five_is_the_originals(tmp_path: Path) -> None:
 
 def test_an_adapter_folder_is_added_to_its_base(tmp_path: Path) -> None:
     """LLaVA's LoRA layout, made here: updates of two layers and the recorded projector."""
-    trained = parity.path("train_im_start_end/llava-tiny", "llava")
+    trained = parity.path(f"train_{FRAMED}/llava-tiny", "llava")
     folder = tmp_path / "이름에 아무 뜻도 없는 폴더"
     folder.mkdir()
     (folder / "config.json").write_bytes((trained / "config.json").read_bytes())
     (folder / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 8}')
     torch.manual_seed(0)
     name = "base_model.model.model.layers.1.self_attn.q_proj.lora_{}.weight"
-    down, up = torch.randn(4, 64), torch.randn(64, 4)
+    down, up = torch.randn(4, LANGUAGE["hidden_size"]), torch.randn(LANGUAGE["hidden_size"], 4)
     torch.save({name.format("A"): down, name.format("B"): up}, folder / "adapter_model.bin")
     trained_tensors = torch.load(trained / "mm_projector.bin", weights_only=True)
     torch.save(
@@ -173,7 +192,7 @@ def test_a_folder_that_is_not_llavas_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llava", "mm_vision_tower": "clip"}')
     with pytest.raises(ModelError, match="holds no projector, no adapter and no LLaVA weights"):
         detect_llava_folder(tmp_path)
-    trained = parity.path("train_im_start_end/llava-tiny", "llava")
+    trained = parity.path(f"train_{FRAMED}/llava-tiny", "llava")
     with pytest.raises(ModelError, match="does not hold its language model"):
         convert_llava_folder(trained, tmp_path / "x")
     assert not (tmp_path / "x").exists()
@@ -193,10 +212,10 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_projector_is_exported_as_the_original_wrote_it(tmp_path: Path) -> None:
-    llava = converted("train_im_start_end/llava-tiny", tmp_path)
+    llava = converted(f"train_{FRAMED}/llava-tiny", tmp_path)
     export_llava.write_llava_projector(llava.net, llava.processor, "openai/clip-tiny-patch14", tmp_path)
     theirs = torch.load(
-        parity.path("train_im_start_end/llava-tiny/mm_projector.bin", "llava"), weights_only=True
+        parity.path(f"train_{FRAMED}/llava-tiny/mm_projector.bin", "llava"), weights_only=True
     )
     ours = load_torch_tensors(tmp_path / "mm_projector.bin")
     assert ours.keys() == theirs.keys()
@@ -215,10 +234,12 @@ def test_a_training_can_begin_with_a_plain_vicuna(tmp_path: Path) -> None:
     llava = converted("base/vicuna-tiny", tmp_path)
     assert llava.folder_type == "language"
     table, head = llava.net.get_input_embeddings().weight, llava.net.lm_head.weight
-    assert table.shape == head.shape == (1003, 64)
+    patch, first = BASE_ROWS, BASE_ROWS + 1  # <im_patch>, <im_start>
+    assert table.shape == head.shape == (BASE_ROWS + 3, LANGUAGE["hidden_size"])
     for rows in (table, head):
-        parity.close(rows[1001], rows[:1001].mean(0), 1e-6, "<im_start>")
-        assert not torch.equal(rows[1000], rows[1001])
+        parity.close(rows[first], rows[:first].mean(0), 1e-6, "<im_start>")
+        assert not torch.equal(rows[patch], rows[first])
     weight = llava.net.model.multi_modal_projector.linear_1.weight
-    assert weight.abs().max() <= 48**-0.5
-    assert weight.std().item() == pytest.approx(48**-0.5 / 3**0.5, rel=0.1)
+    bound = VISION["hidden_size"] ** -0.5
+    assert weight.abs().max() <= bound
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from kovqa_core.train.optim import learning_rate
 from safetensors.torch import load_file, save_file
 
 from tests import parity
+from tests.models.vlm.llava_folders import BASE_ROWS, RUNS
 from tests.tools.training_log import read_log
 from tests.train.test_resume import ALONE, CPU, never_stop
 
@@ -60,19 +62,25 @@ def start_of(run: str, folder: Path) -> Path:
     for name in ("weight", "bias"):
         weights[f"multi_modal_projector.linear_1.{name}"] = initial[f"model.mm_projector.{name}"]
     if "lm_head.new_rows" in initial:
-        weights[ON_DISK[EMBEDDING_NAME]][1000:] = initial["model.embed_tokens.new_rows"]
-        weights[ON_DISK[LM_HEAD_NAME]][1000:] = initial["lm_head.new_rows"]
+        weights[ON_DISK[EMBEDDING_NAME]][BASE_ROWS:] = initial["model.embed_tokens.new_rows"]
+        weights[ON_DISK[LM_HEAD_NAME]][BASE_ROWS:] = initial["lm_head.new_rows"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
-@pytest.mark.parametrize("run", ["im_start_end", "plain_image"])
+@pytest.mark.parametrize("run", RUNS)
 def test_a_whole_training_is_the_originals(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = parity.json_of(f"train_{run}/trace.json", "llava")
+    micro_batch, epochs = trace["per_device_train_batch_size"], trace["num_train_epochs"]
+    accumulated = trace["gradient_accumulation_steps"]
+    warmup = math.ceil(trace["warmup_ratio"] * len(trace["grad_norm_before_clip"]))
     sets = [
-        "model.dtype=fp32", "optim.loss_micro_batch=2", "optim.global_batch=4", "optim.epochs=2",
-        "optim.warmup_epochs=0", "optim.warmup_steps=1", "profile.threads=1", "eval.every_epochs=9",
-        *(["model.tokens=[]"] if run == "plain_image" else []),
+        "model.dtype=fp32", f"optim.loss_micro_batch={micro_batch}", f"optim.global_batch={micro_batch * accumulated}",
+        f"optim.epochs={epochs}", "optim.warmup_epochs=0", f"optim.warmup_steps={warmup}", "profile.threads=1",
+        f"optim.lr={trace['learning_rate']}", f"optim.weight_decay={trace['weight_decay']}",
+        f"optim.betas={trace['adam_betas']}", f"optim.eps={trace['adam_epsilon']}",
+        f"optim.max_grad_norm={trace['max_grad_norm']}", f"eval.every_epochs={epochs + 1}",
+        *([] if trace["new_token_ids"] else ["model.tokens=[]"]),
     ]  # fmt: skip
     flags = {
         "data.index": str(index_of(tmp_path)),
@@ -89,7 +97,7 @@ def test_a_whole_training_is_the_originals(run: str, tmp_path: Path, monkeypatch
     loop.run_training(planned, ALONE, CPU, never_stop)
 
     log = [row for row in read_log(planned.folder) if row["kind"] == "train"]
-    micro = np.array(trace["micro_batch_loss"]).reshape(-1, 2).mean(1)
+    micro = np.array(trace["micro_batch_loss"]).reshape(-1, accumulated).mean(1)
     assert [row["loss"] for row in log] == pytest.approx(micro.tolist(), abs=1e-4)
     assert [row["grad_norm"] for row in log] == pytest.approx(trace["grad_norm_before_clip"], rel=1e-3)
     rates = [row["learning_rate"] for row in trace["logged_steps"]]  # the original logs the next step's
@@ -105,8 +113,8 @@ def test_a_whole_training_is_the_originals(run: str, tmp_path: Path, monkeypatch
     projector = net.model.multi_modal_projector
     parity.close(projector.linear_1.weight, final["model.mm_projector.weight"], 1e-5, "projector")
     parity.close(projector.linear_1.bias, final["model.mm_projector.bias"], 1e-5, "its bias")
-    if run == "im_start_end":
-        rows = net.get_input_embeddings().weight[1000:]
+    if trace["new_token_ids"]:
+        rows = net.get_input_embeddings().weight[BASE_ROWS:]
         parity.close(rows, final["model.embed_tokens.new_rows"], 1e-5, "rows")
 
 
