@@ -155,7 +155,7 @@ def print_launch_command(planned: PlannedTraining, *, as_json: bool) -> None:
 def training_progress(*, quiet: bool = False) -> Iterator[Callable[[WorkerEvent], None]]:
     """Shows a run's events: a progress line with rate and time left, a line for what should stay."""
     if quiet:
-        yield lambda event: None
+        yield _print_warning
         return
     if not is_interactive():
         yield _print_event
@@ -188,6 +188,14 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[WorkerEvent]
                 _print_event(event)
 
         yield show_event
+
+
+def _print_warning(event: WorkerEvent) -> None:
+    """A warning; nothing of any other event."""
+    from kovqa_core.runs import events
+
+    if isinstance(event, events.WarningEvent):
+        print_note(event.note)
 
 
 def _print_event(event: WorkerEvent) -> None:

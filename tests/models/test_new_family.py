@@ -14,11 +14,13 @@ from kovqa_core.models import FAMILIES, FamilyModules, family
 from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.models.export import export_checkpoint
 from kovqa_core.plan.training import plan_training
+from kovqa_core.runs.events import StartEvent, WarningEvent
 from kovqa_core.runs.folder import find_model_folder, read_result
 from kovqa_core.train.loop import run_training
 from typer.testing import CliRunner
 
 from kovqa_cli.main import app
+from kovqa_cli.output.training import training_progress
 from tests.conftest import Small
 
 # The smallest model that learns anything: answers by the mean colour of the image, without reading the question.
@@ -139,6 +141,10 @@ def test_a_new_family_is_one_module_and_one_line(
     # What its tokenizer does not know is said before the first step.
     started = capsys.readouterr().err
     assert "does not know 31% of the tokens" in started.partition("train  step 1")[0]
+    with training_progress(quiet=True) as show:  # also where little is wanted
+        for event in (StartEvent(0, 3, "from nothing"), WarningEvent("warning: look")):
+            show(event)
+    assert capsys.readouterr().err == "warning: look\n"
 
     step = find_model_folder(tmp_path / "run", "vqa")
     result = read_result(tmp_path / "run")
