@@ -49,6 +49,17 @@ def test_an_encoded_example(folder: Path) -> None:
     assert item.labels == [(0, 0.6), (2, 0.3)]
 
 
+def test_answers_find_their_classes_in_normal_form(folder: Path) -> None:
+    """Letters in the index, none in the class list; the scores of one class add up to at most 1."""
+    tokenizer = load_xlmr_tokenizer(parity.path("tokenizer.model"))
+    made = Beit3VqaProcessor(parity.config(), tokenizer, ["open 24h", "Mac", "mac"], DataSettings())
+    example = Example(
+        "q1", "a.png", "?", {"OPEN 24H": 0.9, "Open  24h": 0.6, "MAC": 0.3, "Mac": 0.3, "x": 1.0}
+    )
+    item = made.encode(example, folder, train=False, rng=generator())
+    assert item.labels == [(0, 1.0), (2, 0.3), (1, 0.3)]
+
+
 def test_an_empty_question_is_framed() -> None:
     assert processor().tokenizer.encode_with_specials("", 64) == [BOS_ID, EOS_ID]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,9 @@ def test_an_answer_that_is_no_class_counts_for_nothing(small: Small) -> None:
     example = index.split("train")[0]
     item = processor.encode(example, index.images, train=False, rng=np.random.default_rng(0))
     assert item.target == NO_CLASS
+    written = replace(example, answers={"답": 0.3, " 없는  답": 0.6, "Z": 1.0})
+    target = processor.encode(written, index.images, train=False, rng=np.random.default_rng(0)).target
+    assert target == 0, "an answer is compared with classes in normal form"
     loss = model.eval()(processor.collate([item]), 0)["loss"]
     assert loss.item() == 0
     loss.backward()

@@ -167,5 +167,7 @@ def test_votes_go_to_the_most_and_then_to_the_surest() -> None:
     assert vote_answers([[a], [b]]) == [Answer("빨강", 0.45)]
     assert vote_answers([[b], [a]]) == [Answer("빨강", 0.45)]
     assert vote_answers([[a, b]]) == [a, b]
+    letters = [[Answer("IS USx", 0.4)], [Answer("no", 0.9)], [Answer("is usx", 0.2)]]
+    assert vote_answers(letters) == [Answer("IS USx", pytest.approx(0.6 / 3))], "one answer in normal form"
     with pytest.raises(ValueError, match="shorter"):
         vote_answers([[a, b], [a]])
