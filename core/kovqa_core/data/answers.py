@@ -94,7 +94,8 @@ def find_class(label_of: Mapping[str, int], answer: str) -> int | None:
         label_of: what `number_classes` returns.
         answer: with or without its letters.
     """
-    return label_of.get(answer, label_of.get(normalise_answer(answer)))
+    label = label_of.get(answer)
+    return label_of.get(normalise_answer(answer)) if label is None else label
 
 
 def class_scores(label_of: Mapping[str, int], answers: Mapping[str, float]) -> dict[int, float]:

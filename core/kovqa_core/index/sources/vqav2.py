@@ -140,12 +140,14 @@ def _soft_answers(annotation: JsonRecord) -> dict[str, float]:
     # The official most frequent answer first, also where a tie would be broken otherwise: classes are counted by it.
     first = cached_normal_form(cell_text(annotation["multiple_choice_answer"]))
     texts = [cell_text(answer["answer"]) for answer in annotation["answers"]]
-    counts = Counter(map(cached_normal_form, texts))
-    written = most_frequent_spellings(Counter(map(_cached_tidy_form, texts)))
+    forms, tidy_texts = list(map(cached_normal_form, texts)), list(map(_cached_tidy_form, texts))
+    counts = Counter(forms)
+    # The published annotations are in lower case: mostly there is nothing to choose.
+    spellings = most_frequent_spellings(Counter(tidy_texts)) if tidy_texts != forms else {}
     ordered = dict.fromkeys([first, *(answer for answer, _ in counts.most_common())])
     # An answer that the normal form empties ("a", "the") is none; nor is a first one that no annotator gave.
     return {
-        written.get(normalise_answer(answer), answer): soft_score(counts[answer])
+        spellings.get(normalise_answer(answer), answer) if spellings else answer: soft_score(counts[answer])
         for answer in ordered
         if answer and counts[answer]
     }
