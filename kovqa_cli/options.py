@@ -80,15 +80,20 @@ def complete_asset(incomplete: str) -> list[str]:
 
 def complete_run(incomplete: str) -> list[str]:
     """Run folders here that begin like this."""
-    return sorted(
-        str(p.parent) for p in Path("runs").glob("*/run.yaml") if str(p.parent).startswith(incomplete)
-    )
+    return sorted(str(folder) for folder in _launched_runs() if str(folder).startswith(incomplete))
 
 
 def complete_run_name(incomplete: str) -> list[str]:
     """Names of runs here that begin like this, or run folders where a path is typed."""
-    named = sorted(path.parent.name for path in Path("runs").glob("*/run.yaml"))
+    named = sorted(folder.name for folder in _launched_runs())
     return [name for name in named if name.startswith(incomplete)] or complete_run(incomplete)
+
+
+def _launched_runs() -> list[Path]:
+    """Runs here in which something was started; a dry run leaves `run.yaml` alone."""
+    from kovqa_core.runs.folder import was_launched
+
+    return [path.parent for path in Path("runs").glob("*/run.yaml") if was_launched(path.parent)]
 
 
 def _settings_names(kind: str, incomplete: str) -> list[str]:
@@ -98,12 +103,12 @@ def _settings_names(kind: str, incomplete: str) -> list[str]:
 
 
 RecipeOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--recipe",
         "-r",
         metavar="NAME",
-        help="Experiment: a name or a YAML file.",
+        help="Experiment: a name or a YAML file. [default: kobeit3; of a resumed run: its own]",
         autocompletion=complete_recipe,
         envvar="KOVQA_RECIPE",
     ),
@@ -188,7 +193,11 @@ RunFolderOption = Annotated[
 ]
 DryRunOption = Annotated[
     bool,
-    typer.Option("--dry-run", "-n", help="Check, prepare run.yaml, print the command; start nothing."),
+    typer.Option(
+        "--dry-run",
+        "-n",
+        help="Check, print the plan and the command; start nothing. A new folder -o gets its run.yaml.",
+    ),
 ]
 AllowLeftOutOption = Annotated[
     bool,
@@ -198,6 +207,10 @@ AllowLeftOutOption = Annotated[
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+ForceAnswersOption = Annotated[
+    bool,
+    typer.Option("--force", help="Replace -o, though other answers are there: of another model or table."),
+]
 
 # ------------------------------------------------------------------------------ of kovqa predict
 

@@ -15,6 +15,7 @@ from kovqa_core.files import (
     make_folder,
     read_json,
     read_text,
+    require_other_output,
     to_nfc,
     write_folder,
     write_json,
@@ -209,3 +210,12 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing_behind(tmp_path: Path
     assert lines[2].endswith("; the old is whole")
     assert everything(tmp_path) == before
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_an_output_is_never_one_of_its_inputs(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    require_other_output(tmp_path / "b", [tmp_path / "a"])
+    for same in (tmp_path / "a", tmp_path / "link", tmp_path / "x" / ".." / "a"):
+        with pytest.raises(SettingsError, match="is an input"):
+            require_other_output(same, [tmp_path / "b", tmp_path / "a"])

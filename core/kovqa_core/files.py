@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -232,6 +232,19 @@ def require_empty(folder: Path) -> None:
         raise SettingsError(
             message("files.not-empty", "{folder} is not empty", folder=folder),
             message("files.other-folder.hint", "choose another folder with -o"),
+        )
+
+
+def require_other_output(output: Path, inputs: Iterable[Path]) -> None:
+    """Check that a file about to be written is not one of those it is made from.
+
+    Raises:
+        SettingsError: it is.
+    """
+    if output.resolve() in {path.resolve() for path in inputs}:
+        raise SettingsError(
+            message("files.output-is-input", "{output} is an input: it would be overwritten", output=output),
+            message("files.output-is-input.hint", "choose another file"),
         )
 
 

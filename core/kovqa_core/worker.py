@@ -10,7 +10,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import shlex
 import signal
 import socket
 import sys
@@ -133,7 +132,7 @@ def _run_train_job(run: Run, rank: RankInfo, stop_requested: Callable[[], bool])
     from kovqa_core.launch.world_size import require_world_size
     from kovqa_core.runs.events import report_warning
     from kovqa_core.runs.folder import ERROR_FILE, read_result
-    from kovqa_core.runs.manifest import record_launch
+    from kovqa_core.runs.manifest import record_launch, require_same_data
     from kovqa_core.settings.run import split_for_processes
 
     if read_result(run.folder) is not None:
@@ -144,6 +143,7 @@ def _run_train_job(run: Run, rank: RankInfo, stop_requested: Callable[[], bool])
     lock = run_lock.acquire_run_lock(run.folder, os.environ) if rank.is_main_process else None
     if rank.is_main_process:
         (run.folder / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
+        require_same_data(run)  # a job that comes back from a queue was not planned anew
     hint = _hung_run_hint(run, rank)
     watch = watchdog.WatchdogConfig(
         rank.rank,
@@ -168,7 +168,7 @@ def _run_train_job(run: Run, rank: RankInfo, stop_requested: Callable[[], bool])
 
 
 def _hung_run_hint(run: Run, rank: RankInfo) -> Message:
-    from kovqa_core.messages import message
+    from kovqa_core.messages import message, shell_quote
 
     return message(
         "worker.hung-run.hint",
@@ -176,7 +176,7 @@ def _hung_run_hint(run: Run, rank: RankInfo) -> Message:
         "continue from the last checkpoint: kovqa train --resume -o {folder}",
         logs=run.folder / "logs",
         rendezvous=rank.rendezvous_text,
-        folder=shlex.quote(str(run.folder)),
+        folder=shell_quote(run.folder),
     )
 
 

@@ -37,11 +37,12 @@ def caption(
     ] = None,
     batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Images at once.")] = 16,
     allow_left_out: options.AllowLeftOutOption = False,
+    force: options.ForceAnswersOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Describe one image, or every image of a folder or table."""
-    if (image is None) == (input is None) or (input is None) != (output is None):
+    if (image is None) == (input is None) or (input is None) != (output is None) or (force and not output):
         raise SettingsError(
             message("caption.one-mode", "give --image, or --input and --output"),
             message("caption.one-mode.hint", "kovqa caption -i x.png"),
@@ -57,7 +58,9 @@ def caption(
     if image is not None:
         print_answer(caption_image(image, answer_options), as_json=json, quiet=quiet, field="caption")
     elif input is not None and output is not None:
-        job = AnswerJob(input, output, answer_options, images, batch=batch, allow_left_out=allow_left_out)
+        job = AnswerJob(
+            input, output, answer_options, images, batch=batch, allow_left_out=allow_left_out, force=force
+        )
         backend = local_backend(answer_options)
         with show_progress(quiet or json) as on_progress:
             table = run_answer_job(job, backend, on_progress)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from kovqa_core.errors import SettingsError
-from kovqa_core.messages import message
+from kovqa_core.messages import message, shell_quote
 
 from kovqa_cli import options
 
@@ -92,7 +92,7 @@ def download(
                 "cli.from-several.hint",
                 "kovqa download {asset} --from {file}",
                 asset=chosen[0].name,
-                file=local_file,
+                file=shell_quote(local_file),
             ),
         )
     fetch_options = FetchOptions(output, _parse_file_numbers(files), allow_hash_mismatch, keep_archive)

@@ -57,11 +57,14 @@ def evaluate(
     Beside each score stands what always giving the most frequent answer would score.
     """
     from kovqa_core.evaluate.evaluation import evaluate_file
+    from kovqa_core.files import require_other_output
 
     from kovqa_cli.output.console import print_note, short_path
     from kovqa_cli.output.evaluate import print_evaluation
     from kovqa_cli.output.progress import show_progress
 
+    for output in filter(None, (report, log)):
+        require_other_output(output, (predictions, index))
     with show_progress(quiet) as on_progress:
         result = evaluate_file(predictions, index, normalise, tokens, on_progress, kind or ())
     if report:

@@ -37,6 +37,7 @@ def predict(
     concurrency: options.ConcurrencyOption = 16,
     allow_left_out: options.AllowLeftOutOption = False,
     trust_remote_code: options.TrustRemoteCode = False,
+    force: options.ForceAnswersOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
@@ -70,7 +71,7 @@ def predict(
             ),
         )
     if not has_table:
-        _refuse_table_options(kind=bool(kind), choices=choices, profile=bool(profile))
+        _refuse_table_options(kind=bool(kind), choices=choices, profile=bool(profile), force=force)
     if server:
         _refuse_local_options(
             chat=chat, profile=bool(profile), code=trust_remote_code, decoding=other_decoding
@@ -83,8 +84,9 @@ def predict(
         print_answer(answer, as_json=json, quiet=quiet)
     elif input is not None and output is not None:
         job = AnswerJob(
-            input, output, answer_options, images, tuple(kind or ()), batch, allow_left_out=allow_left_out
-        )
+            input, output, answer_options, images, tuple(kind or ()), batch,
+            allow_left_out=allow_left_out, force=force,
+        )  # fmt: skip
         table = _answer_table(job, profile, server, concurrency, quiet=quiet or json)
         print_predictions(table, as_json=json, quiet=quiet)
 
@@ -104,7 +106,7 @@ def _note_new_command(option: str, command: str, *, quiet: bool) -> None:
         )
 
 
-def _refuse_table_options(*, kind: bool, choices: bool, profile: bool) -> None:
+def _refuse_table_options(*, kind: bool, choices: bool, profile: bool, force: bool) -> None:
     """Refuse what only a table has, where there is none."""
     hint = message("predict.table-option.hint", "give --input and --output")
     if kind:
@@ -114,6 +116,10 @@ def _refuse_table_options(*, kind: bool, choices: bool, profile: bool) -> None:
     if profile:
         raise SettingsError(
             message("predict.profile-of-a-table", "--profile shares a table among processes"), hint
+        )
+    if force:
+        raise SettingsError(
+            message("predict.force-of-a-table", "--force replaces the file of --output"), hint
         )
 
 

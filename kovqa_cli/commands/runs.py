@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -102,5 +103,5 @@ def rerun_training(
 
     from kovqa_cli.commands.train import start_training
 
-    planned = training.plan_rerun(find_run(run, root), output, force=force, dry_run=dry_run)
-    start_training(planned, dry_run=dry_run, json=json, quiet=quiet)
+    plan = partial(training.plan_rerun, find_run(run, root), output, force=force, dry_run=dry_run)
+    start_training(plan, dry_run=dry_run, json=json, quiet=quiet)

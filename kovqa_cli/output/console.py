@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kovqa_core.messages import message
+from kovqa_core.messages import message, shell_quote
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,3 +146,8 @@ def short_path(path: Path | str) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def shell_path(path: Path | str) -> str:
+    """A path as seen from here, quoted for a command that is pasted."""
+    return shell_quote(short_path(path))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kovqa_core.messages import message
+from kovqa_core.messages import message, shell_quote
 
-from kovqa_cli.output.console import print_outcome, short_path
+from kovqa_cli.output.console import print_outcome, shell_path, short_path
 
 if TYPE_CHECKING:
     from kovqa_core.models.export import ExportReport
@@ -72,7 +71,7 @@ def print_converted_llava(folder: Path, imported: ImportedLlava, *, as_json: boo
         message(
             "import.train-further",
             "train it further: kovqa train -r llava-v1 --data DIR {settings}",
-            settings=" ".join(f"--set {shlex.quote(setting)}" for setting in settings),
+            settings=" ".join(f"--set {shell_quote(setting)}" for setting in settings),
         )
     )
     fields = {
@@ -107,7 +106,7 @@ def _next_command(folder: Path) -> str:
     return message(
         "import.next",
         "next: kovqa predict -i IMAGE --question '…' --model {folder}",
-        folder=short_path(folder),
+        folder=shell_path(folder),
     )
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kovqa_core.messages import message
+from kovqa_core.messages import message, shell_quote
 
-from kovqa_cli.output.console import print_note, print_report, print_result, print_table, short_path
+from kovqa_cli.output.console import (
+    print_note,
+    print_report,
+    print_result,
+    print_table,
+    shell_path,
+    short_path,
+)
 
 if TYPE_CHECKING:
     from kovqa_core.runs.compare import RunComparison
@@ -113,6 +118,7 @@ def _print_details_text(details: RunDetails) -> None:
         )
     _print_data(details.launches)
     _print_changes(details)
+    _print_changes_on_the_way(details)
     _print_scores(details)
     _print_checkpoints(details)
     _print_launches(details)
@@ -146,6 +152,17 @@ def _print_changes(details: RunDetails) -> None:
             [
                 [change.key, _value_cell(change.usual), _value_cell(change.value), change.origin]
                 for change in details.changed
+            ],
+        )
+
+
+def _print_changes_on_the_way(details: RunDetails) -> None:
+    if details.run and details.run.changes:
+        print_table(
+            [("changed from step", "right"), ("setting", "left"), ("before", "text"), ("since then", "text")],
+            [
+                [f"{change.step + 1:,}", change.key, _value_cell(change.before), _value_cell(change.value)]
+                for change in details.run.changes
             ],
         )
 
@@ -195,7 +212,7 @@ def _print_launches(details: RunDetails) -> None:
 
 def next_commands(run: RunSummary) -> list[str]:
     """Commands one would type next, by the state of a run."""
-    folder = _shell_quote(short_path(run.folder))
+    folder = shell_path(run.folder)
     if run.state == "queued":
         return [f"squeue -j {run.job}"]
     if run.state in ("stopped", "failed", "planned"):
@@ -204,8 +221,8 @@ def next_commands(run: RunSummary) -> list[str]:
         return []
     if run.task == "caption":
         return [f"kovqa caption -i IMAGE --model {folder}"]
-    predictions = _shell_quote(f"{run.folder.name}.jsonl")
-    test = _shell_quote(f"{run.data}/test.jsonl")
+    predictions = shell_quote(f"{run.folder.name}.jsonl")
+    test = shell_quote(f"{run.data}/test.jsonl")
     return [
         f"kovqa predict -i IMAGE --question '…' --model {folder}",
         f"kovqa predict --input {test} -o {predictions} --model {folder}",
@@ -275,11 +292,6 @@ def _note_hidden_rows(rows: Sequence[object], printed: Sequence[object]) -> None
                 count=len(rows),
             )
         )
-
-
-def _shell_quote(text: str) -> str:
-    """For a shell; Hangul needs no quotes."""
-    return text if re.fullmatch(r"[\w@%+=:,./-]+", text) else shlex.quote(text)
 
 
 def _state_text(run: RunSummary) -> str:

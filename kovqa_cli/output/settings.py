@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from kovqa_core.messages import message
+from kovqa_core.messages import message, shell_quote
 
 from kovqa_cli.output import console
 
@@ -72,7 +72,12 @@ def print_new_settings(name: SettingsName, path: Path, *, as_json: bool, quiet: 
     from kovqa_core.paths import settings_files
 
     option = path.stem if settings_files(f"{name}s").get(path.stem) == path else str(path)
-    note = message("settings.next", "next: kovqa train --{name} {option} --dry-run", name=name, option=option)
+    note = message(
+        "settings.next",
+        "next: kovqa train --{name} {option} --dry-run",
+        name=name,
+        option=shell_quote(option),
+    )
     console.print_outcome(
         str(path), {"path": str(path), "name": option}, [note], as_json=as_json, quiet=quiet
     )

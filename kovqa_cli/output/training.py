@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kovqa_core.messages import Message, message
 
 from kovqa_cli.output import console
-from kovqa_cli.output.console import format_duration, format_score, print_note, short_path
+from kovqa_cli.output.console import format_duration, format_score, print_note, shell_path, short_path
 from kovqa_cli.output.progress import is_interactive
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def print_plan(planned: PlannedTraining, *, quiet: bool) -> None:
 
 
 def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
+    from kovqa_core.settings.strict_yaml import inline_yaml
+
     run = planned.run
     recipe, profile = run.recipe, run.profile
     if recipe.optim.epochs:
@@ -80,6 +82,15 @@ def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
             nodes=profile.nodes,
         )
     yield from planned.notes
+    for change in planned.changes:
+        yield message(
+            "train.setting-changes",
+            "from step {step} on: {key} {value} ({before} before)",
+            step=change.step + 1,
+            key=change.key,
+            value=inline_yaml(change.value),
+            before=inline_yaml(change.before),
+        )
     yield _memory_line(planned)
     if planned.resumed_step:
         yield message(
@@ -87,6 +98,10 @@ def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
             "run folder {folder}, going on from {step}",
             folder=run.folder,
             step=planned.resumed_step,
+        )
+    elif planned.is_resume and planned.state.run is None:
+        yield message(
+            "train.nothing-to-resume", "run folder {folder}, new: there is no run yet", folder=run.folder
         )
     else:
         yield message("train.run-folder", "run folder {folder}", folder=run.folder)
@@ -129,9 +144,21 @@ def _memory_fields(planned: PlannedTraining) -> dict[str, object] | None:
     }
 
 
-def print_launch_command(planned: PlannedTraining, *, as_json: bool) -> None:
-    """The launch command of a dry run."""
-    launch = planned.launch
+def print_launch_command(planned: PlannedTraining, *, is_written: bool, as_json: bool, quiet: bool) -> None:
+    """The launch command of a dry run.
+
+    Args:
+        is_written: does the `run.yaml` that it reads hold this plan?
+    """
+    launch, notes = planned.launch, []
+    if not is_written:
+        notes.append(
+            message(
+                "train.plan-not-written",
+                "nothing is written: {folder}/run.yaml holds this plan only once the training is started",
+                folder=short_path(planned.run.folder),
+            )
+        )
     fields = {
         "command": launch.shell_command(),
         "argv": launch.argv,
@@ -145,7 +172,7 @@ def print_launch_command(planned: PlannedTraining, *, as_json: bool) -> None:
         "memory": _memory_fields(planned),
         "notes": list(planned.notes),
     }
-    console.print_outcome(launch.shell_command(), fields, as_json=as_json, quiet=False)
+    console.print_outcome(launch.shell_command(), fields, notes, as_json=as_json, quiet=quiet)
 
 
 # ------------------------------------------------------------------------------------ progress
@@ -262,7 +289,7 @@ def print_submitted_job(run: Run, job: str, queue: BatchQueue, *, as_json: bool,
             "train.queued-next",
             "stop it: {cancel_command}; go on later: the same command with --resume -o {folder}",
             cancel_command=queue.cancel_command.format(job=job),
-            folder=folder,
+            folder=shell_path(run.folder),
         ),
     ]
     console.print_outcome(job, {"job": job, "path": str(run.folder)}, notes, as_json=as_json, quiet=quiet)
@@ -285,11 +312,15 @@ def print_finished_run(run: Run, result: RunResult, *, as_json: bool, quiet: boo
     )
     if result.task == "caption":
         following = message(
-            "train.next-caption", "next: kovqa caption -i IMAGE --model {folder}", folder=folder
+            "train.next-caption",
+            "next: kovqa caption -i IMAGE --model {folder}",
+            folder=shell_path(run.folder),
         )
     else:
         following = message(
-            "train.next-answer", "next: kovqa predict -i IMAGE --question '…' --model {folder}", folder=folder
+            "train.next-answer",
+            "next: kovqa predict -i IMAGE --question '…' --model {folder}",
+            folder=shell_path(run.folder),
         )
     fields = {"path": str(run.folder), **asdict(result)}
     console.print_outcome(folder, fields, [finished, following], as_json=as_json, quiet=quiet)
@@ -309,6 +340,6 @@ def print_interrupted_run(run: Run) -> None:
             "train.stopped",
             "stopped; {state} → go on with: kovqa train --resume -o {folder}",
             state=state,
-            folder=short_path(run.folder),
+            folder=shell_path(run.folder),
         )
     )

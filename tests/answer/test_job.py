@@ -53,7 +53,10 @@ def test_the_file_has_the_tables_order_and_columns(job: AnswerJob) -> None:
         {"id": f"Q{n}", "answer": f"{n}?", "score": 0.5, "메모": n} for n in range(ROWS)
     ]
     assert [(p.done, p.total) for p in progress] == [(n + 1, ROWS) for n in range(ROWS)]
-    assert [path.name for path in job.output.parent.iterdir()] == [job.output.name]
+    assert {path.name for path in job.output.parent.iterdir()} == {
+        job.output.name,
+        f".{job.output.name}.json",
+    }
 
 
 def test_what_is_answered_is_not_asked_again(job: AnswerJob) -> None:
@@ -76,6 +79,36 @@ def test_answers_of_another_model_are_not_mixed(job: AnswerJob) -> None:
     with pytest.raises(SettingsError, match="another model or table"):
         run_answer_job(job, backend(model="other"))
     assert job.partial_file.read_bytes() == before
+
+
+def test_finished_answers_are_replaced_by_their_own_kind_only(job: AnswerJob, tmp_path: Path) -> None:
+    """Another model, other questions, a file of an earlier version or edited by hand: only with force."""
+    run_answer_job(job, backend())
+    run_answer_job(job, backend())
+    before = job.output.read_bytes()
+    fewer = replace(job, table=tmp_path / "fewer.jsonl")
+    fewer.table.write_text("".join(job.table.read_text("utf-8").splitlines(keepends=True)[:3]), "utf-8")
+    for other_job, answers in ((job, backend(model="other")), (fewer, backend())):
+        with pytest.raises(SettingsError, match="another model or table") as caught:
+            run_answer_job(other_job, answers)
+        assert "--force" in caught.value.hint
+        assert job.output.read_bytes() == before
+    assert run_answer_job(replace(fewer, force=True), backend()).rows == 3
+    job.output.write_text('{"id": "mine", "answer": "손으로"}\n', "utf-8")
+    with pytest.raises(SettingsError, match="what wrote it is not known"):
+        run_answer_job(fewer, backend())
+    assert "손으로" in job.output.read_text("utf-8")
+    with pytest.raises(DataError):  # forced once, it goes on without
+        run_answer_job(replace(job, force=True), backend(fails_after=2))
+    assert run_answer_job(job, backend()).rows == ROWS
+
+
+def test_force_begins_unfinished_answers_anew(job: AnswerJob) -> None:
+    with pytest.raises(DataError):
+        run_answer_job(job, backend(fails_after=2))
+    answered: list[str] = []
+    run_answer_job(replace(job, force=True), backend(model="other", answered=answered))
+    assert len(answered) == ROWS
 
 
 def test_processes_leave_their_lines_in_files_of_their_own(job: AnswerJob) -> None:

@@ -158,6 +158,9 @@ def test_a_vote_is_a_predictions_file(kovqa: Kovqa, small: Small, tmp_path: Path
         write(tmp_path / f"{name}.jsonl", rows[::-1] if name == "b" else rows)
     files = ["a.jsonl", "b.jsonl", "c.jsonl"]
     (tmp_path / "torch.py").write_text("raise RuntimeError('loaded')")
+    refused = kovqa("vote", *files, "-o", files[1])
+    assert refused.returncode == 2
+    assert "is an input" in refused.stderr
     done = kovqa("vote", *files, "-o", "v.jsonl", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {"schema": 1, "path": "v.jsonl", "rows": len(ids), "votes": files}

@@ -263,7 +263,8 @@ def test_ctrl_c_leaves_a_complete_checkpoint(kovqa: Kovqa, small: Small, tmp_pat
     assert last is not None
     assert f"{last.name} is complete" in errors
     assert "kovqa train --resume -o" in errors
-    one_line(kovqa(*train(small, "--resume", "-o", tmp_path / "run")), 2, "another recipe", "optim.steps")
+    resumed = kovqa(*train(small, "--resume", "-o", tmp_path / "run"))
+    one_line(resumed, 2, "other settings", "optim.steps is 100000 there, and 4 by --set")
 
 
 def test_two_runs_in_one_folder(small: Small, tmp_path: Path) -> None:

@@ -16,15 +16,16 @@ FLAGS = {
         "--list --output -o --from --files --accept-licence --allow-hash-mismatch --keep-archive --json --quiet -q"
     ),
     "train": (
-        "--recipe -r --profile -p --data --tokenizer --output -o --resume --random-init --micro-batch --set --dry-run -n "
-        "--check "
+        "--recipe -r --profile -p --data --tokenizer --output -o --resume --change --random-init --micro-batch --set "
+        "--dry-run -n --check "
         "--json --quiet -q"
     ),
     "predict": (
         "--image -i --question --input --images --kind --output -o --model --profile -p --batch --answers "
-        "--choices --temperature --seed --server --concurrency --allow-left-out --trust-remote-code --json --quiet -q"
+        "--choices --temperature --seed --server --concurrency --allow-left-out --trust-remote-code --force "
+        "--json --quiet -q"
     ),
-    "caption": "--image -i --input --images --output -o --model --beams --batch --allow-left-out --json --quiet -q",
+    "caption": "--image -i --input --images --output -o --model --beams --batch --allow-left-out --force --json --quiet -q",
     "chat": "--image -i --model --answers --temperature --seed --trust-remote-code --json --quiet -q",
     "vote": "--output -o --json --quiet -q",
     "export": "--output -o --as-upstream --trust-remote-code --json --quiet -q",

@@ -192,8 +192,10 @@ def test_a_failed_run_says_why(kovqa: Kovqa, small: Small) -> None:
 
 def test_a_dry_run_is_a_plan(kovqa: Kovqa, small: Small) -> None:
     assert kovqa(*training(small, "optim.steps=4"), "-n", "-o", "runs/계획").returncode == 0
-    assert state(kovqa, "계획")["state"] == "planned"
-    assert "kovqa train --resume -o runs/계획" in kovqa("runs", "show", "계획").stdout
+    shown = kovqa("runs", "show", "계획").stdout
+    assert "runs/계획: planned" in shown
+    assert "kovqa train --resume -o runs/계획" in shown
+    assert kovqa("runs", "-q").stdout.strip() == ""  # nothing was started there
 
 
 # ------------------------------------------------------------------------------------- root
@@ -279,7 +281,7 @@ def test_a_rerun_on_other_data_is_refused_and_other_versions_are_named(kovqa: Ko
     assert named.returncode == 0
     assert f"versions torch (1.0 then, {launch.versions['torch']} now)" in named.stderr
     assert "torch.distributed.run" in named.stdout
-    assert state(kovqa, "판")["state"] == "planned"
+    assert kovqa("runs", "show", "판", "-q").stdout == "planned\n"
     edit(before / "manifest.json", launch.data.fingerprint, "f" * 64)
     refused = kovqa("runs", "rerun", "첫실험", "-o", "runs/다른")
     assert refused.returncode == 3

@@ -161,6 +161,18 @@ def test_a_folder_with_foreign_files_is_refused_and_kept(tmp_path: Path) -> None
     assert (tmp_path / "index" / "thesis.doc").read_text() == "years of work"
 
 
+def test_what_lies_beside_an_index_is_not_lost_with_it(tmp_path: Path) -> None:
+    """The folder is replaced as a whole: a run in it, answers, notes."""
+    write(tmp_path, some("가"))
+    for name in ("run.yaml", "answers.jsonl", "메모.txt"):
+        (tmp_path / "index" / name).write_text("mine", "utf-8")
+        with pytest.raises(SettingsError, match=f"holds an index and also {name}, which would be lost"):
+            write(tmp_path, some("가"))
+        assert (tmp_path / "index" / name).read_text("utf-8") == "mine"
+        (tmp_path / "index" / name).unlink()
+    write(tmp_path, some("가"))
+
+
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "index").mkdir()
     assert write(tmp_path, some("가")).counts.rows["train"] == 1

@@ -45,7 +45,7 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
 
 
 def new_run(folder: Path) -> Path:
-    folder.mkdir(parents=True)
+    (folder / "logs").mkdir(parents=True)  # as queueing makes it
     write_run(make_run(load_recipe("tiny"), load_profile("cpu"), folder, []))
     return folder
 

@@ -108,7 +108,7 @@ def test_profile_keys_go_to_the_profile() -> None:
 
 def test_variables_become_assignments() -> None:
     environ = {"KOVQA_OPTIM__LR": "1e-5", "KOVQA_HOME": "/x", "OTHER__A": "1", "KOVQA_DATA__INDEX": "d"}
-    assert environment_overrides(environ) == ["data.index=d", "optim.lr=1e-5"]
+    assert list(environment_overrides(environ)) == ["data.index=d", "optim.lr=1e-5"]
 
 
 def test_the_users_own_file_wins_over_the_shipped_one(own_home: Path) -> None:

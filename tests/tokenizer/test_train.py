@@ -7,19 +7,23 @@ import hashlib
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sentencepiece
-from kovqa_core.errors import DataError, ModelError
+from kovqa_core.errors import DataError, ModelError, SettingsError
 from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer
 from kovqa_core.tokenizer import corpus as corpora
 from kovqa_core.tokenizer import sentencepiece_model
+from kovqa_core.tokenizer.card import card_path
 from kovqa_core.tokenizer.corpus import chunk_lines, clean_corpus, corpus_chunks, sample_lines
 from kovqa_core.tokenizer.extend import extend_tokenizer
 from kovqa_core.tokenizer.inspect import inspect_tokenizers
-from kovqa_core.tokenizer.train import train_tokenizer
+from kovqa_core.tokenizer.train import check_output_free, train_tokenizer
+
+from tests.conftest import Small
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "tokenizer"
 THEIRS, REVIEWS = FIXTURES / "smp.model", FIXTURES / "reviews.txt"
@@ -257,3 +261,24 @@ def test_a_fit_is_counted_by_hand(tmp_path: Path) -> None:
     assert fit["characters_covered"] == pytest.approx(12 / 13)  # 漢 is a piece, a snowman is none
     assert fit["pieces_per_word"] == len(ids) / 4
     assert sum(report["scripts"].values()) == report["pieces"] == 10_000
+
+
+def test_a_tokenizer_takes_the_place_of_its_own_kind_only(small: Small, tmp_path: Path) -> None:
+    """Trained again from the same text; not over one of another text, of others, or over anything else."""
+    model, text, other = tmp_path / "t.model", tmp_path / "text.txt", tmp_path / "other.txt"
+    shutil.copy(small.root / "text.txt", text)
+    shutil.copy(small.tokenizer, model)
+    shutil.copy(card_path(small.tokenizer), card_path(model))
+    other.write_text("다른 글\n", "utf-8")
+    check_output_free(model, [text])
+    for inputs in ([other], [text, other]):
+        with pytest.raises(SettingsError, match="was not made of this text"):
+            check_output_free(model, inputs)
+    shutil.copy(THEIRS, model)  # the card is another's
+    with pytest.raises(SettingsError, match="was not made of this text"):
+        check_output_free(model, [text])
+    with pytest.raises(SettingsError, match="was not made of this text"):
+        check_output_free(other, [text])
+    with pytest.raises(SettingsError, match="was not made of this text"):
+        extend_tokenizer(THEIRS, small.tokenizer, other)
+    assert other.read_text("utf-8") == "다른 글\n"

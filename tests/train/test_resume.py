@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +19,12 @@ from kovqa_core.data.example import Answer, Example
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import ModelError, Stopped, WorkerError
 from kovqa_core.evaluate.metrics import Metric
+from kovqa_core.plan.claim import claim_planned_run
+from kovqa_core.plan.training import plan_rerun, plan_training
 from kovqa_core.runs.folder import RunResult, follow_pointer, read_result
 from kovqa_core.settings.resolve import resolve_settings
-from kovqa_core.settings.run import Run, make_run
-from kovqa_core.train import checkpoint, validation
+from kovqa_core.settings.run import RecipeChange, Run, make_run, read_run, write_run
+from kovqa_core.train import checkpoint, optim, validation
 from kovqa_core.train.loop import run_training
 from safetensors.torch import load_file
 
@@ -217,8 +224,6 @@ def test_checkpoints_are_pruned_but_the_best_stays(small: Small, tmp_path: Path)
 
 
 def test_published_checkpoint_cannot_be_resumed(small: Small, tmp_path: Path) -> None:
-    import shutil
-
     run = make_small_run(small, tmp_path / "run")
     with pytest.raises(Stopped):
         run_training(run, ALONE, CPU, stop_after(3))
@@ -238,6 +243,99 @@ def test_loss_that_is_not_finite_stops_and_names_the_batch(small: Small, tmp_pat
     last = follow_pointer(run.folder, "last")
     assert last is not None  # what was saved before is still there
     assert (last / "model.safetensors").exists()
+
+
+def change_run(run: Run, *changes: str) -> Run:
+    """`kovqa train --resume -o FOLDER --change …`, up to the start of its processes."""
+    again = partial(
+        plan_training, None, None, sets=[], flags={}, folder=run.folder, resume=True, dry_run=False
+    )
+    with claim_planned_run(again(changes=changes), pytest.fail):
+        return read_run(run.folder / "run.yaml")
+
+
+def rates(run: Run) -> list[float]:
+    return [row["lr"] for row in read_log(run.folder) if row["kind"] == "train"]
+
+
+def test_a_finished_run_goes_on_with_more_steps_and_another_rate(small: Small, tmp_path: Path) -> None:
+    run = make_small_run(small, tmp_path / "run", "optim.ema_decay=0.5")
+    write_run(run)
+    run_training(run, ALONE, CPU, never_stop)
+    first_rates = rates(run)
+    twin = run.model_copy(update={"folder": tmp_path / "twin"})
+    shutil.copytree(run.folder, twin.folder)
+    changes = ("optim.steps=12", "optim.lr=5e-4", "optim.max_grad_norm=0.1")
+    changed = change_run(twin, *changes)
+    run_training(changed, ALONE, CPU, never_stop)
+    # Killed between the change and its first step, and again after two steps.
+    change_run(run, *changes)
+    with pytest.raises(Stopped, match="stopped at step 10 of 12"):
+        run_training(change_run(run), ALONE, CPU, stop_after(2))
+    run_training(change_run(run, *changes), ALONE, CPU, never_stop)
+    assert checkpoint_bytes(changed) == checkpoint_bytes(run)
+    result = read_result(run.folder)
+    assert result is not None
+    assert result.steps == 12
+    # The longer curve, as documented: from the change on, as if it had been so from the beginning.
+    settings = changed.recipe.optim
+    curve = [
+        optim.learning_rate(step, settings, optim.count_training_steps(settings, 24)) for step in range(12)
+    ]
+    assert rates(run) == pytest.approx(first_rates[:8] + curve[8:])
+    assert curve[8] > 2 * first_rates[7]
+    # A rerun meets the changes at the same steps.
+    planned = plan_rerun(run.folder, tmp_path / "again", force=False, dry_run=False)
+    with claim_planned_run(planned, pytest.fail) as claimed:
+        run_training(claimed.run, ALONE, CPU, never_stop)
+    assert rates(claimed.run) == rates(run)
+    for name in ("model.safetensors", "trainer/optimizer.safetensors"):
+        assert checkpoint_bytes(claimed.run)[name] == checkpoint_bytes(run)[name], name
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_a_run_that_met_nan_goes_on_as_its_hint_says(small: Small, tmp_path: Path, spoiled: bool) -> None:
+    """Step 1 has rate 0; step 2 ruins the weights; at step 3 the loss is not a number."""
+    run = make_small_run(small, tmp_path / "a run", "optim.lr=1e30", "optim.max_grad_norm=null")
+    write_run(run)
+    if spoiled:  # a checkpoint after step 2, too
+        with pytest.raises(Stopped):
+            run_training(run, ALONE, CPU, stop_after(2))
+    with pytest.raises(Stopped if not spoiled else WorkerError) as caught:
+        run_training(run, ALONE, CPU, stop_after(1))
+    if not spoiled:
+        with pytest.raises(WorkerError) as caught:
+            run_training(run, ALONE, CPU, never_stop)
+    removal, command = re.findall(r"(?:rm|kovqa) [^;(]*", "rm ; " * (not spoiled) + caught.value.hint)
+    for path in shlex.split(removal)[2:]:
+        shutil.rmtree(path)
+    words = shlex.split(command)
+    assert words[:5] == ["kovqa", "train", "--resume", "-o", str(run.folder)]
+    assert words[5:] == ["--change", "optim.lr=1e+29"]
+    changed = change_run(run, "optim.lr=1e-3")
+    run_training(changed, ALONE, CPU, never_stop)
+    assert max(rates(changed)[1:]) <= 1e-3
+    result = read_result(run.folder)
+    assert result is not None
+    assert result.steps == 8
+
+
+def test_without_a_checkpoint_nan_is_a_matter_of_a_new_run(small: Small, tmp_path: Path) -> None:
+    run = make_small_run(small, tmp_path / "run", "optim.lr=1e30", "optim.max_grad_norm=null")
+    with pytest.raises(WorkerError) as caught:
+        run_training(run, ALONE, CPU, never_stop)
+    assert "--set optim.lr=1e+29" in caught.value.hint
+    assert "--resume" not in caught.value.hint
+
+
+def test_a_change_has_the_patience_of_a_new_best_score() -> None:
+    progress = checkpoint.TrainProgress(step=12, best=0.5, best_step=4)
+    for changed_at, stops in ((None, True), (8, True), (10, False), (12, False)):
+        changes = [RecipeChange(step=changed_at, key="optim.lr")] if changed_at else []
+        recipe = SimpleNamespace(eval=SimpleNamespace(patience=2))
+        run = SimpleNamespace(recipe=recipe, changes=changes)
+        state: Any = SimpleNamespace(run=run, progress=progress, eval_every=2)
+        assert validation.should_stop_early(state) is stops
 
 
 def test_the_text_side_learns_first_and_alone(small: Small, tmp_path: Path) -> None:

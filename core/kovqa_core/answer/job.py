@@ -68,6 +68,7 @@ class AnswerJob:
         question_types: only rows of these types; empty or "all": every row.
         batch: rows at once.
         allow_left_out: finish although more than 10 % of the rows cannot be answered.
+        force: answers of another model, or to other questions, may be replaced.
     """
 
     table: Path
@@ -77,6 +78,7 @@ class AnswerJob:
     question_types: tuple[str, ...] = ()
     batch: int = 32
     allow_left_out: bool = field(default=False, kw_only=True)
+    force: bool = field(default=False, kw_only=True)
 
     @property
     def partial_file(self) -> Path:
@@ -149,7 +151,7 @@ def run_answer_job(
     Raises:
         DataError: a row without id, image or question, an id twice; more than 10 % of the rows cannot be
             answered (`data/left_out.py`): their images cannot be read.
-        SettingsError: `OUTPUT.part` holds other answers; a question type the table does not have; another
+        SettingsError: the output, or `OUTPUT.part`, holds other answers; a question type the table does not have; another
             process writes the output; decoding the model cannot do.
         Stopped: processes of a profile ended early on request.
         KovqaError: whatever the back end raises; what is answered is kept.
@@ -159,7 +161,7 @@ def run_answer_job(
     # Two processes that resumed the same partial file would answer the same rows, and glue their lines together.
     with output_lock(job.output), disk_errors(job.output):
         fingerprint = {**backend.fingerprint, **_table_fingerprint(job, rows)}
-        answered_ids = resume_partial_file(partial_file, fingerprint)
+        answered_ids = resume_partial_file(job.output, fingerprint, force=job.force)
         # By id, not by position: several processes leave their lines in any order.
         remaining = [row for row in rows if row.example.id not in answered_ids]
         if remaining:

@@ -3,12 +3,14 @@
     OUTPUT.part          one line per answered row, in the order they came
     OUTPUT.part.json     fingerprint: all that these answers depend on (model, table, decoding)
     OUTPUT.parts/        where several processes answer: rank-N.jsonl, each process's own lines
+    .OUTPUT.json         of the finished file: its fingerprint, so that no other answers take its place
 
 Whatever kills a process, at most its last line is torn; that one is cut off and answered again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +21,7 @@ from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Answer, prediction_line
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import atomic_file, read_json, write_json
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
 PARTIAL_SUFFIX = ".part"
 JOB_FILE = "job.json"  # in the folder of several processes: what they are to answer
@@ -56,38 +58,80 @@ def rank_file_path(partial_file: Path, rank: int) -> Path:
     return rank_files_folder(partial_file) / _RANK_FILES.replace("*", str(rank))
 
 
-def resume_partial_file(partial_file: Path, fingerprint: Mapping[str, object]) -> set[str]:
+def answers_record_path(output: Path) -> Path:
+    """Where it is written down what gave the answers of a finished predictions file."""
+    return output.with_name(f".{output.name}.json")
+
+
+def resume_partial_file(output: Path, fingerprint: Mapping[str, object], *, force: bool = False) -> set[str]:
     """Ids already answered under the same fingerprint; afterwards all lines are in one file, torn ones cut off.
 
     Args:
-        partial_file: the lines so far; begun anew if there are none.
+        output: the predictions file; its partial file is begun anew if there is none.
         fingerprint: all that answers depend on; JSON values.
+        force: whatever is there with another fingerprint may go.
 
     Raises:
-        SettingsError: there are answers with another fingerprint.
+        SettingsError: there are answers with another fingerprint, unfinished or finished.
     """
+    partial_file = partial_file_path(output)
     if partial_file.exists() and fingerprint_path(partial_file).exists():
-        if read_json(fingerprint_path(partial_file)) != fingerprint:
+        if read_json(fingerprint_path(partial_file)) == fingerprint:
+            merge_rank_files(partial_file)
+            return _drop_faults(partial_file)
+        if not force:
             raise SettingsError(
                 message(
                     "answer.other-partial-file",
                     "{partial_file} holds answers of another model or table, for other kinds, or decoded in another way",
                     partial_file=partial_file,
                 ),
-                message(
-                    "answer.other-partial-file.hint",
-                    "remove it, or choose another -o: rm '{partial_file}'",
-                    partial_file=partial_file,
-                ),
+                _other_output_hint(),
             )
-        merge_rank_files(partial_file)
-        return _drop_faults(partial_file)
+    if not force:
+        _require_same_answers(output, fingerprint)
     partial_file.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(rank_files_folder(partial_file), ignore_errors=True)
     # The fingerprint first: lines without one would be taken for nobody's, and be begun anew.
     write_json(fingerprint_path(partial_file), fingerprint)
     partial_file.write_bytes(b"")
     return set()
+
+
+def _require_same_answers(output: Path, fingerprint: Mapping[str, object]) -> None:
+    """See that what stands under the final name may be replaced: answers of the same model to the same questions.
+
+    Raises:
+        SettingsError: they are of another one, or nobody knows (an earlier version, another program).
+    """
+    if not output.exists():
+        return
+    record = read_json(answers_record_path(output)) if answers_record_path(output).is_file() else {}
+    if not isinstance(record, dict) or record.get("sha256") != file_digest(output):
+        problem = message(
+            "answer.unknown-output",
+            "{output} is there already, and what wrote it is not known",
+            output=output,
+        )
+    elif record.get("fingerprint") != fingerprint:
+        problem = message(
+            "answer.other-output",
+            "{output} holds answers of another model or table, for other kinds, or decoded in another way",
+            output=output,
+        )
+    else:
+        return
+    raise SettingsError(problem, _other_output_hint())
+
+
+def _other_output_hint() -> Message:
+    return message("answer.other-output.hint", "choose another -o, or replace it with --force")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def append_answers(
@@ -157,8 +201,16 @@ def read_answered_ids(path: Path) -> set[str]:
 def finish_partial_file(partial_file: Path, output: Path, ids: Iterable[str]) -> None:
     """The lines under their final name, in this order of ids; each id was answered."""
     lines = {json.loads(line)["id"]: line for line in partial_file.read_bytes().split(b"\n") if line}
+    ordered = [lines[id] + b"\n" for id in ids]
+    record = {
+        "schema": 1,
+        "sha256": hashlib.sha256(b"".join(ordered)).hexdigest(),
+        "fingerprint": read_json(fingerprint_path(partial_file)),
+    }
+    # Before the file: killed between the two, the partial file is still there, and is finished again.
+    write_json(answers_record_path(output), record)
     with atomic_file(output) as stream:
-        stream.writelines(lines[id] + b"\n" for id in ids)
+        stream.writelines(ordered)
     partial_file.unlink()
     fingerprint_path(partial_file).unlink(missing_ok=True)
     shutil.rmtree(rank_files_folder(partial_file), ignore_errors=True)

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import IO
 
 from kovqa_core.errors import SettingsError
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
-LOCK_FILE = ".lock"
+LOCK_FILE = ".lock"  # held by the first process of a run
+CLAIM_FILE = ".claim"  # held by the command that started it
 _LOCAL_WAIT_SECONDS = 20.0  # an earlier run's processes have so long to end
+_CLAIM_WAIT_SECONDS = 60.0  # a command that was stopped has so long to write its checkpoint
 _REMOTE_WAIT_SECONDS = (
     120.0  # ... on another host: an NFS server frees a dead client's locks after 90 seconds
 )
@@ -55,27 +57,61 @@ def acquire_run_lock(folder: Path, environ: Mapping[str, str]) -> IO[str]:
     Raises:
         SettingsError: another run is training in this folder.
     """
-    path = folder / LOCK_FILE
-    holder = LockHolder(socket.gethostname(), os.getpid(), environ.get("SLURM_JOB_ID", ""))
+    return _acquire(folder / LOCK_FILE, environ.get("SLURM_JOB_ID", ""), fcntl.LOCK_EX, _LOCAL_WAIT_SECONDS)
+
+
+def claim_run_folder(folder: Path, *, joint: bool, wait: bool) -> IO[str]:
+    """Hold a run folder as the command that writes its `run.yaml`, starts its processes and waits for them.
+
+    Another lock than that of `acquire_run_lock`, which the first of those processes takes.
+
+    Args:
+        folder: of the run; it exists.
+        joint: the same command is typed on several hosts: they share the claim with each other.
+        wait: for a command that is about to end, like `acquire_run_lock`; else it is named at once.
+
+    Returns:
+        The locked file; closing it gives the claim up.
+
+    Raises:
+        SettingsError: another command holds the folder.
+    """
+    # Without a job: two commands of one allocation are both alive, and none takes over from the other.
+    operation = fcntl.LOCK_SH if joint else fcntl.LOCK_EX
+    return _acquire(folder / CLAIM_FILE, "", operation, _CLAIM_WAIT_SECONDS if wait else None)
+
+
+def _acquire(path: Path, job: str, operation: int, local_wait: float | None) -> IO[str]:
+    """A file, locked; see `acquire_run_lock`.
+
+    Args:
+        path: the file.
+        job: this process's SLURM job, "" for none: that one may take over from itself.
+        operation: of `fcntl.flock`.
+        local_wait: seconds that a process of this host may still hold it; None: nobody is waited for.
+    """
+    holder = LockHolder(socket.gethostname(), os.getpid(), job)
     began = time.monotonic()
     while True:
         # Not "w": that would empty a file whose lock, and name, are another process's.
         stream = path.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, operation | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _LOCKING_UNSUPPORTED:
                 warning = message(
                     "distributed.no-locks-here",
                     "kovqa: {folder} is on a file system without locks: make sure that only one run uses it",
-                    folder=folder,
+                    folder=path.parent,
                 )
                 print(warning, file=sys.stderr)
                 return stream
             # These two say that somebody holds it; anything else is a fault of the file system.
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            _wait_for_holder(path, holder, began)
+            if local_wait is None:
+                raise _locked_error(path, _read_holder(path)) from None
+            _wait_for_holder(path, holder, began, local_wait)
             continue
         # Between our open and our lock another process may have removed the file and locked a new one of the
         # same name: a lock on a file that nobody else can open holds nothing. Then: open it again.
@@ -86,7 +122,7 @@ def acquire_run_lock(folder: Path, environ: Mapping[str, str]) -> IO[str]:
             return stream
 
 
-def _wait_for_holder(path: Path, own: LockHolder, began: float) -> None:
+def _wait_for_holder(path: Path, own: LockHolder, began: float, local_wait: float) -> None:
     """Another process holds the lock: wait a little, take it over, or give up.
 
     Taking over removes the file: the dead host keeps its lock on the removed one, the next try makes another.
@@ -97,11 +133,16 @@ def _wait_for_holder(path: Path, own: LockHolder, began: float) -> None:
     """
     holder = _read_holder(path)
     waited = time.monotonic() - began
+    if waited < _RETRY_SECONDS:
+        text = message(
+            "distributed.waiting-for-run", "kovqa: waiting: {problem}", problem=_held_message(path, holder)
+        )
+        print(text, file=sys.stderr)
     if holder and own.job and holder.job == own.job and waited > _LOCAL_WAIT_SECONDS:
         path.unlink(missing_ok=True)
         return
     is_local = holder is None or holder.host == own.host
-    if waited > (_LOCAL_WAIT_SECONDS if is_local else _REMOTE_WAIT_SECONDS):
+    if waited > (local_wait if is_local else max(local_wait, _REMOTE_WAIT_SECONDS)):
         raise _locked_error(path, holder)
     time.sleep(_RETRY_SECONDS)
 
@@ -121,18 +162,19 @@ def _locked_error(path: Path, holder: LockHolder | None) -> SettingsError:
         "wait for it, or choose another -o; if that host is gone for good, remove {path}",
         path=path,
     )
+    return SettingsError(_held_message(path, holder), hint)
+
+
+def _held_message(path: Path, holder: LockHolder | None) -> Message:
     if holder is None:
-        return SettingsError(
-            message("distributed.run-locked", "another run is training in {folder}", folder=path.parent), hint
-        )
-    problem = message(
+        return message("distributed.run-locked", "another run is training in {folder}", folder=path.parent)
+    return message(
         "distributed.run-locked-by",
         "another run is training in {folder} (process {pid} on {host})",
         folder=path.parent,
         pid=holder.pid,
         host=holder.host,
     )
-    return SettingsError(problem, hint)
 
 
 def _is_same_file(stream: IO[str], path: Path) -> bool:

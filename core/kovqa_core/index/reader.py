@@ -18,7 +18,7 @@ from kovqa_core.data.answers import read_answers
 from kovqa_core.data.example import Example, parse_example
 from kovqa_core.errors import DataError
 from kovqa_core.index.report import REPORT_FILE, IndexReport, read_report
-from kovqa_core.messages import message
+from kovqa_core.messages import message, shell_quote
 
 if TYPE_CHECKING:
     import numpy as np  # at run time only where rows are read: 0.07 s that a plan saves
@@ -159,7 +159,7 @@ def open_index(folder: Path, images: Path | None = None) -> IndexFolder:
             message(
                 "index.not-found.hint",
                 "write it first: kovqa index SOURCE --root DIR -o {folder}",
-                folder=folder,
+                folder=shell_quote(folder),
             ),
         )
     report = read_report(folder)

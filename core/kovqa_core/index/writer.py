@@ -48,6 +48,7 @@ ClassSelection = int | Sequence[str]  # so many classes, the most frequent; or t
 RowMasks = list[tuple[SpooledRows, np.ndarray]]  # a split's rows by shard, each with a mask of those kept
 _PARALLEL_MIN_BYTES = 16 << 20  # bytes of raw data from which several processes are worth their start
 _COPY_BLOCK_ROWS = 4096  # rows copied at once
+_MAX_NAMED_FILES = 5  # in a message
 
 
 def write_index(
@@ -100,11 +101,29 @@ def _require_index_folder(folder: Path) -> None:
     hint = message("index.output-taken.hint", "choose another folder with -o")
     if not folder.is_dir():
         raise SettingsError(message("index.output-is-file", "{folder} is a file", folder=folder), hint)
-    if any(folder.iterdir()) and not (folder / REPORT_FILE).exists():
+    names = {path.name for path in folder.iterdir()}
+    if names and REPORT_FILE not in names:
         raise SettingsError(
             message("index.output-not-an-index", "{folder} holds files that are not an index", folder=folder),
             hint,
         )
+    # The folder is replaced as a whole: a run or answers that were put beside the index would go with it.
+    if foreign := sorted(name for name in names - _index_files() if not name.startswith(".")):
+        raise SettingsError(
+            message(
+                "index.output-with-others",
+                "{folder} holds an index and also {names}, which would be lost",
+                folder=folder,
+                names=", ".join(foreign[:_MAX_NAMED_FILES]),
+            ),
+            hint,
+        )
+
+
+def _index_files() -> set[str]:
+    """Names of the files of an index."""
+    splits = {f"{split}{suffix}" for split in SPLIT_NAMES for suffix in (".jsonl", ".offsets")}
+    return {REPORT_FILE, "answers.txt", *splits}
 
 
 def _spool_shards(

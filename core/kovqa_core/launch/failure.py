@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 import signal
 from pathlib import Path
 
 from kovqa_core.errors import ERROR_CLASSES, KovqaError, MachineError, WorkerError
 from kovqa_core.launch.launchers.protocol import LaunchPlan
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.runs.folder import ERROR_FILE, RunError, read_error
 
 # What a worker's python prints when it does not get as far as writing its own error.
@@ -38,7 +37,7 @@ def launch_failure(plan: LaunchPlan, log: Path, log_start: int = 0) -> KovqaErro
     resume_hint = plan.resume_hint or message(
         "launch.resume.hint",
         "go on from the last checkpoint: kovqa train --resume -o {folder}",
-        folder=shlex.quote(str(plan.folder)),
+        folder=shell_quote(plan.folder),
     )
     error = read_error(plan.folder)
     if error is not None:

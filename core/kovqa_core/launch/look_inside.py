@@ -122,7 +122,7 @@ def _run_probe(run: Run, launch: LaunchPlan, place: Message, *, in_job: bool) ->
     profile = run.profile
     wanted = {
         "read": _paths_to_read(run),
-        "write": [str(run.folder)],
+        "write": [_existing_folder(run.folder)],
         "packages": _PACKAGES,
         "mark": _ANSWER_MARK,
     }
@@ -195,4 +195,9 @@ def _paths_to_read(run: Run) -> list[str]:
     if index and not images:
         with contextlib.suppress(KovqaError):  # no images here: the plan says so itself
             paths.append(str(open_index(Path(index)).images))
-    return [str(WORKER_FILE), str(run.folder), *paths]
+    return [str(WORKER_FILE), _existing_folder(run.folder), *paths]
+
+
+def _existing_folder(folder: Path) -> str:
+    """The run folder, or the one above in which it will be made."""
+    return str(next(path for path in (folder, *folder.parents) if path.exists()))

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from typing import IO
 from kovqa_core.errors import KovqaError, MachineError
 from kovqa_core.files import disk_errors
 from kovqa_core.launch.failure import describe_rendezvous, launch_failure
-from kovqa_core.launch.launchers.protocol import LaunchPlan
+from kovqa_core.launch.launchers.protocol import JOB_SCRIPT, LaunchPlan
 from kovqa_core.launch.launchers.torchrun import STOP_TIMEOUT
 from kovqa_core.launch.plan import WORKER_FILE
 from kovqa_core.messages import message
@@ -270,7 +271,13 @@ def ask_scheduler(plan: LaunchPlan) -> str:
     Raises:
         MachineError: it would refuse it; in its own words.
     """
-    return run_queue_command(plan.test_only_argv, plan) if plan.test_only_argv else ""
+    if plan.script is None or not plan.test_only_argv:
+        return run_queue_command(plan.test_only_argv, plan) if plan.test_only_argv else ""
+    # A question leaves nothing in the run folder: the script that it is about lies elsewhere.
+    with tempfile.NamedTemporaryFile("w", suffix=f"-{JOB_SCRIPT}", encoding="utf-8") as script:
+        script.write(plan.script)
+        script.flush()
+        return run_queue_command([*plan.test_only_argv[:-1], script.name], plan)
 
 
 def run_queue_command(argv: Sequence[str], plan: LaunchPlan) -> str:

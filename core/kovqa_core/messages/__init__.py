@@ -13,7 +13,10 @@ texts are literals, one key has one text, the fields are those that the text nam
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 
 class Message(str):
@@ -34,3 +37,9 @@ def message(key: str, english: str, /, **fields: object) -> Message:
     text = Message(english.format(**fields))
     text.key, text.fields = key, fields
     return text
+
+
+def shell_quote(path: Path | str) -> str:
+    """A path in a command that a message shows; Hangul needs no quotes, which `shlex.quote` would put around it."""
+    text = str(path)
+    return text if re.fullmatch(r"[\w@%+=:,./-]+", text) else shlex.quote(text)

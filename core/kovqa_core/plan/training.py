@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError
 from kovqa_core.evaluate.metrics import require_metric
-from kovqa_core.files import make_folder, write_text
-from kovqa_core.index.reader import open_index
+from kovqa_core.index.reader import filter_question_types, open_index
 from kovqa_core.launch.launchers import check_launcher
-from kovqa_core.launch.launchers.protocol import JOB_SCRIPT, LaunchPlan
+from kovqa_core.launch.launchers.protocol import LaunchPlan
 from kovqa_core.launch.machine_check import (
     check_machine,
     gpu_warnings,
@@ -28,12 +26,23 @@ from kovqa_core.messages import Message, message
 from kovqa_core.models.config import read_model_settings
 from kovqa_core.plan.batch_notes import batch_notes, require_loss_micro_batch
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
+from kovqa_core.plan.resumed_run import TypedSettings, resume_settings
+from kovqa_core.plan.run_folder import (
+    FolderState,
+    choose_run_folder,
+    folder_in_use_error,
+    folder_state,
+    require_free_folder,
+    unknown_run_error,
+)
 from kovqa_core.process_pool import usable_cpu_count
-from kovqa_core.runs.folder import RESULT_FILE, RUNS_FOLDER, RunResult, follow_pointer, read_result
+from kovqa_core.runs.folder import RunResult, follow_pointer, read_result
+from kovqa_core.runs.manifest import last_checkpoint_step, require_same_data
 from kovqa_core.runs.slurm_job import require_not_queued
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.resolve import DEFAULT_RECIPE, ResolvedSettings, resolve_settings
-from kovqa_core.settings.run import RUN_FILE, Run, make_run, read_run, write_run
+from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.resolve import DEFAULT_RECIPE, FlagValue, ResolvedSettings, resolve_settings
+from kovqa_core.settings.run import RUN_FILE, RecipeChange, Run, make_run, read_run
 from kovqa_core.settings.strategy import check_strategy
 from kovqa_core.settings.strict_yaml import KeyPath, SettingsDocument
 
@@ -43,7 +52,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedTraining:
-    """A training that was checked on paper; its `run.yaml` is written.
+    """A training that was checked on paper; nothing is written yet (`plan/claim.py` does that).
 
     Attributes:
         run: recipe and profile together.
@@ -53,9 +62,13 @@ class PlannedTraining:
         resumed_step: name of the step folder it goes on from.
         result: of a run that is finished, where there is nothing left to do.
         memory_plan: memory it needs, and what there is.
+        state: what its folder held when it was planned.
+        is_new_folder: nobody named the folder: another name will do, too.
         differences: a rerun: what is not as it was then.
         warnings: what a person should know of this machine, where its profile was chosen by what is here.
         notes: what is worth knowing of its batches.
+        changes: settings that change from this resume on.
+        is_resume: it goes on, if there is anything to go on from.
     """
 
     run: Run
@@ -65,9 +78,13 @@ class PlannedTraining:
     resumed_step: str | None
     result: RunResult | None
     memory_plan: MemoryPlan
+    state: FolderState
+    is_new_folder: bool = False
     differences: Sequence[RunDifference] = ()
     warnings: Sequence[Message] = ()
     notes: Sequence[Message] = ()
+    changes: Sequence[RecipeChange] = ()
+    is_resume: bool = False
 
 
 MakeRun = Callable[[Profile, Path, list[str], Mapping[str, str]], Run]  # profile, folder, argv, origin
@@ -75,53 +92,79 @@ Check = Callable[[], object]  # raises a KovqaError
 
 
 def plan_training(
-    recipe: str,
+    recipe: str | None,
     profile: str | None,
     *,
     sets: Sequence[str],
-    flags: Mapping[str, str],
+    flags: Mapping[str, FlagValue],
     folder: Path | None,
     resume: bool,
     dry_run: bool,
     micro_batch: str | None = None,
+    changes: Sequence[str] = (),
 ) -> PlannedTraining:
-    """Resolve, check and write `run.yaml`.
+    """Resolve and check. Nothing is written.
 
     Args:
-        recipe: name or path.
-        profile: name or path; None: what this machine is.
+        recipe: name or path; None: the default one, or that of the resumed run.
+        profile: name or path; None: what this machine is, or that of the resumed run.
         sets: `a.b=c` texts.
         flags: explicit flags, as recipe keys.
         folder: run folder; None: a new one below runs/ (with `resume`: the newest unfinished).
         resume: go on with what is in the folder.
         dry_run: let pass what this machine lacks, and say so.
         micro_batch: a number, "auto", or None: what the profile says.
+        changes: `a.b=c` texts that change the resumed run's recipe from here on.
 
     Raises:
         KovqaError: whatever cannot work, before anything is started.
     """
-    folder = _choose_run_folder(folder, recipe, resume=resume)
-    run_file = folder / RUN_FILE
-    if not resume and (folder / "last").exists():
-        raise _folder_in_use(
-            folder, message("plan.folder-in-use.resume-hint", "add --resume to go on, or choose another -o")
-        )
-    requested = resolve_settings(recipe, profile or profile_of_this_machine(), sets, flags, os.environ)
-    # Without run.yaml nothing was started here yet: --resume then begins.
-    if resume and run_file.is_file():
-        changes_recipe = bool(sets or flags or recipe != DEFAULT_RECIPE)
-        requested = _resumed_settings(read_run(run_file), requested, profile, changes_recipe=changes_recipe)
-    make = partial(make_run, requested.recipe, probe=micro_batch == AUTO_MICRO_BATCH)
-    planned = _check_and_plan(requested, folder, make, dry_run=dry_run, micro_batch=micro_batch)
+    named_folder, folder = folder, choose_run_folder(folder, recipe or DEFAULT_RECIPE, resume=resume)
+    state = folder_state(folder)
+    if resume and state.run is not None:
+        typed = TypedSettings(recipe, profile, sets, flags, changes)
+        return _plan_resumed(folder, state, typed, dry_run=dry_run, micro_batch=micro_batch)
+    # Without run.yaml nothing was started here yet: --resume then begins, if it is said what.
+    if resume and (recipe is None or changes):
+        raise unknown_run_error(folder)
+    settings = resolve_settings(
+        recipe or DEFAULT_RECIPE, profile or profile_of_this_machine(), sets, flags, os.environ
+    )
+    require_free_folder(folder, joint=bool(settings.profile.rendezvous))
+    make = partial(make_run, settings.recipe, probe=micro_batch == AUTO_MICRO_BATCH)
+    planned = _check_and_plan(settings, folder, state, make, dry_run=dry_run, micro_batch=micro_batch)
     # A profile that was named is what is wanted; where the machine chose, why it chose so must be seen.
-    if profile:
-        return planned
-    warnings = [*gpu_warnings(), *login_node_warnings(planned.run.profile, os.environ)]
-    return replace(planned, warnings=warnings)
+    warnings = () if profile else [*gpu_warnings(), *login_node_warnings(planned.run.profile, os.environ)]
+    is_new_folder = named_folder is None
+    return replace(planned, is_new_folder=is_new_folder, is_resume=resume, warnings=warnings)
+
+
+def _plan_resumed(
+    folder: Path, state: FolderState, typed: TypedSettings, *, dry_run: bool, micro_batch: str | None
+) -> PlannedTraining:
+    """Plan how a run goes on; one that is finished goes on only if it was given more steps."""
+    run = read_run(folder / RUN_FILE)
+    settings, changes = resume_settings(run, folder, typed)
+    new_changes = [change for change in changes if change not in run.changes]
+    make_resumed = partial(make_run, settings.recipe, probe=micro_batch == AUTO_MICRO_BATCH)
+
+    def make(profile: Profile, folder: Path, argv: list[str], origin: Mapping[str, str]) -> Run:
+        return make_resumed(profile, folder, argv, origin).model_copy(update={"changes": changes})
+
+    checks: list[Check] = [partial(require_same_data, run.model_copy(update={"recipe": settings.recipe}))]
+    if new_changes:
+        checks.append(partial(_require_more_steps, folder, settings.recipe))
+    planned = _check_and_plan(
+        settings, folder, state, make, dry_run=dry_run, micro_batch=micro_batch, more_checks=checks
+    )
+    result = None if new_changes else planned.result
+    return replace(planned, is_resume=True, changes=new_changes, result=result)
 
 
 def plan_rerun(earlier_folder: Path, folder: Path | None, *, force: bool, dry_run: bool) -> PlannedTraining:
     """A run like an earlier one: the same settings and the same split into micro-batches, in a new folder.
+
+    What was changed on the way changes at the same steps.
 
     Args:
         earlier_folder: of the earlier run.
@@ -136,11 +179,12 @@ def plan_rerun(earlier_folder: Path, folder: Path | None, *, force: bool, dry_ru
     from kovqa_core.runs.compare import changed_since
 
     earlier = read_run(earlier_folder / RUN_FILE)
-    folder = _choose_run_folder(folder, earlier.recipe.name, resume=False)
+    named_folder, folder = folder, choose_run_folder(folder, earlier.recipe.name, resume=False)
     if (folder / RUN_FILE).exists():
-        raise _folder_in_use(
+        raise folder_in_use_error(
             folder, message("plan.folder-in-use.rerun-hint", "choose another folder with -o")
         )
+    require_free_folder(folder, joint=False)
 
     def make(profile: Profile, folder: Path, argv: list[str], origin: Mapping[str, str]) -> Run:
         return earlier.model_copy(update={"folder": folder.resolve(), "argv": argv})
@@ -151,12 +195,10 @@ def plan_rerun(earlier_folder: Path, folder: Path | None, *, force: bool, dry_ru
     if data is not None and data.a is not None and not force:
         checks = [partial(_refuse_changed_data, earlier_folder, earlier, data)]
     settings = ResolvedSettings(earlier.recipe, earlier.profile, earlier.origin)
-    planned = _check_and_plan(settings, folder, make, dry_run=dry_run, more_checks=checks)
-    return replace(planned, differences=differences)
-
-
-def _folder_in_use(folder: Path, hint: Message) -> SettingsError:
-    return SettingsError(message("plan.folder-in-use", "{folder} already holds a run", folder=folder), hint)
+    planned = _check_and_plan(
+        settings, folder, folder_state(folder), make, dry_run=dry_run, more_checks=checks
+    )
+    return replace(planned, differences=differences, is_new_folder=named_folder is None)
 
 
 def _refuse_changed_data(earlier_folder: Path, earlier: Run, data: RunDifference) -> None:
@@ -179,13 +221,14 @@ def _refuse_changed_data(earlier_folder: Path, earlier: Run, data: RunDifference
 def _check_and_plan(
     settings: ResolvedSettings,
     folder: Path,
+    state: FolderState,
     make: MakeRun,
     *,
     dry_run: bool,
     more_checks: Sequence[Check] = (),
     micro_batch: str | None = None,
 ) -> PlannedTraining:
-    """Check the settings, write `run.yaml` (and a queue's script), plan the launch."""
+    """Check the settings, plan the launch."""
     # First, because the checks of the machine are the launcher's own.
     check_launcher(settings.profile, settings.origin.get("profile.launcher", ""))
     require_not_queued(folder, os.environ)
@@ -197,22 +240,18 @@ def _check_and_plan(
     ]
     missing = _run_checks(checks, dry_run=dry_run)
     profile, memory_plan = choose_micro_batch(settings.recipe, settings.profile, micro_batch)
-    # Only now is anything written: a training that is refused leaves no folder behind.
-    run = make(profile, make_folder(folder), ["kovqa", *sys.argv[1:]], settings.origin)
-    launch = plan_launch(run, sys.executable, usable_cpu_count(), environ=os.environ)
-    write_run(run)
-    if launch.script is not None:
-        write_text(run.folder / JOB_SCRIPT, launch.script)
+    run = make(profile, folder, ["kovqa", *sys.argv[1:]], settings.origin)
     last = follow_pointer(folder, "last")
     return PlannedTraining(
         run=run,
-        launch=launch,
+        launch=plan_launch(run, sys.executable, usable_cpu_count(), environ=os.environ),
         origin=settings.origin,
         missing=missing,
         resumed_step=last.name if last else None,
         result=read_result(folder),
         memory_plan=memory_plan,
         notes=batch_notes(run),
+        state=state,
     )
 
 
@@ -238,68 +277,29 @@ def _run_checks(checks: Sequence[Check], *, dry_run: bool) -> list[Message]:
     return list(dict.fromkeys(missing))  # two checks may lack one file
 
 
-def _choose_run_folder(folder: Path | None, recipe: str, *, resume: bool) -> Path:
-    """The folder that was named; else a new one, or the newest that is not finished."""
-    if folder is not None:
-        return folder
-    if not resume:
-        return RUNS_FOLDER / f"{Path(recipe).stem}-{time.strftime('%m%d-%H%M%S')}"
-    unfinished = [
-        path for path in RUNS_FOLDER.glob(f"*/{RUN_FILE}") if not (path.parent / RESULT_FILE).exists()
-    ]
-    if not unfinished:
-        raise SettingsError(
-            message("plan.no-unfinished-run", "no unfinished run in {folder}/", folder=RUNS_FOLDER),
-            message("plan.no-unfinished-run.hint", "name one with -o"),
-        )
-    # run.yaml is written when a run begins or is resumed: the newest is the one last worked on.
-    return max(unfinished, key=lambda path: path.stat().st_mtime).parent
-
-
-def _resumed_settings(
-    stored: Run, requested: ResolvedSettings, profile: str | None, *, changes_recipe: bool
-) -> ResolvedSettings:
-    """A resumed run keeps its recipe; the machine may be another.
-
-    Args:
-        stored: the run as it was started.
-        requested: what was typed now.
-        profile: the one that was typed; None: the stored one stays.
-        changes_recipe: was anything typed that could make the recipe another?
+def _require_more_steps(folder: Path, recipe: Recipe) -> None:
+    """See that a changed run ends behind the step it has reached; only an epoch's rows can tell.
 
     Raises:
-        SettingsError: the recipe is another than the stored one.
+        SettingsError: it would end before.
     """
-    if changes_recipe and requested.recipe != stored.recipe:
-        difference = next(_changed_keys(stored.recipe.model_dump(), requested.recipe.model_dump()))
+    index = open_index(
+        Path(recipe.data.index or ""), Path(recipe.data.images) if recipe.data.images else None
+    )
+    rows = len(filter_question_types(index.split("train"), recipe.data.kinds))
+    total = recipe.optim.steps or (recipe.optim.epochs or 0) * (rows // recipe.optim.global_batch)
+    step = last_checkpoint_step(folder)
+    if total <= step:
         raise SettingsError(
             message(
-                "plan.other-recipe",
-                "{folder} was started with another recipe: {difference} differs",
-                folder=stored.folder,
-                difference=difference,
+                "plan.too-short",
+                "{folder} has done {step} steps already, and would be over after {total}",
+                folder=folder,
+                step=step,
+                total=total,
             ),
-            message("plan.other-recipe.hint", "resume without changes, or use a new -o"),
+            message("plan.too-short.hint", "give it more: --change optim.steps=N, or optim.epochs"),
         )
-    if profile is None:
-        return ResolvedSettings(stored.recipe, stored.profile, stored.origin)
-    origin = {key: place for key, place in stored.origin.items() if not key.startswith("profile.")}
-    # The profile is the one of now, and so is where its values came from.
-    origin |= {key: place for key, place in requested.origin.items() if key.startswith("profile.")}
-    return ResolvedSettings(stored.recipe, requested.profile, origin)
-
-
-def _changed_keys(
-    then: Mapping[str, object], now: Mapping[str, object], prefix: str = ""
-) -> Iterator[Message]:
-    for key in sorted({*then, *now}):
-        old, new = then.get(key), now.get(key)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _changed_keys(old, new, f"{prefix}{key}.")
-        elif old != new:
-            yield message(
-                "plan.changed-key", "{key} ({old!r} then, {new!r} now)", key=prefix + key, old=old, new=new
-            )
 
 
 def _input_checks(settings: ResolvedSettings) -> list[Check]:

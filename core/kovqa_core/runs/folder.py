@@ -12,16 +12,31 @@ from kovqa_core.messages import message
 RESULT_FILE = "result.json"  # written when a run is finished
 ERROR_FILE = "error.json"  # written when a worker failed
 LOG_FILE = "log.jsonl"  # one line per logged step and per evaluation
+LOGS_FOLDER = "logs"  # made when processes are started or queued
+MANIFEST_FILE = "manifest.json"  # one entry per launch (`manifest.py`)
 RUNS_FOLDER = Path("runs")
 
 
 def follow_pointer(folder: Path, pointer: str) -> Path | None:
-    """The step folder that `last` or `best` names, if it is there."""
+    """The step folder that `last` or `best` names, if it is there.
+
+    Whoever removes the last one, because it is broken, goes on from the one before it.
+    """
     file = folder / pointer
     if not file.is_file():
         return None
     step = folder / read_text(file).strip()
-    return step if step.is_dir() and step != folder else None
+    if step.is_dir() and step != folder:
+        return step
+    others = [path for path in folder.glob("step-??????") if (path / "trainer").is_dir()]
+    return max(others, default=None) if pointer == "last" else None
+
+
+def was_launched(folder: Path) -> bool:
+    """Was anything started or queued here? A dry run leaves `run.yaml` alone."""
+    return any(
+        (folder / name).exists() for name in (LOGS_FOLDER, MANIFEST_FILE, LOG_FILE, "last", RESULT_FILE)
+    )
 
 
 def is_run_active(folder: Path) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from kovqa_core.errors import KovqaError, Stopped
+from kovqa_core.errors import DataError, KovqaError, Stopped
 from kovqa_core.files import read_json, write_json
 from kovqa_core.machine.versions import (
     GitState,
@@ -27,10 +27,10 @@ from kovqa_core.machine.versions import (
     machine_facts,
     package_versions,
 )
-from kovqa_core.runs.folder import follow_pointer
+from kovqa_core.messages import message
+from kovqa_core.runs.folder import MANIFEST_FILE, follow_pointer
 from kovqa_core.settings.run import Run
 
-MANIFEST_FILE = "manifest.json"
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 LaunchOutcome = Literal["finished", "stopped", "failed"]
 
@@ -192,6 +192,40 @@ def last_checkpoint_step(folder: Path) -> int:
     last = follow_pointer(folder, "last")
     number = last.name.removeprefix("step-") if last else ""
     return int(number) if number.isdecimal() else 0
+
+
+def learned_fingerprint(run: Run) -> str | None:
+    """The fingerprint of the data that a run has learned from; None: nothing learned yet, or not known."""
+    if follow_pointer(run.folder, "last") is None:
+        return None
+    known = [launch.data.fingerprint for launch in read_launches(run.folder) if launch.data.fingerprint]
+    return known[-1] if known else None
+
+
+def require_same_data(run: Run) -> None:
+    """See that a run goes on with the data it has learned from.
+
+    Raises:
+        DataError: its index holds other data now.
+    """
+    index = run.recipe.data.index
+    then, now = learned_fingerprint(run), index_facts(index).fingerprint
+    if then is not None and now is not None and then != now:
+        raise DataError(
+            message(
+                "runs.other-data",
+                "{index} holds other data than {run} has learned from (fingerprint {then:.12} then, {now:.12} now)",
+                index=index,
+                run=run.folder.name,
+                then=then,
+                now=now,
+            ),
+            message(
+                "runs.other-data.hint",
+                "write the old index again, or name it with --data; to learn from the new one begin a new run "
+                "with another -o",
+            ),
+        )
 
 
 def index_facts(index: str | None) -> IndexFacts:

@@ -19,6 +19,7 @@ from kovqa_core.runs.events import EvaluationEvent, LoggedEvent, parse_event
 from kovqa_core.runs.folder import (
     ERROR_FILE,
     LOG_FILE,
+    MANIFEST_FILE,
     RESULT_FILE,
     RUNS_FOLDER,
     RunResult,
@@ -26,6 +27,7 @@ from kovqa_core.runs.folder import (
     is_run_active,
     read_error,
     read_result,
+    was_launched,
 )
 from kovqa_core.runs.manifest import RunLaunch
 from kovqa_core.runs.slurm_job import SlurmJob, SlurmJobState, query_job_states, read_slurm_job
@@ -33,7 +35,7 @@ from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import Kind
 from kovqa_core.settings.resolve import load_profile, load_recipe
-from kovqa_core.settings.run import RUN_FILE, Run, read_run
+from kovqa_core.settings.run import RUN_FILE, Run, read_run, setting_origin
 
 # What valid JSON of other contents leads to.
 UNREADABLE_ERRORS = (OSError, LookupError, TypeError, ValueError, AttributeError)
@@ -128,8 +130,9 @@ class RunDetails:
 
 
 def all_runs(root: Path = RUNS_FOLDER) -> list[RunSummary]:
-    """The runs right below a folder, newest first; half and broken ones too."""
+    """The runs right below a folder, newest first; half and broken ones too, but not what a dry run left."""
     summaries = _with_job_states([summarise_run(folder) for folder in _run_folders(root)])
+    summaries = [run for run in summaries if run.state != "planned" or was_launched(run.folder)]
     return sorted(summaries, key=lambda summary: (-summary.begun, summary.folder.name))
 
 
@@ -156,7 +159,7 @@ def _run_folders(root: Path) -> list[Path]:
 
 
 def _is_run_folder(folder: Path) -> bool:
-    names = (RUN_FILE, manifest.MANIFEST_FILE, LOG_FILE, ERROR_FILE, "last", RESULT_FILE)
+    names = (RUN_FILE, MANIFEST_FILE, LOG_FILE, ERROR_FILE, "last", RESULT_FILE)
     return folder.is_dir() and any((folder / name).is_file() for name in names)
 
 
@@ -337,18 +340,11 @@ def _setting_changes(
     before, after = (flatten_settings(settings.model_dump(mode="json")) for settings in (usual, used))
     return [
         SettingChange(
-            prefix + key, before.get(key), after.get(key), setting_origin(run, f"{origin_key}.{key}")
+            prefix + key, before.get(key), after.get(key), setting_origin(run.origin, f"{origin_key}.{key}")
         )
         for key in sorted({*before, *after})
         if before.get(key) != after.get(key)
     ]
-
-
-def setting_origin(run: Run, key: str) -> str:
-    """Where a setting of a run came from; empty: it is the default."""
-    while key and key not in run.origin:
-        key = key.rpartition(".")[0]
-    return run.origin.get(key, "")
 
 
 def flatten_settings(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -22,7 +22,7 @@ RenamedKeys = Mapping[KeyPath, str]  # the way to a key by its old name -> the n
 def apply_overrides(
     document: SettingsDocument,
     assignments: Iterable[str],
-    origin: str,
+    origin: str | Mapping[str, str],
     prefix: str = "",
     renamed: RenamedKeys | None = None,
 ) -> SettingsDocument:
@@ -31,7 +31,7 @@ def apply_overrides(
     Args:
         document: what they change.
         assignments: the texts.
-        origin: where they come from ("--set"), for errors and `where`.
+        origin: where they come from ("--set"), for errors and `where`; or of each text what was typed.
         prefix: what stood before the keys when they were typed ("profile.").
         renamed: keys that may be typed under an old name; the document itself has the new ones.
 
@@ -41,7 +41,7 @@ def apply_overrides(
     values, places = _copy_nested(document.values), dict(document.origin)
     renamed, typed_as = renamed or {}, dict[KeyPath, tuple[KeyPath, str]]()
     for assignment in assignments:
-        typed = f"{origin} {prefix}{assignment}"
+        typed = f"{origin} {prefix}{assignment}" if isinstance(origin, str) else origin[assignment]
         typed_path, value = _read_assignment(assignment, typed)
         path = tuple(map(str, renamed_path(typed_path, renamed)))
         before, place = typed_as.setdefault(path, (typed_path, typed))

@@ -6,7 +6,7 @@ config.json of earlier versions are read by these tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from kovqa_core.settings.overrides import RenamedKeys, apply_overrides, with_new_names
@@ -66,7 +66,11 @@ def rename_keys(kind: Kind, document: SettingsDocument) -> SettingsDocument:
 
 
 def override_settings(
-    kind: Kind, document: SettingsDocument, assignments: Iterable[str], origin: str, prefix: str = ""
+    kind: Kind,
+    document: SettingsDocument,
+    assignments: Iterable[str],
+    origin: str | Mapping[str, str],
+    prefix: str = "",
 ) -> SettingsDocument:
     """`apply_overrides` to a profile or recipe, whose keys may be typed under their old names."""
     assignments = list(assignments)

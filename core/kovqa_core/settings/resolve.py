@@ -16,6 +16,13 @@ from kovqa_core.settings.renamed_keys import Kind, override_settings, rename_key
 from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, read_yaml
 
 DEFAULT_RECIPE = "kobeit3"  # of `kovqa train`
+FlagValue = str | bool
+# Key of a recipe -> the flag of `kovqa train` that sets it, and the variable that stands for the flag.
+_FLAGS = {
+    "data.index": ("--data", "KOVQA_DATA"),
+    "model.tokenizer": ("--tokenizer", "KOVQA_TOKENIZER"),
+    "model.random_init": ("--random-init", ""),
+}
 
 
 def is_settings_path(name: str) -> bool:
@@ -76,7 +83,7 @@ def resolve_settings(
     recipe: str,
     profile: str,
     sets: Sequence[str] = (),
-    flags: Mapping[str, str] | None = None,
+    flags: Mapping[str, FlagValue] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> ResolvedSettings:
     """Settings of a run: files < KOVQA_* variables < --set < explicit flags.
@@ -85,43 +92,69 @@ def resolve_settings(
         recipe: name or path.
         profile: name or path.
         sets: `a.b=c` texts; keys under `profile.` change the profile, all others the recipe.
-        flags: explicit flags, as key -> text, like {"data.index": "data/aihub"}.
+        flags: explicit flags, as key -> value, like {"data.index": "data/aihub"}.
         environ: variables; `KOVQA_OPTIM__LR=1e-5` means `optim.lr=1e-5`.
 
     Raises:
         SettingsError: an unknown name or key, a wrong value, a contradiction; says where it was written.
     """
-    flags = flags or {}
-    documents = {"recipe": load_document("recipes", recipe), "profile": load_document("profiles", profile)}
-    # Later ones win. A flag's value is quoted as JSON, which is YAML too: a folder called 1.0 or null stays text.
+    documents = load_document("recipes", recipe), load_document("profiles", profile)
+    return override_documents(*documents, sets, flags or {}, environ or {})
+
+
+def override_documents(
+    recipe: SettingsDocument,
+    profile: SettingsDocument,
+    sets: Sequence[str],
+    flags: Mapping[str, FlagValue],
+    environ: Mapping[str, str],
+) -> ResolvedSettings:
+    """Both documents, with variables, `--set` and flags on top; see `resolve_settings`."""
+    # Later ones win: of a text that was typed twice, the last. Each stands beside what was typed.
     layers = [
-        ("variable", environment_overrides(environ or {})),
-        ("--set", list(sets)),
-        ("flag", [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in flags.items()]),
+        environment_overrides(environ),
+        {text: f"--set {text}" for text in list(dict.fromkeys(reversed(sets)))[::-1]},
+        {_flag_assignment(key, value): _flag_place(key, value, environ) for key, value in flags.items()},
     ]
-    for origin, assignments in layers:
-        of_profile = [a.removeprefix("profile.") for a in assignments if a.startswith("profile.")]
-        of_recipe = [a for a in assignments if not a.startswith("profile.")]
-        documents["profile"] = override_settings(
-            "profiles", documents["profile"], of_profile, origin, "profile."
-        )
-        documents["recipe"] = override_settings("recipes", documents["recipe"], of_recipe, origin)
+    for layer in layers:
+        of_profile = {a.removeprefix("profile."): at for a, at in layer.items() if a.startswith("profile.")}
+        of_recipe = {a: at for a, at in layer.items() if not a.startswith("profile.")}
+        profile = override_settings("profiles", profile, of_profile, of_profile, "profile.")
+        recipe = override_settings("recipes", recipe, of_recipe, of_recipe)
     return ResolvedSettings(
-        build_settings(Recipe, documents["recipe"]),
-        build_settings(Profile, documents["profile"]),
+        build_settings(Recipe, recipe),
+        build_settings(Profile, profile),
         {
             f"{kind}.{'.'.join(map(str, path))}": place
-            for kind, document in documents.items()
+            for kind, document in (("recipe", recipe), ("profile", profile))
             for path, place in document.origin.items()
             if path
         },
     )
 
 
-def environment_overrides(environ: Mapping[str, str]) -> list[str]:
-    """`KOVQA_A__B=c` variables as `a.b=c` texts."""
-    return [
-        f"{name.removeprefix('KOVQA_').replace('__', '.').lower()}={value}"
+def _flag_assignment(key: str, value: FlagValue) -> str:
+    # Quoted as JSON, which is YAML too: a folder called 1.0 or null stays text.
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+
+
+def _flag_place(key: str, value: FlagValue, environ: Mapping[str, str]) -> str:
+    """What was typed: the flag, or the variable that stands for it."""
+    flag, variable = _FLAGS.get(key, (f"flag {key}", ""))
+    if variable and environ.get(variable) == value:
+        return f"{variable}={value}"
+    return flag if value is True else f"{flag} {value}"
+
+
+def environment_overrides(environ: Mapping[str, str]) -> dict[str, str]:
+    """`KOVQA_A__B=c` variables as `a.b=c` texts, each with what stands in the environment."""
+    return {
+        f"{name.removeprefix('KOVQA_').replace('__', '.').lower()}={value}": f"{name}={value}"
         for name, value in sorted(environ.items())
         if name.startswith("KOVQA_") and "__" in name
-    ]
+    }
+
+
+def is_typed(place: str) -> bool:
+    """Was a setting with this origin typed (a flag, a variable), and does not stand in a file?"""
+    return place.startswith(("-", "KOVQA_", "variable ", "flag "))  # the last two: by earlier versions

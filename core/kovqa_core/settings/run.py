@@ -14,7 +14,7 @@ from kovqa_core.files import write_text
 from kovqa_core.messages import message
 from kovqa_core.settings.overrides import renamed_path, with_new_names
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.recipe import OptimSettings, Recipe
 from kovqa_core.settings.renamed_keys import run_keys
 from kovqa_core.settings.strict_yaml import (
     SettingsDocument,
@@ -41,8 +41,22 @@ class WorkerJob(Protocol):
         """Holds that file, logs and errors."""
 
 
+class RecipeChange(StrictSettings):
+    """A setting of the recipe that was changed while the run was under way (`--resume --change`)."""
+
+    step: int = Field(
+        ge=0, description="optimizer steps done by then: the change counts from the next one on"
+    )
+    key: str = Field(description="like optim.lr")
+    before: int | float | None = None
+    value: int | float | None = None
+
+
 class Run(StrictSettings):
-    """Everything that was requested, and what follows from it."""
+    """Everything that was requested, and what follows from it.
+
+    Its recipe has the settings in force now, changes included; `optim_at_step` has those of any step.
+    """
 
     folder: Path
     recipe: Recipe
@@ -52,6 +66,25 @@ class Run(StrictSettings):
     probe: bool = Field(False, description="try a step first, with half the micro-batch until it fits")
     argv: list[str] = Field([], description="the command that was typed")
     origin: dict[str, str] = Field({}, description="where each setting came from")
+    changes: list[RecipeChange] = Field([], description="settings changed on the way, oldest first")
+
+
+def optim_at_step(run: Run, step: int) -> OptimSettings:
+    """The settings by which optimizer step `step` (from 0) is made: changes that came later are undone."""
+    # Newest first: of several changes of one key, the oldest undone says what was there before them.
+    before = {
+        change.key.removeprefix("optim."): change.before
+        for change in reversed(run.changes)
+        if change.step > step
+    }
+    return run.recipe.optim.model_copy(update=before) if before else run.recipe.optim
+
+
+def setting_origin(origin: Mapping[str, str], key: str) -> str:
+    """Where a setting came from, by `Run.origin`, like "recipe.optim.lr"; empty: it is the default."""
+    while key and key not in origin:
+        key = key.rpartition(".")[0]
+    return origin.get(key, "")
 
 
 def split_global_batch(
@@ -189,14 +222,15 @@ def write_run(run: Run) -> Path:
 
 
 def read_run(path: Path) -> Run:
-    """Read a `run.yaml`, those with old names of keys too.
+    """Read a `run.yaml`, those with old names of keys too; the run's folder is where the file lies now.
 
     Raises:
         SettingsError: it is missing or wrong.
     """
     document = read_yaml(path)
     document.values.pop("versions", None)  # stood there before each launch recorded its own
-    return build_settings(Run, _with_new_names(document))
+    run = build_settings(Run, _with_new_names(document))
+    return run.model_copy(update={"folder": path.resolve().parent})  # it may have been moved or copied
 
 
 def _with_old_means(document: SettingsDocument) -> SettingsDocument:

@@ -260,7 +260,7 @@ def dump_yaml(settings: StrictSettings | Mapping[str, object]) -> str:
     return yaml.dump(values, Dumper=_StrictDumper, allow_unicode=True, sort_keys=False, width=100)
 
 
-def inline_yaml(value: YamlValue) -> str:
+def inline_yaml(value: object) -> str:
     """A value as YAML on one line, good inside braces too."""
     text = yaml.dump(
         [value],

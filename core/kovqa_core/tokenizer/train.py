@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
-from kovqa_core.files import make_folder
+from kovqa_core.files import make_folder, read_bytes
 from kovqa_core.messages import message
 from kovqa_core.process_pool import parallel_map
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -19,6 +20,7 @@ from kovqa_core.tokenizer.card import (
     TrainerSettings,
     card_path,
     describe_model,
+    read_card,
     write_sentencepiece_model,
 )
 from kovqa_core.tokenizer.corpus import MAX_LINE_BYTES, CleanCorpus, clean_corpus, no_text_error, sample_lines
@@ -184,7 +186,7 @@ def check_output_free(output: Path, inputs: Sequence[Path]) -> None:
     """Check that a model can be written, before hours of work.
 
     Raises:
-        SettingsError: `output` is a folder or one of the inputs, or cannot be written.
+        SettingsError: `output` is a folder, one of the inputs, or another tokenizer, or cannot be written.
     """
     if output.is_dir():
         raise SettingsError(
@@ -199,4 +201,26 @@ def check_output_free(output: Path, inputs: Sequence[Path]) -> None:
                 ),
                 message("tokenizer.output-is-input.hint", "choose another file with -o"),
             )
+    if output.exists() and not _was_made_of(output, inputs):
+        raise SettingsError(
+            message(
+                "tokenizer.other-output",
+                "{path} is there already, and was not made of this text",
+                path=output,
+            ),
+            message("tokenizer.other-output.hint", "choose another file with -o, or remove that one"),
+        )
     make_folder(output.parent)
+
+
+def _was_made_of(output: Path, inputs: Sequence[Path]) -> bool:
+    """Does the card of a model say that it was made of these files? By their sizes: a dump is not read for it."""
+    card = read_card(output) or {}
+    if card.get("sha256") != hashlib.sha256(read_bytes(output)).hexdigest():
+        return False
+    made_of = card.get("sources") or [card.get("old") or {}, card.get("with") or {}]
+    known = {Path(source.get("path", "")).name: source.get("bytes") for source in made_of}
+    return all(
+        path.name in known and known[path.name] in (None, path.stat().st_size if path.exists() else None)
+        for path in inputs
+    )

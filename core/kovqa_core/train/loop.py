@@ -15,12 +15,12 @@ from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import DataError, SettingsError, Stopped, WorkerError
 from kovqa_core.evaluate.metrics import metric_name, require_metric
 from kovqa_core.index.reader import filter_question_types, open_index
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch, iterate_batches
 from kovqa_core.runs.events import EndEvent, SavedEvent, StartEvent, WarningEvent
 from kovqa_core.runs.folder import RunResult, follow_pointer, write_result
-from kovqa_core.settings.run import Run
+from kovqa_core.settings.run import Run, optim_at_step
 from kovqa_core.train import checkpoint, memory_probe, optim
 from kovqa_core.train.accumulate import StepBatches, accumulate_gradients, batch_norm_note
 from kovqa_core.train.loader import micro_batch_keys
@@ -77,8 +77,10 @@ def _train_batches(state: TrainState) -> Iterator[ModelBatch]:
 def train_step(state: TrainState, batches: Iterator[ModelBatch], step: int, meter: TrainMeter) -> None:
     """One optimizer step, from 0, and what is due after it."""
     settings, strategy = state.run.recipe.optim, state.strategy
-    rate = optim.learning_rate(step, settings, state.steps)
+    rate = optim.run_learning_rate(state.run, step, len(state.examples))
     optim.set_learning_rate(strategy.optimizer, rate, text_only=step < settings.freeze_vision_steps)
+    if state.run.changes:  # a rerun meets them one by one
+        strategy.set_max_grad_norm(optim_at_step(state.run, step).max_grad_norm)
     synced = sync_step(state, accumulate_gradients(state, batches, step), step)
     norm = strategy.step(synced.gradient_scale)
     finite = math.isfinite(norm)
@@ -86,7 +88,7 @@ def train_step(state: TrainState, batches: Iterator[ModelBatch], step: int, mete
         # Not the scale's fault: without one (or at its lowest) the next step would end the same way.
         raise WorkerError(
             message("train.gradient-not-finite", "the gradient is not finite at step {step}", step=step + 1),
-            message("train.gradient-not-finite.hint", "lower optim.lr or set optim.max_grad_norm"),
+            _not_finite_hint(state, step),
         )
     strategy.loss_scaler.update(finite=finite)
     if state.averages is not None and finite:  # a skipped step changed no weight: it must not age the average
@@ -205,7 +207,7 @@ def sync_step(state: TrainState, micro_batches: StepBatches, step: int) -> Synce
     share = share or 1.0  # nothing counts: loss and gradients are 0
     loss = total / share
     if not math.isfinite(loss):
-        raise _loss_not_finite(micro_batches, step)
+        raise _loss_not_finite(state, micro_batches, step)
     if left_out == state.run.recipe.optim.global_batch:
         raise DataError(
             message(
@@ -221,7 +223,7 @@ def sync_step(state: TrainState, micro_batches: StepBatches, step: int) -> Synce
     return SyncedStep(loss, micro_batch_count / share, stopping > 0, saving > 0, int(left_out))
 
 
-def _loss_not_finite(micro_batches: StepBatches, step: int) -> WorkerError:
+def _loss_not_finite(state: TrainState, micro_batches: StepBatches, step: int) -> WorkerError:
     """Collective: every process sees the same loss and comes here, and names the examples of its own part."""
     # The sum over processes does not say whose loss it was: each looks at its own.
     own = [
@@ -242,7 +244,37 @@ def _loss_not_finite(micro_batches: StepBatches, step: int) -> WorkerError:
             step=step + 1,
             ids=named,
         ),
-        message("train.loss-not-finite.hint", "look at them, lower optim.lr, or set optim.max_grad_norm"),
+        _not_finite_hint(state, step),
+    )
+
+
+def _not_finite_hint(state: TrainState, step: int) -> Message:
+    """What can be done: to a run that has a checkpoint, to one whose checkpoint is spoiled too, to a new one."""
+    run, last = state.run, follow_pointer(state.run.folder, "last")
+    lower = run.recipe.optim.lr / 10
+    if last is None:
+        return message(
+            "train.not-finite.hint",
+            "begin again, lower optim.lr (--set optim.lr={lr:.3g}) or clip gradients (--set optim.max_grad_norm=1)",
+            lr=lower,
+        )
+    resume = message(
+        "train.resume-lower.hint",
+        "lower optim.lr: kovqa train --resume -o {folder} --change optim.lr={lr:.3g} "
+        "(or clip gradients: --change optim.max_grad_norm=1)",
+        folder=shell_quote(run.folder),
+        lr=lower,
+    )
+    if last.name == f"step-{step:06d}":  # the very weights that gave this loss
+        return message(
+            "train.spoiled-checkpoint.hint",
+            "the weights of {step} are spoiled already, go back behind them: rm -r {path}; then {resume}",
+            step=last.name,
+            path=shell_quote(last),
+            resume=resume,
+        )
+    return message(
+        "train.not-finite-after-checkpoint.hint", "go on from {step}, {resume}", step=last.name, resume=resume
     )
 
 

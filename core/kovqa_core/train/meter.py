@@ -55,7 +55,7 @@ class TrainMeter:
                 # JSON has no infinity: null says that the step was skipped.
                 grad_norm=norm if math.isfinite(norm) else None,
                 # Steps count from 0 in the schedule; `step` is already the number of steps done.
-                lr=optim.learning_rate(step - 1, settings, state.steps),
+                lr=optim.run_learning_rate(state.run, step - 1, len(state.examples)),
                 examples_per_second=len(self.losses) * settings.global_batch / max(seconds, 1e-9),
                 left_out=self.left_out or None,
                 loss_scale=scaler.value if scaler.dynamic else None,

@@ -13,6 +13,7 @@ from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 from kovqa_core.models.family import ParameterRules
 from kovqa_core.settings.recipe import OptimSettings
+from kovqa_core.settings.run import Run, optim_at_step
 
 
 @dataclass
@@ -87,6 +88,22 @@ def learning_rate(step: int, optim: OptimSettings, steps: TrainingSteps) -> floa
         return optim.lr * step / last if last else 0.0
     fraction = (step - steps.warmup) / max(1, steps.total - steps.warmup)
     return optim.min_lr + 0.5 * (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * fraction))
+
+
+def run_learning_rate(run: Run, step: int, rows: int) -> float:
+    """Learning rate of optimizer step `step` (from 0) of a run that may have been changed on the way.
+
+    A change of rate or length counts from its step on, as if the run had been so from its beginning: the rate
+    is that of the new curve at this step, and may jump there. A run of 1,000 steps that ended at `min_lr` and
+    gets 1,000 more goes on at the middle of the longer cosine, and ends at `min_lr` again.
+
+    Args:
+        run: with its changes.
+        step: from 0.
+        rows: of the training split.
+    """
+    settings = optim_at_step(run, step)
+    return learning_rate(step, settings, count_training_steps(settings, rows))
 
 
 def make_optimizer(model: torch.nn.Module, rules: ParameterRules, optim: OptimSettings) -> torch.optim.AdamW:

@@ -83,10 +83,12 @@ def should_stop_early(state: TrainState) -> bool:
     """Did `eval.patience` evaluations go by without a better score?
 
     Computed from the progress alone, without a counter of its own: so it says the same on every process
-    and after a resume, also when the last evaluation was interrupted.
+    and after a resume, also when the last evaluation was interrupted. A change of the recipe on the way gets
+    the patience of a new best score.
     """
     patience, progress = state.run.recipe.eval.patience, state.progress
     if patience is None or progress.best is None or progress.best_step is None:
         return False
     last_evaluated = progress.step - progress.step % state.eval_every
-    return last_evaluated - progress.best_step >= patience * state.eval_every
+    hopeful_since = max([progress.best_step, *(change.step for change in state.run.changes)])
+    return last_evaluated - hopeful_since >= patience * state.eval_every

@@ -21,7 +21,7 @@ from kovqa_core.index.find_image import find_image_any_suffix
 from kovqa_core.index.hash_split import assign_split
 from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, QUESTION_MISSING, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, message, shell_quote
 
 SPLIT_METHOD = "without a column 'split': by picture, SHA-256 of 'table/<image>', 90 % train, 10 % val"
 MIN_ANSWER_COUNT = None
@@ -90,7 +90,9 @@ def _read_table_rows(
 
 
 def _name_column_hint(ours: str, theirs: str) -> Message:
-    return message("index.name-column.hint", "name it: --column {ours}={theirs}", ours=ours, theirs=theirs)
+    return message(
+        "index.name-column.hint", "name it: --column {column}", column=shell_quote(f"{ours}={theirs}")
+    )
 
 
 def _required_columns(

@@ -102,6 +102,7 @@ class TrainStrategy(ABC):
         self.model, self.run, self.rank, self.device = model, run, rank, device
         is_fp16 = run.profile.precision == "fp16"
         self.loss_scaler = LossScaler(True, INIT_LOSS_SCALE) if is_fp16 else LossScaler()
+        self.max_grad_norm = run.recipe.optim.max_grad_norm
         self._last_usable_batch: ModelBatch | None = None
         self.wrap()
 
@@ -177,6 +178,10 @@ class TrainStrategy(ABC):
         """Where gradients must not be averaged yet."""
         return contextlib.nullcontext()
 
+    def set_max_grad_norm(self, max_norm: float | None) -> None:
+        """Clip gradients to this global norm from here on; None: not at all."""
+        self.max_grad_norm = max_norm
+
     def step(self, scale: float) -> float:
         """Scale and clip the gradient, step if it is finite, forget it.
 
@@ -192,7 +197,7 @@ class TrainStrategy(ABC):
             # Before the norm, which is of the unscaled gradient. Powers of two lose no bit in fp32.
             gradients = [p.grad for p in parameters if p.grad is not None]
             torch._foreach_mul_(gradients, scale)
-        norm = float(optim.clip_grad_norm(parameters, self.run.recipe.optim.max_grad_norm))
+        norm = float(optim.clip_grad_norm(parameters, self.max_grad_norm))
         if math.isfinite(norm):  # all processes see the same norm: none steps alone
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

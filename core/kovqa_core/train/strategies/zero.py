@@ -104,6 +104,11 @@ class ZeroStrategy(TrainStrategy):
         losses: Tensor = self.wrapped_model(batch, step)["losses"]
         return losses
 
+    def set_max_grad_norm(self, max_norm: float | None) -> None:
+        """See `TrainStrategy`; what DeepSpeed was told at its beginning lies in this attribute of its optimizer."""
+        super().set_max_grad_norm(max_norm)
+        self.wrapped_model.optimizer.clip_grad = max_norm or 0.0
+
     def step(self, scale: float) -> float:
         """See `TrainStrategy`; DeepSpeed itself skips a step whose norm is not finite."""
         # It divides gradients and norm by the loss scale of this moment.

@@ -1,0 +1,287 @@
+"""What `kovqa train --resume` goes on with: the run's own experiment, on a machine that may be another.
+
+Machine settings (-p, --set profile.…, KOVQA_PROFILE__…) apply. Settings of the experiment stay as the run has
+them: whatever says otherwise is refused by name. Rate, clipping and length alone may be changed on the way, by
+`--change`; each change is kept in `run.yaml` with the step from which it counts.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from kovqa_core.errors import SettingsError
+from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.runs import manifest
+from kovqa_core.runs.summary import flatten_settings
+from kovqa_core.settings.overrides import apply_overrides
+from kovqa_core.settings.profile import Profile
+from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.renamed_keys import recipe_keys
+from kovqa_core.settings.resolve import (
+    FlagValue,
+    ResolvedSettings,
+    is_typed,
+    load_document,
+    override_documents,
+)
+from kovqa_core.settings.run import RecipeChange, Run, setting_origin
+from kovqa_core.settings.strict_yaml import (
+    KeyPath,
+    SettingsDocument,
+    build_settings,
+    dotted_path,
+    inline_yaml,
+)
+
+# What a run may be given on the way: neither the model nor the data, nor what its optimizer has kept, depends on it.
+CHANGEABLE_KEYS = ("optim.lr", "optim.min_lr", "optim.max_grad_norm", "optim.steps", "optim.epochs")
+_LENGTH_KEYS = ("optim.steps", "optim.epochs")
+_MAX_NAMED_SETTINGS = 4  # in one message
+
+
+@dataclass(frozen=True)
+class TypedSettings:
+    """What was typed of settings; None: nothing.
+
+    Attributes:
+        recipe, profile: names or paths.
+        sets: `a.b=c` texts.
+        flags: explicit flags, as recipe keys.
+        changes: `a.b=c` texts of --change.
+    """
+
+    recipe: str | None = None
+    profile: str | None = None
+    sets: Sequence[str] = ()
+    flags: Mapping[str, FlagValue] | None = None
+    changes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class _OtherSetting:
+    """A setting of the experiment that is not the run's."""
+
+    key: str
+    run_value: object
+    typed_value: object
+    place: str  # where it was typed or written
+
+
+def resume_settings(
+    run: Run, folder: Path, typed: TypedSettings, environ: Mapping[str, str] = os.environ
+) -> tuple[ResolvedSettings, list[RecipeChange]]:
+    """Settings with which a run goes on, and all its changes so far, those typed now included.
+
+    Args:
+        run: as it is stored.
+        folder: of the run, as it was typed.
+        typed: what was typed now.
+        environ: variables.
+
+    Raises:
+        SettingsError: the experiment is another than the run's (each setting, and who set it, is named); a
+            change of what cannot be changed.
+    """
+    run, changes = _change_recipe(run, folder, typed.changes)
+    stored = _stored_document(run, "recipe")
+    profile = load_document("profiles", typed.profile) if typed.profile else _stored_document(run, "profile")
+    requested = override_documents(stored, profile, typed.sets, typed.flags or {}, environ)
+    changed_now = {text.partition("=")[0].strip() for text in typed.changes}
+    others = [
+        *_other_recipe_file(run, typed.recipe, environ),
+        *(other for other in _other_settings(run, requested) if other.key not in changed_now),
+    ]
+    if others:
+        raise _other_settings_error(run, folder, others)
+    origin = {key: place for key, place in run.origin.items() if not key.startswith("profile.")}
+    # The profile is the one of now, and so is where its values came from.
+    origin |= {key: place for key, place in requested.origin.items() if key.startswith("profile.")}
+    return ResolvedSettings(_moved_data(run.recipe, requested.recipe), requested.profile, origin), changes
+
+
+def _stored_document(run: Run, part: str) -> SettingsDocument:
+    """The recipe or profile of a run, with the places it came from."""
+    settings: Recipe | Profile = run.recipe if part == "recipe" else run.profile
+    origin: dict[KeyPath, str] = {
+        tuple(key.split(".")[1:]): place for key, place in run.origin.items() if key.startswith(f"{part}.")
+    }
+    return SettingsDocument(settings.model_dump(mode="json"), origin)
+
+
+# ------------------------------------------------------------------------ what is not the run's
+
+
+def _other_settings(run: Run, requested: ResolvedSettings) -> Iterator[_OtherSetting]:
+    """Typed settings that differ from the run's own recipe."""
+    then, now = (flatten_settings(r.model_dump(mode="json")) for r in (run.recipe, requested.recipe))
+    for key in sorted({*then, *now}):
+        if not _is_same_value(then.get(key), now.get(key)) and not _is_moved(run, key, now.get(key)):
+            place = setting_origin(requested.origin, f"recipe.{key}")
+            yield _OtherSetting(key, then.get(key), now.get(key), place)
+
+
+def _other_recipe_file(run: Run, recipe: str | None, environ: Mapping[str, str]) -> Iterator[_OtherSetting]:
+    """What the file of `-r` says otherwise: the recipe's name, or values that the run once took from it.
+
+    What was typed when the run began is not compared: without it the file says something else, as it did then.
+    """
+    if recipe is None:
+        return
+    document = load_document("recipes", recipe)
+    place = f"KOVQA_RECIPE={recipe}" if environ.get("KOVQA_RECIPE") == recipe else f"-r {recipe}"
+    if document.values["name"] != run.recipe.name:
+        yield _OtherSetting("recipe", run.recipe.name, document.values["name"], place)
+        return
+    in_file = flatten_settings(build_settings(Recipe, document).model_dump(mode="json"))
+    in_run = flatten_settings(run.recipe.model_dump(mode="json"))
+    for key in sorted({*in_file, *in_run}):
+        if is_typed(setting_origin(run.origin, f"recipe.{key}")):
+            continue
+        if not _is_same_value(in_run.get(key), in_file.get(key)):
+            where = document.where(tuple(key.split(".")))
+            yield _OtherSetting(key, in_run.get(key), in_file.get(key), where)
+
+
+def _is_same_value(then: object, now: object) -> bool:
+    """Equal; or two names of one file or folder, or of two files with the same bytes."""
+    if then == now:
+        return True
+    if not isinstance(then, str) or not isinstance(now, str):
+        return False
+    paths = Path(then).expanduser(), Path(now).expanduser()
+    try:
+        if all(path.is_file() for path in paths):
+            return filecmp.cmp(*paths, shallow=False)
+        return all(path.is_dir() for path in paths) and paths[0].samefile(paths[1])
+    except OSError:
+        return False
+
+
+def _is_moved(run: Run, key: str, place: object) -> bool:
+    """Does the run's own data lie there now? Where data lies is a matter of the machine."""
+    if not isinstance(place, str):
+        return False
+    if key == "data.index":
+        fingerprint = manifest.index_facts(place).fingerprint
+        return fingerprint is not None and fingerprint == manifest.learned_fingerprint(run)
+    before = run.recipe.data.images
+    return key == "data.images" and not (before and Path(before).is_dir())
+
+
+def _moved_data(stored: Recipe, requested: Recipe) -> Recipe:
+    """The run's recipe, with its data where it lies now; all else was found equal."""
+    places = {"index": requested.data.index, "images": requested.data.images}
+    return stored.model_copy(update={"data": stored.data.model_copy(update=places)})
+
+
+def _other_settings_error(run: Run, folder: Path, others: Sequence[_OtherSetting]) -> SettingsError:
+    named = "; ".join(_describe(run, other) for other in others[:_MAX_NAMED_SETTINGS])
+    if len(others) > _MAX_NAMED_SETTINGS:
+        named = message(
+            "plan.and-more-settings",
+            "{named}; and {count} more",
+            named=named,
+            count=len(others) - _MAX_NAMED_SETTINGS,
+        )
+    changeable = [other for other in others if other.key in CHANGEABLE_KEYS]
+    if len(changeable) == len(others):
+        hint = message(
+            "plan.change-setting.hint",
+            "leave it out; or change it from here on: kovqa train --resume -o {folder} {changes}",
+            folder=shell_quote(folder),
+            changes=" ".join(
+                f"--change {other.key}={inline_yaml(other.typed_value)}" for other in changeable
+            ),
+        )
+    else:
+        hint = message(
+            "plan.other-recipe.hint", "leave that out to go on, or choose another -o to begin a new run"
+        )
+    return SettingsError(
+        message(
+            "plan.other-recipe",
+            "{folder} was started with other settings: {difference}",
+            folder=folder,
+            difference=named,
+        ),
+        hint,
+    )
+
+
+def _describe(run: Run, other: _OtherSetting) -> Message:
+    change = next((change for change in reversed(run.changes) if change.key == other.key), None)
+    if change is not None:
+        return message(
+            "plan.changed-key-since",
+            "{key} is {old} since step {step}, and {new} by {place}",
+            key=other.key,
+            old=inline_yaml(other.run_value),
+            step=change.step,
+            new=inline_yaml(other.typed_value),
+            place=other.place,
+        )
+    return message(
+        "plan.changed-key",
+        "{key} is {old} there, and {new} by {place}",
+        key=other.key,
+        old=inline_yaml(other.run_value),
+        new=inline_yaml(other.typed_value),
+        place=other.place,
+    )
+
+
+# --------------------------------------------------------------------------------- what changes
+
+
+def _change_recipe(run: Run, folder: Path, texts: Sequence[str]) -> tuple[Run, list[RecipeChange]]:
+    """The run with changed settings, and all its changes; a value that it has already changes nothing."""
+    if not texts:
+        return run, list(run.changes)
+    step = manifest.last_checkpoint_step(folder)
+    before = _stored_document(run, "recipe")
+    typed = {text: f"--change {text}" for text in texts}
+    document = apply_overrides(before, typed, typed, "", recipe_keys(run.recipe.family))
+    for path, place in document.origin.items():  # before values are read: of a wrong key none is right
+        if place in typed.values():
+            _require_changeable(run, dotted_path(path))  # of a whole mapping (optim={…}) its own name
+    recipe = build_settings(Recipe, document)
+    then, now = (flatten_settings(r.model_dump(mode="json")) for r in (run.recipe, recipe))
+    keys = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
+    # Where the last checkpoint is older than an earlier change (step folders were removed), that one counts
+    # from there, too.
+    earlier = [change.model_copy(update={"step": min(change.step, step)}) for change in run.changes]
+    new = [
+        RecipeChange(
+            step=step,
+            key=key,
+            before=cast("int | float | None", then.get(key)),
+            value=cast("int | float | None", now.get(key)),
+        )
+        for key in keys
+    ]
+    places = {f"recipe.{key}": document.where(tuple(key.split("."))) for key in keys}
+    changed = run.model_copy(update={"recipe": recipe, "origin": {**run.origin, **places}})
+    return changed, [*earlier, *new]
+
+
+def _require_changeable(run: Run, key: str) -> None:
+    if key not in CHANGEABLE_KEYS:
+        raise SettingsError(
+            message("plan.not-changeable", "--change {key}: only a new run can have another one", key=key),
+            message(
+                "plan.not-changeable.hint",
+                "on the way only these change: {keys}; begin a new run with another -o",
+                keys=", ".join(CHANGEABLE_KEYS),
+            ),
+        )
+    used = "optim.steps" if run.recipe.optim.steps else "optim.epochs"
+    if key in _LENGTH_KEYS and key != used:
+        raise SettingsError(
+            message("plan.other-length", "--change {key}: this run's length is {used}", key=key, used=used),
+            message("plan.other-length.hint", "change that one: --change {used}=N", used=used),
+        )

@@ -1,0 +1,259 @@
+"""kovqa train --resume: the machine may be another, the experiment stays the run's own, or is changed by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from kovqa_core.errors import DataError, SettingsError
+from kovqa_core.index.build import build_index
+from kovqa_core.paths import settings_files
+from kovqa_core.plan.claim import claim_planned_run
+from kovqa_core.runs.folder import RESULT_FILE
+from kovqa_core.runs.manifest import require_same_data
+from kovqa_core.settings.recipe import OptimSettings
+from kovqa_core.settings.run import RUN_FILE, RecipeChange, Run, optim_at_step, read_run
+
+from tests.conftest import SMALL, Small
+from tests.plan.conftest import Plan, leave_checkpoint
+
+
+def refusal(resume: Plan, folder: Path, **options: object) -> str:
+    """What `--resume` says to other settings."""
+    with pytest.raises(SettingsError) as caught:
+        resume(folder, **options)
+    return str(caught.value)
+
+
+# --------------------------------------------------------------------------------- the machine
+
+
+def test_settings_of_the_machine_apply(
+    resume: Plan, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_run(stopped / RUN_FILE)
+    assert resume(stopped, sets=["profile.precision=bf16"]).run.profile.precision == "bf16"
+    assert resume(stopped, micro_batch="2").run.micro_batch == 2
+    (tmp_path / "mine.yaml").write_text("threads: 3\nprecision: fp32\nlauncher: torchrun\n")
+    other = resume(stopped, profile=str(tmp_path / "mine.yaml"), sets=["profile.strategy=zero1"])
+    assert (other.run.profile.name, other.run.profile.threads) == ("mine", 3)
+    assert other.run.profile.strategy == "zero1"
+    assert other.run.origin["profile.threads"].startswith(str(tmp_path / "mine.yaml"))
+    monkeypatch.setenv("KOVQA_PROFILE__PRECISION", "bf16")
+    planned = resume(stopped)
+    assert planned.run.profile.precision == "bf16"
+    assert planned.origin["profile.precision"] == "KOVQA_PROFILE__PRECISION=bf16"
+    assert planned.run.profile.threads == before.profile.threads == 1  # typed then, and kept
+    assert planned.run.recipe == before.recipe
+    assert planned.resumed_step == "step-000008"
+
+
+# ------------------------------------------------------------------------------ the experiment
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sets": ["optim.lr=7e-3"]}, "optim.lr is 0.001 there, and 0.007 by --set optim.lr=7e-3"),
+        ({"sets": ["seed=1", "log_every=5"]}, "seed is 42 there, and 1 by --set seed=1"),
+        ({"sets": ["model.max_text=20"]}, "model.max_text is 24 there, and 20 by --set model.max_text=20"),
+        ({"recipe": "kobeit3"}, "recipe is tiny there, and kobeit3 by -r kobeit3"),
+        (
+            {"flags": {"model.random_init": True}},
+            "model.random_init is null there, and true by --random-init",
+        ),
+    ],
+)
+def test_another_experiment_is_refused_by_name(
+    resume: Plan, stopped: Path, options: dict[str, object], words: str
+) -> None:
+    said = refusal(resume, stopped, **options)
+    assert f"{stopped} was started with other settings: " in said
+    assert words in said
+    assert "randaug" not in said  # nothing of the default recipe
+    assert ("another -o" in said) != ("--change" in said)
+
+
+def test_variables_and_files_that_say_otherwise_are_named(
+    resume: Plan, stopped: Path, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same_name = tmp_path / "tiny.yaml"
+    shutil.copy(settings_files("recipes")["tiny"], same_name)
+    assert resume(stopped, recipe=str(same_name)).run.recipe.optim.steps == 12  # was typed, not in the file
+    same_name.write_text(same_name.read_text("utf-8").replace("log_every: 100", "log_every: 7"), "utf-8")
+    assert resume(stopped, recipe=str(same_name)).run.recipe.log_every == 1  # typed, too
+    same_name.write_text(same_name.read_text("utf-8").replace("seed: 42", "seed: 7"), "utf-8")
+    assert f"seed is 42 there, and 7 by {same_name}:" in refusal(resume, stopped, recipe=str(same_name))
+    for name, value, key in (
+        ("KOVQA_OPTIM__LR", "7e-3", "optim.lr"),
+        ("KOVQA_RECIPE", "kobeit3", "recipe"),
+        ("KOVQA_TOKENIZER", str(small.root / "text.txt"), "model.tokenizer"),
+    ):
+        typed = {
+            "KOVQA_RECIPE": {"recipe": value},
+            "KOVQA_TOKENIZER": {"flags": {"model.tokenizer": value}},
+        }
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            said = refusal(resume, stopped, **typed.get(name, {}))
+        assert f"{key} is " in said
+        assert f" by {name}={value}" in said
+
+
+def test_the_same_command_again_is_not_refused(
+    plan: Plan, stopped: Path, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... from another folder, by another way to the same files, and with less typed than then."""
+    monkeypatch.chdir(small.index.parent)
+    shutil.copy(small.tokenizer, tmp_path / "copy.model")
+    flags = {"data.index": small.index.name, "model.tokenizer": str(tmp_path / "copy.model")}
+    for sets in ([*SMALL, "optim.steps=12"], ["optim.steps=12"], []):
+        assert plan(stopped, sets=sets, flags=flags, resume=True).run.recipe.optim.steps == 12
+
+
+# ------------------------------------------------------------------------------------ the data
+
+
+def write_other_index(small: Small, folder: Path) -> Path:
+    rows = [json.loads(line) for line in (small.index / "train.jsonl").read_text("utf-8").splitlines()]
+    table = folder.with_suffix(".jsonl")
+    keys = ("id", "image", "question")
+    other = [
+        {**{key: row[key] for key in keys}, "answer": "다른 " + next(iter(row["answers"]))} for row in rows
+    ]
+    table.write_text("".join(json.dumps(row) + "\n" for row in other), "utf-8")
+    build_index("table", table, small.root / "images", folder)
+    return folder
+
+
+def test_an_index_written_anew_is_refused(resume: Plan, stopped: Path, small: Small, tmp_path: Path) -> None:
+    """Where the run looks for it, by a flag, and to a worker that a queue starts again."""
+    assert resume(stopped).run
+    other = write_other_index(small, tmp_path / "other")
+    said = refusal(resume, stopped, flags={"data.index": str(other)})
+    assert f"data.index is {small.index} there" in said.replace("'", "")
+    assert f" by --data {other}" in said
+    text = (stopped / RUN_FILE).read_text("utf-8")
+    (stopped / RUN_FILE).write_text(text.replace(f"index: {small.index}", f"index: {other}"), "utf-8")
+    for check in (lambda: resume(stopped), lambda: require_same_data(read_run(stopped / RUN_FILE))):
+        with pytest.raises(DataError, match="holds other data than 내 run has learned from") as caught:
+            check()
+        assert "another -o" in caught.value.hint
+    # The old data at another place is the run's own; so is any before something was learned.
+    moved = shutil.copytree(small.index, tmp_path / "moved")
+    flags = {"data.index": str(moved), "data.images": str(small.root / "images")}
+    (stopped / RUN_FILE).write_text(text.replace(f"index: {small.index}", "index: gone"), "utf-8")
+    assert resume(stopped, flags=flags).run.recipe.data.index == str(moved)
+    (stopped / "last").unlink()
+    shutil.rmtree(stopped / "step-000008")
+    (stopped / RUN_FILE).write_text(text.replace(f"index: {small.index}", f"index: {other}"), "utf-8")
+    assert resume(stopped).run
+
+
+# ------------------------------------------------------------------------------------- changes
+
+
+def test_a_change_is_written_with_its_step(resume: Plan, stopped: Path) -> None:
+    changes = ["optim.lr=1e-4", "optim.clip=1"]  # by its old name
+    again = lambda: resume(stopped, changes=changes)  # noqa: E731
+    with claim_planned_run(again(), pytest.fail) as planned:
+        assert [(c.step, c.key, c.before, c.value) for c in planned.changes] == [
+            (8, "optim.lr", 0.001, 0.0001),
+            (8, "optim.max_grad_norm", 5.0, 1),
+        ]
+    run = read_run(stopped / RUN_FILE)
+    assert (run.recipe.optim.lr, run.recipe.optim.max_grad_norm) == (1e-4, 1)
+    assert run.origin["recipe.optim.lr"] == "--change optim.lr=1e-4"
+    assert (optim_at_step(run, 7).lr, optim_at_step(run, 8).lr) == (1e-3, 1e-4)
+    assert optim_at_step(run, 7).max_grad_norm == 5
+    # The same command again, as after a kill, changes nothing more; what is typed besides is what it was.
+    assert not again().changes
+    assert again().run.changes == run.changes
+    assert not resume(stopped, changes=changes, sets=["optim.lr=1e-3"]).changes
+    said = refusal(resume, stopped, sets=["optim.lr=1e-3"])
+    assert "optim.lr is 0.0001 since step 8, and 0.001 by --set optim.lr=1e-3" in said
+
+
+def test_a_finished_run_gets_more_steps(resume: Plan, stopped: Path) -> None:
+    shutil.rmtree(stopped / "step-000008")
+    leave_checkpoint(stopped, 12)
+    result = {
+        "task": "vqa",
+        "recipe": "tiny",
+        "steps": 12,
+        "best": None,
+        "best_score": None,
+        "last_score": None,
+    }
+    (stopped / RESULT_FILE).write_text(json.dumps({**result, "seconds": 1, "examples_per_second": 1}))
+    assert resume(stopped).result is not None
+    assert "has done 12 steps already" in refusal(resume, stopped, changes=["optim.lr=1e-5"])
+    assert "would be over after 11" in refusal(resume, stopped, changes=["optim.steps=11"])
+    planned = resume(stopped, changes=["optim.steps=20"])
+    assert planned.result is None
+    assert (stopped / RESULT_FILE).is_file()  # a plan writes nothing
+    with claim_planned_run(planned, pytest.fail):
+        assert not (stopped / RESULT_FILE).exists()
+    assert read_run(stopped / RUN_FILE).recipe.optim.steps == 20
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("seed=3", "--change seed: only a new run can have another one"),
+        ("optim.global_batch=4", "optim.global_batch: only a new run"),
+        ("optim={lr: 1}", "--change optim: only a new run"),
+        ("profile.threads=2", "--change profile.threads: only a new run"),
+        ("optim.epochs=2", "this run's length is optim.steps"),
+        ("optim.lr=-1", "optim.lr"),
+        ("optim.lr", "expected key=value"),
+    ],
+)
+def test_what_cannot_change(resume: Plan, stopped: Path, change: str, words: str) -> None:
+    text = (stopped / RUN_FILE).read_text("utf-8")
+    assert words in refusal(resume, stopped, changes=[change])
+    assert (stopped / RUN_FILE).read_text("utf-8") == text
+
+
+def test_settings_of_any_step_are_known_after_several_changes(stopped: Path) -> None:
+    run = read_run(stopped / RUN_FILE)
+    changes = [(4, "optim.lr", 0.001, 0.1), (6, "optim.lr", 0.1, 0.2), (6, "optim.steps", 8, 12)]
+    made = [RecipeChange(step=s, key=k, before=b, value=v) for s, k, b, v in changes]
+    optim = run.recipe.optim.model_copy(update={"lr": 0.2})
+    run = run.model_copy(update={"recipe": run.recipe.model_copy(update={"optim": optim}), "changes": made})
+
+    def at(step: int) -> tuple[object, ...]:
+        settings: OptimSettings = optim_at_step(run, step)
+        return settings.lr, settings.steps
+
+    assert [at(step) for step in (0, 3, 4, 5, 6, 99)] == [
+        (0.001, 8), (0.001, 8), (0.1, 8), (0.1, 8), (0.2, 12), (0.2, 12),
+    ]  # fmt: skip
+
+
+def test_a_change_counts_from_an_earlier_checkpoint_once_later_ones_are_removed(
+    resume: Plan, stopped: Path
+) -> None:
+    (stopped / "step-000004" / "trainer").mkdir(parents=True)
+    with claim_planned_run(resume(stopped, changes=["optim.lr=1e-4"]), pytest.fail):
+        pass
+    shutil.rmtree(stopped / "step-000008")
+    planned = resume(stopped, changes=["optim.lr=1e-4"])
+    assert planned.resumed_step == "step-000004"
+    assert [change.step for change in planned.run.changes] == [4]
+
+
+def test_a_moved_run_is_called_by_where_it_lies(resume: Plan, stopped: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "a run 100% $HOME"
+    stopped.rename(moved)
+    run: Run = read_run(moved / RUN_FILE)
+    assert run.folder == moved
+    planned = resume(moved)
+    assert (planned.run.folder, planned.launch.folder) == (moved, moved)
+    assert any(str(moved / RUN_FILE) in word for word in planned.launch.argv)
+    said = refusal(resume, moved, sets=["optim.lr=1"])
+    assert f"{moved} was started" in said
+    assert f"-o '{moved}' --change optim.lr=1" in said
+    assert "내 run" not in said
