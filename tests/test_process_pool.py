@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 from kovqa_core.errors import DataError, MachineError
 from kovqa_core.process_pool import add_to_count, parallel_map
 from kovqa_core.progress import Progress
+
+from tests.disturbed import ended, marked_processes, until
 
 
 def count_and_double(n: int) -> int:
@@ -38,6 +42,26 @@ def test_results_come_in_order_and_counts_are_added() -> None:
     )
     assert results == [10, 2, 6]
     assert reports[-1] == Progress("doubling", 9, unit="numbers", fraction=1.0)
+
+
+POOLS = {
+    "map": "import time\nfrom kovqa_core.process_pool import parallel_map\nparallel_map(time.sleep, [(60,)] * 2)",
+    "demo": (
+        "import time\nfrom kovqa_core.demo import dataset\n"
+        "dataset.PARALLEL_FROM, dataset._draw_image = 1, time.sleep\nlist(dataset._draw_images([60] * 100))"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_a_killed_parent_takes_its_processes_along(name: str, mark: str) -> None:
+    variable, value = mark.split("=")
+    parent = subprocess.Popen([sys.executable, "-c", POOLS[name]], env={**os.environ, variable: value})
+    until(lambda: len(marked_processes(mark)["launcher"]) > 2, "processes of the pool", 30)
+    time.sleep(0.5)  # past their imports
+    parent.kill()
+    parent.wait()
+    assert ended(mark, 5)
 
 
 def test_the_first_failure_stops_the_others() -> None:

@@ -125,15 +125,19 @@ def _end_if_killed(process: subprocess.Popen[str]) -> Iterator[None]:
     Workers that have nothing to print would notice only when torchrun is gone. In a session of its own, for a
     job-control `kill -9 %1` reaches the whole group; with no variables, folder or output of ours to hold open.
     """
-    guard = subprocess.Popen(
-        ["/bin/sh", "-c", _GUARD_SCRIPT, "kovqa-guard", str(process.pid)],
-        env={"PATH": os.environ.get("PATH", os.defpath)},
-        cwd="/",
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    try:
+        guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD_SCRIPT, "kovqa-guard", str(process.pid)],
+            env={"PATH": os.environ.get("PATH", os.defpath)},
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:  # no more processes allowed: nothing may go on unguarded
+        _end_launcher(process)
+        raise
     try:
         yield
     finally:
