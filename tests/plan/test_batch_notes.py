@@ -139,6 +139,7 @@ def test_a_run_of_an_earlier_version_keeps_its_means(family: str, fixed: bool, t
     (tmp_path / "run.yaml").write_text(text, "utf-8")
     run = read_run(tmp_path / "run.yaml")
     assert run.recipe.optim.loss_micro_batch == (run.micro_batch if fixed else None)
+    assert ("recipe.optim.loss_micro_batch" in run.origin) == fixed
 
 
 @pytest.mark.parametrize(

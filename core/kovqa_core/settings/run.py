@@ -229,7 +229,7 @@ def read_run(path: Path) -> Run:
     """
     document = read_yaml(path)
     document.values.pop("versions", None)  # stood there before each launch recorded its own
-    run = build_settings(Run, _with_new_names(document))
+    run = build_settings(Run, _with_old_means(_with_new_names(document)))
     return run.model_copy(update={"folder": path.resolve().parent})  # it may have been moved or copied
 
 
@@ -241,11 +241,13 @@ def _with_old_means(document: SettingsDocument) -> SettingsDocument:
         return document
     if "loss_micro_batch" in optim or not _averaged_micro_batches(recipe):
         return document
-    as_then = {**optim, "loss_micro_batch": document.values.get("micro_batch")}
-    return SettingsDocument(
-        {**document.values, "recipe": {**recipe, "optim": as_then}},
-        {**document.origin, ("recipe", "optim", "loss_micro_batch"): "a version that knew no other mean"},
-    )
+    as_then = {**recipe, "optim": {**optim, "loss_micro_batch": document.values.get("micro_batch")}}
+    origin = document.values.get("origin")
+    origin = origin if isinstance(origin, dict) else {}
+    # As if typed: no recipe's file says it.
+    place = "--micro-batch or the profile, by a version that averaged over it"
+    origin = {**origin, "recipe.optim.loss_micro_batch": place}
+    return SettingsDocument({**document.values, "recipe": as_then, "origin": origin}, document.origin)
 
 
 def _averaged_micro_batches(recipe: YamlMapping) -> bool:
@@ -267,7 +269,7 @@ def _averaged_micro_batches(recipe: YamlMapping) -> bool:
 def _with_new_names(document: SettingsDocument) -> SettingsDocument:
     recipe, origin = document.values.get("recipe"), document.values.get("origin")
     renamed = run_keys(recipe.get("family") if isinstance(recipe, dict) else None)
-    document = _with_old_means(with_new_names(document, renamed, warn=False))
+    document = with_new_names(document, renamed, warn=False)
     if not isinstance(origin, dict):
         return document
     new_origin = {  # its keys are dotted paths themselves
