@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.distributed import run_lock
-from kovqa_core.errors import SettingsError
+from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.plan import claim
 from kovqa_core.plan.claim import claim_planned_run, write_plan
+from kovqa_core.runs.slurm_job import SlurmJob, write_slurm_job
 from kovqa_core.runs.summary import all_runs, summarise_run
 from kovqa_core.settings.run import RUN_FILE, read_run
 
 from kovqa_cli.options import complete_run, complete_run_name
+from tests.conftest import SMALL
 from tests.plan.conftest import Plan, leave_checkpoint
 
 
@@ -54,6 +56,39 @@ def test_a_second_training_changes_nothing_under_the_first(
         with pytest.raises(SettingsError, match="another"), claim_planned_run(second, pytest.fail):
             pytest.fail("both have it")
         assert files(new) == before
+
+
+def test_two_commands_do_not_queue_one_folder(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both made their plans before one of them had a job."""
+    squeue, folder = tmp_path / "squeue", tmp_path / "run"
+    squeue.write_text("#!/bin/sh\necho '11|PENDING|Priority|kovqa-run'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    first, second = plan(folder), plan(folder)
+    with claim_planned_run(first, pytest.fail):
+        write_slurm_job(folder, SlurmJob("11", "kovqa-run"))
+    before = files(folder)
+    refused = pytest.raises(SettingsError, match="is job 11 of SLURM already: PENDING")
+    with refused, claim_planned_run(second, lambda: plan(folder)):
+        pytest.fail("both queue it")
+    with refused:
+        plan(folder, resume=True)
+    assert not plan(folder, resume=True, dry_run=True).missing  # a plan may be looked at
+    assert files(folder) == before
+
+
+def test_images_that_a_nodes_setup_brings_are_not_looked_for_here(plan: Plan, tmp_path: Path) -> None:
+    images = f"data.images={tmp_path / 'scratch'}"
+    slurm = ["profile.launcher=srun", "profile.slurm.node_setup=[cp -r images scratch]"]
+    sets = [*SMALL, "optim.steps=2", images]
+    with pytest.raises(DataError, match="scratch, which is not there"):
+        plan(tmp_path / "run", sets=sets)
+    (note,) = plan(tmp_path / "run", sets=[*sets, *slurm], dry_run=True).missing[-1:]
+    assert (
+        note == f"images {tmp_path / 'scratch'} are not here: slurm.node_setup is to bring them to each node"
+    )
 
 
 def test_processes_that_train_keep_others_out(

@@ -19,6 +19,7 @@ from kovqa_core.plan.run_folder import folder_state, run_active_error
 from kovqa_core.plan.training import PlannedTraining
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.runs.folder import RESULT_FILE, is_run_active, was_launched
+from kovqa_core.runs.slurm_job import require_not_queued
 from kovqa_core.settings.run import RUN_FILE, read_run, write_run
 
 _EARLIER_RUN_SECONDS = 20.0  # processes that a killed command left behind have so long to end
@@ -38,7 +39,8 @@ def claim_planned_run(
         The training to start, in its own folder; one with a `result` has nothing left to do.
 
     Raises:
-        SettingsError: another command, or processes of a run, work in the folder; it cannot be written.
+        SettingsError: another command, or processes of a run, work in the folder, or a job is queued for it; it
+            cannot be written.
     """
     if planned.is_new_folder:
         planned = _in_folder(planned, _make_new_folder(planned.run.folder))
@@ -46,6 +48,7 @@ def claim_planned_run(
     # A new run does not wait for another to end: the folder would be in use then, too.
     is_joint = bool(planned.launch.rendezvous)
     with claim_run_folder(folder, joint=is_joint, wait=planned.is_resume or is_joint):
+        require_not_queued(folder, os.environ)  # by another command, since this one made its plan
         if folder_state(folder) != planned.state:
             planned = plan_again()
         if planned.result is None:

@@ -231,14 +231,15 @@ def _check_and_plan(
     """Check the settings, plan the launch."""
     # First, because the checks of the machine are the launcher's own.
     check_launcher(settings.profile, settings.origin.get("profile.launcher", ""))
-    require_not_queued(folder, os.environ)
+    if not dry_run:  # which writes nothing into such a folder
+        require_not_queued(folder, os.environ)
     checks: list[Check] = [
         partial(check_machine, settings.profile),
         partial(check_strategy, settings.profile),
         *_input_checks(settings),
         *more_checks,
     ]
-    missing = _run_checks(checks, dry_run=dry_run)
+    missing = [*_run_checks(checks, dry_run=dry_run), *_left_to_node_setup(settings)]
     profile, memory_plan = choose_micro_batch(settings.recipe, settings.profile, micro_batch)
     run = make(profile, folder, ["kovqa", *sys.argv[1:]], settings.origin)
     last = follow_pointer(folder, "last")
@@ -323,12 +324,24 @@ def _input_checks(settings: ResolvedSettings) -> list[Check]:
             message("plan.no-index", "no index named"),
             message("plan.no-index.hint", "give one: --data DIR (write it with kovqa index)"),
         )
-    images = Path(recipe.data.images) if recipe.data.images else None
-    if images and not images.is_dir() and settings.profile.slurm.node_setup:
-        images = None  # on the nodes' own disks, once node_setup has run there
+    images = Path(recipe.data.images) if recipe.data.images and not _left_to_node_setup(settings) else None
     return [
         partial(_check_index, Path(recipe.data.index), images, recipe.task),
         *config.required_files(),
+    ]
+
+
+def _left_to_node_setup(settings: ResolvedSettings) -> list[Message]:
+    """What is not here and will be on the nodes, for a node's setup copies it there."""
+    images = settings.recipe.data.images
+    if images is None or Path(images).is_dir() or not settings.profile.slurm.node_setup:
+        return []
+    return [
+        message(
+            "plan.images-on-nodes",
+            "images {images} are not here: slurm.node_setup is to bring them to each node",
+            images=images,
+        )
     ]
 
 

@@ -227,11 +227,10 @@ def world_size_hint(profile: Profile) -> Message:
 
 def task_count_hint(profile: Profile) -> Message:
     """How a step gets as many tasks as the profile wants: srun takes the number of its job, or SLURM_NTASKS."""
-    tasks = profile.processes_per_node // processes_per_task(profile)
     return message(
         "launch.other-task-count.hint",
         "srun starts as many tasks as its job was given, or as SLURM_NTASKS says: start kovqa outside of the job, or "
         "give the job {tasks} (salloc or #SBATCH --nodes={nodes} --ntasks={tasks}), or unset SLURM_NTASKS",
         nodes=profile.nodes,
-        tasks=profile.nodes * tasks,
+        tasks=profile.processes // processes_per_task(profile),
     )
