@@ -13,6 +13,7 @@ from kovqa_core.answer.partial_file import RowFault, append_answers, rank_file_p
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import DataError, SettingsError, Stopped
+from kovqa_core.evaluate.ensemble import vote_on_files
 from kovqa_core.progress import OnProgress, Progress
 
 from tests.cli.test_predict import lines
@@ -93,6 +94,8 @@ def test_finished_answers_are_replaced_by_their_own_kind_only(job: AnswerJob, tm
             run_answer_job(other_job, answers)
         assert "--force" in caught.value.hint
         assert job.output.read_bytes() == before
+    with pytest.raises(SettingsError, match="holds the answers of a model"):
+        vote_on_files([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], job.output)
     assert run_answer_job(replace(fewer, force=True), backend()).rows == 3
     job.output.write_text('{"id": "mine", "answer": "손으로"}\n', "utf-8")
     with pytest.raises(SettingsError, match="what wrote it is not known"):

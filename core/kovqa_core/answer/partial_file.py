@@ -10,7 +10,6 @@ Whatever kills a process, at most its last line is torn; that one is cut off and
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Answer, prediction_line
 from kovqa_core.errors import SettingsError
+from kovqa_core.evaluate.predictions_file import read_answers_record, write_answers_record
 from kovqa_core.files import atomic_file, read_json, write_json
 from kovqa_core.messages import Message, message
 
@@ -56,11 +56,6 @@ def rank_files_folder(partial_file: Path) -> Path:
 def rank_file_path(partial_file: Path, rank: int) -> Path:
     """One process's lines."""
     return rank_files_folder(partial_file) / _RANK_FILES.replace("*", str(rank))
-
-
-def answers_record_path(output: Path) -> Path:
-    """Where it is written down what gave the answers of a finished predictions file."""
-    return output.with_name(f".{output.name}.json")
 
 
 def resume_partial_file(output: Path, fingerprint: Mapping[str, object], *, force: bool = False) -> set[str]:
@@ -106,14 +101,14 @@ def _require_same_answers(output: Path, fingerprint: Mapping[str, object]) -> No
     """
     if not output.exists():
         return
-    record = read_json(answers_record_path(output)) if answers_record_path(output).is_file() else {}
-    if not isinstance(record, dict) or record.get("sha256") != file_digest(output):
+    recorded = read_answers_record(output)
+    if recorded is None:
         problem = message(
             "answer.unknown-output",
             "{output} is there already, and what wrote it is not known",
             output=output,
         )
-    elif record.get("fingerprint") != fingerprint:
+    elif recorded != fingerprint:
         problem = message(
             "answer.other-output",
             "{output} holds answers of another model or table, for other kinds, or decoded in another way",
@@ -126,12 +121,6 @@ def _require_same_answers(output: Path, fingerprint: Mapping[str, object]) -> No
 
 def _other_output_hint() -> Message:
     return message("answer.other-output.hint", "choose another -o, or replace it with --force")
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def append_answers(
@@ -202,13 +191,8 @@ def finish_partial_file(partial_file: Path, output: Path, ids: Iterable[str]) ->
     """The lines under their final name, in this order of ids; each id was answered."""
     lines = {json.loads(line)["id"]: line for line in partial_file.read_bytes().split(b"\n") if line}
     ordered = [lines[id] + b"\n" for id in ids]
-    record = {
-        "schema": 1,
-        "sha256": hashlib.sha256(b"".join(ordered)).hexdigest(),
-        "fingerprint": read_json(fingerprint_path(partial_file)),
-    }
     # Before the file: killed between the two, the partial file is still there, and is finished again.
-    write_json(answers_record_path(output), record)
+    write_answers_record(output, b"".join(ordered), read_json(fingerprint_path(partial_file)))
     with atomic_file(output) as stream:
         stream.writelines(ordered)
     partial_file.unlink()

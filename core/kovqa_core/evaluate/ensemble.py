@@ -9,7 +9,12 @@ from kovqa_core.data.answers import normalise_answer
 from kovqa_core.data.example import Answer, prediction_line
 from kovqa_core.data.tables import read_table
 from kovqa_core.errors import DataError, SettingsError, list_ids
-from kovqa_core.evaluate.predictions_file import PREDICTION_COLUMNS, Predictions, read_predictions
+from kovqa_core.evaluate.predictions_file import (
+    PREDICTION_COLUMNS,
+    Predictions,
+    read_answers_record,
+    read_predictions,
+)
 from kovqa_core.files import atomic_file, require_other_output
 from kovqa_core.messages import message
 
@@ -46,7 +51,7 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> int:
         output: where to write, whole or not at all.
 
     Raises:
-        SettingsError: fewer than two files; an output that is one of them.
+        SettingsError: fewer than two files; an output that is one of them, or holds a model's answers.
         DataError: a file that cannot be read, captions, ids that are not in all files (the first ten named).
     """
     if len(paths) < 2:
@@ -59,6 +64,11 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> int:
             message("evaluate.single-vote.hint", "kovqa vote A B -o C"),
         )
     require_other_output(output, paths)
+    if output.exists() and read_answers_record(output) is not None:
+        raise SettingsError(
+            message("evaluate.output-has-answers", "{output} holds the answers of a model", output=output),
+            message("evaluate.output-has-answers.hint", "choose another file with -o"),
+        )
     files = [read_predictions(path) for path in paths]
     for path, predictions in zip(paths, files, strict=True):
         if predictions.task != "vqa":

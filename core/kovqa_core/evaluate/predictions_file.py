@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.data.tables import read_table
 from kovqa_core.errors import DataError, list_ids, list_lines
+from kovqa_core.files import read_json, write_json
 from kovqa_core.index.reader import IndexSplit, filter_question_types
 from kovqa_core.messages import message
 
@@ -202,3 +204,35 @@ def _first_column_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
     """The text under the first name a row has, null as none; a KeyError when it has no such name."""
     value = row[next((name for name in names if name in row), names[0])]
     return "" if value is None else str(value)
+
+
+# ------------------------------------------------------------------- what gave a file's answers
+
+
+def answers_record_path(predictions: Path) -> Path:
+    """Where it is written down what gave the answers of a predictions file: beside it, hidden."""
+    return predictions.with_name(f".{predictions.name}.json")
+
+
+def write_answers_record(predictions: Path, contents: bytes, fingerprint: Mapping[str, object]) -> None:
+    """Write down what gave the answers of a predictions file that is about to be written.
+
+    Args:
+        predictions: the file.
+        contents: that it will have.
+        fingerprint: all that they depend on; JSON values.
+    """
+    record = {"schema": 1, "sha256": hashlib.sha256(contents).hexdigest(), "fingerprint": fingerprint}
+    write_json(answers_record_path(predictions), record)
+
+
+def read_answers_record(predictions: Path) -> Mapping[str, object] | None:
+    """What gave the answers of a predictions file; None: not written down, or the file was changed since."""
+    path = answers_record_path(predictions)
+    record = read_json(path) if path.is_file() else None
+    with predictions.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not isinstance(record, dict) or record.get("sha256") != digest:
+        return None
+    fingerprint = record.get("fingerprint")
+    return fingerprint if isinstance(fingerprint, dict) else None
