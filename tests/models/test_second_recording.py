@@ -15,19 +15,23 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from kovqa_core.files import read_json
+from safetensors.torch import load_file
 
 from tests import parity
+from tests.models.vlm.llava_reference import reference_logits
 from tests.second_recording import beit3_reference as reference
 from tests.second_recording import nia_set
 from tests.second_recording.beit3_set import write_beit3_set
+from tests.second_recording.llava_set import write_llava_set
 from tests.train.test_parity_beit3_optim import dimensions
 
 ROOT = Path(__file__).parents[2]
 PARITY_TESTS = (
     "tests/models/beit3", "tests/models/fusion/test_parity_nia.py", "tests/models/test_safe_unpickle.py",
     "tests/train/test_parity_beit3_training.py", "tests/train/test_parity_beit3_optim.py",
+    "tests/models/vlm/test_parity_forward.py", "tests/models/vlm/test_parity_text.py",
 )  # fmt: skip
-MANY = 60  # parity tests that must at least have run
+MANY = 100  # parity tests that must at least have run
 
 
 @torch.no_grad()
@@ -110,10 +114,35 @@ def test_the_losses_of_vqa_nia_are_the_originals() -> None:
         assert loss.item() == pytest.approx(float(recording[key]), abs=1e-5), key
 
 
+@torch.no_grad()
+def test_the_reference_of_llava_gives_the_originals_logits() -> None:
+    """Of the merged folder, which holds the run with tokens around the image; and of LLaVA 1.5."""
+    recorded, cases = (
+        load_file(parity.path("forward.safetensors", "llava")),
+        parity.json_of("forward.json", "llava"),
+    )
+    clip = parity.json_of("base/openai/clip-tiny-patch14/config.json", "llava")["vision_config"]
+    pixels = load_file(parity.path("pixel_values.safetensors", "llava"))
+    folder, name = "merged/llava-tiny-merged", "im_start_end/single_0"
+    weights = torch.load(parity.path(f"{folder}/pytorch_model.bin", "llava"), weights_only=True)
+    ids, image = recorded[f"{name}/input_ids"][0].tolist(), pixels[cases[name]["images"][0]]
+    config = parity.json_of(f"{folder}/config.json", "llava")
+    found = reference_logits(weights, config, clip, ids, image)
+    parity.close(found, recorded[f"{name}/logits"][0], 1e-4, folder)
+    folder = "llava15/llava-v1.5-tiny"
+    weights = torch.load(parity.path(f"{folder}/pytorch_model.bin", "llava"), weights_only=True)
+    newer = load_file(parity.path("llava15/forward.safetensors", "llava"))
+    ids, image = newer["0/input_ids"].flatten().tolist(), newer["0/pixel_values"][0]
+    config = parity.json_of(f"{folder}/config.json", "llava")
+    found = reference_logits(weights, config, clip, ids, image)
+    parity.close(found, newer["0/logits"][0], 1e-4, folder)
+
+
 def test_every_parity_test_passes_on_other_sizes(tmp_path: Path) -> None:
     for name, write in (("beit3", write_beit3_set), ("vqa_nia", nia_set.write_nia_set)):
         (tmp_path / name).mkdir()
         write(tmp_path / name)
+    write_llava_set(tmp_path / "llava")
     first, second = parity.json_of("config.json"), read_json(tmp_path / "beit3" / "config.json")
     for size in (
         "embed_dim",

@@ -59,18 +59,18 @@ def reference_logits(
         ids: of the prompt; IMAGE_PLACEHOLDER where the image stands.
         pixels: [3, H, W].
     """
-    layers = _encoder_outputs(weights, clip, pixels)
+    layers = encoder_outputs(weights, clip, pixels)
     seen = layers[config["mm_vision_select_layer"]]
     seen = seen if config["mm_vision_select_feature"] == "cls_patch" else seen[1:]
-    seen = _projected(weights, seen)
+    seen = projected(weights, seen)
     table = weights["model.embed_tokens.weight"]
     place = ids.index(IMAGE_PLACEHOLDER)
     rows = torch.cat([table[ids[:place]], seen, table[ids[place + 1 :]]])
     head = table if config["tie_word_embeddings"] else weights["lm_head.weight"]
-    return _language_outputs(weights, config, rows) @ head.T
+    return language_outputs(weights, config, rows) @ head.T
 
 
-def _projected(weights: Mapping[str, Tensor], seen: Tensor) -> Tensor:
+def projected(weights: Mapping[str, Tensor], seen: Tensor) -> Tensor:
     if "model.mm_projector.weight" in weights:
         return seen @ weights["model.mm_projector.weight"].T + weights["model.mm_projector.bias"]
     for number in (0, 2):
@@ -93,7 +93,7 @@ def _heads(rows: Tensor, heads: int) -> Tensor:
     return rows.unflatten(1, (heads, -1)).transpose(0, 1)
 
 
-def _encoder_outputs(weights: Mapping[str, Tensor], clip: Mapping[str, Any], pixels: Tensor) -> list[Tensor]:
+def encoder_outputs(weights: Mapping[str, Tensor], clip: Mapping[str, Any], pixels: Tensor) -> list[Tensor]:
     """Of CLIP's embeddings and each of its layers: [1 + patches, D]."""
     prefix = "model.vision_tower.vision_tower.vision_model."
     w = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
@@ -123,7 +123,7 @@ def _encoder_outputs(weights: Mapping[str, Tensor], clip: Mapping[str, Any], pix
     return outputs
 
 
-def _language_outputs(weights: Mapping[str, Tensor], config: Mapping[str, Any], rows: Tensor) -> Tensor:
+def language_outputs(weights: Mapping[str, Tensor], config: Mapping[str, Any], rows: Tensor) -> Tensor:
     """Llama's last hidden states [N, D]."""
 
     def norm(x: Tensor, name: str) -> Tensor:
