@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kovqa_core.data.left_out import are_surely_too_many, are_too_many, is_worth_a_warning
+from kovqa_core.data.left_out import are_surely_more, are_too_many, is_worth_a_warning
 
 
 @pytest.mark.parametrize(
@@ -22,11 +22,11 @@ def test_too_many_are_noticed_long_before_the_end(fraction: float, within: int) 
     """Rows come in random order, in steps of 8; a tenth or less is never taken for more."""
     left_out = np.random.default_rng(0).random(100_000) < fraction
     counts = np.cumsum(left_out)[7::8]
-    first = next(n for n, count in enumerate(counts, 1) if are_surely_too_many(int(count), 8 * n))
+    first = next(n for n, count in enumerate(counts, 1) if are_surely_more(0.1, int(count), 8 * n))
     assert 8 * first <= within
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_twentieth_is_never_taken_for_more_than_a_tenth(seed: int) -> None:
     counts = np.cumsum(np.random.default_rng(seed).random(20_000) < 0.05)[15::16]
-    assert not any(are_surely_too_many(int(count), 16 * n) for n, count in enumerate(counts, 1))
+    assert not any(are_surely_more(0.1, int(count), 16 * n) for n, count in enumerate(counts, 1))

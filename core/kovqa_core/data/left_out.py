@@ -32,14 +32,14 @@ def are_too_many(faults: int, rows: int) -> bool:
     return faults > ERROR_FRACTION * rows
 
 
-def are_surely_too_many(faults: int, rows_so_far: int) -> bool:
-    """Is it certain after the first rows, in random order, that more than 10 % of all will be left out?
+def are_surely_more(fraction: float, faults: int, rows_so_far: int) -> bool:
+    """Is it certain after the first rows, in random order, that more than a fraction of all will be left out?
 
-    By three standard deviations of what 10 % would give: half of all rows is noticed after 16, an eighth after
-    some 1,500. So a training is ended in its first minutes, not after its first epoch.
+    By three standard deviations of what that fraction would give. For 10 %: half of all rows is noticed after
+    16, an eighth after some 1,500. So a training is ended in its first minutes, not after its first epoch.
     """
-    expected = ERROR_FRACTION * rows_so_far
-    return faults > expected + _SURE * math.sqrt(expected * (1 - ERROR_FRACTION))
+    expected = fraction * rows_so_far
+    return faults > expected + _SURE * math.sqrt(expected * (1 - fraction))
 
 
 def left_out_text(faults: int, rows: int, reasons: str = "") -> Message:
@@ -61,9 +61,7 @@ def left_out_text(faults: int, rows: int, reasons: str = "") -> Message:
     )  # fmt: skip
 
 
-def too_many_left_out(faults: int, rows: int, reasons: str) -> DataError:
-    """The error where too many rows are left out; arguments as above."""
-    return DataError(
-        left_out_text(faults, rows, reasons),
-        message("data.left-out.hint", "mend them, or go on without them: add --allow-left-out"),
-    )
+def too_many_left_out(faults: int, rows: int, reasons: str, hint: Message | None = None) -> DataError:
+    """The error where too many rows are left out; arguments as above, and what else could be done."""
+    usual = message("data.left-out.hint", "mend them, or go on without them: add --allow-left-out")
+    return DataError(left_out_text(faults, rows, reasons), hint or usual)

@@ -34,6 +34,7 @@ class TrainProgressEvent:
         loss: of the latest step, mean over the global batch.
         rate: examples per second since training began.
         left: seconds that remain at this rate.
+        left_out: examples that could not be learned from since training began; None where there were none.
     """
 
     kind: ClassVar[str] = "progress"
@@ -42,6 +43,7 @@ class TrainProgressEvent:
     loss: float
     rate: float
     left: float
+    left_out: int | None = None
 
 
 @dataclass(frozen=True)
