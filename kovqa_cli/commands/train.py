@@ -59,6 +59,7 @@ def train(
         ),
     ] = None,
     sets: options.SetOption = None,
+    allow_left_out: options.AllowLeftOutOption = False,
     dry_run: options.DryRunOption = False,
     check: Annotated[
         bool,
@@ -97,6 +98,7 @@ def train(
         dry_run=dry_run and not check,
         micro_batch=micro_batch,
         changes=changes or [],
+        allow_left_out=allow_left_out,
     )
     start_training(plan, dry_run=dry_run, check=check, json=json, quiet=quiet)
 

@@ -22,6 +22,7 @@ from kovqa_cli.output.console import (
 
 if TYPE_CHECKING:
     from kovqa_core.runs.compare import RunComparison
+    from kovqa_core.runs.left_out import RunLeftOut
     from kovqa_core.runs.manifest import RunLaunch
     from kovqa_core.runs.summary import RunDetails, RunSummary
 
@@ -79,6 +80,7 @@ def _details_fields(details: RunDetails) -> dict[str, Any]:
     from kovqa_core.runs.events import event_fields
     from kovqa_core.runs.manifest import launch_fields
 
+    left_out = _left_out(details)
     return {
         "next": next_commands(details.summary),
         "summary": _summary_fields(details.summary),
@@ -88,6 +90,7 @@ def _details_fields(details: RunDetails) -> dict[str, Any]:
         "checkpoints": [asdict(checkpoint) for checkpoint in details.checkpoints],
         "launches": [launch_fields(launch) for launch in details.launches],
         "detail": details.detail,
+        "left_out": left_out.json_fields() if left_out else None,
     }
 
 
@@ -117,6 +120,9 @@ def _print_details_text(details: RunDetails) -> None:
             )
         )
     _print_data(details.launches)
+    if left_out := _left_out(details):
+        for line in left_out.lines():
+            print_result(line)
     _print_changes(details)
     _print_changes_on_the_way(details)
     _print_scores(details)
@@ -124,6 +130,12 @@ def _print_details_text(details: RunDetails) -> None:
     _print_launches(details)
     for command in next_commands(run):
         print_result(message("runs.next", "next: {command}", command=command))
+
+
+def _left_out(details: RunDetails) -> RunLeftOut | None:
+    from kovqa_core.runs.left_out import read_run_left_out
+
+    return read_run_left_out(details.summary.folder, details.run) if details.run else None
 
 
 def _print_data(launches: Sequence[RunLaunch]) -> None:

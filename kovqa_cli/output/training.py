@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kovqa_core.messages import Message, message
+from kovqa_core.runs.left_out import index_lines, index_warning, read_index_report, read_run_left_out
 
 from kovqa_cli.output import console
 from kovqa_cli.output.console import format_duration, format_score, print_note, shell_path, short_path
@@ -39,11 +40,14 @@ def print_plan(planned: PlannedTraining, *, quiet: bool) -> None:
                 now=each.b,
             )
         )
+    report = read_index_report(planned.run)
+    if warning := index_warning(report):
+        print_note(message("train.warning", "warning: {warning}", warning=warning))
     if planned.memory_plan.warning:
         print_note(message("train.warning", "warning: {warning}", warning=planned.memory_plan.warning))
     if quiet:
         return
-    for line in _plan_lines(planned):
+    for line in (*_plan_lines(planned), *index_lines(report)):
         print_note(line)
 
 
@@ -167,6 +171,7 @@ def print_launch_command(planned: PlannedTraining, *, is_written: bool, as_json:
         "from": dict(planned.origin),
         "missing": planned.missing,
         "warnings": list(planned.warnings),
+        "index_left_out": [str(line) for line in index_lines(read_index_report(planned.run))],
         "script": launch.script,
         "differs": [asdict(each) for each in planned.differences],
         "memory": _memory_fields(planned),
@@ -206,6 +211,13 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[WorkerEvent]
                     rate=event.rate,
                     left=format_duration(event.left),
                 )
+                if event.left_out:
+                    detail = message(
+                        "train.progress-left-out",
+                        "{progress}  {rows:,} rows left out",
+                        progress=detail,
+                        rows=event.left_out,
+                    )
                 display.update(
                     task, description="training", completed=event.step, total=event.total, detail=detail
                 )
@@ -256,6 +268,15 @@ def _print_event(event: WorkerEvent) -> None:
                     rate=event.examples_per_second,
                 )
             )
+            if event.left_out:
+                print_note(
+                    message(
+                        "train.step-left-out",
+                        "step {step}: {rows:,} rows were left out, longer than model.max_text or without an answer",
+                        step=event.step,
+                        rows=event.left_out,
+                    )
+                )
         case events.EvaluationEvent():
             print_note(
                 message(
@@ -322,8 +343,10 @@ def print_finished_run(run: Run, result: RunResult, *, as_json: bool, quiet: boo
             "next: kovqa predict -i IMAGE --question '…' --model {folder}",
             folder=shell_path(run.folder),
         )
-    fields = {"path": str(run.folder), **asdict(result)}
-    console.print_outcome(folder, fields, [finished, following], as_json=as_json, quiet=quiet)
+    left_out = read_run_left_out(run.folder, run)
+    fields = {"path": str(run.folder), **asdict(result), "left_out": left_out.json_fields()}
+    notes = [finished, *left_out.lines(), following]
+    console.print_outcome(folder, fields, notes, as_json=as_json, quiet=quiet)
 
 
 def print_interrupted_run(run: Run) -> None:

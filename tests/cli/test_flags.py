@@ -17,7 +17,7 @@ FLAGS = {
     ),
     "train": (
         "--recipe -r --profile -p --data --tokenizer --output -o --resume --change --random-init --micro-batch --set "
-        "--dry-run -n --check "
+        "--dry-run -n --allow-left-out --check "
         "--json --quiet -q"
     ),
     "predict": (

@@ -102,6 +102,7 @@ def plan_training(
     dry_run: bool,
     micro_batch: str | None = None,
     changes: Sequence[str] = (),
+    allow_left_out: bool = False,
 ) -> PlannedTraining:
     """Resolve and check. Nothing is written.
 
@@ -115,6 +116,7 @@ def plan_training(
         dry_run: let pass what this machine lacks, and say so.
         micro_batch: a number, "auto", or None: what the profile says.
         changes: `a.b=c` texts that change the resumed run's recipe from here on.
+        allow_left_out: train on though over 10 % of the rows are left out.
 
     Raises:
         KovqaError: whatever cannot work, before anything is started.
@@ -123,7 +125,9 @@ def plan_training(
     state = folder_state(folder)
     if resume and state.run is not None:
         typed = TypedSettings(recipe, profile, sets, flags, changes)
-        return _plan_resumed(folder, state, typed, dry_run=dry_run, micro_batch=micro_batch)
+        return _plan_resumed(
+            folder, state, typed, dry_run=dry_run, micro_batch=micro_batch, allow_left_out=allow_left_out
+        )
     # Without run.yaml nothing was started here yet: --resume then begins, if it is said what.
     if resume and (recipe is None or changes):
         raise unknown_run_error(folder)
@@ -131,7 +135,9 @@ def plan_training(
         recipe or DEFAULT_RECIPE, profile or profile_of_this_machine(), sets, flags, os.environ
     )
     require_free_folder(folder, joint=bool(settings.profile.rendezvous))
-    make = partial(make_run, settings.recipe, probe=micro_batch == AUTO_MICRO_BATCH)
+    make = partial(
+        make_run, settings.recipe, probe=micro_batch == AUTO_MICRO_BATCH, allow_left_out=allow_left_out
+    )
     planned = _check_and_plan(settings, folder, state, make, dry_run=dry_run, micro_batch=micro_batch)
     # A profile that was named is what is wanted; where the machine chose, why it chose so must be seen.
     warnings = () if profile else [*gpu_warnings(), *login_node_warnings(planned.run.profile, os.environ)]
@@ -140,13 +146,24 @@ def plan_training(
 
 
 def _plan_resumed(
-    folder: Path, state: FolderState, typed: TypedSettings, *, dry_run: bool, micro_batch: str | None
+    folder: Path,
+    state: FolderState,
+    typed: TypedSettings,
+    *,
+    dry_run: bool,
+    micro_batch: str | None,
+    allow_left_out: bool,
 ) -> PlannedTraining:
     """Plan how a run goes on; one that is finished goes on only if it was given more steps."""
     run = read_run(folder / RUN_FILE)
     settings, changes = resume_settings(run, folder, typed)
     new_changes = [change for change in changes if change not in run.changes]
-    make_resumed = partial(make_run, settings.recipe, probe=micro_batch == AUTO_MICRO_BATCH)
+    make_resumed = partial(
+        make_run,
+        settings.recipe,
+        probe=micro_batch == AUTO_MICRO_BATCH,
+        allow_left_out=allow_left_out or run.allow_left_out,  # what was allowed once stays so
+    )
 
     def make(profile: Profile, folder: Path, argv: list[str], origin: Mapping[str, str]) -> Run:
         return make_resumed(profile, folder, argv, origin).model_copy(update={"changes": changes})

@@ -64,6 +64,8 @@ class Run(StrictSettings):
     micro_batch: int = Field(ge=1, description="examples of one forward pass in one process")
     accumulate: int = Field(ge=1, description="forward passes of one process per optimizer step")
     probe: bool = Field(False, description="try a step first, with half the micro-batch until it fits")
+    # True where nothing is said: runs of earlier versions knew no limit. The command says False.
+    allow_left_out: bool = Field(True, description="train on though over 10 % of the rows are left out")
     argv: list[str] = Field([], description="the command that was typed")
     origin: dict[str, str] = Field({}, description="where each setting came from")
     changes: list[RecipeChange] = Field([], description="settings changed on the way, oldest first")
@@ -194,6 +196,7 @@ def make_run(
     origin: Mapping[str, str] | None = None,
     *,
     probe: bool = False,
+    allow_left_out: bool = True,
 ) -> Run:
     """The run of a recipe on a profile, in a folder.
 
@@ -209,6 +212,7 @@ def make_run(
         micro_batch=micro_batch,
         accumulate=accumulate,
         probe=probe,
+        allow_left_out=allow_left_out,
         argv=argv,
         origin=dict(origin or {}),
     )

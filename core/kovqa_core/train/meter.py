@@ -20,17 +20,6 @@ from kovqa_core.train import optim
 from kovqa_core.train.state import TrainState
 
 
-def _left_out_reasons() -> Message:
-    return message("train.left-out-reasons", "longer than model.max_text, or without an answer")
-
-
-def _left_out_hint() -> Message:
-    return message(
-        "train.left-out.hint",
-        "raise model.max_text, lower model.max_pixels, or go on without them: add --allow-left-out",
-    )
-
-
 @dataclass
 class TrainMeter:
     """Means between two lines of the log; the time left.
@@ -95,7 +84,9 @@ class TrainMeter:
         if left_out and not self.has_warned and are_surely_more(WARNING_FRACTION, faults, rows):
             self.has_warned = True
             text = left_out_text(faults, rows, _left_out_reasons())
-            state.log.emit_event(WarningEvent(message("train.warning", "warning: {warning}", warning=text)))
+            state.log.emit_event(
+                WarningEvent(message("train.left-out-warning", "warning: {text}", text=text))
+            )
 
     def _log_means(self, norm: float, now: float) -> None:
         state, step, settings = self.state, self.state.progress.step, self.state.run.recipe.optim
@@ -115,3 +106,14 @@ class TrainMeter:
             )
         )
         self.losses, self.left_out, self.last_logged_at = [], 0, now
+
+
+def _left_out_reasons() -> Message:
+    return message("train.left-out-reasons", "longer than model.max_text, or without an answer")
+
+
+def _left_out_hint() -> Message:
+    return message(
+        "train.left-out.hint",
+        "raise model.max_text, lower model.max_pixels, or go on without them: add --allow-left-out",
+    )

@@ -22,6 +22,7 @@ from kovqa_core.models.vlm.family import export_model
 from kovqa_core.models.vlm.hf_libraries import peft, transformers
 from kovqa_core.models.vlm.tuning import component_of
 from kovqa_core.runs.folder import follow_pointer
+from kovqa_core.runs.left_out import read_run_left_out
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import Run, make_run
@@ -265,6 +266,17 @@ def test_rows_that_are_too_long_are_left_out_and_counted(
     left_out = [[row.get("left_out", 0) for row in train_records(run)] for run in (uninterrupted, resumed)]
     assert left_out[0] == left_out[1]
     assert 0 < sum(left_out[0]) < 6 * 4
+    counted = read_run_left_out(uninterrupted.folder, uninterrupted)
+    assert (counted.training, counted.trained) == (sum(left_out[0]), 6 * 4)
+    assert f"training: {counted.training} of 24 rows" in counted.lines()[-1]
+    # Such a run ends in its first steps, on every process alike, unless it was allowed.
+    refused = make_vlm_run(small, base, tmp_path / "refused", *sets).model_copy(
+        update={"allow_left_out": False}
+    )
+    with pytest.raises(DataError, match=r"rows \(.*%\) are left out: longer than model\.max_text") as caught:
+        run_training(refused, ALONE, CPU, never_stop)
+    assert "--allow-left-out" in caught.value.hint
+    assert not (refused.folder / "result.json").exists()
 
 
 def train_records(run: Run) -> list[dict[str, Any]]:

@@ -1,0 +1,104 @@
+"""Rows that a run did not learn from: those its index left out, and those its training did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kovqa_core.data.left_out import is_worth_a_warning, left_out_text
+from kovqa_core.errors import KovqaError
+from kovqa_core.index.report import IndexReport, read_report
+from kovqa_core.messages import Message, message
+from kovqa_core.runs.events import TrainStepEvent
+from kovqa_core.runs.summary import read_logged_events
+from kovqa_core.settings.run import Run
+
+
+@dataclass(frozen=True)
+class RunLeftOut:
+    """Rows left out of a run.
+
+    Attributes:
+        training: of the steps that are logged: too long for the model, or without an answer.
+        trained: rows of these steps, those left out too; a row counts in every epoch.
+        index: the report of the index, where it still is; None elsewhere.
+    """
+
+    training: int
+    trained: int
+    index: IndexReport | None
+
+    def json_fields(self) -> dict[str, object]:
+        """For `--json`."""
+        index = self.index.counts.left_out if self.index else ()
+        return {
+            "training": self.training,
+            "of_rows": self.trained,
+            "index": {each.reason: each.count for each in index},
+        }
+
+    def lines(self) -> list[Message]:
+        """For people; nothing where nothing was left out."""
+        lines = index_lines(self.index)
+        if self.training:
+            lines.append(
+                message(
+                    "runs.left-out-of-training", "training: {text}",
+                    text=left_out_text(
+                        self.training, self.trained,
+                        message("runs.left-out-reasons", "longer than model.max_text, or without an answer"),
+                    ),
+                )
+            )  # fmt: skip
+        return lines
+
+
+def read_run_left_out(folder: Path, run: Run) -> RunLeftOut:
+    """What was left out of a run; never fails.
+
+    Args:
+        folder: the run folder.
+        run: its settings.
+    """
+    steps = [event for event in read_logged_events(folder) if isinstance(event, TrainStepEvent)]
+    trained = max((event.step for event in steps), default=0) * run.recipe.optim.global_batch
+    return RunLeftOut(sum(event.left_out or 0 for event in steps), trained, read_index_report(run))
+
+
+def read_index_report(run: Run) -> IndexReport | None:
+    """The report of a run's index; None where it is not here."""
+    try:
+        return read_report(Path(run.recipe.data.index or ""))
+    except KovqaError:
+        return None
+
+
+def index_lines(report: IndexReport | None) -> list[Message]:
+    """What an index left out: for faults, and by its class list."""
+    if report is None:
+        return []
+    left_out = report.counts.left_out
+    faults = ", ".join(f"{each.reason} {each.count:,}" for each in left_out if each.is_fault)
+    uncovered = ", ".join(f"{each.reason} {each.count:,}" for each in left_out if not each.is_fault)
+    lines = []
+    if faults:
+        lines.append(
+            message(
+                "runs.left-out-of-index", "index: {text}",
+                text=left_out_text(report.faults, report.all_rows, faults),
+            )
+        )  # fmt: skip
+    if uncovered:
+        lines.append(message("runs.not-covered", "index: not covered by its classes: {rows}", rows=uncovered))
+    return lines
+
+
+def index_warning(report: IndexReport | None) -> Message | None:
+    """That an index lacks more than 1 % of its rows for faults; it was written all the same, so no error."""
+    if report is None or not is_worth_a_warning(report.faults, report.all_rows):
+        return None
+    return message(
+        "runs.index-warning",
+        "the index lacks rows: {text}",
+        text=left_out_text(report.faults, report.all_rows),
+    )
