@@ -41,8 +41,8 @@ def print_plan(planned: PlannedTraining, *, quiet: bool) -> None:
             )
         )
     report = read_index_report(planned.run)
-    if warning := index_warning(report):
-        print_note(message("train.warning", "warning: {warning}", warning=warning))
+    if lacking := index_warning(report):
+        print_note(message("train.warning", "warning: {warning}", warning=lacking))
     if planned.memory_plan.warning:
         print_note(message("train.warning", "warning: {warning}", warning=planned.memory_plan.warning))
     if quiet:
