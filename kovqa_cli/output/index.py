@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kovqa_core.data.left_out import is_worth_a_warning, left_out_text
 from kovqa_core.messages import message
 
 from kovqa_cli.output.console import print_json, print_note, print_outcome, print_table, print_warnings
@@ -40,6 +39,8 @@ def _report_fields(report: IndexReport) -> dict[str, object]:
 
 def _print_fault_warning(report: IndexReport) -> None:
     """Above 1 %, also where little is wanted; the lines of the report say why."""
+    from kovqa_core.data.left_out import is_worth_a_warning, left_out_text
+
     if is_worth_a_warning(report.faults, report.all_rows):
         print_warnings([left_out_text(report.faults, report.all_rows)])
 

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kovqa_core.messages import Message, message
-from kovqa_core.runs.left_out import index_lines, index_warning, read_index_report, read_run_left_out
 
 from kovqa_cli.output import console
 from kovqa_cli.output.console import format_duration, format_score, print_note, shell_path, short_path
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 def print_plan(planned: PlannedTraining, *, quiet: bool) -> None:
     """What is about to happen; warnings even where little is wanted."""
+    from kovqa_core.runs.left_out import index_lines, index_warning, read_index_report
+
     for warning in (*planned.warnings, *planned.missing):
         print_note(message("train.warning", "warning: {warning}", warning=warning))
     for each in planned.differences:
@@ -154,6 +155,8 @@ def print_launch_command(planned: PlannedTraining, *, is_written: bool, as_json:
     Args:
         is_written: does the `run.yaml` that it reads hold this plan?
     """
+    from kovqa_core.runs.left_out import index_lines, read_index_report
+
     launch, notes = planned.launch, []
     if not is_written:
         notes.append(
@@ -318,6 +321,8 @@ def print_submitted_job(run: Run, job: str, queue: BatchQueue, *, as_json: bool,
 
 def print_finished_run(run: Run, result: RunResult, *, as_json: bool, quiet: bool) -> None:
     """Where the model is, how good it is, what to type next."""
+    from kovqa_core.runs.left_out import read_run_left_out
+
     folder, best = short_path(run.folder), result.best_score
     if best is None:
         scored = message("train.unscored-model", "model {step}", step=result.best)
