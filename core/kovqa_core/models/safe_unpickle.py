@@ -56,12 +56,13 @@ class OriginalCheckpoint(NamedTuple):
     beside: tuple[str, ...] = ()
 
 
-def read_original_checkpoint(path: Path) -> OriginalCheckpoint:
+def read_original_checkpoint(path: Path, known_prefix: str = "") -> OriginalCheckpoint:
     """Read a checkpoint.
 
     Args:
         path: the whole pickled model, inside `DataParallel` or not, or a state dict, as PyTorch 1.6
             or later saves them; either may lie below `model`, `state_dict` and the like.
+        known_prefix: what the model's own names begin with; never stripped.
 
     Raises:
         ModelError: no such file, truncated, of an older PyTorch, not a checkpoint, no model in it, or
@@ -93,7 +94,7 @@ def read_original_checkpoint(path: Path) -> OriginalCheckpoint:
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read_archive(archive, path)
+            return _read_archive(archive, path, known_prefix)
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             message(
@@ -106,7 +107,7 @@ def read_original_checkpoint(path: Path) -> OriginalCheckpoint:
         ) from None
 
 
-def _read_archive(archive: zipfile.ZipFile, path: Path) -> OriginalCheckpoint:
+def _read_archive(archive: zipfile.ZipFile, path: Path, known_prefix: str) -> OriginalCheckpoint:
     # torch puts everything into one folder, called like the file when it was saved: NAME/data.pkl.
     members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     if "data.pkl" not in members:
@@ -153,7 +154,7 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> OriginalCheckpoint:
                 message("fusion.tensor-too-large", "{name} claims values that are not stored", name=name),
             )
         state[name] = tensor
-    names = strip_name_prefixes(state)
+    names = strip_name_prefixes(state, known_prefix)
     tensors = {names[name]: tensor for name, tensor in state.items()}
     return OriginalCheckpoint(tensors, _training_arguments(content), tuple(beside))
 

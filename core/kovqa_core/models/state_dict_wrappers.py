@@ -48,11 +48,12 @@ def _holds_tensors(value: object) -> bool:
     return hasattr(first, "requires_grad")
 
 
-def strip_name_prefixes(names: Iterable[str]) -> dict[str, str]:
+def strip_name_prefixes(names: Iterable[str], known_prefix: str = "") -> dict[str, str]:
     """Names as the model itself has them.
 
     Args:
         names: of a state dict.
+        known_prefix: what the model's own names begin with; never stripped.
 
     Returns:
         given name -> name without what wrappers put before it. Two given names may come out the same: then
@@ -61,14 +62,15 @@ def strip_name_prefixes(names: Iterable[str]) -> dict[str, str]:
     stripped = {name: name for name in names}
     for prefix in _INNER_PREFIXES:
         stripped = {given: name.replace(prefix, "") for given, name in stripped.items()}
-    while prefix := _outer_prefix(list(stripped.values())):
+    while prefix := _outer_prefix(list(stripped.values()), known_prefix):
         stripped = {given: name.removeprefix(prefix) for given, name in stripped.items()}
     return stripped
 
 
-def _outer_prefix(names: list[str]) -> str:
+def _outer_prefix(names: list[str], known_prefix: str) -> str:
     """What a wrapper put before names; empty: nothing."""
     if any(name.startswith(_DATA_PARALLEL_PREFIX) for name in names):
         return _DATA_PARALLEL_PREFIX
-    common = (p for p in _NAME_PREFIXES if names and all(name.startswith(p) for name in names))
+    wrappers = [prefix for prefix in _NAME_PREFIXES if prefix != known_prefix]
+    common = (p for p in wrappers if names and all(name.startswith(p) for name in names))
     return next(common, "")

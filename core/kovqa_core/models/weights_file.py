@@ -38,23 +38,24 @@ class WeightsFile(NamedTuple):
     beside: tuple[str, ...]
 
 
-def read_weights_file(path: Path) -> WeightsFile:
+def read_weights_file(path: Path, known_prefix: str = "") -> WeightsFile:
     """Read a file of weights, on the CPU, in the types it has.
 
     Args:
         path: of safetensors, or of what `torch.save` wrote, whatever its suffix.
+        known_prefix: what the model's own names begin with; never stripped, such as `model.` of LLaVA.
 
     Raises:
         ModelError: unreadable, or no state dict in it.
     """
-    content, beside = _read_content(path)
+    content, beside = _read_content(path, known_prefix)
     if not isinstance(content, Mapping) or not content:
         raise _no_state_dict(path, message("models.not-a-dict", "a {type}", type=type(content).__name__))
     foreign = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if foreign:
         problem = message("models.not-only-tensors", "{name} is not a tensor", name=foreign[0])
         raise _no_state_dict(path, problem)
-    names = strip_name_prefixes(map(str, content))
+    names = strip_name_prefixes(map(str, content), known_prefix)
     name, count = Counter(names.values()).most_common(1)[0]
     if count > 1:
         raise _no_state_dict(path, message("models.weight-twice", "it holds {name} twice", name=name))
@@ -62,7 +63,7 @@ def read_weights_file(path: Path) -> WeightsFile:
     return WeightsFile(tensors, tuple(beside))
 
 
-def _read_content(path: Path) -> tuple[object, list[str]]:
+def _read_content(path: Path, known_prefix: str) -> tuple[object, list[str]]:
     """The object that should be a state dict, and keys of weights beside it."""
     try:
         if _is_safetensors(path):
@@ -72,7 +73,7 @@ def _read_content(path: Path) -> tuple[object, list[str]]:
         # Other objects than tensors. In a zip archive they are skipped without being made.
         if not zipfile.is_zipfile(path):
             raise _unreadable(path, _foreign_objects(error)) from None
-        checkpoint = read_original_checkpoint(path)
+        checkpoint = read_original_checkpoint(path, known_prefix)
         return checkpoint.tensors, list(checkpoint.beside)
     except Exception as error:  # a damaged or forged file can make a reader raise anything
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__

@@ -122,7 +122,7 @@ def test_weights_of_a_projectors_file_must_fit_its_base(tmp_path: Path) -> None:
     torch.save({n: t for n, t in trained.items() if "mm_projector" in n}, folder / "mm_projector.bin")
     require_refused(folder, "has 0 rows of model.embed_tokens.weight", VICUNA)
     torch.save({**trained, "step": 3}, folder / "mm_projector.bin")
-    require_refused(folder, "not a table of names and tensors", VICUNA)
+    require_refused(folder, "is not a tensor", VICUNA)
     (folder / "mm_projector.bin").write_bytes((TRAINED / "mm_projector.bin").read_bytes())
     settings = read_json(TRAINED / "config.json")
     (folder / "config.json").write_text(json.dumps({**settings, "hidden_size": 32}))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from kovqa_core.errors import ModelError
@@ -206,9 +208,27 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "ran",)
 
     (tmp_path / "mm_projector.bin").write_bytes(pickle.dumps({"a": Evil()}))
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match=r"could run foreign code|not tensors as torch\.save writes them"):
         load_torch_tensors(tmp_path / "mm_projector.bin")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "around", ["numpy number", "path and arguments", "module.", "compiled", "below model"]
+)
+def test_what_training_scripts_keep_around_a_projector_does_no_harm(around: str, tmp_path: Path) -> None:
+    weights = {"model.mm_projector.weight": torch.ones(2, 3), "model.mm_projector.bias": torch.zeros(2)}
+    content = {
+        "numpy number": {"state_dict": weights, "best": np.float64(0.5)},
+        "path and arguments": {"model": weights, "args": Namespace(lr=1e-3), "from": Path("a")},
+        "module.": {"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}},
+        "compiled": {"model": {f"_orig_mod.{name}": tensor for name, tensor in weights.items()}},
+        "below model": {"model": weights},
+    }[around]
+    torch.save(content, tmp_path / "mm_projector.bin")
+    read = load_torch_tensors(tmp_path / "mm_projector.bin")
+    assert read.keys() == weights.keys()
+    assert all(torch.equal(read[name], weights[name]) for name in weights)
 
 
 def test_the_projector_is_exported_as_the_original_wrote_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Source: docs/sources/llava.md, L17 and L22.
 
 from __future__ import annotations
 
+import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from kovqa_core.errors import ModelError
 from kovqa_core.messages import message
+from kovqa_core.models.weights_file import read_weights_file
 
 StateDict = dict[str, Tensor]
 
@@ -67,17 +69,22 @@ def _read_file(path: Path, new_name: Callable[[str], str | None]) -> StateDict:
 def load_torch_tensors(path: Path) -> StateDict:
     """The tensors of a file written by torch; nothing else in it is run.
 
+    Weights below `model` or `module`, and numpy numbers, paths or arguments beside them, as training scripts
+    write them, are read too, though not mapped.
+
     Raises:
         ModelError: it is broken, or holds other objects.
     """
     try:
         # Mapped, a 7B model costs no memory; torch maps its archives alone, not the files before 1.6.
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError:
+        tensors = None
     except Exception as error:  # torch raises a different one for each way
         raise _unreadable(path, str(error)) from None
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise _unreadable(path, message("vlm.not-a-state-dict", "not a table of names and tensors"))
-    return tensors
+    if isinstance(tensors, dict) and all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        return tensors
+    return read_weights_file(path, known_prefix="model.").tensors
 
 
 def _unreadable(path: Path, reason: str) -> ModelError:
