@@ -112,11 +112,9 @@ def unknown_name_error(
     import difflib
 
     names = sorted(known_names)
-    *others, last = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or [""]
-    if others:
-        last = message("errors.name-or-name", "{names} or {last}", names=", ".join(others), last=last)
-    if last:
-        text = message("errors.did-you-mean", "{problem}; did you mean {names}?", problem=problem, names=last)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        text = did_you_mean(problem, near)
     elif names:
         text = message(
             "errors.known-names", "{problem}; known: {names}", problem=problem, names=", ".join(names)
@@ -124,6 +122,14 @@ def unknown_name_error(
     else:
         text = message("errors.no-known-names", "{problem}; known: none", problem=problem)
     return SettingsError(text, hint)
+
+
+def did_you_mean(problem: Message, names: Sequence[str]) -> Message:
+    """A problem, and the names (one at least) that may have been meant."""
+    *others, last = names
+    if others:
+        last = message("errors.name-or-name", "{names} or {last}", names=", ".join(others), last=last)
+    return message("errors.did-you-mean", "{problem}; did you mean {names}?", problem=problem, names=last)
 
 
 def list_ids(ids: Sequence[str]) -> Message:

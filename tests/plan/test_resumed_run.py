@@ -205,7 +205,20 @@ def test_a_finished_run_gets_more_steps(resume: Plan, stopped: Path) -> None:
         ("seed=3", "--change seed: only a new run can have another one"),
         ("optim.global_batch=4", "optim.global_batch: only a new run"),
         ("optim={lr: 1}", "--change optim: only a new run"),
-        ("profile.threads=2", "--change profile.threads: only a new run"),
+        (
+            "profile.threads=2",
+            "may be others at every --resume, without --change\nuse --set profile.threads=2",
+        ),
+        ("profile.env={A: b}", "use --set 'profile.env={A: b}' instead"),
+        ("lr=1e-4", "--change lr=1e-4: unknown key 'lr'; did you mean optim.lr?"),
+        ("optim.stepz=20", "unknown key 'stepz'; did you mean steps"),
+        ("every_steps=2", "did you mean eval.every_steps or save.every_steps?"),
+        ("model.image_size=64", "--change model.image_size: only a new run"),
+        (
+            "optim.min_lr=1",
+            "--change optim.min_lr=1: optim.min_lr, with which a run ends, is 1, above optim.lr, 0.001",
+        ),
+        ("optim.lr=1e-7", "--change optim.lr=1e-7: optim.min_lr, with which a run ends, is 1e-06, above"),
         ("optim.epochs=2", "this run's length is optim.steps"),
         ("optim.lr=-1", "optim.lr"),
         ("optim.lr", "expected key=value"),
@@ -215,6 +228,25 @@ def test_what_cannot_change(resume: Plan, stopped: Path, change: str, words: str
     text = (stopped / RUN_FILE).read_text("utf-8")
     assert words in refusal(resume, stopped, changes=[change])
     assert (stopped / RUN_FILE).read_text("utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("typed", "change", "words"),
+    [
+        (
+            "optim.steps=40",
+            "optim.steps=30",
+            "optim.steps is given twice: 30 by --change optim.steps=30, 40 by --set",
+        ),
+        ("optim.lr=1e-5", "optim.lr=1e-4", "optim.lr is given twice: 0.0001 by --change"),
+        ("optim.clip=2", "optim.max_grad_norm=1", "optim.max_grad_norm is given twice: 1.0 by --change"),
+    ],
+)
+def test_a_key_is_not_set_and_changed(
+    resume: Plan, stopped: Path, typed: str, change: str, words: str
+) -> None:
+    assert words in refusal(resume, stopped, sets=[typed], changes=[change])
+    assert resume(stopped, sets=[typed], changes=[typed])  # both say the same
 
 
 def test_settings_of_any_step_are_known_after_several_changes(stopped: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_second_training_changes_nothing_under_the_first(
 ) -> None:
     with claim_planned_run(resume(stopped), pytest.fail):
         before = files(stopped)
-        second = resume(stopped, changes=["optim.lr=1e-9"], sets=["profile.threads=7"])
+        second = resume(stopped, changes=["optim.lr=1e-6"], sets=["profile.threads=7"])
         held = pytest.raises(SettingsError, match=rf"process {os.getpid()} on ")
         with held as caught, claim_planned_run(second, pytest.fail):
             pytest.fail("both have it")
@@ -178,7 +178,7 @@ def test_a_dry_run_leaves_nothing_to_be_offered(
 
 def test_a_plan_writes_nothing_into_an_existing_run(resume: Plan, stopped: Path) -> None:
     before = files(stopped)
-    for options in ({}, {"sets": ["profile.threads=7"]}, {"changes": ["optim.lr=1e-9"]}):
+    for options in ({}, {"sets": ["profile.threads=7"]}, {"changes": ["optim.lr=1e-6"]}):
         assert not write_plan(resume(stopped, dry_run=True, **options))
     assert files(stopped) == before
 
@@ -197,7 +197,7 @@ def test_a_mistyped_folder_names_the_nearest(plan: Plan, resume: Plan, stopped: 
     begins = plan(stopped.with_name("새로"), resume=True)  # a recipe is named: the command for every night
     assert (begins.is_resume, begins.resumed_step) == (True, None)
     with pytest.raises(SettingsError, match="no run in "):
-        plan(stopped.with_name("새로"), resume=True, changes=["optim.lr=1e-9"])
+        plan(stopped.with_name("새로"), resume=True, changes=["optim.lr=1e-6"])
 
 
 @pytest.mark.parametrize(

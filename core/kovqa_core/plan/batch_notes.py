@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
-from kovqa_core.errors import KovqaError, SettingsError
-from kovqa_core.index.reader import filter_question_types, open_index
+from kovqa_core.errors import KovqaError, SettingsError, did_you_mean, unknown_name_error
+from kovqa_core.index.reader import IndexFolder, filter_question_types, open_index
 from kovqa_core.messages import Message, message
 from kovqa_core.models.config import FamilyConfig
+from kovqa_core.paths import settings_files
 from kovqa_core.settings.recipe import DataSettings, Recipe
-from kovqa_core.settings.run import Run
+from kovqa_core.settings.resolve import is_typed
+from kovqa_core.settings.run import Run, setting_origin
 
 
 def batch_notes(run: Run) -> list[Message]:
     """Lines about the batches of a run, for people who read its plan."""
-    return [*_loss_micro_batch_note(run), *_epoch_rest_note(run.recipe)]
+    return [*_loss_micro_batch_note(run), *_other_micro_batch_note(run), *_epoch_rest_note(run.recipe)]
+
+
+def micro_batch_warnings(run: Run) -> list[Message]:
+    """Names in `profile.micro_batch` that are no recipe known here: a slip, or a recipe from a file.
+
+    Raises:
+        SettingsError: one that can only mean `default`.
+    """
+    known = {*settings_files("recipes"), run.recipe.name, "default"}
+    warnings = []
+    for name in sorted(run.profile.micro_batch.keys() - known):
+        place = setting_origin(run.origin, f"profile.micro_batch.{name}") or f"profile {run.profile.name}"
+        problem = message(
+            "plan.micro-batch-of-no-recipe",
+            "{place}: profile.micro_batch has '{name}', which is no recipe known here",
+            place=place,
+            name=name,
+        )
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        if near == ["default"]:
+            raise unknown_name_error(problem, name, known)
+        if near:
+            problem = did_you_mean(problem, near)
+        warnings.append(problem)
+    return warnings
+
+
+def _other_micro_batch_note(run: Run) -> Iterator[Message]:
+    """That a micro-batch is not the one that was typed; a profile's file says the most, not the one wanted."""
+    recipe, micro_batches = run.recipe, run.profile.micro_batch
+    typed = run.profile.max_micro_batch(recipe.name)
+    key = recipe.name if recipe.name in micro_batches else "default"
+    if typed == run.micro_batch or recipe.optim.loss_micro_batch is not None:
+        return
+    if is_typed(setting_origin(run.origin, f"profile.micro_batch.{key}")):
+        yield message(
+            "plan.other-micro-batch",
+            "micro-batch {micro_batch}, not {typed}: it must divide the {rows} examples of a batch that one process "
+            "gets",
+            micro_batch=run.micro_batch,
+            typed=typed,
+            rows=run.micro_batch * run.accumulate,
+        )
 
 
 def _loss_micro_batch_note(run: Run) -> Iterator[Message]:
@@ -41,7 +87,12 @@ def _loss_micro_batch_note(run: Run) -> Iterator[Message]:
 
 
 def _epoch_rest_note(recipe: Recipe) -> Iterator[Message]:
-    rows, batch = _count_training_rows(recipe.data), recipe.optim.global_batch
+    try:
+        images = Path(recipe.data.images) if recipe.data.images else None
+        rows = count_training_rows(open_index(Path(recipe.data.index or ""), images), recipe.data)
+    except KovqaError:  # the index is not here
+        return
+    batch = recipe.optim.global_batch
     rest = rows % batch
     if rows > batch and rest:
         yield message(
@@ -55,15 +106,42 @@ def _epoch_rest_note(recipe: Recipe) -> Iterator[Message]:
         )
 
 
-def _count_training_rows(data: DataSettings) -> int:
-    """Rows that training draws from; 0 where the index is not here."""
-    try:
-        index = open_index(Path(data.index or ""), Path(data.images) if data.images else None)
-        if not data.kinds:
-            return index.report.counts.rows.get("train", 0)
-        return len(filter_question_types(index.split("train"), data.kinds))
-    except KovqaError:
-        return 0
+def count_training_rows(index: IndexFolder, data: DataSettings) -> int:
+    """Rows that training draws from.
+
+    Raises:
+        DataError: there is no row of the question types that it asks for.
+    """
+    if not data.kinds:
+        return index.report.counts.rows.get("train", 0)
+    return len(filter_question_types(index.split("train"), data.kinds))
+
+
+def require_whole_batch(folder: Path, rows: int, global_batch: int) -> None:
+    """See that an epoch has a batch at all.
+
+    Args:
+        folder: of the index.
+        rows: training rows.
+        global_batch: examples of one optimizer step.
+
+    Raises:
+        SettingsError: it has fewer rows.
+    """
+    if rows >= global_batch:
+        return
+    raise SettingsError(
+        message(
+            "train.index-too-small",
+            "{folder} has {rows} training rows, fewer than one batch of {batch}",
+            folder=folder,
+            rows=rows,
+            batch=global_batch,
+        ),
+        message(
+            "train.index-too-small.hint", "use --set optim.global_batch={rows} or less", rows=max(1, rows)
+        ),
+    )
 
 
 def require_loss_micro_batch(recipe: Recipe, config: FamilyConfig) -> None:

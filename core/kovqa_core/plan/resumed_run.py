@@ -16,9 +16,10 @@ from typing import cast
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.plan.input_checks import require_falling_rate
 from kovqa_core.runs import manifest
 from kovqa_core.runs.summary import flatten_settings
-from kovqa_core.settings.overrides import apply_overrides
+from kovqa_core.settings.overrides import apply_overrides, renamed_path
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import recipe_keys
@@ -36,6 +37,7 @@ from kovqa_core.settings.strict_yaml import (
     build_settings,
     dotted_path,
     inline_yaml,
+    is_known_key,
 )
 
 # What a run may be given on the way: neither the model nor the data, nor what its optimizer has kept, depends on it.
@@ -91,11 +93,16 @@ def resume_settings(
     stored = _stored_document(run, "recipe")
     profile = load_document("profiles", typed.profile) if typed.profile else _stored_document(run, "profile")
     requested = override_documents(stored, profile, typed.sets, typed.flags or {}, environ)
-    changed_now = {text.partition("=")[0].strip() for text in typed.changes}
-    others = [
-        *_other_recipe_file(run, typed.recipe, environ),
-        *(other for other in _other_settings(run, requested) if other.key not in changed_now),
-    ]
+    changed_now = set(_changed_keys(run, typed.changes))
+    others = list(_other_recipe_file(run, typed.recipe, environ))
+    for other in _other_settings(run, requested):
+        if other.key not in changed_now:
+            others.append(other)
+        # What the run had before is its first command typed again; a variable that stands since then gives way.
+        elif other.place.startswith("--") and not any(
+            other.key == change.key and other.typed_value == change.before for change in changes
+        ):
+            raise _set_and_changed_error(run, other)
     if others:
         raise _other_settings_error(run, folder, others)
     origin = {key: place for key, place in run.origin.items() if not key.startswith("profile.")}
@@ -238,6 +245,27 @@ def _describe(run: Run, other: _OtherSetting) -> Message:
 # --------------------------------------------------------------------------------- what changes
 
 
+def _changed_keys(run: Run, texts: Sequence[str]) -> list[str]:
+    """Keys that `--change` names, by their names of today."""
+    renamed = recipe_keys(run.recipe.family)
+    return [dotted_path(renamed_path(tuple(t.partition("=")[0].strip().split(".")), renamed)) for t in texts]
+
+
+def _set_and_changed_error(run: Run, other: _OtherSetting) -> SettingsError:
+    return SettingsError(
+        message(
+            "plan.set-and-changed",
+            "{key} is given twice: {change} by {changed_by}, {value} by {place}",
+            key=other.key,
+            change=inline_yaml(other.run_value),
+            changed_by=setting_origin(run.origin, f"recipe.{other.key}"),
+            value=inline_yaml(other.typed_value),
+            place=other.place,
+        ),
+        message("plan.set-and-changed.hint", "keep --change alone: it counts from here on"),
+    )
+
+
 def _change_recipe(run: Run, folder: Path, texts: Sequence[str]) -> tuple[Run, list[RecipeChange]]:
     """The run with changed settings, and all its changes; a value that it has already changes nothing."""
     if not texts:
@@ -248,6 +276,8 @@ def _change_recipe(run: Run, folder: Path, texts: Sequence[str]) -> tuple[Run, l
     document = apply_overrides(before, typed, typed, "", recipe_keys(run.recipe.family))
     for path, place in document.origin.items():  # before values are read: of a wrong key none is right
         if place in typed.values():
+            if not is_known_key(Recipe, path):
+                raise _unknown_change(document, path, place)
             _require_changeable(run, dotted_path(path))  # of a whole mapping (optim={…}) its own name
     recipe = build_settings(Recipe, document)
     then, now = (flatten_settings(r.model_dump(mode="json")) for r in (run.recipe, recipe))
@@ -266,7 +296,31 @@ def _change_recipe(run: Run, folder: Path, texts: Sequence[str]) -> tuple[Run, l
     ]
     places = {f"recipe.{key}": document.where(tuple(key.split("."))) for key in keys}
     changed = run.model_copy(update={"recipe": recipe, "origin": {**run.origin, **places}})
+    if keys:
+        require_falling_rate(recipe, changed.origin)
     return changed, [*earlier, *new]
+
+
+def _unknown_change(document: SettingsDocument, path: KeyPath, place: str) -> SettingsError:
+    """The error for a key that no recipe has: of the machine, or misspelt."""
+    if path[0] == "profile":
+        return SettingsError(
+            message(
+                "plan.change-of-machine",
+                "{place}: the machine's settings may be others at every --resume, without --change",
+                place=place,
+            ),
+            message(
+                "plan.change-of-machine.hint",
+                "use {option} instead",
+                option=f"--set {shell_quote(place.removeprefix('--change '))}",
+            ),
+        )
+    try:
+        build_settings(Recipe, document)
+    except SettingsError as error:
+        return error
+    raise AssertionError(path)  # unknown keys are forbidden
 
 
 def _require_changeable(run: Run, key: str) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError
-from kovqa_core.evaluate.metrics import require_metric
 from kovqa_core.index.reader import filter_question_types, open_index
 from kovqa_core.launch.launchers import check_launcher
 from kovqa_core.launch.launchers.protocol import LaunchPlan
@@ -23,8 +22,8 @@ from kovqa_core.launch.machine_check import (
 )
 from kovqa_core.launch.plan import plan_launch
 from kovqa_core.messages import Message, message
-from kovqa_core.models.config import read_model_settings
-from kovqa_core.plan.batch_notes import batch_notes, require_loss_micro_batch
+from kovqa_core.plan.batch_notes import batch_notes, micro_batch_warnings
+from kovqa_core.plan.input_checks import input_checks, left_to_node_setup, require_falling_rate
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
 from kovqa_core.plan.resumed_run import TypedSettings, resume_settings
 from kovqa_core.plan.run_folder import (
@@ -44,7 +43,6 @@ from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import DEFAULT_RECIPE, FlagValue, ResolvedSettings, resolve_settings
 from kovqa_core.settings.run import RUN_FILE, RecipeChange, Run, make_run, read_run
 from kovqa_core.settings.strategy import check_strategy
-from kovqa_core.settings.strict_yaml import KeyPath, SettingsDocument
 
 if TYPE_CHECKING:
     from kovqa_core.runs.compare import RunDifference
@@ -134,13 +132,17 @@ def plan_training(
     settings = resolve_settings(
         recipe or DEFAULT_RECIPE, profile or profile_of_this_machine(), sets, flags, os.environ
     )
+    require_falling_rate(settings.recipe, settings.origin)
     require_free_folder(folder, joint=bool(settings.profile.rendezvous))
     make = partial(
         make_run, settings.recipe, probe=micro_batch == AUTO_MICRO_BATCH, allow_left_out=allow_left_out
     )
     planned = _check_and_plan(settings, folder, state, make, dry_run=dry_run, micro_batch=micro_batch)
     # A profile that was named is what is wanted; where the machine chose, why it chose so must be seen.
-    warnings = () if profile else [*gpu_warnings(), *login_node_warnings(planned.run.profile, os.environ)]
+    machine_warnings = (
+        [] if profile else [*gpu_warnings(), *login_node_warnings(planned.run.profile, os.environ)]
+    )
+    warnings = [*machine_warnings, *planned.warnings]
     is_new_folder = named_folder is None
     return replace(planned, is_new_folder=is_new_folder, is_resume=resume, warnings=warnings)
 
@@ -253,21 +255,25 @@ def _check_and_plan(
     checks: list[Check] = [
         partial(check_machine, settings.profile),
         partial(check_strategy, settings.profile),
-        *_input_checks(settings),
+        *input_checks(settings),
         *more_checks,
     ]
-    missing = [*_run_checks(checks, dry_run=dry_run), *_left_to_node_setup(settings)]
+    missing = [*_run_checks(checks, dry_run=dry_run), *left_to_node_setup(settings)]
     profile, memory_plan = choose_micro_batch(settings.recipe, settings.profile, micro_batch)
-    run = make(profile, folder, ["kovqa", *sys.argv[1:]], settings.origin)
+    origin = dict(settings.origin)
+    if micro_batch is not None:
+        origin[f"profile.micro_batch.{settings.recipe.name}"] = f"--micro-batch {micro_batch}"
+    run = make(profile, folder, ["kovqa", *sys.argv[1:]], origin)
     last = follow_pointer(folder, "last")
     return PlannedTraining(
         run=run,
         launch=plan_launch(run, sys.executable, usable_cpu_count(), environ=os.environ),
-        origin=settings.origin,
+        origin=origin,
         missing=missing,
         resumed_step=last.name if last else None,
         result=read_result(folder),
         memory_plan=memory_plan,
+        warnings=micro_batch_warnings(run),
         notes=batch_notes(run),
         state=state,
     )
@@ -318,54 +324,6 @@ def _require_more_steps(folder: Path, recipe: Recipe) -> None:
             ),
             message("plan.too-short.hint", "give it more: --change optim.steps=N, or optim.epochs"),
         )
-
-
-def _input_checks(settings: ResolvedSettings) -> list[Check]:
-    """Checks of index, images, tokenizer and weights: done now, on paper, not later on a GPU.
-
-    Raises:
-        SettingsError: at once, where the settings themselves are wrong.
-    """
-    recipe = settings.recipe
-    origin: dict[KeyPath, str] = {
-        tuple(key.split(".")[1:]): place
-        for key, place in settings.origin.items()
-        if key.startswith("recipe.")
-    }
-    document = SettingsDocument(recipe.model_dump(mode="json"), {**origin, (): f"recipe {recipe.name}"})
-    config = read_model_settings(document)
-    require_metric(recipe.eval.metric, recipe.task)
-    require_loss_micro_batch(recipe, config)
-    if recipe.data.index is None:
-        raise SettingsError(
-            message("plan.no-index", "no index named"),
-            message("plan.no-index.hint", "give one: --data DIR (write it with kovqa index)"),
-        )
-    images = Path(recipe.data.images) if recipe.data.images and not _left_to_node_setup(settings) else None
-    return [
-        partial(_check_index, Path(recipe.data.index), images, recipe.task),
-        *config.required_files(),
-    ]
-
-
-def _left_to_node_setup(settings: ResolvedSettings) -> list[Message]:
-    """What is not here and will be on the nodes, for a node's setup copies it there."""
-    images = settings.recipe.data.images
-    if images is None or Path(images).is_dir() or not settings.profile.slurm.node_setup:
-        return []
-    return [
-        message(
-            "plan.images-on-nodes",
-            "images {images} are not here: slurm.node_setup is to bring them to each node",
-            images=images,
-        )
-    ]
-
-
-def _check_index(folder: Path, images: Path | None, task: str) -> None:
-    index = open_index(folder, images)
-    if task == "vqa":
-        index.answers()
 
 
 def finished_result(run: Run) -> RunResult:

@@ -15,8 +15,9 @@ from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
-from kovqa_core.errors import SettingsError, unknown_name_error
+from kovqa_core.errors import SettingsError, did_you_mean, unknown_name_error
 from kovqa_core.files import read_text
 from kovqa_core.messages import message
 
@@ -216,7 +217,11 @@ def _validation_failure(
     if first["type"] == "extra_forbidden":
         key = str(path[-1])
         problem = message("settings.unknown-key", "{place}: unknown key '{key}'", place=place, key=key)
-        return unknown_name_error(problem, key, _known_keys(settings_class, tuple(first["loc"])[:-1]))
+        inside = tuple(first["loc"])[:-1]
+        deeper = [] if inside else _keys_called(settings_class, key)
+        if deeper:  # lr, for optim.lr
+            return SettingsError(did_you_mean(problem, deeper))
+        return unknown_name_error(problem, key, _known_keys(settings_class, inside))
     text = first["msg"].removeprefix("Value error, ")
     if first["type"] not in ("missing", "value_error"):
         text = message(
@@ -240,7 +245,7 @@ def dotted_path(path: KeyPath) -> str:
     return ".".join(map(str, path))
 
 
-def _known_keys(settings_class: type[StrictSettings], path: KeyPath) -> list[str]:
+def _known_keys(settings_class: type[BaseModel], path: KeyPath) -> list[str]:
     """Keys a settings class knows at a path below it."""
     fields = settings_class.model_fields
     for key in path:
@@ -249,6 +254,28 @@ def _known_keys(settings_class: type[StrictSettings], path: KeyPath) -> list[str
             return []
         fields = inner.model_fields
     return list(fields)
+
+
+def _keys_called(settings_class: type[BaseModel], name: str) -> list[str]:
+    """Keys one level below that have a name."""
+    return [
+        f"{section}.{name}"
+        for section in settings_class.model_fields
+        if name in _known_keys(settings_class, (section,))
+    ]
+
+
+def is_known_key(settings_class: type[StrictSettings], path: KeyPath) -> bool:
+    """Does a settings class have a key at a path? What stands below a mapping of free keys is not looked at."""
+    known: Mapping[str, FieldInfo] = settings_class.model_fields
+    for key in path:
+        if str(key) not in known:
+            return False
+        inner = known[str(key)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return True
+        known = inner.model_fields
+    return True
 
 
 # -------------------------------------------------------------------------- settings to YAML

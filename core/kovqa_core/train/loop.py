@@ -12,12 +12,13 @@ import torch
 
 from kovqa_core.distributed import process_group, watchdog
 from kovqa_core.distributed.rank_info import RankInfo
-from kovqa_core.errors import DataError, SettingsError, Stopped, WorkerError
+from kovqa_core.errors import DataError, Stopped, WorkerError
 from kovqa_core.evaluate.metrics import metric_name, require_metric
 from kovqa_core.index.reader import filter_question_types, open_index
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch, iterate_batches
+from kovqa_core.plan.batch_notes import require_whole_batch
 from kovqa_core.runs.events import EndEvent, SavedEvent, StartEvent, WarningEvent
 from kovqa_core.runs.folder import RunResult, follow_pointer, write_result
 from kovqa_core.settings.run import Run, optim_at_step
@@ -116,9 +117,8 @@ def prepare_training(
     examples, val_examples = (
         filter_question_types(index.split(name), recipe.data.kinds) for name in ("train", "val")
     )
+    require_whole_batch(index.folder, len(examples), recipe.optim.global_batch)
     steps = optim.count_training_steps(recipe.optim, len(examples))
-    if not steps.per_epoch:
-        raise _index_too_small(index.folder, len(examples), recipe.optim.global_batch)
     last = follow_pointer(run.folder, "last")
     resumed = checkpoint.ResumeState()
     if last:
@@ -148,21 +148,6 @@ def prepare_training(
         run, rank, device, index, examples, val_examples, processor, strategy, averages, steps, progress,
         metric, log, stop_requested, saved_at=time.monotonic(),
     )  # fmt: skip
-
-
-def _index_too_small(folder: Path, rows: int, global_batch: int) -> SettingsError:
-    return SettingsError(
-        message(
-            "train.index-too-small",
-            "{folder} has {rows} training rows, fewer than one batch of {batch}",
-            folder=folder,
-            rows=rows,
-            batch=global_batch,
-        ),
-        message(
-            "train.index-too-small.hint", "use --set optim.global_batch={rows} or less", rows=max(1, rows)
-        ),
-    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,97 @@
+"""What a training needs as input: index, images, tokenizer, weights; and settings that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from kovqa_core.errors import SettingsError
+from kovqa_core.evaluate.metrics import require_metric
+from kovqa_core.index.reader import open_index
+from kovqa_core.messages import Message, message
+from kovqa_core.models.config import read_model_settings
+from kovqa_core.plan.batch_notes import count_training_rows, require_loss_micro_batch, require_whole_batch
+from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.resolve import ResolvedSettings, is_typed
+from kovqa_core.settings.run import setting_origin
+from kovqa_core.settings.strict_yaml import KeyPath, SettingsDocument
+
+
+def input_checks(settings: ResolvedSettings) -> list[Callable[[], object]]:
+    """Checks of index, images, tokenizer and weights: done now, on paper, not later on a GPU.
+
+    Raises:
+        SettingsError: at once, where the settings themselves are wrong.
+    """
+    recipe = settings.recipe
+    origin: dict[KeyPath, str] = {
+        tuple(key.split(".")[1:]): place
+        for key, place in settings.origin.items()
+        if key.startswith("recipe.")
+    }
+    document = SettingsDocument(recipe.model_dump(mode="json"), {**origin, (): f"recipe {recipe.name}"})
+    config = read_model_settings(document)
+    require_metric(recipe.eval.metric, recipe.task)
+    require_loss_micro_batch(recipe, config)
+    if recipe.data.index is None:
+        raise SettingsError(
+            message("plan.no-index", "no index named"),
+            message("plan.no-index.hint", "give one: --data DIR (write it with kovqa index)"),
+        )
+    images = Path(recipe.data.images) if recipe.data.images and not left_to_node_setup(settings) else None
+    return [
+        partial(_check_index, Path(recipe.data.index), images, recipe),
+        *config.required_files(),
+    ]
+
+
+def left_to_node_setup(settings: ResolvedSettings) -> list[Message]:
+    """What is not here and will be on the nodes, for a node's setup copies it there."""
+    images = settings.recipe.data.images
+    if images is None or Path(images).is_dir() or not settings.profile.slurm.node_setup:
+        return []
+    return [
+        message(
+            "plan.images-on-nodes",
+            "images {images} are not here: slurm.node_setup is to bring them to each node",
+            images=images,
+        )
+    ]
+
+
+def _check_index(folder: Path, images: Path | None, recipe: Recipe) -> None:
+    index = open_index(folder, images)
+    if recipe.task == "vqa":
+        index.answers()
+    require_whole_batch(folder, count_training_rows(index, recipe.data), recipe.optim.global_batch)
+
+
+def require_falling_rate(recipe: Recipe, origin: Mapping[str, str]) -> None:
+    """See that the learning rate does not end above its peak.
+
+    Not a rule of the settings themselves: runs of earlier versions that have it so stay readable.
+
+    Args:
+        recipe: of a run that begins, or that was changed.
+        origin: where each setting came from (`Run.origin`).
+
+    Raises:
+        SettingsError: `optim.min_lr` is above `optim.lr`.
+    """
+    optim = recipe.optim
+    if optim.min_lr <= optim.lr:
+        return
+    places = [setting_origin(origin, f"recipe.optim.{key}") for key in ("min_lr", "lr")]
+    # Whichever was typed; a default of min_lr comes from nowhere.
+    place = next(filter(is_typed, places), next(filter(None, places), f"recipe {recipe.name}"))
+    raise SettingsError(
+        message(
+            "plan.rising-rate",
+            "{place}: optim.min_lr, with which a run ends, is {min_lr:g}, above optim.lr, {lr:g}",
+            place=place,
+            min_lr=optim.min_lr,
+            lr=optim.lr,
+        ),
+        message("plan.rising-rate.hint", "lower optim.min_lr too, to {lr:g} at most", lr=optim.lr),
+    )
