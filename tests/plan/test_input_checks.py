@@ -52,10 +52,10 @@ def test_a_name_in_micro_batch_that_is_none(plan: Plan, tmp_path: Path) -> None:
     assert [
         each
         for each in near.warnings
-        if "'tiny-captoin', which is no recipe known here; did you mean tiny-" in each
+        if "'tiny-captoin', which is not a recipe known here; did you mean tiny-" in each
     ]
     own = plan(tmp_path / "run", sets=[*sets, "profile.micro_batch.xqzw=4"])
-    assert [each for each in own.warnings if each.endswith("'xqzw', which is no recipe known here")]
+    assert [each for each in own.warnings if each.endswith("'xqzw', which is not a recipe known here")]
     assert not plan(tmp_path / "run", sets=[*sets, "profile.micro_batch={default: 4, kobeit3: 2}"]).warnings
 
 

@@ -22,7 +22,7 @@ def batch_notes(run: Run) -> list[Message]:
 
 
 def micro_batch_warnings(run: Run) -> list[Message]:
-    """Names in `profile.micro_batch` that are no recipe known here: a slip, or a recipe from a file.
+    """Names in `profile.micro_batch` that are not recipes known here: a slip, or a recipe from a file.
 
     Raises:
         SettingsError: one that can only mean `default`.
@@ -33,7 +33,7 @@ def micro_batch_warnings(run: Run) -> list[Message]:
         place = setting_origin(run.origin, f"profile.micro_batch.{name}") or f"profile {run.profile.name}"
         problem = message(
             "plan.micro-batch-of-no-recipe",
-            "{place}: profile.micro_batch has '{name}', which is no recipe known here",
+            "{place}: profile.micro_batch has '{name}', which is not a recipe known here",
             place=place,
             name=name,
         )
