@@ -203,7 +203,7 @@ AllowLeftOutOption = Annotated[
     bool,
     typer.Option(
         "--allow-left-out",
-        help="Go on though more than 10 % of the rows are left out: missing, unreadable, doubled, too long.",
+        help="Go on though more than 10 % of the rows are left out for faults, such as a missing image.",
     ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]

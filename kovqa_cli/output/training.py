@@ -16,7 +16,7 @@ from kovqa_cli.output.progress import is_interactive
 if TYPE_CHECKING:
     from kovqa_core.launch.launchers.protocol import BatchQueue
     from kovqa_core.plan.training import PlannedTraining
-    from kovqa_core.runs.events import WorkerEvent
+    from kovqa_core.runs.events import TrainStepEvent, WorkerEvent
     from kovqa_core.runs.folder import RunResult
     from kovqa_core.settings.run import Run
 
@@ -240,6 +240,14 @@ def _print_warning(event: WorkerEvent) -> None:
         print_note(event.note)
 
 
+def _left_out_reasons(event: TrainStepEvent) -> Message:
+    """Why rows were left out of the steps of an event."""
+    from kovqa_core.data.left_out import training_reasons
+
+    unreadable, left_out = event.unreadable or 0, event.left_out or 0
+    return training_reasons(unreadable, left_out - unreadable, next(iter(event.faults or ()), ""))
+
+
 def _print_event(event: WorkerEvent) -> None:
     """An event as a line that stays; nothing for those that only say how far it is."""
     from kovqa_core.runs import events
@@ -275,9 +283,10 @@ def _print_event(event: WorkerEvent) -> None:
                 print_note(
                     message(
                         "train.step-left-out",
-                        "step {step}: {rows:,} rows were left out, longer than model.max_text or without an answer",
+                        "step {step}: {rows:,} rows were left out: {reasons}",
                         step=event.step,
                         rows=event.left_out,
+                        reasons=_left_out_reasons(event),
                     )
                 )
         case events.EvaluationEvent():

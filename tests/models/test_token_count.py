@@ -75,11 +75,11 @@ def processors(tokenizer: XlmrTokenizer) -> dict[str, tuple[str, Any]]:
 @pytest.mark.parametrize("name", ["questions", "captions", "fusion", "vlm"])
 def test_every_family_says_what_its_tokenizer_does_not_know(name: str, english: Path) -> None:
     of, processor = processors(load_xlmr_tokenizer(english))[name]
-    warning = family.warn_of_unknown_text(of, processor, examples(KOREAN))
+    warning = family.text_warnings(of, processor, examples(KOREAN))
     assert warning is not None
     assert "4 of 4 sampled texts" in warning
     assert warning.fields["share"] == pytest.approx(0.5, abs=0.2)  # every word is one run of unknown letters
-    assert family.warn_of_unknown_text(of, processor, examples(ENGLISH)) is None
+    assert family.text_warnings(of, processor, examples(ENGLISH)) is None
 
 
 @pytest.mark.parametrize(("korean", "is_said"), [(0, False), (1, True), (4, True)])
@@ -87,7 +87,7 @@ def test_a_few_unknown_words_are_not_worth_a_warning(english: Path, korean: int,
     """One foreign word in a hundred texts passes, one foreign text in ten does not."""
     of, processor = processors(load_xlmr_tokenizer(english))["questions"]
     texts = [*(ENGLISH * 25)[: 100 - 10 * korean], *(KOREAN * 3)[: 10 * korean], "What is 뷁?"]
-    assert (family.warn_of_unknown_text(of, processor, examples(texts)) is not None) == is_said
+    assert (family.text_warnings(of, processor, examples(texts)) is not None) == is_said
 
 
 def test_tokenizers_of_hugging_face() -> None:
@@ -110,11 +110,11 @@ def test_text_that_is_spelled_in_bytes_is_said_too(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n".join(ENGLISH * 9), encoding="utf-8")
     train_tokenizer([tmp_path / "text.txt"], tmp_path / "spm.model", 320)
     of, processor = processors(load_xlmr_tokenizer(tmp_path / "spm.model"))["vlm"]
-    warning = family.warn_of_unknown_text(of, processor, examples(KOREAN))
+    warning = family.text_warnings(of, processor, examples(KOREAN))
     assert warning is not None
     assert warning.key == "models.text-in-bytes"
     assert warning.fields["share"] > 0.6
-    assert family.warn_of_unknown_text(of, processor, examples(ENGLISH)) is None
+    assert family.text_warnings(of, processor, examples(ENGLISH)) is None
 
 
 def test_a_sample_is_small_and_spread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,9 @@ def test_all_that_was_left_out_of_a_run(run: Run) -> None:
         "training": 8,
         "of_rows": 32,
         "index": {"picture missing": 2, "answer seen fewer than 5 times": 8},
+        "unreadable": 0,
+        "first_unreadable": "",
+        "validation": 0,
     }
     assert found.lines() == [
         "index: 2 of 100 rows (2.0%) are left out: picture missing 2",
@@ -73,7 +76,7 @@ def test_a_step_says_how_many(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert event is not None
     with training_progress() as show:
         show(event)
-    assert "step 2: 8 rows were left out, longer than model.max_text" in capsys.readouterr().err
+    assert "step 2: 8 rows were left out: longer than model.max_text" in capsys.readouterr().err
 
 
 def test_the_plan_says_what_the_index_left_out(kovqa: Kovqa, small: Small, run: Run) -> None:

@@ -76,12 +76,12 @@ def measure(case: Case, cuts: list[Cut], rank: int, folder: Path) -> None:
         state.strategy.loss_scaler.value = 256.0  # a run finds it by skipped steps
     for cut in cuts:
         state.run = state.strategy.run = cut_run(run, cut)
-        loss, gradient = loss_and_gradient(state)
+        loss, gradient, left_out = loss_and_gradient(state)
         if rank == 0:
-            np.savez(file_of(folder, case.name, cut), loss=loss, gradient=gradient)
+            np.savez(file_of(folder, case.name, cut), loss=loss, gradient=gradient, left_out=left_out)
 
 
-def loss_and_gradient(state: TrainState) -> tuple[float, np.ndarray]:
+def loss_and_gradient(state: TrainState) -> tuple[float, np.ndarray, int]:
     state.steps = replace(state.steps, total=STEP + 1)
     synced = loop.sync_step(state, accumulate_gradients(state, loop._train_batches(state), STEP), STEP)
     parameters = [p for p in state.strategy.model.parameters() if p.requires_grad]
@@ -90,7 +90,7 @@ def loss_and_gradient(state: TrainState) -> tuple[float, np.ndarray]:
         if parameter.grad is not None:
             parameter.grad.zero_()  # views of DDP's buckets
     scale = synced.gradient_scale / state.strategy.loss_scaler.value
-    return synced.loss, (gradient * scale).numpy()
+    return synced.loss, (gradient * scale).numpy(), synced.left_out
 
 
 def processes(cases: list[Case], cuts: list[Cut], folder: Path) -> None:

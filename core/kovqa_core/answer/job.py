@@ -194,12 +194,36 @@ def _watch_faults(job: AnswerJob, rows: int, answers: Iterator[AnsweredRow]) -> 
         yield row, answer
         if isinstance(answer, RowFault):
             faults[row.example.id] = answer.problem
-            _check_faults(job, faults, rows)
+            _check_faults(job, faults, rows, at_least=True)
 
 
-def _check_faults(job: AnswerJob, faults: Mapping[str, str], rows: int) -> None:
+def _check_faults(job: AnswerJob, faults: Mapping[str, str], rows: int, *, at_least: bool = False) -> None:
     if not job.allow_left_out and are_too_many(len(faults), rows):
-        raise too_many_left_out(len(faults), rows, describe_fault(*next(iter(faults.items()))))
+        first = describe_fault(*next(iter(faults.items())))
+        raise too_many_left_out(len(faults), rows, first, at_least=at_least)
+
+
+def check_missing_images(job: AnswerJob, rows: Sequence[QuestionRow]) -> None:
+    """Before a model is loaded: are there too many rows whose images are not there?
+
+    Args:
+        job: what is answered.
+        rows: of its table, those without an answer yet.
+
+    Raises:
+        DataError: by the rule of `data/left_out.py`.
+    """
+    folder = job.image_folder
+    is_there = {image: (folder / image).exists() for image in {row.example.image for row in rows}}
+    missing = {
+        row.example.id: message(
+            "data.image-missing", "image {file} is missing", file=folder / row.example.image
+        )
+        for row in rows
+        if not is_there[row.example.image]
+    }
+    if missing:
+        _check_faults(job, missing, len(job.read_rows()))
 
 
 def describe_fault(id: str, problem: str) -> str:

@@ -17,6 +17,7 @@ from kovqa_core.answer.job import (
     AnswerJob,
     AnswerOptions,
     ModelAnswer,
+    check_missing_images,
     model_fingerprint,
     require_question,
 )
@@ -32,9 +33,10 @@ from kovqa_core.machine.visible_devices import DEVICE_ORDER_VARIABLE, PCI_ORDER
 from kovqa_core.messages import Message, message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
+from kovqa_core.models.checkpoint_info import read_checkpoint_info
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress
-from kovqa_core.runs.events import EVENTS_VARIABLE, AnswerProgressEvent, event_line
+from kovqa_core.runs.events import EVENTS_VARIABLE, AnswerProgressEvent, event_line, report_warning
 from kovqa_core.runs.folder import find_model_folder
 
 _SINGLE_RANK = RankInfo(0, 0, 1)  # rows come divided among processes, where there are several
@@ -109,8 +111,18 @@ def answer_one_image(loaded: LoadedModel, image: Path, question: str = "") -> An
         DataError: the image cannot be read.
     """
     example = Example("1", str(image.resolve()), to_nfc(question))
+    _warn_of_cut_questions(loaded, [example])
     (_, answer), *_ = _answer_batches(loaded, [example], Path("/"), 1)
     return answer
+
+
+def _warn_of_cut_questions(loaded: LoadedModel, examples: Sequence[Example]) -> None:
+    """Say how many questions were longer than the model reads; captions have none."""
+    info = read_checkpoint_info(loaded.folder)
+    if info.task == "vqa" and (
+        warning := family.cut_questions_warning(info.family, loaded.processor, examples)
+    ):
+        report_warning(warning)
 
 
 def answer_question(image: Path, question: str, options: AnswerOptions) -> ModelAnswer:
@@ -150,9 +162,11 @@ def _answer_rows(
 ) -> Iterator[AnsweredRow]:
     examples = [row.example for row in rows]
     faults: dict[int, str] = {}
+    check_missing_images(job, rows)
     loaded = load_model(job.options)
     answers = _answer_batches(loaded, examples, job.image_folder, job.batch, faults.__setitem__)
     yield from with_faults(rows, answers, faults)
+    _warn_of_cut_questions(loaded, examples)
 
 
 def with_faults(
@@ -228,6 +242,8 @@ def answer_rank_rows(
         for _ in append_answers(rank_file, rows_and_answers, job.options.task, own_ids):
             if stop():
                 return
+    if rank.is_main_process:  # for all of them
+        _warn_of_cut_questions(loaded, [row.example for row in remaining])
 
 
 def _print_rank_progress(rank: RankInfo, rows: int, remaining: int, progress: Progress) -> None:

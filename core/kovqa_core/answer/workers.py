@@ -17,7 +17,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from kovqa_core.answer.job import AnswerBackend, AnswerJob, AnswerOptions, model_fingerprint, resume_hint
+from kovqa_core.answer.job import (
+    AnswerBackend,
+    AnswerJob,
+    AnswerOptions,
+    check_missing_images,
+    model_fingerprint,
+    resume_hint,
+)
 from kovqa_core.answer.partial_file import JOB_FILE, PARTIAL_SUFFIX, rank_files_folder
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.decoding import DecodingOptions
@@ -135,6 +142,7 @@ def _run_workers(
     Raises:
         KovqaError: what the first failing process raised.
     """
+    check_missing_images(job, rows)
     # Workers may start in another folder, or on another host that shares the disk.
     absolute_job = replace(
         job,

@@ -39,12 +39,12 @@ def open_image(path: Path, side: int | None = None) -> Image.Image:
             message(
                 "data.image-too-large", "image {file} has too many pixels to be opened safely", file=path
             ),
-            message("data.image-too-large.hint", "reduce it, or leave it out of the index"),
+            message("data.image-too-large.hint", "reduce it"),
         ) from None
     except FileNotFoundError:
         raise DataError(
             message("data.image-missing", "image {file} is missing", file=path),
-            message("data.image-missing.hint", "restore it, or write the index again"),
+            message("data.image-missing.hint", "restore it"),
         ) from None
     except Exception as error:  # Pillow's decoders raise whatever their formats' code raises
         # Pillow puts the path into its text, and ours names it already.
@@ -53,7 +53,7 @@ def open_image(path: Path, side: int | None = None) -> Image.Image:
             message(
                 "data.image-unreadable", "image {file} cannot be read ({problem})", file=path, problem=problem
             ),
-            message("data.image-unreadable.hint", "fetch it again, or leave it out"),
+            message("data.image-unreadable.hint", "fetch it again"),
         ) from None
 
 

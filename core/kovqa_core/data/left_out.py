@@ -42,14 +42,21 @@ def are_surely_more(fraction: float, faults: int, rows_so_far: int) -> bool:
     return faults > expected + _SURE * math.sqrt(expected * (1 - fraction))
 
 
-def left_out_text(faults: int, rows: int, reasons: str = "") -> Message:
+def left_out_text(faults: int, rows: int, reasons: str = "", *, at_least: bool = False) -> Message:
     """So many of so many, in words.
 
     Args:
         faults: rows left out for faults.
         rows: all of them.
         reasons: why, and which; "" where that is said elsewhere.
+        at_least: not all rows were looked at.
     """
+    if at_least:
+        return message(
+            "data.left-out-at-least",
+            "at least {faults:,} of {rows:,} rows ({fraction:.1%}) are left out: {reasons}",
+            faults=faults, rows=rows, fraction=faults / max(1, rows), reasons=reasons,
+        )  # fmt: skip
     if reasons:
         return message(
             "data.left-out-because", "{faults:,} of {rows:,} rows ({fraction:.1%}) are left out: {reasons}",
@@ -61,7 +68,31 @@ def left_out_text(faults: int, rows: int, reasons: str = "") -> Message:
     )  # fmt: skip
 
 
-def too_many_left_out(faults: int, rows: int, reasons: str, hint: Message | None = None) -> DataError:
+def training_reasons(unreadable: int, others: int, first: str) -> Message:
+    """Why training left rows out.
+
+    Args:
+        unreadable: rows that cannot be read.
+        others: rows that nothing can be learned from.
+        first: what is wrong with the first of the unreadable ones; "" where nobody knows.
+    """
+    unlearnable = message("data.left-out.unlearnable", "longer than model.max_text, or without an answer")
+    if not unreadable:
+        return unlearnable
+    named = message(
+        "data.left-out.unreadable", "unreadable {rows:,} (first: {first})", rows=unreadable, first=first
+    )
+    if not others:
+        return named
+    return message(
+        "data.left-out.two-reasons", "{named}; {unlearnable} {others:,}",
+        named=named, unlearnable=unlearnable, others=others,
+    )  # fmt: skip
+
+
+def too_many_left_out(
+    faults: int, rows: int, reasons: str, hint: Message | None = None, *, at_least: bool = False
+) -> DataError:
     """The error where too many rows are left out; arguments as above, and what else could be done."""
     usual = message("data.left-out.hint", "mend them, or go on without them: add --allow-left-out")
-    return DataError(left_out_text(faults, rows, reasons), hint or usual)
+    return DataError(left_out_text(faults, rows, reasons, at_least=at_least), hint or usual)

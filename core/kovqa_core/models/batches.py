@@ -27,7 +27,7 @@ class ModelBatch:
     Attributes:
         tensors: by names that belong to the family; None where an optional one is absent (no padding).
         ids: of the examples in it, in the order of the tensors' rows.
-        left_out: ids of examples that cannot be learned from (too long for the model, no answer).
+        left_out: ids of examples that cannot be learned from (unreadable image, too long for the model, no answer).
         choices: for every example the answers it offers, where a model chooses among them.
         faults: of those asked for, by their place among them: what is wrong with an example that is not in it.
     """
@@ -98,9 +98,11 @@ class _BatchDataset(Dataset[ModelBatch | KovqaError]):
                 except DataError as error:
                     if not self.keep_faults:
                         raise
-                    faults[place] = str(error.message)
+                    faults[place] = str(error.message)  # without the hint: what to do is said once
             batch = self.processor.collate(items) if items else ModelBatch({}, [])
-            batch = replace(batch, faults=faults)
+            # Training counts them with the rows a family leaves out; who answers looks at `faults`.
+            unusable = [self.split[keys[place][1]].id for place in faults] if self.train else []
+            batch = replace(batch, left_out=[*batch.left_out, *unusable], faults=faults)
             return batch if get_worker_info() is None else _share_memory(batch)
         except KovqaError as error:
             return error

@@ -33,12 +33,18 @@ from torch import Tensor, nn
 from kovqa_core.data.answers import read_answers
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer, Example
+from kovqa_core.data.left_out import is_worth_a_warning
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import Message, message
 from kovqa_core.models.batches import ExampleProcessor, ModelBatch
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.config import family_modules
-from kovqa_core.models.token_count import TokenCount, describe_unknown_text, sample_examples
+from kovqa_core.models.token_count import (
+    TokenCount,
+    describe_cut_texts,
+    describe_unknown_text,
+    sample_examples,
+)
 from kovqa_core.settings.recipe import DataSettings, Recipe
 
 
@@ -74,7 +80,7 @@ class FamilyModel(nn.Module, ABC):
         """{"loss": mean over what the batch counts, a scalar in fp32; 0 where it counts nothing}.
 
         Args:
-            batch: on the model's device.
+            batch: on the model's device; without tensors where no example is in it (then: `zero_loss`).
             step: the optimizer step it belongs to, from 0.
 
         Returns:
@@ -113,11 +119,26 @@ class FamilyModel(nn.Module, ABC):
     # What makes a gradient the same however the global batch is cut.
 
     def loss_weight(self, batch: ModelBatch, step: int) -> Tensor | float:
-        """How much `forward` divided by: here the examples, those left out too; elsewhere tokens or weights.
+        """How much `forward` divided by: here the examples; elsewhere tokens or weights. 0 of an empty batch.
 
         Means are weighted by it, so that the loss of a step is one mean over the global batch.
         """
-        return float(len(batch.ids) + len(batch.left_out))
+        return float(len(batch.ids))
+
+    def zero_loss(self) -> Tensor:
+        """0 as a function of every parameter that learns: the loss of a batch whose examples were all left out.
+
+        DDP reduces a gradient once every process has computed it, and waits for ever for one that never comes.
+        """
+        total = torch.zeros((), device=next(self.parameters()).device)
+        for parameter in self.parameters():
+            if parameter.requires_grad and parameter.numel():
+                # Of a sharded parameter (DTensor) this process's own shard: the sum of the whole would be a
+                # collective, and a process without a shard would not take part in it.
+                to_local = getattr(parameter, "to_local", None)
+                shard: Tensor = parameter if to_local is None else to_local()
+                total = total + shard.sum(dtype=torch.float32)
+        return total * 0.0
 
     def ranks_losses(self, step: int) -> bool:
         """Do only some losses count in this step, chosen among those of the whole global batch?
@@ -219,12 +240,29 @@ def create_model(recipe: Recipe, answers: list[str]) -> tuple[FamilyModel, Examp
     return load_family(recipe.family).new_model(recipe, answers)
 
 
-def warn_of_unknown_text(
-    name: str, processor: ExampleProcessor, examples: Sequence[Example]
+def text_warnings(name: str, processor: ExampleProcessor, examples: Sequence[Example]) -> list[Message]:
+    """Warnings of the training texts, by a sample of them.
+
+    One where a family's tokenizer hardly knows their language; one where more than 1 % are cut.
+    """
+    count_texts = load_family(name).count_text_tokens
+    if count_texts is None:
+        return []
+    count = count_texts(processor, sample_examples(examples))
+    sampled = message("models.sampled-texts", "{texts:,} sampled training texts", texts=count.texts)
+    cut = describe_cut_texts(count, sampled) if is_worth_a_warning(count.cut, count.texts) else None
+    return [warning for warning in (describe_unknown_text(count), cut) if warning is not None]
+
+
+def cut_questions_warning(
+    name: str, processor: ExampleProcessor, questions: Sequence[Example]
 ) -> Message | None:
-    """A warning where a family's tokenizer hardly knows the language of the training texts; None: it does."""
-    count = load_family(name).count_text_tokens
-    return None if count is None else describe_unknown_text(count(processor, sample_examples(examples)))
+    """That questions to be answered are cut, and how many; None: none is."""
+    count_texts = load_family(name).count_text_tokens
+    if count_texts is None:
+        return None
+    asked = message("models.asked-questions", "{questions:,} questions", questions=len(questions))
+    return describe_cut_texts(count_texts(processor, questions), asked)
 
 
 def write_model_folder(

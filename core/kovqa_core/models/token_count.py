@@ -23,6 +23,8 @@ class TokenCount:
         unknown: tokens that say only that something is not known.
         bytes: tokens that stand for a single byte; of a Hangul syllable it takes three.
         texts_with_unknown: texts that have an unknown token.
+        max_length: tokens that a text may have; None: it is not cut.
+        cut: texts that have more.
     """
 
     texts: int = 0
@@ -30,6 +32,8 @@ class TokenCount:
     unknown: int = 0
     bytes: int = 0
     texts_with_unknown: int = 0
+    max_length: int | None = None
+    cut: int = 0
 
 
 def count_tokens(
@@ -38,6 +42,8 @@ def count_tokens(
     *,
     unknown_id: int | None,
     is_byte: Callable[[int], bool],
+    max_length: int | None = None,
+    specials: int = 0,
 ) -> TokenCount:
     """Count the tokens of texts.
 
@@ -46,6 +52,8 @@ def count_tokens(
         encode: ids of a text, with or without those that begin and end it.
         unknown_id: None: nothing is unknown to this tokenizer.
         is_byte: does an id stand for one byte?
+        max_length: tokens that a text may have; None: it is not cut.
+        specials: of these, how many `encode` does not return.
     """
     rows = [encode(to_nfc(text)) for text in texts]
     byte_ids = {id for id in set().union(*rows) if is_byte(id)}
@@ -56,6 +64,8 @@ def count_tokens(
         unknown=sum(unknown),
         bytes=sum(id in byte_ids for row in rows for id in row),
         texts_with_unknown=sum(map(bool, unknown)),
+        max_length=max_length,
+        cut=0 if max_length is None else sum(len(row) + specials > max_length for row in rows),
     )
 
 
@@ -89,3 +99,21 @@ def describe_unknown_text(count: TokenCount) -> Message | None:
             texts=count.texts,
         )
     return None
+
+
+def describe_cut_texts(count: TokenCount, texts: str) -> Message | None:
+    """That texts are longer than the model reads, so that their ends are cut off; None: none is.
+
+    Args:
+        count: of the texts.
+        texts: what they are, in words: "300 sampled texts".
+    """
+    if not count.cut:
+        return None
+    return message(
+        "models.cut-texts",
+        "warning: {cut:,} of {texts} are longer than model.max_text={max_length} tokens and are cut",
+        cut=count.cut,
+        texts=texts,
+        max_length=count.max_length,
+    )

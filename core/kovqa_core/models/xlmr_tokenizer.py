@@ -76,13 +76,15 @@ class XlmrTokenizer:
                 ids += [UNK_ID if token == 0 else token + 1 for token in self._sentencepiece.encode(chunk)]
         return ids
 
-    def count_tokens(self, texts: Iterable[str]) -> TokenCount:
-        """What this tokenizer makes of texts."""
+    def count_tokens(self, texts: Iterable[str], max_length: int | None = None) -> TokenCount:
+        """What this tokenizer makes of texts, of which `encode_with_specials` may keep so many tokens."""
         return count_tokens(
             texts,
             self.encode,
             unknown_id=UNK_ID,
             is_byte=lambda id: UNK_ID < id < self.mask_id and self._sentencepiece.is_byte(id - 1),
+            max_length=max_length,
+            specials=2,
         )
 
     def encode_with_specials(self, text: str, max_length: int) -> list[int]:

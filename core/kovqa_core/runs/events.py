@@ -68,6 +68,8 @@ class TrainStepEvent:
         examples_per_second: on all processes together.
         left_out: examples that could not be learned from; None where there were none.
         loss_scale: in fp16.
+        unreadable: of those left out, rows that cannot be read; None where there were none.
+        faults: what is wrong with the first of them, and with which.
     """
 
     kind: ClassVar[str] = "train"
@@ -78,6 +80,8 @@ class TrainStepEvent:
     examples_per_second: float
     left_out: int | None = None
     loss_scale: float | None = None
+    unreadable: int | None = None
+    faults: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,10 @@ class EvaluationEvent:
         task: "vqa" or "caption".
         score: by the run's metric.
         best: the best score so far, this one included.
-        rows: of the split.
+        rows: that were scored.
         seconds: that answering and scoring took.
         metric: name in the table of metrics; None in logs of earlier versions: the task's default.
+        left_out: rows of the split that cannot be read, and are not scored; None where there are none.
     """
 
     kind: ClassVar[str] = "eval"
@@ -102,6 +107,7 @@ class EvaluationEvent:
     rows: int
     seconds: float
     metric: str | None = None
+    left_out: int | None = None
 
 
 @dataclass(frozen=True)

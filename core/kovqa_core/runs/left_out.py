@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.data.left_out import is_worth_a_warning, left_out_text
+from kovqa_core.data.left_out import is_worth_a_warning, left_out_text, training_reasons
 from kovqa_core.errors import KovqaError
 from kovqa_core.index.report import IndexReport, read_report
 from kovqa_core.messages import Message, message
-from kovqa_core.runs.events import TrainStepEvent
+from kovqa_core.runs.events import EvaluationEvent, TrainStepEvent
 from kovqa_core.runs.summary import read_logged_events
 from kovqa_core.settings.run import Run
 
@@ -19,14 +19,22 @@ class RunLeftOut:
     """Rows left out of a run.
 
     Attributes:
-        training: of the steps that are logged: too long for the model, or without an answer.
+        training: of the steps that are logged: unreadable, too long for the model, or without an answer.
         trained: rows of these steps, those left out too; a row counts in every epoch.
         index: the report of the index, where it still is; None elsewhere.
+        unreadable: of those of training, rows that cannot be read.
+        first_fault: what is wrong with the first of them; "" where none is.
+        validation: rows that the last evaluation could not read, and did not score.
+        evaluated: rows of its split, these too.
     """
 
     training: int
     trained: int
     index: IndexReport | None
+    unreadable: int = 0
+    first_fault: str = ""
+    validation: int = 0
+    evaluated: int = 0
 
     def json_fields(self) -> dict[str, object]:
         """For `--json`."""
@@ -35,6 +43,9 @@ class RunLeftOut:
             "training": self.training,
             "of_rows": self.trained,
             "index": {each.reason: each.count for each in index},
+            "unreadable": self.unreadable,
+            "first_unreadable": self.first_fault,
+            "validation": self.validation,
         }
 
     def lines(self) -> list[Message]:
@@ -46,8 +57,15 @@ class RunLeftOut:
                     "runs.left-out-of-training", "training: {text}",
                     text=left_out_text(
                         self.training, self.trained,
-                        message("runs.left-out-reasons", "longer than model.max_text, or without an answer"),
+                        training_reasons(self.unreadable, self.training - self.unreadable, self.first_fault),
                     ),
+                )
+            )  # fmt: skip
+        if self.validation:
+            lines.append(
+                message(
+                    "runs.left-out-of-validation", "validation: {text}; they are not scored",
+                    text=left_out_text(self.validation, self.evaluated),
                 )
             )  # fmt: skip
         return lines
@@ -60,9 +78,20 @@ def read_run_left_out(folder: Path, run: Run) -> RunLeftOut:
         folder: the run folder.
         run: its settings.
     """
-    steps = [event for event in read_logged_events(folder) if isinstance(event, TrainStepEvent)]
+    events = read_logged_events(folder)
+    steps = [event for event in events if isinstance(event, TrainStepEvent)]
+    evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
     trained = max((event.step for event in steps), default=0) * run.recipe.optim.global_batch
-    return RunLeftOut(sum(event.left_out or 0 for event in steps), trained, read_index_report(run))
+    validation = evaluations[-1].left_out or 0 if evaluations else 0
+    return RunLeftOut(
+        sum(event.left_out or 0 for event in steps),
+        trained,
+        read_index_report(run),
+        unreadable=sum(event.unreadable or 0 for event in steps),
+        first_fault=next((fault for event in steps for fault in event.faults or ()), ""),
+        validation=validation,
+        evaluated=evaluations[-1].rows + validation if evaluations else 0,
+    )
 
 
 def read_index_report(run: Run) -> IndexReport | None:

@@ -30,11 +30,13 @@ class StepBatches:
         losses: of each micro-batch.
         ids: of each micro-batch's examples.
         left_out: ids of examples that could not be learned from.
+        faults: what is wrong with those of them that cannot be read.
     """
 
     losses: list[MicroBatchLoss] = field(default_factory=list)
     ids: list[list[str]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
 
 def accumulate_gradients(state: TrainState, batches: Iterator[ModelBatch], step: int) -> StepBatches:
@@ -51,6 +53,7 @@ def accumulate_gradients(state: TrainState, batches: Iterator[ModelBatch], step:
         micro_batches.losses.append(loss)
         micro_batches.ids.append(batch.ids)
         micro_batches.left_out += batch.left_out
+        micro_batches.faults += batch.faults.values()
     return micro_batches
 
 

@@ -71,7 +71,7 @@ def _train_batches(state: TrainState) -> Iterator[ModelBatch]:
     keys = micro_batch_keys(run, len(state.examples), state.rank, state.progress.step, state.steps.total)
     return iterate_batches(
         keys, state.examples, state.index.images, state.processor, train=True, seed=run.recipe.seed,
-        workers=run.profile.loader_workers, pin=state.device.type == "cuda",
+        workers=run.profile.loader_workers, pin=state.device.type == "cuda", keep_faults=True,
     )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def train_step(state: TrainState, batches: Iterator[ModelBatch], step: int, mete
     if state.averages is not None and finite:  # a skipped step changed no weight: it must not age the average
         checkpoint.update_ema(state.averages, strategy.local_shards(), settings.ema_decay)
     state.progress.step = step + 1
-    meter.count_step(synced.loss, norm, synced.left_out)
+    meter.count_step(synced.loss, norm, synced.left_out, synced.faults)
     finish_step(state, stopping=synced.stopping, save_due=synced.save_due)
 
 
@@ -142,7 +142,7 @@ def prepare_training(
         evaluation_due=progress.evaluation_due,
     )
     log.emit_event(StartEvent(progress.step, steps.total, note))
-    if rank.is_main_process and (warning := family.warn_of_unknown_text(recipe.family, processor, examples)):
+    for warning in family.text_warnings(recipe.family, processor, examples) if rank.is_main_process else ():
         log.emit_event(WarningEvent(warning))
     return TrainState(
         run, rank, device, index, examples, val_examples, processor, strategy, averages, steps, progress,
@@ -160,6 +160,7 @@ class SyncedStep:
         stopping: was any process asked to stop?
         save_due: does the first process's clock ask for a checkpoint?
         left_out: examples that could not be learned from, on all processes.
+        faults: what is wrong with those of them that cannot be read.
     """
 
     loss: float
@@ -167,12 +168,13 @@ class SyncedStep:
     stopping: bool
     save_due: bool
     left_out: int
+    faults: list[str]
 
 
 def sync_step(state: TrainState, micro_batches: StepBatches, step: int) -> SyncedStep:
     """Agree on a step before it is made: what one process decided alone, the others would wait for, for ever.
 
-    One all-reduce of five numbers: signals arrive at processes at different steps, clocks differ.
+    One all-reduce of six numbers: signals arrive at processes at different steps, clocks differ.
 
     Raises:
         WorkerError: a loss is not finite; names the examples of its batch.
@@ -183,17 +185,25 @@ def sync_step(state: TrainState, micro_batches: StepBatches, step: int) -> Synce
     save_due = state.rank.is_main_process and time.monotonic() - state.saved_at > 60 * minutes
     means, shares = (torch.stack(values).double() for values in zip(*micro_batches.losses, strict=True))
     flags = torch.tensor(
-        [float(state.stop_requested()), float(save_due), len(micro_batches.left_out)],
+        [
+            float(state.stop_requested()),
+            float(save_due),
+            len(micro_batches.left_out),
+            len(micro_batches.faults),
+        ],
         dtype=torch.float64,
         device=state.device,
     )
     sums = torch.stack([(means * shares).sum(), shares.sum()])
-    total, share, stopping, saving, left_out = process_group.all_reduce_sum(torch.cat([sums, flags])).tolist()
+    total, share, stopping, saving, left_out, fault_count = process_group.all_reduce_sum(
+        torch.cat([sums, flags])
+    ).tolist()
     share = share or 1.0  # nothing counts: loss and gradients are 0
     loss = total / share
     if not math.isfinite(loss):
         raise _loss_not_finite(state, micro_batches, step)
-    if left_out == state.run.recipe.optim.global_batch:
+    # Of a small batch all images may be unreadable by chance: that is judged over many steps (`TrainMeter`).
+    if left_out == state.run.recipe.optim.global_batch and fault_count < left_out:
         raise DataError(
             message(
                 "train.no-usable-example",
@@ -204,8 +214,11 @@ def sync_step(state: TrainState, micro_batches: StepBatches, step: int) -> Synce
             ),
             message("train.no-usable-example.hint", "raise model.max_text, or lower model.max_pixels"),
         )
+    # What one process could not read, all must know: each judges alike. Rare, so not in every step.
+    by_rank = process_group.all_gather_objects(micro_batches.faults) if fault_count else []
+    faults = [fault for of_rank in by_rank for fault in of_rank]
     micro_batch_count = state.run.accumulate * state.rank.world_size
-    return SyncedStep(loss, micro_batch_count / share, stopping > 0, saving > 0, int(left_out))
+    return SyncedStep(loss, micro_batch_count / share, stopping > 0, saving > 0, int(left_out), faults)
 
 
 def _loss_not_finite(state: TrainState, micro_batches: StepBatches, step: int) -> WorkerError:

@@ -129,10 +129,13 @@ def _longest_batch(state: TrainState, size: int) -> ModelBatch:
     slices = [numbers[i : i + size] for i in range(0, len(numbers) - size + 1, size)]
     keys = ([(0, number) for number in numbers] for numbers in slices)
     batches = iterate_batches(
-        keys, examples, state.index.images, state.processor, train=True, seed=state.run.recipe.seed
-    )
+        keys, examples, state.index.images, state.processor, train=True, seed=state.run.recipe.seed,
+        keep_faults=True,
+    )  # fmt: skip
     largest = next(batches)
-    while largest.left_out and (other := next(batches, None)):  # too long for the model: the next ones
+    while largest.left_out and (
+        other := next(batches, None)
+    ):  # unreadable, or too long for the model: the next ones
         largest = max(largest, other, key=lambda batch: len(batch.ids))
     return largest
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kovqa_core.data.left_out import (
@@ -13,11 +14,14 @@ from kovqa_core.data.left_out import (
     are_too_many,
     left_out_text,
     too_many_left_out,
+    training_reasons,
 )
 from kovqa_core.messages import Message, message
 from kovqa_core.runs.events import TrainProgressEvent, TrainStepEvent, WarningEvent
 from kovqa_core.train import optim
 from kovqa_core.train.state import TrainState
+
+_MAX_NAMED_FAULTS = 8  # by warnings of a launch, and in a line of the log
 
 
 @dataclass
@@ -28,10 +32,13 @@ class TrainMeter:
         state: of the run.
         began: when this launch's first step began, by `time.monotonic`.
         first_step: that this launch went on from.
-        losses, left_out: since the last line of the log.
-        left_out_in_all: since this launch began.
+        losses, left_out, faults: since the last line of the log; faults are those of the rows left out that
+            cannot be read, in words.
+        left_out_in_all, faults_in_all: since this launch began.
+        named: faults of which a warning told.
         has_warned: was it said that many examples are left out?
         last_logged_at: by `time.monotonic`; None before the first line.
+        last_logged_step: of the last line; before it, the first step.
     """
 
     state: TrainState
@@ -40,20 +47,36 @@ class TrainMeter:
     losses: list[float] = field(default_factory=list)
     left_out: int = 0
     left_out_in_all: int = 0
+    faults: list[str] = field(default_factory=list)
+    faults_in_all: int = 0
+    named: list[str] = field(default_factory=list)
     has_warned: bool = False
     last_logged_at: float | None = None
+    last_logged_step: int = field(init=False)
 
-    def count_step(self, loss: float, norm: float, left_out: int) -> None:
+    def __post_init__(self) -> None:
+        """Nothing is logged yet."""
+        self.last_logged_step = self.first_step
+
+    def count_step(self, loss: float, norm: float, left_out: int, faults: Sequence[str] = ()) -> None:
         """Count one optimizer step, and the examples left out of it; log every `log_every`.
+
+        Args:
+            loss: mean over the global batch.
+            norm: of the gradient, before clipping.
+            left_out: examples that could not be learned from.
+            faults: what is wrong with those of them that cannot be read.
 
         Raises:
             DataError: too many are left out; on all processes alike.
         """
         state, step, now = self.state, self.state.progress.step, time.monotonic()
         recipe = state.run.recipe
-        self.losses.append(loss)
+        if left_out < recipe.optim.global_batch:  # nothing has no loss
+            self.losses.append(loss)
         self.left_out += left_out
         self.left_out_in_all += left_out
+        self._name_faults(faults)
         # Over this launch alone: `began` knows nothing of earlier ones.
         steps_done = step - self.first_step
         seconds_left = (now - self.began) / steps_done * (state.steps.total - step)
@@ -66,6 +89,17 @@ class TrainMeter:
         if step % recipe.log_every == 0 or step == state.steps.total:
             self._log_means(norm, now)
         self._judge_left_out(left_out, steps_done)
+
+    def _name_faults(self, faults: Sequence[str]) -> None:
+        """Say of each row that cannot be read which it is: once, and of some only; the log has their number."""
+        self.faults += faults
+        self.faults_in_all += len(faults)
+        for fault in faults:
+            if fault not in self.named and len(self.named) < _MAX_NAMED_FAULTS:
+                self.named.append(fault)
+                self.state.log.emit_event(
+                    WarningEvent(message("train.row-left-out", "warning: left out: {fault}", fault=fault))
+                )
 
     def _judge_left_out(self, left_out: int, steps_done: int) -> None:
         """One warning above 1 %, an error above 10 %, by the rule of `data/left_out.py`.
@@ -80,10 +114,10 @@ class TrainMeter:
         if not state.run.allow_left_out and (
             are_surely_more(ERROR_FRACTION, faults, rows) or (ends_epoch and are_too_many(faults, rows))
         ):
-            raise too_many_left_out(faults, rows, _left_out_reasons(), _left_out_hint())
+            raise too_many_left_out(faults, rows, self._left_out_reasons(), self._left_out_hint())
         if left_out and not self.has_warned and are_surely_more(WARNING_FRACTION, faults, rows):
             self.has_warned = True
-            text = left_out_text(faults, rows, _left_out_reasons())
+            text = left_out_text(faults, rows, self._left_out_reasons())
             state.log.emit_event(
                 WarningEvent(message("train.left-out-warning", "warning: {text}", text=text))
             )
@@ -95,25 +129,31 @@ class TrainMeter:
         state.log.log_record(
             TrainStepEvent(
                 step,
-                loss=sum(self.losses) / len(self.losses),
+                loss=sum(self.losses) / max(1, len(self.losses)),
                 # JSON has no infinity: null says that the step was skipped.
                 grad_norm=norm if math.isfinite(norm) else None,
                 # Steps count from 0 in the schedule; `step` is already the number of steps done.
                 lr=optim.run_learning_rate(state.run, step - 1, len(state.examples)),
-                examples_per_second=len(self.losses) * settings.global_batch / max(seconds, 1e-9),
+                examples_per_second=(step - self.last_logged_step)
+                * settings.global_batch
+                / max(seconds, 1e-9),
                 left_out=self.left_out or None,
                 loss_scale=scaler.value if scaler.dynamic else None,
+                unreadable=len(self.faults) or None,
+                faults=list(dict.fromkeys(self.faults))[:_MAX_NAMED_FAULTS] or None,
             )
         )
-        self.losses, self.left_out, self.last_logged_at = [], 0, now
+        self.losses, self.left_out, self.faults = [], 0, []
+        self.last_logged_at, self.last_logged_step = now, step
 
+    def _left_out_reasons(self) -> Message:
+        first = self.named[0] if self.named else ""
+        return training_reasons(self.faults_in_all, self.left_out_in_all - self.faults_in_all, first)
 
-def _left_out_reasons() -> Message:
-    return message("train.left-out-reasons", "longer than model.max_text, or without an answer")
-
-
-def _left_out_hint() -> Message:
-    return message(
-        "train.left-out.hint",
-        "raise model.max_text, lower model.max_pixels, or go on without them: add --allow-left-out",
-    )
+    def _left_out_hint(self) -> Message | None:
+        if 2 * self.faults_in_all > self.left_out_in_all:
+            return None  # the usual one: they are to be mended
+        return message(
+            "train.left-out.hint",
+            "raise model.max_text, lower model.max_pixels, or go on without them: add --allow-left-out",
+        )

@@ -2,6 +2,7 @@
 
 Protocol: the evaluation transform, no example dropped or doubled, all answers together on every process
 and then one call of the metric. So a score depends neither on the number of processes nor on the batch size.
+Rows that cannot be read are not scored, and are counted by the rule of all (`data/left_out.py`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Sequence
 
 from kovqa_core.answer.inference import answer_examples
 from kovqa_core.data.example import Answer, Example
+from kovqa_core.data.left_out import are_too_many, left_out_text, too_many_left_out
 from kovqa_core.distributed import process_group
 from kovqa_core.evaluate.metrics import Metric, is_better, metric_name
-from kovqa_core.runs.events import AnswerProgressEvent, EvaluationEvent
+from kovqa_core.messages import message
+from kovqa_core.runs.events import AnswerProgressEvent, EvaluationEvent, WarningEvent
 from kovqa_core.train import checkpoint
 from kovqa_core.train.state import TrainState
 from kovqa_core.train.strategies.base import make_autocast
@@ -34,6 +37,7 @@ def _score_validation(state: TrainState) -> None:
     """Answer the validation split on all processes; its score into progress and log."""
     run, split, progress = state.run, state.val_examples, state.progress
     began = time.time()
+    own_faults: dict[int, str] = {}
     # The score is of the weights that people take away: the averages, where the run keeps any.
     with state.strategy.full_model(state.averages, everywhere=True) as model:
         assert model is not None
@@ -44,8 +48,10 @@ def _score_validation(state: TrainState) -> None:
                 lambda answered: state.log.report_progress(
                     AnswerProgressEvent(answered.done, answered.total or len(split), "evaluation")
                 ),
+                own_faults.__setitem__,
             )
         )  # fmt: skip
+    left_out = _check_faults(state, own_faults)
     progress.score = score_split(answers, split, state.metric)
     if is_better(state.metric, progress.score, progress.best):
         progress.best, progress.best_step = progress.score, progress.step
@@ -56,11 +62,34 @@ def _score_validation(state: TrainState) -> None:
             run.recipe.task,
             progress.score,
             progress.best,
-            rows=len(split),
+            rows=len(split) - left_out,
             seconds=time.time() - began,
             metric=metric_name(run.recipe.eval.metric, run.recipe.task),
+            left_out=left_out or None,
         )
     )
+
+
+def _check_faults(state: TrainState, own_faults: dict[int, str]) -> int:
+    """How many rows of the split cannot be read, on all processes; said, with the first of them.
+
+    Raises:
+        DataError: too many, or all; on all processes alike.
+    """
+    faults: dict[int, str] = {}
+    for of_rank in process_group.all_gather_objects(own_faults):
+        faults |= of_rank
+    if not faults:
+        return 0
+    rows, first = len(state.val_examples), faults[min(faults)]
+    reasons = message(
+        "train.validation-faults", "of the validation split, which are not scored ({first})", first=first
+    )
+    if len(faults) == rows or (not state.run.allow_left_out and are_too_many(len(faults), rows)):
+        raise too_many_left_out(len(faults), rows, reasons)
+    text = left_out_text(len(faults), rows, reasons)
+    state.log.emit_event(WarningEvent(message("train.left-out-warning", "warning: {text}", text=text)))
+    return len(faults)
 
 
 def score_split(answers: Sequence[tuple[int, Answer]], split: Sequence[Example], metric: Metric) -> float:

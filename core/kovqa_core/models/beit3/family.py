@@ -68,6 +68,8 @@ class Beit3Model(FamilyModel):
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch; of captions, where some do not count, all losses too."""
+        if not batch.ids:
+            return {"loss": self.zero_loss(), "losses": torch.zeros(0)}
         if not self.ranks_losses(step):
             return {"loss": self.task.loss(self.net, batch, step)}
         losses = self.task.losses(self.net, batch)
@@ -76,7 +78,7 @@ class Beit3Model(FamilyModel):
     def loss_weight(self, batch: ModelBatch, step: int) -> Tensor | float:
         """Of captions the tokens that count, of questions the examples."""
         if isinstance(self.task, CaptionTask):
-            return self.task.count_losses(batch, step)
+            return self.task.count_losses(batch, step) if batch.ids else 0.0
         return super().loss_weight(batch, step)
 
     def ranks_losses(self, step: int) -> bool:
@@ -380,7 +382,7 @@ def count_text_tokens(processor: Beit3Processor, examples: Sequence[Example]) ->
         texts = [caption for example in examples for caption in example.captions]
     else:
         texts = [example.question for example in examples]
-    return processor.tokenizer.count_tokens(texts)
+    return processor.tokenizer.count_tokens(texts, processor.config.max_text)
 
 
 FAMILY = ModelFamily(

@@ -66,11 +66,13 @@ class FusionModel(FamilyModel):
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch."""
+        if not batch.ids:
+            return {"loss": self.zero_loss()}
         return {"loss": fusion_loss(self.net, batch)}
 
     def loss_weight(self, batch: ModelBatch, step: int) -> Tensor | float:
         """With class weights their sum over the rows, else the rows."""
-        if self.net.class_weight is None:
+        if self.net.class_weight is None or not batch.ids:
             return super().loss_weight(batch, step)
         return row_weights(batch.tensors["targets"], self.net.class_weight).sum()
 
@@ -264,7 +266,8 @@ def load_model(folder: Path, options: LoadOptions) -> tuple[FusionModel, FusionP
 
 def count_text_tokens(processor: FusionProcessor, examples: Sequence[Example]) -> TokenCount:
     """What the tokenizer makes of questions."""
-    return processor.tokenizer.count_tokens(example.question for example in examples)
+    texts = [example.question for example in examples]
+    return processor.tokenizer.count_tokens(texts, processor.config.max_text)
 
 
 FAMILY = ModelFamily(new_model, load_model, save_model, export_model, count_text_tokens=count_text_tokens)

@@ -39,8 +39,8 @@ class QuestionTokenizer(Protocol):
     def encode_with_specials(self, text: str, max_length: int) -> list[int]:
         """Ids of a text with those that begin and end it, at most `max_length`."""
 
-    def count_tokens(self, texts: Iterable[str]) -> TokenCount:
-        """What this tokenizer makes of texts."""
+    def count_tokens(self, texts: Iterable[str], max_length: int | None = None) -> TokenCount:
+        """What this tokenizer makes of texts, of which `encode_with_specials` may keep so many tokens."""
 
 
 class FastTokenizer:
@@ -86,8 +86,8 @@ class FastTokenizer:
         self._tokenizer.enable_truncation(max_length)
         return self._tokenizer.encode(text).ids
 
-    def count_tokens(self, texts: Iterable[str]) -> TokenCount:
-        """What this tokenizer makes of texts."""
+    def count_tokens(self, texts: Iterable[str], max_length: int | None = None) -> TokenCount:
+        """What this tokenizer makes of texts, of which `encode_with_specials` may keep so many tokens."""
         self._tokenizer.no_truncation()
         # WordPiece and BPE name the token that stands for what they do not know, Unigram its id.
         model = json.loads(self.model_bytes)["model"]
@@ -99,6 +99,8 @@ class FastTokenizer:
             lambda text: self._tokenizer.encode(text, add_special_tokens=False).ids,
             unknown_id=unknown_id,
             is_byte=lambda id: fallback_byte(self._tokenizer.id_to_token(id) or "") is not None,
+            max_length=max_length,
+            specials=self._tokenizer.num_special_tokens_to_add(False),
         )
 
 

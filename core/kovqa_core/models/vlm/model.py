@@ -38,10 +38,9 @@ class VlmModel(FamilyModel):
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The mean loss of a batch; of `loss: rows`, those left out count as rows without loss."""
-        # DDP reduces a gradient once every process has computed it, and waits for ever for one that never
-        # comes: of a layer this batch does not use (CLIP's last one, a vision tower without images), or of
-        # all of them where no row could be used. `touched` is 0, and gives each parameter a gradient of 0.
-        touched = self._zero_of_all_parameters()
+        # Also of a layer this batch does not use (CLIP's last one, a vision tower without images) a gradient
+        # must come. `touched` is 0, and gives each parameter a gradient of 0.
+        touched = self.zero_loss()
         if not batch.ids:
             return {"loss": touched}
         inputs = {n: t for n, t in batch.tensors.items() if n not in ("labels", "prompt_lengths")}
@@ -59,20 +58,8 @@ class VlmModel(FamilyModel):
     def loss_weight(self, batch: ModelBatch, step: int) -> Tensor | float:
         """The answers' tokens, or the rows; see `answer_loss`."""
         if self.config.loss == "rows":
-            return super().loss_weight(batch, step)
+            return float(len(batch.ids) + len(batch.left_out))
         return (batch.tensors["labels"] != IGNORE_INDEX).sum() if batch.ids else 0.0
-
-    def _zero_of_all_parameters(self) -> Tensor:
-        """0 as a function of every parameter that learns."""
-        total = torch.zeros((), device=next(self.net.parameters()).device)
-        for parameter in self.net.parameters():
-            if parameter.requires_grad and parameter.numel():
-                # Of a sharded parameter (DTensor) this process's own shard: the sum of the whole would be a
-                # collective, and a process without a shard would not take part in it.
-                to_local = getattr(parameter, "to_local", None)
-                shard: Tensor = parameter if to_local is None else to_local()
-                total = total + shard.sum()
-        return total * 0.0
 
     def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer per example, found as `decoding` says; a score is a probability in 0…1."""

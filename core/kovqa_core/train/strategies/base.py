@@ -135,16 +135,18 @@ class TrainStrategy(ABC):
 
     def _loss_share(self, batch: ModelBatch, step: int) -> Tensor:
         if self.run.recipe.optim.loss_micro_batch is not None:
-            return torch.ones((), device=self.device)
+            # A micro-batch without an example has no mean.
+            return torch.tensor(float(bool(batch.ids)), device=self.device)
         weight = torch.as_tensor(self.model.loss_weight(batch, step), device=self.device)
         return weight.float() / self.run.micro_batch
 
     @torch.no_grad()
     def losses(self, batch: ModelBatch, step: int) -> Tensor:
         """The losses [N] of a batch of a model that `ranks_losses`; no gradient is added."""
+        usable, factor = self._usable_batch(batch)
         with make_autocast(self.run.profile, self.device):
-            losses: Tensor = self.wrapped_model(batch, step)["losses"]
-        return losses
+            losses: Tensor = self.wrapped_model(usable, step)["losses"]
+        return losses if factor else losses[:0]
 
     def _usable_batch(self, batch: ModelBatch) -> tuple[ModelBatch, float]:
         """The batch to go through the model, and what its loss is multiplied by.
@@ -169,7 +171,7 @@ class TrainStrategy(ABC):
                 ),
                 message(
                     "train.first-batch-unusable.hint",
-                    "raise model.max_text, or use --set profile.strategy=zero2",
+                    "restore their images, raise model.max_text, or use --set profile.strategy=zero2",
                 ),
             )
         return self._last_usable_batch, 0.0

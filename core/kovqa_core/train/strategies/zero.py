@@ -101,8 +101,9 @@ class ZeroStrategy(TrainStrategy):
     @torch.no_grad()
     def losses(self, batch: ModelBatch, step: int) -> Tensor:
         """See `TrainStrategy`."""
-        losses: Tensor = self.wrapped_model(batch, step)["losses"]
-        return losses
+        usable, factor = self._usable_batch(batch)
+        losses: Tensor = self.wrapped_model(usable, step)["losses"]
+        return losses if factor else losses[:0]
 
     def set_max_grad_norm(self, max_norm: float | None) -> None:
         """See `TrainStrategy`; what DeepSpeed was told at its beginning lies in this attribute of its optimizer."""
