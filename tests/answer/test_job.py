@@ -8,13 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kovqa_core.answer.job import AnswerBackend, AnswerJob, run_answer_job
+from kovqa_core.answer import local
+from kovqa_core.answer.job import (
+    AnswerBackend,
+    AnswerJob,
+    AnswerOptions,
+    check_missing_images,
+    run_answer_job,
+)
 from kovqa_core.answer.partial_file import RowFault, append_answers, rank_file_path
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import DataError, SettingsError, Stopped
 from kovqa_core.evaluate.ensemble import vote_on_files
-from kovqa_core.progress import OnProgress, Progress
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 from tests.cli.test_predict import lines
 
@@ -165,7 +172,9 @@ def test_a_row_that_cannot_be_read_is_left_out_and_counted(job: AnswerJob) -> No
 def test_more_than_a_tenth_is_an_error_at_once(job: AnswerJob) -> None:
     answered: list[str] = []
     bad = {f"Q{n}" for n in range(3, 20)}
-    with pytest.raises(DataError, match=r"3 of 20 rows \(15.0%\) are left out: id Q3: image") as caught:
+    with pytest.raises(
+        DataError, match=r"at least 3 of 20 rows \(15.0%\) are left out: id Q3: image"
+    ) as caught:
         run_answer_job(many(job, 20), with_faults(bad, answered))
     assert "--allow-left-out" in caught.value.hint
     assert answered[-1] == "Q5"  # the third: not after all of them
@@ -175,6 +184,31 @@ def test_more_than_a_tenth_is_an_error_at_once(job: AnswerJob) -> None:
     assert answered == [f"Q{n}" for n in range(3, 20)]
     assert [row["id"] for row in lines(table.path)] == ["Q0", "Q1", "Q2", "Q4"]
     assert len(table.left_out) == 16
+
+
+def test_images_that_are_not_there_are_counted_before_a_model_is_loaded(job: AnswerJob) -> None:
+    """The whole number, not as far as it came; of the table's rows, though some are answered already."""
+    (job.table.parent / "y.png").write_bytes(b"")
+    names = ["x.png" if n % 2 else "y.png" for n in range(20)]
+    job.table.write_text(
+        "".join(
+            json.dumps({"id": f"Q{n}", "image": name, "question": "?"}) + "\n" for n, name in enumerate(names)
+        ),
+        "utf-8",
+    )
+    rows = job.read_rows()
+    with pytest.raises(
+        DataError, match=r"^10 of 20 rows \(50.0%\) are left out: id Q1: image .*x.png is missing"
+    ):
+        check_missing_images(job, rows)
+    with pytest.raises(DataError, match=r"^3 of 20 rows") as caught:
+        check_missing_images(job, rows[14:])
+    assert caught.value.hint == "mend them, or go on without them: add --allow-left-out"
+    check_missing_images(job, rows[16:])  # a tenth
+    check_missing_images(replace(job, allow_left_out=True), rows)
+    missing_model = replace(job, options=AnswerOptions(model=job.table.parent / "no model"))
+    with pytest.raises(DataError, match="^10 of 20 rows"):
+        list(local._answer_rows(missing_model, rows, ignore_progress))
 
 
 def test_processes_leave_their_faults_in_files_of_their_own(job: AnswerJob) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sentencepiece
 from kovqa_core.data.example import Example
+from kovqa_core.messages import Message
 from kovqa_core.models import family, token_count
 from kovqa_core.models.beit3.caption import Beit3CaptionProcessor
 from kovqa_core.models.beit3.config import ModelConfig as Beit3Config
@@ -72,14 +73,20 @@ def processors(tokenizer: XlmrTokenizer) -> dict[str, tuple[str, Any]]:
     }
 
 
+def unknown_text(name: str, processor: Any, rows: list[Example]) -> Message | None:
+    """What a start says of text that a tokenizer does not know."""
+    said = family.text_warnings(name, processor, rows)
+    return next((warning for warning in said if warning.key != "models.cut-texts"), None)
+
+
 @pytest.mark.parametrize("name", ["questions", "captions", "fusion", "vlm"])
 def test_every_family_says_what_its_tokenizer_does_not_know(name: str, english: Path) -> None:
     of, processor = processors(load_xlmr_tokenizer(english))[name]
-    warning = family.text_warnings(of, processor, examples(KOREAN))
+    warning = unknown_text(of, processor, examples(KOREAN))
     assert warning is not None
     assert "4 of 4 sampled texts" in warning
     assert warning.fields["share"] == pytest.approx(0.5, abs=0.2)  # every word is one run of unknown letters
-    assert family.text_warnings(of, processor, examples(ENGLISH)) is None
+    assert unknown_text(of, processor, examples(ENGLISH)) is None
 
 
 @pytest.mark.parametrize(("korean", "is_said"), [(0, False), (1, True), (4, True)])
@@ -87,7 +94,7 @@ def test_a_few_unknown_words_are_not_worth_a_warning(english: Path, korean: int,
     """One foreign word in a hundred texts passes, one foreign text in ten does not."""
     of, processor = processors(load_xlmr_tokenizer(english))["questions"]
     texts = [*(ENGLISH * 25)[: 100 - 10 * korean], *(KOREAN * 3)[: 10 * korean], "What is 뷁?"]
-    assert (family.text_warnings(of, processor, examples(texts)) is not None) == is_said
+    assert (unknown_text(of, processor, examples(texts)) is not None) == is_said
 
 
 def test_tokenizers_of_hugging_face() -> None:
@@ -110,11 +117,11 @@ def test_text_that_is_spelled_in_bytes_is_said_too(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("\n".join(ENGLISH * 9), encoding="utf-8")
     train_tokenizer([tmp_path / "text.txt"], tmp_path / "spm.model", 320)
     of, processor = processors(load_xlmr_tokenizer(tmp_path / "spm.model"))["vlm"]
-    warning = family.text_warnings(of, processor, examples(KOREAN))
+    warning = unknown_text(of, processor, examples(KOREAN))
     assert warning is not None
     assert warning.key == "models.text-in-bytes"
     assert warning.fields["share"] > 0.6
-    assert family.text_warnings(of, processor, examples(ENGLISH)) is None
+    assert unknown_text(of, processor, examples(ENGLISH)) is None
 
 
 def test_a_sample_is_small_and_spread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +131,25 @@ def test_a_sample_is_small_and_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row.id for row in sample_examples(rows[:3])] == ["0", "1", "2"]
     assert sample_examples([]) == []
     assert describe_unknown_text(TokenCount()) is None
+
+
+@pytest.mark.parametrize("name", ["questions", "captions", "fusion", "vlm"])
+def test_texts_that_are_cut_are_said(name: str, english: Path) -> None:
+    """Of a sample above 1 %, of questions to be answered always; a vision language model cuts nothing."""
+    of, processor = processors(load_xlmr_tokenizer(english))[name]
+    max_text = processor.config.max_text
+    letters = max_text - 2  # `<s>` and `</s>` count
+    fits, cut = (" ".join("x" * count) for count in (letters // 2, letters))
+    assert (
+        len(load_xlmr_tokenizer(english).encode(fits))
+        <= letters
+        < len(load_xlmr_tokenizer(english).encode(cut))
+    )
+    said = [w for w in family.text_warnings(of, processor, examples([cut] * 3 + [fits] * 97)) if "cut" in w]
+    words = f"warning: 3 of 100 sampled training texts are longer than model.max_text={max_text} tokens and are cut"
+    assert said == ([] if name == "vlm" else [words])
+    assert not [w for w in family.text_warnings(of, processor, examples([cut] + [fits] * 99)) if "cut" in w]
+    answered = family.cut_questions_warning(of, processor, examples([cut] + [fits] * 999))
+    assert (answered is None) == (name == "vlm")
+    assert answered is None or "1 of 1,000 questions are longer" in answered
+    assert family.cut_questions_warning(of, processor, examples([fits])) is None

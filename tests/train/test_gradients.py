@@ -21,7 +21,10 @@ from tests.train import gradients
 from tests.train.gradients import Case, Cut, asked_text, file_of
 
 WHOLE, WHOLE_OF_18 = Cut(1, 1, 16), Cut(1, 1, 18)
-OF_WHOLE = {WHOLE: [Cut(1, 2, 8), Cut(1, 4, 4), Cut(1, 16, 1), Cut(2, 2, 4)], WHOLE_OF_18: [Cut(3, 2, 3)]}
+OF_WHOLE = {
+    WHOLE: [Cut(1, 2, 8), Cut(1, 4, 4), Cut(1, 16, 1), Cut(2, 2, 4), Cut(2, 8, 1)],
+    WHOLE_OF_18: [Cut(3, 2, 3)],
+}
 UNREADABLE = (2, 7, 11)
 CUTS = [*OF_WHOLE, *(cut for cuts in OF_WHOLE.values() for cut in cuts)]
 
