@@ -207,7 +207,7 @@ def test_images_that_are_not_there_are_counted_before_a_model_is_loaded(job: Ans
     check_missing_images(job, rows[16:])  # a tenth
     check_missing_images(replace(job, allow_left_out=True), rows)
     missing_model = replace(job, options=AnswerOptions(model=job.table.parent / "no model"))
-    with pytest.raises(DataError, match="^10 of 20 rows"):
+    with pytest.raises(DataError, match=r"^10 of 20 rows"):
         list(local._answer_rows(missing_model, rows, ignore_progress))
 
 

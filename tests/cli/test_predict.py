@@ -39,8 +39,9 @@ def test_default_model_is_the_newest_finished_run(
     assert "no finished vqa run" in none.stderr
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "r").symlink_to(trained)
-    done = kovqa("predict", "-i", image, "--question", "무엇?")
+    done = kovqa("predict", "-i", image, "--question", "무엇? " * 640)
     assert done.returncode == 0, done.stderr
+    assert "1 of 1 questions are longer than model.max_text=" in done.stderr
     assert "runs/r/step-" in done.stderr or "step-" in done.stderr
 
 

@@ -88,6 +88,25 @@ def test_more_than_a_tenth_is_an_error_that_names_one(small: Small, tmp_path: Pa
     assert caught.value.hint == "mend them, or go on without them: add --allow-left-out"
 
 
+def test_a_validation_that_lacks_too_much_ends_a_run_which_can_go_on(
+    small: Small, tmp_path: Path, images: Path
+) -> None:
+    """What was learned is saved before; allowed, the run goes on from there."""
+    run = make_small_run(small, tmp_path / "run", f"data.images={images}").model_copy(
+        update={"allow_left_out": False}
+    )
+    with pytest.raises(
+        DataError, match=r"9 of 38 rows \(23.7%\) are left out: of the validation split"
+    ) as caught:
+        run_training(run, ALONE, CPU, never_stop)
+    assert "--allow-left-out" in caught.value.hint
+    run_training(run.model_copy(update={"allow_left_out": True}), ALONE, CPU, never_stop)
+    assert [(row["step"], row["rows"], row["left_out"]) for row in records(run, "eval")] == [
+        (4, 29, 9),
+        (8, 29, 9),
+    ]
+
+
 @pytest.mark.parametrize("dropped", [0.0, 0.5])
 def test_a_batch_that_is_left_out_whole_has_a_loss_of_0(small: Small, tmp_path: Path, dropped: float) -> None:
     """Whatever the loss, and though DDP waits for a gradient of each parameter."""
@@ -104,5 +123,5 @@ def test_a_batch_that_is_left_out_whole_has_a_loss_of_0(small: Small, tmp_path: 
     assert "is missing" in batch.faults[1]
     output = model(batch, 1)
     output["loss"].backward()
-    assert (float(output["loss"]), float(model.loss_weight(batch, 1))) == (0, 0)
+    assert (output["loss"].item(), model.loss_weight(batch, 1)) == (0, 0)
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)
