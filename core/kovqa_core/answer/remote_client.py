@@ -27,6 +27,7 @@ from kovqa_core.answer.job import (
     AnswerJob,
     AnswerOptions,
     ModelAnswer,
+    check_missing_images,
     require_question,
 )
 from kovqa_core.answer.partial_file import RowFault
@@ -96,6 +97,7 @@ def _request_answers(
     on_progress: OnProgress,
 ) -> Iterator[AnsweredRow]:
     """Rows and their answers as they come. The first failure ends it without waiting for the others."""
+    check_missing_images(job, rows)
     pending: queue.SimpleQueue[QuestionRow] = queue.SimpleQueue()
     # What threads hand over: an answered row, a notice of a server that is out of reach, or what failed.
     results: queue.SimpleQueue[AnsweredRow | Progress | BaseException] = queue.SimpleQueue()
