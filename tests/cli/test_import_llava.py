@@ -41,7 +41,7 @@ def test_a_projector_is_imported_trained_further_and_exported_again(kovqa: Kovqa
     done = kovqa("import", TRAINED, "--base", VICUNA, "-o", "바탕", **home)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "바탕\n"
-    assert "kovqa train -r llava-v1 --data DIR --set 'model.base=바탕'\n" in done.stderr
+    assert "kovqa train -r llava-v1 --data DIR --set model.base=바탕\n" in done.stderr
 
     settings = [f"model.base={tmp_path}/바탕", "model.dtype=fp32", "optim.epochs=null", "optim.steps=2"]
     machine = [

@@ -53,7 +53,7 @@ def test_rows_of_some_kinds_are_answered(kovqa: Kovqa, trained: Path, split: Pat
         e.id for e in IndexSplit(split) if e.question_type in ("abstract", "vqa")
     ]
     assert {row["kind"] for row in predictions} == {"abstract", "vqa"}
-    assert json.loads(kovqa(*words, "--kind", "all", "--json").stdout)["rows"] == 8
+    assert json.loads(kovqa(*words, "--kind", "all", "--json", "--force").stdout)["rows"] == 8
     one_line(kovqa(*words, "--kind", "vqaa"), 2, "unknown kind 'vqaa'", "did you mean vqa")
     one_line(kovqa(*words, "--kind", "x"), 2, "known: abstract, multiple, triple, vqa")
 

@@ -20,6 +20,8 @@ from tests.conftest import FUSION, SMALL, VLM, Small, clean_env
 from tests.train import gradients
 from tests.train.gradients import Case, Cut, asked_text, file_of
 
+pytestmark = pytest.mark.xdist_group("gradients")  # one table of measurements
+
 WHOLE, WHOLE_OF_18 = Cut(1, 1, 16), Cut(1, 1, 18)
 OF_WHOLE = {
     WHOLE: [Cut(1, 2, 8), Cut(1, 4, 4), Cut(1, 16, 1), Cut(2, 2, 4), Cut(2, 8, 1)],
