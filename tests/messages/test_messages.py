@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kovqa_core
-import pytest
 from kovqa_core.messages import Message, message
 
 import kovqa_cli
