@@ -9,16 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kovqa_core.messages import message, shell_quote
+from kovqa_core.messages import message
 
 from kovqa_cli.output.console import (
     print_note,
     print_report,
     print_result,
     print_table,
-    shell_path,
     short_path,
 )
+from kovqa_cli.output.next_commands import next_commands, split_rows
 
 if TYPE_CHECKING:
     from kovqa_core.runs.compare import RunComparison
@@ -56,7 +56,7 @@ def _print_runs_table(runs: Sequence[RunSummary], root: Path) -> None:
         return
     print_table(
         [("name", "left"), ("recipe", "left"), ("task", "left"), ("data", "left"), ("steps", "right"),
-         ("best", "right"), ("begun", "left"), ("state", "text")],
+         ("best", "right"), ("launched", "left"), ("state", "text")],
         [[run.folder.name, run.recipe, run.task, run.data, _steps_cell(run), _score_cell(run, run.best),
           _date_cell(run.begun), _state_text(run)] for run in runs],
     )  # fmt: skip
@@ -82,7 +82,7 @@ def _details_fields(details: RunDetails) -> dict[str, Any]:
 
     left_out = _left_out(details)
     return {
-        "next": next_commands(details.summary),
+        "next": next_commands(details.summary, split_rows(details.launches)),
         "summary": _summary_fields(details.summary),
         "run": details.run.model_dump(mode="json") if details.run else None,
         "changed": None if details.changed is None else [asdict(change) for change in details.changed],
@@ -128,7 +128,7 @@ def _print_details_text(details: RunDetails) -> None:
     _print_scores(details)
     _print_checkpoints(details)
     _print_launches(details)
-    for command in next_commands(run):
+    for command in next_commands(run, split_rows(details.launches)):
         print_result(message("runs.next", "next: {command}", command=command))
 
 
@@ -220,26 +220,6 @@ def _print_launches(details: RunDetails) -> None:
           _machine_cell(launch), _engine_cell(launch)]
          for launch in details.launches],
     )  # fmt: skip
-
-
-def next_commands(run: RunSummary) -> list[str]:
-    """Commands one would type next, by the state of a run."""
-    folder = shell_path(run.folder)
-    if run.state == "queued":
-        return [f"squeue -j {run.job}"]
-    if run.state in ("stopped", "failed", "planned"):
-        return [f"kovqa train --resume -o {folder}"]
-    if run.state != "finished":
-        return []
-    if run.task == "caption":
-        return [f"kovqa caption -i IMAGE --model {folder}"]
-    predictions = shell_quote(f"{run.folder.name}.jsonl")
-    test = shell_quote(f"{run.data}/test.jsonl")
-    return [
-        f"kovqa predict -i IMAGE --question '…' --model {folder}",
-        f"kovqa predict --input {test} -o {predictions} --model {folder}",
-        f"kovqa evaluate {predictions} --index {test}",
-    ]
 
 
 # ---------------------------------------------------------------------------------- diff

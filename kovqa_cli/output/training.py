@@ -121,15 +121,18 @@ def _memory_line(planned: PlannedTraining) -> Message:
         return message(
             "train.no-memory-estimate", "memory: no estimate ({reason})", reason=planned.memory_plan.unknown
         )
+    # In the unit in which a small model does not need 0.0.
+    unit, size = ("GB", BYTES_PER_GB) if needs.peak >= 0.1 * BYTES_PER_GB else ("MB", BYTES_PER_GB / 1024)
     components = ", ".join(
-        f"{name} {value / BYTES_PER_GB:.2f}"
+        f"{name} {value / size:.2f}"
         for name, value in needs.components.items()
-        if value / BYTES_PER_GB >= 0.005  # what is not shown as 0.00
+        if value / size >= 0.005  # what is not shown as 0.00
     )
     return message(
         "train.memory-estimate",
-        "memory: about {peak:.1f} GB per {device} at micro-batch {micro_batch} ({components})",
-        peak=needs.peak / BYTES_PER_GB,
+        "memory: about {peak:.1f} {unit} per {device} at micro-batch {micro_batch} ({components})",
+        peak=needs.peak / size,
+        unit=unit,
         device="process" if planned.run.profile.device == "cpu" else "GPU",
         micro_batch=needs.micro_batch,
         components=components,

@@ -22,7 +22,7 @@ from kovqa_core.settings.resolve import load_profile, load_recipe
 from kovqa_core.settings.run import Run, make_run
 
 from kovqa_cli.output.models import print_converted_llava
-from kovqa_cli.output.runs import next_commands
+from kovqa_cli.output.next_commands import next_commands
 from kovqa_cli.output.settings import print_new_settings
 from kovqa_cli.output.training import print_finished_run, print_interrupted_run, print_submitted_job
 
@@ -62,8 +62,10 @@ HINTS: dict[str, Callable[[Run], object]] = {
     "llava": lambda run: print_converted_llava(
         run.folder, ImportedLlava("merged", [], []), as_json=False, quiet=False
     ),
-    "runs show": lambda run: next_commands(RunSummary(run.folder, "stopped", 0.0))[0],
-    "runs show, finished": lambda run: next_commands(RunSummary(run.folder, "finished", 0.0, task="vqa"))[0],
+    "runs show": lambda run: next_commands(RunSummary(run.folder, "stopped", 0.0), {})[0],
+    "runs show, finished": lambda run: next_commands(RunSummary(run.folder, "finished", 0.0, task="vqa"), {})[
+        0
+    ],
 }
 
 

@@ -22,7 +22,7 @@ from kovqa_core.runs.summary import all_runs, read_run_details
 from kovqa_core.settings.resolve import load_profile, load_recipe
 from kovqa_core.settings.run import make_run, write_run
 
-from kovqa_cli.output.runs import next_commands
+from kovqa_cli.output.next_commands import next_commands
 
 Tool = Callable[[str, str], None]
 
@@ -72,7 +72,7 @@ def test_one_question_for_all_runs(tool: Tool, tmp_path: Path, monkeypatch: pyte
         "작업 없음": ("planned", "", ""),
     }
     assert len((tmp_path / "asked").read_text().splitlines()) == 1
-    assert next_commands(runs["기다림"]) == ["squeue -j 11"]
+    assert next_commands(runs["기다림"], {}) == ["squeue -j 11"]
     assert read_run_details(tmp_path / "runs" / "기다림").summary.state == "queued"
 
 

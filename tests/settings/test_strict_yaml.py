@@ -147,7 +147,11 @@ def test_the_value_given_is_shown() -> None:
 
 
 def test_a_missing_key_is_named_where_it_belongs() -> None:
-    assert refused(RECIPE.replace("  lr: 2e-5\n", "")).startswith("x.yaml:3:1: optim.lr: Field required")
+    assert refused(RECIPE.replace("  lr: 2e-5\n", "")).startswith("x.yaml:3:1: optim.lr: this key is missing")
+    assert refused(RECIPE + "  betas: [0.9]\n").endswith("optim.betas: too few values: 1 given")
+    assert refused(RECIPE + "  betas: []\n").endswith("optim.betas: too few values: 0 given")
+    assert "optim.betas: " in refused(RECIPE + "  betas: [0.9, 0.9, 0.9]\n")
+    assert refused(RECIPE + "lr: 1\n").endswith("unknown key 'lr'; did you mean optim.lr?")
 
 
 @pytest.mark.parametrize(

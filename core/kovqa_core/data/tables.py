@@ -251,4 +251,7 @@ def _read_jsonl_rows(path: Path, *, as_text: bool) -> Iterator[tuple[int, object
 
 
 def _empty_table_error(path: Path) -> DataError:
-    return DataError(message("data.table-empty", "{file} is empty", file=path), _TABLE_FORMATS_HINT)
+    return DataError(
+        message("data.table-empty", "{file} is empty: it has no rows", file=path),
+        message("data.table-empty.hint", "name another table; of an index, a split that has rows"),
+    )

@@ -165,7 +165,12 @@ def _require_same_ids(
                 options=options,
             )
             if options
-            else other_split,
+            else message(
+                "evaluate.no-prediction.again-hint",
+                "predict that split again; rows that kovqa predict leaves out stay out until their images can be "
+                "read: mend them, or score by a copy of {index} without those rows",
+                index=index_path,
+            ),
         )  # fmt: skip
     if foreign:
         raise DataError(

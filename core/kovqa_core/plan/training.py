@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from kovqa_core.plan.run_folder import (
     unknown_run_error,
 )
 from kovqa_core.process_pool import usable_cpu_count
-from kovqa_core.runs.folder import RunResult, follow_pointer, read_result
+from kovqa_core.runs.folder import RunResult, follow_pointer, read_result, was_launched
 from kovqa_core.runs.manifest import last_checkpoint_step, require_same_data
 from kovqa_core.runs.slurm_job import require_not_queued
 from kovqa_core.settings.profile import Profile
@@ -65,7 +65,7 @@ class PlannedTraining:
         differences: a rerun: what is not as it was then.
         warnings: what a person should know of this machine, where its profile was chosen by what is here.
         notes: what is worth knowing of its batches.
-        changes: settings that change from this resume on.
+        changes: settings that change from this resume on; of a rerun, those that changed on the way.
         is_resume: it goes on, if there is anything to go on from.
     """
 
@@ -199,7 +199,7 @@ def plan_rerun(earlier_folder: Path, folder: Path | None, *, force: bool, dry_ru
 
     earlier = read_run(earlier_folder / RUN_FILE)
     named_folder, folder = folder, choose_run_folder(folder, earlier.recipe.name, resume=False)
-    if (folder / RUN_FILE).exists():
+    if was_launched(folder):  # a dry run has only written what it would do
         raise folder_in_use_error(
             folder, message("plan.folder-in-use.rerun-hint", "choose another folder with -o")
         )
@@ -217,7 +217,31 @@ def plan_rerun(earlier_folder: Path, folder: Path | None, *, force: bool, dry_ru
     planned = _check_and_plan(
         settings, folder, folder_state(folder), make, dry_run=dry_run, more_checks=checks
     )
-    return replace(planned, differences=differences, is_new_folder=named_folder is None)
+    return replace(
+        planned,
+        differences=differences,
+        is_new_folder=named_folder is None,
+        warnings=[*planned.warnings, *_other_splits(earlier_folder, earlier)],
+        changes=earlier.changes,
+    )
+
+
+def _other_splits(earlier_folder: Path, earlier: Run) -> Iterator[Message]:
+    """That a rerun splits the batch by the run's last launch, and its other launches did otherwise."""
+    from kovqa_core.runs.compare import batch_splits, batch_splits_text
+
+    splits = batch_splits(earlier_folder)
+    if len(splits) > 1:
+        yield message(
+            "plan.other-splits",
+            "{run} did not split its batch alike in all launches ({splits}); this one has {processes} × "
+            "{micro_batch} × {accumulate} throughout, so results are not the same to the bit",
+            run=earlier_folder.name,
+            splits=batch_splits_text(splits),
+            processes=earlier.profile.processes,
+            micro_batch=earlier.micro_batch,
+            accumulate=earlier.accumulate,
+        )
 
 
 def _refuse_changed_data(earlier_folder: Path, earlier: Run, data: RunDifference) -> None:

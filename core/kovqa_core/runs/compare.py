@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kovqa_core.machine.versions import engine_git_state, package_versions
+from kovqa_core.messages import message
 from kovqa_core.runs import manifest
 from kovqa_core.runs.manifest import GitStates, IndexFacts, RunLaunch
 from kovqa_core.runs.summary import flatten_settings, read_evaluations
@@ -44,7 +45,8 @@ def compare_runs(a: Path, b: Path) -> RunComparison:
     scores = [{event.step: event.score for event in read_evaluations(folder)} for folder in (a, b)]
     steps = sorted({*scores[0], *scores[1]})
     return RunComparison(
-        list(_fact_differences(*facts)), [(step, scores[0].get(step), scores[1].get(step)) for step in steps]
+        [*_fact_differences(*facts), *_split_differences(a, b)],
+        [(step, scores[0].get(step), scores[1].get(step)) for step in steps],
     )
 
 
@@ -66,6 +68,60 @@ def changed_since(folder: Path) -> list[RunDifference]:
         "git": _git_facts(GitStates(launch.git.engine)) if launch.git else now["git"],
     }
     return list(_fact_differences(then, now))
+
+
+@dataclass(frozen=True)
+class BatchSplit:
+    """How the global batch was split from a step on: a resumed run may have another split than it began with."""
+
+    from_step: int  # optimizer steps done before
+    profile: str
+    processes: int
+    micro_batch: int
+    accumulate: int
+
+    def is_like(self, other: BatchSplit) -> bool:
+        """Is it the same but for the step?"""
+        return replace(self, from_step=other.from_step) == other
+
+
+def batch_splits(folder: Path) -> list[BatchSplit]:
+    """The splits by which the steps of a run were made, as its launches say, oldest first."""
+    splits: list[BatchSplit] = []
+    for launch in manifest.read_launches(folder):
+        # What a launch did after the checkpoint from which the next one goes on, was done again.
+        while splits and splits[-1].from_step >= launch.from_step:
+            splits.pop()
+        split = BatchSplit(
+            launch.from_step, launch.profile, launch.processes, launch.micro_batch, launch.accumulate
+        )
+        # Earlier versions did not write how a launch split the batch.
+        if launch.micro_batch and not (splits and split.is_like(splits[-1])):
+            splits.append(split)
+    return splits
+
+
+def batch_splits_text(splits: Sequence[BatchSplit]) -> str:
+    """The splits of a run, each with its first step: processes × micro-batch × accumulation."""
+    return ", ".join(
+        message(
+            "runs.batch-split",
+            "from step {step:,}: {processes} × {micro_batch} × {accumulate} on {profile}",
+            step=split.from_step + 1,
+            processes=split.processes,
+            micro_batch=split.micro_batch,
+            accumulate=split.accumulate,
+            profile=split.profile,
+        )
+        for split in splits
+    )
+
+
+def _split_differences(a: Path, b: Path) -> Iterator[RunDifference]:
+    """That launches split the batch otherwise; where each run has one split, its settings say it already."""
+    splits = batch_splits(a), batch_splits(b)
+    if max(map(len, splits)) > 1 and splits[0] != splits[1]:
+        yield RunDifference("batch", "launches", *(batch_splits_text(each) or None for each in splits))
 
 
 def _last_launch(folder: Path) -> RunLaunch:

@@ -146,10 +146,16 @@ def find_run(name: str, root: Path = RUNS_FOLDER) -> Path:
     for folder in (path, *([path.parent] if path.exists() else []), root / name):
         if _is_run_folder(folder):
             return folder
+    beside = [folder.name for place in (root, Path()) for folder in _run_folders(place)]
     raise unknown_name_error(
-        message("runs.unknown-run", "unknown run '{name}'", name=name),
+        message(
+            "runs.unknown-run",
+            "unknown run '{name}', neither in {root}/ nor in this folder",
+            name=name,
+            root=root,
+        ),
         name,
-        [folder.name for folder in _run_folders(root)],
+        sorted(set(beside)),
         message("runs.unknown-run.hint", "list them with kovqa runs, or give the path of a run folder"),
     )
 

@@ -223,7 +223,12 @@ def _validation_failure(
             return SettingsError(did_you_mean(problem, deeper))
         return unknown_name_error(problem, key, _known_keys(settings_class, inside))
     text = first["msg"].removeprefix("Value error, ")
-    if first["type"] not in ("missing", "value_error"):
+    if first["type"] == "missing" and isinstance(path[-1], int):  # a list that ends too early
+        text = message("settings.too-few-values", "too few values: {count} given", count=path[-1])
+        path = path[:-1]
+    elif first["type"] == "missing":
+        text = message("settings.missing-key", "this key is missing")
+    elif first["type"] not in ("missing", "value_error"):
         text = message(
             "settings.wrong-value", "{problem} (given: {value!r})", problem=text, value=first["input"]
         )

@@ -87,9 +87,13 @@ def step_memory(config: ModelConfig, task: str, classes: int | None, by: Element
 
     Raises:
         AssetError: the base is not here.
-        ModelError: it has no safetensors files, or a configuration of another kind.
+        ModelError: it has no safetensors files, or a configuration of another kind; there is no base.
     """
-    folder = find_base_model(str(config.base))
+    if config.random_init:
+        raise ModelError(
+            message("vlm.no-memory-of-random", "its small model is made of the index when training starts")
+        )
+    folder = find_base_model(config.base)
     by = ElementSize(2, by.is_cpu) if config.dtype == "bf16" else by
     try:
         hf_config = read_json(folder / "config.json")
