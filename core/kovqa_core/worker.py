@@ -173,7 +173,7 @@ def _hung_run_hint(run: Run, rank: RankInfo) -> Message:
     return message(
         "worker.hung-run.hint",
         "each rank's stack is in {logs}; they met at {rendezvous}; "
-        "continue from the last checkpoint: kovqa train --resume -o {folder}",
+        "go on from the last checkpoint (without one the run begins anew): kovqa train --resume -o {folder}",
         logs=run.folder / "logs",
         rendezvous=rank.rendezvous_text,
         folder=shell_quote(run.folder),

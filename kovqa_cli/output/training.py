@@ -108,6 +108,12 @@ def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
         yield message(
             "train.nothing-to-resume", "run folder {folder}, new: there is no run yet", folder=run.folder
         )
+    elif planned.is_resume:
+        yield message(
+            "train.no-checkpoint",
+            "run folder {folder}, beginning anew at step 0: there is no checkpoint yet",
+            folder=run.folder,
+        )
     else:
         yield message("train.run-folder", "run folder {folder}", folder=run.folder)
 
@@ -372,14 +378,16 @@ def print_interrupted_run(run: Run) -> None:
 
     last = follow_pointer(run.folder, "last")
     if last is None:
-        state = message("train.no-checkpoint", "there is no checkpoint yet")
-    else:
-        state = message("train.checkpoint-complete", "{step} is complete", step=last.name)
-    print_note(
-        message(
-            "train.stopped",
-            "stopped; {state} → go on with: kovqa train --resume -o {folder}",
-            state=state,
+        note = message(
+            "train.stopped-before-checkpoint",
+            "stopped; there is no checkpoint yet → begin anew at step 0 with: kovqa train --resume -o {folder}",
             folder=shell_path(run.folder),
         )
-    )
+    else:
+        note = message(
+            "train.stopped",
+            "stopped; {step} is complete → go on with: kovqa train --resume -o {folder}",
+            step=last.name,
+            folder=shell_path(run.folder),
+        )
+    print_note(note)

@@ -25,6 +25,7 @@ from kovqa_cli.output.models import print_converted_llava
 from kovqa_cli.output.next_commands import next_commands
 from kovqa_cli.output.settings import print_new_settings
 from kovqa_cli.output.training import print_finished_run, print_interrupted_run, print_submitted_job
+from tests.plan.conftest import leave_checkpoint
 
 NAME = "a run's 100% $HOME & 실험"
 RESULT = RunResult("vqa", "tiny", 4, "step-000004", 0.5, 0.5, 1.0, 2.0)
@@ -81,6 +82,18 @@ def test_a_folder_comes_through_a_shell(
         (command,) = re.findall(r"(?:kovqa|same command with) .*(?:-o|--model|--recipe|base=) ?.*", text)[-1:]
         words = [word.removeprefix("model.base=") for word in shlex.split(command.replace("'…'", "x"))]
         assert any(Path(word).resolve() == run.folder for word in words), command
+
+
+def test_a_run_without_a_checkpoint_is_said_to_begin_anew(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "there is no checkpoint yet; begin anew at step 0: kovqa train --resume" in _failed_launch(run)
+    print_interrupted_run(run)
+    assert "there is no checkpoint yet → begin anew at step 0 with" in capsys.readouterr().err
+    leave_checkpoint(run.folder, 4)
+    assert "go on from the last checkpoint, step-000004: kovqa train --resume" in _failed_launch(run)
+    print_interrupted_run(run)
+    assert "step-000004 is complete → go on with" in capsys.readouterr().err
 
 
 def test_a_column_comes_through_a_shell() -> None:

@@ -57,5 +57,8 @@ def stopped(plan: Plan, small: Small, tmp_path: Path) -> Path:
 
 def leave_checkpoint(folder: Path, step: int) -> None:
     """As much of a checkpoint as a plan looks at."""
-    (folder / f"step-{step:06d}" / "trainer").mkdir(parents=True)
-    (folder / "last").write_text(f"step-{step:06d}\n")
+    path = folder / f"step-{step:06d}"
+    (path / "trainer").mkdir(parents=True)
+    for name in ("kovqa.json", "model.safetensors", "trainer/state.json", "trainer/optimizer.safetensors"):
+        (path / name).touch()
+    (folder / "last").write_text(f"{path.name}\n")

@@ -7,15 +7,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kovqa_core.errors import DataError, SettingsError
+from kovqa_core.errors import DataError, ModelError, SettingsError
 from kovqa_core.index.build import build_index
 from kovqa_core.paths import settings_files
 from kovqa_core.plan.claim import claim_planned_run
-from kovqa_core.runs.folder import RESULT_FILE
+from kovqa_core.runs.folder import RESULT_FILE, find_resume_checkpoint
 from kovqa_core.runs.manifest import require_same_data
+from kovqa_core.runs.step_folders import list_step_folders, missing_checkpoint_files, write_file_list
 from kovqa_core.settings.recipe import OptimSettings
 from kovqa_core.settings.run import RUN_FILE, RecipeChange, Run, optim_at_step, read_run
 
+from kovqa_cli.output.training import print_plan
 from tests.conftest import SMALL, Small
 from tests.plan.conftest import Plan, leave_checkpoint
 
@@ -268,13 +270,95 @@ def test_settings_of_any_step_are_known_after_several_changes(stopped: Path) -> 
 def test_a_change_counts_from_an_earlier_checkpoint_once_later_ones_are_removed(
     resume: Plan, stopped: Path
 ) -> None:
-    (stopped / "step-000004" / "trainer").mkdir(parents=True)
+    leave_checkpoint(stopped, 4)
+    (stopped / "last").write_text("step-000008\n")
     with claim_planned_run(resume(stopped, changes=["optim.lr=1e-4"]), pytest.fail):
         pass
     shutil.rmtree(stopped / "step-000008")
     planned = resume(stopped, changes=["optim.lr=1e-4"])
     assert planned.resumed_step == "step-000004"
     assert [change.step for change in planned.run.changes] == [4]
+
+
+def test_a_resume_without_a_checkpoint_says_that_it_begins_anew(
+    resume: Plan, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_plan(resume(stopped), quiet=False)
+    assert "going on from step-000008" in capsys.readouterr().err
+    (stopped / "last").unlink()
+    shutil.rmtree(stopped / "step-000008")
+    print_plan(resume(stopped), quiet=False)
+    assert "beginning anew at step 0: there is no checkpoint yet" in " ".join(capsys.readouterr().err.split())
+
+
+LOST = ["", "step-000099\n", "\xff\0 garbage", "..", "step-000004/trainer"]
+
+
+@pytest.mark.parametrize("pointer", [None, *LOST])
+def test_a_run_goes_on_from_its_newest_whole_checkpoint_without_its_pointer(
+    resume: Plan, plan: Plan, stopped: Path, pointer: str | None
+) -> None:
+    leave_checkpoint(stopped, 4)
+    (stopped / "step-000012.part").mkdir()  # half written
+    (stopped / "last").unlink()
+    if pointer is not None:
+        (stopped / "last").write_text(pointer, "latin-1")
+    assert find_resume_checkpoint(stopped) == stopped / "step-000008"
+    assert resume(stopped).resumed_step == "step-000008"
+    with pytest.raises(SettingsError, match="already holds a run"):
+        plan(stopped)
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["with a list", "of an earlier version"])
+@pytest.mark.parametrize(
+    "gone",
+    ["trainer", "model.safetensors", "trainer/state.json", "trainer/optimizer.safetensors", "kovqa.json"],
+)
+def test_half_a_checkpoint_is_refused_with_the_way_on(
+    resume: Plan, stopped: Path, gone: str, listed: bool
+) -> None:
+    step = stopped / "step-000008"
+    if listed:
+        write_file_list(step)
+    shutil.rmtree(step / gone) if gone == "trainer" else (step / gone).unlink()
+    for dry_run in (True, False):
+        with pytest.raises(ModelError, match=f"step-000008 cannot be resumed: it lacks {gone}") as caught:
+            resume(stopped, dry_run=dry_run)
+        assert f"kovqa runs rerun '{stopped}'" in caught.value.hint
+    (stopped / "last").unlink()  # nor is it begun anew
+    with pytest.raises(ModelError, match=f"it lacks {gone}"):
+        find_resume_checkpoint(stopped)
+    leave_checkpoint(stopped, 4)
+    (stopped / "last").write_text("step-000008\n")
+    with pytest.raises(ModelError) as caught:
+        find_resume_checkpoint(stopped)
+    assert (
+        f"go on from step-000004: rm -r '{step}' && kovqa train --resume -o '{stopped}'" in caught.value.hint
+    )
+    shutil.rmtree(step)
+    assert find_resume_checkpoint(stopped) == stopped / "step-000004"
+
+
+def test_files_that_a_family_needs_and_cut_off_weights_count(stopped: Path) -> None:
+    step = stopped / "step-000008"
+    (step / "tokenizer").mkdir()
+    (step / "tokenizer" / "spm.model").write_text("x")
+    (step / "model.safetensors").write_text("weights")
+    write_file_list(step)
+    (step / "kovqa.json").write_text("written again with the score")
+    assert missing_checkpoint_files(step) == []
+    (step / "tokenizer" / "spm.model").unlink()
+    (step / "model.safetensors").write_text("weig")
+    assert missing_checkpoint_files(step) == ["model.safetensors", "tokenizer/spm.model"]
+
+
+def test_step_folders_are_in_order_of_their_numbers(tmp_path: Path) -> None:
+    for step in (1_000_000, 999_999, 2):
+        leave_checkpoint(tmp_path, step)
+    (tmp_path / "last").unlink()
+    names = [path.name for path in list_step_folders(tmp_path)]
+    assert names == ["step-000002", "step-999999", "step-1000000"]
+    assert find_resume_checkpoint(tmp_path) == tmp_path / "step-1000000"
 
 
 def test_a_moved_run_is_called_by_where_it_lies(resume: Plan, stopped: Path, tmp_path: Path) -> None:

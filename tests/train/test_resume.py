@@ -228,8 +228,14 @@ def test_published_checkpoint_cannot_be_resumed(small: Small, tmp_path: Path) ->
     with pytest.raises(Stopped):
         run_training(run, ALONE, CPU, stop_after(3))
     shutil.rmtree(run.folder / "step-000003" / "trainer")
+    log = (run.folder / "log.jsonl").read_bytes()
     with pytest.raises(ModelError, match="cannot be resumed"):
         run_training(run, ALONE, CPU, never_stop)
+    (run.folder / "last").unlink()  # nor does it begin anew over what is left
+    with pytest.raises(ModelError, match="cannot be resumed"):
+        run_training(run, ALONE, CPU, never_stop)
+    assert log.count(b"\n") > 0
+    assert (run.folder / "log.jsonl").read_bytes() == log
 
 
 def test_loss_that_is_not_finite_stops_and_names_the_batch(small: Small, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from kovqa_core.errors import ERROR_CLASSES, KovqaError, MachineError, WorkerError
 from kovqa_core.launch.launchers.protocol import LaunchPlan
 from kovqa_core.messages import Message, message, shell_quote
-from kovqa_core.runs.folder import ERROR_FILE, RunError, read_error
+from kovqa_core.runs.folder import ERROR_FILE, RunError, follow_pointer, read_error
 
 # What a worker's python prints when it does not get as far as writing its own error.
 _START_ERROR_PATTERNS = (
@@ -34,11 +34,7 @@ def launch_failure(plan: LaunchPlan, log: Path, log_start: int = 0) -> KovqaErro
         log: what the launcher printed.
         log_start: where in the log this launch began, in bytes.
     """
-    resume_hint = plan.resume_hint or message(
-        "launch.resume.hint",
-        "go on from the last checkpoint: kovqa train --resume -o {folder}",
-        folder=shell_quote(plan.folder),
-    )
+    resume_hint = plan.resume_hint or _resume_hint(plan.folder)
     error = read_error(plan.folder)
     if error is not None:
         return _worker_error(error, plan.folder / ERROR_FILE, resume_hint)
@@ -52,6 +48,22 @@ def launch_failure(plan: LaunchPlan, log: Path, log_start: int = 0) -> KovqaErro
         or _rendezvous_failure(plan, text)
         or _allocation_failure(text)
         or _unexplained_failure(text, log, resume_hint)
+    )
+
+
+def _resume_hint(folder: Path) -> Message:
+    last = follow_pointer(folder, "last")
+    if last is None:
+        return message(
+            "launch.begin-anew.hint",
+            "there is no checkpoint yet; begin anew at step 0: kovqa train --resume -o {folder}",
+            folder=shell_quote(folder),
+        )
+    return message(
+        "launch.resume.hint",
+        "go on from the last checkpoint, {step}: kovqa train --resume -o {folder}",
+        step=last.name,
+        folder=shell_quote(folder),
     )
 
 

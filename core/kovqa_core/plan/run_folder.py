@@ -15,6 +15,7 @@ from kovqa_core.runs.folder import (
     MANIFEST_FILE,
     RESULT_FILE,
     RUNS_FOLDER,
+    follow_pointer,
     is_run_active,
     was_launched,
 )
@@ -31,21 +32,20 @@ class FolderState:
 
     Attributes:
         run: contents of `run.yaml`; None without one.
-        last: contents of the pointer to the last checkpoint.
+        last: name of the last checkpoint; None without one.
         finished: is there a result?
     """
 
     run: bytes | None
-    last: bytes | None
+    last: str | None
     finished: bool
 
 
 def folder_state(folder: Path) -> FolderState:
     """What a run folder holds now."""
-    run, last = (
-        path.read_bytes() if path.is_file() else None for path in (folder / RUN_FILE, folder / "last")
-    )
-    return FolderState(run, last, (folder / RESULT_FILE).is_file())
+    path, last = folder / RUN_FILE, follow_pointer(folder, "last")
+    run = path.read_bytes() if path.is_file() else None
+    return FolderState(run, last.name if last else None, (folder / RESULT_FILE).is_file())
 
 
 def choose_run_folder(folder: Path | None, recipe: str, *, resume: bool) -> Path:

@@ -35,7 +35,13 @@ from kovqa_core.plan.run_folder import (
     unknown_run_error,
 )
 from kovqa_core.process_pool import usable_cpu_count
-from kovqa_core.runs.folder import RunResult, follow_pointer, read_result, was_launched
+from kovqa_core.runs.folder import (
+    RunResult,
+    find_resume_checkpoint,
+    follow_pointer,
+    read_result,
+    was_launched,
+)
 from kovqa_core.runs.manifest import last_checkpoint_step, require_same_data
 from kovqa_core.runs.slurm_job import require_not_queued
 from kovqa_core.settings.profile import Profile
@@ -160,6 +166,9 @@ def _plan_resumed(
     run = read_run(folder / RUN_FILE)
     settings, changes = resume_settings(run, folder, typed)
     new_changes = [change for change in changes if change not in run.changes]
+    if new_changes or not state.finished:
+        # Not one of the checks, which a dry run lets pass: the run's folder is here, whatever else is not.
+        find_resume_checkpoint(folder)
     make_resumed = partial(
         make_run,
         settings.recipe,

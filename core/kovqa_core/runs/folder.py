@@ -6,8 +6,9 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 from kovqa_core.errors import DataError, ModelError
-from kovqa_core.files import read_json, read_text, write_json
-from kovqa_core.messages import message
+from kovqa_core.files import read_json, write_json
+from kovqa_core.messages import message, shell_quote
+from kovqa_core.runs.step_folders import is_step_name, list_step_folders, missing_checkpoint_files
 
 RESULT_FILE = "result.json"  # written when a run is finished
 ERROR_FILE = "error.json"  # written when a worker failed
@@ -15,28 +16,67 @@ LOG_FILE = "log.jsonl"  # one line per logged step and per evaluation
 LOGS_FOLDER = "logs"  # made when processes are started or queued
 MANIFEST_FILE = "manifest.json"  # one entry per launch (`manifest.py`)
 RUNS_FOLDER = Path("runs")
+_MAX_NAMED_FILES = 3  # in one message
 
 
 def follow_pointer(folder: Path, pointer: str) -> Path | None:
     """The step folder that `last` or `best` names, if it is there.
 
-    Whoever removes the last one, because it is broken, goes on from the one before it.
+    Where `last` is lost or damaged, or its folder was removed because it is broken, the newest step folder that is
+    whole counts.
     """
     file = folder / pointer
-    if not file.is_file():
+    name = file.read_bytes().decode("utf-8", "replace").strip() if file.is_file() else ""
+    if is_step_name(name) and (folder / name).is_dir():
+        return folder / name
+    if pointer != "last":
         return None
-    step = folder / read_text(file).strip()
-    if step.is_dir() and step != folder:
+    whole = (path for path in reversed(list_step_folders(folder)) if not missing_checkpoint_files(path))
+    return next(whole, None)
+
+
+def find_resume_checkpoint(folder: Path) -> Path | None:
+    """The step folder that a run goes on from: `last`, or without it the newest that is whole; None: it begins.
+
+    Raises:
+        ModelError: that one lacks files, or there are step folders and none is whole. A run does not begin anew
+            over its checkpoints, and goes back to an older one only if it is told to.
+    """
+    steps = list_step_folders(folder)
+    step = follow_pointer(folder, "last") or (steps[-1] if steps else None)
+    missing = missing_checkpoint_files(step) if step else []
+    if step is None or not missing:
         return step
-    others = [path for path in folder.glob("step-??????") if (path / "trainer").is_dir()]
-    return max(others, default=None) if pointer == "last" else None
+    earlier = [path for path in steps if path != step and not missing_checkpoint_files(path)]
+    if earlier:
+        hint = message(
+            "runs.incomplete-checkpoint.earlier-hint",
+            "put it back; or go on from {earlier}: rm -r {broken} && kovqa train --resume -o {folder}",
+            earlier=earlier[-1].name,
+            broken=shell_quote(step),
+            folder=shell_quote(folder),
+        )
+    else:
+        hint = message(
+            "runs.incomplete-checkpoint.hint",
+            "put it back, or train it again in a new folder: kovqa runs rerun {folder}",
+            folder=shell_quote(folder),
+        )
+    raise ModelError(
+        message(
+            "runs.incomplete-checkpoint",
+            "{step} cannot be resumed: it lacks {missing}",
+            step=step,
+            missing=", ".join(missing[:_MAX_NAMED_FILES]) + (", …" if missing[_MAX_NAMED_FILES:] else ""),
+        ),
+        hint,
+    )
 
 
 def was_launched(folder: Path) -> bool:
     """Was anything started or queued here? A dry run leaves `run.yaml` alone."""
-    return any(
-        (folder / name).exists() for name in (LOGS_FOLDER, MANIFEST_FILE, LOG_FILE, "last", RESULT_FILE)
-    )
+    marks = (LOGS_FOLDER, MANIFEST_FILE, LOG_FILE, "last", RESULT_FILE)
+    return any((folder / name).exists() for name in marks) or bool(list_step_folders(folder))
 
 
 def is_run_active(folder: Path) -> bool:

@@ -31,6 +31,7 @@ from kovqa_core.runs.folder import (
 )
 from kovqa_core.runs.manifest import RunLaunch
 from kovqa_core.runs.slurm_job import SlurmJob, SlurmJobState, query_job_states, read_slurm_job
+from kovqa_core.runs.step_folders import list_step_folders, missing_checkpoint_files
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import Kind
@@ -251,7 +252,7 @@ def _run_state(folder: Path, result: RunResult | None, launches: Sequence[RunLau
     error = read_error(folder)
     if error and not error.stopped:
         return "failed", error.message
-    if not launches and not (folder / "last").is_file() and not (folder / LOG_FILE).is_file():
+    if not launches and follow_pointer(folder, "last") is None and not (folder / LOG_FILE).is_file():
         return "planned", ""
     killed = launches and launches[-1].ended is None and not error
     return "stopped", "killed" if killed else ""
@@ -369,10 +370,9 @@ def list_checkpoints(folder: Path) -> list[CheckpointSummary]:
     last, best = follow_pointer(folder, "last"), follow_pointer(folder, "best")
     return [
         CheckpointSummary(
-            step.name, _folder_size(step), step == last, step == best, (step / "trainer").is_dir()
+            step.name, _folder_size(step), step == last, step == best, not missing_checkpoint_files(step)
         )
-        for step in sorted(folder.glob("step-*"))
-        if step.is_dir() and step.suffix not in (".part", ".old")  # half written, half replaced
+        for step in list_step_folders(folder)
     ]
 
 

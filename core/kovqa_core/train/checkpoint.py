@@ -1,8 +1,8 @@
 """Step folders: a model anyone can take away, and beside it what resuming needs.
 
     RUN/step-001200/   kovqa.json, config.json, model.safetensors, answers.txt, tokenizer/
-    RUN/step-001200/trainer/   state.json, optimizer.safetensors (and weights.safetensors when the
-                       model's are averaged ones); delete it to publish
+    RUN/step-001200/trainer/   state.json, optimizer.safetensors, files.json (and weights.safetensors when
+                       the model's are averaged ones); delete it to publish
     RUN/last, RUN/best         one line: the name of a step folder
 
 Randomness is a function of seed, epoch and example, so there is no generator's state to keep.
@@ -21,13 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kovqa_core.errors import ModelError
+from kovqa_core.errors import DataError, ModelError
 from kovqa_core.files import read_json, write_folder, write_json, write_text
-from kovqa_core.messages import message
+from kovqa_core.messages import message, shell_quote
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
 from kovqa_core.runs.folder import follow_pointer
+from kovqa_core.runs.step_folders import list_step_folders, write_file_list
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.train.strategies.base import LocalShards, LossScaler, TrainStrategy
 
@@ -139,6 +140,7 @@ def _fill_step_folder(
     moments = strategy.full_moments()
     if strategy.rank.is_main_process:
         save_file(moments, trainer / "optimizer.safetensors")
+        write_file_list(folder)
 
 
 def record_evaluation(folder: Path, progress: TrainProgress, keep: int) -> None:
@@ -165,14 +167,15 @@ def _write_progress(trainer: Path, progress: TrainProgress) -> None:
 def _point_to_best(folder: Path, path: Path, progress: TrainProgress, keep: int) -> None:
     """Let `best` name a step folder if it is the best, or the first; remove what is neither new nor best."""
     if progress.best_step == progress.step or follow_pointer(folder, "best") is None:
-        write_text(folder / "best", path.name + "\n")
-    steps = sorted(p.name for p in folder.glob("step-??????"))
+        best = folder / f"step-{progress.best_step or 0:06d}"  # another one only where the pointer was lost
+        write_text(folder / "best", (best if best.is_dir() else path).name + "\n")
+    steps = [step.name for step in list_step_folders(folder)]
     for name in checkpoints_to_remove(steps, keep, follow_pointer(folder, "best")):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def checkpoints_to_remove(names: list[str], keep: int, best: Path | None) -> list[str]:
-    """Which of the step folders (sorted) go: all but the newest `keep` and the best."""
+    """Which of the step folders (oldest first) go: all but the newest `keep` and the best."""
     return [name for name in names[:-keep] if best is None or name != best.name]
 
 
@@ -197,21 +200,14 @@ def read_resume_state(path: Path, model: torch.nn.Module, *, keeps_averages: boo
     """Read what resuming needs; the model itself was loaded from the folder.
 
     Args:
-        path: the step folder.
+        path: the step folder, whole as `find_resume_checkpoint` says.
         model: full, as the folder has it; where averages are kept it gets the weights that learn.
         keeps_averages: does this run keep averages?
 
     Raises:
-        ModelError: the folder was published without what resuming needs, or that is broken.
+        ModelError: what resuming needs is broken.
     """
     trainer = path / "trainer"
-    if not (trainer / "state.json").is_file():
-        raise ModelError(
-            message(
-                "train.no-trainer-folder", "{path} has no trainer folder: it cannot be resumed", path=path
-            ),
-            message("train.no-trainer-folder.hint", "start a new run from it"),
-        )
     try:
         averages = None
         if keeps_averages:
@@ -220,7 +216,7 @@ def read_resume_state(path: Path, model: torch.nn.Module, *, keeps_averages: boo
             model.load_state_dict(load_file(trainer / "weights.safetensors"))
         moments = load_file(trainer / "optimizer.safetensors")
         progress = TrainProgress.from_json(read_json(trainer / "state.json"))
-    except (OSError, RuntimeError, TypeError, SafetensorError) as error:
+    except (OSError, RuntimeError, TypeError, SafetensorError, DataError) as error:
         raise _broken_checkpoint(path, error) from None
     return ResumeState(path, progress, moments, averages)
 
@@ -247,7 +243,11 @@ def restore_strategy(strategy: TrainStrategy, resumed: ResumeState) -> LocalShar
 def _broken_checkpoint(path: Path | None, error: Exception) -> ModelError:
     return ModelError(
         message("train.broken-checkpoint", "{path}/trainer cannot be read ({error})", path=path, error=error),
-        message("train.broken-checkpoint.hint", "remove that step folder"),
+        message(
+            "train.broken-checkpoint.hint",
+            "put it back; or remove it, and kovqa train --resume goes on from the one before it: rm -r {path}",
+            path=shell_quote(path or ""),
+        ),
     )
 
 

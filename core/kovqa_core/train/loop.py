@@ -20,7 +20,7 @@ from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch, iterate_batches
 from kovqa_core.plan.batch_notes import require_whole_batch
 from kovqa_core.runs.events import EndEvent, SavedEvent, StartEvent, WarningEvent
-from kovqa_core.runs.folder import RunResult, follow_pointer, write_result
+from kovqa_core.runs.folder import RunResult, find_resume_checkpoint, follow_pointer, write_result
 from kovqa_core.settings.run import Run, optim_at_step
 from kovqa_core.train import checkpoint, memory_probe, optim
 from kovqa_core.train.accumulate import StepBatches, accumulate_gradients, batch_norm_note
@@ -119,7 +119,7 @@ def prepare_training(
     )
     require_whole_batch(index.folder, len(examples), recipe.optim.global_batch)
     steps = optim.count_training_steps(recipe.optim, len(examples))
-    last = follow_pointer(run.folder, "last")
+    last = find_resume_checkpoint(run.folder)
     resumed = checkpoint.ResumeState()
     if last:
         trust = bool(recipe.model.get("trust_remote_code"))  # from the user, never from the step folder
