@@ -216,6 +216,22 @@ def test_an_output_is_never_one_of_its_inputs(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     (tmp_path / "link").symlink_to(tmp_path / "a")
     require_other_output(tmp_path / "b", [tmp_path / "a"])
-    for same in (tmp_path / "a", tmp_path / "link", tmp_path / "x" / ".." / "a"):
+    (tmp_path / "hard").hardlink_to(tmp_path / "a")
+    for same in (tmp_path / "a", tmp_path / "link", tmp_path / "hard", tmp_path / "x" / ".." / "a"):
         with pytest.raises(SettingsError, match="is an input"):
             require_other_output(same, [tmp_path / "b", tmp_path / "a"])
+
+
+@pytest.mark.parametrize(
+    ("marker", "name"),
+    [("index.json", "val.jsonl"), ("kovqa.json", "model.safetensors"), ("run.yaml", "run.yaml")],
+)
+def test_an_output_is_no_file_of_an_index_a_model_or_a_run(tmp_path: Path, marker: str, name: str) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "answers of mine.jsonl").touch()
+    if name != marker:
+        require_other_output(tmp_path / name, [])  # of what folder, nobody knows
+        (tmp_path / marker).touch()
+    require_other_output(tmp_path / "answers of mine.jsonl", [])
+    with pytest.raises(SettingsError, match=f"{marker} is beside it"):
+        require_other_output(tmp_path / name, [])

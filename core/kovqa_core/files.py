@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import json
 import os
 import re
@@ -235,17 +236,49 @@ def require_empty(folder: Path) -> None:
         )
 
 
+# What makes a folder an index, a checkpoint or a run, and the files in it that no output may replace.
+_KEPT_FILES = {
+    "index.json": ("index.json", "answers.txt", "train.jsonl", "val.jsonl", "test.jsonl", "*.offsets"),
+    "kovqa.json": ("kovqa.json", "*config.json", "*.safetensors", "*.bin", "answers.txt", "tokenizer*"),
+    "run.yaml": ("run.yaml", "manifest.json", "result.json", "error.json", "log.jsonl", "last", "best"),
+}
+
+
 def require_other_output(output: Path, inputs: Iterable[Path]) -> None:
-    """Check that a file about to be written is not one of those it is made from.
+    """Check that a file about to be written is none of those it is made from, and no file of an index or model.
+
+    Args:
+        output: the file.
+        inputs: files; links to the same bytes, symbolic or hard, are the same.
 
     Raises:
-        SettingsError: it is.
+        SettingsError: it is one; no --force helps.
     """
-    if output.resolve() in {path.resolve() for path in inputs}:
+    resolved = output.resolve()
+    if any(resolved == path.resolve() or _is_same_file(output, path) for path in inputs):
         raise SettingsError(
             message("files.output-is-input", "{output} is an input: it would be overwritten", output=output),
-            message("files.output-is-input.hint", "choose another file"),
+            message("files.output-is-input.hint", "choose another file with -o"),
         )
+    for marker, patterns in _KEPT_FILES.items():
+        is_kept = any(fnmatch.fnmatch(resolved.name, pattern) for pattern in patterns)
+        if is_kept and resolved.is_file() and resolved.with_name(marker).is_file():
+            raise SettingsError(
+                message(
+                    "files.output-is-kept",
+                    "{output} belongs to an index, a model or a run ({marker} is beside it): it would be overwritten",
+                    output=output,
+                    marker=marker,
+                ),
+                message("files.output-is-input.hint", "choose another file with -o"),
+            )
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def make_folder(path: Path) -> Path:

@@ -80,6 +80,30 @@ def test_what_is_answered_is_not_asked_again(job: AnswerJob) -> None:
     assert [row["id"] for row in lines(job.output)] == [f"Q{n}" for n in range(ROWS)]
 
 
+def test_no_output_is_written_over_what_it_is_made_from(job: AnswerJob, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for path in (model / "kovqa.json", model / "extra.jsonl", tmp_path / "x.png", tmp_path / "index.json"):
+        path.write_text("{}")
+    (tmp_path / "link").symlink_to(job.table)
+    (tmp_path / "hard").hardlink_to(job.table)
+    part = tmp_path / "b.jsonl.part"
+    job.table.rename(part)
+    job.table.symlink_to(part)  # an input that the output's unfinished lines would be written into
+    outputs = [job.table, part, tmp_path / "hard", tmp_path / "x.png", tmp_path / "b.jsonl"]
+    outputs += [model / "kovqa.json", model / "extra.jsonl", tmp_path / "index.json"]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for output in outputs:
+        asked = replace(job, output=output, force=True, images=tmp_path)
+        with pytest.raises(SettingsError, match="would be overwritten"):
+            run_answer_job(asked, replace(backend(), model=model))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    # Answers may lie beside a model, and be replaced there.
+    beside = replace(job, output=model / "out.jsonl", force=True)
+    for name in ("a", "b"):
+        run_answer_job(beside, replace(backend(model=name), model=model))
+
+
 def test_answers_of_another_model_are_not_mixed(job: AnswerJob) -> None:
     with pytest.raises(DataError):
         run_answer_job(job, backend(fails_after=2))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.data.example import Example
-from kovqa_core.errors import DataError, KovqaError
+from kovqa_core.errors import DataError, KovqaError, SettingsError
+from kovqa_core.index.build import build_index
 
 from tests.index.raw_data import index, left_out_counts, left_out_rows, touch, write
 
@@ -108,3 +109,16 @@ def test_half_a_character_in_json_is_left_out(root: Path) -> None:
     examples, report = index(root / "표.jsonl", "table")
     assert sum(len(split) for split in examples.values()) == 1
     assert left_out_counts(report) == {"picture missing": 1}
+
+
+def test_an_index_does_not_replace_the_folder_of_its_table(root: Path, tmp_path: Path) -> None:
+    write(root / "표.csv", "image,question,answer\na.jpg,뭐?,예\n")
+    touch(root, ["a.jpg"])
+    build_index("table", root / "표.csv", None, tmp_path / "idx")
+    split = next((tmp_path / "idx").glob("*.jsonl"))
+    (tmp_path / "link").symlink_to(tmp_path / "idx")
+    before = split.read_bytes()
+    for folder in (tmp_path / "idx", tmp_path / "link", tmp_path):
+        with pytest.raises(SettingsError, match="which would be replaced"):
+            build_index("table", split, root, folder)
+    assert split.read_bytes() == before

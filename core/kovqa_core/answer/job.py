@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kovqa_core.answer.partial_file import (
+    PARTIAL_SUFFIX,
     RowFault,
     append_answers,
+    fingerprint_path,
     finish_partial_file,
     merge_rank_files,
     partial_file_path,
@@ -30,7 +32,8 @@ from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.errors import ModelError, SettingsError, Stopped
-from kovqa_core.files import disk_errors
+from kovqa_core.evaluate.predictions_file import answers_record_path
+from kovqa_core.files import disk_errors, require_other_output
 from kovqa_core.messages import message
 from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -157,6 +160,7 @@ def run_answer_job(
         KovqaError: whatever the back end raises; what is answered is kept.
     """
     rows = job.read_rows()
+    _require_free_output(job, backend.model, rows)
     partial_file = job.partial_file
     # Two processes that resumed the same partial file would answer the same rows, and glue their lines together.
     with output_lock(job.output), disk_errors(job.output):
@@ -185,6 +189,34 @@ def run_answer_job(
         ids = [row.example.id for row in rows if row.example.id not in faults]
         finish_partial_file(partial_file, job.output, ids)
     return AnsweredTable(job.output, len(ids), backend.model, faults)
+
+
+def _require_free_output(job: AnswerJob, model: Path | str, rows: Sequence[QuestionRow]) -> None:
+    """See that nothing that is read would be written, by whatever name: not even with `force`.
+
+    Raises:
+        SettingsError: the output, or a file that it becomes of, is the table, an image of it, or a file of its
+            index or of the model.
+    """
+    folders = [path for path in (model, job.options.model) if isinstance(path, Path)]
+    if (job.table.parent / "index.json").is_file():
+        folders.append(job.table.parent)
+    read = [job.table]
+    read += [job.image_folder / row.example.image for row in rows if _has_name(row, job.output.name)]
+    read += [path for folder in folders for path in folder.glob("**/*") if not _is_answers(path)]
+    for written in (job.output, job.partial_file, fingerprint_path(job.partial_file)):
+        if written.exists():
+            require_other_output(written, read)
+
+
+def _has_name(row: QuestionRow, name: str) -> bool:
+    return row.example.image.rpartition("/")[2] == name
+
+
+def _is_answers(path: Path) -> bool:
+    """Is it a predictions file, or unfinished lines of one, that was put beside what it was made from?"""
+    unfinished = path.suffix == PARTIAL_SUFFIX or path.name.endswith(f"{PARTIAL_SUFFIX}.json")
+    return unfinished or answers_record_path(path).is_file()
 
 
 def _watch_faults(job: AnswerJob, rows: int, answers: Iterator[AnsweredRow]) -> Iterator[AnsweredRow]:

@@ -51,6 +51,8 @@ def build_index(
         DataError: raw data that cannot be read, or that holds no usable row or too many faulty ones.
     """
     data_source, options = _find_source(source), options or SourceOptions()
+    if folder is not None:
+        _require_outside(folder, root)
     # Resolved: the report names the folder for other processes, which start elsewhere.
     origin = DatasetOrigin(
         source,
@@ -76,6 +78,24 @@ def build_index(
                 allow_left_out=allow_left_out,
                 on_progress=on_progress,
             )
+
+
+def _require_outside(folder: Path, root: Path) -> None:
+    """See that the raw data do not lie in the folder that is replaced as a whole.
+
+    Raises:
+        SettingsError: they do.
+    """
+    if root.resolve().is_relative_to(folder.resolve()):
+        raise SettingsError(
+            message(
+                "index.output-holds-input",
+                "{root} lies in {folder}, which would be replaced",
+                root=root,
+                folder=folder,
+            ),
+            message("index.output-taken.hint", "choose another folder with -o"),
+        )
 
 
 def build_upstream_files(

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.data.tables import check_unique_id, read_table
-from kovqa_core.errors import DataError, SettingsError, list_ids, unknown_name_error
+from kovqa_core.errors import DataError, list_ids, unknown_name_error
 from kovqa_core.evaluate.predictions_file import Predictions, read_predictions
-from kovqa_core.files import read_bytes, write_text
+from kovqa_core.files import read_bytes, require_other_output, write_text
 from kovqa_core.index.reader import IndexSplit
 from kovqa_core.messages import message
 
@@ -102,11 +102,7 @@ def write_submission(
             CHALLENGE_FORMATS,
         )
     form = CHALLENGE_FORMATS[challenge]
-    if output.resolve() in (predictions.resolve(), sample.resolve()):
-        raise SettingsError(
-            message("submit.output-is-input", "{output} is an input: it would be overwritten", output=output),
-            message("submit.output-is-input.hint", "choose another file with -o"),
-        )
+    require_other_output(output, (predictions, sample))
     predicted = _read_task_predictions(predictions, challenge)
     wanted = _read_json_ids(sample, form.records) if form.records else _read_sample_ids(sample, form)
     # Predictions overwrite the filling; without `fill` a missing one is an error below.
