@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kovqa_core.answer import local
 from kovqa_core.answer.job import (
@@ -14,14 +16,16 @@ from kovqa_core.answer.job import (
     AnswerJob,
     AnswerOptions,
     check_missing_images,
+    model_fingerprint,
     run_answer_job,
 )
-from kovqa_core.answer.partial_file import RowFault, append_answers, rank_file_path
+from kovqa_core.answer.partial_file import RowFault, append_answers, name_differences, rank_file_path
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import DataError, SettingsError, Stopped
 from kovqa_core.evaluate.ensemble import vote_on_files
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
+from safetensors.numpy import save_file
 
 from tests.cli.test_predict import lines
 
@@ -108,9 +112,58 @@ def test_answers_of_another_model_are_not_mixed(job: AnswerJob) -> None:
     with pytest.raises(DataError):
         run_answer_job(job, backend(fails_after=2))
     before = job.partial_file.read_bytes()
-    with pytest.raises(SettingsError, match="another model or table"):
+    with pytest.raises(SettingsError, match=r"of another model \(m, not other\)\n"):
         run_answer_job(job, backend(model="other"))
     assert job.partial_file.read_bytes() == before
+
+
+def test_a_model_is_known_by_its_bytes(tmp_path: Path) -> None:
+    """A folder that was renamed or copied goes on; of other weights, also of a large file, nothing does."""
+    folder = tmp_path / "r1" / "step-000004"
+    (folder / "trainer").mkdir(parents=True)
+    (folder / "kovqa.json").write_text("{}")
+    tensors = {f"w{n}": np.full(300_000, n, np.float32) for n in range(3)}
+    save_file(tensors, folder / "model.safetensors")
+    options = AnswerOptions()
+    before = model_fingerprint(folder, options)
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    (copied / "trainer" / "state.json").write_text("{}")
+    (copied / "README.md").write_text("mine")
+    assert name_differences(before, model_fingerprint(copied, options)) == []
+    moved = folder.parent.rename(tmp_path / "r1moved") / folder.name
+    now = model_fingerprint(moved, options)
+    assert name_differences(before, now) == []
+    tensors["w1"][-1] = 9
+    save_file(tensors, copied / "model.safetensors")
+    said = f"of another model ({folder}, not {copied})"
+    assert name_differences(before, model_fingerprint(copied, options)) == [said]
+    (moved / "answers.txt").write_text("예")  # the same numbers, with other classes
+    said = f"of {moved} as it was before its files changed"
+    assert name_differences(now, model_fingerprint(moved, options)) == [said]
+
+
+def test_differences_of_answers_are_named_one_by_one(tmp_path: Path) -> None:
+    now = {
+        "model": "/r",
+        "weights": "w",
+        "kovqa.json": "k",
+        "beams": None,
+        "decoding": {},
+        "table": "t",
+        "kinds": ["a"],
+    }
+    earlier = {key: value for key, value in now.items() if key != "weights"}  # as versions before wrote it
+    assert name_differences(earlier, now) == []
+    assert name_differences({**earlier, "model": "/q"}, now) == ["of another model (/q, not /r)"]
+    assert name_differences({**now, "beams": 3}, now) == ["decoded in another way"]
+    assert name_differences({**now, "decoding": {"temperature": 1}}, now) == ["decoded in another way"]
+    assert name_differences({**now, "kinds": ["b"], "table": "u"}, now) == [
+        "to another table",
+        "for other kinds of questions",
+    ]
+    served = {"served": "m", "instruction": "i", "max_tokens": 9}
+    assert name_differences(served, {**served, "served": "n"}) == ["of another model (m, not n)"]
+    assert name_differences(served, {**served, "max_tokens": 8}) == ["decoded in another way"]
 
 
 def test_finished_answers_are_replaced_by_their_own_kind_only(job: AnswerJob, tmp_path: Path) -> None:
@@ -120,8 +173,11 @@ def test_finished_answers_are_replaced_by_their_own_kind_only(job: AnswerJob, tm
     before = job.output.read_bytes()
     fewer = replace(job, table=tmp_path / "fewer.jsonl")
     fewer.table.write_text("".join(job.table.read_text("utf-8").splitlines(keepends=True)[:3]), "utf-8")
-    for other_job, answers in ((job, backend(model="other")), (fewer, backend())):
-        with pytest.raises(SettingsError, match="another model or table") as caught:
+    for other_job, answers, said in (
+        (job, backend(model="other"), r"answers of another model \(m, not other\)\n"),
+        (fewer, backend(), "answers to another table\n"),
+    ):
+        with pytest.raises(SettingsError, match=said) as caught:
             run_answer_job(other_job, answers)
         assert "--force" in caught.value.hint
         assert job.output.read_bytes() == before

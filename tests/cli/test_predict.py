@@ -122,4 +122,4 @@ def test_a_partial_file_of_another_model_is_not_mixed_in(
     (tmp_path / "out.jsonl.part.json").write_text("{}")
     done = kovqa("predict", "--model", trained, "--input", small.index / "test.jsonl", "-o", "out.jsonl")
     assert done.returncode == 2
-    assert "another model or table" in done.stderr
+    assert "holds answers of another model" in done.stderr

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kovqa_core.answer.model_digest import digest_model
 from kovqa_core.answer.partial_file import (
     PARTIAL_SUFFIX,
     RowFault,
@@ -290,7 +291,7 @@ def require_question(question: str) -> str:
 
 
 def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]:
-    """What the answers of a step folder's model depend on.
+    """What the answers of a step folder's model depend on, and where it lies (`model`), by which it is only named.
 
     Raises:
         ModelError: the folder holds no model.
@@ -303,6 +304,7 @@ def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]
         )
     return {
         "model": str(folder.resolve()),
+        "weights": digest_model(folder),
         description.name: hashlib.sha256(description.read_bytes()).hexdigest(),
         "beams": options.num_beams,
         "decoding": options.decoding.json_fields(),

@@ -28,6 +28,15 @@ JOB_FILE = "job.json"  # in the folder of several processes: what they are to an
 _RANK_FILES = "rank-*.jsonl"
 
 
+# What a key of a fingerprint belongs to; all others are the model's.
+_PART_OF_KEY = {
+    "table": "table",
+    "kinds": "kinds",
+    "beams": "decoding",
+    "decoding": "decoding",
+    "instruction": "decoding",
+    "max_tokens": "decoding",
+}
 _FAULT_KEY = "left_out"  # of a line: what is wrong with a row that has no answer
 
 
@@ -71,15 +80,17 @@ def resume_partial_file(output: Path, fingerprint: Mapping[str, object], *, forc
     """
     partial_file = partial_file_path(output)
     if partial_file.exists() and fingerprint_path(partial_file).exists():
-        if read_json(fingerprint_path(partial_file)) == fingerprint:
+        differences = name_differences(read_json(fingerprint_path(partial_file)), fingerprint)
+        if not differences:
             merge_rank_files(partial_file)
             return _drop_faults(partial_file)
         if not force:
             raise SettingsError(
                 message(
                     "answer.other-partial-file",
-                    "{partial_file} holds answers of another model or table, for other kinds, or decoded in another way",
+                    "{partial_file} holds answers {differences}",
                     partial_file=partial_file,
+                    differences=" and ".join(differences),
                 ),
                 _other_output_hint(),
             )
@@ -108,15 +119,49 @@ def _require_same_answers(output: Path, fingerprint: Mapping[str, object]) -> No
             "{output} is there already, and what wrote it is not known",
             output=output,
         )
-    elif recorded != fingerprint:
+    elif differences := name_differences(recorded, fingerprint):
         problem = message(
             "answer.other-output",
-            "{output} holds answers of another model or table, for other kinds, or decoded in another way",
+            "{output} holds answers {differences}",
             output=output,
+            differences=" and ".join(differences),
         )
     else:
         return
     raise SettingsError(problem, _other_output_hint())
+
+
+def name_differences(recorded: Mapping[str, object], fingerprint: Mapping[str, object]) -> list[Message]:
+    """In what two fingerprints differ, in words; empty: answers under one are answers under the other.
+
+    Args:
+        recorded: of the answers that are there; earlier versions knew a model by its path.
+        fingerprint: of now.
+    """
+    then, now = dict(recorded), dict(fingerprint)
+    other_model = _other_model(then, now)
+    if "weights" in then and "weights" in now:  # then a path says nothing: the folder may have been moved
+        then["model"] = now["model"]
+    elif "weights" in now:
+        del now["weights"]
+    changed = {key for key in then.keys() | now.keys() if then.get(key) != now.get(key)}
+    parts = {
+        "model": other_model,
+        "table": message("answer.other-table", "to another table"),
+        "kinds": message("answer.other-kinds", "for other kinds of questions"),
+        "decoding": message("answer.other-decoding", "decoded in another way"),
+    }
+    found = {_PART_OF_KEY.get(key, "model") for key in changed}
+    return [text for part, text in parts.items() if part in found]
+
+
+def _other_model(then: Mapping[str, object], now: Mapping[str, object]) -> Message:
+    before, after = (each.get("model") or each.get("served") for each in (then, now))
+    if before is None:
+        return message("answer.unknown-model", "of another model")
+    if before == after:
+        return message("answer.changed-model", "of {model} as it was before its files changed", model=before)
+    return message("answer.other-model", "of another model ({then}, not {now})", then=before, now=after)
 
 
 def _other_output_hint() -> Message:
