@@ -387,14 +387,12 @@ def read_answer_classes(folder: Path, classes: int | None) -> list[str]:
 
 def unloadable_weights_error(folder: Path, error: Exception) -> ModelError:
     """The error of a checkpoint folder whose weights are missing, broken, or do not fit."""
-    # safetensors raises FileNotFoundError without an errno; its text, as the system's, names the path once more.
-    missing = isinstance(error, FileNotFoundError)
     return ModelError(
         message(
             "models.unloadable-weights",
             "{folder}/model.safetensors cannot be loaded ({error})",
             folder=folder,
-            error="no such file" if missing else str(error).splitlines()[0],
+            error="no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0],
         ),
         message(
             "models.unloadable-weights.hint", "copy the folder again, or name another step folder of its run"
