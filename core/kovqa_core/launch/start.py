@@ -28,6 +28,7 @@ from kovqa_core.runs.slurm_job import SlurmJob, write_slurm_job
 
 _RENDEZVOUS_NOTICE_SECONDS = 30.0  # after which a node that still waits for others says so
 _QUEUE_NOTICE_SECONDS = 5.0  # after which a job that waits in SLURM's queue is reported
+_QUEUE_LOOKS = 60  # one a second from then on, until srun says that it waits
 # Variables with these beginnings are another launcher's.
 _FOREIGN_LAUNCHER = ("PET_", "TORCHELASTIC_", "TORCH_ELASTIC_", "PYTHON_EXEC")
 # TERM first: srun takes its job along only then. torchrun's workers end when it is gone.
@@ -181,8 +182,12 @@ def _forward_signals(process: subprocess.Popen[str], stop_signal: signal.Signals
 def _report_waiting(plan: LaunchPlan, log: Path, on_event: OnEvent) -> Iterator[None]:
     """When nothing has begun after a while, say what is waited for: other nodes, or SLURM's queue."""
     log_start = log.stat().st_size
+    ended = threading.Event()
+    seconds = _RENDEZVOUS_NOTICE_SECONDS if plan.rendezvous else _QUEUE_NOTICE_SECONDS
 
     def report() -> None:
+        if ended.wait(seconds):
+            return
         if plan.rendezvous and not _has_local_worker(plan.folder):
             text = message(
                 "launch.waiting-for-nodes",
@@ -190,17 +195,19 @@ def _report_waiting(plan: LaunchPlan, log: Path, on_event: OnEvent) -> Iterator[
                 rendezvous=describe_rendezvous(plan),
             )
             on_event(WaitingEvent(text))
-        if reason := _queue_messages(log.read_bytes()[log_start:].decode("utf-8", "replace")):
-            on_event(WaitingEvent(message("launch.waiting-in-queue", "SLURM: {reason}", reason=reason)))
+        # More than one look: on a busy machine srun itself may not have answered yet.
+        for _ in range(_QUEUE_LOOKS):
+            if reason := _queue_messages(log.read_bytes()[log_start:].decode("utf-8", "replace")):
+                on_event(WaitingEvent(message("launch.waiting-in-queue", "SLURM: {reason}", reason=reason)))
+                return
+            if ended.wait(1):
+                return
 
-    seconds = _RENDEZVOUS_NOTICE_SECONDS if plan.rendezvous else _QUEUE_NOTICE_SECONDS
-    timer = threading.Timer(seconds, report)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=report, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        ended.set()
 
 
 def _queue_messages(text: str) -> str:

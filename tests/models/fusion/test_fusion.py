@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from tests import parity
-from tests.conftest import FUSION, Kovqa, Small
+from tests.conftest import FUSION, Kovqa, Small, sets
 from tests.encoders import picture_folder, question_folder
 from tests.test_startup import loaded
 
@@ -72,7 +72,7 @@ def test_the_grid_reads_the_same_folders(small: Small, encoders: tuple[Path, Pat
 
 
 def test_missing_encoders_are_named(kovqa: Kovqa, small: Small) -> None:
-    arguments = ["train", "-r", "nia", "-p", "cpu", "--data", small.index]
+    arguments = ["train", "-r", "nia", "-p", "cpu", "--data", small.index, *sets("optim.global_batch=16")]
     done = kovqa(*arguments)
     assert done.returncode == 5
     error = done.stderr.strip().splitlines()[-1]
