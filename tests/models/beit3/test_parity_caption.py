@@ -41,7 +41,7 @@ def batch() -> ModelBatch:
         "image": recorded["image"], "tokens": recorded["masked_tokens"], "padding": recorded["padding_mask"],
         "noise": torch.zeros(len(targets), 0, 2), "positions": positions, "targets": targets,
     }  # fmt: skip
-    return ModelBatch(tensors, [])
+    return ModelBatch(tensors, [str(number) for number in range(len(recorded["image"]))])
 
 
 def task(**changes: Any) -> CaptionTask:

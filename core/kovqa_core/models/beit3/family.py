@@ -68,7 +68,7 @@ class Beit3Model(FamilyModel):
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch; of captions, where some do not count, all losses too."""
-        if not batch.tensors:
+        if not batch.ids:
             return {"loss": self.zero_loss(), "losses": torch.zeros(0)}
         if not self.ranks_losses(step):
             return {"loss": self.task.loss(self.net, batch, step)}

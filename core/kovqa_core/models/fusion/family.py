@@ -66,13 +66,13 @@ class FusionModel(FamilyModel):
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch."""
-        if not batch.tensors:
+        if not batch.ids:
             return {"loss": self.zero_loss()}
         return {"loss": fusion_loss(self.net, batch)}
 
     def loss_weight(self, batch: ModelBatch, step: int) -> Tensor | float:
         """With class weights their sum over the rows, else the rows."""
-        if self.net.class_weight is None or not batch.tensors:
+        if self.net.class_weight is None or not batch.ids:
             return super().loss_weight(batch, step)
         return row_weights(batch.tensors["targets"], self.net.class_weight).sum()
 
