@@ -197,7 +197,12 @@ def test_training_step(tag: str) -> None:
     optimizer = make_optimizer(model, model, settings)
     set_learning_rate(optimizer, about["lr"])
     image, tokens, padding = inputs()
-    tensors = {"image": image, "tokens": tokens, "padding": padding, "targets": torch.tensor(about["targets"])}
+    tensors = {
+        "image": image,
+        "tokens": tokens,
+        "padding": padding,
+        "targets": torch.tensor(about["targets"]),
+    }
     batch = ModelBatch(tensors, [str(number) for number in range(len(image))])
     loss = model(batch, 0)["loss"]
     assert loss.item() == pytest.approx(float(want[f"{tag}/loss"]), abs=1e-4)
