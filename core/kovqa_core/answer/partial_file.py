@@ -196,7 +196,7 @@ def _partial_line(row: QuestionRow, answer: Answer | RowFault, task: str) -> str
 def read_faults(partial_file: Path) -> dict[str, str]:
     """What is wrong with the rows that have no answer, by id."""
     # A column of the input may have the same name; but then the line has a score as well.
-    rows = map(json.loads, filter(None, partial_file.read_bytes().split(b"\n")))
+    rows = map(json.loads, _split_lines(partial_file.read_bytes()))
     return {row["id"]: row[_FAULT_KEY] for row in rows if row.keys() == {"id", _FAULT_KEY}}
 
 
@@ -204,7 +204,7 @@ def _drop_faults(partial_file: Path) -> set[str]:
     """Rows without an answer are tried again: their images may have been mended. The ids of the others."""
     faults = read_faults(partial_file)
     if faults:
-        lines = [line for line in partial_file.read_bytes().split(b"\n") if line]
+        lines = _split_lines(partial_file.read_bytes())
         with atomic_file(partial_file) as stream:
             stream.writelines(line + b"\n" for line in lines if json.loads(line)["id"] not in faults)
     return read_answered_ids(partial_file)
@@ -228,13 +228,17 @@ def read_answered_ids(path: Path) -> set[str]:
     whole_lines = data[: data.rfind(b"\n") + 1]
     if len(whole_lines) < len(data):
         path.write_bytes(whole_lines)
-    # Not splitlines(): U+2028 and its like stand inside of answers and end no line.
-    return {json.loads(line)["id"] for line in whole_lines.split(b"\n") if line}
+    return {json.loads(line)["id"] for line in _split_lines(whole_lines)}
+
+
+def _split_lines(data: bytes) -> list[bytes]:
+    # Not splitlines(): it would split at a bare carriage return, too.
+    return [line for line in data.split(b"\n") if line]
 
 
 def finish_partial_file(partial_file: Path, output: Path, ids: Iterable[str]) -> None:
     """The lines under their final name, in this order of ids; each id was answered."""
-    lines = {json.loads(line)["id"]: line for line in partial_file.read_bytes().split(b"\n") if line}
+    lines = {json.loads(line)["id"]: line for line in _split_lines(partial_file.read_bytes())}
     ordered = [lines[id] + b"\n" for id in ids]
     # Before the file: killed between the two, the partial file is still there, and is finished again.
     write_answers_record(output, b"".join(ordered), read_json(fingerprint_path(partial_file)))

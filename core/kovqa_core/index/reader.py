@@ -23,6 +23,8 @@ from kovqa_core.messages import message, shell_quote
 if TYPE_CHECKING:
     import numpy as np  # at run time only where rows are read: 0.07 s that a plan saves
 
+    from kovqa_core.settings.recipe import DataSettings
+
 SPLIT_NAMES = ("train", "val", "test")
 _CLOCK_SLACK_NS = 2_000_000_000  # file systems store times to the second or two
 
@@ -177,6 +179,11 @@ def open_index(folder: Path, images: Path | None = None) -> IndexFolder:
             ),
         )  # fmt: skip
     return IndexFolder(folder, image_folder, report)
+
+
+def open_training_index(data: DataSettings) -> IndexFolder:
+    """Open the index that a recipe names, with its images where the recipe says; raises as `open_index`."""
+    return open_index(Path(data.index or ""), Path(data.images) if data.images else None)
 
 
 def table_image_folder(table: Path) -> Path:

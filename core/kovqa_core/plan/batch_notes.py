@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kovqa_core.errors import KovqaError, SettingsError, did_you_mean, unknown_name_error
-from kovqa_core.index.reader import IndexFolder, filter_question_types, open_index
+from kovqa_core.index.reader import IndexFolder, filter_question_types, open_training_index
 from kovqa_core.messages import Message, message
 from kovqa_core.models.config import FamilyConfig
 from kovqa_core.paths import settings_files
@@ -88,8 +88,7 @@ def _loss_micro_batch_note(run: Run) -> Iterator[Message]:
 
 def _epoch_rest_note(recipe: Recipe) -> Iterator[Message]:
     try:
-        images = Path(recipe.data.images) if recipe.data.images else None
-        rows = count_training_rows(open_index(Path(recipe.data.index or ""), images), recipe.data)
+        rows = count_training_rows(open_training_index(recipe.data), recipe.data)
     except KovqaError:  # the index is not here
         return
     batch = recipe.optim.global_batch

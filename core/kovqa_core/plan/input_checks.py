@@ -14,8 +14,8 @@ from kovqa_core.models.config import read_model_settings
 from kovqa_core.plan.batch_notes import count_training_rows, require_loss_micro_batch, require_whole_batch
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import ResolvedSettings, is_typed
-from kovqa_core.settings.run import setting_origin
-from kovqa_core.settings.strict_yaml import KeyPath, SettingsDocument
+from kovqa_core.settings.run import part_origin, setting_origin
+from kovqa_core.settings.strict_yaml import SettingsDocument
 
 
 def input_checks(settings: ResolvedSettings) -> list[Callable[[], object]]:
@@ -25,12 +25,8 @@ def input_checks(settings: ResolvedSettings) -> list[Callable[[], object]]:
         SettingsError: at once, where the settings themselves are wrong.
     """
     recipe = settings.recipe
-    origin: dict[KeyPath, str] = {
-        tuple(key.split(".")[1:]): place
-        for key, place in settings.origin.items()
-        if key.startswith("recipe.")
-    }
-    document = SettingsDocument(recipe.model_dump(mode="json"), {**origin, (): f"recipe {recipe.name}"})
+    origin = {**part_origin(settings.origin, "recipe"), (): f"recipe {recipe.name}"}
+    document = SettingsDocument(recipe.model_dump(mode="json"), origin)
     config = read_model_settings(document)
     require_metric(recipe.eval.metric, recipe.task)
     require_loss_micro_batch(recipe, config)

@@ -30,7 +30,7 @@ from kovqa_core.settings.resolve import (
     load_document,
     override_documents,
 )
-from kovqa_core.settings.run import RecipeChange, Run, setting_origin
+from kovqa_core.settings.run import RecipeChange, Run, part_origin, setting_origin
 from kovqa_core.settings.strict_yaml import (
     KeyPath,
     SettingsDocument,
@@ -114,10 +114,7 @@ def resume_settings(
 def _stored_document(run: Run, part: str) -> SettingsDocument:
     """The recipe or profile of a run, with the places it came from."""
     settings: Recipe | Profile = run.recipe if part == "recipe" else run.profile
-    origin: dict[KeyPath, str] = {
-        tuple(key.split(".")[1:]): place for key, place in run.origin.items() if key.startswith(f"{part}.")
-    }
-    return SettingsDocument(settings.model_dump(mode="json"), origin)
+    return SettingsDocument(settings.model_dump(mode="json"), part_origin(run.origin, part))
 
 
 # ------------------------------------------------------------------------ what is not the run's

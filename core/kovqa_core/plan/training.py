@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError
-from kovqa_core.index.reader import filter_question_types, open_index
+from kovqa_core.index.reader import open_training_index
 from kovqa_core.launch.launchers import check_launcher
 from kovqa_core.launch.launchers.protocol import LaunchPlan
 from kovqa_core.launch.machine_check import (
@@ -22,7 +22,7 @@ from kovqa_core.launch.machine_check import (
 )
 from kovqa_core.launch.plan import plan_launch
 from kovqa_core.messages import Message, message
-from kovqa_core.plan.batch_notes import batch_notes, micro_batch_warnings
+from kovqa_core.plan.batch_notes import batch_notes, count_training_rows, micro_batch_warnings
 from kovqa_core.plan.input_checks import input_checks, left_to_node_setup, require_falling_rate
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
 from kovqa_core.plan.resumed_run import TypedSettings, resume_settings
@@ -340,11 +340,8 @@ def _require_more_steps(folder: Path, recipe: Recipe) -> None:
     Raises:
         SettingsError: it would end before.
     """
-    index = open_index(
-        Path(recipe.data.index or ""), Path(recipe.data.images) if recipe.data.images else None
-    )
-    rows = len(filter_question_types(index.split("train"), recipe.data.kinds))
-    total = recipe.optim.steps or (recipe.optim.epochs or 0) * (rows // recipe.optim.global_batch)
+    rows = count_training_rows(open_training_index(recipe.data), recipe.data)
+    total = recipe.optim.count_steps(rows)
     step = last_checkpoint_step(folder)
     if total <= step:
         raise SettingsError(

@@ -276,7 +276,7 @@ def total_steps(run: Run, launches: Sequence[RunLaunch]) -> int | None:
     rows = launches[-1].data.rows if launches else None
     if not rows or run.recipe.data.kinds or not optim.epochs:
         return None
-    return optim.epochs * (rows.get("train", 0) // optim.global_batch)
+    return optim.count_steps(rows.get("train", 0))
 
 
 def read_logged_events(folder: Path) -> list[LoggedEvent]:

@@ -69,6 +69,10 @@ class OptimSettings(StrictSettings):
             raise ValueError("layer_decay already scales the head: keep head_lr_scale at 1")
         return self
 
+    def count_steps(self, rows: int) -> int:
+        """Optimizer steps of a run over so many training rows; what fills no batch is left out of each epoch."""
+        return self.steps or (self.epochs or 0) * (rows // self.global_batch)
+
 
 class EvalSettings(StrictSettings):
     """When the validation split is answered, and what its score is for."""

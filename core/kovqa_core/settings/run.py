@@ -17,6 +17,7 @@ from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import OptimSettings, Recipe
 from kovqa_core.settings.renamed_keys import run_keys
 from kovqa_core.settings.strict_yaml import (
+    KeyPath,
     SettingsDocument,
     StrictSettings,
     YamlMapping,
@@ -87,6 +88,17 @@ def setting_origin(origin: Mapping[str, str], key: str) -> str:
     while key and key not in origin:
         key = key.rpartition(".")[0]
     return origin.get(key, "")
+
+
+def part_origin(origin: Mapping[str, str], part: str) -> dict[KeyPath, str]:
+    """The places of a recipe's or profile's own keys, by `Run.origin`.
+
+    Args:
+        origin: of all settings.
+        part: "recipe" or "profile".
+    """
+    keys = {key: tuple(key.split(".")) for key in origin}
+    return {path[1:]: origin[key] for key, path in keys.items() if path[0] == part}
 
 
 def split_global_batch(

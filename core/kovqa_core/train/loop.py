@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -14,7 +13,7 @@ from kovqa_core.distributed import process_group, watchdog
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import DataError, Stopped, WorkerError
 from kovqa_core.evaluate.metrics import metric_name, require_metric
-from kovqa_core.index.reader import filter_question_types, open_index
+from kovqa_core.index.reader import filter_question_types, open_training_index
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch, iterate_batches
@@ -111,9 +110,8 @@ def prepare_training(
     watchdog.set_phase("preparing")
     recipe = run.recipe
     metric = require_metric(recipe.eval.metric, recipe.task)
-    images = Path(recipe.data.images) if recipe.data.images else None
     # The index first: what is wrong with it is known before any weights are read.
-    index = open_index(Path(recipe.data.index or ""), images)
+    index = open_training_index(recipe.data)
     examples, val_examples = (
         filter_question_types(index.split(name), recipe.data.kinds) for name in ("train", "val")
     )

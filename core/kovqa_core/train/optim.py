@@ -72,9 +72,8 @@ def count_training_steps(optim: OptimSettings, rows: int) -> TrainingSteps:
     plan says how many rows that are (`plan/batch_notes.py`).
     """
     per_epoch = rows // optim.global_batch
-    total = optim.steps or (optim.epochs or 0) * per_epoch
     warmup = optim.warmup_steps or int(optim.warmup_epochs * per_epoch)
-    return TrainingSteps(total, warmup, per_epoch)
+    return TrainingSteps(optim.count_steps(rows), warmup, per_epoch)
 
 
 def learning_rate(step: int, optim: OptimSettings, steps: TrainingSteps) -> float:

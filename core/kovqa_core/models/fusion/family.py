@@ -15,7 +15,7 @@ from kovqa_core.data.answers import find_class, number_classes, write_answers
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import write_text
-from kovqa_core.index.reader import filter_question_types, open_index
+from kovqa_core.index.reader import filter_question_types, open_training_index
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
@@ -219,8 +219,7 @@ def _load_encoders(net: FusionNet, question_folder: Path | None, image_folder: P
 
 def _count_answers(recipe: Recipe, answers: list[str]) -> list[int]:
     """Training rows of each class."""
-    images = Path(recipe.data.images) if recipe.data.images else None
-    split = open_index(Path(recipe.data.index or ""), images).split("train")
+    split = open_training_index(recipe.data).split("train")
     rows = filter_question_types(split, recipe.data.kinds)
     label_of = number_classes(answers)
     counts = Counter(find_class(label_of, answer) for row in rows for answer in row.answers)

@@ -18,6 +18,7 @@ from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor
 from kovqa_core.models.vlm.llava_folder import detect_llava_folder
+from kovqa_core.models.vlm.llava_weight_files import unknown_weights_error
 from kovqa_core.models.vlm.memory import component_of
 
 _FINGERPRINT_BYTES = 1 << 20  # bytes read at both ends of a weight file
@@ -138,14 +139,9 @@ def _require_llava_without_extras(folder: Path, net: HfNetwork, unexpected: Iter
     """
     extra = sorted(name for name in unexpected if not name.endswith(("position_ids", "rotary_emb.inv_freq")))
     if extra and net.config.model_type == "llava":
-        raise ModelError(
-            message(
-                "vlm.llava-weights-unknown",
-                "{folder} has {count} weights that its configuration leaves no place for: {first} …",
-                folder=folder,
-                count=len(extra),
-                first=extra[0],
-            ),
+        raise unknown_weights_error(
+            folder,
+            extra,
             message(
                 "vlm.base-weights-unknown.hint",
                 "its config.json is of another model, or it was made for code of its own: take another folder",

@@ -27,7 +27,7 @@ from kovqa_core.models.vlm.llava_processor import (
 )
 from kovqa_core.models.vlm.llava_settings import require_honoured_settings, require_llama
 from kovqa_core.models.vlm.llava_state_dict import LlavaDimensions, read_llava_state_dict
-from kovqa_core.models.vlm.llava_weight_files import StateDict, missing_weights_error
+from kovqa_core.models.vlm.llava_weight_files import StateDict, missing_weights_error, unknown_weights_error
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,9 @@ def _require_all_weights(path: Path, expected: Mapping[str, torch.Size], state: 
     """
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if unknown:
-        raise ModelError(
-            message(
-                "vlm.llava-weights-unknown",
-                "{folder} has {count} weights that its configuration leaves no place for: {first} …",
-                folder=path,
-                count=len(unknown),
-                first=unknown[0],
-            ),
+        raise unknown_weights_error(
+            path,
+            unknown,
             message(
                 "vlm.llava-weights-unknown.hint",
                 "config.json, --base or --vision are of another model; or it is a later LLaVA: take the converted "

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from kovqa_core.errors import ModelError
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.models.weights_file import read_weights_file
 
 StateDict = dict[str, Tensor]
@@ -122,6 +122,20 @@ def to_vision_tower_name(name: str) -> str | None:
     if name_in_tower == name or name.endswith("position_ids"):
         return None
     return f"model.vision_tower.{name_in_tower}"
+
+
+def unknown_weights_error(folder: Path, names: list[str], hint: Message) -> ModelError:
+    """Weights that the configuration has no place for, and what to do about it."""
+    return ModelError(
+        message(
+            "vlm.llava-weights-unknown",
+            "{folder} has {count} weights that its configuration leaves no place for: {first} …",
+            folder=folder,
+            count=len(names),
+            first=names[0],
+        ),
+        hint,
+    )
 
 
 def missing_weights_error(folder: Path, names: list[str]) -> ModelError:
