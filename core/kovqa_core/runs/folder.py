@@ -87,8 +87,10 @@ def is_run_active(folder: Path) -> bool:
     """
     import fcntl  # not on Windows, where nothing trains
 
+    from kovqa_core.distributed.run_lock import LOCK_FILE  # which imports it, too
+
     try:
-        with (folder / ".lock").open() as stream:
+        with (folder / LOCK_FILE).open() as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
