@@ -24,7 +24,11 @@ class Example:
         answers: answer as it was written -> score in 0…1; empty where nobody knows. No two have one normal form.
         question_type: group for scores by type (AI-Hub: the category); the column `kind` of a file.
         captions: texts that describe the image.
-        choices: the only possible answers, if the question brings them; not a column of an index.
+        choices: the only possible answers, if the question brings them.
+        context: text to be read before the question (columns `context` and `hint`), NFC.
+        annotations: what each annotator wrote, letter by letter, where there are several: official protocols
+            need more than the scores in `answers`.
+        columns: the table's other columns, handed on to predictions.
     """
 
     id: str
@@ -34,16 +38,27 @@ class Example:
     question_type: str = ""
     captions: Sequence[str] = field(default_factory=list)
     choices: Sequence[str] = ()
+    context: str = ""
+    annotations: Sequence[str] = ()
+    columns: Mapping[str, object] = field(default_factory=dict)
 
     def line(self) -> str:
         """The example as one JSON line, without the line end."""
         # By hand, because an index has millions: json.dumps of a dict takes three times as long.
         answers = ", ".join(f"{_quote_json(answer)}: {score!r}" for answer, score in self.answers.items())
-        captions = f', "captions": [{", ".join(map(_quote_json, self.captions))}]' if self.captions else ""
+        # What most rows lack stands only where a row has it.
+        lists = {"captions": self.captions, "choices": self.choices, "annotations": self.annotations}
+        others = "".join(
+            f', "{name}": [{", ".join(map(_quote_json, texts))}]' for name, texts in lists.items() if texts
+        )
+        if self.context:
+            others += f', "context": {_quote_json(self.context)}'
+        if self.columns:
+            others += f', "columns": {json.dumps(dict(self.columns), ensure_ascii=False)}'
         return (
             f'{{"id": {_quote_json(self.id)}, "image": {_quote_json(self.image)}, '
             f'"question": {_quote_json(self.question)}, "answers": {{{answers}}}, '
-            f'"kind": {_quote_json(self.question_type)}{captions}}}'
+            f'"kind": {_quote_json(self.question_type)}{others}}}'
         )
 
 
