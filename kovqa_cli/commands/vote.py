@@ -24,8 +24,8 @@ def vote(
 ) -> None:
     """Give each question the answer that most files give.
 
-    Among equals the answer counts whose scores are highest in sum, then the first file's. Order and further
-    columns are those of the first file.
+    Among equals the answer counts whose scores are highest in sum, then the first file's; an empty answer has no
+    vote. Order and further columns are those of the first file.
     """
     run_vote(predictions, output, as_json=json, quiet=quiet)
 
@@ -36,5 +36,5 @@ def run_vote(predictions: Sequence[Path], output: Path, *, as_json: bool, quiet:
 
     from kovqa_cli.output.answers import print_ensemble
 
-    rows = vote_on_files(predictions, output)
-    print_ensemble(output, predictions, rows, as_json=as_json, quiet=quiet)
+    result = vote_on_files(predictions, output)
+    print_ensemble(output, predictions, result, as_json=as_json, quiet=quiet)

@@ -15,6 +15,7 @@ _MAX_LISTED = 20  # rows without an answer, in --json
 
 if TYPE_CHECKING:
     from kovqa_core.answer.job import AnsweredTable, ModelAnswer
+    from kovqa_core.evaluate.ensemble import VoteResult
 
 
 def print_cpu_warning() -> None:
@@ -89,14 +90,36 @@ def _left_out_notes(table: AnsweredTable) -> list[str]:
 
 
 def print_ensemble(
-    output: Path, predictions: Sequence[Path], rows: int, *, as_json: bool, quiet: bool
+    output: Path, predictions: Sequence[Path], result: VoteResult, *, as_json: bool, quiet: bool
 ) -> None:
     """A predictions file that others voted for."""
-    note = message(
-        "vote.written", "{rows:,} answers by vote of {files} files", rows=rows, files=len(predictions)
-    )
-    fields = {"path": str(output), "rows": rows, "votes": [str(path) for path in predictions]}
-    print_outcome(str(output), fields, [note], as_json=as_json, quiet=quiet)
+    for path, ids in result.unusable_scores.items():
+        print_warnings([unusable_scores_text(path, ids)])
+    notes = [
+        message(
+            "vote.written", "{rows:,} answers by vote of {files} files",
+            rows=result.rows, files=len(predictions),
+        )
+    ]  # fmt: skip
+    if result.unscored:
+        names = ", ".join(short_path(path) for path in result.unscored)
+        notes.append(
+            message("vote.unscored", "every vote counts as 1: scores are missing in {files}", files=names)
+        )
+    fields: dict[str, object] = {
+        "path": str(output), "rows": result.rows, "votes": [str(path) for path in predictions],
+        "unscored": [str(path) for path in result.unscored],
+        "unusable_scores": {str(path): len(ids) for path, ids in result.unusable_scores.items()},
+    }  # fmt: skip
+    print_outcome(str(output), fields, notes, as_json=as_json, quiet=quiet)
+
+
+def unusable_scores_text(path: Path, ids: Sequence[str]) -> str:
+    """That scores of a predictions file are no confidences."""
+    return message(
+        "cli.unusable-scores", "{file}: {count:,} scores are not in 0…1 and count as missing (first: id {id})",
+        file=short_path(path), count=len(ids), id=ids[0],
+    )  # fmt: skip
 
 
 def _json_score(score: float) -> float | None:

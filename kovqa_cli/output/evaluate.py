@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.messages import message
 
-from kovqa_cli.output.console import print_json, print_note, print_result, print_table
+from kovqa_cli.output.answers import unusable_scores_text
+from kovqa_cli.output.console import print_json, print_note, print_result, print_table, print_warnings
 
 if TYPE_CHECKING:
     from kovqa_core.evaluate.answer_scores import AnswerScores
@@ -18,6 +19,8 @@ def print_evaluation(result: EvaluationResult, *, as_json: bool, quiet: bool) ->
     """Scores of a predictions file: a table, one JSON document, or the score alone."""
     from kovqa_core.evaluate.answer_scores import AnswerScores
 
+    if ids := result.predictions.unusable_scores:
+        print_warnings([unusable_scores_text(result.predictions_path, ids)])
     if isinstance(result.scores, AnswerScores):
         _print_answer_scores(result.scores, as_json=as_json, quiet=quiet)
     else:

@@ -163,7 +163,9 @@ def test_a_vote_is_a_predictions_file(kovqa: Kovqa, small: Small, tmp_path: Path
     assert "is an input" in refused.stderr
     done = kovqa("vote", *files, "-o", "v.jsonl", "--json")
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout) == {"schema": 1, "path": "v.jsonl", "rows": len(ids), "votes": files}
+    assert json.loads(done.stdout) == {
+        "schema": 1, "path": "v.jsonl", "rows": len(ids), "votes": files, "unscored": [], "unusable_scores": {},
+    }  # fmt: skip
     voted = lines(tmp_path / "v.jsonl")
     assert [row["id"] for row in voted] == ids
     assert [row["answer"] for row in voted[:3]] == ["예", "셋", "빨강"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.data.answers import normalise_answer
@@ -10,8 +12,8 @@ from kovqa_core.data.example import Answer, prediction_line
 from kovqa_core.data.tables import read_table
 from kovqa_core.errors import DataError, SettingsError, list_ids
 from kovqa_core.evaluate.predictions_file import (
-    PREDICTION_COLUMNS,
     Predictions,
+    prediction_columns,
     read_answers_record,
     read_predictions,
 )
@@ -22,6 +24,7 @@ from kovqa_core.messages import message
 def vote_answers(model_answers: Sequence[Sequence[Answer]]) -> list[Answer]:
     """The answer most models give to each question; among equals the one whose scores are highest in sum,
     then the first model's. Answers of one normal form are one answer, written as the first model that gives it.
+    An empty answer has no vote where another model says something.
 
     Args:
         model_answers: one list of answers a model, all for the same questions in the same order.
@@ -34,14 +37,30 @@ def vote_answers(model_answers: Sequence[Sequence[Answer]]) -> list[Answer]:
 
 def _winning_answer(answers: Sequence[Answer]) -> Answer:
     votes: dict[str, list[Answer]] = {}  # in order of first appearance: max() takes the first of equals
-    for answer in answers:
+    for answer in [each for each in answers if each.text.strip()] or answers:
         votes.setdefault(normalise_answer(answer.text), []).append(answer)
     winners = max(votes.values(), key=lambda same: (len(same), sum(answer.score for answer in same)))
     return Answer(winners[0].text, sum(answer.score for answer in winners) / len(answers))
 
 
-def vote_on_files(paths: Sequence[Path], output: Path) -> int:
-    """Write the predictions that several files vote for, joined by id; the number of rows.
+@dataclass(frozen=True)
+class VoteResult:
+    """What a vote rests on.
+
+    Attributes:
+        rows: of the file that was written.
+        unscored: the files that lack the score of some answer, so that every vote counts as 1 and the other
+            scores are ignored; none where no file has scores.
+        unusable_scores: by file, where there are any: ids whose score is no confidence, which counts as missing.
+    """
+
+    rows: int
+    unscored: tuple[Path, ...]
+    unusable_scores: dict[Path, tuple[str, ...]]
+
+
+def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
+    """Write the predictions that several files vote for, joined by id.
 
     Order and further columns are those of the first file. Where a score is missing in one of them,
     every vote counts as 1.
@@ -79,18 +98,33 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> int:
         _check_same_questions(files[0], predictions, paths[0], path)
     ids = list(files[0].texts)
     # Scores in some files only cannot be summed: one model's silence would count as doubt.
-    all_scored = all(len(predictions.confidence) == len(ids) for predictions in files)
+    unscored = tuple(
+        path for path, predictions in zip(paths, files, strict=True) if len(predictions.confidence) < len(ids)
+    )
     model_answers = [
-        [Answer(predictions.texts[id], predictions.confidence[id] if all_scored else 1.0) for id in ids]
+        [Answer(predictions.texts[id], 1.0 if unscored else predictions.confidence[id]) for id in ids]
         for predictions in files
     ]
     with atomic_file(output) as stream:
         # Read a second time for the other columns: they are not kept for all files at once.
         rows = read_table(paths[0], as_text=False)
         for id, answer, (_, row) in zip(ids, vote_answers(model_answers), rows, strict=True):
-            extra_columns = {name: value for name, value in row.items() if name not in PREDICTION_COLUMNS}
+            used = prediction_columns(row, "vqa")
+            extra_columns = {name: _json_value(value) for name, value in row.items() if name not in used}
             stream.write(f"{prediction_line(id, answer, extra_columns)}\n".encode())
-    return len(ids)
+    unusable = {
+        path: predictions.unusable_scores
+        for path, predictions in zip(paths, files, strict=True)
+        if predictions.unusable_scores
+    }
+    # Files without any score lose nothing: then there is nothing to say.
+    is_score_ignored = any(predictions.confidence for predictions in files)
+    return VoteResult(len(ids), unscored if is_score_ignored else (), unusable)
+
+
+def _json_value(value: object) -> object:
+    """A value that is carried over; NaN and infinity, which JSON does not have, as null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _check_same_questions(first: Predictions, other: Predictions, first_path: Path, other_path: Path) -> None:

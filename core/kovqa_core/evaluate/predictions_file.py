@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +13,15 @@ from typing import Any
 
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import choose_question_types
-from kovqa_core.data.tables import read_table
+from kovqa_core.data.tables import cell_text, read_table
 from kovqa_core.errors import DataError, list_ids, list_lines
 from kovqa_core.files import read_json, write_json
 from kovqa_core.index.reader import IndexSplit, filter_question_types
 from kovqa_core.messages import message
 
-_ID_COLUMNS = ("id", "question_id")  # ours, LLaVA's
-_TEXT_COLUMNS = {"caption": ("caption",), "vqa": ("answer", "text")}  # ours first
-PREDICTION_COLUMNS = frozenset(
-    (*_ID_COLUMNS, *_TEXT_COLUMNS["vqa"], "score")
-)  # columns of answers; all others are carried along
+# Names of the columns, in lower case; ours first, then LLaVA's and the challenges'.
+_ID_COLUMNS = {"caption": ("id", "question_id", "qid", "image_id"), "vqa": ("id", "question_id", "qid")}
+_TEXT_COLUMNS = {"caption": ("caption", "captions"), "vqa": ("answer", "text", "answers")}
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,19 @@ class Predictions:
         task: "vqa" (lines have an "answer") or "caption" (they have a "caption").
         texts: id -> answer or caption.
         confidence: id -> how sure the model was, 0…1; ids whose line says nothing are missing.
+        unusable_scores: ids whose score is no confidence (NaN, infinite, not in 0…1); it counts as missing.
     """
 
     task: str
     texts: dict[str, str]
     confidence: dict[str, float]
+    unusable_scores: tuple[str, ...] = ()
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read what `kovqa predict` or `kovqa caption` wrote, or the answers of LLaVA's own script.
+    """Read what `kovqa predict` or `kovqa caption` wrote, the answers of LLaVA's own script, or a challenge's file.
+
+    Columns may be written in any case (`ID`). A list of one text is that text, as some programs write an answer.
 
     Raises:
         DataError: no predictions, a line that is not a prediction (named), an id that is empty or there twice.
@@ -49,15 +53,21 @@ def read_predictions(path: Path) -> Predictions:
     confidence: dict[str, float] = {}
     repeated: list[str] = []
     empty: list[str] = []
+    unusable: list[str] = []
     task = ""
     for number, row in read_table(path, as_text=False):
-        task = task or ("caption" if "caption" in row else "vqa")  # the first line decides for the file
+        # The first line decides for the file.
+        task = task or ("caption" if find_column(row, _TEXT_COLUMNS["caption"]) else "vqa")
         try:
-            id, text = _first_column_text(row, _ID_COLUMNS), _first_column_text(row, _TEXT_COLUMNS[task])
-            if row.get("score") is not None:
-                confidence[id] = float(row["score"])
-        except (ValueError, KeyError, TypeError):
-            raise _not_a_prediction_error(path, number) from None
+            id_column, text_column, score_column = prediction_columns(row, task)
+            id, text = _prediction_text(row, id_column), _prediction_text(row, text_column)
+            score = _confidence(row.get(score_column))
+        except ValueError as error:
+            raise _not_a_prediction_error(path, number, error) from None
+        if score is not None and 0 <= score <= 1:
+            confidence[id] = score
+        elif score is not None:
+            unusable.append(id)
         # Collected, not raised at once: one message names the first ten, so that one look mends them all.
         if not id.strip():
             empty.append(str(number))
@@ -65,17 +75,96 @@ def read_predictions(path: Path) -> Predictions:
             repeated.append(id)
         texts[id] = text
     _require_usable_ids(path, texts, empty, repeated)
-    return Predictions(task, texts, confidence)
+    return Predictions(task, texts, confidence, tuple(unusable))
 
 
-def _not_a_prediction_error(path: Path, line: int) -> DataError:
+def find_column(columns: Collection[str], names: Sequence[str]) -> str | None:
+    """The column that has the first of these names, as it is written or else in another case; None: no such column.
+
+    Args:
+        columns: of a table.
+        names: in lower case, the likeliest first.
+    """
+    if exact := next((name for name in names if name in columns), None):
+        return exact
+    lower = {column.strip().lower(): column for column in columns}
+    return next((lower[name] for name in names if name in lower), None)
+
+
+def prediction_columns(columns: Collection[str], task: str) -> tuple[str, str, str]:
+    """The columns of a predictions file that hold id, text and score; all others are carried along.
+
+    Args:
+        columns: of one of its lines.
+        task: "vqa" or "caption".
+
+    Raises:
+        ValueError: no id, or no text; it says which.
+    """
+    id_column = find_column(columns, _ID_COLUMNS[task])
+    text_column = find_column(columns, _TEXT_COLUMNS[task])
+    if id_column is None or text_column is None:
+        name = "id" if id_column is None else _TEXT_COLUMNS[task][0]
+        raise ValueError(message("evaluate.prediction-lacks-column", "no '{column}'", column=name))
+    return id_column, text_column, find_column(columns, ("score",)) or "score"
+
+
+def _prediction_text(row: Mapping[str, Any], column: str) -> str:
+    """A cell's text, null as none.
+
+    Raises:
+        ValueError: it is not a text or a number; it says what it is.
+    """
+    value = row[column]
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, list | dict):
+        kind = "list" if isinstance(value, list) else "JSON object"
+        raise ValueError(
+            message(
+                "evaluate.prediction-not-a-text", "'{column}' is a {type}, not one text",
+                column=column, type=kind,
+            )
+        )  # fmt: skip
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(
+            message("evaluate.prediction-not-finite", "'{column}' is {value}", column=column, value=value)
+        )
+    return cell_text(value)
+
+
+def _confidence(value: object) -> float | None:
+    """A score as a number, whatever its size; None where there is none.
+
+    Raises:
+        ValueError: it is not a number.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        if isinstance(value, bool | list | dict):
+            raise TypeError
+        return float(value)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        text = json.dumps(value, ensure_ascii=False)
+        raise ValueError(
+            message("evaluate.score-not-a-number", "'score' is {value}, not a number", value=text)
+        ) from None
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf
+
+
+def _not_a_prediction_error(path: Path, line: int, problem: ValueError) -> DataError:
     return DataError(
-        message("evaluate.not-a-prediction", "{path}:{number}: not a prediction", path=path, number=line),
+        message(
+            "evaluate.not-a-prediction", "{path}:{number}: not a prediction ({problem})",
+            path=path, number=line, problem=problem,
+        ),
         message(
             "evaluate.not-a-prediction.hint",
             'a line is {{"id": …, "answer": …}} or {{"id": …, "caption": …}}, the same in the whole file',
         ),
-    )
+    )  # fmt: skip
 
 
 def _require_usable_ids(
@@ -203,12 +292,6 @@ def _complete_types_options(predictions: Predictions, type_of: Mapping[str, str]
     if not complete or "" in answered:
         return ""
     return " ".join(f"--kind {shlex.quote(name)}" for name in sorted(answered))
-
-
-def _first_column_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The text under the first name a row has, null as none; a KeyError when it has no such name."""
-    value = row[next((name for name in names if name in row), names[0])]
-    return "" if value is None else str(value)
 
 
 # ------------------------------------------------------------------- what gave a file's answers
