@@ -313,8 +313,8 @@ AnswerClassesOption = Annotated[
     str | None,
     typer.Option(
         "--answers",
-        help="How many answers become classes, the most frequent; or a file that lists them, answers.txt or "
-        "answer2label.txt. [default: all that --min-count admits]",
+        help="How many answers become classes, the most frequent; or a file that lists them, one a line, "
+        "answer2label.txt, or the folder of another index. [default: all that --min-count admits]",
         metavar="N|FILE",
     ),
 ]

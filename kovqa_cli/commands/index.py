@@ -123,9 +123,9 @@ def _parse_answer_classes(text: str | None) -> int | list[str] | None:
     if text is None:
         return None
     if not text.isdecimal():
-        from kovqa_core.data.answers import read_answers
+        from kovqa_core.index.class_list import read_class_list
 
-        return read_answers(Path(text))
+        return read_class_list(Path(text))
     if int(text) == 0:
         raise SettingsError(
             message("index.no-class", "--answers 0: no class at all"),

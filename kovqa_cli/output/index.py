@@ -66,6 +66,19 @@ def _report_notes(counts: IndexCounts) -> Iterator[str]:
                 "index.class-coverage", "{split}: {fraction:.1%} of the questions have an answer that is a class",
                 split=split, fraction=fraction,
             )  # fmt: skip
+    if (some := counts.unreachable_classes).count:
+        yield message(
+            "index.unreachable-classes",
+            "{count:,} answers of the list are none that a row can have, as rows have no blanks around and no second "
+            "spelling (first: '{first}'); they keep their labels",
+            count=some.count, first=some.first,
+        )  # fmt: skip
+    if (some := counts.classes_without_rows).count:
+        yield message(
+            "index.classes-without-rows",
+            "{count:,} answers of the list are in no training row (first: '{first}')",
+            count=some.count, first=some.first,
+        )  # fmt: skip
     for split, shared in counts.images_shared_with_train.items():
         if shared:
             yield message(

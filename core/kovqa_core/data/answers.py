@@ -116,11 +116,11 @@ def default_min_count(rows: int) -> int:
 def write_answers(path: Path, answers: Sequence[str]) -> None:
     """Write a list of classes, one a line: the line number (from 0) is the label.
 
-    A class that does not fit on a line (raw answers of VQA_NIA have line breaks) makes the whole list one
-    of JSON lines, as in `answer2label.txt`.
+    A class that is not in the form of an index's answers (lists of other projects have blanks around some, raw answers
+    of VQA_NIA line breaks) makes the whole list one of JSON lines, as in `answer2label.txt`.
     """
-    # `splitlines` as the reader below does: U+2028 is a line end to it too. A first `{` would look like JSON lines.
-    one_line_each = all(answer.splitlines() == [answer] and not answer.startswith("{") for answer in answers)
+    # A tidy answer has no line end: U+2028 is a blank too. A first `{` would look like JSON lines.
+    one_line_each = all(answer and answer == tidy_answer(answer) and answer[0] != "{" for answer in answers)
     lines = (
         answers
         if one_line_each
@@ -143,7 +143,9 @@ def read_answers(path: Path) -> list[str]:
         DataError: an empty list, a class twice, labels that are not 0, 1, 2, …
     """
     lines = read_text(path).splitlines()
-    answers = _parse_answer2label(lines, path) if lines and lines[0].startswith("{") else lines
+    # Older versions wrote raw classes one a line, blank ones too: only JSON lines may have blank lines between them.
+    is_json = next(filter(str.strip, lines), "").startswith("{")
+    answers = _parse_answer2label(lines, path) if is_json else lines
     if not answers:
         raise DataError(
             message("data.no-answers", "{file} lists no answers", file=path),
@@ -159,11 +161,14 @@ def read_answers(path: Path) -> list[str]:
 
 
 def _parse_answer2label(lines: Iterable[str], path: Path) -> list[str]:
-    answers = []
-    for number, line in enumerate(lines):
+    answers: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        label = len(answers)
         try:
             row = json.loads(line)
-            in_order = row["label"] == number
+            in_order = row["label"] == label
             answers.append(str(row["answer"]))
         except (ValueError, KeyError, TypeError):
             in_order = False
@@ -173,8 +178,8 @@ def _parse_answer2label(lines: Iterable[str], path: Path) -> list[str]:
                     "data.label-out-of-order",
                     '{file}:{line}: expected {{"answer": …, "label": {label}}}',
                     file=path,
-                    line=number + 1,
-                    label=number,
+                    line=number,
+                    label=label,
                 )
             )
     return answers

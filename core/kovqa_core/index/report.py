@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from kovqa_core.errors import DataError
 from kovqa_core.files import read_json, write_json
+from kovqa_core.index.class_list import SomeClasses
 from kovqa_core.index.left_out import LeftOut
 from kovqa_core.messages import message
 
@@ -50,6 +51,8 @@ class IndexCounts:
         min_count: how often a training answer occurs at least that is a class.
         class_coverage: by held-out split, the fraction of the rows with answers of which one is a class;
             None where no row has an answer.
+        unreachable_classes: of a list that was given, the classes that no answer is ever found to be.
+        classes_without_rows: the others that no training row has.
         images_shared_with_train: by held-out split; more than 0 makes its scores too good.
         left_out: by reason.
         fingerprint: SHA-256 of the splits' SHA-256.
@@ -63,6 +66,8 @@ class IndexCounts:
     images_shared_with_train: Mapping[str, int]
     left_out: tuple[LeftOut, ...]
     fingerprint: str
+    unreachable_classes: SomeClasses = SomeClasses()
+    classes_without_rows: SomeClasses = SomeClasses()
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,10 @@ class IndexReport:
             **self.options,
             "divided": self.split_method,
         }
+        unused = {
+            "unreachable_answers": counts.unreachable_classes, "answers_without_rows": counts.classes_without_rows,
+        }  # fmt: skip
+        fields |= {name: asdict(some) for name, some in unused.items() if some.count}
         return fields | ({"groups": self.question_type_groups} if self.question_type_groups else {})
 
 
@@ -155,6 +164,8 @@ def read_report(folder: Path) -> IndexReport:
                 for reason, count in fields.get("left_out", {}).items()
             ),
             fingerprint=fields.get("fingerprint", ""),
+            unreachable_classes=SomeClasses(**fields.get("unreachable_answers", {})),
+            classes_without_rows=SomeClasses(**fields.get("answers_without_rows", {})),
         )
         return IndexReport(
             counts,

@@ -28,6 +28,12 @@ from kovqa_core.data.answers import (
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import write_folder
+from kovqa_core.index.class_list import (
+    SomeClasses,
+    classes_without_rows,
+    first_of_classes,
+    unreachable_classes,
+)
 from kovqa_core.index.left_out import ANSWER_NOT_A_CLASS, LeftOutRows, rare_answer
 from kovqa_core.index.reader import SPLIT_NAMES
 from kovqa_core.index.report import (
@@ -189,6 +195,7 @@ def _merge_spools(
         if selection
         else min_count,
         class_coverage={split: _class_coverage(splits[split], label_of) for split in held_out},
+        **_unused_classes(classes, label_of, splits["train"], selection),
         images_shared_with_train={
             split: len(np.intersect1d(_image_hashes(splits[split]), train_images)) for split in held_out
         },
@@ -300,6 +307,21 @@ def _drop_unlabelled_rows(
             left_out.list_row(reason, f"id {example.id}: {next(iter(example.answers), '')}")
         labelled_masks.append((shard, mask & labelled))
     return labelled_masks
+
+
+def _unused_classes(
+    classes: Sequence[str], label_of: Mapping[str, int], train: RowMasks, selection: ClassSelection | None
+) -> dict[str, SomeClasses]:
+    """Of a list that was given: the classes no answer can be, and those no training row has."""
+    if not isinstance(selection, Sequence):
+        return {}
+    answer_sets = (
+        shard.answer_sets[number] for shard, mask in train for number in np.unique(shard.answer_numbers[mask])
+    )
+    return {
+        "unreachable_classes": first_of_classes(unreachable_classes(classes, label_of)),
+        "classes_without_rows": first_of_classes(classes_without_rows(classes, label_of, answer_sets)),
+    }
 
 
 def _has_class_answer(shard: SpooledRows, label_of: Mapping[str, int]) -> np.ndarray:
