@@ -81,7 +81,7 @@ def test_classes_that_no_answer_can_be() -> None:
     assert unreachable_classes(["개", " 개"], number_classes(["개", " 개"])) == [" 개"]
     assert unreachable_classes([" 개"], number_classes([" 개"])) == []
     assert unreachable_classes(["Yes", "yes", " YES"], number_classes(["Yes", "yes", " YES"])) == [" YES"]
-    assert classes_without_rows(RAW, label_of, [["예"], ["개", "YES"]]) == ["yes", NFD, "두\n줄"]
+    assert classes_without_rows(RAW, label_of, [["예"], ["개", "YES"]]) == ["Yes", NFD, "두\n줄"]
 
 
 def test_an_index_says_which_listed_classes_its_rows_do_not_reach(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ class SomeClasses:
     first: str = ""
 
 
+NO_CLASSES = SomeClasses()
+
+
 def read_class_list(path: Path) -> list[str]:
     """Read the classes of an index to be, in the order of their labels.
 

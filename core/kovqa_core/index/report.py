@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kovqa_core.errors import DataError
 from kovqa_core.files import read_json, write_json
-from kovqa_core.index.class_list import SomeClasses
+from kovqa_core.index.class_list import NO_CLASSES, SomeClasses
 from kovqa_core.index.left_out import LeftOut
 from kovqa_core.messages import message
 
@@ -66,8 +66,8 @@ class IndexCounts:
     images_shared_with_train: Mapping[str, int]
     left_out: tuple[LeftOut, ...]
     fingerprint: str
-    unreachable_classes: SomeClasses = SomeClasses()
-    classes_without_rows: SomeClasses = SomeClasses()
+    unreachable_classes: SomeClasses = NO_CLASSES
+    classes_without_rows: SomeClasses = NO_CLASSES
 
 
 @dataclass(frozen=True)
