@@ -115,7 +115,7 @@ def print_ensemble(
 
 
 def unusable_scores_text(path: Path, ids: Sequence[str]) -> str:
-    """That scores of a predictions file are no confidences."""
+    """That scores of a predictions file are not in 0…1."""
     return message(
         "cli.unusable-scores", "{file}: {count:,} scores are not in 0…1 and count as missing (first: id {id})",
         file=short_path(path), count=len(ids), id=ids[0],

@@ -69,7 +69,7 @@ def _report_notes(counts: IndexCounts) -> Iterator[str]:
     if (some := counts.unreachable_classes).count:
         yield message(
             "index.unreachable-classes",
-            "{count:,} answers of the list are none that a row can have, as rows have no blanks around and no second "
+            "{count:,} answers of the list cannot be the answer of a row: rows have no blanks around answers and no second "
             "spelling (first: '{first}'); they keep their labels",
             count=some.count, first=some.first,
         )  # fmt: skip

@@ -51,7 +51,7 @@ class VoteResult:
         rows: of the file that was written.
         unscored: the files that lack the score of some answer, so that every vote counts as 1 and the other
             scores are ignored; none where no file has scores.
-        unusable_scores: by file, where there are any: ids whose score is no confidence, which counts as missing.
+        unusable_scores: by file, where there are any: ids whose score is not in 0…1, which counts as missing.
     """
 
     rows: int

@@ -32,7 +32,7 @@ class Predictions:
         task: "vqa" (lines have an "answer") or "caption" (they have a "caption").
         texts: id -> answer or caption.
         confidence: id -> how sure the model was, 0…1; ids whose line says nothing are missing.
-        unusable_scores: ids whose score is no confidence (NaN, infinite, not in 0…1); it counts as missing.
+        unusable_scores: ids whose score is not in 0…1 (or NaN); it counts as missing.
     """
 
     task: str

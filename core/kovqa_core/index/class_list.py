@@ -31,7 +31,7 @@ def read_class_list(path: Path) -> list[str]:
 
     A list that a model may have been trained on is taken as it stands, blanks included: `answer2label.txt`, and the
     `answers.txt` of an index or a model. Any other has one answer a line, which gets the form that answers of an
-    index have: NFC, no blanks around it, single ones inside. Blank lines are no classes.
+    index have: NFC, no blanks around it, single ones inside. Blank lines do not count.
 
     Args:
         path: the file in UTF-8 (with or without a byte-order mark) or CP949, or the folder of an index or model.
