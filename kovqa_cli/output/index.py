@@ -86,6 +86,18 @@ def _report_notes(counts: IndexCounts) -> Iterator[str]:
                 "warning: {shared:,} images of {split} are in train too, so its score will be too good",
                 shared=shared, split=split,
             )  # fmt: skip
+    if counts.qualified_ids:
+        yield message(
+            "index.ids-qualified",
+            "{rows:,} rows share their id with another image or question: their images tell them apart (first: {id})",
+            rows=counts.qualified_ids, id=counts.first_qualified_id,
+        )  # fmt: skip
+    for answer, rows in counts.empty_looking_classes.items():
+        yield message(
+            "index.empty-looking-class",
+            "warning: the class '{answer}' ({rows:,} rows) looks like a missing answer; if it is one, empty those cells",
+            answer=answer, rows=rows,
+        )  # fmt: skip
     for left_out in counts.left_out:
         yield message(
             "index.rows-left-out", "left out, {reason}: {count:,} (first: {row})",

@@ -108,7 +108,7 @@ def test_of_an_id_that_appears_twice_in_a_split_the_first_row_is_kept(tmp_path: 
         ("id1", {"예": 1.0}), ("id2", {"예": 1.0}),
     ]  # fmt: skip
     assert report.counts.rows == {"train": 2, "val": 1, "test": 0}
-    assert left_out_rows(report) == {"question id appears twice": ["id id1: 무엇인가요?"]}
+    assert left_out_rows(report) == {"question id appears twice, with other answers": ["id id1: 무엇인가요?"]}
 
 
 def test_ids_of_equal_checksum_are_told_apart(tmp_path: Path) -> None:
@@ -194,10 +194,15 @@ def test_progress_is_reported_every_thousand_rows(tmp_path: Path) -> None:
 
 
 def test_processes_side_by_side_write_the_same_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten level folders of 500 questions, one id twice; the processes count what they read."""
+    """Ten level folders of 500 questions, one id twice, in some under another image; the processes count them."""
     for number in range(10):
         rows = [
-            Row(f"{number}-{n % 499}", f"p{n % 7}", "예" if n % 3 else f"{number} {n}") for n in range(500)
+            Row(
+                f"{number}-{n % 499}",
+                f"p{(n if number % 2 else n % 499) % 7}",
+                "예" if n % 3 else f"{number} {n}",
+            )
+            for n in range(500)
         ]
         write_labels(tmp_path, rows, "train" if number < 7 else "valid", category=f"분류{number}")
     write_images(tmp_path, [f"p{n}.jpg" for n in range(6)])
@@ -210,8 +215,9 @@ def test_processes_side_by_side_write_the_same_index(tmp_path: Path, monkeypatch
     together = write_index(shards, origin, tmp_path / "many", min_count=2, on_progress=reported.append)
     assert together == alone
     assert left_out_counts(alone).keys() == {
-        "picture missing", "question id appears twice", "answer seen fewer than 2 times",
+        "picture missing", "question id appears twice, with other answers", "answer seen fewer than 2 times",
     }  # fmt: skip
+    assert alone.counts.qualified_ids == 10 and alone.counts.first_qualified_id == "p0.jpg#1-0"
     for path in (tmp_path / "alone").iterdir():
         assert path.read_bytes() == (tmp_path / "many" / path.name).read_bytes()
     assert reported[-1].fraction == 1

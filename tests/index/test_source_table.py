@@ -77,7 +77,6 @@ def test_rows_of_a_table_that_are_left_out_are_named_by_line(root: Path) -> None
         ("image,question,answer\n", {"id": "번호"}, "표.csv:1: no column '번호'", "--column id=NAME"),
         ("image,question,answer\n", {"imag": "a"}, "unknown column 'imag'; did you mean image", ""),
         ("image,question,answer,split\na.jpg,뭐?,예,시험\n", {}, "표.csv:2: unknown split '시험'", "known: train"),
-        ("id,image,question,answer\n1,a.jpg,뭐?,예\n1,a.jpg,뭐?,예\n", {}, "표.csv:3: id 1 was already in line 2", ""),
         ("image,question,answer\n", {}, "no usable row", ""),
     ],
 )  # fmt: skip

@@ -89,12 +89,15 @@ def test_dacon_finds_the_suffix_and_splits_by_image(root: Path) -> None:
     assert report.counts.class_coverage == {"val": 1.0, "test": None}
 
 
-def test_dacon_ids_that_appear_twice(root: Path) -> None:
+def test_a_dacon_id_that_appears_under_two_images_is_qualified(root: Path) -> None:
     write_dacon(root, 4)
     with (root / "train.csv").open("a") as stream:
-        stream.write("TRAIN_1,train_0,Who?,yes\n")
-    with pytest.raises(DataError, match=r"train\.csv:6: id TRAIN_1 was already in line 3"):
-        index(root, "dacon")
+        stream.write("TRAIN_1,train_1,Who?,yes\nTRAIN_0,train_0,What is it?,no\n")
+    examples, report = index(root, "dacon")
+    assert sorted(e.id for split in ("train", "val") for e in examples[split]) == [
+        "TRAIN_0", "TRAIN_2", "TRAIN_3", "train/train_0.jpg#TRAIN_1", "train/train_1.jpg#TRAIN_1",
+    ]  # fmt: skip
+    assert left_out_rows(report)["question id appears twice"] == ["id TRAIN_0: What is it?"]
 
 
 def test_dacon_tests_keep_the_files_order(root: Path) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import csv
 import difflib
-import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kovqa_core.data.json_stream import TEXT_DECODER, JsonRecord, decode_blocks, iter_json_list
+from kovqa_core.data.json_stream import decode_blocks, iter_json_list
+from kovqa_core.data.json_values import JsonRecord, decode_json_line
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import Message, message
@@ -76,11 +77,46 @@ def read_table(
 
 
 def cell_text(value: object) -> str:
-    """A cell as NFC text; JSON's null is empty, its true and false keep their spelling."""
+    """A cell as NFC text; JSON's null and NaN are empty, its true and false keep their spelling.
+
+    A CSV has nothing but text: its `nan` is one like any other.
+
+    Raises:
+        TypeError: a list or an object, which is not a text; the caller knows file, line and column.
+    """
+    if isinstance(value, str):
+        return to_nfc(value)
     # Before str(): Python spells them True and False.
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else to_nfc(str(value))
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, list | dict):
+        raise TypeError(f"{type(value).__name__}, not a text")
+    return to_nfc(str(value))
+
+
+def record_text(record: Mapping[str, object], column: str, place: str) -> str:
+    """The text of a record's column, "" where it has none.
+
+    Args:
+        record: column -> value.
+        column: its name.
+        place: file, line or id of the record, for the error.
+
+    Raises:
+        DataError: the value is a list or an object.
+    """
+    try:
+        return cell_text(record.get(column))
+    except TypeError:
+        raise DataError(
+            message(
+                "data.cell-not-a-text", "{place}: {column} is a {type}, not a text",
+                place=place, column=column, type=type(record[column]).__name__,
+            ),
+            message("data.cell-not-a-text.hint", "write one text per cell"),
+        ) from None  # fmt: skip
 
 
 def check_unique_id(id: str, line: int, seen: dict[str, int], path: Path) -> None:
@@ -232,12 +268,11 @@ def _csv_header(cells: Sequence[str], place: str) -> list[str]:
 
 
 def _read_jsonl_rows(path: Path, *, as_text: bool) -> Iterator[tuple[int, object]]:
-    decode = TEXT_DECODER.decode if as_text else json.loads
     number = 0
     for number, line in enumerate(_iter_table_lines(path), 1):
         if line.strip():
             try:
-                yield number, decode(line)
+                yield number, decode_json_line(line, as_text=as_text)
             except ValueError as error:
                 raise DataError(
                     message(

@@ -8,9 +8,12 @@ from typing import ClassVar
 
 # Reasons that several data sets share. They are keys of `index.json` and of `--json`, so their texts stay:
 # also where one says picture, a word that is image everywhere else.
+ID_MISSING = "id missing"
 QUESTION_MISSING = "question missing"
 ANSWER_EMPTY = "answer empty"
 IMAGE_MISSING = "picture missing"
+ROW_TWICE = "question id appears twice"
+ROW_TWICE_OTHER_ANSWER = "question id appears twice, with other answers"
 
 # Rows that a class list does not cover: its stated rule, not a fault of the data.
 ANSWER_NOT_A_CLASS = "answer is no class"

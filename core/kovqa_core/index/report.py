@@ -56,6 +56,10 @@ class IndexCounts:
         images_shared_with_train: by held-out split; more than 0 makes its scores too good.
         left_out: by reason.
         fingerprint: SHA-256 of the splits' SHA-256.
+        qualified_ids: rows whose id repeats under other images, or for other questions, and was qualified.
+        first_qualified_id: the first of them; "" where there is none.
+        empty_looking_classes: classes such as `nan`, which programs write where there is no answer, and how
+            many training rows have them.
     """
 
     rows: Mapping[str, int]
@@ -68,6 +72,9 @@ class IndexCounts:
     fingerprint: str
     unreachable_classes: SomeClasses = NO_CLASSES
     classes_without_rows: SomeClasses = NO_CLASSES
+    qualified_ids: int = 0
+    first_qualified_id: str = ""
+    empty_looking_classes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,10 @@ class IndexReport:
             "unreachable_answers": counts.unreachable_classes, "answers_without_rows": counts.classes_without_rows,
         }  # fmt: skip
         fields |= {name: asdict(some) for name, some in unused.items() if some.count}
+        if counts.qualified_ids:
+            fields |= {"qualified_ids": counts.qualified_ids, "first_qualified_id": counts.first_qualified_id}
+        if counts.empty_looking_classes:
+            fields["empty_looking_answers"] = counts.empty_looking_classes
         return fields | ({"groups": self.question_type_groups} if self.question_type_groups else {})
 
 
@@ -166,6 +177,9 @@ def read_report(folder: Path) -> IndexReport:
             fingerprint=fields.get("fingerprint", ""),
             unreachable_classes=SomeClasses(**fields.get("unreachable_answers", {})),
             classes_without_rows=SomeClasses(**fields.get("answers_without_rows", {})),
+            qualified_ids=fields.get("qualified_ids", 0),
+            first_qualified_id=fields.get("first_qualified_id", ""),
+            empty_looking_classes=fields.get("empty_looking_answers", {}),
         )
         return IndexReport(
             counts,

@@ -10,13 +10,14 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
 from kovqa_core.data.example import Example, parse_example
+from kovqa_core.data.row_ids import qualified_id
 from kovqa_core.index.left_out import LeftOutRows
 from kovqa_core.index.shards import DatasetShard
 
@@ -53,6 +54,25 @@ class SpooledRows:
             for row in np.flatnonzero(mask):
                 stream.seek(int(ends[row] - self.lengths[row]))
                 yield parse_example(stream.read(int(self.lengths[row])), f"{self.path}:{row + 1}")
+
+    def qualify_ids(self, is_qualified: np.ndarray, number: np.ndarray) -> None:
+        """Write the lines again with ids that their images tell apart (`data/row_ids.py`).
+
+        Args:
+            is_qualified: the rows to change [rows].
+            number: that follows their qualified ids, 0 where none does [rows].
+        """
+        written = self.path.with_name(f"{self.path.name}.ids")
+        with self.path.open("rb") as old, written.open("wb", buffering=1 << 20) as new:
+            for row in range(len(self.lengths)):
+                line = old.read(int(self.lengths[row]))
+                if is_qualified[row]:
+                    example = parse_example(line, f"{self.path}:{row + 1}")
+                    id = qualified_id(example.id, example.image, int(number[row]))
+                    line = f"{replace(example, id=id).line()}\n".encode()
+                    self.lengths[row] = len(line)
+                new.write(line)
+        written.replace(self.path)
 
 
 @dataclass

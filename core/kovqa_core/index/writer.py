@@ -1,7 +1,7 @@
 """Rows of a raw data set -> an index folder, in bounded memory, on all cores where it pays.
 
-Every shard is spooled (`spool.py`); then the spools are merged split by split: ids that appear twice are
-dropped, answers are counted, training rows without a class are dropped. What is written depends on the data
+Every shard is spooled (`spool.py`); then the spools are merged split by split: ids that repeat are told apart
+(`repeated_ids.py`), answers are counted, training rows without a class are dropped. What is written depends on the data
 alone, not on the number of processes.
 
 Rows are never held as objects: what decides about them is in arrays [rows], a decision is a mask [rows], and
@@ -36,6 +36,7 @@ from kovqa_core.index.class_list import (
 )
 from kovqa_core.index.left_out import ANSWER_NOT_A_CLASS, LeftOutRows, rare_answer
 from kovqa_core.index.reader import SPLIT_NAMES
+from kovqa_core.index.repeated_ids import QualifiedIds, RowMasks, keep_distinct_rows
 from kovqa_core.index.report import (
     REPORT_FILE,
     DatasetOrigin,
@@ -51,9 +52,10 @@ from kovqa_core.process_pool import add_to_count, parallel_map, usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 ClassSelection = int | Sequence[str]  # so many classes, the most frequent; or the classes themselves
-RowMasks = list[tuple[SpooledRows, np.ndarray]]  # a split's rows by shard, each with a mask of those kept
 _PARALLEL_MIN_BYTES = 16 << 20  # bytes of raw data from which several processes are worth their start
 _COPY_BLOCK_ROWS = 4096  # rows copied at once
+# Texts that may be answers: a table's text stays what it is, but a class of this name is said.
+_EMPTY_LOOKING = frozenset(("nan", "null", "none", "nil", "n/a", "#n/a", "<na>", "nat", "undefined", "-"))
 _MAX_NAMED_FILES = 5  # in a message
 
 
@@ -167,9 +169,10 @@ def _merge_spools(
         left_out.merge(spool.left_out)
     # The three names first and always: an index has a file of each, though it may be empty.
     names = dict.fromkeys((*SPLIT_NAMES, *(split for spool in spools for split in spool.splits)))
+    qualified = QualifiedIds()
     splits = {
-        split: _drop_duplicate_ids(
-            [spool.splits[split] for spool in spools if split in spool.splits], left_out
+        split: keep_distinct_rows(
+            [spool.splits[split] for spool in spools if split in spool.splits], left_out, qualified
         )
         for split in names
     }
@@ -200,6 +203,9 @@ def _merge_spools(
             split: len(np.intersect1d(_image_hashes(splits[split]), train_images)) for split in held_out
         },
         left_out=left_out.by_reason(),
+        qualified_ids=qualified.count,
+        first_qualified_id=qualified.first,
+        empty_looking_classes=_empty_looking_classes(classes, answer_counts),
         fingerprint=hashlib.sha256(b"".join(digests)).hexdigest(),
     )
 
@@ -234,28 +240,10 @@ def _no_row_error(left_out: LeftOutRows) -> DataError:
 # ------------------------------------------------------------------------- which rows are kept
 
 
-def _drop_duplicate_ids(shards: Sequence[SpooledRows], left_out: LeftOutRows) -> RowMasks:
-    """The first row of every id, as masks.
-
-    Ids are compared by their CRC-32 first; only the rows of a checksum that occurs twice are read again to
-    compare the ids themselves. Of n rows, about n² / 2^33 pairs share a checksum by chance: some thousand of
-    7.5 million rows.
-    """
-    if not shards:
-        return []
-    checksums, times = np.unique(np.concatenate([shard.id_checksums for shard in shards]), return_counts=True)
-    repeated, seen, masks = checksums[times > 1], set[str](), []
-    for shard in shards:
-        mask = np.ones(len(shard.id_checksums), bool)
-        # Strictly in order of shards and rows, so that "the first row of an id" is the same in every run.
-        suspects = np.isin(shard.id_checksums, repeated)
-        for row, example in zip(np.flatnonzero(suspects), shard.examples(suspects), strict=True):
-            if example.id in seen:
-                mask[row] = False
-                left_out.add("question id appears twice", f"id {example.id}: {example.question}")
-            seen.add(example.id)
-        masks.append((shard, mask))
-    return masks
+def _empty_looking_classes(classes: Sequence[str], counts: Counter[str]) -> dict[str, int]:
+    """Classes that programs write where there is no answer, and how many training rows have them."""
+    forms = ((answer, normalise_answer(answer)) for answer in classes)
+    return {answer: counts[form] for answer, form in forms if form in _EMPTY_LOOKING}
 
 
 def _count_answers(masks: RowMasks) -> Counter[str]:

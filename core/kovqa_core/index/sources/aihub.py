@@ -22,11 +22,19 @@ from pathlib import Path
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.json_stream import JsonRecord, iter_json_records
+from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.data.json_values import JsonRecord
+from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.index.find_image import find_image
-from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.left_out import (
+    ANSWER_EMPTY,
+    ID_MISSING,
+    IMAGE_MISSING,
+    QUESTION_MISSING,
+    LeftOutRows,
+)
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
 
@@ -115,31 +123,34 @@ def _read_level_folder(folder: Path, images: Path, left_out: LeftOutRows) -> Spl
     question_type, is_validation = to_nfc(folder.parent.name), is_validation_folder(folder)
     # The images of one folder fit into memory; its questions are only passed by.
     image_paths = _image_paths(folder, images)
-    keys = ("question_id", "image_id", "multiple_choice_answer")
+    keys, question_keys = ("question_id", "image_id", "multiple_choice_answer"), ("question_id", "question")
     for row, question in _join_questions(
-        iter_json_records(folder / "annotation.json", "annotations", keys),
-        iter_json_records(folder / "question.json", "questions", ("question_id", "question")),
+        iter_json_records(folder / "annotation.json", "annotations", keys, keys, as_text=True),
+        iter_json_records(folder / "question.json", "questions", question_keys, question_keys, as_text=True),
     ):
-        id, image_id = str(row["question_id"]), str(row["image_id"])
+        id, image_id = cell_text(row["question_id"]), cell_text(row["image_id"])
         image, name = image_paths.get(image_id, (None, ""))
-        answer = single_answer_labels(label_text(row["multiple_choice_answer"]))
-        if not question:
+        answer = single_answer_labels(cell_text(row["multiple_choice_answer"]))
+        if not id:
+            left_out.add(ID_MISSING, f"{folder / 'annotation.json'}: {question or image_id}")
+        elif not question:
             left_out.add(QUESTION_MISSING, f"id {id}: {folder / 'question.json'}")
         elif not answer:
             left_out.add(ANSWER_EMPTY, f"id {id}: {folder / 'annotation.json'}")
         elif image is None:
-            left_out.add(IMAGE_MISSING, f"id {id}: {name or to_nfc(image_id)}")
+            left_out.add(IMAGE_MISSING, f"id {id}: {name or image_id}")
         else:
-            split = aihub_split(to_nfc(image_id), is_validation=is_validation)
+            split = aihub_split(image_id, is_validation=is_validation)
             yield split, Example(id, image, question, answer, question_type)
 
 
 def _image_paths(folder: Path, images: Path) -> dict[str, tuple[str | None, str]]:
     """Image id -> the image's path, if there is one, and its name in the labels."""
     paths = {}
-    for row in iter_json_records(folder / "images.json", "images", ("image_id", "image")):
-        name = to_nfc(label_text(row["image"]))
-        paths[str(row["image_id"])] = (find_image(images, name), name)
+    keys = ("image_id", "image")
+    for row in iter_json_records(folder / "images.json", "images", keys, keys, as_text=True):
+        name = cell_text(row["image"])
+        paths[cell_text(row["image_id"])] = (find_image(images, name), name)
     return paths
 
 
@@ -152,10 +163,10 @@ def _join_questions(
     """
     waiting: dict[str, str] = {}
     for row in annotations:
-        id = str(row["question_id"])
+        id = cell_text(row["question_id"])
         # Only as far as this annotation needs: both files pass by once, row beside row.
         while id not in waiting and (question := next(questions, None)) is not None:
-            waiting[str(question["question_id"])] = to_nfc(label_text(question["question"])).strip()
+            waiting[cell_text(question["question_id"])] = cell_text(question["question"]).strip()
         yield row, waiting.pop(id, "")
 
 
@@ -163,8 +174,3 @@ def _join_questions(
 def single_answer_labels(text: str) -> dict[str, float]:
     """The answer of the only annotator as soft labels; the result is shared, not to be changed."""
     return soft_labels([text])
-
-
-def label_text(value: object) -> str:
-    """A value of a label file as text; null is empty."""
-    return "" if value is None else str(value)

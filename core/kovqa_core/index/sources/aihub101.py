@@ -16,10 +16,17 @@ from pathlib import Path
 
 from kovqa_core.data.example import Example
 from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.index.find_image import find_image
-from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.left_out import (
+    ANSWER_EMPTY,
+    ID_MISSING,
+    IMAGE_MISSING,
+    QUESTION_MISSING,
+    LeftOutRows,
+)
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.index.sources.aihub import (
     ACCEPTED_OPTIONS,
@@ -29,7 +36,6 @@ from kovqa_core.index.sources.aihub import (
     aihub_split,
     find_image_folder,
     is_validation_folder,
-    label_text,
     single_answer_labels,
 )
 from kovqa_core.messages import message
@@ -42,6 +48,8 @@ __all__ = [
     "dataset_shards",
     "find_image_folder",
 ]
+_IMAGE_KEYS = ("image_id", "image")
+_QUESTION_KEYS = ("question_id", "image_id", "question", "answer")
 _SHARD_BYTES = 32 << 20  # bytes of label files in a shard, for a data set may have one file per image
 
 
@@ -83,24 +91,28 @@ def _read_label_files(files: Sequence[Path], images: Path, left_out: LeftOutRows
     for path in files:
         is_validation = is_validation_folder(path.parent)
         image_rows = {
-            str(row["image_id"]): (find_image(images, to_nfc(label_text(row["image"]))), row)
-            for row in iter_json_records(path, "images", ("image_id", "image"))
+            cell_text(row["image_id"]): (find_image(images, cell_text(row["image"])), row)
+            for row in iter_json_records(
+                path, "images", _IMAGE_KEYS, (*_IMAGE_KEYS, "category"), as_text=True
+            )
         }
-        for row in iter_json_records(path, "question", ("question_id", "image_id", "question", "answer")):
-            id, image_id = str(row["question_id"]), str(row["image_id"])
+        for row in iter_json_records(path, "question", _QUESTION_KEYS, _QUESTION_KEYS, as_text=True):
+            id, image_id = cell_text(row["question_id"]), cell_text(row["image_id"])
             image, image_row = image_rows.get(image_id, (None, {}))
             question, answer = (
-                to_nfc(label_text(row["question"])).strip(),
-                single_answer_labels(label_text(row["answer"])),
+                cell_text(row["question"]).strip(),
+                single_answer_labels(cell_text(row["answer"])),
             )
-            if not question:
+            if not id:
+                left_out.add(ID_MISSING, f"{path}: {question or image_id}")
+            elif not question:
                 left_out.add(QUESTION_MISSING, f"id {id}: {path}")
             elif not answer:
                 left_out.add(ANSWER_EMPTY, f"id {id}: {path}")
             elif image is None:
-                left_out.add(IMAGE_MISSING, f"id {id}: {image_row.get('image', image_id)}")
+                left_out.add(IMAGE_MISSING, f"id {id}: {cell_text(image_row.get('image')) or image_id}")
             else:
                 # The category is the image's; set 104 has it in the folder's name instead.
-                question_type = to_nfc(label_text(image_row.get("category")))
-                split = aihub_split(to_nfc(image_id), is_validation=is_validation)
+                question_type = cell_text(image_row.get("category"))
+                split = aihub_split(image_id, is_validation=is_validation)
                 yield split, Example(id, image, question, answer, question_type)

@@ -16,7 +16,7 @@ from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.index.find_image import find_image
-from kovqa_core.index.left_out import IMAGE_MISSING, LeftOutRows
+from kovqa_core.index.left_out import ID_MISSING, IMAGE_MISSING, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
 
@@ -26,7 +26,8 @@ ACCEPTED_OPTIONS = ()
 QUESTION_TYPE_GROUPS: Mapping[str, Sequence[str]] = {}
 COCO_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 KARPATHY_FILE = "dataset_coco.json"
-KARPATHY_KEYS = ("filepath", "filename", "split", "cocoid", "sentences")
+_TEXT_KEYS = ("cocoid", "filepath", "filename", "split")
+KARPATHY_KEYS = (*_TEXT_KEYS, "sentences")
 
 
 def find_image_folder(root: Path) -> Path:
@@ -47,9 +48,11 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
 
 
 def _read_karpathy_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExamples:
-    for row in iter_json_records(file, "images", KARPATHY_KEYS):
-        id, name = cell_text(row["cocoid"]), f"{row['filepath']}/{row['filename']}"
-        split = COCO_SPLITS.get(row["split"])
+    for row in iter_json_records(file, "images", KARPATHY_KEYS, _TEXT_KEYS, as_text=True):
+        id, folder, bare_name = (cell_text(row[key]) for key in ("cocoid", "filepath", "filename"))
+        # Without a file name there is no image; the folder alone must not be taken for one.
+        name = f"{folder}/{bare_name}" if bare_name else ""
+        split = COCO_SPLITS.get(cell_text(row["split"]))
         if split is None:
             raise DataError(
                 message(
@@ -69,7 +72,9 @@ def _read_karpathy_file(file: Path, images: Path, left_out: LeftOutRows) -> Spli
             ) from None
         captions = list(filter(None, captions))
         image = find_image(images, name)
-        if image is None:
+        if not id:
+            left_out.add(ID_MISSING, f"{file}: {name}")
+        elif image is None:
             left_out.add(IMAGE_MISSING, f"id {id}: {name}")
         elif not captions:
             left_out.add("no caption", f"id {id}: {name}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.tables import cell_text, check_unique_id, read_table
+from kovqa_core.data.tables import cell_text, read_table
 from kovqa_core.errors import DataError, list_ids
 from kovqa_core.index.find_image import find_image_any_suffix
 from kovqa_core.index.hash_split import assign_split
@@ -48,12 +48,11 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
 def _read_dacon_csv(file: Path, images: Path, left_out: LeftOutRows) -> SplitExamples:
     is_test = file.stem == "test"
     columns = ("ID", "image_id", "question") if is_test else ("ID", "image_id", "question", "answer")
-    seen: dict[str, int] = {}
+    seen: dict[str, None] = {}  # in the file's order
     for line, row in read_table(file, {name: (name,) for name in columns}, _UNPACK_HINT):
         id, name, question = (cell_text(row[column]).strip() for column in columns[:3])
-        # Empty ids are left out below; two of them are not a duplicate.
         if id:
-            check_unique_id(id, line, seen, file)
+            seen[id] = None
         # `train/` and `test/` may hold equal names: the folder belongs to the name.
         image = find_image_any_suffix(images, f"{file.stem}/{name}")
         answers = {} if is_test else soft_labels([cell_text(row["answer"])])

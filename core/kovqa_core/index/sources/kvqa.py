@@ -44,20 +44,23 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
 
 
 def _read_kvqa_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExamples:
-    for line, row in iter_json_list(file):
+    for line, row in iter_json_list(file, as_text=True):
         try:
             name, question = cell_text(row["image"]), cell_text(row["question"]).strip()
             answers = soft_labels(cell_text(answer["answer"]) for answer in row["answers"])
+            # JSON has it as 0 or 1, or as true or false; unanswerable questions keep their answers, as a type of their own.
+            is_answerable = cell_text(row.get("answerable")) not in ("0", "false")
+            question_type = cell_text(row.get("answer_type")) if is_answerable else "unanswerable"
+            # One question an image, so its name is an id too (docs/sources/datasets.md, D28).
+            id = cell_text(row.get("question_id")) or name
         except (KeyError, TypeError, AttributeError):
             raise DataError(
                 message(
-                    "index.incomplete-kvqa-row", "{file}:{line}: lacks image, question or answers[].answer",
+                    "index.incomplete-kvqa-row",
+                    "{file}:{line}: lacks image, question or answers[].answer, or has a list in place of a text",
                     file=file, line=line,
                 )
             ) from None  # fmt: skip
-        # JSON has it as 0 or 1, or as true or false; unanswerable questions keep their answers, as a type of their own.
-        is_answerable = cell_text(row.get("answerable")) not in ("0", "false")
-        question_type = cell_text(row.get("answer_type")) if is_answerable else "unanswerable"
         image = find_image(images, name)
         if not question:
             left_out.add(QUESTION_MISSING, f"{file}:{line}: {name}")
@@ -66,7 +69,5 @@ def _read_kvqa_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExa
         elif image is None:
             left_out.add(IMAGE_MISSING, f"{file}:{line}: {name}")
         else:
-            # One question an image, so its name is an id too (docs/sources/datasets.md, D28).
-            id = cell_text(row.get("question_id")) or name
             split = assign_split("kvqa", name, _KVQA_FRACTIONS)
             yield split, Example(id, image, question, answers, question_type)

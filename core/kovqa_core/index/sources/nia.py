@@ -15,8 +15,9 @@ from pathlib import Path
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.json_stream import JsonRecord, iter_json_records
-from kovqa_core.data.tables import cell_text
+from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.data.json_values import JsonRecord
+from kovqa_core.data.tables import cell_text, record_text
 from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.index.find_image import find_image
 from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, QUESTION_MISSING, LeftOutRows
@@ -67,10 +68,11 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
 
 def _read_nia_split(file: Path, images: Path, language: str, left_out: LeftOutRows) -> SplitExamples:
     """Examples of one split, A then B for every image."""
-    for name, letter, record in nia_questions(file):
-        id = cell_text(record.get("question_id")) or f"{name}/{letter}"
-        question = cell_text(record.get(f"question_{language}")).strip()
-        answers = soft_labels([cell_text(record.get(f"answer_{language}"))])
+    for name, letter, record in nia_questions(file, as_text=True):
+        place = f"{file}: image {name}, question {letter}"
+        id = record_text(record, "question_id", place) or f"{name}/{letter}"
+        question = record_text(record, f"question_{language}", place).strip()
+        answers = soft_labels([record_text(record, f"answer_{language}", place)])
         image = find_image(images, name)
         if not question:
             left_out.add(QUESTION_MISSING, f"id {id}: question_{language} in {file}")
@@ -79,22 +81,29 @@ def _read_nia_split(file: Path, images: Path, language: str, left_out: LeftOutRo
         elif image is None:
             left_out.add(IMAGE_MISSING, f"id {id}: {name}")
         else:
-            question_type = nia_question_type(letter, record)
+            question_type = nia_question_type(letter, record, place)
             yield NIA_SPLITS[file.stem], Example(id, image, question, answers, question_type)
 
 
-def nia_question_type(letter: str, record: JsonRecord) -> str:
-    """Where an answer comes from: `ans_source` of an A question, `vqa` for every B question."""
-    return "vqa" if letter == "B" else cell_text(record.get("ans_source"))
+def nia_question_type(letter: str, record: JsonRecord, place: str) -> str:
+    """Where an answer comes from: `ans_source` of an A question, `vqa` for every other (`place`: for errors)."""
+    return "vqa" if letter != "A" else record_text(record, "ans_source", place)
 
 
-def nia_questions(file: Path) -> Iterator[tuple[str, str, JsonRecord]]:
-    """The image's name, "A" or "B", and the question's record, in the file's order.
+def nia_questions(file: Path, *, as_text: bool = False) -> Iterator[tuple[str, str, JsonRecord]]:
+    """The image's name, "A" or "B" (or the next letter), and the question's record, in the file's order.
+
+    Args:
+        file: of one split.
+        as_text: numbers as the text they are written with.
 
     Raises:
         DataError: broken JSON, a record without image or questions.
     """
-    for number, row in enumerate(iter_json_records(file, "annotations", ("IMAGE_NAME", "questions")), 1):
+    keys = ("IMAGE_NAME", "questions")
+    for number, row in enumerate(
+        iter_json_records(file, "annotations", keys, ("IMAGE_NAME",), as_text=as_text), 1
+    ):
         records = row["questions"]
         if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
             raise DataError(
@@ -103,6 +112,5 @@ def nia_questions(file: Path) -> Iterator[tuple[str, str, JsonRecord]]:
                     file=file, number=number,
                 )
             )  # fmt: skip
-        # Not strict: a record may lack its second question.
-        for letter, record in zip("AB", records, strict=False):
-            yield cell_text(row["IMAGE_NAME"]), letter, record
+        for place, record in enumerate(records):
+            yield cell_text(row["IMAGE_NAME"]), chr(ord("A") + place), record

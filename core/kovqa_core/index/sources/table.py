@@ -14,8 +14,8 @@ from pathlib import Path
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.json_stream import JsonRecord
-from kovqa_core.data.tables import COLUMN_ALIASES, cell_text, check_unique_id, read_table
+from kovqa_core.data.json_values import JsonRecord
+from kovqa_core.data.tables import COLUMN_ALIASES, read_table, record_text
 from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.index.find_image import find_image_any_suffix
 from kovqa_core.index.hash_split import assign_split
@@ -67,12 +67,10 @@ def _read_table_rows(
 ) -> SplitExamples:
     # A name that the user gives replaces ours: both in one table would be two columns for one thing.
     known = {ours: (columns[ours],) if ours in columns else names for ours, names in COLUMN_ALIASES.items()}
-    seen: dict[str, int] = {}
     for line, row in read_table(file, _required_columns(file, known, columns), _name_column_hint):
         place = f"{file}:{line}"
         cells = {ours: _first_cell(row, names) for ours, names in known.items()}
         id, name, question = (_one_text(cells[ours], ours, place) for ours in ("id", "image", "question"))
-        check_unique_id(id or str(line), line, seen, file)
         image = find_image_any_suffix(images, name)
         split = _row_split(_one_text(cells["split"], "split", place), name, place)
         answers = soft_labels(_cell_texts(cells["answer"], "answer", place))
@@ -118,16 +116,9 @@ def _cell_texts(value: object, ours: str, place: str) -> list[str]:
 
 
 def _one_text(value: object, ours: str, place: str) -> str:
-    if isinstance(value, list | dict):
-        raise DataError(
-            message(
-                "index.cell-not-a-text", "{place}: {column} is a {type}, not a text",
-                place=place, column=ours, type=type(value).__name__,
-            ),
-            message("index.cell-not-a-text.hint", "write one text per cell"),
-        )  # fmt: skip
+    text = record_text({ours: value}, ours, place)
     # Not stripped here: `soft_labels` normalises answers, and a file name may begin or end with a space.
-    return cell_text(value) if ours in ("answer", "caption", "image") else cell_text(value).strip()
+    return text if ours in ("answer", "caption", "image") else text.strip()
 
 
 def _row_split(value: str, name: str, place: str) -> str:

@@ -25,10 +25,17 @@ from kovqa_core.data.answers import (
     tidy_vqav2,
 )
 from kovqa_core.data.example import Example
-from kovqa_core.data.json_stream import JsonRecord, iter_json_records
+from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.data.json_values import JsonRecord
 from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
-from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.left_out import (
+    ANSWER_EMPTY,
+    ID_MISSING,
+    IMAGE_MISSING,
+    QUESTION_MISSING,
+    LeftOutRows,
+)
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
 
@@ -94,15 +101,20 @@ def present_images(images: Path, part: str) -> set[str]:
         ) from None
 
 
-def iter_annotated_questions(root: Path, part: str) -> Iterator[tuple[JsonRecord, JsonRecord]]:
+def iter_annotated_questions(
+    root: Path, part: str, *, as_text: bool = False
+) -> Iterator[tuple[JsonRecord, JsonRecord]]:
     """Every question with its annotation; with {} where it has none."""
     questions_file, annotations_file = vqav2_files(root, part)
     annotations: Iterator[JsonRecord] = iter(())
     if not part.startswith("test"):
-        keys = ("question_id", "multiple_choice_answer", "answers")
-        annotations = iter_json_records(annotations_file, "annotations", keys)
+        texts = ("question_id", "multiple_choice_answer", "answer_type")
+        annotations = iter_json_records(
+            annotations_file, "annotations", (*texts[:2], "answers"), texts, as_text=as_text
+        )
     waiting: dict[object, JsonRecord] = {}
-    for question in iter_json_records(questions_file, "questions", ("question_id", "image_id", "question")):
+    keys = ("question_id", "image_id", "question")
+    for question in iter_json_records(questions_file, "questions", keys, keys, as_text=as_text):
         id = question["question_id"]
         while id not in waiting and (row := next(annotations, None)) is not None:
             waiting[row["question_id"]] = row  # the official files have the same order, so none waits long
@@ -112,19 +124,22 @@ def iter_annotated_questions(root: Path, part: str) -> Iterator[tuple[JsonRecord
 def _read_vqav2_rows(root: Path, images: Path, part: str, left_out: LeftOutRows) -> SplitExamples:
     present = present_images(images, part)
     is_test = part.startswith("test")
-    for row, annotation in iter_annotated_questions(root, part):
+    for row, annotation in iter_annotated_questions(root, part, as_text=True):
         id, question = cell_text(row["question_id"]), cell_text(row["question"]).strip()
-        image = vqav2_image_path(part, row["image_id"])
+        image = vqav2_image_path(part, cell_text(row["image_id"]))
         try:
             answers = _soft_answers(annotation) if annotation else {}
         except (KeyError, TypeError):
             raise DataError(
                 message(
-                    "index.incomplete-vqav2-row", "{file}: question {id} lacks answers[].answer",
+                    "index.incomplete-vqav2-row",
+                    "{file}: question {id} lacks answers[].answer, or has a list in place of a text",
                     file=vqav2_files(root, part)[1], id=id,
                 )
             ) from None  # fmt: skip
-        if not question:
+        if not id:
+            left_out.add(ID_MISSING, f"{vqav2_files(root, part)[0]}: {question}")
+        elif not question:
             left_out.add(QUESTION_MISSING, f"id {id}")
         elif not answers and not is_test:
             left_out.add("no annotation" if not annotation else ANSWER_EMPTY, f"id {id}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from kovqa_core.data.json_stream import JsonRecord, iter_json_records
+from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.data.json_values import JsonRecord
 from kovqa_core.index.sources.coco import KARPATHY_FILE, KARPATHY_KEYS
 from kovqa_core.index.upstream.rows import EncodeText, UpstreamRow, write_json_rows
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kovqa_core.data.json_stream import JsonRecord
+from kovqa_core.data.json_values import JsonRecord
 from kovqa_core.data.tables import read_table
 from kovqa_core.index.upstream.rows import EncodeText, write_json_rows
 from kovqa_core.messages import message

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kovqa_core.data.json_stream import JsonRecord
+from kovqa_core.data.json_values import JsonRecord
 from kovqa_core.data.tables import read_table
 from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.files import read_json
@@ -61,7 +61,7 @@ def _nia_csv_rows(
     for split in NIA_SPLITS:
         for name, letter, record in nia_questions(root / f"{split}.json"):
             if find_image(images, name) is not None:
-                source = nia_question_type(letter, record)
+                source = nia_question_type(letter, record, name)
                 question_facts = [
                     facts.get(id) or facts.get(_fact_key(id)) for id in record.get("fact") or []
                 ]

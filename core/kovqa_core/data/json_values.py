@@ -1,0 +1,90 @@
+"""JSON's values as the files people have are read: nothing that Python's own reader keeps silent about.
+
+A doubled key is an error, NaN and Infinity are empty values, and a number may have any length.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from json.scanner import make_scanner
+from typing import Any
+
+from kovqa_core.messages import Message, message
+
+JsonValue = Any  # JSON's values have no type before somebody looks at them
+JsonRecord = dict[str, JsonValue]
+Scan = Callable[[str, int], tuple[JsonValue, int]]  # a text, a position -> the value there, where it ends
+
+
+def _object_of_pairs(pairs: list[tuple[str, JsonValue]]) -> JsonRecord:
+    """An object whose keys differ; Python's own reader would keep the last of two and say nothing."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(message("data.json-key-twice", "key '{key}' appears twice", key=twice))
+    return values
+
+
+def _parse_int(digits: str) -> int | str:
+    """A number; the text of one that Python refuses for its length (4,300 digits)."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
+def _no_value(constant: str) -> None:
+    """NaN, Infinity and -Infinity are not JSON: pandas and Python write them where there is no value."""
+
+
+VALUE_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object_of_pairs, parse_int=_parse_int, parse_constant=_no_value
+)
+# Numbers as they are written: 1.0 stays "1.0".
+TEXT_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object_of_pairs, parse_int=str, parse_float=str, parse_constant=_no_value
+)
+
+
+@dataclass(frozen=True)
+class Scanners:
+    """Two scanners of one kind of values: one that looks for doubled keys, a faster one that does not."""
+
+    strict: Scan
+    fast: Scan
+
+
+def _scanners(strict: json.JSONDecoder) -> Scanners:
+    # The scanner in C takes what it needs from the decoder's attributes; typeshed wants another type.
+    fast = json.JSONDecoder(
+        parse_int=strict.parse_int, parse_float=strict.parse_float, parse_constant=strict.parse_constant
+    )
+    return Scanners(make_scanner(strict), make_scanner(fast))  # type: ignore[arg-type]
+
+
+VALUE_SCANNERS = _scanners(VALUE_DECODER)
+TEXT_SCANNERS = _scanners(TEXT_DECODER)
+
+
+def decode_json_line(line: str, *, as_text: bool = False) -> JsonValue:
+    """The value that a line of JSON holds.
+
+    Args:
+        line: with or without its line end.
+        as_text: numbers as the text they are written with.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
+    try:
+        return (TEXT_DECODER if as_text else VALUE_DECODER).decode(line)
+    except RecursionError:
+        raise ValueError(nested_too_deep()) from None
+
+
+def nested_too_deep() -> Message:
+    """What is wrong with a value that Python's reader gives up on."""
+    return message("data.json-too-deep", "lists or objects nested too deep")
