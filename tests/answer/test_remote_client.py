@@ -6,9 +6,11 @@ import io
 import json
 import math
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -133,7 +135,13 @@ def test_pictures_go_as_they_are_or_as_a_jpeg_of_what_ours_see(tmp_path: Path) -
         save(tmp_path / "deep.png", Image.new("I;16", (40, 20), 60000)),
         save(tmp_path / "a.bmp", red),
         save(tmp_path / "a.webp", red),
+        tmp_path / "endless.jpg",
+        tmp_path / "noted.png",
     ]
+    (tmp_path / "endless.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-2])
+    png, exif = (tmp_path / "a.png").read_bytes(), b"eXIf\0\x08\0\2"  # no TIFF
+    exif = struct.pack(">I", 4) + exif + struct.pack(">I", zlib.crc32(exif))
+    (tmp_path / "noted.png").write_bytes(png[:33] + exif + png[33:])
     for path in [*plain, *other]:
         kind, data = image_of({"messages": [{"content": [{"image_url": {"url": image_data_url(path)}}]}]})
         assert (data == path.read_bytes()) == (path in plain), path

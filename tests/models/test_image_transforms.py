@@ -54,20 +54,6 @@ def test_palette(image: Image.Image, tmp_path: Path) -> None:
     assert np.array_equal(opened(palette, tmp_path / "a.png"), np.asarray(palette.convert("RGB")))
 
 
-@pytest.mark.parametrize("transparency", [3, bytes([0, 128, 255, 0, 1, 2, 3, 4])])
-def test_palette_with_transparency(image: Image.Image, tmp_path: Path, transparency: int | bytes) -> None:
-    """The hidden colours show: alpha is dropped, not laid over something."""
-    palette = image.quantize(8)
-    pixels = opened(palette, tmp_path / "a.png", transparency=transparency)
-    assert np.array_equal(pixels, np.asarray(palette.convert("RGB")))
-
-
-def test_alpha_is_dropped(image: Image.Image, tmp_path: Path) -> None:
-    clear = image.copy()
-    clear.putalpha(0)
-    assert np.array_equal(opened(clear, tmp_path / "a.png"), np.asarray(image))
-
-
 @pytest.mark.parametrize("side", [None, 4])
 def test_cmyk_jpeg(tmp_path: Path, side: int | None) -> None:
     Image.new("CMYK", (64, 48), (0, 255, 255, 0)).save(tmp_path / "a.jpg")  # red

@@ -18,12 +18,11 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
-from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from kovqa_core.data.answers import tidy_answer
 from kovqa_core.data.example import Answer, Example
-from kovqa_core.data.image_io import open_image
+from kovqa_core.data.image_io import read_image
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS, build_prompt
 from kovqa_core.errors import AssetError, DataError, KovqaError, SettingsError
 from kovqa_core.files import read_bytes, to_nfc
@@ -43,7 +42,6 @@ from kovqa_core.progress import OnProgress, ignore_progress
 _TIMEOUT_SECONDS = 300.0  # a busy server may be silent for so long
 # Statuses that are a final answer, even if the answer is no; all others are tried again or an error of the network.
 _FINAL_STATUSES = frozenset(range(200, 500)) - RETRY_STATUSES
-_EXIF_ORIENTATION = 0x0112
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -225,21 +223,19 @@ def _chat_request(model: str, example: Example, image_folder: Path) -> dict[str,
 def image_data_url(path: Path) -> str:
     """An image as a `data:` URL: JPEG and PNG as they are, if every reader sees the same in them.
 
-    What is turned (EXIF), transparent, of 16 bit or of another format is brought to upright RGB as for a
-    model of ours, and sent as JPEG.
+    What is turned (EXIF), transparent, of 16 bits, damaged or of another format is brought to upright RGB over white
+    as for a model of ours, and sent as JPEG.
 
     Raises:
         DataError: it cannot be read.
     """
-    pixels = open_image(path)  # also sees that the file is whole
-    with Image.open(path) as raw:
-        unambiguous = raw.mode in ("RGB", "L") and raw.getexif().get(_EXIF_ORIENTATION, 1) == 1
-        image_format = raw.format if unambiguous and "transparency" not in raw.info else None
-    if image_format in ("JPEG", "PNG"):
+    opened = read_image(path)
+    image_format = opened.plain_format
+    if image_format is not None:
         data = read_bytes(path)
     else:
         image_format, stream = "JPEG", io.BytesIO()
-        pixels.save(stream, "JPEG", quality=95, subsampling=0)
+        opened.pixels.save(stream, "JPEG", quality=95, subsampling=0)
         data = stream.getvalue()
     return f"data:image/{image_format.lower()};base64,{base64.b64encode(data).decode()}"
 

@@ -49,7 +49,7 @@ def test_parity_beit3_preprocess() -> None:
     assert expected
     for key, recorded in expected.items():
         name, side = key.rsplit(".", 1)
-        image = open_image(picture(name))
+        image = open_image(picture(name), as_stored=True)
         releases = [
             normalised(each) for each in parity.resized_by_pillow(image, int(side), Resampling.BICUBIC)
         ]
