@@ -1,6 +1,7 @@
 """JSON's values as the files people have are read: nothing that Python's own reader keeps silent about.
 
-A doubled key is an error, NaN and Infinity are empty values, and a number may have any length.
+A doubled key is an error, a number may have any length, and where numbers are read as text, NaN and Infinity
+are empty values.
 """
 
 from __future__ import annotations
@@ -40,9 +41,8 @@ def _no_value(constant: str) -> None:
     """NaN, Infinity and -Infinity are not JSON: pandas and Python write them where there is no value."""
 
 
-VALUE_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object_of_pairs, parse_int=_parse_int, parse_constant=_no_value
-)
+# NaN and Infinity stay floats: whoever wants a number has to look at it anyway.
+VALUE_DECODER = json.JSONDecoder(object_pairs_hook=_object_of_pairs, parse_int=_parse_int)
 # Numbers as they are written: 1.0 stays "1.0".
 TEXT_DECODER = json.JSONDecoder(
     object_pairs_hook=_object_of_pairs, parse_int=str, parse_float=str, parse_constant=_no_value
