@@ -183,7 +183,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document in UTF-8, readable by people."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a path that is not UTF-8: only JSON's own escapes bring it back
+        text = json.dumps(value, indent=1)
+    write_text(path, text + "\n")
 
 
 def write_folder(path: Path, fill: Callable[[Path], None], still_good: str = "") -> None:

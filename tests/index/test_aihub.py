@@ -25,6 +25,10 @@ def nfd(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
 
+def nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
 def read(root: Path) -> tuple[list[tuple[str, Example]], LeftOutRows]:
     """All rows, and what was left out."""
     left_out = LeftOutRows()
@@ -231,12 +235,60 @@ def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_a_folder_that_is_neither_training_nor_validation_is_refused(tmp_path: Path) -> None:
-    folder = write_labels(tmp_path, ROWS)
-    strange = Path("/") / "a" / "상_교통"
-    assert aihub.is_validation_folder(folder) is False
-    with pytest.raises(DataError, match="neither 'train' nor 'valid'"):
-        aihub.is_validation_folder(strange)
+def test_a_folder_above_the_root_says_nothing_about_the_split(tmp_path: Path) -> None:
+    root = tmp_path / "train_disk" / "Validation"
+    folder = write_labels(root, ROWS)
+    write_images_of(root, ROWS)
+    for place, splits in (
+        ("2.검증/교통/상_교통", {"val", "test"}),
+        (nfd("1.학습/교통/상_교통"), {"train"}),
+        ("시험/교통/상", {"test"}),
+    ):
+        (root / place).parent.mkdir(parents=True)
+        folder = folder.rename(root / place)
+        assert {split for split, _ in read(root)[0]} <= splits
+    folder.rename(root / "라벨")
+    with pytest.raises(DataError, match=r"no folder below .*Validation says whether this is") as caught:
+        shards(root)
+    assert "2.검증" in caught.value.hint
+
+
+def test_linked_folders_are_walked_once(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    (root / "라벨").mkdir(parents=True)
+    folder = write_labels(tmp_path / "disk", ROWS)
+    (root / "라벨" / "train").symlink_to(folder.parent.parent)
+    (root / "라벨" / "train2").symlink_to(folder.parent.parent)
+    (root / "돌아옴").symlink_to(root)
+    write_images_of(tmp_path / "disk", ROWS)
+    (root / "images").mkdir()
+    (root / "images" / "교통").symlink_to(tmp_path / "disk" / "images")
+    rows, left_out = read(root)
+    assert [(split, e.id, e.image) for split, e in rows] == [
+        ("train", "q1", "교통/p1.jpg"), ("train", "q2", "교통/p1.jpg"), ("train", "q3", "교통/p2.jpg"),
+    ]  # fmt: skip
+    assert not left_out.counts
+
+
+def test_one_file_name_in_two_folders_belongs_to_the_category_and_the_split(tmp_path: Path) -> None:
+    for category in ("동물", nfd("음식")):
+        for split in ("train", "valid"):
+            write_labels(
+                tmp_path, [Row(f"{split} {nfc(category)}", "p", "예", file="1.jpg")], split, category=category
+            )
+    write_labels(tmp_path, [Row("식물", "p", "예", file="1.jpg")], category="식물")
+    folders = [
+        f"{split}/{nfd(category)}/1.jpg"
+        for split in ("1.Training", "2.검증")
+        for category in ("동물", "음식")
+    ]
+    write_images(tmp_path, folders)
+    rows, left_out = read(tmp_path)
+    assert {(e.id, nfc(e.image)) for _, e in rows} == {
+        ("train 동물", "1.Training/동물/1.jpg"), ("train 음식", "1.Training/음식/1.jpg"),
+        ("valid 동물", "2.검증/동물/1.jpg"), ("valid 음식", "2.검증/음식/1.jpg"),
+    }  # fmt: skip
+    assert left_out.counts == {"picture missing": 1}  # of 식물, which has no image of its own
 
 
 # --------------------------------------------------------------------------- the whole index

@@ -66,3 +66,32 @@ def test_small_files_share_a_shard_and_large_ones_do_not(
 def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no \.json file"):
         read(tmp_path)
+
+
+def test_what_systems_leave_in_folders_is_no_label_file(tmp_path: Path) -> None:
+    folder = tree(tmp_path, "Training", 1, 2, 3).parent
+    (folder / "._1.json").write_bytes(b"\0\5\26\7\260")
+    for name in ("dataset_info.json", ".aihub-101.json", "__MACOSX/Training/1.json", "@eaDir/1.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    write_images(tmp_path, ["p1.jpg", "p2.jpg", "p3.jpg", "__MACOSX/p1.jpg", "._p1.jpg"])
+    rows, left_out = read(tmp_path)
+    assert ([e.image for _, e in rows], left_out.counts) == (["p1.jpg", "p2.jpg", "p3.jpg"], {})
+
+
+def test_images_of_one_name_belong_to_the_label_files_folder(tmp_path: Path) -> None:
+    path = tree(tmp_path, "1.Training", 1)
+    other = tmp_path / "1.Training" / "[라벨]가구" / "1.json"
+    other.parent.mkdir()
+    other.write_text(path.read_text().replace('"question_id": 1', '"question_id": 2'))
+    write_images(tmp_path, ["1.Training/[원천]가구/p1.jpg", "1.Training/[원천]개인생활환경/p1.jpg"])
+    rows, _ = read(tmp_path)
+    assert {e.id: e.image for _, e in rows} == {
+        "1": "1.Training/[원천]개인생활환경/p1.jpg", "2": "1.Training/[원천]가구/p1.jpg",
+    }  # fmt: skip
+
+
+def test_a_folder_above_the_root_says_nothing_about_the_split(tmp_path: Path) -> None:
+    tree(tmp_path / "train_disk", "라벨", 1)
+    with pytest.raises(DataError, match="says whether this is training or validation data"):
+        read(tmp_path / "train_disk")

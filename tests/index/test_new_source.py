@@ -26,7 +26,6 @@ from functools import partial
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
 from kovqa_core.index.find_image import find_image
-from kovqa_core.index.left_out import IMAGE_MISSING
 from kovqa_core.index.shards import DatasetShard
 
 SPLIT_METHOD = "as published"
@@ -47,10 +46,10 @@ def _read_file(file, images, left_out):
     for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
         split, name, question, answer = line.split("|")
         image = find_image(images, name)
-        if image is None:
-            left_out.add(IMAGE_MISSING, f"{file}:{number}: {name}")
+        if image.path is None:
+            left_out.add(image.reason, f"{file}:{number}: {image.problem}")
         else:
-            yield split, Example(str(number), image, question, soft_labels([answer]), "colour")
+            yield split, Example(str(number), image.path, question, soft_labels([answer]), "colour")
 '''
 
 

@@ -13,6 +13,13 @@ from kovqa_core.messages import message
 _quote_json = json.encoder.encode_basestring  # json.dumps of a text, without its overhead
 
 
+def _quote_path(path: str) -> str:
+    """A path as JSON; one that is not UTF-8 in escapes, which bring its bytes back."""
+    if path.isprintable():  # what stands for such bytes is not printable
+        return _quote_json(path)
+    return json.encoder.encode_basestring_ascii(path)
+
+
 @dataclass(frozen=True)
 class Example:
     """One line of an index.
@@ -56,7 +63,7 @@ class Example:
         if self.columns:
             others += f', "columns": {json.dumps(dict(self.columns), ensure_ascii=False)}'
         return (
-            f'{{"id": {_quote_json(self.id)}, "image": {_quote_json(self.image)}, '
+            f'{{"id": {_quote_json(self.id)}, "image": {_quote_path(self.image)}, '
             f'"question": {_quote_json(self.question)}, "answers": {{{answers}}}, '
             f'"kind": {_quote_json(self.question_type)}{others}}}'
         )

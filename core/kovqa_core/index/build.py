@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kovqa_core.errors import DataError, SettingsError, unknown_name_error
 from kovqa_core.files import require_empty, write_folder
+from kovqa_core.index.find_image import clear_listings
 from kovqa_core.index.report import DatasetOrigin, IndexReport, OptionValue
 from kovqa_core.index.shards import SourceOptions
 from kovqa_core.index.sources import DATA_SOURCES, DataSource
@@ -51,6 +52,7 @@ def build_index(
         DataError: raw data that cannot be read, or that holds no usable row or too many faulty ones.
     """
     data_source, options = _find_source(source), options or SourceOptions()
+    clear_listings()
     if folder is not None:
         _require_outside(folder, root)
     # Resolved: the report names the folder for other processes, which start elsewhere.

@@ -1,4 +1,12 @@
-"""Find the image that a data set names: by its path or its bare name, in either Unicode form."""
+"""Find the image that a row names: one rule for every data set and for `predict`.
+
+1. The path below the image folder as it is written; a bare name first in a folder that has the row's own name
+   (its category, its split). Any Unicode form, "\\" for "/", with or without suffix.
+2. Else the files of that bare name anywhere below. What contradicts the path that is given is none of them,
+   nor is what lies in another category's or split's folder. Of several, the longest end in common with the
+   path given decides, then the row's own folders, in their order.
+3. Several left: nobody knows which, so it is none (`FoundImage.others` names them), never the first.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +14,153 @@ import functools
 import itertools
 import os
 import unicodedata
-import zlib
-from array import array
-from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.data.image_formats import IMAGE_SUFFIXES
 from kovqa_core.files import to_nfc
+from kovqa_core.index.folder_names import folder_word, other_splits, split_of_name
+from kovqa_core.index.image_listing import FolderListing
+from kovqa_core.index.left_out import IMAGE_AMBIGUOUS, IMAGE_MISSING
+from kovqa_core.messages.readable_name import readable_name
+
+# Looked for without a listing, for a name without suffix; a listing knows all formats, in any case.
+_USUAL_SUFFIXES = (*IMAGE_SUFFIXES[:4], ".JPG", ".PNG", ".JPEG")
+# A name that more files bear says nothing; comparing them all, for every row, would take hours.
+_MOST_CANDIDATES = 1000
 
 
-def find_image(images: Path, name: str) -> str | None:
-    """The path below `images` of an image, as this disk spells it; None when there is none.
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """The image that a row names, or why there is none.
+
+    Attributes:
+        path: below the image folder, as this disk spells it; None: there is none.
+        name: what the row calls it.
+        others: files that it might be, where nothing decides between them; or those that belong to others.
+    """
+
+    path: str | None
+    name: str = ""
+    others: tuple[str, ...] = ()
+    is_ambiguous: bool = False
+
+    @property
+    def reason(self) -> str:
+        """Why the row is left out: a key of `index.json`."""
+        return IMAGE_AMBIGUOUS if self.is_ambiguous else IMAGE_MISSING
+
+    @property
+    def problem(self) -> str:
+        """What is wrong: the name, and the files that it might be."""
+        if not self.others:
+            return self.name
+        listed = " or ".join(map(readable_name, self.others[:3])) + (" …" if len(self.others) > 3 else "")
+        return f"{self.name}: {listed}?" if self.is_ambiguous else f"{self.name} ({listed} belongs elsewhere)"
+
+
+def find_image(
+    images: Path,
+    name: str,
+    folders: tuple[str, ...] = (),
+    other_folders: tuple[str, ...] = (),
+    *,
+    may_leave: bool = False,
+) -> FoundImage:
+    """The image of a row.
 
     Args:
         images: the image folder.
         name: path below it, or bare file name, NFC.
+        folders: names of the row's own folders, what decides first coming first: category, split.
+        other_folders: names of folders that belong to other rows: other categories, other splits.
+        may_leave: may an absolute path, or `..`, lead out of the image folder? A user's own table may.
     """
-    if not name:
-        return None
-    # A label must not lead out of the image folder: joined with an absolute path, the folder would not count at all.
-    is_inside = not name.startswith("/") and ".." not in name
-    if is_inside and os.path.isfile(os.path.join(images, name)):  # noqa: PTH113, PTH118 - called millions of times
-        return name
-    return _cached_listing(images).find(name)
+    # Called millions of times; nearly all names are right as they are.
+    if name and (may_leave or _stays_inside(name)):
+        own_folders = _own_folders(images, folders) if folders and "/" not in name else ()
+        path = f"{own_folders[0]}/{name}" if own_folders else name
+        if _is_file(images, path):
+            return FoundImage(path)
+    return _find_other_spelling(images, name, folders, other_folders, may_leave)
 
 
-_IMAGE_SUFFIXES = ("", ".jpg", ".png", ".jpeg", ".JPG", ".PNG")
+def find_table_image(
+    table: Path, images: Path, name: str, question_type: str = "", split: str = ""
+) -> FoundImage:
+    """The image of a row of a user's own table.
+
+    Where several have the name, the row's type, its split and a table's name decide: the images of Dacon's
+    `test.csv` lie in `image/test`, and never in `image/train`.
+
+    Args:
+        table: the file.
+        images: the image folder.
+        name: what the row calls it.
+        question_type, split: of the row; "" where it has none.
+    """
+    named = split_of_name(table.stem)
+    others = other_splits(named) if named and not split else ()
+    return find_image(images, name, (question_type, split, named or ""), others, may_leave=True)
+
+
+def clear_listings() -> None:
+    """Forget what image folders held: files may have come and gone since."""
+    for cache in (_find_other_spelling, _cached_listing, _own_folders):
+        cache.cache_clear()
 
 
 @functools.lru_cache(maxsize=1 << 16)  # several questions about one image follow each other
-def find_image_any_suffix(images: Path, name: str) -> str | None:
-    """The path below `images` of an image named by its path, with any suffix, in any Unicode form.
-
-    None when there is none. No other folder is searched, for `images` may be one that holds other things.
-    """
+def _find_other_spelling(
+    images: Path, name: str, folders: tuple[str, ...], other_folders: tuple[str, ...], may_leave: bool
+) -> FoundImage:
     path = os.path.normpath(name.replace("\\", "/")) if name.strip() else ""
+    if not path or "\0" in path or path == ".":
+        return FoundImage(None, name)
+    found: list[str] = []
+    if "/" not in path:
+        own_paths = (f"{own}/{path}" for own in _own_folders(images, folders))
+        found = next(filter(None, (_direct_files(images, own) for own in own_paths)), [])
+    if not found and (may_leave or _stays_inside(path)):
+        # As it is written first: on this system a backslash may be a letter of a name.
+        found = [name] if _is_file(images, name) else _direct_files(images, path)
+    if not found:
+        # Without the slash: an absolute path of another machine still ends in the folder and the name.
+        return _search(images, name, to_nfc(path.lstrip("/")).split("/"), folders, other_folders)
+    return _only_one(images, name, found)
+
+
+def _only_one(images: Path, name: str, found: Sequence[str]) -> FoundImage:
+    """The file, if it is one; two links to one file are one."""
+    first = os.path.join(images, found[0])  # noqa: PTH118
+    if all(os.path.samefile(first, os.path.join(images, other)) for other in found[1:]):  # noqa: PTH118, PTH121
+        return FoundImage(found[0])
+    return FoundImage(None, name, tuple(found), is_ambiguous=True)
+
+
+def _stays_inside(path: str) -> bool:
+    # A label must not lead out of the image folder: joined with an absolute path, the folder would not count at all.
+    return not path.startswith("/") and (".." not in path or ".." not in path.split("/"))
+
+
+def _is_file(images: Path, path: str) -> bool:
+    return os.path.isfile(os.path.join(images, path))  # noqa: PTH113, PTH118
+
+
+def _direct_files(images: Path, path: str) -> list[str]:
+    """The files that a path means, without a search: in any Unicode form, with any usual suffix."""
     folder, file = os.path.split(path)
-    # "" first: a name that has its suffix already is the usual case.
-    for suffix in _IMAGE_SUFFIXES if path else ():
-        for below, bare in itertools.product(_unicode_spellings(folder), _unicode_spellings(file)):
-            candidate = os.path.join(below, bare + suffix)  # noqa: PTH118
-            if os.path.isfile(os.path.join(images, candidate)):  # noqa: PTH113, PTH118
-                return candidate
-    return None
+    spellings = list(itertools.product(_unicode_spellings(folder), _unicode_spellings(file)))
+    for below, bare in spellings:
+        candidate = os.path.join(below, bare)  # noqa: PTH118
+        if _is_file(images, candidate):
+            return [candidate]
+    for below, bare in spellings:
+        candidates = (os.path.join(below, bare + suffix) for suffix in _USUAL_SUFFIXES)  # noqa: PTH118
+        if found := [each for each in candidates if _is_file(images, each)]:
+            return found
+    return []
 
 
 def _unicode_spellings(name: str) -> dict[str, None]:
@@ -56,60 +168,63 @@ def _unicode_spellings(name: str) -> dict[str, None]:
     return dict.fromkeys((name, to_nfc(name), unicodedata.normalize("NFD", name)))
 
 
+@functools.lru_cache(maxsize=1 << 12)
+def _own_folders(images: Path, folders: tuple[str, ...]) -> tuple[str, ...]:
+    """The folders right below the image folder that have these names, as this disk spells them."""
+    spellings = (spelling for name in folders if name for spelling in _unicode_spellings(name))
+    return tuple(name for name in spellings if "/" not in name and os.path.isdir(os.path.join(images, name)))  # noqa: PTH112, PTH118
+
+
+# ----------------------------------------------------------------------------------- by bare name
+
+
 @functools.lru_cache(maxsize=1)
-def _cached_listing(images: Path) -> _FolderListing:
-    return _FolderListing(images)
+def _cached_listing(images: Path) -> FolderListing:
+    return FolderListing(images)
 
 
-class _FolderListing:
-    """All files below a folder, in some 60 bytes each: a million names fit into every process.
-
-    A dict of a million paths takes some 200 MB. Here all paths lie in one bytes object, file i's from
-    `_starts[i]` to `_starts[i + 1]`; `_keys` are sorted CRC-32 of paths and bare names, `_owners` the numbers
-    of their files, so that a name is found by bisection. Different names may share a checksum, so the names
-    themselves are compared too.
-    """
-
-    def __init__(self, images: Path) -> None:
-        import numpy as np  # 0.07 s that commands save which only need the table of data sets
-
-        names, starts, keys, owners = bytearray(), array("Q", [0]), array("I"), array("I")
-        for folder, folders, files in os.walk(images):
-            # `os.walk` gives the order of the disk; sorted in place, it decides which file of a bare name comes first.
-            folders.sort()
-            below = Path(folder).relative_to(images).as_posix()
-            for file in sorted(files):
-                path = file if below == "." else f"{below}/{file}"
-                # Under both, because labels name a path or a bare name; in NFC, because they do (`find`).
-                for key in {to_nfc(path), to_nfc(file)}:
-                    keys.append(_name_checksum(key))
-                    owners.append(len(starts) - 1)
-                # As the disk spells it, even where that is not UTF-8: the path must open the file.
-                names += os.fsencode(path)
-                starts.append(len(names))
-        # Stable: of equal checksums, files stay in sorted order.
-        order = np.argsort(np.frombuffer(keys, np.uint32), kind="stable") if keys else np.zeros(0, int)
-        self._names, self._starts = bytes(names), starts
-        self._keys = array("I", np.array(keys, np.uint32)[order].tobytes())
-        self._owners = array("I", np.array(owners, np.uint32)[order].tobytes())
-
-    def find(self, name: str) -> str | None:
-        """A path that is the name, else the first file of that bare name."""
-        bare = name.rsplit("/", 1)[-1]
-        # Checksums only narrow it down. A path wins over a bare name; of equal names the first in sorted order.
-        same_path = (path for path in self._candidates(name) if to_nfc(path) == name)
-        same_name = (path for path in self._candidates(bare) if to_nfc(path.rsplit("/", 1)[-1]) == bare)
-        return next(itertools.chain(same_path, same_name), None)
-
-    def _candidates(self, name: str) -> Iterator[str]:
-        """Paths of the files of which the path or the bare name has the checksum of `name`."""
-        key = _name_checksum(name)
-        position = bisect_left(self._keys, key)
-        while position < len(self._keys) and self._keys[position] == key:
-            owner = self._owners[position]
-            yield os.fsdecode(self._names[self._starts[owner] : self._starts[owner + 1]])
-            position += 1
+def _search(
+    images: Path, name: str, given: Sequence[str], folders: tuple[str, ...], other_folders: tuple[str, ...]
+) -> FoundImage:
+    """The image among all files of that bare name below the folder; `given` is the name's path, in parts."""
+    files = _files_of_name(_cached_listing(images), given[-1])
+    if len(files) > _MOST_CANDIDATES:
+        return FoundImage(None, name, tuple(files), is_ambiguous=True)
+    own, foreign = ([folder_word(each) for each in names if each] for names in (folders, other_folders))
+    # The more of these agree, in this order, the better does a file fit.
+    fits: dict[str, tuple[int, list[bool], int]] = {}
+    for file, spelling in files.items():
+        parents = list(map(folder_word, file.split("/")[:-1]))
+        is_foreign = any(word in foreign and word not in own for word in parents)
+        same_end = _common_end(parents, list(map(folder_word, given[:-1])))
+        # Both name a folder, each another one: 폴더/1.png may lie in no folder, but not in 음식.
+        contradicts = len(given) > 1 and bool(parents) and same_end == 0
+        if not is_foreign and not contradicts:
+            fits[file] = (same_end, [word in parents for word in own], spelling)
+    if not fits:
+        return FoundImage(None, name, tuple(files))
+    best = max(fits.values())
+    return _only_one(images, name, [file for file, fit in fits.items() if fit == best])
 
 
-def _name_checksum(name: str) -> int:
-    return zlib.crc32(name.encode("utf-8", "surrogatepass"))
+def _files_of_name(listing: FolderListing, bare: str) -> dict[str, int]:
+    """File -> how well its name is the one that is given: 2 alike, 1 in other case, 0 with a suffix that it lacks."""
+    found: dict[str, int] = {}
+    for stem in dict.fromkeys((os.path.splitext(bare)[0], bare)):  # noqa: PTH122
+        for file in listing.files_of_stem(stem):
+            theirs = to_nfc(readable_name(file)).rsplit("/", 1)[-1]
+            if theirs.lower() == bare.lower():
+                found[file] = 2 if theirs == bare else 1
+            elif (
+                theirs[: len(bare)].lower() == bare.lower() and theirs[len(bare) :].lower() in IMAGE_SUFFIXES
+            ):
+                found[file] = 0
+            if len(found) > _MOST_CANDIDATES:
+                return found
+    return found
+
+
+def _common_end(parents: Sequence[str], given: Sequence[str]) -> int:
+    """How many folders before the file's own name are the same."""
+    pairs = zip(reversed(parents), reversed(given), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -12,6 +12,7 @@ ID_MISSING = "id missing"
 QUESTION_MISSING = "question missing"
 ANSWER_EMPTY = "answer empty"
 IMAGE_MISSING = "picture missing"
+IMAGE_AMBIGUOUS = "several pictures of that name"
 ROW_TWICE = "question id appears twice"
 ROW_TWICE_OTHER_ANSWER = "question id appears twice, with other answers"
 

@@ -134,7 +134,9 @@ class _SplitWriter:
 
     def spooled_rows(self) -> SpooledRows:
         # Of the names only whether two are equal is asked later: 64 bits say so, across shards and processes.
-        hashes = [blake2b(name.encode(), digest_size=8).digest() for name in self._images]
+        # A path may not be UTF-8 (`os.fsdecode`).
+        names = (name.encode("utf-8", "surrogatepass") for name in self._images)
+        hashes = [blake2b(name, digest_size=8).digest() for name in names]
         return SpooledRows(
             self.path, np.array(self._lengths), np.array(self._id_checksums), np.array(self._answer_numbers),
             list(self._answer_sets), np.array(self._image_numbers), np.frombuffer(b"".join(hashes), np.uint64),

@@ -18,6 +18,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from kovqa_core.messages.readable_name import readable_name
+
 
 class Message(str):
     """A text for people that still knows its key and fields; a plain `str` to everyone else."""
@@ -34,7 +36,8 @@ def message(key: str, english: str, /, **fields: object) -> Message:
         english: the English text, with fields in braces and their format (`{rows:,} rows`).
         fields: what stands in the braces.
     """
-    text = Message(english.format(**fields))
+    # Readable: a field may be the name of a file that is not UTF-8, and no stream takes that.
+    text = Message(readable_name(english.format(**fields)))
     text.key, text.fields = key, fields
     return text
 

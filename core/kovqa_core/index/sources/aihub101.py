@@ -5,7 +5,8 @@ Layout: below folders that say Training or Validation, any number of JSON files,
 * `images`    `[{image_id, image (file name), category, weather, …}]`
 * `question`  `[{question_id, image_id, question, answer, answer_type, …}]`
 
-The keys are those that public loaders of the data set read. Splits are made as for set 104.
+The keys are those that public loaders of the data set read. Splits are made, and images found, as for set 104:
+the folders of a label file stand for a category, and so does the image's own (`category`).
 """
 
 from __future__ import annotations
@@ -15,18 +16,14 @@ from functools import partial
 from pathlib import Path
 
 from kovqa_core.data.example import Example
+from kovqa_core.data.folder_walk import walk_files
 from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
-from kovqa_core.index.find_image import find_image
-from kovqa_core.index.left_out import (
-    ANSWER_EMPTY,
-    ID_MISSING,
-    IMAGE_MISSING,
-    QUESTION_MISSING,
-    LeftOutRows,
-)
+from kovqa_core.index.find_image import FoundImage, find_image
+from kovqa_core.index.folder_names import PUBLISHER_SPLITS, other_splits, publisher_split
+from kovqa_core.index.left_out import ANSWER_EMPTY, ID_MISSING, QUESTION_MISSING, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.index.sources.aihub import (
     ACCEPTED_OPTIONS,
@@ -35,7 +32,6 @@ from kovqa_core.index.sources.aihub import (
     SPLIT_METHOD,
     aihub_split,
     find_image_folder,
-    is_validation_folder,
     single_answer_labels,
 )
 from kovqa_core.messages import message
@@ -50,6 +46,7 @@ __all__ = [
 ]
 _IMAGE_KEYS = ("image_id", "image")
 _QUESTION_KEYS = ("question_id", "image_id", "question", "answer")
+LabelFile = tuple[str, Path]  # (the publisher's split, file)
 _SHARD_BYTES = 32 << 20  # bytes of label files in a shard, for a data set may have one file per image
 
 
@@ -57,11 +54,14 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
     """Label files in sorted order, training first, several small ones in a shard.
 
     Raises:
-        DataError: no JSON files; later: one that is broken or lacks a key.
+        DataError: no JSON files, or none that says whether it is training or validation data; later: one that
+            is broken or lacks a key.
     """
     # By the NFC path: the order must not depend on the Unicode form in which a disk keeps names.
+    labels = [root / name for name in walk_files(root) if name.lower().endswith(".json")]
     files = sorted(
-        root.rglob("*.json"), key=lambda path: (is_validation_folder(path.parent), to_nfc(str(path)))
+        ((publisher_split(path.parent, root), path) for path in labels),
+        key=lambda file: (PUBLISHER_SPLITS.index(file[0]), to_nfc(str(file[1]))),
     )
     if not files:
         raise DataError(
@@ -69,16 +69,16 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
             message("index.no-aihub101-labels.hint", "unpack AI-Hub's label archives there"),
         )
     return [
-        DatasetShard(partial(_read_label_files, group, images), size)
+        DatasetShard(partial(_read_label_files, group, root, images), size)
         for group, size in _group_label_files(files)
     ]
 
 
-def _group_label_files(files: Sequence[Path]) -> Iterator[tuple[list[Path], int]]:
-    group: list[Path] = []
+def _group_label_files(files: Sequence[LabelFile]) -> Iterator[tuple[list[LabelFile], int]]:
+    group: list[LabelFile] = []
     size = 0
-    for path in files:
-        group.append(path)
+    for published, path in files:
+        group.append((published, path))
         size += path.stat().st_size
         if size >= _SHARD_BYTES:
             yield group, size
@@ -87,18 +87,14 @@ def _group_label_files(files: Sequence[Path]) -> Iterator[tuple[list[Path], int]
         yield group, size
 
 
-def _read_label_files(files: Sequence[Path], images: Path, left_out: LeftOutRows) -> SplitExamples:
-    for path in files:
-        is_validation = is_validation_folder(path.parent)
-        image_rows = {
-            cell_text(row["image_id"]): (find_image(images, cell_text(row["image"])), row)
-            for row in iter_json_records(
-                path, "images", _IMAGE_KEYS, (*_IMAGE_KEYS, "category"), as_text=True
-            )
-        }
+def _read_label_files(
+    files: Sequence[LabelFile], root: Path, images: Path, left_out: LeftOutRows
+) -> SplitExamples:
+    for published, path in files:
+        image_rows = dict(_find_images(path, root, images, published))
         for row in iter_json_records(path, "question", _QUESTION_KEYS, _QUESTION_KEYS, as_text=True):
             id, image_id = cell_text(row["question_id"]), cell_text(row["image_id"])
-            image, image_row = image_rows.get(image_id, (None, {}))
+            image, category = image_rows.get(image_id, (FoundImage(None, image_id), ""))
             question, answer = (
                 cell_text(row["question"]).strip(),
                 single_answer_labels(cell_text(row["answer"])),
@@ -109,10 +105,21 @@ def _read_label_files(files: Sequence[Path], images: Path, left_out: LeftOutRows
                 left_out.add(QUESTION_MISSING, f"id {id}: {path}")
             elif not answer:
                 left_out.add(ANSWER_EMPTY, f"id {id}: {path}")
-            elif image is None:
-                left_out.add(IMAGE_MISSING, f"id {id}: {cell_text(image_row.get('image')) or image_id}")
+            elif image.path is None:
+                left_out.add(image.reason, f"id {id}: {image.problem or image_id}")
             else:
                 # The category is the image's; set 104 has it in the folder's name instead.
-                question_type = cell_text(image_row.get("category"))
-                split = aihub_split(image_id, is_validation=is_validation)
-                yield split, Example(id, image, question, answer, question_type)
+                yield aihub_split(image_id, published), Example(id, image.path, question, answer, category)
+
+
+def _find_images(
+    path: Path, root: Path, images: Path, published: str
+) -> Iterator[tuple[str, tuple[FoundImage, str]]]:
+    """Image id, the image and its category, of one label file."""
+    # The nearest folder first: it says more than those above it.
+    label_folders = [to_nfc(name) for name in reversed(path.parent.relative_to(root).parts)]
+    for row in iter_json_records(path, "images", _IMAGE_KEYS, (*_IMAGE_KEYS, "category"), as_text=True):
+        category = cell_text(row.get("category"))
+        own_folders = (category, *label_folders)
+        image = find_image(images, cell_text(row["image"]), own_folders, other_splits(published))
+        yield cell_text(row["image_id"]), (image, category)

@@ -16,7 +16,7 @@ from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.index.find_image import find_image
-from kovqa_core.index.left_out import ID_MISSING, IMAGE_MISSING, LeftOutRows
+from kovqa_core.index.left_out import ID_MISSING, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
 
@@ -74,13 +74,13 @@ def _read_karpathy_file(file: Path, images: Path, left_out: LeftOutRows) -> Spli
         image = find_image(images, name)
         if not id:
             left_out.add(ID_MISSING, f"{file}: {name}")
-        elif image is None:
-            left_out.add(IMAGE_MISSING, f"id {id}: {name}")
+        elif image.path is None:
+            left_out.add(image.reason, f"id {id}: {image.problem}")
         elif not captions:
             left_out.add("no caption", f"id {id}: {name}")
         elif split != "train":
-            yield split, Example(id, image, "", captions=captions)
+            yield split, Example(id, image.path, "", captions=captions)
         else:
             # To train, every sentence is a row of its own; to score, an image needs all its sentences in one.
             for number, caption in enumerate(captions):
-                yield split, Example(f"{id}-{number}", image, "", captions=[caption])
+                yield split, Example(f"{id}-{number}", image.path, "", captions=[caption])

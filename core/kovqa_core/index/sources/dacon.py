@@ -1,7 +1,8 @@
 """Dacon competition 236118: `train.csv` and `test.csv` with `ID, image_id, question[, answer]`.
 
 Images are in `image/train` and `image/test`; some copies of the data set have `images/` or neither. The
-competition's page says png, but the files are .jpg, so any suffix is looked for. Questions and answers are
+competition's page says png, but the files are .jpg, so any suffix is looked for. `train/` and `test/` may hold
+equal names: the folder belongs to the name. Questions and answers are
 English. A tenth of the training images becomes `val`; `test` has no answers, and its ids must be those of
 `sample_submission.csv`, where that is beside it. (docs/sources/llava.md, L2 and L3)
 """
@@ -16,9 +17,9 @@ from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
 from kovqa_core.data.tables import cell_text, read_table
 from kovqa_core.errors import DataError, list_ids
-from kovqa_core.index.find_image import find_image_any_suffix
+from kovqa_core.index.find_image import find_image
 from kovqa_core.index.hash_split import assign_split
-from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, LeftOutRows
+from kovqa_core.index.left_out import ANSWER_EMPTY, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
 
@@ -53,19 +54,18 @@ def _read_dacon_csv(file: Path, images: Path, left_out: LeftOutRows) -> SplitExa
         id, name, question = (cell_text(row[column]).strip() for column in columns[:3])
         if id:
             seen[id] = None
-        # `train/` and `test/` may hold equal names: the folder belongs to the name.
-        image = find_image_any_suffix(images, f"{file.stem}/{name}")
+        image = find_image(images, f"{file.stem}/{name}" if name else "")
         answers = {} if is_test else soft_labels([cell_text(row["answer"])])
         if not id or not question:
             left_out.add("id or question missing", f"{file}:{line}")
         elif not answers and not is_test:
             left_out.add(ANSWER_EMPTY, f"{file}:{line}: id {id}")
-        elif not name or image is None:
-            left_out.add(IMAGE_MISSING, f"{file}:{line}: id {id}: {file.stem}/{name}")
+        elif image.path is None:
+            left_out.add(image.reason, f"{file}:{line}: id {id}: {image.problem or f'{file.stem}/'}")
         else:
             yield (
                 "test" if is_test else assign_split("dacon", name, _DACON_FRACTIONS),
-                Example(id, image, question, answers),
+                Example(id, image.path, question, answers),
             )
     sample = file.with_name("sample_submission.csv")
     if is_test and sample.is_file():

@@ -19,7 +19,7 @@ from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.index.find_image import find_image
 from kovqa_core.index.hash_split import assign_split
-from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.left_out import ANSWER_EMPTY, QUESTION_MISSING, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
 
@@ -66,8 +66,8 @@ def _read_kvqa_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExa
             left_out.add(QUESTION_MISSING, f"{file}:{line}: {name}")
         elif not answers:
             left_out.add(ANSWER_EMPTY, f"{file}:{line}: {name}")
-        elif image is None:
-            left_out.add(IMAGE_MISSING, f"{file}:{line}: {name}")
+        elif image.path is None:
+            left_out.add(image.reason, f"{file}:{line}: {image.problem}")
         else:
             split = assign_split("kvqa", name, _KVQA_FRACTIONS)
-            yield split, Example(id, image, question, answers, question_type)
+            yield split, Example(id, image.path, question, answers, question_type)

@@ -2,7 +2,8 @@
 
 `--root` is the file. Columns have our names (id, image, question, answer, split, kind, caption) or those in
 `data.tables.COLUMN_ALIASES`; `--column ours=theirs` names others. An image is a path below the table's
-folder, or below `--images`. JSON may have a list of answers, one per annotator; a CSV cell is one answer.
+folder, or below `--images`, or a bare name there (`index/find_image.py`). JSON may have a list of answers, one
+per annotator; a CSV cell is one answer.
 Without a column `id` the line number is the id; without `split`, a hash of the image's name decides.
 """
 
@@ -17,9 +18,9 @@ from kovqa_core.data.example import Example
 from kovqa_core.data.json_values import JsonRecord
 from kovqa_core.data.tables import COLUMN_ALIASES, read_table, record_text
 from kovqa_core.errors import DataError, unknown_name_error
-from kovqa_core.index.find_image import find_image_any_suffix
+from kovqa_core.index.find_image import find_table_image
 from kovqa_core.index.hash_split import assign_split
-from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_MISSING, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.left_out import ANSWER_EMPTY, QUESTION_MISSING, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import Message, message, shell_quote
 
@@ -71,8 +72,9 @@ def _read_table_rows(
         place = f"{file}:{line}"
         cells = {ours: _first_cell(row, names) for ours, names in known.items()}
         id, name, question = (_one_text(cells[ours], ours, place) for ours in ("id", "image", "question"))
-        image = find_image_any_suffix(images, name)
-        split = _row_split(_one_text(cells["split"], "split", place), name, place)
+        question_type, split_name = (_one_text(cells[ours], ours, place) for ours in ("kind", "split"))
+        image = find_table_image(file, images, name, question_type, split_name)
+        split = _row_split(split_name, name, place)
         answers = soft_labels(_cell_texts(cells["answer"], "answer", place))
         captions = [text.strip() for text in _cell_texts(cells["caption"], "caption", place) if text.strip()]
         if not question and not captions:
@@ -80,11 +82,10 @@ def _read_table_rows(
         # Test rows may have no answers: predictions for them are what is wanted.
         elif not answers and not captions and split != "test":
             left_out.add(ANSWER_EMPTY, place)
-        elif image is None:
-            left_out.add(IMAGE_MISSING, f"{place}: {name}")
+        elif image.path is None:
+            left_out.add(image.reason, f"{place}: {image.problem}")
         else:
-            question_type = _one_text(cells["kind"], "kind", place)
-            yield split, Example(id or str(line), image, question, answers, question_type, captions)
+            yield split, Example(id or str(line), image.path, question, answers, question_type, captions)
 
 
 def _name_column_hint(ours: str, theirs: str) -> Message:

@@ -18,7 +18,8 @@ from typing import NamedTuple
 from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.errors import DataError
 from kovqa_core.files import read_text, to_nfc
-from kovqa_core.index.sources.aihub import is_validation_folder, label_folders
+from kovqa_core.index.folder_names import publisher_split
+from kovqa_core.index.sources.aihub import label_folders
 from kovqa_core.index.upstream.rows import (
     EncodeText,
     UpstreamRow,
@@ -67,13 +68,13 @@ def _read_splits(root: Path, categories: Sequence[str]) -> dict[str, list[_Label
     order = {name: place for place, name in enumerate(categories)}
 
     def by_category(folder: Path) -> tuple[bool, int]:
-        return is_validation_folder(folder), order.get(to_nfc(folder.parent.name), 0)
+        return publisher_split(folder, root) != "train", order.get(to_nfc(folder.parent.name), 0)
 
     for folder in sorted(label_folders(root), key=by_category):
         rows = list(_read_label_rows(folder))
         n = len(rows)
         # Training folders whole; of a validation folder a third each (docs/sources/beit3.md, B30).
-        first, second = (n // 3, 2 * n // 3) if is_validation_folder(folder) else (n, n)
+        first, second = (n, n) if publisher_split(folder, root) == "train" else (n // 3, 2 * n // 3)
         for split, some in zip(splits, (rows[:first], rows[first:second], rows[second:]), strict=True):
             splits[split] += some
     return splits

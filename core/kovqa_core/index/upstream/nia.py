@@ -60,7 +60,8 @@ def _nia_csv_rows(
 ) -> Iterator[list[object]]:
     for split in NIA_SPLITS:
         for name, letter, record in nia_questions(root / f"{split}.json"):
-            if find_image(images, name) is not None:
+            image = find_image(images, name)
+            if image.path or image.is_ambiguous:  # the original asks only whether it is there
                 source = nia_question_type(letter, record, name)
                 question_facts = [
                     facts.get(id) or facts.get(_fact_key(id)) for id in record.get("fact") or []
