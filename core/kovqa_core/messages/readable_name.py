@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-# What a name of ASCII and of bytes that are no UTF-8 looks like in Python (PEP 383). A slash is no part of it.
+# What a name of ASCII and of bytes that are not UTF-8 looks like in Python (PEP 383). A slash is no part of it.
 _UNDECODED_NAME = re.compile("[!-.0-~]*[\udc80-\udcff][!-.0-~\udc80-\udcff]*")
 
 
 def readable_name(text: str) -> str:
-    r"""A text that every file can hold: bytes of a file name that are no UTF-8 are read as CP949, else as `\xb0`.
+    r"""A text that every file can hold: bytes of a file name that are not UTF-8 are read as CP949, else as `\xb0`.
 
     Archives of Korean Windows unpack into names in CP949. Any other text comes back as it is.
     """
