@@ -340,3 +340,14 @@ UpstreamTokenizerOption = Annotated[
     Path | None,
     typer.Option("--tokenizer", help="SentencePiece model, for --as-upstream.", metavar="FILE"),
 ]
+
+
+def parse_column_pair(text: str) -> tuple[str, str]:
+    """The two names of a --column OURS=THEIRS."""
+    ours, mark, theirs = text.partition("=")
+    if not (ours and mark and theirs):
+        raise SettingsError(
+            message("index.bad-column-pair", "--column {text}: expected OURS=THEIRS", text=text),
+            message("index.bad-column-pair.hint", "for example --column question=질문"),
+        )
+    return ours, theirs

@@ -47,7 +47,7 @@ def index(
     from kovqa_cli.output.progress import show_progress
 
     folder = output or Path("data") / source
-    source_options = SourceOptions(dict(map(_parse_column_pair, column or ())), language)
+    source_options = SourceOptions(dict(map(options.parse_column_pair, column or ())), language)
     classes = _parse_answer_classes(answers)
     with show_progress(quiet or json) as on_progress:
         report = build_index(
@@ -132,13 +132,3 @@ def _parse_answer_classes(text: str | None) -> int | list[str] | None:
             message("index.no-class.hint", "give their number, or a file that lists them"),
         )
     return int(text)
-
-
-def _parse_column_pair(text: str) -> tuple[str, str]:
-    ours, mark, theirs = text.partition("=")
-    if not (ours and mark and theirs):
-        raise SettingsError(
-            message("index.bad-column-pair", "--column {text}: expected OURS=THEIRS", text=text),
-            message("index.bad-column-pair.hint", "for example --column question=질문"),
-        )
-    return ours, theirs

@@ -15,14 +15,16 @@ from kovqa_cli import options
 
 def complete_challenge(incomplete: str) -> list[str]:
     """Names of challenges that begin like this."""
-    return [name for name in ("vqav2", "coco", "dacon") if name.startswith(incomplete)]
+    return [name for name in ("vqav2", "coco", "dacon", "csv") if name.startswith(incomplete)]
 
 
 def submit(
     challenge: Annotated[
         str,
         typer.Argument(
-            help="vqav2, coco (captions) or dacon.", autocompletion=complete_challenge, metavar="NAME"
+            help="vqav2, coco (captions), dacon, or csv: any contest that hands out a sample.",
+            autocompletion=complete_challenge,
+            metavar="NAME",
         ),
     ],
     predictions: Annotated[
@@ -36,15 +38,23 @@ def submit(
         typer.Option(
             "--sample",
             help="Which ids: the challenge's own JSON file or an index split (.jsonl); "
-            "dacon: sample_submission.csv.",
+            "dacon, csv: the sample submission.",
             metavar="FILE",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", metavar="FILE")],
     *,
     fill: Annotated[
-        str, typer.Option("--fill", help="The answer where a prediction is missing.", metavar="TEXT")
+        str, typer.Option("--fill", help="The answer where a prediction is missing or empty.", metavar="TEXT")
     ] = "",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            help="csv: the sample's column of id or answer, where it is not found by its name. Repeatable.",
+            metavar="OURS=THEIRS",
+        ),
+    ] = None,
     upload: Annotated[
         bool, typer.Option("--upload", help="dacon: send it, once. The token is read from DACON_API_TOKEN.")
     ] = False,
@@ -64,7 +74,7 @@ def submit(
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Write a challenge's file; send Dacon's with --upload."""
+    """Write the file that a challenge or contest takes; send Dacon's with --upload."""
     from kovqa_core.submit import submission
 
     from kovqa_cli.output import submit as output_submit
@@ -74,7 +84,8 @@ def submit(
             message("cli.no-upload", "{challenge} takes no uploads from here", challenge=challenge),
             message("cli.no-upload.hint", "hand the file in on its page"),
         )
-    written = submission.write_submission(challenge, predictions, sample, output, fill)
+    columns = dict(map(options.parse_column_pair, column or ()))
+    written = submission.write_submission(challenge, predictions, sample, output, fill, columns)
     if not upload:
         output_submit.print_submission(written, as_json=json, quiet=quiet)
         return

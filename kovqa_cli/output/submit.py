@@ -31,12 +31,36 @@ def submission_notes(written: WrittenSubmission) -> list[str]:
             distinct=written.distinct,
         )
     ]
+    if written.columns:
+        notes.append(
+            message(
+                "cli.submission-columns", "ids in column {id}, answers in column {answer}",
+                id=written.columns[0], answer=written.columns[1],
+            )
+        )  # fmt: skip
     if written.filled:
         notes.append(
             message(
                 "cli.submission-filled",
                 "warning: {count:,} of them had no prediction and were filled",
                 count=written.filled,
+            )
+        )
+    if written.filled_empty:
+        notes.append(
+            message(
+                "cli.submission-filled-empty",
+                "warning: {count:,} of them had an empty prediction and were filled",
+                count=written.filled_empty,
+            )
+        )
+    if written.missing_words:
+        notes.append(
+            message(
+                "cli.submission-missing-words",
+                "warning: {count:,} of them say nan, null, None, n/a or the like (first: id {id}): is that an answer?",
+                count=written.missing_words,
+                id=written.first_missing_word,
             )
         )
     notes.append(

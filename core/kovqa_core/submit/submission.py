@@ -4,10 +4,11 @@
 |---|---|---|
 | vqav2 | JSON list | `{"question_id": 262148000, "answer": "yes"}`, every question of the split once |
 | coco | JSON list | `{"image_id": 42, "caption": "…"}`, every image of the split once |
-| dacon | CSV like its sample | `TEST_00000,no`, in the sample's order, answers stripped |
+| csv | as its sample (`sample_file.py`) | in the sample's order, all other columns as they are, answers stripped |
+| dacon | the same: columns ID and answer | `TEST_00000,no` |
 
-The wanted ids come from the challenge's own file (VQAv2: the questions; COCO: a file of `images`;
-Dacon: `sample_submission.csv`) or, for the JSON lists, from a split of an index. Dacon's file is what
+The wanted ids come from the challenge's own file (VQAv2: the questions; COCO: a file of `images`; else the sample) or,
+for the JSON lists, from a split of an index. Dacon's file is what
 pandas would write: UTF-8, marked only if the sample is, line feeds, quotation marks where needed
 (docs/sources/llava.md, L5; docs/sources/datasets.md, D17 to D19).
 """
@@ -22,16 +23,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.data.json_stream import iter_json_records
-from kovqa_core.data.tables import check_unique_id, read_table
-from kovqa_core.errors import DataError, list_ids, unknown_name_error
+from kovqa_core.data.tables import read_table
+from kovqa_core.errors import DataError, SettingsError, list_ids, unknown_name_error
 from kovqa_core.evaluate.predictions_file import Predictions, read_predictions
-from kovqa_core.files import read_bytes, require_other_output, write_text
+from kovqa_core.files import atomic_file, require_other_output
 from kovqa_core.index.reader import IndexSplit
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
+from kovqa_core.submit.sample_file import (
+    SampleFile,
+    encode_submission,
+    pandas_layout,
+    read_sample,
+    require_csv_output,
+)
 
 # Its own client refuses what is larger before it sends it (docs/sources/datasets.md, D17).
 DACON_MAX_BYTES = 104_857_601  # bytes Dacon's own client sends
 _BROKEN_CHARACTER = re.compile("[\0\ud800-\udfff]")  # NUL, half a character
+# An id that a submission of integers can hold and keep: 007 would become 7. Of any length that is exact everywhere.
+_JSON_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
+
+
+# What programs write where nothing is known, and what readers of tables (pandas) take for a missing cell.
+_MISSING_WORDS = frozenset(("nan", "-nan", "null", "none", "n/a", "na", "<na>", "#n/a", "#na", "undefined"))
 
 
 @dataclass(frozen=True)
@@ -39,10 +53,10 @@ class ChallengeFormat:
     """What a challenge wants.
 
     Attributes:
-        task: of the predictions.
-        id, text: names of the two fields of a row.
+        task: of the predictions; "": answers or captions.
+        id, text: names of the two fields of a row; "": those of its sample.
         records: list of the challenge's own JSON file that has the ids, and their name there; None:
-            its own file is a CSV of these two columns, and so is the submission.
+            its own file is a table like the submission.
     """
 
     task: str
@@ -55,6 +69,7 @@ CHALLENGE_FORMATS = {
     "vqav2": ChallengeFormat("vqa", "question_id", "answer", ("questions", "question_id")),
     "coco": ChallengeFormat("caption", "image_id", "caption", ("images", "id")),
     "dacon": ChallengeFormat("vqa", "ID", "answer", None),
+    "csv": ChallengeFormat("", "", "", None),
 }
 
 
@@ -64,22 +79,35 @@ class WrittenSubmission:
 
     Attributes:
         rows: of the file.
+        columns: of ids and of answers, in a file like its sample; None where the challenge names them.
         filled: how many of them had no prediction and were filled.
+        filled_empty: how many had an empty one and were filled.
         distinct: how many different texts there are.
         frequent: the most frequent texts with their counts.
         longest: the longest text.
+        missing_words: how many texts are a word that says that nothing is known (nan, null, None, n/a).
+        first_missing_word: the id of the first of them; "" if there is none.
     """
 
     path: Path
     rows: int
+    columns: tuple[str, str] | None
     filled: int
+    filled_empty: int
     distinct: int
     frequent: list[tuple[str, int]]
     longest: str
+    missing_words: int
+    first_missing_word: str
 
 
 def write_submission(
-    challenge: str, predictions: Path, sample: Path, output: Path, fill: str = ""
+    challenge: str,
+    predictions: Path,
+    sample: Path,
+    output: Path,
+    fill: str = "",
+    columns: Mapping[str, str] | None = None,
 ) -> WrittenSubmission:
     """Write a submission file.
 
@@ -88,44 +116,100 @@ def write_submission(
         predictions: what `kovqa predict` or `kovqa caption` wrote.
         sample: the challenge's own file with the ids, or an index split (`.jsonl`).
         output: the file to write, whole or not at all.
-        fill: the text where a prediction is missing; empty: that is an error.
+        fill: the text where a prediction is missing or empty; "": that is an error.
+        columns: of csv: see `read_sample`.
 
     Raises:
-        SettingsError: an unknown challenge; an output that is one of the inputs.
+        SettingsError: an unknown challenge, or one that names its columns itself; an output that is one of the
+            inputs.
         DataError: predictions of another task; ids missing, foreign, empty, duplicate or not numbers; an
             empty or broken text; a sample of other columns; a file too large. The first ten ids are named.
     """
+    form = _find_format(challenge, columns)
+    require_other_output(output, (predictions, sample))
+    if challenge == "csv":
+        require_csv_output(output)
+    predicted = _read_task_predictions(predictions, challenge)
+    template = None if form.records else _read_challenge_sample(sample, form, columns)
+    wanted = template.ids if template else _read_json_ids(sample, form.records or ("", ""))
+    # A sample's cells may have blanks around their ids; predictions have none.
+    text_of = dict(predicted.texts)
+    for id in wanted:
+        if id not in text_of and id.strip() in text_of:
+            text_of[id] = text_of.pop(id.strip())
+    missing = [id for id in wanted if id not in text_of]
+    empty = [id for id in wanted if id in text_of and not text_of[id].strip()]
+    if fill:
+        text_of |= dict.fromkeys([*missing, *empty], fill)
+    _check_submission(wanted, text_of, form, predictions, sample)
+    if template:
+        text_of = {id: text.strip() for id, text in text_of.items()}
+        content = encode_submission(template, text_of)
+    else:
+        content = _submission_json(wanted, [text_of[id] for id in wanted], form).encode()
+    if challenge == "dacon":
+        _check_dacon_size(content)
+    with atomic_file(output) as stream:
+        stream.write(content)
+    names = (template.id_column, template.answer_column) if template and not form.id else None
+    filled = (len(missing), len(empty)) if fill else (0, 0)
+    return _describe_submission(output, names, {id: text_of[id] for id in wanted}, filled)
+
+
+def _describe_submission(
+    path: Path, columns: tuple[str, str] | None, text_of: Mapping[str, str], filled: tuple[int, int]
+) -> WrittenSubmission:
+    """What a written file's texts are like; `filled`: how many were missing and how many empty."""
+    counts = Counter(text_of.values())
+    unknown = [id for id, text in text_of.items() if text.strip().lower() in _MISSING_WORDS]
+    return WrittenSubmission(
+        path, len(text_of), columns, *filled, len(counts), counts.most_common(5), max(text_of.values(), key=len),
+        len(unknown), unknown[0] if unknown else "",
+    )  # fmt: skip
+
+
+def _find_format(challenge: str, columns: Mapping[str, str] | None) -> ChallengeFormat:
+    """The format of a challenge, whose columns can be named only where its sample names them."""
     if challenge not in CHALLENGE_FORMATS:
         raise unknown_name_error(
             message("submit.unknown-challenge", "unknown challenge '{challenge}'", challenge=challenge),
             challenge,
             CHALLENGE_FORMATS,
         )
-    form = CHALLENGE_FORMATS[challenge]
-    require_other_output(output, (predictions, sample))
-    predicted = _read_task_predictions(predictions, challenge)
-    wanted = _read_json_ids(sample, form.records) if form.records else _read_sample_ids(sample, form)
-    # Predictions overwrite the filling; without `fill` a missing one is an error below.
-    text_of = {**dict.fromkeys(wanted, fill), **predicted.texts} if fill else predicted.texts
-    _check_submission(wanted, text_of, form, predictions, sample)
-    if form.records:
-        texts = [text_of[id] for id in wanted]
-        content = _submission_json(wanted, texts, form)
-    else:
-        texts = [text_of[id].strip() for id in wanted]
-        content = _submission_csv(wanted, texts, form, sample)
-    write_text(output, content)
-    counts = Counter(texts)
-    filled = sum(id not in predicted.texts for id in wanted)
-    return WrittenSubmission(
-        output, len(texts), filled, len(counts), counts.most_common(5), max(texts, key=len)
-    )
+    if columns and challenge != "csv":
+        raise SettingsError(
+            message("submit.columns-are-fixed", "{challenge} has columns of its own", challenge=challenge),
+            message("submit.columns-are-fixed.hint", "leave out --column, or use kovqa submit csv"),
+        )
+    return CHALLENGE_FORMATS[challenge]
+
+
+def _read_challenge_sample(
+    sample: Path, form: ChallengeFormat, columns: Mapping[str, str] | None
+) -> SampleFile:
+    """A sample; one whose challenge names the columns has these two and no others."""
+    if not form.id:
+        return read_sample(sample, columns)
+    hint = message("submit.sample.hint", "take the sample that the challenge hands out")
+    names = [form.id, form.text]
+    # Here first: it knows a column that is spelled almost so.
+    for _, row in read_table(sample, {name: (name,) for name in names}, hint):
+        if list(row) != names:
+            raise DataError(
+                message(
+                    "submit.sample-columns", "{sample}: its columns are {columns}, not {wanted}",
+                    sample=sample, columns=", ".join(row), wanted=", ".join(names),
+                ),
+                hint,
+            )  # fmt: skip
+        break
+    return pandas_layout(read_sample(sample, {"id": form.id, "answer": form.text}))
 
 
 def _read_task_predictions(path: Path, challenge: str) -> Predictions:
     """Predictions of the challenge's task."""
     predicted, wanted = read_predictions(path), CHALLENGE_FORMATS[challenge].task
-    if predicted.task != wanted:
+    if wanted and predicted.task != wanted:
         raise DataError(
             message(
                 "submit.wrong-task",
@@ -178,16 +262,33 @@ def _check_ids(
             ),
             hint,
         )
-    if ids := [id for id in wanted if form.records and not id.isdecimal()]:
+    if form.records:
+        _check_numbers(wanted, predictions, hint)
+
+
+def _check_numbers(wanted: Sequence[str], predictions: Path, hint: Message) -> None:
+    """Every wanted id is a number as JSON writes it, and no two are one."""
+    ids_of: dict[str, list[str]] = {}
+    for id in wanted:
+        # By its digits, not by its value: an id of any length is compared.
+        ids_of.setdefault(id.lstrip("0") or "0", []).append(id)
+    if same := [ids for number, ids in ids_of.items() if len(ids) > 1 and number.isdecimal()]:
         raise DataError(
             message(
-                "submit.ids-not-numbers",
-                "{predictions}: not a number: {ids}",
-                predictions=predictions,
-                ids=list_ids(ids),
+                "submit.ids-one-number",
+                "{predictions}: ids that are one number, which is all that the submission has: {ids}",
+                predictions=predictions, ids=list_ids([" = ".join(ids) for ids in same]),
+            ),
+            message("submit.ids-one-number.hint", "give the questions ids that differ as numbers"),
+        )  # fmt: skip
+    if ids := [id for id in wanted if not _JSON_NUMBER.fullmatch(id)]:
+        raise DataError(
+            message(
+                "submit.ids-not-numbers", "{predictions}: not a number: {ids}",
+                predictions=predictions, ids=list_ids(ids),
             ),
             hint,
-        )
+        )  # fmt: skip
 
 
 def _check_texts(wanted: Sequence[str], texts: Mapping[str, str], predictions: Path, sample: Path) -> None:
@@ -233,34 +334,7 @@ def _read_json_ids(sample: Path, records: tuple[str, str]) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
-def _read_sample_ids(sample: Path, form: ChallengeFormat) -> list[str]:
-    """The ids of a CSV like the submission, in its order."""
-    hint = message("submit.sample.hint", "take the sample that the challenge hands out")
-    columns = [form.id, form.text]
-    line_of_id: dict[str, int] = {}
-    for line, row in read_table(sample, {name: (name,) for name in columns}, hint):
-        if list(row) != columns:
-            raise DataError(
-                message(
-                    "submit.sample-columns",
-                    "{sample}: its columns are {columns}, not {wanted}",
-                    sample=sample,
-                    columns=", ".join(row),
-                    wanted=", ".join(columns),
-                ),
-                hint,
-            )
-        if not row[form.id].strip():
-            raise DataError(
-                message("submit.sample-no-id", "{sample}:{line}: no id", sample=sample, line=line), hint
-            )
-        check_unique_id(row[form.id], line, line_of_id, sample)
-    if not line_of_id:
-        raise DataError(message("submit.sample-empty", "{sample} has no rows", sample=sample), hint)
-    return list(line_of_id)
-
-
-# ------------------------------------------------------------------------------ the two formats
+# ------------------------------------------------------------------------------ JSON and size
 
 
 def _submission_json(ids: Iterable[str], texts: Iterable[str], form: ChallengeFormat) -> str:
@@ -269,23 +343,14 @@ def _submission_json(ids: Iterable[str], texts: Iterable[str], form: ChallengeFo
     return json.dumps(rows, ensure_ascii=False) + "\n"
 
 
-def _submission_csv(ids: Iterable[str], texts: Iterable[str], form: ChallengeFormat, sample: Path) -> str:
-    rows = [(form.id, form.text), *zip(ids, texts, strict=True)]
-    byte_order_mark = "\ufeff" if read_bytes(sample).startswith(b"\xef\xbb\xbf") else ""
-    content = byte_order_mark + "".join(f"{_csv_cell(id)},{_csv_cell(text)}\n" for id, text in rows)
-    if (size := len(content.encode())) > DACON_MAX_BYTES:
+def _check_dacon_size(content: bytes) -> None:
+    if len(content) > DACON_MAX_BYTES:
         raise DataError(
             message(
                 "submit.too-large",
                 "the submission has {size:,} bytes, Dacon takes {limit:,}",
-                size=size,
+                size=len(content),
                 limit=DACON_MAX_BYTES,
             ),
             message("submit.too-large.hint", "shorten the answers"),
         )
-    return content
-
-
-def _csv_cell(text: str) -> str:
-    """A cell as pandas writes it; a lone carriage return is quoted too, which Python 3.11's csv forgets."""
-    return '"' + text.replace('"', '""') + '"' if re.search('[,"\r\n]', text) else text

@@ -1,0 +1,250 @@
+"""A contest's sample file: the rows it wants, and a submission written just as the sample is.
+
+The sample's columns, their order, its rows and their order, encoding, byte-order mark, delimiter and line ends are
+kept; only the column of the answers is written anew. Cells have quotation marks where they need them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kovqa_core.data.tables import check_unique_id, read_table
+from kovqa_core.errors import DataError, SettingsError, list_ids
+from kovqa_core.evaluate.predictions_file import find_column
+from kovqa_core.files import read_bytes
+from kovqa_core.messages import Message, message
+
+# Names of the two columns in lower case, the likeliest first.
+_ID_NAMES = ("id", "question_id", "qid", "image_id", "idx", "index")
+_ANSWER_NAMES = ("answer", "answers", "caption", "text", "prediction", "label", "target", "정답", "답")
+_OUTPUT_SUFFIXES = (".csv", ".tsv", ".txt")
+
+
+@dataclass(frozen=True)
+class CsvLayout:
+    """How a table's text is written.
+
+    Attributes:
+        encoding: a codec of Python's.
+        byte_order_mark: what the file begins with.
+        delimiter: between cells.
+        line_end: after every row.
+    """
+
+    encoding: str = "utf-8"
+    byte_order_mark: bytes = b""
+    delimiter: str = ","
+    line_end: str = "\n"
+
+
+@dataclass(frozen=True)
+class SampleFile:
+    """A contest's sample.
+
+    Attributes:
+        columns: names, in its order.
+        rows: cells, in its order.
+        id_column, answer_column: of `columns`.
+        layout: of its text.
+    """
+
+    path: Path
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    id_column: str
+    answer_column: str
+    layout: CsvLayout
+
+    @property
+    def ids(self) -> list[str]:
+        """The id of every row."""
+        place = self.columns.index(self.id_column)
+        return [row[place] for row in self.rows]
+
+
+def read_sample(path: Path, columns: Mapping[str, str] | None = None) -> SampleFile:
+    """Read a sample: CSV or TSV as it comes, or another table, whose submission is a CSV in UTF-8.
+
+    Args:
+        path: the sample.
+        columns: "id" and "answer" -> their names there; those not named are found by their usual names, or as the
+            other one of two columns.
+
+    Raises:
+        SettingsError: `columns` names something else.
+        DataError: no rows, no such column, an id that is missing or there twice (with its line).
+    """
+    given = dict(columns or {})
+    if unknown := sorted(given.keys() - {"id", "answer"}):
+        raise SettingsError(
+            message(
+                "submit.unknown-column", "--column {name}=…: a sample has id and answer", name=unknown[0]
+            ),
+            message("submit.name-columns.hint", "name them: --column id=NAME --column answer=NAME"),
+        )
+    names: list[str] = []
+    rows: list[list[str]] = []
+    line_of_id: dict[str, int] = {}
+    id_column = answer_column = ""
+    for line, row in read_table(path):
+        if not names:
+            names = list(row)
+            id_column, answer_column = _choose_columns(path, names, given)
+        cells = ["" if row[name] is None else str(row[name]) for name in names if name in row]
+        if len(cells) != len(names) or len(row) != len(names):
+            raise DataError(
+                message(
+                    "submit.sample-other-columns", "{sample}:{line}: other columns than the first row",
+                    sample=path, line=line,
+                ),
+                _sample_hint(),
+            )  # fmt: skip
+        id = cells[names.index(id_column)]
+        if not id.strip():
+            raise DataError(
+                message("submit.sample-no-id", "{sample}:{line}: no id", sample=path, line=line),
+                _sample_hint(),
+            )
+        check_unique_id(id, line, line_of_id, path)
+        rows.append(cells)
+    if not rows:
+        raise DataError(message("submit.sample-empty", "{sample} has no rows", sample=path), _sample_hint())
+    return SampleFile(path, names, rows, id_column, answer_column, _detect_layout(path, len(names)))
+
+
+def _sample_hint() -> Message:
+    return message("submit.sample.hint", "take the sample that the challenge hands out")
+
+
+def _choose_columns(path: Path, names: Sequence[str], given: Mapping[str, str]) -> tuple[str, str]:
+    """The columns of ids and answers."""
+    chosen: dict[str, str | None] = {}
+    for ours, usual in (("id", _ID_NAMES), ("answer", _ANSWER_NAMES)):
+        if ours in given and given[ours] not in names:
+            raise _no_column_error(path, given[ours], names)
+        others = [name for name in names if name not in chosen.values() and name not in given.values()]
+        chosen[ours] = given.get(ours) or find_column(others, usual)
+    if len(names) == 2:
+        # Two columns: the one that is not the one is the other.
+        for ours, other in (("id", "answer"), ("answer", "id")):
+            rest = [name for name in names if name != chosen[other]]
+            chosen[ours] = chosen[ours] or (rest[0] if len(rest) == 1 else None)
+    id_column, answer_column = chosen["id"], chosen["answer"]
+    if id_column is None or answer_column is None or id_column == answer_column:
+        raise _no_column_error(path, "id" if id_column is None else "answer", names)
+    return id_column, answer_column
+
+
+def _no_column_error(path: Path, name: str, names: Sequence[str]) -> DataError:
+    return DataError(
+        message(
+            "submit.sample-lacks-column", "{sample}: no column '{column}'; it has {columns}",
+            sample=path, column=name, columns=", ".join(names),
+        ),
+        message("submit.name-columns.hint", "name them: --column id=NAME --column answer=NAME"),
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------- its text
+
+
+def _detect_layout(path: Path, columns: int) -> CsvLayout:
+    """How the text of a sample is written; the layout of a new CSV where it is no text.
+
+    Raises:
+        DataError: a column without a name, which `read_table` does not read.
+    """
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        return CsvLayout()
+    data = read_bytes(path)
+    marks = (
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+    )
+    mark, encoding = next(((m, e) for m, e in marks if data.startswith(m)), (b"", "utf-8"))
+    if not mark:
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            encoding = "cp949"
+    text = data[len(mark) :].decode(encoding)
+    line_end = next(end for end in ("\r\n", "\n", "\r", "") if end in text) or "\n"
+    header = re.sub('"[^"]*"', "x", text.lstrip("\r\n").split(line_end)[0])
+    delimiter = next((each for each in ("\t", ";", ",") if header.count(each) == columns - 1), None)
+    if delimiter is None:
+        raise DataError(
+            message("submit.sample-unnamed-column", "{sample}:1: a column without a name", sample=path),
+            message("submit.sample-unnamed-column.hint", "name it, or remove it"),
+        )
+    return CsvLayout(encoding, mark, delimiter, line_end)
+
+
+def encode_submission(sample: SampleFile, answers: Mapping[str, str]) -> bytes:
+    """The bytes of a submission.
+
+    Args:
+        sample: what it is written like.
+        answers: id of the sample -> text.
+
+    Raises:
+        DataError: a text that the sample's encoding does not have; the first ten ids are named.
+    """
+    layout, place = sample.layout, sample.columns.index(sample.answer_column)
+    lines, broken = [_csv_line(sample.columns, layout)], []
+    for id, cells in zip(sample.ids, sample.rows, strict=True):
+        row = [*cells[:place], answers[id], *cells[place + 1 :]]
+        lines.append(_csv_line(row, layout))
+        if not _can_encode(lines[-1], layout.encoding):
+            broken.append(id)
+    if broken:
+        raise DataError(
+            message(
+                "submit.not-in-encoding", "{sample} is in {encoding}, which lacks a letter of the answer to {ids}",
+                sample=sample.path, encoding=layout.encoding.upper(), ids=list_ids(broken),
+            ),
+            message("submit.not-in-encoding.hint", "save the sample as UTF-8, if the contest takes that"),
+        )  # fmt: skip
+    return layout.byte_order_mark + "".join(lines).encode(layout.encoding)
+
+
+def pandas_layout(sample: SampleFile) -> SampleFile:
+    """The sample as pandas would write it: UTF-8, marked only if it is, commas, line feeds."""
+    mark = sample.layout.byte_order_mark
+    return replace(sample, layout=CsvLayout(byte_order_mark=mark if mark == codecs.BOM_UTF8 else b""))
+
+
+def require_csv_output(path: Path) -> None:
+    """See that a file's name does not promise another format than CSV.
+
+    Raises:
+        SettingsError: it does.
+    """
+    if path.suffix.lower() not in _OUTPUT_SUFFIXES:
+        raise SettingsError(
+            message("submit.output-not-csv", "{output}: a submission like the sample is a CSV", output=path),
+            message("submit.output-not-csv.hint", "choose a name that ends in .csv with -o"),
+        )
+
+
+def _can_encode(text: str, encoding: str) -> bool:
+    if text.isascii() or encoding.startswith("utf"):
+        return True
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _csv_line(cells: Sequence[str], layout: CsvLayout) -> str:
+    return layout.delimiter.join(_csv_cell(cell, layout.delimiter) for cell in cells) + layout.line_end
+
+
+def _csv_cell(text: str, delimiter: str) -> str:
+    """A cell as pandas writes it; a lone carriage return is quoted too, which Python 3.11's csv forgets."""
+    return '"' + text.replace('"', '""') + '"' if re.search(f'["\r\n{delimiter}]', text) else text
