@@ -120,6 +120,144 @@ def test_what_dacon_would_refuse_is_not_written(
     assert not output.exists()
 
 
+# -------------------------------------------------------------------------------------- any challenge
+
+
+def test_what_is_empty_is_filled_like_what_is_missing(tmp_path: Path) -> None:
+    rows: list[tuple[object, object]] = [("A", "네"), ("B", ""), ("C", " \n"), ("D", None)]
+    paths = write(tmp_path, rows, b"ID,answer\nA,0\nB,0\nC,0\nD,0\nE,0\n")
+    written = write_submission("dacon", *paths, fill="모름")
+    assert paths[2].read_text("utf-8") == "ID,answer\nA,네\nB,모름\nC,모름\nD,모름\nE,모름\n"
+    assert (written.filled, written.filled_empty) == (1, 3)
+    with pytest.raises(DataError, match="no prediction for 1 id: E"):
+        write_submission("dacon", *paths)
+    with pytest.raises(DataError, match="an empty text for 4 ids: B, C, D, E"):
+        write_submission("dacon", *paths, fill=" ")
+
+
+def test_captions_are_filled_too(tmp_path: Path) -> None:
+    (tmp_path / "i.json").write_text('{"images": [{"id": 1}, {"id": 2}, {"id": 3}]}')
+    lines = '{"image_id": 1, "caption": "a cat"}\n{"image_id": 2, "caption": "  "}\n'
+    (tmp_path / "p.jsonl").write_text(lines)
+    paths = tmp_path / "p.jsonl", tmp_path / "i.json", tmp_path / "o.json"
+    written = write_submission("coco", *paths, fill="a photo")
+    assert (written.filled, written.filled_empty, written.columns) == (1, 1, None)
+    assert [row["caption"] for row in json.loads(paths[2].read_text())] == ["a cat", "a photo", "a photo"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "says"),
+    [
+        (["01", "1"], "one number, which is all that the submission has: 1 id: 01 = 1"),
+        (["1", "2", "002", "001"], "2 ids: 1 = 001, 2 = 002"),
+        (["0", "000"], "1 id: 0 = 000"),
+        (["9" * 5000, "0" + "9" * 5000], "one number"),
+        (["007"], "not a number: 1 id: 007"),  # 7 would be another question
+        (["１"], "not a number: 1 id: １"),
+        (["-1", "1.0"], "not a number: 2 ids: -1, 1.0"),
+    ],
+)
+def test_ids_that_a_list_of_numbers_does_not_tell_apart(tmp_path: Path, ids: list[str], says: str) -> None:
+    paths = tmp_path / "p.jsonl", tmp_path / "q.json", tmp_path / "o.json"
+    paths[0].write_text("".join(f'{{"id": "{id}", "answer": "a"}}\n' for id in ids), "utf-8")
+    paths[1].write_text(json.dumps({"questions": [{"question_id": id} for id in ids]}), "utf-8")
+    with pytest.raises(DataError) as caught:
+        write_submission("vqav2", *paths)
+    assert says in caught.value.message
+    assert not paths[2].exists()
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "null", "None", "n/a", "N/A", "<NA>", " NULL "])
+def test_words_for_nothing_are_counted(tmp_path: Path, word: str) -> None:
+    """They may be answers (VQAv2 has "none"), or what a program writes where it has none."""
+    written, content = made(tmp_path, [("A", "네"), ("B", word)], b"ID,answer\nA,0\nB,0\n")
+    assert (written.missing_words, written.first_missing_word) == (1, "B")
+    assert content.decode() == f"ID,answer\nA,네\nB,{word.strip()}\n"
+
+
+# ---------------------------------------------------------------------------- a contest's own sample
+
+
+def contest(
+    folder: Path, sample: bytes, answers: dict[str, str], name: str = "sample.csv", **columns: str
+) -> tuple[WrittenSubmission, bytes]:
+    """The submission like a sample, and its bytes."""
+    paths = folder / "p.jsonl", folder / name, folder / "o.csv"
+    lines = [json.dumps({"id": id, "answer": text}, ensure_ascii=False) for id, text in answers.items()]
+    paths[0].write_text("\n".join(lines), "utf-8")
+    paths[1].write_bytes(sample)
+    return write_submission("csv", *paths, columns=columns), paths[2].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("sample", "expected"),
+    [
+        ("idx,label\nb,0\na,0\n", "idx,label\nb,둘\na,하나\n"),  # the sample's order
+        ("ID,answer\r\na,\r\nb,\r\n", "ID,answer\r\na,하나\r\nb,둘\r\n"),
+        ("\ufeffid,정답\na,x\nb,x\n", "\ufeffid,정답\na,하나\nb,둘\n"),
+        (
+            'question_id,Answer,비고\na,0,"x, y"\nb,0,007\n',
+            'question_id,Answer,비고\na,하나,"x, y"\nb,둘,007\n',
+        ),
+        ("score,answer,id\n1.0,?,a\n0.50,?,b\n", "score,answer,id\n1.0,하나,a\n0.50,둘,b\n"),
+        ("key,answer\na,0\nb,0\n", "key,answer\na,하나\nb,둘\n"),  # the other of two columns
+        ("id,value\n a ,0\nb,0", "id,value\n a ,하나\nb,둘\n"),  # blanks around an id; no last line end
+    ],
+)
+def test_a_contests_sample_keeps_its_form(tmp_path: Path, sample: str, expected: str) -> None:
+    written, content = contest(tmp_path, sample.encode(), {"a": "하나", "b": " 둘 "})
+    assert content == expected.encode()
+    assert written.rows == 2
+
+
+def test_a_samples_encoding_is_kept(tmp_path: Path) -> None:
+    sample = "id,정답\r\n가,모름\r\n".encode("cp949")
+    assert contest(tmp_path, sample, {"가": "예"})[1] == "id,정답\r\n가,예\r\n".encode("cp949")
+    with pytest.raises(DataError, match="is in CP949, which lacks a letter of the answer to 1 id: 가"):
+        contest(tmp_path, sample, {"가": "☃️"})
+
+
+def test_a_samples_columns_are_named_where_they_must_be(tmp_path: Path) -> None:
+    sample = b"number,reply,id\nA,0,1\nB,0,2\n"
+    written, content = contest(tmp_path, sample, {"A": "x", "B": "y"}, id="number", answer="reply")
+    assert content == b"number,reply,id\nA,x,1\nB,y,2\n"
+    assert written.columns == ("number", "reply")
+    with pytest.raises(DataError, match="no column 'answer'; it has number, reply, id"):
+        contest(tmp_path, sample, {"1": "x", "2": "y"})
+    with pytest.raises(DataError, match="no column 'Reply'; it has"):
+        contest(tmp_path, sample, {"A": "x", "B": "y"}, id="number", answer="Reply")
+    with pytest.raises(DataError, match="no column 'answer'"):
+        contest(tmp_path, sample, {"A": "x", "B": "y"}, id="number", answer="number")
+    with pytest.raises(KovqaError, match="--column question=…: a sample has id and answer"):
+        contest(tmp_path, sample, {"A": "x", "B": "y"}, question="number")
+
+
+@pytest.mark.parametrize(
+    ("sample", "says"),
+    [
+        (b"id,answer\na,0\na,0\n", "sample.csv:3: id a was already in line 2"),
+        (b"id,answer\na,0\n,0\n", "sample.csv:3: no id"),
+        (b"id,answer\n", "sample.csv has no rows"),
+        (b",id,answer\n0,a,0\n", "sample.csv:1: a column without a name"),
+        (b"id,answer\na,0\nb,0\n", "no prediction for 1 id: b"),
+        (b"id,answer\nc,0\n", "no prediction for 1 id: c"),
+    ],
+)
+def test_a_sample_that_cannot_be_followed(tmp_path: Path, sample: bytes, says: str) -> None:
+    with pytest.raises(DataError) as caught:
+        contest(tmp_path, sample, {"a": "x"})
+    assert says in caught.value.message
+    assert not (tmp_path / "o.csv").exists()
+
+
+def test_a_submission_like_the_sample_is_a_csv(tmp_path: Path) -> None:
+    paths = write(tmp_path, [("T", "no")], b"ID,answer\nT,0\n")
+    with pytest.raises(KovqaError, match="a submission like the sample is a CSV"):
+        write_submission("csv", *paths[:2], tmp_path / "o.xlsx")
+    with pytest.raises(KovqaError, match="dacon has columns of its own"):
+        write_submission("dacon", *paths, columns={"id": "ID"})
+
+
 @pytest.mark.parametrize("escape", ["\\ud800", "\\u0000"])
 def test_broken_characters_are_refused(tmp_path: Path, escape: str) -> None:
     predictions, template, output = write(tmp_path, [], b"ID,answer\nT,0\n")
@@ -162,6 +300,9 @@ def test_the_command_says_what_the_answers_are_like(kovqa: Kovqa, tmp_path: Path
         "3 rows, every id once, none empty; 2 different texts",
         "most frequent: no (2), 노란색 꽃 (1); longest: 노란색 꽃 (5 characters)",
     ]
+    done = kovqa("submit", "csv", *words[2:], "--column", "answer=answer")
+    assert (done.returncode, (tmp_path / "o.csv").read_text("utf-8").splitlines()[1]) == (0, "A,no")
+    assert "ids in column ID, answers in column answer" in done.stderr
     printed = json.loads(kovqa(*words, "--json").stdout)
     assert (printed["schema"], printed["rows"], printed["distinct"], printed["path"]) == (1, 3, 2, "o.csv")
     (tmp_path / "p.jsonl").write_text('{"id": "A", "answer": "no"}\n')
