@@ -153,7 +153,7 @@ def _no_column_error(path: Path, name: str, names: Sequence[str]) -> DataError:
 
 
 def _detect_layout(path: Path, columns: int) -> CsvLayout:
-    """How the text of a sample is written; the layout of a new CSV where it is no text.
+    """How the text of a sample is written; the layout of a new CSV where it is not a CSV.
 
     Raises:
         DataError: a column without a name, which `read_table` does not read.
