@@ -182,4 +182,4 @@ def test_the_command_says_how_fast_and_what_it_found(table: Path) -> None:
     assert (as_json["pictures_checked"], as_json["pictures_unreadable"]) == (46, 6)
     for other in (["--as-upstream"], ["--show", "1"]):
         refused = CliRunner().invoke(app, [*words, *other])
-        assert "--check-images goes with neither --show nor --as-upstream" in refused.stderr
+        assert "--check-images goes with neither --show nor --as-upstream" in str(refused.exception)

@@ -23,12 +23,12 @@ class FileKind:
     Attributes:
         name: with its article, as in "it is an HTML page".
         remedy: what to do; "" where the format alone does not tell.
-        is_image: of a format that Pillow reads by itself.
+        format: of an image, as Pillow calls it; "" of anything else.
     """
 
     name: str
     remedy: str = ""
-    is_image: bool = False
+    format: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.remedy}" if self.remedy else self.name
@@ -119,13 +119,15 @@ def _image_kind(format: str) -> FileKind:
         return FileKind(
             message("data.kind.heic", "a HEIC image"),
             message("data.kind.heic-plugin", "convert it, or pip install pillow-heif"),
+            format,
         )
     if format == "AVIF":
         return FileKind(
             message("data.kind.avif", "an AVIF image"),
             message("data.kind.avif-plugin", "convert it, or pip install -U pillow (11.3 and later read it)"),
+            format,
         )
-    return FileKind(message("data.kind.image", "an image ({format})", format=format), is_image=True)
+    return FileKind(message("data.kind.image", "an image ({format})", format=format), format=format)
 
 
 def _image_starts() -> Iterator[tuple[bytes, FileKind]]:
@@ -133,6 +135,7 @@ def _image_starts() -> Iterator[tuple[bytes, FileKind]]:
     jxl = FileKind(
         message("data.kind.jxl", "a JPEG XL image"),
         message("data.kind.jxl-plugin", "convert it, or pip install pillow-jxl-plugin"),
+        "JXL",
     )
     yield from ((start, jxl) for start in (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"))
     yield b"8BPS", FileKind(message("data.kind.psd", "a Photoshop file"), _convert())
