@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
 from kovqa_core.messages import message
+from kovqa_core.text_encoding import decode_text
 
 
 def to_nfc(text: str) -> str:
@@ -27,36 +28,12 @@ def to_nfc(text: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8 (with or without a byte-order mark) or CP949.
+    """The text of a file in one of the encodings of `text_encoding`.
 
     Raises:
-        DataError: the file cannot be opened, or is in neither encoding.
+        DataError: the file cannot be opened, or is in none of them.
     """
     return decode_text(read_bytes(path), str(path))
-
-
-def decode_text(data: bytes, name: str, line: int = 1) -> str:
-    """Text of bytes in UTF-8 (with or without a byte-order mark) or CP949.
-
-    Args:
-        data: whole lines.
-        name: what to call them in errors.
-        line: number of the first.
-
-    Raises:
-        DataError: in neither encoding.
-    """
-    for encoding in ("utf-8-sig", "cp949"):
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError as error:
-            bad_line = line_of_byte(data, error.start) + line - 1
-    raise DataError(
-        message(
-            "files.unknown-encoding", "{name}:{line}: neither UTF-8 nor CP949 text", name=name, line=bad_line
-        ),
-        message("files.unknown-encoding.hint", "save it as UTF-8 and try again"),
-    )
 
 
 def line_of_byte(data: bytes, position: int) -> int:

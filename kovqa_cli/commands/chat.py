@@ -139,7 +139,7 @@ def _prompts_on_stderr() -> Iterator[None]:
 
 def _read_piped_line(number: int) -> str | None:
     """A line of a pipe or file, UTF-8 or CP949; None at the end."""
-    from kovqa_core.files import decode_text
+    from kovqa_core.text_encoding import decode_text
 
     line = sys.stdin.buffer.readline()
     return decode_text(line, "stdin", number).strip() if line else None

@@ -155,7 +155,7 @@ def _note_when_stopped(*, quiet: bool) -> Iterator[None]:
 
 
 def _read_stdin_lines() -> Iterator[str]:
-    from kovqa_core.files import decode_text
+    from kovqa_core.text_encoding import decode_text
 
     for number, line in enumerate(sys.stdin.buffer, 1):
         yield decode_text(line, "stdin", number).rstrip("\r\n")

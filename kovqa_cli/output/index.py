@@ -13,14 +13,14 @@ from kovqa_cli.output.console import print_json, print_note, print_outcome, prin
 if TYPE_CHECKING:
     from kovqa_core.data.example import Example
     from kovqa_core.index.preview import PreviewExample
-    from kovqa_core.index.report import ImageCheck, IndexCounts, IndexReport
+    from kovqa_core.index.report import IndexReport
 
 
 def print_index_report(report: IndexReport, folder: Path, *, as_json: bool, quiet: bool) -> None:
     """What an index holds and what was left out; on stdout where it is."""
     _print_fault_warning(report)
     fields = {"path": str(folder), **_report_fields(report)}
-    print_outcome(str(folder), fields, _report_notes(report.counts), as_json=as_json, quiet=quiet)
+    print_outcome(str(folder), fields, _report_notes(report), as_json=as_json, quiet=quiet)
 
 
 def print_checked_data_set(report: IndexReport, *, as_json: bool, quiet: bool) -> None:
@@ -29,7 +29,7 @@ def print_checked_data_set(report: IndexReport, *, as_json: bool, quiet: bool) -
     if as_json:
         print_json({"path": None, **_report_fields(report)})
     elif not quiet:
-        for note in _report_notes(report.counts):
+        for note in _report_notes(report):
             print_note(note)
 
 
@@ -45,7 +45,9 @@ def _print_fault_warning(report: IndexReport) -> None:
         print_warnings([left_out_text(report.faults, report.all_rows)])
 
 
-def _report_notes(counts: IndexCounts) -> Iterator[str]:
+def _report_notes(report: IndexReport) -> Iterator[str]:
+    yield from report.notes
+    counts = report.counts
     splits = ", ".join(
         message(
             "index.split-size", "{split} {rows:,} rows on {images:,} images",
@@ -98,22 +100,11 @@ def _report_notes(counts: IndexCounts) -> Iterator[str]:
             "warning: the class '{answer}' ({rows:,} rows) looks like a missing answer; if it is one, empty those cells",
             answer=answer, rows=rows,
         )  # fmt: skip
-    if counts.image_check is not None:
-        yield _image_check_note(counts.image_check)
     for left_out in counts.left_out:
         yield message(
             "index.rows-left-out", "left out, {reason}: {count:,} (first: {row})",
             reason=left_out.reason, count=left_out.count, row=left_out.first_rows[0],
         )  # fmt: skip
-
-
-def _image_check_note(check: ImageCheck) -> str:
-    seconds = max(check.seconds or 0, 1e-3)
-    return message(
-        "index.images-checked",
-        "opened {images:,} images in {seconds:,.0f} s ({rate:,.0f}/s): {unreadable:,} cannot be read",
-        images=check.images, seconds=seconds, rate=check.images / seconds, unreadable=check.unreadable,
-    )  # fmt: skip
 
 
 def print_examples(preview: Sequence[PreviewExample], *, as_json: bool) -> None:

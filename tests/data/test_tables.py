@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kovqa_core.data import json_stream, tables
-from kovqa_core.data.tables import cell_text, check_unique_id, read_table
+from kovqa_core.data import json_stream
+from kovqa_core.data.tables import cell_text, check_unique_id, read_table, text_lines
 from kovqa_core.errors import DataError
 from kovqa_core.messages import message
 
@@ -116,11 +116,11 @@ def test_a_table_is_read_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.M
         ("a.csv", "id,answer, answer\n1,예,네\n", "a.csv:1: column 'answer' appears twice"),
         ("a.jsonl", '{"id": 1}\n{"id": 2\n', "a.jsonl:2: not a JSON line"),
         ("a.jsonl", '{"id": 1}\n\n[2]\n', "a.jsonl:3: not a JSON object"),
-        ("a.json", '{"id": 1}', "a.json:1: not a JSON list"),
+        ("a.json", '"id"', "a.json:1: not a JSON list"),
         ("a.json", '[{"id": 1},\n {"id": }]', "a.json:2: not valid JSON"),
         ("a.json", '[{"id": 1},\n 2]', "a.json:2: not a JSON object"),
         ("a.csv", b"id,answer\n1,\xff\xff\n", "a.csv:2: neither UTF-8 nor CP949"),
-        ("a.csv", "id,answer\n1,예\n".encode("utf-16"), "a.csv:1: neither UTF-8 nor CP949"),
+        ("a.csv", "id,answer\n1,a\n".encode("utf-16")[2:], "a.csv:1: holds a NUL"),
     ],
 )
 def test_a_broken_table_is_named_with_its_line(
@@ -133,7 +133,7 @@ def test_a_broken_table_is_named_with_its_line(
 
 
 def test_a_cell_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_MAX_CELL_CHARS", 1000)
+    monkeypatch.setattr(text_lines, "MAX_CELL_CHARS", 1000)
     monkeypatch.setattr(json_stream, "_READ_BLOCK_BYTES", 100)
     with pytest.raises(DataError, match=r"표\.csv:3: not CSV .*field limit"):
         rows(tmp_path, 'id,answer\n1,예\n2,"' + "가\n" * 1001 + '"\n')

@@ -12,13 +12,17 @@ its errors name no line. Without its compiled back end it is slower than this.
 
 from __future__ import annotations
 
-import codecs
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
+from kovqa_core import text_encoding
 from kovqa_core.data.json_values import (
     TEXT_SCANNERS,
     VALUE_SCANNERS,
@@ -30,6 +34,7 @@ from kovqa_core.data.json_values import (
 from kovqa_core.errors import DataError
 from kovqa_core.messages import Message, message
 
+GZIP_MAGIC = b"\x1f\x8b"
 _READ_BLOCK_BYTES = 1 << 22  # bytes read at once
 _MAX_VALUE_CHARS = 1 << 26  # characters that one value may have; a broken file is not read to its end
 _JSON_WHITESPACE = re.compile(r"[ \t\r\n]*")
@@ -43,7 +48,7 @@ def iter_json_records(
     """The records of the list `name` in a JSON object.
 
     Args:
-        path: UTF-8 (with or without a byte-order mark) or CP949.
+        path: in any encoding of `text_encoding`; may be a gzip file.
         name: key of the list; a list of this name further inside is skipped.
         keys: what every record must have.
         texts: keys whose value, where there is one, is a text, a number, true, false or null.
@@ -54,35 +59,77 @@ def iter_json_records(
             a text is wanted.
     """
     text = _JsonWindow(path, TEXT_SCANNERS if as_text else VALUE_SCANNERS)
-    seen: set[str] = set()
+    for number, row in enumerate(_take_named_list(text, name), 1):
+        _check_record(row, keys, texts, path, number)
+        yield row
+
+
+def iter_named_list(path: Path, name: str, *, as_text: bool = False) -> Iterator[tuple[int, JsonValue]]:
+    """Line number and value of every element of the list `name` in a JSON object; see `iter_json_list`."""
+    text = _JsonWindow(path, TEXT_SCANNERS if as_text else VALUE_SCANNERS)
+    yield from ((text.item_line, value) for value in _take_named_list(text, name))
+
+
+def _take_named_list(text: _JsonWindow, name: str) -> Iterator[JsonValue]:
     is_present = False
     if text.peek() == "{":
-        text.position += 1
-        while (mark := text.peek()) != "}":
-            text.position += mark == ","
-            key = text.take_key(seen)
+        for key in text.take_keys():
             if text.peek() != "[":
                 text.take_value()
                 continue
-            for number, row in enumerate(text.take_items(), 1):
+            for value in text.take_items():
                 if key == name:
-                    _check_record(row, keys, texts, path, number)
-                    yield row
+                    yield value
             is_present = is_present or key == name
-        text.position += 1
         text.take_end()
     if not is_present:
         raise DataError(
-            message("data.no-json-list-of-name", "{file}: no list '{name}'", file=path, name=name),
+            message("data.no-json-list-of-name", "{file}: no list '{name}'", file=text.path, name=name),
             _FETCH_OR_UNPACK_HINT,
         )
+
+
+@dataclass(frozen=True)
+class JsonLists:
+    """What lists a JSON object has.
+
+    Attributes:
+        keys: of the object.
+        record_counts: name of each list that holds nothing but objects -> how many.
+        has_more: does another value follow the object?
+    """
+
+    keys: tuple[str, ...]
+    record_counts: dict[str, int]
+    has_more: bool
+
+
+def list_json_lists(path: Path) -> JsonLists:
+    """The lists of a JSON document that is an object; it is read to its end, in bounded memory.
+
+    Raises:
+        DataError: no object, broken JSON (with its line).
+    """
+    text = _JsonWindow(path, VALUE_SCANNERS)
+    keys: list[str] = []
+    counts: dict[str, int] = {}
+    text.peek_mark("{")
+    for key in text.take_keys():
+        keys.append(key)
+        if text.peek() != "[":
+            text.take_value()
+            continue
+        are_records = [isinstance(value, dict) for value in text.take_items()]
+        if all(are_records):
+            counts[key] = len(are_records)
+    return JsonLists(tuple(keys), counts, text.has_more())
 
 
 def iter_json_list(path: Path, *, as_text: bool = False) -> Iterator[tuple[int, JsonValue]]:
     """Line number and value of every element of a JSON document that is a list.
 
     Args:
-        path: UTF-8 (with or without a byte-order mark) or CP949.
+        path: in any encoding of `text_encoding`; may be a gzip file.
         as_text: numbers as the text they are written with: 1.0 stays "1.0".
 
     Raises:
@@ -161,8 +208,7 @@ class _JsonWindow:
 
     def take_mark(self, mark: str) -> None:
         """Take one character."""
-        if self.peek() != mark:
-            raise self.error_at(self.position, message("data.json-expected", "expected '{mark}'", mark=mark))
+        self.peek_mark(mark)
         self.position += 1
 
     def take_key(self, seen: set[str]) -> str:
@@ -180,6 +226,24 @@ class _JsonWindow:
         seen.add(key)
         self.take_mark(":")
         return str(key)
+
+    def peek_mark(self, mark: str) -> None:
+        """See that a character comes next."""
+        if self.peek() != mark:
+            raise self.error_at(self.position, message("data.json-expected", "expected '{mark}'", mark=mark))
+
+    def take_keys(self) -> Iterator[str]:
+        """Take an object, key by key; whoever asks for the next key has taken the value of the last."""
+        seen: set[str] = set()
+        self.position += 1
+        while (mark := self.peek()) != "}":
+            self.position += mark == ","
+            yield self.take_key(seen)
+        self.position += 1
+
+    def has_more(self) -> bool:
+        """Is there anything but white space left?"""
+        return bool(self._peek_or_end())
 
     def take_end(self) -> None:
         """See that nothing but white space is left."""
@@ -279,45 +343,36 @@ class _JsonWindow:
 
 
 def decode_blocks(path: Path) -> Iterator[str]:
-    """The text of a file, block by block: UTF-8, or CP949 if its first letters beyond ASCII are not UTF-8.
-
-    An encoding is chosen once. Later bytes that do not fit it are an error, never read as another encoding.
+    """The text of a file, block by block, in the encoding that `text_encoding` finds; a gzip file is unpacked.
 
     Raises:
-        DataError: it cannot be read, or is in neither encoding (with the line).
+        DataError: it cannot be read, is cut, or is in no known encoding (with the line).
     """
-    decoder: codecs.IncrementalDecoder = codecs.getincrementaldecoder("utf-8-sig")()
-    ascii_so_far, lines = True, 1
+    return text_encoding.decode_blocks(lambda: _read_blocks(path), str(path))
+
+
+def _read_blocks(path: Path) -> Iterator[bytes]:
     with _open_binary(path) as stream:
-        while True:
-            block = stream.read(_READ_BLOCK_BYTES)
-            try:
-                text = decoder.decode(block, not block)
-            except UnicodeDecodeError as error:
-                # CP949 comes second: it accepts much that is no Korean. And only while all so far was ASCII, equal in both.
-                legacy = codecs.getincrementaldecoder("cp949")()
-                try:
-                    if not ascii_so_far:
-                        raise
-                    text, decoder = legacy.decode(block, not block), legacy
-                except UnicodeDecodeError:
-                    line = lines + block.count(b"\n", 0, error.start)
-                    raise DataError(
-                        message(
-                            "data.unknown-encoding", "{file}:{line}: neither UTF-8 nor CP949 text",
-                            file=path, line=line,
-                        ),
-                        message("data.unknown-encoding.hint", "save it as UTF-8 and try again"),
-                    ) from None  # fmt: skip
-            ascii_so_far = ascii_so_far and text.isascii()
-            lines += block.count(b"\n")
-            if text:
-                yield text
-            if not block:
-                return
+        if stream.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC):
+            yield from _unpack_blocks(stream, path)
+            return
+        while block := stream.read(_READ_BLOCK_BYTES):
+            yield block
 
 
-def _open_binary(path: Path) -> IO[bytes]:
+def _unpack_blocks(stream: BinaryIO, path: Path) -> Iterator[bytes]:
+    try:
+        with gzip.open(stream) as unpacked:
+            while block := unpacked.read(_READ_BLOCK_BYTES):
+                yield block
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            message("data.cut-gzip", "{file}: damaged gzip file ({problem})", file=path, problem=error),
+            _FETCH_OR_UNPACK_HINT,
+        ) from None
+
+
+def _open_binary(path: Path) -> BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from kovqa_core.errors import DataError, SettingsError, unknown_name_error
 from kovqa_core.files import require_empty, write_folder
 from kovqa_core.index.find_image import clear_listings
-from kovqa_core.index.report import DatasetOrigin, IndexReport, OptionValue
+from kovqa_core.index.report import EMBEDDED_IMAGES_FOLDER, DatasetOrigin, IndexReport, OptionValue
 from kovqa_core.index.shards import SourceOptions
 from kovqa_core.index.sources import DATA_SOURCES, DataSource
 from kovqa_core.index.upstream import UPSTREAM_WRITERS, UpstreamWriter
@@ -33,7 +34,6 @@ def build_index(
     options: SourceOptions | None = None,
     classes: ClassSelection | None = None,
     allow_left_out: bool = True,
-    check_images: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> IndexReport:
     """Write the index of a raw data set.
@@ -45,7 +45,7 @@ def build_index(
         folder: index folder; None: only check, keep nothing.
         min_count: see `write_index`; None: as the data set has it.
         options: what else the user said about the data set.
-        classes, allow_left_out, check_images: see `write_index`.
+        classes, allow_left_out: see `write_index`.
         on_progress: see `write_index`.
 
     Raises:
@@ -66,11 +66,16 @@ def build_index(
         data_source.QUESTION_TYPE_GROUPS,
     )
     shards = data_source.dataset_shards(origin.root, origin.images, options)
+    origin = replace(origin, notes=[note for shard in shards for note in shard.notes])
+    if images is not None:  # what the user names is meant, also where the data hold images themselves
+        shards = [replace(shard, read_images=None) for shard in shards]
     if min_count is None:
         min_count = data_source.MIN_ANSWER_COUNT
     with tempfile.TemporaryDirectory() as scratch:
         # A check writes a whole index too, and throws it away: what it says is what writing would say.
         output = folder or Path(scratch) / "index"
+        if any(shard.read_images for shard in shards):
+            origin = replace(origin, images=output.resolve() / EMBEDDED_IMAGES_FOLDER)
         with output_lock(output):
             return write_index(
                 shards,
@@ -79,7 +84,6 @@ def build_index(
                 min_count=min_count,
                 classes=classes,
                 allow_left_out=allow_left_out,
-                check_images=check_images,
                 on_progress=on_progress,
             )
 

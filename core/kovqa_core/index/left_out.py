@@ -13,7 +13,7 @@ QUESTION_MISSING = "question missing"
 ANSWER_EMPTY = "answer empty"
 IMAGE_MISSING = "picture missing"
 IMAGE_AMBIGUOUS = "several pictures of that name"
-IMAGE_UNREADABLE = "picture unreadable"
+IMAGE_NOT_NAMED = "no picture named"
 ROW_TWICE = "question id appears twice"
 ROW_TWICE_OTHER_ANSWER = "question id appears twice, with other answers"
 

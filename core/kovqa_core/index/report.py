@@ -16,6 +16,7 @@ from kovqa_core.messages import message
 
 INDEX_SCHEMA = 1
 REPORT_FILE = "index.json"
+EMBEDDED_IMAGES_FOLDER = "images"  # in an index, of images that lay in the raw data's own files
 OptionValue = str | Mapping[str, str]
 
 
@@ -30,6 +31,7 @@ class DatasetOrigin:
         options: the options that the data set was read with, by their names in `SourceOptions`.
         split_method: how rows were assigned to splits.
         question_type_groups: group -> the question types that are scored together as well.
+        notes: what was found about the data that people should know.
     """
 
     source: str
@@ -38,21 +40,7 @@ class DatasetOrigin:
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     split_method: str = "as published"
     question_type_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ImageCheck:
-    """What became of opening all images.
-
-    Attributes:
-        images: different ones.
-        unreadable: of them.
-        seconds: that it took; None: nobody knows any more.
-    """
-
-    images: int
-    unreadable: int
-    seconds: float | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +59,6 @@ class IndexCounts:
         images_shared_with_train: by held-out split; more than 0 makes its scores too good.
         left_out: by reason.
         fingerprint: SHA-256 of the splits' SHA-256.
-        image_check: what became of opening all images; None: nobody opened them.
         qualified_ids: rows whose id repeats under other images, or for other questions, and was qualified.
         first_qualified_id: the first of them; "" where there is none.
         empty_looking_classes: classes such as `nan`, which programs write where there is no answer, and how
@@ -88,7 +75,6 @@ class IndexCounts:
     fingerprint: str
     unreachable_classes: SomeClasses = NO_CLASSES
     classes_without_rows: SomeClasses = NO_CLASSES
-    image_check: ImageCheck | None = None
     qualified_ids: int = 0
     first_qualified_id: str = ""
     empty_looking_classes: Mapping[str, int] = field(default_factory=dict)
@@ -100,7 +86,7 @@ class IndexReport:
 
     Attributes:
         counts: what the index holds.
-        source, options, split_method, question_type_groups: see `DatasetOrigin`.
+        source, options, split_method, question_type_groups, notes: see `DatasetOrigin`.
         root: folder of the raw data, an absolute path of the machine that wrote the index.
         image_folder: from the index's folder, so that both can move together.
     """
@@ -112,6 +98,7 @@ class IndexReport:
     options: Mapping[str, OptionValue]
     split_method: str
     question_type_groups: Mapping[str, Sequence[str]]
+    notes: Sequence[str] = ()
 
     @property
     def faults(self) -> int:
@@ -146,14 +133,12 @@ class IndexReport:
             "unreachable_answers": counts.unreachable_classes, "answers_without_rows": counts.classes_without_rows,
         }  # fmt: skip
         fields |= {name: asdict(some) for name, some in unused.items() if some.count}
-        if counts.image_check is not None:
-            check = counts.image_check
-            fields |= {"pictures_checked": check.images, "pictures_unreadable": check.unreadable}
         if counts.qualified_ids:
             fields |= {"qualified_ids": counts.qualified_ids, "first_qualified_id": counts.first_qualified_id}
         if counts.empty_looking_classes:
             fields["empty_looking_answers"] = counts.empty_looking_classes
-        return fields | ({"groups": self.question_type_groups} if self.question_type_groups else {})
+        others = {"groups": self.question_type_groups, "notes": self.notes}
+        return fields | {name: value for name, value in others.items() if value}
 
 
 def make_report(counts: IndexCounts, origin: DatasetOrigin, folder: Path) -> IndexReport:
@@ -166,6 +151,7 @@ def make_report(counts: IndexCounts, origin: DatasetOrigin, folder: Path) -> Ind
         origin.options,
         origin.split_method,
         origin.question_type_groups,
+        origin.notes,
     )
 
 
@@ -197,9 +183,6 @@ def read_report(folder: Path) -> IndexReport:
             fingerprint=fields.get("fingerprint", ""),
             unreachable_classes=SomeClasses(**fields.get("unreachable_answers", {})),
             classes_without_rows=SomeClasses(**fields.get("answers_without_rows", {})),
-            image_check=ImageCheck(fields["pictures_checked"], fields["pictures_unreadable"])
-            if "pictures_checked" in fields
-            else None,
             qualified_ids=fields.get("qualified_ids", 0),
             first_qualified_id=fields.get("first_qualified_id", ""),
             empty_looking_classes=fields.get("empty_looking_answers", {}),
@@ -212,6 +195,7 @@ def read_report(folder: Path) -> IndexReport:
             options={name: fields[name] for name in ("columns", "language") if name in fields},
             split_method=fields.get("divided", ""),
             question_type_groups=fields.get("groups", {}),
+            notes=fields.get("notes", ()),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(

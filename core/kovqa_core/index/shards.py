@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kovqa_core.data.example import Example
 from kovqa_core.index.left_out import LeftOutRows
@@ -19,10 +20,15 @@ class DatasetShard:
         read: yields the shard's rows and notes those left out. It is pickled, so it must be a function of
             a module or a `functools.partial` of one.
         size: bytes to read; with little to read, one process is faster than several.
+        read_images: instead of `read`, where the images lie in the data themselves: it also gets the folder
+            to write them into, which the examples' image paths start from.
+        notes: what was found about the data that people should know.
     """
 
     read: Callable[[LeftOutRows], SplitExamples]
     size: int = 0
+    read_images: Callable[[LeftOutRows, Path], SplitExamples] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

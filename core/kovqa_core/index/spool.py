@@ -19,6 +19,7 @@ import numpy as np
 from kovqa_core.data.example import Example, parse_example
 from kovqa_core.data.row_ids import qualified_id
 from kovqa_core.index.left_out import LeftOutRows
+from kovqa_core.index.report import EMBEDDED_IMAGES_FOLDER
 from kovqa_core.index.shards import DatasetShard
 
 _PROGRESS_ROWS = 1000  # rows between two reports of progress
@@ -92,8 +93,11 @@ def spool_shard(shard: DatasetShard, stem: Path, count_rows: Callable[[int], Non
         count_rows: called with 1000 after every thousandth row.
     """
     spool, writers = ShardSpool(), dict[str, _SplitWriter]()
+    left_out = spool.left_out
+    images = stem.with_name(EMBEDDED_IMAGES_FOLDER)
+    rows = shard.read_images(left_out, images) if shard.read_images else shard.read(left_out)
     try:
-        for number, (split, example) in enumerate(shard.read(spool.left_out), 1):
+        for number, (split, example) in enumerate(rows, 1):
             if split not in writers:
                 writers[split] = _SplitWriter(stem.with_name(f"{stem.name}.{split}"))
             writers[split].add(example, spool.left_out)

@@ -28,7 +28,6 @@ from kovqa_core.data.answers import (
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import write_folder
-from kovqa_core.index.check_images import drop_unreadable_images
 from kovqa_core.index.class_list import (
     SomeClasses,
     classes_without_rows,
@@ -39,11 +38,13 @@ from kovqa_core.index.left_out import ANSWER_NOT_A_CLASS, LeftOutRows, rare_answ
 from kovqa_core.index.reader import SPLIT_NAMES
 from kovqa_core.index.repeated_ids import QualifiedIds, RowMasks, keep_distinct_rows
 from kovqa_core.index.report import (
+    EMBEDDED_IMAGES_FOLDER,
     REPORT_FILE,
     DatasetOrigin,
     IndexCounts,
     IndexReport,
     make_report,
+    read_report,
     write_report,
 )
 from kovqa_core.index.shards import DatasetShard
@@ -68,7 +69,6 @@ def write_index(
     min_count: int | None = None,
     classes: ClassSelection | None = None,
     allow_left_out: bool = True,
-    check_images: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> IndexReport:
     """Write the index of a raw data set.
@@ -82,7 +82,6 @@ def write_index(
         classes: how many classes there shall be, the most frequent; or which, in this order. None: all
             that occur often enough.
         allow_left_out: write it although more than 10 % of the rows are left out for faults.
-        check_images: open every image, and leave out the rows whose image cannot be read.
         on_progress: called with the rows read so far and the fraction of the data they are.
 
     Raises:
@@ -94,9 +93,7 @@ def write_index(
 
     def fill_folder(partial_folder: Path) -> None:
         spools = _spool_shards(shards, partial_folder, origin.source, on_progress)
-        checked = origin.images if check_images else None
-        counts = _merge_spools(spools, partial_folder, min_count, classes, checked, on_progress)
-        report = make_report(counts, origin, folder)
+        report = make_report(_merge_spools(spools, partial_folder, min_count, classes), origin, folder)
         if not allow_left_out and are_too_many(report.faults, report.all_rows):
             raise _too_many_faults(report)
         write_report(partial_folder, report)
@@ -121,16 +118,25 @@ def _require_index_folder(folder: Path) -> None:
             hint,
         )
     # The folder is replaced as a whole: a run or answers that were put beside the index would go with it.
-    if foreign := sorted(name for name in names - _index_files() if not name.startswith(".")):
+    foreign = names - _index_files() - ({EMBEDDED_IMAGES_FOLDER} if _has_own_images(folder) else set())
+    if foreign := {name for name in foreign if not name.startswith(".")}:
         raise SettingsError(
             message(
                 "index.output-with-others",
                 "{folder} holds an index and also {names}, which would be lost",
                 folder=folder,
-                names=", ".join(foreign[:_MAX_NAMED_FILES]),
+                names=", ".join(sorted(foreign)[:_MAX_NAMED_FILES]),
             ),
             hint,
         )
+
+
+def _has_own_images(folder: Path) -> bool:
+    """Did the images in an index come with its raw data? Those of the user would be lost with the index."""
+    try:
+        return read_report(folder).image_folder == EMBEDDED_IMAGES_FOLDER
+    except DataError:
+        return False
 
 
 def _index_files() -> set[str]:
@@ -167,12 +173,7 @@ def _spool_and_count(shard: DatasetShard, stem: Path) -> ShardSpool:
 
 
 def _merge_spools(
-    spools: Sequence[ShardSpool],
-    folder: Path,
-    min_count: int | None,
-    selection: ClassSelection | None,
-    checked_images: Path | None,
-    on_progress: OnProgress,
+    spools: Sequence[ShardSpool], folder: Path, min_count: int | None, selection: ClassSelection | None
 ) -> IndexCounts:
     left_out = LeftOutRows()
     for spool in spools:
@@ -186,10 +187,7 @@ def _merge_spools(
         )
         for split in names
     }
-    image_check = None
-    if checked_images is not None:
-        splits, image_check = drop_unreadable_images(splits, checked_images, folder, left_out, on_progress)
-    if not any(map(_count_rows, splits.values())):
+    if not any(splits.values()):
         raise _no_row_error(left_out)
     answer_counts = _count_answers(splits["train"])
     if min_count is None:
@@ -216,7 +214,6 @@ def _merge_spools(
             split: len(np.intersect1d(_image_hashes(splits[split]), train_images)) for split in held_out
         },
         left_out=left_out.by_reason(),
-        image_check=image_check,
         qualified_ids=qualified.count,
         first_qualified_id=qualified.first,
         empty_looking_classes=_empty_looking_classes(classes, answer_counts),

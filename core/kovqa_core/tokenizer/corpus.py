@@ -26,14 +26,13 @@ from kovqa_core.files import atomic_file, disk_errors, make_folder, to_nfc
 from kovqa_core.messages import message
 from kovqa_core.process_pool import add_to_count, parallel_map
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
+from kovqa_core.text_encoding import detect_encoding, encoding_error
 from kovqa_core.tokenizer import wikipedia
 
 MAX_LINE_BYTES = 9999  # bytes of a line; the trainer would drop a longer one
 _TEXT_CHUNK_BYTES = 16 << 20  # bytes read at once, by one process
 _PROGRESS_LINES = 1000  # lines between two reports of progress
 _SAMPLE_SEED = 20240521  # of the lines chosen
-# The rest of a line, from its first byte beyond ASCII on.
-_NON_ASCII_REST = re.compile(rb"[\x80-\xff][^\n]*")
 _WORK_FOLDER_NAME = re.compile(r"[0-9a-f]{16}")
 
 
@@ -53,7 +52,8 @@ class TextChunk:
         try:
             yield from data.decode(self.encoding).splitlines()
         except UnicodeDecodeError as error:
-            raise _encoding_error(self.path, self.start + error.start) from None
+            offset, byte = self.start + error.start, data[error.start]
+            raise _encoding_error(self.path, offset, byte, self.encoding) from None
 
 
 CorpusChunk = TextChunk | wikipedia.DumpSlice
@@ -246,7 +246,7 @@ def _measure_corpus(paths: Sequence[Path], sources: Sequence[dict[str, Any]]) ->
 def _split_text_file(path: Path) -> list[TextChunk]:
     ends = list(_chunk_ends(path))
     ranges = list(itertools.pairwise([0, *ends]))
-    encoding = _detect_encoding(path, ranges)
+    encoding = _require_text_encoding(path)
     return [TextChunk(path, start, end, encoding) for start, end in ranges]
 
 
@@ -273,20 +273,22 @@ def _chunk_ends(path: Path) -> Iterator[int]:
         yield size
 
 
-def _detect_encoding(path: Path, ranges: Sequence[tuple[int, int]]) -> str:
-    """UTF-8, or CP949 where the first line that tells the two apart is not UTF-8."""
-    for start, end in ranges:
-        if not (first := _NON_ASCII_REST.search(_read_chunk(path, start, end))):
-            continue
-        for encoding in ("utf-8-sig", "cp949"):
-            try:
-                # The rest of one line only: it cannot be cut inside a letter, and it is enough to tell the two apart.
-                first[0].decode(encoding)
-                return encoding
-            except UnicodeDecodeError:
-                pass
-        raise _encoding_error(path, start + first.start())
-    return "utf-8"
+def _require_text_encoding(path: Path) -> str:
+    """The codec of a text file's chunks.
+
+    Raises:
+        DataError: it is UTF-16, whose chunks cannot be decoded one by one.
+    """
+    encoding = detect_encoding(lambda: _read_blocks(path))
+    if encoding == "utf-16":
+        raise _binary_file_error(path)
+    return encoding
+
+
+def _read_blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while block := stream.read(_TEXT_CHUNK_BYTES):
+            yield block
 
 
 def _read_chunk(path: Path, start: int, end: int) -> bytes:
@@ -295,22 +297,21 @@ def _read_chunk(path: Path, start: int, end: int) -> bytes:
         data = stream.read(end - start)
     # UTF-16 has a NUL in every ASCII letter; text in UTF-8 or CP949 has none.
     if b"\0" in data:
-        raise DataError(
-            message("tokenizer.binary-file", "{path} is a binary file or UTF-16", path=path),
-            message("tokenizer.binary-file.hint", "give text in UTF-8, one sentence a line"),
-        )
+        raise _binary_file_error(path)
     return data
 
 
-def _encoding_error(path: Path, offset: int) -> DataError:
+def _binary_file_error(path: Path) -> DataError:
+    return DataError(
+        message("tokenizer.binary-file", "{path} is a binary file or UTF-16", path=path),
+        message("tokenizer.binary-file.hint", "give text in UTF-8, one sentence a line"),
+    )
+
+
+def _encoding_error(path: Path, offset: int, byte: int, encoding: str) -> DataError:
     with path.open("rb") as stream:
         line = 1 + sum(block.count(b"\n") for block in _blocks_until(stream, offset))
-    return DataError(
-        message(
-            "tokenizer.unknown-encoding", "{path}:{line}: neither UTF-8 nor CP949 text", path=path, line=line
-        ),
-        message("tokenizer.unknown-encoding.hint", "save it as UTF-8 and try again"),
-    )
+    return encoding_error(str(path), line, offset, byte, "CP949" if encoding == "cp949" else "UTF-8")
 
 
 def _blocks_until(stream: IO[bytes], offset: int) -> Iterator[bytes]:

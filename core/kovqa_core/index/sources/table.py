@@ -1,6 +1,8 @@
-"""Any CSV, TSV, JSON-lines or JSON table with an image and a question (or a caption) per row.
+"""Any CSV, TSV, JSON, Excel or parquet table with an image and a question (or a caption) per row.
 
-`--root` is the file. Columns have our names (id, image, question, answer, split, kind, caption) or those in
+`--root` is the file, or a folder of parquet files, whose names say the split (`train-00000-of-00002.parquet`).
+Images that lie in a parquet file itself become files of the index. A conversation (LLaVA's) is a row for each
+of its questions. Columns have our names (id, image, question, answer, split, kind, caption) or those in
 `data.tables.COLUMN_ALIASES`; `--column ours=theirs` names others. An image is a path below the table's
 folder, or below `--images`, or a bare name there (`index/find_image.py`). JSON may have a list of answers, one
 per annotator; a CSV cell is one answer.
@@ -10,17 +12,27 @@ Without a column `id` the line number is the id; without `split`, a hash of the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
 from kovqa_core.data.json_values import JsonRecord
-from kovqa_core.data.tables import COLUMN_ALIASES, read_table, record_text
+from kovqa_core.data.tables import (
+    COLUMN_ALIASES,
+    TableRows,
+    has_header,
+    holds_images,
+    read_table,
+    record_text,
+    table_notes,
+)
+from kovqa_core.data.tables.embedded_images import ImageNames, image_writer
 from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.index.find_image import find_table_image
 from kovqa_core.index.hash_split import assign_split
-from kovqa_core.index.left_out import ANSWER_EMPTY, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_NOT_NAMED, QUESTION_MISSING, LeftOutRows
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import Message, message, shell_quote
 
@@ -41,13 +53,14 @@ def find_image_folder(root: Path) -> Path:
 
 
 def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[DatasetShard]:
-    """The whole table; reading it raises DataError with file and line.
+    """The whole table, or the parquet files of a folder; reading it raises DataError with file and line.
 
     Raises:
         SettingsError: `options.columns` has a key that is not a column of ours.
-        DataError: `root` is not a file.
+        DataError: `root` is not a file, nor a folder of parquet files; or something else than a table.
     """
-    if not root.is_file():
+    files = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
+    if not files:
         raise DataError(
             message("index.table-not-a-file", "{root} is not a file", root=root),
             message("index.table-not-a-file.hint", "--root names the table itself: --root questions.csv"),
@@ -60,21 +73,64 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
                 COLUMN_ALIASES,
                 message("index.unknown-column.hint", "for example --column question=질문"),
             )
-    return [DatasetShard(partial(_read_table_rows, root, images, dict(options.columns)), root.stat().st_size)]
+    columns, image_columns = dict(options.columns), _known_columns(options.columns)["image"]
+    size, notes = sum(file.stat().st_size for file in files), [n for file in files for n in table_notes(file)]
+    # One shard, also of several files: they share the names of their images.
+    read = partial(_read_tables, files, images, columns)
+    read_images = read if any(holds_images(file, image_columns) for file in files) else None
+    return [DatasetShard(read, size, read_images, tuple(dict.fromkeys(notes)))]
+
+
+@dataclass(frozen=True)
+class _TableFile:
+    """One of the files of a table: what its name says of its rows."""
+
+    file: Path
+    split: str = ""
+    id_prefix: str = ""
+
+
+def _known_columns(columns: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    # A name that the user gives replaces ours: both in one table would be two columns for one thing.
+    return {ours: (columns[ours],) if ours in columns else names for ours, names in COLUMN_ALIASES.items()}
+
+
+def _read_tables(
+    files: Sequence[Path],
+    images: Path,
+    columns: dict[str, str],
+    left_out: LeftOutRows,
+    own_images: Path | None = None,
+) -> SplitExamples:
+    """The rows of tables; images in the tables themselves are written into `own_images`."""
+    known, image_names = _known_columns(columns), ImageNames()
+    for file in files:
+        shard = _TableFile(file)
+        if len(files) > 1:  # train-00000-of-00002.parquet: as Hugging Face divides and names its files
+            shard = _TableFile(file, _SPLIT_ALIASES.get(file.stem.split("-")[0].lower(), ""), f"{file.stem}/")
+        rows = read_table(
+            file,
+            _required_columns(file, known, columns),
+            _name_column_hint,
+            save_image=image_writer(own_images) if own_images else None,
+            image_names=image_names,
+        )
+        yield from _read_table_rows(shard, rows, own_images or images, known, left_out)
 
 
 def _read_table_rows(
-    file: Path, images: Path, columns: dict[str, str], left_out: LeftOutRows
+    shard: _TableFile, rows: TableRows, images: Path, known: dict[str, tuple[str, ...]], left_out: LeftOutRows
 ) -> SplitExamples:
-    # A name that the user gives replaces ours: both in one table would be two columns for one thing.
-    known = {ours: (columns[ours],) if ours in columns else names for ours, names in COLUMN_ALIASES.items()}
-    for line, row in read_table(file, _required_columns(file, known, columns), _name_column_hint):
-        place = f"{file}:{line}"
+    for line, row in rows:
+        place = f"{shard.file}:{line}"
         cells = {ours: _first_cell(row, names) for ours, names in known.items()}
         id, name, question = (_one_text(cells[ours], ours, place) for ours in ("id", "image", "question"))
         question_type, split_name = (_one_text(cells[ours], ours, place) for ours in ("kind", "split"))
-        image = find_table_image(file, images, name, question_type, split_name)
-        split = _row_split(split_name, name, place)
+        if not name.strip():
+            left_out.add(IMAGE_NOT_NAMED, f"{place}: id {id}" if id else place)
+            continue
+        image = find_table_image(shard.file, images, name, question_type, split_name)
+        split = _row_split(split_name or shard.split, name, place)
         answers = soft_labels(_cell_texts(cells["answer"], "answer", place))
         captions = [text.strip() for text in _cell_texts(cells["caption"], "caption", place) if text.strip()]
         if not question and not captions:
@@ -85,7 +141,12 @@ def _read_table_rows(
         elif image.path is None:
             left_out.add(image.reason, f"{place}: {image.problem}")
         else:
-            yield split, Example(id or str(line), image.path, question, answers, question_type, captions)
+            yield (
+                split,
+                Example(
+                    id or f"{shard.id_prefix}{line}", image.path, question, answers, question_type, captions
+                ),
+            )
 
 
 def _name_column_hint(ours: str, theirs: str) -> Message:
@@ -98,7 +159,7 @@ def _required_columns(
     file: Path, known: dict[str, tuple[str, ...]], columns: dict[str, str]
 ) -> dict[str, tuple[str, ...]]:
     """Columns a table must have. A record of JSON may lack those it has no value for; a CSV's header may not."""
-    named = columns if file.suffix.lower() in (".csv", ".tsv") else ()
+    named = columns if columns and has_header(file) else ()
     return {
         "image": known["image"],
         "question": known["question"] + known["caption"],
