@@ -328,6 +328,12 @@ ColumnOption = Annotated[
 ]
 LanguageOption = Annotated[str, typer.Option("--language", help="nia: ko or en.", metavar="NAME")]
 IndexCheckOption = Annotated[bool, typer.Option("--check", help="Read only; write nothing.")]
+CheckImagesOption = Annotated[
+    bool,
+    typer.Option(
+        "--check-images", help="Open every image, on all cores; rows whose image cannot be read are left out."
+    ),
+]
 ShowExamplesOption = Annotated[
     int | None,
     typer.Option("--show", min=1, help="Show N examples of each split of the index -o.", metavar="N"),

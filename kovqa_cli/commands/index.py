@@ -22,6 +22,7 @@ def index(
     language: options.LanguageOption = "ko",
     allow_left_out: options.AllowLeftOutOption = False,
     check: options.IndexCheckOption = False,
+    check_images: options.CheckImagesOption = False,
     per_split: options.ShowExamplesOption = None,
     as_upstream: options.IndexUpstreamOption = False,
     tokenizer: options.UpstreamTokenizerOption = None,
@@ -32,6 +33,11 @@ def index(
 
     With --show 3 -o INDEX, look at examples of an index instead.
     """
+    if check_images and (per_split is not None or as_upstream):
+        raise SettingsError(
+            message("index.images-not-checked", "--check-images goes with neither --show nor --as-upstream"),
+            message("index.images-not-checked.hint", "write an index, or only --check the data set"),
+        )
     if per_split is not None:
         _show_examples(output or Path("data") / _require_source(source), per_split, images, as_json=json)
         return
@@ -53,7 +59,7 @@ def index(
         report = build_index(
             source, root, images, None if check else folder,
             min_count=min_count, options=source_options, classes=classes, allow_left_out=allow_left_out,
-            on_progress=on_progress,
+            check_images=check_images, on_progress=on_progress,
         )  # fmt: skip
     if check:
         print_checked_data_set(report, as_json=json, quiet=quiet)

@@ -13,7 +13,7 @@ from kovqa_cli.output.console import print_json, print_note, print_outcome, prin
 if TYPE_CHECKING:
     from kovqa_core.data.example import Example
     from kovqa_core.index.preview import PreviewExample
-    from kovqa_core.index.report import IndexReport
+    from kovqa_core.index.report import ImageCheck, IndexReport
 
 
 def print_index_report(report: IndexReport, folder: Path, *, as_json: bool, quiet: bool) -> None:
@@ -100,11 +100,22 @@ def _report_notes(report: IndexReport) -> Iterator[str]:
             "warning: the class '{answer}' ({rows:,} rows) looks like a missing answer; if it is one, empty those cells",
             answer=answer, rows=rows,
         )  # fmt: skip
+    if counts.image_check is not None:
+        yield _image_check_note(counts.image_check)
     for left_out in counts.left_out:
         yield message(
             "index.rows-left-out", "left out, {reason}: {count:,} (first: {row})",
             reason=left_out.reason, count=left_out.count, row=left_out.first_rows[0],
         )  # fmt: skip
+
+
+def _image_check_note(check: ImageCheck) -> str:
+    seconds = max(check.seconds or 0, 1e-3)
+    return message(
+        "index.images-checked",
+        "opened {images:,} images in {seconds:,.0f} s ({rate:,.0f}/s): {unreadable:,} cannot be read",
+        images=check.images, seconds=seconds, rate=check.images / seconds, unreadable=check.unreadable,
+    )  # fmt: skip
 
 
 def print_examples(preview: Sequence[PreviewExample], *, as_json: bool) -> None:

@@ -9,8 +9,8 @@ from tests.conftest import Kovqa
 FLAGS = {
     "demo": "--output -o --pictures --seed --set",
     "index": (
-        "--root --output -o --images --min-count --answers --column --language --check --show --as-upstream --tokenizer "
-        "--allow-left-out --json --quiet -q"
+        "--root --output -o --images --min-count --answers --column --language --check --check-images --show --as-upstream "
+        "--tokenizer --allow-left-out --json --quiet -q"
     ),
     "download": (
         "--list --output -o --from --files --accept-licence --allow-hash-mismatch --keep-archive --json --quiet -q"

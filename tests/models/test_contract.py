@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kovqa_core.data.example import Example
 from kovqa_core.errors import ModelError
 from kovqa_core.index.reader import IndexFolder, open_index
 from kovqa_core.models import FAMILIES, family
+from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import resolve_settings
+from PIL import Image
 from safetensors.torch import load_file
 
 from tests.conftest import FUSION, SMALL, VLM, Small
@@ -45,7 +48,7 @@ def test_every_family_is_examined() -> None:
 def recipe(request: pytest.FixtureRequest, small: Small) -> Recipe:
     name, sets = CASES[request.param]
     index = small.captions if request.param.endswith("caption") else small.index
-    flags = {"data.index": str(index)}
+    flags = {"data.index": str(index), "model.image_loading": "as_stored"}
     if not name.startswith("tiny-vlm"):
         flags["model.tokenizer"] = str(small.tokenizer)
     elif name == "tiny-vlm":
@@ -66,6 +69,24 @@ def numbers(folder: Path) -> int:
     )
 
 
+def require_as_stored(processor: ExampleProcessor, folder: Path) -> None:
+    """An image that EXIF turns gives what the same image gives without EXIF."""
+    image, turned = Image.new("RGB", (60, 40), "red"), Image.Exif()
+    image.paste("blue", (0, 0, 30, 40))
+    turned[0x0112] = 6
+    image.save(folder / "as it is.png")
+    image.save(folder / "turned.png", exif=turned)
+    rng = np.random.default_rng(0)
+    batches = [
+        processor.collate([processor.encode(Example("1", name, "?"), folder, train=False, rng=rng)])
+        for name in ("as it is.png", "turned.png")
+    ]
+    assert batches[0].tensors.keys() == batches[1].tensors.keys()
+    for name, tensor in batches[0].tensors.items():
+        other = batches[1].tensors[name]
+        assert other is tensor or torch.equal(tensor, other), name
+
+
 def test_contract(recipe: Recipe, tmp_path: Path) -> None:
     index, answers_ = opened(recipe)
     model, processor, _ = family.create_model(recipe, answers_)
@@ -76,6 +97,7 @@ def test_contract(recipe: Recipe, tmp_path: Path) -> None:
     ]
     batch = processor.collate(items)
     assert batch.ids == [e.id for e in examples]
+    require_as_stored(processor, tmp_path)
 
     loss = model.train()(batch, 0)["loss"]
     assert loss.ndim == 0
@@ -99,6 +121,7 @@ def test_contract(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "saved").mkdir()
     family.write_model_folder(model, processor, tmp_path / "saved", info)
     again, its_processor = family.read_model_folder(tmp_path / "saved", recipe.task)
+    require_as_stored(its_processor, tmp_path)  # what it was trained with stands in its checkpoint
     again.eval()
     with torch.inference_mode():
         repeated = again.answer(

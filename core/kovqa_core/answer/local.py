@@ -110,7 +110,7 @@ def answer_one_image(loaded: LoadedModel, image: Path, question: str = "") -> An
     Raises:
         DataError: the image cannot be read.
     """
-    example = Example("1", str(image.resolve()), to_nfc(question))
+    example = Example("", str(image.resolve()), to_nfc(question))
     _warn_of_cut_questions(loaded, [example])
     (_, answer), *_ = _answer_batches(loaded, [example], Path("/"), 1)
     return answer

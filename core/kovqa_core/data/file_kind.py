@@ -1,7 +1,6 @@
 """What a file is by its first bytes, whatever its name says: for errors about files that are not what they should be.
 
-Sources: the formats' own specifications; HEIF's brands in ISO/IEC 23008-12, AVIF's in its specification v1.1, the
-pointer of Git LFS in docs/spec.md of git-lfs.
+Sources: the formats' own specifications; the pointer of Git LFS in docs/spec.md of git-lfs. Images: `image_formats.py`.
 """
 
 from __future__ import annotations
@@ -11,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.data.image_formats import image_format
 from kovqa_core.messages import Message, message
 
 _FIRST_BYTES = 1024  # enough for a page's <html> behind comments, and for a tar's mark
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-_AVIF_BRANDS = (b"avif", b"avis")
 
 
 @dataclass(frozen=True)
@@ -25,12 +23,12 @@ class FileKind:
     Attributes:
         name: with its article, as in "it is an HTML page".
         remedy: what to do; "" where the format alone does not tell.
-        is_image: of a format that Pillow reads by itself.
+        format: of an image, as Pillow calls it; "" of anything else.
     """
 
     name: str
     remedy: str = ""
-    is_image: bool = False
+    format: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.remedy}" if self.remedy else self.name
@@ -68,8 +66,11 @@ def data_kind(data: bytes) -> FileKind | None:
         return FileKind(message("data.kind.empty", "empty"), _fetch_again())
     if not data.strip(b"\0"):
         return FileKind(message("data.kind.zeros", "nothing but zero bytes"), _fetch_again())
-    if data[4:8] == b"ftyp":
-        return _media_kind(data)
+    format = image_format(data)
+    if format is not None:
+        return _image_kind(format)
+    if data[4:8] == b"ftyp":  # ISO's base media format, of none of the brands that images have
+        return FileKind(message("data.kind.video", "a video"))
     for start, kind in _starts():
         if data.startswith(start):
             return kind
@@ -113,17 +114,28 @@ def _starts() -> Iterator[tuple[bytes, FileKind]]:
     )
 
 
+def _image_kind(format: str) -> FileKind:
+    if format == "HEIF":
+        return FileKind(
+            message("data.kind.heic", "a HEIC image"),
+            message("data.kind.heic-plugin", "convert it, or pip install pillow-heif"),
+            format,
+        )
+    if format == "AVIF":
+        return FileKind(
+            message("data.kind.avif", "an AVIF image"),
+            message("data.kind.avif-plugin", "convert it, or pip install -U pillow (11.3 and later read it)"),
+            format,
+        )
+    return FileKind(message("data.kind.image", "an image ({format})", format=format), format=format)
+
+
 def _image_starts() -> Iterator[tuple[bytes, FileKind]]:
-    yield b"\xff\xd8\xff", FileKind(message("data.kind.jpeg", "a JPEG image"), is_image=True)
-    yield b"\x89PNG\r\n\x1a\n", FileKind(message("data.kind.png", "a PNG image"), is_image=True)
-    yield b"GIF8", FileKind(message("data.kind.gif", "a GIF image"), is_image=True)
-    yield from (
-        (start, FileKind(message("data.kind.tiff", "a TIFF image"), is_image=True))
-        for start in (b"II*\0", b"MM\0*")
-    )
+    """Of images in formats that Pillow does not read by itself."""
     jxl = FileKind(
         message("data.kind.jxl", "a JPEG XL image"),
         message("data.kind.jxl-plugin", "convert it, or pip install pillow-jxl-plugin"),
+        "JXL",
     )
     yield from ((start, jxl) for start in (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"))
     yield b"8BPS", FileKind(message("data.kind.psd", "a Photoshop file"), _convert())
@@ -139,24 +151,6 @@ def _archive_starts() -> Iterator[tuple[bytes, FileKind]]:
     yield b"\x1f\x8b", FileKind(message("data.kind.gzip", "packed with gzip"), _unpack())
     yield b"7z\xbc\xaf\x27\x1c", FileKind(message("data.kind.7z", "a 7z archive"), _unpack())
     yield b"Rar!\x1a\x07", FileKind(message("data.kind.rar", "a RAR archive"), _unpack())
-
-
-def _media_kind(data: bytes) -> FileKind:
-    """What a file of ISO's base media format is, by its brands."""
-    length = min(int.from_bytes(data[:4], "big"), len(data))
-    brands = [data[8:12], *(data[at : at + 4] for at in range(16, length, 4))]
-    # Both kinds may call themselves mif1 first, and only then say how they are coded.
-    if any(brand in _AVIF_BRANDS for brand in brands):
-        return FileKind(
-            message("data.kind.avif", "an AVIF image"),
-            message("data.kind.avif-plugin", "convert it, or pip install -U pillow (11.3 and later read it)"),
-        )
-    if any(brand in _HEIF_BRANDS for brand in brands):
-        return FileKind(
-            message("data.kind.heic", "a HEIC image"),
-            message("data.kind.heic-plugin", "convert it, or pip install pillow-heif"),
-        )
-    return FileKind(message("data.kind.video", "a video"))
 
 
 def _text_kind(data: bytes) -> FileKind | None:

@@ -147,8 +147,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _register_plugins(path: Path) -> bool:
     """Let Pillow know of the formats that installed packages add; can one of them be this file's?"""
-    kind = find_file_kind(path)
-    if kind is not None and kind.is_image:  # of a format of Pillow's own: the file is damaged
+    if _is_readable_format(find_file_kind(path)):  # then the file is damaged
         return False
     added = False
     for module_name, function in _PLUGINS:
@@ -191,9 +190,15 @@ def _hint(kind: FileKind | None) -> Message | str:
 
 
 def _other_kind(path: Path) -> FileKind | None:
-    """What a file is, unless it is an image of a format that Pillow reads by itself: then its decoder knows better."""
+    """What a file is, unless it is an image of a format that Pillow reads: then its decoder knows better."""
     try:
         kind = find_file_kind(path)
     except OSError:  # it may not be read
         return None
-    return None if kind is None or kind.is_image else kind
+    return None if _is_readable_format(kind) else kind
+
+
+def _is_readable_format(kind: FileKind | None) -> bool:
+    """Has Pillow, as it is installed here, a decoder for such a file?"""
+    Image.init()
+    return kind is not None and kind.format in Image.OPEN

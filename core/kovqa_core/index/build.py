@@ -34,6 +34,7 @@ def build_index(
     options: SourceOptions | None = None,
     classes: ClassSelection | None = None,
     allow_left_out: bool = True,
+    check_images: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> IndexReport:
     """Write the index of a raw data set.
@@ -45,7 +46,7 @@ def build_index(
         folder: index folder; None: only check, keep nothing.
         min_count: see `write_index`; None: as the data set has it.
         options: what else the user said about the data set.
-        classes, allow_left_out: see `write_index`.
+        classes, allow_left_out, check_images: see `write_index`.
         on_progress: see `write_index`.
 
     Raises:
@@ -84,6 +85,7 @@ def build_index(
                 min_count=min_count,
                 classes=classes,
                 allow_left_out=allow_left_out,
+                check_images=check_images,
                 on_progress=on_progress,
             )
 

@@ -44,6 +44,21 @@ class DatasetOrigin:
 
 
 @dataclass(frozen=True)
+class ImageCheck:
+    """What became of opening all images.
+
+    Attributes:
+        images: different ones.
+        unreadable: of them.
+        seconds: that it took; None: nobody knows any more.
+    """
+
+    images: int
+    unreadable: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class IndexCounts:
     """What an index holds.
 
@@ -59,6 +74,7 @@ class IndexCounts:
         images_shared_with_train: by held-out split; more than 0 makes its scores too good.
         left_out: by reason.
         fingerprint: SHA-256 of the splits' SHA-256.
+        image_check: what became of opening all images; None: nobody opened them.
         qualified_ids: rows whose id repeats under other images, or for other questions, and was qualified.
         first_qualified_id: the first of them; "" where there is none.
         empty_looking_classes: classes such as `nan`, which programs write where there is no answer, and how
@@ -75,6 +91,7 @@ class IndexCounts:
     fingerprint: str
     unreachable_classes: SomeClasses = NO_CLASSES
     classes_without_rows: SomeClasses = NO_CLASSES
+    image_check: ImageCheck | None = None
     qualified_ids: int = 0
     first_qualified_id: str = ""
     empty_looking_classes: Mapping[str, int] = field(default_factory=dict)
@@ -133,6 +150,9 @@ class IndexReport:
             "unreachable_answers": counts.unreachable_classes, "answers_without_rows": counts.classes_without_rows,
         }  # fmt: skip
         fields |= {name: asdict(some) for name, some in unused.items() if some.count}
+        if counts.image_check is not None:
+            check = counts.image_check
+            fields |= {"pictures_checked": check.images, "pictures_unreadable": check.unreadable}
         if counts.qualified_ids:
             fields |= {"qualified_ids": counts.qualified_ids, "first_qualified_id": counts.first_qualified_id}
         if counts.empty_looking_classes:
@@ -183,6 +203,9 @@ def read_report(folder: Path) -> IndexReport:
             fingerprint=fields.get("fingerprint", ""),
             unreachable_classes=SomeClasses(**fields.get("unreachable_answers", {})),
             classes_without_rows=SomeClasses(**fields.get("answers_without_rows", {})),
+            image_check=ImageCheck(fields["pictures_checked"], fields["pictures_unreadable"])
+            if "pictures_checked" in fields
+            else None,
             qualified_ids=fields.get("qualified_ids", 0),
             first_qualified_id=fields.get("first_qualified_id", ""),
             empty_looking_classes=fields.get("empty_looking_answers", {}),

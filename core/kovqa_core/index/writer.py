@@ -28,6 +28,7 @@ from kovqa_core.data.answers import (
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import write_folder
+from kovqa_core.index.check_images import drop_unreadable_images
 from kovqa_core.index.class_list import (
     SomeClasses,
     classes_without_rows,
@@ -69,6 +70,7 @@ def write_index(
     min_count: int | None = None,
     classes: ClassSelection | None = None,
     allow_left_out: bool = True,
+    check_images: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> IndexReport:
     """Write the index of a raw data set.
@@ -82,6 +84,7 @@ def write_index(
         classes: how many classes there shall be, the most frequent; or which, in this order. None: all
             that occur often enough.
         allow_left_out: write it although more than 10 % of the rows are left out for faults.
+        check_images: open every image, and leave out the rows whose image cannot be read.
         on_progress: called with the rows read so far and the fraction of the data they are.
 
     Raises:
@@ -93,7 +96,11 @@ def write_index(
 
     def fill_folder(partial_folder: Path) -> None:
         spools = _spool_shards(shards, partial_folder, origin.source, on_progress)
-        report = make_report(_merge_spools(spools, partial_folder, min_count, classes), origin, folder)
+        own_images = any(shard.read_images for shard in shards)  # which lie here until the folder is whole
+        images = partial_folder / EMBEDDED_IMAGES_FOLDER if own_images else origin.images
+        checked = images if check_images else None
+        counts = _merge_spools(spools, partial_folder, min_count, classes, checked, on_progress)
+        report = make_report(counts, origin, folder)
         if not allow_left_out and are_too_many(report.faults, report.all_rows):
             raise _too_many_faults(report)
         write_report(partial_folder, report)
@@ -173,7 +180,12 @@ def _spool_and_count(shard: DatasetShard, stem: Path) -> ShardSpool:
 
 
 def _merge_spools(
-    spools: Sequence[ShardSpool], folder: Path, min_count: int | None, selection: ClassSelection | None
+    spools: Sequence[ShardSpool],
+    folder: Path,
+    min_count: int | None,
+    selection: ClassSelection | None,
+    checked_images: Path | None,
+    on_progress: OnProgress,
 ) -> IndexCounts:
     left_out = LeftOutRows()
     for spool in spools:
@@ -187,7 +199,10 @@ def _merge_spools(
         )
         for split in names
     }
-    if not any(splits.values()):
+    image_check = None
+    if checked_images is not None:
+        splits, image_check = drop_unreadable_images(splits, checked_images, folder, left_out, on_progress)
+    if not any(map(_count_rows, splits.values())):
         raise _no_row_error(left_out)
     answer_counts = _count_answers(splits["train"])
     if min_count is None:
@@ -214,6 +229,7 @@ def _merge_spools(
             split: len(np.intersect1d(_image_hashes(splits[split]), train_images)) for split in held_out
         },
         left_out=left_out.by_reason(),
+        image_check=image_check,
         qualified_ids=qualified.count,
         first_qualified_id=qualified.first,
         empty_looking_classes=_empty_looking_classes(classes, answer_counts),

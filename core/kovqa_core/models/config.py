@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
+
+from pydantic import Field
 
 from kovqa_core.errors import unknown_name_error
 from kovqa_core.files import read_text
@@ -22,9 +24,22 @@ from kovqa_core.settings.strict_yaml import (
     parse_yaml,
 )
 
+ImageLoading = Literal["as_shown", "as_stored"]
+
 
 class FamilyConfig(StrictSettings):
     """Settings of a model; each family's `ModelConfig` adds its own."""
+
+    image_loading: ImageLoading = Field(
+        "as_shown",
+        description="as_shown: upright by EXIF, over white where transparent; as_stored: neither, as the originals of "
+        "BEiT-3, LLaVA and VQA_NIA read images",
+    )
+
+    @property
+    def load_as_stored(self) -> bool:
+        """For `open_image`: are EXIF's orientation and transparency ignored?"""
+        return self.image_loading == "as_stored"
 
     def required_files(self) -> list[Callable[[], object]]:
         """Checks, to be called, that the files this model starts from are here.

@@ -25,10 +25,18 @@ class ImagePipeline:
         side: S, pixels.
         data: the augmentation of training examples.
         resample: filter of plain resizing; crops are bicubic.
+        as_stored: see `open_image`.
     """
 
-    def __init__(self, side: int, data: DataSettings, resample: Resampling = Resampling.BICUBIC) -> None:
-        self.side, self.data, self.resample = side, data, resample
+    def __init__(
+        self,
+        side: int,
+        data: DataSettings,
+        resample: Resampling = Resampling.BICUBIC,
+        *,
+        as_stored: bool = False,
+    ) -> None:
+        self.side, self.data, self.resample, self.as_stored = side, data, resample, as_stored
         self._cache: dict[Path, np.ndarray] = {}
         self._free_bytes = _MAX_CACHE_BYTES
 
@@ -45,6 +53,8 @@ class ImagePipeline:
         try:
             return self._augmented(path, example, rng) if augmented else self._resized(path)
         except KovqaError as error:
+            if not example.id:  # an image that was given by itself
+                raise
             raise DataError(
                 message("models.example-problem", "id {id}: {problem}", id=example.id, problem=error.message),
                 error.hint,
@@ -53,9 +63,8 @@ class ImagePipeline:
     def _augmented(self, path: Path, example: Example, rng: np.random.Generator) -> np.ndarray:
         # The order of draws from `rng` is part of what a seed means: crop, flip, RandAugment.
         augment, side = self.data.augment, self.side
-        image = open_image(
-            path, 2 * side
-        )  # JPEG decodes at a fraction of its size: a crop keeps enough pixels
+        # JPEG decodes at a fraction of its size: a crop keeps enough pixels.
+        image = open_image(path, 2 * side, as_stored=self.as_stored)
         if augment == "none":
             image = image_transforms.resize_square(image, side, self.resample)
         else:
@@ -68,8 +77,9 @@ class ImagePipeline:
 
     def _resized(self, path: Path) -> np.ndarray:
         if path not in self._cache:
+            image = open_image(path, as_stored=self.as_stored)
             pixels = image_transforms.image_to_array(
-                image_transforms.resize_square(open_image(path), self.side, self.resample)
+                image_transforms.resize_square(image, self.side, self.resample)
             )
             if self._free_bytes < pixels.nbytes:
                 return pixels

@@ -49,6 +49,22 @@ def test_an_encoded_example(folder: Path) -> None:
     assert item.labels == [(0, 0.6), (2, 0.3)]
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_an_image_is_upright_unless_its_model_was_trained_on_stored_ones(folder: Path, train: bool) -> None:
+    """Dark to the left becomes dark above by EXIF's orientation 6."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.open(folder / "a.png").save(folder / "a.png", exif=turned)
+    tokenizer = load_xlmr_tokenizer(parity.path("tokenizer.model"))
+    varies = {}
+    for loading in ("as_shown", "as_stored"):
+        config = parity.config().model_copy(update={"image_loading": loading})
+        made = Beit3VqaProcessor(config, tokenizer, ANSWERS, DataSettings(augment="crop"))
+        pixels = made.encode(ask(), folder, train=train, rng=generator()).image
+        varies[loading] = (int(np.ptp(pixels[0, :, 5])) > 60, int(np.ptp(pixels[0, 5])) > 60)
+    assert varies == {"as_shown": (True, False), "as_stored": (False, True)}
+
+
 def test_answers_find_their_classes_in_normal_form(folder: Path) -> None:
     """Letters in the index, none in the class list; the scores of one class add up to at most 1."""
     tokenizer = load_xlmr_tokenizer(parity.path("tokenizer.model"))

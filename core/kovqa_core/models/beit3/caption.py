@@ -55,7 +55,7 @@ class Beit3CaptionProcessor:
 
     def __init__(self, config: ModelConfig, tokenizer: XlmrTokenizer, data: DataSettings) -> None:
         self.config, self.tokenizer, self.data = config, tokenizer, data
-        self._images = ImagePipeline(config.image_size, data)
+        self._images = ImagePipeline(config.image_size, data, as_stored=config.load_as_stored)
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> CaptionItem:
         """One example; of several captions one is drawn. Errors name its id."""

@@ -42,7 +42,7 @@ class Beit3VqaProcessor:
     ) -> None:
         self.config, self.tokenizer, self.answers, self.data = config, tokenizer, answers, data
         self._label_of = number_classes(answers)
-        self._images = ImagePipeline(config.image_size, data)
+        self._images = ImagePipeline(config.image_size, data, as_stored=config.load_as_stored)
 
     def encode(
         self, example: Example, images: Path, *, train: bool, rng: np.random.Generator

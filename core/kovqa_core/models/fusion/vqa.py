@@ -42,7 +42,9 @@ class FusionProcessor:
     ) -> None:
         self.config, self.tokenizer, self.answers = config, tokenizer, answers
         self._label_of = number_classes(answers)
-        self._images = ImagePipeline(config.image_size, data, Resampling[config.resample.upper()])
+        self._images = ImagePipeline(
+            config.image_size, data, Resampling[config.resample.upper()], as_stored=config.load_as_stored
+        )
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> FusionItem:
         """One example; errors name its id."""

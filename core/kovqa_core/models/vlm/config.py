@@ -33,7 +33,7 @@ TUNING_PRESETS: dict[str, tuple[str, str, str]] = {
 
 # The settings that a Hugging Face folder of ours keeps in a `kovqa.json` beside it: how a question is put. No
 # more: such a folder may come from anybody, and must not decide that its code is run.
-PROMPT_SETTINGS = ("instruction", "max_new_tokens", "max_pixels", "dtype")
+PROMPT_SETTINGS = ("instruction", "max_new_tokens", "max_pixels", "image_loading", "dtype")
 
 
 class TuningSettings(StrictSettings):

@@ -13,6 +13,7 @@ from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.files import require_empty
 from kovqa_core.messages import Message, message
+from kovqa_core.models.config import ImageLoading
 from kovqa_core.models.vlm.convert_llava import ConversionSettings, convert_llava_folder
 from kovqa_core.models.vlm.llava_folder import LlavaFolder, LlavaFolderType, detect_llava_folder
 from kovqa_core.models.vlm.llava_processor import PromptStyle
@@ -29,6 +30,7 @@ class LlavaImportSettings(StrictSettings):
     )
     instruction: str = Field("none", description="after a question: auto, ko, en, none, or any text")
     max_new_tokens: int = Field(DEFAULT_MAX_NEW_TOKENS, ge=1, description="tokens of an answer")
+    image_loading: ImageLoading = Field("as_shown", description="as_stored: as LLaVA itself reads images")
     seed: int = Field(0, description="of the projector and the row that a plain Vicuna lacks")
 
 
@@ -74,7 +76,9 @@ def import_llava_folder(
     language_folder = _find_language_model(base) if base else None
     vision_folder = None if source.folder_type == "hub" else find_vision_encoder(vision, source)
     conversion = ConversionSettings(
-        settings.system, settings.seed, settings.model_dump(include={"instruction", "max_new_tokens"})
+        settings.system,
+        settings.seed,
+        settings.model_dump(include={"instruction", "max_new_tokens", "image_loading"}),
     )
     convert_llava_folder(path, output, language_folder, vision_folder, conversion)
     named = Path(str(source.config.get("mm_vision_tower") or "")).name

@@ -58,7 +58,10 @@ class VlmProcessor:
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> VlmItem:
         """One example, to be learned with the best of its answers; errors name its id."""
         try:
-            image = limit_pixels(open_image(images / example.image), self.config.max_pixels)
+            image = limit_pixels(
+                open_image(images / example.image, as_stored=self.config.load_as_stored),
+                self.config.max_pixels,
+            )
             turns = chat_template.user_message(
                 to_nfc(example.question), self.config.instruction, image, example.choices
             )
@@ -70,6 +73,8 @@ class VlmProcessor:
             answer = chat_template.tokenize_answer(self.hf, turns, text, self.eos_token_ids)
             return VlmItem(example.id, chat_template.with_answer(turns, text), answer)
         except KovqaError as error:
+            if not example.id:  # an image that was given by itself
+                raise
             raise type(error)(
                 message("vlm.example-unusable", "id {id}: {problem}", id=example.id, problem=error.message),
                 error.hint,
