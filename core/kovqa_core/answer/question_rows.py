@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kovqa_core.data import tables
 from kovqa_core.data.decoding import DecodingOptions, parse_choices
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import choose_question_types
+from kovqa_core.data.row_ids import TableRow, row_identity, unique_row_ids
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.index.reader import table_image_folder
@@ -57,16 +58,43 @@ def read_question_table(path: Path, task: str = "vqa", *, choices: bool = False)
         if task == "vqa" or column != "question"
     }
     rows: list[QuestionRow] = []
-    first_lines: dict[str, int] = {}
+    lines: list[int] = []
     for number, record in tables.read_table(path, as_text=False):
-        row = _parse_question_row(record, columns, f"{path}:{number}", choices=choices)
-        tables.check_unique_id(row.example.id, number, first_lines, path)
-        rows.append(row)
+        rows.append(_parse_question_row(record, columns, f"{path}:{number}", choices=choices))
+        lines.append(number)
     if not rows:
         raise DataError(
             message("answer.empty-table", "{path} has no rows", path=path), _columns_hint(columns)
         )
-    return rows
+    return tell_rows_apart(rows, lines, path)
+
+
+def tell_rows_apart(rows: Sequence[QuestionRow], lines: Sequence[int], path: Path) -> list[QuestionRow]:
+    """Rows that have ids of their own, as the index of the same table has them (`data/row_ids.py`).
+
+    Args:
+        rows: of a table, with the images as they are found.
+        lines: number of each row's line.
+        path: the table, for errors.
+
+    Raises:
+        DataError: a row is there twice; names both lines.
+    """
+    ids = unique_row_ids([TableRow.of_example(row.example) for row in rows])
+    if None in ids:
+        twice = ids.index(None)
+        identities = [row_identity(TableRow.of_example(row.example)) for row in rows[: twice + 1]]
+        raise DataError(
+            message(
+                "answer.row-twice", "{path}:{line}: the question with id {id} was already in line {first}",
+                path=path, line=lines[twice], id=rows[twice].example.id, first=lines[identities.index(identities[twice])],
+            ),
+            message("answer.row-twice.hint", "remove one of them"),
+        )  # fmt: skip
+    return [
+        row if id is None or id == row.example.id else replace(row, example=replace(row.example, id=id))
+        for row, id in zip(rows, ids, strict=True)
+    ]
 
 
 def _parse_question_row(
@@ -95,12 +123,12 @@ def _parse_question_row(
             ),
             _columns_hint(columns),
         )
-    values = {column: str(record[name]) for column, name in names.items()}
+    values = {column: tables.record_text(record, name, place) for column, name in names.items()}
     question = to_nfc(values.get("question", ""))
     offered = parse_choices(record, f"{place}, id {values['id']}") if choices else ()
     return QuestionRow(
         Example(values["id"], values["image"], question, choices=offered),
-        to_nfc(_first_value(record, tables.COLUMN_ALIASES["kind"])),
+        _first_text(record, tables.COLUMN_ALIASES["kind"], place),
         {k: v for k, v in record.items() if k not in (*names.values(), *_ANSWER_COLUMNS)},
     )
 
@@ -114,12 +142,12 @@ def _column_names(record: Mapping[str, object], columns: Mapping[str, Sequence[s
     return {
         column: name
         for column, aliases in columns.items()
-        if (name := next((n for n in aliases if record.get(n) not in (None, "")), None)) is not None
+        if (name := next((n for n in aliases if not tables.is_empty_cell(record.get(n))), None)) is not None
     }
 
 
-def _first_value(record: Mapping[str, object], names: Sequence[str]) -> str:
-    return next((str(record[name]) for name in names if record.get(name)), "")
+def _first_text(record: Mapping[str, object], names: Sequence[str], place: str) -> str:
+    return next(filter(None, (tables.record_text(record, name, place) for name in names)), "")
 
 
 def rows_from_images(folder: Path) -> list[QuestionRow]:

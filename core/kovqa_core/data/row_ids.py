@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from kovqa_core.data.example import Example
 from kovqa_core.files import to_nfc
 
 if TYPE_CHECKING:
@@ -42,6 +43,27 @@ def unqualified_id(id: str, image: str) -> str:
 
 
 @dataclass(frozen=True)
+class TableRow:
+    """What tells one row of a table from another.
+
+    Attributes:
+        id: as the table has it.
+        image: the image's path; "" where the table does not say.
+        question: all that is asked; "" where the table does not say.
+    """
+
+    id: str
+    image: str
+    question: str
+
+    @classmethod
+    def of_example(cls, example: Example) -> TableRow:
+        """What tells an example from another: its choices and its context are asked too."""
+        question = "\0".join((example.question, example.context, *example.choices))
+        return cls(example.id, example.image, question)
+
+
+@dataclass(frozen=True)
 class RowIdentity:
     """Hashes by which rows are compared, 64 bits each.
 
@@ -58,15 +80,10 @@ class RowIdentity:
     question: int
 
 
-def row_identity(id: str, image: str, question: str) -> RowIdentity:
-    """What a row is compared by.
-
-    Args:
-        id: as the data has it.
-        image: the image's path, in any Unicode form.
-        question: all that is asked: the text, and choices or a context where there are any.
-    """
-    texts = (id, to_nfc(image), to_nfc(question))
+def row_identity(row: TableRow) -> RowIdentity:
+    """What a row is compared by."""
+    # NFC: an image's path has the Unicode form of its disk.
+    texts = (row.id, to_nfc(row.image), to_nfc(row.question))
     # A text's length in front of it: "ab" and "c" are not "a" and "bc". Names of files may hold half characters.
     joined = [f"{len(text)}:{text}".encode("utf-8", "surrogatepass") for text in texts]
     return RowIdentity(*(_hash64(b"".join(joined[: n + 1])) for n in range(3)))
@@ -129,28 +146,13 @@ def _group_sizes(keys: np.ndarray) -> np.ndarray:
     return sizes[group]
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """What tells one row of a table from another.
-
-    Attributes:
-        id: as the table has it.
-        image: the image's path; "" where the table does not say.
-        question: all that is asked; "" where the table does not say.
-    """
-
-    id: str
-    image: str
-    question: str
-
-
 def unique_row_ids(rows: Sequence[TableRow]) -> list[str | None]:
     """The id of every row of a table that fits into memory; None where the row is a duplicate of an earlier one."""
     if len({row.id for row in rows}) == len(rows):
         return [row.id for row in rows]
     import numpy as np
 
-    identities = [row_identity(row.id, row.image, row.question) for row in rows]
+    identities = [row_identity(row) for row in rows]
     resolved = resolve_repeated_ids(
         np.array([(each.id, each.image, each.question) for each in identities], np.uint64)
     )

@@ -10,7 +10,7 @@ from hashlib import blake2b
 import numpy as np
 
 from kovqa_core.data.example import Example
-from kovqa_core.data.row_ids import RepeatedIds, qualified_id, resolve_repeated_ids, row_identity
+from kovqa_core.data.row_ids import RepeatedIds, TableRow, qualified_id, resolve_repeated_ids, row_identity
 from kovqa_core.index.left_out import ROW_TWICE, ROW_TWICE_OTHER_ANSWER, LeftOutRows
 from kovqa_core.index.spool import SpooledRows
 
@@ -73,8 +73,7 @@ def keep_distinct_rows(
 
 def _example_hashes(example: Example) -> tuple[int, int, int, int]:
     """What a row is compared by, and a hash of what is known about it."""
-    question = "\0".join((example.question, example.context, *example.choices))
-    identity = row_identity(example.id, example.image, question)
+    identity = row_identity(TableRow.of_example(example))
     known = repr((dict(example.answers), list(example.captions))).encode()
     digest = int.from_bytes(blake2b(known, digest_size=8).digest(), "little")
     return identity.id, identity.image, identity.question, digest

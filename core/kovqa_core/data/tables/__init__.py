@@ -135,6 +135,11 @@ def cell_text(value: object) -> str:
     return to_nfc(str(value))
 
 
+def is_empty_cell(value: object) -> bool:
+    """Does a cell say nothing: missing, null, NaN or an empty text?"""
+    return not isinstance(value, list | dict) and not cell_text(value)
+
+
 def record_text(record: Mapping[str, object], column: str, place: str) -> str:
     """The text of a record's column, "" where it has none.
 
