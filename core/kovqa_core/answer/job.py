@@ -33,7 +33,7 @@ from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.errors import ModelError, SettingsError, Stopped
-from kovqa_core.evaluate.predictions_file import answers_record_path
+from kovqa_core.evaluate.answers_record import answers_record_path
 from kovqa_core.files import disk_errors, require_other_output
 from kovqa_core.messages import message
 from kovqa_core.output_lock import output_lock

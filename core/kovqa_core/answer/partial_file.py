@@ -19,7 +19,7 @@ from pathlib import Path
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Answer, prediction_line
 from kovqa_core.errors import SettingsError
-from kovqa_core.evaluate.predictions_file import read_answers_record, write_answers_record
+from kovqa_core.evaluate.answers_record import read_answers_record, write_answers_record
 from kovqa_core.files import atomic_file, read_json, write_json
 from kovqa_core.messages import Message, message
 

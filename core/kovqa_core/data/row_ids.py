@@ -23,7 +23,7 @@ from kovqa_core.files import to_nfc
 if TYPE_CHECKING:
     import numpy as np  # at run time only where ids repeat
 
-_MARK = "#"
+ID_MARK = "#"  # between an image and an id
 
 
 def qualified_id(id: str, image: str, number: int = 0) -> str:
@@ -34,12 +34,12 @@ def qualified_id(id: str, image: str, number: int = 0) -> str:
         image: the image's path.
         number: 1, 2, … of several questions that have this id under this image; 0: it is the only one.
     """
-    return f"{to_nfc(image)}{_MARK}{id}{f'{_MARK}{number}' if number else ''}"
+    return f"{to_nfc(image)}{ID_MARK}{id}{f'{ID_MARK}{number}' if number else ''}"
 
 
 def unqualified_id(id: str, image: str) -> str:
     """The id that the data has for a row of this image; a number behind it stays."""
-    return id.removeprefix(f"{to_nfc(image)}{_MARK}")
+    return id.removeprefix(f"{to_nfc(image)}{ID_MARK}")
 
 
 @dataclass(frozen=True)

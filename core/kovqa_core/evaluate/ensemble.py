@@ -11,10 +11,10 @@ from kovqa_core.data.answers import normalise_answer
 from kovqa_core.data.example import Answer, prediction_line
 from kovqa_core.data.tables import read_table
 from kovqa_core.errors import DataError, SettingsError, list_ids
+from kovqa_core.evaluate.answers_record import read_answers_record
 from kovqa_core.evaluate.predictions_file import (
     Predictions,
     prediction_columns,
-    read_answers_record,
     read_predictions,
 )
 from kovqa_core.files import atomic_file, require_other_output

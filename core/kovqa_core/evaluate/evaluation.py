@@ -52,7 +52,7 @@ def evaluate_file(
         SettingsError: an unknown rule or question type.
     """
     predictions = read_predictions(predictions_path)
-    examples = match_predictions(predictions, predictions_path, index_path, question_types)
+    predictions, examples = match_predictions(predictions, predictions_path, index_path, question_types)
     if predictions.task == "caption":
         captioned = list(_report_rows(examples, on_progress))
         ids = [example.id for example in captioned]

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shlex
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import choose_question_types
-from kovqa_core.data.tables import cell_text, read_table
+from kovqa_core.data.row_ids import ID_MARK, TableRow, unique_row_ids
+from kovqa_core.data.tables import COLUMN_ALIASES, cell_text, read_table
 from kovqa_core.errors import DataError, list_ids, list_lines
-from kovqa_core.files import read_json, write_json
+from kovqa_core.evaluate.join_ids import join_by_image
 from kovqa_core.index.reader import IndexSplit, filter_question_types
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
 # Names of the columns, in lower case; ours first, then LLaVA's and the challenges'.
 _ID_COLUMNS = {"caption": ("id", "question_id", "qid", "image_id"), "vqa": ("id", "question_id", "qid")}
+_IMAGE_COLUMNS = tuple(name.lower() for name in COLUMN_ALIASES["image"])
+_QUESTION_COLUMNS = COLUMN_ALIASES["question"]
 _TEXT_COLUMNS = {"caption": ("caption", "captions"), "vqa": ("answer", "text", "answers")}
 
 
@@ -33,12 +36,14 @@ class Predictions:
         texts: id -> answer or caption.
         confidence: id -> how sure the model was, 0…1; ids whose line says nothing are missing.
         unusable_scores: ids whose score is not in 0…1 (or NaN); it counts as missing.
+        images: id -> image, where the file has a column for it.
     """
 
     task: str
     texts: dict[str, str]
     confidence: dict[str, float]
     unusable_scores: tuple[str, ...] = ()
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -49,11 +54,10 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         DataError: no predictions, a line that is not a prediction (named), an id that is empty or there twice.
     """
-    texts: dict[str, str] = {}
-    confidence: dict[str, float] = {}
-    repeated: list[str] = []
+    rows: list[TableRow] = []
+    texts: list[str] = []
+    scores: list[float | None] = []
     empty: list[str] = []
-    unusable: list[str] = []
     task = ""
     for number, row in read_table(path, as_text=False):
         # The first line decides for the file.
@@ -61,21 +65,37 @@ def read_predictions(path: Path) -> Predictions:
         try:
             id_column, text_column, score_column = prediction_columns(row, task)
             id, text = _prediction_text(row, id_column), _prediction_text(row, text_column)
-            score = _confidence(row.get(score_column))
+            scores.append(_confidence(row.get(score_column)))
+            image = "" if task == "caption" else _optional_text(row, _IMAGE_COLUMNS)
+            rows.append(TableRow(id, image, _optional_text(row, _QUESTION_COLUMNS) if image else ""))
         except ValueError as error:
             raise _not_a_prediction_error(path, number, error) from None
-        if score is not None and 0 <= score <= 1:
-            confidence[id] = score
-        elif score is not None:
-            unusable.append(id)
         # Collected, not raised at once: one message names the first ten, so that one look mends them all.
         if not id.strip():
             empty.append(str(number))
-        if id in texts:
-            repeated.append(id)
-        texts[id] = text
-    _require_usable_ids(path, texts, empty, repeated)
-    return Predictions(task, texts, confidence, tuple(unusable))
+        texts.append(text)
+    ids, repeated = _distinct_ids(rows)
+    _require_usable_ids(path, ids, empty, repeated)
+    scored = [(id, score) for id, score in zip(ids, scores, strict=True) if score is not None]
+    return Predictions(
+        task,
+        dict(zip(ids, texts, strict=True)),
+        {id: score for id, score in scored if 0 <= score <= 1},
+        tuple(id for id, score in scored if not 0 <= score <= 1),
+        {id: row.image for id, row in zip(ids, rows, strict=True) if row.image},
+    )
+
+
+def _distinct_ids(rows: Sequence[TableRow]) -> tuple[list[str], list[str]]:
+    """The ids of predictions, qualified where they repeat under several images; and those that nothing tells apart."""
+    ids = unique_row_ids(rows)
+    times = Counter(row.id for row in rows)
+    repeated = [
+        row.id
+        for id, row in zip(ids, rows, strict=True)
+        if id is None or (times[row.id] > 1 and not row.image)
+    ]
+    return [row.id if id is None else id for id, row in zip(ids, rows, strict=True)], repeated
 
 
 def find_column(columns: Collection[str], names: Sequence[str]) -> str | None:
@@ -107,6 +127,12 @@ def prediction_columns(columns: Collection[str], task: str) -> tuple[str, str, s
         name = "id" if id_column is None else _TEXT_COLUMNS[task][0]
         raise ValueError(message("evaluate.prediction-lacks-column", "no '{column}'", column=name))
     return id_column, text_column, find_column(columns, ("score",)) or "score"
+
+
+def _optional_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The text of a column that a predictions file may have; a list there says nothing."""
+    value = row.get(find_column(row, names) or "")
+    return "" if isinstance(value, list | dict) else cell_text(value)
 
 
 def _prediction_text(row: Mapping[str, Any], column: str) -> str:
@@ -168,17 +194,17 @@ def _not_a_prediction_error(path: Path, line: int, problem: ValueError) -> DataE
 
 
 def _require_usable_ids(
-    path: Path, texts: Mapping[str, str], empty: Sequence[str], repeated: Sequence[str]
+    path: Path, ids: Sequence[str], empty: Sequence[str], repeated: Sequence[str]
 ) -> None:
     """See that a file has predictions, each with an id of its own.
 
     Args:
         path: the file.
-        texts: id -> answer or caption.
+        ids: of its lines.
         empty: numbers of the lines without an id.
         repeated: ids of more than one line.
     """
-    if not texts:
+    if not ids:
         raise DataError(
             message("evaluate.no-predictions", "{path} holds no predictions", path=path),
             message("evaluate.no-predictions.hint", "write them with kovqa predict or kovqa caption"),
@@ -191,16 +217,24 @@ def _require_usable_ids(
     if repeated:
         raise DataError(
             message(
-                "evaluate.id-repeated", "{path}: more than once: {ids}", path=path, ids=list_ids(repeated)
+                "evaluate.id-repeated",
+                "{path}: more than once: {ids}",
+                path=path,
+                ids=list_ids(list(dict.fromkeys(repeated))),
             ),
-            message("evaluate.bad-ids.hint", "write it again with kovqa predict"),
+            message(
+                "evaluate.id-repeated.hint",
+                "write it again with kovqa predict; or add a column image, if the ids repeat under several images",
+            ),
         )
 
 
 def match_predictions(
     predictions: Predictions, path: Path, index_path: Path, question_types: Sequence[str] = ()
-) -> Sequence[Example]:
+) -> tuple[Predictions, Sequence[Example]]:
     """The examples that a predictions file answers; every id of their question types must be there once.
+
+    Ids that the index does not know are looked for by their images.
 
     Args:
         predictions: those for the split's other question types do not count.
@@ -211,15 +245,33 @@ def match_predictions(
     Raises:
         DataError: ids missing or foreign (the first ten named); an index without what is to be compared.
         SettingsError: a question type the split does not have.
+
+    Returns:
+        the predictions by the index's ids, and the examples.
     """
     split = IndexSplit(index_path)
     type_of = {example.id: example.question_type for example in split}
+    if foreign := [id for id in predictions.texts if id not in type_of]:
+        joined = join_by_image(
+            foreign, predictions.images, ((e.id, e.image) for e in split if e.id not in predictions.texts)
+        )
+        predictions = _rename_ids(predictions, joined)
     chosen = choose_question_types(question_types, type_of.values())
     _require_same_ids(predictions, path, index_path, type_of, chosen)
     # Without a choice the split itself is returned: it reads rows when they are wanted.
     examples = filter_question_types(split, () if chosen.issuperset(type_of.values()) else chosen)
     _require_truth(predictions.task, examples, index_path)
-    return examples
+    return predictions, examples
+
+
+def _rename_ids(predictions: Predictions, new_ids: Mapping[str, str]) -> Predictions:
+    return replace(
+        predictions,
+        texts={new_ids.get(id, id): text for id, text in predictions.texts.items()},
+        confidence={new_ids.get(id, id): score for id, score in predictions.confidence.items()},
+        unusable_scores=tuple(new_ids.get(id, id) for id in predictions.unusable_scores),
+        images={new_ids.get(id, id): image for id, image in predictions.images.items()},
+    )
 
 
 def _require_same_ids(
@@ -242,23 +294,13 @@ def _require_same_ids(
     foreign = [id for id in predictions.texts if id not in type_of]
     other_split = message("evaluate.other-split.hint", "predict that split again")
     if missing:
-        options = _complete_types_options(predictions, type_of)
         raise DataError(
             message(
                 "evaluate.no-prediction", "{path}, {index}: no prediction for {ids}",
                 path=path, index=index_path, ids=list_ids(missing),
             ),
-            message(
-                "evaluate.no-prediction.hint",
-                "score only the question types that are answered: {options}",
-                options=options,
-            )
-            if options
-            else message(
-                "evaluate.no-prediction.again-hint",
-                "predict that split again; rows that kovqa predict leaves out stay out until their images can be "
-                "read: mend them, or score by a copy of {index} without those rows",
-                index=index_path,
+            _missing_ids_hint(
+                missing, foreign, _complete_types_options(predictions, type_of), index_path
             ),
         )  # fmt: skip
     if foreign:
@@ -269,6 +311,37 @@ def _require_same_ids(
             ),
             other_split,
         )  # fmt: skip
+
+
+def _missing_ids_hint(
+    missing: Sequence[str], foreign: Sequence[str], options: str, index_path: Path
+) -> Message:
+    """What to do where predictions are missing.
+
+    Args:
+        missing: ids of the split without a prediction.
+        foreign: ids of predictions that the split does not have.
+        options: that would score what is answered; "" where none would.
+        index_path: the split.
+    """
+    if not {id.rpartition(ID_MARK)[2] for id in missing if ID_MARK in id}.isdisjoint(foreign):
+        return message(
+            "evaluate.no-prediction.qualified-hint",
+            "ids of the index that repeat are told apart by their images: predict {index}, or add a column image",
+            index=index_path,
+        )
+    if options:
+        return message(
+            "evaluate.no-prediction.hint",
+            "score only the question types that are answered: {options}",
+            options=options,
+        )
+    return message(
+        "evaluate.no-prediction.again-hint",
+        "predict that split again; rows that kovqa predict leaves out stay out until their images can be "
+        "read: mend them, or score by a copy of {index} without those rows",
+        index=index_path,
+    )
 
 
 def _require_truth(task: str, examples: Sequence[Example], index_path: Path) -> None:
@@ -292,35 +365,3 @@ def _complete_types_options(predictions: Predictions, type_of: Mapping[str, str]
     if not complete or "" in answered:
         return ""
     return " ".join(f"--kind {shlex.quote(name)}" for name in sorted(answered))
-
-
-# ------------------------------------------------------------------- what gave a file's answers
-
-
-def answers_record_path(predictions: Path) -> Path:
-    """Where it is written down what gave the answers of a predictions file: beside it, hidden."""
-    return predictions.with_name(f".{predictions.name}.json")
-
-
-def write_answers_record(predictions: Path, contents: bytes, fingerprint: Mapping[str, object]) -> None:
-    """Write down what gave the answers of a predictions file that is about to be written.
-
-    Args:
-        predictions: the file.
-        contents: that it will have.
-        fingerprint: all that they depend on; JSON values.
-    """
-    record = {"schema": 1, "sha256": hashlib.sha256(contents).hexdigest(), "fingerprint": fingerprint}
-    write_json(answers_record_path(predictions), record)
-
-
-def read_answers_record(predictions: Path) -> Mapping[str, object] | None:
-    """What gave the answers of a predictions file; None: not written down, or the file was changed since."""
-    path = answers_record_path(predictions)
-    record = read_json(path) if path.is_file() else None
-    with predictions.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if not isinstance(record, dict) or record.get("sha256") != digest:
-        return None
-    fingerprint = record.get("fingerprint")
-    return fingerprint if isinstance(fingerprint, dict) else None
