@@ -226,12 +226,17 @@ QuestionTableOption = Annotated[
     typer.Option(
         "--input",
         metavar="FILE",
-        help="Many questions: an index's .jsonl, or a CSV/JSONL with id, image, question.",
+        help="Many questions: an index's .jsonl, or a table that `kovqa index table` reads.",
     ),
 ]
 PredictionsOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Predictions file (JSON lines), with --input."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Predictions, with --input: .jsonl, .json, .csv, .tsv, .parquet or .xlsx.",
+    ),
 ]
 AnswerProfileOption = Annotated[
     str | None,
@@ -322,7 +327,16 @@ ColumnOption = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
-        help="table: which column is our id, image, question, answer, split, kind or caption. Repeatable.",
+        help="table: which column is our id, image, question, answer, split, kind, caption, choices, context or hint. "
+        "Repeatable.",
+        metavar="OURS=THEIRS",
+    ),
+]
+QuestionColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        help="Which column of the table is our id, image, question, kind, choices, context or hint. Repeatable.",
         metavar="OURS=THEIRS",
     ),
 ]

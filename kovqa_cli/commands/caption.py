@@ -20,14 +20,20 @@ def caption(
         typer.Option(
             "--input",
             metavar="FILE",
-            help="Many images: a folder, an index's .jsonl, or a CSV/JSONL with id and image.",
+            help="Many images: a folder, an index's .jsonl, or a table that `kovqa index table` reads.",
         ),
     ] = None,
     images: options.ImageFolderOption = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Captions file (JSON lines), with --input."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Captions, with --input: .jsonl, .json, .csv, .tsv, .parquet or .xlsx.",
+        ),
     ] = None,
+    column: options.QuestionColumnOption = None,
     model: options.ModelOption = None,
     beams: Annotated[
         int | None,
@@ -42,7 +48,11 @@ def caption(
     quiet: options.QuietOption = False,
 ) -> None:
     """Describe one image, or every image of a folder or table."""
-    if (image is None) == (input is None) or (input is None) != (output is None) or (force and not output):
+    if (
+        (image is None) == (input is None)
+        or (input is None) != (output is None)
+        or ((force or column) and not output)
+    ):
         raise SettingsError(
             message("caption.one-mode", "give --image, or --input and --output"),
             message("caption.one-mode.hint", "kovqa caption -i x.png"),
@@ -59,8 +69,9 @@ def caption(
         print_answer(caption_image(image, answer_options), as_json=json, quiet=quiet, field="caption")
     elif input is not None and output is not None:
         job = AnswerJob(
-            input, output, answer_options, images, batch=batch, allow_left_out=allow_left_out, force=force
-        )
+            input, output, answer_options, images, batch=batch, columns=dict(map(options.parse_column_pair, column or ())),
+            allow_left_out=allow_left_out, force=force,
+        )  # fmt: skip
         backend = local_backend(answer_options)
         with show_progress(quiet or json) as on_progress:
             table = run_answer_job(job, backend, on_progress)

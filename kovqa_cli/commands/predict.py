@@ -23,6 +23,7 @@ def predict(
     chat: options.HiddenChatOption = False,
     input: options.QuestionTableOption = None,
     images: options.ImageFolderOption = None,
+    column: options.QuestionColumnOption = None,
     kind: options.KindOption = None,
     output: options.PredictionsOption = None,
     model: options.ModelOption = None,
@@ -71,7 +72,9 @@ def predict(
             ),
         )
     if not has_table:
-        _refuse_table_options(kind=bool(kind), choices=choices, profile=bool(profile), force=force)
+        _refuse_table_options(
+            column=bool(column), kind=bool(kind), choices=choices, profile=bool(profile), force=force
+        )
     if server:
         _refuse_local_options(
             chat=chat, profile=bool(profile), code=trust_remote_code, decoding=other_decoding
@@ -85,6 +88,7 @@ def predict(
     elif input is not None and output is not None:
         job = AnswerJob(
             input, output, answer_options, images, tuple(kind or ()), batch,
+            dict(map(options.parse_column_pair, column or ())),
             allow_left_out=allow_left_out, force=force,
         )  # fmt: skip
         table = _answer_table(job, profile, server, concurrency, quiet=quiet or json)
@@ -106,9 +110,11 @@ def _note_new_command(option: str, command: str, *, quiet: bool) -> None:
         )
 
 
-def _refuse_table_options(*, kind: bool, choices: bool, profile: bool, force: bool) -> None:
+def _refuse_table_options(*, column: bool, kind: bool, choices: bool, profile: bool, force: bool) -> None:
     """Refuse what only a table has, where there is none."""
     hint = message("predict.table-option.hint", "give --input and --output")
+    if column:
+        raise SettingsError(message("predict.column-of-a-table", "--column names a column of a table"), hint)
     if kind:
         raise SettingsError(message("predict.kind-of-a-table", "--kind chooses rows of a table"), hint)
     if choices:

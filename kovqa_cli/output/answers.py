@@ -69,9 +69,30 @@ def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, capti
         "model": str(table.model),
         "left_out": len(table.left_out),
         "left_out_rows": dict(list(table.left_out.items())[:_MAX_LISTED]),
+        "kept": table.kept,
+        "dropped": table.dropped,
     }
-    notes = [note, *_left_out_notes(table)]
+    notes = [note, *_kept_notes(table), *_left_out_notes(table)]
     print_outcome(str(table.path), fields, notes, as_json=as_json, quiet=quiet)
+
+
+def _kept_notes(table: AnsweredTable) -> list[str]:
+    """What became of the answers of an earlier start of the same command."""
+    notes: list[str] = []
+    if table.kept:
+        notes.append(
+            message("answer.kept", "{kept:,} of them were there already and are kept", kept=table.kept)
+        )
+    if table.dropped:
+        notes.append(
+            message(
+                "answer.dropped",
+                "{dropped:,} earlier answers dropped: their rows or images have changed, or are not in the table any "
+                "more",
+                dropped=table.dropped,
+            )
+        )
+    return notes
 
 
 def _left_out_notes(table: AnsweredTable) -> list[str]:

@@ -103,7 +103,7 @@ def test_no_output_is_written_over_what_it_is_made_from(job: AnswerJob, tmp_path
             run_answer_job(asked, replace(backend(), model=model))
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     # Answers may lie beside a model, and be replaced there.
-    beside = replace(job, output=model / "out.jsonl", force=True)
+    beside = replace(job, output=model / "out.jsonl", force=True, images=tmp_path)
     for name in ("a", "b"):
         run_answer_job(beside, replace(backend(model=name), model=model))
 
@@ -172,7 +172,7 @@ def test_finished_answers_are_replaced_by_their_own_kind_only(job: AnswerJob, tm
     run_answer_job(job, backend())
     before = job.output.read_bytes()
     fewer = replace(job, table=tmp_path / "fewer.jsonl")
-    fewer.table.write_text("".join(job.table.read_text("utf-8").splitlines(keepends=True)[:3]), "utf-8")
+    fewer.table.write_text("".join(job.table.read_text("utf-8").splitlines(keepends=True)[:2]), "utf-8")
     for other_job, answers, said in (
         (job, backend(model="other"), r"answers of another model \(m, not other\)\n"),
         (fewer, backend(), "answers to another table\n"),
@@ -183,7 +183,7 @@ def test_finished_answers_are_replaced_by_their_own_kind_only(job: AnswerJob, tm
         assert job.output.read_bytes() == before
     with pytest.raises(SettingsError, match="holds the answers of a model"):
         vote_on_files([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], job.output)
-    assert run_answer_job(replace(fewer, force=True), backend()).rows == 3
+    assert run_answer_job(replace(fewer, force=True), backend()).rows == 2
     job.output.write_text('{"id": "mine", "answer": "손으로"}\n', "utf-8")
     with pytest.raises(SettingsError, match="what wrote it is not known"):
         run_answer_job(fewer, backend())
@@ -299,7 +299,11 @@ def test_processes_leave_their_faults_in_files_of_their_own(job: AnswerJob) -> N
         path.parent.mkdir(exist_ok=True)
         fault = RowFault("gone")
         for _ in append_answers(
-            path, ((r, fault if r is rows[0] else Answer("", 0)) for r in rows), "vqa", set()
+            path,
+            ((r, fault if r is rows[0] else Answer("", 0)) for r in rows),
+            "vqa",
+            set(),
+            job.image_folder,
         ):
             pass
         yield from ()

@@ -138,7 +138,7 @@ def test_contradictions_are_settings_errors(kovqa: Kovqa, tmp_path: Path) -> Non
         (["x"] * 27, "27"),
     ):
         with pytest.raises(DataError, match=text):
-            parse_choices({"choices": cell}, "t.csv:2")
+            parse_choices(cell, "t.csv:2")
     done = kovqa("predict", "-i", "x.png", "--question", "무엇?", "--choices")
     assert done.returncode == 2
     assert "--choices is a column of a table" in done.stderr

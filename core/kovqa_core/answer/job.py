@@ -21,6 +21,7 @@ from kovqa_core.answer.partial_file import (
     PARTIAL_SUFFIX,
     RowFault,
     append_answers,
+    digest_row,
     fingerprint_path,
     finish_partial_file,
     merge_rank_files,
@@ -32,6 +33,7 @@ from kovqa_core.answer.question_rows import QuestionRow, question_image_folder, 
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
+from kovqa_core.data.write_tables import require_table_fits, require_table_format
 from kovqa_core.errors import ModelError, SettingsError, Stopped
 from kovqa_core.evaluate.answers_record import answers_record_path
 from kovqa_core.files import disk_errors, require_other_output
@@ -71,6 +73,7 @@ class AnswerJob:
         images: folder that image paths start from; None: as the index says, else beside the table.
         question_types: only rows of these types; empty or "all": every row.
         batch: rows at once.
+        columns: our name of a column -> the table's, for those it calls by names that we do not know.
         allow_left_out: finish although more than 10 % of the rows cannot be answered.
         force: answers of another model, or to other questions, may be replaced.
     """
@@ -81,6 +84,7 @@ class AnswerJob:
     images: Path | None = None
     question_types: tuple[str, ...] = ()
     batch: int = 32
+    columns: Mapping[str, str] = field(default_factory=dict)
     allow_left_out: bool = field(default=False, kw_only=True)
     force: bool = field(default=False, kw_only=True)
 
@@ -96,9 +100,12 @@ class AnswerJob:
 
     def read_rows(self) -> list[QuestionRow]:
         """The rows to answer; raises as `select_question_rows`."""
-        return select_question_rows(self.table, self.options.task, self.question_types, self.options.decoding)
+        return select_question_rows(
+            self.table, self.options.task, self.question_types, self.options.decoding, self.columns
+        )
 
 
+_MORE_COLUMNS = 3  # of predictions, besides the input's: answer and score, and id where it has none
 AnsweredRow = tuple[QuestionRow, Answer | RowFault]
 # From a job and those of its rows that have no answer yet to these rows, as they come, in any order.
 AnswerRows = Callable[[AnswerJob, Sequence[QuestionRow], OnProgress], Iterator[AnsweredRow]]
@@ -136,12 +143,16 @@ class AnsweredTable:
         rows: lines in it.
         model: the step folder or served model that gave the answers.
         left_out: of the table's rows, what is wrong with those that have no line, by id.
+        kept: lines that an earlier start had answered.
+        dropped: its answers to rows that are not in the table any more, or have changed.
     """
 
     path: Path
     rows: int
     model: Path | str
     left_out: Mapping[str, str] = field(default_factory=dict)
+    kept: int = 0
+    dropped: int = 0
 
 
 def run_answer_job(
@@ -149,29 +160,48 @@ def run_answer_job(
 ) -> AnsweredTable:
     """Answer or caption every row of a table.
 
-    Lines are appended to `OUTPUT.part` as they come; run again, only the rest is answered. The file takes its
-    name, in the table's order, when the last row is answered. Unknown columns are carried over.
+    Lines are appended to `OUTPUT.part` as they come; run again, only the rest is answered, also where rows were
+    added, left out or mended meanwhile. The file takes its name and format, in the table's order, when the last row
+    is answered. Unknown columns are carried over.
 
     Raises:
-        DataError: a row without id, image or question, an id twice; more than 10 % of the rows cannot be
-            answered (`data/left_out.py`): their images cannot be read.
-        SettingsError: the output, or `OUTPUT.part`, holds other answers; a question type the table does not have; another
-            process writes the output; decoding the model cannot do.
+        DataError: a table that cannot be read, an id twice; more than 10 % of the rows cannot be answered
+            (`data/left_out.py`): they ask nothing, or their images cannot be read.
+        SettingsError: the output has an unknown format, or it or `OUTPUT.part` holds other answers; a question type
+            the table does not have; another process writes the output; decoding the model cannot do.
+        MachineError: the library that writes the output's format is not installed.
         Stopped: processes of a profile ended early on request.
         KovqaError: whatever the back end raises; what is answered is kept.
     """
     rows = job.read_rows()
     _require_free_output(job, backend.model, rows)
-    partial_file = job.partial_file
+    require_table_format(job.output)
+    require_table_fits(job.output, [row.all_columns for row in rows], _MORE_COLUMNS)
+    partial_file, folder, task = job.partial_file, job.image_folder, job.options.task
     # Two processes that resumed the same partial file would answer the same rows, and glue their lines together.
     with output_lock(job.output), disk_errors(job.output):
         fingerprint = {**backend.fingerprint, **_table_fingerprint(job, rows)}
-        answered_ids = resume_partial_file(job.output, fingerprint, force=job.force)
+        resumed = resume_partial_file(
+            job.output,
+            fingerprint,
+            lambda: {row.example.id: digest_row(row.example, folder) for row in rows},
+            force=job.force,
+        )
+        answered_ids = set(resumed.ids)
+        # Rows that ask nothing come first: the processes of a profile leave out what has a line already.
+        unasked = [row for row in rows if row.fault]
+        faults = ((row, RowFault(row.fault)) for row in unasked)
+        for _ in append_answers(
+            partial_file, _watch_faults(job, len(rows), faults), task, answered_ids, folder
+        ):
+            pass
         # By id, not by position: several processes leave their lines in any order.
         remaining = [row for row in rows if row.example.id not in answered_ids]
         if remaining:
-            answers = _watch_faults(job, len(rows), backend.answer_rows(job, remaining, on_progress))
-            for _ in append_answers(partial_file, answers, job.options.task, answered_ids):
+            answers = _watch_faults(
+                job, len(rows), backend.answer_rows(job, remaining, on_progress), len(unasked)
+            )
+            for _ in append_answers(partial_file, answers, task, answered_ids, folder):
                 on_progress(answer_progress(job, len(answered_ids), len(rows)))
             # Read again from the file: what several processes answered is known only from their lines.
             answered_ids = merge_rank_files(partial_file)
@@ -185,11 +215,13 @@ def run_answer_job(
                 ),
                 resume_hint(),
             )
-        faults = read_faults(partial_file)
-        _check_faults(job, faults, len(rows))  # those of a profile's processes are known only now
-        ids = [row.example.id for row in rows if row.example.id not in faults]
-        finish_partial_file(partial_file, job.output, ids)
-    return AnsweredTable(job.output, len(ids), backend.model, faults)
+        problems = read_faults(partial_file)
+        _check_faults(job, problems, len(rows))  # those of a profile's processes are known only now
+        answered = [row for row in rows if row.example.id not in problems]
+        finish_partial_file(partial_file, job.output, answered, task)
+    return AnsweredTable(
+        job.output, len(answered), backend.model, problems, len(resumed.ids), resumed.dropped
+    )
 
 
 def _require_free_output(job: AnswerJob, model: Path | str, rows: Sequence[QuestionRow]) -> None:
@@ -220,20 +252,25 @@ def _is_answers(path: Path) -> bool:
     return unfinished or answers_record_path(path).is_file()
 
 
-def _watch_faults(job: AnswerJob, rows: int, answers: Iterator[AnsweredRow]) -> Iterator[AnsweredRow]:
+def _watch_faults(
+    job: AnswerJob, rows: int, answers: Iterator[AnsweredRow], earlier: int = 0
+) -> Iterator[AnsweredRow]:
     """Pass answers on, and end as soon as too many rows have none: not after hours."""
     faults: dict[str, str] = {}
     for row, answer in answers:
         yield row, answer
         if isinstance(answer, RowFault):
             faults[row.example.id] = answer.problem
-            _check_faults(job, faults, rows, at_least=True)
+            _check_faults(job, faults, rows, earlier, at_least=True)
 
 
-def _check_faults(job: AnswerJob, faults: Mapping[str, str], rows: int, *, at_least: bool = False) -> None:
-    if not job.allow_left_out and are_too_many(len(faults), rows):
+def _check_faults(
+    job: AnswerJob, faults: Mapping[str, str], rows: int, earlier: int = 0, *, at_least: bool = False
+) -> None:
+    count = earlier + len(faults)
+    if not job.allow_left_out and are_too_many(count, rows):
         first = describe_fault(*next(iter(faults.items())))
-        raise too_many_left_out(len(faults), rows, first, at_least=at_least)
+        raise too_many_left_out(count, rows, first, at_least=at_least)
 
 
 def check_missing_images(job: AnswerJob, rows: Sequence[QuestionRow]) -> None:
@@ -315,7 +352,9 @@ def _table_fingerprint(job: AnswerJob, rows: Sequence[QuestionRow]) -> dict[str,
     # A folder of images has no bytes of its own: its rows, which are the names in it, stand for them.
     lines = "\n".join(row.example.line() for row in rows).encode()
     table = lines if job.table.is_dir() else job.table.read_bytes()
+    columns = {"columns": dict(sorted(job.columns.items()))} if job.columns else {}
     return {
         "table": hashlib.sha256(table).hexdigest(),
         "kinds": sorted({row.question_type for row in rows}),
+        **columns,
     }

@@ -239,7 +239,7 @@ def answer_rank_rows(
     )  # fmt: skip
     rows_and_answers = with_faults(rank_rows, answers, faults)
     with disk_errors(rank_file):
-        for _ in append_answers(rank_file, rows_and_answers, job.options.task, own_ids):
+        for _ in append_answers(rank_file, rows_and_answers, job.options.task, own_ids, job.image_folder):
             if stop():
                 return
     if rank.is_main_process:  # for all of them

@@ -1,25 +1,30 @@
 """A predictions file while it is written.
 
-    OUTPUT.part          one line per answered row, in the order they came
+    OUTPUT.part          one line per answered row, in the order they came: its prediction and its digest
     OUTPUT.part.json     fingerprint: all that these answers depend on (model, table, decoding)
     OUTPUT.parts/        where several processes answer: rank-N.jsonl, each process's own lines
-    .OUTPUT.json         of the finished file: its fingerprint, so that no other answers take its place
+    .OUTPUT.json         of the finished file: fingerprint and digests, so that no other answers take its place
 
-Whatever kills a process, at most its last line is torn; that one is cut off and answered again.
+Whatever kills a process, at most its last line is torn; that one is cut off and answered again. Earlier versions
+wrote lines without a digest: those answer the table as a whole, and count as long as it is unchanged.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.answer.question_rows import QuestionRow
-from kovqa_core.data.example import Answer, prediction_line
+from kovqa_core.data.example import Answer, Example, json_line
 from kovqa_core.errors import SettingsError
-from kovqa_core.evaluate.answers_record import read_answers_record, write_answers_record
+from kovqa_core.evaluate.answers_record import AnswersRecord, read_answers_record, write_answers_record
+from kovqa_core.evaluate.predictions_file import read_predictions
+from kovqa_core.evaluate.write_predictions import PredictionRow, encode_predictions, prediction_fields
 from kovqa_core.files import atomic_file, read_json, write_json
 from kovqa_core.messages import Message, message
 
@@ -31,12 +36,16 @@ _RANK_FILES = "rank-*.jsonl"
 # What a key of a fingerprint belongs to; all others are the model's.
 _PART_OF_KEY = {
     "table": "table",
+    "columns": "table",
     "kinds": "kinds",
     "beams": "decoding",
     "decoding": "decoding",
     "instruction": "decoding",
     "max_tokens": "decoding",
 }
+# Those by which only the table differs: which of its rows are the same, their digests say.
+_ROW_KEYS = tuple(key for key, part in _PART_OF_KEY.items() if part in ("table", "kinds"))
+_DIGEST_KEY = "row_digest"  # of a line: see `digest_row`
 _FAULT_KEY = "left_out"  # of a line: what is wrong with a row that has no answer
 
 
@@ -67,68 +76,191 @@ def rank_file_path(partial_file: Path, rank: int) -> Path:
     return rank_files_folder(partial_file) / _RANK_FILES.replace("*", str(rank))
 
 
-def resume_partial_file(output: Path, fingerprint: Mapping[str, object], *, force: bool = False) -> set[str]:
-    """Ids already answered under the same fingerprint; afterwards all lines are in one file, torn ones cut off.
+def digest_row(example: Example, image_folder: Path) -> str:
+    """What an answer is given to: a row's id, texts and image, in 64 bits.
+
+    The image counts by its path and its size in bytes. Not by its time, which a copy of the data set changes;
+    not by its bytes, all of which would be read for nothing in most cases. So another image of the same name
+    and size goes unnoticed.
+    """
+    try:
+        size = (image_folder / example.image).stat().st_size
+    except (OSError, ValueError):
+        size = -1
+    asked = (example.id, example.image, size, example.question, example.context, [*example.choices])
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ResumedAnswers:
+    """What an earlier start of the same job left.
+
+    Attributes:
+        ids: of the rows that are answered.
+        dropped: answers to rows that are not in the table any more, or have changed.
+    """
+
+    ids: set[str]
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class _PartialLine:
+    """A line of a partial file; without a digest, of an earlier version."""
+
+    digest: str
+    fields: Mapping[str, object]
+
+    @property
+    def id(self) -> str:
+        return str(self.fields["id"])
+
+    @property
+    def is_fault(self) -> bool:
+        # A column of the input may have the same name; but then the line has a score as well.
+        return self.fields.keys() == {"id", _FAULT_KEY}
+
+    @property
+    def answer(self) -> Answer:
+        fields = self.fields
+        score = fields.get("score")
+        return Answer(
+            str(fields.get("answer", fields.get("caption", ""))),
+            score if isinstance(score, float | int) else math.nan,
+        )
+
+    def encode(self) -> bytes:
+        return f"{json_line({**self.fields, _DIGEST_KEY: self.digest})}\n".encode()
+
+
+def resume_partial_file(
+    output: Path,
+    fingerprint: Mapping[str, object],
+    digests: Callable[[], Mapping[str, str]],
+    *,
+    force: bool = False,
+) -> ResumedAnswers:
+    """What is answered already; afterwards all its lines are in one file, torn ones and those of other rows gone.
+
+    An answer counts where model and decoding are the same, and its row is: rows may have been added, left
+    out or mended. A table that has fewer than half of the rows that are answered is another one.
 
     Args:
         output: the predictions file; its partial file is begun anew if there is none.
         fingerprint: all that answers depend on; JSON values.
-        force: whatever is there with another fingerprint may go.
+        digests: makes id -> `digest_row` of the rows to answer.
+        force: whatever is there with another fingerprint may go, and finished answers are given anew.
 
     Raises:
         SettingsError: there are answers with another fingerprint, unfinished or finished.
     """
     partial_file = partial_file_path(output)
     if partial_file.exists() and fingerprint_path(partial_file).exists():
-        differences = name_differences(read_json(fingerprint_path(partial_file)), fingerprint)
-        if not differences:
-            merge_rank_files(partial_file)
-            return _drop_faults(partial_file)
+        recorded = read_json(fingerprint_path(partial_file))
+        merge_rank_files(partial_file)
+        lines = [line for line in _read_lines(partial_file) if not line.is_fault]
+        resumed = _keep_same_rows(partial_file, lines, recorded, fingerprint, digests)
+        if resumed is not None:
+            return resumed
         if not force:
             raise SettingsError(
                 message(
                     "answer.other-partial-file",
                     "{partial_file} holds answers {differences}",
                     partial_file=partial_file,
-                    differences=" and ".join(differences),
+                    differences=" and ".join(name_differences(recorded, fingerprint)),
                 ),
                 _other_output_hint(),
             )
-    if not force:
-        _require_same_answers(output, fingerprint)
+    if output.exists() and not force:
+        return _resume_finished_file(output, fingerprint, digests)
+    begin_partial_file(partial_file, [], fingerprint)
+    return ResumedAnswers(set())
+
+
+def begin_partial_file(
+    partial_file: Path, lines: Iterable[_PartialLine], fingerprint: Mapping[str, object]
+) -> None:
+    """A partial file with these lines and no others."""
     partial_file.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(rank_files_folder(partial_file), ignore_errors=True)
-    # The fingerprint first: lines without one would be taken for nobody's, and be begun anew.
+    # The fingerprint first: lines without one would be taken for nobody's, and be begun anew. Killed between the
+    # two, older lines stand under the new fingerprint; each still says by its digest which row it answers.
     write_json(fingerprint_path(partial_file), fingerprint)
-    partial_file.write_bytes(b"")
-    return set()
+    with atomic_file(partial_file) as stream:
+        stream.writelines(line.encode() for line in lines)
 
 
-def _require_same_answers(output: Path, fingerprint: Mapping[str, object]) -> None:
-    """See that what stands under the final name may be replaced: answers of the same model to the same questions.
+def _resume_finished_file(
+    output: Path, fingerprint: Mapping[str, object], digests: Callable[[], Mapping[str, str]]
+) -> ResumedAnswers:
+    """Go on from what stands under the final name, if it is answers of the same model to the same questions.
 
     Raises:
         SettingsError: they are of another one, or nobody knows (an earlier version, another program).
     """
-    if not output.exists():
-        return
-    recorded = read_answers_record(output)
-    if recorded is None:
-        problem = message(
-            "answer.unknown-output",
-            "{output} is there already, and what wrote it is not known",
-            output=output,
+    record = read_answers_record(output)
+    if record is None:
+        raise SettingsError(
+            message(
+                "answer.unknown-output",
+                "{output} is there already, and what wrote it is not known",
+                output=output,
+            ),
+            _other_output_hint(),
         )
-    elif differences := name_differences(recorded, fingerprint):
-        problem = message(
-            "answer.other-output",
-            "{output} holds answers {differences}",
-            output=output,
-            differences=" and ".join(differences),
+    predictions = read_predictions(output)
+    ids = list(predictions.texts)
+    row_digests = record.row_digests or [""] * len(ids)
+    lines = [
+        _PartialLine(
+            digest,
+            prediction_fields(
+                id, Answer(predictions.texts[id], predictions.confidence.get(id, math.nan)), predictions.task
+            ),
         )
-    else:
-        return
-    raise SettingsError(problem, _other_output_hint())
+        for digest, id in zip(row_digests, ids, strict=True)
+    ]
+    resumed = _keep_same_rows(partial_file_path(output), lines, record.fingerprint, fingerprint, digests)
+    if resumed is None:
+        raise SettingsError(
+            message(
+                "answer.other-output",
+                "{output} holds answers {differences}",
+                output=output,
+                differences=" and ".join(name_differences(record.fingerprint, fingerprint)),
+            ),
+            _other_output_hint(),
+        )
+    return resumed
+
+
+def _keep_same_rows(
+    partial_file: Path,
+    lines: Sequence[_PartialLine],
+    recorded: Mapping[str, object],
+    fingerprint: Mapping[str, object],
+    digests: Callable[[], Mapping[str, str]],
+) -> ResumedAnswers | None:
+    """Bring the answers that still hold into a partial file; None, and nothing is changed: they are other answers."""
+    then = {**recorded, **{key: fingerprint.get(key) for key in _ROW_KEYS}}
+    if name_differences(then, fingerprint):
+        return None
+    is_same_table = not name_differences(recorded, fingerprint)
+    # Without an answer nothing says that rows of other kinds are what is left of the same table.
+    if not lines and recorded.get("kinds") != fingerprint.get("kinds"):
+        return None
+    digest_of = digests() if lines else {}
+
+    def holds(line: _PartialLine) -> bool:
+        now = digest_of.get(line.id)
+        return now == line.digest or (now is not None and not line.digest and is_same_table)
+
+    kept = [line for line in lines if holds(line)]
+    if not is_same_table and 2 * len(kept) < len(lines):
+        return None
+    begin_partial_file(partial_file, kept, fingerprint)
+    return ResumedAnswers({line.id for line in kept}, len(lines) - len(kept))
 
 
 def name_differences(recorded: Mapping[str, object], fingerprint: Mapping[str, object]) -> list[Message]:
@@ -169,7 +301,11 @@ def _other_output_hint() -> Message:
 
 
 def append_answers(
-    path: Path, answers: Iterable[tuple[QuestionRow, Answer | RowFault]], task: str, answered_ids: set[str]
+    path: Path,
+    answers: Iterable[tuple[QuestionRow, Answer | RowFault]],
+    task: str,
+    answered_ids: set[str],
+    image_folder: Path,
 ) -> Iterator[None]:
     """Write answers as they come; a step of the iterator for every line that the system has taken.
 
@@ -178,36 +314,25 @@ def append_answers(
         answers: rows and their answers, or why they have none.
         task: "vqa" or "caption".
         answered_ids: gets the id of every line.
+        image_folder: folder that the rows' image paths start from.
     """
-    with path.open("a", encoding="utf-8") as stream:
+    with path.open("ab") as stream:
         for row, answer in answers:
-            stream.write(_partial_line(row, answer, task) + "\n")
+            id = row.example.id
+            fields: Mapping[str, object] = (
+                {"id": id, _FAULT_KEY: answer.problem}
+                if isinstance(answer, RowFault)
+                else prediction_fields(id, answer, task)
+            )
+            stream.write(_PartialLine(digest_row(row.example, image_folder), fields).encode())
             stream.flush()  # a line that is only in our buffer dies with us
-            answered_ids.add(row.example.id)
+            answered_ids.add(id)
             yield
-
-
-def _partial_line(row: QuestionRow, answer: Answer | RowFault, task: str) -> str:
-    if isinstance(answer, RowFault):
-        return json.dumps({"id": row.example.id, _FAULT_KEY: answer.problem}, ensure_ascii=False)
-    return prediction_line(row.example.id, answer, row.extra_columns, task)
 
 
 def read_faults(partial_file: Path) -> dict[str, str]:
     """What is wrong with the rows that have no answer, by id."""
-    # A column of the input may have the same name; but then the line has a score as well.
-    rows = map(json.loads, _split_lines(partial_file.read_bytes()))
-    return {row["id"]: row[_FAULT_KEY] for row in rows if row.keys() == {"id", _FAULT_KEY}}
-
-
-def _drop_faults(partial_file: Path) -> set[str]:
-    """Rows without an answer are tried again: their images may have been mended. The ids of the others."""
-    faults = read_faults(partial_file)
-    if faults:
-        lines = _split_lines(partial_file.read_bytes())
-        with atomic_file(partial_file) as stream:
-            stream.writelines(line + b"\n" for line in lines if json.loads(line)["id"] not in faults)
-    return read_answered_ids(partial_file)
+    return {line.id: str(line.fields[_FAULT_KEY]) for line in _read_lines(partial_file) if line.is_fault}
 
 
 def merge_rank_files(partial_file: Path) -> set[str]:
@@ -228,22 +353,40 @@ def read_answered_ids(path: Path) -> set[str]:
     whole_lines = data[: data.rfind(b"\n") + 1]
     if len(whole_lines) < len(data):
         path.write_bytes(whole_lines)
-    return {json.loads(line)["id"] for line in _split_lines(whole_lines)}
+    return {line.id for line in _parse_lines(whole_lines)}
 
 
-def _split_lines(data: bytes) -> list[bytes]:
+def _read_lines(path: Path) -> Iterator[_PartialLine]:
+    return _parse_lines(path.read_bytes())
+
+
+def _parse_lines(data: bytes) -> Iterator[_PartialLine]:
     # Not splitlines(): it would split at a bare carriage return, too.
-    return [line for line in data.split(b"\n") if line]
+    for line in data.split(b"\n"):
+        if line:
+            fields = json.loads(line)
+            yield _PartialLine(str(fields.pop(_DIGEST_KEY, "")), fields)
 
 
-def finish_partial_file(partial_file: Path, output: Path, ids: Iterable[str]) -> None:
-    """The lines under their final name, in this order of ids; each id was answered."""
-    lines = {json.loads(line)["id"]: line for line in _split_lines(partial_file.read_bytes())}
-    ordered = [lines[id] + b"\n" for id in ids]
+def finish_partial_file(partial_file: Path, output: Path, rows: Iterable[QuestionRow], task: str) -> None:
+    """The answers under their final name and in its format, in the order of these rows; each was answered."""
+    lines = {line.id: line for line in _read_lines(partial_file)}
+    answered = [(row, lines[row.example.id]) for row in rows]
+    contents = encode_predictions(
+        output,
+        [
+            PredictionRow(row.example.id, line.answer, row.extra_columns, row.all_columns)
+            for row, line in answered
+        ],
+        task,
+    )
+    # An answer of an earlier version has none: it counts as long as the table stays as it is.
+    row_digests = [line.digest for _, line in answered]
+    record = AnswersRecord(read_json(fingerprint_path(partial_file)), row_digests if all(row_digests) else ())
     # Before the file: killed between the two, the partial file is still there, and is finished again.
-    write_answers_record(output, b"".join(ordered), read_json(fingerprint_path(partial_file)))
+    write_answers_record(output, contents, record)
     with atomic_file(output) as stream:
-        stream.writelines(ordered)
+        stream.write(contents)
     partial_file.unlink()
     fingerprint_path(partial_file).unlink(missing_ok=True)
     shutil.rmtree(rank_files_folder(partial_file), ignore_errors=True)

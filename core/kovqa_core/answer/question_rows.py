@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kovqa_core.data import tables
 from kovqa_core.data.decoding import DecodingOptions, parse_choices
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.data.row_ids import TableRow, row_identity, unique_row_ids
+from kovqa_core.data.table_columns import TableRecord, known_columns, read_table_records
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.index.reader import table_image_folder
 from kovqa_core.messages import Message, message
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-_QUESTION_COLUMNS = {column: tables.COLUMN_ALIASES[column] for column in ("id", "image", "question")}
 _ANSWER_COLUMNS = ("answers", "captions")  # of an index: the true ones, not to be handed on
+_INDEX_COLUMNS = ("annotations", "columns")  # what an index line alone has under these names
 
 
 @dataclass(frozen=True)
@@ -29,42 +29,49 @@ class QuestionRow:
         example: what the model sees.
         question_type: the table's column kind; "" where it has none.
         extra_columns: its columns that are none of ours, handed on to the predictions file.
+        all_columns: all of them in the table's order, by the table's names but for `id`; for predictions in a
+            table's form.
+        fault: why it cannot be asked; "" where it can.
     """
 
     example: Example
     question_type: str
-    extra_columns: dict[str, object]
+    extra_columns: Mapping[str, object]
+    all_columns: Mapping[str, object] = field(default_factory=dict)
+    fault: str = ""
 
 
-def read_question_table(path: Path, task: str = "vqa", *, choices: bool = False) -> list[QuestionRow]:
-    """Rows of an index split, a JSON-lines file, a JSON list, a CSV or a TSV.
+def read_question_table(
+    path: Path, task: str = "vqa", *, choices: bool = False, columns: Mapping[str, str] | None = None
+) -> list[QuestionRow]:
+    """Rows of an index split, or of any table that `kovqa index table` reads, by the same columns and ids.
 
     Args:
         path: the table.
         task: a "caption" needs no question.
         choices: does every row list the answers it offers?
+        columns: our name of a column -> the table's.
 
     Raises:
         DataError: names file, line and what is missing or there twice.
+        SettingsError: `columns` names a column that is not one of ours.
     """
     if path.is_dir():
         raise DataError(
             message("answer.table-is-a-folder", "{path} is a folder", path=path),
             message("answer.table-is-a-folder.hint", "name one of its .jsonl files"),
         )
-    columns = {
-        column: aliases
-        for column, aliases in _QUESTION_COLUMNS.items()
-        if task == "vqa" or column != "question"
-    }
+    columns = columns or {}
+    known = known_columns(columns)
+    needed = ("image", "question") if task == "vqa" else ("image",)
     rows: list[QuestionRow] = []
     lines: list[int] = []
-    for number, record in tables.read_table(path, as_text=False):
-        rows.append(_parse_question_row(record, columns, f"{path}:{number}", choices=choices))
-        lines.append(number)
+    for row in read_table_records(path, known, {name: known[name] for name in needed}, columns):
+        rows.append(_parse_question_row(row, needed, choices=choices))
+        lines.append(row.line)
     if not rows:
         raise DataError(
-            message("answer.empty-table", "{path} has no rows", path=path), _columns_hint(columns)
+            message("answer.empty-table", "{path} has no rows", path=path), _columns_hint(("id", *needed))
         )
     return tell_rows_apart(rows, lines, path)
 
@@ -97,57 +104,65 @@ def tell_rows_apart(rows: Sequence[QuestionRow], lines: Sequence[int], path: Pat
     ]
 
 
-def _parse_question_row(
-    record: Mapping[str, object], columns: Mapping[str, Sequence[str]], place: str, *, choices: bool
-) -> QuestionRow:
-    """One record of a table as a row.
+def _parse_question_row(row: TableRecord, needed: Sequence[str], *, choices: bool) -> QuestionRow:
+    """One row of a table as a row to answer.
 
     Args:
-        record: by the table's own column names.
-        columns: our column -> names it may have.
-        place: FILE:LINE, for errors.
+        row: by our columns.
+        needed: columns that must say something.
         choices: does it list the answers it offers?
 
     Raises:
-        DataError: a column has no value, or the choices are unusable.
+        DataError: the choices are unusable, or a cell is not a text.
     """
-    names = _column_names(record, columns)
-    missing = [column for column in columns if column not in names]
-    if missing:
-        raise DataError(
-            message(
-                "answer.missing-columns",
-                "{place}: no {missing}",
-                place=place,
-                missing=" and no ".join(missing),
-            ),
-            _columns_hint(columns),
-        )
-    values = {column: tables.record_text(record, name, place) for column, name in names.items()}
-    question = to_nfc(values.get("question", ""))
-    offered = parse_choices(record, f"{place}, id {values['id']}") if choices else ()
+    image, question = row.text("image"), row.text("question") if "question" in needed else ""
+    example = Example(
+        row.id, image, question, choices=_offered_choices(row, required=choices), context=row.context
+    )
+    missing = next((ours for ours in needed if not row.text(ours).strip()), None)
+    fault = (
+        message("answer.empty-cell", "{place}: no {column}", place=row.place, column=missing)
+        if missing
+        else ""
+    )
     return QuestionRow(
-        Example(values["id"], values["image"], question, choices=offered),
-        _first_text(record, tables.COLUMN_ALIASES["kind"], place),
-        {k: v for k, v in record.items() if k not in (*names.values(), *_ANSWER_COLUMNS)},
+        example,
+        row.text("kind"),
+        _handed_on(row, ("id", "image", *needed)),
+        {"id": row.id, **_handed_on(row, ())} if "id" not in row.names else _with_id(row),
+        fault,
     )
 
 
-def _columns_hint(columns: Mapping[str, Sequence[str]]) -> Message:
-    return message("answer.columns.hint", "columns: {columns}", columns=", ".join(columns))
+def _offered_choices(row: TableRecord, *, required: bool) -> tuple[str, ...]:
+    if required:
+        return parse_choices(row.cell("choices"), f"{row.place}, id {row.id}")
+    try:
+        return row.choices()
+    except DataError:  # nobody asked for them: a column of this name may be anything
+        return ()
 
 
-def _column_names(record: Mapping[str, object], columns: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Our column -> what the record calls it, for those it has a value for."""
-    return {
-        column: name
-        for column, aliases in columns.items()
-        if (name := next((n for n in aliases if not tables.is_empty_cell(record.get(n))), None)) is not None
+def _handed_on(row: TableRecord, ours: Sequence[str]) -> dict[str, object]:
+    """The columns of a row that predictions keep, without these of ours; of an index line also those of its table."""
+    others = row.other_columns(ours)
+    is_index_line = isinstance(others.get("answers"), dict)
+    of_table = others.get("columns") if is_index_line else None
+    dropped = {*_ANSWER_COLUMNS, *(_INDEX_COLUMNS if is_index_line else ())}
+    kept = {name: value for name, value in others.items() if name not in dropped}
+    return {**kept, **(of_table if isinstance(of_table, dict) else {})}
+
+
+def _with_id(row: TableRecord) -> dict[str, object]:
+    """All columns, the id by our name of it, so that predictions are found by it, and without blanks around it."""
+    theirs = row.names["id"]
+    return {("id" if name == theirs else name): value for name, value in _handed_on(row, ()).items()} | {
+        "id": row.id
     }
 
 
-def _first_text(record: Mapping[str, object], names: Sequence[str], place: str) -> str:
-    return next(filter(None, (tables.record_text(record, name, place) for name in names)), "")
+def _columns_hint(columns: Sequence[str]) -> Message:
+    return message("answer.columns.hint", "columns: {columns}", columns=", ".join(columns))
 
 
 def rows_from_images(folder: Path) -> list[QuestionRow]:
@@ -171,18 +186,22 @@ def rows_from_images(folder: Path) -> list[QuestionRow]:
 
 
 def select_question_rows(
-    table: Path, task: str, question_types: Sequence[str], decoding: DecodingOptions
+    table: Path,
+    task: str,
+    question_types: Sequence[str],
+    decoding: DecodingOptions,
+    columns: Mapping[str, str] | None = None,
 ) -> list[QuestionRow]:
     """The rows of a table, or of a folder of images, that are of these question types.
 
     Raises:
-        DataError: a row that cannot be answered; see `read_question_table`.
+        DataError: a table that cannot be read; see `read_question_table`.
         SettingsError: a question type the table does not have.
     """
     if table.is_dir() and task == "caption":
         rows = rows_from_images(table)
     else:
-        rows = read_question_table(table, task, choices=decoding.choices)
+        rows = read_question_table(table, task, choices=decoding.choices, columns=columns)
     chosen = choose_question_types(question_types, [row.question_type for row in rows])
     return [row for row in rows if row.question_type in chosen]
 

@@ -74,6 +74,7 @@ def write_worker_job(worker_job: WorkerAnswerJob) -> None:
             "images": str(job.image_folder),
             "batch": job.batch,
             "kinds": job.question_types,
+            "columns": dict(job.columns),
             "decoding": asdict(job.options.decoding),
             "trust_remote_code": job.options.trust_remote_code,
         },
@@ -99,6 +100,7 @@ def read_worker_job(path: Path) -> WorkerAnswerJob:
         images=Path(fields["images"]),
         question_types=tuple(fields["kinds"]),
         batch=fields["batch"],
+        columns=fields.get("columns", {}),
     )
     return WorkerAnswerJob(Profile(**profile), job)
 

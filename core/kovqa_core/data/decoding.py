@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import string
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from kovqa_core.files import read_text, to_nfc
 from kovqa_core.messages import message
 
 CHOICE_LETTERS = string.ascii_uppercase
-CHOICE_COLUMNS = ("choices", "options")  # of a table: the answers that a row's question offers
 
 
 @dataclass(frozen=True)
@@ -102,24 +100,25 @@ def read_answer_list(path: Path) -> tuple[str, ...]:
     return answers
 
 
-def parse_choices(record: Mapping[str, object], place: str) -> tuple[str, ...]:
-    """The answers a row of a table offers: a JSON list, or a text with | between them.
+def parse_choices(cell: object, place: str) -> tuple[str, ...]:
+    """The answers a question offers: a JSON list, an object of letters and answers, or a text with | between them.
 
     Args:
-        record: column -> cell.
+        cell: of a table's column choices.
         place: file, line and id of the row, for errors.
 
     Raises:
         DataError: no choices, one alone, one twice, or more than there are letters.
     """
-    cell = next((record[name] for name in CHOICE_COLUMNS if record.get(name) not in (None, "")), None)
     values = _split_choices(cell) if isinstance(cell, str) else cell
-    if not isinstance(values, list):
+    if isinstance(values, dict) and [*values] == list(CHOICE_LETTERS[: len(values)]):
+        values = [*values.values()]
+    if not isinstance(values, list) or cell == "":
         raise DataError(
             message("data.no-choices", "{place}: no choices", place=place),
             message("data.no-choices.hint", 'add a column choices: ["빨강", "파랑"] or 빨강|파랑'),
         )
-    choices = tuple(to_nfc(str(value)).strip() for value in values)
+    choices = tuple("" if value is None else to_nfc(str(value)).strip() for value in values)
     if not 2 <= len(choices) <= len(CHOICE_LETTERS) or len(set(choices)) < len(choices) or "" in choices:
         raise DataError(
             message(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -101,18 +100,11 @@ class Answer:
     score: float
 
 
-def prediction_line(id: str, answer: Answer, carried: Mapping[str, object], task: str = "vqa") -> str:
-    """One line of a predictions file.
-
-    Args:
-        id: of the question.
-        answer: what the model says.
-        carried: columns of the input that are carried over; ours win where the names are the same.
-        task: "vqa" or "caption".
-    """
-    column = "caption" if task == "caption" else "answer"
-    # JSON has no NaN: Python would write one that other readers refuse.
-    score = None if math.isnan(answer.score) else round(answer.score, 6)
-    prediction = {"id": id, column: answer.text, "score": score}
-    others = {name: value for name, value in carried.items() if name not in prediction}
-    return json.dumps({**prediction, **others}, ensure_ascii=False)
+def json_line(value: object) -> str:
+    """A JSON value on one line, as text that UTF-8 can hold: half a character, which JSON may have, stays escaped."""
+    line = json.dumps(value, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return line

@@ -41,11 +41,17 @@ def _no_value(constant: str) -> None:
     """NaN, Infinity and -Infinity are not JSON: pandas and Python write them where there is no value."""
 
 
+class NumberText(str):
+    """A number as the text it is written with: JSON's 1, not its "1"."""
+
+    __slots__ = ()
+
+
 # NaN and Infinity stay floats: whoever wants a number has to look at it anyway.
 VALUE_DECODER = json.JSONDecoder(object_pairs_hook=_object_of_pairs, parse_int=_parse_int)
 # Numbers as they are written: 1.0 stays "1.0".
 TEXT_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object_of_pairs, parse_int=str, parse_float=str, parse_constant=_no_value
+    object_pairs_hook=_object_of_pairs, parse_int=NumberText, parse_float=NumberText, parse_constant=_no_value
 )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.files import read_json, write_json
@@ -14,19 +15,37 @@ def answers_record_path(predictions: Path) -> Path:
     return predictions.with_name(f".{predictions.name}.json")
 
 
-def write_answers_record(predictions: Path, contents: bytes, fingerprint: Mapping[str, object]) -> None:
+@dataclass(frozen=True)
+class AnswersRecord:
+    """What gave the answers of a predictions file.
+
+    Attributes:
+        fingerprint: all that they depend on, besides the rows.
+        row_digests: what each answer was given to, in the file's order; empty: an earlier version wrote it.
+    """
+
+    fingerprint: Mapping[str, object]
+    row_digests: Sequence[str] = ()
+
+
+def write_answers_record(predictions: Path, contents: bytes, record: AnswersRecord) -> None:
     """Write down what gave the answers of a predictions file that is about to be written.
 
     Args:
         predictions: the file.
         contents: that it will have.
-        fingerprint: all that they depend on; JSON values.
+        record: what gave them; JSON values.
     """
-    record = {"schema": 1, "sha256": hashlib.sha256(contents).hexdigest(), "fingerprint": fingerprint}
-    write_json(answers_record_path(predictions), record)
+    fields = {
+        "schema": 1,
+        "sha256": hashlib.sha256(contents).hexdigest(),
+        "fingerprint": record.fingerprint,
+        "rows": " ".join(record.row_digests),
+    }
+    write_json(answers_record_path(predictions), fields)
 
 
-def read_answers_record(predictions: Path) -> Mapping[str, object] | None:
+def read_answers_record(predictions: Path) -> AnswersRecord | None:
     """What gave the answers of a predictions file; None: not written down, or the file was changed since."""
     path = answers_record_path(predictions)
     record = read_json(path) if path.is_file() else None
@@ -35,4 +54,6 @@ def read_answers_record(predictions: Path) -> Mapping[str, object] | None:
     if not isinstance(record, dict) or record.get("sha256") != digest:
         return None
     fingerprint = record.get("fingerprint")
-    return fingerprint if isinstance(fingerprint, dict) else None
+    if not isinstance(fingerprint, dict):
+        return None
+    return AnswersRecord(fingerprint, str(record.get("rows", "")).split())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.data.answers import normalise_answer
-from kovqa_core.data.example import Answer, prediction_line
+from kovqa_core.data.example import Answer
+from kovqa_core.data.json_values import JsonRecord
+from kovqa_core.data.table_columns import json_value
 from kovqa_core.data.tables import read_table
+from kovqa_core.data.write_tables import require_table_format
 from kovqa_core.errors import DataError, SettingsError, list_ids
 from kovqa_core.evaluate.answers_record import read_answers_record
 from kovqa_core.evaluate.predictions_file import (
@@ -17,6 +19,7 @@ from kovqa_core.evaluate.predictions_file import (
     prediction_columns,
     read_predictions,
 )
+from kovqa_core.evaluate.write_predictions import PredictionRow, encode_predictions
 from kovqa_core.files import atomic_file, require_other_output
 from kovqa_core.messages import message
 
@@ -70,7 +73,9 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
         output: where to write, whole or not at all.
 
     Raises:
-        SettingsError: fewer than two files; an output that is one of them, or holds a model's answers.
+        SettingsError: fewer than two files; an output of an unknown format, or that is one of them, or holds a
+            model's answers.
+        MachineError: the library that writes the output's format is not installed.
         DataError: a file that cannot be read, captions, ids that are not in all files (the first ten named).
     """
     if len(paths) < 2:
@@ -82,6 +87,7 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
             ),
             message("evaluate.single-vote.hint", "kovqa vote A B -o C"),
         )
+    require_table_format(output)
     require_other_output(output, paths)
     if output.exists() and read_answers_record(output) is not None:
         raise SettingsError(
@@ -105,13 +111,15 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
         [Answer(predictions.texts[id], 1.0 if unscored else predictions.confidence[id]) for id in ids]
         for predictions in files
     ]
+    # Read a second time for the other columns: they are not kept for all files at once.
+    rows = read_table(paths[0])
+    voted = [
+        _prediction_row(id, answer, row)
+        for id, answer, (_, row) in zip(ids, vote_answers(model_answers), rows, strict=True)
+    ]
+    contents = encode_predictions(output, voted)
     with atomic_file(output) as stream:
-        # Read a second time for the other columns: they are not kept for all files at once.
-        rows = read_table(paths[0], as_text=False)
-        for id, answer, (_, row) in zip(ids, vote_answers(model_answers), rows, strict=True):
-            used = prediction_columns(row, "vqa")
-            extra_columns = {name: _json_value(value) for name, value in row.items() if name not in used}
-            stream.write(f"{prediction_line(id, answer, extra_columns)}\n".encode())
+        stream.write(contents)
     unusable = {
         path: predictions.unusable_scores
         for path, predictions in zip(paths, files, strict=True)
@@ -122,9 +130,14 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
     return VoteResult(len(ids), unscored if is_score_ignored else (), unusable)
 
 
-def _json_value(value: object) -> object:
-    """A value that is carried over; NaN and infinity, which JSON does not have, as null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _prediction_row(id: str, answer: Answer, row: JsonRecord) -> PredictionRow:
+    id_column, *own_columns = prediction_columns(row, "vqa")
+    columns = {
+        "id" if name == id_column else name: json_value(value)
+        for name, value in row.items()
+        if name not in own_columns
+    }
+    return PredictionRow(id, answer, columns, columns)
 
 
 def _check_same_questions(first: Predictions, other: Predictions, first_path: Path, other_path: Path) -> None:

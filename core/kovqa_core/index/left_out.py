@@ -17,6 +17,7 @@ IMAGE_UNREADABLE = "picture unreadable"
 IMAGE_NOT_NAMED = "no picture named"
 ROW_TWICE = "question id appears twice"
 ROW_TWICE_OTHER_ANSWER = "question id appears twice, with other answers"
+CHOICES_UNUSABLE = "choices unusable"
 
 # Rows that a class list does not cover: its stated rule, not a fault of the data.
 ANSWER_NOT_A_CLASS = "answer is no class"

@@ -24,7 +24,7 @@ from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import Message, message
 
-# Our name of a column -> the names it is known by.
+# Our name of a column -> the names it is known by. `data/table_columns.py` reads by them.
 COLUMN_ALIASES: dict[str, tuple[str, ...]] = {
     "id": ("id", "ID", "question_id", "qid"),
     "image": ("image", "img_path", "image_path", "image_id"),
@@ -33,6 +33,9 @@ COLUMN_ALIASES: dict[str, tuple[str, ...]] = {
     "split": ("split",),
     "kind": ("kind", "answer_type"),
     "caption": ("caption", "captions"),
+    "choices": ("choices", "options"),
+    "context": ("context",),
+    "hint": ("hint",),
 }
 
 TableRows = Iterator[tuple[int, JsonRecord]]  # (number of the line that a row begins in, column -> value)

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from kovqa_core.data.json_values import JsonRecord, JsonValue
+from kovqa_core.data.json_values import JsonRecord, JsonValue, NumberText
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
 from kovqa_core.data.tables.excel import missing_library_error
 from kovqa_core.errors import DataError, KovqaError
@@ -149,7 +149,7 @@ def _json_value(value: Any, *, as_text: bool) -> JsonValue:
             return None
         value = int(value) if value.is_integer() and abs(value) < 1e15 else value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value) if as_text else value
+        return NumberText(value) if as_text else value
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, Decimal | datetime.timedelta):

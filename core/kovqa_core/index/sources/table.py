@@ -2,39 +2,37 @@
 
 `--root` is the file, or a folder of parquet files, whose names say the split (`train-00000-of-00002.parquet`).
 Images that lie in a parquet file itself become files of the index. A conversation (LLaVA's) is a row for each
-of its questions. Columns have our names (id, image, question, answer, split, kind, caption) or those in
-`data.tables.COLUMN_ALIASES`; `--column ours=theirs` names others. An image is a path below the table's
-folder, or below `--images`, or a bare name there (`index/find_image.py`). JSON may have a list of answers, one
-per annotator; a CSV cell is one answer.
+of its questions. Columns have our names (id, image, question, answer, split, kind, caption, choices, context, hint)
+or those in `data.tables.COLUMN_ALIASES`; `--column ours=theirs` names others; all that are none of ours are kept
+and handed on. An image is a path below the table's folder, or below `--images`, or a bare name there
+(`index/find_image.py`). JSON may have a list of answers, one per annotator; a CSV cell is one answer.
 Without a column `id` the line number is the id; without `split`, a hash of the image's name decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from kovqa_core.data.answers import soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.json_values import JsonRecord
-from kovqa_core.data.tables import (
-    COLUMN_ALIASES,
-    TableRows,
-    has_header,
-    holds_images,
-    read_table,
-    record_text,
-    table_notes,
-)
+from kovqa_core.data.table_columns import TableRecord, known_columns, read_table_records
+from kovqa_core.data.tables import COLUMN_ALIASES, holds_images, table_notes
 from kovqa_core.data.tables.embedded_images import ImageNames, image_writer
-from kovqa_core.errors import DataError, unknown_name_error
+from kovqa_core.errors import DataError
 from kovqa_core.index.find_image import find_table_image
 from kovqa_core.index.hash_split import assign_split
-from kovqa_core.index.left_out import ANSWER_EMPTY, IMAGE_NOT_NAMED, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.left_out import (
+    ANSWER_EMPTY,
+    CHOICES_UNUSABLE,
+    IMAGE_NOT_NAMED,
+    QUESTION_MISSING,
+    LeftOutRows,
+)
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
-from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.messages import message
 
 SPLIT_METHOD = "without a column 'split': by picture, SHA-256 of 'table/<image>', 90 % train, 10 % val"
 MIN_ANSWER_COUNT = None
@@ -65,15 +63,7 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
             message("index.table-not-a-file", "{root} is not a file", root=root),
             message("index.table-not-a-file.hint", "--root names the table itself: --root questions.csv"),
         )
-    for ours in options.columns:
-        if ours not in COLUMN_ALIASES:
-            raise unknown_name_error(
-                message("index.unknown-column", "unknown column '{column}'", column=ours),
-                ours,
-                COLUMN_ALIASES,
-                message("index.unknown-column.hint", "for example --column question=질문"),
-            )
-    columns, image_columns = dict(options.columns), _known_columns(options.columns)["image"]
+    columns, image_columns = dict(options.columns), known_columns(options.columns)["image"]
     size, notes = sum(file.stat().st_size for file in files), [n for file in files for n in table_notes(file)]
     # One shard, also of several files: they share the names of their images.
     read = partial(_read_tables, files, images, columns)
@@ -90,11 +80,6 @@ class _TableFile:
     id_prefix: str = ""
 
 
-def _known_columns(columns: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    # A name that the user gives replaces ours: both in one table would be two columns for one thing.
-    return {ours: (columns[ours],) if ours in columns else names for ours, names in COLUMN_ALIASES.items()}
-
-
 def _read_tables(
     files: Sequence[Path],
     images: Path,
@@ -103,84 +88,64 @@ def _read_tables(
     own_images: Path | None = None,
 ) -> SplitExamples:
     """The rows of tables; images in the tables themselves are written into `own_images`."""
-    known, image_names = _known_columns(columns), ImageNames()
+    known, image_names = known_columns(columns), ImageNames()
+    required = {
+        "image": known["image"],
+        "question": (*known["question"], *known["caption"]),
+        "answer": (*known["answer"], *known["caption"], *known["split"]),  # test rows need none
+    }
     for file in files:
         shard = _TableFile(file)
         if len(files) > 1:  # train-00000-of-00002.parquet: as Hugging Face divides and names its files
             shard = _TableFile(file, _SPLIT_ALIASES.get(file.stem.split("-")[0].lower(), ""), f"{file.stem}/")
-        rows = read_table(
+        rows = read_table_records(
             file,
-            _required_columns(file, known, columns),
-            _name_column_hint,
+            known,
+            required,
+            columns,
             save_image=image_writer(own_images) if own_images else None,
             image_names=image_names,
         )
-        yield from _read_table_rows(shard, rows, own_images or images, known, left_out)
+        yield from _read_table_rows(shard, rows, own_images or images, left_out)
 
 
 def _read_table_rows(
-    shard: _TableFile, rows: TableRows, images: Path, known: dict[str, tuple[str, ...]], left_out: LeftOutRows
+    shard: _TableFile, rows: Iterable[TableRecord], images: Path, left_out: LeftOutRows
 ) -> SplitExamples:
-    for line, row in rows:
-        place = f"{shard.file}:{line}"
-        cells = {ours: _first_cell(row, names) for ours, names in known.items()}
-        id, name, question = (_one_text(cells[ours], ours, place) for ours in ("id", "image", "question"))
-        question_type, split_name = (_one_text(cells[ours], ours, place) for ours in ("kind", "split"))
+    for row in rows:
+        name, question = row.text("image"), row.text("question")
         if not name.strip():
-            left_out.add(IMAGE_NOT_NAMED, f"{place}: id {id}" if id else place)
+            id = row.text("id")
+            left_out.add(IMAGE_NOT_NAMED, f"{row.place}: id {id}" if id else row.place)
             continue
-        image = find_table_image(shard.file, images, name, question_type, split_name)
-        split = _row_split(split_name or shard.split, name, place)
-        answers = soft_labels(_cell_texts(cells["answer"], "answer", place))
-        captions = [text.strip() for text in _cell_texts(cells["caption"], "caption", place) if text.strip()]
+        image = find_table_image(shard.file, images, name, row.text("kind"), row.text("split"))
+        split = _row_split(row.text("split") or shard.split, name, row.place)
+        answers = soft_labels(row.texts("answer"))
+        captions = [text.strip() for text in row.texts("caption") if text.strip()]
+        choices, problem = _row_choices(row)
         if not question and not captions:
-            left_out.add(QUESTION_MISSING, place)
+            left_out.add(QUESTION_MISSING, row.place)
         # Test rows may have no answers: predictions for them are what is wanted.
         elif not answers and not captions and split != "test":
-            left_out.add(ANSWER_EMPTY, place)
+            left_out.add(ANSWER_EMPTY, row.place)
         elif image.path is None:
-            left_out.add(image.reason, f"{place}: {image.problem}")
+            left_out.add(image.reason, f"{row.place}: {image.problem}")
+        elif problem:
+            left_out.add(CHOICES_UNUSABLE, problem)
         else:
-            yield (
-                split,
-                Example(
-                    id or f"{shard.id_prefix}{line}", image.path, question, answers, question_type, captions
-                ),
-            )
+            id = row.text("id") or f"{shard.id_prefix}{row.line}"
+            yield split, Example(
+                id, image.path, question, answers, row.text("kind"), captions,
+                choices=choices, context=row.context, columns=row.other_columns(tuple(COLUMN_ALIASES)),
+            )  # fmt: skip
 
 
-def _name_column_hint(ours: str, theirs: str) -> Message:
-    return message(
-        "index.name-column.hint", "name it: --column {column}", column=shell_quote(f"{ours}={theirs}")
-    )
-
-
-def _required_columns(
-    file: Path, known: dict[str, tuple[str, ...]], columns: dict[str, str]
-) -> dict[str, tuple[str, ...]]:
-    """Columns a table must have. A record of JSON may lack those it has no value for; a CSV's header may not."""
-    named = columns if columns and has_header(file) else ()
-    return {
-        "image": known["image"],
-        "question": known["question"] + known["caption"],
-        "answer": known["answer"] + known["caption"] + known["split"],  # test rows need none
-        **{ours: known[ours] for ours in named},
-    }
-
-
-def _first_cell(row: JsonRecord, names: tuple[str, ...]) -> object:
-    return next((row[name] for name in names if name in row), None)
-
-
-def _cell_texts(value: object, ours: str, place: str) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [_one_text(each, ours, place) for each in values]
-
-
-def _one_text(value: object, ours: str, place: str) -> str:
-    text = record_text({ours: value}, ours, place)
-    # Not stripped here: `soft_labels` normalises answers, and a file name may begin or end with a space.
-    return text if ours in ("answer", "caption", "image") else text.strip()
+def _row_choices(row: TableRecord) -> tuple[tuple[str, ...], str]:
+    """The answers that a row offers, and what is wrong with them."""
+    try:
+        return row.choices(), ""
+    except DataError as error:
+        return (), str(error.message)
 
 
 def _row_split(value: str, name: str, place: str) -> str:

@@ -1,0 +1,182 @@
+"""Which columns of a user's table are ours, and what their cells say: one reading for every command.
+
+`kovqa index table`, `kovqa predict --input` and `kovqa caption --input` read a table through this module, so
+that its ids, texts and columns are the same in an index and in predictions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kovqa_core.data.decoding import parse_choices
+from kovqa_core.data.json_values import JsonRecord, NumberText
+from kovqa_core.data.tables import COLUMN_ALIASES, has_header, read_table, record_text
+from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
+from kovqa_core.errors import unknown_name_error
+from kovqa_core.files import to_nfc
+from kovqa_core.messages import Message, message, shell_quote
+
+ColumnNames = Mapping[str, Sequence[str]]  # our name of a column -> the names it is known by
+_MAX_INT_DIGITS = 4300  # Python turns no longer text into a number
+
+
+def known_columns(columns: Mapping[str, str]) -> ColumnNames:
+    """Names that our columns are known by in one table.
+
+    Args:
+        columns: our name -> the table's, where the user gives it; it replaces ours, for both in one table
+            would be two columns for one thing.
+
+    Raises:
+        SettingsError: a key is not a column of ours.
+    """
+    for ours in columns:
+        if ours not in COLUMN_ALIASES:
+            raise unknown_name_error(
+                message("index.unknown-column", "unknown column '{column}'", column=ours),
+                ours,
+                COLUMN_ALIASES,
+                message("index.unknown-column.hint", "for example --column question=질문"),
+            )
+    return {
+        # NFC, as a table's columns are: a shell may hand a name on as macOS spells it.
+        ours: (to_nfc(columns[ours]),) if ours in columns else names
+        for ours, names in COLUMN_ALIASES.items()
+    }
+
+
+@dataclass(frozen=True)
+class TableRecord:
+    """One row of a table, by our columns.
+
+    Attributes:
+        line: number of the line it begins in.
+        place: FILE:LINE, for messages.
+        record: all its cells, by the table's own names.
+        names: our name of a column -> the table's, for those it has.
+    """
+
+    line: int
+    place: str
+    record: JsonRecord
+    names: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        """Its id; the line's number where it has none."""
+        return self.text("id") or str(self.line)
+
+    def text(self, ours: str) -> str:
+        """A cell as one NFC text, "" where there is none; raises as `one_text`."""
+        return one_text(self.cell(ours), ours, self.place)
+
+    def texts(self, ours: str) -> list[str]:
+        """A cell as texts: JSON may have a list of them; raises as `one_text`."""
+        cell = self.cell(ours)
+        return [one_text(each, ours, self.place) for each in (cell if isinstance(cell, list) else [cell])]
+
+    def cell(self, ours: str) -> object:
+        """A cell as the table has it; None where there is none."""
+        return self.record[self.names[ours]] if ours in self.names else None
+
+    @property
+    def context(self) -> str:
+        """What is to be read before the question: the columns context and hint, each on lines of its own."""
+        return "\n".join(text for ours in ("context", "hint") for text in self.texts(ours) if text)
+
+    def choices(self) -> tuple[str, ...]:
+        """The answers that the question offers, () where it offers none; raises as `parse_choices`."""
+        cell = self.cell("choices")
+        return () if is_empty(cell) else parse_choices(cell, f"{self.place}, id {self.id}")
+
+    def other_columns(self, ours: Sequence[str]) -> dict[str, object]:
+        """The cells that are none of these columns of ours, as JSON values, in the table's order."""
+        used = {self.names[name] for name in ours if name in self.names}
+        return {name: json_value(cell) for name, cell in self.record.items() if name not in used}
+
+
+def read_table_records(
+    file: Path,
+    known: ColumnNames,
+    required: ColumnNames,
+    columns: Mapping[str, str],
+    *,
+    save_image: SaveImage | None = None,
+    image_names: ImageNames | None = None,
+) -> Iterator[TableRecord]:
+    """Rows of a table.
+
+    Args:
+        file: any format of `read_table`.
+        known: see `known_columns`.
+        required: our name of a column -> names of which the table must have one.
+        columns: names that the user gave: a header must have them; a record of JSON may lack those it has no
+            value for.
+        save_image, image_names: see `read_table`.
+
+    Raises:
+        DataError: a table that cannot be read, or lacks a column: the hint says how to name it.
+    """
+    if columns and has_header(file):
+        required = {**required, **{ours: known[ours] for ours in columns}}
+    rows = read_table(file, required, _name_column_hint, save_image=save_image, image_names=image_names)
+    for line, record in rows:
+        names = {ours: name for ours in known if (name := _column_name(record, known[ours])) is not None}
+        yield TableRecord(line, f"{file}:{line}", record, names)
+
+
+def _column_name(record: JsonRecord, names: Sequence[str]) -> str | None:
+    """Of the names of one column that a record has, the first with a value, else the first."""
+    present = [name for name in names if name in record]
+    return next((name for name in present if not is_empty(record[name])), next(iter(present), None))
+
+
+def is_empty(cell: object) -> bool:
+    """Does a cell say nothing?"""
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def _name_column_hint(ours: str, theirs: str) -> Message:
+    return message(
+        "index.name-column.hint", "name it: --column {column}", column=shell_quote(f"{ours}={theirs}")
+    )
+
+
+def one_text(value: object, ours: str, place: str) -> str:
+    """A cell as one NFC text.
+
+    Args:
+        value: the cell.
+        ours: our name of its column.
+        place: FILE:LINE, for the error.
+
+    Raises:
+        DataError: it is a list or an object.
+    """
+    text = record_text({ours: value}, ours, place)
+    # Not stripped here: `soft_labels` normalises answers, and a file name may begin or end with a space.
+    return text if ours in ("answer", "caption", "image") else text.strip()
+
+
+def json_value(cell: object) -> object:
+    """A cell as JSON has it: numbers that were read as the text they are written with become numbers again."""
+    if isinstance(cell, NumberText):
+        return _json_number(cell)
+    if isinstance(cell, list | tuple):
+        return [json_value(each) for each in cell]
+    if isinstance(cell, dict):
+        return {str(name): json_value(each) for name, each in cell.items()}
+    if isinstance(cell, float) and not math.isfinite(cell):
+        return None  # JSON has none
+    # What only other formats have, such as a date of a Parquet file, is handed on as text.
+    return cell if cell is None or isinstance(cell, str | bool | int | float) else str(cell)
+
+
+def _json_number(text: str) -> int | float | str:
+    if len(text) > _MAX_INT_DIGITS:
+        return str(text)
+    number = float(text) if any(mark in text for mark in ".eE") else int(text)
+    return number if math.isfinite(number) else str(text)
