@@ -88,6 +88,7 @@ def _print_answer_score_table(scores: AnswerScores) -> None:
 def _print_caption_scores(scores: CaptionScores, *, as_json: bool, quiet: bool) -> None:
     """Scores of captions, metric by metric."""
     from kovqa_core.evaluate.caption_scores import METRICS_LEFT_OUT
+    from kovqa_core.evaluate.caption_tokens import TOKEN_NOTES
 
     metrics = scores.metrics.values()
     if as_json:
@@ -95,8 +96,8 @@ def _print_caption_scores(scores: CaptionScores, *, as_json: bool, quiet: bool) 
         score = scores.main.score
         print_json(
             {
-                "score": score, "tokens": scores.tokens, "rows": scores.rows, "metrics": rows,
-                "left_out": METRICS_LEFT_OUT,
+                "score": score, "tokens": scores.tokens, "tokens_note": TOKEN_NOTES[scores.tokens],
+                "rows": scores.rows, "metrics": rows, "left_out": METRICS_LEFT_OUT,
             }
         )  # fmt: skip
         return
@@ -111,5 +112,8 @@ def _print_caption_scores(scores: CaptionScores, *, as_json: bool, quiet: bool) 
             (message("evaluate.interval-column", "95 % interval"), "right"),
         ],
         [[m.name, f"{m.score:.4f}", f"{m.low:.4f} – {m.high:.4f}"] for m in metrics],
-        message("evaluate.tokens-caption", "tokens: {rule}", rule=scores.tokens),
-    )
+        message(
+            "evaluate.tokens-caption", "tokens: {rule} ({note})",
+            rule=scores.tokens, note=TOKEN_NOTES[scores.tokens],
+        ),
+    )  # fmt: skip

@@ -70,12 +70,13 @@ def test_captions_are_scored(kovqa: Kovqa, small: Small, tmp_path: Path) -> None
     words = ["evaluate", predictions, "--index", index]
     told = json.loads(kovqa(*words, "--json").stdout)
     assert told["tokens"] == "korean"
+    assert "syllable" in told["tokens_note"]
     assert [row["metric"] for row in told["metrics"]] == [
         "CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "exact",
     ]  # fmt: skip
     assert told["score"] == told["metrics"][0]["score"]
     done = kovqa(*words, "--tokens", "words")
-    assert "tokens: words" in done.stdout
+    assert "tokens: words (split at white space)" in done.stdout
     assert "METEOR and SPICE are left out" in done.stderr
 
 

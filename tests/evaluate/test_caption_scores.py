@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 import unicodedata
+import warnings
+from pathlib import Path
 
 import pytest
 from kovqa_core.errors import DataError, SettingsError
@@ -73,12 +77,69 @@ def test_the_longest_common_subsequence() -> None:
             "they 're in the u.s. at 10:30 it cost $ 1,000.50",
         ),
         ("We cannot see Mr. Smith's bus/truck", "we can not see mr. smith 's bus/truck"),
-        ("a café (closed)", "a café closed"),
+        ("a café (closed) [now]", "a café -lrb- closed -rrb- -lsb- now -rsb-"),
+        ("I'm gonna go, gimme that; cannot", "i 'm gon na go gim me that can not"),
+        ("bus No. 5 and no. of cars", "bus no. 5 and no of cars"),
+        ("Dr. Lee vs. Kim on Main Ave. in Jan.", "dr. lee vs. kim on main ave. in jan."),
+        ("word:word 10:30am word/word", "word word 10:30 am word/word"),
+        ("the '90s, 80's and 1970s", "the '90s 80 's and 1970s"),
+        ("“quoted” ‘too’… A&W", "quoted too a&w"),
         ("...", ""),
+        ("", ""),
+        ("고양이 2마리 (흰색)", "고양이 2마리 -lrb- 흰색 -rrb-"),
     ],
 )
 def test_english_tokens(text: str, tokens: str) -> None:
     assert english_tokens(text) == tokens.split()
+
+
+# What the toolkit's tokenizer makes of these is not worth a rule: smileys, telephone numbers, tags in the middle of words.
+NOT_LIKE_THE_TOOLKIT = [
+    "two 1/2 ½ 1⁄2", "I'mma d'you y'all y'know ma'am o'clock", "a~b a^b a|b a\\b a=b a<b a>b",
+    "1/2/2014 2014-01-02 555-1234 (555) 123-4567", "a:b: c :) :-) ;) <3", "a,b 1,b a,1 1,2", "'n, 'n. 'n; 'n a",
+]  # fmt: skip
+
+
+def test_english_tokens_are_near_the_toolkits() -> None:
+    """Recorded from pycocoevalcap 1.2 (stanford-corenlp-3.4.1.jar), with its list of marks taken out."""
+    path = Path(__file__).parents[1] / "fixtures" / "ptb_tokens.json"
+    recorded: dict[str, str] = json.loads(path.read_text("utf-8"))
+    different = [text for text, tokens in recorded.items() if english_tokens(text) != tokens.split()]
+    assert len(recorded) == 141
+    assert different == NOT_LIKE_THE_TOOLKIT
+
+
+def test_captions_of_nothing_but_marks_have_scores_without_warnings() -> None:
+    references = [["흰 고양이", "고양이"], ["A cat (white)."], ["2"]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for captions in (["", "", ""], ["...", " ", "!"], ["\u3000", "?!", "\n"]):
+            scores = score_captions(["1", "2", "3"], references, captions)
+            assert all(math.isfinite(m.score) and m.score < 1e-6 for m in scores.metrics.values())
+        alone = score_captions(["1"], [["고양이"]], ["고양이"])
+    assert (alone.metrics["ROUGE-L"].score, alone.metrics["CIDEr"].score) == (
+        1,
+        0,
+    )  # one image has no rare word
+
+
+@pytest.mark.parametrize(
+    ("caption", "reference", "rule", "score"),
+    [
+        ("고양이 2마리", "강아지 2마리", "korean", 3 / 6),
+        ("2", "고양이 2마리", "korean", None),
+        ("고양이", "강아지", "korean", 0),
+        ("TV 앞 고양이 10:30", "TV 앞 강아지 10:30", "korean", None),
+        ("고양이 2마리", "강아지 2마리", "english", 1 / 2),
+        ("고양이 2", "강아지 3", "english", 0),
+    ],
+)
+def test_rouge_of_hangul_is_not_that_of_its_digits(
+    caption: str, reference: str, rule: str, score: float | None
+) -> None:
+    """A scorer that keeps a-z and 0-9 alone would find captions equal that share nothing but a number."""
+    found = score_captions(["1"], [[reference]], [caption], rule).metrics["ROUGE-L"].score
+    assert 0 < found < 1 if score is None else found == pytest.approx(score)
 
 
 @pytest.mark.parametrize(

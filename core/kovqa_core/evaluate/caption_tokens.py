@@ -1,10 +1,12 @@
 """Captions as tokens, before they are compared. Which rule was used stands beside every score.
 
-* "english": close to the Penn Treebank tokens of the usual caption toolkit, without its Java program:
-  lower case; n't, 's, 'm, 'd, 're, 've, 'll and the not of cannot are tokens of their own; hyphens,
-  apostrophes, points, slashes and colons inside a word stay, commas inside a number, and the point
-  of u.s., mr., etc.; $, %, &, # and + are tokens; other marks are dropped, brackets too (the toolkit means to
-  drop them, but leaves -lrb- and -rrb- behind).
+* "english": near the Penn Treebank tokens that the usual caption toolkit (pycocoevalcap) has from a Java program:
+  lower case; n't, 's, 'm, 'd, 're, 've, 'll are tokens of their own, and so are the
+  halves of cannot, gonna, wanna, gotta, gimme, lemme, 'tis, 'twas; hyphens, apostrophes, points and slashes
+  inside a word stay, colons only between digits (10:30, but word:word is two), commas inside a number; the point stays
+  of u.s., of abbreviations (mr., ave., etc.) and of single letters, of no., pp. and the like before a number; 10:30am is
+  two tokens. Signs ($ % & # + @ / * = …) and repeated marks (!!, ?!) are tokens; single marks are dropped. Brackets are
+  tokens: the toolkit means to drop them, but its list has -LRB- and the Java program says -lrb-.
 * "korean": NFC, lower case; every Hangul syllable is a token, and every run of other letters or digits;
   spaces and marks are dropped. Words between spaces would be too sparse (고양이가, 고양이는 and 고양이를 have
   nothing in common) and punish spacing that is free in Korean (서 있다, 서있다); morphemes need a
@@ -15,6 +17,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 from collections.abc import Callable, Iterable
 
@@ -22,12 +26,55 @@ from kovqa_core.errors import unknown_name_error
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import message
 
-# A space is set before n't, the not of cannot, and the endings after an apostrophe: they become tokens below.
-_CLITIC_PATTERN = re.compile(r"(?<=[a-z])n't\b|(?<=\bcan)not\b|(?<=[a-z0-9])'(?:s|m|d|re|ve|ll)\b")
-# In this order, for the first that fits wins: n't; an ending; letters with points (u.s.); abbreviations with their point;
-# a word with marks inside it, of which a comma stays only after a digit; the signs that are tokens.
+# What is said of a rule where its scores are printed.
+TOKEN_NOTES = {
+    "english": message(
+        "evaluate.english-tokens", "near the Penn Treebank tokens of pycocoevalcap, whose scores may differ a little"
+    ),
+    "korean": message("evaluate.korean-tokens", "each Hangul syllable is one, for CIDEr, BLEU and ROUGE alike"),
+    "words": message("evaluate.word-tokens", "split at white space"),
+}  # fmt: skip
+
+# All below was found by running the toolkit's tokenizer (docs/sources/beit3.md, B48), not by reading a grammar.
+_SPELLINGS = str.maketrans({
+    "\u2019": "'", "\u2018": "'", "£": "#", "€": "$", "½": "1/2", "¼": "1/4", "¾": "3/4", "¢": " cents ", "\u2026": " ",
+})  # fmt: skip
+_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'"}
+_BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+# A space is set where a word is two tokens: before n't and the endings after an apostrophe, inside cannot and gonna.
+_CLITIC_PATTERN = re.compile(
+    r"(?<=[a-z])n't\b|(?<=[a-z0-9])'(?:s|m|d|re|ve|ll)\b|(?<=[a-z])'em\b|(?<=\bcan)not\b(?!-)"
+    r"|(?<=\b(?:gon|wan))na\b(?!-)|(?<=\bgot)ta\b(?!-)|(?<=\b(?:gim|lem))me\b(?!-)|(?<='t)(?:is|was)\b"
+    r"|(?<=\by')(?:all|know)\b|(?<=\bmore)'n\b|(?<=\brock)'n'(?=roll\b)",
+    re.IGNORECASE,
+)
+# Abbreviations that keep their point: always, not in small letters, only before a number.
+_ABBREVIATIONS = (
+    "mr|mrs|ms|messrs|mme|mlle|dr|prof|rev|gen|col|sgt|capt|cmdr|lt|maj|gov|sen|rep|pres|hon|supt|insp|brig|adm|det|pvt"
+    "|cpl|st|jr|sr|esq|ave|blvd|rd|ct|bldg|ste|sq|mt|ft|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|mon|tues?|wed|thu"
+    "|thurs|fri|inc|corp|co|cos|ltd|plc|bros|assn|assoc|dept|univ|intl|etc|vs|al|est|cf|tel|ext|mo|ala|ariz|calif|colo|conn"
+    "|fla|ga|ind|kan|ky|md|mich|minn|mont|neb|nev|okla|penn|tenn|va|vt|wis|wyo|mfg|alex|wm|jos|ph\\.d|rt|[a-z]"
+)
+_CAPITAL_ABBREVIATIONS = "Ark|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash|ARK|DEL|ILL|LA|MASS|MISS|ORE|PA|TEX|WASH"
+_NUMBER_ABBREVIATIONS = "nos?|fig|pp|ca|op"
+# In this order, for the first that fits wins.
 _ENGLISH_PATTERN = re.compile(
-    r"n't|'(?:s|m|d|re|ve|ll)\b|(?:[a-z]\.){2,}(?![a-z])|\b(?:mr|mrs|ms|dr|st|jr|etc)\.|[^\W_]+(?:[-'./:,](?<!\D,)[^\W_]+)*|[$%&#+]"
+    r"&(?:amp|lt|gt|quot|apos);|</?[a-z][^<>]*>|https?://\S*[^\s.,;:!?)]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+    # n't; endings; the parts of 'tis, y'all, 'n', 'em; decades
+    r"|n't\b|'(?:s|m|d|re|ve|ll)\b|'t(?= (?:is|was)\b)|\by'(?= (?:all|know)\b)"
+    r"|'n'(?=roll\b)|'n'?(?![a-z'])|'(?:em|cause)\b|(?<!\w)'\d\ds?\b"
+    # u.s., and abbreviations
+    r"|(?<![\w.])(?:[a-z]\.){2,}(?!\w)"
+    rf"|(?<![\w.'])(?:(?:{_ABBREVIATIONS})|(?-i:{_CAPITAL_ABBREVIATIONS}))\.(?!\w)"
+    rf"|(?<![\w.'])(?:{_NUMBER_ABBREVIATIONS})\.(?=\s?\d|[,;:])"
+    # A&W; 10:30 and 10.30 with am or pm behind them; .5
+    r"|(?-i:(?<![\w&])[A-Z]+(?:&[A-Z]+)+(?![\w&]))|\d+[.:]\d+(?=[ap]m\b)|(?<![\w.])\.\d+"
+    # A word with marks inside it: an apostrophe between letters, a comma or a colon between digits.
+    r"|[@#]?[^\W\d_][^\W_]*(?:(?:[-./_]|(?<=[^\W\d])'(?=[^\W\d_]))[^\W_]+)*"
+    r"|[^\W_]+(?:(?:[-./_]|(?<=\d)[,:](?=\d)|(?<=[^\W\d])'(?=[^\W\d_]))[^\W_]+)*"
+    # Brackets; repeated marks; signs, of which a run of one is one token
+    r"|[(){}\[\]]|[!?]{2,}|(\*|_|~)\1*|[$%&#+@/=<>^|\\¥°©®™•·]",
+    re.IGNORECASE,
 )
 _HANGUL_PATTERN = re.compile(r"[\uac00-\ud7a3]")
 # A syllable, or a run of letters and digits that are none; everything else falls away.
@@ -36,9 +83,25 @@ _KOREAN_PATTERN = re.compile(r"[\uac00-\ud7a3]|[^\W_\uac00-\ud7a3]+")
 
 def english_tokens(text: str) -> list[str]:
     """Tokens of an English caption."""
-    # The curly apostrophe of typesetters is an apostrophe.
-    plain = to_nfc(text).lower().replace("\u2019", "'")
-    return _ENGLISH_PATTERN.findall(_CLITIC_PATTERN.sub(r" \g<0>", plain))
+    words = to_nfc(text).translate(_SPELLINGS).replace("\n", " ").split(" ")
+    tokens: list[str] = []
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        # A point is all that may depend on the next word: no. 5, but no. of.
+        before_number = word.endswith(".") and following[:1].isdigit()
+        tokens += _english_word_tokens(word, before_number=before_number)
+    return tokens
+
+
+@functools.lru_cache(1 << 16)  # captions have few different words
+def _english_word_tokens(word: str, *, before_number: bool) -> tuple[str, ...]:
+    """Tokens of what stands between two blanks."""
+    text = _CLITIC_PATTERN.sub(r" \g<0>", word)
+    tokens = [match[0] for match in _ENGLISH_PATTERN.finditer(f"{text} 0" if before_number else text)]
+    # Small letters at last: A&W is one token, a&w three.
+    return tuple(
+        _BRACKETS.get(token, _ENTITIES.get(token, token))
+        for token in map(str.lower, tokens[: -1 if before_number else None])
+    )
 
 
 def korean_tokens(text: str) -> list[str]:
