@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import unicodedata
 import warnings
-from pathlib import Path
 
 import pytest
 from kovqa_core.errors import DataError, SettingsError
@@ -102,8 +100,7 @@ NOT_LIKE_THE_TOOLKIT = [
 
 def test_english_tokens_are_near_the_toolkits() -> None:
     """Recorded from pycocoevalcap 1.2 (stanford-corenlp-3.4.1.jar), with its list of marks taken out."""
-    path = Path(__file__).parents[1] / "fixtures" / "ptb_tokens.json"
-    recorded: dict[str, str] = json.loads(path.read_text("utf-8"))
+    recorded: dict[str, str] = parity.json_of("expected_ptb_tokens.json")
     different = [text for text, tokens in recorded.items() if english_tokens(text) != tokens.split()]
     assert len(recorded) == 141
     assert different == NOT_LIKE_THE_TOOLKIT

@@ -263,10 +263,10 @@ def _check_ids(
             hint,
         )
     if form.records:
-        _check_numbers(wanted, predictions, hint)
+        _check_numbers(wanted, predictions, sample, hint)
 
 
-def _check_numbers(wanted: Sequence[str], predictions: Path, hint: Message) -> None:
+def _check_numbers(wanted: Sequence[str], predictions: Path, sample: Path, hint: Message) -> None:
     """Every wanted id is a number as JSON writes it, and no two are one."""
     ids_of: dict[str, list[str]] = {}
     for id in wanted:
@@ -276,8 +276,8 @@ def _check_numbers(wanted: Sequence[str], predictions: Path, hint: Message) -> N
         raise DataError(
             message(
                 "submit.ids-one-number",
-                "{predictions}: ids that are one number, which is all that the submission has: {ids}",
-                predictions=predictions, ids=list_ids([" = ".join(ids) for ids in same]),
+                "{sample}: ids that are one number, which is all that the submission has: {ids}",
+                sample=sample, ids=list_ids([" = ".join(ids) for ids in same]),
             ),
             message("submit.ids-one-number.hint", "give the questions ids that differ as numbers"),
         )  # fmt: skip
