@@ -71,8 +71,19 @@ def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, capti
         "left_out_rows": dict(list(table.left_out.items())[:_MAX_LISTED]),
         "kept": table.kept,
         "dropped": table.dropped,
+        "passed_over": len(table.passed_over),
+        "passed_over_files": list(table.passed_over[:_MAX_LISTED]),
     }
     notes = [note, *_kept_notes(table), *_left_out_notes(table)]
+    if table.passed_over:
+        notes.append(
+            message(
+                "caption.passed-over",
+                "{files:,} other files are passed over (first: {first})",
+                files=len(table.passed_over),
+                first=table.passed_over[0],
+            )
+        )
     print_outcome(str(table.path), fields, notes, as_json=as_json, quiet=quiet)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kovqa_core.answer.folder_images import rows_from_images
 from kovqa_core.answer.model_digest import digest_model
 from kovqa_core.answer.partial_file import (
     PARTIAL_SUFFIX,
@@ -98,10 +99,20 @@ class AnswerJob:
         """The folder that image paths start from."""
         return question_image_folder(self.table, self.images)
 
-    def read_rows(self) -> list[QuestionRow]:
-        """The rows to answer; raises as `select_question_rows`."""
+    def read_rows(self, on_passed_over: Callable[[str], object] = str) -> list[QuestionRow]:
+        """The rows to answer, with the images as this disk spells them.
+
+        Args:
+            on_passed_over: called with the path of every file of a folder of images that is none.
+
+        Raises:
+            KovqaError: as `select_question_rows` and `rows_from_images`.
+        """
+        task = self.options.task
+        if self.table.is_dir() and task == "caption":
+            return rows_from_images(self.table, on_passed_over)
         return select_question_rows(
-            self.table, self.options.task, self.question_types, self.options.decoding, self.columns
+            self.table, task, self.question_types, self.options.decoding, self.columns, images=self.images
         )
 
 
@@ -145,6 +156,7 @@ class AnsweredTable:
         left_out: of the table's rows, what is wrong with those that have no line, by id.
         kept: lines that an earlier start had answered.
         dropped: its answers to rows that are not in the table any more, or have changed.
+        passed_over: files of a folder of images that are none.
     """
 
     path: Path
@@ -153,6 +165,7 @@ class AnsweredTable:
     left_out: Mapping[str, str] = field(default_factory=dict)
     kept: int = 0
     dropped: int = 0
+    passed_over: Sequence[str] = ()
 
 
 def run_answer_job(
@@ -173,7 +186,8 @@ def run_answer_job(
         Stopped: processes of a profile ended early on request.
         KovqaError: whatever the back end raises; what is answered is kept.
     """
-    rows = job.read_rows()
+    passed_over: list[str] = []
+    rows = job.read_rows(passed_over.append)
     _require_free_output(job, backend.model, rows)
     require_table_format(job.output)
     require_table_fits(job.output, [row.all_columns for row in rows], _MORE_COLUMNS)
@@ -220,7 +234,7 @@ def run_answer_job(
         answered = [row for row in rows if row.example.id not in problems]
         finish_partial_file(partial_file, job.output, answered, task)
     return AnsweredTable(
-        job.output, len(answered), backend.model, problems, len(resumed.ids), resumed.dropped
+        job.output, len(answered), backend.model, problems, len(resumed.ids), resumed.dropped, passed_over
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows to answer: of a table people bring, or the images of a folder."""
+"""Rows to answer, of a table people bring."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.data.row_ids import TableRow, row_identity, unique_row_ids
 from kovqa_core.data.table_columns import TableRecord, known_columns, read_table_records
 from kovqa_core.errors import DataError
-from kovqa_core.files import to_nfc
-from kovqa_core.index.reader import table_image_folder
+from kovqa_core.index.find_image import FoundImage, clear_listings, find_table_image
+from kovqa_core.index.reader import is_index_file, table_image_folder
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.readable_name import readable_name
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _ANSWER_COLUMNS = ("answers", "captions")  # of an index: the true ones, not to be handed on
 _INDEX_COLUMNS = ("annotations", "columns")  # what an index line alone has under these names
 
@@ -42,15 +42,21 @@ class QuestionRow:
 
 
 def read_question_table(
-    path: Path, task: str = "vqa", *, choices: bool = False, columns: Mapping[str, str] | None = None
+    path: Path,
+    task: str = "vqa",
+    *,
+    choices: bool = False,
+    columns: Mapping[str, str] | None = None,
+    images: Path | None = None,
 ) -> list[QuestionRow]:
-    """Rows of an index split, or of any table that `kovqa index table` reads, by the same columns and ids.
+    """Rows of an index split, or of any table that `kovqa index table` reads, by the same columns, ids and images.
 
     Args:
         path: the table.
         task: a "caption" needs no question.
         choices: does every row list the answers it offers?
         columns: our name of a column -> the table's.
+        images: the folder that image paths start from; None: beside the table.
 
     Raises:
         DataError: names file, line and what is missing or there twice.
@@ -73,7 +79,49 @@ def read_question_table(
         raise DataError(
             message("answer.empty-table", "{path} has no rows", path=path), _columns_hint(("id", *needed))
         )
-    return tell_rows_apart(rows, lines, path)
+    return tell_rows_apart(find_row_images(rows, path, images), lines, path)
+
+
+def find_row_images(rows: Sequence[QuestionRow], table: Path, images: Path | None) -> list[QuestionRow]:
+    """The rows of a table with their images' paths as this disk spells them.
+
+    A row whose image is one of several gets a fault; one whose image is not there stays as it is. Lines of an
+    index name the very files.
+
+    Args:
+        rows: of the table.
+        table: the file.
+        images: the folder that image paths start from; None: beside the table.
+    """
+    if is_index_file(table):
+        return list(rows)
+    clear_listings()
+    return [_with_image(row, table, images or table.parent) for row in rows]
+
+
+def _with_image(row: QuestionRow, table: Path, images: Path) -> QuestionRow:
+    if row.fault:
+        return row
+    name, split = row.example.image, row.extra_columns.get("split")
+    found = find_table_image(table, images, name, row.question_type, split if isinstance(split, str) else "")
+    if found.path == name:
+        return row
+    if found.path is not None:
+        return replace(row, example=replace(row.example, image=found.path))
+    return replace(row, fault=_image_fault(found)) if found.others else row
+
+
+def _image_fault(found: FoundImage) -> Message:
+    others = ", ".join(map(readable_name, found.others[:3])) + (" …" if len(found.others) > 3 else "")
+    if found.is_ambiguous:
+        return message(
+            "answer.several-images", "image {name}: several files have this name ({files}): name the folder too",
+            name=found.name, files=others,
+        )  # fmt: skip
+    return message(
+        "answer.image-elsewhere", "image {name} is missing ({files} belongs to other rows)",
+        name=found.name, files=others,
+    )  # fmt: skip
 
 
 def tell_rows_apart(rows: Sequence[QuestionRow], lines: Sequence[int], path: Path) -> list[QuestionRow]:
@@ -165,43 +213,22 @@ def _columns_hint(columns: Sequence[str]) -> Message:
     return message("answer.columns.hint", "columns: {columns}", columns=", ".join(columns))
 
 
-def rows_from_images(folder: Path) -> list[QuestionRow]:
-    """Every image below a folder, in sorted order; its path there is its id.
-
-    Raises:
-        DataError: there is none.
-    """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.is_file())
-    if not paths:
-        raise DataError(
-            message("answer.no-images", "no image in {folder}", folder=folder),
-            message(
-                "answer.no-images.hint",
-                "names of images end in {suffixes}",
-                suffixes=", ".join(_IMAGE_SUFFIXES),
-            ),
-        )
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    return [QuestionRow(Example(to_nfc(name), name, ""), "", {}) for name in names]
-
-
 def select_question_rows(
     table: Path,
     task: str,
     question_types: Sequence[str],
     decoding: DecodingOptions,
     columns: Mapping[str, str] | None = None,
+    *,
+    images: Path | None = None,
 ) -> list[QuestionRow]:
-    """The rows of a table, or of a folder of images, that are of these question types.
+    """The rows of a table that are of these question types.
 
     Raises:
         DataError: a table that cannot be read; see `read_question_table`.
         SettingsError: a question type the table does not have.
     """
-    if table.is_dir() and task == "caption":
-        rows = rows_from_images(table)
-    else:
-        rows = read_question_table(table, task, choices=decoding.choices, columns=columns)
+    rows = read_question_table(table, task, choices=decoding.choices, columns=columns, images=images)
     chosen = choose_question_types(question_types, [row.question_type for row in rows])
     return [row for row in rows if row.question_type in chosen]
 

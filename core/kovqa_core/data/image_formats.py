@@ -9,6 +9,20 @@ IMAGE_SUFFIXES = (
     ".jpg", ".png", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".jpe", ".avif", ".heic", ".heif",
     ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".mpo", ".apng",
 )  # fmt: skip
+IMAGE_FORMATS = (
+    "JPEG",
+    "PNG",
+    "WebP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "AVIF",
+    "HEIC",
+    "JPEG 2000",
+    "PPM",
+    "TGA",
+    "ICO",
+)
 _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",  # MPO too
     b"\x89PNG\r\n\x1a\n": "PNG",  # APNG too
@@ -18,8 +32,8 @@ _SIGNATURES = {
     b"MM\0*": "TIFF",
     b"II+\0": "TIFF",  # BigTIFF
     b"MM\0+": "TIFF",
-    b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG2000",
-    b"\xff\x4f\xff\x51": "JPEG2000",  # the codestream alone
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",  # the codestream alone
 }
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
@@ -30,7 +44,7 @@ _TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 def find_image_format(path: Path) -> str | None:
     """The format of an image file; None for a file that holds none (an unreadable one too).
 
-    The closed list: JPEG (MPO), PNG (APNG), WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG 2000, PPM, TGA, ICO.
+    The closed list is `IMAGE_FORMATS`.
     """
     try:
         with path.open("rb") as stream:
@@ -51,7 +65,7 @@ def image_format(head: bytes) -> str | None:
         if head.startswith(signature):
             return format
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
+        return "WebP"
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "BMP"
     if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b" \t\r\n#" and len(head) > 3:
@@ -69,7 +83,7 @@ def _heif_format(head: bytes) -> str | None:
     brands = {head[8:12], *(head[i : i + 4] for i in range(16, min(size, len(head)), 4))}
     if brands & {b"avif", b"avis"}:
         return "AVIF"
-    return "HEIF" if brands & _HEIF_BRANDS else None
+    return "HEIC" if brands & _HEIF_BRANDS else None
 
 
 def _may_be_tga(head: bytes) -> bool:

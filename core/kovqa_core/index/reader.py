@@ -186,14 +186,18 @@ def open_training_index(data: DataSettings) -> IndexFolder:
     return open_index(Path(data.index or ""), Path(data.images) if data.images else None)
 
 
+def is_index_file(table: Path) -> bool:
+    """Is it a file of an index? Its image paths are exact then."""
+    return (table.parent / REPORT_FILE).is_file()
+
+
 def table_image_folder(table: Path) -> Path:
     """The folder that a table's image paths start from: as its index says, else the table's own."""
-    if (table.parent / REPORT_FILE).is_file():
+    if is_index_file(table):
         return open_index(table.parent).images
     return table.parent
 
 
 def read_type_groups(split: Path) -> Mapping[str, Sequence[str]]:
     """Group -> its question types, as the `index.json` beside a split says; none for a user's own table."""
-    is_of_index = (split.parent / REPORT_FILE).is_file()
-    return read_report(split.parent).question_type_groups if is_of_index else {}
+    return read_report(split.parent).question_type_groups if is_index_file(split) else {}
