@@ -24,12 +24,13 @@ def print_submission(written: WrittenSubmission, *, as_json: bool, quiet: bool) 
 def submission_notes(written: WrittenSubmission) -> list[str]:
     """What a submission's texts are like."""
     notes: list[str] = [
+        *written.notes,
         message(
             "cli.submission-rows",
             "{rows:,} rows, every id once, none empty; {distinct:,} different texts",
             rows=written.rows,
             distinct=written.distinct,
-        )
+        ),
     ]
     if written.columns:
         notes.append(

@@ -7,6 +7,7 @@ import json
 import random
 from pathlib import Path
 
+import openpyxl
 import pytest
 from kovqa_core.errors import DataError, KovqaError
 from kovqa_core.submit import submission as work
@@ -217,6 +218,35 @@ def test_a_samples_encoding_is_kept(tmp_path: Path) -> None:
         contest(tmp_path, sample, {"가": "☃️"})
 
 
+@pytest.mark.parametrize(
+    ("encoding", "delimiter", "line_end"),
+    [("utf-16", "\t", "\r\n"), ("utf-8-sig", ";", "\r\n"), ("utf-8", ";", "\r"), ("cp949", "\t", "\n")],
+)
+def test_a_sample_as_spreadsheets_write_it(
+    tmp_path: Path, encoding: str, delimiter: str, line_end: str
+) -> None:
+    def text(answer: str) -> bytes:
+        rows = [["번호", "비고", "정답"], ["가", "x,y", answer], ["나", "", answer]]
+        return "".join(delimiter.join(row) + line_end for row in rows).encode(encoding)
+
+    written, content = contest(tmp_path, text("0"), {"가": "예", "나": "예"}, id="번호")
+    assert content == text("예")
+    assert ("cells are separated by" in "".join(written.notes)) == (delimiter != ",")
+
+
+def test_a_workbook_as_a_sample(tmp_path: Path) -> None:
+    """Its submission is a CSV, which is what contests take."""
+    workbook = openpyxl.Workbook()
+    for row in (["ID", "정답", "점수"], ["가", None, 1], ["나", None, 0.5]):
+        workbook.active.append(row)
+    workbook.save(tmp_path / "s.xlsx")
+    (tmp_path / "p.jsonl").write_text(
+        '{"id": "나", "answer": "둘"}\n{"id": "가", "answer": "하나"}\n', "utf-8"
+    )
+    write_submission("csv", tmp_path / "p.jsonl", tmp_path / "s.xlsx", tmp_path / "o.csv")
+    assert (tmp_path / "o.csv").read_text("utf-8") == "ID,정답,점수\n가,하나,1\n나,둘,0.5\n"
+
+
 def test_a_samples_columns_are_named_where_they_must_be(tmp_path: Path) -> None:
     sample = b"number,reply,id\nA,0,1\nB,0,2\n"
     written, content = contest(tmp_path, sample, {"A": "x", "B": "y"}, id="number", answer="reply")
@@ -238,7 +268,8 @@ def test_a_samples_columns_are_named_where_they_must_be(tmp_path: Path) -> None:
         (b"id,answer\na,0\na,0\n", "sample.csv:3: id a was already in line 2"),
         (b"id,answer\na,0\n,0\n", "sample.csv:3: no id"),
         (b"id,answer\n", "sample.csv has no rows"),
-        (b",id,answer\n0,a,0\n", "sample.csv:1: a column without a name"),
+        (b",id,answer\n0,a,0\n", "sample.csv: a column without a name"),
+        (b'[{"id": "a", "answer": 0}]', "sample.csv is JSON, not a table with a header"),
         (b"id,answer\na,0\nb,0\n", "no prediction for 1 id: b"),
         (b"id,answer\nc,0\n", "no prediction for 1 id: c"),
     ],

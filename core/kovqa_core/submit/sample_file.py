@@ -7,20 +7,30 @@ kept; only the column of the answers is written anew. Cells have quotation marks
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kovqa_core.data.json_stream import decode_blocks
 from kovqa_core.data.tables import check_unique_id, read_table
+from kovqa_core.data.tables.table_format import detect_table_format
 from kovqa_core.errors import DataError, SettingsError, list_ids
 from kovqa_core.evaluate.predictions_file import find_column
 from kovqa_core.files import read_bytes
 from kovqa_core.messages import Message, message
+from kovqa_core.text_encoding import detect_encoding
 
 # Names of the two columns in lower case, the likeliest first.
 _ID_NAMES = ("id", "question_id", "qid", "image_id", "idx", "index")
 _ANSWER_NAMES = ("answer", "answers", "caption", "text", "prediction", "label", "target", "정답", "답")
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 _OUTPUT_SUFFIXES = (".csv", ".tsv", ".txt")
 
 
@@ -156,32 +166,29 @@ def _detect_layout(path: Path, columns: int) -> CsvLayout:
     """How the text of a sample is written; the layout of a new CSV where it is not a CSV.
 
     Raises:
-        DataError: a column without a name, which `read_table` does not read.
+        DataError: a JSON file; a column without a name, which `read_table` passes over and the submission would lack.
     """
-    if path.suffix.lower() not in (".csv", ".tsv"):
-        return CsvLayout()
-    data = read_bytes(path)
-    marks = (
-        (codecs.BOM_UTF8, "utf-8"),
-        (codecs.BOM_UTF16_LE, "utf-16-le"),
-        (codecs.BOM_UTF16_BE, "utf-16-be"),
-    )
-    mark, encoding = next(((m, e) for m, e in marks if data.startswith(m)), (b"", "utf-8"))
-    if not mark:
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            encoding = "cp949"
-    text = data[len(mark) :].decode(encoding)
-    line_end = next(end for end in ("\r\n", "\n", "\r", "") if end in text) or "\n"
-    header = re.sub('"[^"]*"', "x", text.lstrip("\r\n").split(line_end)[0])
-    delimiter = next((each for each in ("\t", ";", ",") if header.count(each) == columns - 1), None)
-    if delimiter is None:
+    form = detect_table_format(path)
+    if not form.has_header:
         raise DataError(
-            message("submit.sample-unnamed-column", "{sample}:1: a column without a name", sample=path),
+            message("submit.sample-is-json", "{sample} is JSON, not a table with a header", sample=path),
+            _sample_hint(),
+        )
+    if form.name != "csv":
+        return CsvLayout()
+    text = "".join(decode_blocks(path))
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=form.delimiter)
+    header = next(cells for number, cells in enumerate(filter(None, lines)) if number >= form.skipped_lines)
+    if len(header) > columns:
+        raise DataError(
+            message("submit.sample-unnamed-column", "{sample}: a column without a name", sample=path),
             message("submit.sample-unnamed-column.hint", "name it, or remove it"),
         )
-    return CsvLayout(encoding, mark, delimiter, line_end)
+    line_end = "\r\n" if form.line_end == "\n" and "\r\n" in text else form.line_end
+    data = read_bytes(path)
+    mark = next((mark for mark in _BYTE_ORDER_MARKS if data.startswith(mark)), b"")
+    encoding = _BYTE_ORDER_MARKS.get(mark) or detect_encoding(lambda: iter([data])).removesuffix("-sig")
+    return CsvLayout(encoding, mark, form.delimiter, line_end)
 
 
 def encode_submission(sample: SampleFile, answers: Mapping[str, str]) -> bytes:

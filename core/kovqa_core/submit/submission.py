@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.data.json_stream import iter_json_records
-from kovqa_core.data.tables import read_table
+from kovqa_core.data.tables import read_table, table_notes
 from kovqa_core.errors import DataError, SettingsError, list_ids, unknown_name_error
 from kovqa_core.evaluate.predictions_file import Predictions, read_predictions
 from kovqa_core.files import atomic_file, require_other_output
@@ -87,6 +87,7 @@ class WrittenSubmission:
         longest: the longest text.
         missing_words: how many texts are a word that says that nothing is known (nan, null, None, n/a).
         first_missing_word: the id of the first of them; "" if there is none.
+        notes: how the sample was read, where its name does not say it.
     """
 
     path: Path
@@ -99,6 +100,7 @@ class WrittenSubmission:
     longest: str
     missing_words: int
     first_missing_word: str
+    notes: tuple[str, ...]
 
 
 def write_submission(
@@ -153,18 +155,23 @@ def write_submission(
         stream.write(content)
     names = (template.id_column, template.answer_column) if template and not form.id else None
     filled = (len(missing), len(empty)) if fill else (0, 0)
-    return _describe_submission(output, names, {id: text_of[id] for id in wanted}, filled)
+    notes = table_notes(sample) if template else ()
+    return _describe_submission(output, names, {id: text_of[id] for id in wanted}, filled, notes)
 
 
 def _describe_submission(
-    path: Path, columns: tuple[str, str] | None, text_of: Mapping[str, str], filled: tuple[int, int]
+    path: Path,
+    columns: tuple[str, str] | None,
+    text_of: Mapping[str, str],
+    filled: tuple[int, int],
+    notes: tuple[str, ...],
 ) -> WrittenSubmission:
-    """What a written file's texts are like; `filled`: how many were missing and how many empty."""
+    """What a written file's texts are like; `filled`: how many were missing and how many empty; `notes`: on the sample."""
     counts = Counter(text_of.values())
     unknown = [id for id, text in text_of.items() if text.strip().lower() in _MISSING_WORDS]
     return WrittenSubmission(
         path, len(text_of), columns, *filled, len(counts), counts.most_common(5), max(text_of.values(), key=len),
-        len(unknown), unknown[0] if unknown else "",
+        len(unknown), unknown[0] if unknown else "", notes,
     )  # fmt: skip
 
 
