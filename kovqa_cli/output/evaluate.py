@@ -19,18 +19,19 @@ def print_evaluation(result: EvaluationResult, *, as_json: bool, quiet: bool) ->
     """Scores of a predictions file: a table, one JSON document, or the score alone."""
     from kovqa_core.evaluate.answer_scores import AnswerScores
 
-    if ids := result.predictions.unusable_scores:
+    ids = result.predictions.unusable_scores
+    if ids:
         print_warnings([unusable_scores_text(result.predictions_path, ids)])
     if isinstance(result.scores, AnswerScores):
-        _print_answer_scores(result.scores, as_json=as_json, quiet=quiet)
+        _print_answer_scores(result.scores, len(ids), as_json=as_json, quiet=quiet)
     else:
-        _print_caption_scores(result.scores, as_json=as_json, quiet=quiet)
+        _print_caption_scores(result.scores, len(ids), as_json=as_json, quiet=quiet)
 
 
-def _print_answer_scores(scores: AnswerScores, *, as_json: bool, quiet: bool) -> None:
+def _print_answer_scores(scores: AnswerScores, unusable_scores: int, *, as_json: bool, quiet: bool) -> None:
     """Scores of answers by question type and answer type."""
     if as_json:
-        print_json(_answer_score_fields(scores))
+        print_json({**_answer_score_fields(scores), "unusable_scores": unusable_scores})
         return
     if quiet:
         print_result(f"{scores.total.score:.4f}")
@@ -85,7 +86,7 @@ def _print_answer_score_table(scores: AnswerScores) -> None:
     )
 
 
-def _print_caption_scores(scores: CaptionScores, *, as_json: bool, quiet: bool) -> None:
+def _print_caption_scores(scores: CaptionScores, unusable_scores: int, *, as_json: bool, quiet: bool) -> None:
     """Scores of captions, metric by metric."""
     from kovqa_core.evaluate.caption_scores import METRICS_LEFT_OUT
     from kovqa_core.evaluate.caption_tokens import TOKEN_NOTES
@@ -98,6 +99,7 @@ def _print_caption_scores(scores: CaptionScores, *, as_json: bool, quiet: bool) 
             {
                 "score": score, "tokens": scores.tokens, "tokens_note": TOKEN_NOTES[scores.tokens],
                 "rows": scores.rows, "metrics": rows, "left_out": METRICS_LEFT_OUT,
+                "unusable_scores": unusable_scores,
             }
         )  # fmt: skip
         return

@@ -50,6 +50,18 @@ def test_scores_as_table_and_json(
     assert kovqa(*words, "-q").stdout.strip() == f"{told['score']:.4f}"
 
 
+def test_other_programs_predictions_are_scored(
+    kovqa: Kovqa, small: Small, given: Rows, write: Callable[[Rows], Path]
+) -> None:
+    """Columns in any case, a list of one answer, scores that are none: said once, with a count."""
+    rows = [{"ID": row["id"], "Answer": [row["answer"]], "score": -0.5} for row in given]
+    done = kovqa("evaluate", write(rows), "--index", small.index / "test.jsonl", "--json")
+    told = json.loads(done.stdout)
+    assert (told["score"], told["unusable_scores"]) == ((len(given) // 2) / len(given), len(given))
+    warning = f"p.jsonl: {len(given)} scores are not in 0…1 and count as missing (first: id {given[0]['id']})"
+    assert warning in done.stderr
+
+
 def test_the_normal_form_is_chosen(
     kovqa: Kovqa, small: Small, given: Rows, write: Callable[[Rows], Path]
 ) -> None:

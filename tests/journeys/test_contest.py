@@ -221,6 +221,7 @@ def test_a_list_of_answers_is_taken_as_it_is(contest: Path, tmp_path: Path, kovq
     answers = {next(iter(e.answers)) for e in open_index(tmp_path / "index").split("train")}
     assert (answers, document["answers"], document["min_count"]) == ({"예", "아니요"}, 3, 0)
     assert document["left_out"]["answer is no class"] > 0
+    assert document["answers_without_rows"] == {"count": 1, "first": "얼룩말"}
     (tmp_path / "answer2label.txt").write_text("얼룩말\n", "utf-8")
     for answers_file, error in (
         ("answer2label.txt", "no training answer is in the list"),

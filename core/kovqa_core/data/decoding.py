@@ -8,7 +8,7 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.data.answers import read_answers
+from kovqa_core.data.answers import read_answers, tidy_answer
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import read_text, to_nfc
 from kovqa_core.messages import message
@@ -89,9 +89,9 @@ def read_answer_list(path: Path) -> tuple[str, ...]:
     """
     file = path / "answers.txt" if path.is_dir() else path
     text = read_text(file)
-    # An `answer2label.txt`, or an index whose classes hold line ends, has JSON lines.
-    lines = read_answers(file) if text.startswith("{") else text.splitlines()
-    answers = tuple(dict.fromkeys(answer for line in lines if (answer := to_nfc(line).strip())))
+    # An `answer2label.txt`, or an index whose classes are raw, has JSON lines.
+    lines = read_answers(file) if text.lstrip().startswith("{") else text.splitlines()
+    answers = tuple(dict.fromkeys(answer for line in lines if (answer := tidy_answer(line))))
     if not answers:
         raise DataError(
             message("data.empty-answer-list", "{file} lists no answers", file=file),
