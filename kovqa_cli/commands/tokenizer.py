@@ -19,12 +19,22 @@ OutputOption = Annotated[
     typer.Option("--output", "-o", metavar="FILE", help="Model file to write; its card is FILE.json."),
 ]
 
+AllowLeftOutOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-left-out", help="Go on though nothing can be learned from more than 10 % of the lines."
+    ),
+]
+
 
 @tokenizer_app.command()
 def train(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Wikipedia dumps, or text files with one sentence a line."),
+        typer.Argument(
+            metavar="FILE...",
+            help="Wikipedia dumps, text files with one sentence a line, tables (their columns of text), or index folders.",
+        ),
     ],
     output: OutputOption = Path("tokenizer.model"),
     vocab_size: Annotated[
@@ -49,6 +59,15 @@ def train(
             help="Most lines to train on, drawn from all; memory grows with them.",
         ),
     ] = 5_000_000,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="NAME",
+            help="Column of a table to learn from. Repeatable. [default: questions, answers, captions, choices, context]",
+        ),
+    ] = None,
+    allow_left_out: AllowLeftOutOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
@@ -62,7 +81,10 @@ def train(
     from kovqa_cli.output.tokenizer import print_trained_tokenizer
 
     with show_progress(quiet or json) as on_progress, _note_when_stopped(quiet=quiet):
-        card = train_tokenizer(inputs, output, vocab_size, coverage, sentences, on_progress)
+        card = train_tokenizer(
+            inputs, output, vocab_size, coverage, sentences, on_progress,
+            columns=column or (), allow_left_out=allow_left_out,
+        )  # fmt: skip
     print_trained_tokenizer(output, card, as_json=json, quiet=quiet)
 
 
@@ -115,11 +137,14 @@ def extend(
     source: Annotated[
         Path,
         typer.Option(
-            "--with", metavar="FILE", help="Korean text or dump to find tokens in, or a Korean model."
+            "--with",
+            metavar="FILE",
+            help="Korean text, dump, table or index to find tokens in, or a Korean model.",
         ),
     ],
     output: OutputOption,
     number: Annotated[int, typer.Option("--pieces", min=1, metavar="N", help="Most tokens to add.")] = 10_000,
+    allow_left_out: AllowLeftOutOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
@@ -133,7 +158,7 @@ def extend(
     from kovqa_cli.output.tokenizer import print_trained_tokenizer
 
     with show_progress(quiet or json) as on_progress, _note_when_stopped(quiet=quiet):
-        card = extend_tokenizer(old, source, output, number, on_progress)
+        card = extend_tokenizer(old, source, output, number, on_progress, allow_left_out=allow_left_out)
     print_trained_tokenizer(output, card, as_json=json, quiet=quiet)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def print_trained_tokenizer(path: Path, card: TokenizerCard, *, as_json: bool, quiet: bool) -> None:
     """A tokenizer just trained or extended."""
     from kovqa_core.tokenizer.sentencepiece_model import MAX_VOCAB_SIZE
+    from kovqa_core.tokenizer.unlearnable import left_out_lines_text
 
     if not quiet and card.pieces > MAX_VOCAB_SIZE:
         print_note(
@@ -28,6 +30,8 @@ def print_trained_tokenizer(path: Path, card: TokenizerCard, *, as_json: bool, q
                 room=MAX_VOCAB_SIZE,
             )
         )
+    if not quiet and card.left_out:
+        print_note(left_out_lines_text(Counter(card.left_out), card.lines or 0))
     fields = {"path": str(path), **card.to_json()}
     print_outcome(str(path), fields, [_describe_training(card)], as_json=as_json, quiet=quiet)
 

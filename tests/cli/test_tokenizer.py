@@ -134,16 +134,16 @@ def test_texts_that_are_none(kovqa: Kovqa, tmp_path: Path) -> None:
     (tmp_path / "빈.txt").touch()
     (tmp_path / "blank.txt").write_text("\n \n")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)))
-    (tmp_path / "utf16.txt").write_text("한글\n", "utf-16")
+    (tmp_path / "utf16.txt").write_text("한글 abc\n", "utf-16-le")
     (tmp_path / "broken.txt").write_bytes("한글\n".encode() + b"\xff\xff\n")
     for name, said in {
         "빈.txt": "빈.txt is empty → give text",
         "blank.txt": "no text in blank.txt →",
-        "picture.png": "picture.png is a binary file or UTF-16 →",
-        "utf16.txt": "utf16.txt is a binary file or UTF-16 → give text in UTF-8",
+        "picture.png": "picture.png is a binary file, or UTF-16 without a byte-order mark →",
+        "utf16.txt": "utf16.txt is a binary file, or UTF-16 without a byte-order mark → give text in UTF-8",
         "broken.txt": "broken.txt:2: neither UTF-8 nor CP949 text → save it as UTF-8",
         "nowhere.txt": "cannot read nowhere.txt: No such file",
-        ".": "cannot read .: Is a directory",
+        ".": ". is a folder, and not an index → name an index folder, or the files: ./*",
     }.items():
         assert said in error(kovqa("tokenizer", "train", name, "-o", "new.model"), 3)
     assert not (tmp_path / "new.model").exists()

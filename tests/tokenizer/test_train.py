@@ -16,7 +16,7 @@ import sentencepiece
 from kovqa_core.errors import DataError, ModelError, SettingsError
 from kovqa_core.models.xlmr_tokenizer import load_xlmr_tokenizer
 from kovqa_core.tokenizer import corpus as corpora
-from kovqa_core.tokenizer import sentencepiece_model
+from kovqa_core.tokenizer import sentencepiece_model, text_file
 from kovqa_core.tokenizer.card import card_path
 from kovqa_core.tokenizer.corpus import chunk_lines, clean_corpus, corpus_chunks, sample_lines
 from kovqa_core.tokenizer.extend import extend_tokenizer
@@ -62,7 +62,7 @@ def test_a_file_in_many_chunks_has_the_lines_of_one(
     (tmp_path / "글.txt").write_bytes("\r\n".join(text).encode(encoding))
     whole = read(tmp_path / "글.txt")
     assert whole == [line.strip() for line in text if line]
-    monkeypatch.setattr(corpora, "_TEXT_CHUNK_BYTES", 500)
+    monkeypatch.setattr(text_file, "CHUNK_BYTES", 500)
     assert len(corpus_chunks(tmp_path / "글.txt")) > 10
     assert read(tmp_path / "글.txt") == whole
 
@@ -83,7 +83,7 @@ def test_long_lines_are_cut_at_blanks_and_nothing_is_lost(tmp_path: Path) -> Non
 
 
 def test_a_broken_letter_is_named_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpora, "_TEXT_CHUNK_BYTES", 64)
+    monkeypatch.setattr(text_file, "CHUNK_BYTES", 64)
     (tmp_path / "글.txt").write_bytes("한글\n".encode() * 50 + b"\xed\x95\n" + "한글\n".encode() * 50)
     with pytest.raises(DataError, match=r"글.txt:51: neither UTF-8 nor CP949"):
         read(tmp_path / "글.txt")
@@ -137,7 +137,7 @@ def test_a_dump_is_known_by_what_is_in_it(tmp_path: Path, monkeypatch: pytest.Mo
     assert "CC BY-SA" in about["licence"]
     assert (plain["kind"], plain["licence"]) == ("text", None)
     dump.write_text(xml, "utf-8")
-    monkeypatch.setattr(corpora, "_TEXT_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(text_file, "CHUNK_BYTES", 1000)
     assert len(corpus_chunks(dump)) > 5
     assert read(dump) == expected
     dump.write_bytes(bz2.compress(xml.encode())[:-20])

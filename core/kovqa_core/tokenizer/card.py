@@ -27,6 +27,7 @@ class TokenizerCard:
         date: ISO 8601, UTC.
         sources: of each input its path, bytes, sha256, licence and, of a dump, what it says of itself.
         corpus_sha256, lines, characters: of the cleaned lines.
+        left_out: lines that nothing can be learned from, by reason.
         lines_given: to the trainer.
         settings: of the trainer.
         old: of an extended model, the one it was made from: path, sha256, pieces.
@@ -42,6 +43,7 @@ class TokenizerCard:
     corpus_sha256: str | None = None
     lines: int | None = None
     characters: int | None = None
+    left_out: Mapping[str, int] | None = None
     lines_given: int | None = None
     settings: TrainerSettings | None = None
     old: Mapping[str, Any] | None = None
@@ -81,7 +83,11 @@ def read_card(model: Path) -> Mapping[str, Any] | None:
 
 
 def write_sentencepiece_model(output: Path, model: bytes, card: TokenizerCard) -> None:
-    """Write a model and its card, each whole."""
+    """Write a model and its card, each whole; both or none."""
     with atomic_file(output) as stream:
         stream.write(model)
-    write_json(card_path(output), card.to_json())
+    try:
+        write_json(card_path(output), card.to_json())
+    except BaseException:  # Ctrl-C too
+        output.unlink(missing_ok=True)
+        raise

@@ -1,4 +1,4 @@
-"""Text to train a tokenizer on: text files and Wikipedia dumps -> cleaned lines, in chunks on all cores.
+"""Text to train a tokenizer on: text files, tables and Wikipedia dumps -> cleaned lines, in chunks on all cores.
 
 Each chunk of the text becomes one file of cleaned lines in a work folder, whole or not at all, and is not
 cleaned again: a run that was killed goes on where it was. Chunks depend on the text alone, not on the
@@ -8,6 +8,7 @@ text are never taken for these.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import itertools
@@ -16,47 +17,28 @@ import os
 import random
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.files import atomic_file, disk_errors, make_folder, to_nfc
+from kovqa_core.errors import DataError, KovqaError, SettingsError
+from kovqa_core.files import atomic_file, disk_errors, make_folder, read_json, to_nfc, write_json
 from kovqa_core.messages import message
 from kovqa_core.process_pool import add_to_count, parallel_map
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
-from kovqa_core.text_encoding import detect_encoding, encoding_error
-from kovqa_core.tokenizer import wikipedia
+from kovqa_core.tokenizer import text_file, wikipedia
+from kovqa_core.tokenizer.table_text import TEXT_COLUMNS, TableChunk, corpus_file, is_table
+from kovqa_core.tokenizer.unlearnable import unlearnable_reason
 
 MAX_LINE_BYTES = 9999  # bytes of a line; the trainer would drop a longer one
-_TEXT_CHUNK_BYTES = 16 << 20  # bytes read at once, by one process
 _PROGRESS_LINES = 1000  # lines between two reports of progress
 _SAMPLE_SEED = 20240521  # of the lines chosen
 _WORK_FOLDER_NAME = re.compile(r"[0-9a-f]{16}")
 
 
-@dataclass(frozen=True)
-class TextChunk:
-    """Lines of a text file: its bytes from `start` to `end`."""
-
-    path: Path
-    start: int
-    end: int
-    encoding: str
-
-    def lines(self) -> Iterator[str]:
-        """The lines as they stand."""
-        # Opened anew for each chunk: a chunk travels to another process, which has no open file of ours.
-        data = _read_chunk(self.path, self.start, self.end)
-        try:
-            yield from data.decode(self.encoding).splitlines()
-        except UnicodeDecodeError as error:
-            offset, byte = self.start + error.start, data[error.start]
-            raise _encoding_error(self.path, offset, byte, self.encoding) from None
-
-
-CorpusChunk = TextChunk | wikipedia.DumpSlice
+CorpusChunk = text_file.TextChunk | TableChunk | wikipedia.DumpSlice
 
 
 @dataclass(frozen=True)
@@ -69,6 +51,7 @@ class CleanCorpus:
         lines: how many.
         characters: of all lines, line ends not counted.
         sha256: over the lines, each with its line end.
+        left_out: lines that nothing can be learned from, by reason.
     """
 
     chunk_files: tuple[Path, ...]
@@ -76,32 +59,74 @@ class CleanCorpus:
     lines: int
     characters: int
     sha256: str
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def card_fields(self) -> dict[str, Any]:
         """What a model's card says of it (`TokenizerCard`)."""
-        return {"corpus_sha256": self.sha256, "lines": self.lines, "characters": self.characters}
+        return {
+            "corpus_sha256": self.sha256,
+            "lines": self.lines,
+            "characters": self.characters,
+            "left_out": dict(sorted(self.left_out.items())) or None,
+        }
 
 
 def clean_corpus(
-    inputs: Sequence[Path], work_folder: Path, on_progress: OnProgress = ignore_progress
+    inputs: Sequence[Path],
+    work_folder: Path,
+    on_progress: OnProgress = ignore_progress,
+    *,
+    columns: Sequence[str] = (),
 ) -> CleanCorpus:
-    """Clean dumps and text files into a work folder, or go on where that was interrupted.
+    """Clean dumps, text files and tables into a work folder, or go on where that was interrupted.
 
     Args:
-        inputs: Wikipedia dumps and text files (UTF-8 or CP949), told apart by what is in them.
+        inputs: Wikipedia dumps, text files (UTF-8, UTF-16 or CP949), tables and index folders, told apart by
+            what is in them; of an index, the training split.
         work_folder: where the cleaned chunks lie; chunks of other inputs in it are removed.
+        columns: of tables, those with text; none: the known ones (`table_text.TEXT_COLUMNS`).
 
     Raises:
-        DataError: an input that cannot be read, is empty, or is not text.
+        DataError: an input that cannot be read, is empty, or is not text; nothing is kept then.
         SettingsError: `work_folder` holds something else, or cannot be written.
+        MachineError: the disk is full; nothing is kept then.
     """
-    sources = [_source_record(path, on_progress) for path in inputs]
+    inputs = [corpus_file(path) for path in inputs]
+    sources = [_source_record(path, columns, on_progress) for path in inputs]
     # Sources are hashed whole before any cleaning: the hash names the folder, so a changed text never meets old chunks.
     folder = _prepare_work_folder(work_folder, sources)
-    calls = [
-        (chunk, folder / f"{number:06}.txt")
-        for number, chunk in enumerate(itertools.chain.from_iterable(map(corpus_chunks, inputs)))
-    ]
+    with discarded_on_failure(work_folder, KovqaError):
+        return _clean_into(folder, inputs, sources, columns, on_progress)
+
+
+@contextlib.contextmanager
+def discarded_on_failure(work_folder: Path, *errors: type[KovqaError]) -> Iterator[None]:
+    """Remove cleaned chunks when one of these errors ends the block: the same command would meet it again."""
+    try:
+        yield
+    except errors:
+        discard_work_folder(work_folder)
+        raise
+
+
+def discard_work_folder(work_folder: Path) -> None:
+    """Remove cleaned chunks; a folder with anything else in it stays, with that."""
+    for path in work_folder.iterdir() if work_folder.is_dir() else ():
+        if _WORK_FOLDER_NAME.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # not empty, or not there
+        work_folder.rmdir()
+
+
+def _clean_into(
+    folder: Path,
+    inputs: Sequence[Path],
+    sources: Sequence[dict[str, Any]],
+    columns: Sequence[str],
+    on_progress: OnProgress,
+) -> CleanCorpus:
+    chunks = itertools.chain.from_iterable(corpus_chunks(path, columns) for path in inputs)
+    calls = [(chunk, folder / f"{number:06}.txt") for number, chunk in enumerate(chunks)]
     # A chunk file is there whole or not at all (`atomic_file`), so being there is being finished.
     to_clean = [(chunk, path) for chunk, path in calls if not path.exists()]
     stage = message("tokenizer.cleaning", "cleaning the text")
@@ -121,24 +146,34 @@ def no_text_error(inputs: Sequence[Path]) -> DataError:
     )
 
 
-def corpus_chunks(path: Path) -> Sequence[CorpusChunk]:
-    """A dump or text file in chunks that `chunk_lines` reads, in order; they survive pickling.
+def corpus_chunks(path: Path, columns: Sequence[str] = ()) -> Sequence[CorpusChunk]:
+    """A dump, text file or table in chunks that `chunk_lines` reads, in order; they survive pickling.
+
+    Args:
+        columns: see `clean_corpus`.
 
     Raises:
         DataError: it cannot be read, is empty, or is not text.
     """
     size = _source_bytes(path)
-    return (
-        wikipedia.dump_slices(path, -(-size // _TEXT_CHUNK_BYTES))
-        if wikipedia.is_mediawiki_dump(path)
-        else _split_text_file(path)
-    )
+    if wikipedia.is_mediawiki_dump(path):
+        return wikipedia.dump_slices(path, -(-size // text_file.CHUNK_BYTES))
+    return [TableChunk(path, tuple(columns))] if is_table(path) else text_file.split_text_file(path)
 
 
-def chunk_lines(chunk: CorpusChunk) -> Iterator[str]:
-    """Cleaned lines of a chunk: NFC, no spaces around, none empty, none longer than `MAX_LINE_BYTES`."""
-    for line in chunk.lines() if isinstance(chunk, TextChunk) else wikipedia.article_lines(chunk):
-        yield from _split_long_line(to_nfc(line.strip()))
+def chunk_lines(chunk: CorpusChunk, left_out: Counter[str] | None = None) -> Iterator[str]:
+    """Cleaned lines of a chunk: NFC, no spaces around, none empty, none longer than `MAX_LINE_BYTES`.
+
+    Args:
+        left_out: counts lines that nothing can be learned from, by reason; those are not given then.
+    """
+    lines = wikipedia.article_lines(chunk) if isinstance(chunk, wikipedia.DumpSlice) else chunk.lines()
+    for line in lines:
+        cleaned = to_nfc(line.strip())
+        if left_out is not None and cleaned and (reason := unlearnable_reason(cleaned)):
+            left_out[reason] += 1
+        else:
+            yield from _split_long_line(cleaned)
 
 
 def sample_lines(corpus: CleanCorpus, wanted: int) -> Iterator[str]:
@@ -157,18 +192,18 @@ def sample_lines(corpus: CleanCorpus, wanted: int) -> Iterator[str]:
 # ------------------------------------------------------------------------------ the work folder
 
 
-def _source_record(path: Path, on_progress: OnProgress) -> dict[str, Any]:
+def _source_record(path: Path, columns: Sequence[str], on_progress: OnProgress) -> dict[str, Any]:
     size, digest = _source_bytes(path), hashlib.sha256()
     stage = message("tokenizer.reading", "reading {file}", file=path.name)
     with path.open("rb") as stream:
-        while block := stream.read(_TEXT_CHUNK_BYTES):
+        while block := stream.read(text_file.CHUNK_BYTES):
             digest.update(block)
             on_progress(Progress(stage, stream.tell(), size, "bytes"))
-    about = (
-        {"kind": "dump", **wikipedia.dump_metadata(path)}
-        if wikipedia.is_mediawiki_dump(path)
-        else {"kind": "text", "licence": None}
-    )
+    about: dict[str, Any] = {"kind": "text", "licence": None}
+    if wikipedia.is_mediawiki_dump(path):
+        about = {"kind": "dump", **wikipedia.dump_metadata(path)}
+    elif is_table(path):
+        about = {"kind": "table", "licence": None, "columns": list(columns or TEXT_COLUMNS)}
     return {"path": str(path), "bytes": size, "sha256": digest.hexdigest(), **about}
 
 
@@ -196,8 +231,8 @@ def _prepare_work_folder(work_folder: Path, sources: Sequence[dict[str, Any]]) -
     made_of = [
         importlib.metadata.version("kovqa"),
         MAX_LINE_BYTES,
-        _TEXT_CHUNK_BYTES,
-        *(s["sha256"] for s in sources),
+        text_file.CHUNK_BYTES,
+        *((s["sha256"], s.get("columns")) for s in sources),
     ]
     folder = work_folder / hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     with disk_errors(work_folder):
@@ -219,110 +254,40 @@ def _prepare_work_folder(work_folder: Path, sources: Sequence[dict[str, Any]]) -
 
 
 def _clean_chunk(chunk: CorpusChunk, path: Path) -> None:
-    number = 0
+    number, left_out = 0, Counter[str]()
     with atomic_file(path) as stream:
-        for number, line in enumerate(chunk_lines(chunk), 1):
+        for number, line in enumerate(chunk_lines(chunk, left_out), 1):
             stream.write(f"{line}\n".encode())
             if number % _PROGRESS_LINES == 0:
                 add_to_count(_PROGRESS_LINES)
+        # Before the chunk has its name: a chunk that is there is finished, and its count must be there too.
+        write_json(_left_out_path(path), left_out)
     add_to_count(number % _PROGRESS_LINES)
 
 
+def _left_out_path(chunk_file: Path) -> Path:
+    return chunk_file.with_suffix(".json")
+
+
 def _measure_corpus(paths: Sequence[Path], sources: Sequence[dict[str, Any]]) -> CleanCorpus:
-    digest, lines, characters = hashlib.sha256(), 0, 0
+    digest, lines, characters, left_out = hashlib.sha256(), 0, 0, Counter[str]()
     for path in paths:
+        left_out.update(read_json(_left_out_path(path)))
         with path.open(encoding="utf-8", newline="\n") as stream:
-            while block := stream.read(_TEXT_CHUNK_BYTES):
+            while block := stream.read(text_file.CHUNK_BYTES):
                 digest.update(block.encode())
                 lines += block.count("\n")
                 characters += len(block)
     characters -= lines  # the line ends
-    return CleanCorpus(tuple(paths), tuple(sources), lines, characters, digest.hexdigest())
+    return CleanCorpus(tuple(paths), tuple(sources), lines, characters, digest.hexdigest(), left_out)
 
 
-# ------------------------------------------------------------------------------------ text files
-
-
-def _split_text_file(path: Path) -> list[TextChunk]:
-    ends = list(_chunk_ends(path))
-    ranges = list(itertools.pairwise([0, *ends]))
-    encoding = _require_text_encoding(path)
-    return [TextChunk(path, start, end, encoding) for start, end in ranges]
-
-
-def _chunk_ends(path: Path) -> Iterator[int]:
-    """Where chunks end: after a line, or after a space where a line is longer than a chunk."""
-    size, end = path.stat().st_size, 0
-    while size - end > _TEXT_CHUNK_BYTES:
-        data = _read_chunk(path, end, end + _TEXT_CHUNK_BYTES)
-        # At a line feed or a space, both one byte in UTF-8 and in CP949, and never a part of a letter there.
-        length = data.rfind(b"\n") + 1 or data.rfind(b" ") + 1
-        if not length:
-            raise DataError(
-                message(
-                    "tokenizer.not-text",
-                    "{path} is not text: {megabytes} MB without a space or line end",
-                    path=path,
-                    megabytes=_TEXT_CHUNK_BYTES >> 20,
-                ),
-                message("tokenizer.not-text.hint", "check the file"),
-            )
-        end += length
-        yield end
-    if size > end:
-        yield size
-
-
-def _require_text_encoding(path: Path) -> str:
-    """The codec of a text file's chunks.
-
-    Raises:
-        DataError: it is UTF-16, whose chunks cannot be decoded one by one.
-    """
-    encoding = detect_encoding(lambda: _read_blocks(path))
-    if encoding == "utf-16":
-        raise _binary_file_error(path)
-    return encoding
-
-
-def _read_blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
-        while block := stream.read(_TEXT_CHUNK_BYTES):
-            yield block
-
-
-def _read_chunk(path: Path, start: int, end: int) -> bytes:
-    with path.open("rb") as stream:
-        stream.seek(start)
-        data = stream.read(end - start)
-    # UTF-16 has a NUL in every ASCII letter; text in UTF-8 or CP949 has none.
-    if b"\0" in data:
-        raise _binary_file_error(path)
-    return data
-
-
-def _binary_file_error(path: Path) -> DataError:
-    return DataError(
-        message("tokenizer.binary-file", "{path} is a binary file or UTF-16", path=path),
-        message("tokenizer.binary-file.hint", "give text in UTF-8, one sentence a line"),
-    )
-
-
-def _encoding_error(path: Path, offset: int, byte: int, encoding: str) -> DataError:
-    with path.open("rb") as stream:
-        line = 1 + sum(block.count(b"\n") for block in _blocks_until(stream, offset))
-    return encoding_error(str(path), line, offset, byte, "CP949" if encoding == "cp949" else "UTF-8")
-
-
-def _blocks_until(stream: IO[bytes], offset: int) -> Iterator[bytes]:
-    while offset > 0 and (block := stream.read(min(offset, _TEXT_CHUNK_BYTES))):
-        offset -= len(block)
-        yield block
+# ------------------------------------------------------------------------------------ long lines
 
 
 def _split_long_line(line: str) -> Iterator[str]:
     """A line in parts of at most `MAX_LINE_BYTES`, cut at spaces; only a longer word is cut in itself."""
-    data, start = line.encode(), 0
+    data, start = line.encode("utf-8", "replace"), 0  # half a surrogate pair: "?"
     while len(data) - start > MAX_LINE_BYTES:
         end = data.rfind(b" ", start + 1, start + MAX_LINE_BYTES + 1)
         if end < 0:

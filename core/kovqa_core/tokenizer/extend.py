@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kovqa_core.errors import DataError, ModelError
+from kovqa_core.errors import DataError, ModelError, SettingsError
 from kovqa_core.files import read_bytes
 from kovqa_core.messages import message
 from kovqa_core.progress import OnProgress, ignore_progress
 from kovqa_core.tokenizer import sentencepiece_model
 from kovqa_core.tokenizer.card import TokenizerCard, describe_model, write_sentencepiece_model
-from kovqa_core.tokenizer.corpus import clean_corpus, no_text_error
+from kovqa_core.tokenizer.corpus import clean_corpus, discard_work_folder, discarded_on_failure
 from kovqa_core.tokenizer.inspect import HANGUL_RANGES
+from kovqa_core.tokenizer.table_text import corpus_file
 from kovqa_core.tokenizer.train import (
     CHARACTER_COVERAGE,
     MAX_SENTENCES,
     check_output_free,
+    require_learnable,
     tokenizer_work_folder,
     train_on_corpus,
     trainer_settings,
@@ -45,20 +46,24 @@ def extend_tokenizer(
     output: Path,
     max_tokens: int = DEFAULT_NEW_TOKENS,
     on_progress: OnProgress = ignore_progress,
+    *,
+    allow_left_out: bool = False,
 ) -> TokenizerCard:
     """Write a model with Korean tokens at its end, and a card; the card.
 
     Args:
         old_path: a unigram model that follows the id rule.
-        source: where the tokens come from: a unigram model, or a text or dump to train one on.
+        source: where the tokens come from: a unigram model, or a text, dump, table or index to train one on.
         output: the model file; `output`.json is its card.
         max_tokens: most tokens to add; single syllables first, then the most probable.
+        allow_left_out: see `train_tokenizer`.
 
     Raises:
         ModelError: a model of another kind, or whose special tokens break the id rule.
         DataError: text that cannot be read; nothing to add.
         SettingsError: a file that cannot be written.
     """
+    source = corpus_file(source)
     check_output_free(output, (old_path, source))
     old_bytes = read_bytes(old_path)
     sentencepiece_model.load_xlmr_processor(old_bytes, str(old_path))
@@ -68,7 +73,9 @@ def extend_tokenizer(
         "sha256": hashlib.sha256(old_bytes).hexdigest(),
         "pieces": len(model.pieces),
     }
-    donor, donor_description = _korean_donor_model(source, output, max_tokens, on_progress)
+    donor, donor_description = _korean_donor_model(
+        source, output, max_tokens, on_progress, allow_left_out=allow_left_out
+    )
     added = _add_korean_tokens(model, donor, max_tokens)
     if not added:
         raise DataError(
@@ -83,13 +90,15 @@ def extend_tokenizer(
     # Deterministic: equal inputs give an equal SHA-256, which the card holds.
     extended = model.SerializeToString(deterministic=True)
     card = describe_model(extended, old=old, with_=donor_description, added=added)
-    write_sentencepiece_model(output, extended, card)
-    shutil.rmtree(tokenizer_work_folder(output), ignore_errors=True)
+    try:
+        write_sentencepiece_model(output, extended, card)
+    finally:
+        discard_work_folder(tokenizer_work_folder(output))
     return card
 
 
 def _korean_donor_model(
-    source: Path, output: Path, max_tokens: int, on_progress: OnProgress
+    source: Path, output: Path, max_tokens: int, on_progress: OnProgress, *, allow_left_out: bool
 ) -> tuple[ModelProto, Mapping[str, Any]]:
     """A model to take Korean tokens from, and what the card says of it."""
     if sentencepiece_model.is_sentencepiece_model(source):
@@ -98,9 +107,8 @@ def _korean_donor_model(
             "path": str(source),
             "sha256": hashlib.sha256(model).hexdigest(),
         }
-    corpus = clean_corpus([source], tokenizer_work_folder(output), on_progress)
-    if not corpus.lines:
-        raise no_text_error([source])
+    work_folder = tokenizer_work_folder(output)
+    corpus = clean_corpus([source], work_folder, on_progress)
     # More than are wanted: some tokens of a Korean text are not Hangul.
     vocab_size = max(_MIN_DONOR_TOKENS, max_tokens + max_tokens // 4 + 300)
     settings = {
@@ -108,8 +116,11 @@ def _korean_donor_model(
         # Only Hangul tokens are taken over, and 256 byte tokens would take places of the vocabulary (D23).
         "byte_fallback": False,
     }
-    model = train_on_corpus(corpus, MAX_SENTENCES, settings, on_progress)
-    description = {**corpus.sources[0], **corpus.card_fields(), "settings": settings}
+    with discarded_on_failure(work_folder, DataError, SettingsError):
+        require_learnable(corpus, [source], allow_left_out=allow_left_out)
+        model = train_on_corpus(corpus, MAX_SENTENCES, settings, on_progress)
+    about = {name: value for name, value in corpus.card_fields().items() if value is not None}
+    description = {**corpus.sources[0], **about, "settings": settings}
     return sentencepiece_model.parse_model_proto(model), description
 
 

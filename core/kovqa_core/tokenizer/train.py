@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,18 @@ from kovqa_core.tokenizer.card import (
     read_card,
     write_sentencepiece_model,
 )
-from kovqa_core.tokenizer.corpus import MAX_LINE_BYTES, CleanCorpus, clean_corpus, no_text_error, sample_lines
+from kovqa_core.tokenizer.corpus import (
+    MAX_LINE_BYTES,
+    CleanCorpus,
+    clean_corpus,
+    discard_work_folder,
+    discarded_on_failure,
+    no_text_error,
+    sample_lines,
+)
 from kovqa_core.tokenizer.sentencepiece_model import load_xlmr_processor
+from kovqa_core.tokenizer.table_text import corpus_file
+from kovqa_core.tokenizer.unlearnable import NORMALIZATION_RULE, require_enough_lines
 
 # As in KoBEiT3's tokenizer (docs/sources/beit3.md, B22).
 CHARACTER_COVERAGE = 0.9995  # of the characters; the rest is spelled in bytes
@@ -41,32 +50,41 @@ def train_tokenizer(
     coverage: float = CHARACTER_COVERAGE,
     sentences: int = MAX_SENTENCES,
     on_progress: OnProgress = ignore_progress,
+    *,
+    columns: Sequence[str] = (),
+    allow_left_out: bool = False,
 ) -> TokenizerCard:
     """Train a unigram model and write it with a card beside it; the card (docs/sources/datasets.md, D23).
 
     Tokens 0, 1, 2 are unk, bos, eos and there is no pad, as the ids of XLM-R ask for; bytes stand in for
     characters that are not a token. A text too small for `vocab_size` gives fewer tokens.
     Neither the number of cores nor an interruption changes the model. Cleaned lines are kept in
-    `output`.work until the model is there, so that a run that was stopped goes on.
+    `output`.work until the model is there, so that a run that was stopped, or killed for lack of memory, goes on;
+    one that failed leaves nothing.
 
     Args:
-        inputs: Wikipedia dumps, or text files with one sentence a line.
+        inputs: Wikipedia dumps, text files with one sentence a line, tables, index folders.
         output: the model file; `output`.json is its card.
         vocab_size: tokens wanted.
         coverage: fraction of the text's characters that become tokens; bytes spell the others.
         sentences: most lines given to the trainer; of more, so many are drawn.
+        columns: see `clean_corpus`.
+        allow_left_out: go on although nothing can be learned from more than 10 % of the lines.
 
     Raises:
-        DataError: no text, or too little for the tokens.
+        DataError: no text, too little for the tokens, or too many lines that nothing can be learned from.
         SettingsError: too few tokens for the text; a file that cannot be written.
         MachineError: the trainer was killed, most often for lack of memory.
     """
-    check_output_free(output, inputs)
-    corpus = clean_corpus(inputs, tokenizer_work_folder(output), on_progress)
-    if not corpus.lines:
-        raise no_text_error(inputs)
+    files = [corpus_file(path) for path in inputs]
+    check_output_free(output, files)
+    work_folder = tokenizer_work_folder(output)
+    corpus = clean_corpus(files, work_folder, on_progress, columns=columns)
     settings = trainer_settings(vocab_size, coverage, min(sentences, corpus.lines))
-    model = train_on_corpus(corpus, sentences, settings, on_progress)
+    # Not where it is killed for lack of memory: with fewer sentences, the cleaned lines are used again.
+    with discarded_on_failure(work_folder, DataError, SettingsError):
+        require_learnable(corpus, files, allow_left_out=allow_left_out)
+        model = train_on_corpus(corpus, sentences, settings, on_progress)
     card = describe_model(
         model,
         sources=list(corpus.sources),
@@ -74,9 +92,27 @@ def train_tokenizer(
         lines_given=min(sentences, corpus.lines),
         settings=settings,
     )
-    write_sentencepiece_model(output, model, card)
-    shutil.rmtree(tokenizer_work_folder(output), ignore_errors=True)
+    try:
+        write_sentencepiece_model(output, model, card)
+    finally:
+        discard_work_folder(work_folder)
     return card
+
+
+def require_learnable(corpus: CleanCorpus, inputs: Sequence[Path], *, allow_left_out: bool) -> None:
+    """See that there is something to learn from.
+
+    Args:
+        inputs: what the corpus was made of, for the error.
+        allow_left_out: see `train_tokenizer`.
+
+    Raises:
+        DataError: no line, or too many that nothing can be learned from.
+    """
+    if not allow_left_out:
+        require_enough_lines(corpus.left_out, corpus.lines)
+    if not corpus.lines:
+        raise no_text_error(inputs)
 
 
 def trainer_settings(vocab_size: int, coverage: float, lines: int) -> TrainerSettings:
@@ -87,7 +123,7 @@ def trainer_settings(vocab_size: int, coverage: float, lines: int) -> TrainerSet
     """
     return {
         "model_type": "unigram", "vocab_size": vocab_size, "hard_vocab_limit": False,
-        "character_coverage": coverage, "normalization_rule_name": "nmt_nfkc", "byte_fallback": True,
+        "character_coverage": coverage, "normalization_rule_name": NORMALIZATION_RULE, "byte_fallback": True,
         "unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1, "max_sentence_length": MAX_LINE_BYTES,
         "num_threads": 1 if lines <= _SINGLE_THREAD_LINES else 16,
     }  # fmt: skip
@@ -125,7 +161,7 @@ def train_on_corpus(
             message("tokenizer.trainer-killed", "the training was killed from outside"),
             message(
                 "tokenizer.trainer-killed.hint",
-                "about {gigabytes:.1f} GB of memory are needed; fewer --sentences need less",
+                "about {gigabytes:.1f} GB of memory are needed; fewer --sentences need less; the cleaned lines are kept",
                 gigabytes=gigabytes,
             ),
         ) from None
