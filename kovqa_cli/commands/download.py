@@ -29,14 +29,18 @@ def download(
     assets: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names, or files they hold; NAME@DATE or NAME@REVISION for a certain version.",
+            help="Names, or files they hold; hf:OWNER/NAME is any model of the Hugging Face hub, "
+            "hf:datasets/OWNER/NAME a data set. NAME@DATE or NAME@REVISION for a certain version.",
             metavar="NAME",
             autocompletion=options.complete_asset,
         ),
     ] = None,
     *,
     listed: Annotated[
-        bool, typer.Option("--list", help="List all assets, or show the named ones in full.")
+        bool,
+        typer.Option(
+            "--list", help="List all assets, or show the named ones in full (of hf: ids, files and size)."
+        ),
     ] = False,
     output: Annotated[
         Path | None,
@@ -47,12 +51,20 @@ def download(
     local_file: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="Take this file, fetched by hand: check, place and unpack it.", metavar="FILE"
+            "--from",
+            help="Take this file, or the files of this folder, fetched by hand: check, place and unpack them. "
+            "Without NAME: unpack an archive, or every archive of a folder.",
+            metavar="FILE",
         ),
     ] = None,
     files: Annotated[
         str,
-        typer.Option("--files", help="AI-Hub: file numbers, like 1,2,3. [default: all]", metavar="N,N"),
+        typer.Option(
+            "--files",
+            help="AI-Hub: file numbers, like 1,2,3; the hub: names, like '*.gguf,config.json'. "
+            "[default: all; of the hub's models, config, tokenizer and safetensors]",
+            metavar="N,N",
+        ),
     ] = "",
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept the source's terms of use, shown on stderr.")
@@ -75,7 +87,11 @@ def download(
 
     from kovqa_cli.output import download as output_download
 
+    if local_file and not assets and not listed:
+        _unpack_archives(local_file, output, json=json, quiet=quiet)
+        return
     chosen = [table.find_asset_entry(name) for name in assets or []]
+    chosen, files = _choose_hub_files(chosen, files)
     if listed:
         entries = chosen or list(table.load_assets().values())
         output_download.print_assets(entries, output, in_full=bool(chosen), as_json=json, quiet=quiet)
@@ -103,12 +119,32 @@ def download(
     _fetch_assets(chosen, local_file, fetch_options, json=json, quiet=quiet)
 
 
+def _choose_hub_files(assets: list[Asset], files: str) -> tuple[list[Asset], str]:
+    """Assets of the hub with the names or patterns of `--files`, which then is used up."""
+    if not files or not assets or not all(asset.repo for asset in assets):
+        return assets, files
+    only = tuple(name.strip() for name in files.split(",") if name.strip())
+    return [asset.model_copy(update={"only": only}) for asset in assets], ""
+
+
+def _unpack_archives(source: Path, output: Path | None, *, json: bool, quiet: bool) -> None:
+    from kovqa_core.download.unpack_local import unpack_local_archives
+
+    from kovqa_cli.output import download as output_download
+    from kovqa_cli.output import progress
+
+    with progress.show_progress(quiet or json, announce=True) as on_progress:
+        folders = unpack_local_archives(source, output, on_progress)
+    output_download.print_fetched_assets([(source.name, folders)], as_json=json)
+
+
 def _fetch_assets(
     assets: list[Asset], local_file: Path | None, fetch_options: FetchOptions, *, json: bool, quiet: bool
 ) -> None:
     """Fetch one after the other; those that are complete are named also when a later one fails."""
     from kovqa_core.download.fetch import fetch_asset
     from kovqa_core.download.local_file import adopt_local_file
+    from kovqa_core.download.local_folder import adopt_local_folder
 
     from kovqa_cli.output import console, progress
     from kovqa_cli.output import download as output_download
@@ -117,7 +153,9 @@ def _fetch_assets(
     try:
         with progress.show_progress(quiet or json, announce=True) as on_progress:
             for asset in assets:
-                if local_file:
+                if local_file and local_file.is_dir():
+                    paths = adopt_local_folder(asset, local_file, fetch_options, on_progress)
+                elif local_file:
                     paths = adopt_local_file(asset, local_file, fetch_options, on_progress)
                 else:
                     paths = fetch_asset(asset, fetch_options, on_progress)

@@ -21,6 +21,7 @@ from kovqa_cli.output.console import (
 )
 
 if TYPE_CHECKING:
+    from kovqa_core.download.hub import HubListing
     from kovqa_core.download.table import Asset
 
 
@@ -45,17 +46,41 @@ def print_assets(
     """The table of assets, or all about some of them."""
     from kovqa_core.download.fetch import asset_state
 
+    listings = {asset.name: _read_hub_listing(asset) for asset in assets if asset.by_id}
     if as_json:
-        entries = [{**asset.model_dump(mode="json"), "state": asset_state(asset, output)} for asset in assets]
+        entries = [
+            {
+                **asset.model_dump(mode="json"),
+                "state": asset_state(asset, output),
+                **_listing_fields(listings.get(asset.name)),
+            }
+            for asset in assets
+        ]
         sources = {asset.source: asset.source_of().model_dump(mode="json") for asset in assets}
         print_json({"assets": entries, "sources": sources})
     elif quiet:
         print_result("\n".join(asset.name for asset in assets))
     elif in_full:
         for asset in assets:
-            _print_asset_details(asset, output)
+            _print_asset_details(asset, output, listings.get(asset.name))
     else:
         _print_asset_table(assets, output)
+
+
+def _read_hub_listing(asset: Asset) -> HubListing:
+    from kovqa_core.download.hub import hub_listing
+
+    return hub_listing(asset)
+
+
+def _listing_fields(listing: HubListing | None) -> dict[str, object]:
+    if listing is None:
+        return {}
+    files = {name: remote.size for name, remote in listing.files.items()}
+    return {
+        "commit": listing.commit, "size": listing.size, "file_sizes": files,
+        "left_aside": list(listing.left_aside), "licence": listing.licence,
+    }  # fmt: skip
 
 
 def _print_asset_table(assets: Sequence[Asset], output: Path | None) -> None:
@@ -80,18 +105,20 @@ def _print_asset_table(assets: Sequence[Asset], output: Path | None) -> None:
     print_table(columns, rows)
 
 
-def _print_asset_details(asset: Asset, output: Path | None) -> None:
+def _print_asset_details(asset: Asset, output: Path | None, listing: HubListing | None) -> None:
     from kovqa_core.download.fetch import asset_folder, asset_state, manual_instructions
 
     source = asset.source_of()
     files = ", ".join(file.name for file in asset.files) or asset.repo
+    if listing:
+        files = f"{listing.summary(asset.repo)}: {', '.join(listing.files)}"
     lines = [
         message("cli.asset-title", "title: {title}", title=asset.title),
         message("cli.asset-korean-title", "제목: {title}", title=asset.ko),
         message("cli.asset-source", "source: {source}, {page}", source=source.title, page=asset.page),
         message("cli.asset-licence", "licence: {licence}", licence=source.licence),
         message("cli.asset-who", "who may use it: {who}", who=source.who),
-        message("cli.asset-size", "size: {size}", size=_format_asset_size(asset)),
+        message("cli.asset-size", "size: {size}", size=_format_asset_size(asset, listing)),
         message(
             "cli.asset-files",
             "files: {files}",
@@ -108,8 +135,11 @@ def _print_asset_details(asset: Asset, output: Path | None) -> None:
     print_result("\n".join([asset.name, *(f"  {line}" for line in lines)]))
 
 
-def _format_asset_size(asset: Asset) -> str:
+def _format_asset_size(asset: Asset, listing: HubListing | None = None) -> str:
     from kovqa_core.download.checks import format_bytes
+
+    if listing:
+        return format_bytes(listing.size)
 
     if asset.size:
         return format_bytes(asset.size)

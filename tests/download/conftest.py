@@ -45,3 +45,10 @@ def server() -> Iterator[Server]:
     """A file server without files yet."""
     with running() as started:
         yield started
+
+
+@pytest.fixture
+def cdn() -> Iterator[Server]:
+    """A second host, where the hub keeps large files."""
+    with running() as started:
+        yield started

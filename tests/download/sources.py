@@ -142,7 +142,7 @@ class Hub:
         self.code = "GatedRepo"
         self.lists_blobs = True  # sizes and checksums, as the hub does when they are asked for
         api = f"/api/{'datasets' if dataset else 'models'}/{repo}/revision/"
-        server.routes[f"{api}main"] = server.routes[api + COMMIT] = self._api
+        server.routes[f"{api}main"] = server.routes[api + COMMIT] = self.listing
 
     def _refused(self, request: ReceivedRequest) -> Answer | None:
         authorization = request.headers.get("authorization", "")
@@ -154,11 +154,13 @@ class Hub:
             {"X-Error-Code": self.code},
         )
 
-    def _api(self, request: ReceivedRequest) -> Answer:
+    def listing(self, request: ReceivedRequest) -> Answer:
+        """The repository's files, as its API gives them."""
         siblings = self.siblings
         if not self.lists_blobs or request.query.get("blobs") != "true":
             siblings = [{"rfilename": sibling["rfilename"]} for sibling in siblings]
-        body = json.dumps({"id": self.repo, "sha": COMMIT, "siblings": siblings}).encode()
+        card = {"license": "apache-2.0"}
+        body = json.dumps({"id": self.repo, "sha": COMMIT, "siblings": siblings, "cardData": card}).encode()
         listed = Answer(200, body, {"Content-Type": "application/json"})
         # Whoever has no access to a gated repository sees the names of its files all the same.
         return listed if self.code == "GatedRepo" else self._refused(request) or listed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from kovqa_core.download.fetch import FetchOptions, asset_folder, asset_state, f
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.download.hub import select_hub_files
 from kovqa_core.download.local_file import adopt_local_file
+from kovqa_core.download.local_folder import adopt_local_folder
 from kovqa_core.download.table import find_asset_entry
 from kovqa_core.errors import AssetError, DataError, SettingsError
 from kovqa_core.messages import Message
@@ -18,7 +18,7 @@ from kovqa_core.progress import Progress
 
 from tests.download.aihub_server import KEY, AIHub, serving, tar_of
 from tests.download.drive_server import Drive
-from tests.download.server import Answer, File, Server, checksums_of, contents, running, sha256
+from tests.download.server import Answer, File, Server, checksums_of, contents, sha256
 from tests.download.sources import COMMIT, Hub, Kowiki, signed, tarred, zipped
 
 pytestmark = pytest.mark.usefixtures("endpoints")
@@ -93,8 +93,12 @@ def test_a_file_fetched_by_hand_is_checked_and_unpacked(server: Server, tmp_path
         adopt_local_file(find_asset_entry("coco-train2014"), local_file, FetchOptions())
     with pytest.raises(SettingsError, match="none of vqav2's files"):
         adopt_local_file(find_asset_entry("vqav2"), local_file, FetchOptions())
-    with pytest.raises(SettingsError, match="is a folder"):
-        adopt_local_file(find_asset_entry("karpathy"), tmp_path, FetchOptions())
+    with pytest.raises(SettingsError, match=r"lacks caption_datasets\.zip of karpathy"):
+        adopt_local_folder(find_asset_entry("karpathy"), tmp_path, FetchOptions())
+    local_file.write_bytes(zipped({"dataset_coco.json": b"[]"}))
+    local_file.rename(tmp_path / "caption_datasets.zip")
+    [folder] = adopt_local_folder(find_asset_entry("karpathy"), tmp_path, FetchOptions())
+    assert (folder / "dataset_coco.json").read_bytes() == b"[]"
 
 
 def test_a_file_by_hand_is_linked_not_moved(tmp_path: Path) -> None:
@@ -213,12 +217,6 @@ def test_a_date_that_is_gone(kowiki: Kowiki) -> None:
 
 
 # ------------------------------------------------------------------------------------------ hub
-
-
-@pytest.fixture
-def cdn() -> Iterator[Server]:
-    with running() as started:
-        yield started
 
 
 TOKEN = "hf_atokenofthetests"

@@ -7,20 +7,31 @@ readable. Contents are never changed. Source: docs/sources/datasets.md, D4, D9 a
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import json
 import stat
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kovqa_core.download import tar
-from kovqa_core.download.members import MemberNames, check_disk_space, check_unpacked_size, decode_member_name
+from kovqa_core.download.archive_format import (
+    ARCHIVE_SUFFIXES,
+    DAMAGE_ERRORS,
+    OTHER_FORMATS,
+    ZIP_HEADS,
+    archive_stem,
+    decompressed_stream,
+)
+from kovqa_core.download.members import (
+    ArchiveDamaged,
+    MemberNames,
+    check_disk_space,
+    check_unpacked_size,
+    decode_member_name,
+    unicode_path_field,
+)
 from kovqa_core.download.part_file import download_lock
 from kovqa_core.download.split_archive import PART_VOLUME_NAME, JoinedVolumes, archive_volumes, open_zip
 from kovqa_core.errors import DataError, SettingsError
@@ -29,6 +40,7 @@ from kovqa_core.messages import message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 UNPACK_RECEIPT = ".unpacked.json"  # in the folder: from what it was unpacked, and how much
+_MAX_NESTING = 3  # archives in archives; more is a bomb
 _UTF8_FLAG = 0x800  # flag of a zip's member: the name is UTF-8
 _ENCRYPTED_FLAG = 0x1
 _STRANGE_ZIP_TYPES = {
@@ -38,8 +50,6 @@ _STRANGE_ZIP_TYPES = {
     stat.S_IFIFO: message("download.type-pipe", "a pipe"),
     stat.S_IFSOCK: message("download.type-socket", "a socket"),
 }
-# What zipfile, gzip and zlib raise for broken bytes.
-_DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,9 @@ def read_unpack_receipt(folder: Path) -> UnpackReceipt | None:
         return None
 
 
-def unpack_archive(archive: Path, folder: Path, on_progress: OnProgress = ignore_progress) -> list[Path]:
+def unpack_archive(
+    archive: Path, folder: Path, on_progress: OnProgress = ignore_progress, *, nested: bool = False
+) -> list[Path]:
     """Unpack an archive into a folder of its own.
 
     Nothing is done when the folder is what this archive unpacks to already. After a kill the next
@@ -92,12 +104,14 @@ def unpack_archive(archive: Path, folder: Path, on_progress: OnProgress = ignore
         archive: the archive, or any of its volumes.
         folder: where its members go; must not hold anything else.
         on_progress: called with the bytes written (those read of the archive where the contents' size is unknown).
+        nested: archives inside become folders too, in place of themselves.
 
     Returns:
         The unpacked files, sorted.
 
     Raises:
-        DataError: the archive is damaged, encrypted, of another format, or holds what is refused.
+        ArchiveDamaged: the archive is damaged, cut short, or none at all.
+        DataError: it is encrypted, of another format, packed in a way nobody here reads, or holds what is refused.
         MachineError: the disk has no room.
         SettingsError: the folder holds something else.
     """
@@ -112,7 +126,7 @@ def unpack_archive(archive: Path, folder: Path, on_progress: OnProgress = ignore
     job = _UnpackJob(name, paths, folder, on_progress)
     with disk_errors(folder), download_lock(folder, on_progress):
         if not _holds_archive(folder, source):
-            write_folder(folder, lambda staging: _unpack_into(job, staging, source))
+            write_folder(folder, lambda staging: _unpack_into(job, staging, source, nested=nested))
     return _unpacked_files(folder)
 
 
@@ -164,28 +178,66 @@ def _holds_archive(folder: Path, source: ArchiveIdentity) -> bool:
     return receipt.source == source
 
 
-def _unpack_into(job: _UnpackJob, staging: Path, source: ArchiveIdentity) -> None:
+def _unpack_into(job: _UnpackJob, staging: Path, source: ArchiveIdentity, *, nested: bool) -> None:
+    files, size, renamed = _unpack_members(job, staging)
+    if nested:
+        _unpack_nested(job, staging, _MAX_NESTING)
+        paths = _unpacked_files(staging)
+        files, size = len(paths), sum(path.stat().st_size for path in paths)
+    write_json(staging / UNPACK_RECEIPT, asdict(UnpackReceipt(source, files, size, renamed)))
+
+
+def _unpack_nested(job: _UnpackJob, folder: Path, levels: int) -> None:
+    """Unpack the archives below a folder, each in place of itself."""
+    for path in _unpacked_files(folder) if levels else ():
+        inside = path.with_name(archive_stem(path.name))
+        # One whose folder is there beside it stays as it is: nothing is mixed.
+        if not path.name.lower().endswith(ARCHIVE_SUFFIXES) or inside.exists():
+            continue
+        inside.mkdir()
+        _unpack_members(replace(job, name=f"{job.name}: {path.relative_to(folder)}", paths=[path]), inside)
+        path.unlink()
+        _unpack_nested(job, inside, levels - 1)
+
+
+def _unpack_members(job: _UnpackJob, staging: Path) -> tuple[int, int, Mapping[str, str]]:
+    """Files, bytes, and our name -> the archive's where they differ."""
     names = MemberNames(job.name)
     names.claim_path(UNPACK_RECEIPT)  # a member of this name would be taken for our receipt
     with JoinedVolumes(job.paths) as stream:
         read_members = _choose_reader(job.name, stream.read(tar.TAR_BLOCK))
     try:
         files, size = read_members(job, names, staging)
-    except _DAMAGE_ERRORS as error:
+    except DAMAGE_ERRORS as error:
         raise _damaged_error(job.name, error) from None
+    except NotImplementedError as error:  # a later version of the zip format
+        raise _unreadable_error(job.name, "*", error) from None
     except OSError as error:
         if error.errno is not None:  # the disk, not the decompressor
             raise
         raise _damaged_error(job.name, error) from None
-    write_json(staging / UNPACK_RECEIPT, asdict(UnpackReceipt(source, files, size, names.renamed)))
+    return files, size, names.renamed
 
 
-def _damaged_error(archive: str, error: Exception) -> DataError:
-    return DataError(
+def _damaged_error(archive: str, error: Exception) -> ArchiveDamaged:
+    return ArchiveDamaged(
         message(
             "download.damaged", "{archive} is damaged or cut short: {error}", archive=archive, error=error
         ),
         message("download.fetch-again.hint", "fetch it again"),
+    )
+
+
+def _unreadable_error(archive: str, member: str, error: Exception) -> DataError:
+    return DataError(
+        message(
+            "download.member-unreadable",
+            "{archive}: member {member!r} cannot be read ({error})",
+            archive=archive,
+            member=member,
+            error=error,
+        ),
+        message("download.member-unreadable.hint", "unpack it by hand, with 7-Zip"),
     )
 
 
@@ -194,14 +246,12 @@ _ArchiveReader = Callable[[_UnpackJob, MemberNames, Path], tuple[int, int]]  # -
 
 def _choose_reader(name: str, head: bytes) -> _ArchiveReader:
     """What reads an archive that begins like this; the file's name is not believed."""
-    # Local header; end record of an empty zip; marker of the first volume of a split one.
-    if head.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")):
+    if head.startswith(ZIP_HEADS):
         return _unpack_zip
     if head.startswith((b"\x1f\x8b", b"BZh")) or tar.is_tar(head):
         return _unpack_tar
     unpack_by_hand = message("download.unpack-by-hand.hint", "unpack it by hand")
-    other_formats = {b"Rar!": "RAR", b"7z\xbc\xaf": "7z", b"\xfd7zXZ": "xz"}
-    for magic, format_name in other_formats.items():
+    for magic, format_name in OTHER_FORMATS.items():
         if head.startswith(magic):
             raise DataError(
                 message(
@@ -215,7 +265,7 @@ def _choose_reader(name: str, head: bytes) -> _ArchiveReader:
         text = message("download.archive-page", "{file} is a web page", file=name)
     else:
         text = message("download.not-an-archive", "{file} is neither zip, tar, tar.gz nor tar.bz2", file=name)
-    raise DataError(text, message("download.fetch-again.hint", "fetch it again"))
+    raise ArchiveDamaged(text, message("download.fetch-again.hint", "fetch it again"))
 
 
 # ------------------------------------------------------------------------------------- zip
@@ -243,18 +293,9 @@ def _unpack_zip(job: _UnpackJob, names: MemberNames, staging: Path) -> tuple[int
                         written,
                     )
             except NotImplementedError as error:  # deflate64 of Windows' Explorer, for one
-                raise DataError(
-                    message(
-                        "download.member-unreadable",
-                        "{archive}: member {member!r} cannot be read ({error})",
-                        archive=job.name,
-                        member=path,
-                        error=error,
-                    ),
-                    message("download.member-unreadable.hint", "unpack it by hand, with 7-Zip"),
-                ) from None
-            except _DAMAGE_ERRORS as error:
-                raise DataError(
+                raise _unreadable_error(job.name, path, error) from None
+            except DAMAGE_ERRORS as error:
+                raise ArchiveDamaged(
                     message(
                         "download.member-damaged",
                         "{archive}: member {member!r} is damaged or cut short: {error}",
@@ -271,7 +312,8 @@ def _zip_member_path(names: MemberNames, info: zipfile.ZipInfo) -> str | None:
     """Our path for a member; None for a folder."""
     name = info.orig_filename  # `filename` is cut at a NUL, which would hide what follows it
     if not info.flag_bits & _UTF8_FLAG:  # zipfile has read the bytes as CP437
-        name = decode_member_name(name.encode("cp437"))
+        raw = name.encode("cp437")
+        name = unicode_path_field(info.extra, raw) or decode_member_name(raw)
     if info.flag_bits & _ENCRYPTED_FLAG:
         raise DataError(
             message(
@@ -304,7 +346,7 @@ def _unpack_tar(job: _UnpackJob, names: MemberNames, staging: Path) -> tuple[int
     written = files = 0
     stream: io.BufferedReader = io.BufferedReader(JoinedVolumes(job.paths), tar.READ_CHUNK_BYTES)
     with stream:
-        tar_stream = _decompressed_stream(stream)
+        tar_stream = decompressed_stream(stream)
 
         def on_bytes(done: int) -> None:
             check_unpacked_size(job.name, done, stream.tell())  # a bomb is noticed while it grows
@@ -326,14 +368,6 @@ def _unpack_tar(job: _UnpackJob, names: MemberNames, staging: Path) -> tuple[int
             on_bytes(written + rest)
     job.show(packed, packed)
     return files, written
-
-
-def _decompressed_stream(stream: io.BufferedReader) -> tar.ByteStream:
-    # `peek`: the reader that follows needs these bytes as well.
-    head = stream.peek(3)[:3]
-    if head == b"BZh":
-        return bz2.BZ2File(stream)
-    return gzip.GzipFile(fileobj=stream) if head.startswith(b"\x1f\x8b") else stream
 
 
 def _write_member(path: Path, chunks: Iterator[bytes], on_bytes: Callable[[int], None], written: int) -> int:

@@ -33,7 +33,7 @@ class AssetRecord:
 
 def asset_record_path(asset: Asset, folder: Path) -> Path:
     """Where an asset's record lies."""
-    return folder / f".{asset.name}.asset.json"
+    return folder / f".{asset.name.replace('/', '--').replace(':', '-')}.asset.json"
 
 
 def read_asset_record(asset: Asset, folder: Path) -> AssetRecord | None:

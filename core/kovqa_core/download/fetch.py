@@ -21,9 +21,9 @@ from kovqa_core.download.asset_record import (
 )
 from kovqa_core.download.checks import checksum_mismatch, format_bytes
 from kovqa_core.download.members import check_disk_space
-from kovqa_core.download.part_file import part_file_path, read_receipt
+from kovqa_core.download.part_file import damaged_path, part_file_path, read_receipt, receipt_path
 from kovqa_core.download.table import Asset, AssetFile
-from kovqa_core.errors import AssetError, SettingsError
+from kovqa_core.errors import AssetError, DataError, SettingsError
 from kovqa_core.files import make_folder
 from kovqa_core.messages import Message, message
 from kovqa_core.net.request import Refused, RemoteFile
@@ -97,11 +97,12 @@ def _fetch_hub(asset: Asset, folder: Path, options: FetchOptions, on_progress: O
         if not (fetched := _recorded_paths(asset, folder)):
             raise _offline_error(asset, folder)
         return fetched
-    commit, remotes = hub.hub_remotes(asset, on_progress)
+    listing = hub.hub_listing(asset, on_progress)
+    on_progress(Progress(listing.summary(asset.repo)))
     # A gated repository lists its files to everybody and refuses them one by one (docs/sources/datasets.md, D29).
     with hub.explain_hub_refusal(asset):
-        _fetch_remote_files(remotes, asset, folder, options, on_progress)
-    write_asset_record(asset, folder, [folder], commit, list(remotes))
+        _fetch_remote_files(listing.files, asset, folder, options, on_progress)
+    write_asset_record(asset, folder, [folder], listing.commit, list(listing.files))
     return [folder]
 
 
@@ -144,7 +145,7 @@ def _fetch_aihub(asset: Asset, folder: Path, options: FetchOptions, on_progress:
     for path in aihub.fetch_aihub_files(asset.key, folder, options.files or None, on_progress):
         if unpacked := unpacked_folder(asset, path):
             # Without checksums, the archives are the proof of what is here: they stay.
-            unpack_file(path, unpacked, on_progress, keep_archive=True)
+            unpack_fetched_file(path, unpacked, on_progress, keep_archive=True)
     write_asset_record(asset, folder, [folder])
     return [folder]
 
@@ -206,7 +207,9 @@ def _fetch_and_unpack(
     # An archive that is still here is checked again: kept on purpose, or left by a kill before its removal.
     if not (_is_unpacked(target, folder, checksums) and not target.exists()):
         fetch(target)
-        unpack_file(target, folder, on_progress, keep_archive=options.keep_archive)
+        unpack_fetched_file(
+            target, folder, on_progress, keep_archive=options.keep_archive, is_published=bool(checksums)
+        )
     return folder
 
 
@@ -242,6 +245,46 @@ def unpack_file(target: Path, folder: Path, on_progress: OnProgress, *, keep_arc
     unpack_archive(target, folder, on_progress)
     if not keep_archive:
         target.unlink(missing_ok=True)
+
+
+def unpack_fetched_file(
+    target: Path,
+    folder: Path,
+    on_progress: OnProgress,
+    *,
+    keep_archive: bool,
+    is_published: bool = False,
+) -> None:
+    """Unpack an archive just fetched; one that is damaged is not finished: the next run fetches it again.
+
+    Args:
+        is_published: a checksum has shown that the archive is the published one: fetching it again is of no use.
+
+    Raises:
+        AssetError: it is damaged; kept aside.
+        DataError: it is damaged as it was published, or nobody here can unpack it.
+    """
+    from kovqa_core.download.members import ArchiveDamaged
+
+    try:
+        unpack_file(target, folder, on_progress, keep_archive=keep_archive)
+    except ArchiveDamaged as error:
+        if is_published:
+            raise DataError(
+                message("download.damaged-as-published", "{error}; so it was published", error=error.message),
+                message(
+                    "download.damaged-as-published.hint", "tell its publisher, or unpack what can be, by hand"
+                ),
+            ) from None
+        aside = damaged_path(target)
+        target.replace(aside)
+        receipt_path(target).unlink(missing_ok=True)
+        raise AssetError(
+            message(
+                "download.damaged-aside", "{error}; kept aside as {aside}", error=error.message, aside=aside
+            ),
+            message("download.damaged-aside.hint", "run the same command again to fetch it anew"),
+        ) from None
 
 
 @contextlib.contextmanager
@@ -284,7 +327,9 @@ def asset_state(asset: Asset, output: Path | None = None) -> str:
     targets = [folder / file.name for file in asset.files]
     if targets:
         complete = [_is_file_or_unpacked(asset, target) for target in targets]
-        partial_files = [part_file_path(target) for target in targets]
+        # An archive that was fetched and could not be unpacked is no more than a beginning.
+        not_unpacked = [target for target, whole in zip(targets, complete, strict=True) if not whole]
+        partial_files = [*map(part_file_path, targets), *not_unpacked]
     else:
         complete = [bool(_recorded_paths(asset, folder))]
         partial_files = list(folder.rglob("*.part")) if asset.folder and folder.is_dir() else []
@@ -297,4 +342,4 @@ def asset_state(asset: Asset, output: Path | None = None) -> str:
 
 def _is_file_or_unpacked(asset: Asset, target: Path) -> bool:
     folder = unpacked_folder(asset, target)
-    return target.is_file() or (folder is not None and _is_unpacked(target, folder, {}))
+    return target.is_file() if folder is None else _is_unpacked(target, folder, {})

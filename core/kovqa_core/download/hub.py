@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from kovqa_core.download.checks import format_bytes
 from kovqa_core.download.table import Asset, endpoint_url
 from kovqa_core.errors import AssetError
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.net.request import (
     RETRY_STATUSES,
     Interrupted,
@@ -25,6 +27,7 @@ from kovqa_core.net.request import (
     network_errors,
     redact_url,
     retry_request,
+    stream_request,
 )
 from kovqa_core.progress import OnProgress, ignore_progress
 
@@ -32,8 +35,56 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import DatasetInfo, ModelInfo, RepoSibling
 
+_WEIGHT_SUFFIXES = (".safetensors", ".bin")
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_NO_HEAD_STATUSES = (400, 405, 501)  # of servers that do not know HEAD
 _LIGHT_PATTERNS = ("*.json", "*.txt", "*.md", "*.jinja", "*.model", "*.spm", "LICENSE*")
 _LISTING_SECONDS = 60.0  # the library has no time limit of its own
+
+
+@dataclass(frozen=True)
+class HubListing:
+    """What of a repository is fetched, at one commit.
+
+    Attributes:
+        commit: the commit.
+        files: name -> where, how large, which checksum.
+        left_aside: names of its other files.
+        licence: as its card states it; "" where it does not.
+    """
+
+    commit: str
+    files: Mapping[str, RemoteFile]
+    left_aside: Sequence[str]
+    licence: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files whose size is known."""
+        return sum(remote.size or 0 for remote in self.files.values())
+
+    def summary(self, repo: str) -> Message:
+        """How much of a repository is fetched, before it is."""
+        unknown = sum(remote.size is None for remote in self.files.values())
+        pickles = [name for name in self.files if name.endswith(_PICKLE_SUFFIXES)]
+        text = message(
+            "download.hub-summary", "{repo}, commit {commit}: {files} files, {size}{unknown}",
+            repo=repo, commit=self.commit[:12], files=len(self.files), size=format_bytes(self.size),
+            unknown=f" + {unknown} of unknown size" if unknown else "",
+        )  # fmt: skip
+        if self.left_aside:
+            text = message(
+                "download.hub-left-aside", "{summary}; {files} other files left aside (--files chooses others)",
+                summary=text, files=len(self.left_aside),
+            )  # fmt: skip
+        if pickles:
+            text = message(
+                "download.hub-pickles", "{summary}; {names}: pickles, which can hold code; kovqa runs none",
+                summary=text, names=", ".join(pickles[:3]),
+            )  # fmt: skip
+        return message(
+            "download.hub-licence", "{summary}; licence: {licence}", summary=text, licence=self.licence or "?"
+        )
 
 
 def is_hub_offline() -> bool:
@@ -69,17 +120,18 @@ def select_hub_files(names: Sequence[str], only: Sequence[str] = ()) -> list[str
     return sorted({*weights, *(name for name in light if not name.startswith(other_weights))})
 
 
-def hub_remotes(asset: Asset, on_progress: OnProgress = ignore_progress) -> tuple[str, dict[str, RemoteFile]]:
-    """The commit of a repository, and its wanted files: name -> where, how large, which checksum.
+def hub_listing(asset: Asset, on_progress: OnProgress = ignore_progress) -> HubListing:
+    """The commit of a repository, and its wanted files.
 
     Raises:
-        AssetError: no such repository or revision, no access (says where to ask), nothing wanted in it.
+        AssetError: no such repository or revision, no access (says where to ask), nothing wanted in it; or the
+            hub cannot be reached (says what else can be done).
     """
-    with explain_hub_refusal(asset):
+    with explain_hub_refusal(asset), _explain_unreachable_hub(asset):
         api = _hub_api()
         info = retry_request(lambda: _read_repository(api, asset), on_progress)
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-        wanted = select_hub_files(list(siblings), asset.only)
+        wanted = wanted_hub_files(asset, list(siblings))
         if not wanted:
             raise AssetError(
                 message(
@@ -93,10 +145,45 @@ def hub_remotes(asset: Asset, on_progress: OnProgress = ignore_progress) -> tupl
         # A renamed repository is listed under its new name: `info.id`.
         root = f"{api.endpoint}/{'datasets/' if asset.dataset else ''}{info.id}/resolve/{info.sha}"
         headers = {"Authorization": f"Bearer {api.token}"} if api.token else {}
-        return str(info.sha), {
-            name: _sibling_remote(api, siblings[name], f"{root}/{quote(_check_safe_name(name))}", headers)
+        remotes = {
+            name: _sibling_remote(
+                siblings[name],
+                RemoteFile(f"{root}/{quote(check_safe_name(name))}", headers=headers),
+                on_progress,
+            )
             for name in wanted
         }
+        card = info.card_data.to_dict() if info.card_data else {}
+        licence = card.get("license_name") or card.get("license") or ""
+        return HubListing(
+            str(info.sha), remotes, [name for name in siblings if name not in remotes], str(licence)
+        )
+
+
+def wanted_hub_files(asset: Asset, names: Sequence[str]) -> list[str]:
+    """Which of a repository's files an asset consists of."""
+    wanted = select_hub_files(names, asset.only)
+    # A repository that somebody named by its id may keep its weights as anything (GGUF, folders): then all of it.
+    if asset.by_id and not asset.only and not any(name.endswith(_WEIGHT_SUFFIXES) for name in wanted):
+        wanted = list(names)
+    return [name for name in wanted if name != ".gitattributes"]
+
+
+@contextlib.contextmanager
+def _explain_unreachable_hub(asset: Asset) -> Iterator[None]:
+    """Say what can be done where the hub cannot be reached: machines behind a company's wall are many."""
+    try:
+        yield
+    except Interrupted as error:
+        hint = message(
+            "download.hub-unreachable.hint",
+            "run it again; or set HTTPS_PROXY for a proxy, HF_ENDPOINT for a mirror; or fetch {page} on another "
+            "machine (hf download {repo} --local-dir FOLDER) and run: kovqa download {name} --from FOLDER",
+            page=asset.page,
+            repo=f"{asset.repo} --repo-type dataset" if asset.dataset else asset.repo,
+            name=asset.name,
+        )
+        raise Interrupted(error.message, error.wait_seconds, hint) from None
 
 
 def _hub_api() -> HfApi:
@@ -146,7 +233,12 @@ def _not_a_hub_error(api: HfApi) -> AssetError:
     )
 
 
-def _check_safe_name(name: str) -> str:
+def check_safe_name(name: str) -> str:
+    """A listed file's name, which stays in its folder.
+
+    Raises:
+        AssetError: it would leave it.
+    """
     # A listing is a server's word, and these names become paths on this disk.
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
@@ -160,19 +252,37 @@ def _check_safe_name(name: str) -> str:
     return name
 
 
-def _sibling_remote(api: HfApi, sibling: RepoSibling, url: str, headers: dict[str, str]) -> RemoteFile:
+def _sibling_remote(sibling: RepoSibling, remote: RemoteFile, on_progress: OnProgress) -> RemoteFile:
     """A listed file; some mirrors list no sizes and checksums: then its own headers are asked."""
     # LFS files have a sha256, small ones git's blob id, a sha1 (docs/sources/datasets.md, D29).
     if sibling.lfs:
-        return RemoteFile(url, sibling.lfs.size, {"sha256": sibling.lfs.sha256}, headers=headers)
+        return replace(remote, size=sibling.lfs.size, checksums={"sha256": sibling.lfs.sha256})
     if sibling.blob_id:
-        return RemoteFile(url, sibling.size, {"git": sibling.blob_id}, headers=headers)
-    with _hub_errors(api):
-        metadata = api.get_hf_file_metadata(url=url)
-    etag = metadata.etag or ""
+        return replace(remote, size=sibling.size, checksums={"git": sibling.blob_id})
+    return retry_request(lambda: _ask_file_headers(remote), on_progress)
+
+
+def _ask_file_headers(remote: RemoteFile) -> RemoteFile:
+    """A file with the size and checksum its headers state; without, where the server does not state them.
+
+    Not the hub library's `get_hf_file_metadata`: it takes the length of any answer for the file's
+    (docs/surprises.md).
+    """
+    accepted = (200, *_NO_HEAD_STATUSES)
+    with stream_request(remote, method="HEAD", follow_redirects=False, accept=accepted) as response:
+        headers, redirected = response.headers, response.is_redirect
+        if response.status_code in _NO_HEAD_STATUSES:
+            return remote
+    # The hub's own headers are about the file, whatever comes after; the others are about this answer.
+    size = headers.get("x-linked-size", "")
+    packed = headers.get("content-encoding", "identity") != "identity"
+    if not size and not redirected and not packed:
+        size = headers.get("content-length", "")
+    etag = (headers.get("x-linked-etag") or headers.get("etag") or "").removeprefix("W/").strip('"')
     # Told apart by their length in hexadecimal; an ETag of another length is a mirror's own and proves nothing.
     checksums = {64: {"sha256": etag}, 40: {"git": etag}}.get(len(etag), {})
-    return RemoteFile(url, metadata.size, checksums, headers=headers)
+    # Zero is what servers say that do not know the length of what they would send.
+    return replace(remote, size=int(size) if size.isdecimal() and int(size) else None, checksums=checksums)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ from kovqa_core.download.checks import (
     size_mismatch,
 )
 from kovqa_core.download.fetch import FetchOptions, asset_folder, unpack_file, unpacked_folder
-from kovqa_core.download.part_file import write_receipt
+from kovqa_core.download.members import ArchiveDamaged
+from kovqa_core.download.part_file import receipt_path, write_receipt
 from kovqa_core.download.table import Asset, AssetFile
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.files import atomic_file, disk_errors, make_folder
@@ -34,11 +35,6 @@ def adopt_local_file(
         SettingsError: no such file, or it is not clear which file of the asset it is.
         AssetError: it is not the published file.
     """
-    if local_file.is_dir():
-        raise SettingsError(
-            message("download.from-folder", "{path} is a folder", path=local_file),
-            message("download.from-folder.hint", "give the file as it was downloaded, not unpacked"),
-        )
     if not local_file.is_file():
         raise SettingsError(
             message("download.from-missing", "no such file: {path}", path=local_file),
@@ -53,11 +49,18 @@ def adopt_local_file(
         local_file, remote, on_progress, allow_mismatch=options.allow_mismatch
     )
     with disk_errors(target):
-        _link_or_copy(local_file, target)
+        link_or_copy(local_file, target)
         write_receipt(target, target, f"by hand: {local_file.name}", checksums, accepted=accepted)
     unpacked = unpacked_folder(asset, target)
     if unpacked:
-        unpack_file(target, unpacked, on_progress, keep_archive=options.keep_archive)
+        try:
+            unpack_file(target, unpacked, on_progress, keep_archive=options.keep_archive)
+        except ArchiveDamaged:
+            # Not finished, as if it had never been given; the user's own file stays where it is.
+            if target.resolve() != local_file.resolve():
+                target.unlink(missing_ok=True)
+            receipt_path(target).unlink(missing_ok=True)
+            raise
     paths = [unpacked or target]
     if not asset.files:
         write_asset_record(asset, folder, paths)
@@ -114,7 +117,7 @@ def _check_local_file(
     return checksums, bool(mismatch)
 
 
-def _link_or_copy(local_file: Path, target: Path) -> None:
+def link_or_copy(local_file: Path, target: Path) -> None:
     """The same file under another name where the disk can do that, else a copy."""
     # Renaming one name of a file over another does nothing, and would leave the link below behind.
     if target.exists() and target.samefile(local_file):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 from kovqa_core.download.checks import format_bytes
@@ -20,8 +22,13 @@ MAX_COMPRESSION_RATIO = 250  # label JSON packs 10 to 40 times; a bomb 1,000 tim
 RATIO_FREE_BYTES = 16 << 20  # below it no ratio is checked: a blank image packs 1,000 times, and harms nobody
 MAX_NAME_BYTES = 255  # bytes in one part of a path: what common disks store
 
+_UNICODE_PATH_TAG = 0x7075
 _DRIVE_LETTER = re.compile(r"[A-Za-z]:")
 _CONTROL_CHARS = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class ArchiveDamaged(DataError):
+    """The bytes are not those of a whole archive: fetching them again may mend it."""
 
 
 def decode_member_name(raw: bytes) -> str:
@@ -33,6 +40,31 @@ def decode_member_name(raw: bytes) -> str:
         except UnicodeDecodeError:
             pass
     return raw.decode("cp437")
+
+
+def unicode_path_field(extra: bytes, raw: bytes) -> str | None:
+    """The name in a zip member's Info-ZIP Unicode Path field (APPNOTE 4.6.9), as Bandizip writes it beside a CP949 name.
+
+    Args:
+        extra: the member's extra fields.
+        raw: its name as stored, which the field holds a checksum of: a tool that renamed the member and knew
+            nothing of the field has left it behind with the old name.
+
+    Returns:
+        The name; None without the field, or where it is not this name's or is damaged.
+    """
+    while len(extra) >= 4:
+        tag, size = struct.unpack_from("<HH", extra)
+        data, extra = extra[4 : 4 + size], extra[4 + size :]
+        # Version 1, the CRC-32 of the stored name, and then the name in UTF-8.
+        if tag == _UNICODE_PATH_TAG and len(data) > 5 and data[0] == 1:
+            if int.from_bytes(data[1:5], "little") != zlib.crc32(raw):
+                return None
+            try:
+                return data[5:].decode("utf-8")
+            except UnicodeDecodeError:
+                return None
+    return None
 
 
 class MemberNames:

@@ -68,6 +68,11 @@ def mismatch_path(target: Path) -> Path:
     return target.with_name(target.name + ".mismatch")
 
 
+def damaged_path(target: Path) -> Path:
+    """Where an archive that cannot be unpacked is kept aside."""
+    return target.with_name(target.name + ".damaged")
+
+
 def receipt_path(target: Path) -> Path:
     """Where a finished file's receipt lies."""
     return target.with_name(f".{target.name}.json")

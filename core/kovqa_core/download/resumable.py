@@ -139,7 +139,7 @@ def _transfer_once(
     with request(remote, headers=headers, accept=(200, 206, 416) if headers else (200,)) as response:
         if response.status_code == 200:
             chunks = _begin_transfer(response, remote, target, part_stream, allow_mismatch=allow_mismatch)
-        elif notes and _is_continuation(response, size, notes, remote):
+        elif notes and _is_continuation(response, size, notes, remote) and not _packed_with(response, target):
             chunks = response.iter_raw()
         else:  # 416, or a 206 of another file: a complete part never asks, so the bytes here are useless
             part_file.discard_part_notes(target)
@@ -151,6 +151,14 @@ def _transfer_once(
             )
             raise Interrupted(text, wait_seconds=0)
         _append_chunks(chunks, remote, target, part_stream, on_progress)
+
+
+def _packed_with(response: httpx2.Response, target: Path) -> str:
+    """How an answer is packed; "" where its bytes are the file's."""
+    # Apache calls a .gz file itself "encoded" (AddEncoding): unpacked, it would be another file.
+    if target.name.endswith((".gz", ".tgz")):
+        return ""
+    return response.headers.get("content-encoding", "").lower().replace("identity", "")
 
 
 def _is_continuation(response: httpx2.Response, size: int, notes: PartNotes, remote: RemoteFile) -> bool:
@@ -179,12 +187,14 @@ def _begin_transfer(
     allow_mismatch: bool,
 ) -> Iterator[bytes]:
     """Look at the beginning of a whole answer; only when it is the file, what was kept is given up."""
-    url, chunks, head = redact_url(remote.url), response.iter_raw(), b""
-    if response.headers.get("content-encoding", "identity") != "identity":
+    url, head, packed = redact_url(remote.url), b"", _packed_with(response, target)
+    if packed not in ("", "gzip", "deflate"):
         raise AssetError(
             message("download.compressed", "{url}: sent compressed although not asked for", url=url),
             message("download.compressed.hint", "try again on another network"),
         )
+    # Some servers and proxies pack unasked. The length is that of the packed bytes then, and so is the validator.
+    chunks = response.iter_bytes() if packed else response.iter_raw()
     # A login page or a quota notice comes with status 200: only the first bytes show it.
     while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
         head += chunk
@@ -202,8 +212,11 @@ def _begin_transfer(
                 "open the address in a browser; the source may be closed or moved, or a network asks for a login",
             ),
         )
-    # 0: chunked, so the length is not known before the end.
-    total = int(response.headers.get("content-length", 0))
+    if not head and not remote.checksums and remote.size != 0:
+        # Nothing says that an empty file is meant.
+        raise Interrupted(message("download.nothing-came", "{url}: an empty answer", url=url))
+    # 0: chunked or packed, so the length is not known before the end.
+    total = 0 if packed else int(response.headers.get("content-length", 0))
     wrong_size = size_mismatch(total, remote.size) if total and remote.size else ""
     if wrong_size and not allow_mismatch:
         raise AssetError(
@@ -211,7 +224,9 @@ def _begin_transfer(
             mismatch_hint(),
         )
     part_stream.truncate(0)
-    notes = PartNotes(remote.url, _resume_validator(response), total or remote.size or 0)
+    # What was packed is not gone on with: the rest would be that of other bytes.
+    known = ("", 0) if packed else (_resume_validator(response), total or remote.size or 0)
+    notes = PartNotes(remote.url, *known)
     part_file.write_part_notes(target, notes)
     return itertools.chain([head], chunks)
 
@@ -258,6 +273,17 @@ def _append_chunks(
         part_stream.flush()  # a killed kovqa loses nothing that has arrived
         done += len(chunk)
         on_progress(Progress(target.name, done, total or None, "bytes"))
+    if total and done > total:
+        # An answer that says "the rest" and gives more: nothing tells which of the bytes are the file's.
+        part_file.discard_part_notes(target)
+        part_stream.truncate(0)
+        raise Interrupted(
+            message(
+                "download.too-much", "{url}: sent more than the file's {total}",
+                url=redact_url(remote.url), total=format_bytes(total),
+            ),
+            wait_seconds=0,
+        )  # fmt: skip
     if total and done < total:
         raise Interrupted(
             message(

@@ -179,7 +179,15 @@ def _single_disk_locator(paths: Sequence[Path]) -> tuple[int, bytes]:
 def _shift_member(info: zipfile.ZipInfo, offset: int) -> zipfile.ZipInfo:
     """A member at its offset in the joined file. `zipfile` does not let `orig_filename` be changed: a new one."""
     shifted = zipfile.ZipInfo(info.orig_filename, info.date_time)
-    for field in ("compress_type", "flag_bits", "CRC", "compress_size", "file_size", "external_attr"):
+    for field in (
+        "compress_type",
+        "flag_bits",
+        "CRC",
+        "compress_size",
+        "file_size",
+        "external_attr",
+        "extra",
+    ):
         setattr(shifted, field, getattr(info, field))
     shifted.header_offset = info.header_offset + offset
     return shifted

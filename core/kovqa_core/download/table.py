@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,10 @@ from kovqa_core.errors import SettingsError, unknown_name_error
 from kovqa_core.messages import message
 from kovqa_core.net.request import RemoteFile
 from kovqa_core.settings.strict_yaml import SettingsDocument, StrictSettings, build_settings, read_yaml
+
+_HUB_SOURCE = "hf"  # in sources.yaml: repositories that the table does not list
+# One or two parts, as the hub has them; a part is never only dots, for it becomes a folder.
+_HUB_ID = re.compile(r"hf:(?P<kind>datasets/)?(?P<repo>(?:\w[\w.-]*/)?\w[\w.-]*)", re.ASCII)
 
 ENDPOINT_URLS = {
     "coco": "http://images.cocodataset.org",  # its https certificate is another name's
@@ -100,8 +105,14 @@ class Asset(StrictSettings):
         return sum(size for size in sizes if size) if sizes and None not in sizes else None
 
     def source_of(self) -> AssetSource:
-        """Whose it is."""
-        return load_sources()[self.source]
+        """Whose it is; a repository named by its id is one of its own, whose terms are accepted by themselves."""
+        source = load_sources()[self.source]
+        return source.model_copy(update={"name": self.name, "page": self.page}) if self.by_id else source
+
+    @property
+    def by_id(self) -> bool:
+        """Is it a repository of the hub that the user named by its id, and no entry of the table?"""
+        return self.source == _HUB_SOURCE
 
     @property
     def page(self) -> str:
@@ -165,12 +176,17 @@ def _table_entries(path: Path) -> dict[str, SettingsDocument]:
 
 
 def find_asset_entry(name_and_pin: str) -> Asset:
-    """The asset of a name, of NAME@PIN, or of a file it holds (then that file alone).
+    """The asset of a name, of NAME@PIN, of a file it holds (then that file alone), or of a repository of the hub.
+
+    Args:
+        name_and_pin: the name; `hf:OWNER/NAME` is a model of the hub, `hf:datasets/OWNER/NAME` a data set.
 
     Raises:
         SettingsError: nobody knows it; lists the nearest names.
     """
     name, _, pin = name_and_pin.partition("@")
+    if name.startswith("hf:"):
+        return _hub_asset(name, pin)
     holder = name if name in load_assets() else asset_holding_file(name)
     if not holder:
         raise unknown_name_error(
@@ -187,3 +203,21 @@ def find_asset_entry(name_and_pin: str) -> Asset:
         )
     named_file = tuple(file for file in asset.files if file.name == name)
     return asset.model_copy(update={"pin": pin, "files": named_file or asset.files})
+
+
+def _hub_asset(name: str, revision: str) -> Asset:
+    """A repository of the hub by its id; each revision has a folder of its own, so that no two are mixed."""
+    id = _HUB_ID.fullmatch(name)
+    if not id:
+        raise SettingsError(
+            message("download.hub-id", "{name} is not the id of a repository", name=name),
+            message(
+                "download.hub-id.hint",
+                "hf:OWNER/NAME for a model, hf:datasets/OWNER/NAME for a data set; @REVISION may follow",
+            ),
+        )
+    folder = name.replace(":", "/") + (f"@{revision.replace('/', '--')}" if revision else "")
+    return Asset(
+        name=name, title=id["repo"], ko=id["repo"], source=_HUB_SOURCE, folder=folder, repo=id["repo"],
+        dataset=bool(id["kind"]), only=("*",) if id["kind"] else (), pin=revision,
+    )  # fmt: skip

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from kovqa_core.download.members import decode_member_name
-from kovqa_core.errors import DataError
+from kovqa_core.download.members import ArchiveDamaged, decode_member_name
 from kovqa_core.messages import Message, message
 
 TAR_BLOCK = tarfile.BLOCKSIZE
@@ -36,7 +35,7 @@ class ByteStream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class TarCutShort(DataError):
+class TarCutShort(ArchiveDamaged):
     """A tar that ends too early: a download of it can be tried again."""
 
 
@@ -70,7 +69,7 @@ def iter_tar_members(stream: ByteStream, archive: str) -> Iterator[tuple[TarMemb
 
     Raises:
         TarCutShort: the stream ends before the two closing blocks of zeros.
-        DataError: a header is damaged.
+        ArchiveDamaged: a header is damaged.
     """
     while (block := _read_exactly(stream, TAR_BLOCK, archive)) != bytes(TAR_BLOCK):
         member = _parse_member(block, stream, archive)
@@ -161,8 +160,8 @@ def _read_exactly(stream: ByteStream, size: int, archive: str) -> bytes:
     return data
 
 
-def _damaged_error(archive: str, reason: Message) -> DataError:
-    return DataError(
+def _damaged_error(archive: str, reason: Message) -> ArchiveDamaged:
+    return ArchiveDamaged(
         message("download.archive-damaged", "{archive} is damaged: {reason}", archive=archive, reason=reason),
         message("download.fetch-again.hint", "fetch it again"),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from kovqa_core.errors import DataError, SettingsError, unknown_name_error
 from kovqa_core.files import require_empty, write_folder
 from kovqa_core.index.find_image import clear_listings
+from kovqa_core.index.packed_root import require_unpacked
 from kovqa_core.index.report import EMBEDDED_IMAGES_FOLDER, DatasetOrigin, IndexReport, OptionValue
 from kovqa_core.index.shards import SourceOptions
 from kovqa_core.index.sources import DATA_SOURCES, DataSource
@@ -55,6 +56,7 @@ def build_index(
     """
     data_source, options = _find_source(source), options or SourceOptions()
     clear_listings()
+    require_unpacked(root)
     if folder is not None:
         _require_outside(folder, root)
     # Resolved: the report names the folder for other processes, which start elsewhere.
@@ -133,6 +135,7 @@ def build_upstream_files(
         DataError: raw data that cannot be read.
     """
     upstream = _find_upstream_writer(source, has_tokenizer=encode is not None)
+    require_unpacked(root)
     image_folder = _resolve_image_folder(_find_source(source), root, images)
     encode_text = _encode_with_progress(encode or _refuse_to_encode, on_progress)
     with output_lock(folder):

@@ -1,0 +1,95 @@
+"""Raw data that are still packed: said in one line, with the command that unpacks them."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+from kovqa_core.download.archive_format import IGNORED_NAMES, archive_format, archive_stem, is_archive_name
+from kovqa_core.errors import DataError
+from kovqa_core.messages import message, shell_quote
+
+_FOREIGN_SUFFIXES = (".7z", ".rar", ".alz", ".egg", ".xz")  # archives that kovqa does not read
+# Of Office, of OpenDocument and HWPX, of Apple's Numbers.
+_DOCUMENT_MEMBERS = frozenset(("[Content_Types].xml", "mimetype", "Index/Document.iwa"))
+# Files beside the archives of a data set that are no data.
+_PAPER_SUFFIXES = (".pdf", ".txt", ".md", ".hwp", ".hwpx", ".docx")
+
+
+def require_unpacked(root: Path) -> None:
+    """See that raw data are not an archive, or a folder of nothing but archives.
+
+    Args:
+        root: the folder, or the table.
+
+    Raises:
+        DataError: they are; says which, and the command that unpacks them.
+    """
+    if root.is_file():
+        _refuse_archive(root)
+    elif root.is_dir():
+        _refuse_folder_of_archives(root)
+
+
+def _refuse_archive(path: Path) -> None:
+    try:
+        format_name = archive_format(path)
+    except OSError:  # the source says what is wrong with it
+        return
+    # Documents are zips too: tables, or named by the reader of tables, as a single packed file is.
+    if not format_name or path.suffix.lower() in (".xlsx", ".xlsm") or _is_document(path):
+        return
+    if format_name == "xz" and not path.name.lower().endswith((".tar.xz", ".txz")):
+        return
+    if format_name not in ("ZIP", "tar"):
+        raise DataError(
+            message(
+                "index.root-foreign-archive", "{path} is an archive: {format}", path=path, format=format_name
+            ),
+            message("index.root-by-hand.hint", "unpack it by hand (7-Zip), and name the folder"),
+        )
+    raise DataError(
+        message("index.root-archive", "{path} is a {format} archive", path=path, format=format_name),
+        message(
+            "index.root-archive.hint", "unpack it: kovqa download --from {path}; then name the folder: --root {folder}",
+            path=shell_quote(path), folder=shell_quote(path.with_name(archive_stem(path.name))),
+        ),
+    )  # fmt: skip
+
+
+def _is_document(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return not _DOCUMENT_MEMBERS.isdisjoint(archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return False
+
+
+def _refuse_folder_of_archives(folder: Path) -> None:
+    archives, foreign = 0, 0
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        for name in names:
+            if is_archive_name(name):
+                archives += 1
+            elif name.lower().endswith(_FOREIGN_SUFFIXES):
+                foreign += 1
+            # The first file that may be data ends it: a set has millions.
+            elif name[0] != "." and name not in IGNORED_NAMES and not name.lower().endswith(_PAPER_SUFFIXES):
+                return
+    if not archives and not foreign:
+        return
+    text = message(
+        "index.root-archives", "{folder} holds {count:,} archives and nothing unpacked",
+        folder=folder, count=archives + foreign,
+    )  # fmt: skip
+    if not archives:
+        raise DataError(text, message("index.root-archives-by-hand.hint", "unpack them by hand (7-Zip)"))
+    raise DataError(
+        text,
+        message(
+            "index.root-archives.hint", "unpack them: kovqa download --from {folder}; then run this again",
+            folder=shell_quote(folder),
+        ),
+    )  # fmt: skip
