@@ -141,7 +141,7 @@ def test_texts_that_are_none(kovqa: Kovqa, tmp_path: Path) -> None:
         "blank.txt": "no text in blank.txt →",
         "picture.png": "picture.png is a binary file, or UTF-16 without a byte-order mark →",
         "utf16.txt": "utf16.txt is a binary file, or UTF-16 without a byte-order mark → give text in UTF-8",
-        "broken.txt": "broken.txt:2: neither UTF-8 nor CP949 text → save it as UTF-8",
+        "broken.txt": "broken.txt:2: damaged UTF-8: byte 7 (0xFF) fits no letter → mend this line",
         "nowhere.txt": "cannot read nowhere.txt: No such file",
         ".": ". is a folder, and not an index → name an index folder, or the files: ./*",
     }.items():

@@ -99,7 +99,7 @@ def test_every_encoding_korean_text_comes_in_is_read(tmp_path: Path, encoding: s
 
 def test_a_cut_letter_in_the_first_line_does_not_make_a_file_cp949(tmp_path: Path) -> None:
     (tmp_path / "글.txt").write_bytes("보".encode() + b"\xeb\xb3\n" + "고양이\n".encode())
-    with pytest.raises(DataError, match=r"글\.txt:1: neither UTF-8 nor CP949"):
+    with pytest.raises(DataError, match=r"글\.txt:1: damaged UTF-8"):
         read(tmp_path / "글.txt")
 
 

@@ -85,7 +85,7 @@ def test_long_lines_are_cut_at_blanks_and_nothing_is_lost(tmp_path: Path) -> Non
 def test_a_broken_letter_is_named_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_file, "CHUNK_BYTES", 64)
     (tmp_path / "글.txt").write_bytes("한글\n".encode() * 50 + b"\xed\x95\n" + "한글\n".encode() * 50)
-    with pytest.raises(DataError, match=r"글.txt:51: neither UTF-8 nor CP949"):
+    with pytest.raises(DataError, match=r"글.txt:51: damaged UTF-8"):
         read(tmp_path / "글.txt")
 
 

@@ -27,7 +27,7 @@ DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueEr
 def archive_format(path: Path) -> str:
     """What kind of archive a file is: ZIP, tar (packed or not), RAR, …; "" where it is none. Its name is not believed.
 
-    A packed single file (`table.csv.gz`) is no archive.
+    A single packed file (`table.csv.gz`) does not count as an archive.
     """
     with path.open("rb") as stream:
         head = stream.read(tar.TAR_BLOCK)

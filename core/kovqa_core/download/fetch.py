@@ -327,7 +327,7 @@ def asset_state(asset: Asset, output: Path | None = None) -> str:
     targets = [folder / file.name for file in asset.files]
     if targets:
         complete = [_is_file_or_unpacked(asset, target) for target in targets]
-        # An archive that was fetched and could not be unpacked is no more than a beginning.
+        # An archive that was fetched and could not be unpacked is only a beginning.
         not_unpacked = [target for target, whole in zip(targets, complete, strict=True) if not whole]
         partial_files = [*map(part_file_path, targets), *not_unpacked]
     else:

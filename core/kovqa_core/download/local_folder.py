@@ -82,7 +82,7 @@ def _adopt_all_files(
 
 
 def _file_names(folder: Path) -> list[str]:
-    """The files below a folder, by relative names; hidden files and folders (.git, .cache) are no files of it."""
+    """The files below a folder, by relative names; hidden ones (.git, .cache) are passed over."""
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     return [path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)]
 

@@ -13,7 +13,7 @@ from kovqa_core.messages import message, shell_quote
 _FOREIGN_SUFFIXES = (".7z", ".rar", ".alz", ".egg", ".xz")  # archives that kovqa does not read
 # Of Office, of OpenDocument and HWPX, of Apple's Numbers.
 _DOCUMENT_MEMBERS = frozenset(("[Content_Types].xml", "mimetype", "Index/Document.iwa"))
-# Files beside the archives of a data set that are no data.
+# What lies beside a data set's archives and is not data.
 _PAPER_SUFFIXES = (".pdf", ".txt", ".md", ".hwp", ".hwpx", ".docx")
 
 

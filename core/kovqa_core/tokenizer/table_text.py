@@ -70,7 +70,7 @@ def corpus_file(path: Path) -> Path:
     """The file an input stands for: of an index its training split, for the others are there to be measured on.
 
     Raises:
-        DataError: a folder that is no index.
+        DataError: a folder that is not an index.
     """
     if not path.is_dir():
         return path
