@@ -18,13 +18,23 @@ def evaluate(
     ],
     kind: options.KindOption = None,
     normalise: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--normalise",
             metavar="NAME",
-            help="Answers are compared in this form: plain, korean, korean-particles, vqav2.",
+            help="Answers are compared in this form: plain, korean, korean-particles, vqav2. "
+            "[default: vqav2 where ten people answered, else plain]",
         ),
-    ] = "plain",
+    ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol",
+            metavar="NAME",
+            help="What an answer scores, by what several people answered: official (VQAv2's program), vizwiz "
+            "(VizWiz's), auto (official where ten people answered, else min(1, k / min(3, n)) of n).",
+        ),
+    ] = "auto",
     tokens: Annotated[
         str,
         typer.Option("--tokens", metavar="NAME", help="Captions are cut into: auto, english, korean, words."),
@@ -66,7 +76,7 @@ def evaluate(
     for output in filter(None, (report, log)):
         require_other_output(output, (predictions, index))
     with show_progress(quiet) as on_progress:
-        result = evaluate_file(predictions, index, normalise, tokens, on_progress, kind or ())
+        result = evaluate_file(predictions, index, normalise, tokens, on_progress, kind or (), protocol)
     if report:
         from kovqa_core.evaluate.report import write_report
 

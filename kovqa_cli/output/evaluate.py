@@ -44,6 +44,15 @@ def _print_answer_scores(scores: AnswerScores, unusable_scores: int, *, as_json:
                 questions=scores.unanswered,
             )
         )
+    if stored := scores.protocols.get("index"):
+        print_note(
+            message(
+                "evaluate.index-without-annotations",
+                "{questions:,} questions are scored by what the index stores: it is of an earlier version, which did "
+                "not keep annotators' answers; write it again (kovqa index) to score by the published rule",
+                questions=stored,
+            )
+        )
     _print_answer_score_table(scores)
 
 
@@ -52,6 +61,8 @@ def _answer_score_fields(scores: AnswerScores) -> dict[str, object]:
     return {
         "score": scores.total.score,
         "normalise": scores.rule,
+        "protocol": next(iter(scores.protocols)) if len(scores.protocols) == 1 else "mixed",
+        "protocols": dict(scores.protocols),
         "kinds": [score.json_fields() for score in scores.question_types],
         "groups": [score.json_fields() for score in scores.groups],
         "types": [score.json_fields() for score in scores.types],
@@ -80,10 +91,31 @@ def _print_answer_score_table(scores: AnswerScores) -> None:
         ],
         message(
             "evaluate.table-caption",
-            "answers compared in the {rule} form; most frequent: always giving the type's commonest answer",
-            rule=scores.rule,
+            "score: {protocols}; answers compared in {rule}; most frequent: always giving the type's commonest answer",
+            protocols=_describe_protocols(scores),
+            rule=message("evaluate.form-by-protocol", "the protocol's form")
+            if scores.rule == "auto"
+            else message("evaluate.named-form", "the {rule} form", rule=scores.rule),
         ),
     )
+
+
+def _describe_protocols(scores: AnswerScores) -> str:
+    """By which protocols answers were scored; with the questions of each, where there are several."""
+    from kovqa_core.evaluate.protocols import describe_protocol
+
+    if len(scores.protocols) == 1:
+        return describe_protocol(next(iter(scores.protocols)))
+    parts = [
+        message(
+            "evaluate.protocol-questions",
+            "{protocol} ({questions:,} questions)",
+            protocol=describe_protocol(name),
+            questions=questions,
+        )
+        for name, questions in scores.protocols.items()
+    ]
+    return ", ".join(parts)
 
 
 def _print_caption_scores(scores: CaptionScores, unusable_scores: int, *, as_json: bool, quiet: bool) -> None:

@@ -44,7 +44,8 @@ def test_scores_as_table_and_json(
     for groups in ("kinds", "types"):
         assert sum(row["rows"] for row in told[groups]) == len(given)
     shown = kovqa(*words, COLUMNS="80").stdout
-    assert "compared in the plain form" in shown
+    caption = "score: right or wrong by the one true answer; answers compared in the plain form"
+    assert caption in " ".join(shown.split())
     assert "…" not in shown, "cut off in a usual terminal"
     assert all(row["kind"] in shown for row in told["kinds"])
     assert kovqa(*words, "-q").stdout.strip() == f"{told['score']:.4f}"

@@ -34,7 +34,7 @@ FLAGS = {
     "export": "--output -o --as-upstream --trust-remote-code --json --quiet -q",
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
     "submit": "--predictions --sample --output -o --fill --column --upload --team --memo --force --json --quiet -q",
-    "evaluate": "--index --kind --normalise --tokens --report --log --images --examples --json --quiet -q",
+    "evaluate": "--index --kind --normalise --protocol --tokens --report --log --images --examples --json --quiet -q",
     "tokenizer train": "--output -o --vocab-size --coverage --sentences --json --quiet -q",
     "tokenizer encode": "--tokenizer --pieces --json",
     "tokenizer inspect": "--text --json --quiet -q",

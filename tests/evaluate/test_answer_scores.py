@@ -10,9 +10,10 @@ import pytest
 from kovqa_core.data.answers import normalise_answer, normalise_vqav2, soft_labels
 from kovqa_core.data.example import Example
 from kovqa_core.errors import SettingsError
-from kovqa_core.evaluate.answer_scores import COMPARISON_RULES, score_answers
+from kovqa_core.evaluate.answer_scores import score_answers
 from kovqa_core.evaluate.confidence_intervals import bootstrap_sums, score_interval, wilson_interval
 from kovqa_core.evaluate.normalise_korean import normalise_korean
+from kovqa_core.evaluate.protocols import COMPARISON_RULES
 
 
 def official(said: str, annotators: list[str]) -> float:

@@ -41,7 +41,9 @@ def test_a_json_table_may_have_many_annotators_and_captions(root: Path) -> None:
     write(root / "표.jsonl", "\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
     touch(root, ["a.jpg"])
     examples, _ = index(root / "표.jsonl", "table")
-    assert examples["train"] == [Example("1", "a.jpg", "몇?", {"1.0": 0.6, "None": 0.3}, "수")]
+    assert examples["train"] == [
+        Example("1", "a.jpg", "몇?", {"1.0": 2 / 3, "None": 1 / 3}, "수", annotations=["1.0", "1.0", "None"])
+    ]
     assert examples["test"] == [Example("2", "a.jpg", "몇?")]
     assert examples["val"] == [Example("3", "a.jpg", "", captions=["개 한 마리"])]
 

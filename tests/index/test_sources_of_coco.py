@@ -46,7 +46,9 @@ def test_vqav2_scores_ten_annotators_on_normalised_answers(root: Path) -> None:
     write_vqav2(root, "test-dev2015", [(91, 9, [])])
     examples, report = index(root, "vqav2")
     image = "train2014/COCO_train2014_000000000007.jpg"
-    assert examples["train"][0] == Example("0", image, "What?", {"dog": 1.0, "2": 0.9}, "other")
+    assert examples["train"][0] == Example(
+        "0", image, "What?", {"dog": 1.0, "2": 0.9}, "other", annotations=answers
+    )
     assert examples["val"][0].question_type == "yes/no"
     assert [e.id for e in examples["test"]] == [e.id for e in examples["test-dev"]] == ["91"]
     assert examples["test-dev"][0].image == "test2015/COCO_test2015_000000000009.jpg"

@@ -39,32 +39,49 @@ _NUMBER_WORDS = dict(
 # digit before a period, so "5." loses its period and only "3.5" keeps it.
 _PERIOD_PATTERN = re.compile(r"(?!<=\d)(\.)(?!\d)")
 _DIGIT_COMMA = re.compile(r"\d,\d")
+# BEiT-3's program runs in Python 3, where `\d` is any digit; VQAv2's own in Python 2, where it is one of 0…9.
+_PERIOD_PATTERN_ASCII = re.compile(_PERIOD_PATTERN.pattern, re.ASCII)
+_DIGIT_COMMA_ASCII = re.compile(_DIGIT_COMMA.pattern, re.ASCII)
 
 
 @functools.cache
-def _load_contractions() -> dict[str, str]:
+def load_contractions() -> dict[str, str]:
+    """Words without their apostrophe -> with it, by the VQAv2 challenge; to be read only."""
     return json.loads(read_text(Path(__file__).with_name("contractions.json")))
 
 
 def normalise_vqav2(answer: str) -> str:
-    """The VQAv2 challenge's normal form, its oddities included (docs/sources/beit3.md, B28)."""
+    """The VQAv2 challenge's normal form as BEiT-3 has it, its oddities included (docs/sources/beit3.md, B28).
+
+    Classes and training labels are in it. Scores are in that of the challenge's own program, which differs in
+    rare letters only: `evaluate/protocols.py`.
+    """
     return tidy_vqav2(answer).lower()
 
 
-def tidy_vqav2(answer: str) -> str:
-    """An answer by the VQAv2 challenge's rules, but with its letters kept: in lower case it is the normal form."""
+def tidy_vqav2(
+    answer: str, contractions: Mapping[str, str] | None = None, *, ascii_digits: bool = False
+) -> str:
+    """An answer by the VQAv2 challenge's rules, but with its letters kept: in lower case it is the normal form.
+
+    Args:
+        answer: as it was written.
+        contractions: words without their apostrophe -> with it; None: the challenge's.
+        ascii_digits: only 0…9 are digits, as in Python 2.
+    """
+    if contractions is None:
+        contractions = load_contractions()
+    digit_comma = (_DIGIT_COMMA_ASCII if ascii_digits else _DIGIT_COMMA).search(answer)
     text = answer
     for mark in _VQA_PUNCTUATION:
         # Looked up in the answer as it came, not in `text`: the official code does so too.
         beside_blank = f"{mark} " in answer or f" {mark}" in answer
-        text = text.replace(mark, "" if beside_blank or _DIGIT_COMMA.search(answer) else " ")
+        text = text.replace(mark, "" if beside_blank or digit_comma else " ")
     # The official code passes re.UNICODE, which is 32, where `sub` expects the count: 32 periods at most.
-    text = _PERIOD_PATTERN.sub("", text, count=32)
+    text = (_PERIOD_PATTERN_ASCII if ascii_digits else _PERIOD_PATTERN).sub("", text, count=32)
     words = (_NUMBER_WORDS.get(word.lower(), word) for word in text.split())
     spelled = (
-        _load_contractions().get(word.lower(), word)
-        for word in words
-        if word.lower() not in ("a", "an", "the")
+        contractions.get(word.lower(), word) for word in words if word.lower() not in ("a", "an", "the")
     )
     return " ".join(spelled).replace(",", "")
 
@@ -104,7 +121,7 @@ def class_scores(label_of: Mapping[str, int], answers: Mapping[str, float]) -> d
     for answer, score in answers.items():
         label = find_class(label_of, answer)
         if label is not None:
-            scores[label] = min(1.0, round(scores[label] + score, 9)) if label in scores else score
+            scores[label] = min(1.0, _exact_sum(scores[label] + score)) if label in scores else score
     return scores
 
 
@@ -188,28 +205,58 @@ def _parse_answer2label(lines: Iterable[str], path: Path) -> list[str]:
 # --------------------------------------------------------------------------------- soft labels
 
 
+OFFICIAL_ANNOTATORS = 10  # whom VQAv2, VizWiz and KVQA asked each question
+
+
 def soft_score(annotators: int) -> float:
     """Score of an answer that so many of ten annotators gave: 0.3, 0.6, 0.9, 1 (VQAv2)."""
     return (0.0, 0.3, 0.6, 0.9)[annotators] if annotators < 4 else 1.0
 
 
+def annotator_score(agreeing: int, annotators: int) -> float:
+    """Score in 0…1 of an answer that some of a question's annotators gave.
+
+    Of ten it is VQAv2's. Of any other number n it is kovqa's own rule, min(1, k / min(3, n)): three who agree are
+    enough, as in VQAv2, and where there are fewer, all of them. VQAv2's own arithmetic, which leaves one annotator
+    out, would give 60 % at most where three of three agree, and nothing at all to the answer of a single one.
+
+    Args:
+        agreeing: annotators who gave the answer.
+        annotators: all who gave one; at least one.
+    """
+    if annotators == OFFICIAL_ANNOTATORS:
+        return soft_score(agreeing)
+    return min(1.0, agreeing / min(3, annotators))
+
+
+def count_annotators(annotations: Sequence[str]) -> int:
+    """How many annotators a question has: those who wrote something; ten stay ten, as VQAv2's rule has it."""
+    if len(annotations) == OFFICIAL_ANNOTATORS:
+        return OFFICIAL_ANNOTATORS
+    return sum(1 for text in annotations if text.strip())
+
+
 def soft_labels(annotations: Iterable[str]) -> dict[str, float]:
-    """Answers of one question -> scores, the most frequent first; a single annotator's counts fully.
+    """Answers of one question -> scores (`annotator_score`), the most frequent first.
 
     Annotations of one normal form are one answer; it has the letters that most of them are written with.
 
     Args:
         annotations: one text per annotator.
     """
-    # An annotator who wrote nothing is not counted: the others' scores stay as they are.
-    spellings = Counter(filter(None, map(tidy_answer, annotations)))
+    texts = list(annotations)
+    # An annotator who wrote nothing is not counted: unanimity of the others stays unanimity.
+    spellings = Counter(filter(None, map(tidy_answer, texts)))
     counts: Counter[str] = Counter()
     for spelling, n in spellings.items():
         counts[normalise_answer(spelling)] += n
-    written = most_frequent_spellings(spellings)
-    if counts.total() <= 1:
-        return dict.fromkeys(written.values(), 1.0)
-    return {written[form]: soft_score(n) for form, n in counts.most_common()}
+    written, annotators = most_frequent_spellings(spellings), count_annotators(texts)
+    return {written[form]: annotator_score(n, annotators) for form, n in counts.most_common()}
+
+
+def raw_annotations(texts: Sequence[str]) -> Sequence[str]:
+    """What an example keeps of its annotators' texts: all of them, letter by letter; of one annotator nothing."""
+    return texts if len(texts) > 1 else ()
 
 
 def most_frequent_spellings(spellings: Counter[str]) -> dict[str, str]:
@@ -220,21 +267,22 @@ def most_frequent_spellings(spellings: Counter[str]) -> dict[str, str]:
     return written
 
 
-def soft_score_of(answer: str, true_answers: Mapping[str, float]) -> float:
-    """The score in 0…1 that an example gives an answer, compared in normal form."""
-    return merge_normal_forms(true_answers).get(normalise_answer(answer), 0.0)
-
-
 def merge_normal_forms(
     answers: Mapping[str, float], form: Callable[[str], str] = normalise_answer
 ) -> dict[str, float]:
     """True answers in a normal form; the scores of those that fall together add up to at most 1.
 
-    With scores of min(0.3 n, 1) the sum is exactly what the annotators together would have given.
+    With the scores of `annotator_score` the sum is exactly what the annotators together would have given.
     """
     merged: dict[str, float] = {}
     for answer, score in answers.items():
         key = form(answer)
-        # Rounded: 0.3 + 0.6 is 0.8999999999999999, and equal scores must be seen to be equal.
-        merged[key] = min(1.0, round(merged.get(key, 0.0) + score, 9))
+        merged[key] = min(1.0, _exact_sum(merged[key] + score)) if key in merged else score
     return merged
+
+
+def _exact_sum(score: float) -> float:
+    """A sum of scores as the fraction it is: equal scores must be seen to be equal."""
+    # 0.3 + 0.6 is 0.8999999999999999. The scores of `annotator_score` are tenths, thirds and halves.
+    thirtieths = round(score * 30) / 30
+    return thirtieths if abs(thirtieths - score) < 1e-9 else score

@@ -1,34 +1,22 @@
 """Scores of answers, by question type and answer type, beside the majority baseline. No torch.
 
-An answer's score is the soft score of its normal form. For questions that ten people answered the
-index holds min(0.3 n, 1) for an answer that n of them gave, and that is VQAv2's official rule: the
-mean of min(n / 3, 1) over the ten sets that leave one annotator out (docs/sources/datasets.md, D27).
+What one answer scores, by which protocol and in which normal form, is in `protocols.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 
-from kovqa_core.data.answers import merge_normal_forms, normalise_answer, normalise_vqav2
 from kovqa_core.data.example import Example
-from kovqa_core.errors import unknown_name_error
 from kovqa_core.evaluate.confidence_intervals import score_interval
-from kovqa_core.evaluate.normalise_korean import answer_type, normalise_korean
-from kovqa_core.messages import message
-
-# Name of a normal form -> answers with the same result are the same answer.
-COMPARISON_RULES: dict[str, Callable[[str], str]] = {
-    "plain": normalise_answer,
-    "korean": normalise_korean,
-    "korean-particles": partial(normalise_korean, particles=True),
-    "vqav2": normalise_vqav2,
-}
+from kovqa_core.evaluate.normalise_korean import answer_type
+from kovqa_core.evaluate.protocols import AUTO, RowScore, choose_row_scorer
 
 
 @dataclass(frozen=True)
@@ -63,7 +51,8 @@ class AnswerScores:
     """What `score_answers` returns.
 
     Attributes:
-        rule: the normal form answers were compared in.
+        rule: the normal form answers were compared in; "auto": in that of each question's protocol.
+        protocols: protocol (`protocols.py`) -> questions scored by it, the most first; without those unanswered.
         question_types: by question type, in code point order; empty for an index without types.
         groups: by group of types, as the index defines them. Their majority baseline knows the type.
         types: by type of answer: "number", "other", "yes/no".
@@ -74,6 +63,7 @@ class AnswerScores:
     """
 
     rule: str
+    protocols: Mapping[str, int]
     question_types: list[TypeScore]
     groups: list[TypeScore]
     types: list[TypeScore]
@@ -85,43 +75,41 @@ class AnswerScores:
 
 def score_answers(
     pairs: Iterable[tuple[Example, str]],
-    rule: str = "plain",
+    rule: str | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
+    *,
+    protocol: str = AUTO,
 ) -> AnswerScores:
     """Scores of (example, model's answer).
 
     Args:
         pairs: examples with the answer a model gave; at least one.
-        rule: a name of `COMPARISON_RULES`.
+        rule: the normal form; None: each protocol's own (`choose_row_scorer`).
         groups: group -> its question types; a type is in one group at most. A group without rows has no score.
+        protocol: by which answers are scored; "auto": each question by the number of its annotators.
 
     Raises:
-        SettingsError: an unknown rule.
+        SettingsError: an unknown rule or protocol.
+        DataError: an example has no annotations and the protocol needs them.
     """
-    if rule not in COMPARISON_RULES:
-        raise unknown_name_error(
-            message("evaluate.unknown-rule", "unknown normal form '{name}'", name=rule),
-            rule,
-            COMPARISON_RULES,
-        )
+    score_row = choose_row_scorer(protocol, rule)
     group_of = {name: group for group, members in (groups or {}).items() for name in members}
-    tallies = _AnswerTallies(COMPARISON_RULES[rule], group_of)
+    tallies = _AnswerTallies(group_of)
     for example, answer in pairs:
-        tallies.add(example, answer)
-    return tallies.answer_scores(rule)
+        tallies.add(example, score_row(example, answer))
+    return tallies.answer_scores()
 
 
 class _AnswerTallies:
     """The tallies of all answers: by question type, by group of types, by answer type, and in all.
 
     Args:
-        form: the normal form answers are compared in.
         group_of: question type -> its group.
     """
 
-    def __init__(self, form: Callable[[str], str], group_of: Mapping[str, str]) -> None:
+    def __init__(self, group_of: Mapping[str, str]) -> None:
         # Cached: the same few answers come again and again, and the Korean rules are many regular expressions.
-        self._normal_form, self._answer_type = cache(form), cache(answer_type)
+        self._answer_type = cache(answer_type)
         self._group_of = group_of
         self._by_type: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
         self._by_group: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
@@ -129,15 +117,15 @@ class _AnswerTallies:
         self._total = _ScoreTally()
         self._each: list[float] = []
         self._confusion: Counter[tuple[str, str]] = Counter()
+        self._rules: set[str] = set()
+        self._protocols: Counter[str] = Counter()
         self._unanswered = 0
 
-    def add(self, example: Example, answer: str) -> None:
-        """Score one answer, and count it in every tally it belongs to."""
-        true_scores = merge_normal_forms(example.answers, self._normal_form)
-        answer_form = self._normal_form(answer)
-        score = true_scores.get(answer_form, 0.0)
-        # max() takes the first of equals, and an index lists an example's most frequent answer first.
-        best = max(true_scores, key=lambda answer: true_scores[answer], default="")
+    def add(self, example: Example, row: RowScore) -> None:
+        """Count one answer in every tally it belongs to."""
+        true_scores = row.true_scores
+        # max() takes the first of equals, and the most frequent answer comes first.
+        best = max(true_scores, key=true_scores.__getitem__, default="")
         tallies = [
             self._by_type[example.question_type],
             self._by_answer_type[self._answer_type(best)],
@@ -146,16 +134,20 @@ class _AnswerTallies:
         if example.question_type in self._group_of:
             tallies.append(self._by_group[self._group_of[example.question_type]])
         for tally in tallies:
-            tally.add(example.image, true_scores, score)
-        self._confusion[best, answer_form] += 1
-        self._each.append(score)
+            tally.add(example.image, true_scores, row.score)
+        self._confusion[best, row.answer_form] += 1
+        self._each.append(row.score)
         self._unanswered += not true_scores
+        self._rules.add(row.rule)
+        if true_scores:
+            self._protocols[row.protocol] += 1
 
-    def answer_scores(self, rule: str) -> AnswerScores:
-        """The scores of all answers so far; `rule` is the name of their normal form."""
+    def answer_scores(self) -> AnswerScores:
+        """The scores of all answers so far."""
         type_scores = [self._by_type[name].score(name) for name in sorted(self._by_type)]
         return AnswerScores(
-            rule=rule,
+            rule=next(iter(self._rules)) if len(self._rules) == 1 else AUTO,
+            protocols=dict(self._protocols.most_common()),
             # A data set without question types has the one type "": it would repeat the total.
             question_types=type_scores if self._by_type.keys() != {""} else [],
             groups=[

@@ -11,6 +11,7 @@ from kovqa_core.data.question_types import ALL_TYPES
 from kovqa_core.evaluate.answer_scores import AnswerScores, score_answers
 from kovqa_core.evaluate.caption_scores import CaptionScores, score_captions
 from kovqa_core.evaluate.predictions_file import Predictions, match_predictions, read_predictions
+from kovqa_core.evaluate.protocols import AUTO
 from kovqa_core.index.reader import read_type_groups
 from kovqa_core.messages import message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -30,10 +31,11 @@ class EvaluationResult:
 def evaluate_file(
     predictions_path: Path,
     index_path: Path,
-    rule: str = "plain",
+    rule: str | None = None,
     tokens: str = "auto",
     on_progress: OnProgress = ignore_progress,
     question_types: Sequence[str] = (),
+    protocol: str = AUTO,
 ) -> EvaluationResult:
     """Score a predictions file against an index split; every id must be there once.
 
@@ -43,13 +45,15 @@ def evaluate_file(
     Args:
         predictions_path: lines of answers or of captions; which of them, the file says.
         index_path: a split's `.jsonl`.
-        rule: normal form in which answers are compared (`answer_scores.COMPARISON_RULES`).
+        rule: normal form in which answers are compared (`protocols.COMPARISON_RULES`); None: the protocol's own.
         tokens: what captions are cut into (`caption_tokens`).
         question_types: only questions of these types; none or "all": every one.
+        protocol: what an answer scores, by what annotators wrote (`protocols.PROTOCOLS`).
 
     Raises:
-        DataError: a line that is not a prediction; ids missing, foreign or double; an empty reference.
-        SettingsError: an unknown rule or question type.
+        DataError: a line that is not a prediction; ids missing, foreign or double; an empty reference; an index
+            without annotations, where the protocol needs them.
+        SettingsError: an unknown rule, protocol or question type.
     """
     predictions = read_predictions(predictions_path)
     predictions, examples = match_predictions(predictions, predictions_path, index_path, question_types)
@@ -68,7 +72,7 @@ def evaluate_file(
             if not some or set(members) <= set(question_types)
         }
         pairs = ((example, predictions.texts[example.id]) for example in _report_rows(examples, on_progress))
-        scores = score_answers(pairs, rule, groups)
+        scores = score_answers(pairs, rule, groups, protocol=protocol)
     return EvaluationResult(predictions_path, index_path, predictions, examples, scores)
 
 

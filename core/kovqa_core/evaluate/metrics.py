@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from kovqa_core.data.answers import soft_score_of
 from kovqa_core.data.example import Example
 from kovqa_core.errors import SettingsError, unknown_name_error
 from kovqa_core.evaluate import MAIN_CAPTION_METRIC
+from kovqa_core.evaluate.protocols import choose_row_scorer
 from kovqa_core.messages import message
 
 ScoreFunction = Callable[[Sequence[Example], Sequence[str]], float]
@@ -39,12 +39,13 @@ class Metric:
 
 
 def mean_soft_score(examples: Sequence[Example], answers: Sequence[str]) -> float:
-    """Mean soft score in 0…1: of each answer the score its example gives its normal form, 0 for any other.
+    """Mean score in 0…1, by the default protocol and normal forms of `kovqa evaluate` (`protocols.py`).
 
     Summed over examples and divided once: it depends neither on the number of processes nor on batches.
     """
+    score_row = choose_row_scorer()
     pairs = zip(examples, answers, strict=True)
-    return sum(soft_score_of(text, example.answers) for example, text in pairs) / len(answers)
+    return sum(score_row(example, text).score for example, text in pairs) / len(answers)
 
 
 def caption_metric(name: str, examples: Sequence[Example], captions: Sequence[str]) -> float:

@@ -143,6 +143,11 @@ def is_empty_cell(value: object) -> bool:
     return not isinstance(value, list | dict) and not cell_text(value)
 
 
+def raw_text(value: object) -> str:
+    """A cell letter by letter: a text as it is, anything else as `cell_text` has it."""
+    return value if isinstance(value, str) else cell_text(value)
+
+
 def record_text(record: Mapping[str, object], column: str, place: str) -> str:
     """The text of a record's column, "" where it has none.
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from kovqa_core.data.answers import soft_labels
+from kovqa_core.data.answers import raw_annotations, soft_labels
 from kovqa_core.data.example import Example
 from kovqa_core.data.json_stream import iter_json_list
-from kovqa_core.data.tables import cell_text
+from kovqa_core.data.tables import cell_text, raw_text
 from kovqa_core.errors import DataError
 from kovqa_core.index.find_image import find_image
 from kovqa_core.index.hash_split import assign_split
@@ -47,7 +47,8 @@ def _read_kvqa_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExa
     for line, row in iter_json_list(file, as_text=True):
         try:
             name, question = cell_text(row["image"]), cell_text(row["question"]).strip()
-            answers = soft_labels(cell_text(answer["answer"]) for answer in row["answers"])
+            annotations = [raw_text(answer["answer"]) for answer in row["answers"]]
+            answers = soft_labels(annotations)
             # JSON has it as 0 or 1, or as true or false; unanswerable questions keep their answers, as a type of their own.
             is_answerable = cell_text(row.get("answerable")) not in ("0", "false")
             question_type = cell_text(row.get("answer_type")) if is_answerable else "unanswerable"
@@ -70,4 +71,5 @@ def _read_kvqa_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExa
             left_out.add(image.reason, f"{file}:{line}: {image.problem}")
         else:
             split = assign_split("kvqa", name, _KVQA_FRACTIONS)
-            yield split, Example(id, image.path, question, answers, question_type)
+            kept = raw_annotations(annotations)
+            yield split, Example(id, image.path, question, answers, question_type, annotations=kept)

@@ -5,8 +5,9 @@ Images that lie in a parquet file itself become files of the index. A conversati
 of its questions. Columns have our names (id, image, question, answer, split, kind, caption, choices, context, hint)
 or those in `data.tables.COLUMN_ALIASES`; `--column ours=theirs` names others; all that are none of ours are kept
 and handed on. An image is a path below the table's folder, or below `--images`, or a bare name there
-(`index/find_image.py`). JSON may have a list of answers, one per annotator; a CSV cell is one answer.
-Without a column `id` the line number is the id; without `split`, a hash of the image's name decides.
+(`index/find_image.py`). JSON may have a list of answers, one per annotator: texts, or records with a text
+`answer` (VizWiz's `train.json` and `val.json`); a CSV cell is one answer. Without a column `id` the line number
+is the id; without `split`, a hash of the image's name decides.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from kovqa_core.data.answers import soft_labels
+from kovqa_core.data.answers import raw_annotations, soft_labels
 from kovqa_core.data.example import Example
-from kovqa_core.data.table_columns import TableRecord, known_columns, read_table_records
+from kovqa_core.data.table_columns import TableRecord, known_columns, one_text, read_table_records
 from kovqa_core.data.tables import COLUMN_ALIASES, holds_images, table_notes
 from kovqa_core.data.tables.embedded_images import ImageNames, image_writer
 from kovqa_core.errors import DataError
@@ -120,7 +121,8 @@ def _read_table_rows(
             continue
         image = find_table_image(shard.file, images, name, row.text("kind"), row.text("split"))
         split = _row_split(row.text("split") or shard.split, name, row.place)
-        answers = soft_labels(row.texts("answer"))
+        annotations = _annotation_texts(row)
+        answers = soft_labels(annotations)
         captions = [text.strip() for text in row.texts("caption") if text.strip()]
         choices, problem = _row_choices(row)
         if not question and not captions:
@@ -136,7 +138,8 @@ def _read_table_rows(
             id = row.text("id") or f"{shard.id_prefix}{row.line}"
             yield split, Example(
                 id, image.path, question, answers, row.text("kind"), captions,
-                choices=choices, context=row.context, columns=row.other_columns(tuple(COLUMN_ALIASES)),
+                choices=choices, context=row.context, annotations=raw_annotations(annotations),
+                columns=row.other_columns(tuple(COLUMN_ALIASES)),
             )  # fmt: skip
 
 
@@ -146,6 +149,14 @@ def _row_choices(row: TableRecord) -> tuple[tuple[str, ...], str]:
         return row.choices(), ""
     except DataError as error:
         return (), str(error.message)
+
+
+def _annotation_texts(row: TableRecord) -> list[str]:
+    """What each annotator wrote, letter by letter; VizWiz and VQAv2 have a record for each, with a text `answer`."""
+    cell = row.cell("answer")
+    values = cell if isinstance(cell, list) else [cell]
+    texts = [each["answer"] if isinstance(each, dict) and "answer" in each else each for each in values]
+    return [text if isinstance(text, str) else one_text(text, "answer", row.place) for text in texts]
 
 
 def _row_split(value: str, name: str, place: str) -> str:

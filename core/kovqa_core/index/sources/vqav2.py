@@ -18,17 +18,20 @@ from functools import partial
 from pathlib import Path
 
 from kovqa_core.data.answers import (
+    annotator_score,
+    count_annotators,
     most_frequent_spellings,
     normalise_answer,
     normalise_vqav2,
-    soft_score,
+    raw_annotations,
     tidy_vqav2,
 )
 from kovqa_core.data.example import Example
 from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.data.json_values import JsonRecord
-from kovqa_core.data.tables import cell_text
+from kovqa_core.data.tables import cell_text, raw_text
 from kovqa_core.errors import DataError
+from kovqa_core.files import to_nfc
 from kovqa_core.index.left_out import (
     ANSWER_EMPTY,
     ID_MISSING,
@@ -128,7 +131,8 @@ def _read_vqav2_rows(root: Path, images: Path, part: str, left_out: LeftOutRows)
         id, question = cell_text(row["question_id"]), cell_text(row["question"]).strip()
         image = vqav2_image_path(part, cell_text(row["image_id"]))
         try:
-            answers = _soft_answers(annotation) if annotation else {}
+            annotations = [raw_text(answer["answer"]) for answer in annotation.get("answers", ())]
+            answers = _soft_answers(annotation, annotations) if annotation else {}
         except (KeyError, TypeError):
             raise DataError(
                 message(
@@ -141,20 +145,31 @@ def _read_vqav2_rows(root: Path, images: Path, part: str, left_out: LeftOutRows)
             left_out.add(ID_MISSING, f"{vqav2_files(root, part)[0]}: {question}")
         elif not question:
             left_out.add(QUESTION_MISSING, f"id {id}")
-        elif not answers and not is_test:
+        # An answer that the normal form empties ("a", "the") is no class, but the official program scores it.
+        elif not answers and not is_test and (VQAV2_PARTS[part] == "train" or not any(annotations)):
             left_out.add("no annotation" if not annotation else ANSWER_EMPTY, f"id {id}")
         elif image not in present:
             left_out.add(IMAGE_MISSING, f"id {id}: {image}")
         else:
             question_type = cell_text(annotation.get("answer_type"))
-            yield VQAV2_PARTS[part], Example(id, image, question, answers, question_type)
+            yield (
+                VQAV2_PARTS[part],
+                Example(
+                    id, image, question, answers, question_type, annotations=raw_annotations(annotations)
+                ),
+            )
 
 
-def _soft_answers(annotation: JsonRecord) -> dict[str, float]:
-    """Answers with their soft scores, the one that most annotators gave first."""
+def _soft_answers(annotation: JsonRecord, annotations: Sequence[str]) -> dict[str, float]:
+    """Answers with their soft scores, the one that most annotators gave first.
+
+    Args:
+        annotation: a question's.
+        annotations: what its annotators wrote, letter by letter.
+    """
     # The official most frequent answer first, also where a tie would be broken otherwise: classes are counted by it.
     first = cached_normal_form(cell_text(annotation["multiple_choice_answer"]))
-    texts = [cell_text(answer["answer"]) for answer in annotation["answers"]]
+    texts, annotators = list(map(to_nfc, annotations)), count_annotators(annotations)
     forms, tidy_texts = list(map(cached_normal_form, texts)), list(map(_cached_tidy_form, texts))
     counts = Counter(forms)
     # The published annotations are in lower case: mostly there is nothing to choose.
@@ -162,7 +177,9 @@ def _soft_answers(annotation: JsonRecord) -> dict[str, float]:
     ordered = dict.fromkeys([first, *(answer for answer, _ in counts.most_common())])
     # An answer that the normal form empties ("a", "the") is none; nor is a first one that no annotator gave.
     return {
-        spellings.get(normalise_answer(answer), answer) if spellings else answer: soft_score(counts[answer])
+        spellings.get(normalise_answer(answer), answer) if spellings else answer: annotator_score(
+            counts[answer], annotators
+        )
         for answer in ordered
         if answer and counts[answer]
     }
