@@ -14,6 +14,7 @@ damaged UTF-8: an error with line and byte, never another text.
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 from collections.abc import Callable, Iterator
 
@@ -46,7 +47,7 @@ def decode_blocks(blocks: ByteBlocks, name: str, line: int = 1) -> Iterator[str]
         yield from _decode_utf16(block, stream, name, line)
         return
     decoder: codecs.IncrementalDecoder = codecs.getincrementaldecoder("utf-8")()
-    offset, is_ascii, encoding = 0, True, "UTF-8"
+    offset, is_ascii, encoding, first_line = 0, True, "UTF-8", line
     if block.startswith(codecs.BOM_UTF8):
         block = block[len(codecs.BOM_UTF8) :] or next(stream, b"")
         offset, is_ascii = len(codecs.BOM_UTF8), False
@@ -56,12 +57,13 @@ def decode_blocks(blocks: ByteBlocks, name: str, line: int = 1) -> Iterator[str]
             text = decoder.decode(block, not block)
         except UnicodeDecodeError as error:
             data, before = pending + block, error.start
+            place = (line + data.count(b"\n", 0, before), offset - len(pending) + before, data[before])
             is_first = is_ascii and encoding == "UTF-8" and data[:before].isascii()
-            if not is_first or not _is_cp949(blocks):
-                if is_first and not _is_mostly_utf8(blocks):
-                    encoding = ""
-                place = (line + data.count(b"\n", 0, before), offset - len(pending) + before, data[before])
+            if not is_first or _is_mostly_utf8(blocks):
                 raise encoding_error(name, *place, encoding) from None
+            if (lines := _lines_before_cp949_error(blocks)) is not None:
+                # In a damaged CP949 file the first line is none that the user would look at.
+                raise encoding_error(name, max(place[0], first_line + lines), *place[1:], "") from None
             decoder, encoding = codecs.getincrementaldecoder("cp949")(), "CP949"
             text = decoder.decode(data, not block)
         is_ascii = is_ascii and text.isascii()
@@ -121,30 +123,37 @@ def detect_encoding(blocks: ByteBlocks) -> str:
             text = decoder.decode(block)
         except UnicodeDecodeError as error:
             is_first = (pending + block)[: error.start].isascii()
-            return "cp949" if is_first and _is_cp949(blocks) else "utf-8-sig"
+            is_cp949 = is_first and not _is_mostly_utf8(blocks) and _lines_before_cp949_error(blocks) is None
+            return "cp949" if is_cp949 else "utf-8-sig"
         if not text.isascii():
             return "utf-8-sig"
     return "utf-8-sig"
 
 
-def _is_cp949(blocks: ByteBlocks) -> bool:
-    """Is all of it strict CP949, and not mostly UTF-8?"""
+def _lines_before_cp949_error(blocks: ByteBlocks) -> int | None:
+    """How many lines come before the first byte that is not strict CP949; None where all are."""
     decoder = codecs.getincrementaldecoder("cp949")()
-    try:
-        for block in blocks():
-            decoder.decode(block)
-        decoder.decode(b"", True)
-    except UnicodeDecodeError:
-        return False
-    return not _is_mostly_utf8(blocks)
+    lines = 0
+    for block in itertools.chain(blocks(), [b""]):
+        pending = decoder.getstate()[0]
+        try:
+            decoder.decode(block, not block)
+        except UnicodeDecodeError as error:
+            return lines + (pending + block).count(b"\n", 0, error.start)
+        lines += block.count(b"\n")
+    return None
 
 
 def _is_mostly_utf8(blocks: ByteBlocks) -> bool:
     """Are more than half of the bytes beyond ASCII letters of three bytes in UTF-8?"""
     beyond_ascii = in_letters = 0
+    rest = b""
     for block in blocks():
         beyond_ascii += len(block.translate(None, _ASCII_BYTES))
-        in_letters += 3 * len(_UTF8_LETTER.findall(block))
+        end = 0
+        for letter in _UTF8_LETTER.finditer(rest + block):
+            in_letters, end = in_letters + 3, letter.end()
+        rest = (rest + block)[max(end, len(rest + block) - 2) :]  # a letter may be cut between two blocks
     return 2 * in_letters > beyond_ascii
 
 

@@ -78,11 +78,13 @@ def _open_workbook(path: Path, *, values: bool = True) -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of styles and validations that it does not keep
         try:
-            workbook = openpyxl.load_workbook(path, read_only=True, data_only=values)
-            try:
-                yield workbook
-            finally:
-                workbook.close()
+            # As a stream: of a path it would ask for the suffix, whatever the file holds.
+            with path.open("rb") as stream:
+                workbook = openpyxl.load_workbook(stream, read_only=True, data_only=values)
+                try:
+                    yield workbook
+                finally:
+                    workbook.close()
         except KovqaError:
             raise
         except Exception as error:  # whatever a broken XML part leads to in the library
