@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kovqa_core.answer.folder_images import rows_from_images
@@ -31,6 +31,7 @@ from kovqa_core.answer.partial_file import (
     resume_partial_file,
 )
 from kovqa_core.answer.question_rows import QuestionRow, question_image_folder, select_question_rows
+from kovqa_core.answer.table_images import unpack_table_images
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
@@ -186,6 +187,11 @@ def run_answer_job(
         Stopped: processes of a profile ended early on request.
         KovqaError: whatever the back end raises; what is answered is kept.
     """
+    with unpack_table_images(job.table, job.images, job.columns, job.output, on_progress) as images:
+        return _run_answer_job(replace(job, images=images), backend, on_progress)
+
+
+def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgress) -> AnsweredTable:
     passed_over: list[str] = []
     rows = job.read_rows(passed_over.append)
     _require_free_output(job, backend.model, rows)
@@ -364,11 +370,14 @@ def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]
 
 def _table_fingerprint(job: AnswerJob, rows: Sequence[QuestionRow]) -> dict[str, object]:
     # A folder of images has no bytes of its own: its rows, which are the names in it, stand for them.
-    lines = "\n".join(row.example.line() for row in rows).encode()
-    table = lines if job.table.is_dir() else job.table.read_bytes()
+    if job.table.is_dir():
+        table = hashlib.sha256("\n".join(row.example.line() for row in rows).encode())
+    else:  # in blocks: images may lie in it
+        with job.table.open("rb") as stream:
+            table = hashlib.file_digest(stream, "sha256")
     columns = {"columns": dict(sorted(job.columns.items()))} if job.columns else {}
     return {
-        "table": hashlib.sha256(table).hexdigest(),
+        "table": table.hexdigest(),
         "kinds": sorted({row.question_type for row in rows}),
         **columns,
     }

@@ -74,9 +74,12 @@ class TableRecord:
         return one_text(self.cell(ours), ours, self.place)
 
     def texts(self, ours: str) -> list[str]:
-        """A cell as texts: JSON may have a list of them; raises as `one_text`."""
+        """A cell as texts: JSON and Parquet may have a list of them, or of VQA's annotators; raises as `one_text`."""
         cell = self.cell(ours)
-        return [one_text(each, ours, self.place) for each in (cell if isinstance(cell, list) else [cell])]
+        cells = cell if isinstance(cell, list) else [cell]
+        # {"answer": …, "answer_confidence": …, "answer_id": …} of VQAv2, VizWiz and their copies at Hugging Face.
+        cells = [each["answer"] if isinstance(each, dict) and "answer" in each else each for each in cells]
+        return [one_text(each, ours, self.place) for each in cells]
 
     def cell(self, ours: str) -> object:
         """A cell as the table has it; None where there is none."""
