@@ -87,7 +87,7 @@ def _open_parquet(path: Path) -> Iterator[Any]:
         raise missing_library_error(path, "pyarrow") from None
     try:
         # Without reading ahead: it would fetch a whole group of rows, some hundred MB of images.
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             yield file
     except KovqaError:
         raise
