@@ -180,7 +180,7 @@ def test_data_files_are_indexed_answered_and_scored(
     opened = open_index(index)
     rows = sum(len(opened.split(split)) for split in ("train", "val", "test"))
     assert rows >= TRAIN + VAL if kind != "nia" else rows > 0
-    assert opened.report.counts.left_out == []
+    assert not opened.report.counts.left_out
     split = scored_split(index)
     kovqa("predict", "--model", trained, "--input", split, "-o", predictions, "-q")
     told = json.loads(kovqa("evaluate", predictions, "--index", split, "--json"))
