@@ -184,7 +184,7 @@ def test_data_files_are_indexed_answered_and_scored(
     split = scored_split(index)
     kovqa("predict", "--model", trained, "--input", split, "-o", predictions, "-q")
     told = json.loads(kovqa("evaluate", predictions, "--index", split, "--json"))
-    assert told["rows"] == len(opened.split("val"))
+    assert told["all"]["rows"] == len(opened.split("val"))
 
 
 @pytest.mark.soak
@@ -204,4 +204,4 @@ def test_data_files_are_trained_on(kovqa: Kovqa, small: Small, tmp_path: Path, k
     ):
         done = kovqa(*command)
         assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows"] == len(open_index(index).split("val"))
+    assert json.loads(done.stdout)["all"]["rows"] == len(open_index(index).split("val"))
