@@ -27,7 +27,8 @@ def examples(small: Small) -> dict[str, list[Example]]:
     """The rows that every file holds."""
     index = open_index(small.index)
     return {
-        split: [index.split(split)[n] for n in range(rows)] for split, rows in (("train", TRAIN), ("val", VAL))
+        split: [index.split(split)[n] for n in range(rows)]
+        for split, rows in (("train", TRAIN), ("val", VAL))
     }
 
 
