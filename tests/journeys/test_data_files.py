@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kovqa_cli.main import app
 from kovqa_core.data.example import Example
 from kovqa_core.index.reader import open_index
 from typer.testing import CliRunner
 
+from kovqa_cli.main import app
 from tests.conftest import Kovqa, Small, training
 
 TRAIN, VAL = 48, 16  # rows
