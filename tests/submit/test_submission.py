@@ -271,6 +271,8 @@ def test_a_samples_columns_are_named_where_they_must_be(tmp_path: Path) -> None:
         (b",id,answer\n0,a,0\n", "sample.csv: a column without a name"),
         (b'[{"id": "a", "answer": 0}]', "sample.csv is JSON, not a table with a header"),
         (b"id,answer\na,0\nb,0\n", "no prediction for 1 id: b"),
+        (b"id,text,label\na,0,0\n", "sample.csv: the answers may belong in text, label"),
+        (b"a,b,c\n1,2,3\n", "sample.csv: no column 'id'; it has a, b, c"),
         (b"id,answer\nc,0\n", "no prediction for 1 id: c"),
     ],
 )

@@ -25,7 +25,8 @@ from kovqa_core.text_encoding import detect_encoding
 
 # Names of the two columns in lower case, the likeliest first.
 _ID_NAMES = ("id", "question_id", "qid", "image_id", "idx", "index")
-_ANSWER_NAMES = ("answer", "answers", "caption", "text", "prediction", "label", "target", "정답", "답")
+_ANSWER_NAMES = ("answer", "answers")
+_OTHER_ANSWER_NAMES = ("caption", "text", "prediction", "label", "target", "정답", "답")
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16-le",
@@ -132,12 +133,25 @@ def _sample_hint() -> Message:
 
 def _choose_columns(path: Path, names: Sequence[str], given: Mapping[str, str]) -> tuple[str, str]:
     """The columns of ids and answers."""
-    chosen: dict[str, str | None] = {}
-    for ours, usual in (("id", _ID_NAMES), ("answer", _ANSWER_NAMES)):
-        if ours in given and given[ours] not in names:
-            raise _no_column_error(path, given[ours], names)
-        others = [name for name in names if name not in chosen.values() and name not in given.values()]
-        chosen[ours] = given.get(ours) or find_column(others, usual)
+    for name in given.values():
+        if name not in names:
+            raise _no_column_error(path, name, names)
+    others = [name for name in names if name not in given.values()]
+    chosen = {"id": given.get("id") or find_column(others, _ID_NAMES)}
+    others = [name for name in others if name != chosen["id"]]
+    chosen["answer"] = given.get("answer") or find_column(others, _ANSWER_NAMES)
+    if chosen["answer"] is None:
+        possible = [name for name in others if find_column([name], _OTHER_ANSWER_NAMES)]
+        # Of several none is chosen: the answers would stand in the wrong one without a word.
+        if len(possible) > 1 and len(names) > 2:
+            raise DataError(
+                message(
+                    "submit.several-answer-columns", "{sample}: the answers may belong in {columns}",
+                    sample=path, columns=", ".join(possible),
+                ),
+                message("submit.name-answer-column.hint", "name it: --column answer={column}", column=possible[0]),
+            )  # fmt: skip
+        chosen["answer"] = next(iter(possible), None)
     if len(names) == 2:
         # Two columns: the one that is not the one is the other.
         for ours, other in (("id", "answer"), ("answer", "id")):
