@@ -139,7 +139,7 @@ def test_texts_that_are_none(kovqa: Kovqa, tmp_path: Path) -> None:
     for name, said in {
         "빈.txt": "빈.txt is empty → give text",
         "blank.txt": "no text in blank.txt →",
-        "picture.png": "picture.png is a binary file, or UTF-16 without a byte-order mark →",
+        "picture.png": "picture.png is an image (PNG), not text →",
         "utf16.txt": "utf16.txt is a binary file, or UTF-16 without a byte-order mark → give text in UTF-8",
         "broken.txt": "broken.txt:2: damaged UTF-8: byte 7 (0xFF) fits no letter → mend this line",
         "nowhere.txt": "cannot read nowhere.txt: No such file",

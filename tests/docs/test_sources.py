@@ -98,5 +98,8 @@ def test_recordings_named_by_facts_exist() -> None:
 
 
 def test_nothing_cites_a_document_outside_the_repository() -> None:
-    absent = [f"{place}: {line.strip()}" for place, line in cited_lines() if _ABSENT.search(line)]
+    lines = [
+        (place, re.sub(r"https?://\S+", "", line)) for place, line in cited_lines()
+    ]  # the web's are its own
+    absent = [f"{place}: {line.strip()}" for place, line in lines if _ABSENT.search(line)]
     assert not absent, "\n".join(absent)

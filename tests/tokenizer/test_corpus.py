@@ -7,6 +7,7 @@ import resource
 from collections import Counter
 from pathlib import Path
 
+import openpyxl
 import pytest
 from kovqa_core.errors import DataError, MachineError, SettingsError
 from kovqa_core.tokenizer.card import TokenizerCard, card_path, write_sentencepiece_model
@@ -39,6 +40,11 @@ def write_rows(path: Path) -> Path:
         mark = "," if path.suffix == ".csv" else "\t"
         rows = [mark.join(ROWS[0]), *(mark.join(row.values()) for row in ROWS)]
         path.write_text("\n".join(rows), "utf-8-sig")
+    elif path.suffix in (".xlsx", ""):
+        workbook = openpyxl.Workbook()
+        for row in [list(ROWS[0]), *(list(row.values()) for row in ROWS)]:
+            workbook.active.append(row)
+        workbook.save(path)
     elif path.suffix == ".json":
         path.write_text(json.dumps(ROWS), "utf-8")
     else:
@@ -49,7 +55,7 @@ def write_rows(path: Path) -> Path:
 # -------------------------------------------------------------------------- tables and indexes
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.json", "t.jsonl", "줄.txt"])
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.json", "t.jsonl", "줄.txt", "t.xlsx", "이름 없음"])
 def test_a_table_gives_its_texts_not_its_ids_file_names_or_keys(tmp_path: Path, name: str) -> None:
     assert read(write_rows(tmp_path / name)) == TEXTS
 

@@ -23,7 +23,7 @@ from kovqa_core.files import disk_errors, make_folder, to_nfc
 from kovqa_core.messages import Message, message
 from kovqa_core.progress import OnProgress, ignore_progress
 
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
+_LFS_POINTER = b"version https://git-lfs.github.com/"
 _MAX_HEADER_BYTES = 100 << 20  # of a safetensors file; its own library allows no more
 _BY_HAND = "by hand"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.data.tables import COLUMN_ALIASES, read_table
+from kovqa_core.data.tables.other_files import PARQUET_MAGIC, ZIP_MAGIC
 from kovqa_core.errors import DataError
 from kovqa_core.messages import message
 
@@ -52,7 +53,7 @@ class TableChunk:
 
 
 def is_table(path: Path) -> bool:
-    """Is a file a table: by its suffix (also before `.gz`), or because its first line is a JSON object?"""
+    """Is a file a table: by its suffix (also before `.gz`), or by what it begins with (JSON, parquet, Excel's zip)?"""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         suffixes.pop()
@@ -60,6 +61,9 @@ def is_table(path: Path) -> bool:
         return True
     with path.open("rb") as stream:
         first = stream.readline(_MAX_FIRST_LINE_BYTES).removeprefix(b"\xef\xbb\xbf")
+    # Any zip: the reader of tables says what is in it, where that is not a workbook.
+    if first.startswith((PARQUET_MAGIC, ZIP_MAGIC + b"\3\4")):
+        return True
     try:
         return isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):

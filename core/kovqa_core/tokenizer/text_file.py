@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.data.file_kind import find_file_kind
 from kovqa_core.errors import DataError
 from kovqa_core.messages import message
 from kovqa_core.text_encoding import detect_encoding, encoding_error
@@ -77,15 +78,22 @@ def _read_chunk(path: Path, start: int, end: int, encoding: str = "") -> bytes:
         data = stream.read(end - start)
     # UTF-16 without a byte-order mark has a NUL in every ASCII letter; text in UTF-8 or CP949 has none.
     if encoding != "utf-16" and b"\0" in data:
-        raise DataError(
-            message(
-                "tokenizer.binary-file",
-                "{path} is a binary file, or UTF-16 without a byte-order mark",
-                path=path,
-            ),
-            message("tokenizer.binary-file.hint", "give text in UTF-8, one sentence a line"),
-        )
+        raise _binary_file_error(path)
     return data
+
+
+def _binary_file_error(path: Path) -> DataError:
+    hint = message("tokenizer.binary-file.hint", "give text in UTF-8, one sentence a line")
+    if kind := find_file_kind(path):
+        return DataError(
+            message("tokenizer.other-file", "{path} is {kind}, not text", path=path, kind=kind.name), hint
+        )
+    return DataError(
+        message(
+            "tokenizer.binary-file", "{path} is a binary file, or UTF-16 without a byte-order mark", path=path
+        ),
+        hint,
+    )
 
 
 def _damaged_text_error(path: Path, offset: int, byte: int, encoding: str) -> DataError:
