@@ -10,16 +10,19 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kovqa_core.data.json_stream import decode_blocks
-from kovqa_core.data.tables import check_unique_id, read_table
+from kovqa_core.data.json_stream import decode_blocks, iter_json_records
+from kovqa_core.data.row_ids import TableRow, qualified_id, unique_row_ids
+from kovqa_core.data.tables import COLUMN_ALIASES, cell_text, check_unique_id, read_table, record_text
 from kovqa_core.data.tables.table_format import detect_table_format
 from kovqa_core.errors import DataError, SettingsError, list_ids
 from kovqa_core.evaluate.predictions_file import find_column
 from kovqa_core.files import read_bytes
+from kovqa_core.index.reader import IndexSplit
 from kovqa_core.messages import Message, message
 from kovqa_core.text_encoding import detect_encoding
 
@@ -32,6 +35,7 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+_IMAGE_NAMES = tuple(name.lower() for name in COLUMN_ALIASES["image"])
 _OUTPUT_SUFFIXES = (".csv", ".tsv", ".txt")
 
 
@@ -59,6 +63,8 @@ class SampleFile:
     Attributes:
         columns: names, in its order.
         rows: cells, in its order.
+        ids: of the rows; those that repeat under several images are qualified (`data/row_ids.py`).
+        images: of the rows; "" where it has no column of them.
         id_column, answer_column: of `columns`.
         layout: of its text.
     """
@@ -66,15 +72,11 @@ class SampleFile:
     path: Path
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    ids: Sequence[str]
+    images: Sequence[str]
     id_column: str
     answer_column: str
     layout: CsvLayout
-
-    @property
-    def ids(self) -> list[str]:
-        """The id of every row."""
-        place = self.columns.index(self.id_column)
-        return [row[place] for row in self.rows]
 
 
 def read_sample(path: Path, columns: Mapping[str, str] | None = None) -> SampleFile:
@@ -99,13 +101,13 @@ def read_sample(path: Path, columns: Mapping[str, str] | None = None) -> SampleF
         )
     names: list[str] = []
     rows: list[list[str]] = []
-    line_of_id: dict[str, int] = {}
+    lines: list[int] = []
     id_column = answer_column = ""
     for line, row in read_table(path):
         if not names:
             names = list(row)
             id_column, answer_column = _choose_columns(path, names, given)
-        cells = ["" if row[name] is None else str(row[name]) for name in names if name in row]
+        cells = [record_text(row, name, f"{path}:{line}") for name in names if name in row]
         if len(cells) != len(names) or len(row) != len(names):
             raise DataError(
                 message(
@@ -120,11 +122,27 @@ def read_sample(path: Path, columns: Mapping[str, str] | None = None) -> SampleF
                 message("submit.sample-no-id", "{sample}:{line}: no id", sample=path, line=line),
                 _sample_hint(),
             )
-        check_unique_id(id, line, line_of_id, path)
         rows.append(cells)
+        lines.append(line)
     if not rows:
         raise DataError(message("submit.sample-empty", "{sample} has no rows", sample=path), _sample_hint())
-    return SampleFile(path, names, rows, id_column, answer_column, _detect_layout(path, len(names)))
+    others = [name for name in names if name not in (id_column, answer_column)]
+    image_column = find_column(others, _IMAGE_NAMES)
+    place = names.index(id_column)
+    images = [row[names.index(image_column)] if image_column else "" for row in rows]
+    ids = _distinct_ids(path, [row[place] for row in rows], images, lines)
+    return SampleFile(
+        path, names, rows, ids, images, id_column, answer_column, _detect_layout(path, len(names))
+    )
+
+
+def _distinct_ids(path: Path, ids: Sequence[str], images: Sequence[str], lines: Sequence[int]) -> list[str]:
+    """An id for every row: where it repeats, its image is part of it; without one, it is an error."""
+    seen: dict[str, int] = {}
+    for id, image, line in zip(ids, images, lines, strict=True):
+        check_unique_id(qualified_id(id, image) if image else id, line, seen, path)
+    keys = unique_row_ids([TableRow(id, image, "") for id, image in zip(ids, images, strict=True)])
+    return [id if key is None else key for key, id in zip(keys, ids, strict=True)]
 
 
 def _sample_hint() -> Message:
@@ -171,6 +189,42 @@ def _no_column_error(path: Path, name: str, names: Sequence[str]) -> DataError:
         ),
         message("submit.name-columns.hint", "name them: --column id=NAME --column answer=NAME"),
     )  # fmt: skip
+
+
+def read_json_ids(sample: Path, records: tuple[str, str]) -> list[str]:
+    """The ids of a challenge's JSON file or of an index split, in its order, each once.
+
+    Args:
+        sample: the file.
+        records: name of its list, and of the ids there.
+
+    Raises:
+        DataError: no rows, or one id under several images.
+    """
+    if sample.suffix == ".jsonl":
+        ids = [example.id for example in IndexSplit(sample)]
+    else:
+        name, key = records
+        rows = iter_json_records(sample, name, (key,), (key, "image_id"), as_text=True)
+        pairs = dict.fromkeys((cell_text(row[key]), cell_text(row.get("image_id"))) for row in rows)
+        ids = [id for id, _ in pairs]
+        if repeated := [id for id, times in Counter(ids).items() if times > 1]:
+            raise DataError(
+                message(
+                    "submit.sample-ids-repeat", "{sample}: under several images: {ids}",
+                    sample=sample, ids=list_ids(repeated),
+                ),
+                message(
+                    "submit.sample-ids-repeat.hint",
+                    "the challenge takes one answer per id: give each question an id of its own",
+                ),
+            )  # fmt: skip
+    if not ids:
+        raise DataError(
+            message("submit.sample-empty", "{sample} has no rows", sample=sample),
+            message("submit.split-empty.hint", "choose the split to submit"),
+        )
+    return list(dict.fromkeys(ids))
 
 
 # ------------------------------------------------------------------------------------- its text

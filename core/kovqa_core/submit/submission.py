@@ -18,21 +18,22 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.data.json_stream import iter_json_records
+from kovqa_core.data.row_ids import ID_MARK
 from kovqa_core.data.tables import read_table, table_notes
 from kovqa_core.errors import DataError, SettingsError, list_ids, unknown_name_error
+from kovqa_core.evaluate.join_ids import join_by_image
 from kovqa_core.evaluate.predictions_file import Predictions, read_predictions
 from kovqa_core.files import atomic_file, require_other_output
-from kovqa_core.index.reader import IndexSplit
 from kovqa_core.messages import Message, message
 from kovqa_core.submit.sample_file import (
     SampleFile,
     encode_submission,
     pandas_layout,
+    read_json_ids,
     read_sample,
     require_csv_output,
 )
@@ -133,12 +134,14 @@ def write_submission(
         require_csv_output(output)
     predicted = _read_task_predictions(predictions, challenge)
     template = None if form.records else _read_challenge_sample(sample, form, columns)
-    wanted = template.ids if template else _read_json_ids(sample, form.records or ("", ""))
+    wanted = template.ids if template else read_json_ids(sample, form.records or ("", ""))
     # A sample's cells may have blanks around their ids; predictions have none.
     text_of = dict(predicted.texts)
     for id in wanted:
         if id not in text_of and id.strip() in text_of:
             text_of[id] = text_of.pop(id.strip())
+    if template and any(template.images):
+        text_of = _join_by_image(text_of, predicted.images, template)
     missing = [id for id in wanted if id not in text_of]
     empty = [id for id in wanted if id in text_of and not text_of[id].strip()]
     if fill:
@@ -157,6 +160,16 @@ def write_submission(
     filled = (len(missing), len(empty)) if fill else (0, 0)
     notes = table_notes(sample) if template else ()
     return _describe_submission(output, names, {id: text_of[id] for id in wanted}, filled, notes)
+
+
+def _join_by_image(
+    text_of: Mapping[str, str], image_of: Mapping[str, str], sample: SampleFile
+) -> dict[str, str]:
+    """The texts by the sample's ids, where only image and id together say which row is meant."""
+    wanted = set(sample.ids)
+    rows = ((id, image) for id, image in zip(sample.ids, sample.images, strict=True) if id not in text_of)
+    joined = join_by_image([id for id in text_of if id not in wanted], image_of, rows)
+    return {joined.get(id, id): text for id, text in text_of.items()}
 
 
 def _describe_submission(
@@ -244,6 +257,18 @@ def _check_ids(
     """Every wanted id has a text, no other id has one, and all are numbers where the challenge has numbers."""
     known = set(wanted)
     hint = message("submit.bad-ids.hint", "predict all rows of {sample} again", sample=sample)
+    if ids := [id for id in texts if id not in known and _unqualified(id, known)]:
+        raise DataError(
+            message(
+                "submit.qualified-ids",
+                "{predictions}: ids that the questions have under several images, but {sample} has once: {ids}",
+                predictions=predictions, sample=sample, ids=list_ids(ids),
+            ),
+            message(
+                "submit.qualified-ids.hint",
+                "a submission needs one answer per id: give each question an id of its own, and predict again",
+            ),
+        )  # fmt: skip
     if ids := [id for id in wanted if id not in texts]:
         raise DataError(
             message(
@@ -274,6 +299,13 @@ def _check_ids(
 
 
 def _check_numbers(wanted: Sequence[str], predictions: Path, sample: Path, hint: Message) -> None:
+def _unqualified(id: str, known: Collection[str]) -> bool:
+    """Is it a known id with an image in front of it, and maybe a number behind it (`data/row_ids.py`)?"""
+    parts = id.split(ID_MARK)
+    return len(parts) > 1 and (parts[-1] in known or (len(parts) > 2 and parts[-2] in known))
+
+
+def _check_numbers(wanted: Sequence[str], predictions: Path, hint: Message) -> None:
     """Every wanted id is a number as JSON writes it, and no two are one."""
     ids_of: dict[str, list[str]] = {}
     for id in wanted:
@@ -321,24 +353,6 @@ def _check_texts(wanted: Sequence[str], texts: Mapping[str, str], predictions: P
             ),
             hint,
         )
-
-
-# ---------------------------------------------------------------------------- the sample's ids
-
-
-def _read_json_ids(sample: Path, records: tuple[str, str]) -> list[str]:
-    """The ids of a JSON file or an index split, in its order, each once."""
-    if sample.suffix == ".jsonl":
-        ids = [example.id for example in IndexSplit(sample)]
-    else:
-        name, key = records
-        ids = [str(row[key]) for row in iter_json_records(sample, name, (key,))]
-    if not ids:
-        raise DataError(
-            message("submit.sample-empty", "{sample} has no rows", sample=sample),
-            message("submit.split-empty.hint", "choose the split to submit"),
-        )
-    return list(dict.fromkeys(ids))
 
 
 # ------------------------------------------------------------------------------ JSON and size
