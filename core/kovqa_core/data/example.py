@@ -9,6 +9,13 @@ from dataclasses import dataclass, field
 from kovqa_core.errors import DataError
 from kovqa_core.messages import message
 
+
+def _refuse_constant(constant: str) -> None:
+    """A score of NaN would be a loss of NaN, and every weight after it."""
+    raise ValueError(constant)
+
+
+_INDEX_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 _quote_json = json.encoder.encode_basestring  # json.dumps of a text, without its overhead
 
 
@@ -60,7 +67,7 @@ class Example:
         if self.context:
             others += f', "context": {_quote_json(self.context)}'
         if self.columns:
-            others += f', "columns": {json.dumps(dict(self.columns), ensure_ascii=False)}'
+            others += f', "columns": {json_line(dict(self.columns))}'
         return (
             f'{{"id": {_quote_json(self.id)}, "image": {_quote_path(self.image)}, '
             f'"question": {_quote_json(self.question)}, "answers": {{{answers}}}, '
@@ -79,11 +86,11 @@ def parse_example(line: str | bytes, place: str) -> Example:
         DataError: it is not JSON, or lacks a column, or has one that an index does not have.
     """
     try:
-        row = json.loads(line)
+        row = _INDEX_DECODER.decode(line.decode() if isinstance(line, bytes) else line)
         # The file's name of the column is older than ours, and stays.
         question_type = row.pop("kind", "")
         return Example(**row, question_type=question_type)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             message(
                 "data.not-an-index-line", "{place}: not an index line ({problem})", place=place, problem=error
@@ -101,10 +108,25 @@ class Answer:
 
 
 def json_line(value: object) -> str:
-    """A JSON value on one line, as text that UTF-8 can hold: half a character, which JSON may have, stays escaped."""
-    line = json.dumps(value, ensure_ascii=False)
+    """A JSON value on one line, as any reader of JSON takes it.
+
+    A float that is NaN becomes null, for JSON has none; half a character, which JSON may have and UTF-8 not, stays
+    escaped.
+    """
+    try:
+        line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json_line(_without_nan(value))
     try:
         line.encode()
     except UnicodeEncodeError:
         return json.dumps(value)
     return line
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _without_nan(each) for name, each in value.items()}
+    return [_without_nan(each) for each in value] if isinstance(value, list | tuple) else value

@@ -298,14 +298,13 @@ def _check_ids(
         _check_numbers(wanted, predictions, sample, hint)
 
 
-def _check_numbers(wanted: Sequence[str], predictions: Path, sample: Path, hint: Message) -> None:
 def _unqualified(id: str, known: Collection[str]) -> bool:
     """Is it a known id with an image in front of it, and maybe a number behind it (`data/row_ids.py`)?"""
     parts = id.split(ID_MARK)
     return len(parts) > 1 and (parts[-1] in known or (len(parts) > 2 and parts[-2] in known))
 
 
-def _check_numbers(wanted: Sequence[str], predictions: Path, hint: Message) -> None:
+def _check_numbers(wanted: Sequence[str], predictions: Path, sample: Path, hint: Message) -> None:
     """Every wanted id is a number as JSON writes it, and no two are one."""
     ids_of: dict[str, list[str]] = {}
     for id in wanted:

@@ -1,0 +1,33 @@
+"""An index line and a prediction line: JSON that every reader takes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from kovqa_core.data.example import Answer, Example, parse_example, prediction_line
+from kovqa_core.errors import DataError
+
+
+def test_a_carried_nan_becomes_null() -> None:
+    carried = {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": float("-inf")}, "e": "NaN"}
+    line = prediction_line("1", Answer("개", float("nan")), carried)
+    assert json.loads(line, parse_constant=pytest.fail) == {
+        "id": "1", "answer": "개", "score": None, "a": None, "b": [1.5, None], "c": {"d": None}, "e": "NaN",
+    }  # fmt: skip
+    text = Example("1", "a.jpg", "뭐?", columns={"a": float("nan")}).line()
+    assert parse_example(text, "val.jsonl:1").columns == {"a": None}
+
+
+@pytest.mark.parametrize("score", ["NaN", "Infinity", "-Infinity"])
+def test_an_index_line_with_a_score_that_is_no_number_is_named(score: str) -> None:
+    line = f'{{"id": "1", "image": "a.jpg", "question": "q", "answers": {{"a": {score}}}, "kind": ""}}'
+    for each in (line, line.encode()):
+        with pytest.raises(DataError, match=rf"val\.jsonl:3: not an index line \({score}\)"):
+            parse_example(each, "val.jsonl:3")
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", "[" * 200_000, "", "null", "[1]", '{"id": "1"}', '{"x": 1}'])
+def test_a_broken_index_line_is_named(line: str | bytes) -> None:
+    with pytest.raises(DataError, match=r"val\.jsonl:3: not an index line"):
+        parse_example(line, "val.jsonl:3")
