@@ -55,9 +55,6 @@ def test_a_row_that_is_there_twice_is_named_with_both_lines(tmp_path: Path, name
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ('{"id": NaN, "image": "a.png", "question": "q"}', "t.jsonl:1: no id"),
-        ('{"id": 1, "image": null, "question": "q"}', "t.jsonl:1: no image"),
-        ('{"id": 1, "image": "a.png", "question": NaN}', "t.jsonl:1: no question"),
         ('{"id": 1, "image": "a.png", "question": ["q"]}', "t.jsonl:1: question is a list, not a text"),
         ('{"id": {"a": 1}, "image": "a.png", "question": "q"}', "t.jsonl:1: id is a dict, not a text"),
         ('{"id": 1, "image": "a.png", "question": "q", "kind": ["x"]}', "t.jsonl:1: kind is a list, not a text"),
@@ -65,12 +62,20 @@ def test_a_row_that_is_there_twice_is_named_with_both_lines(tmp_path: Path, name
         ('{"id": 1, "image": "a.png", "question": ' + "[" * 200_000, "t.jsonl:1: .*nested too deep"),
     ],
 )  # fmt: skip
-def test_cells_that_say_nothing_or_too_much_are_named_with_their_line(
-    tmp_path: Path, row: str, expected: str
-) -> None:
+def test_cells_that_are_not_texts_are_named_with_their_line(tmp_path: Path, row: str, expected: str) -> None:
     (tmp_path / "t.jsonl").write_text(row)
     with pytest.raises(DataError, match=expected):
         read_question_table(tmp_path / "t.jsonl")
+
+
+@pytest.mark.parametrize("nothing", ["null", "NaN", '""', "Infinity"])
+@pytest.mark.parametrize("column", ["image", "question"])
+def test_a_cell_that_says_nothing_is_a_fault_of_its_row(tmp_path: Path, nothing: str, column: str) -> None:
+    row = {"id": "7", "image": "a.png", "question": "q"} | {column: "HERE"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row).replace('"HERE"', nothing))
+    (row_read,) = read_question_table(tmp_path / "t.jsonl")
+    assert row_read.fault == f"{tmp_path / 't.jsonl'}:1: no {column}"
+    assert "nan" not in (row_read.example.image, row_read.example.question.lower())
 
 
 def test_an_id_of_any_length_is_an_id(tmp_path: Path) -> None:

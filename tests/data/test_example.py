@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 
 import pytest
-from kovqa_core.data.example import Answer, Example, parse_example, prediction_line
+from kovqa_core.data.example import Example, json_line, parse_example
 from kovqa_core.errors import DataError
 
 
 def test_a_carried_nan_becomes_null() -> None:
-    carried = {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": float("-inf")}, "e": "NaN"}
-    line = prediction_line("1", Answer("개", float("nan")), carried)
-    assert json.loads(line, parse_constant=pytest.fail) == {
-        "id": "1", "answer": "개", "score": None, "a": None, "b": [1.5, None], "c": {"d": None}, "e": "NaN",
+    carried = {
+        "a": float("nan"),
+        "b": [1.5, float("inf")],
+        "c": {"d": float("-inf")},
+        "e": "NaN",
+        "f": "\ud83d",
+    }
+    assert json.loads(json_line(carried), parse_constant=pytest.fail) == {
+        "a": None, "b": [1.5, None], "c": {"d": None}, "e": "NaN", "f": "\ud83d",
     }  # fmt: skip
     text = Example("1", "a.jpg", "뭐?", columns={"a": float("nan")}).line()
     assert parse_example(text, "val.jsonl:1").columns == {"a": None}

@@ -138,11 +138,6 @@ def cell_text(value: object) -> str:
     return to_nfc(str(value))
 
 
-def is_empty_cell(value: object) -> bool:
-    """Does a cell say nothing: missing, null, NaN or an empty text?"""
-    return not isinstance(value, list | dict) and not cell_text(value)
-
-
 def raw_text(value: object) -> str:
     """A cell letter by letter: a text as it is, anything else as `cell_text` has it."""
     return value if isinstance(value, str) else cell_text(value)
