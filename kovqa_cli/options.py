@@ -206,6 +206,15 @@ AllowLeftOutOption = Annotated[
         help="Go on though more than 10 % of the rows are left out for faults, such as a missing image.",
     ),
 ]
+FillUnreadableOption = Annotated[
+    str | None,
+    typer.Option(
+        "--fill-unreadable",
+        metavar="TEXT",
+        help="With --input: what rows whose image cannot be read get for an answer; '' is an empty one. "
+        "[default: they are left out]",
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 ForceAnswersOption = Annotated[
     bool,

@@ -10,6 +10,7 @@ from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
 from kovqa_cli import options
+from kovqa_cli.commands.predict import require_table
 
 
 def caption(
@@ -43,6 +44,7 @@ def caption(
     ] = None,
     batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Images at once.")] = 16,
     allow_left_out: options.AllowLeftOutOption = False,
+    fill_unreadable: options.FillUnreadableOption = None,
     force: options.ForceAnswersOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -66,11 +68,12 @@ def caption(
     answer_options = AnswerOptions(model, "caption", num_beams=beams)
     print_cpu_warning()
     if image is not None:
+        require_table(fill_unreadable)
         print_answer(caption_image(image, answer_options), as_json=json, quiet=quiet, field="caption")
     elif input is not None and output is not None:
         job = AnswerJob(
             input, output, answer_options, images, batch=batch, columns=dict(map(options.parse_column_pair, column or ())),
-            allow_left_out=allow_left_out, force=force,
+            allow_left_out=allow_left_out, fill_unreadable=fill_unreadable, force=force,
         )  # fmt: skip
         backend = local_backend(answer_options)
         with show_progress(quiet or json) as on_progress:

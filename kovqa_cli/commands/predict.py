@@ -37,6 +37,7 @@ def predict(
     server: options.ServerOption = None,
     concurrency: options.ConcurrencyOption = 16,
     allow_left_out: options.AllowLeftOutOption = False,
+    fill_unreadable: options.FillUnreadableOption = None,
     trust_remote_code: options.TrustRemoteCode = False,
     force: options.ForceAnswersOption = False,
     json: options.JsonOption = False,
@@ -75,6 +76,7 @@ def predict(
         _refuse_table_options(
             column=bool(column), kind=bool(kind), choices=choices, profile=bool(profile), force=force
         )
+        require_table(fill_unreadable)
     if server:
         _refuse_local_options(
             chat=chat, profile=bool(profile), code=trust_remote_code, decoding=other_decoding
@@ -89,7 +91,7 @@ def predict(
         job = AnswerJob(
             input, output, answer_options, images, tuple(kind or ()), batch,
             dict(map(options.parse_column_pair, column or ())),
-            allow_left_out=allow_left_out, force=force,
+            allow_left_out=allow_left_out, fill_unreadable=fill_unreadable, force=force,
         )  # fmt: skip
         table = _answer_table(job, profile, server, concurrency, quiet=quiet or json)
         print_predictions(table, as_json=json, quiet=quiet)
@@ -126,6 +128,19 @@ def _refuse_table_options(*, column: bool, kind: bool, choices: bool, profile: b
     if force:
         raise SettingsError(
             message("predict.force-of-a-table", "--force replaces the file of --output"), hint
+        )
+
+
+def require_table(fill_unreadable: str | None) -> None:
+    """Refuse --fill-unreadable where there is one image only.
+
+    Raises:
+        SettingsError: it is given.
+    """
+    if fill_unreadable is not None:
+        raise SettingsError(
+            message("predict.fill-of-a-table", "--fill-unreadable is for rows of a table"),
+            message("predict.table-option.hint", "give --input and --output"),
         )
 
 

@@ -67,13 +67,15 @@ def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, capti
         "path": str(table.path),
         "rows": rows,
         "model": str(table.model),
-        "left_out": len(table.left_out),
+        "left_out": 0 if table.filled else len(table.left_out),
         "left_out_rows": dict(list(table.left_out.items())[:_MAX_LISTED]),
         "kept": table.kept,
         "dropped": table.dropped,
         "passed_over": len(table.passed_over),
         "passed_over_files": list(table.passed_over[:_MAX_LISTED]),
     }
+    if table.filled:
+        fields["filled"] = len(table.left_out)
     notes = [note, *_kept_notes(table), *_left_out_notes(table)]
     if table.passed_over:
         notes.append(
@@ -113,8 +115,16 @@ def _left_out_notes(table: AnsweredTable) -> list[str]:
     from kovqa_core.answer.job import describe_fault
     from kovqa_core.data.left_out import is_worth_a_warning, left_out_text
 
-    count, all_rows = len(table.left_out), table.rows + len(table.left_out)
-    text = left_out_text(count, all_rows, describe_fault(*next(iter(table.left_out.items()))))
+    count, first = len(table.left_out), describe_fault(*next(iter(table.left_out.items())))
+    all_rows = table.rows if table.filled else table.rows + count
+    if table.filled:
+        text = message(
+            "answer.filled",
+            "{count:,} of {rows:,} rows cannot be answered, and have the text of --fill-unreadable: {first}",
+            count=count, rows=all_rows, first=first,
+        )  # fmt: skip
+    else:
+        text = left_out_text(count, all_rows, first)
     if is_worth_a_warning(count, all_rows):
         print_warnings([text])
         return []

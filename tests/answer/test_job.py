@@ -249,6 +249,44 @@ def test_a_row_that_cannot_be_read_is_left_out_and_counted(job: AnswerJob) -> No
     assert [row["id"] for row in lines(job.output)] == [f"Q{n}" for n in range(20) if n not in (3, 17)]
 
 
+@pytest.mark.parametrize("text", ["", "모름"])
+def test_a_row_that_cannot_be_read_has_the_text_that_was_asked_for(job: AnswerJob, text: str) -> None:
+    filled = replace(many(job, 20), fill_unreadable=text)
+    table = run_answer_job(filled, with_faults({"Q3", "Q17"}, []))
+    assert (table.rows, table.filled, list(table.left_out)) == (20, True, ["Q3", "Q17"])
+    answers = {row["id"]: (row["answer"], row["score"]) for row in lines(job.output)}
+    assert list(answers) == [f"Q{n}" for n in range(20)]
+    assert answers["Q3"] == answers["Q17"] == (text, None)
+    assert answers["Q4"] == ("예", 0.5)
+
+
+def test_filling_lets_no_more_pass_than_leaving_out(job: AnswerJob) -> None:
+    filled, faults = replace(many(job, 20), fill_unreadable=""), {"Q3", "Q4", "Q5"}
+    with pytest.raises(DataError, match=r"3 of 20 rows"):
+        run_answer_job(filled, with_faults(faults, []))
+    assert run_answer_job(replace(filled, allow_left_out=True), with_faults(faults, [])).rows == 20
+
+
+def test_filled_rows_are_tried_again_after_a_kill(job: AnswerJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled = replace(many(job, 20), fill_unreadable="")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kovqa_core.answer.job.finish_partial_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_answer_job(filled, with_faults({"Q3"}, []))
+    answered: list[str] = []
+    assert run_answer_job(filled, with_faults({"Q4", "Q3"}, answered)).kept == 19
+    assert answered == ["Q3"]
+    # Also once the file is finished: a text for want of an answer is none.
+    again = run_answer_job(filled, with_faults(set(), answered))
+    assert (again.kept, again.dropped, again.left_out) == (19, 0, {})
+    assert answered == ["Q3", "Q3"]
+    assert {row["answer"] for row in lines(job.output)} == {"예"}
+
+
 def test_more_than_a_tenth_is_an_error_at_once(job: AnswerJob) -> None:
     answered: list[str] = []
     bad = {f"Q{n}" for n in range(3, 20)}

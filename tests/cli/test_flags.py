@@ -22,12 +22,12 @@ FLAGS = {
     ),
     "predict": (
         "--image -i --question --input --images --column --kind --output -o --model --profile -p --batch --answers "
-        "--choices --temperature --seed --server --concurrency --allow-left-out --trust-remote-code --force "
-        "--json --quiet -q"
+        "--choices --temperature --seed --server --concurrency --fill-unreadable --allow-left-out "
+        "--trust-remote-code --force --json --quiet -q"
     ),
     "caption": (
-        "--image -i --input --images --column --output -o --model --beams --batch --allow-left-out --force "
-        "--json --quiet -q"
+        "--image -i --input --images --column --output -o --model --beams --batch --fill-unreadable --allow-left-out "
+        "--force --json --quiet -q"
     ),
     "chat": "--image -i --model --answers --temperature --seed --trust-remote-code --json --quiet -q",
     "vote": "--output -o --json --quiet -q",

@@ -77,6 +77,7 @@ class AnswerJob:
         batch: rows at once.
         columns: our name of a column -> the table's, for those it calls by names that we do not know.
         allow_left_out: finish although more than 10 % of the rows cannot be answered.
+        fill_unreadable: what stands for the answer of a row whose image cannot be read; None: it has no line.
         force: answers of another model, or to other questions, may be replaced.
     """
 
@@ -88,6 +89,7 @@ class AnswerJob:
     batch: int = 32
     columns: Mapping[str, str] = field(default_factory=dict)
     allow_left_out: bool = field(default=False, kw_only=True)
+    fill_unreadable: str | None = field(default=None, kw_only=True)
     force: bool = field(default=False, kw_only=True)
 
     @property
@@ -154,10 +156,11 @@ class AnsweredTable:
         path: the file.
         rows: lines in it.
         model: the step folder or served model that gave the answers.
-        left_out: of the table's rows, what is wrong with those that have no line, by id.
+        left_out: of the table's rows, what is wrong with those that have no answer, by id.
         kept: lines that an earlier start had answered.
         dropped: its answers to rows that are not in the table any more, or have changed.
         passed_over: files of a folder of images that are none.
+        filled: those have a line all the same, with the text of `AnswerJob.fill_unreadable`.
     """
 
     path: Path
@@ -167,6 +170,7 @@ class AnsweredTable:
     kept: int = 0
     dropped: int = 0
     passed_over: Sequence[str] = ()
+    filled: bool = field(default=False, kw_only=True)
 
 
 def run_answer_job(
@@ -237,11 +241,13 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
             )
         problems = read_faults(partial_file)
         _check_faults(job, problems, len(rows))  # those of a profile's processes are known only now
-        answered = [row for row in rows if row.example.id not in problems]
-        finish_partial_file(partial_file, job.output, answered, task)
+        fill = job.fill_unreadable
+        written = [row for row in rows if fill is not None or row.example.id not in problems]
+        finish_partial_file(partial_file, job.output, written, task, fill or "")
     return AnsweredTable(
-        job.output, len(answered), backend.model, problems, len(resumed.ids), resumed.dropped, passed_over
-    )
+        job.output, len(written), backend.model, problems, len(resumed.ids), resumed.dropped, passed_over,
+        filled=fill is not None,
+    )  # fmt: skip
 
 
 def _require_free_output(job: AnswerJob, model: Path | str, rows: Sequence[QuestionRow]) -> None:

@@ -46,6 +46,7 @@ _PART_OF_KEY = {
 # Those by which only the table differs: which of its rows are the same, their digests say.
 _ROW_KEYS = tuple(key for key, part in _PART_OF_KEY.items() if part in ("table", "kinds"))
 _DIGEST_KEY = "row_digest"  # of a line: see `digest_row`
+_FILLED = "filled"  # the digest of a row that has a text for want of an answer: the next start tries it again
 _FAULT_KEY = "left_out"  # of a line: what is wrong with a row that has no answer
 
 
@@ -220,6 +221,7 @@ def _resume_finished_file(
             ),
         )
         for digest, id in zip(row_digests, ids, strict=True)
+        if digest != _FILLED
     ]
     resumed = _keep_same_rows(partial_file_path(output), lines, record.fingerprint, fingerprint, digests)
     if resumed is None:
@@ -368,9 +370,23 @@ def _parse_lines(data: bytes) -> Iterator[_PartialLine]:
             yield _PartialLine(str(fields.pop(_DIGEST_KEY, "")), fields)
 
 
-def finish_partial_file(partial_file: Path, output: Path, rows: Iterable[QuestionRow], task: str) -> None:
-    """The answers under their final name and in its format, in the order of these rows; each was answered."""
+def finish_partial_file(
+    partial_file: Path, output: Path, rows: Iterable[QuestionRow], task: str, fill: str = ""
+) -> None:
+    """The answers under their final name and in its format, in the order of these rows.
+
+    Args:
+        partial_file: has a line of each of them.
+        output: the file.
+        rows: what is written.
+        task: "vqa" or "caption".
+        fill: the answer of those that have none.
+    """
     lines = {line.id: line for line in _read_lines(partial_file)}
+    no_answer = Answer(fill, math.nan)
+    for id, line in lines.items():
+        if line.is_fault:
+            lines[id] = _PartialLine(_FILLED, prediction_fields(id, no_answer, task))
     answered = [(row, lines[row.example.id]) for row in rows]
     contents = encode_predictions(
         output,
