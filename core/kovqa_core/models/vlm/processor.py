@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kovqa_core.data.example import Example
 from kovqa_core.data.image_io import open_image
-from kovqa_core.errors import KovqaError, ModelError
+from kovqa_core.errors import DataError, KovqaError, ModelError
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
@@ -23,6 +23,7 @@ from kovqa_core.models.vlm.chat_template import AnswerTokens
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_types import ChatTurn, HfProcessor, PromptTensors
 
+_LONG_ASPECT_RATIO = 50  # of sides; from 200 Qwen's processors refuse an image, others may do so earlier
 IGNORE_INDEX = -100  # a label that does not count in the loss; transformers' number for it
 
 
@@ -65,6 +66,8 @@ class VlmProcessor:
             turns = chat_template.user_message(
                 to_nfc(example.question), self.config.instruction, image, example.choices
             )
+            if max(image.size) > _LONG_ASPECT_RATIO * min(image.size):
+                self._require_processable(VlmItem(example.id, turns, None, example.choices), image)
             if not train:
                 return VlmItem(example.id, turns, None, example.choices)
             text = to_nfc(max(example.answers, key=lambda answer: example.answers[answer], default=""))
@@ -78,6 +81,26 @@ class VlmProcessor:
             raise type(error)(
                 message("vlm.example-unusable", "id {id}: {problem}", id=example.id, problem=error.message),
                 error.hint,
+            ) from None
+
+    def _require_processable(self, item: VlmItem, image: Image.Image) -> None:
+        """See that the base model's processor takes a long and narrow image: in a batch it would end the run.
+
+        Raises:
+            DataError: it does not.
+        """
+        try:
+            self._processed([item])
+        except ValueError as error:
+            raise DataError(
+                message(
+                    "vlm.image-refused",
+                    "image of {width} x {height} pixels: the base model's processor refuses it ({problem})",
+                    width=image.width,
+                    height=image.height,
+                    problem=error,
+                ),
+                message("vlm.image-refused.hint", "leave it out, or cut it"),
             ) from None
 
     def collate(self, items: Sequence[VlmItem]) -> ModelBatch:
