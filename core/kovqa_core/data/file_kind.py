@@ -115,11 +115,11 @@ def _starts() -> Iterator[tuple[bytes, FileKind]]:
 
 
 def _image_kind(format: str) -> FileKind:
-    if format == "HEIF":
+    if format == "HEIC":
         return FileKind(
             message("data.kind.heic", "a HEIC image"),
             message("data.kind.heic-plugin", "convert it, or pip install pillow-heif"),
-            format,
+            "HEIF",  # as its plug-in names it
         )
     if format == "AVIF":
         return FileKind(
