@@ -35,7 +35,7 @@ FLAGS = {
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
     "submit": "--predictions --sample --output -o --fill --column --upload --team --memo --force --json --quiet -q",
     "evaluate": "--index --kind --normalise --protocol --tokens --report --log --images --examples --json --quiet -q",
-    "tokenizer train": "--output -o --vocab-size --coverage --sentences --json --quiet -q",
+    "tokenizer train": "--output -o --vocab-size --coverage --sentences --column --allow-left-out --json --quiet -q",
     "tokenizer encode": "--tokenizer --pieces --json",
     "tokenizer inspect": "--text --json --quiet -q",
     "tokenizer extend": "--with --output -o --pieces --json --quiet -q",
