@@ -105,7 +105,7 @@ def test_one_name_in_two_folders_belongs_to_the_rows_own_folder_or_to_nobody(
 def test_an_image_in_the_folder_of_another_category_is_not_the_rows(images: Path) -> None:
     found = find_image(images, "나무.jpg", ("사물", "train"), ("동물", "val", "test"))
     assert (found.path, found.reason) == (None, "picture missing")
-    assert "동물/나무.jpg belongs elsewhere" in unicodedata.normalize("NFC", found.problem)
+    assert "나무.jpg (in another folder: 동물/나무.jpg)" in unicodedata.normalize("NFC", found.problem)
     touch(images, ["깊은/1.Training/[원천]사물/나무.jpg", "깊은/2.Validation/[원천]사물/나무.jpg"])
     clear_listings()
     for split, folder in (("train", "1.Training"), ("val", "2.Validation")):
@@ -156,7 +156,7 @@ def test_the_images_of_a_test_table_lie_in_a_test_folder(tmp_path: Path) -> None
     table = tmp_path / "test.csv"
     assert find_table_image(table, tmp_path, "1").path == "image/test/1.jpg"
     assert find_table_image(tmp_path / "표.csv", tmp_path, "1", split="train").path == "image/train/1.jpg"
-    assert find_table_image(table, tmp_path, "2").problem == "2 (image/train/2.jpg belongs elsewhere)"
+    assert find_table_image(table, tmp_path, "2").problem == "2 (in another folder: image/train/2.jpg)"
     assert find_table_image(tmp_path / "표.csv", tmp_path, "2", split="val").path == "image/train/2.jpg"
     assert find_table_image(table, tmp_path, "3.jpg", question_type="음식").path == "음식/3.jpg"
     assert find_table_image(table, tmp_path, "3.jpg").is_ambiguous

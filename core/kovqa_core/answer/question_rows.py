@@ -119,7 +119,7 @@ def _image_fault(found: FoundImage) -> Message:
             name=found.name, files=others,
         )  # fmt: skip
     return message(
-        "answer.image-elsewhere", "image {name} is missing ({files} belongs to other rows)",
+        "answer.image-elsewhere", "image {name} is missing (in another folder: {files})",
         name=found.name, files=others,
     )  # fmt: skip
 

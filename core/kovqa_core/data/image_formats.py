@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 # Suffixes of the formats below, the most frequent ones first: labels often name an image without its suffix.
@@ -68,7 +69,7 @@ def image_format(head: bytes) -> str | None:
         return "WebP"
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "BMP"
-    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b" \t\r\n#" and len(head) > 3:
+    if re.match(rb"P[1-6]\s+(\d|#)", head):
         return "PPM"
     if head[:4] == b"\0\0\1\0" and head[4:6] != b"\0\0":
         return "ICO"

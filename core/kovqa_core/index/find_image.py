@@ -57,7 +57,9 @@ class FoundImage:
         if not self.others:
             return self.name
         listed = " or ".join(map(readable_name, self.others[:3])) + (" …" if len(self.others) > 3 else "")
-        return f"{self.name}: {listed}?" if self.is_ambiguous else f"{self.name} ({listed} belongs elsewhere)"
+        return (
+            f"{self.name}: {listed}?" if self.is_ambiguous else f"{self.name} (in another folder: {listed})"
+        )
 
 
 def find_image(
