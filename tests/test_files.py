@@ -235,3 +235,11 @@ def test_an_output_is_no_file_of_an_index_a_model_or_a_run(tmp_path: Path, marke
     require_other_output(tmp_path / "answers of mine.jsonl", [])
     with pytest.raises(SettingsError, match=f"{marker} is beside it"):
         require_other_output(tmp_path / name, [])
+
+
+def test_a_path_that_is_not_utf_8_comes_back_from_json(tmp_path: Path) -> None:
+    for path in ("그림/1.png", os.fsdecode(b"\xb0\xed.png")):
+        write_json(tmp_path / "a.json", {"image": path})
+        assert read_json(tmp_path / "a.json") == {"image": path}
+    write_json(tmp_path / "a.json", {"image": "그림"})
+    assert "그림" in (tmp_path / "a.json").read_text("utf-8"), "readable where it can be"

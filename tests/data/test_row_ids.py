@@ -55,3 +55,8 @@ def test_the_order_of_the_images_changes_no_id() -> None:
 def test_a_qualified_id_gives_the_datas_own_back() -> None:
     assert unqualified_id(qualified_id("7", "동물/1.jpg"), "동물/1.jpg") == "7"
     assert unqualified_id("7", "동물/1.jpg") == "7"
+
+
+def test_an_id_with_an_image_that_is_not_utf_8_can_be_written() -> None:
+    assert qualified_id("7", "a/\udcb0\udced.png") == "a/고.png#7"
+    assert unqualified_id("a/고.png#7", "a/\udcb0\udced.png") == "7"

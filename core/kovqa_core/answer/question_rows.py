@@ -164,6 +164,8 @@ def _parse_question_row(row: TableRecord, needed: Sequence[str], *, choices: boo
         DataError: the choices are unusable, or a cell is not a text.
     """
     image, question = row.text("image"), row.text("question") if "question" in needed else ""
+    # Not in NFC: an index has the path as the disk spells it.
+    image = path if isinstance(path := row.cell("image"), str) else image
     example = Example(
         row.id, image, question, choices=_offered_choices(row, required=choices), context=row.context
     )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.data.example import Example
 from kovqa_core.files import to_nfc
+from kovqa_core.messages.readable_name import readable_name
 
 if TYPE_CHECKING:
     import numpy as np  # at run time only where ids repeat
@@ -34,12 +35,13 @@ def qualified_id(id: str, image: str, number: int = 0) -> str:
         image: the image's path.
         number: 1, 2, … of several questions that have this id under this image; 0: it is the only one.
     """
-    return f"{to_nfc(image)}{ID_MARK}{id}{f'{ID_MARK}{number}' if number else ''}"
+    # Readable: an id is written everywhere, and a path need not be UTF-8.
+    return f"{to_nfc(readable_name(image))}{ID_MARK}{id}{f'{ID_MARK}{number}' if number else ''}"
 
 
 def unqualified_id(id: str, image: str) -> str:
     """The id that the data has for a row of this image; a number behind it stays."""
-    return id.removeprefix(f"{to_nfc(image)}{ID_MARK}")
+    return id.removeprefix(f"{to_nfc(readable_name(image))}{ID_MARK}")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from kovqa_core.evaluate.report_cards import (
 from kovqa_core.files import read_text, write_text
 from kovqa_core.index.reader import table_image_folder
 from kovqa_core.messages import message
+from kovqa_core.messages.readable_name import readable_name
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 MAX_TABLE_TYPES = 60  # question types in the table: those with the most questions
@@ -124,7 +125,8 @@ def _render(source: str, **values: object) -> str:
 
 
 def shorten_text(text: str, letters: int = MAX_CARD_LETTERS) -> str:
-    """A text that is cut where it is too long."""
+    """A text that is cut where it is too long, and can be written: a file's name need not be UTF-8."""
+    text = readable_name(text)
     return text if len(text) <= letters else text[:letters] + "…"
 
 

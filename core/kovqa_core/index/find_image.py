@@ -80,7 +80,7 @@ def find_image(
         may_leave: may an absolute path, or `..`, lead out of the image folder? A user's own table may.
     """
     # Called millions of times; nearly all names are right as they are.
-    if name and (may_leave or _stays_inside(name)):
+    if name and (may_leave or _stays_inside(name)) and "//" not in name and "./" not in name:
         own_folders = _own_folders(images, folders) if folders and "/" not in name else ()
         path = f"{own_folders[0]}/{name}" if own_folders else name
         if _is_file(images, path):
@@ -126,7 +126,7 @@ def _find_other_spelling(
         found = next(filter(None, (_direct_files(images, own) for own in own_paths)), [])
     if not found and (may_leave or _stays_inside(path)):
         # As it is written first: on this system a backslash may be a letter of a name.
-        found = [name] if _is_file(images, name) else _direct_files(images, path)
+        found = [name] if "\\" in name and _is_file(images, name) else _direct_files(images, path)
     if not found:
         # Without the slash: an absolute path of another machine still ends in the folder and the name.
         return _search(images, name, to_nfc(path.lstrip("/")).split("/"), folders, other_folders)
