@@ -175,7 +175,7 @@ BROKEN = {
     "a gzip file with a wrong sum": (
         "a.csv.gz", gzip.compress(cells(",").encode())[:-8] + bytes(8), r"a\.csv\.gz: damaged gzip",
     ),
-    "an empty list": ("a.json", b'{"data": []}', r"a\.json has no rows: empty are data"),
+    "an empty list": ("a.json", b'{"data": []}', r"a\.json is a JSON object whose list has no rows: data"),
     "several lists": (
         "a.json", b'{"images": [{"x": 1}], "annotations": [{"y": 1}]}', "several lists: images, annotations",
     ),

@@ -177,7 +177,12 @@ def _object_format(path: Path, lines: list[str], line_end: str) -> TableFormat:
             names=names,
         )
     else:
-        problem = message("data.empty-lists", "{file} has no rows: empty are {names}", file=path, names=names)
+        problem = message(
+            "data.empty-lists",
+            "{file} is a JSON object whose list has no rows: {names}",
+            file=path,
+            names=names,
+        )
     raise DataError(
         problem,
         message(
