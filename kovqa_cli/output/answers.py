@@ -73,10 +73,11 @@ def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, capti
         "dropped": table.dropped,
         "passed_over": len(table.passed_over),
         "passed_over_files": list(table.passed_over[:_MAX_LISTED]),
+        "notes": list(table.notes),
     }
     if table.filled:
         fields["filled"] = len(table.left_out)
-    notes = [note, *_kept_notes(table), *_left_out_notes(table)]
+    notes = [*table.notes, note, *_kept_notes(table), *_left_out_notes(table)]
     if table.passed_over:
         notes.append(
             message(

@@ -35,6 +35,7 @@ from kovqa_core.answer.table_images import unpack_table_images
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
+from kovqa_core.data.tables import table_notes
 from kovqa_core.data.write_tables import require_table_fits, require_table_format
 from kovqa_core.errors import ModelError, SettingsError, Stopped
 from kovqa_core.evaluate.answers_record import answers_record_path
@@ -160,6 +161,7 @@ class AnsweredTable:
         kept: lines that an earlier start had answered.
         dropped: its answers to rows that are not in the table any more, or have changed.
         passed_over: files of a folder of images that are none.
+        notes: what was found about the table that its suffix does not say.
         filled: those have a line all the same, with the text of `AnswerJob.fill_unreadable`.
     """
 
@@ -170,6 +172,7 @@ class AnsweredTable:
     kept: int = 0
     dropped: int = 0
     passed_over: Sequence[str] = ()
+    notes: Sequence[str] = ()
     filled: bool = field(default=False, kw_only=True)
 
 
@@ -246,7 +249,7 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
         finish_partial_file(partial_file, job.output, written, task, fill or "")
     return AnsweredTable(
         job.output, len(written), backend.model, problems, len(resumed.ids), resumed.dropped, passed_over,
-        filled=fill is not None,
+        table_notes(job.table) if job.table.is_file() else (), filled=fill is not None,
     )  # fmt: skip
 
 
