@@ -56,6 +56,7 @@ bench: $(VENV)/installed
 	$(BIN)/python bench/answering_speed.py --size 0.5b
 	$(BIN)/python bench/loader_speed.py
 	$(BIN)/python bench/index_scale.py
+	$(BIN)/python bench/check_images_speed.py
 	$(BIN)/python bench/launch_cost.py
 	$(BIN)/python bench/startup_speed.py
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet wikiextractor==3.1.0 mwparserfromhell==0.7.2

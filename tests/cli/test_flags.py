@@ -38,7 +38,7 @@ FLAGS = {
     "tokenizer train": "--output -o --vocab-size --coverage --sentences --column --allow-left-out --json --quiet -q",
     "tokenizer encode": "--tokenizer --pieces --json",
     "tokenizer inspect": "--text --json --quiet -q",
-    "tokenizer extend": "--with --output -o --pieces --json --quiet -q",
+    "tokenizer extend": "--with --output -o --pieces --allow-left-out --json --quiet -q",
     "profiles": "--json --quiet -q",
     "profiles show": "--json",
     "profiles new": "--from --set --force --json --quiet -q",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import shutil
 from html.parser import HTMLParser
@@ -15,6 +17,7 @@ from kovqa_core.evaluate.report_cards import choose_cards, thumbnail_uri
 from PIL import Image
 
 from tests.conftest import Small
+from tests.data.test_image_io import chunk, encoded, with_chunk
 from tests.evaluate.pages import ATTRIBUTE, HOSTILE, captioned, predict
 
 
@@ -94,6 +97,14 @@ def test_a_thumbnail_is_small_whatever_the_picture(mode: str, tmp_path: Path) ->
     Image.new(mode, (3000, 1000), 1 if mode in ("1", "P", "L", "I;16") else None).save(path)
     assert thumbnail_uri(path).startswith("data:image/jpeg;base64,")
     assert len(thumbnail_uri(path)) < 20_000
+
+
+def test_a_thumbnail_shows_what_a_model_sees(tmp_path: Path) -> None:
+    """Also of an image whose notes are broken, which a model answers."""
+    data = with_chunk(encoded(Image.new("LA", (20, 10))), chunk(b"eXIf", b"\0\x08\0\2"))
+    (tmp_path / "a.png").write_bytes(data)
+    shown = base64.b64decode(thumbnail_uri(tmp_path / "a.png").partition(",")[2])
+    assert Image.open(io.BytesIO(shown)).getextrema() == ((255, 255),) * 3
 
 
 def test_captions_have_a_page_too(small: Small, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import stat
 import warnings
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from kovqa_core.data.image_repair import is_unfilled_jpeg, repair_image
 from kovqa_core.errors import DataError
 from kovqa_core.messages import Message, message
 
+# Pillow logs what it finds in damaged files; without a handler, Python prints such lines among ours.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 _MAX_REPAIRED_BYTES = 256 << 20  # a larger file is not read into memory to be mended
 _EXIF_ORIENTATION = 0x0112
 # Where the row that is stored first, and its first column, belong; 1 is upright, and so are values that nobody defines.

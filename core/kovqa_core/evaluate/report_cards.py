@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kovqa_core.errors import DataError
 from kovqa_core.evaluate.answer_scores import AnswerScores
 from kovqa_core.evaluate.evaluation import EvaluationResult
-from kovqa_core.files import read_bytes
 
 THUMBNAIL_SIDE = 320  # pixels of an image's longer side
 _JPEG_QUALITY = 70  # of its JPEG: 5 to 20 kB an image
@@ -90,18 +90,14 @@ def _make_card(result: EvaluationResult, row: int, right: bool, /) -> ReportCard
 
 def thumbnail_uri(path: Path) -> str:
     """An image as a data URI; "" for one that cannot be read."""
-    from PIL import Image, ImageOps
+    from kovqa_core.data.image_io import open_image
 
     try:
-        with Image.open(io.BytesIO(read_bytes(path))) as image:
-            # A JPEG is decoded at a fraction of its size: most of a report's time goes into this.
-            image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
-            upright = ImageOps.exif_transpose(image).convert("RGBA")
-    except Exception:  # whatever a broken file does to a decoder, the page shows that it is broken
+        # A JPEG is decoded at a fraction of its size: most of a report's time goes into this.
+        image = open_image(path, 2 * THUMBNAIL_SIDE)
+    except DataError:  # the page shows that it is broken
         return ""
-    on_white = Image.new("RGB", upright.size, "white")
-    on_white.paste(upright, mask=upright)
-    on_white.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = io.BytesIO()
-    on_white.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
