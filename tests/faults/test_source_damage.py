@@ -78,7 +78,9 @@ def check_index(source: Source, folder: Path, report: IndexReport) -> None:
         assert len(set(ids)) == len(ids) and "" not in ids
         for example in index.split(split):
             assert (index.images / example.image).is_file()
-            assert not (source.is_json and example.question != "nan" and _NO_CLASS.fullmatch(example.question))
+            assert not (
+                source.is_json and example.question != "nan" and _NO_CLASS.fullmatch(example.question)
+            )
             assert example.question.strip() or source.kind == "coco"
 
 

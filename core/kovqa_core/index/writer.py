@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,13 +50,13 @@ from kovqa_core.index.report import (
 )
 from kovqa_core.index.shards import DatasetShard
 from kovqa_core.index.spool import ShardSpool, SpooledRows, spool_shard
+from kovqa_core.index.write_split import write_split
 from kovqa_core.messages import message
 from kovqa_core.process_pool import add_to_count, parallel_map, usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 ClassSelection = int | Sequence[str]  # so many classes, the most frequent; or the classes themselves
 _PARALLEL_MIN_BYTES = 16 << 20  # bytes of raw data from which several processes are worth their start
-_COPY_BLOCK_ROWS = 4096  # rows copied at once
 # Texts that may be answers: a table's text stays what it is, but a class of this name is said.
 _EMPTY_LOOKING = frozenset(("nan", "null", "none", "nil", "n/a", "#n/a", "<na>", "nat", "undefined", "-"))
 _MAX_NAMED_FILES = 5  # in a message
@@ -99,7 +99,7 @@ def write_index(
         own_images = any(shard.read_images for shard in shards)  # which lie here until the folder is whole
         images = partial_folder / EMBEDDED_IMAGES_FOLDER if own_images else origin.images
         checked = images if check_images else None
-        counts = _merge_spools(spools, partial_folder, min_count, classes, checked, on_progress)
+        counts = _merge_spools(spools, origin.root, partial_folder, min_count, classes, checked, on_progress)
         report = make_report(counts, origin, folder)
         if not allow_left_out and are_too_many(report.faults, report.all_rows):
             raise _too_many_faults(report)
@@ -181,6 +181,7 @@ def _spool_and_count(shard: DatasetShard, stem: Path) -> ShardSpool:
 
 def _merge_spools(
     spools: Sequence[ShardSpool],
+    root: Path,
     folder: Path,
     min_count: int | None,
     selection: ClassSelection | None,
@@ -203,7 +204,7 @@ def _merge_spools(
     if checked_images is not None:
         splits, image_check = drop_unreadable_images(splits, checked_images, folder, left_out, on_progress)
     if not any(map(_count_rows, splits.values())):
-        raise _no_row_error(left_out)
+        raise _no_row_error(left_out, root)
     answer_counts = _count_answers(splits["train"])
     if min_count is None:
         min_count = 1 if selection else default_min_count(_count_rows(splits["train"]))
@@ -214,7 +215,7 @@ def _merge_spools(
         reason = ANSWER_NOT_A_CLASS if selection else rare_answer(min_count)
         splits["train"] = _drop_unlabelled_rows(splits["train"], label_of, reason, left_out)
     # Of the lines, not of files or dates: equal data gives an equal fingerprint on any machine.
-    digests = [_write_split(masks, folder / f"{split}.jsonl") for split, masks in splits.items()]
+    digests = [write_split(masks, folder / f"{split}.jsonl") for split, masks in splits.items()]
     held_out, train_images = ("val", "test"), _image_hashes(splits["train"])
     return IndexCounts(
         rows={split: _count_rows(masks) for split, masks in splits.items()},
@@ -249,7 +250,7 @@ def _too_many_faults(report: IndexReport) -> DataError:
     return too_many_left_out(report.faults, report.all_rows, reasons)
 
 
-def _no_row_error(left_out: LeftOutRows) -> DataError:
+def _no_row_error(left_out: LeftOutRows, root: Path) -> DataError:
     hint = message("index.no-usable-row.hint", "check --root and --images")
     for reason, rows in left_out.listed.items():
         return DataError(
@@ -261,7 +262,7 @@ def _no_row_error(left_out: LeftOutRows) -> DataError:
             ),
             hint,
         )
-    return DataError(message("index.no-usable-row", "no usable row found"), hint)
+    return DataError(message("index.no-usable-row", "{root}: no usable row found", root=root), hint)
 
 
 # ------------------------------------------------------------------------- which rows are kept
@@ -368,36 +369,3 @@ def _class_coverage(masks: RowMasks, label_of: Mapping[str, int]) -> float | Non
     covered = sum(int((mask & _has_class_answer(shard, label_of)).sum()) for shard, mask in masks)
     answered = sum(int((mask & _has_any_answer(shard)).sum()) for shard, mask in masks)
     return round(covered / answered, 4) if answered else None
-
-
-def _write_split(masks: RowMasks, path: Path) -> bytes:
-    """Write the kept lines of a split and where each begins; returns the SHA-256 of the lines."""
-    digest, start = hashlib.sha256(), 0
-    with path.open("wb") as lines_file, path.with_suffix(".offsets").open("wb") as offsets:
-        for shard, mask in masks:
-            for block in _kept_bytes(shard, mask):
-                lines_file.write(block)
-                digest.update(block)
-            # In the index only kept lines stand, so offsets are sums of their lengths alone.
-            lengths = shard.lengths[mask]
-            ends = start + np.cumsum(lengths, dtype=np.uint64)
-            offsets.write((ends - lengths).astype("<u8").tobytes())  # little-endian on any machine
-            start = int(ends[-1]) if len(ends) else start
-            shard.path.unlink()  # so that spool and index together never need twice the space
-    return digest.digest()
-
-
-def _kept_bytes(shard: SpooledRows, mask: np.ndarray) -> Iterator[bytes]:
-    """The bytes of the kept rows, some thousand rows at a time."""
-    with shard.path.open("rb") as stream:
-        for first in range(0, len(mask), _COPY_BLOCK_ROWS):
-            block_mask = mask[first : first + _COPY_BLOCK_ROWS]
-            lengths = shard.lengths[first : first + _COPY_BLOCK_ROWS]
-            block = stream.read(int(lengths.sum()))
-            # The usual case: nothing is dropped of a block, and it is copied as it is.
-            if block_mask.all():
-                yield block
-            else:
-                ends = np.cumsum(lengths)
-                spans = zip((ends - lengths)[block_mask].tolist(), ends[block_mask].tolist(), strict=True)
-                yield b"".join(block[start:end] for start, end in spans)
