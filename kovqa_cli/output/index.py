@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kovqa_core.data.example import Example
     from kovqa_core.index.preview import PreviewExample
     from kovqa_core.index.report import ImageCheck, IndexReport
+    from kovqa_core.index.row_extras import RowExtras
 
 
 def print_index_report(report: IndexReport, folder: Path, *, as_json: bool, quiet: bool) -> None:
@@ -100,6 +101,7 @@ def _report_notes(report: IndexReport) -> Iterator[str]:
             "warning: the class '{answer}' ({rows:,} rows) looks like a missing answer; if it is one, empty those cells",
             answer=answer, rows=rows,
         )  # fmt: skip
+    yield from _extras_notes(counts.extras)
     if counts.image_check is not None:
         yield _image_check_note(counts.image_check)
     for left_out in counts.left_out:
@@ -107,6 +109,30 @@ def _report_notes(report: IndexReport) -> Iterator[str]:
             "index.rows-left-out", "left out, {reason}: {count:,} (first: {row})",
             reason=left_out.reason, count=left_out.count, row=left_out.first_rows[0],
         )  # fmt: skip
+
+
+def _extras_notes(extras: RowExtras) -> Iterator[str]:
+    """What rows have besides image, question and answer."""
+    for split, rows in extras.choices.items():
+        yield message("index.choices", "{split}: {rows:,} rows have choices", split=split, rows=rows)
+    for split, rows in extras.answer_no_choice.items():
+        yield message(
+            "index.answer-no-choice",
+            "{split}: of these, {rows:,} have an answer that is none of their choices",
+            split=split,
+            rows=rows,
+        )
+    for split, rows in extras.contexts.items():
+        yield message(
+            "index.contexts",
+            "{split}: {rows:,} rows have a context to be read before the question",
+            split=split,
+            rows=rows,
+        )
+    if extras.other_columns:
+        yield message(
+            "index.other-columns", "columns handed on: {names}", names=", ".join(extras.other_columns)
+        )
 
 
 def _image_check_note(check: ImageCheck) -> str:
@@ -151,6 +177,8 @@ def _example_fields(preview: PreviewExample) -> dict[str, object]:
         "kind": example.question_type,
         "captions": example.captions,
         "choices": example.choices,
+        "context": example.context,
+        "columns": dict(example.columns),
     }
 
 

@@ -208,7 +208,8 @@ def request_answer(
 def _chat_request(model: str, example: Example, image_folder: Path) -> dict[str, object]:
     """A chat completion's request; thinking is switched off."""
     image = {"type": "image_url", "image_url": {"url": image_data_url(image_folder / example.image)}}
-    question = {"type": "text", "text": build_prompt(to_nfc(example.question), DEFAULT_INSTRUCTION)}
+    text = build_prompt(to_nfc(example.question), DEFAULT_INSTRUCTION, context=to_nfc(example.context))
+    question = {"type": "text", "text": text}
     return {
         "model": model,
         "messages": [{"role": "user", "content": [image, question]}],

@@ -34,6 +34,7 @@ from kovqa_core.messages import Message, message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.checkpoint_info import read_checkpoint_info
+from kovqa_core.models.unread_columns import unread_columns_warning
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress
 from kovqa_core.runs.events import EVENTS_VARIABLE, AnswerProgressEvent, event_line, report_warning
@@ -111,17 +112,24 @@ def answer_one_image(loaded: LoadedModel, image: Path, question: str = "") -> An
         DataError: the image cannot be read.
     """
     example = Example("", str(image.resolve()), to_nfc(question))
-    _warn_of_cut_questions(loaded, [example])
+    _warn_of_unread_texts(loaded, [example])
     (_, answer), *_ = _answer_batches(loaded, [example], Path("/"), 1)
     return answer
 
 
-def _warn_of_cut_questions(loaded: LoadedModel, examples: Sequence[Example]) -> None:
-    """Say how many questions were longer than the model reads; captions have none."""
+def _warn_of_unread_texts(loaded: LoadedModel, examples: Sequence[Example]) -> None:
+    """Say how many questions were longer than the model reads, or had texts it is not shown; captions have none."""
     info = read_checkpoint_info(loaded.folder)
-    if info.task == "vqa" and (
-        warning := family.cut_questions_warning(info.family, loaded.processor, examples)
-    ):
+    if info.task != "vqa":
+        return
+    columns = family.load_family(info.family).prompt_columns
+    unread = unread_columns_warning(
+        message("answer.this-model", "this model ({family})", family=info.family),
+        columns(loaded.processor) if columns else (),
+        examples,
+    )
+    cut = family.cut_questions_warning(info.family, loaded.processor, examples)
+    for warning in filter(None, (unread, cut)):
         report_warning(warning)
 
 
@@ -166,7 +174,7 @@ def _answer_rows(
     loaded = load_model(job.options)
     answers = _answer_batches(loaded, examples, job.image_folder, job.batch, faults.__setitem__)
     yield from with_faults(rows, answers, faults)
-    _warn_of_cut_questions(loaded, examples)
+    _warn_of_unread_texts(loaded, examples)
 
 
 def with_faults(
@@ -243,7 +251,7 @@ def answer_rank_rows(
             if stop():
                 return
     if rank.is_main_process:  # for all of them
-        _warn_of_cut_questions(loaded, [row.example for row in remaining])
+        _warn_of_unread_texts(loaded, [row.example for row in remaining])
 
 
 def _print_rank_progress(rank: RankInfo, rows: int, remaining: int, progress: Progress) -> None:

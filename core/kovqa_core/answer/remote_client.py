@@ -35,6 +35,8 @@ from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.files import to_nfc
+from kovqa_core.messages import message
+from kovqa_core.models.unread_columns import unread_columns_warning
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 _NOTICE_SECONDS = 5.0  # between two notices of a server that is busy: many requests wait for the same one
@@ -98,6 +100,9 @@ def _request_answers(
 ) -> Iterator[AnsweredRow]:
     """Rows and their answers as they come. The first failure ends it without waiting for the others."""
     check_missing_images(job, rows)
+    server_name = message("answer.this-server", "a server")
+    if unread := unread_columns_warning(server_name, ("context",), [row.example for row in rows]):
+        on_progress(Progress(unread))
     pending: queue.SimpleQueue[QuestionRow] = queue.SimpleQueue()
     # What threads hand over: an answered row, a notice of a server that is out of reach, or what failed.
     results: queue.SimpleQueue[AnsweredRow | Progress | BaseException] = queue.SimpleQueue()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.data.answers import read_answers, tidy_answer
+from kovqa_core.data.answers import normalise_answer, read_answers, tidy_answer
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import read_text, to_nfc
 from kovqa_core.messages import message
@@ -128,6 +129,15 @@ def parse_choices(cell: object, place: str) -> tuple[str, ...]:
             message("data.bad-choices.hint", "two to {most} different ones are needed", most=len(CHOICE_LETTERS)),
         )  # fmt: skip
     return choices
+
+
+def find_choice(choices: Sequence[str], answer: str) -> int | None:
+    """The number of the choice that an answer is, to the letter or else in normal form; None: it is none of them."""
+    if answer in choices:
+        return list(choices).index(answer)
+    forms = [normalise_answer(choice) for choice in choices]
+    form = normalise_answer(answer)
+    return forms.index(form) if forms.count(form) == 1 else None
 
 
 def _split_choices(cell: str) -> list[object]:

@@ -1,4 +1,4 @@
-"""The text a chat model reads beside an image: question, choices and an instruction, each on its own line.
+"""The text a chat model reads beside an image: context, question, choices and an instruction, each on its own line.
 
 The same for a model of ours and for one that a server answers with. The texts are part of what a model was
 trained on: a changed byte changes answers. Source: docs/sources/llava.md, L36.
@@ -27,17 +27,19 @@ LETTER_INSTRUCTIONS = {
 _HANGUL_LETTER = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 
 
-def build_prompt(question: str, instruction: str, choices: Sequence[str] = ()) -> str:
-    """A question, its choices and an instruction, each on its own line.
+def build_prompt(question: str, instruction: str, choices: Sequence[str] = (), context: str = "") -> str:
+    """A question, what is to be read before it, its choices and an instruction, each on its own line.
 
     Args:
         question: the text.
         instruction: "auto" (in the question's language), a key of ANSWER_INSTRUCTIONS, or any text.
         choices: answers to list behind letters; empty: any answer.
+        context: to be read before the question; "": nothing.
     """
     if instruction == "auto":
         instruction = "ko" if _HANGUL_LETTER.search(question) else "en"
     instruction_texts = LETTER_INSTRUCTIONS if choices else ANSWER_INSTRUCTIONS
     instruction_text = instruction_texts.get(instruction, instruction)
     choice_lines = [f"{letter}. {choice}" for letter, choice in zip(CHOICE_LETTERS, choices, strict=False)]
-    return "\n".join([question, *choice_lines, *([instruction_text] if instruction_text else [])])
+    before, after = ([text] if text else [] for text in (context, instruction_text))
+    return "\n".join([*before, question, *choice_lines, *after])

@@ -12,6 +12,7 @@ from kovqa_core.errors import DataError
 from kovqa_core.files import read_json, write_json
 from kovqa_core.index.class_list import NO_CLASSES, SomeClasses
 from kovqa_core.index.left_out import LeftOut
+from kovqa_core.index.row_extras import RowExtras, read_row_extras
 from kovqa_core.messages import message
 
 INDEX_SCHEMA = 1
@@ -74,6 +75,7 @@ class IndexCounts:
         images_shared_with_train: by held-out split; more than 0 makes its scores too good.
         left_out: by reason.
         fingerprint: SHA-256 of the splits' SHA-256.
+        extras: what rows have besides image, question and answer.
         image_check: what became of opening all images; None: nobody opened them.
         qualified_ids: rows whose id repeats under other images, or for other questions, and was qualified.
         first_qualified_id: the first of them; "" where there is none.
@@ -91,6 +93,7 @@ class IndexCounts:
     fingerprint: str
     unreachable_classes: SomeClasses = NO_CLASSES
     classes_without_rows: SomeClasses = NO_CLASSES
+    extras: RowExtras = RowExtras()
     image_check: ImageCheck | None = None
     qualified_ids: int = 0
     first_qualified_id: str = ""
@@ -150,6 +153,7 @@ class IndexReport:
             "unreachable_answers": counts.unreachable_classes, "answers_without_rows": counts.classes_without_rows,
         }  # fmt: skip
         fields |= {name: asdict(some) for name, some in unused.items() if some.count}
+        fields |= counts.extras.json_fields()
         if counts.image_check is not None:
             check = counts.image_check
             fields |= {"pictures_checked": check.images, "pictures_unreadable": check.unreadable}
@@ -203,6 +207,7 @@ def read_report(folder: Path) -> IndexReport:
             fingerprint=fields.get("fingerprint", ""),
             unreachable_classes=SomeClasses(**fields.get("unreachable_answers", {})),
             classes_without_rows=SomeClasses(**fields.get("answers_without_rows", {})),
+            extras=read_row_extras(fields),
             image_check=ImageCheck(fields["pictures_checked"], fields["pictures_unreadable"])
             if "pictures_checked" in fields
             else None,

@@ -20,6 +20,7 @@ from kovqa_core.data.example import Example, parse_example
 from kovqa_core.data.row_ids import qualified_id
 from kovqa_core.index.left_out import LeftOutRows
 from kovqa_core.index.report import EMBEDDED_IMAGES_FOLDER
+from kovqa_core.index.row_extras import row_traits
 from kovqa_core.index.shards import DatasetShard
 
 _PROGRESS_ROWS = 1000  # rows between two reports of progress
@@ -37,6 +38,8 @@ class SpooledRows:
         answer_sets: the different combinations of answers, a row's most frequent answer first.
         image_numbers: number of each row's image in `image_hashes` [rows].
         image_hashes: 64 bits for each image's name [images].
+        row_traits: `row_extras.row_traits` of each row [rows].
+        other_columns: names of the columns that rows hand on.
     """
 
     path: Path
@@ -46,6 +49,8 @@ class SpooledRows:
     answer_sets: list[tuple[str, ...]]
     image_numbers: np.ndarray
     image_hashes: np.ndarray
+    row_traits: np.ndarray
+    other_columns: tuple[str, ...] = ()
 
     def examples(self, mask: np.ndarray) -> Iterator[Example]:
         """The examples of the rows that a mask [rows] marks."""
@@ -120,6 +125,8 @@ class _SplitWriter:
         self._answer_numbers, self._image_numbers = array("I"), array("I")
         self._answer_sets: dict[tuple[str, ...], int] = {}
         self._images: dict[str, int] = {}
+        self._row_traits = array("B")
+        self._other_columns: dict[str, None] = {}
 
     def add(self, example: Example, left_out: LeftOutRows) -> None:
         try:
@@ -134,6 +141,8 @@ class _SplitWriter:
         answers = tuple(example.answers)
         # Few answers make up most rows: each combination is stored once, a row has its number.
         self._answer_numbers.append(self._answer_sets.setdefault(answers, len(self._answer_sets)))
+        self._row_traits.append(row_traits(example))
+        self._other_columns.update(dict.fromkeys(example.columns))
         self._image_numbers.append(self._images.setdefault(example.image, len(self._images)))
 
     def spooled_rows(self) -> SpooledRows:
@@ -144,4 +153,5 @@ class _SplitWriter:
         return SpooledRows(
             self.path, np.array(self._lengths), np.array(self._id_checksums), np.array(self._answer_numbers),
             list(self._answer_sets), np.array(self._image_numbers), np.frombuffer(b"".join(hashes), np.uint64),
+            np.array(self._row_traits), tuple(self._other_columns),
         )  # fmt: skip

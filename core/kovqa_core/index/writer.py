@@ -49,6 +49,7 @@ from kovqa_core.index.report import (
     write_report,
 )
 from kovqa_core.index.shards import DatasetShard
+from kovqa_core.index.row_extras import count_row_extras
 from kovqa_core.index.spool import ShardSpool, SpooledRows, spool_shard
 from kovqa_core.index.write_split import write_split
 from kovqa_core.messages import message
@@ -231,6 +232,7 @@ def _merge_spools(
         },
         left_out=left_out.by_reason(),
         image_check=image_check,
+        extras=count_row_extras(splits),
         qualified_ids=qualified.count,
         first_qualified_id=qualified.first,
         empty_looking_classes=_empty_looking_classes(classes, answer_counts),

@@ -50,6 +50,11 @@ class FamilyConfig(StrictSettings):
         return []
 
     @property
+    def prompt_columns(self) -> tuple[str, ...]:
+        """What the model reads of a row besides its question: of "context" and "choices"."""
+        return ()
+
+    @property
     def micro_batch_loss(self) -> str | None:
         """A setting by which the loss depends on a micro-batch as a whole; None: it is a mean, cut anywhere."""
         return None

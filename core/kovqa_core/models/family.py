@@ -206,6 +206,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
         export_upstream: the same, as the original's own training saves it; None: there is no such form.
         set_decoding: from now on the model answers in this way; None: it has one way only.
         set_num_beams: from now on it follows so many captions at once; None: it searches no beams.
+        prompt_columns: what it reads of a row besides its question, of "context" and "choices"; None: neither.
         has_remote_code: its folders may bring Python code, which `LoadOptions` allows or not.
         count_text_tokens: what its tokenizer makes of the texts of training examples; None: it reads none.
     """
@@ -215,9 +216,10 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
     save_model: Callable[[ModelType, ProcessorType, Path], None]
     export_model: Callable[[Path, Path, LoadOptions], str]
     export_upstream: Callable[[Path, Path, LoadOptions], str] | None = None
-    set_decoding: Callable[[ModelType, DecodingOptions], None] | None = None
+    set_decoding: Callable[[ModelType, ProcessorType, DecodingOptions], None] | None = None
     set_num_beams: Callable[[ModelType, int], None] | None = None
     has_remote_code: bool = False
+    prompt_columns: Callable[[ProcessorType], Sequence[str]] | None = None
     count_text_tokens: Callable[[ProcessorType, Sequence[Example]], TokenCount] | None = None
 
 
@@ -241,10 +243,7 @@ def create_model(recipe: Recipe, answers: list[str]) -> tuple[FamilyModel, Examp
 
 
 def text_warnings(name: str, processor: ExampleProcessor, examples: Sequence[Example]) -> list[Message]:
-    """Warnings of the training texts, by a sample of them.
-
-    One where a family's tokenizer hardly knows their language; one where more than 1 % are cut.
-    """
+    """By a sample: that a tokenizer hardly knows the training texts' language, or cuts more than 1 % of them."""
     count_texts = load_family(name).count_text_tokens
     if count_texts is None:
         return []
@@ -304,7 +303,7 @@ def read_model_folder(
         raise _no_beams_error(folder, info)
     model, processor = family.load_model(folder, options)
     if decoding != GREEDY_DECODING and family.set_decoding is not None:
-        family.set_decoding(model, decoding)
+        family.set_decoding(model, processor, decoding)
     if num_beams is not None and family.set_num_beams is not None:
         family.set_num_beams(model, num_beams)
     return model, processor

@@ -9,7 +9,8 @@ from pathlib import Path
 from kovqa_core.errors import KovqaError, SettingsError, did_you_mean, unknown_name_error
 from kovqa_core.index.reader import IndexFolder, filter_question_types, open_training_index
 from kovqa_core.messages import Message, message
-from kovqa_core.models.config import FamilyConfig
+from kovqa_core.models.config import FamilyConfig, recipe_model_config
+from kovqa_core.models.unread_columns import describe_unread_columns
 from kovqa_core.paths import settings_files
 from kovqa_core.settings.recipe import DataSettings, Recipe
 from kovqa_core.settings.resolve import is_typed
@@ -18,7 +19,12 @@ from kovqa_core.settings.run import Run, setting_origin
 
 def batch_notes(run: Run) -> list[Message]:
     """Lines about the batches of a run, for people who read its plan."""
-    return [*_loss_micro_batch_note(run), *_other_micro_batch_note(run), *_epoch_rest_note(run.recipe)]
+    return [
+        *_loss_micro_batch_note(run),
+        *_other_micro_batch_note(run),
+        *_epoch_rest_note(run.recipe),
+        *_unread_columns_notes(run.recipe),
+    ]
 
 
 def micro_batch_warnings(run: Run) -> list[Message]:
@@ -102,6 +108,33 @@ def _epoch_rest_note(recipe: Recipe) -> Iterator[Message]:
             rest=rest,
             rows=rows,
             percent=100 * rest / rows,
+        )
+
+
+def _unread_columns_notes(recipe: Recipe) -> Iterator[Message]:
+    """What the index has and the model is not shown, and rows whose letter cannot be learned."""
+    try:
+        extras = open_training_index(recipe.data).report.counts.extras
+        read = recipe_model_config(recipe).prompt_columns if recipe.task == "vqa" else ()
+    except KovqaError:  # the index is not here, or the settings' own check says more
+        return
+    contexts, choices = extras.contexts.get("train", 0), extras.choices.get("train", 0)
+    family = message("plan.family", "family {family}", family=recipe.family)
+    if unread := describe_unread_columns(family, read, contexts, choices):
+        yield unread
+    if choices and "context" in read and "choices" not in read:
+        yield message(
+            "plan.choices-not-listed", "to list them and learn the answer's letter: --set model.choices=true"
+        )
+    if "choices" not in read:
+        return
+    if not choices:
+        yield message("plan.no-choices", "model.choices is true, but no training row has choices")
+    if foreign := extras.answer_no_choice.get("train", 0):
+        yield message(
+            "plan.answer-no-choice",
+            "not learned: {rows:,} training rows whose answer is none of their choices",
+            rows=foreign,
         )
 
 

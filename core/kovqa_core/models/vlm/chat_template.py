@@ -34,10 +34,10 @@ class AnswerTokens:
 
 
 def user_message(
-    question: str, instruction: str, image: Image.Image, choices: Sequence[str] = ()
+    question: str, instruction: str, image: Image.Image, choices: Sequence[str] = (), context: str = ""
 ) -> list[ChatTurn]:
-    """A chat of one image (RGB) and one question; instruction and choices as in `build_prompt`."""
-    text = build_prompt(question, instruction, choices)
+    """A chat of one image (RGB) and one question; the texts as in `build_prompt`."""
+    text = build_prompt(question, instruction, choices, context)
     return [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": text}]}]
 
 

@@ -33,7 +33,7 @@ TUNING_PRESETS: dict[str, tuple[str, str, str]] = {
 
 # The settings that a Hugging Face folder of ours keeps in a `kovqa.json` beside it: how a question is put. No
 # more: such a folder may come from anybody, and must not decide that its code is run.
-PROMPT_SETTINGS = ("instruction", "max_new_tokens", "max_pixels", "image_loading", "dtype")
+PROMPT_SETTINGS = ("instruction", "choices", "max_new_tokens", "max_pixels", "image_loading", "dtype")
 
 
 class TuningSettings(StrictSettings):
@@ -84,6 +84,11 @@ class ModelConfig(FamilyConfig):
     instruction: str = Field(
         DEFAULT_INSTRUCTION, description="auto (in the question's language), ko, en, none, or any text"
     )
+    choices: bool = Field(
+        False,
+        description="list a row's choices in its prompt and learn the answer's letter, by which it then answers "
+        "(as `kovqa predict --choices`)",
+    )
     loss: Literal["rows", "tokens"] = Field(
         "rows", description="mean over rows; or, as in LLaVA, over the answers' tokens"
     )
@@ -114,6 +119,11 @@ class ModelConfig(FamilyConfig):
                 "random_init: neither base nor weights, and train: full (see recipe tiny-vlm-scratch)"
             )
         return self
+
+    @property
+    def prompt_columns(self) -> tuple[str, ...]:
+        """What a prompt shows of a row besides its question."""
+        return ("context", "choices") if self.choices else ("context",)
 
     def required_files(self) -> list[Callable[[], object]]:
         """Checks, to be called, that base and weights are here."""

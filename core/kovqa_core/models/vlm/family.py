@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from kovqa_core.data.decoding import DecodingOptions
 from kovqa_core.data.example import Example
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import write_text
@@ -328,7 +329,10 @@ def export_upstream(step: Path, folder: Path, options: LoadOptions) -> str:
 def count_text_tokens(processor: VlmProcessor, examples: Sequence[Example]) -> TokenCount:
     """What the base model's tokenizer makes of questions and of the answers that are learned."""
     tokenizer = processor.hf.tokenizer
-    texts = [f"{example.question} {' '.join(list(example.answers)[:1])}" for example in examples]
+    texts = [
+        " ".join([*filter(None, [example.context]), example.question, *list(example.answers)[:1]])
+        for example in examples
+    ]
     return count_tokens(
         texts,
         lambda text: tokenizer.encode(text, add_special_tokens=False),
@@ -337,13 +341,25 @@ def count_text_tokens(processor: VlmProcessor, examples: Sequence[Example]) -> T
     )
 
 
+def set_decoding(model: VlmModel, processor: VlmProcessor, decoding: DecodingOptions) -> None:
+    """From now on the model answers in this way; where it samples, or has a list, prompts list no choices."""
+    model.set_decoding(decoding)
+    processor.list_choices = decoding.choices
+
+
+def prompt_columns(processor: VlmProcessor) -> tuple[str, ...]:
+    """What a prompt shows of a row besides its question."""
+    return ("context", "choices") if processor.list_choices else ("context",)
+
+
 FAMILY = ModelFamily(
     new_model,
     load_model,
     save_model,
     export_model,
     export_upstream=export_upstream,
-    set_decoding=VlmModel.set_decoding,
+    set_decoding=set_decoding,
+    prompt_columns=prompt_columns,
     has_remote_code=True,
     count_text_tokens=count_text_tokens,
 )

@@ -45,7 +45,7 @@ def iterate_index_texts(data: DataSettings) -> Iterator[str]:
     """Questions and answers of some training rows of an index, evenly spaced: similar rows stand together."""
     rows = IndexSplit(Path(str(data.index)) / "train.jsonl")
     for number in range(0, len(rows), 1 + len(rows) // _MAX_TOKENIZER_ROWS):
-        yield from (rows[number].question, *rows[number].answers)
+        yield from filter(None, (rows[number].context, rows[number].question, *rows[number].answers))
 
 
 def write_random_base(folder: Path, texts: Iterable[str], seed: int) -> None:

@@ -267,7 +267,7 @@ def choose_by_letter(
     Args:
         generator: the model.
         prompts: that list the choices behind CHOICE_LETTERS.
-        choices: one list per prompt.
+        choices: one list per prompt; an empty one is answered with "".
 
     Returns:
         texts of choices; a score is the letter's probability among those of its prompt.
@@ -275,6 +275,7 @@ def choose_by_letter(
     Raises:
         SettingsError: two letters begin with the same token.
     """
+    choices = [row or ("",) for row in choices]
     letters = CHOICE_LETTERS[: max(map(len, choices))]
     letter_ids = [generator.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in letters]
     if len(set(letter_ids)) < len(letter_ids):

@@ -67,13 +67,21 @@ class VlmModel(FamilyModel):
         with self._autocast():
             if self.answer_trie is not None:
                 return generation.choose_from_trie(self.generator, prompts, self.answer_trie)
-            if decoding.choices:
+            # The processor hands choices on where the prompts list them; not every row of a batch may have some.
+            if batch.choices and all(batch.choices):
                 return generation.choose_by_letter(self.generator, prompts, batch.choices)
             if decoding.temperature:
                 return generation.answer_by_sampling(
                     self.generator, prompts, batch.ids, decoding.seed, decoding.temperature
                 )
-            return generation.answer_greedily(self.generator, prompts)
+            answers = generation.answer_greedily(self.generator, prompts)
+            if not any(batch.choices):
+                return answers
+            chosen = generation.choose_by_letter(self.generator, prompts, batch.choices)
+            return [
+                by_letter if choices else free
+                for choices, by_letter, free in zip(batch.choices, chosen, answers, strict=True)
+            ]
 
     def prompts(self, batch: ModelBatch) -> PromptTensors:
         """The prompts of a batch [B, T], padded on the left, which the functions of `generation` continue."""

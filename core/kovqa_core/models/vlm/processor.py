@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kovqa_core.data.decoding import CHOICE_LETTERS, find_choice
 from kovqa_core.data.example import Example
 from kovqa_core.data.image_io import open_image
 from kovqa_core.errors import DataError, KovqaError, ModelError
@@ -51,26 +52,34 @@ class VlmProcessor:
         hf: the base model's processor.
         config: limits and instruction.
         eos_token_ids: tokens that end generation.
+
+    Attributes:
+        list_choices: does a prompt list the choices of its row? Then an answer is the letter of one.
     """
 
     def __init__(self, hf: HfProcessor, config: ModelConfig, eos_token_ids: Collection[int]) -> None:
         self.hf, self.config, self.eos_token_ids = hf, config, frozenset(eos_token_ids)
+        self.list_choices = config.choices
 
     def encode(self, example: Example, images: Path, *, train: bool, rng: np.random.Generator) -> VlmItem:
-        """One example, to be learned with the best of its answers; errors name its id."""
+        """One example, to be learned with the best of its answers, or that one's letter; errors name its id."""
         try:
             image = limit_pixels(
                 open_image(images / example.image, as_stored=self.config.load_as_stored),
                 self.config.max_pixels,
             )
+            choices = example.choices if self.list_choices else ()
             turns = chat_template.user_message(
-                to_nfc(example.question), self.config.instruction, image, example.choices
+                to_nfc(example.question), self.config.instruction, image, choices, to_nfc(example.context)
             )
             if max(image.size) > _LONG_ASPECT_RATIO * min(image.size):
                 self._require_processable(VlmItem(example.id, turns, None, example.choices), image)
             if not train:
-                return VlmItem(example.id, turns, None, example.choices)
+                return VlmItem(example.id, turns, None, choices)
             text = to_nfc(max(example.answers, key=lambda answer: example.answers[answer], default=""))
+            if choices:
+                number = find_choice(choices, text)
+                text = "" if number is None else CHOICE_LETTERS[number]
             if not text:
                 return VlmItem(example.id, [], None)
             answer = chat_template.tokenize_answer(self.hf, turns, text, self.eos_token_ids)
