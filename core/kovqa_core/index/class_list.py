@@ -95,3 +95,18 @@ def classes_without_rows(
 def first_of_classes(classes: Sequence[str]) -> SomeClasses:
     """Their number and the first of them."""
     return SomeClasses(len(classes), classes[0] if classes else "")
+
+
+# Texts that may be answers: a table's text stays what it is, but a class of this name is said.
+_EMPTY_LOOKING = frozenset(("nan", "null", "none", "nil", "n/a", "#n/a", "<na>", "nat", "undefined", "-"))
+
+
+def empty_looking_classes(classes: Sequence[str], counts: Mapping[str, int]) -> dict[str, int]:
+    """Classes that programs write where there is no answer, and how many training rows have them.
+
+    Args:
+        classes: as they are written.
+        counts: rows by normal form.
+    """
+    forms = ((answer, normalise_answer(answer)) for answer in classes)
+    return {answer: counts[form] for answer, form in forms if form in _EMPTY_LOOKING}

@@ -93,7 +93,7 @@ class IndexCounts:
     fingerprint: str
     unreachable_classes: SomeClasses = NO_CLASSES
     classes_without_rows: SomeClasses = NO_CLASSES
-    extras: RowExtras = RowExtras()
+    extras: RowExtras = field(default_factory=RowExtras)
     image_check: ImageCheck | None = None
     qualified_ids: int = 0
     first_qualified_id: str = ""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kovqa_core.data.decoding import find_choice
 from kovqa_core.data.example import Example
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from kovqa_core.index.spool import SpooledRows
 
 _HAS_CHOICES, _HAS_CONTEXT, _ANSWER_NO_CHOICE = 1, 2, 4  # bits of a row's traits
 
@@ -61,7 +59,14 @@ def row_traits(example: Example) -> int:
     return traits
 
 
-def count_row_extras(splits: Mapping[str, Iterable[tuple[SpooledRows, np.ndarray]]]) -> RowExtras:
+class _TraitRows(Protocol):
+    """The rows of a split in one shard: their traits [rows], and the names of the columns they hand on."""
+
+    row_traits: np.ndarray
+    other_columns: tuple[str, ...]
+
+
+def count_row_extras(splits: Mapping[str, Iterable[tuple[_TraitRows, np.ndarray]]]) -> RowExtras:
     """What the kept rows have.
 
     Args:

@@ -32,6 +32,7 @@ from kovqa_core.index.check_images import drop_unreadable_images
 from kovqa_core.index.class_list import (
     SomeClasses,
     classes_without_rows,
+    empty_looking_classes,
     first_of_classes,
     unreachable_classes,
 )
@@ -48,8 +49,8 @@ from kovqa_core.index.report import (
     read_report,
     write_report,
 )
-from kovqa_core.index.shards import DatasetShard
 from kovqa_core.index.row_extras import count_row_extras
+from kovqa_core.index.shards import DatasetShard
 from kovqa_core.index.spool import ShardSpool, SpooledRows, spool_shard
 from kovqa_core.index.write_split import write_split
 from kovqa_core.messages import message
@@ -58,8 +59,6 @@ from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 ClassSelection = int | Sequence[str]  # so many classes, the most frequent; or the classes themselves
 _PARALLEL_MIN_BYTES = 16 << 20  # bytes of raw data from which several processes are worth their start
-# Texts that may be answers: a table's text stays what it is, but a class of this name is said.
-_EMPTY_LOOKING = frozenset(("nan", "null", "none", "nil", "n/a", "#n/a", "<na>", "nat", "undefined", "-"))
 _MAX_NAMED_FILES = 5  # in a message
 
 
@@ -235,7 +234,7 @@ def _merge_spools(
         extras=count_row_extras(splits),
         qualified_ids=qualified.count,
         first_qualified_id=qualified.first,
-        empty_looking_classes=_empty_looking_classes(classes, answer_counts),
+        empty_looking_classes=empty_looking_classes(classes, answer_counts),
         fingerprint=hashlib.sha256(b"".join(digests)).hexdigest(),
     )
 
@@ -268,12 +267,6 @@ def _no_row_error(left_out: LeftOutRows, root: Path) -> DataError:
 
 
 # ------------------------------------------------------------------------- which rows are kept
-
-
-def _empty_looking_classes(classes: Sequence[str], counts: Counter[str]) -> dict[str, int]:
-    """Classes that programs write where there is no answer, and how many training rows have them."""
-    forms = ((answer, normalise_answer(answer)) for answer in classes)
-    return {answer: counts[form] for answer, form in forms if form in _EMPTY_LOOKING}
 
 
 def _count_answers(masks: RowMasks) -> Counter[str]:
