@@ -10,6 +10,7 @@ import pytest
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError, KovqaError, SettingsError
 from kovqa_core.index.build import build_index
+from kovqa_core.index.row_extras import RowExtras
 
 from tests.index.raw_data import index, left_out_counts, left_out_rows, touch, write
 
@@ -123,3 +124,34 @@ def test_an_index_does_not_replace_the_folder_of_its_table(root: Path, tmp_path:
         with pytest.raises(SettingsError, match="which would be replaced"):
             build_index("table", split, root, folder)
     assert split.read_bytes() == before
+
+
+def test_choices_context_and_unknown_columns_stay(root: Path) -> None:
+    """As they are written, and the report counts them; what no row has stands nowhere."""
+    by_letter = {"A": "개", "B": "소"}
+    lines = [
+        {"image": "a.jpg", "question": "뭐?", "answer": "개", "split": "train", "choices": ["개", "소"], "hint": "발이 넷"},
+        {"image": "a.jpg", "question": "뭐라고?", "answer": "말", "split": "train", "options": "개| 소", "쪽": 3},
+        {"image": "a.jpg", "question": "또?", "answer": "개", "split": "val", "context": "글", "choices": by_letter},
+        {"image": "a.jpg", "question": "왜?", "answer": "개", "split": "val", "choices": [], "출처": None},
+    ]  # fmt: skip
+    write(root / "표.jsonl", "\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
+    touch(root, ["a.jpg"])
+    examples, report = index(root / "표.jsonl", "table")
+    assert [list(each.choices) for each in examples["train"]] == [["개", "소"], ["개", "소"]]
+    assert [each.context for each in examples["train"]] == ["발이 넷", ""]
+    assert [dict(each.columns) for each in examples["train"]] == [{}, {"쪽": 3}]
+    assert [list(each.choices) for each in examples["val"]] == [["개", "소"], []]
+    assert [dict(each.columns) for each in examples["val"]] == [{}, {"출처": None}]
+    extras = report.counts.extras
+    assert extras == RowExtras({"train": 2, "val": 1}, {"train": 1, "val": 1}, {"train": 1}, ["쪽", "출처"])
+    write(root / "빈.csv", "image,question,answer\na.jpg,뭐?,개\n")
+    assert index(root / "빈.csv", "table")[1].counts.extras == RowExtras()
+
+
+def test_choices_that_cannot_be_used_are_faults_of_their_rows(root: Path) -> None:
+    rows = "".join(f"a.jpg,{n}?,개,{cell}\n" for n, cell in enumerate(["개|소"] * 19 + ["개|개"]))
+    write(root / "표.csv", f"image,question,answer,보기\n{rows}")
+    touch(root, ["a.jpg"])
+    _, report = index(root / "표.csv", "table", columns={"choices": "보기"})
+    assert left_out_rows(report) == {"choices unusable": [f"{root / '표.csv'}:21, id 21: 2 choices: 개, 개"]}

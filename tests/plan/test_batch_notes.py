@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from kovqa_core.plan.micro_batch import choose_micro_batch
 from kovqa_core.plan.training import plan_training
 from kovqa_core.settings.resolve import load_profile, load_recipe, resolve_settings
 from kovqa_core.settings.run import Run, make_run, read_run, split_global_batch, write_run
+from PIL import Image
 
 from kovqa_cli.output.training import print_plan
 from tests.conftest import SMALL, Small
@@ -159,3 +161,43 @@ def test_so_does_every_loss_that_depended_on_it(recipe: str, setting: str, tmp_p
     lines = file.read_text("utf-8").split("\n")
     file.write_text("\n".join(line for line in lines if "loss_micro_batch" not in line), encoding="utf-8")
     assert read_run(file).recipe.optim.loss_micro_batch == run.micro_batch
+
+
+def test_what_the_index_has_and_the_model_is_not_shown(small: Small, tmp_path: Path) -> None:
+    """Nothing is ignored without a word: choices and context, by each family and with the switch on and off."""
+    from kovqa_core.index.build import build_index
+
+    rows = [
+        {
+            "image": "a.png",
+            "question": f"{n}?",
+            "answer": "개" if n else "말",
+            "choices": ["개", "소"],
+            "split": "train",
+        }
+        for n in range(20)
+    ]
+    rows[3]["context"] = "글"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "t.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    build_index("table", tmp_path / "t.jsonl", None, tmp_path / "index")
+
+    def notes(recipe: str, folder: Path, *sets: str) -> list[str]:
+        settings = resolve_settings(
+            recipe, "cpu", ["optim.global_batch=4", *sets], {"data.index": str(folder)}
+        )
+        return batch_notes(make_run(settings.recipe, settings.profile, tmp_path / "run", []))
+
+    index = tmp_path / "index"
+    beit3 = notes("tiny", index, *SMALL, "optim.global_batch=4")
+    assert beit3 == ["family beit3 reads neither the context of 1 rows nor the choices of 20"]
+    assert notes("tiny-vlm-scratch", index) == [
+        "family vlm is not shown the choices of 20 rows",
+        "to list them and learn the answer's letter: --set model.choices=true",
+    ]
+    assert notes("tiny-vlm-scratch", index, "model.choices=true") == [
+        "not learned: 1 training rows whose answer is none of their choices"
+    ]
+    assert notes("tiny-vlm-scratch", small.index, "model.choices=true") == [
+        "model.choices is true, but no training row has choices"
+    ]

@@ -93,7 +93,9 @@ class TableRecord:
     def choices(self) -> tuple[str, ...]:
         """The answers that the question offers, () where it offers none; raises as `parse_choices`."""
         cell = self.cell("choices")
-        return () if is_empty(cell) else parse_choices(cell, f"{self.place}, id {self.id}")
+        return (
+            () if is_empty(cell) or cell in ([], {}) else parse_choices(cell, f"{self.place}, id {self.id}")
+        )
 
     def other_columns(self, ours: Sequence[str]) -> dict[str, object]:
         """The cells that are none of these columns of ours, as JSON values, in the table's order."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from kovqa_core.data.example import Example
+from kovqa_core.data.question_prompts import build_prompt
 from kovqa_core.errors import ModelError
 from kovqa_core.index.reader import open_index
 from kovqa_core.models.vlm import base, chat_template
@@ -169,3 +171,50 @@ def test_an_error_names_the_example(tiny_vlm: Callable[[str], Path], tmp_path: P
     processor = load_processor(tiny_vlm, "llava")
     with pytest.raises(Exception, match=r"id 문제 7: image .*없음\.png is missing"):
         processor.encode(Example("문제 7", "없음.png", "?"), tmp_path, train=False, rng=RNG)
+
+
+def test_a_context_is_read_before_the_question(
+    tiny_vlm: Callable[[str], Path], make_example: Callable[..., Example]
+) -> None:
+    """And a row without one has the prompt it always had; a long context makes a row too long."""
+    processor = load_processor(tiny_vlm, "qwen3_vl", max_text=100)
+    plain = make_example("무슨 색?")
+    with_context = replace(plain, context="그림을 보세요.\n원이 있어요.")
+
+    def prompt(example: Example) -> str:
+        turns = processor.encode(example, Path(), train=False, rng=RNG).turns
+        return str(turns[0]["content"][1]["text"])
+
+    assert prompt(plain) == "무슨 색?\n한 단어나 짧은 구로 답하세요."
+    assert prompt(with_context) == f"그림을 보세요.\n원이 있어요.\n{prompt(plain)}"
+    assert build_prompt("What?", "auto", ["a", "b"], "c") == (
+        "c\nWhat?\nA. a\nB. b\nAnswer with the option's letter from the given choices directly."
+    )
+    long = replace(plain, id="2", context="원이 있어요. " * 60)
+    items = [processor.encode(each, Path(), train=True, rng=RNG) for each in (with_context, long)]
+    batch = processor.collate(items)
+    assert (batch.ids, batch.left_out) == (["1"], ["2"])
+
+
+def test_letters_of_choices_are_learned_where_the_recipe_says_so(
+    tiny_vlm: Callable[[str], Path], make_example: Callable[..., Example]
+) -> None:
+    """Training shows what `predict --choices` shows; without the switch neither choices nor letters."""
+    example = replace(make_example("무슨 색?", "빨간색"), choices=("파란색", "빨간색"))
+    processor = load_processor(tiny_vlm, "qwen3_vl", choices=True)
+    learned = processor.encode(example, Path(), train=True, rng=RNG)
+    asked = processor.encode(example, Path(), train=False, rng=RNG)
+    assert learned.turns[0] == asked.turns[0]
+    text = "무슨 색?\nA. 파란색\nB. 빨간색\n선택지의 글자로만 답하세요."
+    assert asked.turns[0]["content"][1]["text"] == text
+    assert learned.turns[1]["content"][0]["text"] == "B"
+    assert asked.choices == ("파란색", "빨간색")
+    same = replace(example, answers={"빨간색 ": 1.0})  # the normal form of answers decides
+    assert processor.encode(same, Path(), train=True, rng=RNG).answer == learned.answer
+    other = replace(example, id="2", answers={"초록색": 1.0})
+    batch = processor.collate([learned, processor.encode(other, Path(), train=True, rng=RNG)])
+    assert (batch.ids, batch.left_out) == (["1"], ["2"]), "its letter cannot be learned"
+    plain = load_processor(tiny_vlm, "qwen3_vl").encode(example, Path(), train=True, rng=RNG)
+    assert plain.turns[0]["content"][1]["text"] == "무슨 색?\n한 단어나 짧은 구로 답하세요."
+    assert plain.turns[1]["content"][0]["text"] == "빨간색"
+    assert not plain.choices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,10 @@ def test_letters_share_their_probability(
         probabilities = logits[first[: len(offered)]].softmax(-1)
         assert answer.text == offered[int(probabilities.argmax())]
         assert answer.score == pytest.approx(float(probabilities.max()), abs=1e-5)
+    # In a batch of both kinds a row without choices is answered freely, the others as if they were alone.
+    some = net.answer(replace(batch, choices=[choices[0], (), choices[2]]))  # type: ignore[attr-defined]
+    free = net.answer(batch)  # type: ignore[attr-defined]
+    assert [each.text for each in some] == [chosen[0].text, free[1].text, chosen[2].text]
     monkeypatch.setattr(generation, "CHOICE_LETTERS", "AA")
     with pytest.raises(SettingsError, match="with the same first token"):
         generation.choose_by_letter(generator, inputs, [["예", "아니요"]] * 3)
