@@ -144,7 +144,7 @@ def test_choices_context_and_unknown_columns_stay(root: Path) -> None:
     assert [list(each.choices) for each in examples["val"]] == [["개", "소"], []]
     assert [dict(each.columns) for each in examples["val"]] == [{}, {"출처": None}]
     extras = report.counts.extras
-    assert extras == RowExtras({"train": 2, "val": 1}, {"train": 1, "val": 1}, {"train": 1}, ["쪽", "출처"])
+    assert extras == RowExtras({"train": 2, "val": 1}, {"train": 1, "val": 1}, {"train": 1}, ("쪽", "출처"))
     write(root / "빈.csv", "image,question,answer\na.jpg,뭐?,개\n")
     assert index(root / "빈.csv", "table")[1].counts.extras == RowExtras()
 
