@@ -16,6 +16,7 @@ class Progress:
         total: units in all; None where nobody knows.
         unit: what is counted ("rows", "images"); "bytes" is shown as kB, MB, GB.
         fraction: of the work done, in 0…1, where it is known otherwise than by `done / total`.
+        is_note: the stage is a line to be kept in sight, also where a bar goes on below it.
     """
 
     stage: str
@@ -23,6 +24,7 @@ class Progress:
     total: int | None = None
     unit: str = "rows"
     fraction: float | None = None
+    is_note: bool = False
 
     @property
     def fraction_done(self) -> float | None:

@@ -51,6 +51,9 @@ def show_progress(quiet: bool = False, *, announce: bool = False) -> Iterator[On
 
         def update_bar(progress: Progress) -> None:
             nonlocal stage, began, done_before
+            if progress.is_note:
+                display.console.print(progress.stage, markup=False, highlight=False)
+                return
             fraction = progress.fraction_done
             if (
                 progress.stage != stage

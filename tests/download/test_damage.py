@@ -67,6 +67,7 @@ def test_a_damaged_archive_is_fetched_again_by_the_next_run(server: Server, dama
     server.routes[PATH] = File(ZIP)
     [unpacked] = fetch("karpathy")
     assert (unpacked / "dataset_coco.json").read_bytes() == contents(3000)
+    assert not (folder / "caption_datasets.zip.damaged").exists()
     assert asset_state(find_asset_entry("karpathy")) == "here"
 
 

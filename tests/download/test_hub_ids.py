@@ -16,6 +16,7 @@ from kovqa_core.progress import Progress
 from typer.testing import CliRunner
 
 from kovqa_cli.main import app
+from kovqa_cli.output.progress import show_progress
 from tests.download.server import Server, checksums_of, contents, sha256
 from tests.download.sources import COMMIT, Hub
 
@@ -221,6 +222,17 @@ def test_a_broken_file_by_hand_is_named_and_nothing_is_taken(
 
 
 def test_a_folder_by_hand_that_holds_nothing_is_named(tmp_path: Path) -> None:
-    for name in ("hf:team/small-vlm", "vqav2", "kowiki"):
-        with pytest.raises(SettingsError, match=r"holds no file|lacks"):
+    (tmp_path / "notes.txt").write_text("남의 것")
+    for name in ("hf:team/small-vlm", "kobeit3", "vqav2", "kowiki"):
+        with pytest.raises(SettingsError, match=r"does not hold|lacks"):
             adopt(name, tmp_path)
+
+
+def test_the_size_stays_in_sight_above_a_bar(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kovqa_cli.output.progress.is_interactive", lambda: True)
+    with show_progress(announce=True) as on_progress:
+        on_progress(Progress("team/small-vlm: 4.1 kB [note]", is_note=True))
+        on_progress(Progress("model.safetensors", 10, 20, "bytes"))
+    assert "team/small-vlm: 4.1 kB [note]\n" in capfd.readouterr().err

@@ -98,9 +98,9 @@ def _fetch_hub(asset: Asset, folder: Path, options: FetchOptions, on_progress: O
             raise _offline_error(asset, folder)
         return fetched
     listing = hub.hub_listing(asset, on_progress)
-    on_progress(Progress(listing.summary(asset.repo)))
+    on_progress(Progress(listing.summary(asset.repo), is_note=True))
     # A gated repository lists its files to everybody and refuses them one by one (docs/sources/datasets.md, D29).
-    with hub.explain_hub_refusal(asset):
+    with hub.explain_hub_refusal(asset), hub.explain_unreachable_hub(asset):
         _fetch_remote_files(listing.files, asset, folder, options, on_progress)
     write_asset_record(asset, folder, [folder], listing.commit, list(listing.files))
     return [folder]
@@ -266,8 +266,10 @@ def unpack_fetched_file(
     """
     from kovqa_core.download.members import ArchiveDamaged
 
+    aside = damaged_path(target)
     try:
         unpack_file(target, folder, on_progress, keep_archive=keep_archive)
+        aside.unlink(missing_ok=True)  # a whole one has come since
     except ArchiveDamaged as error:
         if is_published:
             raise DataError(
@@ -276,7 +278,6 @@ def unpack_fetched_file(
                     "download.damaged-as-published.hint", "tell its publisher, or unpack what can be, by hand"
                 ),
             ) from None
-        aside = damaged_path(target)
         target.replace(aside)
         receipt_path(target).unlink(missing_ok=True)
         raise AssetError(

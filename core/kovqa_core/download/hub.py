@@ -127,7 +127,7 @@ def hub_listing(asset: Asset, on_progress: OnProgress = ignore_progress) -> HubL
         AssetError: no such repository or revision, no access (says where to ask), nothing wanted in it; or the
             hub cannot be reached (says what else can be done).
     """
-    with explain_hub_refusal(asset), _explain_unreachable_hub(asset):
+    with explain_hub_refusal(asset), explain_unreachable_hub(asset):
         api = _hub_api()
         info = retry_request(lambda: _read_repository(api, asset), on_progress)
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
@@ -170,15 +170,15 @@ def wanted_hub_files(asset: Asset, names: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _explain_unreachable_hub(asset: Asset) -> Iterator[None]:
+def explain_unreachable_hub(asset: Asset) -> Iterator[None]:
     """Say what can be done where the hub cannot be reached: machines behind a company's wall are many."""
     try:
         yield
     except Interrupted as error:
         hint = message(
             "download.hub-unreachable.hint",
-            "run it again; or set HTTPS_PROXY for a proxy, HF_ENDPOINT for a mirror; or fetch {page} on another "
-            "machine (hf download {repo} --local-dir FOLDER) and run: kovqa download {name} --from FOLDER",
+            "run it again, what has arrived is kept; or set HTTPS_PROXY for a proxy, HF_ENDPOINT for a mirror; or fetch "
+            "{page} on another machine (hf download {repo} --local-dir FOLDER) and run: kovqa download {name} --from FOLDER",
             page=asset.page,
             repo=f"{asset.repo} --repo-type dataset" if asset.dataset else asset.repo,
             name=asset.name,

@@ -24,6 +24,9 @@ from kovqa_core.messages import Message, message
 from kovqa_core.progress import OnProgress, ignore_progress
 
 _LFS_POINTER = b"version https://git-lfs.github.com/"
+_MODEL_SUFFIXES = (
+    ".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".gguf", ".onnx", ".model", ".spm", "tokenizer.json",
+)  # fmt: skip
 _MAX_HEADER_BYTES = 100 << 20  # of a safetensors file; its own library allows no more
 _BY_HAND = "by hand"
 
@@ -110,11 +113,12 @@ def _adopt_repository(
 ) -> list[Path]:
     local = _open_local_repository(local_folder)
     names = wanted_hub_files(asset, _file_names(local.folder))
-    if not names:
+    # Patterns like *.txt match in any folder: what makes a folder a model's are its weights or its tokenizer.
+    if not names or not (asset.dataset or any(name.endswith(_MODEL_SUFFIXES) for name in names)):
         raise SettingsError(
             message(
                 "download.from-folder-empty",
-                "{folder} holds no file of {repo}",
+                "{folder} does not hold {repo}",
                 folder=local_folder,
                 repo=asset.repo,
             ),
