@@ -226,10 +226,27 @@ def test_a_protocol_goes_with_no_normal_form_but_its_own() -> None:
         score("예", "예", protocol="offical")
 
 
+@pytest.mark.parametrize(
+    ("column", "options", "expected"),
+    [
+        ("caption", {"rule": "korean"}, "holds captions, and --normalise is not for them"),
+        ("caption", {"protocol": "official"}, "holds captions, and --protocol is not for them"),
+        ("caption", {"rule": "plain", "protocol": "vizwiz"}, "and --normalise, --protocol is not for them"),
+        ("answer", {"tokens": "korean"}, "holds answers, and --tokens is not for them"),
+    ],
+)  # fmt: skip
+def test_options_that_a_file_does_not_use_are_refused(
+    column: str, options: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "p.jsonl", json.dumps({"id": "1", column: "개"}))
+    with pytest.raises(SettingsError, match=expected):
+        evaluate_file(tmp_path / "p.jsonl", tmp_path / "test.jsonl", **options)
+
+
 # -------------------------------------------------------------------------------- from the files
 
 
-def evaluate(tmp_path: Path, index: Path, answers: dict[str, str], **options: Any) -> AnswerScores:
+def evaluate(tmp_path: Path, index: Path, answers: dict[str, str], **options: str) -> AnswerScores:
     lines = [json.dumps({"id": id, "answer": answer}) for id, answer in answers.items()]
     write(tmp_path / "p.jsonl", "\n".join(lines))
     scores = evaluate_file(tmp_path / "p.jsonl", index, **options).scores
@@ -252,7 +269,9 @@ def test_two_of_two_annotators_who_agree_are_all_of_them(tmp_path: Path) -> None
     found = evaluate(tmp_path, index / "test.jsonl", {"1": "a"})
     assert (found.total.score, found.protocols) == (1, {"kovqa": 1})
     words = ["evaluate", str(tmp_path / "p.jsonl"), "--index", str(index / "test.jsonl")]
-    shown = " ".join(CliRunner().invoke(app, words).stdout.split())
+    page = tmp_path / "report.html"
+    shown = " ".join(CliRunner().invoke(app, [*words, "--report", str(page)]).stdout.split())
+    assert "kovqa 자체 규칙, 답변자 n명 중 k명이면 min(1, k / min(3, n))" in page.read_text(encoding="utf-8")
     assert "kovqa's own rule, min(1, k / min(3, n)) of n annotators" in shown
     report = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert (report["protocol"], report["protocols"], report["normalise"]) == ("kovqa", {"kovqa": 1}, "plain")

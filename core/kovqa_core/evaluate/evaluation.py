@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import ALL_TYPES
+from kovqa_core.errors import SettingsError
 from kovqa_core.evaluate.answer_scores import AnswerScores, score_answers
 from kovqa_core.evaluate.caption_scores import CaptionScores, score_captions
 from kovqa_core.evaluate.predictions_file import Predictions, match_predictions, read_predictions
@@ -53,9 +54,16 @@ def evaluate_file(
     Raises:
         DataError: a line that is not a prediction; ids missing, foreign or double; an empty reference; an index
             without annotations, where the protocol needs them.
-        SettingsError: an unknown rule, protocol or question type.
+        SettingsError: an unknown rule, protocol or question type; an option that says nothing about such a file.
     """
     predictions = read_predictions(predictions_path)
+    if predictions.task == "caption":
+        unused = {"--normalise": rule is not None, "--protocol": protocol != AUTO}
+        contents = message("evaluate.captions", "captions")
+    else:
+        unused = {"--tokens": tokens != "auto"}
+        contents = message("evaluate.answers", "answers")
+    _refuse_unused_options([option for option, given in unused.items() if given], contents, predictions_path)
     predictions, examples = match_predictions(predictions, predictions_path, index_path, question_types)
     if predictions.task == "caption":
         captioned = list(_report_rows(examples, on_progress))
@@ -74,6 +82,18 @@ def evaluate_file(
         pairs = ((example, predictions.texts[example.id]) for example in _report_rows(examples, on_progress))
         scores = score_answers(pairs, rule, groups, protocol=protocol)
     return EvaluationResult(predictions_path, index_path, predictions, examples, scores)
+
+
+def _refuse_unused_options(options: Sequence[str], contents: str, path: Path) -> None:
+    """Options that would be ignored are an error: somebody expects another number."""
+    if options:
+        raise SettingsError(
+            message(
+                "evaluate.unused-options", "{file} holds {contents}, and {options} is not for them",
+                file=path, contents=contents, options=", ".join(options),
+            ),
+            message("evaluate.unused-options.hint", "leave out {options}", options=", ".join(options)),
+        )  # fmt: skip
 
 
 def _report_rows(examples: Sequence[Example], on_progress: OnProgress) -> Iterator[Example]:
