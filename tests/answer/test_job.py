@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kovqa_core.answer import local
+from kovqa_core.answer.fingerprint_differences import name_differences
 from kovqa_core.answer.job import (
     AnswerBackend,
     AnswerJob,
@@ -19,7 +20,7 @@ from kovqa_core.answer.job import (
     model_fingerprint,
     run_answer_job,
 )
-from kovqa_core.answer.partial_file import RowFault, append_answers, name_differences, rank_file_path
+from kovqa_core.answer.partial_file import RowFault, append_answers, rank_file_path
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import DataError, SettingsError, Stopped

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.answer.fingerprint_differences import ROW_KEYS, name_differences
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Answer, Example, json_line
 from kovqa_core.errors import SettingsError
@@ -33,18 +34,6 @@ JOB_FILE = "job.json"  # in the folder of several processes: what they are to an
 _RANK_FILES = "rank-*.jsonl"
 
 
-# What a key of a fingerprint belongs to; all others are the model's.
-_PART_OF_KEY = {
-    "table": "table",
-    "columns": "table",
-    "kinds": "kinds",
-    "beams": "decoding",
-    "decoding": "decoding",
-    "instruction": "decoding",
-    "max_tokens": "decoding",
-}
-# Those by which only the table differs: which of its rows are the same, their digests say.
-_ROW_KEYS = tuple(key for key, part in _PART_OF_KEY.items() if part in ("table", "kinds"))
 _DIGEST_KEY = "row_digest"  # of a line: see `digest_row`
 _FILLED = "filled"  # the digest of a row that has a text for want of an answer: the next start tries it again
 _FAULT_KEY = "left_out"  # of a line: what is wrong with a row that has no answer
@@ -245,7 +234,7 @@ def _keep_same_rows(
     digests: Callable[[], Mapping[str, str]],
 ) -> ResumedAnswers | None:
     """Bring the answers that still hold into a partial file; None, and nothing is changed: they are other answers."""
-    then = {**recorded, **{key: fingerprint.get(key) for key in _ROW_KEYS}}
+    then = {**recorded, **{key: fingerprint.get(key) for key in ROW_KEYS}}
     if name_differences(then, fingerprint):
         return None
     is_same_table = not name_differences(recorded, fingerprint)
@@ -263,39 +252,6 @@ def _keep_same_rows(
         return None
     begin_partial_file(partial_file, kept, fingerprint)
     return ResumedAnswers({line.id for line in kept}, len(lines) - len(kept))
-
-
-def name_differences(recorded: Mapping[str, object], fingerprint: Mapping[str, object]) -> list[Message]:
-    """In what two fingerprints differ, in words; empty: answers under one are answers under the other.
-
-    Args:
-        recorded: of the answers that are there; earlier versions knew a model by its path.
-        fingerprint: of now.
-    """
-    then, now = dict(recorded), dict(fingerprint)
-    other_model = _other_model(then, now)
-    if "weights" in then and "weights" in now:  # then a path says nothing: the folder may have been moved
-        then["model"] = now["model"]
-    elif "weights" in now:
-        del now["weights"]
-    changed = {key for key in then.keys() | now.keys() if then.get(key) != now.get(key)}
-    parts = {
-        "model": other_model,
-        "table": message("answer.other-table", "to another table"),
-        "kinds": message("answer.other-kinds", "for other kinds of questions"),
-        "decoding": message("answer.other-decoding", "decoded in another way"),
-    }
-    found = {_PART_OF_KEY.get(key, "model") for key in changed}
-    return [text for part, text in parts.items() if part in found]
-
-
-def _other_model(then: Mapping[str, object], now: Mapping[str, object]) -> Message:
-    before, after = (each.get("model") or each.get("served") for each in (then, now))
-    if before is None:
-        return message("answer.unknown-model", "of another model")
-    if before == after:
-        return message("answer.changed-model", "of {model} as it was before its files changed", model=before)
-    return message("answer.other-model", "of another model ({then}, not {now})", then=before, now=after)
 
 
 def _other_output_hint() -> Message:

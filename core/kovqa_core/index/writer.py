@@ -26,7 +26,7 @@ from kovqa_core.data.answers import (
     write_answers,
 )
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
-from kovqa_core.errors import DataError, SettingsError
+from kovqa_core.errors import DataError
 from kovqa_core.files import write_folder
 from kovqa_core.index.check_images import drop_unreadable_images
 from kovqa_core.index.class_list import (
@@ -37,16 +37,15 @@ from kovqa_core.index.class_list import (
     unreachable_classes,
 )
 from kovqa_core.index.left_out import ANSWER_NOT_A_CLASS, LeftOutRows, rare_answer
+from kovqa_core.index.output_folder import require_index_folder
 from kovqa_core.index.reader import SPLIT_NAMES
 from kovqa_core.index.repeated_ids import QualifiedIds, RowMasks, keep_distinct_rows
 from kovqa_core.index.report import (
     EMBEDDED_IMAGES_FOLDER,
-    REPORT_FILE,
     DatasetOrigin,
     IndexCounts,
     IndexReport,
     make_report,
-    read_report,
     write_report,
 )
 from kovqa_core.index.row_extras import count_row_extras
@@ -59,7 +58,6 @@ from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 ClassSelection = int | Sequence[str]  # so many classes, the most frequent; or the classes themselves
 _PARALLEL_MIN_BYTES = 16 << 20  # bytes of raw data from which several processes are worth their start
-_MAX_NAMED_FILES = 5  # in a message
 
 
 def write_index(
@@ -91,7 +89,7 @@ def write_index(
         DataError: no row is left, or too many are left out (`data/left_out.py`).
         SettingsError: `folder` holds something that is not an index.
     """
-    _require_index_folder(folder)
+    require_index_folder(folder)
     reports: list[IndexReport] = []
 
     def fill_folder(partial_folder: Path) -> None:
@@ -109,47 +107,6 @@ def write_index(
     # Spools lie in the partial folder too: a run that was killed leaves one folder to remove, on the disk of the index.
     write_folder(folder, fill_folder)
     return reports[0]
-
-
-def _require_index_folder(folder: Path) -> None:
-    """See that the output can be replaced: nothing but an index is."""
-    if not folder.exists():
-        return
-    hint = message("index.output-taken.hint", "choose another folder with -o")
-    if not folder.is_dir():
-        raise SettingsError(message("index.output-is-file", "{folder} is a file", folder=folder), hint)
-    names = {path.name for path in folder.iterdir()}
-    if names and REPORT_FILE not in names:
-        raise SettingsError(
-            message("index.output-not-an-index", "{folder} holds files that are not an index", folder=folder),
-            hint,
-        )
-    # The folder is replaced as a whole: a run or answers that were put beside the index would go with it.
-    foreign = names - _index_files() - ({EMBEDDED_IMAGES_FOLDER} if _has_own_images(folder) else set())
-    if foreign := {name for name in foreign if not name.startswith(".")}:
-        raise SettingsError(
-            message(
-                "index.output-with-others",
-                "{folder} holds an index and also {names}, which would be lost",
-                folder=folder,
-                names=", ".join(sorted(foreign)[:_MAX_NAMED_FILES]),
-            ),
-            hint,
-        )
-
-
-def _has_own_images(folder: Path) -> bool:
-    """Did the images in an index come with its raw data? Those of the user would be lost with the index."""
-    try:
-        return read_report(folder).image_folder == EMBEDDED_IMAGES_FOLDER
-    except DataError:
-        return False
-
-
-def _index_files() -> set[str]:
-    """Names of the files of an index."""
-    splits = {f"{split}{suffix}" for split in SPLIT_NAMES for suffix in (".jsonl", ".offsets")}
-    return {REPORT_FILE, "answers.txt", *splits}
 
 
 def _spool_shards(

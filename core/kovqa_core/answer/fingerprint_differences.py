@@ -1,0 +1,53 @@
+"""In what two fingerprints of answers differ: in the model, the table, the kinds of questions or the decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kovqa_core.messages import Message, message
+
+# What a key of a fingerprint belongs to; all others are the model's.
+_PART_OF_KEY = {
+    "table": "table",
+    "columns": "table",
+    "kinds": "kinds",
+    "beams": "decoding",
+    "decoding": "decoding",
+    "instruction": "decoding",
+    "max_tokens": "decoding",
+}
+# Those by which only the table differs: which of its rows are the same, their digests say.
+ROW_KEYS = tuple(key for key, part in _PART_OF_KEY.items() if part in ("table", "kinds"))
+
+
+def name_differences(recorded: Mapping[str, object], fingerprint: Mapping[str, object]) -> list[Message]:
+    """In what two fingerprints differ, in words; empty: answers under one are answers under the other.
+
+    Args:
+        recorded: of the answers that are there; earlier versions knew a model by its path.
+        fingerprint: of now.
+    """
+    then, now = dict(recorded), dict(fingerprint)
+    other_model = _other_model(then, now)
+    if "weights" in then and "weights" in now:  # then a path says nothing: the folder may have been moved
+        then["model"] = now["model"]
+    elif "weights" in now:
+        del now["weights"]
+    changed = {key for key in then.keys() | now.keys() if then.get(key) != now.get(key)}
+    parts = {
+        "model": other_model,
+        "table": message("answer.other-table", "to another table"),
+        "kinds": message("answer.other-kinds", "for other kinds of questions"),
+        "decoding": message("answer.other-decoding", "decoded in another way"),
+    }
+    found = {_PART_OF_KEY.get(key, "model") for key in changed}
+    return [text for part, text in parts.items() if part in found]
+
+
+def _other_model(then: Mapping[str, object], now: Mapping[str, object]) -> Message:
+    before, after = (each.get("model") or each.get("served") for each in (then, now))
+    if before is None:
+        return message("answer.unknown-model", "of another model")
+    if before == after:
+        return message("answer.changed-model", "of {model} as it was before its files changed", model=before)
+    return message("answer.other-model", "of another model ({then}, not {now})", then=before, now=after)
