@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NORMALIZATION_RULE = "nmt_nfkc"  # SentencePiece's name of it
 _UNKNOWN_MARK = "\u2585"  # kUNKStr of the trainer: how it writes an unknown character down
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 # Keys of a card and of `--json`: their spelling stays.
@@ -38,7 +39,7 @@ def unlearnable_reason(line: str) -> str:
         if _UNKNOWN_MARK in line:
             return HOLDS_UNKNOWN_MARK
         # JSON can spell half a pair (`"\\ud83d"`), which no encoding can store.
-        if any("\ud800" <= character <= "\udfff" for character in line):
+        if _SURROGATE.search(line):
             return NOT_UNICODE
     if "\0" in line:
         return HOLDS_NUL
