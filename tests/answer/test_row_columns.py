@@ -128,3 +128,16 @@ def test_choices_nobody_asks_for_stop_nothing(folder: Path) -> None:
 def test_every_name_of_a_column_is_one_of_ours_alone() -> None:
     names = [name for aliases in COLUMN_ALIASES.values() for name in aliases]
     assert len(names) == len(set(names))
+
+
+def test_a_data_sets_own_nested_file_names_the_command_that_reads_it(folder: Path) -> None:
+    nia = {"annotations": [{"IMAGE_NAME": "1.png", "questions": [{"question_ko": "뭐?"}]}]}
+    with pytest.raises(DataError, match="no column 'image'") as caught:
+        read(folder, "test.json", json.dumps(nia))
+    assert "kovqa index nia" in caught.value.hint
+    vqav2 = {"questions": [{"question_id": 420, "image_id": 42, "question": "What?"}]}
+    with pytest.raises(DataError, match="its images are numbers \\(42 and others\\)") as caught:
+        read(folder, "v2.json", json.dumps(vqav2))
+    assert "kovqa index SOURCE" in caught.value.hint
+    (row,) = read(folder, "q.json", '[{"question_id": 420, "image_id": 1, "question": "What?"}]')
+    assert row.example.image == "1.png", "a number that is a file's name is one"

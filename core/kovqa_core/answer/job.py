@@ -22,7 +22,6 @@ from kovqa_core.answer.partial_file import (
     PARTIAL_SUFFIX,
     RowFault,
     append_answers,
-    digest_row,
     fingerprint_path,
     finish_partial_file,
     merge_rank_files,
@@ -31,6 +30,7 @@ from kovqa_core.answer.partial_file import (
     resume_partial_file,
 )
 from kovqa_core.answer.question_rows import QuestionRow, question_image_folder, select_question_rows
+from kovqa_core.answer.row_digest import digest_row
 from kovqa_core.answer.table_images import unpack_table_images
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer

@@ -11,7 +11,6 @@ wrote lines without a digest: those answer the table as a whole, and count as lo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -21,7 +20,8 @@ from pathlib import Path
 
 from kovqa_core.answer.fingerprint_differences import ROW_KEYS, name_differences
 from kovqa_core.answer.question_rows import QuestionRow
-from kovqa_core.data.example import Answer, Example, json_line
+from kovqa_core.answer.row_digest import digest_row
+from kovqa_core.data.example import Answer, json_line
 from kovqa_core.errors import SettingsError
 from kovqa_core.evaluate.answers_record import AnswersRecord, read_answers_record, write_answers_record
 from kovqa_core.evaluate.predictions_file import read_predictions
@@ -64,21 +64,6 @@ def rank_files_folder(partial_file: Path) -> Path:
 def rank_file_path(partial_file: Path, rank: int) -> Path:
     """One process's lines."""
     return rank_files_folder(partial_file) / _RANK_FILES.replace("*", str(rank))
-
-
-def digest_row(example: Example, image_folder: Path) -> str:
-    """What an answer is given to: a row's id, texts and image, in 64 bits.
-
-    The image counts by its path and its size in bytes. Not by its time, which a copy of the data set changes;
-    not by its bytes, all of which would be read for nothing in most cases. So another image of the same name
-    and size goes unnoticed.
-    """
-    try:
-        size = (image_folder / example.image).stat().st_size
-    except (OSError, ValueError):
-        size = -1
-    asked = (example.id, example.image, size, example.question, example.context, [*example.choices])
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -237,6 +222,7 @@ def _keep_same_rows(
     then = {**recorded, **{key: fingerprint.get(key) for key in ROW_KEYS}}
     if name_differences(then, fingerprint):
         return None
+    lines = [line for line in lines if line.digest != _FILLED]
     is_same_table = not name_differences(recorded, fingerprint)
     # Without an answer nothing says that rows of other kinds are what is left of the same table.
     if not lines and recorded.get("kinds") != fingerprint.get("kinds"):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from kovqa_core.answer.dataset_files import nested_file_hint, require_named_images
 from kovqa_core.data.decoding import DecodingOptions, parse_choices
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import choose_question_types
@@ -72,14 +73,20 @@ def read_question_table(
     needed = ("image", "question") if task == "vqa" else ("image",)
     rows: list[QuestionRow] = []
     lines: list[int] = []
-    for row in read_table_records(path, known, {name: known[name] for name in needed}, columns):
-        rows.append(_parse_question_row(row, needed, choices=choices))
-        lines.append(row.line)
+    try:
+        for row in read_table_records(path, known, {name: known[name] for name in needed}, columns):
+            rows.append(_parse_question_row(row, needed, choices=choices))
+            lines.append(row.line)
+    except DataError as error:
+        raise DataError(error.message, nested_file_hint(path) or error.hint) from None
     if not rows:
         raise DataError(
             message("answer.empty-table", "{path} has no rows", path=path), _columns_hint(("id", *needed))
         )
-    return tell_rows_apart(find_row_images(rows, path, images), lines, path)
+    rows = find_row_images(rows, path, images)
+    if not is_index_file(path):
+        require_named_images(path, [row.example for row in rows], images or path.parent)
+    return tell_rows_apart(rows, lines, path)
 
 
 def find_row_images(rows: Sequence[QuestionRow], table: Path, images: Path | None) -> list[QuestionRow]:
