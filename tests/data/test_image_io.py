@@ -19,6 +19,8 @@ from kovqa_core.data.image_io import open_image, read_image
 from kovqa_core.errors import DataError
 from PIL import Image, ImageFile
 
+from tests import parity
+
 WHITE = [255, 255, 255]
 
 
@@ -382,6 +384,20 @@ def test_an_image_is_put_upright_or_left_as_stored(path: Path, orientation: int)
     data = encoded(image, exif=exif_bytes(3, struct.pack(">HH", orientation, 0))[6:])
     assert opened(data, path).shape == ((24, 16, 3) if orientation > 4 else (16, 24, 3))
     assert np.array_equal(opened(data, path, as_stored=True), np.asarray(image))
+
+
+@pytest.mark.parametrize("side", [None, 8])
+def test_as_stored_is_what_the_original_of_llava_reads(side: int | None) -> None:
+    """`Image.open(path).convert("RGB")`, of every recorded image: turned, transparent, grey, with a palette."""
+    paths = sorted(parity.path("images", "llava").iterdir())
+    assert {"exif6.jpg", "rgba.png"} <= {path.name for path in paths}
+    for path in paths:
+        with Image.open(path) as image:
+            if side is not None:
+                image.draft("RGB", (side, side))
+            assert np.array_equal(
+                np.asarray(open_image(path, side, as_stored=True)), np.asarray(image.convert("RGB"))
+            )
 
 
 # ------------------------------------------------------------------------- files that are none
