@@ -85,13 +85,10 @@ def test_the_files_of_a_folder_are_split_by_their_names(tmp_path: Path) -> None:
     root = tmp_path / "root" / "data"
     root.mkdir(parents=True)
     without = [{name: value for name, value in row.items() if name not in ("id", "split")} for row in rows()]
-    for name in (
-        "train-00000-of-00002",
-        "train-00001-of-00002",
-        "validation-00000-of-00001",
-        "test-00000-of-00001",
-    ):
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001"):
         parquet(root / f"{name}.parquet", without)
+    unanswered = [{name: value for name, value in row.items() if name != "answers"} for row in without]
+    parquet(root / "test-00000-of-00001.parquet", unanswered)
     report = index_of(tmp_path / "root", tmp_path / "index")
     assert dict(report.counts.rows) == {"train": 8, "val": 4, "test": 4}
     first = json.loads((tmp_path / "index" / "train.jsonl").read_text("utf-8").splitlines()[0])

@@ -20,6 +20,7 @@ from kovqa_core.files import to_nfc
 from kovqa_core.messages import Message, message, shell_quote
 
 ColumnNames = Mapping[str, Sequence[str]]  # our name of a column -> the names it is known by
+_MAX_COMBINATIONS = 1000  # of columns that are kept in memory: rows of JSON may all have other keys
 _MAX_INT_DIGITS = 4300  # Python turns no longer text into a number
 
 
@@ -71,14 +72,16 @@ class TableRecord:
 
     def text(self, ours: str) -> str:
         """A cell as one NFC text, "" where there is none; raises as `one_text`."""
-        return one_text(self.cell(ours), ours, self.place)
+        name = self.names.get(ours)
+        return "" if name is None else one_text(self.record[name], ours, self.place)
 
     def texts(self, ours: str) -> list[str]:
         """A cell as texts: JSON and Parquet may have a list of them, or of VQA's annotators; raises as `one_text`."""
         cell = self.cell(ours)
-        cells = cell if isinstance(cell, list) else [cell]
+        if not isinstance(cell, list):
+            return [one_text(cell, ours, self.place)]
         # {"answer": …, "answer_confidence": …, "answer_id": …} of VQAv2, VizWiz and their copies at Hugging Face.
-        cells = [each["answer"] if isinstance(each, dict) and "answer" in each else each for each in cells]
+        cells = [each["answer"] if isinstance(each, dict) and "answer" in each else each for each in cell]
         return [one_text(each, ours, self.place) for each in cells]
 
     def cell(self, ours: str) -> object:
@@ -88,7 +91,8 @@ class TableRecord:
     @property
     def context(self) -> str:
         """What is to be read before the question: the columns context and hint, each on lines of its own."""
-        return "\n".join(text for ours in ("context", "hint") for text in self.texts(ours) if text)
+        present = [ours for ours in ("context", "hint") if ours in self.names]
+        return "\n".join(text for ours in present for text in self.texts(ours) if text)
 
     def choices(self) -> tuple[str, ...]:
         """The answers that the question offers, () where it offers none; raises as `parse_choices`."""
@@ -128,15 +132,30 @@ def read_table_records(
     if columns and has_header(file):
         required = {**required, **{ours: known[ours] for ours in columns}}
     rows = read_table(file, required, _name_column_hint, save_image=save_image, image_names=image_names)
+    present: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for line, record in rows:
-        names = {ours: name for ours in known if (name := _column_name(record, known[ours])) is not None}
+        # The rows of a table have the same columns, or a few combinations of them.
+        columns_here = tuple(record)
+        if columns_here not in present:
+            if len(present) >= _MAX_COMBINATIONS:
+                present.clear()
+            present[columns_here] = _present_columns(columns_here, known)
+        names = {
+            ours: theirs[0] if len(theirs) == 1 else _column_name(record, theirs)
+            for ours, theirs in present[columns_here].items()
+        }
         yield TableRecord(line, f"{file}:{line}", record, names)
 
 
-def _column_name(record: JsonRecord, names: Sequence[str]) -> str | None:
-    """Of the names of one column that a record has, the first with a value, else the first."""
-    present = [name for name in names if name in record]
-    return next((name for name in present if not is_empty(record[name])), next(iter(present), None))
+def _present_columns(columns: Sequence[str], known: ColumnNames) -> dict[str, list[str]]:
+    """Our columns that a row has -> the names under which it has them."""
+    present = {ours: [name for name in names if name in columns] for ours, names in known.items()}
+    return {ours: names for ours, names in present.items() if names}
+
+
+def _column_name(record: JsonRecord, names: Sequence[str]) -> str:
+    """Of the names under which a record has a column, the first with a value, else the first."""
+    return next((name for name in names if not is_empty(record[name])), names[0])
 
 
 def is_empty(cell: object) -> bool:
@@ -161,7 +180,8 @@ def one_text(value: object, ours: str, place: str) -> str:
     Raises:
         DataError: it is a list or an object.
     """
-    text = record_text({ours: value}, ours, place)
+    # Most cells are texts: they are spared what only others need.
+    text = to_nfc(value) if isinstance(value, str) else record_text({ours: value}, ours, place)
     # Not stripped here: `soft_labels` normalises answers, and a file name may begin or end with a space.
     return text if ours in ("answer", "caption", "image") else text.strip()
 

@@ -17,6 +17,7 @@ from kovqa_core.data.tables.csv_rows import read_csv_rows
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
 from kovqa_core.data.tables.excel import excel_notes, read_excel_rows
 from kovqa_core.data.tables.json_rows import read_json_rows
+from kovqa_core.data.tables.other_files import PARQUET_MAGIC, read_head
 from kovqa_core.data.tables.parquet import has_embedded_images, read_parquet_rows
 from kovqa_core.data.tables.table_format import detect_table_format
 from kovqa_core.data.tables.text_lines import TABLE_FORMATS_HINT
@@ -106,11 +107,8 @@ def table_notes(path: Path) -> tuple[Message, ...]:
 
 def holds_images(path: Path, image_columns: Sequence[str] = COLUMN_ALIASES["image"]) -> bool:
     """Are the images of a table in the table itself?"""
-    return (
-        path.is_file()
-        and detect_table_format(path).name == "parquet"
-        and has_embedded_images(path, image_columns)
-    )
+    # By the first bytes alone: to find the format of a JSON object, all of it is read.
+    return read_head(path).startswith(PARQUET_MAGIC) and has_embedded_images(path, image_columns)
 
 
 def has_header(path: Path) -> bool:

@@ -58,16 +58,17 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
         SettingsError: `options.columns` has a key that is not a column of ours.
         DataError: `root` is not a file, nor a folder of parquet files; or something else than a table.
     """
-    files = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
-    if not files:
+    shards = _table_files(root)
+    if not shards:
         raise DataError(
             message("index.table-not-a-file", "{root} is not a file", root=root),
             message("index.table-not-a-file.hint", "--root names the table itself: --root questions.csv"),
         )
     columns, image_columns = dict(options.columns), known_columns(options.columns)["image"]
+    files = [shard.file for shard in shards]
     size, notes = sum(file.stat().st_size for file in files), [n for file in files for n in table_notes(file)]
     # One shard, also of several files: they share the names of their images.
-    read = partial(_read_tables, files, images, columns)
+    read = partial(_read_tables, shards, images, columns)
     read_images = read if any(holds_images(file, image_columns) for file in files) else None
     return [DatasetShard(read, size, read_images, tuple(dict.fromkeys(notes)))]
 
@@ -81,8 +82,18 @@ class _TableFile:
     id_prefix: str = ""
 
 
+def _table_files(root: Path) -> list[_TableFile]:
+    """The table itself, or the parquet files of a folder as Hugging Face names them: train-00000-of-00002.parquet."""
+    if not root.is_dir():
+        return [_TableFile(root)]
+    return [
+        _TableFile(file, _SPLIT_ALIASES.get(file.stem.split("-")[0].lower(), ""), f"{file.stem}/")
+        for file in sorted(root.rglob("*.parquet"))
+    ]
+
+
 def _read_tables(
-    files: Sequence[Path],
+    shards: Sequence[_TableFile],
     images: Path,
     columns: dict[str, str],
     left_out: LeftOutRows,
@@ -93,16 +104,13 @@ def _read_tables(
     required = {
         "image": known["image"],
         "question": (*known["question"], *known["caption"]),
-        "answer": (*known["answer"], *known["caption"], *known["split"]),  # test rows need none
     }
-    for file in files:
-        shard = _TableFile(file)
-        if len(files) > 1:  # train-00000-of-00002.parquet: as Hugging Face divides and names its files
-            shard = _TableFile(file, _SPLIT_ALIASES.get(file.stem.split("-")[0].lower(), ""), f"{file.stem}/")
+    answers = {"answer": (*known["answer"], *known["caption"], *known["split"])}  # test rows need none
+    for shard in shards:
         rows = read_table_records(
-            file,
+            shard.file,
             known,
-            required,
+            required if shard.split == "test" else required | answers,
             columns,
             save_image=image_writer(own_images) if own_images else None,
             image_names=image_names,
