@@ -182,13 +182,13 @@ def _parse_question_row(row: TableRecord, needed: Sequence[str], *, choices: boo
         if missing
         else ""
     )
-    return QuestionRow(
-        example,
-        row.text("kind"),
-        _handed_on(row, ("id", "image", *needed)),
-        {"id": row.id, **_handed_on(row, ())} if "id" not in row.names else _with_id(row),
-        fault,
-    )
+    handed_on, theirs = _handed_on(row), row.names.get("id", "id")
+    # By our name of it, so that predictions are found by it, and without blanks around it; first where there is none.
+    all_columns = {"id" if name == theirs else name: value for name, value in handed_on.items()}
+    all_columns = {**all_columns, "id": row.id} if theirs in handed_on else {"id": row.id, **all_columns}
+    ours = {row.names[name] for name in ("id", "image", *needed) if name in row.names}
+    extra_columns = {name: value for name, value in handed_on.items() if name not in ours}
+    return QuestionRow(example, row.text("kind"), extra_columns, all_columns, fault)
 
 
 def _offered_choices(row: TableRecord, *, required: bool) -> tuple[str, ...]:
@@ -200,22 +200,14 @@ def _offered_choices(row: TableRecord, *, required: bool) -> tuple[str, ...]:
         return ()
 
 
-def _handed_on(row: TableRecord, ours: Sequence[str]) -> dict[str, object]:
-    """The columns of a row that predictions keep, without these of ours; of an index line also those of its table."""
-    others = row.other_columns(ours)
+def _handed_on(row: TableRecord) -> dict[str, object]:
+    """The columns of a row but for the true answers; of an index line also those of its table."""
+    others = row.other_columns(())
     is_index_line = isinstance(others.get("answers"), dict)
     of_table = others.get("columns") if is_index_line else None
-    dropped = {*_ANSWER_COLUMNS, *(_INDEX_COLUMNS if is_index_line else ())}
+    dropped = (*_ANSWER_COLUMNS, *(_INDEX_COLUMNS if is_index_line else ()))
     kept = {name: value for name, value in others.items() if name not in dropped}
-    return {**kept, **(of_table if isinstance(of_table, dict) else {})}
-
-
-def _with_id(row: TableRecord) -> dict[str, object]:
-    """All columns, the id by our name of it, so that predictions are found by it, and without blanks around it."""
-    theirs = row.names["id"]
-    return {("id" if name == theirs else name): value for name, value in _handed_on(row, ()).items()} | {
-        "id": row.id
-    }
+    return {**kept, **of_table} if isinstance(of_table, dict) else kept
 
 
 def _columns_hint(columns: Sequence[str]) -> Message:

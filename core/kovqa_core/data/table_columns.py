@@ -188,6 +188,8 @@ def one_text(value: object, ours: str, place: str) -> str:
 
 def json_value(cell: object) -> object:
     """A cell as JSON has it: numbers that were read as the text they are written with become numbers again."""
+    if cell is None or type(cell) is str:  # the usual case; NumberText is a str, too
+        return cell
     if isinstance(cell, NumberText):
         return _json_number(cell)
     if isinstance(cell, list | tuple):
@@ -197,7 +199,7 @@ def json_value(cell: object) -> object:
     if isinstance(cell, float) and not math.isfinite(cell):
         return None  # JSON has none
     # What only other formats have, such as a date of a Parquet file, is handed on as text.
-    return cell if cell is None or isinstance(cell, str | bool | int | float) else str(cell)
+    return cell if isinstance(cell, str | bool | int | float) else str(cell)
 
 
 def _json_number(text: str) -> int | float | str:
