@@ -109,7 +109,7 @@ def find_table_image(
 
 def clear_listings() -> None:
     """Forget what image folders held: files may have come and gone since."""
-    for cache in (_find_other_spelling, _cached_listing, _own_folders):
+    for cache in (_find_other_spelling, _cached_listing, _present_folders, _own_folders):
         cache.cache_clear()
 
 
@@ -153,11 +153,13 @@ def _is_file(images: Path, path: str) -> bool:
 def _direct_files(images: Path, path: str) -> list[str]:
     """The files that a path means, without a search: in any Unicode form, with any usual suffix."""
     folder, file = os.path.split(path)
-    spellings = list(itertools.product(_unicode_spellings(folder), _unicode_spellings(file)))
+    spellings = list(itertools.product(_present_folders(images, folder), _unicode_spellings(file)))
     for below, bare in spellings:
         candidate = os.path.join(below, bare)  # noqa: PTH118
         if _is_file(images, candidate):
             return [candidate]
+    if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+        return []
     for below, bare in spellings:
         candidates = (os.path.join(below, bare + suffix) for suffix in _USUAL_SUFFIXES)  # noqa: PTH118
         if found := [each for each in candidates if _is_file(images, each)]:
@@ -171,10 +173,17 @@ def _unicode_spellings(name: str) -> dict[str, None]:
 
 
 @functools.lru_cache(maxsize=1 << 12)
+def _present_folders(images: Path, folder: str) -> tuple[str, ...]:
+    """A folder below the image folder, as this disk spells it; none where it is not there."""
+    return tuple(name for name in _unicode_spellings(folder) if os.path.isdir(os.path.join(images, name)))  # noqa: PTH112, PTH118
+
+
+@functools.lru_cache(maxsize=1 << 12)
 def _own_folders(images: Path, folders: tuple[str, ...]) -> tuple[str, ...]:
     """The folders right below the image folder that have these names, as this disk spells them."""
-    spellings = (spelling for name in folders if name for spelling in _unicode_spellings(name))
-    return tuple(name for name in spellings if "/" not in name and os.path.isdir(os.path.join(images, name)))  # noqa: PTH112, PTH118
+    return tuple(
+        own for name in folders if name and "/" not in name for own in _present_folders(images, name)
+    )
 
 
 # ----------------------------------------------------------------------------------- by bare name
