@@ -81,3 +81,12 @@ def test_tables_that_are_packed_are_tables(tmp_path: Path) -> None:
         require_unpacked(path)
     require_unpacked(tmp_path)
     require_unpacked(tmp_path / "nowhere")
+
+
+def test_data_in_a_linked_folder_are_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "TS.zip").write_bytes(zipped("a"))
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "1.json").write_text("{}")
+    (tmp_path / "raw" / "라벨").symlink_to(tmp_path / "disk")
+    require_unpacked(tmp_path / "raw")

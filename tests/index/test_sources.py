@@ -186,6 +186,33 @@ def test_kvqa_says_which_line_is_wrong(root: Path) -> None:
 # --------------------------------------------------------------------------------------------- all
 
 
+def test_one_file_name_in_two_folders_is_the_splits_own_or_nobodys(root: Path) -> None:
+    write_nia(
+        root, [nia_row("같은.jpg", nia_question("뭐?", "예")), nia_row("1.jpg", nia_question("뭐?", "예"))]
+    )
+    touch(root / "image", ["train/같은.jpg", "test/같은.jpg", "가/1.jpg", "나/1.jpg"])
+    (root / "image" / "1.jpg").unlink()
+    examples, report = index(root, "nia")
+    assert [example.image for example in examples["train"]] == ["train/같은.jpg"]
+    assert left_out_rows(report) == {
+        "several pictures of that name": ["id 1.jpg/A: 1.jpg: 가/1.jpg or 나/1.jpg?"]
+    }
+    write(root / "kvqa_annotations.json", [kvqa_row("1.jpg", "예"), kvqa_row("나/1.jpg", "예")])
+    touch(root / "images", ["가/1.jpg", "나/1.jpg"])
+    examples, report = index(root, "kvqa")
+    assert [example.image for split in examples.values() for example in split] == ["나/1.jpg"]
+    assert left_out_counts(report) == {"several pictures of that name": 1}
+    captions = [{"raw": "개"}]
+    row = {"filepath": "val2014", "filename": "a.jpg", "split": "train", "cocoid": 1, "sentences": captions}
+    write(root / "dataset_coco.json", {"images": [row, {**row, "filename": "b.jpg", "cocoid": 2}]})
+    touch(root, ["coco/val2014/a.jpg", "train2014/a.jpg", "train2014/b.jpg"])
+    examples, report = index(root, "coco")
+    assert [example.image for example in examples["train"]] == ["coco/val2014/a.jpg"]
+    assert left_out_rows(report) == {
+        "picture missing": ["id 2: val2014/b.jpg (in another folder: train2014/b.jpg)"]
+    }
+
+
 def test_the_original_files_of_broken_labels_are_an_error_and_none_is_written(root: Path) -> None:
     folder = write_labels(root, [Row("q1", "p1", "예"), Row("q2", "p1", "네")])
     write(

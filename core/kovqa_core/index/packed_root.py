@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 
-from kovqa_core.download.archive_format import IGNORED_NAMES, archive_format, archive_stem, is_archive_name
+from kovqa_core.data.folder_walk import walk_folders
+from kovqa_core.download.archive_format import archive_format, archive_stem, is_archive_name
 from kovqa_core.errors import DataError
 from kovqa_core.messages import message, shell_quote
 
@@ -68,15 +68,14 @@ def _is_document(path: Path) -> bool:
 
 def _refuse_folder_of_archives(folder: Path) -> None:
     archives, foreign = 0, 0
-    for _, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
+    for _, names in walk_folders(folder, skip_unreadable=True):
         for name in names:
             if is_archive_name(name):
                 archives += 1
             elif name.lower().endswith(_FOREIGN_SUFFIXES):
                 foreign += 1
             # The first file that may be data ends it: a set has millions.
-            elif name[0] != "." and name not in IGNORED_NAMES and not name.lower().endswith(_PAPER_SUFFIXES):
+            elif not name.lower().endswith(_PAPER_SUFFIXES):
                 return
     if not archives and not foreign:
         return

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from kovqa_core.data.answers import raw_annotations, soft_labels
 from kovqa_core.data.example import Example
+from kovqa_core.data.folder_walk import walk_files
 from kovqa_core.data.table_columns import TableRecord, known_columns, one_text, read_table_records
 from kovqa_core.data.tables import COLUMN_ALIASES, holds_images, table_notes
 from kovqa_core.data.tables.embedded_images import ImageNames, image_writer
@@ -88,7 +89,8 @@ def _table_files(root: Path) -> list[_TableFile]:
         return [_TableFile(root)]
     return [
         _TableFile(file, _SPLIT_ALIASES.get(file.stem.split("-")[0].lower(), ""), f"{file.stem}/")
-        for file in sorted(root.rglob("*.parquet"))
+        # Hugging Face's folders hold copies in hidden ones (`.cache`).
+        for file in sorted(root / name for name in walk_files(root) if name.endswith(".parquet"))
     ]
 
 
