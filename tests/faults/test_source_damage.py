@@ -104,5 +104,9 @@ def test_a_whole_source_has_all_its_rows(tmp_path: Path, source: Source) -> None
 @pytest.mark.parametrize("seed", range(150))
 def test_damages_together_are_left_out_or_named(tmp_path: Path, source: Source, seed: int) -> None:
     draw = random.Random(zlib.crc32(f"{source.name}/{seed}".encode()))
-    names = draw.choices([*ROW_DAMAGES, *FILE_DAMAGES], k=draw.randint(1, 3))
+    # A file is damaged once: a second damage would be another one, of bytes that no program writes.
+    names = [
+        *draw.choices(list(ROW_DAMAGES), k=draw.randint(1, 3)),
+        *draw.sample(list(FILE_DAMAGES), draw.randrange(2)),
+    ]
     try_damages(source, tmp_path, names, draw)
