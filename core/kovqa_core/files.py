@@ -68,6 +68,13 @@ def read_json(path: Path) -> Any:
             ),
             hint,
         ) from None  # fmt: skip
+    except (RecursionError, ValueError) as error:  # nested too deep; a number of more than 4,300 digits
+        raise DataError(
+            message(
+                "files.unreadable-json", "{path}: not readable as JSON ({reason})", path=path, reason=error
+            ),
+            hint,
+        ) from None
 
 
 # ---------------------------------------------------------------------------------- writing

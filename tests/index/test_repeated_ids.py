@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kovqa_core.index.build import build_index
+from kovqa_core.index.reader import IndexSplit
 
 from tests.index.raw_data import (
     Row,
@@ -73,6 +75,51 @@ def test_ids_that_repeat_in_two_shards_do_not_depend_on_which_came_first(root: P
     examples, report = index(root, "aihub")
     assert [e.id for e in examples["train"]] == ["a.jpg#0", "b.jpg#1", "c.jpg#0", "d.jpg#1", "2"]
     assert report.counts.qualified_ids == 4
+
+
+def test_label_files_that_number_per_image_meet_by_image_whatever_their_order(root: Path) -> None:
+    """AI-Hub's questions lie in a file of their own, in another order than the annotations."""
+    rows = [Row(k, f"p{n}", f"답{n}{k}", f"질문 {n}{k}?") for n in range(3) for k in (1, 2)]
+    folder = write_labels(root, rows)
+    questions = [
+        {"question_id": r.id, "image_id": r.image_id, "question": r.question} for r in reversed(rows)
+    ]
+    write(folder / "question.json", {"questions": questions})
+    write_images(root, [f"p{n}.jpg" for n in range(3)])
+    examples, report = index(root, "aihub")
+    assert [(e.id, e.question[3:5], list(e.answers)) for e in examples["train"]] == [
+        (f"p{n}.jpg#{k}", f"{n}{k}", [f"답{n}{k}"]) for n in range(3) for k in (1, 2)
+    ]
+    # Without the image in their file, they meet by id alone, in order.
+    write(
+        folder / "question.json",
+        {"questions": [{k: q[k] for k in ("question_id", "question")} for q in questions[::-1]]},
+    )
+    assert index(root, "aihub")[0] == examples
+    assert report.faults == 0
+
+
+def test_vqav2_questions_that_are_numbered_per_image_meet_by_image(root: Path) -> None:
+    for part in ("train2014", "val2014"):
+        rows = [(k, n) for n in (7, 8) for k in (1, 2)]
+        questions = [{"question_id": k, "image_id": n, "question": f"What {n}{k}?"} for k, n in rows]
+        annotations = [
+            {
+                "question_id": k,
+                "image_id": n,
+                "multiple_choice_answer": f"x{n}{k}",
+                "answers": [{"answer": f"x{n}{k}"}],
+            }
+            for k, n in reversed(rows)
+        ]
+        write(root / f"v2_OpenEnded_mscoco_{part}_questions.json", {"questions": questions})
+        write(root / f"v2_mscoco_{part}_annotations.json", {"annotations": annotations})
+        touch(root, [f"{part}/COCO_{part}_{n:012}.jpg" for n in (7, 8)])
+    build_index("vqav2", root, None, root.parent / "index", min_count=1)
+    kept = IndexSplit(root.parent / "index" / "val.jsonl")
+    assert [(e.id[-2:], e.question[5:7], list(e.answers)) for e in kept] == [
+        (f"#{k}", f"{n}{k}", [f"x{n}{k}"]) for k, n in rows
+    ]
 
 
 @pytest.mark.parametrize(

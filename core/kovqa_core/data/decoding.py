@@ -144,7 +144,7 @@ def _split_choices(cell: str) -> list[object]:
     """The choices of a CSV's cell."""
     try:
         values = json.loads(cell)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     # `3` and `"빨강"` are valid JSON as well: only a list is one of choices, else the text itself is split.
     return values if isinstance(values, list) else [*cell.split("|")]

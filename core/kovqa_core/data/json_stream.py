@@ -146,8 +146,10 @@ def iter_json_list(path: Path, *, as_text: bool = False) -> Iterator[tuple[int, 
 
 
 def _check_record(row: object, keys: Sequence[str], texts: Sequence[str], path: Path, number: int) -> None:
+    if not isinstance(row, dict):
+        row = {}
     for key in keys:
-        if not isinstance(row, dict) or key not in row:
+        if key not in row:
             raise DataError(
                 message(
                     "data.record-lacks-key", "{file}: record {number} lacks '{key}'",
@@ -155,12 +157,12 @@ def _check_record(row: object, keys: Sequence[str], texts: Sequence[str], path: 
                 ),
                 _FETCH_OR_UNPACK_HINT,
             )  # fmt: skip
-    if not isinstance(row, dict):
-        return
     for key in texts:
-        if isinstance(value := row.get(key), list | dict):
+        value = row.get(key)
+        # By its type: `isinstance` with a union would make the union anew for every value.
+        if type(value) is list or type(value) is dict:
             others = ", ".join(
-                f"{name} {row[name]}" for name in texts if isinstance(row.get(name), str | int)
+                f"{name} {row[name]}"[:60] for name in texts if isinstance(row.get(name), str | int)
             )
             raise DataError(
                 message(
@@ -293,8 +295,9 @@ class _JsonWindow:
 
     def _has_no_doubled_key(self, value: JsonValue, end: int) -> bool:
         """Is it sure, without looking at them, that the keys of the value that ends at `end` differ?"""
-        keys = len(value) if type(value) is dict else 0
-        return not isinstance(value, list | dict) or self.window.count(":", self.position, end) == keys
+        if type(value) is dict:
+            return self.window.count(":", self.position, end) == len(value)
+        return type(value) is not list or self.window.find(":", self.position, end) < 0
 
     def take_items(self) -> Iterator[JsonValue]:
         """Take a list, element by element."""

@@ -124,8 +124,9 @@ def cell_text(value: object) -> str:
     Raises:
         TypeError: a list or an object, which is not a text; the caller knows file, line and column.
     """
-    if isinstance(value, str):
-        return to_nfc(value)
+    # First and without a call where it can be: an index asks for millions of cells.
+    if type(value) is str:
+        return value if value.isascii() else to_nfc(value)
     # Before str(): Python spells them True and False.
     if isinstance(value, bool):
         return str(value).lower()

@@ -110,7 +110,7 @@ def _is_json(line: str) -> bool:
         return False
     try:
         return bool(json.loads(line))
-    except ValueError:
+    except (ValueError, RecursionError):
         return line.rstrip() in ("[", "{") or line.startswith(("[{", '{"'))
 
 
@@ -149,7 +149,7 @@ def _object_format(path: Path, lines: list[str], line_end: str) -> TableFormat:
     if len(lines) > 1:  # the first is whole
         try:
             first = json.loads(lines[0])
-        except ValueError:
+        except (ValueError, RecursionError):
             if not _goes_on(lines[0]):
                 return json_lines  # whose reader says what is wrong with its first line
         else:

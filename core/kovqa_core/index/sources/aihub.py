@@ -126,7 +126,9 @@ def _read_level_folder(
     keys, question_keys = ("question_id", "image_id", "multiple_choice_answer"), ("question_id", "question")
     for row, question in _join_questions(
         iter_json_records(folder / "annotation.json", "annotations", keys, keys, as_text=True),
-        iter_json_records(folder / "question.json", "questions", question_keys, question_keys, as_text=True),
+        iter_json_records(
+            folder / "question.json", "questions", question_keys, (*question_keys, "image_id"), as_text=True
+        ),
     ):
         id, image_id = cell_text(row["question_id"]), cell_text(row["image_id"])
         image = found.get(image_id) or FoundImage(None, image_id)
@@ -160,15 +162,20 @@ def _join_questions(
 ) -> Iterator[tuple[JsonRecord, str]]:
     """Every annotation with its question, "" when it has none.
 
-    The two files mostly have the same order, so that few questions wait in memory for their annotation.
+    The two files mostly have the same order, so that few questions wait in memory for their annotation. They meet by
+    id and image, for data that number their questions per image have one id many times.
     """
-    waiting: dict[str, str] = {}
+    waiting: dict[tuple[str, str], str] = {}
     for row in annotations:
         id = cell_text(row["question_id"])
+        key, key_without_image = (id, cell_text(row["image_id"])), (id, "")
         # Only as far as this annotation needs: both files pass by once, row beside row.
-        while id not in waiting and (question := next(questions, None)) is not None:
-            waiting[cell_text(question["question_id"])] = cell_text(question["question"]).strip()
-        yield row, waiting.pop(id, "")
+        while key not in waiting and key_without_image not in waiting:
+            if (question := next(questions, None)) is None:
+                break
+            place = cell_text(question["question_id"]), cell_text(question.get("image_id"))
+            waiting[place] = cell_text(question["question"]).strip()
+        yield row, waiting.pop(key if key in waiting else key_without_image, "")
 
 
 @functools.lru_cache(maxsize=1 << 16)  # few answers make up most rows

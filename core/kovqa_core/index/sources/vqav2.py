@@ -107,11 +107,11 @@ def present_images(images: Path, part: str) -> set[str]:
 def iter_annotated_questions(
     root: Path, part: str, *, as_text: bool = False
 ) -> Iterator[tuple[JsonRecord, JsonRecord]]:
-    """Every question with its annotation; with {} where it has none."""
+    """Every question with its annotation, by id and image; with {} where it has none."""
     questions_file, annotations_file = vqav2_files(root, part)
     annotations: Iterator[JsonRecord] = iter(())
     if not part.startswith("test"):
-        texts = ("question_id", "multiple_choice_answer", "answer_type")
+        texts = ("question_id", "multiple_choice_answer", "answer_type", "image_id")
         annotations = iter_json_records(
             annotations_file, "annotations", (*texts[:2], "answers"), texts, as_text=as_text
         )
@@ -119,9 +119,14 @@ def iter_annotated_questions(
     keys = ("question_id", "image_id", "question")
     for question in iter_json_records(questions_file, "questions", keys, keys, as_text=as_text):
         id = question["question_id"]
-        while id not in waiting and (row := next(annotations, None)) is not None:
-            waiting[row["question_id"]] = row  # the official files have the same order, so none waits long
-        yield question, waiting.pop(id, {})
+        key, key_without_image = (id, question["image_id"]), (id, None)
+        while key not in waiting and key_without_image not in waiting:
+            if (row := next(annotations, None)) is None:
+                break
+            waiting[row["question_id"], row.get("image_id")] = (
+                row  # the official files have one order: none waits long
+            )
+        yield question, waiting.pop(key if key in waiting else key_without_image, {})
 
 
 def _read_vqav2_rows(root: Path, images: Path, part: str, left_out: LeftOutRows) -> SplitExamples:
