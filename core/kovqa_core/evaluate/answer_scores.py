@@ -173,12 +173,13 @@ def _majority_by_type(scores: Collection[TypeScore]) -> float:
 class _ScoreTally:
     """Sums over the rows of one type."""
 
-    true_weights: Counter[str] = field(default_factory=Counter)  # sums of true answers' soft scores
+    true_weights: dict[str, float] = field(default_factory=dict)  # sums of true answers' scores
     image_sums: dict[str, list[float]] = field(default_factory=dict)  # image -> sum of scores, rows
     binary: bool = True
 
     def add(self, image: str, true_scores: Mapping[str, float], score: float) -> None:
-        self.true_weights.update(true_scores)
+        for answer, weight in true_scores.items():  # faster than Counter.update, for one or two answers
+            self.true_weights[answer] = self.true_weights.get(answer, 0.0) + weight
         sums = self.image_sums.setdefault(image, [0.0, 0])
         sums[0] += score
         sums[1] += 1

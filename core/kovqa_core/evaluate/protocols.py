@@ -16,7 +16,7 @@ By default a question with ten annotators is scored by `official` and any other 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import NamedTuple
 
 from kovqa_core.data.answers import (
@@ -192,18 +192,34 @@ def _official_scores(annotators: int) -> Sequence[float]:
     return [0.0, *(official_score(agreeing, annotators) for agreeing in range(1, annotators + 1))]
 
 
-@cache
+@lru_cache(maxsize=1 << 16)
 def _strip_blanks(text: str) -> str:
     """An answer as both programs take it: on one line, without blanks around it."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def _count_texts(texts: Sequence[str]) -> dict[str, int]:
-    """How often each text occurs, the most frequent first; of equals the first."""
+    """How often each text occurs, in the order of their first occurrence."""
+    # Ten equal ones are frequent, and found at once; for ten others a loop is faster than a Counter.
+    if texts and texts.count(texts[0]) == len(texts):
+        return {texts[0]: len(texts)}
     counts: dict[str, int] = {}
-    for text in texts:  # faster than a Counter, for ten texts
+    for text in texts:
         counts[text] = counts.get(text, 0) + 1
-    return counts if len(counts) < 2 else dict(sorted(counts.items(), key=_negative_count))
+    return counts
+
+
+def _add_up_forms(counts: Mapping[str, int], form: Callable[[str], str]) -> dict[str, int]:
+    """Counts of texts as counts of their forms."""
+    forms: dict[str, int] = {}
+    for text, n in counts.items():
+        key = form(text)
+        forms[key] = forms.get(key, 0) + n
+    return forms
+
+
+def _most_frequent_first(counts: dict[str, int]) -> dict[str, int]:
+    return counts if len(counts) == 1 else dict(sorted(counts.items(), key=_negative_count))
 
 
 def _negative_count(item: tuple[str, int]) -> int:
@@ -212,22 +228,18 @@ def _negative_count(item: tuple[str, int]) -> int:
 
 def _score_officially(form: Callable[[str], str], example: Example, answer: str) -> RowScore:
     annotations = _require_annotations(example, "official")
-    answer = _strip_blanks(answer)
-    counts = _count_texts([_strip_blanks(text) for text in annotations])
+    # Normalised once for each different text, not for each annotator.
+    counts, answer = _add_up_forms(_count_texts(annotations), _strip_blanks), _strip_blanks(answer)
     # Where all annotators wrote the same, the program normalises neither them nor the answer.
     if len(counts) > 1:
-        forms: dict[str, int] = {}
-        for text, n in counts.items():
-            key = form(text)
-            forms[key] = forms.get(key, 0) + n
-        counts, answer = dict(sorted(forms.items(), key=_negative_count)), form(answer)
+        counts, answer = _add_up_forms(counts, form), form(answer)
     scores = _official_scores(len(annotations))
-    true_scores = {text: scores[n] for text, n in counts.items()}
+    true_scores = {text: scores[n] for text, n in _most_frequent_first(counts).items()}
     return RowScore(true_scores, answer, true_scores.get(answer, 0.0), "official", "vqav2")
 
 
 def _score_by_vizwiz(form: Callable[[str], str], example: Example, answer: str) -> RowScore:
-    counts = _count_texts(_require_annotations(example, "vizwiz"))
+    counts = _most_frequent_first(_count_texts(_require_annotations(example, "vizwiz")))
     true_scores = {text: min(1.0, n / 3) for text, n in counts.items()}
     answer = form(_strip_blanks(answer))
     return RowScore(true_scores, answer, true_scores.get(answer, 0.0), "vizwiz", "vizwiz")
