@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
+from kovqa_core.index.build import build_upstream_files
 from kovqa_core.index.left_out import LeftOutRows
 from kovqa_core.index.reader import open_index
 from kovqa_core.index.report import DatasetOrigin, IndexReport
@@ -325,3 +326,13 @@ def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
         written.append({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()})
     assert written[0] == written[1]
     assert {"train.jsonl", "val.jsonl", "test.jsonl", "answers.txt", "index.json"} <= written[0].keys()
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), ["뭐?"]])
+def test_the_originals_files_are_not_made_of_what_is_not_a_text(root: Path, value: object) -> None:
+    """`--as-upstream` may leave no row out, so it names what it cannot write."""
+    write_labels(root, [Row("1", "a", "예"), Row("2", "a", "예", value)])
+    write_images(root, ["a.jpg"])
+    with pytest.raises(DataError, match="not a text"):
+        build_upstream_files("aihub", root, None, root.parent / "files", lambda text: [len(text)])
+    assert not (root.parent / "files").exists()

@@ -177,7 +177,7 @@ def _refuse_to_encode(text: str) -> list[int]:
 
 
 def _encode_with_progress(encode: EncodeText, on_progress: OnProgress) -> EncodeText:
-    """`encode` that reports every thousandth text."""
+    """`encode` that reports every thousandth text, and refuses what is not a text."""
     # A list of rows is encoded row by row, deep inside a writer: counting here spares every writer a parameter.
     numbers = itertools.count(1)
     stage = message("index.encoding-texts", "encoding texts")
@@ -185,6 +185,20 @@ def _encode_with_progress(encode: EncodeText, on_progress: OnProgress) -> Encode
     def encode_and_count(text: str) -> list[int]:
         if (number := next(numbers)) % _PROGRESS_TEXTS == 0:
             on_progress(Progress(stage, number, unit="texts"))
+        # null and NaN: the original's files are those of whole data, and no row may be left out of them.
+        if not isinstance(text, str):
+            raise DataError(
+                message(
+                    "index.upstream-not-a-text",
+                    "text {number:,} is {value}, not a text",
+                    number=number,
+                    value=text,
+                ),
+                message(
+                    "index.upstream-not-a-text.hint",
+                    "the original's files need whole data: kovqa index without --as-upstream names the row",
+                ),
+            )
         return encode(text)
 
     return encode_and_count

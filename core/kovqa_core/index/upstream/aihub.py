@@ -31,6 +31,9 @@ from kovqa_core.messages import message
 
 _MIN_CLASS_COUNT = 5  # times an answer must be seen to become a class
 _MISSING_IMAGES_FILE = "missing_images.txt"
+_IMAGE_KEYS = ("image_id", "image")
+_ANSWER_KEYS = ("question_id", "multiple_choice_answer")
+_QUESTION_KEYS = ("question_id", "image_id", "question")
 
 
 class _LabelRow(NamedTuple):
@@ -83,17 +86,13 @@ def _read_splits(root: Path, categories: Sequence[str]) -> dict[str, list[_Label
 def _read_label_rows(folder: Path) -> Iterator[_LabelRow]:
     image_names = {
         row["image_id"]: row["image"]
-        for row in iter_json_records(folder / "images.json", "images", ("image_id", "image"))
+        for row in iter_json_records(folder / "images.json", "images", _IMAGE_KEYS, _IMAGE_KEYS)
     }
     answers = {
         row["question_id"]: row["multiple_choice_answer"]
-        for row in iter_json_records(
-            folder / "annotation.json", "annotations", ("question_id", "multiple_choice_answer")
-        )
+        for row in iter_json_records(folder / "annotation.json", "annotations", _ANSWER_KEYS, _ANSWER_KEYS)
     }
-    for row in iter_json_records(
-        folder / "question.json", "questions", ("question_id", "image_id", "question")
-    ):
+    for row in iter_json_records(folder / "question.json", "questions", _QUESTION_KEYS, _QUESTION_KEYS):
         id, image_id = row["question_id"], row["image_id"]
         if id not in answers or image_id not in image_names:
             raise DataError(
