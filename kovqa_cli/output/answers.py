@@ -73,6 +73,8 @@ def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, capti
         "dropped": table.dropped,
         "passed_over": len(table.passed_over),
         "passed_over_files": list(table.passed_over[:_MAX_LISTED]),
+        "duplicates": len(table.duplicates),
+        "duplicate_rows": list(table.duplicates[:_MAX_LISTED]),
         "notes": list(table.notes),
     }
     if table.filled:
@@ -85,6 +87,15 @@ def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, capti
                 "{files:,} other files are passed over (first: {first})",
                 files=len(table.passed_over),
                 first=table.passed_over[0],
+            )
+        )
+    if table.duplicates:
+        notes.append(
+            message(
+                "answer.duplicates",
+                "{rows:,} rows ask again what an earlier row asks, and are left out (first: {first})",
+                rows=len(table.duplicates),
+                first=table.duplicates[0],
             )
         )
     print_outcome(str(table.path), fields, notes, as_json=as_json, quiet=quiet)

@@ -45,11 +45,13 @@ def test_a_table_to_answer_has_the_ids_of_its_index(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize(("name", "line"), [("t.csv", 6), ("t.jsonl", 5)])
-def test_a_row_that_is_there_twice_is_named_with_both_lines(tmp_path: Path, name: str, line: int) -> None:
+def test_a_row_that_is_there_twice_is_answered_once(tmp_path: Path, name: str, line: int) -> None:
+    """As in an index, and named."""
     table = write_table(tmp_path, name, [*ROWS, ROWS[1]])
-    expected = rf"{name}:{line}: the question with id 1 was already in line {line - 3}"
-    with pytest.raises(DataError, match=expected):
-        read_question_table(table)
+    duplicates: list[str] = []
+    rows = read_question_table(table, on_duplicate=duplicates.append)
+    assert [row.example.id for row in rows] == ["a.png#1", "b.png#1#1", "2", "b.png#1#2"]
+    assert duplicates == [f"{table}:{line}: id 1"]
 
 
 @pytest.mark.parametrize(

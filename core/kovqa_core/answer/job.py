@@ -103,11 +103,14 @@ class AnswerJob:
         """The folder that image paths start from."""
         return question_image_folder(self.table, self.images)
 
-    def read_rows(self, on_passed_over: Callable[[str], object] = str) -> list[QuestionRow]:
+    def read_rows(
+        self, on_passed_over: Callable[[str], object] = str, on_duplicate: Callable[[str], object] = str
+    ) -> list[QuestionRow]:
         """The rows to answer, with the images as this disk spells them.
 
         Args:
             on_passed_over: called with the path of every file of a folder of images that is none.
+            on_duplicate: called with the place of every row that is there already.
 
         Raises:
             KovqaError: as `select_question_rows` and `rows_from_images`.
@@ -116,10 +119,12 @@ class AnswerJob:
         if self.table.is_dir() and task == "caption":
             return rows_from_images(self.table, on_passed_over)
         return select_question_rows(
-            self.table, task, self.question_types, self.options.decoding, self.columns, images=self.images
-        )
+            self.table, task, self.question_types, self.options.decoding, self.columns, images=self.images,
+            on_duplicate=on_duplicate,
+        )  # fmt: skip
 
 
+_DUPLICATE = message("answer.row-twice", "the same question is in an earlier row")
 _MORE_COLUMNS = 3  # of predictions, besides the input's: answer and score, and id where it has none
 AnsweredRow = tuple[QuestionRow, Answer | RowFault]
 # From a job and those of its rows that have no answer yet to these rows, as they come, in any order.
@@ -161,6 +166,7 @@ class AnsweredTable:
         kept: lines that an earlier start had answered.
         dropped: its answers to rows that are not in the table any more, or have changed.
         passed_over: files of a folder of images that are none.
+        duplicates: rows of the table that ask again what an earlier one asks: file, line and id.
         notes: what was found about the table that its suffix does not say.
         filled: those have a line all the same, with the text of `AnswerJob.fill_unreadable`.
     """
@@ -172,6 +178,7 @@ class AnsweredTable:
     kept: int = 0
     dropped: int = 0
     passed_over: Sequence[str] = ()
+    duplicates: Sequence[str] = ()
     notes: Sequence[str] = ()
     filled: bool = field(default=False, kw_only=True)
 
@@ -186,7 +193,7 @@ def run_answer_job(
     is answered. Unknown columns are carried over.
 
     Raises:
-        DataError: a table that cannot be read, an id twice; more than 10 % of the rows cannot be answered
+        DataError: a table that cannot be read, more than 10 % of the rows cannot be answered
             (`data/left_out.py`): they ask nothing, or their images cannot be read.
         SettingsError: the output has an unknown format, or it or `OUTPUT.part` holds other answers; a question type
             the table does not have; another process writes the output; decoding the model cannot do.
@@ -199,8 +206,9 @@ def run_answer_job(
 
 
 def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgress) -> AnsweredTable:
-    passed_over: list[str] = []
-    rows = job.read_rows(passed_over.append)
+    passed_over, duplicates = list[str](), list[str]()
+    rows = job.read_rows(passed_over.append, duplicates.append)
+    _check_faults(job, dict.fromkeys(duplicates, _DUPLICATE), len(rows) + len(duplicates))
     _require_free_output(job, backend.model, rows)
     require_table_format(job.output)
     require_table_fits(job.output, [row.all_columns for row in rows], _MORE_COLUMNS)
@@ -249,7 +257,7 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
         finish_partial_file(partial_file, job.output, written, task, fill or "")
     return AnsweredTable(
         job.output, len(written), backend.model, problems, len(resumed.ids), resumed.dropped, passed_over,
-        table_notes(job.table) if job.table.is_file() else (), filled=fill is not None,
+        duplicates, table_notes(job.table) if job.table.is_file() else (), filled=fill is not None,
     )  # fmt: skip
 
 

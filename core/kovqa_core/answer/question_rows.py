@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from kovqa_core.answer.dataset_files import nested_file_hint, require_named_imag
 from kovqa_core.data.decoding import DecodingOptions, parse_choices
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import choose_question_types
-from kovqa_core.data.row_ids import TableRow, row_identity, unique_row_ids
+from kovqa_core.data.row_ids import TableRow, unique_row_ids
 from kovqa_core.data.table_columns import TableRecord, known_columns, read_table_records
 from kovqa_core.errors import DataError
 from kovqa_core.index.find_image import FoundImage, clear_listings, find_table_image
@@ -49,6 +49,7 @@ def read_question_table(
     choices: bool = False,
     columns: Mapping[str, str] | None = None,
     images: Path | None = None,
+    on_duplicate: Callable[[str], object] = str,
 ) -> list[QuestionRow]:
     """Rows of an index split, or of any table that `kovqa index table` reads, by the same columns, ids and images.
 
@@ -58,9 +59,10 @@ def read_question_table(
         choices: does every row list the answers it offers?
         columns: our name of a column -> the table's.
         images: the folder that image paths start from; None: beside the table.
+        on_duplicate: see `tell_rows_apart`.
 
     Raises:
-        DataError: names file, line and what is missing or there twice.
+        DataError: names file, line and what is missing.
         SettingsError: `columns` names a column that is not one of ours.
     """
     if path.is_dir():
@@ -86,7 +88,7 @@ def read_question_table(
     rows = find_row_images(rows, path, images)
     if not is_index_file(path):
         require_named_images(path, [row.example for row in rows], images or path.parent)
-    return tell_rows_apart(rows, lines, path)
+    return tell_rows_apart(rows, lines, path, on_duplicate)
 
 
 def find_row_images(rows: Sequence[QuestionRow], table: Path, images: Path | None) -> list[QuestionRow]:
@@ -131,32 +133,30 @@ def _image_fault(found: FoundImage) -> Message:
     )  # fmt: skip
 
 
-def tell_rows_apart(rows: Sequence[QuestionRow], lines: Sequence[int], path: Path) -> list[QuestionRow]:
+def tell_rows_apart(
+    rows: Sequence[QuestionRow],
+    lines: Sequence[int],
+    path: Path,
+    on_duplicate: Callable[[str], object] = str,
+) -> list[QuestionRow]:
     """Rows that have ids of their own, as the index of the same table has them (`data/row_ids.py`).
 
     Args:
         rows: of a table, with the images as they are found.
         lines: number of each row's line.
-        path: the table, for errors.
-
-    Raises:
-        DataError: a row is there twice; names both lines.
+        path: the table, for `on_duplicate`.
+        on_duplicate: called with file, line and id of every row that asks again what an earlier row of its id asks;
+            such rows are left out, as they are in an index.
     """
     ids = unique_row_ids([TableRow.of_example(row.example) for row in rows])
-    if None in ids:
-        twice = ids.index(None)
-        identities = [row_identity(TableRow.of_example(row.example)) for row in rows[: twice + 1]]
-        raise DataError(
-            message(
-                "answer.row-twice", "{path}:{line}: the question with id {id} was already in line {first}",
-                path=path, line=lines[twice], id=rows[twice].example.id, first=lines[identities.index(identities[twice])],
-            ),
-            message("answer.row-twice.hint", "remove one of them"),
-        )  # fmt: skip
-    return [
-        row if id is None or id == row.example.id else replace(row, example=replace(row.example, id=id))
-        for row, id in zip(rows, ids, strict=True)
-    ]
+    kept = []
+    for row, line, id in zip(rows, lines, ids, strict=True):
+        if id is None:
+            on_duplicate(f"{path}:{line}: id {row.example.id}")
+        else:
+            unchanged = id == row.example.id
+            kept.append(row if unchanged else replace(row, example=replace(row.example, id=id)))
+    return kept
 
 
 def _parse_question_row(row: TableRecord, needed: Sequence[str], *, choices: bool) -> QuestionRow:
@@ -222,14 +222,17 @@ def select_question_rows(
     columns: Mapping[str, str] | None = None,
     *,
     images: Path | None = None,
+    on_duplicate: Callable[[str], object] = str,
 ) -> list[QuestionRow]:
-    """The rows of a table that are of these question types.
+    """The rows of a table that are of these question types; arguments as in `read_question_table`.
 
     Raises:
         DataError: a table that cannot be read; see `read_question_table`.
         SettingsError: a question type the table does not have.
     """
-    rows = read_question_table(table, task, choices=decoding.choices, columns=columns, images=images)
+    rows = read_question_table(
+        table, task, choices=decoding.choices, columns=columns, images=images, on_duplicate=on_duplicate
+    )
     chosen = choose_question_types(question_types, [row.question_type for row in rows])
     return [row for row in rows if row.question_type in chosen]
 
