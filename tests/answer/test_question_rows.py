@@ -100,7 +100,7 @@ def test_rows_whose_image_may_be_another_are_not_asked_but_counted(
     table = run_answer_job(job, AnswerBackend("m", {"model": "m"}, answer_rows))
     assert asked[-3:] == ["음식/2.PNG", "음식/1.png", "동물/1.png"]
     assert table.left_out == {
-        "nobody's": "image 1.png: several files have this name (동물/1.png, 음식/1.png): name the folder too"
+        "nobody's": "image 1.png: several files have this name (동물/1.png, 음식/1.png): write its whole path"
     }
     write(tmp_path / "표.jsonl", "\n".join(map(json.dumps, odd)))
     with pytest.raises(DataError, match=r"1 of 3 rows .*several files have this name"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import re
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -117,3 +119,50 @@ def test_a_damaged_file_and_a_missing_library_are_named(
     with pytest.raises(DataError, match=r"t\.xlsx needs openpyxl") as caught:
         list(read_table(path))
     assert "pip install 'kovqa[tables]'" in str(caught.value.hint)
+
+
+def test_rows_of_blanks_are_not_read(tmp_path: Path) -> None:
+    rows = [
+        (*HEADER, None),
+        (1, "q", "a", "note"),
+        (" ", None, "\n"),
+        (None, None, None, "note"),
+        (2, "q", "a"),
+    ]
+    assert [line for line, _ in read_table(workbook(tmp_path / "t.xlsx", rows))] == [2, 5]
+
+
+@pytest.mark.parametrize(
+    ("value", "number_format", "shown"),
+    [
+        (7, "000", "007"), (-7, "000", "-007"), (1234, "000", "1234"), (7.5, "000", "7.5"), (7, "0", "7"),
+        (0.5, "0%", "50%"), (0.125, "0.0%", "12.5%"), (1, "0%", "100%"), (1234, "#,##0", "1234"),
+    ],
+)  # fmt: skip
+def test_zeros_and_per_cent_are_those_of_the_format(
+    tmp_path: Path, value: float, number_format: str, shown: str
+) -> None:
+    path = workbook(tmp_path / "t.xlsx", [("answer",), (value,)])
+    book = openpyxl.load_workbook(path)
+    book.active["A2"].number_format = number_format
+    book.save(path)
+    assert list(read_table(path)) == [(2, {"answer": shown})]
+
+
+def test_a_formula_may_have_an_empty_text_for_a_value(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "t.xlsx", [HEADER, (1, "q", '=IF(A1="","",A1)')])
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    parts[sheet] = re.sub(rb'<c r="C2"[^>]*>', b'<c r="C2" t="str">', parts[sheet])
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    assert list(read_table(path)) == [(2, {"id": "1", "question": "q", "answer": ""})]
+
+
+def test_a_sheet_that_lacks_columns_names_the_others(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "t.xlsx", [("우리 팀",)], [HEADER, (1, "q", "a")])
+    with pytest.raises(DataError) as caught:
+        list(read_table(path, {"answer": ("answer",)}, "name it"))
+    assert str(caught.value.hint) == "name it; if another sheet is meant (표2), move it to the front"

@@ -107,3 +107,19 @@ def test_notes_of_the_reader_stand_in_the_report(tmp_path: Path) -> None:
         "no picture named": (f"{table}:3: id 2",)
     }
     assert json.loads((tmp_path / "index" / "index.json").read_text("utf-8"))["notes"] == report.notes
+
+
+def test_one_file_of_the_hub_and_its_folders_say_the_split_too(tmp_path: Path) -> None:
+    rows_of_hub = [
+        {name: value for name, value in row.items() if name not in ("id", "split")} for row in rows()
+    ]
+    file = parquet(tmp_path / "test-00000-of-00001.parquet", rows_of_hub)
+    assert dict(index_of(file, tmp_path / "index").counts.rows) == {"train": 0, "val": 0, "test": 4}
+    # By the hash of the images: a name of another form says nothing.
+    renamed = file.rename(tmp_path / "test.parquet")
+    assert index_of(renamed, tmp_path / "index").counts.rows["test"] == 0
+    for folder in ("train", "validation", "2.시험"):
+        (tmp_path / "root" / "default" / folder).mkdir(parents=True)
+        parquet(tmp_path / "root" / "default" / folder / "0000.parquet", rows_of_hub)
+    report = index_of(tmp_path / "root", tmp_path / "index")
+    assert dict(report.counts.rows) == {"train": 4, "val": 4, "test": 4}

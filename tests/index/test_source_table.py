@@ -79,7 +79,7 @@ def test_rows_of_a_table_that_are_left_out_are_named_by_line(root: Path) -> None
         ("img,question,answer\n", {}, "표.csv:1: no column 'image'", "--column image=img"),
         ("image,question,answer\n", {"id": "번호"}, "표.csv:1: no column '번호'", "--column id=NAME"),
         ("image,question,answer\n", {"imag": "a"}, "unknown column 'imag'; did you mean image", ""),
-        ("image,question,answer,split\na.jpg,뭐?,예,시험\n", {}, "표.csv:2: unknown split '시험'", "known: train"),
+        ("image,question,answer,split\na.jpg,뭐?,예,보류\n", {}, "표.csv:2: unknown split '보류'", "known: train"),
         ("image,question,answer\n", {}, "no usable row", ""),
     ],
 )  # fmt: skip
@@ -155,3 +155,53 @@ def test_choices_that_cannot_be_used_are_faults_of_their_rows(root: Path) -> Non
     touch(root, ["a.jpg"])
     _, report = index(root / "표.csv", "table", columns={"choices": "보기"})
     assert left_out_rows(report) == {"choices unusable": [f"{root / '표.csv'}:21, id 21: 2 choices: 개, 개"]}
+
+
+def test_the_rows_of_a_list_in_one_line_are_told_apart(root: Path) -> None:
+    rows = [{"image": "a.jpg", "question": "뭐?", "answer": answer, "split": "train"} for answer in "가나다"]
+    talk = [{"from": "human", "value": "몇?"}, {"from": "gpt", "value": "하나"}]
+    talks = [{"image": "a.jpg", "conversations": talk * turns, "split": "test"} for turns in (1, 2)]
+    listed = json.dumps([*rows, *talks], ensure_ascii=False)
+    touch(root, ["a.jpg"])
+    in_one_line, in_many = ["1", "1-2", "1-3"], ["1", "2", "3"]
+    for text, train_ids, test_ids in (
+        (listed, in_one_line, ["1-4", "1-5/1", "1-5/2"]),
+        (json.dumps({"info": {}, "rows": [*rows, *talks]}), in_one_line, ["1-4", "1-5/1", "1-5/2"]),
+        (listed.replace('}, {"image', '},\n{"image'), in_many, ["4", "5/1", "5/2"]),
+    ):
+        write(root / "표.json", text)
+        examples, report = index(root / "표.json", "table")
+        assert [example.id for example in examples["train"]] == train_ids
+        assert [example.id for example in examples["test"]] == test_ids
+        assert not report.counts.left_out
+
+
+def test_splits_in_korean_are_known(root: Path) -> None:
+    words = {
+        "학습": "train",
+        "훈련용": "train",
+        "검증": "val",
+        "시험": "test",
+        "평가": "test",
+        "테스트": "test",
+    }
+    lines = [
+        f"a.jpg,{word}?,예,{unicodedata.normalize(form, word)}" for word in words for form in ("NFC", "NFD")
+    ]
+    write(root / "표.csv", "\n".join(["image,question,answer,split", *lines]))
+    touch(root, ["a.jpg"])
+    examples, _ = index(root / "표.csv", "table")
+    for split, rows in examples.items():
+        assert {example.question[:-1] for example in rows} == {
+            w for w, said in words.items() if said == split
+        }
+
+
+def test_rows_of_a_csv_that_only_look_empty_are_passed_over(root: Path) -> None:
+    write(
+        root / "표.csv",
+        "id,image,question,answer,split\n1,a.jpg,뭐?,예,train\n,,,,\n ,\t, ,,\n,,\n2,,뭐?,예,train\n",
+    )
+    touch(root, ["a.jpg"])
+    _, report = index(root / "표.csv", "table")
+    assert left_out_counts(report) == {"no picture named": 1}

@@ -56,7 +56,8 @@ def test_all_that_was_left_out_of_a_run(run: Run) -> None:
     assert found.lines() == [
         "index: 2 of 100 rows (2.0%) are left out: picture missing 2",
         "index: not covered by its classes: answer seen fewer than 5 times 8",
-        "training: 8 of 32 rows (25.0%) are left out: longer than model.max_text, or without an answer",
+        "training: 8 of 32 rows (25.0%) are left out: longer than model.max_text, or without an answer to learn "
+        "(with model.choices: one of the choices)",
     ]
     assert left_out.index_warning(found.index) == "the index lacks rows: 2 of 100 rows (2.0%) are left out"
 

@@ -68,7 +68,7 @@ def read_question_table(
     if path.is_dir():
         raise DataError(
             message("answer.table-is-a-folder", "{path} is a folder", path=path),
-            message("answer.table-is-a-folder.hint", "name one of its .jsonl files"),
+            message("answer.table-is-a-folder.hint", "name one of its files, such as a .jsonl or .parquet"),
         )
     columns = columns or {}
     known = known_columns(columns)
@@ -124,7 +124,7 @@ def _image_fault(found: FoundImage) -> Message:
     others = ", ".join(map(readable_name, found.others[:3])) + (" …" if len(found.others) > 3 else "")
     if found.is_ambiguous:
         return message(
-            "answer.several-images", "image {name}: several files have this name ({files}): name the folder too",
+            "answer.several-images", "image {name}: several files have this name ({files}): write its whole path",
             name=found.name, files=others,
         )  # fmt: skip
     return message(

@@ -76,7 +76,10 @@ def training_reasons(unreadable: int, others: int, first: str) -> Message:
         others: rows that nothing can be learned from.
         first: what is wrong with the first of the unreadable ones; "" where nobody knows.
     """
-    unlearnable = message("data.left-out.unlearnable", "longer than model.max_text, or without an answer")
+    unlearnable = message(
+        "data.left-out.unlearnable",
+        "longer than model.max_text, or without an answer to learn (with model.choices: one of the choices)",
+    )
     if not unreadable:
         return unlearnable
     named = message(

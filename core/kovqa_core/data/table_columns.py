@@ -15,6 +15,7 @@ from kovqa_core.data.decoding import parse_choices
 from kovqa_core.data.json_values import JsonRecord, NumberText
 from kovqa_core.data.tables import COLUMN_ALIASES, has_header, read_table, record_text
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
+from kovqa_core.data.tables.json_rows import number_rows
 from kovqa_core.errors import unknown_name_error
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import Message, message, shell_quote
@@ -55,20 +56,22 @@ class TableRecord:
 
     Attributes:
         line: number of the line it begins in.
+        own_id: its id where the table has none.
         place: FILE:LINE, for messages.
         record: all its cells, by the table's own names.
         names: our name of a column -> the table's, for those it has.
     """
 
     line: int
+    own_id: str
     place: str
     record: JsonRecord
     names: Mapping[str, str]
 
     @property
     def id(self) -> str:
-        """Its id; the line's number where it has none."""
-        return self.text("id") or str(self.line)
+        """Its id; where the table has none, the line's number (see `number_rows`)."""
+        return self.text("id") or self.own_id
 
     def text(self, ours: str) -> str:
         """A cell as one NFC text, "" where there is none; raises as `one_text`."""
@@ -133,7 +136,7 @@ def read_table_records(
         required = {**required, **{ours: known[ours] for ours in columns}}
     rows = read_table(file, required, _name_column_hint, save_image=save_image, image_names=image_names)
     present: dict[tuple[str, ...], dict[str, list[str]]] = {}
-    for line, record in rows:
+    for line, own_id, record in number_rows(rows):
         # The rows of a table have the same columns, or a few combinations of them.
         columns_here = tuple(record)
         if columns_here not in present:
@@ -144,7 +147,7 @@ def read_table_records(
             ours: theirs[0] if len(theirs) == 1 else _column_name(record, theirs)
             for ours, theirs in present[columns_here].items()
         }
-        yield TableRecord(line, f"{file}:{line}", record, names)
+        yield TableRecord(line, own_id, f"{file}:{line}", record, names)
 
 
 def _present_columns(columns: Sequence[str], known: ColumnNames) -> dict[str, list[str]]:

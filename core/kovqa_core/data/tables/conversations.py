@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kovqa_core.data.json_values import JsonRecord, JsonValue
+from kovqa_core.data.tables.json_rows import number_rows
 
 _CONVERSATION_KEYS = ("conversations", "messages")
 _QUESTIONERS = ("human", "user")
@@ -22,20 +23,20 @@ _IMAGE_MARKERS = ("<image>", "<Image>", "<|image|>")
 
 def split_conversations(rows: Iterator[tuple[int, JsonValue]]) -> Iterator[tuple[int, JsonValue]]:
     """Rows as they are, and a conversation as a row for each of its questions; with their line numbers."""
-    for line, row in rows:
+    for line, id, row in number_rows(rows):
         # Asked by hand: the usual row is none, and there may be millions.
         if isinstance(row, dict) and ("conversations" in row or "messages" in row):
-            yield from ((line, each) for each in _split_conversation(row, line))
+            yield from ((line, each) for each in _split_conversation(row, id))
         else:
             yield line, row
 
 
-def _split_conversation(row: JsonRecord, line: int) -> Iterator[JsonRecord]:
+def _split_conversation(row: JsonRecord, own_id: str) -> Iterator[JsonRecord]:
     """The questions of a conversation, each a row with `id`, `image`, `question` and, if it is there, `answer`.
 
     Args:
         row: of a table; one without a conversation is handed on as it is.
-        line: its number, which is the id of a row without one.
+        own_id: the id of a row without one.
     """
     key = next((key for key in _CONVERSATION_KEYS if _is_conversation(row.get(key))), None)
     if key is None or "question" in row:
@@ -45,7 +46,7 @@ def _split_conversation(row: JsonRecord, line: int) -> Iterator[JsonRecord]:
     image = row.get("image") or _only(row.get("images")) or _image_in(row[key])
     others = {name: value for name, value in row.items() if name not in (key, "image", "images")}
     for number, turn in enumerate(turns, 1):
-        id = row.get("id") if row.get("id") not in (None, "") else line
+        id = row.get("id") if row.get("id") not in (None, "") else own_id
         yield {**others, "id": f"{id}/{number}" if len(turns) > 1 else id, "image": image or "", **turn}
 
 

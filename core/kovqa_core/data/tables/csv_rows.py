@@ -45,7 +45,8 @@ def read_csv_rows(
             ) from None
         if cells is None:
             break
-        if not cells:
+        # Excel writes `,,,` for rows that only look empty.
+        if not any(map(str.strip, cells)):
             continue
         if not header:
             header = name_columns(cells, f"{path}:{line}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -17,13 +18,15 @@ from kovqa_core.messages import Message, message
 
 _SCAN_BYTES = 1 << 20
 _FORMULA_TAGS = (b"<f>", b"<f ")
+_PERCENT_FORMAT = re.compile(r"0(?:\.(0+))?%")
 
 
 def read_excel_rows(path: Path, check_header: CheckHeader) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows with their numbers in the sheet; all values are texts, and an empty cell is an empty one.
 
-    Numbers are written without a fraction they do not have and with at most 15 digits, as Excel shows them;
-    dates as ISO 8601; a formula is its last value. Hidden rows and columns are read, empty rows are not.
+    Numbers are written without a fraction they do not have and with at most 15 digits, as Excel shows them,
+    007 and 50% as their formats say; dates as ISO 8601; a formula is its last value. Hidden rows and columns are
+    read; rows whose named columns hold nothing but blanks are not.
 
     Raises:
         DataError: openpyxl is not installed; a damaged file; a formula without a value; an error value.
@@ -38,15 +41,20 @@ def read_excel_rows(path: Path, check_header: CheckHeader) -> Iterator[tuple[int
             for number, cells in enumerate(_iter_rows(sheet), 1):
                 formula_cells = next(formulas, ())
                 texts = [_shown_text(cell, f"{place}:{number}") for cell in cells]
-                _require_values(texts, formula_cells, f"{place}:{number}")
-                if not any(texts):
+                _require_values(cells, formula_cells, f"{place}:{number}")
+                if not any(map(str.strip, texts)):
                     continue
                 if not header:
                     header = name_columns(texts, f"{place}:{number}")
-                    check_header(header, f"{place}:{number}")
+                    try:
+                        check_header(header, f"{place}:{number}")
+                    except DataError as error:
+                        raise _wrong_sheet_error(error, workbook, sheet) from None
                     continue
                 texts += [""] * (len(header) - len(texts))
-                yield number, {name: text for name, text in zip(header, texts, strict=False) if name}
+                row = {name: text for name, text in zip(header, texts, strict=False) if name}
+                if any(map(str.strip, row.values())):
+                    yield number, row
 
 
 def excel_notes(path: Path) -> tuple[Message, ...]:
@@ -61,6 +69,18 @@ def excel_notes(path: Path) -> tuple[Message, ...]:
             count=len(names), name=names[0], others=", ".join(names[1:]),
         ),
     )  # fmt: skip
+
+
+def _wrong_sheet_error(error: DataError, workbook: Any, sheet: Any) -> DataError:
+    """The error for a sheet that lacks columns: where there are others, perhaps one of them was meant."""
+    others = [each.title for each in workbook.worksheets if each.title != sheet.title and _has_cells(each)]
+    if not others:
+        return error
+    hint = message(
+        "data.wrong-sheet.hint", "{hint}; if another sheet is meant ({others}), move it to the front",
+        hint=error.hint, others=", ".join(others),
+    )  # fmt: skip
+    return DataError(error.message, hint)
 
 
 @contextlib.contextmanager
@@ -137,9 +157,10 @@ def _has_formulas(path: Path) -> bool:
     return False
 
 
-def _require_values(texts: Sequence[str], formula_cells: Sequence[Any], place: str) -> None:
-    for column, (text, cell) in enumerate(zip(texts, formula_cells, strict=False), 1):
-        if not text and cell.data_type == "f":
+def _require_values(cells: Sequence[Any], formula_cells: Sequence[Any], place: str) -> None:
+    for column, (cell, formula) in enumerate(zip(cells, formula_cells, strict=False), 1):
+        # "str": the value is stored, and is an empty text (`=IF(B2="";"";…)`).
+        if formula.data_type == "f" and cell.value is None and cell.data_type != "str":
             raise DataError(
                 message(
                     "data.formula-without-value", "{place}: column {column} has a formula whose value is not stored",
@@ -162,9 +183,18 @@ def _shown_text(cell: Any, place: str) -> str:
     if isinstance(value, bool):
         return str(value).upper()
     if isinstance(value, int | float):
-        return f"{value:.15g}"
+        return _shown_number(value, cell.number_format)
     if isinstance(value, datetime.datetime):
         return (value.date() if value.time() == datetime.time() else value).isoformat()
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     return str(value)
+
+
+def _shown_number(value: float, number_format: str) -> str:
+    if percent := _PERCENT_FORMAT.fullmatch(number_format):
+        return f"{value:.{len(percent[1] or '')}%}"
+    digits = f"{value:.15g}"
+    # Ids are often numbers in the format 000; `zfill` knows the sign.
+    is_padded = set(number_format) == {"0"} and digits.lstrip("-").isdigit()
+    return digits.zfill(len(number_format) + digits.startswith("-")) if is_padded else digits

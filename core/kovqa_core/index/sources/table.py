@@ -1,17 +1,19 @@
 """Any CSV, TSV, JSON, Excel or parquet table with an image and a question (or a caption) per row.
 
-`--root` is the file, or a folder of parquet files, whose names say the split (`train-00000-of-00002.parquet`).
+`--root` is the file, or a folder of parquet files, whose names (`train-00000-of-00002.parquet`, also of a single file)
+or folders (`default/train/0000.parquet`) say the split.
 Images that lie in a parquet file itself become files of the index. A conversation (LLaVA's) is a row for each
 of its questions. Columns have our names (id, image, question, answer, split, kind, caption, choices, context, hint)
 or those in `data.tables.COLUMN_ALIASES`; `--column ours=theirs` names others; all that are none of ours are kept
 and handed on. An image is a path below the table's folder, or below `--images`, or a bare name there
 (`index/find_image.py`). JSON may have a list of answers, one per annotator: texts, or records with a text
 `answer` (VizWiz's `train.json` and `val.json`); a CSV cell is one answer. Without a column `id` the line number
-is the id; without `split`, a hash of the image's name decides.
+is the id (`1-2` for the second row of a line); without `split`, a hash of the image's name decides.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +26,9 @@ from kovqa_core.data.table_columns import TableRecord, known_columns, one_text, 
 from kovqa_core.data.tables import COLUMN_ALIASES, holds_images, table_notes
 from kovqa_core.data.tables.embedded_images import ImageNames, image_writer
 from kovqa_core.errors import DataError
+from kovqa_core.files import to_nfc
 from kovqa_core.index.find_image import find_table_image
+from kovqa_core.index.folder_names import split_of_name
 from kovqa_core.index.hash_split import assign_split
 from kovqa_core.index.left_out import (
     ANSWER_EMPTY,
@@ -44,7 +48,10 @@ _TABLE_FRACTIONS = {"train": 0.9, "val": 0.1}
 _SPLIT_ALIASES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test",
+    "학습": "train", "학습용": "train", "훈련": "train", "훈련용": "train", "검증": "val", "검증용": "val",
+    "시험": "test", "시험용": "test", "평가": "test", "평가용": "test", "테스트": "test", "테스트용": "test",
 }  # fmt: skip
+_HUB_FILE_NAME = re.compile(r"(.+)-\d{5}-of-\d{5}")  # train-00000-of-00002, as Hugging Face divides a split
 
 
 def find_image_folder(root: Path) -> Path:
@@ -84,14 +91,26 @@ class _TableFile:
 
 
 def _table_files(root: Path) -> list[_TableFile]:
-    """The table itself, or the parquet files of a folder as Hugging Face names them: train-00000-of-00002.parquet."""
+    """The table itself, or the parquet files of a folder, whose names or folders say their splits."""
     if not root.is_dir():
-        return [_TableFile(root)]
+        # Another table's name may be `test.csv` for any reason; this form has but one.
+        hub_name = _HUB_FILE_NAME.fullmatch(root.stem) if root.suffix == ".parquet" else None
+        return [_TableFile(root, _split_in_name(hub_name[1]) if hub_name else "")]
     return [
-        _TableFile(file, _SPLIT_ALIASES.get(file.stem.split("-")[0].lower(), ""), f"{file.stem}/")
+        _TableFile(file, _split_in_path(file.relative_to(root)), f"{file.stem}/")
         # Hugging Face's folders hold copies in hidden ones (`.cache`).
         for file in sorted(root / name for name in walk_files(root) if name.endswith(".parquet"))
     ]
+
+
+def _split_in_path(file: Path) -> str:
+    """The split that a file's own name says, else the nearest of its folders: `default/train/0000.parquet`."""
+    names = (file.stem.split("-")[0], *reversed(file.parts[:-1]))
+    return next(filter(None, map(_split_in_name, names)), "")
+
+
+def _split_in_name(name: str) -> str:
+    return _SPLIT_ALIASES.get(to_nfc(name).lower(), "") or split_of_name(name) or ""
 
 
 def _read_tables(
@@ -145,7 +164,7 @@ def _read_table_rows(
         elif problem:
             left_out.add(CHOICES_UNUSABLE, problem)
         else:
-            id = row.text("id") or f"{shard.id_prefix}{row.line}"
+            id = row.text("id") or f"{shard.id_prefix}{row.own_id}"
             yield split, Example(
                 id, image.path, question, answers, row.text("kind"), captions,
                 choices=choices, context=row.context, annotations=raw_annotations(annotations),
