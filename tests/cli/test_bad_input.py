@@ -106,7 +106,8 @@ def test_label_files(kovqa: Kovqa, copy: Small, tmp_path: Path) -> None:
     for data, word in (
         (b"", "is empty"),
         (text[:-30].encode(), "not valid JSON"),
-        (b"\xff\xfe\xff", "neither UTF-8"),
+        (b"\xff\xff", "neither UTF-8"),
+        (b"\xff\xfe\xff", "damaged UTF-16"),
     ):
         question.write_bytes(data)
         one_line(kovqa("index", "aihub", "--root", copy.root, "-o", "broken"), 3, "question.json", word)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from kovqa_core import worker
+from kovqa_core.data.table_columns import _name_column_hint
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import DataError
 from kovqa_core.index.reader import open_index
-from kovqa_core.index.sources.table import _name_column_hint
 from kovqa_core.launch.failure import launch_failure
 from kovqa_core.launch.launchers.protocol import BatchQueue, LaunchPlan
 from kovqa_core.models.vlm.import_llava import ImportedLlava

@@ -157,7 +157,7 @@ def test_a_permission_stored_with_the_weights_to_start_from_does_not_matter(
 
 def test_a_family_without_code_takes_no_permission(kovqa: Kovqa, small: Small, trained: Path) -> None:
     table = small.index / "val.jsonl"
-    done = kovqa("predict", "--model", trained, "--input", table, "-o", "o", "--trust-remote-code")
+    done = kovqa("predict", "--model", trained, "--input", table, "-o", "o.jsonl", "--trust-remote-code")
     assert (done.returncode, "beit3 bring no code" in done.stderr) == (2, True)
 
 
