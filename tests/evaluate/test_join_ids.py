@@ -120,3 +120,42 @@ def test_ids_and_images_are_joined_only_where_one_row_is_meant(
     ids: list[str], rows: list[tuple[str, str]], expected: dict[str, str]
 ) -> None:
     assert join_by_image(ids, {}, rows) == expected
+
+
+def two_questions_about_one_image(folder: Path) -> Path:
+    rows = [Example(f"1.jpg#7#{n}", "1.jpg", q, {a: 1.0}) for n, (q, a) in enumerate(QUESTIONS.items(), 1)]
+    (folder / "val.jsonl").write_text("".join(f"{row.line()}\n" for row in rows), "utf-8")
+    return folder / "val.jsonl"
+
+
+QUESTIONS = {"무슨 색?": "빨강", "몇 개?": "둘", "어디?": "왼쪽"}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)])
+@pytest.mark.parametrize("image", ["1.jpg", "1", "자료/1.jpg"])
+def test_questions_with_one_id_and_image_meet_by_their_texts(
+    tmp_path: Path, order: tuple[int, ...], image: str
+) -> None:
+    asked = [(unicodedata.normalize("NFD", q), a) for q, a in QUESTIONS.items()]
+    rows = [{"id": 7, "image": image, "question": asked[n][0], "answer": asked[n][1]} for n in order]
+    index = two_questions_about_one_image(tmp_path)
+    result = evaluate_file(write_predictions(tmp_path, rows), index)
+    assert result.scores.total.score == 1.0  # type: ignore[union-attr]
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows[::-1]), "utf-8")
+    vote_on_files([tmp_path / "p.jsonl", other], tmp_path / "v.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text("utf-8").splitlines()]
+    assert [line["answer"] for line in lines] == [row["answer"] for row in rows]
+
+
+def test_questions_with_one_id_and_image_that_nobody_can_tell_apart_are_named(tmp_path: Path) -> None:
+    rows = [{"id": 7, "image": "1.jpg", "question": q, "answer": a} for q, a in QUESTIONS.items()]
+    path = write_predictions(tmp_path, [*rows[:2], {**rows[2], "question": "다른 질문"}])
+    with pytest.raises(DataError, match=r"no same question tells which is meant: 1 id: 1.jpg#7#3"):
+        evaluate_file(path, two_questions_about_one_image(tmp_path))
+    ours = tmp_path / "ours.jsonl"  # of kovqa predict, without questions
+    ours.write_text("\n".join(f'{{"id": "1.jpg#7#{n}", "answer": "x"}}' for n in (1, 2, 3)), "utf-8")
+    for files in ([path, ours], [ours, path]):
+        with pytest.raises(DataError, match=r"3 ids: 1.jpg#7#1, 1.jpg#7#2, 1.jpg#7#3"):
+            vote_on_files(files, tmp_path / "v.jsonl")
+    vote_on_files([ours, ours], tmp_path / "v.jsonl")

@@ -17,7 +17,7 @@ from kovqa_core.index.shards import DatasetShard, SourceOptions
 from kovqa_core.index.sources import aihub
 from kovqa_core.index.writer import write_index
 
-from tests.index.raw_data import Row, image_name, write_images, write_labels, write_table
+from tests.index.raw_data import Row, image_name, touch, write_images, write_labels, write_table
 
 ROWS = [Row("q1", "p1", "예"), Row("q2", "p1", "빨간색"), Row("q3", "p2", "예")]
 
@@ -336,3 +336,28 @@ def test_the_originals_files_are_not_made_of_what_is_not_a_text(root: Path, valu
     with pytest.raises(DataError, match="not a text"):
         build_upstream_files("aihub", root, None, root.parent / "files", lambda text: [len(text)])
     assert not (root.parent / "files").exists()
+
+
+def test_an_image_id_of_two_files_is_nobodys(tmp_path: Path) -> None:
+    folder = write_labels(tmp_path, ROWS)
+    twice = [{"image_id": "p1", "image": name} for name in ("p1.jpg", "p1.jpg", "다른.jpg")]
+    write_table(folder / "images.json", {"images": [*twice, {"image_id": "p2", "image": "p2.jpg"}]})
+    write_images(tmp_path, ["p1.jpg", "p2.jpg", "다른.jpg"])
+    rows, left_out = read(tmp_path)
+    assert [example.id for _, example in rows] == ["q3"]
+    assert left_out.listed == {
+        "several pictures of that name": [f"id {id}: image id p1: p1.jpg or 다른.jpg?" for id in ("q1", "q2")]
+    }
+
+
+@pytest.mark.parametrize("mark", ["", "[원천]"])
+def test_levels_that_number_their_images_alike_have_their_own(tmp_path: Path, mark: str) -> None:
+    for level in "상중하":
+        write_labels(tmp_path, [Row(f"q{level}", "1", "예")], level=level)
+    images = [f"{level}_train_교통/1.jpg" for level in "상중하"]
+    touch(tmp_path / "images" / f"1.Training/{mark}교통", images)
+    rows, left_out = read(tmp_path)
+    assert [(e.id, Path(e.image).parent.name) for _, e in rows] == [
+        (f"q{level}", f"{level}_train_교통") for level in "상중하"
+    ]
+    assert not left_out.counts

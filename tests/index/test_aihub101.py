@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,13 @@ def test_a_folder_above_the_root_says_nothing_about_the_split(tmp_path: Path) ->
     tree(tmp_path / "train_disk", "라벨", 1)
     with pytest.raises(DataError, match="says whether this is training or validation data"):
         read(tmp_path / "train_disk")
+
+
+def test_an_image_id_of_two_files_is_nobodys(tmp_path: Path) -> None:
+    path = tree(tmp_path, "Training", 1, 2)
+    content = json.loads(path.read_text("utf-8"))
+    write_table(path, {**content, "images": [*content["images"], {"image_id": "p1", "image": "p2.jpg"}]})
+    write_images(tmp_path, ["p1.jpg", "p2.jpg"])
+    rows, left_out = read(tmp_path)
+    assert [example.id for _, example in rows] == ["2"]
+    assert left_out.listed == {"several pictures of that name": ["id 1: image id p1: p1.jpg or p2.jpg?"]}

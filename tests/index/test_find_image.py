@@ -160,3 +160,11 @@ def test_the_images_of_a_test_table_lie_in_a_test_folder(tmp_path: Path) -> None
     assert find_table_image(tmp_path / "표.csv", tmp_path, "2", split="val").path == "image/train/2.jpg"
     assert find_table_image(table, tmp_path, "3.jpg", question_type="음식").path == "음식/3.jpg"
     assert find_table_image(table, tmp_path, "3.jpg").is_ambiguous
+
+
+def test_a_name_with_its_suffix_costs_few_looks(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    is_file = os.path.isfile
+    monkeypatch.setattr(os.path, "isfile", lambda path: looks.append(path) or is_file(path))
+    assert find_image(images, "나무.jpg").path == f"동물/{nfd('나무.jpg')}"
+    assert len(looks) <= 3, "one for each spelling of the name, for every image of millions"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 from kovqa_core.errors import DataError
 from kovqa_core.index.build import build_index, build_upstream_files
 from kovqa_core.index.packed_root import require_unpacked
+from kovqa_core.index.shards import SourceOptions
 from kovqa_core.index.sources import DATA_SOURCES
+
+from tests.index.raw_data import Row, write_images, write_labels, write_table
 
 
 def zipped(*names: str) -> bytes:
@@ -90,3 +94,24 @@ def test_data_in_a_linked_folder_are_unpacked(tmp_path: Path) -> None:
     (tmp_path / "disk" / "1.json").write_text("{}")
     (tmp_path / "raw" / "라벨").symlink_to(tmp_path / "disk")
     require_unpacked(tmp_path / "raw")
+
+
+@pytest.mark.parametrize("source", ["aihub", "aihub101"])
+def test_archives_among_unpacked_data_are_said_unless_their_folder_is_there(
+    tmp_path: Path, source: str
+) -> None:
+    write_labels(tmp_path, [Row("1", "p", "예")])
+    record = {"image_id": 1, "question_id": 1, "image": "1.jpg", "question": "뭐?", "answer": "예"}
+    write_table(tmp_path / "labels/train_labels/101.json", {"images": [record], "question": [record]})
+    if source == "aihub101":
+        shutil.rmtree(tmp_path / "labels/train_labels/교통")
+    images, archives = write_images(tmp_path, ["1.jpg"]), tmp_path / "2.검증"
+    (archives / "VS_동물").mkdir(parents=True)
+    (archives / "VS_동물.zip").touch()  # unpacked beside itself
+    notes = DATA_SOURCES[source].dataset_shards(tmp_path, images, SourceOptions())[0].notes
+    assert not notes
+    for name in ("VL_동물.zip", "VL.7z", "a.zip.part0", "b.tar.gz", "표.xlsx", "설명.pdf"):
+        (archives / name).touch()
+    (note,) = DATA_SOURCES[source].dataset_shards(tmp_path, images, SourceOptions())[0].notes
+    assert f"4 archives below {tmp_path} are not read (first: 2.검증/VL.7z)" in note
+    assert f"kovqa download --from {tmp_path}" in note

@@ -61,7 +61,7 @@ def test_vqav2_scores_ten_annotators_on_normalised_answers(root: Path) -> None:
 def test_vqav2_questions_without_annotation_and_broken_annotations(root: Path) -> None:
     write_vqav2(root, "train2014", [(id, 7, ["yes"] * 10) for id in range(9)] + [(10, 7, [])])
     write_vqav2(root, "val2014", [(90, 8, ["yes"] * 10)])
-    assert left_out_rows(index(root, "vqav2")[1]) == {"no annotation": ["id 10"]}
+    assert left_out_rows(index(root, "vqav2")[1]) == {"no annotation": ["id 10: of image 7"]}
     file = root / "vqa" / "v2_mscoco_val2014_annotations.json"
     broken = {"question_id": 90, "multiple_choice_answer": "yes", "answers": ["yes"]}
     write(file, {"annotations": [broken]})

@@ -14,8 +14,9 @@ from kovqa_core.data.tables import read_table
 from kovqa_core.data.write_tables import require_table_format
 from kovqa_core.errors import DataError, SettingsError, list_ids
 from kovqa_core.evaluate.answers_record import read_answers_record
+from kovqa_core.evaluate.join_ids import is_numbered, without_number
+from kovqa_core.evaluate.predictions import Predictions, renumber_ids
 from kovqa_core.evaluate.predictions_file import (
-    Predictions,
     prediction_columns,
     read_predictions,
 )
@@ -95,7 +96,8 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
             message("evaluate.output-has-answers.hint", "choose another file with -o"),
         )
     files = [read_predictions(path) for path in paths]
-    for path, predictions in zip(paths, files, strict=True):
+    for place, path in enumerate(paths):
+        predictions = files[place] = _with_ids_of_first(files[0], files[place], paths[0], path)
         if predictions.task != "vqa":
             raise DataError(
                 message("evaluate.vote-on-captions", "{path} holds captions", path=path),
@@ -138,6 +140,13 @@ def _prediction_row(id: str, answer: Answer, row: JsonRecord) -> PredictionRow:
         if name not in own_columns
     }
     return PredictionRow(id, answer, columns, columns)
+
+
+def _with_ids_of_first(first: Predictions, other: Predictions, first_path: Path, path: Path) -> Predictions:
+    """Predictions by the first file's ids, where ids repeat under one image and only the questions tell them apart."""
+    groups = set(map(without_number, first.numbered | other.numbered))
+    ids = [id for id in other.texts if is_numbered(id) and without_number(id) in groups] if groups else []
+    return other if first is other else renumber_ids(other, ids, path, first.questions, first_path)
 
 
 def _check_same_questions(first: Predictions, other: Predictions, first_path: Path, other_path: Path) -> None:

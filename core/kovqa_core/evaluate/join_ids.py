@@ -40,6 +40,34 @@ def join_by_image(
     return {id: row_id for id, row_id in joined.items() if times[row_id] == 1}
 
 
+def join_by_question(questions: Mapping[str, str], row_questions: Mapping[str, str]) -> dict[str, str | None]:
+    """Numbered id of a prediction -> id of the row that asks the same, None: there is no such row.
+
+    Several questions with one id under one image are numbered in the order of their file (`1.jpg#7#2`), and another
+    file may have another order.
+
+    Args:
+        questions: of predictions, by their numbered ids.
+        row_questions: of the rows that are answered, by theirs.
+    """
+    id_of = {(without_number(id), _same_text(text)): id for id, text in row_questions.items()}
+    return {id: id_of.get((without_number(id), _same_text(text))) for id, text in questions.items()}
+
+
+def is_numbered(id: str) -> bool:
+    """May a number at the end of an id tell questions about one image apart?"""
+    return id.count(ID_MARK) > 1 and id.rpartition(ID_MARK)[2].isdecimal()
+
+
+def without_number(id: str) -> str:
+    """The image and the own id of a numbered id."""
+    return id.rpartition(ID_MARK)[0]
+
+
+def _same_text(text: str) -> str:
+    return " ".join(to_nfc(text).split())
+
+
 def _possible_pairs(id: str, image: str) -> Iterator[tuple[str, str]]:
     """Image and own id that a prediction's id may stand for, the likeliest first."""
     if image:

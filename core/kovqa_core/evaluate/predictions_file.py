@@ -7,7 +7,6 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.data.row_ids import ID_MARK, TableRow, unique_row_ids
 from kovqa_core.data.tables import COLUMN_ALIASES, cell_text, read_table
 from kovqa_core.errors import DataError, list_ids, list_lines
-from kovqa_core.evaluate.join_ids import join_by_image
+from kovqa_core.evaluate.join_ids import is_numbered, join_by_image
+from kovqa_core.evaluate.predictions import Predictions, rename_ids, renumber_ids
 from kovqa_core.index.reader import IndexSplit, filter_question_types
 from kovqa_core.messages import Message, message
 
@@ -25,25 +25,6 @@ _ID_COLUMNS = {"caption": ("id", "question_id", "qid", "image_id"), "vqa": ("id"
 _IMAGE_COLUMNS = tuple(name.lower() for name in COLUMN_ALIASES["image"])
 _QUESTION_COLUMNS = COLUMN_ALIASES["question"]
 _TEXT_COLUMNS = {"caption": ("caption", "captions"), "vqa": ("answer", "text", "answers")}
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """A model's answers or captions, by id.
-
-    Attributes:
-        task: "vqa" (lines have an "answer") or "caption" (they have a "caption").
-        texts: id -> answer or caption.
-        confidence: id -> how sure the model was, 0…1; ids whose line says nothing are missing.
-        unusable_scores: ids whose score is not in 0…1 (or NaN); it counts as missing.
-        images: id -> image, where the file has a column for it.
-    """
-
-    task: str
-    texts: dict[str, str]
-    confidence: dict[str, float]
-    unusable_scores: tuple[str, ...] = ()
-    images: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -83,6 +64,8 @@ def read_predictions(path: Path) -> Predictions:
         {id: score for id, score in scored if 0 <= score <= 1},
         tuple(id for id, score in scored if not 0 <= score <= 1),
         {id: row.image for id, row in zip(ids, rows, strict=True) if row.image},
+        {id: row.question for id, row in zip(ids, rows, strict=True) if row.question and is_numbered(id)},
+        frozenset(id for id, row in zip(ids, rows, strict=True) if id != row.id and is_numbered(id)),
     )
 
 
@@ -255,23 +238,16 @@ def match_predictions(
         joined = join_by_image(
             foreign, predictions.images, ((e.id, e.image) for e in split if e.id not in predictions.texts)
         )
-        predictions = _rename_ids(predictions, joined)
+        predictions = rename_ids(predictions, joined)
+    if predictions.numbered:
+        questions = {example.id: example.question for example in split if is_numbered(example.id)}
+        predictions = renumber_ids(predictions, predictions.numbered, path, questions, index_path)
     chosen = choose_question_types(question_types, type_of.values())
     _require_same_ids(predictions, path, index_path, type_of, chosen)
     # Without a choice the split itself is returned: it reads rows when they are wanted.
     examples = filter_question_types(split, () if chosen.issuperset(type_of.values()) else chosen)
     _require_truth(predictions.task, examples, index_path)
     return predictions, examples
-
-
-def _rename_ids(predictions: Predictions, new_ids: Mapping[str, str]) -> Predictions:
-    return replace(
-        predictions,
-        texts={new_ids.get(id, id): text for id, text in predictions.texts.items()},
-        confidence={new_ids.get(id, id): score for id, score in predictions.confidence.items()},
-        unusable_scores=tuple(new_ids.get(id, id) for id in predictions.unusable_scores),
-        images={new_ids.get(id, id): image for id, image in predictions.images.items()},
-    )
 
 
 def _require_same_ids(

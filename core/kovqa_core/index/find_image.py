@@ -102,9 +102,25 @@ def find_table_image(
         name: what the row calls it.
         question_type, split: of the row; "" where it has none.
     """
-    named = split_of_name(table.stem)
+    named = _split_of_table(table.stem)
     others = other_splits(named) if named and not split else ()
     return find_image(images, name, (question_type, split, named or ""), others, may_leave=True)
+
+
+_split_of_table = functools.lru_cache(maxsize=64)(split_of_name)  # the same for all rows of a table
+
+
+def one_image_of(id: str, first: FoundImage, second: FoundImage) -> FoundImage:
+    """The image of an id that a label file gives to two images: the one, if both are the same file, else nobody's."""
+    if second.path is None or first.path == second.path:
+        return first
+    if first.path is None and not first.others:
+        return second
+    return FoundImage(None, f"image id {id}", (*_files_of(first), *_files_of(second)), is_ambiguous=True)
+
+
+def _files_of(image: FoundImage) -> tuple[str, ...]:
+    return image.others if image.path is None else (image.path,)
 
 
 def clear_listings() -> None:
@@ -203,7 +219,8 @@ def _search(
         return FoundImage(None, name, tuple(files), is_ambiguous=True)
     own, foreign = ([folder_word(each) for each in names if each] for names in (folders, other_folders))
     # The more of these agree, in this order, the better does a file fit.
-    fits: dict[str, tuple[int, list[bool], int]] = {}
+    fits: dict[str, tuple[int, list[bool], list[bool], int]] = {}
+    own_names = [each.lower() for each in folders if each]
     for file, spelling in files.items():
         parents = list(map(folder_word, file.split("/")[:-1]))
         is_foreign = any(word in foreign and word not in own for word in parents)
@@ -211,7 +228,11 @@ def _search(
         # Both name a folder, each another one: 폴더/1.png may lie in no folder, but not in 음식.
         contradicts = len(given) > 1 and bool(parents) and same_end == 0
         if not is_foreign and not contradicts:
-            fits[file] = (same_end, [word in parents for word in own], spelling)
+            # 상_train_동물 and 하_train_동물 say the same split: only their names tell them apart.
+            names = {to_nfc(readable_name(each)).lower() for each in file.split("/")[:-1]}
+            fits[file] = (
+                same_end, [word in parents for word in own], [each in names for each in own_names], spelling,
+            )  # fmt: skip
     if not fits:
         return FoundImage(None, name, tuple(files))
     best = max(fits.values())

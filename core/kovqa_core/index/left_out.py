@@ -11,6 +11,7 @@ from typing import ClassVar
 ID_MISSING = "id missing"
 QUESTION_MISSING = "question missing"
 ANSWER_EMPTY = "answer empty"
+ANNOTATION_MISSING = "no annotation"
 IMAGE_MISSING = "picture missing"
 IMAGE_AMBIGUOUS = "several pictures of that name"
 IMAGE_UNREADABLE = "picture unreadable"

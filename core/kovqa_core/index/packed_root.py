@@ -3,18 +3,56 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kovqa_core.data.folder_walk import walk_folders
 from kovqa_core.download.archive_format import archive_format, archive_stem, is_archive_name
 from kovqa_core.errors import DataError
-from kovqa_core.messages import message, shell_quote
+from kovqa_core.messages import Message, message, shell_quote
+
+FolderNames = Iterator[tuple[str, list[str]]]  # a folder below the root, its files
 
 _FOREIGN_SUFFIXES = (".7z", ".rar", ".alz", ".egg", ".xz")  # archives that kovqa does not read
+_USUAL_SUFFIXES = (".jpg", ".jpeg", ".png", ".json")  # most files of a data set
 # Of Office, of OpenDocument and HWPX, of Apple's Numbers.
 _DOCUMENT_MEMBERS = frozenset(("[Content_Types].xml", "mimetype", "Index/Document.iwa"))
 # What lies beside a data set's archives and is not data.
 _PAPER_SUFFIXES = (".pdf", ".txt", ".md", ".hwp", ".hwpx", ".docx")
+
+
+def collect_archives(folders: FolderNames, archives: list[str]) -> FolderNames:
+    """Pass on what a walk finds (`walk_folders`), and note the archives among it: their paths below its root."""
+    for below, names in folders:
+        archives += (
+            f"{below}/{name}" if below else name
+            for name in names
+            if not name.lower().endswith(_USUAL_SUFFIXES)  # of millions of files
+            and (is_archive_name(name) or name.lower().endswith(_FOREIGN_SUFFIXES))
+        )
+        yield below, names
+
+
+def packed_notes(root: Path, archives: Sequence[str]) -> tuple[Message, ...]:
+    """What to say of archives that lie among unpacked data, if the folder that one of them unpacks to is not there.
+
+    Args:
+        root: of the raw data.
+        archives: their paths below it.
+    """
+    packed = [path for path in archives if not _is_unpacked(root / path)]
+    if not packed:
+        return ()
+    return (
+        message(
+            "index.archives-not-read", "{count:,} archives below {root} are not read (first: {first}); to unpack them: "
+            "kovqa download --from {quoted}", count=len(packed), root=root, first=packed[0], quoted=shell_quote(root),
+        ),
+    )  # fmt: skip
+
+
+def _is_unpacked(archive: Path) -> bool:
+    return archive.with_name(archive_stem(archive.name)).is_dir()
 
 
 def require_unpacked(root: Path) -> None:

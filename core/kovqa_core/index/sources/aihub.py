@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,9 +30,17 @@ from kovqa_core.data.json_values import JsonRecord
 from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
-from kovqa_core.index.find_image import FoundImage, find_image
+from kovqa_core.index.find_image import FoundImage, find_image, one_image_of
 from kovqa_core.index.folder_names import PUBLISHER_SPLITS, other_splits, publisher_split
-from kovqa_core.index.left_out import ANSWER_EMPTY, ID_MISSING, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.join_questions import join_by_question
+from kovqa_core.index.left_out import (
+    ANNOTATION_MISSING,
+    ANSWER_EMPTY,
+    ID_MISSING,
+    QUESTION_MISSING,
+    LeftOutRows,
+)
+from kovqa_core.index.packed_root import collect_archives, packed_notes
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
 
@@ -54,24 +63,31 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
         DataError: no label files, or none that says whether it is training or validation data; later: one
             that is broken or lacks a key.
     """
-    folders = label_folders(root)
+    archives: list[str] = []
+    folders = label_folders(root, archives)
     categories = tuple(dict.fromkeys(to_nfc(folder.parent.name) for folder in folders))
-    return [
+    shards = [
         DatasetShard(
             partial(_read_level_folder, folder, images, publisher_split(folder, root), categories),
             _label_bytes(folder),
         )
         for folder in folders
     ]
+    return [replace(shards[0], notes=packed_notes(root, archives)), *shards[1:]]
 
 
-def label_folders(root: Path) -> list[Path]:
+def label_folders(root: Path, archives: list[str] | None = None) -> list[Path]:
     """The level folders, training before validation, then by category, then 상, 중, 하.
+
+    Args:
+        root: of the raw data.
+        archives: gets the paths of archives that lie among them.
 
     Raises:
         DataError: there are none, or one whose split no folder's name says.
     """
-    folders = [root / below for below, files in walk_folders(root) if "annotation.json" in files]
+    walk = collect_archives(walk_folders(root), [] if archives is None else archives)
+    folders = [root / below for below, files in walk if "annotation.json" in files]
     if not folders:
         raise DataError(
             message("index.no-aihub-labels", "no annotation.json below {root}", root=root),
@@ -122,21 +138,29 @@ def _read_level_folder(
     question_type = to_nfc(folder.parent.name)
     others = (*(name for name in categories if name != question_type), *other_splits(published))
     # The images of one folder fit into memory; its questions are only passed by.
-    found = _find_images(folder, images, (question_type, published, to_nfc(folder.name)[:1]), others)
+    found = _find_images(folder, images, _own_folders(folder, published), others)
     keys, question_keys = ("question_id", "image_id", "multiple_choice_answer"), ("question_id", "question")
-    for row, question in _join_questions(
+    questions_file = folder / "question.json"
+
+    def leave_out_question(row: JsonRecord) -> None:
+        id, image_id = cell_text(row["question_id"]), cell_text(row.get("image_id"))
+        left_out.add(ANNOTATION_MISSING, f"id {id}: of image {image_id} in {questions_file}")
+
+    for row, partner in join_by_question(
         iter_json_records(folder / "annotation.json", "annotations", keys, keys, as_text=True),
         iter_json_records(
-            folder / "question.json", "questions", question_keys, (*question_keys, "image_id"), as_text=True
+            questions_file, "questions", question_keys, (*question_keys, "image_id"), as_text=True
         ),
+        leave_out_question,
     ):
+        question = cell_text(partner.get("question")).strip()
         id, image_id = cell_text(row["question_id"]), cell_text(row["image_id"])
         image = found.get(image_id) or FoundImage(None, image_id)
         answer = single_answer_labels(cell_text(row["multiple_choice_answer"]))
         if not id:
             left_out.add(ID_MISSING, f"{folder / 'annotation.json'}: {question or image_id}")
         elif not question:
-            left_out.add(QUESTION_MISSING, f"id {id}: {folder / 'question.json'}")
+            left_out.add(QUESTION_MISSING, f"id {id}: of image {image_id} in {questions_file}")
         elif not answer:
             left_out.add(ANSWER_EMPTY, f"id {id}: {folder / 'annotation.json'}")
         elif image.path is None:
@@ -146,36 +170,23 @@ def _read_level_folder(
             yield split, Example(id, image.path, question, answer, question_type)
 
 
+def _own_folders(folder: Path, published: str) -> tuple[str, ...]:
+    """Names of image folders that are a level folder's own: category, split, level, its own name (상_train_동물)."""
+    name = to_nfc(folder.name)
+    return to_nfc(folder.parent.name), published, name[:1], name
+
+
 def _find_images(
     folder: Path, images: Path, own_folders: tuple[str, ...], other_folders: tuple[str, ...]
 ) -> dict[str, FoundImage]:
     """Image id -> the image."""
     keys = ("image_id", "image")
-    return {
-        cell_text(row["image_id"]): find_image(images, cell_text(row["image"]), own_folders, other_folders)
-        for row in iter_json_records(folder / "images.json", "images", keys, keys, as_text=True)
-    }
-
-
-def _join_questions(
-    annotations: Iterator[JsonRecord], questions: Iterator[JsonRecord]
-) -> Iterator[tuple[JsonRecord, str]]:
-    """Every annotation with its question, "" when it has none.
-
-    The two files mostly have the same order, so that few questions wait in memory for their annotation. They meet by
-    id and image, for data that number their questions per image have one id many times.
-    """
-    waiting: dict[tuple[str, str], str] = {}
-    for row in annotations:
-        id = cell_text(row["question_id"])
-        key, key_without_image = (id, cell_text(row["image_id"])), (id, "")
-        # Only as far as this annotation needs: both files pass by once, row beside row.
-        while key not in waiting and key_without_image not in waiting:
-            if (question := next(questions, None)) is None:
-                break
-            place = cell_text(question["question_id"]), cell_text(question.get("image_id"))
-            waiting[place] = cell_text(question["question"]).strip()
-        yield row, waiting.pop(key if key in waiting else key_without_image, "")
+    found: dict[str, FoundImage] = {}
+    for row in iter_json_records(folder / "images.json", "images", keys, keys, as_text=True):
+        id, name = cell_text(row["image_id"]), cell_text(row["image"])
+        image = find_image(images, name, own_folders, other_folders)
+        found[id] = image if id not in found else one_image_of(id, found[id], image)
+    return found
 
 
 @functools.lru_cache(maxsize=1 << 16)  # few answers make up most rows

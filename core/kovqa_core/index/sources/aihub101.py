@@ -12,18 +12,20 @@ the folders of a label file stand for a category, and so does the image's own (`
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from kovqa_core.data.example import Example
-from kovqa_core.data.folder_walk import walk_files
+from kovqa_core.data.folder_walk import walk_folders
 from kovqa_core.data.json_stream import iter_json_records
 from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
-from kovqa_core.index.find_image import FoundImage, find_image
+from kovqa_core.index.find_image import FoundImage, find_image, one_image_of
 from kovqa_core.index.folder_names import PUBLISHER_SPLITS, other_splits, publisher_split
 from kovqa_core.index.left_out import ANSWER_EMPTY, ID_MISSING, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.packed_root import collect_archives, packed_notes
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.index.sources.aihub import (
     ACCEPTED_OPTIONS,
@@ -58,7 +60,13 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
             is broken or lacks a key.
     """
     # By the NFC path: the order must not depend on the Unicode form in which a disk keeps names.
-    labels = [root / name for name in walk_files(root) if name.lower().endswith(".json")]
+    archives: list[str] = []
+    labels = [
+        root / below / name
+        for below, names in collect_archives(walk_folders(root), archives)
+        for name in names
+        if name.lower().endswith(".json")
+    ]
     files = sorted(
         ((publisher_split(path.parent, root), path) for path in labels),
         key=lambda file: (PUBLISHER_SPLITS.index(file[0]), to_nfc(str(file[1]))),
@@ -68,10 +76,11 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
             message("index.no-aihub101-labels", "no .json file below {root}", root=root),
             message("index.no-aihub101-labels.hint", "unpack AI-Hub's label archives there"),
         )
-    return [
+    shards = [
         DatasetShard(partial(_read_label_files, group, root, images), size)
         for group, size in _group_label_files(files)
     ]
+    return [replace(shards[0], notes=packed_notes(root, archives)), *shards[1:]]
 
 
 def _group_label_files(files: Sequence[LabelFile]) -> Iterator[tuple[list[LabelFile], int]]:
@@ -91,7 +100,7 @@ def _read_label_files(
     files: Sequence[LabelFile], root: Path, images: Path, left_out: LeftOutRows
 ) -> SplitExamples:
     for published, path in files:
-        image_rows = dict(_find_images(path, root, images, published))
+        image_rows = _find_images(path, root, images, published)
         for row in iter_json_records(path, "question", _QUESTION_KEYS, _QUESTION_KEYS, as_text=True):
             id, image_id = cell_text(row["question_id"]), cell_text(row["image_id"])
             image, category = image_rows.get(image_id, (FoundImage(None, image_id), ""))
@@ -112,14 +121,14 @@ def _read_label_files(
                 yield aihub_split(image_id, published), Example(id, image.path, question, answer, category)
 
 
-def _find_images(
-    path: Path, root: Path, images: Path, published: str
-) -> Iterator[tuple[str, tuple[FoundImage, str]]]:
-    """Image id, the image and its category, of one label file."""
+def _find_images(path: Path, root: Path, images: Path, published: str) -> dict[str, tuple[FoundImage, str]]:
+    """Image id -> the image and its category, of one label file."""
     # The nearest folder first: it says more than those above it.
     label_folders = [to_nfc(name) for name in reversed(path.parent.relative_to(root).parts)]
+    found: dict[str, tuple[FoundImage, str]] = {}
     for row in iter_json_records(path, "images", _IMAGE_KEYS, (*_IMAGE_KEYS, "category"), as_text=True):
-        category = cell_text(row.get("category"))
+        id, category = cell_text(row["image_id"]), cell_text(row.get("category"))
         own_folders = (category, *label_folders)
         image = find_image(images, cell_text(row["image"]), own_folders, other_splits(published))
-        yield cell_text(row["image_id"]), (image, category)
+        found[id] = (image if id not in found else one_image_of(id, found[id][0], image), category)
+    return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,10 +32,13 @@ from kovqa_core.data.json_values import JsonRecord
 from kovqa_core.data.tables import cell_text, raw_text
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
+from kovqa_core.index.join_questions import join_by_question
 from kovqa_core.index.left_out import (
+    ANNOTATION_MISSING,
     ANSWER_EMPTY,
     ID_MISSING,
     IMAGE_MISSING,
+    IMAGE_NOT_NAMED,
     QUESTION_MISSING,
     LeftOutRows,
 )
@@ -105,9 +108,13 @@ def present_images(images: Path, part: str) -> set[str]:
 
 
 def iter_annotated_questions(
-    root: Path, part: str, *, as_text: bool = False
+    root: Path,
+    part: str,
+    on_unused: Callable[[JsonRecord], object] = lambda annotation: None,
+    *,
+    as_text: bool = False,
 ) -> Iterator[tuple[JsonRecord, JsonRecord]]:
-    """Every question with its annotation, by id and image; with {} where it has none."""
+    """Every question with its annotation, with {} where it has none; `on_unused` gets annotations without a question."""
     questions_file, annotations_file = vqav2_files(root, part)
     annotations: Iterator[JsonRecord] = iter(())
     if not part.startswith("test"):
@@ -115,26 +122,23 @@ def iter_annotated_questions(
         annotations = iter_json_records(
             annotations_file, "annotations", (*texts[:2], "answers"), texts, as_text=as_text
         )
-    waiting: dict[object, JsonRecord] = {}
     keys = ("question_id", "image_id", "question")
-    for question in iter_json_records(questions_file, "questions", keys, keys, as_text=as_text):
-        id = question["question_id"]
-        key, key_without_image = (id, question["image_id"]), (id, None)
-        while key not in waiting and key_without_image not in waiting:
-            if (row := next(annotations, None)) is None:
-                break
-            waiting[row["question_id"], row.get("image_id")] = (
-                row  # the official files have one order: none waits long
-            )
-        yield question, waiting.pop(key if key in waiting else key_without_image, {})
+    questions = iter_json_records(questions_file, "questions", keys, keys, as_text=as_text)
+    yield from join_by_question(questions, annotations, on_unused)
 
 
 def _read_vqav2_rows(root: Path, images: Path, part: str, left_out: LeftOutRows) -> SplitExamples:
     present = present_images(images, part)
     is_test = part.startswith("test")
-    for row, annotation in iter_annotated_questions(root, part, as_text=True):
+
+    def leave_out_annotation(row: JsonRecord) -> None:
+        place = f"id {cell_text(row['question_id'])}: of image {cell_text(row.get('image_id'))}"
+        left_out.add(QUESTION_MISSING, f"{place} in {vqav2_files(root, part)[0]}")
+
+    for row, annotation in iter_annotated_questions(root, part, leave_out_annotation, as_text=True):
         id, question = cell_text(row["question_id"]), cell_text(row["question"]).strip()
-        image = vqav2_image_path(part, cell_text(row["image_id"]))
+        image_id = cell_text(row["image_id"])
+        image = vqav2_image_path(part, image_id)
         try:
             annotations = [raw_text(answer["answer"]) for answer in annotation.get("answers", ())]
             answers = _soft_answers(annotation, annotations) if annotation else {}
@@ -152,7 +156,10 @@ def _read_vqav2_rows(root: Path, images: Path, part: str, left_out: LeftOutRows)
             left_out.add(QUESTION_MISSING, f"id {id}")
         # An answer that the normal form empties ("a", "the") is no class, but the official program scores it.
         elif not answers and not is_test and (VQAV2_PARTS[part] == "train" or not any(annotations)):
-            left_out.add("no annotation" if not annotation else ANSWER_EMPTY, f"id {id}")
+            reason = ANSWER_EMPTY if annotation else ANNOTATION_MISSING
+            left_out.add(reason, f"id {id}: of image {image_id}")
+        elif not image_id:  # it would be the file of image 0
+            left_out.add(IMAGE_NOT_NAMED, f"id {id}")
         elif image not in present:
             left_out.add(IMAGE_MISSING, f"id {id}: {image}")
         else:
