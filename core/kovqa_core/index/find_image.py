@@ -221,22 +221,30 @@ def _search(
     # The more of these agree, in this order, the better does a file fit.
     fits: dict[str, tuple[int, list[bool], list[bool], int]] = {}
     own_names = [each.lower() for each in folders if each]
+    given_words = list(map(folder_word, given[:-1]))
     for file, spelling in files.items():
-        parents = list(map(folder_word, file.split("/")[:-1]))
+        parents, names = _folder_words(file.rpartition("/")[0])
         is_foreign = any(word in foreign and word not in own for word in parents)
-        same_end = _common_end(parents, list(map(folder_word, given[:-1])))
+        same_end = _common_end(parents, given_words) if given_words else 0
         # Both name a folder, each another one: 폴더/1.png may lie in no folder, but not in 음식.
         contradicts = len(given) > 1 and bool(parents) and same_end == 0
         if not is_foreign and not contradicts:
             # 상_train_동물 and 하_train_동물 say the same split: only their names tell them apart.
-            names = {to_nfc(readable_name(each)).lower() for each in file.split("/")[:-1]}
-            fits[file] = (
-                same_end, [word in parents for word in own], [each in names for each in own_names], spelling,
-            )  # fmt: skip
+            in_own, in_same_name = [word in parents for word in own], [each in names for each in own_names]
+            fits[file] = (same_end, in_own, in_same_name, spelling)
     if not fits:
         return FoundImage(None, name, tuple(files))
     best = max(fits.values())
     return _only_one(images, name, [file for file, fit in fits.items() if fit == best])
+
+
+@functools.lru_cache(maxsize=1 << 12)  # many images lie in one folder
+def _folder_words(path: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """What the names of a path's folders mean, in their order; and the names themselves, in lower case."""
+    folders = path.split("/") if path else []
+    return tuple(map(folder_word, folders)), frozenset(
+        to_nfc(readable_name(each)).lower() for each in folders
+    )
 
 
 def _files_of_name(listing: FolderListing, bare: str) -> dict[str, int]:
