@@ -11,7 +11,8 @@ from kovqa_core.data.question_types import ALL_TYPES
 from kovqa_core.errors import SettingsError
 from kovqa_core.evaluate.answer_scores import AnswerScores, score_answers
 from kovqa_core.evaluate.caption_scores import CaptionScores, score_captions
-from kovqa_core.evaluate.predictions_file import Predictions, match_predictions, read_predictions
+from kovqa_core.evaluate.predictions import Predictions
+from kovqa_core.evaluate.predictions_file import match_predictions, read_predictions
 from kovqa_core.evaluate.protocols import AUTO
 from kovqa_core.index.reader import read_type_groups
 from kovqa_core.messages import message

@@ -26,7 +26,8 @@ from kovqa_core.data.row_ids import ID_MARK
 from kovqa_core.data.tables import read_table, table_notes
 from kovqa_core.errors import DataError, SettingsError, list_ids, unknown_name_error
 from kovqa_core.evaluate.join_ids import join_by_image
-from kovqa_core.evaluate.predictions_file import Predictions, read_predictions
+from kovqa_core.evaluate.predictions import Predictions
+from kovqa_core.evaluate.predictions_file import read_predictions
 from kovqa_core.files import atomic_file, require_other_output
 from kovqa_core.messages import Message, message
 from kovqa_core.submit.sample_file import (
