@@ -65,3 +65,13 @@ def test_the_command_refuses_says_and_lets_pass(kovqa: Kovqa, tmp_path: Path) ->
     assert done.stderr == "warning: 3 of 20 rows (15.0%) are left out\n"
     report = json.loads(done.stdout)
     assert (report["left_out_faults"], report["rows_read"]) == (3, 20)
+
+
+@pytest.mark.parametrize("length", [1000, 1001, 5000])
+def test_an_id_of_thousands_of_digits_is_a_fault(tmp_path: Path, length: int) -> None:
+    (tmp_path / "a.png").touch()
+    row = '{"id": ID, "image": "a.png", "question": "q", "answer": "a", "split": "train"}\n'
+    (tmp_path / "표.jsonl").write_text(row.replace("ID", "1") + row.replace("ID", "9" * length))
+    report = build_index("table", tmp_path / "표.jsonl", None, tmp_path / "index")
+    told = [f"id {'9' * 20}… of {length:,} characters"]
+    assert [[*each.first_rows] for each in report.counts.left_out] == ([told] if length > 1000 else [])
