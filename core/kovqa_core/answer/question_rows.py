@@ -105,7 +105,8 @@ def find_row_images(rows: Sequence[QuestionRow], table: Path, images: Path | Non
     if is_index_file(table):
         return list(rows)
     clear_listings()
-    return [_with_image(row, table, images or table.parent) for row in rows]
+    folder = images or table.parent
+    return [_with_image(row, table, folder) for row in rows]
 
 
 def _with_image(row: QuestionRow, table: Path, images: Path) -> QuestionRow:
@@ -148,6 +149,8 @@ def tell_rows_apart(
         on_duplicate: called with file, line and id of every row that asks again what an earlier row of its id asks;
             such rows are left out, as they are in an index.
     """
+    if len({row.example.id for row in rows}) == len(rows):  # nearly always: nothing else is to be compared
+        return list(rows)
     ids = unique_row_ids([TableRow.of_example(row.example) for row in rows])
     kept = []
     for row, line, id in zip(rows, lines, ids, strict=True):
@@ -170,13 +173,14 @@ def _parse_question_row(row: TableRecord, needed: Sequence[str], *, choices: boo
     Raises:
         DataError: the choices are unusable, or a cell is not a text.
     """
-    image, question = row.text("image"), row.text("question") if "question" in needed else ""
     # Not in NFC: an index has the path as the disk spells it.
-    image = path if isinstance(path := row.cell("image"), str) else image
+    image = path if isinstance(path := row.cell("image"), str) else row.text("image")
+    question, id = row.text("question") if "question" in needed else "", row.id
     example = Example(
-        row.id, image, question, choices=_offered_choices(row, required=choices), context=row.context
+        id, image, question, choices=_offered_choices(row, required=choices), context=row.context
     )
-    missing = next((ours for ours in needed if not row.text(ours).strip()), None)
+    texts = {"image": image, "question": question}
+    missing = next((ours for ours in needed if not texts[ours].strip()), None)
     fault = (
         message("answer.empty-cell", "{place}: no {column}", place=row.place, column=missing)
         if missing
@@ -185,7 +189,10 @@ def _parse_question_row(row: TableRecord, needed: Sequence[str], *, choices: boo
     handed_on, theirs = _handed_on(row), row.names.get("id", "id")
     # By our name of it, so that predictions are found by it, and without blanks around it; first where there is none.
     all_columns = {"id" if name == theirs else name: value for name, value in handed_on.items()}
-    all_columns = {**all_columns, "id": row.id} if theirs in handed_on else {"id": row.id, **all_columns}
+    if theirs in handed_on:
+        all_columns["id"] = id
+    else:
+        all_columns = {"id": id, **all_columns}
     ours = {row.names[name] for name in ("id", "image", *needed) if name in row.names}
     extra_columns = {name: value for name, value in handed_on.items() if name not in ours}
     return QuestionRow(example, row.text("kind"), extra_columns, all_columns, fault)
@@ -206,8 +213,9 @@ def _handed_on(row: TableRecord) -> dict[str, object]:
     is_index_line = isinstance(others.get("answers"), dict)
     of_table = others.get("columns") if is_index_line else None
     dropped = (*_ANSWER_COLUMNS, *(_INDEX_COLUMNS if is_index_line else ()))
-    kept = {name: value for name, value in others.items() if name not in dropped}
-    return {**kept, **of_table} if isinstance(of_table, dict) else kept
+    for name in dropped:
+        others.pop(name, None)
+    return {**others, **of_table} if isinstance(of_table, dict) else others
 
 
 def _columns_hint(columns: Sequence[str]) -> Message:

@@ -27,6 +27,10 @@ def _quote_path(path: str) -> str:
     return json.encoder.encode_basestring_ascii(path)
 
 
+def _quote_list(texts: Sequence[str]) -> str:
+    return f"[{', '.join(map(_quote_json, texts))}]"
+
+
 @dataclass(frozen=True)
 class Example:
     """One line of an index.
@@ -59,12 +63,15 @@ class Example:
     def line(self) -> str:
         """The example as one JSON line, without the line end."""
         # By hand, because an index has millions: json.dumps of a dict takes three times as long.
-        answers = ", ".join(f"{_quote_json(answer)}: {score!r}" for answer, score in self.answers.items())
+        answers = ", ".join([f"{_quote_json(answer)}: {score!r}" for answer, score in self.answers.items()])
         # What most rows lack stands only where a row has it.
-        lists = {"captions": self.captions, "choices": self.choices, "annotations": self.annotations}
-        others = "".join(
-            f', "{name}": [{", ".join(map(_quote_json, texts))}]' for name, texts in lists.items() if texts
-        )
+        others = ""
+        if self.captions:
+            others += f', "captions": {_quote_list(self.captions)}'
+        if self.choices:
+            others += f', "choices": {_quote_list(self.choices)}'
+        if self.annotations:
+            others += f', "annotations": {_quote_list(self.annotations)}'
         if self.context:
             others += f', "context": {_quote_json(self.context)}'
         if self.columns:

@@ -107,7 +107,11 @@ class TableRecord:
     def other_columns(self, ours: Sequence[str]) -> dict[str, object]:
         """The cells that are none of these columns of ours, as JSON values, in the table's order."""
         used = {self.names[name] for name in ours if name in self.names}
-        return {name: json_value(cell) for name, cell in self.record.items() if name not in used}
+        return {
+            name: cell if type(cell) is str else json_value(cell)  # mostly without a call
+            for name, cell in self.record.items()
+            if name not in used
+        }
 
 
 def read_table_records(
@@ -135,7 +139,8 @@ def read_table_records(
     if columns and has_header(file):
         required = {**required, **{ours: known[ours] for ours in columns}}
     rows = read_table(file, required, _name_column_hint, save_image=save_image, image_names=image_names)
-    present: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    present: dict[tuple[str, ...], tuple[dict[str, str], dict[str, list[str]]]] = {}
+    file_name = str(file)
     for line, own_id, record in number_rows(rows):
         # The rows of a table have the same columns, or a few combinations of them.
         columns_here = tuple(record)
@@ -143,17 +148,21 @@ def read_table_records(
             if len(present) >= _MAX_COMBINATIONS:
                 present.clear()
             present[columns_here] = _present_columns(columns_here, known)
-        names = {
-            ours: theirs[0] if len(theirs) == 1 else _column_name(record, theirs)
-            for ours, theirs in present[columns_here].items()
-        }
-        yield TableRecord(line, own_id, f"{file}:{line}", record, names)
+        names, several = present[columns_here]
+        if several:
+            names = names | {ours: _column_name(record, theirs) for ours, theirs in several.items()}
+        yield TableRecord(line, own_id, f"{file_name}:{line}", record, names)
 
 
-def _present_columns(columns: Sequence[str], known: ColumnNames) -> dict[str, list[str]]:
-    """Our columns that a row has -> the names under which it has them."""
+def _present_columns(
+    columns: Sequence[str], known: ColumnNames
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Our columns that a row has -> the name under which it has each; and those that it has under several."""
     present = {ours: [name for name in names if name in columns] for ours, names in known.items()}
-    return {ours: names for ours, names in present.items() if names}
+    return (
+        {ours: names[0] for ours, names in present.items() if len(names) == 1},
+        {ours: names for ours, names in present.items() if len(names) > 1},
+    )
 
 
 def _column_name(record: JsonRecord, names: Sequence[str]) -> str:

@@ -7,8 +7,9 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import choose_question_types
@@ -44,11 +45,11 @@ def read_predictions(path: Path) -> Predictions:
         # The first line decides for the file.
         task = task or ("caption" if find_column(row, _TEXT_COLUMNS["caption"]) else "vqa")
         try:
-            id_column, text_column, score_column = prediction_columns(row, task)
-            id, text = _prediction_text(row, id_column), _prediction_text(row, text_column)
-            scores.append(_confidence(row.get(score_column)))
-            image = "" if task == "caption" else _optional_text(row, _IMAGE_COLUMNS)
-            rows.append(TableRow(id, image, _optional_text(row, _QUESTION_COLUMNS) if image else ""))
+            columns = _find_row_columns(tuple(row), task)
+            id, text = _prediction_text(row, columns.id), _prediction_text(row, columns.text)
+            scores.append(_confidence(row.get(columns.score)))
+            image = "" if task == "caption" else _optional_text(row, columns.image)
+            rows.append(TableRow(id, image, _optional_text(row, columns.question) if image else ""))
         except ValueError as error:
             raise _not_a_prediction_error(path, number, error) from None
         # Collected, not raised at once: one message names the first ten, so that one look mends them all.
@@ -71,8 +72,11 @@ def read_predictions(path: Path) -> Predictions:
 
 def _distinct_ids(rows: Sequence[TableRow]) -> tuple[list[str], list[str]]:
     """The ids of predictions, qualified where they repeat under several images; and those that nothing tells apart."""
+    own_ids = [row.id for row in rows]
+    if len(set(own_ids)) == len(rows):
+        return own_ids, []
     ids = unique_row_ids(rows)
-    times = Counter(row.id for row in rows)
+    times = Counter(own_ids)
     repeated = [
         row.id
         for id, row in zip(ids, rows, strict=True)
@@ -112,9 +116,25 @@ def prediction_columns(columns: Collection[str], task: str) -> tuple[str, str, s
     return id_column, text_column, find_column(columns, ("score",)) or "score"
 
 
-def _optional_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
+class _RowColumns(NamedTuple):
+    """Names of the columns that a line of predictions has; "" for an image or a question that it lacks."""
+
+    id: str
+    text: str
+    score: str
+    image: str
+    question: str
+
+
+@lru_cache(maxsize=1000)  # the lines of a file have the same columns, or a few combinations of them
+def _find_row_columns(columns: tuple[str, ...], task: str) -> _RowColumns:
+    image, question = find_column(columns, _IMAGE_COLUMNS), find_column(columns, _QUESTION_COLUMNS)
+    return _RowColumns(*prediction_columns(columns, task), image or "", question or "")
+
+
+def _optional_text(row: Mapping[str, Any], column: str) -> str:
     """The text of a column that a predictions file may have; a list there says nothing."""
-    value = row.get(find_column(row, names) or "")
+    value = row.get(column)
     return "" if isinstance(value, list | dict) else cell_text(value)
 
 

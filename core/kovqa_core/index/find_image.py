@@ -125,7 +125,7 @@ def _files_of(image: FoundImage) -> tuple[str, ...]:
 
 def clear_listings() -> None:
     """Forget what image folders held: files may have come and gone since."""
-    for cache in (_find_other_spelling, _cached_listing, _present_folders, _own_folders):
+    for cache in (_is_file, _find_other_spelling, _cached_listing, _present_folders, _own_folders):
         cache.cache_clear()
 
 
@@ -162,6 +162,7 @@ def _stays_inside(path: str) -> bool:
     return not path.startswith("/") and (".." not in path or ".." not in path.split("/"))
 
 
+@functools.lru_cache(maxsize=1 << 10)  # several questions about one image follow each other
 def _is_file(images: Path, path: str) -> bool:
     return os.path.isfile(os.path.join(images, path))  # noqa: PTH113, PTH118
 

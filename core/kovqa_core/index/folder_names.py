@@ -24,6 +24,7 @@ _SPLIT_WORDS = {
 }
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def split_of_name(name: str) -> str | None:
     """ "train", "val" or "test", if a folder's name speaks of one of them alone; in any Unicode form."""
     # A capital begins a word: KoreanTrain.

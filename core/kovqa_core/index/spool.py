@@ -148,7 +148,8 @@ class _SplitWriter:
         # Few answers make up most rows: each combination is stored once, a row has its number.
         self._answer_numbers.append(self._answer_sets.setdefault(answers, len(self._answer_sets)))
         self._row_traits.append(row_traits(example))
-        self._other_columns.update(dict.fromkeys(example.columns))
+        if example.columns:
+            self._other_columns.update(dict.fromkeys(example.columns))
         self._image_numbers.append(self._images.setdefault(example.image, len(self._images)))
 
     def spooled_rows(self) -> SpooledRows:

@@ -142,14 +142,16 @@ def _read_tables(
 def _read_table_rows(
     shard: _TableFile, rows: Iterable[TableRecord], images: Path, left_out: LeftOutRows
 ) -> SplitExamples:
+    ours = tuple(COLUMN_ALIASES)
     for row in rows:
         name, question = row.text("image"), row.text("question")
         if not name.strip():
             id = row.text("id")
             left_out.add(IMAGE_NOT_NAMED, f"{row.place}: id {id}" if id else row.place)
             continue
-        image = find_table_image(shard.file, images, name, row.text("kind"), row.text("split"))
-        split = _row_split(row.text("split") or shard.split, name, row.place)
+        kind, own_split = row.text("kind"), row.text("split")
+        image = find_table_image(shard.file, images, name, kind, own_split)
+        split = _row_split(own_split or shard.split, name, row.place)
         annotations = _annotation_texts(row)
         answers = soft_labels(annotations)
         captions = [text.strip() for text in row.texts("caption") if text.strip()]
@@ -166,9 +168,9 @@ def _read_table_rows(
         else:
             id = row.text("id") or f"{shard.id_prefix}{row.own_id}"
             yield split, Example(
-                id, image.path, question, answers, row.text("kind"), captions,
+                id, image.path, question, answers, kind, captions,
                 choices=choices, context=row.context, annotations=raw_annotations(annotations),
-                columns=row.other_columns(tuple(COLUMN_ALIASES)),
+                columns=row.other_columns(ours),
             )  # fmt: skip
 
 

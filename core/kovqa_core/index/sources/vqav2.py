@@ -181,11 +181,14 @@ def _soft_answers(annotation: JsonRecord, annotations: Sequence[str]) -> dict[st
     """
     # The official most frequent answer first, also where a tie would be broken otherwise: classes are counted by it.
     first = cached_normal_form(cell_text(annotation["multiple_choice_answer"]))
-    texts, annotators = list(map(to_nfc, annotations)), count_annotators(annotations)
-    forms, tidy_texts = list(map(cached_normal_form, texts)), list(map(_cached_tidy_form, texts))
-    counts = Counter(forms)
+    annotators = count_annotators(annotations)
+    # By different text, not by annotator: of ten, several wrote the same.
+    counts, tidy_counts = Counter[str](), Counter[str]()
+    for text, n in Counter(map(to_nfc, annotations)).items():
+        counts[cached_normal_form(text)] += n
+        tidy_counts[_cached_tidy_form(text)] += n
     # The published annotations are in lower case: mostly there is nothing to choose.
-    spellings = most_frequent_spellings(Counter(tidy_texts)) if tidy_texts != forms else {}
+    spellings = most_frequent_spellings(tidy_counts) if tidy_counts != counts else {}
     ordered = dict.fromkeys([first, *(answer for answer, _ in counts.most_common())])
     # An answer that the normal form empties ("a", "the") is none; nor is a first one that no annotator gave.
     return {
