@@ -11,7 +11,7 @@ from kovqa_core.data.decoding import DecodingOptions, parse_choices
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.data.row_ids import TableRow, unique_row_ids
-from kovqa_core.data.table_columns import TableRecord, known_columns, read_table_records
+from kovqa_core.data.table_columns import TableRecord, json_value, known_columns, read_table_records
 from kovqa_core.errors import DataError
 from kovqa_core.index.find_image import FoundImage, clear_listings, find_table_image
 from kovqa_core.index.reader import is_index_file, table_image_folder
@@ -19,7 +19,7 @@ from kovqa_core.messages import Message, message
 from kovqa_core.messages.readable_name import readable_name
 
 _ANSWER_COLUMNS = ("answers", "captions")  # of an index: the true ones, not to be handed on
-_INDEX_COLUMNS = ("annotations", "columns")  # what an index line alone has under these names
+_INDEX_LINE_COLUMNS = (*_ANSWER_COLUMNS, "annotations", "columns")  # an index line alone has the last two
 
 
 @dataclass(frozen=True)
@@ -209,13 +209,10 @@ def _offered_choices(row: TableRecord, *, required: bool) -> tuple[str, ...]:
 
 def _handed_on(row: TableRecord) -> dict[str, object]:
     """The columns of a row but for the true answers; of an index line also those of its table."""
-    others = row.other_columns(())
-    is_index_line = isinstance(others.get("answers"), dict)
-    of_table = others.get("columns") if is_index_line else None
-    dropped = (*_ANSWER_COLUMNS, *(_INDEX_COLUMNS if is_index_line else ()))
-    for name in dropped:
-        others.pop(name, None)
-    return {**others, **of_table} if isinstance(of_table, dict) else others
+    is_index_line = isinstance(row.record.get("answers"), dict)
+    of_table = json_value(row.record.get("columns")) if is_index_line else None
+    kept = row.other_columns((), dropped=_INDEX_LINE_COLUMNS if is_index_line else _ANSWER_COLUMNS)
+    return {**kept, **of_table} if isinstance(of_table, dict) else kept
 
 
 def _columns_hint(columns: Sequence[str]) -> Message:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kovqa_core.data.example import Example
 from kovqa_core.files import to_nfc
@@ -44,9 +44,8 @@ def unqualified_id(id: str, image: str) -> str:
     return id.removeprefix(f"{to_nfc(readable_name(image))}{ID_MARK}")
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """What tells one row of a table from another.
+class TableRow(NamedTuple):
+    """What tells one row of a table from another; a named tuple, for predictions have millions.
 
     Attributes:
         id: as the table has it.

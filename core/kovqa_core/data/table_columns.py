@@ -104,9 +104,14 @@ class TableRecord:
             () if is_empty(cell) or cell in ([], {}) else parse_choices(cell, f"{self.place}, id {self.id}")
         )
 
-    def other_columns(self, ours: Sequence[str]) -> dict[str, object]:
-        """The cells that are none of these columns of ours, as JSON values, in the table's order."""
-        used = {self.names[name] for name in ours if name in self.names}
+    def other_columns(self, ours: Sequence[str], *, dropped: Sequence[str] = ()) -> dict[str, object]:
+        """The cells that are none of these columns of ours, as JSON values, in the table's order.
+
+        Args:
+            ours: our names of columns.
+            dropped: the table's names of columns to leave out as well.
+        """
+        used = {self.names[name] for name in ours if name in self.names}.union(dropped)
         return {
             name: cell if type(cell) is str else json_value(cell)  # mostly without a call
             for name, cell in self.record.items()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -107,7 +106,8 @@ def read_sample(path: Path, columns: Mapping[str, str] | None = None) -> SampleF
         if not names:
             names = list(row)
             id_column, answer_column = _choose_columns(path, names, given)
-        cells = [record_text(row, name, f"{path}:{line}") for name in names if name in row]
+        place = f"{path}:{line}"
+        cells = [record_text(row, name, place) for name in names if name in row]
         if len(cells) != len(names) or len(row) != len(names):
             raise DataError(
                 message(
@@ -128,9 +128,9 @@ def read_sample(path: Path, columns: Mapping[str, str] | None = None) -> SampleF
         raise DataError(message("submit.sample-empty", "{sample} has no rows", sample=path), _sample_hint())
     others = [name for name in names if name not in (id_column, answer_column)]
     image_column = find_column(others, _IMAGE_NAMES)
-    place = names.index(id_column)
+    id_place = names.index(id_column)
     images = [row[names.index(image_column)] if image_column else "" for row in rows]
-    ids = _distinct_ids(path, [row[place] for row in rows], images, lines)
+    ids = _distinct_ids(path, [row[id_place] for row in rows], images, lines)
     return SampleFile(
         path, names, rows, ids, images, id_column, answer_column, _detect_layout(path, len(names))
     )
@@ -138,6 +138,8 @@ def read_sample(path: Path, columns: Mapping[str, str] | None = None) -> SampleF
 
 def _distinct_ids(path: Path, ids: Sequence[str], images: Sequence[str], lines: Sequence[int]) -> list[str]:
     """An id for every row: where it repeats, its image is part of it; without one, it is an error."""
+    if not any(images) and len(set(ids)) == len(ids):
+        return list(ids)
     seen: dict[str, int] = {}
     for id, image, line in zip(ids, images, lines, strict=True):
         check_unique_id(qualified_id(id, image) if image else id, line, seen, path)
@@ -322,4 +324,5 @@ def _csv_line(cells: Sequence[str], layout: CsvLayout) -> str:
 
 def _csv_cell(text: str, delimiter: str) -> str:
     """A cell as pandas writes it; a lone carriage return is quoted too, which Python 3.11's csv forgets."""
-    return '"' + text.replace('"', '""') + '"' if re.search(f'["\r\n{delimiter}]', text) else text
+    is_plain = delimiter not in text and '"' not in text and "\r" not in text and "\n" not in text
+    return text if is_plain else '"' + text.replace('"', '""') + '"'
