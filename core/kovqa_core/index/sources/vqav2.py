@@ -183,18 +183,21 @@ def _soft_answers(annotation: JsonRecord, annotations: Sequence[str]) -> dict[st
     first = cached_normal_form(cell_text(annotation["multiple_choice_answer"]))
     annotators = count_annotators(annotations)
     # By different text, not by annotator: of ten, several wrote the same.
-    counts, tidy_counts = Counter[str](), Counter[str]()
-    for text, n in Counter(map(to_nfc, annotations)).items():
-        counts[cached_normal_form(text)] += n
-        tidy_counts[_cached_tidy_form(text)] += n
+    counts: dict[str, int] = {}
+    tidy_counts: dict[str, int] = {}
+    for text, n in Counter(annotations).items():
+        composed = to_nfc(text)
+        form, tidy = cached_normal_form(composed), _cached_tidy_form(composed)
+        counts[form] = counts.get(form, 0) + n
+        tidy_counts[tidy] = tidy_counts.get(tidy, 0) + n
     # The published annotations are in lower case: mostly there is nothing to choose.
-    spellings = most_frequent_spellings(tidy_counts) if tidy_counts != counts else {}
-    ordered = dict.fromkeys([first, *(answer for answer, _ in counts.most_common())])
+    spellings = most_frequent_spellings(Counter(tidy_counts)) if tidy_counts != counts else {}
+    ordered = dict.fromkeys([first, *sorted(counts, key=counts.__getitem__, reverse=True)])
     # An answer that the normal form empties ("a", "the") is none; nor is a first one that no annotator gave.
     return {
         spellings.get(normalise_answer(answer), answer) if spellings else answer: annotator_score(
             counts[answer], annotators
         )
         for answer in ordered
-        if answer and counts[answer]
+        if answer and answer in counts
     }
