@@ -93,7 +93,7 @@ def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, capti
         notes.append(
             message(
                 "answer.duplicates",
-                "{rows:,} rows ask again what an earlier row asks, and are left out (first: {first})",
+                "{rows:,} rows ask again what an earlier row asks, and are left out (first: id {first})",
                 rows=len(table.duplicates),
                 first=table.duplicates[0],
             )

@@ -51,7 +51,7 @@ def test_a_row_that_is_there_twice_is_answered_once(tmp_path: Path, name: str, l
     duplicates: list[str] = []
     rows = read_question_table(table, on_duplicate=duplicates.append)
     assert [row.example.id for row in rows] == ["a.png#1", "b.png#1#1", "2", "b.png#1#2"]
-    assert duplicates == [f"{table}:{line}: id 1"]
+    assert duplicates == [f"1 ({table}:{line})"]
 
 
 @pytest.mark.parametrize(

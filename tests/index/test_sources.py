@@ -179,7 +179,9 @@ def test_kvqa_has_ten_answers_and_is_split_by_image(root: Path) -> None:
 
 def test_kvqa_says_which_line_is_wrong(root: Path) -> None:
     write(root / "kvqa_annotations.json", '[\n{"image": "a.jpg",\n"question": "?", "answers": [1]}\n]')
-    with pytest.raises(DataError, match=r"kvqa_annotations\.json:2: lacks image, question or answers"):
+    with pytest.raises(
+        DataError, match=r"kvqa_annotations\.json:2: record 1 lacks image, question or answers"
+    ):
         index(root, "kvqa")
 
 

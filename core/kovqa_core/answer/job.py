@@ -166,7 +166,7 @@ class AnsweredTable:
         kept: lines that an earlier start had answered.
         dropped: its answers to rows that are not in the table any more, or have changed.
         passed_over: files of a folder of images that are none.
-        duplicates: rows of the table that ask again what an earlier one asks: file, line and id.
+        duplicates: rows of the table that ask again what an earlier one asks: id, file and line.
         notes: what was found about the table that its suffix does not say.
         filled: those have a line all the same, with the text of `AnswerJob.fill_unreadable`.
     """

@@ -22,7 +22,7 @@ _ANSWER_COLUMNS = ("answers", "captions")  # of an index: the true ones, not to 
 _INDEX_LINE_COLUMNS = (*_ANSWER_COLUMNS, "annotations", "columns")  # an index line alone has the last two
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class QuestionRow:
     """One row to answer.
 
@@ -146,7 +146,7 @@ def tell_rows_apart(
         rows: of a table, with the images as they are found.
         lines: number of each row's line.
         path: the table, for `on_duplicate`.
-        on_duplicate: called with file, line and id of every row that asks again what an earlier row of its id asks;
+        on_duplicate: called with id, file and line of every row that asks again what an earlier row of its id asks;
             such rows are left out, as they are in an index.
     """
     if len({row.example.id for row in rows}) == len(rows):  # nearly always: nothing else is to be compared
@@ -155,7 +155,7 @@ def tell_rows_apart(
     kept = []
     for row, line, id in zip(rows, lines, ids, strict=True):
         if id is None:
-            on_duplicate(f"{path}:{line}: id {row.example.id}")
+            on_duplicate(f"{row.example.id} ({path}:{line})")
         else:
             unchanged = id == row.example.id
             kept.append(row if unchanged else replace(row, example=replace(row.example, id=id)))

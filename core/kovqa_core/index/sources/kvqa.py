@@ -44,7 +44,7 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
 
 
 def _read_kvqa_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExamples:
-    for line, row in iter_json_list(file, as_text=True):
+    for number, (line, row) in enumerate(iter_json_list(file, as_text=True), 1):
         try:
             name, question = cell_text(row["image"]), cell_text(row["question"]).strip()
             annotations = [raw_text(answer["answer"]) for answer in row["answers"]]
@@ -58,9 +58,10 @@ def _read_kvqa_file(file: Path, images: Path, left_out: LeftOutRows) -> SplitExa
             raise DataError(
                 message(
                     "index.incomplete-kvqa-row",
-                    "{file}:{line}: lacks image, question or answers[].answer, or has a list in place of a text",
-                    file=file, line=line,
-                )
+                    "{file}:{line}: record {number} lacks image, question or answers[].answer, or one is a list",
+                    file=file, line=line, number=number,
+                ),
+                message("index.incomplete-kvqa-row.hint", "mend or remove it"),
             ) from None  # fmt: skip
         image = find_image(images, name)
         if not question:
