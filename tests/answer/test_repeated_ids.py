@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from kovqa_core.answer.question_rows import read_question_table
+from kovqa_core.answer.question_rows import read_question_table, row_notes
 from kovqa_core.errors import DataError
 from kovqa_core.index.build import build_index
 from kovqa_core.index.reader import IndexSplit
@@ -83,3 +83,12 @@ def test_a_cell_that_says_nothing_is_a_fault_of_its_row(tmp_path: Path, nothing:
 def test_an_id_of_any_length_is_an_id(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text(f'{{"id": {"9" * 5000}, "image": "a.png", "question": "q"}}')
     assert [row.example.id for row in read_question_table(tmp_path / "t.jsonl")] == ["9" * 5000]
+
+
+def test_ids_that_were_told_apart_are_said(tmp_path: Path) -> None:
+    table = write_table(tmp_path, "t.csv", ROWS)
+    assert [str(note) for note in row_notes(table, read_question_table(table))] == [
+        "3 rows share their id with another image or question: they are told apart as in the index (first: a.png#1)"
+    ]
+    alone = write_table(tmp_path, "u.csv", ROWS[1:3])
+    assert row_notes(alone, read_question_table(alone)) == []

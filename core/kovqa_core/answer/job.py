@@ -29,13 +29,17 @@ from kovqa_core.answer.partial_file import (
     read_faults,
     resume_partial_file,
 )
-from kovqa_core.answer.question_rows import QuestionRow, question_image_folder, select_question_rows
+from kovqa_core.answer.question_rows import (
+    QuestionRow,
+    question_image_folder,
+    row_notes,
+    select_question_rows,
+)
 from kovqa_core.answer.row_digest import digest_row
 from kovqa_core.answer.table_images import unpack_table_images
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
-from kovqa_core.data.tables import table_notes
 from kovqa_core.data.write_tables import require_table_fits, require_table_format
 from kovqa_core.errors import ModelError, SettingsError, Stopped
 from kovqa_core.evaluate.answers_record import answers_record_path
@@ -257,7 +261,7 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
         finish_partial_file(partial_file, job.output, written, task, fill or "")
     return AnsweredTable(
         job.output, len(written), backend.model, problems, len(resumed.ids), resumed.dropped, passed_over,
-        duplicates, table_notes(job.table) if job.table.is_file() else (), filled=fill is not None,
+        duplicates, row_notes(job.table, rows), filled=fill is not None,
     )  # fmt: skip
 
 

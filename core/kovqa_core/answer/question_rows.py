@@ -12,6 +12,7 @@ from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.data.row_ids import TableRow, unique_row_ids
 from kovqa_core.data.table_columns import TableRecord, json_value, known_columns, read_table_records
+from kovqa_core.data.tables import table_notes
 from kovqa_core.errors import DataError
 from kovqa_core.index.find_image import FoundImage, clear_listings, find_table_image
 from kovqa_core.index.reader import is_index_file, table_image_folder
@@ -33,6 +34,7 @@ class QuestionRow:
         all_columns: all of them in the table's order, by the table's names but for `id`; for predictions in a
             table's form.
         fault: why it cannot be asked; "" where it can.
+        is_id_qualified: other rows of the table have its id, and its image tells it from them.
     """
 
     example: Example
@@ -40,6 +42,7 @@ class QuestionRow:
     extra_columns: Mapping[str, object]
     all_columns: Mapping[str, object] = field(default_factory=dict)
     fault: str = ""
+    is_id_qualified: bool = False
 
 
 def read_question_table(
@@ -158,8 +161,25 @@ def tell_rows_apart(
             on_duplicate(f"{row.example.id} ({path}:{line})")
         else:
             unchanged = id == row.example.id
-            kept.append(row if unchanged else replace(row, example=replace(row.example, id=id)))
+            kept.append(
+                row if unchanged else replace(row, example=replace(row.example, id=id), is_id_qualified=True)
+            )
     return kept
+
+
+def row_notes(table: Path, rows: Sequence[QuestionRow]) -> list[Message]:
+    """What was decided about a table that it does not say itself: how it is read, and ids that repeat."""
+    notes = list(table_notes(table)) if table.is_file() else []
+    if qualified := [row.example.id for row in rows if row.is_id_qualified]:
+        notes.append(
+            message(
+                "answer.ids-qualified",
+                "{rows:,} rows share their id with another image or question: they are told apart as in the index "
+                "(first: {id})",
+                rows=len(qualified), id=qualified[0],
+            )
+        )  # fmt: skip
+    return notes
 
 
 def _parse_question_row(row: TableRecord, needed: Sequence[str], *, choices: bool) -> QuestionRow:
