@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -371,12 +372,26 @@ UpstreamTokenizerOption = Annotated[
 ]
 
 
-def parse_column_pair(text: str) -> tuple[str, str]:
-    """The two names of a --column OURS=THEIRS."""
-    ours, mark, theirs = text.partition("=")
-    if not (ours and mark and theirs):
-        raise SettingsError(
-            message("index.bad-column-pair", "--column {text}: expected OURS=THEIRS", text=text),
-            message("index.bad-column-pair.hint", "for example --column question=질문"),
-        )
-    return ours, theirs
+def parse_columns(pairs: Iterable[str] | None) -> dict[str, str]:
+    """Our name of a column -> the table's, of every --column OURS=THEIRS.
+
+    Raises:
+        SettingsError: not such a pair, or two for one of our names.
+    """
+    columns: dict[str, str] = {}
+    for pair in pairs or ():
+        ours, mark, theirs = pair.partition("=")
+        if not (ours and mark and theirs):
+            raise SettingsError(
+                message("index.bad-column-pair", "--column {text}: expected OURS=THEIRS", text=pair),
+                message("index.bad-column-pair.hint", "for example --column question=질문"),
+            )
+        if columns.setdefault(ours, theirs) != theirs:
+            raise SettingsError(
+                message(
+                    "index.column-named-twice", "--column {text}: {ours} is already {theirs}",
+                    text=pair, ours=ours, theirs=columns[ours],
+                ),
+                message("index.column-named-twice.hint", "name one column for each of ours"),
+            )  # fmt: skip
+    return columns

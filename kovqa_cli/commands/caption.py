@@ -72,7 +72,7 @@ def caption(
         print_answer(caption_image(image, answer_options), as_json=json, quiet=quiet, field="caption")
     elif input is not None and output is not None:
         job = AnswerJob(
-            input, output, answer_options, images, batch=batch, columns=dict(map(options.parse_column_pair, column or ())),
+            input, output, answer_options, images, batch=batch, columns=options.parse_columns(column),
             allow_left_out=allow_left_out, fill_unreadable=fill_unreadable, force=force,
         )  # fmt: skip
         backend = local_backend(answer_options)

@@ -53,7 +53,7 @@ def index(
     from kovqa_cli.output.progress import show_progress
 
     folder = output or Path("data") / source
-    source_options = SourceOptions(dict(map(options.parse_column_pair, column or ())), language)
+    source_options = SourceOptions(options.parse_columns(column), language)
     classes = _parse_answer_classes(answers)
     with show_progress(quiet or json) as on_progress:
         report = build_index(

@@ -90,7 +90,7 @@ def predict(
     elif input is not None and output is not None:
         job = AnswerJob(
             input, output, answer_options, images, tuple(kind or ()), batch,
-            dict(map(options.parse_column_pair, column or ())),
+            options.parse_columns(column),
             allow_left_out=allow_left_out, fill_unreadable=fill_unreadable, force=force,
         )  # fmt: skip
         table = _answer_table(job, profile, server, concurrency, quiet=quiet or json)

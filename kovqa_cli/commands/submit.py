@@ -84,7 +84,7 @@ def submit(
             message("cli.no-upload", "{challenge} takes no uploads from here", challenge=challenge),
             message("cli.no-upload.hint", "hand the file in on its page"),
         )
-    columns = dict(map(options.parse_column_pair, column or ()))
+    columns = options.parse_columns(column)
     written = submission.write_submission(challenge, predictions, sample, output, fill, columns)
     if not upload:
         output_submit.print_submission(written, as_json=json, quiet=quiet)

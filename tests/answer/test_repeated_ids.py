@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from kovqa_core.answer.question_rows import read_question_table, row_notes
+from kovqa_core.answer.question_rows import notes_of, read_question_table
 from kovqa_core.errors import DataError
 from kovqa_core.index.build import build_index
 from kovqa_core.index.reader import IndexSplit
@@ -87,8 +87,8 @@ def test_an_id_of_any_length_is_an_id(tmp_path: Path) -> None:
 
 def test_ids_that_were_told_apart_are_said(tmp_path: Path) -> None:
     table = write_table(tmp_path, "t.csv", ROWS)
-    assert [str(note) for note in row_notes(table, read_question_table(table))] == [
-        "3 rows share their id with another image or question: they are told apart as in the index (first: a.png#1)"
+    assert [str(note) for note in notes_of(table, read_question_table(table))] == [
+        "3 rows share their id with another image or question: their images tell them apart (first: a.png#1)"
     ]
     alone = write_table(tmp_path, "u.csv", ROWS[1:3])
-    assert row_notes(alone, read_question_table(alone)) == []
+    assert notes_of(alone, read_question_table(alone)) == []

@@ -29,12 +29,7 @@ from kovqa_core.answer.partial_file import (
     read_faults,
     resume_partial_file,
 )
-from kovqa_core.answer.question_rows import (
-    QuestionRow,
-    question_image_folder,
-    row_notes,
-    select_question_rows,
-)
+from kovqa_core.answer.question_rows import QuestionRow, notes_of, question_image_folder, select_question_rows
 from kovqa_core.answer.row_digest import digest_row
 from kovqa_core.answer.table_images import unpack_table_images
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
@@ -261,7 +256,7 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
         finish_partial_file(partial_file, job.output, written, task, fill or "")
     return AnsweredTable(
         job.output, len(written), backend.model, problems, len(resumed.ids), resumed.dropped, passed_over,
-        duplicates, row_notes(job.table, rows), filled=fill is not None,
+        duplicates, notes_of(job.table, rows), filled=fill is not None,
     )  # fmt: skip
 
 

@@ -167,14 +167,14 @@ def tell_rows_apart(
     return kept
 
 
-def row_notes(table: Path, rows: Sequence[QuestionRow]) -> list[Message]:
+def notes_of(table: Path, rows: Sequence[QuestionRow]) -> list[Message]:
     """What was decided about a table that it does not say itself: how it is read, and ids that repeat."""
     notes = list(table_notes(table)) if table.is_file() else []
     if qualified := [row.example.id for row in rows if row.is_id_qualified]:
         notes.append(
             message(
                 "answer.ids-qualified",
-                "{rows:,} rows share their id with another image or question: they are told apart as in the index "
+                "{rows:,} rows share their id with another image or question: their images tell them apart "
                 "(first: {id})",
                 rows=len(qualified), id=qualified[0],
             )

@@ -278,11 +278,7 @@ def _check_ids(
                 predictions=predictions,
                 ids=list_ids(ids),
             ),
-            message(
-                "submit.no-prediction.hint",
-                "predict all rows of {sample} again, or name the answer they get: --fill TEXT",
-                sample=sample,
-            ),
+            _fill_hint(sample),
         )
     if ids := [id for id in texts if id not in known]:
         raise DataError(
@@ -330,6 +326,14 @@ def _check_numbers(wanted: Sequence[str], predictions: Path, sample: Path, hint:
         )  # fmt: skip
 
 
+def _fill_hint(sample: Path) -> Message:
+    return message(
+        "submit.no-prediction.hint",
+        "predict all rows of {sample} again, or name the answer they get: --fill TEXT",
+        sample=sample,
+    )
+
+
 def _check_texts(wanted: Sequence[str], texts: Mapping[str, str], predictions: Path, sample: Path) -> None:
     """Every wanted text says something, and can be written."""
     hint = message("submit.bad-ids.hint", "predict all rows of {sample} again", sample=sample)
@@ -341,7 +345,7 @@ def _check_texts(wanted: Sequence[str], texts: Mapping[str, str], predictions: P
                 predictions=predictions,
                 ids=list_ids(ids),
             ),
-            hint,
+            _fill_hint(sample),
         )
     if ids := [id for id in wanted if _BROKEN_CHARACTER.search(texts[id])]:
         raise DataError(
