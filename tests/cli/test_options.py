@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from kovqa_cli.options import parse_columns
 from kovqa_core.errors import SettingsError
+
+from kovqa_cli.options import parse_columns
 
 
 def test_columns_are_pairs() -> None:

@@ -168,3 +168,14 @@ def test_a_name_with_its_suffix_costs_few_looks(images: Path, monkeypatch: pytes
     monkeypatch.setattr(os.path, "isfile", lambda path: looks.append(path) or is_file(path))
     assert find_image(images, "나무.jpg").path == f"동물/{nfd('나무.jpg')}"
     assert len(looks) <= 3, "one for each spelling of the name, for every image of millions"
+
+
+def test_blanks_around_a_cell_are_not_the_images(images: Path) -> None:
+    touch(images, [" 빈칸.jpg"])
+    clear_listings()
+    table = images / "t.csv"
+    for name in ("가.jpg\n", " 가.jpg ", "\t가", "가.jpg\u00a0"):
+        assert find_table_image(table, images, name).path == "가.jpg"
+    assert find_table_image(table, images, " 빈칸.jpg").path == " 빈칸.jpg"
+    assert find_table_image(table, images, " 개.jpg ").is_ambiguous
+    assert find_table_image(table, images, " 없음.jpg ").path is None

@@ -132,12 +132,12 @@ def test_what_is_empty_is_filled_like_what_is_missing(tmp_path: Path) -> None:
     assert (written.filled, written.filled_empty) == (1, 3)
     with pytest.raises(DataError, match="no prediction for 1 id: E"):
         write_submission("dacon", *paths)
+    with pytest.raises(DataError, match="an empty text for 4 ids: B, C, D, E"):
+        write_submission("dacon", *paths, fill=" ")
     paths[1].write_text("ID,answer\nA,0\nB,0\nC,0\nD,0\n")
     with pytest.raises(DataError, match="an empty text for 3 ids: B, C, D") as caught:
         write_submission("dacon", *paths)
     assert "--fill TEXT" in str(caught.value.hint)
-    with pytest.raises(DataError, match="an empty text for 4 ids: B, C, D, E"):
-        write_submission("dacon", *paths, fill=" ")
 
 
 def test_captions_are_filled_too(tmp_path: Path) -> None:

@@ -104,7 +104,11 @@ def find_table_image(
     """
     named = _split_of_table(table.stem)
     others = other_splits(named) if named and not split else ()
-    return find_image(images, name, (question_type, split, named or ""), others, may_leave=True)
+    folders = (question_type, split, named or "")
+    found = find_image(images, name, folders, others, may_leave=True)
+    # A file's name may begin or end with a blank; far more often only the cell does.
+    is_blank_meant = found.path is not None or bool(found.others) or name == name.strip()
+    return found if is_blank_meant else find_image(images, name.strip(), folders, others, may_leave=True)
 
 
 _split_of_table = functools.lru_cache(maxsize=64)(split_of_name)  # the same for all rows of a table
