@@ -1,6 +1,6 @@
 """How `kovqa index aihub` grows: trees of 250 k, 1 M and 7.5 M questions, the last of AI-Hub 104's size.
 
-    python bench/index_scale.py [--rows 250000 1000000 7500000] [--original 250000]
+    python bench/index_scale.py [--rows 250000 1000000 7500000] [--original 250000] [--against CHECKOUT]
 
 Every tree is made in a scratch folder (7.5 million questions: 2 GB and 1.35 million empty
 images), indexed by the real command, and opened as training does. Memory is the sum over all
@@ -9,19 +9,23 @@ processes of the command, sampled; the file cache is not counted.
 `--original N` also runs the original's way on N questions, on the same tree: everything read into
 memory, every question through the slow tokenizer of transformers 4.35.2 (of the environment that
 `--python` names) or, where that is not installed, through sentencepiece itself.
+
+`--against CHECKOUT` also indexes every tree with another checkout of this repository, in turns with this one, and
+prints the user CPU time of each (the least of three, for other programs take their part of a shared machine).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 IMAGES_PER_QUESTION, CATEGORIES = 0.18, 20  # categories have three levels each
@@ -108,6 +112,24 @@ def run_measured(words: list[str]) -> tuple[float, int, str]:
     return time.perf_counter() - began, peak, process.stdout.read()
 
 
+def compare_checkouts(words: list[str], checkouts: Sequence[Path]) -> list[tuple[float, float]]:
+    """User CPU seconds and peak MB of the largest process of `kovqa WORDS`: of each checkout, the least of three runs."""
+    runs: list[list[tuple[float, float]]] = [[] for _ in checkouts]
+    for _ in range(3):
+        for checkout, measured in zip(checkouts, runs, strict=True):
+            paths = os.pathsep.join([str(checkout / "core"), str(checkout)])
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "kovqa_cli", *words],
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": paths},
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                sys.exit(f"{words} of {checkout} ended with {os.waitstatus_to_exitcode(status)}")
+            measured.append((usage.ru_utime, usage.ru_maxrss * 1024 / 1e6))
+    return [(min(seconds for seconds, _ in each), min(peak for _, peak in each)) for each in runs]
+
+
 def _process_tree(pid: int) -> list[int]:
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -179,6 +201,7 @@ def main() -> None:
     parser.add_argument("--original", type=int, default=250_000, help="questions for the original's way")
     parser.add_argument("--tokenizer", type=Path, help="SentencePiece model for the original's way")
     parser.add_argument("--python", default=sys.executable, help="one that has transformers 4.35.2")
+    parser.add_argument("--against", type=Path, help="another checkout of this repository")
     parser.add_argument("--scratch", type=Path, help="where the trees are made")
     options = parser.parse_args()
     print("| questions | index s | questions/s | memory MB | open s | opened process MB |")
@@ -204,6 +227,13 @@ def main() -> None:
                 f"| {total:,} | {seconds:.1f} | {total / seconds:,.0f} | {memory / 1e6:,.0f} "
                 f"| {opened['seconds']:.3f} | {opened['rss'] / 1e6:.0f} |", flush=True,
             )  # fmt: skip
+            if options.against:
+                here = Path(__file__).resolve().parents[1]
+                other, ours = compare_checkouts(words, [options.against.resolve(), here])
+                print(
+                    f"| {total:,}, user CPU: {options.against} {other[0]:.1f} s, {other[1]:,.0f} MB; "
+                    f"this checkout {ours[0]:.1f} s, {ours[1]:,.0f} MB | | | | | |", flush=True,
+                )  # fmt: skip
             if rows == options.original and options.tokenizer:
                 words = [options.python, "-c", ORIGINAL_INDEX, str(scratch / "tree"), str(options.tokenizer)]
                 seconds, memory, out = run_measured(words)

@@ -23,7 +23,7 @@ _ANSWER_COLUMNS = ("answers", "captions")  # of an index: the true ones, not to 
 _INDEX_LINE_COLUMNS = (*_ANSWER_COLUMNS, "annotations", "columns")  # an index line alone has the last two
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class QuestionRow:
     """One row to answer.
 

@@ -50,7 +50,7 @@ def known_columns(columns: Mapping[str, str]) -> ColumnNames:
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TableRecord:
     """One row of a table, by our columns.
 
