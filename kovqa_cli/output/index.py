@@ -56,7 +56,12 @@ def _report_notes(report: IndexReport) -> Iterator[str]:
         )
         for split, rows in counts.rows.items()
     )  # fmt: skip
-    if counts.classes:
+    if counts.classes and not counts.min_count:  # a list may have answers that no row has
+        yield message(
+            "index.sizes-and-listed-answers", "{splits}; {answers:,} answers, as listed",
+            splits=splits, answers=counts.classes,
+        )  # fmt: skip
+    elif counts.classes:
         yield message(
             "index.sizes-and-answers", "{splits}; {answers:,} answers (each seen at least {min_count}×)",
             splits=splits, answers=counts.classes, min_count=counts.min_count,

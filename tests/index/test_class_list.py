@@ -18,6 +18,7 @@ from kovqa_core.index.class_list import (
 )
 from kovqa_core.index.report import read_report
 
+from kovqa_cli.output.index import _report_notes
 from tests.index.raw_data import touch
 
 NFD = unicodedata.normalize("NFD", "고양이")
@@ -95,6 +96,7 @@ def test_an_index_says_which_listed_classes_its_rows_do_not_reach(tmp_path: Path
     report = build_index("table", tmp_path / "t.csv", None, tmp_path / "i", classes=classes)
     assert report.counts.unreachable_classes == SomeClasses(1, " 개")
     assert report.counts.classes_without_rows == SomeClasses(2, "소")
+    assert " answers, as listed" in "\n".join(_report_notes(report)), "not: each seen at least 0×"
     assert read_report(tmp_path / "i").counts == report.counts
     written = json.loads((tmp_path / "i" / "index.json").read_text("utf-8"))
     assert written["unreachable_answers"] == {"count": 1, "first": " 개"}
