@@ -50,7 +50,9 @@ def test_a_json_table_may_have_many_annotators_and_captions(root: Path) -> None:
 
 
 def test_a_table_without_splits_is_split_by_image(root: Path) -> None:
-    lines = [f"p{n // 3}.jpg,뭐?,예" for n in range(300)]
+    # One image under several spellings: still one image, in one split.
+    spellings = ("p{}.jpg", "p{}", "./p{}.jpg")
+    lines = [f"{spellings[n % 3].format(n // 3)},뭐?,예" for n in range(300)]
     write(root / "표.csv", "\n".join(["image,question,answer", *lines]))
     touch(root, [f"p{n}.jpg" for n in range(100)])
     examples, report = index(root / "표.csv", "table")

@@ -151,7 +151,8 @@ def _read_table_rows(
             continue
         kind, own_split = row.text("kind"), row.text("split")
         image = find_table_image(shard.file, images, name, kind, own_split)
-        split = _row_split(own_split or shard.split, name, row.place)
+        # By the file, not by what the row calls it: `b` and `b.jpg` in one table are one image, in one split.
+        split = _row_split(own_split or shard.split, to_nfc(image.path or name), row.place)
         annotations = _annotation_texts(row)
         answers = soft_labels(annotations)
         captions = [text.strip() for text in row.texts("caption") if text.strip()]
