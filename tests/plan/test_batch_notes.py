@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
-from kovqa_core.errors import SettingsError
+from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.models.config import recipe_model_config
-from kovqa_core.plan.batch_notes import batch_notes, require_loss_micro_batch
+from kovqa_core.plan.batch_notes import batch_notes, require_learnable_choices, require_loss_micro_batch
 from kovqa_core.plan.micro_batch import choose_micro_batch
 from kovqa_core.plan.training import plan_training
 from kovqa_core.settings.resolve import load_profile, load_recipe, resolve_settings
@@ -201,3 +201,26 @@ def test_what_the_index_has_and_the_model_is_not_shown(small: Small, tmp_path: P
     assert notes("tiny-vlm-scratch", small.index, "model.choices=true") == [
         "model.choices is true, but no training row has choices"
     ]
+
+
+@pytest.mark.parametrize(("foreign", "switch", "allowed", "refused"), [
+    (2, "true", False, False), (3, "true", False, True), (3, "true", True, False), (3, "false", False, False),
+])  # fmt: skip
+def test_answers_that_are_none_of_their_choices_are_refused_on_paper(
+    tmp_path: Path, foreign: int, switch: str, allowed: bool, refused: bool
+) -> None:
+    from kovqa_core.index.build import build_index
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    lines = [f"a.png,{n}?,{'말' if n < foreign else '개'},개|소,train\n" for n in range(20)]
+    (tmp_path / "t.csv").write_text("image,question,answer,choices,split\n" + "".join(lines), "utf-8")
+    build_index("table", tmp_path / "t.csv", None, tmp_path / "index")
+    settings = resolve_settings(
+        "tiny-vlm-scratch", "cpu", [f"model.choices={switch}"], {"data.index": str(tmp_path / "index")}
+    )
+    run = make_run(settings.recipe, settings.profile, tmp_path / "run", [], allow_left_out=allowed)
+    if refused:
+        with pytest.raises(DataError, match=r"3 of 20 rows \(15.0%\) are left out: their answer is none of"):
+            require_learnable_choices(run)
+    else:
+        require_learnable_choices(run)

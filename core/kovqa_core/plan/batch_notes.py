@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
+from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.errors import KovqaError, SettingsError, did_you_mean, unknown_name_error
 from kovqa_core.index.reader import IndexFolder, filter_question_types, open_training_index
 from kovqa_core.messages import Message, message
@@ -135,6 +136,23 @@ def _unread_columns_notes(recipe: Recipe) -> Iterator[Message]:
             "plan.answer-no-choice",
             "not learned: {rows:,} training rows whose answer is none of their choices",
             rows=foreign,
+        )
+
+
+def require_learnable_choices(run: Run) -> None:
+    """See that not too many training rows have an answer that is none of their choices: no letter says it.
+
+    Raises:
+        DataError: by the rule of `data/left_out.py`, which the training would apply after its first steps.
+    """
+    counts = open_training_index(run.recipe.data).report.counts
+    rows, foreign = counts.rows.get("train", 0), counts.extras.answer_no_choice.get("train", 0)
+    # Of some question types alone the report has no count: the training finds out.
+    if run.allow_left_out or run.recipe.data.kinds or not are_too_many(foreign, rows):
+        return
+    if run.recipe.task == "vqa" and "choices" in recipe_model_config(run.recipe).prompt_columns:
+        raise too_many_left_out(
+            foreign, rows, message("plan.answer-no-choice.reason", "their answer is none of their choices")
         )
 
 

@@ -22,7 +22,12 @@ from kovqa_core.launch.machine_check import (
 )
 from kovqa_core.launch.plan import plan_launch
 from kovqa_core.messages import Message, message
-from kovqa_core.plan.batch_notes import batch_notes, count_training_rows, micro_batch_warnings
+from kovqa_core.plan.batch_notes import (
+    batch_notes,
+    count_training_rows,
+    micro_batch_warnings,
+    require_learnable_choices,
+)
 from kovqa_core.plan.input_checks import input_checks, left_to_node_setup, require_falling_rate
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
 from kovqa_core.plan.resumed_run import TypedSettings, resume_settings
@@ -297,6 +302,8 @@ def _check_and_plan(
     if micro_batch is not None:
         origin[f"profile.micro_batch.{settings.recipe.name}"] = f"--micro-batch {micro_batch}"
     run = make(profile, folder, ["kovqa", *sys.argv[1:]], origin)
+    if not missing:  # the index is here
+        missing = _run_checks([partial(require_learnable_choices, run)], dry_run=dry_run)
     last = follow_pointer(folder, "last")
     return PlannedTraining(
         run=run,
