@@ -70,7 +70,7 @@ def start_processes(plan: LaunchPlan, on_event: OnEvent) -> None:
         log,
         _end_if_killed(process),
         _forward_signals(process, plan.stop_signal),
-        _report_waiting(plan, logs / name, on_event),
+        _report_waiting(plan, logs / name, log_start, on_event),
     ):
         try:
             code = _forward_events(process, on_event)
@@ -179,9 +179,15 @@ def _forward_signals(process: subprocess.Popen[str], stop_signal: signal.Signals
 
 
 @contextmanager
-def _report_waiting(plan: LaunchPlan, log: Path, on_event: OnEvent) -> Iterator[None]:
-    """When nothing has begun after a while, say what is waited for: other nodes, or SLURM's queue."""
-    log_start = log.stat().st_size
+def _report_waiting(plan: LaunchPlan, log: Path, log_start: int, on_event: OnEvent) -> Iterator[None]:
+    """When nothing has begun after a while, say what is waited for: other nodes, or SLURM's queue.
+
+    Args:
+        plan: what was started.
+        log: what the launcher writes.
+        log_start: its size before the launcher was started, which may have written something by now.
+        on_event: called with what is waited for.
+    """
     ended = threading.Event()
     seconds = _RENDEZVOUS_NOTICE_SECONDS if plan.rendezvous else _QUEUE_NOTICE_SECONDS
 
