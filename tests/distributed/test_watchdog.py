@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -66,21 +65,28 @@ def test_a_process_that_is_silent_hangs_and_one_that_ended_is_lost() -> None:
 
 
 def test_a_rank_that_reads_for_ever_is_named_and_ends_the_run(small: Small, tmp_path: Path) -> None:
-    images = tmp_path / "그림"
-    shutil.copytree(small.root / "images", images)
-    blocking_image = images / open_index(small.index).split("train")[3].image
-    blocking_image.unlink()
-    os.mkfifo(blocking_image)  # a file system that does not answer
+    # A file system that does not answer: whoever opens this image waits for ever.
+    blocking_image = Path(open_index(small.index).split("train")[3].image).name
+    (tmp_path / "sitecustomize.py").write_text(
+        f"""import sys, time
+
+def wait(event, arguments):
+    if event == "open" and str(arguments[0]).endswith({blocking_image!r}):
+        time.sleep(3600)
+
+sys.addaudithook(wait)
+""",
+        "utf-8",
+    )
     words = training(
         small,
         "optim.steps=90",
-        f"data.images={images}",
         "profile.watchdog_minutes=0.1",
         "profile.processes_per_node=2",
     )
     done = subprocess.run(
         command([*words, "-o", tmp_path / "run"]),
-        env=clean_env(),
+        env=clean_env(PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])),
         capture_output=True,
         text=True,
         timeout=200,

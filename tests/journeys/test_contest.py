@@ -189,7 +189,7 @@ def test_a_fault_ends_with_three_and_names_the_first_ten(
     assert wrong[10] not in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "s.csv").exists()
-    assert ("--fill TEXT" in done.stderr) == (fault == "missing")
+    assert ("--fill TEXT" in done.stderr) == (fault in ("missing", "empty"))
 
 
 def test_what_was_not_predicted_is_filled_when_asked(contest: Path, tmp_path: Path, kovqa: Kovqa) -> None:
