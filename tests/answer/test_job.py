@@ -25,7 +25,7 @@ from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import DataError, SettingsError, Stopped
 from kovqa_core.evaluate.ensemble import vote_on_files
-from kovqa_core.progress import OnProgress, Progress, ignore_progress
+from kovqa_core.progress import OnProgress, Progress
 from safetensors.numpy import save_file
 
 from tests.cli.test_predict import lines
@@ -37,6 +37,7 @@ ROWS = 5
 def job(tmp_path: Path) -> AnswerJob:
     """Five questions, with a column of their own."""
     rows = [{"id": f"Q{n}", "image": "x.png", "question": f"{n}?", "메모": n} for n in range(ROWS)]
+    (tmp_path / "x.png").touch()  # nobody opens it here
     table = tmp_path / "질문.jsonl"
     table.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     return AnswerJob(table, tmp_path / "out" / "답.jsonl")
@@ -307,7 +308,7 @@ def test_more_than_a_tenth_is_an_error_at_once(job: AnswerJob) -> None:
 
 def test_images_that_are_not_there_are_counted_before_a_model_is_loaded(job: AnswerJob) -> None:
     """The whole number, not as far as it came; of the table's rows, though some are answered already."""
-    (job.table.parent / "y.png").write_bytes(b"")
+    (job.table.parent / "x.png").rename(job.table.parent / "y.png")
     names = ["x.png" if n % 2 else "y.png" for n in range(20)]
     job.table.write_text(
         "".join(
@@ -319,15 +320,15 @@ def test_images_that_are_not_there_are_counted_before_a_model_is_loaded(job: Ans
     with pytest.raises(
         DataError, match=r"^10 of 20 rows \(50.0%\) are left out: id Q1: image .*x.png is missing"
     ):
-        check_missing_images(job, rows)
+        check_missing_images(job, rows, 20)
     with pytest.raises(DataError, match=r"^3 of 20 rows") as caught:
-        check_missing_images(job, rows[14:])
+        check_missing_images(job, rows[14:], 20)
     assert caught.value.hint == "mend them, or go on without them: add --allow-left-out"
-    check_missing_images(job, rows[16:])  # a tenth
-    check_missing_images(replace(job, allow_left_out=True), rows)
+    check_missing_images(job, rows[16:], 20)  # a tenth
+    check_missing_images(replace(job, allow_left_out=True), rows, 20)
     missing_model = replace(job, options=AnswerOptions(model=job.table.parent / "no model"))
     with pytest.raises(DataError, match=r"^10 of 20 rows"):
-        list(local._answer_rows(missing_model, rows, ignore_progress))
+        run_answer_job(missing_model, AnswerBackend("no model", {}, local._answer_rows))
 
 
 def test_processes_leave_their_faults_in_files_of_their_own(job: AnswerJob) -> None:

@@ -232,6 +232,7 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
         # By id, not by position: several processes leave their lines in any order.
         remaining = [row for row in rows if row.example.id not in answered_ids]
         if remaining:
+            check_missing_images(job, remaining, len(rows))
             answers = _watch_faults(
                 job, len(rows), backend.answer_rows(job, remaining, on_progress), len(unasked)
             )
@@ -309,12 +310,12 @@ def _check_faults(
         raise too_many_left_out(count, rows, first, at_least=at_least)
 
 
-def check_missing_images(job: AnswerJob, rows: Sequence[QuestionRow]) -> None:
+def check_missing_images(job: AnswerJob, rows: Sequence[QuestionRow], all_rows: int) -> None:
     """Before a model is loaded: are there too many rows whose images are not there?
 
     Args:
         job: what is answered.
-        rows: of its table, those without an answer yet.
+        rows, all_rows: of its table, those without an answer yet, and how many there are.
 
     Raises:
         DataError: by the rule of `data/left_out.py`.
@@ -329,7 +330,7 @@ def check_missing_images(job: AnswerJob, rows: Sequence[QuestionRow]) -> None:
         if not is_there[row.example.image]
     }
     if missing:
-        _check_faults(job, missing, len(job.read_rows()))
+        _check_faults(job, missing, all_rows)
 
 
 def describe_fault(id: str, problem: str) -> str:

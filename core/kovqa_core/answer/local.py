@@ -17,7 +17,6 @@ from kovqa_core.answer.job import (
     AnswerJob,
     AnswerOptions,
     ModelAnswer,
-    check_missing_images,
     model_fingerprint,
     require_question,
 )
@@ -170,7 +169,6 @@ def _answer_rows(
 ) -> Iterator[AnsweredRow]:
     examples = [row.example for row in rows]
     faults: dict[int, str] = {}
-    check_missing_images(job, rows)
     loaded = load_model(job.options)
     answers = _answer_batches(loaded, examples, job.image_folder, job.batch, faults.__setitem__)
     yield from with_faults(rows, answers, faults)

@@ -27,7 +27,6 @@ from kovqa_core.answer.job import (
     AnswerJob,
     AnswerOptions,
     ModelAnswer,
-    check_missing_images,
     require_question,
 )
 from kovqa_core.answer.partial_file import RowFault
@@ -99,7 +98,6 @@ def _request_answers(
     on_progress: OnProgress,
 ) -> Iterator[AnsweredRow]:
     """Rows and their answers as they come. The first failure ends it without waiting for the others."""
-    check_missing_images(job, rows)
     server_name = message("answer.this-server", "a server")
     if unread := unread_columns_warning(server_name, ("context",), [row.example for row in rows]):
         on_progress(Progress(unread))

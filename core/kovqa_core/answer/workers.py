@@ -21,7 +21,6 @@ from kovqa_core.answer.job import (
     AnswerBackend,
     AnswerJob,
     AnswerOptions,
-    check_missing_images,
     model_fingerprint,
     resume_hint,
 )
@@ -144,7 +143,6 @@ def _run_workers(
     Raises:
         KovqaError: what the first failing process raised.
     """
-    check_missing_images(job, rows)
     # Workers may start in another folder, or on another host that shares the disk.
     absolute_job = replace(
         job,
