@@ -36,11 +36,6 @@ def read_text(path: Path) -> str:
     return decode_text(read_bytes(path), str(path))
 
 
-def line_of_byte(data: bytes, position: int) -> int:
-    """Number (from 1) of the line in which a byte stands."""
-    return data.count(b"\n", 0, position) + 1
-
-
 def read_bytes(path: Path) -> bytes:
     """The bytes of a file; a `DataError` that names it when it cannot be read."""
     try:

@@ -13,7 +13,7 @@ from kovqa_cli.output.console import print_json, print_note, print_outcome, prin
 if TYPE_CHECKING:
     from kovqa_core.data.example import Example
     from kovqa_core.index.preview import PreviewExample
-    from kovqa_core.index.report import ImageCheck, IndexReport
+    from kovqa_core.index.report import ImageCheck, IndexCounts, IndexReport
     from kovqa_core.index.row_extras import RowExtras
 
 
@@ -68,25 +68,7 @@ def _report_notes(report: IndexReport) -> Iterator[str]:
         )  # fmt: skip
     else:
         yield splits
-    for split, fraction in counts.class_coverage.items():
-        if fraction is not None and fraction < 1:
-            yield message(
-                "index.class-coverage", "{split}: {fraction:.1%} of the questions have an answer that is a class",
-                split=split, fraction=fraction,
-            )  # fmt: skip
-    if (some := counts.unreachable_classes).count:
-        yield message(
-            "index.unreachable-classes",
-            "{count:,} answers of the list cannot be the answer of a row: rows have no blanks around answers and no second "
-            "spelling (first: '{first}'); they keep their labels",
-            count=some.count, first=some.first,
-        )  # fmt: skip
-    if (some := counts.classes_without_rows).count:
-        yield message(
-            "index.classes-without-rows",
-            "{count:,} answers of the list are in no training row (first: '{first}')",
-            count=some.count, first=some.first,
-        )  # fmt: skip
+    yield from _class_notes(counts)
     for split, shared in counts.images_shared_with_train.items():
         if shared:
             yield message(
@@ -113,6 +95,29 @@ def _report_notes(report: IndexReport) -> Iterator[str]:
         yield message(
             "index.rows-left-out", "left out, {reason}: {count:,} (first: {row})",
             reason=left_out.reason, count=left_out.count, row=left_out.first_rows[0],
+        )  # fmt: skip
+
+
+def _class_notes(counts: IndexCounts) -> Iterator[str]:
+    """Which questions have a class, and which classes have no question."""
+    for split, fraction in counts.class_coverage.items():
+        if fraction is not None and fraction < 1:
+            yield message(
+                "index.class-coverage", "{split}: {fraction:.1%} of the questions have an answer that is a class",
+                split=split, fraction=fraction,
+            )  # fmt: skip
+    if (some := counts.unreachable_classes).count:
+        yield message(
+            "index.unreachable-classes",
+            "{count:,} answers of the list cannot be the answer of a row: rows have no blanks around answers and no second "
+            "spelling (first: '{first}'); they keep their labels",
+            count=some.count, first=some.first,
+        )  # fmt: skip
+    if (some := counts.classes_without_rows).count:
+        yield message(
+            "index.classes-without-rows",
+            "{count:,} answers of the list are in no training row (first: '{first}')",
+            count=some.count, first=some.first,
         )  # fmt: skip
 
 

@@ -86,6 +86,10 @@ def tidy_vqav2(
     return " ".join(spelled).replace(",", "")
 
 
+# What programs write where nothing is known, in normal form; a table's own text all the same.
+MISSING_WORDS = frozenset(("nan", "null", "none", "n/a", "#n/a", "<na>", "undefined"))
+
+
 # ----------------------------------------------------------------------------- list of classes
 
 

@@ -13,6 +13,11 @@ from pathlib import Path
 from kovqa_core.data.image_formats import image_format
 from kovqa_core.messages import Message, message
 
+# Signatures that readers of these formats ask for as well.
+ZIP_HEADS = (b"PK\3\4", b"PK\5\6")
+GZIP_MAGIC = b"\x1f\x8b"
+PARQUET_MAGIC = b"PAR1"
+OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _FIRST_BYTES = 1024  # enough for a page's <html> behind comments, and for a tar's mark
 
 
@@ -100,9 +105,9 @@ def _starts() -> Iterator[tuple[bytes, FileKind]]:
     yield from _image_starts()
     yield from _archive_starts()
     yield b"%PDF-", FileKind(message("data.kind.pdf", "a PDF document"))
-    yield b"PAR1", FileKind(message("data.kind.parquet", "a Parquet table"))
+    yield PARQUET_MAGIC, FileKind(message("data.kind.parquet", "a Parquet table"))
     yield (
-        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        OLE_MAGIC,
         FileKind(message("data.kind.ole", "an old Office file (.xls, .doc, .hwp)")),
     )
     yield b"SQLite format 3\0", FileKind(message("data.kind.sqlite", "an SQLite database"))
@@ -147,8 +152,8 @@ def _convert() -> Message:
 
 def _archive_starts() -> Iterator[tuple[bytes, FileKind]]:
     zips = FileKind(message("data.kind.zip", "a zip archive (or .xlsx, .docx, .hwpx)"), _unpack())
-    yield from ((start, zips) for start in (b"PK\3\4", b"PK\5\6"))
-    yield b"\x1f\x8b", FileKind(message("data.kind.gzip", "packed with gzip"), _unpack())
+    yield from ((start, zips) for start in ZIP_HEADS)
+    yield GZIP_MAGIC, FileKind(message("data.kind.gzip", "packed with gzip"), _unpack())
     yield b"7z\xbc\xaf\x27\x1c", FileKind(message("data.kind.7z", "a 7z archive"), _unpack())
     yield b"Rar!\x1a\x07", FileKind(message("data.kind.rar", "a RAR archive"), _unpack())
 

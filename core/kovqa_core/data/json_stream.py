@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kovqa_core import text_encoding
+from kovqa_core.data.file_kind import GZIP_MAGIC
 from kovqa_core.data.json_values import (
     TEXT_SCANNERS,
     VALUE_SCANNERS,
@@ -34,7 +35,6 @@ from kovqa_core.data.json_values import (
 from kovqa_core.errors import DataError
 from kovqa_core.messages import Message, message
 
-GZIP_MAGIC = b"\x1f\x8b"
 _READ_BLOCK_BYTES = 1 << 22  # bytes read at once
 _MAX_VALUE_CHARS = 1 << 26  # characters that one value may have; a broken file is not read to its end
 _JSON_WHITESPACE = re.compile(r"[ \t\r\n]*")

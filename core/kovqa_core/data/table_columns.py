@@ -80,12 +80,21 @@ class TableRecord:
 
     def texts(self, ours: str) -> list[str]:
         """A cell as texts: JSON and Parquet may have a list of them, or of VQA's annotators; raises as `one_text`."""
+        return [one_text(each, ours, self.place) for each in self._cells(ours)]
+
+    def raw_texts(self, ours: str) -> list[str]:
+        """As `texts`, but letter by letter as the table has them."""
+        return [
+            each if isinstance(each, str) else one_text(each, ours, self.place) for each in self._cells(ours)
+        ]
+
+    def _cells(self, ours: str) -> list[object]:
+        """The values of a cell: those of a list, of VQA's annotators their answers; else the cell itself."""
         cell = self.cell(ours)
         if not isinstance(cell, list):
-            return [one_text(cell, ours, self.place)]
+            return [cell]
         # {"answer": …, "answer_confidence": …, "answer_id": …} of VQAv2, VizWiz and their copies at Hugging Face.
-        cells = [each["answer"] if isinstance(each, dict) and "answer" in each else each for each in cell]
-        return [one_text(each, ours, self.place) for each in cells]
+        return [each["answer"] if isinstance(each, dict) and "answer" in each else each for each in cell]
 
     def cell(self, ours: str) -> object:
         """A cell as the table has it; None where there is none."""

@@ -95,15 +95,7 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
             message("evaluate.output-has-answers", "{output} holds the answers of a model", output=output),
             message("evaluate.output-has-answers.hint", "choose another file with -o"),
         )
-    files = [read_predictions(path) for path in paths]
-    for place, path in enumerate(paths):
-        predictions = files[place] = _with_ids_of_first(files[0], files[place], paths[0], path)
-        if predictions.task != "vqa":
-            raise DataError(
-                message("evaluate.vote-on-captions", "{path} holds captions", path=path),
-                message("evaluate.vote-on-captions.hint", "vote on answers: no two captions are alike"),
-            )
-        _check_same_questions(files[0], predictions, paths[0], path)
+    files = _read_same_questions(paths)
     ids = list(files[0].texts)
     # Scores in some files only cannot be summed: one model's silence would count as doubt.
     unscored = tuple(
@@ -130,6 +122,20 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
     # Files without any score lose nothing: then there is nothing to say.
     is_score_ignored = any(predictions.confidence for predictions in files)
     return VoteResult(len(ids), unscored if is_score_ignored else (), unusable)
+
+
+def _read_same_questions(paths: Sequence[Path]) -> list[Predictions]:
+    """Answers to the same questions, each file's by the first one's ids; raises as `vote_on_files`."""
+    files = [read_predictions(path) for path in paths]
+    for place, path in enumerate(paths):
+        predictions = files[place] = _with_ids_of_first(files[0], files[place], paths[0], path)
+        if predictions.task != "vqa":
+            raise DataError(
+                message("evaluate.vote-on-captions", "{path} holds captions", path=path),
+                message("evaluate.vote-on-captions.hint", "vote on answers: no two captions are alike"),
+            )
+        _check_same_questions(files[0], predictions, paths[0], path)
+    return files
 
 
 def _prediction_row(id: str, answer: Answer, row: JsonRecord) -> PredictionRow:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from kovqa_core.data.answers import tidy_answer
 from kovqa_core.data.row_ids import ID_MARK, unqualified_id
 from kovqa_core.files import to_nfc
 
@@ -40,7 +41,7 @@ def join_by_image(
     return {id: row_id for id, row_id in joined.items() if times[row_id] == 1}
 
 
-def join_by_question(questions: Mapping[str, str], row_questions: Mapping[str, str]) -> dict[str, str | None]:
+def join_by_text(questions: Mapping[str, str], row_questions: Mapping[str, str]) -> dict[str, str | None]:
     """Numbered id of a prediction -> id of the row that asks the same, None: there is no such row.
 
     Several questions with one id under one image are numbered in the order of their file (`1.jpg#7#2`), and another
@@ -50,8 +51,8 @@ def join_by_question(questions: Mapping[str, str], row_questions: Mapping[str, s
         questions: of predictions, by their numbered ids.
         row_questions: of the rows that are answered, by theirs.
     """
-    id_of = {(without_number(id), _same_text(text)): id for id, text in row_questions.items()}
-    return {id: id_of.get((without_number(id), _same_text(text))) for id, text in questions.items()}
+    id_of = {(without_number(id), tidy_answer(text)): id for id, text in row_questions.items()}
+    return {id: id_of.get((without_number(id), tidy_answer(text))) for id, text in questions.items()}
 
 
 def is_numbered(id: str) -> bool:
@@ -62,10 +63,6 @@ def is_numbered(id: str) -> bool:
 def without_number(id: str) -> str:
     """The image and the own id of a numbered id."""
     return id.rpartition(ID_MARK)[0]
-
-
-def _same_text(text: str) -> str:
-    return " ".join(to_nfc(text).split())
 
 
 def _possible_pairs(id: str, image: str) -> Iterator[tuple[str, str]]:

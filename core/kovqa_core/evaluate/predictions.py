@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kovqa_core.errors import DataError, list_ids
-from kovqa_core.evaluate.join_ids import join_by_question
+from kovqa_core.evaluate.join_ids import join_by_text
 from kovqa_core.messages import message
 
 
@@ -21,7 +21,7 @@ class Predictions:
         confidence: id -> how sure the model was, 0…1; ids whose line says nothing are missing.
         unusable_scores: ids whose score is not in 0…1 (or NaN); it counts as missing.
         images: id -> image, where the file has a column for it.
-        questions: numbered id -> question, where the file has a column for it (`join_ids.join_by_question`).
+        questions: numbered id -> question, where the file has a column for it (`join_ids.join_by_text`).
         numbered: of these, the ids that were numbered here, in the order of the file.
     """
 
@@ -62,7 +62,7 @@ def renumber_ids(
     Raises:
         DataError: none of the rows asks a question, or a file has no questions: nobody knows what is answered.
     """
-    joined = join_by_question({id: predictions.questions.get(id, "") for id in ids}, row_questions)
+    joined = join_by_text({id: predictions.questions.get(id, "") for id in ids}, row_questions)
     if unknown := [id for id, row_id in joined.items() if row_id is None]:
         raise DataError(
             message(

@@ -23,7 +23,7 @@ from kovqa_core.messages import Message, message
 
 # Names of the columns, in lower case; ours first, then LLaVA's and the challenges'.
 _ID_COLUMNS = {"caption": ("id", "question_id", "qid", "image_id"), "vqa": ("id", "question_id", "qid")}
-_IMAGE_COLUMNS = tuple(name.lower() for name in COLUMN_ALIASES["image"])
+IMAGE_COLUMNS = tuple(name.lower() for name in COLUMN_ALIASES["image"])
 _QUESTION_COLUMNS = COLUMN_ALIASES["question"]
 _TEXT_COLUMNS = {"caption": ("caption", "captions"), "vqa": ("answer", "text", "answers")}
 
@@ -128,7 +128,7 @@ class _RowColumns(NamedTuple):
 
 @lru_cache(maxsize=1000)  # the lines of a file have the same columns, or a few combinations of them
 def _find_row_columns(columns: tuple[str, ...], task: str) -> _RowColumns:
-    image, question = find_column(columns, _IMAGE_COLUMNS), find_column(columns, _QUESTION_COLUMNS)
+    image, question = find_column(columns, IMAGE_COLUMNS), find_column(columns, _QUESTION_COLUMNS)
     return _RowColumns(*prediction_columns(columns, task), image or "", question or "")
 
 

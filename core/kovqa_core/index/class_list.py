@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.data.answers import find_class, normalise_answer, read_answers, tidy_answer
+from kovqa_core.data.answers import MISSING_WORDS, find_class, normalise_answer, read_answers, tidy_answer
 from kovqa_core.errors import DataError
 from kovqa_core.files import read_text
 from kovqa_core.messages import message
@@ -98,7 +98,7 @@ def first_of_classes(classes: Sequence[str]) -> SomeClasses:
 
 
 # Texts that may be answers: a table's text stays what it is, but a class of this name is said.
-_EMPTY_LOOKING = frozenset(("nan", "null", "none", "nil", "n/a", "#n/a", "<na>", "nat", "undefined", "-"))
+_EMPTY_LOOKING = MISSING_WORDS | {"nil", "nat", "-"}
 
 
 def empty_looking_classes(classes: Sequence[str], counts: Mapping[str, int]) -> dict[str, int]:

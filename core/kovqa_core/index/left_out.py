@@ -16,7 +16,9 @@ IMAGE_MISSING = "picture missing"
 IMAGE_AMBIGUOUS = "several pictures of that name"
 IMAGE_UNREADABLE = "picture unreadable"
 IMAGE_NOT_NAMED = "no picture named"
-ID_TOO_LONG = "question id longer than 1,000 characters"
+# Python itself reads no number of more than 4,300 digits; names of files end at 255 bytes.
+MAX_ID_CHARS = 1000
+ID_TOO_LONG = f"question id longer than {MAX_ID_CHARS:,} characters"
 ROW_TWICE = "question id appears twice"
 ROW_TWICE_OTHER_ANSWER = "question id appears twice, with other answers"
 CHOICES_UNUSABLE = "choices unusable"

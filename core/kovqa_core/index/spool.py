@@ -18,14 +18,11 @@ import numpy as np
 
 from kovqa_core.data.example import Example, parse_example
 from kovqa_core.data.row_ids import qualified_id
-from kovqa_core.index.left_out import ID_TOO_LONG, LeftOutRows
+from kovqa_core.index.left_out import ID_TOO_LONG, MAX_ID_CHARS, LeftOutRows
 from kovqa_core.index.report import EMBEDDED_IMAGES_FOLDER
 from kovqa_core.index.row_extras import row_traits
 from kovqa_core.index.shards import DatasetShard
 
-_MAX_ID_CHARS = (
-    1000  # Python itself reads no number of more than 4,300 digits; names of files end at 255 bytes
-)
 _PROGRESS_ROWS = 1000  # rows between two reports of progress
 
 
@@ -138,7 +135,7 @@ class _SplitWriter:
         except UnicodeEncodeError:
             left_out.add("text with half a character", f"id {example.id!r}")
             return
-        if len(example.id) > _MAX_ID_CHARS:
+        if len(example.id) > MAX_ID_CHARS:
             left_out.add(ID_TOO_LONG, f"id {example.id[:20]}… of {len(example.id):,} characters")
             return
         self.file.write(line)

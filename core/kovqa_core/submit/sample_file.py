@@ -16,10 +16,10 @@ from pathlib import Path
 
 from kovqa_core.data.json_stream import decode_blocks, iter_json_records
 from kovqa_core.data.row_ids import TableRow, qualified_id, unique_row_ids
-from kovqa_core.data.tables import COLUMN_ALIASES, cell_text, check_unique_id, read_table, record_text
+from kovqa_core.data.tables import cell_text, check_unique_id, read_table, record_text
 from kovqa_core.data.tables.table_format import detect_table_format
 from kovqa_core.errors import DataError, SettingsError, list_ids
-from kovqa_core.evaluate.predictions_file import find_column
+from kovqa_core.evaluate.predictions_file import IMAGE_COLUMNS, find_column
 from kovqa_core.files import read_bytes
 from kovqa_core.index.reader import IndexSplit
 from kovqa_core.messages import Message, message
@@ -34,7 +34,6 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-_IMAGE_NAMES = tuple(name.lower() for name in COLUMN_ALIASES["image"])
 _OUTPUT_SUFFIXES = (".csv", ".tsv", ".txt")
 
 
@@ -114,20 +113,20 @@ def read_sample(path: Path, columns: Mapping[str, str] | None = None) -> SampleF
                     "submit.sample-other-columns", "{sample}:{line}: other columns than the first row",
                     sample=path, line=line,
                 ),
-                _sample_hint(),
+                sample_hint(),
             )  # fmt: skip
         id = cells[names.index(id_column)]
         if not id.strip():
             raise DataError(
                 message("submit.sample-no-id", "{sample}:{line}: no id", sample=path, line=line),
-                _sample_hint(),
+                sample_hint(),
             )
         rows.append(cells)
         lines.append(line)
     if not rows:
-        raise DataError(message("submit.sample-empty", "{sample} has no rows", sample=path), _sample_hint())
+        raise DataError(message("submit.sample-empty", "{sample} has no rows", sample=path), sample_hint())
     others = [name for name in names if name not in (id_column, answer_column)]
-    image_column = find_column(others, _IMAGE_NAMES)
+    image_column = find_column(others, IMAGE_COLUMNS)
     id_place = names.index(id_column)
     images = [row[names.index(image_column)] if image_column else "" for row in rows]
     ids = _distinct_ids(path, [row[id_place] for row in rows], images, lines)
@@ -147,7 +146,8 @@ def _distinct_ids(path: Path, ids: Sequence[str], images: Sequence[str], lines: 
     return [id if key is None else key for key, id in zip(keys, ids, strict=True)]
 
 
-def _sample_hint() -> Message:
+def sample_hint() -> Message:
+    """What to do about a sample that is not as it should be."""
     return message("submit.sample.hint", "take the sample that the challenge hands out")
 
 
@@ -242,7 +242,7 @@ def _detect_layout(path: Path, columns: int) -> CsvLayout:
     if not form.has_header:
         raise DataError(
             message("submit.sample-is-json", "{sample} is JSON, not a table with a header", sample=path),
-            _sample_hint(),
+            sample_hint(),
         )
     if form.name != "csv":
         return CsvLayout()

@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.data.answers import MISSING_WORDS
 from kovqa_core.data.row_ids import ID_MARK
 from kovqa_core.data.tables import read_table, table_notes
 from kovqa_core.errors import DataError, SettingsError, list_ids, unknown_name_error
@@ -37,6 +38,7 @@ from kovqa_core.submit.sample_file import (
     read_json_ids,
     read_sample,
     require_csv_output,
+    sample_hint,
 )
 
 # Its own client refuses what is larger before it sends it (docs/sources/datasets.md, D17).
@@ -46,8 +48,8 @@ _BROKEN_CHARACTER = re.compile("[\0\ud800-\udfff]")  # NUL, half a character
 _JSON_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 
 
-# What programs write where nothing is known, and what readers of tables (pandas) take for a missing cell.
-_MISSING_WORDS = frozenset(("nan", "-nan", "null", "none", "n/a", "na", "<na>", "#n/a", "#na", "undefined"))
+# Besides: what readers of tables (pandas) take for a missing cell.
+_MISSING_WORDS = MISSING_WORDS | {"-nan", "na", "#na"}
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def _read_challenge_sample(
     """A sample; one whose challenge names the columns has these two and no others."""
     if not form.id:
         return read_sample(sample, columns)
-    hint = message("submit.sample.hint", "take the sample that the challenge hands out")
+    hint = sample_hint()
     names = [form.id, form.text]
     # Here first: it knows a column that is spelled almost so.
     for _, row in read_table(sample, {name: (name,) for name in names}, hint):

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.data.file_kind import PARQUET_MAGIC, ZIP_HEADS
 from kovqa_core.data.tables import COLUMN_ALIASES, read_table
-from kovqa_core.data.tables.other_files import PARQUET_MAGIC, ZIP_MAGIC
 from kovqa_core.errors import DataError
 from kovqa_core.messages import message
 
@@ -62,7 +62,7 @@ def is_table(path: Path) -> bool:
     with path.open("rb") as stream:
         first = stream.readline(_MAX_FIRST_LINE_BYTES).removeprefix(b"\xef\xbb\xbf")
     # Any zip: the reader of tables says what is in it, where that is not a workbook.
-    if first.startswith((PARQUET_MAGIC, ZIP_MAGIC + b"\3\4")):
+    if first.startswith((PARQUET_MAGIC, ZIP_HEADS[0])):
         return True
     try:
         return isinstance(json.loads(first), dict)

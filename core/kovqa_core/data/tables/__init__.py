@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from kovqa_core.data.file_kind import PARQUET_MAGIC
 from kovqa_core.data.json_values import JsonRecord, JsonValue
 from kovqa_core.data.tables.conversations import split_conversations
 from kovqa_core.data.tables.csv_rows import read_csv_rows
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
 from kovqa_core.data.tables.excel import excel_notes, read_excel_rows
 from kovqa_core.data.tables.json_rows import read_json_rows
-from kovqa_core.data.tables.other_files import PARQUET_MAGIC, read_head
+from kovqa_core.data.tables.other_files import read_head
 from kovqa_core.data.tables.parquet import has_embedded_images, read_parquet_rows
 from kovqa_core.data.tables.table_format import detect_table_format
 from kovqa_core.data.tables.text_lines import TABLE_FORMATS_HINT

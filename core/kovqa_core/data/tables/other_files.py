@@ -10,15 +10,11 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kovqa_core.data.file_kind import FileKind, data_kind
+from kovqa_core.data.file_kind import GZIP_MAGIC, OLE_MAGIC, PARQUET_MAGIC, ZIP_HEADS, FileKind, data_kind
 from kovqa_core.data.tables.text_lines import TABLE_FORMATS_HINT
 from kovqa_core.messages import message
 
-ZIP_MAGIC = b"PK"
-PARQUET_MAGIC = b"PAR1"
-GZIP_MAGIC = b"\x1f\x8b"
 _HEAD_BYTES = 1 << 12
-_OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OLE_BYTES = 1 << 24  # an OLE file's list of streams may lie anywhere in it
 _EXCEL_WORKBOOK = "xl/workbook.xml"  # the member of a zip archive that makes it an Excel file
 _SAVE_AS_CSV = message("data.save-as-csv.hint", "open it and save it as CSV in UTF-8")
@@ -31,9 +27,9 @@ _SLIDES = FileKind(message("data.kind.slides", "a PowerPoint file"), _SAVE_AS_CS
 def find_other_kind(path: Path) -> FileKind | None:
     """What another file than a table is; None for text, .xlsx, parquet, gzip, and what cannot be read twice."""
     head = read_head(path)
-    if head.startswith((b"PK\3\4", b"PK\5\6")):
+    if head.startswith(ZIP_HEADS):
         return _zip_kind(path)
-    if head.startswith(_OLE_MAGIC):
+    if head.startswith(OLE_MAGIC):
         return _ole_kind(path)
     if not head or head.startswith((PARQUET_MAGIC, GZIP_MAGIC)):
         return None

@@ -8,14 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.data.file_kind import GZIP_MAGIC, PARQUET_MAGIC, ZIP_HEADS
 from kovqa_core.data.json_stream import decode_blocks, list_json_lists
-from kovqa_core.data.tables.other_files import (
-    GZIP_MAGIC,
-    PARQUET_MAGIC,
-    ZIP_MAGIC,
-    find_other_kind,
-    read_head,
-)
+from kovqa_core.data.tables.other_files import find_other_kind, read_head
 from kovqa_core.errors import DataError
 from kovqa_core.messages import Message, message
 
@@ -70,7 +65,7 @@ def detect_table_format(path: Path) -> TableFormat:
             message("data.no-table", "{file} is {kind}, not a table", file=path, kind=kind.name), kind.remedy
         )
     head = read_head(path, 4)
-    if head.startswith(ZIP_MAGIC + b"\3\4"):
+    if head.startswith(ZIP_HEADS[0]):
         return TableFormat("xlsx")
     if head.startswith(PARQUET_MAGIC):
         return TableFormat("parquet")

@@ -22,7 +22,7 @@ from pathlib import Path
 from kovqa_core.data.answers import raw_annotations, soft_labels
 from kovqa_core.data.example import Example
 from kovqa_core.data.folder_walk import walk_files
-from kovqa_core.data.table_columns import TableRecord, known_columns, one_text, read_table_records
+from kovqa_core.data.table_columns import TableRecord, known_columns, read_table_records
 from kovqa_core.data.tables import COLUMN_ALIASES, holds_images, table_notes
 from kovqa_core.data.tables.embedded_images import ImageNames, image_writer
 from kovqa_core.errors import DataError
@@ -153,7 +153,7 @@ def _read_table_rows(
         image = find_table_image(shard.file, images, name, kind, own_split)
         # By the file, not by what the row calls it: `b` and `b.jpg` in one table are one image, in one split.
         split = _row_split(own_split or shard.split, to_nfc(image.path or name), row.place)
-        annotations = _annotation_texts(row)
+        annotations = row.raw_texts("answer")
         answers = soft_labels(annotations)
         captions = [text.strip() for text in row.texts("caption") if text.strip()]
         choices, problem = _row_choices(row)
@@ -181,14 +181,6 @@ def _row_choices(row: TableRecord) -> tuple[tuple[str, ...], str]:
         return row.choices(), ""
     except DataError as error:
         return (), str(error.message)
-
-
-def _annotation_texts(row: TableRecord) -> list[str]:
-    """What each annotator wrote, letter by letter; VizWiz and VQAv2 have a record for each, with a text `answer`."""
-    cell = row.cell("answer")
-    values = cell if isinstance(cell, list) else [cell]
-    texts = [each["answer"] if isinstance(each, dict) and "answer" in each else each for each in values]
-    return [text if isinstance(text, str) else one_text(text, "answer", row.place) for text in texts]
 
 
 def _row_split(value: str, name: str, place: str) -> str:
