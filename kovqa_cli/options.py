@@ -1,4 +1,4 @@
-"""Options several commands share, or of which one has many; completion parses and imports nothing heavy."""
+"""Options several commands share, or of which one has many."""
 
 from __future__ import annotations
 
@@ -9,99 +9,8 @@ from typing import Annotated
 import typer
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
-from typer.core import TyperGroup
 
-
-def pass_group_options(context: typer.Context) -> bool:
-    """Hand the options typed before a subcommand to it: `kovqa runs --root X show r1` is `kovqa runs show --root X r1`.
-
-    Called first by a group's callback. If an option is typed behind the subcommand as well, that one counts.
-
-    Args:
-        context: of the group.
-
-    Returns:
-        Is there a subcommand, which does the work?
-
-    Raises:
-        SettingsError: the subcommand has no such option.
-    """
-    name = context.invoked_subcommand
-    if name is None:
-        return False
-    group = context.command
-    subcommand = group.get_command(context, name) if isinstance(group, TyperGroup) else None
-    known = {option.name for option in subcommand.params} if subcommand else set()
-    typed = [option for option in context.command.params if _is_typed(context, option.name)]
-    for option in typed:
-        if option.name not in known:
-            command = f"{context.command_path} {name}"
-            raise SettingsError(
-                message(
-                    "cli.no-such-group-option",
-                    "{command} has no option {option}",
-                    command=command,
-                    option=option.opts[0],
-                ),
-                message("cli.no-such-group-option.hint", "see {command} --help", command=command),
-            )
-    # What a context's default_map says of a subcommand are the defaults of that one's options.
-    context.default_map = {name: {option.name: context.params[option.name] for option in typed}}
-    return True
-
-
-def _is_typed(context: typer.Context, option: str | None) -> bool:
-    source = context.get_parameter_source(option or "")
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def complete_profile(incomplete: str) -> list[str]:
-    """Profile names that begin like this."""
-    return _settings_names("profiles", incomplete)
-
-
-def complete_recipe(incomplete: str) -> list[str]:
-    """Recipe names that begin like this."""
-    return _settings_names("recipes", incomplete)
-
-
-def complete_source(incomplete: str) -> list[str]:
-    """Data sets that begin like this."""
-    from kovqa_core.index.sources import DATA_SOURCES
-
-    return [name for name in DATA_SOURCES if name.startswith(incomplete)]
-
-
-def complete_asset(incomplete: str) -> list[str]:
-    """Assets that begin like this."""
-    from kovqa_core.download.find_asset import asset_names
-
-    return [name for name in asset_names() if name.startswith(incomplete)]
-
-
-def complete_run(incomplete: str) -> list[str]:
-    """Run folders here that begin like this."""
-    return sorted(str(folder) for folder in _launched_runs() if str(folder).startswith(incomplete))
-
-
-def complete_run_name(incomplete: str) -> list[str]:
-    """Names of runs here that begin like this, or run folders where a path is typed."""
-    named = sorted(folder.name for folder in _launched_runs())
-    return [name for name in named if name.startswith(incomplete)] or complete_run(incomplete)
-
-
-def _launched_runs() -> list[Path]:
-    """Runs here in which something was started; a dry run leaves `run.yaml` alone."""
-    from kovqa_core.runs.folder import was_launched
-
-    return [path.parent for path in Path("runs").glob("*/run.yaml") if was_launched(path.parent)]
-
-
-def _settings_names(kind: str, incomplete: str) -> list[str]:
-    from kovqa_core.paths import settings_files
-
-    return [name for name in settings_files(kind) if name.startswith(incomplete)]
-
+from kovqa_cli import completion
 
 RecipeOption = Annotated[
     str | None,
@@ -110,7 +19,7 @@ RecipeOption = Annotated[
         "-r",
         metavar="NAME",
         help="Experiment: a name or a YAML file. [default: kobeit3; of a resumed run: its own]",
-        autocompletion=complete_recipe,
+        autocompletion=completion.complete_recipe,
         envvar="KOVQA_RECIPE",
     ),
 ]
@@ -121,7 +30,7 @@ ProfileOption = Annotated[
         "-p",
         metavar="NAME",
         help="Machine: a name or a YAML file. [default: what this machine is]",
-        autocompletion=complete_profile,
+        autocompletion=completion.complete_profile,
         envvar="KOVQA_PROFILE",
     ),
 ]
@@ -146,7 +55,7 @@ ModelOption = Annotated[
         "--model",
         metavar="DIR",
         help="Run folder, step folder or Hugging Face folder. [default: the newest finished run here]",
-        autocompletion=complete_run,
+        autocompletion=completion.complete_run,
         envvar="KOVQA_MODEL",
     ),
 ]
@@ -186,7 +95,7 @@ SamplingSeedOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only the essential value.")]
 RunArgument = Annotated[
-    str, typer.Argument(help="Run: its name below runs/, or a path.", autocompletion=complete_run_name)
+    str, typer.Argument(help="Run: its name below runs/, or a path.", autocompletion=completion.complete_run_name)
 ]
 RunFolderOption = Annotated[
     Path | None,
@@ -255,7 +164,7 @@ AnswerProfileOption = Annotated[
         "-p",
         metavar="NAME",
         help="Machine whose processes share the table: a name or a YAML file. [default: one process]",
-        autocompletion=complete_profile,
+        autocompletion=completion.complete_profile,
     ),
 ]
 QuestionBatchOption = Annotated[
@@ -293,7 +202,7 @@ SourceArgument = Annotated[
     typer.Argument(
         metavar="SOURCE",
         help="Data set: aihub, aihub101, nia, dacon, vqav2, coco, kvqa, or table (any CSV, TSV, JSON lines or JSON).",
-        autocompletion=complete_source,
+        autocompletion=completion.complete_source,
     ),
 ]
 RawDataOption = Annotated[

@@ -9,7 +9,7 @@ import typer
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message, shell_quote
 
-from kovqa_cli import options
+from kovqa_cli import completion, options
 
 if TYPE_CHECKING:
     from kovqa_core.download.fetch import FetchOptions
@@ -32,7 +32,7 @@ def download(
             help="Names, or files they hold; hf:OWNER/NAME is any model of the Hugging Face hub, "
             "hf:datasets/OWNER/NAME a data set. NAME@DATE or NAME@REVISION for a certain version.",
             metavar="NAME",
-            autocompletion=options.complete_asset,
+            autocompletion=completion.complete_asset,
         ),
     ] = None,
     *,

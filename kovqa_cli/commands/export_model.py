@@ -9,13 +9,13 @@ import typer
 from kovqa_core.messages import message
 from kovqa_core.progress import Progress
 
-from kovqa_cli import options
+from kovqa_cli import completion, options
 
 
 def export(
     model: Annotated[
         Path,
-        typer.Argument(help="Run folder or step folder.", autocompletion=options.complete_run, metavar="DIR"),
+        typer.Argument(help="Run folder or step folder.", autocompletion=completion.complete_run, metavar="DIR"),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", metavar="DIR")],
     *,

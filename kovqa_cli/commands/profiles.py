@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kovqa_cli import options
+from kovqa_cli import completion, group_options, options
 
 profiles_app = typer.Typer(
     help="List, show, write and detect profiles of machines.", invoke_without_command=True
@@ -18,7 +18,7 @@ def list_profiles(
     context: typer.Context, *, json: options.JsonOption = False, quiet: options.QuietOption = False
 ) -> None:
     """List all profiles."""
-    if options.pass_group_options(context):
+    if group_options.pass_group_options(context):
         return
     from kovqa_core.launch.machine_check import gpu_warnings, profile_of_this_machine
     from kovqa_core.paths import settings_files
@@ -33,7 +33,7 @@ def list_profiles(
 
 @profiles_app.command("show")
 def show_profile(
-    name: Annotated[str, typer.Argument(help="Profile name.", autocompletion=options.complete_profile)],
+    name: Annotated[str, typer.Argument(help="Profile name.", autocompletion=completion.complete_profile)],
     *,
     json: options.JsonOption = False,
 ) -> None:
@@ -54,7 +54,7 @@ def new_profile(
     source: Annotated[
         str,
         typer.Option(
-            "--from", metavar="NAME", help="Profile it begins as.", autocompletion=options.complete_profile
+            "--from", metavar="NAME", help="Profile it begins as.", autocompletion=completion.complete_profile
         ),
     ],
     *,

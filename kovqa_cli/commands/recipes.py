@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kovqa_cli import options
+from kovqa_cli import completion, group_options, options
 
 recipes_app = typer.Typer(help="List, show and write recipes of experiments.", invoke_without_command=True)
 
@@ -16,7 +16,7 @@ def list_recipes(
     context: typer.Context, *, json: options.JsonOption = False, quiet: options.QuietOption = False
 ) -> None:
     """List all recipes."""
-    if options.pass_group_options(context):
+    if group_options.pass_group_options(context):
         return
     from kovqa_core.files import read_text
     from kovqa_core.paths import settings_files
@@ -30,7 +30,7 @@ def list_recipes(
 
 @recipes_app.command("show")
 def show_recipe(
-    name: Annotated[str, typer.Argument(help="Recipe name.", autocompletion=options.complete_recipe)],
+    name: Annotated[str, typer.Argument(help="Recipe name.", autocompletion=completion.complete_recipe)],
     *,
     json: options.JsonOption = False,
 ) -> None:
@@ -48,7 +48,7 @@ def new_recipe(
     source: Annotated[
         str,
         typer.Option(
-            "--from", metavar="NAME", help="Recipe it begins as.", autocompletion=options.complete_recipe
+            "--from", metavar="NAME", help="Recipe it begins as.", autocompletion=completion.complete_recipe
         ),
     ],
     *,

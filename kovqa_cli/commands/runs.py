@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kovqa_cli import options
+from kovqa_cli import group_options, options
 
 runs_app = typer.Typer(help="List, show, compare and repeat trainings.", invoke_without_command=True)
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of run folders.", metavar="DIR")]
@@ -24,7 +24,7 @@ def list_by_default(
     quiet: options.QuietOption = False,
 ) -> None:
     """List, show, compare and repeat trainings; alone: list them, newest first."""
-    if not options.pass_group_options(context):
+    if not group_options.pass_group_options(context):
         list_runs(root=root, json=json, quiet=quiet)
 
 

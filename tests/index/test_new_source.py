@@ -15,7 +15,7 @@ from kovqa_core.index.reader import open_index, read_type_groups
 from kovqa_core.index.shards import SourceOptions
 from kovqa_core.index.sources import DATA_SOURCES, DataSource
 
-from kovqa_cli import options
+from kovqa_cli import completion
 from tests.index.raw_data import left_out_counts, touch
 
 NEW_SOURCE = '''
@@ -85,7 +85,7 @@ def test_a_new_source_is_indexed(tmp_path: Path, new_source: ModuleType) -> None
 
 
 def test_a_new_source_completes_on_the_command_line(new_source: ModuleType) -> None:
-    assert options.complete_source("li") == ["lines"]
+    assert completion.complete_source("li") == ["lines"]
 
 
 @pytest.mark.parametrize("name", list(DATA_SOURCES))

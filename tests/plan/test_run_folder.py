@@ -15,7 +15,7 @@ from kovqa_core.runs.slurm_job import SlurmJob, write_slurm_job
 from kovqa_core.runs.summary import all_runs, summarise_run
 from kovqa_core.settings.run import RUN_FILE, read_run
 
-from kovqa_cli.options import complete_run, complete_run_name
+from kovqa_cli.completion import complete_run, complete_run_name
 from tests.conftest import SMALL
 from tests.plan.conftest import Plan, leave_checkpoint
 

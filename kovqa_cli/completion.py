@@ -1,0 +1,53 @@
+"""What completion offers; it parses and imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def complete_profile(incomplete: str) -> list[str]:
+    """Profile names that begin like this."""
+    return _settings_names("profiles", incomplete)
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Recipe names that begin like this."""
+    return _settings_names("recipes", incomplete)
+
+
+def complete_source(incomplete: str) -> list[str]:
+    """Data sets that begin like this."""
+    from kovqa_core.index.sources import DATA_SOURCES
+
+    return [name for name in DATA_SOURCES if name.startswith(incomplete)]
+
+
+def complete_asset(incomplete: str) -> list[str]:
+    """Assets that begin like this."""
+    from kovqa_core.download.find_asset import asset_names
+
+    return [name for name in asset_names() if name.startswith(incomplete)]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Run folders here that begin like this."""
+    return sorted(str(folder) for folder in _launched_runs() if str(folder).startswith(incomplete))
+
+
+def complete_run_name(incomplete: str) -> list[str]:
+    """Names of runs here that begin like this, or run folders where a path is typed."""
+    named = sorted(folder.name for folder in _launched_runs())
+    return [name for name in named if name.startswith(incomplete)] or complete_run(incomplete)
+
+
+def _launched_runs() -> list[Path]:
+    """Runs here in which something was started; a dry run leaves `run.yaml` alone."""
+    from kovqa_core.runs.folder import was_launched
+
+    return [path.parent for path in Path("runs").glob("*/run.yaml") if was_launched(path.parent)]
+
+
+def _settings_names(kind: str, incomplete: str) -> list[str]:
+    from kovqa_core.paths import settings_files
+
+    return [name for name in settings_files(kind) if name.startswith(incomplete)]
