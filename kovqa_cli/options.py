@@ -95,7 +95,8 @@ SamplingSeedOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only the essential value.")]
 RunArgument = Annotated[
-    str, typer.Argument(help="Run: its name below runs/, or a path.", autocompletion=completion.complete_run_name)
+    str,
+    typer.Argument(help="Run: its name below runs/, or a path.", autocompletion=completion.complete_run_name),
 ]
 RunFolderOption = Annotated[
     Path | None,

@@ -15,7 +15,9 @@ from kovqa_cli import completion, options
 def export(
     model: Annotated[
         Path,
-        typer.Argument(help="Run folder or step folder.", autocompletion=completion.complete_run, metavar="DIR"),
+        typer.Argument(
+            help="Run folder or step folder.", autocompletion=completion.complete_run, metavar="DIR"
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", metavar="DIR")],
     *,
