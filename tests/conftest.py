@@ -85,6 +85,8 @@ def tiny_vlm(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Callable
     return make
 
 
+# The user's own folder: runs whose settings can run code are remembered there (kovqa_core.runs.consent).
+_TEST_HOME = Path(tempfile.gettempdir()) / f"kovqa-test-home-{os.getuid()}"
 Kovqa = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -105,9 +107,9 @@ def training(small: Small, *assignments: str) -> list[object]:
 
 
 def clean_env(**extra: str) -> dict[str, str]:
-    """The environment without anything of kovqa or torchrun in it."""
+    """The environment without anything of kovqa or torchrun in it, and a home folder of kovqa's for tests."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("KOVQA_", "PYTEST_", "TORCHELASTIC"))}
-    return {**kept, "CI": "true", **extra}
+    return {**kept, "CI": "true", "KOVQA_HOME": str(_TEST_HOME), **extra}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kovqa_cli import group_options, options
+from kovqa_cli.commands.train import TrustRunOption, start_training
 
 runs_app = typer.Typer(help="List, show, compare and repeat trainings.", invoke_without_command=True)
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of run folders.", metavar="DIR")]
@@ -90,6 +91,7 @@ def rerun_training(
     force: Annotated[
         bool, typer.Option("--force", help="Train even if the index holds other data than before.")
     ] = False,
+    trust_run: TrustRunOption = False,
     dry_run: options.DryRunOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -98,10 +100,8 @@ def rerun_training(
 
     Names what is not as it was: data, versions, code.
     """
-    from kovqa_core.plan import training
+    from kovqa_core.plan.rerun import plan_rerun
     from kovqa_core.runs.summary import find_run
 
-    from kovqa_cli.commands.train import start_training
-
-    plan = partial(training.plan_rerun, find_run(run, root), output, force=force, dry_run=dry_run)
+    plan = partial(plan_rerun, find_run(run, root), output, force=force, dry_run=dry_run, trust_run=trust_run)
     start_training(plan, dry_run=dry_run, json=json, quiet=quiet)

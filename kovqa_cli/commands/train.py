@@ -14,6 +14,14 @@ from kovqa_cli import options
 if TYPE_CHECKING:
     from kovqa_core.plan.training import PlannedTraining
 
+TrustRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-run",
+        help="Run what somebody else's run.yaml says: its setup lines, command prefix, python, variables.",
+    ),
+]
+
 
 def train(
     *,
@@ -60,6 +68,7 @@ def train(
     ] = None,
     sets: options.SetOption = None,
     allow_left_out: options.AllowLeftOutOption = False,
+    trust_run: TrustRunOption = False,
     dry_run: options.DryRunOption = False,
     check: Annotated[
         bool,
@@ -86,6 +95,13 @@ def train(
             message("train.change-without-resume", "--change is for a run that goes on"),
             message("train.change-without-resume.hint", "add --resume, or use --set for a new run"),
         )
+    if trust_run and not resume:
+        raise SettingsError(
+            message(
+                "train.trust-without-resume", "--trust-run is for a run that goes on: a new one is yours"
+            ),
+            message("train.trust-without-resume.hint", "add --resume, or leave it out"),
+        )
     flags = {"data.index": data, "model.tokenizer": tokenizer, "model.random_init": random_init or None}
     plan = partial(
         plan_training.plan_training,
@@ -99,6 +115,7 @@ def train(
         micro_batch=micro_batch,
         changes=changes or [],
         allow_left_out=allow_left_out,
+        trust_run=trust_run,
     )
     start_training(plan, dry_run=dry_run, check=check, json=json, quiet=quiet)
 

@@ -53,6 +53,7 @@ def print_plan(planned: PlannedTraining, *, quiet: bool) -> None:
 
 
 def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
+    from kovqa_core.runs.consent import code_setting_lines
     from kovqa_core.settings.strict_yaml import inline_yaml
 
     run = planned.run
@@ -87,6 +88,7 @@ def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
             nodes=profile.nodes,
         )
     yield from planned.notes
+    yield from code_setting_lines(run)
     for change in planned.changes:
         yield message(
             "train.setting-changes",
@@ -188,6 +190,7 @@ def print_launch_command(planned: PlannedTraining, *, is_written: bool, as_json:
         "differs": [asdict(each) for each in planned.differences],
         "memory": _memory_fields(planned),
         "notes": list(planned.notes),
+        "foreign": dict(planned.foreign),
     }
     console.print_outcome(launch.shell_command(), fields, notes, as_json=as_json, quiet=quiet)
 

@@ -17,7 +17,7 @@ FLAGS = {
     ),
     "train": (
         "--recipe -r --profile -p --data --tokenizer --output -o --resume --change --random-init --micro-batch --set "
-        "--dry-run -n --allow-left-out --check "
+        "--dry-run -n --allow-left-out --check --trust-run "
         "--json --quiet -q"
     ),
     "predict": (
@@ -52,7 +52,7 @@ FLAGS = {
     "runs list": "--root --json --quiet -q",
     "runs show": "--root --json --quiet -q",
     "runs diff": "--root --json --quiet -q",
-    "runs rerun": "--root --output -o --force --dry-run -n --json --quiet -q",
+    "runs rerun": "--root --output -o --force --trust-run --dry-run -n --json --quiet -q",
 }
 
 

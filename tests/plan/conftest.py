@@ -14,6 +14,20 @@ from kovqa_core.runs.manifest import index_facts
 from tests.conftest import SMALL, Small
 
 Plan = Callable[..., PlannedTraining]
+MoveHome = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MoveHome:
+    """Moves into the home folder of a user."""
+
+    def move(name: str) -> Path:
+        folder = tmp_path / "집" / name
+        monkeypatch.setenv("KOVQA_HOME", str(folder))
+        return folder
+
+    move("나")
+    return move
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from kovqa_core.errors import SettingsError
 from kovqa_core.plan.claim import claim_planned_run, write_plan
-from kovqa_core.plan.training import PlannedTraining, plan_rerun
+from kovqa_core.plan.rerun import plan_rerun
+from kovqa_core.plan.training import PlannedTraining
 
 from kovqa_cli.output.training import print_plan
 from tests.plan.conftest import Plan

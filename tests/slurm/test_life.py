@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from kovqa_core.runs.consent import TRUSTED_RUNS_FOLDER
 from kovqa_core.runs.folder import RESULT_FILE
 
 from tests.conftest import Small, clean_env, command, left_out
@@ -39,11 +41,13 @@ def nodes(cluster: MiniSlurm) -> MiniSlurm:
     return cluster
 
 
-def submit(nodes: MiniSlurm, small: Small, profile: Path, folder: Path, *assignments: str) -> str:
+def submit(
+    nodes: MiniSlurm, small: Small, profile: Path, folder: Path, *assignments: str, **environment: str
+) -> str:
     """`kovqa train -p …`: the job's number."""
     done = nodes.run(
         command([*words(small, profile, folder, *assignments), "-q"]),
-        env=clean_env(SLURM_CONF=nodes.conf), capture_output=True, text=True, check=False,
+        env=clean_env(SLURM_CONF=nodes.conf, **environment), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -85,8 +89,12 @@ def test_a_run_trains_across_two_nodes(undisturbed: Path) -> None:
 def test_a_job_queued_again_and_then_a_node_that_dies(
     nodes: MiniSlurm, small: Small, profile: Path, tmp_path: Path, undisturbed: Path
 ) -> None:
-    folder = tmp_path / "run"
-    job = submit(nodes, small, profile, folder)
+    """It has setup lines and variables: the job asks nobody about them, in a home that has gone meanwhile."""
+    folder, home, marker = tmp_path / "run", tmp_path / "home", tmp_path / "setup ran"
+    lines = (f"profile.setup=[\"echo $SLURMD_NODENAME >> '{marker}'\"]", "profile.env.MARKER=marker")
+    job = submit(nodes, small, profile, folder, *lines, KOVQA_HOME=str(home))
+    assert len(list((home / TRUSTED_RUNS_FOLDER).iterdir())) == 1
+    shutil.rmtree(home)
     until(lambda: step(folder) >= 8, "step 8")
     nodes.out("scontrol", "requeue", job)
     until(lambda: step(folder) >= 25, "step 25")
@@ -94,6 +102,8 @@ def test_a_job_queued_again_and_then_a_node_that_dies(
     nodes.start_node("n2")
     finished(nodes, job, folder)
     same_end(folder, undisturbed)
+    assert marker.read_text().split() == ["n1"] * 3
+    assert not home.exists()
 
 
 def disturb(nodes: MiniSlurm, job: str, how: str) -> None:

@@ -20,7 +20,8 @@ from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import ModelError, Stopped, WorkerError
 from kovqa_core.evaluate.metrics import Metric
 from kovqa_core.plan.claim import claim_planned_run
-from kovqa_core.plan.training import plan_rerun, plan_training
+from kovqa_core.plan.rerun import plan_rerun
+from kovqa_core.plan.training import plan_training
 from kovqa_core.runs.folder import RunResult, follow_pointer, read_result
 from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import RecipeChange, Run, make_run, read_run, write_run

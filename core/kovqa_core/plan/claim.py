@@ -18,6 +18,7 @@ from kovqa_core.launch.plan import plan_launch
 from kovqa_core.plan.run_folder import folder_state, run_active_error
 from kovqa_core.plan.training import PlannedTraining
 from kovqa_core.process_pool import usable_cpu_count
+from kovqa_core.runs.consent import code_settings, new_run_id, remember_run
 from kovqa_core.runs.folder import RESULT_FILE, is_run_active, was_launched
 from kovqa_core.runs.slurm_job import require_not_queued
 from kovqa_core.settings.run import RUN_FILE, read_run, write_run
@@ -118,8 +119,9 @@ def _require_same_run(planned: PlannedTraining) -> None:
     """
     run = planned.run
     stored = read_run(run.folder / RUN_FILE)
-    if stored.model_copy(update={"argv": run.argv, "origin": run.origin}) != run:
+    if stored.model_copy(update={"argv": run.argv, "origin": run.origin, "id": run.id}) != run:
         raise run_active_error(run.folder)
+    remember_run(stored)  # the home folder here may be another than where the run was begun
 
 
 def _write_run_files(planned: PlannedTraining) -> None:
@@ -127,6 +129,12 @@ def _write_run_files(planned: PlannedTraining) -> None:
     if planned.changes:
         # First: killed between the two, the run is finished again by its old settings, and not by the new ones.
         (run.folder / RESULT_FILE).unlink(missing_ok=True)
+    if code_settings(run.recipe, run.profile) and not planned.foreign:
+        # Not for a dry run of what somebody else's settings say: nobody has agreed to that yet.
+        run = run if run.id else run.model_copy(update={"id": new_run_id()})
+        remember_run(run)
+        if planned.trusted_run is not None:
+            remember_run(planned.trusted_run)
     write_run(run)
     if planned.launch.script is not None:
         write_text(run.folder / JOB_SCRIPT, planned.launch.script)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kovqa_core.errors import DataError, KovqaError, SettingsError, WorkerError
+from kovqa_core.errors import KovqaError, SettingsError, WorkerError
 from kovqa_core.index.reader import open_training_index
 from kovqa_core.launch.launchers import check_launcher
 from kovqa_core.launch.launchers.protocol import LaunchPlan
@@ -34,18 +34,17 @@ from kovqa_core.plan.resumed_run import TypedSettings, resume_settings
 from kovqa_core.plan.run_folder import (
     FolderState,
     choose_run_folder,
-    folder_in_use_error,
     folder_state,
     require_free_folder,
     unknown_run_error,
 )
 from kovqa_core.process_pool import usable_cpu_count
+from kovqa_core.runs.consent import foreign_code_settings, foreign_run_warning, require_trusted
 from kovqa_core.runs.folder import (
     RunResult,
     find_resume_checkpoint,
     follow_pointer,
     read_result,
-    was_launched,
 )
 from kovqa_core.runs.manifest import last_checkpoint_step, require_same_data
 from kovqa_core.runs.slurm_job import require_not_queued
@@ -78,6 +77,8 @@ class PlannedTraining:
         notes: what is worth knowing of its batches.
         changes: settings that change from this resume on; of a rerun, those that changed on the way.
         is_resume: it goes on, if there is anything to go on from.
+        foreign: code settings of somebody else's run.yaml, which a dry run shows and does not need to trust.
+        trusted_run: the run that this one is made from, which was trusted in this command.
     """
 
     run: Run
@@ -94,6 +95,8 @@ class PlannedTraining:
     notes: Sequence[Message] = ()
     changes: Sequence[RecipeChange] = ()
     is_resume: bool = False
+    foreign: Mapping[str, object] = field(default_factory=dict)
+    trusted_run: Run | None = None
 
 
 MakeRun = Callable[[Profile, Path, list[str], Mapping[str, str]], Run]  # profile, folder, argv, origin
@@ -112,6 +115,7 @@ def plan_training(
     micro_batch: str | None = None,
     changes: Sequence[str] = (),
     allow_left_out: bool = False,
+    trust_run: bool = False,
 ) -> PlannedTraining:
     """Resolve and check. Nothing is written.
 
@@ -126,6 +130,7 @@ def plan_training(
         micro_batch: a number, "auto", or None: what the profile says.
         changes: `a.b=c` texts that change the resumed run's recipe from here on.
         allow_left_out: train on though over 10 % of the rows are left out.
+        trust_run: run what the settings of somebody else's run say (`runs/consent.py`).
 
     Raises:
         KovqaError: whatever cannot work, before anything is started.
@@ -135,8 +140,9 @@ def plan_training(
     if resume and state.run is not None:
         typed = TypedSettings(recipe, profile, sets, flags, changes)
         return _plan_resumed(
-            folder, state, typed, dry_run=dry_run, micro_batch=micro_batch, allow_left_out=allow_left_out
-        )
+            folder, state, typed,
+            dry_run=dry_run, micro_batch=micro_batch, allow_left_out=allow_left_out, trust_run=trust_run,
+        )  # fmt: skip
     # Without run.yaml nothing was started here yet: --resume then begins, if it is said what.
     if resume and (recipe is None or changes):
         raise unknown_run_error(folder)
@@ -148,7 +154,7 @@ def plan_training(
     make = partial(
         make_run, settings.recipe, probe=micro_batch == AUTO_MICRO_BATCH, allow_left_out=allow_left_out
     )
-    planned = _check_and_plan(settings, folder, state, make, dry_run=dry_run, micro_batch=micro_batch)
+    planned = check_and_plan(settings, folder, state, make, dry_run=dry_run, micro_batch=micro_batch)
     # A profile that was named is what is wanted; where the machine chose, why it chose so must be seen.
     machine_warnings = (
         [] if profile else [*gpu_warnings(), *login_node_warnings(planned.run.profile, os.environ)]
@@ -166,12 +172,18 @@ def _plan_resumed(
     dry_run: bool,
     micro_batch: str | None,
     allow_left_out: bool,
+    trust_run: bool,
 ) -> PlannedTraining:
     """Plan how a run goes on; one that is finished goes on only if it was given more steps."""
     run = read_run(folder / RUN_FILE)
     settings, changes = resume_settings(run, folder, typed)
     new_changes = [change for change in changes if change not in run.changes]
+    foreign: Mapping[str, object] = {}
     if new_changes or not state.finished:
+        foreign = foreign_code_settings(
+            run, settings.recipe, settings.profile, typed_profile=typed.profile is not None
+        )
+        require_trusted(run, foreign, trust_run=trust_run or dry_run, other_profile=True)
         # Not one of the checks, which a dry run lets pass: the run's folder is here, whatever else is not.
         find_resume_checkpoint(folder)
     make_resumed = partial(
@@ -182,100 +194,28 @@ def _plan_resumed(
     )
 
     def make(profile: Profile, folder: Path, argv: list[str], origin: Mapping[str, str]) -> Run:
-        return make_resumed(profile, folder, argv, origin).model_copy(update={"changes": changes})
+        return make_resumed(profile, folder, argv, origin).model_copy(
+            update={"changes": changes, "id": run.id}
+        )
 
     checks: list[Check] = [partial(require_same_data, run.model_copy(update={"recipe": settings.recipe}))]
     if new_changes:
         checks.append(partial(_require_more_steps, folder, settings.recipe))
-    planned = _check_and_plan(
+    planned = check_and_plan(
         settings, folder, state, make, dry_run=dry_run, micro_batch=micro_batch, more_checks=checks
     )
     result = None if new_changes else planned.result
-    return replace(planned, is_resume=True, changes=new_changes, result=result)
+    planned = replace(planned, is_resume=True, changes=new_changes, result=result)
+    return planned if trust_run else with_foreign_settings(planned, foreign)
 
 
-def plan_rerun(earlier_folder: Path, folder: Path | None, *, force: bool, dry_run: bool) -> PlannedTraining:
-    """A run like an earlier one: the same settings and the same split into micro-batches, in a new folder.
-
-    What was changed on the way changes at the same steps.
-
-    Args:
-        earlier_folder: of the earlier run.
-        folder: of the new one; None: a new one below runs/.
-        force: go on where the data is not the same as then.
-        dry_run: let pass what this machine lacks, and say so.
-
-    Raises:
-        DataError: the index was written again from other data.
-        KovqaError: whatever cannot work, before anything is started.
-    """
-    from kovqa_core.runs.compare import changed_since
-
-    earlier = read_run(earlier_folder / RUN_FILE)
-    named_folder, folder = folder, choose_run_folder(folder, earlier.recipe.name, resume=False)
-    if was_launched(folder):  # a dry run has only written what it would do
-        raise folder_in_use_error(
-            folder, message("plan.folder-in-use.rerun-hint", "choose another folder with -o")
-        )
-    require_free_folder(folder, joint=False)
-
-    def make(profile: Profile, folder: Path, argv: list[str], origin: Mapping[str, str]) -> Run:
-        return earlier.model_copy(update={"folder": folder.resolve(), "argv": argv})
-
-    differences = changed_since(earlier_folder)
-    data = next((each for each in differences if each.section == "data"), None)
-    checks: list[Check] = []
-    if data is not None and data.a is not None and not force:
-        checks = [partial(_refuse_changed_data, earlier_folder, earlier, data)]
-    settings = ResolvedSettings(earlier.recipe, earlier.profile, earlier.origin)
-    planned = _check_and_plan(
-        settings, folder, folder_state(folder), make, dry_run=dry_run, more_checks=checks
-    )
-    return replace(
-        planned,
-        differences=differences,
-        is_new_folder=named_folder is None,
-        warnings=[*planned.warnings, *_other_splits(earlier_folder, earlier)],
-        changes=earlier.changes,
-    )
+def with_foreign_settings(planned: PlannedTraining, foreign: Mapping[str, object]) -> PlannedTraining:
+    """A plan that is shown, though somebody else's settings in it are not trusted; says so where there are any."""
+    warnings = [*planned.warnings, *([foreign_run_warning(foreign)] if foreign else [])]
+    return replace(planned, foreign=foreign, warnings=warnings)
 
 
-def _other_splits(earlier_folder: Path, earlier: Run) -> Iterator[Message]:
-    """That a rerun splits the batch by the run's last launch, and its other launches did otherwise."""
-    from kovqa_core.runs.compare import batch_splits, batch_splits_text
-
-    splits = batch_splits(earlier_folder)
-    if len(splits) > 1:
-        yield message(
-            "plan.other-splits",
-            "{run} did not split its batch alike in all launches ({splits}); this one has {processes} × "
-            "{micro_batch} × {accumulate} throughout, so results are not the same to the bit",
-            run=earlier_folder.name,
-            splits=batch_splits_text(splits),
-            processes=earlier.profile.processes,
-            micro_batch=earlier.micro_batch,
-            accumulate=earlier.accumulate,
-        )
-
-
-def _refuse_changed_data(earlier_folder: Path, earlier: Run, data: RunDifference) -> None:
-    raise DataError(
-        message(
-            "plan.other-data",
-            "{index} holds other data than {run} learned from (fingerprint {then:.12} then, {now:.12} now)",
-            index=earlier.recipe.data.index,
-            run=earlier_folder.name,
-            then=str(data.a),
-            now=str(data.b),
-        ),
-        message(
-            "plan.other-data.hint",
-            "write the index again from the same data, or add --force to train on what is there now",
-        ),
-    )
-
-
-def _check_and_plan(
+def check_and_plan(
     settings: ResolvedSettings,
     folder: Path,
     state: FolderState,

@@ -70,6 +70,11 @@ class Run(StrictSettings):
     argv: list[str] = Field([], description="the command that was typed")
     origin: dict[str, str] = Field({}, description="where each setting came from")
     changes: list[RecipeChange] = Field([], description="settings changed on the way, oldest first")
+    id: str = Field(
+        "",
+        pattern="^([0-9a-f]{32})?$",
+        description="random; of runs whose settings can run code (runs/consent.py)",
+    )
 
 
 def optim_at_step(run: Run, step: int) -> OptimSettings:
