@@ -33,9 +33,20 @@ def test_what_holds_no_image_has_no_format(tmp_path: Path, data: bytes) -> None:
     assert find_image_format(tmp_path) is None
 
 
-def test_a_tga_of_the_first_version_is_known_by_its_name_too(tmp_path: Path) -> None:
+def test_a_tga_is_known_by_its_header_and_length_whatever_its_name(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.tga")
     data = (tmp_path / "a.tga").read_bytes().removesuffix(b"\0\0\0\0\0\0\0\0TRUEVISION-XFILE.\0")
-    for name, format in (("b.tga", "TGA"), ("b", None)):
-        (tmp_path / name).write_bytes(data)
+    for name, content, format in (
+        ("b.jpg", data, "TGA"),
+        ("c.tga", data[:-1], None),
+        ("d.tga", bytes(99), None),
+    ):
+        (tmp_path / name).write_bytes(content)
         assert find_image_format(tmp_path / name) == format
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("compression", [None, "tga_rle"])
+def test_every_tga_that_pillow_writes_is_known(tmp_path: Path, mode: str, compression: str | None) -> None:
+    Image.new(mode, (300, 2)).save(tmp_path / "a", "TGA", compression=compression)
+    assert find_image_format(tmp_path / "a") == "TGA"

@@ -427,7 +427,13 @@ def test_as_stored_is_what_the_original_of_llava_reads(side: int | None) -> None
         (b"PK\3\4\0\0", "it is a zip archive"),
         (b"%PDF-1.7", "it is a PDF document"),
         (b"\0\5\26\7\0\2\0\0", "AppleDouble"),
-        (b"not an image", "in no image format"),
+        (b"not an image", "in no image format that is read: JPEG, PNG, "),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n",
+            "it is a PostScript or EPS drawing: convert it",
+        ),
+        (b"\xc5\xd0\xd3\xc6" + bytes(28), "it is a PostScript or EPS drawing"),
+        (b"qoif" + bytes(28), r"it is an image \(QOI\), a format that is not read"),
         (b"\xff\xd8\xff\xe0", "cut off|no image format"),
     ],
 )
@@ -488,14 +494,14 @@ def test_a_plug_in_for_heic_is_used_where_it_is_installed(
             return Image.new("RGB", (2, 2), "red")
 
     def register() -> None:
-        Image.register_open("TEST-HEIF", HeifImage, lambda start: start[4:12] == b"ftypheic")
+        Image.register_open("HEIF", HeifImage, lambda start: start[4:12] == b"ftypheic")
 
     monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
     try:
         assert opened(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", path).tolist() == [[[255, 0, 0]] * 2] * 2
     finally:
-        Image.ID.remove("TEST-HEIF")
-        del Image.OPEN["TEST-HEIF"]
+        Image.ID.remove("HEIF")
+        del Image.OPEN["HEIF"]
 
 
 # ------------------------------------------------------------------------- handed on as they are

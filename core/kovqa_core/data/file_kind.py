@@ -28,7 +28,7 @@ class FileKind:
     Attributes:
         name: with its article, as in "it is an HTML page".
         remedy: what to do; "" where the format alone does not tell.
-        format: of an image, as Pillow calls it; "" of anything else.
+        format: of an image, one of `IMAGE_FORMATS`; "" of anything else.
     """
 
     name: str
@@ -124,7 +124,7 @@ def _image_kind(format: str) -> FileKind:
         return FileKind(
             message("data.kind.heic", "a HEIC image"),
             message("data.kind.heic-plugin", "convert it, or pip install pillow-heif"),
-            "HEIF",  # as its plug-in names it
+            format,
         )
     if format == "AVIF":
         return FileKind(
@@ -136,14 +136,20 @@ def _image_kind(format: str) -> FileKind:
 
 
 def _image_starts() -> Iterator[tuple[bytes, FileKind]]:
-    """Of images in formats that Pillow does not read by itself."""
-    jxl = FileKind(
-        message("data.kind.jxl", "a JPEG XL image"),
-        message("data.kind.jxl-plugin", "convert it, or pip install pillow-jxl-plugin"),
-        "JXL",
-    )
+    """Of images in formats that are not read."""
+    jxl = FileKind(message("data.kind.jxl", "a JPEG XL image"), _convert())
     yield from ((start, jxl) for start in (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"))
+    eps = FileKind(message("data.kind.eps", "a PostScript or EPS drawing"), _convert())
+    yield from ((start, eps) for start in (b"%!PS", b"\xc5\xd0\xd3\xc6"))
     yield b"8BPS", FileKind(message("data.kind.psd", "a Photoshop file"), _convert())
+    for start, name in (
+        (b"icns", "ICNS"), (b"DDS ", "DDS"), (b"qoif", "QOI"), (b"\x01\xda", "SGI"), (b"SIMPLE  =", "FITS"),
+        (b"\xd7\xcd\xc6\x9a", "WMF"), (b"\0\0\2\0", "CUR"), (b"/* XPM */", "XPM"), (b"\x59\xa6\x6a\x95", "SUN"),
+    ):  # fmt: skip
+        other = message(
+            "data.kind.other-image", "an image ({format}), a format that is not read", format=name
+        )
+        yield start, FileKind(other, _convert())
 
 
 def _convert() -> Message:

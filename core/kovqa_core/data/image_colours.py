@@ -11,11 +11,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import cast
+
 import numpy as np
 from PIL import Image, ImageCms
 
 from kovqa_core.messages import message
 
+_STRIP_PIXELS = 1 << 18
 _WHITES = (1.0, 255.0, 4095.0, 65535.0)
 _TWELVE_BIT_MAX = 15  # of 4095, what Pillow keeps: the upper byte of 16 bits
 # Pillow spreads the values of 1, 2 and 4 bits over 0…255, but not the one that stands for "transparent".
@@ -23,7 +27,7 @@ _FEW_BITS = {"1": 255, "L;1": 255, "L;2": 85, "L;4": 17}
 
 
 def to_rgb(image: Image.Image, raw_mode: str, *, as_stored: bool = False) -> Image.Image:
-    """An image as RGB of 8 bits.
+    """An image as RGB of 8 bits, made strip by strip where there are steps between.
 
     Args:
         image: decoded.
@@ -34,50 +38,78 @@ def to_rgb(image: Image.Image, raw_mode: str, *, as_stored: bool = False) -> Ima
         ValueError: a mode that cannot be converted.
     """
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _scale_deep_grey(image, as_stored=as_stored).convert("RGB")
+        return _scale_deep_grey(image, as_stored=as_stored)
     if image.mode == "LAB":
         return _lab_to_rgb(image)
     if image.has_transparency_data and not as_stored:
-        image = _over_white(image, raw_mode)
-    return _scale_deep_colour(image.convert("RGB")) if ";16" in raw_mode else image.convert("RGB")
+        _spread_transparency(image, raw_mode)
+        rgb = _in_strips(image, _over_white)
+    else:
+        rgb = image.convert("RGB")
+    return _scale_deep_colour(rgb) if ";16" in raw_mode else rgb
+
+
+def _in_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """An image converted to RGB a strip at a time: of an image of 100 megapixels, each copy takes 400 MB."""
+    rgb = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        rgb.paste(convert(strip), (0, top))
+    return rgb
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(first row, strip) of an image, from top to bottom."""
+    rows = max(1, _STRIP_PIXELS // max(1, image.width))
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(image.height, top + rows)))
 
 
 def _scale_deep_grey(image: Image.Image, *, as_stored: bool) -> Image.Image:
-    values = np.asarray(image, np.float64)
-    finite = values[np.isfinite(values)]
-    largest, black = float(finite.max(initial=0)), float(finite.min(initial=0))
+    largest = black = 0.0
+    for _, strip in _strips(image):
+        values = np.asarray(strip, np.float64)
+        finite = values[np.isfinite(values)]
+        largest, black = max(largest, float(finite.max(initial=0))), min(black, float(finite.min(initial=0)))
     white = next((each for each in _WHITES if each >= largest), largest)
-    values = np.nan_to_num(values, nan=black, posinf=white, neginf=black)
-    # Without the halving, a difference of the two largest floats there are would be infinite.
-    scaled = (
-        ((values / 2 - black / 2) * (255 / (white / 2 - black / 2))).round().clip(0, 255).astype(np.uint8)
-    )
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int) and not as_stored:
-        scaled[values == transparent] = 255
-    return Image.fromarray(scaled)
+
+    def scale(strip: Image.Image) -> Image.Image:
+        values = np.nan_to_num(np.asarray(strip, np.float64), nan=black, posinf=white, neginf=black)
+        # Without the halving, a difference of the two largest floats there are would be infinite.
+        factor = 255 / (white / 2 - black / 2)
+        scaled = ((values / 2 - black / 2) * factor).round().clip(0, 255).astype(np.uint8)
+        if isinstance(transparent, int) and not as_stored:
+            scaled[values == transparent] = 255
+        return Image.fromarray(scaled).convert("RGB")
+
+    return _in_strips(image, scale)
 
 
 def _scale_deep_colour(image: Image.Image) -> Image.Image:
-    """Colours of 12 bits in 16, of which Pillow has kept the upper byte: 0…15."""
-    largest = np.asarray(image).max(initial=0)
-    return (
-        image.point([min(255, 17 * value) for value in range(256)] * 3)
-        if largest <= _TWELVE_BIT_MAX
-        else image
-    )
+    """Colours of 12 bits in 16, of which Pillow has kept the upper byte, 0…15: scaled in place."""
+    extrema = cast("tuple[tuple[int, int], ...]", image.getextrema())  # one pair a channel
+    if max(high for _, high in extrema) > _TWELVE_BIT_MAX:
+        return image
+    table = [min(255, 17 * value) for value in range(256)] * 3
+    for top, strip in _strips(image):
+        image.paste(strip.point(table), (0, top))
+    return image
 
 
-def _over_white(image: Image.Image, raw_mode: str) -> Image.Image:
+def _spread_transparency(image: Image.Image, raw_mode: str) -> None:
+    """Change the value that stands for "transparent" as Pillow has changed the pixels' values."""
     transparent = image.info.get("transparency")
     if isinstance(transparent, int) and raw_mode in _FEW_BITS:
         image.info["transparency"] = transparent * _FEW_BITS[raw_mode]
     elif isinstance(transparent, tuple) and ";16" in raw_mode:
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
     if image.mode == "La":  # premultiplied: there is no direct way
         image = image.convert("LA")
     rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _lab_to_rgb(image: Image.Image) -> Image.Image:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import struct
 from pathlib import Path
 
 # Suffixes of the formats below, the most frequent ones first: labels often name an image without its suffix.
@@ -10,54 +12,63 @@ IMAGE_SUFFIXES = (
     ".jpg", ".png", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".jpe", ".avif", ".heic", ".heif",
     ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".mpo", ".apng",
 )  # fmt: skip
-IMAGE_FORMATS = (
-    "JPEG",
-    "PNG",
-    "WebP",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "AVIF",
-    "HEIC",
-    "JPEG 2000",
-    "PPM",
-    "TGA",
-    "ICO",
-)
+# The closed list: format -> Pillow's name of the one decoder that such a file is given to. Pillow alone would try all
+# that it has, and some start other programs (EPS: Ghostscript).
+PILLOW_FORMATS = {
+    "JPEG": "JPEG",  # MPO too
+    "PNG": "PNG",  # APNG too
+    "WebP": "WEBP",
+    "GIF": "GIF",
+    "BMP": "BMP",
+    "TIFF": "TIFF",
+    "AVIF": "AVIF",
+    "HEIC": "HEIF",  # by a plug-in
+    "JPEG 2000": "JPEG2000",
+    "PPM": "PPM",
+    "TGA": "TGA",
+    "ICO": "ICO",
+}
+IMAGE_FORMATS = tuple(PILLOW_FORMATS)
 _SIGNATURES = {
-    b"\xff\xd8\xff": "JPEG",  # MPO too
-    b"\x89PNG\r\n\x1a\n": "PNG",  # APNG too
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
     b"GIF87a": "GIF",
     b"GIF89a": "GIF",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
     b"II+\0": "TIFF",  # BigTIFF
     b"MM\0+": "TIFF",
+    b"II\0*": "TIFF",  # the mark in the wrong order, which Pillow reads
+    b"MM*\0": "TIFF",
     b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",  # the codestream alone
 }
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
 _HEAD_BYTES = 64
-_TGA_FOOTER = b"TRUEVISION-XFILE.\0"
+_TGA_HEADER_BYTES, _TGA_PACKED = 18, 8
 
 
 def find_image_format(path: Path) -> str | None:
-    """The format of an image file; None for a file that holds none (an unreadable one too).
-
-    The closed list is `IMAGE_FORMATS`.
-    """
+    """The format of an image file, one of `IMAGE_FORMATS`; None for a file that holds none (an unreadable one too)."""
     try:
-        with path.open("rb") as stream:
-            head = stream.read(_HEAD_BYTES)
-            if (format := image_format(head)) or not _may_be_tga(head):
-                return format
-            # TGA alone has no signature at its beginning; its second version has one at its end.
-            stream.seek(max(0, path.stat().st_size - len(_TGA_FOOTER)))
-            has_footer = stream.read() == _TGA_FOOTER
+        return read_image_format(path)
     except OSError:
         return None
-    return "TGA" if has_footer or path.suffix.lower() == ".tga" else None
+
+
+def read_image_format(path: Path) -> str | None:
+    """The format of an image file, one of `IMAGE_FORMATS`; None for a file that holds none.
+
+    Raises:
+        OSError: it is not there, or may not be read.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD_BYTES)
+        if (format := image_format(head)) or len(head) < _TGA_HEADER_BYTES:
+            return format
+        # TGA alone has no signature: all of its header must make sense, and the file be long enough for it.
+        return "TGA" if 0 < _smallest_tga(head) <= stream.seek(0, os.SEEK_END) else None
 
 
 def image_format(head: bytes) -> str | None:
@@ -87,8 +98,22 @@ def _heif_format(head: bytes) -> str | None:
     return "HEIC" if brands & _HEIF_BRANDS else None
 
 
-def _may_be_tga(head: bytes) -> bool:
-    """Do these bytes make sense as a TGA's header: palette, kind, depth?"""
-    return (
-        len(head) >= 18 and head[1] in (0, 1) and head[2] in (1, 2, 3, 9, 10, 11) and head[16] in (8, 15, 16, 24, 32)
-    )  # fmt: skip
+def _smallest_tga(head: bytes) -> int:
+    """The bytes that a TGA of this header has at least; 0 where the header makes no sense as one.
+
+    Source: Truevision TGA File Format Specification, version 2.0.
+    """
+    id_bytes, has_palette, kind, _, palette_length, palette_bits = struct.unpack_from("<BBBHHB", head)
+    width, height, bits, descriptor = struct.unpack_from("<HHBB", head, 12)
+    allowed_bits = {1: (8, 16), 2: (15, 16, 24, 32), 3: (1, 8, 16)}.get(kind & ~_TGA_PACKED, ())
+    if has_palette > 1 or bits not in allowed_bits or descriptor & 0xC0 or not width * height:
+        return 0
+    if (has_palette and palette_bits not in (15, 16, 24, 32)) or (
+        kind & ~_TGA_PACKED == 1 and not has_palette
+    ):
+        return 0
+    palette = has_palette * palette_length * -(-palette_bits // 8)
+    # A packet of run lengths stands for 128 pixels at most.
+    packed = -(-width * height // 128) * (1 + -(-bits // 8))
+    pixels = packed if kind & _TGA_PACKED else -(-width * height * bits // 8)
+    return int(_TGA_HEADER_BYTES + id_bytes + palette + pixels)

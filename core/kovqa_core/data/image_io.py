@@ -20,13 +20,20 @@ from PIL import Image, UnidentifiedImageError
 
 from kovqa_core.data.file_kind import FileKind, find_file_kind
 from kovqa_core.data.image_colours import to_rgb
+from kovqa_core.data.image_formats import IMAGE_FORMATS, PILLOW_FORMATS, read_image_format
+from kovqa_core.data.image_memory import (
+    allow_many_pixels,
+    many_pixels_error,
+    require_file_memory,
+    require_icon_memory,
+    require_image_memory,
+)
 from kovqa_core.data.image_repair import is_unfilled_jpeg, repair_image
-from kovqa_core.errors import DataError
+from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.messages import Message, message
 
 # Pillow logs what it finds in damaged files; without a handler, Python prints such lines among ours.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-_MAX_REPAIRED_BYTES = 256 << 20  # a larger file is not read into memory to be mended
 _EXIF_ORIENTATION = 0x0112
 # Where the row that is stored first, and its first column, belong; 1 is upright, and so are values that nobody defines.
 _UPRIGHT = {
@@ -38,8 +45,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Packages that teach Pillow another format: (module, its function that does so; "": importing is enough).
-_PLUGINS = (("pillow_heif", "register_heif_opener"), ("pillow_jxl", ""), ("pillow_avif", ""))
+# Packages that teach Pillow a format: (module, its function that does so; "": importing is enough).
+_PLUGINS = {"HEIC": ("pillow_heif", "register_heif_opener"), "AVIF": ("pillow_avif", "")}
 
 
 @dataclass(frozen=True)
@@ -60,13 +67,14 @@ def open_image(path: Path, side: int | None = None, *, as_stored: bool = False) 
     """An image as RGB, upright, over white where it is transparent.
 
     Args:
-        path: any format Pillow reads, by itself or by an installed plug-in (pillow-heif, pillow-jxl-plugin).
+        path: in one of `IMAGE_FORMATS` by its content; HEIC needs pillow-heif.
         side: pixels a side that are enough: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, still no
             smaller than this, which saves most of the time. None: decode exactly.
         as_stored: as BEiT-3's and LLaVA's originals read it: EXIF orientation and transparency are ignored.
 
     Raises:
-        DataError: missing, not an image, truncated, or so large that it may be an attack.
+        DataError: missing, not an image, truncated, or larger than KOVQA_IMAGE_MEMORY allows.
+        SettingsError: that variable is not a size.
     """
     return read_image(path, side, as_stored=as_stored).pixels
 
@@ -80,15 +88,10 @@ def read_image(path: Path, side: int | None = None, *, as_stored: bool = False) 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a line per image that no user can act on
             return _read(path, side, as_stored=as_stored)
-    except DataError:
+    except (DataError, SettingsError):
         raise
-    except Image.DecompressionBombError:
-        raise DataError(
-            message(
-                "data.image-too-large", "image {file} has too many pixels to be opened safely", file=path
-            ),
-            message("data.image-too-large.hint", "reduce it"),
-        ) from None
+    except Image.DecompressionBombError as error:
+        raise many_pixels_error(path, error) from None
     except FileNotFoundError:
         raise DataError(
             message("data.image-missing", "image {file} is missing", file=path),
@@ -99,28 +102,38 @@ def read_image(path: Path, side: int | None = None, *, as_stored: bool = False) 
 
 
 def _read(path: Path, side: int | None, *, as_stored: bool) -> OpenedImage:
+    image_format = read_image_format(path)
+    if image_format is None or not _can_decode(image_format):
+        raise UnidentifiedImageError
     try:
-        if is_unfilled_jpeg(path):
+        if image_format == "JPEG" and is_unfilled_jpeg(path):
             raise OSError("image file is truncated (it ends in zeros)")
-        return _decode(path, side, as_stored=as_stored)
-    except Image.DecompressionBombError:
+        require_file_memory(path, image_format)
+        if image_format == "ICO":
+            require_icon_memory(path)
+        return _decode(path, path, image_format, side, as_stored=as_stored)
+    except (Image.DecompressionBombError, DataError, SettingsError):
         raise
-    except Exception as error:
+    except Exception:
         # Only now, so that an image that Pillow reads is never read in another way.
-        if isinstance(error, UnidentifiedImageError) and _register_plugins(path):
-            return _decode(path, side, as_stored=as_stored)
-        repaired = repair_image(path.read_bytes()) if path.stat().st_size <= _MAX_REPAIRED_BYTES else None
+        repaired = repair_image(path) if image_format in ("JPEG", "PNG") else None
         if repaired is None:
             raise
-        return OpenedImage(_decode(io.BytesIO(repaired), side, as_stored=as_stored).pixels, None)
+        source = io.BytesIO(repaired)
+        return OpenedImage(_decode(source, path, image_format, side, as_stored=as_stored).pixels, None)
 
 
-def _decode(source: Path | BinaryIO, side: int | None, *, as_stored: bool) -> OpenedImage:
-    with Image.open(source) as image:
+def _decode(
+    source: Path | BinaryIO, path: Path, image_format: str, side: int | None, *, as_stored: bool
+) -> OpenedImage:
+    allow_many_pixels()
+    with Image.open(source, formats=(PILLOW_FORMATS[image_format],)) as image:
+        coded_size = image.size
         # For a JPEG alone; other formats ignore it. The size it chooses is never below what is asked for.
         if side is not None:
             image.draft("RGB", (side, side))
         raw_mode = _raw_mode(image)  # loading forgets it
+        require_image_memory(path, image, coded_size)
         image.load()
         orientation = _orientation(image)
         turn = None if as_stored else _UPRIGHT.get(orientation)
@@ -128,7 +141,10 @@ def _decode(source: Path | BinaryIO, side: int | None, *, as_stored: bool) -> Op
         is_plain = orientation == 1 and is_opaque and ";16" not in raw_mode
         plain_format = image.format if is_plain and image.format in ("JPEG", "PNG") else None
         pixels = to_rgb(image, raw_mode, as_stored=as_stored)
-        return OpenedImage(pixels if turn is None else pixels.transpose(turn), plain_format)
+        if turn is not None:
+            image.close()  # lets go of its pixels: never more than two images are in memory
+            pixels = pixels.transpose(turn)
+        return OpenedImage(pixels, plain_format)
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -148,24 +164,26 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _register_plugins(path: Path) -> bool:
-    """Let Pillow know of the formats that installed packages add; can one of them be this file's?"""
-    if _is_readable_format(find_file_kind(path)):  # then the file is damaged
-        return False
-    added = False
-    for module_name, function in _PLUGINS:
+def _can_decode(image_format: str) -> bool:
+    """Has Pillow, as it is installed here or with a plug-in that is, a decoder for a format?"""
+    Image.init()
+    name = PILLOW_FORMATS[image_format]
+    if name not in Image.OPEN and image_format in _PLUGINS:
+        module_name, function = _PLUGINS[image_format]
         with contextlib.suppress(ImportError):
             module = importlib.import_module(module_name)
             if function:
                 getattr(module, function)()
-            added = True
-    return added
+    return name in Image.OPEN
 
 
 def _describe_problem(error: Exception, path: Path) -> str:
     """What Pillow or the system says, without the path, which our text names already."""
     if isinstance(error, UnidentifiedImageError):
-        return message("data.no-image-format", "it is in no image format that is known here")
+        return message(
+            "data.no-image-format", "it is in no image format that is read: {formats}",
+            formats=", ".join(IMAGE_FORMATS),
+        )  # fmt: skip
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if "truncated" in str(error).lower():
@@ -188,20 +206,15 @@ def _unreadable(path: Path, problem: str) -> DataError:
 
 def _hint(kind: FileKind | None) -> Message | str:
     if kind is None:
-        return message("data.image-unreadable.hint", "fetch it again")
+        return message("data.image-unreadable.hint", "fetch it again, or convert it to PNG or JPEG")
     return kind.remedy or message("data.image-is-other.hint", "name an image file")
 
 
 def _other_kind(path: Path) -> FileKind | None:
-    """What a file is, unless it is an image of a format that Pillow reads: then its decoder knows better."""
+    """What a file is, unless it is an image of a format that is read here: then its decoder knows better."""
     try:
         kind = find_file_kind(path)
     except OSError:  # it may not be read
         return None
-    return None if _is_readable_format(kind) else kind
-
-
-def _is_readable_format(kind: FileKind | None) -> bool:
-    """Has Pillow, as it is installed here, a decoder for such a file?"""
-    Image.init()
-    return kind is not None and kind.format in Image.OPEN
+    is_readable = kind is not None and kind.format in PILLOW_FORMATS and _can_decode(kind.format)
+    return None if is_readable else kind

@@ -17,22 +17,30 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kovqa_core.data.image_memory import image_memory_limit
+
 MIN_JPEG_ROWS = 0.9  # of a JPEG without its end: with fewer rows it is no image but a part of one
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")  # what pixels and their place depend on
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_MAX_REPAIRED_BYTES = 64 << 20  # a larger file is not read into memory to be mended
 _MANY_ZEROS = 64  # bytes: coded pixels never end in so many
+_COMPARED_BYTES = 24  # of a pixel, decoded twice
+_MAX_ZEROS, _ZEROS_BLOCK = 64 << 20, 1 << 20
 # Bytes that no image holds, and no marker among them.
 _NOISE = hashlib.shake_128(b"kovqa").digest(4096).replace(b"\xff", b"\x7f")
 
 
-def repair_image(data: bytes) -> bytes | None:
-    """The bytes of an image that Pillow can read; None where it is not worth it.
+def repair_image(path: Path) -> bytes | None:
+    """The bytes of a damaged image as Pillow can read them; None where it is not worth it, or the file is very large.
 
     Of a PNG all is dropped that does not decide about pixels: a broken or oversized text, a chunk with a wrong
     checksum. A JPEG that lacks its end gets one, if at least `MIN_JPEG_ROWS` of its rows are there; what is
     missing of the others is grey, as libjpeg leaves it.
     """
+    if path.stat().st_size > _MAX_REPAIRED_BYTES:
+        return None
+    data = path.read_bytes()
     if data.startswith(_PNG_START):
         return _necessary_png(data)
     if data.startswith(_JPEG_START):
@@ -74,8 +82,13 @@ def is_unfilled_jpeg(path: Path) -> bool:
         stream.seek(max(0, size - _MANY_ZEROS))
         if stream.read().strip(b"\0"):
             return False
-        stream.seek(0)
-        return not stream.read().rstrip(b"\0").endswith(_JPEG_END)  # some cameras fill up behind the end
+        # Some cameras fill up behind the end. Read backwards, and not for ever: such a hole has any size.
+        for end in range(size, max(0, size - _MAX_ZEROS), -_ZEROS_BLOCK):
+            stream.seek(max(0, end - _ZEROS_BLOCK))
+            block = stream.read(min(_ZEROS_BLOCK, end)).rstrip(b"\0")
+            if block:
+                return not block.endswith(_JPEG_END)
+        return True
 
 
 def _completed_jpeg(data: bytes) -> bytes | None:
@@ -91,6 +104,9 @@ def _whole_rows(data: bytes) -> float:
     libjpeg decodes what is missing as grey, and does not say where that begins. So it is decoded twice, as it is and
     with noise where the missing bytes would be: the first row that differs is the first that needs them.
     """
+    with Image.open(io.BytesIO(data + _JPEG_END), formats=["JPEG"]) as image:
+        if _COMPARED_BYTES * image.width * image.height > image_memory_limit():
+            return 0.0
     as_is, with_noise = (_decode(data + tail + _JPEG_END) for tail in (b"", _NOISE))
     different = np.flatnonzero((as_is != with_noise).reshape(len(as_is), -1).any(1))
     return int(different[0]) / len(as_is) if len(different) else 1.0

@@ -13,8 +13,10 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
+from kovqa_core.data.image_io import open_image
+from kovqa_core.errors import DataError
 from kovqa_core.files import atomic_file
 
 SheetColour = tuple[int, int, int]
@@ -214,9 +216,8 @@ def _fit_image(path: Path) -> Image.Image:
     """The image, whole, on a quiet ground that fills the image area."""
     area = Image.new("RGB", (CARD_WIDTH - 2, IMAGE_HEIGHT), (236, 238, 242))
     try:
-        with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (OSError, ValueError, Image.DecompressionBombError):
+        upright = open_image(path)
+    except DataError:
         font = _load_font(15)
         ImageDraw.Draw(area).text(
             (area.width / 2, IMAGE_HEIGHT / 2), "그림을 열 수 없음", QUIET_COLOUR, font, anchor="mm"
@@ -227,7 +228,7 @@ def _fit_image(path: Path) -> Image.Image:
     if abs(size[0] - area.width) <= 3 and abs(size[1] - area.height) <= 3:
         size = area.size  # a square image: do not leave a hair of ground at its edge
     fitted = upright.resize(size, Image.Resampling.LANCZOS)
-    area.paste(fitted, ((area.width - size[0]) // 2, (area.height - size[1]) // 2), fitted)
+    area.paste(fitted, ((area.width - size[0]) // 2, (area.height - size[1]) // 2))
     return area
 
 
