@@ -82,6 +82,40 @@ def test_paper_loads_without_torch() -> None:
     assert done.stdout.split() == []
 
 
+# Where JSON and YAML become values: with bounds, and nowhere else.
+READERS = {
+    "bounded_json.py", "data/json_values.py", "data/json_stream.py", "data/example.py", "settings/strict_yaml.py",
+}  # fmt: skip
+READING = re.compile(
+    r"\bjson\.(loads?|JSONDecoder|decoder|scanner)\b|\bfrom json import|\bjson\.tool\b"
+    r"|\byaml\.(\w*load\w*|compose\w*|parse|scan|\w*Loader\w*)\b|\bfrom yaml import"
+)
+
+
+def code_with(pattern: re.Pattern[str]) -> Iterator[tuple[str, ast.AST]]:
+    """File and node of every call, attribute and import that a pattern finds; scripts that are texts are not code."""
+    for path in [*python_files(CORE), *python_files(CLI)]:
+        name = str(path.relative_to(CORE if path.is_relative_to(CORE) else CLI.parent))
+        text = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(text)) if pattern.search(text) else ():
+            if isinstance(node, ast.Attribute | ast.ImportFrom) and pattern.search(ast.unparse(node)):
+                yield name, node
+
+
+def test_json_and_yaml_are_read_in_one_place() -> None:
+    """All others call `parse_json`, `read_json`, `decode_json_line`, `iter_json_…`, `parse_yaml` or `read_yaml`."""
+    assert not {name for name, _ in code_with(READING)} - READERS
+
+
+def test_images_are_opened_in_one_place() -> None:
+    """With Pillow's format named: alone it would try all it has, and start other programs for some."""
+    opening = re.compile(r"\bImage\.open\b|\bimage_utils\b|\btorchvision\.io\b|\bdecode_image\b")
+    assert {name for name, _ in code_with(opening)} == {"data/image_io.py", "data/image_repair.py"}
+    for name in ("data/image_io.py", "data/image_repair.py"):
+        text = (CORE / name).read_text("utf-8")
+        assert text.count("Image.open(") == len(re.findall(r"Image\.open\(.*\bformats=", text))
+
+
 def test_the_front_stays_light() -> None:
     """At the top of a command's file: typer, the standard library, errors, messages, other commands."""
     wrong = [

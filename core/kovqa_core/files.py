@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from kovqa_core.bounded_json import MAX_DOCUMENT_BYTES, parse_json
 from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
 from kovqa_core.messages import message
 from kovqa_core.text_encoding import decode_text
@@ -27,18 +28,31 @@ def to_nfc(text: str) -> str:
 # ---------------------------------------------------------------------------------- reading
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, most_bytes: int | None = None) -> str:
     """The text of a file in one of the encodings of `text_encoding`.
 
+    Args:
+        path: the file.
+        most_bytes: a larger file is refused before it is read; None: any size.
+
     Raises:
-        DataError: the file cannot be opened, or is in none of them.
+        DataError: the file cannot be opened, is too large, or is in none of the encodings.
     """
-    return decode_text(read_bytes(path), str(path))
+    return decode_text(read_bytes(path, most_bytes), str(path))
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; a `DataError` that names it when it cannot be read."""
+def read_bytes(path: Path, most_bytes: int | None = None) -> bytes:
+    """The bytes of a file; a `DataError` that names it when it cannot be read, or has more than `most_bytes`."""
     try:
+        size = path.stat().st_size
+        if most_bytes is not None and size > most_bytes:
+            raise DataError(
+                message(
+                    "files.too-large", "{path} has {size:,} bytes, more than the {most:,} that such a file may have",
+                    path=path, size=size, most=most_bytes,
+                ),
+                message("files.cannot-read.hint", "check the path"),
+            )  # fmt: skip
         return path.read_bytes()
     except OSError as error:
         raise DataError(
@@ -48,13 +62,13 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON document; a `DataError` with line and column where it is not JSON."""
-    text = read_text(path)
+    """A JSON document, bounded by `bounded_json`; a `DataError` with line and column where it is not JSON."""
+    text = read_text(path, MAX_DOCUMENT_BYTES)
     hint = message("files.bad-json.hint", "download or unpack it again")
     if not text.strip():
         raise DataError(message("files.empty", "{path} is empty", path=path), hint)
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         raise DataError(
             message(
@@ -63,7 +77,7 @@ def read_json(path: Path) -> Any:
             ),
             hint,
         ) from None  # fmt: skip
-    except (RecursionError, ValueError) as error:  # nested too deep; a number of more than 4,300 digits
+    except ValueError as error:  # nested too deep, or too long a number
         raise DataError(
             message(
                 "files.unreadable-json", "{path}: not readable as JSON ({reason})", path=path, reason=error

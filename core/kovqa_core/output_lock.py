@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import disk_errors
 from kovqa_core.messages import Message, message
@@ -94,7 +95,7 @@ def lock_file_of(output: Path) -> Path:
 def _name_holder(output: Path, path: Path) -> Message:
     name = shlex.quote(str(output))
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
+        holder = parse_json(path.read_text(encoding="utf-8"))
         return message(
             "output_lock.held",
             "process {pid} on {host} is writing {output}",

@@ -47,8 +47,8 @@ def test_a_value_is_changed_where_it_stands() -> None:
     )
 
 
-def test_a_value_that_others_point_to_is_left_alone() -> None:
-    with pytest.raises(SettingsError, match="in place"):
+def test_a_value_that_others_point_to_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"f:2:4: aliases \(\*x\) are not read"):
         edit_yaml_text("a: &x {k: 1}\nb: *x\n", "f", ["a.k=2"])
 
 

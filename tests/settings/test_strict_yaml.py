@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kovqa_core.errors import SettingsError
+from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.settings.overrides import apply_overrides
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
@@ -99,6 +101,65 @@ def test_text_that_is_no_settings_file(text: str, message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_yaml(text, "x.yaml")
     assert caught.value.message.startswith(message)
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{key}: &{key} [{', '.join(['*' + before] * 9)}]\n"
+    for before, key in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (LAUGHS, "x.yaml:2:8: aliases (*a) are not read: write the value out"),
+        ("base: &base {lr: 1}\noptim:\n  <<: *base\n", "x.yaml:3:7: aliases (*base) are not read: write the value out"),
+        ("a: &x [*x]", "x.yaml:1:8: aliases (*x) are not read: write the value out"),
+        ("a: " + "[" * 100_000, "x.yaml:1:67: nested too deeply, more than 64 levels"),
+        ("a: " + "{b: " * 60_000, "x.yaml:1:253: nested too deeply, more than 64 levels"),
+        ("- " * 100_000, "x.yaml:1:129: nested too deeply, more than 64 levels"),
+        ("? " * 100_000, "x.yaml:1:129: nested too deeply, more than 64 levels"),
+        ("a: [" + "1," * 100_000 + "]", "x.yaml:1:39999: more than 20,000 values"),
+        ("a: " + "x" * 300_000, "x.yaml: 300,003 characters, more than the 262,144 that settings may have"),
+        ("a: 1\nb: !!set {x, y}", "x.yaml:2:4: unknown tag tag:yaml.org,2002:set: leave it out"),
+        ("a: !!python/object/apply:os.getcwd []", "x.yaml:1:4: unknown tag tag:yaml.org,2002:python/object/apply:os.getcwd: "
+         "leave it out"),
+        ("a: !mine {b: 1}", "x.yaml:1:4: unknown tag !mine: leave it out"),
+        ("a: !!int 1:30", "x.yaml:1:4: '1:30' is not of the type int"),
+        ("a: " + "9" * 309, f"x.yaml:1:4: '{'9' * 309}' is not of the type int"),
+        ("a: 1\n---\nb: 2", "x.yaml:2:1: not valid YAML (but found another document)"),
+    ],
+    ids=range(15),
+)  # fmt: skip
+def test_what_would_grow_without_end_is_refused_at_once(text: str, says: str) -> None:
+    began = time.process_time()
+    with pytest.raises(SettingsError) as caught:
+        parse_yaml(text, "x.yaml")
+    assert caught.value.message == says
+    assert time.process_time() - began < 3
+
+
+def test_an_assignment_has_the_same_bounds() -> None:
+    for text in ("optim={a: &a [1], b: *a}", "optim=" + "[" * 5000, "optim=" + "1" * 300_000):
+        with pytest.raises(
+            SettingsError, match=r"--set optim=.*(aliases|nested too deeply|characters, more)"
+        ):
+            apply_overrides(parse_yaml(RECIPE, "x.yaml"), [text], "--set")
+
+
+def test_a_large_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(RECIPE)
+    os.truncate(tmp_path / "x.yaml", 1 << 40)
+    with pytest.raises(DataError, match=r"x\.yaml has 1,099,511,627,776 bytes"):
+        read_yaml(tmp_path / "x.yaml")
+
+
+def test_an_anchor_alone_is_harmless_and_what_two_keys_share_is_written_twice() -> None:
+    assert value("&x 1") == 1
+    shared = [1, 2]
+    text = dump_yaml({"a": shared, "b": shared})
+    assert "&" not in text
+    assert parse_yaml(text, "x.yaml").values == {"a": [1, 2], "b": [1, 2]}
 
 
 @pytest.mark.parametrize("text", ["a: \x07", "a: !foo bar", "a: !!int abc", "a: !!float x", "a: &x [*x]"])

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import httpx2
 from pydantic import BaseModel, Field, ValidationError
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.answers import tidy_answer
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import read_image
@@ -344,7 +345,7 @@ def _status_error(remote: RemoteFile, response: httpx2.Response, reply: bytes) -
 
 def _error_text(reply: bytes) -> str:
     """The message of an error in OpenAI's form; of any other page, its text."""
-    with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        error = json.loads(reply)
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        error = parse_json(reply)
         return page_text(str(error.get("error", error)["message"]).encode())
     return page_text(reply)

@@ -7,12 +7,12 @@ that it trains, and two runs, or two steps of one, nowhere leave the same number
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import ModelError
 from kovqa_core.messages import message
 
@@ -75,7 +75,7 @@ def _tensor_ends(stream: BinaryIO, size: int) -> list[int]:
     if length > size:
         return []
     try:
-        header = json.loads(stream.read(length))
+        header = parse_json(stream.read(length))
         offsets = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError):
         return []

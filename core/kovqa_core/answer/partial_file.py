@@ -11,7 +11,6 @@ wrote lines without a digest: those answer the table as a whole, and count as lo
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from kovqa_core.answer.fingerprint_differences import ROW_KEYS, name_differences
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.answer.row_digest import digest_row
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.example import Answer, json_line
 from kovqa_core.errors import SettingsError
 from kovqa_core.evaluate.answers_record import AnswersRecord, read_answers_record, write_answers_record
@@ -308,7 +308,7 @@ def _parse_lines(data: bytes) -> Iterator[_PartialLine]:
     # Not splitlines(): it would split at a bare carriage return, too.
     for line in data.split(b"\n"):
         if line:
-            fields = json.loads(line)
+            fields = parse_json(line)
             yield _PartialLine(str(fields.pop(_DIGEST_KEY, "")), fields)
 
 

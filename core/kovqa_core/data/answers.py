@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import DataError
 from kovqa_core.files import read_text, to_nfc, write_text
 from kovqa_core.messages import message
@@ -47,7 +48,7 @@ _DIGIT_COMMA_ASCII = re.compile(_DIGIT_COMMA.pattern, re.ASCII)
 @functools.cache
 def load_contractions() -> dict[str, str]:
     """Words without their apostrophe -> with it, by the VQAv2 challenge; to be read only."""
-    return json.loads(read_text(Path(__file__).with_name("contractions.json")))
+    return parse_json(read_text(Path(__file__).with_name("contractions.json")))
 
 
 def normalise_vqav2(answer: str) -> str:
@@ -188,7 +189,7 @@ def _parse_answer2label(lines: Iterable[str], path: Path) -> list[str]:
             continue
         label = len(answers)
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             in_order = row["label"] == label
             answers.append(str(row["answer"]))
         except (ValueError, KeyError, TypeError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.answers import normalise_answer, read_answers, tidy_answer
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import read_text, to_nfc
@@ -143,8 +143,8 @@ def find_choice(choices: Sequence[str], answer: str) -> int | None:
 def _split_choices(cell: str) -> list[object]:
     """The choices of a CSV's cell."""
     try:
-        values = json.loads(cell)
-    except (ValueError, RecursionError):
+        values = parse_json(cell)
+    except ValueError:
         values = None
     # `3` and `"빨강"` are valid JSON as well: only a list is one of choices, else the text itself is split.
     return values if isinstance(values, list) else [*cell.split("|")]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kovqa_core.bounded_json import SURELY_SHALLOW_CHARS, check_depth, nested_too_deep, parse_integer
 from kovqa_core.errors import DataError
 from kovqa_core.messages import message
 
@@ -16,7 +17,7 @@ def _refuse_constant(constant: str) -> None:
     raise ValueError(constant)
 
 
-_INDEX_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_INDEX_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=parse_integer)
 _quote_json = json.encoder.encode_basestring  # json.dumps of a text, without its overhead
 
 
@@ -94,14 +95,21 @@ def parse_example(line: str | bytes, place: str) -> Example:
         DataError: it is not JSON, or lacks a column, or has one that an index does not have.
     """
     try:
-        row = _INDEX_DECODER.decode(line.decode() if isinstance(line, bytes) else line)
+        text = line.decode() if isinstance(line, bytes) else line
+        row = _INDEX_DECODER.decode(text)
+        if len(text) > SURELY_SHALLOW_CHARS:
+            check_depth(row, text)
         # The file's name of the column is older than ours, and stays.
         question_type = row.pop("kind", "")
         return Example(**row, question_type=question_type)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        problem = nested_too_deep() if isinstance(error, RecursionError) else error
         raise DataError(
             message(
-                "data.not-an-index-line", "{place}: not an index line ({problem})", place=place, problem=error
+                "data.not-an-index-line",
+                "{place}: not an index line ({problem})",
+                place=place,
+                problem=problem,
             ),
             message("data.not-an-index-line.hint", "write the index again: kovqa index"),
         ) from None

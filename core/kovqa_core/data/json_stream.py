@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kovqa_core import text_encoding
+from kovqa_core.bounded_json import MAX_LINE_CHARS, SURELY_SHALLOW_CHARS, check_depth, nested_too_deep
 from kovqa_core.data.file_kind import GZIP_MAGIC
 from kovqa_core.data.json_values import (
     TEXT_SCANNERS,
@@ -30,13 +31,11 @@ from kovqa_core.data.json_values import (
     JsonRecord,
     JsonValue,
     Scanners,
-    nested_too_deep,
 )
 from kovqa_core.errors import DataError
 from kovqa_core.messages import Message, message
 
 _READ_BLOCK_BYTES = 1 << 22  # bytes read at once
-_MAX_VALUE_CHARS = 1 << 26  # characters that one value may have; a broken file is not read to its end
 _JSON_WHITESPACE = re.compile(r"[ \t\r\n]*")
 _JSON_COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 _NESTED_TYPES = frozenset((list, dict))
@@ -278,6 +277,8 @@ class _JsonWindow:
         while True:
             try:
                 value, end = self._scan(self.window, self.position)
+                if end - self.position > SURELY_SHALLOW_CHARS:
+                    check_depth(value, self.window, self.position, end)
             except StopIteration as error:
                 # Kept, not raised: with one more block it may turn out that only the window was too short.
                 problem = self.error_at(int(error.value), message("data.json-no-value", "expected a value"))
@@ -297,7 +298,7 @@ class _JsonWindow:
                     self.position += length
                     return value
                 continue
-            if len(self.window) - self.position > _MAX_VALUE_CHARS or not self._read_block():
+            if len(self.window) - self.position > MAX_LINE_CHARS or not self._read_block():
                 raise problem
 
     def _has_no_doubled_key(self, value: JsonValue, end: int) -> bool:

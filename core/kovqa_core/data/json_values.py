@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from json.scanner import make_scanner
 from typing import Any
 
-from kovqa_core.messages import Message, message
+from kovqa_core.bounded_json import MAX_INTEGER_DIGITS, check_depth, nested_too_deep
+from kovqa_core.messages import message
 
 JsonValue = Any  # JSON's values have no type before somebody looks at them
 JsonRecord = dict[str, JsonValue]
@@ -30,11 +31,8 @@ def _object_of_pairs(pairs: list[tuple[str, JsonValue]]) -> JsonRecord:
 
 
 def _parse_int(digits: str) -> int | str:
-    """A number; the text of one that Python refuses for its length (4,300 digits)."""
-    try:
-        return int(digits)
-    except ValueError:
-        return digits
+    """A number; the text of one that is too long for a number: it is an id."""
+    return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else digits
 
 
 def _no_value(constant: str) -> None:
@@ -86,11 +84,8 @@ def decode_json_line(line: str, *, as_text: bool = False) -> JsonValue:
         ValueError: says what is wrong with it.
     """
     try:
-        return (TEXT_DECODER if as_text else VALUE_DECODER).decode(line)
+        value = (TEXT_DECODER if as_text else VALUE_DECODER).decode(line)
     except RecursionError:
         raise ValueError(nested_too_deep()) from None
-
-
-def nested_too_deep() -> Message:
-    """What is wrong with a value that Python's reader gives up on."""
-    return message("data.json-too-deep", "lists or objects nested too deep")
+    check_depth(value, line)
+    return value

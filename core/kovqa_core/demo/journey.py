@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.demo.dataset import write_demo_dataset
 from kovqa_core.demo.sheet import SheetRow, draw_contact_sheet
 from kovqa_core.errors import KovqaError
@@ -180,7 +180,7 @@ def write_contact_sheet(folder: Path) -> Path:
 def _read_sheet_rows(folder: Path, index_name: str, predictions: str, field: str) -> list[SheetRow]:
     """What was predicted for every held-out image, and what is right."""
     index = open_index(folder / index_name)
-    lines = [json.loads(line) for line in read_text(folder / predictions).splitlines()]
+    lines = [parse_json(line) for line in read_text(folder / predictions).splitlines()]
     predicted = {line["id"]: line for line in lines}
     rows = []
     for example in index.split("test"):

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.distributed import watchdog
 from kovqa_core.distributed.heartbeat import WatchedPeer
 from kovqa_core.distributed.rank_info import RankInfo, choose_gpu, gpu_binding_hint
@@ -101,7 +102,7 @@ def _exchange_gpus(rank: RankInfo, store: Store, device: torch.device) -> list[R
     uuid = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
     mine = RankGpu(rank.rank, socket.gethostname(), torch.cuda.device_count(), uuid)
     store.set(f"gpu/{rank.rank}", json.dumps(astuple(mine)))
-    return [RankGpu(*json.loads(store.get(f"gpu/{other}"))) for other in range(rank.world_size)]
+    return [RankGpu(*parse_json(store.get(f"gpu/{other}"))) for other in range(rank.world_size)]
 
 
 def require_own_gpus(gpus: Sequence[RankGpu]) -> None:
@@ -176,7 +177,7 @@ def _connect_watchdog(rank: RankInfo, store: Store) -> list[WatchedPeer]:
                 secret = os.urandom(16).hex()
                 store.set("watchdog", json.dumps([server.getsockname()[1], secret]))
                 return watchdog.accept_peers(server, rank.world_size - 1, secret, seconds)
-        port, secret = json.loads(store.get("watchdog"))
+        port, secret = parse_json(store.get("watchdog"))
         return [watchdog.connect_to_main(rank.host, port, secret, rank.rank, seconds)]
     except OSError as error:
         raise _rendezvous_error(rank, error) from None

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import Message, message
 
@@ -150,7 +151,7 @@ def _wait_for_holder(path: Path, own: LockHolder, began: float, local_wait: floa
 def _read_holder(path: Path) -> LockHolder | None:
     """Who holds the lock; None where the file was taken at this very moment, and is still empty."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         return LockHolder(**{key: values[key] for key in ("host", "pid", "job")})
     except (OSError, ValueError, LookupError, TypeError):
         return None

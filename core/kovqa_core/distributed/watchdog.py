@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.distributed.heartbeat import (
     HEARTBEAT_INTERVAL,
     NO_HEARTBEAT,
@@ -128,7 +129,7 @@ def accept_peers(server: socket.socket, number: int, secret: str, timeout: float
         connection, _ = server.accept()
         connection.settimeout(_HELLO_TIMEOUT)
         try:
-            hello = json.loads(connection.makefile("rb").readline(_MAX_HELLO_BYTES))
+            hello = parse_json(connection.makefile("rb").readline(_MAX_HELLO_BYTES))
             if hello.pop("secret") == secret:
                 peers.append(WatchedPeer(**hello, connection=_enable_keepalive(connection)))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -242,7 +243,7 @@ def _read_peer(peer: WatchedPeer) -> None:
         peer.silent_seconds = 0.0  # from now on: how long it is gone
         return
     *lines, peer.receive_buffer = (peer.receive_buffer + data).split(b"\n")
-    for line in map(json.loads, lines):
+    for line in map(parse_json, lines):
         if isinstance(line, str):
             _dump_stacks_and_exit(line)  # a rank is known to hang; it may be this one
         peer.silent_seconds = 0.0

@@ -8,13 +8,13 @@ readable. Contents are never changed. Source: docs/sources/datasets.md, D4, D9 a
 from __future__ import annotations
 
 import io
-import json
 import stat
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.download import tar
 from kovqa_core.download.archive_format import (
     ARCHIVE_SUFFIXES,
@@ -86,7 +86,7 @@ class UnpackReceipt:
 def read_unpack_receipt(folder: Path) -> UnpackReceipt | None:
     """An unpacked folder's receipt; None without one, or when it was damaged."""
     try:
-        fields = json.loads((folder / UNPACK_RECEIPT).read_text("utf-8"))
+        fields = parse_json((folder / UNPACK_RECEIPT).read_text("utf-8"))
         return UnpackReceipt(**{**fields, "source": ArchiveIdentity(**fields["source"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.download.table import Asset
 from kovqa_core.files import write_json
 
@@ -39,7 +39,7 @@ def asset_record_path(asset: Asset, folder: Path) -> Path:
 def read_asset_record(asset: Asset, folder: Path) -> AssetRecord | None:
     """An asset's record; None without one, or when it was damaged."""
     try:
-        return AssetRecord(**json.loads(asset_record_path(asset, folder).read_text("utf-8")))
+        return AssetRecord(**parse_json(asset_record_path(asset, folder).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -10,7 +10,6 @@ not understood here, gdown is asked, if it is installed. Source: docs/sources/da
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shlex
@@ -23,6 +22,7 @@ from urllib.parse import parse_qs, unquote, urlencode, urljoin, urlsplit
 
 import httpx2
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.download import drive_gdown, resumable
 from kovqa_core.download.members import MemberNames
 from kovqa_core.download.part_file import FileReceipt, mismatch_path, part_file_path, read_receipt
@@ -281,7 +281,7 @@ def _next_page_url(text: str, base: str) -> str | None:
             return urljoin(base, link)
     # A JSON text up to its own quotation mark: escaped ones (`\"`) do not end it.
     if (in_json := re.search(r'"downloadUrl"\s*:\s*("(?:[^"\\]|\\.)*")', text)) is not None:
-        return urljoin(base, json.loads(in_json[1]))
+        return urljoin(base, parse_json(in_json[1]))
     return None
 
 

@@ -7,12 +7,12 @@ one after the other (Wikimedia allows two connections).
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.download.table import Asset, endpoint_url
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.messages import message
@@ -110,7 +110,7 @@ def _old_layout_files(dump: str, date: str, on_progress: OnProgress) -> dict[str
     date = date.replace("-", "")
     base = f"{_dump_base_url(dump)}/{date}"
     try:
-        status = json.loads(read_document(RemoteFile(f"{base}/dumpstatus.json"), on_progress))
+        status = parse_json(read_document(RemoteFile(f"{base}/dumpstatus.json"), on_progress))
         job = DumpJob.model_validate(status["jobs"][_DUMP_JOBS[dump]])
     except Refused:
         return {}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.download.table import AssetSource
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import write_json
@@ -23,7 +23,7 @@ def _read_acceptances() -> dict[str, dict[str, str]]:
     """Source -> licence, page, date of acceptance; none where the file is missing or damaged: it is asked again."""
     try:
         return {
-            name: dict(entry) for name, entry in json.loads(acceptances_file().read_text("utf-8")).items()
+            name: dict(entry) for name, entry in parse_json(acceptances_file().read_text("utf-8")).items()
         }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -6,11 +6,11 @@ files saved with a browser. The first two say what the hub's checksums are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.download.asset_record import write_asset_record
 from kovqa_core.download.checks import HEAD_BYTES, checksum_mismatch, file_checksums, is_web_page
 from kovqa_core.download.fetch import FetchOptions, asset_folder, unpack_file, unpacked_folder
@@ -185,7 +185,7 @@ def _require_shards(folder: Path, names: list[str]) -> None:
         if not name.endswith((".safetensors.index.json", ".bin.index.json")):
             continue
         try:
-            shards = set(json.loads((folder / name).read_bytes())["weight_map"].values())
+            shards = set(parse_json((folder / name).read_bytes())["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError):
             raise _broken_file_error(
                 folder / name, message("download.from-bad-index", "no index of weights")
@@ -214,8 +214,8 @@ def _check_file(
         raise _broken_file_error(path, message("download.from-cut", "not a whole safetensors file"))
     if path.suffix == ".json":
         try:
-            json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
-        except (ValueError, RecursionError):
+            parse_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        except ValueError:
             raise _broken_file_error(path, message("download.from-no-json", "not JSON")) from None
     checksums = file_checksums(path, expected, on_progress)
     mismatch = checksum_mismatch(checksums, expected)
@@ -236,7 +236,7 @@ def _is_whole_safetensors(path: Path, head: bytes) -> bool:
     with path.open("rb") as stream:
         stream.seek(8)
         try:
-            header = json.loads(stream.read(length))
+            header = parse_json(stream.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
             return size == 8 + length + max(ends, default=0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):

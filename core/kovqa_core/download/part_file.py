@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.download.checks import checksum_mismatch, file_checksums
 from kovqa_core.files import write_json
 from kovqa_core.messages import message
@@ -81,7 +81,7 @@ def receipt_path(target: Path) -> Path:
 def read_part_notes(target: Path) -> PartNotes | None:
     """The notes of an unfinished file; None when there are none, or a crash damaged them."""
     try:
-        return PartNotes(**json.loads(_part_notes_path(target).read_bytes()))
+        return PartNotes(**parse_json(_part_notes_path(target).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -135,7 +135,7 @@ def locked_part_file(target: Path, on_progress: OnProgress = ignore_progress) ->
 def read_receipt(target: Path) -> FileReceipt | None:
     """A finished file's receipt; None without one, or when a crash damaged it."""
     try:
-        receipt = FileReceipt(**json.loads(receipt_path(target).read_bytes()))
+        receipt = FileReceipt(**parse_json(receipt_path(target).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
     return receipt if isinstance(receipt.checksums, dict) else None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.image_io import open_image
 from kovqa_core.errors import DataError
 from kovqa_core.index.left_out import IMAGE_UNREADABLE, LeftOutRows
@@ -146,7 +147,7 @@ def _block_names(names_file: Path, start: int) -> Iterator[str]:
     with names_file.open("rb") as stream:
         stream.seek(start)
         for line in itertools.islice(stream, _BLOCK_IMAGES):
-            yield json.loads(line)
+            yield parse_json(line)
 
 
 def _drop_rows(

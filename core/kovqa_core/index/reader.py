@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kovqa_core.bounded_json import MAX_LINE_CHARS
 from kovqa_core.data.answers import read_answers
 from kovqa_core.data.example import Example, parse_example
 from kovqa_core.errors import DataError
@@ -56,8 +57,17 @@ class IndexSplit(Sequence[Example]):
             with self.path.open("rb") as stream:
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         # A line ends where the next begins; the last one ends with the file, with or without a line feed.
+        start = int(self._offsets[number])
         end = int(self._offsets[number + 1]) if number + 1 < len(self) else self._size
-        return parse_example(self._map[int(self._offsets[number]) : end], f"{self.path}:{number + 1}")
+        if end - start > MAX_LINE_CHARS:
+            raise DataError(
+                message(
+                    "data.line-too-long", "{file}:{line}: a line of more than {most:,} characters",
+                    file=self.path, line=number + 1, most=MAX_LINE_CHARS,
+                ),
+                message("data.not-an-index-line.hint", "write the index again: kovqa index"),
+            )  # fmt: skip
+        return parse_example(self._map[start:end], f"{self.path}:{number + 1}")
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_map": None}  # a map cannot be pickled: every loader process opens its own

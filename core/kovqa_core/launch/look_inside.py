@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import KovqaError, MachineError
 from kovqa_core.index.reader import open_index
 from kovqa_core.index.report import REPORT_FILE
@@ -137,7 +138,7 @@ def _run_probe(run: Run, launch: LaunchPlan, place: Message, *, in_job: bool) ->
         )  # fmt: skip
         answers = [line for line in done.stdout.splitlines() if line.startswith(_ANSWER_MARK)]
         if answers:
-            return _InsideFacts(**json.loads(answers[-1].removeprefix(_ANSWER_MARK)))
+            return _InsideFacts(**parse_json(answers[-1].removeprefix(_ANSWER_MARK)))
         problem = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
     except OSError as error:
         problem = f"{argv[0]}: {error.strerror}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.machine import hardware
 from kovqa_core.machine.finding import DoctorFinding, FindingState
 from kovqa_core.machine.versions import NOT_INSTALLED
@@ -210,7 +210,7 @@ def torch_finding(attempt: ImportAttempt, version: str) -> DoctorFinding:
     """Torch, and whether it sees the GPUs of this machine."""
     if attempt.error:
         return package_finding(TORCH_PACKAGE, attempt, {"torch": version})
-    facts: TorchFacts = json.loads(attempt.output)
+    facts: TorchFacts = parse_json(attempt.output)
     gpus = [gpu.name for gpu in hardware.visible_gpus()]
     if facts["mps"]:
         return DoctorFinding(

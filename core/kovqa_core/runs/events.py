@@ -12,6 +12,8 @@ import sys
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import ClassVar
 
+from kovqa_core.bounded_json import parse_json
+
 EVENTS_VARIABLE = "KOVQA_EVENTS"  # set by the launcher: events go to stdout as JSON lines
 
 
@@ -208,7 +210,7 @@ def parse_event(line: str) -> WorkerEvent | None:
     if not line.startswith('{"'):
         return None
     try:
-        values = json.loads(line)
+        values = parse_json(line)
     except ValueError:
         return None
     for event_type in _EVENT_TYPES:

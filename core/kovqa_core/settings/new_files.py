@@ -27,6 +27,7 @@ from kovqa_core.settings.resolve import find_settings, is_settings_path
 from kovqa_core.settings.strict_yaml import (
     SettingsDocument,
     build_settings,
+    compose_yaml,
     inline_yaml,
     parse_yaml,
     read_yaml,
@@ -146,18 +147,12 @@ def edit_yaml_text(text: str, name: str, sets: Sequence[str], renamed: RenamedKe
 def _with_new_keys(text: str, renamed: RenamedKeys) -> str:
     """YAML text whose keys have the names of today, where they stand."""
     for old, new in renamed.items():
-        node, key_node = _compose_yaml(text), None
+        node, key_node = compose_yaml(text, "--set"), None
         for key in old:
             key_node, node = _find_entry(node, str(key))
         if key_node is not None:
             text = text[: key_node.start_mark.index] + new + text[key_node.end_mark.index :]
     return text
-
-
-def _compose_yaml(text: str) -> yaml.Node | None:
-    """The tree of a YAML text, with the place of each node."""
-    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-    return node
 
 
 def _find_entry(node: yaml.Node | None, key: str) -> tuple[yaml.Node, yaml.Node] | tuple[None, None]:
@@ -178,7 +173,7 @@ def _quote_if_needed(typed: str) -> str:
 
 def _set_yaml_value(text: str, path: Sequence[str], value: str) -> str:
     """YAML text with one value replaced, or inserted with the mappings on the way to it."""
-    node = _compose_yaml(text)
+    node = compose_yaml(text, "--set")
     for depth, key in enumerate(path):
         _, child = _find_entry(node, key)
         if child is None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import MachineError, SettingsError
 from kovqa_core.files import read_text
 from kovqa_core.messages import message
@@ -127,7 +127,7 @@ def _read_json_object(path: Path) -> JsonObject:
             message("settings.no-deepspeed-file", "profile.deepspeed: no such file: {file}", file=path)
         )
     try:
-        values = json.loads(read_text(path))
+        values = parse_json(read_text(path))
     except ValueError as error:
         raise SettingsError(
             message("settings.not-json", "{file}: not valid JSON ({problem})", file=path, problem=error)

@@ -17,9 +17,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
+from kovqa_core.bounded_json import MAX_INTEGER_DIGITS
 from kovqa_core.errors import SettingsError, did_you_mean, unknown_name_error
 from kovqa_core.files import read_text
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
 KeyPath = tuple[str | int, ...]  # ("optim", "lr"): the way to a value
 YamlValue = None | bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"]
@@ -32,6 +33,8 @@ class StrictSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
 
 
+_MAX_CHARS, _MAX_NODES, _MAX_DEPTH = 1 << 18, 20_000, 64
+_KNOWN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 SettingsType = TypeVar("SettingsType", bound=StrictSettings)
 
 
@@ -53,8 +56,47 @@ class SettingsDocument:
 # ------------------------------------------------------------------------------ YAML to values
 
 
+class _BeyondBoundsError(yaml.YAMLError):
+    """YAML that would be expanded, or be nested, without end."""
+
+    def __init__(self, problem: Message, mark: yaml.Mark) -> None:
+        self.problem, self.mark = problem, mark
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """Safe loader with the YAML 1.2 core rules for plain scalars."""
+    """Safe loader with the YAML 1.2 core rules for plain scalars, and bounds.
+
+    What would be expanded, or nested without end, is refused as soon as the reader comes to it: before a value is
+    made of anything.
+    """
+
+    _depth, _nodes = 0, 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        self._depth += 1
+        self._nodes += 1
+        if isinstance(event, yaml.AliasEvent):
+            problem = message(
+                "settings.yaml-alias",
+                "aliases (*{name}) are not read: write the value out",
+                name=event.anchor,
+            )
+        elif self._depth > _MAX_DEPTH:
+            problem = message(
+                "settings.too-deep", "nested too deeply, more than {most} levels", most=_MAX_DEPTH
+            )
+        elif self._nodes > _MAX_NODES:
+            problem = message("settings.too-many-values", "more than {most:,} values", most=_MAX_NODES)
+        else:
+            problem = None
+        if problem is not None:
+            raise _BeyondBoundsError(problem, event.start_mark)
+        try:
+            node: yaml.Node | None = super().compose_node(parent, index)
+            return node
+        finally:
+            self._depth -= 1
 
 
 # From nothing, so without dates, `<<`, base-60 numbers, yes and no. The last argument lists first characters:
@@ -74,23 +116,34 @@ _StrictLoader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str, name: str) -> SettingsDocument:
-    """Read YAML text.
+def compose_yaml(text: str, name: str) -> yaml.Node | None:
+    """The tree of a YAML text, whose nodes know their line and column; None of an empty one.
 
     Args:
-        text: the YAML document, a mapping.
+        text: the YAML document.
         name: what to call it in errors (a path).
 
     Raises:
-        SettingsError: not YAML, not a mapping, a double key, a key that is not text.
+        SettingsError: not YAML, or beyond the bounds: 256 KiB, 20,000 values, 64 levels, no aliases.
     """
+    if len(text) > _MAX_CHARS:
+        raise SettingsError(
+            message(
+                "settings.too-long", "{place}: {size:,} characters, more than the {most:,} that settings may have",
+                place=name, size=len(text), most=_MAX_CHARS,
+            )
+        )  # fmt: skip
     loader = None
     try:
         loader = _StrictLoader(text)  # refuses control characters already here
-        # Nodes and not values: they know their line and column, and double keys are still in them.
-        node = loader.get_single_node()
-    except RecursionError:
-        raise _too_deep(name) from None
+        # Nodes and not values: double keys are still in them.
+        node: yaml.Node | None = loader.get_single_node()
+        return node
+    except _BeyondBoundsError as error:
+        place = f"{name}:{error.mark.line + 1}:{error.mark.column + 1}"
+        raise SettingsError(
+            message("settings.beyond-bounds", "{place}: {problem}", place=place, problem=error.problem)
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
@@ -101,24 +154,36 @@ def parse_yaml(text: str, name: str) -> SettingsDocument:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def parse_yaml(text: str, name: str) -> SettingsDocument:
+    """Read YAML text.
+
+    Args:
+        text: the YAML document, a mapping.
+        name: what to call it in errors (a path).
+
+    Raises:
+        SettingsError: as of `compose_yaml`; not a mapping, a double key, a key that is not text, a foreign tag.
+    """
+    node = compose_yaml(text, name)
     if not isinstance(node, yaml.MappingNode):
         raise SettingsError(
             message("settings.no-mapping", "{place}: expected `key: value` lines", place=name)
         )
     origin: dict[KeyPath, str] = {(): name}
-    try:
-        return SettingsDocument(_mapping_value(node, (), name, origin), origin)
-    except RecursionError:  # an anchor that contains itself
-        raise _too_deep(name) from None
-
-
-def _too_deep(name: str) -> SettingsError:
-    return SettingsError(message("settings.too-deep", "{place}: nested too deeply", place=name))
+    return SettingsDocument(_mapping_value(node, (), name, origin), origin)
 
 
 def _node_value(node: yaml.Node, path: KeyPath, name: str, origin: dict[KeyPath, str]) -> YamlValue:
     """The value of a node; the place of it and of everything in it is added to `origin`."""
     origin[path] = _node_location(node, name)
+    if node.tag not in _KNOWN_TAGS:
+        raise SettingsError(
+            message(
+                "settings.unknown-tag", "{place}: unknown tag {tag}: leave it out", place=origin[path], tag=node.tag
+            )
+        )  # fmt: skip
     if isinstance(node, yaml.MappingNode):
         return _mapping_value(node, path, name, origin)
     if isinstance(node, yaml.SequenceNode):
@@ -159,8 +224,10 @@ def _mapping_value(
 
 
 def _scalar_value(node: yaml.Node) -> YamlValue:
-    if ":float" in node.tag:  # PyYAML's own reads 1:30.5 to the base 60
+    if ":float" in node.tag:  # PyYAML's own reads 1:30.5 to the base 60, and so 1:30 as an integer
         return float(node.value)
+    if ":int" in node.tag and (":" in node.value or len(node.value) > MAX_INTEGER_DIGITS):
+        raise ValueError
     value: YamlValue = yaml.constructor.SafeConstructor().construct_object(node)
     return value
 
@@ -177,7 +244,7 @@ def read_yaml(path: Path) -> SettingsDocument:
     """
     if not path.is_file():
         raise SettingsError(message("settings.no-file", "no such file: {file}", file=path))
-    return parse_yaml(read_text(path), str(path))
+    return parse_yaml(read_text(path, 4 * _MAX_CHARS), str(path))
 
 
 # ------------------------------------------------------------------------- values to settings
@@ -306,7 +373,10 @@ def inline_yaml(value: object) -> str:
 
 
 class _StrictDumper(yaml.SafeDumper):
-    """Dumper under the same scalar rules as the loader, so that text stays text."""
+    """Dumper under the same rules as the loader: text stays text, and a value that two keys share is written twice."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 _StrictDumper.yaml_implicit_resolvers = _StrictLoader.yaml_implicit_resolvers

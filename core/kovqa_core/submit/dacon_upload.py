@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx2
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import AssetError, DataError, KovqaError, SettingsError
 from kovqa_core.files import disk_errors, read_bytes, read_text, to_nfc, write_text
 from kovqa_core.messages import Message, message
@@ -152,7 +153,7 @@ def read_ledger() -> list[UploadAttempt]:
     path = ledger_file()
     lines = read_text(path).split("\n") if path.exists() else []
     try:
-        return [UploadAttempt(**json.loads(line)) for line in lines if line]
+        return [UploadAttempt(**parse_json(line)) for line in lines if line]
     except (ValueError, TypeError):
         raise DataError(
             message("submit.ledger-damaged", "{path} is damaged", path=path),
@@ -241,8 +242,8 @@ def _read_answer_head(response: httpx2.Response) -> bytes:
 def _classify_dacon_answer(status: int, body: bytes) -> tuple[str, str]:
     """The state an answer means: only what the table of docs/sources/datasets.md, D18 knows is certain."""
     try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
+        answer = parse_json(body)
+    except ValueError:
         answer = None
     # Only an object with status 200 is an answer of Dacon's own; a gateway's may hold the same words.
     answer = answer if isinstance(answer, dict) and status == 200 else {}

@@ -5,11 +5,11 @@ A table is known by its file name's suffix, JSON lines by what is in them too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.file_kind import PARQUET_MAGIC, ZIP_HEADS
 from kovqa_core.data.tables import COLUMN_ALIASES, read_table
 from kovqa_core.errors import DataError
@@ -65,8 +65,8 @@ def is_table(path: Path) -> bool:
     if first.startswith((PARQUET_MAGIC, ZIP_HEADS[0])):
         return True
     try:
-        return isinstance(json.loads(first), dict)
-    except (ValueError, RecursionError):
+        return isinstance(parse_json(first), dict)
+    except ValueError:
         return False
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.files import disk_errors, write_text
 from kovqa_core.runs.events import (
     EVENTS_VARIABLE,
@@ -92,7 +93,7 @@ def _truncate_log(path: Path, step: int, *, evaluation_due: bool) -> None:
     kept_lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             done_again = evaluation_due and row.get("kind") == "eval" and row["step"] == step
             if row["step"] <= step and not done_again:
                 kept_lines.append(line + "\n")

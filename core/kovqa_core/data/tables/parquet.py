@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.json_values import JsonRecord, JsonValue, NumberText
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
 from kovqa_core.data.tables.excel import missing_library_error
@@ -129,7 +129,7 @@ def _image_name(value: Any, names: ImageNames, save_image: SaveImage | None) -> 
 def _class_labels(schema: Any) -> dict[str, list[str]]:
     """Column -> the names that its numbers stand for, as Hugging Face's metadata say."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {
             name: [str(label) for label in feature["names"]]
             for name, feature in features.items()

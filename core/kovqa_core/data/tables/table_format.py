@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.file_kind import GZIP_MAGIC, PARQUET_MAGIC, ZIP_HEADS
 from kovqa_core.data.json_stream import decode_blocks, list_json_lists
 from kovqa_core.data.tables.other_files import find_other_kind, read_head
@@ -104,8 +104,8 @@ def _is_json(line: str) -> bool:
     if not line.startswith(("{", "[")):
         return False
     try:
-        return bool(json.loads(line))
-    except (ValueError, RecursionError):
+        return bool(parse_json(line))
+    except ValueError:
         return line.rstrip() in ("[", "{") or line.startswith(("[{", '{"'))
 
 
@@ -143,8 +143,8 @@ def _object_format(path: Path, lines: list[str], line_end: str) -> TableFormat:
     json_lines = TableFormat("json-lines", line_end=line_end)
     if len(lines) > 1:  # the first is whole
         try:
-            first = json.loads(lines[0])
-        except (ValueError, RecursionError):
+            first = parse_json(lines[0])
+        except ValueError:
             if not _goes_on(lines[0]):
                 return json_lines  # whose reader says what is wrong with its first line
         else:

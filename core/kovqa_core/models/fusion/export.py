@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.answers import write_answers
 from kovqa_core.files import read_text, write_json
 from kovqa_core.models.fusion.config import SENTENCEPIECE_FILES, ModelConfig
@@ -128,7 +128,7 @@ def _write_tokenizer(processor: FusionProcessor, folder: Path) -> None:
     special_tokens: dict[str, str | None]
     if isinstance(tokenizer, FastTokenizer):
         file.write_bytes(tokenizer.model_bytes)
-        added = {token["id"]: token["content"] for token in json.loads(tokenizer.model_bytes)["added_tokens"]}
+        added = {token["id"]: token["content"] for token in parse_json(tokenizer.model_bytes)["added_tokens"]}
         special_tokens = {"pad_token": added.get(processor.config.question_config.get("pad_token_id"))}
     else:
         (folder / SENTENCEPIECE_FILES[0]).write_bytes(tokenizer.model_bytes)

@@ -6,11 +6,11 @@ User text is text: a literal `</s>` in a question never becomes the special toke
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes
 from kovqa_core.messages import message
@@ -90,7 +90,7 @@ class FastTokenizer:
         """What this tokenizer makes of texts, of which `encode_with_specials` may keep so many tokens."""
         self._tokenizer.no_truncation()
         # WordPiece and BPE name the token that stands for what they do not know, Unigram its id.
-        model = json.loads(self.model_bytes)["model"]
+        model = parse_json(self.model_bytes)["model"]
         unknown_id = model.get("unk_id")
         if model.get("unk_token") is not None:
             unknown_id = self._tokenizer.token_to_id(model["unk_token"])

@@ -7,7 +7,6 @@ transformers. Imports nothing heavy; of weight files nothing but the headers is 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_json
 from kovqa_core.messages import message
@@ -249,7 +249,7 @@ def _read_tensor_shapes(folder: Path) -> TensorShapes:
         try:
             with path.open("rb") as stream:
                 length = int.from_bytes(stream.read(8), "little")
-                header = json.loads(stream.read(min(length, _MAX_HEADER_BYTES)))
+                header = parse_json(stream.read(min(length, _MAX_HEADER_BYTES)))
             shapes |= {name: tuple(t["shape"]) for name, t in header.items() if name != "__metadata__"}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise ModelError(
