@@ -39,8 +39,13 @@ def _report_fields(report: IndexReport) -> dict[str, object]:
 
 
 def _print_fault_warning(report: IndexReport) -> None:
-    """Above 1 %, also where little is wanted; the lines of the report say why."""
+    """Above 1 %, also where little is wanted; the lines of the report say why. And what of the data is not whole."""
     from kovqa_core.data.left_out import is_worth_a_warning, left_out_text
+
+    print_warnings(
+        message("index.not-whole", "not whole, its rows are missing: {place}", place=place)
+        for place in report.incomplete
+    )
 
     if is_worth_a_warning(report.faults, report.all_rows):
         print_warnings([left_out_text(report.faults, report.all_rows)])

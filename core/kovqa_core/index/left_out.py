@@ -21,6 +21,7 @@ MAX_ID_CHARS = 1000
 ID_TOO_LONG = f"question id longer than {MAX_ID_CHARS:,} characters"
 ROW_TWICE = "question id appears twice"
 ROW_TWICE_OTHER_ANSWER = "question id appears twice, with other answers"
+FILE_WITHOUT_ROWS = "file without rows"
 CHOICES_UNUSABLE = "choices unusable"
 
 # Rows that a class list does not cover: its stated rule, not a fault of the data.

@@ -33,6 +33,7 @@ class DatasetOrigin:
         split_method: how rows were assigned to splits.
         question_type_groups: group -> the question types that are scored together as well.
         notes: what was found about the data that people should know.
+        incomplete: files and folders of the data that are not whole, and what they lack.
     """
 
     source: str
@@ -42,6 +43,7 @@ class DatasetOrigin:
     split_method: str = "as published"
     question_type_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    incomplete: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class IndexReport:
 
     Attributes:
         counts: what the index holds.
-        source, options, split_method, question_type_groups, notes: see `DatasetOrigin`.
+        source, options, split_method, question_type_groups, notes, incomplete: see `DatasetOrigin`.
         root: folder of the raw data, an absolute path of the machine that wrote the index.
         image_folder: from the index's folder, so that both can move together.
     """
@@ -119,6 +121,7 @@ class IndexReport:
     split_method: str
     question_type_groups: Mapping[str, Sequence[str]]
     notes: Sequence[str] = ()
+    incomplete: Sequence[str] = ()
 
     @property
     def faults(self) -> int:
@@ -161,7 +164,7 @@ class IndexReport:
             fields |= {"qualified_ids": counts.qualified_ids, "first_qualified_id": counts.first_qualified_id}
         if counts.empty_looking_classes:
             fields["empty_looking_answers"] = counts.empty_looking_classes
-        others = {"groups": self.question_type_groups, "notes": self.notes}
+        others = {"groups": self.question_type_groups, "notes": self.notes, "incomplete": self.incomplete}
         return fields | {name: value for name, value in others.items() if value}
 
 
@@ -176,6 +179,7 @@ def make_report(counts: IndexCounts, origin: DatasetOrigin, folder: Path) -> Ind
         origin.split_method,
         origin.question_type_groups,
         origin.notes,
+        origin.incomplete,
     )
 
 
@@ -224,6 +228,7 @@ def read_report(folder: Path) -> IndexReport:
             split_method=fields.get("divided", ""),
             question_type_groups=fields.get("groups", {}),
             notes=fields.get("notes", ()),
+            incomplete=tuple(fields.get("incomplete", ())),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(

@@ -23,12 +23,16 @@ class DatasetShard:
         read_images: instead of `read`, where the images lie in the data themselves: it also gets the folder
             to write them into, which the examples' image paths start from.
         notes: what was found about the data that people should know.
+        name: the file or folder that it is; "" of what people do not know by name.
+        missing: what its folder lacks, of which its rows could be made ("no annotation.json"); "" of a whole one.
     """
 
     read: Callable[[LeftOutRows], SplitExamples]
     size: int = 0
     read_images: Callable[[LeftOutRows, Path], SplitExamples] | None = None
     notes: tuple[str, ...] = ()
+    name: str = ""
+    missing: str = ""
 
 
 @dataclass(frozen=True)

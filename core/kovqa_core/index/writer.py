@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,10 @@ def write_index(
         images = partial_folder / EMBEDDED_IMAGES_FOLDER if own_images else origin.images
         checked = images if check_images else None
         counts = _merge_spools(spools, origin.root, partial_folder, min_count, classes, checked, on_progress)
-        report = make_report(counts, origin, folder)
+        incomplete = _incomplete_places(shards, spools)
+        if not allow_left_out and are_too_many(len(incomplete), len(shards)):
+            raise _incomplete_error(incomplete, origin.root)
+        report = make_report(counts, replace(origin, incomplete=tuple(incomplete)), folder)
         if not allow_left_out and are_too_many(report.faults, report.all_rows):
             raise _too_many_faults(report)
         write_report(partial_folder, report)
@@ -194,6 +198,28 @@ def _merge_spools(
         empty_looking_classes=empty_looking_classes(classes, answer_counts),
         fingerprint=hashlib.sha256(b"".join(digests)).hexdigest(),
     )
+
+
+def _incomplete_places(shards: Sequence[DatasetShard], spools: Sequence[ShardSpool]) -> list[str]:
+    """Files and folders that are there in part or hold no row, and what they lack."""
+    no_rows = message("index.no-rows", "no rows")
+    return [
+        f"{shard.name}: {shard.missing or no_rows}"
+        for shard, spool in zip(shards, spools, strict=True)
+        if shard.missing or (shard.name and not spool.splits and not spool.left_out.counts)
+    ]
+
+
+def _incomplete_error(incomplete: Sequence[str], root: Path) -> DataError:
+    return DataError(
+        message(
+            "index.incomplete", "{root} is not complete: {count:,} of its parts are not whole (first: {first})",
+            root=root, count=len(incomplete), first=incomplete[0],
+        ),
+        message(
+            "index.incomplete.hint", "unpack it again, or go on without them: add --allow-left-out"
+        ),
+    )  # fmt: skip
 
 
 def _too_many_faults(report: IndexReport) -> DataError:

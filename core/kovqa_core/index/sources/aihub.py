@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +32,13 @@ from kovqa_core.data.tables import cell_text
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.index.find_image import FoundImage, find_image, one_image_of
-from kovqa_core.index.folder_names import PUBLISHER_SPLITS, other_splits, publisher_split
+from kovqa_core.index.folder_names import (
+    PUBLISHER_SPLITS,
+    folder_word,
+    other_splits,
+    publisher_split,
+    split_of_name,
+)
 from kovqa_core.index.join_questions import join_by_question
 from kovqa_core.index.left_out import (
     ANNOTATION_MISSING,
@@ -42,7 +49,7 @@ from kovqa_core.index.left_out import (
 )
 from kovqa_core.index.packed_root import collect_archives, packed_notes
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
 SPLIT_METHOD = "the publisher's validation part by picture, SHA-256 of 'val/<image_id>': half val, half test"
 MIN_ANSWER_COUNT = None
@@ -64,20 +71,79 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
             that is broken or lacks a key.
     """
     archives: list[str] = []
-    folders = label_folders(root, archives)
+    found = find_level_folders(root, archives)
+    folders = found.whole
     categories = tuple(dict.fromkeys(to_nfc(folder.parent.name) for folder in folders))
     shards = [
         DatasetShard(
             partial(_read_level_folder, folder, images, publisher_split(folder, root), categories),
             _label_bytes(folder),
+            name=str(folder),
         )
         for folder in folders
     ]
-    return [replace(shards[0], notes=packed_notes(root, archives)), *shards[1:]]
+    shards += [
+        DatasetShard(partial(_count_unannotated, folder), name=str(folder), missing=missing)
+        for folder, missing in found.incomplete
+        if not folder.is_relative_to(images) or images == root
+    ]
+    notes = (*packed_notes(root, archives), *missing_split_notes(root, folders))
+    return [replace(shards[0], notes=notes), *shards[1:]]
 
 
-def label_folders(root: Path, archives: list[str] | None = None) -> list[Path]:
-    """The level folders, training before validation, then by category, then 상, 중, 하.
+def missing_split_notes(root: Path, folders: Sequence[Path]) -> tuple[Message, ...]:
+    """What to say where all folders of labels are of one split of the publisher.
+
+    Args:
+        root: of the raw data.
+        folders: of labels.
+    """
+    published = {publisher_split(folder, root) for folder in folders}
+    return tuple(
+        message(
+            "index.no-published-split", "warning: no folder below {root} says that its labels are {split} data",
+            root=root, split={"train": "training", "val": "validation"}[split],
+        )
+        for split in ("train", "val")
+        if split not in published
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LevelFolders:
+    """The folders of labels below a root.
+
+    Attributes:
+        whole: training before validation, then by category, then 상, 중, 하.
+        incomplete: those without an annotation.json though other labels are there, or that are empty beside others
+            that are not; and what they lack.
+    """
+
+    whole: list[Path]
+    incomplete: list[tuple[Path, str]]
+
+
+def label_folders(root: Path) -> list[Path]:
+    """The level folders of a tree that is whole.
+
+    Raises:
+        DataError: as of `find_level_folders`; or a folder is not whole.
+    """
+    found = find_level_folders(root, [])
+    for folder, missing in found.incomplete:
+        if not folder.is_relative_to(root / "images"):
+            raise DataError(
+                message("index.half-unpacked", "{folder}: {missing}", folder=folder, missing=missing),
+                message(
+                    "index.half-unpacked.hint",
+                    "unpack it again; without --as-upstream, its rows can be left out",
+                ),
+            )
+    return found.whole
+
+
+def find_level_folders(root: Path, archives: list[str]) -> LevelFolders:
+    """The folders of labels below a root.
 
     Args:
         root: of the raw data.
@@ -86,9 +152,14 @@ def label_folders(root: Path, archives: list[str] | None = None) -> list[Path]:
     Raises:
         DataError: there are none, or one whose split no folder's name says.
     """
-    walk = collect_archives(walk_folders(root), [] if archives is None else archives)
-    folders = [root / below for below, files in walk if "annotation.json" in files]
-    if not folders:
+    whole, half, with_files, without_files = list[Path](), list[Path](), list[str](), list[str]()
+    for below, files in collect_archives(walk_folders(root), archives):
+        (with_files if files else without_files).append(below)
+        if "annotation.json" in files:
+            whole.append(root / below)
+        elif "question.json" in files or "images.json" in files:
+            half.append(root / below)
+    if not whole:
         raise DataError(
             message("index.no-aihub-labels", "no annotation.json below {root}", root=root),
             message(
@@ -96,7 +167,37 @@ def label_folders(root: Path, archives: list[str] | None = None) -> list[Path]:
                 "unpack AI-Hub's label archives there (set 101: kovqa index aihub101)",
             ),
         )
-    return sorted(folders, key=partial(_level_sort_key, root))
+    no_annotations = message("index.no-annotation-file", "no annotation.json")
+    no_files = message("index.empty-folder", "empty")
+    empty = (
+        root / below
+        for below in without_files
+        if not any(path.startswith(f"{below}/") for path in with_files)
+    )
+    categories = {to_nfc(folder.parent.name) for folder in whole}
+    incomplete = [(folder, str(no_annotations)) for folder in half]
+    incomplete += [(folder, str(no_files)) for folder in empty if _stands_for_labels(folder, categories)]
+    return LevelFolders(sorted(whole, key=partial(_level_sort_key, root)), incomplete)
+
+
+def _stands_for_labels(folder: Path, categories: Collection[str]) -> bool:
+    """Does an empty folder have a name that folders of labels have: of a level, a category or a split?"""
+    name = to_nfc(folder.name)
+    is_category = folder_word(name) in set(map(folder_word, categories))
+    return is_category or split_of_name(name) is not None or re.match("[상중하]_", name) is not None
+
+
+def _count_unannotated(folder: Path, left_out: LeftOutRows) -> SplitExamples:
+    """No rows: those that the questions of a folder without annotations would be are left out, or else its images."""
+    if (questions := folder / "question.json").is_file():
+        for row in iter_json_records(
+            questions, "questions", ("question_id",), ("question_id",), as_text=True
+        ):
+            left_out.add(ANNOTATION_MISSING, f"id {cell_text(row['question_id'])}: {questions}")
+    elif (images := folder / "images.json").is_file():
+        for row in iter_json_records(images, "images", ("image_id",), ("image_id",), as_text=True):
+            left_out.add(ANNOTATION_MISSING, f"image {cell_text(row['image_id'])}: {images}")
+    yield from ()
 
 
 def _label_bytes(folder: Path) -> int:

@@ -24,7 +24,13 @@ from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
 from kovqa_core.index.find_image import FoundImage, find_image, one_image_of
 from kovqa_core.index.folder_names import PUBLISHER_SPLITS, other_splits, publisher_split
-from kovqa_core.index.left_out import ANSWER_EMPTY, ID_MISSING, QUESTION_MISSING, LeftOutRows
+from kovqa_core.index.left_out import (
+    ANSWER_EMPTY,
+    FILE_WITHOUT_ROWS,
+    ID_MISSING,
+    QUESTION_MISSING,
+    LeftOutRows,
+)
 from kovqa_core.index.packed_root import collect_archives, packed_notes
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.index.sources.aihub import (
@@ -34,6 +40,7 @@ from kovqa_core.index.sources.aihub import (
     SPLIT_METHOD,
     aihub_split,
     find_image_folder,
+    missing_split_notes,
     single_answer_labels,
 )
 from kovqa_core.messages import message
@@ -77,10 +84,11 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
             message("index.no-aihub101-labels.hint", "unpack AI-Hub's label archives there"),
         )
     shards = [
-        DatasetShard(partial(_read_label_files, group, root, images), size)
+        DatasetShard(partial(_read_label_files, group, root, images), size, name=str(group[0][1]))
         for group, size in _group_label_files(files)
     ]
-    return [replace(shards[0], notes=packed_notes(root, archives)), *shards[1:]]
+    notes = (*packed_notes(root, archives), *missing_split_notes(root, [path.parent for _, path in files]))
+    return [replace(shards[0], notes=notes), *shards[1:]]
 
 
 def _group_label_files(files: Sequence[LabelFile]) -> Iterator[tuple[list[LabelFile], int]]:
@@ -101,6 +109,7 @@ def _read_label_files(
 ) -> SplitExamples:
     for published, path in files:
         image_rows = _find_images(path, root, images, published)
+        id = None
         for row in iter_json_records(path, "question", _QUESTION_KEYS, _QUESTION_KEYS, as_text=True):
             id, image_id = cell_text(row["question_id"]), cell_text(row["image_id"])
             image, category = image_rows.get(image_id, (FoundImage(None, image_id), ""))
@@ -119,6 +128,8 @@ def _read_label_files(
             else:
                 # The category is the image's; set 104 has it in the folder's name instead.
                 yield aihub_split(image_id, published), Example(id, image.path, question, answer, category)
+        if id is None:
+            left_out.add(FILE_WITHOUT_ROWS, str(path))
 
 
 def _find_images(path: Path, root: Path, images: Path, published: str) -> dict[str, tuple[FoundImage, str]]:

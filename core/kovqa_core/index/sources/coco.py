@@ -43,7 +43,11 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
     """
     file = root / KARPATHY_FILE
     return [
-        DatasetShard(partial(_read_karpathy_file, file, images), file.stat().st_size if file.is_file() else 0)
+        DatasetShard(
+            partial(_read_karpathy_file, file, images),
+            file.stat().st_size if file.is_file() else 0,
+            name=str(file),
+        )
     ]
 
 

@@ -41,7 +41,11 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
     """One shard per table; reading one raises DataError with file and line."""
     files = [root / "train.csv", root / "test.csv"]
     return [
-        DatasetShard(partial(_read_dacon_csv, file, images), file.stat().st_size if file.is_file() else 0)
+        DatasetShard(
+            partial(_read_dacon_csv, file, images),
+            file.stat().st_size if file.is_file() else 0,
+            name=str(file),
+        )
         for file in files
     ]
 

@@ -39,7 +39,11 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
     """The whole file; reading it raises DataError when it is missing, broken or lacks a key."""
     file = root / "kvqa_annotations.json"
     return [
-        DatasetShard(partial(_read_kvqa_file, file, images), file.stat().st_size if file.is_file() else 0)
+        DatasetShard(
+            partial(_read_kvqa_file, file, images),
+            file.stat().st_size if file.is_file() else 0,
+            name=str(file),
+        )
     ]
 
 

@@ -62,7 +62,9 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
                 ),
             )
     return [
-        DatasetShard(partial(_read_nia_split, file, images, options.language), file.stat().st_size)
+        DatasetShard(
+            partial(_read_nia_split, file, images, options.language), file.stat().st_size, name=str(file)
+        )
         for file in files
     ]
 

@@ -72,7 +72,9 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
         # Training and validation must be there, so a missing file is an error when it is read.
         if split in ("train", "val") or questions.is_file():
             size = sum(path.stat().st_size for path in (questions, annotations) if path.is_file())
-            shards.append(DatasetShard(partial(_read_vqav2_rows, root, images, part), size))
+            shards.append(
+                DatasetShard(partial(_read_vqav2_rows, root, images, part), size, name=str(questions))
+            )
     return shards
 
 
