@@ -107,8 +107,9 @@ def test_the_originals_files_are_not_made_of_half_a_tree(tmp_path: Path) -> None
 
 def test_a_tree_of_one_published_split_is_said_and_a_whole_one_says_nothing(tmp_path: Path) -> None:
     aihub_tree(tmp_path / "raw")
-    assert not indexed(tmp_path / "raw").incomplete
-    assert not indexed(tmp_path / "raw").notes
+    (tmp_path / "raw").rename(tmp_path / "교통0")  # what the user calls the root says nothing
+    assert not indexed(tmp_path / "교통0").incomplete
+    assert not indexed(tmp_path / "교통0").notes
     rows = [Row(1, 1, "예")]
     write_labels(tmp_path / "half", rows)
     write_images_of(tmp_path / "half", rows)

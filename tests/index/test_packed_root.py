@@ -108,6 +108,8 @@ def test_archives_among_unpacked_data_are_said_unless_their_folder_is_there(
     images, archives = write_images(tmp_path, ["1.jpg"]), tmp_path / "2.검증"
     (archives / "VS_동물").mkdir(parents=True)
     (archives / "VS_동물.zip").touch()  # unpacked beside itself
+    write_labels(tmp_path, [Row("2", "p", "예")], "val")
+    shutil.copytree(tmp_path / "labels/train_labels", tmp_path / "labels/valid_labels", dirs_exist_ok=True)
     notes = DATA_SOURCES[source].dataset_shards(tmp_path, images, SourceOptions())[0].notes
     assert not notes
     for name in ("VL_동물.zip", "VL.7z", "a.zip.part0", "b.tar.gz", "표.xlsx", "설명.pdf"):

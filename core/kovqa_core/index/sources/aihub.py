@@ -154,7 +154,7 @@ def find_level_folders(root: Path, archives: list[str]) -> LevelFolders:
     """
     whole, half, with_files, without_files = list[Path](), list[Path](), list[str](), list[str]()
     for below, files in collect_archives(walk_folders(root), archives):
-        (with_files if files else without_files).append(below)
+        (with_files if files or not below else without_files).append(below)  # the root is no part of the data
         if "annotation.json" in files:
             whole.append(root / below)
         elif "question.json" in files or "images.json" in files:
@@ -183,6 +183,8 @@ def find_level_folders(root: Path, archives: list[str]) -> LevelFolders:
 def _stands_for_labels(folder: Path, categories: Collection[str]) -> bool:
     """Does an empty folder have a name that folders of labels have: of a level, a category or a split?"""
     name = to_nfc(folder.name)
+    if any(re.match(r"\[?원천|[TV]S\d*[_.]", to_nfc(part)) for part in folder.parts):  # of images
+        return False
     is_category = folder_word(name) in set(map(folder_word, categories))
     return is_category or split_of_name(name) is not None or re.match("[상중하]_", name) is not None
 
