@@ -98,6 +98,10 @@ RunArgument = Annotated[
     str,
     typer.Argument(help="Run: its name below runs/, or a path.", autocompletion=completion.complete_run_name),
 ]
+RunArguments = Annotated[
+    list[str] | None,
+    typer.Argument(help="Runs: names below runs/, or paths.", autocompletion=complete_run_name),
+]
 RunFolderOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="DIR", help="Run folder. [default: runs/RECIPE-DATE]"),

@@ -176,12 +176,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document in UTF-8, readable by people."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """The text that `write_json` writes."""
     text = json.dumps(value, ensure_ascii=False, indent=1)
     try:
         text.encode()
     except UnicodeEncodeError:  # a path that is not UTF-8: only JSON's own escapes bring it back
         text = json.dumps(value, indent=1)
-    write_text(path, text + "\n")
+    return text + "\n"
 
 
 def write_folder(path: Path, fill: Callable[[Path], None], still_good: str = "") -> None:

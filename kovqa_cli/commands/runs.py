@@ -1,4 +1,4 @@
-"""kovqa runs: lists trainings, shows one, compares two, and repeats one."""
+"""kovqa runs: lists trainings, shows one, compares two, repeats one, and verifies what was written."""
 
 from __future__ import annotations
 
@@ -80,6 +80,32 @@ def diff_runs(
 
     folder_a, folder_b = find_run(a, root), find_run(b, root)
     runs.print_comparison(folder_a, folder_b, compare_runs(folder_a, folder_b), as_json=json, quiet=quiet)
+
+
+@runs_app.command("verify")
+def verify_runs(
+    runs: options.RunArguments = None,
+    *,
+    root: RootOption = DEFAULT_ROOT,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Check checkpoints by checksum, and log and pointers.
+
+    Without a name: all runs below --root. Nothing is changed. Ends with 3 if anything is damaged.
+    """
+    from kovqa_core.runs.summary import all_runs, find_run
+    from kovqa_core.runs.verify import require_verified, verify_run
+
+    from kovqa_cli.output import verify
+    from kovqa_cli.output.progress import show_progress
+
+    named = [find_run(run, root) for run in runs or ()]
+    folders = named or [summary.folder for summary in all_runs(root)]
+    with show_progress(quiet or json) as on_progress:
+        verified = [verify_run(folder, on_progress) for folder in folders]
+    verify.print_verifications(verified, root, as_json=json, quiet=quiet)
+    require_verified(verified)
 
 
 @runs_app.command("rerun")

@@ -52,6 +52,7 @@ FLAGS = {
     "runs list": "--root --json --quiet -q",
     "runs show": "--root --json --quiet -q",
     "runs diff": "--root --json --quiet -q",
+    "runs verify": "--root --json --quiet -q",
     "runs rerun": "--root --output -o --force --trust-run --dry-run -n --json --quiet -q",
 }
 

@@ -75,4 +75,5 @@ def leave_checkpoint(folder: Path, step: int) -> None:
     (path / "trainer").mkdir(parents=True)
     for name in ("kovqa.json", "model.safetensors", "trainer/state.json", "trainer/optimizer.safetensors"):
         (path / name).touch()
+    (path / "trainer/state.json").write_text(json.dumps({"step": step}))
     (folder / "last").write_text(f"{path.name}\n")

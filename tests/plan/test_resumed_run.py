@@ -11,9 +11,11 @@ from kovqa_core.errors import DataError, ModelError, SettingsError
 from kovqa_core.index.build import build_index
 from kovqa_core.paths import settings_files
 from kovqa_core.plan.claim import claim_planned_run
-from kovqa_core.runs.folder import RESULT_FILE, find_resume_checkpoint
+from kovqa_core.runs.checksums import note_files
+from kovqa_core.runs.folder import RESULT_FILE
 from kovqa_core.runs.manifest import require_same_data
-from kovqa_core.runs.step_folders import list_step_folders, missing_checkpoint_files, write_file_list
+from kovqa_core.runs.resume_point import find_resume_point
+from kovqa_core.runs.step_folders import list_step_folders, missing_checkpoint_files
 from kovqa_core.settings.recipe import OptimSettings
 from kovqa_core.settings.run import RUN_FILE, RecipeChange, Run, optim_at_step, read_run
 
@@ -291,10 +293,21 @@ def test_a_resume_without_a_checkpoint_says_that_it_begins_anew(
     assert "beginning anew at step 0: there is no checkpoint yet" in " ".join(capsys.readouterr().err.split())
 
 
-LOST = ["", "step-000099\n", "\xff\0 garbage", "..", "step-000004/trainer"]
+LOST = {
+    None: "there is no readable file `last`",
+    "": "`last` is empty",
+    "step-000099\n": "`last` names step-000099, which is gone",
+    "\xff\0 garbage": r"`last` names no step folder ('\ufffd\x00 garbage')",
+    "..": "`last` names no step folder ('..')",
+    "step-000004/trainer": "`last` names no step folder",
+    "/etc": "`last` names no step folder ('/etc')",
+    "kovqa.json": "`last` names no step folder",
+    r"\ud800": "`last` names no step folder",
+    "x" * 100_000: "`last` names no step folder ('xxx",
+}
 
 
-@pytest.mark.parametrize("pointer", [None, *LOST])
+@pytest.mark.parametrize("pointer", LOST)
 def test_a_run_goes_on_from_its_newest_whole_checkpoint_without_its_pointer(
     resume: Plan, plan: Plan, stopped: Path, pointer: str | None
 ) -> None:
@@ -303,8 +316,14 @@ def test_a_run_goes_on_from_its_newest_whole_checkpoint_without_its_pointer(
     (stopped / "last").unlink()
     if pointer is not None:
         (stopped / "last").write_text(pointer, "latin-1")
-    assert find_resume_checkpoint(stopped) == stopped / "step-000008"
-    assert resume(stopped).resumed_step == "step-000008"
+    point = find_resume_point(stopped, checksums=False)
+    assert point.step == stopped / "step-000008"
+    planned = resume(stopped)
+    assert planned.resumed_step == "step-000008"
+    (said,) = point.notes
+    assert said in planned.warnings
+    assert said.endswith(": going on from step-000008, the newest whole checkpoint")
+    assert said.startswith(LOST[pointer])
     with pytest.raises(SettingsError, match="already holds a run"):
         plan(stopped)
 
@@ -319,7 +338,7 @@ def test_half_a_checkpoint_is_refused_with_the_way_on(
 ) -> None:
     step = stopped / "step-000008"
     if listed:
-        write_file_list(step)
+        note_files(step)
     shutil.rmtree(step / gone) if gone == "trainer" else (step / gone).unlink()
     for dry_run in (True, False):
         with pytest.raises(ModelError, match=f"step-000008 cannot be resumed: it lacks {gone}") as caught:
@@ -327,16 +346,25 @@ def test_half_a_checkpoint_is_refused_with_the_way_on(
         assert f"kovqa runs rerun '{stopped}'" in caught.value.hint
     (stopped / "last").unlink()  # nor is it begun anew
     with pytest.raises(ModelError, match=f"it lacks {gone}"):
-        find_resume_checkpoint(stopped)
+        find_resume_point(stopped, checksums=False)
     leave_checkpoint(stopped, 4)
     (stopped / "last").write_text("step-000008\n")
-    with pytest.raises(ModelError) as caught:
-        find_resume_checkpoint(stopped)
-    assert (
-        f"go on from step-000004: rm -r '{step}' && kovqa train --resume -o '{stopped}'" in caught.value.hint
-    )
+    planned = resume(stopped)
+    assert planned.resumed_step == "step-000004"
+    assert f"it lacks {gone}: going on from step-000004" in planned.warnings[0]
     shutil.rmtree(step)
-    assert find_resume_checkpoint(stopped) == stopped / "step-000004"
+    assert find_resume_point(stopped, checksums=False).step == stopped / "step-000004"
+
+
+def test_a_run_whose_checkpoints_are_all_gone_is_not_begun_anew_unasked(resume: Plan, stopped: Path) -> None:
+    shutil.rmtree(stopped / "step-000008")
+    with pytest.raises(ModelError, match="names step-000008, and there is no step folder any more") as caught:
+        resume(stopped)
+    assert f"rm '{stopped}/last'" in caught.value.hint
+    (stopped / "last").unlink()
+    (stopped / "last").mkdir()
+    with pytest.raises(ModelError, match="last is a folder"):
+        resume(stopped)
 
 
 def test_files_that_a_family_needs_and_cut_off_weights_count(stopped: Path) -> None:
@@ -344,7 +372,7 @@ def test_files_that_a_family_needs_and_cut_off_weights_count(stopped: Path) -> N
     (step / "tokenizer").mkdir()
     (step / "tokenizer" / "spm.model").write_text("x")
     (step / "model.safetensors").write_text("weights")
-    write_file_list(step)
+    note_files(step)
     (step / "kovqa.json").write_text("written again with the score")
     assert missing_checkpoint_files(step) == []
     (step / "tokenizer" / "spm.model").unlink()
@@ -358,7 +386,7 @@ def test_step_folders_are_in_order_of_their_numbers(tmp_path: Path) -> None:
     (tmp_path / "last").unlink()
     names = [path.name for path in list_step_folders(tmp_path)]
     assert names == ["step-000002", "step-999999", "step-1000000"]
-    assert find_resume_checkpoint(tmp_path) == tmp_path / "step-1000000"
+    assert find_resume_point(tmp_path, checksums=False).step == tmp_path / "step-1000000"
 
 
 def test_a_moved_run_is_called_by_where_it_lies(resume: Plan, stopped: Path, tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress
 from kovqa_core.runs.events import EVENTS_VARIABLE, AnswerProgressEvent, event_line, report_warning
 from kovqa_core.runs.folder import find_model_folder
+from kovqa_core.runs.step_lease import hold_found_step, read_found_step
 
 _SINGLE_RANK = RankInfo(0, 0, 1)  # rows come divided among processes, where there are several
 _MAX_LOADER_WORKERS = 12  # as many as the profiles of large GPUs have
@@ -64,11 +66,14 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
         ModelError: no model, or one for another task.
         SettingsError: decoding the model cannot do.
     """
-    folder = find_model_folder(options.model, options.task)
     load_options = family.LoadOptions(trust_remote_code=options.trust_remote_code)
-    model, processor = family.read_model_folder(
-        folder, options.task, load_options, options.decoding, options.num_beams
-    )
+
+    def read(folder: Path) -> tuple[Path, family.FamilyModel, ExampleProcessor]:
+        return folder, *family.read_model_folder(
+            folder, options.task, load_options, options.decoding, options.num_beams
+        )
+
+    folder, model, processor = read_found_step(partial(find_model_folder, options.model, options.task), read)
     device = device or _local_device()
     model.to(device)
     return LoadedModel(folder, model, processor, device)
@@ -160,16 +165,25 @@ def local_backend(options: AnswerOptions) -> AnswerBackend:
     Raises:
         ModelError: there is no such model.
     """
-    folder = find_model_folder(options.model, options.task)
-    return AnswerBackend(folder, model_fingerprint(folder, options), _answer_rows)
+    hold = (
+        contextlib.ExitStack()
+    )  # until the model is read: a training beside it may be removing step folders
+    folder = hold.enter_context(hold_found_step(partial(find_model_folder, options.model, options.task)))
+    fingerprint = model_fingerprint(folder, options)
+    return AnswerBackend(folder, fingerprint, partial(_answer_rows, folder, hold))
 
 
 def _answer_rows(
-    job: AnswerJob, rows: Sequence[QuestionRow], on_progress: OnProgress
+    folder: Path,
+    hold: contextlib.ExitStack,
+    job: AnswerJob,
+    rows: Sequence[QuestionRow],
+    on_progress: OnProgress,
 ) -> Iterator[AnsweredRow]:
     examples = [row.example for row in rows]
     faults: dict[int, str] = {}
-    loaded = load_model(job.options)
+    with hold:
+        loaded = load_model(replace(job.options, model=folder))
     answers = _answer_batches(loaded, examples, job.image_folder, job.batch, faults.__setitem__)
     yield from with_faults(rows, answers, faults)
     _warn_of_unread_texts(loaded, examples)

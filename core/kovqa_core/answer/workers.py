@@ -10,6 +10,7 @@ starts them, loads no tensors' library; what they run is `local.answer_rank_rows
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress
 from kovqa_core.runs.events import AnswerProgressEvent, WarningEvent, WorkerEvent
 from kovqa_core.runs.folder import find_model_folder
+from kovqa_core.runs.step_lease import hold_found_step
 from kovqa_core.settings.overrides import with_new_names
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.renamed_keys import PROFILE
@@ -131,12 +133,20 @@ def worker_backend(profile_name: str, options: AnswerOptions) -> AnswerBackend:
             ),
         )
     check_machine(profile)
-    folder = find_model_folder(options.model, options.task).resolve()
-    return AnswerBackend(folder, model_fingerprint(folder, options), partial(_run_workers, profile, folder))
+    hold = contextlib.ExitStack()  # until all processes have ended: they read the model later
+    found = hold.enter_context(hold_found_step(partial(find_model_folder, options.model, options.task)))
+    folder = found.resolve()
+    answer_rows = partial(_run_workers, profile, folder, hold)
+    return AnswerBackend(folder, model_fingerprint(folder, options), answer_rows)
 
 
 def _run_workers(
-    profile: Profile, folder: Path, job: AnswerJob, rows: Sequence[QuestionRow], on_progress: OnProgress
+    profile: Profile,
+    folder: Path,
+    hold: contextlib.ExitStack,
+    job: AnswerJob,
+    rows: Sequence[QuestionRow],
+    on_progress: OnProgress,
 ) -> Iterator[tuple[QuestionRow, Answer]]:
     """Start the processes and wait for them. Yields nothing: their lines are in their own files.
 
@@ -157,7 +167,8 @@ def _run_workers(
         worker_job, sys.executable, usable_cpu_count(), file_name=JOB_FILE, environ=os.environ
     )
     # Started again after a failure, they need no checkpoint: each skips the rows in its own file.
-    start_processes(replace(launch, resume_hint=resume_hint()), _on_worker_event(on_progress))
+    with hold:
+        start_processes(replace(launch, resume_hint=resume_hint()), _on_worker_event(on_progress))
     yield from ()
 
 

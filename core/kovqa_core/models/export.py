@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kovqa_core.data.answers import read_answers
@@ -12,6 +13,7 @@ from kovqa_core.messages import message
 from kovqa_core.models import family
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info
 from kovqa_core.runs.folder import find_model_folder
+from kovqa_core.runs.step_lease import hold_found_step
 from kovqa_core.settings import run
 
 _TASK_TEXTS = {"vqa": ("visual-question-answering", "answers questions about images", "그림을 보고 질문에 답합니다"),
@@ -79,7 +81,11 @@ def export_checkpoint(
         ModelError: no model, a broken one, or one whose original saves something else.
     """
     require_empty(folder)
-    step = find_model_folder(model, "")
+    with hold_found_step(partial(find_model_folder, model, "")) as step:
+        return _export_step(step, folder, options, as_upstream=as_upstream)
+
+
+def _export_step(step: Path, folder: Path, options: family.LoadOptions, *, as_upstream: bool) -> ExportReport:
     info = read_checkpoint_info(step)
     chosen = family.load_family(info.family)
     family.require_no_remote_code(info.family, options)

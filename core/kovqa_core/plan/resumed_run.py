@@ -18,6 +18,8 @@ from kovqa_core.errors import SettingsError
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.plan.input_checks import require_falling_rate
 from kovqa_core.runs import manifest
+from kovqa_core.runs.resume_point import find_resume_point
+from kovqa_core.runs.step_folders import step_number
 from kovqa_core.runs.summary import flatten_settings
 from kovqa_core.settings.overrides import apply_overrides, renamed_path
 from kovqa_core.settings.profile import Profile
@@ -267,7 +269,9 @@ def _change_recipe(run: Run, folder: Path, texts: Sequence[str]) -> tuple[Run, l
     """The run with changed settings, and all its changes; a value that it has already changes nothing."""
     if not texts:
         return run, list(run.changes)
-    step = manifest.last_checkpoint_step(folder)
+    # By checksums, as the workers will choose it: a change counts from the step they go on from.
+    checkpoint = find_resume_point(folder, checksums=True).step
+    step = step_number(checkpoint.name) if checkpoint else 0
     before = _stored_document(run, "recipe")
     typed = {text: f"--change {text}" for text in texts}
     document = apply_overrides(before, typed, typed, "", recipe_keys(run.recipe.family))

@@ -42,11 +42,11 @@ from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.runs.consent import foreign_code_settings, foreign_run_warning, require_trusted
 from kovqa_core.runs.folder import (
     RunResult,
-    find_resume_checkpoint,
     follow_pointer,
     read_result,
 )
 from kovqa_core.runs.manifest import last_checkpoint_step, require_same_data
+from kovqa_core.runs.resume_point import find_resume_point
 from kovqa_core.runs.slurm_job import require_not_queued
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
@@ -179,13 +179,15 @@ def _plan_resumed(
     settings, changes = resume_settings(run, folder, typed)
     new_changes = [change for change in changes if change not in run.changes]
     foreign: Mapping[str, object] = {}
+    notes: tuple[Message, ...] = ()
     if new_changes or not state.finished:
         foreign = foreign_code_settings(
             run, settings.recipe, settings.profile, typed_profile=typed.profile is not None
         )
         require_trusted(run, foreign, trust_run=trust_run or dry_run, other_profile=True)
         # Not one of the checks, which a dry run lets pass: the run's folder is here, whatever else is not.
-        find_resume_checkpoint(folder)
+        # Checksums are the workers' business: they take the time of reading all.
+        notes = find_resume_point(folder, checksums=False).notes
     make_resumed = partial(
         make_run,
         settings.recipe,
@@ -205,7 +207,8 @@ def _plan_resumed(
         settings, folder, state, make, dry_run=dry_run, micro_batch=micro_batch, more_checks=checks
     )
     result = None if new_changes else planned.result
-    planned = replace(planned, is_resume=True, changes=new_changes, result=result)
+    warnings = [*notes, *planned.warnings]
+    planned = replace(planned, is_resume=True, changes=new_changes, result=result, warnings=warnings)
     return planned if trust_run else with_foreign_settings(planned, foreign)
 
 

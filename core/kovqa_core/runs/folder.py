@@ -7,8 +7,11 @@ from pathlib import Path
 
 from kovqa_core.errors import DataError, ModelError
 from kovqa_core.files import read_json, write_json
-from kovqa_core.messages import message, shell_quote
-from kovqa_core.runs.step_folders import is_step_name, list_step_folders, missing_checkpoint_files
+from kovqa_core.messages import message
+from kovqa_core.runs.best_step import recomputed_best
+from kovqa_core.runs.events import report_warning
+from kovqa_core.runs.resume_point import newest_whole_checkpoint, pointer_problem
+from kovqa_core.runs.step_folders import is_step_name, list_step_folders, read_pointer
 
 RESULT_FILE = "result.json"  # written when a run is finished
 ERROR_FILE = "error.json"  # written when a worker failed
@@ -16,61 +19,17 @@ LOG_FILE = "log.jsonl"  # one line per logged step and per evaluation
 LOGS_FOLDER = "logs"  # made when processes are started or queued
 MANIFEST_FILE = "manifest.json"  # one entry per launch (`manifest.py`)
 RUNS_FOLDER = Path("runs")
-_MAX_NAMED_FILES = 3  # in one message
 
 
 def follow_pointer(folder: Path, pointer: str) -> Path | None:
     """The step folder that `last` or `best` names, if it is there.
 
-    Where `last` is lost or damaged, or its folder was removed because it is broken, the newest step folder that is
-    whole counts.
+    `last` is what a run would go on from: where it is lost or damaged, or its folder is not whole, the newest step
+    folder that is whole counts.
     """
-    file = folder / pointer
-    name = file.read_bytes().decode("utf-8", "replace").strip() if file.is_file() else ""
-    if is_step_name(name) and (folder / name).is_dir():
-        return folder / name
-    if pointer != "last":
-        return None
-    whole = (path for path in reversed(list_step_folders(folder)) if not missing_checkpoint_files(path))
-    return next(whole, None)
-
-
-def find_resume_checkpoint(folder: Path) -> Path | None:
-    """The step folder that a run goes on from: `last`, or without it the newest that is whole; None: it begins.
-
-    Raises:
-        ModelError: that one lacks files, or there are step folders and none is whole. A run does not begin anew
-            over its checkpoints, and goes back to an older one only if it is told to.
-    """
-    steps = list_step_folders(folder)
-    step = follow_pointer(folder, "last") or (steps[-1] if steps else None)
-    missing = missing_checkpoint_files(step) if step else []
-    if step is None or not missing:
-        return step
-    earlier = [path for path in steps if path != step and not missing_checkpoint_files(path)]
-    if earlier:
-        hint = message(
-            "runs.incomplete-checkpoint.earlier-hint",
-            "put it back; or go on from {earlier}: rm -r {broken} && kovqa train --resume -o {folder}",
-            earlier=earlier[-1].name,
-            broken=shell_quote(step),
-            folder=shell_quote(folder),
-        )
-    else:
-        hint = message(
-            "runs.incomplete-checkpoint.hint",
-            "put it back, or train it again in a new folder: kovqa runs rerun {folder}",
-            folder=shell_quote(folder),
-        )
-    raise ModelError(
-        message(
-            "runs.incomplete-checkpoint",
-            "{step} cannot be resumed: it lacks {missing}",
-            step=step,
-            missing=", ".join(missing[:_MAX_NAMED_FILES]) + (", …" if missing[_MAX_NAMED_FILES:] else ""),
-        ),
-        hint,
-    )
+    name = read_pointer(folder, pointer) or ""
+    named = folder / name if is_step_name(name) and (folder / name).is_dir() else None
+    return newest_whole_checkpoint(folder) or named if pointer == "last" else named
 
 
 def was_launched(folder: Path) -> bool:
@@ -207,11 +166,32 @@ def find_model_folder(model: Path | None, task: str) -> Path:
         return _newest_model(task)
     if (model / "kovqa.json").is_file() or is_huggingface_folder(model):
         return model
-    step = follow_pointer(model, "best") or follow_pointer(model, "last")
+    step = follow_pointer(model, "best") or _without_best(model)
     if step is None:
         raise ModelError(
             message("runs.no-model", "no kovqa model in {folder}", folder=model),
             message("runs.no-model.hint", "name a run folder or one of its step folders"),
+        )
+    return step
+
+
+def _without_best(folder: Path) -> Path | None:
+    """The step folder to answer with where `best` is lost: the best by the training state, else the last; said."""
+    best = recomputed_best(folder)
+    step = best or follow_pointer(folder, "last")
+    if step is not None and (problem := pointer_problem(folder, "best")):
+        chosen = message("runs.best-by-state", "the best by the training state")
+        if best is None:
+            chosen = message("runs.newest-instead", "the newest whole checkpoint")
+        report_warning(
+            message(
+                "runs.model-without-best",
+                "{folder}: {problem}: taking {step}, {chosen}",
+                folder=folder,
+                problem=problem,
+                step=step.name,
+                chosen=chosen,
+            )
         )
     return step
 

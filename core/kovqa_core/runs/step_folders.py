@@ -1,17 +1,25 @@
-"""Step folders of a run, and whether one is whole. Reads names and small files only."""
+"""Step folders of a run, and whether one is whole. Reads names and small files only (`checksums.py` reads all)."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from kovqa_core.errors import DataError
 from kovqa_core.files import read_json, write_json
+from kovqa_core.messages import message
 
-FILE_LIST = "files.json"  # in trainer/: the files of the step folder when it was written
+FILE_LIST = "files.json"  # in trainer/: the files of the step folder, their sizes and checksums
+# What an evaluation writes again, as the score comes after the checkpoint.
+WRITTEN_AGAIN = ("kovqa.json", "trainer/state.json")
 # What resuming needs of every family. A list of files, which earlier versions did not write, says it all.
 _ALWAYS_NEEDED = ("kovqa.json", "trainer/state.json", "trainer/optimizer.safetensors")
+_FILE_LIST_SCHEMA = 2  # 1, of earlier versions, has no checksums
 _STEP_NAME = re.compile(r"step-(\d{6,})")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin")
+_POINTER_BYTES = 256  # of a pointer so much is read: a damaged one may be anything
 
 
 def list_step_folders(folder: Path) -> list[Path]:
@@ -30,18 +38,90 @@ def is_step_name(name: str) -> bool:
     return _step_name(name) is not None
 
 
-def write_file_list(step: Path) -> None:
-    """Note in `trainer/` which files a step folder has, with the sizes of those that are never written again.
+def step_number(name: str) -> int:
+    """Optimizer steps of a step folder, by its name; -1 for any other name."""
+    match = _step_name(name)
+    return int(match[1]) if match else -1
 
-    Args:
-        step: the folder, complete but for this file.
+
+def read_pointer(folder: Path, pointer: str) -> str | None:
+    """What stands in `last` or `best`, whatever it is; None: there is no such file, or it cannot be read."""
+    file = folder / pointer
+    try:
+        if not file.is_file():
+            return None
+        with file.open("rb") as stream:
+            return stream.read(_POINTER_BYTES).decode("utf-8", "replace").strip()
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True)
+class FileList:
+    """The files of a step folder when it was written.
+
+    Attributes:
+        sizes: in bytes by name; None for files that are written again.
+        checksums: SHA-256 by name; of a file that is written again each that it may have: killed between two
+            writes, a folder has the one or the other.
+        has_checksums: earlier versions wrote none.
     """
-    sizes = {
-        path.relative_to(step).as_posix(): path.stat().st_size if path.suffix == ".safetensors" else None
-        for path in sorted(step.rglob("*"))
-        if path.is_file()
-    }
-    write_json(step / "trainer" / FILE_LIST, {"schema": 1, "files": sizes})
+
+    sizes: Mapping[str, int | None]
+    checksums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    has_checksums: bool = False
+
+
+def write_file_list(step: Path, files: FileList) -> None:
+    """Write the list of a step folder's files into its `trainer/`."""
+    values: dict[str, object] = {"schema": 1, "files": dict(files.sizes)}
+    if files.has_checksums:
+        checksums = {name: list(of_file) for name, of_file in files.checksums.items()}
+        values = {**values, "schema": _FILE_LIST_SCHEMA, "sha256": checksums}
+    write_json(step / "trainer" / FILE_LIST, values)
+
+
+def read_file_list(step: Path) -> FileList | None:
+    """The list of a step folder's files; None: an earlier version wrote none.
+
+    Raises:
+        DataError: it is damaged, or of a later version.
+    """
+    path = step / "trainer" / FILE_LIST
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    if not isinstance(values, dict) or not _is_table_of_sizes(values.get("files")):
+        raise _bad_list(path)
+    has_checksums = "sha256" in values or values.get("schema") != 1
+    checksums = values.get("sha256", {})
+    if has_checksums and not (
+        values.get("schema") == _FILE_LIST_SCHEMA and _is_table_of_checksums(checksums, values["files"])
+    ):
+        raise _bad_list(path)
+    return FileList(
+        values["files"], {name: tuple(of_file) for name, of_file in checksums.items()}, has_checksums
+    )
+
+
+def _is_table_of_sizes(values: object) -> bool:
+    return isinstance(values, dict) and all(size is None or type(size) is int for size in values.values())
+
+
+def _is_table_of_checksums(values: object, sizes: Mapping[str, object]) -> bool:
+    return (
+        isinstance(values, dict)
+        and values.keys() == sizes.keys()
+        and all(isinstance(of_file, list) and of_file for of_file in values.values())
+        and all(isinstance(one, str) for of_file in values.values() for one in of_file)
+    )
+
+
+def _bad_list(path: Path) -> DataError:
+    return DataError(
+        message("runs.bad-file-list", "{file} is damaged, or of a later version", file=path),
+        message("runs.bad-file-list.hint", "copy the step folder again, or update kovqa"),
+    )
 
 
 def missing_checkpoint_files(step: Path) -> list[str]:
@@ -52,10 +132,10 @@ def missing_checkpoint_files(step: Path) -> list[str]:
     """
     if not (step / "trainer").is_dir():
         return ["trainer/"]
-    listed = step / "trainer" / FILE_LIST
+    files = read_file_list(step)
     sizes: dict[str, int | None] = dict.fromkeys(_ALWAYS_NEEDED)
-    if listed.is_file():
-        sizes |= read_json(listed)["files"]
+    if files is not None:
+        sizes |= files.sizes
     elif not any(path.suffix in _WEIGHT_SUFFIXES for path in _model_files(step)):
         sizes["model.safetensors"] = None
     return [name for name, size in sizes.items() if not _is_whole(step / name, size)]

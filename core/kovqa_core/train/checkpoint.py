@@ -10,7 +10,6 @@ Randomness is a function of seed, epoch and example, so there is no generator's 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,13 +21,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kovqa_core.errors import DataError, ModelError
-from kovqa_core.files import read_json, write_folder, write_json, write_text
+from kovqa_core.files import json_text, read_json, write_folder, write_json, write_text
 from kovqa_core.messages import message, shell_quote
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
+from kovqa_core.runs.checksums import allow_contents, note_files
 from kovqa_core.runs.folder import follow_pointer
-from kovqa_core.runs.step_folders import list_step_folders, write_file_list
+from kovqa_core.runs.step_folders import WRITTEN_AGAIN, list_step_folders, step_number
+from kovqa_core.runs.step_lease import remove_unread_step
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.train.strategies.base import LocalShards, LossScaler, TrainStrategy
 
@@ -140,7 +141,7 @@ def _fill_step_folder(
     moments = strategy.full_moments()
     if strategy.rank.is_main_process:
         save_file(moments, trainer / "optimizer.safetensors")
-        write_file_list(folder)
+        note_files(folder)
 
 
 def record_evaluation(folder: Path, progress: TrainProgress, keep: int) -> None:
@@ -155,7 +156,10 @@ def record_evaluation(folder: Path, progress: TrainProgress, keep: int) -> None:
         MachineError: the disk is full; the checkpoint is whole, and its evaluation still due.
     """
     path = folder / f"step-{progress.step:06d}"
-    write_checkpoint_info(path, replace(read_checkpoint_info(path), score=progress.score))
+    info = replace(read_checkpoint_info(path), score=progress.score)
+    contents = [json_text(values).encode() for values in (info.to_json(), progress.to_json())]
+    allow_contents(path, dict(zip(WRITTEN_AGAIN, contents, strict=True)))
+    write_checkpoint_info(path, info)
     _point_to_best(folder, path, progress, keep)
     _write_progress(path / "trainer", progress)  # last: killed before it, the step is evaluated once more
 
@@ -170,13 +174,18 @@ def _point_to_best(folder: Path, path: Path, progress: TrainProgress, keep: int)
         best = folder / f"step-{progress.best_step or 0:06d}"  # another one only where the pointer was lost
         write_text(folder / "best", (best if best.is_dir() else path).name + "\n")
     steps = [step.name for step in list_step_folders(folder)]
-    for name in checkpoints_to_remove(steps, keep, follow_pointer(folder, "best")):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in checkpoints_to_remove(steps, keep, follow_pointer(folder, "best"), path.name):
+        remove_unread_step(folder / name)
 
 
-def checkpoints_to_remove(names: list[str], keep: int, best: Path | None) -> list[str]:
-    """Which of the step folders (oldest first) go: all but the newest `keep` and the best."""
-    return [name for name in names[:-keep] if best is None or name != best.name]
+def checkpoints_to_remove(names: list[str], keep: int, best: Path | None, newest: str) -> list[str]:
+    """Which of the step folders (oldest first) go: all but the newest `keep` and the best.
+
+    Those beyond the newest, from before the run went back to an earlier one, neither go nor count: by their
+    numbers they would take the place of what was just written.
+    """
+    reached = [name for name in names if step_number(name) <= step_number(newest)]
+    return [name for name in reached[:-keep] if best is None or name != best.name]
 
 
 @dataclass(frozen=True)
@@ -200,7 +209,7 @@ def read_resume_state(path: Path, model: torch.nn.Module, *, keeps_averages: boo
     """Read what resuming needs; the model itself was loaded from the folder.
 
     Args:
-        path: the step folder, whole as `find_resume_checkpoint` says.
+        path: the step folder, whole as `find_resume_point` says.
         model: full, as the folder has it; where averages are kept it gets the weights that learn.
         keeps_averages: does this run keep averages?
 
@@ -216,7 +225,7 @@ def read_resume_state(path: Path, model: torch.nn.Module, *, keeps_averages: boo
             model.load_state_dict(load_file(trainer / "weights.safetensors"))
         moments = load_file(trainer / "optimizer.safetensors")
         progress = TrainProgress.from_json(read_json(trainer / "state.json"))
-    except (OSError, RuntimeError, TypeError, SafetensorError, DataError) as error:
+    except (OSError, RuntimeError, TypeError, AttributeError, SafetensorError, DataError) as error:
         raise _broken_checkpoint(path, error) from None
     return ResumeState(path, progress, moments, averages)
 

@@ -19,12 +19,14 @@ from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch, iterate_batches
 from kovqa_core.plan.batch_notes import require_whole_batch
 from kovqa_core.runs.events import EndEvent, SavedEvent, StartEvent, WarningEvent
-from kovqa_core.runs.folder import RunResult, find_resume_checkpoint, follow_pointer, write_result
+from kovqa_core.runs.folder import RunResult, follow_pointer, write_result
+from kovqa_core.runs.step_folders import list_step_folders
 from kovqa_core.settings.run import Run, optim_at_step
 from kovqa_core.train import checkpoint, memory_probe, optim
 from kovqa_core.train.accumulate import StepBatches, accumulate_gradients, batch_norm_note
 from kovqa_core.train.loader import micro_batch_keys
 from kovqa_core.train.meter import TrainMeter
+from kovqa_core.train.resume import agree_on_resume_point, settle_run_folder
 from kovqa_core.train.run_log import RunLog
 from kovqa_core.train.state import TrainState
 from kovqa_core.train.strategies.choose import make_strategy
@@ -117,7 +119,8 @@ def prepare_training(
     )
     require_whole_batch(index.folder, len(examples), recipe.optim.global_batch)
     steps = optim.count_training_steps(recipe.optim, len(examples))
-    last = find_resume_checkpoint(run.folder)
+    point = agree_on_resume_point(run.folder, rank)
+    last = point.step
     resumed = checkpoint.ResumeState()
     if last:
         trust = bool(recipe.model.get("trust_remote_code"))  # from the user, never from the step folder
@@ -133,6 +136,9 @@ def prepare_training(
         resumed = checkpoint.read_resume_state(last, model, keeps_averages=recipe.optim.ema_decay > 0)
     strategy = make_strategy(model, run, rank, device)
     averages, progress = checkpoint.restore_strategy(strategy, resumed), resumed.progress
+    # Nothing that a run has learned or logged is touched before all processes have their checkpoint.
+    process_group.all_gather_objects(None)
+    notes = settle_run_folder(run.folder, point) if rank.is_main_process else []
     log = RunLog(
         run.folder,
         progress.step,
@@ -140,6 +146,8 @@ def prepare_training(
         evaluation_due=progress.evaluation_due,
     )
     log.emit_event(StartEvent(progress.step, steps.total, note))
+    for note_of_folder in notes:
+        log.emit_event(WarningEvent(message("train.folder-warning", "warning: {text}", text=note_of_folder)))
     for warning in family.text_warnings(recipe.family, processor, examples) if rank.is_main_process else ():
         log.emit_event(WarningEvent(warning))
     return TrainState(
@@ -248,7 +256,8 @@ def _not_finite_hint(state: TrainState, step: int) -> Message:
     """What can be done: to a run that has a checkpoint, to one whose checkpoint is spoiled too, to a new one."""
     run, last = state.run, follow_pointer(state.run.folder, "last")
     lower = run.recipe.optim.lr / 10
-    if last is None:
+    is_spoiled = last is not None and last.name == f"step-{step:06d}"  # the very weights that gave this loss
+    if last is None or (is_spoiled and len(list_step_folders(run.folder)) == 1):
         return message(
             "train.not-finite.hint",
             "begin again, lower optim.lr (--set optim.lr={lr:.3g}) or clip gradients (--set optim.max_grad_norm=1)",
@@ -261,7 +270,7 @@ def _not_finite_hint(state: TrainState, step: int) -> Message:
         folder=shell_quote(run.folder),
         lr=lower,
     )
-    if last.name == f"step-{step:06d}":  # the very weights that gave this loss
+    if is_spoiled:
         return message(
             "train.spoiled-checkpoint.hint",
             "the weights of {step} are spoiled already, go back behind them: rm -r {path}; then {resume}",

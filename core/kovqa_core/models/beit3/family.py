@@ -47,6 +47,7 @@ from kovqa_core.models.family import (
 )
 from kovqa_core.models.token_count import TokenCount
 from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, load_xlmr_tokenizer, require_same_tokenizer
+from kovqa_core.runs.step_lease import read_found_step
 from kovqa_core.settings.recipe import DataSettings, Recipe
 
 Beit3Processor = Beit3VqaProcessor | Beit3CaptionProcessor
@@ -175,9 +176,8 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Proc
         raise no_tokenizer_error()
     tokenizer = _open_known_tokenizer(find_tokenizer(config.tokenizer), config)
     require_reinit_of_task(config.reinit, recipe.task)
-    original, beside = (
-        ({}, ()) if config.weights is None else read_pretrained_weights(find_weights(config.weights))
-    )
+    find = partial(find_weights, config.weights or "")
+    original, beside = ({}, ()) if config.weights is None else read_found_step(find, read_pretrained_weights)
     vocab_size, plan = _plan_text_rows(config, tokenizer, original.get(TEXT_TABLE_NAME))
     classes = len(answers) if recipe.task == "vqa" else None
     config = config.model_copy(update={"vocab_size": vocab_size, "num_classes": classes})

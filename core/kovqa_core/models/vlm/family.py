@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -43,6 +44,7 @@ from kovqa_core.models.vlm.model import VlmModel
 from kovqa_core.models.vlm.processor import VlmProcessor
 from kovqa_core.runs.events import report_warning
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
+from kovqa_core.runs.step_lease import hold_found_step
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.strict_yaml import SettingsDocument, YamlMapping, build_settings
 
@@ -71,9 +73,9 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcesso
     template_checks.require_learnable_answers(processor.hf, processor.eos_token_ids)
     step = None
     if config.weights is not None:
-        step = find_model_folder(Path(config.weights), "vqa")
-        _require_same_base(step, config)
-        tuning.load_trained_weights(model.net, step)
+        with hold_found_step(partial(find_model_folder, Path(config.weights), "vqa")) as step:
+            _require_same_base(step, config)
+            tuning.load_trained_weights(model.net, step)
     remark = tuning.projector_remark(model.net)
     return model, processor, "; ".join(filter(None, [_start_note(folder.name, step, model), remark]))
 
