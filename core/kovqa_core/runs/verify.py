@@ -179,6 +179,7 @@ def _verify_log(folder: Path, *, is_active: bool) -> Iterator[Finding]:
     except (KovqaError, OSError):
         every = None
     checkpoint = step_number(last.name) if last else 0
+    problem: str | None
     try:
         problem = log_problem(
             log, checkpoint, every, may_be_torn=is_active or not (folder / RESULT_FILE).exists()
