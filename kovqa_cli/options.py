@@ -100,7 +100,7 @@ RunArgument = Annotated[
 ]
 RunArguments = Annotated[
     list[str] | None,
-    typer.Argument(help="Runs: names below runs/, or paths.", autocompletion=complete_run_name),
+    typer.Argument(help="Runs: names below runs/, or paths.", autocompletion=completion.complete_run_name),
 ]
 RunFolderOption = Annotated[
     Path | None,

@@ -314,8 +314,8 @@ def test_a_run_that_met_nan_goes_on_as_its_hint_says(small: Small, tmp_path: Pat
         with pytest.raises(WorkerError) as caught:
             run_training(run, ALONE, CPU, never_stop)
     removal, command = re.findall(r"(?:rm|kovqa) [^;(]*", "rm ; " * (not spoiled) + caught.value.hint)
-    for path in shlex.split(removal)[2:]:
-        shutil.rmtree(path)
+    for path in map(Path, shlex.split(removal)[2:]):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     words = shlex.split(command)
     assert words[:5] == ["kovqa", "train", "--resume", "-o", str(run.folder)]
     assert words[5:] == ["--change", "optim.lr=1e+29"]

@@ -256,8 +256,7 @@ def _not_finite_hint(state: TrainState, step: int) -> Message:
     """What can be done: to a run that has a checkpoint, to one whose checkpoint is spoiled too, to a new one."""
     run, last = state.run, follow_pointer(state.run.folder, "last")
     lower = run.recipe.optim.lr / 10
-    is_spoiled = last is not None and last.name == f"step-{step:06d}"  # the very weights that gave this loss
-    if last is None or (is_spoiled and len(list_step_folders(run.folder)) == 1):
+    if last is None:
         return message(
             "train.not-finite.hint",
             "begin again, lower optim.lr (--set optim.lr={lr:.3g}) or clip gradients (--set optim.max_grad_norm=1)",
@@ -270,12 +269,15 @@ def _not_finite_hint(state: TrainState, step: int) -> Message:
         folder=shell_quote(run.folder),
         lr=lower,
     )
-    if is_spoiled:
+    if last.name == f"step-{step:06d}":  # the very weights that gave this loss
+        gone = [last]
+        if len(list_step_folders(run.folder)) == 1:  # a pointer to the only one would be a lost checkpoint
+            gone.append(run.folder / "last")
         return message(
             "train.spoiled-checkpoint.hint",
             "the weights of {step} are spoiled already, go back behind them: rm -r {path}; then {resume}",
             step=last.name,
-            path=shell_quote(last),
+            path=" ".join(map(shell_quote, gone)),
             resume=resume,
         )
     return message(
