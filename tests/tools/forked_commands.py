@@ -217,10 +217,10 @@ def _become(command: Started, scratch: Path) -> None:
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         signal.setitimer(signal.ITIMER_REAL, command.kill_after)
     if command.inside:
-        _count_operations(command, scratch)
+        count_operations(command, scratch)
 
 
-def _count_operations(command: Started, scratch: Path) -> None:
+def count_operations(command: Started, scratch: Path) -> None:
     """Note each change of a file below the folder; before the `kill_at`-th, end this process as SIGKILL does."""
     log = os.open(scratch / "operations", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     me, inside, count = os.getpid(), _whole_path(command.inside), 0
