@@ -171,7 +171,7 @@ def _other_best(folder: Path) -> Message | None:
 
 
 def _verify_log(folder: Path, *, is_active: bool) -> Iterator[Finding]:
-    log, last = folder / LOG_FILE, newest_whole_checkpoint(folder)
+    log, last = folder / LOG_FILE, _last_step(folder)
     if not log.exists() and last is None:
         return
     try:
@@ -194,7 +194,7 @@ def _verify_result(folder: Path) -> Finding:
         result = read_result(folder)
     except KovqaError as error:
         return Finding(RESULT_FILE, ok=False, detail=_error_text(error))
-    last, best = newest_whole_checkpoint(folder), read_pointer(folder, "best")
+    last, best = _last_step(folder), read_pointer(folder, "best")
     if result is None:
         text = message("runs.result-no-file", "{name} is not a file", name=RESULT_FILE)
         return Finding(RESULT_FILE, ok=False, detail=text)
@@ -206,7 +206,7 @@ def _verify_result(folder: Path) -> Finding:
             last=last.name,
         )
         return Finding(RESULT_FILE, ok=False, detail=text)
-    if result.best != best and best is not None:
+    if result.best != best and _verify_pointer(folder, "best").ok:  # else the pointer is what is wrong
         text = message(
             "runs.other-result-best",
             "says {best} is the best, and `best` says {named}",
@@ -215,6 +215,12 @@ def _verify_result(folder: Path) -> Finding:
         )
         return Finding(RESULT_FILE, ok=False, detail=text)
     return Finding(RESULT_FILE, ok=True)
+
+
+def _last_step(folder: Path) -> Path | None:
+    """The step folder of `last`, damaged or not; without it the newest one."""
+    steps = list_step_folders(folder)
+    return next((s for s in steps if s.name == read_pointer(folder, "last")), steps[-1] if steps else None)
 
 
 def _error_text(error: KovqaError | OSError) -> str:
