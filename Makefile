@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint soak bench clean
+.PHONY: help demo test test-lowest lint soak fuzz bench clean
 
 help:
 	@echo "make demo   the whole journey on drawn Korean scenes (offline, CPU, some minutes)"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint   lint, format, types and layers only"
 	@echo "make test-lowest  the tests with the oldest libraries that pyproject.toml allows"
 	@echo "make soak   kill and resume, many times; nodes, hosts and cables too"
+	@echo "make fuzz N=1000  so many damaged files; CASE='…' repeats one"
 	@echo "make bench  speed beside the originals"
 
 # The stamp is made last: an interrupted installation is taken up again.
@@ -44,7 +45,12 @@ test-lowest:
 	$(LOWEST)/bin/python -m pytest -n auto --dist loadgroup --ignore tests/test_layers.py  # import-linter wants a newer rich
 
 soak: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults tests/train tests/distributed tests/slurm tests/hosts -m soak
+	$(BIN)/python -m pytest tests/faults tests/fuzz tests/train tests/distributed tests/slurm tests/hosts -m soak
+
+N ?= 1000
+CASE ?=
+fuzz: $(VENV)/installed
+	$(BIN)/python -m tests.fuzz $(N) $(if $(CASE),--case '$(CASE)')
 
 # The original encoder's package pins libraries that no longer build: only its own code is fetched.
 bench: $(VENV)/installed

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-_LIBRARIES = (
+LIBRARIES = (
     "torch",
     "transformers",
     "PIL.Image",
@@ -53,6 +53,7 @@ class Started:
         kill_at: SIGKILL before this operation on a file (1: the first); 0: never.
         kill_after: SIGKILL after so many seconds; 0: never.
         inside: operations on files below this folder are counted.
+        capabilities: False: root may read no file that its mode forbids.
     """
 
     words: Sequence[str]
@@ -63,6 +64,7 @@ class Started:
     kill_at: int = 0
     kill_after: float = 0
     inside: str = ""
+    capabilities: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class ForkedCommands:
         libraries: modules that it imports at the beginning; fewer start faster.
     """
 
-    def __init__(self, libraries: Sequence[str] = _LIBRARIES) -> None:
+    def __init__(self, libraries: Sequence[str] = LIBRARIES) -> None:
         # -P and -X utf8 as tests.conftest.command has them; stdout is the wire.
         words = [sys.executable, "-P", "-X", "utf8", "-m", "tests.tools.forked_commands", *libraries]
         self._server = subprocess.Popen(
@@ -218,6 +220,17 @@ def _become(command: Started, scratch: Path) -> None:
         signal.setitimer(signal.ITIMER_REAL, command.kill_after)
     if command.inside:
         count_operations(command, scratch)
+    if not command.capabilities:
+        _drop_capabilities()
+
+
+def _drop_capabilities() -> None:
+    """As capset(2): from here on root is a user like any other, who owns root's files."""
+    import ctypes
+
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def count_operations(command: Started, scratch: Path) -> None:
