@@ -1,5 +1,5 @@
 """python -m kovqa_cli"""
 
-from kovqa_cli.main import run
+from kovqa_cli.entry import run
 
 run()

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 from kovqa_core.errors import KovqaError
+from kovqa_core.messages.one_line import escape_one_line
+from kovqa_core.process_limits import find_limit
 
 from kovqa_cli import __version__
 from kovqa_cli.commands import (
@@ -30,6 +32,8 @@ from kovqa_cli.commands import (
     train,
     vote,
 )
+from kovqa_cli.output.console import print_note
+from kovqa_cli.stop_signals import interrupt_on_signals
 from kovqa_cli.utf8_mode import ensure_utf8_mode
 
 app = typer.Typer(
@@ -78,23 +82,43 @@ def global_options(
 
 
 def run() -> None:
-    """Entry point: run the app; every user's mistake is one line and its exit code, never a traceback."""
-    ensure_utf8_mode()
-    _check_engine()
-    try:
-        app()
-    except KovqaError as error:
-        if os.environ.get("KOVQA_DEBUG"):
-            raise
-        _print_error(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Run the app; every user's mistake is one line and its exit code, never a traceback."""
+    with interrupt_on_signals():
+        ensure_utf8_mode()
+        _check_engine()
+        try:
+            code = app(
+                standalone_mode=False
+            )  # the exit code of typer.Exit; else what a command returns: None
+        except KovqaError as error:
+            code = _report_error(find_limit(error) or error)
+        except typer.TyperException as error:
+            # Words of the shell may be names of files; without a line end in them, all of them are typer's own.
+            lines = (
+                error.message.split("\n") if not any("\n" in word for word in sys.argv) else [error.message]
+            )
+            error.message = "\n".join(map(escape_one_line, lines))
+            error.show()  # type: ignore[attr-defined]  # all that it raises are its ClickException
+            code = error.exit_code
+        except typer.Abort:  # a question without an answer
+            print_note("Aborted!")
+            code = 1
+        except Exception as error:
+            limit = find_limit(error)
+            if limit is None:
+                raise  # a bug of ours keeps its traceback
+            code = _report_error(limit)
+        if code:
+            sys.exit(code)
 
 
-def _print_error(error: KovqaError) -> None:
+def _report_error(error: KovqaError) -> int:
+    """Print an error as one line; its exit code."""
+    if os.environ.get("KOVQA_DEBUG"):
+        raise error
     hint = f" → {error.hint}" if error.hint else ""
-    print(f"kovqa: {error.message}{hint}", file=sys.stderr)
+    print_note(f"kovqa: {error.message}{hint}")
+    return error.exit_code
 
 
 def _check_engine() -> None:

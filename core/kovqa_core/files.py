@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from kovqa_core.bounded_json import MAX_DOCUMENT_BYTES, parse_json
-from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
-from kovqa_core.messages import message
+from kovqa_core.errors import DataError, KovqaError, SettingsError
+from kovqa_core.messages import Message, message
+from kovqa_core.paths import kovqa_home
+from kovqa_core.storage_limits import STORAGE_ERRNOS, storage_error
 from kovqa_core.text_encoding import decode_text
 
 
@@ -89,7 +91,6 @@ def read_json(path: Path) -> Any:
 # ---------------------------------------------------------------------------------- writing
 
 
-_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNWRITABLE_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
 
 
@@ -102,7 +103,7 @@ def disk_errors(path: Path, still_good: str = "") -> Iterator[None]:
         still_good: what a full disk has not harmed, for the message ("step-000100 is still whole").
 
     Raises:
-        MachineError: the disk is full, or its quota used up.
+        MachineError: a limit is reached, which is named with its disk (`storage_limits`).
         SettingsError: the path cannot be written.
     """
     try:
@@ -110,30 +111,39 @@ def disk_errors(path: Path, still_good: str = "") -> Iterator[None]:
     except KovqaError:
         raise
     except OSError as error:
-        if error.errno in _DISK_FULL_ERRNOS:
-            raise disk_full_error(path, still_good) from None
+        if error.errno in STORAGE_ERRNOS:
+            raise storage_error(path, error.errno, still_good, error.filename) from None
         if error.errno in _UNWRITABLE_ERRNOS:
             raise SettingsError(
                 message(
                     "files.cannot-write", "cannot write {path}: {reason}", path=path, reason=error.strerror
                 ),
-                message("files.other-folder.hint", "choose another folder with -o"),
+                _other_folder_hint(path),
             ) from None
         raise
     except Exception as error:
-        # safetensors (Rust) and torch (C++) turn the system's error into their own, and only the text is
-        # left of it: EFBIG is 27, ENOSPC 28, EDQUOT 122.
-        if re.search(r"os error (27|28|122)\b|No space left", str(error)):
-            raise disk_full_error(path, still_good) from None
+        number = _system_error_number(error)
+        if number in STORAGE_ERRNOS:
+            raise storage_error(path, number, still_good) from None
         raise
 
 
-def disk_full_error(path: Path, still_good: str = "") -> MachineError:
-    """The error for a full disk; `still_good` says what it has not harmed."""
-    text = message("files.disk-full", "disk full while writing {path}", path=path)
-    if still_good:
-        text = message("files.disk-full-but", "{problem}; {still_good}", problem=text, still_good=still_good)
-    return MachineError(text, message("files.disk-full.hint", "free some space"))
+def _other_folder_hint(path: Path) -> Message:
+    """Where to write instead: kovqa's own folder is moved by a variable, any other by -o."""
+    if path.absolute().is_relative_to(kovqa_home().absolute()):
+        return message(
+            "files.other-home.hint", "set KOVQA_HOME to a folder that can be written ({home} cannot)",
+            home=kovqa_home(),
+        )  # fmt: skip
+    return message("files.other-folder.hint", "choose another folder with -o")
+
+
+def _system_error_number(error: Exception) -> int | None:
+    """What the system said to a library: safetensors (Rust) and torch (C++) leave only the text of it."""
+    text = str(error)
+    if match := re.search(r"os error (\d+)\b", text):
+        return int(match[1])
+    return next((number for number in STORAGE_ERRNOS if os.strerror(number) in text), None)
 
 
 def fsync_path(path: Path) -> None:
@@ -157,7 +167,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial_file = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with partial_file.open("wb") as stream:
+            # Inside: what is full is looked at before the partial file, and its share of the disk, is gone.
+            with disk_errors(path), partial_file.open("wb") as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -208,7 +219,8 @@ def write_folder(path: Path, fill: Callable[[Path], None], still_good: str = "")
         try:
             shutil.rmtree(partial_folder, ignore_errors=True)  # a killed process left it
             partial_folder.mkdir(parents=True)
-            fill(partial_folder)
+            with disk_errors(path, still_good):  # before what it takes of the disk is given back
+                fill(partial_folder)
             for inside in sorted(partial_folder.rglob("*"), reverse=True):
                 fsync_path(inside)
             fsync_path(partial_folder)

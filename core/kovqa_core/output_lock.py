@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from filelock import FileLock, Timeout
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import disk_errors
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, message, shell_quote
 
 WAIT_SECONDS = 20.0  # a short job is waited for, a long one is named
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -93,7 +92,7 @@ def lock_file_of(output: Path) -> Path:
 
 
 def _name_holder(output: Path, path: Path) -> Message:
-    name = shlex.quote(str(output))
+    name = shell_quote(output)
     try:
         holder = parse_json(path.read_text(encoding="utf-8"))
         return message(

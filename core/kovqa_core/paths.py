@@ -10,7 +10,11 @@ _PACKAGE_FOLDER = Path(__file__).resolve().parent
 
 def kovqa_home() -> Path:
     """The user's own kovqa folder: profiles, recipes, assets."""
-    return Path(os.environ.get("KOVQA_HOME") or Path.home() / ".kovqa").expanduser()
+    named = os.environ.get("KOVQA_HOME")
+    try:
+        return Path(named).expanduser() if named else Path.home() / ".kovqa"
+    except RuntimeError:  # a user without a home: a container run with a number that no passwd file has
+        return Path(named or "/nonexistent/.kovqa")
 
 
 def settings_files(kind: str) -> dict[str, Path]:

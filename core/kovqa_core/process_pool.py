@@ -18,7 +18,7 @@ from kovqa_core.messages import message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ProcessPoolExecutor
     from multiprocessing.sharedctypes import Synchronized
 
 TaskResult = TypeVar("TaskResult")
@@ -212,7 +212,8 @@ def parallel_map(
         counter: Synchronized[int] = spawn.Value("q", 0)
         pool = ProcessPoolExecutor(usable_cpu_count(), spawn, _init_pool_process, (counter,))
     try:
-        futures = [pool.submit(task, *each) for each in arguments]
+        with signals_blocked():  # a call starts a process where there are fewer than calls
+            futures = [pool.submit(task, *each) for each in arguments]
         for done in _iter_completed(futures):
             for future in done:
                 future.result()  # the first failure ends it all
@@ -225,20 +226,29 @@ def parallel_map(
             message("process_pool.killed.hint", "is there enough memory?"),
         ) from None
     finally:
-        # Cancelling only keeps calls from starting: those that run are ended here, or Ctrl-C and errors
-        # would wait for them. After a good end the processes are idle, and it does no harm.
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
+        end_pool(pool)
+
+
+def end_pool(pool: ProcessPoolExecutor) -> None:
+    """End a pool's processes, whatever they do: after Ctrl-C or an error nobody waits for them.
+
+    After a good end they are idle, and it does no harm. SIGKILL, because a process that has just been started
+    still has SIGTERM blocked, and would print a traceback for what its parent takes away meanwhile.
+    """
+    import multiprocessing
+
+    pool.shutdown(wait=False, cancel_futures=True)  # keeps calls from starting
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
 
 
 def _init_pool_process(counter: Synchronized[int]) -> None:
     global _shared_counter
     _shared_counter = counter
-    # The terminal sends Ctrl-C to every process of the group; ours would print a traceback each. The
-    # parent alone answers it, and ends them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
+    # A terminal or queue signals every process of the group; ours would print a traceback each, or end under
+    # their parent's hands. The parent alone answers, and ends them.
+    outlive_signals()
 
 
 def _iter_completed(futures: list[Future[TaskResult]]) -> Iterator[set[Future[TaskResult]]]:

@@ -34,9 +34,9 @@ def demo(
     with show_progress() as on_progress:
         journey.draw_demo_data(output, images, seed, on_progress)
     for step in journey.demo_steps(output, sets or []):
-        print_note(f"\n# {step.title}\n$ {journey.shell_line(step.arguments)}")
+        print_note("", f"# {step.title}", f"$ {journey.shell_line(step.arguments)}")
         journey.run_command(step.arguments)
     sheet = journey.write_contact_sheet(output)
     title = message("demo.contact-sheet", "Images, questions and answers, right and wrong")
-    print_note(f"\n# {title}")
+    print_note("", f"# {title}")
     print_result(short_path(sheet))

@@ -102,7 +102,7 @@ def detect_profile(
     console.print_warnings(find_gpus().problems)
     if output is None:
         profile = parse_yaml(text, name).values
-        console.print_outcome(text.rstrip(), {"profile": profile}, as_json=json, quiet=quiet)
+        console.print_outcome(text.rstrip().splitlines(), {"profile": profile}, as_json=json, quiet=quiet)
         return
     path = save_settings("profiles", output, text, force=force)
     settings.print_new_settings("profile", path, as_json=json, quiet=quiet)
@@ -126,4 +126,4 @@ def show_schema() -> None:
         key for key in schema["required"] if key != "name"
     ]  # a file's name is the profile's
     schema["properties"]["launcher"]["enum"] = list(LAUNCHERS)
-    console.print_result(json.dumps(schema, ensure_ascii=False, indent=1))
+    console.print_result(*json.dumps(schema, ensure_ascii=False, indent=1).splitlines())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kovqa_core.messages import message
+from kovqa_core.messages.one_line import escape_one_line
 
 from kovqa_cli.output.console import print_outcome, print_warnings, short_path
 
@@ -42,8 +43,6 @@ def print_answer(result: ModelAnswer, *, as_json: bool, quiet: bool, field: str 
 
 def print_chat_answer(result: ModelAnswer, image: Path, question: str, *, as_json: bool) -> None:
     """One answer of a conversation: one line."""
-    from kovqa_core.evaluate.answer_log import escape_one_line
-
     answer = result.answer
     fields = {
         "answer": answer.text,

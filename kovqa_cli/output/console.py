@@ -1,4 +1,8 @@
-"""Everything printed. Results go to stdout, all else to stderr; bars only where somebody watches."""
+"""Everything printed. Results go to stdout, all else to stderr; bars only where somebody watches.
+
+Text of files, models and servers passes through here, and reaches a terminal as one line without control
+characters (`messages/one_line.py`); square brackets in it are no markup.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovqa_core.messages import message, shell_quote
+from kovqa_core.messages.one_line import cut_value, escape_json, escape_one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 OUTPUT_SCHEMA = 1
 
@@ -29,15 +35,27 @@ def exit_on_broken_pipe() -> Iterator[None]:
         sys.exit(0)
 
 
-def print_result(text: str) -> None:
-    """A result, on stdout."""
+def print_result(*lines: str) -> None:
+    """A result, on stdout: a path, an answer, the lines of a file.
+
+    A pipe or file gets it as it is, because it is data there; a terminal gets each of the lines as one line.
+    """
+    if sys.stdout.isatty():
+        print_text(*lines)
+        return
     with exit_on_broken_pipe():
-        print(text)
+        print("\n".join(lines))
 
 
-def print_note(text: str) -> None:
+def print_text(*lines: str) -> None:
+    """Text for people, on stdout."""
+    with exit_on_broken_pipe():
+        print("\n".join(map(escape_one_line, lines)))
+
+
+def print_note(*lines: str) -> None:
     """Something worth knowing, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print("\n".join(map(escape_one_line, lines)), file=sys.stderr, flush=True)
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
@@ -47,19 +65,26 @@ def print_warnings(warnings: Iterable[str]) -> None:
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """One JSON document, on stdout: in UTF-8, whatever the terminal's encoding."""
+    """One JSON document, on stdout: in UTF-8, whatever the terminal's encoding; control characters by escapes."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    print_result(json.dumps({"schema": OUTPUT_SCHEMA, **values}, ensure_ascii=False))
+    text = json.dumps({"schema": OUTPUT_SCHEMA, **values}, ensure_ascii=False)
+    with exit_on_broken_pipe():
+        print(escape_json(text))
 
 
 def print_outcome(
-    value: str, fields: Mapping[str, Any], notes: Iterable[str] = (), *, as_json: bool, quiet: bool
+    value: str | Sequence[str],
+    fields: Mapping[str, Any],
+    notes: Iterable[str] = (),
+    *,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """What a command came to: one JSON document; or notes on stderr and the essential value on stdout.
 
     Args:
-        value: the answer, path or id that `-q` prints alone.
+        value: the answer, path or id that `-q` prints alone; or several, a line each.
         fields: of the JSON document, besides `schema`.
         notes: lines worth knowing, left out by `-q`.
     """
@@ -69,25 +94,30 @@ def print_outcome(
     if not quiet:
         for note in notes:
             print_note(note)
-    print_result(value)
+    print_result(*([value] if isinstance(value, str) else value))
 
 
 def print_report(
-    value: str, fields: Mapping[str, Any], print_text: Callable[[], None], *, as_json: bool, quiet: bool
+    value: str | Sequence[str],
+    fields: Mapping[str, Any],
+    print_tables: Callable[[], None],
+    *,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """What a command looked up: one JSON document, the essential value alone, or text for people.
 
     Args:
-        value: what `-q` prints.
+        value: what `-q` prints; or several, a line each.
         fields: of the JSON document, besides `schema`.
-        print_text: prints tables and lines.
+        print_tables: prints tables and lines.
     """
     if as_json:
         print_json(fields)
     elif quiet:
-        print_result(value)
+        print_result(*([value] if isinstance(value, str) else value))
     else:
-        print_text()
+        print_tables()
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -97,6 +127,13 @@ def make_console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else 160  # a file has no width
     return Console(stderr=stderr, highlight=False, width=width)
+
+
+def plain_text(text: str) -> Text:
+    """A text for rich that is no markup: `[image]` is a word, `:smile:` stays what it is."""
+    from rich.text import Text
+
+    return Text(escape_one_line(text))
 
 
 def print_table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], caption: str = "") -> None:
@@ -110,13 +147,17 @@ def print_table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]
     from rich import box
     from rich.table import Table
 
-    grid = Table(box=box.SIMPLE, pad_edge=False, caption=caption or None, caption_justify="left")
+    shown_caption = plain_text(caption) if caption else None
+    grid = Table(box=box.SIMPLE, pad_edge=False, caption=shown_caption, caption_justify="left")
     for heading, side in columns:
         grid.add_column(
-            heading, justify="right" if side == "right" else "left", no_wrap=side != "text", overflow="fold"
+            plain_text(heading),
+            justify="right" if side == "right" else "left",
+            no_wrap=side != "text",
+            overflow="fold",
         )
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*(plain_text(cut_value(cell)) for cell in row))
     with exit_on_broken_pipe():
         make_console().print(grid)
 

@@ -17,6 +17,7 @@ from kovqa_cli.output.console import (
     print_outcome,
     print_result,
     print_table,
+    print_text,
     short_path,
 )
 
@@ -37,7 +38,7 @@ def print_fetched_assets(fetched: Sequence[tuple[str, Sequence[Path]]], *, as_js
     """Where fetched assets are: name and paths of each."""
     assets = [{"name": name, "paths": [str(path) for path in paths]} for name, paths in fetched]
     lines = [short_path(path) for _, paths in fetched for path in paths]
-    print_outcome("\n".join(lines), {"assets": assets}, as_json=as_json, quiet=False)
+    print_outcome(lines, {"assets": assets}, as_json=as_json, quiet=False)
 
 
 def print_assets(
@@ -59,7 +60,7 @@ def print_assets(
         sources = {asset.source: asset.source_of().model_dump(mode="json") for asset in assets}
         print_json({"assets": entries, "sources": sources})
     elif quiet:
-        print_result("\n".join(asset.name for asset in assets))
+        print_result(*(asset.name for asset in assets))
     elif in_full:
         for asset in assets:
             _print_asset_details(asset, output, listings.get(asset.name))
@@ -132,7 +133,7 @@ def _print_asset_details(asset: Asset, output: Path | None, listing: HubListing 
         ),
         message("cli.asset-by-hand", "by hand: {instructions}", instructions=manual_instructions(asset)),
     ]
-    print_result("\n".join([asset.name, *(f"  {line}" for line in lines)]))
+    print_text(asset.name, *(f"  {line}" for line in lines))
 
 
 def _format_asset_size(asset: Asset, listing: HubListing | None = None) -> str:

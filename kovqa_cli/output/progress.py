@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Iterator
 
+from kovqa_core.messages.one_line import escape_one_line
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
-from kovqa_cli.output.console import make_console, print_note
+from kovqa_cli.output.console import make_console, plain_text, print_note
 
 
 def is_interactive() -> bool:
@@ -43,8 +44,8 @@ def show_progress(quiet: bool = False, *, announce: bool = False) -> Iterator[On
     from rich import progress as bars
 
     columns = (
-        bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.fields[count]}"),
-        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.description}", markup=False), bars.BarColumn(),
+        bars.TextColumn("{task.fields[count]}", markup=False), bars.TimeRemainingColumn(),
     )  # fmt: skip
     with bars.Progress(*columns, console=make_console(stderr=True), transient=True) as display:
         task = display.add_task("", total=None, count="")
@@ -52,14 +53,14 @@ def show_progress(quiet: bool = False, *, announce: bool = False) -> Iterator[On
         def update_bar(progress: Progress) -> None:
             nonlocal stage, began, done_before
             if progress.is_note:
-                display.console.print(progress.stage, markup=False, highlight=False)
+                display.console.print(plain_text(progress.stage))
                 return
             fraction = progress.fraction_done
             if (
                 progress.stage != stage
             ):  # a rate of its own, without what was done before (a resumed download)
                 stage, began, done_before = progress.stage, time.monotonic(), progress.done
-                display.reset(task, description=stage)
+                display.reset(task, description=escape_one_line(stage))
             count = format_count(progress, time.monotonic() - began, done_before)
             display.update(
                 task, completed=fraction or 0, total=1 if fraction is not None else None, count=count

@@ -14,8 +14,8 @@ from kovqa_core.messages import message
 from kovqa_cli.output.console import (
     print_note,
     print_report,
-    print_result,
     print_table,
+    print_text,
     short_path,
 )
 from kovqa_cli.output.next_commands import next_commands, split_rows
@@ -36,7 +36,7 @@ RowType = TypeVar("RowType")
 def print_runs(runs: Sequence[RunSummary], root: Path, *, as_json: bool, quiet: bool) -> None:
     """The runs below a folder; `quiet`: their names."""
     print_report(
-        "\n".join(run.folder.name for run in runs),
+        [run.folder.name for run in runs],
         {"runs": [_summary_fields(run) for run in runs]},
         lambda: _print_runs_table(runs, root),
         as_json=as_json,
@@ -96,11 +96,11 @@ def _details_fields(details: RunDetails) -> dict[str, Any]:
 
 def _print_details_text(details: RunDetails) -> None:
     run = details.summary
-    print_result(f"{short_path(run.folder)}: {_state_text(run)}")
+    print_text(f"{short_path(run.folder)}: {_state_text(run)}")
     if details.detail:
-        print_result(details.detail)
+        print_text(*details.detail.splitlines())
     if run.recipe:
-        print_result(
+        print_text(
             message(
                 "runs.settings",
                 "recipe {recipe} ({family}, {task}) on profile {profile}, data {data}",
@@ -111,7 +111,7 @@ def _print_details_text(details: RunDetails) -> None:
                 data=run.data or "-",
             )
         )
-        print_result(
+        print_text(
             message(
                 "runs.progress",
                 "steps {steps}, best score {score}",
@@ -122,14 +122,14 @@ def _print_details_text(details: RunDetails) -> None:
     _print_data(details.launches)
     if left_out := _left_out(details):
         for line in left_out.lines():
-            print_result(line)
+            print_text(line)
     _print_changes(details)
     _print_changes_on_the_way(details)
     _print_scores(details)
     _print_checkpoints(details)
     _print_launches(details)
     for command in next_commands(run, split_rows(details.launches)):
-        print_result(message("runs.next", "next: {command}", command=command))
+        print_text(message("runs.next", "next: {command}", command=command))
 
 
 def _left_out(details: RunDetails) -> RunLeftOut | None:
@@ -145,7 +145,7 @@ def _print_data(launches: Sequence[RunLaunch]) -> None:
             message("runs.split-rows", "{split} {count:,} rows", split=split, count=count)
             for split, count in (data.rows or {}).items()
         )
-        print_result(
+        print_text(
             message("runs.data", "data {fingerprint:.12}: {rows}", fingerprint=data.fingerprint, rows=rows)
         )
 
@@ -228,7 +228,7 @@ def _print_launches(details: RunDetails) -> None:
 def print_comparison(a: Path, b: Path, comparison: RunComparison, *, as_json: bool, quiet: bool) -> None:
     """Two runs side by side; `quiet`: the names of what differs."""
     print_report(
-        "\n".join(f"{difference.section}.{difference.key}" for difference in comparison.differences),
+        [f"{difference.section}.{difference.key}" for difference in comparison.differences],
         {"a": str(a), "b": str(b), **asdict(comparison)},
         lambda: _print_comparison_tables(a, b, comparison),
         as_json=as_json,
@@ -247,7 +247,7 @@ def _print_comparison_tables(a: Path, b: Path, comparison: RunComparison) -> Non
             ],
         )
     else:
-        print_result(message("runs.no-difference", "no setting, version or data differs"))
+        print_text(message("runs.no-difference", "no setting, version or data differs"))
     if comparison.scores:
         shared = [row for row in comparison.scores if None not in row] or comparison.scores
         rows = _spread_rows(shared)

@@ -23,7 +23,7 @@ def print_profiles(profiles: Sequence[Profile], this_machine: str, *, as_json: b
         rows = [profile.model_dump(mode="json") for profile in profiles]
         console.print_json({"profiles": rows, "this_machine": this_machine})
     elif quiet:
-        console.print_result("\n".join(profile.name for profile in profiles))
+        console.print_result(*(profile.name for profile in profiles))
     else:
         console.print_table(
             [("name", "left"), ("GPU", "left"), ("nodes × processes", "right"), ("launcher", "left"),
@@ -46,7 +46,7 @@ def print_recipes(recipes: Mapping[str, tuple[Recipe, str]], *, as_json: bool, q
     if as_json:
         console.print_json({"recipes": [recipe.model_dump(mode="json") for recipe, _ in recipes.values()]})
     elif quiet:
-        console.print_result("\n".join(recipes))
+        console.print_result(*recipes)
     else:
         console.print_table(
             [("name", "left"), ("family", "left"), ("task", "left"), ("batch", "right"), ("what", "text")],
@@ -64,7 +64,7 @@ def print_settings(name: SettingsName, settings: Profile | Recipe, path: Path, *
     if as_json:
         console.print_json({name: settings.model_dump(mode="json"), "path": str(path)})
     else:
-        console.print_result(read_text(path).rstrip())
+        console.print_result(*read_text(path).rstrip().replace("\r\n", "\n").split("\n"))
 
 
 def print_new_settings(name: SettingsName, path: Path, *, as_json: bool, quiet: bool) -> None:

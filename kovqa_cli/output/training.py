@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.one_line import escape_one_line
 
 from kovqa_cli.output import console
 from kovqa_cli.output.console import format_duration, format_score, print_note, shell_path, short_path
@@ -211,8 +212,8 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[WorkerEvent]
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=None),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}  {task.fields[detail]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(bar_width=None),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}  {task.fields[detail]}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=console.make_console(stderr=True), transient=True) as display:
         task = display.add_task("starting", total=1, detail="")
@@ -237,7 +238,8 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[WorkerEvent]
                     task, description="training", completed=event.step, total=event.total, detail=detail
                 )
             elif isinstance(event, AnswerProgressEvent):
-                display.update(task, description=event.stage, completed=event.done, total=event.of, detail="")
+                stage = escape_one_line(event.stage)
+                display.update(task, description=stage, completed=event.done, total=event.of, detail="")
             elif not isinstance(event, TrainStepEvent):  # the line above has the loss
                 _print_event(event)
 

@@ -21,7 +21,13 @@ from kovqa_core.demo.questions import DemoQuestion, ask_questions
 from kovqa_core.demo.scenes import make_scene, paint_scene
 from kovqa_core.files import write_json, write_text
 from kovqa_core.messages import message
-from kovqa_core.process_pool import die_with_parent, shared_memory_errors, usable_cpu_count
+from kovqa_core.process_pool import (
+    end_pool,
+    outlive_signals,
+    shared_memory_errors,
+    signals_blocked,
+    usable_cpu_count,
+)
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 LEVEL_BY_COUNT = {1: "하", 2: "하", 3: "중", 4: "상", 5: "상"}  # number of things -> level
@@ -87,9 +93,15 @@ def _draw_images(jobs: Sequence[_DrawJob]) -> Iterator[_DrawnImage]:
         return
     spawn = multiprocessing.get_context("spawn")  # see `process_pool.parallel_map`
     with shared_memory_errors():
-        executor = ProcessPoolExecutor(workers, spawn, die_with_parent)
+        executor = ProcessPoolExecutor(workers, spawn, outlive_signals)
     with executor as pool:
-        yield from pool.map(_draw_image, jobs, chunksize=IMAGES_PER_TASK)
+        with signals_blocked():  # the calls start the processes
+            drawn = pool.map(_draw_image, jobs, chunksize=IMAGES_PER_TASK)
+        try:
+            yield from drawn
+        except BaseException:
+            end_pool(pool)
+            raise
 
 
 def _draw_image(job: _DrawJob) -> _DrawnImage:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from kovqa_core.demo.sheet import SheetRow, draw_contact_sheet
 from kovqa_core.errors import KovqaError
 from kovqa_core.files import read_text
 from kovqa_core.index.reader import open_index
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.progress import OnProgress, ignore_progress
 
 HELD_OUT_IMAGES = 400  # images nobody learns from
@@ -131,7 +130,7 @@ def _example_image(folder: Path) -> Path:
 
 def shell_line(arguments: Sequence[str]) -> str:
     """A command as a user types it."""
-    return "kovqa " + " ".join(map(shlex.quote, arguments))
+    return "kovqa " + " ".join(map(shell_quote, arguments))
 
 
 def run_command(arguments: Sequence[str]) -> None:

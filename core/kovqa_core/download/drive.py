@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,7 +26,7 @@ from kovqa_core.download import drive_gdown, resumable
 from kovqa_core.download.members import MemberNames
 from kovqa_core.download.part_file import FileReceipt, mismatch_path, part_file_path, read_receipt
 from kovqa_core.errors import AssetError, SettingsError
-from kovqa_core.messages import message
+from kovqa_core.messages import message, shell_quote
 from kovqa_core.net.pages import page_text
 from kovqa_core.net.request import (
     Interrupted,
@@ -291,7 +290,7 @@ def _next_page_url(text: str, base: str) -> str | None:
 def _drive_refusal(response: httpx2.Response, page: str, file_id: str, name: str, asset: str) -> AssetError:
     """What a page says that is not the file and does not lead to it."""
     browser_url = f"https://drive.google.com/file/d/{file_id}/view"
-    adopt_command = f"kovqa download {asset} --from {shlex.quote(name)}"
+    adopt_command = f"kovqa download {asset} --from {shell_quote(name)}"
     text = page_text(page.encode())
     # The text before the status: a used-up quota comes with status 200 (docs/sources/datasets.md, D15).
     if _QUOTA_PATTERN.search(page):

@@ -20,6 +20,7 @@ from kovqa_core.evaluate.evaluation import EvaluationResult
 from kovqa_core.evaluate.report_cards import is_right_row
 from kovqa_core.files import atomic_file
 from kovqa_core.messages import message
+from kovqa_core.messages.one_line import escape_one_line
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 LOG_COLUMN_WIDTH = 20  # of a terminal, for an answer; a longer one takes what it needs
@@ -64,19 +65,7 @@ def pad_to_width(text: str) -> str:
     return line + " " * (LOG_COLUMN_WIDTH - sum(map(_letter_width, line)))
 
 
-def escape_one_line(text: str) -> str:
-    """A text with every line end and other control character as its escape: `\\n`."""
-    return "".join(map(_escape_control, text))
-
-
 @cache
 def _letter_width(letter: str) -> int:
     # A Hangul syllable is as wide as two Latin letters, on a terminal and in the original's log (N26).
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-
-
-@cache
-def _escape_control(letter: str) -> str:
-    # Control characters, and the line and paragraph separators that `splitlines` takes for line ends.
-    control = unicodedata.category(letter) in ("Cc", "Zl", "Zp")
-    return letter.encode("unicode_escape").decode() if control else letter

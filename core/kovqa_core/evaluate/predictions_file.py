@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
@@ -19,7 +18,7 @@ from kovqa_core.errors import DataError, list_ids, list_lines
 from kovqa_core.evaluate.join_ids import is_numbered, join_by_image
 from kovqa_core.evaluate.predictions import Predictions, rename_ids, renumber_ids
 from kovqa_core.index.reader import IndexSplit, filter_question_types
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, message, shell_quote
 
 # Names of the columns, in lower case; ours first, then LLaVA's and the challenges'.
 _ID_COLUMNS = {"caption": ("id", "question_id", "qid", "image_id"), "vqa": ("id", "question_id", "qid")}
@@ -360,4 +359,4 @@ def _complete_types_options(predictions: Predictions, type_of: Mapping[str, str]
     complete = all(id in predictions.texts for id, name in type_of.items() if name in answered)
     if not complete or "" in answered:
         return ""
-    return " ".join(f"--kind {shlex.quote(name)}" for name in sorted(answered))
+    return " ".join(f"--kind {shell_quote(name)}" for name in sorted(answered))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,7 @@ from kovqa_core.index.report import REPORT_FILE
 from kovqa_core.launch.launchers.protocol import LaunchPlan, lines_before
 from kovqa_core.launch.plan import WORKER_FILE
 from kovqa_core.machine.versions import package_versions
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.runs.summary import flatten_settings
 from kovqa_core.settings.run import Run
 
@@ -91,7 +90,9 @@ def look_inside(run: Run, launch: LaunchPlan, environ: Mapping[str, str]) -> Mes
         )
     if not (profile.command_prefix or profile.python or profile.setup or slurm_container):
         return None
-    place = message("launch.inside", "inside `{command}`", command=shlex.join(_workers_words(run)))
+    place = message(
+        "launch.inside", "inside `{command}`", command=" ".join(map(shell_quote, _workers_words(run)))
+    )
     facts = _run_probe(run, launch, place, in_job=in_job)
     problems = list(_problems(facts))
     if problems:

@@ -168,7 +168,7 @@ def _forward_signals(process: subprocess.Popen[str], stop_signal: signal.Signals
 
     # SystemExit unwinds through `start_processes`, which then stops the workers and waits for them.
     handlers = {signal.SIGTERM: leave, signal.SIGUSR1: ask_workers}
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else nohup wants it to be ignored
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup wants it
         handlers[signal.SIGHUP] = leave
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:

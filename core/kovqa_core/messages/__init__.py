@@ -18,7 +18,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from kovqa_core.messages.readable_name import readable_name
+from kovqa_core.messages.one_line import cut_value, escape_one_line
 
 
 class Message(str):
@@ -29,20 +29,37 @@ class Message(str):
 
 
 def message(key: str, english: str, /, **fields: object) -> Message:
-    """The text of a message in the language of the user.
+    """The text of a message in the language of the user: one line, whatever its fields hold.
 
     Args:
         key: its name in the catalogues: `package.what-is-said`, in lower case; never changed once published.
         english: the English text, with fields in braces and their format (`{rows:,} rows`).
         fields: what stands in the braces.
     """
-    # Readable: a field may be the name of a file that is not UTF-8, and no stream takes that.
-    text = Message(readable_name(english.format(**fields)))
+    # A field may be a value of a foreign file or server, or the name of a file that is not UTF-8.
+    text = Message(escape_one_line(english.format(**{name: _cut_field(fields[name]) for name in fields})))
     text.key, text.fields = key, fields
     return text
+
+
+def _cut_field(value: object) -> object:
+    if isinstance(value, Message):  # made of fields that were cut
+        return value
+    return cut_value(str(value)) if isinstance(value, (str, BaseException)) else value
 
 
 def shell_quote(path: Path | str) -> str:
     """A path in a command that a message shows; Hangul needs no quotes, which `shlex.quote` would put around it."""
     text = str(path)
-    return text if re.fullmatch(r"[\w@%+=:,./-]+", text) else shlex.quote(text)
+    if re.fullmatch(r"[\w@%+=:,./-]+", text):
+        return text
+    if escape_one_line(text) == text:
+        return shlex.quote(text)
+    # Bash, zsh and POSIX.1-2024 read escapes in $'…': the command stays one line, and names the same file.
+    return "$'" + "".join(map(_dollar_quote, text)) + "'"
+
+
+def _dollar_quote(letter: str) -> str:
+    if letter in "\\'" or escape_one_line(letter) != letter:
+        return "".join(f"\\{byte:03o}" for byte in letter.encode("utf-8", "surrogateescape"))
+    return letter

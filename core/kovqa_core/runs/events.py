@@ -13,6 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import ClassVar
 
 from kovqa_core.bounded_json import parse_json
+from kovqa_core.messages.one_line import escape_one_line
 
 EVENTS_VARIABLE = "KOVQA_EVENTS"  # set by the launcher: events go to stdout as JSON lines
 
@@ -197,7 +198,7 @@ def event_line(event: WorkerEvent) -> str:
 
 def report_warning(note: str) -> None:
     """Say what a person should know: on stderr, and to the launcher if this process is one of a run."""
-    print(f"kovqa: {note}", file=sys.stderr, flush=True)
+    print(f"kovqa: {escape_one_line(note)}", file=sys.stderr, flush=True)
     if os.environ.get(EVENTS_VARIABLE):
         print(event_line(WarningEvent(note)), flush=True)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.files import disk_errors, write_text
+from kovqa_core.messages.one_line import escape_one_line
 from kovqa_core.runs.events import (
     EVENTS_VARIABLE,
     AnswerProgressEvent,
@@ -83,7 +84,7 @@ class RunLog:
 
 def _event_text(values: Mapping[str, object]) -> str:
     cells = (f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
-    return "  ".join(cells).removeprefix("kind ")
+    return escape_one_line("  ".join(cells)).removeprefix("kind ")
 
 
 def _truncate_log(path: Path, step: int, *, evaluation_due: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kovqa_core.distributed.rank_info import RankInfo
-from kovqa_core.messages import Message
+from kovqa_core.messages import Message, shell_quote
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.run import WorkerJob
 
@@ -64,8 +63,8 @@ class LaunchPlan:
 
     def shell_command(self) -> str:
         """The command, to be pasted into a shell."""
-        variables = [f"{key}={shlex.quote(value)}" for key, value in self.env.items()]
-        return " ".join([*variables, *map(shlex.quote, self.argv)])
+        variables = [f"{key}={shell_quote(value)}" for key, value in self.env.items()]
+        return " ".join([*variables, *map(shell_quote, self.argv)])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 
 from kovqa_core.errors import MachineError, ModelError
 from kovqa_core.files import read_json
-from kovqa_core.messages import message
+from kovqa_core.messages import message, shell_quote
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor
@@ -82,7 +81,7 @@ def llava_import_command(folder: Path) -> str:
     command = ["kovqa", "import", str(folder)]
     if detect_llava_folder(folder).folder_type in ("projector", "lora"):
         command += ["--base", "VICUNA"]
-    return shlex.join([*command, "--vision", "CLIP", "-o", f"{folder.name}-plain"])
+    return " ".join(map(shell_quote, [*command, "--vision", "CLIP", "-o", f"{folder.name}-plain"]))
 
 
 def load_base_network(folder: Path, config: ModelConfig) -> HfNetwork:
