@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from kovqa_core.errors import KovqaError
 from kovqa_core.messages.one_line import escape_one_line
-from kovqa_core.process_limits import find_limit
 
 from kovqa_cli import __version__
 from kovqa_cli.commands import (
@@ -90,8 +89,6 @@ def run() -> None:
             code = app(
                 standalone_mode=False
             )  # the exit code of typer.Exit; else what a command returns: None
-        except KovqaError as error:
-            code = _report_error(find_limit(error) or error)
         except typer.TyperException as error:
             # Words of the shell may be names of files; without a line end in them, all of them are typer's own.
             lines = (
@@ -104,16 +101,18 @@ def run() -> None:
             print_note("Aborted!")
             code = 1
         except Exception as error:
-            limit = find_limit(error)
-            if limit is None:
-                raise  # a bug of ours keeps its traceback
-            code = _report_error(limit)
+            code = _report_error(error)
         if code:
             sys.exit(code)
 
 
-def _report_error(error: KovqaError) -> int:
-    """Print an error as one line; its exit code."""
+def _report_error(error: Exception) -> int:
+    """Print an error as one line, or the limit of this machine that it came from; its exit code."""
+    from kovqa_core.process_limits import find_limit
+
+    error = find_limit(error) or error
+    if not isinstance(error, KovqaError):
+        raise error  # a bug of ours keeps its traceback
     if os.environ.get("KOVQA_DEBUG"):
         raise error
     hint = f" → {error.hint}" if error.hint else ""

@@ -205,8 +205,9 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing_behind(tmp_path: Path
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 3
-    assert lines[0] == f"4 disk full while writing {tmp_path / 'a.txt'}"
-    assert all(line.startswith("4 disk full while writing ") for line in lines)
+    limit = "would be larger than a file may be here: 4,096 bytes (ulimit -f)"
+    assert lines[0] == f"4 {tmp_path / 'a.txt'} {limit}"
+    assert all(line.startswith("4 ") and limit in line for line in lines)
     assert lines[2].endswith("; the old is whole")
     assert everything(tmp_path) == before
     assert (tmp_path / "a.txt").read_text() == "old"

@@ -1,7 +1,7 @@
 """Everything printed. Results go to stdout, all else to stderr; bars only where somebody watches.
 
 Text of files, models and servers passes through here, and reaches a terminal as one line without control
-characters (`messages/one_line.py`); square brackets in it are no markup.
+characters (`messages/one_line.py`); square brackets in it are not markup.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def plain_text(text: str) -> Text:
-    """A text for rich that is no markup: `[image]` is a word, `:smile:` stays what it is."""
+    """A text for rich, not markup: `[image]` is a word, `:smile:` stays what it is."""
     from rich.text import Text
 
     return Text(escape_one_line(text))
