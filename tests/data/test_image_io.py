@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kovqa_core.data.image_formats import PILLOW_FORMATS
 from kovqa_core.data.image_io import open_image, read_image
 from kovqa_core.errors import DataError
 from PIL import Image, ImageFile
@@ -439,6 +440,28 @@ def test_as_stored_is_what_the_original_of_llava_reads(side: int | None) -> None
 )
 def test_a_file_that_is_no_image_is_named_as_what_it_is(path: Path, data: bytes, says: str) -> None:
     assert re.search(says, refusal(data, path).message)
+
+
+@pytest.mark.parametrize("data", [
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n%%EndComments\n", b"\xc5\xd0\xd3\xc6" + bytes(28), b"P7 332\n", b"Pf\n1 1\n",
+    b"#define x_width 1\n", b"GRIB" + bytes(9), b"qoif" + bytes(20), b"\x0a\5\1\x08" + bytes(200), b"BUFR" + bytes(99),
+    b"\xff\xd8\xff\xe0\0\x10JFIF%!PS", b"\x89PNG\r\n\x1a\n%!PS", b"II*\0%!PS", b"GIF89a%!PS",
+])  # fmt: skip
+def test_no_decoder_beyond_the_closed_list_is_ever_asked(
+    path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by what a file holds nor by what it is called: Pillow's own order would try them all."""
+    Image.init()
+    asked: list[str] = []
+    for name in set(Image.OPEN) - set(PILLOW_FORMATS.values()):
+        monkeypatch.setitem(
+            Image.OPEN,
+            name,
+            (lambda *_, name=name: asked.append(name), lambda *_, name=name: asked.append(name)),
+        )
+    for suffix in (".jpg", ".eps", ".xbm", ".pcx"):
+        refusal(data, path.with_suffix(suffix))
+    assert asked == []
 
 
 def test_an_avif_is_named_where_pillow_has_no_decoder_for_it(
