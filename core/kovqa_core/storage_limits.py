@@ -57,7 +57,9 @@ def _file_size_text(path: Path) -> tuple[Message, Message]:
             "files.larger-than-disk-takes", "the file system of {disk} takes no file as large as {path}",
             path=path, disk=_mount_of(path),
         )  # fmt: skip
-        return text, message("files.larger-than-disk-takes.hint", "write to another file system (FAT ends at 4 GB)")
+        return text, message(
+            "files.larger-than-disk-takes.hint", "write to another file system (FAT ends at 4 GB)"
+        )
     text = message(
         "files.size-limit",
         "{path} would be larger than a file may be here: {limit:,} bytes (ulimit -f)", path=path, limit=limit,

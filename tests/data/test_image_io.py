@@ -443,9 +443,9 @@ def test_a_file_that_is_no_image_is_named_as_what_it_is(path: Path, data: bytes,
 
 
 @pytest.mark.parametrize("data", [
-    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n%%EndComments\n", b"\xc5\xd0\xd3\xc6" + bytes(28), b"P7 332\n", b"Pf\n1 1\n",
-    b"#define x_width 1\n", b"GRIB" + bytes(9), b"qoif" + bytes(20), b"\x0a\5\1\x08" + bytes(200), b"BUFR" + bytes(99),
-    b"\xff\xd8\xff\xe0\0\x10JFIF%!PS", b"\x89PNG\r\n\x1a\n%!PS", b"II*\0%!PS", b"GIF89a%!PS",
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n%%EndComments\n", b"\xc5\xd0\xd3\xc6" + bytes(28), b"P7 332\n",
+    b"Pf\n1 1\n", b"#define x_width 1\n", b"GRIB" + bytes(9), b"qoif" + bytes(20), b"\x0a\5\1\x08" + bytes(200),
+    b"BUFR" + bytes(99), b"\xff\xd8\xff\xe0\0\x10JFIF%!PS", b"\x89PNG\r\n\x1a\n%!PS", b"II*\0%!PS", b"GIF89a%!PS",
 ])  # fmt: skip
 def test_no_decoder_beyond_the_closed_list_is_ever_asked(
     path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.messages import Message, message
 
 _CHECKED_KINDS = ("train", "eval")
@@ -50,7 +50,7 @@ def log_problem(log: Path, checkpoint: int, log_every: int | None, *, may_be_tor
 
 def _read_row(line: bytes) -> tuple[str, int] | None:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         kind, step = row["kind"], row["step"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
