@@ -193,7 +193,7 @@ def _answer_table(
 
         with (
             show_progress(quiet, announce=True) as on_progress,  # says what is waited for
-            server_backend(server, job.options, concurrency) as backend,
+            server_backend(server, job.options, concurrency, on_progress) as backend,
         ):
             return run_answer_job(job, backend, on_progress)
     if profile:

@@ -65,15 +65,15 @@ Route = File | Answer | Callable[[ReceivedRequest], File | Answer]
 class Server:
     """Routes, what was request, and how many bytes of bodies left for each path."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.routes: dict[str, Route] = {}
         self.requests: list[ReceivedRequest] = []
         self.served: Counter[str] = Counter()
         self.open = 0
         self.lock = threading.Lock()
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.http = ThreadingHTTPServer((host, 0), _handler(self))
         self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        self.url = f"http://{host}:{self.http.server_port}"
 
     def count(self, path: str) -> int:
         """Requests for a path."""
@@ -96,9 +96,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Server]:
+def running(host: str = "127.0.0.1") -> Iterator[Server]:
     """A server on a free port of 127.0.0.1."""
-    server = Server()
+    server = Server(host)
     thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

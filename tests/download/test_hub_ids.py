@@ -236,3 +236,13 @@ def test_the_size_stays_in_sight_above_a_bar(
         on_progress(Progress("team/small-vlm: 4.1 kB [note]", is_note=True))
         on_progress(Progress("model.safetensors", 10, 20, "bytes"))
     assert "team/small-vlm: 4.1 kB [note]\n" in capfd.readouterr().err
+
+
+def test_a_token_is_not_sent_to_a_mirror_in_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's own library would: it sends the token to whatever the address of the hub is."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("KOVQA_HUB_ENDPOINT", "http://mirror.example")
+    with pytest.raises(
+        SettingsError, match=r"Hugging Face token is not sent to mirror\.example over plain http"
+    ):
+        fetch("hf:team/small-vlm")

@@ -123,6 +123,15 @@ def test_the_days_quota_and_the_next_day(dacon: Dacon, file: Path) -> None:
     assert states() == ["quota", "accepted", "quota", "accepted", "quota"]
 
 
+def test_a_token_is_not_sent_in_clear(file: Path, monkeypatch: pytest.MonkeyPatch, dacon: Dacon) -> None:
+    monkeypatch.setenv("KOVQA_DACON_ENDPOINT", "http://dacon.example")
+    with pytest.raises(
+        SettingsError, match=r"your Dacon token is not sent to dacon\.example over plain http"
+    ):
+        upload_to_dacon(file, TEAM)
+    assert not states()
+
+
 def test_a_service_that_is_not_there(file: Path, monkeypatch: pytest.MonkeyPatch, dacon: Dacon) -> None:
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import BaseModel, Field, ValidationError
@@ -27,8 +26,8 @@ from kovqa_core.data.image_io import read_image
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS, build_prompt
 from kovqa_core.errors import AssetError, DataError, KovqaError, SettingsError
 from kovqa_core.files import read_bytes, to_nfc
-from kovqa_core.messages import message
-from kovqa_core.net.api_keys import find_api_key
+from kovqa_core.messages import Message, message
+from kovqa_core.net.hosts import Origin, is_loopback, url_origin
 from kovqa_core.net.pages import page_text
 from kovqa_core.net.request import (
     RETRY_STATUSES,
@@ -38,12 +37,12 @@ from kovqa_core.net.request import (
     retry_request,
     stream_request,
 )
-from kovqa_core.progress import OnProgress, ignore_progress
+from kovqa_core.net.server_key import find_server_key
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 _TIMEOUT_SECONDS = 300.0  # a busy server may be silent for so long
 # Statuses that are a final answer, even if the answer is no; all others are tried again or an error of the network.
 _FINAL_STATUSES = frozenset(range(200, 500)) - RETRY_STATUSES
-_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -100,36 +99,52 @@ ReplyType = TypeVar("ReplyType", bound=BaseModel)
 
 
 @contextlib.contextmanager
-def connect_server(url: str) -> Iterator[ChatServer]:
+def connect_server(url: str, on_progress: OnProgress = ignore_progress) -> Iterator[ChatServer]:
     """A server, its key read; nothing is requested yet.
 
+    Args:
+        url: of the server, up to and with /v1.
+        on_progress: told of a key that is there and is for another host.
+
     Raises:
-        SettingsError: not an address of a server, or one with a key in it.
+        SettingsError: not an address of a server, or one with a key in it; or see `find_server_key`.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    origin = _require_server_address(url)
+    key = find_server_key(url)
+    if key.note:
+        on_progress(Progress(key.note, is_note=True))
+    headers = {"Authorization": f"Bearer {key.secret}"} if key.secret else {}
+    with new_http_client(_TIMEOUT_SECONDS, direct=is_loopback(origin.host)) as client:
+        yield ChatServer(url.rstrip("/"), headers, client)
+
+
+def _require_server_address(url: str) -> Origin:
+    try:
+        origin, parts = url_origin(url), httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError):
+        origin, parts = Origin("", "", None), httpx2.URL()
+    if origin.scheme not in ("http", "https") or not origin.host:
         raise SettingsError(
             message("answer.server-address", "--server {url} is not an http address", url=redact_url(url)),
             _address_hint(),
         )
-    if parts.username or parts.password or parts.query or parts.fragment:
+    # `\\` ends the host for some readers of addresses and not for others.
+    if "@" in url.partition("://")[2].partition("/")[0] or "\\" in url or parts.query or parts.fragment:
         raise SettingsError(
             message(
                 "answer.key-in-address",
                 "--server {url}: keys do not belong in an address",
                 url=redact_url(url),
             ),
-            message("answer.key-in-address.hint", "export KOVQA_SERVER_KEY=…"),
+            _key_hint(origin),
         )
-    key = _server_key(private=parts.scheme == "https" or parts.hostname in _LOCAL_HOSTS)
-    with new_http_client(_TIMEOUT_SECONDS) as client:
-        yield ChatServer(url.rstrip("/"), {"Authorization": f"Bearer {key}"} if key else {}, client)
+    return origin
 
 
-def _server_key(*, private: bool) -> str:
-    """The server's key, "" if there is none. OpenAI's is never sent where others can listen."""
-    own_key = find_api_key("server", "KOVQA_SERVER_KEY", "server.key")
-    return own_key or (find_api_key("OpenAI", "OPENAI_API_KEY", "openai.key") if private else "")
+def _key_hint(origin: Origin) -> Message:
+    return message(
+        "answer.server-key.hint", "export KOVQA_SERVER_KEY=… KOVQA_SERVER_HOST={origin}", origin=origin
+    )
 
 
 def _address_hint() -> str:
@@ -316,7 +331,11 @@ def _status_error(remote: RemoteFile, response: httpx2.Response, reply: bytes) -
     if status in (401, 403):
         return SettingsError(
             text,
-            message("answer.refused-key.hint", "export KOVQA_SERVER_KEY=… with a key this server takes"),
+            message(
+                "answer.refused-key.hint",
+                "export KOVQA_SERVER_KEY=… KOVQA_SERVER_HOST={origin} with a key this server takes",
+                origin=url_origin(remote.url),
+            ),
         )
     if status == 404:
         return SettingsError(

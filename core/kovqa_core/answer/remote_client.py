@@ -57,25 +57,28 @@ def ask_server(
         KovqaError: as `connect_server` and `request_answer`.
     """
     require_question(question)
-    with connect_server(url) as server:
+    with connect_server(url, on_progress) as server:
         name = _served_model(server, options)
         example = Example("", str(image.resolve()), to_nfc(question))
         return ModelAnswer(request_answer(server, name, example, Path("/"), on_progress), name)
 
 
 @contextlib.contextmanager
-def server_backend(url: str, options: AnswerOptions, concurrency: int) -> Iterator[AnswerBackend]:
+def server_backend(
+    url: str, options: AnswerOptions, concurrency: int, on_progress: OnProgress = ignore_progress
+) -> Iterator[AnswerBackend]:
     """A back end that asks a server, connected as long as the block lasts.
 
     Args:
         url: of the server, up to and with /v1.
         options: only `model` counts: the server decides the rest.
         concurrency: requests under way at once.
+        on_progress: told of a key that this server does not get.
 
     Raises:
         KovqaError: as `connect_server` and `find_only_model`.
     """
-    with connect_server(url) as server:
+    with connect_server(url, on_progress) as server:
         name = _served_model(server, options)
         fingerprint = {
             "served": name,

@@ -19,6 +19,7 @@ from kovqa_core.download.checks import format_bytes
 from kovqa_core.download.table import Asset, endpoint_url
 from kovqa_core.errors import AssetError
 from kovqa_core.messages import Message, message
+from kovqa_core.net.hosts import require_private_channel
 from kovqa_core.net.request import (
     RETRY_STATUSES,
     Interrupted,
@@ -192,7 +193,10 @@ def _hub_api() -> HfApi:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi, get_token
 
-    return HfApi(endpoint=endpoint_url("hub"), token=get_token() or False, library_name="kovqa")
+    url, token = endpoint_url("hub"), get_token()
+    if token:  # the library sends it to whatever HF_ENDPOINT names
+        require_private_channel(url, message("download.hub-token", "your Hugging Face token"))
+    return HfApi(endpoint=url, token=token or False, library_name="kovqa")
 
 
 @contextlib.contextmanager

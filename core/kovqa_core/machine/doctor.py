@@ -213,13 +213,17 @@ def terminal_finding(encoding: str) -> DoctorFinding:
 def api_key_finding() -> DoctorFinding:
     """Which API keys are set: the names of the services alone, never a key."""
     from kovqa_core.download.hub import has_hub_token
+    from kovqa_core.net.server_key import KEY_FOLDER
 
     files = [("Dacon", "DACON_API_TOKEN", "dacon.key"), ("AI-Hub", "AIHUB_APIKEY", "aihub.key")]
     services = [
         name for name, variable, file in files if os.environ.get(variable) or (kovqa_home() / file).is_file()
     ]
     services += ["Hugging Face"] if has_hub_token() else []
-    exposed = [kovqa_home() / file for *_, file in files if _readable_by_others(kovqa_home() / file)]
+    own_files = [kovqa_home() / file for *_, file in files]
+    own_files += [kovqa_home() / "server.key", kovqa_home() / "openai.key"]
+    own_files += sorted((kovqa_home() / KEY_FOLDER).glob("*"))
+    exposed = [file for file in own_files if _readable_by_others(file)]
     if exposed:
         what = message("machine.exposed-key", "others can read {file}", file=exposed[0])
         return DoctorFinding("keys", "warning", what, f"chmod 600 {exposed[0]}")

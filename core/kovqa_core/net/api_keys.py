@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.files import read_text
@@ -40,21 +41,34 @@ def read_api_key(service: str, variable: str, file: str, key_page: str) -> str:
 
 def find_api_key(service: str, variable: str, file: str) -> str:
     """The same where a key is optional: "" if there is none."""
-    secret, place = os.environ.get(variable, "").strip(), variable
+    secret = os.environ.get(variable, "").strip()
     path = kovqa_home() / file
-    if not secret and path.is_file():
-        # Any right of group or others, as ssh refuses a key that others can read.
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise SettingsError(
-                message(
-                    "net.key-readable-by-others",
-                    "others can read {path}, which holds your {service} key",
-                    path=path,
-                    service=service,
-                ),
-                message("net.key-readable-by-others.hint", "chmod 600 {path}", path=path),
-            )
-        secret, place = read_text(path).strip(), str(path)
+    if secret or not path.is_file():
+        return _require_header_text(service, variable, secret)
+    return read_key_file(service, path)
+
+
+def read_key_file(service: str, path: Path) -> str:
+    """The key in a file that nobody else may read.
+
+    Raises:
+        SettingsError: others can read it, or it cannot hold a key. Never shows it.
+    """
+    # Any right of group or others, as ssh refuses a key that others can read.
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise SettingsError(
+            message(
+                "net.key-readable-by-others",
+                "others can read {path}, which holds your {service} key",
+                path=path,
+                service=service,
+            ),
+            message("net.key-readable-by-others.hint", "chmod 600 {path}", path=path),
+        )
+    return _require_header_text(service, str(path), read_text(path).strip())
+
+
+def _require_header_text(service: str, place: str, secret: str) -> str:
     # A key goes into a header: anything but printable ASCII would be refused there, with the key in the error.
     if not secret.isascii() or not secret.isprintable() or " " in secret:
         raise SettingsError(

@@ -23,6 +23,7 @@ import httpx2
 
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.messages import message
+from kovqa_core.net.hosts import require_private_channel, url_origin
 from kovqa_core.net.pages import page_text
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
@@ -151,11 +152,12 @@ def stream_request(
         yield response
 
 
-def new_http_client(silence_seconds: float = 60) -> httpx2.Client:
+def new_http_client(silence_seconds: float = 60, *, direct: bool = False) -> httpx2.Client:
     """A client with our name and time limits; proxies and certificates as the environment says.
 
     Args:
         silence_seconds: of silence that end a request, unless KOVQA_TIMEOUT_SECONDS says otherwise.
+        direct: without a proxy: for this machine itself, which httpx2 would ask a proxy for (docs/surprises.md).
     """
     seconds = _read_seconds("KOVQA_TIMEOUT_SECONDS", silence_seconds)
     # `identity`: a server that compressed a file would change its length and its ranges.
@@ -163,7 +165,9 @@ def new_http_client(silence_seconds: float = 60) -> httpx2.Client:
     # Silence, not length: a download of hours is fine as long as bytes come.
     timeout = httpx2.Timeout(seconds, connect=min(seconds, 20))
     try:
-        return httpx2.Client(headers=headers, timeout=timeout, verify=_trusted_ssl_context())
+        return httpx2.Client(
+            headers=headers, timeout=timeout, verify=_trusted_ssl_context(), trust_env=not direct
+        )
     except (ImportError, ValueError, httpx2.InvalidURL):
         # httpx2's own text names the package it replaces (docs/surprises.md), and may show the proxy's password.
         raise SettingsError(
@@ -208,6 +212,8 @@ def _send_request(
     # but passes every other header on, and AI-Hub's key goes in one called `apikey`.
     url, own_headers = remote.url, dict(remote.headers)
     for _ in range(MAX_REDIRECTS):
+        if any(name.lower() not in HARMLESS_HEADERS for name in own_headers):
+            require_private_channel(url, message("net.your-key", "your key"))
         request = client.build_request(method, url, headers={**own_headers, **headers}, content=body)
         response = client.send(request, stream=True)
         location = response.headers.get("location") if response.is_redirect else None
@@ -215,7 +221,7 @@ def _send_request(
             return response
         target = urljoin(url, location)
         # Once dropped, secrets do not come back, even where a later redirect leads home again.
-        if _url_origin(target) != _url_origin(url):
+        if url_origin(target) != url_origin(url):
             own_headers = {
                 name: value for name, value in own_headers.items() if name.lower() in HARMLESS_HEADERS
             }
@@ -230,11 +236,6 @@ def _send_request(
         ),
         resume_hint(),
     )
-
-
-def _url_origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from kovqa_core.errors import AssetError, DataError, KovqaError, SettingsError
 from kovqa_core.files import disk_errors, read_bytes, read_text, to_nfc, write_text
 from kovqa_core.messages import Message, message
 from kovqa_core.net.api_keys import read_api_key
+from kovqa_core.net.hosts import require_private_channel
 from kovqa_core.net.pages import page_text
 from kovqa_core.net.request import new_http_client
 from kovqa_core.output_lock import output_lock
@@ -99,7 +100,7 @@ def upload_to_dacon(file: Path, team: str, memo: str = "", *, force: bool = Fals
         force: although this file was sent before.
 
     Raises:
-        SettingsError: no token, no team; the file was sent before.
+        SettingsError: no token, no team, an address where others could read the token; the file was sent before.
         DataError: Dacon refuses the file's format; the ledger is damaged.
         AssetError: Dacon cannot be reached, the quota is used up, or it is unknown what Dacon did.
     """
@@ -109,6 +110,7 @@ def upload_to_dacon(file: Path, team: str, memo: str = "", *, force: bool = Fals
             message("submit.no-team", "which team?"),
             message("submit.no-team.hint", "--team NAME or KOVQA_DACON_TEAM, exactly as on Dacon"),
         )
+    require_private_channel(_submission_url(), message("submit.your-token", "your Dacon token"))
     content = read_bytes(file)
     attempt = UploadAttempt(
         datetime.now(_KOREA_TIME).isoformat(),
@@ -216,9 +218,11 @@ def _post_submission(
         "cpt_id": attempt.competition, "team_name": attempt.team, "file_name": name, "memo": attempt.memo,
         "api_token": token, "api_version": "2.0",
     }  # fmt: skip
-    url = os.environ.get("KOVQA_DACON_ENDPOINT", "https://openapi.dacon.io").rstrip("/") + "/submission"
     try:
-        with client.stream("POST", url, data=fields, files={"file": (name, content)}) as response:
+        # Never to another address: the token is a field of the body, which a redirect with 307 would send again.
+        with client.stream(
+            "POST", _submission_url(), data=fields, files={"file": (name, content)}, follow_redirects=False
+        ) as response:
             state, answer = _classify_dacon_answer(response.status_code, _read_answer_head(response))
     except _NO_CONNECTION_ERRORS as error:
         state, answer = "not sent", str(error) or type(error).__name__
@@ -227,6 +231,10 @@ def _post_submission(
     except httpx2.RequestError as error:
         state, answer = "unknown", str(error) or type(error).__name__
     return state, _hide_token(answer, token)
+
+
+def _submission_url() -> str:
+    return os.environ.get("KOVQA_DACON_ENDPOINT", "https://openapi.dacon.io").rstrip("/") + "/submission"
 
 
 def _read_answer_head(response: httpx2.Response) -> bytes:
