@@ -121,6 +121,13 @@ AllowLeftOutOption = Annotated[
         help="Go on though more than 10 % of the rows are left out for faults, such as a missing image.",
     ),
 ]
+AllowOutsideOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-outside",
+        help="Open images that the table names by `..` or an absolute path, outside of its folder and of --images.",
+    ),
+]
 FillUnreadableOption = Annotated[
     str | None,
     typer.Option(
@@ -190,7 +197,8 @@ ServerOption = Annotated[
     typer.Option(
         "--server",
         metavar="URL",
-        help="Ask a vLLM or SGLang server (…/v1); --model is a name there. Key: KOVQA_SERVER_KEY.",
+        help="Ask a vLLM or SGLang server (…/v1); --model is a name there. Key: KOVQA_SERVER_KEY, and in "
+        "KOVQA_SERVER_HOST the host that it is for; OPENAI_API_KEY goes to api.openai.com alone.",
     ),
 ]
 ConcurrencyOption = Annotated[
@@ -262,6 +270,13 @@ QuestionColumnOption = Annotated[
         "--column",
         help="Which column of the table is our id, image, question, kind, choices, context or hint. Repeatable.",
         metavar="OURS=THEIRS",
+    ),
+]
+AllowOutsideTableOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-outside",
+        help="table: images may be named with `..`, and lie anywhere; absolute paths are taken as they are.",
     ),
 ]
 LanguageOption = Annotated[str, typer.Option("--language", help="nia: ko or en.", metavar="NAME")]

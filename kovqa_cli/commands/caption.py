@@ -10,7 +10,7 @@ from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
 from kovqa_cli import options
-from kovqa_cli.commands.predict import require_table
+from kovqa_cli.commands.predict import require_table, require_table_of_images
 
 
 def caption(
@@ -44,6 +44,7 @@ def caption(
     ] = None,
     batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Images at once.")] = 16,
     allow_left_out: options.AllowLeftOutOption = False,
+    allow_outside: options.AllowOutsideOption = False,
     fill_unreadable: options.FillUnreadableOption = None,
     force: options.ForceAnswersOption = False,
     json: options.JsonOption = False,
@@ -69,11 +70,13 @@ def caption(
     print_cpu_warning()
     if image is not None:
         require_table(fill_unreadable)
+        require_table_of_images(allow_outside=allow_outside)
         print_answer(caption_image(image, answer_options), as_json=json, quiet=quiet, field="caption")
     elif input is not None and output is not None:
         job = AnswerJob(
             input, output, answer_options, images, batch=batch, columns=options.parse_columns(column),
             allow_left_out=allow_left_out, fill_unreadable=fill_unreadable, force=force,
+            allow_outside=allow_outside,
         )  # fmt: skip
         backend = local_backend(answer_options)
         with show_progress(quiet or json) as on_progress:

@@ -70,7 +70,7 @@ def evaluate(
     from kovqa_core.files import require_other_output
 
     from kovqa_cli.output.console import print_note, short_path
-    from kovqa_cli.output.evaluate import print_evaluation
+    from kovqa_cli.output.evaluate import print_evaluation, print_report_images
     from kovqa_cli.output.progress import show_progress
 
     for output in filter(None, (report, log)):
@@ -81,9 +81,10 @@ def evaluate(
         from kovqa_core.evaluate.report import write_report
 
         with show_progress(quiet) as on_progress:
-            write_report(result, report, images, examples, on_progress)
+            shown = write_report(result, report, images, examples, on_progress)
         if not quiet:
             print_note(message("evaluate.report-written", "report: {path}", path=short_path(report)))
+            print_report_images(shown, as_the_index_says=images is None)
     if log:
         from kovqa_core.evaluate.answer_log import write_answer_log
 

@@ -21,6 +21,7 @@ def index(
     column: options.ColumnOption = None,
     language: options.LanguageOption = "ko",
     allow_left_out: options.AllowLeftOutOption = False,
+    allow_outside: options.AllowOutsideTableOption = False,
     check: options.IndexCheckOption = False,
     check_images: options.CheckImagesOption = False,
     per_split: options.ShowExamplesOption = None,
@@ -53,7 +54,7 @@ def index(
     from kovqa_cli.output.progress import show_progress
 
     folder = output or Path("data") / source
-    source_options = SourceOptions(options.parse_columns(column), language)
+    source_options = SourceOptions(options.parse_columns(column), language, allow_outside=allow_outside)
     classes = _parse_answer_classes(answers)
     with show_progress(quiet or json) as on_progress:
         report = build_index(

@@ -37,6 +37,7 @@ def predict(
     server: options.ServerOption = None,
     concurrency: options.ConcurrencyOption = 16,
     allow_left_out: options.AllowLeftOutOption = False,
+    allow_outside: options.AllowOutsideOption = False,
     fill_unreadable: options.FillUnreadableOption = None,
     trust_remote_code: options.TrustRemoteCode = False,
     force: options.ForceAnswersOption = False,
@@ -76,11 +77,20 @@ def predict(
         _refuse_table_options(
             column=bool(column), kind=bool(kind), choices=choices, profile=bool(profile), force=force
         )
+        require_table_of_images(allow_outside=allow_outside)
         require_table(fill_unreadable)
     if server:
         _refuse_local_options(
             chat=chat, profile=bool(profile), code=trust_remote_code, decoding=other_decoding
         )
+        if allow_outside:
+            raise SettingsError(
+                message("predict.outside-to-server", "a server gets no image from outside the image folder"),
+                message(
+                    "predict.outside-to-server.hint",
+                    "in place of --allow-outside name the folder that all images lie below: --images DIR",
+                ),
+            )
     if chat:
         _note_new_command("--chat", "kovqa chat", quiet=quiet)
         run_chat(image, answer_options, as_json=json, quiet=quiet)
@@ -92,6 +102,7 @@ def predict(
             input, output, answer_options, images, tuple(kind or ()), batch,
             options.parse_columns(column),
             allow_left_out=allow_left_out, fill_unreadable=fill_unreadable, force=force,
+            allow_outside=allow_outside,
         )  # fmt: skip
         table = _answer_table(job, profile, server, concurrency, quiet=quiet or json)
         print_predictions(table, as_json=json, quiet=quiet)
@@ -140,6 +151,19 @@ def require_table(fill_unreadable: str | None) -> None:
     if fill_unreadable is not None:
         raise SettingsError(
             message("predict.fill-of-a-table", "--fill-unreadable is for rows of a table"),
+            message("predict.table-option.hint", "give --input and --output"),
+        )
+
+
+def require_table_of_images(*, allow_outside: bool) -> None:
+    """Refuse --allow-outside where the user names the one image.
+
+    Raises:
+        SettingsError: it is given.
+    """
+    if allow_outside:
+        raise SettingsError(
+            message("predict.outside-of-a-table", "--allow-outside is for images that a table names"),
             message("predict.table-option.hint", "give --input and --output"),
         )
 

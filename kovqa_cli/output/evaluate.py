@@ -5,14 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kovqa_core.messages import message
+from kovqa_core.messages.readable_name import readable_name
 
 from kovqa_cli.output.answers import unusable_scores_text
-from kovqa_cli.output.console import print_json, print_note, print_result, print_table, print_warnings
+from kovqa_cli.output.console import (
+    print_json,
+    print_note,
+    print_result,
+    print_table,
+    print_warnings,
+    short_path,
+)
 
 if TYPE_CHECKING:
     from kovqa_core.evaluate.answer_scores import AnswerScores
     from kovqa_core.evaluate.caption_scores import CaptionScores
     from kovqa_core.evaluate.evaluation import EvaluationResult
+    from kovqa_core.evaluate.report import ReportImages
 
 
 def print_evaluation(result: EvaluationResult, *, as_json: bool, quiet: bool) -> None:
@@ -26,6 +35,28 @@ def print_evaluation(result: EvaluationResult, *, as_json: bool, quiet: bool) ->
         _print_answer_scores(result.scores, len(ids), as_json=as_json, quiet=quiet)
     else:
         _print_caption_scores(result.scores, len(ids), as_json=as_json, quiet=quiet)
+
+
+def print_report_images(images: ReportImages, *, as_the_index_says: bool) -> None:
+    """Where the images of a page come from, if not from where the user said; and those that are not in it."""
+    folder = short_path(images.folder)
+    if as_the_index_says:
+        print_note(
+            message(
+                "evaluate.report-images", "its images are from {folder}, as the index says", folder=folder
+            )
+        )
+    if images.outside:
+        print_warnings(
+            [
+                message(
+                    "evaluate.outside-images",
+                    "{count:,} of its examples have an image outside {folder}, not embedded (first: {name}); if all lie "
+                    "below one folder: --images DIR",
+                    count=len(images.outside), folder=folder, name=readable_name(images.outside[0]),
+                )
+            ]
+        )  # fmt: skip
 
 
 def _print_answer_scores(scores: AnswerScores, unusable_scores: int, *, as_json: bool, quiet: bool) -> None:

@@ -23,10 +23,16 @@ def vllm() -> Iterator[Vllm]:
 
 @pytest.fixture
 def table(small: Small, tmp_path: Path) -> Path:
-    """40 questions, each different, about the demo images."""
+    """40 questions, each different, about the demo images, which are linked beside the table."""
     images = sorted((small.root / "images").glob("*.png"))
+    (tmp_path / "images").symlink_to(small.root / "images")
     rows = [
-        {"id": f"Q{n}", "image": str(images[n % len(images)]), "question": f"{n}번 그림은?", "메모": n}
+        {
+            "id": f"Q{n}",
+            "image": f"images/{images[n % len(images)].name}",
+            "question": f"{n}번 그림은?",
+            "메모": n,
+        }
         for n in range(40)
     ]
     path = tmp_path / "질문.jsonl"

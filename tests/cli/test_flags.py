@@ -10,7 +10,7 @@ FLAGS = {
     "demo": "--output -o --pictures --seed --set",
     "index": (
         "--root --output -o --images --min-count --answers --column --language --check --check-images --show --as-upstream "
-        "--tokenizer --allow-left-out --json --quiet -q"
+        "--tokenizer --allow-left-out --allow-outside --json --quiet -q"
     ),
     "download": (
         "--list --output -o --from --files --accept-licence --allow-hash-mismatch --keep-archive --json --quiet -q"
@@ -22,12 +22,12 @@ FLAGS = {
     ),
     "predict": (
         "--image -i --question --input --images --column --kind --output -o --model --profile -p --batch --answers "
-        "--choices --temperature --seed --server --concurrency --fill-unreadable --allow-left-out "
+        "--choices --temperature --seed --server --concurrency --fill-unreadable --allow-left-out --allow-outside "
         "--trust-remote-code --force --json --quiet -q"
     ),
     "caption": (
         "--image -i --input --images --column --output -o --model --beams --batch --fill-unreadable --allow-left-out "
-        "--force --json --quiet -q"
+        "--allow-outside --force --json --quiet -q"
     ),
     "chat": "--image -i --model --answers --temperature --seed --trust-remote-code --json --quiet -q",
     "vote": "--output -o --json --quiet -q",

@@ -68,11 +68,42 @@ def test_an_image_is_found_as_this_disk_spells_it(images: Path, name: str, path:
     assert (image and unicodedata.normalize("NFC", image)) == path
 
 
-def test_an_absolute_name_of_a_label_is_not_followed_but_one_of_a_table_is(images: Path) -> None:
+def test_a_name_that_leads_outside_is_followed_only_if_the_user_allows_it(images: Path) -> None:
     outside = str(images.parent / "밖.jpg")
-    assert find_image(images, outside).path is None
-    assert find_image(images, outside, may_leave=True).path == outside
-    assert find_image(images, "../밖", may_leave=True).path == "../밖.jpg"
+    for name in (outside, "../밖.jpg", "../밖", "동물/../../밖.jpg", "..\\밖.jpg"):
+        found = find_image(images, name)
+        assert (found.path, found.is_outside, found.reason) == (
+            None,
+            True,
+            "picture outside the picture folder",
+        )
+        assert find_image(images, name, outside="all").path == outside
+    assert find_image(images, outside, outside="absolute").path == outside
+    assert find_image(images, "../밖", outside="absolute").is_outside
+    assert find_image(images, f"{images}/../밖.jpg", outside="absolute").is_outside
+    assert not find_image(images, "../없음.jpg").is_outside  # a path of another machine, perhaps
+
+
+def test_an_absolute_name_below_the_image_folder_is_a_name_in_it(images: Path, tmp_path: Path) -> None:
+    link = tmp_path / "링크"
+    link.symlink_to(images)
+    for folder in (images, link):
+        for name in (images / "사물/개.jpg", link / "사물/개.jpg"):
+            if folder == link or name.is_relative_to(images):
+                assert find_image(folder, str(name)).path == "사물/개.jpg"
+    assert find_image(images, str(link / "사물/개.jpg")).is_outside  # by its letters
+    assert (
+        find_image(images, f"{images}2/사물/개.jpg").path == "사물/개.jpg"
+    )  # nothing there: by its bare name
+
+
+def test_a_home_a_drive_and_an_address_are_never_opened(
+    images: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("~/밖.jpg", "~root/밖.jpg", f"file://{tmp_path}/밖.jpg", "C:/밖.jpg", "\\\\host\\밖.jpg"):
+        for outside in ("none", "absolute", "all"):
+            assert find_image(images, name, outside=outside).path is None
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_loopback_is_what_every_reader_takes_for_this_machine() -> None:
 )
 def test_a_host_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("KOVQA_SERVER_HOST", text)
-    with pytest.raises(SettingsError, match=r"KOVQA_SERVER_HOST=.* is no host"):
+    with pytest.raises(SettingsError, match=r"KOVQA_SERVER_HOST=.* does not name a host"):
         find_server_key("https://gpu-1.example/v1")
 
 

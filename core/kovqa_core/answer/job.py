@@ -11,13 +11,12 @@ Nothing here needs torch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kovqa_core.answer.folder_images import rows_from_images
-from kovqa_core.answer.model_digest import digest_model
+from kovqa_core.answer.job_fingerprint import table_fingerprint
 from kovqa_core.answer.partial_file import (
     PARTIAL_SUFFIX,
     RowFault,
@@ -36,7 +35,7 @@ from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.data.write_tables import require_table_fits, require_table_format
-from kovqa_core.errors import ModelError, SettingsError, Stopped
+from kovqa_core.errors import SettingsError, Stopped
 from kovqa_core.evaluate.answers_record import answers_record_path
 from kovqa_core.files import disk_errors, require_other_output
 from kovqa_core.messages import message
@@ -79,6 +78,7 @@ class AnswerJob:
         allow_left_out: finish although more than 10 % of the rows cannot be answered.
         fill_unreadable: what stands for the answer of a row whose image cannot be read; None: it has no line.
         force: answers of another model, or to other questions, may be replaced.
+        allow_outside: images may be named with `..` or by absolute paths, and lie outside the image folder.
     """
 
     table: Path
@@ -91,6 +91,7 @@ class AnswerJob:
     allow_left_out: bool = field(default=False, kw_only=True)
     fill_unreadable: str | None = field(default=None, kw_only=True)
     force: bool = field(default=False, kw_only=True)
+    allow_outside: bool = field(default=False, kw_only=True)
 
     @property
     def partial_file(self) -> Path:
@@ -119,7 +120,7 @@ class AnswerJob:
             return rows_from_images(self.table, on_passed_over)
         return select_question_rows(
             self.table, task, self.question_types, self.options.decoding, self.columns, images=self.images,
-            on_duplicate=on_duplicate,
+            on_duplicate=on_duplicate, allow_outside=self.allow_outside,
         )  # fmt: skip
 
 
@@ -214,7 +215,7 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
     partial_file, folder, task = job.partial_file, job.image_folder, job.options.task
     # Two processes that resumed the same partial file would answer the same rows, and glue their lines together.
     with output_lock(job.output), disk_errors(job.output):
-        fingerprint = {**backend.fingerprint, **_table_fingerprint(job, rows)}
+        fingerprint = {**backend.fingerprint, **table_fingerprint(job, rows)}
         resumed = resume_partial_file(
             job.output,
             fingerprint,
@@ -362,39 +363,3 @@ def require_question(question: str) -> str:
             message("answer.empty-question.hint", "kovqa predict -i x.png --question '무엇인가요?'"),
         )
     return question
-
-
-def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]:
-    """What the answers of a step folder's model depend on, and where it lies (`model`), by which it is only named.
-
-    Raises:
-        ModelError: the folder holds no model.
-    """
-    description = next((p for name in ("kovqa.json", "config.json") if (p := folder / name).is_file()), None)
-    if description is None:
-        raise ModelError(
-            message("answer.no-model", "no kovqa model in {folder}", folder=folder),
-            message("answer.no-model.hint", "give a run folder or one of its step folders"),
-        )
-    return {
-        "model": str(folder.resolve()),
-        "weights": digest_model(folder),
-        description.name: hashlib.sha256(description.read_bytes()).hexdigest(),
-        "beams": options.num_beams,
-        "decoding": options.decoding.json_fields(),
-    }
-
-
-def _table_fingerprint(job: AnswerJob, rows: Sequence[QuestionRow]) -> dict[str, object]:
-    # A folder of images has no bytes of its own: its rows, which are the names in it, stand for them.
-    if job.table.is_dir():
-        table = hashlib.sha256("\n".join(row.example.line() for row in rows).encode())
-    else:  # in blocks: images may lie in it
-        with job.table.open("rb") as stream:
-            table = hashlib.file_digest(stream, "sha256")
-    columns = {"columns": dict(sorted(job.columns.items()))} if job.columns else {}
-    return {
-        "table": table.hexdigest(),
-        "kinds": sorted({row.question_type for row in rows}),
-        **columns,
-    }

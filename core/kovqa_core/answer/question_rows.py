@@ -9,6 +9,7 @@ from pathlib import Path
 from kovqa_core.answer.dataset_files import nested_file_hint, require_named_images
 from kovqa_core.data.decoding import DecodingOptions, parse_choices
 from kovqa_core.data.example import Example
+from kovqa_core.data.image_names import is_inside, leads_outside, outside_image_error
 from kovqa_core.data.question_types import choose_question_types
 from kovqa_core.data.row_ids import TableRow, unique_row_ids
 from kovqa_core.data.table_columns import TableRecord, json_value, known_columns, read_table_records
@@ -53,6 +54,7 @@ def read_question_table(
     columns: Mapping[str, str] | None = None,
     images: Path | None = None,
     on_duplicate: Callable[[str], object] = str,
+    allow_outside: bool = False,
 ) -> list[QuestionRow]:
     """Rows of an index split, or of any table that `kovqa index table` reads, by the same columns, ids and images.
 
@@ -63,9 +65,10 @@ def read_question_table(
         columns: our name of a column -> the table's.
         images: the folder that image paths start from; None: beside the table.
         on_duplicate: see `tell_rows_apart`.
+        allow_outside: may images lie outside that folder?
 
     Raises:
-        DataError: names file, line and what is missing.
+        DataError: names file, line and what is missing; an image outside the folder.
         SettingsError: `columns` names a column that is not one of ours.
     """
     if path.is_dir():
@@ -88,13 +91,20 @@ def read_question_table(
         raise DataError(
             message("answer.empty-table", "{path} has no rows", path=path), _columns_hint(("id", *needed))
         )
-    rows = find_row_images(rows, path, images)
+    rows = find_row_images(rows, path, images, lines, allow_outside=allow_outside)
     if not is_index_file(path):
         require_named_images(path, [row.example for row in rows], images or path.parent)
     return tell_rows_apart(rows, lines, path, on_duplicate)
 
 
-def find_row_images(rows: Sequence[QuestionRow], table: Path, images: Path | None) -> list[QuestionRow]:
+def find_row_images(
+    rows: Sequence[QuestionRow],
+    table: Path,
+    images: Path | None,
+    lines: Sequence[int],
+    *,
+    allow_outside: bool = False,
+) -> list[QuestionRow]:
     """The rows of a table with their images' paths as this disk spells them.
 
     A row whose image is one of several gets a fault; one whose image is not there stays as it is. Lines of an
@@ -103,21 +113,54 @@ def find_row_images(rows: Sequence[QuestionRow], table: Path, images: Path | Non
     Args:
         rows: of the table.
         table: the file.
-        images: the folder that image paths start from; None: beside the table.
+        images: the folder that image paths start from; None: beside the table, or as its index says.
+        lines: number of each row's line.
+        allow_outside: may they lead out of that folder?
+
+    Raises:
+        DataError: an image lies outside; names the first.
     """
     if is_index_file(table):
-        return list(rows)
-    clear_listings()
-    folder = images or table.parent
-    return [_with_image(row, table, folder) for row in rows]
+        found_rows = list(rows)
+        outside = [] if allow_outside else [row for row in rows if leads_outside(row.example.image)]
+        # Its image folder is looked for only where there is such a name: rows are read without it, too.
+        folder = question_image_folder(table, images) if outside else table.parent
+        outside = [row for row in outside if not is_inside(folder, row.example.image)]
+    else:
+        clear_listings()
+        folder = images or table.parent
+        found = [_find_row_image(row, table, folder, allow_outside=allow_outside) for row in rows]
+        outside = [
+            row for row, image in zip(rows, found, strict=True) if image is not None and image.is_outside
+        ]
+        found_rows = [_with_image(row, image) for row, image in zip(rows, found, strict=True)]
+    if outside:
+        line = next(line for row, line in zip(rows, lines, strict=True) if row is outside[0])
+        raise outside_image_error(
+            f"{table}:{line}", outside[0].example.image, folder, _allow_outside_hint(), len(outside) - 1
+        )
+    return found_rows
 
 
-def _with_image(row: QuestionRow, table: Path, images: Path) -> QuestionRow:
+def _allow_outside_hint() -> Message:
+    return message(
+        "answer.allow-outside.hint",
+        "name the folder that all images lie below: --images DIR; or if you know the table: --allow-outside",
+    )
+
+
+def _find_row_image(row: QuestionRow, table: Path, images: Path, *, allow_outside: bool) -> FoundImage | None:
     if row.fault:
-        return row
-    name, split = row.example.image, row.extra_columns.get("split")
-    found = find_table_image(table, images, name, row.question_type, split if isinstance(split, str) else "")
-    if found.path == name:
+        return None
+    split = row.extra_columns.get("split")
+    return find_table_image(
+        table, images, row.example.image, row.question_type, split if isinstance(split, str) else "",
+        outside="all" if allow_outside else "none",
+    )  # fmt: skip
+
+
+def _with_image(row: QuestionRow, found: FoundImage | None) -> QuestionRow:
+    if found is None or found.path == row.example.image:
         return row
     if found.path is not None:
         return replace(row, example=replace(row.example, image=found.path))
@@ -248,6 +291,7 @@ def select_question_rows(
     *,
     images: Path | None = None,
     on_duplicate: Callable[[str], object] = str,
+    allow_outside: bool = False,
 ) -> list[QuestionRow]:
     """The rows of a table that are of these question types; arguments as in `read_question_table`.
 
@@ -256,7 +300,13 @@ def select_question_rows(
         SettingsError: a question type the table does not have.
     """
     rows = read_question_table(
-        table, task, choices=decoding.choices, columns=columns, images=images, on_duplicate=on_duplicate
+        table,
+        task,
+        choices=decoding.choices,
+        columns=columns,
+        images=images,
+        on_duplicate=on_duplicate,
+        allow_outside=allow_outside,
     )
     chosen = choose_question_types(question_types, [row.question_type for row in rows])
     return [row for row in rows if row.question_type in chosen]

@@ -34,8 +34,10 @@ from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.files import to_nfc
+from kovqa_core.index.reader import is_index_file
 from kovqa_core.messages import message
 from kovqa_core.models.unread_columns import unread_columns_warning
+from kovqa_core.net.request import redact_url
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 _NOTICE_SECONDS = 5.0  # between two notices of a server that is busy: many requests wait for the same one
@@ -109,6 +111,11 @@ def _request_answers(
     results: queue.SimpleQueue[AnsweredRow | Progress | BaseException] = queue.SimpleQueue()
     ended = threading.Event()
     image_folder = job.image_folder
+    if job.images is None and is_index_file(job.table):  # which may be another's
+        sent = message(
+            "answer.images-sent", "images below {folder} are sent to {url}", folder=image_folder, url=redact_url(server.url)
+        )  # fmt: skip
+        on_progress(Progress(sent, is_note=True))
     for row in rows:
         pending.put(row)
 

@@ -22,9 +22,9 @@ from kovqa_core.answer.job import (
     AnswerBackend,
     AnswerJob,
     AnswerOptions,
-    model_fingerprint,
     resume_hint,
 )
+from kovqa_core.answer.job_fingerprint import model_fingerprint
 from kovqa_core.answer.partial_file import JOB_FILE, PARTIAL_SUFFIX, rank_files_folder
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.decoding import DecodingOptions
@@ -78,6 +78,7 @@ def write_worker_job(worker_job: WorkerAnswerJob) -> None:
             "columns": dict(job.columns),
             "decoding": asdict(job.options.decoding),
             "trust_remote_code": job.options.trust_remote_code,
+            "allow_outside": job.allow_outside,
         },
     )
 
@@ -102,6 +103,7 @@ def read_worker_job(path: Path) -> WorkerAnswerJob:
         question_types=tuple(fields["kinds"]),
         batch=fields["batch"],
         columns=fields.get("columns", {}),
+        allow_outside=fields.get("allow_outside", False),
     )
     return WorkerAnswerJob(Profile(**profile), job)
 
@@ -158,7 +160,7 @@ def _run_workers(
         job,
         table=job.table.resolve(),
         output=job.output.parent.resolve() / job.output.name,
-        images=job.image_folder.resolve(),
+        images=job.image_folder.absolute(),  # by the name that absolute paths in the table begin with
         options=replace(job.options, model=folder),
     )
     worker_job = WorkerAnswerJob(profile, absolute_job)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.data.image_names import is_inside
 from kovqa_core.errors import DataError
 from kovqa_core.evaluate.answer_scores import AnswerScores, TypeScore
 from kovqa_core.evaluate.caption_scores import METRICS_LEFT_OUT, CaptionScores
@@ -54,19 +55,33 @@ class ConfusionCell:
     same: bool
 
 
+@dataclass(frozen=True)
+class ReportImages:
+    """The images of a page.
+
+    Attributes:
+        folder: where they were read.
+        outside: names of images of its examples that lead out of that folder: they are not in the page.
+    """
+
+    folder: Path
+    outside: Sequence[str]
+
+
 def write_report(
     result: EvaluationResult,
     path: Path,
     images: Path | None,
     examples: int,
     on_progress: OnProgress = ignore_progress,
-) -> None:
+) -> ReportImages:
     """Write the page, whole or not at all.
 
     Args:
         result: what to show.
         path: the HTML file.
-        images: the image folder; None: as the index says. An image that cannot be read becomes a placeholder.
+        images: the image folder; None: as the index says. An image that cannot be read becomes a placeholder, as does
+            one outside this folder: a page is shown to others, and an index may be another's.
         examples: at most so many right ones and so many wrong ones; each takes 5 to 30 kB.
 
     Raises:
@@ -82,6 +97,7 @@ def write_report(
     source = read_text(_TEMPLATE_FILE)
     right = is_right_row(result)
     cards = choose_cards(result, examples)
+    outside = [card.image for card in cards if not is_inside(folder, card.image)]
     thumbnails = _read_thumbnails(folder, cards, on_progress)
     scores = result.scores
     page = _render(
@@ -93,6 +109,7 @@ def write_report(
         draws=BOOTSTRAP_DRAWS,
         metrics_left_out=METRICS_LEFT_OUT,
         cards=list(zip(cards, thumbnails, strict=True)),
+        outside=frozenset(outside),
         right_rows=int(right.sum()),
         rows=len(right),
         examples=examples,
@@ -100,6 +117,7 @@ def write_report(
         **(_answer_tables(scores) if isinstance(scores, AnswerScores) else {}),
     )
     write_text(path, page)
+    return ReportImages(folder, outside)
 
 
 def _read_thumbnails(folder: Path, cards: Sequence[ReportCard], on_progress: OnProgress) -> list[str]:
@@ -107,7 +125,7 @@ def _read_thumbnails(folder: Path, cards: Sequence[ReportCard], on_progress: OnP
     stage = message("evaluate.reading-images", "reading images")
     thumbnails = []
     for number, card in enumerate(cards, 1):
-        thumbnails.append(thumbnail_uri(folder / card.image))
+        thumbnails.append(thumbnail_uri(folder / card.image) if is_inside(folder, card.image) else "")
         on_progress(Progress(stage, number, len(cards), "images"))
     return thumbnails
 

@@ -88,6 +88,7 @@ def build_index(
                 classes=classes,
                 allow_left_out=allow_left_out,
                 check_images=check_images,
+                allow_outside=options.allow_outside,
                 on_progress=on_progress,
             )
 
@@ -222,11 +223,12 @@ def _accepted_options(
             raise SettingsError(
                 message(
                     "index.option-not-used", "{source} has no use for {option} {value}",
-                    source=source, option=name, value=value,
+                    source=source, option=name.replace("_", "-"), value=value,
                 ),
                 message("index.option-not-used.hint", "see kovqa index --help"),
             )  # fmt: skip
-    return {name: values[name] for name in accepted}
+    # How the rows were read is of interest later; what the user allowed is for this command alone.
+    return {name: values[name] for name in accepted if name != "allow_outside"}
 
 
 def _resolve_image_folder(source: DataSource, root: Path, images: Path | None) -> Path:

@@ -6,6 +6,9 @@
    nor is what lies in another category's or split's folder. Of several, the longest end in common with the
    path given decides, then the row's own folders, in their order.
 3. Several left: nobody knows which, so it is none (`FoundImage.others` names them), never the first.
+
+A name that leads out of the image folder (`data/image_names.py`) is followed where the user allows it; else the image
+is none if a file is there, and is looked for by its bare name if none is: then it is a path of another machine.
 """
 
 from __future__ import annotations
@@ -17,18 +20,22 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from kovqa_core.data.image_formats import IMAGE_SUFFIXES
+from kovqa_core.data.image_names import has_parent_part, leads_outside, path_below
 from kovqa_core.files import to_nfc
 from kovqa_core.index.folder_names import folder_word, other_splits, split_of_name
 from kovqa_core.index.image_listing import FolderListing
-from kovqa_core.index.left_out import IMAGE_AMBIGUOUS, IMAGE_MISSING
+from kovqa_core.index.left_out import IMAGE_AMBIGUOUS, IMAGE_MISSING, IMAGE_OUTSIDE
 from kovqa_core.messages.readable_name import readable_name
 
 # Looked for without a listing, for a name without suffix; a listing knows all formats, in any case.
 _USUAL_SUFFIXES = (*IMAGE_SUFFIXES[:4], ".JPG", ".PNG", ".JPEG")
 # A name that more files bear says nothing; comparing them all, for every row, would take hours.
 _MOST_CANDIDATES = 1000
+# Which names may lead out of the image folder: none, absolute paths without `..`, or all.
+OutsideNames = Literal["none", "absolute", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +46,20 @@ class FoundImage:
         path: below the image folder, as this disk spells it; None: there is none.
         name: what the row calls it.
         others: files that it might be, where nothing decides between them; or those that belong to others.
+        is_outside: it is a file outside the image folder, where the user has not allowed any.
     """
 
     path: str | None
     name: str = ""
     others: tuple[str, ...] = ()
     is_ambiguous: bool = False
+    is_outside: bool = False
 
     @property
     def reason(self) -> str:
         """Why the row is left out: a key of `index.json`."""
+        if self.is_outside:
+            return IMAGE_OUTSIDE
         return IMAGE_AMBIGUOUS if self.is_ambiguous else IMAGE_MISSING
 
     @property
@@ -68,7 +79,7 @@ def find_image(
     folders: tuple[str, ...] = (),
     other_folders: tuple[str, ...] = (),
     *,
-    may_leave: bool = False,
+    outside: OutsideNames = "none",
 ) -> FoundImage:
     """The image of a row.
 
@@ -77,19 +88,25 @@ def find_image(
         name: path below it, or bare file name, NFC.
         folders: names of the row's own folders, what decides first coming first: category, split.
         other_folders: names of folders that belong to other rows: other categories, other splits.
-        may_leave: may an absolute path, or `..`, lead out of the image folder? A user's own table may.
+        outside: which names may lead out of the image folder; the path is an absolute one then.
     """
     # Called millions of times; nearly all names are right as they are.
-    if name and (may_leave or _stays_inside(name)) and "//" not in name and "./" not in name:
+    if name and not leads_outside(name) and "//" not in name and "./" not in name:
         own_folders = _own_folders(images, folders) if folders and "/" not in name else ()
         path = f"{own_folders[0]}/{name}" if own_folders else name
         if _is_file(images, path):
             return FoundImage(path)
-    return _find_other_spelling(images, name, folders, other_folders, may_leave)
+    return _find_other_spelling(images, name, folders, other_folders, outside)
 
 
 def find_table_image(
-    table: Path, images: Path, name: str, question_type: str = "", split: str = ""
+    table: Path,
+    images: Path,
+    name: str,
+    question_type: str = "",
+    split: str = "",
+    *,
+    outside: OutsideNames = "none",
 ) -> FoundImage:
     """The image of a row of a user's own table.
 
@@ -101,14 +118,15 @@ def find_table_image(
         images: the image folder.
         name: what the row calls it.
         question_type, split: of the row; "" where it has none.
+        outside: which names may lead out of the image folder.
     """
     named = _split_of_table(table.stem)
     others = other_splits(named) if named and not split else ()
     folders = (question_type, split, named or "")
-    found = find_image(images, name, folders, others, may_leave=True)
+    found = find_image(images, name, folders, others, outside=outside)
     # A file's name may begin or end with a blank; far more often only the cell does.
     is_blank_meant = found.path is not None or bool(found.others) or name == name.strip()
-    return found if is_blank_meant else find_image(images, name.strip(), folders, others, may_leave=True)
+    return found if is_blank_meant else find_image(images, name.strip(), folders, others, outside=outside)
 
 
 _split_of_table = functools.lru_cache(maxsize=64)(split_of_name)  # the same for all rows of a table
@@ -135,8 +153,12 @@ def clear_listings() -> None:
 
 @functools.lru_cache(maxsize=1 << 16)  # several questions about one image follow each other
 def _find_other_spelling(
-    images: Path, name: str, folders: tuple[str, ...], other_folders: tuple[str, ...], may_leave: bool
+    images: Path, name: str, folders: tuple[str, ...], other_folders: tuple[str, ...], outside: OutsideNames
 ) -> FoundImage:
+    if leads_outside(name) and "\0" not in name:
+        found_outside = _find_outside(images, name, outside)
+        if found_outside is not None:
+            return found_outside
     path = os.path.normpath(name.replace("\\", "/")) if name.strip() else ""
     if not path or "\0" in path or path == ".":
         return FoundImage(None, name)
@@ -144,7 +166,7 @@ def _find_other_spelling(
     if "/" not in path:
         own_paths = (f"{own}/{path}" for own in _own_folders(images, folders))
         found = next(filter(None, (_direct_files(images, own) for own in own_paths)), [])
-    if not found and (may_leave or _stays_inside(path)):
+    if not found and not leads_outside(path):
         # As it is written first: on this system a backslash may be a letter of a name.
         found = [name] if "\\" in name and _is_file(images, name) else _direct_files(images, path)
     if not found:
@@ -161,9 +183,27 @@ def _only_one(images: Path, name: str, found: Sequence[str]) -> FoundImage:
     return FoundImage(None, name, tuple(found), is_ambiguous=True)
 
 
-def _stays_inside(path: str) -> bool:
-    # A label must not lead out of the image folder: joined with an absolute path, the folder would not count at all.
-    return not path.startswith("/") and (".." not in path or ".." not in path.split("/"))
+def _find_outside(images: Path, name: str, outside: OutsideNames) -> FoundImage | None:
+    """What a name that leads outside means; None: no file, so that it is looked for inside by its bare name."""
+    below = path_below(images, name)
+    if below is not None and (found := _direct_files(images, below)):
+        return _only_one(images, name, found)
+    path = os.path.normpath(name.replace("\\", "/"))
+    # Neither `가/../나.jpg`, which stays inside, nor a home, a drive or an address, which are no paths of this system.
+    if not path.startswith(("/", "../")):
+        return None
+    if outside == "none" or (outside == "absolute" and has_parent_part(name)):
+        return FoundImage(None, name, is_outside=True) if _direct_files(images, path) else None
+    if not (found := _direct_files(images, path)):
+        return None
+    return _only_one(images, name, [_absolute(images, each) for each in found])
+
+
+def _absolute(images: Path, path: str) -> str:
+    """A file's absolute path without `..`; its own name stays, also a link's."""
+    # `..` as the system reads it, behind a link too.
+    folder, file = os.path.split(os.path.join(images, path))  # noqa: PTH118
+    return os.path.join(os.path.realpath(folder) if has_parent_part(path) else folder, file)  # noqa: PTH118
 
 
 @functools.lru_cache(maxsize=1 << 10)  # several questions about one image follow each other

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from kovqa_core.bounded_json import MAX_LINE_CHARS
 from kovqa_core.data.answers import read_answers
 from kovqa_core.data.example import Example, parse_example
+from kovqa_core.data.image_names import is_inside, is_too_wide, outside_image_error, wide_folder_error
 from kovqa_core.errors import DataError
 from kovqa_core.index.report import REPORT_FILE, IndexReport, read_report
-from kovqa_core.messages import message, shell_quote
+from kovqa_core.messages import Message, message, shell_quote
 
 if TYPE_CHECKING:
     import numpy as np  # at run time only where rows are read: 0.07 s that a plan saves
@@ -31,10 +32,15 @@ _CLOCK_SLACK_NS = 2_000_000_000  # file systems store times to the second or two
 
 
 class IndexSplit(Sequence[Example]):
-    """Examples of one `.jsonl` file; opening it reads only where its lines begin."""
+    """Examples of one `.jsonl` file; opening it reads only where its lines begin.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the file.
+        images: the folder that none of its images may lead out of; None: no image of it is opened.
+    """
+
+    def __init__(self, path: Path, images: Path | None = None) -> None:
+        self.path, self.images = path, images
         if not path.is_file():
             raise DataError(
                 message("index.no-split-file", "no index file {file}", file=path),
@@ -67,10 +73,23 @@ class IndexSplit(Sequence[Example]):
                 ),
                 message("data.not-an-index-line.hint", "write the index again: kovqa index"),
             )  # fmt: skip
-        return parse_example(self._map[start:end], f"{self.path}:{number + 1}")
+        example = parse_example(self._map[start:end], f"{self.path}:{number + 1}")
+        if self.images is not None and not is_inside(self.images, example.image):
+            raise outside_image_error(
+                f"{self.path}:{number + 1}", example.image, self.images, _outside_hint()
+            )
+        return example
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_map": None}  # a map cannot be pickled: every loader process opens its own
+
+
+def _outside_hint() -> Message:
+    return message(
+        "index.outside-image.hint",
+        "write the index again with kovqa index, which records where its images are; or name the folder that all of them "
+        "lie below: --images DIR, for training --set data.images=DIR",
+    )
 
 
 class SplitSubset(Sequence[Example]):
@@ -147,8 +166,8 @@ class IndexFolder:
     report: IndexReport
 
     def split(self, name: str) -> IndexSplit:
-        """The examples of "train", "val" or "test"."""
-        return IndexSplit(self.folder / f"{name}.jsonl")
+        """The examples of "train", "val" or "test"; one whose image leads out of the image folder is a DataError."""
+        return IndexSplit(self.folder / f"{name}.jsonl", self.images)
 
     def answers(self) -> list[str]:
         """The classes."""
@@ -163,7 +182,7 @@ def open_index(folder: Path, images: Path | None = None) -> IndexFolder:
         images: the image folder, when it has moved since.
 
     Raises:
-        DataError: no index there, or no image folder.
+        DataError: no index there, or no image folder; or one in which anything may lie, and only the index says so.
     """
     if not (folder / REPORT_FILE).is_file():
         raise DataError(
@@ -188,6 +207,16 @@ def open_index(folder: Path, images: Path | None = None) -> IndexFolder:
                 "name their folder: --images DIR, or for training --set data.images=DIR",
             ),
         )  # fmt: skip
+    if images is None and is_too_wide(image_folder):
+        raise wide_folder_error(
+            folder / REPORT_FILE,
+            image_folder,
+            message(
+                "index.image-folder-too-wide.hint",
+                "if you know the index: --images {folder}, for training --set data.images={folder}",
+                folder=image_folder,
+            ),
+        )
     return IndexFolder(folder, image_folder, report)
 
 

@@ -42,7 +42,9 @@ class SourceOptions:
     Attributes:
         columns: our name of a column -> the table's (`table`).
         language: "ko" or "en", where the data set has both (`nia`).
+        allow_outside: may images be named with `..`, and lie anywhere (`table`)?
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     language: str = "ko"
+    allow_outside: bool = field(default=False, kw_only=True)

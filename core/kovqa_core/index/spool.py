@@ -7,6 +7,7 @@ rows that no class fits, and to count, without reading a line again).
 
 from __future__ import annotations
 
+import os
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kovqa_core.data.example import Example, parse_example
+from kovqa_core.data.example import Example, line_with_image, parse_example
 from kovqa_core.data.row_ids import qualified_id
 from kovqa_core.index.left_out import ID_TOO_LONG, MAX_ID_CHARS, LeftOutRows
 from kovqa_core.index.report import EMBEDDED_IMAGES_FOLDER
@@ -40,6 +41,8 @@ class SpooledRows:
         image_hashes: 64 bits for each image's name [images].
         row_traits: `row_extras.row_traits` of each row [rows].
         other_columns: names of the columns that rows hand on.
+        absolute_folder: that all images lie below which have an absolute path; "" if none has.
+        has_relative: has any image a path below the image folder?
     """
 
     path: Path
@@ -51,6 +54,8 @@ class SpooledRows:
     image_hashes: np.ndarray
     row_traits: np.ndarray
     other_columns: tuple[str, ...] = ()
+    absolute_folder: str = ""
+    has_relative: bool = field(default=True, kw_only=True)
 
     def examples(self, mask: np.ndarray) -> Iterator[Example]:
         """The examples of the rows that a mask [rows] marks."""
@@ -68,17 +73,37 @@ class SpooledRows:
             is_qualified: the rows to change [rows].
             number: that follows their qualified ids, 0 where none does [rows].
         """
+
+        def qualify(row: int, line: bytes) -> bytes:
+            if not is_qualified[row]:
+                return line
+            example = parse_example(line, f"{self.path}:{row + 1}")
+            id = qualified_id(example.id, example.image, int(number[row]))
+            return f"{replace(example, id=id).line()}\n".encode()
+
+        self._rewrite(qualify)
+
+    def move_image_folder(self, old: Path, new: Path) -> None:
+        """Write the lines again with image paths that start from another folder; image hashes stay.
+
+        Args:
+            old: that they start from now, unless they are absolute.
+            new: above all images.
+        """
+        self._rewrite(lambda row, line: line_with_image(line, lambda path: _path_from(new, old, path)))
+
+    def _rewrite(self, change: Callable[[int, bytes], bytes]) -> None:
         written = self.path.with_name(f"{self.path.name}.ids")
         with self.path.open("rb") as old, written.open("wb", buffering=1 << 20) as new:
             for row in range(len(self.lengths)):
-                line = old.read(int(self.lengths[row]))
-                if is_qualified[row]:
-                    example = parse_example(line, f"{self.path}:{row + 1}")
-                    id = qualified_id(example.id, example.image, int(number[row]))
-                    line = f"{replace(example, id=id).line()}\n".encode()
-                    self.lengths[row] = len(line)
+                line = change(row, old.read(int(self.lengths[row])))
+                self.lengths[row] = len(line)
                 new.write(line)
         written.replace(self.path)
+
+
+def _path_from(folder: Path, images: Path, path: str) -> str:
+    return os.path.join(images, path)[len(str(folder).rstrip("/")) + 1 :]  # noqa: PTH118
 
 
 @dataclass
@@ -154,8 +179,12 @@ class _SplitWriter:
         # A path may not be UTF-8 (`os.fsdecode`).
         names = (name.encode("utf-8", "surrogatepass") for name in self._images)
         hashes = [blake2b(name, digest_size=8).digest() for name in names]
+        # Whole paths, and without a file's own name: two images in one folder have that folder in common.
+        folders = {os.path.dirname(name) for name in self._images if name.startswith("/")}  # noqa: PTH120
+        has_relative = any(not name.startswith("/") for name in self._images)
         return SpooledRows(
             self.path, np.array(self._lengths), np.array(self._id_checksums), np.array(self._answer_numbers),
             list(self._answer_sets), np.array(self._image_numbers), np.frombuffer(b"".join(hashes), np.uint64),
-            np.array(self._row_traits), tuple(self._other_columns),
+            np.array(self._row_traits), tuple(self._other_columns), os.path.commonpath(folders) if folders else "",
+            has_relative=has_relative,
         )  # fmt: skip

@@ -11,6 +11,8 @@ lines are copied from the spool by that mask.
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +28,7 @@ from kovqa_core.data.answers import (
     number_classes,
     write_answers,
 )
+from kovqa_core.data.image_names import is_too_wide
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.errors import DataError
 from kovqa_core.files import write_folder
@@ -70,6 +73,7 @@ def write_index(
     classes: ClassSelection | None = None,
     allow_left_out: bool = True,
     check_images: bool = False,
+    allow_outside: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> IndexReport:
     """Write the index of a raw data set.
@@ -84,10 +88,11 @@ def write_index(
             that occur often enough.
         allow_left_out: write it although more than 10 % of the rows are left out for faults.
         check_images: open every image, and leave out the rows whose image cannot be read.
+        allow_outside: the common folder of images with absolute paths may be that of all files, or of all homes.
         on_progress: called with the rows read so far and the fraction of the data they are.
 
     Raises:
-        DataError: no row is left, or too many are left out (`data/left_out.py`).
+        DataError: no row is left, or too many are left out (`data/left_out.py`); images lie too far apart.
         SettingsError: `folder` holds something that is not an index.
     """
     require_index_folder(folder)
@@ -98,11 +103,14 @@ def write_index(
         own_images = any(shard.read_images for shard in shards)  # which lie here until the folder is whole
         images = partial_folder / EMBEDDED_IMAGES_FOLDER if own_images else origin.images
         checked = images if check_images else None
-        counts = _merge_spools(spools, origin.root, partial_folder, min_count, classes, checked, on_progress)
+        placed = _place_images(spools, origin, allow_outside=allow_outside)
+        counts = _merge_spools(
+            spools, origin.images, placed, partial_folder, min_count, classes, checked, on_progress
+        )
         incomplete = _incomplete_places(shards, spools)
         if not allow_left_out and are_too_many(len(incomplete), len(shards)):
             raise _incomplete_error(incomplete, origin.root)
-        report = make_report(counts, replace(origin, incomplete=tuple(incomplete)), folder)
+        report = make_report(counts, replace(placed, incomplete=tuple(incomplete)), folder)
         if not allow_left_out and are_too_many(report.faults, report.all_rows):
             raise _too_many_faults(report)
         write_report(partial_folder, report)
@@ -140,9 +148,39 @@ def _spool_and_count(shard: DatasetShard, stem: Path) -> ShardSpool:
     return spool_shard(shard, stem, add_to_count)
 
 
+def _place_images(
+    spools: Sequence[ShardSpool], origin: DatasetOrigin, *, allow_outside: bool
+) -> DatasetOrigin:
+    """The data set with the image folder that the index's paths start from: above the images with absolute paths too."""
+    rows = [rows for spool in spools for rows in spool.splits.values()]
+    folders = {each.absolute_folder for each in rows if each.absolute_folder}
+    if not folders:
+        return origin
+    folders |= {str(origin.images)} if any(each.has_relative for each in rows) else set()
+    images = Path(os.path.commonpath(folders))
+    if is_too_wide(images) and not allow_outside:
+        raise DataError(
+            message(
+                "index.images-far-apart", "the images of {table} have only {folder} in common",
+                table=origin.root, folder=images,
+            ),
+            message(
+                "index.images-far-apart.hint",
+                "link their folders into one, and name that: --images DIR; or record {folder}: --allow-outside",
+                folder=images,
+            ),
+        )  # fmt: skip
+    note = message(
+        "index.absolute-images", "images with absolute paths: all lie below {folder}, which is recorded",
+        folder=images,
+    )  # fmt: skip
+    return replace(origin, images=images, notes=[*origin.notes, note])
+
+
 def _merge_spools(
     spools: Sequence[ShardSpool],
-    root: Path,
+    spooled_images: Path,
+    origin: DatasetOrigin,
     folder: Path,
     min_count: int | None,
     selection: ClassSelection | None,
@@ -165,7 +203,7 @@ def _merge_spools(
     if checked_images is not None:
         splits, image_check = drop_unreadable_images(splits, checked_images, folder, left_out, on_progress)
     if not any(map(_count_rows, splits.values())):
-        raise _no_row_error(left_out, root)
+        raise _no_row_error(left_out, origin.root)
     answer_counts = _count_answers(splits["train"])
     if min_count is None:
         min_count = 1 if selection else default_min_count(_count_rows(splits["train"]))
@@ -175,6 +213,9 @@ def _merge_spools(
         write_answers(folder / "answers.txt", classes)
         reason = ANSWER_NOT_A_CLASS if selection else rare_answer(min_count)
         splits["train"] = _drop_unlabelled_rows(splits["train"], label_of, reason, left_out)
+    if origin.images != spooled_images:
+        for shard, _ in itertools.chain.from_iterable(splits.values()):
+            shard.move_image_folder(spooled_images, origin.images)
     # Of the lines, not of files or dates: equal data gives an equal fingerprint on any machine.
     digests = [write_split(masks, folder / f"{split}.jsonl") for split, masks in splits.items()]
     held_out, train_images = ("val", "test"), _image_hashes(splits["train"])

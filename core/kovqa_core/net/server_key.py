@@ -66,7 +66,7 @@ def find_server_key(url: str) -> ServerKey:
 
     Raises:
         SettingsError: a key for this server would go over plain http to another machine; its key file can be read
-            by others; a KOVQA_SERVER_HOST that is no host. Never shows a key.
+            by others; a KOVQA_SERVER_HOST that names none. Never shows a key.
     """
     origin = url_origin(url)
     stored = list(_stored_keys(origin))
@@ -111,7 +111,7 @@ def _host_setting() -> _KeyHost | None:
     host = _parse_key_host(text) if text else None
     if text and host is None:
         raise SettingsError(
-            message("net.server-host-malformed", "KOVQA_SERVER_HOST={text} is no host", text=text),
+            message("net.server-host-malformed", "KOVQA_SERVER_HOST={text} does not name a host", text=text),
             message(
                 "net.server-host-malformed.hint", "HOST or HOST:PORT, as in --server http://HOST:PORT/v1"
             ),

@@ -6,7 +6,8 @@ Images that lie in a parquet file itself become files of the index. A conversati
 of its questions. Columns have our names (id, image, question, answer, split, kind, caption, choices, context, hint)
 or those in `data.tables.COLUMN_ALIASES`; `--column ours=theirs` names others; all that are none of ours are kept
 and handed on. An image is a path below the table's folder, or below `--images`, or a bare name there
-(`index/find_image.py`). JSON may have a list of answers, one per annotator: texts, or records with a text
+(`index/find_image.py`), or an absolute path: such paths are stored from their common folder, which becomes the index's
+image folder; `..` needs `--allow-outside`. JSON may have a list of answers, one per annotator: texts, or records with a text
 `answer` (VizWiz's `train.json` and `val.json`); a CSV cell is one answer. Without a column `id` the line number
 is the id (`1-2` for the second row of a line); without `split`, a hash of the image's name decides.
 """
@@ -22,12 +23,13 @@ from pathlib import Path
 from kovqa_core.data.answers import raw_annotations, soft_labels
 from kovqa_core.data.example import Example
 from kovqa_core.data.folder_walk import walk_files
+from kovqa_core.data.image_names import outside_image_error, path_below
 from kovqa_core.data.table_columns import TableRecord, known_columns, read_table_records
 from kovqa_core.data.tables import COLUMN_ALIASES, holds_images, table_notes
 from kovqa_core.data.tables.embedded_images import ImageNames, image_writer
 from kovqa_core.errors import DataError
 from kovqa_core.files import to_nfc
-from kovqa_core.index.find_image import find_table_image
+from kovqa_core.index.find_image import OutsideNames, find_table_image
 from kovqa_core.index.folder_names import split_of_name
 from kovqa_core.index.hash_split import assign_split
 from kovqa_core.index.left_out import (
@@ -38,11 +40,11 @@ from kovqa_core.index.left_out import (
     LeftOutRows,
 )
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 
 SPLIT_METHOD = "without a column 'split': by picture, SHA-256 of 'table/<image>', 90 % train, 10 % val"
 MIN_ANSWER_COUNT = None
-ACCEPTED_OPTIONS = ("columns",)
+ACCEPTED_OPTIONS = ("columns", "allow_outside")
 QUESTION_TYPE_GROUPS: Mapping[str, Sequence[str]] = {}
 _TABLE_FRACTIONS = {"train": 0.9, "val": 0.1}
 _SPLIT_ALIASES = {
@@ -76,7 +78,7 @@ def dataset_shards(root: Path, images: Path, options: SourceOptions) -> list[Dat
     files = [shard.file for shard in shards]
     size, notes = sum(file.stat().st_size for file in files), [n for file in files for n in table_notes(file)]
     # One shard, also of several files: they share the names of their images.
-    read = partial(_read_tables, shards, images, columns)
+    read = partial(_read_tables, shards, images, columns, "all" if options.allow_outside else "absolute")
     read_images = read if any(holds_images(file, image_columns) for file in files) else None
     return [DatasetShard(read, size, read_images, tuple(dict.fromkeys(notes)))]
 
@@ -117,6 +119,7 @@ def _read_tables(
     shards: Sequence[_TableFile],
     images: Path,
     columns: dict[str, str],
+    outside: OutsideNames,
     left_out: LeftOutRows,
     own_images: Path | None = None,
 ) -> SplitExamples:
@@ -136,11 +139,15 @@ def _read_tables(
             save_image=image_writer(own_images) if own_images else None,
             image_names=image_names,
         )
-        yield from _read_table_rows(shard, rows, own_images or images, left_out)
+        yield from _read_table_rows(shard, rows, own_images or images, outside, left_out)
 
 
 def _read_table_rows(
-    shard: _TableFile, rows: Iterable[TableRecord], images: Path, left_out: LeftOutRows
+    shard: _TableFile,
+    rows: Iterable[TableRecord],
+    images: Path,
+    outside: OutsideNames,
+    left_out: LeftOutRows,
 ) -> SplitExamples:
     ours = tuple(COLUMN_ALIASES)
     for row in rows:
@@ -150,9 +157,10 @@ def _read_table_rows(
             left_out.add(IMAGE_NOT_NAMED, f"{row.place}: id {id}" if id else row.place)
             continue
         kind, own_split = row.text("kind"), row.text("split")
-        image = find_table_image(shard.file, images, name, kind, own_split)
-        # By the file, not by what the row calls it: `b` and `b.jpg` in one table are one image, in one split.
-        split = _row_split(own_split or shard.split, to_nfc(image.path or name), row.place)
+        image = find_table_image(shard.file, images, name, kind, own_split, outside=outside)
+        if image.is_outside:
+            raise outside_image_error(row.place, name, images, _allow_hint())
+        split = _row_split(own_split or shard.split, _split_key(name, image.path, images), row.place)
         annotations = row.raw_texts("answer")
         answers = soft_labels(annotations)
         captions = [text.strip() for text in row.texts("caption") if text.strip()]
@@ -173,6 +181,22 @@ def _read_table_rows(
                 choices=choices, context=row.context, annotations=raw_annotations(annotations),
                 columns=row.other_columns(ours),
             )  # fmt: skip
+
+
+def _allow_hint() -> Message:
+    return message(
+        "index.allow-outside.hint",
+        "if it is meant: --allow-outside; or name the folder that all images lie below: --images DIR",
+    )
+
+
+def _split_key(name: str, path: str | None, images: Path) -> str:
+    """What decides the split of a row without one."""
+    # An absolute path as it is written, wherever the image folder is: the split must not change with that.
+    if path is not None and path_below(images, name) == path:
+        return to_nfc(name)
+    # By the file, not by what the row calls it: `b` and `b.jpg` in one table are one image, in one split.
+    return to_nfc(path or name)
 
 
 def _row_choices(row: TableRecord) -> tuple[tuple[str, ...], str]:
