@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -89,6 +90,32 @@ def test_images_that_cannot_be_read_are_shown_as_such(small: Small, tmp_path: Pa
     with pytest.raises(DataError, match="there is no image folder"):
         write_report(result, tmp_path / "x.html", tmp_path / "none", 1)
     assert not (tmp_path / "x.html").exists()
+
+
+def test_an_image_outside_the_folder_is_not_in_the_page(small: Small, tmp_path: Path) -> None:
+    """An index may be another's, and a page is shown around: no flag puts such a file in."""
+    folder = tmp_path / "index"
+    shutil.copytree(small.index, folder)
+    (tmp_path / "images").symlink_to(small.root / "images")  # links are followed
+    lines = (small.index / "test.jsonl").read_text("utf-8").splitlines()
+    first, second, third = (json.loads(line) for line in lines[:3])
+    Image.new("RGB", (40, 40)).save(tmp_path / "secret.png")
+    first["image"], second["image"], third["image"] = (
+        "../secret.png",
+        str(tmp_path / "secret.png"),
+        "~/secret.png",
+    )
+    changed = [json.dumps(row, ensure_ascii=False) for row in (first, second, third)]
+    (folder / "test.jsonl").write_text("\n".join([*changed, *lines[3:], ""]), "utf-8")
+    (folder / "test.offsets").unlink()
+    result = evaluate_file(predict(small, tmp_path / "p.jsonl"), folder / "test.jsonl")
+    shown = write_report(result, tmp_path / "r.html", tmp_path / "images", 1000)
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert sorted(shown.outside) == sorted([first["image"], second["image"], third["image"]])
+    assert page.count("outside the image folder, not embedded") == page.count('<div class="lost">') == 3
+    assert page.count("<img ") == len(result.examples) - 3
+    # What lies below the folder that the user names is no stranger's.
+    assert len(write_report(result, tmp_path / "r.html", tmp_path, 1000).outside) == 2
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "I;16", "CMYK", "1"])

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.index.build import build_index
+from kovqa_core.index.build import build_index, build_upstream_files
 from kovqa_core.index.preview import preview_index
 from kovqa_core.index.reader import open_index
 from kovqa_core.index.report import IndexReport
 from kovqa_core.index.shards import SourceOptions
+from kovqa_core.index.upstream.rows import write_json_rows
 
 from tests.index.raw_data import index, touch, write
 
@@ -127,6 +128,19 @@ def test_a_label_of_a_data_set_leads_nowhere_else(data: Path) -> None:
     assert {each.reason: each.count for each in report.counts.left_out}[
         "picture outside the picture folder"
     ] == 2
+
+
+@pytest.mark.parametrize("name", ["../../x/a", "/x/a", "~/a"])
+def test_the_originals_files_name_no_image_outside(data: Path, name: str) -> None:
+    """Their programs open whatever these files name."""
+    write(data / "raw" / "train.csv", f"ID,image_id,question,answer\n1,{name},뭐?,예\n")
+    write(data / "raw" / "test.csv", "ID,image_id,question\n2,b,뭐?\n")
+    (data / "raw" / "image").mkdir()
+    with pytest.raises(DataError, match="lies outside the image folder"):
+        build_upstream_files("dacon", data / "raw", data / "raw" / "image", data / "out")
+    with pytest.raises(DataError, match="lies outside the image folder"):
+        write_json_rows(data / "rows.jsonl", [{"image_path": "a.jpg"}, {"image_path": f"{name}.jpg"}])
+    assert not (data / "out").exists()
 
 
 # -------------------------------------------------------------------------- an index of others

@@ -82,7 +82,7 @@ def outside_image_error(place: str, name: str, images: Path, hint: Message, othe
         hint: the flag that allows it.
         others: further rows of which the same is true.
     """
-    more = message("data.outside-others", ", and those of {others:,} other rows", others=others)
+    more = message("data.outside-others", " (and {others:,} more)", others=others)
     return DataError(
         message(
             "data.image-outside",

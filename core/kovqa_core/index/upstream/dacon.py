@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kovqa_core.data.json_values import JsonRecord
 from kovqa_core.data.tables import read_table
-from kovqa_core.index.upstream.rows import EncodeText, write_json_rows
+from kovqa_core.index.upstream.rows import EncodeText, require_inside, write_json_rows
 from kovqa_core.messages import message
 
 NEEDS_TOKENIZER = False
@@ -43,4 +43,7 @@ def write_upstream_files(root: Path, images: Path, folder: Path, encode: EncodeT
 
 def _read_dacon_rows(file: Path, *columns: str) -> list[JsonRecord]:
     hint = message("index.unpack-dacon.hint", "unpack open.zip again")
-    return [row for _, row in read_table(file, {name: (name,) for name in columns}, hint)]
+    rows = [row for _, row in read_table(file, {name: (name,) for name in columns}, hint)]
+    for row in rows:
+        require_inside(f"{row['image_id']}.jpg")
+    return rows
