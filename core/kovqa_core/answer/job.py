@@ -11,12 +11,13 @@ Nothing here needs torch.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kovqa_core.answer.folder_images import rows_from_images
-from kovqa_core.answer.job_fingerprint import table_fingerprint
+from kovqa_core.answer.model_digest import digest_model
 from kovqa_core.answer.partial_file import (
     PARTIAL_SUFFIX,
     RowFault,
@@ -30,12 +31,13 @@ from kovqa_core.answer.partial_file import (
 )
 from kovqa_core.answer.question_rows import QuestionRow, notes_of, question_image_folder, select_question_rows
 from kovqa_core.answer.row_digest import digest_row
+from kovqa_core.answer.table_fingerprint import table_fingerprint
 from kovqa_core.answer.table_images import unpack_table_images
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.data.write_tables import require_table_fits, require_table_format
-from kovqa_core.errors import SettingsError, Stopped
+from kovqa_core.errors import ModelError, SettingsError, Stopped
 from kovqa_core.evaluate.answers_record import answers_record_path
 from kovqa_core.files import disk_errors, require_other_output
 from kovqa_core.messages import message
@@ -215,7 +217,7 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
     partial_file, folder, task = job.partial_file, job.image_folder, job.options.task
     # Two processes that resumed the same partial file would answer the same rows, and glue their lines together.
     with output_lock(job.output), disk_errors(job.output):
-        fingerprint = {**backend.fingerprint, **table_fingerprint(job, rows)}
+        fingerprint = {**backend.fingerprint, **table_fingerprint(job.table, job.columns, rows)}
         resumed = resume_partial_file(
             job.output,
             fingerprint,
@@ -363,3 +365,24 @@ def require_question(question: str) -> str:
             message("answer.empty-question.hint", "kovqa predict -i x.png --question '무엇인가요?'"),
         )
     return question
+
+
+def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]:
+    """What the answers of a step folder's model depend on, and where it lies (`model`), by which it is only named.
+
+    Raises:
+        ModelError: the folder holds no model.
+    """
+    description = next((p for name in ("kovqa.json", "config.json") if (p := folder / name).is_file()), None)
+    if description is None:
+        raise ModelError(
+            message("answer.no-model", "no kovqa model in {folder}", folder=folder),
+            message("answer.no-model.hint", "give a run folder or one of its step folders"),
+        )
+    return {
+        "model": str(folder.resolve()),
+        "weights": digest_model(folder),
+        description.name: hashlib.sha256(description.read_bytes()).hexdigest(),
+        "beams": options.num_beams,
+        "decoding": options.decoding.json_fields(),
+    }

@@ -18,9 +18,9 @@ from kovqa_core.answer.job import (
     AnswerJob,
     AnswerOptions,
     ModelAnswer,
+    model_fingerprint,
     require_question,
 )
-from kovqa_core.answer.job_fingerprint import model_fingerprint
 from kovqa_core.answer.partial_file import RowFault, append_answers, rank_file_path, read_answered_ids
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.answer.workers import WorkerAnswerJob

@@ -22,9 +22,9 @@ from kovqa_core.answer.job import (
     AnswerBackend,
     AnswerJob,
     AnswerOptions,
+    model_fingerprint,
     resume_hint,
 )
-from kovqa_core.answer.job_fingerprint import model_fingerprint
 from kovqa_core.answer.partial_file import JOB_FILE, PARTIAL_SUFFIX, rank_files_folder
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.decoding import DecodingOptions

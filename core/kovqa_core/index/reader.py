@@ -20,7 +20,7 @@ from kovqa_core.data.example import Example, parse_example
 from kovqa_core.data.image_names import is_inside, is_too_wide, outside_image_error, wide_folder_error
 from kovqa_core.errors import DataError
 from kovqa_core.index.report import REPORT_FILE, IndexReport, read_report
-from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.messages import message, shell_quote
 
 if TYPE_CHECKING:
     import numpy as np  # at run time only where rows are read: 0.07 s that a plan saves
@@ -74,22 +74,23 @@ class IndexSplit(Sequence[Example]):
                 message("data.not-an-index-line.hint", "write the index again: kovqa index"),
             )  # fmt: skip
         example = parse_example(self._map[start:end], f"{self.path}:{number + 1}")
-        if self.images is not None and not is_inside(self.images, example.image):
-            raise outside_image_error(
-                f"{self.path}:{number + 1}", example.image, self.images, _outside_hint()
-            )
+        if self.images is not None:
+            _require_inside(example, self.images, f"{self.path}:{number + 1}")
         return example
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_map": None}  # a map cannot be pickled: every loader process opens its own
 
 
-def _outside_hint() -> Message:
-    return message(
+def _require_inside(example: Example, images: Path, place: str) -> None:
+    if is_inside(images, example.image):
+        return
+    hint = message(
         "index.outside-image.hint",
         "write the index again with kovqa index, which records where its images are; or name the folder that all of them "
         "lie below: --images DIR, for training --set data.images=DIR",
     )
+    raise outside_image_error(place, example.image, images, hint)
 
 
 class SplitSubset(Sequence[Example]):
@@ -168,6 +169,22 @@ class IndexFolder:
     def split(self, name: str) -> IndexSplit:
         """The examples of "train", "val" or "test"; one whose image leads out of the image folder is a DataError."""
         return IndexSplit(self.folder / f"{name}.jsonl", self.images)
+
+    def check_first_images(self) -> None:
+        """See that no split begins with an image outside the image folder: an index of absolute paths does.
+
+        Reads a line of each, without numpy; the others are judged as they are read.
+
+        Raises:
+            DataError: one does.
+        """
+        for name in SPLIT_NAMES:
+            path = self.folder / f"{name}.jsonl"
+            if path.is_file():
+                with path.open("rb") as stream:
+                    line = stream.readline(MAX_LINE_CHARS)
+                if line.strip():
+                    _require_inside(parse_example(line, f"{path}:1"), self.images, f"{path}:1")
 
     def answers(self) -> list[str]:
         """The classes."""

@@ -60,9 +60,7 @@ def _check_index(folder: Path, images: Path | None, recipe: Recipe) -> None:
     index = open_index(folder, images)
     if recipe.task == "vqa":
         index.answers()
-    for name in ("train", "val"):
-        # An index of absolute paths shows it in its first row; each other row is judged when it is read.
-        next(iter(index.split(name)), None)
+    index.check_first_images()
     require_whole_batch(folder, count_training_rows(index, recipe.data), recipe.optim.global_batch)
 
 

@@ -1,0 +1,33 @@
+"""What a table to answer is: an interrupted job goes on with the same one alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kovqa_core.answer.question_rows import QuestionRow
+
+
+def table_fingerprint(
+    table: Path, columns: Mapping[str, str], rows: Sequence[QuestionRow]
+) -> dict[str, object]:
+    """What the answers of a job depend on besides the model: JSON values, by which an interrupted job is known again.
+
+    Args:
+        table: the file, or a folder of images.
+        columns: our name of a column -> the table's.
+        rows: those of it that are asked.
+    """
+    # A folder of images has no bytes of its own: its rows, which are the names in it, stand for them.
+    if table.is_dir():
+        digest = hashlib.sha256("\n".join(row.example.line() for row in rows).encode())
+    else:  # in blocks: images may lie in it
+        with table.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256")
+    named_columns = {"columns": dict(sorted(columns.items()))} if columns else {}
+    return {
+        "table": digest.hexdigest(),
+        "kinds": sorted({row.question_type for row in rows}),
+        **named_columns,
+    }
