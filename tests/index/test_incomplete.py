@@ -188,3 +188,22 @@ def test_a_label_file_of_set_101_without_a_question_is_counted(tmp_path: Path) -
     report = build_index("aihub101", tmp_path / "raw", None, tmp_path / "index", min_count=1)
     assert left_out_counts(report) == {"file without rows": 1}
     assert "validation data" in str(report.notes)
+
+
+def test_an_archive_beside_an_image_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    nia(raw)
+    (raw / "image" / "a.jpg").unlink()
+    (raw / "image").rmdir()
+    for name in ("a.zip", "image.zip"):
+        (raw / name).write_bytes(b"PK\3\4")
+    with pytest.raises(DataError, match=r"no folder .*/image") as caught:
+        build_index("nia", raw, None, tmp_path / "index")
+    assert caught.value.hint == f"unpack {raw}/image.zip: kovqa download --from {raw}/image.zip"
+    vqav2(tmp_path / "vqa")
+    (tmp_path / "vqa" / "train2014" / "COCO_train2014_000000000001.jpg").unlink()
+    (tmp_path / "vqa" / "train2014").rmdir()
+    (tmp_path / "vqa" / "train2014.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(DataError, match=r"cannot read .*train2014") as caught:
+        build_index("vqav2", tmp_path / "vqa", None, tmp_path / "index")
+    assert "train2014.zip: kovqa download --from" in caught.value.hint

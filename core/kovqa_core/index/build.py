@@ -11,7 +11,7 @@ from pathlib import Path
 from kovqa_core.errors import DataError, SettingsError, unknown_name_error
 from kovqa_core.files import require_empty, write_folder
 from kovqa_core.index.find_image import clear_listings
-from kovqa_core.index.packed_root import require_unpacked
+from kovqa_core.index.packed_root import missing_folder_hint, require_unpacked
 from kovqa_core.index.report import EMBEDDED_IMAGES_FOLDER, DatasetOrigin, IndexReport, OptionValue
 from kovqa_core.index.shards import SourceOptions
 from kovqa_core.index.sources import DATA_SOURCES, DataSource
@@ -241,6 +241,6 @@ def _resolve_image_folder(source: DataSource, root: Path, images: Path | None) -
     if not folder.is_dir():
         raise DataError(
             message("index.no-image-folder", "no folder {folder}", folder=folder),
-            message("index.no-image-folder.hint", "check --images"),
+            missing_folder_hint(folder) or message("index.no-image-folder.hint", "check --images"),
         )
     return folder

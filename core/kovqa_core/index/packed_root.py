@@ -9,6 +9,7 @@ from pathlib import Path
 from kovqa_core.data.folder_walk import walk_folders
 from kovqa_core.download.archive_format import archive_format, archive_stem, is_archive_name
 from kovqa_core.errors import DataError
+from kovqa_core.files import to_nfc
 from kovqa_core.messages import Message, message, shell_quote
 
 FolderNames = Iterator[tuple[str, list[str]]]  # a folder below the root, its files
@@ -53,6 +54,28 @@ def packed_notes(root: Path, archives: Sequence[str]) -> tuple[Message, ...]:
 
 def _is_unpacked(archive: Path) -> bool:
     return archive.with_name(archive_stem(archive.name)).is_dir()
+
+
+def missing_folder_hint(folder: Path) -> Message | None:
+    """What to do about a folder that is not there, where an archive beside it may hold it; None where there is none.
+
+    Args:
+        folder: of images.
+    """
+    try:
+        names = sorted(path.name for path in folder.parent.iterdir() if path.is_file())
+    except OSError:
+        return None
+    archives = [name for name in names if is_archive_name(name)]
+    if not archives:
+        return None
+    first = next(
+        (name for name in archives if to_nfc(archive_stem(name)) == to_nfc(folder.name)), archives[0]
+    )
+    archive = shell_quote(folder.with_name(first))
+    return message(
+        "index.folder-still-packed.hint", "unpack {archive}: kovqa download --from {archive}", archive=archive
+    )
 
 
 def require_unpacked(root: Path) -> None:

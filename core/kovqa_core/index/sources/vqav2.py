@@ -42,6 +42,7 @@ from kovqa_core.index.left_out import (
     QUESTION_MISSING,
     LeftOutRows,
 )
+from kovqa_core.index.packed_root import missing_folder_hint
 from kovqa_core.index.shards import DatasetShard, SourceOptions, SplitExamples
 from kovqa_core.messages import message
 
@@ -105,7 +106,7 @@ def present_images(images: Path, part: str) -> set[str]:
             message(
                 "index.cannot-list", "cannot read {folder}: {problem}", folder=folder, problem=error.strerror
             ),
-            message("index.cannot-list.hint", "check --images"),
+            missing_folder_hint(folder) or message("index.cannot-list.hint", "check --images"),
         ) from None
 
 
