@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from kovqa_core.errors import KovqaError
+from kovqa_core.errors import KovqaError, MachineError
 from kovqa_core.messages.one_line import escape_one_line
+from kovqa_core.process_limits import find_limit
 
 from kovqa_cli import __version__
 from kovqa_cli.commands import (
@@ -108,9 +109,11 @@ def run() -> None:
 
 def _report_error(error: Exception) -> int:
     """Print an error as one line, or the limit of this machine that it came from; its exit code."""
-    from kovqa_core.process_limits import find_limit
-
-    error = find_limit(error) or error
+    try:
+        error = find_limit(error) or error
+    except MemoryError:  # what the failed command holds is still in its frames
+        os.write(2, b"kovqa: not enough memory\n")
+        return MachineError.exit_code
     if not isinstance(error, KovqaError):
         raise error  # a bug of ours keeps its traceback
     if os.environ.get("KOVQA_DEBUG"):

@@ -10,6 +10,11 @@ import errno
 import re
 from collections.abc import Iterator
 
+try:  # at the top: out of memory or files, nothing can be imported any more
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 from kovqa_core import cgroup
 from kovqa_core.errors import KovqaError, MachineError
 from kovqa_core.messages import Message, message
@@ -131,9 +136,7 @@ def _processes() -> tuple[Message, Message]:
 
 def _soft_limit(name: str) -> int | None:
     """A limit of this process (setrlimit(2)); None: there is none."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
+    if resource is None:
         return None
     number = getattr(resource, name, None)  # macOS has not all of them
     if number is None:
@@ -143,5 +146,5 @@ def _soft_limit(name: str) -> int | None:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
+    lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,7 +94,8 @@ def _candidates(path: Path, refused: Path) -> Iterator[tuple[Path, Message]]:
     """Folders on the disks that may be full, each with what to do about it."""
     for each in (refused, path):
         yield _existing(each), message("files.disk-full.hint", "free some space")
-    temporary = Path(tempfile.gettempdir())
+    # Not tempfile.gettempdir(): it writes a file to try a folder, and passes over a full one.
+    temporary = Path(os.environ.get("TMPDIR") or "/tmp")
     if temporary.is_dir():
         yield (
             temporary,

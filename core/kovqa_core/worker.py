@@ -85,12 +85,21 @@ def main(job_file: Path) -> int:
     except KovqaError as error:
         return _write_error(folder, error, rank)
     except BaseException as error:
-        print(traceback.format_exc(), file=sys.stderr)
+        _print_traceback()
         # Where others were stopped or failed, this process fails, too, in a collective: that is their
         # story's end, and must not stand in error.json as its beginning.
         if not stop_event.is_set() and not _is_peer_disconnect(error):
-            _write_error(folder, error, rank)
+            from kovqa_core.process_limits import find_limit
+
+            return _write_error(folder, find_limit(error) or error, rank)
         return 1
+
+
+def _print_traceback() -> None:
+    """Into this process's log, which people look at on a terminal: without control characters of a message."""
+    from kovqa_core.messages.one_line import escape_one_line
+
+    print("\n".join(map(escape_one_line, traceback.format_exc().splitlines())), file=sys.stderr)
 
 
 def _others_go_on(profile: Profile, stop_event: threading.Event) -> bool:
@@ -228,6 +237,7 @@ def _write_error(folder: Path, error: BaseException, rank: RankInfo | None) -> i
     """
     from kovqa_core.errors import ERROR_CLASSES, KovqaError
     from kovqa_core.messages import Message
+    from kovqa_core.messages.one_line import escape_one_line
     from kovqa_core.runs.folder import ERROR_FILE
 
     values = {"kind": "", "message": f"{type(error).__name__}: {error}", "detail": traceback.format_exc()}
@@ -243,7 +253,7 @@ def _write_error(folder: Path, error: BaseException, rank: RankInfo | None) -> i
     except OSError:
         pass  # another process was first, or the disk is full: the line below is what remains
     partial_file.unlink(missing_ok=True)
-    print(f"kovqa: {values['message']}", file=sys.stderr, flush=True)
+    print(f"kovqa: {escape_one_line(values['message'])}", file=sys.stderr, flush=True)
     return error.exit_code if isinstance(error, KovqaError) else 1
 
 

@@ -184,3 +184,28 @@ def test_chunks_of_another_folder_are_never_removed(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="did not write"):
         train_tokenizer([tmp_path / "글.txt"], tmp_path / "t.model", 300)
     assert (tmp_path / "t.model.work" / "thesis.txt").read_text() == "논문"
+
+
+@pytest.mark.parametrize(
+    "name", ["kowiki-latest-pages-articles.xml.bz2", "kowiki.xml", "글.txt", "index.html"]
+)
+@pytest.mark.parametrize(
+    ("page", "kind"),
+    [
+        (b"<!DOCTYPE html>\n<html><head><title>404</title></head><body>\xec\x97\x86\xec\x9d\x8c</body></html>", "HTML page"),
+        (b"\xef\xbb\xbf  <HTML><BODY>sign in</BODY></HTML>\n", "HTML page"),
+        (b"<!-- a proxy's -->\n<html lang=ko>\n", "HTML page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "XML text"),
+    ],
+)  # fmt: skip
+def test_a_page_under_the_name_of_a_dump_is_no_corpus(
+    tmp_path: Path, name: str, page: bytes, kind: str
+) -> None:
+    (tmp_path / name).write_bytes(page)
+    with pytest.raises(DataError, match=f"{name} is an {kind}"):
+        corpus_chunks(tmp_path / name)
+
+
+def test_lines_that_begin_with_a_bracket_are_text(tmp_path: Path) -> None:
+    (tmp_path / "글.txt").write_text("<뉴스> 오늘의 날씨\n< 1 > 첫째\n", "utf-8")
+    assert len(corpus_chunks(tmp_path / "글.txt")) == 1

@@ -13,6 +13,7 @@ from kovqa_core.messages import message
 from kovqa_core.text_encoding import detect_encoding, encoding_error
 
 CHUNK_BYTES = 16 << 20  # bytes read at once, by one process
+_HEAD_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def split_text_file(path: Path) -> list[TextChunk]:
     Raises:
         DataError: it is not text.
     """
+    _require_no_page(path)
     encoding = detect_encoding(lambda: _blocks_until(path))
     if encoding == "utf-16":
         return [TextChunk(path, 0, path.stat().st_size, encoding)]
@@ -80,6 +82,27 @@ def _read_chunk(path: Path, start: int, end: int, encoding: str = "") -> bytes:
     if encoding != "utf-16" and b"\0" in data:
         raise _binary_file_error(path)
     return data
+
+
+def _require_no_page(path: Path) -> None:
+    """A download that failed leaves an HTML page or a server's XML under the name of the dump: no corpus."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD_BYTES)
+    if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        return
+    if kind := find_file_kind(path):
+        raise DataError(
+            message(
+                "tokenizer.page",
+                "{path} is {kind}, neither a MediaWiki export nor text",
+                path=path,
+                kind=kind.name,
+            ),
+            message(
+                "tokenizer.page.hint",
+                "fetch it again (kovqa download kowiki), or give the text of the page, one sentence a line",
+            ),
+        )
 
 
 def _binary_file_error(path: Path) -> DataError:
