@@ -78,7 +78,7 @@ def test_an_error_that_came_of_a_limit_is_the_limit(tmp_path: Path) -> None:
     ("limit", "words"),
     [
         (lambda: resource.setrlimit(resource.RLIMIT_AS, (60 << 20, 60 << 20)), "(ulimit -v)"),
-        (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (9, 9)), "ulimit -n"),
+        (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (6, 6)), "ulimit -n"),
     ],
 )  # fmt: skip
 def test_a_whole_command_ends_with_4(
