@@ -24,7 +24,9 @@ LIGHT_FILES = (
     "models/__init__.py", "models/config.py", "models/memory.py", "models/checkpoint_info.py",
     "models/*/__init__.py", "models/*/config.py", "models/*/memory.py",
 )  # fmt: skip
-LIGHT_CORE = re.compile(r"kovqa_core\.(errors|messages|process_limits|progress)\b")  # what the front may load at its top
+LIGHT_CORE = re.compile(
+    r"kovqa_core\.(errors|messages|process_limits|progress)\b"
+)  # what the front may load at its top
 
 
 def python_files(folder: Path) -> list[Path]:
