@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kovqa_core.errors import ModelError
-from kovqa_core.files import read_json, write_json
+from kovqa_core.files import write_json
 from kovqa_core.messages import message
-from kovqa_core.models import HF_FOLDER_FAMILY
+from kovqa_core.models import FAMILIES, HF_FOLDER_FAMILY
+from kovqa_core.models.closed_folder import read_model_json
 from kovqa_core.runs.folder import is_huggingface_folder
 
 CHECKPOINT_FILE = "kovqa.json"
+_FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
+    "family": (str,),
+    "task": (str,),
+    "recipe": (str, type(None)),
+    "step": (int, type(None)),
+    "score": (int, float, type(None)),
+    "model": (dict, type(None)),
+    "imported": (dict,),
+}
 CHECKPOINT_FORMAT = 1  # of checkpoint folders; a later one is refused
 
 
@@ -65,31 +76,42 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
         ModelError: no checkpoint, a later format, or a file that names neither family nor task.
     """
     file = folder / CHECKPOINT_FILE
-    if not file.is_file():
+    if not os.path.lexists(file):
         if is_huggingface_folder(folder):
             return CheckpointInfo(HF_FOLDER_FAMILY, "vqa")
         raise ModelError(
             message("models.no-checkpoint", "no kovqa model in {folder}", folder=folder),
             message("models.no-checkpoint.hint", "give a run folder or one of its step folders"),
         )
-    fields = read_json(file)
-    if not isinstance(fields, dict):
-        raise _broken_info(file)
-    if fields.get("format", 0) > CHECKPOINT_FORMAT:
+    fields = read_model_json(file)
+    version = fields.get("format", 0)
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise _odd_field(file, "format", version)
+    if version > CHECKPOINT_FORMAT:
         raise ModelError(
             message("models.later-format", "{folder} was written by a later kovqa", folder=folder),
             message("models.later-format.hint", "update kovqa"),
         )
     # Unknown keys are passed over: a version that adds one need not raise the format.
-    known = {name: fields[name] for name in CheckpointInfo.__dataclass_fields__ if name in fields}
-    try:
-        return CheckpointInfo(**known)
-    except TypeError:
-        raise _broken_info(file) from None
+    known = {name: fields[name] for name in _FIELD_TYPES if name in fields}
+    if not {"family", "task"} <= known.keys():
+        raise ModelError(
+            message("models.broken-checkpoint-info", "{file} names no family or no task", file=file),
+            message("models.broken-checkpoint-info.hint", "copy the folder again"),
+        )
+    for name, value in known.items():
+        if not isinstance(value, _FIELD_TYPES[name]) or isinstance(value, bool):
+            raise _odd_field(file, name, value)
+    info = CheckpointInfo(**known)  # type: ignore[arg-type]  # checked one by one above
+    if info.family not in FAMILIES:
+        raise _odd_field(file, "family", info.family)
+    if info.task not in ("vqa", "caption"):
+        raise _odd_field(file, "task", info.task)
+    return info
 
 
-def _broken_info(file: Path) -> ModelError:
+def _odd_field(file: Path, key: str, value: object) -> ModelError:
     return ModelError(
-        message("models.broken-checkpoint-info", "{file} names no family or no task", file=file),
+        message("models.odd-checkpoint-field", "{file}: {key}: {value:.60} is none", file=file, key=key, value=repr(value)),
         message("models.broken-checkpoint-info.hint", "copy the folder again"),
     )

@@ -12,6 +12,7 @@ from kovqa_core.files import read_json, require_empty, write_folder, write_text
 from kovqa_core.messages import message
 from kovqa_core.models import family
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info
+from kovqa_core.models.closed_folder import require_closed_folder
 from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.runs.step_lease import hold_found_step
 from kovqa_core.settings import run
@@ -86,6 +87,7 @@ def export_checkpoint(
 
 
 def _export_step(step: Path, folder: Path, options: family.LoadOptions, *, as_upstream: bool) -> ExportReport:
+    require_closed_folder(step)
     info = read_checkpoint_info(step)
     chosen = family.load_family(info.family)
     family.require_no_remote_code(info.family, options)

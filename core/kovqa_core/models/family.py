@@ -38,6 +38,7 @@ from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import Message, message
 from kovqa_core.models.batches import ExampleProcessor, ModelBatch
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
+from kovqa_core.models.closed_folder import error_reason, require_closed_folder
 from kovqa_core.models.config import family_modules
 from kovqa_core.models.token_count import (
     TokenCount,
@@ -292,6 +293,7 @@ def read_model_folder(
         ModelError: no checkpoint, of a later format, or for another task.
         SettingsError: it can only answer in its own way; it has no code of its own.
     """
+    require_closed_folder(folder)
     info = read_checkpoint_info(folder)
     family = load_family(info.family)
     # Before the weights are read, which takes long.
@@ -389,9 +391,9 @@ def unloadable_weights_error(folder: Path, error: Exception) -> ModelError:
     return ModelError(
         message(
             "models.unloadable-weights",
-            "{folder}/model.safetensors cannot be loaded ({error})",
+            "{folder}/model.safetensors cannot be loaded by its config.json ({error})",
             folder=folder,
-            error="no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0],
+            error="no such file" if isinstance(error, FileNotFoundError) else error_reason(error),
         ),
         message(
             "models.unloadable-weights.hint", "copy the folder again, or name another step folder of its run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
@@ -148,7 +149,15 @@ def read_error(folder: Path) -> RunError | None:
 def is_huggingface_folder(folder: Path) -> bool:
     """Is it a Hugging Face folder, whose configuration names a model type? Ours do not."""
     file = folder / "config.json"
-    return file.is_file() and "model_type" in read_json(file)
+    if not file.is_file():
+        return False
+    values = read_json(file)
+    if not isinstance(values, dict):
+        raise ModelError(
+            message("runs.config-not-an-object", "{file} holds no JSON object", file=file),
+            message("runs.config-not-an-object.hint", "fetch or copy the folder again"),
+        )
+    return "model_type" in values
 
 
 def find_model_folder(model: Path | None, task: str) -> Path:
@@ -164,7 +173,7 @@ def find_model_folder(model: Path | None, task: str) -> Path:
     """
     if model is None:
         return _newest_model(task)
-    if (model / "kovqa.json").is_file() or is_huggingface_folder(model):
+    if os.path.lexists(model / "kovqa.json") or is_huggingface_folder(model):
         return model
     step = follow_pointer(model, "best") or _without_best(model)
     if step is None:

@@ -61,7 +61,7 @@ class ModelConfig(FamilyConfig):
     """The `model:` part of a recipe, and `config.json` of a checkpoint."""
 
     size: Literal["tiny", "base", "large", "custom"] = "base"
-    image_size: int = Field(224, ge=1, description="side of the square input image, pixels")
+    image_size: int = Field(224, ge=1, le=16384, description="side of the square input image, pixels")
     patch_size: int = Field(16, ge=1, description="side of a patch, pixels")
     max_text: int = Field(64, ge=3, le=TEXT_POSITIONS - POSITION_OFFSET, description="tokens of a question")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last layer")

@@ -37,6 +37,7 @@ from kovqa_core.models.beit3.pretrained_weights import (
 from kovqa_core.models.beit3.vocab_transfer import VocabTransfer, plan_vocab_transfer, transfer_vocab_rows
 from kovqa_core.models.beit3.vqa import Beit3VqaProcessor, VqaTask
 from kovqa_core.models.beit3.weights_problems import require_reinit_of_task
+from kovqa_core.models.closed_folder import building
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
 from kovqa_core.models.family import (
     FamilyModel,
@@ -45,6 +46,7 @@ from kovqa_core.models.family import (
     read_answer_classes,
     unloadable_weights_error,
 )
+from kovqa_core.models.plausible_sizes import require_plausible_sizes
 from kovqa_core.models.token_count import TokenCount
 from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, load_xlmr_tokenizer, require_same_tokenizer
 from kovqa_core.runs.step_lease import read_found_step
@@ -339,7 +341,9 @@ def load_model(folder: Path, options: LoadOptions) -> tuple[Beit3Model, Beit3Pro
     config = _read_beit3_config(folder)
     answers = read_answer_classes(folder, config.num_classes) if config.num_classes else []
     tokenizer = _open_known_tokenizer(folder / "tokenizer" / "spm.model", config)
-    model, processor = _build_beit3(config, tokenizer, answers, options.data)
+    require_plausible_sizes(folder, {**config.model_dump(), **config.dimensions._asdict()})
+    with building(folder / "config.json"):
+        model, processor = _build_beit3(config, tokenizer, answers, options.data)
     try:
         # assign: the network was made on the meta device, without memory for values to be copied into.
         model.net.load_state_dict(load_step_weights(folder), assign=True)

@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, ModelError, SettingsError
-from kovqa_core.files import read_json
 from kovqa_core.messages import Message, message
+from kovqa_core.models.closed_folder import read_model_json
 from kovqa_core.models.config import FamilyConfig
 
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spm.model")  # read by XLM-R's rules
@@ -47,7 +47,7 @@ class ModelConfig(FamilyConfig):
     random_init: bool = Field(False, description="encoders start with random weights: no file is read")
     tokenizer: str | None = Field(None, description="default: the question encoder's own; --tokenizer wins")
     tokenizer_sha256: str | None = Field(None, description="of the tokenizer; another one is refused")
-    image_size: int = Field(224, ge=1, description="side of the square input image, pixels")
+    image_size: int = Field(224, ge=1, le=16384, description="side of the square input image, pixels")
     mean: tuple[float, float, float] = Field((0.485, 0.456, 0.406), description="of the pixels, 0…1")
     std: tuple[float, float, float] = Field((0.229, 0.224, 0.225), description="of the pixels")
     resample: Literal["bilinear", "bicubic"] = "bilinear"
@@ -230,7 +230,7 @@ def question_encoder_config(
     """
     if folder is None:
         return {**_XLMR_BASE, "vocab_size": vocab_size, **changes}
-    return {**read_json(folder / "config.json"), **changes}
+    return {**read_model_json(folder / "config.json"), **changes}
 
 
 def image_encoder_config(changes: EncoderSettings, folder: Path | None) -> EncoderSettings:
@@ -245,7 +245,7 @@ def image_encoder_config(changes: EncoderSettings, folder: Path | None) -> Encod
     """
     if folder is None:
         return {"architecture": "resnet50", **changes}
-    published = read_json(folder / "config.json")
+    published = read_model_json(folder / "config.json")
     if "architecture" not in published:
         raise ModelError(
             message(
@@ -254,4 +254,14 @@ def image_encoder_config(changes: EncoderSettings, folder: Path | None) -> Encod
             message("fusion.no-architecture.hint", "name a timm folder"),
         )
     arguments = published.get("model_args") or {}
+    if not isinstance(arguments, dict):
+        raise ModelError(
+            message(
+                "fusion.odd-model-args",
+                "{folder}/config.json: model_args: {value!r} are no arguments by name",
+                folder=folder,
+                value=arguments,
+            ),
+            message("fusion.no-architecture.hint", "name a timm folder"),
+        )
     return {"architecture": published["architecture"], **arguments, **changes}

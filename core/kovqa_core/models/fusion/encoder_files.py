@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from kovqa_core.errors import ModelError
-from kovqa_core.files import read_json
 from kovqa_core.messages import message
+from kovqa_core.models.closed_folder import read_model_json, require_closed_folder, shard_names
 from kovqa_core.models.weights_file import WEIGHT_SUFFIXES, read_weights_file
 
 _WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -26,6 +26,7 @@ def read_encoder_files(folder: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: no such file, a missing or unreadable one, no weights in it.
     """
+    require_closed_folder(folder)
     tensors: dict[str, Tensor] = {}
     for file in _find_encoder_files(folder):
         tensors |= read_weights_file(file).tensors
@@ -42,15 +43,7 @@ def _find_encoder_files(folder: Path) -> list[Path]:
 
 
 def _shards_of(index: Path) -> list[Path]:
-    content = read_json(index)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(
-            message("fusion.not-a-shard-index", "{index} names no shards", index=index),
-            message("fusion.not-a-shard-index.hint", "fetch the folder again"),
-        )
-    # Path.name: an index names files beside it, whatever it says.
-    shards = sorted({index.parent / Path(str(name)).name for name in weight_map.values()})
+    shards = [index.parent / name for name in shard_names(index, read_model_json(index))]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         raise ModelError(

@@ -9,16 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from kovqa_core.errors import ModelError, SettingsError
+from kovqa_core.errors import KovqaError, ModelError, SettingsError
 from kovqa_core.messages import message
+from kovqa_core.models.closed_folder import error_reason, hub_offline, require_no_way_out
 from kovqa_core.models.fusion.config import EncoderSettings
 from kovqa_core.models.fusion.encoder_files import read_encoder_files
 from kovqa_core.models.torchvision_compat import load_torchvision
 
 # Prefixes of what is not the encoder's own.
 _PRETRAINING_HEADS = ("lm_head.", "classifier.", "cls.", "qa_outputs.")
+# Of timm.create_model: files and repositories that it would open, and weights that it would fetch.
+_FOREIGN_ARGUMENTS = frozenset(
+    ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "file")
+)
 _RUNNING_STATISTICS = ("running_mean", "running_var")
 # Buffers that no answer depends on; files of old versions lack them.
 _COUNTERS = ("num_batches_tracked", "position_ids", "token_type_ids")
@@ -38,16 +44,20 @@ def build_question_encoder(config: EncoderSettings, *, pooled: bool) -> nn.Modul
     from transformers import AutoConfig, AutoModel
 
     try:
+        require_no_way_out(Path("question_config"), config)
         settings = AutoConfig.for_model(**config)
         options = {} if pooled else {"add_pooling_layer": False}
-        net: nn.Module = AutoModel.from_config(settings, trust_remote_code=False, **options)
-    except (ValueError, KeyError, TypeError) as error:
+        with hub_offline():
+            net: nn.Module = AutoModel.from_config(settings, trust_remote_code=False, **options)
+    except (KovqaError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of whatever kind transformers raises at a wrong setting
         raise SettingsError(
             message(
                 "fusion.no-question-encoder",
                 "no question encoder {model_type!r}: {error}",
                 model_type=config.get("model_type"),
-                error=str(error).splitlines()[0],
+                error=error_reason(error),
             ),
             message(
                 "fusion.no-question-encoder.hint",
@@ -70,27 +80,43 @@ def build_image_encoder(config: EncoderSettings, width: int | None) -> nn.Module
     load_torchvision()
     import timm
 
+    architecture = config.get("architecture")
+    foreign = sorted(_FOREIGN_ARGUMENTS & config.keys())
+    # is_model, because create_model also takes names of the Hub and of folders, and opens them.
+    if foreign or not isinstance(architecture, str) or not timm.is_model(architecture):
+        raise _no_image_encoder_error(
+            architecture,
+            message("fusion.foreign-argument", "{name} would read other files", name=foreign[0])
+            if foreign
+            else message("fusion.unknown-architecture", "timm has no architecture of this name"),
+        )
     arguments = {k: v for k, v in config.items() if k != "architecture"}
     # timm's way to leave out pool and classifier; with a width, the classifier is the projection to D.
     shape: EncoderSettings = (
         {"num_classes": 0, "global_pool": ""} if width is None else {"num_classes": width}
     )
     try:
-        net: nn.Module = timm.create_model(config["architecture"], pretrained=False, **{**arguments, **shape})
-    except (RuntimeError, TypeError, AssertionError) as error:
-        raise SettingsError(
-            message(
-                "fusion.no-image-encoder",
-                "no image encoder {architecture!r}: {error}",
-                architecture=config["architecture"],
-                error=str(error).splitlines()[0],
-            ),
-            message(
-                "fusion.no-image-encoder.hint",
-                "the names that timm knows: python -c 'import timm; print(timm.list_models())'",
-            ),
-        ) from None
+        net: nn.Module = timm.create_model(architecture, pretrained=False, **{**arguments, **shape})
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of whatever kind the architecture's own code raises at a wrong argument
+        raise _no_image_encoder_error(architecture, error_reason(error)) from None
     return net
+
+
+def _no_image_encoder_error(architecture: object, reason: str) -> SettingsError:
+    return SettingsError(
+        message(
+            "fusion.no-image-encoder",
+            "no image encoder {architecture!r}: {error}",
+            architecture=architecture,
+            error=reason,
+        ),
+        message(
+            "fusion.no-image-encoder.hint",
+            "the names that timm knows: python -c 'import timm; print(timm.list_models())'",
+        ),
+    )
 
 
 def flatten_regions(features: Tensor, channels: int) -> Tensor:

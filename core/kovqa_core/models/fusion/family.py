@@ -18,6 +18,7 @@ from kovqa_core.files import write_text
 from kovqa_core.index.reader import filter_question_types, open_training_index
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.closed_folder import building
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
 from kovqa_core.models.family import (
     FamilyModel,
@@ -45,6 +46,7 @@ from kovqa_core.models.fusion.tokenizer import (
     saved_tokenizer_name,
 )
 from kovqa_core.models.fusion.vqa import FusionProcessor, best_class_answers, fusion_loss
+from kovqa_core.models.plausible_sizes import require_plausible_sizes
 from kovqa_core.models.token_count import TokenCount
 from kovqa_core.settings.recipe import Recipe
 
@@ -255,7 +257,9 @@ def load_model(folder: Path, options: LoadOptions) -> tuple[FusionModel, FusionP
     config = read_checkpoint_config(ModelConfig, folder, "fusion")
     answers = read_answer_classes(folder, config.num_classes)
     tokenizer = open_question_tokenizer(tokenizer_file_in(folder / "tokenizer"), config.tokenizer_sha256)
-    model = FusionModel(FusionNet(config), answers)
+    require_plausible_sizes(folder, config.model_dump())
+    with building(folder / "config.json"):
+        model = FusionModel(FusionNet(config), answers)
     try:
         model.net.load_state_dict(load_file(folder / "model.safetensors"))
     except (RuntimeError, SafetensorError, OSError) as error:

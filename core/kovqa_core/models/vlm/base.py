@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
-from kovqa_core.errors import MachineError, ModelError
-from kovqa_core.files import read_json
+from kovqa_core.errors import KovqaError, MachineError, ModelError
 from kovqa_core.messages import message, shell_quote
+from kovqa_core.models.closed_folder import (
+    error_reason,
+    hub_offline,
+    read_model_json,
+    require_closed_folder,
+)
+from kovqa_core.models.plausible_sizes import require_plausible_sizes
+from kovqa_core.models.tokenizer_json import require_tokenizer_json
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor
@@ -48,7 +56,7 @@ def pin_base_fingerprint(folder: Path, config: ModelConfig) -> ModelConfig:
     Raises:
         ModelError: the base is not the one that was trained on, or is in the original LLaVA's layout.
     """
-    if "mm_vision_tower" in read_json(folder / "config.json"):
+    if "mm_vision_tower" in read_model_json(folder / "config.json"):
         raise ModelError(
             message(
                 "vlm.original-llava-layout",
@@ -85,34 +93,29 @@ def llava_import_command(folder: Path) -> str:
 
 
 def load_base_network(folder: Path, config: ModelConfig) -> HfNetwork:
-    """The network with its weights.
+    """The network with its weights; nothing outside of its folder is opened or asked.
 
     Raises:
-        ModelError: transformers has no class for it, or weights are missing.
+        ModelError: transformers has no class for it; a file is damaged or leads elsewhere, or weights are missing.
         MachineError: 4-bit weights are wanted and bitsandbytes is not here.
     """
+    require_closed_folder(folder)
     dtype = torch.float32 if config.dtype == "fp32" or config.train.language == "full" else torch.bfloat16
     options: dict[str, object] = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
-    if config.train.language == "qlora":
-        options["quantization_config"] = _four_bit_config(folder, config, dtype)
-    try:
-        net, report = transformers.AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, **options
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            message(
-                "vlm.base-cannot-be-opened",
-                "{folder} cannot be opened ({reason})",
-                folder=folder,
-                reason=str(error).strip().splitlines()[0],
-            ),
-            message(
-                "vlm.base-cannot-be-opened.hint",
-                "it must be an image-text-to-text model of transformers; code of its own runs only with "
-                "--trust-remote-code, in a training --set model.trust_remote_code=true",
-            ),
-        ) from None
+    with hub_offline():
+        # Each file by itself first, so that an error names the right one.
+        with _opening(folder / "config.json"):
+            hf_config = transformers.AutoConfig.from_pretrained(folder, **options)
+        if (folder / "generation_config.json").is_file():
+            with _opening(folder / "generation_config.json"):
+                transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+        require_plausible_sizes(folder, hf_config.to_dict())
+        if config.train.language == "qlora":
+            options["quantization_config"] = _four_bit_config(folder, config, dtype)
+        with _opening(folder):
+            net, report = transformers.AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, output_loading_info=True, **options
+            )
     # transformers draws missing weights at random and goes on: a half downloaded model would answer nonsense.
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if missing:
@@ -128,6 +131,26 @@ def load_base_network(folder: Path, config: ModelConfig) -> HfNetwork:
         )
     _require_llava_without_extras(folder, net, report["unexpected_keys"])
     return net
+
+
+@contextlib.contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Whatever a library raises at a damaged file, or one that wants code to run, as a `ModelError` naming it."""
+    try:
+        yield
+    except (KovqaError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # another one for each kind of damage
+        raise ModelError(
+            message(
+                "vlm.base-cannot-be-opened", "{folder} cannot be opened ({reason})", folder=path, reason=error_reason(error)
+            ),
+            message(
+                "vlm.base-cannot-be-opened.hint",
+                "fetch the whole folder again; it must be an image-text-to-text model of transformers, and code of its "
+                "own runs only with --trust-remote-code",
+            ),
+        ) from None
 
 
 def _require_llava_without_extras(folder: Path, net: HfNetwork, unexpected: Iterable[str]) -> None:
@@ -157,26 +180,24 @@ def load_hf_processor(folder: Path, config: ModelConfig) -> HfProcessor:
     Raises:
         ModelError: transformers cannot open it.
     """
+    require_closed_folder(folder)
     options: dict[str, object] = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
-    try:
-        processor = transformers.AutoProcessor.from_pretrained(folder, **options)
-        processor.image_processor = transformers.AutoImageProcessor.from_pretrained(
-            folder, backend="pil", **options
-        )
-    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
-        raise ModelError(
-            message(
-                "vlm.processor-cannot-be-opened",
-                "the processor in {folder} cannot be opened ({reason})",
-                folder=folder,
-                reason=str(error).strip().splitlines()[0],
-            ),
-            message(
-                "vlm.processor-cannot-be-opened.hint",
-                "fetch the whole folder again; code of its own runs only with "
-                "--trust-remote-code, in a training --set model.trust_remote_code=true",
-            ),
-        ) from None
+    names = ("processor_config.json", "preprocessor_config.json")
+    processor_file = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+    with hub_offline():
+        # Each part by itself first, so that an error names the right file.
+        if (folder / "config.json").is_file():
+            with _opening(folder / "config.json"):
+                transformers.AutoConfig.from_pretrained(folder, **options)
+        require_tokenizer_json(folder / "tokenizer.json")
+        with _opening(folder / "tokenizer_config.json"):
+            transformers.AutoTokenizer.from_pretrained(folder, **options)
+        with _opening(processor_file):
+            image_processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", **options)
+        with _opening(processor_file):
+            processor: HfProcessor = transformers.AutoProcessor.from_pretrained(folder, **options)
+            processor.image_processor = image_processor
+            _ = processor.tokenizer
     return processor
 
 

@@ -15,6 +15,7 @@ from kovqa_core.errors import ModelError
 from kovqa_core.files import write_folder
 from kovqa_core.messages import message
 from kovqa_core.models.checkpoint_info import CheckpointInfo, write_checkpoint_info
+from kovqa_core.models.closed_folder import require_closed_folder
 from kovqa_core.models.vlm.hf_libraries import save_hf_network, save_hf_processor, transformers
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfTokenizer, LlavaConfig
 from kovqa_core.models.vlm.llava_folder import LlavaFolder, LlavaFolderType, detect_llava_folder
@@ -71,6 +72,8 @@ def convert_llava_folder(
     """
     source = detect_llava_folder(path, has_base=language is not None)
     language, vision = _required_folders(source, language, vision)
+    for folder in {source.path, language, vision}:
+        require_closed_folder(folder)
     require_honoured_settings(source)
     require_llama(language)
     prompt_style = choose_prompt_style(source, language, settings.prompt_style)

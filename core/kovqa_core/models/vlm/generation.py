@@ -17,8 +17,9 @@ from torch import Tensor
 from kovqa_core.data.answers import tidy_answer
 from kovqa_core.data.decoding import CHOICE_LETTERS
 from kovqa_core.data.example import Answer
-from kovqa_core.errors import SettingsError
+from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import message
+from kovqa_core.models.closed_folder import error_reason
 from kovqa_core.models.vlm.decode_tokens import decode_token_ids
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfTokenizer, PromptTensors
@@ -49,7 +50,8 @@ class TextGenerator:
 
 def find_suppress_tokens(tokenizer: HfTokenizer, eos_token_ids: Collection[int]) -> list[int]:
     """Special tokens that do not end an answer."""
-    return sorted({*tokenizer.all_special_ids, *_special_token_ids(tokenizer)} - set(eos_token_ids))
+    special = {*tokenizer.all_special_ids, *_special_token_ids(tokenizer)}
+    return sorted(special - {None, *eos_token_ids})
 
 
 def _special_token_ids(tokenizer: HfTokenizer) -> set[int]:
@@ -77,7 +79,20 @@ def generate_tokens(generator: TextGenerator, prompts: PromptTensors, **argument
         **{name: value for name, value in arguments.items() if name not in _CALLABLE_ARGUMENTS},
     )
     callables = {name: value for name, value in arguments.items() if name in _CALLABLE_ARGUMENTS}
-    return generator.net.generate(**prompts, generation_config=config, **callables)
+    try:
+        return generator.net.generate(**prompts, generation_config=config, **callables)
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, ZeroDivisionError) as error:
+        # What network and processor of one folder disagree about is known only here.
+        raise ModelError(
+            message(
+                "vlm.cannot-generate",
+                "the model in {folder} cannot answer: its config.json, generation_config.json and processor do not go "
+                "together ({reason})",
+                folder=generator.net.config.name_or_path or "its folder",
+                reason=error_reason(error),
+            ),
+            message("vlm.cannot-generate.hint", "fetch its whole folder again"),
+        ) from error
 
 
 # ------------------------------------------------------------------------------ any text

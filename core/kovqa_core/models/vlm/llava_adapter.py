@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kovqa_core.errors import ModelError
-from kovqa_core.files import read_json
 from kovqa_core.messages import message
+from kovqa_core.models.closed_folder import read_model_json
 from kovqa_core.models.vlm.llava_folder import ADAPTER_CONFIG_FILE, NON_LORA_FILE
 from kovqa_core.models.vlm.llava_weight_files import StateDict, read_weight_files
 
@@ -69,7 +69,7 @@ def _scale(folder: Path) -> float:
     Raises:
         ModelError: the adapter has settings that are not computed here.
     """
-    settings = read_json(folder / ADAPTER_CONFIG_FILE)
+    settings = read_model_json(folder / ADAPTER_CONFIG_FILE)
     for name in _UNSUPPORTED:
         if settings.get(name):
             raise _unsupported(folder, f"{name}={settings[name]}")

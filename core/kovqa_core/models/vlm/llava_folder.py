@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from kovqa_core.errors import ModelError
-from kovqa_core.files import read_json
 from kovqa_core.messages import message
+from kovqa_core.models.closed_folder import read_model_json
 
 LlavaFolderType = Literal["projector", "merged", "lora", "language", "hub"]
 
@@ -108,7 +108,7 @@ def detect_llava_folder(path: Path, *, has_base: bool = False) -> LlavaFolder:
         ModelError: none of these, or several.
     """
     folder, projector_file = _folder_and_projector(path)
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    config = read_model_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if "mm_vision_tower" in config:  # model_type alone would not do: LLaVA's own folders say llava, too
         weight_files = find_weight_files(folder)
         if _has_adapter(folder, weight_files):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kovqa_core.errors import ModelError
-from kovqa_core.files import read_json, read_text
+from kovqa_core.files import read_text
 from kovqa_core.messages import message
+from kovqa_core.models.closed_folder import read_model_json
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.vlm.hf_types import HfProcessor, HfTokenizer, LlavaConfig, TextConfig
 from kovqa_core.models.vlm.llava_folder import (
@@ -80,7 +81,7 @@ def load_llama_tokenizer(folder: Path, source: LlavaFolder) -> HfTokenizer:
 
 def _read_llama_tokenizer(folder: Path) -> Any:
     file = folder / "tokenizer.json"
-    if file.is_file() and not read_json(file).get("model", {}).get("byte_fallback"):
+    if file.is_file() and not read_model_json(file).get("model", {}).get("byte_fallback"):
         # Of Llama 3, for one: read as a Llama's of 2023 it would write other tokens, without a word.
         raise _tokenizer_error(
             folder, message("vlm.not-sentencepiece", "it is not a SentencePiece of a Llama's")
@@ -140,7 +141,7 @@ def llava_config(source: LlavaFolder, language: Path, vision: Path, tokenizer: H
 
 def has_shared_tables(source: LlavaFolder, language: Path) -> bool:
     """Is the language model's head its text table (`tie_word_embeddings`)? Its own configuration may say so alone."""
-    base = read_json(language / "config.json")
+    base = read_model_json(language / "config.json")
     return bool(source.config.get("tie_word_embeddings") or base.get("tie_word_embeddings"))
 
 
@@ -148,7 +149,7 @@ def _text_config(source: LlavaFolder, language: Path, vocab_size: int) -> TextCo
     # LLaVA's own configuration comes first: the original builds the base with it. Two tables, even where it has
     # one for both: rows of tokens that learn are of the text table alone.
     known = (transformers.LlamaConfig().to_dict().keys() | _ROPE_KEYS) - _FILE_KEYS
-    stored = {**read_json(language / "config.json"), **source.config}
+    stored = {**read_model_json(language / "config.json"), **source.config}
     settings = {name: value for name, value in stored.items() if name in known}
     settings |= {"model_type": "llama", "vocab_size": vocab_size, "tie_word_embeddings": False}
     config: TextConfig = _build_config(transformers.LlamaConfig, language, settings)
@@ -188,7 +189,7 @@ def llava_processor(
     """
     settings = {
         name: value
-        for name, value in read_json(vision / "preprocessor_config.json").items()
+        for name, value in read_model_json(vision / "preprocessor_config.json").items()
         if name not in ("feature_extractor_type", "image_processor_type")  # classes of transformers 4
     }
     settings["do_pad"] = source.config.get("image_aspect_ratio") == "pad"
@@ -267,7 +268,7 @@ def choose_prompt_style(source: LlavaFolder, language: Path, requested: str | No
 def _sign_of_another_prompt(folder: Path) -> str:
     """A file whose template writes other turns than USER and ASSISTANT, or the name of a Llama 2 Chat; else empty."""
     config = folder / "config.json"
-    names = (folder.resolve().name, str(read_json(config).get("_name_or_path", "")))
+    names = (folder.resolve().name, str(read_model_json(config).get("_name_or_path", "")))
     for name in names:  # the original chooses the prompt by the folder's name (docs/sources/llava.md, L41)
         plain = name.lower().replace("_", "-")
         if ("llama-2" in plain or "llama2" in plain) and "chat" in plain:
@@ -281,7 +282,7 @@ def _sign_of_another_prompt(folder: Path) -> str:
             template = (
                 read_text(file)
                 if file.suffix == ".jinja"
-                else str(read_json(file).get("chat_template") or "")
+                else str(read_model_json(file).get("chat_template") or "")
             )
             if template and not ("USER" in template and "ASSISTANT" in template):
                 return str(file)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kovqa_core.errors import ModelError
-from kovqa_core.files import read_json
 from kovqa_core.messages import message
+from kovqa_core.models.closed_folder import read_model_json
 from kovqa_core.models.vlm.hf_types import VisionConfig
 from kovqa_core.models.vlm.llava_folder import PROJECTOR_TYPES, LlavaFolder
 
@@ -66,7 +66,7 @@ def require_llama(language: Path) -> None:
         ModelError: it is one.
         DataError: its configuration cannot be read.
     """
-    model_type = read_json(language / "config.json").get("model_type")
+    model_type = read_model_json(language / "config.json").get("model_type")
     if model_type not in _LLAMA_MODEL_TYPES:
         raise _unsupported(language / "config.json", "model_type", model_type, _LLAMA_MODEL_TYPES)
 
@@ -104,7 +104,7 @@ def read_vision_config(vision: Path) -> Mapping[str, object]:
         ModelError: it is of another model.
         DataError: the file cannot be read.
     """
-    config = read_json(vision / "config.json")
+    config = read_model_json(vision / "config.json")
     if config.get("model_type") not in _CLIP_MODEL_TYPES:
         raise _unsupported(vision / "config.json", "model_type", config.get("model_type"), _CLIP_MODEL_TYPES)
     section: Mapping[str, object] = config.get("vision_config", config)
