@@ -112,6 +112,12 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
 
 def _odd_field(file: Path, key: str, value: object) -> ModelError:
     return ModelError(
-        message("models.odd-checkpoint-field", "{file}: {key}: {value:.60} is none", file=file, key=key, value=repr(value)),
+        message(
+            "models.odd-checkpoint-field",
+            "{file}: {key}: {value:.60} is none",
+            file=file,
+            key=key,
+            value=repr(value),
+        ),
         message("models.broken-checkpoint-info.hint", "copy the folder again"),
     )

@@ -1,4 +1,4 @@
-"""A model folder is opened by itself: what of it leads elsewhere, or is no file at all, is refused by name.
+"""A model folder is opened by itself: what of it leads elsewhere, or is not a file at all, is refused by name.
 
 Model folders come from anybody, and the libraries that open them follow what they say: names of the Hub, paths, links.
 So the files are looked at first. Code of a folder is another matter: only the user's own flag lets it run
@@ -8,7 +8,6 @@ So the files are looked at first. Code of a folder is another matter: only the u
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
@@ -37,15 +36,15 @@ _KERNEL_KEYS = re.compile(r"_?(attn|experts)_implementation(_internal)?")
 
 
 def require_closed_folder(folder: Path) -> None:
-    """See that the files of a model folder are files, are in it, and name nothing outside it.
+    """See that what a model folder holds are files, lies in it, and names nothing outside of it.
 
     Args:
         folder: of transformers, timm, LLaVA or kovqa.
 
     Raises:
-        ModelError: a file that is none (a folder, a pipe, a broken link), cannot be opened, or lies outside; a
+        ModelError: something else in a file's place (a folder, a pipe, a broken link), cannot be opened, or lies outside; a
             name in a configuration that leads to the Hub or to another folder.
-        DataError: a configuration is no JSON.
+        DataError: a configuration is not JSON.
     """
     for file in _model_files(folder):
         if file.suffix != ".json" or file.name in _LARGE_FILES:
@@ -61,14 +60,19 @@ def read_model_json(file: Path) -> dict[str, object]:
     """The JSON object in a file of a model folder.
 
     Raises:
-        ModelError: it is no file, or another JSON value.
-        DataError: no JSON.
+        ModelError: it is not a file, or another JSON value.
+        DataError: it is not JSON.
     """
     _require_file(file.parent, file)
     values = read_json(file)
     if not isinstance(values, dict):
         raise _damaged(
-            message("models.not-an-object", "{file} holds {value:.40}, not a JSON object", file=file, value=repr(values))
+            message(
+                "models.not-an-object",
+                "{file} holds {value:.40}, not a JSON object",
+                file=file,
+                value=repr(values),
+            )
         )
     return values
 
@@ -114,7 +118,10 @@ def building(config_file: Path) -> Iterator[None]:
         raise
     except KovqaError as error:
         raise ModelError(
-            message("models.cannot-be-built-of", "{file}: {problem}", file=config_file, problem=error.message), error.hint
+            message(
+                "models.cannot-be-built-of", "{file}: {problem}", file=config_file, problem=error.message
+            ),
+            error.hint,
         ) from None
     except Exception as error:  # of any kind: sizes that do not go together, values that are missing
         raise _damaged(
@@ -154,7 +161,9 @@ def _model_files(folder: Path, depth: int = 0) -> Iterator[Path]:
         if path.suffix in _MODEL_FILES:
             _require_file(folder, path)
             yield path
-        elif depth < _MAX_DEPTH and path.name not in _OTHER_FOLDERS and not path.is_symlink() and path.is_dir():
+        elif (
+            depth < _MAX_DEPTH and path.name not in _OTHER_FOLDERS and not path.is_symlink() and path.is_dir()
+        ):
             yield from _model_files(path, depth + 1)
 
 
@@ -245,7 +254,7 @@ def _leads_out(folder: Path, key: str, value: object) -> bool:
     if _SOURCE_PREFIX.match(value):
         return True
     # Paths of the author's machine are left over in many files, and lead nowhere.
-    return key.endswith("_file") and os.path.basename(value) != value and (folder / value).exists()
+    return key.endswith("_file") and Path(value).name != value and (folder / value).exists()
 
 
 def _leads_elsewhere(file: Path, key: str, value: object) -> ModelError:
@@ -271,7 +280,10 @@ def _damaged(problem: Message) -> ModelError:
 def _unreadable(path: Path, error: OSError) -> ModelError:
     return ModelError(
         message(
-            "models.cannot-open", "cannot open {path}: {reason}", path=path, reason=error.strerror or str(error)
+            "models.cannot-open",
+            "cannot open {path}: {reason}",
+            path=path,
+            reason=error.strerror or str(error),
         ),
         message("models.cannot-open.hint", "check its permissions, or fetch the folder again"),
     )

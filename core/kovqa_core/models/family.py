@@ -296,7 +296,6 @@ def read_model_folder(
     require_closed_folder(folder)
     info = read_checkpoint_info(folder)
     family = load_family(info.family)
-    # Before the weights are read, which takes long.
     _require_task(folder, info, task)
     require_no_remote_code(info.family, options)
     if decoding != GREEDY_DECODING and family.set_decoding is None:

@@ -11,8 +11,12 @@ from kovqa_core.messages import message
 from kovqa_core.models.closed_folder import error_reason
 
 # Layers, experts and heads that are made one by one, and sides of tables. Lengths and ids are neither.
-_LAYER_KEY = re.compile(r"(num|n)_(\w+_)?layers?|depth|depths|num_(local_)?experts|n_routed_experts|num_\w*heads")
-_WIDTH_KEY = re.compile(r"(\w+_)?(hidden|intermediate|embed|vocab|vocabulary)_?(size|dim)|d_model|head_dim|\w*_dim")
+_LAYER_KEY = re.compile(
+    r"(num|n)_(\w+_)?layers?|depth|depths|num_(local_)?experts|n_routed_experts|num_\w*heads"
+)
+_WIDTH_KEY = re.compile(
+    r"(\w+_)?(hidden|intermediate|embed|vocab|vocabulary)_?(size|dim)|d_model|head_dim|\w*_dim"
+)
 
 
 def require_plausible_sizes(folder: Path, config: Mapping[str, object]) -> None:
@@ -53,7 +57,10 @@ def require_plausible_sizes(folder: Path, config: Mapping[str, object]) -> None:
                         tensors=tensors,
                         elements=elements,
                     ),
-                    message("models.implausible-size.hint", "put back the config.json that belongs to these weights"),
+                    message(
+                        "models.implausible-size.hint",
+                        "put back the config.json that belongs to these weights",
+                    ),
                 )
 
 

@@ -53,6 +53,11 @@ def _require_whole_merges(file: Path, model: dict[str, object]) -> None:
 
 def _damaged(file: Path, reason: Message | str) -> ModelError:
     return ModelError(
-        message("models.damaged-tokenizer", "{file} is no whole tokenizer.json ({reason})", file=file, reason=reason),
+        message(
+            "models.damaged-tokenizer",
+            "{file} is damaged, or not a tokenizer.json ({reason})",
+            file=file,
+            reason=reason,
+        ),
         message("models.damaged-tokenizer.hint", "fetch it again"),
     )

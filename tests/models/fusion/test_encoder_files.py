@@ -102,9 +102,14 @@ def test_shards(whole: str, tmp_path: Path) -> None:
     (tmp_path / f"{stem}-0000{2}-of-00003.{suffix}").unlink()
     with pytest.raises(ModelError, match=r"has 2 of 3 shards: .*-00002-of-00003\.\w+ is missing"):
         load_encoder_weights(net, tmp_path)
-    write_json(tmp_path / f"{whole}.index.json", ["x"])
-    with pytest.raises(ModelError, match="names no shards"):
-        load_encoder_weights(net, tmp_path)
+    for content, problem in (
+        (["x"], "not a JSON object"),
+        ({"weight_map": {}}, "names no shards"),
+        ({"weight_map": {"a": "../outside.bin"}}, "leads out of the model folder"),
+    ):
+        write_json(tmp_path / f"{whole}.index.json", content)
+        with pytest.raises(ModelError, match=problem):
+            load_encoder_weights(net, tmp_path)
 
 
 def test_a_training_file_of_timm(tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def image_encoder_config(changes: EncoderSettings, folder: Path | None) -> Encod
         raise ModelError(
             message(
                 "fusion.odd-model-args",
-                "{folder}/config.json: model_args: {value!r} are no arguments by name",
+                "{folder}/config.json: model_args: {value!r} is not an object of arguments",
                 folder=folder,
                 value=arguments,
             ),

@@ -107,6 +107,7 @@ def load_base_network(folder: Path, config: ModelConfig) -> HfNetwork:
         with _opening(folder / "config.json"):
             hf_config = transformers.AutoConfig.from_pretrained(folder, **options)
         if (folder / "generation_config.json").is_file():
+            _require_token_ids(folder / "generation_config.json")
             with _opening(folder / "generation_config.json"):
                 transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
         require_plausible_sizes(folder, hf_config.to_dict())
@@ -133,6 +134,29 @@ def load_base_network(folder: Path, config: ModelConfig) -> HfNetwork:
     return net
 
 
+def _require_token_ids(file: Path) -> None:
+    """See that the tokens which generation settings name are ids; transformers takes whatever stands there.
+
+    Raises:
+        ModelError: one is not.
+    """
+    values = read_model_json(file)
+    for key in ("eos_token_id", "pad_token_id", "bos_token_id"):
+        value = values.get(key)
+        ids = value if isinstance(value, list) and key == "eos_token_id" else [value]
+        if not all(each is None or (type(each) is int and 0 <= each < 1 << 31) for each in ids):
+            raise ModelError(
+                message(
+                    "vlm.odd-token-id",
+                    "{file}: {key}: {value!r} is not a token id",
+                    file=file,
+                    key=key,
+                    value=value,
+                ),
+                message("vlm.odd-token-id.hint", "put back the file that belongs to the model"),
+            )
+
+
 @contextlib.contextmanager
 def _opening(path: Path) -> Iterator[None]:
     """Whatever a library raises at a damaged file, or one that wants code to run, as a `ModelError` naming it."""
@@ -143,12 +167,15 @@ def _opening(path: Path) -> Iterator[None]:
     except Exception as error:  # another one for each kind of damage
         raise ModelError(
             message(
-                "vlm.base-cannot-be-opened", "{folder} cannot be opened ({reason})", folder=path, reason=error_reason(error)
+                "vlm.base-cannot-be-opened",
+                "{folder} cannot be opened ({reason})",
+                folder=path,
+                reason=error_reason(error),
             ),
             message(
                 "vlm.base-cannot-be-opened.hint",
                 "fetch the whole folder again; it must be an image-text-to-text model of transformers, and code of its "
-                "own runs only with --trust-remote-code",
+                "own runs only with --trust-remote-code, in a training --set model.trust_remote_code=true",
             ),
         ) from None
 
@@ -193,7 +220,9 @@ def load_hf_processor(folder: Path, config: ModelConfig) -> HfProcessor:
         with _opening(folder / "tokenizer_config.json"):
             transformers.AutoTokenizer.from_pretrained(folder, **options)
         with _opening(processor_file):
-            image_processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil", **options)
+            image_processor = transformers.AutoImageProcessor.from_pretrained(
+                folder, backend="pil", **options
+            )
         with _opening(processor_file):
             processor: HfProcessor = transformers.AutoProcessor.from_pretrained(folder, **options)
             processor.image_processor = image_processor

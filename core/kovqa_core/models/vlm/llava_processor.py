@@ -13,6 +13,7 @@ from kovqa_core.errors import ModelError
 from kovqa_core.files import read_text
 from kovqa_core.messages import message
 from kovqa_core.models.closed_folder import read_model_json
+from kovqa_core.models.tokenizer_json import require_tokenizer_json
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.vlm.hf_types import HfProcessor, HfTokenizer, LlavaConfig, TextConfig
 from kovqa_core.models.vlm.llava_folder import (
@@ -81,11 +82,13 @@ def load_llama_tokenizer(folder: Path, source: LlavaFolder) -> HfTokenizer:
 
 def _read_llama_tokenizer(folder: Path) -> Any:
     file = folder / "tokenizer.json"
-    if file.is_file() and not read_model_json(file).get("model", {}).get("byte_fallback"):
+    model = read_model_json(file).get("model") if file.is_file() else None
+    if isinstance(model, dict) and not model.get("byte_fallback"):
         # Of Llama 3, for one: read as a Llama's of 2023 it would write other tokens, without a word.
         raise _tokenizer_error(
             folder, message("vlm.not-sentencepiece", "it is not a SentencePiece of a Llama's")
         )
+    require_tokenizer_json(file)
     try:
         tokenizer = transformers.LlamaTokenizer.from_pretrained(folder, legacy=True, local_files_only=True)
     except Exception as error:  # another one for each kind of broken file

@@ -107,7 +107,9 @@ def read_vision_config(vision: Path) -> Mapping[str, object]:
     config = read_model_json(vision / "config.json")
     if config.get("model_type") not in _CLIP_MODEL_TYPES:
         raise _unsupported(vision / "config.json", "model_type", config.get("model_type"), _CLIP_MODEL_TYPES)
-    section: Mapping[str, object] = config.get("vision_config", config)
+    section = config.get("vision_config", config)
+    if not isinstance(section, dict):
+        raise _unsupported(vision / "config.json", "vision_config", section, ("an object",))
     return section
 
 
