@@ -78,7 +78,9 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_to_the_same_end(
     run_training(whole, ALONE, CPU, never_stop)
     flip_bit(folder / "step-000004/model.safetensors")
     (folder / "best").write_text("step-00")  # torn
-    (folder / "step-000002.part").mkdir()
+    for leftover in ("step-000002.part", ".step-000002.part", ".step-000001.old"):
+        (folder / leftover).mkdir()
+    (folder / "step-000001.old").mkdir()  # the user's own copy
     capsys.readouterr()
     run_training(read_run(folder / "run.yaml"), ALONE, CPU, never_stop)
     said = capsys.readouterr().err
@@ -89,7 +91,8 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_to_the_same_end(
             whole.folder / "step-000006" / name
         ).read_bytes()
     assert [row["step"] for row in read_log(folder) if row["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
-    assert {p.name for p in folder.glob("step-*")} == {p.name for p in whole.folder.glob("step-*")}
+    (folder / "step-000001.old").rmdir()
+    assert {p.name for p in folder.rglob("*step-*")} == {p.name for p in whole.folder.rglob("*step-*")}
     assert not verify_run(folder).problems
 
 

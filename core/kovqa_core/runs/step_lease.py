@@ -50,7 +50,7 @@ def hold_step_folder(step: Path) -> Iterator[bool]:
 def remove_unread_step(step: Path) -> bool:
     """Remove a step folder that nobody holds.
 
-    It loses its name first: killed meanwhile, no half of it looks like a checkpoint. `.old` is what a resume clears.
+    It loses its name first: killed meanwhile, no half of it looks like a checkpoint. A resume clears what is left then.
 
     Returns:
         Is it gone?
@@ -59,7 +59,7 @@ def remove_unread_step(step: Path) -> bool:
     try:
         if handle is not None and not _flock(handle, fcntl.LOCK_EX):
             return False
-        going = step.with_name(step.name + ".old")
+        going = step.with_name(f".{step.name}.old")  # hidden: NAME.old may be the user's own copy
         shutil.rmtree(going, ignore_errors=True)
         with contextlib.suppress(OSError):
             step.rename(going)

@@ -100,8 +100,8 @@ def _verify_steps(folder: Path, on_progress: OnProgress) -> Iterator[Finding]:
                 finding = _verify_step(step, on_progress)
                 if finding.ok or step.is_dir():
                     yield finding
-    for path in sorted(folder.glob("step-*.*")):
-        if is_step_name(path.name.partition(".")[0]) and not is_run_active(folder):
+    for path in sorted([*folder.glob(".step-*.*"), *folder.glob("step-*.part")]):
+        if is_step_name(path.name.lstrip(".").partition(".")[0]) and not is_run_active(folder):
             text = message("runs.leftover", "left by a killed process; a resume removes it")
             yield Finding(path.name, ok=True, detail=text)
 

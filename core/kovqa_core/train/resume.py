@@ -146,8 +146,8 @@ def _keep_earlier_log(folder: Path) -> Iterator[Message]:
 
 
 def _leftovers(folder: Path) -> Iterator[Path]:
-    """Step folders that a killed process had half written, or half removed."""
-    for path in folder.glob("step-*"):
-        name, _, suffix = path.name.partition(".")
-        if is_step_name(name) and suffix in ("part", "old") and path.is_dir():
-            yield path
+    """Step folders that a killed process had half written, or half removed; `step-N.old` may be a user's own copy."""
+    for pattern in (".step-*.part", ".step-*.old", "step-*.part"):
+        for path in folder.glob(pattern):
+            if is_step_name(path.name.lstrip(".").partition(".")[0]) and path.is_dir():
+                yield path
