@@ -231,6 +231,15 @@ def test_a_missing_label_file_is_named(tmp_path: Path, file: str) -> None:
     assert str(folder / file) in caught.value.message
 
 
+def test_a_label_file_that_links_to_itself_is_named(tmp_path: Path) -> None:
+    folder = write_labels(tmp_path, ROWS)
+    write_images_of(tmp_path, ROWS)
+    (folder / "question.json").unlink()
+    (folder / "question.json").symlink_to("question.json")
+    with pytest.raises(DataError, match=r"question\.json"):
+        read(tmp_path)
+
+
 def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no annotation\.json below"):
         read(tmp_path)

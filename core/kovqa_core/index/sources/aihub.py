@@ -203,7 +203,7 @@ def _count_unannotated(folder: Path, left_out: LeftOutRows) -> SplitExamples:
 
 
 def _label_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.json"))
+    return sum(path.stat().st_size for path in folder.glob("*.json") if path.is_file())
 
 
 def _level_sort_key(root: Path, folder: Path) -> tuple[int, str, int, str]:
