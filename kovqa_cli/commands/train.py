@@ -69,6 +69,7 @@ def train(
     sets: options.SetOption = None,
     allow_left_out: options.AllowLeftOutOption = False,
     trust_run: TrustRunOption = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     dry_run: options.DryRunOption = False,
     check: Annotated[
         bool,
@@ -102,7 +103,12 @@ def train(
             ),
             message("train.trust-without-resume.hint", "add --resume, or leave it out"),
         )
-    flags = {"data.index": data, "model.tokenizer": tokenizer, "model.random_init": random_init or None}
+    flags = {
+        "data.index": data,
+        "model.tokenizer": tokenizer,
+        "model.random_init": random_init or None,
+        "model.trust_remote_code": trust_remote_code or None,
+    }
     plan = partial(
         plan_training.plan_training,
         recipe,

@@ -17,7 +17,7 @@ FLAGS = {
     ),
     "train": (
         "--recipe -r --profile -p --data --tokenizer --output -o --resume --change --random-init --micro-batch --set "
-        "--dry-run -n --allow-left-out --check --trust-run "
+        "--dry-run -n --allow-left-out --check --trust-run --trust-remote-code "
         "--json --quiet -q"
     ),
     "predict": (

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kovqa_core.errors import ModelError
+from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.models.export import export_checkpoint
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import transformers
+from kovqa_core.plan.input_checks import require_typed_code_consent
+from kovqa_core.settings.resolve import find_settings, resolve_settings
 from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, parse_yaml
 from safetensors.torch import save_file
 
@@ -127,7 +129,7 @@ def test_without_a_stored_permission_nothing_runs_either(case: RemoteCodeCase, t
             tmp_path / f"{model.name}.jsonl",
         ]
         assert "--trust-remote-code" in case.refused(case.kovqa("predict", "--model", model, *arguments))
-    assert "--set model.trust_remote_code=true" in case.refused(case.train(tmp_path / "run"))
+    assert "--trust-remote-code" in case.refused(case.train(tmp_path / "run"))
 
 
 def test_a_resumed_run_has_its_own_recipes_permission(case: RemoteCodeCase, tmp_path: Path) -> None:
@@ -153,6 +155,18 @@ def test_a_permission_stored_with_the_weights_to_start_from_does_not_matter(
     assert str(case.base) in line
     done = case.train(tmp_path / "b", f"model.weights={folder}", ALLOWED)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_recipe_does_not_decide_that_code_runs(tmp_path: Path) -> None:
+    """Its wish is named with its place; the flag, or the same key typed by hand, is this command's own."""
+    recipe = tmp_path / "mine.yaml"
+    text = find_settings("recipes", "tiny-vlm").read_text(encoding="utf-8")
+    recipe.write_text(text.replace("model:\n", "model:\n  trust_remote_code: true\n"), encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"mine\.yaml:\d+:\d+: model\.trust_remote_code: ") as refused:
+        require_typed_code_consent(resolve_settings(str(recipe), "cpu"))
+    assert "--trust-remote-code" in refused.value.hint
+    require_typed_code_consent(resolve_settings(str(recipe), "cpu", [], {"model.trust_remote_code": True}))
+    require_typed_code_consent(resolve_settings(str(recipe), "cpu", [ALLOWED]))
 
 
 def test_a_family_without_code_takes_no_permission(kovqa: Kovqa, small: Small, trained: Path) -> None:

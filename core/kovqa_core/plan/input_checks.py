@@ -64,6 +64,26 @@ def _check_index(folder: Path, images: Path | None, recipe: Recipe) -> None:
     require_whole_batch(folder, count_training_rows(index, recipe.data), recipe.optim.global_batch)
 
 
+def require_typed_code_consent(settings: ResolvedSettings) -> None:
+    """See that code of a base model runs because of what was typed, and not because a recipe says so.
+
+    Raises:
+        SettingsError: `model.trust_remote_code` stands in a recipe's file alone.
+    """
+    place = setting_origin(settings.origin, "recipe.model.trust_remote_code")
+    if settings.recipe.model.get("trust_remote_code") and not is_typed(place):
+        raise SettingsError(
+            message(
+                "plan.recipe-trusts-code",
+                "{place}: model.trust_remote_code: Python code of the base model would run, which no file decides",
+                place=place or f"recipe {settings.recipe.name}",
+            ),
+            message(
+                "plan.recipe-trusts-code.hint", "if you have read that code and trust it: --trust-remote-code"
+            ),
+        )
+
+
 def require_falling_rate(recipe: Recipe, origin: Mapping[str, str]) -> None:
     """See that the learning rate does not end above its peak.
 

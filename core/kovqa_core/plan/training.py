@@ -28,7 +28,12 @@ from kovqa_core.plan.batch_notes import (
     micro_batch_warnings,
     require_learnable_choices,
 )
-from kovqa_core.plan.input_checks import input_checks, left_to_node_setup, require_falling_rate
+from kovqa_core.plan.input_checks import (
+    input_checks,
+    left_to_node_setup,
+    require_falling_rate,
+    require_typed_code_consent,
+)
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
 from kovqa_core.plan.resumed_run import TypedSettings, resume_settings
 from kovqa_core.plan.run_folder import (
@@ -150,6 +155,7 @@ def plan_training(
         recipe or DEFAULT_RECIPE, profile or profile_of_this_machine(), sets, flags, os.environ
     )
     require_falling_rate(settings.recipe, settings.origin)
+    require_typed_code_consent(settings)
     require_free_folder(folder, joint=bool(settings.profile.rendezvous))
     make = partial(
         make_run, settings.recipe, probe=micro_batch == AUTO_MICRO_BATCH, allow_left_out=allow_left_out

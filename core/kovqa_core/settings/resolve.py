@@ -22,6 +22,7 @@ _FLAGS = {
     "data.index": ("--data", "KOVQA_DATA"),
     "model.tokenizer": ("--tokenizer", "KOVQA_TOKENIZER"),
     "model.random_init": ("--random-init", ""),
+    "model.trust_remote_code": ("--trust-remote-code", ""),
 }
 
 

@@ -361,7 +361,7 @@ def test_a_base_that_cannot_be_used_is_named(
     (base / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ModelError, match="cannot be opened") as unknown:
         family.create_model(tiny_vlm_recipe(small, base), [])
-    assert "trust_remote_code" in unknown.value.hint
+    assert "--trust-remote-code" in unknown.value.hint
 
 
 @pytest.mark.parametrize(

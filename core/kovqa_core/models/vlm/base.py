@@ -175,7 +175,7 @@ def _opening(path: Path) -> Iterator[None]:
             message(
                 "vlm.base-cannot-be-opened.hint",
                 "fetch the whole folder again; it must be an image-text-to-text model of transformers, and code of its "
-                "own runs only with --trust-remote-code, in a training --set model.trust_remote_code=true",
+                "own runs only with --trust-remote-code",
             ),
         ) from None
 

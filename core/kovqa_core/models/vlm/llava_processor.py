@@ -96,6 +96,8 @@ def _read_llama_tokenizer(folder: Path) -> Any:
     if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
         # Without a file, transformers makes a vocabulary of the special tokens alone.
         raise _tokenizer_error(folder, message("vlm.tokenizer-file-missing", "no tokenizer.model"))
+    if not tokenizer.unk_token:  # transformers looks for the id of "" without end
+        raise _tokenizer_error(folder, message("vlm.no-unknown-token", "unk_token is empty"))
     return tokenizer
 
 
