@@ -90,6 +90,7 @@ def _details_fields(details: RunDetails) -> dict[str, Any]:
         "checkpoints": [asdict(checkpoint) for checkpoint in details.checkpoints],
         "launches": [launch_fields(launch) for launch in details.launches],
         "detail": details.detail,
+        "problems": list(details.problems),
         "left_out": left_out.json_fields() if left_out else None,
     }
 
@@ -99,6 +100,8 @@ def _print_details_text(details: RunDetails) -> None:
     print_text(f"{short_path(run.folder)}: {_state_text(run)}")
     if details.detail:
         print_text(*details.detail.splitlines())
+    for problem in details.problems:
+        print_note(message("runs.problem", "warning: {problem}", problem=problem))
     if run.recipe:
         print_text(
             message(

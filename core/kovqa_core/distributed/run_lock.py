@@ -153,7 +153,7 @@ def _read_holder(path: Path) -> LockHolder | None:
     try:
         values = parse_json(path.read_text(encoding="utf-8"))
         return LockHolder(**{key: values[key] for key in ("host", "pid", "job")})
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from kovqa_core.machine.versions import engine_git_state, package_versions
 from kovqa_core.messages import message
 from kovqa_core.runs import manifest
+from kovqa_core.runs.log_file import read_evaluations
 from kovqa_core.runs.manifest import GitStates, IndexFacts, RunLaunch
-from kovqa_core.runs.summary import flatten_settings, read_evaluations
+from kovqa_core.runs.summary import flatten_settings
 from kovqa_core.settings.run import RUN_FILE, Run, read_run
 
 COMPARED_SECTIONS = ("recipe", "profile", "batch", "data", "versions", "git", "machine")

@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import ClassVar
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar, Literal
+
+from pydantic import FiniteFloat
 
 from kovqa_core.bounded_json import parse_json
+from kovqa_core.messages import message
 from kovqa_core.messages.one_line import escape_one_line
+from kovqa_core.settings.json_file import check_content
 
 EVENTS_VARIABLE = "KOVQA_EVENTS"  # set by the launcher: events go to stdout as JSON lines
 
@@ -45,7 +49,7 @@ class TrainProgressEvent:
     total: int
     loss: float
     rate: float
-    left: float
+    left: FiniteFloat
     left_out: int | None = None
 
 
@@ -104,7 +108,7 @@ class EvaluationEvent:
 
     kind: ClassVar[str] = "eval"
     step: int
-    task: str
+    task: Literal["vqa", "caption"]
     score: float
     best: float
     rows: int
@@ -164,7 +168,7 @@ class EndEvent:
     step: int
     best_score: float | None
     last_score: float | None
-    seconds: float
+    seconds: FiniteFloat
 
 
 LoggedEvent = TrainStepEvent | EvaluationEvent | MemoryFitEvent
@@ -208,16 +212,29 @@ def parse_event(line: str) -> WorkerEvent | None:
 
     Keys that an event does not have are ignored: files of later versions may hold more.
     """
-    if not line.startswith('{"'):
-        return None
     try:
-        values = parse_json(line)
+        return read_event(line)
     except ValueError:
         return None
+
+
+def read_event(line: str) -> WorkerEvent | None:
+    """The event of a line; None for one of a kind that this version does not know.
+
+    Raises:
+        ValueError: it is not a line of JSON, or a value has another type; says which.
+    """
+    if not line.startswith('{"'):
+        raise ValueError(message("runs.no-event", "no event"))
+    values = parse_json(line)
+    kind = values.get("kind")
+    problem: ValueError | None = None
     for event_type in _EVENT_TYPES:
-        if values.get("kind") != event_type.kind:
-            continue
-        known = fields(event_type)
-        if all(field.name in values for field in known if field.default is MISSING):
-            return event_type(**{field.name: values[field.name] for field in known if field.name in values})
+        if kind == event_type.kind:  # two of them are called progress
+            try:
+                return check_content(values, event_type)
+            except ValueError as error:
+                problem = problem or error
+    if problem is not None:
+        raise problem
     return None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
+
+from pydantic import FiniteFloat
 
 from kovqa_core.errors import DataError, ModelError
 from kovqa_core.files import read_json, write_json
@@ -13,6 +16,7 @@ from kovqa_core.runs.best_step import recomputed_best
 from kovqa_core.runs.events import report_warning
 from kovqa_core.runs.resume_point import newest_whole_checkpoint, pointer_problem
 from kovqa_core.runs.step_folders import is_step_name, list_step_folders, read_pointer
+from kovqa_core.settings.json_file import read_json_as
 
 RESULT_FILE = "result.json"  # written when a run is finished
 ERROR_FILE = "error.json"  # written when a worker failed
@@ -74,14 +78,14 @@ class RunResult:
         metric: name in the table of metrics; None in results of earlier versions: the task's default.
     """
 
-    task: str
+    task: Literal["vqa", "caption"]
     recipe: str
     steps: int
     best: str | None
     best_score: float | None
     last_score: float | None
-    seconds: float
-    examples_per_second: float
+    seconds: FiniteFloat
+    examples_per_second: FiniteFloat
     metric: str | None = None
 
 
@@ -97,18 +101,15 @@ def read_result(folder: Path) -> RunResult | None:
         DataError: the file is damaged, or lacks a key.
     """
     path = folder / RESULT_FILE
-    if not path.is_file():
+    if not _is_there(path):
         return None
-    values = read_json(path)
-    required = {field.name for field in fields(RunResult) if field.default is MISSING}
-    if not isinstance(values, dict) or not values.keys() >= required:
-        raise DataError(
-            message("runs.bad-result", "{file} does not hold the result of a run", file=path),
-            message("runs.bad-result.hint", "remove it and run kovqa train --resume: it is written again"),
-        )
-    return RunResult(
-        **{field.name: values[field.name] for field in fields(RunResult) if field.name in values}
-    )
+    hint = message("runs.bad-result.hint", "remove it and run kovqa train --resume: it is written again")
+    return read_json_as(path, RunResult, hint)
+
+
+def _is_there(path: Path) -> bool:
+    """Is there anything under this name? A folder or a link to nothing is, and reading it says what is wrong."""
+    return os.path.lexists(path)
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,7 @@ def read_error(folder: Path) -> RunError | None:
         DataError: the file is damaged.
     """
     path = folder / ERROR_FILE
-    values = read_json(path) if path.is_file() else {}
-    if not isinstance(values, dict) or not values:
-        return None
-    return RunError(**{field.name: values[field.name] for field in fields(RunError) if field.name in values})
+    return read_json_as(path, RunError) if _is_there(path) else None
 
 
 def is_huggingface_folder(folder: Path) -> bool:
@@ -206,7 +204,7 @@ def _without_best(folder: Path) -> Path | None:
 
 
 def _newest_model(task: str) -> Path:
-    results = [path for path in RUNS_FOLDER.glob(f"*/{RESULT_FILE}") if read_json(path).get("task") == task]
+    results = [path for path in RUNS_FOLDER.glob(f"*/{RESULT_FILE}") if _is_result_of(path.parent, task)]
     if not results:
         raise ModelError(
             message(
@@ -216,3 +214,13 @@ def _newest_model(task: str) -> Path:
         )
     newest = max(results, key=lambda path: path.stat().st_mtime)
     return find_model_folder(newest.parent, task)
+
+
+def _is_result_of(folder: Path, task: str) -> bool:
+    """Is it a finished run of a task? One whose result cannot be read is said, and left out."""
+    try:
+        result = read_result(folder)
+    except DataError as error:
+        report_warning(message("runs.left-out-run", "left out: {problem}", problem=error.message))
+        return False
+    return result is not None and result.task == task

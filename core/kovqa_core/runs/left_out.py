@@ -10,7 +10,7 @@ from kovqa_core.errors import KovqaError
 from kovqa_core.index.report import IndexReport, read_report
 from kovqa_core.messages import Message, message
 from kovqa_core.runs.events import EvaluationEvent, TrainStepEvent
-from kovqa_core.runs.summary import read_logged_events
+from kovqa_core.runs.log_file import read_logged_events
 from kovqa_core.settings.run import Run
 
 

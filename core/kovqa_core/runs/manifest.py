@@ -15,10 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
 from kovqa_core.errors import DataError, KovqaError, Stopped
-from kovqa_core.files import read_json, write_json
+from kovqa_core.files import write_json
 from kovqa_core.machine.versions import (
     GitState,
     MachineFacts,
@@ -27,8 +25,10 @@ from kovqa_core.machine.versions import (
     machine_facts,
     package_versions,
 )
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
+from kovqa_core.runs.events import report_warning
 from kovqa_core.runs.folder import MANIFEST_FILE, follow_pointer
+from kovqa_core.settings.json_file import check_content, read_json_as
 from kovqa_core.settings.run import Run
 
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
@@ -100,14 +100,44 @@ def launch_fields(launch: RunLaunch) -> dict[str, Any]:
     return values
 
 
+@dataclass(frozen=True)
+class _ManifestFile:
+    launches: list[Any]
+
+
 def read_launches(folder: Path) -> list[RunLaunch]:
     """All launches of a run, oldest first; those that cannot be read, or the whole file, are left out."""
-    reader = TypeAdapter(RunLaunch)  # unknown keys are ignored: a later version may write more
-    launches = []
-    for entry in _read_entries(folder):
-        with contextlib.suppress(ValidationError):
-            launches.append(reader.validate_python(entry))
-    return launches
+    return [launch for launch in map(_read_launch, _read_entries(folder)) if isinstance(launch, RunLaunch)]
+
+
+def manifest_problems(folder: Path) -> list[Message]:
+    """What `read_launches` leaves out, and why."""
+    path = folder / MANIFEST_FILE
+    if not os.path.lexists(path):
+        return []
+    try:
+        entries = read_json_as(path, _ManifestFile).launches
+    except DataError as error:
+        return [
+            message("runs.manifest-unreadable", "launches are not known: {problem}", problem=error.message)
+        ]
+    read = [_read_launch(entry) for entry in entries]
+    return [
+        message(
+            "runs.launch-unreadable", "{file}: launch {number} cannot be read: {problem}",
+            file=path, number=number, problem=problem,
+        )
+        for number, problem in enumerate(read, 1)
+        if not isinstance(problem, RunLaunch)
+    ]  # fmt: skip
+
+
+def _read_launch(entry: object) -> RunLaunch | str:
+    """One entry; or what is wrong with it."""
+    try:
+        return check_content(entry, RunLaunch)
+    except ValueError as error:
+        return str(error)
 
 
 def _read_entries(folder: Path) -> list[Any]:
@@ -115,10 +145,27 @@ def _read_entries(folder: Path) -> list[Any]:
     path = folder / MANIFEST_FILE
     try:
         # A manifest is a record: one that is broken must not keep a run from starting.
-        entries = read_json(path)["launches"] if path.is_file() else []
-    except (KovqaError, KeyError, TypeError):
+        return read_json_as(path, _ManifestFile).launches if path.is_file() else []
+    except DataError:
         return []
-    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def _set_broken_manifest_aside(folder: Path) -> None:
+    """Keep a manifest that cannot be read under another name, for a new one is about to be written."""
+    path = folder / MANIFEST_FILE
+    try:
+        if os.path.lexists(path):
+            read_json_as(path, _ManifestFile)
+    except DataError as error:
+        aside = path.with_name(f"{MANIFEST_FILE}.broken")
+        with contextlib.suppress(OSError):
+            path.rename(aside)
+        report_warning(
+            message(
+                "runs.manifest-set-aside", "{problem}: it is {aside} now, and a new one begins",
+                problem=error.message, aside=aside.name,
+            )
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -130,6 +177,7 @@ def record_launch(run: Run) -> Iterator[None]:
     Raises:
         KovqaError: what the training raises; or the folder cannot be written.
     """
+    _set_broken_manifest_aside(run.folder)
     # Earlier entries are written again as they stand, not as this version reads them.
     earlier = _read_entries(run.folder)
     launch = RunLaunch(
@@ -232,9 +280,7 @@ def index_facts(index: str | None) -> IndexFacts:
     """Folder, fingerprint and numbers of rows of an index, as far as its `index.json` can be read."""
     path = Path(index or "") / "index.json"
     try:
-        report = read_json(path) if index and path.is_file() else {}
-        return TypeAdapter(IndexFacts).validate_python(
-            {"index": index, "fingerprint": report.get("fingerprint"), "rows": report.get("rows")}
-        )
-    except (KovqaError, AttributeError, ValidationError):
-        return IndexFacts(index)
+        facts = read_json_as(path, IndexFacts) if index and path.is_file() else IndexFacts()
+    except KovqaError:
+        facts = IndexFacts()
+    return replace(facts, index=index)

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kovqa_core.errors import KovqaError, SettingsError
-from kovqa_core.files import read_json, write_json
+from kovqa_core.files import write_json
 from kovqa_core.messages import message
+from kovqa_core.settings.json_file import read_json_as
 
 SLURM_JOB_FILE = "slurm-job.json"  # written when the folder's job was queued
 _QUERY_SECONDS = 3.0  # a list of runs does not wait for a busy controller
@@ -69,15 +70,15 @@ def read_slurm_job(folder: Path) -> SlurmJob | None:
     log, file = folder / "logs" / "launcher.log", folder / SLURM_JOB_FILE
     try:
         # srun says its job's number only where it has to wait for nodes.
-        waits = re.findall(r"^srun: job (\d+) queued", log.read_text("utf-8", "replace"), re.MULTILINE)
+        text = log.read_text("utf-8", "replace") if log.is_file() else ""
+        waits = re.findall(r"^srun: job (\d+) queued", text, re.MULTILINE)
         if waits and not (file.is_file() and file.stat().st_mtime > log.stat().st_mtime):
             return SlurmJob(waits[-1])
     except OSError:
         pass
     try:
-        values = read_json(file) if file.is_file() else None
-        return SlurmJob(str(values["number"]), str(values["name"])) if values else None
-    except (KovqaError, KeyError, TypeError):
+        return read_json_as(file, SlurmJob) if file.is_file() else None
+    except KovqaError:
         return None
 
 

@@ -12,10 +12,10 @@ from typing import Literal
 
 from kovqa_core.errors import KovqaError, unknown_name_error
 from kovqa_core.evaluate.metrics import metric_name
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.paths import settings_files
 from kovqa_core.runs import manifest
-from kovqa_core.runs.events import EvaluationEvent, LoggedEvent, parse_event
+from kovqa_core.runs.events import EvaluationEvent
 from kovqa_core.runs.folder import (
     ERROR_FILE,
     LOG_FILE,
@@ -28,6 +28,13 @@ from kovqa_core.runs.folder import (
     read_error,
     read_result,
     was_launched,
+)
+from kovqa_core.runs.log_file import (
+    evaluations_of,
+    latest_step,
+    log_problems,
+    read_evaluations,
+    read_logged_events,
 )
 from kovqa_core.runs.manifest import RunLaunch
 from kovqa_core.runs.slurm_job import SlurmJob, SlurmJobState, query_job_states, read_slurm_job
@@ -116,6 +123,7 @@ class RunDetails:
         checkpoints: its step folders, oldest first.
         launches: oldest first.
         detail: of the error it failed with.
+        problems: files, or parts of files, that cannot be read and are left out of the rest.
     """
 
     summary: RunSummary
@@ -125,6 +133,7 @@ class RunDetails:
     checkpoints: list[CheckpointSummary]
     launches: list[RunLaunch]
     detail: str
+    problems: Sequence[Message] = ()
 
 
 # --------------------------------------------------------------------------------- which
@@ -194,13 +203,13 @@ def _summarise_readable(folder: Path) -> RunSummary:
     )
     events = read_logged_events(folder)
     state, error = _run_state(folder, result, launches)
-    evaluations = _evaluations(events)
+    evaluations = evaluations_of(events)
     best = evaluations[-1].best if evaluations else None
     if result:
         steps = result.steps
         best = best if result.best_score is None else result.best_score
     else:  # while it runs the log is ahead of the last checkpoint; afterwards only that one counts
-        steps = _latest_step(events) if state == "running" else manifest.last_checkpoint_step(folder)
+        steps = latest_step(events) if state == "running" else manifest.last_checkpoint_step(folder)
     recipe = run.recipe
     return RunSummary(
         folder=folder,
@@ -279,26 +288,6 @@ def total_steps(run: Run, launches: Sequence[RunLaunch]) -> int | None:
     return optim.count_steps(rows.get("train", 0))
 
 
-def read_logged_events(folder: Path) -> list[LoggedEvent]:
-    """Events of a run's log; lines of other versions, and one torn by a kill, are left out."""
-    path = folder / LOG_FILE
-    lines = path.read_text("utf-8", "replace").splitlines() if path.is_file() else []
-    return [event for line in lines if isinstance(event := parse_event(line), LoggedEvent)]
-
-
-def _latest_step(events: Sequence[LoggedEvent]) -> int:
-    return max((event.step for event in events), default=0)
-
-
-def read_evaluations(folder: Path) -> list[EvaluationEvent]:
-    """Evaluations of a run's log, oldest first."""
-    return _evaluations(read_logged_events(folder))
-
-
-def _evaluations(events: Sequence[LoggedEvent]) -> list[EvaluationEvent]:
-    return [event for event in events if isinstance(event, EvaluationEvent)]
-
-
 # --------------------------------------------------------------------------------- all of it
 
 
@@ -314,6 +303,7 @@ def read_run_details(folder: Path) -> RunDetails:
         list_checkpoints(folder),
         manifest.read_launches(folder),
         _error_detail(folder),
+        [*manifest.manifest_problems(folder), *log_problems(folder)],
     )
 
 

@@ -82,7 +82,7 @@ def read_deepspeed_config(profile: Profile) -> JsonObject:
     if not profile.deepspeed:
         return {}
     path = Path(profile.deepspeed)
-    values = _drop_auto_values(_read_json_object(path))
+    values = _read_json_object(path)
     for key, place in _RESERVED_KEYS.items():
         if key in values:
             raise SettingsError(
@@ -128,6 +128,7 @@ def _read_json_object(path: Path) -> JsonObject:
         )
     try:
         values = parse_json(read_text(path))
+        values = _drop_auto_values(values) if isinstance(values, dict) else values
     except ValueError as error:
         raise SettingsError(
             message("settings.not-json", "{file}: not valid JSON ({problem})", file=path, problem=error)

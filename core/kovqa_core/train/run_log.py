@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kovqa_core.bounded_json import parse_json
-from kovqa_core.files import disk_errors, write_text
+from kovqa_core.errors import DataError
+from kovqa_core.files import atomic_file, disk_errors, read_bytes
+from kovqa_core.messages import message
 from kovqa_core.messages.one_line import escape_one_line
 from kovqa_core.runs.events import (
     EVENTS_VARIABLE,
@@ -88,16 +90,34 @@ def _event_text(values: Mapping[str, object]) -> str:
 
 
 def _truncate_log(path: Path, step: int, *, evaluation_due: bool) -> None:
-    """Keep the whole lines up to a step, with its evaluation unless that is done again."""
-    if not path.exists():
+    """Keep the lines up to a step, with its evaluation unless that is done again.
+
+    A line that cannot be read stays where it is; only the last line, which a kill tears, goes.
+
+    Raises:
+        DataError: the log is not a file, or cannot be read.
+    """
+    if not os.path.lexists(path):
         return
+    if not path.is_file():  # a pipe would be waited for
+        raise DataError(message("train.log-not-a-file", "{file} is not a file", file=path))
+    *lines, torn = read_bytes(path).split(b"\n")
     kept_lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = parse_json(line)
-            done_again = evaluation_due and row.get("kind") == "eval" and row["step"] == step
-            if row["step"] <= step and not done_again:
-                kept_lines.append(line + "\n")
-        except (ValueError, KeyError):
-            break  # torn by a kill: only the last line can be
-    write_text(path, "".join(kept_lines))
+    for line in lines if _logged_step(torn) is None else [*lines, torn]:
+        logged = _logged_step(line)
+        done_again = logged == (step, "eval") and evaluation_due
+        if logged is None or (logged[0] <= step and not done_again):
+            kept_lines.append(line + b"\n")
+        elif logged[0] > step:
+            break  # what follows was done after it
+    with atomic_file(path) as stream:
+        stream.write(b"".join(kept_lines))
+
+
+def _logged_step(line: bytes) -> tuple[int, str] | None:
+    """Step and kind of a line; None: it cannot be read."""
+    try:
+        row = parse_json(line)
+        return int(row["step"]), str(row.get("kind"))
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
+        return None
