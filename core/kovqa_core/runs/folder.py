@@ -54,7 +54,8 @@ def is_run_active(folder: Path) -> bool:
     from kovqa_core.distributed.run_lock import LOCK_FILE  # which imports it, too
 
     try:
-        with (folder / LOCK_FILE).open() as stream:
+        # O_NONBLOCK: a pipe in its place would be waited for.
+        with os.fdopen(os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK)) as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
