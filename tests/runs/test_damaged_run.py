@@ -160,11 +160,11 @@ def test_what_is_left_out_is_said(runs: Path) -> None:
     assert shown.exit_code == 0
     assert "launch 2 cannot be read" in shown.stderr
     (bad / RUN_FILE).write_text("recipe: 3\n")
-    table = CliRunner().invoke(app, ["runs", "--root", str(runs)], env={"COLUMNS": "300"})
-    assert table.exit_code == 0
-    assert "broken" in table.stdout
-    assert "run.yaml:1" in table.stdout  # the cell goes over several lines
-    assert "좋은" in table.stdout
+    listed = CliRunner().invoke(app, ["runs", "--root", str(runs), "--json"])
+    assert listed.exit_code == 0
+    states = {Path(run["folder"]).name: run for run in json.loads(listed.stdout)["runs"]}
+    assert (states["나쁜"]["state"], states["좋은"]["state"]) == ("broken", "stopped")
+    assert "run.yaml: folder: this key is missing" in states["나쁜"]["error"]
 
 
 def test_a_broken_manifest_is_kept_beside_the_new_one(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
