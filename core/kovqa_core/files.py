@@ -9,8 +9,10 @@ import json
 import os
 import re
 import shutil
+import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +32,45 @@ def to_nfc(text: str) -> str:
 # ---------------------------------------------------------------------------------- reading
 
 
+def open_file(path: Path) -> BufferedReader:
+    """A file, opened to be read; all files that users name are opened here.
+
+    A pipe may stand in its place, as a shell's `<(…)` does; one that nobody writes to is an empty file, where
+    `open` would wait for ever. A device never is: /dev/zero has no end.
+
+    Raises:
+        DataError: it is not there, may not be read, or is a folder or a device.
+    """
+    try:
+        mode = path.stat().st_mode  # before it is opened: with some devices that alone does something
+        if stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
+            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+            if stat.S_ISFIFO(mode):
+                os.set_blocking(handle, True)
+            return os.fdopen(handle, "rb")
+        is_folder = stat.S_ISDIR(mode)
+        reason = (
+            message("files.is-folder", "it is a folder")
+            if is_folder
+            else message("files.is-device", "it is a device or a socket")
+        )
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    raise _cannot_read_error(path, reason)
+
+
+def _cannot_read_error(path: Path, reason: str) -> DataError:
+    return DataError(
+        message("files.cannot-read", "cannot read {path}: {reason}", path=path, reason=reason),
+        message("files.cannot-read.hint", "check the path"),
+    )
+
+
+def real_path(path: Path) -> Path:
+    """The path with its links followed, as `Path.resolve`; links that lead in a circle stay what they are."""
+    return Path(os.path.realpath(path))
+
+
 def read_text(path: Path, most_bytes: int | None = None) -> str:
     """The text of a file in one of the encodings of `text_encoding`.
 
@@ -45,8 +86,8 @@ def read_text(path: Path, most_bytes: int | None = None) -> str:
 
 def read_bytes(path: Path, most_bytes: int | None = None) -> bytes:
     """The bytes of a file; a `DataError` that names it when it cannot be read, or has more than `most_bytes`."""
-    try:
-        size = path.stat().st_size
+    with open_file(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
         if most_bytes is not None and size > most_bytes:
             raise DataError(
                 message(
@@ -55,12 +96,10 @@ def read_bytes(path: Path, most_bytes: int | None = None) -> bytes:
                 ),
                 message("files.cannot-read.hint", "check the path"),
             )  # fmt: skip
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            message("files.cannot-read", "cannot read {path}: {reason}", path=path, reason=error.strerror),
-            message("files.cannot-read.hint", "check the path"),
-        ) from None
+        try:
+            return stream.read()
+        except OSError as error:  # a disk or a network that fails
+            raise _cannot_read_error(path, error.strerror) from None
 
 
 def read_json(path: Path) -> Any:
@@ -269,8 +308,8 @@ def require_other_output(output: Path, inputs: Iterable[Path]) -> None:
     Raises:
         SettingsError: it is one; no --force helps.
     """
-    resolved = output.resolve()
-    if any(resolved == path.resolve() or _is_same_file(output, path) for path in inputs):
+    resolved = real_path(output)
+    if any(resolved == real_path(path) or _is_same_file(output, path) for path in inputs):
         raise SettingsError(
             message("files.output-is-input", "{output} is an input: it would be overwritten", output=output),
             message("files.output-is-input.hint", "choose another file with -o"),

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.errors import SettingsError
-from kovqa_core.files import disk_errors
+from kovqa_core.files import disk_errors, real_path
 from kovqa_core.messages import Message, message, shell_quote
 
 WAIT_SECONDS = 20.0  # a short job is waited for, a long one is named
@@ -42,7 +42,7 @@ def output_lock(
     Raises:
         SettingsError: another process holds it for longer (which one, on which host); it cannot be written.
     """
-    path = lock_file_of(output.resolve())
+    path = lock_file_of(real_path(output))
     lock = FileLock(path, fallback_to_soft=False)
     with disk_errors(output):
         path.parent.mkdir(parents=True, exist_ok=True)

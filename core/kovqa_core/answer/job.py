@@ -39,7 +39,7 @@ from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.data.write_tables import require_table_fits, require_table_format
 from kovqa_core.errors import ModelError, SettingsError, Stopped
 from kovqa_core.evaluate.answers_record import answers_record_path
-from kovqa_core.files import disk_errors, require_other_output
+from kovqa_core.files import disk_errors, read_bytes, real_path, require_other_output
 from kovqa_core.messages import message
 from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -380,9 +380,9 @@ def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]
             message("answer.no-model.hint", "give a run folder or one of its step folders"),
         )
     return {
-        "model": str(folder.resolve()),
+        "model": str(real_path(folder)),
         "weights": digest_model(folder),
-        description.name: hashlib.sha256(description.read_bytes()).hexdigest(),
+        description.name: hashlib.sha256(read_bytes(description)).hexdigest(),
         "beams": options.num_beams,
         "decoding": options.decoding.json_fields(),
     }

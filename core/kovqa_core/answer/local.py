@@ -27,7 +27,7 @@ from kovqa_core.answer.workers import WorkerAnswerJob
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import open_image
 from kovqa_core.distributed.rank_info import RankInfo
-from kovqa_core.files import disk_errors, to_nfc
+from kovqa_core.files import disk_errors, real_path, to_nfc
 from kovqa_core.machine.hardware import APPLE_GPU, find_gpus
 from kovqa_core.machine.visible_devices import DEVICE_ORDER_VARIABLE, PCI_ORDER
 from kovqa_core.messages import Message, message
@@ -115,7 +115,7 @@ def answer_one_image(loaded: LoadedModel, image: Path, question: str = "") -> An
     Raises:
         DataError: the image cannot be read.
     """
-    example = Example("", str(image.resolve()), to_nfc(question))
+    example = Example("", str(real_path(image)), to_nfc(question))
     _warn_of_unread_texts(loaded, [example])
     (_, answer), *_ = _answer_batches(loaded, [example], Path("/"), 1)
     return answer

@@ -22,11 +22,11 @@ from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.answer.row_digest import digest_row
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.example import Answer, json_line
-from kovqa_core.errors import SettingsError
+from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.evaluate.answers_record import AnswersRecord, read_answers_record, write_answers_record
 from kovqa_core.evaluate.predictions_file import read_predictions
 from kovqa_core.evaluate.write_predictions import PredictionRow, encode_predictions, prediction_fields
-from kovqa_core.files import atomic_file, read_json, write_json
+from kovqa_core.files import atomic_file, read_bytes, read_json, write_json
 from kovqa_core.messages import Message, message
 
 PARTIAL_SUFFIX = ".part"
@@ -131,7 +131,7 @@ def resume_partial_file(
     """
     partial_file = partial_file_path(output)
     if partial_file.exists() and fingerprint_path(partial_file).exists():
-        recorded = read_json(fingerprint_path(partial_file))
+        recorded = _read_fingerprint(partial_file)
         merge_rank_files(partial_file)
         lines = [line for line in _read_lines(partial_file) if not line.is_fault]
         resumed = _keep_same_rows(partial_file, lines, recorded, fingerprint, digests)
@@ -286,30 +286,61 @@ def merge_rank_files(partial_file: Path) -> set[str]:
         read_answered_ids(rank_file)
         # Killed between the two, lines are in both files: ids make them one again.
         with partial_file.open("ab") as stream:
-            stream.write(rank_file.read_bytes())
+            stream.write(read_bytes(rank_file))
         rank_file.unlink()
     return read_answered_ids(partial_file)
 
 
 def read_answered_ids(path: Path) -> set[str]:
     """Ids of a file's lines; a torn last line is cut off."""
-    data = path.read_bytes() if path.exists() else b""
+    data = read_bytes(path) if path.exists() else b""
     whole_lines = data[: data.rfind(b"\n") + 1]
     if len(whole_lines) < len(data):
         path.write_bytes(whole_lines)
-    return {line.id for line in _parse_lines(whole_lines)}
+    return {line.id for line in _parse_lines(whole_lines, path)}
 
 
 def _read_lines(path: Path) -> Iterator[_PartialLine]:
-    return _parse_lines(path.read_bytes())
+    return _parse_lines(read_bytes(path), path)
 
 
-def _parse_lines(data: bytes) -> Iterator[_PartialLine]:
+def _parse_lines(data: bytes, path: Path) -> Iterator[_PartialLine]:
     # Not splitlines(): it would split at a bare carriage return, too.
-    for line in data.split(b"\n"):
+    for number, line in enumerate(data.split(b"\n"), 1):
         if line:
-            fields = parse_json(line)
-            yield _PartialLine(str(fields.pop(_DIGEST_KEY, "")), fields)
+            yield _parse_line(line, f"{path}:{number}")
+
+
+def _parse_line(line: bytes, place: str) -> _PartialLine:
+    """A line of a partial file.
+
+    Raises:
+        DataError: it is none, though it is whole: something else than a kill damaged it.
+    """
+    try:
+        fields = parse_json(line)
+    except ValueError:
+        fields = None
+    if not (isinstance(fields, dict) and isinstance(fields.get("id"), str)):
+        raise DataError(
+            message("answer.damaged-line", "{place}: not a line of unfinished predictions", place=place),
+            message("answer.damaged-line.hint", "remove this line: its row is answered again"),
+        )
+    return _PartialLine(str(fields.pop(_DIGEST_KEY, "")), fields)
+
+
+def _read_fingerprint(partial_file: Path) -> dict[str, object]:
+    path = fingerprint_path(partial_file)
+    fingerprint = read_json(path)
+    if not isinstance(fingerprint, dict):
+        raise DataError(
+            message("answer.damaged-fingerprint", "{path}: not a JSON object", path=path),
+            message(
+                "answer.damaged-fingerprint.hint",
+                "remove it: the unfinished answers beside it are given anew",
+            ),
+        )
+    return fingerprint
 
 
 def finish_partial_file(
@@ -340,7 +371,7 @@ def finish_partial_file(
     )
     # An answer of an earlier version has none: it counts as long as the table stays as it is.
     row_digests = [line.digest for _, line in answered]
-    record = AnswersRecord(read_json(fingerprint_path(partial_file)), row_digests if all(row_digests) else ())
+    record = AnswersRecord(_read_fingerprint(partial_file), row_digests if all(row_digests) else ())
     # Before the file: killed between the two, the partial file is still there, and is finished again.
     write_answers_record(output, contents, record)
     with atomic_file(output) as stream:

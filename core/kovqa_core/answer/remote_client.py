@@ -33,7 +33,7 @@ from kovqa_core.answer.partial_file import RowFault
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
-from kovqa_core.files import to_nfc
+from kovqa_core.files import real_path, to_nfc
 from kovqa_core.index.reader import is_index_file
 from kovqa_core.messages import message
 from kovqa_core.models.unread_columns import unread_columns_warning
@@ -61,7 +61,7 @@ def ask_server(
     require_question(question)
     with connect_server(url, on_progress) as server:
         name = _served_model(server, options)
-        example = Example("", str(image.resolve()), to_nfc(question))
+        example = Example("", str(real_path(image)), to_nfc(question))
         return ModelAnswer(request_answer(server, name, example, Path("/"), on_progress), name)
 
 

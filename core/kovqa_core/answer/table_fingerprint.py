@@ -23,7 +23,7 @@ def table_fingerprint(
     if table.is_dir():
         digest = hashlib.sha256("\n".join(row.example.line() for row in rows).encode())
     else:  # in blocks: images may lie in it
-        with table.open("rb") as stream:
+        with open_file(table) as stream:
             digest = hashlib.file_digest(stream, "sha256")
     named_columns = {"columns": dict(sorted(columns.items()))} if columns else {}
     return {

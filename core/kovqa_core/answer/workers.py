@@ -30,7 +30,7 @@ from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.decoding import DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.errors import SettingsError
-from kovqa_core.files import read_json, write_json
+from kovqa_core.files import read_json, real_path, write_json
 from kovqa_core.launch.launchers import check_launcher, find_launcher
 from kovqa_core.launch.machine_check import check_machine
 from kovqa_core.launch.plan import plan_launch
@@ -158,8 +158,8 @@ def _run_workers(
     # Workers may start in another folder, or on another host that shares the disk.
     absolute_job = replace(
         job,
-        table=job.table.resolve(),
-        output=job.output.parent.resolve() / job.output.name,
+        table=real_path(job.table),
+        output=real_path(job.output.parent) / job.output.name,
         images=job.image_folder.absolute(),  # by the name that absolute paths in the table begin with
         options=replace(job.options, model=folder),
     )

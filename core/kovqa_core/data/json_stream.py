@@ -18,7 +18,6 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,6 +32,7 @@ from kovqa_core.data.json_values import (
     Scanners,
 )
 from kovqa_core.errors import DataError
+from kovqa_core.files import open_file
 from kovqa_core.messages import Message, message
 
 _READ_BLOCK_BYTES = 1 << 22  # bytes read at once
@@ -363,7 +363,7 @@ def decode_blocks(path: Path) -> Iterator[str]:
 
 
 def _read_blocks(path: Path) -> Iterator[bytes]:
-    with _open_binary(path) as stream:
+    with open_file(path) as stream:
         if stream.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC):
             yield from _unpack_blocks(stream, path)
             return
@@ -380,14 +380,4 @@ def _unpack_blocks(stream: BinaryIO, path: Path) -> Iterator[bytes]:
         raise DataError(
             message("data.cut-gzip", "{file}: damaged gzip file ({problem})", file=path, problem=error),
             _FETCH_OR_UNPACK_HINT,
-        ) from None
-
-
-def _open_binary(path: Path) -> BufferedReader:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(
-            message("data.cannot-read", "cannot read {file}: {problem}", file=path, problem=error.strerror),
-            message("data.cannot-read.hint", "check the path"),
         ) from None

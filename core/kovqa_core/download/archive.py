@@ -35,7 +35,7 @@ from kovqa_core.download.members import (
 from kovqa_core.download.part_file import download_lock
 from kovqa_core.download.split_archive import PART_VOLUME_NAME, JoinedVolumes, archive_volumes, open_zip
 from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.files import disk_errors, to_nfc, write_folder, write_json
+from kovqa_core.files import disk_errors, read_bytes, to_nfc, write_folder, write_json
 from kovqa_core.messages import message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
@@ -86,9 +86,9 @@ class UnpackReceipt:
 def read_unpack_receipt(folder: Path) -> UnpackReceipt | None:
     """An unpacked folder's receipt; None without one, or when it was damaged."""
     try:
-        fields = parse_json((folder / UNPACK_RECEIPT).read_text("utf-8"))
+        fields = parse_json(read_bytes(folder / UNPACK_RECEIPT))
         return UnpackReceipt(**{**fields, "source": ArchiveIdentity(**fields["source"])})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (DataError, ValueError, TypeError, KeyError):
         return None
 
 

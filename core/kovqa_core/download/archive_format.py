@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kovqa_core.download import tar
 from kovqa_core.download.split_archive import PART_VOLUME_NAME
-from kovqa_core.files import to_nfc
+from kovqa_core.files import open_file, to_nfc
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tgz", ".tar", ".zip")
 _VOLUME_SUFFIXES = (".z01",)
@@ -29,12 +29,12 @@ def archive_format(path: Path) -> str:
 
     A single packed file (`table.csv.gz`) does not count as an archive.
     """
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         head = stream.read(tar.TAR_BLOCK)
     if head.startswith(ZIP_HEADS):
         return "ZIP"
     if head.startswith((b"\x1f\x8b", b"BZh")):
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             try:
                 head = decompressed_stream(io.BufferedReader(stream)).read(tar.TAR_BLOCK)
             except (OSError, *DAMAGE_ERRORS):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from kovqa_core.files import open_file
 from kovqa_core.messages import message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
@@ -49,7 +50,7 @@ def file_checksums(
     total, done = path.stat().st_size, 0
     stage = message("download.checking", "checking {file}", file=path.name.removesuffix(".part"))
     hashes = {name: _new_hash(name, total) for name in sorted({"sha256", *algorithms})}
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         while block := stream.read(_HASH_BLOCK_BYTES):
             done += len(block)
             for each in hashes.values():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.download.table import AssetSource
-from kovqa_core.errors import SettingsError
-from kovqa_core.files import write_json
+from kovqa_core.errors import DataError, SettingsError
+from kovqa_core.files import read_bytes, write_json
 from kovqa_core.messages import message
 from kovqa_core.paths import kovqa_home
 
@@ -22,10 +22,8 @@ def acceptances_file() -> Path:
 def _read_acceptances() -> dict[str, dict[str, str]]:
     """Source -> licence, page, date of acceptance; none where the file is missing or damaged: it is asked again."""
     try:
-        return {
-            name: dict(entry) for name, entry in parse_json(acceptances_file().read_text("utf-8")).items()
-        }
-    except (OSError, ValueError, TypeError, AttributeError):
+        return {name: dict(entry) for name, entry in parse_json(read_bytes(acceptances_file())).items()}
+    except (DataError, ValueError, TypeError, AttributeError):
         return {}
 
 

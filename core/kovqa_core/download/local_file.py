@@ -20,7 +20,7 @@ from kovqa_core.download.members import ArchiveDamaged
 from kovqa_core.download.part_file import receipt_path, write_receipt
 from kovqa_core.download.table import Asset, AssetFile
 from kovqa_core.errors import AssetError, SettingsError
-from kovqa_core.files import atomic_file, disk_errors, make_folder
+from kovqa_core.files import atomic_file, disk_errors, make_folder, open_file, real_path
 from kovqa_core.messages import message
 from kovqa_core.net.request import RemoteFile
 from kovqa_core.progress import OnProgress, ignore_progress
@@ -57,7 +57,7 @@ def adopt_local_file(
             unpack_file(target, unpacked, on_progress, keep_archive=options.keep_archive)
         except ArchiveDamaged:
             # Not finished, as if it had never been given; the user's own file stays where it is.
-            if target.resolve() != local_file.resolve():
+            if real_path(target) != real_path(local_file):
                 target.unlink(missing_ok=True)
             receipt_path(target).unlink(missing_ok=True)
             raise
@@ -93,7 +93,7 @@ def _check_local_file(
     local_file: Path, remote: RemoteFile, on_progress: OnProgress, *, allow_mismatch: bool
 ) -> tuple[dict[str, str], bool]:
     """Checksums of a file, and whether it was taken although it is not the published one."""
-    with local_file.open("rb") as stream:
+    with open_file(local_file) as stream:
         head = stream.read(HEAD_BYTES)
     if not has_magic(head, remote.magic) or (not remote.magic and is_web_page(head)):
         if is_web_page(head):
@@ -125,9 +125,9 @@ def link_or_copy(local_file: Path, target: Path) -> None:
     # A second name for the same bytes costs no space, and the rename makes it appear at once.
     link = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        os.link(local_file.resolve(), link)
+        os.link(real_path(local_file), link)
         link.replace(target)
     # Another disk, or one without hard links (FAT): a copy, whole or not at all.
     except OSError:
-        with local_file.open("rb") as source, atomic_file(target) as stream:
+        with open_file(local_file) as source, atomic_file(target) as stream:
             shutil.copyfileobj(source, stream, 1 << 20)

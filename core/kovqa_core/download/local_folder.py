@@ -19,7 +19,7 @@ from kovqa_core.download.local_file import adopt_local_file, link_or_copy
 from kovqa_core.download.part_file import write_receipt
 from kovqa_core.download.table import Asset
 from kovqa_core.errors import AssetError, SettingsError
-from kovqa_core.files import disk_errors, make_folder, to_nfc
+from kovqa_core.files import disk_errors, make_folder, open_file, read_bytes, read_text, to_nfc
 from kovqa_core.messages import Message, message
 from kovqa_core.progress import OnProgress, ignore_progress
 
@@ -167,7 +167,7 @@ def _open_local_repository(folder: Path) -> _LocalRepository:
         # its checksum, in a folder named after the commit.
         notes = folder / ".cache" / "huggingface" / "download" / f"{name}.metadata"
         if notes.is_file():
-            commit, etag = [*notes.read_text("utf-8").split("\n"), ""][:2]
+            commit, etag = [*read_text(notes).split("\n"), ""][:2]
             commits.add(commit.strip())
         elif path.is_symlink() and path.resolve().parent.name == "blobs":
             etag = path.resolve().name
@@ -185,7 +185,7 @@ def _require_shards(folder: Path, names: list[str]) -> None:
         if not name.endswith((".safetensors.index.json", ".bin.index.json")):
             continue
         try:
-            shards = set(parse_json((folder / name).read_bytes())["weight_map"].values())
+            shards = set(parse_json(read_bytes(folder / name))["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError):
             raise _broken_file_error(
                 folder / name, message("download.from-bad-index", "no index of weights")
@@ -202,7 +202,7 @@ def _check_file(
     path: Path, expected: Mapping[str, str], options: FetchOptions, on_progress: OnProgress
 ) -> dict[str, str]:
     """The checksums of a file that is what it should be, as far as that can be known without the hub."""
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         head = stream.read(HEAD_BYTES)
     if head.startswith(_LFS_POINTER):
         raise _broken_file_error(
@@ -214,7 +214,7 @@ def _check_file(
         raise _broken_file_error(path, message("download.from-cut", "not a whole safetensors file"))
     if path.suffix == ".json":
         try:
-            parse_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+            parse_json(read_bytes(path).removeprefix(b"\xef\xbb\xbf"))
         except ValueError:
             raise _broken_file_error(path, message("download.from-no-json", "not JSON")) from None
     checksums = file_checksums(path, expected, on_progress)
@@ -233,7 +233,7 @@ def _is_whole_safetensors(path: Path, head: bytes) -> bool:
     length = int.from_bytes(head[:8], "little")
     if size < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
         return False
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         stream.seek(8)
         try:
             header = parse_json(stream.read(length))

@@ -18,7 +18,8 @@ from typing import IO
 
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.download.checks import checksum_mismatch, file_checksums
-from kovqa_core.files import write_json
+from kovqa_core.errors import DataError
+from kovqa_core.files import read_bytes, write_json
 from kovqa_core.messages import message
 from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -81,8 +82,8 @@ def receipt_path(target: Path) -> Path:
 def read_part_notes(target: Path) -> PartNotes | None:
     """The notes of an unfinished file; None when there are none, or a crash damaged them."""
     try:
-        return PartNotes(**parse_json(_part_notes_path(target).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return PartNotes(**parse_json(read_bytes(_part_notes_path(target))))
+    except (DataError, ValueError, TypeError):
         return None
 
 
@@ -135,8 +136,8 @@ def locked_part_file(target: Path, on_progress: OnProgress = ignore_progress) ->
 def read_receipt(target: Path) -> FileReceipt | None:
     """A finished file's receipt; None without one, or when a crash damaged it."""
     try:
-        receipt = FileReceipt(**parse_json(receipt_path(target).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        receipt = FileReceipt(**parse_json(read_bytes(receipt_path(target))))
+    except (DataError, ValueError, TypeError):
         return None
     return receipt if isinstance(receipt.checksums, dict) else None
 

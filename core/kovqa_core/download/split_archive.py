@@ -6,6 +6,7 @@ Source: docs/sources/datasets.md, D9 and D11; split zips as in the zip format's 
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
 import zipfile
@@ -15,6 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from kovqa_core.errors import DataError
+from kovqa_core.files import open_file
 from kovqa_core.messages import Message, message
 
 # AI-Hub's volumes: `X.zip.part0`, `X.zip.part1073741824` (docs/sources/datasets.md, D9).
@@ -41,7 +43,7 @@ def archive_volumes(archive: Path) -> list[Path]:
         archive = archive.with_name(volume["name"])
     volumes = _sibling_volumes(archive, PART_VOLUME_NAME, archive.name)
     if volumes and not archive.exists():
-        sizes = [path.stat().st_size for path in volumes.values()]
+        sizes = [_volume_size(path) for path in volumes.values()]
         if not is_complete_sequence(list(volumes), sizes):
             reason = message(
                 "download.volumes-incomplete",
@@ -64,6 +66,11 @@ def archive_volumes(archive: Path) -> list[Path]:
     if not archive.is_file():
         raise _unreadable_error(archive, message("download.archive-missing", "no such file"))
     return [*disks.values(), archive]
+
+
+def _volume_size(path: Path) -> int:
+    with open_file(path) as stream:
+        return os.fstat(stream.fileno()).st_size
 
 
 def is_complete_sequence(numbers: Sequence[int], sizes: Sequence[int]) -> bool:
@@ -106,7 +113,7 @@ class JoinedVolumes(io.RawIOBase):
         self.starts = [0, *accumulate(path.stat().st_size for path in paths)]
         self._position = 0
         self._number = 0
-        self._file = paths[0].open("rb")
+        self._file = open_file(paths[0])
 
     def readable(self) -> bool:
         return True
@@ -127,7 +134,7 @@ class JoinedVolumes(io.RawIOBase):
             return 0
         if number != self._number:  # one open file at a time: a set may have thousands of volumes
             self._file.close()
-            self._file = self.paths[number].open("rb")
+            self._file = open_file(self.paths[number])
             self._number = number
         self._file.seek(self._position - self.starts[number])
         count = self._file.readinto(buffer)

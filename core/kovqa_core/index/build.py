@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kovqa_core.errors import DataError, SettingsError, unknown_name_error
-from kovqa_core.files import require_empty, write_folder
+from kovqa_core.files import real_path, require_empty, write_folder
 from kovqa_core.index.find_image import clear_listings
 from kovqa_core.index.packed_root import missing_folder_hint, require_unpacked
 from kovqa_core.index.report import EMBEDDED_IMAGES_FOLDER, DatasetOrigin, IndexReport, OptionValue
@@ -62,7 +62,7 @@ def build_index(
     # Resolved: the report names the folder for other processes, which start elsewhere.
     origin = DatasetOrigin(
         source,
-        root.resolve(),
+        real_path(root),
         _resolve_image_folder(data_source, root, images),
         _accepted_options(source, data_source.ACCEPTED_OPTIONS, options),
         data_source.SPLIT_METHOD,
@@ -78,7 +78,7 @@ def build_index(
         # A check writes a whole index too, and throws it away: what it says is what writing would say.
         output = folder or Path(scratch) / "index"
         if any(shard.read_images for shard in shards):
-            origin = replace(origin, images=output.resolve() / EMBEDDED_IMAGES_FOLDER)
+            origin = replace(origin, images=real_path(output) / EMBEDDED_IMAGES_FOLDER)
         with output_lock(output):
             return write_index(
                 shards,
@@ -99,7 +99,7 @@ def _require_outside(folder: Path, root: Path) -> None:
     Raises:
         SettingsError: they do.
     """
-    if root.resolve().is_relative_to(folder.resolve()):
+    if real_path(root).is_relative_to(real_path(folder)):
         raise SettingsError(
             message(
                 "index.output-holds-input",
@@ -144,7 +144,7 @@ def build_upstream_files(
         write_folder(
             folder,
             lambda partial_folder: upstream.write_upstream_files(
-                root.resolve(), image_folder, partial_folder, encode_text
+                real_path(root), image_folder, partial_folder, encode_text
             ),
         )
         return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
@@ -237,7 +237,7 @@ def _resolve_image_folder(source: DataSource, root: Path, images: Path | None) -
             message("index.no-root", "no folder or file {root}", root=root),
             message("index.no-root.hint", "check --root"),
         )
-    folder = (images or source.find_image_folder(root)).resolve()
+    folder = real_path(images or source.find_image_folder(root))
     if not folder.is_dir():
         raise DataError(
             message("index.no-image-folder", "no folder {folder}", folder=folder),

@@ -19,6 +19,7 @@ from kovqa_core.data.answers import read_answers
 from kovqa_core.data.example import Example, parse_example
 from kovqa_core.data.image_names import is_inside, is_too_wide, outside_image_error, wide_folder_error
 from kovqa_core.errors import DataError
+from kovqa_core.files import open_file, real_path
 from kovqa_core.index.report import REPORT_FILE, IndexReport, read_report
 from kovqa_core.messages import message, shell_quote
 
@@ -60,7 +61,7 @@ class IndexSplit(Sequence[Example]):
         number %= len(self)
         # A map, not a file: rows are read in random order, by many processes, and the pages are shared between them.
         if self._map is None:
-            with self.path.open("rb") as stream:
+            with open_file(self.path) as stream:
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         # A line ends where the next begins; the last one ends with the file, with or without a line feed.
         start = int(self._offsets[number])
@@ -212,7 +213,7 @@ def open_index(folder: Path, images: Path | None = None) -> IndexFolder:
         )
     report = read_report(folder)
     # By the text, not `resolve`: an image folder that is a link stays the name that users know.
-    image_folder = images or Path(os.path.normpath(folder.resolve() / report.image_folder))
+    image_folder = images or Path(os.path.normpath(real_path(folder) / report.image_folder))
     if not image_folder.is_dir():
         raise DataError(
             message(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from kovqa_core.errors import DataError
-from kovqa_core.files import read_json, write_json
+from kovqa_core.files import read_json, real_path, write_json
 from kovqa_core.index.class_list import NO_CLASSES, SomeClasses
 from kovqa_core.index.left_out import LeftOut
 from kovqa_core.index.row_extras import RowExtras, read_row_extras
@@ -174,7 +174,7 @@ def make_report(counts: IndexCounts, origin: DatasetOrigin, folder: Path) -> Ind
         counts,
         origin.source,
         str(origin.root),
-        os.path.relpath(origin.images, folder.resolve()),
+        os.path.relpath(origin.images, real_path(folder)),
         origin.options,
         origin.split_method,
         origin.question_type_groups,

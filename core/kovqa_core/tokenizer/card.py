@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kovqa_core.errors import DataError
 from kovqa_core.files import atomic_file, read_json, write_json
+from kovqa_core.messages import message
 from kovqa_core.tokenizer.sentencepiece_model import load_xlmr_processor
 
 TrainerSettings = Mapping[str, str | int | float | bool]  # SentencePiece's own names
@@ -79,7 +81,13 @@ def card_path(model: Path) -> Path:
 def read_card(model: Path) -> Mapping[str, Any] | None:
     """What stands in a model's card, as JSON; None where there is none. It may be another model's."""
     path = card_path(model)
-    return read_json(path) if path.is_file() else None
+    card = read_json(path) if path.is_file() else None
+    if card is not None and not isinstance(card, dict):
+        raise DataError(
+            message("tokenizer.damaged-card", "{path}: not a JSON object", path=path),
+            message("tokenizer.damaged-card.hint", "remove it: the model is read without its card"),
+        )
+    return card
 
 
 def write_sentencepiece_model(output: Path, model: bytes, card: TokenizerCard) -> None:

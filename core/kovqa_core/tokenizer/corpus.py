@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.errors import DataError, KovqaError, SettingsError
-from kovqa_core.files import atomic_file, disk_errors, make_folder, read_json, to_nfc, write_json
+from kovqa_core.files import atomic_file, disk_errors, make_folder, open_file, read_json, to_nfc, write_json
 from kovqa_core.messages import message
 from kovqa_core.process_pool import add_to_count, parallel_map
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -195,7 +195,7 @@ def sample_lines(corpus: CleanCorpus, wanted: int) -> Iterator[str]:
 def _source_record(path: Path, columns: Sequence[str], on_progress: OnProgress) -> dict[str, Any]:
     size, digest = _source_bytes(path), hashlib.sha256()
     stage = message("tokenizer.reading", "reading {file}", file=path.name)
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         while block := stream.read(text_file.CHUNK_BYTES):
             digest.update(block)
             on_progress(Progress(stage, stream.tell(), size, "bytes"))
@@ -208,16 +208,8 @@ def _source_record(path: Path, columns: Sequence[str], on_progress: OnProgress) 
 
 
 def _source_bytes(path: Path) -> int:
-    try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-    except OSError as error:
-        raise DataError(
-            message(
-                "tokenizer.cannot-read", "cannot read {path}: {reason}", path=path, reason=error.strerror
-            ),
-            message("tokenizer.cannot-read.hint", "check the path"),
-        ) from None
+    with open_file(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
     if not size:
         raise DataError(
             message("tokenizer.empty-input", "{path} is empty", path=path),

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kovqa_core.errors import DataError, ModelError
+from kovqa_core.errors import ModelError
+from kovqa_core.files import open_file, read_bytes
 from kovqa_core.messages import message
 
 if TYPE_CHECKING:
@@ -83,19 +84,11 @@ def is_sentencepiece_model(path: Path) -> bool:
     Raises:
         DataError: it cannot be read.
     """
+    with open_file(path) as stream:
+        if stream.read(1) != b"\n":
+            return False
     try:
-        with path.open("rb") as stream:
-            if stream.read(1) != b"\n":
-                return False
-    except OSError as error:
-        raise DataError(
-            message(
-                "tokenizer.cannot-read", "cannot read {path}: {reason}", path=path, reason=error.strerror
-            ),
-            message("tokenizer.cannot-read.hint", "check the path"),
-        ) from None
-    try:
-        load_spm_processor(path.read_bytes(), str(path))
+        load_spm_processor(read_bytes(path), str(path))
     except ModelError:
         return False
     return True

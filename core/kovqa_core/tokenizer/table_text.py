@@ -13,6 +13,7 @@ from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.file_kind import PARQUET_MAGIC, ZIP_HEADS
 from kovqa_core.data.tables import COLUMN_ALIASES, read_table
 from kovqa_core.errors import DataError
+from kovqa_core.files import open_file
 from kovqa_core.messages import message
 
 TEXT_COLUMNS = ("question", "answer", "caption", "choices", "context", "hint")
@@ -59,7 +60,7 @@ def is_table(path: Path) -> bool:
         suffixes.pop()
     if suffixes and suffixes[-1] in _TABLE_SUFFIXES:
         return True
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         first = stream.readline(_MAX_FIRST_LINE_BYTES).removeprefix(b"\xef\xbb\xbf")
     # Any zip: the reader of tables says what is in it, where that is not a workbook.
     if first.startswith((PARQUET_MAGIC, ZIP_HEADS[0])):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kovqa_core.data.file_kind import find_file_kind
 from kovqa_core.errors import DataError
+from kovqa_core.files import open_file
 from kovqa_core.messages import message
 from kovqa_core.text_encoding import detect_encoding, encoding_error
 
@@ -75,7 +76,7 @@ def _chunk_ends(path: Path) -> Iterator[int]:
 
 
 def _read_chunk(path: Path, start: int, end: int, encoding: str = "") -> bytes:
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         stream.seek(start)
         data = stream.read(end - start)
     # UTF-16 without a byte-order mark has a NUL in every ASCII letter; text in UTF-8 or CP949 has none.
@@ -127,7 +128,7 @@ def _damaged_text_error(path: Path, offset: int, byte: int, encoding: str) -> Da
 
 def _blocks_until(path: Path, end: int | None = None) -> Iterator[bytes]:
     left = path.stat().st_size if end is None else end
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         while left > 0 and (block := stream.read(min(left, CHUNK_BYTES))):
             left -= len(block)
             yield block

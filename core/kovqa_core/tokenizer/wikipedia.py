@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kovqa_core.errors import DataError
+from kovqa_core.files import open_file
 from kovqa_core.messages import message
 from kovqa_core.tokenizer.wikitext import plain_lines
 
@@ -108,7 +109,7 @@ def dump_slices(path: Path, max_slices: int) -> list[DumpSlice]:
     cuts: list[int] = []
     with (
         _dump_read_errors(path),
-        path.open("rb") as stream,
+        open_file(path) as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
         size, compressed = len(data), data[: len(_BZ2_MAGIC)] == _BZ2_MAGIC
@@ -162,7 +163,7 @@ def _dump_read_errors(path: Path) -> Iterator[None]:
 
 def _xml_blocks(dump_slice: DumpSlice) -> Iterator[bytes]:
     """The XML of a slice, at most a MiB at a time."""
-    with _dump_read_errors(dump_slice.path), dump_slice.path.open("rb") as stream:
+    with _dump_read_errors(dump_slice.path), open_file(dump_slice.path) as stream:
         compressed = stream.read(len(_BZ2_MAGIC)) == _BZ2_MAGIC
         stream.seek(dump_slice.start)
         raw = _raw_blocks(stream, dump_slice)

@@ -14,6 +14,7 @@ from typing import Any
 from kovqa_core.data.tables.csv_rows import CheckHeader, name_columns
 from kovqa_core.data.tables.text_lines import empty_table_error
 from kovqa_core.errors import DataError, KovqaError
+from kovqa_core.files import open_file
 from kovqa_core.messages import Message, message
 
 _SCAN_BYTES = 1 << 20
@@ -99,7 +100,7 @@ def _open_workbook(path: Path, *, values: bool = True) -> Iterator[Any]:
         warnings.simplefilter("ignore")  # it warns of styles and validations that it does not keep
         try:
             # As a stream: of a path it would ask for the suffix, whatever the file holds.
-            with path.open("rb") as stream:
+            with open_file(path) as stream:
                 workbook = openpyxl.load_workbook(stream, read_only=True, data_only=values)
                 try:
                     yield workbook

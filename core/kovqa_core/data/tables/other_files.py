@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kovqa_core.data.file_kind import GZIP_MAGIC, OLE_MAGIC, PARQUET_MAGIC, ZIP_HEADS, FileKind, data_kind
 from kovqa_core.data.tables.text_lines import TABLE_FORMATS_HINT
+from kovqa_core.files import open_file
 from kovqa_core.messages import message
 
 _HEAD_BYTES = 1 << 12
@@ -47,7 +48,7 @@ def read_head(path: Path, size: int = _HEAD_BYTES) -> bytes:
     try:
         if not path.is_file():
             return b""
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             return stream.read(size)
     except OSError:
         return b""
