@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import threading
+import time
 import unicodedata
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from kovqa_core.files import (
     read_text,
     require_other_output,
     to_nfc,
-    write_folder,
     write_json,
     write_text,
 )
@@ -109,59 +108,67 @@ def test_a_file_in_the_way_of_a_folder_is_explained(tmp_path: Path) -> None:
         write_text(tmp_path / "a" / "b.txt", "x")
 
 
-# ---------------------------------------------------------------------------- whole folders
+def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / ".a.txt.part").write_text("half of a file that is longer than the new one")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert everything(tmp_path) == ["a.txt"]
 
 
-def fill(folder: Path) -> None:
-    (folder / "a.txt").write_text("new")
-    (folder / "inner").mkdir()
-    (folder / "inner" / "b.txt").write_text("new")
-
-
-def fail(folder: Path) -> None:
-    fill(folder)
-    raise ValueError("stop")
-
-
-def test_write_folder_replaces_everything(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old.txt").write_text("old")
-    write_folder(tmp_path / "out", fill)
-    assert everything(tmp_path) == ["out", "out/a.txt", "out/inner", "out/inner/b.txt"]
-
-
-def test_write_folder_makes_the_folders_above(tmp_path: Path) -> None:
-    write_folder(tmp_path / "a" / "b" / "out", fill)
-    assert everything(tmp_path / "a" / "b") == ["out", "out/a.txt", "out/inner", "out/inner/b.txt"]
-
-
-def test_write_folder_leaves_nothing_behind_on_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stop"):
-        write_folder(tmp_path / "out", fail)
-    assert everything(tmp_path) == []
-
-
-def test_write_folder_keeps_the_old_one_on_an_error(tmp_path: Path) -> None:
-    write_folder(tmp_path / "out", fill)
-    before = everything(tmp_path)
-    with pytest.raises(ValueError, match="stop"):
-        write_folder(tmp_path / "out", fail)
-    assert everything(tmp_path) == before
-
-
-def test_write_folder_clears_what_a_killed_run_left(tmp_path: Path) -> None:
-    (tmp_path / "out.part").mkdir()
-    (tmp_path / "out.part" / "half.txt").write_text("half")
-    write_folder(tmp_path / "out", fill)
-    assert everything(tmp_path) == ["out", "out/a.txt", "out/inner", "out/inner/b.txt"]
-
-
-def test_write_folder_follows_a_link_to_another_disk(tmp_path: Path) -> None:
+def test_a_link_is_followed_as_a_shell_does(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
-    (tmp_path / "out").symlink_to(tmp_path / "disk")
-    write_folder(tmp_path / "out", fill)
-    assert (tmp_path / "out").is_symlink()
-    assert everything(tmp_path / "disk") == ["a.txt", "inner", "inner/b.txt"]
+    (tmp_path / "a.txt").symlink_to(tmp_path / "disk" / "b.txt")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").is_symlink()
+    assert (tmp_path / "disk" / "b.txt").read_text() == "new"
+    assert everything(tmp_path) == ["a.txt", "disk", "disk/b.txt"]
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "folder", "pipe"])
+def test_what_lies_under_the_partial_name_and_is_not_ours_stays(tmp_path: Path, kind: str) -> None:
+    other, partial_file = tmp_path / "other.txt", tmp_path / ".a.txt.part"
+    other.write_text("somebody's")
+    if kind == "link":
+        partial_file.symlink_to(other)
+    elif kind == "hard link":
+        partial_file.hardlink_to(other)
+    elif kind == "folder":
+        partial_file.mkdir()
+    else:
+        os.mkfifo(partial_file)
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert other.read_text() == "somebody's"
+    assert everything(tmp_path) == [".a.txt.part", "a.txt", "other.txt"]
+
+
+def test_two_writers_of_one_file_wait_for_each_other(tmp_path: Path) -> None:
+    path, order = tmp_path / "a.txt", []
+
+    def write_second() -> None:
+        write_text(path, "second")
+        order.append("second")
+
+    with atomic_file(path) as stream:
+        thread = threading.Thread(target=write_second)
+        thread.start()
+        stream.write(b"fir")
+        time.sleep(0.1)
+        stream.write(b"st")
+        order.append("first")
+    assert path.read_text() in ("first", "second")  # the other may have been quick
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert path.read_text() == "second"
+    assert everything(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("name", ["a" * 254, "folder"])
+def test_a_name_that_cannot_be_is_explained(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SettingsError, match="cannot write"):
+        write_text(tmp_path / name, "x")
+    assert everything(tmp_path) == ["folder"]
 
 
 def test_a_folder_that_may_not_be_written_is_explained(tmp_path: Path) -> None:
@@ -171,46 +178,7 @@ def test_a_folder_that_may_not_be_written_is_explained(tmp_path: Path) -> None:
         make_folder(shut / "out")
 
 
-# -------------------------------------------------------------------------------- disk full
-
-# A limit on the size of files makes the system refuse bytes as a full disk does.
-_SMALL_DISK = """
-import resource, sys
-from pathlib import Path
-from kovqa_core.errors import MachineError
-from kovqa_core.files import write_folder, write_text
-
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-folder = Path(sys.argv[1])
-jobs = [
-    lambda: write_text(folder / "a.txt", "x" * 10_000),
-    lambda: write_folder(folder / "out", lambda part: write_text(part / "b.txt", "x" * 10_000), "the old is whole"),
-    lambda: write_folder(folder / "out", lambda part: (part / "b.txt").write_text("x" * 10_000), "the old is whole"),
-]
-for job in jobs:
-    try:
-        job()
-    except MachineError as error:
-        print(error.exit_code, error.message)
-"""
-
-
-def test_a_full_disk_is_one_clear_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    write_text(tmp_path / "a.txt", "old")
-    write_folder(tmp_path / "out", fill)
-    before = everything(tmp_path)
-    command = [sys.executable, "-c", _SMALL_DISK, str(tmp_path)]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 3
-    limit = "would be larger than a file may be here: 4,096 bytes (ulimit -f)"
-    assert lines[0] == f"4 {tmp_path / 'a.txt'} {limit}"
-    assert all(line.startswith("4 ") and limit in line for line in lines)
-    assert lines[2].endswith("; the old is whole")
-    assert everything(tmp_path) == before
-    assert (tmp_path / "a.txt").read_text() == "old"
+# ------------------------------------------------------------------------------------ outputs
 
 
 def test_an_output_is_never_one_of_its_inputs(tmp_path: Path) -> None:

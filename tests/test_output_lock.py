@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from kovqa_core.errors import SettingsError
-from kovqa_core.output_lock import lock_file_of, output_lock
+from kovqa_core.output_lock import lock_file_of, output_lock, scratch_folder
 
 from tests.conftest import Kovqa, Small, clean_env, command
 
@@ -76,6 +77,65 @@ def test_a_child_that_lives_on_does_not_hold_it(tmp_path: Path) -> None:
         child.wait()
 
 
+# ----------------------------------------------------------------------------------- names and places
+
+
+def test_who_writes_a_folder_excludes_who_writes_inside_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with holder(out) as other:
+        with (
+            pytest.raises(SettingsError, match=rf"process {other.pid} on .* is writing .*/out\n"),
+            output_lock(out / "deep" / "p.jsonl", 0),
+        ):
+            raise AssertionError("two hold it")
+        other.kill()
+    with holder(out / "deep" / "p.jsonl") as other:
+        with (
+            pytest.raises(SettingsError, match=f"process {other.pid} on .* is writing .*p.jsonl"),
+            output_lock(out, 0),
+        ):
+            raise AssertionError("two hold it")
+        with output_lock(out / "deep" / "other.jsonl", 0):  # beside it
+            pass
+        other.kill()
+    with output_lock(out, 0):  # the killed one's lock file is in there
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_spellings_of_one_output_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "file").symlink_to(tmp_path / "a" / "real")
+    with output_lock(tmp_path / "a" / "real"):
+        for name in ("a/real", "link/real", "a/../a/real", "./a//real", "a/file", "link/file"):
+            with pytest.raises(SettingsError, match="is writing"), output_lock(Path(name), 0):
+                raise AssertionError(name)
+
+
+@pytest.mark.parametrize("name", ["/", "a" * 254, "planted"])
+def test_a_place_that_has_no_lock_is_explained(tmp_path: Path, name: str) -> None:
+    (tmp_path / ".planted.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(SettingsError, match="cannot write"), output_lock(tmp_path / name, 0):
+        raise AssertionError("held")
+    assert [path.name for path in tmp_path.iterdir()] == [".planted.lock"]
+
+
+def test_a_scratch_folder_outlives_no_process_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch_folder() as mine:
+        (mine / "x").touch()
+        for name in ("kovqa-scratch-dead", "kovqa-scratch-users"):
+            (tmp_path / name).mkdir()
+        (tmp_path / ".kovqa-scratch-dead.lock").touch()
+        with scratch_folder():
+            assert (mine / "x").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["kovqa-scratch-users"]  # no lock file: nobody knows
+
+
 # --------------------------------------------------------------------------------------- kovqa index
 
 
@@ -129,7 +189,7 @@ def test_what_a_killed_index_leaves_does_not_block_the_next(kovqa: Kovqa, tmp_pa
     path, folder = table(tmp_path, "first", 60_000), tmp_path / "색인"
     words = ["index", "table", "--root", path, "-o", folder, "-q"]
     process = subprocess.Popen(command(words), env=clean_env(), stderr=subprocess.DEVNULL)
-    part = tmp_path / "색인.part"
+    part = tmp_path / ".색인.part"
     while process.poll() is None and not any(part.glob("shard-*")):
         pass
     process.send_signal(signal.SIGKILL)
@@ -158,7 +218,7 @@ def test_the_originals_files_are_locked_too(small: Small, kovqa: Kovqa, tmp_path
         process = subprocess.Popen(command(words), env=clean_env(), stderr=subprocess.PIPE)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(4)
-        assert not (tmp_path / "upstream.part").exists()
+        assert not (tmp_path / ".upstream.part").exists()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert {p.name for p in tmp_path.iterdir()} == {"upstream"}

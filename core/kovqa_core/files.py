@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import fnmatch
+import glob
 import json
 import os
 import re
-import shutil
+import secrets
 import stat
+import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
 from kovqa_core.bounded_json import MAX_DOCUMENT_BYTES, parse_json
 from kovqa_core.errors import DataError, KovqaError, SettingsError
+from kovqa_core.file_lock import lock_file
 from kovqa_core.messages import Message, message
 from kovqa_core.paths import kovqa_home
 from kovqa_core.storage_limits import STORAGE_ERRNOS, storage_error
@@ -130,7 +133,11 @@ def read_json(path: Path) -> Any:
 # ---------------------------------------------------------------------------------- writing
 
 
-_UNWRITABLE_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+_UNWRITABLE_ERRNOS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT,
+    errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
+_PARTIAL_FILE_SECONDS = 20.0  # another process may write the same file for so long
 
 
 @contextlib.contextmanager
@@ -196,26 +203,60 @@ def fsync_path(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that appears complete or not at all.
+    """Write a file that appears complete or not at all; of a link, what it points to.
 
     The bytes go to a file beside it, in the same folder because only a rename within one file system
     is atomic; are handed to the disk, or a power cut could leave the new name with no bytes; and then
-    take the name. The process id keeps two writers apart.
+    take the name.
     """
+    path = real_path(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial_file = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            # Inside: what is full is looked at before the partial file, and its share of the disk, is gone.
-            with disk_errors(path), partial_file.open("wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial_file.replace(path)
-        except BaseException:  # Ctrl-C too
-            partial_file.unlink(missing_ok=True)
-            raise
+        partial_file, descriptor = _open_partial_file(path)
+        with os.fdopen(descriptor, "wb") as stream:
+            try:
+                with disk_errors(path):  # before the partial file, and its share of the disk, is gone
+                    yield stream
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                partial_file.replace(path)
+            except BaseException:  # Ctrl-C too
+                partial_file.unlink(missing_ok=True)  # while it is locked: later it may be another's
+                raise
         fsync_path(path.parent)  # the rename is an entry of the folder
+
+
+def _open_partial_file(path: Path) -> tuple[Path, int]:
+    """The empty file, locked, whose bytes become those of `path`.
+
+    It has one name, `.NAME.part`, so that what a killed process left is written over by the next one; the lock,
+    which ends with its process, keeps two at once apart, on any hosts.
+    """
+    partial_file = path.with_name(f".{path.name}.part")
+    end = time.monotonic() + _PARTIAL_FILE_SECONDS
+    with contextlib.suppress(OSError):  # no locks here, or a folder, a link or another user's file in the way
+        while (descriptor := lock_file(partial_file)) is None:
+            if time.monotonic() > end:
+                raise SettingsError(
+                    message("files.being-written", "another process is writing {path}", path=path),
+                    message("files.being-written.hint", "wait until it has ended"),
+                )
+            time.sleep(0.01)
+        state = os.fstat(descriptor)
+        # Of two names the other one's bytes would go; another user's file would stay another user's.
+        if stat.S_ISREG(state.st_mode) and state.st_nlink == 1 and state.st_uid == os.geteuid():
+            os.truncate(descriptor, 0)
+            return partial_file, descriptor
+        os.close(descriptor)
+    partial_file = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    return partial_file, os.open(partial_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+
+def discard_partial_file(path: Path) -> None:
+    """Remove what a killed process left of a file that will not be written now; nobody else may be writing it."""
+    path.with_name(f".{path.name}.part").unlink(missing_ok=True)
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        stale.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -237,57 +278,6 @@ def json_text(value: Any) -> str:
     except UnicodeEncodeError:  # a path that is not UTF-8: only JSON's own escapes bring it back
         text = json.dumps(value, indent=1)
     return text + "\n"
-
-
-def write_folder(path: Path, fill: Callable[[Path], None], still_good: str = "") -> None:
-    """Write a folder that appears complete or not at all; one that is there is replaced.
-
-    Args:
-        path: the folder; where it is a link, what it points to.
-        fill: puts the files into the folder it is called with.
-        still_good: see `disk_errors`.
-
-    Raises:
-        MachineError: the disk is full.
-        SettingsError: the path cannot be written.
-        Exception: what `fill` raises; nothing has changed then.
-    """
-    path = path.resolve()  # a link is followed, so that its target is replaced
-    partial_folder = path.with_name(path.name + ".part")
-    with disk_errors(path, still_good):
-        try:
-            shutil.rmtree(partial_folder, ignore_errors=True)  # a killed process left it
-            partial_folder.mkdir(parents=True)
-            with disk_errors(path, still_good):  # before what it takes of the disk is given back
-                fill(partial_folder)
-            for inside in sorted(partial_folder.rglob("*"), reverse=True):
-                fsync_path(inside)
-            fsync_path(partial_folder)
-            # A folder with files in it cannot be replaced by one rename. Between the two the name is
-            # missing; whoever is killed there has lost nothing, both are whole on the disk.
-            old = path.with_name(path.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
-            if path.exists():
-                path.rename(old)
-            partial_folder.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-        except BaseException:
-            shutil.rmtree(partial_folder, ignore_errors=True)
-            raise
-        fsync_path(path.parent)
-
-
-def require_empty(folder: Path) -> None:
-    """Check that a folder about to be written is empty, or does not exist yet.
-
-    Raises:
-        SettingsError: it holds something, or is a file.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingsError(
-            message("files.not-empty", "{folder} is not empty", folder=folder),
-            message("files.other-folder.hint", "choose another folder with -o"),
-        )
 
 
 # What makes a folder an index, a checkpoint or a run, and the files in it that no output may replace.
@@ -342,9 +332,10 @@ def make_folder(path: Path) -> Path:
         SettingsError: it cannot be written.
         MachineError: the disk is full.
     """
+    import tempfile
+
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".{os.getpid()}.part"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):  # on Linux without a name, which a kill would leave behind
+            pass
     return path

@@ -43,5 +43,7 @@ def export(
     load_options = LoadOptions(trust_remote_code=trust_remote_code)
     with progress.show_progress(quiet or json) as on_progress:
         on_progress(Progress(message("export.exporting", "exporting")))
-        report = export_checkpoint(model, output, load_options, as_upstream=as_upstream)
+        report = export_checkpoint(
+            model, output, load_options, as_upstream=as_upstream, on_progress=on_progress
+        )
     models.print_exported_model(report, as_json=json, quiet=quiet)

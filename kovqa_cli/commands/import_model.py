@@ -80,7 +80,7 @@ def import_(
 
         with progress.show_progress(quiet or json) as on_progress:
             on_progress(importing)
-            llava = import_llava_folder(checkpoint, output, base, vision, sets or ())
+            llava = import_llava_folder(checkpoint, output, base, vision, sets or (), on_progress)
         models.print_converted_llava(output, llava, as_json=json, quiet=quiet)
         return
     _refuse_llava_options(checkpoint, base, vision)
@@ -95,7 +95,7 @@ def import_(
 
     with progress.show_progress(quiet or json) as on_progress:
         on_progress(importing)
-        fusion = import_original_checkpoint(checkpoint, labels, tokenizer, output, sets or ())
+        fusion = import_original_checkpoint(checkpoint, labels, tokenizer, output, sets or (), on_progress)
     models.print_imported_model(output, fusion, as_json=json, quiet=quiet)
 
 

@@ -67,10 +67,13 @@ def new_profile(
     from kovqa_core.launch.launchers import check_launcher_of
     from kovqa_core.settings.new_files import new_settings
 
-    from kovqa_cli.output import settings
+    from kovqa_cli.output import progress, settings
 
     changes = [text.removeprefix("profile.") for text in sets or []]
-    path = new_settings("profiles", name, source, changes, force=force, check=check_launcher_of)
+    with progress.show_progress(quiet or json) as on_progress:
+        path = new_settings(
+            "profiles", name, source, changes, force=force, check=check_launcher_of, on_progress=on_progress
+        )
     settings.print_new_settings("profile", path, as_json=json, quiet=quiet)
 
 
@@ -95,7 +98,7 @@ def detect_profile(
     from kovqa_core.settings.resolve import is_settings_path
     from kovqa_core.settings.strict_yaml import parse_yaml
 
-    from kovqa_cli.output import console, settings
+    from kovqa_cli.output import console, progress, settings
 
     name = Path(output).stem if output and is_settings_path(output) else output or "here.yaml"
     text = detect_profile_text(name, local_profiles())
@@ -104,7 +107,8 @@ def detect_profile(
         profile = parse_yaml(text, name).values
         console.print_outcome(text.rstrip().splitlines(), {"profile": profile}, as_json=json, quiet=quiet)
         return
-    path = save_settings("profiles", output, text, force=force)
+    with progress.show_progress(quiet or json) as on_progress:
+        path = save_settings("profiles", output, text, force=force, on_progress=on_progress)
     settings.print_new_settings("profile", path, as_json=json, quiet=quiet)
 
 

@@ -61,7 +61,11 @@ def new_recipe(
     from kovqa_core.models.config import read_model_settings
     from kovqa_core.settings.new_files import new_settings
 
-    from kovqa_cli.output import settings
+    from kovqa_cli.output import progress, settings
 
-    path = new_settings("recipes", name, source, sets or [], force=force, check=read_model_settings)
+    with progress.show_progress(quiet or json) as on_progress:
+        path = new_settings(
+            "recipes", name, source, sets or [],
+            force=force, check=read_model_settings, on_progress=on_progress,
+        )  # fmt: skip
     settings.print_new_settings("recipe", path, as_json=json, quiet=quiet)

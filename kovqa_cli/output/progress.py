@@ -31,9 +31,10 @@ def show_progress(quiet: bool = False, *, announce: bool = False) -> Iterator[On
 
     def print_stage(progress: Progress) -> None:
         nonlocal stage
-        if announce and progress.stage != stage:
+        if progress.is_note or (announce and progress.stage != stage):
             print_note(progress.stage)
-        stage = progress.stage
+        if not progress.is_note:
+            stage = progress.stage
 
     if quiet:
         yield ignore_progress

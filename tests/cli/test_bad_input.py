@@ -112,7 +112,7 @@ def test_label_files(kovqa: Kovqa, copy: Small, tmp_path: Path) -> None:
         question.write_bytes(data)
         one_line(kovqa("index", "aihub", "--root", copy.root, "-o", "broken"), 3, "question.json", word)
     assert not (tmp_path / "broken").exists()
-    assert not (tmp_path / "broken.part").exists()
+    assert not (tmp_path / ".broken.part").exists()
 
 
 def test_nfd_file_names(kovqa: Kovqa, copy: Small) -> None:

@@ -143,7 +143,7 @@ def test_an_error_of_the_source_keeps_the_index_that_was_there(tmp_path: Path) -
     with pytest.raises(DataError, match="not valid JSON"):
         write(tmp_path, broken())
     assert [e.id for e in open_index(tmp_path / "index").split("train")] == ["id0"]
-    assert not (tmp_path / "index.part").exists()
+    assert not (tmp_path / ".index.part").exists()
 
 
 def test_an_index_is_replaced(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_an_error_in_a_process_is_the_users_error(tmp_path: Path, monkeypatch: p
     shards = aihub.dataset_shards(tmp_path, tmp_path, SourceOptions())
     with pytest.raises(DataError, match=r"다.question\.json:2: not valid JSON"):
         write_index(shards, DatasetOrigin("aihub", tmp_path, tmp_path), tmp_path / "index")
-    assert not (tmp_path / "index").exists() and not (tmp_path / "index.part").exists()
+    assert not (tmp_path / "index").exists() and not (tmp_path / ".index.part").exists()
 
 
 # ---------------------------------------------------------------------------------- reading

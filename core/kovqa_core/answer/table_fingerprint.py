@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kovqa_core.answer.question_rows import QuestionRow
+from kovqa_core.files import open_file
 
 
 def table_fingerprint(

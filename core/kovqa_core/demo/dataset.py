@@ -19,7 +19,7 @@ from pathlib import Path
 from kovqa_core.demo.captions import scene_captions
 from kovqa_core.demo.questions import DemoQuestion, ask_questions
 from kovqa_core.demo.scenes import make_scene, paint_scene
-from kovqa_core.files import write_json, write_text
+from kovqa_core.files import atomic_file, write_json, write_text
 from kovqa_core.messages import message
 from kovqa_core.process_pool import (
     end_pool,
@@ -110,8 +110,11 @@ def _draw_image(job: _DrawJob) -> _DrawnImage:
     scene = make_scene(rng)
     buffer = io.BytesIO()
     paint_scene(scene).save(buffer, "PNG")
-    # A demonstration image is cheap to make again: no need to write it through a temporary file.
-    (job.folder / "images" / f"{_scene_id(job.number)}.png").write_bytes(buffer.getvalue())
+    path = job.folder / "images" / f"{_scene_id(job.number)}.png"
+    # One that is there is not written again: a demo that runs may be reading it.
+    if not path.is_file() or path.read_bytes() != buffer.getvalue():
+        with atomic_file(path) as stream:
+            stream.write(buffer.getvalue())
     questions = ask_questions(scene, rng, heldout=job.heldout)
     return _DrawnImage(
         job.number,

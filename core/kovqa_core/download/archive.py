@@ -35,9 +35,10 @@ from kovqa_core.download.members import (
 from kovqa_core.download.part_file import download_lock
 from kovqa_core.download.split_archive import PART_VOLUME_NAME, JoinedVolumes, archive_volumes, open_zip
 from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.files import disk_errors, read_bytes, to_nfc, write_folder, write_json
+from kovqa_core.files import disk_errors, read_bytes, to_nfc, write_json
 from kovqa_core.messages import message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
+from kovqa_core.whole_folder import write_folder
 
 UNPACK_RECEIPT = ".unpacked.json"  # in the folder: from what it was unpacked, and how much
 _MAX_NESTING = 3  # archives in archives; more is a bomb

@@ -11,6 +11,7 @@ from kovqa_core.download.table import AssetSource
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import read_bytes, write_json
 from kovqa_core.messages import message
+from kovqa_core.output_lock import output_lock
 from kovqa_core.paths import kovqa_home
 
 
@@ -58,4 +59,5 @@ def require_licence(
         )
     date = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     entry = {"licence": source.licence, "page": source.page, "accepted": date}
-    write_json(acceptances_file(), {**acceptances, source.name: entry})
+    with output_lock(acceptances_file()):  # another download may accept another source's terms now
+        write_json(acceptances_file(), {**_read_acceptances(), source.name: entry})

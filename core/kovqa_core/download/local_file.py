@@ -17,7 +17,7 @@ from kovqa_core.download.checks import (
 )
 from kovqa_core.download.fetch import FetchOptions, asset_folder, unpack_file, unpacked_folder
 from kovqa_core.download.members import ArchiveDamaged
-from kovqa_core.download.part_file import receipt_path, write_receipt
+from kovqa_core.download.part_file import download_lock, receipt_path, write_receipt
 from kovqa_core.download.table import Asset, AssetFile
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.files import atomic_file, disk_errors, make_folder, open_file, real_path
@@ -48,22 +48,24 @@ def adopt_local_file(
     checksums, accepted = _check_local_file(
         local_file, remote, on_progress, allow_mismatch=options.allow_mismatch
     )
-    with disk_errors(target):
-        link_or_copy(local_file, target)
-        write_receipt(target, target, f"by hand: {local_file.name}", checksums, accepted=accepted)
-    unpacked = unpacked_folder(asset, target)
-    if unpacked:
-        try:
-            unpack_file(target, unpacked, on_progress, keep_archive=options.keep_archive)
-        except ArchiveDamaged:
-            # Not finished, as if it had never been given; the user's own file stays where it is.
-            if real_path(target) != real_path(local_file):
-                target.unlink(missing_ok=True)
-            receipt_path(target).unlink(missing_ok=True)
-            raise
-    paths = [unpacked or target]
-    if not asset.files:
-        write_asset_record(asset, folder, paths)
+    # Until it is unpacked, too: nobody else may remove or replace the archive meanwhile.
+    with download_lock(target, on_progress):
+        with disk_errors(target):
+            link_or_copy(local_file, target)
+            write_receipt(target, target, f"by hand: {local_file.name}", checksums, accepted=accepted)
+        unpacked = unpacked_folder(asset, target)
+        if unpacked:
+            try:
+                unpack_file(target, unpacked, on_progress, keep_archive=options.keep_archive)
+            except ArchiveDamaged:
+                # Not finished, as if it had never been given; the user's own file stays where it is.
+                if real_path(target) != real_path(local_file):
+                    target.unlink(missing_ok=True)
+                receipt_path(target).unlink(missing_ok=True)
+                raise
+        paths = [unpacked or target]
+        if not asset.files:
+            write_asset_record(asset, folder, paths)
     return paths
 
 
@@ -123,7 +125,8 @@ def link_or_copy(local_file: Path, target: Path) -> None:
     if target.exists() and target.samefile(local_file):
         return
     # A second name for the same bytes costs no space, and the rename makes it appear at once.
-    link = target.with_name(f".{target.name}.{os.getpid()}.part")
+    link = target.with_name(f".{target.name}.link")
+    link.unlink(missing_ok=True)  # a killed process left it; one that lives copies then
     try:
         os.link(real_path(local_file), link)
         link.replace(target)

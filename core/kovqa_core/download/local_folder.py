@@ -16,7 +16,7 @@ from kovqa_core.download.checks import HEAD_BYTES, checksum_mismatch, file_check
 from kovqa_core.download.fetch import FetchOptions, asset_folder, unpack_file, unpacked_folder
 from kovqa_core.download.hub import check_safe_name, wanted_hub_files
 from kovqa_core.download.local_file import adopt_local_file, link_or_copy
-from kovqa_core.download.part_file import write_receipt
+from kovqa_core.download.part_file import download_lock, write_receipt
 from kovqa_core.download.table import Asset
 from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.files import disk_errors, make_folder, open_file, read_bytes, read_text, to_nfc
@@ -73,8 +73,7 @@ def _adopt_all_files(
     names = _file_names(local_folder)
     for name in names:
         target = folder / to_nfc(name)
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(target), download_lock(target, on_progress):
             link_or_copy(local_folder / name, target)
     for name in names:
         target = folder / to_nfc(name)
@@ -135,8 +134,7 @@ def _adopt_repository(
     }
     for name in names:
         target = folder / check_safe_name(name)
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(target), download_lock(target, on_progress):
             link_or_copy(local.folder / name, target)
             accepted = bool(checksum_mismatch(checksums[name], local.checksums.get(name, {})))
             write_receipt(

@@ -8,7 +8,6 @@ ever holds a header, a token or a signed address.
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from typing import IO
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.download.checks import checksum_mismatch, file_checksums
 from kovqa_core.errors import DataError
-from kovqa_core.files import read_bytes, write_json
+from kovqa_core.files import discard_partial_file, read_bytes, write_json
 from kovqa_core.messages import message
 from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -95,10 +94,9 @@ def write_part_notes(target: Path, notes: PartNotes) -> None:
 def discard_part_notes(target: Path) -> None:
     """Remove the notes of an unfinished file: its bytes are worth nothing. The lock is held."""
     _part_notes_path(target).unlink(missing_ok=True)
-    # What a process left that was killed while it wrote notes or receipt (`files.atomic_file`).
+    # What a process left that was killed while it wrote notes or receipt.
     for path in (_part_notes_path(target), receipt_path(target)):
-        for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            stale.unlink(missing_ok=True)
+        discard_partial_file(path)
 
 
 def discard_part_file(target: Path) -> None:

@@ -21,6 +21,7 @@ from kovqa_core.evaluate.report_cards import is_right_row
 from kovqa_core.files import atomic_file
 from kovqa_core.messages import message
 from kovqa_core.messages.one_line import escape_one_line
+from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 LOG_COLUMN_WIDTH = 20  # of a terminal, for an answer; a longer one takes what it needs
@@ -48,7 +49,7 @@ def write_answer_log(result: EvaluationResult, path: Path, on_progress: OnProgre
         )
     right = is_right_row(result)
     stage = message("evaluate.writing-log", "writing the log")
-    with atomic_file(path) as stream:
+    with output_lock(path), atomic_file(path) as stream:
         for number, (example, hit) in enumerate(zip(result.examples, right, strict=True), 1):
             true_answer = max(example.answers, key=lambda answer: example.answers[answer], default="")
             answer = result.predictions.texts[example.id]

@@ -23,6 +23,7 @@ from kovqa_core.evaluate.predictions_file import (
 from kovqa_core.evaluate.write_predictions import PredictionRow, encode_predictions
 from kovqa_core.files import atomic_file, require_other_output
 from kovqa_core.messages import message
+from kovqa_core.output_lock import output_lock
 
 
 def vote_answers(model_answers: Sequence[Sequence[Answer]]) -> list[Answer]:
@@ -75,7 +76,7 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
 
     Raises:
         SettingsError: fewer than two files; an output of an unknown format, or that is one of them, or holds a
-            model's answers.
+            model's answers; another process writes it.
         MachineError: the library that writes the output's format is not installed.
         DataError: a file that cannot be read, captions, ids that are not in all files (the first ten named).
     """
@@ -90,6 +91,12 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
         )
     require_table_format(output)
     require_other_output(output, paths)
+    with output_lock(output):
+        return _vote_into(paths, output)
+
+
+def _vote_into(paths: Sequence[Path], output: Path) -> VoteResult:
+    """As `vote_on_files`; the output is locked."""
     if output.exists() and read_answers_record(output) is not None:
         raise SettingsError(
             message("evaluate.output-has-answers", "{output} holds the answers of a model", output=output),

@@ -33,6 +33,7 @@ from kovqa_core.files import read_text, write_text
 from kovqa_core.index.reader import table_image_folder
 from kovqa_core.messages import message
 from kovqa_core.messages.readable_name import readable_name
+from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 MAX_TABLE_TYPES = 60  # question types in the table: those with the most questions
@@ -116,7 +117,8 @@ def write_report(
         question_types=sorted({card.question_type for card in cards}),
         **(_answer_tables(scores) if isinstance(scores, AnswerScores) else {}),
     )
-    write_text(path, page)
+    with output_lock(path):
+        write_text(path, page)
     return ReportImages(folder, outside)
 
 

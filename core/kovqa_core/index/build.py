@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import tempfile
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 from kovqa_core.errors import DataError, SettingsError, unknown_name_error
-from kovqa_core.files import real_path, require_empty, write_folder
+from kovqa_core.files import real_path
 from kovqa_core.index.find_image import clear_listings
 from kovqa_core.index.packed_root import missing_folder_hint, require_unpacked
 from kovqa_core.index.report import EMBEDDED_IMAGES_FOLDER, DatasetOrigin, IndexReport, OptionValue
@@ -19,9 +19,11 @@ from kovqa_core.index.upstream import UPSTREAM_WRITERS, UpstreamWriter
 from kovqa_core.index.upstream.rows import EncodeText
 from kovqa_core.index.writer import ClassSelection, write_index
 from kovqa_core.messages import message
-from kovqa_core.output_lock import output_lock
+from kovqa_core.output_lock import output_lock, scratch_folder
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
+from kovqa_core.whole_folder import require_new_folder, write_new_folder
 
+_UPSTREAM_SUFFIXES = (".json", ".jsonl", ".csv", ".txt")
 _PROGRESS_TEXTS = 1000  # texts between two reports of progress
 
 
@@ -74,23 +76,24 @@ def build_index(
         shards = [replace(shard, read_images=None) for shard in shards]
     if min_count is None:
         min_count = data_source.MIN_ANSWER_COUNT
-    with tempfile.TemporaryDirectory() as scratch:
+    with contextlib.ExitStack() as stack:
         # A check writes a whole index too, and throws it away: what it says is what writing would say.
-        output = folder or Path(scratch) / "index"
+        output = folder or stack.enter_context(scratch_folder()) / "index"
         if any(shard.read_images for shard in shards):
             origin = replace(origin, images=real_path(output) / EMBEDDED_IMAGES_FOLDER)
-        with output_lock(output):
-            return write_index(
-                shards,
-                origin,
-                output,
-                min_count=min_count,
-                classes=classes,
-                allow_left_out=allow_left_out,
-                check_images=check_images,
-                allow_outside=options.allow_outside,
-                on_progress=on_progress,
-            )
+        if folder is not None:
+            stack.enter_context(output_lock(output))
+        return write_index(
+            shards,
+            origin,
+            output,
+            min_count=min_count,
+            classes=classes,
+            allow_left_out=allow_left_out,
+            check_images=check_images,
+            allow_outside=options.allow_outside,
+            on_progress=on_progress,
+        )
 
 
 def _require_outside(folder: Path, root: Path) -> None:
@@ -126,9 +129,9 @@ def build_upstream_files(
         source: name of a data set that an original project has files of.
         root: folder of the raw data.
         images: image folder; None: where the data set keeps its images.
-        folder: where the files appear, all or none; must be empty or not exist.
+        folder: where the files appear, all or none; see `write_new_folder`.
         encode: token ids of a text, without `<s>` and `</s>`; not needed where the files hold texts.
-        on_progress: called with the number of texts encoded so far.
+        on_progress: called with the number of texts encoded so far, and with notes.
 
     Raises:
         SettingsError: no such data set, no tokenizer, a folder that holds something or that another
@@ -140,14 +143,19 @@ def build_upstream_files(
     image_folder = _resolve_image_folder(_find_source(source), root, images)
     encode_text = _encode_with_progress(encode or _refuse_to_encode, on_progress)
     with output_lock(folder):
-        require_empty(folder)
-        write_folder(
+        require_new_folder(folder, _may_be_upstream_files)
+        write_new_folder(
             folder,
             lambda partial_folder: upstream.write_upstream_files(
                 real_path(root), image_folder, partial_folder, encode_text
             ),
+            on_progress,
         )
         return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+
+
+def _may_be_upstream_files(folder: Path) -> bool:
+    return all(path.suffix in _UPSTREAM_SUFFIXES for path in folder.iterdir())
 
 
 def _find_upstream_writer(source: str, *, has_tokenizer: bool) -> UpstreamWriter:

@@ -31,7 +31,6 @@ from kovqa_core.data.answers import (
 from kovqa_core.data.image_names import is_too_wide
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.errors import DataError
-from kovqa_core.files import write_folder
 from kovqa_core.index.check_images import drop_unreadable_images
 from kovqa_core.index.class_list import (
     SomeClasses,
@@ -59,6 +58,7 @@ from kovqa_core.index.write_split import write_split
 from kovqa_core.messages import message
 from kovqa_core.process_pool import add_to_count, parallel_map, usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
+from kovqa_core.whole_folder import write_folder
 
 ClassSelection = int | Sequence[str]  # so many classes, the most frequent; or the classes themselves
 _PARALLEL_MIN_BYTES = 16 << 20  # bytes of raw data from which several processes are worth their start

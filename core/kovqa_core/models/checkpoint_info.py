@@ -69,6 +69,11 @@ def write_checkpoint_info(folder: Path, info: CheckpointInfo) -> None:
     write_json(folder / CHECKPOINT_FILE, info.to_json())
 
 
+def has_checkpoint_info(folder: Path) -> bool:
+    """Is there a `kovqa.json` in a folder?"""
+    return (folder / CHECKPOINT_FILE).is_file()
+
+
 def read_checkpoint_info(folder: Path) -> CheckpointInfo:
     """What `kovqa.json` of a checkpoint folder says; a Hugging Face folder needs none.
 

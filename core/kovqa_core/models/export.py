@@ -8,14 +8,17 @@ from pathlib import Path
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.errors import SettingsError
-from kovqa_core.files import read_json, require_empty, write_folder, write_text
+from kovqa_core.files import read_bytes, read_json, write_text
 from kovqa_core.messages import message
 from kovqa_core.models import family
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info
 from kovqa_core.models.closed_folder import require_closed_folder
+from kovqa_core.output_lock import output_lock
+from kovqa_core.progress import OnProgress, ignore_progress
 from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.runs.step_lease import hold_found_step
 from kovqa_core.settings import run
+from kovqa_core.whole_folder import require_new_folder, write_new_folder
 
 _TASK_TEXTS = {"vqa": ("visual-question-answering", "answers questions about images", "그림을 보고 질문에 답합니다"),
           "caption": ("image-to-text", "describes images", "그림을 문장으로 설명합니다")}  # fmt: skip
@@ -68,25 +71,29 @@ def export_checkpoint(
     options: family.LoadOptions = family.DEFAULT_LOADING,
     *,
     as_upstream: bool = False,
+    on_progress: OnProgress = ignore_progress,
 ) -> ExportReport:
     """Write a model for other libraries, whole or not at all.
 
     Args:
         model: run folder (its best step) or step folder.
-        folder: what to write; must be empty or not exist.
+        folder: what to write; see `write_new_folder`.
         options: how the checkpoint is read.
         as_upstream: as the original's own training saves it.
+        on_progress: called with notes.
 
     Raises:
-        SettingsError: a folder that holds something; the family has no such form.
+        SettingsError: a folder that holds something else, or that another process writes; the family has no such form.
         ModelError: no model, a broken one, or one whose original saves something else.
     """
-    require_empty(folder)
+    require_new_folder(folder, _has_our_card)
     with hold_found_step(partial(find_model_folder, model, "")) as step:
-        return _export_step(step, folder, options, as_upstream=as_upstream)
+        return _export_step(step, folder, options, as_upstream=as_upstream, on_progress=on_progress)
 
 
-def _export_step(step: Path, folder: Path, options: family.LoadOptions, *, as_upstream: bool) -> ExportReport:
+def _export_step(
+    step: Path, folder: Path, options: family.LoadOptions, *, as_upstream: bool, on_progress: OnProgress
+) -> ExportReport:
     require_closed_folder(step)
     info = read_checkpoint_info(step)
     chosen = family.load_family(info.family)
@@ -107,9 +114,16 @@ def _export_step(step: Path, folder: Path, options: family.LoadOptions, *, as_up
         loading = write_files(step, partial_folder, options)
         write_text(partial_folder / "README.md", model_card(step, info, loading))
 
-    write_folder(folder, fill)
+    with output_lock(folder):
+        require_new_folder(folder, _has_our_card)
+        write_new_folder(folder, fill, on_progress)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     return ExportReport(step, folder, tuple(files))
+
+
+def _has_our_card(folder: Path) -> bool:
+    card = folder / "README.md"
+    return card.is_file() and b"library_name: kovqa" in read_bytes(card)
 
 
 def model_card(step: Path, info: CheckpointInfo, loading: str) -> str:

@@ -16,9 +16,11 @@ from pathlib import Path
 import yaml
 
 from kovqa_core.errors import SettingsError
-from kovqa_core.files import read_text, to_nfc, write_text
+from kovqa_core.files import read_bytes, read_text, to_nfc, write_text
 from kovqa_core.messages import message
+from kovqa_core.output_lock import output_lock
 from kovqa_core.paths import kovqa_home, settings_files
+from kovqa_core.progress import OnProgress, ignore_progress
 from kovqa_core.settings.overrides import RenamedKeys, apply_overrides, renamed_path, with_new_names
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
@@ -32,6 +34,7 @@ from kovqa_core.settings.strict_yaml import (
     parse_yaml,
     read_yaml,
 )
+from kovqa_core.whole_folder import note_unchanged
 
 SETTINGS_CLASSES: dict[Kind, type[Profile] | type[Recipe]] = {"profiles": Profile, "recipes": Recipe}
 
@@ -44,6 +47,7 @@ def new_settings(
     *,
     force: bool = False,
     check: Callable[[SettingsDocument], object] | None = None,
+    on_progress: OnProgress = ignore_progress,
 ) -> Path:
     """Write a profile or recipe of the user's own; nothing is written unless it can be read back.
 
@@ -54,6 +58,7 @@ def new_settings(
         sets: `a.b=c` texts.
         force: replace a file that is there, or hide a shipped one of that name.
         check: further checks before writing; raises where something is wrong.
+        on_progress: called with a note where the very same file is there already.
 
     Raises:
         SettingsError: the name is taken, or what would be written is not a valid profile or recipe.
@@ -69,42 +74,53 @@ def new_settings(
     heading = " ".join(heading.split())  # one line, whatever was typed
     renamed = settings_keys(kind, document)
     text = edit_yaml_text(read_text(source_file), str(source_file), [*sets, *new_name], renamed)
-    return save_settings(kind, name, f"# {heading}\n{text}", force=force)
+    return save_settings(kind, name, f"# {heading}\n{text}", force=force, on_progress=on_progress)
 
 
-def save_settings(kind: Kind, name: str, text: str, *, force: bool = False) -> Path:
-    """Write the text of a profile or recipe as a file of the user's own.
+def save_settings(
+    kind: Kind, name: str, text: str, *, force: bool = False, on_progress: OnProgress = ignore_progress
+) -> Path:
+    """Write the text of a profile or recipe as a file of the user's own; arguments as of `new_settings`.
 
     Raises:
         SettingsError: the name is taken (and not `force`), or the text is not a valid profile or recipe.
     """
-    path = _new_file_path(kind, to_nfc(name), force=force)
+    path = _new_file_path(kind, to_nfc(name))
     document = parse_yaml(text, str(path))
     with_name = SettingsDocument({"name": path.stem, **document.values}, document.origin)
     build_settings(SETTINGS_CLASSES[kind], with_name)
-    write_text(path, text)
+    with output_lock(path):
+        if path.is_file() and read_bytes(path) == text.encode():
+            note_unchanged(path, on_progress)
+        else:
+            if not force:
+                _require_new_name(kind, name, path)
+            write_text(path, text)
     return path
 
 
-def _new_file_path(kind: Kind, name: str, *, force: bool) -> Path:
-    """Where a new file goes; refuses what is there already."""
+def _new_file_path(kind: Kind, name: str) -> Path:
+    """Where a new file goes."""
     if not is_settings_path(name) and not re.fullmatch(r"[\w.-]+", name):
         raise SettingsError(
             message("settings.not-a-name", "'{name}' is not a name", name=name),
             message("settings.not-a-name.hint", "use letters, digits, dots and dashes, or give a path"),
         )
-    path = Path(name).expanduser() if is_settings_path(name) else kovqa_home() / kind / f"{name}.yaml"
-    if path.exists() and not force:
+    return Path(name).expanduser() if is_settings_path(name) else kovqa_home() / kind / f"{name}.yaml"
+
+
+def _require_new_name(kind: Kind, name: str, path: Path) -> None:
+    """Refuse what is there already, or would hide what is shipped."""
+    if path.exists():
         raise SettingsError(
             message("settings.file-exists", "{file} already exists", file=path),
             message("settings.file-exists.hint", "choose another name, or replace it with --force"),
         )
-    if name in settings_files(kind) and not force:
+    if name in settings_files(kind):
         raise SettingsError(
             message("settings.shipped-name", "'{name}' comes with kovqa; yours would hide it", name=name),
             message("settings.shipped-name.hint", "choose another name, or add --force"),
         )
-    return path
 
 
 # ------------------------------------------------------------------------------ text, in place

@@ -31,6 +31,7 @@ from kovqa_core.evaluate.predictions import Predictions
 from kovqa_core.evaluate.predictions_file import read_predictions
 from kovqa_core.files import atomic_file, require_other_output
 from kovqa_core.messages import Message, message
+from kovqa_core.output_lock import output_lock
 from kovqa_core.submit.sample_file import (
     SampleFile,
     encode_submission,
@@ -127,7 +128,7 @@ def write_submission(
 
     Raises:
         SettingsError: an unknown challenge, or one that names its columns itself; an output that is one of the
-            inputs.
+            inputs, or that another process writes.
         DataError: predictions of another task; ids missing, foreign, empty, duplicate or not numbers; an
             empty or broken text; a sample of other columns; a file too large. The first ten ids are named.
     """
@@ -157,7 +158,7 @@ def write_submission(
         content = _submission_json(wanted, [text_of[id] for id in wanted], form).encode()
     if challenge == "dacon":
         _check_dacon_size(content)
-    with atomic_file(output) as stream:
+    with output_lock(output), atomic_file(output) as stream:
         stream.write(content)
     names = (template.id_column, template.answer_column) if template and not form.id else None
     filled = (len(missing), len(empty)) if fill else (0, 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.errors import DataError
-from kovqa_core.files import atomic_file, read_json, write_json
+from kovqa_core.files import atomic_file, read_bytes, read_json, write_json
 from kovqa_core.messages import message
 from kovqa_core.tokenizer.sentencepiece_model import load_xlmr_processor
 
@@ -90,12 +90,29 @@ def read_card(model: Path) -> Mapping[str, Any] | None:
     return card
 
 
+def read_card_of(model: Path) -> Mapping[str, Any] | None:
+    """The card that is about the very bytes of a model; None where there is none."""
+    sha256 = hashlib.sha256(read_bytes(model)).hexdigest()
+    for path in (card_path(model), _next_card_path(model)):
+        card = read_json(path) if path.is_file() else None
+        if isinstance(card, dict) and card.get("sha256") == sha256:
+            return card
+    return None
+
+
+def _next_card_path(model: Path) -> Path:
+    """Where the card waits while its model is written."""
+    return model.with_name(f".{card_path(model).name}.next")
+
+
 def write_sentencepiece_model(output: Path, model: bytes, card: TokenizerCard) -> None:
-    """Write a model and its card, each whole; both or none."""
-    with atomic_file(output) as stream:
-        stream.write(model)
+    """Write a model and its card, each whole; killed between the two, the model is still known as ours."""
+    next_card = _next_card_path(output)
+    write_json(next_card, card.to_json())
     try:
-        write_json(card_path(output), card.to_json())
+        with atomic_file(output) as stream:
+            stream.write(model)
+        next_card.replace(card_path(output))
     except BaseException:  # Ctrl-C too
-        output.unlink(missing_ok=True)
+        next_card.unlink(missing_ok=True)
         raise

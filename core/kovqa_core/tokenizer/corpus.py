@@ -127,8 +127,11 @@ def _clean_into(
 ) -> CleanCorpus:
     chunks = itertools.chain.from_iterable(corpus_chunks(path, columns) for path in inputs)
     calls = [(chunk, folder / f"{number:06}.txt") for number, chunk in enumerate(chunks)]
-    # A chunk file is there whole or not at all (`atomic_file`), so being there is being finished.
-    to_clean = [(chunk, path) for chunk, path in calls if not path.exists()]
+    # A chunk file is there whole or not at all (`atomic_file`), so being there is being finished. Of a folder whose
+    # removal was killed, the count beside it may be gone.
+    to_clean = [
+        (chunk, path) for chunk, path in calls if not (path.exists() and _left_out_path(path).exists())
+    ]
     stage = message("tokenizer.cleaning", "cleaning the text")
 
     def report_lines(progress: Progress) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kovqa_core.errors import DataError, ModelError, SettingsError
 from kovqa_core.files import read_bytes
 from kovqa_core.messages import message
+from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, ignore_progress
 from kovqa_core.tokenizer import sentencepiece_model
 from kovqa_core.tokenizer.card import TokenizerCard, describe_model, write_sentencepiece_model
@@ -61,40 +62,41 @@ def extend_tokenizer(
     Raises:
         ModelError: a model of another kind, or whose special tokens break the id rule.
         DataError: text that cannot be read; nothing to add.
-        SettingsError: a file that cannot be written.
+        SettingsError: a file that cannot be written, or that another process writes.
     """
     source = corpus_file(source)
-    check_output_free(output, (old_path, source))
-    old_bytes = read_bytes(old_path)
-    sentencepiece_model.load_xlmr_processor(old_bytes, str(old_path))
-    model = _require_unigram(old_bytes, old_path)
-    old = {
-        "path": str(old_path),
-        "sha256": hashlib.sha256(old_bytes).hexdigest(),
-        "pieces": len(model.pieces),
-    }
-    donor, donor_description = _korean_donor_model(
-        source, output, max_tokens, on_progress, allow_left_out=allow_left_out
-    )
-    added = _add_korean_tokens(model, donor, max_tokens)
-    if not added:
-        raise DataError(
-            message(
-                "tokenizer.nothing-to-add",
-                "{source} has no Korean token that {old} lacks",
-                source=source,
-                old=old_path,
-            ),
-            message("tokenizer.nothing-to-add.hint", "give Korean text or a Korean model"),
+    with output_lock(output):
+        check_output_free(output, (old_path, source))
+        old_bytes = read_bytes(old_path)
+        sentencepiece_model.load_xlmr_processor(old_bytes, str(old_path))
+        model = _require_unigram(old_bytes, old_path)
+        old = {
+            "path": str(old_path),
+            "sha256": hashlib.sha256(old_bytes).hexdigest(),
+            "pieces": len(model.pieces),
+        }
+        donor, donor_description = _korean_donor_model(
+            source, output, max_tokens, on_progress, allow_left_out=allow_left_out
         )
-    # Deterministic: equal inputs give an equal SHA-256, which the card holds.
-    extended = model.SerializeToString(deterministic=True)
-    card = describe_model(extended, old=old, with_=donor_description, added=added)
-    try:
-        write_sentencepiece_model(output, extended, card)
-    finally:
-        discard_work_folder(tokenizer_work_folder(output))
-    return card
+        added = _add_korean_tokens(model, donor, max_tokens)
+        if not added:
+            raise DataError(
+                message(
+                    "tokenizer.nothing-to-add",
+                    "{source} has no Korean token that {old} lacks",
+                    source=source,
+                    old=old_path,
+                ),
+                message("tokenizer.nothing-to-add.hint", "give Korean text or a Korean model"),
+            )
+        # Deterministic: equal inputs give an equal SHA-256, which the card holds.
+        extended = model.SerializeToString(deterministic=True)
+        card = describe_model(extended, old=old, with_=donor_description, added=added)
+        try:
+            write_sentencepiece_model(output, extended, card)
+        finally:
+            discard_work_folder(tokenizer_work_folder(output))
+        return card
 
 
 def _korean_donor_model(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Sequence
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
-from kovqa_core.files import make_folder, read_bytes
+from kovqa_core.files import make_folder
 from kovqa_core.messages import message
+from kovqa_core.output_lock import output_lock
 from kovqa_core.process_pool import parallel_map
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 from kovqa_core.tokenizer.card import (
@@ -19,7 +19,7 @@ from kovqa_core.tokenizer.card import (
     TrainerSettings,
     card_path,
     describe_model,
-    read_card,
+    read_card_of,
     write_sentencepiece_model,
 )
 from kovqa_core.tokenizer.corpus import (
@@ -73,30 +73,31 @@ def train_tokenizer(
 
     Raises:
         DataError: no text, too little for the tokens, or too many lines that nothing can be learned from.
-        SettingsError: too few tokens for the text; a file that cannot be written.
+        SettingsError: too few tokens for the text; a file that cannot be written, or that another process writes.
         MachineError: the trainer was killed, most often for lack of memory.
     """
     files = [corpus_file(path) for path in inputs]
-    check_output_free(output, files)
-    work_folder = tokenizer_work_folder(output)
-    corpus = clean_corpus(files, work_folder, on_progress, columns=columns)
-    settings = trainer_settings(vocab_size, coverage, min(sentences, corpus.lines))
-    # Not where it is killed for lack of memory: with fewer sentences, the cleaned lines are used again.
-    with discarded_on_failure(work_folder, DataError, SettingsError):
-        require_learnable(corpus, files, allow_left_out=allow_left_out)
-        model = train_on_corpus(corpus, sentences, settings, on_progress)
-    card = describe_model(
-        model,
-        sources=list(corpus.sources),
-        **corpus.card_fields(),
-        lines_given=min(sentences, corpus.lines),
-        settings=settings,
-    )
-    try:
-        write_sentencepiece_model(output, model, card)
-    finally:
-        discard_work_folder(work_folder)
-    return card
+    with output_lock(output):
+        check_output_free(output, files)
+        work_folder = tokenizer_work_folder(output)
+        corpus = clean_corpus(files, work_folder, on_progress, columns=columns)
+        settings = trainer_settings(vocab_size, coverage, min(sentences, corpus.lines))
+        # Not where it is killed for lack of memory: with fewer sentences, the cleaned lines are used again.
+        with discarded_on_failure(work_folder, DataError, SettingsError):
+            require_learnable(corpus, files, allow_left_out=allow_left_out)
+            model = train_on_corpus(corpus, sentences, settings, on_progress)
+        card = describe_model(
+            model,
+            sources=list(corpus.sources),
+            **corpus.card_fields(),
+            lines_given=min(sentences, corpus.lines),
+            settings=settings,
+        )
+        try:
+            write_sentencepiece_model(output, model, card)
+        finally:
+            discard_work_folder(work_folder)
+        return card
 
 
 def require_learnable(corpus: CleanCorpus, inputs: Sequence[Path], *, allow_left_out: bool) -> None:
@@ -251,8 +252,8 @@ def check_output_free(output: Path, inputs: Sequence[Path]) -> None:
 
 def _was_made_of(output: Path, inputs: Sequence[Path]) -> bool:
     """Does the card of a model say that it was made of these files? By their sizes: a dump is not read for it."""
-    card = read_card(output) or {}
-    if card.get("sha256") != hashlib.sha256(read_bytes(output)).hexdigest():
+    card = read_card_of(output)
+    if card is None:
         return False
     made_of = card.get("sources") or [card.get("old") or {}, card.get("with") or {}]
     known = {Path(source.get("path", "")).name: source.get("bytes") for source in made_of}

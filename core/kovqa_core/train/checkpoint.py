@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kovqa_core.errors import DataError, ModelError
-from kovqa_core.files import json_text, read_json, write_folder, write_json, write_text
+from kovqa_core.files import json_text, read_json, write_json, write_text
 from kovqa_core.messages import message, shell_quote
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
@@ -32,6 +32,7 @@ from kovqa_core.runs.step_folders import WRITTEN_AGAIN, list_step_folders, step_
 from kovqa_core.runs.step_lease import remove_unread_step
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.train.strategies.base import LocalShards, LossScaler, TrainStrategy
+from kovqa_core.whole_folder import write_folder
 
 
 @dataclass

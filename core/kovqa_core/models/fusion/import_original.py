@@ -12,12 +12,11 @@ from torch import Tensor
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.errors import ModelError, SettingsError, unknown_name_error
-from kovqa_core.files import require_empty, write_folder
 from kovqa_core.index.upstream import nia
 from kovqa_core.index.upstream.pinned_order import pinned_order
 from kovqa_core.messages import Message, message
 from kovqa_core.models import family
-from kovqa_core.models.checkpoint_info import CheckpointInfo
+from kovqa_core.models.checkpoint_info import CheckpointInfo, has_checkpoint_info
 from kovqa_core.models.fusion.config import (
     ModelConfig,
     find_tokenizer_file,
@@ -30,10 +29,13 @@ from kovqa_core.models.fusion.state_dict_names import our_tensor_name, rename_st
 from kovqa_core.models.fusion.tokenizer import QuestionTokenizer, open_question_tokenizer
 from kovqa_core.models.fusion.vqa import FusionProcessor
 from kovqa_core.models.safe_unpickle import read_original_checkpoint
+from kovqa_core.output_lock import output_lock
+from kovqa_core.progress import OnProgress, ignore_progress
 from kovqa_core.settings.overrides import apply_overrides
 from kovqa_core.settings.recipe import DataSettings
 from kovqa_core.settings.renamed_keys import recipe_keys
 from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
+from kovqa_core.whole_folder import require_new_folder, write_new_folder
 
 _HEAD_WIDTH = 64  # D / H, in every published XLM-RoBERTa
 _RESNET50_STAGES = {"layers": [3, 4, 6, 3], "channels": [64, 128, 256, 512]}
@@ -64,7 +66,12 @@ class ImportedFusion:
 
 
 def import_original_checkpoint(
-    checkpoint: Path, labels: Path, tokenizer: str, folder: Path, sets: Sequence[str] = ()
+    checkpoint: Path,
+    labels: Path,
+    tokenizer: str,
+    folder: Path,
+    sets: Sequence[str] = (),
+    on_progress: OnProgress = ignore_progress,
 ) -> ImportedFusion:
     """Write a checkpoint of the original as a folder that every command takes for a model.
 
@@ -72,17 +79,18 @@ def import_original_checkpoint(
         checkpoint: see `read_original_checkpoint`.
         labels: the `data_ko.csv` it was trained with, or a list of its classes in order.
         tokenizer: of its questions; a file, a folder, or an asset's name.
-        folder: what to write; must be empty or not exist.
+        folder: what to write; see `write_new_folder`.
         sets: `model.a=b` texts: settings that the weights do not tell and that are not the original's.
+        on_progress: called with notes.
 
     Raises:
-        SettingsError: a folder that holds something, an unknown setting.
+        SettingsError: a folder that holds something else, or that another process writes; an unknown setting.
         AssetError: the tokenizer is nowhere.
         ModelError: a checkpoint that cannot be read or is of another model, another number of classes
             than the labels have, another tokenizer.
         DataError: labels that cannot be read.
     """
-    require_empty(folder)
+    require_new_folder(folder, has_checkpoint_info)
     tensors, arguments, beside = read_original_checkpoint(checkpoint)
     config = config_from_tensors(tensors, checkpoint, sets).model_copy(update={"tokenizer": tokenizer})
     check_tensor_shapes(tensors, config, checkpoint)
@@ -99,7 +107,13 @@ def import_original_checkpoint(
         "arguments": arguments,
     }
     info = CheckpointInfo("fusion", "vqa", imported=imported)
-    write_folder(folder, lambda unfinished: family.write_model_folder(model, processor, unfinished, info))
+    with output_lock(folder):
+        require_new_folder(folder, has_checkpoint_info)
+        write_new_folder(
+            folder,
+            lambda unfinished: family.write_model_folder(model, processor, unfinished, info),
+            on_progress,
+        )
     used = [name for name in tensors if our_tensor_name(name)]
     unused = [*(name for name in tensors if not our_tensor_name(name)), *beside]
     return ImportedFusion(used, unused, len(answers), arguments)

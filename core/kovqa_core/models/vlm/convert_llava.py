@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 
 from kovqa_core.errors import ModelError
-from kovqa_core.files import write_folder
 from kovqa_core.messages import message
-from kovqa_core.models.checkpoint_info import CheckpointInfo, write_checkpoint_info
+from kovqa_core.models.checkpoint_info import CheckpointInfo, has_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.closed_folder import require_closed_folder
 from kovqa_core.models.vlm.hf_libraries import save_hf_network, save_hf_processor, transformers
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfTokenizer, LlavaConfig
@@ -29,6 +28,9 @@ from kovqa_core.models.vlm.llava_processor import (
 from kovqa_core.models.vlm.llava_settings import require_honoured_settings, require_llama
 from kovqa_core.models.vlm.llava_state_dict import LlavaDimensions, read_llava_state_dict
 from kovqa_core.models.vlm.llava_weight_files import StateDict, missing_weights_error, unknown_weights_error
+from kovqa_core.output_lock import output_lock
+from kovqa_core.progress import OnProgress, ignore_progress
+from kovqa_core.whole_folder import require_new_folder, write_new_folder
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,17 @@ def convert_llava_folder(
     language: Path | None = None,
     vision: Path | None = None,
     settings: ConversionSettings = DEFAULT_CONVERSION,
+    on_progress: OnProgress = ignore_progress,
 ) -> LlavaFolderType:
     """Write a folder that transformers, peft and inference servers read as it is.
 
     Args:
         path: the folder, or a projector's file; see `detect_llava_folder`.
-        output: the folder to be written, whole or not at all.
+        output: the folder to be written, whole or not at all; see `write_new_folder`.
         language: folder of the language model it was trained on; for projector and lora.
         vision: folder of the CLIP model; for every type but hub.
         settings: see `ConversionSettings`.
+        on_progress: called with notes.
 
     Raises:
         ModelError: it cannot be read whole, or a folder it needs is missing; a setting that would change its
@@ -102,7 +106,9 @@ def convert_llava_folder(
         save_hf_processor(processor, folder)
         write_checkpoint_info(folder, info)
 
-    write_folder(output, fill)
+    with output_lock(output):
+        require_new_folder(output, has_checkpoint_info)
+        write_new_folder(output, fill, on_progress)
     return source.folder_type
 
 

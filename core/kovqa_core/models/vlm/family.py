@@ -13,7 +13,6 @@ itself was trained, the whole model.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -42,6 +41,7 @@ from kovqa_core.models.vlm.config import PROMPT_SETTINGS, ModelConfig, find_base
 from kovqa_core.models.vlm.hf_libraries import save_hf_network, save_hf_processor
 from kovqa_core.models.vlm.model import VlmModel
 from kovqa_core.models.vlm.processor import VlmProcessor
+from kovqa_core.output_lock import scratch_folder
 from kovqa_core.runs.events import report_warning
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
 from kovqa_core.runs.step_lease import hold_found_step
@@ -104,8 +104,7 @@ def _start_note(base_name: str, step: Path | None, model: VlmModel) -> str:
 
 def _new_random_model(config: ModelConfig, recipe: Recipe) -> tuple[VlmModel, VlmProcessor, str]:
     """A small model made of the index alone; its checkpoints hold the whole of it."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         from_scratch.write_random_base(folder, from_scratch.iterate_index_texts(recipe.data), recipe.seed)
         model, processor = _build_vlm(folder, folder, config, recipe.seed)
     note = message(

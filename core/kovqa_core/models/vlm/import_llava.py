@@ -11,14 +11,16 @@ from pydantic import Field
 from kovqa_core.data.question_prompts import DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.download.find_asset import find_asset
 from kovqa_core.errors import AssetError, SettingsError
-from kovqa_core.files import require_empty
 from kovqa_core.messages import Message, message
+from kovqa_core.models.checkpoint_info import has_checkpoint_info
 from kovqa_core.models.config import ImageLoading
 from kovqa_core.models.vlm.convert_llava import ConversionSettings, convert_llava_folder
 from kovqa_core.models.vlm.llava_folder import LlavaFolder, LlavaFolderType, detect_llava_folder
 from kovqa_core.models.vlm.llava_processor import PromptStyle
+from kovqa_core.progress import OnProgress, ignore_progress
 from kovqa_core.settings.overrides import apply_overrides
 from kovqa_core.settings.strict_yaml import SettingsDocument, StrictSettings, build_settings
+from kovqa_core.whole_folder import require_new_folder
 
 
 class LlavaImportSettings(StrictSettings):
@@ -52,23 +54,29 @@ class ImportedLlava:
 
 
 def import_llava_folder(
-    path: Path, output: Path, base: str | None, vision: str | None, overrides: Sequence[str] = ()
+    path: Path,
+    output: Path,
+    base: str | None,
+    vision: str | None,
+    overrides: Sequence[str] = (),
+    on_progress: OnProgress = ignore_progress,
 ) -> ImportedLlava:
     """Write a LLaVA folder as one that transformers reads and every command takes for a model.
 
     Args:
         path: the folder: projector only, LoRA, merged, 1.5, or a plain Vicuna to start from; or a projector's file.
-        output: what to write; must be empty or not exist.
+        output: what to write; see `write_new_folder`.
         base: the language model it was trained on, a folder or an asset's name; for projector and LoRA.
         vision: its vision encoder, likewise; None: the one its configuration names, where assets are.
         overrides: `model.a=b` texts, see `LlavaImportSettings`.
+        on_progress: called with notes.
 
     Raises:
         SettingsError: the output is not empty; an option too many or missing; an unknown setting.
         AssetError: base or vision cannot be found.
         ModelError: the folder cannot be read whole, is not supported, or is in Hugging Face's layout already.
     """
-    require_empty(output)
+    require_new_folder(output, has_checkpoint_info)
     source = detect_llava_folder(path, has_base=base is not None)
     document = apply_overrides(SettingsDocument({"model": {}}, {}), overrides, "--set")
     settings = build_settings(LlavaImportSettings, document, ("model",))
@@ -80,7 +88,7 @@ def import_llava_folder(
         settings.seed,
         settings.model_dump(include={"instruction", "max_new_tokens", "image_loading"}),
     )
-    convert_llava_folder(path, output, language_folder, vision_folder, conversion)
+    convert_llava_folder(path, output, language_folder, vision_folder, conversion, on_progress)
     named = Path(str(source.config.get("mm_vision_tower") or "")).name
     return ImportedLlava(
         source.folder_type,
