@@ -52,7 +52,7 @@ def open_file(path: Path) -> BufferedReader:
                 os.set_blocking(handle, True)
             return os.fdopen(handle, "rb")
         is_folder = stat.S_ISDIR(mode)
-        reason = (
+        reason: str = (
             message("files.is-folder", "it is a folder")
             if is_folder
             else message("files.is-device", "it is a device or a socket")
@@ -102,7 +102,7 @@ def read_bytes(path: Path, most_bytes: int | None = None) -> bytes:
         try:
             return stream.read()
         except OSError as error:  # a disk or a network that fails
-            raise _cannot_read_error(path, error.strerror) from None
+            raise _cannot_read_error(path, error.strerror or str(error)) from None
 
 
 def read_json(path: Path) -> Any:

@@ -41,7 +41,7 @@ def make_base(base: Path, commands: ForkedCommands) -> Path:
     _make_other_models(base, common, commands)
     _make_images(base / "images" / "in")
     shutil.copytree(base / "model/in/모델", base / "images/in/모델")
-    _make_keys(base / "keys" / "in")
+    _make_keys(base / "keys" / "in", commands)
     for tree in base.iterdir():
         (tree / "out").mkdir(exist_ok=True)
     return base
@@ -278,7 +278,7 @@ def _make_images(folder: Path) -> None:
         (folder / f"{suffix}.csv").write_text(f"id,image,question,answer\n1,그림.{suffix},뭐?,답\n", "utf-8")
 
 
-def _make_keys(folder: Path) -> None:
+def _make_keys(folder: Path, commands: ForkedCommands) -> None:
     from PIL import Image
 
     (folder / "home").mkdir(parents=True)
@@ -287,3 +287,11 @@ def _make_keys(folder: Path) -> None:
     for name in ("aihub.key", "server.key"):
         (folder / "home" / name).write_text("abc-123\n", "utf-8")
         (folder / "home" / name).chmod(0o600)
+    words = ["download", "aihub-104", "--accept-licence", "-o", folder / "data"]
+    environment = {
+        "KOVQA_HOME": "home",
+        "KOVQA_AIHUB_ENDPOINT": "http://127.0.0.1:9",
+        "KOVQA_RETRY_SECONDS": "0",
+    }
+    _run(commands, folder, *words, code=5, environment=environment)  # the terms are accepted from here on
+    shutil.rmtree(folder / "data", ignore_errors=True)

@@ -51,7 +51,6 @@ _OTHER_VALUES = (
 def _change_bytes(change: Callable[[bytes, random.Random], bytes]) -> Damage:
     def damage(path: Path, draw: random.Random) -> None:
         data = change(path.read_bytes(), draw)
-        path.unlink()  # it may be a second name of the shared file
         path.write_bytes(data)
 
     return damage

@@ -58,7 +58,16 @@ def _raw_sources() -> list[FileKind]:
         commands = [f"{index} -o out/색인", f"{index} --check", f"{index} -o out/색인 --check-images"]
         files = ("in/원본/표.*",) if is_table else ("in/원본/**/*.json", "in/원본/*.csv")
         rows = ROWS + {"nia": 2, "vqav2": 1, "dacon": 1}.get(source.kind, 0)
-        kinds.append(FileKind(f"raw {source.name}", f"raw {source.name}", files, tuple(commands), rows=rows))
+        kinds.append(
+            FileKind(
+                f"raw {source.name}",
+                f"raw {source.name}",
+                files,
+                tuple(commands),
+                rows=rows,
+                also_named=("/in/원본",),
+            )
+        )
     return kinds
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.download.table import Asset
-from kovqa_core.files import write_json
+from kovqa_core.errors import DataError
+from kovqa_core.files import read_bytes, write_json
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ def asset_record_path(asset: Asset, folder: Path) -> Path:
 def read_asset_record(asset: Asset, folder: Path) -> AssetRecord | None:
     """An asset's record; None without one, or when it was damaged."""
     try:
-        return AssetRecord(**parse_json(asset_record_path(asset, folder).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        return AssetRecord(**parse_json(read_bytes(asset_record_path(asset, folder))))
+    except (DataError, ValueError, TypeError):
         return None
 
 
