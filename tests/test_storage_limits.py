@@ -21,7 +21,8 @@ _ON_SMALL_DISKS = """
 import os, sys, tempfile
 from pathlib import Path
 from kovqa_core.errors import MachineError
-from kovqa_core.files import atomic_file, write_folder
+from kovqa_core.files import atomic_file
+from kovqa_core.whole_folder import write_folder
 
 folder = Path(sys.argv[1])
 def fill(path, number):

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.errors import ModelError
-from kovqa_core.files import write_folder, write_text
+from kovqa_core.files import write_text
 from kovqa_core.runs import step_lease
 from kovqa_core.runs.checksums import note_files
 from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.runs.step_lease import hold_step_folder, read_found_step, remove_unread_step
+from kovqa_core.whole_folder import write_folder
 
 READS = 50
 FILES = (
