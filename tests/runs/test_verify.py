@@ -58,7 +58,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "empty best": (lambda f: (f / "best").write_text(""), "best", "`best` is empty"),
     "other best": (lambda f: (f / "best").write_text("step-000003\n"), "best", "of step-000006 it is step-000006"),
     "best gone": (lambda f: (f / "best").write_text("step-000099\n"), "best", "names step-000099, which is gone"),
-    "result": (lambda f: (f / "result.json").write_text("{}"), "result.json", "does not hold the result"),
+    "result": (lambda f: (f / "result.json").write_text("{}"), "result.json", "the key task is missing"),
     "result steps": (lambda f: edit_json(f / "result.json", steps=5), "result.json", "says 5 steps"),
     "result best": (lambda f: edit_json(f / "result.json", best="step-000003"), "result.json", "says step-000003 is"),
     "no log": (lambda f: (f / "log.jsonl").unlink(), "log.jsonl", "is missing"),

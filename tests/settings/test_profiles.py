@@ -100,7 +100,10 @@ def test_new_profile(kovqa: Kovqa, own_home: Path) -> None:
     assert "# account: mylab" in (own_home / "profiles" / "우리-서버.yaml").read_text(
         "utf-8"
     )  # comments stay
-    assert kovqa(*words, **env).returncode == 2  # never written over
+    again = kovqa(*words, **env)  # as after a kill: what is there already is what was asked for
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    other = kovqa(*words, "--set", "slurm.time=1:00", **env)
+    assert (other.returncode, other.stdout) == (2, "")  # never written over
     assert "우리-서버" in kovqa("profiles", "-q", **env).stdout.split()
 
 
