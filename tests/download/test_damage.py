@@ -78,6 +78,7 @@ def test_a_damaged_archive_is_fetched_again_by_the_next_run(server: Server, dama
         (with_flag(ZIP, 0, method=97), "cannot be read"),
         (zipped({"../evil.json": b"{}"}), "leaves the folder"),
     ],
+    ids=["encrypted", "unknown method", "leaves the folder"],  # bytes hold the time, and processes must agree
 )
 def test_an_archive_nobody_here_can_unpack_is_kept_and_not_called_finished(
     server: Server, bad: bytes, says: str
