@@ -198,7 +198,7 @@ FILE_KINDS: tuple[FileKind, ...] = (
     ),
     *(
         FileKind(
-            f"dump {name.partition('.')[2]}", "corpora", (f"in/{name}",),
+            f"dump {name.removeprefix('kowiki-20231101-pages-')}", "corpora", (f"in/{name}",),
             (f"tokenizer train in/{name} -o out/새.model --vocab-size 300",),
         )
         for name in ("kowiki-20231101-pages-articles.xml", "kowiki-20231101-pages-articles.xml.bz2",
@@ -280,7 +280,7 @@ FILE_KINDS: tuple[FileKind, ...] = (
     *(
         FileKind(
             f"key of {name}", "keys", (f"in/home/{file}",), (command,),
-            exit_codes=frozenset({2, 3, 5}), usual_code=5,
+            exit_codes=frozenset({2, 3, 5}), usual_code=5, leaves=("자료",),
             environment={"KOVQA_HOME": "in/home", "KOVQA_AIHUB_ENDPOINT": "http://127.0.0.1:9"},
         )
         for name, file, command in (

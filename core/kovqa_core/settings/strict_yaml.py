@@ -17,7 +17,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from kovqa_core.bounded_json import MAX_INTEGER_DIGITS
 from kovqa_core.errors import SettingsError, did_you_mean, unknown_name_error
 from kovqa_core.files import read_text
 from kovqa_core.messages import Message, message
@@ -34,6 +33,7 @@ class StrictSettings(BaseModel):
 
 
 _MAX_CHARS, _MAX_NODES, _MAX_DEPTH = 1 << 18, 20_000, 64
+_MAX_INTEGER_DIGITS = 18  # with its sign; torch's own integers have no more
 _KNOWN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 SettingsType = TypeVar("SettingsType", bound=StrictSettings)
 
@@ -226,7 +226,7 @@ def _mapping_value(
 def _scalar_value(node: yaml.Node) -> YamlValue:
     if ":float" in node.tag:  # PyYAML's own reads 1:30.5 to the base 60, and so 1:30 as an integer
         return float(node.value)
-    if ":int" in node.tag and (":" in node.value or len(node.value) > MAX_INTEGER_DIGITS):
+    if ":int" in node.tag and (":" in node.value or len(node.value) > _MAX_INTEGER_DIGITS):
         raise ValueError
     value: YamlValue = yaml.constructor.SafeConstructor().construct_object(node)
     return value

@@ -66,18 +66,24 @@ def left_out_lines_text(left_out: Counter[str], kept: int) -> Message:
     )  # fmt: skip
 
 
-def require_enough_lines(left_out: Counter[str], kept: int) -> None:
+def require_enough_lines(left_out: Counter[str], kept: int, inputs: str) -> None:
     """See that no more lines are left out than rows of a data set may be.
 
     Args:
         left_out: lines by reason.
         kept: the others.
+        inputs: where they come from.
 
     Raises:
         DataError: more than 10 % are.
     """
     if are_too_many(left_out.total(), left_out.total() + kept):
         raise DataError(
-            left_out_lines_text(left_out, kept),
+            message(
+                "tokenizer.lines-left-out-of",
+                "{inputs}: {problem}",
+                inputs=inputs,
+                problem=left_out_lines_text(left_out, kept),
+            ),
             message("tokenizer.lines-left-out.hint", "mend them, or go on without them: --allow-left-out"),
         )
