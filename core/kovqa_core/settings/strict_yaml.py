@@ -33,7 +33,7 @@ class StrictSettings(BaseModel):
 
 
 _MAX_CHARS, _MAX_NODES, _MAX_DEPTH = 1 << 18, 20_000, 64
-_MAX_INTEGER_DIGITS = 18  # with its sign; torch's own integers have no more
+_MAX_INTEGER_DIGITS = 30  # no setting needs more
 _KNOWN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 SettingsType = TypeVar("SettingsType", bound=StrictSettings)
 
