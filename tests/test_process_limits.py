@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kovqa_core.errors import DataError, KovqaError, MachineError, SettingsError
+from kovqa_core.errors import DataError, MachineError, SettingsError
 from kovqa_core.files import read_text
 from kovqa_core.process_limits import find_limit
 
@@ -61,7 +61,7 @@ def test_an_error_that_came_of_a_limit_is_the_limit(tmp_path: Path) -> None:
     os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
     try:
-        with pytest.raises(KovqaError) as raised:
+        with pytest.raises(OSError) as raised:
             read_text(tmp_path / "a.txt")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -43,6 +43,7 @@ def open_file(path: Path) -> BufferedReader:
 
     Raises:
         DataError: it is not there, may not be read, or is a folder or a device.
+        OSError: this process may open no more files: no fault of the file, which nobody leaves out then.
     """
     try:
         mode = path.stat().st_mode  # before it is opened: with some devices that alone does something
@@ -58,6 +59,8 @@ def open_file(path: Path) -> BufferedReader:
             else message("files.is-device", "it is a device or a socket")
         )
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, OSError) and error.errno in _PROCESS_LIMIT_ERRNOS:
+            raise
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     raise _cannot_read_error(path, reason)
 
@@ -102,6 +105,8 @@ def read_bytes(path: Path, most_bytes: int | None = None) -> bytes:
         try:
             return stream.read()
         except OSError as error:  # a disk or a network that fails
+            if error.errno in _PROCESS_LIMIT_ERRNOS:
+                raise
             raise _cannot_read_error(path, error.strerror or str(error)) from None
 
 
@@ -133,6 +138,7 @@ def read_json(path: Path) -> Any:
 # ---------------------------------------------------------------------------------- writing
 
 
+_PROCESS_LIMIT_ERRNOS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # `process_limits` names them
 _UNWRITABLE_ERRNOS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT,
     errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP,

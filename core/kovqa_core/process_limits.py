@@ -7,6 +7,7 @@ the dynamic linker an ImportError, glibc's threads "can't start new thread".
 from __future__ import annotations
 
 import errno
+import mmap
 import re
 from collections.abc import Iterator
 
@@ -47,6 +48,21 @@ def find_limit(error: BaseException) -> MachineError | None:
     return None
 
 
+def is_memory_error(error: BaseException) -> bool:
+    """Does an error say that memory could not be had?"""
+    number = error.errno if isinstance(error, OSError) else None
+    return isinstance(error, MemoryError) or number == errno.ENOMEM or bool(_MEMORY_TEXT.search(str(error)))
+
+
+def has_memory(size: int) -> bool:
+    """May this process have so many bytes more?"""
+    try:
+        mmap.mmap(-1, size).close()  # room is reserved; no page of it is touched
+    except (OSError, MemoryError, OverflowError, ValueError):
+        return False
+    return True
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     current: BaseException | None = error
     for _ in range(_MAX_CHAIN):
@@ -62,7 +78,7 @@ def _limit_of(error: BaseException) -> tuple[Message, Message] | None:
     text = str(error)
     if type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in text:  # torch's, of a GPU
         return _gpu_memory()
-    if isinstance(error, MemoryError) or number == errno.ENOMEM or _MEMORY_TEXT.search(text):
+    if is_memory_error(error):
         return _memory()
     if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
         return _open_files(everywhere=number == errno.ENFILE)

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+import resource
 import struct
 import sys
 import types
@@ -550,3 +551,44 @@ def test_only_what_every_reader_sees_alike_is_handed_on(
 ) -> None:
     path.write_bytes(make())
     assert read_image(path).plain_format == plain_format
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_an_image_without_room_for_it_is_not_called_unreadable(tmp_path: Path, image_format: str) -> None:
+    """Such an error would be one row that is left out, and a finished output with fewer answers."""
+    large, empty = tmp_path / "large", tmp_path / "empty"
+    large.write_bytes(encoded(Image.new("RGB", (3000, 3000)), image_format))
+    empty.write_bytes(encoded(Image.new("RGB", (3000, 3000)), image_format)[:40])
+    open_image(large)
+    assert _errors_of(large, resource.RLIMIT_AS) == "MachineError: not enough memory"
+    assert _errors_of(large, resource.RLIMIT_NOFILE) == "MachineError: more files are open"
+    # Of a damaged image its own damage is said, whatever memory its header asks for.
+    with pytest.raises(DataError):
+        open_image(empty)
+
+
+def _errors_of(image: Path, limit: int) -> str:
+    """Kind and first words of the error at an image in a process that has reached a limit."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        size = pages * resource.getpagesize() + (4 << 20) if limit == resource.RLIMIT_AS else writing + 1
+        resource.setrlimit(limit, (size, size))
+        taken = []
+        try:
+            while limit == resource.RLIMIT_AS:  # what earlier images have left on the heap
+                taken.append(bytearray(8 << 20))
+        except MemoryError:
+            pass
+        try:
+            open_image(image)
+        except BaseException as error:
+            os.write(writing, f"{type(error).__name__}: {error}".encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(pid, 0)
+    with open(reading, encoding="utf-8") as stream:
+        text = stream.read()
+    assert str(image) in text
+    return text[: text.index(" than" if "open" in text.split(":")[1] else ":", 16)]

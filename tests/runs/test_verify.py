@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kovqa_core.errors import DataError
+from kovqa_core.errors import DataError, MachineError
+from kovqa_core.runs import resume_point
 from kovqa_core.runs.checksums import note_files
 from kovqa_core.runs.verify import require_verified, verify_run
 from kovqa_core.runs.verify_log import log_problem
@@ -138,3 +140,16 @@ def test_the_command_prints_a_table_and_ends_with_3(run: Path, monkeypatch: pyte
         "name": "step-000003", "ok": False, "detail": "not as written: model.safetensors",
     }  # fmt: skip
     assert runner.invoke(app, ["runs", "verify", "--root", ".", "-q"]).stdout == f"{run.name}\n"
+
+
+def test_a_limit_of_this_process_is_no_damage_of_a_checkpoint(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Going on from an older step folder would throw hours away for an `ulimit -n`."""
+
+    def without_descriptors(step: Path) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files", str(step / "model.safetensors"))
+
+    monkeypatch.setattr(resume_point, "damaged_files", without_descriptors)
+    with pytest.raises(MachineError, match="more files are open"):
+        resume_point.find_resume_point(run, checksums=True)

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import logging
+import os
 import stat
 import warnings
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from kovqa_core.data.image_colours import to_rgb
 from kovqa_core.data.image_formats import IMAGE_FORMATS, PILLOW_FORMATS, read_image_format
 from kovqa_core.data.image_memory import (
     allow_many_pixels,
+    image_memory_limit,
     many_pixels_error,
     require_file_memory,
     require_icon_memory,
@@ -31,6 +33,7 @@ from kovqa_core.data.image_memory import (
 from kovqa_core.data.image_repair import is_unfilled_jpeg, repair_image
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.messages import Message, message
+from kovqa_core.process_limits import find_limit, has_memory, is_memory_error
 
 # Pillow logs what it finds in damaged files; without a handler, Python prints such lines among ours.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -98,6 +101,7 @@ def read_image(path: Path, side: int | None = None, *, as_stored: bool = False) 
             message("data.image-missing.hint", "restore it"),
         ) from None
     except Exception as error:  # Pillow's decoders raise whatever their formats' code raises
+        _require_room(error, path)
         raise _unreadable(path, _describe_problem(error, path)) from None
 
 
@@ -114,7 +118,8 @@ def _read(path: Path, side: int | None, *, as_stored: bool) -> OpenedImage:
         return _decode(path, path, image_format, side, as_stored=as_stored)
     except (Image.DecompressionBombError, DataError, SettingsError):
         raise
-    except Exception:
+    except Exception as error:
+        _require_room(error, path)
         # Only now, so that an image that Pillow reads is never read in another way.
         repaired = repair_image(path) if image_format in ("JPEG", "PNG") else None
         if repaired is None:
@@ -147,6 +152,30 @@ def _decode(
         return OpenedImage(pixels, plain_format)
 
 
+def _require_room(error: Exception, path: Path) -> None:
+    """See that an image is to blame for an error, not a limit of this process: such an image is not left out.
+
+    Raises:
+        MachineError: there is no memory, or no descriptor, for one more image.
+    """
+    problem = error
+    # The second is WebP's, of a damaged file and without memory alike.
+    if is_memory_error(error) or "could not create decoder object" in str(error):
+        # Damaged files, too, make decoders ask for memory that nobody has; what one image may take is there then.
+        if has_memory(image_memory_limit()):
+            return
+        problem = MemoryError(str(path))
+    elif isinstance(
+        error, UnidentifiedImageError
+    ):  # Pillow passes over plug-ins that it has no descriptor for
+        try:
+            os.close(os.open(path, os.O_RDONLY))
+        except OSError as refused:
+            problem = refused
+    if limit := find_limit(problem):
+        raise limit from None
+
+
 def _raw_mode(image: Image.Image) -> str:
     """How Pillow calls the pixels' form in the file ("RGB;16B"); "" where it does not say."""
     tiles = getattr(image, "tile", None)
@@ -159,6 +188,8 @@ def _orientation(image: Image.Image) -> int:
     """EXIF's orientation, 1 where there is none; 0 where it cannot be read, and the image stays as it is stored."""
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except MemoryError:
+        raise
     except Exception:  # whatever is wrong with the notes beside an image, its pixels are there
         return 0
     return value if isinstance(value, int) else 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from kovqa_core.errors import KovqaError, ModelError
 from kovqa_core.files import read_json
 from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.process_limits import find_limit
 from kovqa_core.runs.checksums import damaged_files
 from kovqa_core.runs.step_folders import (
     is_step_name,
@@ -106,6 +107,8 @@ def checkpoint_problem(step: Path, *, checksums: bool) -> Message | None:
             )
         _require_own_state(step)
     except (KovqaError, OSError) as error:
+        if limit := find_limit(error):  # the checkpoint is not to blame: an older one is not taken for it
+            raise limit from None
         text = error.message if isinstance(error, KovqaError) else str(error)
         return message(
             "runs.unreadable-checkpoint",

@@ -36,6 +36,8 @@ def load_spm_processor(model: bytes, name: str) -> SentencePieceProcessor:
     try:
         if model:  # of an empty file sentencepiece makes a model without tokens
             return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except MemoryError:
+        raise
     except Exception:  # its C++ raises whatever protobuf came upon
         pass
     raise ModelError(
