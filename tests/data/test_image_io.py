@@ -588,7 +588,7 @@ def _errors_of(image: Path, limit: int) -> str:
         os._exit(0)
     os.close(writing)
     os.waitpid(pid, 0)
-    with open(reading, encoding="utf-8") as stream:
+    with os.fdopen(reading, encoding="utf-8") as stream:
         text = stream.read()
     assert str(image) in text
     return text[: text.index(" than" if "open" in text.split(":")[1] else ":", 16)]
