@@ -65,6 +65,10 @@ def test_the_original_files(kovqa: Kovqa, tmp_path: Path) -> None:
     name = "coco_retrieval.val.jsonl"
     written = (tmp_path / "data/coco-upstream" / name).read_bytes()
     assert written == parity.path(f"coco_caption/expected/{name}").read_bytes()
+    again = kovqa(*words, "--tokenizer", tokenizer)
+    assert again.returncode == 0
+    assert "is there already, byte by byte" in again.stderr
+    (tmp_path / "data/coco-upstream" / name).write_bytes(written + b"\n")  # the user's own
     assert "not empty" in error(kovqa(*words, "--tokenizer", tokenizer), 2)
     shutil.rmtree(tmp_path / "data")
     unknown = error(kovqa("index", "table", "--root", root, "--as-upstream"), 2)
