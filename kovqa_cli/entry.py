@@ -12,6 +12,10 @@ def _exit_now(number: int, frame: object) -> None:
     os._exit(128 + number)
 
 
+# Python that is started with `-c`, as the processes of a pool are, looks for modules in the working folder first: a
+# struct.py in downloaded data would be run. A main module that is a file has only its own folder there.
+os.environ["PYTHONSAFEPATH"] = "1"
+
 for _number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
     if _signal.getsignal(_number) != _signal.SIG_IGN:
         _signal.signal(_number, _exit_now)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from kovqa_core.errors import DataError, MachineError
@@ -75,3 +76,21 @@ def test_the_first_failure_stops_the_others() -> None:
 def test_a_killed_process_is_one_clear_error() -> None:
     with pytest.raises(MachineError, match="killed from outside"):
         parallel_map(kill_itself, [()])
+
+
+def test_modules_of_the_working_folder_are_not_imported(tmp_path: Path) -> None:
+    """Processes of a pool are started as `python -c …`, which looks there first: downloaded data may hold a struct.py."""
+    data, program = tmp_path / "data", tmp_path / "program.py"
+    data.mkdir()
+    for module in ("struct", "socket", "tempfile", "random"):
+        (data / f"{module}.py").write_text("open('ran', 'w')\n")
+    program.write_text(
+        "import os, kovqa_cli.entry\n"
+        "from kovqa_core.process_pool import parallel_map\n"
+        "if __name__ == '__main__':\n    print(parallel_map(os.path.exists, [('struct.py',)]))\n"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    command = [sys.executable, str(program)]
+    done = subprocess.run(command, cwd=data, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == "[True]\n"
+    assert not (data / "ran").exists()

@@ -11,6 +11,7 @@ from kovqa_core.distributed import run_lock
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.plan import claim
 from kovqa_core.plan.claim import claim_planned_run, write_plan
+from kovqa_core.plan.run_folder import require_own_files
 from kovqa_core.runs.slurm_job import SlurmJob, write_slurm_job
 from kovqa_core.runs.summary import all_runs, summarise_run
 from kovqa_core.settings.run import RUN_FILE, read_run
@@ -225,3 +226,28 @@ def test_a_run_that_learned_something_is_not_begun_again(plan: Plan, tmp_path: P
     (folder / mark).write_text("{}")
     with pytest.raises(SettingsError, match="already holds a run"):
         plan(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["last", "best", "run.yaml", "log.jsonl", "manifest.json", "logs/launcher.log"]
+)
+def test_nothing_is_written_through_a_link_in_a_run_folder(tmp_path: Path, name: str) -> None:
+    """A run folder of somebody else may hold links to files of whoever goes on with it."""
+    mine, folder = tmp_path / "mine", tmp_path / "run"
+    mine.write_text("precious")
+    (folder / "logs").mkdir(parents=True)
+    (tmp_path / "shortcut").symlink_to(folder)
+    require_own_files(tmp_path / "shortcut")
+    (folder / name).symlink_to(mine)
+    with pytest.raises(SettingsError, match="is a link to .*mine, which a training would write over"):
+        require_own_files(folder)
+
+
+def test_a_resume_writes_through_no_link(resume: Plan, stopped: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    (stopped / "last").replace(mine)
+    (stopped / "last").symlink_to(mine)
+    planned, before = resume(stopped, sets=["profile.threads=7"]), files(stopped)
+    with pytest.raises(SettingsError, match="last is a link"), claim_planned_run(planned, pytest.fail):
+        pytest.fail("it would be written over")
+    assert files(stopped) == before

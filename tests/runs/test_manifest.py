@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -120,6 +121,38 @@ def test_git_says_commit_and_whether_files_changed(tmp_path: Path) -> None:
     assert git_state(here) == GitState(do("rev-parse", "HEAD"), dirty=False)
     (here / "a").write_text("2")
     assert git_state(here) == GitState(do("rev-parse", "HEAD"), dirty=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "dirty"),
+    [
+        ("core.fsmonitor", "./marker.sh", False),
+        ("filter.x.clean", "./marker.sh", None),
+        ("remote.o.promisor", "true", None),
+        ("extensions.partialClone", "o", None),
+        ("user.name", "a", False),
+    ],
+)
+def test_no_command_of_a_checkout_runs(tmp_path: Path, key: str, value: str, dirty: bool | None) -> None:
+    """Git does what `.git/config` says, and that may have come with downloaded data."""
+
+    def do(*words: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    do("init", "-q")
+    (tmp_path / "marker.sh").write_text("#!/bin/sh\ntouch ran\ncat\n")
+    (tmp_path / "marker.sh").chmod(0o755)
+    (tmp_path / ".gitattributes").write_text("a filter=x\n")
+    (tmp_path / "a").write_text("1")
+    do("add", ".")
+    do("commit", "-qm", "one")
+    do("config", key, value)
+    os.utime(tmp_path / "a", (1, 1))  # git looks at the bytes again
+    state = git_state(tmp_path)
+    assert state is not None
+    assert state.dirty is dirty
+    assert not (tmp_path / "ran").exists()
 
 
 def test_no_git_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

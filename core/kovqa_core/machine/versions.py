@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ RECORDED_PACKAGES = (
 )  # fmt: skip
 NOT_INSTALLED = "not installed"  # in place of a version; manifests hold it, so it is never translated
 _ENGINE_FOLDER = Path(__file__).resolve().parent.parent
+# Keys of a checkout's own settings, by which `git status` runs a command, or fetches through one.
+_COMMAND_KEY = re.compile(r"filter\.|extensions\.partialclone$|remote\..*\.(promisor|partialclonefilter)$")
 _GIT_SECONDS = 5  # a checkout on a slow network disk must not hold up a training
 
 
@@ -79,8 +82,23 @@ def git_state(folder: Path) -> GitState | None:
     commit = _run_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    changes = _run_git(folder, "status", "--porcelain", "--untracked-files=no")
+    if _names_commands(folder):
+        return GitState(commit)
+    changes = _run_git(folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")
     return GitState(commit, None if changes is None else bool(changes))
+
+
+def _names_commands(folder: Path) -> bool:
+    """Has a checkout settings of its own by which `git status` runs other commands: filters, or remotes to fetch from?
+
+    A checkout may have come with downloaded data. The user's own settings, git-lfs among them, are another scope.
+    """
+    if (keys := _run_git(folder, "config", "--show-scope", "--name-only", "--includes", "--list")) is None:
+        return True
+    own = [
+        line.partition("\t")[2] for line in keys.splitlines() if line.startswith(("local\t", "worktree\t"))
+    ]
+    return any(_COMMAND_KEY.match(key) for key in own)
 
 
 def engine_git_state() -> GitState | None:
@@ -89,7 +107,8 @@ def engine_git_state() -> GitState | None:
 
 
 def _run_git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
+    # A checkout's own file monitor is a command, too.
+    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments]
     # `git status` would otherwise write the index anew, and take its lock from a git of the user.
     environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:

@@ -15,7 +15,7 @@ from kovqa_core.distributed.run_lock import claim_run_folder
 from kovqa_core.files import disk_errors, make_folder, write_text
 from kovqa_core.launch.launchers.protocol import JOB_SCRIPT
 from kovqa_core.launch.plan import plan_launch
-from kovqa_core.plan.run_folder import folder_state, run_active_error
+from kovqa_core.plan.run_folder import folder_state, require_own_files, run_active_error
 from kovqa_core.plan.training import PlannedTraining
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.runs.consent import code_settings, new_run_id, remember_run
@@ -126,6 +126,7 @@ def _require_same_run(planned: PlannedTraining) -> None:
 
 def _write_run_files(planned: PlannedTraining) -> None:
     run = planned.run
+    require_own_files(run.folder)
     if planned.changes:
         # First: killed between the two, the run is finished again by its old settings, and not by the new ones.
         (run.folder / RESULT_FILE).unlink(missing_ok=True)

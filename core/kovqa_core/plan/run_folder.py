@@ -98,6 +98,31 @@ def run_active_error(folder: Path) -> SettingsError:
     )
 
 
+def require_own_files(folder: Path) -> None:
+    """See that what a run writes lies in its folder: of a link, what it points to would be written over.
+
+    Whoever made the folder may not be who goes on with it. The folder itself, logs and checkpoints may be links.
+
+    Raises:
+        SettingsError: a file that a training writes is a link.
+    """
+    logs = sorted(path for path in (folder / "logs").glob("*") if not path.is_dir())
+    for path in (folder / RUN_FILE, *(folder / name for name in _RUN_ENTRIES), *logs):
+        if path.is_symlink():
+            raise SettingsError(
+                message(
+                    "plan.run-file-is-link",
+                    "{path} is a link to {target}, which a training would write over",
+                    path=path,
+                    target=path.readlink(),
+                ),
+                message(
+                    "plan.run-file-is-link.hint",
+                    "put the file itself in its place, or copy the folder: cp -rL; the folder as a whole may be a link",
+                ),
+            )
+
+
 def require_free_folder(folder: Path, *, joint: bool) -> None:
     """See that a new run in this folder would neither disturb nor overwrite anything.
 
