@@ -239,7 +239,7 @@ def test_nothing_is_written_through_a_link_in_a_run_folder(tmp_path: Path, name:
     (tmp_path / "shortcut").symlink_to(folder)
     require_own_files(tmp_path / "shortcut")
     (folder / name).symlink_to(mine)
-    with pytest.raises(SettingsError, match="is a link to .*mine, which a training would write over"):
+    with pytest.raises(SettingsError, match=r"is a link to .*mine, which a training would write over"):
         require_own_files(folder)
 
 
