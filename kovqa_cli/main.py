@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from kovqa_core.errors import KovqaError, MachineError
+from kovqa_core.errors import DataError, KovqaError, MachineError
+from kovqa_core.messages import message, shell_quote
 from kovqa_core.messages.one_line import escape_one_line
 from kovqa_core.process_limits import find_limit
 
@@ -114,6 +115,19 @@ def _report_error(error: Exception) -> int:
     except MemoryError:  # what the failed command holds is still in its frames
         os.write(2, b"kovqa: not enough memory\n")
         return MachineError.exit_code
+    if isinstance(error, PermissionError) and isinstance(
+        error.filename, str
+    ):  # a folder that may not be looked into
+        error = DataError(
+            message(
+                "cli.no-permission", "cannot use {path}: {reason}", path=error.filename, reason=error.strerror
+            ),
+            message(
+                "cli.no-permission.hint",
+                "see who may read it: ls -ld {path}",
+                path=shell_quote(error.filename),
+            ),
+        )
     if not isinstance(error, KovqaError):
         raise error  # a bug of ours keeps its traceback
     if os.environ.get("KOVQA_DEBUG"):

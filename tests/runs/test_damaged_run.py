@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,7 +24,7 @@ from kovqa_core.runs.summary import all_runs, read_run_details
 from kovqa_core.settings.run import RUN_FILE, read_run
 from typer.testing import CliRunner
 
-from kovqa_cli.main import app
+from kovqa_cli.main import app, run
 
 STORED = Path(__file__).parents[1] / "fixtures" / "compat" / "beit3" / "run"
 FILES = (
@@ -175,3 +178,30 @@ def test_a_broken_manifest_is_kept_beside_the_new_one(runs: Path, capsys: pytest
     assert (bad / "manifest.json.broken").read_text() == '{"launches": "all lost"}'
     assert len(json.loads((bad / "manifest.json").read_text())["launches"]) == 1
     assert "launches: " in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named_and_the_others_are_listed(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tests may run as root, whom no permission keeps out: the refusal is the system's, as Python raises it."""
+    stat = Path.stat
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:
+        if "나쁜" in path.parent.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    states = {run.folder.name: run for run in all_runs(runs)}
+    assert (states["좋은"].state, states["나쁜"].state) == ("stopped", "broken")
+    assert "Permission denied" in states["나쁜"].error
+    assert read_run_details(runs / "나쁜").run is None
+    for words in (["runs", "diff", "나쁜", "좋은"], ["runs", "rerun", "나쁜"]):
+        monkeypatch.chdir(runs)
+        monkeypatch.setattr(sys, "argv", ["kovqa", *words])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        assert ended.value.code == 3
+        assert re.fullmatch(
+            r"kovqa: cannot use .*나쁜/run\.yaml: Permission denied.*\n", capsys.readouterr().err
+        )

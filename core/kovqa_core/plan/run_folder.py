@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.errors import SettingsError, unknown_name_error
+from kovqa_core.files import read_bytes
 from kovqa_core.launch.launchers.protocol import JOB_SCRIPT
 from kovqa_core.messages import Message, message
 from kovqa_core.runs.folder import (
@@ -44,7 +45,7 @@ class FolderState:
 def folder_state(folder: Path) -> FolderState:
     """What a run folder holds now."""
     path, last = folder / RUN_FILE, follow_pointer(folder, "last")
-    run = path.read_bytes() if path.is_file() else None
+    run = read_bytes(path) if path.is_file() else None
     return FolderState(run, last.name if last else None, (folder / RESULT_FILE).is_file())
 
 

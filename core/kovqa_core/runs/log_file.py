@@ -6,30 +6,39 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from kovqa_core.errors import DataError
+from kovqa_core.files import read_bytes
 from kovqa_core.messages import Message, message
 from kovqa_core.runs.events import EvaluationEvent, LoggedEvent, parse_event, read_event
 from kovqa_core.runs.folder import LOG_FILE
 
 
 def read_logged_events(folder: Path) -> list[LoggedEvent]:
-    """Events of a run's log; lines of other versions, and those that cannot be read, are left out."""
-    events = map(parse_event, _log_lines(folder / LOG_FILE))
-    return [event for event in events if isinstance(event, LoggedEvent)]
+    """Events of a run's log; lines of other versions, and what cannot be read, are left out (`log_problems`)."""
+    try:
+        lines = _log_lines(folder / LOG_FILE)
+    except (DataError, OSError):
+        return []
+    return [event for event in map(parse_event, lines) if isinstance(event, LoggedEvent)]
 
 
 def _log_lines(path: Path) -> list[str]:
     # By "\n" alone: a text may hold other line ends.
-    return path.read_bytes().decode("utf-8", "replace").split("\n") if path.is_file() else []
+    return read_bytes(path).decode("utf-8", "replace").split("\n") if path.is_file() else []
 
 
 def log_problems(folder: Path) -> Iterator[Message]:
     """What `read_logged_events` leaves out because it cannot be read."""
     path, bad = folder / LOG_FILE, []
-    if os.path.lexists(path) and not path.is_file():
-        yield message("runs.log-not-a-file", "{file} is not a file", file=path)
-    for number, line in enumerate(
-        _log_lines(path)[:-1], 1
-    ):  # the last one has no end: a kill may have torn it
+    try:
+        if os.path.lexists(path) and not path.is_file():
+            yield message("runs.log-not-a-file", "{file} is not a file", file=path)
+        lines = _log_lines(path)
+    except (DataError, OSError) as error:
+        problem = error.message if isinstance(error, DataError) else str(error)
+        yield message("runs.log-unreadable-file", "the log is not known: {problem}", problem=problem)
+        return
+    for number, line in enumerate(lines[:-1], 1):  # the last one has no end: a kill may have torn it
         try:
             read_event(line)
         except ValueError as error:

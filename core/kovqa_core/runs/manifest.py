@@ -146,7 +146,7 @@ def _read_entries(folder: Path) -> list[Any]:
     try:
         # A manifest is a record: one that is broken must not keep a run from starting.
         return read_json_as(path, _ManifestFile).launches if path.is_file() else []
-    except DataError:
+    except (DataError, OSError):
         return []
 
 

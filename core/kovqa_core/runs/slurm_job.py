@@ -78,7 +78,7 @@ def read_slurm_job(folder: Path) -> SlurmJob | None:
         pass
     try:
         return read_json_as(file, SlurmJob) if file.is_file() else None
-    except KovqaError:
+    except (KovqaError, OSError):
         return None
 
 

@@ -26,7 +26,14 @@ def list_step_folders(folder: Path) -> list[Path]:
     """The step folders of a run, oldest first; none that is half written or half replaced."""
     # By number: of a million steps the name has a digit more.
     found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _step_name(path.name))]
-    return [path for _, path in sorted(found) if path.is_dir()]
+    return [path for _, path in sorted(found) if _is_folder(path)]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:  # in a run folder whose names may be read, and nothing else
+        return False
 
 
 def _step_name(name: str) -> re.Match[str] | None:

@@ -37,8 +37,9 @@ from kovqa_core.runs.log_file import (
     read_logged_events,
 )
 from kovqa_core.runs.manifest import RunLaunch
+from kovqa_core.runs.resume_point import checkpoint_problem
 from kovqa_core.runs.slurm_job import SlurmJob, SlurmJobState, query_job_states, read_slurm_job
-from kovqa_core.runs.step_folders import list_step_folders, missing_checkpoint_files
+from kovqa_core.runs.step_folders import list_step_folders
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import Kind
@@ -176,7 +177,10 @@ def _run_folders(root: Path) -> list[Path]:
 
 def _is_run_folder(folder: Path) -> bool:
     names = (RUN_FILE, MANIFEST_FILE, LOG_FILE, ERROR_FILE, "last", RESULT_FILE)
-    return folder.is_dir() and any((folder / name).is_file() for name in names)
+    try:
+        return folder.is_dir() and any((folder / name).is_file() for name in names)
+    except PermissionError:  # what is in it nobody can say: it is listed, and named as broken
+        return True
 
 
 # --------------------------------------------------------------------------------- one line
@@ -360,19 +364,26 @@ def list_checkpoints(folder: Path) -> list[CheckpointSummary]:
     last, best = follow_pointer(folder, "last"), follow_pointer(folder, "best")
     return [
         CheckpointSummary(
-            step.name, _folder_size(step), step == last, step == best, not missing_checkpoint_files(step)
+            step.name,
+            _folder_size(step),
+            step == last,
+            step == best,
+            checkpoint_problem(step, checksums=False) is None,
         )
         for step in list_step_folders(folder)
     ]
 
 
 def _folder_size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    try:
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    except OSError:  # no permission, or removed meanwhile
+        return 0
 
 
 def _error_detail(folder: Path) -> str:
     try:
         error = read_error(folder)
-    except KovqaError:
+    except (KovqaError, OSError):
         return ""
     return error.detail if error and not error.stopped else ""
