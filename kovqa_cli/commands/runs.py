@@ -118,6 +118,7 @@ def rerun_training(
         bool, typer.Option("--force", help="Train even if the index holds other data than before.")
     ] = False,
     trust_run: TrustRunOption = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     dry_run: options.DryRunOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -129,5 +130,8 @@ def rerun_training(
     from kovqa_core.plan.rerun import plan_rerun
     from kovqa_core.runs.summary import find_run
 
-    plan = partial(plan_rerun, find_run(run, root), output, force=force, dry_run=dry_run, trust_run=trust_run)
+    plan = partial(
+        plan_rerun, find_run(run, root), output,
+        force=force, dry_run=dry_run, trust_run=trust_run, trust_code=trust_remote_code,
+    )  # fmt: skip
     start_training(plan, dry_run=dry_run, json=json, quiet=quiet)

@@ -132,14 +132,18 @@ def test_without_a_stored_permission_nothing_runs_either(case: RemoteCodeCase, t
     assert "--trust-remote-code" in case.refused(case.train(tmp_path / "run"))
 
 
-def test_a_resumed_run_has_its_own_recipes_permission(case: RemoteCodeCase, tmp_path: Path) -> None:
+def test_a_resumed_run_needs_the_permission_anew(case: RemoteCodeCase, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(case.run, folder)
     (folder / "result.json").unlink()
     (folder / "last").write_text("step-000002\n")
     text = (folder / "run.yaml").read_text(encoding="utf-8")
     (folder / "run.yaml").write_text(text.replace(str(case.run), str(folder)), encoding="utf-8")
-    done = case.kovqa("train", "--resume", "-o", folder, "-q")
+    assert "trust_remote_code: true" not in text
+    line = case.refused(case.kovqa("train", "--resume", "-o", folder, "-q"))
+    assert str(case.base) in line
+    assert "--trust-remote-code" in line
+    done = case.kovqa("train", "--resume", "-o", folder, "-q", "--trust-remote-code")
     assert done.returncode == 0, done.stderr
     assert case.marker.exists()
     for name in ("config.json", "adapter/adapter_model.safetensors"):

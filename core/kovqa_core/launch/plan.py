@@ -10,6 +10,7 @@ from types import MappingProxyType
 from kovqa_core.launch.launchers import find_launcher
 from kovqa_core.launch.launchers.protocol import Launcher, LaunchPlan, LaunchRequest
 from kovqa_core.machine.visible_devices import DEVICE_ORDER_VARIABLE, PCI_ORDER
+from kovqa_core.settings.code_consent import TRUST_VARIABLE
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.run import RUN_FILE, WorkerJob
 
@@ -26,6 +27,8 @@ def plan_launch(
     start_folder: Path | None = None,
     file_name: str = RUN_FILE,
     environ: Mapping[str, str] = _NO_ENVIRONMENT,
+    *,
+    trust_code: bool = False,
 ) -> LaunchPlan:
     """The launch of a run or of a table to answer, by the launcher that its profile names.
 
@@ -36,6 +39,7 @@ def plan_launch(
         start_folder: where a batch job starts; None: here.
         file_name: what the workers read, in the job's folder.
         environ: of the user; what it says of threads and GPUs is kept.
+        trust_code: was this very command told that code of the base model may run?
 
     Raises:
         SettingsError: unknown launcher, or a path that it cannot take.
@@ -46,7 +50,7 @@ def plan_launch(
         job=job,
         python=[*profile.command_prefix, profile.python or python, "-P"],
         worker=[str(WORKER_FILE), str(job.folder / file_name)],
-        env=worker_environment(profile, launcher, cores, environ),
+        env=_with_code_consent(worker_environment(profile, launcher, cores, environ), trust_code=trust_code),
         start_folder=start_folder or Path.cwd(),
     )
     return launcher.build_plan(request)
@@ -74,6 +78,12 @@ def worker_environment(
         **dict.fromkeys(networks, profile.network_interface),
         **profile.env,
     }
+
+
+def _with_code_consent(variables: dict[str, str], *, trust_code: bool) -> dict[str, str]:
+    """A profile's own variables do not decide it: a profile is a file."""
+    kept = {name: value for name, value in variables.items() if name != TRUST_VARIABLE}
+    return {**kept, TRUST_VARIABLE: "1"} if trust_code else kept
 
 
 def _thread_count(profile: Profile, cores: int, environ: Mapping[str, str]) -> str:

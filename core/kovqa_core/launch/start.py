@@ -25,12 +25,14 @@ from kovqa_core.messages import message
 from kovqa_core.runs.events import EVENTS_VARIABLE, WaitingEvent, WorkerEvent, parse_event
 from kovqa_core.runs.folder import ERROR_FILE
 from kovqa_core.runs.slurm_job import SlurmJob, write_slurm_job
+from kovqa_core.settings.code_consent import TRUST_VARIABLE
 
 _RENDEZVOUS_NOTICE_SECONDS = 30.0  # after which a node that still waits for others says so
 _QUEUE_NOTICE_SECONDS = 5.0  # after which a job that waits in SLURM's queue is reported
 _QUEUE_LOOKS = 60  # one a second from then on, until srun says that it waits
 # Variables with these beginnings are another launcher's.
 _FOREIGN_LAUNCHER = ("PET_", "TORCHELASTIC_", "TORCH_ELASTIC_", "PYTHON_EXEC")
+_NOT_INHERITED = (*_FOREIGN_LAUNCHER, TRUST_VARIABLE)  # a variable that lingers in a shell is no flag
 # TERM first: srun takes its job along only then. torchrun's workers end when it is gone.
 _GUARD_SCRIPT = """
 read -r _
@@ -114,7 +116,7 @@ def launch_environment(plan: LaunchPlan) -> dict[str, str]:
     PYTHON_EXEC; torch's rendezvous waits for the store of an agent that TORCHELASTIC_USE_AGENT_STORE promises
     (docs/sources/launching.md, R27).
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_LAUNCHER)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     return {**kept, **plan.env}
 
 

@@ -94,7 +94,11 @@ def _in_folder(planned: PlannedTraining, folder: Path) -> PlannedTraining:
         return planned
     run = planned.run.model_copy(update={"folder": folder})
     return replace(
-        planned, run=run, launch=plan_launch(run, sys.executable, usable_cpu_count(), environ=os.environ)
+        planned,
+        run=run,
+        launch=plan_launch(
+            run, sys.executable, usable_cpu_count(), environ=os.environ, trust_code=planned.trust_code
+        ),
     )
 
 
@@ -130,7 +134,7 @@ def _write_run_files(planned: PlannedTraining) -> None:
     if planned.changes:
         # First: killed between the two, the run is finished again by its old settings, and not by the new ones.
         (run.folder / RESULT_FILE).unlink(missing_ok=True)
-    if code_settings(run.recipe, run.profile) and not planned.foreign:
+    if code_settings(run.profile) and not planned.foreign:
         # Not for a dry run of what somebody else's settings say: nobody has agreed to that yet.
         run = run if run.id else run.model_copy(update={"id": new_run_id()})
         remember_run(run)

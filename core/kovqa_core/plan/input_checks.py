@@ -12,9 +12,10 @@ from kovqa_core.index.reader import open_index
 from kovqa_core.messages import Message, message
 from kovqa_core.models.config import read_model_settings
 from kovqa_core.plan.batch_notes import count_training_rows, require_loss_micro_batch, require_whole_batch
+from kovqa_core.settings.code_consent import TRUST_FLAG, TRUST_SETTING, set_code_consent, trusts_code
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import ResolvedSettings, is_typed
-from kovqa_core.settings.run import part_origin, setting_origin
+from kovqa_core.settings.run import RUN_FILE, Run, part_origin, setting_origin
 from kovqa_core.settings.strict_yaml import SettingsDocument
 
 
@@ -70,8 +71,8 @@ def require_typed_code_consent(settings: ResolvedSettings) -> None:
     Raises:
         SettingsError: `model.trust_remote_code` stands in a recipe's file alone.
     """
-    place = setting_origin(settings.origin, "recipe.model.trust_remote_code")
-    if settings.recipe.model.get("trust_remote_code") and not is_typed(place):
+    place = setting_origin(settings.origin, f"recipe.{TRUST_SETTING}")
+    if trusts_code(settings.recipe) and not is_typed(place):
         raise SettingsError(
             message(
                 "plan.recipe-trusts-code",
@@ -82,6 +83,25 @@ def require_typed_code_consent(settings: ResolvedSettings) -> None:
                 "plan.recipe-trusts-code.hint", "if you have read that code and trust it: --trust-remote-code"
             ),
         )
+
+
+def without_stored_consent(run: Run) -> Run:
+    """A run as it is stored, without the permission to run code that earlier versions kept in `run.yaml`."""
+    return run.model_copy(update={"recipe": set_code_consent(run.recipe, trust_code=False)})
+
+
+def stored_consent_notes(stored: Run, settings: ResolvedSettings) -> list[Message]:
+    """That a permission which an earlier version kept is not followed, unless it was typed again."""
+    if not trusts_code(stored.recipe) or trusts_code(settings.recipe):
+        return []
+    return [
+        message(
+            "plan.stored-code-consent",
+            "{file}: model.trust_remote_code is not followed: if the base model needs code of its own, add {flag}",
+            file=stored.folder / RUN_FILE,
+            flag=TRUST_FLAG,
+        )
+    ]
 
 
 def require_falling_rate(recipe: Recipe, origin: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kovqa_core.errors import DataError, KovqaError
 from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.plan.input_checks import stored_consent_notes, without_stored_consent
 from kovqa_core.plan.run_folder import (
     choose_run_folder,
     folder_in_use_error,
@@ -19,6 +20,7 @@ from kovqa_core.plan.training import Check, PlannedTraining, check_and_plan, wit
 from kovqa_core.runs.compare import RunDifference, batch_splits, batch_splits_text, changed_since
 from kovqa_core.runs.consent import foreign_code_settings, require_trusted
 from kovqa_core.runs.folder import RESULT_FILE, RUNS_FOLDER, is_run_active, was_launched
+from kovqa_core.settings.code_consent import TRUST_FLAG, TRUST_SETTING, set_code_consent
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.resolve import ResolvedSettings
 from kovqa_core.settings.run import RUN_FILE, Run, read_run
@@ -27,7 +29,13 @@ _RERUN_COMMAND = ["runs", "rerun"]
 
 
 def plan_rerun(
-    earlier_folder: Path, folder: Path | None, *, force: bool, dry_run: bool, trust_run: bool = False
+    earlier_folder: Path,
+    folder: Path | None,
+    *,
+    force: bool,
+    dry_run: bool,
+    trust_run: bool = False,
+    trust_code: bool = False,
 ) -> PlannedTraining:
     """A run like an earlier one: the same settings and the same split into micro-batches, in a new folder.
 
@@ -39,13 +47,15 @@ def plan_rerun(
         force: go on where the data is not the same as then.
         dry_run: let pass what this machine lacks, and say so.
         trust_run: run what the settings of somebody else's run say (`runs/consent.py`).
+        trust_code: may Python code of the base model run?
 
     Raises:
         DataError: the index was written again from other data.
         KovqaError: whatever cannot work, before anything is started.
     """
-    earlier = read_run(earlier_folder / RUN_FILE)
-    foreign = foreign_code_settings(earlier, earlier.recipe, earlier.profile, typed_profile=False)
+    stored = read_run(earlier_folder / RUN_FILE)
+    earlier = without_stored_consent(stored)
+    foreign = foreign_code_settings(earlier, earlier.profile, typed_profile=False)
     require_trusted(earlier, foreign, trust_run=trust_run or dry_run, other_profile=False)
     named_folder, folder = folder, choose_run_folder(folder, earlier.recipe.name, resume=False)
     if was_launched(folder):  # a dry run has only written what it would do
@@ -61,7 +71,9 @@ def plan_rerun(
     checks: list[Check] = []
     if data is not None and data.a is not None and not force:
         checks = [partial(_refuse_changed_data, earlier_folder, earlier, data)]
-    settings = ResolvedSettings(earlier.recipe, earlier.profile, earlier.origin)
+    recipe = set_code_consent(earlier.recipe, trust_code=trust_code)
+    origin = {**earlier.origin, **({f"recipe.{TRUST_SETTING}": TRUST_FLAG} if trust_code else {})}
+    settings = ResolvedSettings(recipe, earlier.profile, origin)
     planned = check_and_plan(
         settings, folder, folder_state(folder), make, dry_run=dry_run, more_checks=checks
     )
@@ -69,7 +81,12 @@ def plan_rerun(
         planned,
         differences=differences,
         is_new_folder=named_folder is None,
-        warnings=[*planned.warnings, *_other_splits(earlier_folder, earlier), *unfinished],
+        warnings=[
+            *planned.warnings,
+            *stored_consent_notes(stored, settings),
+            *_other_splits(earlier_folder, earlier),
+            *unfinished,
+        ],
         changes=earlier.changes,
         trusted_run=earlier if trust_run else None,
     )

@@ -21,6 +21,7 @@ from kovqa_core.runs import manifest
 from kovqa_core.runs.resume_point import find_resume_point
 from kovqa_core.runs.step_folders import step_number
 from kovqa_core.runs.summary import flatten_settings
+from kovqa_core.settings.code_consent import set_code_consent, trusts_code
 from kovqa_core.settings.overrides import apply_overrides, renamed_path
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
@@ -110,7 +111,10 @@ def resume_settings(
     origin = {key: place for key, place in run.origin.items() if not key.startswith("profile.")}
     # The profile is the one of now, and so is where its values came from.
     origin |= {key: place for key, place in requested.origin.items() if key.startswith("profile.")}
-    return ResolvedSettings(_moved_data(run.recipe, requested.recipe), requested.profile, origin), changes
+    recipe = _moved_data(run.recipe, requested.recipe)
+    # Of this command alone: the run does not keep it, so it is neither the run's nor another.
+    recipe = set_code_consent(recipe, trust_code=trusts_code(requested.recipe))
+    return ResolvedSettings(recipe, requested.profile, origin), changes
 
 
 def _stored_document(run: Run, part: str) -> SettingsDocument:
@@ -124,7 +128,7 @@ def _stored_document(run: Run, part: str) -> SettingsDocument:
 
 def _other_settings(run: Run, requested: ResolvedSettings) -> Iterator[_OtherSetting]:
     """Typed settings that differ from the run's own recipe."""
-    then, now = (flatten_settings(r.model_dump(mode="json")) for r in (run.recipe, requested.recipe))
+    then, now = map(_flat_settings, (run.recipe, requested.recipe))
     for key in sorted({*then, *now}):
         if not _is_same_value(then.get(key), now.get(key)) and not _is_moved(run, key, now.get(key)):
             place = setting_origin(requested.origin, f"recipe.{key}")
@@ -143,14 +147,18 @@ def _other_recipe_file(run: Run, recipe: str | None, environ: Mapping[str, str])
     if document.values["name"] != run.recipe.name:
         yield _OtherSetting("recipe", run.recipe.name, document.values["name"], place)
         return
-    in_file = flatten_settings(build_settings(Recipe, document).model_dump(mode="json"))
-    in_run = flatten_settings(run.recipe.model_dump(mode="json"))
+    in_file, in_run = map(_flat_settings, (build_settings(Recipe, document), run.recipe))
     for key in sorted({*in_file, *in_run}):
         if is_typed(setting_origin(run.origin, f"recipe.{key}")):
             continue
         if not _is_same_value(in_run.get(key), in_file.get(key)):
             where = document.where(tuple(key.split(".")))
             yield _OtherSetting(key, in_run.get(key), in_file.get(key), where)
+
+
+def _flat_settings(recipe: Recipe) -> dict[str, object]:
+    """What a run keeps of a recipe, by dotted keys."""
+    return flatten_settings(set_code_consent(recipe, trust_code=False).model_dump(mode="json"))
 
 
 def _is_same_value(then: object, now: object) -> bool:

@@ -33,6 +33,8 @@ from kovqa_core.plan.input_checks import (
     left_to_node_setup,
     require_falling_rate,
     require_typed_code_consent,
+    stored_consent_notes,
+    without_stored_consent,
 )
 from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
 from kovqa_core.plan.resumed_run import TypedSettings, resume_settings
@@ -53,6 +55,7 @@ from kovqa_core.runs.folder import (
 from kovqa_core.runs.manifest import last_checkpoint_step, require_same_data
 from kovqa_core.runs.resume_point import find_resume_point
 from kovqa_core.runs.slurm_job import require_not_queued
+from kovqa_core.settings.code_consent import set_code_consent, trusts_code
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.resolve import DEFAULT_RECIPE, FlagValue, ResolvedSettings, resolve_settings
@@ -84,6 +87,7 @@ class PlannedTraining:
         is_resume: it goes on, if there is anything to go on from.
         foreign: code settings of somebody else's run.yaml, which a dry run shows and does not need to trust.
         trusted_run: the run that this one is made from, which was trusted in this command.
+        trust_code: was this command told that code of the base model may run? Neither `run` nor any file keeps it.
     """
 
     run: Run
@@ -102,6 +106,7 @@ class PlannedTraining:
     is_resume: bool = False
     foreign: Mapping[str, object] = field(default_factory=dict)
     trusted_run: Run | None = None
+    trust_code: bool = False
 
 
 MakeRun = Callable[[Profile, Path, list[str], Mapping[str, str]], Run]  # profile, folder, argv, origin
@@ -181,15 +186,14 @@ def _plan_resumed(
     trust_run: bool,
 ) -> PlannedTraining:
     """Plan how a run goes on; one that is finished goes on only if it was given more steps."""
-    run = read_run(folder / RUN_FILE)
+    stored = read_run(folder / RUN_FILE)
+    run = without_stored_consent(stored)
     settings, changes = resume_settings(run, folder, typed)
     new_changes = [change for change in changes if change not in run.changes]
     foreign: Mapping[str, object] = {}
     notes: tuple[Message, ...] = ()
     if new_changes or not state.finished:
-        foreign = foreign_code_settings(
-            run, settings.recipe, settings.profile, typed_profile=typed.profile is not None
-        )
+        foreign = foreign_code_settings(run, settings.profile, typed_profile=typed.profile is not None)
         require_trusted(run, foreign, trust_run=trust_run or dry_run, other_profile=True)
         # Not one of the checks, which a dry run lets pass: the run's folder is here, whatever else is not.
         # Checksums are the workers' business: they take the time of reading all.
@@ -213,7 +217,7 @@ def _plan_resumed(
         settings, folder, state, make, dry_run=dry_run, micro_batch=micro_batch, more_checks=checks
     )
     result = None if new_changes else planned.result
-    warnings = [*notes, *planned.warnings]
+    warnings = [*notes, *stored_consent_notes(stored, settings), *planned.warnings]
     planned = replace(planned, is_resume=True, changes=new_changes, result=result, warnings=warnings)
     return planned if trust_run else with_foreign_settings(planned, foreign)
 
@@ -251,12 +255,16 @@ def check_and_plan(
     if micro_batch is not None:
         origin[f"profile.micro_batch.{settings.recipe.name}"] = f"--micro-batch {micro_batch}"
     run = make(profile, folder, ["kovqa", *sys.argv[1:]], origin)
+    trust_code = trusts_code(settings.recipe)
+    run = run.model_copy(update={"recipe": set_code_consent(run.recipe, trust_code=False)})
     if not missing:  # the index is here
         missing = _run_checks([partial(require_learnable_choices, run)], dry_run=dry_run)
     last = follow_pointer(folder, "last")
     return PlannedTraining(
         run=run,
-        launch=plan_launch(run, sys.executable, usable_cpu_count(), environ=os.environ),
+        launch=plan_launch(
+            run, sys.executable, usable_cpu_count(), environ=os.environ, trust_code=trust_code
+        ),
         origin=origin,
         missing=missing,
         resumed_step=last.name if last else None,
@@ -265,6 +273,7 @@ def check_and_plan(
         warnings=micro_batch_warnings(run),
         notes=batch_notes(run),
         state=state,
+        trust_code=trust_code,
     )
 
 

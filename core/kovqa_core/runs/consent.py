@@ -21,7 +21,6 @@ from kovqa_core.messages import Message, message
 from kovqa_core.paths import kovqa_home
 from kovqa_core.runs.events import report_warning
 from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.run import RUN_FILE, Run
 from kovqa_core.settings.strict_yaml import inline_yaml
 
@@ -29,7 +28,7 @@ TRUSTED_RUNS_FOLDER = "trusted-runs"  # in the user's kovqa folder
 _MAX_NAMED_VALUE = 80  # letters of a setting in an error; a plan shows it whole
 
 
-def code_settings(recipe: Recipe, profile: Profile) -> dict[str, object]:
+def code_settings(profile: Profile) -> dict[str, object]:
     """The settings that can lead to code which kovqa does not know, by their dotted keys; only those that are set.
 
     Among them two that do not look like it: torchrun's nodes exchange pickles at `rendezvous`
@@ -46,7 +45,6 @@ def code_settings(recipe: Recipe, profile: Profile) -> dict[str, object]:
         "profile.deepspeed": profile.deepspeed,
         "profile.rendezvous": profile.rendezvous,
         **{f"profile.env.{name}": value for name, value in sorted(profile.env.items())},
-        "model.trust_remote_code": bool(recipe.model.get("trust_remote_code")),
     }
     return {key: value for key, value in settings.items() if value or key.startswith("profile.env.")}
 
@@ -66,7 +64,7 @@ def is_trusted_run(run: Run) -> bool:
 
 def remember_run(run: Run) -> None:
     """Note in the user's kovqa folder that a run's code settings are the user's own, or were allowed."""
-    settings = code_settings(run.recipe, run.profile)
+    settings = code_settings(run.profile)
     if not settings or is_trusted_run(run):
         return
     try:
@@ -86,27 +84,25 @@ def remember_run(run: Run) -> None:
 def _consent_file(run: Run) -> Path:
     # Runs of earlier versions have no id: their folder stands for it.
     key = run.id or hashlib.sha256(os.fsencode(run.folder)).hexdigest()[:32]
-    settings = json.dumps(code_settings(run.recipe, run.profile), sort_keys=True)
+    settings = json.dumps(code_settings(run.profile), sort_keys=True)
     digest = hashlib.sha256(settings.encode()).hexdigest()[:32]
     return kovqa_home() / TRUSTED_RUNS_FOLDER / f"{key}-{digest}.json"
 
 
-def foreign_code_settings(
-    run: Run, recipe: Recipe, profile: Profile, *, typed_profile: bool
-) -> dict[str, object]:
+def foreign_code_settings(run: Run, profile: Profile, *, typed_profile: bool) -> dict[str, object]:
     """Code settings of a launch that come from a `run.yaml` which is not known as this user's; empty: none.
 
     Args:
         run: as it is stored.
-        recipe, profile: with which it is launched now; what was typed over the stored ones is the user's.
+        profile: with which it is launched now; what was typed over the stored ones is the user's.
         typed_profile: was the whole profile typed?
     """
     if is_trusted_run(run):
         return {}
-    stored = code_settings(run.recipe, run.profile)
+    stored = code_settings(run.profile)
     return {
         key: value
-        for key, value in code_settings(recipe, profile).items()
+        for key, value in code_settings(profile).items()
         if stored.get(key) == value and not (typed_profile and key.startswith("profile."))
     }
 
@@ -140,7 +136,7 @@ def foreign_run_warning(settings: Mapping[str, object]) -> Message:
 
 def code_setting_lines(run: Run) -> Iterator[Message]:
     """A run's code settings for a plan, whole: one line for each of a list."""
-    for key, value in code_settings(run.recipe, run.profile).items():
+    for key, value in code_settings(run.profile).items():
         for each in value if isinstance(value, list) else [value]:
             yield message("runs.code-setting", "{key}: {value}", key=key, value=inline_yaml(each))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from kovqa_core.errors import unknown_name_error
 from kovqa_core.messages import message
 from kovqa_core.paths import settings_files
+from kovqa_core.settings.code_consent import TRUST_FLAG, TRUST_SETTING
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
 from kovqa_core.settings.renamed_keys import Kind, override_settings, rename_keys
@@ -22,7 +23,7 @@ _FLAGS = {
     "data.index": ("--data", "KOVQA_DATA"),
     "model.tokenizer": ("--tokenizer", "KOVQA_TOKENIZER"),
     "model.random_init": ("--random-init", ""),
-    "model.trust_remote_code": ("--trust-remote-code", ""),
+    TRUST_SETTING: (TRUST_FLAG, ""),
 }
 
 

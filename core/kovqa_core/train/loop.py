@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from kovqa_core.plan.batch_notes import require_whole_batch
 from kovqa_core.runs.events import EndEvent, SavedEvent, StartEvent, WarningEvent
 from kovqa_core.runs.folder import RunResult, follow_pointer, write_result
 from kovqa_core.runs.step_folders import list_step_folders
+from kovqa_core.settings.code_consent import code_consent_of, set_code_consent
 from kovqa_core.settings.run import Run, optim_at_step
 from kovqa_core.train import checkpoint, memory_probe, optim
 from kovqa_core.train.accumulate import StepBatches, accumulate_gradients, batch_norm_note
@@ -122,13 +124,16 @@ def prepare_training(
     point = agree_on_resume_point(run.folder, rank)
     last = point.step
     resumed = checkpoint.ResumeState()
+    trust_code = code_consent_of(os.environ)  # from the command, never from run.yaml or the step folder
     if last:
-        trust = bool(recipe.model.get("trust_remote_code"))  # from the user, never from the step folder
-        options = family.LoadOptions(recipe.data, trust_remote_code=trust)
+        options = family.LoadOptions(recipe.data, trust_remote_code=trust_code)
         model, processor = family.read_model_folder(last, recipe.task, options)
         note: str = message("train.resumed-from", "resumed from {step}", step=last.name)
     else:
-        model, processor, note = family.create_model(recipe, index.answers() if recipe.task == "vqa" else [])
+        typed_recipe = set_code_consent(recipe, trust_code=trust_code)
+        model, processor, note = family.create_model(
+            typed_recipe, index.answers() if recipe.task == "vqa" else []
+        )
     model.train().prepare(
         activation_checkpointing=run.profile.activation_checkpointing, compile=run.profile.compile
     )
