@@ -52,7 +52,11 @@ def test_no_file_of_a_run_keeps_it(allowed: Path, resume: Plan, tmp_path: Path) 
     for planned in (resume(allowed), plan_rerun(allowed, tmp_path / "a", force=False, dry_run=False)):
         assert TRUST_VARIABLE not in planned.launch.env
     again = plan_rerun(allowed, tmp_path / "b", force=False, dry_run=False, trust_code=True)
-    for planned in (resume(allowed, flags=FLAG), resume(allowed, sets=["model.trust_remote_code=true"]), again):
+    for planned in (
+        resume(allowed, flags=FLAG),
+        resume(allowed, sets=["model.trust_remote_code=true"]),
+        again,
+    ):
         assert planned.launch.env[TRUST_VARIABLE] == "1"
         assert "trust_remote_code" not in planned.run.recipe.model
 

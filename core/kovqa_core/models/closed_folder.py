@@ -134,6 +134,18 @@ def building(config_file: Path) -> Iterator[None]:
         ) from None
 
 
+@contextlib.contextmanager
+def naming_folder(folder: Path) -> Iterator[None]:
+    """What is wrong with a part of a model folder, with the folder's name, where the error does not have it."""
+    try:
+        yield
+    except KovqaError as error:
+        if str(folder) in error.message:
+            raise
+        text = message("models.part-of-folder", "{folder}: {problem}", folder=folder, problem=error.message)
+        raise type(error)(text, error.hint) from None
+
+
 def error_reason(error: BaseException) -> str:
     """The first line of what a library's error says, at most so long; its class where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -25,6 +25,7 @@ from kovqa_core.files import write_text
 from kovqa_core.messages import message
 from kovqa_core.models.byte_tokens import fallback_byte
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
+from kovqa_core.models.closed_folder import naming_folder
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
 from kovqa_core.models.family import LoadOptions, ModelFamily
 from kovqa_core.models.token_count import TokenCount, count_tokens
@@ -70,7 +71,8 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[VlmModel, VlmProcesso
     config = base.pin_base_fingerprint(folder, config)
     model, processor = _build_vlm(folder, folder, config, recipe.seed)
     # Of a new model only: what an earlier version trained by such a template still opens.
-    template_checks.require_learnable_answers(processor.hf, processor.eos_token_ids)
+    with naming_folder(folder):
+        template_checks.require_learnable_answers(processor.hf, processor.eos_token_ids)
     step = None
     if config.weights is not None:
         with hold_found_step(partial(find_model_folder, Path(config.weights), "vqa")) as step:
@@ -162,8 +164,10 @@ def _build_vlm(
         seed: of the low-rank updates.
     """
     hf = base.load_hf_processor(processor_folder, config)
-    template_checks.require_image_chat(hf)  # before the weights, which may take minutes
-    if warning := template_checks.date_warning(hf):
+    with naming_folder(processor_folder):
+        template_checks.require_image_chat(hf)  # before the weights, which may take minutes
+        warning = template_checks.date_warning(hf)
+    if warning:
         report_warning(warning)
     net = base.load_base_network(weights, config)
     eos_token_ids = base.find_eos_token_ids(net, hf)

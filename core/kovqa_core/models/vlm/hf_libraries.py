@@ -15,11 +15,17 @@ from typing import Any
 from kovqa_core.files import read_json, write_json
 from kovqa_core.models.torchvision_compat import load_torchvision
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor
+from kovqa_core.models.vlm.template_bounds import BoundedEnvironment
 
 load_torchvision()
 
 transformers: Any = importlib.import_module("transformers")
 peft: Any = importlib.import_module("peft")
+
+# The sandbox of all chat templates; transformers looks up the name when it compiles one.
+importlib.import_module(
+    "transformers.utils.chat_template_utils"
+).ImmutableSandboxedEnvironment = BoundedEnvironment
 
 transformers.utils.logging.set_verbosity_error()  # what matters is said by our own messages
 transformers.utils.logging.disable_progress_bar()

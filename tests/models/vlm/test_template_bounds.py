@@ -1,0 +1,71 @@
+"""A chat template is a program of somebody else: whatever it does, its rendering ends, in one line."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from kovqa_core.errors import KovqaError, ModelError
+from kovqa_core.models import family
+from kovqa_core.models.vlm import base, template_bounds
+from kovqa_core.models.vlm.config import ModelConfig
+from kovqa_core.models.vlm.template_checks import require_image_chat
+
+_LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}BODY{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (_LOOPS.replace("BODY", ""), "does not end within"),
+        (_LOOPS.replace("BODY", "{% set c = a %}"), "does not end within"),
+        (
+            "{% macro f(n) %}{{ f(n - 1) }}{{ f(n - 1) }}{% endmacro %}"
+            "{% macro g(n) %}{% if n %}{{ g(n - 1) }}{{ g(n - 1) }}{% endif %}{% endmacro %}{{ g(60) }}",
+            "does not end within",
+        ),
+        ("{% for m in [1] recursive %}{{ loop([1]) }}{% endfor %}", "recursion"),
+        ("{% for a in range(99999) %}twelve letters{% endfor %}", "writes"),
+        ("{{ 9 ** 9 ** 9 }}", r"\*\*"),
+        ("{{ 2 ** 0.5 ** -9999 }}", r"\*\*"),
+        ("{{ 'x' * 99999 * 99999 }}", r"\*"),
+        ("{{ 99999 * 99999 * [1] }}", r"\*"),
+        ("{{ 'x' * 9999999999 }}", "number"),
+        ("{{ '%*d' % (99999, 1) }}", "%"),
+        ("{{ '{:9999999999}'.format(1) }}", "number"),
+        ("{{ 'x' | center(9_999_999_999) }}", "number"),
+    ],
+)
+def test_a_template_ends(
+    template: str, said: str, tiny_vlm: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_bounds, "MAX_SECONDS", 0.3)
+    before = signal.getsignal(signal.SIGALRM)
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_vlm("llava"), folder)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    processor = base.load_hf_processor(folder, ModelConfig(base=str(folder)))
+    with pytest.raises(ModelError, match=said) as refused:
+        require_image_chat(processor)
+    assert "\n" not in refused.value.message
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_the_error_names_the_folder(tiny_vlm: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_vlm("llava"), folder)
+    (folder / "chat_template.jinja").write_text("{{ 9 ** 9 ** 9 }}", encoding="utf-8")
+    with pytest.raises(KovqaError) as refused:
+        family.read_model_folder(folder, "vqa")
+    assert str(folder) in refused.value.message
+
+
+def test_what_templates_do_is_allowed() -> None:
+    source = "{{ '  ' * 4 }}{{ 7 % 2 }}{{ 2 ** 3 }}{{ [1] * 2 }}{{ 3 * 0.5 }}{{ '2024-07-26' }}"
+    assert (
+        template_bounds.BoundedEnvironment().from_string(source).render() == "        18[1, 1]1.52024-07-26"
+    )
