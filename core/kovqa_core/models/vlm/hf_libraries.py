@@ -23,9 +23,8 @@ transformers: Any = importlib.import_module("transformers")
 peft: Any = importlib.import_module("peft")
 
 # The sandbox of all chat templates; transformers looks up the name when it compiles one.
-importlib.import_module(
-    "transformers.utils.chat_template_utils"
-).ImmutableSandboxedEnvironment = BoundedEnvironment
+_chat_template_utils: Any = importlib.import_module("transformers.utils.chat_template_utils")
+_chat_template_utils.ImmutableSandboxedEnvironment = BoundedEnvironment
 
 transformers.utils.logging.set_verbosity_error()  # what matters is said by our own messages
 transformers.utils.logging.disable_progress_bar()
