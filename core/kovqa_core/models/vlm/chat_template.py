@@ -7,8 +7,6 @@ docs/sources/llava.md, L28 to L30.
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,11 +18,6 @@ from kovqa_core.messages import message
 from kovqa_core.models.vlm.hf_types import ChatTurn, HfProcessor, HfTokenizer
 
 _SHOWN_TOKENS = 3  # of a difference, in an error
-_TEMPLATE_SECONDS = 20.0  # to write one chat: a thousandth of a second is usual
-
-
-class _EndlessTemplateError(BaseException):
-    """Not an `Exception`: what the libraries on the way catch, too."""
 
 
 @dataclass(frozen=True)
@@ -188,25 +181,9 @@ def render_chat(
 
 @contextlib.contextmanager
 def _template_errors() -> Iterator[None]:
-    """Whatever a template raises, for it is a program, as a `ModelError`; one that does not end is stopped.
-
-    Jinja's sandbox bounds one loop, not loops inside one another.
-    """
+    """Whatever a template raises, for it is a program, as a `ModelError`."""
     try:
-        with _time_limit(_TEMPLATE_SECONDS):
-            yield
-    except _EndlessTemplateError:
-        raise ModelError(
-            message(
-                "vlm.template-without-end",
-                "the chat template of the base model has written nothing after {seconds:g} s",
-                seconds=_TEMPLATE_SECONDS,
-            ),
-            message(
-                "vlm.template-without-end.hint",
-                "put the model's own chat_template.jinja into its folder",
-            ),
-        ) from None
+        yield
     except Exception as error:
         raise ModelError(
             message(
@@ -220,26 +197,6 @@ def _template_errors() -> Iterator[None]:
                 "into its folder",
             ),
         ) from None
-
-
-@contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise `_EndlessTemplateError` in what takes longer; in the main thread alone, the only one that signals reach."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getitimer(signal.ITIMER_REAL)[0]:  # somebody else's clock is running
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise _EndlessTemplateError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _show_tokens(tokenizer: HfTokenizer, ids: Sequence[int], position: int) -> str:
