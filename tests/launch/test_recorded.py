@@ -41,10 +41,16 @@ def test_launch_is_the_recorded_one(name: str) -> None:
     assert recorded(name) == (RECORDED / f"{name}.txt").read_text(encoding="utf-8")
 
 
+def bash_words(command: str) -> list[str]:
+    """A command's words as bash reads them: a line break is $'\\012' in it."""
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True)
+    return [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]]
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_command_parses_back(name: str) -> None:
     launch = planned(name)
-    words = shlex.split(launch.shell_command())
+    words = bash_words(launch.shell_command())
     variables = dict(word.split("=", 1) for word in words[: len(launch.env)])
     assert variables == launch.env
     assert words[len(launch.env) :] == launch.argv
@@ -99,7 +105,7 @@ def test_prologue_wrap_python_and_binding() -> None:
         assert launch.argv[at : at + 5] == [*changed["command_prefix"], "python3", "-P"]
         assert bound in launch.argv
         assert launch.env["NCCL_SOCKET_IFNAME"] == launch.env["GLOO_SOCKET_IFNAME"] == "ib0"
-        assert shlex.split(launch.shell_command())[len(launch.env) :] == launch.argv
+        assert bash_words(launch.shell_command())[len(launch.env) :] == launch.argv
 
 
 @pytest.mark.parametrize("name", ["a100x4", "rtx3090x4"])
