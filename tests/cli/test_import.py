@@ -109,6 +109,9 @@ def test_an_imported_model_answers(kovqa: Kovqa, table: Path, tokenizer: Path, t
     assert answered.returncode == 0, answered.stderr
     assert json.loads(answered.stdout)["answer"] in CLASSES
     again = kovqa(*import_arguments(table, tokenizer), "-o", "모델")
+    assert again.returncode == 0 and "is there already" in again.stderr
+    (tmp_path / "모델" / "mine.txt").write_text("mine")
+    again = kovqa(*import_arguments(table, tokenizer), "-o", "모델")
     assert again.returncode == 2
     assert "모델 is not empty" in again.stderr
 

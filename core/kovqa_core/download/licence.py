@@ -9,9 +9,8 @@ from pathlib import Path
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.download.table import AssetSource
 from kovqa_core.errors import DataError, SettingsError
-from kovqa_core.files import read_bytes, write_json
+from kovqa_core.files import atomic_file, json_text, read_bytes
 from kovqa_core.messages import message
-from kovqa_core.output_lock import output_lock
 from kovqa_core.paths import kovqa_home
 
 
@@ -59,5 +58,6 @@ def require_licence(
         )
     date = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     entry = {"licence": source.licence, "page": source.page, "accepted": date}
-    with output_lock(acceptances_file()):  # another download may accept another source's terms now
-        write_json(acceptances_file(), {**_read_acceptances(), source.name: entry})
+    # Read again while it is held: another download may accept another source's terms at this moment.
+    with atomic_file(acceptances_file()) as stream:
+        stream.write(json_text({**_read_acceptances(), source.name: entry}).encode())
