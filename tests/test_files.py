@@ -163,12 +163,15 @@ def test_two_writers_of_one_file_wait_for_each_other(tmp_path: Path) -> None:
     assert everything(tmp_path) == ["a.txt"]
 
 
-@pytest.mark.parametrize("name", ["a" * 254, "folder"])
+@pytest.mark.parametrize("name", ["a" * 254, "folder", "pipe", "link"])
 def test_a_name_that_cannot_be_is_explained(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
     with pytest.raises(SettingsError, match="cannot write"):
         write_text(tmp_path / name, "x")
-    assert everything(tmp_path) == ["folder"]
+    assert everything(tmp_path) == ["folder", "link", "pipe"]
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_folder_that_may_not_be_written_is_explained(tmp_path: Path) -> None:

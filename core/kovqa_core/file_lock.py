@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
+import sys
 from pathlib import Path
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # the file system has none
 _HELD = (errno.EAGAIN, errno.EACCES)
 # Never through a link: whoever may write into the folder could lead us to any file. O_NONBLOCK: a named pipe.
-_OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_SAFE_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
 
 
 def lock_file(path: Path) -> int | None:
@@ -26,8 +26,12 @@ def lock_file(path: Path) -> int | None:
     Raises:
         OSError: it cannot be opened; one of `NO_LOCKS`.
     """
+    if sys.platform == "win32":  # has no flock
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(path))
+    import fcntl
+
     while True:
-        descriptor = os.open(path, _OPEN_FLAGS, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _SAFE_FLAGS, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -46,8 +50,12 @@ def lock_file(path: Path) -> int | None:
 
 def is_locked(path: Path) -> bool:
     """Does a process hold the lock of a file? No where there is no such file, or it cannot be asked."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | _SAFE_FLAGS)
     except OSError:
         return False
     try:

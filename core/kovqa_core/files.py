@@ -217,6 +217,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """
     path = real_path(path)
     with disk_errors(path):
+        _require_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial_file, descriptor = _open_partial_file(path)
         with os.fdopen(descriptor, "wb") as stream:
@@ -230,6 +231,24 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
                 partial_file.unlink(missing_ok=True)  # while it is locked: later it may be another's
                 raise
         fsync_path(path.parent)  # the rename is an entry of the folder
+
+
+def _require_replaceable(path: Path) -> None:
+    """Refuse what is no file: root's /dev/null would be one from then on, for every program of the machine."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # it is not there; else writing it says what is wrong
+        return
+    if not stat.S_ISREG(mode):
+        reason = (
+            message("files.is-folder", "it is a folder")
+            if stat.S_ISDIR(mode)
+            else message("files.is-special", "it is a device, a pipe or a socket")
+        )
+        raise SettingsError(
+            message("files.cannot-write", "cannot write {path}: {reason}", path=path, reason=reason),
+            message("files.not-a-file.hint", "name a file"),
+        )
 
 
 def _open_partial_file(path: Path) -> tuple[Path, int]:

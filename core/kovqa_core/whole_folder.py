@@ -137,8 +137,9 @@ def require_new_folder(folder: Path, may_be_same: Callable[[Path], bool]) -> Non
     Raises:
         SettingsError: it is a file, or holds something else.
     """
-    if _is_taken(folder) and not (folder.is_dir() and may_be_same(folder)):
-        raise _not_empty_error(folder)
+    with disk_errors(folder):
+        if _is_taken(folder) and not (folder.is_dir() and may_be_same(folder)):
+            raise _not_empty_error(folder)
 
 
 def _is_taken(folder: Path) -> bool:

@@ -45,8 +45,8 @@ def acquire_run_lock(folder: Path, environ: Mapping[str, str]) -> IO[str]:
     keeps the lock of a dead host for ever, the file says who held it: a SLURM job that was queued again
     takes over from itself, because a job runs once at a time.
 
-    fcntl and not filelock (as `output_lock` has): `runs.folder.is_run_active` looks with a shared lock, which
-    filelock does not have; looking with an exclusive one could refuse a run that starts at that moment.
+    Not `file_lock`: `runs.folder.is_run_active` looks with a shared lock, because looking with an exclusive one could
+    refuse a run that starts at that moment.
 
     Args:
         folder: of the run.

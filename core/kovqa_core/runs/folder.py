@@ -46,8 +46,8 @@ def was_launched(folder: Path) -> bool:
 def is_run_active(folder: Path) -> bool:
     """Does a worker hold the folder's lock?
 
-    A shared lock is tried, which several who look may hold, but none beside a worker's exclusive one. filelock
-    has exclusive locks only, and one taken for a look could refuse a worker that starts at that moment.
+    A shared lock is tried, which several who look may hold, but none beside a worker's exclusive one: an exclusive one
+    taken for a look could refuse a worker that starts at that moment.
     """
     import fcntl  # not on Windows, where nothing trains
 
