@@ -15,14 +15,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make fuzz")
     parser.add_argument("count", type=int, nargs="?", default=1000)
     parser.add_argument("--seed", type=int, default=int(time.time()) * 1000, help="of the first case")
-    parser.add_argument("--case", default="", help="repeat this one")
+    parser.add_argument("--case", action="append", default=[], help="repeat this one")
     parser.add_argument("--kind", action="append", default=[], help="only this kind of file")
     options = parser.parse_args()
     with Fuzzer() as fuzzer:
         if options.case:
-            failure = fuzzer.run(parse_case(options.case))
-            print(failure or "no fault")
-            sys.exit(failure is not None)
+            failures = [fuzzer.run(parse_case(case)) for case in options.case]
+            print("\n\n".join(str(failure or "no fault") for failure in failures))
+            sys.exit(any(failures))
         print(f"from seed {options.seed} on")
         run_all(fuzzer, options.seed, options.count, tuple(options.kind))
 

@@ -77,7 +77,7 @@ def _tables() -> list[FileKind]:
             f"table {suffix}", "tables", (f"in/표.{suffix}",),
             (
                 f"index table --root in/표.{suffix} -o out/색인 --min-count 1",
-                f"tokenizer train in/표.{suffix} -o out/새.model --vocab-size 300",
+                f"tokenizer train in/표.{suffix} -o out/새.model --vocab-size 1000",
                 f"predict --input in/표.{suffix} --images in/images --model in/모델 -o out/답.jsonl",
                 f"predict --input in/표.{suffix} --images in/images --model in/모델 -o out/답.{suffix}",
             ),
@@ -115,7 +115,7 @@ FILE_KINDS: tuple[FileKind, ...] = (
             _TRAIN,
             "evaluate in/답.jsonl --index in/색인/val.jsonl",
             "submit vqav2 --predictions in/답.jsonl --sample in/색인/val.jsonl -o out/제출.json",
-            "tokenizer train in/색인 -o out/새.model --vocab-size 300",
+            "tokenizer train in/색인 -o out/새.model --vocab-size 1000",
             "index table --root in/표.jsonl --images in/images --answers in/색인 -o out/색인",
             "predict --model in/모델 --input in/색인/val.jsonl -o out/답.jsonl",
         ),
@@ -191,7 +191,7 @@ FILE_KINDS: tuple[FileKind, ...] = (
     FileKind(
         "corpus", "corpora", ("in/글.txt",),
         (
-            "tokenizer train in/글.txt -o out/새.model --vocab-size 300",
+            "tokenizer train in/글.txt -o out/새.model --vocab-size 1000",
             "tokenizer inspect in/토큰.model --text in/글.txt",
             "tokenizer extend in/둘째.model --with in/글.txt -o out/새.model --pieces 5",
         ),
@@ -199,7 +199,7 @@ FILE_KINDS: tuple[FileKind, ...] = (
     *(
         FileKind(
             f"dump {name.removeprefix('kowiki-20231101-pages-')}", "corpora", (f"in/{name}",),
-            (f"tokenizer train in/{name} -o out/새.model --vocab-size 300",),
+            (f"tokenizer train in/{name} -o out/새.model --vocab-size 1000",),
         )
         for name in ("kowiki-20231101-pages-articles.xml", "kowiki-20231101-pages-articles.xml.bz2",
                      "kowiki-20231101-pages-articles-multistream.xml.bz2")

@@ -80,6 +80,7 @@ def extend_tokenizer(
         )
         added = _add_korean_tokens(model, donor, max_tokens)
         if not added:
+            discard_work_folder(tokenizer_work_folder(output))
             raise DataError(
                 message(
                     "tokenizer.nothing-to-add",

@@ -111,7 +111,7 @@ def require_learnable(corpus: CleanCorpus, inputs: Sequence[Path], *, allow_left
         DataError: no line, or too many that nothing can be learned from.
     """
     if not allow_left_out:
-        require_enough_lines(corpus.left_out, corpus.lines, ", ".join(map(str, inputs)))
+        require_enough_lines(corpus.left_out, corpus.lines, inputs)
     if not corpus.lines:
         raise no_text_error(inputs)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kovqa_core.data.left_out import are_too_many
@@ -66,13 +68,13 @@ def left_out_lines_text(left_out: Counter[str], kept: int) -> Message:
     )  # fmt: skip
 
 
-def require_enough_lines(left_out: Counter[str], kept: int, inputs: str) -> None:
+def require_enough_lines(left_out: Counter[str], kept: int, inputs: Sequence[Path]) -> None:
     """See that no more lines are left out than rows of a data set may be.
 
     Args:
         left_out: lines by reason.
         kept: the others.
-        inputs: where they come from.
+        inputs: the files, for the error.
 
     Raises:
         DataError: more than 10 % are.
@@ -80,10 +82,8 @@ def require_enough_lines(left_out: Counter[str], kept: int, inputs: str) -> None
     if are_too_many(left_out.total(), left_out.total() + kept):
         raise DataError(
             message(
-                "tokenizer.lines-left-out-of",
-                "{inputs}: {problem}",
-                inputs=inputs,
-                problem=left_out_lines_text(left_out, kept),
+                "tokenizer.lines-left-out-of", "{files}: {problem}",
+                files=", ".join(map(str, inputs)), problem=left_out_lines_text(left_out, kept),
             ),
             message("tokenizer.lines-left-out.hint", "mend them, or go on without them: --allow-left-out"),
-        )
+        )  # fmt: skip
