@@ -56,7 +56,7 @@ def contents(folder: Path) -> dict[str, object]:
     files: dict[str, object] = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and "tensorboard" not in path.parts and path.suffix != ".part"
+        if path.is_file() and "tensorboard" not in path.parts
     }
     clock = ("seconds", "examples_per_second")
     result = json.loads((folder / "result.json").read_text())
