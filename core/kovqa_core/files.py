@@ -234,7 +234,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _require_replaceable(path: Path) -> None:
-    """Refuse what is no file: root's /dev/null would be one from then on, for every program of the machine."""
+    """Refuse what is not a file: root's /dev/null would be one from then on, for every program of the machine."""
     try:
         mode = path.stat().st_mode
     except OSError:  # it is not there; else writing it says what is wrong

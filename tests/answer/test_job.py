@@ -86,6 +86,12 @@ def test_what_is_answered_is_not_asked_again(job: AnswerJob) -> None:
     assert [row["id"] for row in lines(job.output)] == [f"Q{n}" for n in range(ROWS)]
 
 
+@pytest.mark.parametrize("name", [".", "/", "가" * 84 + ".jsonl"])
+def test_an_output_that_cannot_be_is_named(job: AnswerJob, name: str) -> None:
+    with pytest.raises(SettingsError, match=r"unknown format|cannot write"):
+        run_answer_job(replace(job, output=Path(name)), backend())
+
+
 def test_no_output_is_written_over_what_it_is_made_from(job: AnswerJob, tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()

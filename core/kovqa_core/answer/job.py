@@ -203,7 +203,8 @@ def run_answer_job(
         Stopped: processes of a profile ended early on request.
         KovqaError: whatever the back end raises; what is answered is kept.
     """
-    require_table_format(job.output)  # first: it knows of names that cannot be
+    if not job.output.name:  # "." and "/" have no place beside them
+        require_table_format(job.output)
     with unpack_table_images(job.table, job.images, job.columns, job.output, on_progress) as images:
         return _run_answer_job(replace(job, images=images), backend, on_progress)
 
@@ -214,6 +215,7 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
     _check_faults(job, dict.fromkeys(duplicates, _DUPLICATE), len(rows) + len(duplicates))
     with disk_errors(job.output):
         _require_free_output(job, backend.model, rows)
+    require_table_format(job.output)
     require_table_fits(job.output, [row.all_columns for row in rows], _MORE_COLUMNS)
     partial_file, folder, task = job.partial_file, job.image_folder, job.options.task
     # Two processes that resumed the same partial file would answer the same rows, and glue their lines together.
