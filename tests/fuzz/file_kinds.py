@@ -23,7 +23,7 @@ class FileKind:
         tree: folder of the base that is copied.
         files: patterns of the files in it of which one is damaged.
         commands: those that read it, without `kovqa`.
-        exit_codes: with which they may end (cli.md).
+        exit_codes: with which they may end.
         leaves: patterns of what may stay in `out` after an error: what the same command goes on with.
         also_named: words that name the file where its own name would say less.
         environment: variables of the commands.
