@@ -56,10 +56,10 @@ def parse_case(text: str) -> Case:
 
 
 def draw_case(seed: int, kinds: tuple[str, ...] = ()) -> Case:
-    """A case by its number; commands that load a model are drawn a quarter as often."""
+    """A case by its number; commands that load a model are drawn a tenth as often."""
     draw = random.Random(seed)
     kind = _KINDS[draw.choice(kinds or tuple(_KINDS))]
-    weights = [0.25 if "--model" in words or "export" in words else 1 for words in kind.commands]
+    weights = [0.1 if "--model" in words or "export" in words else 1 for words in kind.commands]
     command = draw.choices(range(len(kind.commands)), weights)[0]
     return Case(kind.name, draw.choice(list(DAMAGES)), command, seed)
 
