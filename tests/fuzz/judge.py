@@ -15,7 +15,7 @@ from tests.tools.forked_commands import Ended
 
 MAX_SECONDS = 20
 MAX_MEMORY = 2 << 30
-_MAX_ERROR_CHARS = 4000
+_MAX_ERROR_CHARS = 5000  # the command line cuts at 4,096, and puts its own words before
 # What an interpreter or a library prints of its own: nobody wrote it for the user.
 _NOT_FOR_USERS = re.compile(r"Traceback \(most recent call last\)|Exception ignored|Warning: |  File \"")
 _CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")

@@ -164,6 +164,7 @@ def _serve() -> None:
         pids = [_fork(command, scratch) for command, scratch in zip(started, folders, strict=True)]
         answers = _wait(started, pids, folders, begin)
         os.write(wire, (json.dumps(answers) + "\n").encode())
+    os._exit(0)  # without the libraries' functions for it, their objects would complain
 
 
 def _forget_exit_functions() -> None:
@@ -202,7 +203,10 @@ def _fork(command: Started, scratch: Path) -> int:
         code = 1
     try:
         import atexit
+        import threading
 
+        # As the interpreter ends: a pool's thread may still be tidying up.
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
