@@ -13,6 +13,8 @@ from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import (
     atomic_file,
     make_folder,
+    open_file,
+    read_bytes,
     read_json,
     read_text,
     require_other_output,
@@ -27,6 +29,32 @@ def everything(folder: Path) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("/dev/zero", "it is a device"), ("/dev/full", "it is a device"), (".", "it is a folder"),
+        ("표.csv", "symbolic links"), ("not-there", "No such file"),
+    ],
+)  # fmt: skip
+def test_what_stands_in_the_place_of_a_file_is_named_and_not_read(
+    tmp_path: Path, target: str, reason: str
+) -> None:
+    path = tmp_path / "표.csv"
+    path.symlink_to(target)
+    for read in (open_file, read_bytes, read_text, read_json):
+        with pytest.raises(DataError, match=rf"표\.csv: .*{reason}"):
+            read(path)
+
+
+def test_a_pipe_is_read_and_one_without_a_writer_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "관")
+    assert read_bytes(tmp_path / "관") == b""
+    reading, writing = os.pipe()  # as a shell's <(…)
+    threading.Timer(0.2, lambda: (os.write(writing, b"1"), os.close(writing))).start()
+    assert read_bytes(Path(f"/dev/fd/{reading}")) == b"1"
+    os.close(reading)
 
 
 def test_nfc_composes() -> None:

@@ -56,12 +56,18 @@ def parse_case(text: str) -> Case:
 
 
 def draw_case(seed: int, kinds: tuple[str, ...] = ()) -> Case:
-    """A case by its number; commands that load a model are drawn a tenth as often."""
+    """A case by its number; what loads a model or starts processes is drawn more seldom."""
     draw = random.Random(seed)
-    kind = _KINDS[draw.choice(kinds or tuple(_KINDS))]
-    weights = [0.1 if "--model" in words or "export" in words else 1 for words in kind.commands]
+    names = kinds or tuple(_KINDS)
+    is_slow = [all(map(_is_slow, _KINDS[name].commands)) for name in names]
+    kind = _KINDS[draw.choices(names, [0.4 if slow else 1 for slow in is_slow])[0]]
+    weights = [0.1 if _is_slow(words) else 1 for words in kind.commands]
     command = draw.choices(range(len(kind.commands)), weights)[0]
     return Case(kind.name, draw.choice(list(DAMAGES)), command, seed)
+
+
+def _is_slow(words: str) -> bool:
+    return any(each in words for each in ("--model", "export", "tokenizer train", "tokenizer extend"))
 
 
 @dataclass(frozen=True)
