@@ -27,7 +27,7 @@ class FileKind:
         leaves: patterns of what may stay in `out` after an error: what the same command goes on with.
         also_named: words that name the file where its own name would say less.
         environment: variables of the commands.
-        rows: that outputs in `out` have, if it was whole; 0: they are not counted.
+        rows: that outputs in `out` have, if it was whole; 0: not counted, for nobody can tell what is gone.
         usual_code: with which the commands end if it was whole.
     """
 
@@ -45,6 +45,7 @@ class FileKind:
 
 _BATCH = "--set optim.global_batch=8"
 _TRAIN = f"train -n -r tiny -p cpu --data in/색인 --tokenizer in/토큰.model {_BATCH}"
+_LINES = ("csv", "tsv", "jsonl")  # cut between two lines, they are whole files of fewer rows
 _PARTIAL = ("*.part", "*.part.json", "*.parts/*")
 _DOWNLOAD_CODES = frozenset({0, 2, 3, 5})
 
@@ -64,7 +65,7 @@ def _raw_sources() -> list[FileKind]:
                 f"raw {source.name}",
                 files,
                 tuple(commands),
-                rows=rows,
+                rows=0 if source.name in _LINES else rows,
                 also_named=("/in/원본",),
             )
         )
@@ -81,7 +82,7 @@ def _tables() -> list[FileKind]:
                 f"predict --input in/표.{suffix} --images in/images --model in/모델 -o out/답.jsonl",
                 f"predict --input in/표.{suffix} --images in/images --model in/모델 -o out/답.{suffix}",
             ),
-            leaves=_PARTIAL, rows=24,
+            leaves=_PARTIAL, rows=0 if suffix in _LINES else 24,
         )
         for suffix in ("csv", "tsv", "json", "jsonl", "xlsx", "parquet")
     ]  # fmt: skip

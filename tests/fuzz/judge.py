@@ -65,7 +65,7 @@ def find_fault(
         return f"not for users: {match.group()}"
     if ended.code not in kind.exit_codes:
         return f"exit code {ended.code}"
-    if match := _CONTROL.search(ended.stderr + ended.stdout):
+    if match := _CONTROL.search(ended.stderr):
         return f"control character {match.group()!r}"
     if ended.code not in (0, kind.usual_code) and (
         fault := _error_fault(kind, folder / damaged, ended.stderr)
@@ -94,8 +94,8 @@ def _error_fault(kind: FileKind, damaged: Path, stderr: str) -> str:
     if len(text) > _MAX_ERROR_CHARS:
         return f"an error of {len(text)} characters"
     names = (damaged.name, damaged.stem, *kind.also_named, *_link_target(damaged))
-    # A row that is left out is named by its id.
-    if not any(name in text for name in names) and "(first: " not in text:
+    # A row that is left out, or in one of two files only, is named by its id.
+    if not any(name in text for name in names) and not re.search(r"\(first: |\d ids?: ", text):
         return f"the error names none of {', '.join(names)}"
     return ""
 

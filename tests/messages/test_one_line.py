@@ -68,3 +68,10 @@ def test_a_quoted_name_is_printable_and_the_shell_reads_the_same_name(name: str)
     assert escape_one_line(quoted) == quoted
     done = subprocess.run(["bash", "-c", f"printf %s {quoted}"], capture_output=True, text=True, check=True)
     assert done.stdout == name
+
+
+@pytest.mark.parametrize("text", ["\ud83d", "a\udfffb=열", "\udced\udca0"])
+def test_half_a_character_is_quoted_though_no_name_has_it(text: str) -> None:
+    quoted = shell_quote(text)
+    assert quoted.startswith("$'")
+    assert quoted.isprintable()

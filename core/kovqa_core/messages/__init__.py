@@ -61,5 +61,7 @@ def shell_quote(path: Path | str) -> str:
 
 def _dollar_quote(letter: str) -> str:
     if letter in "\\'" or escape_one_line(letter) != letter:
-        return "".join(f"\\{byte:03o}" for byte in letter.encode("utf-8", "surrogateescape"))
+        # A byte of a name that is not UTF-8; or half a character from JSON, which no name has: it only must not fail.
+        errors = "surrogateescape" if "\udc80" <= letter <= "\udcff" else "surrogatepass"
+        return "".join(f"\\{byte:03o}" for byte in letter.encode("utf-8", errors))
     return letter
