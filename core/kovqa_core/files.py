@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fnmatch
 import glob
+import hashlib
 import json
 import os
 import re
@@ -35,6 +36,9 @@ def to_nfc(text: str) -> str:
 # ---------------------------------------------------------------------------------- reading
 
 
+_PROCESS_LIMIT_ERRNOS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # `process_limits` names them
+
+
 def open_file(path: Path) -> BufferedReader:
     """A file, opened to be read; all files that users name are opened here.
 
@@ -45,24 +49,34 @@ def open_file(path: Path) -> BufferedReader:
         DataError: it is not there, may not be read, or is a folder or a device.
         OSError: this process may open no more files: no fault of the file, which nobody leaves out then.
     """
-    try:
+    with _read_errors(path):
         mode = path.stat().st_mode  # before it is opened: with some devices that alone does something
         if stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
             handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
             if stat.S_ISFIFO(mode):
                 os.set_blocking(handle, True)
             return os.fdopen(handle, "rb")
-        is_folder = stat.S_ISDIR(mode)
-        reason: str = (
-            message("files.is-folder", "it is a folder")
-            if is_folder
-            else message("files.is-device", "it is a device or a socket")
-        )
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        if isinstance(error, OSError) and error.errno in _PROCESS_LIMIT_ERRNOS:
+    raise _cannot_read_error(path, _special_file(mode))
+
+
+@contextlib.contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    """Turn what a disk or a network refuses into a `DataError`; a limit of this process passes through."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _PROCESS_LIMIT_ERRNOS:
             raise
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    raise _cannot_read_error(path, reason)
+        raise _cannot_read_error(path, error.strerror or str(error)) from None
+    except ValueError as error:  # a NUL in the name
+        raise _cannot_read_error(path, str(error)) from None
+
+
+def _special_file(mode: int) -> Message:
+    """What stands at a path in place of a file, by `st_mode`."""
+    if stat.S_ISDIR(mode):
+        return message("files.is-folder", "it is a folder")
+    return message("files.is-special", "it is a device, a pipe or a socket")
 
 
 def _cannot_read_error(path: Path, reason: str) -> DataError:
@@ -102,12 +116,14 @@ def read_bytes(path: Path, most_bytes: int | None = None) -> bytes:
                 ),
                 message("files.cannot-read.hint", "check the path"),
             )  # fmt: skip
-        try:
+        with _read_errors(path):
             return stream.read()
-        except OSError as error:  # a disk or a network that fails
-            if error.errno in _PROCESS_LIMIT_ERRNOS:
-                raise
-            raise _cannot_read_error(path, error.strerror or str(error)) from None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits; read in blocks. Errors as of `open_file`."""
+    with open_file(path) as stream, _read_errors(path):
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any:
@@ -138,7 +154,6 @@ def read_json(path: Path) -> Any:
 # ---------------------------------------------------------------------------------- writing
 
 
-_PROCESS_LIMIT_ERRNOS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # `process_limits` names them
 _UNWRITABLE_ERRNOS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT,
     errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP,
@@ -240,13 +255,10 @@ def _require_replaceable(path: Path) -> None:
     except OSError:  # it is not there; else writing it says what is wrong
         return
     if not stat.S_ISREG(mode):
-        reason = (
-            message("files.is-folder", "it is a folder")
-            if stat.S_ISDIR(mode)
-            else message("files.is-special", "it is a device, a pipe or a socket")
-        )
         raise SettingsError(
-            message("files.cannot-write", "cannot write {path}: {reason}", path=path, reason=reason),
+            message(
+                "files.cannot-write", "cannot write {path}: {reason}", path=path, reason=_special_file(mode)
+            ),
             message("files.not-a-file.hint", "name a file"),
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kovqa_core.answer.question_rows import QuestionRow
-from kovqa_core.files import open_file
+from kovqa_core.files import file_sha256
 
 
 def table_fingerprint(
@@ -22,13 +22,12 @@ def table_fingerprint(
     """
     # A folder of images has no bytes of its own: its rows, which are the names in it, stand for them.
     if table.is_dir():
-        digest = hashlib.sha256("\n".join(row.example.line() for row in rows).encode())
-    else:  # in blocks: images may lie in it
-        with open_file(table) as stream:
-            digest = hashlib.file_digest(stream, "sha256")
+        digest = hashlib.sha256("\n".join(row.example.line() for row in rows).encode()).hexdigest()
+    else:
+        digest = file_sha256(table)
     named_columns = {"columns": dict(sorted(columns.items()))} if columns else {}
     return {
-        "table": digest.hexdigest(),
+        "table": digest,
         "kinds": sorted({row.question_type for row in rows}),
         **named_columns,
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.files import open_file, read_json, write_json
+from kovqa_core.files import file_sha256, read_json, write_json
 
 
 def answers_record_path(predictions: Path) -> Path:
@@ -49,8 +49,7 @@ def read_answers_record(predictions: Path) -> AnswersRecord | None:
     """What gave the answers of a predictions file; None: not written down, or the file was changed since."""
     path = answers_record_path(predictions)
     record = read_json(path) if path.is_file() else None
-    with open_file(predictions) as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = file_sha256(predictions)
     if not isinstance(record, dict) or record.get("sha256") != digest:
         return None
     fingerprint = record.get("fingerprint")

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from kovqa_core.files import fsync_path
+from kovqa_core.errors import DataError
+from kovqa_core.files import file_sha256, fsync_path
 from kovqa_core.runs.step_folders import (
     FILE_LIST,
     WRITTEN_AGAIN,
@@ -27,16 +28,6 @@ _THREADS = 4  # a step folder has two or three large files
 _LIST_NAME = f"trainer/{FILE_LIST}"
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal digits.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def note_files(step: Path) -> None:
     """Note in `trainer/` which files a step folder has: sizes of those that are never written again, and checksums.
 
@@ -44,7 +35,8 @@ def note_files(step: Path) -> None:
         step: the folder, complete but for this list.
 
     Raises:
-        OSError: a file cannot be read, or the list not be written.
+        DataError: a file cannot be read.
+        OSError: the list cannot be written.
     """
     names = sorted(path.relative_to(step).as_posix() for path in step.rglob("*") if path.is_file())
     names = [name for name in names if name != _LIST_NAME]
@@ -121,6 +113,6 @@ def _digest_or_none(path: Path, on_bytes: Callable[[int], object]) -> str | None
     try:
         digest = file_sha256(path)
         on_bytes(path.stat().st_size)
-    except OSError:  # a bad sector, no permission: it is not what was written
+    except DataError:  # a bad sector, no permission: it is not what was written
         return None
     return digest

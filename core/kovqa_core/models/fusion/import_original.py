@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.errors import ModelError, SettingsError, unknown_name_error
+from kovqa_core.files import file_sha256
 from kovqa_core.index.upstream import nia
 from kovqa_core.index.upstream.pinned_order import pinned_order
 from kovqa_core.messages import Message, message
@@ -101,9 +101,9 @@ def import_original_checkpoint(
     processor = FusionProcessor(config, question_tokenizer, answers, DataSettings())
     imported = {
         "checkpoint": checkpoint.name,
-        "checkpoint_sha256": _file_sha256(checkpoint),
+        "checkpoint_sha256": file_sha256(checkpoint),
         "labels": labels.name,
-        "labels_sha256": _file_sha256(labels),
+        "labels_sha256": file_sha256(labels),
         "arguments": arguments,
     }
     info = CheckpointInfo("fusion", "vqa", imported=imported)
@@ -169,11 +169,6 @@ def _open_matching_tokenizer(config: ModelConfig) -> QuestionTokenizer:
             ),
         )
     return tokenizer
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # -------------------------------------------------------------------------- dimensions
