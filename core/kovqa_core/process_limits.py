@@ -11,14 +11,10 @@ import mmap
 import re
 from collections.abc import Iterator
 
-try:  # at the top: out of memory or files, nothing can be imported any more
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
 from kovqa_core import cgroup
 from kovqa_core.errors import KovqaError, MachineError
 from kovqa_core.messages import Message, message
+from kovqa_core.soft_limit import soft_limit
 
 _MEMORY_TEXT = re.compile(
     "bad_alloc|annot allocate memory|an't allocate memory|not enough memory|failed to map segment|"
@@ -85,14 +81,14 @@ def _limit_of(error: BaseException) -> tuple[Message, Message] | None:
     if "can't start new thread" in text or (
         number == errno.EAGAIN and isinstance(error, OSError) and error.filename is None
     ):
-        return _memory() if _soft_limit("RLIMIT_AS") else _processes()
+        return _memory() if soft_limit("RLIMIT_AS") else _processes()
     return None
 
 
 def _memory() -> tuple[Message, Message]:
-    limit, name = _soft_limit("RLIMIT_AS"), "ulimit -v"
+    limit, name = soft_limit("RLIMIT_AS"), "ulimit -v"
     if limit is None:
-        limit, name = _soft_limit("RLIMIT_DATA"), "ulimit -d"
+        limit, name = soft_limit("RLIMIT_DATA"), "ulimit -d"
     hint = message("process_limits.memory.hint", "raise the limit, or take a smaller batch or model")
     if limit is not None:
         text = message(
@@ -127,13 +123,13 @@ def _open_files(*, everywhere: bool) -> tuple[Message, Message]:
     text = message(
         "process_limits.open-files",
         "more files are open than a process may have here: {limit:,} (ulimit -n)",
-        limit=_soft_limit("RLIMIT_NOFILE") or 0,
+        limit=soft_limit("RLIMIT_NOFILE") or 0,
     )
     return text, message("process_limits.open-files.hint", "raise the limit: ulimit -n 65536")
 
 
 def _processes() -> tuple[Message, Message]:
-    limit = _soft_limit("RLIMIT_NPROC")
+    limit = soft_limit("RLIMIT_NPROC")
     hint = message(
         "process_limits.processes.hint",
         "raise the limit, or that of the container or job (pids.max), or end other programs",
@@ -148,17 +144,6 @@ def _processes() -> tuple[Message, Message]:
         limit=limit,
     )
     return text, hint
-
-
-def _soft_limit(name: str) -> int | None:
-    """A limit of this process (setrlimit(2)); None: there is none."""
-    if resource is None:
-        return None
-    number = getattr(resource, name, None)  # macOS has not all of them
-    if number is None:
-        return None
-    soft = resource.getrlimit(number)[0]
-    return None if soft == resource.RLIM_INFINITY else int(soft)
 
 
 def _first_line(error: BaseException) -> str:

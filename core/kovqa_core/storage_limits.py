@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kovqa_core.errors import MachineError
 from kovqa_core.messages import Message, message
+from kovqa_core.soft_limit import soft_limit
 
 STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SHARED_MEMORY = Path("/dev/shm")
@@ -50,7 +51,7 @@ def _quota_text(path: Path) -> tuple[Message, Message]:
 
 
 def _file_size_text(path: Path) -> tuple[Message, Message]:
-    limit = _file_size_limit()
+    limit = soft_limit("RLIMIT_FSIZE")
     if limit is None:
         text = message(
             "files.larger-than-disk-takes", "the file system of {disk} takes no file as large as {path}",
@@ -126,13 +127,3 @@ def _mount_of(path: Path) -> Path:
     while folder.parent != folder and folder.parent.stat().st_dev == folder.stat().st_dev:
         folder = folder.parent
     return folder
-
-
-def _file_size_limit() -> int | None:
-    """The largest file that this process may write, in bytes (RLIMIT_FSIZE); None: no limit."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    soft = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    return None if soft == resource.RLIM_INFINITY else int(soft)
