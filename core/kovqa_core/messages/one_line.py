@@ -28,11 +28,9 @@ def escape_json(text: str) -> str:
     return _UNPRINTABLE.sub(lambda letter: f"\\u{ord(letter[0]):04x}", text)
 
 
-def cut_value(text: str) -> str:
-    """A value as part of a line: cut after `MAX_VALUE_LENGTH` characters, with its whole length."""
-    if len(text) <= MAX_VALUE_LENGTH:
-        return text
-    return f"{text[:MAX_VALUE_LENGTH]}… ({len(text):,} characters)"
+def cut_value(text: str, longest: int = MAX_VALUE_LENGTH) -> str:
+    """A value as part of a line: cut after `longest` characters, with its whole length."""
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} characters)"
 
 
 def _escape_letter(letter: re.Match[str]) -> str:

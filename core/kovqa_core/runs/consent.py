@@ -18,6 +18,7 @@ from pathlib import Path
 from kovqa_core.errors import KovqaError, SettingsError
 from kovqa_core.files import write_json
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.one_line import cut_value
 from kovqa_core.paths import kovqa_home
 from kovqa_core.runs.events import report_warning
 from kovqa_core.settings.profile import Profile
@@ -147,12 +148,10 @@ def _foreign_run_text(run: Run, settings: Mapping[str, object]) -> Message:
         "runs.not-your-run",
         "{file} is not known here as yours, and would run: {settings}",
         file=run.folder / RUN_FILE,
-        settings=", ".join(f"{key} {_short(inline_yaml(value))}" for key, value in settings.items()),
+        settings=", ".join(
+            f"{key} {cut_value(inline_yaml(value), _MAX_NAMED_VALUE)}" for key, value in settings.items()
+        ),
     )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _MAX_NAMED_VALUE else f"{text[:_MAX_NAMED_VALUE]}… ({len(text)})"
 
 
 def _trust_hint(*, other_profile: bool) -> Message:

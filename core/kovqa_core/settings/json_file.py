@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from kovqa_core.errors import DataError
 from kovqa_core.files import read_json
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.one_line import cut_value
 from kovqa_core.settings.strict_yaml import dotted_path
 
 Content = TypeVar("Content")
@@ -70,9 +71,7 @@ def _problem(error: ValidationError) -> Message:
     key = dotted_path(first["loc"])
     if first["type"] == "missing":
         return message("settings.content-key-missing", "the key {key} is missing", key=key)
-    shown = repr(first["input"])  # half characters are escapes in it
-    if len(shown) > _MAX_SHOWN_VALUE:
-        shown = f"{shown[:_MAX_SHOWN_VALUE]}…"
+    shown = cut_value(repr(first["input"]), _MAX_SHOWN_VALUE)  # half characters are escapes in it
     reason = first["msg"]
     if first["type"] == "dataclass_type":
         reason = message("settings.content-no-object", "an object is expected: {{…}}")
