@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from kovqa_core.errors import KovqaError
-from kovqa_core.files import read_json
 from kovqa_core.runs.resume_point import resume_candidates
+from kovqa_core.runs.step_folders import read_train_state
 
 
 def best_of_state(step: Path) -> Path | None:
@@ -15,10 +15,9 @@ def best_of_state(step: Path) -> Path | None:
     Nothing is guessed from the scores that are left: a metric may count upwards or downwards.
     """
     try:
-        values = read_json(step / "trainer" / "state.json")
+        number = read_train_state(step).get("best_step")
     except KovqaError:
         return None
-    number = values.get("best_step") if isinstance(values, dict) else None
     best = step.with_name(f"step-{number:06d}") if type(number) is int else None
     return best if best is not None and best.is_dir() else None
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.errors import KovqaError, ModelError
-from kovqa_core.files import read_json
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.process_limits import find_limit
 from kovqa_core.runs.checksums import damaged_files
 from kovqa_core.runs.step_folders import (
+    TRAIN_STATE,
     is_step_name,
     list_step_folders,
     missing_checkpoint_files,
     read_pointer,
+    read_train_state,
     step_number,
 )
 
@@ -121,11 +122,11 @@ def checkpoint_problem(step: Path, *, checksums: bool) -> Message | None:
 
 def _require_own_state(step: Path) -> None:
     """See that the training state is that of this step; earlier versions wrote no checksum that would say it."""
-    path = step / "trainer" / "state.json"
-    values = read_json(path)
-    if not isinstance(values, dict) or values.get("step") != step_number(step.name):
+    if read_train_state(step).get("step") != step_number(step.name):
         raise ModelError(
-            message("runs.other-state", "{file} is not the training state of this step", file=path)
+            message(
+                "runs.other-state", "{file} is not the training state of this step", file=step / TRAIN_STATE
+            )
         )
 
 

@@ -12,10 +12,11 @@ from kovqa_core.files import read_json, write_json
 from kovqa_core.messages import message
 
 FILE_LIST = "files.json"  # in trainer/: the files of the step folder, their sizes and checksums
+TRAIN_STATE = "trainer/state.json"
 # What an evaluation writes again, as the score comes after the checkpoint.
-WRITTEN_AGAIN = ("kovqa.json", "trainer/state.json")
+WRITTEN_AGAIN = ("kovqa.json", TRAIN_STATE)
 # What resuming needs of every family. A list of files, which earlier versions did not write, says it all.
-_ALWAYS_NEEDED = ("kovqa.json", "trainer/state.json", "trainer/optimizer.safetensors")
+_ALWAYS_NEEDED = ("kovqa.json", TRAIN_STATE, "trainer/optimizer.safetensors")
 _FILE_LIST_SCHEMA = 2  # 1, of earlier versions, has no checksums
 _STEP_NAME = re.compile(r"step-(\d{6,})")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin")
@@ -49,6 +50,16 @@ def step_number(name: str) -> int:
     """Optimizer steps of a step folder, by its name; -1 for any other name."""
     match = _step_name(name)
     return int(match[1]) if match else -1
+
+
+def read_train_state(step: Path) -> Mapping[str, object]:
+    """What the training state of a step folder says, unchecked; nothing where it is not a JSON object.
+
+    Raises:
+        DataError: it cannot be read, or is not JSON.
+    """
+    values = read_json(step / TRAIN_STATE)
+    return values if isinstance(values, dict) else {}
 
 
 def read_pointer(folder: Path, pointer: str) -> str | None:

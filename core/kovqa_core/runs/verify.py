@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.errors import DataError, KovqaError
-from kovqa_core.files import read_json
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 from kovqa_core.runs.best_step import best_of_state
 from kovqa_core.runs.checksums import damaged_files, has_checksums
 from kovqa_core.runs.folder import LOG_FILE, RESULT_FILE, is_run_active, read_result
 from kovqa_core.runs.resume_point import name_files, newest_whole_checkpoint, pointer_problem
-from kovqa_core.runs.step_folders import is_step_name, list_step_folders, read_pointer, step_number
+from kovqa_core.runs.step_folders import (
+    is_step_name,
+    list_step_folders,
+    read_pointer,
+    read_train_state,
+    step_number,
+)
 from kovqa_core.runs.step_lease import hold_step_folder
 from kovqa_core.runs.verify_log import log_problem
 from kovqa_core.settings.run import RUN_FILE, read_run
@@ -153,11 +158,10 @@ def _other_best(folder: Path) -> Message | None:
     if last is None:
         return None
     try:
-        values = read_json(last / "trainer" / "state.json")
+        if read_train_state(last).get("evaluation_due"):
+            return None
     except KovqaError:
         return None  # said of the step folder
-    if not isinstance(values, dict) or values.get("evaluation_due"):
-        return None
     best, named = best_of_state(last), read_pointer(folder, "best")
     if best is None or best.name == named:
         return None
