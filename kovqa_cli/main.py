@@ -88,9 +88,8 @@ def run() -> None:
         ensure_utf8_mode()
         _check_engine()
         try:
-            code = app(
-                standalone_mode=False
-            )  # the exit code of typer.Exit; else what a command returns: None
+            # The exit code of typer.Exit; else what a command returns: None.
+            code = app(standalone_mode=False)
         except typer.TyperException as error:
             # Words of the shell may be names of files; without a line end in them, all of them are typer's own.
             lines = (
@@ -115,9 +114,8 @@ def _report_error(error: Exception) -> int:
     except MemoryError:  # what the failed command holds is still in its frames
         os.write(2, b"kovqa: not enough memory\n")
         return MachineError.exit_code
-    if isinstance(error, PermissionError) and isinstance(
-        error.filename, str
-    ):  # a folder that may not be looked into
+    # A folder that may not be looked into.
+    if isinstance(error, PermissionError) and isinstance(error.filename, str):
         error = DataError(
             message(
                 "cli.no-permission", "cannot use {path}: {reason}", path=error.filename, reason=error.strerror

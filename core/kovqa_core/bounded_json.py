@@ -10,9 +10,8 @@ from typing import Any
 
 from kovqa_core.messages import Message, message
 
-MAX_DEPTH = (
-    200  # lists and objects inside one another; Python's recursion ends at 1,000, in whoever walks over them
-)
+# Lists and objects inside one another. Python's recursion ends at 1,000, in whoever walks over them.
+MAX_DEPTH = 200
 SURELY_SHALLOW_CHARS = 2 * MAX_DEPTH  # of a text that has no room for more brackets
 MAX_INTEGER_DIGITS = 308  # more are no float either
 MAX_LINE_CHARS = 1 << 26  # of a line, or of one record of a longer text

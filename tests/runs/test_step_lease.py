@@ -60,9 +60,8 @@ def test_readers_beside_a_pruning_training_always_read_a_whole_step(
         while not ended.is_set():
             written[0] += 1
             write_step(tmp_path, written[0])
-            if (
-                not locks
-            ):  # nobody waits for a reader: it must get through between two steps, once in 20 tries
+            if not locks:
+                # Nobody waits for a reader: it must get through between two steps, once in 20 tries.
                 time.sleep(0.05)
 
     def read(step: Path) -> set[str]:

@@ -165,9 +165,8 @@ def local_backend(options: AnswerOptions) -> AnswerBackend:
     Raises:
         ModelError: there is no such model.
     """
-    hold = (
-        contextlib.ExitStack()
-    )  # until the model is read: a training beside it may be removing step folders
+    # Until the model is read: a training beside it may be removing step folders.
+    hold = contextlib.ExitStack()
     folder = hold.enter_context(hold_found_step(partial(find_model_folder, options.model, options.task)))
     fingerprint = model_fingerprint(folder, options)
     return AnswerBackend(folder, fingerprint, partial(_answer_rows, folder, hold))

@@ -165,9 +165,8 @@ def _require_room(error: Exception, path: Path) -> None:
         if has_memory(image_memory_limit()):
             return
         problem = MemoryError(str(path))
-    elif isinstance(
-        error, UnidentifiedImageError
-    ):  # Pillow passes over plug-ins that it has no descriptor for
+    elif isinstance(error, UnidentifiedImageError):
+        # Pillow passes over plug-ins that it has no descriptor for.
         try:
             os.close(os.open(path, os.O_RDONLY))
         except OSError as refused:

@@ -20,9 +20,8 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_SECONDS = 10.0  # of one rendering, by the wall clock
-MAX_LENGTH = (
-    1_000_000  # letters of what is rendered, and of a repeated text; also the largest number of a product
-)
+# Letters of what is rendered, and of a repeated text; also the largest number of a product.
+MAX_LENGTH = 1_000_000
 _MAX_POWER = 16
 # In the source, in a text of it too: a width of `format` or `center`, which C code would fill without a pause.
 _LARGE_NUMBER = re.compile(r"\d(?:_?\d){6,}")
