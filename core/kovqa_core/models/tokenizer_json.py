@@ -11,10 +11,10 @@ from kovqa_core.models.closed_folder import error_reason, read_model_json
 
 
 def require_tokenizer_json(file: Path) -> None:
-    """See that a tokenizer's file is whole; one that is not there is none of its folder's files.
+    """See that the tokenizers' library survives a tokenizer's file; one that is not there is none of its folder's files.
 
     Raises:
-        ModelError: it is damaged; names the file, and the key where it is known.
+        ModelError: it would not; names the file, and the key where it is known.
         DataError: no JSON.
     """
     if not os.path.lexists(file):
@@ -24,6 +24,13 @@ def require_tokenizer_json(file: Path) -> None:
     if not isinstance(model, dict) or not isinstance(model.get("type", ""), str):
         raise _damaged(file, message("models.tokenizer-model", "model: not an object with a type"))
     _require_whole_merges(file, model)
+
+
+def require_readable_tokenizer(file: Path) -> None:
+    """See that the tokenizers' library reads a tokenizer's file; as `require_tokenizer_json`, which comes first."""
+    require_tokenizer_json(file)
+    if not os.path.lexists(file):
+        return
     from tokenizers import Tokenizer
 
     try:

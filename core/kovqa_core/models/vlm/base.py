@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from kovqa_core.models.closed_folder import (
     require_closed_folder,
 )
 from kovqa_core.models.plausible_sizes import require_plausible_sizes
-from kovqa_core.models.tokenizer_json import require_tokenizer_json
+from kovqa_core.models.tokenizer_json import require_readable_tokenizer, require_tokenizer_json
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfProcessor
@@ -211,23 +211,34 @@ def load_hf_processor(folder: Path, config: ModelConfig) -> HfProcessor:
     options: dict[str, object] = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
     names = ("processor_config.json", "preprocessor_config.json")
     processor_file = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
-    with hub_offline():
-        # Each part by itself first, so that an error names the right file.
-        if (folder / "config.json").is_file():
-            with _opening(folder / "config.json"):
-                transformers.AutoConfig.from_pretrained(folder, **options)
-        require_tokenizer_json(folder / "tokenizer.json")
-        with _opening(folder / "tokenizer_config.json"):
-            transformers.AutoTokenizer.from_pretrained(folder, **options)
-        with _opening(processor_file):
-            image_processor = transformers.AutoImageProcessor.from_pretrained(
+    require_tokenizer_json(folder / "tokenizer.json")
+    with hub_offline(), _opening(processor_file):
+        try:
+            processor: HfProcessor = transformers.AutoProcessor.from_pretrained(folder, **options)
+            processor.image_processor = transformers.AutoImageProcessor.from_pretrained(
                 folder, backend="pil", **options
             )
-        with _opening(processor_file):
-            processor: HfProcessor = transformers.AutoProcessor.from_pretrained(folder, **options)
-            processor.image_processor = image_processor
             _ = processor.tokenizer
+        except Exception:
+            _open_parts(folder, options)
+            raise
     return processor
+
+
+def _open_parts(folder: Path, options: Mapping[str, object]) -> None:
+    """Open the parts of a processor by themselves, where the whole could not be: to name the file that is to blame.
+
+    Only then: a tokenizer of today takes half a second and more to be read.
+
+    Raises:
+        ModelError: one of them cannot be opened, either.
+    """
+    if (folder / "config.json").is_file():
+        with _opening(folder / "config.json"):
+            transformers.AutoConfig.from_pretrained(folder, **options)
+    require_readable_tokenizer(folder / "tokenizer.json")
+    with _opening(folder / "tokenizer_config.json"):
+        transformers.AutoTokenizer.from_pretrained(folder, **options)
 
 
 def find_eos_token_ids(net: HfNetwork, processor: HfProcessor) -> list[int]:

@@ -13,7 +13,7 @@ from kovqa_core.errors import ModelError
 from kovqa_core.files import read_text
 from kovqa_core.messages import message
 from kovqa_core.models.closed_folder import read_model_json
-from kovqa_core.models.tokenizer_json import require_tokenizer_json
+from kovqa_core.models.tokenizer_json import require_readable_tokenizer
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.vlm.hf_types import HfProcessor, HfTokenizer, LlavaConfig, TextConfig
 from kovqa_core.models.vlm.llava_folder import (
@@ -88,7 +88,7 @@ def _read_llama_tokenizer(folder: Path) -> Any:
         raise _tokenizer_error(
             folder, message("vlm.not-sentencepiece", "it is not a SentencePiece of a Llama's")
         )
-    require_tokenizer_json(file)
+    require_readable_tokenizer(file)
     try:
         tokenizer = transformers.LlamaTokenizer.from_pretrained(folder, legacy=True, local_files_only=True)
     except Exception as error:  # another one for each kind of broken file
