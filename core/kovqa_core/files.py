@@ -230,22 +230,22 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     is atomic; are handed to the disk, or a power cut could leave the new name with no bytes; and then
     take the name.
     """
-    path = real_path(path)
+    target = real_path(path)
     with disk_errors(path):
         _require_replaceable(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial_file, descriptor = _open_partial_file(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial_file, descriptor = _open_partial_file(target)
         with os.fdopen(descriptor, "wb") as stream:
             try:
                 with disk_errors(path):  # before the partial file, and its share of the disk, is gone
                     yield stream
                     stream.flush()
                     os.fsync(stream.fileno())
-                partial_file.replace(path)
+                partial_file.replace(target)
             except BaseException:  # Ctrl-C too
                 partial_file.unlink(missing_ok=True)  # while it is locked: later it may be another's
                 raise
-        fsync_path(path.parent)  # the rename is an entry of the folder
+        fsync_path(target.parent)  # the rename is an entry of the folder
 
 
 def _require_replaceable(path: Path) -> None:

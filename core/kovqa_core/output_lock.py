@@ -44,11 +44,11 @@ def output_lock(
     Raises:
         SettingsError: another process holds it for longer (which one, on which host); it cannot be written.
     """
-    output = real_path(output)
-    path = lock_file_of(output)
-    with disk_errors(output):
+    target = real_path(output)
+    path = lock_file_of(target)
+    with disk_errors(output):  # by the name that the user knows
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _acquire(output, path, wait_seconds, on_wait)
+        descriptor = _acquire(target, path, wait_seconds, on_wait)
     try:
         yield
     finally:
