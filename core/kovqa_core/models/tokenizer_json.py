@@ -40,7 +40,7 @@ def require_readable_tokenizer(file: Path) -> None:
 
 
 def _require_whole_merges(file: Path, model: dict[str, object]) -> None:
-    """The library cuts the prefix off the second part of each merge, and aborts the process where there is none."""
+    """A merge has two parts, the second with the prefix: what lacks it is no error of the library that can be caught."""
     prefix, merges = model.get("continuing_subword_prefix"), model.get("merges")
     if not isinstance(prefix, str) or not prefix or not isinstance(merges, list):
         return

@@ -1,7 +1,7 @@
 """Bounds of chat templates: they are programs of whoever made a model folder.
 
 transformers renders them in jinja2's sandbox, which bounds what they reach and the length of one `range`, but neither
-time nor size: two nested loops of 100,000 never end, and `9 ** 9 ** 9` is computed before anything is rendered.
+time nor size, nor a single operation, some of which are computed before anything is rendered.
 A template of a chat takes milliseconds and some kilobytes, so the bounds are far above what any needs.
 """
 
