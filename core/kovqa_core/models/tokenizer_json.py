@@ -40,7 +40,7 @@ def require_readable_tokenizer(file: Path) -> None:
 
 
 def _require_whole_merges(file: Path, model: dict[str, object]) -> None:
-    """A merge has two parts, the second with the prefix: what lacks it is no error of the library that can be caught."""
+    """A merge has two parts, the second with the prefix: the library raises nothing that can be caught where it lacks."""
     prefix, merges = model.get("continuing_subword_prefix"), model.get("merges")
     if not isinstance(prefix, str) or not prefix or not isinstance(merges, list):
         return
