@@ -30,6 +30,7 @@ class ModelBatch:
         left_out: ids of examples that cannot be learned from (unreadable image, too long for the model, no answer).
         choices: for every example the answers it offers, where a model chooses among them.
         faults: of those asked for, by their place among them: what is wrong with an example that is not in it.
+        on_host: the tensors as they were before they went to a device, for what Python code reads of them.
     """
 
     tensors: dict[str, Any]  # not `Tensor | None`: every use would have to prove what its family knows
@@ -37,13 +38,14 @@ class ModelBatch:
     left_out: list[str] = field(default_factory=list)
     choices: list[Sequence[str]] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
+    on_host: dict[str, Any] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> ModelBatch:
         """The same batch on a device."""
         moved = {
             name: t if t is None else t.to(device, non_blocking=True) for name, t in self.tensors.items()
         }
-        return replace(self, tensors=moved)
+        return replace(self, tensors=moved, on_host=self.on_host or self.tensors)
 
     def pin_memory(self) -> ModelBatch:
         """The same batch in page-locked memory; called by the data loader."""

@@ -46,6 +46,7 @@ from kovqa_core.models.token_count import (
     describe_unknown_text,
     sample_examples,
 )
+from kovqa_core.models.zero_gradients import zero_of
 from kovqa_core.settings.recipe import DataSettings, Recipe
 
 
@@ -113,6 +114,14 @@ class FamilyModel(nn.Module, ABC):
         if compile:
             self.compile()
 
+    def suit_device(self, device: torch.device, precision: str) -> None:
+        """Forms of weights that a device is fastest with, which change no number; called once, before training.
+
+        Args:
+            device: where it will train.
+            precision: of its products, as the profile says: bf16, fp16 or fp32.
+        """
+
     def fsdp_units(self) -> list[nn.Module]:
         """Modules that may be sharded one at a time: each is called as a whole; inner ones first."""
         return []
@@ -131,15 +140,8 @@ class FamilyModel(nn.Module, ABC):
 
         DDP reduces a gradient once every process has computed it, and waits for ever for one that never comes.
         """
-        total = torch.zeros((), device=next(self.parameters()).device)
-        for parameter in self.parameters():
-            if parameter.requires_grad and parameter.numel():
-                # Of a sharded parameter (DTensor) this process's own shard: the sum of the whole would be a
-                # collective, and a process without a shard would not take part in it.
-                to_local = getattr(parameter, "to_local", None)
-                shard: Tensor = parameter if to_local is None else to_local()
-                total = total + shard.sum(dtype=torch.float32)
-        return total * 0.0
+        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return zero_of(learning, next(self.parameters()).device)
 
     def ranks_losses(self, step: int) -> bool:
         """Do only some losses count in this step, chosen among those of the whole global batch?

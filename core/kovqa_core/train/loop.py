@@ -139,6 +139,7 @@ def prepare_training(
     )
     if last:
         resumed = checkpoint.read_resume_state(last, model, keeps_averages=recipe.optim.ema_decay > 0)
+    model.suit_device(device, run.profile.precision)
     strategy = make_strategy(model, run, rank, device)
     averages, progress = checkpoint.restore_strategy(strategy, resumed), resumed.progress
     # Nothing that a run has learned or logged is touched before all processes have their checkpoint.

@@ -12,7 +12,7 @@ import torch
 from kovqa_core.data.image_io import open_image
 from kovqa_core.models import image_transforms
 from kovqa_core.models.batches import ModelBatch
-from kovqa_core.models.fusion import losses, vqa
+from kovqa_core.models.fusion import losses, network
 from kovqa_core.models.fusion.config import ModelConfig
 from kovqa_core.models.fusion.family import FusionModel
 from kovqa_core.models.fusion.network import FusionNet
@@ -255,9 +255,11 @@ def test_pictures() -> None:
         assert any(np.array_equal(ours, each) for each in releases), name
         recorded = want[f"{name}/resized_uint8"].transpose(2, 0, 1)
         assert any(np.array_equal(recorded, each) for each in releases), name
-        tensor = vqa.normalise_by_mean_std(
-            torch.from_numpy(np.ascontiguousarray(recorded)), ModelConfig(image_size=side)
-        )
+        config = ModelConfig(image_size=side)
+        tensor = network.normalise_by_mean_std(
+            torch.from_numpy(np.ascontiguousarray(recorded))[None],
+            *(torch.tensor(values)[:, None, None] for values in (config.mean, config.std)),
+        )[0]
         every_16 = torch.from_numpy(want[f"{name}/tensor_every_16"])
         parity.close(tensor[:, ::16, ::16], every_16, 1e-5, name)
         spread = torch.stack([tensor.double().mean(), tensor.double().std()])

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from kovqa_core.models.fusion.config import ModelConfig
 from kovqa_core.models.fusion.encoders import build_image_encoder, build_question_encoder, flatten_regions
 
+# Encoders of transformers, by model_type, to which a mask [B, 1, T, T] is the mask of their attention.
+_WHOLE_MASK_TYPES = frozenset(("xlm-roberta", "roberta", "bert", "camembert"))
+
 
 class FusionNet(nn.Module):
     """The network.
@@ -45,19 +48,23 @@ class FusionNet(nn.Module):
         weight = None if config.class_weights == "none" else torch.ones(config.num_classes)
         self.class_weight: Tensor | None
         self.register_buffer("class_weight", weight)
+        # Buffers of their own, so that no step has to send them to the device; not of a checkpoint: `config` has them.
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        self.register_buffer("pixel_mean", torch.tensor(config.mean)[:, None, None], persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(config.std)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor, tokens: Tensor, padding: Tensor | None) -> Tensor:
         """Logits [B, C].
 
         Args:
-            image: normalised pixels [B, 3, S, S].
+            image: pixels [B, 3, S, S], uint8 or normalised.
             tokens: ids [B, T].
             padding: True where there is no token [B, T]; None: nowhere.
         """
-        # Channels last is what oneDNN and cuDNN are fastest with; no number changes.
+        image = normalise_by_mean_std(image, self.pixel_mean, self.pixel_std)
         image = image.contiguous(memory_format=torch.channels_last)
-        # transformers counts the other way round: 1 where there is a token.
-        attended = torch.ones_like(tokens) if padding is None else (~padding).long()
+        attended = self._attended_tokens(tokens, padding)
         fused = (
             self.fuse_product(image, tokens, attended)
             if self.config.fusion == "product"
@@ -65,7 +72,24 @@ class FusionNet(nn.Module):
         )
         return self.out(torch.relu(self.drop(self.norm(self.hidden(fused)))))
 
-    def fuse_product(self, image: Tensor, tokens: Tensor, attended: Tensor) -> Tensor:
+    def _attended_tokens(self, tokens: Tensor, padding: Tensor | None) -> Tensor | None:
+        """The question encoder's mask: 1 where there is a token, the other way round than ours; None: everywhere.
+
+        transformers makes [B, 1, T, T] of a mask [B, T] after it has read it, for which it waits for a GPU. Encoders
+        that are known to take the whole mask get it.
+        """
+        if padding is None:
+            # Others than these make positions or a mask of their own of it.
+            return None if self._takes_whole_mask() else torch.ones_like(tokens)
+        if not self._takes_whole_mask():
+            return (~padding).long()
+        return (~padding)[:, None, None, :].expand(-1, 1, tokens.shape[1], -1)
+
+    def _takes_whole_mask(self) -> bool:
+        config = self.question.config
+        return config.model_type in _WHOLE_MASK_TYPES and config._attn_implementation == "sdpa"
+
+    def fuse_product(self, image: Tensor, tokens: Tensor, attended: Tensor | None) -> Tensor:
         """Product of one vector of the question and one of the image, [B, D]."""
         question = self.question(input_ids=tokens, attention_mask=attended).pooler_output  # [B, D]
         fused = question * self.picture_drop(torch.tanh(self.picture(image)))
@@ -76,7 +100,9 @@ class FusionNet(nn.Module):
         by_example = self.config.scope == "sample"
         return self.encoder(fused[:, None] if by_example else fused[None]).reshape(fused.shape)
 
-    def fuse_grid(self, image: Tensor, tokens: Tensor, attended: Tensor, padding: Tensor | None) -> Tensor:
+    def fuse_grid(
+        self, image: Tensor, tokens: Tensor, attended: Tensor | None, padding: Tensor | None
+    ) -> Tensor:
         """What the question's first token has gathered from tokens and regions, [B, D]."""
         assert self.encoder is not None
         question = self.question(input_ids=tokens, attention_mask=attended).last_hidden_state  # [B, T, D]
@@ -86,6 +112,14 @@ class FusionNet(nn.Module):
             return self.encoder(joined)[:, 0]
         ignored = torch.cat([padding, padding.new_zeros(regions.shape[:2])], 1)  # [B, N]
         return self.encoder(joined, src_key_padding_mask=ignored)[:, 0]
+
+
+def normalise_by_mean_std(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 pixels [B, 3, S, S] -> by the encoder's mean and deviation [3, 1, 1], fp32; floating values pass."""
+    if image.is_floating_point():
+        return image
+    # Channels last is what oneDNN and cuDNN are fastest with; no number changes.
+    return (image.to(torch.float32, memory_format=torch.channels_last) / 255 - mean) / std
 
 
 def _fusion_transformer(config: ModelConfig, width: int) -> nn.TransformerEncoder:

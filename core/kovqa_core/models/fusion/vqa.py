@@ -76,16 +76,7 @@ class FusionProcessor:
 def fusion_logits(net: FusionNet, batch: ModelBatch) -> Tensor:
     """Logits [B, C] in fp32."""
     tensors = batch.tensors
-    image = normalise_by_mean_std(tensors["image"], net.config)
-    return net(image, tensors["tokens"], tensors["padding"]).float()
-
-
-def normalise_by_mean_std(image: Tensor, config: ModelConfig) -> Tensor:
-    """uint8 pixels [B, 3, S, S] -> by the encoder's mean and deviation, fp32; floating values pass."""
-    if image.is_floating_point():
-        return image
-    mean, std = (image.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (config.mean, config.std))
-    return (image.to(torch.float32) / 255 - mean) / std
+    return net(tensors["image"], tensors["tokens"], tensors["padding"]).float()
 
 
 def fusion_loss(net: FusionNet, batch: ModelBatch) -> Tensor:

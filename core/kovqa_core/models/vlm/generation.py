@@ -23,10 +23,11 @@ from kovqa_core.models.closed_folder import error_reason
 from kovqa_core.models.vlm.decode_tokens import decode_token_ids
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.vlm.hf_types import HfNetwork, HfTokenizer, PromptTensors
+from kovqa_core.models.vlm.host_values import send_without_waiting
 
 # (token ids so far [B, T + N], scores [B, V]) -> scores; transformers calls these before it chooses.
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
-_CALLABLE_ARGUMENTS = ("logits_processor", "prefix_allowed_tokens_fn")  # not part of a GenerationConfig
+_CALLABLE_ARGUMENTS = ("logits_processor",)  # not part of a GenerationConfig
 
 
 @dataclass(frozen=True)
@@ -134,19 +135,20 @@ class _GumbelSampler:
 
     def __init__(self, ids: Sequence[str], seed: int, temperature: float) -> None:
         self._temperature = temperature
-        # On the CPU: a GPU's generator makes other numbers of the same seed.
-        self._generators = [torch.Generator().manual_seed(_seed_from_text(f"{seed} {id}")) for id in ids]
+        self._seeds = [_seed_from_text(f"{seed} {id}") for id in ids]
+        self._generators: list[torch.Generator] = []
 
     def __call__(self, _: Tensor, scores: Tensor) -> Tensor:
+        if not self._generators:
+            # On the device: V numbers a row and a step are much to send. It makes other numbers of a seed than a CPU.
+            self._generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self._seeds]
         # Each step draws V numbers per row, whatever is suppressed: -inf stays -inf, and is never drawn.
-        # In fp64: fp32 has too few numbers near 0, where log E tells the rare tokens apart.
-        exponentials = torch.stack(
-            [
-                torch.empty(scores.shape[1], dtype=torch.float64).exponential_(generator=generator)
-                for generator in self._generators
-            ]
-        )
-        return scores.double() / self._temperature - exponentials.log().to(scores.device)
+        # In fp64: fp32 has too few numbers near 0, where log E tells the rare tokens apart. Apple's GPUs have no fp64.
+        dtype = torch.float32 if scores.device.type == "mps" else torch.float64
+        exponentials = torch.empty(scores.shape, dtype=dtype, device=scores.device)
+        for row, generator in zip(exponentials, self._generators, strict=True):
+            row.exponential_(generator=generator)
+        return scores.to(dtype) / self._temperature - exponentials.clamp(min=torch.finfo(dtype).tiny).log()
 
 
 def _seed_from_text(text: str) -> int:
@@ -238,6 +240,29 @@ def build_answer_trie(generator: TextGenerator, answers: Sequence[str]) -> Answe
     return AnswerTrie(answer_by_tokens, {prefix: list(ids) for prefix, ids in next_token_ids.items()})
 
 
+class _TrieMask:
+    """Leaves the tokens that continue a prefix of the trie.
+
+    As transformers' `prefix_allowed_tokens_fn`, which reads the prefix of every beam by itself: on a GPU it waits
+    once for each, this once a step for all.
+    """
+
+    def __init__(self, trie: AnswerTrie, prompt_length: int, eos_token_id: int) -> None:
+        self._trie, self._prompt_length, self._eos_token_id = trie, prompt_length, eos_token_id
+
+    def __call__(self, token_ids: Tensor, scores: Tensor) -> Tensor:
+        vocab_size = scores.shape[1]
+        positions = []
+        for row, prefix in enumerate(token_ids[:, self._prompt_length :].tolist()):
+            # A finished beam leaves the trie: only the end continues it.
+            allowed = self._trie.next_token_ids.get(tuple(prefix), [self._eos_token_id])
+            positions.append(torch.tensor(allowed) + row * vocab_size)
+        allowed_positions = send_without_waiting(torch.cat(positions), scores.device)
+        mask = torch.full_like(scores, -torch.inf)
+        mask.view(-1).index_fill_(0, allowed_positions, 0)
+        return scores + mask
+
+
 def choose_from_trie(
     generator: TextGenerator, prompts: PromptTensors, trie: AnswerTrie, num_beams: int = 8
 ) -> list[Answer]:
@@ -254,10 +279,6 @@ def choose_from_trie(
     """
     eos_token_id, prompt_length = generator.eos_token_ids[0], prompts["input_ids"].shape[1]
 
-    def allowed_tokens(_: int, token_ids: Tensor) -> Sequence[int]:
-        # A finished beam leaves the trie: only the end continues it.
-        return trie.next_token_ids.get(tuple(token_ids[prompt_length:].tolist()), [eos_token_id])
-
     generated = generate_tokens(
         generator, prompts, max_new_tokens=max(map(len, trie.answer_by_tokens)), do_sample=False,
         # A single beam would be greedy search, which returns no sequences_scores.
@@ -265,7 +286,7 @@ def choose_from_trie(
         # 0: a beam's score is the sum of its log-probabilities, not their mean: long answers get no bonus.
         # False: search goes on until no open beam can become better than the best finished one.
         length_penalty=0.0, early_stopping=False, output_scores=True, return_dict_in_generate=True,
-        prefix_allowed_tokens_fn=allowed_tokens,
+        logits_processor=[_TrieMask(trie, prompt_length, eos_token_id)],
     )  # fmt: skip
     rows = generated.sequences[:, prompt_length:].tolist()
     best = [tuple(row[: row.index(eos_token_id) + 1]) for row in rows]

@@ -13,11 +13,13 @@ from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.family import FamilyModel
-from kovqa_core.models.vlm import generation
+from kovqa_core.models.vlm import generation, tuning
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_types import HfNetwork, PromptTensors
+from kovqa_core.models.vlm.host_values import HostValues, send_without_waiting
 from kovqa_core.models.vlm.memory import component_of
 from kovqa_core.models.vlm.processor import IGNORE_INDEX, left_pad_prompts
+from kovqa_core.models.zero_gradients import parameters_of_graph, zero_of
 
 
 class VlmModel(FamilyModel):
@@ -33,27 +35,48 @@ class VlmModel(FamilyModel):
         super().__init__()
         self.net = net
         self.config, self.generator = config, generator
+        self.host_values = HostValues(net)
+        self._untouched: list[nn.Parameter] | None = (
+            None  # parameters that a loss may not reach; None: not known yet
+        )
         self.decoding = GREEDY_DECODING
         self.answer_trie: generation.AnswerTrie | None = None
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The mean loss of a batch; of `loss: rows`, those left out count as rows without loss."""
         # Also of a layer this batch does not use (CLIP's last one, a vision tower without images) a gradient
-        # must come. `touched` is 0, and gives each parameter a gradient of 0.
-        touched = self.zero_loss()
+        # must come: a loss of 0 gives it one of 0.
         if not batch.ids:
-            return {"loss": touched}
-        inputs = {n: t for n, t in batch.tensors.items() if n not in ("labels", "prompt_lengths")}
-        labels = batch.tensors["labels"]  # [B, N]
+            return {"loss": self.zero_loss()}
+        tensors, host = batch.tensors, batch.on_host or batch.tensors
+        inputs = {n: t for n, t in tensors.items() if n not in ("labels", "prompt_lengths")}
+        labels = tensors["labels"]  # [B, N]
         # Logits [B, N, V] are the largest tensor of a step, and most are of prompts: they are made from one
         # position before the first label on, for the logits at n - 1 predict the token at n.
-        first_label = int((labels != IGNORE_INDEX).any(0).int().argmax())
+        first_label = int((host["labels"] != IGNORE_INDEX).any(0).int().argmax())
         positions = labels.shape[1] - first_label + 1
-        with self._autocast():
+        inputs = self.host_values.training_inputs(inputs, host)
+        with self._autocast(), self.host_values.of(host):
             logits = self.net(**inputs, use_cache=False, logits_to_keep=positions).logits
         rows = len(batch.ids) + len(batch.left_out)
         loss = answer_loss(logits[:, :-1], labels[:, first_label:], rows, self.config.loss)
-        return {"loss": loss + touched}
+        return {"loss": self._touch_unused(loss)}
+
+    def _touch_unused(self, loss: Tensor) -> Tensor:
+        """The same loss as a function of every parameter that learns.
+
+        Which ones a loss does not reach is looked up once. Experts are always touched: another batch uses others.
+        """
+        if not loss.requires_grad:
+            return loss
+        if self._untouched is None:
+            reached = parameters_of_graph(loss)
+            self._untouched = [
+                parameter
+                for name, parameter in self.named_parameters()
+                if parameter.requires_grad and (id(parameter) not in reached or "expert" in name)
+            ]
+        return loss + zero_of(self._untouched) if self._untouched else loss
 
     def loss_weight(self, batch: ModelBatch, step: int) -> Tensor | float:
         """The answers' tokens, or the rows; see `answer_loss`."""
@@ -63,8 +86,9 @@ class VlmModel(FamilyModel):
 
     def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer per example, found as `decoding` says; a score is a probability in 0…1."""
-        prompts, decoding = self.prompts(batch), self.decoding
-        with self._autocast():
+        host_prompts, decoding = self._host_prompts(batch), self.decoding
+        prompts = self._send_prompts(host_prompts, batch)
+        with self._autocast(), self.host_values.of(host_prompts):
             if self.answer_trie is not None:
                 return generation.choose_from_trie(self.generator, prompts, self.answer_trie)
             # The processor hands choices on where the prompts list them; not every row of a batch may have some.
@@ -85,9 +109,22 @@ class VlmModel(FamilyModel):
 
     def prompts(self, batch: ModelBatch) -> PromptTensors:
         """The prompts of a batch [B, T], padded on the left, which the functions of `generation` continue."""
+        return self._send_prompts(self._host_prompts(batch), batch)
+
+    def _host_prompts(self, batch: ModelBatch) -> PromptTensors:
+        """On the CPU, where their lengths can be read."""
         generator = self.generator
         pad_token_id = generation.find_pad_token_id(generator.tokenizer, generator.eos_token_ids)
-        return left_pad_prompts(batch.tensors, pad_token_id)
+        return left_pad_prompts(batch.on_host or batch.tensors, pad_token_id)
+
+    def _send_prompts(self, prompts: PromptTensors, batch: ModelBatch) -> PromptTensors:
+        """What left-padding changed; all else of the batch, images above all, is on its device already."""
+        device, host = batch.tensors["input_ids"].device, batch.on_host or batch.tensors
+        tensors = {
+            name: batch.tensors[name] if value is host[name] else send_without_waiting(value, device)
+            for name, value in prompts.items()
+        }
+        return self.host_values.keep_on_host(tensors, prompts)
 
     def set_decoding(self, decoding: DecodingOptions) -> None:
         """From now on the model answers in this way."""
@@ -117,6 +154,11 @@ class VlmModel(FamilyModel):
             layers = self.net.get_decoder().get_submodule("layers")
             for layer in layers.children():
                 layer.compile(dynamic=True)
+
+    def suit_device(self, device: torch.device, precision: str) -> None:
+        """What does not learn in the 16-bit type of the products; not where the whole model is saved, in its own."""
+        if precision == "fp16" and self.config.train.language != "full":
+            tuning.hold_frozen_products(self.net, torch.float16)
 
     def fsdp_units(self) -> list[nn.Module]:
         """Every module of a list: layers of the language model and of the vision tower; inner ones first."""

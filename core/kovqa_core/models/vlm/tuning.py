@@ -72,6 +72,27 @@ def apply_tuning(net: HfNetwork, config: ModelConfig, processor: HfProcessor, se
     return tuned
 
 
+def hold_frozen_products(net: HfNetwork, dtype: torch.dtype) -> None:
+    """Hold what only products read, and does not learn, in the 16-bit type that the products are made in.
+
+    Otherwise autocast would cast it anew in every forward pass, and keep both forms until the backward pass. The
+    casts are the same ones. What the residual stream reads (text table, norms) stays: it may leave the range of fp16.
+
+    Args:
+        net: tuned; some of it in another 16-bit type.
+        dtype: of products, as training's precision says.
+    """
+    tables = {id(module.weight) for module in net.modules() if isinstance(module, nn.Embedding)}
+    for module in net.modules():
+        if hasattr(module, "compute_dtype"):
+            module.compute_dtype = dtype  # type: ignore[assignment]  # of 4-bit weights, by bitsandbytes
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+            for parameter in module.parameters(recurse=False):
+                is_16_bit = parameter.is_floating_point() and parameter.element_size() == 2
+                if is_16_bit and not parameter.requires_grad and id(parameter) not in tables:
+                    parameter.data = parameter.data.to(dtype)
+
+
 def projector_remark(net: HfNetwork) -> str:
     """What to know where the two layers of a LLaVA's projector do not learn as they should; else empty.
 
