@@ -231,3 +231,24 @@ def test_batch_norms_see_one_micro_batch_and_say_so(
     assert (note is not None) == said
     assert note is None or "means are of a micro-batch (2 examples)" in note
     assert batch_norm_note(model.eval(), run) is None
+
+
+@pytest.mark.parametrize("model_type", ["xlm-roberta", "bert"])
+def test_the_whole_mask_is_what_transformers_makes_of_the_short_one(small: Small, model_type: str) -> None:
+    """A mask [B, T] would be read before it is used, for which the CPU waits for a GPU."""
+    encoder = (
+        "model.question_config={hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, "
+        f"intermediate_size: 64, model_type: {model_type}}}"
+    )
+    settings = recipe(small, *FUSION, encoder, f"model.tokenizer='{small.tokenizer}'")
+    model, _, _ = family.create_model(settings, open_index(small.index).answers())
+    net = model.eval().net
+    tokens = torch.randint(5, 90, (3, 8), generator=torch.Generator().manual_seed(1))
+    padding = torch.arange(8) >= torch.tensor([8, 3, 6])[:, None]
+    for where in (padding, None):
+        mask = net._attended_tokens(tokens, where)
+        assert where is None or mask.shape == (3, 1, 8, 8)
+        plain = torch.ones_like(tokens) if where is None else (~where).long()
+        with torch.no_grad():
+            given, short = (net.question(input_ids=tokens, attention_mask=m)[0] for m in (mask, plain))
+        assert torch.equal(given, short)
