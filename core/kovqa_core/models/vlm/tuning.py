@@ -75,7 +75,8 @@ def apply_tuning(net: HfNetwork, config: ModelConfig, processor: HfProcessor, se
 def hold_frozen_products(net: HfNetwork, dtype: torch.dtype) -> None:
     """Hold what only products read, and does not learn, in the 16-bit type that the products are made in.
 
-    Otherwise autocast would cast it anew in every forward pass, and keep both forms until the backward pass. What the residual stream reads (text table, norms) stays: it may leave the range of fp16.
+    Otherwise autocast would cast it anew in every forward pass, and keep both forms until the backward pass.
+    What the residual stream reads (text table, norms) stays: the stream may leave the range of fp16.
 
     Args:
         net: tuned; some of it in another 16-bit type.
