@@ -115,12 +115,7 @@ class FamilyModel(nn.Module, ABC):
             self.compile()
 
     def suit_device(self, device: torch.device, precision: str) -> None:
-        """Forms of weights that a device is fastest with, which change no number; called once, before training.
-
-        Args:
-            device: where it will train.
-            precision: of its products, as the profile says: bf16, fp16 or fp32.
-        """
+        """Forms of weights for the device that trains and its profile's precision; called once, before training."""
 
     def fsdp_units(self) -> list[nn.Module]:
         """Modules that may be sharded one at a time: each is called as a whole; inner ones first."""
@@ -140,8 +135,7 @@ class FamilyModel(nn.Module, ABC):
 
         DDP reduces a gradient once every process has computed it, and waits for ever for one that never comes.
         """
-        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return zero_of(learning, next(self.parameters()).device)
+        return zero_of([p for p in self.parameters() if p.requires_grad], next(self.parameters()).device)
 
     def ranks_losses(self, step: int) -> bool:
         """Do only some losses count in this step, chosen among those of the whole global batch?
