@@ -10,8 +10,10 @@ Randomness is a function of seed, epoch and example, so there is no generator's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,16 @@ from kovqa_core.messages import message, shell_quote
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
+from kovqa_core.models.family import FamilyModel
 from kovqa_core.runs.checksums import allow_contents, note_files
 from kovqa_core.runs.folder import follow_pointer
 from kovqa_core.runs.step_folders import WRITTEN_AGAIN, list_step_folders, step_number
 from kovqa_core.runs.step_lease import remove_unread_step
-from kovqa_core.settings.recipe import Recipe
+from kovqa_core.train.host_copies import HostCopies
 from kovqa_core.train.strategies.base import LocalShards, LossScaler, TrainStrategy
 from kovqa_core.whole_folder import write_folder
+
+PartWriter = Callable[[Path], None]  # writes one part of a step folder into it
 
 
 @dataclass
@@ -74,17 +79,69 @@ class TrainProgress:
         return cls(**others, loss_scale=LossScaler(**scale) if scale else None)
 
 
-def write_checkpoint(
-    folder: Path,
+def gather_parts(
     strategy: TrainStrategy,
     processor: ExampleProcessor,
     averages: LocalShards | None,
-    progress: TrainProgress,
-    recipe: Recipe,
-) -> Path:
-    """Write a step folder, point to it, remove the oldest ones. Collective: all processes must come here.
+    info: CheckpointInfo,
+    host: HostCopies | None,
+) -> Iterator[PartWriter]:
+    """Model and optimizer of a step folder, part by part. Collective: all processes must come here.
 
-    Shards are put together by all processes; the first one writes.
+    The collective calls stand in one order for all processes, with and without copies.
+
+    Args:
+        strategy: puts shards together.
+        processor: saved with the model.
+        averages: moving averages of the weights; None: the run keeps none.
+        info: becomes the folder's `kovqa.json`.
+        host: takes copies, so that parts may be written later, while training goes on; None: each part is to be
+            written before the next is asked for, and holds what it must alone.
+
+    Yields:
+        What writes each part; on the first process, for the others have nothing to write.
+    """
+    is_writer = strategy.rank.is_main_process
+    if averages is not None:
+        # The model folder gets the averages, which people take away; training goes on with these.
+        with _model_to_save(strategy, None, host) as model:
+            if model is not None:
+                yield partial(_write_tensors, "weights", dict(model.state_dict()))
+    with _model_to_save(strategy, averages, host) as model:
+        if model is not None:
+            yield partial(family.write_model_folder, model, processor, info=info)
+    moments = strategy.full_moments(_to_cpu if host is None else host.copy)
+    if is_writer:
+        yield partial(_write_tensors, "optimizer", moments)
+
+
+@contextlib.contextmanager
+def _model_to_save(
+    strategy: TrainStrategy, averages: LocalShards | None, host: HostCopies | None
+) -> Iterator[FamilyModel | None]:
+    if host is not None:
+        yield strategy.copy_full_model(averages, host)
+        return
+    with strategy.full_model(averages, everywhere=False) as model:
+        yield model
+
+
+def _to_cpu(name: str, tensor: Tensor) -> Tensor:
+    return tensor.cpu()
+
+
+def _write_tensors(name: str, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    save_file(dict(tensors), folder / "trainer" / f"{name}.safetensors")
+
+
+def write_step_folder(folder: Path, parts: Iterable[PartWriter], progress: TrainProgress, keep: int) -> Path:
+    """Write a step folder, point to it, remove the oldest ones; the first process does, in whichever thread.
+
+    Args:
+        folder: of the run.
+        parts: of `gather_parts`.
+        progress: of the step, which nobody changes meanwhile.
+        keep: so many step folders, and the best, stay.
 
     Returns:
         The step folder.
@@ -93,15 +150,14 @@ def write_checkpoint(
         MachineError: the disk is full; earlier checkpoints are untouched.
     """
     path = folder / f"step-{progress.step:06d}"
-    progress.loss_scale = strategy.loss_scaler if strategy.loss_scaler.dynamic else None
-    info = CheckpointInfo(recipe.family, recipe.task, recipe.name, step=progress.step, score=progress.score)
 
     def fill(unfinished: Path) -> None:
-        _fill_step_folder(unfinished, strategy, processor, averages, progress, info)
+        (unfinished / "trainer").mkdir()
+        _write_progress(unfinished / "trainer", progress)
+        for write_part in parts:
+            write_part(unfinished)
+        note_files(unfinished)
 
-    if not strategy.rank.is_main_process:
-        fill(path)  # takes part in the collectives, and writes nothing
-        return path
     last = follow_pointer(folder, "last")
     if last:
         note = message("train.last-checkpoint-whole", "the checkpoint {step} is still whole", step=last.name)
@@ -111,38 +167,8 @@ def write_checkpoint(
     # at any line, `last` and `best` name folders that exist.
     write_folder(path, fill, note)
     write_text(folder / "last", path.name + "\n")
-    _point_to_best(folder, path, progress, recipe.save.keep)
+    _point_to_best(folder, path, progress, keep)
     return path
-
-
-def _fill_step_folder(
-    folder: Path,
-    strategy: TrainStrategy,
-    processor: ExampleProcessor,
-    averages: LocalShards | None,
-    progress: TrainProgress,
-    info: CheckpointInfo,
-) -> None:
-    """Write model and training state into an unfinished folder. Arguments as of `write_checkpoint`.
-
-    The collective calls stand in one order for all processes; only the first one writes.
-    """
-    trainer = folder / "trainer"
-    if strategy.rank.is_main_process:
-        trainer.mkdir()
-        _write_progress(trainer, progress)
-    if averages is not None:
-        # The model folder gets the averages, which people take away; training goes on with these.
-        with strategy.full_model(None, everywhere=False) as model:
-            if model is not None:
-                save_file(dict(model.state_dict()), trainer / "weights.safetensors")
-    with strategy.full_model(averages, everywhere=False) as model:
-        if model is not None:
-            family.write_model_folder(model, processor, folder, info)
-    moments = strategy.full_moments()
-    if strategy.rank.is_main_process:
-        save_file(moments, trainer / "optimizer.safetensors")
-        note_files(folder)
 
 
 def record_evaluation(folder: Path, progress: TrainProgress, keep: int) -> None:

@@ -19,13 +19,14 @@ from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch, iterate_batches
 from kovqa_core.plan.batch_notes import require_whole_batch
-from kovqa_core.runs.events import EndEvent, SavedEvent, StartEvent, WarningEvent
+from kovqa_core.runs.events import EndEvent, StartEvent, WarningEvent
 from kovqa_core.runs.folder import RunResult, follow_pointer, write_result
 from kovqa_core.runs.step_folders import list_step_folders
 from kovqa_core.settings.code_consent import code_consent_of, set_code_consent
 from kovqa_core.settings.run import Run, optim_at_step
 from kovqa_core.train import checkpoint, memory_probe, optim
 from kovqa_core.train.accumulate import StepBatches, accumulate_gradients, batch_norm_note
+from kovqa_core.train.checkpoint_writer import CheckpointWriter
 from kovqa_core.train.loader import micro_batch_keys
 from kovqa_core.train.meter import TrainMeter
 from kovqa_core.train.resume import agree_on_resume_point, settle_run_folder
@@ -51,6 +52,13 @@ def run_training(run: Run, rank: RankInfo, device: torch.device, stop_requested:
         WorkerError: loss or gradient is not finite; names step and examples.
     """
     state = prepare_training(run, rank, device, stop_requested)
+    with state.checkpoints:  # whatever ends the run, the checkpoint on its way is whole
+        _train_to_end(state)
+    state.log.close()
+
+
+def _train_to_end(state: TrainState) -> None:
+    run, rank = state.run, state.rank
     if run.probe:
         state.run = state.strategy.run = run = memory_probe.probe_micro_batch(state)
     if note := batch_norm_note(state.strategy.model, run):
@@ -65,8 +73,8 @@ def run_training(run: Run, rank: RankInfo, device: torch.device, stop_requested:
             break
         train_step(state, batches, step, meter)
     if rank.is_main_process:
+        state.checkpoints.finish()
         finish_run(state, time.time() - began, state.progress.step - first_step)
-    state.log.close()
 
 
 def _train_batches(state: TrainState) -> Iterator[ModelBatch]:
@@ -158,7 +166,8 @@ def prepare_training(
         log.emit_event(WarningEvent(warning))
     return TrainState(
         run, rank, device, index, examples, val_examples, processor, strategy, averages, steps, progress,
-        metric, log, stop_requested, saved_at=time.monotonic(),
+        metric, log, CheckpointWriter(run, strategy, processor, log.emit_event), stop_requested,
+        saved_at=time.monotonic(),
     )  # fmt: skip
 
 
@@ -259,7 +268,12 @@ def _loss_not_finite(state: TrainState, micro_batches: StepBatches, step: int) -
 
 
 def _not_finite_hint(state: TrainState, step: int) -> Message:
-    """What can be done: to a run that has a checkpoint, to one whose checkpoint is spoiled too, to a new one."""
+    """What can be done: to a run that has a checkpoint, to one whose checkpoint is spoiled too, to a new one.
+
+    Collective: every process comes here.
+    """
+    state.checkpoints.finish()
+    process_group.all_gather_objects(None)  # all see what the first process was still writing
     run, last = state.run, follow_pointer(state.run.folder, "last")
     lower = run.recipe.optim.lr / 10
     if last is None:
@@ -298,7 +312,9 @@ def finish_step(state: TrainState, *, stopping: bool, save_due: bool) -> None:
 
     Raises:
         Stopped: a stop was asked for, and this is not the last step.
+        MachineError: this checkpoint, or the one before it, could not be written.
     """
+    state.checkpoints.poll()
     step, total = state.progress.step, state.steps.total
     save_every = state.run.recipe.save.every_steps
     state.progress.evaluation_due = step % state.eval_every == 0 or step == total
@@ -307,6 +323,7 @@ def finish_step(state: TrainState, *, stopping: bool, save_due: bool) -> None:
     if state.progress.evaluation_due:
         run_validation(state)
     if stopping and step < total:
+        state.checkpoints.finish()
         raise Stopped(
             message(
                 "train.stopped-at-step",
@@ -319,13 +336,9 @@ def finish_step(state: TrainState, *, stopping: bool, save_due: bool) -> None:
 
 
 def save_checkpoint(state: TrainState) -> None:
-    """Write a checkpoint. Collective: all processes must come here."""
+    """Copy a checkpoint, to be written while training goes on. Collective: all processes must come here."""
     state.saved_at = time.monotonic()
-    watchdog.set_phase("saving")
-    path = checkpoint.write_checkpoint(
-        state.run.folder, state.strategy, state.processor, state.averages, state.progress, state.run.recipe
-    )
-    state.log.emit_event(SavedEvent(state.progress.step, str(path)))
+    state.checkpoints.save(state.averages, state.progress)
 
 
 def finish_run(state: TrainState, seconds: float, steps: int) -> None:

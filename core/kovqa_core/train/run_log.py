@@ -44,6 +44,7 @@ class RunLog:
     def __init__(self, folder: Path, step: int, *, is_main_process: bool, evaluation_due: bool) -> None:
         self.path, self.is_main_process = folder / LOG_FILE, is_main_process
         self._last_report = 0.0
+        self._events = sys.stdout  # as it is now: while a thread saves, a library may send stdout elsewhere
         if is_main_process:
             _truncate_log(self.path, step, evaluation_due=evaluation_due)
             self._tracker = TensorBoardFiles(folder, step)
@@ -70,7 +71,7 @@ class RunLog:
             return
         if os.environ.get(EVENTS_VARIABLE):
             try:
-                print(event_line(event), flush=True)
+                print(event_line(event), file=self._events, flush=True)
             except BrokenPipeError:
                 # `kovqa train` was killed: nothing would stop this run any more, and its last checkpoint is
                 # whole. Not an exception: it would be reported as a failure of the run.

@@ -14,6 +14,7 @@ from kovqa_core.index.reader import IndexFolder
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.settings.run import Run
 from kovqa_core.train.checkpoint import TrainProgress
+from kovqa_core.train.checkpoint_writer import CheckpointWriter
 from kovqa_core.train.optim import TrainingSteps
 from kovqa_core.train.run_log import RunLog
 from kovqa_core.train.strategies.base import LocalShards, TrainStrategy
@@ -36,8 +37,9 @@ class TrainState:
         progress: how far it is; what a checkpoint keeps of this object.
         metric: chooses the best checkpoint.
         log: of the run.
+        checkpoints: writes them.
         stop_requested: True once this process was asked to stop.
-        saved_at: when the last checkpoint was written, by `time.monotonic`.
+        saved_at: when the last checkpoint was asked for, by `time.monotonic`.
     """
 
     run: Run
@@ -53,6 +55,7 @@ class TrainState:
     progress: TrainProgress
     metric: Metric
     log: RunLog
+    checkpoints: CheckpointWriter
     stop_requested: Callable[[], bool]
     saved_at: float
 

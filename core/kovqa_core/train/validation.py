@@ -30,6 +30,7 @@ def run_validation(state: TrainState) -> None:
         state.progress.best_step = state.progress.step  # nothing to choose by: the newest is the best
     state.progress.evaluation_due = False
     if state.rank.is_main_process:
+        state.checkpoints.finish()  # the score goes into its folder
         checkpoint.record_evaluation(state.run.folder, state.progress, state.run.recipe.save.keep)
 
 
@@ -52,6 +53,7 @@ def _score_validation(state: TrainState) -> None:
             )
         )  # fmt: skip
     left_out = _check_faults(state, own_faults)
+    state.checkpoints.poll()
     progress.score = score_split(answers, split, state.metric)
     if is_better(state.metric, progress.score, progress.best):
         progress.best, progress.best_step = progress.score, progress.step

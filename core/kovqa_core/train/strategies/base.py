@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -34,6 +34,12 @@ from kovqa_core.models.family import FamilyModel
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.run import Run
 from kovqa_core.train import optim
+from kovqa_core.train.host_copies import HostCopies
+from kovqa_core.train.strategies.full_weights import (
+    assign_full_params,
+    is_quantized,
+    make_full_parameter_copy,
+)
 
 LocalShards = dict[str, Tensor]  # parameter name -> this process's shard of it; may be all of it
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")  # as AdamW names them
@@ -104,6 +110,8 @@ class TrainStrategy(ABC):
         self.loss_scaler = LossScaler(True, INIT_LOSS_SCALE) if is_fp16 else LossScaler()
         self.max_grad_norm = run.recipe.optim.max_grad_norm
         self._last_usable_batch: ModelBatch | None = None
+        # Before `wrap`: what libraries hang on the model is not to be copied. Quantized weights cannot be.
+        self._saved_model = None if is_quantized(model) else make_full_parameter_copy(model)
         self.wrap()
 
     @abstractmethod
@@ -228,6 +236,47 @@ class TrainStrategy(ABC):
         yield self.model if everywhere or self.rank.is_main_process else None
         self._swap_averages(averages)
 
+    def _full_tensors(self, averages: LocalShards | None) -> Iterator[tuple[str, Tensor]]:
+        """Names and full tensors of all parameters, one at a time, the averaged ones if given. Collective."""
+        yield from (averages or self.local_shards()).items()
+
+    def copy_full_model(self, averages: LocalShards | None, host: HostCopies) -> FamilyModel:
+        """The model of this moment on the host, for the first process, which may save it while training goes on.
+
+        The collectives are those of `full_model(everywhere=False)`, where the other processes are meanwhile. One
+        model, made anew by every call: what `state_dict` returned before stays as it was.
+
+        Args:
+            averages: see `full_model`.
+            host: takes the copies.
+        """
+        model, place = self._saved_model, "weights" if averages is None else "averages"
+        assert model is not None
+        broadcast_buffers(self.model)
+        frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
+        weights = {
+            # What never changes is not copied where it stays in its place.
+            name: tensor
+            if name in frozen and averages is None and not self.collective_forward
+            else host.copy(f"{place} {name}", tensor)
+            for name, tensor in self._full_tensors(averages)
+        }
+        buffers = {name: host.copy(f"buffer {name}", buffer) for name, buffer in self.model.named_buffers()}
+        assign_full_params(model, self.model, weights, buffers)
+        return model
+
+    def host_copy_size(self, *, has_averages: bool) -> int | None:
+        """Bytes that copies of model and moments take; None: this model cannot be copied."""
+        if self._saved_model is None:
+            return None
+        size = sum(buffer.nbytes for buffer in self.model.buffers())
+        for parameter in self._saved_model.parameters():  # of full shape, where this process holds a shard
+            learns = parameter.requires_grad
+            size += parameter.nbytes * (has_averages or learns or self.collective_forward)
+            size += parameter.nbytes * (has_averages and (learns or self.collective_forward))
+            size += 4 * parameter.numel() * len(ADAM_MOMENTS) * learns
+        return size
+
     @torch.no_grad()
     def _swap_averages(self, averages: LocalShards | None) -> None:
         """Swap weights and averages by pointer: no third copy of the weights is ever made."""
@@ -237,22 +286,27 @@ class TrainStrategy(ABC):
 
     # --------------------------------------------------------------------------- moments, by name
 
-    def full_moments(self) -> dict[str, Tensor]:
+    def full_moments(self, to_host: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
         """AdamW's moments and step, full, for the first process. Collective: all processes must come here.
 
         By parameter name ("exp_avg.NAME"), so that they fit any number of processes, any strategy and any
         grouping. Empty before the first step, and on the other processes.
+
+        Args:
+            to_host: (name, full moment on the device) -> what is returned of it.
         """
         moments: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
-            state = self.optimizer.state.get(parameter)
-            if state:
-                moments["step"] = state["step"].detach().cpu().clone()
-                moments |= {f"{key}.{name}": self.full_moment(state[key]) for key in ADAM_MOMENTS}
-        return moments if self.rank.is_main_process else {}
+            state = self.optimizer.state.get(parameter, {})
+            for key in ADAM_MOMENTS if state else ():
+                full = self.full_moment(state[key])
+                if self.rank.is_main_process:
+                    moments[f"{key}.{name}"] = to_host(f"{key} {name}", full)
+                    moments["step"] = state["step"].detach().cpu().clone()
+        return moments
 
     def full_moment(self, moment: Tensor) -> Tensor:
-        """A moment, full on the first process."""
+        """All of a moment, on the device; collective where it is sharded."""
         return moment
 
     def load_moments(self, tensors: Mapping[str, Tensor]) -> None:

@@ -78,9 +78,8 @@ class Fsdp2Strategy(TrainStrategy):
         )
 
     def full_moment(self, moment: Tensor) -> Tensor:
-        """All rows of it, on the first process; the others take part in the gathering and keep nothing."""
-        full = cast("DTensor", moment).full_tensor()
-        return full.cpu() if self.rank.is_main_process else full.new_empty(0)
+        """All rows of it."""
+        return cast("DTensor", moment).full_tensor()
 
     def local_moment(self, name: str, parameter: Tensor, full: Tensor) -> Tensor:
         """This process's rows, as the DTensor that AdamW expects beside a DTensor."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -68,20 +68,38 @@ def summon_full_params(
     if not weights:
         yield None
         return
+    assign_full_params(full_copy, model, weights, dict(model.named_buffers()))
+    try:
+        yield full_copy
+    finally:  # frees the full weights
+        empty = {name: _empty_on_meta(tensor) for name, tensor in weights.items()}
+        assign_full_params(full_copy, model, empty, {})
+
+
+def assign_full_params(
+    full_copy: FamilyModel, model: FamilyModel, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+) -> None:
+    """Put tensors into the copy, themselves: nothing is copied.
+
+    Args:
+        full_copy: made by `make_full_parameter_copy`.
+        model: the one that it was made of.
+        weights: full, by the names of the model's parameters.
+        buffers: by name; others stay.
+    """
     # named_parameters() lists a tied weight once, load_state_dict wants it under both of its names.
     names_by_id = {id(p): name for name, p in model.named_parameters()}
     all_names = dict(model.named_parameters(remove_duplicate=False))
     state = {name: weights[names_by_id[id(p)]] for name, p in all_names.items()}
-    empty = {name: _empty_on_meta(tensor) for name, tensor in state.items()}
-    for name, buffer in model.named_buffers():
+    for name, buffer in buffers.items():
         module_name, _, buffer_name = name.rpartition(".")
         full_copy.get_submodule(module_name)._buffers[buffer_name] = buffer
-    # assign=True puts the tensors themselves in the place of the empty ones: nothing is copied.
     full_copy.load_state_dict(state, strict=False, assign=True)
-    try:
-        yield full_copy
-    finally:
-        full_copy.load_state_dict(empty, strict=False, assign=True)  # frees the full weights
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Has it weights in 4 or 8 bits?"""
+    return any(not parameter.is_floating_point() for parameter in model.parameters())
 
 
 def _empty_on_meta(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -146,20 +146,25 @@ class ZeroStrategy(TrainStrategy):
                 yield model
             return
         broadcast_buffers(self.model)
-        full_tensors = (
-            (name, _all_gather_parameter(shard, self.model.get_parameter(name)))
-            for name, shard in (averages or self.local_shards()).items()
-        )
         with summon_full_params(
             self.full_parameter_copy,
             self.model,
-            full_tensors,
+            self._full_tensors(averages),
             everywhere=everywhere,
             is_main_process=self.rank.is_main_process,
         ) as model:
             yield model
 
-    def full_moments(self) -> dict[str, Tensor]:
+    def _full_tensors(self, averages: LocalShards | None) -> Iterator[tuple[str, Tensor]]:
+        """Stage 3: gathered one at a time."""
+        for name, tensor in super()._full_tensors(averages):
+            is_sharded = self.stage == 3
+            yield (
+                name,
+                _all_gather_parameter(tensor, self.model.get_parameter(name)) if is_sharded else tensor,
+            )
+
+    def full_moments(self, to_host: Callable[[str, Tensor], Tensor]) -> dict[str, Tensor]:
         """See `TrainStrategy`."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -168,7 +173,7 @@ class ZeroStrategy(TrainStrategy):
             for key in ADAM_MOMENTS if parameter.requires_grad else ():
                 full = safe_get_full_optimizer_state(parameter, key)
                 if self.rank.is_main_process:
-                    moments[f"{key}.{name}"] = full.cpu()
+                    moments[f"{key}.{name}"] = to_host(f"{key} {name}", full)
         return moments if self.rank.is_main_process else {}
 
     def load_moments(self, tensors: Mapping[str, Tensor]) -> None:
