@@ -104,12 +104,6 @@ COMMANDS: dict[str, Callable[[Inputs], Words | list[Words]]] = {
 
 
 @pytest.fixture(scope="module")
-def commands() -> Iterator[ForkedCommands]:
-    with ForkedCommands() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def inputs(small: Small, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inputs]:
     folder = tmp_path_factory.mktemp("입력 파일")
     rows = [json.loads(line) for line in (small.index / "val.jsonl").read_text("utf-8").splitlines()]
@@ -231,8 +225,10 @@ class Stage:
 
 
 @pytest.fixture
-def stage(commands: ForkedCommands, inputs: Inputs, tmp_path: Path, request: pytest.FixtureRequest) -> Stage:
-    return Stage(commands, tmp_path / "자리", COMMANDS[request.param](inputs), inputs.endpoint)
+def stage(
+    forked_commands: ForkedCommands, inputs: Inputs, tmp_path: Path, request: pytest.FixtureRequest
+) -> Stage:
+    return Stage(forked_commands, tmp_path / "자리", COMMANDS[request.param](inputs), inputs.endpoint)
 
 
 @pytest.mark.parametrize("stage", COMMANDS, indirect=True)
