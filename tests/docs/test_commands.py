@@ -5,11 +5,13 @@ Nothing is run here: `make demo` and tests/journeys run the journeys that the pa
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -64,9 +66,14 @@ COMMANDS = [
 ]
 
 
+@functools.cache  # 30 ms each time
+def parser() -> Any:
+    return typer.main.get_command(app)
+
+
 def unknown_words(words: list[str]) -> list[str]:
     """Subcommands and options of a command line that the app does not have."""
-    command, rest = typer.main.get_command(app), list(words)
+    command, rest = parser(), list(words)
     options = {option for parameter in command.params for option in parameter.opts}
     while hasattr(command, "commands"):
         names = [word for word in rest if not word.startswith("-")]
