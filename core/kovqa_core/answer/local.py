@@ -29,7 +29,7 @@ from kovqa_core.data.image_io import open_image
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.files import disk_errors, real_path, to_nfc
 from kovqa_core.machine.hardware import APPLE_GPU, find_gpus
-from kovqa_core.machine.visible_devices import DEVICE_ORDER_VARIABLE, PCI_ORDER
+from kovqa_core.machine.nvidia_smi import DEVICE_ORDER_VARIABLE, PCI_ORDER
 from kovqa_core.messages import Message, message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kovqa_core.launch.launchers import LAUNCHERS, find_launcher
 from kovqa_core.machine.detect_profile import slurm_partitions
-from kovqa_core.machine.hardware import find_gpus, nearest_profile, visible_gpus
+from kovqa_core.machine.gpu_settings import capability_text, profile_notes, training_precision
+from kovqa_core.machine.hardware import (
+    APPLE_GPU,
+    find_gpus,
+    lowest_capability,
+    nearest_profile,
+    smallest_gpu_gb,
+    visible_gpus,
+)
+from kovqa_core.machine.visible_devices import GpuInfo
 from kovqa_core.messages import Message, message
 from kovqa_core.paths import settings_files
 from kovqa_core.settings.profile import Profile
@@ -25,22 +34,80 @@ def check_machine(profile: Profile) -> None:
 
 def profile_of_this_machine() -> str:
     """Name of the profile nearest to what is here."""
-    return nearest_profile(visible_gpus(), local_profiles())
+    return _nearest(visible_gpus())
 
 
 def gpu_warnings() -> list[Message]:
     """What a person should know before a profile is chosen for this machine: GPUs that cannot be used, and why."""
     found = find_gpus()
-    if found.gpus and nearest_profile(found.gpus, local_profiles()) == "cpu":
-        too_small = message(
-            "launch.gpu-too-small",
-            "{gpu} ({memory}) is smaller than that of any profile, so models run on the CPU (kovqa profiles detect -o NAME "
-            "writes a profile for it)",
-            gpu=found.gpus[0].name,
-            memory=found.gpus[0].memory_text,
-        )
-        return [*found.problems, too_small]
-    return list(found.problems)
+    return [*found.problems, *profile_notes(found.gpus, local_profiles())]
+
+
+def uses_gpus_here(profile: Profile) -> bool:
+    """Do the profile's processes run on GPUs of this machine? Of several nodes all must plan the same: they do not."""
+    launcher = LAUNCHERS.get(profile.launcher)
+    if launcher is None or not launcher.starts_here(profile) or profile.device == "cpu":
+        return False
+    gpus = visible_gpus()
+    is_apple = bool(gpus) and gpus[0].name == APPLE_GPU
+    return len(gpus) >= profile.processes_per_node and is_apple == (profile.device == "mps")
+
+
+def other_gpu_warnings(profile: Profile) -> list[Message]:
+    """That a profile was written for other GPUs than this machine has, and which profile fits these.
+
+    Args:
+        profile: whose processes run here, or elsewhere: then there is nothing to say.
+    """
+    if not uses_gpus_here(profile):
+        return []
+    gpus = visible_gpus()
+    here, stated, capability = smallest_gpu_gb(gpus), profile.gpu_memory_gb, lowest_capability(gpus)
+    warnings = []
+    if here and stated and abs(here - stated) > 1:
+        fields = {
+            "profile": profile.name,
+            "stated": stated,
+            "gpu": gpus[0].name,
+            "here": here,
+            "fits": _nearest(gpus),
+        }
+        if here < stated:
+            warnings.append(
+                message(
+                    "launch.smaller-gpus",
+                    "profile {profile} is for GPUs of {stated} GB, and {gpu} has {here} GB, which is what is counted with "
+                    "(--profile {fits} fits this machine)",
+                    **fields,
+                )
+            )
+        elif profile.gpu not in gpus[0].name:
+            warnings.append(
+                message(
+                    "launch.larger-gpus",
+                    "profile {profile} uses {stated} of the {here} GB that {gpu} has (--profile {fits} fits this machine)",
+                    **fields,
+                )
+            )
+    if profile.device == "cuda" and capability is not None:
+        fitting = training_precision(capability)
+        if profile.precision == "bf16" and fitting != "bf16":
+            warnings.append(
+                message(
+                    "launch.no-bf16",
+                    "profile {profile} computes in bf16, which {gpu} (compute capability {capability}) is slow in: --set "
+                    "profile.precision={fitting}",
+                    profile=profile.name,
+                    gpu=gpus[0].name,
+                    capability=capability_text(capability),
+                    fitting=fitting,
+                )
+            )
+    return warnings
+
+
+def _nearest(gpus: Sequence[GpuInfo]) -> str:
+    return nearest_profile(gpus, local_profiles())
 
 
 def login_node_warnings(profile: Profile, environ: Mapping[str, str]) -> list[Message]:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from kovqa_core.launch.launchers import find_launcher
 from kovqa_core.launch.launchers.protocol import Launcher, LaunchPlan, LaunchRequest
-from kovqa_core.machine.visible_devices import DEVICE_ORDER_VARIABLE, PCI_ORDER
+from kovqa_core.machine.nvidia_smi import DEVICE_ORDER_VARIABLE, PCI_ORDER
 from kovqa_core.settings.code_consent import TRUST_VARIABLE
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.run import RUN_FILE, WorkerJob

@@ -9,16 +9,25 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kovqa_core.machine.hardware import nearest_profile, system_memory_gb, visible_gpus
+from kovqa_core.machine.gpu_settings import (
+    common_gpu_name,
+    describe_gpus,
+    gpu_notes,
+    gpu_settings,
+    loader_workers,
+)
+from kovqa_core.machine.hardware import APPLE_GPU, nearest_profile, system_memory_gb, visible_gpus
 from kovqa_core.machine.visible_devices import GpuInfo
+from kovqa_core.messages import Message, message
 from kovqa_core.process_pool import usable_cpu_count
-from kovqa_core.settings.profile import Profile
-from kovqa_core.settings.resolve import load_profile
-from kovqa_core.settings.strict_yaml import dump_yaml
+from kovqa_core.settings.profile import CAREFUL_MICRO_BATCH, Profile
+from kovqa_core.settings.resolve import load_document, load_profile
+from kovqa_core.settings.strict_yaml import SettingsDocument, dump_yaml
 
 ProfileValue = str | int | bool | dict[str, str] | dict[str, int]  # of a key of a profile
 
-_MAX_LOADER_WORKERS = 12  # more only fight for memory bandwidth
+# Names of GPUs older than Ampere, as clusters call them, where a name is all there is.
+_WITHOUT_BF16 = re.compile(r"v100|t4\b|1080|20[678]0|titan|rtx_?[68]000$|p100|p40|k80", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,42 +68,71 @@ def _parse_partition(cells: list[str]) -> SlurmPartition:
     return SlurmPartition(name.rstrip("*"), default, gpus, gpu_type, cores, limit, int(nodes))
 
 
+def load_profile_document(name: str) -> SettingsDocument:
+    """A profile's file; what one with `from_machine` does not say is filled in from this machine's GPUs.
+
+    Args:
+        name: of the profile, or a path.
+
+    Raises:
+        SettingsError: there is no such profile, or its file cannot be read.
+    """
+    document = load_document("profiles", name)
+    gpus = visible_gpus() if document.values.get("from_machine") is True else []
+    if not gpus or gpus[0].name == APPLE_GPU:  # which check_machine says, and a dry run lets pass
+        return document
+    found = gpu_settings(gpus, usable_cpu_count())
+    filled = {key: value for key, value in found.items() if key not in document.values}
+    place = message("machine.filled-in", "this machine: {gpus}", gpus=describe_gpus(gpus))
+    return SettingsDocument(
+        {**document.values, **filled}, {**document.origin, **{(key,): str(place) for key in filled}}
+    )
+
+
 def detect_profile_text(name: str, profiles: Sequence[Profile]) -> str:
     """The YAML text of a profile of this machine, or of one node of the SLURM cluster it belongs to.
 
     Args:
         name: the profile's, for its heading.
-        profiles: those for one machine alone; what a GPU can hold is taken from the nearest.
+        profiles: those for one machine alone; without a GPU of NVIDIA's, the nearest says what a process can hold.
     """
     gpus, partitions = visible_gpus(), slurm_partitions()
     if partitions:
         chosen = max(partitions, key=lambda each: (each.gpus > 0, each.default, each.gpus))
         heading = f"SLURM: {'; '.join(map(str, partitions))}."
         values = _partition_values(chosen, gpus, profiles)
+        notes: list[Message] = []
     else:
-        gpu_text = f"{len(gpus)} × {gpus[0].name} ({gpus[0].memory_text})" if gpus else "no GPU"
+        gpu_text = describe_gpus(gpus) if gpus else "no GPU"
         heading = (
             f"{platform.node()}: {gpu_text}, {usable_cpu_count()} cores, {system_memory_gb()} GB memory."
         )
-        values = _machine_values(gpus, len(gpus) or 1, usable_cpu_count(), profiles)
-    return f"# {heading}\n# kovqa train --profile {name}\n{dump_yaml(values)}"
+        values = _machine_values(gpus, usable_cpu_count(), profiles)
+        notes = [] if values.get("gpu") in (None, APPLE_GPU) else gpu_notes(gpus)
+    comments = "".join(f"# {line}\n" for line in (heading, *notes, f"kovqa train --profile {name}"))
+    return f"{comments}{dump_yaml(values)}"
 
 
 def _machine_values(
-    gpus: Sequence[GpuInfo], processes: int, cores: int, profiles: Sequence[Profile]
+    gpus: Sequence[GpuInfo], cores: int, profiles: Sequence[Profile]
 ) -> dict[str, ProfileValue]:
-    """Keys that follow from GPUs and cores; what a GPU can hold is the nearest shipped profile's."""
+    """Keys that follow from GPUs and cores: NVIDIA's by their count, else as in the nearest shipped profile."""
+    if gpus and gpus[0].name != APPLE_GPU:
+        return {
+            "gpu": common_gpu_name(gpus),
+            "launcher": "torchrun",
+            "nodes": 1,
+            **gpu_settings(gpus, cores),
+        }
     near = load_profile(nearest_profile(gpus, profiles))
-    gpu_values: dict[str, ProfileValue] = {"gpu": gpus[0].name} if gpus else {}
-    known = [gpu.memory_gb for gpu in gpus if gpu.memory_gb]
-    if known and len(known) == len(gpus):
-        gpu_values["gpu_memory_gb"] = min(known)
+    memory: dict[str, ProfileValue] = {"gpu_memory_gb": gpus[0].memory_gb or 0} if gpus else {}
     return {
-        **gpu_values,
+        **({"gpu": gpus[0].name} if gpus else {}),
+        **memory,
         "launcher": "torchrun",
         "nodes": 1,
-        "processes_per_node": processes,
-        "loader_workers": max(0, min(_MAX_LOADER_WORKERS, cores // processes - 1)) if gpus else 0,
+        "processes_per_node": 1,
+        "loader_workers": loader_workers(cores, 1) if gpus else 0,
         "precision": near.precision,
         "micro_batch": near.micro_batch,
         "activation_checkpointing": near.activation_checkpointing,
@@ -117,19 +155,24 @@ def _partition_values(
         slurm["time"] = partition.limit
     if partition.gpu_type:
         slurm["gpu_type"] = partition.gpu_type
+    processes = partition.gpus or 1
     values = {
-        **_machine_values(gpus if partition.gpus else [], partition.gpus or 1, partition.cpus, profiles),
+        **_machine_values(gpus if partition.gpus else [], partition.cpus, profiles),
         "launcher": "sbatch",
+        "processes_per_node": processes,
         "slurm": slurm,
     }
-    if not partition.gpus or gpus:
+    if not partition.gpus:
         return values
-    loader_workers = max(0, min(_MAX_LOADER_WORKERS, partition.cpus // partition.gpus - 1))
+    values["loader_workers"] = loader_workers(partition.cpus, processes)
+    if gpus:
+        return values
+    # Memory is not known, so neither is what fits.
+    has_bf16 = not _WITHOUT_BF16.search(partition.gpu_type)
     return {
         "gpu": partition.gpu_type.upper() or "NVIDIA",
         **values,
-        "loader_workers": loader_workers,
-        "precision": "bf16",
-        "micro_batch": {"default": 8},
+        "precision": "bf16" if has_bf16 else "fp16",
+        "micro_batch": {"default": CAREFUL_MICRO_BATCH},
         "activation_checkpointing": True,
     }

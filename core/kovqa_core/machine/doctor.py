@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kovqa_core.machine.finding import DoctorFinding
+from kovqa_core.machine.gpu_settings import describe_gpus, profile_notes
 from kovqa_core.machine.hardware import (
     FoundGpus,
     find_gpus,
@@ -101,15 +102,7 @@ def hardware_findings(profiles: Sequence[Profile]) -> Iterator[DoctorFinding]:
     """GPUs and the profile that fits them, cores, memory, SLURM."""
     found = find_gpus()
     yield _gpu_finding(found)
-    yield DoctorFinding(
-        "profile",
-        "ok",
-        message(
-            "machine.profile-fits",
-            "{profile} fits: kovqa train -p {profile}",
-            profile=nearest_profile(found.gpus, profiles),
-        ),
-    )
+    yield _profile_finding(found, profiles)
     yield DoctorFinding("cores", "ok", str(usable_cpu_count()))
     yield _memory_finding()
     yield _shared_memory_finding()
@@ -122,14 +115,23 @@ def hardware_findings(profiles: Sequence[Profile]) -> Iterator[DoctorFinding]:
         )
 
 
+def _profile_finding(found: FoundGpus, profiles: Sequence[Profile]) -> DoctorFinding:
+    what = message(
+        "machine.profile-fits",
+        "{profile} fits: kovqa train -p {profile}",
+        profile=nearest_profile(found.gpus, profiles),
+    )
+    if notes := profile_notes(found.gpus, profiles):
+        what = message(
+            "machine.profile-fits-with-notes", "{profile}; {notes}", profile=what, notes="; ".join(notes)
+        )
+    return DoctorFinding("profile", "ok", what)
+
+
 def _gpu_finding(found: FoundGpus) -> DoctorFinding:
     what = message("machine.no-gpus", "none visible: models run on the CPU")
     if found.gpus:
-        first = found.gpus[0]
-        what = message(
-            "machine.gpu-count", "{count} × {gpu} {memory}",
-            count=len(found.gpus), gpu=first.name, memory=first.memory_text,
-        )  # fmt: skip
+        what = message("machine.gpus-found", "{gpus}", gpus=describe_gpus(found.gpus))
         if driver := nvidia_driver_version():
             what = message("machine.gpus", "{gpus}, driver {driver}", gpus=what, driver=driver)
     if found.problems:

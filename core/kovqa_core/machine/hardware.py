@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core import cgroup
-from kovqa_core.machine.nvidia_smi import nvidia_report
-from kovqa_core.machine.visible_devices import (
+from kovqa_core.machine.nvidia_smi import (
     DEVICE_ORDER_VARIABLE,
     VISIBLE_DEVICES_VARIABLE,
-    GpuInfo,
-    visible_cards,
+    nvidia_report,
 )
+from kovqa_core.machine.visible_devices import MIG_MARK, GpuInfo, visible_cards
 from kovqa_core.messages import Message, message
 from kovqa_core.settings.profile import Profile
 
 APPLE_GPU = "Apple"
+MIN_GPU_MEMORY_GB = 6  # the weights, gradients and moments of a base model alone are 3.5 GB
+OLDEST_CAPABILITY = (5, 0)  # the oldest that any of today's torch builds runs on
 _MEMINFO_FILE = Path("/proc/meminfo")
 
 
@@ -89,32 +90,46 @@ def available_memory() -> int | None:
     return available if free is None else min(available, free)
 
 
+def smallest_gpu_gb(gpus: Sequence[GpuInfo]) -> int | None:
+    """GB of the smallest of some GPUs; None: there is none, or one whose memory nobody knows (it could be it)."""
+    return min((gpu.memory_gb or 0 for gpu in gpus), default=0) or None
+
+
+def lowest_capability(gpus: Sequence[GpuInfo]) -> tuple[int, int] | None:
+    """The lowest compute capability of some GPUs; None: there is none, or one of which nobody knows it."""
+    known = [gpu.compute_capability for gpu in gpus if gpu.compute_capability]
+    return min(known) if known and len(known) == len(gpus) else None
+
+
+def is_too_small(gpus: Sequence[GpuInfo]) -> bool:
+    """Has one of them too little memory, or is too old, for models to be trained on it?"""
+    memory_gb, capability = smallest_gpu_gb(gpus), lowest_capability(gpus)
+    too_small = memory_gb is not None and memory_gb < MIN_GPU_MEMORY_GB
+    return too_small or (capability is not None and capability < OLDEST_CAPABILITY)
+
+
 def nearest_profile(gpus: Sequence[GpuInfo], profiles: Iterable[Profile]) -> str:
     """Name of the profile nearest to a machine with these GPUs.
 
-    The same GPU and count if there is one, else the largest profile that asks for no more
-    GPUs and no more memory; `cpu` without a GPU.
+    One for just these GPUs, their number and their memory if there is one, else the one that is filled in from
+    them (`from_machine`); `cpu` without a GPU that can train.
 
     Args:
         gpus: of the machine.
         profiles: those to choose from: for one machine alone.
     """
-    if not gpus:
+    if not gpus or (gpus[0].name != APPLE_GPU and is_too_small(gpus)):
         return "cpu"
-    count, is_apple = len(gpus), gpus[0].name == APPLE_GPU
-    known = [gpu.memory_gb for gpu in gpus if gpu.memory_gb is not None]
-    memory_gb = min(known) if len(known) == count else None
-    fitting = [
-        profile for profile in profiles
-        if profile.gpu and (profile.device == "mps") == is_apple
-        and profile.processes_per_node <= count
-        and (memory_gb is None or profile.gpu_memory_gb <= memory_gb + 1)  # drivers keep some
-    ]  # fmt: skip
+    family = [profile for profile in profiles if profile.from_machine or _is_for(profile, gpus)]
+    return min(family, key=lambda profile: profile.from_machine).name if family else "cpu"
 
-    def nearness(profile: Profile) -> tuple[bool, int, int]:
-        if memory_gb is None:  # the one that asks for least: a GPU is there, and shall be used
-            return False, profile.processes_per_node, -profile.gpu_memory_gb
-        same = profile.gpu in gpus[0].name and profile.processes_per_node == count
-        return same, profile.processes_per_node, profile.gpu_memory_gb
 
-    return max(fitting, key=nearness).name if fitting else "cpu"
+def _is_for(profile: Profile, gpus: Sequence[GpuInfo]) -> bool:
+    """Is this a profile for just these GPUs? Drivers keep some of the memory that a profile states."""
+    if not profile.gpu or profile.processes_per_node != len(gpus):
+        return False
+    if profile.device == "mps" or gpus[0].name == APPLE_GPU:
+        return profile.gpu == gpus[0].name
+    memory_gb = smallest_gpu_gb(gpus)
+    has_memory = memory_gb is not None and abs(profile.gpu_memory_gb - memory_gb) <= 1
+    return has_memory and all(profile.gpu in gpu.name and MIG_MARK not in gpu.name.split() for gpu in gpus)

@@ -8,23 +8,42 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from kovqa_core.messages import Message, message
 
+DEVICE_ORDER_VARIABLE = "CUDA_DEVICE_ORDER"
+VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
+PCI_ORDER = "PCI_BUS_ID"  # nvidia-smi's order; CUDA's own default is FASTEST_FIRST
+
 # Eight GPUs without persistence mode take over 20 s, because the driver is loaded for each query.
 QUERY_SECONDS = 60.0
 
-_CARD_QUERY = ("--query-gpu=name,memory.total", "--format=csv,noheader,nounits")  # in PCI order, as -L
+_CARD_QUERY = (
+    "--query-gpu=name,memory.total,compute_cap",
+    "--format=csv,noheader,nounits",
+)  # in PCI order, as -L
+_OLD_CARD_QUERY = ("--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+_UNKNOWN_FIELD = "is not a valid field"  # drivers before 510 do not know compute_cap
 _DRIVER_QUERY = ("--query-gpu=driver_version", "--format=csv,noheader,nounits")
 _LIST_QUERY = ("-L",)
 
 # GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-5d5ba0d6-…)
 #   MIG 1g.10gb     Device  0: (UUID: MIG-c6d4f1ef-…)
 _LISTED_CARD = re.compile(r"GPU \d+: .*\(UUID: (GPU-[^)]+)\)")
+# NVIDIA GeForce RTX 3090, 24576, 8.6
+_CARD_ROW = re.compile(
+    r"\s*(\S.*?)\s*,\s*([\d.]+|\[[^\]]*\]|N/A|ERR!)(?:\s*,\s*(\d+\.\d+|\[[^\]]*\]|N/A|ERR!))?\s*"
+)
+# What torch says of each GPU, in PCI order, whichever are hidden from this process.
+_TORCH_CAPABILITIES = (
+    "import torch; [print('{}.{}'.format(*torch.cuda.get_device_capability(i))) "
+    "for i in range(torch.cuda.device_count())]"
+)
 _LISTED_SLICE = re.compile(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)")
 
 
@@ -50,6 +69,7 @@ class NvidiaCard:
     memory_gb: int | None
     uuid: str = ""
     slices: tuple[MigSlice, ...] = ()
+    compute_capability: tuple[int, int] | None = None  # like (8, 6)
 
 
 @dataclass(frozen=True)
@@ -80,35 +100,40 @@ def _ask_nvidia_smi(tool: str) -> NvidiaReport:
         rows, listed, versions = pool.map(
             lambda query: _run_query(tool, *query), (_CARD_QUERY, _LIST_QUERY, _DRIVER_QUERY)
         )
+    is_old = _UNKNOWN_FIELD in rows.output
+    if is_old:
+        rows = _run_query(tool, *_OLD_CARD_QUERY)
     cards = _parse_cards(rows.output.splitlines())
     present = [card for card in cards if not _is_lost(card[1])]
     words = versions.output.split() if not versions.failure else []
+    found = [
+        NvidiaCard(name, _parse_memory(memory), compute_capability=_parse_capability(capability))
+        for name, memory, capability in present
+    ]
+    if is_old:
+        found = _with_torch_capabilities(found)
     return NvidiaReport(
-        tuple(_with_uuids([NvidiaCard(name, _parse_memory(cell)) for name, cell in present], listed.output)),
+        tuple(_with_uuids(found, listed.output)),
         words[0] if words else None,
         _problem(rows, cards, len(present)),
     )
 
 
-def _problem(rows: _Answer, cards: list[tuple[str, str]], present: int) -> Message | None:
+def _problem(rows: _Answer, cards: list[tuple[str, str, str]], present: int) -> Message | None:
     if rows.failure:
         return rows.failure
     if present < len(cards):
-        lost = next(f"{name}, {cell}" for name, cell in cards if _is_lost(cell))
+        lost = next(f"{name}, {memory}" for name, memory, _ in cards if _is_lost(memory))
         return message("machine.gpu-lost", "nvidia-smi: {row}", row=lost)
     if not cards:
         return message("machine.smi-no-gpu", "nvidia-smi shows no GPU: {line}", line=_first_line(rows.output))
     return None
 
 
-def _parse_cards(lines: list[str]) -> list[tuple[str, str]]:
-    """Rows of name and memory. Complaints stand among them, so a row is what ends in a number or in brackets."""
-    rows = []
-    for line in lines:
-        name, comma, cell = (word.strip() for word in line.rpartition(","))
-        if comma and name and (_parse_memory(cell) is not None or re.fullmatch(r"\[.*\]|N/A|ERR!", cell)):
-            rows.append((name, cell))
-    return rows
+def _parse_cards(lines: list[str]) -> list[tuple[str, str, str]]:
+    """Rows of name, memory and compute capability ("" where it was not asked for); complaints stand among them."""
+    rows = (_CARD_ROW.fullmatch(line) for line in lines)
+    return [(row[1], row[2], row[3] or "") for row in rows if row]
 
 
 def _is_lost(cell: str) -> bool:
@@ -121,6 +146,27 @@ def _parse_memory(cell: str) -> int | None:
         return round(float(cell) / 1024)
     except (ValueError, OverflowError):
         return None
+
+
+def _parse_capability(cell: str) -> tuple[int, int] | None:
+    major, dot, minor = cell.partition(".")
+    return (int(major), int(minor)) if dot and major.isdecimal() and minor.isdecimal() else None
+
+
+def _with_torch_capabilities(cards: list[NvidiaCard]) -> list[NvidiaCard]:
+    """Cards with the compute capabilities that torch reports; as they are where the two do not agree."""
+    hidden = (VISIBLE_DEVICES_VARIABLE, DEVICE_ORDER_VARIABLE)
+    environ = {name: value for name, value in os.environ.items() if name not in hidden}
+    answer = _run_query(
+        sys.executable, "-P", "-c", _TORCH_CAPABILITIES, environ={**environ, DEVICE_ORDER_VARIABLE: PCI_ORDER}
+    )
+    lines = answer.output.split()
+    if answer.failure or len(lines) != len(cards):
+        return cards
+    return [
+        replace(card, compute_capability=_parse_capability(line))
+        for card, line in zip(cards, lines, strict=True)
+    ]
 
 
 def _with_uuids(cards: list[NvidiaCard], listed: str) -> Iterator[NvidiaCard]:
@@ -137,7 +183,7 @@ def _with_uuids(cards: list[NvidiaCard], listed: str) -> Iterator[NvidiaCard]:
         yield from cards
         return
     for known, uuid, own in zip(cards, uuids, slices, strict=True):
-        yield NvidiaCard(known.name, known.memory_gb, uuid, tuple(own))
+        yield replace(known, uuid=uuid, slices=tuple(own))
 
 
 # --------------------------------------------------------------------------------- one query
@@ -149,7 +195,7 @@ class _Answer:
     failure: Message | None = None
 
 
-def _run_query(tool: str, *options: str) -> _Answer:
+def _run_query(tool: str, *options: str, environ: Mapping[str, str] | None = None) -> _Answer:
     try:
         process = subprocess.Popen(
             [tool, *options],
@@ -160,6 +206,7 @@ def _run_query(tool: str, *options: str) -> _Answer:
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
+            env=environ,
         )
     except OSError as error:
         return _Answer(

@@ -18,9 +18,7 @@ from dataclasses import dataclass
 from kovqa_core.machine.nvidia_smi import MigSlice, NvidiaCard
 from kovqa_core.messages import Message, message
 
-DEVICE_ORDER_VARIABLE = "CUDA_DEVICE_ORDER"
-VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
-PCI_ORDER = "PCI_BUS_ID"  # nvidia-smi's order; CUDA's own default is FASTEST_FIRST
+MIG_MARK = "MIG"  # in the name of a part of a GPU
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class GpuInfo:
 
     name: str
     memory_gb: int | None
+    compute_capability: tuple[int, int] | None = None  # NVIDIA's, like (8, 6); None where nobody says
 
     @property
     def memory_text(self) -> str:
@@ -98,13 +97,13 @@ def _visible_slices(
     if slices:
         return [], _no_such_gpu(visible, entries[0], len(cards))
     # nvidia-smi lists no slice, as inside of some containers: then neither whose it is nor its size is known.
-    return [GpuInfo(f"{cards[0].name} MIG", None)] if cards else [], None
+    return [GpuInfo(f"{cards[0].name} {MIG_MARK}", None, cards[0].compute_capability)] if cards else [], None
 
 
 def _unlisted_gpus(cards: Sequence[NvidiaCard], entries: list[str]) -> list[GpuInfo]:
     """UUIDs, and an nvidia-smi that names none: known only where all cards are alike."""
     count = min(len(entries), len(cards))
-    gpus = {GpuInfo(card.name, card.memory_gb) for card in cards}
+    gpus = {_card_info(card) for card in cards}
     return [*gpus] * count if len(gpus) == 1 else [GpuInfo("NVIDIA GPU", None)] * count
 
 
@@ -112,11 +111,15 @@ def _gpus_of(cards: Sequence[NvidiaCard]) -> list[GpuInfo]:
     for card in cards:
         if card.slices:
             return [_slice_info(card, card.slices[0])]
-    return [GpuInfo(card.name, card.memory_gb) for card in cards]
+    return [_card_info(card) for card in cards]
+
+
+def _card_info(card: NvidiaCard) -> GpuInfo:
+    return GpuInfo(card.name, card.memory_gb, card.compute_capability)
 
 
 def _slice_info(card: NvidiaCard, part: MigSlice) -> GpuInfo:
-    return GpuInfo(f"{card.name} MIG {part.size}", part.memory_gb)
+    return GpuInfo(f"{card.name} {MIG_MARK} {part.size}", part.memory_gb, card.compute_capability)
 
 
 def _no_such_gpu(visible: str, entry: str, count: int) -> Message:

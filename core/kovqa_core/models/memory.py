@@ -137,7 +137,7 @@ def estimate_memory(
     shards_states = world if by != "ddp" else 1
     shards_gradients = world if by in ("zero2", "zero3", "fsdp2") else 1
     shards_weights = world if by in ("zero3", "fsdp2") else 1
-    checkpointing = profile.activation_checkpointing
+    checkpointing = profile.checkpoints_activations
     activations = micro_batch * (step.checkpointed if checkpointing else step.activations)
     logits = micro_batch * step.logits
     one_layer, passing = micro_batch * step.layer, micro_batch * step.temporary
@@ -177,6 +177,24 @@ def largest_fitting_estimate(
         if fits_in_memory(estimate, memory):
             return estimate
     return None
+
+
+def is_worth_checkpointing(
+    step: StepMemory, without: MemoryEstimate | None, with_it: MemoryEstimate | None
+) -> bool:
+    """Is more done per second if activations are computed twice, at the largest micro-batches that fit?
+
+    It makes a pass a third longer. A pass also costs what does not depend on its examples: gradients are added up,
+    and weights copied to 16 bits. So it is worth it only where that fixed cost is more than a third of the time, for
+    which the bytes of both are taken: memory traffic is most of a step's time.
+
+    Args:
+        step: what the model's step holds.
+        without, with_it: at the largest micro-batch that fits; None: none does.
+    """
+    if with_it is None or (without is not None and without.micro_batch >= with_it.micro_batch):
+        return False
+    return without is None or without.activations < 4 * step.learned + step.casts
 
 
 def fits_in_memory(estimate: MemoryEstimate, memory: float) -> bool:

@@ -1,14 +1,18 @@
-"""Which micro-batch a run gets, and whether it fits into memory: on paper, before anything is started."""
+"""Which micro-batch a run gets, and whether it fits into memory: on paper, before anything is started.
+
+A number that is typed, or stands in the profile, is kept. Else a GPU's memory decides: the most that fits by the count
+of `models/memory.py`. The experiment is the same at any: the global batch stays.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.errors import KovqaError, SettingsError
-from kovqa_core.machine.hardware import available_memory, visible_gpus
+from kovqa_core.launch.machine_check import uses_gpus_here
+from kovqa_core.machine.hardware import available_memory, smallest_gpu_gb, visible_gpus
 from kovqa_core.messages import Message, message
 from kovqa_core.models.memory import (
     BYTES_PER_GB,
@@ -17,77 +21,60 @@ from kovqa_core.models.memory import (
     StepMemory,
     estimate_memory,
     fits_in_memory,
+    is_worth_checkpointing,
     largest_fitting_estimate,
     recipe_step_memory,
 )
-from kovqa_core.settings.profile import Profile
+from kovqa_core.plan.memory_plan import MemoryPlan, NumberFrom
+from kovqa_core.settings.profile import CAREFUL_MICRO_BATCH, Profile
 from kovqa_core.settings.recipe import Recipe
-from kovqa_core.settings.run import split_recipe_batch
+from kovqa_core.settings.run import Run, split_recipe_batch
 
 AUTO_MICRO_BATCH = "auto"
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
-    """What a run needs of each device, and what there is.
+class _Count:
+    """What steps of a recipe need on a profile, whatever its micro-batch.
 
     Attributes:
-        needs: at the planned micro-batch; None: it cannot be counted.
-        memory: bytes of one device; None: not known.
-        best: at the largest micro-batch that fits; None: none does, or it is not known.
-        unknown: why it cannot be counted; empty where it can.
-        fixed: does the recipe fix the micro-batch?
+        step: what one step of the model holds.
+        profile: of a range of nodes with the fewest, where each process has the most to hold.
+        per_process: examples of one optimizer step.
+        has_ema: moving averages of all weights are kept.
     """
 
-    needs: MemoryEstimate | None
-    memory: float | None
-    best: MemoryEstimate | None
-    unknown: str = ""
-    fixed: bool = False
+    step: StepMemory
+    profile: Profile
+    per_process: int
+    has_ema: bool
 
-    @property
-    def warning(self) -> Message | None:
-        """That memory will hardly do, and what would; None where it does, or nobody knows."""
-        needs, memory = self.needs, self.memory
-        if needs is None or memory is None or fits_in_memory(needs, memory):
-            return None
-        shortage = message(
-            "plan.too-little-memory",
-            "micro-batch {micro_batch} needs about {needed:.1f} GB, the profile's device has {available:.1f} GB",
-            micro_batch=needs.micro_batch,
-            needed=needs.peak / BYTES_PER_GB,
-            available=memory / BYTES_PER_GB,
+    def estimate(self, micro_batch: int, *, checkpointing: bool) -> MemoryEstimate:
+        """What a step needs, accumulating as often as makes up a process's rows."""
+        profile = self.profile.model_copy(update={"activation_checkpointing": checkpointing})
+        # The process's rows stay the same: half the micro-batch is twice the accumulation, and gradients are then kept.
+        return estimate_memory(
+            self.step, profile, micro_batch, self.per_process // micro_batch, has_ema=self.has_ema
         )
-        if self.fixed:
-            return message(
-                "plan.fixed-too-large",
-                "{shortage}; the recipe fixes it (optim.loss_micro_batch)",
-                shortage=shortage,
-            )
-        if self.best is None:
-            return message(
-                "plan.nothing-fits",
-                "{shortage}; by this estimate not even one example fits",
-                shortage=shortage,
-            )
-        return message(
-            "plan.smaller-fits",
-            "{shortage} → --micro-batch {micro_batch} needs about {needed:.1f} GB",
-            shortage=shortage,
-            micro_batch=self.best.micro_batch,
-            needed=self.best.peak / BYTES_PER_GB,
+
+    def largest(self, memory: float | None, *, checkpointing: bool) -> MemoryEstimate | None:
+        """The estimate at the largest micro-batch that fits; None: none does, or memory is not known."""
+        if memory is None:
+            return None
+        return largest_fitting_estimate(
+            self.per_process, memory, lambda size: self.estimate(size, checkpointing=checkpointing)
         )
 
 
 def choose_micro_batch(
     recipe: Recipe, profile: Profile, micro_batch: str | None = None
 ) -> tuple[Profile, MemoryPlan]:
-    """The profile with the requested micro-batch, and the memory it needs.
+    """The profile with the micro-batch that a recipe gets and with activation checkpointing on or off, and why.
 
     Args:
         recipe: what is trained; its index and weights may be missing: then typical sizes are taken.
         profile: the machine.
-        micro_batch: "auto" (the largest that fits), a number, or None: what the profile says.
+        micro_batch: "auto" (the largest that fits), a number, or None: what the profile says, else the largest.
 
     Raises:
         SettingsError: neither a number nor auto; nothing says how much fits; the recipe fixes another.
@@ -98,10 +85,13 @@ def choose_micro_batch(
     automatic = micro_batch == AUTO_MICRO_BATCH
     if micro_batch is not None and not automatic:
         profile = with_micro_batch(profile, recipe.name, _parse_micro_batch(micro_batch))
+    memory = device_memory(profile)
+    if automatic and memory is None:
+        raise _auto_impossible(
+            message("plan.auto-without-memory", "--micro-batch auto does not know this machine's memory")
+        )
     try:
-        element_size = ElementSize(4 if profile.precision == "fp32" else 2, profile.device == "cpu")
-        step_memory = recipe_step_memory(recipe, _count_answer_classes(recipe), element_size)
-        memory = device_memory(profile)
+        count = _count_steps(recipe, profile)
     except KovqaError as error:
         if automatic:
             raise _auto_impossible(
@@ -109,20 +99,102 @@ def choose_micro_batch(
                     "plan.auto-cannot-count", "--micro-batch auto cannot tell: {reason}", reason=error.message
                 )
             ) from None
-        return profile, MemoryPlan(None, None, None, error.message)
-    fewest = profile.on_nodes(profile.node_range[0])  # of a range: where each process has the most to hold
-    per_process = recipe.optim.global_batch // fewest.processes or 1  # examples of one optimizer step
-    estimate = _estimate_by_micro_batch(step_memory, fewest, per_process, has_ema=recipe.optim.ema_decay > 0)
-    best = largest_fitting_estimate(per_process, memory, estimate) if memory else None
-    if automatic:
-        if memory is None:
-            raise _auto_impossible(
-                message("plan.auto-without-memory", "--micro-batch auto does not know this machine's memory")
-            )
-        # 1 where nothing fits by this count: a run whose strategy can be probed still tries it.
-        profile = with_micro_batch(profile, recipe.name, best.micro_batch if best else 1)
+        profile, number_from = _without_count(recipe, profile)
+        return profile, MemoryPlan(None, None, None, error.message, number_from=number_from)
+    is_stated = loss_micro_batch is not None or profile.stated_micro_batch(recipe.name) is not None
+    if is_stated and not automatic:
+        return _with_stated_number(recipe, profile, count, memory)
+    if not automatic and (memory is None or profile.device == "cpu"):
+        profile, _ = _without_count(recipe, profile)
+        return _with_stated_number(recipe, profile, count, memory, number_from="careful")
+    return _with_largest(recipe, profile, count, memory)
+
+
+def _count_steps(recipe: Recipe, profile: Profile) -> _Count:
+    element_size = ElementSize(4 if profile.precision == "fp32" else 2, profile.device == "cpu")
+    step = recipe_step_memory(recipe, _count_answer_classes(recipe), element_size)
+    fewest = profile.on_nodes(profile.node_range[0])
+    per_process = recipe.optim.global_batch // fewest.processes or 1
+    return _Count(step, fewest, per_process, recipe.optim.ema_decay > 0)
+
+
+def _without_count(recipe: Recipe, profile: Profile) -> tuple[Profile, NumberFrom]:
+    """Few examples and little kept of each, where the profile has no number; else as it says."""
+    if recipe.optim.loss_micro_batch is not None or profile.stated_micro_batch(recipe.name) is not None:
+        return _with_checkpointing(profile, automatic=False), "stated"
+    careful = with_micro_batch(profile, recipe.name, CAREFUL_MICRO_BATCH)
+    return _with_checkpointing(careful, automatic=profile.device != "cpu"), "careful"
+
+
+def _with_stated_number(
+    recipe: Recipe,
+    profile: Profile,
+    count: _Count,
+    memory: float | None,
+    number_from: NumberFrom = "stated",
+) -> tuple[Profile, MemoryPlan]:
+    """A number of the recipe, of the profile or typed: activations are checkpointed where it does not fit otherwise."""
     planned, _ = split_recipe_batch(recipe, profile.on_nodes(profile.node_range[0]))
-    return profile, MemoryPlan(estimate(planned), memory, best, fixed=loss_micro_batch is not None)
+    without = count.estimate(planned, checkpointing=False)
+    too_large = memory is not None and profile.device != "cpu" and not fits_in_memory(without, memory)
+    profile = _with_checkpointing(profile, automatic=too_large)
+    checkpointing = profile.checkpoints_activations
+    best = count.largest(memory, checkpointing=checkpointing)
+    is_fixed = recipe.optim.loss_micro_batch is not None
+    if is_fixed and best is not None and profile.stated_micro_batch(recipe.name) is None:
+        profile = with_micro_batch(
+            profile, recipe.name, best.micro_batch
+        )  # what it holds, for the plan's notes
+    needs = count.estimate(planned, checkpointing=checkpointing)
+    plan = MemoryPlan(
+        needs, memory, best, fixed=is_fixed, number_from=number_from, checkpointing=checkpointing
+    )
+    return profile, plan
+
+
+def _with_largest(
+    recipe: Recipe, profile: Profile, count: _Count, memory: float | None
+) -> tuple[Profile, MemoryPlan]:
+    """The most that fits into a device."""
+    without = count.largest(memory, checkpointing=False)
+    with_it = count.largest(memory, checkpointing=True)
+    is_worth_it = is_worth_checkpointing(count.step, without, with_it) or without is None
+    profile = _with_checkpointing(profile, automatic=is_worth_it and profile.device != "cpu")
+    checkpointing = profile.checkpoints_activations
+    best = with_it if checkpointing else without
+    # 1 where nothing fits by this count: a run whose strategy can be probed still tries it.
+    profile = with_micro_batch(profile, recipe.name, best.micro_batch if best else 1)
+    planned, _ = split_recipe_batch(recipe, profile.on_nodes(profile.node_range[0]))
+    needs = count.estimate(planned, checkpointing=checkpointing)
+    fits_without = without.micro_batch if without else 0
+    plan = MemoryPlan(
+        needs, memory, best, number_from="counted", checkpointing=checkpointing, fits_without=fits_without
+    )
+    return profile, plan
+
+
+def _with_checkpointing(profile: Profile, *, automatic: bool) -> Profile:
+    """The profile with checkpointing as it says; where that is auto, as given."""
+    if profile.activation_checkpointing != "auto":
+        return profile
+    return profile.model_copy(update={"activation_checkpointing": automatic})
+
+
+def keep_recorded_micro_batch(profile: Profile, run: Run) -> Profile:
+    """The profile with which a run goes on, with the run's own micro-batch where it states none.
+
+    On the machine it began on, a run that goes on has the same bits only at the same micro-batch, whatever a later
+    version counts.
+    """
+    is_same_machine = (profile.name, profile.processes, profile.gpu_memory_gb) == (
+        run.profile.name,
+        run.profile.processes,
+        run.profile.gpu_memory_gb,
+    )
+    if not is_same_machine or profile.stated_micro_batch(run.recipe.name) is not None:
+        return profile
+    profile = _with_checkpointing(profile, automatic=run.profile.checkpoints_activations)
+    return with_micro_batch(profile, run.recipe.name, run.micro_batch)
 
 
 def with_micro_batch(profile: Profile, recipe: str, micro_batch: int) -> Profile:
@@ -164,16 +236,6 @@ def _parse_micro_batch(text: str) -> int:
     return int(text)
 
 
-def _estimate_by_micro_batch(
-    step_memory: StepMemory, profile: Profile, per_process: int, *, has_ema: bool
-) -> Callable[[int], MemoryEstimate]:
-    """Micro-batch -> what a step needs, accumulating as often as makes up a process's rows."""
-    # The process's rows stay the same: half the micro-batch is twice the accumulation, and gradients are then kept.
-    return lambda micro_batch: estimate_memory(
-        step_memory, profile, micro_batch, per_process // micro_batch, has_ema=has_ema
-    )
-
-
 def _count_answer_classes(recipe: Recipe) -> int | None:
     """Answers of the index, if it is here."""
     try:
@@ -185,13 +247,15 @@ def _count_answer_classes(recipe: Recipe) -> int | None:
 def device_memory(profile: Profile) -> float | None:
     """Bytes of one device; None: not known.
 
-    Of a GPU: what the profile says, or this machine's smallest. Without one: the memory that is free now,
-    shared by the processes of a node.
+    Of a GPU: what the profile says, or this machine's smallest where that has less. Without one: the memory that is
+    free now, shared by the processes of a node.
     """
     if profile.device == "cpu":
         # Processes of one node share its memory, where each GPU has its own.
         free = available_memory()
         return None if free is None else free / profile.processes_per_node
-    # One whose memory nobody knows could be the smallest: then nothing is known.
-    memory_gb = profile.gpu_memory_gb or min((gpu.memory_gb or 0 for gpu in visible_gpus()), default=0)
-    return memory_gb * BYTES_PER_GB or None
+    stated, here = profile.gpu_memory_gb, smallest_gpu_gb(visible_gpus())
+    if stated and here and uses_gpus_here(profile) and here < stated - 1:  # drivers keep some
+        return here * BYTES_PER_GB
+    memory_gb = stated or here
+    return memory_gb * BYTES_PER_GB if memory_gb else None

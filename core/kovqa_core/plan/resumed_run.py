@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from kovqa_core.errors import SettingsError
+from kovqa_core.machine.detect_profile import load_profile_document
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.plan.input_checks import require_falling_rate
 from kovqa_core.runs import manifest
@@ -94,7 +95,7 @@ def resume_settings(
     """
     run, changes = _change_recipe(run, folder, typed.changes)
     stored = _stored_document(run, "recipe")
-    profile = load_document("profiles", typed.profile) if typed.profile else _stored_document(run, "profile")
+    profile = load_profile_document(typed.profile) if typed.profile else _stored_document(run, "profile")
     requested = override_documents(stored, profile, typed.sets, typed.flags or {}, environ)
     changed_now = set(_changed_keys(run, typed.changes))
     others = list(_other_recipe_file(run, typed.recipe, environ))

@@ -18,9 +18,11 @@ from kovqa_core.launch.machine_check import (
     check_machine,
     gpu_warnings,
     login_node_warnings,
+    other_gpu_warnings,
     profile_of_this_machine,
 )
 from kovqa_core.launch.plan import plan_launch
+from kovqa_core.machine.detect_profile import load_profile_document
 from kovqa_core.messages import Message, message
 from kovqa_core.plan.batch_notes import (
     batch_notes,
@@ -36,7 +38,12 @@ from kovqa_core.plan.input_checks import (
     stored_consent_notes,
     without_stored_consent,
 )
-from kovqa_core.plan.micro_batch import AUTO_MICRO_BATCH, MemoryPlan, choose_micro_batch
+from kovqa_core.plan.memory_plan import MemoryPlan
+from kovqa_core.plan.micro_batch import (
+    AUTO_MICRO_BATCH,
+    choose_micro_batch,
+    keep_recorded_micro_batch,
+)
 from kovqa_core.plan.resumed_run import TypedSettings, resume_settings
 from kovqa_core.plan.run_folder import (
     FolderState,
@@ -58,7 +65,13 @@ from kovqa_core.runs.slurm_job import require_not_queued
 from kovqa_core.settings.code_consent import set_code_consent, trusts_code
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.recipe import Recipe
-from kovqa_core.settings.resolve import DEFAULT_RECIPE, FlagValue, ResolvedSettings, resolve_settings
+from kovqa_core.settings.resolve import (
+    DEFAULT_RECIPE,
+    FlagValue,
+    ResolvedSettings,
+    load_document,
+    override_documents,
+)
 from kovqa_core.settings.run import RUN_FILE, RecipeChange, Run, make_run, read_run
 from kovqa_core.settings.strategy import check_strategy
 
@@ -156,9 +169,9 @@ def plan_training(
     # Without run.yaml nothing was started here yet: --resume then begins, if it is said what.
     if resume and (recipe is None or changes):
         raise unknown_run_error(folder)
-    settings = resolve_settings(
-        recipe or DEFAULT_RECIPE, profile or profile_of_this_machine(), sets, flags, os.environ
-    )
+    recipe_document = load_document("recipes", recipe or DEFAULT_RECIPE)
+    profile_document = load_profile_document(profile or profile_of_this_machine())
+    settings = override_documents(recipe_document, profile_document, sets, flags, os.environ)
     require_falling_rate(settings.recipe, settings.origin)
     require_typed_code_consent(settings)
     require_free_folder(folder, joint=bool(settings.profile.rendezvous))
@@ -167,8 +180,9 @@ def plan_training(
     )
     planned = check_and_plan(settings, folder, state, make, dry_run=dry_run, micro_batch=micro_batch)
     # A profile that was named is what is wanted; where the machine chose, why it chose so must be seen.
+    chosen_here = not profile or settings.profile.from_machine
     machine_warnings = (
-        [] if profile else [*gpu_warnings(), *login_node_warnings(planned.run.profile, os.environ)]
+        [*gpu_warnings(), *login_node_warnings(planned.run.profile, os.environ)] if chosen_here else []
     )
     warnings = [*machine_warnings, *planned.warnings]
     is_new_folder = named_folder is None
@@ -189,6 +203,7 @@ def _plan_resumed(
     stored = read_run(folder / RUN_FILE)
     run = without_stored_consent(stored)
     settings, changes = resume_settings(run, folder, typed)
+    settings = replace(settings, profile=keep_recorded_micro_batch(settings.profile, run))
     new_changes = [change for change in changes if change not in run.changes]
     foreign: Mapping[str, object] = {}
     notes: tuple[Message, ...] = ()
@@ -252,8 +267,13 @@ def check_and_plan(
     missing = [*_run_checks(checks, dry_run=dry_run), *left_to_node_setup(settings)]
     profile, memory_plan = choose_micro_batch(settings.recipe, settings.profile, micro_batch)
     origin = dict(settings.origin)
+    key = f"profile.micro_batch.{settings.recipe.name}"
     if micro_batch is not None:
-        origin[f"profile.micro_batch.{settings.recipe.name}"] = f"--micro-batch {micro_batch}"
+        origin[key] = f"--micro-batch {micro_batch}"
+    elif memory_plan.number_from != "stated":
+        origin[key] = memory_plan.number_from
+    if settings.profile.activation_checkpointing == "auto":
+        origin["profile.activation_checkpointing"] = "auto"
     run = make(profile, folder, ["kovqa", *sys.argv[1:]], origin)
     trust_code = trusts_code(settings.recipe)
     run = run.model_copy(update={"recipe": set_code_consent(run.recipe, trust_code=False)})
@@ -270,8 +290,8 @@ def check_and_plan(
         resumed_step=last.name if last else None,
         result=read_result(folder),
         memory_plan=memory_plan,
-        warnings=micro_batch_warnings(run),
-        notes=batch_notes(run),
+        warnings=[*micro_batch_warnings(run), *other_gpu_warnings(run.profile)],
+        notes=[memory_plan.choice(run.micro_batch), *batch_notes(run)],
         state=state,
         trust_code=trust_code,
     )

@@ -15,6 +15,8 @@ _SLURM_TIME_PATTERN = r"^(\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2}|UNLIMIT
 
 _HOST_AND_PORT = r"(\[[0-9a-fA-F:]+\]|[^\s:/]+):\d{1,5}"  # an IPv6 address stands in brackets
 
+CAREFUL_MICRO_BATCH = 8  # examples, where neither a profile nor a count says how many fit
+
 
 class SlurmSettings(StrictSettings):
     """What is requested of SLURM (launchers srun and sbatch). Empty: the cluster's own default."""
@@ -79,8 +81,12 @@ class Profile(StrictSettings):
     """One kind of machine, as its YAML file states it."""
 
     name: str = Field(min_length=1)
+    from_machine: bool = Field(
+        False, description="fill in what the file does not say of this machine's NVIDIA GPUs and cores: "
+        "gpu_memory_gb, processes_per_node, loader_workers, precision",
+    )  # fmt: skip
     gpu: str = Field("", description="part of the GPU's name, as nvidia-smi prints it; Apple; empty: no GPU")
-    gpu_memory_gb: int = Field(0, ge=0, description="memory of one GPU")
+    gpu_memory_gb: int = Field(0, ge=0, description="memory of one GPU; 0: that of this machine's smallest")
     # A name of launch.launchers.LAUNCHERS, which lies above settings: check_launcher there refuses others.
     launcher: str = Field(
         "torchrun", description="torchrun: this machine (or typed on each node); srun: SLURM, waited for; "
@@ -123,9 +129,13 @@ class Profile(StrictSettings):
     )
     deepspeed: str = Field("", description="file of DeepSpeed's own settings, for the zero strategies")
     micro_batch: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        {"default": 8}, description="examples one process can hold, by recipe name; `default` for the rest"
-    )
-    activation_checkpointing: bool = Field(False, description="compute activations twice to save memory")
+        {}, description="examples one process can hold, by recipe name; `default` for the rest; a recipe without "
+        "a number gets the most that fits into a GPU by the count",
+    )  # fmt: skip
+    activation_checkpointing: Literal["auto"] | bool = Field(
+        "auto", description="compute activations twice to save memory; auto: off, unless so little fits without it "
+        "that a pass is not worth its fixed cost",
+    )  # fmt: skip
     compile: bool = Field(False, description="torch.compile the model")
     watchdog_minutes: float = Field(
         15.0, gt=0, description="a process without progress for that long is named, and the run ends; longer "
@@ -181,6 +191,15 @@ class Profile(StrictSettings):
         """The profile with one number of a range of nodes."""
         return self.model_copy(update={"nodes": nodes})
 
+    @property
+    def checkpoints_activations(self) -> bool:
+        """Are activations computed twice? Not as long as nobody has counted (`plan/micro_batch.py`)."""
+        return self.activation_checkpointing is True
+
+    def stated_micro_batch(self, recipe: str) -> int | None:
+        """The number that the profile has for a recipe; None: it follows from the memory of a device."""
+        return self.micro_batch.get(recipe, self.micro_batch.get("default"))
+
     def max_micro_batch(self, recipe: str) -> int:
-        """Examples one process can hold at once for a recipe."""
-        return self.micro_batch.get(recipe, self.micro_batch.get("default", 8))
+        """Examples one process can hold at once for a recipe; few where the profile has no number."""
+        return self.stated_micro_batch(recipe) or CAREFUL_MICRO_BATCH

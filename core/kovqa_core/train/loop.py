@@ -143,7 +143,7 @@ def prepare_training(
             typed_recipe, index.answers() if recipe.task == "vqa" else []
         )
     model.train().prepare(
-        activation_checkpointing=run.profile.activation_checkpointing, compile=run.profile.compile
+        activation_checkpointing=run.profile.checkpoints_activations, compile=run.profile.compile
     )
     if last:
         resumed = checkpoint.read_resume_state(last, model, keeps_averages=recipe.optim.ema_decay > 0)
