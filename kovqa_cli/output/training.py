@@ -88,6 +88,7 @@ def _plan_lines(planned: PlannedTraining) -> Iterator[Message]:
             "on {nodes} nodes: where fewer come, each process takes a larger part, and the batch stays",
             nodes=profile.nodes,
         )
+    yield planned.memory_plan.choice(run.micro_batch)
     yield from planned.notes
     yield from code_setting_lines(run)
     for change in planned.changes:
@@ -157,6 +158,7 @@ def _memory_fields(planned: PlannedTraining) -> dict[str, object] | None:
         "bytes": round(needs.peak),
         "parts": {name: round(value) for name, value in needs.components.items()},
         "device_bytes": None if plan.memory is None else round(plan.memory),
+        "activation_checkpointing": plan.checkpointing,
         "largest_micro_batch": None if plan.best is None else plan.best.micro_batch,
     }
 
@@ -190,7 +192,7 @@ def print_launch_command(planned: PlannedTraining, *, is_written: bool, as_json:
         "script": launch.script,
         "differs": [asdict(each) for each in planned.differences],
         "memory": _memory_fields(planned),
-        "notes": list(planned.notes),
+        "notes": [planned.memory_plan.choice(planned.run.micro_batch), *planned.notes],
         "foreign": dict(planned.foreign),
     }
     console.print_outcome(launch.shell_command(), fields, notes, as_json=as_json, quiet=quiet)

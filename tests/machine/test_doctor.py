@@ -13,8 +13,8 @@ from kovqa_core.machine import doctor
 @pytest.mark.usefixtures("two_gpus")
 def test_gpus_and_the_profile_that_fits_them() -> None:
     findings = {finding.name: finding.what for finding in doctor.hardware_findings(local_profiles())}
-    assert findings["GPUs"] == "2 × NVIDIA A100-SXM4-80GB 80 GB, driver 470.1"
-    assert findings["profile"].startswith("a100x")
+    assert findings["GPUs"] == "2 × NVIDIA A100-SXM4-80GB (80 GB), driver 470.1"
+    assert findings["profile"].startswith("nvidia fits: kovqa train -p nvidia; ")  # and what nobody says
 
 
 def test_gpus_that_cannot_be_used_are_a_warning(nvidia_smi: Callable[..., None]) -> None:
@@ -24,7 +24,7 @@ def test_gpus_that_cannot_be_used_are_a_warning(nvidia_smi: Callable[..., None])
     assert "models run on the CPU; nvidia-smi is here, but fails with 18: Failed to init" in finding.what
     nvidia_smi("NVIDIA GB10, [N/A]\n")
     finding = next(doctor.hardware_findings(local_profiles()))
-    assert finding.what.startswith("1 × NVIDIA GB10 memory not known, driver 580.1; ")
+    assert finding.what.startswith("1 × NVIDIA GB10 (memory not known), driver 580.1; ")
 
 
 @pytest.mark.parametrize(

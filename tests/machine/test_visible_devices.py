@@ -112,7 +112,7 @@ def test_slices_are_read_from_the_list(nvidia_smi: Install, monkeypatch: pytest.
         ("NVIDIA H100, [Insufficient Permissions]", 1, "does not say how much memory"),
         ("NVIDIA A100-SXM4-80GB, [GPU is lost]", 0, "[GPU is lost]"),
         ("NVIDIA A100-SXM4-80GB, [GPU requires reset]", 0, "[GPU requires reset]"),
-        ("NVIDIA GeForce GT 710, 2048", 1, "smaller than that of any profile"),
+        ("NVIDIA GeForce GT 710, 2048", 1, "less than the 6 GB that training needs"),
     ],
 )
 def test_a_gpu_of_unknown_memory_or_lost_is_named(

@@ -65,20 +65,17 @@ def other_gpu_warnings(profile: Profile) -> list[Message]:
     here, stated, capability = smallest_gpu_gb(gpus), profile.gpu_memory_gb, lowest_capability(gpus)
     warnings = []
     if here and stated and abs(here - stated) > 1:
-        fields = {
-            "profile": profile.name,
-            "stated": stated,
-            "gpu": gpus[0].name,
-            "here": here,
-            "fits": _nearest(gpus),
-        }
         if here < stated:
             warnings.append(
                 message(
                     "launch.smaller-gpus",
                     "profile {profile} is for GPUs of {stated} GB, and {gpu} has {here} GB, which is what is counted with "
                     "(--profile {fits} fits this machine)",
-                    **fields,
+                    profile=profile.name,
+                    stated=stated,
+                    gpu=gpus[0].name,
+                    here=here,
+                    fits=_nearest(gpus),
                 )
             )
         elif profile.gpu not in gpus[0].name:
@@ -86,7 +83,11 @@ def other_gpu_warnings(profile: Profile) -> list[Message]:
                 message(
                     "launch.larger-gpus",
                     "profile {profile} uses {stated} of the {here} GB that {gpu} has (--profile {fits} fits this machine)",
-                    **fields,
+                    profile=profile.name,
+                    stated=stated,
+                    gpu=gpus[0].name,
+                    here=here,
+                    fits=_nearest(gpus),
                 )
             )
     if profile.device == "cuda" and capability is not None:

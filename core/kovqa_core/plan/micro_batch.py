@@ -6,7 +6,7 @@ of `models/memory.py`. The experiment is the same at any: the global batch stays
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kovqa_core.data.answers import read_answers
@@ -28,6 +28,7 @@ from kovqa_core.models.memory import (
 from kovqa_core.plan.memory_plan import MemoryPlan, NumberFrom
 from kovqa_core.settings.profile import CAREFUL_MICRO_BATCH, Profile
 from kovqa_core.settings.recipe import Recipe
+from kovqa_core.settings.resolve import ResolvedSettings
 from kovqa_core.settings.run import Run, split_recipe_batch
 
 AUTO_MICRO_BATCH = "auto"
@@ -180,21 +181,41 @@ def _with_checkpointing(profile: Profile, *, automatic: bool) -> Profile:
     return profile.model_copy(update={"activation_checkpointing": automatic})
 
 
-def keep_recorded_micro_batch(profile: Profile, run: Run) -> Profile:
-    """The profile with which a run goes on, with the run's own micro-batch where it states none.
+def keep_recorded_micro_batch(settings: ResolvedSettings, run: Run) -> ResolvedSettings:
+    """The settings with which a run goes on, with the run's own micro-batch where they state none.
 
     On the machine it began on, a run that goes on has the same bits only at the same micro-batch, whatever a later
     version counts.
     """
-    is_same_machine = (profile.name, profile.processes, profile.gpu_memory_gb) == (
-        run.profile.name,
-        run.profile.processes,
-        run.profile.gpu_memory_gb,
+    profile, before = settings.profile, run.profile
+    is_same_machine = profile.name == before.name and (profile.processes, profile.gpu_memory_gb) == (
+        before.processes,
+        before.gpu_memory_gb,
     )
     if not is_same_machine or profile.stated_micro_batch(run.recipe.name) is not None:
-        return profile
-    profile = _with_checkpointing(profile, automatic=run.profile.checkpoints_activations)
-    return with_micro_batch(profile, run.recipe.name, run.micro_batch)
+        return settings
+    keys = [f"profile.micro_batch.{run.recipe.name}"]
+    if profile.activation_checkpointing == "auto":
+        keys.append("profile.activation_checkpointing")
+        profile = _with_checkpointing(profile, automatic=before.checkpoints_activations)
+    profile = with_micro_batch(profile, run.recipe.name, before.max_micro_batch(run.recipe.name))
+    kept = {key: run.origin[key] for key in keys if key in run.origin}
+    return replace(settings, profile=profile, origin={**settings.origin, **kept})
+
+
+def micro_batch_within(run: Run, free: float) -> int:
+    """The run's micro-batch, or the largest smaller one that fits into the memory which is really free.
+
+    Args:
+        run: as it was planned.
+        free: bytes of one device, those of this process included.
+    """
+    try:
+        count = _count_steps(run.recipe, run.profile)
+    except KovqaError:
+        return run.micro_batch
+    best = count.largest(free, checkpointing=run.profile.checkpoints_activations)
+    return min(run.micro_batch, best.micro_batch if best else 1)
 
 
 def with_micro_batch(profile: Profile, recipe: str, micro_batch: int) -> Profile:

@@ -203,7 +203,7 @@ def _plan_resumed(
     stored = read_run(folder / RUN_FILE)
     run = without_stored_consent(stored)
     settings, changes = resume_settings(run, folder, typed)
-    settings = replace(settings, profile=keep_recorded_micro_batch(settings.profile, run))
+    settings = keep_recorded_micro_batch(settings, run)
     new_changes = [change for change in changes if change not in run.changes]
     foreign: Mapping[str, object] = {}
     notes: tuple[Message, ...] = ()
@@ -291,7 +291,7 @@ def check_and_plan(
         result=read_result(folder),
         memory_plan=memory_plan,
         warnings=[*micro_batch_warnings(run), *other_gpu_warnings(run.profile)],
-        notes=[memory_plan.choice(run.micro_batch), *batch_notes(run)],
+        notes=batch_notes(run),
         state=state,
         trust_code=trust_code,
     )

@@ -17,7 +17,7 @@ from kovqa_core.distributed import process_group
 from kovqa_core.errors import MachineError
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch, iterate_batches
-from kovqa_core.plan.micro_batch import with_micro_batch
+from kovqa_core.plan.micro_batch import micro_batch_within, with_micro_batch
 from kovqa_core.runs.events import MemoryFitEvent
 from kovqa_core.settings.run import Run, split_recipe_batch, write_run
 from kovqa_core.train.state import TrainState
@@ -42,6 +42,9 @@ def probe_micro_batch(state: TrainState) -> Run:
         MachineError: not even one example fits.
     """
     run, tried_first = state.run, state.run.micro_batch
+    if (free := _free_memory(state.device)) is not None:
+        fitting = micro_batch_within(run, free)
+        run = _set_micro_batch(run, min(process_group.all_gather_objects(fitting)))
     # Gathered, so that all processes halve together: one with other GPUs, or longer examples, decides for all.
     while run.profile.strategy == "ddp" and any(
         errors := process_group.all_gather_objects(_out_of_memory_error(state, run))
@@ -58,7 +61,7 @@ def probe_micro_batch(state: TrainState) -> Run:
                     "--set profile.activation_checkpointing=true, a smaller model, or a machine with more",
                 ),
             )
-        run = _halve_micro_batch(run)
+        run = _set_micro_batch(run, run.micro_batch // 2)
     run = run.model_copy(update={"probe": False})
     if state.rank.is_main_process:
         write_run(run)
@@ -68,8 +71,16 @@ def probe_micro_batch(state: TrainState) -> Run:
     return run
 
 
-def _halve_micro_batch(run: Run) -> Run:
-    profile = with_micro_batch(run.profile, run.recipe.name, run.micro_batch // 2)
+def _free_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU that this process has or could have; None on a CPU, where the plan has counted what is free."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device)
+
+
+def _set_micro_batch(run: Run, most: int) -> Run:
+    profile = with_micro_batch(run.profile, run.recipe.name, most)
     micro_batch, accumulate = split_recipe_batch(run.recipe, profile)
     return run.model_copy(update={"profile": profile, "micro_batch": micro_batch, "accumulate": accumulate})
 
