@@ -21,12 +21,12 @@ def list_profiles(
     if group_options.pass_group_options(context):
         return
     from kovqa_core.launch.machine_check import gpu_warnings, profile_of_this_machine
+    from kovqa_core.machine.detect_profile import load_profile_here
     from kovqa_core.paths import settings_files
-    from kovqa_core.settings.resolve import load_profile
 
     from kovqa_cli.output import console, settings
 
-    profiles = [load_profile(name) for name in settings_files("profiles")]
+    profiles = [load_profile_here(name) for name in settings_files("profiles")]
     console.print_warnings(gpu_warnings())
     settings.print_profiles(profiles, profile_of_this_machine(), as_json=json, quiet=quiet)
 

@@ -29,12 +29,17 @@ def print_profiles(profiles: Sequence[Profile], this_machine: str, *, as_json: b
             [("name", "left"), ("GPU", "left"), ("nodes × processes", "right"), ("launcher", "left"),
              ("precision", "left"), ("", "left")],
             [
-                [profile.name, f"{profile.gpu} {profile.gpu_memory_gb} GB" if profile.gpu else "-",
+                [profile.name, _gpu_text(profile),
                  f"{profile.nodes} × {profile.processes_per_node}", profile.launcher, profile.precision,
                  "this machine" if profile.name == this_machine else ""]
                 for profile in profiles
             ],
         )  # fmt: skip
+
+
+def _gpu_text(profile: Profile) -> str:
+    memory = f"{profile.gpu_memory_gb} GB" if profile.gpu_memory_gb else ""
+    return f"{profile.gpu} {memory}".strip() or "-"
 
 
 def print_recipes(recipes: Mapping[str, tuple[Recipe, str]], *, as_json: bool, quiet: bool) -> None:

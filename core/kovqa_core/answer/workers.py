@@ -35,7 +35,7 @@ from kovqa_core.launch.launchers import check_launcher, find_launcher
 from kovqa_core.launch.machine_check import check_machine
 from kovqa_core.launch.plan import plan_launch
 from kovqa_core.launch.start import OnEvent, start_processes
-from kovqa_core.machine.detect_profile import load_profile_document
+from kovqa_core.machine.detect_profile import load_profile_here
 from kovqa_core.messages import message
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress
@@ -45,7 +45,7 @@ from kovqa_core.runs.step_lease import hold_found_step
 from kovqa_core.settings.overrides import with_new_names
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.renamed_keys import PROFILE
-from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
+from kovqa_core.settings.strict_yaml import SettingsDocument
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def worker_backend(profile_name: str, options: AnswerOptions) -> AnswerBackend:
         MachineError: this machine is not what the profile says.
         ModelError: there is no such model.
     """
-    profile = build_settings(Profile, load_profile_document(profile_name))
+    profile = load_profile_here(profile_name)
     check_launcher(profile)
     if not find_launcher(profile).waits_for_all(profile):
         raise SettingsError(

@@ -22,7 +22,7 @@ from kovqa_core.messages import Message, message
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.settings.profile import CAREFUL_MICRO_BATCH, Profile
 from kovqa_core.settings.resolve import load_document, load_profile
-from kovqa_core.settings.strict_yaml import SettingsDocument, dump_yaml
+from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, dump_yaml
 
 ProfileValue = str | int | bool | dict[str, str] | dict[str, int]  # of a key of a profile
 
@@ -87,6 +87,11 @@ def load_profile_document(name: str) -> SettingsDocument:
     return SettingsDocument(
         {**document.values, **filled}, {**document.origin, **{(key,): str(place) for key in filled}}
     )
+
+
+def load_profile_here(name: str) -> Profile:
+    """The profile of a name or path, filled in as `load_profile_document` does."""
+    return build_settings(Profile, load_profile_document(name))
 
 
 def detect_profile_text(name: str, profiles: Sequence[Profile]) -> str:
