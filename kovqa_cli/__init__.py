@@ -1,3 +1,5 @@
 """kovqa: the command line. Every file here parses words, calls one core function, shows the result."""
 
-__version__ = "0.1.0"
+from kovqa_core import __version__
+
+__all__ = ["__version__"]

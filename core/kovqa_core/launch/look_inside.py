@@ -44,7 +44,9 @@ try:
     if engine is None:
         raise ImportError("no module kovqa_core")
     found["engine"] = os.path.dirname(os.path.realpath(engine.origin))
-    found["version"] = version("kovqa")
+    import kovqa_core
+    # A source tree has no metadata, and an older kovqa no such name.
+    found["version"] = getattr(kovqa_core, "__version__", "") or version("kovqa")
 except Exception as error:
     found["problem"] = "%s: %s" % (type(error).__name__, error)
 print(want["mark"] + json.dumps(found))

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core import __version__
 from kovqa_core.machine import hardware
 from kovqa_core.process_pool import usable_cpu_count
 
@@ -57,7 +58,8 @@ def package_versions(packages: Iterable[str] = RECORDED_PACKAGES) -> dict[str, s
     versions = {"python": platform.python_version()}
     for package in packages:
         try:
-            versions[package] = importlib.metadata.version(package)
+            # A source tree has no metadata of kovqa's.
+            versions[package] = __version__ if package == "kovqa" else importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = NOT_INSTALLED
     return versions

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kovqa_core import __version__
 from kovqa_core.errors import DataError
 from kovqa_core.files import atomic_file, read_bytes, read_json, write_json
 from kovqa_core.messages import message
@@ -67,7 +68,7 @@ def describe_model(model: bytes, **about: Any) -> TokenizerCard:
     return TokenizerCard(
         pieces=load_xlmr_processor(model, "the model").get_piece_size(),
         sha256=hashlib.sha256(model).hexdigest(),
-        versions={name: importlib.metadata.version(name) for name in ("kovqa", "sentencepiece")},
+        versions={"kovqa": __version__, "sentencepiece": importlib.metadata.version("sentencepiece")},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         **about,
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import itertools
 import json
 import os
@@ -23,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kovqa_core import __version__
 from kovqa_core.errors import DataError, KovqaError, SettingsError
 from kovqa_core.files import atomic_file, disk_errors, make_folder, open_file, read_json, to_nfc, write_json
 from kovqa_core.messages import message
@@ -224,7 +224,7 @@ def _source_bytes(path: Path) -> int:
 def _prepare_work_folder(work_folder: Path, sources: Sequence[dict[str, Any]]) -> Path:
     # All that decides what the chunks hold; the version too, because the cleaning rules change with it.
     made_of = [
-        importlib.metadata.version("kovqa"),
+        __version__,
         MAX_LINE_BYTES,
         text_file.CHUNK_BYTES,
         *((s["sha256"], s.get("columns")) for s in sources),
