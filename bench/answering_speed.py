@@ -43,7 +43,7 @@ from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import transformers as hf
 from kovqa_core.models.vlm.model import VlmModel
 from kovqa_core.models.vlm.processor import VlmProcessor
-from loader_speed import photo
+from loader_speed import draw_photo
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 QUESTIONS = (
@@ -194,7 +194,7 @@ def write_rows(folder: Path, number: int) -> list[Example]:
     """JPEG photos of 640 x 480 pixels, a question on each."""
     rng = np.random.default_rng(0)
     for n in range(number):
-        photo(640, rng).save(folder / f"{n}.jpg", quality=90)
+        draw_photo(640, rng).save(folder / f"{n}.jpg", quality=90)
     return [Example(str(n), f"{n}.jpg", QUESTIONS[n % len(QUESTIONS)]) for n in range(number)]
 
 

@@ -43,8 +43,8 @@ class OriginalWay(nn.Module):
         """Logits [B, C] of normalised pixels and of ids padded to 50."""
         net = self.net
         asked = net.question(input_ids=tokens, attention_mask=(tokens != PAD).long()).pooler_output
-        fused = asked * net.picture_drop(torch.tanh(net.encode_image(image)))
-        return net.out(torch.relu(net.drop(net.norm(net.hidden_states(fused)))))
+        fused = asked * net.picture_drop(torch.tanh(net.picture(image)))
+        return net.out(torch.relu(net.drop(net.norm(net.hidden(fused)))))
 
 
 def make_batch(size: int, seed: int) -> tuple[Tensor, Tensor, list[str]]:

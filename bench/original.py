@@ -9,6 +9,8 @@ every configuration used here, so placeholders stand in for them.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import sys
 from types import ModuleType
 from typing import Any, TypeVar
@@ -33,6 +35,8 @@ def _never(*_: object, **__: object) -> None:
 def _placeholders() -> None:
     """Modules that torchscale imports and that nothing here calls."""
     for path, names in _UNUSED.items():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(path)  # timm may be here, and another contestant
         parts = path.split(".")
         for end in range(1, len(parts) + 1):
             sys.modules.setdefault(".".join(parts[:end]), ModuleType(".".join(parts[:end])))
