@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from gpu_contestants import (
@@ -22,6 +23,7 @@ from gpu_contestants import (
     torchscale_training,
 )
 from gpu_timing import Contestant, copy_rate, multiply_rate, seconds_of, time_in_turns
+from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.beit3.beam_search import BeamSearchSettings, run_beam_search
 from kovqa_core.models.beit3.caption_network import CaptionNet
 from kovqa_core.models.beit3.config import ModelConfig
@@ -29,6 +31,7 @@ from kovqa_core.models.beit3.family import Beit3Model
 from kovqa_core.models.beit3.network import init_weights
 from kovqa_core.models.beit3.vqa import VqaTask
 from kovqa_core.models.xlmr_tokenizer import EOS_ID
+from kovqa_core.train.strategies.base import TrainStrategy
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
@@ -172,17 +175,20 @@ def lengths_row(bench: Bench) -> RowResult:
         strategy = kovqa_strategy(bench, model, "kobeit3", examples)
         batches = [collate(config, make_items(config, examples, n, n), bench.device) for n in lengths]
         with sdpa_kernel(order, set_priority=True):
-
-            def all_lengths() -> None:
-                for batch in batches:
-                    strategy.backward(batch, 0, last=True)  # noqa: B023
-                    strategy.step(1.0)  # noqa: B023
-
-            strategy.backward(collate(config, make_items(config, examples, 1, 4), bench.device), 0, last=True)
-            strategy.step(1.0)
-            first, again = (seconds_of(all_lengths, bench.device) / len(batches) for _ in range(2))
+            train_on([collate(config, make_items(config, examples, 1, 4), bench.device)], strategy)
+            first, again = (
+                seconds_of(partial(train_on, batches, strategy), bench.device) / len(batches)
+                for _ in range(2)
+            )
         result.numbers |= {f"{name}: seconds of a new length": first, f"{name}: of one met before": again}
     return result
+
+
+def train_on(batches: list[ModelBatch], strategy: TrainStrategy) -> None:
+    """A training step on each batch."""
+    for batch in batches:
+        strategy.backward(batch, 0, last=True)
+        strategy.step(1.0)
 
 
 @torch.inference_mode()

@@ -112,14 +112,10 @@ def build(
             [processor.encode(e, images, train=train, rng=r) for e, r in zip(chosen, rngs, strict=True)]
         )
 
-    return Built(
-        recipe, model, processor, batch(train=True), batch(train=False), chosen, images
-    ).on(device)
+    return Built(recipe, model, processor, batch(train=True), batch(train=False), chosen, images).on(device)
 
 
 def relative_difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """The largest difference, as a share of the largest expected number."""
     actual, expected = actual.float().cpu(), expected.float().cpu()
     return float((actual - expected).abs().max() / expected.abs().max())
-
-

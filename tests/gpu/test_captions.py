@@ -16,7 +16,9 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @pytest.mark.parametrize(("device", "dtype"), on_devices(DTYPES, DTYPES))
-def test_captions_are_evaluated(small: Small, tiny_vlm: TinyVlm, device: torch.device, dtype: torch.dtype) -> None:
+def test_captions_are_evaluated(
+    small: Small, tiny_vlm: TinyVlm, device: torch.device, dtype: torch.dtype
+) -> None:
     """As validation does it during training. In fp32 they are the CPU's, word for word."""
     built = build("beit3:caption", small, tiny_vlm, device)
 
