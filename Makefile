@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint soak fuzz bench clean
+.PHONY: help demo test test-lowest lint soak fuzz bench gpu clean
 
 help:
 	@echo "make demo   the whole journey on drawn Korean scenes (offline, CPU, some minutes)"
@@ -14,6 +14,7 @@ help:
 	@echo "make soak   kill and resume, many times; nodes, hosts and cables too"
 	@echo "make fuzz N=1000  so many damaged files; CASE='…' repeats one"
 	@echo "make bench  speed beside the originals"
+	@echo "make gpu    what only a GPU can show: docs/gpu"
 
 # The stamp is made last: an interrupted installation is taken up again.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -67,6 +68,11 @@ bench: $(VENV)/installed
 	$(BIN)/python bench/startup_speed.py
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet wikiextractor==3.1.0 mwparserfromhell==0.7.2
 	$(BIN)/python bench/wiki_speed.py
+
+# What only a GPU can show, in under three minutes on one H100; GPU_PYTHON=python3 where kovqa is not installed.
+GPU_PYTHON ?= $(BIN)/python
+gpu:
+	$(GPU_PYTHON) -m pytest tests/gpu -m gpu -rs
 
 clean:
 	rm -rf $(VENV) $(LOWEST) demo runs

@@ -150,11 +150,8 @@ def _measure(bench: Bench, row: Row) -> dict[str, Any]:
     except Exception as error:  # whatever it is, the other rows can still be measured
         if bench.tiny:
             raise
-        result = RowResult(
-            notes=[
-                f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
-            ]
-        )
+        said = (str(error).splitlines() or [""])[0][:300]
+        result = RowResult(notes=[f"failed: {type(error).__name__}: {said}"])
     free_memory(bench.device)
     seconds = round(time.monotonic() - began, 1)
     _print_row(row, result, seconds)
