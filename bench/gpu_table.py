@@ -82,6 +82,11 @@ def rate(report: Mapping[str, Any], row: int, name: str) -> str:
     return f"{one['examples_per_second']:,.0f}" if one else ENGLISH.missing
 
 
+def percent(share: float) -> str:
+    """As both READMEs write it."""
+    return f"{100 * share:.0f} %"
+
+
 def shares_of_peak(report: Mapping[str, Any], row: int, name: str) -> str:
     """The share of the data sheet's peak, and of the measured product, that a contestant's products reach."""
     one = contestant(report, row, name)
@@ -91,7 +96,7 @@ def shares_of_peak(report: Mapping[str, Any], row: int, name: str) -> str:
     reached = flops / one["seconds"][1]
     sheet = next((peak for card, peak in DATA_SHEET.items() if card in report["card"]), None)
     product = report["rows"].get("0", {}).get("numbers", {}).get("product_flops_per_second")
-    shares = [f"{reached / peak:.0%}" if peak else ENGLISH.missing for peak in (sheet, product)]
+    shares = [percent(reached / peak) if peak else ENGLISH.missing for peak in (sheet, product)]
     return f" ({'; '.join(shares)})"
 
 
@@ -104,7 +109,7 @@ def cells(report: Mapping[str, Any]) -> dict[str, str]:
         "torchscale": f"{rate(report, 1, 'torchscale')}; {rate(report, 1, 'torchscale, SDPA')}",
         "base": rate(report, 2, "kovqa"),
         "answers": f"{rate(report, 3, 'kovqa, 16 bits, base 224')}; {rate(report, 3, 'kovqa, fp32, base 224')}",
-        "idle": ENGLISH.missing if idle is None else f"{idle:.0%}",
+        "idle": ENGLISH.missing if idle is None else percent(idle),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,9 @@ def test_a_table_has_a_column_for_each_card(table: Any, tmp_path: Path) -> None:
     (tmp_path / "tiny.json").write_text(json.dumps({**REPORT, "tiny": True}))
     made = table.make_table(table.read_reports(tmp_path), table.ENGLISH).splitlines()
     assert made[0] == "| card | NVIDIA H100 80GB HBM3 | RTX 3090 |"
-    assert "640 (40%; 50%)" in made[3]  # of 989 and of 790 TFLOP/s
+    assert "640 (40 %; 50 %)" in made[3]  # of 989 and of 790 TFLOP/s
     assert made[5].endswith("| –; 400 | –; – |")
-    assert made[-3].endswith("| 4% | – |")
+    assert made[-3].endswith("| 4 % | – |")
     korean = table.make_table(table.read_reports(tmp_path), table.KOREAN).splitlines()
     assert [line.count("|") for line in korean] == [line.count("|") for line in made]
 
@@ -58,3 +59,15 @@ def test_a_page_without_marks_is_refused(table: Any) -> None:
         table.with_table("no marks", "x")
     page = f"a\n{table.FIRST}\nold\n{table.LAST}\nb"
     assert table.with_table(page, "new") == f"a\n{table.FIRST}\nnew\n{table.LAST}\nb"
+
+
+def test_the_wheels_named_are_those_of_the_constraints() -> None:
+    page = (ROOT / "docs" / "gpu" / "README.md").read_text("utf-8")
+    constraints = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    )
+    named = dict(re.findall(r"([\w-]+)==([\d.]+)", page))
+    assert len(named) > 8
+    ours = {name for name in named if name in constraints}
+    assert len(ours) >= len(named) - 2  # pydantic-core, which pydantic names itself, and torchscale
+    assert {name: named[name] for name in ours} == {name: constraints[name] for name in ours}
