@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kovqa_core.models.beit3 import family
 from kovqa_core.models.beit3.pretrained_weights import original_names
-from kovqa_core.models.family import ParameterRules
+from kovqa_core.models.parameter_rules import ParameterRules
 from kovqa_core.settings.recipe import OptimSettings
 from kovqa_core.train.optim import (
     ParamGroup,

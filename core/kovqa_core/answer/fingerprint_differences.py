@@ -1,4 +1,4 @@
-"""In what two fingerprints of answers differ: in the model, the table, the kinds of questions or the decoding."""
+"""In what two fingerprints of answers differ: in the model, the table, the kinds of questions, the decoding or the precision."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _PART_OF_KEY = {
     "kinds": "kinds",
     "beams": "decoding",
     "decoding": "decoding",
+    "precision": "precision",
     "instruction": "decoding",
     "max_tokens": "decoding",
 }
@@ -39,9 +40,22 @@ def name_differences(recorded: Mapping[str, object], fingerprint: Mapping[str, o
         "table": message("answer.other-table", "to another table"),
         "kinds": message("answer.other-kinds", "for other kinds of questions"),
         "decoding": message("answer.other-decoding", "decoded in another way"),
+        "precision": message(
+            "answer.other-precision",
+            "computed in another precision ({then}, not {now}; see --precision)",
+            then=_precision(then),
+            now=_precision(now),
+        ),
     }
     found = {_PART_OF_KEY.get(key, "model") for key in changed}
     return [text for part, text in parts.items() if part in found]
+
+
+def _precision(fingerprint: Mapping[str, object]) -> str:
+    """What answers were computed in; the model's own is noted nowhere."""
+    return str(
+        fingerprint.get("precision") or message("answer.own-precision", "the model's own, in most fp32")
+    )
 
 
 def _other_model(then: Mapping[str, object], now: Mapping[str, object]) -> Message:

@@ -1,9 +1,15 @@
-"""A model answers many examples: batches of this process's rows, in inference mode."""
+"""A model answers many examples: batches of this process's rows, in inference mode.
+
+A GPU is given the next batch before the answers to the last are read, so that it never waits for what becomes of
+them. A batch that does not fit into memory is halved, and so are those after it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,9 +17,13 @@ import torch
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.distributed import watchdog
 from kovqa_core.distributed.rank_info import RankInfo
-from kovqa_core.models.batches import ExampleKey, ExampleProcessor, iterate_batches
-from kovqa_core.models.family import FamilyModel
+from kovqa_core.errors import MachineError
+from kovqa_core.messages import message
+from kovqa_core.models.batches import ExampleProcessor, ModelBatch, iterate_batches
+from kovqa_core.models.device_memory import forget_tensors, out_of_memory_text, release_memory
+from kovqa_core.models.family import FamilyModel, ReadAnswers
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
+from kovqa_core.runs.events import report_warning
 
 
 def answer_examples(
@@ -38,7 +48,7 @@ def answer_examples(
         image_folder: folder that image paths start from.
         rank: place of this process.
         device: where the model is.
-        batch: rows at once.
+        batch: rows at once; halved, and said once, where so many do not fit into memory.
         workers: loader processes.
         autocast: context of the forward passes.
         on_progress: called after every batch.
@@ -49,38 +59,144 @@ def answer_examples(
 
     Raises:
         DataError: an example cannot be used, and there is no `on_fault`; names its id.
+        MachineError: not even one row fits into memory.
     """
-    keys = _rank_batch_keys(rank, len(examples), batch)
-    total = sum(map(len, keys))
-    was_training = model.training
+    numbers = range(rank.rank, len(examples), rank.world_size)
+    done, tried, was_training = 0, batch, model.training
     model.eval()
-    batches = iterate_batches(
-        iter(keys), examples, image_folder, processor, train=False, workers=workers, pin=device.type == "cuda",
-        keep_faults=on_fault is not None,
-    )  # fmt: skip
-    done = 0
+    answering = _Answering(model, autocast, device, depth=1 if device.type == "cuda" else 0)
     try:
-        for batch_keys, model_batch in zip(keys, batches, strict=True):
-            watchdog.set_phase("evaluating")
-            for place, problem in model_batch.faults.items():
-                assert on_fault is not None
-                on_fault(batch_keys[place][1], problem)
-            usable = [key for place, key in enumerate(batch_keys) if place not in model_batch.faults]
-            if not usable:
-                continue
-            # Left before every yield: a generator shares its caller's thread, whose mode this would set.
-            with torch.inference_mode(), autocast():
-                answers = model.answer(model_batch.to(device))
-            for (_, number), answer in zip(usable, answers, strict=True):
-                yield number, answer
-            done += len(batch_keys)
-            on_progress(Progress("evaluation", done, total))
+        while done < len(numbers):
+            # Epoch 0 for all: what an example's random numbers depend on stays the same from run to run.
+            keys = [[(0, n) for n in numbers[i : i + batch]] for i in range(done, len(numbers), batch)]
+            batches = iterate_batches(
+                iter(keys), examples, image_folder, processor, train=False, workers=workers,
+                pin=device.type == "cuda", keep_faults=on_fault is not None,
+                prefetch=min(4, max(1, _PREFETCHED_ROWS // batch)),
+            )  # fmt: skip
+            sizes = [len(each) for each in keys]
+            for answered in _answer_batches(answering, zip(sizes, batches, strict=True)):
+                if isinstance(answered, str):
+                    batch = _halved(batch, len(numbers) - done, answered)
+                    release_memory(device)
+                    break
+                if batch < tried:  # once, however often it was halved before it fitted
+                    report_warning(_smaller_batch(tried, batch))
+                    tried = batch
+                of_batch = numbers[done : done + answered.rows]
+                for place, problem in answered.faults.items():
+                    assert on_fault is not None
+                    on_fault(of_batch[place], problem)
+                usable = [number for place, number in enumerate(of_batch) if place not in answered.faults]
+                yield from zip(usable, answered.answers, strict=True)
+                done += answered.rows
+                if usable:
+                    on_progress(Progress("evaluation", done, len(numbers)))
     finally:
         model.train(was_training)
 
 
-def _rank_batch_keys(rank: RankInfo, count: int, batch: int) -> list[list[ExampleKey]]:
-    """This process's rows of `count`, every world-th, batch by batch."""
-    # Epoch 0 for all: what an example's random numbers depend on stays the same from run to run.
-    numbers = range(rank.rank, count, rank.world_size)
-    return [[(0, n) for n in numbers[i : i + batch]] for i in range(0, len(numbers), batch)]
+_PREFETCHED_ROWS = 128  # that a loader process prepares ahead: they lie in shared memory
+
+
+@dataclass(frozen=True)
+class _Answering:
+    """How batches are answered; `depth` of them wait to be read while the next one is given to the device."""
+
+    model: FamilyModel
+    autocast: Callable[[], AbstractContextManager[object]]
+    device: torch.device
+    depth: int
+
+
+@dataclass(frozen=True)
+class _AnsweredBatch:
+    """So many rows, what is wrong with some of them by their place, and the answers of the others."""
+
+    rows: int
+    faults: Mapping[int, str]
+    answers: Sequence[Answer]
+
+
+def _answer_batches(
+    answering: _Answering, batches: Iterator[tuple[int, ModelBatch]]
+) -> Iterator[_AnsweredBatch | str]:
+    """Batches in their order; where one does not fit into memory, that error's text in its place, and no more."""
+    begun = deque[tuple[int, Mapping[int, str], ReadAnswers]]()
+    copies = torch.cuda.Stream(answering.device) if answering.device.type == "cuda" else None
+    failure = ""
+    for rows, batch in batches:
+        watchdog.set_phase("evaluating")
+        try:
+            begun.append((rows, batch.faults, _begin_answers(answering, batch, copies)))
+        except (RuntimeError, MemoryError) as error:
+            failure = out_of_memory_text(error)
+            if not failure:
+                raise
+            forget_tensors(error)
+            break
+        if len(begun) > answering.depth:
+            yield _read_answers(*begun.popleft())
+    while begun:
+        yield _read_answers(*begun.popleft())
+    if failure:
+        yield failure
+
+
+def _begin_answers(
+    answering: _Answering, batch: ModelBatch, copies: torch.cuda.Stream | None
+) -> ReadAnswers:
+    if not batch.ids:  # none of its rows can be used
+        return list
+    # Left before every yield: a generator shares its caller's thread, whose mode this would set.
+    with torch.inference_mode(), answering.autocast():
+        return answering.model.begin_answers(_copy_batch(batch, answering.device, copies))
+
+
+def _copy_batch(batch: ModelBatch, device: torch.device, copies: torch.cuda.Stream | None) -> ModelBatch:
+    """The batch on the device; on a GPU in a queue of its own, beside the computation of the batch before."""
+    if copies is None:
+        return batch.to(device)
+    with torch.cuda.stream(copies):
+        copied = batch.to(device)
+    current = torch.cuda.current_stream(device)
+    current.wait_stream(copies)
+    for tensor in copied.tensors.values():
+        if tensor is not None:  # its memory was taken by the other queue, which must not have it back too early
+            tensor.record_stream(current)
+    return copied
+
+
+def _read_answers(rows: int, faults: Mapping[int, str], read: ReadAnswers) -> _AnsweredBatch:
+    return _AnsweredBatch(rows, faults, read())
+
+
+def _halved(batch: int, rows: int, failure: str) -> int:
+    """Half of what was tried.
+
+    Raises:
+        MachineError: that was one row.
+    """
+    tried = min(batch, rows)
+    if tried == 1:
+        raise MachineError(
+            message(
+                "answer.one-row-too-large",
+                "not even one row fits into this machine's memory ({error})",
+                error=failure,
+            ),
+            message(
+                "answer.one-row-too-large.hint",
+                "end what else uses the memory, take a smaller model, or --precision bf16 on a GPU",
+            ),
+        )
+    return tried // 2
+
+
+def _smaller_batch(tried: int, batch: int) -> str:
+    return message(
+        "answer.smaller-batch",
+        "memory ran out with {tried} rows at once: going on with {batch}; no answer is lost",
+        tried=tried,
+        batch=batch,
+    )

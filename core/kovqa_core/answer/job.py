@@ -11,13 +11,11 @@ Nothing here needs torch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kovqa_core.answer.folder_images import rows_from_images
-from kovqa_core.answer.model_digest import digest_model
 from kovqa_core.answer.partial_file import (
     PARTIAL_SUFFIX,
     RowFault,
@@ -37,9 +35,9 @@ from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
 from kovqa_core.data.write_tables import require_table_fits, require_table_format
-from kovqa_core.errors import ModelError, SettingsError, Stopped
+from kovqa_core.errors import SettingsError, Stopped
 from kovqa_core.evaluate.answers_record import answers_record_path
-from kovqa_core.files import disk_errors, read_bytes, real_path, require_other_output
+from kovqa_core.files import disk_errors, require_other_output
 from kovqa_core.messages import message
 from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -55,6 +53,7 @@ class AnswerOptions:
         task: "vqa" or "caption".
         decoding: how a model that writes freely answers.
         num_beams: captions followed at once; None: as the model was made.
+        precision: what it computes in: bf16, fp16, fp32, or auto (`models/precision.py`).
         trust_remote_code: see `models.family.LoadOptions`.
     """
 
@@ -62,6 +61,7 @@ class AnswerOptions:
     task: str = "vqa"
     decoding: DecodingOptions = GREEDY_DECODING
     num_beams: int | None = None
+    precision: str = "auto"
     trust_remote_code: bool = field(default=False, kw_only=True)
 
 
@@ -75,7 +75,7 @@ class AnswerJob:
         options: which model answers, and how.
         images: folder that image paths start from; None: as the index says, else beside the table.
         question_types: only rows of these types; empty or "all": every row.
-        batch: rows at once.
+        batch: rows at once; None: as many as suit the device (`answer/batch_size.py`).
         columns: our name of a column -> the table's, for those it calls by names that we do not know.
         allow_left_out: finish although more than 10 % of the rows cannot be answered.
         fill_unreadable: what stands for the answer of a row whose image cannot be read; None: it has no line.
@@ -88,7 +88,7 @@ class AnswerJob:
     options: AnswerOptions = AnswerOptions()
     images: Path | None = None
     question_types: tuple[str, ...] = ()
-    batch: int = 32
+    batch: int | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     allow_left_out: bool = field(default=False, kw_only=True)
     fill_unreadable: str | None = field(default=None, kw_only=True)
@@ -141,19 +141,22 @@ class AnswerBackend:
         model: its step folder, or its name on a server.
         fingerprint: all that its answers depend on, besides the rows; JSON values.
         answer_rows: does it. Processes of a profile yield nothing: their lines lie in files of their own.
+        precision: what the model computes in; empty: its server knows.
     """
 
     model: Path | str
     fingerprint: Mapping[str, object]
     answer_rows: AnswerRows
+    precision: str = ""
 
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """One answer or caption, and the step folder or served model that gave it."""
+    """One answer or caption, the step folder or served model that gave it, and its precision where it is known."""
 
     answer: Answer
     model: Path | str
+    precision: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ class AnsweredTable:
         passed_over: files of a folder of images that are none.
         duplicates: rows of the table that ask again what an earlier one asks: id, file and line.
         notes: what was found about the table that its suffix does not say.
+        precision: what the model computed in; empty: its server knows.
         filled: those have a line all the same, with the text of `AnswerJob.fill_unreadable`.
     """
 
@@ -182,6 +186,7 @@ class AnsweredTable:
     passed_over: Sequence[str] = ()
     duplicates: Sequence[str] = ()
     notes: Sequence[str] = ()
+    precision: str = ""
     filled: bool = field(default=False, kw_only=True)
 
 
@@ -263,7 +268,7 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
         finish_partial_file(partial_file, job.output, written, task, fill or "")
     return AnsweredTable(
         job.output, len(written), backend.model, problems, len(resumed.ids), resumed.dropped, passed_over,
-        duplicates, notes_of(job.table, rows), filled=fill is not None,
+        duplicates, notes_of(job.table, rows), backend.precision, filled=fill is not None,
     )  # fmt: skip
 
 
@@ -368,24 +373,3 @@ def require_question(question: str) -> str:
             message("answer.empty-question.hint", "kovqa predict -i x.png --question '무엇인가요?'"),
         )
     return question
-
-
-def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]:
-    """What the answers of a step folder's model depend on, and where it lies (`model`), by which it is only named.
-
-    Raises:
-        ModelError: the folder holds no model.
-    """
-    description = next((p for name in ("kovqa.json", "config.json") if (p := folder / name).is_file()), None)
-    if description is None:
-        raise ModelError(
-            message("answer.no-model", "no kovqa model in {folder}", folder=folder),
-            message("answer.no-model.hint", "give a run folder or one of its step folders"),
-        )
-    return {
-        "model": str(real_path(folder)),
-        "weights": digest_model(folder),
-        description.name: hashlib.sha256(read_bytes(description)).hexdigest(),
-        "beams": options.num_beams,
-        "decoding": options.decoding.json_fields(),
-    }

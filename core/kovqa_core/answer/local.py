@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from kovqa_core.answer.batch_size import choose_batch
 from kovqa_core.answer.inference import answer_examples
 from kovqa_core.answer.job import (
     AnswerBackend,
@@ -18,12 +20,13 @@ from kovqa_core.answer.job import (
     AnswerJob,
     AnswerOptions,
     ModelAnswer,
-    model_fingerprint,
     require_question,
 )
+from kovqa_core.answer.model_fingerprint import model_fingerprint
 from kovqa_core.answer.partial_file import RowFault, append_answers, rank_file_path, read_answered_ids
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.answer.workers import WorkerAnswerJob
+from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import open_image
 from kovqa_core.distributed.rank_info import RankInfo
@@ -34,6 +37,13 @@ from kovqa_core.messages import Message, message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.checkpoint_info import read_checkpoint_info
+from kovqa_core.models.precision import (
+    choose_precision,
+    make_autocast,
+    own_precision,
+    prepare_answering,
+    require_precision,
+)
 from kovqa_core.models.unread_columns import unread_columns_warning
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress
@@ -47,12 +57,19 @@ _MAX_LOADER_WORKERS = 12  # as many as the profiles of large GPUs have
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model on its device, what makes batches for it, and its step folder."""
+    """A model on its device, what makes batches for it, and its step folder.
+
+    Attributes:
+        precision: what it computes in.
+        autocast: context of its forward passes.
+    """
 
     folder: Path
     model: family.FamilyModel
     processor: ExampleProcessor
     device: torch.device
+    precision: str
+    autocast: Callable[[], AbstractContextManager[object]]
 
 
 def load_model(options: AnswerOptions, device: torch.device | None = None) -> LoadedModel:
@@ -64,9 +81,10 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
 
     Raises:
         ModelError: no model, or one for another task.
-        SettingsError: decoding the model cannot do.
+        SettingsError: decoding the model cannot do; a precision that does not exist.
     """
-    load_options = family.LoadOptions(trust_remote_code=options.trust_remote_code)
+    asked = require_precision(options.precision)
+    load_options = family.LoadOptions(trust_remote_code=options.trust_remote_code, fp32=asked == "fp32")
 
     def read(folder: Path) -> tuple[Path, family.FamilyModel, ExampleProcessor]:
         return folder, *family.read_model_folder(
@@ -75,8 +93,14 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
 
     folder, model, processor = read_found_step(partial(find_model_folder, options.model, options.task), read)
     device = device or _local_device()
+    own = own_precision(folder)
+    precision = choose_precision(asked, own, device)
+    if precision != own or device.type == "cuda":
+        prepare_answering(model, precision, device)
     model.to(device)
-    return LoadedModel(folder, model, processor, device)
+    # A model that computes in it by itself needs nothing around it.
+    autocast = nullcontext if precision == own else partial(make_autocast, precision, device)
+    return LoadedModel(folder, model, processor, device, precision, autocast)
 
 
 def _local_device() -> torch.device:
@@ -141,13 +165,13 @@ def answer_question(image: Path, question: str, options: AnswerOptions) -> Model
     """Answer one question; raises as `load_model` and `answer_one_image`."""
     require_question(question)
     loaded = load_model(options)
-    return ModelAnswer(answer_one_image(loaded, image, question), loaded.folder)
+    return ModelAnswer(answer_one_image(loaded, image, question), loaded.folder, loaded.precision)
 
 
 def caption_image(image: Path, options: AnswerOptions) -> ModelAnswer:
     """Caption one image; raises as `load_model` and `answer_one_image`."""
     loaded = load_model(options)
-    return ModelAnswer(answer_one_image(loaded, image), loaded.folder)
+    return ModelAnswer(answer_one_image(loaded, image), loaded.folder, loaded.precision)
 
 
 def check_image(image: Path) -> Path:
@@ -168,12 +192,14 @@ def local_backend(options: AnswerOptions) -> AnswerBackend:
     # Until the model is read: a training beside it may be removing step folders.
     hold = contextlib.ExitStack()
     folder = hold.enter_context(hold_found_step(partial(find_model_folder, options.model, options.task)))
-    fingerprint = model_fingerprint(folder, options)
-    return AnswerBackend(folder, fingerprint, partial(_answer_rows, folder, hold))
+    precision = choose_precision(options.precision, own_precision(folder), _local_device())
+    fingerprint = model_fingerprint(folder, replace(options, precision=precision))
+    return AnswerBackend(folder, fingerprint, partial(_answer_rows, folder, precision, hold), precision)
 
 
 def _answer_rows(
     folder: Path,
+    precision: str,
     hold: contextlib.ExitStack,
     job: AnswerJob,
     rows: Sequence[QuestionRow],
@@ -182,8 +208,10 @@ def _answer_rows(
     examples = [row.example for row in rows]
     faults: dict[int, str] = {}
     with hold:
-        loaded = load_model(replace(job.options, model=folder))
-    answers = _answer_batches(loaded, examples, job.image_folder, job.batch, faults.__setitem__)
+        loaded = load_model(replace(job.options, model=folder, precision=precision))
+    answers = _answer_batches(
+        loaded, examples, job.image_folder, job.batch, faults.__setitem__, job.options.decoding
+    )
     yield from with_faults(rows, answers, faults)
     _warn_of_unread_texts(loaded, examples)
 
@@ -213,16 +241,22 @@ def _answer_batches(
     loaded: LoadedModel,
     examples: list[Example],
     image_folder: Path,
-    batch: int,
+    batch: int | None,
     on_fault: Callable[[int, str], None] | None = None,
+    decoding: DecodingOptions = GREEDY_DECODING,
 ) -> Iterator[tuple[int, Answer]]:
     # A GPU is fed by loader processes; on a CPU the model itself needs the cores.
-    on_gpu = loaded.device.type == "cuda" and len(examples) > batch
-    workers = min(usable_cpu_count() - 1, _MAX_LOADER_WORKERS) if on_gpu else 0
+    workers = min(usable_cpu_count() - 1, _MAX_LOADER_WORKERS) if loaded.device.type == "cuda" else 0
+    batch = batch or _choose_batch(loaded, len(examples), workers, decoding)
+    workers = workers if len(examples) > batch else 0
     return answer_examples(
         loaded.model, loaded.processor, examples, image_folder, _SINGLE_RANK, loaded.device, batch, workers,
-        on_fault=on_fault,
+        loaded.autocast, on_fault=on_fault,
     )  # fmt: skip
+
+
+def _choose_batch(loaded: LoadedModel, rows: int, workers: int, decoding: DecodingOptions) -> int:
+    return choose_batch(loaded.folder, loaded.device, loaded.precision, rows, workers, decoding)
 
 
 # --------------------------------------------------------------------- one process of a profile
@@ -252,9 +286,11 @@ def answer_rank_rows(
     loaded = load_model(job.options, device)
     on_progress = partial(_print_rank_progress, rank, len(rows), len(remaining))
     faults: dict[int, str] = {}
+    workers = worker_job.profile.loader_workers
+    batch = job.batch or _choose_batch(loaded, len(rank_rows), workers, job.options.decoding)
     answers = answer_examples(
         loaded.model, loaded.processor, [row.example for row in rank_rows], job.image_folder, _SINGLE_RANK, device,
-        job.batch, worker_job.profile.loader_workers, on_progress=on_progress, on_fault=faults.__setitem__,
+        batch, workers, loaded.autocast, on_progress=on_progress, on_fault=faults.__setitem__,
     )  # fmt: skip
     rows_and_answers = with_faults(rank_rows, answers, faults)
     with disk_errors(rank_file):

@@ -22,9 +22,9 @@ from kovqa_core.answer.job import (
     AnswerBackend,
     AnswerJob,
     AnswerOptions,
-    model_fingerprint,
     resume_hint,
 )
+from kovqa_core.answer.model_fingerprint import model_fingerprint
 from kovqa_core.answer.partial_file import JOB_FILE, PARTIAL_SUFFIX, rank_files_folder
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.decoding import DecodingOptions
@@ -37,6 +37,7 @@ from kovqa_core.launch.plan import plan_launch
 from kovqa_core.launch.start import OnEvent, start_processes
 from kovqa_core.machine.detect_profile import load_profile_here
 from kovqa_core.messages import message
+from kovqa_core.models.precision import own_precision, profile_precision
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress
 from kovqa_core.runs.events import AnswerProgressEvent, WarningEvent, WorkerEvent
@@ -74,6 +75,7 @@ def write_worker_job(worker_job: WorkerAnswerJob) -> None:
             "table": str(job.table),
             "images": str(job.image_folder),
             "batch": job.batch,
+            "precision": job.options.precision,
             "kinds": job.question_types,
             "columns": dict(job.columns),
             "decoding": asdict(job.options.decoding),
@@ -93,6 +95,8 @@ def read_worker_job(path: Path) -> WorkerAnswerJob:
     options = AnswerOptions(
         model=Path(fields["model"]),
         decoding=DecodingOptions(**{**decoding, "answers": tuple(decoding["answers"])}),
+        # Earlier versions knew none but the model's own.
+        precision=fields.get("precision") or own_precision(Path(fields["model"])),
         trust_remote_code=fields.get("trust_remote_code", False),
     )
     job = AnswerJob(
@@ -138,13 +142,16 @@ def worker_backend(profile_name: str, options: AnswerOptions) -> AnswerBackend:
     hold = contextlib.ExitStack()  # until all processes have ended: they read the model later
     found = hold.enter_context(hold_found_step(partial(find_model_folder, options.model, options.task)))
     folder = found.resolve()
-    answer_rows = partial(_run_workers, profile, folder, hold)
-    return AnswerBackend(folder, model_fingerprint(folder, options), answer_rows)
+    precision = profile_precision(options.precision, own_precision(folder), profile)
+    answer_rows = partial(_run_workers, profile, folder, precision, hold)
+    fingerprint = model_fingerprint(folder, replace(options, precision=precision))
+    return AnswerBackend(folder, fingerprint, answer_rows, precision)
 
 
 def _run_workers(
     profile: Profile,
     folder: Path,
+    precision: str,
     hold: contextlib.ExitStack,
     job: AnswerJob,
     rows: Sequence[QuestionRow],
@@ -161,7 +168,7 @@ def _run_workers(
         table=real_path(job.table),
         output=real_path(job.output.parent) / job.output.name,
         images=job.image_folder.absolute(),  # by the name that absolute paths in the table begin with
-        options=replace(job.options, model=folder),
+        options=replace(job.options, model=folder, precision=precision),
     )
     worker_job = WorkerAnswerJob(profile, absolute_job)
     write_worker_job(worker_job)

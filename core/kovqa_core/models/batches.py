@@ -149,6 +149,7 @@ def iterate_batches(
     workers: int = 0,
     pin: bool = False,
     keep_faults: bool = False,
+    prefetch: int = 4,
 ) -> Iterator[ModelBatch]:
     """Batches of the given keys, in their order, prepared ahead by `workers` processes.
 
@@ -164,6 +165,7 @@ def iterate_batches(
         workers: processes; 0: this one prepares.
         pin: into page-locked memory, for a GPU.
         keep_faults: leave out examples that cannot be used, and say so in the batch.
+        prefetch: batches that each worker prepares ahead.
 
     Raises:
         DataError: an example cannot be used, and `keep_faults` is off; names its id.
@@ -177,7 +179,7 @@ def iterate_batches(
         num_workers=workers,
         collate_fn=_identity_collate,
         pin_memory=pin,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=prefetch if workers else None,
         worker_init_fn=_begin_worker,
     )
     with signals_blocked(), shared_memory_errors(_without_loaders()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -53,6 +53,11 @@ class FamilyConfig(StrictSettings):
     def prompt_columns(self) -> tuple[str, ...]:
         """What the model reads of a row besides its question: of "context" and "choices"."""
         return ()
+
+    @classmethod
+    def own_precision(cls, settings: Mapping[str, object]) -> str:
+        """What a model with these settings, unchecked, computes in by itself: bf16, fp16 or fp32."""
+        return "fp32"
 
     @property
     def micro_batch_loss(self) -> str | None:

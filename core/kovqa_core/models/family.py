@@ -25,7 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -50,24 +50,7 @@ from kovqa_core.models.zero_gradients import zero_of
 from kovqa_core.settings.recipe import DataSettings, Recipe
 
 
-class ParameterRules(Protocol):
-    """What the optimizer asks about parameters, by their names."""
-
-    @property
-    def head_layer_id(self) -> int:
-        """Layer id of the head, the highest; 0 is the stem."""
-
-    def layer_id(self, name: str) -> int:
-        """Layer of a parameter, for layer-wise learning rates: 0 … `head_layer_id`."""
-
-    def is_head_parameter(self, name: str) -> bool:
-        """Does the head's learning rate factor apply?"""
-
-    def no_weight_decay(self, name: str) -> bool:
-        """Is this matrix free of weight decay? Vectors and biases are, without being asked about."""
-
-    def is_text_parameter(self, name: str) -> bool:
-        """Does this learn in the phase that begins with the text side alone?"""
+ReadAnswers = Callable[[], list[Answer]]
 
 
 class FamilyModel(nn.Module, ABC):
@@ -92,6 +75,14 @@ class FamilyModel(nn.Module, ABC):
     @abstractmethod
     def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer an example, in order."""
+
+    def begin_answers(self, batch: ModelBatch) -> ReadAnswers:
+        """What `answer` returns, to be read later: a GPU can begin with the next batch before it is.
+
+        A model that can put its work into a GPU's queue without waiting for any of it says so by this method.
+        """
+        answers = self.answer(batch)
+        return lambda: answers
 
     def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
         """Settings of the machine that change no number; called once, before training.
@@ -149,7 +140,7 @@ class FamilyModel(nn.Module, ABC):
         """Which of these losses [N] count, bool [N]."""
         return torch.ones_like(losses, dtype=torch.bool)
 
-    # Rules on names; see `ParameterRules`.
+    # Rules on names; see `parameter_rules.ParameterRules`.
 
     @property
     def head_layer_id(self) -> int:
@@ -180,10 +171,12 @@ class LoadOptions:
     Attributes:
         data: how training examples are augmented.
         trust_remote_code: did the user, in this very command, allow code of a model folder to run?
+        fp32: weights that the model would keep in 16 bits by itself are kept in fp32.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
     trust_remote_code: bool = False
+    fp32: bool = field(default=False, kw_only=True)
 
 
 DEFAULT_LOADING = LoadOptions()

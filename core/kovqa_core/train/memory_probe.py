@@ -6,31 +6,20 @@ what the optimizer will keep. Nothing of it stays: no weight moves, and every st
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
-from traceback import clear_frames
-
 import torch
 
 from kovqa_core.distributed import process_group
 from kovqa_core.errors import MachineError
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch, iterate_batches
+from kovqa_core.models.device_memory import forget_tensors, out_of_memory_text, release_memory
+from kovqa_core.models.precision import make_autocast
 from kovqa_core.plan.micro_batch import micro_batch_within, with_micro_batch
 from kovqa_core.runs.events import MemoryFitEvent
 from kovqa_core.settings.run import Run, split_recipe_batch, write_run
 from kovqa_core.train.state import TrainState
-from kovqa_core.train.strategies.base import make_autocast
 
 _PROBE_SAMPLE_SIZE = 4096  # examples among which the longest are sought
-# What torch says on a GPU and on a CPU, and what oneDNN does, which may not recover: on a CPU the count decides.
-_OUT_OF_MEMORY_TEXTS = (
-    "out of memory",
-    "can't allocate memory",
-    "could not create a primitive",
-    "could not execute a primitive",
-)
 
 
 def probe_micro_batch(state: TrainState) -> Run:
@@ -92,28 +81,18 @@ def _out_of_memory_error(state: TrainState, run: Run) -> str:
     try:
         _run_probe_step(state, run)
         return ""
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if isinstance(error, RuntimeError) and not any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS):
+    except (RuntimeError, MemoryError) as error:
+        text = out_of_memory_text(error)
+        if not text:
             raise
-        clear_frames(
-            error.__traceback__
-        )  # they hold the step's tensors, which the next try needs the room of
-        return str(error).splitlines()[0][:200] if str(error) else "MemoryError"
+        forget_tensors(error)
+        return text
     finally:
         model.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
-        _release_memory(state.device)
-
-
-def _release_memory(device: torch.device) -> None:
-    """Hand free memory back to the system, so that the next try finds it."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    with contextlib.suppress(OSError, AttributeError):  # glibc alone keeps it, and has this
-        ctypes.CDLL(None).malloc_trim(0)
+        release_memory(state.device)
 
 
 def _run_probe_step(state: TrainState, run: Run) -> None:
@@ -125,7 +104,7 @@ def _run_probe_step(state: TrainState, run: Run) -> None:
     room = [torch.zeros(copies, p.numel(), dtype=p.dtype, device=state.device) for p in trainable]
     batch = _longest_batch(state, run.micro_batch).to(state.device)
     for _ in range(min(run.accumulate, 2)):  # the second pass runs beside the first one's gradients
-        with make_autocast(run.profile, state.device):
+        with make_autocast(run.profile.precision, state.device):
             loss = model(batch, state.progress.step)["loss"]
         loss.backward()
     del room

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
-from kovqa_core.models.family import ParameterRules
+from kovqa_core.models.parameter_rules import ParameterRules
 from kovqa_core.settings.recipe import OptimSettings
 from kovqa_core.settings.run import Run, optim_at_step
 

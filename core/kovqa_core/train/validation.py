@@ -10,16 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from kovqa_core.answer.batch_size import evaluation_batch
 from kovqa_core.answer.inference import answer_examples
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.left_out import are_too_many, left_out_text, too_many_left_out
 from kovqa_core.distributed import process_group
 from kovqa_core.evaluate.metrics import Metric, is_better, metric_name
 from kovqa_core.messages import message
+from kovqa_core.models.precision import make_autocast
 from kovqa_core.runs.events import AnswerProgressEvent, EvaluationEvent, WarningEvent
 from kovqa_core.train import checkpoint
 from kovqa_core.train.state import TrainState
-from kovqa_core.train.strategies.base import make_autocast
 
 
 def run_validation(state: TrainState) -> None:
@@ -44,8 +45,8 @@ def _score_validation(state: TrainState) -> None:
         assert model is not None
         answers = list(
             answer_examples(
-                model, state.processor, split, state.index.images, state.rank, state.device, run.micro_batch,
-                run.profile.loader_workers, lambda: make_autocast(run.profile, state.device),
+                model, state.processor, split, state.index.images, state.rank, state.device,
+                evaluation_batch(run, state.classes), run.profile.loader_workers, lambda: make_autocast(run.profile.precision, state.device),
                 lambda answered: state.log.report_progress(
                     AnswerProgressEvent(answered.done, answered.total or len(split), "evaluation")
                 ),

@@ -5,7 +5,7 @@ Source: docs/sources/llava.md, L19, L33 and L36.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -119,6 +119,11 @@ class ModelConfig(FamilyConfig):
                 "random_init: neither base nor weights, and train: full (see recipe tiny-vlm-scratch)"
             )
         return self
+
+    @classmethod
+    def own_precision(cls, settings: Mapping[str, object]) -> str:
+        """What does not learn is in `dtype`, and so are the products."""
+        return str(settings.get("dtype", cls.model_fields["dtype"].default))
 
     @property
     def prompt_columns(self) -> tuple[str, ...]:

@@ -210,7 +210,8 @@ def load_model(folder: Path, options: LoadOptions) -> tuple[VlmModel, VlmProcess
         AssetError: the base is not here.
         ModelError: the base is another, or a file is missing or broken; code would have to run.
     """
-    return _load_with_config(folder, _read_vlm_config(folder, options))
+    config = _read_vlm_config(folder, options)
+    return _load_with_config(folder, config.model_copy(update={"dtype": "fp32"}) if options.fp32 else config)
 
 
 def _load_with_config(folder: Path, config: ModelConfig) -> tuple[VlmModel, VlmProcessor]:

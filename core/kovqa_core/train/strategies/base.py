@@ -31,6 +31,7 @@ from kovqa_core.errors import DataError
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.family import FamilyModel
+from kovqa_core.models.precision import make_autocast
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.run import Run
 from kovqa_core.train import optim
@@ -69,12 +70,6 @@ class LossScaler:
             self.value /= 2
         elif self.good == _SCALE_GROWTH_INTERVAL:
             self.value, self.good = self.value * 2, 0
-
-
-def make_autocast(profile: Profile, device: torch.device) -> torch.autocast:
-    """16 bits where the profile asks for them."""
-    dtype = torch.float16 if profile.precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=profile.precision != "fp32")
 
 
 class MicroBatchLoss(NamedTuple):
@@ -134,7 +129,7 @@ class TrainStrategy(ABC):
         share = self._loss_share(batch, step)
         batch, factor = self._usable_batch(batch)
         with self._no_sync(last=last):
-            with make_autocast(self.run.profile, self.device):
+            with make_autocast(self.run.profile.precision, self.device):
                 loss = self.wrapped_model(batch, step)["loss"] * factor
             # Over processes it is the wrapper that averages. The scale comes last: it must reach every
             # gradient in fp16, and is taken out again in fp32, before the norm.
@@ -152,7 +147,7 @@ class TrainStrategy(ABC):
     def losses(self, batch: ModelBatch, step: int) -> Tensor:
         """The losses [N] of a batch of a model that `ranks_losses`; no gradient is added."""
         usable, factor = self._usable_batch(batch)
-        with make_autocast(self.run.profile, self.device):
+        with make_autocast(self.run.profile.precision, self.device):
             losses: Tensor = self.wrapped_model(usable, step)["losses"]
         return losses if factor else losses[:0]
 

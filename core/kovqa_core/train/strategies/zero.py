@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.family import FamilyModel
+from kovqa_core.models.precision import make_autocast
 from kovqa_core.settings.run import Run
 from kovqa_core.settings.strategy import read_deepspeed_config
 from kovqa_core.train import optim
@@ -29,7 +30,6 @@ from kovqa_core.train.strategies.base import (
     MicroBatchLoss,
     TrainStrategy,
     broadcast_buffers,
-    make_autocast,
 )
 from kovqa_core.train.strategies.full_weights import make_full_parameter_copy, summon_full_params
 
@@ -45,7 +45,7 @@ class _AutocastModule(nn.Module):
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch."""
-        with make_autocast(self._run.profile, self._device):
+        with make_autocast(self._run.profile.precision, self._device):
             return self.model(batch, step)
 
 

@@ -1,0 +1,41 @@
+"""What the answers of a model here depend on, besides the rows; it stands beside them. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from kovqa_core.answer.job import AnswerOptions
+from kovqa_core.answer.model_digest import digest_model
+from kovqa_core.errors import ModelError
+from kovqa_core.files import read_bytes, real_path
+from kovqa_core.messages import message
+from kovqa_core.models.precision import AUTO_PRECISION, own_precision
+
+
+def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]:
+    """What the answers of a step folder's model depend on, and where it lies (`model`), by which it is only named.
+
+    Args:
+        folder: of the model.
+        options: how it answers; a precision that is chosen already.
+
+    Raises:
+        ModelError: the folder holds no model.
+    """
+    description = next((p for name in ("kovqa.json", "config.json") if (p := folder / name).is_file()), None)
+    if description is None:
+        raise ModelError(
+            message("answer.no-model", "no kovqa model in {folder}", folder=folder),
+            message("answer.no-model.hint", "give a run folder or one of its step folders"),
+        )
+    # Only where it is not the model's own: so were all answers before there was a choice.
+    is_own = options.precision in (AUTO_PRECISION, own_precision(folder))
+    return {
+        **({} if is_own else {"precision": options.precision}),
+        "model": str(real_path(folder)),
+        "weights": digest_model(folder),
+        description.name: hashlib.sha256(read_bytes(description)).hexdigest(),
+        "beams": options.num_beams,
+        "decoding": options.decoding.json_fields(),
+    }
