@@ -91,20 +91,17 @@ def answer_bytes(step: StepMemory, *, writes: bool) -> float:
     return kept + step.layer + step.temporary + step.logits
 
 
-def evaluation_batch(run: Run, classes: int | None) -> int:
+def evaluation_batch(run: Run) -> int:
     """Rows at once for a process that evaluates while it trains: what takes no more than a micro-batch's gradients.
 
     From what the run says alone: after a resume the same, whatever is free then. On a CPU a micro-batch.
-
-    Args:
-        run: that is trained.
-        classes: answers of its index; None: it has none.
     """
     profile = run.profile
     if profile.device != "cuda":
         return run.micro_batch
     try:
-        step = recipe_step_memory(run.recipe, classes, ElementSize(4 if profile.precision == "fp32" else 2, False))
+        by = ElementSize(4 if profile.precision == "fp32" else 2, False)
+        step = recipe_step_memory(run.recipe, None, by)
     except KovqaError:
         return run.micro_batch
     kept = step.checkpointed + step.layer if profile.activation_checkpointing else step.activations

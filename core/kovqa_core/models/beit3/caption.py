@@ -20,9 +20,10 @@ from kovqa_core.files import to_nfc
 from kovqa_core.messages import message
 from kovqa_core.models import image_transforms
 from kovqa_core.models.batches import ModelBatch
-from kovqa_core.models.beit3.beam_search import BeamSearchSettings, run_beam_search
+from kovqa_core.models.beit3.beam_search import BeamSearchSettings, begin_beam_search
 from kovqa_core.models.beit3.caption_network import CaptionNet
 from kovqa_core.models.beit3.config import CaptionSettings, ModelConfig
+from kovqa_core.models.family import ReadAnswers
 from kovqa_core.models.image_pipeline import ImagePipeline
 from kovqa_core.models.xlmr_tokenizer import UNK_ID, XlmrTokenizer, pad_token_ids
 from kovqa_core.settings.recipe import DataSettings
@@ -169,16 +170,16 @@ class CaptionTask:
     def _count_kept(self, number: int) -> int:
         return max(1, math.floor(number * (1 - self.settings.drop_worst)))
 
-    def answer(self, net: CaptionNet, batch: ModelBatch) -> list[Answer]:
+    def begin_answers(self, net: CaptionNet, batch: ModelBatch) -> ReadAnswers:
         """The best caption found for each image, with the geometric mean of its tokens' probabilities."""
         image = image_transforms.normalise_pixels(batch.tensors["image"])
-        hypotheses = run_beam_search(net, image, self.search, self.tokenizer.mask_id)
-        return [
+        read = begin_beam_search(net, image, self.search, self.tokenizer.mask_id)
+        return lambda: [
             Answer(
                 self.tokenizer.decode(best.token_ids),
                 math.exp(best.log_probability / (len(best.token_ids) + 1)),  # `</s>` counts
             )
-            for best in hypotheses
+            for best in read()
         ]
 
 

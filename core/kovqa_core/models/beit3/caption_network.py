@@ -127,8 +127,8 @@ class CaptionNet(nn.Module):
     def empty_kv_cache(self, rows: int, max_length: int, like: Tensor) -> TextKvCache:
         """Room for keys and values of `rows` texts of up to `max_length` tokens; dtype and device of `like`."""
         heads = self.layers[0].heads
-        shape = (len(self.layers), rows, heads, max_length, self.mlm_head.in_features // heads)
-        return TextKvCache(like.new_empty(shape), like.new_empty(shape), 0)
+        shape = (len(self.layers), 2, rows, heads, max_length, self.mlm_head.in_features // heads)
+        return TextKvCache(like.new_empty(shape), like.new_empty(0), 0)
 
     def _run(self, function: Callable[..., LayerOutput], *arguments: object) -> LayerOutput:
         if self.encoder.activation_checkpointing and torch.is_grad_enabled():
@@ -138,21 +138,32 @@ class CaptionNet(nn.Module):
 
 @dataclass
 class TextKvCache:
-    """Keys and values of the tokens so far, [layers, R, H, max_length, D/H], of which `length` are filled."""
+    """Keys and values of the tokens so far.
 
-    keys: Tensor
-    values: Tensor
+    Attributes:
+        keys_values: [layers, 2, R, H, max_length, D/H], of which `length` tokens are filled.
+        other: memory of the same shape or larger, to which other rows are copied.
+        length: tokens so far.
+    """
+
+    keys_values: Tensor
+    other: Tensor
     length: int
 
     def select_rows(self, rows: Tensor) -> TextKvCache:
-        """The cache of other rows, [R'], some perhaps twice: what beams go on from. Copies what is filled."""
-        shape = (self.keys.shape[0], len(rows), *self.keys.shape[2:])
-        keys, values = self.keys.new_empty(shape), self.values.new_empty(shape)
-        # Beyond `length` lies uninitialised memory, which nothing reads: [layers, R, H, filled, D/H].
+        """The cache of other rows, [R'], some perhaps twice: what beams go on from. Copies what is filled.
+
+        Two blocks of memory take turns: this cache is written over by the next call but one.
+        """
+        if not self.other.numel() or self.other.shape[2] < len(rows):
+            self.other = self.keys_values.new_empty(
+                *self.keys_values.shape[:2], len(rows), *self.keys_values.shape[3:]
+            )
+        chosen = self.other[:, :, : len(rows)]
+        # Beyond `length` lies uninitialised memory, which nothing reads: [layers, 2, R, H, filled, D/H].
         filled = slice(0, self.length)
-        keys[..., filled, :] = self.keys[..., filled, :][:, rows]
-        values[..., filled, :] = self.values[..., filled, :][:, rows]
-        return TextKvCache(keys, values, self.length)
+        torch.index_select(self.keys_values[..., filled, :], 2, rows, out=chosen[..., filled, :])
+        return TextKvCache(chosen, self.keys_values, self.length)
 
 
 def caption_mask(image_tokens: int, tokens: Tensor, padding: Tensor | None) -> Tensor:
@@ -193,15 +204,13 @@ def _next_token_layer_forward(
     layer: MultiwayLayer, x: Tensor, image_kv: tuple[Tensor, Tensor], text_cache: TextKvCache, i: int
 ) -> Tensor:
     """[R, 2, D] -> [R, 2, D]; of the last layer only the mask token's [R, 1, D] is needed."""
-    branch, end = layer.text, text_cache.length + 1
+    branch, start, end = layer.text, text_cache.length, text_cache.length + 2
     q, k, v = layer.split_heads(branch.qkv(branch.norm_attn(x)), 3)  # each [R, H, 2, D/H]
-    # The last token's stay; those of the mask token are for this step alone.
-    text_cache.keys[i, :, :, text_cache.length] = k[:, :, 0]
-    text_cache.values[i, :, :, text_cache.length] = v[:, :, 0]
-    keys = torch.cat([text_cache.keys[i, :, :, :end], k[:, :, 1:]], 2)
-    values = torch.cat([text_cache.values[i, :, :, :end], v[:, :, 1:]], 2)
+    keys, values = text_cache.keys_values[i, :, :, :, :end].unbind()
+    # The last token's stay; those of the mask token are for this step alone: the next token's take their place.
+    keys[:, :, start:], values[:, :, start:] = k, v
     # Nothing reads the last token any more: no layer comes after whose keys it would make.
-    if i == len(text_cache.keys) - 1:
+    if i == len(text_cache.keys_values) - 1:
         q, x = q[:, :, 1:], x[:, 1:]
     return branch.after_attention(x, _attend_image_and_text(q, *image_kv, keys, values), None)
 

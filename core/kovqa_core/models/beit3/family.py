@@ -43,6 +43,7 @@ from kovqa_core.models.family import (
     FamilyModel,
     LoadOptions,
     ModelFamily,
+    ReadAnswers,
     read_answer_classes,
     unloadable_weights_error,
 )
@@ -95,8 +96,12 @@ class Beit3Model(FamilyModel):
 
     def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer or caption an example."""
-        answers: list[Answer] = self.task.answer(self.net, batch)
-        return answers
+        return self.begin_answers(batch)()
+
+    def begin_answers(self, batch: ModelBatch) -> ReadAnswers:
+        """The same, to be read later."""
+        read: ReadAnswers = self.task.begin_answers(self.net, batch)
+        return read
 
     def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
         """Checkpointing and torch.compile layer by layer: one compilation serves all layers."""

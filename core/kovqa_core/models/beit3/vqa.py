@@ -18,7 +18,9 @@ from kovqa_core.models import image_transforms
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.beit3.config import ModelConfig
 from kovqa_core.models.beit3.network import Beit3VqaNet
+from kovqa_core.models.family import ReadAnswers
 from kovqa_core.models.image_pipeline import ImagePipeline
+from kovqa_core.models.read_later import read_later
 from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, pad_token_ids
 from kovqa_core.settings.recipe import DataSettings
 
@@ -94,11 +96,11 @@ class VqaTask:
         labels[rows, classes] = batch.tensors["label_scores"]
         return vqa_loss(logits, labels)
 
-    def answer(self, net: Beit3VqaNet, batch: ModelBatch) -> list[Answer]:
+    def begin_answers(self, net: Beit3VqaNet, batch: ModelBatch) -> ReadAnswers:
         """The most likely class of each, with its probability."""
         best = beit3_vqa_logits(net, batch).max(1)
-        scores = torch.sigmoid(best.values).tolist()
-        return [Answer(self.answers[i], s) for i, s in zip(best.indices.tolist(), scores, strict=True)]
+        read = read_later(best.indices, torch.sigmoid(best.values))
+        return lambda: [Answer(self.answers[i], score) for i, score in zip(*read(), strict=True)]
 
 
 def beit3_vqa_logits(net: Beit3VqaNet, batch: ModelBatch) -> Tensor:

@@ -24,6 +24,7 @@ from kovqa_core.models.family import (
     FamilyModel,
     LoadOptions,
     ModelFamily,
+    ReadAnswers,
     read_answer_classes,
     unloadable_weights_error,
 )
@@ -45,7 +46,7 @@ from kovqa_core.models.fusion.tokenizer import (
     open_question_tokenizer,
     saved_tokenizer_name,
 )
-from kovqa_core.models.fusion.vqa import FusionProcessor, best_class_answers, fusion_loss
+from kovqa_core.models.fusion.vqa import FusionProcessor, begin_class_answers, fusion_loss
 from kovqa_core.models.plausible_sizes import require_plausible_sizes
 from kovqa_core.models.token_count import TokenCount
 from kovqa_core.settings.recipe import Recipe
@@ -80,7 +81,11 @@ class FusionModel(FamilyModel):
 
     def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer an example."""
-        return best_class_answers(self.net, self.answers, batch)
+        return self.begin_answers(batch)()
+
+    def begin_answers(self, batch: ModelBatch) -> ReadAnswers:
+        """The same, to be read later."""
+        return begin_class_answers(self.net, self.answers, batch)
 
     def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
         """Activation checkpointing in both encoders, and torch.compile of each."""
