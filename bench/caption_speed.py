@@ -34,7 +34,7 @@ class WithoutCache:
     def __init__(self, net: CaptionNet) -> None:
         self.net = net
 
-    def encode_image(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def search_cache(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Pixels instead of keys and values."""
         return [(image, image)]
 
@@ -51,7 +51,7 @@ class WithoutCache:
     ) -> Tensor:
         """The whole image and the whole caption, again."""
         history.token_ids = torch.cat([history.token_ids, last_ids[:, None]], 1)
-        images = image_cache[0][0]
+        images = image_cache[0][1]
         image = images.repeat_interleave(len(last_ids) // len(images), 0)
         tokens = torch.cat([history.token_ids, torch.full_like(last_ids[:, None], mask_id)], 1)
         return self.net.mlm_head(self.net.hidden_states(image, tokens, None)[:, -1])

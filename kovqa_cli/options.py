@@ -92,6 +92,15 @@ SamplingSeedOption = Annotated[
     int | None,
     typer.Option("--seed", metavar="N", help="Of --temperature: same seed, same answers."),
 ]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="NAME",
+        help="What the model computes in: bf16, fp16 or fp32; auto: 16 bits on an NVIDIA GPU, elsewhere as the model "
+        "was made.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only the essential value.")]
 RunArgument = Annotated[
@@ -180,7 +189,13 @@ AnswerProfileOption = Annotated[
     ),
 ]
 QuestionBatchOption = Annotated[
-    int, typer.Option("--batch", metavar="N", min=1, help="Questions answered at once.")
+    int | None,
+    typer.Option(
+        "--batch",
+        metavar="N",
+        min=1,
+        help="Questions answered at once. [default: as a GPU's memory allows; on a CPU 32]",
+    ),
 ]
 ChoicesOption = Annotated[
     bool,

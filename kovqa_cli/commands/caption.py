@@ -42,7 +42,16 @@ def caption(
             "--beams", metavar="N", min=1, help="Captions followed at once; 1: greedy. [default: the model's]"
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Images at once.")] = 16,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            metavar="N",
+            min=1,
+            help="Images at once. [default: as a GPU's memory allows; on a CPU 16]",
+        ),
+    ] = None,
+    precision: options.PrecisionOption = "auto",
     allow_left_out: options.AllowLeftOutOption = False,
     allow_outside: options.AllowOutsideOption = False,
     fill_unreadable: options.FillUnreadableOption = None,
@@ -62,11 +71,12 @@ def caption(
         )
     from kovqa_core.answer.job import AnswerJob, AnswerOptions, run_answer_job
     from kovqa_core.answer.local import caption_image, local_backend
+    from kovqa_core.models.precision import require_precision
 
     from kovqa_cli.output.answers import print_answer, print_cpu_warning, print_predictions
     from kovqa_cli.output.progress import show_progress
 
-    answer_options = AnswerOptions(model, "caption", num_beams=beams)
+    answer_options = AnswerOptions(model, "caption", num_beams=beams, precision=require_precision(precision))
     print_cpu_warning()
     if image is not None:
         require_table(fill_unreadable)

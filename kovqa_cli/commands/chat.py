@@ -30,6 +30,7 @@ def chat(
     answers: options.AnswerListOption = None,
     temperature: options.TemperatureOption = None,
     seed: options.SamplingSeedOption = None,
+    precision: options.PrecisionOption = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -41,9 +42,12 @@ def chat(
     """
     from kovqa_core.answer.job import AnswerOptions
     from kovqa_core.data.decoding import decoding_from_options
+    from kovqa_core.models.precision import require_precision
 
     decoding = decoding_from_options(answers, choices=False, temperature=temperature, seed=seed)
-    answer_options = AnswerOptions(model, decoding=decoding, trust_remote_code=trust_remote_code)
+    answer_options = AnswerOptions(
+        model, decoding=decoding, precision=require_precision(precision), trust_remote_code=trust_remote_code
+    )
     run_chat(image, answer_options, as_json=json, quiet=quiet)
 
 
@@ -88,7 +92,8 @@ def run_chat(image: Path | None, answer_options: AnswerOptions, *, as_json: bool
             if current_image is None:
                 current_image = check_image(_parse_path(line))
             else:
-                answer = ModelAnswer(answer_one_image(loaded, current_image, line), loaded.folder)
+                found = answer_one_image(loaded, current_image, line)
+                answer = ModelAnswer(found, loaded.folder, loaded.precision)
                 answers.print_chat_answer(answer, current_image, line, as_json=as_json)
         except DataError as error:
             failed += 1

@@ -28,7 +28,8 @@ def predict(
     output: options.PredictionsOption = None,
     model: options.ModelOption = None,
     profile: options.AnswerProfileOption = None,
-    batch: options.QuestionBatchOption = 32,
+    batch: options.QuestionBatchOption = None,
+    precision: options.PrecisionOption = "auto",
     answers: options.AnswerListOption = None,
     choices: options.ChoicesOption = False,
     temperature: options.TemperatureOption = None,
@@ -47,12 +48,15 @@ def predict(
     """Answer one question, or every row of a table."""
     from kovqa_core.answer.job import AnswerJob, AnswerOptions
     from kovqa_core.data.decoding import GREEDY_DECODING, decoding_from_options
+    from kovqa_core.models.precision import require_precision
 
     from kovqa_cli.output.answers import print_answer, print_predictions
 
     decoding = decoding_from_options(answers, choices=choices, temperature=temperature, seed=seed)
     other_decoding = decoding != GREEDY_DECODING
-    answer_options = AnswerOptions(model, decoding=decoding, trust_remote_code=trust_remote_code)
+    answer_options = AnswerOptions(
+        model, decoding=decoding, precision=require_precision(precision), trust_remote_code=trust_remote_code
+    )
     if vote:
         other_options = (image, question, chat, input, images, kind, other_decoding, trust_remote_code)
         if output is None or any(other_options):
@@ -81,8 +85,9 @@ def predict(
         require_table(fill_unreadable)
     if server:
         _refuse_local_options(
-            chat=chat, profile=bool(profile), code=trust_remote_code, decoding=other_decoding
-        )
+            chat=chat, profile=bool(profile), code=trust_remote_code, decoding=other_decoding,
+            precision=precision != "auto",
+        )  # fmt: skip
         if allow_outside:
             raise SettingsError(
                 message("predict.outside-to-server", "a server gets no image from outside the image folder"),
@@ -168,12 +173,13 @@ def require_table_of_images(*, allow_outside: bool) -> None:
         )
 
 
-def _refuse_local_options(*, chat: bool, profile: bool, code: bool, decoding: bool) -> None:
+def _refuse_local_options(*, chat: bool, profile: bool, code: bool, decoding: bool, precision: bool) -> None:
     """Refuse options that a server has no request field for, or that concern this machine."""
     options_used = {
         "--profile": profile,
         "--chat": chat,
         "--trust-remote-code": code,
+        "--precision": precision,
         "--answers, --choices or --temperature": decoding,
     }
     for option, is_used in options_used.items():

@@ -37,8 +37,15 @@ def print_answer(result: ModelAnswer, *, as_json: bool, quiet: bool, field: str 
             model=model,
             score=answer.score,
         )
-    fields = {field: answer.text, "score": _json_score(answer.score), "model": str(result.model)}
-    print_outcome(answer.text, fields, [note], as_json=as_json, quiet=quiet)
+    fields = {
+        field: answer.text,
+        "score": _json_score(answer.score),
+        "model": str(result.model),
+        **_precision_field(result.precision),
+    }
+    print_outcome(
+        answer.text, fields, [_with_precision(note, result.precision)], as_json=as_json, quiet=quiet
+    )
 
 
 def print_chat_answer(result: ModelAnswer, image: Path, question: str, *, as_json: bool) -> None:
@@ -50,13 +57,14 @@ def print_chat_answer(result: ModelAnswer, image: Path, question: str, *, as_jso
         "image": str(image),
         "question": question,
         "model": str(result.model),
+        **_precision_field(result.precision),
     }
     print_outcome(escape_one_line(answer.text), fields, as_json=as_json, quiet=False)
 
 
 def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, captions: bool = False) -> None:
     """A predictions file that is written."""
-    rows, model = table.rows, short_path(table.model)
+    rows, model = table.rows, _with_precision(short_path(table.model), table.precision)
     note = (
         message("caption.written", "{rows:,} captions by {model}", rows=rows, model=model)
         if captions
@@ -75,6 +83,7 @@ def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, capti
         "duplicates": len(table.duplicates),
         "duplicate_rows": list(table.duplicates[:_MAX_LISTED]),
         "notes": list(table.notes),
+        **_precision_field(table.precision),
     }
     if table.filled:
         fields["filled"] = len(table.left_out)
@@ -173,6 +182,18 @@ def unusable_scores_text(path: Path, ids: Sequence[str]) -> str:
         "cli.unusable-scores", "{file}: {count:,} scores are not in 0…1 and count as missing (first: id {id})",
         file=short_path(path), count=len(ids), id=ids[0],
     )  # fmt: skip
+
+
+def _with_precision(text: str, precision: str) -> str:
+    """A line's end, where the model did not compute in fp32."""
+    if precision in ("", "fp32"):
+        return text
+    return message("answer.in-precision", "{text}, in {precision}", text=text, precision=precision)
+
+
+def _precision_field(precision: str) -> dict[str, str]:
+    """For JSON; a server does not say it."""
+    return {"precision": precision} if precision else {}
 
 
 def _json_score(score: float) -> float | None:

@@ -17,9 +17,9 @@ from kovqa_core.answer.job import (
     AnswerJob,
     AnswerOptions,
     check_missing_images,
-    model_fingerprint,
     run_answer_job,
 )
+from kovqa_core.answer.model_fingerprint import model_fingerprint
 from kovqa_core.answer.partial_file import RowFault, append_answers, rank_file_path
 from kovqa_core.answer.question_rows import QuestionRow
 from kovqa_core.data.example import Answer

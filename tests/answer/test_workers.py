@@ -14,7 +14,7 @@ from kovqa_core.settings.profile import Profile
 
 @pytest.mark.parametrize("decoding", [DecodingOptions(), DecodingOptions(answers=("예", "아니요"))])
 def test_a_job_is_read_as_it_was_written(tmp_path: Path, decoding: DecodingOptions) -> None:
-    options = AnswerOptions(tmp_path / "step", decoding=decoding, trust_remote_code=True)
+    options = AnswerOptions(tmp_path / "step", decoding=decoding, precision="bf16", trust_remote_code=True)
     job = AnswerJob(
         tmp_path / "t.jsonl", tmp_path / "답.jsonl", options, tmp_path / "images", ("vqa", "triple"), 4
     )
@@ -45,6 +45,9 @@ def test_a_job_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert worker_job.job == AnswerJob(
         table=Path("/data/test.jsonl"),
         output=tmp_path / "out.jsonl",
-        options=AnswerOptions(Path("/runs/r/step-000006"), decoding=DecodingOptions(temperature=0.7, seed=3)),
+        options=AnswerOptions(
+            Path("/runs/r/step-000006"), decoding=DecodingOptions(temperature=0.7, seed=3), precision="fp32"
+        ),
         images=Path("/data/images"),
+        batch=32,
     )

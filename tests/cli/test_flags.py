@@ -21,15 +21,15 @@ FLAGS = {
         "--json --quiet -q"
     ),
     "predict": (
-        "--image -i --question --input --images --column --kind --output -o --model --profile -p --batch --answers "
-        "--choices --temperature --seed --server --concurrency --fill-unreadable --allow-left-out --allow-outside "
+        "--image -i --question --input --images --column --kind --output -o --model --profile -p --batch --precision "
+        "--answers --choices --temperature --seed --server --concurrency --fill-unreadable --allow-left-out --allow-outside "
         "--trust-remote-code --force --json --quiet -q"
     ),
     "caption": (
-        "--image -i --input --images --column --output -o --model --beams --batch --fill-unreadable --allow-left-out "
-        "--allow-outside --force --json --quiet -q"
+        "--image -i --input --images --column --output -o --model --beams --batch --precision --fill-unreadable "
+        "--allow-left-out --allow-outside --force --json --quiet -q"
     ),
-    "chat": "--image -i --model --answers --temperature --seed --trust-remote-code --json --quiet -q",
+    "chat": "--image -i --model --answers --temperature --seed --precision --trust-remote-code --json --quiet -q",
     "vote": "--output -o --json --quiet -q",
     "export": "--output -o --as-upstream --trust-remote-code --json --quiet -q",
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",

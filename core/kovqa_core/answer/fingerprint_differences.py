@@ -1,4 +1,4 @@
-"""In what two fingerprints of answers differ: in the model, the table, the kinds of questions, the decoding or the precision."""
+"""In what two fingerprints of answers differ: in the model, the table, the kinds of questions, how they were made."""
 
 from __future__ import annotations
 

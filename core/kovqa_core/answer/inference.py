@@ -143,9 +143,7 @@ def _answer_batches(
         yield failure
 
 
-def _begin_answers(
-    answering: _Answering, batch: ModelBatch, copies: torch.cuda.Stream | None
-) -> ReadAnswers:
+def _begin_answers(answering: _Answering, batch: ModelBatch, copies: torch.cuda.Stream | None) -> ReadAnswers:
     if not batch.ids:  # none of its rows can be used
         return list
     # Left before every yield: a generator shares its caller's thread, whose mode this would set.
@@ -162,7 +160,9 @@ def _copy_batch(batch: ModelBatch, device: torch.device, copies: torch.cuda.Stre
     current = torch.cuda.current_stream(device)
     current.wait_stream(copies)
     for tensor in copied.tensors.values():
-        if tensor is not None:  # its memory was taken by the other queue, which must not have it back too early
+        if (
+            tensor is not None
+        ):  # its memory was taken by the other queue, which must not have it back too early
             tensor.record_stream(current)
     return copied
 

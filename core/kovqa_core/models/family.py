@@ -49,7 +49,6 @@ from kovqa_core.models.token_count import (
 from kovqa_core.models.zero_gradients import zero_of
 from kovqa_core.settings.recipe import DataSettings, Recipe
 
-
 ReadAnswers = Callable[[], list[Answer]]
 
 

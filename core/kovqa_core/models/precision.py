@@ -48,7 +48,9 @@ def own_precision(folder: Path) -> str:
     try:
         info = read_checkpoint_info(folder)
         settings = info.model or {} if is_huggingface_folder(folder) else read_json(folder / "config.json")
-        config_class: type[FamilyConfig] = importlib.import_module(family_modules(info.family).config).ModelConfig
+        config_class: type[FamilyConfig] = importlib.import_module(
+            family_modules(info.family).config
+        ).ModelConfig
     except KovqaError:
         return "fp32"
     return config_class.own_precision(settings if isinstance(settings, dict) else {})

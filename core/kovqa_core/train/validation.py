@@ -46,7 +46,8 @@ def _score_validation(state: TrainState) -> None:
         answers = list(
             answer_examples(
                 model, state.processor, split, state.index.images, state.rank, state.device,
-                evaluation_batch(run), run.profile.loader_workers, lambda: make_autocast(run.profile.precision, state.device),
+                evaluation_batch(run), run.profile.loader_workers,
+                lambda: make_autocast(run.profile.precision, state.device),
                 lambda answered: state.log.report_progress(
                     AnswerProgressEvent(answered.done, answered.total or len(split), "evaluation")
                 ),

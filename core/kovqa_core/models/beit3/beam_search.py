@@ -126,7 +126,7 @@ def begin_beam_search(
     between = words_between_checks(image.device)
     # One beam an image at first: K equal ones would propose the same token K times. R = B, then B · K.
     state, finished = _new_search(image, search), list[_Search]()
-    image_cache = net.encode_image(image)
+    image_cache = net.search_cache(image)
     text_cache = net.empty_kv_cache(len(image), search.max_length, image_cache[0][0])
     last_ids = torch.full((len(image),), BOS_ID, device=image.device)
     check: tuple[int, Tensor, Callable[[], list[list[int]]]] | None = None
@@ -144,7 +144,7 @@ def begin_beam_search(
         # Rows of the caches that the new beams go on from, [B, K]: several may grow from one.
         rows = torch.arange(len(parents), device=image.device)[:, None] * width + parents
         if check is not None and (word > check[0] or between == 1):
-            (asked, settled, read), check = check, None
+            (_, settled, read), check = check, None
             still_open = read()[0][0]
             if still_open < len(settled):
                 # Sorted on the device, those still open first: their number is all that is known here.
@@ -154,7 +154,7 @@ def begin_beam_search(
                     return _read_hypotheses(finished)
                 going_on = order[:still_open]
                 state, rows = state.select(going_on), rows[going_on]
-                image_cache = [(keys[going_on], values[going_on]) for keys, values in image_cache]
+                image_cache = [(keys.mT[going_on].mT, values[going_on]) for keys, values in image_cache]
         text_cache = text_cache.select_rows(rows.view(-1))
         last_ids = state.token_ids[:, :, word].reshape(-1)
     return _read_hypotheses([*finished, state])
@@ -212,9 +212,7 @@ def _best_candidates(logits: Tensor, sums: Tensor, number: int) -> _Candidates:
     return _Candidates(of_image.values, of_image.indices // per_beam, ids)
 
 
-def _finish_beams(
-    state: _Search, candidates: _Candidates, word: int, search: BeamSearchSettings
-) -> _Search:
+def _finish_beams(state: _Search, candidates: _Candidates, word: int, search: BeamSearchSettings) -> _Search:
     """The best finished captions after one more token, and which are settled."""
     length = word + 2  # `<s>`, the tokens so far, the one now chosen
     totals = candidates.totals.to(state.best_score.dtype)

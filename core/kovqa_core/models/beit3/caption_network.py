@@ -79,6 +79,11 @@ class CaptionNet(nn.Module):
         keys_values = fast_linear(branch.norm_attn(x), branch.qkv.weight[width:], branch.qkv.bias[width:])
         return [*cache, cast("tuple[Tensor, Tensor]", last.split_heads(keys_values, 2))]
 
+    def search_cache(self, image: Tensor) -> ImageKvCache:
+        """`encode_image`, laid out as `next_token_logits` reads it: every token would bring it into that form anew."""
+        # A product over all images and heads needs them side by side: keys [B, H, D/H, P], values [B, H, P, D/H].
+        return [(keys.mT.contiguous().mT, values.contiguous()) for keys, values in self.encode_image(image)]
+
     def hidden_states(
         self, image: Tensor, tokens: Tensor, padding: Tensor | None, noise: Tensor | None = None
     ) -> Tensor:
@@ -111,7 +116,7 @@ class CaptionNet(nn.Module):
         Args:
             last_ids: [R], the last token of every row.
             mask_id: id of `<mask>`.
-            image_cache: what `encode_image` gave; the rows of one image follow each other.
+            image_cache: what `search_cache` or `encode_image` gave; the rows of one image follow each other.
             text_cache: the tokens before.
         """
         tokens = torch.stack([last_ids, torch.full_like(last_ids, mask_id)], 1)  # [R, 2]
@@ -205,10 +210,12 @@ def _next_token_layer_forward(
 ) -> Tensor:
     """[R, 2, D] -> [R, 2, D]; of the last layer only the mask token's [R, 1, D] is needed."""
     branch, start, end = layer.text, text_cache.length, text_cache.length + 2
-    q, k, v = layer.split_heads(branch.qkv(branch.norm_attn(x)), 3)  # each [R, H, 2, D/H]
-    keys, values = text_cache.keys_values[i, :, :, :, :end].unbind()
+    joined = branch.qkv(branch.norm_attn(x)).view(*x.shape[:2], 3, layer.heads, -1)
+    qkv = joined.permute(2, 0, 3, 1, 4)  # [3, R, H, 2, D/H]
+    keys_values = text_cache.keys_values[i, ..., :end, :]
     # The last token's stay; those of the mask token are for this step alone: the next token's take their place.
-    keys[:, :, start:], values[:, :, start:] = k, v
+    keys_values[..., start:, :] = qkv[1:]
+    q, (keys, values) = qkv[0], keys_values.unbind()
     # Nothing reads the last token any more: no layer comes after whose keys it would make.
     if i == len(text_cache.keys_values) - 1:
         q, x = q[:, :, 1:], x[:, 1:]

@@ -32,7 +32,6 @@ from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.family import FamilyModel
 from kovqa_core.models.precision import make_autocast
-from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.run import Run
 from kovqa_core.train import optim
 from kovqa_core.train.host_copies import HostCopies
