@@ -45,6 +45,27 @@ def _raised(value: Any) -> Any:
     return value.float() if isinstance(value, torch.Tensor) and value.dtype in _HALF else value
 
 
+class Waits(TorchFunctionMode):
+    """Notes what the CPU would wait for a GPU for: values that become Python's, and shapes that depend on values."""
+
+    _CALLS = frozenset((
+        "item", "tolist", "cpu", "numpy", "nonzero", "masked_select", "unique", "equal", "allclose",
+        "__bool__", "__int__", "__float__", "__index__", "__contains__",
+    ))  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in self._CALLS:
+            self.calls.append(name)
+        return func(*args, **(kwargs or {}))
+
+
 @contextlib.contextmanager
 def cuda_autocast(dtype: torch.dtype) -> Iterator[None]:
     """`torch.autocast("cuda", dtype)` for tensors of the CPU."""

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from kovqa_core.models import family
+from kovqa_core.models.precision import prepare_answering
 from kovqa_core.models.xlmr_tokenizer import BOS_ID
 from kovqa_core.settings.recipe import Recipe
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests import parity
-from tests.cuda_autocast import RAISED, cuda_autocast
+from tests.cuda_autocast import RAISED, Waits, cuda_autocast
 from tests.models.test_contract import opened, recipe
 
 __all__ = ["recipe"]  # the fixture: every family with every task
@@ -61,6 +62,16 @@ def test_every_family_learns_and_answers(recipe: Recipe, dtype: torch.dtype) -> 
         answers = model.answer(ask)
     assert len(answers) == 3
     assert all(0 <= answer.score <= 1 for answer in answers)
+    prepare_answering(model, {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype], torch.device("cpu"))
+    assert any(parameter.dtype == dtype for parameter in model.parameters())
+    with torch.inference_mode(), cuda_autocast(dtype), Waits() as waits:
+        read = model.begin_answers(ask)
+        before_reading = list(waits.calls)
+        assert read() == answers, "weights that are rounded once give what weights give that autocast rounds"
+    if recipe.task == "vqa" and recipe.family != "vlm":  # transformers' `generate` waits at every token
+        assert "tolist" not in before_reading, "read once, and not before the next batch is begun"
+        if recipe.family == "beit3":
+            assert before_reading == []
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1.5e-2), (torch.float16, 2e-3)], ids=str)

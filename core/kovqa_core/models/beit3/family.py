@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -91,8 +91,7 @@ class Beit3Model(FamilyModel):
 
     def counted_losses(self, losses: Tensor, step: int) -> Tensor:
         """All but the largest."""
-        counted: Tensor = self.task.counted_losses(losses)
-        return counted
+        return cast("Tensor", self.task.counted_losses(losses))
 
     def answer(self, batch: ModelBatch) -> list[Answer]:
         """One answer or caption an example."""
@@ -100,8 +99,7 @@ class Beit3Model(FamilyModel):
 
     def begin_answers(self, batch: ModelBatch) -> ReadAnswers:
         """The same, to be read later."""
-        read: ReadAnswers = self.task.begin_answers(self.net, batch)
-        return read
+        return cast("ReadAnswers", self.task.begin_answers(self.net, batch))
 
     def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
         """Checkpointing and torch.compile layer by layer: one compilation serves all layers."""
@@ -165,9 +163,6 @@ def is_beit3_text(name: str) -> bool:
     a new head that stands still."""
     name = name.removeprefix("net.")
     return not name.startswith("encoder.") or "text" in name
-
-
-# ------------------------------------------------------------------------- new, load, save
 
 
 def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Processor, str]:
