@@ -49,7 +49,9 @@ def test_lines_of_a_pipe_are_questions(kovqa: Kovqa, trained: Path, images: list
     assert [row["answer"] for row in rows] == done.stdout.splitlines()
     for row, (image, question) in zip(rows[:2], questions, strict=False):
         alone = kovqa("predict", "--model", trained, "-i", image, "--question", question, "--json")
-        assert {key: row[key] for key in ("schema", "answer", "score", "model")} == json.loads(alone.stdout)
+        assert {key: row[key] for key in ("schema", "answer", "score", "model", "precision")} == json.loads(
+            alone.stdout
+        )
 
 
 def test_images_that_cannot_be_read_do_not_end_it(trained: Path, images: list[Path], tmp_path: Path) -> None:

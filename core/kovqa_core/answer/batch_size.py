@@ -104,7 +104,7 @@ def evaluation_batch(run: Run) -> int:
         step = recipe_step_memory(run.recipe, None, by)
     except KovqaError:
         return run.micro_batch
-    kept = step.checkpointed + step.layer if profile.activation_checkpointing else step.activations
+    kept = step.checkpointed + step.layer if profile.checkpoints_activations else step.activations
     training = kept + step.logits + step.temporary
     times = training / answer_bytes(step, writes=_writes(run.recipe.family, run.recipe.task))
     return max(run.micro_batch, min(_MAX_GPU_BATCH, int(run.micro_batch * times)))
