@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from kovqa_core.settings.run import Run
 from kovqa_core.train import checkpoint, host_copies, loop
 from kovqa_core.train.loop import run_training
 from kovqa_core.train.run_log import RunLog
+from kovqa_core.train.strategies.full_weights import copy_without_weights
 
 from tests.conftest import Small
 from tests.tools.training_log import read_log
@@ -138,6 +141,21 @@ def test_copies_stay_as_they_were_and_are_made_in_the_same_memory() -> None:
     assert first.tolist() == [[0, 3], [1, 4], [2, 5]]
     assert host.copy("weight", weight).data_ptr() == first.data_ptr()
     assert torch.equal(first, weight)
+
+
+def test_what_cannot_be_copied_is_trained_all_the_same() -> None:
+    model: Any = torch.nn.Linear(2, 2)
+    copied = copy_without_weights(model)
+    assert copied is not None
+    assert copied.weight.is_meta
+    assert model.weight.device == CPU
+    model.functions = [partial(len, os)]  # a function that holds its module
+    assert copy_without_weights(model) is not None
+    model.lock = threading.Lock()
+    assert copy_without_weights(model) is None
+    quantized: Any = torch.nn.Linear(2, 2).requires_grad_(False)
+    quantized.weight = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.uint8), requires_grad=False)
+    assert copy_without_weights(quantized) is None
 
 
 def test_the_last_of_the_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,8 +152,9 @@ class CheckpointWriter:
 def _stands_still_note(size: int | None) -> str:
     if size is None:
         return message(
-            "train.saves-stand-still-quantized",
-            "training stands still while a checkpoint is written: quantized weights are not copied",
+            "train.saves-stand-still-uncopied",
+            "training stands still while a checkpoint is written: this model (quantized, or of foreign code) cannot be "
+            "copied",
         )
     return message(
         "train.saves-stand-still",

@@ -35,11 +35,7 @@ from kovqa_core.models.precision import make_autocast
 from kovqa_core.settings.run import Run
 from kovqa_core.train import optim
 from kovqa_core.train.host_copies import HostCopies
-from kovqa_core.train.strategies.full_weights import (
-    assign_full_params,
-    is_quantized,
-    make_full_parameter_copy,
-)
+from kovqa_core.train.strategies.full_weights import assign_full_params, copy_without_weights
 
 LocalShards = dict[str, Tensor]  # parameter name -> this process's shard of it; may be all of it
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")  # as AdamW names them
@@ -104,8 +100,8 @@ class TrainStrategy(ABC):
         self.loss_scaler = LossScaler(True, INIT_LOSS_SCALE) if is_fp16 else LossScaler()
         self.max_grad_norm = run.recipe.optim.max_grad_norm
         self._last_usable_batch: ModelBatch | None = None
-        # Before `wrap`: what libraries hang on the model is not to be copied. Quantized weights cannot be.
-        self._saved_model = None if is_quantized(model) else make_full_parameter_copy(model)
+        # Before `wrap`: what libraries hang on the model is not to be copied.
+        self._saved_model = copy_without_weights(model)
         self.wrap()
 
     @abstractmethod

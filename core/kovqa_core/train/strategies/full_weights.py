@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -39,7 +40,10 @@ def make_full_parameter_copy(model: FamilyModel) -> FamilyModel:
                 message("train.quantized-weights.hint", "use --set profile.strategy=ddp"),
             )
         memo[id(parameter)] = nn.Parameter(_empty_on_meta(parameter), parameter.requires_grad)
-    return copy.deepcopy(model, memo | {id(buffer): buffer for buffer in model.buffers()})
+    memo |= {id(buffer): buffer for buffer in model.buffers()}
+    # A function that stands in a method's place may hold the module it came from, which nobody can copy.
+    memo |= {id(module): module for module in list(sys.modules.values())}
+    return copy.deepcopy(model, memo)
 
 
 @contextlib.contextmanager
@@ -97,9 +101,16 @@ def assign_full_params(
     full_copy.load_state_dict(state, strict=False, assign=True)
 
 
-def is_quantized(model: nn.Module) -> bool:
-    """Has it weights in 4 or 8 bits?"""
-    return any(not parameter.is_floating_point() for parameter in model.parameters())
+def copy_without_weights(model: FamilyModel) -> FamilyModel | None:
+    """The copy that checkpoints are saved from; None: it has quantized weights, or code that cannot be copied."""
+    if not all(parameter.is_floating_point() for parameter in model.parameters()):
+        return None
+    try:
+        return make_full_parameter_copy(model)
+    except (
+        Exception
+    ):  # a model's own code may hold anything; training stands still for its checkpoints, as is said
+        return None
 
 
 def _empty_on_meta(tensor: Tensor) -> Tensor:
