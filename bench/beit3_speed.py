@@ -30,7 +30,8 @@ from typing import Any
 import torch
 from floor import Floor
 from kovqa_core.models.beit3.config import ModelConfig
-from kovqa_core.models.beit3.network import Beit3VqaNet, init_weights
+from kovqa_core.models.beit3.network import Beit3VqaNet
+from kovqa_core.models.beit3.new_weights import init_weights
 from original import OriginalVqa, difference, original_like
 from torch import Tensor, nn
 from torch.nn import functional

@@ -20,7 +20,7 @@ from beit3_speed import quartiles, ratios
 from kovqa_core.models.beit3.beam_search import BeamHypothesis, BeamSearchSettings, run_beam_search
 from kovqa_core.models.beit3.caption_network import CaptionNet
 from kovqa_core.models.beit3.config import ModelConfig
-from kovqa_core.models.beit3.network import init_weights
+from kovqa_core.models.beit3.new_weights import init_weights
 from kovqa_core.models.xlmr_tokenizer import EOS_ID
 from original import OriginalCaption, original_beam_search, original_like
 from torch import Tensor

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from kovqa_core.models.beit3.beam_search import BeamSearchSettings
 from kovqa_core.models.beit3.config import ModelConfig
-from kovqa_core.models.beit3.network import LAYER_NORM_EPS
+from kovqa_core.models.beit3.layers import LAYER_NORM_EPS
 from kovqa_core.models.beit3.pretrained_weights import original_names
 from kovqa_core.models.xlmr_tokenizer import BOS_ID, EOS_ID, PAD_ID
 from torch import Tensor, nn

@@ -84,6 +84,13 @@ def set_phase(phase: str, step: int | None = None) -> None:
     )
 
 
+def note_progress() -> None:
+    """Note that this process is alive, in the phase it is in."""
+    global _current_heartbeat
+    before = _current_heartbeat
+    _current_heartbeat = before._replace(sequence=before.sequence + 1)
+
+
 @contextlib.contextmanager
 def waiting_for_peers() -> Iterator[None]:
     """Inside, this process waits for others.

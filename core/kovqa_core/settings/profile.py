@@ -136,7 +136,10 @@ class Profile(StrictSettings):
         "auto", description="compute activations twice to save memory; auto: off, unless so little fits without it "
         "that a pass is not worth its fixed cost",
     )  # fmt: skip
-    compile: bool = Field(False, description="torch.compile the model")
+    compile: Literal["auto"] | bool = Field(
+        "auto",
+        description="torch.compile the layers; auto: on an NVIDIA GPU, where Triton and a C compiler are",
+    )
     watchdog_minutes: float = Field(
         15.0, gt=0, description="a process without progress for that long is named, and the run ends; longer "
         "than a step may take, compilation included",

@@ -52,7 +52,7 @@ def check_strategy(profile: Profile) -> None:
                 "use --set profile.strategy=zero2, or leave out profile.deepspeed",
             ),
         )
-    if profile.strategy == "zero3" and profile.compile:
+    if profile.strategy == "zero3" and profile.compile is True:
         raise SettingsError(
             message("settings.zero3-compile", "profile.compile does not work with zero3"),
             message("settings.zero3-compile.hint", "use fsdp2, or leave out compile"),

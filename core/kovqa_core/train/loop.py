@@ -18,6 +18,7 @@ from kovqa_core.index.reader import filter_question_types, open_training_index
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch, iterate_batches
+from kovqa_core.models.compiled_layers import choose_compile, watch_compiling
 from kovqa_core.plan.batch_notes import require_whole_batch
 from kovqa_core.runs.events import EndEvent, StartEvent, WarningEvent
 from kovqa_core.runs.folder import RunResult, follow_pointer, write_result
@@ -72,6 +73,8 @@ def _train_to_end(state: TrainState) -> None:
         if should_stop_early(state):
             break
         train_step(state, batches, step, meter)
+        if state.compile_times is not None and (made := state.compile_times.note()):
+            state.log.emit_event(WarningEvent(made))
     if rank.is_main_process:
         state.checkpoints.finish()
         finish_run(state, time.time() - began, state.progress.step - first_step)
@@ -142,9 +145,10 @@ def prepare_training(
         model, processor, note = family.create_model(
             typed_recipe, index.answers() if recipe.task == "vqa" else []
         )
-    model.train().prepare(
-        activation_checkpointing=run.profile.checkpoints_activations, compile=run.profile.compile
-    )
+    compile, not_compiled = choose_compile(run.profile.compile, device, run.profile.strategy)
+    model.train().prepare(activation_checkpointing=run.profile.checkpoints_activations, compile=compile)
+    # A compilation may take a minute: it is work, no hang.
+    compile_times = watch_compiling(watchdog.note_progress) if compile else None
     if last:
         resumed = checkpoint.read_resume_state(last, model, keeps_averages=recipe.optim.ema_decay > 0)
     model.suit_device(device, run.profile.precision)
@@ -160,6 +164,8 @@ def prepare_training(
         evaluation_due=progress.evaluation_due,
     )
     log.emit_event(StartEvent(progress.step, steps.total, note))
+    if not_compiled is not None:
+        log.emit_event(WarningEvent(not_compiled))
     for note_of_folder in notes:
         log.emit_event(WarningEvent(message("train.folder-warning", "warning: {text}", text=note_of_folder)))
     for warning in family.text_warnings(recipe.family, processor, examples) if rank.is_main_process else ():
@@ -167,7 +173,7 @@ def prepare_training(
     return TrainState(
         run, rank, device, index, examples, val_examples, processor, strategy, averages, steps, progress,
         metric, log, CheckpointWriter(run, strategy, processor, log.emit_event), stop_requested,
-        saved_at=time.monotonic(),
+        saved_at=time.monotonic(), compile_times=compile_times,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.evaluate.metrics import Metric
 from kovqa_core.index.reader import IndexFolder
 from kovqa_core.models.batches import ExampleProcessor
+from kovqa_core.models.compiled_layers import CompileTimes
 from kovqa_core.settings.run import Run
 from kovqa_core.train.checkpoint import TrainProgress
 from kovqa_core.train.checkpoint_writer import CheckpointWriter
@@ -40,6 +41,7 @@ class TrainState:
         checkpoints: writes them.
         stop_requested: True once this process was asked to stop.
         saved_at: when the last checkpoint was asked for, by `time.monotonic`.
+        compile_times: what torch.compile has made; None: the model is not compiled.
     """
 
     run: Run
@@ -58,6 +60,7 @@ class TrainState:
     checkpoints: CheckpointWriter
     stop_requested: Callable[[], bool]
     saved_at: float
+    compile_times: CompileTimes | None = None
 
     @property
     def eval_every(self) -> int:

@@ -11,25 +11,22 @@ H heads, V vocabulary, S side of the image.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from kovqa_core.models.beit3.config import POSITION_OFFSET, ModelConfig
+from kovqa_core.models.beit3.layers import FastLinear, MultiwayLayer, fast_linear
 from kovqa_core.models.beit3.network import (
-    FastLinear,
     MultiwayEncoder,
-    MultiwayLayer,
+    additive_mask,
     drop_path_factors,
     drop_path_rates,
-    fast_linear,
+    product_dtype,
 )
 
-LayerOutput = TypeVar("LayerOutput")
 ImageKvCache = list[tuple[Tensor, Tensor]]  # (keys, values) of every layer, each [B, H, P, D/H]
 
 
@@ -69,11 +66,14 @@ class CaptionNet(nn.Module):
             keep: [layers, 2, B, 1, 1] drop path factors, or None.
         """
         x = self.encoder.embed_image(image)
+        self.encoder.mark_varying_sizes(x, None, None)
         *body, last = self.layers
         cache: ImageKvCache = []
-        for i, layer in enumerate(body):
-            x, keys, values = self._run(_image_layer_forward, layer, x, None if keep is None else keep[i])
-            cache.append((keys, values))
+        with self.encoder.layers_for(len(image)):
+            for i, layer in enumerate(body):
+                of_layer = None if keep is None else keep[i]
+                x, keys, values = self.encoder.run(layer.image_tokens, x, of_layer)
+                cache.append((keys, values))
         # Of the last layer only keys and values, rows D … 3 D of the joined weight: nothing reads its output.
         width, branch = x.shape[-1], last.vision
         keys_values = fast_linear(branch.norm_attn(x), branch.qkv.weight[width:], branch.qkv.bias[width:])
@@ -96,14 +96,21 @@ class CaptionNet(nn.Module):
             noise: [B, layers, 2] uniform draws in 0…1 that decide drop path; None: keep all.
         """
         keep = None if noise is None or not any(self.drop_path) else drop_path_factors(noise, self.drop_path)
+        length = tokens.shape[1]
         # The same factors for image and text: a layer drops both streams together, as in `MultiwayLayer`.
         cache = self.encode_image(image, keep)
+        image_tokens = cache[0][0].shape[2]
+        tokens, padding = self.encoder.pad_text(tokens, padding, image_tokens)
         x = self.encoder.embed_text(tokens, padding)
-        mask = caption_mask(cache[0][0].shape[2], tokens, padding)
-        for i, layer in enumerate(self.layers):
-            x = self._run(_text_layer_forward, layer, x, *cache[i], mask, None if keep is None else keep[i])
+        mask = caption_mask(image_tokens, tokens, padding, product_dtype(x))
+        with self.encoder.layers_for(len(image)):
+            for i, layer in enumerate(self.layers):
+                # In every layer: the last has a graph of its own, for keys and values that lie otherwise.
+                self.encoder.mark_varying_sizes(None, x, mask)
+                of_layer = None if keep is None else keep[i]
+                x = self.encoder.run(layer.text_tokens, x, *cache[i], mask, of_layer)
         assert self.encoder.norm is not None
-        return self.encoder.norm["text"](x)
+        return self.encoder.norm["text"](x[:, :length])
 
     def next_token_logits(
         self, last_ids: Tensor, mask_id: int, image_cache: ImageKvCache, text_cache: TextKvCache
@@ -134,11 +141,6 @@ class CaptionNet(nn.Module):
         heads = self.layers[0].heads
         shape = (len(self.layers), 2, rows, heads, max_length, self.mlm_head.in_features // heads)
         return TextKvCache(like.new_empty(shape), like.new_empty(0), 0)
-
-    def _run(self, function: Callable[..., LayerOutput], *arguments: object) -> LayerOutput:
-        if self.encoder.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(function, *arguments, use_reentrant=False)
-        return function(*arguments)
 
 
 @dataclass
@@ -171,38 +173,21 @@ class TextKvCache:
         return TextKvCache(chosen, self.keys_values, self.length)
 
 
-def caption_mask(image_tokens: int, tokens: Tensor, padding: Tensor | None) -> Tensor:
-    """[B or 1, 1, T, P + T], True where a text token may look: the image, itself and the text before.
+def caption_mask(image_tokens: int, tokens: Tensor, padding: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """[B or 1, 1, T, P + T], added to scores: 0 where a text token may look: the image, itself and the text before.
 
     Args:
         image_tokens: P.
         tokens: [B, T] ids.
         padding: [B, T], True = padding, or None.
+        dtype: of attention.
     """
     length = tokens.shape[1]
-    text = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()[None, None]
+    hidden = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1)[None, None]
     if padding is not None:
-        text = text & ~padding[:, None, None]
-    return torch.cat([text.new_ones(*text.shape[:-1], image_tokens), text], -1)
-
-
-def _image_layer_forward(
-    layer: MultiwayLayer, x: Tensor, keep: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """[B, P, D] -> [B, P, D], and the layer's keys and values, each [B, H, P, D/H]."""
-    branch = layer.vision
-    q, k, v = layer.split_heads(branch.qkv(branch.norm_attn(x)), 3)
-    return branch.after_attention(x, layer.attend(q, k, v, None), keep), k, v
-
-
-def _text_layer_forward(
-    layer: MultiwayLayer, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor, keep: Tensor | None
-) -> Tensor:
-    """[B, T, D] -> [B, T, D]; `keys` and `values` are the image's, [B, H, P, D/H]."""
-    branch = layer.text
-    q, k, v = layer.split_heads(branch.qkv(branch.norm_attn(x)), 3)
-    attended = layer.attend(q, torch.cat([keys, k], 2), torch.cat([values, v], 2), mask)
-    return branch.after_attention(x, attended, keep)
+        hidden = hidden | padding[:, None, None]
+    hidden = torch.cat([hidden.new_zeros(*hidden.shape[:-1], image_tokens), hidden], -1)
+    return additive_mask(hidden, dtype)
 
 
 def _next_token_layer_forward(

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from kovqa_core.data.answers import write_answers
 from kovqa_core.data.example import Answer, Example
-from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import write_text
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
@@ -23,10 +22,10 @@ from kovqa_core.models.beit3.config import (
     ModelConfig,
     find_tokenizer,
     find_weights,
-    find_weights_tokenizer,
     no_tokenizer_error,
 )
-from kovqa_core.models.beit3.network import Beit3VqaNet, init_weights
+from kovqa_core.models.beit3.network import Beit3VqaNet
+from kovqa_core.models.beit3.new_weights import init_weights
 from kovqa_core.models.beit3.pretrained_weights import (
     TEXT_TABLE_NAME,
     load_pretrained_weights,
@@ -34,11 +33,13 @@ from kovqa_core.models.beit3.pretrained_weights import (
     read_pretrained_weights,
     to_original_state,
 )
-from kovqa_core.models.beit3.vocab_transfer import VocabTransfer, plan_vocab_transfer, transfer_vocab_rows
+from kovqa_core.models.beit3.text_rows import open_known_tokenizer, plan_text_rows, read_beit3_config
+from kovqa_core.models.beit3.vocab_transfer import transfer_vocab_rows
 from kovqa_core.models.beit3.vqa import Beit3VqaProcessor, VqaTask
 from kovqa_core.models.beit3.weights_problems import require_reinit_of_task
 from kovqa_core.models.closed_folder import building
-from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
+from kovqa_core.models.compiled_layers import compile_methods
+from kovqa_core.models.config import config_from_recipe
 from kovqa_core.models.family import (
     FamilyModel,
     LoadOptions,
@@ -49,7 +50,7 @@ from kovqa_core.models.family import (
 )
 from kovqa_core.models.plausible_sizes import require_plausible_sizes
 from kovqa_core.models.token_count import TokenCount
-from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, load_xlmr_tokenizer, require_same_tokenizer
+from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer
 from kovqa_core.runs.step_lease import read_found_step
 from kovqa_core.settings.recipe import DataSettings, Recipe
 
@@ -103,10 +104,17 @@ class Beit3Model(FamilyModel):
 
     def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
         """Checkpointing and torch.compile layer by layer: one compilation serves all layers."""
-        self.net.encoder.activation_checkpointing = activation_checkpointing
+        encoder = self.net.encoder
+        encoder.activation_checkpointing = activation_checkpointing
         if compile:
-            for layer in self.net.encoder.layers:
-                layer.compile()
+            encoder.compiled = True
+            of_task = (
+                ("image_tokens", "text_tokens")
+                if isinstance(self.net, CaptionNet)
+                else ("forward", "class_token")
+            )
+            for layer in encoder.layers:
+                compile_methods(layer, *of_task)
 
     def fsdp_units(self) -> list[nn.Module]:
         """The layers of a classifier but the last, of which only `class_token` is called; none of a captioner:
@@ -176,11 +184,11 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Proc
     config = config_from_recipe(ModelConfig, recipe)
     if config.tokenizer is None:
         raise no_tokenizer_error()
-    tokenizer = _open_known_tokenizer(find_tokenizer(config.tokenizer), config)
+    tokenizer = open_known_tokenizer(find_tokenizer(config.tokenizer), config)
     require_reinit_of_task(config.reinit, recipe.task)
     find = partial(find_weights, config.weights or "")
     original, beside = ({}, ()) if config.weights is None else read_found_step(find, read_pretrained_weights)
-    vocab_size, plan = _plan_text_rows(config, tokenizer, original.get(TEXT_TABLE_NAME))
+    vocab_size, plan = plan_text_rows(config, tokenizer, original.get(TEXT_TABLE_NAME))
     classes = len(answers) if recipe.task == "vqa" else None
     config = config.model_copy(update={"vocab_size": vocab_size, "num_classes": classes})
     model, processor = _build_beit3(config, tokenizer, answers, recipe.data)
@@ -209,96 +217,6 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Proc
             beside=", ".join(beside),
         )
     return model, processor, note
-
-
-def _plan_text_rows(
-    config: ModelConfig, tokenizer: XlmrTokenizer, table: Tensor | None
-) -> tuple[int, VocabTransfer | None]:
-    """Rows of the model's text table, and how the weights' rows are transferred; None: they stay as they are.
-
-    Args:
-        config: names weights and tokenizers.
-        tokenizer: of the new model.
-        table: the weights' text table [V, D], if there are weights.
-
-    Raises:
-        SettingsError: a table too small for the tokenizer, or of another size than `model.vocab_size`.
-        ModelError: the tokenizer of the weights has more ids than their table has rows.
-    """
-    plan = None if table is None else _plan_transfer(config, tokenizer, table)
-    rows = tokenizer.vocab_size if table is None or plan is not None else len(table)
-    vocab_size = config.vocab_size or rows
-    if table is not None and vocab_size != rows:
-        raise SettingsError(
-            message(
-                "beit3.other-vocab-size",
-                "model.vocab_size is {vocab_size}, the text table made of {weights} has {rows} rows",
-                vocab_size=vocab_size,
-                weights=config.weights,
-                rows=rows,
-            ),
-            message("beit3.other-vocab-size.hint", "leave it out: --set model.vocab_size=null"),
-        )
-    if vocab_size < tokenizer.vocab_size:
-        raise _small_text_table_error(config, tokenizer, vocab_size, is_new=table is None)
-    return vocab_size, plan
-
-
-def _small_text_table_error(
-    config: ModelConfig, tokenizer: XlmrTokenizer, rows: int, *, is_new: bool
-) -> SettingsError:
-    if is_new:
-        hint = message(
-            "beit3.small-text-table.new-hint", "use --set model.vocab_size={ids}", ids=tokenizer.vocab_size
-        )
-    else:
-        hint = message("beit3.small-text-table.hint", "--set model.text_rows=carried makes rows for them")
-    return SettingsError(
-        message(
-            "beit3.small-text-table",
-            "tokenizer {tokenizer} has {ids} ids, the text table only {rows} rows",
-            tokenizer=config.tokenizer,
-            ids=tokenizer.vocab_size,
-            rows=rows,
-        ),
-        hint,
-    )
-
-
-def _plan_transfer(config: ModelConfig, tokenizer: XlmrTokenizer, table: Tensor) -> VocabTransfer | None:
-    """How rows go from the weights' tokenizer to ours; None where both have the same tokens."""
-    path = find_weights_tokenizer(config)
-    if path is None or config.weights is None:
-        return None
-    step = find_weights(config.weights)
-    is_checkpoint = (step / "config.json").is_file()
-    old = (
-        _open_known_tokenizer(path, _read_beit3_config(step)) if is_checkpoint else load_xlmr_tokenizer(path)
-    )
-    if old.vocab_size > len(table):
-        raise ModelError(
-            message(
-                "beit3.other-weights-tokenizer",
-                "{path} has {ids} ids, the text table of {weights} only {rows} rows: those weights were trained "
-                "with another tokenizer",
-                path=path,
-                ids=old.vocab_size,
-                weights=config.weights,
-                rows=len(table),
-            ),
-            message("beit3.other-weights-tokenizer.hint", "name theirs: --set model.weights_tokenizer=FILE"),
-        )
-    # The same tokens in the same order: every row is right where it is.
-    if old.vocab == tokenizer.vocab:
-        return None
-    return plan_vocab_transfer(old.vocab, tokenizer.vocab, old.encode)
-
-
-def _open_known_tokenizer(path: Path, config: ModelConfig) -> XlmrTokenizer:
-    """The tokenizer in a file, if it is the one that the configuration knows; see `require_same_tokenizer`."""
-    tokenizer = load_xlmr_tokenizer(path)
-    require_same_tokenizer(tokenizer.sha256, config.tokenizer_sha256, str(path))
-    return tokenizer
 
 
 def _build_beit3(
@@ -338,9 +256,9 @@ def load_model(folder: Path, options: LoadOptions) -> tuple[Beit3Model, Beit3Pro
     Raises:
         ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
-    config = _read_beit3_config(folder)
+    config = read_beit3_config(folder)
     answers = read_answer_classes(folder, config.num_classes) if config.num_classes else []
-    tokenizer = _open_known_tokenizer(folder / "tokenizer" / "spm.model", config)
+    tokenizer = open_known_tokenizer(folder / "tokenizer" / "spm.model", config)
     require_plausible_sizes(folder, {**config.model_dump(), **config.dimensions._asdict()})
     with building(folder / "config.json"):
         model, processor = _build_beit3(config, tokenizer, answers, options.data)
@@ -374,10 +292,6 @@ def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
     if isinstance(processor, Beit3VqaProcessor):
         write_answers(output / "answers.txt", processor.answers)
     return _BEIT3_LOADING_CODE.format(file="beit3.pth")
-
-
-def _read_beit3_config(folder: Path) -> ModelConfig:
-    return read_checkpoint_config(ModelConfig, folder, "beit3")
 
 
 def count_text_tokens(processor: Beit3Processor, examples: Sequence[Example]) -> TokenCount:

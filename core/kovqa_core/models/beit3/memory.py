@@ -65,11 +65,10 @@ def _bytes_per_token(config: ModelConfig, by: ElementSize) -> int:
     """
     width, ffn = config.dimensions.embed_dim, config.dimensions.ffn_dim
     scaled = by.product_bytes if _keeps_attention_scores(by) else 0  # queries
-    raised = by.norm_bytes if by.norm_bytes != by.product_bytes else 0  # attention's result, for its norm
     norms, qkv = 2 * 4 + 2 * by.product_bytes, 3 * by.product_bytes
     attention, inner_norm = by.product_bytes, by.product_bytes
-    stream = norms + qkv + scaled + attention + raised + inner_norm
-    return stream * width + (2 * by.product_bytes + by.norm_bytes) * ffn
+    stream = norms + qkv + scaled + attention + inner_norm
+    return stream * width + 3 * by.product_bytes * ffn
 
 
 def _keeps_attention_scores(by: ElementSize) -> bool:

@@ -18,143 +18,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from kovqa_core.models.beit3.config import POSITION_OFFSET, TEXT_POSITIONS, ModelConfig, ModelDimensions
+from kovqa_core.models.beit3.config import POSITION_OFFSET, TEXT_POSITIONS, ModelConfig
+from kovqa_core.models.beit3.layers import LAYER_NORM_EPS, FastLinear, MultiwayLayer, TokenStreams
+from kovqa_core.models.compiled_layers import mark_varying
+from kovqa_core.models.layer_norm import LayerNorm
+from kovqa_core.models.xlmr_tokenizer import PAD_ID
 
-LAYER_NORM_EPS = 1e-5  # of every LayerNorm
-TokenStreams = list[Tensor]  # [image [B, P, D], text [B, T, D]], or one of the two
+LayerOutput = TypeVar("LayerOutput")
 
-
-def fast_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`functional.linear`, [..., in] -> [..., out], by the fastest way there is.
-
-    On a CPU many rows at once go through a 1×1 convolution: torch lets oneDNN choose the layout of a
-    convolution's weights, worth 2× in fp32 and 1.2× in bf16 on AMD's processors. Not where gradients in
-    bf16 are needed: there the convolution's are slower.
-    """
-    rows = x.numel() // x.shape[-1]
-    exact = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if x.device.type != "cpu" or rows < 64 or (torch.is_grad_enabled() and not exact):
-        return functional.linear(x, weight, bias)
-    pixels = x.reshape(1, rows, 1, -1).permute(0, 3, 1, 2)  # rows as pixels of one image, [1, in, rows, 1]
-    return (
-        functional.conv2d(pixels, weight[..., None, None], bias).permute(0, 2, 3, 1).view(*x.shape[:-1], -1)
-    )
-
-
-class FastLinear(nn.Linear):
-    """A linear layer by way of `fast_linear`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
-        return fast_linear(x, self.weight, self.bias)
-
-
-class ModalityBranch(nn.Module):
-    """One modality's weights of one layer."""
-
-    def __init__(self, size: ModelDimensions) -> None:
-        super().__init__()
-        width, ffn = size.embed_dim, size.ffn_dim
-        self.norm_attn = nn.LayerNorm(width, LAYER_NORM_EPS)
-        # Rows of its weight [3 D, D]: queries, keys, values; `pretrained_weights` joins and splits them so.
-        self.qkv = FastLinear(width, 3 * width)
-        self.inner_norm_attn = nn.LayerNorm(width, LAYER_NORM_EPS)
-        self.out = FastLinear(width, width)
-        self.norm_ffn = nn.LayerNorm(width, LAYER_NORM_EPS)
-        self.fc1 = FastLinear(width, ffn)
-        self.inner_norm_ffn = nn.LayerNorm(ffn, LAYER_NORM_EPS)
-        self.fc2 = FastLinear(ffn, width)
-
-    def after_attention(self, x: Tensor, attended: Tensor, keep: Tensor | None) -> Tensor:
-        """Output projection and feed-forward part, each with its residual.
-
-        Args:
-            x: [B, n, D], one stream: n is P or T.
-            attended: [B, n, D], what attention gave for its tokens.
-            keep: [2, B, 1, 1] drop path factors of the two residual branches, or None.
-        """
-        # Sub-LN: normed once more before each projection that goes back to the residual stream.
-        branch = self.out(self.inner_norm_attn(attended))
-        x = x + (branch if keep is None else branch * keep[0])
-        branch = self.fc2(self.inner_norm_ffn(functional.gelu(self.fc1(self.norm_ffn(x)))))
-        return x + (branch if keep is None else branch * keep[1])
-
-
-class MultiwayLayer(nn.Module):
-    """Attention over both streams, then each stream's own feed-forward part."""
-
-    def __init__(self, size: ModelDimensions) -> None:
-        super().__init__()
-        self.heads = size.num_heads
-        self.vision = ModalityBranch(size)
-        self.text = ModalityBranch(size)
-
-    def branches(self, streams: TokenStreams, first: str) -> list[ModalityBranch]:
-        """The weights that belong to the streams."""
-        return [self.vision, self.text][: len(streams)] if first == "vision" else [self.text]
-
-    def forward(
-        self, streams: TokenStreams, mask: Tensor | None, keep: Tensor | None, first: str = "vision"
-    ) -> TokenStreams:
-        """All tokens of all streams.
-
-        Args:
-            streams: what the layer before gave.
-            mask: [B, 1, 1 or N, N], True where a query may look; None: everywhere.
-            keep: [2, B, 1, 1] drop path factors, or None.
-            first: modality of the first stream.
-        """
-        branches = self.branches(streams, first)
-        # Each stream by its own weights, [B, P, 3 D] and [B, T, 3 D]; joined for attention alone, [B, N, 3 D].
-        qkv = [b.qkv(b.norm_attn(x)) for b, x in zip(branches, streams, strict=True)]
-        q, k, v = self.split_heads(torch.cat(qkv, 1) if len(qkv) > 1 else qkv[0], 3)
-        attended = self.attend(q, k, v, mask).split([x.shape[1] for x in streams], 1)
-        return [b.after_attention(x, a, keep) for b, x, a in zip(branches, streams, attended, strict=True)]
-
-    def class_token(self, streams: TokenStreams, mask: Tensor | None, keep: Tensor | None) -> Tensor:
-        """The class token alone, [B, 1, D]: what `forward` would give at position 0."""
-        width = streams[0].shape[-1]
-        normed = [b.norm_attn(x) for b, x in zip(self.branches(streams, "vision"), streams, strict=True)]
-        # Rows of the joined weight [3 D, D]: queries first, then keys and values.
-        qkv = self.vision.qkv
-        # One query, but keys and values of all tokens: position 0 still looks everywhere.
-        query = fast_linear(normed[0][:, :1], qkv.weight[:width], qkv.bias[:width])
-        keys_values = [
-            fast_linear(x, b.qkv.weight[width:], b.qkv.bias[width:])
-            for b, x in zip(self.branches(streams, "vision"), normed, strict=True)
-        ]
-        k, v = self.split_heads(torch.cat(keys_values, 1), 2)
-        attended = self.attend(self.split_heads(query, 1)[0], k, v, mask)
-        return self.vision.after_attention(streams[0][:, :1], attended, keep)
-
-    def split_heads(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
-        """[B, n, count · D] -> count × [B, H, n, D/H]."""
-        batch, length, _ = x.shape
-        return x.view(batch, length, count, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Scaled dot-product attention -> [B, n, D].
-
-        Args:
-            q: [B, H, n, D/H].
-            k, v: [B, H, N, D/H].
-            mask: [B, 1, 1 or n, N], True where a query may look; None: everywhere.
-        """
-        if q.is_cuda or q.dtype == torch.float32:
-            attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        else:  # torch's fused kernel for CPUs is slow in 16 bits: plain products are faster
-            scores = q * q.shape[-1] ** -0.5 @ k.mT  # [B, H, n, N]
-            # In place: the backward pass of a product needs what it read, not what it gave.
-            scores = scores if mask is None else scores.masked_fill_(~mask, -math.inf)
-            attended = scores.softmax(-1) @ v
-        return attended.transpose(1, 2).flatten(2)
+# What compiled kernels are laid out for; any other length or number of examples is as right.
+_TYPICAL_TEXT, _TYPICAL_BATCH = 24, 64
 
 
 class MultiwayEncoder(nn.Module):
@@ -172,6 +53,7 @@ class MultiwayEncoder(nn.Module):
             raise ValueError("config.vocab_size must be set before a network is made")
         self.patch = config.patch_size
         self.activation_checkpointing = False
+        self.compiled = False
         self.text_embed = nn.Embedding(config.vocab_size, width)
         self.mask_token_embed = nn.Parameter(torch.zeros(1, 1, width))
         self.cls_token_embed = nn.Parameter(torch.zeros(1, 1, width))
@@ -183,7 +65,7 @@ class MultiwayEncoder(nn.Module):
         self.layers = nn.ModuleList(MultiwayLayer(size) for _ in range(size.num_layers))
         self.norm = (
             nn.ModuleDict(
-                {"vision": nn.LayerNorm(width, LAYER_NORM_EPS), "text": nn.LayerNorm(width, LAYER_NORM_EPS)}
+                {"vision": LayerNorm(width, LAYER_NORM_EPS), "text": LayerNorm(width, LAYER_NORM_EPS)}
             )
             if final_norm
             else None
@@ -215,19 +97,69 @@ class MultiwayEncoder(nn.Module):
         x = x + self.text_position_embed[POSITION_OFFSET : POSITION_OFFSET + tokens.shape[1]]
         return x if padding is None else x.masked_fill(padding.unsqueeze(-1), 0.0)
 
+    def pad_text(
+        self, tokens: Tensor, padding: Tensor | None, image_tokens: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Text of one of few lengths, and always with padding [B, T], on a GPU or compiled; else as it comes.
+
+        Every length more is a graph more, or an attention plan more, to be made while the GPU waits. What is
+        padded is hidden from all other tokens, so that no number changes but for rounding.
+
+        Args:
+            tokens: [B, T] ids.
+            padding: [B, T], True = padding; None: no padding.
+            image_tokens: P.
+        """
+        if not self.compiled and not tokens.is_cuda:
+            return tokens, padding
+        if padding is None:
+            padding = torch.zeros_like(tokens, dtype=torch.bool)
+        more = padded_text_length(tokens.shape[1], image_tokens) - tokens.shape[1]
+        if more:
+            tokens = functional.pad(tokens, (0, more), value=PAD_ID)
+            padding = functional.pad(padding, (0, more), value=True)
+        return tokens, padding
+
     def embed(
         self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None, masked: Tensor | None
     ) -> tuple[TokenStreams, Tensor | None, str]:
-        """Streams, attention mask [B, 1, 1, N] (True = visible) and the first stream's modality."""
+        """Streams, attention mask [B, 1, 1, N] (0 = visible, else -inf) and the first stream's modality."""
         streams: TokenStreams = [] if image is None else [self.embed_image(image, masked)]
         mask = None
         if tokens is not None:
+            image_tokens = 0 if image is None else streams[0].shape[1]
+            tokens, padding = self.pad_text(tokens, padding, image_tokens)
             streams.append(self.embed_text(tokens, padding))
             if padding is not None:
                 # Image tokens are never padding. One row of keys for all heads and queries: [B, N] -> [B, 1, 1, N].
-                image_tokens = padding.new_zeros(len(padding), 0 if image is None else streams[0].shape[1])
-                mask = ~torch.cat([image_tokens, padding], 1)[:, None, None]
+                hidden = torch.cat([padding.new_zeros(len(padding), image_tokens), padding], 1)[:, None, None]
+                mask = additive_mask(hidden, product_dtype(streams[0]))
         return streams, mask, "text" if image is None else "vision"
+
+    def mark_varying_sizes(self, image: Tensor | None, text: Tensor | None, mask: Tensor | None) -> None:
+        """Say which sizes of the layers' arguments change, where they are compiled.
+
+        Text length does always; the number of examples does not in training, and does while answering, whose
+        last batch is smaller.
+
+        Args:
+            image: [B, P, D].
+            text: [B, T, D].
+            mask: [B, 1, 1 or T, N].
+        """
+        if not self.compiled:
+            return
+        if text is not None:
+            mark_varying(text, 1, _TYPICAL_TEXT)
+        if mask is not None and text is not None:
+            image_tokens = mask.shape[3] - text.shape[1]
+            mark_varying(mask, 3, image_tokens + _TYPICAL_TEXT)
+            if mask.shape[2] > 1:
+                mark_varying(mask, 2, _TYPICAL_TEXT)
+        if not torch.is_grad_enabled():
+            for tensor in (image, text, mask):
+                if tensor is not None and len(tensor) > 1:
+                    mark_varying(tensor, 0, _TYPICAL_BATCH)
 
     def forward(
         self,
@@ -252,8 +184,10 @@ class MultiwayEncoder(nn.Module):
         watch = watch or (lambda _: None)
         watch(streams)
         for i, layer in enumerate(self.layers):
-            streams = self._run(layer, streams, mask, None if keep is None else keep[i], first)
+            streams = self.run(layer, streams, mask, None if keep is None else keep[i], first)
             watch(streams)
+        if tokens is not None:  # without what `pad_text` added
+            streams[-1] = streams[-1][:, : tokens.shape[1]]
         if self.norm is not None:
             # A bool as a number: without an image the only stream is the text, whose norm is the second.
             norms = [self.norm[name] for name in ("vision", "text")][first == "text" :]
@@ -266,16 +200,56 @@ class MultiwayEncoder(nn.Module):
         """The class token after the last layer, [B, D]: what VQA reads, and no more work than that."""
         streams, mask, first = self.embed(image, tokens, padding, None)
         *body, last = cast("list[MultiwayLayer]", list(self.layers))
-        for i, layer in enumerate(body):
-            streams = self._run(layer, streams, mask, None if keep is None else keep[i], first)
-        return last.class_token(streams, mask, None if keep is None else keep[-1]).squeeze(1)
+        with self.layers_for(len(image)):
+            self.mark_varying_sizes(streams[0], streams[-1], mask)
+            for i, layer in enumerate(body):
+                streams = self.run(layer, streams, mask, None if keep is None else keep[i], first)
+            # Again: of the last layer another method is compiled, whose first arguments are these.
+            self.mark_varying_sizes(streams[0], streams[-1], mask)
+            return last.class_token(streams, mask, None if keep is None else keep[-1]).squeeze(1)
 
-    def _run(
-        self, layer: nn.Module, streams: TokenStreams, mask: Tensor | None, keep: Tensor | None, first: str
-    ) -> TokenStreams:
+    def layers_for(self, examples: int) -> AbstractContextManager[object]:
+        """Inside, layers run uncompiled where each would need graphs of its own for little.
+
+        A single example to be answered: torch compiles size 1 apart. Losses that are only ranked: without
+        gradients, but with drop path.
+        """
+        few = self.compiled and not torch.is_grad_enabled() and (examples == 1 or self.training)
+        return torch.compiler.set_stance("force_eager") if few else nullcontext()
+
+    def run(self, function: Callable[..., LayerOutput], *arguments: object) -> LayerOutput:
+        """A layer, or a method of one; with checkpointing its activations are computed again."""
         if self.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(layer, streams, mask, keep, first, use_reentrant=False)
-        return layer(streams, mask, keep, first)
+            # Nothing in a layer draws random numbers: no generator's state is to be kept.
+            return cast(
+                LayerOutput,
+                checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False),
+            )
+        return function(*arguments)
+
+
+def padded_text_length(length: int, image_tokens: int) -> int:
+    """The length that text is padded to: the next that makes the sum with the image's tokens a multiple of 8.
+
+    Of the sum, not of itself: rows of attention's mask begin at multiples of 16 bytes then, which its kernels for
+    GPUs ask for. At least 8, so that the length is never the 1 that torch.compile compiles apart.
+    """
+    longer = max(length, 8)
+    return min(longer + -(image_tokens + longer) % 8, max(length, TEXT_POSITIONS - POSITION_OFFSET))
+
+
+def additive_mask(hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to attention's scores: 0, or -inf where `hidden` (bool) is True.
+
+    Made once for all layers: of a bool mask, attention would make this one in every layer.
+    """
+    return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, -math.inf)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of products made of `x`: autocast's where it is on."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 class Beit3VqaNet(nn.Module):
@@ -288,10 +262,10 @@ class Beit3VqaNet(nn.Module):
             raise ValueError("config.num_classes must be set before a VQA network is made")
         self.encoder = MultiwayEncoder(config, final_norm=False)
         self.pooler = nn.ModuleDict(
-            {"norm": nn.LayerNorm(width, LAYER_NORM_EPS), "dense": FastLinear(width, width)}
+            {"norm": LayerNorm(width, LAYER_NORM_EPS), "dense": FastLinear(width, width)}
         )
         self.head = nn.Sequential(
-            FastLinear(width, 2 * width), nn.LayerNorm(2 * width, LAYER_NORM_EPS), nn.GELU(),
+            FastLinear(width, 2 * width), LayerNorm(2 * width, LAYER_NORM_EPS), nn.GELU(),
             FastLinear(2 * width, config.num_classes),
         )  # fmt: skip
         self.drop_path = drop_path_rates(config.drop_path, config.dimensions.num_layers)
@@ -355,46 +329,12 @@ def drop_path_factors(noise: Tensor, rates: list[float]) -> Tensor:
     Returns:
         [layers, 2, B, 1, 1]: 0, or 1 / probability of staying, so that the expectation stays.
     """
-    limits = torch.tensor(rates, device=noise.device).view(1, -1, 1)
+    limits = (spaced_on_gpu if noise.is_cuda else torch.tensor)(rates, device=noise.device).view(1, -1, 1)
     keep = (noise >= limits) / (1 - limits)  # [B, layers, 2]
     return keep.permute(1, 2, 0)[..., None, None]
 
 
-# Standard deviations for training from nothing, found on small models: patches and their positions begin
-# large beside what the first layers add; else nothing is learned about the image for thousands of steps.
-PATCH_STD, POSITION_STD, TEXT_STD = 0.4, 6.0, 0.05
-
-
-def init_weights(net: nn.Module, generator: torch.Generator) -> None:
-    """New weights for training from nothing.
-
-    | weights | values |
-    |---|---|
-    | Linear weights | normal, std 1/sqrt(inputs), truncated at 2 std |
-    | Linear biases, class and mask tokens | 0; of the answers: the odds of one in C |
-    | LayerNorm | 1 and 0 |
-    | patch projection | normal, std PATCH_STD |
-    | image positions; text positions and text table | normal, std POSITION_STD; TEXT_STD |
-
-    The original draws every Linear with std 0.02 and positions from N(0, 1); that is meant
-    for weights that are loaded over it, not for learning from nothing.
-    """
-    for module in net.modules():
-        if isinstance(module, nn.Linear):
-            std = module.in_features**-0.5
-            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std, generator=generator)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-    for encoder in (module for module in net.modules() if isinstance(module, MultiwayEncoder)):
-        nn.init.normal_(encoder.patch_embed.weight, std=PATCH_STD, generator=generator)
-        nn.init.normal_(encoder.vision_position_embed, std=POSITION_STD, generator=generator)
-        for table in (encoder.text_embed.weight, encoder.text_position_embed):
-            nn.init.normal_(table, std=TEXT_STD, generator=generator)
-        nn.init.zeros_(encoder.cls_token_embed)
-        nn.init.zeros_(encoder.mask_token_embed)
-    if isinstance(net, Beit3VqaNet):
-        answer = cast(nn.Linear, net.head[-1])
-        # Its sigmoid is 1 / C; at 0 every one of the C answers would begin with one half.
-        nn.init.constant_(answer.bias, -math.log(max(1, answer.out_features - 1)))
+def spaced_on_gpu(rates: list[float], device: torch.device) -> Tensor:
+    """`torch.tensor(rates)` of `drop_path_rates`, computed on a GPU: the copy of a list makes the GPU wait."""
+    steps = torch.arange(len(rates), dtype=torch.float64, device=device)
+    return (steps * rates[-1] / max(1, len(rates) - 1)).float()
