@@ -66,7 +66,8 @@ class Dtypes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = func(*args, **(kwargs or {}))
         first = result[0] if isinstance(result, tuple) else result
-        self.seen.add(first.dtype)
+        if isinstance(first, torch.Tensor):
+            self.seen.add(first.dtype)
         return result
 
 
