@@ -76,7 +76,7 @@ def test_a_norm_reads_16_bits_under_cudas_autocast(dtype: torch.dtype) -> None:
     was = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     with FakeTensorMode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # autocast, switched off, says that there is no GPU
-        norm = LayerNorm(8, device="cuda")
+        norm = LayerNorm(8, device="cuda").requires_grad_(False)
         x = torch.empty(2, 8, dtype=dtype, device="cuda")
         try:
             torch.set_autocast_enabled("cuda", True)
