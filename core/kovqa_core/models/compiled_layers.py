@@ -191,14 +191,15 @@ def _takes_hints() -> bool:
     return "hint_override" in inspect.signature(torch._dynamo.mark_dynamic).parameters
 
 
-def mark_varying(tensor: Tensor, dim: int, typical: int) -> None:
+def mark_varying(tensor: Tensor, dim: int, typical: int | None = None) -> None:
     """Say that a size changes from call to call, before a compiled method gets the tensor.
 
     Args:
         tensor: its size there is at least 2: torch compiles 1 apart.
         dim: which.
-        typical: what kernels are laid out for, whatever size comes first: so a resumed run has the same.
+        typical: what kernels are laid out for, whatever size comes first: so a resumed run has the same. The
+            compiler may rely on what it sees of it, such as being a multiple of 8. None: the first size.
     """
     # Before torch 2.9 the first size is what kernels are laid out for.
-    hint = {"hint_override": typical} if _takes_hints() else {}
+    hint = {"hint_override": typical} if typical is not None and _takes_hints() else {}
     torch._dynamo.mark_dynamic(tensor, dim, **hint)

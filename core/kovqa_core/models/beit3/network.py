@@ -34,8 +34,7 @@ from kovqa_core.models.xlmr_tokenizer import PAD_ID
 
 LayerOutput = TypeVar("LayerOutput")
 
-# What compiled kernels are laid out for; any other length or number of examples is as right.
-_TYPICAL_TEXT, _TYPICAL_BATCH = 24, 64
+_TYPICAL_TEXT = 24  # tokens that compiled kernels are laid out for; any other length is as right
 
 
 class MultiwayEncoder(nn.Module):
@@ -149,17 +148,18 @@ class MultiwayEncoder(nn.Module):
         """
         if not self.compiled:
             return
-        if text is not None:
-            mark_varying(text, 1, _TYPICAL_TEXT)
-        if mask is not None and text is not None:
+        if text is not None and mask is not None:
             image_tokens = mask.shape[3] - text.shape[1]
-            mark_varying(mask, 3, image_tokens + _TYPICAL_TEXT)
+            # One of the lengths there are: what the compiler concludes from it must hold for all of them.
+            typical = padded_text_length(_TYPICAL_TEXT, image_tokens)
+            mark_varying(text, 1, typical)
+            mark_varying(mask, 3, image_tokens + typical)
             if mask.shape[2] > 1:
-                mark_varying(mask, 2, _TYPICAL_TEXT)
+                mark_varying(mask, 2, typical)
         if not torch.is_grad_enabled():
             for tensor in (image, text, mask):
                 if tensor is not None and len(tensor) > 1:
-                    mark_varying(tensor, 0, _TYPICAL_BATCH)
+                    mark_varying(tensor, 0)
 
     def forward(
         self,
