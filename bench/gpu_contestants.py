@@ -27,7 +27,8 @@ from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.beit3.config import ModelConfig
 from kovqa_core.models.beit3.family import Beit3Model
-from kovqa_core.models.beit3.network import Beit3VqaNet, init_weights
+from kovqa_core.models.beit3.network import Beit3VqaNet
+from kovqa_core.models.beit3.new_weights import init_weights
 from kovqa_core.models.beit3.vqa import Beit3VqaItem, Beit3VqaProcessor, VqaTask
 from kovqa_core.models.family import FamilyModel
 from kovqa_core.models.image_transforms import normalise_pixels

@@ -28,7 +28,7 @@ from kovqa_core.models.beit3.beam_search import BeamSearchSettings, run_beam_sea
 from kovqa_core.models.beit3.caption_network import CaptionNet
 from kovqa_core.models.beit3.config import ModelConfig
 from kovqa_core.models.beit3.family import Beit3Model
-from kovqa_core.models.beit3.network import init_weights
+from kovqa_core.models.beit3.new_weights import init_weights
 from kovqa_core.models.beit3.vqa import VqaTask
 from kovqa_core.models.xlmr_tokenizer import EOS_ID
 from kovqa_core.train.strategies.base import TrainStrategy

@@ -6,7 +6,8 @@ import pytest
 import torch
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.beit3.config import ModelConfig
-from kovqa_core.models.beit3.network import Beit3VqaNet, init_weights
+from kovqa_core.models.beit3.network import Beit3VqaNet
+from kovqa_core.models.beit3.new_weights import init_weights
 from torch import Tensor
 
 from tests.conftest import Small

@@ -84,9 +84,14 @@ def test_few_graphs_with_the_numbers_of_none(
             answer(compiled.eval(), 8, 9)
         compiled.train()
     before = counter.frame_count
-    for length in (5, 12, 17, 64):
-        learn(compiled, 4, length).square().mean().backward()
-        learn(plain, 4, length).square().mean().backward()
+    for examples, length in (
+        (4, 5),
+        (3, 12),
+        (4, 17),
+        (2, 64),
+    ):  # rows that cannot be read make a batch smaller
+        learn(compiled, examples, length).square().mean().backward()
+        learn(plain, examples, length).square().mean().backward()
     for ours, theirs in zip(compiled.parameters(), plain.parameters(), strict=True):
         assert (ours.grad is None) == (theirs.grad is None)
         if ours.grad is not None and theirs.grad is not None:

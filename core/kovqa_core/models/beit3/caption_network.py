@@ -66,12 +66,12 @@ class CaptionNet(nn.Module):
             keep: [layers, 2, B, 1, 1] drop path factors, or None.
         """
         x = self.encoder.embed_image(image)
-        self.encoder.mark_varying_sizes(x, None, None)
         *body, last = self.layers
         cache: ImageKvCache = []
         with self.encoder.layers_for(len(image)):
             for i, layer in enumerate(body):
                 of_layer = None if keep is None else keep[i]
+                self.encoder.mark_varying_sizes(x, None, None, of_layer)
                 x, keys, values = self.encoder.run(layer.image_tokens, x, of_layer)
                 cache.append((keys, values))
         # Of the last layer only keys and values, rows D … 3 D of the joined weight: nothing reads its output.
@@ -105,9 +105,9 @@ class CaptionNet(nn.Module):
         mask = caption_mask(image_tokens, tokens, padding, product_dtype(x))
         with self.encoder.layers_for(len(image)):
             for i, layer in enumerate(self.layers):
-                # In every layer: the last has a graph of its own, for keys and values that lie otherwise.
-                self.encoder.mark_varying_sizes(None, x, mask)
                 of_layer = None if keep is None else keep[i]
+                # In every layer: the last has a graph of its own, for keys and values that lie otherwise.
+                self.encoder.mark_varying_sizes(None, x, mask, of_layer, cache[i])
                 x = self.encoder.run(layer.text_tokens, x, *cache[i], mask, of_layer)
         assert self.encoder.norm is not None
         return self.encoder.norm["text"](x[:, :length])

@@ -17,7 +17,7 @@ feed-forward for it alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar, cast
 
@@ -135,16 +135,23 @@ class MultiwayEncoder(nn.Module):
                 mask = additive_mask(hidden, product_dtype(streams[0]))
         return streams, mask, "text" if image is None else "vision"
 
-    def mark_varying_sizes(self, image: Tensor | None, text: Tensor | None, mask: Tensor | None) -> None:
-        """Say which sizes of the layers' arguments change, where they are compiled.
-
-        Text length does always; the number of examples does not in training, and does while answering, whose
-        last batch is smaller.
+    def mark_varying_sizes(
+        self,
+        image: Tensor | None,
+        text: Tensor | None,
+        mask: Tensor | None,
+        keep: Tensor | None,
+        cached: Sequence[Tensor] = (),
+    ) -> None:
+        """Say which sizes of a layer's arguments change, where it is compiled: text length, and examples, of
+        which a batch has fewer where rows cannot be read, and at the end of a split.
 
         Args:
             image: [B, P, D].
             text: [B, T, D].
             mask: [B, 1, 1 or T, N].
+            keep: [2, B, 1, 1].
+            cached: others whose first size is B.
         """
         if not self.compiled:
             return
@@ -156,10 +163,11 @@ class MultiwayEncoder(nn.Module):
             mark_varying(mask, 3, image_tokens + typical)
             if mask.shape[2] > 1:
                 mark_varying(mask, 2, typical)
-        if not torch.is_grad_enabled():
-            for tensor in (image, text, mask):
-                if tensor is not None and len(tensor) > 1:
-                    mark_varying(tensor, 0)
+        for tensor in (image, text, mask, *cached):
+            if tensor is not None and len(tensor) > 1:
+                mark_varying(tensor, 0)
+        if keep is not None and keep.shape[1] > 1:
+            mark_varying(keep, 1)
 
     def forward(
         self,
@@ -201,12 +209,15 @@ class MultiwayEncoder(nn.Module):
         streams, mask, first = self.embed(image, tokens, padding, None)
         *body, last = cast("list[MultiwayLayer]", list(self.layers))
         with self.layers_for(len(image)):
-            self.mark_varying_sizes(streams[0], streams[-1], mask)
             for i, layer in enumerate(body):
-                streams = self.run(layer, streams, mask, None if keep is None else keep[i], first)
-            # Again: of the last layer another method is compiled, whose first arguments are these.
-            self.mark_varying_sizes(streams[0], streams[-1], mask)
-            return last.class_token(streams, mask, None if keep is None else keep[-1]).squeeze(1)
+                of_layer = None if keep is None else keep[i]
+                if i == 0:  # the first call is what a graph is made of
+                    self.mark_varying_sizes(streams[0], streams[-1], mask, of_layer)
+                streams = self.run(layer, streams, mask, of_layer, first)
+            # Of the last layer another method is compiled.
+            of_layer = None if keep is None else keep[-1]
+            self.mark_varying_sizes(streams[0], streams[-1], mask, of_layer)
+            return last.class_token(streams, mask, of_layer).squeeze(1)
 
     def layers_for(self, examples: int) -> AbstractContextManager[object]:
         """Inside, layers run uncompiled where each would need graphs of its own for little.
