@@ -19,6 +19,7 @@ from kovqa_core.index.reader import filter_question_types, open_training_index
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.closed_folder import building
+from kovqa_core.models.compiled_layers import compile_methods, eager_layers
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
 from kovqa_core.models.family import (
     FamilyModel,
@@ -85,16 +86,20 @@ class FusionModel(FamilyModel):
 
     def begin_answers(self, batch: ModelBatch) -> ReadAnswers:
         """The same, to be read later."""
-        return begin_class_answers(self.net, self.answers, batch)
+        # Compiled for training: each size of a batch would be compiled anew.
+        with eager_layers(compiled=self.net.compiled):
+            return begin_class_answers(self.net, self.answers, batch)
 
     def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
-        """Activation checkpointing in both encoders, and torch.compile of each."""
+        """Activation checkpointing in both encoders; torch.compile of the question's layers and the image encoder."""
         if activation_checkpointing:
             self.net.question.gradient_checkpointing_enable()
             self.net.picture.set_grad_checkpointing()
         if compile:
-            self.net.question.compile()
-            self.net.picture.compile()
+            self.net.compiled = True
+            for layer in self.net.question.encoder.layer:
+                compile_methods(layer, "forward", fullgraph=False, dynamic=True)
+            compile_methods(self.net.picture, "forward", fullgraph=False)
 
     def suit_device(self, device: torch.device, precision: str) -> None:
         """Channels last for convolutions on a GPU, as their images are: cuDNN would turn both in every step."""

@@ -29,6 +29,7 @@ class FusionNet(nn.Module):
         super().__init__()
         assert config.num_classes is not None
         self.config = config
+        self.compiled = False
         grid = config.fusion == "grid"
         self.question: Any = build_question_encoder(config.question_config, pooled=not grid)
         width = int(config.question_config["hidden_size"])
@@ -64,6 +65,10 @@ class FusionNet(nn.Module):
         """
         image = normalise_by_mean_std(image, self.pixel_mean, self.pixel_std)
         image = image.contiguous(memory_format=torch.channels_last)
+        if self.compiled and self.training:
+            # One form of mask, and few lengths, which attention's kernels are made for.
+            tokens, padding = pad_to_multiple(tokens, padding, self.question.config.pad_token_id or 0)
+            torch._dynamo.maybe_mark_dynamic(image, 0)
         attended = self._attended_tokens(tokens, padding)
         fused = (
             self.fuse_product(image, tokens, attended)
@@ -112,6 +117,16 @@ class FusionNet(nn.Module):
             return self.encoder(joined)[:, 0]
         ignored = torch.cat([padding, padding.new_zeros(regions.shape[:2])], 1)  # [B, N]
         return self.encoder(joined, src_key_padding_mask=ignored)[:, 0]
+
+
+def pad_to_multiple(tokens: Tensor, padding: Tensor | None, pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Ids and where there is padding [B, T], with T the next multiple of 8."""
+    more = -tokens.shape[1] % 8
+    padding = torch.zeros_like(tokens, dtype=torch.bool) if padding is None else padding
+    return (
+        nn.functional.pad(tokens, (0, more), value=pad_token_id),
+        nn.functional.pad(padding, (0, more), value=True),
+    )
 
 
 def normalise_by_mean_std(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:

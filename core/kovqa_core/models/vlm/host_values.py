@@ -43,12 +43,15 @@ class HostValues:
         net: a network of transformers, or peft's wrapping of one; three of its methods are called through this.
 
     Attributes:
+        is_causal: is the causal mask the only one of the decoder?
+        masks_padding: do rows of training get a mask, where such a decoder would do without?
         host_names: ends of names of what the network is to get as tensors of the CPU: sizes of images.
     """
 
     def __init__(self, net: HfNetwork) -> None:
         self.host_names: tuple[str, ...] = ()
-        self._causal = self._has_deepstack = False
+        self.masks_padding = True
+        self.is_causal = self._has_deepstack = False
         self._tokens: Mapping[str, Tensor] = {}  # of the batch at work, on the CPU; empty: none
         self._image_positions: Tensor | None = None  # of its image tokens in [B · N], on the device
         for module in list(net.modules()):
@@ -65,7 +68,7 @@ class HostValues:
                 self._has_deepstack |= name == "_deepstack_process"
                 setattr(module, name, partial(call, getattr(module, name)))
         if kind.__name__ in _CAUSAL_DECODERS:
-            self._causal = _attends_causally(getattr(module, "config", None))
+            self.is_causal = _attends_causally(getattr(module, "config", None))
         if kind.__name__ in _TILING_NETWORKS:
             self.host_names += _TILE_SIZES
         takes_layout = _LAID_OUT_TOWERS.issuperset(kind.__module__.split(".")[-2:-1])
@@ -104,9 +107,13 @@ class HostValues:
         """The arguments of a forward pass over rows padded on the right: `keep_on_host`, and a mask not to be read."""
         inputs = self.keep_on_host(tensors, host)
         mask = host.get("attention_mask")
-        if mask is not None and bool(mask.all()):
-            del inputs["attention_mask"]  # what a network makes of it, after reading it
-        elif mask is not None and self._causal:
+        if mask is None:
+            return inputs
+        if bool(mask.all()) or (self.is_causal and not self.masks_padding):
+            # Without padding that is what a network makes of it, after reading it. And no token sees padding on its
+            # right, so that a decoder with the causal mask alone needs no other.
+            del inputs["attention_mask"]
+        elif self.is_causal:
             length = mask.shape[1]
             causal = torch.ones(
                 length, length, dtype=torch.bool, device=tensors["attention_mask"].device

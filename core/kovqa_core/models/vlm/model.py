@@ -11,7 +11,9 @@ from torch.nn import functional
 
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
+from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.compiled_layers import compile_methods, eager_layers
 from kovqa_core.models.family import FamilyModel
 from kovqa_core.models.vlm import generation, tuning
 from kovqa_core.models.vlm.config import ModelConfig
@@ -20,6 +22,7 @@ from kovqa_core.models.vlm.host_values import HostValues, send_without_waiting
 from kovqa_core.models.vlm.memory import component_of
 from kovqa_core.models.vlm.processor import IGNORE_INDEX, left_pad_prompts
 from kovqa_core.models.zero_gradients import parameters_of_graph, zero_of
+from kovqa_core.runs.events import report_warning
 
 
 class VlmModel(FamilyModel):
@@ -39,6 +42,7 @@ class VlmModel(FamilyModel):
         self._untouched: list[nn.Parameter] | None = (
             None  # parameters that a loss may not reach; None: not known yet
         )
+        self._compiled = False
         self.decoding = GREEDY_DECODING
         self.answer_trie: generation.AnswerTrie | None = None
 
@@ -88,7 +92,8 @@ class VlmModel(FamilyModel):
         """One answer per example, found as `decoding` says; a score is a probability in 0…1."""
         host_prompts, decoding = self._host_prompts(batch), self.decoding
         prompts = self._send_prompts(host_prompts, batch)
-        with self._autocast(), self.host_values.of(host_prompts):
+        # Compiled for training: each length of a cache would be compiled anew.
+        with eager_layers(compiled=self._compiled), self._autocast(), self.host_values.of(host_prompts):
             if self.answer_trie is not None:
                 return generation.choose_from_trie(self.generator, prompts, self.answer_trie)
             # The processor hands choices on where the prompts list them; not every row of a batch may have some.
@@ -149,14 +154,32 @@ class VlmModel(FamilyModel):
             # The reentrant kind drops gradients where no input of a layer requires one, as under LoRA.
             self.net.gradient_checkpointing_enable({"use_reentrant": False})
         if compile:
-            # Layer by layer and dynamic: all layers share one compiled form, and rows are of another length
-            # in every batch, each of which would otherwise be compiled anew.
-            layers = self.net.get_decoder().get_submodule("layers")
-            for layer in layers.children():
-                layer.compile(dynamic=True)
+            self._compile_layers()
+
+    def _compile_layers(self) -> None:
+        """One graph for all decoder layers (two, where what the first one reads does not learn).
+
+        Vision towers stay as they are: they read the sizes of images as numbers, and each would be compiled anew.
+        """
+        decoder = self.net.get_decoder()
+        if not self.host_values.is_causal:
+            report_warning(
+                message(
+                    "vlm.not-compiled",
+                    "layers of {decoder} are not compiled: it is not known how many forms they would need",
+                    decoder=type(decoder).__name__,
+                )
+            )
+            return
+        self._compiled = True
+        self.host_values.masks_padding = False  # one form of mask
+        for layer in decoder.get_submodule("layers").children():
+            compile_methods(layer, "forward", fullgraph=False, dynamic=True)
 
     def suit_device(self, device: torch.device, precision: str) -> None:
         """What does not learn in the 16-bit type of the products; not where the whole model is saved, in its own."""
+        if device.type == "cuda":
+            self.host_values.masks_padding = False  # attention's fastest kernels take no mask
         if precision == "fp16" and self.config.train.language != "full":
             tuning.hold_frozen_products(self.net, torch.float16)
 
