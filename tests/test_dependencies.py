@@ -37,3 +37,8 @@ def test_the_versions_tested_are_allowed() -> None:
     tested = dict(line.split("==") for line in lines if "==" in line)
     refused = [n for n, r in ASKED.items() if n in tested and not r.specifier.contains(tested[n])]
     assert refused == []
+
+
+def test_transformers_is_new_enough_for_questions_as_plain_text() -> None:
+    """Before 5.23 `apply_chat_template` raises ValueError at `sanitize_control_tokens`, which every chat passes."""
+    assert lowest("transformers") >= Version("5.23")
