@@ -14,6 +14,7 @@ What compiles is imported in functions: torch's compiler takes a second to load,
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import inspect
@@ -22,6 +23,7 @@ import shutil
 import sysconfig
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -203,3 +205,12 @@ def mark_varying(tensor: Tensor, dim: int, typical: int | None = None) -> None:
     # Before torch 2.9 the first size is what kernels are laid out for.
     hint = {"hint_override": typical} if typical is not None and _takes_hints() else {}
     torch._dynamo.mark_dynamic(tensor, dim, **hint)
+
+
+def eager_layers(*, compiled: bool) -> AbstractContextManager[object]:
+    """Layers that were compiled for training run as they were written: answers come in sizes of their own.
+
+    Args:
+        compiled: were any? torch's compiler takes seconds to be imported.
+    """
+    return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
