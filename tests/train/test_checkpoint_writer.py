@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from kovqa_core.runs.checksums import damaged_files
 from kovqa_core.runs.events import SavedEvent, WarningEvent
 from kovqa_core.runs.folder import follow_pointer
 from kovqa_core.settings.run import Run
-from kovqa_core.train import checkpoint, host_copies, loop
+from kovqa_core.train import checkpoint, checkpoint_writer, host_copies, loop
 from kovqa_core.train.loop import run_training
 from kovqa_core.train.run_log import RunLog
 from kovqa_core.train.strategies.full_weights import copy_without_weights
@@ -164,3 +164,9 @@ def test_the_last_of_the_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
         assert host_copies.have_host_memory(size) is fits
     monkeypatch.setattr(host_copies, "available_memory", lambda: 1 << 62)
     assert not host_copies.have_host_memory(1 << 60)  # refused by the system
+
+
+def test_a_processor_that_cannot_be_copied_is_saved_while_training_waits() -> None:
+    assert checkpoint_writer._copy_or_none(cast("Any", threading.Lock())) is None
+    plain = cast("Any", {"a": [1]})
+    assert checkpoint_writer._copy_or_none(plain) == plain

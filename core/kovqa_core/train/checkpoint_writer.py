@@ -47,8 +47,9 @@ class CheckpointWriter:
         emit_event: Callable[[WorkerEvent], None],
     ) -> None:
         self._run, self._strategy, self._emit_event = run, strategy, emit_event
+        self._processor = processor
         # Its own, as it is now: a tokenizer's Rust part refuses to be saved by one thread while another uses it.
-        self._processor = copy.deepcopy(processor) if strategy.rank.is_main_process else processor
+        self._copied_processor = _copy_or_none(processor) if strategy.rank.is_main_process else None
         self._threads = ThreadPoolExecutor(1, "checkpoint")
         self._host: HostCopies | None = None
         self._stands_still = False  # there is no memory for copies
@@ -90,7 +91,9 @@ class CheckpointWriter:
             recipe.family, recipe.task, recipe.name, step=progress.step, score=progress.score
         )
         host = self._host_copies(averages)
-        parts = checkpoint.gather_parts(strategy, self._processor, averages, info, host)
+        processor = self._processor if host is None else self._copied_processor
+        assert processor is not None
+        parts = checkpoint.gather_parts(strategy, processor, averages, info, host)
         if not strategy.rank.is_main_process:
             list(parts)  # takes part in the collectives, and has nothing to write
             return
@@ -141,12 +144,21 @@ class CheckpointWriter:
             return None
         if self._host is None:
             size = strategy.host_copy_size(has_averages=averages is not None)
+            if self._copied_processor is None:
+                size = None
             if size is not None and have_host_memory(size):
                 self._host = HostCopies(strategy.device)
             else:
                 self._stands_still = True
                 self._emit_event(WarningEvent(_stands_still_note(size)))
         return self._host
+
+
+def _copy_or_none(processor: ExampleProcessor) -> ExampleProcessor | None:
+    try:
+        return copy.deepcopy(processor)
+    except Exception:  # a model's own code may hold anything
+        return None
 
 
 def _stands_still_note(size: int | None) -> str:
