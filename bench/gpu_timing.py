@@ -124,7 +124,7 @@ def time_in_turns(
     clocks = {one.name: _Clock() for one in contestants}
     for one in contestants:
         began = time.perf_counter()
-        for _ in range(VISITS):
+        for _ in range(VISITS if seconds else 1):
             _turn(one, shapes)
         wait_for(device)
         clocks[one.name].warm_up_seconds = time.perf_counter() - began
