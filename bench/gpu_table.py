@@ -38,9 +38,9 @@ class Words:
 
 
 ENGLISH = Words(
-    "No GPU has been measured yet. A simulation (docs/gpu) expects about 610 examples/s from training BEiT-3 large "
-    "at 224 pixels on one H100 in plain bf16, and 900 or more compiled. To measure yours: "
-    "`python bench/gpu_speed.py`, then `python bench/gpu_table.py`.",
+    "No GPU has been measured yet. Counted on paper, training BEiT-3 large at 224 pixels should reach 900 examples/s "
+    "or more on one H100, compiled as it is there by default. To measure yours: `python bench/gpu_speed.py`, then "
+    "`python bench/gpu_table.py`.",
     ("card", "driver, torch, date"),
     {
         "training": "training large 224, examples/s (share of the data sheet's bf16 peak; of the measured product)",
@@ -53,9 +53,8 @@ ENGLISH = Words(
     "Micro-batches, quartiles and memory: docs/gpu/CARD.json; what each row means: docs/gpu/README.md.",
 )
 KOREAN = Words(
-    "아직 GPU에서 잰 수치가 없습니다. 시뮬레이션(docs/gpu)에 따르면 H100 한 장에서 BEiT-3 large(224픽셀)를 학습할 때 "
-    "bf16 그대로 초당 약 610개, 컴파일하면 900개 이상이 예상됩니다. 직접 재려면 "
-    "`python bench/gpu_speed.py`를 실행한 뒤 `python bench/gpu_table.py`를 실행하세요.",
+    "아직 GPU에서 잰 수치가 없습니다. 계산으로는 H100 한 장에서 BEiT-3 large(224픽셀)를 기본값대로 컴파일해 학습할 때 초당 900개 이상이 "
+    "예상됩니다. 직접 재려면 `python bench/gpu_speed.py`를 실행한 뒤 `python bench/gpu_table.py`를 실행하세요.",
     ("카드", "드라이버, torch, 날짜"),
     {
         "training": "large 224 학습, 초당 예제 수 (데이터시트 bf16 최고 성능 대비, 실측 행렬곱 대비)",
