@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from kovqa_core import __version__
 from kovqa_core.errors import DataError, KovqaError, MachineError
 from kovqa_core.messages import message, shell_quote
 from kovqa_core.messages.one_line import escape_one_line
 from kovqa_core.process_limits import find_limit
 
-from kovqa_cli import __version__
 from kovqa_cli.commands import (
     caption,
     chat,
