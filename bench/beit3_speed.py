@@ -106,7 +106,8 @@ def take_turns(steps: dict[str, Step], repeats: int, device: str) -> dict[str, l
     alone = device == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if alone else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for repeat in range(-1, repeats):  # the first round warms up
+    # A round warms up; on a GPU one of every batch, as each shape may need kernels or plans of its own.
+    for repeat in range(-BATCHES if device == "cuda" else -1, repeats):
         shift = repeat % len(names)
         for name in names[shift:] + names[:shift]:
             sync(device)

@@ -4,7 +4,7 @@ A compiled form ("graph") is made at the first call whose tensors fit none befor
 minute. So that a run has few, and a resumed run the same ones:
 
 * layers share their code, and torch.compile their graph: weights are arguments;
-* a size that changes from batch to batch (text length; rows, while answering) is marked before the first call,
+* a size that changes from batch to batch (text length, rows) is marked before the first call,
   and all others are fixed: torch's own way, to notice at the second size, would depend on what came first;
 * no argument is a tensor in one batch and None in the next;
 * beyond RECOMPILE_LIMIT graphs of one function training ends: torch would go on without any, in silence.
@@ -15,9 +15,7 @@ What compiles is imported in functions: torch's compiler takes a second to load,
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
-import inspect
 import os
 import shutil
 import sysconfig
@@ -188,23 +186,13 @@ def _count_graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-@functools.cache
-def _takes_hints() -> bool:
-    return "hint_override" in inspect.signature(torch._dynamo.mark_dynamic).parameters
+def mark_varying(tensor: Tensor, dim: int) -> None:
+    """Say that a size, at least 2, changes from call to call, before a compiled method gets the tensor.
 
-
-def mark_varying(tensor: Tensor, dim: int, typical: int | None = None) -> None:
-    """Say that a size changes from call to call, before a compiled method gets the tensor.
-
-    Args:
-        tensor: its size there is at least 2: torch compiles 1 apart.
-        dim: which.
-        typical: what kernels are laid out for, whatever size comes first: so a resumed run has the same. The
-            compiler may rely on what it sees of it, such as being a multiple of 8. None: the first size.
+    No `hint_override`: what inductor concludes from a hint becomes a guard, which fails at once where the size
+    that comes is another (torch 2.13: "Guard failed on the same frame it was created").
     """
-    # Before torch 2.9 the first size is what kernels are laid out for.
-    hint = {"hint_override": typical} if typical is not None and _takes_hints() else {}
-    torch._dynamo.mark_dynamic(tensor, dim, **hint)
+    torch._dynamo.mark_dynamic(tensor, dim)
 
 
 def eager_layers(*, compiled: bool) -> AbstractContextManager[object]:

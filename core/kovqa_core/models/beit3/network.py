@@ -34,8 +34,6 @@ from kovqa_core.models.xlmr_tokenizer import PAD_ID
 
 LayerOutput = TypeVar("LayerOutput")
 
-_TYPICAL_TEXT = 24  # tokens that compiled kernels are laid out for; any other length is as right
-
 
 class MultiwayEncoder(nn.Module):
     """Embeddings, layers and, for tasks that read every token, the final norm."""
@@ -156,13 +154,10 @@ class MultiwayEncoder(nn.Module):
         if not self.compiled:
             return
         if text is not None and mask is not None:
-            image_tokens = mask.shape[3] - text.shape[1]
-            # One of the lengths there are: what the compiler concludes from it must hold for all of them.
-            typical = padded_text_length(_TYPICAL_TEXT, image_tokens)
-            mark_varying(text, 1, typical)
-            mark_varying(mask, 3, image_tokens + typical)
+            mark_varying(text, 1)
+            mark_varying(mask, 3)
             if mask.shape[2] > 1:
-                mark_varying(mask, 2, typical)
+                mark_varying(mask, 2)
         for tensor in (image, text, mask, *cached):
             if tensor is not None and len(tensor) > 1:
                 mark_varying(tensor, 0)
