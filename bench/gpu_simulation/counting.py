@@ -171,6 +171,7 @@ class SimulatedGpu(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        _require_cuda_dtypes(func, args)
         self._count_wait(func, inputs, kwargs)
         if func._overloadpacket in _INDEXING:
             args = self._with_whole_numbers(args)
@@ -232,6 +233,8 @@ class SimulatedGpu(TorchDispatchMode):
             return shadow if shadow is not None else _plausible_number(args[0])
         if packet in (aten.equal, aten.is_nonzero) and args[0].device.type == "cuda":
             return shadow if shadow is not None else False
+        if kwargs.get("generator") is not None and func._schema.is_mutable:
+            return args[0]  # drawn in place, by a generator that FakeTensors cannot take
         try:
             return func(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException):
@@ -274,6 +277,8 @@ class SimulatedGpu(TorchDispatchMode):
         values, own = tree_map(lambda leaf: self._shadows[leaf] if isinstance(leaf, Tensor) else leaf, (tuple(args), own))
         values = tuple(torch.device("cpu") if isinstance(value, torch.device) else value for value in values)
         with _disable_current_modes(), torch.no_grad():
+            if func._overloadpacket in (aten._softmax, aten._log_softmax) and values[2]:
+                values = (values[0].float(), values[1], False)  # a CPU's kernel does not raise by itself
             return func(*values, **own), True
 
     def _keep_shadows(
@@ -299,6 +304,18 @@ def _makes_small_whole_numbers(func: Any, args: Sequence[Any], kwargs: dict[str,
     dtype = kwargs.get("dtype")
     whole = dtype is not None and not dtype.is_floating_point or func._overloadpacket is aten.arange
     return product <= _MAX_SHADOW and (floats or whole)
+
+
+def _require_cuda_dtypes(func: Any, args: Sequence[Any]) -> None:
+    """What CUDA's kernels refuse and neither a FakeTensor nor a CPU's kernel does.
+
+    Raises:
+        RuntimeError: as CUDA's kernel says it.
+    """
+    if func._overloadpacket in (aten.native_layer_norm, aten.native_group_norm) and args[0].device.type == "cuda":
+        weights = [arg for arg in args[1:4] if isinstance(arg, Tensor)]
+        if any(weight.dtype != args[0].dtype for weight in weights):
+            raise RuntimeError(f"expected scalar type {args[0].dtype} but found {weights[0].dtype}")
 
 
 def _plausible_number(tensor: Tensor) -> bool | int | float:
