@@ -19,8 +19,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench.gpu_simulation.counting import SimulatedGpu, simulated_gpu
 from kovqa_core.models.batches import ModelBatch
+
+from bench.gpu_simulation.counting import SimulatedGpu
+from bench.gpu_simulation.simulated import simulated_gpu
 
 _GUARD_SOURCE = Path(__file__).parent / "tools" / "cuda_device_guard.cpp"
 
@@ -35,9 +37,24 @@ def load_device_guard() -> None:
         pytest.skip("no C++ compiler")
     torch_folder = Path(torch.__file__).parent
     library = Path(tempfile.mkdtemp()) / "cuda_device_guard.so"
-    command = [compiler, "-std=c++20", "-O0", "-shared", "-fPIC", f"-I{torch_folder / 'include'}", str(_GUARD_SOURCE)]
+    command = [
+        compiler,
+        "-std=c++20",
+        "-O0",
+        "-shared",
+        "-fPIC",
+        f"-I{torch_folder / 'include'}",
+        str(_GUARD_SOURCE),
+    ]
     subprocess.run([*command, "-o", str(library), f"-L{torch_folder / 'lib'}", "-lc10"], check=True)
     ctypes.CDLL(str(library))
+
+
+class _HostGenerator(torch.Generator):
+    """A generator of any device, made where there is one: the values are computed on the CPU."""
+
+    def __new__(cls, device: object = None) -> _HostGenerator:
+        return super().__new__(cls)
 
 
 @contextlib.contextmanager
@@ -47,6 +64,7 @@ def simulated_cuda() -> Iterator[SimulatedGpu]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
         patch.setattr("torch.cuda.is_bf16_supported", lambda *_, **__: True)
+        patch.setattr(torch, "Generator", _HostGenerator)
         with simulated_gpu(shadow_floats=True) as gpu:
             yield gpu
 

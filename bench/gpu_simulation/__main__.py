@@ -25,16 +25,22 @@ from bench.gpu_simulation.fake_gpu import torch_has_cuda, use_fake_gpu
 def main() -> None:
     """Print one line a case, as soon as it is counted."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.gpu_simulation", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m bench.gpu_simulation",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("case", nargs="*", help="as in cases.py; none: all")
     parser.add_argument("--compile", choices=("no", "yes", "both"), default="both")
     parser.add_argument("--micro-batch", type=int, help="of another size than the case's")
     parser.add_argument("--json", type=Path, help="also write the counts there")
-    parser.add_argument("--lines", action="store_true", help="which line waits, and which operation moves how much")
+    parser.add_argument(
+        "--lines", action="store_true", help="which line waits, and which operation moves how much"
+    )
     options = parser.parse_args()
     if not torch_has_cuda():
-        raise SystemExit("this torch is built without CUDA; the checks of devices and dtypes are in tests/models")
+        raise SystemExit(
+            "this torch is built without CUDA; the checks of devices and dtypes are in tests/models"
+        )
     use_fake_gpu(["-m", "bench.gpu_simulation", *sys.argv[1:]])
     _print_table(options)
 
@@ -70,7 +76,10 @@ def _print_table(options: argparse.Namespace) -> None:
             )
             if name in PUBLISHED:
                 expected = examples_per_second(CARDS["RTX 3090"], counts.other_mb, counts.gflop)
-                print(f"  calibration: {expected:.0f} on an RTX 3090, published {PUBLISHED[name]}", file=sys.stderr)
+                print(
+                    f"  calibration: {expected:.0f} on an RTX 3090, published {PUBLISHED[name]}",
+                    file=sys.stderr,
+                )
             if options.lines:
                 for line, number in counts.waits.items():
                     print(f"  waits {number}: {line}", file=sys.stderr)

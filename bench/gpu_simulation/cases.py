@@ -12,7 +12,11 @@ from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.family import FamilyModel
 from torch import Tensor, nn
 
-CLASSES, VOCAB, TEXT = 3129, 64010, 20  # answers and tokenizer of VQAv2; tokens of the longest question of a batch
+CLASSES, VOCAB, TEXT = (
+    3129,
+    64010,
+    20,
+)  # answers and tokenizer of VQAv2; tokens of the longest question of a batch
 CAPTION_TEXT, MASKED = 16, 9  # tokens of a caption, and those of them that are predicted
 
 
@@ -45,7 +49,13 @@ def _beit3(size: str, side: int, drop_path: float) -> Callable[[], FamilyModel]:
         from kovqa_core.models.beit3.vqa import VqaTask
 
         config = ModelConfig.model_validate(
-            {"size": size, "image_size": side, "drop_path": drop_path, "vocab_size": VOCAB, "num_classes": CLASSES}
+            {
+                "size": size,
+                "image_size": side,
+                "drop_path": drop_path,
+                "vocab_size": VOCAB,
+                "num_classes": CLASSES,
+            }
         )
         return Beit3Model(Beit3VqaNet(config), VqaTask(["answer"] * CLASSES))
 
@@ -99,7 +109,9 @@ def _vqa_batch(side: int, layers: int) -> Callable[[int], ModelBatch]:
 def _caption_batch(side: int, layers: int) -> Callable[[int], ModelBatch]:
     def make(rows: int) -> ModelBatch:
         tokens, padding = _text(rows, CAPTION_TEXT)
-        positions = torch.stack([torch.arange(rows).repeat_interleave(MASKED), 1 + torch.arange(rows * MASKED) % 7], 1)
+        positions = torch.stack(
+            [torch.arange(rows).repeat_interleave(MASKED), 1 + torch.arange(rows * MASKED) % 7], 1
+        )
         return ModelBatch(
             {
                 "image": _pixels(rows, side), "noise": torch.rand(rows, layers, 2), "tokens": tokens,
@@ -130,7 +142,12 @@ def _nia() -> FamilyModel:
 
 def _nia_batch(rows: int) -> ModelBatch:
     tokens, padding = _text(rows, TEXT)
-    tensors = {"image": _pixels(rows, 224), "tokens": tokens, "padding": padding, "targets": torch.arange(rows)}
+    tensors = {
+        "image": _pixels(rows, 224),
+        "tokens": tokens,
+        "padding": padding,
+        "targets": torch.arange(rows),
+    }
     return ModelBatch(tensors, _ids(rows))
 
 
@@ -169,11 +186,15 @@ def _qwen3_vl() -> Any:
         "depth": 24, "hidden_size": 1024, "num_heads": 16, "intermediate_size": 4096, "out_hidden_size": 2048,
         "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2, "deepstack_visual_indexes": [5, 11, 17],
     }  # fmt: skip
-    config = Qwen3VLConfig(text_config=text, vision_config=vision, image_token_id=_IMAGE_ID, tie_word_embeddings=True)
+    config = Qwen3VLConfig(
+        text_config=text, vision_config=vision, image_token_id=_IMAGE_ID, tie_word_embeddings=True
+    )
     return Qwen3VLForConditionalGeneration(config)
 
 
-def _vlm_batch(image_id: int, image_tokens: int, images: Callable[[int], dict[str, Tensor]]) -> Callable[[int], ModelBatch]:
+def _vlm_batch(
+    image_id: int, image_tokens: int, images: Callable[[int], dict[str, Tensor]]
+) -> Callable[[int], ModelBatch]:
     def make(rows: int) -> ModelBatch:
         prompt, answer = image_tokens + 24, 4
         length = prompt + answer
@@ -206,7 +227,11 @@ def _llava() -> Any:
         patch_size=14, projection_dim=768,
     )  # fmt: skip
     text = LlamaConfig(
-        vocab_size=32064, hidden_size=4096, intermediate_size=11008, num_hidden_layers=8, num_attention_heads=32
+        vocab_size=32064,
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_hidden_layers=8,
+        num_attention_heads=32,
     )
     return LlavaForConditionalGeneration(
         LlavaConfig(vision_config=vision, text_config=text, image_token_index=32000, image_seq_length=576)
@@ -236,7 +261,9 @@ class _Classifier(nn.Module):
 
 
 def _vit_batch(rows: int) -> ModelBatch:
-    return ModelBatch({"image": torch.empty(rows, 3, 224, 224), "labels": torch.zeros(rows, dtype=torch.long)}, _ids(rows))
+    return ModelBatch(
+        {"image": torch.empty(rows, 3, 224, 224), "labels": torch.zeros(rows, dtype=torch.long)}, _ids(rows)
+    )
 
 
 CASES: dict[str, Case] = {

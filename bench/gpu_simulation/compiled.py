@@ -21,7 +21,7 @@ from torch._inductor.utils import BoxedBool
 from torch._inductor.virtualized import V
 from torch.utils._python_dispatch import _disable_current_modes
 
-from bench.gpu_simulation.counting import SimulatedGpu, _disable_counting
+from bench.gpu_simulation.counting import SimulatedGpu, disable_counting
 
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "attention")
 
@@ -44,7 +44,9 @@ def _count_graph(graph: GraphLowering) -> GraphCounts:
     with V.set_graph_handler(graph):
         for node in graph.scheduler.nodes:
             moved = int(node.get_read_write_buffers_sizes())
-            name = str(getattr(node.node, "python_kernel_name", None) or getattr(node.node, "op_overload", ""))
+            name = str(
+                getattr(node.node, "python_kernel_name", None) or getattr(node.node, "op_overload", "")
+            )
             if name and any(part in name for part in _PRODUCTS):
                 product += moved
             else:
@@ -87,7 +89,7 @@ def counted_compilation(gpu: SimulatedGpu) -> Iterator[list[GraphCounts]]:
             gpu.counts.other_bytes += counted.other_bytes
             values = list(arguments)
             arguments.clear()
-            with _disable_counting(gpu):
+            with disable_counting(gpu):
                 return as_it_is(*values)
 
         call._boxed_call = True  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,6 @@ from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensor,
-    FakeTensorMode,
 )
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
@@ -115,7 +114,7 @@ class SimulatedGpu(TorchDispatchMode):
 
     def upload(self, value: Tensor, device: str = "cuda") -> Tensor:
         """A tensor of the simulated GPU with the values of one on the CPU; not counted."""
-        with _disable_counting(self):
+        with disable_counting(self):
             fake = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=device)
         self._remember(fake)
         self._keep(fake, value)
@@ -170,6 +169,8 @@ class SimulatedGpu(TorchDispatchMode):
         self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func._overloadpacket is aten._pin_memory:  # a driver's; here all of the host's memory will do
+            return args[0]
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         _require_cuda_dtypes(func, args)
         self._count_wait(func, inputs, kwargs)
@@ -215,7 +216,9 @@ class SimulatedGpu(TorchDispatchMode):
             waits = any(on_gpu)
         elif packet in _INDEXING:
             waits = any(t.dtype in (torch.bool, torch.uint8) and t.device.type == "cuda" for t in inputs[1:])
-        elif packet is aten.lift_fresh:  # torch.tensor(…, device=cuda), a list as an index: out of memory not pinned
+        elif (
+            packet is aten.lift_fresh
+        ):  # torch.tensor(…, device=cuda), a list as an index: out of memory not pinned
             waits = any(on_gpu)
         elif packet is aten._to_copy and inputs and not kwargs.get("non_blocking"):
             # From the GPU, or to it out of memory that is not pinned.
@@ -223,7 +226,7 @@ class SimulatedGpu(TorchDispatchMode):
         elif packet is aten.copy_ and len(on_gpu) > 1 and on_gpu[0] != on_gpu[1] and inputs[1].ndim:
             waits = not (kwargs.get("non_blocking") or False)
         if waits:
-            self.counts.waits[f"{_calling_line()} ({str(packet).removeprefix('aten.')})"] += 1
+            self.counts.waits[f"{calling_line()} ({str(packet).removeprefix('aten.')})"] += 1
 
     # ------------------------------------------------------------------------------- values
 
@@ -241,9 +244,11 @@ class SimulatedGpu(TorchDispatchMode):
             if shadow is None:
                 raise
             return tree_map(
-                lambda value: torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=args[0].device)
-                if isinstance(value, Tensor)
-                else value,
+                lambda value: (
+                    torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=args[0].device)
+                    if isinstance(value, Tensor)
+                    else value
+                ),
                 shadow,
             )
 
@@ -251,7 +256,11 @@ class SimulatedGpu(TorchDispatchMode):
         """Arguments of an indexing operation; a mask becomes the places where it is true, as a GPU makes of it."""
         indices: list[Tensor | None] = []
         for index in args[1]:
-            value = self._shadows.get(index) if index is not None and index.dtype in (torch.bool, torch.uint8) else None
+            value = (
+                self._shadows.get(index)
+                if index is not None and index.dtype in (torch.bool, torch.uint8)
+                else None
+            )
             if value is None:
                 indices.append(index)
                 continue
@@ -267,14 +276,18 @@ class SimulatedGpu(TorchDispatchMode):
             with _disable_current_modes():  # the simulated GPU's memory is the host's
                 return inputs[0].detach().cpu(), self.shadow_floats or not inputs[0].is_floating_point()
         known = [tensor in self._shadows for tensor in inputs]
-        if not all(known) or (not inputs and not _makes_small_whole_numbers(func, args, kwargs, self.shadow_floats)):
+        if not all(known) or (
+            not inputs and not _makes_small_whole_numbers(func, args, kwargs, self.shadow_floats)
+        ):
             return None, False
         if not self.shadow_floats and any(t.is_floating_point() and t.numel() > _MAX_SHADOW for t in inputs):
             return None, False
         own = {name: value for name, value in kwargs.items() if name not in ("pin_memory", "non_blocking")}
         if "device" in own:
             own["device"] = torch.device("cpu")
-        values, own = tree_map(lambda leaf: self._shadows[leaf] if isinstance(leaf, Tensor) else leaf, (tuple(args), own))
+        values, own = tree_map(
+            lambda leaf: self._shadows[leaf] if isinstance(leaf, Tensor) else leaf, (tuple(args), own)
+        )
         values = tuple(torch.device("cpu") if isinstance(value, torch.device) else value for value in values)
         with _disable_current_modes(), torch.no_grad():
             if func._overloadpacket in (aten._softmax, aten._log_softmax) and values[2]:
@@ -302,7 +315,7 @@ def _makes_small_whole_numbers(func: Any, args: Sequence[Any], kwargs: dict[str,
     for size in sizes:
         product *= max(1, abs(size))
     dtype = kwargs.get("dtype")
-    whole = dtype is not None and not dtype.is_floating_point or func._overloadpacket is aten.arange
+    whole = (dtype is not None and not dtype.is_floating_point) or func._overloadpacket is aten.arange
     return product <= _MAX_SHADOW and (floats or whole)
 
 
@@ -312,7 +325,10 @@ def _require_cuda_dtypes(func: Any, args: Sequence[Any]) -> None:
     Raises:
         RuntimeError: as CUDA's kernel says it.
     """
-    if func._overloadpacket in (aten.native_layer_norm, aten.native_group_norm) and args[0].device.type == "cuda":
+    if (
+        func._overloadpacket in (aten.native_layer_norm, aten.native_group_norm)
+        and args[0].device.type == "cuda"
+    ):
         weights = [arg for arg in args[1:4] if isinstance(arg, Tensor)]
         if any(weight.dtype != args[0].dtype for weight in weights):
             raise RuntimeError(f"expected scalar type {args[0].dtype} but found {weights[0].dtype}")
@@ -323,7 +339,7 @@ def _plausible_number(tensor: Tensor) -> bool | int | float:
     return False if tensor.dtype is torch.bool else 1.0 if tensor.is_floating_point() else 1
 
 
-def _calling_line() -> str:
+def calling_line() -> str:
     """The innermost line outside of torch and of here, as package/module.py:function."""
     frame = sys._getframe(2)
     while frame.f_back is not None and any(part in frame.f_code.co_filename for part in _OWN_FILES):
@@ -333,76 +349,9 @@ def _calling_line() -> str:
 
 
 @contextmanager
-def _disable_counting(gpu: SimulatedGpu) -> Iterator[None]:
+def disable_counting(gpu: SimulatedGpu) -> Iterator[None]:
     was, gpu.in_compiled_graph = gpu.in_compiled_graph, True
     try:
         yield
     finally:
         gpu.in_compiled_graph = was
-
-
-@contextmanager
-def _read_lists(gpu: SimulatedGpu) -> Iterator[None]:
-    """`tolist` as one wait: a FakeTensor's own asks for each number by itself."""
-
-    def tolist(tensor: FakeTensor) -> Any:
-        if tensor.device.type == "cuda":
-            gpu.counts.waits[f"{_calling_line()} (tolist)"] += 1
-        value = gpu.value_of(tensor)
-        with _disable_current_modes():
-            return (torch.zeros(tensor.shape, dtype=tensor.dtype) if value is None else value.detach()).tolist()
-
-    original = FakeTensor.tolist
-    FakeTensor.tolist = tolist  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        FakeTensor.tolist = original  # type: ignore[method-assign]
-
-
-def _apply_by_assigning(module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-    """`Module._apply`, behind `to` and `float`: torch would swap FakeTensors in place, which weak references forbid."""
-    for child in module.children() if recurse else ():
-        _apply_by_assigning(child, change)
-    for name, parameter in module._parameters.items():
-        if parameter is not None:
-            changed = change(parameter.detach())
-            if (changed.dtype, changed.device) != (parameter.dtype, parameter.device):
-                module._parameters[name] = nn.Parameter(changed, parameter.requires_grad)
-    for name, buffer in module._buffers.items():
-        if buffer is not None:
-            module._buffers[name] = change(buffer)
-    return module
-
-
-@contextmanager
-def _lists_of_tensors() -> Iterator[None]:
-    """`torch.tensor` of a list with FakeTensors in it, whose values torch would read from their memory."""
-    original = torch.tensor
-
-    def tensor(data: Any, **kwargs: Any) -> Tensor:
-        return original(tree_map(lambda leaf: leaf.item() if isinstance(leaf, FakeTensor) else leaf, data), **kwargs)
-
-    torch.tensor = tensor  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.tensor = original
-
-
-@contextmanager
-def _modules_by_assigning() -> Iterator[None]:
-    original = nn.Module._apply
-    nn.Module._apply = _apply_by_assigning  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        nn.Module._apply = original  # type: ignore[method-assign]
-
-
-@contextmanager
-def simulated_gpu(*, shadow_floats: bool = False) -> Iterator[SimulatedGpu]:
-    """FakeTensors and their counts; inside, tensors of device cuda can be made."""
-    # What an operation makes on the CPU stays apart from what lies on the GPU, as with real tensors.
-    with FakeTensorMode(), SimulatedGpu(shadow_floats=shadow_floats) as gpu, _read_lists(gpu), _modules_by_assigning(), _lists_of_tensors():
-        yield gpu

@@ -28,12 +28,23 @@ def build_driver() -> Path:
     """
     source = Path(__file__).with_name("fake_driver.c")
     packages = Path(str(importlib.util.find_spec("torch").origin)).parents[1]  # type: ignore[union-attr]
-    headers = [path.parent for path in packages.glob("*/**/cuda_runtime_api.h") if (path.parent / "crt").is_dir()]
+    headers = [
+        path.parent for path in packages.glob("*/**/cuda_runtime_api.h") if (path.parent / "crt").is_dir()
+    ]
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None or not headers:
         raise SystemExit("the simulation needs a C compiler, and CUDA's headers (they come with triton)")
     library = Path(tempfile.mkdtemp(prefix="gpu-simulation-")) / "libcuda.so.1"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-Wl,-soname,libcuda.so.1", "-I", str(headers[0]), str(source)]
+    command = [
+        compiler,
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-Wl,-soname,libcuda.so.1",
+        "-I",
+        str(headers[0]),
+        str(source),
+    ]
     subprocess.run([*command, "-o", str(library), "-ldl"], check=True)
     return library
 

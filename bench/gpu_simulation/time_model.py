@@ -44,7 +44,9 @@ def examples_per_second(card: Card, other_mb: float, gflop: float) -> float:
         other_mb: moved outside products, an example.
         gflop: of products, an example.
     """
-    seconds = other_mb * 1e6 / (BANDWIDTH_SHARE * card.bandwidth) + gflop * 1e9 / (PRODUCT_SHARE * card.product_flops)
+    seconds = other_mb * 1e6 / (BANDWIDTH_SHARE * card.bandwidth) + gflop * 1e9 / (
+        PRODUCT_SHARE * card.product_flops
+    )
     return 1 / seconds
 
 

@@ -24,7 +24,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from bench.gpu_simulation.cases import Case
 from bench.gpu_simulation.compiled import counted_compilation
-from bench.gpu_simulation.counting import GpuCounts, SimulatedGpu, simulated_gpu
+from bench.gpu_simulation.counting import GpuCounts, SimulatedGpu
+from bench.gpu_simulation.simulated import simulated_gpu
 
 ACCUMULATE, STEPS = 2, 2  # micro-batches of a step; steps, of which the last is counted
 

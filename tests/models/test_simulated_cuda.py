@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from bench.gpu_simulation.counting import SimulatedGpu
 from kovqa_core.data.decoding import DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.models import family
@@ -28,6 +27,7 @@ from kovqa_core.settings.resolve import load_profile
 from kovqa_core.train.strategies.base import make_autocast
 from torch import Tensor, nn
 
+from bench.gpu_simulation.counting import SimulatedGpu
 from tests.models.test_contract import CASES, opened, recipe
 from tests.simulated_cuda import simulated_cuda, upload_batch
 
@@ -140,7 +140,9 @@ def compare(case: str, new: dict[str, Counted]) -> None:
         counts = {name: table["counts"][name] for name in CASES if name in table["counts"]}
         TABLE.write_text(json.dumps({**table, "counts": counts}, indent=1) + "\n")
         return
-    if table["libraries"] != libraries():  # of other versions other kernels: those were run, and are not compared
+    if (
+        table["libraries"] != libraries()
+    ):  # of other versions other kernels: those were run, and are not compared
         return
     for name, was in table["counts"][case].items():
         now = asdict(new[name])
@@ -176,8 +178,13 @@ def test_ways_to_answer_on_cuda(on_gpu: OnGpu, recipe: Recipe) -> None:
         answers = answers_of(on_gpu)
         assert not decoding.answers or {answer.text for answer in answers} <= set(decoding.answers)
     set_decoding(on_gpu.model, on_gpu.processor, DecodingOptions(choices=True))
-    offered = ModelBatch(on_gpu.ask.tensors, on_gpu.ask.ids, choices=[("예", "아니요"), ("하나", "둘"), ("예", "아니요")])
-    assert all(answer.text in row for answer, row in zip(answers_of(on_gpu, ask=offered), offered.choices, strict=True))
+    offered = ModelBatch(
+        on_gpu.ask.tensors, on_gpu.ask.ids, choices=[("예", "아니요"), ("하나", "둘"), ("예", "아니요")]
+    )
+    assert all(
+        answer.text in row
+        for answer, row in zip(answers_of(on_gpu, ask=offered), offered.choices, strict=True)
+    )
 
 
 FAULTS: dict[str, Callable[[Tensor, Tensor], object]] = {
