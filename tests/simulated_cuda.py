@@ -50,6 +50,20 @@ def load_device_guard() -> None:
     ctypes.CDLL(str(library))
 
 
+class _Event:
+    """A mark in the GPU's work; to wait for it is a wait."""
+
+    def __init__(self, gpu: SimulatedGpu) -> None:
+        self.gpu = gpu
+
+    def record(self) -> None:
+        """Set the mark here."""
+
+    def synchronize(self) -> None:
+        """Wait for it."""
+        self.gpu.counts.waits["event"] += 1
+
+
 class _HostGenerator(torch.Generator):
     """A generator of any device, made where there is one: the values are computed on the CPU."""
 
@@ -66,10 +80,17 @@ def simulated_cuda() -> Iterator[SimulatedGpu]:
         patch.setattr("torch.cuda.is_bf16_supported", lambda *_, **__: True)
         patch.setattr(torch, "Generator", _HostGenerator)
         with simulated_gpu(shadow_floats=True) as gpu:
+            patch.setattr("torch.cuda.Event", functools.partial(_Event, gpu))
             yield gpu
 
 
 def upload_batch(gpu: SimulatedGpu, batch: ModelBatch) -> ModelBatch:
     """A batch on the simulated GPU."""
-    moved = {name: None if tensor is None else gpu.upload(tensor) for name, tensor in batch.tensors.items()}
-    return replace(batch, tensors=moved)
+    gpu_tensors, host_tensors = (
+        {
+            name: None if tensor is None else gpu.upload(tensor, device)
+            for name, tensor in batch.tensors.items()
+        }
+        for device in ("cuda", "cpu")
+    )
+    return replace(batch, tensors=gpu_tensors, on_host=host_tensors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,6 @@ from kovqa_core.train import loop, optim
 from kovqa_core.train.checkpoint import TrainProgress
 from kovqa_core.train.state import TrainState
 from kovqa_core.train.strategies.choose import make_strategy
-from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from bench.gpu_simulation.cases import Case
@@ -118,10 +117,14 @@ class _PinnedBatch(ModelBatch):
 
 
 def _on_gpu(gpu: SimulatedGpu, batch: ModelBatch) -> ModelBatch:
-    moved: dict[str, Tensor | None] = {
-        name: None if tensor is None else gpu.upload(tensor) for name, tensor in batch.tensors.items()
-    }
-    return replace(ModelBatch({}, batch.ids), tensors=moved)
+    on_gpu, on_host = (
+        {
+            name: None if tensor is None else gpu.upload(tensor, device)
+            for name, tensor in batch.tensors.items()
+        }
+        for device in ("cuda", "cpu")
+    )
+    return ModelBatch(on_gpu, batch.ids, on_host=on_host)
 
 
 def _endless(gpu: SimulatedGpu, on_host: ModelBatch) -> Iterator[ModelBatch]:
