@@ -135,8 +135,8 @@ def kovqa(tmp_path: Path, request: pytest.FixtureRequest) -> Kovqa:
         if any(name.startswith(_READ_AT_START) for name in env):
             return run_process(*words, cwd=cwd, **env)
         commands: ForkedCommands = request.getfixturevalue("forked_commands")
-        home = {"KOVQA_HOME": str(_TEST_HOME)}
-        done = commands.run(words, cwd, environment={**home, **env}, seconds=300, inside="")
+        environment = {name: os.fspath(value) for name, value in {"KOVQA_HOME": _TEST_HOME, **env}.items()}
+        done = commands.run(words, cwd, environment=environment, seconds=300, inside="")
         assert not done.timed_out
         return subprocess.CompletedProcess(list(map(str, words)), done.code, done.stdout, done.stderr)
 
