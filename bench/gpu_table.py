@@ -54,7 +54,8 @@ ENGLISH = Words(
 )
 KOREAN = Words(
     "아직 GPU에서 잰 수치가 없습니다. 계산으로는 H100 한 장에서 BEiT-3 large(224픽셀)를 기본값대로 컴파일해 학습할 때 "
-    "초당 900개 이상이 예상됩니다. 직접 재려면 `python bench/gpu_speed.py`를 실행한 뒤 `python bench/gpu_table.py`를 실행하세요.",
+    "초당 900개 이상이 예상됩니다. 직접 재려면 `python bench/gpu_speed.py`를 실행한 뒤 "
+    "`python bench/gpu_table.py`를 실행하세요.",
     ("카드", "드라이버, torch, 날짜"),
     {
         "training": "large 224 학습, 초당 예제 수 (데이터시트 bf16 최고 성능 대비, 실측 행렬곱 대비)",
