@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import torch
 from kovqa_core.distributed.rank_info import RankInfo
@@ -147,10 +148,17 @@ def _training_state(model: Any, case: Case, rows: int) -> TrainState:
     )  # fmt: skip
     rank, device = RankInfo(0, 0, 1), torch.device("cuda", 0)
     strategy = make_strategy(model, run, rank, device)
-    silent = lambda *_, **__: None  # noqa: E731
-    log: Any = SimpleNamespace(log_record=silent, report_progress=silent, emit_event=silent, close=silent)
-    unused: Any = None
-    return TrainState(
-        run, rank, device, unused, range(1_000_000), [], unused, strategy, None,  # type: ignore[arg-type]
-        optim.TrainingSteps(10_000, 0, 10_000), TrainProgress(), unused, log, lambda: False, saved_at=time.monotonic(),
-    )  # fmt: skip
+    silent = MagicMock()  # log and checkpoints, which nobody reads
+    known = {
+        "run": run, "rank": rank, "device": device, "examples": range(1_000_000), "val_examples": [],
+        "strategy": strategy, "averages": None, "steps": optim.TrainingSteps(10_000, 0, 10_000),
+        "progress": TrainProgress(), "log": silent, "checkpoints": silent, "stop_requested": _never,
+        "saved_at": time.monotonic(),
+    }  # fmt: skip
+    # What else a state has is not asked in a step without a checkpoint and an evaluation.
+    named = {field.name: known.get(field.name) for field in fields(TrainState) if field.init}
+    return TrainState(**named)  # type: ignore[arg-type]
+
+
+def _never() -> bool:
+    return False
