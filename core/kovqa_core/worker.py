@@ -89,9 +89,12 @@ def main(job_file: Path) -> int:
         # Where others were stopped or failed, this process fails, too, in a collective: that is their
         # story's end, and must not stand in error.json as its beginning.
         if not stop_event.is_set() and not _is_peer_disconnect(error):
+            from kovqa_core.models.compile_errors import find_compile_error
             from kovqa_core.process_limits import find_limit
 
-            return _write_error(folder, find_limit(error) or error, rank)
+            return _write_error(
+                folder, find_limit(error) or find_compile_error(error, folder) or error, rank
+            )
         return 1
 
 
@@ -237,10 +240,11 @@ def _write_error(folder: Path, error: BaseException, rank: RankInfo | None) -> i
     """
     from kovqa_core.errors import ERROR_CLASSES, KovqaError
     from kovqa_core.messages import Message
-    from kovqa_core.messages.one_line import escape_one_line
+    from kovqa_core.messages.one_line import cut_value, escape_one_line
     from kovqa_core.runs.folder import ERROR_FILE
 
-    values = {"kind": "", "message": f"{type(error).__name__}: {error}", "detail": traceback.format_exc()}
+    text = cut_value(f"{type(error).__name__}: {error}")  # a compiler's is 100,000 characters
+    values = {"kind": "", "message": text, "detail": traceback.format_exc()}
     if isinstance(error, KovqaError) and type(error).__name__ in ERROR_CLASSES:
         values = {"kind": type(error).__name__, "message": error.message, "detail": error.hint}
         if isinstance(error.message, Message):

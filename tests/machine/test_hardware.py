@@ -31,6 +31,13 @@ def test_an_nvidia_smi_that_fails_shows_nothing(monkeypatch: pytest.MonkeyPatch,
     assert hardware.nvidia_driver_version() is None
 
 
+def test_a_silent_nvidia_smi_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert hardware.find_gpus().problems == ("nvidia-smi is here, but prints nothing",)
+
+
 @pytest.mark.parametrize(
     ("limit", "used", "available"),
     [(None, 0, 8 * GIB), ("max", GIB, 8 * GIB), (4 * GIB, GIB, 3 * GIB), (64 * GIB, GIB, 8 * GIB)],

@@ -204,6 +204,18 @@ def test_the_value_given_is_shown() -> None:
     assert "'fast'" in refused(RECIPE.replace("2e-5", "fast"))
 
 
+def test_all_kinds_of_values_that_a_key_may_have_are_named() -> None:
+    assert refused("name: x\ncompile: maybe\n", Profile) == (
+        "x.yaml:2:1: compile: Input should be 'auto' or true or false (given: 'maybe')"
+    )
+    assert "2:1: nodes: Input should be a valid integer or a valid string (given: [1])" in refused(
+        "name: x\nnodes: [1]\n", Profile
+    )
+    assert "micro_batch.a: Input should be a valid integer, unable to parse" in refused(
+        "name: x\nmicro_batch: {a: x, b: x}\n", Profile
+    )
+
+
 def test_a_missing_key_is_named_where_it_belongs() -> None:
     assert refused(RECIPE.replace("  lr: 2e-5\n", "")).startswith("x.yaml:3:1: optim.lr: this key is missing")
     assert refused(RECIPE + "  betas: [0.9]\n").endswith("optim.betas: too few values: 1 given")

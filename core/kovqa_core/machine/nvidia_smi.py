@@ -125,6 +125,8 @@ def _problem(rows: _Answer, cards: list[tuple[str, str, str]], present: int) -> 
     if present < len(cards):
         lost = next(f"{name}, {memory}" for name, memory, _ in cards if _is_lost(memory))
         return message("machine.gpu-lost", "nvidia-smi: {row}", row=lost)
+    if not cards and not rows.output.strip():
+        return message("machine.smi-silent", "nvidia-smi is here, but prints nothing")
     if not cards:
         return message("machine.smi-no-gpu", "nvidia-smi shows no GPU: {line}", line=_first_line(rows.output))
     return None

@@ -26,6 +26,7 @@ from kovqa_core.machine.versions import (
     package_versions,
 )
 from kovqa_core.messages import Message, message
+from kovqa_core.messages.one_line import cut_value
 from kovqa_core.runs.events import report_warning
 from kovqa_core.runs.folder import MANIFEST_FILE, follow_pointer
 from kovqa_core.settings.json_file import check_content, read_json_as
@@ -209,12 +210,15 @@ def record_launch(run: Run) -> Iterator[None]:
 
 def _ended_launch(launch: RunLaunch, folder: Path, error: BaseException | None) -> RunLaunch:
     outcome: LaunchOutcome = "finished"
-    reason = None
+    reason: str | None = None
     if isinstance(error, Stopped):
         outcome = "stopped"
     elif error is not None:
         outcome = "failed"
-        reason = error.message if isinstance(error, KovqaError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, KovqaError):
+            reason = error.message
+        else:  # a compiler's is 100,000 characters
+            reason = cut_value(f"{type(error).__name__}: {error}")
     step = last_checkpoint_step(folder)
     return replace(launch, ended=_current_time(), step=step, outcome=outcome, error=reason)
 

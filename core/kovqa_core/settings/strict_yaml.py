@@ -16,6 +16,7 @@ from typing import TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from kovqa_core.errors import SettingsError, did_you_mean, unknown_name_error
 from kovqa_core.files import read_text
@@ -296,6 +297,8 @@ def _validation_failure(
     elif first["type"] == "missing":
         text = message("settings.missing-key", "this key is missing")
     elif first["type"] not in ("missing", "value_error"):
+        if path not in document.origin and path[:-1] in document.origin:
+            text, path = _alternatives(errors, first), path[:-1]
         text = message(
             "settings.wrong-value", "{problem} (given: {value!r})", problem=text, value=first["input"]
         )
@@ -310,6 +313,16 @@ def _validation_failure(
             problem=text,
         )
     )
+
+
+def _alternatives(errors: list[ErrorDetails], first: ErrorDetails) -> str:
+    """What is asked of a key that may have several kinds of values, for each of which pydantic has an error.
+
+    It names the kind as if it were a key below: compile.literal['auto'], compile.bool.
+    """
+    of_key = [each["msg"] for each in errors if each["loc"][:-1] == first["loc"][:-1]]
+    asked = [text.removeprefix("Input should be ").partition(",")[0] for text in of_key]
+    return "Input should be " + " or ".join(asked).replace("a valid boolean", "true or false")
 
 
 def dotted_path(path: KeyPath) -> str:
