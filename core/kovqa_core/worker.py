@@ -92,9 +92,7 @@ def main(job_file: Path) -> int:
             from kovqa_core.models.compile_errors import find_compile_error
             from kovqa_core.process_limits import find_limit
 
-            return _write_error(
-                folder, find_limit(error) or find_compile_error(error, folder) or error, rank
-            )
+            return _write_error(folder, find_limit(error) or find_compile_error(error, folder) or error, rank)
         return 1
 
 

@@ -16,7 +16,7 @@ from tests.conftest import Small
 from tests.train.test_resume import make_small_run
 
 
-class OutOfResources(Exception):  # noqa: N818
+class OutOfResources(Exception):
     """As Triton names a kernel that wants more shared memory than the GPU has."""
 
     __module__ = "triton.runtime.errors"
@@ -36,7 +36,9 @@ def test_training_can_go_on_without_compiling(error: Exception, tmp_path: Path) 
     for each in (error, outer):
         found = find_compile_error(each, tmp_path)
         assert found is not None
-        assert found.message.startswith(f"the layers could not be compiled: {str(error).splitlines()[0][:30]}")
+        assert found.message.startswith(
+            f"the layers could not be compiled: {str(error).splitlines()[0][:30]}"
+        )
         assert len(found.message) < 300
         assert f"kovqa train --resume -o {tmp_path} --set profile.compile=false" in found.hint
 
