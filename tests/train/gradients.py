@@ -21,6 +21,8 @@ from kovqa_core.settings.run import Run, make_run
 from kovqa_core.train import loop
 from kovqa_core.train.accumulate import accumulate_gradients
 from kovqa_core.train.state import TrainState
+from kovqa_core.train.step_report import sum_step
+from kovqa_core.train.strategies.base import LossScaler
 
 STEP = 1  # the second: `drop_worst_after: 0` begins to drop there
 
@@ -73,7 +75,7 @@ def measure(case: Case, cuts: list[Cut], rank: int, folder: Path) -> None:
     state = loop.prepare_training(run, RankInfo(rank, rank, world), torch.device("cpu"), lambda: False)
     state.progress.step = STEP
     if state.strategy.loss_scaler.dynamic:
-        state.strategy.loss_scaler.value = 256.0  # a run finds it by skipped steps
+        state.strategy.set_loss_scaler(LossScaler(True, 256.0))  # a run finds it by skipped steps
     for cut in cuts:
         state.run = state.strategy.run = cut_run(run, cut)
         loss, gradient, left_out = loss_and_gradient(state)
@@ -83,14 +85,15 @@ def measure(case: Case, cuts: list[Cut], rank: int, folder: Path) -> None:
 
 def loss_and_gradient(state: TrainState) -> tuple[float, np.ndarray, int]:
     state.steps = replace(state.steps, total=STEP + 1)
-    synced = loop.sync_step(state, accumulate_gradients(state, loop._train_batches(state), STEP), STEP)
+    micro_batches = accumulate_gradients(state, loop._train_batches(state), STEP)
+    sums = sum_step(state, micro_batches, stop_requested=False, save_due=False)
     parameters = [p for p in state.strategy.model.parameters() if p.requires_grad]
     gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.zero_()  # views of DDP's buckets
-    scale = synced.gradient_scale / state.strategy.loss_scaler.value
-    return synced.loss, (gradient * scale).numpy(), synced.left_out
+    scale = (sums.gradient_scale / state.strategy.loss_scale).float()
+    return sums.loss.item(), (gradient * scale).numpy(), int(sums.values[4])
 
 
 def processes(cases: list[Case], cuts: list[Cut], folder: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.models.batches import ModelBatch, iterate_batches
 from kovqa_core.settings.run import Run
-from kovqa_core.train import checkpoint, loop
+from kovqa_core.train import loop, optim
 from kovqa_core.train.loader import micro_batch_keys
 from kovqa_core.train.state import TrainState
 from torch import Tensor
@@ -40,11 +40,12 @@ def peak_of(run: Run) -> float:
 
 def _step(state: TrainState, batches: Iterator[ModelBatch], step: int) -> None:
     """As `loop.train_step` does it."""
-    loop.accumulate_gradients(state, batches, step)
-    state.strategy.step(1.0)
+    micro_batches = loop.accumulate_gradients(state, batches, step)
+    sums = loop.sum_step(state, micro_batches, stop_requested=False, save_due=False)
+    outcome = state.strategy.step(sums.gradient_scale, sums.loss)
     if state.averages is not None:
         decay = state.run.recipe.optim.ema_decay
-        checkpoint.update_ema(state.averages, state.strategy.local_shards(), decay)
+        optim.update_ema(state.averages, state.strategy.local_shards(), decay, outcome.skipped)
 
 
 def _kept_tensors(state: TrainState) -> Iterator[Tensor]:

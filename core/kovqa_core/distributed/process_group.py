@@ -218,7 +218,11 @@ def destroy_process_group() -> None:
 
 
 def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
-    """Sum of a tensor over all processes, in place."""
+    """Sum of a tensor over all processes, in place.
+
+    On GPUs this returns before the others have come: whoever reads the sum waits for them, and says so
+    (`watchdog.waiting_for_peers`).
+    """
     if dist.is_initialized():
         with watchdog.waiting_for_peers():
             dist.all_reduce(values)

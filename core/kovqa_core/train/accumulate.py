@@ -8,35 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kovqa_core.distributed import process_group, watchdog
 from kovqa_core.messages import Message, message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.settings.run import Run
+from kovqa_core.train.pending_step import StepBatches
 from kovqa_core.train.state import TrainState
-from kovqa_core.train.strategies.base import MicroBatchLoss
-
-
-@dataclass
-class StepBatches:
-    """What went into one optimizer step on this process.
-
-    Attributes:
-        losses: of each micro-batch.
-        ids: of each micro-batch's examples.
-        left_out: ids of examples that could not be learned from.
-        faults: what is wrong with those of them that cannot be read.
-    """
-
-    losses: list[MicroBatchLoss] = field(default_factory=list)
-    ids: list[list[str]] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
 
 
 def accumulate_gradients(state: TrainState, batches: Iterator[ModelBatch], step: int) -> StepBatches:
@@ -76,11 +59,14 @@ def choose_counted_losses(state: TrainState, batches: list[ModelBatch], step: in
 
     One forward pass more, without gradients, and one exchange. Collective: all processes must come here.
     """
-    own: list[list[float]] = []
+    losses_of_batches: list[Tensor] = []
     for batch in batches:
         watchdog.set_phase("computing")
         seed_dropout(state, batch, step)
-        own.append(state.strategy.losses(batch.to(state.device), step).tolist())
+        losses_of_batches.append(state.strategy.losses(batch.to(state.device), step))
+    with watchdog.waiting_for_peers():  # a step's collectives may still be in the queue before it
+        flat = torch.cat(losses_of_batches).cpu()  # one transfer, not one a micro-batch
+    own = [part.tolist() for part in flat.split([len(losses) for losses in losses_of_batches])]
     by_rank = process_group.all_gather_objects(own)
     # As `micro_batch_keys` deals them: the order of the global batch, however it is cut, so that equal losses
     # are chosen among alike.

@@ -268,7 +268,7 @@ def restore_strategy(strategy: TrainStrategy, resumed: ResumeState) -> LocalShar
     except (RuntimeError, KeyError, TypeError) as error:
         raise _broken_checkpoint(resumed.path, error) from None
     if resumed.progress.loss_scale and strategy.loss_scaler.dynamic:
-        strategy.loss_scaler = resumed.progress.loss_scale
+        strategy.set_loss_scaler(resumed.progress.loss_scale)
     if not strategy.run.recipe.optim.ema_decay:
         return None
     if resumed.averages is None:
@@ -285,9 +285,3 @@ def _broken_checkpoint(path: Path | None, error: Exception) -> ModelError:
             path=shell_quote(path or ""),
         ),
     )
-
-
-@torch.no_grad()
-def update_ema(averages: LocalShards, shards: LocalShards, decay: float) -> None:
-    """One step of the moving average, on this process's shards: averages += (1 - decay) · (shards - averages)."""
-    torch._foreach_lerp_(list(averages.values()), list(shards.values()), 1 - decay)

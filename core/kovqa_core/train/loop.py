@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 
 from kovqa_core.distributed import process_group, watchdog
 from kovqa_core.distributed.rank_info import RankInfo
-from kovqa_core.errors import DataError, Stopped, WorkerError
+from kovqa_core.errors import Stopped
 from kovqa_core.evaluate.metrics import metric_name, require_metric
 from kovqa_core.index.reader import filter_question_types, open_training_index
-from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.messages import message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch, iterate_batches
 from kovqa_core.models.compiled_layers import choose_compile, watch_compiling
 from kovqa_core.plan.batch_notes import require_whole_batch
 from kovqa_core.runs.events import EndEvent, StartEvent, WarningEvent
 from kovqa_core.runs.folder import RunResult, follow_pointer, write_result
-from kovqa_core.runs.step_folders import list_step_folders
 from kovqa_core.settings.code_consent import code_consent_of, set_code_consent
 from kovqa_core.settings.run import Run, optim_at_step
 from kovqa_core.train import checkpoint, memory_probe, optim
-from kovqa_core.train.accumulate import StepBatches, accumulate_gradients, batch_norm_note
+from kovqa_core.train.accumulate import accumulate_gradients, batch_norm_note
 from kovqa_core.train.checkpoint_writer import CheckpointWriter
 from kovqa_core.train.loader import micro_batch_keys
 from kovqa_core.train.meter import TrainMeter
 from kovqa_core.train.resume import agree_on_resume_point, settle_run_folder
 from kovqa_core.train.run_log import RunLog
 from kovqa_core.train.state import TrainState
+from kovqa_core.train.step_report import PendingStep, StepReport, read_report, send_report, sum_step
 from kovqa_core.train.strategies.choose import make_strategy
 from kovqa_core.train.validation import run_validation, should_stop_early
-
-_MAX_NAMED_EXAMPLES = 8  # ids in a message
 
 
 def run_training(run: Run, rank: RankInfo, device: torch.device, stop_requested: Callable[[], bool]) -> None:
@@ -90,27 +86,37 @@ def _train_batches(state: TrainState) -> Iterator[ModelBatch]:
 
 
 def train_step(state: TrainState, batches: Iterator[ModelBatch], step: int, meter: TrainMeter) -> None:
-    """One optimizer step, from 0, and what is due after it."""
+    """One optimizer step, from 0, and what is due after it; then what the step before it computed is read."""
     settings, strategy = state.run.recipe.optim, state.strategy
     rate = optim.run_learning_rate(state.run, step, len(state.examples))
     optim.set_learning_rate(strategy.optimizer, rate, text_only=step < settings.freeze_vision_steps)
     if state.run.changes:  # a rerun meets them one by one
         strategy.set_max_grad_norm(optim_at_step(state.run, step).max_grad_norm)
-    synced = sync_step(state, accumulate_gradients(state, batches, step), step)
-    norm = strategy.step(synced.gradient_scale)
-    finite = math.isfinite(norm)
-    if not finite and strategy.loss_scaler.value <= 1:
-        # Not the scale's fault: without one (or at its lowest) the next step would end the same way.
-        raise WorkerError(
-            message("train.gradient-not-finite", "the gradient is not finite at step {step}", step=step + 1),
-            _not_finite_hint(state, step),
-        )
-    strategy.loss_scaler.update(finite=finite)
-    if state.averages is not None and finite:  # a skipped step changed no weight: it must not age the average
-        checkpoint.update_ema(state.averages, strategy.local_shards(), settings.ema_decay)
+    micro_batches = accumulate_gradients(state, batches, step)
+    # One clock decides: those of other hosts may be minutes apart.
+    waited = time.monotonic() - state.saved_at
+    save_due = state.rank.is_main_process and waited > 60 * state.run.recipe.save.every_minutes
+    stopping = state.stop_requested()
+    sums = sum_step(state, micro_batches, stop_requested=stopping, save_due=save_due)
+    scale = strategy.loss_scale
+    outcome = strategy.step(sums.gradient_scale, sums.loss)
+    if state.averages is not None:
+        optim.update_ema(state.averages, strategy.local_shards(), settings.ema_decay, outcome.skipped)
+    earlier, state.pending = state.pending, send_report(state, step, micro_batches, sums, outcome, scale)
     state.progress.step = step + 1
-    meter.count_step(synced.loss, norm, synced.left_out, synced.faults)
-    finish_step(state, stopping=synced.stopping, save_due=synced.save_due)
+    if earlier is not None:
+        report = settle_report(state, meter, earlier)
+    if state.rank.world_size > 1:  # a process alone needs no agreement, and stops at once
+        stopping, save_due = (report.stopping, report.save_due) if earlier is not None else (False, False)
+    finish_step(state, meter, stopping=stopping, save_due=save_due)
+
+
+def settle_report(state: TrainState, meter: TrainMeter, pending: PendingStep) -> StepReport:
+    """Wait for what a step computed, and log it; see `read_report`."""
+    report = read_report(state, pending)
+    state.strategy.loss_scaler = report.loss_scaler
+    meter.count_step(report)
+    return report
 
 
 def prepare_training(
@@ -177,142 +183,8 @@ def prepare_training(
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class SyncedStep:
-    """What all processes know alike of a step.
-
-    Attributes:
-        loss: mean over the global batch.
-        gradient_scale: that makes the summed gradients those of this mean.
-        stopping: was any process asked to stop?
-        save_due: does the first process's clock ask for a checkpoint?
-        left_out: examples that could not be learned from, on all processes.
-        faults: what is wrong with those of them that cannot be read.
-    """
-
-    loss: float
-    gradient_scale: float
-    stopping: bool
-    save_due: bool
-    left_out: int
-    faults: list[str]
-
-
-def sync_step(state: TrainState, micro_batches: StepBatches, step: int) -> SyncedStep:
-    """Agree on a step before it is made: what one process decided alone, the others would wait for, for ever.
-
-    One all-reduce of six numbers: signals arrive at processes at different steps, clocks differ.
-
-    Raises:
-        WorkerError: a loss is not finite; names the examples of its batch.
-        DataError: no example of the step could be learned from.
-    """
-    minutes = state.run.recipe.save.every_minutes
-    # One clock decides: those of other hosts may be minutes apart.
-    save_due = state.rank.is_main_process and time.monotonic() - state.saved_at > 60 * minutes
-    means, shares = (torch.stack(values).double() for values in zip(*micro_batches.losses, strict=True))
-    flags = torch.tensor(
-        [
-            float(state.stop_requested()),
-            float(save_due),
-            len(micro_batches.left_out),
-            len(micro_batches.faults),
-        ],
-        dtype=torch.float64,
-        device=state.device,
-    )
-    sums = torch.stack([(means * shares).sum(), shares.sum()])
-    total, share, stopping, saving, left_out, fault_count = process_group.all_reduce_sum(
-        torch.cat([sums, flags])
-    ).tolist()
-    share = share or 1.0  # nothing counts: loss and gradients are 0
-    loss = total / share
-    if not math.isfinite(loss):
-        raise _loss_not_finite(state, micro_batches, step)
-    # Of a small batch all images may be unreadable by chance: that is judged over many steps (`TrainMeter`).
-    if left_out == state.run.recipe.optim.global_batch and fault_count < left_out:
-        raise DataError(
-            message(
-                "train.no-usable-example",
-                "no example of step {step} can be learned from: without answer, or longer than model.max_text "
-                "({ids}, …)",
-                step=step + 1,
-                ids=", ".join(micro_batches.left_out[:_MAX_NAMED_EXAMPLES]),
-            ),
-            message("train.no-usable-example.hint", "raise model.max_text, or lower model.max_pixels"),
-        )
-    # What one process could not read, all must know: each judges alike. Rare, so not in every step.
-    by_rank = process_group.all_gather_objects(micro_batches.faults) if fault_count else []
-    faults = [fault for of_rank in by_rank for fault in of_rank]
-    micro_batch_count = state.run.accumulate * state.rank.world_size
-    return SyncedStep(loss, micro_batch_count / share, stopping > 0, saving > 0, int(left_out), faults)
-
-
-def _loss_not_finite(state: TrainState, micro_batches: StepBatches, step: int) -> WorkerError:
-    """Collective: every process sees the same loss and comes here, and names the examples of its own part."""
-    # The sum over processes does not say whose loss it was: each looks at its own.
-    own = [
-        id
-        for loss, ids in zip(micro_batches.losses, micro_batches.ids, strict=True)
-        if not torch.isfinite(loss.mean)
-        for id in ids
-    ]
-    ids = [id for of_rank in process_group.all_gather_objects(own) for id in of_rank]
-    named = ", ".join(ids[:_MAX_NAMED_EXAMPLES])
-    hidden = len(ids) - _MAX_NAMED_EXAMPLES
-    if hidden > 0:
-        named = message("train.and-more", "{names} and {hidden} more", names=named, hidden=hidden)
-    return WorkerError(
-        message(
-            "train.loss-not-finite",
-            "the loss is not finite at step {step}; examples of that batch: {ids}",
-            step=step + 1,
-            ids=named,
-        ),
-        _not_finite_hint(state, step),
-    )
-
-
-def _not_finite_hint(state: TrainState, step: int) -> Message:
-    """What can be done: to a run that has a checkpoint, to one whose checkpoint is spoiled too, to a new one.
-
-    Collective: every process comes here.
-    """
-    state.checkpoints.finish()
-    process_group.all_gather_objects(None)  # all see what the first process was still writing
-    run, last = state.run, follow_pointer(state.run.folder, "last")
-    lower = run.recipe.optim.lr / 10
-    if last is None:
-        return message(
-            "train.not-finite.hint",
-            "begin again, lower optim.lr (--set optim.lr={lr:.3g}) or clip gradients (--set optim.max_grad_norm=1)",
-            lr=lower,
-        )
-    resume = message(
-        "train.resume-lower.hint",
-        "lower optim.lr: kovqa train --resume -o {folder} --change optim.lr={lr:.3g} "
-        "(or clip gradients: --change optim.max_grad_norm=1)",
-        folder=shell_quote(run.folder),
-        lr=lower,
-    )
-    if last.name == f"step-{step:06d}":  # the very weights that gave this loss
-        gone = [last]
-        if len(list_step_folders(run.folder)) == 1:  # a pointer to the only one would be a lost checkpoint
-            gone.append(run.folder / "last")
-        return message(
-            "train.spoiled-checkpoint.hint",
-            "the weights of {step} are spoiled already, go back behind them: rm -r {path}; then {resume}",
-            step=last.name,
-            path=" ".join(map(shell_quote, gone)),
-            resume=resume,
-        )
-    return message(
-        "train.not-finite-after-checkpoint.hint", "go on from {step}, {resume}", step=last.name, resume=resume
-    )
-
-
-def finish_step(state: TrainState, *, stopping: bool, save_due: bool) -> None:
-    """Save and evaluate where the recipe, the clock or a stop asks for it.
+def finish_step(state: TrainState, meter: TrainMeter, *, stopping: bool, save_due: bool) -> None:
+    """Save and evaluate where the recipe, the clock or a stop asks for it, once all is known of the step.
 
     Saved first: whatever happens to an evaluation, nothing learned is lost.
 
@@ -325,6 +197,10 @@ def finish_step(state: TrainState, *, stopping: bool, save_due: bool) -> None:
     save_every = state.run.recipe.save.every_steps
     state.progress.evaluation_due = step % state.eval_every == 0 or step == total
     if state.progress.evaluation_due or save_due or stopping or (save_every and step % save_every == 0):
+        if state.pending is not None:
+            pending, state.pending = state.pending, None
+            report = settle_report(state, meter, pending)
+            stopping = stopping or report.stopping
         save_checkpoint(state)
     if state.progress.evaluation_due:
         run_validation(state)

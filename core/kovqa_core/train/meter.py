@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +19,7 @@ from kovqa_core.messages import Message, message
 from kovqa_core.runs.events import TrainProgressEvent, TrainStepEvent, WarningEvent
 from kovqa_core.train import optim
 from kovqa_core.train.state import TrainState
+from kovqa_core.train.step_report import StepReport
 
 _MAX_NAMED_FAULTS = 8  # by warnings of a launch, and in a line of the log
 
@@ -58,37 +58,32 @@ class TrainMeter:
         """Nothing is logged yet."""
         self.last_logged_step = self.first_step
 
-    def count_step(self, loss: float, norm: float, left_out: int, faults: Sequence[str] = ()) -> None:
+    def count_step(self, report: StepReport) -> None:
         """Count one optimizer step, and the examples left out of it; log every `log_every`.
-
-        Args:
-            loss: mean over the global batch.
-            norm: of the gradient, before clipping.
-            left_out: examples that could not be learned from.
-            faults: what is wrong with those of them that cannot be read.
 
         Raises:
             DataError: too many are left out; on all processes alike.
         """
-        state, step, now = self.state, self.state.progress.step, time.monotonic()
+        state, step, now = self.state, report.step + 1, report.read_at
         recipe = state.run.recipe
-        if left_out < recipe.optim.global_batch:  # nothing has no loss
-            self.losses.append(loss)
-        self.left_out += left_out
-        self.left_out_in_all += left_out
-        self._name_faults(faults)
+        if report.left_out < recipe.optim.global_batch:  # nothing has no loss
+            self.losses.append(report.loss)
+        self.left_out += report.left_out
+        self.left_out_in_all += report.left_out
+        self._name_faults(report.faults)
         # Over this launch alone: `began` knows nothing of earlier ones.
         steps_done = step - self.first_step
         seconds_left = (now - self.began) / steps_done * (state.steps.total - step)
-        rate = steps_done * recipe.optim.global_batch / (now - self.began)
+        rate = steps_done * recipe.optim.global_batch / max(now - self.began, 1e-9)
         state.log.report_progress(
             TrainProgressEvent(
-                step, state.steps.total, loss, rate, seconds_left, left_out=self.left_out_in_all or None
+                step, state.steps.total, report.loss, rate, seconds_left,
+                left_out=self.left_out_in_all or None,
             )
-        )
+        )  # fmt: skip
         if step % recipe.log_every == 0 or step == state.steps.total:
-            self._log_means(norm, now)
-        self._judge_left_out(left_out, steps_done)
+            self._log_means(report)
+        self._judge_left_out(report)
 
     def _name_faults(self, faults: Sequence[str]) -> None:
         """Say of each row that cannot be read which it is: once, and of some only; the log has their number."""
@@ -101,7 +96,7 @@ class TrainMeter:
                     WarningEvent(message("train.row-left-out", "warning: left out: {fault}", fault=fault))
                 )
 
-    def _judge_left_out(self, left_out: int, steps_done: int) -> None:
+    def _judge_left_out(self, report: StepReport) -> None:
         """One warning above 1 %, an error above 10 %, by the rule of `data/left_out.py`.
 
         As soon as it is sure, for rows come in random order; and by the exact number after one epoch, unless
@@ -109,30 +104,31 @@ class TrainMeter:
         """
         state, faults = self.state, self.left_out_in_all
         batch, epoch_rows = state.run.recipe.optim.global_batch, len(state.examples)
-        rows = steps_done * batch
-        ends_epoch = rows - batch < epoch_rows <= rows and state.progress.step < state.steps.total
+        rows = (report.step + 1 - self.first_step) * batch
+        ends_epoch = rows - batch < epoch_rows <= rows and report.step + 1 < state.steps.total
         if not state.run.allow_left_out and (
             are_surely_more(ERROR_FRACTION, faults, rows) or (ends_epoch and are_too_many(faults, rows))
         ):
             raise too_many_left_out(faults, rows, self._left_out_reasons(), self._left_out_hint())
-        if left_out and not self.has_warned and are_surely_more(WARNING_FRACTION, faults, rows):
+        if report.left_out and not self.has_warned and are_surely_more(WARNING_FRACTION, faults, rows):
             self.has_warned = True
             text = left_out_text(faults, rows, self._left_out_reasons())
             state.log.emit_event(
                 WarningEvent(message("train.left-out-warning", "warning: {text}", text=text))
             )
 
-    def _log_means(self, norm: float, now: float) -> None:
-        state, step, settings = self.state, self.state.progress.step, self.state.run.recipe.optim
+    def _log_means(self, report: StepReport) -> None:
+        state, settings = self.state, self.state.run.recipe.optim
+        step, norm, now = report.step + 1, report.norm, report.read_at
         seconds = now - (self.began if self.last_logged_at is None else self.last_logged_at)
-        scaler = state.strategy.loss_scaler
+        scaler = report.loss_scaler
         state.log.log_record(
             TrainStepEvent(
                 step,
                 loss=sum(self.losses) / max(1, len(self.losses)),
                 # JSON has no infinity: null says that the step was skipped.
                 grad_norm=norm if math.isfinite(norm) else None,
-                # Steps count from 0 in the schedule; `step` is already the number of steps done.
+                # Steps count from 0 in the schedule.
                 lr=optim.run_learning_rate(state.run, step - 1, len(state.examples)),
                 examples_per_second=(step - self.last_logged_step)
                 * settings.global_batch

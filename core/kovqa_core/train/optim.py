@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -148,8 +148,29 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, *, text_onl
 
 def clip_grad_norm(parameters: Sequence[Tensor], max_norm: float | None) -> Tensor:
     """Global gradient norm before clipping, a scalar; gradients are clipped to `max_norm` if given."""
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm if max_norm is not None else math.inf)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if max_norm is not None:  # else torch would multiply every gradient by 1
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     # Of DTensors torch returns a norm that is itself sharded: each process knows the norm of its rows. Asked by
     # attribute, because importing DTensor costs a second, which ddp need not pay.
     full_tensor: Callable[[], Tensor] | None = getattr(norm, "full_tensor", None)
     return norm if full_tensor is None else full_tensor()
+
+
+@torch.no_grad()
+def update_ema(
+    averages: Mapping[str, Tensor], shards: Mapping[str, Tensor], decay: float, skipped: Tensor
+) -> None:
+    """One step of the moving average, on this process's shards: averages += (1 - decay) · (shards - averages).
+
+    After a step that was skipped, nothing: it changed no weight and must not age the average. Decided on the
+    device, for the host does not know it yet.
+
+    Args:
+        averages: changed in place; by parameter name.
+        shards: the weights, by the same names.
+        decay: of the average.
+        skipped: was the step? 1 or 0, fp32.
+    """
+    share = (1 - skipped) * (1 - decay)
+    torch._foreach_lerp_(list(averages.values()), list(shards.values()), [share] * len(averages))

@@ -17,6 +17,7 @@ from kovqa_core.settings.run import Run
 from kovqa_core.train.checkpoint import TrainProgress
 from kovqa_core.train.checkpoint_writer import CheckpointWriter
 from kovqa_core.train.optim import TrainingSteps
+from kovqa_core.train.pending_step import PendingStep
 from kovqa_core.train.run_log import RunLog
 from kovqa_core.train.strategies.base import LocalShards, TrainStrategy
 
@@ -42,6 +43,7 @@ class TrainState:
         stop_requested: True once this process was asked to stop.
         saved_at: when the last checkpoint was asked for, by `time.monotonic`.
         compile_times: what torch.compile has made; None: the model is not compiled.
+        pending: the latest step, as long as the host does not know what it computed.
     """
 
     run: Run
@@ -61,6 +63,7 @@ class TrainState:
     stop_requested: Callable[[], bool]
     saved_at: float
     compile_times: CompileTimes | None = None
+    pending: PendingStep | None = None
 
     @property
     def eval_every(self) -> int:

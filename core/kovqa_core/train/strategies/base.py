@@ -15,7 +15,6 @@ the loop, the files and the mathematics stay the same, so that a run may go on w
 from __future__ import annotations
 
 import contextlib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -47,24 +46,42 @@ _SCALE_GROWTH_INTERVAL = 2000  # finite steps after which the scale is doubled, 
 class LossScaler:
     """What a loss is multiplied by, so that its gradients are numbers in fp16; 1 and constant elsewhere.
 
-    The rule of torch.amp.GradScaler, counted in steps on the host: GradScaler keeps its state in tensors
-    of one device and looks at each gradient there, which says nothing of gradients sharded over processes.
-    The norm is the same number on all processes, and so is the scale, without a word between them.
+    What the host knows of it (and `state.json` keeps): the values after the last step that was read. The
+    device itself goes on, by `next_loss_scale`.
     """
 
     dynamic: bool = False
     value: float = 1.0
     good: int = 0  # finite steps since the value was changed (a key of state.json)
 
-    def update(self, *, finite: bool) -> None:
-        """Halve after gradients that were not finite, double after many that were."""
-        if not self.dynamic:
-            return
-        self.good = self.good + 1 if finite else 0
-        if not finite:
-            self.value /= 2
-        elif self.good == _SCALE_GROWTH_INTERVAL:
-            self.value, self.good = self.value * 2, 0
+
+def next_loss_scale(scale: Tensor, good: Tensor, skipped: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss scale and finite steps since its last change, after one more step; on the device, without a wait.
+
+    The rule of torch.amp.GradScaler: halved after gradients that were not finite, doubled after many that were.
+    GradScaler itself looks at each gradient of one device, which says nothing of gradients sharded over
+    processes. The norm is the same number on all processes, and so is the scale, without a word between them.
+
+    Args:
+        scale, good: before the step; scalars.
+        skipped: was it? 1 or 0.
+    """
+    good = torch.where(skipped > 0, 0.0, good + 1)
+    grows = good == _SCALE_GROWTH_INTERVAL
+    scale = torch.where(skipped > 0, scale / 2, torch.where(grows, scale * 2, scale))
+    return scale, torch.where(grows, 0.0, good)
+
+
+class StepOutcome(NamedTuple):
+    """What became of an optimizer step; scalars on the device, the same on all processes.
+
+    Attributes:
+        norm: the global gradient norm before clipping, unscaled.
+        skipped: 1 where norm or loss is not finite and nothing was changed, else 0; fp32.
+    """
+
+    norm: Tensor
+    skipped: Tensor
 
 
 class MicroBatchLoss(NamedTuple):
@@ -97,7 +114,7 @@ class TrainStrategy(ABC):
     def __init__(self, model: FamilyModel, run: Run, rank: RankInfo, device: torch.device) -> None:
         self.model, self.run, self.rank, self.device = model, run, rank, device
         is_fp16 = run.profile.precision == "fp16"
-        self.loss_scaler = LossScaler(True, INIT_LOSS_SCALE) if is_fp16 else LossScaler()
+        self.set_loss_scaler(LossScaler(True, INIT_LOSS_SCALE) if is_fp16 else LossScaler())
         self.max_grad_norm = run.recipe.optim.max_grad_norm
         self._last_usable_batch: ModelBatch | None = None
         # Before `wrap`: what libraries hang on the model is not to be copied.
@@ -109,6 +126,12 @@ class TrainStrategy(ABC):
         """Make `wrapped_model` and `optimizer` of the model."""
 
     # ------------------------------------------------------------------------------- learning
+
+    def set_loss_scaler(self, scaler: LossScaler) -> None:
+        """Go on with this loss scale."""
+        self.loss_scaler = scaler
+        self.loss_scale = torch.full((), scaler.value, device=self.device)
+        self.good_steps = torch.full((), float(scaler.good), device=self.device)
 
     def backward(self, batch: ModelBatch, step: int, *, last: bool) -> MicroBatchLoss:
         """Add the gradients of one micro-batch: those of mean × share / (accumulation × processes).
@@ -128,14 +151,17 @@ class TrainStrategy(ABC):
                 loss = self.wrapped_model(batch, step)["loss"] * factor
             # Over processes it is the wrapper that averages. The scale comes last: it must reach every
             # gradient in fp16, and is taken out again in fp32, before the norm.
-            (loss * share / self.run.accumulate * self.loss_scaler.value).backward()
+            part = loss * share / self.run.accumulate
+            (part * self.loss_scale if self.loss_scaler.dynamic else part).backward()
         return MicroBatchLoss(loss.detach(), share)
 
     def _loss_share(self, batch: ModelBatch, step: int) -> Tensor:
         if self.run.recipe.optim.loss_micro_batch is not None:
             # A micro-batch without an example has no mean.
-            return torch.tensor(float(bool(batch.ids)), device=self.device)
-        weight = torch.as_tensor(self.model.loss_weight(batch, step), device=self.device)
+            return torch.full((), float(bool(batch.ids)), device=self.device)
+        weight = self.model.loss_weight(batch, step)
+        if not isinstance(weight, Tensor):  # filled on the device: what is copied there is waited for
+            weight = torch.full((), weight, device=self.device)
         return weight.float() / self.run.micro_batch
 
     @torch.no_grad()
@@ -182,26 +208,37 @@ class TrainStrategy(ABC):
         """Clip gradients to this global norm from here on; None: not at all."""
         self.max_grad_norm = max_norm
 
-    def step(self, scale: float) -> float:
-        """Scale and clip the gradient, step if it is finite, forget it.
+    def step(self, scale: Tensor, loss: Tensor) -> StepOutcome:
+        """Scale and clip the gradient, step if it and the loss are finite, forget it; waits for nothing.
+
+        All processes see the same norm and the same loss: none steps alone.
 
         Args:
-            scale: of the gradients, which makes them those of the mean over the global batch.
-
-        Returns:
-            The global gradient norm before clipping, unscaled; the same number on all processes.
+            scale: of the gradients, which makes them those of the mean over the global batch; a scalar.
+            loss: that mean, a scalar.
         """
         parameters = [p for p in self.model.parameters() if p.grad is not None]
-        scale /= self.loss_scaler.value
-        if scale != 1:
-            # Before the norm, which is of the unscaled gradient. Powers of two lose no bit in fp32.
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, scale)
-        norm = float(optim.clip_grad_norm(parameters, self.max_grad_norm))
-        if math.isfinite(norm):  # all processes see the same norm: none steps alone
-            self.optimizer.step()
+        if self.loss_scaler.dynamic:
+            scale = scale / self.loss_scale
+        # Before the norm, which is of the unscaled gradient. Powers of two lose no bit in fp32.
+        gradients = [local_tensor(p.grad) for p in parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, scale.float())
+        norm = optim.clip_grad_norm(parameters, self.max_grad_norm)
+        skipped = 1 - (torch.isfinite(norm) & torch.isfinite(loss)).float()
+        self._step_optimizer(skipped)
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
+        if self.loss_scaler.dynamic:
+            self.loss_scale, self.good_steps = next_loss_scale(self.loss_scale, self.good_steps, skipped)
+        return StepOutcome(norm, skipped)
+
+    def _step_optimizer(self, skipped: Tensor) -> None:
+        """AdamW, which reads on the device whether it shall do nothing; its moments and count stay as well then."""
+        if self.device.type == "mps":  # its kernel takes no such word (docs/surprises.md)
+            if not skipped.item():
+                self.optimizer.step()
+            return
+        self.optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch.amp.GradScaler hands it over
+        self.optimizer.step()
 
     # ------------------------------------------------------------------------ weights, by name
 
@@ -318,6 +355,12 @@ class TrainStrategy(ABC):
     def local_moment(self, name: str, parameter: Tensor, full: Tensor) -> Tensor:
         """What this process's optimizer keeps of a full moment."""
         return self.shard(name, full)
+
+
+def local_tensor(tensor: Tensor) -> Tensor:
+    """This process's part of a sharded tensor (DTensor), the very memory; another tensor itself."""
+    to_local: Callable[[], Tensor] | None = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()
 
 
 def broadcast_buffers(model: torch.nn.Module) -> None:

@@ -28,8 +28,10 @@ from kovqa_core.train.strategies.base import (
     ADAM_MOMENTS,
     LocalShards,
     MicroBatchLoss,
+    StepOutcome,
     TrainStrategy,
     broadcast_buffers,
+    next_loss_scale,
 )
 from kovqa_core.train.strategies.full_weights import make_full_parameter_copy, summon_full_params
 
@@ -110,13 +112,22 @@ class ZeroStrategy(TrainStrategy):
         super().set_max_grad_norm(max_norm)
         self.wrapped_model.optimizer.clip_grad = max_norm or 0.0
 
-    def step(self, scale: float) -> float:
-        """See `TrainStrategy`; DeepSpeed itself skips a step whose norm is not finite."""
+    def step(self, scale: Tensor, loss: Tensor) -> StepOutcome:
+        """See `TrainStrategy`; DeepSpeed itself skips a step whose norm is not finite.
+
+        It takes scales as numbers of the host and gives its norm as one: this waits for the device, twice and
+        more, where the other strategies do not.
+        """
         # It divides gradients and norm by the loss scale of this moment.
-        self.wrapped_model.optimizer.override_loss_scale(self.loss_scaler.value / scale)
+        self.wrapped_model.optimizer.override_loss_scale(self.loss_scaler.value / scale.item())
         self.wrapped_model.step()
         zero = self.wrapped_model.optimizer
-        return math.inf if zero.overflow else float(self.wrapped_model.get_global_grad_norm())
+        norm = math.inf if zero.overflow else float(self.wrapped_model.get_global_grad_norm())
+        skipped = torch.full((), float(not math.isfinite(norm)), device=self.device)
+        if self.loss_scaler.dynamic:
+            self.loss_scale, self.good_steps = next_loss_scale(self.loss_scale, self.good_steps, skipped)
+            self.loss_scaler.value = self.loss_scale.item()  # what the next backward pass tells DeepSpeed
+        return StepOutcome(torch.full((), norm, device=self.device), skipped)
 
     def local_shards(self) -> LocalShards:
         """Stage 3: an equal part of each weight's numbers, flat."""
