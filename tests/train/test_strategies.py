@@ -21,7 +21,7 @@ from tests.train.many import Job, launch
 pytestmark = pytest.mark.xdist_group("strategies")  # one run of each
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
-STEPS = 4
+STEPS = 6
 
 # Everything that could mean another thing where weights or moments are sharded.
 WHOLE = (
@@ -85,9 +85,9 @@ def pair(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Job(str(folder / f"drops-{name}"), name, "tiny-caption", captions, [*DROPS, micro_batch], stop=2)
         for name in STRATEGIES
     ]
-    jobs += [Job(switching, "zero2", *rest, stop=1), Job(switching, "fsdp2", *rest, stop=2)]
+    jobs += [Job(switching, "zero2", *rest, stop=2), Job(switching, "fsdp2", *rest, stop=4)]
     launch(2, jobs, folder)
-    many.do(Job(switching, "ddp", *rest, stop=3), 0, 1)
+    many.do(Job(switching, "ddp", *rest, stop=5), 0, 1)
     launch(2, [Job(switching, "zero3", *rest)], folder)
     return folder
 

@@ -27,10 +27,11 @@ from kovqa_core.train.accumulate import accumulate_gradients, batch_norm_note
 from kovqa_core.train.checkpoint_writer import CheckpointWriter
 from kovqa_core.train.loader import micro_batch_keys
 from kovqa_core.train.meter import TrainMeter
+from kovqa_core.train.pending_step import PendingStep
 from kovqa_core.train.resume import agree_on_resume_point, settle_run_folder
 from kovqa_core.train.run_log import RunLog
 from kovqa_core.train.state import TrainState
-from kovqa_core.train.step_report import PendingStep, StepReport, read_report, send_report, sum_step
+from kovqa_core.train.step_report import StepReport, read_report, send_report, sum_step
 from kovqa_core.train.strategies.choose import make_strategy
 from kovqa_core.train.validation import run_validation, should_stop_early
 
