@@ -20,6 +20,14 @@ _MEMORY_TEXT = re.compile(
     "bad_alloc|annot allocate memory|an't allocate memory|not enough memory|failed to map segment|"
     "nable to allocate|cannot create shared object|cannot enable executable stack|cannot apply additional memory"
 )
+# What CUDA and its libraries say of a GPU's memory. cuBLAS cannot begin where nothing is left for its workspace, and
+# names neither memory nor the way to it; so do NCCL and cuDNN, which take theirs beside torch.
+_GPU_MEMORY_TEXT = re.compile(
+    "CUDA out of memory|CUDA error: out of memory|CUDA driver error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|"
+    "CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED|CUBLAS_STATUS_NOT_INITIALIZED|"
+    "CUSOLVER_STATUS_ALLOC_FAILED|Cuda failure 2 |Cuda failure 'out of memory'|HIP out of memory|"
+    "MPS backend out of memory"
+)
 _MAX_CHAIN = 20  # errors that led to one another
 
 
@@ -50,6 +58,17 @@ def is_memory_error(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or number == errno.ENOMEM or bool(_MEMORY_TEXT.search(str(error)))
 
 
+def is_gpu_memory_error(error: BaseException) -> bool:
+    """Does an error, or what led to it, say that a GPU's memory is used up? Torch's, CUDA's, cuBLAS's, cuDNN's, NCCL's."""
+    return any(_says_gpu_memory(each) for each in _chain(error))
+
+
+def _says_gpu_memory(error: BaseException) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and bool(_GPU_MEMORY_TEXT.search(str(error)))
+    )
+
+
 def has_memory(size: int) -> bool:
     """May this process have so many bytes more?"""
     try:
@@ -72,7 +91,7 @@ def _limit_of(error: BaseException) -> tuple[Message, Message] | None:
     """What is used up, and what to do, by the kind of an error."""
     number = error.errno if isinstance(error, OSError) else None
     text = str(error)
-    if type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in text:  # torch's, of a GPU
+    if _says_gpu_memory(error):
         return _gpu_memory()
     if is_memory_error(error):
         return _memory()

@@ -31,8 +31,8 @@ from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import open_image
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.files import disk_errors, real_path, to_nfc
+from kovqa_core.machine.gpu_environment import gpu_environment
 from kovqa_core.machine.hardware import APPLE_GPU, find_gpus
-from kovqa_core.machine.nvidia_smi import DEVICE_ORDER_VARIABLE, PCI_ORDER
 from kovqa_core.messages import Message, message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
@@ -105,8 +105,8 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
 
 def _local_device() -> torch.device:
     """This machine's GPU if torch sees one, else its CPU, with no more threads than a container leaves to us."""
-    # Read when CUDA starts, which is now: a number in CUDA_VISIBLE_DEVICES is the one that nvidia-smi shows.
-    os.environ.setdefault(DEVICE_ORDER_VARIABLE, PCI_ORDER)
+    # Read when CUDA starts, which is now.
+    os.environ.update(gpu_environment(os.environ))
     if torch.cuda.is_available():
         return torch.device("cuda")
     if "OMP_NUM_THREADS" not in os.environ:  # torch counts the machine's cores, and knows no quota

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from kovqa_core.launch.launchers import find_launcher
 from kovqa_core.launch.launchers.protocol import Launcher, LaunchPlan, LaunchRequest
-from kovqa_core.machine.nvidia_smi import DEVICE_ORDER_VARIABLE, PCI_ORDER
+from kovqa_core.machine.gpu_environment import gpu_environment
 from kovqa_core.settings.code_consent import TRUST_VARIABLE
 from kovqa_core.settings.profile import Profile
 from kovqa_core.settings.run import RUN_FILE, WorkerJob
@@ -73,7 +73,7 @@ def worker_environment(
         "PYTHONUTF8": "1",  # whatever the locale of a node: paths and texts hold Hangul
         _THREADS_VARIABLE: _thread_count(profile, launcher.cores_per_process(profile, cores), environ),
         "TOKENIZERS_PARALLELISM": "false",
-        **_device_order(profile, environ),
+        **_gpu_variables(profile, environ),
         **launcher.worker_environment(profile),
         **dict.fromkeys(networks, profile.network_interface),
         **profile.env,
@@ -97,8 +97,7 @@ def _thread_count(profile: Profile, cores: int, environ: Mapping[str, str]) -> s
     return str(max(1, cores - profile.loader_workers))
 
 
-def _device_order(profile: Profile, environ: Mapping[str, str]) -> dict[str, str]:
-    """GPUs in nvidia-smi's order: a number in CUDA_VISIBLE_DEVICES then is the one that people read there."""
-    if profile.device != "cuda":
-        return {}
-    return {DEVICE_ORDER_VARIABLE: environ.get(DEVICE_ORDER_VARIABLE) or PCI_ORDER}
+def _gpu_variables(profile: Profile, environ: Mapping[str, str]) -> dict[str, str]:
+    # A profile's own allocator settings stand under either of two names: they count as set.
+    known = {**environ, **profile.env}
+    return gpu_environment(known, deterministic=profile.deterministic) if profile.device == "cuda" else {}

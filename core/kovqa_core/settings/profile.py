@@ -140,6 +140,14 @@ class Profile(StrictSettings):
         "auto",
         description="torch.compile the layers; auto: on an NVIDIA GPU, where Triton and a C compiler are",
     )
+    deterministic: bool = Field(
+        False, description="only kernels that give the same bits every time, slower on a GPU: for a resumed run with "
+        "the very bits of an undisturbed one",
+    )  # fmt: skip
+    gradient_reduction: Literal["fp32", "bf16"] = Field(
+        "fp32", description="in which numbers gradients are averaged over processes; bf16 halves what is sent, for GPUs "
+        "without NVLink",
+    )  # fmt: skip
     watchdog_minutes: float = Field(
         15.0, gt=0, description="a process without progress for that long is named, and the run ends; longer "
         "than a step may take, compilation included",

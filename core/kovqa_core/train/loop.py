@@ -25,7 +25,9 @@ from kovqa_core.settings.run import Run, optim_at_step
 from kovqa_core.train import checkpoint, memory_probe, optim
 from kovqa_core.train.accumulate import accumulate_gradients, batch_norm_note
 from kovqa_core.train.checkpoint_writer import CheckpointWriter
+from kovqa_core.train.deterministic import deterministic_errors, use_deterministic_kernels
 from kovqa_core.train.loader import micro_batch_keys
+from kovqa_core.train.memory_errors import training_memory_errors
 from kovqa_core.train.meter import TrainMeter
 from kovqa_core.train.pending_step import PendingStep
 from kovqa_core.train.resume import agree_on_resume_point, settle_run_folder
@@ -50,7 +52,8 @@ def run_training(run: Run, rank: RankInfo, device: torch.device, stop_requested:
         WorkerError: loss or gradient is not finite; names step and examples.
     """
     state = prepare_training(run, rank, device, stop_requested)
-    with state.checkpoints:  # whatever ends the run, the checkpoint on its way is whole
+    # Whatever ends the run, the checkpoint on its way is whole.
+    with training_memory_errors(state), deterministic_errors(), state.checkpoints:
         _train_to_end(state)
     state.log.close()
 
@@ -130,6 +133,8 @@ def prepare_training(
         ModelError: the checkpoint is broken.
     """
     watchdog.set_phase("preparing")
+    if run.profile.deterministic:
+        use_deterministic_kernels()
     recipe = run.recipe
     metric = require_metric(recipe.eval.metric, recipe.task)
     # The index first: what is wrong with it is known before any weights are read.

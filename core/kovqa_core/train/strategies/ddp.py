@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from contextlib import AbstractContextManager
 
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from kovqa_core.train import optim
@@ -24,6 +25,8 @@ class DdpStrategy(TrainStrategy):
             self.wrapped_model = DistributedDataParallel(
                 self.model, device_ids=gpu, gradient_as_bucket_view=True
             )
+            if self.run.profile.gradient_reduction == "bf16":
+                self.wrapped_model.register_comm_hook(None, bf16_compress_hook)
 
     def _no_sync(self, *, last: bool) -> AbstractContextManager[None]:
         """DDP all-reduces in every backward pass outside of `no_sync`: only the last micro-batch's may.

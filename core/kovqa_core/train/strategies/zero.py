@@ -205,17 +205,22 @@ def deepspeed_config(run: Run, stage: int) -> dict[str, Any]:
     """DeepSpeed's settings: the user's own file, and what follows from the run on top."""
     own = read_deepspeed_config(run.profile)
     buckets = {"reduce_bucket_size": _BUCKET_SIZE, "allgather_bucket_size": _BUCKET_SIZE}
+    reduction = {"communication_data_type": "bf16"} if run.profile.gradient_reduction == "bf16" else {}
     # What follows from the run comes last: a file of the user's cannot change the experiment.
-    return own | {
-        "train_micro_batch_size_per_gpu": run.micro_batch,
-        "gradient_accumulation_steps": run.accumulate,
-        "gradient_clipping": run.recipe.optim.max_grad_norm or 0.0,
-        # DeepSpeed knows few optimizers, and with offloading to the CPU accepts its own alone: these two allow ours.
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": {**buckets, **own.get("zero_optimization", {}), "stage": stage},
-        "steps_per_print": sys.maxsize,
-    }
+    return (
+        own
+        | reduction
+        | {
+            "train_micro_batch_size_per_gpu": run.micro_batch,
+            "gradient_accumulation_steps": run.accumulate,
+            "gradient_clipping": run.recipe.optim.max_grad_norm or 0.0,
+            # DeepSpeed knows few optimizers, and with offloading to the CPU accepts its own alone: these two allow ours.
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "zero_optimization": {**buckets, **own.get("zero_optimization", {}), "stage": stage},
+            "steps_per_print": sys.maxsize,
+        }
+    )
 
 
 def _import_deepspeed() -> Any:
