@@ -31,6 +31,10 @@ WHOLE = (
 )  # fmt: skip
 
 
+# Gradients averaged in 16 bits; with fsdp2 in a precision of 16, in which layers are sent, too.
+_REDUCED = "profile.gradient_reduction=bf16"
+BF16 = {"ddp": [_REDUCED], "zero2": [_REDUCED], "fsdp2": [_REDUCED, "profile.precision=bf16"]}
+
 # Captions whose largest losses of a whole global batch do not count: two forward passes, and weights of
 # micro-batches that are known only then. `stop`: two of the steps, and no evaluation.
 DROPS = (
@@ -85,6 +89,10 @@ def pair(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Job(str(folder / f"drops-{name}"), name, "tiny-caption", captions, [*DROPS, micro_batch], stop=2)
         for name in STRATEGIES
     ]
+    jobs += [
+        Job(str(folder / f"{name}-bf16"), name, "tiny", flags_of(small), [*WHOLE, *BF16[name]], stop=2)
+        for name in BF16
+    ]
     jobs += [Job(switching, "zero2", *rest, stop=2), Job(switching, "fsdp2", *rest, stop=4)]
     launch(2, jobs, folder)
     many.do(Job(switching, "ddp", *rest, stop=5), 0, 1)
@@ -114,6 +122,13 @@ def test_the_largest_losses_of_a_global_batch_are_those_of_any_cut(
     for key in ("loss", "grad_norm"):
         assert len(curve(drops_alone, key)) == 2
         assert curve(pair / f"drops-{strategy}", key) == pytest.approx(curve(drops_alone, key), rel=1e-5)
+
+
+@pytest.mark.parametrize("strategy", BF16)
+def test_gradients_averaged_in_16_bits_are_nearly_those(alone: Path, pair: Path, strategy: str) -> None:
+    norms, exact = (curve(folder, "grad_norm")[:2] for folder in (pair / f"{strategy}-bf16", alone))
+    assert norms != exact
+    assert norms == pytest.approx(exact, rel=2e-2)
 
 
 def test_a_run_begun_on_one_strategy_goes_on_on_another(alone: Path, pair: Path) -> None:
