@@ -27,6 +27,7 @@ from kovqa_core.train import optim
 from kovqa_core.train.strategies.base import (
     ADAM_MOMENTS,
     LocalShards,
+    LossScaler,
     MicroBatchLoss,
     StepOutcome,
     TrainStrategy,
@@ -53,6 +54,11 @@ class _AutocastModule(nn.Module):
 
 class ZeroStrategy(TrainStrategy):
     """Every process holds a shard of what the stage names; stages 1 and 2 keep full weights."""
+
+    def set_loss_scaler(self, scaler: LossScaler) -> None:
+        """See `TrainStrategy`; DeepSpeed takes the scale of the very next step, which `loss_scaler` may not know."""
+        super().set_loss_scaler(scaler)
+        self._host_loss_scale = scaler.value
 
     def wrap(self) -> None:
         """Hand model and optimizer to DeepSpeed."""
@@ -94,7 +100,7 @@ class ZeroStrategy(TrainStrategy):
         share = self._loss_share(batch, step)
         batch, factor = self._usable_batch(batch)
         loss = self.wrapped_model(batch, step)["loss"] * factor
-        self.wrapped_model.optimizer.override_loss_scale(self.loss_scaler.value)  # ours, not its own
+        self.wrapped_model.optimizer.override_loss_scale(self._host_loss_scale)  # ours, not its own
         self.wrapped_model.backward(loss * share)
         if not last:
             self.wrapped_model.step()  # only counts the micro-batch
@@ -119,14 +125,14 @@ class ZeroStrategy(TrainStrategy):
         more, where the other strategies do not.
         """
         # It divides gradients and norm by the loss scale of this moment.
-        self.wrapped_model.optimizer.override_loss_scale(self.loss_scaler.value / scale.item())
+        self.wrapped_model.optimizer.override_loss_scale(self._host_loss_scale / scale.item())
         self.wrapped_model.step()
         zero = self.wrapped_model.optimizer
         norm = math.inf if zero.overflow else float(self.wrapped_model.get_global_grad_norm())
         skipped = torch.full((), float(not math.isfinite(norm)), device=self.device)
         if self.loss_scaler.dynamic:
             self.loss_scale, self.good_steps = next_loss_scale(self.loss_scale, self.good_steps, skipped)
-            self.loss_scaler.value = self.loss_scale.item()  # what the next backward pass tells DeepSpeed
+            self._host_loss_scale = self.loss_scale.item()  # what the next backward pass tells DeepSpeed
         return StepOutcome(torch.full((), norm, device=self.device), skipped)
 
     def local_shards(self) -> LocalShards:
