@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from kovqa_core.errors import MachineError, SettingsError
+from kovqa_core.plan.training import plan_training
+from kovqa_core.settings.run import write_run
 from kovqa_core.train import loop
 from kovqa_core.train.deterministic import deterministic_errors, use_deterministic_kernels
 from kovqa_core.train.memory_errors import out_of_memory_error
@@ -42,6 +44,11 @@ def test_it_names_what_fits_and_the_command(
     )
     words = shlex.split(caught.value.hint.split(": ")[1])
     assert words == ["kovqa", "train", "--resume", "-o", str(run.folder), "--micro-batch", "4"]
+    write_run(run)
+    planned = plan_training(
+        None, None, sets=[], flags={}, folder=run.folder, resume=True, dry_run=False, micro_batch=words[-1]
+    )
+    assert planned.run.micro_batch == 4
 
 
 def test_where_no_smaller_one_exists_it_says_what_else(small: Small, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def _out_of_memory_hint(run: Run, fitting: int | None) -> Message:
             micro_batch=fitting,
             folder=folder,
         )
-    if not run.profile.activation_checkpointing:
+    if not run.profile.checkpoints_activations:
         return message(
             "train.out-of-memory-checkpointing.hint",
             "compute activations twice, which learns the same: kovqa train --resume -o {folder} "
