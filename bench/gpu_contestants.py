@@ -145,7 +145,7 @@ def kovqa_training(
 
     def step(number: int) -> None:
         strategy.backward(batches[number], 0, last=True)
-        strategy.step(1.0)
+        strategy.step(torch.ones((), device=strategy.device), torch.zeros((), device=strategy.device))
 
     name = "kovqa, compiled" if compile else "kovqa"
     return ready(Contestant(name, micro_batch, step), bench, before)

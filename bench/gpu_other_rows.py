@@ -71,7 +71,7 @@ def nia_row(bench: Bench) -> RowResult:
 
     def kovqa_step(number: int) -> None:
         strategy.backward(batches[number][0], 0, last=True)
-        strategy.step(1.0)
+        strategy.step(torch.ones((), device=strategy.device), torch.zeros((), device=strategy.device))
 
     kovqa_one = ready(Contestant("kovqa", examples, kovqa_step), bench, before)
     before = held_bytes(bench.device)
@@ -121,7 +121,7 @@ def vlm_row(bench: Bench) -> RowResult:
 
     def step(_: int) -> None:
         strategy.backward(learn, 0, last=True)
-        strategy.step(1.0)
+        strategy.step(torch.ones((), device=strategy.device), torch.zeros((), device=strategy.device))
 
     @torch.inference_mode()
     def answer(_: int) -> None:

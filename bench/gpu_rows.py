@@ -188,7 +188,7 @@ def train_on(batches: list[ModelBatch], strategy: TrainStrategy) -> None:
     """A training step on each batch."""
     for batch in batches:
         strategy.backward(batch, 0, last=True)
-        strategy.step(1.0)
+        strategy.step(torch.ones((), device=strategy.device), torch.zeros((), device=strategy.device))
 
 
 @torch.inference_mode()

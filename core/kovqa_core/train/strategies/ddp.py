@@ -26,7 +26,10 @@ class DdpStrategy(TrainStrategy):
                 self.model, device_ids=gpu, gradient_as_bucket_view=True
             )
             if self.run.profile.gradient_reduction == "bf16":
-                self.wrapped_model.register_comm_hook(None, bf16_compress_hook)
+                # Not the hook itself: by its name torch refuses it on a CPU, where gloo reduces bf16 as well.
+                self.wrapped_model.register_comm_hook(
+                    None, lambda group, bucket: bf16_compress_hook(group, bucket)
+                )
 
     def _no_sync(self, *, last: bool) -> AbstractContextManager[None]:
         """DDP all-reduces in every backward pass outside of `no_sync`: only the last micro-batch's may.
