@@ -31,9 +31,8 @@ WHOLE = (
 )  # fmt: skip
 
 
-# Gradients averaged in 16 bits; with fsdp2 in a precision of 16, in which layers are sent, too.
-_REDUCED = "profile.gradient_reduction=bf16"
-BF16 = {"ddp": [_REDUCED], "zero2": [_REDUCED], "fsdp2": [_REDUCED, "profile.precision=bf16"]}
+# Gradients averaged in 16 bits.
+BF16 = ("ddp", "zero2", "fsdp2")
 
 # Captions whose largest losses of a whole global batch do not count: two forward passes, and weights of
 # micro-batches that are known only then. `stop`: two of the steps, and no evaluation.
@@ -90,7 +89,14 @@ def pair(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in STRATEGIES
     ]
     jobs += [
-        Job(str(folder / f"{name}-bf16"), name, "tiny", flags_of(small), [*WHOLE, *BF16[name]], stop=2)
+        Job(
+            str(folder / f"{name}-bf16"),
+            name,
+            "tiny",
+            flags_of(small),
+            [*WHOLE, "profile.gradient_reduction=bf16"],
+            stop=2,
+        )
         for name in BF16
     ]
     jobs += [Job(switching, "zero2", *rest, stop=2), Job(switching, "fsdp2", *rest, stop=4)]

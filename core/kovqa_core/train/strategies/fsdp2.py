@@ -1,9 +1,8 @@
 """fsdp2: weights, gradients and moments are sharded by torch's `fully_shard`, layer by layer.
 
-Weights are kept in fp32 and, where the precision is of 16 bits, those of the layers are sent in 16: autocast
-would round those of products so in any case, but the few numbers of norms are rounded, too, which ddp does not.
-What no layer holds (embeddings, head) is sent in fp32. Gradients are averaged after every micro-batch, so that no
-process ever holds all of them.
+Weights are sent and kept in fp32 (autocast computes in 16 bits, as with ddp; sent in 16 they would reach norms,
+which want fp32 beside an input of fp32). Gradients are averaged after every micro-batch, in the numbers that
+`profile.gradient_reduction` names, so that no process ever holds all of them.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ from kovqa_core.train import optim
 from kovqa_core.train.strategies.base import LocalShards, TrainStrategy, broadcast_buffers
 from kovqa_core.train.strategies.full_weights import make_full_parameter_copy, summon_full_params
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 class Fsdp2Strategy(TrainStrategy):
     """Every process holds some rows (first dimension) of each weight."""
@@ -37,27 +34,15 @@ class Fsdp2Strategy(TrainStrategy):
         # Before sharding: the copy is made of the full shapes.
         self.full_parameter_copy = make_full_parameter_copy(self.model)
         mesh = init_device_mesh(self.device.type, (dist.get_world_size(),))
+        reduced = torch.bfloat16 if self.run.profile.gradient_reduction == "bf16" else None
+        policy = MixedPrecisionPolicy(reduce_dtype=reduced, cast_forward_inputs=False)
         for unit in self.model.fsdp_units():  # inner ones first; each is gathered and freed as a whole
-            fully_shard(unit, mesh=mesh, mp_policy=self._mixed_precision(of_unit=True))
-        fully_shard(
-            self.model, mesh=mesh, mp_policy=self._mixed_precision(of_unit=False)
-        )  # what no unit holds
+            fully_shard(unit, mesh=mesh, mp_policy=policy)
+        fully_shard(self.model, mesh=mesh, mp_policy=policy)  # what no unit holds
         # Moved once it is sharded: only this process's rows go to the device. The optimizer comes
         # last: `fully_shard` puts new parameters into the model, and one made before would step the old ones.
         self.wrapped_model = self.model.to(self.device)
         self.optimizer = optim.make_optimizer(self.model, self.model, self.run.recipe.optim)
-
-    def _mixed_precision(self, *, of_unit: bool) -> MixedPrecisionPolicy:
-        """In which numbers a module's weights are sent, and its gradients averaged.
-
-        What the root holds stays in fp32, and so does what goes from one layer to the next: embeddings in 16 bits
-        would make the whole residual stream one of 16 bits.
-        """
-        profile = self.run.profile
-        sent = _DTYPES[profile.precision] if of_unit and profile.precision != "fp32" else None
-        return MixedPrecisionPolicy(
-            param_dtype=sent, reduce_dtype=_DTYPES[profile.gradient_reduction], cast_forward_inputs=False
-        )
 
     def local_shards(self) -> LocalShards:
         """Rows of each weight."""
