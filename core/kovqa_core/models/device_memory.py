@@ -9,21 +9,17 @@ from traceback import clear_frames
 
 import torch
 
-# What torch says on a GPU and on a CPU, CUDA's libraries where they want room of their own, and oneDNN, which may
-# not recover.
-_OUT_OF_MEMORY_TEXTS = (
-    "out of memory",
-    "ALLOC_FAILED",
-    "can't allocate memory",
-    "could not create a primitive",
-    "could not execute a primitive",
-)
+from kovqa_core.process_limits import is_gpu_memory_error, is_memory_error
+
+# What oneDNN says of memory, which may not recover.
+_ONEDNN_TEXTS = ("could not create a primitive", "could not execute a primitive")
 
 
 def out_of_memory_text(error: RuntimeError | MemoryError) -> str:
     """The first line of an error that says that memory ran out; empty: it says something else."""
-    text = str(error)  # torch.OutOfMemoryError is a RuntimeError
-    if isinstance(error, RuntimeError) and not any(known in text for known in _OUT_OF_MEMORY_TEXTS):
+    text = str(error)
+    is_memory = is_gpu_memory_error(error) or is_memory_error(error)
+    if not is_memory and not any(known in text for known in _ONEDNN_TEXTS):
         return ""
     return text.splitlines()[0][:200] if text else "MemoryError"
 

@@ -9,10 +9,10 @@ import torch
 
 from kovqa_core.errors import MachineError, SettingsError
 from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.models.device_memory import out_of_memory_text
 from kovqa_core.models.memory import BYTES_PER_GB
 from kovqa_core.plan.micro_batch import choose_micro_batch
 from kovqa_core.settings.run import Run, split_recipe_batch
-from kovqa_core.train.memory_probe import ran_out_of_memory
 from kovqa_core.train.state import TrainState
 
 
@@ -26,7 +26,7 @@ def training_memory_errors(state: TrainState) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if not ran_out_of_memory(error):
+        if not out_of_memory_text(error):
             raise
         raise out_of_memory_error(state.run, state.progress.step, state.device, error) from error
 
