@@ -117,6 +117,7 @@ def test_a_stop_and_an_error_wait_for_the_checkpoint_on_its_way(
 
     def end_after_step_3(state: Any, meter: Any, **due: bool) -> None:
         if state.progress.step == 3:
+            loop.settle_report(state, meter, state.pending)
             raise Killed
         finish_step(state, meter, **due)
 
