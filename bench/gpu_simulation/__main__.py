@@ -6,7 +6,7 @@ From the root of the repository, with a torch that is built with CUDA (pip insta
 needed, but a C compiler). FakeTensors of device cuda go through the engine's own training loop under CUDA's
 autocast, forward and backward, and each operation's bytes are counted; where compiled, those of the kernels that
 inductor would generate. Where only a CPU build of torch can be installed, this cannot run: devices, dtypes and waits
-are then held by tests/models/test_cuda_autocast.py and tests/models/test_step_counts.py, on small models.
+are then held by tests/models/test_cuda_autocast.py and tests/models/test_simulated_cuda.py, on small models.
 
 About a minute a case. Times are of a model (time_model.py), not measured.
 """
