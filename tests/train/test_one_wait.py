@@ -12,7 +12,7 @@ from kovqa_core.distributed import watchdog
 from kovqa_core.errors import WorkerError
 from kovqa_core.train import loop
 from kovqa_core.train.meter import TrainMeter
-from kovqa_core.train.pending_step import HostTransfer
+from kovqa_core.train.pending_step import PendingStep, StepBatches
 from kovqa_core.train.state import TrainState
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -72,14 +72,14 @@ def waits_of_steps(state: TrainState, steps: int, monkeypatch: pytest.MonkeyPatc
     """What the host waited for in the loop's own part of some steps: the model's own passes count nothing."""
     dispatched, reads = _Waits(), list[str]()
     calls = _Calls(dispatched.seen)
-    original, backward = HostTransfer.read, type(state.strategy).backward
+    original, backward = PendingStep.read_numbers, type(state.strategy).backward
 
-    def read(self: HostTransfer) -> tuple[list[float], float]:
+    def read(self: PendingStep) -> tuple[list[float], float]:
         reads.append("report")
         with torch.utils._python_dispatch._disable_current_modes(), torch._C.DisableTorchFunction():
             return original(self)
 
-    monkeypatch.setattr(HostTransfer, "read", read)
+    monkeypatch.setattr(PendingStep, "read_numbers", read)
 
     def unseen_backward(*args: Any, **kwargs: Any) -> Any:
         # Families are counted by themselves (tests/models): here their part is left out.
@@ -117,20 +117,16 @@ def test_the_loop_waits_once_a_step(
     assert waits_of_steps(state, 3, monkeypatch) == ["report"] * 3
 
 
-def test_who_waits_for_the_device_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_for_the_device_waits_for_the_others() -> None:
     """NCCL's collectives return at once: the rank that hangs is told from those that read what it lacks."""
     heartbeats = []
 
-    class Event:
-        def record(self) -> None: ...
+    def read() -> list[list[float]]:
+        heartbeats.append(watchdog._current_heartbeat)
+        return [[1.0, 2.0]]
 
-        def synchronize(self) -> None:
-            heartbeats.append(watchdog._current_heartbeat)
-
-    transfer = HostTransfer(torch.tensor([1.0, 2.0]))
-    transfer._copied = Event()
     watchdog.set_phase("computing", 7)
-    assert transfer.read()[0] == [1.0, 2.0]
+    assert PendingStep(6, StepBatches(), read, None).read_numbers()[0] == [1.0, 2.0]
     assert [(beat.step, beat.waiting) for beat in heartbeats] == [(7, True)]
     assert not watchdog._current_heartbeat.waiting
 

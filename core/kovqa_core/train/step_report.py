@@ -8,6 +8,7 @@ before a checkpoint, an evaluation or the end everything is read.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +17,10 @@ from torch import Tensor
 from kovqa_core.distributed import process_group
 from kovqa_core.errors import DataError, WorkerError
 from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.models.read_later import read_later
 from kovqa_core.runs.folder import follow_pointer
 from kovqa_core.runs.step_folders import list_step_folders
-from kovqa_core.train.pending_step import HostTransfer, PendingStep, StepBatches
+from kovqa_core.train.pending_step import PendingStep, StepBatches
 from kovqa_core.train.state import TrainState
 from kovqa_core.train.strategies.base import LossScaler, StepOutcome
 
@@ -107,7 +109,9 @@ def send_report(
     """
     after = (state.strategy.loss_scale, state.strategy.good_steps)
     scalars = torch.stack([value.to(sums.values.dtype) for value in (*outcome, scale, *after)])
-    return PendingStep(step, micro_batches, HostTransfer(torch.cat([sums.values, scalars])))
+    # On a CPU the host cannot go ahead of the device: what it has made is known.
+    known_at = None if state.device.type == "cuda" else time.monotonic()
+    return PendingStep(step, micro_batches, read_later(torch.cat([sums.values, scalars])), known_at)
 
 
 def read_report(state: TrainState, pending: PendingStep) -> StepReport:
@@ -117,7 +121,7 @@ def read_report(state: TrainState, pending: PendingStep) -> StepReport:
         WorkerError: loss or gradient is not finite; names the step, and the examples of its batch.
         DataError: no example of the step could be learned from.
     """
-    values, read_at = pending.transfer.read()
+    values, read_at = pending.read_numbers()
     total, share, stopping, saving, left_out, fault_count, norm, skipped, scale_before, scale, good = values
     step, micro_batches = pending.step, pending.micro_batches
     loss = total / (share or 1.0)
