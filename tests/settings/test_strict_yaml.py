@@ -216,6 +216,14 @@ def test_all_kinds_of_values_that_a_key_may_have_are_named() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("gpu: NVIDIA\nfrom_machine: yes\n", "valid boolean"), ("from_machine: true\n", "add gpu: NVIDIA")],
+)
+def test_a_profile_that_would_leave_gpus_idle_is_refused(text: str, words: str) -> None:
+    assert words in refused(f"name: x\n{text}", Profile)
+
+
 def test_a_missing_key_is_named_where_it_belongs() -> None:
     assert refused(RECIPE.replace("  lr: 2e-5\n", "")).startswith("x.yaml:3:1: optim.lr: this key is missing")
     assert refused(RECIPE + "  betas: [0.9]\n").endswith("optim.betas: too few values: 1 given")

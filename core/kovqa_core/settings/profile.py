@@ -82,7 +82,7 @@ class Profile(StrictSettings):
 
     name: str = Field(min_length=1)
     from_machine: bool = Field(
-        False, description="fill in what the file does not say of this machine's NVIDIA GPUs and cores: "
+        False, strict=True, description="fill in what the file does not say of this machine's NVIDIA GPUs and cores: "
         "gpu_memory_gb, processes_per_node, loader_workers, precision",
     )  # fmt: skip
     gpu: str = Field("", description="part of the GPU's name, as nvidia-smi prints it; Apple; empty: no GPU")
@@ -174,6 +174,12 @@ class Profile(StrictSettings):
         if rendezvous and not re.fullmatch(_HOST_AND_PORT, rendezvous):
             raise ValueError(f"not HOST:PORT, like node1:29500 (given: {rendezvous!r})")
         return rendezvous
+
+    @model_validator(mode="after")
+    def _check_from_machine(self) -> Profile:
+        if self.from_machine and self.device != "cuda":  # else it would train on the CPU, beside the GPUs
+            raise ValueError("from_machine is for NVIDIA GPUs: add gpu: NVIDIA")
+        return self
 
     @property
     def device(self) -> Literal["cuda", "mps", "cpu"]:
