@@ -218,7 +218,10 @@ def test_all_kinds_of_values_that_a_key_may_have_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("gpu: NVIDIA\nfrom_machine: yes\n", "valid boolean"), ("from_machine: true\n", "add gpu: NVIDIA")],
+    [
+        ("gpu: NVIDIA\nfrom_machine: yes\n", "true or false (given: 'yes')"),
+        ("from_machine: true\n", "add gpu: NVIDIA"),
+    ],
 )
 def test_a_profile_that_would_leave_gpus_idle_is_refused(text: str, words: str) -> None:
     assert words in refused(f"name: x\n{text}", Profile)

@@ -104,6 +104,24 @@ def test_a_full_disk_ends_the_run_at_the_next_step(
     assert last.name == "step-000001"
 
 
+@pytest.mark.parametrize("place", ["copy", "write"])
+def test_memory_that_a_checkpoint_lacks_is_not_blamed_on_the_micro_batch(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("CUDA error: out of memory") if place == "copy" else MemoryError
+
+    if place == "copy":
+        monkeypatch.setattr(host_copies.HostCopies, "copy", refuse)
+    else:
+        monkeypatch.setattr(checkpoint, "write_step_folder", refuse)
+    run = make_small_run(small, tmp_path / "run", *FOUR_STEPS, "save.every_steps=1")
+    with pytest.raises(MachineError, match="memory ran out while step-000001 was saved") as caught:
+        run_training(run, ALONE, CPU, never_stop)
+    assert "--micro-batch" not in caught.value.hint
+    assert f"kovqa train --resume -o {run.folder}" in caught.value.hint
+
+
 def test_a_stop_and_an_error_wait_for_the_checkpoint_on_its_way(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

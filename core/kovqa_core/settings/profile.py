@@ -82,7 +82,7 @@ class Profile(StrictSettings):
 
     name: str = Field(min_length=1)
     from_machine: bool = Field(
-        False, strict=True, description="fill in what the file does not say of this machine's NVIDIA GPUs and cores: "
+        False, description="fill in what the file does not say of this machine's NVIDIA GPUs and cores: "
         "gpu_memory_gb, processes_per_node, loader_workers, precision",
     )  # fmt: skip
     gpu: str = Field("", description="part of the GPU's name, as nvidia-smi prints it; Apple; empty: no GPU")
@@ -162,6 +162,13 @@ class Profile(StrictSettings):
         if not all(number.isdecimal() for number in numbers) or not 1 <= int(least) <= int(numbers[1]):
             raise ValueError(f"a number of nodes, or LEAST:MOST, like 1:4 (given: {nodes!r})")
         return int(least) if int(least) == int(numbers[1]) else nodes
+
+    @field_validator("from_machine", mode="before")
+    @classmethod
+    def _check_is_bool(cls, value: object) -> object:
+        if not isinstance(value, bool):  # pydantic would take "yes", whoever fills the file in does not
+            raise ValueError(f"true or false (given: {value!r})")
+        return value
 
     @field_validator("deepspeed")
     @classmethod

@@ -7,8 +7,9 @@ from the checkpoint before it. Where the host has no memory for the copy, traini
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +17,11 @@ from types import TracebackType
 import torch
 
 from kovqa_core.distributed import watchdog
-from kovqa_core.errors import KovqaError
-from kovqa_core.messages import message
+from kovqa_core.errors import KovqaError, MachineError
+from kovqa_core.messages import message, shell_quote
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.checkpoint_info import CheckpointInfo
+from kovqa_core.models.device_memory import out_of_memory_text
 from kovqa_core.process_pool import signals_blocked
 from kovqa_core.runs.events import SavedEvent, WarningEvent, WorkerEvent
 from kovqa_core.settings.run import Run
@@ -81,7 +83,7 @@ class CheckpointWriter:
             progress: how far the run is; gets the loss scale.
 
         Raises:
-            MachineError: the disk is full; earlier checkpoints are untouched.
+            MachineError: the disk is full, or memory is; earlier checkpoints are untouched.
         """
         self.finish()
         watchdog.set_phase("saving")
@@ -105,8 +107,9 @@ class CheckpointWriter:
             self._pending.set_result(self._write(parts, of_step))
             self.poll()
             return
-        copied = list(parts)
-        host.mark_complete()
+        with self._memory_errors(progress.step):
+            copied = list(parts)
+            host.mark_complete()
         with signals_blocked():  # a thread begins with the mask of its parent: signals are for the loop
             self._pending = self._threads.submit(self._write_copies, host, copied, of_step)
 
@@ -129,7 +132,35 @@ class CheckpointWriter:
         self._emit_event(SavedEvent(self._pending_step, str(pending.result())))
 
     def _write(self, parts: Iterable[PartWriter], progress: TrainProgress) -> Path:
-        return checkpoint.write_step_folder(self._run.folder, parts, progress, self._run.recipe.save.keep)
+        with self._memory_errors(progress.step):
+            return checkpoint.write_step_folder(self._run.folder, parts, progress, self._run.recipe.save.keep)
+
+    @contextlib.contextmanager
+    def _memory_errors(self, step: int) -> Iterator[None]:
+        """Memory that a checkpoint did not get is said as that: a smaller micro-batch may not help.
+
+        Raises:
+            MachineError: it ran out, the host's or the device's.
+        """
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not (reason := out_of_memory_text(error)):
+                raise
+            raise MachineError(
+                message(
+                    "train.no-memory-for-checkpoint",
+                    "memory ran out while step-{step:06d} was saved ({reason}); earlier checkpoints are whole",
+                    step=step,
+                    reason=reason,
+                ),
+                message(
+                    "train.no-memory-for-checkpoint.hint",
+                    "free some memory of this machine (each loader process takes some: --set "
+                    "profile.loader_workers=N); then go on: kovqa train --resume -o {folder}",
+                    folder=shell_quote(self._run.folder),
+                ),
+            ) from error
 
     def _write_copies(self, host: HostCopies, parts: list[PartWriter], progress: TrainProgress) -> Path:
         if self._strategy.device.type == "cuda":
