@@ -20,6 +20,7 @@ from kovqa_core.models.beit3.beam_search import BeamSearchSettings
 from kovqa_core.models.beit3.config import ModelConfig
 from kovqa_core.models.beit3.layers import LAYER_NORM_EPS
 from kovqa_core.models.beit3.pretrained_weights import original_names
+from kovqa_core.models.torchvision_compat import load_torchvision
 from kovqa_core.models.xlmr_tokenizer import BOS_ID, EOS_ID, PAD_ID
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ def _never(*_: object, **__: object) -> None:
 
 def _placeholders() -> None:
     """Modules that torchscale imports and that nothing here calls."""
+    load_torchvision()  # timm's import would fail where it does not fit torch
     for path, names in _UNUSED.items():
         with contextlib.suppress(ImportError):
             importlib.import_module(path)  # timm may be here, and another contestant
