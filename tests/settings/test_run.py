@@ -106,6 +106,18 @@ def test_profile_keys_go_to_the_profile() -> None:
     assert settings.recipe == load_recipe("tiny")
 
 
+@pytest.mark.parametrize("text", ["profile.from_machine=true", "profile.from_machine = false"])
+def test_what_would_have_no_effect_is_refused(text: str) -> None:
+    """The machine's GPUs are read into a profile's file before anything is put over it."""
+    with pytest.raises(
+        SettingsError, match=r"--set profile\.from_machine.*in a profile's file alone"
+    ) as refused:
+        resolve_settings("tiny", "a100x4", [text])
+    assert "-p nvidia" in refused.value.hint
+    with pytest.raises(SettingsError, match="KOVQA_PROFILE__FROM_MACHINE"):
+        resolve_settings("tiny", "a100x4", environ={"KOVQA_PROFILE__FROM_MACHINE": "true"})
+
+
 def test_variables_become_assignments() -> None:
     environ = {"KOVQA_OPTIM__LR": "1e-5", "KOVQA_HOME": "/x", "OTHER__A": "1", "KOVQA_DATA__INDEX": "d"}
     assert list(environment_overrides(environ)) == ["data.index=d", "optim.lr=1e-5"]

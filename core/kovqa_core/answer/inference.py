@@ -187,7 +187,8 @@ def _halved(batch: int, rows: int, failure: str) -> int:
             ),
             message(
                 "answer.one-row-too-large.hint",
-                "end what else uses the memory, take a smaller model, or --precision bf16 on a GPU",
+                "end what else uses the memory, take a smaller model, or compute in 16 bits (--precision bf16; in training "
+                "--set profile.precision=bf16)",
             ),
         )
     return tried // 2

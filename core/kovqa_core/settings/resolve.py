@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.errors import unknown_name_error
+from kovqa_core.errors import SettingsError, unknown_name_error
 from kovqa_core.messages import message
 from kovqa_core.paths import settings_files
 from kovqa_core.settings.code_consent import TRUST_FLAG, TRUST_SETTING
@@ -104,6 +104,23 @@ def resolve_settings(
     return override_documents(*documents, sets, flags or {}, environ or {})
 
 
+def _require_no_machine(assignments: Mapping[str, str]) -> None:
+    """`from_machine` is asked of a profile's file, before anything is put over it: later it would have no effect."""
+    for assignment, place in assignments.items():
+        if assignment.partition("=")[0].strip() == "from_machine":
+            raise SettingsError(
+                message(
+                    "settings.from-machine-in-file",
+                    "{place}: from_machine counts in a profile's file alone",
+                    place=place,
+                ),
+                message(
+                    "settings.from-machine-in-file.hint",
+                    "-p nvidia is one that is filled in from this machine",
+                ),
+            )
+
+
 def override_documents(
     recipe: SettingsDocument,
     profile: SettingsDocument,
@@ -121,6 +138,7 @@ def override_documents(
     for layer in layers:
         of_profile = {a.removeprefix("profile."): at for a, at in layer.items() if a.startswith("profile.")}
         of_recipe = {a: at for a, at in layer.items() if not a.startswith("profile.")}
+        _require_no_machine(of_profile)
         profile = override_settings("profiles", profile, of_profile, of_profile, "profile.")
         recipe = override_settings("recipes", recipe, of_recipe, of_recipe)
     return ResolvedSettings(
