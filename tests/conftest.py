@@ -108,8 +108,12 @@ def training(small: Small, *assignments: str) -> list[object]:
 
 
 def clean_env(**extra: str) -> dict[str, str]:
-    """The environment without anything of kovqa or torchrun in it, and a home folder of kovqa's for tests."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("KOVQA_", "PYTEST_", "TORCHELASTIC"))}
+    """The environment without anything of kovqa, torch or torchrun in it, and a home folder of kovqa's for tests."""
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("KOVQA_", "PYTEST_", "TORCHELASTIC", "PYTORCH_"))
+    }
     return {**kept, "CI": "true", "KOVQA_HOME": str(_TEST_HOME), **extra}
 
 

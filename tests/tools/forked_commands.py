@@ -136,7 +136,11 @@ class ForkedCommands:
 
 def _environment(**extra: str) -> dict[str, str]:
     """As tests.conftest.clean_env, with one thread per process."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("KOVQA_", "PYTEST_", "TORCHELASTIC"))}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("KOVQA_", "PYTEST_", "TORCHELASTIC", "PYTORCH_"))
+    }
     return {**kept, "CI": "true", "OMP_NUM_THREADS": "1", **extra}
 
 
