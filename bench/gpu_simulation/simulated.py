@@ -36,6 +36,21 @@ def _read_lists(gpu: SimulatedGpu) -> Iterator[None]:
         FakeTensor.tolist = original  # type: ignore[method-assign]
 
 
+@contextmanager
+def _counted_events(gpu: SimulatedGpu) -> Iterator[None]:
+    """An event that is waited for is a wait of the CPU, though no operation asks for it."""
+
+    def synchronize(event: torch.cuda.Event) -> None:
+        gpu.counts.waits[f"{calling_line()} (event)"] += 1
+
+    original = torch.cuda.Event.synchronize
+    torch.cuda.Event.synchronize = synchronize  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.cuda.Event.synchronize = original  # type: ignore[method-assign]
+
+
 def _apply_by_assigning(
     module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True
 ) -> nn.Module:
@@ -88,6 +103,7 @@ def simulated_gpu(*, shadow_floats: bool = False) -> Iterator[SimulatedGpu]:
         FakeTensorMode(),
         SimulatedGpu(shadow_floats=shadow_floats) as gpu,
         _read_lists(gpu),
+        _counted_events(gpu),
         _modules_by_assigning(),
         _lists_of_tensors(),
     ):
