@@ -12,6 +12,7 @@ All have random weights; kovqa and torchscale the same ones.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from kovqa_core.models.beit3.new_weights import init_weights
 from kovqa_core.models.beit3.vqa import Beit3VqaItem, Beit3VqaProcessor, VqaTask
 from kovqa_core.models.family import FamilyModel
 from kovqa_core.models.image_transforms import normalise_pixels
+from kovqa_core.models.precision import prepare_answering
 from kovqa_core.models.xlmr_tokenizer import PAD_ID, XlmrTokenizer
 from kovqa_core.settings.recipe import DataSettings
 from kovqa_core.settings.resolve import resolve_settings
@@ -273,6 +275,9 @@ def kovqa_answers(
     """Answers as `kovqa predict` gives them, in 16 bits or in fp32 as before it had them."""
     before = held_bytes(bench.device)
     net = net or build_net(config, bench.device)
+    if half:  # its own weights, rounded once
+        net = copy.deepcopy(net)
+        prepare_answering(net, "bf16", bench.device)
     model = Beit3Model(net, VqaTask([f"답 {n}" for n in range(config.num_classes or CLASSES)])).eval()
     batches = [collate(config, make_items(config, batch, n), bench.device) for n in range(BATCHES)]
 
