@@ -32,6 +32,7 @@ from kovqa_core.data.image_io import open_image
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.files import disk_errors, real_path, to_nfc
 from kovqa_core.machine.gpu_environment import gpu_environment
+from kovqa_core.machine.gpu_settings import loader_workers
 from kovqa_core.machine.hardware import APPLE_GPU, find_gpus
 from kovqa_core.messages import Message, message
 from kovqa_core.models import family
@@ -52,7 +53,6 @@ from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.runs.step_lease import hold_found_step, read_found_step
 
 _SINGLE_RANK = RankInfo(0, 0, 1)  # rows come divided among processes, where there are several
-_MAX_LOADER_WORKERS = 12  # as many as the profiles of large GPUs have
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _answer_batches(
     decoding: DecodingOptions = GREEDY_DECODING,
 ) -> Iterator[tuple[int, Answer]]:
     # A GPU is fed by loader processes; on a CPU the model itself needs the cores.
-    workers = min(usable_cpu_count() - 1, _MAX_LOADER_WORKERS) if loaded.device.type == "cuda" else 0
+    workers = loader_workers(usable_cpu_count(), 1) if loaded.device.type == "cuda" else 0
     batch = batch or _choose_batch(loaded, len(examples), workers, decoding)
     workers = workers if len(examples) > batch else 0
     return answer_examples(

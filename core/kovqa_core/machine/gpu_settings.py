@@ -21,9 +21,9 @@ from kovqa_core.machine.visible_devices import GpuInfo
 from kovqa_core.messages import Message, message
 from kovqa_core.settings.profile import Profile
 
-MAX_LOADER_WORKERS = 12  # more only fight for memory bandwidth
+_MAX_LOADER_WORKERS = 12  # more only fight for memory bandwidth
 
-_BF16_CAPABILITY = (8, 0)  # Ampere: the first with products in bf16
+BF16_CAPABILITY = (8, 0)  # Ampere: the first with products in bf16
 _TENSOR_CORE_CAPABILITY = (7, 0)  # Volta: before it, 16 bits are slower than 32 on most cards
 
 
@@ -52,7 +52,7 @@ def training_precision(capability: tuple[int, int] | None) -> Literal["bf16", "f
     """
     if capability is None:
         return "fp16"
-    if capability >= _BF16_CAPABILITY:
+    if capability >= BF16_CAPABILITY:
         return "bf16"
     return "fp16" if capability >= _TENSOR_CORE_CAPABILITY else "fp32"
 
@@ -64,7 +64,7 @@ def used_gpus(count: int) -> int:
 
 def loader_workers(cores: int, processes: int) -> int:
     """Loader processes of each training process, so that every process has a core."""
-    return max(0, min(MAX_LOADER_WORKERS, cores // processes - 1))
+    return max(0, min(_MAX_LOADER_WORKERS, cores // processes - 1))
 
 
 def common_gpu_name(gpus: Sequence[GpuInfo]) -> str:

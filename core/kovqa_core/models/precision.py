@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.errors import KovqaError, SettingsError
 from kovqa_core.files import read_json
+from kovqa_core.machine.gpu_settings import BF16_CAPABILITY
 from kovqa_core.messages import message
 from kovqa_core.models.checkpoint_info import read_checkpoint_info
 from kovqa_core.models.config import FamilyConfig, family_modules
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("bf16", "fp16", "fp32")
 AUTO_PRECISION = "auto"  # as the device can, see `choose_precision`
-_BF16_CAPABILITY = 8  # compute capability from which on tensor cores take bf16 (Ampere)
 
 
 def require_precision(asked: str) -> str:
@@ -71,7 +71,7 @@ def choose_precision(asked: str, own: str, device: torch.device) -> str:
         return own
     import torch
 
-    return "bf16" if torch.cuda.get_device_capability(device)[0] >= _BF16_CAPABILITY else "fp16"
+    return "bf16" if torch.cuda.get_device_capability(device) >= BF16_CAPABILITY else "fp16"
 
 
 def profile_precision(asked: str, own: str, profile: Profile) -> str:
