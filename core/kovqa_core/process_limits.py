@@ -39,7 +39,7 @@ def find_limit(error: BaseException) -> MachineError | None:
     """
     if isinstance(error, MachineError):
         return None
-    for each in _chain(error):
+    for each in error_chain(error):
         if isinstance(each, KovqaError):
             continue
         if found := _limit_of(each):
@@ -60,7 +60,7 @@ def is_memory_error(error: BaseException) -> bool:
 
 def is_gpu_memory_error(error: BaseException) -> bool:
     """Does an error, or what led to it, say that a GPU's memory is used up? Torch's, CUDA's, cuBLAS's, cuDNN's, NCCL's."""
-    return any(_says_gpu_memory(each) for each in _chain(error))
+    return any(_says_gpu_memory(each) for each in error_chain(error))
 
 
 def _says_gpu_memory(error: BaseException) -> bool:
@@ -78,7 +78,8 @@ def has_memory(size: int) -> bool:
     return True
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def error_chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
     current: BaseException | None = error
     for _ in range(_MAX_CHAIN):
         if current is None:

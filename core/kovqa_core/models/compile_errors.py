@@ -7,10 +7,10 @@ from pathlib import Path
 from kovqa_core.errors import MachineError
 from kovqa_core.messages import message, shell_quote
 from kovqa_core.messages.one_line import cut_value
+from kovqa_core.process_limits import error_chain
 
 # Modules whose own errors come of compiling. Triton's come at a kernel's first call: more shared memory than there is.
 _COMPILER_MODULES = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
-_MAX_CHAIN = 20  # errors that led to one another
 _LONGEST_REASON = 200  # characters; a C++ compiler prints 100,000
 
 
@@ -21,15 +21,8 @@ def find_compile_error(error: BaseException, folder: Path) -> MachineError | Non
         error: what training ended with.
         folder: of the run.
     """
-    current: BaseException | None = error
-    for _ in range(_MAX_CHAIN):
-        if current is None:
-            return None
-        module = type(current).__module__
-        if any(module == name or module.startswith(f"{name}.") for name in _COMPILER_MODULES):
-            break
-        current = current.__cause__ or current.__context__
-    else:
+    current = next(filter(_is_of_compiler, error_chain(error)), None)
+    if current is None:
         return None
     lines = [line.strip() for line in str(current).splitlines() if line.strip()]
     reason = cut_value(lines[0], _LONGEST_REASON) if lines else type(current).__name__
@@ -42,3 +35,8 @@ def find_compile_error(error: BaseException, folder: Path) -> MachineError | Non
             log=folder / "logs",
         ),
     )
+
+
+def _is_of_compiler(error: BaseException) -> bool:
+    module = type(error).__module__
+    return any(module == name or module.startswith(f"{name}.") for name in _COMPILER_MODULES)
