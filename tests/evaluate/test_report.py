@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from kovqa_core.errors import DataError
 from kovqa_core.evaluate.evaluation import evaluate_file
-from kovqa_core.evaluate.report import shorten_text, write_report
+from kovqa_core.evaluate.report import write_report
 from kovqa_core.evaluate.report_cards import choose_cards, thumbnail_uri
 from PIL import Image
 
@@ -142,7 +142,3 @@ def test_captions_have_a_page_too(small: Small, tmp_path: Path) -> None:
     assert page.count("<article") == page.count("<img ") == len(result.examples)
     assert "도형이 2개 있는 그림<br>도형 그림" in page
     assert f"{result.scores.metrics['CIDEr'].score:.4f}" in page
-
-
-def test_the_name_of_an_image_that_is_not_utf_8_can_be_written() -> None:
-    assert shorten_text("\udcb0\udced.png") == "고.png"

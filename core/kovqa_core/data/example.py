@@ -130,10 +130,18 @@ def parse_example(line: str | bytes, place: str) -> Example:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says: a text and how sure it is, 0…1; nan if it does not say that."""
+    """What a model says.
+
+    Attributes:
+        text: the answer.
+        score: how sure the model is, 0…1; nan if it does not say that.
+        likeliest: texts and their scores, best first, as many as were asked for; `text` is the first of them.
+            Empty: only the answer was asked for, or the model has no others.
+    """
 
     text: str
     score: float
+    likeliest: Sequence[tuple[str, float]] = ()
 
 
 def json_line(value: object) -> str:

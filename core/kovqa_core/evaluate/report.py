@@ -2,15 +2,12 @@
 
 The page is whole in itself: images are small JPEGs inside it, fonts are the reader's own, and its policy
 forbids every request and every script but its own. Its size is bounded: so many examples, question types,
-answers and letters as stated below and in `report_cards`. Words and layout stand in `report.html`, a jinja2
-template that escapes whatever it is given; here are the numbers.
+answers and letters as stated below and in `report_cards`. Words and layout stand in `report.html`
+(`web/page_template.py`); here are the numbers.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,18 +20,17 @@ from kovqa_core.evaluate.caption_scores import METRICS_LEFT_OUT, CaptionScores
 from kovqa_core.evaluate.confidence_intervals import BOOTSTRAP_DRAWS
 from kovqa_core.evaluate.evaluation import EvaluationResult
 from kovqa_core.evaluate.report_cards import (
-    MAX_CARD_LETTERS,
     ReportCard,
     choose_cards,
     is_right_row,
     thumbnail_uri,
 )
-from kovqa_core.files import read_text, write_text
+from kovqa_core.files import write_text
 from kovqa_core.index.reader import table_image_folder
 from kovqa_core.messages import message
-from kovqa_core.messages.readable_name import readable_name
 from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
+from kovqa_core.web.page_template import render_page
 
 MAX_TABLE_TYPES = 60  # question types in the table: those with the most questions
 MAX_CONFUSED_ANSWERS = 12  # true answers in the table of confusions
@@ -95,15 +91,13 @@ def write_report(
             message("evaluate.no-image-folder", "there is no image folder {folder}", folder=folder),
             message("evaluate.no-image-folder.hint", "name it with --images DIR"),
         )
-    source = read_text(_TEMPLATE_FILE)
     right = is_right_row(result)
     cards = choose_cards(result, examples)
     outside = [card.image for card in cards if not is_inside(folder, card.image)]
     thumbnails = _read_thumbnails(folder, cards, on_progress)
     scores = result.scores
-    page = _render(
-        source,
-        script_hash=_script_hash(source),
+    page = render_page(
+        _TEMPLATE_FILE,
         result=result,
         scores=scores,
         of_captions=isinstance(scores, CaptionScores),
@@ -130,32 +124,6 @@ def _read_thumbnails(folder: Path, cards: Sequence[ReportCard], on_progress: OnP
         thumbnails.append(thumbnail_uri(folder / card.image) if is_inside(folder, card.image) else "")
         on_progress(Progress(stage, number, len(cards), "images"))
     return thumbnails
-
-
-def _render(source: str, **values: object) -> str:
-    """The template with its values; what is missing is an error, and every value is escaped."""
-    import jinja2
-
-    # StrictUndefined: a name that the template misspells must not become an empty cell.
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["shorten"] = shorten_text
-    return environment.from_string(source).render(values)
-
-
-def shorten_text(text: str, letters: int = MAX_CARD_LETTERS) -> str:
-    """A text that is cut where it is too long, and can be written: a file's name need not be UTF-8."""
-    text = readable_name(text)
-    return text if len(text) <= letters else text[:letters] + "…"
-
-
-def _script_hash(template: str) -> str:
-    """What the page's policy calls its own script; any other, smuggled in by an answer, is not run."""
-    # The hash is over the bytes between the tags, as browsers compute it: not even a space may differ.
-    script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
-    assert script is not None
-    return "sha256-" + base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
 
 
 def _answer_tables(scores: AnswerScores) -> dict[str, object]:

@@ -18,7 +18,6 @@ from kovqa_core.evaluate.evaluation import EvaluationResult
 THUMBNAIL_SIDE = 320  # pixels of an image's longer side
 _JPEG_QUALITY = 70  # of its JPEG: 5 to 20 kB an image
 _MAX_TRUE_TEXTS = 5  # true answers or captions of a card
-MAX_CARD_LETTERS = 300  # of a text
 _CARD_SEED = 0
 
 
