@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import browser, open_page  # noqa: F401 - fixtures for every test
 from tests.tools.forked_commands import ForkedCommands
 from tests.tools.mini_hosts import MiniHosts, possible
 from tests.tools.mini_slurm import MiniSlurm

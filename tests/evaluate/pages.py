@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 from kovqa_core.index.reader import open_index
 
+from tests.browser import chromium
 from tests.conftest import Small
 
 HOSTILE = '<script>document.title="taken"</script>'
@@ -46,17 +44,6 @@ def captioned(small: Small, folder: Path) -> tuple[Path, Path]:
             "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8"
         )
     return index, predictions
-
-
-def chromium() -> str:
-    """The browser; where CI lacks one the test fails, elsewhere it is left out with a word."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not found:
-        say = "no chromium here: apt-get install chromium fonts-nanum"
-        if os.environ.get("CI", "") not in ("", "false"):
-            pytest.fail(say, pytrace=False)
-        pytest.skip(say)
-    return found
 
 
 def browse(page: Path, profile: Path, *options: str, size: str = "1280,900") -> str:

@@ -1,7 +1,16 @@
 "use strict";
 const root = document.documentElement;
-const say = (language) => { root.dataset.lang = root.lang = language; };
-if (navigator.language && !navigator.language.startsWith("ko")) say("en");
+// Words of which an element holds one language at a time: options, placeholders, labels, the title.
+const say = (language) => {
+  root.dataset.lang = root.lang = language;
+  for (const place of document.querySelectorAll("[data-ko]")) {
+    const words = place.dataset[language], names = place.dataset.into;
+    if (names) for (const name of names.split(" ")) place.setAttribute(name, words);
+    else place.textContent = words;
+  }
+  root.dispatchEvent(new Event("language"));
+};
+say(navigator.language && !navigator.language.startsWith("ko") ? "en" : "ko");
 document.getElementById("language").addEventListener("click", () => say(root.dataset.lang === "ko" ? "en" : "ko"));
 
 for (const button of document.querySelectorAll("table.sortable th button")) button.addEventListener("click", () => {
@@ -14,3 +23,12 @@ for (const button of document.querySelectorAll("table.sortable th button")) butt
   const rows = Array.from(body.rows).sort(compare);
   body.append(...(down ? rows.reverse() : rows));
 });
+
+// What scrolls sideways can be reached with the keyboard.
+const scrolling = new ResizeObserver((boxes) => {
+  for (const { target: box } of boxes) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+});
+for (const box of document.querySelectorAll(".box")) scrolling.observe(box);
