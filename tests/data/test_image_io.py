@@ -42,7 +42,10 @@ def encoded(image: Image.Image, image_format: str = "PNG", **options: object) ->
 
 def opened(data: bytes, path: Path, side: int | None = None, *, as_stored: bool = False) -> np.ndarray:
     path.write_bytes(data)
-    return np.asarray(open_image(path, side, as_stored=as_stored))
+    pixels = np.asarray(open_image(path, side, as_stored=as_stored))
+    from_memory = np.asarray(open_image(data, side, as_stored=as_stored))
+    assert np.array_equal(pixels, from_memory), "from memory to the bit what the file gives"
+    return pixels
 
 
 def refusal(data: bytes, path: Path, side: int | None = None) -> DataError:
@@ -51,6 +54,10 @@ def refusal(data: bytes, path: Path, side: int | None = None) -> DataError:
         open_image(path, side)
     assert caught.value.message.startswith(f"image {path} cannot be read")
     assert caught.value.hint
+    with pytest.raises(DataError) as from_memory:
+        open_image(data, side)
+    named = from_memory.value.message.replace(f"image of {len(data):,} bytes", f"image {path}")
+    assert (named, from_memory.value.hint) == (caught.value.message, caught.value.hint)
     return caught.value
 
 

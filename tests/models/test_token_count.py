@@ -11,7 +11,7 @@ import pytest
 import sentencepiece
 from kovqa_core.data.example import Example
 from kovqa_core.messages import Message
-from kovqa_core.models import family, token_count
+from kovqa_core.models import text_warnings, token_count
 from kovqa_core.models.beit3.caption import Beit3CaptionProcessor
 from kovqa_core.models.beit3.config import ModelConfig as Beit3Config
 from kovqa_core.models.beit3.vqa import Beit3VqaProcessor
@@ -75,7 +75,7 @@ def processors(tokenizer: XlmrTokenizer) -> dict[str, tuple[str, Any]]:
 
 def unknown_text(name: str, processor: Any, rows: list[Example]) -> Message | None:
     """What a start says of text that a tokenizer does not know."""
-    said = family.text_warnings(name, processor, rows)
+    said = text_warnings.text_warnings(name, processor, rows)
     return next((warning for warning in said if warning.key != "models.cut-texts"), None)
 
 
@@ -145,11 +145,15 @@ def test_texts_that_are_cut_are_said(name: str, english: Path) -> None:
         <= letters
         < len(load_xlmr_tokenizer(english).encode(cut))
     )
-    said = [w for w in family.text_warnings(of, processor, examples([cut] * 3 + [fits] * 97)) if "cut" in w]
+    said = [
+        w for w in text_warnings.text_warnings(of, processor, examples([cut] * 3 + [fits] * 97)) if "cut" in w
+    ]
     words = f"warning: 3 of 100 sampled training texts are longer than model.max_text={max_text} tokens and are cut"
     assert said == ([] if name == "vlm" else [words])
-    assert not [w for w in family.text_warnings(of, processor, examples([cut] + [fits] * 99)) if "cut" in w]
-    answered = family.cut_questions_warning(of, processor, examples([cut] + [fits] * 999))
+    assert not [
+        w for w in text_warnings.text_warnings(of, processor, examples([cut] + [fits] * 99)) if "cut" in w
+    ]
+    answered = text_warnings.cut_questions_warning(of, processor, examples([cut] + [fits] * 999))
     assert (answered is None) == (name == "vlm")
     assert answered is None or "1 of 1,000 questions are longer" in answered
-    assert family.cut_questions_warning(of, processor, examples([fits])) is None
+    assert text_warnings.cut_questions_warning(of, processor, examples([fits])) is None

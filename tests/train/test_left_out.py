@@ -120,7 +120,7 @@ def test_a_batch_that_is_left_out_whole_has_a_loss_of_0(small: Small, tmp_path: 
     (batch,) = iterate_batches(keys, index.split("train"), tmp_path, processor, train=True, keep_faults=True)
     assert (batch.tensors, batch.ids) == ({}, [])
     assert batch.left_out == [index.split("train")[number].id for number in (0, 1)]
-    assert "is missing" in batch.faults[1]
+    assert "is missing" in batch.faults[1].message
     output = model(batch, 1)
     output["loss"].backward()
     assert (output["loss"].item(), model.loss_weight(batch, 1)) == (0, 0)

@@ -17,7 +17,7 @@ import torch
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.distributed import watchdog
 from kovqa_core.distributed.rank_info import RankInfo
-from kovqa_core.errors import MachineError
+from kovqa_core.errors import DataError, MachineError
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ExampleProcessor, ModelBatch, iterate_batches
 from kovqa_core.models.device_memory import forget_tensors, out_of_memory_text, release_memory
@@ -37,7 +37,7 @@ def answer_examples(
     workers: int = 0,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     on_progress: OnProgress = ignore_progress,
-    on_fault: Callable[[int, str], None] | None = None,
+    on_fault: Callable[[int, DataError], None] | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     """Answers of this process's rows, every world-th, as they come.
 
@@ -84,9 +84,9 @@ def answer_examples(
                     report_warning(_smaller_batch(tried, batch))
                     tried = batch
                 of_batch = numbers[done : done + answered.rows]
-                for place, problem in answered.faults.items():
+                for place, fault in answered.faults.items():
                     assert on_fault is not None
-                    on_fault(of_batch[place], problem)
+                    on_fault(of_batch[place], fault)
                 usable = [number for place, number in enumerate(of_batch) if place not in answered.faults]
                 yield from zip(usable, answered.answers, strict=True)
                 done += answered.rows
@@ -114,7 +114,7 @@ class _AnsweredBatch:
     """So many rows, what is wrong with some of them by their place, and the answers of the others."""
 
     rows: int
-    faults: Mapping[int, str]
+    faults: Mapping[int, DataError]
     answers: Sequence[Answer]
 
 
@@ -122,7 +122,7 @@ def _answer_batches(
     answering: _Answering, batches: Iterator[tuple[int, ModelBatch]]
 ) -> Iterator[_AnsweredBatch | str]:
     """Batches in their order; where one does not fit into memory, that error's text in its place, and no more."""
-    begun = deque[tuple[int, Mapping[int, str], ReadAnswers]]()
+    begun = deque[tuple[int, Mapping[int, DataError], ReadAnswers]]()
     copies = torch.cuda.Stream(answering.device) if answering.device.type == "cuda" else None
     failure = ""
     for rows, batch in batches:
@@ -167,7 +167,7 @@ def _copy_batch(batch: ModelBatch, device: torch.device, copies: torch.cuda.Stre
     return copied
 
 
-def _read_answers(rows: int, faults: Mapping[int, str], read: ReadAnswers) -> _AnsweredBatch:
+def _read_answers(rows: int, faults: Mapping[int, DataError], read: ReadAnswers) -> _AnsweredBatch:
     return _AnsweredBatch(rows, faults, read())
 
 

@@ -53,6 +53,7 @@ class AnswerOptions:
         task: "vqa" or "caption".
         decoding: how a model that writes freely answers.
         num_beams: captions followed at once; None: as the model was made.
+        top_k: every answer brings so many of the likeliest (`Answer.likeliest`); 1: the answer alone.
         precision: what it computes in: bf16, fp16, fp32, or auto (`models/precision.py`).
         trust_remote_code: see `models.family.LoadOptions`.
     """
@@ -61,6 +62,7 @@ class AnswerOptions:
     task: str = "vqa"
     decoding: DecodingOptions = GREEDY_DECODING
     num_beams: int | None = None
+    top_k: int = 1
     precision: str = "auto"
     trust_remote_code: bool = field(default=False, kw_only=True)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import open_image
 from kovqa_core.distributed.rank_info import RankInfo
+from kovqa_core.errors import DataError
 from kovqa_core.files import disk_errors, real_path, to_nfc
 from kovqa_core.machine.gpu_environment import gpu_environment
 from kovqa_core.machine.gpu_settings import loader_workers
@@ -45,6 +47,7 @@ from kovqa_core.models.precision import (
     prepare_answering,
     require_precision,
 )
+from kovqa_core.models.text_warnings import cut_questions_warning
 from kovqa_core.models.unread_columns import unread_columns_warning
 from kovqa_core.process_pool import usable_cpu_count
 from kovqa_core.progress import OnProgress, Progress
@@ -62,6 +65,8 @@ class LoadedModel:
     Attributes:
         precision: what it computes in.
         autocast: context of its forward passes.
+        decoding: how it answers.
+        in_use: held by the thread that asks it: a network answers one call at a time.
     """
 
     folder: Path
@@ -70,6 +75,8 @@ class LoadedModel:
     device: torch.device
     precision: str
     autocast: Callable[[], AbstractContextManager[object]]
+    decoding: DecodingOptions = GREEDY_DECODING
+    in_use: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
 def load_model(options: AnswerOptions, device: torch.device | None = None) -> LoadedModel:
@@ -81,14 +88,14 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
 
     Raises:
         ModelError: no model, or one for another task.
-        SettingsError: decoding the model cannot do; a precision that does not exist.
+        SettingsError: decoding the model cannot do; a precision that does not exist; it has no likeliest answers.
     """
     asked = require_precision(options.precision)
     load_options = family.LoadOptions(trust_remote_code=options.trust_remote_code, fp32=asked == "fp32")
 
     def read(folder: Path) -> tuple[Path, family.FamilyModel, ExampleProcessor]:
         return folder, *family.read_model_folder(
-            folder, options.task, load_options, options.decoding, options.num_beams
+            folder, options.task, load_options, options.decoding, options.num_beams, options.top_k
         )
 
     folder, model, processor = read_found_step(partial(find_model_folder, options.model, options.task), read)
@@ -100,7 +107,7 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
     model.to(device)
     # A model that computes in it by itself needs nothing around it.
     autocast = nullcontext if precision == own else partial(make_autocast, precision, device)
-    return LoadedModel(folder, model, processor, device, precision, autocast)
+    return LoadedModel(folder, model, processor, device, precision, autocast, options.decoding)
 
 
 def _local_device() -> torch.device:
@@ -156,7 +163,7 @@ def _warn_of_unread_texts(loaded: LoadedModel, examples: Sequence[Example]) -> N
         columns(loaded.processor) if columns else (),
         examples,
     )
-    cut = family.cut_questions_warning(info.family, loaded.processor, examples)
+    cut = cut_questions_warning(info.family, loaded.processor, examples)
     for warning in filter(None, (unread, cut)):
         report_warning(warning)
 
@@ -206,7 +213,7 @@ def _answer_rows(
     on_progress: OnProgress,
 ) -> Iterator[AnsweredRow]:
     examples = [row.example for row in rows]
-    faults: dict[int, str] = {}
+    faults: dict[int, DataError] = {}
     with hold:
         loaded = load_model(replace(job.options, model=folder, precision=precision))
     answers = _answer_batches(
@@ -217,7 +224,7 @@ def _answer_rows(
 
 
 def with_faults(
-    rows: Sequence[QuestionRow], answers: Iterator[tuple[int, Answer]], faults: dict[int, str]
+    rows: Sequence[QuestionRow], answers: Iterator[tuple[int, Answer]], faults: dict[int, DataError]
 ) -> Iterator[AnsweredRow]:
     """Answers of rows, and after each batch those of its rows that have none.
 
@@ -232,9 +239,9 @@ def with_faults(
     yield from _take_faults(rows, faults)
 
 
-def _take_faults(rows: Sequence[QuestionRow], faults: dict[int, str]) -> Iterator[AnsweredRow]:
+def _take_faults(rows: Sequence[QuestionRow], faults: dict[int, DataError]) -> Iterator[AnsweredRow]:
     for number in list(faults):
-        yield rows[number], RowFault(faults.pop(number))
+        yield rows[number], RowFault.of_error(faults.pop(number))
 
 
 def _answer_batches(
@@ -242,7 +249,7 @@ def _answer_batches(
     examples: list[Example],
     image_folder: Path,
     batch: int | None,
-    on_fault: Callable[[int, str], None] | None = None,
+    on_fault: Callable[[int, DataError], None] | None = None,
     decoding: DecodingOptions = GREEDY_DECODING,
 ) -> Iterator[tuple[int, Answer]]:
     # A GPU is fed by loader processes; on a CPU the model itself needs the cores.
@@ -285,7 +292,7 @@ def answer_rank_rows(
         return
     loaded = load_model(job.options, device)
     on_progress = partial(_print_rank_progress, rank, len(rows), len(remaining))
-    faults: dict[int, str] = {}
+    faults: dict[int, DataError] = {}
     workers = worker_job.profile.loader_workers
     batch = job.batch or _choose_batch(loaded, len(rank_rows), workers, job.options.decoding)
     answers = answer_examples(

@@ -41,9 +41,15 @@ _FAULT_KEY = "left_out"  # of a line: what is wrong with a row that has no answe
 
 @dataclass(frozen=True)
 class RowFault:
-    """Why a row has no answer."""
+    """Why a row has no answer, and what to do about it where that is known."""
 
     problem: str
+    hint: str = ""
+
+    @classmethod
+    def of_error(cls, error: DataError) -> RowFault:
+        """Of what was raised for a row."""
+        return cls(error.message, error.hint)
 
 
 def partial_file_path(output: Path) -> Path:

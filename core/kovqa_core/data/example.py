@@ -6,8 +6,10 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kovqa_core.bounded_json import SURELY_SHALLOW_CHARS, check_depth, nested_too_deep, parse_integer
+from kovqa_core.data.image_source import ImageSource
 from kovqa_core.errors import DataError
 from kovqa_core.messages import message
 
@@ -82,6 +84,28 @@ class Example:
             f'"question": {_quote_json(self.question)}, "answers": {{{answers}}}, '
             f'"kind": {_quote_json(self.question_type)}{others}}}'
         )
+
+
+@dataclass(frozen=True)
+class AskedExample(Example):
+    """A question that somebody asks about an image of their own, by itself: no row of a table.
+
+    Attributes:
+        source: the image, in place of the path `image`. Nothing keeps it: the next file of this path may show
+            something else.
+    """
+
+    source: ImageSource = b""
+
+
+def image_source(example: Example, images: Path) -> ImageSource:
+    """Where the bytes of an example's image are.
+
+    Args:
+        example: of a split, a table, or a person.
+        images: folder that image paths start from.
+    """
+    return example.source if isinstance(example, AskedExample) else images / example.image
 
 
 def line_with_image(line: bytes, change: Callable[[str], str]) -> bytes:

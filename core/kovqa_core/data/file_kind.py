@@ -66,7 +66,8 @@ def _special_file_kind(mode: int) -> FileKind:
 
 
 def data_kind(data: bytes) -> FileKind | None:
-    """What bytes are, by the first of them (a thousand are enough); None where they do not tell."""
+    """What bytes are, by the first thousand of them; None where they do not tell."""
+    data = data[:_FIRST_BYTES]
     if not data:
         return FileKind(message("data.kind.empty", "empty"), _fetch_again())
     if not data.strip(b"\0"):

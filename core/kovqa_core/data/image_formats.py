@@ -7,6 +7,8 @@ import re
 import struct
 from pathlib import Path
 
+from kovqa_core.data.image_source import ImageSource, open_source
+
 # Suffixes of the formats below, the most frequent ones first: labels often name an image without its suffix.
 IMAGE_SUFFIXES = (
     ".jpg", ".png", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".jpe", ".avif", ".heic", ".heif",
@@ -57,13 +59,13 @@ def find_image_format(path: Path) -> str | None:
         return None
 
 
-def read_image_format(path: Path) -> str | None:
+def read_image_format(source: ImageSource) -> str | None:
     """The format of an image file, one of `IMAGE_FORMATS`; None for a file that holds none.
 
     Raises:
         OSError: it is not there, or may not be read.
     """
-    with path.open("rb") as stream:
+    with open_source(source) as stream:
         head = stream.read(_HEAD_BYTES)
         if (format := image_format(head)) or len(head) < _TGA_HEADER_BYTES:
             return format

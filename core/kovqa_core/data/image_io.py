@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from kovqa_core.data.file_kind import FileKind, find_file_kind
+from kovqa_core.data.file_kind import FileKind, data_kind, find_file_kind
 from kovqa_core.data.image_colours import to_rgb
 from kovqa_core.data.image_formats import IMAGE_FORMATS, PILLOW_FORMATS, read_image_format
 from kovqa_core.data.image_memory import (
@@ -31,6 +31,7 @@ from kovqa_core.data.image_memory import (
     require_image_memory,
 )
 from kovqa_core.data.image_repair import is_unfilled_jpeg, repair_image
+from kovqa_core.data.image_source import ImageSource, source_name
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.messages import Message, message
 from kovqa_core.process_limits import find_limit, has_memory, is_memory_error
@@ -66,11 +67,12 @@ class OpenedImage:
     plain_format: str | None
 
 
-def open_image(path: Path, side: int | None = None, *, as_stored: bool = False) -> Image.Image:
+def open_image(source: ImageSource, side: int | None = None, *, as_stored: bool = False) -> Image.Image:
     """An image as RGB, upright, over white where it is transparent.
 
     Args:
-        path: in one of `IMAGE_FORMATS` by its content; HEIC needs pillow-heif.
+        source: a file's path or a whole file's bytes, in one of `IMAGE_FORMATS` by its content; HEIC needs
+            pillow-heif.
         side: pixels a side that are enough: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, still no
             smaller than this, which saves most of the time. None: decode exactly.
         as_stored: as BEiT-3's and LLaVA's originals read it: EXIF orientation and transparency are ignored.
@@ -79,66 +81,67 @@ def open_image(path: Path, side: int | None = None, *, as_stored: bool = False) 
         DataError: missing, not an image, truncated, or larger than KOVQA_IMAGE_MEMORY allows.
         SettingsError: that variable is not a size.
     """
-    return read_image(path, side, as_stored=as_stored).pixels
+    return read_image(source, side, as_stored=as_stored).pixels
 
 
-def read_image(path: Path, side: int | None = None, *, as_stored: bool = False) -> OpenedImage:
+def read_image(source: ImageSource, side: int | None = None, *, as_stored: bool = False) -> OpenedImage:
     """An image, and whether its file can be handed on; as `open_image`."""
     try:
         # Before Pillow: opening a pipe would wait for ever.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _unreadable(path, "")
+        if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
+            raise _unreadable(source, "")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a line per image that no user can act on
-            return _read(path, side, as_stored=as_stored)
+            return _read(source, side, as_stored=as_stored)
     except (DataError, SettingsError):
         raise
     except Image.DecompressionBombError as error:
-        raise many_pixels_error(path, error) from None
+        raise many_pixels_error(source, error) from None
     except FileNotFoundError:
         raise DataError(
-            message("data.image-missing", "image {file} is missing", file=path),
+            message("data.image-missing", "image {file} is missing", file=source_name(source)),
             message("data.image-missing.hint", "restore it"),
         ) from None
     except Exception as error:  # Pillow's decoders raise whatever their formats' code raises
-        _require_room(error, path)
-        raise _unreadable(path, _describe_problem(error, path)) from None
+        _require_room(error, source)
+        raise _unreadable(source, _describe_problem(error, source)) from None
 
 
-def _read(path: Path, side: int | None, *, as_stored: bool) -> OpenedImage:
-    image_format = read_image_format(path)
+def _read(source: ImageSource, side: int | None, *, as_stored: bool) -> OpenedImage:
+    image_format = read_image_format(source)
     if image_format is None or not _can_decode(image_format):
         raise UnidentifiedImageError
     try:
-        if image_format == "JPEG" and is_unfilled_jpeg(path):
+        if image_format == "JPEG" and is_unfilled_jpeg(source):
             raise OSError("image file is truncated (it ends in zeros)")
-        require_file_memory(path, image_format)
+        require_file_memory(source, image_format)
         if image_format == "ICO":
-            require_icon_memory(path)
-        return _decode(path, path, image_format, side, as_stored=as_stored)
+            require_icon_memory(source)
+        stream = io.BytesIO(source) if isinstance(source, bytes) else source
+        return _decode(stream, source, image_format, side, as_stored=as_stored)
     except (Image.DecompressionBombError, DataError, SettingsError):
         raise
     except Exception as error:
-        _require_room(error, path)
+        _require_room(error, source)
         # Only now, so that an image that Pillow reads is never read in another way.
-        repaired = repair_image(path) if image_format in ("JPEG", "PNG") else None
+        repaired = repair_image(source) if image_format in ("JPEG", "PNG") else None
         if repaired is None:
             raise
-        source = io.BytesIO(repaired)
-        return OpenedImage(_decode(source, path, image_format, side, as_stored=as_stored).pixels, None)
+        stream = io.BytesIO(repaired)
+        return OpenedImage(_decode(stream, source, image_format, side, as_stored=as_stored).pixels, None)
 
 
 def _decode(
-    source: Path | BinaryIO, path: Path, image_format: str, side: int | None, *, as_stored: bool
+    stream: Path | BinaryIO, source: ImageSource, image_format: str, side: int | None, *, as_stored: bool
 ) -> OpenedImage:
     allow_many_pixels()
-    with Image.open(source, formats=(PILLOW_FORMATS[image_format],)) as image:
+    with Image.open(stream, formats=(PILLOW_FORMATS[image_format],)) as image:
         coded_size = image.size
         # For a JPEG alone; other formats ignore it. The size it chooses is never below what is asked for.
         if side is not None:
             image.draft("RGB", (side, side))
         raw_mode = _raw_mode(image)  # loading forgets it
-        require_image_memory(path, image, coded_size)
+        require_image_memory(source, image, coded_size)
         image.load()
         orientation = _orientation(image)
         turn = None if as_stored else _UPRIGHT.get(orientation)
@@ -152,7 +155,7 @@ def _decode(
         return OpenedImage(pixels, plain_format)
 
 
-def _require_room(error: Exception, path: Path) -> None:
+def _require_room(error: Exception, source: ImageSource) -> None:
     """See that an image is to blame for an error, not a limit of this process: such an image is not left out.
 
     Raises:
@@ -164,11 +167,11 @@ def _require_room(error: Exception, path: Path) -> None:
         # Damaged files, too, make decoders ask for memory that nobody has; what one image may take is there then.
         if has_memory(image_memory_limit()):
             return
-        problem = MemoryError(str(path))
+        problem = MemoryError(str(source_name(source)))
     elif isinstance(error, UnidentifiedImageError):
         # Pillow passes over plug-ins that it has no descriptor for.
         try:
-            os.close(os.open(path, os.O_RDONLY))
+            os.close(os.open(source if isinstance(source, Path) else os.devnull, os.O_RDONLY))
         except OSError as refused:
             problem = refused
     if limit := find_limit(problem):
@@ -207,8 +210,8 @@ def _can_decode(image_format: str) -> bool:
     return name in Image.OPEN
 
 
-def _describe_problem(error: Exception, path: Path) -> str:
-    """What Pillow or the system says, without the path, which our text names already."""
+def _describe_problem(error: Exception, source: ImageSource) -> str:
+    """What Pillow or the system says, without the path (or the stream), which our text names already."""
     if isinstance(error, UnidentifiedImageError):
         return message(
             "data.no-image-format", "it is in no image format that is read: {formats}",
@@ -218,20 +221,22 @@ def _describe_problem(error: Exception, path: Path) -> str:
         return error.strerror
     if "truncated" in str(error).lower():
         return message("data.image-cut-off", "it is cut off: {problem}", problem=error)
-    return str(error).split(str(path))[0].strip(" '") or type(error).__name__
+    name = str(source) if isinstance(source, Path) else "<_io.BytesIO"
+    return str(error).split(name)[0].strip(" '") or type(error).__name__
 
 
-def _unreadable(path: Path, problem: str) -> DataError:
+def _unreadable(source: ImageSource, problem: str) -> DataError:
     """The error of an image that cannot be read: what it is instead, if it says so itself."""
-    kind = _other_kind(path)
+    kind = _other_kind(source)
     if kind is not None:
         problem = message("data.image-is-other", "it is {kind}", kind=kind)
     return DataError(
         message(
-            "data.image-unreadable", "image {file} cannot be read ({problem})", file=path, problem=problem
+            "data.image-unreadable", "image {file} cannot be read ({problem})",
+            file=source_name(source), problem=problem,
         ),
         _hint(kind),
-    )
+    )  # fmt: skip
 
 
 def _hint(kind: FileKind | None) -> Message | str:
@@ -240,10 +245,10 @@ def _hint(kind: FileKind | None) -> Message | str:
     return kind.remedy or message("data.image-is-other.hint", "name an image file")
 
 
-def _other_kind(path: Path) -> FileKind | None:
+def _other_kind(source: ImageSource) -> FileKind | None:
     """What a file is, unless it is an image of a format that is read here: then its decoder knows better."""
     try:
-        kind = find_file_kind(path)
+        kind = data_kind(source) if isinstance(source, bytes) else find_file_kind(source)
     except OSError:  # it may not be read
         return None
     is_readable = kind is not None and kind.format in PILLOW_FORMATS and _can_decode(kind.format)

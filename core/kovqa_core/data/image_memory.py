@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 from PIL import BmpImagePlugin, IcoImagePlugin, Image, PngImagePlugin
 
+from kovqa_core.data.image_source import ImageSource, open_source, source_name, source_size
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.messages import message
 
@@ -58,7 +58,7 @@ def allow_many_pixels() -> None:
         Image.MAX_IMAGE_PIXELS = None
 
 
-def many_pixels_error(path: Path, error: Image.DecompressionBombError) -> DataError:
+def many_pixels_error(source: ImageSource, error: Image.DecompressionBombError) -> DataError:
     """The error for an image with more pixels than Pillow opens: it says how many in its text."""
     pixels = int(next(iter(re.findall(r"\d+", str(error))), 0))
     needed = _PIXEL_BYTES * pixels
@@ -67,33 +67,33 @@ def many_pixels_error(path: Path, error: Image.DecompressionBombError) -> DataEr
             "data.image-many-pixels",
             "image {file} is too large: {pixels:,} pixels take {needed:,} bytes of memory or more, and {setting} "
             "allows {limit:,}",
-            file=path, pixels=pixels, needed=needed, limit=image_memory_limit(), setting=MEMORY_VARIABLE,
+            file=source_name(source), pixels=pixels, needed=needed, limit=image_memory_limit(), setting=MEMORY_VARIABLE,
         ),
         _hint(needed),
     )  # fmt: skip
 
 
-def require_file_memory(path: Path, image_format: str) -> None:
+def require_file_memory(source: ImageSource, image_format: str) -> None:
     """Check that a file fits that is read as a whole before its size in pixels is known.
 
     Raises:
         DataError: it does not.
     """
     if image_format in _READ_AS_A_WHOLE:
-        size = path.stat().st_size
+        size = source_size(source)
         if 2 * size > image_memory_limit():
             raise DataError(
                 message(
                     "data.image-file-too-large",
                     "image {file} is too large: {size:,} bytes, read as a whole, take more than the {limit:,} that "
                     "{setting} allows",
-                    file=path, size=size, limit=image_memory_limit(), setting=MEMORY_VARIABLE,
+                    file=source_name(source), size=size, limit=image_memory_limit(), setting=MEMORY_VARIABLE,
                 ),
                 _hint(2 * size),
             )  # fmt: skip
 
 
-def require_icon_memory(path: Path) -> None:
+def require_icon_memory(source: ImageSource) -> None:
     """Check that the icon of an ICO file fits that Pillow takes: it decodes it as soon as the file is opened.
 
     The file's own list has sides of at most 256; what lies there may be a PNG of any size.
@@ -101,27 +101,27 @@ def require_icon_memory(path: Path) -> None:
     Raises:
         DataError: it does not.
     """
-    with path.open("rb") as stream:
+    with open_source(source) as stream:
         entry = IcoImagePlugin.IcoFile(stream).entry[0]
         stream.seek(entry.offset)
         is_png = stream.read(8) == b"\x89PNG\r\n\x1a\n"
         stream.seek(entry.offset)
         icon = PngImagePlugin.PngImageFile(stream) if is_png else BmpImagePlugin.DibImageFile(stream)
-        _require(path, icon.size, _LIBRARY_BYTES["ICO"] * icon.width * icon.height)
+        _require(source, icon.size, _LIBRARY_BYTES["ICO"] * icon.width * icon.height)
 
 
-def require_image_memory(path: Path, image: Image.Image, coded_size: tuple[int, int]) -> None:
+def require_image_memory(source: ImageSource, image: Image.Image, coded_size: tuple[int, int]) -> None:
     """Check that an opened image fits before it is decoded.
 
     Args:
-        path: for the error.
+        source: for the error.
         image: opened, not loaded; `draft` may have made it smaller.
         coded_size: its size in the file.
 
     Raises:
         DataError: it does not.
     """
-    _require(path, coded_size, _memory_needed(image, coded_size))
+    _require(source, coded_size, _memory_needed(image, coded_size))
 
 
 def _memory_needed(image: Image.Image, coded_size: tuple[int, int]) -> int:
@@ -166,7 +166,7 @@ def _tiff_buffer(image: Image.Image) -> int:
     return int(image.width * min(image.height, tags.get(_ROWS_PER_STRIP, image.height)) * sample_bytes)
 
 
-def _require(path: Path, size: tuple[int, int], needed: int) -> None:
+def _require(source: ImageSource, size: tuple[int, int], needed: int) -> None:
     limit = image_memory_limit()
     if needed > limit:
         raise DataError(
@@ -174,8 +174,8 @@ def _require(path: Path, size: tuple[int, int], needed: int) -> None:
                 "data.image-memory",
                 "image {file} is too large: {width:,} x {height:,} = {pixels:,} pixels take {needed:,} bytes of "
                 "memory, more than the {limit:,} that {setting} allows",
-                file=path, width=size[0], height=size[1], pixels=size[0] * size[1], needed=needed, limit=limit,
-                setting=MEMORY_VARIABLE,
+                file=source_name(source), width=size[0], height=size[1], pixels=size[0] * size[1], needed=needed,
+                limit=limit, setting=MEMORY_VARIABLE,
             ),
             _hint(needed),
         )  # fmt: skip

@@ -12,12 +12,12 @@ import itertools
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from kovqa_core.data.image_memory import image_memory_limit
+from kovqa_core.data.image_source import ImageSource, open_source, source_size
 
 MIN_JPEG_ROWS = 0.9  # of a JPEG without its end: with fewer rows it is no image but a part of one
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -31,16 +31,16 @@ _MAX_ZEROS, _ZEROS_BLOCK = 64 << 20, 1 << 20
 _NOISE = hashlib.shake_128(b"kovqa").digest(4096).replace(b"\xff", b"\x7f")
 
 
-def repair_image(path: Path) -> bytes | None:
+def repair_image(source: ImageSource) -> bytes | None:
     """The bytes of a damaged image as Pillow can read them; None where it is not worth it, or the file is very large.
 
     Of a PNG all is dropped that does not decide about pixels: a broken or oversized text, a chunk with a wrong
     checksum. A JPEG that lacks its end gets one, if at least `MIN_JPEG_ROWS` of its rows are there; what is
     missing of the others is grey, as libjpeg leaves it.
     """
-    if path.stat().st_size > _MAX_REPAIRED_BYTES:
+    if source_size(source) > _MAX_REPAIRED_BYTES:
         return None
-    data = path.read_bytes()
+    data = source if isinstance(source, bytes) else source.read_bytes()
     if data.startswith(_PNG_START):
         return _necessary_png(data)
     if data.startswith(_JPEG_START):
@@ -70,12 +70,12 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def is_unfilled_jpeg(path: Path) -> bool:
+def is_unfilled_jpeg(source: ImageSource) -> bool:
     """Does a JPEG end in zeros where its end should be: room that a download took on the disk, and did not fill?
 
     Zeros are codes of pixels, too, so that libjpeg decodes them to the last row without a complaint.
     """
-    with path.open("rb") as stream:
+    with open_source(source) as stream:
         if stream.read(len(_JPEG_START)) != _JPEG_START:
             return False
         size = stream.seek(0, io.SEEK_END)

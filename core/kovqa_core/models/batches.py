@@ -37,7 +37,7 @@ class ModelBatch:
     ids: list[str]
     left_out: list[str] = field(default_factory=list)
     choices: list[Sequence[str]] = field(default_factory=list)
-    faults: dict[int, str] = field(default_factory=dict)
+    faults: dict[int, DataError] = field(default_factory=dict)
     on_host: dict[str, Any] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> ModelBatch:
@@ -92,7 +92,7 @@ class _BatchDataset(Dataset[ModelBatch | KovqaError]):
         self.train, self.seed, self.keep_faults = train, seed, keep_faults
 
     def __getitem__(self, keys: list[ExampleKey]) -> ModelBatch | KovqaError:
-        items, faults = [], dict[int, str]()
+        items, faults = [], dict[int, DataError]()
         try:
             for place, key in enumerate(keys):
                 try:
@@ -100,7 +100,7 @@ class _BatchDataset(Dataset[ModelBatch | KovqaError]):
                 except DataError as error:
                     if not self.keep_faults:
                         raise
-                    faults[place] = str(error.message)  # without the hint: what to do is said once
+                    faults[place] = error
             batch = self.processor.collate(items) if items else ModelBatch({}, [])
             # Training counts them with the rows a family leaves out; who answers looks at `faults`.
             unusable = [self.split[keys[place][1]].id for place in faults] if self.train else []

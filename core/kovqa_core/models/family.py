@@ -33,19 +33,13 @@ from torch import Tensor, nn
 from kovqa_core.data.answers import read_answers
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer, Example
-from kovqa_core.data.left_out import is_worth_a_warning
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import message
 from kovqa_core.models.batches import ExampleProcessor, ModelBatch
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.closed_folder import error_reason, require_closed_folder
 from kovqa_core.models.config import family_modules
-from kovqa_core.models.token_count import (
-    TokenCount,
-    describe_cut_texts,
-    describe_unknown_text,
-    sample_examples,
-)
+from kovqa_core.models.token_count import TokenCount
 from kovqa_core.models.zero_gradients import zero_of
 from kovqa_core.settings.recipe import DataSettings, Recipe
 
@@ -195,6 +189,8 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
         export_upstream: the same, as the original's own training saves it; None: there is no such form.
         set_decoding: from now on the model answers in this way; None: it has one way only.
         set_num_beams: from now on it follows so many captions at once; None: it searches no beams.
+        set_top_k: from now on each answer brings so many of the likeliest, itself the first; a `SettingsError` where
+            the model, as it answers now, has no others. None: it never has.
         prompt_columns: what it reads of a row besides its question, of "context" and "choices"; None: neither.
         has_remote_code: its folders may bring Python code, which `LoadOptions` allows or not.
         count_text_tokens: what its tokenizer makes of the texts of training examples; None: it reads none.
@@ -207,6 +203,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
     export_upstream: Callable[[Path, Path, LoadOptions], str] | None = None
     set_decoding: Callable[[ModelType, ProcessorType, DecodingOptions], None] | None = None
     set_num_beams: Callable[[ModelType, int], None] | None = None
+    set_top_k: Callable[[ModelType, int], None] | None = None
     has_remote_code: bool = False
     prompt_columns: Callable[[ProcessorType], Sequence[str]] | None = None
     count_text_tokens: Callable[[ProcessorType, Sequence[Example]], TokenCount] | None = None
@@ -231,28 +228,6 @@ def create_model(recipe: Recipe, answers: list[str]) -> tuple[FamilyModel, Examp
     return load_family(recipe.family).new_model(recipe, answers)
 
 
-def text_warnings(name: str, processor: ExampleProcessor, examples: Sequence[Example]) -> list[Message]:
-    """By a sample: that a tokenizer hardly knows the training texts' language, or cuts more than 1 % of them."""
-    count_texts = load_family(name).count_text_tokens
-    if count_texts is None:
-        return []
-    count = count_texts(processor, sample_examples(examples))
-    sampled = message("models.sampled-texts", "{texts:,} sampled training texts", texts=count.texts)
-    cut = describe_cut_texts(count, sampled) if is_worth_a_warning(count.cut, count.texts) else None
-    return [warning for warning in (describe_unknown_text(count), cut) if warning is not None]
-
-
-def cut_questions_warning(
-    name: str, processor: ExampleProcessor, questions: Sequence[Example]
-) -> Message | None:
-    """That questions to be answered are cut, and how many; None: none is."""
-    count_texts = load_family(name).count_text_tokens
-    if count_texts is None:
-        return None
-    asked = message("models.asked-questions", "{questions:,} questions", questions=len(questions))
-    return describe_cut_texts(count_texts(processor, questions), asked)
-
-
 def write_model_folder(
     model: FamilyModel, processor: ExampleProcessor, folder: Path, info: CheckpointInfo
 ) -> None:
@@ -267,6 +242,7 @@ def read_model_folder(
     options: LoadOptions = DEFAULT_LOADING,
     decoding: DecodingOptions = GREEDY_DECODING,
     num_beams: int | None = None,
+    top_k: int = 1,
 ) -> tuple[FamilyModel, ExampleProcessor]:
     """Read a checkpoint folder that can do a task.
 
@@ -276,10 +252,11 @@ def read_model_folder(
         options: how it is read.
         decoding: how it is to answer.
         num_beams: captions followed at once; None: as the checkpoint says.
+        top_k: of the likeliest answers to a question, how many; 1: the answer alone.
 
     Raises:
         ModelError: no checkpoint, of a later format, or for another task.
-        SettingsError: it can only answer in its own way; it has no code of its own.
+        SettingsError: it can only answer in its own way; it has no code of its own; it has no likeliest answers.
     """
     require_closed_folder(folder)
     info = read_checkpoint_info(folder)
@@ -290,11 +267,17 @@ def read_model_folder(
         raise _one_way_error(folder, info)
     if num_beams is not None and family.set_num_beams is None:
         raise _no_beams_error(folder, info)
+    if top_k > 1 and family.set_top_k is None:
+        raise one_answer_error(
+            message("models.family-with-one-answer", "a model of family {family}", family=info.family)
+        )
     model, processor = family.load_model(folder, options)
     if decoding != GREEDY_DECODING and family.set_decoding is not None:
         family.set_decoding(model, processor, decoding)
     if num_beams is not None and family.set_num_beams is not None:
         family.set_num_beams(model, num_beams)
+    if top_k > 1 and family.set_top_k is not None:
+        family.set_top_k(model, top_k)  # last: which answers there are depends on how it answers
     return model, processor
 
 
@@ -336,6 +319,19 @@ def _no_beams_error(folder: Path, info: CheckpointInfo) -> SettingsError:
             family=info.family,
         ),
         message("models.no-beams.hint", "leave out --beams"),
+    )
+
+
+def one_answer_error(model: str, way_out: str = "") -> SettingsError:
+    """The error of a model that is asked for its likeliest answers, and has one alone.
+
+    Args:
+        model: which one, as the beginning of a sentence.
+        way_out: what makes it have several; "": nothing does.
+    """
+    return SettingsError(
+        message("models.one-answer", "{model} gives one answer, and no list of the likeliest", model=model),
+        way_out or message("models.one-answer.hint", "leave out --top-k"),
     )
 
 

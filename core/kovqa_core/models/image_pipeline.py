@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL.Image import Resampling
 
-from kovqa_core.data.example import Example
+from kovqa_core.data.example import AskedExample, Example, image_source
 from kovqa_core.data.image_io import open_image
+from kovqa_core.data.image_source import ImageSource
 from kovqa_core.errors import DataError, KovqaError
 from kovqa_core.messages import message
 from kovqa_core.models import image_transforms
@@ -19,7 +20,7 @@ _SIDE_WORDS = ("왼쪽", "오른쪽", "좌측", "우측", "left", "right")  # a 
 
 
 class ImagePipeline:
-    """Opens images at one side length and with one augmentation; keeps those that never vary.
+    """Opens images at one side length and with one augmentation; keeps those of tables, which never vary.
 
     Args:
         side: S, pixels.
@@ -37,7 +38,7 @@ class ImagePipeline:
         as_stored: bool = False,
     ) -> None:
         self.side, self.data, self.resample, self.as_stored = side, data, resample, as_stored
-        self._cache: dict[Path, np.ndarray] = {}
+        self._cache: dict[ImageSource, np.ndarray] = {}
         self._free_bytes = _MAX_CACHE_BYTES
 
     def load_image(
@@ -48,10 +49,12 @@ class ImagePipeline:
         Raises:
             DataError: it cannot be read; names the example's id.
         """
-        path = images / example.image
+        source = image_source(example, images)
         augmented = train and (self.data.augment != "none" or self.data.flip)
         try:
-            return self._augmented(path, example, rng) if augmented else self._resized(path)
+            if augmented:
+                return self._augmented(source, example, rng)
+            return self._resized(source) if isinstance(example, AskedExample) else self._cached(source)
         except KovqaError as error:
             if not example.id:  # an image that was given by itself
                 raise
@@ -60,11 +63,11 @@ class ImagePipeline:
                 error.hint,
             ) from None
 
-    def _augmented(self, path: Path, example: Example, rng: np.random.Generator) -> np.ndarray:
+    def _augmented(self, source: ImageSource, example: Example, rng: np.random.Generator) -> np.ndarray:
         # The order of draws from `rng` is part of what a seed means: crop, flip, RandAugment.
         augment, side = self.data.augment, self.side
         # JPEG decodes at a fraction of its size: a crop keeps enough pixels.
-        image = open_image(path, 2 * side, as_stored=self.as_stored)
+        image = open_image(source, 2 * side, as_stored=self.as_stored)
         if augment == "none":
             image = image_transforms.resize_square(image, side, self.resample)
         else:
@@ -75,17 +78,20 @@ class ImagePipeline:
             image_transforms.rand_augment(image, rng) if augment == "randaug" else image
         )
 
-    def _resized(self, path: Path) -> np.ndarray:
-        if path not in self._cache:
-            image = open_image(path, as_stored=self.as_stored)
-            pixels = image_transforms.image_to_array(
-                image_transforms.resize_square(image, self.side, self.resample)
-            )
+    def _cached(self, source: ImageSource) -> np.ndarray:
+        if source not in self._cache:
+            pixels = self._resized(source)
             if self._free_bytes < pixels.nbytes:
                 return pixels
             self._free_bytes -= pixels.nbytes
-            self._cache[path] = pixels
-        return self._cache[path]
+            self._cache[source] = pixels
+        return self._cache[source]
+
+    def _resized(self, source: ImageSource) -> np.ndarray:
+        image = open_image(source, as_stored=self.as_stored)
+        return image_transforms.image_to_array(
+            image_transforms.resize_square(image, self.side, self.resample)
+        )
 
 
 def _mentions_side(example: Example) -> bool:

@@ -17,6 +17,7 @@ from kovqa_core.messages import message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch, iterate_batches
 from kovqa_core.models.compiled_layers import choose_compile, watch_compiling
+from kovqa_core.models.text_warnings import text_warnings
 from kovqa_core.plan.batch_notes import require_whole_batch
 from kovqa_core.runs.events import EndEvent, StartEvent, WarningEvent
 from kovqa_core.runs.folder import RunResult, follow_pointer, write_result
@@ -180,7 +181,7 @@ def prepare_training(
         log.emit_event(WarningEvent(not_compiled))
     for note_of_folder in notes:
         log.emit_event(WarningEvent(message("train.folder-warning", "warning: {text}", text=note_of_folder)))
-    for warning in family.text_warnings(recipe.family, processor, examples) if rank.is_main_process else ():
+    for warning in text_warnings(recipe.family, processor, examples) if rank.is_main_process else ():
         log.emit_event(WarningEvent(warning))
     return TrainState(
         run, rank, device, index, examples, val_examples, processor, strategy, averages, steps, progress,

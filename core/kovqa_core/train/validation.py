@@ -15,6 +15,7 @@ from kovqa_core.answer.inference import answer_examples
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.left_out import are_too_many, left_out_text, too_many_left_out
 from kovqa_core.distributed import process_group
+from kovqa_core.errors import DataError
 from kovqa_core.evaluate.metrics import Metric, is_better, metric_name
 from kovqa_core.messages import message
 from kovqa_core.models.precision import make_autocast
@@ -39,7 +40,7 @@ def _score_validation(state: TrainState) -> None:
     """Answer the validation split on all processes; its score into progress and log."""
     run, split, progress = state.run, state.val_examples, state.progress
     began = time.time()
-    own_faults: dict[int, str] = {}
+    own_faults: dict[int, DataError] = {}
     # The score is of the weights that people take away: the averages, where the run keeps any.
     with state.strategy.full_model(state.averages, everywhere=True) as model:
         assert model is not None
@@ -74,18 +75,18 @@ def _score_validation(state: TrainState) -> None:
     )
 
 
-def _check_faults(state: TrainState, own_faults: dict[int, str]) -> int:
+def _check_faults(state: TrainState, own_faults: dict[int, DataError]) -> int:
     """How many rows of the split cannot be read, on all processes; said, with the first of them.
 
     Raises:
         DataError: too many, or all; on all processes alike.
     """
-    faults: dict[int, str] = {}
+    faults: dict[int, DataError] = {}
     for of_rank in process_group.all_gather_objects(own_faults):
         faults |= of_rank
     if not faults:
         return 0
-    rows, first = len(state.val_examples), faults[min(faults)]
+    rows, first = len(state.val_examples), faults[min(faults)].message
     reasons = message(
         "train.validation-faults", "of the validation split, which are not scored ({first})", first=first
     )

@@ -10,6 +10,7 @@ import torch
 from kovqa_core.answer.inference import answer_examples
 from kovqa_core.data.example import Example
 from kovqa_core.distributed.rank_info import RankInfo
+from kovqa_core.errors import DataError
 from kovqa_core.models.family import read_model_folder
 from PIL import Image
 
@@ -25,7 +26,7 @@ def test_an_image_too_long_for_the_model_leaves_the_others_their_answers(
         Image.new("RGB", size, "red").save(tmp_path / f"{number}.png")
         examples.append(Example(f"q{number}", f"{number}.png", "무엇?"))
     model, processor = read_model_folder(tiny_vlm(model_type), "vqa")
-    faults: dict[int, str] = {}
+    faults: dict[int, DataError] = {}
     answers = answer_examples(
         model, processor, examples, tmp_path, RankInfo(0, 0, 1), torch.device("cpu"), len(SIZES),
         on_fault=faults.__setitem__,
@@ -34,4 +35,4 @@ def test_an_image_too_long_for_the_model_leaves_the_others_their_answers(
     assert sorted(faults) == refused
     for number in refused:
         width, height = SIZES[number]
-        assert faults[number].startswith(f"id q{number}: image of {width} x {height} pixels")
+        assert faults[number].message.startswith(f"id q{number}: image of {width} x {height} pixels")

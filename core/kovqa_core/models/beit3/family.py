@@ -45,6 +45,7 @@ from kovqa_core.models.family import (
     LoadOptions,
     ModelFamily,
     ReadAnswers,
+    one_answer_error,
     read_answer_classes,
     unloadable_weights_error,
 )
@@ -237,6 +238,17 @@ def set_num_beams(model: Beit3Model, num_beams: int) -> None:
         model.task.set_num_beams(num_beams)
 
 
+def set_top_k(model: Beit3Model, top_k: int) -> None:
+    """From now on each answer brings so many of the likeliest.
+
+    Raises:
+        SettingsError: it is a captioner, whose search keeps nothing but the best caption.
+    """
+    if isinstance(model.task, CaptionTask):
+        raise one_answer_error(message("beit3.captioner-with-one-answer", "a captioner"))
+    model.task.top_k = top_k
+
+
 def save_model(model: Beit3Model, processor: Beit3Processor, folder: Path) -> None:
     """config.json, model.safetensors, tokenizer/spm.model and, for questions, answers.txt."""
     # Where training began does not matter any more, and paths of one machine do not belong in a checkpoint.
@@ -309,5 +321,6 @@ FAMILY = ModelFamily(
     save_model,
     export_model,
     set_num_beams=set_num_beams,
+    set_top_k=set_top_k,
     count_text_tokens=count_text_tokens,
 )

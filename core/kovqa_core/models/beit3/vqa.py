@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from kovqa_core.data.answers import class_scores, number_classes
-from kovqa_core.data.example import Answer, Example
+from kovqa_core.data.example import Example
 from kovqa_core.files import to_nfc
 from kovqa_core.models import image_transforms
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.beit3.config import ModelConfig
 from kovqa_core.models.beit3.network import Beit3VqaNet
+from kovqa_core.models.class_answers import begin_class_answers
 from kovqa_core.models.family import ReadAnswers
 from kovqa_core.models.image_pipeline import ImagePipeline
-from kovqa_core.models.read_later import read_later
 from kovqa_core.models.xlmr_tokenizer import XlmrTokenizer, pad_token_ids
 from kovqa_core.settings.recipe import DataSettings
 
@@ -86,7 +86,7 @@ class VqaTask:
     """
 
     def __init__(self, answers: list[str]) -> None:
-        self.answers = answers
+        self.answers, self.top_k = answers, 1
 
     def loss(self, net: Beit3VqaNet, batch: ModelBatch, step: int) -> Tensor:
         """Binary cross-entropy summed over classes, averaged over examples, in fp32."""
@@ -98,9 +98,7 @@ class VqaTask:
 
     def begin_answers(self, net: Beit3VqaNet, batch: ModelBatch) -> ReadAnswers:
         """The most likely class of each, with its probability."""
-        best = beit3_vqa_logits(net, batch).max(1)
-        read = read_later(best.indices, torch.sigmoid(best.values))
-        return lambda: [Answer(self.answers[i], score) for i, score in zip(*read(), strict=True)]
+        return begin_class_answers(self.answers, beit3_vqa_logits(net, batch), torch.sigmoid, self.top_k)
 
 
 def beit3_vqa_logits(net: Beit3VqaNet, batch: ModelBatch) -> Tensor:

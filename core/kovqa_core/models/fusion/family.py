@@ -18,6 +18,7 @@ from kovqa_core.files import write_text
 from kovqa_core.index.reader import filter_question_types, open_training_index
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.class_answers import begin_class_answers
 from kovqa_core.models.closed_folder import building
 from kovqa_core.models.compiled_layers import compile_methods, eager_layers
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
@@ -47,7 +48,7 @@ from kovqa_core.models.fusion.tokenizer import (
     open_question_tokenizer,
     saved_tokenizer_name,
 )
-from kovqa_core.models.fusion.vqa import FusionProcessor, begin_class_answers, fusion_loss
+from kovqa_core.models.fusion.vqa import FusionProcessor, fusion_logits, fusion_loss
 from kovqa_core.models.plausible_sizes import require_plausible_sizes
 from kovqa_core.models.token_count import TokenCount
 from kovqa_core.settings.recipe import Recipe
@@ -66,7 +67,7 @@ class FusionModel(FamilyModel):
 
     def __init__(self, net: FusionNet, answers: list[str]) -> None:
         super().__init__()
-        self.net, self.answers = net, answers
+        self.net, self.answers, self.top_k = net, answers, 1
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch."""
@@ -88,7 +89,8 @@ class FusionModel(FamilyModel):
         """The same, to be read later."""
         # Compiled for training: each size of a batch would be compiled anew.
         with eager_layers(compiled=self.net.compiled):
-            return begin_class_answers(self.net, self.answers, batch)
+            probabilities = fusion_logits(self.net, batch).softmax(1)
+        return begin_class_answers(self.answers, probabilities, lambda values: values, self.top_k)
 
     def prepare(self, *, activation_checkpointing: bool, compile: bool) -> None:
         """Activation checkpointing in both encoders; torch.compile of the question's layers and the image encoder."""
@@ -282,10 +284,22 @@ def load_model(folder: Path, options: LoadOptions) -> tuple[FusionModel, FusionP
     return model, FusionProcessor(config, tokenizer, answers, options.data)
 
 
+def set_top_k(model: FusionModel, top_k: int) -> None:
+    """From now on each answer brings so many of the likeliest."""
+    model.top_k = top_k
+
+
 def count_text_tokens(processor: FusionProcessor, examples: Sequence[Example]) -> TokenCount:
     """What the tokenizer makes of questions."""
     texts = [example.question for example in examples]
     return processor.tokenizer.count_tokens(texts, processor.config.max_text)
 
 
-FAMILY = ModelFamily(new_model, load_model, save_model, export_model, count_text_tokens=count_text_tokens)
+FAMILY = ModelFamily(
+    new_model,
+    load_model,
+    save_model,
+    export_model,
+    set_top_k=set_top_k,
+    count_text_tokens=count_text_tokens,
+)

@@ -12,16 +12,14 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from kovqa_core.data.answers import class_scores, number_classes
-from kovqa_core.data.example import Answer, Example
+from kovqa_core.data.example import Example
 from kovqa_core.files import to_nfc
 from kovqa_core.models.batches import ModelBatch
-from kovqa_core.models.family import ReadAnswers
 from kovqa_core.models.fusion import losses
 from kovqa_core.models.fusion.config import ModelConfig
 from kovqa_core.models.fusion.network import FusionNet
 from kovqa_core.models.fusion.tokenizer import QuestionTokenizer
 from kovqa_core.models.image_pipeline import ImagePipeline
-from kovqa_core.models.read_later import read_later
 from kovqa_core.models.xlmr_tokenizer import pad_token_ids
 from kovqa_core.settings.recipe import DataSettings
 
@@ -91,10 +89,3 @@ def fusion_loss(net: FusionNet, batch: ModelBatch) -> Tensor:
         focal = losses.focal_loss if config.loss == "focal" else losses.original_focal_loss
         loss = focal(logits, targets, config.gamma, weight, config.smoothing)
     return losses.scale_gradient_by_loss(loss) if config.gradient_times_loss else loss
-
-
-def begin_class_answers(net: FusionNet, answers: Sequence[str], batch: ModelBatch) -> ReadAnswers:
-    """The most likely class of each, with its probability."""
-    best = fusion_logits(net, batch).softmax(1).max(1)
-    read = read_later(best.indices, best.values)
-    return lambda: [Answer(answers[i], min(score, 1.0)) for i, score in zip(*read(), strict=True)]

@@ -353,6 +353,15 @@ def set_decoding(model: VlmModel, processor: VlmProcessor, decoding: DecodingOpt
     processor.list_choices = decoding.choices
 
 
+def set_top_k(model: VlmModel, top_k: int) -> None:
+    """From now on each answer out of a list brings so many of the likeliest.
+
+    Raises:
+        SettingsError: it writes freely: nobody can say which texts come next after the likeliest.
+    """
+    model.set_top_k(top_k)
+
+
 def prompt_columns(processor: VlmProcessor) -> tuple[str, ...]:
     """What a prompt shows of a row besides its question."""
     return ("context", "choices") if processor.list_choices else ("context",)
@@ -365,6 +374,7 @@ FAMILY = ModelFamily(
     export_model,
     export_upstream=export_upstream,
     set_decoding=set_decoding,
+    set_top_k=set_top_k,
     prompt_columns=prompt_columns,
     has_remote_code=True,
     count_text_tokens=count_text_tokens,

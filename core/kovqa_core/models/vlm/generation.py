@@ -264,7 +264,7 @@ class _TrieMask:
 
 
 def choose_from_trie(
-    generator: TextGenerator, prompts: PromptTensors, trie: AnswerTrie, num_beams: int = 8
+    generator: TextGenerator, prompts: PromptTensors, trie: AnswerTrie, top_k: int = 1, num_beams: int = 8
 ) -> list[Answer]:
     """The likeliest answer of a list, by beam search along a trie of its tokens.
 
@@ -275,28 +275,42 @@ def choose_from_trie(
         generator: the model.
         prompts: padded on the left.
         trie: of the list, which is not empty.
+        top_k: of the likeliest, how many: no more than there are beams, and than answers. Asking for more leaves the
+            search, and so the answer, as it is.
         num_beams: prefixes followed at once.
     """
     eos_token_id, prompt_length = generator.eos_token_ids[0], prompts["input_ids"].shape[1]
 
+    # A single beam would be greedy search, which returns no sequences_scores.
+    beams = max(min(num_beams, len(trie.answer_by_tokens)), 2)
+    found = min(top_k, beams)
     generated = generate_tokens(
         generator, prompts, max_new_tokens=max(map(len, trie.answer_by_tokens)), do_sample=False,
-        # A single beam would be greedy search, which returns no sequences_scores.
-        num_beams=max(min(num_beams, len(trie.answer_by_tokens)), 2),
+        num_beams=beams, num_return_sequences=found,
         # 0: a beam's score is the sum of its log-probabilities, not their mean: long answers get no bonus.
         # False: search goes on until no open beam can become better than the best finished one.
         length_penalty=0.0, early_stopping=False, output_scores=True, return_dict_in_generate=True,
         logits_processor=[_TrieMask(trie, prompt_length, eos_token_id)],
     )  # fmt: skip
     rows = generated.sequences[:, prompt_length:].tolist()
-    best = [tuple(row[: row.index(eos_token_id) + 1]) for row in rows]
     # transformers masks disallowed tokens after the softmax: these are probabilities among all V tokens.
-    probabilities = generated.sequences_scores.exp().tolist()
-    return [Answer(trie.answer_by_tokens[row], p) for row, p in zip(best, probabilities, strict=True)]
+    scored = list(zip(rows, generated.sequences_scores.exp().tolist(), strict=True))
+    answers = []
+    for first in range(0, len(scored), found):  # beams of one prompt stand together, the best first
+        likeliest = dict[str, float]()
+        for row, probability in scored[first : first + found]:
+            end = row.index(eos_token_id) + 1 if eos_token_id in row else 0
+            # None of a beam that has left the trie, or comes to the same end: there are fewer answers than beams.
+            answer = trie.answer_by_tokens.get(tuple(row[:end]))
+            if answer is not None:
+                likeliest.setdefault(answer, probability)
+        ranked = tuple(likeliest.items())
+        answers.append(Answer(*ranked[0], ranked if top_k > 1 else ()))
+    return answers
 
 
 def choose_by_letter(
-    generator: TextGenerator, prompts: PromptTensors, choices: Sequence[Sequence[str]]
+    generator: TextGenerator, prompts: PromptTensors, choices: Sequence[Sequence[str]], top_k: int = 1
 ) -> list[Answer]:
     """Of every prompt's choices the one whose letter is the likeliest first token of an answer.
 
@@ -304,6 +318,7 @@ def choose_by_letter(
         generator: the model.
         prompts: that list the choices behind CHOICE_LETTERS.
         choices: one list per prompt; an empty one is answered with "".
+        top_k: of the likeliest, how many, or all choices of the prompt.
 
     Returns:
         texts of choices; a score is the letter's probability among those of its prompt.
@@ -326,9 +341,16 @@ def choose_by_letter(
     scores = _first_token_logits(generator, prompts)[:, letter_ids]  # [B, C]
     counts = torch.tensor([len(row) for row in choices], device=scores.device)
     absent = torch.arange(len(letter_ids), device=scores.device) >= counts[:, None]
-    best = scores.masked_fill(absent, -torch.inf).softmax(1).max(1)
-    chosen = zip(choices, best.indices.tolist(), best.values.tolist(), strict=True)
-    return [Answer(row[index], probability) for row, index, probability in chosen]
+    probabilities = scores.masked_fill(absent, -torch.inf).softmax(1)
+    rows = zip(choices, probabilities.max(1).indices.tolist(), probabilities.tolist(), strict=True)
+    return [_choice_answer(*row, top_k) for row in rows]
+
+
+def _choice_answer(choices: Sequence[str], best: int, probabilities: Sequence[float], top_k: int) -> Answer:
+    """The chosen one of a row's choices, with those behind it where they are asked for."""
+    ranked = sorted(range(len(choices)), key=lambda number: (number != best, -probabilities[number]))[:top_k]
+    likeliest = tuple((choices[number], probabilities[number]) for number in ranked)
+    return Answer(*likeliest[0], likeliest if top_k > 1 else ())
 
 
 def _first_token_logits(generator: TextGenerator, prompts: PromptTensors) -> Tensor:

@@ -14,7 +14,7 @@ from kovqa_core.data.example import Answer
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.compiled_layers import compile_methods, eager_layers
-from kovqa_core.models.family import FamilyModel
+from kovqa_core.models.family import FamilyModel, one_answer_error
 from kovqa_core.models.vlm import generation, tuning
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_types import HfNetwork, PromptTensors
@@ -45,6 +45,7 @@ class VlmModel(FamilyModel):
         self._compiled = False
         self.decoding = GREEDY_DECODING
         self.answer_trie: generation.AnswerTrie | None = None
+        self.top_k = 1
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The mean loss of a batch; of `loss: rows`, those left out count as rows without loss."""
@@ -95,10 +96,10 @@ class VlmModel(FamilyModel):
         # Compiled for training: each length of a cache would be compiled anew.
         with eager_layers(compiled=self._compiled), self._autocast(), self.host_values.of(host_prompts):
             if self.answer_trie is not None:
-                return generation.choose_from_trie(self.generator, prompts, self.answer_trie)
+                return generation.choose_from_trie(self.generator, prompts, self.answer_trie, self.top_k)
             # The processor hands choices on where the prompts list them; not every row of a batch may have some.
             if batch.choices and all(batch.choices):
-                return generation.choose_by_letter(self.generator, prompts, batch.choices)
+                return generation.choose_by_letter(self.generator, prompts, batch.choices, self.top_k)
             if decoding.temperature:
                 return generation.answer_by_sampling(
                     self.generator, prompts, batch.ids, decoding.seed, decoding.temperature
@@ -106,7 +107,7 @@ class VlmModel(FamilyModel):
             answers = generation.answer_greedily(self.generator, prompts)
             if not any(batch.choices):
                 return answers
-            chosen = generation.choose_by_letter(self.generator, prompts, batch.choices)
+            chosen = generation.choose_by_letter(self.generator, prompts, batch.choices, self.top_k)
             return [
                 by_letter if choices else free
                 for choices, by_letter, free in zip(batch.choices, chosen, answers, strict=True)
@@ -137,6 +138,19 @@ class VlmModel(FamilyModel):
         self.answer_trie = (
             generation.build_answer_trie(self.generator, decoding.answers) if decoding.answers else None
         )
+
+    def set_top_k(self, top_k: int) -> None:
+        """From now on an answer out of a list brings so many of the likeliest; see `set_top_k` of the family."""
+        lists_choices = self.decoding.choices or (self.config.choices and self.decoding == GREEDY_DECODING)
+        if self.answer_trie is None and not lists_choices:
+            raise one_answer_error(
+                message("vlm.free-writer-with-one-answer", "a model that writes freely"),
+                message(
+                    "vlm.free-writer-with-one-answer.hint",
+                    "give it a list: --answers FILE or --choices; or leave out --top-k",
+                ),
+            )
+        self.top_k = top_k
 
     def _autocast(self) -> torch.autocast:
         """What does not learn is in 16 bits, what learns in 32: autocast makes each product in 16.

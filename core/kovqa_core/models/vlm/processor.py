@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from kovqa_core.data.decoding import CHOICE_LETTERS, find_choice
-from kovqa_core.data.example import Example
+from kovqa_core.data.example import Example, image_source
 from kovqa_core.data.image_io import open_image
 from kovqa_core.errors import DataError, KovqaError, ModelError
 from kovqa_core.files import to_nfc
@@ -65,7 +65,7 @@ class VlmProcessor:
         """One example, to be learned with the best of its answers, or that one's letter; errors name its id."""
         try:
             image = limit_pixels(
-                open_image(images / example.image, as_stored=self.config.load_as_stored),
+                open_image(image_source(example, images), as_stored=self.config.load_as_stored),
                 self.config.max_pixels,
             )
             choices = example.choices if self.list_choices else ()
