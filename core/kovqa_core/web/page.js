@@ -1,13 +1,14 @@
 "use strict";
 const root = document.documentElement;
 // Words of which an element holds one language at a time: options, placeholders, labels, the title.
+const translate = (place) => {
+  const words = place.dataset[root.dataset.lang], names = place.dataset.into;
+  if (names) for (const name of names.split(" ")) place.setAttribute(name, words);
+  else place.textContent = words;
+};
 const say = (language) => {
   root.dataset.lang = root.lang = language;
-  for (const place of document.querySelectorAll("[data-ko]")) {
-    const words = place.dataset[language], names = place.dataset.into;
-    if (names) for (const name of names.split(" ")) place.setAttribute(name, words);
-    else place.textContent = words;
-  }
+  document.querySelectorAll("[data-ko]").forEach(translate);
   root.dispatchEvent(new Event("language"));
 };
 say(navigator.language && !navigator.language.startsWith("ko") ? "en" : "ko");

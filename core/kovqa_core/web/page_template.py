@@ -17,13 +17,14 @@ _SHARED = Path(__file__).parent
 MAX_TEXT_LETTERS = 300  # of a text on a page
 
 
-def render_page(template: Path, **values: object) -> str:
+def render_page(template: Path, *scripts: Path, **values: object) -> str:
     """A template with its values; what is missing is an error, and every value is escaped.
 
     The template finds its script as `script`, and that script's hash, for the page's policy, as `script_hash`.
 
     Args:
         template: `NAME.html`; `NAME.js` lies beside it.
+        scripts: files of what `NAME.js` uses.
         values: by the names that the template knows.
     """
     import jinja2
@@ -35,15 +36,15 @@ def render_page(template: Path, **values: object) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["shorten"] = shorten_text
-    script = page_script(template)
+    script = page_script(template, *scripts)
     return environment.get_template(template.name).render(
         values, script=markupsafe.Markup(script), script_hash=script_hash(script)
     )
 
 
-def page_script(template: Path) -> str:
+def page_script(template: Path, *scripts: Path) -> str:
     """The script of a page: what all pages share, then its own."""
-    return f"\n{read_text(_SHARED / 'page.js')}{read_text(template.with_suffix('.js'))}"
+    return "\n" + "".join(map(read_text, [_SHARED / "page.js", *scripts, template.with_suffix(".js")]))
 
 
 def script_hash(script: str) -> str:
