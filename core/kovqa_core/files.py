@@ -321,7 +321,16 @@ def json_text(value: Any) -> str:
 _KEPT_FILES = {
     "index.json": ("index.json", "answers.txt", "train.jsonl", "val.jsonl", "test.jsonl", "*.offsets"),
     "kovqa.json": ("kovqa.json", "*config.json", "*.safetensors", "*.bin", "answers.txt", "tokenizer*"),
-    "run.yaml": ("run.yaml", "manifest.json", "result.json", "error.json", "log.jsonl", "last", "best"),
+    "run.yaml": (
+        "run.yaml",
+        "manifest.json",
+        "result.json",
+        "error.json",
+        "log.jsonl",
+        "val_samples.jsonl",
+        "last",
+        "best",
+    ),
 }
 
 

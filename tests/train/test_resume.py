@@ -19,10 +19,12 @@ from kovqa_core.data.example import Answer, Example
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import ModelError, Stopped, WorkerError
 from kovqa_core.evaluate.metrics import Metric
+from kovqa_core.index.reader import open_index
 from kovqa_core.plan.claim import claim_planned_run
 from kovqa_core.plan.rerun import plan_rerun
 from kovqa_core.plan.training import plan_training
 from kovqa_core.runs.folder import RunResult, follow_pointer, read_result
+from kovqa_core.runs.validation_samples import SAMPLE_ROWS, SAMPLES_FILE, read_samples
 from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import RecipeChange, Run, make_run, read_run, write_run
 from kovqa_core.train import checkpoint, optim, validation
@@ -121,7 +123,8 @@ def everything(run: Run) -> dict[str, object]:
     clock = ("seconds", "examples_per_second")
     rows = [{k: v for k, v in row.items() if k not in clock} for row in read_log(run.folder)]
     ended = {k: v for k, v in _fields(read_result(run.folder)).items() if k not in clock}
-    return {**files, "log": rows, "result": ended}
+    samples = (run.folder / SAMPLES_FILE).read_text("utf-8")
+    return {**files, "log": rows, "result": ended, "samples": samples}
 
 
 def _fields(result: RunResult | None) -> dict[str, object]:
@@ -210,13 +213,26 @@ def test_log_has_every_step_once(small: Small, tmp_path: Path) -> None:
         run_training(run, ALONE, CPU, stop_after(5))
     log = run.folder / "log.jsonl"
     log.write_text(log.read_text() + json.dumps({"kind": "train", "step": 6, "loss": 1.0}) + '\n{"kind": "tr')
+    with (run.folder / SAMPLES_FILE).open("a") as stream:
+        stream.write('{"kind": "eval", "step": 7, "samples": []}\n{"kind": "ev')
     run_training(run, ALONE, CPU, never_stop)
     assert [r["step"] for r in read_log(run.folder) if r["kind"] == "train"] == list(range(1, 9))
     assert [r["step"] for r in read_log(run.folder) if r["kind"] == "eval"] == [4, 8]
+    samples, problems = read_samples(run.folder)
+    assert [evaluation.step for evaluation in samples] == [4, 8]
+    assert not problems
+    assert [len(evaluation.samples) for evaluation in samples] == [SAMPLE_ROWS] * 2
+    examples = {example.id: example for example in open_index(small.index).split("val")}
+    for sample in samples[-1].samples:
+        assert sample.question == examples[sample.id].question
+        assert sample.truth == [*examples[sample.id].answers]
+        assert sample.points == examples[sample.id].answers.get(sample.answer, 0)
 
 
 def test_checkpoints_are_pruned_but_the_best_stays(small: Small, tmp_path: Path) -> None:
+    """... also of a run that cannot keep its samples, which is no reason to end."""
     run = make_small_run(small, tmp_path / "run", "save.every_steps=1", "save.keep=2")
+    (run.folder / SAMPLES_FILE).mkdir(parents=True)
     run_training(run, ALONE, CPU, never_stop)
     result = read_result(run.folder)
     assert result is not None

@@ -148,7 +148,9 @@ def test_long_names_stand_below_and_a_number_beside_the_line() -> None:
     names = [f"한국어-퓨전-2026-11-28-긴-이름-{number}" for number in range(7)]
     svg = line_chart(chart(*(ChartSeries(name, [(0, 1), (9, k)]) for k, name in enumerate(names))), "ko")
     assert all(svg.count(name) >= 2 for name in names)  # in the description, too
-    tags = [e.text for e in ElementTree.fromstring(svg).iter("text") if e.attrib.get("class") == "tag-text"]
+    tags = [
+        e.text or "" for e in ElementTree.fromstring(svg).iter("text") if e.attrib.get("class") == "tag-text"
+    ]
     assert sorted(tags) == sorted([*"1234567"] * 2)
     looks = re.findall(r'<g class="(line-\d)"><path( stroke-dasharray="[^"]*")? d="M\d', svg)
     assert len(set(looks)) == 7, "colour or dashes differ"

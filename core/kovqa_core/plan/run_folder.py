@@ -20,10 +20,11 @@ from kovqa_core.runs.folder import (
     is_run_active,
     was_launched,
 )
+from kovqa_core.runs.validation_samples import SAMPLES_FILE
 from kovqa_core.settings.run import RUN_FILE
 
 # What a run writes, replaces and removes; and what marks an output of another command, which is replaced as a whole.
-_RUN_ENTRIES = (MANIFEST_FILE, LOG_FILE, ERROR_FILE, RESULT_FILE, JOB_SCRIPT, "last", "best")
+_RUN_ENTRIES = (MANIFEST_FILE, LOG_FILE, SAMPLES_FILE, ERROR_FILE, RESULT_FILE, JOB_SCRIPT, "last", "best")
 _OTHER_OUTPUTS = ("index.json", "kovqa.json", "config.json")
 
 

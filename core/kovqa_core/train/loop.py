@@ -36,7 +36,7 @@ from kovqa_core.train.run_log import RunLog
 from kovqa_core.train.state import TrainState
 from kovqa_core.train.step_report import StepReport, read_report, send_report, sum_step
 from kovqa_core.train.strategies.choose import make_strategy
-from kovqa_core.train.validation import run_validation, should_stop_early
+from kovqa_core.train.validation import run_validation, should_stop_early, truncate_samples
 
 
 def run_training(run: Run, rank: RankInfo, device: torch.device, stop_requested: Callable[[], bool]) -> None:
@@ -170,6 +170,8 @@ def prepare_training(
     # Nothing that a run has learned or logged is touched before all processes have their checkpoint.
     process_group.all_gather_objects(None)
     notes = settle_run_folder(run.folder, point) if rank.is_main_process else []
+    if rank.is_main_process:
+        notes += truncate_samples(run.folder, progress)
     log = RunLog(
         run.folder,
         progress.step,

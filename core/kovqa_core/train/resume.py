@@ -20,6 +20,7 @@ from kovqa_core.runs.folder import LOG_FILE
 from kovqa_core.runs.manifest import read_launches
 from kovqa_core.runs.resume_point import ResumePoint, checkpoint_problem, find_resume_point, pointer_problem
 from kovqa_core.runs.step_folders import is_step_name, read_pointer, step_number
+from kovqa_core.runs.validation_samples import SAMPLES_FILE
 
 _SEEN_SECONDS = 120.0  # an NFS client may go by what it knew of a folder for a minute
 _RETRY_SECONDS = 1.0
@@ -137,6 +138,10 @@ def _keep_earlier_log(folder: Path) -> Iterator[Message]:
     number = 1
     while (kept := folder / f"log-{number}.jsonl").exists():
         number += 1
+    if (
+        samples := folder / SAMPLES_FILE
+    ).is_file():  # first: it is for the log that a killed process comes here again
+        samples.rename(folder / f"{samples.stem}-{number}{samples.suffix}")
     log.rename(kept)
     yield message(
         "train.earlier-log-kept",

@@ -46,7 +46,7 @@ class RunLog:
         self._last_report = 0.0
         self._events = sys.stdout  # as it is now: while a thread saves, a library may send stdout elsewhere
         if is_main_process:
-            _truncate_log(self.path, step, evaluation_due=evaluation_due)
+            truncate_log(self.path, step, evaluation_due=evaluation_due)
             self._tracker = TensorBoardFiles(folder, step)
 
     def log_record(self, event: LoggedEvent) -> None:
@@ -90,7 +90,7 @@ def _event_text(values: Mapping[str, object]) -> str:
     return escape_one_line("  ".join(cells)).removeprefix("kind ")
 
 
-def _truncate_log(path: Path, step: int, *, evaluation_due: bool) -> None:
+def truncate_log(path: Path, step: int, *, evaluation_due: bool) -> None:
     """Keep the lines up to a step, with its evaluation unless that is done again.
 
     A line that cannot be read stays where it is; only the last line, which a kill tears, goes.

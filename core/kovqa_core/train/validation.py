@@ -9,18 +9,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from kovqa_core.answer.batch_size import evaluation_batch
 from kovqa_core.answer.inference import answer_examples
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.left_out import are_too_many, left_out_text, too_many_left_out
 from kovqa_core.distributed import process_group
-from kovqa_core.errors import DataError
+from kovqa_core.errors import DataError, KovqaError
 from kovqa_core.evaluate.metrics import Metric, is_better, metric_name
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.models.precision import make_autocast
 from kovqa_core.runs.events import AnswerProgressEvent, EvaluationEvent, WarningEvent
+from kovqa_core.runs.validation_samples import (
+    SAMPLES_FILE,
+    EvaluationSamples,
+    append_samples,
+    choose_sample_rows,
+    make_sample,
+)
 from kovqa_core.train import checkpoint
+from kovqa_core.train.checkpoint import TrainProgress
+from kovqa_core.train.run_log import truncate_log
 from kovqa_core.train.state import TrainState
 
 
@@ -44,7 +54,7 @@ def _score_validation(state: TrainState) -> None:
     # The score is of the weights that people take away: the averages, where the run keeps any.
     with state.strategy.full_model(state.averages, everywhere=True) as model:
         assert model is not None
-        answers = list(
+        own_answers = list(
             answer_examples(
                 model, state.processor, split, state.index.images, state.rank, state.device,
                 evaluation_batch(run), run.profile.loader_workers,
@@ -57,10 +67,12 @@ def _score_validation(state: TrainState) -> None:
         )  # fmt: skip
     left_out = _check_faults(state, own_faults)
     state.checkpoints.poll()
+    answers = _gather_answers(own_answers)
     progress.score = score_split(answers, split, state.metric)
     if is_better(state.metric, progress.score, progress.best):
         progress.best, progress.best_step = progress.score, progress.step
     assert progress.best is not None
+    _record_samples(state, answers)
     state.log.log_record(
         EvaluationEvent(
             progress.step,
@@ -97,20 +109,54 @@ def _check_faults(state: TrainState, own_faults: dict[int, DataError]) -> int:
     return len(faults)
 
 
+def _gather_answers(answers: list[tuple[int, Answer]]) -> list[tuple[int, Answer]]:
+    """Numbers of the split's examples and their answers, of all processes, on every process."""
+    # In the order of the split: sums of floats are the same to the last bit on any number of processes.
+    return sorted(
+        (pair for of_rank in process_group.all_gather_objects(answers) for pair in of_rank),
+        key=lambda pair: pair[0],
+    )
+
+
 def score_split(answers: Sequence[tuple[int, Answer]], split: Sequence[Example], metric: Metric) -> float:
-    """The metric of all processes' answers; the same number on every process.
+    """The metric of all answers.
 
     Args:
-        answers: (number of the example in the split, its answer), of this process.
+        answers: (number of the example in the split, its answer), in the order of the split.
         split: the examples, at least one.
         metric: of the recipe.
     """
-    # In the order of the split: sums of floats are the same to the last bit on any number of processes.
-    gathered = sorted(
-        (pair for of_rank in process_group.all_gather_objects(list(answers)) for pair in of_rank),
-        key=lambda pair: pair[0],
-    )
-    return metric.score([split[number] for number, _ in gathered], [answer.text for _, answer in gathered])
+    return metric.score([split[number] for number, _ in answers], [answer.text for _, answer in answers])
+
+
+def _record_samples(state: TrainState, answers: Sequence[tuple[int, Answer]]) -> None:
+    """Keep what was answered to a few examples, for `kovqa runs page`; that this fails is said, and ends no run."""
+    if not state.rank.is_main_process:
+        return
+    split, metric, given = state.val_examples, state.metric, dict(answers)
+    samples = []
+    for number in choose_sample_rows(len(split)):
+        if number in given:  # it can be read
+            example, text = split[number], given[number].text
+            points = metric.score([example], [text]) if metric.task == "vqa" else None
+            samples.append(make_sample(example, text, points))
+    try:
+        append_samples(state.run.folder, EvaluationSamples(state.progress.step, samples))
+    except (KovqaError, OSError) as error:
+        state.log.emit_event(WarningEvent(_samples_warning(error)))
+
+
+def truncate_samples(folder: Path, progress: TrainProgress) -> list[Message]:
+    """Cut the file of samples to the step that a run goes on from, as its log; what people should know if it fails."""
+    try:
+        truncate_log(folder / SAMPLES_FILE, progress.step, evaluation_due=progress.evaluation_due)
+    except (KovqaError, OSError) as error:
+        return [_samples_warning(error)]
+    return []
+
+
+def _samples_warning(error: KovqaError | OSError) -> Message:
+    return message("train.samples-not-kept", "validation samples are not kept: {problem}", problem=error)
 
 
 def should_stop_early(state: TrainState) -> bool:
