@@ -28,6 +28,7 @@ from kovqa_cli.commands import (
     profiles,
     recipes,
     runs,
+    serve,
     submit,
     tokenizer,
     train,
@@ -58,6 +59,7 @@ app.command("import")(import_model.import_)
 app.command("export")(export_model.export)
 app.command("submit")(submit.submit)
 app.command("evaluate")(evaluate.evaluate)
+app.command("serve")(serve.serve)
 app.add_typer(profiles.profiles_app, name="profiles")
 app.add_typer(recipes.recipes_app, name="recipes")
 app.add_typer(runs.runs_app, name="runs")
