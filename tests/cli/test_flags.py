@@ -35,6 +35,10 @@ FLAGS = {
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
     "submit": "--predictions --sample --output -o --fill --column --upload --team --memo --force --json --quiet -q",
     "evaluate": "--index --kind --normalise --protocol --tokens --report --log --images --examples --json --quiet -q",
+    "serve": (
+        "--model --host --port --max-wait-ms --batch --queue --max-body --timeout --allow-url --precision "
+        "--trust-remote-code --json --quiet -q"
+    ),
     "tokenizer train": "--output -o --vocab-size --coverage --sentences --column --allow-left-out --json --quiet -q",
     "tokenizer encode": "--tokenizer --pieces --json",
     "tokenizer inspect": "--text --json --quiet -q",
