@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,8 @@ from kovqa_core.settings.resolve import find_settings, resolve_settings
 from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings, parse_yaml
 from safetensors.torch import save_file
 
-from tests.conftest import VLM, Kovqa, Small, clean_env, command, sets
+from tests.conftest import VLM, Kovqa, Small, sets
+from tests.tools.forked_commands import Ended, ForkedCommands
 
 pytestmark = pytest.mark.xdist_group("remote-code")  # one run
 
@@ -39,27 +39,27 @@ ALLOWED = "model.trust_remote_code=true"
 class RemoteCodeCase:
     """The files of these tests: a base with code of its own, a run on it, the marker."""
 
-    def __init__(self, folder: Path, small: Small) -> None:
+    def __init__(self, folder: Path, small: Small, commands: ForkedCommands) -> None:
         self.base, self.run, self.marker = folder / "base", folder / "run", folder / "ran"
-        self.small, self.env = small, {"HF_HOME": str(folder / "hf"), "KOVQA_TEST_MARKER": str(self.marker)}
+        self.small, self.commands = small, commands
+        self.env = {
+            "HF_HOME": str(folder / "hf"), "KOVQA_TEST_MARKER": str(self.marker), "KOVQA_HOME": str(folder / "home"),
+        }  # fmt: skip
 
-    def kovqa(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+    def kovqa(self, *arguments: object) -> Ended:
         """A command; whether code ran is seen from the marker."""
         self.marker.unlink(missing_ok=True)
-        return subprocess.run(
-            command(arguments), env=clean_env(**self.env), cwd=self.base.parent, capture_output=True, text=True, timeout=300,
-            check=False,
-        )  # fmt: skip
+        return self.commands.run(arguments, self.base.parent, environment=self.env, seconds=300, inside="")
 
-    def train(self, folder: Path, *assignments: str) -> subprocess.CompletedProcess[str]:
+    def train(self, folder: Path, *assignments: str) -> Ended:
         settings = (*VLM, "save.every_steps=2", f"model.base={self.base}", *assignments)
         arguments = ["train", "-r", "tiny-vlm", "-p", "cpu", "--data", self.small.index, "-o", folder, "-q"]
         return self.kovqa(*arguments, *sets(*settings))
 
-    def refused(self, done: subprocess.CompletedProcess[str]) -> str:
+    def refused(self, done: Ended) -> str:
         """The one line, after which nothing ran."""
         assert not self.marker.exists()
-        assert done.returncode == 3, done.stderr
+        assert done.code == 3, done.stderr
         assert done.stdout == ""
         (line,) = done.stderr.splitlines()
         return line
@@ -68,8 +68,15 @@ class RemoteCodeCase:
 @pytest.fixture(scope="module")
 def case(
     small: Small, tiny_vlm: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> RemoteCodeCase:
-    case = RemoteCodeCase(tmp_path_factory.mktemp("code"), small)
+) -> Iterator[RemoteCodeCase]:
+    folder = tmp_path_factory.mktemp("code")
+    # Code of a model is copied to the library's own folder, whose place it reads when it is imported.
+    with ForkedCommands(environment={"HF_HOME": str(folder / "hf")}) as commands:
+        yield write_case(RemoteCodeCase(folder, small, commands), tiny_vlm)
+
+
+def write_case(case: RemoteCodeCase, tiny_vlm: Callable[[str], Path]) -> RemoteCodeCase:
+    """Make the base, and train on it."""
     shutil.copytree(tiny_vlm("llava"), case.base)
     net = transformers.AutoModelForImageTextToText.from_pretrained(case.base)
     tensors = {name: tensor.clone() for name, tensor in net.state_dict().items()}
@@ -82,7 +89,7 @@ def case(
     }  # fmt: skip
     (case.base / "config.json").write_text(json.dumps(about))
     done = case.train(case.run, ALLOWED)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert case.marker.exists()
     return case
 
@@ -116,7 +123,7 @@ def test_a_stored_permission_is_named_and_not_followed(case: RemoteCodeCase, tmp
     with pytest.raises(ModelError, match="wants Python code of its base model to run"):
         export_checkpoint(folder, tmp_path / "x")
     done = case.kovqa(*arguments, "-p", "cpu", "--trust-remote-code")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert case.marker.exists()
 
 
@@ -144,7 +151,7 @@ def test_a_resumed_run_needs_the_permission_anew(case: RemoteCodeCase, tmp_path:
     assert str(case.base) in line
     assert "--trust-remote-code" in line
     done = case.kovqa("train", "--resume", "-o", folder, "-q", "--trust-remote-code")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert case.marker.exists()
     for name in ("config.json", "adapter/adapter_model.safetensors"):
         assert (folder / "step-000004" / name).read_bytes() == (case.run / "step-000004" / name).read_bytes()
@@ -158,7 +165,7 @@ def test_a_permission_stored_with_the_weights_to_start_from_does_not_matter(
     line = case.refused(case.train(tmp_path / "a", f"model.weights={folder}"))
     assert str(case.base) in line
     done = case.train(tmp_path / "b", f"model.weights={folder}", ALLOWED)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
 
 
 def test_a_recipe_does_not_decide_that_code_runs(tmp_path: Path) -> None:

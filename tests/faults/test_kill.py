@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -62,20 +63,21 @@ def kill(victim: str, mark: str, rng: random.Random) -> None:
             pass
 
 
-@pytest.mark.parametrize("victim", VICTIMS)
-def test_killed_once(small: Small, tmp_path: Path, undisturbed: Path, victim: str) -> None:
-    kill_and_resume(small, tmp_path / "run", undisturbed, victim, 1)
+def test_each_killed_once(small: Small, tmp_path: Path, undisturbed: Path) -> None:
+    """One run: its launcher is killed, then a rank of the next launch, then all processes of the one after."""
+    kill_and_resume(small, tmp_path / "run", undisturbed, VICTIMS)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_killed_ten_times(small: Small, tmp_path: Path, undisturbed: Path, victim: str) -> None:
-    kill_and_resume(small, tmp_path / "run", undisturbed, victim, 10)
+    kill_and_resume(small, tmp_path / "run", undisturbed, (victim,) * 10)
 
 
-def kill_and_resume(small: Small, folder: Path, undisturbed: Path, victim: str, wanted: int) -> None:
+def kill_and_resume(small: Small, folder: Path, undisturbed: Path, victims: Sequence[str]) -> None:
     """Start, kill, start again …; the end must be bit-identical and nothing may be left running."""
-    rng = random.Random(f"{victim}-{wanted}")
+    wanted = len(victims)
+    rng = random.Random("-".join(victims))
     kills = 0
     while not (folder / RESULT_FILE).exists():
         mark = f"KOVQA_TEST={uuid.uuid4().hex}"
@@ -88,7 +90,7 @@ def kill_and_resume(small: Small, folder: Path, undisturbed: Path, victim: str, 
             # From "has not begun" to "nearly finished": most moments fall where steps are made.
             time.sleep(rng.uniform(0.2, 2.0) if rng.random() < 0.2 else 0)
             wait_for_progress(folder, rng, process)
-            kill(victim, mark, rng)
+            kill(victims[kills], mark, rng)
             kills += process.poll() is None or process.returncode != 0
         output, _ = process.communicate(timeout=300)
         if kills >= wanted and process.returncode == 0:

@@ -92,14 +92,18 @@ class ForkedCommands:
 
     Args:
         libraries: modules that it imports at the beginning; fewer start faster.
+        environment: variables of the server besides ours: what a library reads when it is imported.
     """
 
-    def __init__(self, libraries: Sequence[str] = LIBRARIES) -> None:
+    def __init__(
+        self, libraries: Sequence[str] = LIBRARIES, environment: Mapping[str, str] | None = None
+    ) -> None:
         # -P and -X utf8 as tests.conftest.command has them; stdout is the wire.
         words = [sys.executable, "-P", "-X", "utf8", "-m", "tests.tools.forked_commands", *libraries]
         self._server = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
-        )
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=_environment(**(environment or {})),
+        )  # fmt: skip
 
     def __enter__(self) -> ForkedCommands:
         return self
