@@ -71,6 +71,15 @@ ImageFolderOption = Annotated[
     Path | None,
     typer.Option("--images", metavar="DIR", help="Folder that the table's image paths start from."),
 ]
+TopKOption = Annotated[
+    int,
+    typer.Option(
+        "--top-k",
+        metavar="N",
+        min=1,
+        help="So many of the likeliest answers with their probabilities: of a classifier, or out of a list.",
+    ),
+]
 AnswerListOption = Annotated[
     Path | None,
     typer.Option(

@@ -30,6 +30,7 @@ def predict(
     profile: options.AnswerProfileOption = None,
     batch: options.QuestionBatchOption = None,
     precision: options.PrecisionOption = "auto",
+    top_k: options.TopKOption = 1,
     answers: options.AnswerListOption = None,
     choices: options.ChoicesOption = False,
     temperature: options.TemperatureOption = None,
@@ -55,10 +56,21 @@ def predict(
     decoding = decoding_from_options(answers, choices=choices, temperature=temperature, seed=seed)
     other_decoding = decoding != GREEDY_DECODING
     answer_options = AnswerOptions(
-        model, decoding=decoding, precision=require_precision(precision), trust_remote_code=trust_remote_code
-    )
+        model, decoding=decoding, top_k=top_k, precision=require_precision(precision),
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
     if vote:
-        other_options = (image, question, chat, input, images, kind, other_decoding, trust_remote_code)
+        other_options = (
+            image,
+            question,
+            chat,
+            input,
+            images,
+            kind,
+            other_decoding,
+            top_k > 1,
+            trust_remote_code,
+        )
         if output is None or any(other_options):
             raise SettingsError(
                 message("predict.vote-options", "--vote takes predictions files and --output"),

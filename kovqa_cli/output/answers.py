@@ -16,6 +16,7 @@ _MAX_LISTED = 20  # rows without an answer, in --json
 
 if TYPE_CHECKING:
     from kovqa_core.answer.job import AnsweredTable, ModelAnswer
+    from kovqa_core.data.example import Answer
     from kovqa_core.evaluate.ensemble import VoteResult
 
 
@@ -37,29 +38,43 @@ def print_answer(result: ModelAnswer, *, as_json: bool, quiet: bool, field: str 
             model=model,
             score=answer.score,
         )
+    from kovqa_core.evaluate.likeliest_column import likeliest_fields
+
     fields = {
         field: answer.text,
         "score": _json_score(answer.score),
+        **likeliest_fields(answer),
         "model": str(result.model),
         **_precision_field(result.precision),
     }
-    print_outcome(
-        answer.text, fields, [_with_precision(note, result.precision)], as_json=as_json, quiet=quiet
-    )
+    notes = [*_likeliest_notes(answer), _with_precision(note, result.precision)]
+    print_outcome(answer.text, fields, notes, as_json=as_json, quiet=quiet)
+
+
+def _likeliest_notes(answer: Answer) -> list[str]:
+    """The likeliest answers with their probabilities, one a line."""
+    return [
+        message("answer.likely-answer", "{score:6.1%}  {text}", score=score, text=text)
+        for text, score in answer.likeliest
+    ]
 
 
 def print_chat_answer(result: ModelAnswer, image: Path, question: str, *, as_json: bool) -> None:
     """One answer of a conversation: one line."""
+    from kovqa_core.evaluate.likeliest_column import likeliest_fields
+
     answer = result.answer
     fields = {
         "answer": answer.text,
         "score": _json_score(answer.score),
+        **likeliest_fields(answer),
         "image": str(image),
         "question": question,
         "model": str(result.model),
         **_precision_field(result.precision),
     }
-    print_outcome(escape_one_line(answer.text), fields, as_json=as_json, quiet=False)
+    notes = _likeliest_notes(answer)
+    print_outcome(escape_one_line(answer.text), fields, notes, as_json=as_json, quiet=False)
 
 
 def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, captions: bool = False) -> None:
@@ -168,10 +183,19 @@ def print_ensemble(
         notes.append(
             message("vote.unscored", "every vote counts as 1: scores are missing in {files}", files=names)
         )
+    if result.undecided:
+        notes.append(
+            message(
+                "vote.undecided",
+                "in {rows:,} of them an answer that not every file lists could have won: list more with --top-k",
+                rows=result.undecided,
+            )
+        )
     fields: dict[str, object] = {
         "path": str(output), "rows": result.rows, "votes": [str(path) for path in predictions],
         "unscored": [str(path) for path in result.unscored],
         "unusable_scores": {str(path): len(ids) for path, ids in result.unusable_scores.items()},
+        "undecided": result.undecided,
     }  # fmt: skip
     print_outcome(str(output), fields, notes, as_json=as_json, quiet=quiet)
 

@@ -164,6 +164,8 @@ def test_differences_of_answers_are_named_one_by_one(tmp_path: Path) -> None:
     assert name_differences(earlier, now) == []
     assert name_differences({**earlier, "model": "/q"}, now) == ["of another model (/q, not /r)"]
     assert name_differences({**now, "beams": 3}, now) == ["decoded in another way"]
+    several = ["with another number of the likeliest answers (1, not 5; see --top-k)"]
+    assert name_differences(now, {**now, "top_k": 5}) == several
     assert name_differences({**now, "decoding": {"temperature": 1}}, now) == ["decoded in another way"]
     assert name_differences({**now, "kinds": ["b"], "table": "u"}, now) == [
         "to another table",

@@ -14,7 +14,9 @@ from kovqa_core.settings.profile import Profile
 
 @pytest.mark.parametrize("decoding", [DecodingOptions(), DecodingOptions(answers=("예", "아니요"))])
 def test_a_job_is_read_as_it_was_written(tmp_path: Path, decoding: DecodingOptions) -> None:
-    options = AnswerOptions(tmp_path / "step", decoding=decoding, precision="bf16", trust_remote_code=True)
+    options = AnswerOptions(
+        tmp_path / "step", decoding=decoding, precision="bf16", top_k=5, trust_remote_code=True
+    )
     job = AnswerJob(
         tmp_path / "t.jsonl", tmp_path / "답.jsonl", options, tmp_path / "images", ("vqa", "triple"), 4
     )

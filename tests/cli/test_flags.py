@@ -22,7 +22,7 @@ FLAGS = {
     ),
     "predict": (
         "--image -i --question --input --images --column --kind --output -o --model --profile -p --batch --precision "
-        "--answers --choices --temperature --seed --server --concurrency --fill-unreadable --allow-left-out --allow-outside "
+        "--top-k --answers --choices --temperature --seed --server --concurrency --fill-unreadable --allow-left-out --allow-outside "
         "--trust-remote-code --force --json --quiet -q"
     ),
     "caption": (
@@ -30,7 +30,7 @@ FLAGS = {
         "--allow-left-out --allow-outside --force --json --quiet -q"
     ),
     "chat": "--image -i --model --answers --temperature --seed --precision --trust-remote-code --json --quiet -q",
-    "vote": "--output -o --json --quiet -q",
+    "vote": "--output -o --by --json --quiet -q",
     "export": "--output -o --as-upstream --trust-remote-code --json --quiet -q",
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
     "submit": "--predictions --sample --output -o --fill --column --upload --team --memo --force --json --quiet -q",

@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from kovqa_core.evaluate.predictions_file import read_predictions
 from kovqa_core.index.reader import open_index
 
 from tests.conftest import Kovqa, Small, clean_env, command
@@ -28,6 +29,34 @@ def test_one_question(kovqa: Kovqa, small: Small, trained: Path) -> None:
     assert document["answer"] == done.stdout.strip()
     assert 0 <= document["score"] <= 1
     assert kovqa(*words, "-q").stderr == ""
+
+
+def test_the_likeliest_answers(kovqa: Kovqa, small: Small, trained: Path, tmp_path: Path) -> None:
+    """Of one question below the answer, on stderr; of a table in a column, which resuming, voting and scoring read."""
+    image, test = next((small.root / "images").glob("*.png")), small.index / "test.jsonl"
+    words = ["predict", "--model", trained, "-i", image, "--question", "이것은 무엇인가요?", "--top-k", 3]
+    asked = kovqa(*words)
+    answer, noted = asked.stdout.strip(), asked.stderr.splitlines()
+    assert len(noted) == 4, "three answers, and the model"
+    assert noted[0].endswith(f"%  {answer}")
+    listed = json.loads(kovqa(*words, "--json").stdout)["likeliest"]
+    assert [text for text, _ in listed] == [line.split("%  ")[1] for line in noted[:3]]
+
+    table = ["predict", "--model", trained, "--input", test, "-o", "a.csv"]
+    for _ in range(2):
+        done = kovqa(*table, "--top-k", 3)
+        assert done.returncode == 0, done.stderr
+    assert "of them were there already" in done.stderr
+    read = read_predictions(tmp_path / "a.csv")
+    assert {len(each) for each in read.likeliest.values()} == {3}
+    assert all(read.likeliest[id][0] == (text, read.confidence[id]) for id, text in read.texts.items())
+    other = kovqa(*table)
+    assert other.returncode == 2
+    assert "another number of the likeliest answers (3, not 1; see --top-k)" in other.stderr
+    assert kovqa("evaluate", "a.csv", "--index", test).returncode == 0
+    excel = kovqa(*table[:-1], "a.xlsx", "--top-k", 101)
+    assert excel.returncode == 2
+    assert "does not fit into a cell of Excel" in excel.stderr
 
 
 def test_default_model_is_the_newest_finished_run(

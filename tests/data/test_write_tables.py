@@ -20,7 +20,7 @@ SUFFIXES = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx"]
 ANSWERS = {
     "007": Answer("01", 0.123456),
     "1.0": Answer('그는 "네", 라고', 1.0),
-    "-3": Answer("=1+1", 0.0),
+    "-3": Answer("=1+1", 0.0, (("=1+1", 0.0), ('"따옴표", 쉼표', 0.0))),
     "a\tb": Answer("두\n줄", float("nan")),
     "@가": Answer("None", 0.5),
 }
@@ -43,6 +43,7 @@ def test_every_format_is_read_back_to_the_letter(tmp_path: Path, suffix: str) ->
     predictions = read_predictions(path)
     assert predictions.texts == {id: answer.text for id, answer in ANSWERS.items()}
     assert predictions.confidence == {id: a.score for id, a in ANSWERS.items() if a.score == a.score}
+    assert predictions.likeliest == {id: a.likeliest for id, a in ANSWERS.items() if a.likeliest}
     voted = tmp_path / f"vote{suffix}"
     vote_on_files([path, path], voted)
     assert read_predictions(voted).texts == predictions.texts
@@ -56,18 +57,26 @@ def test_every_format_is_read_back_to_the_letter(tmp_path: Path, suffix: str) ->
 
 def test_a_csv_opens_in_excel_and_has_the_order_of_the_input() -> None:
     data = encode_predictions(Path("x.csv"), rows())
-    assert data.startswith("\ufeff메모,id,사진,n,answer,score\r\n+82,007,x.png,3,01,0.123456\r\n".encode())
-    assert '\r\n+82,1.0,x.png,3,"그는 ""네"", 라고",1.0\r\n'.encode() in data
-    assert data.endswith(b",0.5\r\n")
+    header = "\ufeff메모,id,사진,n,answer,score,likeliest\r\n"
+    assert data.startswith(f"{header}+82,007,x.png,3,01,0.123456,\r\n".encode())
+    assert '\r\n+82,1.0,x.png,3,"그는 ""네"", 라고",1.0,\r\n'.encode() in data
+    assert data.endswith(b",0.5,\r\n")
     tsv = encode_predictions(Path("x.tsv"), rows()).decode("utf-8-sig")
     assert [*csv.reader(tsv.splitlines()[:1], delimiter="\t")] == [
-        ["메모", "id", "사진", "n", "answer", "score"]
+        ["메모", "id", "사진", "n", "answer", "score", "likeliest"]
     ]
 
 
 def test_our_columns_win_over_the_inputs(tmp_path: Path) -> None:
     """Also a column Caption: with it, a file of answers would be read as one of captions."""
-    others = {"answer": "참", "score": 9, "Caption": "c", "captions": "d", "남김": 1}
+    others = {
+        "answer": "참",
+        "score": 9,
+        "likeliest": [["참", 1]],
+        "Caption": "c",
+        "captions": "d",
+        "남김": 1,
+    }
     row = PredictionRow("1", Answer("예", 0.5), others, {"id": " 1", **others})
     for name in ("a.jsonl", "a.csv"):
         path = tmp_path / name

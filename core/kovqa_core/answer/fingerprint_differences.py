@@ -14,6 +14,7 @@ _PART_OF_KEY = {
     "beams": "decoding",
     "decoding": "decoding",
     "precision": "precision",
+    "top_k": "top_k",
     "instruction": "decoding",
     "max_tokens": "decoding",
 }
@@ -40,6 +41,12 @@ def name_differences(recorded: Mapping[str, object], fingerprint: Mapping[str, o
         "table": message("answer.other-table", "to another table"),
         "kinds": message("answer.other-kinds", "for other kinds of questions"),
         "decoding": message("answer.other-decoding", "decoded in another way"),
+        "top_k": message(
+            "answer.other-top-k",
+            "with another number of the likeliest answers ({then}, not {now}; see --top-k)",
+            then=then.get("top_k") or 1,
+            now=now.get("top_k") or 1,
+        ),
         "precision": message(
             "answer.other-precision",
             "computed in another precision ({then}, not {now}; see --precision)",

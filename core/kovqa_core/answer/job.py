@@ -34,7 +34,7 @@ from kovqa_core.answer.table_images import unpack_table_images
 from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
 from kovqa_core.data.example import Answer
 from kovqa_core.data.left_out import are_too_many, too_many_left_out
-from kovqa_core.data.write_tables import require_table_fits, require_table_format
+from kovqa_core.data.write_tables import require_list_fits, require_table_fits, require_table_format
 from kovqa_core.errors import SettingsError, Stopped
 from kovqa_core.evaluate.answers_record import answers_record_path
 from kovqa_core.files import disk_errors, require_other_output
@@ -129,7 +129,9 @@ class AnswerJob:
 
 
 _DUPLICATE = message("answer.row-twice", "the same question is in an earlier row")
-_MORE_COLUMNS = 3  # of predictions, besides the input's: answer and score, and id where it has none
+_MORE_COLUMNS = (
+    4  # of predictions, besides the input's: answer, score and likeliest, and id where it has none
+)
 AnsweredRow = tuple[QuestionRow, Answer | RowFault]
 # From a job and those of its rows that have no answer yet to these rows, as they come, in any order.
 AnswerRows = Callable[[AnswerJob, Sequence[QuestionRow], OnProgress], Iterator[AnsweredRow]]
@@ -224,6 +226,7 @@ def _run_answer_job(job: AnswerJob, backend: AnswerBackend, on_progress: OnProgr
         _require_free_output(job, backend.model, rows)
     require_table_format(job.output)
     require_table_fits(job.output, [row.all_columns for row in rows], _MORE_COLUMNS)
+    require_list_fits(job.output, job.options.top_k)
     partial_file, folder, task = job.partial_file, job.image_folder, job.options.task
     # Two processes that resumed the same partial file would answer the same rows, and glue their lines together.
     with output_lock(job.output), disk_errors(job.output):

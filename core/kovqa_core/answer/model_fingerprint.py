@@ -33,6 +33,7 @@ def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]
     is_own = options.precision in (AUTO_PRECISION, own_precision(folder))
     return {
         **({} if is_own else {"precision": options.precision}),
+        **({} if options.top_k == 1 else {"top_k": options.top_k}),
         "model": str(real_path(folder)),
         "weights": digest_model(folder),
         description.name: hashlib.sha256(read_bytes(description)).hexdigest(),

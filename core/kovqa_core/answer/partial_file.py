@@ -24,6 +24,7 @@ from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.example import Answer, json_line
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.evaluate.answers_record import AnswersRecord, read_answers_record, write_answers_record
+from kovqa_core.evaluate.likeliest_column import LIKELIEST, parse_likeliest
 from kovqa_core.evaluate.predictions_file import read_predictions
 from kovqa_core.evaluate.write_predictions import PredictionRow, encode_predictions, prediction_fields
 from kovqa_core.files import atomic_file, read_bytes, read_json, write_json
@@ -108,6 +109,7 @@ class _PartialLine:
         return Answer(
             str(fields.get("answer", fields.get("caption", ""))),
             score if isinstance(score, float | int) else math.nan,
+            parse_likeliest(fields.get(LIKELIEST)),
         )
 
     def encode(self) -> bytes:
@@ -197,7 +199,13 @@ def _resume_finished_file(
         _PartialLine(
             digest,
             prediction_fields(
-                id, Answer(predictions.texts[id], predictions.confidence.get(id, math.nan)), predictions.task
+                id,
+                Answer(
+                    predictions.texts[id],
+                    predictions.confidence.get(id, math.nan),
+                    predictions.likeliest.get(id, ()),
+                ),
+                predictions.task,
             ),
         )
         for digest, id in zip(row_digests, ids, strict=True)

@@ -76,6 +76,7 @@ def write_worker_job(worker_job: WorkerAnswerJob) -> None:
             "images": str(job.image_folder),
             "batch": job.batch,
             "precision": job.options.precision,
+            "top_k": job.options.top_k,
             "kinds": job.question_types,
             "columns": dict(job.columns),
             "decoding": asdict(job.options.decoding),
@@ -94,6 +95,7 @@ def read_worker_job(path: Path) -> WorkerAnswerJob:
     output = partial_file.with_name(partial_file.name.removesuffix(PARTIAL_SUFFIX))
     options = AnswerOptions(
         model=Path(fields["model"]),
+        top_k=fields.get("top_k", 1),
         decoding=DecodingOptions(**{**decoding, "answers": tuple(decoding["answers"])}),
         # Earlier versions knew none but the model's own.
         precision=fields.get("precision") or own_precision(Path(fields["model"])),

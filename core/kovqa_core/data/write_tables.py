@@ -34,6 +34,7 @@ Rows = Sequence[Mapping[str, object]]  # column -> JSON value
 
 # Of one sheet (Excel specifications and limits, Microsoft 365).
 _EXCEL_MAX_ROWS, _EXCEL_MAX_COLUMNS, _EXCEL_MAX_CHARS = 1_048_576, 16_384, 32_767
+_EXCEL_MAX_LISTED = 100  # answers of a column `likeliest`: then each may have 300 letters
 _EXCEL_MAX_INT = 10**15  # Excel keeps 15 digits of a number
 # What no cell of a text table can hold: NUL ends a text for many readers; half a character is not UTF-8.
 _BROKEN_CHARACTER = re.compile("[\0\ud800-\udfff]")
@@ -116,6 +117,24 @@ def require_table_fits(path: Path, rows: Rows, more_columns: int = 0) -> None:
                     ),
                     hint,
                 )
+
+
+def require_list_fits(path: Path, length: int) -> None:
+    """See that a format's cells hold lists of so many short texts.
+
+    Raises:
+        SettingsError: they do not.
+    """
+    if path.suffix.lower() == ".xlsx" and length > _EXCEL_MAX_LISTED:
+        raise SettingsError(
+            message(
+                "data.excel-list-too-long",
+                "{path}: a list of {length:,} answers does not fit into a cell of Excel, which holds {most:,} characters",
+                path=path, length=length, most=_EXCEL_MAX_CHARS,
+            ),
+            message("data.excel-list-too-long.hint", "list {most} at most, or write a .csv, a .jsonl or a .parquet",
+                    most=_EXCEL_MAX_LISTED),
+        )  # fmt: skip
 
 
 def encode_table(path: Path, rows: Rows) -> bytes:

@@ -20,6 +20,7 @@ from kovqa_core.evaluate.predictions_file import (
     prediction_columns,
     read_predictions,
 )
+from kovqa_core.evaluate.probability_vote import ProbabilityVote, vote_by_probability
 from kovqa_core.evaluate.write_predictions import PredictionRow, encode_predictions
 from kovqa_core.files import atomic_file, require_other_output
 from kovqa_core.messages import message
@@ -57,14 +58,16 @@ class VoteResult:
         unscored: the files that lack the score of some answer, so that every vote counts as 1 and the other
             scores are ignored; none where no file has scores.
         unusable_scores: by file, where there are any: ids whose score is not in 0…1, which counts as missing.
+        undecided: of a vote by probability, rows in which an answer that some file does not list could have won.
     """
 
     rows: int
     unscored: tuple[Path, ...]
     unusable_scores: dict[Path, tuple[str, ...]]
+    undecided: int = 0
 
 
-def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
+def vote_on_files(paths: Sequence[Path], output: Path, *, by_probability: bool = False) -> VoteResult:
     """Write the predictions that several files vote for, joined by id.
 
     Order and further columns are those of the first file. Where a score is missing in one of them,
@@ -73,12 +76,15 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
     Args:
         paths: predictions files for the same questions.
         output: where to write, whole or not at all.
+        by_probability: the answer of the highest mean probability wins (`probability_vote.py`), not that of the most
+            files: all files list their likeliest answers.
 
     Raises:
         SettingsError: fewer than two files; an output of an unknown format, or that is one of them, or holds a
             model's answers; another process writes it.
         MachineError: the library that writes the output's format is not installed.
-        DataError: a file that cannot be read, captions, ids that are not in all files (the first ten named).
+        DataError: a file that cannot be read, captions, ids that are not in all files (the first ten named), a file
+            that does not list its likeliest answers.
     """
     if len(paths) < 2:
         raise SettingsError(
@@ -92,10 +98,10 @@ def vote_on_files(paths: Sequence[Path], output: Path) -> VoteResult:
     require_table_format(output)
     require_other_output(output, paths)
     with output_lock(output):
-        return _vote_into(paths, output)
+        return _vote_into(paths, output, by_probability=by_probability)
 
 
-def _vote_into(paths: Sequence[Path], output: Path) -> VoteResult:
+def _vote_into(paths: Sequence[Path], output: Path, *, by_probability: bool) -> VoteResult:
     """As `vote_on_files`; the output is locked."""
     if output.exists() and read_answers_record(output) is not None:
         raise SettingsError(
@@ -103,6 +109,10 @@ def _vote_into(paths: Sequence[Path], output: Path) -> VoteResult:
             message("evaluate.output-has-answers.hint", "choose another file with -o"),
         )
     files = _read_same_questions(paths)
+    if by_probability:
+        votes = _vote_by_probability(paths, files)
+        _write_votes(paths[0], output, list(files[0].texts), [vote.answer for vote in votes])
+        return VoteResult(len(votes), (), {}, sum(vote.is_undecided for vote in votes))
     ids = list(files[0].texts)
     # Scores in some files only cannot be summed: one model's silence would count as doubt.
     unscored = tuple(
@@ -112,15 +122,7 @@ def _vote_into(paths: Sequence[Path], output: Path) -> VoteResult:
         [Answer(predictions.texts[id], 1.0 if unscored else predictions.confidence[id]) for id in ids]
         for predictions in files
     ]
-    # Read a second time for the other columns: they are not kept for all files at once.
-    rows = read_table(paths[0])
-    voted = [
-        _prediction_row(id, answer, row)
-        for id, answer, (_, row) in zip(ids, vote_answers(model_answers), rows, strict=True)
-    ]
-    contents = encode_predictions(output, voted)
-    with atomic_file(output) as stream:
-        stream.write(contents)
+    _write_votes(paths[0], output, ids, vote_answers(model_answers))
     unusable = {
         path: predictions.unusable_scores
         for path, predictions in zip(paths, files, strict=True)
@@ -129,6 +131,41 @@ def _vote_into(paths: Sequence[Path], output: Path) -> VoteResult:
     # Files without any score lose nothing: then there is nothing to say.
     is_score_ignored = any(predictions.confidence for predictions in files)
     return VoteResult(len(ids), unscored if is_score_ignored else (), unusable)
+
+
+def _vote_by_probability(paths: Sequence[Path], files: Sequence[Predictions]) -> list[ProbabilityVote]:
+    """The votes of all questions, in the first file's order.
+
+    Raises:
+        DataError: a file does not list the likeliest answers to each of them.
+    """
+    for path, predictions in zip(paths, files, strict=True):
+        if missing := [id for id in predictions.texts if id not in predictions.likeliest]:
+            raise DataError(
+                message(
+                    "evaluate.no-likeliest", "{path}: the likeliest answers are missing for {ids}",
+                    path=path, ids=list_ids(missing),
+                ),
+                message(
+                    "evaluate.no-likeliest.hint",
+                    "write them with kovqa predict --top-k 5, or vote without --by probability",
+                ),
+            )  # fmt: skip
+    return [
+        vote_by_probability([predictions.likeliest[id] for predictions in files]) for id in files[0].texts
+    ]
+
+
+def _write_votes(first: Path, output: Path, ids: Sequence[str], answers: Sequence[Answer]) -> None:
+    """Write the predictions that won, with the other columns of the first file."""
+    # Read a second time for them: they are not kept for all files at once.
+    voted = [
+        _prediction_row(id, answer, row)
+        for id, answer, (_, row) in zip(ids, answers, read_table(first), strict=True)
+    ]
+    contents = encode_predictions(output, voted)
+    with atomic_file(output) as stream:
+        stream.write(contents)
 
 
 def _read_same_questions(paths: Sequence[Path]) -> list[Predictions]:

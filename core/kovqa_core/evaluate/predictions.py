@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kovqa_core.errors import DataError, list_ids
 from kovqa_core.evaluate.join_ids import join_by_text
+from kovqa_core.evaluate.likeliest_column import Likeliest
 from kovqa_core.messages import message
 
 
@@ -23,6 +24,7 @@ class Predictions:
         images: id -> image, where the file has a column for it.
         questions: numbered id -> question, where the file has a column for it (`join_ids.join_by_text`).
         numbered: of these, the ids that were numbered here, in the order of the file.
+        likeliest: id -> the likeliest answers and their probabilities, where the file has them (`--top-k`).
     """
 
     task: str
@@ -32,6 +34,7 @@ class Predictions:
     images: Mapping[str, str] = field(default_factory=dict)
     questions: Mapping[str, str] = field(default_factory=dict)
     numbered: frozenset[str] = frozenset()
+    likeliest: Mapping[str, Likeliest] = field(default_factory=dict)
 
 
 def rename_ids(predictions: Predictions, new_ids: Mapping[str, str]) -> Predictions:
@@ -44,6 +47,7 @@ def rename_ids(predictions: Predictions, new_ids: Mapping[str, str]) -> Predicti
         images={new_ids.get(id, id): image for id, image in predictions.images.items()},
         questions={new_ids.get(id, id): question for id, question in predictions.questions.items()},
         numbered=frozenset(new_ids.get(id, id) for id in predictions.numbered),
+        likeliest={new_ids.get(id, id): answers for id, answers in predictions.likeliest.items()},
     )
 
 

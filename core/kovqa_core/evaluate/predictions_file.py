@@ -16,6 +16,7 @@ from kovqa_core.data.row_ids import ID_MARK, TableRow, unique_row_ids
 from kovqa_core.data.tables import COLUMN_ALIASES, cell_text, read_table
 from kovqa_core.errors import DataError, list_ids, list_lines
 from kovqa_core.evaluate.join_ids import is_numbered, join_by_image
+from kovqa_core.evaluate.likeliest_column import LIKELIEST, Likeliest, parse_likeliest
 from kovqa_core.evaluate.predictions import Predictions, rename_ids, renumber_ids
 from kovqa_core.index.reader import IndexSplit, filter_question_types
 from kovqa_core.messages import Message, message, shell_quote
@@ -38,6 +39,7 @@ def read_predictions(path: Path) -> Predictions:
     rows: list[TableRow] = []
     texts: list[str] = []
     scores: list[float | None] = []
+    likeliest: list[Likeliest] = []
     empty: list[str] = []
     task = ""
     for number, row in read_table(path, as_text=False):
@@ -47,6 +49,7 @@ def read_predictions(path: Path) -> Predictions:
             columns = _find_row_columns(tuple(row), task)
             id, text = _prediction_text(row, columns.id), _prediction_text(row, columns.text)
             scores.append(_confidence(row.get(columns.score)))
+            likeliest.append(parse_likeliest(row.get(LIKELIEST)))
             image = "" if task == "caption" else _optional_text(row, columns.image)
             rows.append(TableRow(id, image, _optional_text(row, columns.question) if image else ""))
         except ValueError as error:
@@ -66,6 +69,7 @@ def read_predictions(path: Path) -> Predictions:
         {id: row.image for id, row in zip(ids, rows, strict=True) if row.image},
         {id: row.question for id, row in zip(ids, rows, strict=True) if row.question and is_numbered(id)},
         frozenset(id for id, row in zip(ids, rows, strict=True) if id != row.id and is_numbered(id)),
+        {id: answers for id, answers in zip(ids, likeliest, strict=True) if answers},
     )
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from kovqa_core.data.example import Answer
 from kovqa_core.data.write_tables import encode_table, is_json_table
+from kovqa_core.evaluate.likeliest_column import LIKELIEST, likeliest_fields
 
 # A predictions file's own columns: a column of the input that has such a name is not carried over. Those of captions in
 # any case and in both tasks: a file with a column `Caption` is read as one of captions, whatever else it has.
-_OWN_NAMES = ("id", "answer", "score")
+_OWN_NAMES = ("id", "answer", "score", LIKELIEST)
 _CAPTION_NAMES = ("caption", "captions")
 
 
@@ -33,8 +34,8 @@ class PredictionRow:
     all_columns: Mapping[str, object]
 
 
-def prediction_fields(id: str, answer: Answer, task: str = "vqa") -> dict[str, str | float | None]:
-    """Our columns of a prediction: id, answer or caption, score.
+def prediction_fields(id: str, answer: Answer, task: str = "vqa") -> dict[str, object]:
+    """Our columns of a prediction: id, answer or caption, score and, where they were asked for, likeliest.
 
     Args:
         id: of the question.
@@ -43,14 +44,19 @@ def prediction_fields(id: str, answer: Answer, task: str = "vqa") -> dict[str, s
     """
     # JSON has no NaN: Python would write one that other readers refuse.
     score = None if math.isnan(answer.score) else round(answer.score, 6)
-    return {"id": id, "caption" if task == "caption" else "answer": answer.text, "score": score}
+    return {
+        "id": id,
+        "caption" if task == "caption" else "answer": answer.text,
+        "score": score,
+        **likeliest_fields(answer),
+    }
 
 
 def encode_predictions(output: Path, rows: Sequence[PredictionRow], task: str = "vqa") -> bytes:
     """The bytes of a predictions file in the format of its name.
 
-    A line of JSON is id, answer and score, then the input's columns that are none of ours. A table has the
-    input's columns in their order, then answer and score. Of the same name, ours win.
+    A line of JSON is id, answer and score (and likeliest), then the input's columns that are none of ours. A table
+    has the input's columns in their order, then ours. Of the same name, ours win.
 
     Args:
         output: the file.
