@@ -67,7 +67,8 @@ def hostile(tmp_path: Path) -> Path:
 
 def test_only_our_names_are_installed(wheel: Path) -> None:
     top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert {name for name in top if not name.endswith(".dist-info")} == {"kovqa_cli", "kovqa_core"}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"kovqa_cli", "kovqa", "kovqa_core"}
+    assert {"kovqa/py.typed", "kovqa_core/py.typed"} <= set(zipfile.ZipFile(wheel).namelist())
     assert "kovqa_core/profiles/a100x4.yaml" in zipfile.ZipFile(wheel).namelist()
 
 
@@ -89,7 +90,12 @@ def test_journey_from_a_hostile_folder(kovqa: Path, hostile: Path, small: Small)
     words = ["train", "-r", "tiny", "-p", "cpu", "--data", small.index, "--tokenizer", small.tokenizer]
     assert run(*words, "-o", "run", *options).strip() == "run"
     picture = next((small.root / "images").glob("*.png"))
-    assert run("predict", "--model", "run", "-i", picture, "--question", "무엇인가요?").strip()
+    answer = run("predict", "--model", "run", "-i", picture, "--question", "무엇인가요?").strip()
+    assert answer
+    script = f"import kovqa; print(kovqa.load('run').answer({str(picture)!r}, '무엇인가요?').text)"
+    python = [str(kovqa.parent / "python"), "-P", "-c", script]
+    asked = subprocess.run(python, cwd=hostile, capture_output=True, text=True, env=clean_env(), check=True)
+    assert asked.stdout.strip() == answer
 
 
 def test_pythonpath_of_the_folder_is_refused(kovqa: Path, hostile: Path) -> None:

@@ -31,7 +31,7 @@ def vote(
         VoteBy,
         typer.Option(
             "--by",
-            help="answer: that most files give; probability: that of the highest mean, of files with --top-k.",
+            help="answer: that most files give; probability: the highest mean of what they list as likeliest.",
         ),
     ] = VoteBy.ANSWER,
     json: options.JsonOption = False,

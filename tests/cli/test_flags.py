@@ -22,8 +22,8 @@ FLAGS = {
     ),
     "predict": (
         "--image -i --question --input --images --column --kind --output -o --model --profile -p --batch --precision "
-        "--top-k --answers --choices --temperature --seed --server --concurrency --fill-unreadable --allow-left-out --allow-outside "
-        "--trust-remote-code --force --json --quiet -q"
+        "--top-k --answers --choices --temperature --seed --server --concurrency --fill-unreadable --allow-left-out "
+        "--allow-outside --trust-remote-code --force --json --quiet -q"
     ),
     "caption": (
         "--image -i --input --images --column --output -o --model --beams --batch --precision --fill-unreadable "
