@@ -10,23 +10,31 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.test_bad_input import one_line
 from tests.conftest import Kovqa, Small, clean_env, command
+from tests.tools.forked_commands import Ended, ForkedCommands
 
 QUESTIONS = ("이것은 무엇인가요?", "빨간색 도형은 몇 개인가요?")
 
 
-def piped(text: bytes, *words: object, chat: tuple[str, ...] = ("chat",)) -> subprocess.CompletedProcess[str]:
-    """`kovqa chat …` with these lines on stdin."""
-    done = subprocess.run(
-        command([*chat, *words]), input=text, env=clean_env(), capture_output=True, timeout=300
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+Piped = Callable[..., Ended]
+
+
+@pytest.fixture
+def piped(forked_commands: ForkedCommands, tmp_path: Path) -> Piped:
+    """Runs `kovqa chat …` with these lines on stdin."""
+
+    def run(text: bytes, *words: object, chat: tuple[str, ...] = ("chat",)) -> Ended:
+        stdin = tmp_path / "stdin"
+        stdin.write_bytes(text)
+        return forked_commands.run([*chat, *words], tmp_path, stdin=str(stdin), inside="")
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +42,13 @@ def images(small: Small) -> list[Path]:
     return sorted((small.root / "images").glob("*.png"))[:2]
 
 
-def test_lines_of_a_pipe_are_questions(kovqa: Kovqa, trained: Path, images: list[Path]) -> None:
+def test_lines_of_a_pipe_are_questions(kovqa: Kovqa, piped: Piped, trained: Path, images: list[Path]) -> None:
     """Each answer is the one the same question alone gets; the image is changed on the way."""
     first, second = images
     lines = [QUESTIONS[0], "", f"-i {second}", QUESTIONS[0], QUESTIONS[1], "끝", "이것은 읽지 않는다"]
     words = ["--model", trained, "-i", first]
     done = piped("\n".join(lines).encode("cp949"), *words)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.code, done.stderr) == (0, "")
     rows = [
         json.loads(line) for line in piped("\n".join(lines).encode(), *words, "--json").stdout.splitlines()
     ]
@@ -54,7 +62,9 @@ def test_lines_of_a_pipe_are_questions(kovqa: Kovqa, trained: Path, images: list
         )
 
 
-def test_images_that_cannot_be_read_do_not_end_it(trained: Path, images: list[Path], tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_do_not_end_it(
+    piped: Piped, trained: Path, images: list[Path], tmp_path: Path
+) -> None:
     """No question is answered about an earlier image; a pipe gets an error in the end."""
     broken = tmp_path / "깨진 그림.png"
     broken.write_bytes(images[0].read_bytes()[:200])
@@ -68,7 +78,7 @@ def test_images_that_cannot_be_read_do_not_end_it(trained: Path, images: list[Pa
         QUESTIONS[1],
     ]
     done = piped("\n".join(map(str, lines)).encode() + b"\n\xff\xff\n", "--model", trained)
-    assert done.returncode == 3, done.stderr
+    assert done.code == 3, done.stderr
     assert len(done.stdout.splitlines()) == 2
     one, two, three, four, last = done.stderr.splitlines()
     assert one.startswith(f"kovqa: image {broken} cannot be read")
@@ -78,11 +88,11 @@ def test_images_that_cannot_be_read_do_not_end_it(trained: Path, images: list[Pa
     assert last.startswith("kovqa: 4 of the lines could not be used")
 
 
-def test_predict_chat_goes_on_with_a_note(trained: Path, images: list[Path]) -> None:
+def test_predict_chat_goes_on_with_a_note(piped: Piped, trained: Path, images: list[Path]) -> None:
     words = ["--model", trained, "-i", images[0]]
     text = f"{QUESTIONS[0]}\n{QUESTIONS[1]}\n".encode()
     new, old = piped(text, *words), piped(text, *words, chat=("predict", "--chat"))
-    assert (old.returncode, old.stdout) == (0, new.stdout)
+    assert (old.code, old.stdout) == (0, new.stdout)
     assert new.stderr == ""
     (note,) = old.stderr.splitlines()
     assert "now kovqa chat" in note

@@ -48,6 +48,7 @@ class Started:
         words: after `kovqa`.
         folder: the working folder.
         environment: all of it.
+        stdin: a file; without one there is nothing to read.
         seconds: after so long it is killed with all it started.
         memory: bytes of address space beyond what the libraries take; 0: no limit.
         kill_at: SIGKILL before this operation on a file (1: the first); 0: never.
@@ -59,6 +60,7 @@ class Started:
     words: Sequence[str]
     folder: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    stdin: str = os.devnull
     seconds: float = 60
     memory: int = 0
     kill_at: int = 0
@@ -233,7 +235,7 @@ def _become(command: Started, scratch: Path) -> None:
     os.chdir(command.folder)
     os.environ.clear()
     os.environ.update(command.environment)
-    for number, name in ((0, os.devnull), (1, scratch / "stdout"), (2, scratch / "stderr")):
+    for number, name in ((0, command.stdin), (1, scratch / "stdout"), (2, scratch / "stderr")):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT, 0o600), number)
     # The server's own streams hold its requests: what is left of them is not the command's to read.
     sys.stdin, sys.stdout, sys.stderr = (
