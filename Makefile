@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint soak fuzz bench gpu clean
+.PHONY: help demo test pytest test-lowest lint soak fuzz bench gpu clean
 
 help:
 	@echo "make demo   the whole journey on drawn Korean scenes (offline, CPU, some minutes)"
@@ -27,7 +27,11 @@ demo: $(VENV)/installed
 	$(BIN)/kovqa demo --output demo
 	@echo "look at demo/contact_sheet.png"
 
-test: $(VENV)/installed lint
+# Types take a minute of one core, in which the tests have begun.
+test: $(VENV)/installed
+	$(MAKE) --no-print-directory --jobs 2 lint pytest
+
+pytest: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: $(VENV)/installed
