@@ -1,7 +1,10 @@
 const page = $("page"), question = $("question"), LIKELIEST = 5;
+// For screen readers. Not "ko", which marks the Korean of what the page itself says, hidden on an English one.
+const KOREAN = { lang: "ko-KR" };
 // An entry is an image, a question and the results of one or two models. It is shown, and kept in the history.
 let models = [], picture = null, shown = null, busy = null, looking = null, asked = [], taken = 0;
 
+const motion = () => (matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth");
 
 // ------------------------------------------------------------------------------------------ the image
 function releaseUrls(before) {
@@ -10,30 +13,30 @@ function releaseUrls(before) {
 }
 
 async function takeImage(file) {
-  const mine = ++taken, most = Number(page.dataset.maxBytes);
+  const mine = ++taken, most = Number(page.dataset.maxBytes), name = file.name || "image";
   showFault("image-error", null);
   if (most && file.size > most) {
-    return showFault("image-error", [`파일이 ${megabytes(file.size)}입니다. 이 서버는 ${megabytes(most)}까지 받습니다.`,
-      `The file has ${megabytes(file.size)}; this server takes up to ${megabytes(most)}.`]);
+    return showFault("image-error", [`${name}: 파일이 ${megabytes(file.size)}입니다. 이 서버는 ${megabytes(most)}까지 받습니다.`,
+      `${name}: the file has ${megabytes(file.size)}; this server takes up to ${megabytes(most)}.`]);
   }
   let bytes;
   try {
     bytes = await file.arrayBuffer();  // at once: what is sent, and asked again later, is what was shown
   } catch {
-    return showFault("image-error", ["파일을 읽을 수 없습니다.", "The file cannot be read."]);
+    return showFault("image-error", [`${name}: 파일을 읽을 수 없습니다.`, `${name}: the file cannot be read.`]);
   }
   const blob = new Blob([bytes], { type: file.type });
   const url = URL.createObjectURL(blob), size = await measure(url), pixels = Number(page.dataset.maxPixels);
   if (mine !== taken) return URL.revokeObjectURL(url);
   if (size && pixels && size.width * size.height > pixels) {
     URL.revokeObjectURL(url);
-    return showFault("image-error", [`이미지가 ${size.width} × ${size.height} 화소입니다. 이 서버는 모두 ${pixels.toLocaleString()} 화소까지 받습니다.`,
-      `The image has ${size.width} × ${size.height} pixels; this server takes up to ${pixels.toLocaleString()} in all.`]);
+    return showFault("image-error", [`${name}: ${size.width} × ${size.height} 화소입니다. 이 서버는 ${pixels.toLocaleString()} 화소까지 받습니다.`,
+      `${name}: ${size.width} × ${size.height} pixels; this server takes up to ${pixels.toLocaleString()}.`]);
   }
   stop();
   const before = picture;
   shown = null;
-  picture = { blob, url, size, name: file.name || "image" };
+  picture = { blob, url, size, name };
   releaseUrls([before]);
   renderImage();
   renderAnswers();
@@ -124,7 +127,7 @@ async function send() {
   $("said").replaceChildren();
   renderForm();
   renderAnswers();
-  $("answers").scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  $("answers").scrollIntoView({ block: "nearest", behavior: motion() });
   await Promise.all(entry.results.map((result) => answer(entry, result, mine.signal)));
   if (busy !== mine) return;  // cancelled
   busy = null;
@@ -158,7 +161,7 @@ async function answer(entry, result, signal) {
   }
   if (shown !== entry) return;
   renderAnswers();
-  if (result.reply) $("said").append(make("p", {}, `${model.id}: `, result.text));
+  if (result.reply) $("said").append(make("p", KOREAN, `${model.id}: `, result.text));
 }
 
 // ------------------------------------------------------------------------------------------ answers
@@ -167,7 +170,7 @@ function bars(likeliest) {
     likeliest.slice(0, LIKELIEST).map(({ answer: text, score }) => {
       const bar = make("i", { "aria-hidden": "true" });
       bar.style.setProperty("--share", Math.min(Math.max(score, 0), 1));
-      return make("li", {}, make("span", {}, text || "—"), make("span", {}, percent(score)), bar);
+      return make("li", {}, make("span", KOREAN, text || "—"), make("span", {}, percent(score)), bar);
     }));
 }
 
@@ -182,7 +185,7 @@ function explained({ words, method, seconds: took }) {
   });
   const strongest = words.reduce((best, word) => (word.effect > best.effect ? word : best), { effect: 0 });
   const named = strongest.word ? [make("p", { class: "unseen" }, both(`가장 크게 작용한 낱말: ${strongest.word}`, `Strongest word: ${strongest.word}`))] : [];
-  return make("div", { class: "explained" }, make("p", { class: "words" }, marked), named,
+  return make("div", { class: "explained" }, make("p", { ...KOREAN, class: "words" }, marked), named,
     make("span", { class: "quiet" }, both(`${korean}, ${seconds(took)}초`, `${english}, ${seconds(took)} s`)));
 }
 
@@ -196,7 +199,7 @@ function answerCard(result, isAlone) {
     card.append(make("p", { class: "busy quiet", role: "status" }, words));
   } else {
     const { likeliest = [], score, seconds: took, queue_seconds: queued } = reply;
-    card.append(make("p", { class: result.text.length > 14 ? "given long" : "given" }, result.text || "—"));
+    card.append(make("p", { ...KOREAN, class: result.text.length > 14 ? "given long" : "given" }, result.text || "—"));
     if (likeliest.length > 1) card.append(bars(likeliest));
     else if (score != null) card.append(make("span", { class: "quiet" }, both(`확률 ${percent(score)}`, `Probability ${percent(score)}`)));
     if (result.explanation && result.explanation.words.length) card.append(explained(result.explanation));
@@ -289,7 +292,7 @@ function bringBack(entry) {
   renderAnswers();
   renderHistory();
   explain();
-  scrollTo({ top: 0, behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  scrollTo({ top: 0, behavior: motion() });
 }
 
 $("clear").addEventListener("click", () => {
