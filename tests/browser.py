@@ -6,7 +6,6 @@ Tests that open pages carry `in_browser`: they share one worker, and so one brow
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -69,16 +68,12 @@ OpenPage = Callable[..., OpenedPage]
 
 def chromium() -> str:
     """The browser; where CI lacks one the test fails, elsewhere it is left out with a word."""
+    from tests.conftest import left_out  # which imports this module
+
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if not found:
-        _leave_out("no chromium here: apt-get install chromium fonts-nanum")
+        left_out("no chromium here: apt-get install chromium fonts-nanum")
     return found or ""
-
-
-def _leave_out(reason: str) -> None:
-    if os.environ.get("CI", "") not in ("", "false"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @dataclass(frozen=True)
@@ -92,9 +87,11 @@ class StartedBrowser:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[StartedBrowser]:
     """One browser for all tests of a worker."""
+    from tests.conftest import left_out
+
     for library in ("playwright", "axe_playwright_python"):
         if find_spec(library) is None:
-            _leave_out(f"no {library} here: pip install -e '.[dev]'")
+            left_out(f"no {library} here: pip install -e '.[dev]'")
     path = chromium()
     from playwright.sync_api import sync_playwright
 

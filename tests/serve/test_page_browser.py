@@ -1,0 +1,158 @@
+"""The page of `kovqa serve` in a real browser, at work with a running server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from kovqa_core.answer.ask_model import ImageQuestion, ask_model
+from kovqa_core.answer.job import AnswerOptions
+from kovqa_core.serve.batch_queue import QueueLimits
+from kovqa_core.serve.served_models import ServedModel, load_served_models
+from kovqa_core.serve.server import guarded_app
+
+from tests.browser import DESKTOP, PHONE, OpenedPage, OpenPage, axe_violations, in_browser
+from tests.conftest import Small
+from tests.serve.conftest import MODELS, OPTIONS, RepeatingModels, png
+from tests.web.servers import serving
+
+pytestmark = in_browser
+
+TOKEN = "열쇠 없이 아무도 못 들어온다".encode().hex()
+
+
+def open_ready(open_page: OpenPage, url: str, **how: object) -> OpenedPage:
+    """The page, once it knows the server's models and examples."""
+    page = open_page(url, **how)
+    page.tab.wait_for_selector("[data-ready=yes]")
+    return page
+
+
+def choose(page: OpenedPage, path: Path) -> None:
+    """An image; the page has looked at it."""
+    page.tab.set_input_files("#choose", path)
+    page.tab.wait_for_selector(f"#image[alt='{path.name}'], #image-error:not(:empty)", state="attached")
+
+
+def ask(page: OpenedPage, question: str) -> None:
+    """A question, sent by Enter."""
+    page.tab.fill("#question", question)
+    page.tab.press("#question", "Enter")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "빨강.png"
+    path.write_bytes(png("red"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("size", "language", "dark"), [(PHONE, "ko", True), ((320, 700), "ko", False), (DESKTOP, "en", False)]
+)
+def test_asking_again_and_comparing(
+    url: str, open_page: OpenPage, image: Path, size: tuple[int, int], language: str, dark: bool
+) -> None:
+    page = open_ready(open_page, url, size=size, language=language, dark=dark)
+    tab, korean = page.tab, language == "ko"
+    assert axe_violations(tab) == []
+    choose(page, image)
+    ask(page, "첫 질문")
+    assert "첫 질문" in tab.inner_text(".given")
+    assert tab.locator(".likeliest li").count() == 3
+    assert "25.0%" in tab.inner_text(".likeliest")
+    assert "첫 질문" in tab.inner_text("#said")  # read aloud
+    assert tab.evaluate("document.activeElement.id") == "question"  # ready for the next one
+
+    tab.select_option("#other", "설명")
+    ask(page, "둘째 질문")
+    tab.locator(".given").nth(1).wait_for()
+    named = tab.locator(".answer").evaluate_all("cards => cards.map((card) => card.dataset.model)")
+    assert named == ["모양", "설명"]
+    assert axe_violations(tab) == []
+    words = tab.locator("#history").inner_text()
+    assert "둘째 질문" in words
+    assert "첫 질문" in words
+
+    tab.locator("#history button").last.click()
+    assert tab.input_value("#question") == "첫 질문"
+    assert tab.locator(".given").count() == 1
+    tab.click("#clear")
+    assert not tab.is_visible("#history")
+    assert tab.title() == ("이미지에 묻기 · kovqa" if korean else "Ask an image · kovqa")
+    tab.click("#language")
+    assert tab.title() == ("Ask an image · kovqa" if korean else "이미지에 묻기 · kovqa")
+    page.assert_clean()
+
+
+def test_an_image_that_cannot_be_answered(
+    url: str, repeating: RepeatingModels, open_page: OpenPage, image: Path, tmp_path: Path
+) -> None:
+    page = open_ready(open_page, url)
+    ask(page, "이미지가 없는 질문")
+    assert page.tab.inner_text("#image-error") == "이미지를 먼저 고르십시오."
+    huge, text = tmp_path / "큰 것.png", tmp_path / "글.png"
+    huge.write_bytes(png() + bytes(OPTIONS.max_body_bytes))
+    text.write_text("이미지가 아니다", encoding="utf-8")
+    choose(page, image)
+    choose(page, huge)
+    assert "큰 것.png: 파일이 0.2 MB입니다" in page.tab.inner_text("#image-error")
+    assert page.tab.get_attribute("#image", "alt") == image.name  # the one before stays
+    assert repeating.batches == []  # nothing was sent
+    choose(page, text)
+    ask(page, "무엇인가요?")
+    page.tab.wait_for_selector("#image-error:not(:empty)")
+    assert "손상되었거나 이미지가 아닙니다" in page.tab.inner_text("#image-error")
+    assert page.tab.locator(".answer").count() == 0
+    assert axe_violations(page.tab) == []
+    page.assert_clean()
+
+
+def test_a_busy_server_is_asked_again_and_a_question_is_taken_back(
+    repeating: RepeatingModels, open_page: OpenPage, image: Path
+) -> None:
+    options = replace(OPTIONS, limits=QueueLimits(max_batch=1, max_waiting=1, timeout_seconds=20))
+    with serving(guarded_app(MODELS, options, TOKEN, lambda *reply: None)) as url:
+        page = open_page(url)
+        tab = page.tab
+        tab.keyboard.type("다른 토큰")
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector("#token-error:not(:empty)")
+        tab.keyboard.type(TOKEN)
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector("[data-ready=yes]")
+        choose(page, image)
+        repeating.hold.clear()
+        ask(page, "도로 거둔 질문")
+        tab.wait_for_selector(".answer .busy")
+        tab.keyboard.press("Escape")
+        assert "취소됨" in tab.inner_text(".answer")
+        ask(page, "줄을 선 질문")
+        tab.wait_for_selector(".answer .busy")
+        other = open_ready(open_page, url)  # a tab of its own, which is asked for the token, too
+        assert other.tab.is_visible("#token-dialog")
+
+
+@pytest.fixture(scope="module")
+def models(trained: Path, caption_folder: Path) -> dict[str, ServedModel]:
+    return load_served_models([trained, caption_folder], AnswerOptions())
+
+
+def test_a_real_model_says_the_same_in_the_page(
+    models: dict[str, ServedModel], small: Small, open_page: OpenPage
+) -> None:
+    image = sorted((small.root / "images").glob("*.png"))[0]
+    question = "그림에 도형이 모두 몇 개 있나요?"
+    first = next(iter(models.values()))
+    (expected,) = ask_model(first.loaded, [ImageQuestion(image, question)])
+    with serving(guarded_app(models, OPTIONS, "", lambda *reply: None)) as url:
+        page = open_ready(open_page, url, size=PHONE)
+        page.tab.locator("#example-list button").first.click()
+        page.tab.wait_for_selector("#image[alt='1.png']")
+        assert page.tab.input_value("#question").endswith("?")
+        choose(page, image)
+        ask(page, question)
+        assert page.tab.inner_text(".given") == expected.text
+        page.assert_clean()
