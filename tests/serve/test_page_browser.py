@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 from kovqa_core.answer.ask_model import ImageQuestion, ask_model
 from kovqa_core.answer.job import AnswerOptions
 from kovqa_core.serve.batch_queue import QueueLimits
-from kovqa_core.serve.served_models import ServedModel, load_served_models
+from kovqa_core.serve.served_models import load_served_models
 from kovqa_core.serve.server import guarded_app
 
 from tests.browser import DESKTOP, PHONE, OpenedPage, OpenPage, axe_violations, in_browser
@@ -117,36 +117,41 @@ def test_a_busy_server_is_asked_again_and_a_question_is_taken_back(
     with serving(guarded_app(MODELS, options, TOKEN, lambda *reply: None)) as url:
         page = open_page(url)
         tab = page.tab
-        tab.keyboard.type("다른 토큰")
+        tab.wait_for_selector("#token-dialog[open]")
+        assert axe_violations(tab) == []
+        tab.keyboard.type("다른 열쇠")
         tab.keyboard.press("Enter")
         tab.wait_for_selector("#token-error:not(:empty)")
         tab.keyboard.type(TOKEN)
         tab.keyboard.press("Enter")
         tab.wait_for_selector("[data-ready=yes]")
         choose(page, image)
+
         repeating.hold.clear()
         ask(page, "도로 거둔 질문")
         tab.wait_for_selector(".answer .busy")
+        assert tab.inner_text("#send") == "취소"
+        deadline = time.monotonic() + 10
+        while repeating.batches != [1] and time.monotonic() < deadline:  # the model is at work on it
+            time.sleep(0.01)
         tab.keyboard.press("Escape")
         assert "취소됨" in tab.inner_text(".answer")
+
+        tab.select_option("#other", "설명")  # one of the two waits, the other is refused
         ask(page, "줄을 선 질문")
-        tab.wait_for_selector(".answer .busy")
-        other = open_ready(open_page, url)  # a tab of its own, which is asked for the token, too
-        assert other.tab.is_visible("#token-dialog")
+        tab.get_by_text("1초 뒤 다시 묻습니다").wait_for()
+        repeating.hold.set()
+        tab.locator(".given").nth(1).wait_for()
+        assert "줄을 선 질문" in " ".join(tab.locator(".given").all_inner_texts())
+    ask(page, "아무도 없는 질문")  # the server has ended
+    tab.get_by_text("서버에 연결할 수 없습니다").first.wait_for()
 
 
-@pytest.fixture(scope="module")
-def models(trained: Path, caption_folder: Path) -> dict[str, ServedModel]:
-    return load_served_models([trained, caption_folder], AnswerOptions())
-
-
-def test_a_real_model_says_the_same_in_the_page(
-    models: dict[str, ServedModel], small: Small, open_page: OpenPage
-) -> None:
+def test_a_real_model_says_the_same_in_the_page(trained: Path, small: Small, open_page: OpenPage) -> None:
     image = sorted((small.root / "images").glob("*.png"))[0]
     question = "그림에 도형이 모두 몇 개 있나요?"
-    first = next(iter(models.values()))
-    (expected,) = ask_model(first.loaded, [ImageQuestion(image, question)])
+    models = load_served_models([trained], AnswerOptions())
+    (expected,) = ask_model(models[trained.name].loaded, [ImageQuestion(image, question)])
     with serving(guarded_app(models, OPTIONS, "", lambda *reply: None)) as url:
         page = open_ready(open_page, url, size=PHONE)
         page.tab.locator("#example-list button").first.click()

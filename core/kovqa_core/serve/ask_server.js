@@ -10,7 +10,8 @@ function make(tag, attributes, ...children) {
   return made;
 }
 const both = (korean, english) => [make("span", { lang: "ko" }, korean), make("span", { lang: "en" }, english)];
-const percent = (share) => `${(100 * share).toFixed(1)}%`;
+// What is not quite all or nothing does not look as if it were.
+const percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1%" : share < 1 && share >= 0.9995 ? "> 99.9%" : `${(100 * share).toFixed(1)}%`);
 const seconds = (value) => (value < 10 ? value.toFixed(2) : value.toFixed(0));
 const showFault = (id, words) => $(id).replaceChildren(...(words ? both(...words) : []));
 const megabytes = (bytes) => `${Math.floor(bytes / 1e5) / 10} MB`;
@@ -29,10 +30,13 @@ const KOREAN_BY_CODE = {
   "data.image-many-pixels": "이미지의 화소 수가 서버의 한도를 넘습니다.",
   "data.image-memory": "이미지가 커서 서버의 메모리 한도를 넘습니다.",
   "data.image-file-too-large": "이미지 파일이 서버의 한도보다 큽니다.",
+  "serve.bad-field": "질문이 너무 길거나, 서버가 받지 않는 값이 있습니다.",
+  "serve.no-such-model": "서버에 이 모델이 없습니다. 페이지를 새로 고치십시오.",
 };
 const KOREAN_BY_STATUS = {
   0: "서버에 연결할 수 없습니다. 서버가 켜져 있는지 확인하십시오.",
   401: "서버의 토큰이 필요합니다.",
+  403: "서버가 이 주소로 연 페이지를 받지 않습니다.",
   404: "서버에 이 모델이나 기능이 없습니다.",
   408: "요청이 제시간에 도착하지 않았습니다.",
   413: "보낸 것이 서버의 한도보다 큽니다.",
@@ -66,7 +70,8 @@ function askToken(wasWrong) {
     $("token").value = "";
     $("token-dialog").addEventListener("close", () => {
       const token = $("token-dialog").returnValue === "ok" && $("token").value.trim();
-      if (token) sessionStorage.setItem("kovqa-token", token);
+      // A header holds ASCII: what no token can be is sent as one that is wrong.
+      if (token) sessionStorage.setItem("kovqa-token", token.replace(/[^!-~]/g, "?"));
       tokenAsked = null;
       resolve(Boolean(token));
     }, { once: true });

@@ -28,7 +28,8 @@ async function takeImage(file) {
   const blob = new Blob([bytes], { type: file.type });
   const url = URL.createObjectURL(blob), size = await measure(url), pixels = Number(page.dataset.maxPixels);
   if (mine !== taken) return URL.revokeObjectURL(url);
-  if (size && pixels && size.width * size.height > pixels) {
+  // A JPEG is decoded smaller where it is large: the server says.
+  if (size && pixels && file.type !== "image/jpeg" && size.width * size.height > pixels) {
     URL.revokeObjectURL(url);
     return showFault("image-error", [`${name}: ${size.width} × ${size.height} 화소입니다. 이 서버는 ${pixels.toLocaleString()} 화소까지 받습니다.`,
       `${name}: ${size.width} × ${size.height} pixels; this server takes up to ${pixels.toLocaleString()}.`]);
@@ -201,7 +202,7 @@ function answerCard(result, isAlone) {
     const { likeliest = [], score, seconds: took, queue_seconds: queued } = reply;
     card.append(make("p", { ...KOREAN, class: result.text.length > 14 ? "given long" : "given" }, result.text || "—"));
     if (likeliest.length > 1) card.append(bars(likeliest));
-    else if (score != null) card.append(make("span", { class: "quiet" }, both(`확률 ${percent(score)}`, `Probability ${percent(score)}`)));
+    else if (score != null) card.append(make("span", { class: "quiet" }, both(`확신 ${percent(score)}`, `Confidence ${percent(score)}`)));
     if (result.explanation && result.explanation.words.length) card.append(explained(result.explanation));
     card.append(make("span", { class: "quiet" }, both(`모델 ${seconds(took)}초, 대기 ${seconds(queued)}초`, `Model ${seconds(took)} s, queue ${seconds(queued)} s`)));
   }
