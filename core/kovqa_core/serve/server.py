@@ -9,11 +9,13 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from kovqa_core.answer.job import AnswerOptions
+from kovqa_core.data.image_memory import image_memory_limit
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 from kovqa_core.net.api_keys import find_api_key
 from kovqa_core.net.hosts import is_loopback
 from kovqa_core.serve.app import build_app
+from kovqa_core.serve.ask_page import render_ask_page
 from kovqa_core.serve.batch_queue import QueueLimits
 from kovqa_core.serve.fetch_image import image_fetcher
 from kovqa_core.serve.served_models import ServedModel, load_served_models
@@ -22,6 +24,8 @@ from kovqa_core.web.http_server import LOCAL_HOSTS, bind_socket, guard_app, run_
 TOKEN_VARIABLE = "KOVQA_SERVE_TOKEN"
 _TOKEN_FILE = "serve.token"  # in the user's kovqa folder
 _MIN_TOKEN_LETTERS = 16  # where others can try
+_FORM_BYTES = 20_000
+_PIXEL_BYTES = 8  # that an image takes while it is opened (`data.image_memory`)
 _GRACE_SECONDS = 10.0  # beyond a request's own time: to send its reply
 
 
@@ -105,7 +109,11 @@ def guarded_app(
 ) -> ASGIApp:
     """The app of loaded models, and the guard before it."""
     fetch_image = image_fetcher(options.allowed_url_hosts, options.max_body_bytes)
-    app = build_app(models, options.limits, fetch_image)
+    # A form has a little beside the file; the pixels are those of an image of 8 bits a channel.
+    page = render_ask_page(
+        max_image_bytes=options.max_body_bytes - _FORM_BYTES, max_pixels=image_memory_limit() // _PIXEL_BYTES
+    )
+    app = build_app(models, options.limits, fetch_image, page)
     metrics, paths = app.state.serve.metrics, {getattr(route, "path", "") for route in app.routes}
 
     def note_reply(method: str, path: str, status: int, seconds: float) -> None:
