@@ -1,4 +1,4 @@
-"""kovqa runs: lists trainings, shows one, compares two, repeats one, and verifies what was written."""
+"""kovqa runs: lists trainings, shows one, compares two, draws them, repeats one, and verifies what was written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kovqa_cli import group_options, options
+from kovqa_cli import completion, group_options, options
 from kovqa_cli.commands.train import TrustRunOption, start_training
 
 runs_app = typer.Typer(help="List, show, compare and repeat trainings.", invoke_without_command=True)
@@ -80,6 +80,40 @@ def diff_runs(
 
     folder_a, folder_b = find_run(a, root), find_run(b, root)
     runs.print_comparison(folder_a, folder_b, compare_runs(folder_a, folder_b), as_json=json, quiet=quiet)
+
+
+@runs_app.command("page")
+def write_page(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs: names below runs/, or paths.",
+            autocompletion=completion.complete_run_name,
+            metavar="RUN...",
+        ),
+    ],
+    *,
+    root: RootOption = DEFAULT_ROOT,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="HTML file to write.", metavar="FILE")
+    ] = Path("page.html"),
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Write one HTML page: curves of runs over each other.
+
+    Also which settings differ, and what was answered to the same validation pictures at each evaluation.
+    """
+    from kovqa_core.runs.run_page import write_run_page
+    from kovqa_core.runs.summary import find_run
+
+    from kovqa_cli.output import run_page
+    from kovqa_cli.output.progress import show_progress
+
+    folders = [find_run(run, root) for run in runs]
+    with show_progress(quiet or json) as on_progress:
+        written = write_run_page(folders, output, on_progress)
+    run_page.print_written_page(written, as_json=json, quiet=quiet)
 
 
 @runs_app.command("verify")

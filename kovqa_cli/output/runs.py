@@ -19,6 +19,7 @@ from kovqa_cli.output.console import (
     short_path,
 )
 from kovqa_cli.output.next_commands import next_commands, split_rows
+from kovqa_cli.output.run_page import print_small_curves
 
 if TYPE_CHECKING:
     from kovqa_core.runs.compare import RunComparison
@@ -122,6 +123,7 @@ def _print_details_text(details: RunDetails) -> None:
                 score=_score_cell(run, run.best) or "-",
             )
         )
+    print_small_curves(details)
     _print_data(details.launches)
     if left_out := _left_out(details):
         for line in left_out.lines():

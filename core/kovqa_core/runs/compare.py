@@ -51,6 +51,36 @@ def compare_runs(a: Path, b: Path) -> RunComparison:
     )
 
 
+@dataclass(frozen=True)
+class DifferingFact:
+    """One fact that is not the same for all of several runs.
+
+    Attributes:
+        section: one of `COMPARED_SECTIONS`.
+        values: JSON values, one a run; None: not known, or not there.
+    """
+
+    section: str
+    key: str
+    values: Sequence[object]
+
+
+def differing_facts(folders: Sequence[Path]) -> list[DifferingFact]:
+    """What is not the same in all of these run folders.
+
+    Raises:
+        KovqaError: one of them has no readable settings.
+    """
+    facts = [_run_facts(folder) for folder in folders]
+    differing = []
+    for section in COMPARED_SECTIONS:
+        for key in sorted({key for each in facts for key in each[section]}):
+            values = [each[section].get(key) for each in facts]
+            if any(value != values[0] for value in values):
+                differing.append(DifferingFact(section, key, values))
+    return differing
+
+
 def changed_since(folder: Path) -> list[RunDifference]:
     """What is not as it was when a run was last launched: data, versions, the engine's code.
 

@@ -171,7 +171,9 @@ def _mark(plot: ChartLayout, line: PlacedLine, mark: ChartMark) -> Iterator[str]
     x, y, text = plot.x.place(mark.x), plot.y.place(mark.y), say(mark.text, plot.language)
     half = text_width(text) / 2
     middle = min(max(x, plot.x.start + half), plot.x.end - half)
-    above = y - 9 if y > TOP + 20 else y + 20
+    # Beside the axis' label there is room above the highest point, but not below that label.
+    is_free = y > TOP + 20 or middle - half > 130
+    above = y - 9 if is_free else y + 20
     yield f'<g class="{_colour_class(line)}"><circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/></g>'
     yield f'<text class="mark halo" x="{middle:.1f}" y="{above:.1f}" text-anchor="middle">{escape(text)}</text>'
 
