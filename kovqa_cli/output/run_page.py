@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Sequence
@@ -85,7 +86,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
     """
     count = min(width, len(values))
     ends = [round(number * len(values) / count) for number in range(count + 1)]
-    means = [math.fsum(values[a:b]) / (b - a) for a, b in zip(ends, ends[1:], strict=False)]
+    means = [math.fsum(values[a:b]) / (b - a) for a, b in itertools.pairwise(ends)]
     low, high = min(means), max(means)
     levels = _BLOCKS if _can_write(_BLOCKS) else _ASCII
     if not high > low:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -73,6 +74,7 @@ def test_all_about_one_run(kovqa: Kovqa, here: Path) -> None:
     assert "--set profile.threads=1" in lines["profile.threads"]
     assert "optim.lr" not in lines
     assert "last" in lines["step-000006"]
+    assert re.fullmatch(r"loss  [▁▂▃▄▅▆▇█]{6}  [\d.]+ → [\d.]+", lines["loss"])
     assert "next: kovqa predict -i IMAGE --question '…' --model runs/첫실험" in done.stdout
     about = json.loads(kovqa("runs", "show", here / "runs/첫실험/step-000006", "--json").stdout)
     assert about["launches"][0]["outcome"] == "finished"
@@ -81,6 +83,23 @@ def test_all_about_one_run(kovqa: Kovqa, here: Path) -> None:
     assert [row["step"] for row in about["scores"]] == [6]
     assert about["checkpoints"][-1]["size"] > 100_000
     assert kovqa("runs", "show", "첫실험", "-q").stdout == "finished\n"
+
+
+def test_a_page_of_runs_is_written_where_it_is_asked_for(kovqa: Kovqa, here: Path) -> None:
+    shutil.copytree(here / "runs/첫실험", here / "runs/둘째")
+    (here / "runs/둘째/val_samples.jsonl").write_text("nonsense\n")
+    done = kovqa("runs", "page", "첫실험", "둘째", "-o", "곡선/쪽.html")
+    assert (done.returncode, done.stdout) == (0, "곡선/쪽.html\n"), done.stderr
+    assert "warning: 둘째: " in done.stderr
+    assert "val_samples.jsonl: 1 lines cannot be read" in done.stderr
+    assert "<svg" in (here / "곡선/쪽.html").read_text("utf-8")
+    about = json.loads(kovqa("runs", "page", "첫실험", "--json").stdout)
+    assert (about["page"], about["problems"]) == ("page.html", [])
+    assert about["runs"][0] | {"folder": ""} == {
+        "name": "첫실험", "folder": "", "state": "finished", "steps": 6, "evaluations": 1, "samples": 1,
+    }  # fmt: skip
+    refused = kovqa("runs", "page", "첫실험", "-o", "runs/첫실험/log.jsonl")
+    assert (refused.returncode, "belongs to" in refused.stderr) == (2, True)
 
 
 def test_an_unknown_run_names_the_nearest(kovqa: Kovqa, here: Path) -> None:

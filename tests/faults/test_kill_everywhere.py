@@ -84,6 +84,7 @@ COMMANDS: dict[str, Callable[[Inputs], Words | list[Words]]] = {
     "evaluate": lambda i: (
         "evaluate", i.predictions, "--index", i.small.index / "val.jsonl", "--report", "r.html", "--log", "l.txt",
     ),
+    "runs page": lambda i: ("runs", "page", i.model, "-o", "out/page.html"),
     "submit": lambda i: (
         "submit", "csv", "--predictions", i.predictions, "--sample", i.predictions.with_name("sample.csv"), "-o", "s.csv",
     ),

@@ -46,7 +46,8 @@ def run_charts(runs: Sequence[RunCurves]) -> list[RunChart]:
 
     A loss has one chart per family and task, a score one per metric.
     """
-    last = max((event.step for run in runs for event in (*run.steps, *run.evaluations)), default=1)
+    logged = [event.step for run in runs for event in run.steps]
+    last = max([*logged, *(event.step for run in runs for event in run.evaluations)], default=1)
     steps = ChartAxis(BilingualText("스텝", "steps"), whole=True, shows=(0, last))
     step = CurveAxis(steps, lambda _, step: step)
     axes = [axis for axis in (step, _time_axis(runs)) if axis is not None]

@@ -57,11 +57,10 @@ class RunCurves:
         """Seconds of training up to a step, between two lines of the log by interpolation; None: not known."""
         if not self.seconds:
             return None
-        steps = [0, *(event.step for event in self.steps)]
-        seconds = [0.0, *self.seconds]
-        after = min(max(bisect.bisect_left(steps, step), 1), len(steps) - 1)
-        share = (step - steps[after - 1]) / (steps[after] - steps[after - 1])
-        return seconds[after - 1] + min(share, 1.0) * (seconds[after] - seconds[after - 1])
+        after = min(bisect.bisect_left(self.steps, step, key=lambda event: event.step), len(self.steps) - 1)
+        step_before, before = (self.steps[after - 1].step, self.seconds[after - 1]) if after else (0, 0.0)
+        share = (step - step_before) / (self.steps[after].step - step_before)
+        return before + min(share, 1.0) * (self.seconds[after] - before)
 
 
 def read_curves(folders: Sequence[Path]) -> list[RunCurves]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kovqa_core.data.example import json_line
 from kovqa_core.data.image_names import is_inside
 from kovqa_core.errors import KovqaError, SettingsError
 from kovqa_core.evaluate.metrics import format_metric_value
@@ -131,6 +132,7 @@ def write_run_page(
             for chart in run_charts(runs)
         ],
         differing=_differing(runs),
+        as_json=json_line,
         unreadable=[run.name for run in runs if run.details.run is None],
     )
     with output_lock(path):
