@@ -29,6 +29,13 @@ def complete_asset(incomplete: str) -> list[str]:
     return [name for name in asset_names() if name.startswith(incomplete)]
 
 
+def complete_explain_method(incomplete: str) -> list[str]:
+    """Ways to explain an answer that begin like this."""
+    from kovqa_core.explain import METHODS
+
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
 def complete_run(incomplete: str) -> list[str]:
     """Run folders here that begin like this."""
     return sorted(str(folder) for folder in _launched_runs() if str(folder).startswith(incomplete))

@@ -21,6 +21,7 @@ from kovqa_cli.commands import (
     doctor,
     download,
     evaluate,
+    explain,
     export_model,
     import_model,
     index,
@@ -55,6 +56,7 @@ app.command("predict")(predict.predict)
 app.command("caption")(caption.caption)
 app.command("chat")(chat.chat)
 app.command("vote")(vote.vote)
+app.command("explain")(explain.explain)
 app.command("import")(import_model.import_)
 app.command("export")(export_model.export)
 app.command("submit")(submit.submit)

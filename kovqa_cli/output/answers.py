@@ -29,17 +29,9 @@ def print_cpu_warning() -> None:
 
 def print_answer(result: ModelAnswer, *, as_json: bool, quiet: bool, field: str = "answer") -> None:
     """One answer, or one caption; `field` is its name in the JSON document."""
-    answer, model = result.answer, short_path(result.model)
-    note = model
-    if not math.isnan(answer.score):
-        note = message(
-            "answer.model-and-confidence",
-            "{model}, confidence {score:.1%}",
-            model=model,
-            score=answer.score,
-        )
     from kovqa_core.evaluate.likeliest_column import likeliest_fields
 
+    answer, note = result.answer, answer_note(result.answer, result.model)
     fields = {
         field: answer.text,
         "score": _json_score(answer.score),
@@ -57,6 +49,16 @@ def _likeliest_notes(answer: Answer) -> list[str]:
         message("answer.likely-answer", "{score:6.1%}  {text}", score=score, text=text)
         for text, score in answer.likeliest
     ]
+
+
+def answer_note(answer: Answer, model: Path | str) -> str:
+    """Who gave an answer, and how sure it is."""
+    name = short_path(model)
+    if math.isnan(answer.score):
+        return name
+    return message(
+        "answer.model-and-confidence", "{model}, confidence {score:.1%}", model=name, score=answer.score
+    )
 
 
 def print_chat_answer(result: ModelAnswer, image: Path, question: str, *, as_json: bool) -> None:

@@ -18,7 +18,8 @@ from kovqa_core.demo.questions import (
     attach_particle,
 )
 from kovqa_core.demo.scenes import SHAPE_COLOURS, SHAPE_NAMES, Scene, SceneObject, make_scene, paint_scene
-from kovqa_core.demo.sheet import SheetRow, _load_font, draw_contact_sheet, wrap_text
+from kovqa_core.demo.korean_text import load_font, wrap_text
+from kovqa_core.demo.sheet import SheetRow, draw_contact_sheet
 from kovqa_core.demo.wordings import QUESTION_WORDINGS
 from kovqa_core.progress import Progress
 from PIL import Image
@@ -212,7 +213,7 @@ def test_dataset_needs_images(tmp_path: Path) -> None:
 
 
 def test_wrap_breaks_between_words_and_cuts() -> None:
-    font = _load_font(17)
+    font = load_font(17)
     lines = wrap_text("그림에 있는 분홍색 별은 어느 자리에 있나요?", font, 150, 4)
     assert len(lines) > 1 and " ".join(lines) == "그림에 있는 분홍색 별은 어느 자리에 있나요?"
     long = wrap_text("가" * 200, font, 150, 2)

@@ -1,21 +1,19 @@
 """A contact sheet: images with the question, the model's answer and whether it is right.
 
-Text is set in the Hangul subset that comes with the package, so the sheet looks the same on a
-machine without any Korean font.  Lengths are in pixels.
+Lengths are in pixels.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from kovqa_core.data.image_io import open_image
+from kovqa_core.demo.korean_text import load_font, wrap_text
 from kovqa_core.errors import DataError
 from kovqa_core.files import atomic_file
 
@@ -74,7 +72,7 @@ def draw_contact_sheet(rows: Sequence[SheetRow], path: Path, title: str, columns
     bands = [rows[start : start + columns] for start in range(0, len(rows), columns)]
     heights = [max(_card_height(row) for row in band) for band in bands]
     width = 2 * SHEET_MARGIN + columns * CARD_WIDTH + (columns - 1) * CARD_GAP
-    title_lines = wrap_text(title, _load_font(26, bold=True), width - 2 * SHEET_MARGIN, 2)
+    title_lines = wrap_text(title, load_font(26, bold=True), width - 2 * SHEET_MARGIN, 2)
     header = HEADER_HEIGHT + (len(title_lines) - 1) * 34
     sheet = Image.new(
         "RGB", (width, header + sum(heights) + CARD_GAP * (len(bands) - 1) + SHEET_MARGIN), PAPER_COLOUR
@@ -89,72 +87,29 @@ def draw_contact_sheet(rows: Sequence[SheetRow], path: Path, title: str, columns
         sheet.save(stream, "PNG", optimize=True)
 
 
-def wrap_text(text: str, font: ImageFont.FreeTypeFont, width: int, max_lines: int) -> list[str]:
-    """Lines of at most `width` pixels, broken between words, or inside a word that is wider than a line.
-
-    Text beyond `max_lines` lines is cut and the last line ends in "…".
-    """
-    lines: list[str] = []
-    line = ""
-    for word in text.split():
-        joined = f"{line} {word}" if line else word
-        if font.getlength(joined) <= width:
-            line = joined
-            continue
-        if line:
-            lines.append(line)
-        # The rest of a word that is too wide begins the next line: more words may follow on it.
-        *full, line = _split_word(word, font, width)
-        lines.extend(full)
-    lines.append(line)
-    if len(lines) <= max_lines:
-        return lines
-    last = lines[max_lines - 1]
-    while last and font.getlength(last + "…") > width:
-        last = last[:-1]
-    return [*lines[: max_lines - 1], last.rstrip() + "…"]
-
-
-def _split_word(word: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """A word cut into lines that each fit into `width`; one line when the word does."""
-    lines = [""]
-    for letter in word:
-        if lines[-1] and font.getlength(lines[-1] + letter) > width:
-            lines.append("")
-        lines[-1] += letter
-    return lines
-
-
-@lru_cache(maxsize=16)
-def _load_font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    name = "KovqaSansKR-Bold.otf" if bold else "KovqaSansKR-Regular.otf"
-    data = (resources.files("kovqa_core.demo") / "font" / name).read_bytes()
-    return ImageFont.truetype(io.BytesIO(data), size)
-
-
 def _draw_header(sheet: Image.Image, lines: Sequence[str], rows: Sequence[SheetRow]) -> None:
     draw = ImageDraw.Draw(sheet)
     top = 26
     for line in lines:
-        draw.text((SHEET_MARGIN, top), line, INK_COLOUR, _load_font(26, bold=True), anchor="la")
+        draw.text((SHEET_MARGIN, top), line, INK_COLOUR, load_font(26, bold=True), anchor="la")
         top += 34
     right = sum(row.right for row in rows)
     note = f"아래 {len(rows)}문항: 맞은 답 {right}개, 틀린 답 {len(rows) - right}개"
-    draw.text((SHEET_MARGIN, top + 6), note, QUIET_COLOUR, _load_font(15), anchor="la")
+    draw.text((SHEET_MARGIN, top + 6), note, QUIET_COLOUR, load_font(15), anchor="la")
 
 
 def _question_lines(row: SheetRow) -> list[str]:
-    return wrap_text(row.question, _load_font(17), CARD_WIDTH - 2 * CARD_PADDING, MAX_QUESTION_LINES)
+    return wrap_text(row.question, load_font(17), CARD_WIDTH - 2 * CARD_PADDING, MAX_QUESTION_LINES)
 
 
 def _answer_lines(row: SheetRow) -> list[str]:
-    return wrap_text(row.answer or "(없음)", _load_font(19, bold=True), CARD_WIDTH - 2 * CARD_PADDING - 34, 2)
+    return wrap_text(row.answer or "(없음)", load_font(19, bold=True), CARD_WIDTH - 2 * CARD_PADDING - 34, 2)
 
 
 def _expected_lines(row: SheetRow) -> list[str]:
     if row.right:
         return []
-    return wrap_text(f"정답: {row.expected}", _load_font(15), CARD_WIDTH - 2 * CARD_PADDING - 34, 2)
+    return wrap_text(f"정답: {row.expected}", load_font(15), CARD_WIDTH - 2 * CARD_PADDING - 34, 2)
 
 
 def _card_height(row: SheetRow) -> int:
@@ -177,16 +132,16 @@ def _draw_card(row: SheetRow, height: int) -> Image.Image:
     draw = ImageDraw.Draw(card)
     top = IMAGE_HEIGHT + CARD_PADDING
     for line in _question_lines(row):
-        draw.text((CARD_PADDING, top), line, INK_COLOUR, _load_font(17), anchor="la")
+        draw.text((CARD_PADDING, top), line, INK_COLOUR, load_font(17), anchor="la")
         top += LINE_HEIGHT
     top += 12
     colour = GREEN_COLOUR if row.right else RED_COLOUR
     card.paste(colour, (CARD_PADDING, top + 1), _verdict_mark(right=row.right, side=24))
     for line in _answer_lines(row):
-        draw.text((CARD_PADDING + 34, top), line, colour, _load_font(19, bold=True), anchor="la")
+        draw.text((CARD_PADDING + 34, top), line, colour, load_font(19, bold=True), anchor="la")
         top += 27
     for line in _expected_lines(row):
-        draw.text((CARD_PADDING + 34, top), line, QUIET_COLOUR, _load_font(15), anchor="la")
+        draw.text((CARD_PADDING + 34, top), line, QUIET_COLOUR, load_font(15), anchor="la")
         top += 22
     _draw_bar(card, row.score, colour, height - 28)
     return card
@@ -207,7 +162,7 @@ def _draw_bar(card: Image.Image, score: float, colour: SheetColour, middle: int)
         (CARD_WIDTH - CARD_PADDING, middle),
         f"{100 * fraction:.0f}%",
         QUIET_COLOUR,
-        _load_font(14),
+        load_font(14),
         anchor="rm",
     )
 
@@ -218,7 +173,7 @@ def _fit_image(path: Path) -> Image.Image:
     try:
         upright = open_image(path)
     except DataError:
-        font = _load_font(15)
+        font = load_font(15)
         ImageDraw.Draw(area).text(
             (area.width / 2, IMAGE_HEIGHT / 2), "그림을 열 수 없음", QUIET_COLOUR, font, anchor="mm"
         )

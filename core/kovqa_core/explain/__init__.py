@@ -1,0 +1,3 @@
+"""Where an answer comes from."""
+
+METHODS = ("auto", "occlusion", "rollout")  # for the command line's completion, too: nothing heavy here

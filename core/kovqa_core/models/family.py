@@ -39,6 +39,7 @@ from kovqa_core.models.batches import ExampleProcessor, ModelBatch
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.closed_folder import error_reason, require_closed_folder
 from kovqa_core.models.config import family_modules
+from kovqa_core.models.explain_functions import ExplainFunctions
 from kovqa_core.models.token_count import TokenCount
 from kovqa_core.models.zero_gradients import zero_of
 from kovqa_core.settings.recipe import DataSettings, Recipe
@@ -194,6 +195,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
         prompt_columns: what it reads of a row besides its question, of "context" and "choices"; None: neither.
         has_remote_code: its folders may bring Python code, which `LoadOptions` allows or not.
         count_text_tokens: what its tokenizer makes of the texts of training examples; None: it reads none.
+        explain: how to find out where an answer comes from; None: its answers cannot be explained.
     """
 
     new_model: Callable[[Recipe, list[str]], tuple[ModelType, ProcessorType, str]]
@@ -207,6 +209,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
     has_remote_code: bool = False
     prompt_columns: Callable[[ProcessorType], Sequence[str]] | None = None
     count_text_tokens: Callable[[ProcessorType, Sequence[Example]], TokenCount] | None = None
+    explain: ExplainFunctions[ModelType, ProcessorType] | None = None
 
 
 # What the engine holds: whichever family it is, model and processor come from the same one.

@@ -24,6 +24,7 @@ from kovqa_core.models.beit3.config import (
     find_weights,
     no_tokenizer_error,
 )
+from kovqa_core.models.beit3.explain import item_pixels, roll_out_attention, score_answer, with_pixels
 from kovqa_core.models.beit3.network import Beit3VqaNet
 from kovqa_core.models.beit3.new_weights import init_weights
 from kovqa_core.models.beit3.pretrained_weights import (
@@ -40,6 +41,7 @@ from kovqa_core.models.beit3.weights_problems import require_reinit_of_task
 from kovqa_core.models.closed_folder import building
 from kovqa_core.models.compiled_layers import compile_methods
 from kovqa_core.models.config import config_from_recipe
+from kovqa_core.models.explain_functions import ExplainFunctions
 from kovqa_core.models.family import (
     FamilyModel,
     LoadOptions,
@@ -323,4 +325,13 @@ FAMILY = ModelFamily(
     set_num_beams=set_num_beams,
     set_top_k=set_top_k,
     count_text_tokens=count_text_tokens,
+    explain=ExplainFunctions(
+        lambda model, processor, batch, answer: score_answer(model.net, processor, batch, answer),
+        item_pixels,
+        with_pixels,
+        as_stored=lambda processor: processor.config.load_as_stored,
+        roll_out_attention=lambda model, processor, batch, answer: roll_out_attention(
+            model.net, processor, batch, answer
+        ),
+    ),
 )

@@ -27,6 +27,7 @@ from kovqa_core.models.byte_tokens import fallback_byte
 from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.closed_folder import naming_folder
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
+from kovqa_core.models.explain_functions import ExplainFunctions
 from kovqa_core.models.family import LoadOptions, ModelFamily
 from kovqa_core.models.token_count import TokenCount, count_tokens
 from kovqa_core.models.vlm import (
@@ -39,6 +40,7 @@ from kovqa_core.models.vlm import (
     tuning,
 )
 from kovqa_core.models.vlm.config import PROMPT_SETTINGS, ModelConfig, find_base_model
+from kovqa_core.models.vlm.explain import item_pixels, score_answer, with_pixels
 from kovqa_core.models.vlm.hf_libraries import save_hf_network, save_hf_processor
 from kovqa_core.models.vlm.model import VlmModel
 from kovqa_core.models.vlm.processor import VlmProcessor
@@ -378,4 +380,7 @@ FAMILY = ModelFamily(
     prompt_columns=prompt_columns,
     has_remote_code=True,
     count_text_tokens=count_text_tokens,
+    explain=ExplainFunctions(
+        score_answer, item_pixels, with_pixels, as_stored=lambda processor: processor.config.load_as_stored
+    ),
 )

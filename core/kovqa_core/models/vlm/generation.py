@@ -226,14 +226,18 @@ class AnswerTrie:
     next_token_ids: Mapping[tuple[int, ...], Sequence[int]]
 
 
+def answer_token_ids(generator: TextGenerator, answer: str) -> list[int]:
+    """An answer as the model writes it, with the token that ends it."""
+    # The end is part of the answer: without it "빨간" would be as likely as all that begins with it.
+    return [*generator.tokenizer.encode(answer, add_special_tokens=False), generator.eos_token_ids[0]]
+
+
 def build_answer_trie(generator: TextGenerator, answers: Sequence[str]) -> AnswerTrie:
     """A list of answers as the model writes them; of two with the same tokens, the first."""
     answer_by_tokens: dict[tuple[int, ...], str] = {}
     next_token_ids: dict[tuple[int, ...], dict[int, None]] = {}
     for answer in answers:
-        token_ids = tuple(generator.tokenizer.encode(answer, add_special_tokens=False))
-        # The end is part of the answer: without it "빨간" would be as likely as all that begins with it.
-        token_ids += (generator.eos_token_ids[0],)
+        token_ids = tuple(answer_token_ids(generator, answer))
         answer_by_tokens.setdefault(token_ids, answer)
         for length, token_id in enumerate(token_ids):
             next_token_ids.setdefault(token_ids[:length], {})[token_id] = None

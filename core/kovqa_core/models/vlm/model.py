@@ -5,6 +5,8 @@ Shapes: B rows, N tokens of the longest row (images' included), T of the longest
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,7 +22,7 @@ from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_types import HfNetwork, PromptTensors
 from kovqa_core.models.vlm.host_values import HostValues, send_without_waiting
 from kovqa_core.models.vlm.memory import component_of
-from kovqa_core.models.vlm.processor import IGNORE_INDEX, left_pad_prompts
+from kovqa_core.models.vlm.processor import IGNORE_INDEX, append_answer, left_pad_prompts
 from kovqa_core.models.zero_gradients import parameters_of_graph, zero_of
 from kovqa_core.runs.events import report_warning
 
@@ -116,6 +118,26 @@ class VlmModel(FamilyModel):
     def prompts(self, batch: ModelBatch) -> PromptTensors:
         """The prompts of a batch [B, T], padded on the left, which the functions of `generation` continue."""
         return self._send_prompts(self._host_prompts(batch), batch)
+
+    def continuation_logits(self, batch: ModelBatch, answer_ids: Sequence[int]) -> Tensor:
+        """Logits of the tokens of an answer behind every prompt of a batch, [B, A, V]; A tokens of the answer."""
+        generator, host = self.generator, batch.on_host or batch.tensors
+        pad_token_id = generation.find_pad_token_id(generator.tokenizer, generator.eos_token_ids)
+        rows = append_answer(host, answer_ids, pad_token_id)
+        device = batch.tensors["input_ids"].device
+        tensors = {
+            name: batch.tensors[name] if value is host[name] else send_without_waiting(value, device)
+            for name, value in rows.items()
+        }
+        inputs = self.host_values.training_inputs(tensors, rows)
+        # The logits at n - 1 predict the token at n: [B], from the last token of each prompt on.
+        starts = host["prompt_lengths"] - 1
+        first = int(starts.min())
+        positions = (starts - first)[:, None] + torch.arange(len(answer_ids))
+        with eager_layers(compiled=self._compiled), self._autocast(), self.host_values.of(rows):
+            kept = rows["input_ids"].shape[1] - first
+            logits = self.net(**inputs, use_cache=False, logits_to_keep=kept).logits
+        return logits.gather(1, positions.to(device)[..., None].expand(-1, -1, logits.shape[-1]))
 
     def _host_prompts(self, batch: ModelBatch) -> PromptTensors:
         """On the CPU, where their lengths can be read."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from kovqa_core.data.decoding import CHOICE_LETTERS, find_choice
 from kovqa_core.data.example import Example, image_source
@@ -213,3 +214,32 @@ def left_pad_prompts(tensors: dict[str, Tensor], pad_token_id: int) -> PromptTen
             value = value.masked_fill(positions < 0, pad_token_id if name == "input_ids" else 0)
         prompts[name] = value
     return prompts
+
+
+def append_answer(tensors: dict[str, Tensor], answer_ids: Sequence[int], pad_token_id: int) -> PromptTensors:
+    """The prompts, padded on the right, each with the same answer behind it, as in training.
+
+    Args:
+        tensors: as of `left_pad_prompts`.
+        answer_ids: tokens of the answer.
+        pad_token_id: of the positions after an answer.
+    """
+    lengths, shape = tensors["prompt_lengths"], tensors["input_ids"].shape
+    positions = lengths[:, None] + torch.arange(len(answer_ids))  # [B, A]
+    answer = {
+        "input_ids": torch.tensor(answer_ids),
+        "attention_mask": torch.ones(len(answer_ids), dtype=torch.long),
+    }
+    rows = {}
+    for name, value in tensors.items():
+        if name in ("labels", "prompt_lengths"):
+            continue
+        if name.endswith(_PER_TOKEN_SUFFIXES) and value.shape == shape:
+            padded = functional.pad(
+                value, (0, len(answer_ids)), value=pad_token_id if name == "input_ids" else 0
+            )
+            # Other numbers of a token tell images from text, which is 0.
+            of_answer = answer.get(name, torch.zeros(len(answer_ids), dtype=torch.long)).to(value.dtype)
+            value = padded.scatter(1, positions, of_answer.expand(len(value), -1))
+        rows[name] = value
+    return rows

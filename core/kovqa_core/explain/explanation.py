@@ -1,0 +1,174 @@
+"""Where an answer comes from: which places of the image and which words of the question it depends on.
+
+A map shows what the model used, not what it ought to have used. By occlusion (`occlusion.py`) a place is worth the
+log-odds (`models/explain_functions.py`) that the answer loses when it is covered; attention rollout, of BEiT-3 alone, is
+one pass, but does not know which answer it explains (docs/sources/explain.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kovqa_core.answer.local import LoadedModel
+from kovqa_core.data.example import Answer, Example
+from kovqa_core.errors import SettingsError, unknown_name_error
+from kovqa_core.explain import METHODS, covers
+from kovqa_core.explain.occlusion import (
+    AskedImage,
+    find_disagreement,
+    find_flatness,
+    mark_hottest,
+    occlusion_heat,
+    scale_heat,
+)
+from kovqa_core.explain.score_items import AnswerScorer
+from kovqa_core.files import real_path, to_nfc
+from kovqa_core.messages import Message, message
+from kovqa_core.models.batches import ExampleProcessor
+from kovqa_core.models.checkpoint_info import read_checkpoint_info
+from kovqa_core.models.explain_functions import ExplainFunctions
+from kovqa_core.models.family import FamilyModel, load_family
+
+_MAX_WORDS = 64  # of a question that are left out one after the other
+
+
+@dataclass(frozen=True)
+class WordEffect:
+    """A word of the question, as it stands between blanks, and the log-odds that the answer loses without it."""
+
+    word: str
+    effect: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where an answer comes from.
+
+    Attributes:
+        answer: the model's own, or the one that was asked about, without a score then.
+        method: "occlusion" or "rollout".
+        heat: how much each place of the upright image matters, 0 to 1, float32 [rows, columns].
+        largest_drop: the most log-odds that covering one place took; nan: rollout does not know.
+        words: of the question, in order; empty for a caption.
+        doubt: why the map says little; None: covering its marked tenth in another way lowers the answer, too, and by
+            more than covering other places.
+    """
+
+    answer: Answer
+    method: str
+    heat: np.ndarray
+    largest_drop: float
+    words: Sequence[WordEffect]
+    doubt: Message | None
+
+    @property
+    def marked(self) -> np.ndarray:
+        """The tenth of the image that matters most, bool [rows, columns]."""
+        return mark_hottest(self.heat)
+
+
+def explain_answer(
+    loaded: LoadedModel,
+    image: Path | bytes,
+    question: str = "",
+    *,
+    method: str = "auto",
+    answer: str | None = None,
+) -> Explanation:
+    """Which places of an image and which words of a question an answer depends on; the same each time.
+
+    By occlusion the model is asked some 125 times, and once for each word, in batches.
+
+    Args:
+        loaded: of any family.
+        image: a file, or its bytes.
+        question: "" for a caption.
+        method: one of METHODS; auto: occlusion, which every family has and which knows the answer.
+        answer: explained in place of the model's own; where it has classes, one of them.
+
+    Raises:
+        SettingsError: no such method, or none of this model's family.
+        DataError: the image cannot be read.
+    """
+    info = read_checkpoint_info(loaded.folder)
+    functions = _find_functions(info.family, method)
+    loaded.model.eval()
+    encode = partial(_encode, loaded, image)
+    item = encode(question)
+    given = _answer_item(loaded, item) if answer is None else Answer(answer, float("nan"))
+    scorer = AnswerScorer(loaded, functions, given.text)
+    (log_odds,) = scorer.score_items([lambda: item])
+    asked = AskedImage(scorer, item, functions.item_pixels(item), float(log_odds))
+    if method == "rollout":
+        heat, largest_drop, doubt = _rollout_heat(asked), float("nan"), None
+    else:
+        heat, largest_drop = occlusion_heat(asked)
+        doubt = find_flatness(largest_drop)
+    doubt = doubt or find_disagreement(asked, heat)
+    words = _word_effects(asked, question, encode) if info.task == "vqa" else []
+    return Explanation(
+        given, "rollout" if method == "rollout" else "occlusion", heat, largest_drop, words, doubt
+    )
+
+
+def _find_functions(family: str, method: str) -> ExplainFunctions[FamilyModel, ExampleProcessor]:
+    if method not in METHODS:
+        raise unknown_name_error(
+            message("explain.unknown-method", "unknown method '{method}'", method=method), method, METHODS
+        )
+    functions = load_family(family).explain
+    if functions is None:
+        raise SettingsError(
+            message(
+                "explain.unexplained-family", "answers of family {family} cannot be explained", family=family
+            ),
+            message("explain.unexplained-family.hint", "name another model with --model"),
+        )
+    if method == "rollout" and functions.roll_out_attention is None:
+        raise SettingsError(
+            message("explain.no-rollout", "family {family} has no attention rollout", family=family),
+            message("explain.no-rollout.hint", "use --method occlusion"),
+        )
+    return functions
+
+
+def _encode(loaded: LoadedModel, image: Path | bytes, question: str) -> Any:
+    assert isinstance(image, Path)
+    example = Example("", str(real_path(image)), to_nfc(question))
+    return loaded.processor.encode(example, Path("/"), train=False, rng=np.random.default_rng(0))
+
+
+def _answer_item(loaded: LoadedModel, item: Any) -> Answer:
+    batch = loaded.processor.collate([item]).to(loaded.device)
+    with torch.inference_mode(), loaded.autocast():
+        (answer,) = loaded.model.answer(batch)
+    return answer
+
+
+def _rollout_heat(asked: AskedImage) -> np.ndarray:
+    """Attention that reaches the answer from each place, on the grid; the least is 0."""
+    loaded, roll_out = asked.scorer.loaded, asked.scorer.functions.roll_out_attention
+    assert roll_out is not None
+    batch = loaded.processor.collate([asked.item]).to(loaded.device)
+    with torch.inference_mode(), loaded.autocast():
+        attended = roll_out(loaded.model, loaded.processor, batch, asked.scorer.answer)
+    return scale_heat(covers.to_grid(attended - attended.min()))
+
+
+def _word_effects(asked: AskedImage, question: str, encode: Callable[[str], Any]) -> list[WordEffect]:
+    """Of every word what the answer loses if the question is asked without it."""
+    words = to_nfc(question).split()
+    items = [
+        partial(encode, " ".join([*words[:n], *words[n + 1 :]])) for n in range(min(len(words), _MAX_WORDS))
+    ]
+    scores = asked.scorer.score_items(items)
+    return [
+        WordEffect(word, float(asked.log_odds - score)) for word, score in zip(words, scores, strict=False)
+    ]
