@@ -41,12 +41,14 @@ def explain(
     """Where in the image, and in the question, an answer comes from."""
     from kovqa_core.answer.job import AnswerOptions, require_question
     from kovqa_core.answer.local import load_model
+    from kovqa_core.explain import require_method
     from kovqa_core.explain.draw_heat import require_png_output, write_explanation_card
     from kovqa_core.explain.explanation import explain_answer
 
     from kovqa_cli.output.answers import print_cpu_warning
     from kovqa_cli.output.explain import print_explanation
 
+    require_method(method)
     if question is not None:
         require_question(question)
     if output is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from kovqa_core.demo import dataset
 from kovqa_core.demo.dataset import write_demo_dataset
+from kovqa_core.demo.korean_text import load_font, wrap_text
 from kovqa_core.demo.questions import (
     COUNT_ANSWERS,
     DEMO_QUESTION_TYPES,
@@ -18,7 +19,6 @@ from kovqa_core.demo.questions import (
     attach_particle,
 )
 from kovqa_core.demo.scenes import SHAPE_COLOURS, SHAPE_NAMES, Scene, SceneObject, make_scene, paint_scene
-from kovqa_core.demo.korean_text import load_font, wrap_text
 from kovqa_core.demo.sheet import SheetRow, draw_contact_sheet
 from kovqa_core.demo.wordings import QUESTION_WORDINGS
 from kovqa_core.progress import Progress

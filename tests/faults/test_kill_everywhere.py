@@ -80,6 +80,10 @@ COMMANDS: dict[str, Callable[[Inputs], Words | list[Words]]] = {
         "predict", "--model", i.model, "--input", i.small.index / "val.jsonl", "-o", "out/p.jsonl",
     ),
     "predict of images": lambda i: ("predict", "--model", i.model, "--input", i.embedded, "-o", "p.csv"),
+    "explain": lambda i: (
+        "explain", "-i", max((i.small.root / "images").glob("*.png")), "--question", "뭐?", "--model", i.model,
+        "-o", "out/heat.png",
+    ),
     "vote": lambda i: ("vote", *i.votes, "-o", "v.jsonl"),
     "evaluate": lambda i: (
         "evaluate", i.predictions, "--index", i.small.index / "val.jsonl", "--report", "r.html", "--log", "l.txt",

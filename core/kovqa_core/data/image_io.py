@@ -13,7 +13,7 @@ import logging
 import os
 import stat
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,10 +61,12 @@ class OpenedImage:
         pixels: RGB, upright, 8 bit.
         plain_format: JPEG or PNG where every reader sees these very pixels in the file: it is upright, opaque, of
             8 bits and undamaged; else None.
+        turn: what makes upright what is stored; None: it is upright.
     """
 
     pixels: Image.Image
     plain_format: str | None
+    turn: Image.Transpose | None
 
 
 def open_image(source: ImageSource, side: int | None = None, *, as_stored: bool = False) -> Image.Image:
@@ -128,7 +130,8 @@ def _read(source: ImageSource, side: int | None, *, as_stored: bool) -> OpenedIm
         if repaired is None:
             raise
         stream = io.BytesIO(repaired)
-        return OpenedImage(_decode(stream, source, image_format, side, as_stored=as_stored).pixels, None)
+        opened = _decode(stream, source, image_format, side, as_stored=as_stored)
+        return replace(opened, plain_format=None)
 
 
 def _decode(
@@ -144,15 +147,15 @@ def _decode(
         require_image_memory(source, image, coded_size)
         image.load()
         orientation = _orientation(image)
-        turn = None if as_stored else _UPRIGHT.get(orientation)
+        turn = _UPRIGHT.get(orientation)
         is_opaque = image.mode in ("RGB", "L") and not image.has_transparency_data
         is_plain = orientation == 1 and is_opaque and ";16" not in raw_mode
         plain_format = image.format if is_plain and image.format in ("JPEG", "PNG") else None
         pixels = to_rgb(image, raw_mode, as_stored=as_stored)
-        if turn is not None:
+        if turn is not None and not as_stored:
             image.close()  # lets go of its pixels: never more than two images are in memory
             pixels = pixels.transpose(turn)
-        return OpenedImage(pixels, plain_format)
+        return OpenedImage(pixels, plain_format, turn)
 
 
 def _require_room(error: Exception, source: ImageSource) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from kovqa_core.data.image_io import open_image
 from kovqa_core.demo.korean_text import load_font, wrap_text

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from PIL import Image
 
+from kovqa_core.answer.ask_model import ImageQuestion
 from kovqa_core.answer.local import LoadedModel
-from kovqa_core.data.example import Answer, Example
-from kovqa_core.errors import SettingsError, unknown_name_error
-from kovqa_core.explain import METHODS, covers
+from kovqa_core.data.example import Answer
+from kovqa_core.data.image_io import read_image
+from kovqa_core.data.image_source import ImageSource
+from kovqa_core.errors import SettingsError
+from kovqa_core.explain import covers, require_method
 from kovqa_core.explain.occlusion import (
     AskedImage,
     find_disagreement,
@@ -28,8 +31,8 @@ from kovqa_core.explain.occlusion import (
     occlusion_heat,
     scale_heat,
 )
-from kovqa_core.explain.score_items import AnswerScorer
-from kovqa_core.files import real_path, to_nfc
+from kovqa_core.explain.score_items import AnswerScorer, answering
+from kovqa_core.files import to_nfc
 from kovqa_core.messages import Message, message
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.checkpoint_info import read_checkpoint_info
@@ -76,7 +79,7 @@ class Explanation:
 
 def explain_answer(
     loaded: LoadedModel,
-    image: Path | bytes,
+    image: ImageSource,
     question: str = "",
     *,
     method: str = "auto",
@@ -90,7 +93,7 @@ def explain_answer(
         loaded: of any family.
         image: a file, or its bytes.
         question: "" for a caption.
-        method: one of METHODS; auto: occlusion, which every family has and which knows the answer.
+        method: one of `explain.METHODS`; auto: occlusion, which every family has and which knows the answer.
         answer: explained in place of the model's own; where it has classes, one of them.
 
     Raises:
@@ -98,8 +101,9 @@ def explain_answer(
         DataError: the image cannot be read.
     """
     info = read_checkpoint_info(loaded.folder)
+    require_method(method)
+    method = "occlusion" if method == "auto" else method
     functions = _find_functions(info.family, method)
-    loaded.model.eval()
     encode = partial(_encode, loaded, image)
     item = encode(question)
     given = _answer_item(loaded, item) if answer is None else Answer(answer, float("nan"))
@@ -113,16 +117,12 @@ def explain_answer(
         doubt = find_flatness(largest_drop)
     doubt = doubt or find_disagreement(asked, heat)
     words = _word_effects(asked, question, encode) if info.task == "vqa" else []
-    return Explanation(
-        given, "rollout" if method == "rollout" else "occlusion", heat, largest_drop, words, doubt
-    )
+    if functions.as_stored(loaded.processor):
+        heat = _turned_upright(heat, image)
+    return Explanation(given, method, heat, largest_drop, words, doubt)
 
 
 def _find_functions(family: str, method: str) -> ExplainFunctions[FamilyModel, ExampleProcessor]:
-    if method not in METHODS:
-        raise unknown_name_error(
-            message("explain.unknown-method", "unknown method '{method}'", method=method), method, METHODS
-        )
     functions = load_family(family).explain
     if functions is None:
         raise SettingsError(
@@ -139,15 +139,14 @@ def _find_functions(family: str, method: str) -> ExplainFunctions[FamilyModel, E
     return functions
 
 
-def _encode(loaded: LoadedModel, image: Path | bytes, question: str) -> Any:
-    assert isinstance(image, Path)
-    example = Example("", str(real_path(image)), to_nfc(question))
-    return loaded.processor.encode(example, Path("/"), train=False, rng=np.random.default_rng(0))
+def _encode(loaded: LoadedModel, image: ImageSource, question: str) -> Any:
+    example = ImageQuestion(image, question).to_example()
+    return loaded.processor.encode(example, Path(), train=False, rng=np.random.default_rng(0))
 
 
 def _answer_item(loaded: LoadedModel, item: Any) -> Answer:
     batch = loaded.processor.collate([item]).to(loaded.device)
-    with torch.inference_mode(), loaded.autocast():
+    with answering(loaded):
         (answer,) = loaded.model.answer(batch)
     return answer
 
@@ -157,9 +156,15 @@ def _rollout_heat(asked: AskedImage) -> np.ndarray:
     loaded, roll_out = asked.scorer.loaded, asked.scorer.functions.roll_out_attention
     assert roll_out is not None
     batch = loaded.processor.collate([asked.item]).to(loaded.device)
-    with torch.inference_mode(), loaded.autocast():
+    with answering(loaded):
         attended = roll_out(loaded.model, loaded.processor, batch, asked.scorer.answer)
     return scale_heat(covers.to_grid(attended - attended.min()))
+
+
+def _turned_upright(heat: np.ndarray, image: ImageSource) -> np.ndarray:
+    """The heat of an image that the model reads as it is stored, as people see the image."""
+    turn = read_image(image, as_stored=True).turn
+    return heat if turn is None else np.asarray(Image.fromarray(heat).transpose(turn))
 
 
 def _word_effects(asked: AskedImage, question: str, encode: Callable[[str], Any]) -> list[WordEffect]:

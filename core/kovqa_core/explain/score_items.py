@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,25 @@ import torch
 from kovqa_core.answer.local import LoadedModel
 from kovqa_core.errors import MachineError
 from kovqa_core.messages import message
+from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.device_memory import forget_tensors, out_of_memory_text, release_memory
 from kovqa_core.models.explain_functions import ExplainFunctions
-from kovqa_core.models.batches import ExampleProcessor, ModelBatch
 from kovqa_core.models.family import FamilyModel
 
 _ROWS = 32  # at once; what a GPU could take more is not worth its memory for a hundred or two
+
+
+@contextlib.contextmanager
+def answering(loaded: LoadedModel) -> Iterator[None]:
+    """While a model computes for this thread: no other asks it, and what is random in training is off."""
+    # Others leave it as they found it, which may be as it is made: for training.
+    with loaded.in_use, torch.inference_mode(), loaded.autocast():
+        was_training = loaded.model.training
+        loaded.model.eval()
+        try:
+            yield
+        finally:
+            loaded.model.train(was_training)
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class AnswerScorer:
     def _score_batch(self, items: Sequence[Any]) -> list[float]:
         loaded = self.loaded
         batch = loaded.processor.collate(items).to(loaded.device)
-        with torch.inference_mode(), loaded.autocast():
+        with answering(loaded):
             scores: list[float] = self.functions.score_answer(
                 loaded.model, loaded.processor, batch, self.answer
             ).tolist()

@@ -1,6 +1,6 @@
 """How sure BEiT-3 is of a given answer or caption, and where its tokens attend.
 
-Attention rollout: docs/sources/explain.md, X1 to X3. Shapes (models/family.py): B, P image tokens (class token first),
+Attention rollout: docs/sources/explain.md, X3 and X4. Shapes (models/family.py): B, P image tokens (class token first),
 T text tokens, N = P + T, S side of the image.
 """
 
@@ -35,7 +35,7 @@ def score_answer(
     """Log-odds of an answer, [B]: its class's logit; of a caption those of its tokens together.
 
     Raises:
-        ValueError: the answer is no class.
+        ValueError: the answer is not a class.
     """
     if isinstance(processor, Beit3VqaProcessor):
         # A class is a sigmoid of its own: its logit is its log-odds.

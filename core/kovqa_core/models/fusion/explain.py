@@ -18,7 +18,7 @@ def score_answer(net: FusionNet, processor: FusionProcessor, batch: ModelBatch, 
     """Log-odds of an answer's class against all others, [B].
 
     Raises:
-        ValueError: the answer is no class.
+        ValueError: the answer is not a class.
     """
     logits = fusion_logits(net, batch)
     label = processor.answers.index(answer)

@@ -22,6 +22,7 @@ from kovqa_core.models.class_answers import begin_class_answers
 from kovqa_core.models.closed_folder import building
 from kovqa_core.models.compiled_layers import compile_methods, eager_layers
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
+from kovqa_core.models.explain_functions import ExplainFunctions
 from kovqa_core.models.family import (
     FamilyModel,
     LoadOptions,
@@ -30,7 +31,6 @@ from kovqa_core.models.family import (
     read_answer_classes,
     unloadable_weights_error,
 )
-from kovqa_core.models.explain_functions import ExplainFunctions
 from kovqa_core.models.fusion import export as fusion_export
 from kovqa_core.models.fusion.config import (
     ModelConfig,

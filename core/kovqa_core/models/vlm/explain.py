@@ -12,6 +12,7 @@ from torch import Tensor
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.explain_functions import sequence_log_odds, token_log_odds
 from kovqa_core.models.vlm import generation
+from kovqa_core.models.vlm.hf_types import ContentBlock
 from kovqa_core.models.vlm.model import VlmModel
 from kovqa_core.models.vlm.processor import VlmItem, VlmProcessor
 
@@ -34,8 +35,6 @@ def item_pixels(item: VlmItem) -> np.ndarray:
 def with_pixels(item: VlmItem, pixels: np.ndarray) -> VlmItem:
     """The same question about other pixels, uint8 [height, width, 3]."""
     asked, *others = item.turns
-    content = [
-        {**block, "image": Image.fromarray(pixels)} if block["type"] == "image" else block
-        for block in asked["content"]
-    ]
+    image: ContentBlock = {"type": "image", "image": Image.fromarray(pixels)}
+    content = [image if block["type"] == "image" else block for block in asked["content"]]
     return replace(item, turns=[{**asked, "content": content}, *others])
