@@ -29,3 +29,15 @@ def settings_files(kind: str) -> dict[str, Path]:
         for path in sorted(folder.glob("*.yaml")):
             files.setdefault(path.stem, path)
     return dict(sorted(files.items()))
+
+
+def cache_home() -> Path:
+    """The user's folder for what can be made again: XDG_CACHE_HOME, else ~/.cache."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG Base Directory Specification: a path that is not absolute is to be ignored.
+    if os.path.isabs(named):  # noqa: PTH117
+        return Path(named)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:  # a user without a home
+        return Path("/nonexistent/.cache")
