@@ -33,6 +33,7 @@ from kovqa_cli.commands import (
     submit,
     tokenizer,
     train,
+    view,
     vote,
 )
 from kovqa_cli.output.console import print_note
@@ -62,6 +63,7 @@ app.command("export")(export_model.export)
 app.command("submit")(submit.submit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("serve")(serve.serve)
+app.command("view")(view.view)
 app.add_typer(profiles.profiles_app, name="profiles")
 app.add_typer(recipes.recipes_app, name="recipes")
 app.add_typer(runs.runs_app, name="runs")

@@ -119,7 +119,11 @@ def split_rows(split: IndexSplit) -> Iterator[Mapping[str, object]]:
 
 
 def _plain_row(row: Mapping[str, object]) -> Mapping[str, object]:
-    return {name: row[name] for name in ("id", "question", "kind", "answers", "annotations", "captions") if name in row}
+    return {
+        name: row[name]
+        for name in ("id", "question", "kind", "answers", "annotations", "captions")
+        if name in row
+    }
 
 
 def _lines_in_place(connection: duckdb.DuckDBPyConnection, number: int, split: IndexSplit) -> bool:
@@ -204,7 +208,8 @@ def _score_answers(
         )
         return
     pairs = _fetch(
-        connection, f"SELECT DISTINCT t.number, t.truth, a.answer FROM {answers} a JOIN truths t USING (truth)"
+        connection,
+        f"SELECT DISTINCT t.number, t.truth, a.answer FROM {answers} a JOIN truths t USING (truth)",
     )
     rows = (pair._asdict() for pair in score_pairs(pairs, inputs.rules.scorer()))
     columns = "{truth: 'UINTEGER', answer: 'VARCHAR', form: 'VARCHAR', score: 'DOUBLE'}"
@@ -221,7 +226,9 @@ def _score_answers(
 def _write_rows(connection: duckdb.DuckDBPyConnection, inputs: ViewInputs, answered: str) -> None:
     """Make the tables `texts`, `rows` and `trained`."""
     models = MODELS[: len(inputs.predictions)]
-    forms = " UNION ".join(["SELECT best AS form FROM truths", *(f"SELECT form FROM scored_{m}" for m in models)])
+    forms = " UNION ".join(
+        ["SELECT best AS form FROM truths", *(f"SELECT form FROM scored_{m}" for m in models)]
+    )
     connection.execute(
         f"""CREATE TABLE texts AS SELECT (row_number() OVER ())::UINTEGER AS number, form AS text, lower(form) AS folded
         FROM ({forms}) WHERE form IS NOT NULL"""

@@ -24,7 +24,7 @@ from kovqa_core.view.inputs import ViewInputs
 MAX_DATABASES = 8
 MAX_BYTES = 4 << 30  # of all of them; the newest stays, whatever its size
 _FORMAT = 1  # of the database: raised whenever its tables or the scores in them change
-_BUILD_PREFIX = "building-"
+_BUILD_PREFIX = "kovqa-view-"
 _LOCK_FILE = "lock"
 
 
@@ -65,20 +65,16 @@ def find_database(key: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def build_folder(parent: Path | None) -> Iterator[Path]:
-    """A folder of this process alone, removed in the end.
+def build_folder(parent: Path) -> Iterator[Path]:
+    """A folder of this process alone, removed in the end; what killed processes left beside it is removed now.
 
     Args:
-        parent: where; None: with the system's temporary files.
+        parent: where.
 
     Raises:
         MachineError: the disk is full.
         SettingsError: the folder cannot be written.
     """
-    if parent is None:
-        with tempfile.TemporaryDirectory(prefix="kovqa-view-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
-        return
     with disk_errors(parent):
         parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _remove_abandoned(parent)
@@ -103,8 +99,9 @@ def _remove_abandoned(parent: Path) -> None:
     """Remove what killed processes left: the folders that nobody holds."""
     for folder in parent.glob(f"{_BUILD_PREFIX}*"):
         # Without a lock's file it is being made right now, or its file system has none.
-        if (folder / _LOCK_FILE).is_file() and not is_locked(folder / _LOCK_FILE):
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another user's
+            if (folder / _LOCK_FILE).is_file() and not is_locked(folder / _LOCK_FILE):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def keep_database(built: Path, key: str) -> Path:

@@ -38,7 +38,11 @@ def require_engine() -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MachineError(
-            message("view.missing-library", "kovqa view needs {library}, which is not installed", library=error.name or ""),
+            message(
+                "view.missing-library",
+                "kovqa view needs {library}, which is not installed",
+                library=error.name or "",
+            ),
             message("view.missing-library.hint", "pip install 'kovqa[serve]'"),
         ) from None
 
@@ -48,7 +52,12 @@ def open_new_database(path: Path) -> duckdb.DuckDBPyConnection:
     import duckdb
 
     temporary = path.parent / "spill"
-    settings = {**_CLOSED, "memory_limit": MEMORY_LIMIT, "threads": _threads(), "temp_directory": str(temporary)}
+    settings = {
+        **_CLOSED,
+        "memory_limit": MEMORY_LIMIT,
+        "threads": _threads(),
+        "temp_directory": str(temporary),
+    }
     return duckdb.connect(str(path), config=settings)
 
 
@@ -64,7 +73,12 @@ def open_finished_database(path: Path, temporary: Path) -> duckdb.DuckDBPyConnec
     """
     import duckdb
 
-    settings = {**_CLOSED, "memory_limit": MEMORY_LIMIT, "threads": _threads(), "temp_directory": str(temporary)}
+    settings = {
+        **_CLOSED,
+        "memory_limit": MEMORY_LIMIT,
+        "threads": _threads(),
+        "temp_directory": str(temporary),
+    }
     connection = duckdb.connect(str(path), read_only=True, config=settings)
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
@@ -72,7 +86,9 @@ def open_finished_database(path: Path, temporary: Path) -> duckdb.DuckDBPyConnec
 
 
 def _threads() -> int:
-    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    return max(
+        1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    )
 
 
 @contextlib.contextmanager

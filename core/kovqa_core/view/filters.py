@@ -29,7 +29,21 @@ _ORDERS = {
     "unsure": "a_confidence ASC NULLS LAST, split, line",
     "low": "a_score ASC NULLS LAST, split, line",
 }
-FILTER_NAMES = ("q", "split", "type", "answer", "given", "a", "b", "pair", "low", "high", "sort", "question")
+FILTER_NAMES = (
+    "q",
+    "split",
+    "type",
+    "answer",
+    "given",
+    "given-b",
+    "a",
+    "b",
+    "pair",
+    "low",
+    "high",
+    "sort",
+    "question",
+)
 
 
 class Condition(NamedTuple):
@@ -48,7 +62,7 @@ class RowFilter:
         split: a name.
         question_type: whole.
         answer: best true answer, in the form in which it is compared.
-        given: A's answer, in that form.
+        given, given_b: A's answer and B's, in that form.
         question: whole.
         a, b: "right" or "wrong".
         pair: "same", "different", "only-a", "only-b" or "neither".
@@ -61,6 +75,7 @@ class RowFilter:
     question_type: str | None = None
     answer: str | None = None
     given: str | None = None
+    given_b: str | None = None
     question: str | None = None
     a: str = ""
     b: str = ""
@@ -87,12 +102,12 @@ def parse_filter(query: Mapping[str, str], splits: Sequence[str]) -> RowFilter:
     """
     given = {name: to_nfc(query[name])[:_MAX_TEXT_LETTERS] for name in FILTER_NAMES if query.get(name)}
     # An empty type or answer is one, too: rows without any.
-    empty = {name: query[name] for name in ("type", "answer", "given") if name in query}
+    empty = {name: query[name] for name in ("type", "answer", "given", "given-b") if name in query}
     whole = {**empty, **given}
     return RowFilter(
         given.get("q", ""),
         _one_of("split", given, splits),
-        whole.get("type"), whole.get("answer"), whole.get("given"), given.get("question"),
+        whole.get("type"), whole.get("answer"), whole.get("given"), whole.get("given-b"), given.get("question"),
         _one_of("a", given, _VERDICTS),
         _one_of("b", given, _VERDICTS),
         _one_of("pair", given, _COMPARISONS),
@@ -125,6 +140,7 @@ def filter_condition(chosen: RowFilter, splits: Sequence[str]) -> Condition:
         ("type", "types", chosen.question_type),
         ("best", "texts", chosen.answer),
         ("a_form", "texts", chosen.given),
+        ("b_form", "texts", chosen.given_b),
         ("question", "questions", chosen.question),
     ):
         if text is not None:

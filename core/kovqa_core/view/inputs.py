@@ -118,10 +118,7 @@ def _open_splits(index: Path, images: Path | None) -> tuple[dict[str, IndexSplit
     """The splits with rows, the image folder, and the split that was named ("" of a folder)."""
     if index.is_dir():
         opened = open_index(index, images)
-        splits = {
-            name: opened.split(name) for name in SPLIT_NAMES if (index / f"{name}.jsonl").is_file()
-        }
-        splits = {name: split for name, split in splits.items() if len(split)}
+        splits = _with_rows({name: index / f"{name}.jsonl" for name in SPLIT_NAMES})
         if not splits:
             raise _no_rows_error(index)
         return splits, opened.images, ""
@@ -131,12 +128,17 @@ def _open_splits(index: Path, images: Path | None) -> tuple[dict[str, IndexSplit
     _require_index_row(split, index)
     if not is_index_file(index):
         folder = images or index.parent
-        return {index.stem: IndexSplit(index, folder)}, folder, index.stem
+        return {index.stem: split}, folder, index.stem
     # Its siblings as well: how often training saw an answer is counted in train.jsonl.
     opened = open_index(index.parent, images)
     paths = {name: index.parent / f"{name}.jsonl" for name in SPLIT_NAMES} | {index.stem: index}
-    splits = {name: IndexSplit(path, opened.images) for name, path in paths.items() if path.is_file()}
-    return {name: each for name, each in splits.items() if len(each)}, opened.images, index.stem
+    return _with_rows(paths), opened.images, index.stem
+
+
+def _with_rows(paths: dict[str, Path]) -> dict[str, IndexSplit]:
+    """The splits that are there and not empty; whether an image lies outside is asked where it is opened."""
+    splits = {name: IndexSplit(path) for name, path in paths.items() if path.is_file()}
+    return {name: split for name, split in splits.items() if len(split)}
 
 
 def _no_rows_error(index: Path) -> DataError:
@@ -204,7 +206,9 @@ def sample_ids(path: Path) -> list[str]:
     """The first ids of a predictions file; none of one that cannot be read, whose error comes when it is matched."""
     names = ("id", "question_id", "qid", "image_id")
     try:
-        rows = [row for _, row in islice(read_table(path, as_text=False), _SAMPLE_IDS) if isinstance(row, dict)]
+        rows = [
+            row for _, row in islice(read_table(path, as_text=False), _SAMPLE_IDS) if isinstance(row, dict)
+        ]
     except DataError:
         return []
     columns = [(row, find_column(row, names)) for row in rows]

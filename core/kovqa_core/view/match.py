@@ -16,7 +16,12 @@ from kovqa_core.bounded_json import MAX_LINE_CHARS
 from kovqa_core.errors import DataError
 from kovqa_core.evaluate.caption_scores import CaptionScores
 from kovqa_core.evaluate.evaluation import evaluate_file
-from kovqa_core.evaluate.predictions_file import find_column, match_predictions, prediction_columns, read_predictions
+from kovqa_core.evaluate.predictions_file import (
+    find_column,
+    match_predictions,
+    prediction_columns,
+    read_predictions,
+)
 from kovqa_core.evaluate.report_cards import is_right_row
 from kovqa_core.files import open_file
 from kovqa_core.messages import message
@@ -27,7 +32,9 @@ if TYPE_CHECKING:
     import duckdb
 
 _LINE_COLUMNS = "{id: 'JSON', answer: 'JSON', score: 'JSON', likeliest: 'JSON'}"
-_CLEAN_COLUMNS = "{id: 'VARCHAR', answer: 'VARCHAR', confidence: 'DOUBLE', score: 'DOUBLE', is_right: 'BOOLEAN'}"
+_CLEAN_COLUMNS = (
+    "{id: 'VARCHAR', answer: 'VARCHAR', confidence: 'DOUBLE', score: 'DOUBLE', is_right: 'BOOLEAN'}"
+)
 
 
 class MatchedAnswers(NamedTuple):
@@ -45,7 +52,12 @@ class MatchedAnswers(NamedTuple):
 
 
 def match_answers(
-    connection: duckdb.DuckDBPyConnection, model: str, path: Path, split: str, inputs: ViewInputs, folder: Path
+    connection: duckdb.DuckDBPyConnection,
+    model: str,
+    path: Path,
+    split: str,
+    inputs: ViewInputs,
+    folder: Path,
 ) -> MatchedAnswers:
     """Make the table `answers_MODEL` (id, answer, confidence, likeliest, score, is_right) of a predictions file.
 
@@ -128,7 +140,9 @@ def _match_plain_lines(
     return None
 
 
-def _answer_rows(path: Path, index_path: Path, inputs: ViewInputs) -> tuple[MatchedAnswers, Iterator[dict[str, object]]]:
+def _answer_rows(
+    path: Path, index_path: Path, inputs: ViewInputs
+) -> tuple[MatchedAnswers, Iterator[dict[str, object]]]:
     predictions, examples = match_predictions(
         read_predictions(path), path, index_path, inputs.rules.question_types
     )
@@ -139,11 +153,18 @@ def _answer_rows(path: Path, index_path: Path, inputs: ViewInputs) -> tuple[Matc
     return MatchedAnswers(len(predictions.unusable_scores)), rows
 
 
-def _caption_rows(path: Path, index_path: Path, inputs: ViewInputs) -> tuple[MatchedAnswers, Iterator[dict[str, object]]]:
+def _caption_rows(
+    path: Path, index_path: Path, inputs: ViewInputs
+) -> tuple[MatchedAnswers, Iterator[dict[str, object]]]:
     result = evaluate_file(path, index_path, question_types=inputs.rules.question_types)
     if not isinstance(result.scores, CaptionScores):
         raise DataError(
-            message("view.answers-to-captions", "{file} holds answers, and {index} is of captions", file=path, index=index_path),
+            message(
+                "view.answers-to-captions",
+                "{file} holds answers, and {index} is of captions",
+                file=path,
+                index=index_path,
+            ),
             message("view.answers-to-captions.hint", "name a file of kovqa caption"),
         )
     main, predictions = result.scores.main, result.predictions

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from kovqa_core.data.example import Example
@@ -34,6 +35,7 @@ class ScoredPair(NamedTuple):
     score: float
 
 
+@lru_cache(maxsize=1 << 16)  # the truth of many a pair
 def parse_truth(text: str) -> Example:
     """The true answers of a row, from the JSON of its answers and its annotations."""
     answers, _, annotations = text.partition(TRUTH_MARK)

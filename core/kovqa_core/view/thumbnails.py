@@ -44,7 +44,11 @@ class Thumbnails:
         """
         if not is_inside(self._folder, image):
             raise DataError(
-                message("view.image-outside", "image {name} lies outside the image folder", name=readable_name(image))
+                message(
+                    "view.image-outside",
+                    "image {name} lies outside the image folder",
+                    name=readable_name(image),
+                )
             )
         path = self._folder / image
         try:

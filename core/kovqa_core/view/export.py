@@ -1,0 +1,96 @@
+"""A selection as a table that other programs open, and that `kovqa predict --input` reads; row by row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from kovqa_core.data.example import json_line
+from kovqa_core.messages.readable_name import readable_name
+from kovqa_core.view.filters import RowFilter
+from kovqa_core.view.session import ViewSession
+
+if TYPE_CHECKING:
+    from kovqa_core.view.queries import ViewQueries
+
+EXPORT_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
+_FETCHED_ROWS = 1000
+_INPUT_COLUMNS = ("id", "image", "question", "answer", "kind", "choices", "context")
+_CAPTION_COLUMNS = ("id", "image", "captions", "kind")
+
+
+def export_rows(session: ViewSession, queries: ViewQueries, chosen: RowFilter, form: str) -> Iterator[bytes]:
+    """The bytes of the table, in parts.
+
+    Args:
+        session: with the splits.
+        queries: of its database.
+        chosen: the rows, and their order.
+        form: "csv" (UTF-8 with a byte-order mark, without which Excel takes Hangul for another encoding) or "jsonl".
+    """
+    rows = _table_rows(session, queries, chosen)
+    if form == "jsonl":
+        yield from (
+            json_line({k: v for k, v in row.items() if v is not None}).encode() + b"\n" for row in rows
+        )
+        return
+    columns = _columns(session)
+    yield "\ufeff".encode() + _csv_line(columns)
+    for row in rows:
+        yield _csv_line(["" if (value := row.get(name)) is None else _cell(value) for name in columns])
+
+
+def _columns(session: ViewSession) -> Sequence[str]:
+    models = "ab"[: len(session.inputs.predictions)]
+    own = _CAPTION_COLUMNS if session.inputs.task == "caption" else _INPUT_COLUMNS
+    # Not `answer` or `score`: those are the columns that `kovqa predict` writes.
+    return (
+        *own,
+        "split",
+        *(f"{name}_{model}" for model in models for name in ("answer", "score", "confidence")),
+    )
+
+
+def _table_rows(
+    session: ViewSession, queries: ViewQueries, chosen: RowFilter
+) -> Iterator[Mapping[str, object]]:
+    names, splits = list(session.inputs.splits), list(session.inputs.splits.values())
+    models = "ab"[: len(session.inputs.predictions)]
+    cursor = queries.all_rows(chosen)
+    try:
+        while found := cursor.fetchmany(_FETCHED_ROWS):
+            for split, line, best, *given in found:
+                example = splits[split][line]
+                row: dict[str, object] = {"id": example.id, "image": readable_name(example.image)}
+                if session.inputs.task == "caption":
+                    row |= {"captions": list(example.captions)}
+                else:
+                    row |= {"question": example.question, "answer": best}
+                row |= {
+                    "kind": example.question_type or None,
+                    "choices": list(example.choices) or None,
+                    "context": example.context or None,
+                    "split": names[split],
+                }
+                for place, model in enumerate(models):
+                    answer, score, confidence = given[3 * place : 3 * place + 3]
+                    row |= {
+                        f"answer_{model}": answer,
+                        f"score_{model}": score,
+                        f"confidence_{model}": confidence,
+                    }
+                yield row
+    finally:
+        cursor.close()
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, str) else json_line(value)
+
+
+def _csv_line(cells: Sequence[str]) -> bytes:
+    stream = io.StringIO()
+    csv.writer(stream).writerow(cells)  # ends in CRLF
+    return stream.getvalue().encode("utf-8", "replace")

@@ -1,0 +1,51 @@
+"""`kovqa view` itself: the session, and a server of its page on this machine."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from kovqa_core.view.app import make_app
+from kovqa_core.view.inputs import ViewInputs
+from kovqa_core.view.session import ViewSession
+from kovqa_core.web.http_server import new_server
+
+_GRACE_SECONDS = 2.0
+# Most files are read in this time: what is wrong with them is then said before an address is.
+_PATIENCE_SECONDS = 0.4
+
+
+def serve_view(
+    inputs: ViewInputs,
+    listening: socket.socket,
+    *,
+    keep: bool = True,
+    on_ready: Callable[[ViewSession], object] = lambda session: None,
+) -> None:
+    """Serve the page until a signal ends it.
+
+    Args:
+        inputs: what is shown.
+        listening: of `bind_socket`.
+        keep: may the database stay in the user's cache?
+        on_ready: called once the page is served; the database may not be there yet.
+
+    Raises:
+        DataError: predictions that do not fit the index, also found while the page is served.
+        MachineError: no room for the database.
+    """
+    session = ViewSession(inputs, keep=keep)
+    server = new_server(make_app(session), on_ready=lambda: on_ready(session), grace_seconds=_GRACE_SECONDS)
+
+    def end() -> None:
+        server.should_exit = True
+
+    session.on_failure = end
+    session.start()
+    try:
+        session.wait(_PATIENCE_SECONDS)
+        server.run([listening])
+        session.raise_error()
+    finally:
+        session.close()
+        listening.close()

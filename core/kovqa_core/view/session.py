@@ -1,0 +1,136 @@
+"""One `kovqa view`: what it shows at once, and the database that it makes meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kovqa_core.errors import KovqaError
+from kovqa_core.messages import message
+from kovqa_core.progress import Progress
+from kovqa_core.view.build import build_database
+from kovqa_core.view.cache import (
+    build_folder,
+    cache_folder,
+    database_key,
+    find_database,
+    keep_database,
+)
+from kovqa_core.view.engine import open_finished_database
+from kovqa_core.view.inputs import ViewInputs
+from kovqa_core.view.queries import ViewQueries
+from kovqa_core.view.thumbnails import Thumbnails
+
+if TYPE_CHECKING:
+    import duckdb
+
+_STOP_SECONDS = 3.0  # for a database that is still being built at the end
+
+
+class ViewSession:
+    """What is shown; the database is made by a thread, and `queries` is None until it is there.
+
+    Args:
+        inputs: what is shown.
+        keep: may the database stay in the user's cache, for the next time?
+        on_failure: called where it cannot be made; `error` says why.
+
+    Attributes:
+        progress: of making the database.
+        error: why there is none.
+        is_kept: whether it stays.
+    """
+
+    def __init__(
+        self, inputs: ViewInputs, *, keep: bool = True, on_failure: Callable[[], object] = lambda: None
+    ) -> None:
+        self.inputs, self.on_failure = inputs, on_failure
+        self.thumbnails = Thumbnails(inputs.images)
+        self.queries: ViewQueries | None = None
+        self.progress: Progress = Progress(message("view.step-start", "opening"), 0, 1, "steps")
+        self.error: BaseException | None = None
+        self.is_kept = keep
+        self._stop = threading.Event()
+        self._failed_or_ready = threading.Event()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._folder: Path | None = None
+        # A daemon: a file that takes minutes must not hold the end of the program.
+        self._thread = threading.Thread(target=self._run, name="view-database", daemon=True)
+
+    def start(self) -> None:
+        """Begin to make the database."""
+        self._thread.start()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the database, so long at most.
+
+        Raises:
+            KovqaError: it cannot be made.
+        """
+        self._failed_or_ready.wait(seconds)
+        self.raise_error()
+
+    def raise_error(self) -> None:
+        """Raise why there is no database, if there cannot be one."""
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        """Stop, and remove what is temporary."""
+        self._stop.set()
+        self._thread.join(_STOP_SECONDS)
+        if self._connection is not None:
+            self._connection.close()
+        if self._folder is not None:  # of a thread that does not hear us
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _run(self) -> None:
+        try:
+            with contextlib.ExitStack() as stack:
+                self._folder = self._enter_folder(stack)
+                self._connection = self._open_database(self._folder)
+                self.queries = ViewQueries(self._connection, list(self.inputs.splits))
+                self._failed_or_ready.set()
+                self._stop.wait()  # the folder stays for what does not fit into memory
+        except _Stopped:
+            pass
+        except BaseException as error:  # raised again by the thread that asks
+            self.error = error
+            self._failed_or_ready.set()
+            self.on_failure()
+
+    def _enter_folder(self, stack: contextlib.ExitStack) -> Path:
+        """A folder in the cache; where there can be none, one with the system's temporary files."""
+        if self.is_kept:
+            try:
+                return stack.enter_context(build_folder(cache_folder()))
+            except KovqaError:
+                self.is_kept = False
+        return stack.enter_context(build_folder(Path(tempfile.gettempdir())))
+
+    def _open_database(self, folder: Path) -> duckdb.DuckDBPyConnection:
+        """The database that is kept, if there is one that opens; else a new one."""
+        import duckdb
+
+        key, spill = database_key(self.inputs), folder / "spill"
+        if self.is_kept and (kept := find_database(key)):
+            try:
+                return open_finished_database(kept, spill)
+            except duckdb.Error:  # cut off, or gone meanwhile: it is made anew
+                pass
+        built = build_database(self.inputs, folder, self._report)
+        return open_finished_database(keep_database(built, key) if self.is_kept else built, spill)
+
+    def _report(self, progress: Progress) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+        self.progress = progress
+
+
+class _Stopped(Exception):
+    """The page is closed while its database is being made."""
