@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.messages.readable_name import readable_name
 from kovqa_core.view.charts import calibration_chart
 from kovqa_core.view.export import EXPORT_TYPES, export_rows
@@ -44,7 +44,9 @@ def make_app(session: ViewSession) -> ASGIApp:
     splits = list(session.inputs.splits)
 
     def page(request: Request) -> Response:
-        return HTMLResponse(render_page(_TEMPLATE_FILE, inputs=session.inputs))
+        return HTMLResponse(
+            render_page(_TEMPLATE_FILE, name=session.inputs.name, images=shell_quote(session.inputs.images))
+        )
 
     def state(request: Request) -> Response:
         return JSONResponse(_session_state(session))
@@ -84,11 +86,18 @@ def make_app(session: ViewSession) -> ASGIApp:
 
         return answer
 
-    routes = {"/": page, "/state": state, "/rows": rows, "/row": row, "/image": image, "/export": export}
+    routes: dict[str, Callable[[Request], Response]] = {
+        "/": page,
+        "/state": state,
+        "/rows": rows,
+        "/row": row,
+        "/image": image,
+        "/export": export,
+    }
     routes |= {path: count(ask) for path, ask in _counts(splits).items()}
     app = Starlette(
         routes=[Route(path, handler) for path, handler in routes.items()],
-        exception_handlers=dict(ERROR_HANDLERS),  # type: ignore[arg-type]  # handlers of narrower errors
+        exception_handlers=dict(ERROR_HANDLERS),
     )
     return guard_app(app, token="", allowed_hosts=LOCAL_HOSTS, max_body_bytes=_MAX_BODY_BYTES)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import duckdb
 
 MEMORY_LIMIT = "1GiB"  # of DuckDB; what does not fit goes to its temporary files
-_CLOSED = {
+_CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "allow_community_extensions": False,

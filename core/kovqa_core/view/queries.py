@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -119,13 +120,15 @@ class ViewQueries:
     def frequency(self, chosen: RowFilter) -> list[dict[str, Any]]:
         """How good each model is, by how many training rows have the true answer."""
         steps = "".join(
-            f" WHEN times < {high} THEN {low}" for low, high in zip(FREQUENCY_STEPS, FREQUENCY_STEPS[1:])
+            f" WHEN times < {high} THEN {low}" for low, high in itertools.pairwise(FREQUENCY_STEPS)
         )
         return self._count(
-            f"""SELECT low, count(*) AS rows, count(DISTINCT best) AS answers, avg(a_score) AS a_score, avg(b_score) AS b_score
-            FROM (SELECT CASE{steps} ELSE {FREQUENCY_STEPS[-1]} END AS low, best, a_score, b_score
-                FROM (SELECT best, a_score, b_score, coalesce((SELECT times FROM trained t WHERE t.best = r.best), 0) AS times
-                    FROM rows r WHERE best IS NOT NULL AND ({{where}})))
+            f"""SELECT low, count(*) AS rows, count(DISTINCT best) AS answers,
+                avg(a_score) AS a_score, avg(b_score) AS b_score
+            FROM (SELECT CASE{steps} ELSE {FREQUENCY_STEPS[-1]} END AS low, chosen.*
+                FROM (SELECT best, a_score, b_score FROM rows WHERE best IS NOT NULL AND ({{where}})) chosen
+                    LEFT JOIN (SELECT best, times FROM trained) trained USING (best),
+                    LATERAL (SELECT coalesce(trained.times, 0) AS times))
             GROUP BY low ORDER BY low""",
             chosen,
         )

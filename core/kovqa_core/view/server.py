@@ -20,7 +20,7 @@ def serve_view(
     listening: socket.socket,
     *,
     keep: bool = True,
-    on_ready: Callable[[ViewSession], object] = lambda session: None,
+    on_ready: Callable[[ViewSession], None] = lambda session: None,
 ) -> None:
     """Serve the page until a signal ends it.
 

@@ -134,6 +134,8 @@ function showChoices() {
     find(form).href = "/export?" + parameters;
   }
 }
+// A phone shows the rows first.
+find("more").open = matchMedia("(min-width: 721px)").matches;
 let typing = 0;
 for (const field of fields) {
   const changed = () => {
@@ -168,6 +170,21 @@ function showTiles(sums) {
   if (state.models.length === 2 && sums.b_rows) tiles.push(tile(["서로 다른 답", "Different answers"], number(sums.different),
     both(`A만 맞음 ${number(sums.only_a)} · B만 맞음 ${number(sums.only_b)}`, `only A right ${number(sums.only_a)} · only B ${number(sums.only_b)}`)));
   find("tiles").replaceChildren(...tiles);
+  find("notes").replaceChildren(...notes(sums).map(([korean, english]) => make("p", { class: "quiet" }, both(korean, english))));
+}
+
+/** What the scores leave out, said where they stand. */
+function notes(sums) {
+  const said = [];
+  state.predictions.forEach(({ unusable_scores: unusable }, place) => {
+    if (unusable) said.push([`${"AB"[place]}: 0과 1 사이가 아닌 확신 ${number(unusable)}개는 없는 것으로 봅니다.`,
+      `${"AB"[place]}: ${number(unusable)} confidences that are not between 0 and 1 count as missing.`]);
+  });
+  if (state.models.length === 2 && sums.b_rows && !sums.different && filter().toString() === `split=${state.answered_split}`)
+    said.push(["A와 B의 답이 모두 같습니다.", "A and B give the same answers."]);
+  if (state.models.length && sums.rows !== sums.a_rows) said.push([`예측이 없는 행 ${number(sums.rows - sums.a_rows)}개는 점수에 들어가지 않습니다.`,
+    `${number(sums.rows - sums.a_rows)} rows without a prediction do not count in the scores.`]);
+  return said;
 }
 
 // ---- tabs
