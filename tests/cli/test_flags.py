@@ -36,6 +36,9 @@ FLAGS = {
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
     "submit": "--predictions --sample --output -o --fill --column --upload --team --memo --force --json --quiet -q",
     "evaluate": "--index --kind --normalise --protocol --tokens --report --log --images --examples --json --quiet -q",
+    "view": (
+        "--predictions --images --kind --normalise --protocol --host --port --open --no-cache --json --quiet -q"
+    ),
     "serve": (
         "--model --host --port --max-wait-ms --batch --queue --max-body --timeout --allow-url --precision "
         "--trust-remote-code --json --quiet -q"

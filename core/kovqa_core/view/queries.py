@@ -123,13 +123,11 @@ class ViewQueries:
             f" WHEN times < {high} THEN {low}" for low, high in itertools.pairwise(FREQUENCY_STEPS)
         )
         return self._count(
-            f"""SELECT low, count(*) AS rows, count(DISTINCT best) AS answers,
+            f"""WITH chosen AS (SELECT best, a_score, b_score FROM rows WHERE best IS NOT NULL AND ({{where}})),
+            counted AS (SELECT chosen.*, coalesce(trained.times, 0) AS times FROM chosen LEFT JOIN trained USING (best))
+            SELECT CASE{steps} ELSE {FREQUENCY_STEPS[-1]} END AS low, count(*) AS rows, count(DISTINCT best) AS answers,
                 avg(a_score) AS a_score, avg(b_score) AS b_score
-            FROM (SELECT CASE{steps} ELSE {FREQUENCY_STEPS[-1]} END AS low, chosen.*
-                FROM (SELECT best, a_score, b_score FROM rows WHERE best IS NOT NULL AND ({{where}})) chosen
-                    LEFT JOIN (SELECT best, times FROM trained) trained USING (best),
-                    LATERAL (SELECT coalesce(trained.times, 0) AS times))
-            GROUP BY low ORDER BY low""",
+            FROM counted GROUP BY low ORDER BY low""",
             chosen,
         )
 

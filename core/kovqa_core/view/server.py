@@ -11,8 +11,9 @@ from kovqa_core.view.session import ViewSession
 from kovqa_core.web.http_server import new_server
 
 _GRACE_SECONDS = 2.0
-# Most files are read in this time: what is wrong with them is then said before an address is.
-_PATIENCE_SECONDS = 0.4
+# Small files are read, and what is wrong with them is said, before an address is; large ones while the page is seen.
+_SMALL_BYTES = 16 << 20
+_SMALL_PATIENCE_SECONDS, _PATIENCE_SECONDS = 10.0, 0.3
 
 
 def serve_view(
@@ -43,9 +44,14 @@ def serve_view(
     session.on_failure = end
     session.start()
     try:
-        session.wait(_PATIENCE_SECONDS)
+        session.wait(_SMALL_PATIENCE_SECONDS if _input_bytes(inputs) < _SMALL_BYTES else _PATIENCE_SECONDS)
         server.run([listening])
         session.raise_error()
     finally:
         session.close()
         listening.close()
+
+
+def _input_bytes(inputs: ViewInputs) -> int:
+    files = [*(split.path for split in inputs.splits.values()), *inputs.predictions]
+    return sum(path.stat().st_size for path in files)

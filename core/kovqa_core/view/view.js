@@ -355,13 +355,14 @@ async function showQuestions() {
 
 // ---- one row
 
-async function showRow() {
+async function showRow(turn) {
   const [split, line] = (query().get("row") || "").split("-");
   if (line === undefined) {
     if (dialog.open) dialog.close();
     return;
   }
   const row = await ask("/row", new URLSearchParams({ split, line }));
+  if (turn !== asking) return;
   const place = shown.indexOf(`${split}-${line}`), list = make("dl", {});
   const add = ([korean, english], ...value) => list.append(make("dt", {}, both(korean, english)), make("dd", {}, ...value));
   if (!row.fault) {
@@ -424,7 +425,8 @@ async function show() {
       fill();
       panelKey = key;
     }
-    await showRow();
+    await showRow(turn);
+    if (turn !== asking) return;
     if (state.ready) showStatus("");
     root.dataset.ready = state.ready ? "yes" : "soon";
   } catch (error) {
