@@ -26,7 +26,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 from urllib.request import urlopen
 
@@ -99,22 +101,25 @@ def measure_view(folder: Path, cache: Path) -> None:
             list(map(str, words)), stdout=subprocess.PIPE, text=True,
             env={**os.environ, "XDG_CACHE_HOME": str(cache)},
         )  # fmt: skip
-        assert process.stdout
-        url = process.stdout.readline().strip()
-        _get(url + "/")
-        _get(url + "/state?")
-        _get(url + "/rows?split=train")
-        seen = time.perf_counter() - began
-        while not json.loads(_get(url + "/state?"))["ready"]:
-            time.sleep(0.1)
-        counted = time.perf_counter() - began
-        print(f"| {start}: first rows, all counted | {seen:.2f} s, {counted:.1f} s |")
-        if start == "first start":
-            for name, path in ASKED.items():
-                print(f"| {name} | {_least(lambda path=path: _get(url + path)):.3f} s |")
-        print(f"| most memory, {start} | {_peak_mb(process.pid):,.0f} MB |", flush=True)
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        try:
+            assert process.stdout
+            url = process.stdout.readline().strip()
+            _get(url + "/")
+            _get(url + "/state?")
+            _get(url + "/rows?split=train")
+            seen, seen_cpu = time.perf_counter() - began, _cpu_seconds(process.pid)
+            while not json.loads(_get(url + "/state?"))["ready"]:
+                time.sleep(0.1)
+            counted, counted_cpu = time.perf_counter() - began, _cpu_seconds(process.pid)
+            print(f"| {start}: first rows | {seen:.2f} s ({seen_cpu:.2f} s of CPU) |")
+            print(f"| {start}: all counted | {counted:.1f} s ({counted_cpu:.1f} s of CPU) |")
+            if start == "first start":
+                for name, path in ASKED.items():
+                    print(f"| {name} | {_least(partial(_get, url + path)):.3f} s |")
+            print(f"| most memory, {start} | {_peak_mb(process.pid):,.0f} MB |", flush=True)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
     size = sum(path.stat().st_size for path in (cache / "kovqa" / "view").glob("*.duckdb"))
     print(f"| database | {size / 1e6:,.0f} MB |", flush=True)
 
@@ -131,6 +136,15 @@ def _least(ask: Callable[[], object]) -> float:
         ask()
         seconds.append(time.perf_counter() - began)
     return min(seconds)
+
+
+def _fetch(connection: Any, query: str) -> object:
+    return connection.execute(query).fetchall()
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _peak_mb(pid: int) -> float:
@@ -203,8 +217,8 @@ def compare_engines(database: Path, folder: Path) -> None:
         ),
     }
     for name, (for_duck, for_lite) in queries.items():
-        fast = _least(lambda query=for_duck: duck.execute(query).fetchall())
-        slow = _least(lambda query=for_lite: lite.execute(query).fetchall())
+        fast = _least(partial(_fetch, duck, for_duck))
+        slow = _least(partial(_fetch, lite, for_lite))
         print(f"| {name}: DuckDB, SQLite | {fast:.3f} s, {slow:.3f} s |", flush=True)
 
 
