@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
 from kovqa_core.messages import Message, message, shell_quote
@@ -154,7 +154,7 @@ def _session_state(session: ViewSession) -> dict[str, object]:
         "page_rows": ROWS_OF_A_PAGE,
     }
     if queries is not None:
-        facts = json.loads(queries.facts())
+        facts = parse_json(queries.facts())
         fields |= {
             "first_split": facts["answered_split"] or inputs.first_split,
             "answered_split": facts["answered_split"],
@@ -243,7 +243,7 @@ def _model_fields(found: Mapping[str, Any]) -> list[dict[str, object]]:
 def _likeliest(text: str | None) -> list[dict[str, object]]:
     """The likeliest answers of a prediction's line; none where it has none, or writes them otherwise."""
     try:
-        rows = json.loads(text or "[]")
+        rows = parse_json(text or "[]")
         return [{"answer": str(row["answer"]), "score": float(row["score"])} for row in rows[:_MAX_TEXTS]]
     except (ValueError, TypeError, KeyError):
         return []

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
 from kovqa_core.index.reader import IndexSplit
 from kovqa_core.messages import Message, message
@@ -107,23 +108,16 @@ def _load_split(connection: duckdb.DuckDBPyConnection, number: int, split: Index
         pass  # no JSON, or JSON that only Python reads; OSError: a system without links
     connection.execute(f"DROP TABLE IF EXISTS raw_{number}")
     # A line that is none of an index is named here.
-    lines = write_lines(map(_plain_row, split_rows(split)), folder)
+    lines = write_lines(map(_plain_row, split), folder)
     connection.execute(create, [str(lines)])
     lines.unlink()
 
 
-def split_rows(split: IndexSplit) -> Iterator[Mapping[str, object]]:
-    """The rows of a split as its lines have them."""
-    for example in split:
-        yield json.loads(example.line())
-
-
-def _plain_row(row: Mapping[str, object]) -> Mapping[str, object]:
+def _plain_row(example: Example) -> Mapping[str, object]:
     return {
-        name: row[name]
-        for name in ("id", "question", "kind", "answers", "annotations", "captions")
-        if name in row
-    }
+        "id": example.id, "question": example.question, "kind": example.question_type, "answers": example.answers,
+        "annotations": example.annotations, "captions": example.captions,
+    }  # fmt: skip
 
 
 def _lines_in_place(connection: duckdb.DuckDBPyConnection, number: int, split: IndexSplit) -> bool:

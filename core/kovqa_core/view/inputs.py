@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from kovqa_core.bounded_json import MAX_LINE_CHARS
+from kovqa_core.bounded_json import MAX_LINE_CHARS, parse_json
 from kovqa_core.data.tables import read_table
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.evaluate.predictions_file import find_column, prediction_columns
@@ -168,9 +167,9 @@ def _is_predictions(path: Path) -> bool:
     with open_file(path) as stream:
         line = stream.readline(MAX_LINE_CHARS)
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         return isinstance(row, dict) and any(_has_columns(row, task) for task in ("vqa", "caption"))
-    except (ValueError, RecursionError):
+    except ValueError:
         return False
 
 

@@ -7,12 +7,11 @@ what is wrong; they need memory for all answers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kovqa_core.bounded_json import MAX_LINE_CHARS
+from kovqa_core.bounded_json import MAX_LINE_CHARS, parse_json
 from kovqa_core.errors import DataError
 from kovqa_core.evaluate.caption_scores import CaptionScores
 from kovqa_core.evaluate.evaluation import evaluate_file
@@ -98,11 +97,11 @@ def _is_plain(path: Path) -> bool:
     with open_file(path) as stream:
         line = stream.readline(MAX_LINE_CHARS)
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         if not isinstance(row, dict) or find_column(row, ("caption", "captions")):
             return False
         return prediction_columns(row, "vqa") == ("id", "answer", "score")
-    except (ValueError, RecursionError):
+    except ValueError:
         return False
 
 
