@@ -60,6 +60,8 @@ class AnswerScores:
         each: score of every row, in the order given; [rows].
         confusion: (best true answer, model's answer) -> rows, in normal form.
         unanswered: rows without a true answer; they score 0.
+        true_forms: best true answer of every row, in normal form; "" where there is none.
+        given_forms: the model's answer of every row, in normal form.
     """
 
     rule: str
@@ -71,6 +73,8 @@ class AnswerScores:
     each: np.ndarray
     confusion: Counter[tuple[str, str]]
     unanswered: int
+    true_forms: Sequence[str] = ()
+    given_forms: Sequence[str] = ()
 
 
 def score_answers(
@@ -116,7 +120,8 @@ class _AnswerTallies:
         self._by_answer_type: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
         self._total = _ScoreTally()
         self._each: list[float] = []
-        self._confusion: Counter[tuple[str, str]] = Counter()
+        self._true_forms: list[str] = []
+        self._given_forms: list[str] = []
         self._rules: set[str] = set()
         self._protocols: Counter[str] = Counter()
         self._unanswered = 0
@@ -124,8 +129,7 @@ class _AnswerTallies:
     def add(self, example: Example, row: RowScore) -> None:
         """Count one answer in every tally it belongs to."""
         true_scores = row.true_scores
-        # max() takes the first of equals, and the most frequent answer comes first.
-        best = max(true_scores, key=true_scores.__getitem__, default="")
+        best = best_true_form(row)
         tallies = [
             self._by_type[example.question_type],
             self._by_answer_type[self._answer_type(best)],
@@ -135,7 +139,8 @@ class _AnswerTallies:
             tallies.append(self._by_group[self._group_of[example.question_type]])
         for tally in tallies:
             tally.add(example.image, true_scores, row.score)
-        self._confusion[best, row.answer_form] += 1
+        self._true_forms.append(best)
+        self._given_forms.append(row.answer_form)
         self._each.append(row.score)
         self._unanswered += not true_scores
         self._rules.add(row.rule)
@@ -159,9 +164,17 @@ class _AnswerTallies:
             types=[self._by_answer_type[name].score(name) for name in sorted(self._by_answer_type)],
             total=self._total.score("", _majority_by_type(type_scores)),
             each=np.array(self._each),
-            confusion=self._confusion,
+            confusion=Counter(zip(self._true_forms, self._given_forms, strict=True)),
             unanswered=self._unanswered,
+            true_forms=self._true_forms,
+            given_forms=self._given_forms,
         )
+
+
+def best_true_form(row: RowScore) -> str:
+    """The true answer that scores most, in normal form, the most frequent one of equals; "" without one."""
+    # max() takes the first of equals, and the most frequent answer comes first.
+    return max(row.true_scores, key=row.true_scores.__getitem__, default="")
 
 
 def _majority_by_type(scores: Collection[TypeScore]) -> float:

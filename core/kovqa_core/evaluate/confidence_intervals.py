@@ -28,19 +28,20 @@ def wilson_interval(right: float, rows: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
 
 
-def bootstrap_sums(table: np.ndarray) -> np.ndarray:
-    """Column sums of `BOOTSTRAP_DRAWS` samples of the rows, drawn with replacement, each as large as the table; seeded.
+def bootstrap_sums(table: np.ndarray, draws: int = BOOTSTRAP_DRAWS) -> np.ndarray:
+    """Column sums of samples of the rows, drawn with replacement, each as large as the table; seeded.
 
     Args:
         table: [images, columns].
+        draws: so many samples.
 
     Returns:
-        [BOOTSTRAP_DRAWS, columns].
+        [draws, columns].
     """
     distinct, counts = np.unique(table, axis=0, return_counts=True)
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     block = max(1, _BLOCK_NUMBERS // len(distinct))
-    sizes = [min(block, BOOTSTRAP_DRAWS - start) for start in range(0, BOOTSTRAP_DRAWS, block)]
+    sizes = [min(block, draws - start) for start in range(0, draws, block)]
     # How often each distinct row is drawn is multinomial: the same distribution as drawing rows one by one,
     # in time that grows with the distinct rows (a handful of scores) and not with the images.
     probabilities = counts / counts.sum()

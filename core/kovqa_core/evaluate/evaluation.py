@@ -21,13 +21,15 @@ from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Predictions, the examples they answer, and their scores."""
+    """Predictions, the examples they answer, their scores, and the rule and protocol that were asked for."""
 
     predictions_path: Path
     index_path: Path
     predictions: Predictions
     examples: Sequence[Example]
     scores: AnswerScores | CaptionScores
+    rule: str | None = None
+    protocol: str = AUTO
 
 
 def evaluate_file(
@@ -82,7 +84,7 @@ def evaluate_file(
         }
         pairs = ((example, predictions.texts[example.id]) for example in _report_rows(examples, on_progress))
         scores = score_answers(pairs, rule, groups, protocol=protocol)
-    return EvaluationResult(predictions_path, index_path, predictions, examples, scores)
+    return EvaluationResult(predictions_path, index_path, predictions, examples, scores, rule, protocol)
 
 
 def _refuse_unused_options(options: Sequence[str], contents: str, path: Path) -> None:

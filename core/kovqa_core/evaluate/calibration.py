@@ -1,0 +1,72 @@
+"""Is a model right as often as it says? Confidence beside the score, and the expected calibration error (ECE)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CALIBRATION_BINS = 10
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Rows of about the same confidence.
+
+    Attributes:
+        low, high: its ends, in 0…1; the lower one belongs to it, the upper one only to the last bin.
+        rows: in it; at least one.
+        confidence: their mean confidence.
+        score: their mean score.
+    """
+
+    low: float
+    high: float
+    rows: int
+    confidence: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Confidence beside the score.
+
+    Attributes:
+        bins: those with rows, ascending.
+        error: ECE, the mean over rows of |confidence - score| of their bin; None without a row that has a confidence.
+        rows: with a confidence.
+        missing: rows without one.
+    """
+
+    bins: Sequence[CalibrationBin]
+    error: float | None
+    rows: int
+    missing: int
+
+
+def measure_calibration(confidence: np.ndarray, scores: np.ndarray) -> Calibration:
+    """Calibration over `CALIBRATION_BINS` bins of equal width.
+
+    Of equal width, as in Guo et al. 2017 ("On Calibration of Modern Neural Networks"; they have 15): bins of equal
+    mass would cut through the many rows of one rounded confidence, 1.0 above all, and depend on their order.
+
+    Args:
+        confidence: [rows] in 0…1; NaN: the row has none.
+        scores: [rows] in 0…1.
+    """
+    known = ~np.isnan(confidence)
+    confidence, scores = confidence[known], scores[known]
+    # The tiny shift: 0.7 · 10 is 7.000000000000001 and 0.29 · 100 is 28.999999999999996.
+    numbers = np.minimum(np.floor(confidence * CALIBRATION_BINS + 1e-9).astype(int), CALIBRATION_BINS - 1)
+    rows = np.bincount(numbers, minlength=CALIBRATION_BINS)
+    sums = [np.bincount(numbers, weights=values, minlength=CALIBRATION_BINS) for values in (confidence, scores)]
+    bins = [
+        CalibrationBin(
+            number / CALIBRATION_BINS, (number + 1) / CALIBRATION_BINS, int(rows[number]),
+            float(sums[0][number] / rows[number]), float(sums[1][number] / rows[number]),
+        )
+        for number in np.flatnonzero(rows)
+    ]  # fmt: skip
+    error = sum(b.rows * abs(b.confidence - b.score) for b in bins) / len(scores) if bins else None
+    return Calibration(bins, error, len(scores), int((~known).sum()))
