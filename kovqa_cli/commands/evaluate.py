@@ -39,6 +39,12 @@ def evaluate(
         str,
         typer.Option("--tokens", metavar="NAME", help="Captions are cut into: auto, english, korean, words."),
     ] = "auto",
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against", metavar="FILE", help="Other predictions of the same rows: is the difference chance?"
+        ),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option("--report", metavar="FILE", help="Write one HTML page with tables and examples."),
@@ -74,14 +80,24 @@ def evaluate(
     from kovqa_cli.output.progress import show_progress
 
     for output in filter(None, (report, log)):
-        require_other_output(output, (predictions, index))
+        require_other_output(output, list(filter(None, (predictions, index, against))))
     with show_progress(quiet) as on_progress:
-        result = evaluate_file(predictions, index, normalise, tokens, on_progress, kind or (), protocol)
+        results = [
+            evaluate_file(path, index, normalise, tokens, on_progress, kind or (), protocol)
+            for path in filter(None, (predictions, against))
+        ]
+    result, comparison = results[0], None
+    if against:
+        from kovqa_core.evaluate.compare_predictions import compare_predictions
+
+        comparison = compare_predictions(*results)
     if report:
         from kovqa_core.evaluate.report import write_report
+        from kovqa_core.runs.predictions_source import find_predictions_source
 
+        source = find_predictions_source(predictions)
         with show_progress(quiet) as on_progress:
-            shown = write_report(result, report, images, examples, on_progress)
+            shown = write_report(result, report, images, examples, on_progress, source, comparison)
         if not quiet:
             print_note(message("evaluate.report-written", "report: {path}", path=short_path(report)))
             print_report_images(shown, as_the_index_says=images is None)
@@ -92,4 +108,9 @@ def evaluate(
             write_answer_log(result, log, on_progress)
         if not quiet:
             print_note(message("evaluate.log-written", "log: {path}", path=short_path(log)))
-    print_evaluation(result, as_json=json, quiet=quiet)
+    if comparison is None:
+        print_evaluation(result, as_json=json, quiet=quiet)
+        return
+    from kovqa_cli.output.compare_predictions import print_comparison
+
+    print_comparison(comparison, as_json=json, quiet=quiet)

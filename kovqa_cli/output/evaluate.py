@@ -28,13 +28,30 @@ def print_evaluation(result: EvaluationResult, *, as_json: bool, quiet: bool) ->
     """Scores of a predictions file: a table, one JSON document, or the score alone."""
     from kovqa_core.evaluate.answer_scores import AnswerScores
 
-    ids = result.predictions.unusable_scores
-    if ids:
-        print_warnings([unusable_scores_text(result.predictions_path, ids)])
-    if isinstance(result.scores, AnswerScores):
-        _print_answer_scores(result.scores, len(ids), as_json=as_json, quiet=quiet)
+    print_warnings(unusable_scores_warnings(result))
+    if as_json:
+        print_json(evaluation_fields(result))
+    elif isinstance(result.scores, AnswerScores):
+        _print_answer_scores(result.scores, quiet=quiet)
     else:
-        _print_caption_scores(result.scores, len(ids), as_json=as_json, quiet=quiet)
+        _print_caption_scores(result.scores, quiet=quiet)
+
+
+def unusable_scores_warnings(result: EvaluationResult) -> list[str]:
+    """That scores of a predictions file count as missing, if some do."""
+    ids = result.predictions.unusable_scores
+    return [unusable_scores_text(result.predictions_path, ids)] if ids else []
+
+
+def evaluation_fields(result: EvaluationResult) -> dict[str, object]:
+    """The JSON document; its keys stay, as other programs read them."""
+    from kovqa_core.evaluate.answer_scores import AnswerScores
+
+    scores = result.scores
+    fields = (
+        _answer_score_fields(scores) if isinstance(scores, AnswerScores) else _caption_score_fields(scores)
+    )
+    return {**fields, "unusable_scores": len(result.predictions.unusable_scores)}
 
 
 def print_report_images(images: ReportImages, *, as_the_index_says: bool) -> None:
@@ -59,11 +76,8 @@ def print_report_images(images: ReportImages, *, as_the_index_says: bool) -> Non
         )  # fmt: skip
 
 
-def _print_answer_scores(scores: AnswerScores, unusable_scores: int, *, as_json: bool, quiet: bool) -> None:
+def _print_answer_scores(scores: AnswerScores, *, quiet: bool) -> None:
     """Scores of answers by question type and answer type."""
-    if as_json:
-        print_json({**_answer_score_fields(scores), "unusable_scores": unusable_scores})
-        return
     if quiet:
         print_result(f"{scores.total.score:.4f}")
         return
@@ -88,7 +102,6 @@ def _print_answer_scores(scores: AnswerScores, unusable_scores: int, *, as_json:
 
 
 def _answer_score_fields(scores: AnswerScores) -> dict[str, object]:
-    """The JSON document; its keys stay, as other programs read them."""
     return {
         "score": scores.total.score,
         "normalise": scores.rule,
@@ -149,23 +162,24 @@ def _describe_protocols(scores: AnswerScores) -> str:
     return ", ".join(parts)
 
 
-def _print_caption_scores(scores: CaptionScores, unusable_scores: int, *, as_json: bool, quiet: bool) -> None:
-    """Scores of captions, metric by metric."""
+def _caption_score_fields(scores: CaptionScores) -> dict[str, object]:
     from kovqa_core.evaluate.caption_scores import METRICS_LEFT_OUT
     from kovqa_core.evaluate.caption_tokens import TOKEN_NOTES
 
     metrics = scores.metrics.values()
-    if as_json:
-        rows = [{"metric": m.name, "score": m.score, "low": m.low, "high": m.high} for m in metrics]
-        score = scores.main.score
-        print_json(
-            {
-                "score": score, "tokens": scores.tokens, "tokens_note": TOKEN_NOTES[scores.tokens],
-                "rows": scores.rows, "metrics": rows, "left_out": METRICS_LEFT_OUT,
-                "unusable_scores": unusable_scores,
-            }
-        )  # fmt: skip
-        return
+    return {
+        "score": scores.main.score, "tokens": scores.tokens, "tokens_note": TOKEN_NOTES[scores.tokens],
+        "rows": scores.rows,
+        "metrics": [{"metric": m.name, "score": m.score, "low": m.low, "high": m.high} for m in metrics],
+        "left_out": METRICS_LEFT_OUT,
+    }  # fmt: skip
+
+
+def _print_caption_scores(scores: CaptionScores, *, quiet: bool) -> None:
+    """Scores of captions, metric by metric."""
+    from kovqa_core.evaluate.caption_scores import METRICS_LEFT_OUT
+    from kovqa_core.evaluate.caption_tokens import TOKEN_NOTES
+
     if quiet:
         print_result(f"{scores.main.score:.4f}")
         return
@@ -176,7 +190,7 @@ def _print_caption_scores(scores: CaptionScores, unusable_scores: int, *, as_jso
             (message("evaluate.score-column", "score"), "right"),
             (message("evaluate.interval-column", "95 % interval"), "right"),
         ],
-        [[m.name, f"{m.score:.4f}", f"{m.low:.4f} – {m.high:.4f}"] for m in metrics],
+        [[m.name, f"{m.score:.4f}", f"{m.low:.4f} – {m.high:.4f}"] for m in scores.metrics.values()],
         message(
             "evaluate.tokens-caption", "tokens: {rule} ({note})",
             rule=scores.tokens, note=TOKEN_NOTES[scores.tokens],

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kovqa_core.evaluate.confidence_intervals import wilson_interval
+
 CALIBRATION_BINS = 10
 
 
@@ -19,6 +21,7 @@ class CalibrationBin:
         rows: in it; at least one.
         confidence: their mean confidence.
         score: their mean score.
+        score_low, score_high: its 95 % interval, as if rows were independent (Wilson): how much few rows say.
     """
 
     low: float
@@ -26,6 +29,8 @@ class CalibrationBin:
     rows: int
     confidence: float
     score: float
+    score_low: float
+    score_high: float
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,14 @@ def measure_calibration(confidence: np.ndarray, scores: np.ndarray) -> Calibrati
     # The tiny shift: 0.7 · 10 is 7.000000000000001 and 0.29 · 100 is 28.999999999999996.
     numbers = np.minimum(np.floor(confidence * CALIBRATION_BINS + 1e-9).astype(int), CALIBRATION_BINS - 1)
     rows = np.bincount(numbers, minlength=CALIBRATION_BINS)
-    sums = [np.bincount(numbers, weights=values, minlength=CALIBRATION_BINS) for values in (confidence, scores)]
-    bins = [
-        CalibrationBin(
-            number / CALIBRATION_BINS, (number + 1) / CALIBRATION_BINS, int(rows[number]),
-            float(sums[0][number] / rows[number]), float(sums[1][number] / rows[number]),
-        )
-        for number in np.flatnonzero(rows)
-    ]  # fmt: skip
+    sums = [
+        np.bincount(numbers, weights=values, minlength=CALIBRATION_BINS) for values in (confidence, scores)
+    ]
+    bins = []
+    for number in np.flatnonzero(rows):
+        ends = number / CALIBRATION_BINS, (number + 1) / CALIBRATION_BINS
+        mean_confidence, mean_score = (float(total[number] / rows[number]) for total in sums)
+        interval = wilson_interval(float(sums[1][number]), int(rows[number]))
+        bins.append(CalibrationBin(*ends, int(rows[number]), mean_confidence, mean_score, *interval))
     error = sum(b.rows * abs(b.confidence - b.score) for b in bins) / len(scores) if bins else None
     return Calibration(bins, error, len(scores), int((~known).sum()))

@@ -15,7 +15,7 @@ from kovqa_core.evaluate.predictions import Predictions
 from kovqa_core.evaluate.predictions_file import match_predictions, read_predictions
 from kovqa_core.evaluate.protocols import AUTO
 from kovqa_core.index.reader import read_type_groups
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 
@@ -68,8 +68,9 @@ def evaluate_file(
         contents = message("evaluate.answers", "answers")
     _refuse_unused_options([option for option, given in unused.items() if given], contents, predictions_path)
     predictions, examples = match_predictions(predictions, predictions_path, index_path, question_types)
+    stage = message("evaluate.scoring", "scoring")
     if predictions.task == "caption":
-        captioned = list(_report_rows(examples, on_progress))
+        captioned = list(report_rows(examples, stage, on_progress))
         ids = [example.id for example in captioned]
         references = [example.captions for example in captioned]
         captions = [predictions.texts[id] for id in ids]
@@ -82,7 +83,9 @@ def evaluate_file(
             for name, members in read_type_groups(index_path).items()
             if not some or set(members) <= set(question_types)
         }
-        pairs = ((example, predictions.texts[example.id]) for example in _report_rows(examples, on_progress))
+        pairs = (
+            (example, predictions.texts[example.id]) for example in report_rows(examples, stage, on_progress)
+        )
         scores = score_answers(pairs, rule, groups, protocol=protocol)
     return EvaluationResult(predictions_path, index_path, predictions, examples, scores, rule, protocol)
 
@@ -99,8 +102,8 @@ def _refuse_unused_options(options: Sequence[str], contents: str, path: Path) ->
         )  # fmt: skip
 
 
-def _report_rows(examples: Sequence[Example], on_progress: OnProgress) -> Iterator[Example]:
-    stage = message("evaluate.scoring", "scoring")
+def report_rows(examples: Sequence[Example], stage: Message, on_progress: OnProgress) -> Iterator[Example]:
+    """The examples, whose reading is reported under this name."""
     for number, example in enumerate(examples, 1):
         on_progress(Progress(stage, number, len(examples)))
         yield example

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kovqa_core.evaluate.confidence_intervals import bootstrap_sums, percentile_interval
+from kovqa_core.evaluate.confidence_intervals import BOOTSTRAP_DRAWS, bootstrap_sums, percentile_interval
 
 PAIRED_DRAWS = 10_000  # a p value of 1/5,000 can be seen, so a correction for 60 types leaves something
+_MOST_NUMBERS = (
+    20_000_000  # of all draws: of 20,000 images that all differ, as captions do, `BOOTSTRAP_DRAWS` are left
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class PairedBootstrap:
         low, high: its 95 % interval.
         p: two-sided.
         images: that were drawn from.
+        draws: so many; 0 where there was nothing to draw.
     """
 
     difference: float
@@ -38,6 +42,7 @@ class PairedBootstrap:
     high: float
     p: float
     images: int
+    draws: int
 
 
 @dataclass(frozen=True)
@@ -72,28 +77,33 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, image_numbers: np.ndarray) ->
         a, b: scores of the same rows; [rows], at least one.
         image_numbers: of each row, 0 … images - 1; [rows].
     """
+    if math.fsum(a) < math.fsum(b):  # exchanged, so that B against A is A against B with the signs changed
+        swapped = paired_bootstrap(b, a, image_numbers)
+        return replace(swapped, difference=-swapped.difference, low=-swapped.high, high=-swapped.low)
     rows = np.bincount(image_numbers)
     # Rounded, so that equal sums are seen to be equal and the bootstrap can count them; the difference is not.
     sums = np.bincount(image_numbers, weights=np.round(a - b, 9))
     images = np.stack([np.round(sums, 9), rows], axis=1)
     difference = math.fsum(a) / len(a) - math.fsum(b) / len(b)
     if not np.any(images[:, 0]):
-        return PairedBootstrap(0.0, 0.0, 0.0, 1.0, len(images))
+        return PairedBootstrap(0.0, 0.0, 0.0, 1.0, len(images), 0)
     if np.ptp(images[:, 0] / rows) < 1e-9:
         return _same_everywhere(difference, len(images))
-    drawn = bootstrap_sums(images, PAIRED_DRAWS)
+    distinct = len(np.unique(images, axis=0))
+    draws = min(PAIRED_DRAWS, max(BOOTSTRAP_DRAWS, _MOST_NUMBERS // distinct))
+    drawn = bootstrap_sums(images, draws)
     below, above = int((drawn[:, 0] <= 1e-9).sum()), int((drawn[:, 0] >= -1e-9).sum())
     # The 1s: the sample itself counts as a draw, so no p value is 0.
-    p = min(1.0, 2 * (1 + min(below, above)) / (1 + PAIRED_DRAWS))
+    p = min(1.0, 2 * (1 + min(below, above)) / (1 + draws))
     low, high = percentile_interval(drawn[:, 0] / drawn[:, 1])
-    return PairedBootstrap(difference, low, high, p, len(images))
+    return PairedBootstrap(difference, low, high, p, len(images), draws)
 
 
 def _same_everywhere(difference: float, images: int) -> PairedBootstrap:
     """Every image has the same difference, and it is not 0."""
     nearest = difference * (2 * 0.025 ** (1 / images) - 1)
     low, high = sorted((nearest, difference))
-    return PairedBootstrap(difference, low, high, min(1.0, 2.0 ** (1 - images)), images)
+    return PairedBootstrap(difference, low, high, min(1.0, 2.0 ** (1 - images)), images, 0)
 
 
 def mcnemar_test(a: np.ndarray, b: np.ndarray, image_numbers: np.ndarray) -> McNemarTest:
@@ -134,3 +144,8 @@ def holm_correction(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - place) * p_values[number]))
         corrected[number] = largest
     return corrected
+
+
+def format_p(p: float) -> str:
+    """A p value with the digits that say something."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

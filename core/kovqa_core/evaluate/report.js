@@ -1,4 +1,4 @@
-const cards = Array.from(document.querySelectorAll(".card"));
+const cards = Array.from(document.querySelectorAll("#cards .card"));
 const kind = document.getElementById("kind"), search = document.getElementById("search");
 const verdicts = Array.from(document.querySelectorAll("[data-verdict]"));
 let verdict = "all";

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from kovqa_core.errors import DataError
 from kovqa_core.evaluate.answer_scores import AnswerScores
+from kovqa_core.evaluate.compare_predictions import PredictionsComparison, row_scores
 from kovqa_core.evaluate.evaluation import EvaluationResult
 
 THUMBNAIL_SIDE = 320  # pixels of an image's longer side
@@ -32,6 +34,7 @@ class ReportCard:
         score: of the answer, 0…1, or the main metric of the caption.
         right: at least half right; of captions: among the better half.
         confidence: of the model, 0…1; None when the predictions do not say.
+        other_answer, other_score: of the model that it is compared with; None where there is none.
     """
 
     id: str
@@ -43,6 +46,8 @@ class ReportCard:
     score: float
     right: bool
     confidence: float | None
+    other_answer: str | None = None
+    other_score: float | None = None
 
 
 def is_right_row(result: EvaluationResult) -> np.ndarray:
@@ -59,11 +64,70 @@ def is_right_row(result: EvaluationResult) -> np.ndarray:
 def choose_cards(result: EvaluationResult, examples: int) -> list[ReportCard]:
     """At most so many right and so many wrong examples, drawn with a fixed seed, in the index's order."""
     right = is_right_row(result)
-    rng = random.Random(_CARD_SEED)
-    chosen: list[int] = []
-    for rows in (np.flatnonzero(right), np.flatnonzero(~right)):
-        chosen += rng.sample(rows.tolist(), min(examples, len(rows)))
+    chosen = [*_draw_rows(right, examples), *_draw_rows(~right, examples)]
     return [_make_card(result, row, bool(right[row])) for row in sorted(chosen)]
+
+
+def _draw_rows(rows: np.ndarray, most: int) -> list[int]:
+    numbers = np.flatnonzero(rows).tolist()
+    return random.Random(_CARD_SEED).sample(numbers, min(most, len(numbers)))
+
+
+def choose_surest_wrong(result: EvaluationResult, most: int) -> list[ReportCard]:
+    """The wrong rows of which the model was surest, the surest first; of captions those of the worse half."""
+    right = is_right_row(result)
+    confidence = row_confidence(result)
+    rows = np.flatnonzero(~right & ~np.isnan(confidence))
+    surest = rows[np.argsort(-confidence[rows], kind="stable")[:most]]
+    return [_make_card(result, int(row), False) for row in surest]
+
+
+def choose_least_sure(result: EvaluationResult, most: int) -> list[ReportCard]:
+    """The rows of which the model was least sure, the least sure first."""
+    right = is_right_row(result)
+    confidence = row_confidence(result)
+    # NaN, no confidence, comes last in numpy's order.
+    rows = np.argsort(confidence, kind="stable")[: min(most, int((~np.isnan(confidence)).sum()))]
+    return [_make_card(result, int(row), bool(right[row])) for row in rows]
+
+
+def choose_won_and_lost(
+    comparison: PredictionsComparison, most: int
+) -> tuple[list[ReportCard], list[ReportCard], int, int]:
+    """Rows that A has right and B wrong, and the reverse: at most so many of each, and how many there are of each.
+
+    Of answers they are drawn with a fixed seed. Captions are not right or wrong: those with the largest difference, of
+    all that differ.
+    """
+    a, b = row_scores(comparison.a), row_scores(comparison.b)
+    if isinstance(comparison.a.scores, AnswerScores):
+        won, lost = (a >= 0.5) & (b < 0.5), (b >= 0.5) & (a < 0.5)
+        chosen = [sorted(_draw_rows(rows, most)) for rows in (won, lost)]
+    else:
+        won, lost = a > b, b > a
+        order = np.argsort(b - a, kind="stable")
+        chosen = [
+            [int(row) for row in rows if differs[row]][:most]
+            for rows, differs in ((order, won), (order[::-1], lost))
+        ]
+    cards = [
+        [
+            _with_other_answer(_make_card(comparison.a, row, right), comparison.b, float(b[row]))
+            for row in rows
+        ]
+        for rows, right in zip(chosen, (True, False), strict=True)
+    ]
+    return cards[0], cards[1], int(won.sum()), int(lost.sum())
+
+
+def _with_other_answer(card: ReportCard, other: EvaluationResult, score: float) -> ReportCard:
+    return replace(card, other_answer=other.predictions.texts[card.id], other_score=score)
+
+
+def row_confidence(result: EvaluationResult) -> np.ndarray:
+    """How sure the model was of every row, in 0…1; NaN where the predictions do not say; [rows]."""
+    said = result.predictions.confidence
+    return np.array([said.get(example.id, math.nan) for example in result.examples])
 
 
 def _make_card(result: EvaluationResult, row: int, right: bool, /) -> ReportCard:
