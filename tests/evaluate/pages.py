@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 from kovqa_core.index.reader import open_index
+from PIL import Image
 
-from tests.browser import chromium
 from tests.conftest import Small
 
 HOSTILE = '<script>document.title="taken"</script>'
@@ -46,16 +45,42 @@ def captioned(small: Small, folder: Path) -> tuple[Path, Path]:
     return index, predictions
 
 
-def browse(page: Path, profile: Path, *options: str, size: str = "1280,900") -> str:
-    """Open a page in a browser that starts from nothing; what it printed."""
-    quiet = (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
-    )  # fmt: skip
-    done = subprocess.run(
-        [chromium(), *quiet, f"--user-data-dir={profile}", "--host-resolver-rules=MAP * ~NOTFOUND", "--lang=ko",
-         "--accept-lang=ko", f"--window-size={size}", "--virtual-time-budget=5000", *options, page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def numbered(folder: Path) -> tuple[Path, Path, Path]:
+    """An index whose texts are digits and signs, two files of predictions: what else a page says are its own words.
+
+    Of 40 questions about 20 images, A has 28 right and B 24: 16 both, 12 A alone, 8 B alone. Question 1 of every image is
+    of the type "1", 2 of "2". A's confidence is 0.95 for 20 rows, of which 15 are right, 0.25 for 18, of which 11 are
+    right, 7 for one (unusable), and one has none.
+    """
+    (folder / "images").mkdir()
+    rows, a, b = [], [], []
+    for n in range(40):
+        truth = str(n % 4)
+        a_right, b_right = n < 28, n < 16 or 28 <= n < 36
+        rows.append(
+            {
+                "id": str(n),
+                "image": f"{n // 2}.png",
+                "question": "?",
+                "answers": {truth: 1.0},
+                "kind": str(1 + n % 2),
+            }
+        )
+        a.append(
+            {"id": str(n), "answer": truth if a_right else "7", "score": 0.95 if n < 15 or n >= 35 else 0.25}
+        )
+        b.append({"id": str(n), "answer": truth if b_right else "8"})
+    a[15]["score"] = 7
+    del a[16]["score"]
+    # Training has seen 0 once, 1 five times, 2 never and 3 thirty times.
+    seen = ["0", *5 * ["1"], *30 * ["3"]]
+    training = [
+        {"id": str(n), "image": "0.png", "question": "?", "answers": {answer: 1.0}}
+        for n, answer in enumerate(seen)
+    ]
+    for n in range(20):
+        Image.new("RGB", (32, 24), (12 * n, 90, 200)).save(folder / "images" / f"{n}.png")
+    for name, lines in (("test", rows), ("train", training), ("1", a), ("2", b)):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    return folder / "test.jsonl", folder / "1.jsonl", folder / "2.jsonl"

@@ -54,9 +54,11 @@ def test_a_page_asks_no_other_host_and_runs_no_other_script(page: str) -> None:
         v for _, attrs in found.tags for k, v in attrs.items() if k in ("src", "href", "srcset", "data")
     ]
     assert addresses
-    assert all((address or "").startswith("data:image/jpeg;base64,") for address in addresses)
+    # "#": places of the page itself.
+    assert all((address or "").startswith(("data:image/jpeg;base64,", "#")) for address in addresses)
     assert not [attrs for _, attrs in found.tags if any(name.startswith("on") for name in attrs)]
-    own = page.replace(ATTRIBUTE.replace('"', "&#34;").replace("<", "&lt;").replace(">", "&gt;"), "")
+    # The tables of answers have it shortened.
+    own = page.replace("img src=&#34;http://example.invalid/x.png", "")
     assert not re.search(r"https?:|url\(|@import|fetch\(|XMLHttpRequest", own)
     policy = next(a["content"] for t, a in found.tags if t == "meta" and "http-equiv" in a)
     assert policy and policy.startswith("default-src 'none'; img-src data:;")
@@ -66,7 +68,9 @@ def test_the_number_of_examples_is_bounded_and_said(small: Small, tmp_path: Path
     result = evaluate_file(predict(small, tmp_path / "p.jsonl"), small.index / "test.jsonl")
     write_report(result, tmp_path / "r.html", None, 2)
     page = (tmp_path / "r.html").read_text("utf-8")
-    assert page.count('<article class="card right"') == page.count('<article class="card wrong"') == 2
+    drawn = page.partition('id="cards"')[2]
+    assert drawn.count('<article class="card right"') == drawn.count('<article class="card wrong"') == 2
+    assert page.count("<article") == 8, "of the surest errors and the least sure rows as many"
     right = int((result.scores.each >= 0.5).sum())
     assert f"2 of {right} right answers" in page
     assert [c.id for c in choose_cards(result, 2)] == [c.id for c in choose_cards(result, 2)]
@@ -83,7 +87,7 @@ def test_images_that_cannot_be_read_are_shown_as_such(small: Small, tmp_path: Pa
     write_report(result, tmp_path / "r.html", tmp_path / "그림들", 1000)
     lost = {broken.name, missing.name}
     rows = sum(example.image in lost for example in result.examples)
-    page = (tmp_path / "r.html").read_text("utf-8")
+    page = (tmp_path / "r.html").read_text("utf-8").partition('id="cards"')[2]
     assert rows
     assert page.count('<div class="lost">') == rows
     assert page.count("<img ") == len(result.examples) - rows
@@ -110,7 +114,7 @@ def test_an_image_outside_the_folder_is_not_in_the_page(small: Small, tmp_path: 
     (folder / "test.offsets").unlink()
     result = evaluate_file(predict(small, tmp_path / "p.jsonl"), folder / "test.jsonl")
     shown = write_report(result, tmp_path / "r.html", tmp_path / "images", 1000)
-    page = (tmp_path / "r.html").read_text("utf-8")
+    page = (tmp_path / "r.html").read_text("utf-8").partition('id="cards"')[2]
     assert sorted(shown.outside) == sorted([first["image"], second["image"], third["image"]])
     assert page.count("outside the image folder, not embedded") == page.count('<div class="lost">') == 3
     assert page.count("<img ") == len(result.examples) - 3
@@ -139,6 +143,8 @@ def test_captions_have_a_page_too(small: Small, tmp_path: Path) -> None:
     result = evaluate_file(predictions, index)
     write_report(result, tmp_path / "r.html", small.root / "images", 60)
     page = (tmp_path / "r.html").read_text("utf-8")
-    assert page.count("<article") == page.count("<img ") == len(result.examples)
+    drawn = page.partition('id="cards"')[2]
+    assert drawn.count("<article") == drawn.count("<img ") == len(result.examples)
+    assert "9 images, 2 different captions. Of the 2 captions given more than once" not in page
     assert "도형이 2개 있는 그림<br>도형 그림" in page
     assert f"{result.scores.metrics['CIDEr'].score:.4f}" in page

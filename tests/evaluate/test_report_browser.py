@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
-from html import escape, unescape
 from pathlib import Path
 
 import pytest
+from kovqa_core.evaluate.compare_predictions import compare_predictions
 from kovqa_core.evaluate.evaluation import evaluate_file
 from kovqa_core.evaluate.report import write_report
-from PIL import Image
 
+from tests.browser import DESKTOP, PHONE, OpenPage, axe_violations, in_browser
 from tests.conftest import Small
-from tests.evaluate.pages import browse, predict
+from tests.evaluate.pages import numbered, predict
 
-# What a reader does, and what they see then; written into the page for the test to read.
-LOOK = """<script>addEventListener("load", () => {
-  const seen = () => Array.from(document.querySelectorAll(".card")).filter((card) => card.offsetHeight);
+pytestmark = in_browser
+
+# What a reader does, and what they see then.
+LOOK = """() => {
+  const seen = () => Array.from(document.querySelectorAll("#cards .card")).filter((card) => card.offsetHeight);
   const found = {title: document.title, cards: seen().length};
   document.querySelector("[data-verdict=wrong]").click();
   found.wrong = seen().map((card) => card.className);
@@ -38,13 +39,14 @@ LOOK = """<script>addEventListener("load", () => {
   found.korean = document.querySelector("h1").innerText;
   document.getElementById("language").click();
   found.english = document.querySelector("h1").innerText;
-  found.width = innerWidth;
-  found.scrolls = document.documentElement.scrollWidth > innerWidth;
   found.pictures = Array.from(document.images).map((image) => image.naturalWidth);
   found.requests = performance.getEntriesByType("resource").map((entry) => entry.name.slice(0, 30));
-  const told = document.createElement("pre");
-  told.id = "told"; told.textContent = JSON.stringify(found); parent.document.body.append(told);
-});</script></body>"""
+  return found;
+}"""
+# All words of a page that one can read or hear.
+WORDS = """() => [document.body.innerText, ...Array.from(document.querySelectorAll("option"), (o) => o.textContent),
+  ...Array.from(document.querySelectorAll("[aria-label], [placeholder]"), (e) => e.ariaLabel + " " + (e.placeholder || "")),
+  ...Array.from(document.querySelectorAll("svg")).filter((s) => s.checkVisibility()).map((s) => s.textContent)].join(" ")"""
 
 
 @pytest.fixture(scope="module")
@@ -55,20 +57,12 @@ def page(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_a_reader_can_use_the_page(page: Path, tmp_path: Path, width: int) -> None:
-    text = page.read_text("utf-8")
-    # Its policy would not run the test's script. In a frame, because no headless window is narrower than 500.
-    without = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text).replace("</body>", LOOK)
-    frame = f'<body><iframe width="{width}" height="844" srcdoc="{escape(without)}"></iframe></body>'
-    watched = page.with_name(f"watched {width}.html")
-    watched.write_text(f'<!doctype html><meta charset="utf-8">{frame}', encoding="utf-8")
-    shown = browse(watched, tmp_path / "profile", "--dump-dom")
-    told = re.search(r'<pre id="told">(.*?)</pre>', shown, re.DOTALL)
-    assert told, shown[-2000:]
-    found = json.loads(unescape(told[1]))
+@pytest.mark.parametrize("size", [PHONE, DESKTOP])
+def test_a_reader_can_use_the_page(page: Path, open_page: OpenPage, size: tuple[int, int]) -> None:
+    opened = open_page(page.as_uri(), size=size)
+    found = opened.tab.evaluate(LOOK)
     assert found["title"] == "kovqa · p.jsonl"
-    assert found["cards"] == text.count("<article")
+    assert found["cards"] == page.read_text("utf-8").partition('id="cards"')[2].count("<article")
     assert set(found["wrong"]) == {"card wrong"}
     assert len(found["kinds"]) == 1
     assert set(found["searched"]) == {"틀린 답"}
@@ -76,29 +70,40 @@ def test_a_reader_can_use_the_page(page: Path, tmp_path: Path, width: int) -> No
     assert found["up"] == sorted(found["up"])
     assert found["korean"] == "질문에 대한 답의 평가"
     assert found["english"] == "How good the answers are"
-    assert found["width"] == width
-    assert not found["scrolls"], "the page is wider than the window"
-    assert len(found["pictures"]) == text.count("<img ")
+    assert len(found["pictures"]) == page.read_text("utf-8").count("<img ")
     assert min(found["pictures"]) > 0
     assert all(name.startswith("data:") for name in found["requests"]), found["requests"]
+    opened.assert_clean()
 
 
-def test_the_page_works_under_its_own_policy(page: Path, tmp_path: Path) -> None:
-    shown = browse(page, tmp_path / "profile", "--dump-dom")
-    assert 'data-ready="yes"' in shown
-    assert "<title>kovqa · p.jsonl</title>" in shown
-    assert re.search(r'<b id="shown">\d+ / \d+</b>', shown)
+def test_the_page_works_under_its_own_policy(page: Path, open_page: OpenPage) -> None:
     smuggled = page.with_name("smuggled.html")
     text = page.read_text("utf-8").replace("</body>", '<script>document.title = "taken"</script></body>')
     smuggled.write_text(text, encoding="utf-8")
-    assert "<title>kovqa · p.jsonl</title>" in browse(smuggled, tmp_path / "other", "--dump-dom")
+    opened = open_page(smuggled.as_uri())
+    assert opened.tab.title() == "kovqa · p.jsonl"
+    assert opened.tab.locator("html[data-ready=yes]").count() == 1
+    assert re.fullmatch(r"\d+ / \d+", opened.tab.locator("#shown").inner_text())
+    assert "Content Security Policy" in opened.errors[0], "what was smuggled in was not run"
 
 
-@pytest.mark.parametrize("size", [(390, 844), (1280, 900)])
-def test_a_screen_shows_the_page(page: Path, tmp_path: Path, size: tuple[int, int]) -> None:
-    shot = tmp_path / "shot.png"
-    browse(page, tmp_path / "profile", f"--screenshot={shot}", size=f"{size[0]},{size[1]}")
-    with Image.open(shot) as picture:
-        assert picture.size == size
-        colours = picture.convert("RGB").getcolors(1 << 24)
-    assert len(colours or []) > 100, "an empty page"
+@pytest.mark.parametrize(("size", "language", "dark"), [(PHONE, "ko", True), (DESKTOP, "en", False)])
+def test_one_language_at_a_time_and_nothing_keeps_anybody_out(
+    tmp_path: Path, open_page: OpenPage, size: tuple[int, int], language: str, dark: bool
+) -> None:
+    """All of the data are digits, so whatever letters there are, the page wrote."""
+    folder = tmp_path / "0"
+    folder.mkdir()
+    index, *predictions = numbered(folder)
+    a, b = (evaluate_file(path, index) for path in predictions)
+    write_report(a, tmp_path / "3.html", folder / "images", 12, comparison=compare_predictions(a, b))
+    opened = open_page((tmp_path / "3.html").as_uri(), size=size, language=language, dark=dark)
+    assert opened.tab.get_by_role("searchbox", name={"ko": "찾기", "en": "Search"}[language]).is_visible()
+    said = opened.tab.evaluate(WORDS)
+    if language == "en":
+        assert re.findall(r"[가-힣]+", said) == ["한국어"], "the button that changes to it"
+    else:
+        names = {"English", "ECE", "kovqa", "A", "B", "p", "jsonl", "png", "train", "test", "score"}
+        assert set(re.findall(r"[A-Za-z]+", said)) - names == set()
+    assert axe_violations(opened.tab) == []
+    opened.assert_clean()
