@@ -179,3 +179,55 @@ def test_a_line_separator_inside_an_answer_is_no_line_end(
 ) -> None:
     given[0]["answer"] = "한 줄\u2028두 줄\x85"
     assert kovqa("evaluate", write(given), "--index", small.index / "test.jsonl").returncode == 0
+
+
+def test_two_files_are_compared(
+    kovqa: Kovqa, small: Small, given: Rows, write: Callable[[Rows], Path], tmp_path: Path
+) -> None:
+    """As text, JSON, the difference alone and a page; options hold for both files."""
+    a, index = write(given), small.index / "test.jsonl"
+    other = [{**row, "answer": "틀림"} if n % 3 else row for n, row in enumerate(given)]
+    b = tmp_path / "b.jsonl"
+    b.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in other), encoding="utf-8")
+    words = ["evaluate", a, "--index", index, "--against", b]
+    told = json.loads(kovqa(*words, "--json").stdout)
+    against = told["against"]
+    assert told["score"] == against["score_a"] == (len(given) // 2) / len(given)
+    assert against["difference"] == pytest.approx(against["score_a"] - against["score_b"])
+    assert against["low"] < against["difference"] < against["high"]
+    mcnemar = against["mcnemar"]
+    assert mcnemar["unit"] == "images"
+    assert mcnemar["a_only"] == sum(n % 2 and n % 3 > 0 for n in range(len(given)))
+    assert (mcnemar["b_only"], mcnemar["both"]) == (0, sum(n % 6 == 3 for n in range(len(given))))
+    assert sum(row["rows"] for row in against["kinds"]) == against["rows"] == len(given)
+    assert all(row["p_holm"] >= row["p"] for row in against["kinds"])
+    shown = kovqa(*words, "--report", "r.html", "--examples", 2)
+    assert "p of the types: after Holm's correction" in " ".join(shown.stdout.split())
+    assert f"right by A alone: {mcnemar['a_only']}" in shown.stdout
+    assert "McNemar over images, as questions about one image are not independent" in shown.stdout
+    assert "Right by A alone" in (tmp_path / "r.html").read_text("utf-8")
+    assert kovqa(*words, "-q").stdout.strip() == f"{against['difference']:+.4f}"
+    same = kovqa(*words[:-1], a, "--kind", "개수")
+    assert "both files say the same to every row: p = 1" in same.stdout
+    strict = json.loads(kovqa(*words, "--normalise", "korean", "--kind", "개수", "--json").stdout)
+    assert (strict["normalise"], len(strict["against"]["kinds"])) == ("korean", 1)
+
+
+def test_two_files_that_cannot_be_compared(
+    kovqa: Kovqa, small: Small, given: Rows, write: Callable[[Rows], Path], tmp_path: Path
+) -> None:
+    a = write(given)
+    index, captions = captioned(small, tmp_path)
+    words = ["evaluate", a, "--index", small.index / "test.jsonl", "--against"]
+    one_line(kovqa(*words, captions), 3, "said.jsonl, ", "no prediction for")
+    one_line(kovqa(*words, "none.jsonl"), 3, "none.jsonl")
+    one_line(kovqa(*words, a, "--report", a), 2, "p.jsonl")
+    # Rows with captions and answers, of which each file gives one.
+    rows = [json.loads(line) for line in index.read_text("utf-8").splitlines()]
+    both = [{**row, "answers": {"예": 1.0}} for row in rows]
+    said = [{"id": row["id"], "answer": "예"} for row in rows]
+    for name, lines in (("both", both), ("c", said)):
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    compared = kovqa("evaluate", "c.jsonl", "--index", "both.jsonl", "--against", captions)
+    one_line(compared, 3, "said.jsonl holds captions, c.jsonl answers")

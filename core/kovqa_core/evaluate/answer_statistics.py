@@ -136,7 +136,7 @@ def score_by_training_count(scores: AnswerScores, seen: Counter[str], training_r
         if len(chosen):
             last = number + 1 == len(TRAINING_COUNT_BINS)
             high = None if last else TRAINING_COUNT_BINS[number + 1] - 1
-            answers = len({scores.true_forms[row] for row in chosen})
+            answers = len({scores.true_forms[int(row)] for row in chosen})
             bins.append(TrainingCountBin(low, high, answers, len(chosen), float(scores.each[chosen].mean())))
     unseen = Counter(form for form in scores.true_forms if form and not seen[form])
     return TrainingCounts(bins, unseen.most_common(), training_rows)
