@@ -30,6 +30,8 @@ const KOREAN_BY_CODE = {
   "data.image-many-pixels": "이미지의 화소 수가 서버의 한도를 넘습니다.",
   "data.image-memory": "이미지가 커서 서버의 메모리 한도를 넘습니다.",
   "data.image-file-too-large": "이미지 파일이 서버의 한도보다 큽니다.",
+  "explain.flat": "어느 곳을 가려도 답이 거의 그대로입니다. 표시할 곳이 없습니다.",
+  "explain.not-confirmed": "확인되지 않은 지도입니다. 표시한 곳을 흐리게 해도 다른 곳보다 답이 더 흔들리지 않습니다.",
   "serve.bad-field": "질문이 너무 길거나, 서버가 받지 않는 값이 있습니다.",
   "serve.no-such-model": "서버에 이 모델이 없습니다. 페이지를 새로 고치십시오.",
 };

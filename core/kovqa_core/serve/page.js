@@ -175,8 +175,8 @@ function bars(likeliest) {
     }));
 }
 
-function explained({ words, method, seconds: took }) {
-  const most = Math.max(...words.map((word) => word.effect), 1e-9);
+function explained({ words, method, seconds: took, doubt }) {
+  const most = Math.max(1, ...words.map((word) => word.effect));  // log-odds: what is little stays pale
   const methods = { occlusion: ["가려 보기", "occlusion"], rollout: ["어텐션 롤아웃", "attention rollout"] };
   const [korean, english] = methods[method] || [method, method];
   const marked = words.flatMap(({ word, effect }) => {
@@ -186,7 +186,8 @@ function explained({ words, method, seconds: took }) {
   });
   const strongest = words.reduce((best, word) => (word.effect > best.effect ? word : best), { effect: 0 });
   const named = strongest.word ? [make("p", { class: "unseen" }, both(`가장 크게 작용한 낱말: ${strongest.word}`, `Strongest word: ${strongest.word}`))] : [];
-  return make("div", { class: "explained" }, make("p", { ...KOREAN, class: "words" }, marked), named,
+  const doubted = doubt ? [make("p", { class: "doubt" }, both(...faultWords(new Fault(200, doubt.code, doubt.message))))] : [];
+  return make("div", { class: "explained" }, words.length ? make("p", { ...KOREAN, class: "words" }, marked) : [], named, doubted,
     make("span", { class: "quiet" }, both(`${korean}, ${seconds(took)}초`, `${english}, ${seconds(took)} s`)));
 }
 
@@ -203,7 +204,7 @@ function answerCard(result, isAlone) {
     card.append(make("p", { ...KOREAN, class: result.text.length > 14 ? "given long" : "given" }, result.text || "—"));
     if (likeliest.length > 1) card.append(bars(likeliest));
     else if (score != null) card.append(make("span", { class: "quiet" }, both(`확신 ${percent(score)}`, `Confidence ${percent(score)}`)));
-    if (result.explanation && result.explanation.words.length) card.append(explained(result.explanation));
+    if (result.explanation) card.append(explained(result.explanation));
     card.append(make("span", { class: "quiet" }, both(`모델 ${seconds(took)}초, 대기 ${seconds(queued)}초`, `Model ${seconds(took)} s, queue ${seconds(queued)} s`)));
   }
   return card;
