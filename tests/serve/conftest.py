@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -38,14 +37,12 @@ class RepeatingModels:
 
     hold: threading.Event = field(default_factory=threading.Event)
     batches: list[int] = field(default_factory=list)
-    seconds: float = 0.0
 
     def ask(
         self, loaded: LoadedModel, questions: Sequence[ImageQuestion], *, batch: int | None = None
     ) -> list[Answer | RowFault]:
         self.batches.append(len(questions))
         self.hold.wait(20)
-        time.sleep(self.seconds)
         return [self._answer(str(loaded), question) for question in questions]
 
     def _answer(self, name: str, question: ImageQuestion) -> Answer | RowFault:
@@ -78,17 +75,33 @@ OPTIONS = ServeOptions(
 )
 
 
-@pytest.fixture
-def repeating(monkeypatch: pytest.MonkeyPatch) -> RepeatingModels:
-    """What the models of `url` do."""
+def no_log(method: str, path: str, status: int, seconds: float) -> None:
+    """A server that says nothing of its replies."""
+
+
+@pytest.fixture(scope="module")
+def repeating_models() -> Iterator[RepeatingModels]:
     models = RepeatingModels()
-    models.hold.set()
-    monkeypatch.setattr(serve_app, "ask_model", models.ask)
-    return models
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve_app, "ask_model", models.ask)
+        yield models
 
 
 @pytest.fixture
-def url(repeating: RepeatingModels) -> Iterator[str]:
-    """A server of three models."""
-    with serving(guarded_app(MODELS, OPTIONS, "", lambda *reply: None)) as address:
+def repeating(repeating_models: RepeatingModels) -> RepeatingModels:
+    """What the models do: answer at once, until a test says otherwise."""
+    repeating_models.hold.set()
+    repeating_models.batches.clear()
+    return repeating_models
+
+
+@pytest.fixture(scope="module")
+def server_url(repeating_models: RepeatingModels) -> Iterator[str]:
+    with serving(guarded_app(MODELS, OPTIONS, "", no_log)) as address:
         yield address
+
+
+@pytest.fixture
+def url(repeating: RepeatingModels, server_url: str) -> str:
+    """A server of three models."""
+    return server_url

@@ -43,18 +43,13 @@ def repeat(seconds: float = 0.0, batches: list[tuple[str, int]] | None = None) -
     return answer
 
 
-def text_of(result: object) -> str:
-    assert isinstance(result, Answer)
-    return result.text
-
-
 def test_questions_that_wait_together_are_one_batch_and_keep_their_answers() -> None:
     async def run() -> None:
         batches: list[tuple[str, int]] = []
         async with running(repeat(0.005, batches)) as queue:
             asks = [queue.ask(f"m{n % 3}", asked(str(n))) for n in range(60)]
             replies = await asyncio.gather(*asks)
-        assert [text_of(done.result) for done in replies] == [f"m{n % 3} {n}" for n in range(60)]
+        assert [done.result.text for done in replies] == [f"m{n % 3} {n}" for n in range(60)]
         assert sum(size for _, size in batches) == 60
         assert {size for _, size in batches} == {4}  # whole ones, each of one model
         # By turns: the model whose first question waits longest is next.
@@ -98,7 +93,7 @@ def test_a_full_queue_says_when_to_come_again() -> None:
             assert busy.value.status == 429
             assert 1 <= int(busy.value.headers["Retry-After"]) <= 60
             hold.set()
-            assert [text_of((await ask).result) for ask in asks] == [f"m {n}" for n in range(4)]
+            assert [(await ask).result.text for ask in asks] == [f"m {n}" for n in range(4)]
 
     asyncio.run(run())
 
@@ -148,6 +143,6 @@ def test_stop_answers_all_that_wait() -> None:
         asks = [asyncio.create_task(queue.ask("m", asked(str(n)))) for n in range(20)]
         await asyncio.sleep(0)
         await queue.stop()
-        assert len([text_of((await ask).result) for ask in asks]) == 20
+        assert len([(await ask).result.text for ask in asks]) == 20
 
     asyncio.run(run())

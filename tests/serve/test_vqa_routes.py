@@ -6,15 +6,18 @@ import base64
 
 import httpx2
 import pytest
+from kovqa_core.serve.server import guarded_app
 
-from tests.serve.conftest import RepeatingModels, png
+from tests.serve.conftest import MODELS, OPTIONS, RepeatingModels, no_log, png
+from tests.web.servers import serving
 
 RED = png()
+CLIENT = httpx2.Client(trust_env=False)  # one for all: each reads all certificates
 BASE64 = base64.b64encode(RED).decode()
 
 
 def form(url: str, path: str = "/v1/vqa", image: bytes = RED, **fields: str) -> httpx2.Response:
-    return httpx2.post(url + path, files={"image": ("a.png", image)}, data=fields)
+    return CLIENT.post(url + path, files={"image": ("a.png", image)}, data=fields)
 
 
 def code_of(response: httpx2.Response) -> str:
@@ -28,7 +31,7 @@ def test_a_form_and_json_are_answered_alike(url: str) -> None:
     by_form = form(url, question="무엇인가요?", context="글", top_k="2")
     asked = {"question": "무엇인가요?", "context": "글", "top_k": 2}
     for image in (BASE64, f"data:image/png;base64,{BASE64}", f"data:;base64,{BASE64}"):
-        by_json = httpx2.post(f"{url}/v1/vqa", json={"image": image, **asked})
+        by_json = CLIENT.post(f"{url}/v1/vqa", json={"image": image, **asked})
         assert by_json.status_code == 200
         assert by_json.json()["answer"] == by_form.json()["answer"]
     reply = by_form.json()
@@ -103,35 +106,35 @@ def test_a_wrong_field_is_one_error(url: str, fields: dict[str, str], status: in
     ],
 )
 def test_wrong_json_is_one_error(url: str, body: bytes, code: str) -> None:
-    response = httpx2.post(f"{url}/v1/vqa", content=body, headers={"Content-Type": "application/json"})
+    response = CLIENT.post(f"{url}/v1/vqa", content=body, headers={"Content-Type": "application/json"})
     assert (response.status_code, code_of(response)) == (400, code)
 
 
 def test_a_wrong_form_is_one_error(url: str) -> None:
-    no_image = httpx2.post(f"{url}/v1/vqa", files={"question": (None, "뭐?")})
+    no_image = CLIENT.post(f"{url}/v1/vqa", files={"question": (None, "뭐?")})
     assert (no_image.status_code, code_of(no_image)) == (400, "serve.no-image")
-    as_text = httpx2.post(f"{url}/v1/vqa", files={"image": (None, "/etc/passwd"), "question": (None, "뭐?")})
+    as_text = CLIENT.post(f"{url}/v1/vqa", files={"image": (None, "/etc/passwd"), "question": (None, "뭐?")})
     assert (as_text.status_code, code_of(as_text)) == (400, "serve.image-not-a-file")
-    twice = httpx2.post(
+    twice = CLIENT.post(
         f"{url}/v1/vqa", files=[("image", ("a", RED)), ("question", (None, "a")), ("question", (None, "b"))]
     )
     assert (twice.status_code, code_of(twice)) == (400, "serve.field-twice")
-    two_images = httpx2.post(f"{url}/v1/vqa", files=[("image", ("a", RED)), ("image", ("b", RED))])
+    two_images = CLIENT.post(f"{url}/v1/vqa", files=[("image", ("a", RED)), ("image", ("b", RED))])
     assert (two_images.status_code, code_of(two_images)) == (400, "web.unreadable-request")
 
 
 def test_half_a_form_and_other_types_are_one_error(url: str) -> None:
     whole = httpx2.Request("POST", url, files={"image": ("a.png", RED)}, data={"question": "뭐?"})
     content, kind = whole.read(), whole.headers["content-type"]
-    half = httpx2.post(f"{url}/v1/vqa", content=content[: len(content) // 2], headers={"Content-Type": kind})
+    half = CLIENT.post(f"{url}/v1/vqa", content=content[: len(content) // 2], headers={"Content-Type": kind})
     assert half.status_code == 400
     assert code_of(half) in ("serve.no-image", "web.unreadable-request")
     for other in ("multipart/form-data", "multipart/form-data; boundary="):
         assert (
-            httpx2.post(f"{url}/v1/vqa", content=content, headers={"Content-Type": other}).status_code == 400
+            CLIENT.post(f"{url}/v1/vqa", content=content, headers={"Content-Type": other}).status_code == 400
         )
     for other in ("text/plain", "application/x-www-form-urlencoded", "image/png", ""):
-        response = httpx2.post(f"{url}/v1/vqa", content=content, headers={"Content-Type": other})
+        response = CLIENT.post(f"{url}/v1/vqa", content=content, headers={"Content-Type": other})
         assert (response.status_code, code_of(response)) == (415, "serve.content-type")
 
 
@@ -155,24 +158,29 @@ def test_a_failing_model_is_a_500_and_the_next_question_is_answered(
     assert form(url, question="뭐?").status_code == 200
 
 
-def test_models_examples_and_counts(url: str) -> None:
-    models = httpx2.get(f"{url}/v1/models").json()
+def test_models_examples_and_counts(repeating: RepeatingModels) -> None:
+    with serving(guarded_app(MODELS, OPTIONS, "", no_log)) as url:
+        check_models_examples_and_counts(url)
+
+
+def check_models_examples_and_counts(url: str) -> None:
+    models = CLIENT.get(f"{url}/v1/models").json()
     assert models["object"] == "list"
     assert [(m["id"], m["task"], m["family"], m["owned_by"]) for m in models["data"]] == [
         ("모양", "vqa", "beit3", "kovqa"), ("설명", "caption", "beit3", "kovqa"), ("이야기", "vqa", "vlm", "kovqa"),
     ]  # fmt: skip
-    assert httpx2.get(f"{url}/v1/models/모양").json() == models["data"][0]
-    assert code_of(httpx2.get(f"{url}/v1/models/없음")) == "serve.no-such-model"
-    examples = httpx2.get(f"{url}/v1/examples").json()["examples"]
+    assert CLIENT.get(f"{url}/v1/models/모양").json() == models["data"][0]
+    assert code_of(CLIENT.get(f"{url}/v1/models/없음")) == "serve.no-such-model"
+    examples = CLIENT.get(f"{url}/v1/examples").json()["examples"]
     assert len({example["question"] for example in examples}) == len(examples) == 6
     for example in examples:
-        image = httpx2.get(url + example["image"])
+        image = CLIENT.get(url + example["image"])
         assert image.headers["content-type"] == "image/png"
         assert form(url, image=image.content, question=example["question"]).status_code == 200
-    assert httpx2.get(f"{url}/v1/examples/7.png").status_code == 404
-    assert httpx2.get(f"{url}/v1/examples/..%2f..%2fetc.png").status_code == 404
-    assert httpx2.get(f"{url}/healthz").json() == {"status": "ok"}
-    counts = httpx2.get(f"{url}/metrics")
+    assert CLIENT.get(f"{url}/v1/examples/7.png").status_code == 404
+    assert CLIENT.get(f"{url}/v1/examples/..%2f..%2fetc.png").status_code == 404
+    assert CLIENT.get(f"{url}/healthz").json() == {"status": "ok"}
+    counts = CLIENT.get(f"{url}/metrics")
     assert counts.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert 'kovqa_requests_total{path="/v1/vqa",status="200"} 6' in counts.text
     assert 'kovqa_rows_total{model="모양"} 6' in counts.text

@@ -192,6 +192,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
         set_num_beams: from now on it follows so many captions at once; None: it searches no beams.
         set_top_k: from now on each answer brings so many of the likeliest, itself the first; a `SettingsError` where
             the model, as it answers now, has no others. None: it never has.
+        set_on_text: from now on it tells the first answer of a batch as it grows (to None: to nobody). None: it cannot.
         prompt_columns: what it reads of a row besides its question, of "context" and "choices"; None: neither.
         has_remote_code: its folders may bring Python code, which `LoadOptions` allows or not.
         count_text_tokens: what its tokenizer makes of the texts of training examples; None: it reads none.
@@ -206,6 +207,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
     set_decoding: Callable[[ModelType, ProcessorType, DecodingOptions], None] | None = None
     set_num_beams: Callable[[ModelType, int], None] | None = None
     set_top_k: Callable[[ModelType, int], None] | None = None
+    set_on_text: Callable[[ModelType, Callable[[str], None] | None], None] | None = None
     has_remote_code: bool = False
     prompt_columns: Callable[[ProcessorType], Sequence[str]] | None = None
     count_text_tokens: Callable[[ProcessorType, Sequence[Example]], TokenCount] | None = None

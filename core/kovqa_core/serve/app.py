@@ -23,10 +23,8 @@ from kovqa_core.serve.examples import example_scenes
 from kovqa_core.serve.metrics import Metrics
 from kovqa_core.serve.openapi import openapi_document
 from kovqa_core.serve.served_models import ServedModel, find_served_model
-from kovqa_core.serve.state import ServeState, serve_state
+from kovqa_core.serve.state import REPLY_SCHEMA, ServeState, json_score, serve_state
 from kovqa_core.web.http_errors import ERROR_HANDLERS
-
-REPLY_SCHEMA = 1
 
 
 def build_app(
@@ -48,7 +46,9 @@ def build_app(
     def answer_batch(name: str, questions: Sequence[ImageQuestion]) -> Sequence[Answer | RowFault]:
         return ask_model(models[name].loaded, questions, batch=limits.max_batch)
 
-    state = ServeState(models, BatchQueue(answer_batch, limits, metrics), metrics, fetch_image, page)
+    state = ServeState(
+        models, answer_batch, BatchQueue(answer_batch, limits, metrics), metrics, fetch_image, page
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -82,12 +82,11 @@ async def _answer(request: Request, task: str, key: str) -> Response:
     if task == "vqa":
         require_question(asked.question)
     done = await state.queue.ask(model.id, ImageQuestion(asked.image, asked.question, asked.context))
-    assert isinstance(done.result, Answer)
     return JSONResponse(_reply(model, key, done.result, asked, done))
 
 
 def _reply(
-    model: ServedModel, key: str, answer: Answer, asked: AskedQuestion, done: Done
+    model: ServedModel, key: str, answer: Answer, asked: AskedQuestion, done: Done[Answer]
 ) -> dict[str, object]:
     likeliest = answer.likeliest or ((answer.text, answer.score),)
     return {
@@ -101,11 +100,6 @@ def _reply(
         "seconds": round(done.seconds, 6),
         "queue_seconds": round(done.queue_seconds, 6),
     }
-
-
-def json_score(score: float) -> float | None:
-    """A score; None where a model says none: JSON knows no nan."""
-    return score if score == score else None
 
 
 # ------------------------------------------------------------------------------------------ others

@@ -37,7 +37,7 @@ class AskFields(BaseModel):
     context: str = Field("", max_length=MAX_QUESTION_LETTERS)
     model: str = Field("", max_length=500)
     top_k: int = Field(1, ge=1, le=MAX_TOP_K)
-    method: Literal["", "occlusion", "rollout"] = ""
+    method: Literal["auto", "occlusion", "rollout"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class AskedQuestion:
         context: to be read before the question; "": nothing.
         model: the name given; "": none.
         top_k: likeliest answers that are wanted.
-        method: of an explanation; "": the model's usual one.
+        method: of an explanation.
     """
 
     image: bytes

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from kovqa_core.answer.ask_model import ImageQuestion
 from kovqa_core.answer.partial_file import RowFault
@@ -46,10 +46,10 @@ class QueueLimits:
 
 
 @dataclass(frozen=True)
-class Done:
+class Done(Generic[ResultType]):
     """A result, and the seconds that it waited and took."""
 
-    result: object
+    result: ResultType
     queue_seconds: float
     seconds: float
 
@@ -59,7 +59,7 @@ class _Entry:
     """A question, or a function that the thread of the models calls."""
 
     work: ImageQuestion | Callable[[], object]
-    future: asyncio.Future[Done]
+    future: asyncio.Future[Done[Any]]
     arrived: float
 
 
@@ -117,20 +117,12 @@ class BatchQueue:
         pace = (time.monotonic() - self._recent[0]) / len(self._recent)
         return min(max(1, round(waiting * pace)), _MAX_RETRY_SECONDS)
 
-    async def ask(self, model: str, question: ImageQuestion) -> Done:
-        """The answer of a model; raises as `call`, and a `RefusedRequest` of 400 for a question without an answer."""
+    async def ask(self, model: str, question: ImageQuestion) -> Done[Answer]:
+        """The answer of a model; raises as `call`, and as `require_answer`."""
         done = await self._wait_for(model, question)
-        if isinstance(done.result, RowFault):
-            problem = done.result.problem
-            raise RefusedRequest(
-                400,
-                problem
-                if isinstance(problem, Message)
-                else message("serve.no-answer", "{problem}", problem=problem),
-            )
-        return done
+        return Done(require_answer(done.result), done.queue_seconds, done.seconds)
 
-    async def call(self, model: str, function: Callable[[], object]) -> Done:
+    async def call(self, model: str, function: Callable[[], ResultType]) -> Done[ResultType]:
         """What a function returns that is called where the models answer.
 
         Raises:
@@ -138,7 +130,7 @@ class BatchQueue:
         """
         return await self._wait_for(model, function)
 
-    async def _wait_for(self, model: str, work: ImageQuestion | Callable[[], object]) -> Done:
+    async def _wait_for(self, model: str, work: ImageQuestion | Callable[[], object]) -> Done[Any]:
         self.require_room()
         entry = _Entry(work, self._loop.create_future(), time.monotonic())
         with self._changed:
@@ -223,3 +215,17 @@ class BatchQueue:
                 entry.future.set_exception(result)
             else:
                 entry.future.set_result(Done(result, began - entry.arrived, seconds))
+
+
+def require_answer(result: Answer | RowFault) -> Answer:
+    """The answer to a question.
+
+    Raises:
+        RefusedRequest: 400: it has none; says why.
+    """
+    if isinstance(result, Answer):
+        return result
+    text = result.problem
+    if not isinstance(text, Message):
+        text = message("serve.no-answer", "{problem}", problem=text)
+    raise RefusedRequest(400, text)

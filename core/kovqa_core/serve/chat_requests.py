@@ -21,7 +21,7 @@ from kovqa_core.data.question_prompts import ANSWER_INSTRUCTIONS
 from kovqa_core.messages import message
 from kovqa_core.serve.ask_requests import FetchImage, check_fields, read_image_text
 from kovqa_core.serve.served_models import MAX_QUESTION_LETTERS, MAX_TOP_K, ServedModel
-from kovqa_core.web.http_errors import RefusedRequest
+from kovqa_core.web.http_errors import RefusedRequest, error_fields
 
 _MAX_PARTS = 64
 
@@ -155,7 +155,7 @@ def without_instruction(text: str) -> str:
     themselves, and a classifier was never trained with it.
     """
     question, _, last = text.rpartition("\n")
-    return question.strip() if question and last.strip() in ANSWER_INSTRUCTIONS.values() else text
+    return question.strip() if last.strip() in ANSWER_INSTRUCTIONS.values() else text
 
 
 # ------------------------------------------------------------------------------------------ replies
@@ -200,6 +200,11 @@ class ChatReply:
 
     def _head(self, kind: str) -> dict[str, object]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def error_event(refused: RefusedRequest) -> bytes:
+    """What goes wrong after a stream has begun."""
+    return _event(error_fields(refused.status, refused.text))
 
 
 def _event(value: object) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from kovqa_core.answer.local import LoadedModel, load_model
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import message
 from kovqa_core.models.checkpoint_info import CHECKPOINT_FILE, has_checkpoint_info, read_checkpoint_info
-from kovqa_core.models.family import load_family
+from kovqa_core.models.family import FamilyModel, load_family
 from kovqa_core.runs.folder import find_model_folder
 from kovqa_core.web.http_errors import RefusedRequest
 
@@ -32,6 +32,7 @@ class ServedModel:
         family: name of its family.
         top_k: likeliest answers that it can give; 1: it has no others.
         created: when its checkpoint was made, in seconds since 1970.
+        set_on_text: see `ModelFamily`.
     """
 
     id: str
@@ -40,6 +41,7 @@ class ServedModel:
     family: str
     top_k: int
     created: int
+    set_on_text: Callable[[FamilyModel, Callable[[str], None] | None], None] | None = None
 
 
 def load_served_models(
@@ -91,16 +93,15 @@ def _load_served_model(
     step = find_model_folder(folder, "vqa")
     info = read_checkpoint_info(step)
     loaded = load_model(replace(options, model=folder, task=info.task), device)
-    set_top_k = load_family(info.family).set_top_k
-    top_k = 1
-    if info.task == "vqa" and set_top_k is not None:
+    family, top_k = load_family(info.family), 1
+    if info.task == "vqa" and family.set_top_k is not None:
         with contextlib.suppress(SettingsError):  # it writes freely, and has no others
-            set_top_k(loaded.model, MAX_TOP_K)
+            family.set_top_k(loaded.model, MAX_TOP_K)
             top_k = MAX_TOP_K
     created = (
         int((loaded.folder / CHECKPOINT_FILE).stat().st_mtime) if has_checkpoint_info(loaded.folder) else 0
     )
-    return ServedModel(name, loaded, info.task, info.family, top_k, created)
+    return ServedModel(name, loaded, info.task, info.family, top_k, created, family.set_on_text)
 
 
 def find_served_model(models: Mapping[str, ServedModel], name: str, task: str | None = None) -> ServedModel:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from kovqa_core.serve.ask_requests import FetchImage
-from kovqa_core.serve.batch_queue import BatchQueue
+from kovqa_core.serve.batch_queue import AnswerBatch, BatchQueue
 from kovqa_core.serve.metrics import Metrics
 from kovqa_core.serve.served_models import ServedModel
+
+REPLY_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class ServeState:
 
     Attributes:
         models: by their names; the first that can do a task answers requests that name none.
+        answer_batch: how they answer, in the thread of the queue.
         queue: what waits for them.
         metrics: counts.
         fetch_image: of images by address.
@@ -26,6 +29,7 @@ class ServeState:
     """
 
     models: Mapping[str, ServedModel]
+    answer_batch: AnswerBatch
     queue: BatchQueue
     metrics: Metrics
     fetch_image: FetchImage
@@ -37,3 +41,8 @@ def serve_state(request: Request) -> ServeState:
     state = request.app.state.serve
     assert isinstance(state, ServeState)
     return state
+
+
+def json_score(score: float) -> float | None:
+    """A score; None where a model says none: JSON knows no nan."""
+    return score if score == score else None

@@ -35,11 +35,15 @@ class RefusedRequest(Exception):
 
 
 def error_reply(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    """The reply of a request that is refused."""
+    return JSONResponse(error_fields(status, text), status, headers=dict(headers or {}))
+
+
+def error_fields(status: int, text: str) -> dict[str, dict[str, str]]:
     """`{"error": {"message", "type", "code"}}`; the code is the key of the message, which no language changes."""
     default = "server_error" if status >= _SERVER_ERROR_STATUS else "invalid_request_error"
     code = text.key if isinstance(text, Message) else "web.refused"
-    error = {"message": str(text), "type": _ERROR_TYPES.get(status, default), "code": code}
-    return JSONResponse({"error": error}, status, headers=dict(headers or {}))
+    return {"error": {"message": str(text), "type": _ERROR_TYPES.get(status, default), "code": code}}
 
 
 def _refused_reply(request: Request, error: Exception) -> Response:

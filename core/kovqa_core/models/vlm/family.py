@@ -13,7 +13,7 @@ itself was trained, the whole model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -364,6 +364,11 @@ def set_top_k(model: VlmModel, top_k: int) -> None:
     model.set_top_k(top_k)
 
 
+def set_on_text(model: VlmModel, on_text: Callable[[str], None] | None) -> None:
+    """From now on the first greedy answer of a batch is told as it grows; None: answers come at once."""
+    model.on_text = on_text
+
+
 def prompt_columns(processor: VlmProcessor) -> tuple[str, ...]:
     """What a prompt shows of a row besides its question."""
     return ("context", "choices") if processor.list_choices else ("context",)
@@ -377,6 +382,7 @@ FAMILY = ModelFamily(
     export_upstream=export_upstream,
     set_decoding=set_decoding,
     set_top_k=set_top_k,
+    set_on_text=set_on_text,
     prompt_columns=prompt_columns,
     has_remote_code=True,
     count_text_tokens=count_text_tokens,

@@ -27,6 +27,7 @@ from kovqa_core.models.vlm.host_values import send_without_waiting
 
 # (token ids so far [B, T + N], scores [B, V]) -> scores; transformers calls these before it chooses.
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
+OnText = Callable[[str], None]  # an answer so far
 _CALLABLE_ARGUMENTS = ("logits_processor",)  # not part of a GenerationConfig
 
 
@@ -99,12 +100,34 @@ def generate_tokens(generator: TextGenerator, prompts: PromptTensors, **argument
 # ------------------------------------------------------------------------------ any text
 
 
-def answer_greedily(generator: TextGenerator, prompts: PromptTensors) -> list[Answer]:
+def answer_greedily(
+    generator: TextGenerator, prompts: PromptTensors, on_text: OnText | None = None
+) -> list[Answer]:
     """The likeliest token at each step.
 
     The score is the mean probability of the answer's tokens, the end-of-sequence token included.
+
+    Args:
+        generator: the model.
+        prompts: padded on the left.
+        on_text: told of the first answer as it grows, token by token; of its last one, the answer itself tells.
     """
-    return _generate_answers(generator, prompts)
+    tellers = [_TextTeller(generator, prompts, on_text)] if on_text else []
+    return _generate_answers(generator, prompts, *tellers)
+
+
+class _TextTeller:
+    """Tells what the first row's answer is so far; changes no score."""
+
+    def __init__(self, generator: TextGenerator, prompts: PromptTensors, on_text: OnText) -> None:
+        self._generator, self._on_text = generator, on_text
+        self._prompt_length = prompts["input_ids"].shape[1]
+
+    def __call__(self, token_ids: Tensor, scores: Tensor) -> Tensor:
+        new_ids = token_ids[0, self._prompt_length :].tolist()
+        if new_ids and new_ids[-1] not in self._generator.eos_token_ids:
+            self._on_text(tidy_answer(decode_token_ids(self._generator.tokenizer, new_ids)))
+        return scores
 
 
 def answer_by_sampling(

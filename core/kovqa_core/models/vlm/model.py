@@ -48,6 +48,7 @@ class VlmModel(FamilyModel):
         self.decoding = GREEDY_DECODING
         self.answer_trie: generation.AnswerTrie | None = None
         self.top_k = 1
+        self.on_text: generation.OnText | None = None
 
     def forward(self, batch: ModelBatch, step: int) -> dict[str, Tensor]:
         """The mean loss of a batch; of `loss: rows`, those left out count as rows without loss."""
@@ -106,7 +107,7 @@ class VlmModel(FamilyModel):
                 return generation.answer_by_sampling(
                     self.generator, prompts, batch.ids, decoding.seed, decoding.temperature
                 )
-            answers = generation.answer_greedily(self.generator, prompts)
+            answers = generation.answer_greedily(self.generator, prompts, self.on_text)
             if not any(batch.choices):
                 return answers
             chosen = generation.choose_by_letter(self.generator, prompts, batch.choices, self.top_k)
