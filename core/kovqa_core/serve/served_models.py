@@ -66,9 +66,12 @@ def load_served_models(
 
 
 def _newest_model() -> Path:
-    with contextlib.suppress(ModelError):
+    try:
         return find_model_folder(None, "vqa")
-    return find_model_folder(None, "caption")
+    except ModelError as error:
+        with contextlib.suppress(ModelError):
+            return find_model_folder(None, "caption")
+        raise error from None
 
 
 def _model_name(folder: Path) -> str:

@@ -20,6 +20,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from types import FrameType
 
 import h11
@@ -39,6 +40,7 @@ _WRITE_SECONDS = 60.0  # for a client that does not read what it asked for
 _KEEP_ALIVE_SECONDS = 30  # longer than clients keep idle connections, so that they are the ones to close them
 _REFUSED_BODY_SECONDS = 5.0  # for what is still sent after it was refused
 _MAX_CONNECTIONS = 512
+_LOG = logging.getLogger("uvicorn.error")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -119,7 +121,7 @@ def run_app(
 def new_server(app: ASGIApp, *, on_ready: Callable[[], None], grace_seconds: float) -> uvicorn.Server:
     """The server of `run_app`; its `should_exit` ends it, too."""
     # uvicorn's notes are about its own life and about requests that are no HTTP; a traceback is an error.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    _LOG.setLevel(logging.ERROR)
     config = uvicorn.Config(
         app, http=_BoundedConnection, ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
         server_header=False, proxy_headers=False, limit_concurrency=_MAX_CONNECTIONS, backlog=_MAX_CONNECTIONS,
@@ -228,46 +230,26 @@ def guard_app(
         open_paths: without token: what holds nothing.
         on_reply: told of every reply: method, path (without query), status, seconds until it was complete.
     """
-    digest = _digest(token)
-
-    def find_refusal(scope: Scope, headers: Headers) -> RefusedRequest | None:
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if allowed_hosts is not None and _host_name(host) not in allowed_hosts:
-            return RefusedRequest(403, message("web.wrong-host", "this server is not {host}", host=host))
-        if scope["method"] not in ("GET", "HEAD") and (
-            headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-            or (origin is not None and origin.partition("://")[2].lower() != host.lower())
-        ):
-            return RefusedRequest(
-                403, message("web.foreign-page", "pages of other sites may not ask this server")
-            )
-        if token and scope["path"] not in open_paths:
-            kind, _, given = headers.get("authorization", "").partition(" ")
-            # Digests: of two texts of different length the comparison itself would tell which.
-            if not hmac.compare_digest(_digest(given.strip() if kind.lower() == "bearer" else ""), digest):
-                return RefusedRequest(
-                    401,
-                    message("web.wrong-token", "this server needs its token: Authorization: Bearer TOKEN"),
-                    {"WWW-Authenticate": "Bearer"},
-                )
-        return None
+    rules = _Rules(_digest(token) if token else None, allowed_hosts, open_paths)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
         headers, began = Headers(scope=scope), time.monotonic()
-
         body = _BoundedBody(receive, headers, max_body_bytes, began + body_seconds)
+        status, is_complete = 0, False
 
         async def send_guarded(event: Message) -> None:
+            nonlocal status, is_complete
             if event["type"] == "http.response.start":
                 await body.discard()
                 _add_headers(event)
-                scope["kovqa.status"] = event["status"]
+                status = event["status"]
             await send(event)
+            is_complete = event["type"] == "http.response.body" and not event.get("more_body", False)
 
-        refusal = find_refusal(scope, headers)
+        refusal = _find_refusal(rules, scope, headers)
         if refusal is None and int(headers.get("content-length", "0")) > max_body_bytes:
             refusal = _too_large(max_body_bytes)
         try:
@@ -277,10 +259,48 @@ def guard_app(
                 await error_reply(refusal.status, refusal.text, refusal.headers)(scope, receive, send_guarded)
         except ClientDisconnect:
             pass
+        except Exception:
+            if not is_complete:
+                raise
+            # Raised, it would close the connection, on which the client may be sending its next request.
+            _LOG.exception("%s %s", scope["method"], scope["path"])
         finally:
-            on_reply(scope["method"], scope["path"], scope.get("kovqa.status", 0), time.monotonic() - began)
+            on_reply(scope["method"], scope["path"], status, time.monotonic() - began)
 
     return guarded
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """Who may ask: see `guard_app`; the digest is the token's."""
+
+    digest: bytes | None
+    allowed_hosts: Collection[str] | None
+    open_paths: Collection[str]
+
+
+def _find_refusal(rules: _Rules, scope: Scope, headers: Headers) -> RefusedRequest | None:
+    """Why a request is not even looked at; None: it is."""
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if rules.allowed_hosts is not None and _host_name(host) not in rules.allowed_hosts:
+        return RefusedRequest(403, message("web.wrong-host", "this server is not {host}", host=host))
+    if scope["method"] not in ("GET", "HEAD") and (
+        headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        or (origin is not None and origin.partition("://")[2].lower() != host.lower())
+    ):
+        return RefusedRequest(
+            403, message("web.foreign-page", "pages of other sites may not ask this server")
+        )
+    if rules.digest is not None and scope["path"] not in rules.open_paths:
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        # Digests: of two texts of different length the comparison itself would tell which.
+        if not hmac.compare_digest(_digest(given.strip() if kind.lower() == "bearer" else ""), rules.digest):
+            return RefusedRequest(
+                401,
+                message("web.wrong-token", "this server needs its token: Authorization: Bearer TOKEN"),
+                {"WWW-Authenticate": "Bearer"},
+            )
+    return None
 
 
 def _digest(token: str) -> bytes:
