@@ -18,9 +18,6 @@ from tests.conftest import Kovqa
         (["--model", "."], 3, "no kovqa model in ."),
         (["--host", "0.0.0.0"], 2, "KOVQA_SERVE_TOKEN"),
         (["--host", "192.0.2.1"], 2, "--host 192.0.2.1"),
-        (["--precision", "int8"], 2, "int8"),
-        (["--batch", "0"], 2, "--batch"),
-        (["--port", "70000"], 2, "--port"),
     ],
 )
 def test_a_wrong_start_is_one_line(
@@ -31,8 +28,7 @@ def test_a_wrong_start_is_one_line(
     assert (done.returncode, done.stdout) == (code, "")
     assert says in done.stderr
     assert "Traceback" not in done.stderr
-    if "Usage" not in done.stderr:
-        assert done.stderr.count("\n") == 1
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_port_that_is_taken_and_a_weak_token_are_one_line(kovqa: Kovqa) -> None:
