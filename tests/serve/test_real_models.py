@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 import signal
 import subprocess
@@ -21,8 +22,10 @@ from kovqa_core.answer.job import AnswerOptions
 from kovqa_core.answer.local import load_model
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.index.reader import open_index
+from kovqa_core.serve.openapi import openapi_document
 from kovqa_core.serve.served_models import load_served_models
 from kovqa_core.serve.server import guarded_app
+from PIL import Image
 
 from tests.conftest import Small, clean_env, command
 from tests.serve.conftest import OPTIONS, no_log
@@ -55,6 +58,29 @@ def test_a_vision_language_model_tells_its_answer_token_by_token(
     assert "".join(texts) == found.text == expected.text
     assert len(texts) > 1
     assert found.score == pytest.approx(expected.score, abs=1e-6)
+
+
+def test_an_explanation_lies_over_the_image(small: Small, trained: Path) -> None:
+    models = load_served_models([trained], AnswerOptions())
+    image = next((small.root / "images").glob("*.png"))
+    wide = io.BytesIO()
+    Image.open(image).resize((128, 64)).save(wide, "PNG")
+    required = openapi_document()["paths"]["/v1/explain"]["post"]["responses"]["200"]  # type: ignore[index]
+    with serving(guarded_app(models, OPTIONS, "", no_log)) as url, httpx2.Client(timeout=30) as client:
+
+        def explain(data: bytes, **fields: str) -> httpx2.Response:
+            return client.post(f"{url}/v1/explain", files={"image": ("a.png", data)}, data=fields)
+
+        reply = explain(wide.getvalue(), question="하트가 있나요?", method="rollout").json()
+        assert set(reply) == set(required["content"]["application/json"]["schema"]["required"])
+        kind, _, text = reply["heat"].partition(",")
+        assert kind == "data:image/png;base64"
+        with Image.open(io.BytesIO(base64.b64decode(text))) as heat:
+            assert (heat.mode, heat.size) == ("RGBA", (128, 64))
+        assert [each["word"] for each in reply["words"]] == ["하트가", "있나요?"]
+        assert (reply["method"], reply["answer"]) == ("rollout", "예")
+        assert explain(b"text", question="뭐?").json()["error"]["code"] == "data.image-unreadable"
+        assert explain(wide.getvalue()).json()["error"]["code"] == "answer.empty-question"
 
 
 TOKEN = "0123456789abcdef"

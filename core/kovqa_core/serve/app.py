@@ -20,6 +20,7 @@ from kovqa_core.serve.ask_requests import AskedQuestion, FetchImage, read_asked_
 from kovqa_core.serve.batch_queue import BatchQueue, Done, QueueLimits
 from kovqa_core.serve.chat_routes import complete_chat
 from kovqa_core.serve.examples import example_scenes
+from kovqa_core.serve.explain_route import explain_question
 from kovqa_core.serve.metrics import Metrics
 from kovqa_core.serve.openapi import openapi_document
 from kovqa_core.serve.served_models import ServedModel, find_served_model
@@ -175,6 +176,7 @@ ROUTES = [
     Route("/v1/models/{name:path}", show_model),
     Route("/v1/vqa", answer_question, methods=["POST"]),
     Route("/v1/caption", caption_image, methods=["POST"]),
+    Route("/v1/explain", explain_question, methods=["POST"]),
     Route("/v1/chat/completions", complete_chat, methods=["POST"]),
     Route("/v1/examples", list_examples),
     Route("/v1/examples/{number:int}.png", show_example),

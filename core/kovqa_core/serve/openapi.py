@@ -70,6 +70,7 @@ def openapi_document() -> dict[str, object]:
         ),
         "/v1/vqa": _post("Answer a question about an image.", asked, _answer_schema("answer")),
         "/v1/caption": _post("Describe an image.", asked, _answer_schema("caption")),
+        "/v1/explain": _post("Where an answer comes from.", asked, _EXPLANATION),
         "/v1/chat/completions": _post("OpenAI's form of a question.", chat, _CHAT),
     }  # fmt: skip
     return {
@@ -126,6 +127,9 @@ def _answer_schema(key: str) -> dict[str, object]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
+_EXPLANATION = _object(
+    "schema", "model", "heat", "words", "method", "doubt", "answer", "score", "seconds", "queue_seconds"
+)
 _CHAT = _object("id", "object", "created", "model", "choices", "usage", "ignored")
 
 
