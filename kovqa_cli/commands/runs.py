@@ -89,7 +89,6 @@ def write_page(
         typer.Argument(
             help="Runs: names below runs/, or paths.",
             autocompletion=completion.complete_run_name,
-            metavar="RUN...",
         ),
     ],
     *,

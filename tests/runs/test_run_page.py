@@ -187,6 +187,17 @@ def test_runs_of_earlier_versions_have_a_page(tmp_path: Path, family: str) -> No
     assert "이전 버전의 실행" in page
 
 
+def test_a_run_of_others_takes_no_picture_from_anywhere(trained: Path, tmp_path: Path) -> None:
+    """Its settings may name any folder as that of its images."""
+    run = copy_run(trained, tmp_path / "r")
+    settings = (run / "run.yaml").read_text("utf-8")
+    (run / "run.yaml").write_text(settings.replace("images: null", "images: /"), "utf-8")
+    write_samples(run, {6: "예"})
+    written = write_run_page([run], tmp_path / "page.html")
+    assert "anywhere below /" in written.problems[0][1]
+    assert "data:image" not in written.path.read_text("utf-8")
+
+
 def test_more_runs_than_can_be_told_apart_are_refused(trained: Path, tmp_path: Path) -> None:
     folders = [copy_run(trained, tmp_path / str(number)) for number in range(MAX_RUNS + 1)]
     with pytest.raises(SettingsError, match="at most 12"):

@@ -19,7 +19,7 @@ def test_curves_and_pictures_for_everybody(
 ) -> None:
     folders = [
         copy_run(trained, tmp_path / name, falling_log())
-        for name in ("가나다", "한국어-이름이-아주-긴-실행-2026")
+        for name in ("<img src=x onerror=alert(1)>", "한국어-이름이-아주-긴-실행-2026")
     ]
     for folder in folders:
         write_samples(folder, {100: "예", 200: "아니요"})

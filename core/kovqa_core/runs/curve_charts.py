@@ -46,9 +46,7 @@ def run_charts(runs: Sequence[RunCurves]) -> list[RunChart]:
 
     A loss has one chart per family and task, a score one per metric.
     """
-    logged = [event.step for run in runs for event in run.steps]
-    last = max([*logged, *(event.step for run in runs for event in run.evaluations)], default=1)
-    steps = ChartAxis(BilingualText("스텝", "steps"), whole=True, shows=(0, last))
+    steps = ChartAxis(BilingualText("스텝", "steps"), whole=True, shows=(0, 0))
     step = CurveAxis(steps, lambda _, step: step)
     axes = [axis for axis in (step, _time_axis(runs)) if axis is not None]
     losses = list(dict.fromkeys(run.loss_kind for run in runs))
@@ -78,7 +76,7 @@ def _time_axis(runs: Sequence[RunCurves]) -> CurveAxis | None:
         return None if seconds is None else seconds / unit
 
     return CurveAxis(
-        ChartAxis(BilingualText(f"학습 시간({korean})", f"{english} of training"), shows=(0, longest / unit)),
+        ChartAxis(BilingualText(f"학습 시간({korean})", f"{english} of training"), shows=(0, 0)),
         place,
     )
 

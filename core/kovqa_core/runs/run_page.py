@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kovqa_core.data.example import json_line
-from kovqa_core.data.image_names import is_inside
+from kovqa_core.data.image_names import is_inside, is_too_wide, wide_folder_error
 from kovqa_core.errors import KovqaError, SettingsError
 from kovqa_core.evaluate.metrics import format_metric_value
 from kovqa_core.evaluate.report_cards import thumbnail_uri
@@ -24,6 +24,7 @@ from kovqa_core.runs.compare import DifferingFact, differing_facts
 from kovqa_core.runs.curve_charts import metric_label, run_charts
 from kovqa_core.runs.run_curves import RunCurves, best_evaluation, metric_of, read_curves, smooth_loss
 from kovqa_core.runs.validation_samples import ValidationSample, sampled_examples
+from kovqa_core.settings.run import RUN_FILE
 from kovqa_core.web.line_chart import draw_chart
 from kovqa_core.web.page_template import render_page
 
@@ -185,11 +186,16 @@ def _run_on_page(run: RunCurves) -> RunOnPage:
 def _sample_cards(run: RunCurves) -> tuple[list[SampleCard], Message | None]:
     """The cards of a run, and why they have no pictures."""
     samples = sampled_examples(run.samples)
-    folder, problem = None, None
+    folder: Path | None = None
+    problem: Message | None = None
     if samples and run.details.run is not None:
         try:
             folder = open_training_index(run.details.run.recipe.data).images
+            # A run.yaml may be another's, and a page is passed on: it must not take pictures from just anywhere.
+            if is_too_wide(folder):
+                raise wide_folder_error(run.details.summary.folder / RUN_FILE, folder, Message(""))
         except KovqaError as error:
+            folder = None
             problem = message(
                 "runs.page-no-pictures",
                 "its validation pictures are not here: {problem}",

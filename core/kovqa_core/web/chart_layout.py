@@ -32,7 +32,7 @@ class PlacedLine:
 
     series: ChartSeries
     name: str
-    number: int  # of the named lines, from 1; 0: not one of them
+    number: int  # that names it, from 1: that of its style, so the same in all charts of a page; 0: it has no name
     style: int
     values: Sequence[tuple[float, float | None]]  # sorted
     drawn: Sequence[tuple[float, float]]  # those that can be
@@ -88,17 +88,18 @@ def lay_out_chart(chart: LineChart, language: Language) -> ChartLayout:
 
 
 def _place_lines(chart: LineChart, language: Language) -> list[PlacedLine]:
-    lines, number = [], 0
+    lines, named = [], 0
     for series in chart.series:
-        number += series.kind == "line"
+        named += series.kind == "line"
+        style = max(named - 1, 0) if series.style is None else series.style
         values = sorted(
             (point for point in series.points if math.isfinite(point[0])), key=lambda point: point[0]
         )
         drawn = [(x, y) for x, y in values if y is not None and _is_point(chart, x, y)]
         lines.append(
             PlacedLine(
-                series, shorten_text(say(series.name, language), _MAX_NAME), number if series.kind == "line" else 0,
-                max(number - 1, 0) if series.style is None else series.style, values, drawn,
+                series, shorten_text(say(series.name, language), _MAX_NAME),
+                style + 1 if series.kind == "line" else 0, style, values, drawn,
             )
         )  # fmt: skip
     return lines
