@@ -46,6 +46,7 @@ from kovqa_core.settings.strict_yaml import (
 
 # What a run may be given on the way: neither the model nor the data, nor what its optimizer has kept, depends on it.
 CHANGEABLE_KEYS = ("optim.lr", "optim.min_lr", "optim.max_grad_norm", "optim.steps", "optim.epochs")
+TRACK_KEY = "train.track"  # who watches is no part of the experiment: another one may from any resume on
 _LENGTH_KEYS = ("optim.steps", "optim.epochs")
 _MAX_NAMED_SETTINGS = 4  # in one message
 
@@ -131,7 +132,9 @@ def _other_settings(run: Run, requested: ResolvedSettings) -> Iterator[_OtherSet
     """Typed settings that differ from the run's own recipe."""
     then, now = map(_flat_settings, (run.recipe, requested.recipe))
     for key in sorted({*then, *now}):
-        if not _is_same_value(then.get(key), now.get(key)) and not _is_moved(run, key, now.get(key)):
+        if key == TRACK_KEY or _is_same_value(then.get(key), now.get(key)):
+            continue
+        if not _is_moved(run, key, now.get(key)):
             place = setting_origin(requested.origin, f"recipe.{key}")
             yield _OtherSetting(key, then.get(key), now.get(key), place)
 
@@ -150,7 +153,7 @@ def _other_recipe_file(run: Run, recipe: str | None, environ: Mapping[str, str])
         return
     in_file, in_run = map(_flat_settings, (build_settings(Recipe, document), run.recipe))
     for key in sorted({*in_file, *in_run}):
-        if is_typed(setting_origin(run.origin, f"recipe.{key}")):
+        if key == TRACK_KEY or is_typed(setting_origin(run.origin, f"recipe.{key}")):
             continue
         if not _is_same_value(in_run.get(key), in_file.get(key)):
             where = document.where(tuple(key.split(".")))
@@ -189,9 +192,9 @@ def _is_moved(run: Run, key: str, place: object) -> bool:
 
 
 def _moved_data(stored: Recipe, requested: Recipe) -> Recipe:
-    """The run's recipe, with its data where it lies now; all else was found equal."""
+    """The run's recipe, with its data where it lies now, and watched as is typed now; all else was found equal."""
     places = {"index": requested.data.index, "images": requested.data.images}
-    return stored.model_copy(update={"data": stored.data.model_copy(update=places)})
+    return stored.model_copy(update={"data": stored.data.model_copy(update=places), "train": requested.train})
 
 
 def _other_settings_error(run: Run, folder: Path, others: Sequence[_OtherSetting]) -> SettingsError:

@@ -72,8 +72,9 @@ from kovqa_core.settings.resolve import (
     load_document,
     override_documents,
 )
-from kovqa_core.settings.run import RUN_FILE, RecipeChange, Run, make_run, read_run
+from kovqa_core.settings.run import RUN_FILE, RecipeChange, Run, make_run, read_run, setting_origin
 from kovqa_core.settings.strategy import check_strategy
+from kovqa_core.tracking.trackers import check_trackers, tracking_notes
 
 if TYPE_CHECKING:
     from kovqa_core.runs.compare import RunDifference
@@ -256,11 +257,19 @@ def check_and_plan(
     """Check the settings, plan the launch."""
     # First, because the checks of the machine are the launcher's own.
     check_launcher(settings.profile, settings.origin.get("profile.launcher", ""))
+    track = settings.recipe.train.track
     if not dry_run:  # which writes nothing into such a folder
         require_not_queued(folder, os.environ)
     checks: list[Check] = [
         partial(check_machine, settings.profile),
         partial(check_strategy, settings.profile),
+        partial(
+            check_trackers,
+            track,
+            setting_origin(settings.origin, "recipe.train.track"),
+            # Else the workers have a Python of their own, and say themselves what it lacks.
+            installed_here=not (settings.profile.python or settings.profile.command_prefix),
+        ),
         *input_checks(settings),
         *more_checks,
     ]
@@ -291,7 +300,7 @@ def check_and_plan(
         result=read_result(folder),
         memory_plan=memory_plan,
         warnings=[*micro_batch_warnings(run), *other_gpu_warnings(run.profile)],
-        notes=batch_notes(run),
+        notes=[*batch_notes(run), *tracking_notes(track, folder, {**os.environ, **profile.env})],
         state=state,
         trust_code=trust_code,
     )

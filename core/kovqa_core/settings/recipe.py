@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kovqa_core.settings.strict_yaml import StrictSettings
+from kovqa_core.tracking.trackers import DEFAULT_TRACKERS
 
 
 class DataSettings(StrictSettings):
@@ -93,6 +94,20 @@ class SaveSettings(StrictSettings):
     keep: int = Field(2, ge=1, description="checkpoints kept, besides the best")
 
 
+class TrainSettings(StrictSettings):
+    """What watches a run while it trains. Nothing of it changes what is learned."""
+
+    # Names of tracking.trackers.TRACKERS: check_trackers there refuses others.
+    track: tuple[str, ...] = Field(
+        DEFAULT_TRACKERS, description="trackers: tensorboard, wandb, mlflow, trackio; empty: none"
+    )
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _list_of_one(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+
 class Recipe(StrictSettings):
     """One experiment, as its YAML file states it."""
 
@@ -104,5 +119,6 @@ class Recipe(StrictSettings):
     optim: OptimSettings
     eval: EvalSettings = EvalSettings()
     save: SaveSettings = SaveSettings()
+    train: TrainSettings = TrainSettings()
     log_every: int = Field(10, ge=1, description="optimizer steps between lines of log.jsonl")
     seed: int = 42

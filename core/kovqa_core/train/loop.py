@@ -54,9 +54,8 @@ def run_training(run: Run, rank: RankInfo, device: torch.device, stop_requested:
     """
     state = prepare_training(run, rank, device, stop_requested)
     # Whatever ends the run, the checkpoint on its way is whole.
-    with training_memory_errors(state), deterministic_errors(), state.checkpoints:
+    with training_memory_errors(state), deterministic_errors(), state.log, state.checkpoints:
         _train_to_end(state)
-    state.log.close()
 
 
 def _train_to_end(state: TrainState) -> None:
@@ -173,7 +172,7 @@ def prepare_training(
     if rank.is_main_process:
         notes += truncate_samples(run.folder, progress)
     log = RunLog(
-        run.folder,
+        run,
         progress.step,
         is_main_process=rank.is_main_process,
         evaluation_due=progress.evaluation_due,

@@ -1,4 +1,4 @@
-"""What a run reports: `log.jsonl`, curves of a tracker, and events for whoever watches."""
+"""What a run reports: `log.jsonl`, curves of trackers, and events for whoever watches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 
 from kovqa_core.bounded_json import parse_json
-from kovqa_core.errors import DataError
+from kovqa_core.errors import DataError, Stopped
 from kovqa_core.files import atomic_file, disk_errors, read_bytes
 from kovqa_core.messages import message
 from kovqa_core.messages.one_line import escape_one_line
@@ -19,12 +20,15 @@ from kovqa_core.runs.events import (
     AnswerProgressEvent,
     LoggedEvent,
     TrainProgressEvent,
+    WarningEvent,
     WorkerEvent,
     event_fields,
     event_line,
 )
 from kovqa_core.runs.folder import LOG_FILE
-from kovqa_core.tracking.tensorboard import TensorBoardFiles
+from kovqa_core.settings.run import Run
+from kovqa_core.tracking.guarded_tracker import RunTrackers
+from kovqa_core.train.tracked_run import describe_run
 
 _REPORT_INTERVAL = 0.2  # seconds between two reports of progress
 _LAUNCHER_GONE = 143  # exit code, as after SIGTERM
@@ -34,20 +38,36 @@ class RunLog:
     """Log and events of one run; only the first process writes.
 
     Args:
-        folder: the run folder.
+        run: what is trained.
         step: the step training goes on from: what an interrupted run logged beyond it is removed,
             because it will be done again.
         is_main_process: is this the first process?
         evaluation_due: that step's evaluation will be done again, too.
     """
 
-    def __init__(self, folder: Path, step: int, *, is_main_process: bool, evaluation_due: bool) -> None:
-        self.path, self.is_main_process = folder / LOG_FILE, is_main_process
+    def __init__(self, run: Run, step: int, *, is_main_process: bool, evaluation_due: bool) -> None:
+        self.path, self.is_main_process = run.folder / LOG_FILE, is_main_process
         self._last_report = 0.0
         self._events = sys.stdout  # as it is now: while a thread saves, a library may send stdout elsewhere
         if is_main_process:
             truncate_log(self.path, step, evaluation_due=evaluation_due)
-            self._tracker = TensorBoardFiles(folder, step)
+            self._trackers = RunTrackers(
+                run.recipe.train.track,
+                describe_run(run),
+                step,
+                lambda note: self.emit_event(WarningEvent(note)),
+            )
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run in its trackers, however it ended."""
+        if self.is_main_process:
+            stopped = isinstance(error, Stopped)
+            self._trackers.close("finished" if error is None else "stopped" if stopped else "failed")
 
     def log_record(self, event: LoggedEvent) -> None:
         """One line of the log, also reported to whoever watches."""
@@ -56,7 +76,9 @@ class RunLog:
         values = event_fields(event)
         with disk_errors(self.path), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values, ensure_ascii=False) + "\n")
-        self._tracker.add_scalars(event.kind, event.step, values)
+        self._trackers.record(
+            event.step, {f"{event.kind}/{k}": v for k, v in values.items() if isinstance(v, float)}
+        )
         self.emit_event(event)
 
     def report_progress(self, event: TrainProgressEvent | AnswerProgressEvent) -> None:
@@ -78,11 +100,6 @@ class RunLog:
                 os._exit(_LAUNCHER_GONE)
         elif event.kind != "progress":
             print(_event_text(event_fields(event)), file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Hand everything to the disk."""
-        if self.is_main_process:
-            self._tracker.close()
 
 
 def _event_text(values: Mapping[str, object]) -> str:

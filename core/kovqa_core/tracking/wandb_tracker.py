@@ -1,0 +1,78 @@
+"""Weights & Biases: a run of its own kept in files of the run folder, and sent only if the user says so.
+
+`WANDB_MODE=online` sends it, to `WANDB_BASE_URL` as `WANDB_ENTITY` into `WANDB_PROJECT`. What the library would send
+by itself (errors, command line, installed packages, changes that are not committed) stays here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kovqa_core.messages import Message, message, shell_quote
+from kovqa_core.tracking.tracked_run import PROJECT, LoggedValues, TrackedRun, TrackerState
+
+_MODES = ("online", "offline", "shared", "disabled")
+
+
+def destination(folder: Path, environ: Mapping[str, str]) -> Message:
+    """Where its records go."""
+    mode = _mode(environ)
+    if mode == "offline":
+        return message(
+            "tracking.wandb-offline",
+            "wandb: kept in {folder}, nothing is sent; to upload it: wandb sync {runs}; WANDB_MODE=online sends at once",
+            folder=folder / "wandb",
+            runs=f"{shell_quote(folder / 'wandb')}/offline-run-*",
+        )
+    return message(
+        "tracking.wandb-mode",
+        "wandb: {mode} (WANDB_MODE), kept in {folder}",
+        mode=mode,
+        folder=folder / "wandb",
+    )
+
+
+def _mode(environ: Mapping[str, str]) -> str:
+    mode = environ.get("WANDB_MODE", "")
+    return mode if mode in _MODES else "offline"
+
+
+def set_variables(run: TrackedRun) -> None:
+    """Before the library is imported."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # on by default, offline too
+
+
+def open_tracker(run: TrackedRun, state: TrackerState) -> WandbRun:
+    """Begin the run, or go on with it."""
+    import wandb
+
+    settings = wandb.Settings(
+        mode=_mode(os.environ), root_dir=str(run.folder), silent=True, console="off",
+        disable_git=True, disable_code=True, x_disable_meta=True, x_save_requirements=False,
+    )  # fmt: skip
+    wandb_run = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", PROJECT), id=state.id, name=run.folder.name, resume="allow",
+        settings=settings,
+    )  # fmt: skip
+    wandb_run.config.update({**run.config, **run.tags}, allow_val_change=True)
+    return WandbRun(wandb_run)
+
+
+class WandbRun:
+    """A run of Weights & Biases."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def add_values(self, rows: list[LoggedValues]) -> None:
+        """Record points of curves. Its steps must grow; values of one step are one record."""
+        for row in rows:
+            self._run.log(row.values, step=row.step)
+
+    def finish(self, outcome: str, summary: Mapping[str, float]) -> None:
+        """End the run."""
+        self._run.summary.update({**summary, "outcome": outcome})
+        self._run.finish(exit_code=0 if outcome in ("finished", "stopped") else 1)

@@ -1,0 +1,50 @@
+"""What a run tells its trackers: settings, commits, versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kovqa_core.machine.versions import GitState
+from kovqa_core.runs.folder import LOG_FILE
+from kovqa_core.runs.manifest import read_launches
+from kovqa_core.settings.run import Run
+from kovqa_core.tracking.tracked_run import TrackedRun, flat_config
+
+# Of a profile: what may hold keys, and says nothing of the experiment.
+_PRIVATE = ("env", "setup", "command_prefix", "slurm", "python", "rendezvous")
+
+
+def describe_run(run: Run) -> TrackedRun:
+    """A run as its trackers see it: no variables, no shell lines, and ~ for the home folder."""
+    profile = run.profile.model_dump(mode="json", exclude=set(_PRIVATE))
+    settings = {
+        "recipe": run.recipe.model_dump(mode="json"),
+        "profile": profile,
+        "micro_batch": run.micro_batch,
+        "accumulate": run.accumulate,
+    }
+    home = str(Path.home())
+    config = {
+        key: value.replace(home, "~") if isinstance(value, str) and len(home) > 1 else value
+        for key, value in flat_config(settings)
+    }
+    return TrackedRun(run.folder, run.folder / LOG_FILE, config, dict(_tags(run.folder)))
+
+
+def _tags(folder: Path) -> Iterator[tuple[str, str]]:
+    """Commits and versions of the launch that has just begun."""
+    launches = read_launches(folder)
+    if not launches:
+        return
+    git = launches[-1].git
+    if git is not None:
+        for name, state in (("engine", git.engine), ("folder", git.folder)):
+            if state is not None:
+                yield f"git.{name}", _commit_text(state)
+    for name, version in launches[-1].versions.items():
+        yield f"version.{name}", version
+
+
+def _commit_text(state: GitState) -> str:
+    return state.commit + {True: " with changes", False: "", None: ""}[state.dirty]
