@@ -113,6 +113,8 @@ def resume_settings(
     origin = {key: place for key, place in run.origin.items() if not key.startswith("profile.")}
     # The profile is the one of now, and so is where its values came from.
     origin |= {key: place for key, place in requested.origin.items() if key.startswith("profile.")}
+    track_place = requested.origin.get(f"recipe.{TRACK_KEY}")
+    origin |= {f"recipe.{TRACK_KEY}": track_place} if track_place else {}
     recipe = _moved_data(run.recipe, requested.recipe)
     # Of this command alone: the run does not keep it, so it is neither the run's nor another.
     recipe = set_code_consent(recipe, trust_code=trusts_code(requested.recipe))
@@ -337,6 +339,15 @@ def _unknown_change(document: SettingsDocument, path: KeyPath, place: str) -> Se
 
 
 def _require_changeable(run: Run, key: str) -> None:
+    if key == TRACK_KEY:
+        raise SettingsError(
+            message(
+                "plan.change-of-trackers",
+                "--change {key}: trackers may be others at every --resume, without --change",
+                key=key,
+            ),
+            message("plan.change-of-machine.hint", "use {option} instead", option=f"--set {key}=[…]"),
+        )
     if key not in CHANGEABLE_KEYS:
         raise SettingsError(
             message("plan.not-changeable", "--change {key}: only a new run can have another one", key=key),

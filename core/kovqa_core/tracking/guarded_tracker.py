@@ -21,6 +21,7 @@ from kovqa_core.messages.one_line import cut_value
 from kovqa_core.process_pool import signals_blocked
 from kovqa_core.tracking.tensorboard_tracker import TensorBoardFiles
 from kovqa_core.tracking.tracked_run import TrackedRun, write_tracked_run
+from kovqa_core.tracking.trackers import TRACKERS
 
 Warn = Callable[[Message], None]
 # At a run's end a tracker has so long after its last sign of life, and at least `_LEAST_SECONDS`; where the run was
@@ -63,8 +64,7 @@ class RunTrackers:
         if self._files is not None:
             with self._guarded("tensorboard"):
                 self._files.add_values(step, values)
-        for process in self._processes:
-            process.wake(step)
+        self._each_process(lambda process: process.wake(step))
 
     def close(self, outcome: str) -> None:
         """End the run in all of them: `outcome` is finished, stopped or failed. Waits for some seconds at most."""
@@ -72,19 +72,24 @@ class RunTrackers:
             with self._guarded("tensorboard"):
                 self._files.close()
         self._files = None
-        for process in self._processes:
-            process.end(outcome)
-        for process in self._processes:
-            process.wait(outcome)
+        self._each_process(lambda process: process.end(outcome))
+        self._each_process(lambda process: process.wait(outcome))
         self._processes = []
+
+    def _each_process(self, call: Callable[[TrackerProcess], None]) -> None:
+        for process in list(self._processes):
+            try:
+                call(process)
+            except Exception as error:
+                self._processes.remove(process)
+                self._warn_of(process.name, f"{type(error).__name__}: {error}")
 
     @contextlib.contextmanager
     def _guarded(self, name: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if name == "tensorboard":
-                self._files = None
+            self._files = None if name == "tensorboard" else self._files
             self._warn_of(name, f"{type(error).__name__}: {error}")
 
     def _warn_of(self, name: str, problem: str) -> None:
@@ -103,20 +108,17 @@ class TrackerProcess:
         name: of the tracker.
         folder: of the run.
         warn_of: told of the tracker's name and problem.
-        module: that does the work; None: the tracker's own.
     """
 
-    def __init__(
-        self, name: str, folder: Path, warn_of: Callable[[str, str], None], module: str | None = None
-    ) -> None:
-        self._name, self._warn_of = name, warn_of
+    def __init__(self, name: str, folder: Path, warn_of: Callable[[str, str], None]) -> None:
+        self.name, self._warn_of = name, warn_of
         self._logged_step = self._recorded_step = 0
         self._sign_at, self._unread = time.monotonic(), b""
         self._is_gone = False
         command = [sys.executable, "-P", "-m", "kovqa_core.tracking.tracker_process", name]
         with signals_blocked():  # until it ignores them
             self._process = subprocess.Popen(
-                [*command, module or f"kovqa_core.tracking.{name}_tracker", str(folder)],
+                [*command, TRACKERS[name].module, str(folder)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -148,23 +150,25 @@ class TrackerProcess:
                 break
             time.sleep(0.02)
         self._read_signs()
-        self._kill()
-        if self._recorded_step < self._logged_step and not self._is_gone:
+        code = self._kill()
+        if code != 0 and not self._is_gone:
             self._warn_of(
-                self._name,
+                self.name,
                 message(
-                    "tracking.not-all-recorded",
-                    "of {logged} steps {recorded} are recorded, and it had no more time",
-                    logged=self._logged_step,
+                    "tracking.not-ended",
+                    "{recorded} of {logged} steps are recorded; it did not end in time, and was stopped",
                     recorded=self._recorded_step,
+                    logged=self._logged_step,
                 ),
             )
 
-    def _kill(self) -> None:
+    def _kill(self) -> int | None:
+        """End what is left of it; the code it ended with, 0 where it was through."""
         with contextlib.suppress(OSError):  # the library may have started others
             os.killpg(self._process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1.0)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a disk that does not answer
+            return self._process.wait(1.0)
+        return None
 
     def _write(self, text: bytes) -> None:
         if self._is_gone:
@@ -177,7 +181,7 @@ class TrackerProcess:
             self._is_gone = True
             self._read_signs()
             self._warn_of(
-                self._name,
+                self.name,
                 message(
                     "tracking.process-ended", "its process has ended (code {code})", code=self._process.poll()
                 ),
@@ -194,4 +198,4 @@ class TrackerProcess:
             sign = parse_json(line)
             self._sign_at, self._recorded_step = sign["at"], sign["step"]
             if sign["problem"]:
-                self._warn_of(self._name, sign["problem"])
+                self._warn_of(self.name, sign["problem"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,13 @@ def set_variables(run: TrackedRun) -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # on by default
     # Without it a folder is refused: it gets no new features. It needs neither a database nor its locks.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    # Its own 7 tries of up to 120 s, each longer after the last, would be told of after many minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault(_URI_VARIABLE, (run.folder / "mlflow").as_uri())
 
 
-def open_tracker(run: TrackedRun, state: TrackerState) -> MlflowRun:
+def open_tracker(run: TrackedRun, state: TrackerState, warn: Callable[[str], None]) -> MlflowRun:
     """Begin the run, or go on with it."""
     from mlflow.entities import Param
     from mlflow.tracking import MlflowClient

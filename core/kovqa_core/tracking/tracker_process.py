@@ -144,7 +144,7 @@ class LogRecorder:
             return
         with self._problems():
             if self._tracker is None:
-                self._tracker = self._module.open_tracker(self._run, self._state)
+                self._tracker = self._module.open_tracker(self._run, self._state, self._report_once)
                 write_state(self._run.folder, self._name, self._state)
                 self._report("", self._last_step)
             while self._record_some():
@@ -163,10 +163,14 @@ class LogRecorder:
             yield
         except BaseException as error:  # SystemExit too: some libraries ask for an end
             self._failed_at = time.monotonic()
-            kind = type(error).__name__
-            if kind not in self._reported:
-                self._reported.add(kind)
-                self._report(f"{kind}: {error}", self._last_step)
+            self._report_once(f"{type(error).__name__}: {error}")
+
+    def _report_once(self, problem: str) -> None:
+        """Report a problem, and no other of its kind."""
+        kind = problem.partition(":")[0]
+        if kind not in self._reported:
+            self._reported.add(kind)
+            self._report(problem, self._last_step)
 
     def _record_some(self) -> bool:
         """Record the next lines of the log; False: there are none."""

@@ -18,23 +18,24 @@ DEFAULT_TRACKERS = ("tensorboard",)
 
 @dataclass(frozen=True)
 class TrackerLibrary:
-    """A tracker: what its library is imported as, and what installs it."""
+    """A tracker: what its library is imported as, what installs it, and our module for it."""
 
     import_name: str
     requirement: str
+    module: str
 
 
 TRACKERS = {
-    "tensorboard": TrackerLibrary("tensorboardX", "tensorboardX"),
-    "wandb": TrackerLibrary("wandb", "kovqa[wandb]"),
-    "mlflow": TrackerLibrary("mlflow", "kovqa[mlflow]"),
-    "trackio": TrackerLibrary("trackio", "kovqa[trackio]"),
+    "tensorboard": TrackerLibrary("tensorboardX", "tensorboardX", "kovqa_core.tracking.tensorboard_tracker"),
+    "wandb": TrackerLibrary("wandb", "kovqa[wandb]", "kovqa_core.tracking.wandb_tracker"),
+    "mlflow": TrackerLibrary("mlflow", "kovqa[mlflow]", "kovqa_core.tracking.mlflow_tracker"),
+    "trackio": TrackerLibrary("trackio", "kovqa[trackio]", "kovqa_core.tracking.trackio_tracker"),
 }
 
 
 def tracker_module(name: str) -> ModuleType:
     """The module of a tracker; its library is imported by what the module does, not by itself."""
-    return importlib.import_module(f"kovqa_core.tracking.{name}_tracker")
+    return importlib.import_module(TRACKERS[name].module)
 
 
 def check_trackers(names: Sequence[str], place: str, *, installed_here: bool) -> None:

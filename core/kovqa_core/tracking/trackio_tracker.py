@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def set_variables(run: TrackedRun) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
-def open_tracker(run: TrackedRun, state: TrackerState) -> TrackioRun:
+def open_tracker(run: TrackedRun, state: TrackerState, warn: Callable[[str], None]) -> TrackioRun:
     """Begin the run, or go on with it: runs are known by their names."""
     import trackio
 

@@ -7,13 +7,14 @@ by itself (errors, command line, installed packages, changes that are not commit
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.tracking.tracked_run import PROJECT, LoggedValues, TrackedRun, TrackerState
 
+_INIT_SECONDS = 20.0
 _MODES = ("online", "offline", "shared", "disabled")
 
 
@@ -45,20 +46,31 @@ def set_variables(run: TrackedRun) -> None:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # on by default, offline too
 
 
-def open_tracker(run: TrackedRun, state: TrackerState) -> WandbRun:
-    """Begin the run, or go on with it."""
+def open_tracker(run: TrackedRun, state: TrackerState, warn: Callable[[str], None]) -> WandbRun:
+    """Begin the run, or go on with it; where its server does not answer, in files."""
+    mode = _mode(os.environ)
+    try:
+        wandb_run = _init_run(run, state, mode)
+    except Exception as error:
+        if mode != "online":
+            raise
+        warn(f"{type(error).__name__}: {error} (kept in files instead: wandb sync)")
+        wandb_run = _init_run(run, state, "offline")
+    wandb_run.config.update({**run.config, **run.tags}, allow_val_change=True)
+    return WandbRun(wandb_run)
+
+
+def _init_run(run: TrackedRun, state: TrackerState, mode: str) -> Any:
     import wandb
 
     settings = wandb.Settings(
-        mode=_mode(os.environ), root_dir=str(run.folder), silent=True, console="off",
+        mode=mode, root_dir=str(run.folder), silent=True, console="off", init_timeout=_INIT_SECONDS,
         disable_git=True, disable_code=True, x_disable_meta=True, x_save_requirements=False,
     )  # fmt: skip
-    wandb_run = wandb.init(
+    return wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT), id=state.id, name=run.folder.name, resume="allow",
         settings=settings,
     )  # fmt: skip
-    wandb_run.config.update({**run.config, **run.tags}, allow_val_change=True)
-    return WandbRun(wandb_run)
 
 
 class WandbRun:
