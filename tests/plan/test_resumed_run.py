@@ -402,3 +402,12 @@ def test_a_moved_run_is_called_by_where_it_lies(resume: Plan, stopped: Path, tmp
     assert f"{moved} was started" in said
     assert f"-o '{moved}' --change optim.lr=1" in said
     assert "내 run" not in said
+
+
+def test_who_watches_may_be_another_at_a_resume(resume: Plan, stopped: Path) -> None:
+    """No setting of the experiment, so nothing is refused; the run keeps what was typed last."""
+    planned = resume(stopped, sets=["train.track=[]"])
+    assert planned.run.recipe.train.track == ()
+    assert planned.origin["recipe.train.track"] == "--set train.track=[]"
+    assert "without --change" in refusal(resume, stopped, changes=["train.track=[wandb]"])
+    assert "did you mean trackio?" in refusal(resume, stopped, sets=["train.track=[trackoi]"])

@@ -26,7 +26,7 @@ from kovqa_core.tracking.trackers import TRACKERS
 Warn = Callable[[Message], None]
 # At a run's end a tracker has so long after its last sign of life, and at least `_LEAST_SECONDS`; where the run was
 # stopped or failed, others wait for it to be over.
-_SIGN_SECONDS, _LEAST_SECONDS, _STOPPED_SECONDS = 15.0, 1.0, 3.0
+_SIGN_SECONDS, _LEAST_SECONDS, _STOPPED_SECONDS = 15.0, 1.0, 5.0
 
 
 class RunTrackers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +12,7 @@ from typing import Any
 
 from kovqa_core.messages import Message, message
 from kovqa_core.tracking.secret_texts import without_secrets
-from kovqa_core.tracking.tracked_run import PROJECT, LoggedValues, TrackedRun, TrackerState
+from kovqa_core.tracking.tracked_run import PROJECT, LoggedValues, ShownSample, TrackedRun, TrackerState
 
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _MOST_METRICS, _MOST_PARAMS = 1000, 100  # of one request
@@ -76,6 +78,16 @@ class MlflowRun:
         points = [Metric(key, value, now, row.step) for row in rows for key, value in row.values.items()]
         for part in _parts(points, _MOST_METRICS):
             self._client.log_batch(self._id, metrics=part)
+
+    def add_samples(self, step: int, samples: list[ShownSample]) -> None:
+        """Show what was answered at an evaluation: a page of its own, with the images in it."""
+        figures = [
+            f'<figure><img src="data:image/jpeg;base64,{base64.b64encode(sample.image.read_bytes()).decode()}">'
+            f"<figcaption>{html.escape(sample.caption)}</figcaption></figure>"
+            for sample in samples
+        ]
+        page = "<!doctype html><meta charset=utf-8>" + "\n".join(figures)
+        self._client.log_text(self._id, page, f"samples/step-{step:06d}.html")
 
     def finish(self, outcome: str, summary: Mapping[str, float]) -> None:
         """End the run."""

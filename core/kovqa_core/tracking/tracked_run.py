@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from kovqa_core.errors import KovqaError
 from kovqa_core.files import read_json, write_json
 
 TRACKING_FOLDER = "tracking"  # in the run folder: what trackers are told, and one state file for each
+IMAGES_FOLDER = "images"  # in there: small copies of the validation images that are shown
 PROJECT = "kovqa"  # unless the library's own variable names another
 
 
@@ -26,12 +28,14 @@ class TrackedRun:
     Attributes:
         folder: the run folder.
         log: the file whose lines are recorded.
+        samples: the file of what was answered to a few validation examples.
         config: settings, by dotted keys.
         tags: commits and versions, by name.
     """
 
     folder: Path
     log: Path
+    samples: Path
     config: Mapping[str, object]
     tags: Mapping[str, str]
 
@@ -45,11 +49,31 @@ class LoggedValues:
     values: dict[str, float]
 
 
+@dataclass(frozen=True)
+class ShownSample:
+    """A validation example as people see it in a tracker: a small copy of its image, and what was asked and said."""
+
+    image: Path
+    question: str
+    answer: str
+    truth: str
+
+    @property
+    def caption(self) -> str:
+        """One line below the image."""
+        return " ".join(
+            filter(None, [self.question, f"→ {self.answer}", f"({self.truth})" if self.truth else ""])
+        )
+
+
 class Tracker(Protocol):
     """A run in a tracker. Whatever it raises or does, it does in a process of its own (`tracker_process.py`)."""
 
     def add_values(self, rows: list[LoggedValues]) -> None:
         """Record points of curves; the steps of a kind only grow."""
+
+    def add_samples(self, step: int, samples: list[ShownSample]) -> None:
+        """Show what was answered at an evaluation, whose score has just been recorded."""
 
     def finish(self, outcome: str, summary: Mapping[str, float]) -> None:
         """End the run: `outcome` is finished, stopped, failed or killed."""
@@ -77,14 +101,49 @@ def write_tracked_run(run: TrackedRun) -> None:
     (run.folder / TRACKING_FOLDER).mkdir(exist_ok=True)
     write_json(
         run.folder / TRACKING_FOLDER / "run.json",
-        {"log": run.log.name, "config": dict(run.config), "tags": dict(run.tags)},
+        {
+            "log": run.log.name,
+            "samples": run.samples.name,
+            "config": dict(run.config),
+            "tags": dict(run.tags),
+        },
     )
 
 
 def read_tracked_run(folder: Path) -> TrackedRun:
     """What `write_tracked_run` left."""
     values = read_json(folder / TRACKING_FOLDER / "run.json")
-    return TrackedRun(folder, folder / values["log"], values["config"], values["tags"])
+    files = folder / values["log"], folder / values["samples"]
+    return TrackedRun(folder, *files, values["config"], values["tags"])
+
+
+def image_copy(folder: Path, image: str) -> Path:
+    """Where the small copy of a validation image lies.
+
+    Args:
+        folder: of the run.
+        image: its name in the index.
+    """
+    name = hashlib.sha256(image.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return folder / TRACKING_FOLDER / IMAGES_FOLDER / f"{name}.jpg"
+
+
+def shown_samples(run: TrackedRun, step: int) -> list[ShownSample]:
+    """The samples of an evaluation whose images were copied."""
+    if not run.samples.is_file():
+        return []
+    shown = []
+    for line in run.samples.read_bytes().splitlines():
+        try:
+            row = parse_json(line)
+            samples = row["samples"] if row["step"] == step else []
+            for each in samples:
+                path, truth = image_copy(run.folder, each["image"]), "; ".join(each["truth"][:1])
+                if path.is_file():
+                    shown.append(ShownSample(path, each["question"], each["answer"], truth))
+        except (ValueError, LookupError, TypeError):  # torn by a kill
+            continue
+    return shown
 
 
 def read_state(folder: Path, name: str) -> TrackerState:

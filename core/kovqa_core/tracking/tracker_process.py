@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from kovqa_core.errors import KovqaError
 from kovqa_core.file_lock import NO_LOCKS, lock_file
 from kovqa_core.files import read_json
 from kovqa_core.process_pool import STOP_SIGNALS
@@ -28,6 +29,7 @@ from kovqa_core.tracking.tracked_run import (
     logged_values,
     read_state,
     read_tracked_run,
+    shown_samples,
     write_state,
 )
 
@@ -119,11 +121,9 @@ class LogRecorder:
     """
 
     def __init__(self, name: str, module: str, folder: Path, report: Report) -> None:
-        self._name, self._report = name, report
+        self._name, self._module, self._report = name, module, report
         self._run, self._state = read_tracked_run(folder), read_state(folder, name)
         self._tracker: Tracker | None = None
-        self._module = importlib.import_module(module)
-        self._module.set_variables(self._run)
         self._offset, self._last_step = 0, max(self._state.sent.values(), default=0)
         self._failed_at: float | None = None
         self._reported: set[str] = set()
@@ -144,7 +144,9 @@ class LogRecorder:
             return
         with self._problems():
             if self._tracker is None:
-                self._tracker = self._module.open_tracker(self._run, self._state, self._report_once)
+                module = importlib.import_module(self._module)
+                module.set_variables(self._run)
+                self._tracker = module.open_tracker(self._run, self._state, self._report_once)
                 write_state(self._run.folder, self._name, self._state)
                 self._report("", self._last_step)
             while self._record_some():
@@ -163,7 +165,8 @@ class LogRecorder:
             yield
         except BaseException as error:  # SystemExit too: some libraries ask for an end
             self._failed_at = time.monotonic()
-            self._report_once(f"{type(error).__name__}: {error}")
+            text = error.message if isinstance(error, KovqaError) else str(error)
+            self._report_once(f"{type(error).__name__}: {text}")
 
     def _report_once(self, problem: str) -> None:
         """Report a problem, and no other of its kind."""
@@ -182,6 +185,9 @@ class LogRecorder:
             return False
         rows = [row for row in map(logged_values, lines) if row is not None and self._is_new(row)]
         self._tracker.add_values(rows)
+        for row in rows:
+            if row.kind == "eval" and (samples := shown_samples(self._run, row.step)):
+                self._tracker.add_samples(row.step, samples)
         self._offset += sum(map(len, lines))
         for row in rows:
             self._state.sent[row.kind] = self._last_step = row.step
@@ -194,7 +200,8 @@ class LogRecorder:
 
 def _summary(folder: Path) -> dict[str, float]:
     """The numbers of a finished run."""
-    result = read_json(folder / "result.json")
+    path = folder / "result.json"
+    result = read_json(path) if path.is_file() else {}
     return {
         key: float(value)
         for key, value in result.items()

@@ -9,7 +9,7 @@ from typing import Any
 
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.tracking.secret_texts import without_secrets
-from kovqa_core.tracking.tracked_run import PROJECT, LoggedValues, TrackedRun, TrackerState
+from kovqa_core.tracking.tracked_run import PROJECT, LoggedValues, ShownSample, TrackedRun, TrackerState
 
 _FOLDER_VARIABLE = "TRACKIO_DIR"
 _REMOTE_VARIABLES = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
@@ -61,6 +61,16 @@ class TrackioRun:
         """Record points of curves."""
         for row in rows:
             self._run.log(row.values, step=row.step)
+
+    def add_samples(self, step: int, samples: list[ShownSample]) -> None:
+        """Show what was answered at an evaluation."""
+        import trackio
+
+        images = {
+            f"eval/sample-{number}": trackio.Image(sample.image, caption=sample.caption)
+            for number, sample in enumerate(samples, 1)
+        }
+        self._run.log(images, step=step)
 
     def finish(self, outcome: str, summary: Mapping[str, float]) -> None:
         """End the run."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kovqa_core.messages import Message, message, shell_quote
-from kovqa_core.tracking.tracked_run import PROJECT, LoggedValues, TrackedRun, TrackerState
+from kovqa_core.tracking.tracked_run import PROJECT, LoggedValues, ShownSample, TrackedRun, TrackerState
 
 _INIT_SECONDS = 20.0
 _MODES = ("online", "offline", "shared", "disabled")
@@ -83,6 +83,13 @@ class WandbRun:
         """Record points of curves. Its steps must grow; values of one step are one record."""
         for row in rows:
             self._run.log(row.values, step=row.step)
+
+    def add_samples(self, step: int, samples: list[ShownSample]) -> None:
+        """Show what was answered at an evaluation."""
+        import wandb
+
+        images = [wandb.Image(str(sample.image), caption=sample.caption) for sample in samples]
+        self._run.log({"eval/samples": images}, step=step)
 
     def finish(self, outcome: str, summary: Mapping[str, float]) -> None:
         """End the run."""

@@ -32,6 +32,7 @@ from kovqa_core.train import checkpoint
 from kovqa_core.train.checkpoint import TrainProgress
 from kovqa_core.train.run_log import truncate_log
 from kovqa_core.train.state import TrainState
+from kovqa_core.train.tracked_run import copy_sample_images
 
 
 def run_validation(state: TrainState) -> None:
@@ -142,6 +143,7 @@ def _record_samples(state: TrainState, answers: Sequence[tuple[int, Answer]]) ->
             samples.append(make_sample(example, text, points))
     try:
         append_samples(state.run.folder, EvaluationSamples(state.progress.step, samples))
+        copy_sample_images(state.run, state.index.images, samples)
     except (KovqaError, OSError) as error:
         state.log.emit_event(WarningEvent(_samples_warning(error)))
 
