@@ -146,6 +146,8 @@ class LogRecorder:
             if self._tracker is None:
                 module = importlib.import_module(self._module)
                 module.set_variables(self._run)
+                # Before its server knows the id: whatever comes between, the next launch has it, too.
+                write_state(self._run.folder, self._name, self._state)
                 self._tracker = module.open_tracker(self._run, self._state, self._report_once)
                 write_state(self._run.folder, self._name, self._state)
                 self._report("", self._last_step)
