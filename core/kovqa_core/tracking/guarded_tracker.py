@@ -20,7 +20,7 @@ from kovqa_core.messages import Message, message
 from kovqa_core.messages.one_line import cut_value
 from kovqa_core.process_pool import signals_blocked
 from kovqa_core.tracking.tensorboard_tracker import TensorBoardFiles
-from kovqa_core.tracking.tracked_run import TrackedRun, write_tracked_run
+from kovqa_core.tracking.tracked_run import TrackedRun, error_text, write_tracked_run
 from kovqa_core.tracking.trackers import TRACKERS
 
 Warn = Callable[[Message], None]
@@ -82,7 +82,7 @@ class RunTrackers:
                 call(process)
             except Exception as error:
                 self._processes.remove(process)
-                self._warn_of(process.name, f"{type(error).__name__}: {error}")
+                self._warn_of(process.name, error_text(error))
 
     @contextlib.contextmanager
     def _guarded(self, name: str) -> Iterator[None]:
@@ -90,7 +90,7 @@ class RunTrackers:
             yield
         except Exception as error:
             self._files = None if name == "tensorboard" else self._files
-            self._warn_of(name, f"{type(error).__name__}: {error}")
+            self._warn_of(name, error_text(error))
 
     def _warn_of(self, name: str, problem: str) -> None:
         self._warn(

@@ -197,3 +197,8 @@ def flat_config(
             yield f"{prefix}{key}", value
         elif value is not None:
             yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)
+
+
+def error_text(error: BaseException) -> str:
+    """What went wrong, in one line: its kind, and what it says."""
+    return f"{type(error).__name__}: {error.message if isinstance(error, KovqaError) else error}"

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kovqa_core.errors import KovqaError
 from kovqa_core.file_lock import NO_LOCKS, lock_file
 from kovqa_core.files import read_json
 from kovqa_core.process_pool import STOP_SIGNALS
@@ -167,8 +166,7 @@ class LogRecorder:
             yield
         except BaseException as error:  # SystemExit too: some libraries ask for an end
             self._failed_at = time.monotonic()
-            text = error.message if isinstance(error, KovqaError) else str(error)
-            self._report_once(f"{type(error).__name__}: {text}")
+            self._report_once(error_text(error))
 
     def _report_once(self, problem: str) -> None:
         """Report a problem, and no other of its kind."""
