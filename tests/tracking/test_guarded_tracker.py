@@ -44,7 +44,7 @@ def processes_of_group(leader: int) -> list[str]:
         ("raises at the beginning", r"ConnectionError: 401 for \*\*\* at https://\*\*\*@host/path"),
         ("raises at every record", "OSError: .*No space left"),
         ("asks for an end", "SystemExit: no key"),
-        ("ends the process", "its process has ended|did not end in time"),
+        ("ends the process", r"its process has ended \(code (3|None)\)"),
         ("hangs at the beginning", "0 of 3 steps are recorded; it did not end in time"),
         ("hangs and holds Python's lock", "0 of 3 steps are recorded; it did not end in time"),
         ("hangs at the end", "did not end in time"),

@@ -150,25 +150,34 @@ class TrackerProcess:
                 break
             time.sleep(0.02)
         self._read_signs()
-        code = self._kill()
-        if code != 0 and not self._is_gone:
-            self._warn_of(
-                self.name,
-                message(
-                    "tracking.not-ended",
-                    "{recorded} of {logged} steps are recorded; it did not end in time, and was stopped",
-                    recorded=self._recorded_step,
-                    logged=self._logged_step,
-                ),
-            )
+        code = self._process.poll()
+        self._kill()
+        if self._is_gone or code == 0:
+            return
+        if code is not None:
+            self._warn_of_end(code)
+            return
+        self._warn_of(
+            self.name,
+            message(
+                "tracking.not-ended",
+                "{recorded} of {logged} steps are recorded; it did not end in time, and was stopped",
+                recorded=self._recorded_step,
+                logged=self._logged_step,
+            ),
+        )
 
-    def _kill(self) -> int | None:
-        """End what is left of it; the code it ended with, 0 where it was through."""
-        with contextlib.suppress(OSError):  # the library may have started others
+    def _warn_of_end(self, code: int | None) -> None:
+        self._warn_of(
+            self.name, message("tracking.process-ended", "its process has ended (code {code})", code=code)
+        )
+
+    def _kill(self) -> None:
+        """End what is left of it: the library may have started others."""
+        with contextlib.suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for a disk that does not answer
-            return self._process.wait(1.0)
-        return None
+            self._process.wait(1.0)
 
     def _write(self, text: bytes) -> None:
         if self._is_gone:
@@ -180,12 +189,7 @@ class TrackerProcess:
         except OSError:
             self._is_gone = True
             self._read_signs()
-            self._warn_of(
-                self.name,
-                message(
-                    "tracking.process-ended", "its process has ended (code {code})", code=self._process.poll()
-                ),
-            )
+            self._warn_of_end(self._process.poll())
 
     def _read_signs(self) -> None:
         """What it has said since the last time."""

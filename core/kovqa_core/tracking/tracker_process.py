@@ -25,6 +25,7 @@ from kovqa_core.tracking.tracked_run import (
     TRACKING_FOLDER,
     LoggedValues,
     Tracker,
+    error_text,
     logged_values,
     read_state,
     read_tracked_run,
