@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kovqa_core.answer.chat_completions import connect_server
 from kovqa_core.answer.job import AnswerOptions
 from kovqa_core.answer.remote_client import ask_server, server_backend
+from kovqa_core.answer.server_requests import connect_server
 from kovqa_core.errors import KovqaError, SettingsError
 from kovqa_core.net.hosts import is_loopback, url_origin
 from kovqa_core.net.request import RemoteFile, new_http_client, stream_request

@@ -11,16 +11,11 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from kovqa_core.answer.chat_completions import (
-    ChatServer,
-    UnreadableImage,
-    connect_server,
-    find_only_model,
-    request_answer,
-)
+from kovqa_core.answer.chat_completions import request_chat_answer
 from kovqa_core.answer.job import (
     AnswerBackend,
     AnsweredRow,
@@ -29,13 +24,22 @@ from kovqa_core.answer.job import (
     ModelAnswer,
     require_question,
 )
+from kovqa_core.answer.kovqa_server import request_kovqa_answer, require_top_k
 from kovqa_core.answer.partial_file import RowFault
 from kovqa_core.answer.question_rows import QuestionRow
-from kovqa_core.data.example import Example
+from kovqa_core.answer.server_requests import (
+    ModelServer,
+    ServedModel,
+    UnreadableImage,
+    connect_server,
+    find_served_model,
+)
+from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
+from kovqa_core.errors import AssetError, DataError, ModelError
 from kovqa_core.files import real_path, to_nfc
 from kovqa_core.index.reader import is_index_file
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.models.unread_columns import unread_columns_warning
 from kovqa_core.net.request import redact_url
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
@@ -43,26 +47,60 @@ from kovqa_core.progress import OnProgress, Progress, ignore_progress
 _NOTICE_SECONDS = 5.0  # between two notices of a server that is busy: many requests wait for the same one
 
 
+@dataclass(frozen=True)
+class _RemoteModel:
+    """A model of a server, and how many of its likeliest answers are wanted."""
+
+    server: ModelServer
+    served: ServedModel
+    top_k: int
+
+    def request_answer(self, example: Example, image_folder: Path, on_progress: OnProgress) -> Answer:
+        """The answer to one question, or a caption; errors name its id, unless they are about all questions.
+
+        Raises:
+            KovqaError: as `request_chat_answer` and `request_kovqa_answer`.
+        """
+        try:
+            if self.served.is_kovqa:
+                return request_kovqa_answer(
+                    self.server, self.served, example, image_folder, self.top_k, on_progress
+                )
+            return request_chat_answer(self.server, self.served.id, example, image_folder, on_progress)
+        except (DataError, AssetError) as error:
+            if not example.id:
+                raise
+            # Subclasses of AssetError (such as a refusal) take other arguments.
+            error_class = next(
+                kind for kind in (UnreadableImage, DataError, AssetError) if isinstance(error, kind)
+            )
+            raise error_class(
+                message("answer.row-failed", "id {id}: {error}", id=example.id, error=error.message),
+                error.hint,
+            ) from None
+
+
 def ask_server(
     url: str, image: Path, question: str, options: AnswerOptions, on_progress: OnProgress = ignore_progress
 ) -> ModelAnswer:
-    """Answer one question.
+    """Answer one question, or caption an image.
 
     Args:
         url: of the server, up to and with /v1.
         image: path of the image.
-        question: about it.
-        options: only `model` counts: the server decides the rest.
+        question: about it; "" for a caption.
+        options: `model`, `task` and `top_k` count: the server decides the rest.
         on_progress: called when the server is out of reach.
 
     Raises:
-        KovqaError: as `connect_server` and `request_answer`.
+        KovqaError: as `server_backend`, and what is wrong with the question.
     """
-    require_question(question)
+    if options.task == "vqa":
+        require_question(question)
     with connect_server(url, on_progress) as server:
-        name = _served_model(server, options)
+        remote = _find_remote_model(server, options)
         example = Example("", str(real_path(image)), to_nfc(question))
-        return ModelAnswer(request_answer(server, name, example, Path("/"), on_progress), name)
+        return ModelAnswer(remote.request_answer(example, Path("/"), on_progress), remote.served.id)
 
 
 @contextlib.contextmanager
@@ -73,38 +111,51 @@ def server_backend(
 
     Args:
         url: of the server, up to and with /v1.
-        options: only `model` counts: the server decides the rest.
+        options: `model`, `task` and `top_k` count: the server decides the rest.
         concurrency: requests under way at once.
         on_progress: told of a key that this server does not get.
 
     Raises:
-        KovqaError: as `connect_server` and `find_only_model`.
+        KovqaError: as `connect_server` and `find_served_model`.
+        ModelError: the model is for another task.
+        SettingsError: it does not list so many of its likeliest answers.
     """
     with connect_server(url, on_progress) as server:
-        name = _served_model(server, options)
-        fingerprint = {
-            "served": name,
-            "instruction": DEFAULT_INSTRUCTION,
-            "max_tokens": DEFAULT_MAX_NEW_TOKENS,
-        }
-        yield AnswerBackend(name, fingerprint, partial(_request_answers, server, name, concurrency))
+        remote = _find_remote_model(server, options)
+        fingerprint: dict[str, object] = {"served": remote.served.id}
+        if remote.served.is_kovqa:
+            fingerprint |= {
+                "family": remote.served.family,
+                **({"top_k": remote.top_k} if remote.top_k > 1 else {}),
+            }
+        else:
+            fingerprint |= {"instruction": DEFAULT_INSTRUCTION, "max_tokens": DEFAULT_MAX_NEW_TOKENS}
+        yield AnswerBackend(remote.served.id, fingerprint, partial(_request_answers, remote, concurrency))
 
 
-def _served_model(server: ChatServer, options: AnswerOptions) -> str:
-    return str(options.model) if options.model else find_only_model(server)
+def _find_remote_model(server: ModelServer, options: AnswerOptions) -> _RemoteModel:
+    served = find_served_model(server, str(options.model) if options.model else None, options.task)
+    if options.task != (served.task or "vqa"):
+        raise ModelError(
+            message(
+                "answer.served-other-task", "model {name} of {url} is for {own_task}, not for {task}",
+                name=served.id, url=redact_url(server.url), own_task=served.task or "vqa", task=options.task,
+            ),
+            message("answer.served-other-task.hint", "captions need a captioner behind kovqa serve"),
+        )  # fmt: skip
+    require_top_k(served, options.top_k)
+    return _RemoteModel(server, served, options.top_k)
 
 
 def _request_answers(
-    server: ChatServer,
-    model: str,
+    remote: _RemoteModel,
     concurrency: int,
     job: AnswerJob,
     rows: Sequence[QuestionRow],
     on_progress: OnProgress,
 ) -> Iterator[AnsweredRow]:
     """Rows and their answers as they come. The first failure ends it without waiting for the others."""
-    server_name = message("answer.this-server", "a server")
-    if unread := unread_columns_warning(server_name, ("context",), [row.example for row in rows]):
+    if remote.served.task != "caption" and (unread := _unread_columns(remote.served, rows)):
         on_progress(Progress(unread))
     pending: queue.SimpleQueue[QuestionRow] = queue.SimpleQueue()
     # What threads hand over: an answered row, a notice of a server that is out of reach, or what failed.
@@ -113,7 +164,7 @@ def _request_answers(
     image_folder = job.image_folder
     if job.images is None and is_index_file(job.table):  # which may be another's
         sent = message(
-            "answer.images-sent", "images below {folder} are sent to {url}", folder=image_folder, url=redact_url(server.url)
+            "answer.images-sent", "images below {folder} are sent to {url}", folder=image_folder, url=redact_url(remote.server.url)
         )  # fmt: skip
         on_progress(Progress(sent, is_note=True))
     for row in rows:
@@ -124,9 +175,9 @@ def _request_answers(
             while not ended.is_set():
                 row = pending.get_nowait()
                 try:
-                    results.put((row, request_answer(server, model, row.example, image_folder, results.put)))
+                    results.put((row, remote.request_answer(row.example, image_folder, results.put)))
                 except UnreadableImage as error:
-                    results.put((row, RowFault(str(error.message))))
+                    results.put((row, RowFault(error.message, error.hint)))
                 except BaseException as error:
                     results.put(error)
 
@@ -154,6 +205,16 @@ def _request_answers(
         raise
     finally:
         ended.set()
+
+
+def _unread_columns(served: ServedModel, rows: Sequence[QuestionRow]) -> Message | None:
+    name = (
+        message("answer.this-model", "this model ({family})", family=served.family)
+        if served.is_kovqa
+        else message("answer.this-server", "a server")
+    )
+    read = served.reads if served.is_kovqa else ("context",)
+    return unread_columns_warning(name, read, [row.example for row in rows])
 
 
 def _throttled(on_progress: OnProgress) -> OnProgress:

@@ -101,6 +101,19 @@ def read_answer_list(path: Path) -> tuple[str, ...]:
     return answers
 
 
+def one_answer_error(model: str, way_out: str = "") -> SettingsError:
+    """The error of a model that is asked for its likeliest answers, and has one alone.
+
+    Args:
+        model: which one, as the beginning of a sentence.
+        way_out: what makes it have several; "": nothing does.
+    """
+    return SettingsError(
+        message("data.one-answer", "{model} gives one answer, and no list of the likeliest", model=model),
+        way_out or message("data.one-answer.hint", "leave out --top-k"),
+    )
+
+
 def parse_choices(cell: object, place: str) -> tuple[str, ...]:
     """The answers a question offers: a JSON list, an object of letters and answers, or a text with | between them.
 

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from kovqa_core.data.answers import read_answers
-from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
+from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions, one_answer_error
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import message
@@ -324,19 +324,6 @@ def _no_beams_error(folder: Path, info: CheckpointInfo) -> SettingsError:
             family=info.family,
         ),
         message("models.no-beams.hint", "leave out --beams"),
-    )
-
-
-def one_answer_error(model: str, way_out: str = "") -> SettingsError:
-    """The error of a model that is asked for its likeliest answers, and has one alone.
-
-    Args:
-        model: which one, as the beginning of a sentence.
-        way_out: what makes it have several; "": nothing does.
-    """
-    return SettingsError(
-        message("models.one-answer", "{model} gives one answer, and no list of the likeliest", model=model),
-        way_out or message("models.one-answer.hint", "leave out --top-k"),
     )
 
 

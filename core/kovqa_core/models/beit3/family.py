@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kovqa_core.data.answers import write_answers
+from kovqa_core.data.decoding import one_answer_error
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.files import write_text
 from kovqa_core.messages import message
@@ -47,7 +48,6 @@ from kovqa_core.models.family import (
     LoadOptions,
     ModelFamily,
     ReadAnswers,
-    one_answer_error,
     read_answer_classes,
     unloadable_weights_error,
 )

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
+from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions, one_answer_error
 from kovqa_core.data.example import Answer
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.compiled_layers import compile_methods, eager_layers
-from kovqa_core.models.family import FamilyModel, one_answer_error
+from kovqa_core.models.family import FamilyModel
 from kovqa_core.models.vlm import generation, tuning
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_types import HfNetwork, PromptTensors
