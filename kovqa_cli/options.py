@@ -221,8 +221,17 @@ ServerOption = Annotated[
     typer.Option(
         "--server",
         metavar="URL",
-        help="Ask a vLLM or SGLang server (…/v1); --model is a name there. Key: KOVQA_SERVER_KEY, and in "
+        help="Ask `kovqa serve`, or a vLLM or SGLang server (…/v1); --model is a name there. Key: KOVQA_SERVER_KEY, and in "
         "KOVQA_SERVER_HOST the host that it is for; OPENAI_API_KEY goes to api.openai.com alone.",
+    ),
+]
+CaptionServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Ask `kovqa serve` (…/v1); --model is a name there. Key: KOVQA_SERVER_KEY, and in KOVQA_SERVER_HOST the "
+        "host that it is for.",
     ),
 ]
 ConcurrencyOption = Annotated[

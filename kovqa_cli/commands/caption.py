@@ -10,7 +10,14 @@ from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
 from kovqa_cli import options
-from kovqa_cli.commands.predict import require_table, require_table_of_images
+from kovqa_cli.commands.predict import (
+    answer_question,
+    answer_table,
+    refuse_outside_to_server,
+    refuse_with_server,
+    require_table,
+    require_table_of_images,
+)
 
 
 def caption(
@@ -52,6 +59,8 @@ def caption(
         ),
     ] = None,
     precision: options.PrecisionOption = "auto",
+    server: options.CaptionServerOption = None,
+    concurrency: options.ConcurrencyOption = 16,
     allow_left_out: options.AllowLeftOutOption = False,
     allow_outside: options.AllowOutsideOption = False,
     fill_unreadable: options.FillUnreadableOption = None,
@@ -69,26 +78,25 @@ def caption(
             message("caption.one-mode", "give --image, or --input and --output"),
             message("caption.one-mode.hint", "kovqa caption -i x.png"),
         )
-    from kovqa_core.answer.job import AnswerJob, AnswerOptions, run_answer_job
-    from kovqa_core.answer.local import caption_image, local_backend
+    from kovqa_core.answer.job import AnswerJob, AnswerOptions
     from kovqa_core.models.precision import require_precision
 
-    from kovqa_cli.output.answers import print_answer, print_cpu_warning, print_predictions
-    from kovqa_cli.output.progress import show_progress
+    from kovqa_cli.output.answers import print_answer, print_predictions
 
     answer_options = AnswerOptions(model, "caption", num_beams=beams, precision=require_precision(precision))
-    print_cpu_warning()
+    if server:
+        refuse_with_server({"--beams": beams is not None, "--precision": precision != "auto"})
+        refuse_outside_to_server(allow_outside=allow_outside)
     if image is not None:
         require_table(fill_unreadable)
         require_table_of_images(allow_outside=allow_outside)
-        print_answer(caption_image(image, answer_options), as_json=json, quiet=quiet, field="caption")
+        caption = answer_question(image, "", answer_options, server, quiet=quiet)
+        print_answer(caption, as_json=json, quiet=quiet, field="caption")
     elif input is not None and output is not None:
         job = AnswerJob(
             input, output, answer_options, images, batch=batch, columns=options.parse_columns(column),
             allow_left_out=allow_left_out, fill_unreadable=fill_unreadable, force=force,
             allow_outside=allow_outside,
         )  # fmt: skip
-        backend = local_backend(answer_options)
-        with show_progress(quiet or json) as on_progress:
-            table = run_answer_job(job, backend, on_progress)
+        table = answer_table(job, None, server, concurrency, quiet=quiet or json)
         print_predictions(table, as_json=json, quiet=quiet, captions=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,23 +97,21 @@ def predict(
         require_table_of_images(allow_outside=allow_outside)
         require_table(fill_unreadable)
     if server:
-        _refuse_local_options(
-            chat=chat, profile=bool(profile), code=trust_remote_code, decoding=other_decoding,
-            precision=precision != "auto",
-        )  # fmt: skip
-        if allow_outside:
-            raise SettingsError(
-                message("predict.outside-to-server", "a server gets no image from outside the image folder"),
-                message(
-                    "predict.outside-to-server.hint",
-                    "in place of --allow-outside name the folder that all images lie below: --images DIR",
-                ),
-            )
+        refuse_with_server(
+            {
+                "--profile": bool(profile),
+                "--chat": chat,
+                "--trust-remote-code": trust_remote_code,
+                "--precision": precision != "auto",
+                "--answers, --choices or --temperature": other_decoding,
+            }
+        )
+        refuse_outside_to_server(allow_outside=allow_outside)
     if chat:
         _note_new_command("--chat", "kovqa chat", quiet=quiet)
         run_chat(image, answer_options, as_json=json, quiet=quiet)
     elif image is not None and question is not None:
-        answer = _answer_question(image, question, answer_options, server, quiet=quiet)
+        answer = answer_question(image, question, answer_options, server, quiet=quiet)
         print_answer(answer, as_json=json, quiet=quiet)
     elif input is not None and output is not None:
         job = AnswerJob(
@@ -121,7 +120,7 @@ def predict(
             allow_left_out=allow_left_out, fill_unreadable=fill_unreadable, force=force,
             allow_outside=allow_outside,
         )  # fmt: skip
-        table = _answer_table(job, profile, server, concurrency, quiet=quiet or json)
+        table = answer_table(job, profile, server, concurrency, quiet=quiet or json)
         print_predictions(table, as_json=json, quiet=quiet)
 
 
@@ -185,15 +184,12 @@ def require_table_of_images(*, allow_outside: bool) -> None:
         )
 
 
-def _refuse_local_options(*, chat: bool, profile: bool, code: bool, decoding: bool, precision: bool) -> None:
-    """Refuse options that a server has no request field for, or that concern this machine."""
-    options_used = {
-        "--profile": profile,
-        "--chat": chat,
-        "--trust-remote-code": code,
-        "--precision": precision,
-        "--answers, --choices or --temperature": decoding,
-    }
+def refuse_with_server(options_used: Mapping[str, bool]) -> None:
+    """Refuse options that a server has no request field for, or that concern this machine.
+
+    Raises:
+        SettingsError: one of them is used.
+    """
     for option, is_used in options_used.items():
         if is_used:
             raise SettingsError(
@@ -202,10 +198,26 @@ def _refuse_local_options(*, chat: bool, profile: bool, code: bool, decoding: bo
             )
 
 
-def _answer_question(
+def refuse_outside_to_server(*, allow_outside: bool) -> None:
+    """Refuse to send images that lie anywhere.
+
+    Raises:
+        SettingsError: --allow-outside is given.
+    """
+    if allow_outside:
+        raise SettingsError(
+            message("predict.outside-to-server", "a server gets no image from outside the image folder"),
+            message(
+                "predict.outside-to-server.hint",
+                "in place of --allow-outside name the folder that all images lie below: --images DIR",
+            ),
+        )
+
+
+def answer_question(
     image: Path, question: str, answer_options: AnswerOptions, server: str | None, *, quiet: bool
 ) -> ModelAnswer:
-    """One answer, of a model here or on a server; for the latter nothing heavy is loaded."""
+    """One answer or caption, of a model here or on a server; for the latter nothing heavy is loaded."""
     if server:
         from kovqa_core.answer.remote_client import ask_server
 
@@ -213,15 +225,17 @@ def _answer_question(
 
         with show_progress(quiet, announce=True) as on_progress:
             return ask_server(server, image, question, answer_options, on_progress)
-    from kovqa_core.answer.local import answer_question
+    from kovqa_core.answer import local
 
     from kovqa_cli.output.answers import print_cpu_warning
 
     print_cpu_warning()
-    return answer_question(image, question, answer_options)
+    if answer_options.task == "caption":
+        return local.caption_image(image, answer_options)
+    return local.answer_question(image, question, answer_options)
 
 
-def _answer_table(
+def answer_table(
     job: AnswerJob, profile: str | None, server: str | None, concurrency: int, *, quiet: bool
 ) -> AnsweredTable:
     """A predictions file, by a server, a profile's processes or this process."""

@@ -62,7 +62,7 @@ def test_one_question(kovqa: Kovqa, vllm: Vllm, small: Small) -> None:
     vllm.gives_logprobs = False
     document = json.loads(kovqa(*words, "--model", MODEL, "--json", **settings()).stdout)
     assert document == {"schema": 1, "answer": answer_to("무슨 색인가요?"), "score": None, "model": MODEL}
-    assert vllm.paths[2:] == ["/v1/chat/completions"]  # a named model is not looked for
+    assert vllm.paths[2:] == ["/v1/models", "/v1/chat/completions"]  # which says whether it is kovqa's
 
 
 def test_no_torch_is_loaded(vllm: Vllm, table: Path, tmp_path: Path) -> None:

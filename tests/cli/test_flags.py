@@ -26,8 +26,8 @@ FLAGS = {
         "--allow-outside --trust-remote-code --force --json --quiet -q"
     ),
     "caption": (
-        "--image -i --input --images --column --output -o --model --beams --batch --precision --fill-unreadable "
-        "--allow-left-out --allow-outside --force --json --quiet -q"
+        "--image -i --input --images --column --output -o --model --beams --batch --precision --server --concurrency "
+        "--fill-unreadable --allow-left-out --allow-outside --force --json --quiet -q"
     ),
     "chat": "--image -i --model --answers --temperature --seed --precision --trust-remote-code --json --quiet -q",
     "vote": "--output -o --by --json --quiet -q",

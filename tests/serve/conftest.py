@@ -58,7 +58,8 @@ class RepeatingModels:
 
 def served(name: str, task: str, family: str, top_k: int) -> ServedModel:
     """A model of the server, without a network."""
-    return ServedModel(name, cast(LoadedModel, name), task, family, top_k, 1_700_000_000)
+    reads = ("context", "choices") if task == "vqa" else ()
+    return ServedModel(name, cast(LoadedModel, name), task, family, top_k, 1_700_000_000, reads=reads)
 
 
 MODELS = {

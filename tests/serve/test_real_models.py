@@ -17,9 +17,10 @@ import httpx2
 import openai
 import pytest
 from kovqa_core.answer.ask_model import ImageQuestion, ask_model
-from kovqa_core.answer.chat_completions import connect_server, request_answer
+from kovqa_core.answer.chat_completions import request_chat_answer
 from kovqa_core.answer.job import AnswerOptions
 from kovqa_core.answer.local import load_model
+from kovqa_core.answer.server_requests import connect_server
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.index.reader import open_index
 from kovqa_core.serve.openapi import openapi_document
@@ -53,7 +54,7 @@ def test_a_vision_language_model_tells_its_answer_token_by_token(
             )
             chunks = [choice for chunk in stream for choice in chunk.choices]
         with connect_server(f"{url}/v1") as server:
-            found = request_answer(server, name, Example("", image.name, question), image.parent)
+            found = request_chat_answer(server, name, Example("", image.name, question), image.parent)
     texts = [choice.delta.content for choice in chunks if choice.delta.content]
     assert "".join(texts) == found.text == expected.text
     assert len(texts) > 1

@@ -164,7 +164,8 @@ def _request_answers(
     image_folder = job.image_folder
     if job.images is None and is_index_file(job.table):  # which may be another's
         sent = message(
-            "answer.images-sent", "images below {folder} are sent to {url}", folder=image_folder, url=redact_url(remote.server.url)
+            "answer.images-sent", "images below {folder} are sent to {url}",
+            folder=image_folder, url=redact_url(remote.server.url),
         )  # fmt: skip
         on_progress(Progress(sent, is_note=True))
     for row in rows:

@@ -1,4 +1,4 @@
-"""Which of the user's keys a server of chat completions gets: only one that is stored for its very host.
+"""Which of the user's keys a server of models gets: only one that is stored for its very host.
 
 A key is stored for a host
 

@@ -18,6 +18,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from kovqa_core.bounded_json import parse_json
+from kovqa_core.data.decoding import CHOICE_LETTERS, parse_choices
 from kovqa_core.messages import Message, message
 from kovqa_core.serve.served_models import MAX_QUESTION_LETTERS, MAX_TOP_K
 from kovqa_core.web.http_errors import RefusedRequest
@@ -35,6 +36,7 @@ class AskFields(BaseModel):
     image: str = Field(min_length=1)
     question: str = Field("", max_length=MAX_QUESTION_LETTERS)
     context: str = Field("", max_length=MAX_QUESTION_LETTERS)
+    choices: list[str] = Field(default_factory=list, max_length=len(CHOICE_LETTERS))
     model: str = Field("", max_length=500)
     top_k: int = Field(1, ge=1, le=MAX_TOP_K)
     method: Literal["auto", "occlusion", "rollout"] = "auto"
@@ -48,6 +50,7 @@ class AskedQuestion:
         image: a file's bytes; not looked at yet.
         question: "" where there is none.
         context: to be read before the question; "": nothing.
+        choices: the only possible answers; none: any.
         model: the name given; "": none.
         top_k: likeliest answers that are wanted.
         method: of an explanation.
@@ -56,6 +59,7 @@ class AskedQuestion:
     image: bytes
     question: str
     context: str
+    choices: tuple[str, ...]
     model: str
     top_k: int
     method: str
@@ -69,6 +73,7 @@ async def read_asked_question(request: Request, fetch_image: FetchImage) -> Aske
 
     Raises:
         RefusedRequest: 400 for a field that is missing, unknown or wrong; 415 for neither a form nor JSON.
+        DataError: choices among which nobody could choose.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
@@ -85,7 +90,10 @@ async def read_asked_question(request: Request, fetch_image: FetchImage) -> Aske
                 kind=kind,
             ),
         )  # fmt: skip
-    return AskedQuestion(image, fields.question, fields.context, fields.model, fields.top_k, fields.method)
+    choices = parse_choices(fields.choices, "choices") if fields.choices else ()
+    return AskedQuestion(
+        image, fields.question, fields.context, choices, fields.model, fields.top_k, fields.method
+    )
 
 
 async def read_json_body(request: Request) -> object:
@@ -103,7 +111,7 @@ async def read_json_body(request: Request) -> object:
 
 
 async def _read_form(request: Request) -> tuple[bytes, dict[str, object]]:
-    """The image file of a form, and its other fields; numbers are read as such."""
+    """The image file of a form, and its other fields; numbers are read as such, and choices with | between them."""
     values: dict[str, object] = {}
     image: bytes | None = None
     async with request.form(max_files=1, max_fields=len(AskFields.model_fields)) as form:
@@ -120,6 +128,8 @@ async def _read_form(request: Request) -> tuple[bytes, dict[str, object]]:
                 values[name] = value if isinstance(value, str) else "(file)"
     if image is None:
         raise RefusedRequest(400, message("serve.no-image", "the field image is missing"))
+    if isinstance(choices := values.get("choices"), str):
+        values["choices"] = choices.split("|")
     top_k = values.get("top_k")
     if isinstance(top_k, str) and re.fullmatch(r"\d{1,9}", top_k, re.ASCII):
         values["top_k"] = int(top_k)

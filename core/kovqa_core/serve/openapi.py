@@ -62,7 +62,7 @@ def openapi_document() -> dict[str, object]:
         "/v1/models": _get("The models, as OpenAI lists them.", "application/json", _object("object", "data")),
         "/v1/models/{name}": _get(
             "One model.", "application/json",
-            _object("id", "object", "created", "owned_by", "task", "family", "top_k"), ("name", "string"),
+            _object("id", "object", "created", "owned_by", "task", "family", "top_k", "reads"), ("name", "string"),
         ),
         "/v1/examples": _get("Images to try.", "application/json", _object("schema", "examples")),
         "/v1/examples/{number}.png": _get(

@@ -33,6 +33,7 @@ class ServedModel:
         top_k: likeliest answers that it can give; 1: it has no others.
         created: when its checkpoint was made, in seconds since 1970.
         set_on_text: see `ModelFamily`.
+        reads: what it reads besides image and question, of "context" and "choices".
     """
 
     id: str
@@ -42,6 +43,7 @@ class ServedModel:
     top_k: int
     created: int
     set_on_text: Callable[[FamilyModel, Callable[[str], None] | None], None] | None = None
+    reads: tuple[str, ...] = ()
 
 
 def load_served_models(
@@ -104,7 +106,9 @@ def _load_served_model(
     created = (
         int((loaded.folder / CHECKPOINT_FILE).stat().st_mtime) if has_checkpoint_info(loaded.folder) else 0
     )
-    return ServedModel(name, loaded, info.task, info.family, top_k, created, family.set_on_text)
+    prompt_columns = family.prompt_columns
+    reads = tuple(prompt_columns(loaded.processor)) if prompt_columns and info.task == "vqa" else ()
+    return ServedModel(name, loaded, info.task, info.family, top_k, created, family.set_on_text, reads)
 
 
 def find_served_model(models: Mapping[str, ServedModel], name: str, task: str | None = None) -> ServedModel:
