@@ -32,7 +32,7 @@ def write_answers(small: Small, path: Path, every: int, **more: object) -> Path:
 def answers(small: Small, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two models' predictions files; A's has the likeliest answers, too. A pattern of DuckDB is in their path."""
     folder = tmp_path_factory.mktemp("예측 [ab]'s *")
-    likeliest = [{"answer": "하나", "score": 0.75}, {"answer": "둘", "score": 0.25}]
+    likeliest = [["하나", 0.75], ["둘", 0.25]]
     return (
         write_answers(small, folder / "a?.jsonl", 3, likeliest=likeliest),
         write_answers(small, folder / "b.jsonl", 2),

@@ -46,7 +46,7 @@ def test_the_page_and_what_it_asks_for(client: httpx2.Client, session: ViewSessi
     assert [row["line"] for row in rows] == list(range(len(rows)))
     assert [answer["model"] for answer in rows[0]["models"]] == ["a", "b"]
     row = client.get("/row", params={"split": 2, "line": 1}).json()
-    assert row["likeliest"]["a"] == [{"answer": "하나", "score": 0.75}, {"answer": "둘", "score": 0.25}]
+    assert row["likeliest"]["a"] == [["하나", 0.75], ["둘", 0.25]]
     assert row["trained"] > 0
     table = client.get("/export", params={"split": "test", "a": "wrong", "format": "csv"})
     assert table.headers["content-disposition"] == 'attachment; filename="kovqa-selection.csv"'
@@ -132,6 +132,8 @@ def test_the_command(small: Small, answers: tuple[Path, Path], tmp_path: Path) -
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 128 + signal.SIGTERM
         assert process.stderr.read() == ""
+    # The database, and nothing that was needed on the way.
+    assert [path.suffix for path in (tmp_path / "kovqa" / "view").iterdir()] == [".duckdb"]
 
 
 def test_mistakes_end_before_an_address_is_said(

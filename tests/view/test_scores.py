@@ -104,8 +104,26 @@ def test_both_ways_of_matching_agree(
     monkeypatch.setattr(match, "_is_plain", lambda path: False)
     started = opened(small.index, *answers)
     others = queries(started).rows(TEST, 0)
+    likeliest = queries(started).row(2, 0)["a_likeliest"]  # type: ignore[index]
     started.close()
     assert others == rows
+    assert json.loads(likeliest) == [["하나", 0.75], ["둘", 0.25]]
+
+
+def test_a_row_that_stands_twice(small: Small, answers: tuple[Path, Path], tmp_path: Path) -> None:
+    split, given = tmp_path / "mine.jsonl", tmp_path / "p.jsonl"
+    lines = (small.index / "test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:4]
+    split.write_text("".join([*lines, lines[1]]), encoding="utf-8")
+    said = answers[0].read_text(encoding="utf-8").splitlines(keepends=True)[:5]
+    given.write_text("".join(said), encoding="utf-8")
+    with pytest.raises(DataError, match="not in the index"):  # as many ids as rows, and one is foreign
+        opened(split, given)
+    given.write_text("".join(said[:4]), encoding="utf-8")
+    started = opened(split, given)
+    summary = queries(started).summary(RowFilter())
+    started.close()
+    assert (summary["rows"], summary["a_rows"]) == (5, 5)
+    assert summary["a_score"] == pytest.approx(evaluate_file(given, split).scores.total.score)
 
 
 @pytest.mark.parametrize(

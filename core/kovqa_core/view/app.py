@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
+from kovqa_core.evaluate.likeliest_column import parse_likeliest
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.messages.readable_name import readable_name
 from kovqa_core.view.charts import calibration_chart
@@ -146,6 +147,7 @@ def _session_state(session: ViewSession) -> dict[str, object]:
         "done": progress.done,
         "steps": progress.total,
         "name": inputs.name,
+        "key": session.key,
         "task": inputs.task,
         "splits": [{"name": name, "rows": len(split)} for name, split in inputs.splits.items()],
         "first_split": inputs.first_split,
@@ -211,7 +213,7 @@ def _row_fields(
             "choices": list(example.choices[:_MAX_TEXTS]), "context": example.context,
             "annotations": list(example.annotations[:_MAX_TEXTS]),
             "trained": found.get("trained"),
-            "likeliest": {model: _likeliest(found.get(f"{model}_likeliest")) for model in ("a", "b")},
+            "likeliest": {model: parse_likeliest(found.get(f"{model}_likeliest"))[:_MAX_TEXTS] for model in ("a", "b")},
         }  # fmt: skip
     return fields
 
@@ -238,12 +240,3 @@ def _model_fields(found: Mapping[str, Any]) -> list[dict[str, object]]:
         for model in ("a", "b")
         if found.get(f"{model}_answer") is not None
     ]
-
-
-def _likeliest(text: str | None) -> list[dict[str, object]]:
-    """The likeliest answers of a prediction's line; none where it has none, or writes them otherwise."""
-    try:
-        rows = parse_json(text or "[]")
-        return [{"answer": str(row["answer"]), "score": float(row["score"])} for row in rows[:_MAX_TEXTS]]
-    except (ValueError, TypeError, KeyError):
-        return []

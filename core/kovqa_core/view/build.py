@@ -194,8 +194,8 @@ def _split_of_ids(connection: duckdb.DuckDBPyConnection, ids: list[str], inputs:
 def _score_answers(
     connection: duckdb.DuckDBPyConnection, model: str, number: int, inputs: ViewInputs, folder: Path
 ) -> None:
-    """Make the table `scored_MODEL` (id, answer, form, confidence, likeliest, score, is_right)."""
-    answers = f"(SELECT a.*, r.truth FROM answers_{model} a JOIN raw_{number} r USING (id))"
+    """Make the table `scored_MODEL` (line, answer, form, confidence, likeliest, score, is_right)."""
+    answers = f"(SELECT a.* EXCLUDE (id), r.rowid AS line, r.truth FROM raw_{number} r JOIN answers_{model} a USING (id))"
     if inputs.task == "caption":
         connection.execute(
             f"""CREATE TEMP TABLE scored_{model} AS SELECT * EXCLUDE (truth), answer AS form FROM {answers}"""
@@ -210,7 +210,7 @@ def _score_answers(
     _load_lines(connection, f"pairs_{model}", columns, write_lines(rows, folder))
     connection.execute(
         f"""CREATE TEMP TABLE scored_{model} AS
-        SELECT a.id, a.answer, a.likeliest, p.form, p.score, p.score >= {RIGHT_SCORE} AS is_right,
+        SELECT a.line, a.answer, a.likeliest, p.form, p.score, p.score >= {RIGHT_SCORE} AS is_right,
             CASE WHEN a.confidence BETWEEN 0 AND 1 THEN a.confidence END AS confidence
         FROM {answers} a JOIN truths t USING (truth) JOIN pairs_{model} p ON p.truth = t.number AND p.answer = a.answer"""
     )
@@ -256,7 +256,7 @@ def _split_query(number: int, answers: Mapping[str, str]) -> str:
                 f"{model}.likeliest AS {model}_likeliest"
             )
             joins += (
-                f" LEFT JOIN {answers[model]} {model} ON {model}.id = r.id "
+                f" LEFT JOIN {answers[model]} {model} ON {model}.line = r.rowid "
                 f"LEFT JOIN texts {model}_texts ON {model}_texts.text = {model}.form"
             )
         else:

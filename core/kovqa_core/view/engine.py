@@ -7,18 +7,19 @@ files, without extensions, and with its settings locked.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kovqa_core.errors import MachineError
 from kovqa_core.messages import message
+from kovqa_core.process_pool import usable_cpu_count
 
 if TYPE_CHECKING:
     import duckdb
 
 MEMORY_LIMIT = "1GiB"  # of DuckDB; what does not fit goes to its temporary files
+_MAX_THREADS = 8  # each takes some memory of its own
 _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
@@ -55,7 +56,7 @@ def open_new_database(path: Path) -> duckdb.DuckDBPyConnection:
     settings = {
         **_CLOSED,
         "memory_limit": MEMORY_LIMIT,
-        "threads": _threads(),
+        "threads": min(_MAX_THREADS, usable_cpu_count()),
         "temp_directory": str(temporary),
     }
     return duckdb.connect(str(path), config=settings)
@@ -76,19 +77,13 @@ def open_finished_database(path: Path, temporary: Path) -> duckdb.DuckDBPyConnec
     settings = {
         **_CLOSED,
         "memory_limit": MEMORY_LIMIT,
-        "threads": _threads(),
+        "threads": min(_MAX_THREADS, usable_cpu_count()),
         "temp_directory": str(temporary),
     }
     connection = duckdb.connect(str(path), read_only=True, config=settings)
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
-
-
-def _threads() -> int:
-    return max(
-        1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    )
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ what is wrong; they need memory for all answers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 _LINE_COLUMNS = "{id: 'JSON', answer: 'JSON', score: 'JSON', likeliest: 'JSON'}"
 _CLEAN_COLUMNS = (
-    "{id: 'VARCHAR', answer: 'VARCHAR', confidence: 'DOUBLE', score: 'DOUBLE', is_right: 'BOOLEAN'}"
+    "{id: 'VARCHAR', answer: 'VARCHAR', confidence: 'DOUBLE', score: 'DOUBLE', is_right: 'BOOLEAN', "
+    "likeliest: 'VARCHAR'}"
 )
 
 
@@ -82,7 +84,7 @@ def match_answers(
     matched, rows = (_caption_rows if inputs.task == "caption" else _answer_rows)(path, index_path, inputs)
     lines = write_lines(rows, folder)
     connection.execute(
-        f"CREATE TEMP TABLE answers_{model} AS SELECT *, NULL::VARCHAR AS likeliest "
+        f"CREATE TEMP TABLE answers_{model} AS "
         f"FROM read_ndjson(?, columns = {_CLEAN_COLUMNS}, maximum_object_size = {MAX_LINE_BYTES})",
         [str(lines)],
     )
@@ -125,6 +127,7 @@ def _match_plain_lines(
         )
         is_same, unusable = connection.execute(
             f"""SELECT bool_and(is_plain) AND count(*) = count(DISTINCT id)
+                AND (SELECT count(*) = count(DISTINCT id) FROM raw_{number})
                 AND count(*) = (SELECT count(*) FROM raw_{number})
                 AND NOT EXISTS (FROM raw_{number} ANTI JOIN {table} USING (id))
                 AND EXISTS (FROM raw_{number} WHERE NOT starts_with(truth, '{{}}')),
@@ -145,10 +148,14 @@ def _answer_rows(
     predictions, examples = match_predictions(
         read_predictions(path), path, index_path, inputs.rules.question_types
     )
+    # Once each: a file that somebody put together may have two rows of one id, and both have its answer then.
     rows: Iterator[dict[str, object]] = (
-        {"id": e.id, "answer": predictions.texts[e.id], "confidence": predictions.confidence.get(e.id)}
-        for e in examples
-    )
+        {
+            "id": id, "answer": predictions.texts[id], "confidence": predictions.confidence.get(id),
+            "likeliest": json.dumps(predictions.likeliest.get(id)),
+        }
+        for id in dict.fromkeys(example.id for example in examples)
+    )  # fmt: skip
     return MatchedAnswers(len(predictions.unusable_scores)), rows
 
 
@@ -167,11 +174,15 @@ def _caption_rows(
             message("view.answers-to-captions.hint", "name a file of kovqa caption"),
         )
     main, predictions = result.scores.main, result.predictions
+    scored = {
+        example.id: (float(score), bool(right))
+        for example, score, right in zip(result.examples, main.each, is_right_row(result), strict=True)
+    }
     rows: Iterator[dict[str, object]] = (
         {
-            "id": example.id, "answer": predictions.texts[example.id],
-            "confidence": predictions.confidence.get(example.id), "score": float(score), "is_right": bool(right),
+            "id": id, "answer": predictions.texts[id], "confidence": predictions.confidence.get(id),
+            "score": score, "is_right": right,
         }
-        for example, score, right in zip(result.examples, main.each, is_right_row(result), strict=True)
+        for id, (score, right) in scored.items()
     )  # fmt: skip
     return MatchedAnswers(len(predictions.unusable_scores), main.name, float(main.score)), rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 import tempfile
 import threading
@@ -44,6 +45,7 @@ class ViewSession:
         progress: of making the database.
         error: why there is none.
         is_kept: whether it stays.
+        key: stands in the addresses of images, which browsers keep: another session has others under the same numbers.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class ViewSession:
     ) -> None:
         self.inputs, self.on_failure = inputs, on_failure
         self.thumbnails = Thumbnails(inputs.images)
+        self.key = secrets.token_hex(4)
         self.queries: ViewQueries | None = None
         self.progress: Progress = Progress(message("view.step-start", "opening"), 0, 1, "steps")
         self.error: BaseException | None = None

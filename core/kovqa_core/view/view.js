@@ -224,7 +224,7 @@ find("tabs").addEventListener("keydown", (event) => {
 
 const picture = (row, side) => {
   const box = make("div", { class: "picture" });
-  const image = make("img", { src: `/image?split=${row.split}&line=${row.line}&side=${side}`, alt: row.image, loading: "lazy", decoding: "async",
+  const image = make("img", { src: `/image?split=${row.split}&line=${row.line}&side=${side}&key=${state.key}`, alt: row.image, loading: "lazy", decoding: "async",
     error: () => box.replaceChildren(make("span", {}, both("이미지를 읽을 수 없습니다", "this image cannot be read")), make("small", {}, short(row.image))) });
   box.append(image);
   return box;
@@ -370,7 +370,7 @@ async function showRow(turn) {
     if (row.choices.length) add(["고를 답", "choices"], row.choices.join(" · "));
     if (row.annotations.length) add(["사람들의 답", "people's answers"], row.annotations.join(" · "));
     for (const model of models()) if (row.likeliest[model].length) add([`${model.toUpperCase()}의 그럴듯한 답`, `${model.toUpperCase()}'s likeliest`],
-      ...row.likeliest[model].flatMap(({ answer, score }) => [make("div", {}, answer, " ", make("small", {}, percent(score)))]));
+      ...row.likeliest[model].flatMap(([answer, score]) => [make("div", {}, answer, " ", make("small", {}, percent(score)))]));
     if (row.trained !== null && state.models.length && !isCaption()) add(["학습 행 중 같은 정답", "training rows with this truth"], number(row.trained));
     if (row.type) add(["종류", "type"], row.type);
     add(["번호", "id"], row.id);
