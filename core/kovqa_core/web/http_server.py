@@ -38,6 +38,7 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _HEAD_SECONDS = 20.0  # for the head of a request, from the first byte (or the connection) to the last
 _WRITE_SECONDS = 60.0  # for a client that does not read what it asked for
 _KEEP_ALIVE_SECONDS = 30  # longer than clients keep idle connections, so that they are the ones to close them
+_LAST_READ_SECONDS = 0.2
 _REFUSED_BODY_SECONDS = 5.0  # for what is still sent after it was refused
 _MAX_CONNECTIONS = 512
 _LOG = logging.getLogger("uvicorn.error")
@@ -140,6 +141,13 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        # What clients had sent at the signal is in the sockets, some of it unread: it becomes requests first.
+        await asyncio.sleep(_LAST_READ_SECONDS)
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
