@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from kovqa_core.answer.ask_model import ImageQuestion, ask_model
 from kovqa_core.answer.job import AnswerOptions
+from kovqa_core.serve import app as serve_app
 from kovqa_core.serve.batch_queue import QueueLimits
 from kovqa_core.serve.served_models import load_served_models
-from kovqa_core.serve.server import guarded_app
+from kovqa_core.serve.server import ServeOptions, guarded_app
 
 from tests.browser import DESKTOP, PHONE, OpenedPage, OpenPage, axe_violations, in_browser
 from tests.conftest import Small
-from tests.serve.conftest import MODELS, OPTIONS, RepeatingModels, png
+from tests.serve.conftest import MODELS, OPTIONS, RepeatingModels, no_log, png
 from tests.web.servers import serving
 
 pytestmark = in_browser
@@ -132,7 +133,7 @@ def test_a_busy_server_is_asked_again_and_a_question_is_taken_back(
     repeating: RepeatingModels, open_page: OpenPage, image: Path
 ) -> None:
     options = replace(OPTIONS, limits=QueueLimits(max_batch=1, max_waiting=1, timeout_seconds=20))
-    with serving(guarded_app(MODELS, options, TOKEN, lambda *reply: None)) as url:
+    with serving(guarded_app(MODELS, options, TOKEN, no_log)) as url:
         page = open_page(url)
         tab = page.tab
         tab.wait_for_selector("#token-dialog[open]")
@@ -165,12 +166,15 @@ def test_a_busy_server_is_asked_again_and_a_question_is_taken_back(
     tab.get_by_text("서버에 연결할 수 없습니다").first.wait_for()
 
 
-def test_a_real_model_says_the_same_in_the_page(trained: Path, small: Small, open_page: OpenPage) -> None:
+def test_a_real_model_says_the_same_in_the_page(
+    trained: Path, small: Small, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve_app, "ask_model", ask_model)  # in this module models repeat
     image = sorted((small.root / "images").glob("*.png"))[0]
     question = "그림에 도형이 모두 몇 개 있나요?"
     models = load_served_models([trained], AnswerOptions())
     (expected,) = ask_model(models[trained.name].loaded, [ImageQuestion(image, question)])
-    with serving(guarded_app(models, OPTIONS, "", lambda *reply: None)) as url:
+    with serving(guarded_app(models, ServeOptions(), "", no_log)) as url:
         page = open_ready(open_page, url, size=PHONE)
         page.tab.locator("#example-list button").first.click()
         page.tab.wait_for_selector("#image[alt='1.png']")
@@ -178,4 +182,10 @@ def test_a_real_model_says_the_same_in_the_page(trained: Path, small: Small, ope
         choose(page, image)
         ask(page, question)
         assert page.tab.inner_text(".given") == expected.text
+        page.tab.check("#look-switch")
+        page.tab.wait_for_selector(".explained mark")
+        assert page.tab.is_visible("#heat")
+        assert page.tab.locator("#heat").evaluate("heat => heat.naturalWidth") > 0
+        assert page.tab.locator(".explained mark").all_inner_texts() == question.split()
+        assert axe_violations(page.tab) == []
         page.assert_clean()

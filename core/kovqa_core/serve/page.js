@@ -176,12 +176,13 @@ function bars(likeliest) {
 }
 
 function explained({ words, method, seconds: took, doubt }) {
-  const most = Math.max(1, ...words.map((word) => word.effect));  // log-odds: what is little stays pale
+  // Log-odds: what is little stays pale, and what is everything does not hide the rest.
+  const most = Math.min(Math.max(1, ...words.map((word) => word.effect)), 10);
   const methods = { occlusion: ["가려 보기", "occlusion"], rollout: ["어텐션 롤아웃", "attention rollout"] };
   const [korean, english] = methods[method] || [method, method];
   const marked = words.flatMap(({ word, effect }) => {
     const mark = make("mark", { title: effect.toFixed(3) }, word);
-    mark.style.setProperty("--share", Math.max(effect, 0) / most);
+    mark.style.setProperty("--share", Math.min(Math.max(effect, 0) / most, 1));
     return [mark, " "];
   });
   const strongest = words.reduce((best, word) => (word.effect > best.effect ? word : best), { effect: 0 });
@@ -228,6 +229,7 @@ function renderLook() {
   $("heat").hidden = !heat;
   if (heat) $("heat").src = result.explanation.heat;
   $("strength-label").hidden = !on;
+  $("legend").hidden = !heat;
   const answered = shown ? shown.results.filter((each) => each.reply) : [];
   $("look-models").hidden = !on || answered.length < 2;
   for (const old of $("look-models").querySelectorAll("label")) old.remove();
@@ -313,10 +315,16 @@ async function loadModels() {
   } catch (fault) {
     return showFault("server-error", faultWords(fault));
   }
-  for (const select of [$("model"), $("other")]) for (const model of models) {
-    const name = model.task === "caption" ? { "data-ko": `${model.id} (이미지 설명)`, "data-en": `${model.id} (captions)` } : {};
-    select.append(make("option", { value: model.id, ...name }, model.id));
+  const options = (task) => models.filter((model) => (model.task === "caption") === (task === "caption")).map(({ id }) => make("option", { value: id }, id));
+  for (const select of [$("model"), $("other")]) {
+    const asking = options("vqa"), describing = options("caption");
+    if (!asking.length || !describing.length) select.append(...asking, ...describing);
+    else {
+      select.append(make("optgroup", { "data-ko": "질문에 답하기", "data-en": "Answer questions", "data-into": "label" }, asking),
+        make("optgroup", { "data-ko": "이미지 설명", "data-en": "Describe images", "data-into": "label" }, describing));
+    }
   }
+  $("model").value = models[0].id;
   $("models").hidden = models.length < 2;
   renderForm();
 }
