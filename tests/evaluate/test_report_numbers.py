@@ -35,7 +35,7 @@ def test_calibration_in_bins_of_equal_width() -> None:
     confidence = np.array([0.0, 0.1, 0.3, 0.39, 0.7, 1.0, 0.95, np.nan])
     scores = np.array([0.0, 1.0, 0.0, 1.0, 0.6, 1.0, 0.0, 1.0])
     measured = measure_calibration(confidence, scores)
-    # 0.3 and 0.7 are lower ends of their bins, though 0.7 · 10 is not quite 7; 1.0 is in the last one.
+    # 0.1, 0.3 and 0.7 are lower ends of their bins; 1.0 is in the last one.
     assert [(round(b.low, 1), b.rows) for b in measured.bins] == [
         (0.0, 1), (0.1, 1), (0.3, 2), (0.7, 1), (0.9, 2),
     ]  # fmt: skip

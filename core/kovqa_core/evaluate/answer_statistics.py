@@ -13,7 +13,7 @@ from kovqa_core.evaluate.answer_scores import AnswerScores
 from kovqa_core.evaluate.protocols import choose_row_scorer
 
 # Lower ends of the bins of how often training saw an answer.
-TRAINING_COUNT_BINS = (0, 1, 5, 20, 100, 500, 2000)
+TRAINING_COUNT_BINS = (0, 1, 5, 20, 100, 1000, 10_000)
 
 
 @dataclass(frozen=True)

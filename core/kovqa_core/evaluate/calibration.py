@@ -62,8 +62,7 @@ def measure_calibration(confidence: np.ndarray, scores: np.ndarray) -> Calibrati
     """
     known = ~np.isnan(confidence)
     confidence, scores = confidence[known], scores[known]
-    # The tiny shift: 0.7 · 10 is 7.000000000000001 and 0.29 · 100 is 28.999999999999996.
-    numbers = np.minimum(np.floor(confidence * CALIBRATION_BINS + 1e-9).astype(int), CALIBRATION_BINS - 1)
+    numbers = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     rows = np.bincount(numbers, minlength=CALIBRATION_BINS)
     sums = [
         np.bincount(numbers, weights=values, minlength=CALIBRATION_BINS) for values in (confidence, scores)

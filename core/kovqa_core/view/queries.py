@@ -6,15 +6,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kovqa_core.evaluate.answer_statistics import TRAINING_COUNT_BINS
+from kovqa_core.evaluate.calibration import CALIBRATION_BINS
 from kovqa_core.view.filters import ROWS_OF_A_PAGE, RowFilter, filter_condition
 
 if TYPE_CHECKING:
     import duckdb
 
 TABLE_LINES = 50  # of a table of answers, pairs or questions: the most frequent ones
-CALIBRATION_BINS = 10
-# Training rows with the same answer, from … to below …
-FREQUENCY_STEPS = (0, 1, 5, 20, 100, 1000, 10_000)
 
 
 class ViewQueries:
@@ -120,12 +119,12 @@ class ViewQueries:
     def frequency(self, chosen: RowFilter) -> list[dict[str, Any]]:
         """How good each model is, by how many training rows have the true answer."""
         steps = "".join(
-            f" WHEN times < {high} THEN {low}" for low, high in itertools.pairwise(FREQUENCY_STEPS)
+            f" WHEN times < {high} THEN {low}" for low, high in itertools.pairwise(TRAINING_COUNT_BINS)
         )
         return self._count(
             f"""WITH chosen AS (SELECT best, a_score, b_score FROM rows WHERE best IS NOT NULL AND ({{where}})),
             counted AS (SELECT chosen.*, coalesce(trained.times, 0) AS times FROM chosen LEFT JOIN trained USING (best))
-            SELECT CASE{steps} ELSE {FREQUENCY_STEPS[-1]} END AS low, count(*) AS rows, count(DISTINCT best) AS answers,
+            SELECT CASE{steps} ELSE {TRAINING_COUNT_BINS[-1]} END AS low, count(*) AS rows, count(DISTINCT best) AS answers,
                 avg(a_score) AS a_score, avg(b_score) AS b_score
             FROM counted GROUP BY low ORDER BY low""",
             chosen,
