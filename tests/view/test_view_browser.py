@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from kovqa_core.index.reader import open_index
 from kovqa_core.view.app import make_app
+from kovqa_core.view.inputs import open_inputs
 from kovqa_core.view.session import ViewSession
 
 from tests.browser import DESKTOP, PHONE, OpenedPage, OpenPage, axe_violations, in_browser
+from tests.conftest import Small
+from tests.evaluate.pages import captioned
 from tests.view.conftest import HOSTILE
 from tests.web.servers import serving
 
@@ -104,6 +109,24 @@ def test_the_address_is_the_view(url: str, open_page: OpenPage) -> None:
 
 # Where no data stands.
 WORDS = ("header", "[name=a]", "[name=pair]", "[name=sort]", "#reset", "#csv", "#tabs", "#panel thead")
+
+
+def test_captions_of_one_model(small: Small, tmp_path: Path, open_page: OpenPage) -> None:
+    index, said = captioned(small, tmp_path)
+    session = ViewSession(open_inputs(index, [said], images=open_index(small.index).images), keep=False)
+    with serving(make_app(session)) as url:
+        page = open_page(url)
+        # Rows are there before anything is counted, and the page says so.
+        page.tab.wait_for_selector(":root[data-ready=soon] .card img")
+        assert "통계를 내는 중" in page.tab.inner_text("#status") and page.tab.is_disabled("[name=q]")
+        session.start()
+        ready(page)
+        assert page.tab.inner_text("#status") == "" and "CIDEr" in page.tab.inner_text("#tiles")
+        assert page.tab.is_visible("[name=a]") and not page.tab.is_visible("[name=b]")
+        assert page.tab.locator("[role=tab]").count() == 1
+        assert "kovqa caption --input" in page.tab.inner_text("#controls")
+        page.assert_clean()
+    session.close()
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,13 @@ def make_app(session: ViewSession) -> ASGIApp:
     splits = list(session.inputs.splits)
 
     def page(request: Request) -> Response:
+        inputs = session.inputs
         return HTMLResponse(
-            render_page(_TEMPLATE_FILE, name=session.inputs.name, images=shell_quote(session.inputs.images))
-        )
+            render_page(
+                _TEMPLATE_FILE, name=inputs.name, images=shell_quote(inputs.images),
+                of_captions=inputs.task == "caption",
+            )
+        )  # fmt: skip
 
     def state(request: Request) -> Response:
         return JSONResponse(_session_state(session))

@@ -107,7 +107,7 @@ function fillChoices() {
   fill("type", [["\0", all], ...(state.types || []).map((name) => [name, name || ["종류 없음", "no type"]])]);
   fill("a", isCaption() ? half : verdicts);
   fill("b", isCaption() ? half : verdicts);
-  fill("pair", [["", all], ["different", ["서로 다른 답", "different answers"]], ["same", ["같은 답", "same answer"]],
+  fill("pair", [["", all], ["different", isCaption() ? ["서로 다른 설명", "different captions"] : ["서로 다른 답", "different answers"]], ["same", isCaption() ? ["같은 설명", "same caption"] : ["같은 답", "same answer"]],
     ["only-a", ["A만 맞음", "only A right"]], ["only-b", ["B만 맞음", "only B right"]], ["neither", ["둘 다 틀림", "both wrong"]]]);
   fill("sort", [["", ["인덱스 순", "as in the index"]], ["sure", ["확신 높은 순", "surest first"]],
     ["unsure", ["확신 낮은 순", "least sure first"]], ["low", ["점수 낮은 순", "lowest score first"]]]);
