@@ -12,7 +12,6 @@ from kovqa_core.errors import DataError
 from kovqa_core.evaluate.likeliest_column import parse_likeliest
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.messages.readable_name import readable_name
-from kovqa_core.view.charts import calibration_chart
 from kovqa_core.view.export import EXPORT_TYPES, export_rows
 from kovqa_core.view.filters import ROWS_OF_A_PAGE, parse_filter, parse_page
 from kovqa_core.view.queries import ViewQueries, calibration_error
@@ -122,6 +121,8 @@ def _counts(splits: Sequence[str]) -> dict[str, Callable[[ViewQueries, Mapping[s
 
 
 def _calibration(queries: ViewQueries, query: Mapping[str, str], splits: Sequence[str]) -> dict[str, object]:
+    from kovqa_core.view.charts import calibration_chart  # not at the top: the first view goes without
+
     chosen = parse_filter(query, splits)
     bins = {model: queries.calibration(chosen, model) for model in ("a", "b")}
     return {

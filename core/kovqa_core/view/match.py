@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kovqa_core.bounded_json import MAX_LINE_CHARS, parse_json
 from kovqa_core.errors import DataError
-from kovqa_core.evaluate.caption_scores import CaptionScores
-from kovqa_core.evaluate.evaluation import evaluate_file
 from kovqa_core.evaluate.predictions_file import (
     find_column,
     match_predictions,
     prediction_columns,
     read_predictions,
 )
-from kovqa_core.evaluate.report_cards import is_right_row
 from kovqa_core.files import open_file
 from kovqa_core.messages import message
 from kovqa_core.view.inputs import ViewInputs
@@ -162,6 +159,11 @@ def _answer_rows(
 def _caption_rows(
     path: Path, index_path: Path, inputs: ViewInputs
 ) -> tuple[MatchedAnswers, Iterator[dict[str, object]]]:
+    # Not at the top: the first view of answers does not wait for what only captions need.
+    from kovqa_core.evaluate.caption_scores import CaptionScores
+    from kovqa_core.evaluate.evaluation import evaluate_file
+    from kovqa_core.evaluate.report_cards import is_right_row
+
     result = evaluate_file(path, index_path, question_types=inputs.rules.question_types)
     if not isinstance(result.scores, CaptionScores):
         raise DataError(
