@@ -9,7 +9,6 @@ const translate = (place) => {
 const say = (language) => {
   root.dataset.lang = root.lang = language;
   document.querySelectorAll("[data-ko]").forEach(translate);
-  root.dispatchEvent(new Event("language"));
 };
 say(navigator.language && !navigator.language.startsWith("ko") ? "en" : "ko");
 document.getElementById("language").addEventListener("click", () => say(root.dataset.lang === "ko" ? "en" : "ko"));
