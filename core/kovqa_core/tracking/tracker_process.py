@@ -13,9 +13,11 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from kovqa_core.file_lock import NO_LOCKS, lock_file
 from kovqa_core.files import read_json
@@ -38,6 +40,7 @@ _RETRY_SECONDS = 30.0  # after a failure
 _MOST_LINES = 100  # of the log, between two looks at what is recorded
 _KILLED_SECONDS = 10  # in which what a killed run has logged is still recorded
 _END_SECONDS = 60  # whatever waits for this process has ended it before
+_LOCKED_SECONDS = 60  # without a moment for Python
 _NICENESS = 10  # training goes first
 
 
@@ -49,20 +52,17 @@ def main(name: str, module: str, folder: Path) -> None:
 
     def report(problem: str, step: int) -> None:
         line = {"at": time.monotonic(), "problem": without_secrets(problem, os.environ), "step": step}
-        with contextlib.suppress(
-            OSError
-        ):  # nobody reads; or the pipe is full, and what it holds says the same
+        # Where nobody reads, or the pipe is full of lines that say the same.
+        with contextlib.suppress(OSError):
             os.write(signs, json.dumps(line).encode() + b"\n")
 
+    ends: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_listen, args=[wakeups, ends], daemon=True).start()
     with _one_at_a_time(folder, name):
         recorder = LogRecorder(name, module, folder, report)
         outcome = ""
         while not outcome:
-            outcome = _wait(wakeups, recorder.seconds_to_retry())
-            if outcome:
-                # The default action, which needs no Python: a library may hold its lock for ever.
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(_KILLED_SECONDS if outcome == "killed" else _END_SECONDS)
+            outcome = _next_end(ends, recorder.seconds_to_retry())
             recorder.record_new(at_once=bool(outcome))
         recorder.finish(outcome)
 
@@ -81,6 +81,7 @@ def _ignore_stop_signals() -> None:
     """A terminal or a queue signals everybody; the run says when it ends."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default ends the process, and needs no Python for it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
@@ -100,15 +101,32 @@ def _one_at_a_time(folder: Path, name: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _wait(wakeups: int, seconds: float | None) -> str:
+def _listen(wakeups: int, ends: SimpleQueue[str]) -> None:
+    """In a thread: hear of new lines of the log ("") and of the run's end, whatever the library is doing.
+
+    The alarm ends this process by itself: where a library holds Python's lock for ever, nobody puts it off.
+    """
+    outcome = ""
+    while not outcome:
+        signal.alarm(_LOCKED_SECONDS)
+        if select.select([wakeups], [], [], _LOCKED_SECONDS / 3)[0]:
+            received = os.read(wakeups, 1 << 16)
+            last = received.decode().splitlines()[-1] if received else "end killed"
+            outcome = last.removeprefix("end ")
+            if outcome:
+                signal.alarm(_KILLED_SECONDS if outcome == "killed" else _END_SECONDS)
+            ends.put(outcome)
+
+
+def _next_end(ends: SimpleQueue[str], seconds: float | None) -> str:
     """Wait for a new line of the log; how the run ended, or "" while it goes on."""
-    if not select.select([wakeups], [], [], seconds)[0]:
+    try:
+        outcome = ends.get(timeout=seconds)
+        while not outcome:
+            outcome = ends.get_nowait()
+    except Empty:
         return ""
-    received = os.read(wakeups, 1 << 16)
-    if not received:
-        return "killed"
-    *_, last = received.decode().splitlines()
-    return last.removeprefix("end ") if last else ""
+    return outcome
 
 
 class LogRecorder:

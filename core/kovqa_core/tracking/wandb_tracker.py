@@ -48,6 +48,8 @@ def set_variables(run: TrackedRun) -> None:
 
 def open_tracker(run: TrackedRun, state: TrackerState, warn: Callable[[str], None]) -> WandbRun:
     """Begin the run, or go on with it; where its server does not answer, in files."""
+    import wandb
+
     mode = _mode(os.environ)
     try:
         wandb_run = _init_run(run, state, mode)
@@ -55,6 +57,7 @@ def open_tracker(run: TrackedRun, state: TrackerState, warn: Callable[[str], Non
         if mode != "online":
             raise
         warn(f"{type(error).__name__}: {error} (kept in files instead: wandb sync)")
+        wandb.teardown()  # else its own process still has a run of this id
         wandb_run = _init_run(run, state, "offline")
     wandb_run.config.update({**run.config, **run.tags}, allow_val_change=True)
     return WandbRun(wandb_run)
