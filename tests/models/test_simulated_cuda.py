@@ -168,6 +168,21 @@ def test_captions_on_cuda(on_gpu: OnGpu) -> None:
     assert np.isfinite(loss_of(on_gpu, step))
 
 
+@pytest.mark.parametrize("recipe", ["beit3:vqa", "fusion:product"], indirect=True)
+def test_the_likeliest_are_not_waited_for_by_themselves(on_gpu: OnGpu, recipe: Recipe) -> None:
+    set_top_k = family.load_family(recipe.family).set_top_k
+    assert set_top_k is not None
+    plain, waits = answers_of(on_gpu), list[int]()
+    for top_k in (1, 5):
+        set_top_k(on_gpu.model, top_k)
+        on_gpu.gpu.counts.clear()
+        answers = answers_of(on_gpu)
+        waits.append(on_gpu.gpu.counts.waits.total())
+        assert [each.text for each in answers] == [each.text for each in plain]
+    assert {len(each.likeliest) for each in answers} == {5}
+    assert waits[0] == waits[1]
+
+
 @pytest.mark.parametrize("recipe", ["vlm:from nothing"], indirect=True)
 def test_ways_to_answer_on_cuda(on_gpu: OnGpu, recipe: Recipe) -> None:
     set_decoding = family.load_family(recipe.family).set_decoding
@@ -175,6 +190,7 @@ def test_ways_to_answer_on_cuda(on_gpu: OnGpu, recipe: Recipe) -> None:
     listed = DecodingOptions(answers=("두 개", "세 개", "빨간색"))
     for decoding in (listed, DecodingOptions(temperature=0.8, seed=3)):
         set_decoding(on_gpu.model, on_gpu.processor, decoding)
+        on_gpu.model.top_k = 3 if decoding.answers else 1
         answers = answers_of(on_gpu)
         assert not decoding.answers or {answer.text for answer in answers} <= set(decoding.answers)
     set_decoding(on_gpu.model, on_gpu.processor, DecodingOptions(choices=True))
