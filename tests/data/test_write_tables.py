@@ -142,3 +142,8 @@ def test_what_excel_cannot_hold_is_said_before_any_work() -> None:
     with pytest.raises(SettingsError, match="row 2, column a has more than the 32,767 characters"):
         require_table_fits(Path("x.xlsx"), [row, {"a": "가" * 32_768}])
     require_table_fits(Path("x.csv"), [{"a": "가" * 32_768}])
+
+
+def test_a_text_that_excel_would_cut_is_refused() -> None:
+    with pytest.raises(SettingsError, match="a text of 32,768 characters"):
+        encode_table(Path("x.xlsx"), [{"likeliest": ["가" * 32_764]}, {"likeliest": "나"}])

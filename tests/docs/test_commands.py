@@ -149,7 +149,7 @@ def named_files(page: Path) -> set[str]:
 
 def test_files_named_for_contributors_exist() -> None:
     """By a whole path, or by the end of one where the line before says which folder is meant."""
-    folders = ("core/kovqa_core", "kovqa_cli", "profiles", "tests", "tools", "docs", "bench")
+    folders = ("core/kovqa_core", "core/kovqa", "kovqa_cli", "profiles", "tests", "tools", "docs", "bench")
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     paths += ROOT.glob("*")
     ends = [f"/{path.relative_to(ROOT)}" + "/" * path.is_dir() for path in paths]

@@ -211,10 +211,28 @@ def _parquet_column(values: Sequence[object]) -> pyarrow.Array:
     return pyarrow.array(texts, pyarrow.string())
 
 
+def _require_excel_texts(rows: Rows) -> None:
+    """See that no text is longer than a cell: openpyxl would cut it.
+
+    Raises:
+        SettingsError: one is.
+    """
+    longest = max((len(_cell_text(value)) for row in rows for value in row.values()), default=0)
+    if longest > _EXCEL_MAX_CHARS:
+        raise SettingsError(
+            message(
+                "data.excel-text-too-long", "a text of {length:,} characters does not fit into a cell of Excel",
+                length=longest,
+            ),
+            message("data.excel-limit.hint", "write a .csv, a .jsonl or a .parquet instead"),
+        )  # fmt: skip
+
+
 def _encode_xlsx(rows: Rows) -> bytes:
     import openpyxl
     from openpyxl.cell import WriteOnlyCell
 
+    _require_excel_texts(rows)
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet("predictions")
 
@@ -223,9 +241,8 @@ def _encode_xlsx(rows: Rows) -> bytes:
             return value
         if isinstance(value, int) and abs(value) < _EXCEL_MAX_INT:
             return value
-        written = WriteOnlyCell(
-            sheet, _EXCEL_CONTROL_CHARACTER.sub(_REPLACEMENT_CHARACTER, _cell_text(value))
-        )
+        text = _EXCEL_CONTROL_CHARACTER.sub(_REPLACEMENT_CHARACTER, _cell_text(value))
+        written = WriteOnlyCell(sheet, text)
         written.data_type = "s"  # else openpyxl makes a formula of "=1+1"
         return written
 
