@@ -197,7 +197,7 @@ def print_ensemble(
         "path": str(output), "rows": result.rows, "votes": [str(path) for path in predictions],
         "unscored": [str(path) for path in result.unscored],
         "unusable_scores": {str(path): len(ids) for path, ids in result.unusable_scores.items()},
-        "undecided": result.undecided,
+        **({} if result.undecided is None else {"undecided": result.undecided}),
     }  # fmt: skip
     print_outcome(str(output), fields, notes, as_json=as_json, quiet=quiet)
 

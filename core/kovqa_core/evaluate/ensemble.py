@@ -58,13 +58,13 @@ class VoteResult:
         unscored: the files that lack the score of some answer, so that every vote counts as 1 and the other
             scores are ignored; none where no file has scores.
         unusable_scores: by file, where there are any: ids whose score is not in 0…1, which counts as missing.
-        undecided: of a vote by probability, rows in which an answer that some file does not list could have won.
+        undecided: rows in which an answer that some file does not list could have won; None: no vote by probability.
     """
 
     rows: int
     unscored: tuple[Path, ...]
     unusable_scores: dict[Path, tuple[str, ...]]
-    undecided: int = 0
+    undecided: int | None = None
 
 
 def vote_on_files(paths: Sequence[Path], output: Path, *, by_probability: bool = False) -> VoteResult:
