@@ -35,7 +35,9 @@ FLAGS = {
     "export": "--output -o --as-upstream --trust-remote-code --json --quiet -q",
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
     "submit": "--predictions --sample --output -o --fill --column --upload --team --memo --force --json --quiet -q",
-    "evaluate": "--index --kind --normalise --protocol --tokens --report --log --images --examples --json --quiet -q",
+    "evaluate": (
+        "--index --kind --normalise --protocol --tokens --against --report --log --images --examples --json --quiet -q"
+    ),
     "view": (
         "--predictions --images --kind --normalise --protocol --host --port --open --no-cache --json --quiet -q"
     ),
