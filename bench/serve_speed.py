@@ -8,7 +8,8 @@ server and model have the cores; each asks again when it has its answer. Then SI
 was sent before must be answered.
 
 Predict's rate is without its start: (rows - 1) / (time for all rows - time for one). The bound of a request's time is
-what so many clients would wait at half of that rate, and for others: 2 * clients / rate + --max-wait-ms.
+what so many clients would wait at half of that rate, and for others: 2 * clients / rate + --max-wait-ms. On a machine
+with other work compare the CPU time of a row, which such work hardly changes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -53,19 +55,24 @@ class Load:
     unsent: int = 0  # sent after SIGTERM, and not answered: not accepted
 
 
-def predict(run: Path, table: Path, images: Path, folder: Path) -> tuple[dict[str, dict[str, object]], float]:
-    """Predictions by id, and rows a second."""
+def predict(
+    run: Path, table: Path, images: Path, folder: Path
+) -> tuple[dict[str, dict[str, object]], float, float]:
+    """Predictions by id, rows a second, and CPU seconds a row."""
     lines = table.read_text("utf-8").splitlines()
     (folder / "one.jsonl").write_text(lines[0] + "\n", "utf-8")
-    took = []
+    took, used = [], []
     for name, file in (("one", folder / "one.jsonl"), ("all", table)):
-        began = time.monotonic()
+        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         output = folder / f"{name}.predictions.jsonl"
         words = ["predict", "--input", file, "--images", images, "--model", run, "-o", output, "-q"]
         subprocess.run([*KOVQA, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
         took.append(time.monotonic() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
-    return {row["id"]: row for row in rows}, (len(lines) - 1) / (took[1] - took[0])
+    more = len(lines) - 1
+    return {row["id"]: row for row in rows}, more / (took[1] - took[0]), (used[1] - used[0]) / more
 
 
 def make_requests(
@@ -128,6 +135,12 @@ async def read_reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(head.split(b" ", 2)[1]), await reader.readexactly(length)
 
 
+def cpu_seconds(process: int) -> float:
+    """Of a process until now."""
+    fields = Path(f"/proc/{process}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def resident_mb(process: int) -> float:
     """Memory of a process that is in use."""
     status = Path(f"/proc/{process}/status").read_text("ascii")
@@ -141,13 +154,14 @@ async def measure(options: argparse.Namespace, process: subprocess.Popen[str], h
     alone = await ask_for(asked, host, 1, min(20, options.seconds))
     one_by_one = len(alone.seconds) / sum(alone.seconds)
     await ask_for(asked, host, options.clients, 5)
-    before, began = resident_mb(process.pid), time.monotonic()
+    before, used, began = resident_mb(process.pid), cpu_seconds(process.pid), time.monotonic()
     load = await ask_for(asked, host, options.clients, options.seconds)
     took, after = time.monotonic() - began, resident_mb(process.pid)
+    used = (cpu_seconds(process.pid) - used) / len(load.seconds)
     served = len(load.seconds) / took
     spans = statistics.quantiles(load.seconds, n=100)
     bound = 2 * options.clients / rate + MAX_WAIT_MS / 1000
-    print(f"predict --input  {rate:8.1f} rows/s")
+    print(f"predict --input  {rate:8.1f} rows/s  {1000 * options.cpu:.1f} ms of CPU a row")
     print(f"one by one       {one_by_one:8.1f} rows/s  p50 {1000 * statistics.median(alone.seconds):.0f} ms")
     print(
         f"{options.clients} clients       {served:8.1f} rows/s  {served / rate:.2f} of predict, {took:.0f} s"
@@ -187,7 +201,9 @@ def main() -> None:
     options = parser.parse_args()
     print(f"load average     {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
-        options.predictions, rate = predict(options.run, options.table, options.images, Path(folder))
+        options.predictions, rate, options.cpu = predict(
+            options.run, options.table, options.images, Path(folder)
+        )
         words = ["serve", "--model", options.run, "--port", 0, "--max-wait-ms", MAX_WAIT_MS, "-q"]
         with subprocess.Popen([*KOVQA, *map(str, words)], stdout=subprocess.PIPE, text=True) as process:
             try:

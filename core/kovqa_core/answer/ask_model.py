@@ -1,7 +1,8 @@
 """A loaded model answers questions that do not stand in a table: of a server's clients, of a Python program.
 
 Images come from files or from memory, answers in the order of the questions; an image that cannot be read leaves
-its neighbours as they are. Nothing of a question is kept, and several threads may ask one model.
+its neighbours as they are. Of questions nothing is kept, of images in memory the pixels of the last ones; several threads
+may ask one model.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def ask_model(
     """The answer to each question in their order, or why it has none.
 
     The answers are those of `kovqa predict`, as far as the model's own numbers do not depend on what else is in a
-    batch; an image in memory gives what its file gives. Images are read anew at each call.
+    batch; an image in memory gives what its file gives. Image files are read anew at each call.
 
     Args:
         loaded: by `load_model`; it also says how many of the likeliest answers come with each.

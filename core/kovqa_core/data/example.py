@@ -91,7 +91,7 @@ class AskedExample(Example):
     """A question that somebody asks about an image of their own, by itself: no row of a table.
 
     Attributes:
-        source: the image, in place of the path `image`. Nothing keeps it: the next file of this path may show
+        source: the image, in place of the path `image`. No path is kept: the next file of this path may show
             something else.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,14 @@ from kovqa_core.models import image_transforms
 from kovqa_core.settings.recipe import DataSettings
 
 _MAX_CACHE_BYTES = 256 << 20  # decoded images that one process keeps
+_MAX_RECENT_BYTES = 64 << 20  # of those that were asked about in memory
 _SIDE_WORDS = ("왼쪽", "오른쪽", "좌측", "우측", "left", "right")  # a flip would make these words wrong
 
 
 class ImagePipeline:
     """Opens images at one side length and with one augmentation; keeps those of tables, which never vary.
+
+    Of images that come in memory it keeps the last ones by their bytes' SHA-256: a picture is asked about several times.
 
     Args:
         side: S, pixels.
@@ -40,6 +44,7 @@ class ImagePipeline:
         self.side, self.data, self.resample, self.as_stored = side, data, resample, as_stored
         self._cache: dict[ImageSource, np.ndarray] = {}
         self._free_bytes = _MAX_CACHE_BYTES
+        self._recent: dict[bytes, np.ndarray] = {}  # the one used last is the last
 
     def load_image(
         self, example: Example, images: Path, *, train: bool, rng: np.random.Generator
@@ -54,7 +59,7 @@ class ImagePipeline:
         try:
             if augmented:
                 return self._augmented(source, example, rng)
-            return self._resized(source) if isinstance(example, AskedExample) else self._cached(source)
+            return self._asked(source) if isinstance(example, AskedExample) else self._cached(source)
         except KovqaError as error:
             if not example.id:  # an image that was given by itself
                 raise
@@ -86,6 +91,18 @@ class ImagePipeline:
             self._free_bytes -= pixels.nbytes
             self._cache[source] = pixels
         return self._cache[source]
+
+    def _asked(self, source: ImageSource) -> np.ndarray:
+        if isinstance(source, Path):  # the next file of this path may show something else
+            return self._resized(source)
+        digest = hashlib.sha256(source).digest()
+        pixels = self._recent.pop(digest, None)
+        if pixels is None:
+            pixels = self._resized(source)
+        self._recent[digest] = pixels
+        if len(self._recent) * pixels.nbytes > _MAX_RECENT_BYTES:  # all are of one size
+            del self._recent[next(iter(self._recent))]
+        return pixels
 
     def _resized(self, source: ImageSource) -> np.ndarray:
         image = open_image(source, as_stored=self.as_stored)
