@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -69,6 +72,27 @@ def test_the_cache_is_bounded_and_cleaned(tmp_path: Path, monkeypatch: pytest.Mo
     with cache.build_folder(cache.cache_folder()) as held, cache.build_folder(cache.cache_folder()):
         assert held.is_dir()
         assert not killed.exists()
+
+
+def test_a_count_that_takes_long_ends_with_the_page(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = threading.Event()
+
+    def count_for_ever(
+        inputs: object, folder: Path, on_progress: object, on_open: Callable[[object], None]
+    ) -> None:
+        with duckdb.connect() as connection:
+            on_open(connection)
+            running.set()
+            connection.execute("SELECT sum(a.range * b.range) FROM range(10_000_000) a, range(10_000_000) b")
+
+    monkeypatch.setattr(session, "build_database", count_for_ever)
+    started = ViewSession(open_inputs(small.index), keep=False)
+    started.start()
+    assert running.wait(20)
+    began = time.monotonic()
+    started.close()
+    assert time.monotonic() - began < session._STOP_SECONDS
+    assert not started._thread.is_alive() and started.error is None
 
 
 def test_where_no_cache_can_be(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError
+from kovqa_core.evaluate.answer_statistics import TRAINING_COUNT_BINS
 from kovqa_core.evaluate.likeliest_column import parse_likeliest
 from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.messages.readable_name import readable_name
@@ -159,6 +160,7 @@ def _session_state(session: ViewSession) -> dict[str, object]:
         "models": [path.name for path in inputs.predictions],
         "images": str(inputs.images),
         "page_rows": ROWS_OF_A_PAGE,
+        "frequency_edges": TRAINING_COUNT_BINS,
     }
     if queries is not None:
         facts = parse_json(queries.facts())

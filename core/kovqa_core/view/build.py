@@ -15,7 +15,8 @@ as plain lines first.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +51,19 @@ _RAW_ROWS = f"""
 """
 
 
-def build_database(inputs: ViewInputs, folder: Path, on_progress: OnProgress = ignore_progress) -> Path:
+def build_database(
+    inputs: ViewInputs,
+    folder: Path,
+    on_progress: OnProgress = ignore_progress,
+    on_open: Callable[[duckdb.DuckDBPyConnection], None] = lambda connection: None,
+) -> Path:
     """Read everything, score it, and write the database.
 
     Args:
         inputs: what is shown.
         folder: an empty one, for the database and for what is needed on the way.
+        on_progress: may raise, which ends it.
+        on_open: told of the connection, whose `interrupt` ends a query.
 
     Raises:
         DataError: a line that is none of an index or of predictions; ids missing, foreign or double, as
@@ -64,17 +72,18 @@ def build_database(inputs: ViewInputs, folder: Path, on_progress: OnProgress = i
     """
     path, steps = folder / DATABASE_FILE, _Steps(on_progress, 3 + len(inputs.predictions))
     with engine_errors(folder), open_new_database(path) as connection:
+        on_open(connection)
         steps.begin(message("view.step-index", "reading the index"))
         for number, split in enumerate(inputs.splits.values()):
             _load_split(connection, number, split, folder)
         steps.begin(message("view.step-texts", "collecting questions and answers"))
-        _collect_texts(connection, inputs, folder)
+        _collect_texts(connection, inputs, folder, steps)
         answered = _find_answered_split(connection, inputs)
         facts: list[object] = []
         for model, predictions in zip(MODELS, inputs.predictions, strict=False):
             steps.begin(message("view.step-predictions", "comparing {file}", file=predictions.name))
             matched = match_answers(connection, model, predictions, answered, inputs, folder)
-            _score_answers(connection, model, list(inputs.splits).index(answered), inputs, folder)
+            _score_answers(connection, model, list(inputs.splits).index(answered), inputs, folder, steps)
             facts.append(matched._asdict())
         steps.begin(message("view.step-rows", "writing the database"))
         _write_rows(connection, inputs, answered)
@@ -88,11 +97,17 @@ class _Steps:
     """What is being done, told once a step."""
 
     def __init__(self, on_progress: OnProgress, total: int) -> None:
-        self._on_progress, self._total, self._done = on_progress, total, 0
+        self._on_progress = on_progress
+        self._now = Progress("", 0, total, "steps")
 
     def begin(self, stage: Message) -> None:
-        self._on_progress(Progress(stage, self._done, self._total, "steps"))
-        self._done += 1
+        done = self._now.done + 1 if self._now.stage else 0
+        self._now = replace(self._now, stage=stage, done=done)
+        self.repeat()
+
+    def repeat(self) -> None:
+        """Say it again: who listens may want it to end."""
+        self._on_progress(self._now)
 
 
 def _load_split(connection: duckdb.DuckDBPyConnection, number: int, split: IndexSplit, folder: Path) -> None:
@@ -130,7 +145,9 @@ def _lines_in_place(connection: duckdb.DuckDBPyConnection, number: int, split: I
     return count == rows and dict(found) == {n: split[n].id for n in numbers}
 
 
-def _collect_texts(connection: duckdb.DuckDBPyConnection, inputs: ViewInputs, folder: Path) -> None:
+def _collect_texts(
+    connection: duckdb.DuckDBPyConnection, inputs: ViewInputs, folder: Path, steps: _Steps
+) -> None:
     """Make the tables `questions`, `types` and `truths`, the last with the best answer of each."""
     union = " UNION ALL ".join(f"FROM raw_{number}" for number in range(len(inputs.splits)))
     for table, column in (("questions", "question"), ("types", "type")):
@@ -142,16 +159,17 @@ def _collect_texts(connection: duckdb.DuckDBPyConnection, inputs: ViewInputs, fo
         f"""CREATE TEMP TABLE plain_truths AS SELECT (row_number() OVER ())::UINTEGER AS number, truth
         FROM (SELECT DISTINCT truth FROM ({union}))"""
     )
-    truths = _fetch(connection, "SELECT number, truth FROM plain_truths")
+    truths = _fetch(connection, "SELECT number, truth FROM plain_truths", steps)
     rows = ({"number": number, "best": best} for number, best in best_forms(truths, inputs.rules.scorer()))
     _load_lines(connection, "best_forms", "{number: 'UINTEGER', best: 'VARCHAR'}", write_lines(rows, folder))
     connection.execute("CREATE TEMP TABLE truths AS FROM plain_truths JOIN best_forms USING (number)")
 
 
-def _fetch(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[Any, ...]]:
+def _fetch(connection: duckdb.DuckDBPyConnection, query: str, steps: _Steps) -> Iterator[tuple[Any, ...]]:
     """Rows of a query, some at a time: there may be millions."""
     result = connection.execute(query)
     while rows := result.fetchmany(_FETCHED_ROWS):
+        steps.repeat()
         yield from rows
 
 
@@ -192,7 +210,12 @@ def _split_of_ids(connection: duckdb.DuckDBPyConnection, ids: list[str], inputs:
 
 
 def _score_answers(
-    connection: duckdb.DuckDBPyConnection, model: str, number: int, inputs: ViewInputs, folder: Path
+    connection: duckdb.DuckDBPyConnection,
+    model: str,
+    number: int,
+    inputs: ViewInputs,
+    folder: Path,
+    steps: _Steps,
 ) -> None:
     """Make the table `scored_MODEL` (line, answer, form, confidence, likeliest, score, is_right)."""
     answers = f"(SELECT a.* EXCLUDE (id), r.rowid AS line, r.truth FROM raw_{number} r JOIN answers_{model} a USING (id))"
@@ -204,6 +227,7 @@ def _score_answers(
     pairs = _fetch(
         connection,
         f"SELECT DISTINCT t.number, t.truth, a.answer FROM {answers} a JOIN truths t USING (truth)",
+        steps,
     )
     rows = (pair._asdict() for pair in score_pairs(pairs, inputs.rules.scorer()))
     columns = "{truth: 'UINTEGER', answer: 'VARCHAR', form: 'VARCHAR', score: 'DOUBLE'}"

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from kovqa_core.view.queries import ViewQueries
 
 EXPORT_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
-_FETCHED_ROWS = 1000
 _INPUT_COLUMNS = ("id", "image", "question", "answer", "kind", "choices", "context")
 _CAPTION_COLUMNS = ("id", "image", "captions", "kind")
 
@@ -58,32 +57,27 @@ def _table_rows(
 ) -> Iterator[Mapping[str, object]]:
     names, splits = list(session.inputs.splits), list(session.inputs.splits.values())
     models = "ab"[: len(session.inputs.predictions)]
-    cursor = queries.all_rows(chosen)
-    try:
-        while found := cursor.fetchmany(_FETCHED_ROWS):
-            for split, line, best, *given in found:
-                example = splits[split][line]
-                row: dict[str, object] = {"id": example.id, "image": readable_name(example.image)}
-                if session.inputs.task == "caption":
-                    row |= {"captions": list(example.captions)}
-                else:
-                    row |= {"question": example.question, "answer": best}
-                row |= {
-                    "kind": example.question_type or None,
-                    "choices": list(example.choices) or None,
-                    "context": example.context or None,
-                    "split": names[split],
-                }
-                for place, model in enumerate(models):
-                    answer, score, confidence = given[3 * place : 3 * place + 3]
-                    row |= {
-                        f"answer_{model}": answer,
-                        f"score_{model}": score,
-                        f"confidence_{model}": confidence,
-                    }
-                yield row
-    finally:
-        cursor.close()
+    for split, line, best, *given in queries.all_rows(chosen):
+        example = splits[split][line]
+        row: dict[str, object] = {"id": example.id, "image": readable_name(example.image)}
+        if session.inputs.task == "caption":
+            row |= {"captions": list(example.captions)}
+        else:
+            row |= {"question": example.question, "answer": best}
+        row |= {
+            "kind": example.question_type or None,
+            "choices": list(example.choices) or None,
+            "context": example.context or None,
+            "split": names[split],
+        }
+        for place, model in enumerate(models):
+            answer, score, confidence = given[3 * place : 3 * place + 3]
+            row |= {
+                f"answer_{model}": answer,
+                f"score_{model}": score,
+                f"confidence_{model}": confidence,
+            }
+        yield row
 
 
 def _cell(value: object) -> str:

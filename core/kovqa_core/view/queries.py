@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kovqa_core.evaluate.answer_statistics import TRAINING_COUNT_BINS
@@ -13,6 +14,7 @@ from kovqa_core.view.filters import ROWS_OF_A_PAGE, RowFilter, filter_condition
 if TYPE_CHECKING:
     import duckdb
 
+_FETCHED_ROWS = 1000  # of an export, at a time
 TABLE_LINES = 50  # of a table of answers, pairs or questions: the most frequent ones
 
 
@@ -26,16 +28,34 @@ class ViewQueries:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, splits: Sequence[str]) -> None:
         self._connection, self._splits = connection, splits
+        self._cursors: set[duckdb.DuckDBPyConnection] = set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Is a query running, or an export?"""
+        return bool(self._cursors)
+
+    def interrupt(self) -> None:
+        """End the queries that are running."""
+        for cursor in tuple(self._cursors):
+            cursor.interrupt()
+
+    @contextlib.contextmanager
+    def _open_cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection of its own: requests do not wait for one another."""
+        cursor = self._connection.cursor()
+        self._cursors.add(cursor)
+        try:
+            yield cursor
+        finally:
+            self._cursors.discard(cursor)
+            cursor.close()
 
     def _ask(self, query: str, values: Sequence[object] = ()) -> list[dict[str, Any]]:
-        # A cursor is a connection of its own: requests do not wait for one another.
-        cursor = self._connection.cursor()
-        try:
+        with self._open_cursor() as cursor:
             result = cursor.execute(query, list(values))
             names = [column[0] for column in result.description or ()]
             return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-        finally:
-            cursor.close()
 
     def _count(self, query: str, chosen: RowFilter, *more: object) -> list[dict[str, Any]]:
         """A query with `{where}` in it; what it needs besides comes after the filter's values."""
@@ -78,17 +98,18 @@ class ViewQueries:
             page * ROWS_OF_A_PAGE,
         )
 
-    def all_rows(self, chosen: RowFilter) -> duckdb.DuckDBPyConnection:
-        """A cursor over the rows of an export, in the filter's order; the caller closes it."""
+    def all_rows(self, chosen: RowFilter) -> Iterator[tuple[Any, ...]]:
+        """The rows of an export, in the filter's order."""
         condition = filter_condition(chosen, self._splits)
-        cursor = self._connection.cursor()
-        cursor.execute(
-            f"""SELECT split, line, (SELECT text FROM texts WHERE number = best) AS best,
-                a_answer, a_score, a_confidence, b_answer, b_score, b_confidence
-            FROM rows WHERE {condition.sql} ORDER BY {chosen.order}""",
-            list(condition.values),
-        )
-        return cursor
+        with self._open_cursor() as cursor:
+            cursor.execute(
+                f"""SELECT split, line, (SELECT text FROM texts WHERE number = best) AS best,
+                    a_answer, a_score, a_confidence, b_answer, b_score, b_confidence
+                FROM rows WHERE {condition.sql} ORDER BY {chosen.order}""",
+                list(condition.values),
+            )
+            while found := cursor.fetchmany(_FETCHED_ROWS):
+                yield from found
 
     def row(self, split: int, line: int) -> dict[str, Any] | None:
         """One row; None: there is none."""

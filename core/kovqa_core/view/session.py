@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,8 @@ from kovqa_core.view.thumbnails import Thumbnails
 if TYPE_CHECKING:
     import duckdb
 
-_STOP_SECONDS = 3.0  # for a database that is still being built at the end
+_STOP_SECONDS = 5.0  # for a database that is still being built at the end
+_INTERRUPT_SECONDS = 0.05  # between two tries: a query that begins meanwhile has not heard the first
 
 
 class ViewSession:
@@ -61,6 +63,7 @@ class ViewSession:
         self._stop = threading.Event()
         self._failed_or_ready = threading.Event()
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._building: duckdb.DuckDBPyConnection | None = None
         self._folder: Path | None = None
         # A daemon: a file that takes minutes must not hold the end of the program.
         self._thread = threading.Thread(target=self._run, name="view-database", daemon=True)
@@ -86,11 +89,28 @@ class ViewSession:
     def close(self) -> None:
         """Stop, and remove what is temporary."""
         self._stop.set()
-        self._thread.join(_STOP_SECONDS)
+        deadline = time.monotonic() + _STOP_SECONDS
+        # A thread that is inside DuckDB when Python ends aborts the process (SIGABRT).
+        while self._is_busy() and time.monotonic() < deadline:
+            with contextlib.suppress(Exception):  # it has just ended by itself
+                self._interrupt()
+            self._thread.join(_INTERRUPT_SECONDS)
         if self._connection is not None:
             self._connection.close()
         if self._folder is not None:  # of a thread that does not hear us
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _is_busy(self) -> bool:
+        return self._thread.is_alive() or (self.queries is not None and self.queries.is_busy)
+
+    def _interrupt(self) -> None:
+        if self._building is not None:
+            self._building.interrupt()
+        if self.queries is not None:
+            self.queries.interrupt()
+
+    def _hold(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._building = connection
 
     def _run(self) -> None:
         try:
@@ -100,9 +120,9 @@ class ViewSession:
                 self.queries = ViewQueries(self._connection, list(self.inputs.splits))
                 self._failed_or_ready.set()
                 self._stop.wait()  # the folder stays for what does not fit into memory
-        except _Stopped:
-            pass
         except BaseException as error:  # raised again by the thread that asks
+            if self._stop.is_set():
+                return
             self.error = error
             self._failed_or_ready.set()
             self.on_failure()
@@ -126,7 +146,8 @@ class ViewSession:
                 return open_finished_database(kept, spill)
             except duckdb.Error:  # cut off, or gone meanwhile: it is made anew
                 pass
-        built = build_database(self.inputs, folder, self._report)
+        built = build_database(self.inputs, folder, self._report, self._hold)
+        self._building = None
         return open_finished_database(keep_database(built, key) if self.is_kept else built, spill)
 
     def _report(self, progress: Progress) -> None:

@@ -308,7 +308,7 @@ async function showAnswers() {
         ...models().map((model) => bar(number(row[model + "_rows"]), row[model + "_rows"] / most))])));
 }
 async function showFrequency() {
-  const rows = await ask("/frequency", filter()), edges = [0, 1, 5, 20, 100, 1000, 10000];
+  const rows = await ask("/frequency", filter()), edges = state.frequency_edges;
   const range = (low) => {
     const high = edges[edges.indexOf(low) + 1];
     return low === 0 ? both("없음", "never") : high === undefined ? both(`${number(low)} 이상`, `${number(low)} or more`)
