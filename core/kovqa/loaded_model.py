@@ -15,7 +15,6 @@ from kovqa.image_input import ImageInput, to_image_source
 
 if TYPE_CHECKING:
     import torch
-    from kovqa_core.answer.ask_model import ImageQuestion
     from kovqa_core.answer.local import LoadedModel
 
 
@@ -200,7 +199,7 @@ class Model:
         asked = [each if isinstance(each, Question) else Question(*each) for each in questions]
         for number, each in enumerate(asked):
             self._require_readable(each, number if len(asked) > 1 else None)
-        return self._ask([_image_question(each) for each in asked], batch, errors)
+        return self._ask(asked, batch, errors)
 
     def caption(self, image: ImageInput) -> Answer:
         """A sentence about an image; raises as `answer`."""
@@ -225,23 +224,36 @@ class Model:
     ) -> Sequence[Answer | DataError]:
         """Sentences about many images, in their order; arguments and errors as of `answer_many`."""
         self._require_task("caption")
-        return self._ask([_image_question(Question(image, "")) for image in images], batch, errors)
+        return self._ask([Question(image, "") for image in images], batch, errors)
 
-    def _ask(
-        self, questions: Sequence[ImageQuestion], batch: int | None, errors: str
-    ) -> list[Answer | DataError]:
-        from kovqa_core.answer.ask_model import ask_model
+    def _ask(self, questions: Sequence[Question], batch: int | None, errors: str) -> list[Answer | DataError]:
+        from kovqa_core.answer.ask_model import ImageQuestion, ask_model
 
-        answers = list[Answer | DataError]()
-        for number, result in enumerate(ask_model(self._loaded, questions, batch=batch)):
-            if isinstance(result, Answer):
-                answers.append(result)
-                continue
-            error = DataError(_numbered(result.problem, number if len(questions) > 1 else None), result.hint)
-            if errors == "raise":
-                raise error
-            answers.append(error)
-        return answers
+        results = dict[int, Answer | DataError]()
+        asked = dict[int, ImageQuestion]()
+        for number, each in enumerate(questions):
+            try:
+                source = to_image_source(each.image)
+            except DataError as error:
+                results[number] = error
+            else:
+                asked[number] = ImageQuestion(source, each.question, each.context, tuple(each.choices))
+        answers = ask_model(self._loaded, list(asked.values()), batch=batch)
+        for number, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, Answer):
+                results[number] = answer
+            else:
+                results[number] = DataError(answer.problem, answer.hint)
+        in_order = list[Answer | DataError]()
+        for number in range(len(questions)):
+            result = results[number]
+            if isinstance(result, DataError):
+                named = _numbered(result.message, number if len(questions) > 1 else None)
+                result = DataError(named, result.hint)
+                if errors == "raise":
+                    raise result
+            in_order.append(result)
+        return in_order
 
     def _require_task(self, task: str) -> None:
         if self.task != task:
@@ -273,14 +285,6 @@ class Model:
                 parse_choices(list(question.choices), "choices")
             except KovqaError as error:
                 raise SettingsError(_numbered(error.message, number), error.hint) from None
-
-
-def _image_question(question: Question) -> ImageQuestion:
-    from kovqa_core.answer.ask_model import ImageQuestion
-
-    return ImageQuestion(
-        to_image_source(question.image), question.question, question.context, tuple(question.choices)
-    )
 
 
 def _numbered(problem: str, number: int | None) -> str:

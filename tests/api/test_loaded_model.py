@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import subprocess
 import sys
 import unicodedata
@@ -80,7 +81,10 @@ def test_an_image_that_cannot_be_read_is_named_or_returned(model: kovqa.Model, i
     asked = [kovqa.Question(image, QUESTION), (b"<html>", QUESTION), (image, QUESTION)]
     with pytest.raises(kovqa.DataError, match=r"question 1: image of 6 bytes .* an HTML page"):
         model.answer_many(asked)
-    answers = model.answer_many(asked, errors="return")
+    cut_off = Image.open(io.BytesIO(image.read_bytes()[:300]))
+    answers = model.answer_many([*asked, (cut_off, QUESTION)], errors="return")
+    assert isinstance(answers[3], kovqa.DataError)
+    assert answers[3].message.startswith("question 3: the image cannot be read")
     assert isinstance(answers[1], kovqa.DataError)
     assert answers[1].hint == "fetch it again"
     assert answers[0] == answers[2] == model.answer_many([asked[0], asked[0]])[0]
