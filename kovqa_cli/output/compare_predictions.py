@@ -114,7 +114,7 @@ def _table_caption(comparison: PredictionsComparison) -> str:
     if not test.draws:
         caption = message(
             "evaluate.nothing-drawn",
-            "A − B is the same on all {images:,} images: nothing to draw",
+            "A − B is the same on every image ({images:,}): there is nothing to draw",
             images=test.images,
         )
     if not comparison.question_types:
