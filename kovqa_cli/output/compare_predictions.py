@@ -48,6 +48,7 @@ def comparison_fields(comparison: PredictionsComparison) -> dict[str, object]:
         **_row_fields(comparison.total),
         "images": comparison.total.test.images,
         "draws": comparison.total.test.draws,
+        "differing_images": comparison.total.test.differing,
         "same_answers": comparison.same_texts,
         "identical": comparison.identical,
         "kinds": [
@@ -128,6 +129,8 @@ def _table_caption(comparison: PredictionsComparison) -> str:
 
 def _conclusions(comparison: PredictionsComparison) -> Iterator[Message]:
     """What the numbers come to, a sentence each."""
+    from kovqa_core.evaluate.paired_tests import FEW_DIFFERING
+
     if comparison.identical:
         yield message("evaluate.identical-files", "both files say the same to every row: p = 1")
         return
@@ -137,7 +140,15 @@ def _conclusions(comparison: PredictionsComparison) -> Iterator[Message]:
     )  # fmt: skip
     if comparison.mcnemar is not None:
         yield from _mcnemar_sentences(comparison.mcnemar)
-    if comparison.total.test.p < 0.05:
+    test = comparison.total.test
+    if test.draws and test.differing < FEW_DIFFERING:
+        yield message(
+            "evaluate.few-images-differ",
+            "the two differ on {images:,} images only, too few to go by the bootstrap",
+            images=test.differing,
+        )
+        return
+    if test.p < 0.05:
         yield message("evaluate.difference-found", "the difference is more than chance at the 5 % level")
     else:
         yield message("evaluate.no-difference-found", "the difference may be chance at the 5 % level")

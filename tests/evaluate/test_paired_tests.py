@@ -67,6 +67,9 @@ def test_what_leaves_nothing_to_draw() -> None:
     assert -1 < always.high < 0
     one = paired_bootstrap(np.ones(3), np.zeros(3), np.zeros(3, int))
     assert (one.p, one.high) == (1, 1)
+    few = paired_bootstrap(np.ones(100), np.repeat([0.0, 1.0], [4, 96]), np.arange(100))
+    assert few.differing == 4 < paired_tests.FEW_DIFFERING
+    assert few.p < 0.05 < mcnemar_test(np.ones(100, bool), np.arange(100) > 3, np.arange(100)).p
     assert one.low < 0, "one image says nothing"
 
 
