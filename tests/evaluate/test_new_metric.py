@@ -28,7 +28,8 @@ def falling_metric() -> Metric:
 
     def next_score(examples: Sequence[Example], answers: Sequence[str]) -> float:
         assert len(examples) == len(answers) > 0
-        return next(scores)
+        # A row by itself is one that the run keeps, with its points, for `kovqa runs page`.
+        return next(scores) if len(examples) > 1 else 0.0
 
     return Metric("vqa", next_score, ".1f", "errors", higher_is_better=False)
 
