@@ -43,11 +43,13 @@ _DIGIT_FINALS = (21, _RIEUL_FINAL, 0, 16, 0, 0, 1, _RIEUL_FINAL, _RIEUL_FINAL, 0
 
 @dataclass(frozen=True)
 class DemoQuestion:
-    """One question about an image: its type (a key of QUESTION_WORDINGS), the sentence, the right answer."""
+    """One question about an image: its type (a key of QUESTION_WORDINGS), the sentence, the right answer, and the one or
+    two things that it is about; none where it is about the whole image."""
 
     question_type: str
     question: str
     answer: str
+    asked: tuple[SceneObject, ...] = ()
 
 
 class KoreanNoun(str):
@@ -59,10 +61,11 @@ class KoreanNoun(str):
 
 @dataclass(frozen=True)
 class _FilledWording:
-    """What a wording is filled with, and the answer."""
+    """What a wording is filled with, the answer, and the things it is about."""
 
     slots: dict[str, str]
     answer: str
+    asked: tuple[SceneObject, ...] = ()
 
 
 def attach_particle(word: str, pair: str) -> str:
@@ -114,7 +117,9 @@ def ask_questions(
             wordings = QUESTION_WORDINGS[question_type]
             wording = rng.choice(wordings.heldout if heldout else wordings.train)
             slots = {name: KoreanNoun(value) for name, value in filled.slots.items()}
-            questions.append(DemoQuestion(question_type, wording.format(**slots), filled.answer))
+            questions.append(
+                DemoQuestion(question_type, wording.format(**slots), filled.answer, filled.asked)
+            )
     return questions
 
 
@@ -150,7 +155,7 @@ def _ask_colour(scene: Scene, rng: random.Random) -> _FilledWording | None:
     if not things:
         return None
     thing = rng.choice(things)
-    return _FilledWording({"a": thing.shape}, thing.colour)
+    return _FilledWording({"a": thing.shape}, thing.colour, (thing,))
 
 
 def _ask_shape(scene: Scene, rng: random.Random) -> _FilledWording | None:
@@ -158,17 +163,19 @@ def _ask_shape(scene: Scene, rng: random.Random) -> _FilledWording | None:
     if not things:
         return None
     thing = rng.choice(things)
-    return _FilledWording({"a": f"{_colour_word(thing.colour, rng)} 도형", "c": thing.colour}, thing.shape)
+    return _FilledWording(
+        {"a": f"{_colour_word(thing.colour, rng)} 도형", "c": thing.colour}, thing.shape, (thing,)
+    )
 
 
 def _ask_size(scene: Scene, rng: random.Random) -> _FilledWording | None:
     thing = rng.choice(scene.things)
-    return _FilledWording({"a": _object_name(thing, scene, rng)}, "크다" if thing.large else "작다")
+    return _FilledWording({"a": _object_name(thing, scene, rng)}, "크다" if thing.large else "작다", (thing,))
 
 
 def _ask_place(scene: Scene, rng: random.Random) -> _FilledWording | None:
     thing = rng.choice(scene.things)
-    return _FilledWording({"a": _object_name(thing, scene, rng)}, thing.region)
+    return _FilledWording({"a": _object_name(thing, scene, rng)}, thing.region, (thing,))
 
 
 def _ask_total(scene: Scene, rng: random.Random) -> _FilledWording | None:
@@ -216,13 +223,13 @@ def _ask_check(scene: Scene, rng: random.Random) -> _FilledWording | None:
         return None
     thing = rng.choice(things)
     if rng.random() < 0.5:
-        return _FilledWording({"a": thing.shape, "c": thing.colour}, YES_ANSWER)
+        return _FilledWording({"a": thing.shape, "c": thing.colour}, YES_ANSWER, (thing,))
     # Half the wrong colours are another thing's, so that the colour being somewhere is not enough.
     elsewhere = sorted({t.colour for t in scene.things} - {thing.colour})
     others = (
         elsewhere if elsewhere and rng.random() < 0.5 else [c for c in SHAPE_COLOURS if c != thing.colour]
     )
-    return _FilledWording({"a": thing.shape, "c": rng.choice(others)}, NO_ANSWER)
+    return _FilledWording({"a": thing.shape, "c": rng.choice(others)}, NO_ANSWER, (thing,))
 
 
 def _ask_relation(scene: Scene, rng: random.Random) -> _FilledWording | None:
@@ -240,7 +247,7 @@ def _ask_relation(scene: Scene, rng: random.Random) -> _FilledWording | None:
     if rng.random() < 0.5:
         side, answer = _opposite_side(side), NO_ANSWER
     return _FilledWording(
-        {"a": _object_name(a, scene, rng), "b": _object_name(b, scene, rng), "d": side}, answer
+        {"a": _object_name(a, scene, rng), "b": _object_name(b, scene, rng), "d": side}, answer, (a, b)
     )
 
 
@@ -256,7 +263,7 @@ def _ask_direction(scene: Scene, rng: random.Random) -> _FilledWording | None:
         return None
     a, b = rng.choice(options)
     return _FilledWording(
-        {"a": _object_name(a, scene, rng), "b": _object_name(b, scene, rng)}, _relative_sides(a, b)[0]
+        {"a": _object_name(a, scene, rng), "b": _object_name(b, scene, rng)}, _relative_sides(a, b)[0], (a, b)
     )
 
 
@@ -285,9 +292,9 @@ def _ask_bigger(scene: Scene, rng: random.Random) -> _FilledWording | None:
     words = {"a": first.shape, "b": second.shape}
     if rng.random() < 0.5:
         forms = {"is": "큰가요", "plain": "커", "polite": "커요", "formal": "큽니까", "whether": "큰지"}
-        return _FilledWording(words | forms, large.shape)
+        return _FilledWording(words | forms, large.shape, (large, small))
     forms = {"is": "작은가요", "plain": "작아", "polite": "작아요", "formal": "작습니까", "whether": "작은지"}
-    return _FilledWording(words | forms, small.shape)
+    return _FilledWording(words | forms, small.shape, (large, small))
 
 
 def _ask_find(scene: Scene, rng: random.Random) -> _FilledWording | None:
@@ -295,7 +302,7 @@ def _ask_find(scene: Scene, rng: random.Random) -> _FilledWording | None:
     if not things:
         return None
     thing = rng.choice(things)
-    return _FilledWording({"p": thing.region}, thing.shape)
+    return _FilledWording({"p": thing.region}, thing.shape, (thing,))
 
 
 def _is_ambiguous(thing: SceneObject, scene: Scene) -> bool:

@@ -100,26 +100,31 @@ def explain_answer(
         SettingsError: no such method, or none of this model's family.
         DataError: the image cannot be read.
     """
-    info = read_checkpoint_info(loaded.folder)
     require_method(method)
     method = "occlusion" if method == "auto" else method
-    functions = _find_functions(info.family, method)
-    encode = partial(_encode, loaded, image)
-    item = encode(question)
-    given = _answer_item(loaded, item) if answer is None else Answer(answer, float("nan"))
-    scorer = AnswerScorer(loaded, functions, given.text)
-    (log_odds,) = scorer.score_items([lambda: item])
-    asked = AskedImage(scorer, item, functions.item_pixels(item), float(log_odds))
+    given, asked = ask_image(loaded, image, question, method=method, answer=answer)
     if method == "rollout":
-        heat, largest_drop, doubt = _rollout_heat(asked), float("nan"), None
+        heat, largest_drop, doubt = rollout_heat(asked), float("nan"), None
     else:
         heat, largest_drop = occlusion_heat(asked)
         doubt = find_flatness(largest_drop)
     doubt = doubt or find_disagreement(asked, heat)
-    words = _word_effects(asked, question, encode) if info.task == "vqa" else []
-    if functions.as_stored(loaded.processor):
+    words = _word_effects(asked, question, partial(_encode, loaded, image))
+    if asked.scorer.functions.as_stored(loaded.processor):
         heat = _turned_upright(heat, image)
     return Explanation(given, method, heat, largest_drop, words, doubt)
+
+
+def ask_image(
+    loaded: LoadedModel, image: ImageSource, question: str, *, method: str, answer: str | None = None
+) -> tuple[Answer, AskedImage]:
+    """The answer that is to be explained, and what it was asked about; arguments and errors as of `explain_answer`."""
+    functions = _find_functions(read_checkpoint_info(loaded.folder).family, method)
+    item = _encode(loaded, image, question)
+    given = _answer_item(loaded, item) if answer is None else Answer(answer, float("nan"))
+    scorer = AnswerScorer(loaded, functions, given.text)
+    (log_odds,) = scorer.score_items([lambda: item])
+    return given, AskedImage(scorer, item, functions.item_pixels(item), float(log_odds))
 
 
 def _find_functions(family: str, method: str) -> ExplainFunctions[FamilyModel, ExampleProcessor]:
@@ -151,7 +156,7 @@ def _answer_item(loaded: LoadedModel, item: Any) -> Answer:
     return answer
 
 
-def _rollout_heat(asked: AskedImage) -> np.ndarray:
+def rollout_heat(asked: AskedImage) -> np.ndarray:
     """Attention that reaches the answer from each place, on the grid; the least is 0."""
     loaded, roll_out = asked.scorer.loaded, asked.scorer.functions.roll_out_attention
     assert roll_out is not None
