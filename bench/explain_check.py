@@ -13,7 +13,8 @@ b. how often a blur on the marked tenth takes more of the answer's log-odds than
    searched with another cover, the mean colour (X2 and X6);
 c. the same of a model whose weights are shuffled, each tensor by itself, and of the same questions and answers (X7).
 
-A map that kovqa itself doubts claims nothing: it counts as a miss in a and b. Each comparison is by question, and counts as held where its mean is more than 2.33 standard errors above none (1 %).
+A map that kovqa itself doubts claims nothing: it counts as a miss in a and b. Each comparison is by question, and counts as
+held where its mean is more than 2.33 standard errors above none (1 %).
 The exit code is 1 where a or b does not hold, or where the shuffled model passes both.
 """
 

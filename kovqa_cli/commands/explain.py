@@ -39,8 +39,9 @@ def explain(
     quiet: options.QuietOption = False,
 ) -> None:
     """Where in the image, and in the question, an answer comes from."""
+    from kovqa_core.answer.ask_model import ImageQuestion
     from kovqa_core.answer.job import AnswerOptions, require_question
-    from kovqa_core.answer.local import load_model
+    from kovqa_core.answer.local import load_model, warn_of_unread_texts
     from kovqa_core.explain import require_method
     from kovqa_core.explain.draw_heat import require_png_output, write_explanation_card
     from kovqa_core.explain.explanation import explain_answer
@@ -62,6 +63,7 @@ def explain(
     task = "caption" if question is None else "vqa"
     loaded = load_model(AnswerOptions(model, task, trust_remote_code=trust_remote_code))
     explanation = explain_answer(loaded, image, question or "", method=method)
+    warn_of_unread_texts(loaded, [ImageQuestion(image, question or "").to_example()])
     if output is not None:
         write_explanation_card(explanation, image, output)
     print_explanation(explanation, loaded, output, as_json=json, quiet=quiet)

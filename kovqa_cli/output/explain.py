@@ -20,8 +20,17 @@ def print_explanation(
     explanation: Explanation, loaded: LoadedModel, output: Path | None, *, as_json: bool, quiet: bool
 ) -> None:
     """The path of the image that was written; or, without one, the question's words and what each is worth."""
+    from kovqa_core.explain.explanation import MAX_WORDS
+
     if explanation.doubt is not None:
         print_warnings([explanation.doubt])
+    if len(explanation.words) == MAX_WORDS:
+        text = message(
+            "explain.many-words",
+            "only the first {words} words of the question were tried out",
+            words=MAX_WORDS,
+        )
+        print_warnings([text])
     answer, words = explanation.answer, [(each.word, f"{each.effect:+.2f}") for each in explanation.words]
     fields = {
         "answer": answer.text,

@@ -220,6 +220,9 @@ def test_wrap_breaks_between_words_and_cuts() -> None:
     assert len(long) == 2 and long[1].endswith("…")
     assert all(font.getlength(line) <= 150 for line in lines + long)
     assert wrap_text("", font, 150, 2) == [""]
+    # What the font has no glyph for is spelled out, not a box.
+    assert wrap_text("똠얌꿍은 값이", font, 150, 2) == ["ㄸㅗㅁ얌꿍은 값이"]
+    assert all(font.getmask(letter).getbbox() for letter in "ㄸㅗㅁㄳㅄ")
 
 
 def test_contact_sheet(tmp_path: Path) -> None:

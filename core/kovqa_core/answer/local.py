@@ -147,12 +147,12 @@ def answer_one_image(loaded: LoadedModel, image: Path, question: str = "") -> An
         DataError: the image cannot be read.
     """
     example = Example("", str(real_path(image)), to_nfc(question))
-    _warn_of_unread_texts(loaded, [example])
+    warn_of_unread_texts(loaded, [example])
     (_, answer), *_ = _answer_batches(loaded, [example], Path("/"), 1)
     return answer
 
 
-def _warn_of_unread_texts(loaded: LoadedModel, examples: Sequence[Example]) -> None:
+def warn_of_unread_texts(loaded: LoadedModel, examples: Sequence[Example]) -> None:
     """Say how many questions were longer than the model reads, or had texts it is not shown; captions have none."""
     info = read_checkpoint_info(loaded.folder)
     if info.task != "vqa":
@@ -220,7 +220,7 @@ def _answer_rows(
         loaded, examples, job.image_folder, job.batch, faults.__setitem__, job.options.decoding
     )
     yield from with_faults(rows, answers, faults)
-    _warn_of_unread_texts(loaded, examples)
+    warn_of_unread_texts(loaded, examples)
 
 
 def with_faults(
@@ -305,7 +305,7 @@ def answer_rank_rows(
             if stop():
                 return
     if rank.is_main_process:  # for all of them
-        _warn_of_unread_texts(loaded, [row.example for row in remaining])
+        warn_of_unread_texts(loaded, [row.example for row in remaining])
 
 
 def _print_rank_progress(rank: RankInfo, rows: int, remaining: int, progress: Progress) -> None:

@@ -39,7 +39,7 @@ from kovqa_core.models.checkpoint_info import read_checkpoint_info
 from kovqa_core.models.explain_functions import ExplainFunctions
 from kovqa_core.models.family import FamilyModel, load_family
 
-_MAX_WORDS = 64  # of a question that are left out one after the other
+MAX_WORDS = 64  # of a question that are left out one after the other
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Explanation:
         method: "occlusion" or "rollout".
         heat: how much each place of the upright image matters, 0 to 1, float32 [rows, columns].
         largest_drop: the most log-odds that covering one place took; nan: rollout does not know.
-        words: of the question, in order; empty for a caption.
+        words: of the question, in order, MAX_WORDS at most; empty for a caption.
         doubt: why the map says little; None: covering its marked tenth in another way lowers the answer, too, and by
             more than covering other places.
     """
@@ -176,7 +176,7 @@ def _word_effects(asked: AskedImage, question: str, encode: Callable[[str], Any]
     """Of every word what the answer loses if the question is asked without it."""
     words = to_nfc(question).split()
     items = [
-        partial(encode, " ".join([*words[:n], *words[n + 1 :]])) for n in range(min(len(words), _MAX_WORDS))
+        partial(encode, " ".join([*words[:n], *words[n + 1 :]])) for n in range(min(len(words), MAX_WORDS))
     ]
     scores = asked.scorer.score_items(items)
     return [
