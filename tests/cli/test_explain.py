@@ -38,7 +38,6 @@ def test_explain_writes_an_image_and_says_the_same_as_json(
     # Six steps of training: no place matters yet, and that is said.
     assert told["doubt"]
     assert f"warning: {told['doubt']}" in drawn.stderr
-    assert kovqa(*words, "-q").stdout.split()[::2] == QUESTION.split()
 
 
 @pytest.mark.parametrize(
