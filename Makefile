@@ -46,7 +46,7 @@ KEEP ?=
 test-lowest:
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(PYTHON) tools/lowest_versions.py --keep $(KEEP) > $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet --constraint $(LOWEST)/constraints.txt --editable '.[deepspeed]' pytest pytest-xdist build hatchling
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet --constraint $(LOWEST)/constraints.txt --editable '.[deepspeed,serve]' openai pytest pytest-xdist build hatchling
 	$(LOWEST)/bin/python -m pytest -n auto --dist loadgroup --ignore tests/test_layers.py  # import-linter wants a newer rich
 
 soak: $(VENV)/installed

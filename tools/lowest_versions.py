@@ -19,9 +19,10 @@ _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)\s*>=\s*(?P<version>[\w.]+)")
 
 
 def lowest_versions(pyproject: Path) -> dict[str, str]:
-    """Library -> its lower bound: of the dependencies, and of the extra `deepspeed`, which the tests need."""
+    """Library -> its lower bound: of the dependencies, and of the extras that the tests need."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    requirements = [*project["dependencies"], *project["optional-dependencies"]["deepspeed"]]
+    extras = project["optional-dependencies"]
+    requirements = [*project["dependencies"], *extras["deepspeed"], *extras["serve"]]
     matches = (_REQUIREMENT.match(requirement) for requirement in requirements)
     return {match["name"]: match["version"] for match in matches if match}
 
