@@ -54,9 +54,6 @@ def test_the_likeliest_answers(kovqa: Kovqa, small: Small, trained: Path, tmp_pa
     assert other.returncode == 2
     assert "another number of the likeliest answers (3, not 1; see --top-k)" in other.stderr
     assert kovqa("evaluate", "a.csv", "--index", test).returncode == 0
-    excel = kovqa(*table[:-1], "a.xlsx", "--top-k", 101)
-    assert excel.returncode == 2
-    assert "does not fit into a cell of Excel" in excel.stderr
 
 
 def test_default_model_is_the_newest_finished_run(

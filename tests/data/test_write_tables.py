@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from kovqa_core.data.example import Answer
 from kovqa_core.data.tables import read_table
-from kovqa_core.data.write_tables import encode_table, require_table_fits, require_table_format
+from kovqa_core.data.write_tables import (
+    encode_table,
+    require_list_fits,
+    require_table_fits,
+    require_table_format,
+)
 from kovqa_core.errors import MachineError, SettingsError
 from kovqa_core.evaluate.ensemble import vote_on_files
 from kovqa_core.evaluate.predictions_file import read_predictions
@@ -145,5 +150,9 @@ def test_what_excel_cannot_hold_is_said_before_any_work() -> None:
 
 
 def test_a_text_that_excel_would_cut_is_refused() -> None:
+    require_list_fits(Path("x.xlsx"), 100)
+    require_list_fits(Path("x.csv"), 101)
+    with pytest.raises(SettingsError, match="a list of 101 answers does not fit into a cell of Excel"):
+        require_list_fits(Path("x.xlsx"), 101)
     with pytest.raises(SettingsError, match="a text of 32,768 characters"):
         encode_table(Path("x.xlsx"), [{"likeliest": ["가" * 32_764]}, {"likeliest": "나"}])
