@@ -87,7 +87,8 @@ def explain_answer(
 ) -> Explanation:
     """Which places of an image and which words of a question an answer depends on; the same each time.
 
-    By occlusion the model is asked some 125 times, and once for each word, in batches.
+    By occlusion that is 124 forward passes, and one for each word, in batches: a second for a small model, minutes for a
+    large one on a CPU (BEiT-3 base: 1 at 224 pixels, 5 at 480, of one core's time). By rollout it is 11, and the words.
 
     Args:
         loaded: of any family.

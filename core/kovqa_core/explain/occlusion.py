@@ -15,8 +15,8 @@ from kovqa_core.messages import Message, message
 
 MARKED_FRACTION = 0.1  # of the image: its most important part
 _LEAST_MARKED_HEAT = 0.1  # of what is marked: what hardly matters is not marked only to fill a tenth
-# Log-odds: below, covering no place takes the answer's odds down to 37 %. Maps of shuffled weights stay below it, most of
-# trained ones do not (bench/explain_check.py).
+# Log-odds: below, covering no place takes the answer's odds down to 37 %. Of 200 maps of each family 78 to 100 % are doubted
+# where its weights are shuffled, 2 to 19 % where they are trained (bench/explain_check.py).
 _FLAT_DROP = 1.0
 _SHIFTS = 3  # steps along each side by which the marked tenth is moved, to be compared with itself
 
