@@ -80,6 +80,21 @@ def test_a_wrong_field_is_one_error(url: str, fields: dict[str, str], status: in
 
 
 @pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/vqa", {"question": "뭐?", "method": "rollout"}),
+        ("/v1/caption", {"question": "뭐?"}),
+        ("/v1/explain", {"question": "뭐?", "context": "글"}),
+        ("/v1/explain", {"question": "뭐?", "choices": "예|아니요"}),
+    ],
+)
+def test_what_would_not_be_read_is_refused(url: str, path: str, fields: dict[str, str]) -> None:
+    response = form(url, path, **fields)
+    assert (response.status_code, code_of(response)) == (400, "serve.not-read")
+    assert str(list(fields)[-1]) in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
     ("body", "code"),
     [
         (b"", "serve.not-json"),

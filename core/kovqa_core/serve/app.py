@@ -16,8 +16,13 @@ from kovqa_core.answer.ask_model import ImageQuestion, ask_model
 from kovqa_core.answer.job import require_question
 from kovqa_core.answer.partial_file import RowFault
 from kovqa_core.data.example import Answer
-from kovqa_core.messages import message
-from kovqa_core.serve.ask_requests import AskedQuestion, FetchImage, read_asked_question, refuse_address
+from kovqa_core.serve.ask_requests import (
+    AskedQuestion,
+    FetchImage,
+    read_asked_question,
+    refuse_address,
+    require_read_fields,
+)
 from kovqa_core.serve.batch_queue import BatchQueue, Done, QueueLimits
 from kovqa_core.serve.chat_routes import complete_chat
 from kovqa_core.serve.examples import example_scenes
@@ -26,7 +31,7 @@ from kovqa_core.serve.metrics import Metrics
 from kovqa_core.serve.openapi import openapi_document
 from kovqa_core.serve.served_models import ServedModel, find_served_model
 from kovqa_core.serve.state import REPLY_SCHEMA, ServeState, json_score, serve_state
-from kovqa_core.web.http_errors import ERROR_HANDLERS, RefusedRequest
+from kovqa_core.web.http_errors import ERROR_HANDLERS
 
 
 def build_app(
@@ -83,23 +88,10 @@ async def _answer(request: Request, task: str, key: str) -> Response:
     model = find_served_model(state.models, asked.model, task)
     if task == "vqa":
         require_question(asked.question)
-    _require_readable(model, asked)
+    require_read_fields(asked, model)
     question = ImageQuestion(asked.image, asked.question, asked.context, asked.choices)
     done = await state.queue.ask(model.id, question)
     return JSONResponse(_reply(model, key, done.result, asked, done))
-
-
-def _require_readable(model: ServedModel, asked: AskedQuestion) -> None:
-    """See that a question brings nothing that its model does not read.
-
-    Raises:
-        RefusedRequest: 400.
-    """
-    for name, is_given in (("context", bool(asked.context.strip())), ("choices", bool(asked.choices))):
-        if is_given and name not in model.reads:
-            raise RefusedRequest(
-                400, message("serve.not-read", "{model} reads no {field}", model=model.id, field=name)
-            )
 
 
 def _reply(

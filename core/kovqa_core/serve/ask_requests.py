@@ -20,7 +20,7 @@ from starlette.requests import Request
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.decoding import CHOICE_LETTERS, parse_choices
 from kovqa_core.messages import Message, message
-from kovqa_core.serve.served_models import MAX_QUESTION_LETTERS, MAX_TOP_K
+from kovqa_core.serve.served_models import MAX_QUESTION_LETTERS, MAX_TOP_K, ServedModel
 from kovqa_core.web.http_errors import RefusedRequest
 
 # The bytes of an image that a request names by an address.
@@ -94,6 +94,29 @@ async def read_asked_question(request: Request, fetch_image: FetchImage) -> Aske
     return AskedQuestion(
         image, fields.question, fields.context, choices, fields.model, fields.top_k, fields.method
     )
+
+
+def require_read_fields(asked: AskedQuestion, model: ServedModel, *, explains: bool = False) -> None:
+    """See that a request brings nothing that would not be read.
+
+    Args:
+        asked: the request.
+        model: that it asks.
+        explains: an explanation is asked for, not an answer.
+
+    Raises:
+        RefusedRequest: 400.
+    """
+    reads = [] if explains else list(model.reads)
+    reads += ["question"] * (model.task == "vqa") + ["method"] * explains
+    given = {
+        "question": asked.question.strip(), "context": asked.context.strip(), "choices": asked.choices,
+        "method": asked.method != "auto",
+    }  # fmt: skip
+    for name, is_given in given.items():
+        if is_given and name not in reads:
+            text = message("serve.not-read", "{model} reads no {field} here", model=model.id, field=name)
+            raise RefusedRequest(400, text)
 
 
 async def read_json_body(request: Request) -> object:

@@ -13,7 +13,7 @@ from kovqa_core.data.image_io import open_image
 from kovqa_core.explain.draw_heat import OVERLAY_SIDE, overlay_png
 from kovqa_core.explain.explanation import Explanation, explain_answer
 from kovqa_core.messages import Message
-from kovqa_core.serve.ask_requests import read_asked_question
+from kovqa_core.serve.ask_requests import read_asked_question, require_read_fields
 from kovqa_core.serve.served_models import find_served_model
 from kovqa_core.serve.state import REPLY_SCHEMA, json_score, serve_state
 
@@ -24,6 +24,7 @@ async def explain_question(request: Request) -> Response:
     state.queue.require_room()
     asked = await read_asked_question(request, state.fetch_image)
     model = find_served_model(state.models, asked.model)
+    require_read_fields(asked, model, explains=True)
     question = require_question(asked.question) if model.task == "vqa" else ""
 
     def explain() -> tuple[Explanation, bytes]:
