@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
@@ -241,3 +242,24 @@ def test_a_second_signal_ends_at_once() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(3) == 128 + signal.SIGTERM
         asking.join()
+
+
+def test_large_requests_at_once_have_one_bound_and_leave_their_room() -> None:
+    """A body that is still on its way has its room taken; once it is gone, the next one fits."""
+    app = guard_app(APP, token="", allowed_hosts=LOCAL_HOSTS, max_body_bytes=1000)
+    with serving(app) as url, contextlib.ExitStack() as held:
+        parsed = httpx2.URL(url)
+        for _ in range(http_server._BODIES_AT_ONCE):
+            connection = held.enter_context(socket.create_connection((parsed.host, parsed.port or 0)))
+            connection.sendall(
+                b"POST /size HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n" + b"x" * 999
+            )
+
+        def ask() -> httpx2.Response:
+            return httpx2.post(f"{url}/size", content=b"x" * 900)
+
+        wait_until(lambda: ask().status_code == 503)
+        refused = ask()
+        assert (code_of(refused), refused.headers["retry-after"]) == ("web.too-many-bodies", "1")
+        held.close()
+        wait_until(lambda: ask().status_code == 200)

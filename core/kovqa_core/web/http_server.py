@@ -33,14 +33,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from kovqa_core.errors import MachineError, SettingsError
 from kovqa_core.messages import message
 from kovqa_core.web.http_errors import RefusedRequest, error_reply
+from kovqa_core.web.request_body import BodyRoom, BoundedBody, body_too_large
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _HEAD_SECONDS = 20.0  # for the head of a request, from the first byte (or the connection) to the last
 _WRITE_SECONDS = 60.0  # for a client that does not read what it asked for
 _KEEP_ALIVE_SECONDS = 30  # longer than clients keep idle connections, so that they are the ones to close them
 _LAST_READ_SECONDS = 0.2
-_REFUSED_BODY_SECONDS = 5.0  # for what is still sent after it was refused
 _MAX_CONNECTIONS = 512
+_BODIES_AT_ONCE = 16  # of the largest size; what all requests together may hold of memory
 _LOG = logging.getLogger("uvicorn.error")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -239,13 +240,14 @@ def guard_app(
         on_reply: told of every reply: method, path (without query), status, seconds until it was complete.
     """
     rules = _Rules(_digest(token) if token else None, allowed_hosts, open_paths)
+    room = BodyRoom(_BODIES_AT_ONCE * max_body_bytes)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
         headers, began = Headers(scope=scope), time.monotonic()
-        body = _BoundedBody(receive, headers, max_body_bytes, began + body_seconds)
+        body = BoundedBody(receive, headers, max_body_bytes, began + body_seconds, room)
         status, is_complete = 0, False
 
         async def send_guarded(event: Message) -> None:
@@ -259,7 +261,7 @@ def guard_app(
 
         refusal = _find_refusal(rules, scope, headers)
         if refusal is None and int(headers.get("content-length", "0")) > max_body_bytes:
-            refusal = _too_large(max_body_bytes)
+            refusal = body_too_large(max_body_bytes)
         try:
             if refusal is None:
                 await app(scope, body.receive, send_guarded)
@@ -273,6 +275,7 @@ def guard_app(
             # Raised, it would close the connection, on which the client may be sending its next request.
             _LOG.exception("%s %s", scope["method"], scope["path"])
         finally:
+            body.leave()
             on_reply(scope["method"], scope["path"], status, time.monotonic() - began)
 
     return guarded
@@ -319,47 +322,6 @@ def _host_name(host: str) -> str:
     """The host of a Host header, without its port; "" for what is none."""
     found = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:\d+)?", host.lower())
     return found[1].removesuffix(".") if found else ""
-
-
-class _BoundedBody:
-    """The body of a request, no larger and no slower than it may be."""
-
-    def __init__(self, receive: Receive, headers: Headers, max_bytes: int, deadline: float) -> None:
-        self._receive, self._max_bytes, self._deadline = receive, max_bytes, deadline
-        self._bytes = 0
-        self._is_whole = "content-length" not in headers and "transfer-encoding" not in headers
-        # Who expects to be told to go on sends nothing before; `receive` tells it.
-        self._is_coming = "expect" not in headers
-
-    async def receive(self) -> Message:
-        if self._is_whole:  # what comes now is the end of the connection
-            return await self._receive()
-        self._is_coming = True
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                event = await self._receive()
-        except TimeoutError:
-            self._is_coming = False
-            text = message("web.slow-body", "the request did not arrive in time")
-            raise RefusedRequest(408, text, {"Connection": "close"}) from None
-        self._is_whole = not event.get("more_body", False)
-        self._bytes += len(event.get("body", b""))
-        if self._bytes > self._max_bytes:
-            raise _too_large(self._max_bytes)
-        return event
-
-    async def discard(self) -> None:
-        """Read what nobody wants: a client whose connection is closed while it sends never sees the reply."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_REFUSED_BODY_SECONDS):
-                while self._is_coming and not self._is_whole:
-                    self._is_whole = not (await self._receive()).get("more_body", False)
-
-
-def _too_large(max_bytes: int) -> RefusedRequest:
-    return RefusedRequest(
-        413, message("web.body-too-large", "a request may have {size:,} bytes here", size=max_bytes)
-    )
 
 
 def _add_headers(event: Message) -> None:
