@@ -81,3 +81,11 @@ def test_the_encoding_of_a_corpus_is_that_of_the_whole_file() -> None:
     assert detect_encoding(lambda: iter([b"ascii", "고".encode()[:1], "고".encode()[1:]])) == "utf-8-sig"
     # Its first letter is CP949; but not all of it is, so it is damaged UTF-8 and not another text.
     assert detect_encoding(lambda: iter(["가".encode("cp949") + b"\n\xff\n"])) == "utf-8-sig"
+
+
+@pytest.mark.parametrize("block", [1, 1000])
+def test_cp949_whose_first_letters_look_like_utf8(block: int) -> None:
+    """책 is C3 A5 (å in UTF-8), 틀 is C6 B2: about one Korean syllable of ten."""
+    text = "id,answer\n1,책책\n2,틀렸다\n3,치즈가 있어요\n"
+    assert decode(text.encode("cp949"), block) == text
+    assert decode("å é\n".encode() * 9, block) == "å é\n" * 9

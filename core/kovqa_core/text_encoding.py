@@ -25,6 +25,7 @@ ByteBlocks = Callable[[], Iterator[bytes]]  # the bytes of a file from its begin
 
 # What Hangul is in UTF-8. In CP949 text some 5 % of the bytes look like it by chance.
 _UTF8_LETTER = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}")
+_THREE_BYTES = 0xE0  # the first byte of letters that are so long, Hangul among them, is at least this
 _ASCII_BYTES = bytes(range(128))
 
 
@@ -58,7 +59,7 @@ def decode_blocks(blocks: ByteBlocks, name: str, line: int = 1) -> Iterator[str]
         except UnicodeDecodeError as error:
             data, before = pending + block, error.start
             place = (line + data.count(b"\n", 0, before), offset - len(pending) + before, data[before])
-            is_first = is_ascii and encoding == "UTF-8" and data[:before].isascii()
+            is_first = is_ascii and encoding == "UTF-8" and _may_be_cp949(data[:before])
             if not is_first or _is_mostly_utf8(blocks):
                 raise encoding_error(name, *place, encoding) from None
             if (lines := _lines_before_cp949_error(blocks)) is not None:
@@ -66,7 +67,11 @@ def decode_blocks(blocks: ByteBlocks, name: str, line: int = 1) -> Iterator[str]
                 raise encoding_error(name, max(place[0], first_line + lines), *place[1:], "") from None
             decoder, encoding = codecs.getincrementaldecoder("cp949")(), "CP949"
             text = decoder.decode(data, not block)
-        is_ascii = is_ascii and text.isascii()
+        if is_ascii and not text.isascii():
+            is_ascii = False
+            if encoding == "UTF-8" and _may_be_cp949(pending + block) and detect_encoding(blocks) == "cp949":
+                decoder, encoding = codecs.getincrementaldecoder("cp949")(), "CP949"
+                text = decoder.decode(pending + block, not block)
         line, offset = line + block.count(b"\n"), offset + len(block)
         if text:
             yield text
@@ -122,12 +127,17 @@ def detect_encoding(blocks: ByteBlocks) -> str:
         try:
             text = decoder.decode(block)
         except UnicodeDecodeError as error:
-            is_first = (pending + block)[: error.start].isascii()
+            is_first = _may_be_cp949((pending + block)[: error.start])
             is_cp949 = is_first and not _is_mostly_utf8(blocks) and _lines_before_cp949_error(blocks) is None
             return "cp949" if is_cp949 else "utf-8-sig"
-        if not text.isascii():
+        if max(text, default="") >= "\u0800":
             return "utf-8-sig"
     return "utf-8-sig"
+
+
+def _may_be_cp949(data: bytes) -> bool:
+    """Has text that is whole in UTF-8 no letter but short ones? One in ten of CP949 looks so: 책 is C3 A5, or å."""
+    return max(data, default=0) < _THREE_BYTES
 
 
 def _lines_before_cp949_error(blocks: ByteBlocks) -> int | None:
