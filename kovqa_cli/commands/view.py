@@ -64,6 +64,13 @@ def view(
                 port=port,
             ),
         )
+    if kind and not predictions:
+        raise SettingsError(
+            message("view.kind-without-predictions", "--kind names what is scored, and there are no predictions"),
+            message(
+                "view.kind-without-predictions.hint", "leave it out: the page itself shows the rows of one type"
+            ),
+        )  # fmt: skip
     require_engine()
     from kovqa_core.view.inputs import ScoringRules, open_inputs
     from kovqa_core.view.server import serve_view

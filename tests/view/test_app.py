@@ -143,6 +143,8 @@ def test_mistakes_end_before_an_address_is_said(
         view(small.index, port=taken.getsockname()[1])
     with pytest.raises(SettingsError, match="without a password") as error:
         view(small.index, host="0.0.0.0")
+    with pytest.raises(SettingsError, match="there are no predictions"):
+        view(small.index, kind=["색깔"])
     assert "ssh -L" in error.value.hint
     foreign = [small.root / "captions.jsonl"]
     with pytest.raises(DataError, match="not a prediction"):
@@ -153,3 +155,19 @@ def test_mistakes_end_before_an_address_is_said(
     monkeypatch.setattr(server, "_PATIENCE_SECONDS", 0)
     with pytest.raises(DataError, match="not a prediction"):
         view(small.index, foreign, port=0, no_cache=True, quiet=True)
+
+
+def test_an_index_without_training_and_texts_longer_than_an_address(tmp_path: Path) -> None:
+    """How often training saw an answer is not 0 but unknown; a filter of a long text finds its rows."""
+    question, answer = "가" * 5000, "나" * 5000
+    rows = [Example("1", "a.png", question, {answer: 1.0}), Example("2", "a.png", "무엇?", {"나": 1.0})]
+    (tmp_path / "val.jsonl").write_text("".join(row.line() + "\n" for row in rows), encoding="utf-8")
+    started = ViewSession(open_inputs(tmp_path / "val.jsonl", images=tmp_path), keep=False)
+    started.start()
+    started.wait(60)
+    with serving(make_app(started)) as url, httpx2.Client(base_url=url) as other:
+        assert other.get("/frequency").json() == []
+        assert other.get("/row", params={"split": 0, "line": 0}).json()["trained"] is None
+        for chosen in ({"question": question[:2000]}, {"answer": answer[:2000]}):
+            assert other.get("/summary", params=chosen).json()["rows"] == 1
+    started.close()

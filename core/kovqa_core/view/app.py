@@ -112,7 +112,9 @@ def _counts(splits: Sequence[str]) -> dict[str, Callable[[ViewQueries, Mapping[s
     return {
         "/summary": lambda queries, query: queries.summary(parse_filter(query, splits)),
         "/answers": lambda queries, query: queries.answers(parse_filter(query, splits)),
-        "/frequency": lambda queries, query: queries.frequency(parse_filter(query, splits)),
+        "/frequency": lambda queries, query: (
+            queries.frequency(parse_filter(query, splits)) if "train" in splits else []
+        ),
         "/questions": lambda queries, query: queries.questions(parse_filter(query, splits)),
         "/confusion": lambda queries, query: {
             model: queries.confusion(parse_filter(query, splits), model) for model in ("a", "b")
@@ -219,7 +221,7 @@ def _row_fields(
         fields |= {
             "choices": list(example.choices[:_MAX_TEXTS]), "context": example.context,
             "annotations": list(example.annotations[:_MAX_TEXTS]),
-            "trained": found.get("trained"),
+            "trained": found.get("trained") if "train" in session.inputs.splits else None,
             "likeliest": {model: parse_likeliest(found.get(f"{model}_likeliest"))[:_MAX_TEXTS] for model in ("a", "b")},
         }  # fmt: skip
     return fields

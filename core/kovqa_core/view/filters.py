@@ -12,7 +12,7 @@ from kovqa_core.messages import Message, message
 
 ROWS_OF_A_PAGE = 48
 MAX_PAGE = 1_000_000
-_MAX_TEXT_LETTERS = 2000
+MAX_TEXT_LETTERS = 2000  # of a longer text the beginning: browsers and servers bound addresses
 _VERDICTS = {"right": "{model}_right", "wrong": "NOT {model}_right"}
 # From the same column: which of two models is right, and whether they say the same.
 _COMPARISONS = {
@@ -100,9 +100,9 @@ def parse_filter(query: Mapping[str, str], splits: Sequence[str]) -> RowFilter:
     Raises:
         SettingsError: a value that no page writes.
     """
-    given = {name: to_nfc(query[name])[:_MAX_TEXT_LETTERS] for name in FILTER_NAMES if query.get(name)}
+    given = {name: to_nfc(query[name])[:MAX_TEXT_LETTERS] for name in FILTER_NAMES if query.get(name)}
     # An empty type or answer is one, too: rows without any.
-    empty = {name: query[name] for name in ("type", "answer", "given", "given-b") if name in query}
+    empty = {name: "" for name in ("type", "answer", "given", "given-b") if name in query}
     whole = {**empty, **given}
     return RowFilter(
         given.get("q", ""),
@@ -144,12 +144,13 @@ def filter_condition(chosen: RowFilter, splits: Sequence[str]) -> Condition:
         ("question", "questions", chosen.question),
     ):
         if text is not None:
+            same = "starts_with(text, ?)" if len(text) == MAX_TEXT_LETTERS else "text = ?"
             # Of no row is a best answer "": such a filter asks for those without any.
             is_missing = text == "" and table == "texts"
             if is_missing:
                 add(f"{column} IS NULL OR {column} IN (SELECT number FROM {table} WHERE text = ?)", text)
             else:
-                add(f"{column} IN (SELECT number FROM {table} WHERE text = ?)", text)
+                add(f"{column} IN (SELECT number FROM {table} WHERE {same})", text)
     for model, verdict in (("a", chosen.a), ("b", chosen.b)):
         if verdict:
             add(_VERDICTS[verdict].format(model=model))

@@ -9,6 +9,13 @@ const steps = {
   "view.step-predictions": ["예측 비교 중", "comparing predictions"],
   "view.step-rows": ["표 쓰는 중", "writing the tables"],
 };
+const longest = 2000; // letters of a text in the address
+const ended = ["서버가 끝났습니다. kovqa view를 다시 실행하세요.", "The server has ended: run kovqa view again."];
+const refusals = {
+  "view.bad-filter": ["주소에 쓸 수 없는 조건이 있습니다. ‘모두 지우기’를 누르세요.", "The address has a filter that cannot be: press ‘Clear all’."],
+  "view.no-such-row": ["주소의 행이 없습니다. 인덱스가 바뀌었을 수 있습니다.", "There is no row of this address: the index may be another one."],
+  "no-server": ended,
+};
 let state = null, shown = [], total = null, asking = 0, opener = null;
 
 // ---- elements and words
@@ -49,7 +56,7 @@ function choose(changes, { replace = false, keepPage = false } = {}) {
   if (!keepPage) chosen.delete("page");
   for (const [name, value] of Object.entries(changes)) {
     if (value === null) chosen.delete(name);
-    else chosen.set(name, value);
+    else chosen.set(name, Array.from(value).slice(0, longest).join("")); // the server finds what begins so
   }
   const address = chosen.size ? "?" + chosen : location.pathname;
   if (address !== location.search) history[replace ? "replaceState" : "pushState"](null, "", address);
@@ -64,7 +71,7 @@ function filter() {
   return chosen;
 }
 async function ask(path, parameters = new URLSearchParams()) {
-  const reply = await fetch(path + "?" + parameters);
+  const reply = await fetch(path + "?" + parameters).catch(() => { throw Object.assign(new Error(ended[1]), { code: "no-server" }); });
   const value = await reply.json();
   if (!reply.ok) throw Object.assign(new Error(value.error.message), { code: value.error.code });
   return value;
@@ -80,7 +87,7 @@ async function watch() {
   try {
     state = await ask("/state");
   } catch {
-    showStatus(both("서버가 끝났습니다. kovqa view를 다시 실행하세요.", "The server has ended: run kovqa view again."), true);
+    showStatus(both(...ended), true);
     return;
   }
   const [korean, english] = steps[state.step] || ["여는 중", "opening"];
@@ -121,7 +128,7 @@ function showChoices() {
     if (field.name === "split") field.value = chosen.get("split") || state.first_split;
     else if (field.name === "type") field.value = chosen.has("type") ? chosen.get("type") : "\0";
     else if (field.name === "low" || field.name === "high") {
-      field.value = chosen.has(field.name) ? Math.round(100 * chosen.get(field.name)) : "";
+      field.value = chosen.get(field.name) && isFinite(chosen.get(field.name)) ? Math.round(100 * chosen.get(field.name)) : "";
     } else if (field !== document.activeElement || field.type !== "search") field.value = chosen.get(field.name) || "";
   }
   const names = { answer: ["정답", "truth"], given: ["A의 답", "A's answer"], "given-b": ["B의 답", "B's answer"], question: ["질문", "question"] };
@@ -314,10 +321,12 @@ async function showFrequency() {
     return low === 0 ? both("없음", "never") : high === undefined ? both(`${number(low)} 이상`, `${number(low)} or more`)
       : high - low === 1 ? number(low) : `${number(low)} – ${number(high - 1)}`;
   };
-  return () => panel.replaceChildren(
+  return () => panel.replaceChildren(...(!state.splits.some(({ name }) => name === "train") ? [
+    note("인덱스에 학습 분할이 없어, 정답이 학습에 몇 번 나왔는지 알 수 없습니다.",
+      "The index has no training split: it is not known how often training saw the answers.")] : [
     note("정답이 학습 행에 몇 번 나왔는지에 따른 점수.", "Scores by how many training rows have the same true answer."),
     table([["학습 행", "training rows"], ["행", "rows"], ["서로 다른 정답", "different answers"], ...scoreHeadings()],
-      rows.map((row) => [make("span", {}, range(row.low)), number(row.rows), number(row.answers), ...scoreCells(row)])));
+      rows.map((row) => [make("span", {}, range(row.low)), number(row.rows), number(row.answers), ...scoreCells(row)]))]));
 }
 async function showCalibration() {
   const found = await ask("/calibration", filter());
@@ -430,7 +439,7 @@ async function show() {
     if (state.ready) showStatus("");
     root.dataset.ready = state.ready ? "yes" : "soon";
   } catch (error) {
-    if (turn === asking) showStatus(both(`보이지 못했습니다: ${error.code || error.message}`, error.message), true);
+    if (turn === asking) showStatus(both(...(refusals[error.code] || [`보이지 못했습니다 (${error.code || error.name}).`, error.message])), true);
   } finally {
     if (turn === asking) panel.removeAttribute("aria-busy");
   }
