@@ -222,3 +222,9 @@ _OKLAB_COLOUR = (
 
 def _times(matrix: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
     return [sum(a * b for a, b in zip(row, values, strict=True)) for row in matrix]
+
+
+def test_ticks_of_a_narrow_range_are_told_apart() -> None:
+    """A learning rate between two log lines."""
+    ticks = [0.000998, 0.0009985, 0.000999, 0.0009995, 0.001]
+    assert len({*map(tick_formatter(ticks, "number", log=False), ticks)}) == len(ticks)

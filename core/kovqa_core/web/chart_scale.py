@@ -137,7 +137,8 @@ def tick_formatter(ticks: Sequence[float], form: NumberForm, *, log: bool) -> Ca
     shown = smallest * (100 if form == "percent" else 1)
     decimals = max(0, -math.floor(math.log10(shown) + 1e-9)) if shown > 0 else 0
     largest = max(map(abs, ticks), default=0)
-    if form == "number" and (log or decimals > 4 or largest >= 1e7):
+    short = [format_short(tick) for tick in ticks]
+    if form == "number" and (log or decimals > 4 or largest >= 1e7) and len(set(short)) == len(short):
         return format_short
     if form == "percent":
         return lambda value: f"{100 * value:.{min(decimals, 4)}f}%"
