@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 _PACKAGE_FOLDER = Path(__file__).resolve().parent
@@ -41,3 +42,13 @@ def cache_home() -> Path:
         return Path.home() / ".cache"
     except RuntimeError:  # a user without a home
         return Path("/nonexistent/.cache")
+
+
+def without_home(text: str) -> str:
+    """A text that others may read: ~ in the place of the user's home folder."""
+    try:
+        home = str(Path.home())
+    except RuntimeError:
+        return text
+    # Not of /home/kim in /home/kimchi.
+    return re.sub(rf"{re.escape(home)}(?![^/\s'\",:;)])", "~", text) if len(home) > 1 else text

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from kovqa_core.errors import SettingsError
+from kovqa_core.paths import without_home
 from kovqa_core.runs.curve_charts import run_charts
 from kovqa_core.runs.run_curves import (
     RunCurves,
@@ -196,6 +198,16 @@ def test_a_run_of_others_takes_no_picture_from_anywhere(trained: Path, tmp_path:
     written = write_run_page([run], tmp_path / "page.html")
     assert "anywhere below /" in written.problems[0][1]
     assert "data:image" not in written.path.read_text("utf-8")
+
+
+def test_the_page_that_is_passed_on_names_no_home_folder(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = Path(yaml.safe_load((trained / "run.yaml").read_text("utf-8"))["recipe"]["data"]["index"])
+    monkeypatch.setenv("HOME", str(index.parent))
+    page = write_run_page([trained], tmp_path / "page.html").path.read_text("utf-8")
+    assert f"~/{index.name}" in page and str(index.parent) not in page
+    assert without_home(f"{index.parent}s/a {index.parent}") == f"{index.parent}s/a ~"
 
 
 def test_more_runs_than_can_be_told_apart_are_refused(trained: Path, tmp_path: Path) -> None:

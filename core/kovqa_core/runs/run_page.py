@@ -19,6 +19,7 @@ from kovqa_core.files import require_other_output, write_text
 from kovqa_core.index.reader import open_training_index
 from kovqa_core.messages import Message, message
 from kovqa_core.output_lock import output_lock
+from kovqa_core.paths import without_home
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 from kovqa_core.runs.compare import DifferingFact, differing_facts
 from kovqa_core.runs.curve_charts import metric_label, run_charts
@@ -134,6 +135,7 @@ def write_run_page(
         ],
         differing=_differing(runs),
         as_json=json_line,
+        without_home=without_home,
         unreadable=[run.name for run in runs if run.details.run is None],
     )
     with output_lock(path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from kovqa_core.data.image_io import open_image
 from kovqa_core.files import atomic_file
 from kovqa_core.machine.versions import GitState
+from kovqa_core.paths import without_home
 from kovqa_core.runs.folder import LOG_FILE
 from kovqa_core.runs.manifest import read_launches
 from kovqa_core.runs.validation_samples import SAMPLES_FILE, ValidationSample
@@ -28,10 +29,8 @@ def describe_run(run: Run) -> TrackedRun:
         "micro_batch": run.micro_batch,
         "accumulate": run.accumulate,
     }
-    home = str(Path.home())
     config = {
-        key: value.replace(home, "~") if isinstance(value, str) and len(home) > 1 else value
-        for key, value in flat_config(settings)
+        key: without_home(value) if isinstance(value, str) else value for key, value in flat_config(settings)
     }
     files = run.folder / LOG_FILE, run.folder / SAMPLES_FILE
     return TrackedRun(run.folder, *files, config, dict(_tags(run.folder)))
