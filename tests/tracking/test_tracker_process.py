@@ -151,7 +151,12 @@ def test_samples_come_with_their_evaluation(notebook: Notebook, tmp_path: Path) 
 
 
 def test_keys_are_hidden() -> None:
-    environ = {"WANDB_API_KEY": "0123456789abcdef", "SHORT_KEY": "a", "HOME": "/home/somebody"}
+    environ = {
+        "TOKEN": "012345",
+        "WANDB_API_KEY": "0123456789abcdef",
+        "SHORT_KEY": "a",
+        "HOME": "/home/somebody",
+    }
     text = "bad 0123456789abcdef at https://user:pass@h/x?write_token=abc&b=1 in /home/somebody"
     hidden = "bad *** at https://***@h/x?write_token=***&b=1 in /home/somebody"
     assert without_secrets(text, environ) == hidden

@@ -14,7 +14,9 @@ _IN_ADDRESS = re.compile(
 
 def without_secrets(text: str, environ: Mapping[str, str]) -> str:
     """A text in which *** stands for values of variables called key, token or password, and for those in addresses."""
-    for name, value in environ.items():
-        if _SECRET_NAME.search(name) and len(value) >= _LEAST_LETTERS:
+    values = {value for name, value in environ.items() if _SECRET_NAME.search(name)}
+    # The longest first: of a value that begins with another one the rest would stay.
+    for value in sorted(values, key=len, reverse=True):
+        if len(value) >= _LEAST_LETTERS:
             text = text.replace(value, "***")
     return _IN_ADDRESS.sub("***", text)
