@@ -155,8 +155,9 @@ def _conclusions(comparison: PredictionsComparison) -> Iterator[Message]:
 
 
 def _mcnemar_sentences(test: McNemarTest) -> Iterator[Message]:
-    from kovqa_core.evaluate.paired_tests import format_p
+    from kovqa_core.evaluate.paired_tests import compare_p
 
+    p_value = compare_p(test.p)
     yield message(
         "evaluate.right-rows", "right by A alone: {a:,}, by B alone: {b:,}, by both: {both:,}, by neither: {neither:,}",
         a=test.a_only, b=test.b_only, both=test.both, neither=test.neither,
@@ -165,8 +166,8 @@ def _mcnemar_sentences(test: McNemarTest) -> Iterator[Message]:
         yield message(
             "evaluate.mcnemar-images",
             "McNemar over images, as questions about one image are not independent: A has more right on {a:,}, "
-            "B on {b:,}, p = {p}",
-            a=test.a_better, b=test.b_better, p=format_p(test.p),
+            "B on {b:,}, p {p}",
+            a=test.a_better, b=test.b_better, p=p_value,
         )  # fmt: skip
     else:
-        yield message("evaluate.mcnemar-rows", "McNemar: p = {p}", p=format_p(test.p))
+        yield message("evaluate.mcnemar-rows", "McNemar: p {p}", p=p_value)

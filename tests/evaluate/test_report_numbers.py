@@ -24,6 +24,7 @@ from kovqa_core.evaluate.calibration import measure_calibration
 from kovqa_core.evaluate.compare_predictions import compare_predictions
 from kovqa_core.evaluate.evaluation import EvaluationResult, evaluate_file
 from kovqa_core.evaluate.model_source import LearningCurve, ModelSource
+from kovqa_core.evaluate.paired_tests import compare_p
 from kovqa_core.evaluate.report import write_report
 from kovqa_core.evaluate.report_cards import choose_least_sure, choose_surest_wrong, choose_won_and_lost
 
@@ -122,6 +123,7 @@ def test_the_page_shows_what_was_computed(results: list[EvaluationResult], tmp_p
         "Right by B alone 8 of 8 , drawn with a fixed seed.",
     ):
         assert words in said, words
+    assert [compare_p(p) for p in (0.0001, 0.02, 1)] == ["< 0.001", "= 0.020", "= 1.00"]
     test = comparison.total.test
     assert f"[{100 * test.low:+.1f}, {100 * test.high:+.1f}]" in said
 

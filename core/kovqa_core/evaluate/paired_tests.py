@@ -153,3 +153,9 @@ def holm_correction(p_values: Sequence[float]) -> list[float]:
 def format_p(p: float) -> str:
     """A p value with the digits that say something."""
     return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def compare_p(p: float) -> str:
+    """A p value as it stands behind the letter in a sentence: = 0.02, < 0.001."""
+    text = format_p(p)
+    return f"< {text[1:]}" if text.startswith("<") else f"= {text}"

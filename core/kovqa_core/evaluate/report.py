@@ -31,7 +31,7 @@ from kovqa_core.evaluate.compare_predictions import PredictionsComparison, TypeC
 from kovqa_core.evaluate.confidence_intervals import BOOTSTRAP_DRAWS
 from kovqa_core.evaluate.evaluation import EvaluationResult, report_rows
 from kovqa_core.evaluate.model_source import ModelSource
-from kovqa_core.evaluate.paired_tests import FEW_DIFFERING, format_p
+from kovqa_core.evaluate.paired_tests import FEW_DIFFERING, compare_p, format_p
 from kovqa_core.evaluate.report_cards import (
     ReportCard,
     choose_cards,
@@ -143,6 +143,7 @@ def write_report(
         result=result, scores=scores, of_captions=isinstance(scores, CaptionScores), draws=BOOTSTRAP_DRAWS,
         metrics_left_out=METRICS_LEFT_OUT, version=__version__, source=source, comparison=comparison,
         curve_charts=draw_learning_curve(source), max_listed_scores=MAX_LISTED_SCORES, format_p=format_p,
+        compare_p=compare_p,
         few_differing=FEW_DIFFERING,
         outside=frozenset(outside), right_rows=int(right.sum()), rows=len(right), examples=examples,
         question_types=sorted({card.question_type for card in cards["cards"]}),
