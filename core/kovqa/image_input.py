@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 ImageInput: TypeAlias = Union[str, Path, bytes, bytearray, "Image.Image", "np.ndarray[Any, Any]"]
 
 # What a PNG holds to the bit; a TIFF holds the rest.
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
-_TIFF_MODES = ("CMYK", "YCbCr", "LAB", "F", "I;16B", "I;16L")
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_TIFF_MODES = ("CMYK", "YCbCr", "LAB", "F", "I", "I;16B", "I;16L")
 
 
 def to_image_source(image: ImageInput) -> ImageSource:
@@ -33,8 +34,15 @@ def to_image_source(image: ImageInput) -> ImageSource:
     Raises:
         SettingsError: it is of another type, or an array of another shape.
     """
+    if isinstance(image, str) and re.match(r"(https?|ftp|file|data):", image, re.IGNORECASE):
+        raise SettingsError(
+            message("api.image-address", "an image is the address {address}", address=image[:200]),
+            message(
+                "api.image-address.hint", "nothing is fetched here: give a path, or the bytes of the file"
+            ),
+        )
     if isinstance(image, str | Path):
-        return Path(image).expanduser()
+        return expand_user(Path(image))
     if isinstance(image, bytes | bytearray):
         return bytes(image)
     # Without importing either library: who has such an object has imported it.
@@ -50,6 +58,14 @@ def to_image_source(image: ImageInput) -> ImageSource:
             "give a path, a file's bytes, an image of Pillow, or a numpy array of uint8",
         ),
     )
+
+
+def expand_user(path: Path) -> Path:
+    """A path with ~ at its beginning as the user's folder; a file called ~someone where nobody is called so."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def _image_of_array(array: np.ndarray[Any, Any]) -> Image.Image:

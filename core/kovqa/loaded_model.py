@@ -11,7 +11,7 @@ from kovqa_core.data.example import Answer
 from kovqa_core.errors import DataError, KovqaError, MachineError, ModelError, SettingsError
 from kovqa_core.messages import message
 
-from kovqa.image_input import ImageInput, to_image_source
+from kovqa.image_input import ImageInput, expand_user, to_image_source
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,9 @@ def load(
 
     if top_k < 1:
         raise SettingsError(message("api.top-k", "top_k={top_k}: 1 is the answer alone", top_k=top_k))
-    folder = Path(run).expanduser()
+    if beams is not None and beams < 1:
+        raise SettingsError(message("api.beams", "beams={beams}: 1 is the fewest", beams=beams))
+    folder = expand_user(Path(run))
     info = read_checkpoint_info(find_model_folder(folder, "vqa"))
     decoding = GREEDY_DECODING
     if answers:
@@ -129,10 +131,9 @@ class Model:
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
-        from kovqa_core.models.checkpoint_info import read_checkpoint_info
         from kovqa_core.models.family import load_family
 
-        info = read_checkpoint_info(loaded.folder)
+        info = loaded.info
         prompt_columns = load_family(info.family).prompt_columns
         self._loaded = loaded
         self._read_columns = prompt_columns(loaded.processor) if prompt_columns else ()
@@ -229,6 +230,8 @@ class Model:
     def _ask(self, questions: Sequence[Question], batch: int | None, errors: str) -> list[Answer | DataError]:
         from kovqa_core.answer.ask_model import ImageQuestion, ask_model
 
+        if batch is not None and batch < 1:
+            raise SettingsError(message("api.batch", "batch={batch}: 1 is the fewest", batch=batch))
         results = dict[int, Answer | DataError]()
         asked = dict[int, ImageQuestion]()
         for number, each in enumerate(questions):

@@ -17,6 +17,7 @@ from kovqa_core.data.example import Answer, Example
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import DataError, MachineError
 from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.checkpoint_info import read_checkpoint_info
 from kovqa_core.models.family import FamilyModel, ReadAnswers
 from kovqa_core.settings.resolve import resolve_settings
 from kovqa_core.settings.run import Run
@@ -119,20 +120,21 @@ def test_a_gpu_has_the_next_batch_before_the_last_is_read(device: torch.device) 
 
 def test_a_gpus_memory_says_how_many_rows(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, gpu, of_list = trained / "step-000006", torch.device("cuda"), DecodingOptions(answers=("예",))
-    row = batch_size._row_bytes(folder, "bf16")
+    info = read_checkpoint_info(folder)
+    row = batch_size._row_bytes(folder, info, "bf16")
     assert row is not None
-    assert 0 < row < batch_size._row_bytes(folder, "fp32")  # type: ignore[operator]
+    assert 0 < row < batch_size._row_bytes(folder, info, "fp32")  # type: ignore[operator]
 
     def chosen(free: float, rows: int = 10**6, decoding: DecodingOptions = GREEDY_DECODING) -> int:
         monkeypatch.setattr(batch_size, "free_memory", lambda _: free)
-        return batch_size.choose_batch(folder, gpu, "bf16", rows, 12, decoding)
+        return batch_size.choose_batch(folder, info, gpu, "bf16", rows, 12, decoding)
 
     assert [chosen(row * n / 0.7) for n in (1, 63, 64.5, 130, 10**6)] == [1, 32, 64, 128, 256]
     assert chosen(row / 2) == 1
     assert chosen(row * 65 / 0.7, decoding=of_list) == 8
     assert chosen(row * 10**6, rows=1000) == 64, "12 loaders have a batch each"
     assert chosen(row * 10**6, rows=3) == 32
-    assert batch_size.choose_batch(folder, torch.device("cpu"), "fp32", 10**6, 0, GREEDY_DECODING) == 32
+    assert batch_size.choose_batch(folder, info, torch.device("cpu"), "fp32", 10**6, 0, GREEDY_DECODING) == 32
 
 
 def test_an_evaluation_takes_what_a_training_step_takes() -> None:

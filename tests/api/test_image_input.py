@@ -37,6 +37,7 @@ def files() -> dict[str, bytes]:
         "RGBA": encoded(clear, "PNG"),
         "LA": encoded(clear.convert("LA"), "PNG"),
         "palette": encoded(few, "PNG", transparency=3),
+        "32 bits": encoded(grey.convert("I"), "TIFF"),
         "bits": encoded(rgb.convert("1"), "PNG"),
         "16 bits": encoded(Image.fromarray(RNG.integers(0, 65536, (40, 60), np.uint16)), "PNG"),
         "floats": encoded(rgb.convert("F"), "TIFF"),
@@ -68,6 +69,7 @@ def test_an_array_is_its_pixels(channels: tuple[int, ...]) -> None:
 def test_paths_and_bytes_stay_what_they_are() -> None:
     assert to_image_source("x.png") == to_image_source(Path("x.png")) == Path("x.png")
     assert to_image_source("~/x.png") == Path.home() / "x.png"
+    assert to_image_source("~nobody-is-called-so/x.png") == Path("~nobody-is-called-so/x.png")
     assert to_image_source(bytearray(b"ab")) == b"ab"
 
 
@@ -76,6 +78,9 @@ def test_paths_and_bytes_stay_what_they_are() -> None:
     [
         (None, "an image is a NoneType"),
         (3, "an image is a int"),
+        ("https://example.com/x.png", "nothing is fetched here"),
+        ("file:///x.png", "nothing is fetched here"),
+        ("DATA:image/png;base64,AAAA", "nothing is fetched here"),
         (np.zeros((4, 4)), r"an array of float64 \[4, 4\]"),
         (np.zeros((3, 4, 4), np.uint8), None),
         (np.zeros((4, 4, 2), np.uint8), r"an array of uint8 \[4, 4, 2\]"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -77,6 +78,16 @@ def test_many_questions_have_the_answers_of_each(model: kovqa.Model, small: Smal
     assert model.answer_many([]) == []
 
 
+def test_a_model_answers_when_its_folder_is_gone(
+    model: kovqa.Model, trained: Path, image: Path, tmp_path: Path
+) -> None:
+    """A training that goes on removes older steps beside a server of one of them."""
+    shutil.copytree(trained, folder := tmp_path / "run")
+    moved = kovqa.load(folder, device="cpu", top_k=3)
+    shutil.rmtree(folder)
+    assert moved.answer_many([(image, QUESTION)] * 2) == model.answer_many([(image, QUESTION)] * 2)
+
+
 def test_an_image_that_cannot_be_read_is_named_or_returned(model: kovqa.Model, image: Path) -> None:
     asked = [kovqa.Question(image, QUESTION), (b"<html>", QUESTION), (image, QUESTION)]
     with pytest.raises(kovqa.DataError, match=r"question 1: image of 6 bytes .* an HTML page"):
@@ -102,6 +113,8 @@ def test_mistakes_are_errors_of_kovqa(model: kovqa.Model, trained: Path, image: 
         (lambda: kovqa.load(trained, device="gpu"), kovqa.SettingsError, "there is no such one"),
         (lambda: kovqa.load(trained, device="cuda:64"), kovqa.MachineError, "torch sees"),
         (lambda: kovqa.load(trained, precision="fp8"), kovqa.SettingsError, "fp8"),
+        (lambda: model.answer_many([(image, "?")] * 2, batch=-1), kovqa.SettingsError, "batch=-1"),
+        (lambda: kovqa.load(trained, beams=0), kovqa.SettingsError, "beams=0"),
         (lambda: kovqa.load(trained, top_k=0), kovqa.SettingsError, "top_k=0"),
         (lambda: kovqa.load(trained, answers=["예"]), kovqa.SettingsError, "answers in one way only"),
     ]

@@ -7,8 +7,9 @@ import socket
 from typing import Any
 
 import pytest
+from kovqa_core.errors import SettingsError
 from kovqa_core.serve import fetch_image
-from kovqa_core.serve.fetch_image import image_fetcher
+from kovqa_core.serve.fetch_image import image_fetcher, require_host_names
 from kovqa_core.web.http_errors import RefusedRequest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -37,6 +38,13 @@ def refusal(hosts: list[str], url: str, max_bytes: int = 10_000) -> tuple[int, s
     with pytest.raises(RefusedRequest) as refused:
         asyncio.run(image_fetcher(hosts, max_bytes)(url))  # type: ignore[arg-type]
     return refused.value.status, refused.value.text.key
+
+
+def test_a_host_that_would_never_be_found_is_refused() -> None:
+    require_host_names(["images.example.com", "10.0.0.1", "::1", "localhost."])
+    for host in ("", "*", "http://example.com", "example.com:80", "example.com/", "[::1]", "a b"):
+        with pytest.raises(SettingsError, match="not the name of a host"):
+            require_host_names([host])
 
 
 def test_an_allowed_address_is_fetched_and_nothing_beyond_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import socket
+import time
 
 import httpx2
 import pytest
@@ -30,7 +32,12 @@ def code_of(response: httpx2.Response) -> str:
 def test_a_form_and_json_are_answered_alike(url: str) -> None:
     by_form = form(url, question="무엇인가요?", context="글", top_k="2")
     asked = {"question": "무엇인가요?", "context": "글", "top_k": 2}
-    for image in (BASE64, f"data:image/png;base64,{BASE64}", f"data:;base64,{BASE64}"):
+    for image in (
+        BASE64,
+        f"data:image/png;base64,{BASE64}",
+        f"data:;base64,{BASE64}",
+        base64.encodebytes(RED).decode(),
+    ):
         by_json = CLIENT.post(f"{url}/v1/vqa", json={"image": image, **asked})
         assert by_json.status_code == 200
         assert by_json.json()["answer"] == by_form.json()["answer"]
@@ -171,6 +178,27 @@ def test_a_failing_model_is_a_500_and_the_next_question_is_answered(
     assert (failed.status_code, code_of(failed)) == (500, "web.server-fault")
     assert "division" not in failed.text
     assert form(url, question="뭐?").status_code == 200
+
+
+def test_a_client_that_leaves_is_no_fault_of_the_server(repeating: RepeatingModels) -> None:
+    """Nor is a path with a slash behind it sent on: to http, where a server with https may stand before this one."""
+    replies: list[tuple[str, int]] = []
+    app = guarded_app(MODELS, OPTIONS, "x" * 16, lambda _, path, status, __: replies.append((path, status)))
+    bearer = {"Authorization": f"Bearer {'x' * 16}", "Host": "vqa.example", "Origin": "https://vqa.example"}
+    with serving(app) as url:
+        host, port = url.removeprefix("http://").split(":")
+        for kind in ("application/json", "multipart/form-data; boundary=x"):
+            with socket.create_connection((host, int(port))) as client:
+                head = {**bearer, "Content-Type": kind, "Content-Length": "100"}
+                lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+                client.sendall(f"POST /v1/vqa HTTP/1.1\r\n{lines}\r\n--x".encode())
+                time.sleep(0.05)
+        assert CLIENT.post(f"{url}/v1/vqa/", headers=bearer).status_code == 404
+        # With a token the name is another server's, which stands before this one.
+        assert CLIENT.get(f"{url}/v1/models/모양", headers=bearer).status_code == 200
+        counts = CLIENT.get(f"{url}/metrics", headers=bearer).text
+    assert replies[:2] == [("/v1/vqa", 400)] * 2
+    assert 'kovqa_requests_total{path="/v1/models/{name:path}",status="200"} 1' in counts
 
 
 def test_models_examples_and_counts(repeating: RepeatingModels) -> None:

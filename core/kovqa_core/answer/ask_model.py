@@ -21,7 +21,6 @@ from kovqa_core.data.image_source import ImageSource
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import real_path, to_nfc
-from kovqa_core.models.checkpoint_info import read_checkpoint_info
 
 _SINGLE_RANK = RankInfo(0, 0, 1)
 
@@ -69,7 +68,7 @@ def ask_model(
     """
     results = dict[int, Answer | RowFault]()
     examples, numbers = list[AskedExample](), list[int]()
-    asks = read_checkpoint_info(loaded.folder).task == "vqa"
+    asks = loaded.info.task == "vqa"
     for number, question in enumerate(questions):
         try:
             if asks:
@@ -86,7 +85,7 @@ def ask_model(
     if examples:
         with loaded.in_use:
             size = batch or choose_batch(
-                loaded.folder, loaded.device, loaded.precision, len(examples), 0, loaded.decoding
+                loaded.folder, loaded.info, loaded.device, loaded.precision, len(examples), 0, loaded.decoding
             )
             answers = answer_examples(
                 loaded.model, loaded.processor, examples, Path(), _SINGLE_RANK, loaded.device, size,

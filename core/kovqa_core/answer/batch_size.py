@@ -14,7 +14,7 @@ import torch
 
 from kovqa_core.data.decoding import DecodingOptions
 from kovqa_core.errors import KovqaError
-from kovqa_core.models.checkpoint_info import read_checkpoint_info
+from kovqa_core.models.checkpoint_info import CheckpointInfo
 from kovqa_core.models.config import FamilyConfig, family_modules, read_checkpoint_config
 from kovqa_core.models.device_memory import free_memory
 from kovqa_core.models.family import load_family
@@ -29,20 +29,27 @@ _LIST_BEAMS = 8  # texts that a vision language model follows for each row of a 
 
 
 def choose_batch(
-    folder: Path, device: torch.device, precision: str, rows: int, workers: int, decoding: DecodingOptions
+    folder: Path,
+    info: CheckpointInfo,
+    device: torch.device,
+    precision: str,
+    rows: int,
+    workers: int,
+    decoding: DecodingOptions,
 ) -> int:
     """Rows at once for a table.
 
     Args:
-        folder: of the model, which is on the device already.
+        folder: of the model, which is on the device already; it may be gone.
+        info: of its checkpoint.
         device: where it answers.
         precision: it computes in.
         rows: to be answered.
         workers: loader processes, each of which prepares whole batches.
         decoding: how a model that writes freely answers.
     """
-    task = read_checkpoint_info(folder).task
-    row_bytes = _row_bytes(folder, precision) if device.type == "cuda" else None
+    task = info.task
+    row_bytes = _row_bytes(folder, info, precision) if device.type == "cuda" else None
     if row_bytes is None:
         return _CPU_BATCH[task]
     row_bytes *= _LIST_BEAMS if decoding.answers else 1
@@ -57,9 +64,8 @@ def _power_of_two(number: float) -> int:
     return 1 << int(number).bit_length() - 1 if number >= 1 else 0
 
 
-def _row_bytes(folder: Path, precision: str) -> float | None:
+def _row_bytes(folder: Path, info: CheckpointInfo, precision: str) -> float | None:
     """Bytes that one row needs; None: not to be counted."""
-    info = read_checkpoint_info(folder)
     if is_huggingface_folder(folder):
         return None  # its config.json is another library's
     modules = family_modules(info.family)

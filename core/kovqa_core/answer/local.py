@@ -39,7 +39,7 @@ from kovqa_core.machine.hardware import APPLE_GPU, find_gpus
 from kovqa_core.messages import Message, message
 from kovqa_core.models import family
 from kovqa_core.models.batches import ExampleProcessor
-from kovqa_core.models.checkpoint_info import read_checkpoint_info
+from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info
 from kovqa_core.models.precision import (
     choose_precision,
     make_autocast,
@@ -62,7 +62,10 @@ _SINGLE_RANK = RankInfo(0, 0, 1)  # rows come divided among processes, where the
 class LoadedModel:
     """A model on its device, what makes batches for it, and its step folder.
 
+    The folder is not read again: a training beside it may have removed it.
+
     Attributes:
+        info: of its checkpoint.
         precision: what it computes in.
         autocast: context of its forward passes.
         decoding: how it answers.
@@ -70,6 +73,7 @@ class LoadedModel:
     """
 
     folder: Path
+    info: CheckpointInfo
     model: family.FamilyModel
     processor: ExampleProcessor
     device: torch.device
@@ -93,12 +97,19 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
     asked = require_precision(options.precision)
     load_options = family.LoadOptions(trust_remote_code=options.trust_remote_code, fp32=asked == "fp32")
 
-    def read(folder: Path) -> tuple[Path, family.FamilyModel, ExampleProcessor]:
-        return folder, *family.read_model_folder(
-            folder, options.task, load_options, options.decoding, options.num_beams, options.top_k
+    def read(folder: Path) -> tuple[Path, CheckpointInfo, family.FamilyModel, ExampleProcessor]:
+        info = read_checkpoint_info(folder)
+        return (
+            folder,
+            info,
+            *family.read_model_folder(
+                folder, options.task, load_options, options.decoding, options.num_beams, options.top_k
+            ),
         )
 
-    folder, model, processor = read_found_step(partial(find_model_folder, options.model, options.task), read)
+    folder, info, model, processor = read_found_step(
+        partial(find_model_folder, options.model, options.task), read
+    )
     device = device or _local_device()
     own = own_precision(folder)
     precision = choose_precision(asked, own, device)
@@ -107,7 +118,7 @@ def load_model(options: AnswerOptions, device: torch.device | None = None) -> Lo
     model.to(device)
     # A model that computes in it by itself needs nothing around it.
     autocast = nullcontext if precision == own else partial(make_autocast, precision, device)
-    return LoadedModel(folder, model, processor, device, precision, autocast, options.decoding)
+    return LoadedModel(folder, info, model, processor, device, precision, autocast, options.decoding)
 
 
 def _local_device() -> torch.device:
@@ -154,7 +165,7 @@ def answer_one_image(loaded: LoadedModel, image: Path, question: str = "") -> An
 
 def warn_of_unread_texts(loaded: LoadedModel, examples: Sequence[Example]) -> None:
     """Say how many questions were longer than the model reads, or had texts it is not shown; captions have none."""
-    info = read_checkpoint_info(loaded.folder)
+    info = loaded.info
     if info.task != "vqa":
         return
     columns = family.load_family(info.family).prompt_columns
@@ -263,7 +274,7 @@ def _answer_batches(
 
 
 def _choose_batch(loaded: LoadedModel, rows: int, workers: int, decoding: DecodingOptions) -> int:
-    return choose_batch(loaded.folder, loaded.device, loaded.precision, rows, workers, decoding)
+    return choose_batch(loaded.folder, loaded.info, loaded.device, loaded.precision, rows, workers, decoding)
 
 
 # --------------------------------------------------------------------- one process of a profile

@@ -35,7 +35,6 @@ from kovqa_core.explain.score_items import AnswerScorer, answering
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import Message, message
 from kovqa_core.models.batches import ExampleProcessor
-from kovqa_core.models.checkpoint_info import read_checkpoint_info
 from kovqa_core.models.explain_functions import ExplainFunctions
 from kovqa_core.models.family import FamilyModel, load_family
 
@@ -120,7 +119,7 @@ def ask_image(
     loaded: LoadedModel, image: ImageSource, question: str, *, method: str, answer: str | None = None
 ) -> tuple[Answer, AskedImage]:
     """The answer that is to be explained, and what it was asked about; arguments and errors as of `explain_answer`."""
-    functions = _find_functions(read_checkpoint_info(loaded.folder).family, method)
+    functions = _find_functions(loaded.info.family, method)
     item = _encode(loaded, image, question)
     given = _answer_item(loaded, item) if answer is None else Answer(answer, float("nan"))
     scorer = AnswerScorer(loaded, functions, given.text)

@@ -64,6 +64,8 @@ def build_app(
         await state.queue.stop()
 
     app = Starlette(routes=ROUTES, exception_handlers=ERROR_HANDLERS, lifespan=lifespan)
+    # The address it would send to is http, also where a server with https stands before this one.
+    app.router.redirect_slashes = False
     app.state.serve = state
     return app
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from kovqa_core.web.http_errors import RefusedRequest
 
 # The bytes of an image that a request names by an address.
 FetchImage = Callable[[str], Awaitable[bytes]]
+# It logs what clients send; without a handler, Python prints such lines among ours.
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 _DATA_URL = re.compile(r"data:[\w.+/-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE | re.ASCII)
 
 
@@ -196,7 +199,8 @@ async def read_image_text(text: str, fetch_image: FetchImage) -> bytes:
         return await fetch_image(text)
     found = _DATA_URL.match(text)
     try:
-        return base64.b64decode(text[found.end() :] if found else text, validate=True)
+        # The program base64 breaks its lines.
+        return base64.b64decode("".join((text[found.end() :] if found else text).split()), validate=True)
     except (binascii.Error, ValueError):
         raise RefusedRequest(
             400, message("serve.not-base64", "image is neither a data: URL of base64 nor base64")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Collection
 from functools import partial
 
 import httpx2
 
-from kovqa_core.errors import AssetError
+from kovqa_core.errors import AssetError, SettingsError
 from kovqa_core.messages import message
 from kovqa_core.net.hosts import Origin, url_origin
 from kovqa_core.net.request import RemoteFile, network_errors, new_http_client, redact_url
@@ -18,6 +19,20 @@ from kovqa_core.serve.ask_requests import FetchImage, refuse_address
 from kovqa_core.web.http_errors import RefusedRequest
 
 _SECONDS = 20.0  # for the whole image
+
+
+def require_host_names(hosts: Collection[str]) -> None:
+    """See that hosts are named as an address would name them.
+
+    Raises:
+        SettingsError: one is an address, or has a port, and would never be found.
+    """
+    for host in hosts:
+        if not re.fullmatch(r"[a-zA-Z0-9_.-]+|[0-9a-fA-F:]*:[0-9a-fA-F:.]+", host):
+            raise SettingsError(
+                message("serve.bad-url-host", "--allow-url {host} is not the name of a host", host=host),
+                message("serve.bad-url-host.hint", "write the name alone: images.example.com"),
+            )
 
 
 def image_fetcher(hosts: Collection[str], max_bytes: int) -> FetchImage:

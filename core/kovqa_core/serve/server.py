@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from kovqa_core.answer.job import AnswerOptions
@@ -17,7 +18,7 @@ from kovqa_core.net.hosts import is_loopback
 from kovqa_core.serve.app import build_app
 from kovqa_core.serve.ask_page import render_ask_page
 from kovqa_core.serve.batch_queue import QueueLimits
-from kovqa_core.serve.fetch_image import image_fetcher
+from kovqa_core.serve.fetch_image import image_fetcher, require_host_names
 from kovqa_core.serve.served_models import ServedModel, load_served_models
 from kovqa_core.web.http_server import LOCAL_HOSTS, bind_socket, guard_app, run_app, server_url
 
@@ -82,11 +83,12 @@ def serve_models(
         on_reply: see `guard_app`.
 
     Raises:
-        SettingsError: no token for a server that others reach; no such address.
+        SettingsError: no token for a server that others reach; no such address; no host to fetch images from.
         MachineError: the port is taken.
         ModelError: no model.
     """
     token = read_serve_token(options.host)
+    require_host_names(options.allowed_url_hosts)
     with bind_socket(
         options.host, options.port
     ) as listening:  # before models are loaded, which takes a while
@@ -114,14 +116,16 @@ def guarded_app(
         max_image_bytes=options.max_body_bytes - _FORM_BYTES, max_pixels=image_memory_limit() // _PIXEL_BYTES
     )
     app = build_app(models, options.limits, fetch_image, page)
-    metrics, paths = app.state.serve.metrics, {getattr(route, "path", "") for route in app.routes}
+    metrics, routes = app.state.serve.metrics, [route for route in app.routes if isinstance(route, Route)]
 
     def note_reply(method: str, path: str, status: int, seconds: float) -> None:
         # What a client makes up is no label: each would be kept for ever.
-        metrics.count_reply(path if path in paths else "other", status, seconds)
+        known = next((route.path for route in routes if route.path_regex.match(path)), "other")
+        metrics.count_reply(known, status, seconds)
         on_reply(method, path, status, seconds)
 
-    allowed_hosts = {*LOCAL_HOSTS, options.host} if is_loopback(options.host) else None
+    # With a token any: a server with https before this one hands on its own name.
+    allowed_hosts = None if token else {*LOCAL_HOSTS, options.host}
     return guard_app(
         app, token=token, allowed_hosts=allowed_hosts, max_body_bytes=options.max_body_bytes,
         body_seconds=options.limits.timeout_seconds, on_reply=note_reply,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from kovqa_core.errors import AssetError, DataError, KovqaError, ModelError, SettingsError
@@ -60,6 +60,11 @@ def _kovqa_error_reply(request: Request, error: Exception) -> Response:
     return error_reply(status, error.message)
 
 
+def _client_gone_reply(request: Request, error: Exception) -> Response:
+    """For the log and the counts: nobody reads it. Else it would stand there as a fault of ours."""
+    return error_reply(400, message("web.cut-off", "the request ended before its body did"))
+
+
 def _http_error_reply(request: Request, error: Exception) -> Response:
     """What starlette refuses by itself: an unknown path, a method, a form that cannot be read."""
     assert isinstance(error, HTTPException)
@@ -82,6 +87,7 @@ def _fault_reply(request: Request, error: Exception) -> Response:
 # For Starlette(exception_handlers=...): every error is JSON.
 ERROR_HANDLERS = {
     RefusedRequest: _refused_reply,
+    ClientDisconnect: _client_gone_reply,
     KovqaError: _kovqa_error_reply,
     HTTPException: _http_error_reply,
     Exception: _fault_reply,
