@@ -13,7 +13,7 @@ from kovqa_core.view.session import ViewSession
 
 from tests.conftest import Small
 
-HOSTILE = "'; DROP TABLE rows; -- <script>document.title='taken'</script>"
+HOSTILE = "=1+1'; DROP TABLE rows; -- <script>document.title='taken'</script>"
 
 
 def write_answers(small: Small, path: Path, every: int, **more: object) -> Path:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
+import openpyxl
 import pytest
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError, MachineError, SettingsError
@@ -52,8 +53,22 @@ def test_the_page_and_what_it_asks_for(client: httpx2.Client, session: ViewSessi
     assert table.headers["content-disposition"] == 'attachment; filename="kovqa-selection.csv"'
     wrong = list(csv.DictReader(io.StringIO(table.text.removeprefix("\ufeff"))))
     assert len(wrong) == client.get("/summary", params={"split": "test", "a": "wrong"}).json()["rows"] > 0
+    book = client.get("/export", params={"split": "test", "a": "wrong", "format": "xlsx"}).content
+    assert _excel_texts(book) == {
+        value for row in wrong for value in (row["id"], row["question"], row["answer_a"])
+    }
     for path in ("/answers", "/frequency", "/confusion", "/questions", "/calibration"):
         assert client.get(path, params={"split": "test"}).json(), path
+
+
+def _excel_texts(book: bytes) -> set[str]:
+    """Ids, questions and A's answers; none of them is a formula."""
+    sheet = openpyxl.load_workbook(io.BytesIO(book)).active
+    assert sheet is not None
+    heading, *rows = sheet.iter_rows()
+    places = [[cell.value for cell in heading].index(name) for name in ("id", "question", "answer_a")]
+    assert {row[place].data_type for row in rows for place in places} == {"s"}
+    return {str(row[place].value) for row in rows for place in places}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from kovqa_core.web.line_chart import draw_chart
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-_STEPS = ChartAxis(BilingualText("단계", "step"), whole=True)
+_STEPS = ChartAxis(BilingualText("스텝", "step"), whole=True)
 
 
 def draw_learning_curve(source: ModelSource) -> list[Markup]:

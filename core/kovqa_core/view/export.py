@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kovqa_core.data.example import json_line
+from kovqa_core.data.write_tables import encode_table, require_table_format
+from kovqa_core.errors import SettingsError
+from kovqa_core.messages import message
 from kovqa_core.messages.readable_name import readable_name
 from kovqa_core.view.filters import RowFilter
 from kovqa_core.view.session import ViewSession
@@ -15,7 +20,12 @@ from kovqa_core.view.session import ViewSession
 if TYPE_CHECKING:
     from kovqa_core.view.queries import ViewQueries
 
-EXPORT_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
+EXPORT_TYPES = {
+    "csv": "text/csv; charset=utf-8",
+    "jsonl": "application/x-ndjson",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
+MAX_EXCEL_ROWS = 100_000  # a workbook is made in memory
 _INPUT_COLUMNS = ("id", "image", "question", "answer", "kind", "choices", "context")
 _CAPTION_COLUMNS = ("id", "image", "captions", "kind")
 
@@ -27,9 +37,31 @@ def export_rows(session: ViewSession, queries: ViewQueries, chosen: RowFilter, f
         session: with the splits.
         queries: of its database.
         chosen: the rows, and their order.
-        form: "csv" (UTF-8 with a byte-order mark, without which Excel takes Hangul for another encoding) or "jsonl".
+        form: "csv" (UTF-8 with a byte-order mark, without which Excel takes Hangul for another encoding), "jsonl" or
+            "xlsx", where a text that begins with = stays a text; spreadsheets may take that of a CSV for a formula.
+
+    Raises:
+        SettingsError: more rows, or longer texts, than a workbook can have.
+        MachineError: the library for workbooks is not installed.
     """
     rows = _table_rows(session, queries, chosen)
+    if form == "xlsx":
+        return iter([_workbook(list(itertools.islice(rows, MAX_EXCEL_ROWS + 1)), _columns(session))])
+    return _text_lines(session, rows, form)
+
+
+def _workbook(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> bytes:
+    path = Path("kovqa-selection.xlsx")
+    require_table_format(path)
+    if len(rows) > MAX_EXCEL_ROWS:
+        raise SettingsError(
+            message("view.too-many-for-excel", "more than {most:,} rows for Excel", most=MAX_EXCEL_ROWS),
+            message("view.too-many-for-excel.hint", "choose fewer rows, or take the CSV"),
+        )
+    return encode_table(path, [{name: row.get(name) for name in columns} for row in rows])
+
+
+def _text_lines(session: ViewSession, rows: Iterator[Mapping[str, object]], form: str) -> Iterator[bytes]:
     if form == "jsonl":
         yield from (
             json_line({k: v for k, v in row.items() if v is not None}).encode() + b"\n" for row in rows

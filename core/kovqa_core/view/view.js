@@ -135,7 +135,7 @@ function showChoices() {
   find("chips").replaceChildren(...Object.entries(names).filter(([name]) => chosen.has(name)).map(([name, [korean, english]]) =>
     make("button", { type: "button", click: () => choose({ [name]: null }) },
       both(`${korean}: `, `${english}: `), short(chosen.get(name), 80) || "–")));
-  for (const form of ["csv", "jsonl"]) {
+  for (const form of ["csv", "jsonl", "xlsx"]) {
     const parameters = filter();
     parameters.set("format", form);
     find(form).href = "/export?" + parameters;
