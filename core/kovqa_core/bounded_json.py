@@ -6,6 +6,7 @@ The one place that calls Python's reader; data of any size go through `data/json
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 from kovqa_core.messages import Message, message
@@ -18,11 +19,12 @@ MAX_LINE_CHARS = 1 << 26  # of a line, or of one record of a longer text
 MAX_DOCUMENT_BYTES = 1 << 29  # of a file that is read as a whole
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, unique_names: bool = False) -> Any:
     """The value of a JSON text.
 
     Args:
         text: of a file or line whose size is bounded already; bytes are UTF-8, -16 or -32, with or without a mark.
+        unique_names: is a name that stands twice in an object an error? Else the last one counts.
 
     Raises:
         ValueError: not JSON (`json.JSONDecodeError`, with the place), nested too deep, too long a number.
@@ -30,7 +32,7 @@ def parse_json(text: str | bytes) -> Any:
     if not isinstance(text, str):
         text = text.decode(json.detect_encoding(text))
     try:
-        value = _DECODER.decode(text.removeprefix("\ufeff"))
+        value = (_UNIQUE_DECODER if unique_names else _DECODER).decode(text.removeprefix("\ufeff"))
     except RecursionError:
         raise ValueError(nested_too_deep()) from None
     check_depth(value, text)
@@ -88,4 +90,13 @@ def parse_integer(digits: str) -> int:
     return int(digits)
 
 
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(message("data.json-name-twice", "{name!r} stands twice", name=twice))
+    return value
+
+
 _DECODER = json.JSONDecoder(parse_int=parse_integer)
+_UNIQUE_DECODER = json.JSONDecoder(parse_int=parse_integer, object_pairs_hook=_unique_pairs)

@@ -68,16 +68,30 @@ def test_what_a_model_cannot_follow_is_named(client: openai.OpenAI) -> None:
     assert ignored("모양", temperature=0, top_p=1, max_tokens=16, seed=3, user="나") == []
     assert ignored("모양", temperature=0.7, stop="x") == ["temperature", "stop"]
     assert ignored("이야기", max_tokens=16) == ["max_tokens"]
+    assert ignored("모양", top_logprobs=3) == ["top_logprobs"]
     assert ignored("설명") == ["messages.text"]
+
+
+def test_a_wrong_part_is_named_as_what_it_is(url: str) -> None:
+    content = [{"type": "input_audio", "input_audio": {}}]
+    body = {"model": "모양", "messages": [{"role": "user", "content": content}]}
+    said = httpx2.post(f"{url}/v1/chat/completions", json=body).json()["error"]["message"]
+    assert said.startswith("messages.0.content.parts.0: ")
+    assert "input_audio" in said
 
 
 @pytest.mark.parametrize("model", ["모양", "설명", "이야기"])
 def test_a_stream_is_the_same_answer(client: openai.OpenAI, model: str) -> None:
     whole = client.chat.completions.create(model=model, messages=user("뭐?"))
-    chunks = list(client.chat.completions.create(model=model, messages=user("뭐?"), stream=True))
+    chunks = list(
+        client.chat.completions.create(
+            model=model, messages=user("뭐?"), stream=True, stream_options={"include_usage": True}
+        )
+    )
     texts = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices]
     assert "".join(texts) == whole.choices[0].message.content
     assert chunks[-1].choices[0].finish_reason == "stop"
+    assert "stream_options.include_usage" in (chunks[-1].model_extra or {})["ignored"]
     assert len({chunk.id for chunk in chunks}) == 1
 
 

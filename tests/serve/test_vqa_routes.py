@@ -110,6 +110,7 @@ def test_what_would_not_be_read_is_refused(url: str, path: str, fields: dict[str
         (b'{"image": ' + b"[" * 300 + b"]" * 300 + b"}", "serve.not-json"),
         (b'{"image": "a", "top_k": ' + b"9" * 5000 + b"}", "serve.not-json"),
         (b"\xff\xfe\xff", "serve.not-json"),
+        (b'{"image": "a", "image": "b"}', "serve.not-json"),
         (b"[]", "serve.not-an-object"),
         (b"null", "serve.not-an-object"),
         (b"{}", "serve.missing-field"),

@@ -129,7 +129,7 @@ async def read_json_body(request: Request) -> object:
         RefusedRequest: 400.
     """
     try:
-        return parse_json(await request.body())
+        return parse_json(await request.body(), unique_names=True)
     except ValueError as error:
         raise RefusedRequest(
             400, message("serve.not-json", "the request is not JSON: {problem}", problem=error)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from kovqa_core.data.example import Answer
 from kovqa_core.data.question_prompts import ANSWER_INSTRUCTIONS
@@ -47,12 +47,16 @@ class _TextPart(_Strict):
 
 class _ChatMessage(_Strict):
     role: Literal["user", "system", "developer", "assistant", "tool"]
-    content: (
-        Annotated[str, Field(max_length=MAX_QUESTION_LETTERS)]
+    content: Annotated[
+        Annotated[str, Field(max_length=MAX_QUESTION_LETTERS), Tag("text")]
         | Annotated[
-            list[Annotated[_ImagePart | _TextPart, Field(discriminator="type")]], Field(max_length=_MAX_PARTS)
-        ]
-    )
+            list[Annotated[_ImagePart | _TextPart, Field(discriminator="type")]],
+            Field(max_length=_MAX_PARTS),
+            Tag("parts"),
+        ],
+        # Else what is wrong with a part would be said of the text that it is not.
+        Discriminator(lambda content: "parts" if isinstance(content, list) else "text"),
+    ]
     name: str | None = None
 
 
@@ -143,6 +147,10 @@ async def read_chat_question(fields: ChatFields, model: ServedModel, fetch_image
     # Of a classifier an answer is one token, whatever it says.
     limits = ("max_tokens", "max_completion_tokens") if model.family == "vlm" else ()
     ignored += [name for name in (*limits, "stop") if getattr(fields, name) is not None]
+    if fields.top_logprobs and not fields.logprobs:
+        ignored.append("top_logprobs")
+    if fields.stream_options is not None and fields.stream_options.include_usage:
+        ignored.append("stream_options.include_usage")  # no tokens are counted
     if model.task == "caption" and question:
         ignored.append("messages.text")
     return ChatQuestion(await read_image_text(urls[0], fetch_image), question, fields, tuple(ignored))
