@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from kovqa_core.errors import MachineError, SettingsError
 from kovqa_core.settings.recipe import TrainSettings
+from kovqa_core.tracking.mlflow_tracker import adopt_artifacts
 from kovqa_core.tracking.trackers import TRACKERS, check_trackers, tracking_notes
 
 
@@ -49,3 +50,13 @@ def test_what_is_sent_where_is_said_and_no_key_in_it() -> None:
     assert "online (WANDB_MODE)" in online
     assert "https://***@host" in online
     assert not any(secret in online for secret in ("0123456789", "pass@", "abcdefg"))
+
+
+def test_a_copy_of_mlflow_files_writes_into_itself(tmp_path: Path) -> None:
+    run = tmp_path / "한 글" / "mlflow" / "5" / "ab"
+    run.mkdir(parents=True)
+    (run / "meta.yaml").write_text("artifact_uri: file:///old/mlflow/5/ab/artifacts\nrun_name: r\n")
+    (run.parent / "meta.yaml").write_text("artifact_location: file:///old/mlflow/5\n")
+    adopt_artifacts(run.parents[1])
+    assert (run / "meta.yaml").read_text() == f"artifact_uri: {(run / 'artifacts').as_uri()}\nrun_name: r\n"
+    assert (run.parent / "meta.yaml").read_text() == f"artifact_location: {run.parent.as_uri()}\n"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kovqa_core.files import write_text
 from kovqa_core.messages import Message, message
 from kovqa_core.tracking.secret_texts import without_secrets
 from kovqa_core.tracking.tracked_run import PROJECT, LoggedValues, ShownSample, TrackedRun, TrackerState
@@ -17,6 +19,7 @@ from kovqa_core.tracking.tracked_run import PROJECT, LoggedValues, ShownSample, 
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _MOST_METRICS, _MOST_PARAMS = 1000, 100  # of one request
 _MOST_LETTERS = 6000  # of a parameter's value
+_ARTIFACT_LINE = re.compile(r"^(artifact_(?:location|uri): )file:.*$", re.MULTILINE)
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "killed": "KILLED"}
 
 
@@ -48,6 +51,7 @@ def open_tracker(run: TrackedRun, state: TrackerState, warn: Callable[[str], Non
     from mlflow.entities import Param
     from mlflow.tracking import MlflowClient
 
+    adopt_artifacts(run.folder / "mlflow")
     client = MlflowClient(tracking_uri=os.environ[_URI_VARIABLE])
     if state.run_id:
         client.update_run(state.run_id, status="RUNNING")
@@ -62,6 +66,20 @@ def open_tracker(run: TrackedRun, state: TrackerState, warn: Callable[[str], Non
     for part in _parts(params, _MOST_PARAMS):
         client.log_batch(state.run_id, params=part)
     return MlflowRun(client, state.run_id)
+
+
+def adopt_artifacts(store: Path) -> None:
+    """Let files of MLflow that were copied or moved name their own folder.
+
+    It keeps the whole path of artifacts (mlflow 3.17): a copy of a run would write into the folder of the first one.
+    """
+    for path in [*store.glob("*/meta.yaml"), *store.glob("*/*/meta.yaml")]:
+        is_experiment = path.parent.parent == store
+        place = path.parent if is_experiment else path.parent / "artifacts"
+        text = path.read_text("utf-8")
+        own = _ARTIFACT_LINE.sub(rf"\g<1>{place.as_uri()}", text)
+        if own != text:
+            write_text(path, own)
 
 
 class MlflowRun:
