@@ -33,6 +33,7 @@ def to_image_source(image: ImageInput) -> ImageSource:
 
     Raises:
         SettingsError: it is of another type, or an array of another shape.
+        DataError: its path or its pixels cannot be read.
     """
     if isinstance(image, str) and re.match(r"(https?|ftp|file|data):", image, re.IGNORECASE):
         raise SettingsError(
@@ -42,6 +43,10 @@ def to_image_source(image: ImageInput) -> ImageSource:
             ),
         )
     if isinstance(image, str | Path):
+        if "\0" in str(image):
+            raise DataError(
+                message("api.no-such-path", "an image's path holds a NUL: {path!r}", path=str(image))
+            )
         return expand_user(Path(image))
     if isinstance(image, bytes | bytearray):
         return bytes(image)

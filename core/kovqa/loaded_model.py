@@ -73,6 +73,7 @@ def load(
 
     if top_k < 1:
         raise SettingsError(message("api.top-k", "top_k={top_k}: 1 is the answer alone", top_k=top_k))
+    _require_list("answers", answers)
     if beams is not None and beams < 1:
         raise SettingsError(message("api.beams", "beams={beams}: 1 is the fewest", beams=beams))
     folder = expand_user(Path(run))
@@ -274,6 +275,8 @@ class Model:
         """
         from kovqa_core.data.decoding import parse_choices
 
+        _require_text(question.question, number)
+        _require_list("choices", question.choices)
         if not question.question.strip():
             raise SettingsError(_numbered(message("api.empty-question", "the question is empty"), number))
         given = {"context": bool(question.context.strip()), "choices": bool(question.choices)}
@@ -288,6 +291,26 @@ class Model:
                 parse_choices(list(question.choices), "choices")
             except KovqaError as error:
                 raise SettingsError(_numbered(error.message, number), error.hint) from None
+
+
+def _require_text(question: object, number: int | None) -> None:
+    """See that a question is a text that UTF-8 can write, as tokenizers need it."""
+    try:
+        if isinstance(question, str) and question.encode():
+            return
+    except UnicodeEncodeError:
+        pass
+    if question != "":
+        raise SettingsError(_numbered(message("api.not-a-text", "the question is no text"), number))
+
+
+def _require_list(name: str, texts: object) -> None:
+    """See that several texts are not one: its letters would be taken for them."""
+    if isinstance(texts, str):
+        raise SettingsError(
+            message("api.one-text", "{name}={text!r} is one text", name=name, text=texts),
+            message("api.one-text.hint", "give a list of texts"),
+        )
 
 
 def _numbered(problem: str, number: int | None) -> str:
