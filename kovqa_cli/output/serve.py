@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from kovqa_core.messages import message
@@ -40,9 +41,9 @@ def print_started(started: ServerStarted, *, as_json: bool, quiet: bool) -> None
 
 def print_reply(method: str, path: str, status: int, seconds: float) -> None:
     """A line of the log: no query, no header, no body."""
-    print_note(
-        message(
-            "serve.reply-note", "{method} {path} {status} {seconds:.3f} s",
-            method=method, path=path, status=status, seconds=seconds,
-        )
+    text = message(
+        "serve.reply-note", "{method} {path} {status} {seconds:.3f} s",
+        method=method, path=path, status=status, seconds=seconds,
     )  # fmt: skip
+    with contextlib.suppress(OSError):  # nobody reads the log any longer
+        print_note(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -23,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from kovqa_cli.output.serve import print_reply
 from tests.web.servers import serving
 
 TOKEN = "key-1234"
@@ -263,3 +265,30 @@ def test_large_requests_at_once_have_one_bound_and_leave_their_room() -> None:
         assert (code_of(refused), refused.headers["retry-after"]) == ("web.too-many-bodies", "1")
         held.close()
         wait_until(lambda: ask().status_code == 200)
+
+
+def test_a_server_goes_on_when_nobody_reads_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kovqa serve | head -1`, `kovqa serve 2>&1 | head -1`: its clients are others than its reader."""
+    ready = threading.Event()
+
+    def say_ready() -> None:
+        ready.set()
+        raise SystemExit(0)  # what every command does whose stdout is closed
+
+    app = Starlette(routes=[Route("/", lambda request: JSONResponse({}))])
+    with bind_socket("127.0.0.1", 0) as listening:
+        url = server_url(listening)
+        server = http_server.new_server(app, on_ready=say_ready, grace_seconds=1)
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            assert ready.wait(10)
+            assert httpx2.get(url, trust_env=False).status_code == 200
+        finally:
+            server.should_exit = True
+            thread.join(10)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+        print_reply("GET", "/", 200, 0.1)

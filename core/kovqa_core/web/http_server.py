@@ -141,7 +141,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._on_ready()
+        # Who read our stdout may have left: then a command ends, but clients of a server are others.
+        with contextlib.suppress(SystemExit):
+            self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
