@@ -69,6 +69,11 @@ def test_images_in_memory_are_answered_as_files_are(
     assert problems[2] == f"image {tmp_path / 'nix.png'} is missing"
     assert [each.text for each in mixed if isinstance(each, Answer)] == [a.text for a in one_by_one[:2]]
     if name != "caption":
+        long, short = ask_model(
+            loaded, [replace(from_memory[0], question="무엇이 있나요? " * 500), from_memory[0]]
+        )
+        assert isinstance(long, Answer) and isinstance(short, Answer)
+        assert (long.is_cut, short.is_cut) == (name != "vlm", False), "a vlm reads all of it"
         (empty,) = ask_model(loaded, [replace(from_memory[0], question=" \n")])
         assert isinstance(empty, RowFault)
         assert empty.problem == "the question is empty"

@@ -8,7 +8,7 @@ may ask one model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kovqa_core.answer.batch_size import choose_batch
@@ -21,6 +21,7 @@ from kovqa_core.data.image_source import ImageSource
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.files import real_path, to_nfc
+from kovqa_core.models.family import load_family
 
 _SINGLE_RANK = RankInfo(0, 0, 1)
 
@@ -91,5 +92,13 @@ def ask_model(
                 loaded.model, loaded.processor, examples, Path(), _SINGLE_RANK, loaded.device, size,
                 autocast=loaded.autocast, on_fault=note_fault,
             )  # fmt: skip
-            results |= {numbers[place]: answer for place, answer in answers}
+            for place, answer in answers:
+                is_cut = asks and _is_cut(loaded, examples[place])
+                results[numbers[place]] = replace(answer, is_cut=True) if is_cut else answer
     return [results[number] for number in range(len(questions))]
+
+
+def _is_cut(loaded: LoadedModel, example: AskedExample) -> bool:
+    """Is a question longer than the model reads?"""
+    count_texts = load_family(loaded.info.family).count_text_tokens
+    return count_texts is not None and count_texts(loaded.processor, [example]).cut > 0

@@ -161,11 +161,14 @@ class Answer:
         score: how sure the model is, 0…1; nan if it does not say that.
         likeliest: texts and their scores, best first, as many as were asked for; `text` is the first of them.
             Empty: only the answer was asked for, or the model has no others.
+        is_cut: the question is longer than the model reads, and its end was left out. Known where one asks a model
+            outside of a table, which has one warning for all its rows.
     """
 
     text: str
     score: float
     likeliest: Sequence[tuple[str, float]] = ()
+    is_cut: bool = field(default=False, kw_only=True)
 
 
 def json_line(value: object) -> str:

@@ -108,6 +108,7 @@ def _reply(
         "likeliest": [
             {"answer": text, "score": json_score(score)} for text, score in likeliest[: asked.top_k]
         ],
+        "question_cut": answer.is_cut,
         "seconds": round(done.seconds, 6),
         "queue_seconds": round(done.queue_seconds, 6),
     }

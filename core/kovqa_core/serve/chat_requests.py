@@ -190,7 +190,7 @@ class ChatReply:
             "logprobs": _logprobs(answer, asked.fields),
             "finish_reason": "stop",
         }
-        return {**self._head("chat.completion"), "choices": [choice], "usage": None, "ignored": asked.ignored}
+        return {**self._head("chat.completion"), "choices": [choice], "usage": None, **_unread(answer, asked)}
 
     def chunk(
         self, delta: dict[str, object], *, logprobs: object = None, finish_reason: str | None = None
@@ -203,7 +203,7 @@ class ChatReply:
         """The last events of a stream."""
         logprobs = _logprobs(answer, asked.fields)
         choice = {"index": 0, "delta": {}, "logprobs": logprobs, "finish_reason": "stop"}
-        last = {**self._head("chat.completion.chunk"), "choices": [choice], "ignored": asked.ignored}
+        last = {**self._head("chat.completion.chunk"), "choices": [choice], **_unread(answer, asked)}
         return _event(last) + b"data: [DONE]\n\n"
 
     def _head(self, kind: str) -> dict[str, object]:
@@ -213,6 +213,11 @@ class ChatReply:
 def error_event(refused: RefusedRequest) -> bytes:
     """What goes wrong after a stream has begun."""
     return _event(error_fields(refused.status, refused.text))
+
+
+def _unread(answer: Answer, asked: ChatQuestion) -> dict[str, object]:
+    """What was not read of a request."""
+    return {"ignored": asked.ignored, "question_cut": answer.is_cut}
 
 
 def _event(value: object) -> bytes:

@@ -40,6 +40,7 @@ _ASK_ERRORS = {
     415: "It is of another type.",
     429: "Too many requests wait; Retry-After says when to come again.",
     500: "The server failed.",
+    503: "Too many large requests at once; Retry-After says when to come again.",
     504: "No answer in time.",
 }
 
@@ -122,7 +123,7 @@ def _answer_schema(key: str) -> dict[str, object]:
     seconds = {"type": "number", "minimum": 0}
     properties = {
         "schema": {"type": "integer"}, "model": {"type": "string"}, key: {"type": "string"}, "score": _SCORE,
-        "likeliest": _LIKELIEST, "seconds": seconds, "queue_seconds": seconds,
+        "likeliest": _LIKELIEST, "question_cut": {"type": "boolean"}, "seconds": seconds, "queue_seconds": seconds,
     }  # fmt: skip
     return {"type": "object", "properties": properties, "required": list(properties)}
 

@@ -205,6 +205,7 @@ function answerCard(result, isAlone) {
     card.append(make("p", { ...KOREAN, class: result.text.length > 14 ? "given long" : "given" }, result.text || "—"));
     if (likeliest.length > 1) card.append(bars(likeliest));
     else if (score != null) card.append(make("span", { class: "quiet" }, both(`확신 ${percent(score)}`, `Confidence ${percent(score)}`)));
+    if (reply.question_cut) card.append(make("p", { class: "quiet" }, both("질문이 길어 뒷부분은 모델이 읽지 못했습니다.", "The question is too long: the model did not read its end.")));
     if (result.explanation) card.append(explained(result.explanation));
     card.append(make("span", { class: "quiet" }, both(`모델 ${seconds(took)}초, 대기 ${seconds(queued)}초`, `Model ${seconds(took)} s, queue ${seconds(queued)} s`)));
   }
