@@ -134,6 +134,7 @@ def test_a_new_family_is_one_module_and_one_line(
     planned = plan_training(
         str(recipe), "cpu", sets=sets, flags=flags, folder=tmp_path / "run", resume=False, dry_run=False
     )
+    planned.run.folder.mkdir()
     needs = planned.memory_plan.needs
     assert needs is not None
     assert needs.peak > 0

@@ -65,9 +65,12 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the run in its trackers, however it ended."""
+        self.close("finished" if error is None else "stopped" if isinstance(error, Stopped) else "failed")
+
+    def close(self, outcome: str = "finished") -> None:
+        """End the run in its trackers: it is finished, stopped or failed."""
         if self.is_main_process:
-            stopped = isinstance(error, Stopped)
-            self._trackers.close("finished" if error is None else "stopped" if stopped else "failed")
+            self._trackers.close(outcome)
 
     def log_record(self, event: LoggedEvent) -> None:
         """One line of the log, also reported to whoever watches."""
