@@ -13,7 +13,7 @@ from kovqa_core.web.http_server import new_server
 _GRACE_SECONDS = 2.0
 # Small files are read, and what is wrong with them is said, before an address is; large ones while the page is seen.
 _SMALL_BYTES = 16 << 20
-_SMALL_PATIENCE_SECONDS, _PATIENCE_SECONDS = 10.0, 0.3
+_SMALL_PATIENCE_SECONDS, _PATIENCE_SECONDS = 10.0, 0.05
 
 
 def serve_view(
