@@ -24,8 +24,8 @@ from kovqa_core.tracking.tracked_run import TrackedRun, error_text, write_tracke
 from kovqa_core.tracking.trackers import TRACKERS
 
 Warn = Callable[[Message], None]
-# At a run's end a tracker has so long after its last sign of life, and at least `_LEAST_SECONDS`; where the run was
-# stopped or failed, others wait for it to be over.
+# At a run's end a tracker has so long after its last sign of life, and at least `_LEAST_SECONDS`: no more if that sign
+# was of a problem. Where the run was stopped or failed, others wait for it to be over.
 _SIGN_SECONDS, _LEAST_SECONDS, _STOPPED_SECONDS = 15.0, 1.0, 5.0
 
 
@@ -114,7 +114,7 @@ class TrackerProcess:
         self.name, self._warn_of = name, warn_of
         self._logged_step = self._recorded_step = 0
         self._sign_at, self._unread = time.monotonic(), b""
-        self._is_gone = False
+        self._is_gone = self._has_problem = False
         command = [sys.executable, "-P", "-m", "kovqa_core.tracking.tracker_process", name]
         with signals_blocked():  # until it ignores them
             self._process = subprocess.Popen(
@@ -145,7 +145,8 @@ class TrackerProcess:
         while self._process.poll() is None:
             self._read_signs()
             now = time.monotonic()
-            limit = max(began + _LEAST_SECONDS, self._sign_at + _SIGN_SECONDS)
+            patience = _LEAST_SECONDS if self._has_problem else _SIGN_SECONDS
+            limit = max(began + _LEAST_SECONDS, self._sign_at + patience)
             if now > (limit if outcome == "finished" else min(limit, began + _STOPPED_SECONDS)):
                 break
             time.sleep(0.02)
@@ -201,5 +202,6 @@ class TrackerProcess:
         for line in lines:
             sign = parse_json(line)
             self._sign_at, self._recorded_step = sign["at"], sign["step"]
+            self._has_problem = bool(sign["problem"])
             if sign["problem"]:
                 self._warn_of(self.name, sign["problem"])
