@@ -1,7 +1,8 @@
 """Pages made of jinja2 templates: one look, two languages, every value escaped, no script but the page's own.
 
-A page is a template, `NAME.html`, and beside it its script, `NAME.js`. What all pages share lies here: `page.css` and
-`macros.html`, which a template includes, and `page.js` (language, sortable tables), which comes before its script.
+A page is a template, `NAME.html`, and beside it its script, `NAME.js`. What all pages share lies here: `page_base.html`
+(head, policy, `page.css`), which a template extends, `macros.html`, and `page.js` (language, sortable tables), which comes
+before its script.
 """
 
 from __future__ import annotations
