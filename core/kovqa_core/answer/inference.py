@@ -77,7 +77,7 @@ def answer_examples(
             sizes = [len(each) for each in keys]
             for answered in _answer_batches(answering, zip(sizes, batches, strict=True)):
                 if isinstance(answered, str):
-                    batch = _halved(batch, len(numbers) - done, answered)
+                    batch = halve_batch(min(batch, len(numbers) - done), answered)
                     release_memory(device)
                     break
                 if batch < tried:  # once, however often it was halved before it fitted
@@ -171,13 +171,16 @@ def _read_answers(rows: int, faults: Mapping[int, DataError], read: ReadAnswers)
     return _AnsweredBatch(rows, faults, read())
 
 
-def _halved(batch: int, rows: int, failure: str) -> int:
-    """Half of what was tried.
+def halve_batch(tried: int, failure: str) -> int:
+    """Half of the rows that did not fit into memory.
+
+    Args:
+        tried: so many at once.
+        failure: what the memory's owner said.
 
     Raises:
         MachineError: that was one row.
     """
-    tried = min(batch, rows)
     if tried == 1:
         raise MachineError(
             message(

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from kovqa_core.answer.inference import halve_batch
 from kovqa_core.answer.local import LoadedModel
-from kovqa_core.errors import MachineError
-from kovqa_core.messages import message
 from kovqa_core.models.batches import ExampleProcessor
 from kovqa_core.models.device_memory import forget_tensors, out_of_memory_text, release_memory
 from kovqa_core.models.explain_functions import ExplainFunctions
@@ -68,7 +67,7 @@ class AnswerScorer:
                 if not text:
                     raise
                 forget_tensors(error)
-                rows = _halved(len(chosen), text)
+                rows = halve_batch(len(chosen), text)
                 release_memory(self.loaded.device)
         return np.array(scores)
 
@@ -80,18 +79,3 @@ class AnswerScorer:
                 loaded.model, loaded.processor, batch, self.answer
             ).tolist()
         return scores
-
-
-def _halved(rows: int, problem: str) -> int:
-    """Half of what was tried.
-
-    Raises:
-        MachineError: that was one row.
-    """
-    if rows == 1:
-        raise MachineError(
-            message(
-                "explain.one-row-too-large", "not even one image fits into memory ({error})", error=problem
-            )
-        )
-    return rows // 2

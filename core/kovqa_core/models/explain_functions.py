@@ -7,7 +7,7 @@ may have become a hundred times less sure; log-odds move as much there as in the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -19,6 +19,17 @@ from kovqa_core.models.batches import ModelBatch
 
 ModelType = TypeVar("ModelType")
 ProcessorType = TypeVar("ProcessorType")
+
+
+def square_pixels(item: Any) -> np.ndarray:
+    """The pixels, uint8 [S, S, 3], of an item whose `image` is uint8 [3, S, S]."""
+    pixels: np.ndarray = item.image.transpose(1, 2, 0)
+    return pixels
+
+
+def with_square_pixels(item: Any, pixels: np.ndarray) -> Any:
+    """Such an item with other pixels, uint8 [S, S, 3]."""
+    return replace(item, image=np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 @dataclass(frozen=True)
@@ -36,9 +47,9 @@ class ExplainFunctions(Generic[ModelType, ProcessorType]):
 
     # An encoded example is the family's own type.
     score_answer: Callable[[ModelType, ProcessorType, ModelBatch, str], Tensor]
-    item_pixels: Callable[[Any], np.ndarray]
-    with_pixels: Callable[[Any, np.ndarray], Any]
-    as_stored: Callable[[ProcessorType], bool]
+    item_pixels: Callable[[Any], np.ndarray] = square_pixels
+    with_pixels: Callable[[Any, np.ndarray], Any] = with_square_pixels
+    as_stored: Callable[[ProcessorType], bool] = field(kw_only=True)
     roll_out_attention: Callable[[ModelType, ProcessorType, ModelBatch, str], np.ndarray] | None = None
 
 

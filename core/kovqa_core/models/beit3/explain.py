@@ -6,7 +6,6 @@ T text tokens, N = P + T, S side of the image.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import cast
 
@@ -16,14 +15,12 @@ from torch import Tensor
 
 from kovqa_core.models import image_transforms
 from kovqa_core.models.batches import ModelBatch
-from kovqa_core.models.beit3.caption import Beit3CaptionProcessor, CaptionItem
+from kovqa_core.models.beit3.caption import Beit3CaptionProcessor
 from kovqa_core.models.beit3.caption_network import CaptionNet, caption_mask
 from kovqa_core.models.beit3.layers import MultiwayLayer, TokenStreams
 from kovqa_core.models.beit3.network import Beit3VqaNet, MultiwayEncoder, product_dtype
-from kovqa_core.models.beit3.vqa import Beit3VqaItem, Beit3VqaProcessor, beit3_vqa_logits
+from kovqa_core.models.beit3.vqa import Beit3VqaProcessor, beit3_vqa_logits
 from kovqa_core.models.explain_functions import sequence_log_odds, token_log_odds
-
-Beit3Item = Beit3VqaItem | CaptionItem
 
 
 def score_answer(
@@ -58,16 +55,6 @@ def _caption_log_odds(
         logits = net.next_token_logits(last_ids, mask_id, image_cache, text_cache).float()
         of_tokens.append(token_log_odds(logits[:, : mask_id + 1], targets))
     return sequence_log_odds(torch.stack(of_tokens, 1))
-
-
-def item_pixels(item: Beit3Item) -> np.ndarray:
-    """uint8 [S, S, 3]."""
-    return item.image.transpose(1, 2, 0)
-
-
-def with_pixels(item: Beit3Item, pixels: np.ndarray) -> Beit3Item:
-    """The same question about other pixels, uint8 [S, S, 3]."""
-    return replace(item, image=np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 # ------------------------------------------------------------------------------ attention rollout

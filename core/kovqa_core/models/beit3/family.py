@@ -25,7 +25,7 @@ from kovqa_core.models.beit3.config import (
     find_weights,
     no_tokenizer_error,
 )
-from kovqa_core.models.beit3.explain import item_pixels, roll_out_attention, score_answer, with_pixels
+from kovqa_core.models.beit3.explain import roll_out_attention, score_answer
 from kovqa_core.models.beit3.network import Beit3VqaNet
 from kovqa_core.models.beit3.new_weights import init_weights
 from kovqa_core.models.beit3.pretrained_weights import (
@@ -327,8 +327,6 @@ FAMILY = ModelFamily(
     count_text_tokens=count_text_tokens,
     explain=ExplainFunctions(
         lambda model, processor, batch, answer: score_answer(model.net, processor, batch, answer),
-        item_pixels,
-        with_pixels,
         as_stored=lambda processor: processor.config.load_as_stored,
         roll_out_attention=lambda model, processor, batch, answer: roll_out_attention(
             model.net, processor, batch, answer

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.explain_functions import token_log_odds
 from kovqa_core.models.fusion.network import FusionNet
-from kovqa_core.models.fusion.vqa import FusionItem, FusionProcessor, fusion_logits
+from kovqa_core.models.fusion.vqa import FusionProcessor, fusion_logits
 
 
 def score_answer(net: FusionNet, processor: FusionProcessor, batch: ModelBatch, answer: str) -> Tensor:
@@ -23,13 +20,3 @@ def score_answer(net: FusionNet, processor: FusionProcessor, batch: ModelBatch, 
     logits = fusion_logits(net, batch)
     label = processor.answers.index(answer)
     return token_log_odds(logits, torch.full((len(logits),), label, device=logits.device))
-
-
-def item_pixels(item: FusionItem) -> np.ndarray:
-    """uint8 [S, S, 3]."""
-    return item.image.transpose(1, 2, 0)
-
-
-def with_pixels(item: FusionItem, pixels: np.ndarray) -> FusionItem:
-    """The same question about other pixels, uint8 [S, S, 3]."""
-    return replace(item, image=np.ascontiguousarray(pixels.transpose(2, 0, 1)))

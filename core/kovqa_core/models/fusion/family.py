@@ -42,7 +42,7 @@ from kovqa_core.models.fusion.config import (
     tokenizer_file_in,
 )
 from kovqa_core.models.fusion.encoders import load_encoder_weights
-from kovqa_core.models.fusion.explain import item_pixels, score_answer, with_pixels
+from kovqa_core.models.fusion.explain import score_answer
 from kovqa_core.models.fusion.losses import compute_class_weights, row_weights
 from kovqa_core.models.fusion.network import FusionNet
 from kovqa_core.models.fusion.tokenizer import (
@@ -306,8 +306,6 @@ FAMILY = ModelFamily(
     count_text_tokens=count_text_tokens,
     explain=ExplainFunctions(
         lambda model, processor, batch, answer: score_answer(model.net, processor, batch, answer),
-        item_pixels,
-        with_pixels,
         as_stored=lambda processor: processor.config.load_as_stored,
     ),
 )
