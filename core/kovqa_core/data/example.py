@@ -46,6 +46,7 @@ class Example:
         question_type: group for scores by type (AI-Hub: the category); the column `kind` of a file.
         captions: texts that describe the image.
         choices: the only possible answers, if the question brings them.
+        unknown: of the choices, the one that says that the question cannot be answered; "": there is none.
         context: text to be read before the question (columns `context` and `hint`), NFC.
         annotations: what each annotator wrote, letter by letter, where there are several: official protocols
             need more than the scores in `answers`.
@@ -62,6 +63,7 @@ class Example:
     context: str = ""
     annotations: Sequence[str] = ()
     columns: Mapping[str, object] = field(default_factory=dict)
+    unknown: str = field(default="", kw_only=True)
 
     def line(self) -> str:
         """The example as one JSON line, without the line end."""
@@ -73,6 +75,8 @@ class Example:
             others += f', "captions": {_quote_list(self.captions)}'
         if self.choices:
             others += f', "choices": {_quote_list(self.choices)}'
+        if self.unknown:
+            others += f', "unknown": {_quote_json(self.unknown)}'
         if self.annotations:
             others += f', "annotations": {_quote_list(self.annotations)}'
         if self.context:

@@ -1,0 +1,1 @@
+"""`kovqa benchmark`: a model on several published data sets, in one table."""

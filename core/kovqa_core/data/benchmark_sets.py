@@ -1,0 +1,45 @@
+"""Published Korean benchmarks: where each comes from, and by which protocol its answers are scored. Light.
+
+Sources: docs/sources/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BenchmarkSet:
+    """One published data set.
+
+    Attributes:
+        name: as `kovqa index NAME` and `kovqa benchmark --sets NAME` call it.
+        title: as its authors write it.
+        repository: OWNER/NAME on the Hugging Face hub, or what else it is fetched from.
+        protocol: how its answers are scored: a name that `kovqa evaluate --protocol` takes.
+        rows: questions that it has, as published (turns of circular evaluation not counted).
+        licence: of the data.
+    """
+
+    name: str
+    title: str
+    repository: str
+    protocol: str
+    rows: int
+    licence: str
+
+
+BENCHMARK_SETS: dict[str, BenchmarkSet] = {
+    each.name: each
+    for each in (
+        BenchmarkSet("k-mmbench", "K-MMBench", "NCSOFT/K-MMBench", "circular", 4329, "CC-BY-NC-4.0"),
+        BenchmarkSet("k-seed", "K-SEED", "NCSOFT/K-SEED", "choice", 2971, "CC-BY-NC-4.0"),
+        BenchmarkSet("k-mmstar", "K-MMStar", "NCSOFT/K-MMStar", "choice", 1500, "CC-BY-NC-4.0"),
+        BenchmarkSet("k-dtcbench", "K-DTCBench", "NCSOFT/K-DTCBench", "choice", 240, "CC-BY-NC-4.0"),
+        BenchmarkSet("k-llava-w", "K-LLaVA-W", "NCSOFT/K-LLaVA-W", "llava-judge", 60, "CC-BY-NC-4.0"),
+        BenchmarkSet("koffvqa", "KOFFVQA", "maum-ai/KOFFVQA_Data", "criteria-judge", 275, "Apache-2.0"),
+        BenchmarkSet("kreta", "KRETA", "tabtoyou/KRETA", "choice", 2577, "not stated"),
+        BenchmarkSet("k-viscuit", "K-Viscuit", "ddehun/k-viscuit", "choice", 657, "research"),
+        BenchmarkSet("bok-vqa", "BOK-VQA", "mjkmain/BOK-VQA", "exact", 0, "research"),
+    )
+}

@@ -1,0 +1,1 @@
+"""Judges: a model on a server says how good free answers are."""

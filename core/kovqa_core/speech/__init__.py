@@ -1,0 +1,1 @@
+"""Speech: a spoken question becomes text, an answer becomes sound."""
