@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Of a row's columns, where a judge says how good an answer is.
+CRITERIA_COLUMN = "criteria"  # what an answer gets points for
+REFERENCE_COLUMN = "reference_answer"  # a good answer, to compare with
+DESCRIPTION_COLUMN = "image_description"  # what the image shows, for a judge that does not see it
+
 
 @dataclass(frozen=True)
 class BenchmarkSet:
