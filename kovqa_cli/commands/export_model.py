@@ -35,7 +35,7 @@ def export(
 
     For transformers and timm, or under the original's names; with a card that says how to load it.
     """
-    from kovqa_core.models.export import export_checkpoint
+    from kovqa_core.export.export_model import export_checkpoint
     from kovqa_core.models.family import LoadOptions
 
     from kovqa_cli.output import models, progress

@@ -10,7 +10,7 @@ from kovqa_core.messages import message, shell_quote
 from kovqa_cli.output.console import print_outcome, shell_path, short_path
 
 if TYPE_CHECKING:
-    from kovqa_core.models.export import ExportReport
+    from kovqa_core.export.export_model import ExportReport
     from kovqa_core.models.fusion.import_original import ImportedFusion
     from kovqa_core.models.vlm.import_llava import ImportedLlava
 

@@ -12,7 +12,8 @@ import torch
 from kovqa_core.answer import local
 from kovqa_core.answer.job import AnswerJob, AnswerOptions, run_answer_job
 from kovqa_core.errors import AssetError, KovqaError, ModelError, SettingsError
-from kovqa_core.models import export, family
+from kovqa_core.export.export_model import export_checkpoint
+from kovqa_core.models import family
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.models.vlm.import_llava import import_llava_folder
 from kovqa_core.runs.folder import find_model_folder
@@ -68,7 +69,7 @@ def test_a_projector_is_imported_trained_further_and_exported_again(kovqa: Kovqa
     tensors = load_file(tmp_path / "third" / "model.safetensors")
     assert torch.equal(tensors["multi_modal_projector.linear_1.weight"], after["model.mm_projector.weight"])
 
-    step = export.export_checkpoint(tmp_path / "run", tmp_path / "whole").step
+    step = export_checkpoint(tmp_path / "run", tmp_path / "whole").step
     model, _ = family.read_model_folder(find_model_folder(tmp_path / "whole", "vqa"), "vqa")
     assert (model.config.instruction, model.config.dtype) == ("none", "fp32")  # prompted as it was trained
     for folder in (tmp_path / "바탕", step / "processor", tmp_path / "whole", tmp_path / "third"):
@@ -116,7 +117,7 @@ def test_the_two_layers_of_one_point_five_come_and_go(tmp_path: Path) -> None:
     imported = import_llava_folder(NEWER, tmp_path / "m", None, str(CLIP))
     assert imported.settings == ["model.tokens=[]", "model.frozen=[]"]
     assert imported.unread_files == []
-    export.export_checkpoint(tmp_path / "m", tmp_path / "again", as_upstream=True)
+    export_checkpoint(tmp_path / "m", tmp_path / "again", as_upstream=True)
     theirs = torch.load(NEWER / "pytorch_model.bin", weights_only=True)
     ours = read_projector(tmp_path / "again")
     assert ours.keys() == {name for name in theirs if "mm_projector" in name}
@@ -196,7 +197,7 @@ def test_a_projector_goes_out_as_it_came(config: dict[str, Any], tmp_path: Path)
     weights, original = write_folder(tmp_path / "llava", MERGED, {**config, "vocab_size": rows}, keep)
     (tmp_path / "llava" / "added_tokens.json").unlink()
     import_llava_folder(tmp_path / "llava", tmp_path / "m", None, str(CLIP))
-    export.export_checkpoint(tmp_path / "m", tmp_path / "again", as_upstream=True)
+    export_checkpoint(tmp_path / "m", tmp_path / "again", as_upstream=True)
     ours = read_projector(tmp_path / "again")
     has_frame = config.get("mm_use_im_start_end", True)
     assert ours.keys() == {n for n in weights if "mm_projector" in n or (has_frame and n == TABLE)}
@@ -232,7 +233,7 @@ def test_a_model_of_another_architecture_has_no_llava_projector(
     kovqa: Kovqa, trained: Path, tiny_vlm: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=r"only a LLaVA of CLIP and Llama .* this is qwen3_vl"):
-        export.export_checkpoint(tiny_vlm("qwen3_vl"), tmp_path / "x", as_upstream=True)
+        export_checkpoint(tiny_vlm("qwen3_vl"), tmp_path / "x", as_upstream=True)
     assert not (tmp_path / "x").exists()
     done = kovqa("export", trained, "--as-upstream", "-o", "x")
     assert done.returncode == 2

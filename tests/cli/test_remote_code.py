@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.errors import ModelError, SettingsError
-from kovqa_core.models.export import export_checkpoint
+from kovqa_core.export.export_model import export_checkpoint
 from kovqa_core.models.vlm.config import ModelConfig
 from kovqa_core.models.vlm.hf_libraries import transformers
 from kovqa_core.plan.input_checks import require_typed_code_consent

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 from kovqa_core.errors import KovqaError, ModelError, SettingsError
+from kovqa_core.export.export_model import export_checkpoint
 from kovqa_core.models import family
 from kovqa_core.models.checkpoint_info import read_checkpoint_info
 from kovqa_core.models.closed_folder import hub_offline, require_closed_folder
-from kovqa_core.models.export import export_checkpoint
 from kovqa_core.models.fusion.encoders import build_image_encoder, build_question_encoder
 from kovqa_core.models.plausible_sizes import require_plausible_sizes
 from kovqa_core.models.tokenizer_json import require_tokenizer_json

@@ -9,10 +9,10 @@ import pytest
 import torch
 from kovqa_core.distributed.rank_info import RankInfo
 from kovqa_core.errors import SettingsError
+from kovqa_core.export.export_model import export_checkpoint
 from kovqa_core.index.reader import open_index
 from kovqa_core.models import FAMILIES, FamilyModules, family
 from kovqa_core.models.checkpoint_info import CheckpointInfo
-from kovqa_core.models.export import export_checkpoint
 from kovqa_core.plan.training import plan_training
 from kovqa_core.runs.events import StartEvent, WarningEvent
 from kovqa_core.runs.folder import find_model_folder, read_result
