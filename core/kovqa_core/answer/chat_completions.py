@@ -13,7 +13,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
-from kovqa_core.answer.server_requests import ModelServer, UnreadableImage, request_reply
+from kovqa_core.answer.server_requests import (
+    ModelServer,
+    RefusedQuestion,
+    UnreadableImage,
+    request_reply,
+)
 from kovqa_core.data.answers import tidy_answer
 from kovqa_core.data.example import Answer, Example
 from kovqa_core.data.image_io import read_image
@@ -97,6 +102,46 @@ def _chat_request(model: str, example: Example, image_folder: Path) -> dict[str,
     }
 
 
+def request_chat_text(
+    server: ModelServer,
+    model: str,
+    text: str,
+    max_tokens: int,
+    image: str | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> str:
+    """What a model writes to a text, greedily.
+
+    Args:
+        server: where to.
+        model: its name there.
+        text: the whole message.
+        max_tokens: of the reply.
+        image: `data:` URL of an image that is shown with it; None: none is.
+        on_progress: called when the server is out of reach and the request will be repeated.
+
+    Raises:
+        KovqaError: as `request_reply`; a reply without a text.
+    """
+    shown = [] if image is None else [{"type": "image_url", "image_url": {"url": image}}]
+    content: object = [*shown, {"type": "text", "text": text}] if shown else text
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": content}],
+        "temperature": 0,
+        "max_tokens": max_tokens,
+    }
+    try:
+        completion = request_reply(server, "/chat/completions", _ChatCompletion, body, on_progress)
+    except RefusedQuestion as refused:
+        if "max_completion_tokens" not in str(refused.message):
+            raise
+        # OpenAI's own server has another name for it since its models think.
+        body["max_completion_tokens"] = body.pop("max_tokens")
+        completion = request_reply(server, "/chat/completions", _ChatCompletion, body, on_progress)
+    return _text_of(completion, server)
+
+
 def image_data_url(path: Path) -> str:
     """An image as a `data:` URL: JPEG and PNG as they are, if every reader sees the same in them.
 
@@ -117,10 +162,10 @@ def image_data_url(path: Path) -> str:
     return f"data:image/{image_format.lower()};base64,{base64.b64encode(data).decode()}"
 
 
-def _answer_of(completion: _ChatCompletion, server: ModelServer) -> Answer:
-    """The answer in a chat completion; its score is the mean probability of its tokens, nan if not reported."""
+def _text_of(completion: _ChatCompletion, server: ModelServer) -> str:
     choice = completion.choices[0]
-    if not isinstance(choice.message.content, str):
+    text = choice.message.content
+    if not isinstance(text, str):
         raise DataError(
             message(
                 "answer.no-text",
@@ -130,11 +175,16 @@ def _answer_of(completion: _ChatCompletion, server: ModelServer) -> Answer:
             ),
             message("answer.no-text.hint", "if it is a thinking model, serve it with thinking switched off"),
         )
+    return text
+
+
+def _answer_of(completion: _ChatCompletion, server: ModelServer) -> Answer:
+    """The answer in a chat completion; its score is the mean probability of its tokens, nan if not reported."""
+    text, choice = _text_of(completion, server), completion.choices[0]
     tokens = (choice.logprobs and choice.logprobs.content) or []
     # A few servers report a tiny positive log-probability, rounded in bf16.
     probabilities = [math.exp(min(0.0, token.logprob)) for token in tokens]
     score = sum(probabilities) / len(probabilities) if probabilities else math.nan
-    text = choice.message.content
     if choice.finish_reason == "length":
         text = text.rstrip(_REPLACEMENT_CHARACTER)
     return Answer(tidy_answer(text), score)

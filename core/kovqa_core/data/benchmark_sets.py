@@ -41,7 +41,7 @@ BENCHMARK_SETS: dict[str, BenchmarkSet] = {
         BenchmarkSet("k-seed", "K-SEED", "NCSOFT/K-SEED", "choice", 2971, "CC-BY-NC-4.0"),
         BenchmarkSet("k-mmstar", "K-MMStar", "NCSOFT/K-MMStar", "choice", 1500, "CC-BY-NC-4.0"),
         BenchmarkSet("k-dtcbench", "K-DTCBench", "NCSOFT/K-DTCBench", "choice", 240, "CC-BY-NC-4.0"),
-        BenchmarkSet("k-llava-w", "K-LLaVA-W", "NCSOFT/K-LLaVA-W", "llava-judge", 60, "CC-BY-NC-4.0"),
+        BenchmarkSet("k-llava-w", "K-LLaVA-W", "NCSOFT/K-LLaVA-W", "reference-judge", 60, "CC-BY-NC-4.0"),
         BenchmarkSet("koffvqa", "KOFFVQA", "maum-ai/KOFFVQA_Data", "criteria-judge", 275, "Apache-2.0"),
         BenchmarkSet("kreta", "KRETA", "tabtoyou/KRETA", "choice", 2577, "not stated"),
         BenchmarkSet("k-viscuit", "K-Viscuit", "ddehun/k-viscuit", "choice", 657, "research"),

@@ -1,0 +1,229 @@
+"""Answers to a benchmark's open questions, judged row by row by a model on a server."""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from kovqa_core.answer.chat_completions import image_data_url, request_chat_text
+from kovqa_core.answer.server_requests import (
+    ModelServer,
+    RefusedQuestion,
+    ServedModel,
+    connect_server,
+    find_served_model,
+)
+from kovqa_core.data.example import Example
+from kovqa_core.errors import DataError
+from kovqa_core.files import disk_errors
+from kovqa_core.judge.judge_prompts import SHORT_REPLY, JudgeForm, Verdict, find_judge_form
+from kovqa_core.judge.verdict_file import VerdictLine, append_verdict, read_verdict_file, request_key
+from kovqa_core.messages import message
+from kovqa_core.output_lock import output_lock
+from kovqa_core.progress import OnProgress, Progress, ignore_progress
+
+_MAX_REPLY_TOKENS = 1024
+_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Who judges, and how it is asked.
+
+    Attributes:
+        url: of a server in OpenAI's form, up to and with /v1.
+        model: its name there; None: its only one.
+        prompt: file of another prompt; None: our own.
+        concurrency: requests under way at once.
+    """
+
+    url: str
+    model: str | None = None
+    prompt: Path | None = None
+    concurrency: int = 8
+
+
+class JudgedRow(NamedTuple):
+    """An answer and what became of it.
+
+    Attributes:
+        verdict: None: the judge gave none.
+        problem: why; "" where there is a verdict.
+    """
+
+    example: Example
+    verdict: Verdict | None
+    problem: str
+
+
+@dataclass(frozen=True)
+class JudgedAnswers:
+    """All rows of a set.
+
+    Attributes:
+        judge: name of the model that judged.
+        protocol: how it was asked.
+        sees_image: was the image shown to it?
+        rows: in the order of the examples.
+        asked: how many verdicts are new; the others were in the file.
+        not_korean: ids of answers that count 0 because they hold no Korean.
+    """
+
+    judge: str
+    protocol: str
+    sees_image: bool
+    rows: Sequence[JudgedRow]
+    asked: int
+    not_korean: Sequence[str] = field(default_factory=list)
+
+
+def judge_answers(
+    pairs: Sequence[tuple[Example, str]],
+    protocol: str,
+    options: JudgeOptions,
+    verdicts: Path,
+    image_folder: Path,
+    on_progress: OnProgress = ignore_progress,
+) -> JudgedAnswers:
+    """Ask a judge about each answer that it has not judged yet.
+
+    Args:
+        pairs: rows with the columns of the protocol, and their answers.
+        protocol: a name of `judge_prompts.JUDGE_FORMS`.
+        options: who judges.
+        verdicts: file of the verdicts so far, which gets the new ones as they come.
+        image_folder: folder that image paths start from; read for a judge behind `kovqa serve`, which is shown images.
+        on_progress: told of each verdict, and of a server that is out of reach.
+
+    Raises:
+        SettingsError: see `find_judge_form`, `connect_server` and `find_served_model`; another process writes `verdicts`.
+        DataError: a row lacks what the judge has to read.
+        AssetError: the server fails again and again; what it said so far is kept.
+    """
+    form = find_judge_form(protocol, options.prompt)
+    fields = [_prompt_fields(form, example) for example, _ in pairs]
+    with output_lock(verdicts), connect_server(options.url, on_progress) as server:
+        judge = find_served_model(server, options.model, "vqa")
+        requests = _make_requests(form, judge, pairs, fields)
+        known = read_verdict_file(verdicts)
+        keys = {number: request_key(options.url, judge.id, request) for number, request in requests.items()}
+        open_rows = [number for number, key in keys.items() if key not in known]
+        verdicts.parent.mkdir(parents=True, exist_ok=True)
+        refusals = dict[int, str]()  # not kept in the file: a server may be set up otherwise the next time
+        stage = message("judge.judging", "judging")
+        images = {number: image_folder / pairs[number][0].image for number in open_rows if judge.is_kovqa}
+        with disk_errors(verdicts), verdicts.open("ab") as stream:
+            done = len(keys) - len(open_rows)
+            asked = {number: requests[number] for number in open_rows}
+            for number, reply in _ask_judge(server, judge, asked, images, options.concurrency, on_progress):
+                if isinstance(reply, RefusedQuestion):
+                    refusals[number] = str(reply.message)
+                else:
+                    line = VerdictLine(keys[number], pairs[number][0].id, judge.id, reply)
+                    append_verdict(stream, line)
+                    known[line.key] = line
+                done += 1
+                on_progress(Progress(stage, done, len(keys)))
+    rows = [
+        JudgedRow(example, None, refusals[number])
+        if number in refusals
+        else _judged_row(form, example, known[keys[number]].reply if number in keys else None)
+        for number, (example, _) in enumerate(pairs)
+    ]
+    not_korean = [pairs[number][0].id for number in range(len(pairs)) if number not in keys]
+    return JudgedAnswers(judge.id, protocol, judge.is_kovqa, rows, len(open_rows), not_korean)
+
+
+def _prompt_fields(form: JudgeForm, example: Example) -> dict[str, str]:
+    """What a row fills the prompt with besides question and answer."""
+    fields = {name: example.columns.get(column) for name, column in form.columns.items()}
+    for name, value in fields.items():
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(
+                message(
+                    "judge.row-lacks-column",
+                    "id {id}: no column {column}, which {protocol} needs",
+                    id=example.id,
+                    column=form.columns[name],
+                    protocol=form.protocol,
+                ),
+                message("judge.row-lacks-column.hint", "write the index again: kovqa index"),
+            )
+    return {name: str(value) for name, value in fields.items()}
+
+
+def is_korean(answer: str) -> bool:
+    """Does an answer hold Korean, or nothing that has a language (digits, punctuation)?"""
+    return bool(_HANGUL.search(answer)) or not any(letter.isalpha() for letter in answer)
+
+
+def _make_requests(
+    form: JudgeForm,
+    judge: ServedModel,
+    pairs: Sequence[tuple[Example, str]],
+    fields: Sequence[Mapping[str, str]],
+) -> dict[int, dict[str, object]]:
+    """What the judge is asked, by number of the row; rows that need no judge have none."""
+    # A model behind `kovqa serve` writes a few tokens, and reads a question about an image.
+    short = f"\n\n{SHORT_REPLY[form.protocol]}" if judge.is_kovqa else ""
+    return {
+        number: {"prompt": form.fill_prompt(example.question, answer, fields[number]) + short, "image": judge.is_kovqa}
+        for number, (example, answer) in enumerate(pairs)
+        if not form.needs_korean or (answer.strip() and is_korean(answer))
+    }  # fmt: skip
+
+
+def _judged_row(form: JudgeForm, example: Example, reply: str | None) -> JudgedRow:
+    """What a reply says of a row; None: nobody was asked, for the answer is worth nothing."""
+    if reply is None:
+        return JudgedRow(example, Verdict(0.0), "")
+    verdict = form.read_reply(reply)
+    problem = message("judge.no-points", "its reply holds no points ({reply})", reply=reply)
+    return JudgedRow(example, verdict, "" if verdict else problem)
+
+
+def _ask_judge(
+    server: ModelServer,
+    judge: ServedModel,
+    requests: Mapping[int, Mapping[str, object]],
+    images: Mapping[int, Path],
+    concurrency: int,
+    on_progress: OnProgress,
+) -> Iterator[tuple[int, str | RefusedQuestion]]:
+    """Replies as they come; the first failure ends it without waiting for the others."""
+    pending, results = queue.SimpleQueue[int](), queue.SimpleQueue[tuple[int, str | BaseException]]()
+    ended = threading.Event()
+    for number in requests:
+        pending.put(number)
+
+    def send_requests() -> None:
+        while not ended.is_set():
+            try:
+                number = pending.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                image = image_data_url(images[number]) if number in images else None
+                reply = request_chat_text(
+                    server, judge.id, str(requests[number]["prompt"]), _MAX_REPLY_TOKENS, image, on_progress
+                )
+                results.put((number, reply))
+            except BaseException as error:
+                results.put((number, error))
+
+    try:
+        for _ in range(min(concurrency, len(requests))):
+            # Daemons: Ctrl-C, or a failure, does not wait for replies under way, which may take minutes.
+            threading.Thread(target=send_requests, daemon=True).start()
+        for _ in requests:
+            number, reply = results.get()
+            if isinstance(reply, BaseException) and not isinstance(reply, RefusedQuestion):
+                raise reply
+            yield number, reply
+    finally:
+        ended.set()
