@@ -19,7 +19,18 @@ MOST_LINES = 400
 
 # Tensors' libraries; every module outside of TENSOR_PACKAGES works without them being installed.
 HEAVY = {"torch", "safetensors", "transformers", "timm", "peft", "deepspeed", "tensorboardX"}
-TENSOR_PACKAGES = {"models", "train", "answer", "serve", "explain", "distributed", "tracking", "worker"}
+TENSOR_PACKAGES = {
+    "models",
+    "train",
+    "answer",
+    "serve",
+    "speech",
+    "explain",
+    "export",
+    "distributed",
+    "tracking",
+    "worker",
+}
 LIGHT_FILES = (
     "models/__init__.py", "models/config.py", "models/memory.py", "models/checkpoint_info.py",
     "models/*/__init__.py", "models/*/config.py", "models/*/memory.py",

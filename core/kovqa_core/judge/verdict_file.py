@@ -49,7 +49,7 @@ def read_verdict_file(path: Path) -> dict[str, VerdictLine]:
     """The verdicts of a file by their keys; a torn last line, of a run that was killed, is cut off.
 
     Raises:
-        DataError: a line is no verdict.
+        DataError: a line that is not a verdict.
     """
     data = read_bytes(path) if path.exists() else b""
     whole = data[: data.rfind(b"\n") + 1]
