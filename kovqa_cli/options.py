@@ -292,8 +292,8 @@ ColumnOption = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
-        help="table: which column is our id, image, question, answer, split, kind, caption, choices, context or hint. "
-        "Repeatable.",
+        help="table: which column is our id, image, question, answer, split, kind, caption, choices, label, unknown, "
+        "context or hint. Repeatable.",
         metavar="OURS=THEIRS",
     ),
 ]
@@ -301,7 +301,8 @@ QuestionColumnOption = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
-        help="Which column of the table is our id, image, question, kind, choices, context or hint. Repeatable.",
+        help="Which column of the table is our id, image, question, kind, choices, unknown, context or hint. "
+        "Repeatable.",
         metavar="OURS=THEIRS",
     ),
 ]

@@ -137,6 +137,20 @@ def _extras_notes(extras: RowExtras) -> Iterator[str]:
             split=split,
             rows=rows,
         )
+    for split, rows in extras.text_and_letter.items():
+        yield message(
+            "index.text-and-letter",
+            "{split}: of these, {rows:,} have an answer that is a choice's text and another's letter: the text counts",
+            split=split,
+            rows=rows,
+        )
+    for split, rows in extras.unknown_choices.items():
+        yield message(
+            "index.unknown-choices",
+            "{split}: of these, {rows:,} have a choice that means 'unknown'",
+            split=split,
+            rows=rows,
+        )
     for split, rows in extras.contexts.items():
         yield message(
             "index.contexts",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kovqa_core.answer.dataset_files import nested_file_hint, require_named_images
-from kovqa_core.data.decoding import DecodingOptions, parse_choices
+from kovqa_core.data.decoding import DecodingOptions
 from kovqa_core.data.example import Example
 from kovqa_core.data.image_names import is_inside, leads_outside, outside_image_error
 from kovqa_core.data.question_types import choose_question_types
@@ -239,9 +239,8 @@ def _parse_question_row(row: TableRecord, needed: Sequence[str], *, choices: boo
     # Not in NFC: an index has the path as the disk spells it.
     image = path if isinstance(path := row.cell("image"), str) else row.text("image")
     question, id = row.text("question") if "question" in needed else "", row.id
-    example = Example(
-        id, image, question, choices=_offered_choices(row, required=choices), context=row.context
-    )
+    offered, unknown = _offered_choices(row, required=choices)
+    example = Example(id, image, question, choices=offered, unknown=unknown, context=row.context)
     texts = {"image": image, "question": question}
     missing = next((ours for ours in needed if not texts[ours].strip()), None)
     fault = (
@@ -261,13 +260,15 @@ def _parse_question_row(row: TableRecord, needed: Sequence[str], *, choices: boo
     return QuestionRow(example, row.text("kind"), extra_columns, all_columns, fault)
 
 
-def _offered_choices(row: TableRecord, *, required: bool) -> tuple[str, ...]:
-    if required:
-        return parse_choices(row.cell("choices"), f"{row.place}, id {row.id}")
+def _offered_choices(row: TableRecord, *, required: bool) -> tuple[tuple[str, ...], str]:
+    """The answers that a question offers, and the one of them that means "unknown"."""
     try:
-        return row.choices()
-    except DataError:  # nobody asked for them: a column of this name may be anything
-        return ()
+        choices = row.choices(required=required)
+        return choices, row.unknown(choices)
+    except DataError:
+        if required:
+            raise
+        return (), ""  # nobody asked for them: columns of these names may be anything
 
 
 def _handed_on(row: TableRecord) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import string
 from collections.abc import Sequence
@@ -115,7 +116,7 @@ def one_answer_error(model: str, way_out: str = "") -> SettingsError:
 
 
 def parse_choices(cell: object, place: str) -> tuple[str, ...]:
-    """The answers a question offers: a JSON list, an object of letters and answers, or a text with | between them.
+    """The answers a question offers: a list, an object of letters and answers, or a text with | between them.
 
     Args:
         cell: of a table's column choices.
@@ -130,7 +131,10 @@ def parse_choices(cell: object, place: str) -> tuple[str, ...]:
     if not isinstance(values, list) or cell == "":
         raise DataError(
             message("data.no-choices", "{place}: no choices", place=place),
-            message("data.no-choices.hint", 'add a column choices: ["빨강", "파랑"] or 빨강|파랑'),
+            message(
+                "data.no-choices.hint",
+                'add a column choices: ["빨강", "파랑"] or 빨강|파랑; or columns A, B, …',
+            ),
         )
     choices = tuple("" if value is None else to_nfc(str(value)).strip() for value in values)
     if not 2 <= len(choices) <= len(CHOICE_LETTERS) or len(set(choices)) < len(choices) or "" in choices:
@@ -154,10 +158,19 @@ def find_choice(choices: Sequence[str], answer: str) -> int | None:
 
 
 def _split_choices(cell: str) -> list[object]:
-    """The choices of a CSV's cell."""
+    """The choices in a CSV's cell: a list of JSON or, as pandas writes it, of Python; else texts with | between."""
     try:
         values = parse_json(cell)
     except ValueError:
-        values = None
+        values = _parse_python_list(cell)
     # `3` and `"빨강"` are valid JSON as well: only a list is one of choices, else the text itself is split.
     return values if isinstance(values, list) else [*cell.split("|")]
+
+
+def _parse_python_list(cell: str) -> object:
+    if not cell.lstrip().startswith("["):
+        return None
+    try:
+        return ast.literal_eval(cell.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None

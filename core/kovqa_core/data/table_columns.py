@@ -11,12 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kovqa_core.data.decoding import parse_choices
+from kovqa_core.data.choice_columns import (
+    counts_from_zero,
+    filled_cells,
+    find_choice_columns,
+    named_choice,
+    unknown_by_wording,
+)
+from kovqa_core.data.decoding import find_choice, parse_choices
 from kovqa_core.data.json_values import JsonRecord, NumberText
 from kovqa_core.data.tables import COLUMN_ALIASES, has_header, read_table, record_text
 from kovqa_core.data.tables.embedded_images import ImageNames, SaveImage
 from kovqa_core.data.tables.json_rows import number_rows
-from kovqa_core.errors import unknown_name_error
+from kovqa_core.errors import DataError, unknown_name_error
 from kovqa_core.files import to_nfc
 from kovqa_core.messages import Message, message, shell_quote
 
@@ -106,12 +113,89 @@ class TableRecord:
         present = [ours for ours in ("context", "hint") if ours in self.names]
         return "\n".join(text for ours in present for text in self.texts(ours) if text)
 
-    def choices(self) -> tuple[str, ...]:
-        """The answers that the question offers, () where it offers none; raises as `parse_choices`."""
+    @property
+    def choice_columns(self) -> list[str]:
+        """The table's names of the columns that have one choice each; none where another column has all of them."""
         cell = self.cell("choices")
-        return (
-            () if is_empty(cell) or cell in ([], {}) else parse_choices(cell, f"{self.place}, id {self.id}")
-        )
+        taken = self.names.values()
+        return find_choice_columns(self.record, taken) if is_empty(cell) or cell in ([], {}) else []
+
+    def choices(self, *, required: bool = False) -> tuple[str, ...]:
+        """The answers that the question offers, () where it offers none.
+
+        Args:
+            required: does it have to offer some?
+
+        Raises:
+            DataError: see `parse_choices`.
+        """
+        cell = self.cell("choices")
+        if columns := self.choice_columns:
+            cell = [one_text(cell, "choices", self.place) for cell in filled_cells(self.record, columns)]
+        if not required and (is_empty(cell) or cell in ([], {})):
+            return ()
+        return parse_choices(cell, self._place_of_id)
+
+    def unknown(self, choices: Sequence[str]) -> str:
+        """Of the choices, the one that means that nobody can know: by the column unknown, else by its wording.
+
+        Raises:
+            DataError: the column names none of them.
+        """
+        if "unknown" not in self.names:
+            return unknown_by_wording(choices)
+        cell = self.text("unknown")
+        if not cell or not choices:
+            return ""
+        number = named_choice(choices, cell)
+        if number is None:
+            raise _no_choice_error(self._place_of_id, "unknown", cell, choices)
+        return choices[number]
+
+    def chosen_answers(self, choices: Sequence[str]) -> list[str]:
+        """The true answers of a question with choices: texts of choices, also where letters or numbers name them.
+
+        What names no choice stays as it is, letter by letter.
+
+        Raises:
+            DataError: a label that is no number of a choice.
+        """
+        if self.has_label:
+            label = self.text("label")
+            if not (label.isascii() and label.isdigit() and int(label[:9]) < len(choices)):
+                raise _no_choice_error(self._place_of_id, "label", label, choices)
+            return [choices[int(label)]]
+        answers = self.raw_texts("answer")
+        # One that is a choice's text stays as it is written: it may differ in spaces or case.
+        named = [
+            None if find_choice(choices, each) is not None else named_choice(choices, each)
+            for each in answers
+        ]
+        return [each if n is None else choices[n] for each, n in zip(answers, named, strict=True)]
+
+    def require_counted_from_one(self, choices: Sequence[str]) -> None:
+        """See that no answer is the number 0 of a choice: all numbers of its table would name other choices.
+
+        Raises:
+            DataError: one is.
+        """
+        if any(counts_from_zero(choices, answer) for answer in self.raw_texts("answer")):
+            raise DataError(
+                message("index.answer-zero", "{place}: answer 0: choices are counted from 1", place=self.place),
+                message(
+                    "index.answer-zero.hint", "numbers that count from 0: --column label={column}",
+                    column=shell_quote(self.names.get("answer", "answer")),
+                ),
+            )  # fmt: skip
+
+    @property
+    def has_label(self) -> bool:
+        """Does the column label, a number that counts from 0, say which choice is true? An answer goes before it."""
+        return not is_empty(self.cell("label")) and is_empty(self.cell("answer"))
+
+    @property
+    def _place_of_id(self) -> str:
+        return f"{self.place}, id {self.id}"
 
     def other_columns(self, ours: Sequence[str], *, dropped: Sequence[str] = ()) -> dict[str, object]:
         """The cells that are none of these columns of ours, as JSON values, in the table's order.
@@ -187,6 +271,16 @@ def _column_name(record: JsonRecord, names: Sequence[str]) -> str:
 def is_empty(cell: object) -> bool:
     """Does a cell say nothing?"""
     return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def _no_choice_error(place: str, column: str, cell: str, choices: Sequence[str]) -> DataError:
+    return DataError(
+        message(
+            "index.names-no-choice", "{place}: {column} '{cell}' is none of the choices: {choices}",
+            place=place, column=column, cell=cell, choices=", ".join(choices),
+        ),
+        message("index.names-no-choice.hint", "write the text of a choice"),
+    )  # fmt: skip
 
 
 def _name_column_hint(ours: str, theirs: str) -> Message:

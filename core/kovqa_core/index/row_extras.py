@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from kovqa_core.data.choice_columns import means_two_choices
 from kovqa_core.data.decoding import find_choice
 from kovqa_core.data.example import Example
 
 if TYPE_CHECKING:
     import numpy as np
 
-_HAS_CHOICES, _HAS_CONTEXT, _ANSWER_NO_CHOICE = 1, 2, 4  # bits of a row's traits
+# Bits of a row's traits.
+_HAS_CHOICES, _HAS_CONTEXT, _ANSWER_NO_CHOICE, _HAS_UNKNOWN, _TEXT_AND_LETTER = 1, 2, 4, 8, 16
+_NAMES = ("choices", "contexts", "answer_no_choice", "other_columns", "unknown_choices", "text_and_letter")
 
 
 @dataclass(frozen=True)
@@ -24,28 +27,25 @@ class RowExtras:
         contexts: rows with a text to be read before the question.
         answer_no_choice: rows with choices whose answer is none of them: their letter cannot be learned.
         other_columns: names of the table's columns that are handed on.
+        unknown_choices: rows of which one choice means that nobody can know.
+        text_and_letter: rows whose answer is the text of a choice, and the letter of another.
     """
 
     choices: Mapping[str, int] = field(default_factory=dict)
     contexts: Mapping[str, int] = field(default_factory=dict)
     answer_no_choice: Mapping[str, int] = field(default_factory=dict)
     other_columns: Sequence[str] = ()
+    unknown_choices: Mapping[str, int] = field(default_factory=dict)
+    text_and_letter: Mapping[str, int] = field(default_factory=dict)
 
     def json_fields(self) -> dict[str, object]:
         """The fields of `index.json`; what no row has is left out."""
-        fields = {
-            "choices": self.choices,
-            "contexts": self.contexts,
-            "answer_no_choice": self.answer_no_choice,
-            "other_columns": self.other_columns,
-        }
-        return {name: value for name, value in fields.items() if value}
+        return {name: value for name in _NAMES if (value := getattr(self, name))}
 
 
 def read_row_extras(fields: Mapping[str, object]) -> RowExtras:
     """What an `index.json` says; one of an earlier version says nothing."""
-    names = ("choices", "contexts", "answer_no_choice", "other_columns")
-    return RowExtras(**{name: fields[name] for name in names if name in fields})  # type: ignore[arg-type]
+    return RowExtras(**{name: fields[name] for name in _NAMES if name in fields})  # type: ignore[arg-type]
 
 
 def row_traits(example: Example) -> int:
@@ -56,6 +56,10 @@ def row_traits(example: Example) -> int:
         best = max(example.answers, key=lambda answer: example.answers[answer], default=None)
         if best is not None and find_choice(example.choices, best) is None:
             traits |= _ANSWER_NO_CHOICE
+        if best is not None and means_two_choices(example.choices, best):
+            traits |= _TEXT_AND_LETTER
+        if example.unknown:
+            traits |= _HAS_UNKNOWN
     return traits
 
 
@@ -82,5 +86,6 @@ def count_row_extras(splits: Mapping[str, Iterable[tuple[_TraitRows, np.ndarray]
 
     names = (name for masks in splits.values() for rows, _ in masks for name in rows.other_columns)
     return RowExtras(
-        count(_HAS_CHOICES), count(_HAS_CONTEXT), count(_ANSWER_NO_CHOICE), tuple(dict.fromkeys(names))
-    )
+        count(_HAS_CHOICES), count(_HAS_CONTEXT), count(_ANSWER_NO_CHOICE), tuple(dict.fromkeys(names)),
+        count(_HAS_UNKNOWN), count(_TEXT_AND_LETTER),
+    )  # fmt: skip

@@ -36,6 +36,8 @@ COLUMN_ALIASES: dict[str, tuple[str, ...]] = {
     "kind": ("kind", "answer_type"),
     "caption": ("caption", "captions"),
     "choices": ("choices", "options"),
+    "label": ("label",),
+    "unknown": ("unknown",),
     "context": ("context",),
     "hint": ("hint",),
 }

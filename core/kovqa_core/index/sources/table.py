@@ -3,7 +3,8 @@
 `--root` is the file, or a folder of parquet files, whose names (`train-00000-of-00002.parquet`, also of a single file)
 or folders (`default/train/0000.parquet`) say the split.
 Images that lie in a parquet file itself become files of the index. A conversation (LLaVA's) is a row for each
-of its questions. Columns have our names (id, image, question, answer, split, kind, caption, choices, context, hint)
+of its questions. Columns have our names (id, image, question, answer, split, kind, caption, choices, context, hint,
+unknown, label; `data/choice_columns.py` says what they may hold)
 or those in `data.tables.COLUMN_ALIASES`; `--column ours=theirs` names others; all that are none of ours are kept
 and handed on. An image is a path below the table's folder, or below `--images`, or a bare name there
 (`index/find_image.py`), or an absolute path: such paths are stored from their common folder, which becomes the index's
@@ -21,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from kovqa_core.data.answers import raw_annotations, soft_labels
+from kovqa_core.data.choice_columns import equal_choices
 from kovqa_core.data.example import Example
 from kovqa_core.data.folder_walk import walk_files
 from kovqa_core.data.image_names import outside_image_error, path_below
@@ -53,6 +55,8 @@ _SPLIT_ALIASES = {
     "학습": "train", "학습용": "train", "훈련": "train", "훈련용": "train", "검증": "val", "검증용": "val",
     "시험": "test", "시험용": "test", "평가": "test", "평가용": "test", "테스트": "test", "테스트용": "test",
 }  # fmt: skip
+# Columns of ours in every row. Those that say something of choices alone are anything where a row has none.
+_COLUMNS = tuple(name for name in COLUMN_ALIASES if name not in ("label", "unknown"))
 _HUB_FILE_NAME = re.compile(r"(.+)-\d{5}-of-\d{5}")  # train-00000-of-00002, as Hugging Face divides a split
 
 
@@ -129,7 +133,9 @@ def _read_tables(
         "image": known["image"],
         "question": (*known["question"], *known["caption"]),
     }
-    answers = {"answer": (*known["answer"], *known["caption"], *known["split"])}  # test rows need none
+    answers = {
+        "answer": (*known["answer"], *known["caption"], *known["split"], *known["label"])
+    }  # test rows need none
     for shard in shards:
         rows = read_table_records(
             shard.file,
@@ -149,7 +155,6 @@ def _read_table_rows(
     outside: OutsideNames,
     left_out: LeftOutRows,
 ) -> SplitExamples:
-    ours = tuple(COLUMN_ALIASES)
     for row in rows:
         name, question = row.text("image"), row.text("question")
         if not name.strip():
@@ -161,25 +166,26 @@ def _read_table_rows(
         if image.is_outside:
             raise outside_image_error(row.place, name, images, _allow_hint())
         split = _row_split(own_split or shard.split, _split_key(name, image.path, images), row.place)
-        annotations = row.raw_texts("answer")
+        choices, problem = _row_choices(row)
+        annotations = choices.answers if choices.texts else row.raw_texts("answer")
         answers = soft_labels(annotations)
         captions = [text.strip() for text in row.texts("caption") if text.strip()]
-        choices, problem = _row_choices(row)
         if not question and not captions:
             left_out.add(QUESTION_MISSING, row.place)
+        elif problem:
+            left_out.add(CHOICES_UNUSABLE, problem)
         # Test rows may have no answers: predictions for them are what is wanted.
         elif not answers and not captions and split != "test":
             left_out.add(ANSWER_EMPTY, row.place)
         elif image.path is None:
             left_out.add(image.reason, f"{row.place}: {image.problem}")
-        elif problem:
-            left_out.add(CHOICES_UNUSABLE, problem)
         else:
             id = row.text("id") or f"{shard.id_prefix}{row.own_id}"
             yield split, Example(
                 id, image.path, question, answers, kind, captions,
-                choices=choices, context=row.context, annotations=raw_annotations(annotations),
-                columns=row.other_columns(ours),
+                choices=choices.texts, unknown=choices.unknown, context=row.context,
+                annotations=raw_annotations(annotations),
+                columns=row.other_columns(choices.columns, dropped=row.choice_columns if choices.texts else ()),
             )  # fmt: skip
 
 
@@ -199,12 +205,39 @@ def _split_key(name: str, path: str | None, images: Path) -> str:
     return to_nfc(path or name)
 
 
-def _row_choices(row: TableRecord) -> tuple[tuple[str, ...], str]:
-    """The answers that a row offers, and what is wrong with them."""
+@dataclass(frozen=True)
+class _RowChoices:
+    """The answers that a row offers, the true ones, the one that means "unknown", and our columns that it uses."""
+
+    texts: tuple[str, ...] = ()
+    answers: Sequence[str] = ()
+    unknown: str = ""
+    columns: tuple[str, ...] = _COLUMNS
+
+
+def _row_choices(row: TableRecord) -> tuple[_RowChoices, str]:
+    """The answers that a row offers, and what is wrong with them.
+
+    Raises:
+        DataError: see `TableRecord.require_counted_from_one`.
+    """
     try:
-        return row.choices(), ""
+        texts = row.choices()
     except DataError as error:
-        return (), str(error.message)
+        return _RowChoices(), str(error.message)
+    if not texts:
+        return _RowChoices(), ""
+    row.require_counted_from_one(texts)
+    try:
+        if equal_choices(texts):
+            return _RowChoices(), message(
+                "index.equal-choices", "{place}: two choices are one answer: {choices}",
+                place=row.place, choices=", ".join(texts),
+            )  # fmt: skip
+        columns = (*_COLUMNS, "unknown", *(["label"] if row.has_label else []))
+        return _RowChoices(texts, row.chosen_answers(texts), row.unknown(texts), columns), ""
+    except DataError as error:
+        return _RowChoices(), str(error.message)
 
 
 def _row_split(value: str, name: str, place: str) -> str:
