@@ -158,7 +158,7 @@ class TableRecord:
         What names no choice stays as it is, letter by letter.
 
         Raises:
-            DataError: a label that is no number of a choice.
+            DataError: the label is not the number of a choice.
         """
         if self.has_label:
             label = self.text("label")
