@@ -41,6 +41,14 @@ def complete_run(incomplete: str) -> list[str]:
     return sorted(str(folder) for folder in _launched_runs() if str(folder).startswith(incomplete))
 
 
+def complete_model(incomplete: str) -> list[str]:
+    """Run folders here, and models of the hub on this machine, that begin like this."""
+    from kovqa_core.download.hub_copies import hub_models_here
+
+    models = {name for name in hub_models_here() if name.startswith(incomplete)}
+    return [*complete_run(incomplete), *sorted(models)]
+
+
 def complete_run_name(incomplete: str) -> list[str]:
     """Names of runs here that begin like this, or run folders where a path is typed."""
     named = sorted(folder.name for folder in _launched_runs())

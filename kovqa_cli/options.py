@@ -53,9 +53,10 @@ ModelOption = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        metavar="DIR",
-        help="Run folder, step folder or Hugging Face folder. [default: the newest finished run here]",
-        autocompletion=completion.complete_run,
+        metavar="DIR|OWNER/NAME",
+        help="Run folder, step folder or Hugging Face folder, or OWNER/NAME[@REVISION] of the Hugging Face hub, once "
+        "`kovqa download hf:OWNER/NAME` has fetched it. [default: the newest finished run here]",
+        autocompletion=completion.complete_model,
         envvar="KOVQA_MODEL",
     ),
 ]

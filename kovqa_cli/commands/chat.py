@@ -71,7 +71,7 @@ def run_chat(image: Path | None, answer_options: AnswerOptions, *, as_json: bool
             message(
                 "chat.help",
                 "{model}; -i FILE changes the image; 0, 끝 or Ctrl-D ends",
-                model=console.short_path(loaded.folder),
+                model=console.model_name(loaded.folder),
             )
         )
     number = failed = 0

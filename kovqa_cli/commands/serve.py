@@ -16,9 +16,10 @@ def serve(
         list[Path] | None,
         typer.Option(
             "--model",
-            metavar="DIR",
-            help="Run folder, step folder or Hugging Face folder. Repeatable. [default: the newest finished run here]",
-            autocompletion=completion.complete_run,
+            metavar="DIR|OWNER/NAME",
+            help="Run folder, step folder or Hugging Face folder, or OWNER/NAME[@REVISION] of the Hugging Face hub. "
+            "Repeatable. [default: the newest finished run here]",
+            autocompletion=completion.complete_model,
         ),
     ] = None,
     host: Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kovqa_core.messages import message
 from kovqa_core.messages.one_line import escape_one_line
 
-from kovqa_cli.output.console import print_outcome, print_warnings, short_path
+from kovqa_cli.output.console import model_name, print_outcome, print_warnings, short_path
 
 _MAX_LISTED = 20  # rows without an answer, in --json
 
@@ -53,7 +53,7 @@ def _likeliest_notes(answer: Answer) -> list[str]:
 
 def answer_note(answer: Answer, model: Path | str) -> str:
     """Who gave an answer, and how sure it is."""
-    name = short_path(model)
+    name = model_name(model)
     if math.isnan(answer.score):
         return name
     return message(
@@ -81,7 +81,7 @@ def print_chat_answer(result: ModelAnswer, image: Path, question: str, *, as_jso
 
 def print_predictions(table: AnsweredTable, *, as_json: bool, quiet: bool, captions: bool = False) -> None:
     """A predictions file that is written."""
-    rows, model = table.rows, _with_precision(short_path(table.model), table.precision)
+    rows, model = table.rows, _with_precision(model_name(table.model), table.precision)
     note = (
         message("caption.written", "{rows:,} captions by {model}", rows=rows, model=model)
         if captions

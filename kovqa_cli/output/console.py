@@ -189,6 +189,14 @@ def short_path(path: Path | str) -> str:
         return str(path)
 
 
+def model_name(folder: Path | str) -> str:
+    """A model by its name on the hub and the commit, where its folder is a copy of one; else its path from here."""
+    from kovqa_core.download.hub_copies import hub_identity
+
+    repo, mark, commit = hub_identity(folder).partition("@") if isinstance(folder, Path) else ("", "", "")
+    return f"{repo}{mark}{commit[:12]}" or short_path(folder)
+
+
 def shell_path(path: Path | str) -> str:
     """A path as seen from here, quoted for a command that is pasted."""
     return shell_quote(short_path(path))

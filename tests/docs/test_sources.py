@@ -12,7 +12,15 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "docs" / "sources"
 CODE = ("core", "kovqa_cli", "tests", "bench")
 SUFFIXES = {".py", ".sh", ".yaml", ".toml", ".md", ".html"}
-LETTERS = {"beit3": "B", "vqa_nia": "N", "llava": "L", "datasets": "D", "launching": "R", "explain": "X"}
+LETTERS = {
+    "beit3": "B",
+    "vqa_nia": "N",
+    "llava": "L",
+    "datasets": "D",
+    "launching": "R",
+    "explain": "X",
+    "hub_models": "H",
+}
 
 _CITED = re.compile(r"docs/sources/(\w+)\.md(?:, ((?:[A-Z]\d+(?:, | and | to )?)+))?")
 _FACT = re.compile(r'^<a id="([a-z]\d+)"></a>\n\*\*([A-Z]\d+)\. (.*?)(?=\n\n|\Z)', re.MULTILINE | re.DOTALL)

@@ -25,6 +25,8 @@ from kovqa_core.models.plausible_sizes import require_plausible_sizes
 from kovqa_core.models.tokenizer_json import require_tokenizer_json
 from kovqa_core.runs.folder import find_model_folder
 
+from tests.hub_cache import cache_model
+
 MARKER = "from pathlib import Path\nPath({!r}).touch()\n"
 
 
@@ -314,3 +316,21 @@ def test_merges_that_do_not_fit_their_prefix(tmp_path: Path) -> None:
         ModelError, match=r"model\.continuing_subword_prefix: '##' does not begin the second part"
     ):
         require_tokenizer_json(tmp_path / "tokenizer.json")
+
+
+def test_links_of_the_hubs_cache_lead_into_its_own_blobs_alone(
+    tiny_vlm: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Also of files in folders of a snapshot, such as further chat templates."""
+    folder = copied(tiny_vlm("llava"), tmp_path / "files")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tools.jinja").write_text("{{ messages }}")
+    snapshot = cache_model(tmp_path / "cache", "team/vlm", folder)
+    cache_model(tmp_path / "cache", "team/other", folder)
+    require_closed_folder(snapshot)
+    template = snapshot / "additional_chat_templates" / "tools.jinja"
+    foreign = tmp_path / "cache" / "models--team--other" / "blobs" / template.resolve().name
+    template.unlink()
+    template.symlink_to(foreign)
+    with pytest.raises(ModelError, match=r"tools\.jinja is a link to .*models--team--other"):
+        require_closed_folder(snapshot)

@@ -31,6 +31,8 @@ def name_differences(recorded: Mapping[str, object], fingerprint: Mapping[str, o
     """
     then, now = dict(recorded), dict(fingerprint)
     other_model = _other_model(then, now)
+    for fields in (then, now):
+        fields.pop("hub", None)  # only what it is called
     if "weights" in then and "weights" in now:  # then a path says nothing: the folder may have been moved
         then["model"] = now["model"]
     elif "weights" in now:
@@ -66,7 +68,7 @@ def _precision(fingerprint: Mapping[str, object]) -> str:
 
 
 def _other_model(then: Mapping[str, object], now: Mapping[str, object]) -> Message:
-    before, after = (each.get("model") or each.get("served") for each in (then, now))
+    before, after = (each.get("hub") or each.get("model") or each.get("served") for each in (then, now))
     if before is None:
         return message("answer.unknown-model", "of another model")
     if before == after:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kovqa_core.answer.job import AnswerOptions
 from kovqa_core.answer.model_digest import digest_model
+from kovqa_core.download.hub_copies import hub_identity
 from kovqa_core.errors import ModelError
 from kovqa_core.files import read_bytes, real_path
 from kovqa_core.messages import message
@@ -14,7 +15,8 @@ from kovqa_core.models.precision import AUTO_PRECISION, own_precision
 
 
 def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]:
-    """What the answers of a step folder's model depend on, and where it lies (`model`), by which it is only named.
+    """What the answers of a step folder's model depend on, and where it lies (`model`) and what it is called on the
+    hub (`hub`), by which it is only named.
 
     Args:
         folder: of the model.
@@ -30,11 +32,13 @@ def model_fingerprint(folder: Path, options: AnswerOptions) -> dict[str, object]
             message("answer.no-model.hint", "give a run folder or one of its step folders"),
         )
     # Only where it is not the model's own: so were all answers before there was a choice.
+    hub = hub_identity(folder)
     is_own = options.precision in (AUTO_PRECISION, own_precision(folder))
     return {
         **({} if is_own else {"precision": options.precision}),
         **({} if options.top_k == 1 else {"top_k": options.top_k}),
         "model": str(real_path(folder)),
+        **({"hub": hub} if hub else {}),
         "weights": digest_model(folder),
         description.name: hashlib.sha256(read_bytes(description)).hexdigest(),
         "beams": options.num_beams,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from kovqa_core.download.hub_copies import find_hub_copy, parse_hub_name
 from kovqa_core.errors import AssetError
-from kovqa_core.messages import Message, message
+from kovqa_core.messages import Message, message, shell_quote
 from kovqa_core.paths import kovqa_home
 
 ASSET_TABLE = Path(__file__).with_name("assets.yaml")
@@ -32,7 +33,7 @@ def find_asset(name: str, not_found: Message) -> Path:
     """The file of a path, or of a name where `kovqa download` puts it: `assets/` here or in the user's folder.
 
     Args:
-        name: path or bare file name.
+        name: path, bare file name, or a model of the hub: OWNER/NAME[@REVISION].
         not_found: what the error says, with the name in it.
 
     Raises:
@@ -45,12 +46,22 @@ def find_asset(name: str, not_found: Message) -> Path:
     for place in places:
         if place.exists():
             return place
+    hub_name = parse_hub_name(name)
+    if hub_name and (copy := find_hub_copy(hub_name)):
+        return copy.folder
     asset = name if name in asset_names() else asset_holding_file(Path(name).name)
     if asset:
         hint = message(
             "download.asset-not-found.fetch-hint",
             "fetch it with: kovqa download {asset}; or put it into assets/ or {folder}, or give a path",
             asset=asset,
+            folder=folder,
+        )
+    elif hub_name:
+        hint = message(
+            "download.asset-not-found.hub-hint",
+            "fetch it with: kovqa download {asset}; or put it into assets/ or {folder}, or give a path",
+            asset=shell_quote(f"hf:{hub_name}"),
             folder=folder,
         )
     else:

@@ -46,7 +46,7 @@ def require_closed_folder(folder: Path) -> None:
             name in a configuration that leads to the Hub or to another folder.
         DataError: a configuration is not JSON.
     """
-    for file in _model_files(folder):
+    for file in _model_files(folder, folder):
         if file.suffix != ".json" or file.name in _LARGE_FILES:
             continue
         values = read_model_json(file)
@@ -161,8 +161,8 @@ def error_reason(error: BaseException) -> str:
 # ------------------------------------------------------------------------------ files
 
 
-def _model_files(folder: Path, depth: int = 0) -> Iterator[Path]:
-    """The files of a folder that make its model, each of them checked."""
+def _model_files(home: Path, folder: Path, depth: int = 0) -> Iterator[Path]:
+    """The files of a model folder, or of a folder in it, that make its model, each of them checked."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -171,12 +171,12 @@ def _model_files(folder: Path, depth: int = 0) -> Iterator[Path]:
         if path.name.startswith("."):
             continue
         if path.suffix in _MODEL_FILES:
-            _require_file(folder, path)
+            _require_file(home, path)
             yield path
         elif (
             depth < _MAX_DEPTH and path.name not in _OTHER_FOLDERS and not path.is_symlink() and path.is_dir()
         ):
-            yield from _model_files(path, depth + 1)
+            yield from _model_files(home, path, depth + 1)
 
 
 def _require_file(folder: Path, path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from kovqa_core.errors import unknown_name_error
 from kovqa_core.files import read_text
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.models import FAMILIES, FamilyModules
 from kovqa_core.settings.overrides import with_new_names
 from kovqa_core.settings.recipe import Recipe
@@ -25,6 +26,19 @@ from kovqa_core.settings.strict_yaml import (
 )
 
 ImageLoading = Literal["as_shown", "as_stored"]
+
+
+@dataclass(frozen=True)
+class PinnedSettings:
+    """Settings that a run keeps in place of those that were typed.
+
+    Attributes:
+        settings: by their keys: a branch of a repository as the commit that it is at.
+        notes: what a person should know of the choice.
+    """
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[Message] = ()
 
 
 class FamilyConfig(StrictSettings):
@@ -48,6 +62,10 @@ class FamilyConfig(StrictSettings):
             SettingsError: at once, where the settings themselves lack something.
         """
         return []
+
+    def pinned_settings(self) -> PinnedSettings:
+        """What these settings mean on this machine today, where a name may mean another thing tomorrow."""
+        return PinnedSettings()
 
     @property
     def prompt_columns(self) -> tuple[str, ...]:

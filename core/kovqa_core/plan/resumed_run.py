@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from kovqa_core.download.hub_copies import is_same_hub_model
 from kovqa_core.errors import SettingsError
 from kovqa_core.machine.detect_profile import load_profile_document
 from kovqa_core.messages import Message, message, shell_quote
@@ -168,11 +169,13 @@ def _flat_settings(recipe: Recipe) -> dict[str, object]:
 
 
 def _is_same_value(then: object, now: object) -> bool:
-    """Equal; or two names of one file or folder, or of two files with the same bytes."""
+    """Equal; or two names of one file or folder, of two files with the same bytes, or of one model of the hub."""
     if then == now:
         return True
     if not isinstance(then, str) or not isinstance(now, str):
         return False
+    if is_same_hub_model(then, now):
+        return True
     paths = Path(then).expanduser(), Path(now).expanduser()
     try:
         if all(path.is_file() for path in paths):

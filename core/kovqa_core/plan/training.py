@@ -24,6 +24,7 @@ from kovqa_core.launch.machine_check import (
 from kovqa_core.launch.plan import plan_launch
 from kovqa_core.machine.detect_profile import load_profile_document
 from kovqa_core.messages import Message, message
+from kovqa_core.models.config import PinnedSettings, recipe_model_config
 from kovqa_core.plan.batch_notes import (
     batch_notes,
     count_training_rows,
@@ -286,6 +287,10 @@ def check_and_plan(
     run = make(profile, folder, ["kovqa", *sys.argv[1:]], origin)
     trust_code = trusts_code(settings.recipe)
     run = run.model_copy(update={"recipe": set_code_consent(run.recipe, trust_code=False)})
+    pinned = PinnedSettings() if missing else recipe_model_config(run.recipe).pinned_settings()
+    if pinned.settings:
+        model = {**run.recipe.model, **pinned.settings}
+        run = run.model_copy(update={"recipe": run.recipe.model_copy(update={"model": model})})
     if not missing:  # the index is here
         missing = _run_checks([partial(require_learnable_choices, run)], dry_run=dry_run)
     last = follow_pointer(folder, "last")
@@ -299,7 +304,7 @@ def check_and_plan(
         resumed_step=last.name if last else None,
         result=read_result(folder),
         memory_plan=memory_plan,
-        warnings=[*micro_batch_warnings(run), *other_gpu_warnings(run.profile)],
+        warnings=[*pinned.notes, *micro_batch_warnings(run), *other_gpu_warnings(run.profile)],
         notes=[*batch_notes(run), *tracking_notes(track, folder, {**os.environ, **profile.env})],
         state=state,
         trust_code=trust_code,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Literal
 
 from pydantic import FiniteFloat
 
+from kovqa_core.download.hub_copies import find_hub_copy, hub_copy_missing, parse_hub_name
 from kovqa_core.errors import DataError, ModelError
 from kovqa_core.files import read_json, write_json
-from kovqa_core.messages import message
+from kovqa_core.messages import Message, message
 from kovqa_core.runs.best_step import recomputed_best
 from kovqa_core.runs.events import report_warning
 from kovqa_core.runs.resume_point import newest_whole_checkpoint, pointer_problem
@@ -163,15 +165,18 @@ def find_model_folder(model: Path | None, task: str) -> Path:
     """The step folder that is meant.
 
     Args:
-        model: a run folder (its best step), a step folder, a Hugging Face folder, or None: the newest
-            finished run here that can do the task.
+        model: a run folder (its best step), a step folder, a Hugging Face folder, OWNER/NAME[@REVISION] of the
+            Hugging Face hub, of which a copy is here, or None: the newest finished run here that can do the task.
         task: "vqa" or "caption".
 
     Raises:
         ModelError: there is none.
+        AssetError: a model of the hub is not on this machine, or not whole.
     """
     if model is None:
         return _newest_model(task)
+    if not os.path.lexists(model):
+        model = _hub_model(model) or model
     if os.path.lexists(model / "kovqa.json") or is_huggingface_folder(model):
         return model
     step = follow_pointer(model, "best") or _without_best(model)
@@ -181,6 +186,31 @@ def find_model_folder(model: Path | None, task: str) -> Path:
             message("runs.no-model.hint", "name a run folder or one of its step folders"),
         )
     return step
+
+
+def _hub_model(model: Path) -> Path | None:
+    """The folder of a model of the hub; None for what can only be meant as a path.
+
+    Raises:
+        AssetError: it is not here, or not whole.
+    """
+    name = parse_hub_name(str(model))
+    if name is None:
+        return None
+    copy = find_hub_copy(name)
+    if copy is None:
+        if Path(model.parts[0]).is_dir():
+            return None  # runs/r1: of a folder here
+        raise hub_copy_missing(name)
+    if copy.note:
+        _report_once(copy.note)
+    return copy.folder
+
+
+@functools.cache
+def _report_once(note: Message) -> None:
+    """Of a process, which may look a model up several times."""
+    report_warning(note)
 
 
 def _without_best(folder: Path) -> Path | None:

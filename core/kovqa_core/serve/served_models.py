@@ -11,6 +11,7 @@ import torch
 
 from kovqa_core.answer.job import AnswerOptions
 from kovqa_core.answer.local import LoadedModel, load_model
+from kovqa_core.download.hub_copies import hub_identity
 from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.messages import message
 from kovqa_core.models.checkpoint_info import CHECKPOINT_FILE, has_checkpoint_info, read_checkpoint_info
@@ -49,11 +50,11 @@ class ServedModel:
 def load_served_models(
     folders: Sequence[Path], options: AnswerOptions, device: torch.device | None = None
 ) -> dict[str, ServedModel]:
-    """The models of a server by their names, which are those of their run folders.
+    """The models of a server by their names, which are those of their run folders, or on the hub.
 
     Args:
-        folders: run, step or Hugging Face folders; none: the newest finished run that answers questions, else the
-            newest one that captions.
+        folders: run, step or Hugging Face folders, or names of the hub's models; none: the newest finished run that
+            answers questions, else the newest one that captions.
         options: how they answer; `model` and `task` of it are not looked at.
         device: None: this machine's GPU if it has one, else its CPU.
 
@@ -62,7 +63,7 @@ def load_served_models(
     """
     models: dict[str, ServedModel] = {}
     for folder in folders or [_newest_model()]:
-        model = _load_served_model(folder, options, _free_name(_model_name(folder), models), device)
+        model = _load_served_model(folder, options, models, device)
         models[model.id] = model
     return models
 
@@ -76,8 +77,10 @@ def _newest_model() -> Path:
         raise error from None
 
 
-def _model_name(folder: Path) -> str:
-    """The name of the run; of a step folder, the run's too."""
+def _model_name(folder: Path, step: Path) -> str:
+    """The name of the run; of a step folder, the run's too; of a copy of a model of the hub, OWNER/NAME."""
+    if hub := hub_identity(step):
+        return hub.partition("@")[0]
     path = folder.resolve()
     is_step = (path.parent / "run.yaml").is_file() and not (path / "run.yaml").is_file()
     return (path.parent if is_step else path).name
@@ -93,9 +96,10 @@ def _free_name(name: str, taken: Mapping[str, object]) -> str:
 
 
 def _load_served_model(
-    folder: Path, options: AnswerOptions, name: str, device: torch.device | None
+    folder: Path, options: AnswerOptions, others: Mapping[str, object], device: torch.device | None
 ) -> ServedModel:
     step = find_model_folder(folder, "vqa")
+    name = _free_name(_model_name(folder, step), others)
     info = read_checkpoint_info(step)
     loaded = load_model(replace(options, model=folder, task=info.task), device)
     family, top_k = load_family(info.family), 1

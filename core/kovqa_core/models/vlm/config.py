@@ -5,6 +5,7 @@ Source: docs/sources/llava.md, L19, L33 and L36.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,10 @@ from pydantic import Field, field_validator, model_validator
 
 from kovqa_core.data.question_prompts import DEFAULT_INSTRUCTION, DEFAULT_MAX_NEW_TOKENS
 from kovqa_core.download.find_asset import find_asset
+from kovqa_core.download.hub_copies import find_hub_copy, hub_name_of_path, parse_hub_name
 from kovqa_core.errors import AssetError, ModelError
 from kovqa_core.messages import Message, message
-from kovqa_core.models.config import FamilyConfig
+from kovqa_core.models.config import FamilyConfig, PinnedSettings
 from kovqa_core.runs.folder import find_model_folder, is_huggingface_folder
 from kovqa_core.settings.strict_yaml import StrictSettings
 
@@ -63,7 +65,10 @@ class LoraSettings(StrictSettings):
 class ModelConfig(FamilyConfig):
     """The `model:` section of a recipe, and `config.json` of a checkpoint."""
 
-    base: str | None = Field(None, description="folder of a Hugging Face model, or its name in assets/")
+    base: str | None = Field(
+        None,
+        description="folder of a Hugging Face model, OWNER/NAME[@REVISION] of the hub, or its name in assets/",
+    )
     fingerprint: str | None = Field(None, description="of the base; another one is refused")
     random_init: bool = Field(
         False, description="no base: a small model with random weights, its tokenizer from the index"
@@ -139,12 +144,21 @@ class ModelConfig(FamilyConfig):
             checks.append(partial(find_model_folder, Path(self.weights), "vqa"))
         return checks
 
+    def pinned_settings(self) -> PinnedSettings:
+        """The base with the commit that is here: a branch may go on, and the run is resumed with what it began with."""
+        name = parse_hub_name(self.base or "")
+        copy = find_hub_copy(name) if name else None
+        if copy is None or copy.folder != find_base_model(self.base):  # a folder of that name comes first
+            return PinnedSettings()
+        return PinnedSettings({"base": copy.name}, [copy.note] if copy.note else [])
+
 
 def find_base_model(name: str | None) -> Path:
-    """The folder of a base model: a path, or a folder in assets/ with the path's last part as its name.
+    """The folder of a base model: a path, OWNER/NAME[@REVISION] of the hub, or a folder in assets/ with the path's
+    last part as its name.
 
     Raises:
-        AssetError: none is named, or it cannot be found; says where to put it.
+        AssetError: none is named, or it cannot be found; says how to get it.
         ModelError: it is not a model folder.
     """
     if name is None:
@@ -152,13 +166,11 @@ def find_base_model(name: str | None) -> Path:
             message("vlm.no-base", "no base model named"),
             message(
                 "vlm.no-base.hint",
-                "give a folder or a name: --set model.base=NAME (to try without one: recipe tiny-vlm-scratch)",
+                "give a folder or OWNER/NAME of the Hugging Face hub: --set model.base=NAME (to try "
+                "without one: recipe tiny-vlm-scratch)",
             ),
         )
-    try:
-        path = find_asset(name, _base_not_found(name))
-    except AssetError:  # a checkpoint moved to another machine keeps the path of the first one
-        path = find_asset(Path(name).name, _base_not_found(Path(name).name))
+    path = _find_base(name)
     if (path / "kovqa.json").is_file() or (path / "run.yaml").is_file():
         step = find_model_folder(path, "vqa")
         path = step if is_huggingface_folder(step) else step / "model"
@@ -172,6 +184,19 @@ def find_base_model(name: str | None) -> Path:
             message("vlm.not-a-model-folder.hint", "unpack the model there, or name another folder"),
         )
     return path
+
+
+def _find_base(name: str) -> Path:
+    try:
+        return find_asset(name, _base_not_found(name))
+    except AssetError as error:
+        # A checkpoint moved to another machine keeps the path of the first one.
+        hub_name = hub_name_of_path(name)
+        for other in (str(hub_name) if hub_name else None, Path(name).name):
+            with contextlib.suppress(AssetError):
+                if other:
+                    return find_asset(other, _base_not_found(other))
+        raise error from None
 
 
 def _base_not_found(name: str) -> Message:
