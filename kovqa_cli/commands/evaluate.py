@@ -31,8 +31,9 @@ def evaluate(
         typer.Option(
             "--protocol",
             metavar="NAME",
-            help="What an answer scores, by what several people answered: official (VQAv2's program), vizwiz "
-            "(VizWiz's), auto (official where ten people answered, else min(1, k / min(3, n)) of n).",
+            help="What an answer scores. By true answers: exact, official (VQAv2's program), vizwiz, auto (official "
+            "where ten people answered, else min(1, k / min(3, n)) of n). By choices: choice, choice-first-letter, "
+            "choice-bare-letter, choice-answer-line, circular. auto of a benchmark's index: its own.",
         ),
     ] = "auto",
     tokens: Annotated[

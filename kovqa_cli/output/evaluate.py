@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kovqa_core.messages import message
+from kovqa_core.errors import list_ids
+from kovqa_core.messages import Message, message
 from kovqa_core.messages.readable_name import readable_name
 
 from kovqa_cli.output.answers import unusable_scores_text
@@ -32,6 +33,15 @@ def print_evaluation(result: EvaluationResult, *, as_json: bool, quiet: bool) ->
     if as_json:
         print_json(evaluation_fields(result))
     elif isinstance(result.scores, AnswerScores):
+        if result.benchmark and not quiet:
+            print_note(
+                message(
+                    "evaluate.benchmark-protocol",
+                    "the index is of {title}: scored by its protocol, {protocol} (--protocol takes another)",
+                    title=result.benchmark.title,
+                    protocol=result.protocol,
+                )
+            )
         _print_answer_scores(result.scores, quiet=quiet)
     else:
         _print_caption_scores(result.scores, quiet=quiet)
@@ -98,7 +108,43 @@ def _print_answer_scores(scores: AnswerScores, *, quiet: bool) -> None:
                 questions=stored,
             )
         )
+    for note in answer_notes(scores):
+        print_note(note)
     _print_answer_score_table(scores)
+
+
+def answer_notes(scores: AnswerScores) -> list[Message]:
+    """What else people must know about scores of answers: those that name no choice, and turns that are not there."""
+    from kovqa_core.evaluate.choice_readers import Unread
+
+    notes = []
+    if scores.unread:
+        notes.append(
+            message(
+                "evaluate.unread-answers",
+                "{none:,} answers name no choice and {several:,} name more than one: they count as wrong",
+                none=scores.unread.get(Unread.NONE, 0),
+                several=scores.unread.get(Unread.SEVERAL, 0),
+            )
+        )
+    if scores.circular:
+        notes.append(
+            message(
+                "evaluate.vanilla-score",
+                "{questions:,} questions in {turns:,} turns; by the first turn alone: {score:.1%} ({low:.1%} – {high:.1%})",
+                questions=scores.total.rows, turns=scores.circular.turns, score=scores.circular.vanilla.score,
+                low=scores.circular.vanilla.low, high=scores.circular.vanilla.high,
+            )
+        )  # fmt: skip
+        if incomplete := scores.circular.incomplete:
+            notes.append(
+                message(
+                    "evaluate.incomplete-turns",
+                    "{questions:,} questions are left out, because the index lacks a turn of them: {ids}",
+                    questions=len(incomplete), ids=list_ids(incomplete),
+                )
+            )  # fmt: skip
+    return notes
 
 
 def _answer_score_fields(scores: AnswerScores) -> dict[str, object]:
@@ -112,7 +158,31 @@ def _answer_score_fields(scores: AnswerScores) -> dict[str, object]:
         "types": [score.json_fields() for score in scores.types],
         "all": scores.total.json_fields(),
         "unanswered": scores.unanswered,
+        **protocol_fields(scores),
     }
+
+
+def protocol_fields(scores: AnswerScores) -> dict[str, object]:
+    """What only some protocols and data sets have; nothing where there is none of it."""
+    fields: dict[str, object] = {}
+    if scores.unread:
+        fields["unread"] = {reason.value: count for reason, count in scores.unread.items()}
+    if scores.columns:
+        fields["columns"] = {
+            each.column: {
+                "values": [value.json_fields() for value in each.values],
+                "mean": each.mean.json_fields(),
+            }
+            for each in scores.columns
+        }
+    if circular := scores.circular:
+        fields["circular"] = {
+            "turns": circular.turns,
+            "incomplete": list(circular.incomplete),
+            "vanilla": circular.vanilla.json_fields(),
+            "vanilla_kinds": [score.json_fields() for score in circular.vanilla_types],
+        }
+    return fields
 
 
 def _print_answer_score_table(scores: AnswerScores) -> None:
@@ -120,6 +190,12 @@ def _print_answer_score_table(scores: AnswerScores) -> None:
     rows = [(score.name or message("evaluate.no-type", "no type"), score) for score in scores.question_types]
     rows += [(message("evaluate.group-row", "group {name}", name=s.name), s) for s in scores.groups]
     rows += [(message("evaluate.answer-type-row", "answer {name}", name=s.name), s) for s in scores.types]
+    for each in scores.columns:
+        rows += [
+            (message("evaluate.column-row", "{column} {value}", column=each.column, value=value.name), value)
+            for value in each.values
+        ]
+        rows.append((message("evaluate.column-mean-row", "mean of {column}", column=each.column), each.mean))
     rows.append((message("evaluate.all-row", "all"), scores.total))
     print_table(
         [

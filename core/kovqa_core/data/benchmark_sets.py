@@ -24,6 +24,7 @@ class BenchmarkSet:
         protocol: how its answers are scored: a name that `kovqa evaluate --protocol` takes.
         rows: questions that it has, as published (turns of circular evaluation not counted).
         licence: of the data.
+        score_columns: columns by which scores are reported besides the question type, as the set's own boards do.
     """
 
     name: str
@@ -32,19 +33,27 @@ class BenchmarkSet:
     protocol: str
     rows: int
     licence: str
+    score_columns: tuple[str, ...] = ()
 
 
 BENCHMARK_SETS: dict[str, BenchmarkSet] = {
     each.name: each
     for each in (
-        BenchmarkSet("k-mmbench", "K-MMBench", "NCSOFT/K-MMBench", "circular", 4329, "CC-BY-NC-4.0"),
-        BenchmarkSet("k-seed", "K-SEED", "NCSOFT/K-SEED", "choice", 2971, "CC-BY-NC-4.0"),
-        BenchmarkSet("k-mmstar", "K-MMStar", "NCSOFT/K-MMStar", "choice", 1500, "CC-BY-NC-4.0"),
-        BenchmarkSet("k-dtcbench", "K-DTCBench", "NCSOFT/K-DTCBench", "choice", 240, "CC-BY-NC-4.0"),
+        BenchmarkSet(
+            "k-mmbench", "K-MMBench", "NCSOFT/K-MMBench", "circular", 1164, "CC-BY-NC-4.0", ("l2-category",)
+        ),
+        BenchmarkSet("k-seed", "K-SEED", "NCSOFT/K-SEED", "choice-first-letter", 2971, "CC-BY-NC-4.0"),
+        BenchmarkSet(
+            "k-mmstar", "K-MMStar", "NCSOFT/K-MMStar", "choice", 1500, "CC-BY-NC-4.0", ("l2_category",)
+        ),
+        BenchmarkSet("k-dtcbench", "K-DTCBench", "NCSOFT/K-DTCBench", "choice-first-letter", 240, "CC-BY-NC-4.0"),
         BenchmarkSet("k-llava-w", "K-LLaVA-W", "NCSOFT/K-LLaVA-W", "reference-judge", 60, "CC-BY-NC-4.0"),
         BenchmarkSet("koffvqa", "KOFFVQA", "maum-ai/KOFFVQA_Data", "criteria-judge", 275, "Apache-2.0"),
-        BenchmarkSet("kreta", "KRETA", "tabtoyou/KRETA", "choice", 2577, "not stated"),
-        BenchmarkSet("k-viscuit", "K-Viscuit", "ddehun/k-viscuit", "choice", 657, "research"),
+        BenchmarkSet(
+            "kreta", "KRETA", "tabtoyou/KRETA", "choice-answer-line", 2577, "not stated",
+            ("topic_difficulty", "image_type"),
+        ),
+        BenchmarkSet("k-viscuit", "K-Viscuit", "ddehun/k-viscuit", "choice-bare-letter", 657, "research"),
         BenchmarkSet("bok-vqa", "BOK-VQA", "mjkmain/BOK-VQA", "exact", 0, "research"),
     )
-}
+}  # fmt: skip

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 
 import numpy as np
 
 from kovqa_core.data.example import Example
-from kovqa_core.evaluate.confidence_intervals import score_interval
+from kovqa_core.evaluate.choice_readers import Unread
+from kovqa_core.evaluate.circular_scores import score_circular_questions
+from kovqa_core.evaluate.confidence_intervals import mean_of_means_interval, score_interval
 from kovqa_core.evaluate.normalise_korean import answer_type
-from kovqa_core.evaluate.protocols import AUTO, RowScore, choose_row_scorer
+from kovqa_core.evaluate.protocols import AUTO, CIRCULAR, RowPoints, RowScore, choose_row_scorer
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,38 @@ class TypeScore:
 
 
 @dataclass(frozen=True)
+class CircularScores:
+    """What circular evaluation says besides the score of questions.
+
+    Attributes:
+        vanilla: the same questions by their first turns alone.
+        vanilla_types: that by question type.
+        turns: rows that were scored.
+        incomplete: ids of questions that are left out, because a turn of them is not there.
+    """
+
+    vanilla: TypeScore
+    vanilla_types: Sequence[TypeScore]
+    turns: int
+    incomplete: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ColumnScores:
+    """Scores by a column of the data other than the question type.
+
+    Attributes:
+        column: its name.
+        values: by value, in code point order.
+        mean: mean of these, each counted once, however many questions it has.
+    """
+
+    column: str
+    values: Sequence[TypeScore]
+    mean: TypeScore
+
+
+@dataclass(frozen=True)
 class AnswerScores:
     """What `score_answers` returns.
 
@@ -62,6 +96,10 @@ class AnswerScores:
         unanswered: rows without a true answer; they score 0.
         true_forms: best true answer of every row, in normal form; "" where there is none.
         given_forms: the model's answer of every row, in normal form.
+        unread: why answers to questions with choices are none of them -> how many; they count as wrong.
+        columns: by other columns, in the order asked for; those that no row has are left out.
+        circular: only of circular evaluation; `each`, `true_forms` and `given_forms` are of questions then.
+        examples: what `each` is of: those that were given, or the first turns of their questions.
     """
 
     rule: str
@@ -75,6 +113,10 @@ class AnswerScores:
     unanswered: int
     true_forms: Sequence[str] = ()
     given_forms: Sequence[str] = ()
+    unread: Mapping[Unread, int] = field(default_factory=dict)
+    columns: Sequence[ColumnScores] = ()
+    circular: CircularScores | None = None
+    examples: Sequence[Example] | None = None
 
 
 def score_answers(
@@ -83,6 +125,8 @@ def score_answers(
     groups: Mapping[str, Sequence[str]] | None = None,
     *,
     protocol: str = AUTO,
+    points: Mapping[str, RowPoints] | None = None,
+    columns: Sequence[str] = (),
 ) -> AnswerScores:
     """Scores of (example, model's answer).
 
@@ -91,17 +135,41 @@ def score_answers(
         rule: the normal form; None: each protocol's own (`choose_row_scorer`).
         groups: group -> its question types; a type is in one group at most. A group without rows has no score.
         protocol: by which answers are scored; "auto": each question by the number of its annotators.
+        points: of a judge, by id, for a protocol that is judged.
+        columns: names of other columns by which scores are wanted.
 
     Raises:
-        SettingsError: an unknown rule or protocol.
-        DataError: an example has no annotations and the protocol needs them.
+        SettingsError: an unknown rule or protocol; a judged protocol without points.
+        DataError: an example lacks annotations, choices, turns or points, and the protocol needs them.
     """
-    score_row = choose_row_scorer(protocol, rule)
+    score_row = choose_row_scorer(protocol, rule, points)
     group_of = {name: group for group, members in (groups or {}).items() for name in members}
-    tallies = _AnswerTallies(group_of)
-    for example, answer in pairs:
-        tallies.add(example, score_row(example, answer))
-    return tallies.answer_scores()
+    tallies = _AnswerTallies(group_of, columns)
+    unread: Counter[Unread] = Counter()
+
+    def scored_rows() -> Iterator[tuple[Example, RowScore]]:
+        for example, answer in pairs:
+            row = score_row(example, answer)
+            if row.unread:
+                unread[row.unread] += 1
+            yield example, row
+
+    if protocol != CIRCULAR:
+        for example, row in scored_rows():
+            tallies.add(example, row)
+        return replace(tallies.answer_scores(), unread=unread)
+    questions = score_circular_questions(scored_rows())
+    first_turns = _AnswerTallies(group_of)
+    for (example, row), (_, first_row) in zip(questions.rows, questions.first_rows, strict=True):
+        tallies.add(example, row)
+        first_turns.add(example, first_row)
+    vanilla = first_turns.answer_scores()
+    return replace(
+        tallies.answer_scores(),
+        unread=unread,
+        circular=CircularScores(vanilla.total, vanilla.question_types, questions.turns, questions.incomplete),
+        examples=[example for example, _ in questions.rows],
+    )
 
 
 class _AnswerTallies:
@@ -109,15 +177,19 @@ class _AnswerTallies:
 
     Args:
         group_of: question type -> its group.
+        columns: names of other columns to count by.
     """
 
-    def __init__(self, group_of: Mapping[str, str]) -> None:
+    def __init__(self, group_of: Mapping[str, str], columns: Sequence[str] = ()) -> None:
         # Cached: the same few answers come again and again, and the Korean rules are many regular expressions.
         self._answer_type = cache(answer_type)
         self._group_of = group_of
         self._by_type: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
         self._by_group: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
         self._by_answer_type: dict[str, _ScoreTally] = defaultdict(_ScoreTally)
+        self._by_column: dict[str, dict[str, _ScoreTally]] = {
+            column: defaultdict(_ScoreTally) for column in columns
+        }
         self._total = _ScoreTally()
         self._each: list[float] = []
         self._true_forms: list[str] = []
@@ -137,8 +209,11 @@ class _AnswerTallies:
         ]
         if example.question_type in self._group_of:
             tallies.append(self._by_group[self._group_of[example.question_type]])
+        for column, by_value in self._by_column.items():
+            if (value := example.columns.get(column)) is not None:
+                tallies.append(by_value[str(value)])
         for tally in tallies:
-            tally.add(example.image, true_scores, row.score)
+            tally.add(example.image, true_scores, row.score, row.weight)
         self._true_forms.append(best)
         self._given_forms.append(row.answer_form)
         self._each.append(row.score)
@@ -168,6 +243,9 @@ class _AnswerTallies:
             unanswered=self._unanswered,
             true_forms=self._true_forms,
             given_forms=self._given_forms,
+            columns=[
+                _column_scores(column, tallies) for column, tallies in self._by_column.items() if tallies
+            ],
         )
 
 
@@ -187,24 +265,35 @@ class _ScoreTally:
     """Sums over the rows of one type."""
 
     true_weights: dict[str, float] = field(default_factory=dict)  # sums of true answers' scores
-    image_sums: dict[str, list[float]] = field(default_factory=dict)  # image -> sum of scores, rows
+    image_sums: dict[str, list[float]] = field(default_factory=dict)  # image -> sums of scores, of weights
+    rows: int = 0
     binary: bool = True
 
-    def add(self, image: str, true_scores: Mapping[str, float], score: float) -> None:
-        for answer, weight in true_scores.items():  # faster than Counter.update, for one or two answers
-            self.true_weights[answer] = self.true_weights.get(answer, 0.0) + weight
+    def add(self, image: str, true_scores: Mapping[str, float], score: float, weight: float) -> None:
+        for answer, true_score in true_scores.items():  # faster than Counter.update, for one or two answers
+            self.true_weights[answer] = self.true_weights.get(answer, 0.0) + true_score
         sums = self.image_sums.setdefault(image, [0.0, 0])
-        sums[0] += score
-        sums[1] += 1
+        sums[0] += score * weight
+        sums[1] += weight
+        self.rows += 1
         # Once a score between 0 and 1 has come, Wilson's interval is out (`confidence_intervals`).
-        self.binary = self.binary and score in (0.0, 1.0)
+        self.binary = self.binary and score in (0.0, 1.0) and weight == 1
 
     def score(self, name: str, majority: float | None = None) -> TypeScore:
         # Rounded, so that equal sums are seen to be equal and the bootstrap can count them; the score is not.
-        images = np.array([[round(total, 9), rows] for total, rows in self.image_sums.values()])
+        images = np.array([[round(total, 9), weight] for total, weight in self.image_sums.values()])
         # fsum: the mean must not depend on the order of the images.
-        right, rows = math.fsum(total for total, _ in self.image_sums.values()), int(images[:, 1].sum())
+        right, weight = (math.fsum(column) for column in zip(*self.image_sums.values(), strict=True))
         if majority is None:
-            majority = max(self.true_weights.values(), default=0.0) / rows
+            majority = max(self.true_weights.values(), default=0.0) / self.rows
         low, high, method = score_interval(images, binary=self.binary)
-        return TypeScore(name, rows, right / rows, low, high, method, majority)
+        return TypeScore(name, self.rows, right / weight, low, high, method, majority)
+
+
+def _column_scores(column: str, tallies: Mapping[str, _ScoreTally]) -> ColumnScores:
+    values = [tallies[value].score(value) for value in sorted(tallies)]
+    mean = math.fsum(score.score for score in values) / len(values)
+    low, high = mean_of_means_interval([tallies[score.name].image_sums for score in values])
+    majority = math.fsum(score.majority for score in values) / len(values)
+    rows = sum(score.rows for score in values)
+    return ColumnScores(column, values, TypeScore("", rows, mean, low, high, "bootstrap", majority))

@@ -10,7 +10,7 @@ import numpy as np
 
 from kovqa_core.data.example import Example
 from kovqa_core.evaluate.answer_scores import AnswerScores
-from kovqa_core.evaluate.protocols import choose_row_scorer
+from kovqa_core.evaluate.protocols import ANNOTATOR_PROTOCOLS, AUTO, choose_row_scorer
 
 # Lower ends of the bins of how often training saw an answer.
 TRAINING_COUNT_BINS = (0, 1, 5, 20, 100, 1000, 10_000)
@@ -110,7 +110,8 @@ def count_training_answers(
     Raises:
         DataError: a row cannot be read, or lacks what the protocol needs.
     """
-    score_row = choose_row_scorer(protocol, rule)
+    # The other protocols compare in the plain form too, but training rows may have neither choices nor points.
+    score_row = choose_row_scorer(protocol if protocol in ANNOTATOR_PROTOCOLS else AUTO, rule)
     seen: Counter[str] = Counter()
     rows = 0
     for example in training:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -66,3 +67,23 @@ def score_interval(images: np.ndarray, *, binary: bool) -> tuple[float, float, s
         return *wilson_interval(right / rows * len(images), len(images)), "wilson"
     sums = bootstrap_sums(images)
     return *percentile_interval(sums[:, 0] / sums[:, 1]), "bootstrap"
+
+
+def mean_of_means_interval(groups: Sequence[Mapping[str, Sequence[float]]]) -> tuple[float, float]:
+    """Bootstrap interval, over images, of the mean of several groups' mean scores.
+
+    Args:
+        groups: of each, image -> sum of the scores of its rows, and of their weights. A group of which a sample has
+            no image is left out of that sample's mean.
+    """
+    numbers = {
+        image: number for number, image in enumerate(dict.fromkeys(i for sums in groups for i in sums))
+    }
+    table = np.zeros((len(numbers), 2 * len(groups)))
+    for column, sums in enumerate(groups):
+        for image, (score, weight) in sums.items():
+            table[numbers[image], 2 * column : 2 * column + 2] = round(score, 9), weight
+    drawn = bootstrap_sums(table)
+    with np.errstate(invalid="ignore"):
+        means = drawn[:, 0::2] / drawn[:, 1::2]
+    return percentile_interval(np.nanmean(means, axis=1))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from kovqa_core.data.benchmark_sets import BENCHMARK_SETS, BenchmarkSet
 from kovqa_core.data.example import Example
 from kovqa_core.data.question_types import ALL_TYPES
 from kovqa_core.errors import SettingsError
@@ -13,15 +14,21 @@ from kovqa_core.evaluate.answer_scores import AnswerScores, score_answers
 from kovqa_core.evaluate.caption_scores import CaptionScores, score_captions
 from kovqa_core.evaluate.predictions import Predictions
 from kovqa_core.evaluate.predictions_file import match_predictions, read_predictions
-from kovqa_core.evaluate.protocols import AUTO
-from kovqa_core.index.reader import read_type_groups
+from kovqa_core.evaluate.protocols import AUTO, RowPoints
+from kovqa_core.index.reader import is_index_file, read_type_groups
+from kovqa_core.index.report import read_report
 from kovqa_core.messages import Message, message
 from kovqa_core.progress import OnProgress, Progress, ignore_progress
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Predictions, the examples they answer, their scores, and the rule and protocol that were asked for."""
+    """Predictions, the examples they answer, their scores, and the rule and protocol by which they are scored.
+
+    Attributes:
+        examples: in circular evaluation the first turns of the questions that are scored.
+        benchmark: the published set whose protocol was taken, because none was named; None: no such set.
+    """
 
     predictions_path: Path
     index_path: Path
@@ -30,6 +37,7 @@ class EvaluationResult:
     scores: AnswerScores | CaptionScores
     rule: str | None = None
     protocol: str = AUTO
+    benchmark: BenchmarkSet | None = field(default=None, kw_only=True)
 
 
 def evaluate_file(
@@ -40,6 +48,8 @@ def evaluate_file(
     on_progress: OnProgress = ignore_progress,
     question_types: Sequence[str] = (),
     protocol: str = AUTO,
+    *,
+    points: Mapping[str, RowPoints] | None = None,
 ) -> EvaluationResult:
     """Score a predictions file against an index split; every id must be there once.
 
@@ -52,12 +62,15 @@ def evaluate_file(
         rule: normal form in which answers are compared (`protocols.COMPARISON_RULES`); None: the protocol's own.
         tokens: what captions are cut into (`caption_tokens`).
         question_types: only questions of these types; none or "all": every one.
-        protocol: what an answer scores, by what annotators wrote (`protocols.PROTOCOLS`).
+        protocol: what an answer scores (`protocols.PROTOCOLS`); "auto": in the index of a published benchmark by its
+            own protocol, elsewhere by what annotators wrote.
+        points: what a judge gave the answers, by id, for a protocol that is judged (`protocols.JUDGED_PROTOCOLS`).
 
     Raises:
         DataError: a line that is not a prediction; ids missing, foreign or double; an empty reference; an index
-            without annotations, where the protocol needs them.
-        SettingsError: an unknown rule, protocol or question type; an option that says nothing about such a file.
+            without annotations, choices or turns, or an answer without points, where the protocol needs them.
+        SettingsError: an unknown rule, protocol or question type; an option that says nothing about such a file; a
+            judged protocol without points.
     """
     predictions = read_predictions(predictions_path)
     if predictions.task == "caption":
@@ -68,6 +81,11 @@ def evaluate_file(
         contents = message("evaluate.answers", "answers")
     _refuse_unused_options([option for option, given in unused.items() if given], contents, predictions_path)
     predictions, examples = match_predictions(predictions, predictions_path, index_path, question_types)
+    benchmark = find_benchmark(index_path)
+    # Whoever names a normal form or a protocol wants that one.
+    takes_own = predictions.task != "caption" and protocol == AUTO and rule is None
+    own_protocol = benchmark if takes_own else None
+    protocol = own_protocol.protocol if own_protocol else protocol
     stage = message("evaluate.scoring", "scoring")
     if predictions.task == "caption":
         captioned = list(report_rows(examples, stage, on_progress))
@@ -86,8 +104,17 @@ def evaluate_file(
         pairs = (
             (example, predictions.texts[example.id]) for example in report_rows(examples, stage, on_progress)
         )
-        scores = score_answers(pairs, rule, groups, protocol=protocol)
-    return EvaluationResult(predictions_path, index_path, predictions, examples, scores, rule, protocol)
+        columns = benchmark.score_columns if benchmark else ()
+        scores = score_answers(pairs, rule, groups, protocol=protocol, points=points, columns=columns)
+        examples = scores.examples if scores.examples is not None else examples
+    return EvaluationResult(
+        predictions_path, index_path, predictions, examples, scores, rule, protocol, benchmark=own_protocol
+    )
+
+
+def find_benchmark(index_path: Path) -> BenchmarkSet | None:
+    """The published benchmark that a split is of, as the `index.json` beside it says; None: of none."""
+    return BENCHMARK_SETS.get(read_report(index_path.parent).source) if is_index_file(index_path) else None
 
 
 def _refuse_unused_options(options: Sequence[str], contents: str, path: Path) -> None:

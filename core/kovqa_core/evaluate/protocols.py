@@ -1,4 +1,4 @@
-"""Protocols: what an answer scores, by what a question's annotators wrote.
+"""Protocols: what an answer scores, by what annotators wrote, by the choice it names, or by a judge.
 
 | protocol | score of an answer that k of n annotators gave | normal form |
 |---|---|---|
@@ -8,8 +8,12 @@
 | `kovqa` | kovqa's own, for any number but ten: min(1, k / min(3, n)) | any |
 | `exact` | one true answer: right or wrong | any |
 | `index` | what an index of an earlier version stores, which has no annotations | any |
+| `choice`, `choice-…` | of a question with choices: right or wrong by the one it names (`choice_readers.py`) | its own |
+| `circular` | the same, once for each turn of a question: right if all are (`circular_scores.py`) | its own |
+| `criteria-judge`, `reference-judge` | points that a judge gives, of so many | none |
 
-By default a question with ten annotators is scored by `official` and any other by `kovqa` or `exact`.
+By default a question with ten annotators is scored by `official` and any other by `kovqa` or `exact`; in the index
+of a published benchmark by that set's own protocol (`evaluation.py`).
 (docs/sources/datasets.md, D27 and D33; docs/sources/beit3.md, B28)
 """
 
@@ -29,6 +33,7 @@ from kovqa_core.data.answers import (
 )
 from kovqa_core.data.example import Example
 from kovqa_core.errors import DataError, SettingsError, unknown_name_error
+from kovqa_core.evaluate.choice_readers import CHOICE_READERS, ChoiceReader, Unread
 from kovqa_core.evaluate.normalise_korean import normalise_korean
 from kovqa_core.messages import Message, message
 
@@ -40,7 +45,10 @@ COMPARISON_RULES: dict[str, Callable[[str], str]] = {
     "vqav2": normalise_vqav2,
 }
 AUTO = "auto"  # each question by the number of its annotators
-PROTOCOLS = (AUTO, "official", "vizwiz")  # that a user may ask for
+EXACT, CIRCULAR = "exact", "circular"
+ANNOTATOR_PROTOCOLS = (AUTO, EXACT, "official", "vizwiz")  # need no more than true answers
+JUDGED_PROTOCOLS = ("criteria-judge", "reference-judge")
+PROTOCOLS = (*ANNOTATOR_PROTOCOLS, *CHOICE_READERS, *JUDGED_PROTOCOLS)  # that a user may ask for
 
 
 class RowScore(NamedTuple):
@@ -52,6 +60,8 @@ class RowScore(NamedTuple):
         score: of the answer, 0…1.
         protocol: by which it was scored; "" where there is no true answer.
         rule: name of the normal form.
+        unread: why an answer to a question with choices is none of them; None: it is one, or there are no choices.
+        weight: of the row in a mean; with a judge, how many points there were to get.
     """
 
     true_scores: Mapping[str, float]
@@ -59,21 +69,39 @@ class RowScore(NamedTuple):
     score: float
     protocol: str
     rule: str
+    unread: Unread | None = None
+    weight: float = 1.0
+
+
+class RowPoints(NamedTuple):
+    """What a judge gives for one answer.
+
+    Attributes:
+        points: that it got; more than there were to get where it is better than what it is compared with.
+        out_of: above 0. A score of several rows is the sum of their points by the sum of these.
+    """
+
+    points: float
+    out_of: float
 
 
 RowScorer = Callable[[Example, str], RowScore]
 
 
-def choose_row_scorer(protocol: str = AUTO, rule: str | None = None) -> RowScorer:
+def choose_row_scorer(
+    protocol: str = AUTO, rule: str | None = None, points: Mapping[str, RowPoints] | None = None
+) -> RowScorer:
     """The function that scores an answer to an example; it remembers normal forms.
 
     Args:
-        protocol: a name of `PROTOCOLS`.
+        protocol: a name of `PROTOCOLS`. `circular` scores one turn of a question like `choice`.
         rule: normal form (`COMPARISON_RULES`); None: the protocol's own, or "plain" where it has none.
+        points: a judge's, by id; for a protocol of `JUDGED_PROTOCOLS` alone.
 
     Raises:
-        SettingsError: an unknown name; a normal form for a protocol that has its own.
-        DataError: later, by the function itself: an example has no annotations and the protocol needs them.
+        SettingsError: an unknown name; a normal form for a protocol that has its own; no points for a judged one.
+        DataError: later, by the function itself: an example lacks annotations, choices or points, and the protocol
+            needs them.
     """
     if rule is not None and rule not in COMPARISON_RULES:
         raise unknown_name_error(
@@ -87,7 +115,7 @@ def choose_row_scorer(protocol: str = AUTO, rule: str | None = None) -> RowScore
             protocol,
             PROTOCOLS,
         )
-    if protocol != AUTO and rule not in (None, "vqav2"):
+    if protocol not in (AUTO, EXACT) and rule not in (None, "vqav2"):
         raise SettingsError(
             message(
                 "evaluate.protocol-has-a-form",
@@ -97,6 +125,10 @@ def choose_row_scorer(protocol: str = AUTO, rule: str | None = None) -> RowScore
             ),
             message("evaluate.protocol-has-a-form.hint", "leave one of the two out"),
         )
+    if protocol in JUDGED_PROTOCOLS:
+        return partial(_score_by_points, protocol, _require_points(protocol, points))
+    if protocol in CHOICE_READERS:
+        return partial(_score_by_choice, CHOICE_READERS[protocol], protocol)
     # Cached: the same few answers come again and again, and the forms are many replacements.
     if protocol == "vizwiz":
         return partial(_score_by_vizwiz, cache(vizwiz_form))
@@ -104,6 +136,8 @@ def choose_row_scorer(protocol: str = AUTO, rule: str | None = None) -> RowScore
     if protocol == "official":
         return official
     by_labels = partial(_score_by_labels, cache(COMPARISON_RULES[rule or "plain"]), rule or "plain")
+    if protocol == EXACT:
+        return lambda example, answer: _right_or_wrong(by_labels(example, answer))
     if rule not in (None, "vqav2"):
         return by_labels
 
@@ -131,6 +165,22 @@ def describe_protocol(name: str) -> Message:
             )
         case "exact":
             return message("evaluate.protocol-exact", "right or wrong by the one true answer")
+        case "circular":
+            return message(
+                "evaluate.protocol-circular", "right where all turns of the choices are (circular)"
+            )
+        case "choice":
+            return message("evaluate.protocol-choice", "right or wrong by the choice that the answer names")
+        case "choice-first-letter":
+            return message("evaluate.protocol-first-letter", "the choice, by the first letter of the answer")
+        case "choice-bare-letter":
+            return message("evaluate.protocol-bare-letter", "the choice, by an answer of one letter alone")
+        case "choice-answer-line":
+            return message("evaluate.protocol-answer-line", "the choice, by the line Answer: (KRETA's rule)")
+        case "criteria-judge":
+            return message("evaluate.protocol-criteria-judge", "a judge's points by each question's criteria")
+        case "reference-judge":
+            return message("evaluate.protocol-reference-judge", "a judge's points beside the reference answer's")
         case _:
             return message("evaluate.protocol-index", "the scores that the index stores")
 
@@ -280,3 +330,59 @@ def _labels_protocol(example: Example) -> str:
         is_official = len(example.annotations) == OFFICIAL_ANNOTATORS
         return "official-arithmetic" if is_official else "kovqa"
     return "exact" if list(example.answers.values()) == [1.0] else "index"
+
+
+def _right_or_wrong(row: RowScore) -> RowScore:
+    """A score of 1 for the best true answer or an equal of it, else 0."""
+    best = max(row.true_scores.values(), default=0.0)
+    return row._replace(score=float(best > 0 and row.score == best), protocol=EXACT if row.protocol else "")
+
+
+# ------------------------------------------------------------------------- by choices, by a judge
+
+
+def _score_by_choice(reader: ChoiceReader, protocol: str, example: Example, answer: str) -> RowScore:
+    if not example.choices:
+        raise DataError(
+            message(
+                "evaluate.no-choices",
+                "question {id}: no choices in the index, which --protocol {protocol} needs",
+                id=example.id,
+                protocol=protocol,
+            ),
+            message(
+                "evaluate.no-choices.hint",
+                "write the index from a table with a column choices, or leave out --protocol",
+            ),
+        )
+    true_scores = merge_normal_forms(example.answers, normalise_answer)
+    named = reader(answer, example.choices)
+    protocol = protocol if true_scores else ""
+    if isinstance(named, Unread):
+        return RowScore(true_scores, normalise_answer(answer), 0.0, protocol, "plain", named)
+    form = normalise_answer(example.choices[named])
+    return RowScore(true_scores, form, true_scores.get(form, 0.0), protocol, "plain")
+
+
+def _require_points(protocol: str, points: Mapping[str, RowPoints] | None) -> Mapping[str, RowPoints]:
+    if points is None:
+        raise SettingsError(
+            message(
+                "evaluate.needs-a-judge", "{protocol} is the points of a judge, and none was asked", protocol=protocol
+            ),
+            message("evaluate.needs-a-judge.hint", "name a server whose model judges: --judge URL"),
+        )  # fmt: skip
+    return points
+
+
+def _score_by_points(
+    protocol: str, points: Mapping[str, RowPoints], example: Example, answer: str
+) -> RowScore:
+    true_scores, form = merge_normal_forms(example.answers, normalise_answer), normalise_answer(answer)
+    if example.id not in points:
+        raise DataError(
+            message("evaluate.no-verdict", "question {id}: the judge gave no points", id=example.id),
+            message("evaluate.no-verdict.hint", "run the same command again: the points so far are kept"),
+        )
+    given = points[example.id]
+    return RowScore(true_scores, form, given.points / given.out_of, protocol, "plain", weight=given.out_of)

@@ -198,6 +198,7 @@ def _answer_tables(scores: AnswerScores) -> dict[str, object]:
     pairs = hidden_pairs(scores, frozenset(names))
     distribution = answer_distribution(scores, MAX_DISTRIBUTION_ANSWERS)
     return {
+        "unread_count": sum(scores.unread.values()),
         "types_left_out": len(scores.question_types) - len(most_asked),
         "type_scores": sorted(most_asked, key=_type_name),
         "confused_answers": names,

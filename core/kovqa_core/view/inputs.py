@@ -11,7 +11,13 @@ from kovqa_core.bounded_json import MAX_LINE_CHARS, parse_json
 from kovqa_core.data.tables import read_table
 from kovqa_core.errors import DataError, SettingsError
 from kovqa_core.evaluate.predictions_file import find_column, prediction_columns
-from kovqa_core.evaluate.protocols import AUTO, RowScorer, choose_row_scorer
+from kovqa_core.evaluate.protocols import (
+    ANNOTATOR_PROTOCOLS,
+    AUTO,
+    PROTOCOLS,
+    RowScorer,
+    choose_row_scorer,
+)
 from kovqa_core.files import open_file
 from kovqa_core.index.reader import SPLIT_NAMES, IndexSplit, is_index_file, open_index
 from kovqa_core.messages import message, shell_quote
@@ -36,7 +42,18 @@ class ScoringRules:
     question_types: Sequence[str] = ()
 
     def scorer(self) -> RowScorer:
-        """The function that scores an answer; raises as `choose_row_scorer`."""
+        """The function that scores an answer.
+
+        Raises:
+            SettingsError: as `choose_row_scorer`; a protocol that needs more than true answers.
+        """
+        if self.protocol in PROTOCOLS and self.protocol not in ANNOTATOR_PROTOCOLS:
+            raise SettingsError(
+                message(
+                    "view.other-protocol", "kovqa view does not score by {protocol}", protocol=self.protocol
+                ),
+                message("view.other-protocol.hint", "kovqa evaluate … --report FILE does"),
+            )
         return choose_row_scorer(self.protocol, self.rule)
 
 
