@@ -20,7 +20,13 @@ def write_benchmark_index(folder: Path, source: str, rows: Sequence[Example], im
         images: the folder that their image paths start from.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    counts = {"rows": {"test": len(rows)}, "pictures": {}, "answers": 0, "min_count": 1, "fingerprint": "f" * 64}
+    counts = {
+        "rows": {"test": len(rows)},
+        "pictures": {},
+        "answers": 0,
+        "min_count": 1,
+        "fingerprint": "f" * 64,
+    }
     report = {"schema": 1, "source": source, "images": os.path.relpath(images, folder), **counts}
     (folder / "index.json").write_text(json.dumps(report), "utf-8")
     (folder / "answers.txt").touch()

@@ -180,7 +180,9 @@ def describe_protocol(name: str) -> Message:
         case "criteria-judge":
             return message("evaluate.protocol-criteria-judge", "a judge's points by each question's criteria")
         case "reference-judge":
-            return message("evaluate.protocol-reference-judge", "a judge's points beside the reference answer's")
+            return message(
+                "evaluate.protocol-reference-judge", "a judge's points beside the reference answer's"
+            )
         case _:
             return message("evaluate.protocol-index", "the scores that the index stores")
 
