@@ -135,7 +135,7 @@ def _unpack_archives(source: Path, output: Path | None, *, json: bool, quiet: bo
 
     with progress.show_progress(quiet or json, announce=True) as on_progress:
         folders = unpack_local_archives(source, output, on_progress)
-    output_download.print_fetched_assets([(source.name, folders)], as_json=json)
+    output_download.print_fetched_assets([(source.name, folders)], as_json=json, quiet=quiet)
 
 
 def _fetch_assets(
@@ -167,4 +167,4 @@ def _fetch_assets(
         raise
     finally:
         if fetched:
-            output_download.print_fetched_assets(fetched, as_json=json)
+            output_download.print_fetched_assets(fetched, as_json=json, quiet=quiet)

@@ -18,6 +18,7 @@ from kovqa_cli.output.console import (
     print_result,
     print_table,
     print_text,
+    shell_path,
     short_path,
 )
 
@@ -34,11 +35,35 @@ def confirm_terms(terms: str) -> bool:
     return typer.confirm(message("cli.accept-terms", "Do you accept these terms?"), err=True)
 
 
-def print_fetched_assets(fetched: Sequence[tuple[str, Sequence[Path]]], *, as_json: bool) -> None:
-    """Where fetched assets are: name and paths of each."""
+def print_fetched_assets(
+    fetched: Sequence[tuple[str, Sequence[Path]]], *, as_json: bool, quiet: bool
+) -> None:
+    """Where fetched assets are, name and paths of each, and what makes a model of them."""
     assets = [{"name": name, "paths": [str(path) for path in paths]} for name, paths in fetched]
     lines = [short_path(path) for _, paths in fetched for path in paths]
-    print_outcome(lines, {"assets": assets}, as_json=as_json, quiet=False)
+    notes = [note for _, paths in fetched for path in paths for note in _import_commands(path)]
+    print_outcome(lines, {"assets": assets}, notes, as_json=as_json, quiet=quiet)
+
+
+def _import_commands(path: Path) -> list[str]:
+    """What makes a model of a BEiT-3 that answers or captions already."""
+    task = path.stem.rpartition("_")[2]
+    if not path.name.startswith("beit3_") or task not in ("vqa", "captioning", "nocaps"):
+        return []
+    command = message(
+        "cli.import-next",
+        "next: kovqa import {file} {labels}--tokenizer beit3.spm -o MODEL",
+        file=shell_path(path),
+        labels="--labels answer2label.txt " if task == "vqa" else "",
+    )
+    if task != "vqa":
+        return [command]
+    labels = message(
+        "cli.import-labels",
+        "answer2label.txt, its answers in order, is written by: "
+        "kovqa index vqav2 --root DIR --as-upstream --tokenizer beit3.spm",
+    )
+    return [command, labels]
 
 
 def print_assets(

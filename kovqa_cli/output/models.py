@@ -11,11 +11,11 @@ from kovqa_cli.output.console import print_outcome, shell_path, short_path
 
 if TYPE_CHECKING:
     from kovqa_core.export.export_model import ExportReport
-    from kovqa_core.models.fusion.import_original import ImportedFusion
+    from kovqa_core.models.imported_checkpoint import ImportedCheckpoint
     from kovqa_core.models.vlm.import_llava import ImportedLlava
 
 
-def print_imported_model(folder: Path, imported: ImportedFusion, *, as_json: bool, quiet: bool) -> None:
+def print_imported_model(folder: Path, imported: ImportedCheckpoint, *, as_json: bool, quiet: bool) -> None:
     """What was taken from a checkpoint, what was not, and what to type next."""
     notes: list[str] = [
         message(
@@ -24,7 +24,8 @@ def print_imported_model(folder: Path, imported: ImportedFusion, *, as_json: boo
             count=len(imported.used),
             dropped=", ".join(imported.unused) or "-",
         ),
-        message("import.classes", "{classes:,} answers", classes=imported.num_classes),
+        _checkpoint_description(imported),
+        *imported.warnings,
     ]
     if imported.arguments.get("use_transformer_layer"):
         notes.append(
@@ -34,15 +35,25 @@ def print_imported_model(folder: Path, imported: ImportedFusion, *, as_json: boo
                 "call and never saved: answers are given without them, and are worse than its log says",
             )
         )
-    notes.append(_next_command(folder))
+    notes.append(_next_command(folder, imported.task))
     fields = {
         "path": str(folder),
+        "task": imported.task,
         "classes": imported.num_classes,
         "taken": len(imported.used),
         "dropped": imported.unused,
         "arguments": imported.arguments,
     }
     print_outcome(short_path(folder), fields, notes, as_json=as_json, quiet=quiet)
+
+
+def _checkpoint_description(imported: ImportedCheckpoint) -> str:
+    """What a checkpoint is, and what it does."""
+    if imported.num_classes is None:
+        return message("import.captioner", "{model}: writes captions", model=imported.model)
+    return message(
+        "import.classes", "{model}: {classes:,} answers", model=imported.model, classes=imported.num_classes
+    )
 
 
 def print_converted_llava(folder: Path, imported: ImportedLlava, *, as_json: bool, quiet: bool) -> None:
@@ -102,7 +113,11 @@ def _llava_description(imported: ImportedLlava) -> str:
     return texts[imported.folder_type]
 
 
-def _next_command(folder: Path) -> str:
+def _next_command(folder: Path, task: str = "vqa") -> str:
+    if task == "caption":
+        return message(
+            "import.next-caption", "next: kovqa caption -i IMAGE --model {folder}", folder=shell_path(folder)
+        )
     return message(
         "import.next",
         "next: kovqa predict -i IMAGE --question '…' --model {folder}",

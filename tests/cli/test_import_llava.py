@@ -27,6 +27,7 @@ from tests.models.vlm.llava_folders import CLIP, MERGED, NEWER, TRAINED, VICUNA,
 from tests.models.vlm.test_parity_training import index_of
 
 IMAGE = parity.path("images/im_00.png", "llava")
+STATE_DICT = parity.path("state_dict.pt", "vqa_nia")
 TABLE = "model.embed_tokens.weight"
 
 
@@ -273,8 +274,8 @@ def test_an_unconverted_llava_folder_names_the_command_that_converts_it(tmp_path
     ("options", "expected"),
     [
         ({"checkpoint": TRAINED, "labels": Path("data_ko.csv")}, "it needs no --labels"),
-        ({"checkpoint": Path("model.pt")}, "needs --labels and --tokenizer"),
-        ({"checkpoint": Path("model.pt"), "base": "vicuna"}, "--base and --vision are LLaVA's"),
+        ({"checkpoint": STATE_DICT}, "needs --labels and --tokenizer"),
+        ({"checkpoint": STATE_DICT, "base": "vicuna"}, "--base and --vision are LLaVA's"),
     ],
 )
 def test_options_of_the_other_original_are_refused(options: dict[str, Any], expected: str) -> None:

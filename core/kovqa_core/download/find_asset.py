@@ -24,16 +24,27 @@ def asset_names() -> list[str]:
 
 def asset_holding_file(file: str) -> str:
     """The name of the asset that holds a file; empty when none does."""
-    entries = re.split(r"^(?=[\w.-]+:)", ASSET_TABLE.read_text("utf-8"), flags=re.MULTILINE)
     file_entry = re.compile(rf"(?:- name: |only: \[){re.escape(file)}(?=[\n,\]])")
-    return next((entry.partition(":")[0] for entry in entries if file_entry.search(entry)), "")
+    return next((name for name, entry in _asset_entries() if file_entry.search(entry)), "")
+
+
+def _single_file(asset: str) -> str:
+    """The only file of an asset; empty when it holds several, or is none."""
+    files = [re.findall(r"- name: (\S+)", entry) for name, entry in _asset_entries() if name == asset]
+    return files[0][0] if files and len(files[0]) == 1 else ""
+
+
+def _asset_entries() -> list[tuple[str, str]]:
+    """Name and text of every asset."""
+    entries = re.split(r"^(?=[\w.-]+:)", ASSET_TABLE.read_text("utf-8"), flags=re.MULTILINE)
+    return [(entry.partition(":")[0], entry) for entry in entries]
 
 
 def find_asset(name: str, not_found: Message) -> Path:
     """The file of a path, or of a name where `kovqa download` puts it: `assets/` here or in the user's folder.
 
     Args:
-        name: path, bare file name, or a model of the hub: OWNER/NAME[@REVISION].
+        name: path, bare file name, or a model of the hub: OWNER/NAME[@REVISION]; also the name of an asset of one file.
         not_found: what the error says, with the name in it.
 
     Raises:
@@ -49,6 +60,8 @@ def find_asset(name: str, not_found: Message) -> Path:
     hub_name = parse_hub_name(name)
     if hub_name and (copy := find_hub_copy(hub_name)):
         return copy.folder
+    if (file := _single_file(name)) not in ("", name):
+        return find_asset(file, not_found)
     asset = name if name in asset_names() else asset_holding_file(Path(name).name)
     if asset:
         hint = message(

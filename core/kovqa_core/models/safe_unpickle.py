@@ -3,17 +3,16 @@
 The original saved the whole model, not its weights: a pickle that names 33 classes of its own, of
 transformers 4.25 and of timm 0.4, and that an ordinary unpickler would obey: importing them, calling them.
 Here every name in it becomes a stub that does nothing. Only tensors are real, and they are first just
-described (`_StoredTensor`), and made once everything has been read and checked.
+described (`StoredTensor`), and made once everything has been read and checked.
 Source: docs/sources/vqa_nia.md, N14.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
 import pickle
-import pickletools
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar, cast
@@ -24,22 +23,17 @@ from torch import Tensor
 from kovqa_core.errors import ModelError
 from kovqa_core.messages import Message, message
 from kovqa_core.models.state_dict_wrappers import find_wrapped_weights, strip_name_prefixes
+from kovqa_core.models.stub_unpickler import (
+    PickleStub,
+    StorageRef,
+    StoredParameter,
+    StoredTensor,
+    unpickle_stubs,
+)
 
 ContainerType = TypeVar("ContainerType", bound=dict[str, object] | set[str])
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # how files of PyTorch before 1.6 begin
-_STORAGE_DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
 
 
 class OriginalCheckpoint(NamedTuple):
@@ -56,6 +50,15 @@ class OriginalCheckpoint(NamedTuple):
     beside: tuple[str, ...] = ()
 
 
+class _DescribedCheckpoint(NamedTuple):
+    """What a checkpoint describes, before any value is read."""
+
+    members: Mapping[str, zipfile.ZipInfo]  # of the archive, without the name of its folder
+    stored: dict[str, object]  # tensors, if all is well, by the names they have in the file
+    arguments: dict[str, str | int | float]
+    beside: tuple[str, ...]
+
+
 def read_original_checkpoint(path: Path, known_prefix: str = "") -> OriginalCheckpoint:
     """Read a checkpoint.
 
@@ -68,6 +71,24 @@ def read_original_checkpoint(path: Path, known_prefix: str = "") -> OriginalChec
         ModelError: no such file, truncated, of an older PyTorch, not a checkpoint, no model in it, or
             tensors that claim more than the file holds.
     """
+    with _open_archive(path) as archive:
+        described = _describe_checkpoint(archive, path)
+        state = _read_values(archive, described, path)
+    names = strip_name_prefixes(state, known_prefix)
+    tensors = {names[name]: tensor for name, tensor in state.items()}
+    return OriginalCheckpoint(tensors, described.arguments, described.beside)
+
+
+def read_tensor_names(path: Path) -> list[str]:
+    """Names of a checkpoint's tensors, without their values; takes and raises what `read_original_checkpoint` does."""
+    with _open_archive(path) as archive:
+        described = _describe_checkpoint(archive, path)
+    return list(strip_name_prefixes(described.stored).values())
+
+
+@contextlib.contextmanager
+def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A file of PyTorch's as the zip archive it is; whatever is damaged in it is a `ModelError`."""
     if not path.is_file():
         raise ModelError(
             message("fusion.no-checkpoint", "no checkpoint {path}", path=path),
@@ -94,7 +115,7 @@ def read_original_checkpoint(path: Path, known_prefix: str = "") -> OriginalChec
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read_archive(archive, path, known_prefix)
+            yield archive
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             message(
@@ -107,7 +128,7 @@ def read_original_checkpoint(path: Path, known_prefix: str = "") -> OriginalChec
         ) from None
 
 
-def _read_archive(archive: zipfile.ZipFile, path: Path, known_prefix: str) -> OriginalCheckpoint:
+def _describe_checkpoint(archive: zipfile.ZipFile, path: Path) -> _DescribedCheckpoint:
     # torch puts everything into one folder, called like the file when it was saved: NAME/data.pkl.
     members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     if "data.pkl" not in members:
@@ -125,21 +146,27 @@ def _read_archive(archive: zipfile.ZipFile, path: Path, known_prefix: str) -> Or
         _refuse_checkpoint(path, message("fusion.claims-too-much", "it claims more bytes than it has"))
     if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
         _refuse_checkpoint(path, message("fusion.byte-order", "its numbers have the other byte order"))
-    content = _unpickle_stubs(archive.read(members["data.pkl"]), path)
+    content = _unpickle(archive.read(members["data.pkl"]), path)
     beside: list[str] = []
     if isinstance(content, dict):
         content, beside = find_wrapped_weights(content)
+    stored = dict(_named_tensors(content, path))
+    return _DescribedCheckpoint(members, stored, _training_arguments(content), tuple(beside))
+
+
+def _read_values(archive: zipfile.ZipFile, described: _DescribedCheckpoint, path: Path) -> dict[str, Tensor]:
     values: dict[str, bytearray] = {}  # each is read once, however many tensors view it
     state: dict[str, Tensor] = {}
-    for name, stored in _named_tensors(content, path):
-        if isinstance(stored, _StoredParameter):
+    members = described.members
+    for name, stored in described.stored.items():
+        if isinstance(stored, StoredParameter):
             stored = stored.data
-        if not isinstance(stored, _StoredTensor):
+        if not isinstance(stored, StoredTensor):
             kind = _describe_object(stored)
             _refuse_checkpoint(
                 path, message("fusion.not-a-tensor", "{name} is {kind}, not a tensor", name=name, kind=kind)
             )
-        key = f"data/{stored.storage.key}" if isinstance(stored.storage, _StorageRef) else ""
+        key = f"data/{stored.storage.key}" if isinstance(stored.storage, StorageRef) else ""
         if key not in members:
             _refuse_checkpoint(
                 path, message("fusion.tensor-without-values", "{name} has no values in it", name=name)
@@ -154,126 +181,12 @@ def _read_archive(archive: zipfile.ZipFile, path: Path, known_prefix: str) -> Or
                 message("fusion.tensor-too-large", "{name} claims values that are not stored", name=name),
             )
         state[name] = tensor
-    names = strip_name_prefixes(state, known_prefix)
-    tensors = {names[name]: tensor for name, tensor in state.items()}
-    return OriginalCheckpoint(tensors, _training_arguments(content), tuple(beside))
+    return state
 
 
-def _refuse_checkpoint(path: Path, problem: Message) -> NoReturn:
-    raise ModelError(
-        message("fusion.refused-checkpoint", "{path} is refused: {problem}", path=path, problem=problem),
-        message("fusion.refused-checkpoint.hint", "ask its author for another copy, or a state dict"),
-    )
-
-
-# ---------------------------------------------------------------------------- the unpickler
-
-
-class _PickleStub:
-    """Stands for any class or function: accepts whatever it is called with, and ignores it.
-
-    Attributes:
-        full_name: of what it stands for.
-        state: attributes the object had, if they came as a dict.
-    """
-
-    full_name = ""
-    state: dict[object, object]
-
-    # The opcodes NEWOBJ and REDUCE call a class; BUILD calls __setstate__.
-    def __new__(cls, *args: object, **kwargs: object) -> _PickleStub:
-        stub = super().__new__(cls)
-        stub.state = {}
-        return stub
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state if isinstance(state, dict) else {}
-
-    def _ignore(self, *args: object) -> None: ...
-
-    # What SETITEMS, APPENDS and ADDITEMS call on whatever object the pickle names.
-    __setitem__ = append = extend = add = _ignore
-
-
-class _PlainOrderedDict(dict[object, object]):
-    """An `OrderedDict` that has no attributes."""
-
-    def __setstate__(self, state: object) -> None: ...
-
-
-class _StorageRef(NamedTuple):
-    """Where values are stored."""
-
-    dtype: torch.dtype
-    key: str  # member of the archive
-
-    def __setstate__(self, state: object) -> None: ...
-
-
-class _StoredTensor(NamedTuple):
-    """A tensor as the pickle describes it: arguments of `torch._utils._rebuild_tensor_v2`, none of them checked."""
-
-    storage: object
-    offset: object
-    size: object
-    stride: object
-    requires_grad: object = False
-    hooks: object = None
-    metadata: object = None
-
-    def __setstate__(self, state: object) -> None: ...
-
-
-class _StoredParameter(NamedTuple):
-    """Arguments of `torch._utils._rebuild_parameter`, or of `…_with_state`."""
-
-    data: object
-    requires_grad: object = True
-    hooks: object = None
-    state: object = None
-
-    def __setstate__(self, state: object) -> None: ...
-
-
-# Everything a checkpoint can call. Each ignores `__setstate__`, so that no pickle can change one.
-_ALLOWED_GLOBALS: dict[tuple[str, str], object] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _StoredTensor,
-    ("torch._utils", "_rebuild_parameter"): _StoredParameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _StoredParameter,
-    ("collections", "OrderedDict"): _PlainOrderedDict,
-    ("builtins", "set"): set,
-    # Python 2's name of the module, which protocol 2 writes.
-    ("__builtin__", "set"): set,
-    **{("torch", name): dtype for name, dtype in _STORAGE_DTYPES.items()},
-}
-
-
-class _StubUnpickler(pickle.Unpickler):
-    """Imports nothing: a name is one of the table above, or a stub."""
-
-    def find_class(self, module: str, name: str) -> object:
-        allowed = _ALLOWED_GLOBALS.get((module, name))
-        if allowed is None:
-            return type("Stub", (_PickleStub,), {"full_name": f"{module}.{name}"})
-        return allowed
-
-    def persistent_load(self, pid: object) -> _StorageRef:
-        # What torch writes in place of a tensor's values: ("storage", dtype, member of the archive, …).
-        if not isinstance(pid, tuple) or len(pid) < 3:
-            raise pickle.UnpicklingError("a storage of an unknown type")
-        marker, dtype, key = pid[:3]
-        if marker != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
-            raise pickle.UnpicklingError("a storage of an unknown type")
-        return _StorageRef(dtype, key)
-
-
-def _unpickle_stubs(data: bytes, path: Path) -> object:
+def _unpickle(data: bytes, path: Path) -> object:
     try:
-        for operation, argument, _ in pickletools.genops(data):
-            # The unpickler allocates its memo for the largest number it meets: four bytes can ask for gigabytes.
-            if operation.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
-                raise pickle.UnpicklingError("more objects than bytes")
-        return _StubUnpickler(io.BytesIO(data)).load()
+        return unpickle_stubs(data)
     except Exception as error:  # a forged pickle can make the unpickler raise anything
         problem = message(
             "fusion.unreadable-pickle",
@@ -284,6 +197,13 @@ def _unpickle_stubs(data: bytes, path: Path) -> object:
         _refuse_checkpoint(path, problem)
 
 
+def _refuse_checkpoint(path: Path, problem: Message) -> NoReturn:
+    raise ModelError(
+        message("fusion.refused-checkpoint", "{path} is refused: {problem}", path=path, problem=problem),
+        message("fusion.refused-checkpoint.hint", "ask its author for another copy, or a state dict"),
+    )
+
+
 # --------------------------------------------------------------------------- what was read
 
 
@@ -291,7 +211,7 @@ def _named_tensors(content: object, path: Path) -> Iterator[tuple[str, object]]:
     """Names and values of a state dict, or of a module and all modules in it."""
     if isinstance(content, dict) and content and all(isinstance(name, str) for name in content):
         yield from content.items()
-    elif isinstance(content, _PickleStub) and "_modules" in content.state:
+    elif isinstance(content, PickleStub) and "_modules" in content.state:
         yield from _tensors_in_modules(content, path)
     else:
         raise ModelError(
@@ -305,9 +225,9 @@ def _named_tensors(content: object, path: Path) -> Iterator[tuple[str, object]]:
         )
 
 
-def _tensors_in_modules(root: _PickleStub, path: Path) -> Iterator[tuple[str, object]]:
+def _tensors_in_modules(root: PickleStub, path: Path) -> Iterator[tuple[str, object]]:
     # Not recursive: a forged pickle may nest modules deeper than Python's stack.
-    pending: list[tuple[str, _PickleStub]] = [("", root)]
+    pending: list[tuple[str, PickleStub]] = [("", root)]
     seen = {id(root)}
     while pending:
         prefix, module = pending.pop()
@@ -319,7 +239,7 @@ def _tensors_in_modules(root: _PickleStub, path: Path) -> Iterator[tuple[str, ob
         for name, inner in _module_attribute(module, "_modules", dict, prefix, path).items():
             if inner is None:
                 continue
-            if not isinstance(inner, _PickleStub):
+            if not isinstance(inner, PickleStub):
                 problem = message(
                     "fusion.not-a-module",
                     "{name} is {kind}, not a module",
@@ -338,16 +258,16 @@ def _tensors_in_modules(root: _PickleStub, path: Path) -> Iterator[tuple[str, ob
 
 def _training_arguments(content: object) -> dict[str, str | int | float]:
     """Numbers and texts of the model's `config`, which is the namespace of the command line."""
-    modules = content.state["_modules"] if isinstance(content, _PickleStub) else None
+    modules = content.state["_modules"] if isinstance(content, PickleStub) else None
     wrapped = modules.get("module") if isinstance(modules, dict) else None
-    model = wrapped if isinstance(wrapped, _PickleStub) else content
-    config = model.state.get("config") if isinstance(model, _PickleStub) else None
-    arguments = config.state if isinstance(config, _PickleStub) else {}
+    model = wrapped if isinstance(wrapped, PickleStub) else content
+    config = model.state.get("config") if isinstance(model, PickleStub) else None
+    arguments = config.state if isinstance(config, PickleStub) else {}
     return {k: v for k, v in arguments.items() if isinstance(k, str) and isinstance(v, str | int | float)}
 
 
 def _module_attribute(
-    module: _PickleStub, name: str, expected: type[ContainerType], prefix: str, path: Path
+    module: PickleStub, name: str, expected: type[ContainerType], prefix: str, path: Path
 ) -> ContainerType:
     """An attribute of a module: empty where it is absent, refused where it is of another type."""
     value: object = module.state.get(name, expected())
@@ -371,13 +291,13 @@ def _describe_object(value: object) -> str:
     return "a dict" if isinstance(value, dict) else f"a {getattr(value, 'full_name', type(value).__name__)}"
 
 
-def _view_tensor(stored: _StoredTensor, values: bytearray) -> Tensor | None:
+def _view_tensor(stored: StoredTensor, values: bytearray) -> Tensor | None:
     """A tensor that shares its memory with the values; None when it claims more than they are.
 
     Every number comes from the file: each is bounded before torch computes with it.
     """
     storage, offset, size, stride = stored.storage, stored.offset, stored.size, stored.stride
-    if not isinstance(storage, _StorageRef):
+    if not isinstance(storage, StorageRef):
         return None
     if not (isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= 8):
         return None

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from kovqa_core.errors import ModelError
 from kovqa_core.messages import Message, message
-from kovqa_core.models.safe_unpickle import read_original_checkpoint
+from kovqa_core.models.safe_unpickle import read_original_checkpoint, read_tensor_names
 from kovqa_core.models.state_dict_wrappers import find_wrapped_weights, strip_name_prefixes
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".pth.tar")
@@ -61,6 +62,36 @@ def read_weights_file(path: Path, known_prefix: str = "") -> WeightsFile:
         raise _no_state_dict(path, message("models.weight-twice", "it holds {name} twice", name=name))
     tensors = {names[str(given)]: tensor for given, tensor in content.items()}
     return WeightsFile(tensors, tuple(beside))
+
+
+def is_unpacked_archive(folder: Path) -> bool:
+    """Was it a file of `torch.save`'s, a zip archive, until somebody unpacked it?"""
+    return (folder / "data.pkl").exists() or (folder / "archive" / "data.pkl").exists()
+
+
+def unpacked_archive_error(folder: Path) -> ModelError:
+    """The error of an unpacked file of weights."""
+    return ModelError(
+        message("beit3.unpacked-weights", "{path} is an unpacked weights file", path=folder),
+        message("beit3.unpacked-weights.hint", "use the .zip or .pth itself: do not unpack it"),
+    )
+
+
+def read_weight_names(path: Path) -> list[str]:
+    """Names of the tensors in a file of weights, without their values.
+
+    Raises:
+        ModelError: no such file, unreadable, or no state dict in it.
+    """
+    if is_unpacked_archive(path):
+        raise unpacked_archive_error(path)
+    if not path.is_file() or not _is_safetensors(path):
+        return read_tensor_names(path)
+    try:
+        with safe_open(path, "pt") as opened:
+            return list(opened.keys())
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, str(error)) from None
 
 
 def _read_content(path: Path, known_prefix: str) -> tuple[object, list[str]]:

@@ -23,8 +23,9 @@ from kovqa_core.settings.strict_yaml import StrictSettings
 POSITION_OFFSET = 2
 TEXT_POSITIONS = 1024
 
-# The tokenizer of the authors' own weights.
+# The tokenizer of the authors' own weights, and rows of their text tables that none of its ids reads.
 PUBLISHED_TOKENIZER = "beit3.spm"
+SPARE_TEXT_ROWS = 8
 
 # Components that not every task has: of a classifier the first two, of a captioner the others.
 Reinit = Literal["pooler", "head", "mlm_head", "layer_norm"]
@@ -93,6 +94,8 @@ class ModelConfig(FamilyConfig):
             )
         if (self.size == "custom") != (self.custom is not None):
             raise ValueError("size: custom and custom: [width, heads, layers, ffn] go together")
+        if self.dimensions.embed_dim % self.dimensions.num_heads:
+            raise ValueError("custom: the width is not a multiple of the heads")
         return self
 
     @property
@@ -150,6 +153,11 @@ def find_weights(name: str) -> Path:
     return path
 
 
+def has_published_name(path: Path) -> bool:
+    """Is a file called like the authors' own weights?"""
+    return path.name.startswith("beit3_")
+
+
 def find_weights_tokenizer(config: ModelConfig) -> Path | None:
     """The tokenizer that the text rows of the weights belong to; None: it makes no difference.
 
@@ -171,7 +179,7 @@ def find_weights_tokenizer(config: ModelConfig) -> Path | None:
     path = find_weights(config.weights)
     if (path / "kovqa.json").is_file():
         return path / "tokenizer" / "spm.model"
-    if path.name.startswith("beit3_"):
+    if has_published_name(path):
         return find_asset(
             PUBLISHED_TOKENIZER,
             message(

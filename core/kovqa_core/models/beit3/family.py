@@ -194,7 +194,7 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Proc
     vocab_size, plan = plan_text_rows(config, tokenizer, original.get(TEXT_TABLE_NAME))
     classes = len(answers) if recipe.task == "vqa" else None
     config = config.model_copy(update={"vocab_size": vocab_size, "num_classes": classes})
-    model, processor = _build_beit3(config, tokenizer, answers, recipe.data)
+    model, processor = build_beit3(config, tokenizer, answers, recipe.data)
     model.to_empty(device="cpu")  # every value is written exactly once: drawn, or loaded
     generator = torch.Generator().manual_seed(recipe.seed)
     if config.weights is None:
@@ -222,7 +222,7 @@ def new_model(recipe: Recipe, answers: list[str]) -> tuple[Beit3Model, Beit3Proc
     return model, processor, note
 
 
-def _build_beit3(
+def build_beit3(
     config: ModelConfig, tokenizer: XlmrTokenizer, answers: list[str], data: DataSettings
 ) -> tuple[Beit3Model, Beit3Processor]:
     """Model, on the meta device, and processor; without answer classes a captioner."""
@@ -275,7 +275,7 @@ def load_model(folder: Path, options: LoadOptions) -> tuple[Beit3Model, Beit3Pro
     tokenizer = open_known_tokenizer(folder / "tokenizer" / "spm.model", config)
     require_plausible_sizes(folder, {**config.model_dump(), **config.dimensions._asdict()})
     with building(folder / "config.json"):
-        model, processor = _build_beit3(config, tokenizer, answers, options.data)
+        model, processor = build_beit3(config, tokenizer, answers, options.data)
     try:
         # assign: the network was made on the meta device, without memory for values to be copied into.
         model.net.load_state_dict(load_step_weights(folder), assign=True)

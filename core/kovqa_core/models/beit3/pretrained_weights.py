@@ -24,7 +24,13 @@ from kovqa_core.messages import message
 from kovqa_core.models.beit3.config import POSITION_OFFSET
 from kovqa_core.models.beit3.weights_problems import WeightProblem, component_name, unfitting_weights_error
 from kovqa_core.models.family import unloadable_weights_error
-from kovqa_core.models.weights_file import WEIGHT_SUFFIXES, WeightsFile, read_weights_file
+from kovqa_core.models.weights_file import (
+    WEIGHT_SUFFIXES,
+    WeightsFile,
+    is_unpacked_archive,
+    read_weights_file,
+    unpacked_archive_error,
+)
 
 # torchscale's names for the two sets of weights of a multiway module.
 _MODALITY_LETTER = {"vision": "A", "text": "B"}
@@ -48,6 +54,9 @@ _LAYER_NAMES = {
 }
 _LAYER_PATTERN = re.compile(r"layers\.(\d+)\.(vision|text)\.(\w+)\.(weight|bias)")
 _NORM_PATTERN = re.compile(r"norm\.(vision|text)\.(weight|bias)")
+
+# Unused rows and the class token: they have no place on the grid of image positions.
+_POSITIONS_BEFORE_GRID = POSITION_OFFSET + 1
 
 # Tensors with a row for every id: [V, D], [V, D], [V].
 TEXT_TABLE_NAME = _EMBEDDING_NAMES["text_embed.weight"]
@@ -139,11 +148,8 @@ def _read_step_under_original_names(folder: Path) -> dict[str, Tensor]:
 
 
 def _no_weights_file_error(path: Path) -> ModelError:
-    if (path / "data.pkl").exists() or (path / "archive" / "data.pkl").exists():
-        return ModelError(
-            message("beit3.unpacked-weights", "{path} is an unpacked weights file", path=path),
-            message("beit3.unpacked-weights.hint", "use the .zip or .pth itself: do not unpack it"),
-        )
+    if is_unpacked_archive(path):
+        return unpacked_archive_error(path)
     inside = sorted(file for ending in WEIGHT_SUFFIXES for file in path.glob(f"*{ending}"))
     if inside:
         return ModelError(
@@ -193,6 +199,24 @@ def _split_qkv(own: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:
     return zip(names, tensor.float().chunk(len(names)), strict=True)
 
 
+def position_grid(rows: int) -> int:
+    """Patches along a side of the images that a table of so many image positions is for.
+
+    Raises:
+        ModelError: the table is not of a square grid.
+    """
+    grid = math.isqrt(max(rows - _POSITIONS_BEFORE_GRID, 0))
+    if grid == 0 or grid * grid != rows - _POSITIONS_BEFORE_GRID:
+        raise ModelError(
+            message(
+                "beit3.position-table-not-square",
+                "position table of {rows} rows is not of a square grid",
+                rows=rows,
+            )
+        )
+    return grid
+
+
 def resize_position_embedding(table: Tensor, grid: int) -> Tensor:
     """Image positions [2 + 1 + g², D] for another grid: bicubic, in fp32; the first rows stay.
 
@@ -203,17 +227,8 @@ def resize_position_embedding(table: Tensor, grid: int) -> Tensor:
     Raises:
         ModelError: the table is not of a square grid.
     """
-    # Unused rows and the class token: they have no place on the grid.
-    first = POSITION_OFFSET + 1
-    old_grid = math.isqrt(len(table) - first)
-    if old_grid * old_grid != len(table) - first:
-        raise ModelError(
-            message(
-                "beit3.position-table-not-square",
-                "position table of {rows} rows is not of a square grid",
-                rows=len(table),
-            )
-        )
+    first = _POSITIONS_BEFORE_GRID
+    old_grid = position_grid(len(table))
     if old_grid == grid:
         return table
     # [g², D] as an image of D channels, [1, D, g, g].
@@ -241,10 +256,14 @@ def _fit_weight(
     if missing := [name for name in names if name not in original]:
         return _FittedWeight(None, [WeightProblem(name, "is missing") for name in missing])
     # Of q, k and v the joined weight [3 D, D]; of all others the tensor itself.
-    value = torch.cat([original[name] for name in names])
+    parts = [original[name] for name in names]
+    if any(part.shape != parts[0].shape or part.ndim == 0 for part in parts):
+        shapes = " and ".join(str(list(part.shape)) for part in parts)
+        return _FittedWeight(None, [WeightProblem(names[0], f"is {shapes}, wanted {list(parameter.shape)}")])
+    value = torch.cat(parts)
     is_resized = own == "encoder.vision_position_embed" and value.shape != parameter.shape
     if is_resized:
-        value = resize_position_embedding(value, math.isqrt(len(parameter) - POSITION_OFFSET - 1))
+        value = resize_position_embedding(value, position_grid(len(parameter)))
     # Before shapes are compared: under another tokenizer the file has another number of rows.
     if transfer_rows is not None and names[0] in _VOCAB_TABLES:
         value = transfer_rows(value)

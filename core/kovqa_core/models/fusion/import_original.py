@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from kovqa_core.data.answers import read_answers
-from kovqa_core.errors import ModelError, SettingsError, unknown_name_error
-from kovqa_core.files import file_sha256
+from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.index.upstream import nia
 from kovqa_core.index.upstream.pinned_order import pinned_order
 from kovqa_core.messages import Message, message
-from kovqa_core.models import family
 from kovqa_core.models.checkpoint_info import CheckpointInfo, has_checkpoint_info
 from kovqa_core.models.fusion.config import (
     ModelConfig,
@@ -28,14 +25,18 @@ from kovqa_core.models.fusion.network import FusionNet
 from kovqa_core.models.fusion.state_dict_names import our_tensor_name, rename_state_dict
 from kovqa_core.models.fusion.tokenizer import QuestionTokenizer, open_question_tokenizer
 from kovqa_core.models.fusion.vqa import FusionProcessor
+from kovqa_core.models.imported_checkpoint import (
+    ImportedCheckpoint,
+    describe_files,
+    read_import_settings,
+    require_class_count,
+    write_imported_model,
+)
 from kovqa_core.models.safe_unpickle import read_original_checkpoint
-from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, ignore_progress
-from kovqa_core.settings.overrides import apply_overrides
 from kovqa_core.settings.recipe import DataSettings
-from kovqa_core.settings.renamed_keys import recipe_keys
-from kovqa_core.settings.strict_yaml import SettingsDocument, build_settings
-from kovqa_core.whole_folder import require_new_folder, write_new_folder
+from kovqa_core.settings.strict_yaml import build_settings
+from kovqa_core.whole_folder import require_new_folder
 
 _HEAD_WIDTH = 64  # D / H, in every published XLM-RoBERTa
 _RESNET50_STAGES = {"layers": [3, 4, 6, 3], "channels": [64, 128, 256, 512]}
@@ -48,23 +49,6 @@ _ROW_TENSORS = {
 }
 
 
-@dataclass(frozen=True)
-class ImportedFusion:
-    """What became of a checkpoint.
-
-    Attributes:
-        used, unused: names of its tensors; no answer depends on what is unused. Weights beside the
-            model's, such as `model_ema`, are unused by the key they lie below.
-        num_classes: number of answers.
-        arguments: of the command that trained it, where it remembers them.
-    """
-
-    used: list[str]
-    unused: list[str]
-    num_classes: int
-    arguments: Mapping[str, str | int | float]
-
-
 def import_original_checkpoint(
     checkpoint: Path,
     labels: Path,
@@ -72,7 +56,7 @@ def import_original_checkpoint(
     folder: Path,
     sets: Sequence[str] = (),
     on_progress: OnProgress = ignore_progress,
-) -> ImportedFusion:
+) -> ImportedCheckpoint:
     """Write a checkpoint of the original as a folder that every command takes for a model.
 
     Args:
@@ -99,24 +83,12 @@ def import_original_checkpoint(
     model = FusionModel(FusionNet(config), answers)
     model.net.load_state_dict(rename_state_dict(tensors))
     processor = FusionProcessor(config, question_tokenizer, answers, DataSettings())
-    imported = {
-        "checkpoint": checkpoint.name,
-        "checkpoint_sha256": file_sha256(checkpoint),
-        "labels": labels.name,
-        "labels_sha256": file_sha256(labels),
-        "arguments": arguments,
-    }
+    imported = {**describe_files(checkpoint, labels), "arguments": arguments}
     info = CheckpointInfo("fusion", "vqa", imported=imported)
-    with output_lock(folder):
-        require_new_folder(folder, has_checkpoint_info)
-        write_new_folder(
-            folder,
-            lambda unfinished: family.write_model_folder(model, processor, unfinished, info),
-            on_progress,
-        )
+    write_imported_model(folder, model, processor, info, on_progress)
     used = [name for name in tensors if our_tensor_name(name)]
     unused = [*(name for name in tensors if not our_tensor_name(name)), *beside]
-    return ImportedFusion(used, unused, len(answers), arguments)
+    return ImportedCheckpoint("vqa", "VQA_NIA", used, unused, len(answers), arguments)
 
 
 def read_label_classes(labels: Path, classes: int) -> list[str]:
@@ -134,20 +106,11 @@ def read_label_classes(labels: Path, classes: int) -> list[str]:
         answers = pinned_order(nia.count_nia_answers(nia.read_nia_csv(labels)))
     else:
         answers = read_answers(labels)
-    if len(answers) != classes:
-        raise ModelError(
-            message(
-                "fusion.other-labels",
-                "{labels} gives {listed:,} answers, the checkpoint has {classes:,}",
-                labels=labels,
-                listed=len(answers),
-                classes=classes,
-            ),
-            message(
-                "fusion.other-labels.hint",
-                "name the data_ko.csv or data_en.csv it was trained with, or a list of its answers in order",
-            ),
-        )
+    hint = message(
+        "fusion.other-labels.hint",
+        "name the data_ko.csv or data_en.csv it was trained with, or a list of its answers in order",
+    )
+    require_class_count(answers, classes, labels, hint)
     return answers
 
 
@@ -183,16 +146,7 @@ def config_from_tensors(
         SettingsError: an unknown setting, or one that must be set.
         ModelError: a tensor that tells a dimension is missing.
     """
-    document = apply_overrides(
-        SettingsDocument({"model": {}}, {}), sets, "--set", renamed=recipe_keys("fusion")
-    )
-    if unknown := document.values.keys() - {"model"}:
-        raise unknown_name_error(
-            message("models.unknown-setting", "unknown setting '{name}'", name=min(unknown)),
-            min(unknown),
-            ["model"],
-            message("models.unknown-setting.hint", "a checkpoint only has settings of its model"),
-        )
+    document = read_import_settings("fusion", {}, sets)
     config = build_settings(ModelConfig, document, ("model",))
     try:
         # What the user sets wins over what shapes tell.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -16,6 +16,11 @@ _OUR_MODULES = {
 }
 # Stored and never used: a LayerNorm over the classes, and positions transformers counts itself.
 _DROPPED_TENSORS = ("layer_norm.weight", "layer_norm.bias", "bert.embeddings.position_ids")
+
+
+def is_fusion_checkpoint(names: Iterable[str]) -> bool:
+    """Are these the names of a VQA_NIA model's tensors, be it a damaged one's?"""
+    return any(name.startswith(("bert.", "i_model.", "out_linear.")) for name in names)
 
 
 def our_tensor_name(original: str) -> str | None:
