@@ -24,6 +24,7 @@ in_browser = pytest.mark.xdist_group("browser")
 PHONE = (390, 844)
 DESKTOP = (1280, 900)
 
+_MICROPHONE = "--use-fake-device-for-media-stream"  # one that beeps
 # No name is looked up and no address but this machine's is reached, whatever a page asks for.
 _ONLY_HERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
@@ -96,7 +97,9 @@ def browser() -> Iterator[StartedBrowser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", _ONLY_HERE])
+        started = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--use-fake-device-for-media-stream", _ONLY_HERE]
+        )
         # playwright's loop counts as running in this thread from its start to its end, in which `asyncio.run` of
         # any other test would be refused: between the tests that open pages it is hidden.
         loop = asyncio.get_running_loop()

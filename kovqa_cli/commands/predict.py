@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
-from kovqa_cli import options
+from kovqa_cli import options, speech_options
 from kovqa_cli.commands.chat import run_chat
 from kovqa_cli.commands.vote import run_vote
 
@@ -21,6 +21,10 @@ def predict(
     *,
     image: options.QuestionImageOption = None,
     question: options.QuestionOption = None,
+    speech: speech_options.SpeechOption = None,
+    speech_model: speech_options.SpeechModelOption = None,
+    speak: speech_options.SpeakOption = None,
+    speak_model: speech_options.SpeakModelOption = None,
     chat: options.HiddenChatOption = False,
     input: options.QuestionTableOption = None,
     images: options.ImageFolderOption = None,
@@ -64,6 +68,8 @@ def predict(
         other_options = (
             image,
             question,
+            speech,
+            speak,
             chat,
             input,
             images,
@@ -80,15 +86,22 @@ def predict(
         _note_new_command("--vote", "kovqa vote", quiet=quiet)
         run_vote(vote, output, as_json=json, quiet=quiet)
         return
-    has_question = image is not None and question is not None
-    has_table = input is not None and output is not None
-    if [has_question, has_table, chat].count(True) != 1 or (chat and (question or input or output)):
+    is_asked = question is not None or speech is not None
+    has_question = image is not None and is_asked and (question is None or speech is None)
+    has_table = input is not None and output is not None and speech is None
+    if [has_question, has_table, chat].count(True) != 1 or (chat and (is_asked or input or output)):
         raise SettingsError(
             message("predict.one-mode", "give --image and --question, or --input and --output"),
             message(
                 "predict.one-mode.hint",
-                "kovqa predict -i x.png --question '무엇인가요?'; many questions about an image: kovqa chat",
+                "kovqa predict -i x.png --question '무엇인가요?' (or --speech q.wav); many questions about an image: "
+                "kovqa chat",
             ),
+        )
+    if speak and not has_question:
+        raise SettingsError(
+            message("predict.speak-of-a-question", "--speak reads out the answer to one question"),
+            message("predict.speak-of-a-question.hint", "give --image, and --question or --speech"),
         )
     if not has_table:
         _refuse_table_options(
@@ -110,9 +123,17 @@ def predict(
     if chat:
         _note_new_command("--chat", "kovqa chat", quiet=quiet)
         run_chat(image, answer_options, as_json=json, quiet=quiet)
-    elif image is not None and question is not None:
-        answer = answer_question(image, question, answer_options, server, quiet=quiet)
-        print_answer(answer, as_json=json, quiet=quiet)
+    elif image is not None and has_question:
+        voice = speech_options.load_speaking_voice(speak, speak_model) if speak else None
+        heard = speech_options.hear_question(speech, speech_model, quiet=quiet or json) if speech else None
+        answer = answer_question(image, heard or question or "", answer_options, server, quiet=quiet)
+        sound = None
+        try:
+            if voice and speak:
+                speech_options.read_out(voice, answer.answer.text, speak)
+                sound = speak
+        finally:  # the answer is there, whatever becomes of its sound
+            print_answer(answer, as_json=json, quiet=quiet, heard=heard, sound=sound)
     elif input is not None and output is not None:
         job = AnswerJob(
             input, output, answer_options, images, tuple(kind or ()), batch,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kovqa_cli import completion, options
+from kovqa_cli import completion, options, speech_options
 
 
 def serve(
@@ -75,6 +75,7 @@ def serve(
             help="Fetch images that clients name by an address of this host. Repeatable. [default: none are fetched]",
         ),
     ] = None,
+    speech_model: speech_options.SpeechModelOption = None,
     precision: options.PrecisionOption = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.JsonOption = False,
@@ -98,8 +99,9 @@ def serve(
     answer = AnswerOptions(precision=require_precision(precision), trust_remote_code=trust_remote_code)
     limits = QueueLimits(batch, max_wait_ms / 1000, queue, timeout)
     serve_options = ServeOptions(
-        tuple(model or ()), host, port, answer, limits, max_body * 1_000_000, tuple(allow_url or ())
-    )
+        tuple(model or ()), host, port, answer, limits, max_body * 1_000_000, tuple(allow_url or ()),
+        speech_model or "",
+    )  # fmt: skip
     print_cpu_warning()
     serve_models(
         serve_options,

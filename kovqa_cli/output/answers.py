@@ -27,8 +27,23 @@ def print_cpu_warning() -> None:
     print_warnings(warning for warning in [cpu_warning()] if warning)
 
 
-def print_answer(result: ModelAnswer, *, as_json: bool, quiet: bool, field: str = "answer") -> None:
-    """One answer, or one caption; `field` is its name in the JSON document."""
+def print_answer(
+    result: ModelAnswer,
+    *,
+    as_json: bool,
+    quiet: bool,
+    field: str = "answer",
+    heard: str | None = None,
+    sound: Path | None = None,
+) -> None:
+    """One answer, or one caption.
+
+    Args:
+        result: the answer.
+        field: its name in the JSON document.
+        heard: the question, where it was spoken.
+        sound: the file in which the answer is read out.
+    """
     from kovqa_core.evaluate.likeliest_column import likeliest_fields
 
     answer, note = result.answer, answer_note(result.answer, result.model)
@@ -38,8 +53,12 @@ def print_answer(result: ModelAnswer, *, as_json: bool, quiet: bool, field: str 
         **likeliest_fields(answer),
         "model": str(result.model),
         **_precision_field(result.precision),
+        **({} if heard is None else {"question": heard}),
+        **({} if sound is None else {"sound": str(sound)}),
     }
     notes = [*_likeliest_notes(answer), _with_precision(note, result.precision)]
+    if sound is not None:
+        notes.append(message("answer.read-out", "read out in {file}", file=short_path(sound)))
     print_outcome(answer.text, fields, notes, as_json=as_json, quiet=quiet)
 
 

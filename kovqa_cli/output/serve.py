@@ -35,6 +35,7 @@ def print_started(started: ServerStarted, *, as_json: bool, quiet: bool) -> None
         "url": started.url,
         "models": [{"id": model.id, "task": model.task, "family": model.family} for model in started.models],
         "token": started.has_token,
+        "speech": started.hears,
     }
     print_outcome(started.url, fields, notes, as_json=as_json, quiet=quiet)
 

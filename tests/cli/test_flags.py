@@ -21,7 +21,7 @@ FLAGS = {
         "--json --quiet -q"
     ),
     "predict": (
-        "--image -i --question --input --images --column --kind --output -o --model --profile -p --batch --precision "
+        "--image -i --question --speech --speech-model --speak --speak-model --input --images --column --kind --output -o --model --profile -p --batch --precision "
         "--top-k --answers --choices --temperature --seed --server --concurrency --fill-unreadable --allow-left-out "
         "--allow-outside --trust-remote-code --force --json --quiet -q"
     ),
@@ -42,7 +42,7 @@ FLAGS = {
         "--predictions --images --kind --normalise --protocol --host --port --open --no-cache --json --quiet -q"
     ),
     "serve": (
-        "--model --host --port --max-wait-ms --batch --queue --max-body --timeout --allow-url --precision "
+        "--model --host --port --max-wait-ms --batch --queue --max-body --timeout --allow-url --speech-model --precision "
         "--trust-remote-code --json --quiet -q"
     ),
     "tokenizer train": "--output -o --vocab-size --coverage --sentences --column --allow-left-out --json --quiet -q",

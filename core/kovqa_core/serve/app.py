@@ -30,7 +30,8 @@ from kovqa_core.serve.explain_route import explain_question
 from kovqa_core.serve.metrics import Metrics
 from kovqa_core.serve.openapi import openapi_document
 from kovqa_core.serve.served_models import ServedModel, find_served_model
-from kovqa_core.serve.state import REPLY_SCHEMA, ServeState, json_score, serve_state
+from kovqa_core.serve.state import REPLY_SCHEMA, ServeState, Transcribe, json_score, serve_state
+from kovqa_core.serve.transcribe_route import transcribe_speech
 from kovqa_core.web.http_errors import ERROR_HANDLERS
 
 
@@ -39,6 +40,7 @@ def build_app(
     limits: QueueLimits,
     fetch_image: FetchImage = refuse_address,
     page: str = "",
+    transcribe: Transcribe | None = None,
 ) -> Starlette:
     """The app of a server, without guard (`web.http_server.guard_app`).
 
@@ -47,6 +49,7 @@ def build_app(
         limits: of its queue.
         fetch_image: how images by address are fetched.
         page: what `/` shows.
+        transcribe: see `ServeState`.
     """
     metrics = Metrics()
 
@@ -54,7 +57,13 @@ def build_app(
         return ask_model(models[name].loaded, questions, batch=limits.max_batch)
 
     state = ServeState(
-        models, answer_batch, BatchQueue(answer_batch, limits, metrics), metrics, fetch_image, page
+        models,
+        answer_batch,
+        BatchQueue(answer_batch, limits, metrics),
+        metrics,
+        fetch_image,
+        page,
+        transcribe,
     )
 
     @contextlib.asynccontextmanager
@@ -189,6 +198,7 @@ ROUTES = [
     Route("/v1/vqa", answer_question, methods=["POST"]),
     Route("/v1/caption", caption_image, methods=["POST"]),
     Route("/v1/explain", explain_question, methods=["POST"]),
+    Route("/v1/transcribe", transcribe_speech, methods=["POST"]),
     Route("/v1/chat/completions", complete_chat, methods=["POST"]),
     Route("/v1/examples", list_examples),
     Route("/v1/examples/{number:int}.png", show_example),

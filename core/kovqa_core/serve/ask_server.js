@@ -32,6 +32,11 @@ const KOREAN_BY_CODE = {
   "data.image-file-too-large": "이미지 파일이 서버의 한도보다 큽니다.",
   "explain.flat": "어느 곳을 가려도 답이 거의 그대로입니다. 표시할 곳이 없습니다.",
   "explain.not-confirmed": "확인되지 않은 지도입니다. 표시한 곳을 흐리게 해도 다른 곳보다 답이 더 흔들리지 않습니다.",
+  "speech.silent": "소리가 들리지 않습니다. 마이크에 더 가까이 대고 다시 말씀하십시오.",
+  "speech.too-short": "소리가 너무 짧습니다. 다시 말씀하십시오.",
+  "speech.too-long": "소리가 30초보다 깁니다.",
+  "speech.nothing-understood": "알아들은 말이 없습니다. 마이크에 더 가까이 대고 다시 말씀하십시오.",
+  "speech.unreadable": "소리 파일을 읽을 수 없습니다.",
   "serve.bad-field": "질문이 너무 길거나, 서버가 받지 않는 값이 있습니다.",
   "serve.no-such-model": "서버에 이 모델이 없습니다. 페이지를 새로 고치십시오.",
 };

@@ -34,7 +34,7 @@ _ERROR = {
 _GUARD_ERRORS = {401: "No token, or a wrong one.", 403: "Another host or site."}
 _ASK_ERRORS = {
     400: "The request is wrong.",
-    404: "No such model.",
+    404: "No such model, or none that does this.",
     408: "It did not arrive in time.",
     413: "It is too large.",
     415: "It is of another type.",
@@ -72,6 +72,7 @@ def openapi_document() -> dict[str, object]:
         "/v1/vqa": _post("Answer a question about an image.", asked, _answer_schema("answer")),
         "/v1/caption": _post("Describe an image.", asked, _answer_schema("caption")),
         "/v1/explain": _post("Where an answer comes from.", asked, _EXPLANATION),
+        "/v1/transcribe": _post("What is said in a sound.", _SPEECH, _object("schema", "text", "seconds", "queue_seconds")),
         "/v1/chat/completions": _post("OpenAI's form of a question.", chat, _CHAT),
     }  # fmt: skip
     return {
@@ -132,6 +133,21 @@ _EXPLANATION = _object(
     "schema", "model", "heat", "words", "method", "doubt", "answer", "score", "seconds", "queue_seconds"
 )
 _CHAT = _object("id", "object", "created", "model", "choices", "usage", "ignored")
+_SPEECH = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"speech": {"type": "string", "format": "binary"}},
+                    "required": ["speech"],
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+}
 
 
 def _get(

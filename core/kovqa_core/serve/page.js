@@ -95,6 +95,7 @@ function renderForm() {
   const asks = asksQuestion() || !models.length;
   $("question-label").hidden = !asks;
   $("enter-hint").hidden = !asks;
+  if ($("speech")) $("speech").hidden = !asks;
   $("no-question").hidden = asks;
   for (const option of $("other").options) option.hidden = option.disabled = option.value === $("model").value;
   if ($("other").value === $("model").value) $("other").value = "";
@@ -361,5 +362,7 @@ question.addEventListener("keydown", (event) => {
 });
 addEventListener("keydown", (event) => { if (event.key === "Escape" && busy && !event.isComposing) stop(); });
 for (const select of [$("model"), $("other")]) select.addEventListener("change", renderForm);
+// What was understood is looked over, and asked by who spoke.
+offerSpeech((text) => { question.value = text; question.focus(); });
 renderForm();
 loadModels().then(() => loadExamples().catch(() => {})).finally(() => { root.dataset.ready = "yes"; });

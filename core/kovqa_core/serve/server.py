@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from starlette.routing import Route
@@ -20,6 +21,7 @@ from kovqa_core.serve.ask_page import render_ask_page
 from kovqa_core.serve.batch_queue import QueueLimits
 from kovqa_core.serve.fetch_image import image_fetcher, require_host_names
 from kovqa_core.serve.served_models import ServedModel, load_served_models
+from kovqa_core.serve.state import Transcribe
 from kovqa_core.web.http_server import LOCAL_HOSTS, bind_socket, guard_app, run_app, server_url
 
 TOKEN_VARIABLE = "KOVQA_SERVE_TOKEN"
@@ -42,6 +44,7 @@ class ServeOptions:
         limits: of waiting requests.
         max_body_bytes: of a request.
         allowed_url_hosts: whose images are fetched by address.
+        speech_model: what writes down spoken questions: a folder or name; "": nothing does.
     """
 
     models: Sequence[Path] = ()
@@ -51,6 +54,7 @@ class ServeOptions:
     limits: QueueLimits = field(default_factory=QueueLimits)
     max_body_bytes: int = 32_000_000
     allowed_url_hosts: Sequence[str] = ()
+    speech_model: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,14 @@ class ServerStarted:
         models: what it serves.
         has_token: does it ask for one?
         is_local: is it reached from this machine alone?
+        hears: does it write down spoken questions?
     """
 
     url: str
     models: Sequence[ServedModel]
     has_token: bool
     is_local: bool
+    hears: bool = False
 
 
 def serve_models(
@@ -93,14 +99,24 @@ def serve_models(
         options.host, options.port
     ) as listening:  # before models are loaded, which takes a while
         models = load_served_models(options.models, options.answer)
-        app = guarded_app(models, options, token, on_reply)
+        transcribe = _load_transcribe(options.speech_model) if options.speech_model else None
+        app = guarded_app(models, options, token, on_reply, transcribe)
         started = ServerStarted(
-            server_url(listening), list(models.values()), bool(token), is_loopback(options.host)
-        )
+            server_url(listening), list(models.values()), bool(token), is_loopback(options.host),
+            transcribe is not None,
+        )  # fmt: skip
         run_app(
             app, listening, on_ready=lambda: on_started(started),
             grace_seconds=options.limits.timeout_seconds + _GRACE_SECONDS,
         )  # fmt: skip
+
+
+def _load_transcribe(name: str) -> Transcribe:
+    """What writes down speech, by the model of a folder; raises as `load_recogniser`."""
+    from kovqa_core.speech.recognition import load_recogniser, transcribe
+    from kovqa_core.speech.speech_folder import find_speech_folder
+
+    return partial(transcribe, load_recogniser(find_speech_folder(name)))
 
 
 def guarded_app(
@@ -108,14 +124,16 @@ def guarded_app(
     options: ServeOptions,
     token: str,
     on_reply: Callable[[str, str, int, float], None],
+    transcribe: Transcribe | None = None,
 ) -> ASGIApp:
     """The app of loaded models, and the guard before it."""
     fetch_image = image_fetcher(options.allowed_url_hosts, options.max_body_bytes)
     # A form has a little beside the file; the pixels are those of an image of 8 bits a channel.
     page = render_ask_page(
-        max_image_bytes=options.max_body_bytes - _FORM_BYTES, max_pixels=image_memory_limit() // _PIXEL_BYTES
-    )
-    app = build_app(models, options.limits, fetch_image, page)
+        max_image_bytes=options.max_body_bytes - _FORM_BYTES, max_pixels=image_memory_limit() // _PIXEL_BYTES,
+        hears=transcribe is not None,
+    )  # fmt: skip
+    app = build_app(models, options.limits, fetch_image, page, transcribe)
     metrics, routes = app.state.serve.metrics, [route for route in app.routes if isinstance(route, Route)]
 
     def note_reply(method: str, path: str, status: int, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -13,6 +13,7 @@ from kovqa_core.serve.metrics import Metrics
 from kovqa_core.serve.served_models import ServedModel
 
 REPLY_SCHEMA = 1
+Transcribe = Callable[[bytes], str]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ServeState:
         metrics: counts.
         fetch_image: of images by address.
         page: the page, whole.
+        transcribe: what is said in a sound, a whole file's bytes; None: the server has no model of speech.
     """
 
     models: Mapping[str, ServedModel]
@@ -34,6 +36,7 @@ class ServeState:
     metrics: Metrics
     fetch_image: FetchImage
     page: str
+    transcribe: Transcribe | None = None
 
 
 def serve_state(request: Request) -> ServeState:

@@ -1,0 +1,115 @@
+"""A folder of a speech model: opened by itself and offline, as every model folder is."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kovqa_core.errors import KovqaError, ModelError
+from kovqa_core.machine.gpu_environment import gpu_environment
+from kovqa_core.messages import message
+from kovqa_core.models.closed_folder import error_reason, hub_offline, require_closed_folder
+from kovqa_core.models.torchvision_compat import load_torchvision
+
+load_torchvision()  # before transformers, which looks for it
+
+transformers: Any = importlib.import_module("transformers")
+transformers.utils.logging.set_verbosity_error()  # what matters is said by our own messages
+transformers.utils.logging.disable_progress_bar()
+# What every `from_pretrained` of a speech model gets: nothing is fetched, and no code of a folder runs.
+OPTIONS: Mapping[str, object] = {"local_files_only": True, "trust_remote_code": False}
+
+
+def speech_device() -> torch.device:
+    """This machine's GPU if torch sees one, else its CPU."""
+    os.environ.update(gpu_environment(os.environ))  # read when CUDA starts, which is now
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def find_speech_folder(name: str) -> Path:
+    """The folder of a speech model.
+
+    Args:
+        name: a folder.
+
+    Raises:
+        ModelError: there is none.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        raise ModelError(
+            message("speech.no-folder", "no speech model: {name} is no folder", name=name),
+            message("speech.no-model.hint", "name a folder as transformers saves it, with its weights"),
+        )
+    return folder
+
+
+def read_speech_config(folder: Path) -> Any:
+    """The configuration of a model folder.
+
+    Raises:
+        ModelError: there is none; it leads elsewhere, or cannot be opened.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            message("speech.no-model", "no speech model in {folder}: it has no config.json", folder=folder),
+            message("speech.no-model.hint", "name a folder as transformers saves it, with its weights"),
+        )
+    require_closed_folder(folder)
+    with opening(folder):
+        return transformers.AutoConfig.from_pretrained(folder, **OPTIONS)
+
+
+def load_speech_network(folder: Path, model_class: Any, device: torch.device) -> Any:
+    """A network with all its weights, ready to answer.
+
+    Args:
+        folder: of the model.
+        model_class: one of transformers' classes for a task, `AutoModelForCTC` for example.
+        device: where it computes: in 16 bits on a GPU, else in 32.
+
+    Raises:
+        ModelError: a file is damaged, or weights are missing.
+    """
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    with opening(folder):
+        net, report = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True, **OPTIONS)
+    # transformers draws missing weights at random and goes on.
+    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if missing:
+        raise ModelError(
+            message(
+                "speech.lacks-weights", "{folder} lacks {count} weights that its configuration names ({first}, …)",
+                folder=folder, count=len(missing), first=missing[0],
+            ),
+            message("speech.fetch-again.hint", "fetch it again"),
+        )  # fmt: skip
+    return net.to(device).eval()
+
+
+@contextlib.contextmanager
+def opening(folder: Path) -> Iterator[None]:
+    """Whatever a library raises at a damaged folder, as a `ModelError` that names it; the Hub is not asked.
+
+    Raises:
+        ModelError: it cannot be opened.
+    """
+    try:
+        with hub_offline():
+            yield
+    except (KovqaError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # another one for each kind of damage
+        raise ModelError(
+            message(
+                "speech.cannot-be-opened", "{folder} cannot be opened ({reason})",
+                folder=folder, reason=error_reason(error),
+            ),
+            message("speech.fetch-again.hint", "fetch it again"),
+        ) from None  # fmt: skip
