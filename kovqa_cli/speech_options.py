@@ -80,7 +80,7 @@ def load_speaking_voice(speak: Path, model: str | None) -> Voice:
     """The voice of `--speak`, before anything is answered.
 
     Raises:
-        SettingsError: no model is named; the file is no WAV by its name.
+        SettingsError: no model is named, or a file that is not a .wav.
         KovqaError: see `load_voice`.
     """
     if speak.suffix.lower() != ".wav":

@@ -21,7 +21,8 @@ FLAGS = {
         "--json --quiet -q"
     ),
     "predict": (
-        "--image -i --question --speech --speech-model --speak --speak-model --input --images --column --kind --output -o --model --profile -p --batch --precision "
+        "--image -i --question --speech --speech-model --speak --speak-model --input "
+        "--images --column --kind --output -o --model --profile -p --batch --precision "
         "--top-k --answers --choices --temperature --seed --server --concurrency --fill-unreadable --allow-left-out "
         "--allow-outside --trust-remote-code --force --json --quiet -q"
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kovqa_core.errors import DataError, KovqaError, MachineError, ModelError
+from kovqa_core.errors import AssetError, DataError, KovqaError, MachineError, ModelError
 from kovqa_core.speech.recognition import SpeechRecogniser, load_recogniser, transcribe
 from kovqa_core.speech.sound_file import read_sound
 from kovqa_core.speech.speech_folder import find_speech_folder
@@ -133,8 +133,20 @@ def test_folders_of_other_models_are_named(tmp_path: Path) -> None:
         load_recogniser(voice, CPU)
     with pytest.raises(ModelError, match="is a whisper, which turns no text into sound"):
         load_voice(whisper, CPU)
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="there is no speech model"):
         find_speech_folder(str(tmp_path / "nothing"))
+
+
+def test_a_model_of_the_hub_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(AssetError, match="openai/whisper-small") as caught:
+        find_speech_folder("openai/whisper-small")
+    assert "kovqa download hf:openai/whisper-small" in caught.value.hint
+    snapshot = tmp_path / "models--openai--whisper-small/snapshots" / ("a" * 40)
+    (snapshot.parent.parent / "refs").mkdir(parents=True)
+    (snapshot.parent.parent / "refs/main").write_text("a" * 40)
+    save_whisper(snapshot)
+    assert find_speech_folder("openai/whisper-small") == snapshot
 
 
 def test_what_a_voice_wrote_can_be_heard(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def find_model_folder(model: Path | None, task: str) -> Path:
     if model is None:
         return _newest_model(task)
     if not os.path.lexists(model):
-        model = _hub_model(model) or model
+        model = hub_model_folder(model) or model
     if os.path.lexists(model / "kovqa.json") or is_huggingface_folder(model):
         return model
     step = follow_pointer(model, "best") or _without_best(model)
@@ -188,7 +188,7 @@ def find_model_folder(model: Path | None, task: str) -> Path:
     return step
 
 
-def _hub_model(model: Path) -> Path | None:
+def hub_model_folder(model: Path) -> Path | None:
     """The folder of a model of the hub; None for what can only be meant as a path.
 
     Raises:

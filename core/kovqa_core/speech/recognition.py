@@ -20,7 +20,7 @@ from kovqa_core.speech.speech_folder import (
     transformers,
 )
 
-LANGUAGE = "ko"
+LANGUAGE = "ko"  # as in SpeechVQAPipeline (docs/sources/hub_models.md, H20)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ from kovqa_core.messages import Message, message
 Samples = NDArray[np.float32]  # of one channel, (n,), in -1…1
 SoundSource = Path | bytes  # a file's path, or a whole file's bytes
 
-MAX_SOUND_SECONDS = 30.0  # what Whisper hears at once; a question is shorter
+MAX_SOUND_SECONDS = (
+    30.0  # what Whisper hears at once (docs/sources/hub_models.md, H21); a question is shorter
+)
 MIN_SOUND_SECONDS = 0.1
 _QUIET_PEAK = 1e-3  # -60 dB: a microphone that is switched off, or the hiss of one that nobody speaks into
 _RATES = range(1_000, 768_001)
@@ -97,7 +99,7 @@ def _read_with_soundfile(stream: io.BufferedIOBase, name: str) -> tuple[Samples,
     if find_spec("soundfile") is None:
         raise MachineError(
             message(
-                "speech.no-soundfile", "sound {file} is no WAV of plain PCM, and soundfile, which reads others, is not "
+                "speech.no-soundfile", "sound {file} is not a WAV of plain PCM, and soundfile, which reads others, is not "
                 "installed",
                 file=name,
             ),
@@ -147,7 +149,7 @@ def _require_speech(samples: Samples, rate: int, name: str) -> None:
             message("speech.too-long.hint", "cut out the question"),
         )  # fmt: skip
     if not np.isfinite(samples).all():
-        raise _unreadable(name, message("speech.not-finite", "it holds values that are no numbers"))
+        raise _unreadable(name, message("speech.not-finite", "some of its values are not finite"))
     peak = float(np.abs(samples).max(initial=0.0))
     if seconds < MIN_SOUND_SECONDS or peak < _QUIET_PEAK:
         problem = message("speech.silent", "sound {file} is silent", file=name)

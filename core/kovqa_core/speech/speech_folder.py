@@ -16,6 +16,7 @@ from kovqa_core.machine.gpu_environment import gpu_environment
 from kovqa_core.messages import message
 from kovqa_core.models.closed_folder import error_reason, hub_offline, require_closed_folder
 from kovqa_core.models.torchvision_compat import load_torchvision
+from kovqa_core.runs.folder import hub_model_folder
 
 load_torchvision()  # before transformers, which looks for it
 
@@ -36,16 +37,22 @@ def find_speech_folder(name: str) -> Path:
     """The folder of a speech model.
 
     Args:
-        name: a folder.
+        name: a folder, or OWNER/NAME[@REVISION] of the Hugging Face hub, of which a copy is here.
 
     Raises:
         ModelError: there is none.
+        AssetError: a model of the hub is not on this machine, or not whole.
     """
     folder = Path(name)
+    if not os.path.lexists(folder):
+        folder = hub_model_folder(folder) or folder
     if not folder.is_dir():
         raise ModelError(
-            message("speech.no-folder", "no speech model: {name} is no folder", name=name),
-            message("speech.no-model.hint", "name a folder as transformers saves it, with its weights"),
+            message("speech.no-folder", "there is no speech model {name}", name=name),
+            message(
+                "speech.no-folder.hint",
+                "name a folder as transformers saves it; kovqa download hf:OWNER/NAME brings one",
+            ),
         )
     return folder
 
