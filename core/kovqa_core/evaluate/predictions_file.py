@@ -236,7 +236,12 @@ def _require_usable_ids(
 
 
 def match_predictions(
-    predictions: Predictions, path: Path, index_path: Path, question_types: Sequence[str] = ()
+    predictions: Predictions,
+    path: Path,
+    index_path: Path,
+    question_types: Sequence[str] = (),
+    *,
+    needs_truth: bool = True,
 ) -> tuple[Predictions, Sequence[Example]]:
     """The examples that a predictions file answers; every id of their question types must be there once.
 
@@ -247,6 +252,7 @@ def match_predictions(
         path: the file they come from.
         index_path: a split's `.jsonl`.
         question_types: only questions of these types; none or "all": every one.
+        needs_truth: are they compared with the index's answers? A judge may have something else to go by.
 
     Raises:
         DataError: ids missing or foreign (the first ten named); an index without what is to be compared.
@@ -269,7 +275,8 @@ def match_predictions(
     _require_same_ids(predictions, path, index_path, type_of, chosen)
     # Without a choice the split itself is returned: it reads rows when they are wanted.
     examples = filter_question_types(split, () if chosen.issuperset(type_of.values()) else chosen)
-    _require_truth(predictions.task, examples, index_path)
+    if needs_truth:
+        _require_truth(predictions.task, examples, index_path)
     return predictions, examples
 
 

@@ -1,0 +1,79 @@
+"""`kovqa evaluate --judge`: a predictions file, judged against the index that it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kovqa_core.data.benchmark_sets import BENCHMARK_SETS
+from kovqa_core.errors import SettingsError
+from kovqa_core.evaluate.predictions_file import match_predictions, read_predictions
+from kovqa_core.evaluate.protocols import AUTO
+from kovqa_core.index.reader import is_index_file, table_image_folder
+from kovqa_core.index.report import read_report
+from kovqa_core.judge.judge_answers import JudgeOptions, judge_answers
+from kovqa_core.judge.judge_prompts import JUDGE_FORMS
+from kovqa_core.judge.judge_scores import JudgeScores, score_verdicts
+from kovqa_core.judge.verdict_file import default_verdict_file
+from kovqa_core.messages import message
+from kovqa_core.progress import OnProgress, ignore_progress
+
+
+def judge_predictions(
+    predictions_path: Path,
+    index_path: Path,
+    options: JudgeOptions,
+    protocol: str = AUTO,
+    question_types: Sequence[str] = (),
+    verdicts: Path | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> JudgeScores:
+    """The scores that a judge gives a predictions file; every id must be there once.
+
+    Args:
+        predictions_path: lines of answers.
+        index_path: a split's `.jsonl`, whose rows have the columns that the judge reads.
+        options: who judges.
+        protocol: a name of `JUDGE_FORMS`, or auto: that of the published set the index was made of.
+        question_types: only questions of these types; none or "all": every one.
+        verdicts: file of the verdicts; None: beside the predictions.
+        on_progress: see `judge_answers`.
+
+    Raises:
+        SettingsError: the index is of no set that is judged; see `judge_answers`.
+        DataError: see `match_predictions`, `judge_answers` and `score_verdicts`.
+        AssetError: the server fails.
+    """
+    protocol = find_judge_protocol(index_path) if protocol == AUTO else protocol
+    predictions = read_predictions(predictions_path)
+    predictions, examples = match_predictions(
+        predictions, predictions_path, index_path, question_types, needs_truth=False
+    )
+    pairs = [(example, predictions.texts[example.id]) for example in examples]
+    file = verdicts or default_verdict_file(predictions_path)
+    judged = judge_answers(pairs, protocol, options, file, table_image_folder(index_path), on_progress)
+    return score_verdicts(judged)
+
+
+def find_judge_protocol(index_path: Path) -> str:
+    """The protocol by which a published set is judged.
+
+    Raises:
+        SettingsError: the index is of another set.
+    """
+    source = read_report(index_path.parent).source if is_index_file(index_path) else ""
+    protocol = BENCHMARK_SETS[source].protocol if source in BENCHMARK_SETS else ""
+    if protocol not in JUDGE_FORMS:
+        raise SettingsError(
+            message(
+                "judge.set-not-judged",
+                "{index} is not of a set that a judge scores",
+                index=index_path,
+            ),
+            message(
+                "judge.set-not-judged.hint",
+                "leave out --judge, or say how it is asked: --protocol {protocols}",
+                protocols=" | ".join(JUDGE_FORMS),
+            ),
+        )
+    return protocol
