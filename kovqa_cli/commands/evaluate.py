@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from kovqa_core.errors import SettingsError
 from kovqa_core.messages import message
 
 from kovqa_cli import options
+
+if TYPE_CHECKING:
+    from kovqa_core.evaluate.evaluation import EvaluationResult
+    from kovqa_core.judge.judge_answers import JudgeOptions
 
 
 def evaluate(
@@ -50,6 +56,28 @@ def evaluate(
         Path | None,
         typer.Option("--report", metavar="FILE", help="Write one HTML page with tables and examples."),
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            metavar="URL",
+            help="Open answers: a server in OpenAI's form whose model judges them, up to /v1.",
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None,
+        typer.Option(
+            "--judge-model", metavar="NAME", help="Its name there. [default: the server's only one]"
+        ),
+    ] = None,
+    judge_prompt: Annotated[
+        Path | None,
+        typer.Option(
+            "--judge-prompt",
+            metavar="FILE",
+            help="Another prompt, with {question}, {answer} and the set's fields.",
+        ),
+    ] = None,
     log: Annotated[
         Path | None,
         typer.Option(
@@ -82,11 +110,23 @@ def evaluate(
 
     for output in filter(None, (report, log)):
         require_other_output(output, list(filter(None, (predictions, index, against))))
-    with show_progress(quiet) as on_progress:
-        results = [
-            evaluate_file(path, index, normalise, tokens, on_progress, kind or (), protocol)
-            for path in filter(None, (predictions, against))
+    files = list(filter(None, (predictions, against)))
+    judging = _judge_options(judge, judge_model, judge_prompt)
+    if judging is None:
+        with show_progress(quiet) as on_progress:
+            results = [
+                evaluate_file(path, index, normalise, tokens, on_progress, kind or (), protocol)
+                for path in files
+            ]
+        verdicts = None
+    else:
+        judged = [
+            _evaluate_judged(
+                path, index, judging, (normalise, tokens, kind or (), protocol), quiet=quiet or json
+            )
+            for path in files
         ]
+        results, verdicts = [result for result, _ in judged], judged[0][1]
     result, comparison = results[0], None
     if against:
         from kovqa_core.evaluate.compare_predictions import compare_predictions
@@ -110,8 +150,63 @@ def evaluate(
         if not quiet:
             print_note(message("evaluate.log-written", "log: {path}", path=short_path(log)))
     if comparison is None:
-        print_evaluation(result, as_json=json, quiet=quiet)
+        print_evaluation(result, as_json=json, quiet=quiet, judge=verdicts)
         return
     from kovqa_cli.output.compare_predictions import print_comparison
 
     print_comparison(comparison, as_json=json, quiet=quiet)
+
+
+def _judge_options(url: str | None, model: str | None, prompt: Path | None) -> JudgeOptions | None:
+    """Who judges; None: nobody.
+
+    Raises:
+        SettingsError: how it is asked is said, and not who.
+    """
+    if url is None:
+        if model or prompt:
+            raise SettingsError(
+                message("evaluate.no-judge", "--judge-model and --judge-prompt are of a judge, and there is none"),
+                message("evaluate.no-judge.hint", "name its server: --judge http://HOST:8000/v1"),
+            )  # fmt: skip
+        return None
+    from kovqa_core.judge.judge_answers import JudgeOptions
+
+    return JudgeOptions(url, model, prompt)
+
+
+def _evaluate_judged(
+    predictions: Path,
+    index: Path,
+    judging: JudgeOptions,
+    scoring: tuple[str | None, str, Sequence[str], str],
+    *,
+    quiet: bool,
+) -> tuple[EvaluationResult, dict[str, object]]:
+    """The scores that a judge gives a predictions file, and what the JSON document says of the judge.
+
+    Args:
+        predictions, index: the two files.
+        judging: who judges.
+        scoring: normal form, tokens, question types and protocol, as the command has them.
+        quiet: say nothing but what is wrong.
+    """
+    from dataclasses import replace
+
+    from kovqa_core.evaluate.evaluation import evaluate_file
+    from kovqa_core.judge.judge_points import verdict_points
+    from kovqa_core.judge.judge_predictions import judge_predictions
+    from kovqa_core.judge.verdict_file import default_verdict_file
+
+    from kovqa_cli.output.judge import judge_fields, print_judged
+    from kovqa_cli.output.progress import show_progress
+
+    normalise, tokens, kinds, protocol = scoring
+    with show_progress(quiet, announce=True) as on_progress:
+        judged = judge_predictions(predictions, index, judging, protocol, kinds, None, on_progress)
+    points, file = verdict_points(judged), default_verdict_file(predictions)
+    print_judged(judged, judging, file, quiet=quiet)
+    result = evaluate_file(
+        predictions, index, normalise, tokens, question_types=kinds, protocol=judged.protocol, points=points
+    )
+    return replace(result, judge=judged.judge), judge_fields(judged, judging, file)

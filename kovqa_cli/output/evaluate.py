@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kovqa_core.errors import list_ids
@@ -25,13 +26,21 @@ if TYPE_CHECKING:
     from kovqa_core.evaluate.report import ReportImages
 
 
-def print_evaluation(result: EvaluationResult, *, as_json: bool, quiet: bool) -> None:
-    """Scores of a predictions file: a table, one JSON document, or the score alone."""
+def print_evaluation(
+    result: EvaluationResult, *, as_json: bool, quiet: bool, judge: Mapping[str, object] | None = None
+) -> None:
+    """Scores of a predictions file: a table, one JSON document, or the score alone.
+
+    Args:
+        result: the scores.
+        as_json, quiet: see `options`.
+        judge: of the JSON document, who judged; None: nobody did.
+    """
     from kovqa_core.evaluate.answer_scores import AnswerScores
 
     print_warnings(unusable_scores_warnings(result))
     if as_json:
-        print_json(evaluation_fields(result))
+        print_json({**evaluation_fields(result), **({"judge": judge} if judge else {})})
     elif isinstance(result.scores, AnswerScores):
         if result.benchmark and not quiet:
             print_note(

@@ -14,8 +14,9 @@ import pytest
 from kovqa_core.data.benchmark_sets import CRITERIA_COLUMN, DESCRIPTION_COLUMN, REFERENCE_COLUMN
 from kovqa_core.data.example import Example
 from kovqa_core.errors import AssetError, DataError
+from kovqa_core.evaluate.answer_scores import AnswerScores, score_answers
 from kovqa_core.judge.judge_answers import JudgedAnswers, JudgeOptions, is_korean, judge_answers
-from kovqa_core.judge.judge_scores import score_verdicts
+from kovqa_core.judge.judge_points import rows_without_verdict, verdict_points
 from kovqa_core.judge.verdict_file import read_verdict_file
 
 from tests.answer.server import MODEL, Reply, Vllm
@@ -29,11 +30,13 @@ class JudgeServer(Vllm):
     def __init__(self) -> None:
         super().__init__()
         self.verdicts: dict[str, str | int] = {}
-        self.kovqa = False
+        self.prompts: list[str] = []
 
     def answer(self, body: dict[str, Any]) -> Reply | str:
+        if body["model"] not in self.models:
+            return super().answer(body)
         prompt = _prompt(body)
-        self.prompts = [*getattr(self, "prompts", []), prompt]
+        self.prompts.append(prompt)
         [answer] = re.findall(r"답변\]\n(답 \d+)\n", prompt)
         verdict = self.verdicts[answer]
         if isinstance(verdict, int):
@@ -72,16 +75,23 @@ def ask(judge: JudgeServer, protocol: str, rows: list[tuple[Example, str]], file
     return judge_answers(rows, protocol, JudgeOptions(judge.url, concurrency=3), file, Path())
 
 
+def score(judged: JudgedAnswers) -> AnswerScores:
+    points = verdict_points(judged)
+    rows = [(row.example, "") for row in judged.rows if row.example.id in points]
+    return score_answers(rows, protocol=judged.protocol, points=points)
+
+
 def test_criteria_are_scored_by_hand_computed_values(judge: JudgeServer, tmp_path: Path) -> None:
     points = [n % 11 for n in range(ROWS)]
     judge.verdicts = {f"답 {n}": f"기준을 봅니다.\n점수: {points[n]}/10" for n in range(ROWS)}
     rows, file = pairs({CRITERIA_COLUMN: "- 5점: 하늘\n- 5점: 파랑"}), tmp_path / "답.verdicts.jsonl"
-    scores = score_verdicts(ask(judge, "criteria-judge", rows, file))
-    assert (scores.judged.judge, scores.judged.asked, scores.total.rows) == (MODEL, ROWS, ROWS)
-    assert scores.total.score == pytest.approx(10 * np.mean(points))
-    assert {each.name: each.score for each in scores.categories} == {
-        "글자": pytest.approx(10 * np.mean(points[::3])),
-        "장면": pytest.approx(10 * np.mean([p for n, p in enumerate(points) if n % 3])),
+    judged = ask(judge, "criteria-judge", rows, file)
+    scores = score(judged)
+    assert (judged.judge, judged.asked, scores.total.rows, scores.unanswered) == (MODEL, ROWS, ROWS, 0)
+    assert scores.total.score == pytest.approx(np.mean(points) / 10)
+    assert {each.name: each.score for each in scores.question_types} == {
+        "글자": pytest.approx(np.mean(points[::3]) / 10),
+        "장면": pytest.approx(np.mean([p for n, p in enumerate(points) if n % 3]) / 10),
     }
     assert scores.total.low < scores.total.score < scores.total.high
     assert "- 5점: 파랑" in judge.prompts[0]
@@ -96,9 +106,9 @@ def test_the_share_of_the_references_points(judge: JudgeServer, tmp_path: Path) 
     given = [(n % 5 + 5, n % 7 + 2) for n in range(ROWS)]
     judge.verdicts = {f"답 {n}": f"{reference} {points}\n이유" for n, (reference, points) in enumerate(given)}
     columns: dict[str, object] = {REFERENCE_COLUMN: "파란 하늘입니다.", DESCRIPTION_COLUMN: "하늘"}
-    scores = score_verdicts(ask(judge, "reference-judge", pairs(columns), tmp_path / "v.jsonl"))
+    scores = score(ask(judge, "reference-judge", pairs(columns), tmp_path / "v.jsonl"))
     references, points = np.array(given).mean(axis=0)
-    assert scores.total.score == pytest.approx(100 * points / references)
+    assert scores.total.score == pytest.approx(points / references)
 
 
 def test_a_failure_keeps_what_was_said_and_the_next_run_goes_on(judge: JudgeServer, tmp_path: Path) -> None:
@@ -112,23 +122,23 @@ def test_a_failure_keeps_what_was_said_and_the_next_run_goes_on(judge: JudgeServ
         stream.write(b'{"key": "torn')  # killed while it wrote
     judge.verdicts["답 8"] = "점수: 5/10"
     done = ask(judge, "criteria-judge", rows, file)
-    assert (done.asked, score_verdicts(done).total.score) == (ROWS - kept, 50)
+    assert (done.asked, score(done).total.score) == (ROWS - kept, 0.5)
     assert len({json.loads(line)["id"] for line in file.read_text("utf-8").splitlines()}) == ROWS
 
 
 def test_rows_without_a_verdict_are_said_and_not_counted(judge: JudgeServer, tmp_path: Path) -> None:
     rows, file = pairs({CRITERIA_COLUMN: "10점: 하늘"}), tmp_path / "v.jsonl"
     judge.verdicts = {f"답 {n}": "점수: 8/10" for n in range(ROWS)} | {"답 3": "잘 모르겠습니다."}
-    scores = score_verdicts(ask(judge, "criteria-judge", rows, file))
-    assert (scores.total.rows, scores.total.score) == (ROWS - 1, 80)
-    [missing] = scores.without_verdict
+    judged = ask(judge, "criteria-judge", rows, file)
+    scores = score(judged)
+    assert (scores.total.rows, scores.total.score) == (ROWS - 1, pytest.approx(0.8))
+    [missing] = rows_without_verdict(judged)
     assert missing.example.id == "Q3"
     assert "잘 모르겠습니다." in missing.problem
     judge.verdicts |= {"답 4": 400, "답 5": 400}
     judged = ask(judge, "criteria-judge", rows, tmp_path / "other.jsonl")
     with pytest.raises(DataError, match=r"3 of 12 rows .* id Q3"):
-        score_verdicts(judged)
-    assert score_verdicts(judged, allow_left_out=True).total.rows == ROWS - 3
+        verdict_points(judged)
     assert len(read_verdict_file(tmp_path / "other.jsonl")) == ROWS - 2  # what was refused is asked again
 
 
@@ -141,7 +151,7 @@ def test_an_answer_without_korean_is_worth_nothing_and_costs_nothing(
     given = [(example, answer) for (example, _), answer in zip(rows, answers, strict=True)]
     judged = ask(judge, "criteria-judge", given, tmp_path / "v.jsonl")
     assert (judged.asked, judged.not_korean) == (2, ["Q1", "Q2"])
-    assert score_verdicts(judged).total.score == 50
+    assert score(judged).total.score == 0.5
     assert [is_korean(text) for text in ("3,000", "A동", "ㅋㅋ", "LG", "青")] == [
         True,
         True,
@@ -154,4 +164,4 @@ def test_an_answer_without_korean_is_worth_nothing_and_costs_nothing(
 def test_a_row_without_the_column_is_named(judge: JudgeServer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"id Q0: no column {CRITERIA_COLUMN}"):
         ask(judge, "criteria-judge", pairs({}), tmp_path / "v.jsonl")
-    assert not hasattr(judge, "prompts")
+    assert not judge.prompts

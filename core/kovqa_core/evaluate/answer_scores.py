@@ -217,9 +217,9 @@ class _AnswerTallies:
         self._true_forms.append(best)
         self._given_forms.append(row.answer_form)
         self._each.append(row.score)
-        self._unanswered += not true_scores
+        self._unanswered += not row.protocol
         self._rules.add(row.rule)
-        if true_scores:
+        if row.protocol:
             self._protocols[row.protocol] += 1
 
     def answer_scores(self) -> AnswerScores:

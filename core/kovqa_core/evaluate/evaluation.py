@@ -14,7 +14,7 @@ from kovqa_core.evaluate.answer_scores import AnswerScores, score_answers
 from kovqa_core.evaluate.caption_scores import CaptionScores, score_captions
 from kovqa_core.evaluate.predictions import Predictions
 from kovqa_core.evaluate.predictions_file import match_predictions, read_predictions
-from kovqa_core.evaluate.protocols import AUTO, RowPoints
+from kovqa_core.evaluate.protocols import AUTO, JUDGED_PROTOCOLS, RowPoints
 from kovqa_core.index.reader import is_index_file, read_type_groups
 from kovqa_core.index.report import read_report
 from kovqa_core.messages import Message, message
@@ -28,6 +28,7 @@ class EvaluationResult:
     Attributes:
         examples: in circular evaluation the first turns of the questions that are scored.
         benchmark: the published set whose protocol was taken, because none was named; None: no such set.
+        judge: name of the model whose points these are; "" where there was no judge.
     """
 
     predictions_path: Path
@@ -38,6 +39,7 @@ class EvaluationResult:
     rule: str | None = None
     protocol: str = AUTO
     benchmark: BenchmarkSet | None = field(default=None, kw_only=True)
+    judge: str = field(default="", kw_only=True)
 
 
 def evaluate_file(
@@ -80,12 +82,17 @@ def evaluate_file(
         unused = {"--tokens": tokens != "auto"}
         contents = message("evaluate.answers", "answers")
     _refuse_unused_options([option for option, given in unused.items() if given], contents, predictions_path)
-    predictions, examples = match_predictions(predictions, predictions_path, index_path, question_types)
     benchmark = find_benchmark(index_path)
     # Whoever names a normal form or a protocol wants that one.
     takes_own = predictions.task != "caption" and protocol == AUTO and rule is None
     own_protocol = benchmark if takes_own else None
     protocol = own_protocol.protocol if own_protocol else protocol
+    needs_truth = protocol not in JUDGED_PROTOCOLS  # a judge has something else to go by
+    predictions, examples = match_predictions(
+        predictions, predictions_path, index_path, question_types, needs_truth=needs_truth
+    )
+    if points is not None:  # who judged has said which ones have none
+        examples = [example for example in examples if example.id in points]
     stage = message("evaluate.scoring", "scoring")
     if predictions.task == "caption":
         captioned = list(report_rows(examples, stage, on_progress))

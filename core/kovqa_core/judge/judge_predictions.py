@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kovqa_core.data.benchmark_sets import BENCHMARK_SETS
 from kovqa_core.errors import SettingsError
+from kovqa_core.evaluate.evaluation import find_benchmark
 from kovqa_core.evaluate.predictions_file import match_predictions, read_predictions
 from kovqa_core.evaluate.protocols import AUTO
-from kovqa_core.index.reader import is_index_file, table_image_folder
-from kovqa_core.index.report import read_report
-from kovqa_core.judge.judge_answers import JudgeOptions, judge_answers
+from kovqa_core.index.reader import table_image_folder
+from kovqa_core.judge.judge_answers import JudgedAnswers, JudgeOptions, judge_answers
 from kovqa_core.judge.judge_prompts import JUDGE_FORMS
-from kovqa_core.judge.judge_scores import JudgeScores, score_verdicts
 from kovqa_core.judge.verdict_file import default_verdict_file
 from kovqa_core.messages import message
 from kovqa_core.progress import OnProgress, ignore_progress
@@ -27,8 +25,8 @@ def judge_predictions(
     question_types: Sequence[str] = (),
     verdicts: Path | None = None,
     on_progress: OnProgress = ignore_progress,
-) -> JudgeScores:
-    """The scores that a judge gives a predictions file; every id must be there once.
+) -> JudgedAnswers:
+    """What a judge says of a predictions file; every id must be there once.
 
     Args:
         predictions_path: lines of answers.
@@ -41,7 +39,7 @@ def judge_predictions(
 
     Raises:
         SettingsError: the index is of no set that is judged; see `judge_answers`.
-        DataError: see `match_predictions`, `judge_answers` and `score_verdicts`.
+        DataError: see `match_predictions` and `judge_answers`.
         AssetError: the server fails.
     """
     protocol = find_judge_protocol(index_path) if protocol == AUTO else protocol
@@ -51,8 +49,7 @@ def judge_predictions(
     )
     pairs = [(example, predictions.texts[example.id]) for example in examples]
     file = verdicts or default_verdict_file(predictions_path)
-    judged = judge_answers(pairs, protocol, options, file, table_image_folder(index_path), on_progress)
-    return score_verdicts(judged)
+    return judge_answers(pairs, protocol, options, file, table_image_folder(index_path), on_progress)
 
 
 def find_judge_protocol(index_path: Path) -> str:
@@ -61,9 +58,8 @@ def find_judge_protocol(index_path: Path) -> str:
     Raises:
         SettingsError: the index is of another set.
     """
-    source = read_report(index_path.parent).source if is_index_file(index_path) else ""
-    protocol = BENCHMARK_SETS[source].protocol if source in BENCHMARK_SETS else ""
-    if protocol not in JUDGE_FORMS:
+    benchmark = find_benchmark(index_path)
+    if benchmark is None or benchmark.protocol not in JUDGE_FORMS:
         raise SettingsError(
             message(
                 "judge.set-not-judged",
@@ -76,4 +72,4 @@ def find_judge_protocol(index_path: Path) -> str:
                 protocols=" | ".join(JUDGE_FORMS),
             ),
         )
-    return protocol
+    return benchmark.protocol
