@@ -248,14 +248,18 @@ SourceArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="SOURCE",
-        help="Data set: aihub, aihub101, nia, dacon, vqav2, coco, kvqa, or table (any CSV, TSV, JSON lines or JSON).",
+        help="Data set: aihub, aihub101, nia, dacon, vqav2, coco, kvqa, table (any CSV, TSV, JSON lines or JSON), or a "
+        "benchmark: k-mmbench, k-seed, k-mmstar, k-dtcbench, k-llava-w, koffvqa, kreta, k-viscuit, bok-vqa.",
         autocompletion=completion.complete_source,
     ),
 ]
 RawDataOption = Annotated[
     Path | None,
     typer.Option(
-        "--root", help="Folder of the raw data; table: the file.", metavar="DIR|FILE", envvar="KOVQA_ROOT"
+        "--root",
+        help="Folder of the raw data; table, a benchmark: also the file.",
+        metavar="DIR|FILE",
+        envvar="KOVQA_ROOT",
     ),
 ]
 IndexOption = Annotated[

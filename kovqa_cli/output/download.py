@@ -38,10 +38,11 @@ def confirm_terms(terms: str) -> bool:
 def print_fetched_assets(
     fetched: Sequence[tuple[str, Sequence[Path]]], *, as_json: bool, quiet: bool
 ) -> None:
-    """Where fetched assets are, name and paths of each, and what makes a model of them."""
+    """Where fetched assets are, name and paths of each, and what is typed next with some of them."""
     assets = [{"name": name, "paths": [str(path) for path in paths]} for name, paths in fetched]
     lines = [short_path(path) for _, paths in fetched for path in paths]
     notes = [note for _, paths in fetched for path in paths for note in _import_commands(path)]
+    notes += [note for name, paths in fetched for note in _index_command(name, paths[0])]
     print_outcome(lines, {"assets": assets}, notes, as_json=as_json, quiet=quiet)
 
 
@@ -64,6 +65,16 @@ def _import_commands(path: Path) -> list[str]:
         "kovqa index vqav2 --root DIR --as-upstream --tokenizer beit3.spm",
     )
     return [command, labels]
+
+
+def _index_command(name: str, path: Path) -> list[str]:
+    """What reads a benchmark: of a repository its folder, of single files the folder that they are in."""
+    from kovqa_core.data.benchmark_sets import BENCHMARK_SETS
+
+    if name not in BENCHMARK_SETS:
+        return []
+    root = shell_path(path if path.is_dir() else path.parent)
+    return [message("cli.index-next", "next: kovqa index {name} --root {root}", name=name, root=root)]
 
 
 def print_assets(

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from kovqa_core.messages import message
 
-from kovqa_cli.output.console import print_json, print_note, print_outcome, print_table, print_warnings
+from kovqa_cli.output.console import (
+    print_json,
+    print_note,
+    print_outcome,
+    print_table,
+    print_warnings,
+    shell_path,
+)
 
 if TYPE_CHECKING:
     from kovqa_core.data.example import Example
@@ -21,7 +28,8 @@ def print_index_report(report: IndexReport, folder: Path, *, as_json: bool, quie
     """What an index holds and what was left out; on stdout where it is."""
     _print_fault_warning(report)
     fields = {"path": str(folder), **_report_fields(report)}
-    print_outcome(str(folder), fields, _report_notes(report), as_json=as_json, quiet=quiet)
+    notes = [*_report_notes(report), *_benchmark_notes(report, folder)]
+    print_outcome(str(folder), fields, notes, as_json=as_json, quiet=quiet)
 
 
 def print_checked_data_set(report: IndexReport, *, as_json: bool, quiet: bool) -> None:
@@ -101,6 +109,21 @@ def _report_notes(report: IndexReport) -> Iterator[str]:
             "index.rows-left-out", "left out, {reason}: {count:,} (first: {row})",
             reason=left_out.reason, count=left_out.count, row=left_out.first_rows[0],
         )  # fmt: skip
+
+
+def _benchmark_notes(report: IndexReport, folder: Path) -> Iterator[str]:
+    """How a benchmark is answered, for nothing is trained on it."""
+    from kovqa_core.data.benchmark_sets import BENCHMARK_SETS
+
+    if report.source not in BENCHMARK_SETS:
+        return
+    protocol = BENCHMARK_SETS[report.source].protocol
+    yield message("index.protocol", "answers are scored by the protocol {protocol}", protocol=protocol)
+    words = "--choices " if report.counts.extras.choices else ""
+    yield message(
+        "index.benchmark-next", "next: kovqa predict --input {table} {words}-o {output} --model MODEL",
+        table=shell_path(folder / "test.jsonl"), words=words, output=f"{report.source}.jsonl",
+    )  # fmt: skip
 
 
 def _class_notes(counts: IndexCounts) -> Iterator[str]:
@@ -191,7 +214,21 @@ def print_examples(preview: Sequence[PreviewExample], *, as_json: bool) -> None:
         ]
         for each in preview
     ]
+    # What most data sets lack has a column where a row shown has it.
+    for name, texts in _optional_columns([each.example for each in preview]).items():
+        columns.insert(-1, (name, "text"))
+        for row, text in zip(rows, texts, strict=True):
+            row.insert(-1, text)
     print_table(columns, rows)
+
+
+def _optional_columns(examples: Sequence[Example]) -> dict[str, list[str]]:
+    """Column -> its texts."""
+    columns = {
+        "context": [example.context for example in examples],
+        "choices": [" | ".join(example.choices) for example in examples],
+    }
+    return {name: texts for name, texts in columns.items() if any(texts)}
 
 
 def _example_fields(preview: PreviewExample) -> dict[str, object]:

@@ -22,7 +22,7 @@ class BenchmarkSet:
         title: as its authors write it.
         repository: OWNER/NAME on the Hugging Face hub, or what else it is fetched from.
         protocol: how its answers are scored: a name that `kovqa evaluate --protocol` takes.
-        rows: questions that it has, as published (turns of circular evaluation not counted).
+        rows: questions that it has, as published (turns of circular evaluation not counted; of BOK-VQA the tests).
         licence: of the data.
         score_columns: columns by which scores are reported besides the question type, as the set's own boards do.
     """
@@ -53,7 +53,7 @@ BENCHMARK_SETS: dict[str, BenchmarkSet] = {
             "kreta", "KRETA", "tabtoyou/KRETA", "choice-answer-line", 2577, "not stated",
             ("topic_difficulty", "image_type"),
         ),
-        BenchmarkSet("k-viscuit", "K-Viscuit", "ddehun/k-viscuit", "choice-bare-letter", 657, "research"),
-        BenchmarkSet("bok-vqa", "BOK-VQA", "mjkmain/BOK-VQA", "exact", 0, "research"),
+        BenchmarkSet("k-viscuit", "K-Viscuit", "ddehun/k-viscuit", "choice-bare-letter", 657, "CC-BY-4.0"),
+        BenchmarkSet("bok-vqa", "BOK-VQA", "github.com/mjkmain/BOK-VQA", "exact", 3567, "AI-Hub's terms"),
     )
 }  # fmt: skip

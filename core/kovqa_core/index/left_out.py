@@ -24,6 +24,7 @@ ROW_TWICE = "question id appears twice"
 ROW_TWICE_OTHER_ANSWER = "question id appears twice, with other answers"
 FILE_WITHOUT_ROWS = "file without rows"
 CHOICES_UNUSABLE = "choices unusable"
+ANSWER_NO_CHOICE = "answer is none of the choices"
 
 # Rows that a class list does not cover: its stated rule, not a fault of the data.
 ANSWER_NOT_A_CLASS = "answer is no class"
@@ -59,11 +60,17 @@ class LeftOut:
 
 @dataclass
 class LeftOutRows:
-    """Collects the rows left out while a data set is read; all are counted, the first of each reason listed."""
+    """Collects the rows left out while a data set is read; all are counted, the first of each reason listed.
+
+    Attributes:
+        counts, listed: by reason.
+        notes: what else was found that people should know, as `DatasetShard.notes`.
+    """
 
     MAX_LISTED: ClassVar[int] = 20
     counts: Counter[str] = field(default_factory=Counter)
     listed: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, reason: str, row: str) -> None:
         """Count one row, and list it if it is among the first ("id 17: 동물/a.jpg")."""

@@ -103,7 +103,8 @@ def write_index(
         own_images = any(shard.read_images for shard in shards)  # which lie here until the folder is whole
         images = partial_folder / EMBEDDED_IMAGES_FOLDER if own_images else origin.images
         checked = images if check_images else None
-        placed = _place_images(spools, origin, allow_outside=allow_outside)
+        noted = [*origin.notes, *(note for spool in spools for note in spool.left_out.notes)]
+        placed = _place_images(spools, replace(origin, notes=noted), allow_outside=allow_outside)
         counts = _merge_spools(
             spools, origin.images, placed, partial_folder, min_count, classes, checked, on_progress
         )

@@ -1,8 +1,9 @@
 """The table of data sets, and what each of them must offer.
 
 A data set is a module of this folder with the four constants and two functions of `DataSource`, and a line
-in `DATA_SOURCES`. mypy compares every module of the table with the protocol. The modules are light: they load
-neither numpy nor Pillow, so that a command line can be completed with their names.
+in `DATA_SOURCES`; benchmarks that share a module are a `BenchmarkSource` each. mypy compares every entry of the table
+with the protocol. The modules are light: they load neither numpy nor Pillow, so that a command line can be completed
+with their names.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Protocol
 
 from kovqa_core.index.shards import DatasetShard, SourceOptions
-from kovqa_core.index.sources import aihub, aihub101, coco, dacon, kvqa, nia, table, vqav2
+from kovqa_core.index.sources import aihub, aihub101, bok_vqa, coco, dacon, kvqa, nia, table, vqav2
+from kovqa_core.index.sources.benchmarks import BENCHMARK_SOURCES
 
 
 class DataSource(Protocol):
-    """A module that reads a raw data set."""
+    """A module, or an object, that reads a raw data set."""
 
     @property
     def SPLIT_METHOD(self) -> str:
@@ -55,4 +57,6 @@ DATA_SOURCES: dict[str, DataSource] = {
     "coco": coco,
     "kvqa": kvqa,
     "table": table,
+    **BENCHMARK_SOURCES,
+    "bok-vqa": bok_vqa,
 }
