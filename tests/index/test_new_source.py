@@ -92,4 +92,4 @@ def test_a_new_source_completes_on_the_command_line(new_source: ModuleType) -> N
 def test_every_source_offers_what_the_protocol_lists(name: str) -> None:
     """mypy compares the types; this sees that no constant is left to chance."""
     required = {attribute for attribute in vars(DataSource) if not attribute.startswith("_")}
-    assert required <= vars(DATA_SOURCES[name]).keys()
+    assert required <= set(dir(DATA_SOURCES[name]))

@@ -140,7 +140,7 @@ def _first_text(cells: JsonRecord, columns: Sequence[str], place: str) -> str:
 
 
 def _save_base64(text: str, names: ImageNames, folder: Path | None) -> str:
-    """The name under which an image in base64 is written; "" if it is no image."""
+    """The name under which an image in base64 is written; "" if it is not one."""
     try:
         data = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text)
     except (binascii.Error, ValueError):
