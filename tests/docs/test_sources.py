@@ -20,6 +20,7 @@ LETTERS = {
     "launching": "R",
     "explain": "X",
     "hub_models": "H",
+    "benchmarks": "K",
 }
 
 _CITED = re.compile(r"docs/sources/(\w+)\.md(?:, ((?:[A-Z]\d+(?:, | and | to )?)+))?")

@@ -2,7 +2,7 @@
 
 Layout: `BOKVQA_data_test_ko.csv` and, for training, `BOKVQA_data_ko.csv` (`_en` in English) with the columns `img_name`,
 `question`, `h`, `r`, `t`, `answer`, and of training `fold`, of which the authors validate on fold 1. The images come apart.
-(docs/sources/benchmarks.md, K11)
+(docs/sources/benchmarks.md, K12)
 """
 
 from __future__ import annotations
