@@ -129,7 +129,7 @@ def _benchmark_notes(report: IndexReport, folder: Path) -> Iterator[str]:
 def _class_notes(counts: IndexCounts) -> Iterator[str]:
     """Which questions have a class, and which classes have no question."""
     for split, fraction in counts.class_coverage.items():
-        if fraction is not None and fraction < 1:
+        if counts.classes and fraction is not None and fraction < 1:
             yield message(
                 "index.class-coverage", "{split}: {fraction:.1%} of the questions have an answer that is a class",
                 split=split, fraction=fraction,
