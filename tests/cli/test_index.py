@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from tests import parity
 from tests.conftest import Kovqa, Small
+from tests.tools.benchmark_files import write_benchmark
 
 
 def error(done: subprocess.CompletedProcess[str], code: int) -> str:
@@ -78,3 +81,23 @@ def test_the_original_files(kovqa: Kovqa, tmp_path: Path) -> None:
 def test_a_missing_source_or_root_is_named(kovqa: Kovqa) -> None:
     assert "aihub, aihub101, nia, dacon, vqav2, coco, kvqa, table" in error(kovqa("index"), 2)
     assert "--root DIR" in error(kovqa("index", "nia"), 2)
+
+
+def test_a_benchmark_is_answered_by_the_command_that_its_index_names(
+    kovqa: Kovqa, tiny_vlm: Callable[[str], Path], tmp_path: Path
+) -> None:
+    root = write_benchmark("k-mmbench", tmp_path / "raw")
+    done = kovqa("index", "k-mmbench", "--root", root)
+    assert (done.returncode, done.stdout) == (0, "data/k-mmbench\n"), done.stderr
+    *_, protocol, following = done.stderr.splitlines()
+    assert protocol == "answers are scored by the protocol circular"
+    assert "5 questions, 1,164 are published" in done.stderr and "that is a class" not in done.stderr
+    words = shlex.split(following.removeprefix("next: kovqa "))
+    assert words.pop() == "MODEL"
+    answered = kovqa(*words, tiny_vlm("qwen3_vl"))
+    assert answered.returncode == 0, answered.stderr
+    rows = [json.loads(line) for line in (tmp_path / "k-mmbench.jsonl").read_text("utf-8").splitlines()]
+    assert len(rows) == 18 and all(row["answer"] in row["choices"] for row in rows)
+    assert {row["circular"] for row in rows} == {"241", "242", "243", "244", "245"}
+    shown = kovqa("index", "--show", "1", "-o", "data/k-mmbench", COLUMNS="200").stdout
+    assert "choices" in shown and " | " in shown

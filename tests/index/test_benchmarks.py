@@ -27,6 +27,7 @@ from kovqa_core.index.sources import DATA_SOURCES
 from kovqa_core.index.sources.benchmark_rows import split_choices
 from PIL import Image, ImageColor
 
+from kovqa_cli.output.download import print_fetched_assets
 from tests.index.raw_data import left_out_counts, left_out_rows
 from tests.tools.benchmark_files import SQUARES, picture, write_benchmark
 
@@ -92,6 +93,20 @@ def test_a_benchmark_is_downloaded_under_the_name_it_is_indexed_by() -> None:
         assert name in DATA_SOURCES
         asset = find_asset_entry(name)
         assert asset.repo == each.repository or each.repository in asset.page
+
+
+def test_after_a_download_comes_the_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_benchmark("bok-vqa", tmp_path / "내 자료")
+    fetched = [
+        ("bok-vqa", sorted((root / "data").glob("*.csv"))),
+        ("k-seed", [tmp_path]),
+        ("kvqa", [tmp_path]),
+    ]
+    print_fetched_assets(fetched, as_json=False, quiet=False)
+    assert capsys.readouterr().err.splitlines() == [
+        f"next: kovqa index bok-vqa --root '{root}/data'",
+        f"next: kovqa index k-seed --root {tmp_path}",
+    ]
 
 
 # ------------------------------------------------------------------------------- circular turns
