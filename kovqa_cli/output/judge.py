@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kovqa_core.files import read_bytes
 from kovqa_core.messages import message
 
 from kovqa_cli.output.console import print_note, print_warnings, short_path
@@ -64,6 +63,7 @@ def print_judged(judged: JudgedAnswers, options: JudgeOptions, verdicts: Path, *
 
 def judge_fields(judged: JudgedAnswers, options: JudgeOptions, verdicts: Path) -> dict[str, object]:
     """The part of the JSON document that tells one judge's score from another's."""
+    from kovqa_core.files import read_bytes
     from kovqa_core.judge.judge_points import rows_without_verdict
 
     prompt = hashlib.sha256(read_bytes(options.prompt)).hexdigest() if options.prompt else "kovqa"

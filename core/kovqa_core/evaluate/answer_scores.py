@@ -18,7 +18,14 @@ from kovqa_core.evaluate.choice_readers import Unread
 from kovqa_core.evaluate.circular_scores import score_circular_questions
 from kovqa_core.evaluate.confidence_intervals import mean_of_means_interval, score_interval
 from kovqa_core.evaluate.normalise_korean import answer_type
-from kovqa_core.evaluate.protocols import AUTO, CIRCULAR, RowPoints, RowScore, choose_row_scorer
+from kovqa_core.evaluate.protocols import (
+    AUTO,
+    CIRCULAR,
+    JUDGED_PROTOCOLS,
+    RowPoints,
+    RowScore,
+    choose_row_scorer,
+)
 
 
 @dataclass(frozen=True)
@@ -217,9 +224,11 @@ class _AnswerTallies:
         self._true_forms.append(best)
         self._given_forms.append(row.answer_form)
         self._each.append(row.score)
-        self._unanswered += not row.protocol
+        # A judge may go by something else than true answers.
+        is_scored = bool(true_scores) or row.protocol in JUDGED_PROTOCOLS
+        self._unanswered += not is_scored
         self._rules.add(row.rule)
-        if row.protocol:
+        if is_scored:
             self._protocols[row.protocol] += 1
 
     def answer_scores(self) -> AnswerScores:
