@@ -6,7 +6,7 @@
 | `reference-judge` (K-LLaVA-W) | the image's description, question, two answers | 1 to 10 each | sum / the references' |
 
 The prompts are our own words, not those of the sets' authors, whose boards a score here is not comparable with;
-`--judge-prompt` takes theirs. Source: docs/sources/benchmarks.md.
+`--judge-prompt` takes theirs. Source: docs/sources/benchmarks.md, K13 and K14.
 """
 
 from __future__ import annotations
