@@ -39,7 +39,8 @@ def evaluate(
             metavar="NAME",
             help="What an answer scores. By true answers: exact, official (VQAv2's program), vizwiz, auto (official "
             "where ten people answered, else min(1, k / min(3, n)) of n). By choices: choice, choice-first-letter, "
-            "choice-bare-letter, choice-answer-line, circular. auto of a benchmark's index: its own.",
+            "choice-bare-letter, choice-answer-line, circular. By a judge (--judge): criteria-judge, "
+            "reference-judge. auto of a benchmark's index: its own.",
         ),
     ] = "auto",
     tokens: Annotated[

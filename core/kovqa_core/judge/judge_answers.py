@@ -183,7 +183,11 @@ def _judged_row(form: JudgeForm, example: Example, reply: str | None) -> JudgedR
     if reply is None:
         return JudgedRow(example, Verdict(0.0), "")
     verdict = form.read_reply(reply)
-    problem = message("judge.no-points", "its reply holds no points ({reply})", reply=reply)
+    problem = (
+        message("judge.no-points", "its reply holds no points ({reply})", reply=reply)
+        if reply.strip()
+        else message("judge.empty-reply", "its reply is empty")
+    )
     return JudgedRow(example, verdict, "" if verdict else problem)
 
 
