@@ -12,7 +12,7 @@ from kovqa_core.files import write_json
 from kovqa_core.messages import message
 from kovqa_core.models import FAMILIES, HF_FOLDER_FAMILY
 from kovqa_core.models.closed_folder import read_model_json
-from kovqa_core.runs.folder import is_huggingface_folder
+from kovqa_core.runs.folder import is_earlier_export, is_huggingface_folder
 
 CHECKPOINT_FILE = "kovqa.json"
 _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
@@ -84,6 +84,9 @@ def read_checkpoint_info(folder: Path) -> CheckpointInfo:
     if not os.path.lexists(file):
         if is_huggingface_folder(folder):
             return CheckpointInfo(HF_FOLDER_FAMILY, "vqa")
+        if is_earlier_export(folder):
+            classes = read_model_json(folder / "config.json").get("num_classes")
+            return CheckpointInfo("beit3", "caption" if classes is None else "vqa")
         raise ModelError(
             message("models.no-checkpoint", "no kovqa model in {folder}", folder=folder),
             message("models.no-checkpoint.hint", "give a run folder or one of its step folders"),

@@ -361,13 +361,13 @@ def read_answer_classes(folder: Path, classes: int | None) -> list[str]:
     return answers
 
 
-def unloadable_weights_error(folder: Path, error: Exception) -> ModelError:
+def unloadable_weights_error(folder: Path, error: Exception, file: str = "model.safetensors") -> ModelError:
     """The error of a checkpoint folder whose weights are missing, broken, or do not fit."""
     return ModelError(
         message(
             "models.unloadable-weights",
-            "{folder}/model.safetensors cannot be loaded by its config.json ({error})",
-            folder=folder,
+            "{file} cannot be loaded by its config.json ({error})",
+            file=folder / file,
             error="no such file" if isinstance(error, FileNotFoundError) else error_reason(error),
         ),
         message(

@@ -161,6 +161,11 @@ def is_huggingface_folder(folder: Path) -> bool:
     return "model_type" in values
 
 
+def is_earlier_export(folder: Path) -> bool:
+    """Was a BEiT-3 exported here before exports had a `kovqa.json`? Its `config.json` tells all that one would."""
+    return all((folder / name).is_file() for name in ("tokenizer.model", "model.safetensors", "config.json"))
+
+
 def find_model_folder(model: Path | None, task: str) -> Path:
     """The step folder that is meant.
 
@@ -177,7 +182,7 @@ def find_model_folder(model: Path | None, task: str) -> Path:
         return _newest_model(task)
     if not os.path.lexists(model):
         model = hub_model_folder(model) or model
-    if os.path.lexists(model / "kovqa.json") or is_huggingface_folder(model):
+    if os.path.lexists(model / "kovqa.json") or is_huggingface_folder(model) or is_earlier_export(model):
         return model
     step = follow_pointer(model, "best") or _without_best(model)
     if step is None:

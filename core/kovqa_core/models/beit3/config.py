@@ -158,6 +158,12 @@ def has_published_name(path: Path) -> bool:
     return path.name.startswith("beit3_")
 
 
+def tokenizer_of_step(folder: Path) -> Path:
+    """The SentencePiece file of a step folder, or of an exported one."""
+    exported = folder / "tokenizer.model"
+    return exported if exported.is_file() else folder / "tokenizer" / "spm.model"
+
+
 def find_weights_tokenizer(config: ModelConfig) -> Path | None:
     """The tokenizer that the text rows of the weights belong to; None: it makes no difference.
 
@@ -178,7 +184,7 @@ def find_weights_tokenizer(config: ModelConfig) -> Path | None:
         )
     path = find_weights(config.weights)
     if (path / "kovqa.json").is_file():
-        return path / "tokenizer" / "spm.model"
+        return tokenizer_of_step(path)
     if has_published_name(path):
         return find_asset(
             PUBLISHED_TOKENIZER,

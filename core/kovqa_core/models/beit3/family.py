@@ -24,12 +24,14 @@ from kovqa_core.models.beit3.config import (
     find_tokenizer,
     find_weights,
     no_tokenizer_error,
+    tokenizer_of_step,
 )
 from kovqa_core.models.beit3.explain import roll_out_attention, score_answer
 from kovqa_core.models.beit3.network import Beit3VqaNet
 from kovqa_core.models.beit3.new_weights import init_weights
 from kovqa_core.models.beit3.pretrained_weights import (
     TEXT_TABLE_NAME,
+    from_original_state,
     load_pretrained_weights,
     load_step_weights,
     read_pretrained_weights,
@@ -39,6 +41,7 @@ from kovqa_core.models.beit3.text_rows import open_known_tokenizer, plan_text_ro
 from kovqa_core.models.beit3.vocab_transfer import transfer_vocab_rows
 from kovqa_core.models.beit3.vqa import Beit3VqaProcessor, VqaTask
 from kovqa_core.models.beit3.weights_problems import require_reinit_of_task
+from kovqa_core.models.checkpoint_info import read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.closed_folder import building
 from kovqa_core.models.compiled_layers import compile_methods
 from kovqa_core.models.config import config_from_recipe
@@ -265,20 +268,23 @@ def save_model(model: Beit3Model, processor: Beit3Processor, folder: Path) -> No
 
 
 def load_model(folder: Path, options: LoadOptions) -> tuple[Beit3Model, Beit3Processor]:
-    """Read what `save_model` wrote.
+    """Read what `save_model` or `export_model` wrote.
 
     Raises:
         ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
     config = read_beit3_config(folder)
     answers = read_answer_classes(folder, config.num_classes) if config.num_classes else []
-    tokenizer = open_known_tokenizer(folder / "tokenizer" / "spm.model", config)
+    tokenizer = open_known_tokenizer(tokenizer_of_step(folder), config)
     require_plausible_sizes(folder, {**config.model_dump(), **config.dimensions._asdict()})
     with building(folder / "config.json"):
         model, processor = build_beit3(config, tokenizer, answers, options.data)
     try:
+        state = load_step_weights(folder)
+        if TEXT_TABLE_NAME in state:  # exported, under the original's names
+            state = from_original_state(state, model.net.state_dict())
         # assign: the network was made on the meta device, without memory for values to be copied into.
-        model.net.load_state_dict(load_step_weights(folder), assign=True)
+        model.net.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise unloadable_weights_error(folder, error) from None
     return model, processor
@@ -294,7 +300,7 @@ torch.save({{"model": load_file("model.safetensors")}}, "{file}")
 
 
 def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
-    """Write a checkpoint under the original's names and shapes; Python that makes the original's file.
+    """Write a checkpoint under the original's names and shapes, and for kovqa; Python that loads it.
 
     `model.safetensors`, `config.json`, `tokenizer.model` and, for questions, `answers.txt`.
     """
@@ -303,6 +309,7 @@ def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
     save_file(state, output / "model.safetensors")
     write_text(output / "config.json", processor.config.model_dump_json(indent=1) + "\n")
     (output / "tokenizer.model").write_bytes(processor.tokenizer.model_bytes)
+    write_checkpoint_info(output, read_checkpoint_info(folder))
     if isinstance(processor, Beit3VqaProcessor):
         write_answers(output / "answers.txt", processor.answers)
     return _BEIT3_LOADING_CODE.format(file="beit3.pth")

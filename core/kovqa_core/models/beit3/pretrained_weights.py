@@ -130,12 +130,11 @@ def read_pretrained_weights(path: Path) -> WeightsFile:
 
 
 def _read_step_under_original_names(folder: Path) -> dict[str, Tensor]:
+    state = load_step_weights(folder)
+    if TEXT_TABLE_NAME in state:  # exported
+        return {name: tensor.float() for name, tensor in state.items()}
     try:
-        return {
-            name: tensor
-            for own, weights in load_step_weights(folder).items()
-            for name, tensor in _split_qkv(own, weights)
-        }
+        return {name: tensor for own, weights in state.items() for name, tensor in _split_qkv(own, weights)}
     except KeyError as error:
         raise ModelError(
             message(
@@ -163,7 +162,7 @@ def _no_weights_file_error(path: Path) -> ModelError:
 
 
 def load_step_weights(folder: Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint folder, under our names.
+    """The state dict of a checkpoint folder, under our names; of an exported one under the original's.
 
     Raises:
         ModelError: it is missing or broken.
@@ -191,6 +190,23 @@ def to_original_state(state: Mapping[str, Tensor], patch_size: int) -> dict[str,
         len(projection), 3, patch_size, patch_size
     )
     return named
+
+
+def from_original_state(original: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
+    """What `to_original_state` was given: joined and reshaped again, bit by bit.
+
+    Args:
+        original: by the original's names.
+        expected: our names of the network's parameters; what the file lacks of them is left out.
+    """
+    state = {}
+    for own in expected:
+        if all(name in original for name in original_names(own)):
+            parts = [original[name] for name in original_names(own)]
+            state[own] = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if (patches := state.get("encoder.patch_embed.weight")) is not None:
+        state["encoder.patch_embed.weight"] = patches.flatten(1)
+    return state
 
 
 def _split_qkv(own: str, tensor: Tensor) -> Iterable[tuple[str, Tensor]]:

@@ -6,12 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.answers import write_answers
 from kovqa_core.files import read_text, write_json
+from kovqa_core.models.family import unloadable_weights_error
 from kovqa_core.models.fusion.config import SENTENCEPIECE_FILES, ModelConfig
 from kovqa_core.models.fusion.network import FusionNet
 from kovqa_core.models.fusion.tokenizer import FastTokenizer
@@ -20,6 +22,8 @@ from kovqa_core.models.torchvision_compat import load_torchvision
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+QUESTION_FOLDER, PICTURE_FOLDER, HEAD_FILE = "question", "picture", "head.safetensors"
 
 _FUSION_LOADING_CODE = """\
 import timm
@@ -72,12 +76,14 @@ def write_fusion_export(net: FusionNet, processor: FusionProcessor, folder: Path
     import timm
 
     config = net.config
-    net.question.config.save_pretrained(folder / "question")
-    save_file(_contiguous_state(net.question), folder / "question" / "model.safetensors", {"format": "pt"})
-    _write_tokenizer(processor, folder / "question")
+    net.question.config.save_pretrained(folder / QUESTION_FOLDER)
+    save_file(
+        _contiguous_state(net.question), folder / QUESTION_FOLDER / "model.safetensors", {"format": "pt"}
+    )
+    _write_tokenizer(processor, folder / QUESTION_FOLDER)
     timm.models.save_for_hf(
         net.picture,
-        str(folder / "picture"),
+        str(folder / PICTURE_FOLDER),
         model_config={"pretrained_cfg": _pretrained_cfg(config)},
         model_args={k: v for k, v in config.picture_config.items() if k != "architecture"},
         safe_serialization=True,
@@ -87,7 +93,7 @@ def write_fusion_export(net: FusionNet, processor: FusionProcessor, folder: Path
         for name, t in _contiguous_state(net).items()
         if not name.startswith(("question.", "picture."))
     }
-    save_file(head, folder / "head.safetensors")
+    save_file(head, folder / HEAD_FILE)
     write_answers(folder / "answers.txt", processor.answers)
     is_json = read_text(folder / "answers.txt").startswith("{")
     loading = _FUSION_LOADING_CODE.format(
@@ -101,6 +107,31 @@ def write_fusion_export(net: FusionNet, processor: FusionProcessor, folder: Path
     return loading + _FORWARD_CODE.format(
         side=config.image_size, mean=config.mean, std=config.std, longest=config.max_text
     )
+
+
+def is_fusion_export(folder: Path) -> bool:
+    """Was a folder written by `write_fusion_export`?"""
+    return (folder / HEAD_FILE).is_file()
+
+
+def read_exported_state(folder: Path) -> dict[str, Tensor]:
+    """The state dict of a network, of the three files that `write_fusion_export` made of it.
+
+    Raises:
+        ModelError: one is missing or broken.
+    """
+    state: dict[str, Tensor] = {}
+    files = {
+        "question.": f"{QUESTION_FOLDER}/model.safetensors",
+        "picture.": f"{PICTURE_FOLDER}/model.safetensors",
+        "": HEAD_FILE,
+    }
+    for prefix, file in files.items():
+        try:
+            state |= {f"{prefix}{name}": tensor for name, tensor in load_file(folder / file).items()}
+        except (SafetensorError, OSError) as error:
+            raise unloadable_weights_error(folder, error, file) from None
+    return state
 
 
 def _contiguous_state(net: nn.Module) -> dict[str, Tensor]:

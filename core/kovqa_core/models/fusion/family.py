@@ -18,6 +18,7 @@ from kovqa_core.files import write_text
 from kovqa_core.index.reader import filter_question_types, open_training_index
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.checkpoint_info import read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.class_answers import begin_class_answers
 from kovqa_core.models.closed_folder import building
 from kovqa_core.models.compiled_layers import compile_methods, eager_layers
@@ -247,13 +248,17 @@ def _count_answers(recipe: Recipe, answers: list[str]) -> list[int]:
     return [counts[label] for label in range(len(answers))]
 
 
-def save_model(model: FusionModel, processor: FusionProcessor, folder: Path) -> None:
-    """config.json, model.safetensors, answers.txt and the tokenizer."""
+def write_config(processor: FusionProcessor, folder: Path) -> None:
+    """Write config.json of a folder that has its own weights and tokenizer: how they were found no longer matters."""
     config = processor.config.model_copy(
-        # The folder holds its own weights and tokenizer: how they were made or found no longer matters.
         update={"random_init": False, "tokenizer": None, "tokenizer_sha256": processor.tokenizer.sha256}
     )
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
+
+
+def save_model(model: FusionModel, processor: FusionProcessor, folder: Path) -> None:
+    """config.json, model.safetensors, answers.txt and the tokenizer."""
+    write_config(processor, folder)
     save_file({n: t.contiguous() for n, t in model.net.state_dict().items()}, folder / "model.safetensors")
     write_answers(folder / "answers.txt", processor.answers)
     (folder / "tokenizer").mkdir()
@@ -262,25 +267,34 @@ def save_model(model: FusionModel, processor: FusionProcessor, folder: Path) -> 
 
 
 def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
-    """Write a checkpoint for transformers and timm; Python that loads it."""
+    """Write a checkpoint for transformers and timm, and for kovqa; Python that loads it."""
     model, processor = load_model(folder, options)
+    write_config(processor, output)
+    write_checkpoint_info(output, read_checkpoint_info(folder))
     return fusion_export.write_fusion_export(model.net, processor, output)
 
 
 def load_model(folder: Path, options: LoadOptions) -> tuple[FusionModel, FusionProcessor]:
-    """Read what `save_model` wrote.
+    """Read what `save_model` or `export_model` wrote.
 
     Raises:
         ModelError: a file is missing, broken or swapped, or the answer list has another length.
     """
     config = read_checkpoint_config(ModelConfig, folder, "fusion")
     answers = read_answer_classes(folder, config.num_classes)
-    tokenizer = open_question_tokenizer(tokenizer_file_in(folder / "tokenizer"), config.tokenizer_sha256)
+    is_exported = fusion_export.is_fusion_export(folder)
+    tokenizer_folder = folder / (fusion_export.QUESTION_FOLDER if is_exported else "tokenizer")
+    tokenizer = open_question_tokenizer(tokenizer_file_in(tokenizer_folder), config.tokenizer_sha256)
     require_plausible_sizes(folder, config.model_dump())
     with building(folder / "config.json"):
         model = FusionModel(FusionNet(config), answers)
     try:
-        model.net.load_state_dict(load_file(folder / "model.safetensors"))
+        state = (
+            fusion_export.read_exported_state(folder)
+            if is_exported
+            else load_file(folder / "model.safetensors")
+        )
+        model.net.load_state_dict(state)
     except (RuntimeError, SafetensorError, OSError) as error:
         raise unloadable_weights_error(folder, error) from None
     return model, FusionProcessor(config, tokenizer, answers, options.data)

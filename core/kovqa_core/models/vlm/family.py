@@ -14,6 +14,7 @@ itself was trained, the whole model.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -24,7 +25,7 @@ from kovqa_core.errors import ModelError, SettingsError
 from kovqa_core.files import write_text
 from kovqa_core.messages import message
 from kovqa_core.models.byte_tokens import fallback_byte
-from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_info, write_checkpoint_info
+from kovqa_core.models.checkpoint_info import read_checkpoint_info, write_checkpoint_info
 from kovqa_core.models.closed_folder import naming_folder
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
 from kovqa_core.models.explain_functions import ExplainFunctions
@@ -301,7 +302,7 @@ def export_model(step: Path, folder: Path, options: LoadOptions) -> str:
     save_hf_network(tuning.merge_adapter(model.net), folder)
     save_hf_processor(processor.hf, folder)
     prompt_settings = model.config.model_dump(include=set(PROMPT_SETTINGS))
-    write_checkpoint_info(folder, CheckpointInfo("vlm", "vqa", model=prompt_settings))
+    write_checkpoint_info(folder, replace(read_checkpoint_info(step), model=prompt_settings))
     return _HF_LOADING_CODE
 
 
