@@ -27,6 +27,13 @@ def export(
             "--as-upstream", help="Of a LLaVA: mm_projector.bin and config.json, as its scripts read them."
         ),
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Let the other library read it alone; refuse it where logits differ.",
+        ),
+    ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -44,6 +51,6 @@ def export(
     with progress.show_progress(quiet or json) as on_progress:
         on_progress(Progress(message("export.exporting", "exporting")))
         report = export_checkpoint(
-            model, output, load_options, as_upstream=as_upstream, on_progress=on_progress
+            model, output, load_options, as_upstream=as_upstream, verify=verify, on_progress=on_progress
         )
     models.print_exported_model(report, as_json=json, quiet=quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from kovqa_cli.output.console import print_outcome, shell_path, short_path
 
 if TYPE_CHECKING:
     from kovqa_core.export.export_model import ExportReport
+    from kovqa_core.export.verify_export import VerifyReport
     from kovqa_core.models.imported_checkpoint import ImportedCheckpoint
     from kovqa_core.models.vlm.import_llava import ImportedLlava
 
@@ -127,11 +129,40 @@ def _next_command(folder: Path, task: str = "vqa") -> str:
 
 def print_exported_model(report: ExportReport, *, as_json: bool, quiet: bool) -> None:
     """What was written, and where it says how to load it."""
+    notes: list[str] = [_verified(report.verified)] if report.verified else []
     note = message(
         "export.written",
         "{step} as {files}; README.md says how to load it",
         step=short_path(report.step),
         files=", ".join(report.files),
     )
-    fields = {"path": str(report.folder), "model": str(report.step), "files": list(report.files)}
-    print_outcome(short_path(report.folder), fields, [note], as_json=as_json, quiet=quiet)
+    fields: dict[str, object] = {
+        "path": str(report.folder),
+        "model": str(report.step),
+        "files": list(report.files),
+    }
+    if report.verified:
+        fields["verified"] = asdict(report.verified)
+    print_outcome(short_path(report.folder), fields, [note, *notes], as_json=as_json, quiet=quiet)
+
+
+def _verified(verified: VerifyReport) -> str:
+    text = message(
+        "export.verified",
+        "read by {library} alone: largest logit difference {difference:.2g} on {inputs} ({tolerance:.2g} is allowed; "
+        "logits up to {largest:.2g})",
+        library=verified.library,
+        difference=verified.difference,
+        inputs=verified.inputs,
+        tolerance=verified.tolerance,
+        largest=verified.largest,
+    )
+    if verified.own_difference <= verified.tolerance:
+        return text
+    return message(
+        "export.verified-rounded",
+        "{text}; {difference:.2g} to the model before its updates were rounded into 16 bits ({tolerance:.2g} is allowed)",
+        text=text,
+        difference=verified.own_difference,
+        tolerance=verified.own_tolerance,
+    )

@@ -6,10 +6,12 @@ import json
 import re
 import unicodedata
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import torch
+from kovqa_core.demo.scenes import make_scene, paint_scene
 from kovqa_core.models import family
 from kovqa_core.models.batches import ModelBatch
 from kovqa_core.models.beit3.pretrained_weights import read_pretrained_weights
@@ -27,6 +29,8 @@ TEXTS = ["그림에 도형이 모두 몇 개 있나요?", " 빈칸  둘 ", "漢�
 def run_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the Python of an exported folder's card leaves behind."""
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    paint_scene(make_scene(Random(3))).save("image.jpg")
     card = (folder / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     names: dict[str, Any] = {}
@@ -52,8 +56,10 @@ def fusion(small: Small, tmp_path: Path) -> Path:
 def test_transformers_and_timm_load_a_fusion_model(
     kovqa: Kovqa, fusion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = kovqa("export", fusion, "-o", "밖으로", "--json")
+    done = kovqa("export", fusion, "-o", "밖으로", "--verify", "--json")
     assert done.returncode == 0, done.stderr
+    verified = json.loads(done.stdout)["verified"]
+    assert verified["difference"] < verified["tolerance"] < 1e-3
     folder = tmp_path / "밖으로"
     report = json.loads(done.stdout)
     assert report["files"] == sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
@@ -64,16 +70,17 @@ def test_transformers_and_timm_load_a_fusion_model(
     texts = [*TEXTS, unicodedata.normalize("NFD", TEXTS[0])]
     pixels = torch.rand(len(texts), 3, 32, 32, generator=torch.Generator().manual_seed(2))
     ids = [processor.tokenizer.encode_with_specials(unicodedata.normalize("NFC", text), 24) for text in texts]
-    assert [list(names["tokenizer"](t, truncation=True, max_length=24).input_ids)
+    assert [list(names["model"].tokenizer(t, truncation=True, max_length=24).input_ids)
             for t in texts] == ids  # fmt: skip
     tokens, padding = vqa.pad_token_ids(ids)
     with torch.inference_mode():
         ours = vqa.fusion_logits(
             model.eval().net, ModelBatch({"image": pixels, "tokens": tokens, "padding": padding}, [])
         )
-    assert (names["logits"](texts, pixels) - ours).abs().max() < 1e-5
-    assert names["answers"] == ["예", "아니요", "두\n줄"]
-    about = names["picture"].pretrained_cfg
+    published = names["model"]
+    assert (published.logits(texts, pixels) - ours).abs().max() < 1e-5
+    assert published.answers == ["예", "아니요", "두\n줄"]
+    about = published.picture.pretrained_cfg
     assert (about["input_size"], about["crop_mode"], about["crop_pct"]) == ((3, 32, 32), "squash", 1.0)
 
 
@@ -101,6 +108,8 @@ def test_a_trained_run_becomes_the_file_of_the_original(
     run_card(tmp_path / "x", monkeypatch)
     step = find_model_folder(trained, "vqa")
     exported = read_pretrained_weights(tmp_path / "x" / "beit3.pth").tensors
+    as_folder = read_pretrained_weights(tmp_path / "x").tensors
+    assert all(torch.equal(as_folder[name], tensor) for name, tensor in exported.items())
     original = read_pretrained_weights(step).tensors
     assert exported.keys() == original.keys()
     for name, tensor in original.items():

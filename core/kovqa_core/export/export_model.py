@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kovqa_core.data.answers import read_answers
 from kovqa_core.errors import SettingsError
+from kovqa_core.export.verify_export import VerifyReport, verify_export
 from kovqa_core.files import read_bytes, read_json, write_text
 from kovqa_core.messages import message
 from kovqa_core.models import family
@@ -58,11 +59,13 @@ class ExportReport:
         step: the checkpoint folder it was made of.
         folder: what was written.
         files: of the folder, relative to it, sorted.
+        verified: what came out of the check, if it was asked for.
     """
 
     step: Path
     folder: Path
     files: tuple[str, ...]
+    verified: VerifyReport | None = None
 
 
 def export_checkpoint(
@@ -71,6 +74,7 @@ def export_checkpoint(
     options: family.LoadOptions = family.DEFAULT_LOADING,
     *,
     as_upstream: bool = False,
+    verify: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> ExportReport:
     """Write a model for other libraries, whole or not at all.
@@ -80,19 +84,38 @@ def export_checkpoint(
         folder: what to write; see `write_new_folder`.
         options: how the checkpoint is read.
         as_upstream: as the original's own training saves it.
+        verify: see `verify_export`; where it fails, nothing is written.
         on_progress: called with notes.
 
     Raises:
-        SettingsError: a folder that holds something else, or that another process writes; the family has no such form.
-        ModelError: no model, a broken one, or one whose original saves something else.
+        SettingsError: a folder that holds something else, or that another process writes; the family has no such form, or
+            that form no check.
+        ModelError: no model, a broken one, or one whose original saves something else; the check failed.
     """
     require_new_folder(folder, _has_our_card)
+    if verify and as_upstream:
+        raise SettingsError(
+            message(
+                "export.upstream-not-verified",
+                "--verify checks what other libraries read; the original's own code, which reads --as-upstream, is no "
+                "library that can be asked",
+            ),
+            message("export.upstream-not-verified.hint", "give one of the two"),
+        )
     with hold_found_step(partial(find_model_folder, model, "")) as step:
-        return _export_step(step, folder, options, as_upstream=as_upstream, on_progress=on_progress)
+        return _export_step(
+            step, folder, options, as_upstream=as_upstream, verify=verify, on_progress=on_progress
+        )
 
 
 def _export_step(
-    step: Path, folder: Path, options: family.LoadOptions, *, as_upstream: bool, on_progress: OnProgress
+    step: Path,
+    folder: Path,
+    options: family.LoadOptions,
+    *,
+    as_upstream: bool,
+    verify: bool,
+    on_progress: OnProgress,
 ) -> ExportReport:
     require_closed_folder(step)
     info = read_checkpoint_info(step)
@@ -110,15 +133,19 @@ def _export_step(
             message("models.one-export-form.hint", "leave out --as-upstream"),
         )
 
+    verified: list[VerifyReport] = []
+
     def fill(partial_folder: Path) -> None:
         loading = write_files(step, partial_folder, options)
         write_text(partial_folder / "README.md", model_card(step, info, loading))
+        if verify:
+            verified.append(verify_export(step, partial_folder, options, on_progress))
 
     with output_lock(folder):
         require_new_folder(folder, _has_our_card)
         write_new_folder(folder, fill, on_progress)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return ExportReport(step, folder, tuple(files))
+    return ExportReport(step, folder, tuple(files), verified[0] if verified else None)
 
 
 def _has_our_card(folder: Path) -> bool:

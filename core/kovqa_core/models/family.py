@@ -40,6 +40,7 @@ from kovqa_core.models.checkpoint_info import CheckpointInfo, read_checkpoint_in
 from kovqa_core.models.closed_folder import error_reason, require_closed_folder
 from kovqa_core.models.config import family_modules
 from kovqa_core.models.explain_functions import ExplainFunctions
+from kovqa_core.models.export_check import ExportCheck
 from kovqa_core.models.token_count import TokenCount
 from kovqa_core.models.zero_gradients import zero_of
 from kovqa_core.settings.recipe import DataSettings, Recipe
@@ -187,6 +188,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
         load_model: checkpoint folder -> model on the CPU, and processor.
         save_model: writes into an empty folder what `load_model` reads, and nothing for resuming.
         export_model: checkpoint folder, empty folder -> Python that loads what was written, for its card.
+        export_check: how an export is held against its model by the library it was made for; None: it cannot be.
         export_upstream: the same, as the original's own training saves it; None: there is no such form.
         set_decoding: from now on the model answers in this way; None: it has one way only.
         set_num_beams: from now on it follows so many captions at once; None: it searches no beams.
@@ -203,6 +205,7 @@ class ModelFamily(Generic[ModelType, ProcessorType]):
     load_model: Callable[[Path, LoadOptions], tuple[ModelType, ProcessorType]]
     save_model: Callable[[ModelType, ProcessorType, Path], None]
     export_model: Callable[[Path, Path, LoadOptions], str]
+    export_check: ExportCheck[ModelType, ProcessorType] | None = None
     export_upstream: Callable[[Path, Path, LoadOptions], str] | None = None
     set_decoding: Callable[[ModelType, ProcessorType, DecodingOptions], None] | None = None
     set_num_beams: Callable[[ModelType, int], None] | None = None

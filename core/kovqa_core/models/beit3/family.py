@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from kovqa_core.data.example import Answer, Example
 from kovqa_core.files import write_text
 from kovqa_core.messages import message
 from kovqa_core.models.batches import ModelBatch
+from kovqa_core.models.beit3 import export_check
 from kovqa_core.models.beit3.caption import Beit3CaptionProcessor, CaptionTask
 from kovqa_core.models.beit3.caption_network import CaptionNet
 from kovqa_core.models.beit3.config import (
@@ -46,6 +48,7 @@ from kovqa_core.models.closed_folder import building
 from kovqa_core.models.compiled_layers import compile_methods
 from kovqa_core.models.config import config_from_recipe
 from kovqa_core.models.explain_functions import ExplainFunctions
+from kovqa_core.models.export_check import ExportCheck
 from kovqa_core.models.family import (
     FamilyModel,
     LoadOptions,
@@ -291,18 +294,25 @@ def load_model(folder: Path, options: LoadOptions) -> tuple[Beit3Model, Beit3Pro
 
 
 _BEIT3_LOADING_CODE = """\
-import torch
-from safetensors.torch import load_file
+from beit3_model import Beit3
 
-# What the original's --finetune reads (and `kovqa train --set model.weights={file}`).
-torch.save({{"model": load_file("model.safetensors")}}, "{file}")
+model = Beit3(".")
+{call}
+
+# What the original's --finetune reads (and `kovqa train --set model.weights=beit3.pth`).
+import torch
+torch.save({{"model": model.weights}}, "beit3.pth")
 """
+_ANSWER_CALL, _CAPTION_CALL = (
+    'print(model.answer("image.jpg", "무슨 색인가요?"))',
+    'print(model.caption("image.jpg"))',
+)
 
 
 def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
     """Write a checkpoint under the original's names and shapes, and for kovqa; Python that loads it.
 
-    `model.safetensors`, `config.json`, `tokenizer.model` and, for questions, `answers.txt`.
+    `model.safetensors`, `config.json`, `tokenizer.model`, for questions `answers.txt`, and `beit3_model.py`.
     """
     model, processor = load_model(folder, options)
     state = to_original_state(model.net.state_dict(), processor.config.patch_size)
@@ -312,7 +322,9 @@ def export_model(folder: Path, output: Path, options: LoadOptions) -> str:
     write_checkpoint_info(output, read_checkpoint_info(folder))
     if isinstance(processor, Beit3VqaProcessor):
         write_answers(output / "answers.txt", processor.answers)
-    return _BEIT3_LOADING_CODE.format(file="beit3.pth")
+    shutil.copyfile(Path(__file__).with_name("published_model.py"), output / export_check.MODULE_NAME)
+    is_captioner = isinstance(processor, Beit3CaptionProcessor)
+    return _BEIT3_LOADING_CODE.format(call=_CAPTION_CALL if is_captioner else _ANSWER_CALL)
 
 
 def count_text_tokens(processor: Beit3Processor, examples: Sequence[Example]) -> TokenCount:
@@ -329,6 +341,9 @@ FAMILY = ModelFamily(
     load_model,
     save_model,
     export_model,
+    export_check=ExportCheck(
+        "torch", export_check.own_logits, export_check.example_row, export_check.CHECK_CODE
+    ),
     set_num_beams=set_num_beams,
     set_top_k=set_top_k,
     count_text_tokens=count_text_tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from kovqa_core.bounded_json import parse_json
 from kovqa_core.data.answers import write_answers
-from kovqa_core.files import read_text, write_json
+from kovqa_core.files import write_json
 from kovqa_core.models.family import unloadable_weights_error
 from kovqa_core.models.fusion.config import SENTENCEPIECE_FILES, ModelConfig
+from kovqa_core.models.fusion.export_check import MODULE_NAME
 from kovqa_core.models.fusion.network import FusionNet
 from kovqa_core.models.fusion.tokenizer import FastTokenizer
 from kovqa_core.models.fusion.vqa import FusionProcessor
@@ -26,38 +28,10 @@ if TYPE_CHECKING:
 QUESTION_FOLDER, PICTURE_FOLDER, HEAD_FILE = "question", "picture", "head.safetensors"
 
 _FUSION_LOADING_CODE = """\
-import timm
-from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer
+from fusion_model import FusionModel
 
-question = AutoModel.from_pretrained("question"{pooled}).eval()
-tokenizer = AutoTokenizer.from_pretrained("question")
-picture = timm.create_model("local-dir:picture", pretrained=True).eval()
-head = load_file("head.safetensors")
-{answers}
-"""
-_PLAIN_ANSWERS_CODE = 'answers = open("answers.txt", encoding="utf-8").read().splitlines()'
-_JSON_ANSWERS_CODE = """\
-import json
-answers = [json.loads(line)["answer"] for line in open("answers.txt", encoding="utf-8")]"""
-# What `FusionNet` does without transformer layers.
-_FORWARD_CODE = """
-import torch
-from torch.nn import functional as F
-
-
-@torch.inference_mode()
-def logits(texts, pixels):
-    \"\"\"Pixels [B, 3, {side}, {side}]: resized without keeping the aspect, normalised by {mean} and {std}.\"\"\"
-    # Here a literal </s> or <mask> in a text is the special token, as in the original; in kovqa it is text.
-    tokens = tokenizer(
-        texts, padding=True, truncation=True, max_length={longest}, return_tensors="pt"
-    )
-    encoded = question(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
-    fused = encoded * torch.tanh(picture(pixels))
-    hidden = F.linear(fused, head["hidden.weight"], head["hidden.bias"])
-    hidden = F.layer_norm(hidden, hidden.shape[1:], head["norm.weight"], head["norm.bias"])
-    return F.linear(torch.relu(hidden), head["out.weight"], head["out.bias"])
+model = FusionModel(".")
+print(model.answer("image.jpg", "무슨 색인가요?"))
 """
 _XLMR_SPECIAL_TOKENS = {
     "bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>",
@@ -66,7 +40,7 @@ _XLMR_SPECIAL_TOKENS = {
 
 
 def write_fusion_export(net: FusionNet, processor: FusionProcessor, folder: Path) -> str:
-    """Write `question/`, `picture/`, `head.safetensors` and `answers.txt`; Python that loads them.
+    """Write `question/`, `picture/`, `head.safetensors`, `answers.txt` and `fusion_model.py`; Python that loads them.
 
     Args:
         net: the network.
@@ -95,18 +69,8 @@ def write_fusion_export(net: FusionNet, processor: FusionProcessor, folder: Path
     }
     save_file(head, folder / HEAD_FILE)
     write_answers(folder / "answers.txt", processor.answers)
-    is_json = read_text(folder / "answers.txt").startswith("{")
-    loading = _FUSION_LOADING_CODE.format(
-        pooled=", add_pooling_layer=False" if config.fusion == "grid" else "",
-        answers=_JSON_ANSWERS_CODE if is_json else _PLAIN_ANSWERS_CODE,
-    )
-    if config.fusion == "grid" or config.transformer:
-        return (
-            f"{loading}# The rest is `fuse_grid` or `fuse_product` of kovqa_core/models/fusion/network.py.\n"
-        )
-    return loading + _FORWARD_CODE.format(
-        side=config.image_size, mean=config.mean, std=config.std, longest=config.max_text
-    )
+    shutil.copyfile(Path(__file__).with_name("published_model.py"), folder / MODULE_NAME)
+    return _FUSION_LOADING_CODE
 
 
 def is_fusion_export(folder: Path) -> bool:

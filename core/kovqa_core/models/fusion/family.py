@@ -24,6 +24,7 @@ from kovqa_core.models.closed_folder import building
 from kovqa_core.models.compiled_layers import compile_methods, eager_layers
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
 from kovqa_core.models.explain_functions import ExplainFunctions
+from kovqa_core.models.export_check import ExportCheck
 from kovqa_core.models.family import (
     FamilyModel,
     LoadOptions,
@@ -33,6 +34,7 @@ from kovqa_core.models.family import (
     unloadable_weights_error,
 )
 from kovqa_core.models.fusion import export as fusion_export
+from kovqa_core.models.fusion import export_check
 from kovqa_core.models.fusion.config import (
     ModelConfig,
     find_image_encoder,
@@ -316,6 +318,9 @@ FAMILY = ModelFamily(
     load_model,
     save_model,
     export_model,
+    export_check=ExportCheck(
+        "transformers and timm", export_check.own_logits, export_check.example_row, export_check.CHECK_CODE
+    ),
     set_top_k=set_top_k,
     count_text_tokens=count_text_tokens,
     explain=ExplainFunctions(

@@ -29,11 +29,13 @@ from kovqa_core.models.checkpoint_info import read_checkpoint_info, write_checkp
 from kovqa_core.models.closed_folder import naming_folder
 from kovqa_core.models.config import config_from_recipe, read_checkpoint_config
 from kovqa_core.models.explain_functions import ExplainFunctions
+from kovqa_core.models.export_check import ExportCheck
 from kovqa_core.models.family import LoadOptions, ModelFamily
 from kovqa_core.models.token_count import TokenCount, count_tokens
 from kovqa_core.models.vlm import (
     base,
     chat_template,
+    export_check,
     export_llava,
     from_scratch,
     generation,
@@ -380,6 +382,9 @@ FAMILY = ModelFamily(
     load_model,
     save_model,
     export_model,
+    export_check=ExportCheck(
+        "transformers", export_check.own_logits, export_check.example_row, export_check.CHECK_CODE
+    ),
     export_upstream=export_upstream,
     set_decoding=set_decoding,
     set_top_k=set_top_k,
