@@ -97,8 +97,8 @@ def export_checkpoint(
         raise SettingsError(
             message(
                 "export.upstream-not-verified",
-                "--verify checks what other libraries read; the original's own code, which reads --as-upstream, is no "
-                "library that can be asked",
+                "--verify checks what other libraries read; --as-upstream is read by the original's own code, which is "
+                "not here to be asked",
             ),
             message("export.upstream-not-verified.hint", "give one of the two"),
         )
