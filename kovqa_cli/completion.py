@@ -22,6 +22,14 @@ def complete_source(incomplete: str) -> list[str]:
     return [name for name in DATA_SOURCES if name.startswith(incomplete)]
 
 
+def complete_benchmark_sets(incomplete: str) -> list[str]:
+    """Published sets, of names with commas between them the last."""
+    from kovqa_core.data.benchmark_sets import BENCHMARK_SETS
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in (*BENCHMARK_SETS, "all") if name.startswith(last)]
+
+
 def complete_asset(incomplete: str) -> list[str]:
     """Assets that begin like this."""
     from kovqa_core.download.find_asset import asset_names

@@ -15,6 +15,7 @@ from kovqa_core.messages.one_line import escape_one_line
 from kovqa_core.process_limits import find_limit
 
 from kovqa_cli.commands import (
+    benchmark,
     caption,
     chat,
     demo,
@@ -62,6 +63,7 @@ app.command("import")(import_model.import_)
 app.command("export")(export_model.export)
 app.command("submit")(submit.submit)
 app.command("evaluate")(evaluate.evaluate)
+app.command("benchmark")(benchmark.benchmark)
 app.command("serve")(serve.serve)
 app.command("view")(view.view)
 app.add_typer(profiles.profiles_app, name="profiles")

@@ -1,0 +1,197 @@
+"""Models times published sets: every pair is an ordinary answering job, then a score.
+
+Nothing is answered twice. The predictions of a pair lie in OUT/MODEL/SET.jsonl with the record of what gave them, so
+that the next start goes on where this one ended, however it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kovqa_core.answer.job import AnswerBackend, AnsweredTable, AnswerJob, AnswerOptions, run_answer_job
+from kovqa_core.benchmark.model_labels import label_models
+from kovqa_core.benchmark.set_indexes import SetIndex
+from kovqa_core.benchmark.table import TABLE_FILE, BenchmarkTable, SetFailure, SetScore, write_table
+from kovqa_core.data.decoding import GREEDY_DECODING, DecodingOptions
+from kovqa_core.download.hub_copies import hub_identity
+from kovqa_core.errors import AssetError, KovqaError, ModelError, SettingsError, Stopped
+from kovqa_core.evaluate.answer_scores import AnswerScores
+from kovqa_core.evaluate.answers_record import read_answers_record
+from kovqa_core.evaluate.choice_readers import CHOICE_READERS
+from kovqa_core.evaluate.evaluation import evaluate_file
+from kovqa_core.evaluate.protocols import JUDGED_PROTOCOLS
+from kovqa_core.machine.versions import package_versions
+from kovqa_core.messages import message
+from kovqa_core.output_lock import output_lock
+from kovqa_core.progress import OnProgress, ignore_progress
+
+BY_LETTER = DecodingOptions(choices=True)
+_VERSIONS = ("kovqa", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """Who answers, and how.
+
+    Attributes:
+        models: as a user names them; None: the newest finished run, or a server's only model.
+        answering: how they answer; its model and decoding are not looked at.
+        choices: how a model here answers questions with choices.
+        profile: whose processes answer; None: this one.
+        server: of the models; None: they are here.
+        concurrency: requests to it under way at once.
+        batch: rows at once; None: as many as suit the device.
+        allow_left_out: score a set although more than 10 % of its images cannot be read.
+        force: replace predictions of another model, or of other data.
+    """
+
+    models: Sequence[Path | None]
+    answering: AnswerOptions = field(default_factory=AnswerOptions)
+    choices: DecodingOptions = BY_LETTER
+    profile: str | None = None
+    server: str | None = None
+    concurrency: int = 16
+    batch: int | None = None
+    allow_left_out: bool = field(default=False, kw_only=True)
+    force: bool = field(default=False, kw_only=True)
+
+
+def leave_out_judged(sets: Sequence[SetIndex]) -> tuple[list[SetIndex], list[SetIndex]]:
+    """The sets that need no judge, and those that do.
+
+    Raises:
+        SettingsError: all need one.
+    """
+    judged = [each for each in sets if each.benchmark.protocol in JUDGED_PROTOCOLS]
+    if len(judged) == len(sets):
+        raise SettingsError(
+            message(
+                "benchmark.all-judged", "{sets}: a judge scores the answers",
+                sets=", ".join(each.benchmark.name for each in judged),
+            ),
+            message("benchmark.all-judged.hint", "name a server whose model judges: --judge URL"),
+        )  # fmt: skip
+    return [each for each in sets if each not in judged], judged
+
+
+def run_benchmark(
+    options: BenchmarkOptions,
+    sets: Sequence[SetIndex],
+    output: Path,
+    on_progress: OnProgress = ignore_progress,
+    on_result: Callable[[SetScore | SetFailure], object] = lambda result: None,
+) -> BenchmarkTable:
+    """Answer and score every set by every model; the table is written when the last pair is done.
+
+    Where a pair fails, the others go on; where a model cannot be loaded or reached, it is not tried again.
+
+    Args:
+        options: who answers.
+        sets: what is answered.
+        output: folder of the predictions and the table.
+        on_progress: told of each answering job.
+        on_result: called after each pair.
+
+    Raises:
+        SettingsError: another process writes there; one model is named twice.
+        Stopped: on request; what is answered is kept.
+    """
+    labels = label_models(options.models, served=options.server is not None)
+    results: list[SetScore | SetFailure] = []
+    # The table's lock, not the folder's: each job locks a file inside it.
+    with output_lock(output / TABLE_FILE):
+        for model, label in zip(options.models, labels, strict=True):
+            lost: KovqaError | None = None
+            for each in sets:
+                predictions = output / label / f"{each.benchmark.name}.jsonl"
+                try:
+                    if lost:
+                        raise lost
+                    result: SetScore | SetFailure = _score_set(
+                        options, model, label, each, predictions, on_progress
+                    )
+                except Stopped:
+                    raise
+                except KovqaError as error:
+                    lost = error if isinstance(error, ModelError | AssetError) else None
+                    result = SetFailure(label, each.benchmark.name, error)
+                results.append(result)
+                on_result(result)
+        table = BenchmarkTable(results, package_versions(_VERSIONS))
+        write_table(table, output)
+    return table
+
+
+def _score_set(
+    options: BenchmarkOptions,
+    model: Path | None,
+    label: str,
+    index: SetIndex,
+    predictions: Path,
+    on_progress: OnProgress,
+) -> SetScore:
+    chooses = index.benchmark.protocol in CHOICE_READERS
+    job = AnswerJob(
+        index.split, predictions,
+        replace(options.answering, model=model, decoding=options.choices if chooses else GREEDY_DECODING),
+        batch=options.batch, allow_left_out=options.allow_left_out, fill_unreadable="", force=options.force,
+    )  # fmt: skip
+    with _open_backend(options, job.options, on_progress) as backend:
+        answered = run_answer_job(job, backend, on_progress)
+    _release_model(options)
+    result = evaluate_file(predictions, index.split, on_progress=on_progress)
+    scores = result.scores
+    assert isinstance(scores, AnswerScores)  # only captions have others
+    answered_by = "written"
+    if chooses and not options.server:
+        answered_by = getattr(options.choices, "choice_score", "letter")
+    return SetScore(
+        label, index, result.protocol, scores, answered_by, _describe_model(predictions, answered),
+        empty=sum(not text.strip() for text in result.predictions.texts.values()),
+        unreadable=len(answered.left_out), kept=answered.kept,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _open_backend(
+    options: BenchmarkOptions, answering: AnswerOptions, on_progress: OnProgress
+) -> Iterator[AnswerBackend]:
+    """What answers: a server, the processes of a profile, or this one."""
+    if options.server:
+        from kovqa_core.answer.remote_client import server_backend
+
+        with server_backend(options.server, answering, options.concurrency, on_progress) as backend:
+            yield backend
+    elif options.profile:
+        from kovqa_core.answer.workers import worker_backend
+
+        yield worker_backend(options.profile, answering)
+    else:
+        from kovqa_core.answer.local import local_backend
+
+        yield local_backend(answering)
+
+
+def _release_model(options: BenchmarkOptions) -> None:
+    """Make room for the next model, where this process has loaded one."""
+    if options.server or options.profile or "torch" not in sys.modules:
+        return
+    import torch
+
+    from kovqa_core.models.device_memory import release_memory
+
+    release_memory(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"))
+
+
+def _describe_model(predictions: Path, answered: AnsweredTable) -> dict[str, object]:
+    """Which model gave the answers, for people who want to have the same: JSON values."""
+    record = read_answers_record(predictions)
+    fields: dict[str, object] = dict(record.fingerprint) if record else {}
+    known = {name: fields[name] for name in ("model", "served", "weights", "decoding") if name in fields}
+    if isinstance(answered.model, Path) and (identity := hub_identity(answered.model)):
+        known["hub"] = identity
+    return {**known, **({"precision": answered.precision} if answered.precision else {})}
