@@ -39,6 +39,10 @@ FLAGS = {
     "evaluate": (
         "--index --kind --normalise --protocol --tokens --against --report --log --images --examples --json --quiet -q"
     ),
+    "benchmark": (
+        "--sets --model --data --output -o --profile -p --batch --precision --server --concurrency --allow-left-out "
+        "--trust-remote-code --force --json --quiet -q"
+    ),
     "view": (
         "--predictions --images --kind --normalise --protocol --host --port --open --no-cache --json --quiet -q"
     ),

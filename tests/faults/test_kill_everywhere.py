@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from kovqa_core.index.reader import IndexSplit
 
 from tests.conftest import Small, sets
 from tests.download.server import File, running
 from tests.download.test_command import PATH, WEIGHTS
 from tests.models.vlm.llava_folders import CLIP, MERGED
+from tests.tools.benchmark_index import write_benchmark_index
 from tests.tools.forked_commands import Ended, ForkedCommands
 
 pytestmark = pytest.mark.xdist_group("kill-everywhere")  # one server of forks
@@ -55,6 +57,7 @@ class Inputs:
     weights: Path
     repository: Path
     embedded: Path
+    benchmarks: Path
     endpoint: str
 
 
@@ -87,6 +90,10 @@ COMMANDS: dict[str, Callable[[Inputs], Words | list[Words]]] = {
     "vote": lambda i: ("vote", *i.votes, "-o", "v.jsonl"),
     "evaluate": lambda i: (
         "evaluate", i.predictions, "--index", i.small.index / "val.jsonl", "--report", "r.html", "--log", "l.txt",
+    ),
+    "benchmark": lambda i: (
+        "benchmark", "--model", i.model, "--model", max(i.model.glob("step-*")), "--sets", "bok-vqa", "--data",
+        i.benchmarks, "-o", "out",
     ),
     "runs page": lambda i: ("runs", "page", i.model, "-o", "out/page.html"),
     "submit": lambda i: (
@@ -136,7 +143,7 @@ def inputs(small: Small, trained: Path, tmp_path_factory: pytest.TempPathFactory
         yield Inputs(
             small, trained, votes.pop(), (votes[0], votes[1]), folder / "a.zip",
             folder / "beit3_base_patch16_224.pth", repository, _embedded_table(folder / "e.parquet", images),
-            server.url,
+            _benchmarks(folder / "benchmarks", small), server.url,
         )  # fmt: skip
 
 
@@ -156,6 +163,13 @@ def _embedded_table(path: Path, images: Sequence[Path]) -> Path:
     ]
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     return path
+
+
+def _benchmarks(folder: Path, small: Small) -> Path:
+    """A folder of indexes with one published set."""
+    rows = IndexSplit(small.index / "val.jsonl")
+    write_benchmark_index(folder / "bok-vqa", "bok-vqa", rows, small.root / "images")
+    return folder
 
 
 class Stage:

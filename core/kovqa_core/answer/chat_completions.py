@@ -64,6 +64,8 @@ def request_chat_answer(
     example: Example,
     image_folder: Path,
     on_progress: OnProgress = ignore_progress,
+    *,
+    lists_choices: bool = False,
 ) -> Answer:
     """The answer to one question.
 
@@ -73,23 +75,27 @@ def request_chat_answer(
         example: the question.
         image_folder: folder that its image path starts from.
         on_progress: called when the server is out of reach and the request will be repeated.
+        lists_choices: the model reads the question's choices, and is asked for a letter; what it writes is the answer.
 
     Raises:
         UnreadableImage: the image cannot be read.
         KovqaError: as `request_reply`.
     """
     try:
-        body = _chat_request(model, example, image_folder)
+        body = _chat_request(model, example, image_folder, lists_choices=lists_choices)
     except DataError as error:
         raise UnreadableImage(error.message, error.hint) from None
     completion = request_reply(server, "/chat/completions", _ChatCompletion, body, on_progress)
     return _answer_of(completion, server)
 
 
-def _chat_request(model: str, example: Example, image_folder: Path) -> dict[str, object]:
+def _chat_request(
+    model: str, example: Example, image_folder: Path, *, lists_choices: bool
+) -> dict[str, object]:
     """A chat completion's request; thinking is switched off."""
     image = {"type": "image_url", "image_url": {"url": image_data_url(image_folder / example.image)}}
-    text = build_prompt(to_nfc(example.question), DEFAULT_INSTRUCTION, context=to_nfc(example.context))
+    choices = tuple(map(to_nfc, example.choices)) if lists_choices else ()
+    text = build_prompt(to_nfc(example.question), DEFAULT_INSTRUCTION, choices, to_nfc(example.context))
     question = {"type": "text", "text": text}
     return {
         "model": model,

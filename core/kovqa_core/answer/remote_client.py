@@ -49,11 +49,12 @@ _NOTICE_SECONDS = 5.0  # between two notices of a server that is busy: many requ
 
 @dataclass(frozen=True)
 class _RemoteModel:
-    """A model of a server, and how many of its likeliest answers are wanted."""
+    """A model of a server, how many of its likeliest answers are wanted, and whether it is to read the choices."""
 
     server: ModelServer
     served: ServedModel
     top_k: int
+    lists_choices: bool
 
     def request_answer(self, example: Example, image_folder: Path, on_progress: OnProgress) -> Answer:
         """The answer to one question, or a caption; errors name its id, unless they are about all questions.
@@ -66,7 +67,10 @@ class _RemoteModel:
                 return request_kovqa_answer(
                     self.server, self.served, example, image_folder, self.top_k, on_progress
                 )
-            return request_chat_answer(self.server, self.served.id, example, image_folder, on_progress)
+            return request_chat_answer(
+                self.server, self.served.id, example, image_folder, on_progress,
+                lists_choices=self.lists_choices,
+            )  # fmt: skip
         except (DataError, AssetError) as error:
             if not example.id:
                 raise
@@ -111,7 +115,7 @@ def server_backend(
 
     Args:
         url: of the server, up to and with /v1.
-        options: `model`, `task` and `top_k` count: the server decides the rest.
+        options: `model`, `task`, `top_k` and whether choices are listed count: the server decides the rest.
         concurrency: requests under way at once.
         on_progress: told of a key that this server does not get.
 
@@ -129,7 +133,11 @@ def server_backend(
                 **({"top_k": remote.top_k} if remote.top_k > 1 else {}),
             }
         else:
-            fingerprint |= {"instruction": DEFAULT_INSTRUCTION, "max_tokens": DEFAULT_MAX_NEW_TOKENS}
+            fingerprint |= {
+                "instruction": DEFAULT_INSTRUCTION,
+                "max_tokens": DEFAULT_MAX_NEW_TOKENS,
+                **({"choices": True} if remote.lists_choices else {}),
+            }
         yield AnswerBackend(remote.served.id, fingerprint, partial(_request_answers, remote, concurrency))
 
 
@@ -144,7 +152,18 @@ def _find_remote_model(server: ModelServer, options: AnswerOptions) -> _RemoteMo
             message("answer.served-other-task.hint", "captions need a captioner behind kovqa serve"),
         )  # fmt: skip
     require_top_k(served, options.top_k)
-    return _RemoteModel(server, served, options.top_k)
+    if options.decoding.choices and served.is_kovqa and "choices" not in served.reads:
+        raise ModelError(
+            message(
+                "answer.served-without-choices", "model {name} of {url} is not shown the choices of a question",
+                name=served.id, url=redact_url(server.url),
+            ),
+            message(
+                "answer.served-without-choices.hint",
+                "kovqa serve shows them to models that are trained with them: answer here, without --server",
+            ),
+        )  # fmt: skip
+    return _RemoteModel(server, served, options.top_k, options.decoding.choices)
 
 
 def _request_answers(

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from kovqa_core.benchmark.set_indexes import SetIndex
 from kovqa_core.errors import KovqaError
-from kovqa_core.evaluate.answer_scores import AnswerScores
+from kovqa_core.evaluate.answer_scores import AnswerScores, ColumnScores
 from kovqa_core.files import write_json, write_text
 from kovqa_core.messages import Message, message
 from kovqa_core.messages.one_line import escape_one_line
 
 TABLE_FILE, MARKDOWN_FILE = "benchmark.json", "benchmark.md"
+_MOST_VALUES = 6  # of a column, in a note; benchmark.json has all
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,10 @@ def result_notes(table: BenchmarkTable) -> list[Message]:
             )  # fmt: skip
         notes += [
             message(
-                "benchmark.column-note", "{set}, {model}: mean of {column} {score:.1%} ({low:.1%} – {high:.1%})",
+                "benchmark.column-note",
+                "{set}, {model}, by {column}: mean {score:.1%} ({low:.1%} – {high:.1%}){values}",
                 set=result.set, model=result.model, column=each.column, score=each.mean.score, low=each.mean.low,
-                high=each.mean.high,
+                high=each.mean.high, values=_few_values(each),
             )
             for each in result.scores.columns
         ]  # fmt: skip
@@ -173,6 +175,13 @@ def result_notes(table: BenchmarkTable) -> list[Message]:
         )
     )
     return notes
+
+
+def _few_values(scores: ColumnScores) -> str:
+    """The scores of a column's values, where a line has room for them."""
+    if len(scores.values) > _MOST_VALUES:
+        return ""
+    return "; " + ", ".join(f"{value.name} {value.score:.1%}" for value in scores.values)
 
 
 def write_table(table: BenchmarkTable, folder: Path) -> None:
