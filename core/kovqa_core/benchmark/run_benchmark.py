@@ -30,6 +30,7 @@ from kovqa_core.output_lock import output_lock
 from kovqa_core.progress import OnProgress, ignore_progress
 
 BY_LETTER = DecodingOptions(choices=True)
+_IDENTITY = ("model", "served", "weights", "decoding")  # of what answers depend on
 _VERSIONS = ("kovqa", "torch", "transformers")
 
 
@@ -191,7 +192,7 @@ def _describe_model(predictions: Path, answered: AnsweredTable) -> dict[str, obj
     """Which model gave the answers, for people who want to have the same: JSON values."""
     record = read_answers_record(predictions)
     fields: dict[str, object] = dict(record.fingerprint) if record else {}
-    known = {name: fields[name] for name in ("model", "served", "weights", "decoding") if name in fields}
+    known = {name: value for name, value in fields.items() if name in _IDENTITY}
     if isinstance(answered.model, Path) and (identity := hub_identity(answered.model)):
         known["hub"] = identity
     return {**known, **({"precision": answered.precision} if answered.precision else {})}
