@@ -37,7 +37,8 @@ FLAGS = {
     "import": "--labels --tokenizer --base --vision --output -o --set --json --quiet -q",
     "submit": "--predictions --sample --output -o --fill --column --upload --team --memo --force --json --quiet -q",
     "evaluate": (
-        "--index --kind --normalise --protocol --tokens --against --report --log --images --examples --json --quiet -q"
+        "--index --kind --normalise --protocol --tokens --against --report --log --images --examples --judge --judge-model "
+        "--judge-prompt --json --quiet -q"
     ),
     "benchmark": (
         "--sets --model --data --output -o --profile -p --batch --precision --server --concurrency --allow-left-out "
