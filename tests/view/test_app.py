@@ -175,14 +175,20 @@ def test_mistakes_end_before_an_address_is_said(
 def test_an_index_without_training_and_texts_longer_than_an_address(tmp_path: Path) -> None:
     """How often training saw an answer is not 0 but unknown; a filter of a long text finds its rows."""
     question, answer = "가" * 5000, "나" * 5000
-    rows = [Example("1", "a.png", question, {answer: 1.0}), Example("2", "a.png", "무엇?", {"나": 1.0})]
+    judged = {"criteria": "- 5점\n- 5점", "comment": None, "meta_info": {"split": "val"}}
+    rows = [
+        Example("1", "a.png", question, {answer: 1.0}, columns=judged),
+        Example("2", "a.png", "무엇?", {"나": 1.0}),
+    ]
     (tmp_path / "val.jsonl").write_text("".join(row.line() + "\n" for row in rows), encoding="utf-8")
     started = ViewSession(open_inputs(tmp_path / "val.jsonl", images=tmp_path), keep=False)
     started.start()
     started.wait(60)
     with serving(make_app(started)) as url, httpx2.Client(base_url=url) as other:
         assert other.get("/frequency").json() == []
-        assert other.get("/row", params={"split": 0, "line": 0}).json()["trained"] is None
+        row = other.get("/row", params={"split": 0, "line": 0}).json()
+        assert row["trained"] is None
+        assert row["columns"] == [["criteria", "- 5점\n- 5점"], ["meta_info", '{"split": "val"}']]
         for chosen in ({"question": question[:2000]}, {"answer": answer[:2000]}):
             assert other.get("/summary", params=chosen).json()["rows"] == 1
     started.close()

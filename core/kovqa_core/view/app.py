@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovqa_core.bounded_json import parse_json
-from kovqa_core.data.example import Example
+from kovqa_core.data.example import Example, json_line
 from kovqa_core.errors import DataError
 from kovqa_core.evaluate.answer_statistics import TRAINING_COUNT_BINS
 from kovqa_core.evaluate.likeliest_column import parse_likeliest
@@ -220,11 +220,17 @@ def _row_fields(
     if whole:
         fields |= {
             "choices": list(example.choices[:_MAX_TEXTS]), "context": example.context,
-            "annotations": list(example.annotations[:_MAX_TEXTS]),
+            "annotations": list(example.annotations[:_MAX_TEXTS]), "columns": _column_texts(example),
             "trained": found.get("trained") if "train" in session.inputs.splits else None,
             "likeliest": {model: parse_likeliest(found.get(f"{model}_likeliest"))[:_MAX_TEXTS] for model in ("a", "b")},
         }  # fmt: skip
     return fields
+
+
+def _column_texts(example: Example) -> list[tuple[str, str]]:
+    """The table's other columns that say something, such as what a judge goes by: names and texts."""
+    cells = [(name, cell) for name, cell in example.columns.items() if cell not in (None, "")]
+    return [(name, cell if isinstance(cell, str) else json_line(cell)) for name, cell in cells[:_MAX_TEXTS]]
 
 
 def _example_fields(example: Example) -> dict[str, object]:

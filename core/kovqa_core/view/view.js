@@ -382,6 +382,7 @@ async function showRow(turn) {
       ...row.likeliest[model].flatMap(([answer, score]) => [make("div", {}, answer, " ", make("small", {}, percent(score)))]));
     if (row.trained !== null && state.models.length && !isCaption()) add(["학습 행 중 같은 정답", "training rows with this truth"], number(row.trained));
     if (row.type) add(["종류", "type"], row.type);
+    for (const [name, text] of row.columns) list.append(make("dt", { class: "own" }, short(name, 60)), make("dd", {}, short(text, 2000)));
     add(["번호", "id"], row.id);
     add(["이미지", "image"], row.image);
   }
