@@ -17,6 +17,7 @@ from tests import parity
 from tests.conftest import SMALL, sets
 from tests.download.sources import tarred, zipped
 from tests.faults.damaged_sources import SOURCES, write_source
+from tests.tools.benchmark_files import write_benchmark
 from tests.tools.forked_commands import Ended, ForkedCommands
 
 _ROWS = 24
@@ -34,6 +35,7 @@ def make_base(base: Path, commands: ForkedCommands) -> Path:
     _make_data(common / "in", commands)
     _make_model(base, common, commands)
     _make_tables(base, common, commands)
+    _make_benchmarks(base)
     _make_predictions(base, common, commands)
     _make_archives(base / "archives" / "in")
     _make_assets(base / "assets" / "in", commands)
@@ -142,6 +144,12 @@ def _make_tables(base: Path, common: Path, commands: ForkedCommands) -> None:
     for suffix in _TABLE_SUFFIXES:
         path = tables / "in" / f"표.{suffix}"
         path.write_bytes(encode_table(path, rows))
+
+
+def _make_benchmarks(base: Path) -> None:
+    """One of each layout, under the name of its set."""
+    for name in ("k-mmbench", "kreta", "k-viscuit-github", "bok-vqa"):
+        write_benchmark(name, base / f"benchmark {name}" / "in" / "원본")
 
 
 def _make_predictions(base: Path, common: Path, commands: ForkedCommands) -> None:

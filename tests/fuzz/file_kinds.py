@@ -88,6 +88,21 @@ def _tables() -> list[FileKind]:
     ]  # fmt: skip
 
 
+def _benchmarks() -> list[FileKind]:
+    names = {"k-mmbench": "parquet", "kreta": "tsv", "k-viscuit-github": "jsonl", "bok-vqa": "csv"}
+    return [
+        FileKind(
+            f"benchmark {name}", f"benchmark {name}", (f"in/원본/**/*.{suffix}",),
+            tuple(
+                f"index {name.removesuffix('-github')} --root in/원본 {options}"
+                for options in ("-o out/색인", "--check", "-o out/색인 --check-images")
+            ),
+            also_named=("/in/원본",),
+        )
+        for name, suffix in names.items()
+    ]  # fmt: skip
+
+
 def _predictions() -> list[FileKind]:
     return [
         FileKind(
@@ -108,6 +123,7 @@ def _predictions() -> list[FileKind]:
 FILE_KINDS: tuple[FileKind, ...] = (
     *_raw_sources(),
     *_tables(),
+    *_benchmarks(),
     *_predictions(),
     FileKind(
         "index", "index", ("in/색인/*",),
