@@ -71,10 +71,14 @@ def _index_command(name: str, path: Path) -> list[str]:
     """What reads a benchmark: of a repository its folder, of single files the folder that they are in."""
     from kovqa_core.data.benchmark_sets import BENCHMARK_SETS
 
-    if name not in BENCHMARK_SETS:
-        return []
+    sets = [
+        each.name for each in BENCHMARK_SETS.values() if name in (each.name, f"hf:datasets/{each.repository}")
+    ]
     root = shell_path(path if path.is_dir() else path.parent)
-    return [message("cli.index-next", "next: kovqa index {name} --root {root}", name=name, root=root)]
+    return [
+        message("cli.index-next", "next: kovqa index {name} --root {root}", name=each, root=root)
+        for each in sets
+    ]
 
 
 def print_assets(

@@ -222,7 +222,7 @@ def test_files_of_another_layout_are_refused_in_a_line(tmp_path: Path) -> None:
         index_of("kreta", tmp_path / "raw")
     assert "not the published layout" in caught.value.hint
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no \.parquet, \.tsv, \.jsonl file below") as caught:
+    with pytest.raises(DataError, match=r"no \.parquet, \.tsv, \.csv, \.jsonl file below") as caught:
         index_of("kreta", tmp_path / "empty")
     assert caught.value.hint == "fetch it: kovqa download kreta"
 

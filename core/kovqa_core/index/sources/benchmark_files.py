@@ -1,6 +1,6 @@
 """The tables that a published benchmark consists of, and the images in them.
 
-Parquet has an image as Hugging Face's struct of `bytes` and `path`, a TSV as base64, JSON lines as the name of a file.
+Parquet has an image as Hugging Face's struct of `bytes` and `path`, a TSV or CSV as base64, JSON lines as a file's name.
 (docs/sources/benchmarks.md, K1 and K2)
 """
 
@@ -23,7 +23,7 @@ from kovqa_core.messages import message
 
 IMAGE_COLUMNS = ("image", "image_path")
 # Of a folder that has the same rows in several formats, as NCSOFT's repositories do, the first is read.
-_SUFFIXES = (".parquet", ".tsv", ".jsonl")
+_SUFFIXES = (".parquet", ".tsv", ".csv", ".jsonl")
 _MAX_NAME_CHARS = 255  # of a file's name: a longer text is an image itself
 
 
@@ -81,7 +81,7 @@ def find_benchmark_files(name: str, root: Path) -> list[Path]:
 
 def have_own_images(file: Path) -> bool:
     """Do the images lie in the table itself?"""
-    return file.suffix.lower() == ".tsv" or holds_images(file, IMAGE_COLUMNS)
+    return file.suffix.lower() in (".tsv", ".csv") or holds_images(file, IMAGE_COLUMNS)
 
 
 def read_benchmark_records(
