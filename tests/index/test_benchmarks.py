@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -214,6 +215,16 @@ def test_a_tsv_of_vlmevalkit_names_an_image_by_the_index_of_another_row(tmp_path
     assert len({each.image for each in examples}) == 1 and len(list(images.iterdir())) == 1
     assert [each.columns["circular"] for each in examples] == ["7", "7"]
     assert left_out_counts(report) == {"picture unreadable": 1}
+
+
+def test_images_may_be_base64_in_a_parquet_file_too(tmp_path: Path) -> None:
+    root = write_benchmark("kreta", tmp_path / "raw")
+    with (root / "test.tsv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    (root / "test.tsv").unlink()
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), root / "test.parquet")
+    examples, report, images = index_of("kreta", root)
+    assert len(examples) == len(list(images.iterdir())) == 5 and not report.counts.left_out
 
 
 def test_files_of_another_layout_are_refused_in_a_line(tmp_path: Path) -> None:

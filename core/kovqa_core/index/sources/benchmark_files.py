@@ -1,6 +1,7 @@
 """The tables that a published benchmark consists of, and the images in them.
 
-Parquet has an image as Hugging Face's struct of `bytes` and `path`, a TSV or CSV as base64, JSON lines as a file's name.
+Parquet has an image as Hugging Face's struct of `bytes` and `path`, or as base64 as a TSV and a CSV do; JSON lines have the
+name of a file.
 (docs/sources/benchmarks.md, K1 and K2)
 """
 
@@ -81,7 +82,7 @@ def find_benchmark_files(name: str, root: Path) -> list[Path]:
 
 def have_own_images(file: Path) -> bool:
     """Do the images lie in the table itself?"""
-    return file.suffix.lower() in (".tsv", ".csv") or holds_images(file, IMAGE_COLUMNS)
+    return file.suffix.lower() != ".jsonl"
 
 
 def read_benchmark_records(
